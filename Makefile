@@ -1,0 +1,44 @@
+# proxyflash: `make help` lists the targets.
+VENV ?= .venv
+PYTHON ?= python3.11
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+LINKS := build/typing/proxyflash
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
+
+setup: $(STAMP)  ## the virtual environment in .venv, with everything that the other targets need
+
+$(STAMP): setup.cfg setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade 'pip>=23' 'setuptools>=68' wheel
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)  ## updates three emulated sensors on three buses from one manifest
+	$(BIN)/proxyflash demo
+
+test: $(STAMP) lint  ## ruff, mypy and all tests that need nothing attached
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(STAMP) $(LINKS)  ## ruff and mypy alone
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p proxyflash
+
+bench: $(STAMP)  ## the benchmarks, side by side with other tools where those are installed
+	$(BIN)/python -m benchmarks
+
+wheel: $(STAMP)  ## builds the wheel into dist/
+	$(BIN)/python -m build --wheel --outdir dist .
+
+# Type checkers want a folder with the package's name: links to the folders of this one.
+$(LINKS): Makefile
+	rm -rf $@ && mkdir -p $@
+	for entry in __init__.py py.typed transports flashers enumerators updates emulators hil_tests tools tests \
+	  benchmarks examples; do ln -s ../../../$$entry $@/$$entry; done
+
+clean:  ## removes what the targets made
+	rm -rf build dist .venv *.egg-info
+
+.PHONY: help setup demo test lint bench wheel clean

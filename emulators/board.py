@@ -1,0 +1,114 @@
+"""`Board`: a circuit board with a supply, a reset line and one processor, whose firmware runs on a thread of its own.
+
+A firmware is written as firmware is: it waits for input, works, answers, all by calls that block. Each of these calls
+ends with an exception when the supply goes or the reset line is pulled, so that a cut stops it wherever it is. Input
+that comes from wires is put into buffers under `changed`, the one condition of the board.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from .supply import PowerLost, Supply
+
+
+class ResetPulled(Exception):
+    """The processor is reset: its firmware starts again."""
+
+
+class Board(ABC):
+    """`pace`: 1.0 takes the times that the part takes, 0.0 takes none (for tests), 0.1 a tenth.
+
+    Powered from `start` on. A subclass overrides `firmware`, and `powered_off` where wires must learn of it.
+    """
+
+    def __init__(self, name: str, supply: Supply, *, pace: float = 1.0) -> None:
+        self.name = name
+        self.supply = supply
+        self.pace = pace
+        self.changed = threading.Condition()
+        self.fault: BaseException | None = None
+        """What the firmware failed with, which is a fault of the emulator itself; None while all is well."""
+        self._reset = False
+        self._ended = False
+        self._thread: threading.Thread | None = None
+        supply.listen(self._supply_changed)
+
+    @abstractmethod
+    def firmware(self) -> None:
+        """What the processor does from reset on. Returning halts it until the next reset."""
+
+    def powered_off(self) -> None:
+        """Called once after the firmware stopped for want of supply, and on `close`."""
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name=f"board {self.name}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stops the firmware for good."""
+        with self.changed:
+            self._ended = True
+            self.changed.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def reset(self) -> None:
+        """Pulls the reset line for a moment."""
+        with self.changed:
+            self._reset = True
+            self.changed.notify_all()
+
+    def tick(self) -> None:
+        """Raises PowerLost or ResetPulled if the firmware must stop here."""
+        if self._ended or not self.supply.is_on:
+            raise PowerLost
+        if self._reset:
+            raise ResetPulled
+
+    def wait(self, ready: Callable[[], bool], seconds: float | None) -> bool:
+        """Waits until `ready` (called with `changed` held) is true; False after `seconds` (None: no limit).
+
+        Seconds are real ones, not scaled by `pace`. Raises PowerLost, ResetPulled.
+        """
+        until = None if seconds is None else time.monotonic() + seconds
+        with self.changed:
+            while True:
+                self.tick()
+                if ready():
+                    return True
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self.changed.wait(left)
+
+    def busy(self, seconds: float) -> None:
+        """The processor works for that long, times `pace`. Raises PowerLost, ResetPulled."""
+        self.tick()
+        if seconds * self.pace > 0:
+            self.wait(lambda: False, seconds * self.pace)
+
+    def _supply_changed(self, on: bool) -> None:
+        with self.changed:
+            self.changed.notify_all()
+
+    def _run(self) -> None:
+        while not self._ended:
+            try:
+                with self.changed:
+                    self._reset = False
+                self.firmware()
+                self.wait(lambda: False, None)
+            except ResetPulled:
+                continue
+            except PowerLost:
+                self.powered_off()
+                with self.changed:
+                    while not (self._ended or self.supply.is_on):
+                        self.changed.wait()
+            except BaseException as error:
+                self.fault = error
+                raise

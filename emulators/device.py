@@ -1,0 +1,83 @@
+"""What every emulated part has in common, whatever bus it sits on: one class a bootloader protocol, in one file.
+
+Registered under the entry-point group `proxyflash.emulators` by the same protocol name as its flasher.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from .flash import NorFlash
+from .supply import Supply
+
+
+class BadDevice(Exception):
+    """A key of a component's `emulated` table (or its address or profile) does not hold. `key` names it."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key}: {reason}")
+        self.key = key
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSpec:
+    """One emulated part, as the bench file describes it, in plain values.
+
+    `address`, `profile`: the component's own tables. `settings`: its `emulated` table (part, firmware, serial,
+    protections, ...; each device class documents its keys and refuses others with BadDevice). `folder`: where its flash
+    is kept; None: in memory. `firmware_folder`: what relative firmware paths start from. `pace`: see Board.
+    """
+
+    name: str
+    address: Mapping[str, Any] = field(default_factory=dict)
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    firmware_folder: Path = Path()
+    pace: float = 1.0
+    version: Mapping[str, str] = field(default_factory=dict)
+    """The bench file's `version = {send, match}` question, for applications that answer one on their wire."""
+
+
+class EmulatedDevice(ABC):
+    """One emulated part on a wire. Powered from construction on."""
+
+    bus_kind: ClassVar[str]
+
+    name: str
+    supply: Supply
+    flash: NorFlash
+
+    @classmethod
+    @abstractmethod
+    def attach(cls, spec: DeviceSpec, wire: Any) -> Self:
+        """Puts the part on a wire (CanWire, UartWire or UsbWire, as `bus_kind` says) and powers it. Raises BadDevice."""
+
+    @property
+    @abstractmethod
+    def application_version(self) -> str | None:
+        """The version of the application that runs now; "" if it has none to tell; None while in the bootloader."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Takes the part off the wire and stops it; the flash contents are kept in their file."""
+
+
+def factory_content(spec: DeviceSpec, flash: NorFlash, *, fresh: bool) -> None:
+    """Loads the `firmware` of the settings (raw binary, placed at the start of the flash) into a fresh memory."""
+    name = spec.settings.get("firmware")
+    if not fresh or name is None:
+        return
+    path = spec.firmware_folder / str(name)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadDevice("firmware", f"{path}: {error.strerror}") from error
+    if len(data) > flash.size:
+        raise BadDevice("firmware", f"{path}: {len(data)} bytes do not fit the part's {flash.size}")
+    flash.load(flash.base, data)

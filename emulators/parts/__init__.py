@@ -1,0 +1,1 @@
+"""Facts about the emulated parts, as data: geometry, identity, times."""

@@ -1,0 +1,1 @@
+"""Benches, firmware and manifests to start from; `proxyflash demo` copies one into an empty folder."""

@@ -1,0 +1,1 @@
+"""Facts about parts, as data: sizes, erase units, identification codes."""

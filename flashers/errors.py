@@ -1,0 +1,153 @@
+"""Every failure of an image, of a part, and of programming it.
+
+| class | code | exit | raised when |
+|---|---|---|---|
+| `ImageMissing`      | E-IMAGE-MISSING      | 12 | the file isn't there or can't be read |
+| `ImageFormat`       | E-IMAGE-FORMAT       | 12 | it is no firmware file, or a broken one: checksum, truncated record, bad syntax |
+| `ImageOverlap`      | E-IMAGE-OVERLAP      | 12 | two parts of the file say different things of one address |
+| `ImageEmpty`        | E-IMAGE-EMPTY        | 12 | the file holds no bytes to write |
+| `ImageTooLarge`     | E-IMAGE-TOO-LARGE    | 12 | it does not fit the part |
+| `ImageMisplaced`    | E-IMAGE-MISPLACED    | 12 | it has bytes where the part has no memory to write |
+| `ImageWrongPart`    | E-IMAGE-WRONG-PART   | 12 | it is made for another part |
+| `PartMute`          | E-PART-MUTE          | 4  | nothing answers at the component's address |
+| `PartWrongFamily`   | E-PART-FAMILY        | 12 | another part than the bench file names answers |
+| `PartWrongMode`     | E-PART-MODE          | 1  | it answers, but can't be brought into its bootloader |
+| `PartProtected`     | E-PART-PROTECTED     | 7  | read or write protection forbids it |
+| `SecurityDenied`    | E-PART-SECURITY      | 7  | the part did not accept the key |
+| `PartRefused`       | E-PART-REFUSED       | 1  | the part refused a command |
+| `PartConfused`      | E-PART-PROTOCOL      | 1  | the part answered what its protocol does not allow |
+| `PartFailed`        | E-PART-FAILED        | 1  | the part says that erasing or programming failed |
+| `VerifyMismatch`    | E-VERIFY-MISMATCH    | 8  | what the part holds is not the image |
+| `VersionMismatch`   | E-VERSION-MISMATCH   | 8  | the application reports another version than wanted |
+| `NotBack`           | E-PART-NOT-BACK      | 11 | after the boot the application does not answer |
+| `Unsupported`       | E-UNSUPPORTED        | 2  | this protocol or part can't do what was asked |
+| `Cancelled`         | E-CANCELLED          | 10, 130 | asked to stop; 130 if nothing had been erased |
+| `ProfileWrong`      | E-PROFILE            | 12 | a protocol's settings in the bench file do not hold |
+"""
+
+from __future__ import annotations
+
+from ..transports.errors import ExitStatus, ProxyflashError
+
+
+class ImageError(ProxyflashError):
+    """Something is wrong with a firmware file. `cause` names the file, and the line or the offset in it."""
+
+    code = "E-IMAGE"
+    exit_status = ExitStatus.BAD_FILE
+
+
+class ImageMissing(ImageError):
+    code = "E-IMAGE-MISSING"
+
+
+class ImageFormat(ImageError):
+    code = "E-IMAGE-FORMAT"
+    default_remedy = "Was the file copied whole? See what it holds: proxyflash image FILE"
+
+
+class ImageOverlap(ImageError):
+    code = "E-IMAGE-OVERLAP"
+    default_remedy = "Build the file again: two of its parts claim one address."
+
+
+class ImageEmpty(ImageError):
+    code = "E-IMAGE-EMPTY"
+
+
+class ImageTooLarge(ImageError):
+    code = "E-IMAGE-TOO-LARGE"
+
+
+class ImageMisplaced(ImageError):
+    code = "E-IMAGE-MISPLACED"
+    default_remedy = "Is the file linked for this part? See what it holds: proxyflash image FILE"
+
+
+class ImageWrongPart(ImageError):
+    code = "E-IMAGE-WRONG-PART"
+
+
+class PartError(ProxyflashError):
+    """A part at the other end of the wire did not do what was asked."""
+
+    code = "E-PART"
+
+
+class PartMute(PartError):
+    code = "E-PART-MUTE"
+    exit_status = ExitStatus.ABSENT
+    default_remedy = "Is it powered and wired, and its address right? Run: proxyflash scan"
+
+
+class PartWrongFamily(PartError):
+    code = "E-PART-FAMILY"
+    exit_status = ExitStatus.BAD_FILE
+    default_remedy = "Is it the right component? Correct part in its profile if so."
+
+
+class PartWrongMode(PartError):
+    code = "E-PART-MODE"
+
+
+class PartProtected(PartError):
+    code = "E-PART-PROTECTED"
+    exit_status = ExitStatus.PERMISSION
+
+
+class SecurityDenied(PartError):
+    code = "E-PART-SECURITY"
+    exit_status = ExitStatus.PERMISSION
+    default_remedy = "Is the key function of the profile the one for this part?"
+
+
+class PartRefused(PartError):
+    code = "E-PART-REFUSED"
+
+
+class PartConfused(PartError):
+    code = "E-PART-PROTOCOL"
+    default_remedy = "Does something else talk on this wire, or is the protocol another one?"
+
+
+class PartFailed(PartError):
+    code = "E-PART-FAILED"
+    default_remedy = "Is its supply within range? Run the same command again."
+
+
+class VerifyMismatch(PartError):
+    code = "E-VERIFY-MISMATCH"
+    exit_status = ExitStatus.VERIFY
+    default_remedy = "Run the same command again."
+
+
+class VersionMismatch(PartError):
+    code = "E-VERSION-MISMATCH"
+    exit_status = ExitStatus.VERIFY
+
+
+class NotBack(PartError):
+    code = "E-PART-NOT-BACK"
+    exit_status = ExitStatus.NOT_BACK
+    default_remedy = "See what state it is in: proxyflash scan. Then run the same command again."
+
+
+class Unsupported(ProxyflashError):
+    code = "E-UNSUPPORTED"
+    exit_status = ExitStatus.USAGE
+
+
+class ProfileWrong(ProxyflashError):
+    code = "E-PROFILE"
+    exit_status = ExitStatus.BAD_FILE
+
+
+class Cancelled(ProxyflashError):
+    """Stopped on request at a safe point. `touched` tells whether anything had been erased or written."""
+
+    code = "E-CANCELLED"
+
+    def __init__(self, cause: str, *, touched: bool, remedy: str | None = None, component: str | None = None) -> None:
+        super().__init__(cause, remedy=remedy, component=component)
+        self.touched = touched
+        self.exit_status = ExitStatus.RESUMABLE if touched else ExitStatus.INTERRUPTED

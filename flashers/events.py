@@ -1,0 +1,96 @@
+"""What the engine tells while it works: typed values, to one callback. The library prints nothing.
+
+Each carries `component`, the component's name. Their `kind` is what `--jsonl` prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Phase(StrEnum):
+    """The phases of programming one component, in order. The first that changes the part is `ERASE`."""
+
+    CONNECT = "connect"
+    COMPARE = "compare"
+    PLAN = "plan"
+    ERASE = "erase"
+    WRITE = "write"
+    VERIFY = "verify"
+    BOOT = "boot"
+    READ = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events."""
+
+    kind: ClassVar[str] = "event"
+    component: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planned(Event):
+    """What will be done; sizes in bytes, `seconds` None where nothing is known of the part's pace."""
+
+    kind: ClassVar[str] = "planned"
+    image_bytes: int
+    memory_bytes: int
+    erase_units: int
+    erase_bytes: int
+    write_bytes: int
+    blank_bytes: int
+    present_bytes: int
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseStarted(Event):
+    """`total` is in bytes; 0 where there is nothing to count."""
+
+    kind: ClassVar[str] = "phase"
+    phase: Phase
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Event):
+    """`done` of `total` bytes, acknowledged by the part."""
+
+    kind: ClassVar[str] = "progress"
+    phase: Phase
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseFinished(Event):
+    """`seconds` that the phase took; `detail` in words, such as how it was verified."""
+
+    kind: ClassVar[str] = "phase-done"
+    phase: Phase
+    total: int
+    seconds: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying(Event):
+    """An attempt failed; another one follows. `cause` is the error's text, `code` its code."""
+
+    kind: ClassVar[str] = "retry"
+    phase: Phase
+    attempt: int
+    attempts: int
+    code: str
+    cause: str
+
+
+EventSink = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The sink of those who don't listen."""

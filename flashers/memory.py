@@ -1,0 +1,86 @@
+"""`MemoryMap`: what memory a part has, in the unit in which it erases and the alignment in which it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Range:
+    """Addresses [start, start + size), in bytes."""
+
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+    def __str__(self) -> str:
+        return f"0x{self.start:08X}..0x{self.end - 1:08X}"
+
+
+@dataclass(frozen=True, slots=True)
+class EraseRun:
+    """`count` erase units of `size` bytes each, one after the other. Real parts mix sizes: 4 x 16K, 64K, 7 x 128K."""
+
+    count: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One contiguous memory of a part.
+
+    `units`: its erase units from `start` on; they cover the region. `write_alignment`: writes start and end at its
+    multiples, in bytes (a power of two); the engine pads with `erased_value`. `self_erasing`: writing erases what it
+    needs (a slot that takes a blob, a page-erase-in-write loader): the engine never calls `erase` for it. `ordered`:
+    it must be written from its start upwards, whole, in one go (DFU 1.1, a download slot).
+    """
+
+    name: str
+    start: int
+    size: int
+    units: tuple[EraseRun, ...]
+    write_alignment: int = 1
+    erased_value: int = 0xFF
+    readable: bool = True
+    writable: bool = True
+    self_erasing: bool = False
+    ordered: bool = False
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+    def erase_units(self, start: int, end: int) -> Iterator[Range]:
+        """The erase units that [start, end) touches, in order of address."""
+        unit_start = self.start
+        for run in self.units:
+            run_end = unit_start + run.count * run.size
+            if run_end > start and unit_start < end:
+                first = max(0, (start - unit_start) // run.size)
+                last = min(run.count, -((unit_start - end) // run.size))
+                for index in range(first, last):
+                    yield Range(unit_start + index * run.size, run.size)
+            unit_start = run_end
+
+
+def uniform(name: str, start: int, size: int, unit: int, **facts: bool | int) -> Region:
+    """A region whose erase units all have `unit` bytes. `facts` are further fields of Region."""
+    return Region(name, start, size, (EraseRun(size // unit, unit),), **facts)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryMap:
+    """The regions of a part, sorted by address, not overlapping. The first one takes relocatable images."""
+
+    regions: tuple[Region, ...]
+
+    def region_of(self, address: int) -> Region | None:
+        """The region that holds this address."""
+        for region in self.regions:
+            if region.start <= address < region.end:
+                return region
+        return None

@@ -1,0 +1,1 @@
+"""Bench tests: run unchanged on emulated, virtual-kernel and real buses."""

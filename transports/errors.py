@@ -1,0 +1,251 @@
+"""Every failure of a wire, and the root of all of the project's errors.
+
+An error says what happened, on which component, why and what to do; it has a stable code and the exit status of the
+command line that it leads to. Who raises what:
+
+| class | code | raised when |
+|---|---|---|
+| `AdapterAbsent`    | E-CAN-ABSENT, E-SERIAL-ABSENT, E-USB-ABSENT          | opening: no such adapter, port or device |
+| `AdapterBusy`      | E-CAN-BUSY, E-SERIAL-BUSY, E-USB-BUSY                | opening: another program holds it |
+| `AdapterForbidden` | E-CAN-FORBIDDEN, E-SERIAL-FORBIDDEN, E-USB-FORBIDDEN | opening: this user may not |
+| `BadSettings`      | E-CAN-SETTINGS, E-SERIAL-SETTINGS, E-USB-SETTINGS    | opening: a setting that the driver refuses |
+| `AdapterGone`      | E-CAN-GONE, E-SERIAL-GONE, E-USB-GONE                | any time: unplugged, interface down |
+| `BusOff`           | E-CAN-BUSOFF                                         | any time: the controller left the bus |
+| `NotAcknowledged`  | E-CAN-NOACK                                          | sending: no node acknowledges frames |
+| `WireTimeout`      | E-CAN-TIMEOUT, E-ISOTP-TIMEOUT, E-SERIAL-TIMEOUT, E-USB-TIMEOUT | a deadline passed |
+| `Framing`          | E-ISOTP-FRAMING, E-SERIAL-FRAMING                    | what came in breaks the wire's own rules |
+| `UsbStall`         | E-USB-STALL                                          | the device refused a USB request |
+
+A class of the left column is what code catches; it is never raised itself. Each code is one class below it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitStatus(IntEnum):
+    """The command line's exit statuses."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    ABSENT = 4
+    AMBIGUOUS = 5
+    BUSY = 6
+    PERMISSION = 7
+    VERIFY = 8
+    POLICY = 9
+    RESUMABLE = 10
+    NOT_BACK = 11
+    BAD_FILE = 12
+    INTERRUPTED = 130
+
+
+class ProxyflashError(Exception):
+    """Root of all errors. `cause` is one sentence without a full stop at its end; `remedy` one or two with.
+
+    `component` is the name of the component that it happened on, filled in by the layer that knows it.
+    """
+
+    code: ClassVar[str] = "E-FAILED"
+    exit_status: ExitStatus = ExitStatus.FAILED
+    default_remedy: ClassVar[str] = ""
+
+    def __init__(self, cause: str, *, remedy: str | None = None, component: str | None = None) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.remedy = self.default_remedy if remedy is None else remedy
+        self.component = component
+
+    def __str__(self) -> str:
+        where = f"{self.component}: " if self.component else ""
+        advice = f" {self.remedy}" if self.remedy else ""
+        return f"{where}{self.cause}.{advice}"
+
+
+class TransportError(ProxyflashError):
+    """A wire failed."""
+
+    code = "E-TRANSPORT"
+
+
+# What code catches.
+
+
+class AdapterAbsent(TransportError):
+    exit_status = ExitStatus.ABSENT
+
+
+class AdapterBusy(TransportError):
+    exit_status = ExitStatus.BUSY
+
+
+class AdapterForbidden(TransportError):
+    exit_status = ExitStatus.PERMISSION
+
+
+class BadSettings(TransportError):
+    exit_status = ExitStatus.BAD_FILE
+
+
+class AdapterGone(TransportError):
+    """The adapter, port or device vanished while in use."""
+
+
+class WireTimeout(TransportError):
+    """A deadline passed. Not by itself a fault: a flasher may try again."""
+
+
+class Framing(TransportError):
+    """What came in breaks the rules of the wire's own protocol."""
+
+
+# CAN.
+
+
+class CanAbsent(AdapterAbsent):
+    code = "E-CAN-ABSENT"
+    default_remedy = "Is the adapter plugged in and the interface up? Run: proxyflash doctor"
+
+
+class CanBusy(AdapterBusy):
+    code = "E-CAN-BUSY"
+    default_remedy = "Close the program that uses the adapter."
+
+
+class CanForbidden(AdapterForbidden):
+    code = "E-CAN-FORBIDDEN"
+    default_remedy = "Run: proxyflash doctor, which prints the udev line."
+
+
+class CanSettings(BadSettings):
+    code = "E-CAN-SETTINGS"
+    default_remedy = "The keys of a CAN bus are those of python-can's interface of that name."
+
+
+class CanGone(AdapterGone):
+    code = "E-CAN-GONE"
+    default_remedy = "Was the adapter unplugged, or the interface taken down?"
+
+
+class CanTimeout(WireTimeout):
+    code = "E-CAN-TIMEOUT"
+
+
+class BusOff(TransportError):
+    code = "E-CAN-BUSOFF"
+    default_remedy = "Is the bus terminated, and the bit rate right? Run: proxyflash doctor"
+
+
+class NotAcknowledged(TransportError):
+    code = "E-CAN-NOACK"
+    default_remedy = "Is a powered node on this bus, with the same bit rate?"
+
+
+class IsoTpTimeout(WireTimeout):
+    code = "E-ISOTP-TIMEOUT"
+
+
+class IsoTpFraming(Framing):
+    code = "E-ISOTP-FRAMING"
+    default_remedy = "Does another tester use the same identifiers?"
+
+
+class IsoTpSettings(BadSettings):
+    code = "E-ISOTP-SETTINGS"
+
+
+# Serial lines.
+
+
+class SerialAbsent(AdapterAbsent):
+    code = "E-SERIAL-ABSENT"
+    default_remedy = "List what is there: ls -l /dev/serial/by-id"
+
+
+class SerialBusy(AdapterBusy):
+    code = "E-SERIAL-BUSY"
+    default_remedy = "Close the program that holds the port."
+
+
+class SerialForbidden(AdapterForbidden):
+    code = "E-SERIAL-FORBIDDEN"
+    default_remedy = "Add yourself to the port's group: sudo usermod -aG dialout $USER, then log in again."
+
+
+class SerialSettings(BadSettings):
+    code = "E-SERIAL-SETTINGS"
+    default_remedy = "The keys of a serial bus are those of pyserial's Serial."
+
+
+class SerialGone(AdapterGone):
+    code = "E-SERIAL-GONE"
+    default_remedy = "Was the adapter unplugged?"
+
+
+class SerialTimeout(WireTimeout):
+    code = "E-SERIAL-TIMEOUT"
+
+
+class SerialFraming(Framing):
+    code = "E-SERIAL-FRAMING"
+    default_remedy = "Do both ends have the same bit rate and parity?"
+
+
+# USB.
+
+
+class UsbAbsent(AdapterAbsent):
+    code = "E-USB-ABSENT"
+    default_remedy = "Is it plugged in and powered? List what is there: lsusb"
+
+
+class UsbAmbiguous(TransportError):
+    code = "E-USB-AMBIGUOUS"
+    exit_status = ExitStatus.AMBIGUOUS
+    default_remedy = "Tell them apart with serial or port in the component's address."
+
+
+class UsbBusy(AdapterBusy):
+    code = "E-USB-BUSY"
+    default_remedy = "Close the program that uses the device, or unbind its kernel driver."
+
+
+class UsbForbidden(AdapterForbidden):
+    code = "E-USB-FORBIDDEN"
+    default_remedy = "Run: proxyflash doctor, which prints the udev line."
+
+
+class UsbSettings(BadSettings):
+    code = "E-USB-SETTINGS"
+
+
+class UsbGone(AdapterGone):
+    code = "E-USB-GONE"
+    default_remedy = "Was the device unplugged, or did it lose its supply?"
+
+
+class UsbTimeout(WireTimeout):
+    code = "E-USB-TIMEOUT"
+
+
+class UsbStall(TransportError):
+    """The device answered a control request with STALL: it refuses the request."""
+
+    code = "E-USB-STALL"
+
+
+# Plugins.
+
+
+class PluginUnknown(ProxyflashError):
+    code = "E-PLUGIN-UNKNOWN"
+    exit_status = ExitStatus.BAD_FILE
+    default_remedy = "List what is installed: proxyflash plugins"
+
+
+class PluginBroken(ProxyflashError):
+    code = "E-PLUGIN-BROKEN"
+    default_remedy = "Run: proxyflash plugins, which says why; then reinstall or remove the package."

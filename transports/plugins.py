@@ -1,0 +1,76 @@
+"""What is installed under the project's entry-point groups; the built-in ones are registered the same way.
+
+Nothing is imported until it is asked for by name, and a plugin that fails to import stops nothing but its own use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from .errors import PluginBroken, PluginUnknown
+
+TRANSPORTS = "proxyflash.transports"
+FLASHERS = "proxyflash.flashers"
+ENUMERATORS = "proxyflash.enumerators"
+EMULATORS = "proxyflash.emulators"
+STEPS = "proxyflash.steps"
+GROUPS = (TRANSPORTS, FLASHERS, ENUMERATORS, EMULATORS, STEPS)
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """One entry point as found; `fault` says why it can't be used, "" when it can."""
+
+    group: str
+    name: str
+    target: str
+    package: str
+    fault: str
+
+
+@cache
+def _group(group: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=group)}
+
+
+def names(group: str) -> list[str]:
+    """The names registered in a group, sorted; imports none of them."""
+    return sorted(_group(group))
+
+
+@cache
+def load(group: str, name: str) -> type:
+    """The class registered as `name`.
+
+    Raises PluginUnknown when no package registers it, PluginBroken when its module can't be imported.
+    """
+    kind = group.removeprefix("proxyflash.").removesuffix("s")
+    entry = _group(group).get(name)
+    if entry is None:
+        known = ", ".join(names(group)) or "none"
+        raise PluginUnknown(f"no {kind} is called {name!r}; there are: {known}")
+    try:
+        loaded = entry.load()
+    except Exception as error:
+        raise PluginBroken(f"the {kind} {name!r} ({entry.value}) can't be loaded: {error}") from error
+    if not isinstance(loaded, type):
+        raise PluginBroken(f"the {kind} {name!r} ({entry.value}) is no class")
+    return loaded
+
+
+def survey() -> list[Plugin]:
+    """Every plugin of every group, each imported once to see whether it works."""
+    found = []
+    for group in GROUPS:
+        for name in names(group):
+            entry = _group(group)[name]
+            try:
+                load(group, name)
+                fault = ""
+            except PluginBroken as error:
+                fault = error.cause
+            package = entry.dist.name if entry.dist else ""
+            found.append(Plugin(group, name, entry.value, package, fault))
+    return found
