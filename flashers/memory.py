@@ -36,7 +36,9 @@ class Region:
     `units`: its erase units from `start` on; they cover the region. `write_alignment`: writes start and end at its
     multiples, in bytes (a power of two); the engine pads with `erased_value`. `self_erasing`: writing erases what it
     needs (a slot that takes a blob, a page-erase-in-write loader): the engine never calls `erase` for it. `ordered`:
-    it must be written from its start upwards, whole, in one go (DFU 1.1, a download slot).
+    it must be written from its start upwards, whole, in one go (DFU 1.1, a download slot). `whole_segments`: each
+    segment of the image is written whole, in order of address, because the part judges it as such (a UDS download).
+    `vector_table`: the processor starts by an ARM Cortex-M vector table at the region's start.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Region:
     writable: bool = True
     self_erasing: bool = False
     ordered: bool = False
+    whole_segments: bool = False
+    vector_table: bool = False
 
     @property
     def end(self) -> int:

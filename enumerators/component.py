@@ -1,0 +1,103 @@
+"""The component record of a component enumerator, and how components are selected.
+
+The record is the one that Azure Device Update's agent takes from a component enumerator (its contract, version 1.0):
+what a builder knows (name, group) joined with what only the part knows (serial, version, state).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from .errors import SelectorWrong
+
+
+class Presence(StrEnum):
+    """What was found of a component."""
+
+    OK = "ok"
+    BOOTLOADER = "bootloader"
+    """It sits in its bootloader: recoverable, flash it."""
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+    """There is no way to ask it that would not disturb its work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One updatable component. `id` is its serial number where it has told one, else its name: never a port.
+
+    `version`: "" where it isn't known. `where`: its bus, protocol and address, for a person to read.
+    """
+
+    id: str
+    name: str
+    group: str
+    manufacturer: str
+    model: str
+    version: str
+    presence: Presence
+    bus: str
+    protocol: str
+    where: str
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """The component as the enumerator contract has it: all values strings; version given in both places."""
+        properties = dict(self.properties) | {"status": self.presence.value}
+        if self.version:
+            properties["version"] = self.version
+        return {
+            "id": self.id,
+            "name": self.name,
+            "group": self.group,
+            "manufacturer": self.manufacturer,
+            "model": self.model,
+            "version": self.version,
+            "properties": properties,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """Something found on a bus that the bench file has no component for. `lines`: what to paste into the file."""
+
+    bus: str
+    title: str
+    lines: str
+
+
+def parse_selector(text: str) -> dict[str, str]:
+    """A selector from JSON. Raises SelectorWrong unless it is an object whose values are all strings."""
+    try:
+        selector = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SelectorWrong(f"the selector is no JSON: {error}") from error
+    if not isinstance(selector, dict) or not all(isinstance(value, str) for value in selector.values()):
+        raise SelectorWrong("a selector is a JSON object of name-value pairs, all strings")
+    return selector
+
+
+def matches(component: Component, selector: Mapping[str, str]) -> bool:
+    """Whether every pair of the selector equals the component's top-level value, case-sensitively.
+
+    A key that the component lacks, an empty value and an empty selector match nothing.
+    """
+    record = component.record()
+    return bool(selector) and all(
+        bool(value) and isinstance(record.get(key), str) and record[key] == value for key, value in selector.items()
+    )
+
+
+def select(components: Iterable[Component], selectors: Iterable[Mapping[str, str]]) -> list[Component]:
+    """The components that match any of the selectors, in their own order."""
+    wanted = list(selectors)
+    return [component for component in components if any(matches(component, selector) for selector in wanted)]
+
+
+def document(components: Iterable[Component]) -> str:
+    """The JSON document that a component enumerator answers with."""
+    return json.dumps({"components": [component.record() for component in components]}, indent=2)

@@ -1,0 +1,71 @@
+"""Every failure of the bench file and of finding components.
+
+| class | code | exit | raised when |
+|---|---|---|---|
+| `BenchMissing`       | E-BENCH-MISSING   | 12 | there is no bench file, or it can't be read |
+| `BenchSyntax`        | E-BENCH-SYNTAX    | 12 | it is no TOML |
+| `BenchKey`           | E-BENCH-KEY       | 12 | a key is unknown, missing, or its value does not hold |
+| `BenchName`          | E-BENCH-NAME      | 12 | two components share a name, or a name refers to nothing |
+| `BenchLocked`        | E-BENCH-LOCKED    | 6  | another process works on this bench |
+| `ComponentUnknown`   | E-COMPONENT       | 4  | the bench file has no component of this name |
+| `SelectorWrong`      | E-SELECTOR        | 2  | a selector is no JSON object of strings |
+| `StateFolder`        | E-STATE           | 1  | the state folder can't be written |
+| `PowerFailed`        | E-POWER           | 1  | a command that cuts or restores the supply failed |
+"""
+
+from __future__ import annotations
+
+from ..transports.errors import ExitStatus, ProxyflashError
+
+
+class BenchError(ProxyflashError):
+    """Something is wrong with the bench file. `cause` names the file, and the line and key in it."""
+
+    code = "E-BENCH"
+    exit_status = ExitStatus.BAD_FILE
+
+
+class BenchMissing(BenchError):
+    code = "E-BENCH-MISSING"
+    default_remedy = "Write one from what is attached: proxyflash bench init"
+
+
+class BenchSyntax(BenchError):
+    code = "E-BENCH-SYNTAX"
+    default_remedy = "The bench file is TOML."
+
+
+class BenchKey(BenchError):
+    code = "E-BENCH-KEY"
+    default_remedy = "The keys are described in docs/bench-file.md."
+
+
+class BenchName(BenchError):
+    code = "E-BENCH-NAME"
+
+
+class BenchLocked(ProxyflashError):
+    code = "E-BENCH-LOCKED"
+    exit_status = ExitStatus.BUSY
+    default_remedy = "Wait until it is done, or stop it."
+
+
+class ComponentUnknown(ProxyflashError):
+    code = "E-COMPONENT"
+    exit_status = ExitStatus.ABSENT
+    default_remedy = "List what there is: proxyflash scan"
+
+
+class SelectorWrong(ProxyflashError):
+    code = "E-SELECTOR"
+    exit_status = ExitStatus.USAGE
+
+
+class StateFolder(ProxyflashError):
+    code = "E-STATE"
+    default_remedy = "Name another folder: --state FOLDER, or PROXYFLASH_STATE."
+
+
+class PowerFailed(ProxyflashError):
+    code = "E-POWER"
+    default_remedy = "Run the command by hand to see what it says."

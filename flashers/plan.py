@@ -1,0 +1,232 @@
+"""What programming an image into a part takes: which units to erase, which bytes to write, in which order.
+
+Pure: an image, a memory map and the units that are known to hold the image already go in, a `FlashPlan` comes out. The
+rule behind the order: what makes the old image bootable goes first, what makes the new one bootable comes last. So the
+unit at the image's start is erased before all others and written after them, its first block last of all; a cut at any
+moment between finds a part without a bootable image, in its bootloader, and never a mixture that boots.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from .errors import ImageEmpty, ImageMisplaced, ImageTooLarge, ImageWrongPart
+from .image import FirmwareImage, Segment
+from .memory import MemoryMap, Range, Region
+
+BLANK_BLOCK = 256
+"""Stretches of erased value that are at least this long, at multiples of it, are not written. In bytes."""
+
+
+@dataclass(frozen=True)
+class FlashPlan:
+    """`image` as placed in the part's memory. `erase` and `writes` in the order in which they are done.
+
+    `blank_bytes`: of the image, not written because erasing leaves them as they should be. `present_bytes`: of the
+    image, in units that hold it already; `present`: those units.
+    """
+
+    image: FirmwareImage
+    memory_bytes: int
+    erase: tuple[Range, ...]
+    writes: tuple[Segment, ...]
+    present: tuple[Range, ...] = ()
+    blank_bytes: int = 0
+    present_bytes: int = 0
+
+    @property
+    def erase_bytes(self) -> int:
+        return sum(unit.size for unit in self.erase)
+
+    @property
+    def write_bytes(self) -> int:
+        return sum(segment.size for segment in self.writes)
+
+    @property
+    def nothing_to_do(self) -> bool:
+        return not self.erase and not self.writes
+
+    def unproven(self) -> Iterator[Segment]:
+        """What of the image lies outside of the units that were seen to hold it."""
+        present = {unit.start: unit for unit in self.present}
+        for segment in self.image.segments:
+            start = segment.address
+            for unit in sorted(present.values()):
+                if unit.end <= start or unit.start >= segment.end:
+                    continue
+                if unit.start > start:
+                    yield segment.slice(start, unit.start)
+                start = min(unit.end, segment.end)
+            if start < segment.end:
+                yield segment.slice(start, segment.end)
+
+
+def place(image: FirmwareImage, memory: MemoryMap) -> FirmwareImage:
+    """The image at the addresses that it will have, checked against the part's memory.
+
+    Raises ImageEmpty, ImageTooLarge, ImageMisplaced, ImageWrongPart.
+    """
+    if not image.segments:
+        raise ImageEmpty(f"{image.source or 'the image'} holds no bytes")
+    placed = image.at(memory.regions[0].start) if image.relocatable else image
+    for segment in placed.segments:
+        _check_range(segment, memory, placed.source or "the image")
+    for region in memory.regions:
+        if region.vector_table:
+            _check_vectors(placed, region)
+    return placed
+
+
+def _check_range(segment: Segment, memory: MemoryMap, source: str) -> None:
+    address = segment.address
+    while address < segment.end:
+        region = memory.region_of(address)
+        if region is not None and region.writable:
+            address = region.end
+            continue
+        there = Range(segment.address, segment.size)
+        if address > segment.address:
+            raise ImageTooLarge(
+                f"{source} has {there}, but the part's memory ends at 0x{address - 1:08X}, {segment.end - address:,} "
+                "bytes short"
+            )
+        memories = ", ".join(f"{region.name} {Range(region.start, region.size)}" for region in memory.regions)
+        why = "may not be written" if region is not None else "is not in the part's memory"
+        raise ImageMisplaced(f"{source} has {there}, which {why} ({memories})")
+
+
+def _check_vectors(image: FirmwareImage, region: Region) -> None:
+    """The initial stack pointer and reset vector (ARMv7-M Architecture Reference Manual, B1.5.3)."""
+    if not image.start <= region.start <= image.end - 8:
+        return
+    stack, reset = struct.unpack("<II", image.read(region.start, 8, region.erased_value))
+    inside = any(segment.address <= reset - 1 < segment.end for segment in image.segments)
+    if stack % 4 or not 0x10000000 <= stack < 0x40000000 or not reset & 1 or not inside:
+        raise ImageWrongPart(
+            f"{image.source or 'the image'} does not begin with a vector table: at 0x{region.start:08X} the stack "
+            f"pointer would be 0x{stack:08X} and the reset vector 0x{reset:08X}",
+            remedy="Is it linked for this part, and for this address?",
+        )
+
+
+def units_of(image: FirmwareImage, memory: MemoryMap) -> list[tuple[Region, Range]]:
+    """The erase units that a placed image touches, in order of address, without those of self-erasing regions."""
+    found: dict[int, tuple[Region, Range]] = {}
+    for region in memory.regions:
+        if region.self_erasing:
+            continue
+        for segment in image.within(region.start, region.end):
+            for unit in region.erase_units(segment.address, segment.end):
+                found[unit.start] = (region, unit)
+    return [found[start] for start in sorted(found)]
+
+
+def make(image: FirmwareImage, memory: MemoryMap, present: Collection[Range] = ()) -> FlashPlan:
+    """The plan for a placed image. `present`: units known to hold what the image has for them."""
+    units = units_of(image, memory)
+    heads = {unit for index, (region, unit) in enumerate(units) if index == 0 or units[index - 1][0] is not region}
+    missing = [(region, unit) for region, unit in units if unit not in present]
+    dirty = {id(region) for region, _ in missing}
+    # A unit that makes a region bootable is done again whenever anything else of that region is.
+    todo = [(region, unit) for region, unit in units if unit not in present or (unit in heads and id(region) in dirty)]
+    kept = [unit for item in units if item not in todo for unit in [item[1]]]
+    erase = tuple(unit for _, unit in sorted(todo, key=lambda item: (item[1] not in heads, item[1].start)))
+    writes: list[Segment] = []
+    blank = 0
+    for region in memory.regions:
+        if region.self_erasing or region.ordered or region.whole_segments:
+            writes += _whole(image, region, [unit for there, unit in todo if there is region])
+            continue
+        skipped, chunks = _runs(image, region, [unit for there, unit in todo if there is region])
+        blank += skipped
+        writes += _head_last(chunks, heads, region)
+    return FlashPlan(
+        image,
+        memory_bytes=sum(region.size for region in memory.regions),
+        erase=erase,
+        writes=tuple(writes),
+        present=tuple(kept),
+        blank_bytes=blank,
+        present_bytes=sum(part.size for unit in kept for part in image.within(unit.start, unit.end)),
+    )
+
+
+def _whole(image: FirmwareImage, region: Region, todo: Sequence[Range]) -> list[Segment]:
+    """Whole segments in order; with gaps filled where the region is written in one go."""
+    if not region.self_erasing and not todo:
+        return []
+    parts = list(image.within(region.start, region.end))
+    if not parts:
+        return []
+    if region.ordered:
+        size = parts[-1].end - region.start
+        parts = [Segment(region.start, image.read(region.start, size, region.erased_value))]
+    return [aligned(part, region) for part in parts]
+
+
+def _runs(image: FirmwareImage, region: Region, todo: Sequence[Range]) -> tuple[int, list[Segment]]:
+    """What is to be written of the units to do: bytes skipped as blank, and aligned runs that touch no other run."""
+    blank = 0
+    runs: list[list[int]] = []
+    for unit in todo:
+        for part in image.within(unit.start, unit.end):
+            for start, end in _not_blank(part, region):
+                grain = region.write_alignment
+                low, high = start // grain * grain, -(-end // grain) * grain
+                if runs and low <= runs[-1][1]:
+                    runs[-1][1] = max(high, runs[-1][1])
+                else:
+                    runs.append([low, high])
+            blank += part.size - sum(end - start for start, end in _not_blank(part, region))
+    return blank, [
+        Segment(low, image.read(low, min(high, region.end) - low, region.erased_value)) for low, high in runs
+    ]
+
+
+def _not_blank(part: Segment, region: Region) -> Iterator[tuple[int, int]]:
+    """The stretches of a part that are not erased value, in multiples of BLANK_BLOCK."""
+    view = memoryview(part.data)
+    step = max(BLANK_BLOCK, region.write_alignment)
+    filler = bytes([region.erased_value]) * step
+    address = part.address
+    while address < part.end:
+        end = min(part.end, (address // step + 1) * step)
+        if view[address - part.address : end - part.address] != filler[: end - address]:
+            yield address, end
+        address = end
+
+
+def _head_last(chunks: list[Segment], heads: Collection[Range], region: Region) -> list[Segment]:
+    """The chunks of the head unit after all others, its first block last."""
+    head = next((unit for unit in heads if region.start <= unit.start < region.end), None)
+    if head is None:
+        return chunks
+    inside: list[Segment] = []
+    outside: list[Segment] = []
+    for chunk in chunks:
+        if chunk.end <= head.start or chunk.address >= head.end:
+            outside.append(chunk)
+            continue
+        inside.append(chunk.slice(chunk.address, min(chunk.end, head.end)))
+        if chunk.end > head.end:
+            outside.append(chunk.slice(head.end, chunk.end))
+    if inside:
+        first = inside.pop(0)
+        cut = min(first.end, first.address + max(BLANK_BLOCK, region.write_alignment))
+        if cut < first.end:
+            inside.insert(0, first.slice(cut, first.end))
+        inside.append(first.slice(first.address, cut))
+    return outside + inside
+
+
+def aligned(part: Segment, region: Region) -> Segment:
+    """A segment padded with the erased value to the region's write alignment."""
+    grain = region.write_alignment
+    before = part.address % grain
+    after = -part.end % grain
+    if not before and not after:
+        return part
+    filler = bytes([region.erased_value])
+    return Segment(part.address - before, filler * before + bytes(part.data) + filler * after)
