@@ -1,1 +1,1 @@
-"""The component record, the bench file (the inventory of what is wired to this host), one prober for each kind of bus."""
+"""The component record, the bench file (what is wired to this host), and one prober for each kind of bus."""

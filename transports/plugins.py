@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from .errors import PluginBroken, PluginUnknown
 
@@ -41,7 +42,7 @@ def names(group: str) -> list[str]:
 
 
 @cache
-def load(group: str, name: str) -> type:
+def load(group: str, name: str) -> type[Any]:
     """The class registered as `name`.
 
     Raises PluginUnknown when no package registers it, PluginBroken when its module can't be imported.

@@ -1,0 +1,84 @@
+"""The emulated part of a bench: the wires of its emulated buses, with the parts of its components on them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..transports import plugins
+from .device import BadDevice, DeviceSpec, EmulatedDevice
+from .faults import FaultPlan, Faults
+
+
+@dataclass(frozen=True, slots=True)
+class PartSpec:
+    """One part of an emulated bus: its protocol's name, and what its device class takes."""
+
+    protocol: str
+    device: DeviceSpec
+
+
+class EmulatedBus:
+    """One wire with its parts, in this process. `kind`: "can", "serial" or "usb"."""
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        settings: Mapping[str, Any],
+        parts: Sequence[PartSpec],
+        *,
+        faults: Mapping[str, float] | None = None,
+        pace: float = 1.0,
+    ) -> None:
+        """Raises BadDevice, whose `key` is that of the component's `emulated` table or of the bus."""
+        self.faults = Faults(_fault_plan(faults or {}))
+        self.wire = _wire(kind, f"{name}-{uuid.uuid4().hex[:8]}", settings, self.faults, pace)
+        self.host_settings: dict[str, Any] = {**settings, **self.wire.host_settings()}
+        self.devices: dict[str, EmulatedDevice] = {}
+        try:
+            for part in parts:
+                device_class = plugins.load(plugins.EMULATORS, part.protocol)
+                self.devices[part.device.name] = device_class.attach(part.device, self.wire)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        for device in self.devices.values():
+            device.close()
+        self.wire.close()
+
+
+def _fault_plan(faults: Mapping[str, float]) -> FaultPlan:
+    for key in faults:
+        if key not in FaultPlan.names():
+            raise BadDevice(f"faults.{key}", f"no kind of fault; there are: {', '.join(FaultPlan.names())}")
+    whole = ("disconnect_after", "bus_off_after", "first", "last", "seed")
+    return FaultPlan(**{key: int(value) if key in whole else float(value) for key, value in faults.items()})  # type: ignore[arg-type]
+
+
+def _wire(kind: str, channel: str, settings: Mapping[str, Any], faults: Faults, pace: float) -> Any:
+    if kind == "can":
+        from .can_wire import CanWire
+
+        bitrate = int(settings.get("bitrate", 500_000))
+        data_bitrate = int(settings.get("data_bitrate", 2_000_000)) if settings.get("fd") else None
+        return CanWire(channel, bitrate=bitrate, data_bitrate=data_bitrate, faults=faults, pace=pace)
+    if kind == "serial":
+        from .uart_wire import UartWire
+
+        return UartWire(channel, faults=faults, pace=pace)
+    if kind == "usb":
+        from .usb_wire import UsbWire
+
+        return UsbWire(channel, faults=faults, pace=pace)
+    raise BadDevice("emulated", f"buses of kind {kind!r} can't be emulated")
+
+
+def flash_file(folder: Path, name: str) -> Path:
+    """Where the flash contents of a part are kept."""
+    return folder / f"{name}.flash"

@@ -1,0 +1,348 @@
+"""`Bench`: a bench file brought to life. Opens each bus once, when it is first needed, and shares it.
+
+with Bench.open("bench.toml") as bench:
+    component = bench.component("imu")
+    component.flash("imu-1.5.0.hex", on_event=print)
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from ..flashers import events as ev
+from ..flashers.base import Flasher, Sighting, State
+from ..flashers.formats import load as load_image
+from ..flashers.image import FirmwareImage
+from ..flashers.plan import FlashPlan
+from ..flashers.programmer import FlashResult, Programmer
+from ..transports import plugins
+from ..transports.deadline import Deadline
+from ..transports.errors import ProxyflashError
+from . import benchfile
+from .component import Component, Presence, Unlisted
+from .errors import BenchKey, BenchMissing, ComponentUnknown, PowerFailed
+from .probers import Prober
+from .serial import ports_not_listed
+from .state import BenchLock, bench_folder, default_state
+
+if TYPE_CHECKING:
+    from ..emulators.bench import EmulatedBus
+    from ..emulators.device import EmulatedDevice
+
+SIGHT_SECONDS = 2.0
+"""How long a component has to answer who it is."""
+POWER_SECONDS = 30.0
+"""How long a command that switches a supply may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What is there: the file's components in its order, and what the file lacks. `faults`: closed buses."""
+
+    components: tuple[Component, ...]
+    unlisted: tuple[Unlisted, ...]
+    faults: tuple[tuple[str, ProxyflashError], ...]
+
+
+def find_file(named: str | os.PathLike[str] | None = None) -> Path:
+    """`named`, else PROXYFLASH_BENCH, else bench.toml here or in a parent folder, else the user's configuration.
+
+    Raises BenchMissing when there is none of them.
+    """
+    chosen = named or os.environ.get("PROXYFLASH_BENCH")
+    if chosen:
+        return Path(chosen)
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "bench.toml").is_file():
+            return folder / "bench.toml"
+    base = os.environ.get("XDG_CONFIG_HOME")
+    own = (Path(base) if base else Path.home() / ".config") / "proxyflash" / "bench.toml"
+    if own.is_file():
+        return own
+    raise BenchMissing(
+        f"there is no bench.toml in {here} or a folder above it, and no {own}",
+        remedy="Name one: --bench FILE. Or write one from what is attached: proxyflash bench init",
+    )
+
+
+class Bench:
+    """The buses and components of one bench file. `state`: the folder for what is remembered."""
+
+    def __init__(self, file: benchfile.BenchFile, state: Path) -> None:
+        self.file = file
+        self.state = state
+        self.folder = bench_folder(state, file.path)
+        self._lock: BenchLock | None = None
+        self._opening = threading.RLock()
+        self._transports: dict[str, Any] = {}
+        self._emulated: dict[str, EmulatedBus] = {}
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str] | None = None, *, state: Path | None = None) -> Self:
+        """Reads the bench file; opens no bus yet. Raises BenchError."""
+        return cls(benchfile.load(find_file(path)), state or default_state())
+
+    @property
+    def components(self) -> tuple[BenchComponent, ...]:
+        return tuple(BenchComponent(self, entry) for entry in self.file.entries.values())
+
+    def component(self, name: str) -> BenchComponent:
+        """Raises ComponentUnknown."""
+        entry = self.file.entries.get(name)
+        if entry is None:
+            known = ", ".join(self.file.entries) or "none"
+            raise ComponentUnknown(f"{self.file.path} has no component {name!r}; it has: {known}")
+        return BenchComponent(self, entry)
+
+    def transport(self, bus: str) -> Any:
+        """The open CanBus, SerialPort or UsbBus of this name. Raises TransportError, BenchLocked."""
+        with self._opening:
+            if bus not in self._transports:
+                spec = self.file.spec.bus[bus]
+                if self._lock is None:
+                    self._lock = BenchLock(self.folder)
+                settings = self._emulate(bus, spec) if spec.emulated else spec.settings
+                self._transports[bus] = plugins.load(plugins.TRANSPORTS, spec.kind).open(bus, settings)
+            return self._transports[bus]
+
+    def emulated_device(self, component: str) -> EmulatedDevice:
+        """The emulated part behind a component of an emulated bus, for tests: its supply, its flash."""
+        bus = self.file.entries[component].spec.bus
+        self.transport(bus)
+        return self._emulated[bus].devices[component]
+
+    def prober(self, bus: str) -> Prober:
+        spec = self.file.spec.bus[bus]
+        prober: Prober = plugins.load(plugins.ENUMERATORS, spec.kind)(bus, spec, self.transport(bus))
+        return prober
+
+    def scan(self) -> Scan:
+        """Asks every component of the file who it is, and looks for what the file lacks. Enters no bootloader."""
+        components: dict[str, Component] = {}
+        unlisted: list[Unlisted] = []
+        faults: list[tuple[str, ProxyflashError]] = []
+        for bus in self.file.spec.bus:
+            entries = [entry for entry in self.file.entries.values() if entry.spec.bus == bus]
+            try:
+                prober = self.prober(bus)
+                for entry in entries:
+                    components[entry.spec.name] = _seen(entry, prober)
+                unlisted += prober.unlisted(entries, Deadline.after(SIGHT_SECONDS))
+            except ProxyflashError as error:
+                faults.append((bus, error))
+                for entry in entries:
+                    components.setdefault(entry.spec.name, _record(entry, Presence.ABSENT, None))
+        serial = [spec for spec in self.file.spec.bus.values() if spec.kind == "serial" and not spec.emulated]
+        if serial:
+            unlisted += ports_not_listed([str(spec.settings.get("url", "")) for spec in serial])
+        return Scan(tuple(components[name] for name in self.file.entries), tuple(unlisted), tuple(faults))
+
+    def close(self) -> None:
+        for transport in self._transports.values():
+            transport.close()
+        for emulated in self._emulated.values():
+            emulated.close()
+        self._transports.clear()
+        self._emulated.clear()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _emulate(self, bus: str, spec: benchfile.BusSpec) -> dict[str, Any]:
+        # Only a bench file that asks for emulated parts brings them in.
+        from ..emulators.bench import EmulatedBus, PartSpec
+        from ..emulators.device import BadDevice, DeviceSpec
+
+        parts = [
+            PartSpec(
+                entry.spec.protocol,
+                DeviceSpec(
+                    entry.spec.name,
+                    address=entry.spec.address,
+                    profile=entry.raw_profile,
+                    settings=entry.spec.emulated,
+                    folder=self.folder,
+                    firmware_folder=self.file.path.parent,
+                    pace=spec.pace,
+                    version=entry.spec.version.model_dump(include={"send", "match"}) if entry.spec.version else {},
+                ),
+            )
+            for entry in self.file.entries.values()
+            if entry.spec.bus == bus
+        ]
+        try:
+            self._emulated[bus] = EmulatedBus(bus, spec.kind, spec.settings, parts, faults=spec.faults, pace=spec.pace)
+        except BadDevice as error:
+            raise BenchKey(f"{self.file.path}: bus {bus!r}: {error.key}: {error.reason}") from error
+        return self._emulated[bus].host_settings
+
+
+class BenchComponent:
+    """One component of a bench: what the file says of it, and what can be done with it."""
+
+    def __init__(self, bench: Bench, entry: benchfile.Entry) -> None:
+        self.bench = bench
+        self.entry = entry
+
+    @property
+    def name(self) -> str:
+        return self.entry.spec.name
+
+    @property
+    def emulated(self) -> bool:
+        return self.bench.file.spec.bus[self.entry.spec.bus].emulated
+
+    def look(self) -> Component:
+        """Asks the part who it is, without disturbing its work."""
+        return _seen(self.entry, self.bench.prober(self.entry.spec.bus))
+
+    def flasher(self) -> Flasher:
+        """A flasher for this part; nothing is sent yet. The caller closes it."""
+        transport = self.bench.transport(self.entry.spec.bus)
+        flasher: Flasher = self.entry.flasher.attach(transport, self.entry.address, self.entry.profile)
+        return flasher
+
+    def programmer(
+        self,
+        *,
+        on_event: ev.EventSink = ev.ignore,
+        cancelled: Callable[[], bool] = lambda: False,
+        attempts: int = 3,
+    ) -> Programmer:
+        """The engine with a flasher for this part. The caller closes `programmer.flasher`."""
+        return Programmer(self.flasher(), self.name, on_event=on_event, cancelled=cancelled, attempts=attempts)
+
+    def flash(
+        self,
+        image: FirmwareImage | str | os.PathLike[str],
+        *,
+        address: int | None = None,
+        verify: bool = True,
+        boot: bool = True,
+        compare: bool = True,
+        expect_version: str | None = None,
+        confirm: Callable[[FlashPlan], bool] | None = None,
+        on_event: ev.EventSink = ev.ignore,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> FlashResult | None:
+        """Plans, erases, writes, verifies, boots, and asks for the version.
+
+        `address`: where a raw binary goes. `compare`: skip what the part holds already. `confirm`: asked with the plan
+        before anything is erased; False leaves the part as it was, and None is returned.
+        """
+        loaded = image if isinstance(image, FirmwareImage) else load_image(image, address=address)
+        programmer = self.programmer(on_event=on_event, cancelled=cancelled)
+        try:
+            plan = programmer.plan(loaded, compare=compare)
+            if confirm is not None and not confirm(plan):
+                programmer.release()
+                return None
+            return programmer.flash(
+                plan,
+                verify=verify,
+                boot=boot,
+                ask_version=self.version_question(),
+                expect_version=expect_version,
+                boot_seconds=self.entry.spec.boot_timeout,
+            )
+        finally:
+            programmer.flasher.close()
+
+    def version_question(self) -> Callable[[Deadline], str | None] | None:
+        """Asks the running application for its version until it answers; None: it can not be asked."""
+        prober = self.bench.prober(self.entry.spec.bus)
+        if not prober.can_tell(self.entry):
+            return None
+
+        def ask(deadline: Deadline) -> str | None:
+            while True:
+                try:
+                    sighting = prober.sight(self.entry, deadline)
+                except ProxyflashError:
+                    sighting = None
+                if sighting is not None and sighting.state is State.RUNNING:
+                    return sighting.identity.version
+                if deadline.expired:
+                    return None
+                # A part that boots is mute or answers from its bootloader; ask again soon, but leave it some air.
+                threading.Event().wait(min(0.05, deadline.remaining))
+
+        return ask
+
+    def power_cycle(self) -> bool:
+        """Cuts and restores the supply, by the file's commands or on the emulated part; False if there is no way."""
+        if self.emulated:
+            device = self.bench.emulated_device(self.name)
+            device.supply.off()
+            device.supply.on()
+            return True
+        power = self.bench.file.spec.power.get(self.name)
+        if power is None:
+            return False
+        for command in (power.off, power.on):
+            try:
+                done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=POWER_SECONDS)
+            except subprocess.TimeoutExpired as error:
+                raise PowerFailed(f"{command!r} took longer than {POWER_SECONDS:g} s", component=self.name) from error
+            if done.returncode:
+                said = (done.stderr or done.stdout).strip()
+                raise PowerFailed(f"{command!r} ended with {done.returncode}: {said}", component=self.name)
+        return True
+
+
+def _seen(entry: benchfile.Entry, prober: Prober) -> Component:
+    sighting = prober.sight(entry, Deadline.after(SIGHT_SECONDS))
+    if sighting is None:
+        return _record(entry, Presence.ABSENT if prober.can_tell(entry) else Presence.UNKNOWN, None)
+    presence = Presence.OK if sighting.state is State.RUNNING else Presence.BOOTLOADER
+    return _record(entry, presence, sighting)
+
+
+def _record(entry: benchfile.Entry, presence: Presence, sighting: Sighting | None) -> Component:
+    spec = entry.spec
+    identity = sighting.identity if sighting else None
+    properties = dict(spec.properties)
+    if identity:
+        properties |= {key: value for key, value in identity.details.items() if value}
+        if identity.serial:
+            properties["serial"] = identity.serial
+        if identity.bootloader:
+            properties["bootloader"] = identity.bootloader
+    return Component(
+        id=(identity.serial if identity else "") or spec.name,
+        name=spec.name,
+        group=spec.group,
+        manufacturer=spec.manufacturer or (identity.manufacturer if identity else ""),
+        model=spec.model or (identity.part if identity else ""),
+        version=identity.version if identity else "",
+        presence=presence,
+        bus=spec.bus,
+        protocol=spec.protocol,
+        where=_where(entry),
+        properties=properties,
+    )
+
+
+def _where(entry: benchfile.Entry) -> str:
+    """Protocol and address, short: "uds 0x7E0/0x7E8", "dfu 0483:df11"."""
+    address = entry.address.model_dump(exclude_none=True)
+    if "request" in address and "response" in address:
+        return f"{entry.spec.protocol} 0x{address['request']:X}/0x{address['response']:X}"
+    if "target" in address and "source" in address:
+        return f"{entry.spec.protocol} 0x{address['target']:02X} from 0x{address['source']:02X}"
+    if "vendor_id" in address and "product_id" in address:
+        return f"{entry.spec.protocol} {address['vendor_id']:04x}:{address['product_id']:04x}"
+    return entry.spec.protocol

@@ -1,0 +1,83 @@
+"""Components on serial lines: asked by the question that the bench file gives for their application, and, where the
+file allows it, by what only their bootloader understands. Nothing is ever sent to a port that the file doesn't name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..flashers.base import Identity, Sighting, State
+from ..transports.deadline import Deadline
+from ..transports.serial import SerialPort
+from .benchfile import Entry, VersionQuestion
+from .component import Unlisted
+from .probers import Prober
+
+ANSWER_LIMIT = 4096
+"""Bytes read of an answer, at most."""
+
+
+class SerialProber(Prober):
+    """One port, with one component on it."""
+
+    transport: SerialPort
+
+    def sight(self, entry: Entry, deadline: Deadline) -> Sighting | None:
+        if entry.spec.version is not None:
+            version = ask(self.transport, entry.spec.version, deadline)
+            if version is not None:
+                return Sighting(State.RUNNING, Identity(version=version))
+        return super().sight(entry, deadline)
+
+    def can_tell(self, entry: Entry) -> bool:
+        return self.spec.probe or entry.spec.version is not None
+
+    def unlisted(self, entries: Sequence[Entry], deadline: Deadline) -> list[Unlisted]:
+        return []
+
+
+def ask(port: SerialPort, question: VersionQuestion, deadline: Deadline) -> str | None:
+    """Sends the question, and reads until the answer matches or the question's time-out has passed."""
+    port.drain()
+    limit = deadline.sooner(question.timeout)
+    port.write(question.send.encode(), limit)
+    answer = b""
+    pattern = re.compile(question.match.encode())
+    while len(answer) < ANSWER_LIMIT:
+        piece = port.read_some(limit)
+        if not piece:
+            return None
+        answer += piece
+        found = pattern.search(answer)
+        # A group at the very end may still grow: wait for what ends it.
+        if found and found.end(1) < len(answer):
+            return found[1].decode("ascii", "replace")
+    return None
+
+
+def ports_not_listed(listed: Sequence[str]) -> list[Unlisted]:
+    """The host's USB serial adapters that the bench file has no bus for, by the adapters' own descriptors."""
+    from serial.tools import list_ports
+
+    real = {str(Path(url).resolve()) for url in listed if url.startswith("/")}
+    found = []
+    for port in sorted(list_ports.comports(), key=lambda info: info.device):
+        if port.vid is None or str(Path(port.device).resolve()) in real:
+            continue
+        name = re.sub(r"[^a-z0-9]+", "-", (port.product or port.name).lower()).strip("-") or "port"
+        url = _lasting_name(port.device)
+        lines = f'[bus.{name}]\nkind = "serial"\nurl = "{url}"\nbaudrate = 115_200'
+        about = " ".join(text for text in (port.manufacturer, port.product, port.serial_number) if text)
+        found.append(Unlisted("", f"{url}  {about}".rstrip(), lines))
+    return found
+
+
+def _lasting_name(device: str) -> str:
+    """The name under /dev/serial/by-id that stays with the adapter, where udev made one."""
+    folder = Path("/dev/serial/by-id")
+    if folder.is_dir():
+        for link in sorted(folder.iterdir()):
+            if link.resolve() == Path(device).resolve():
+                return str(link)
+    return device
