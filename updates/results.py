@@ -1,0 +1,54 @@
+"""Result codes of Azure Device Update's agent, and the report in its shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ResultCode(IntEnum):
+    """The agent's result codes that this engine gives (ADUC_Result, types/update_content.h). Above 0 is success."""
+
+    FAILURE = 0
+    CANCELLED = -1
+    SUCCESS = 1
+    DOWNLOAD_SUCCESS = 500
+    DOWNLOAD_NO_MATCHING_COMPONENTS = 504
+    INSTALL_SUCCESS = 600
+    INSTALL_ALREADY_INSTALLED = 603
+    INSTALL_NO_MATCHING_COMPONENTS = 604
+    APPLY_SUCCESS = 700
+    CANCEL_SUCCESS = 800
+    INSTALLED = 900
+    NOT_INSTALLED = 901
+
+
+FACILITY_STEP_HANDLERS = 3
+COMPONENT_SCRIPT_HANDLER = 5
+COMPONENT_FLASH_HANDLER = 32
+"""Custom step handlers count from 32."""
+
+
+def extended_code(facility: int, component: int, value: int) -> int:
+    """An extended result code: facility (4 bits), component (8 bits), value (20 bits)."""
+    return (facility & 0xF) << 28 | (component & 0xFF) << 20 | (value & 0xFFFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    """What one action of a step handler came to."""
+
+    code: int
+    extended: int = 0
+    details: str = ""
+
+    @property
+    def succeeded(self) -> bool:
+        return self.code > 0
+
+    def report(self) -> dict[str, object]:
+        return {
+            "resultCode": self.code,
+            "extendedResultCodes": f"{self.extended & 0xFFFFFFFF:08X}",
+            "resultDetails": self.details,
+        }

@@ -1,0 +1,177 @@
+"""`microsoft/script:1`: runs a script of the update, as Azure Device Update's script handler does.
+
+handlerProperties: `scriptFileName` (one of the step's files; required), `arguments`, `installedCriteria`, `apiVersion`
+("1.0", the default, or "1.1"). The command line and the result file are the handler's, to the letter; see
+docs/manifests.md for both. A script that ends with another status than 0 has failed, whatever its result file says.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+from .errors import ManifestField, ScriptFailed
+from .handler import StepHandler
+from .manifest import InlineStep
+from .results import COMPONENT_SCRIPT_HANDLER, FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
+
+KEYS = ("scriptFileName", "arguments", "installedCriteria", "apiVersion")
+NOT_AVAILABLE = "n/a"
+UNKNOWN_FAILURE = 0x30500206
+"""The extended code of a failure for which the script gives none."""
+LOOK_SECONDS = 0.2
+"""How often a running script is looked after for a cancellation. In seconds."""
+STOP_SECONDS = 5.0
+"""How long a script has to end after it was asked to."""
+MAX_RESULT = 1 << 20
+"""Bytes of a result file, at most."""
+
+
+class ScriptHandler(StepHandler):
+    """One run of the script for each action."""
+
+    @classmethod
+    def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
+        properties = step.handlerProperties
+        for key, value in properties.items():
+            if key not in KEYS:
+                raise ManifestField(f"{place}.handlerProperties.{key}: {step.handler} knows {', '.join(KEYS)} only")
+            if not isinstance(value, str):
+                raise ManifestField(f"{place}.handlerProperties.{key}: {value!r} is no text")
+        name = properties.get("scriptFileName")
+        if name not in step.files:
+            raise ManifestField(f"{place}.handlerProperties.scriptFileName: {name!r} is none of the step's files")
+        if properties.get("apiVersion", "1.0") not in ("1.0", "1.1"):
+            raise ManifestField(f"{place}.handlerProperties.apiVersion: {properties['apiVersion']!r} is not 1.0 or 1.1")
+
+    def is_installed(self) -> ActionResult:
+        return self._run("is-installed")
+
+    def download(self) -> ActionResult:
+        self._put_files()
+        return self._run("download")
+
+    def install(self) -> ActionResult:
+        return self._run("install")
+
+    def apply(self) -> ActionResult:
+        return self._run("apply")
+
+    def cancel(self) -> ActionResult:
+        return self._run("cancel")
+
+    def command(self, action: str) -> list[str]:
+        """The command line for an action."""
+        properties = self.context.step.handlerProperties
+        folder = self.context.work_folder
+        script = str(folder / properties["scriptFileName"])
+        verb = ["--action", action] if properties.get("apiVersion") == "1.1" else [f"--action-{action}"]
+        criteria = properties.get("installedCriteria")
+        return [
+            script,
+            *verb,
+            *self._arguments(properties.get("arguments", "")),
+            "--work-folder",
+            str(folder),
+            "--result-file",
+            str(self._result_file(action)),
+            *(["--installed-criteria", criteria] if criteria else []),
+        ]
+
+    def _arguments(self, text: str) -> list[str]:
+        """The arguments, split at single spaces, with the component's facts put in."""
+        record = self.context.record
+        facts = {
+            "--component-id-val": record.id if record else "",
+            "--component-name-val": record.name if record else "",
+            "--component-manufacturer-val": record.manufacturer if record else "",
+            "--component-model-val": record.model if record else "",
+            "--component-version-val": record.version if record else "",
+            "--component-group-val": record.group if record else "",
+        }
+        words = iter([word for word in text.split(" ") if word])
+        found = []
+        for word in words:
+            if word == "--component-prop-val":
+                name = next(words, "")
+                value = record.record()["properties"].get(name, "") if record else ""
+                found.append(value or NOT_AVAILABLE)
+            elif word in facts:
+                found.append(facts[word] or NOT_AVAILABLE)
+            else:
+                found.append(word)
+        return found
+
+    def _put_files(self) -> None:
+        folder = self.context.work_folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, path in self.context.files.items():
+                shutil.copyfile(path, folder / name)
+            (folder / self.context.step.handlerProperties["scriptFileName"]).chmod(0o755)
+        except OSError as error:
+            raise ScriptFailed(f"{error.filename or folder}: {error.strerror}", remedy="Is the disk full?") from error
+
+    def _result_file(self, action: str) -> Path:
+        return self.context.work_folder / f"action_{action}_aduc_result.json"
+
+    def _run(self, action: str) -> ActionResult:
+        script = self.context.work_folder / self.context.step.handlerProperties["scriptFileName"]
+        if not script.exists():
+            self._put_files()
+        result_file = self._result_file(action)
+        result_file.unlink(missing_ok=True)
+        # The script's own output goes to our stderr: stdout is for data.
+        try:
+            process = subprocess.Popen(
+                self.command(action), cwd=self.context.work_folder, stdin=subprocess.DEVNULL, stdout=2
+            )
+        except OSError as error:
+            raise ScriptFailed(
+                f"{script.name} can't be run: {error.strerror or error}",
+                remedy="Does it begin with #! and the path of an interpreter that this host has?",
+            ) from error
+        with process:
+            status = self._wait(process, action)
+        if status != 0:
+            code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_SCRIPT_HANDLER, status & 0xFF)
+            return ActionResult(ResultCode.FAILURE, code, f"{script.name} --action {action} ended with {status}")
+        return _read_result(result_file)
+
+    def _wait(self, process: subprocess.Popen[bytes], action: str) -> int:
+        while True:
+            try:
+                return process.wait(LOOK_SECONDS)
+            except subprocess.TimeoutExpired:
+                if action == "cancel" or not self.context.cancelled():
+                    continue
+                process.terminate()
+                try:
+                    process.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                return process.wait()
+
+
+def _read_result(path: Path) -> ActionResult:
+    """The script's verdict. Raises ScriptFailed when the file is missing or is not as documented."""
+    try:
+        with path.open("rb") as stream:
+            raw = json.loads(stream.read(MAX_RESULT))
+    except OSError as error:
+        raise ScriptFailed(
+            f"the script left no result file: {path.name}: {error.strerror}",
+            remedy="It must write the file that --result-file names.",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ScriptFailed(f"the script's result file {path.name} is no JSON: {error}") from error
+    fields = raw if isinstance(raw, dict) else {}
+    code, extended, details = (fields.get(key) for key in ("resultCode", "extendedResultCode", "resultDetails"))
+    if not isinstance(code, int) or isinstance(code, bool):
+        raise ScriptFailed(f"the script's result file {path.name} has no resultCode")
+    extended = extended if isinstance(extended, int) else 0
+    if code <= 0 and extended == 0:
+        extended = UNKNOWN_FAILURE
+    return ActionResult(code, extended, details if isinstance(details, str) else "")
