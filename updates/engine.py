@@ -178,16 +178,7 @@ class Engine:
             tasks += found
         for task in tasks:
             _check_present(task)
-        return UpdatePlan(update, tuple(self._looked_at(task) for task in tasks), tuple(empty))
-
-    def _looked_at(self, task: Task) -> Task:
-        """The task with what its handler's IsInstalled says, where that runs nothing of the update."""
-        criteria = task.step.handlerProperties.get("installedCriteria")
-        component = task.component
-        if task.step.handler != "proxyflash/flash:1" or component is None:
-            return task
-        installed = component.presence is Presence.OK and component.version == criteria
-        return replace(task, status=Status.INSTALLED if installed else Status.TODO)
+        return UpdatePlan(update, tuple(_looked_at(task) for task in tasks), tuple(empty))
 
     def apply(self, plan: UpdatePlan) -> Outcome:
         """Carries out a plan. A failure ends it; it is in the outcome, not raised."""
@@ -314,6 +305,11 @@ def _check_present(task: Task) -> None:
             f"step {task.label} is for {task.component.name}, which does not answer ({task.component.where})",
             component=task.component.name,
         )
+
+
+def _looked_at(task: Task) -> Task:
+    installed = task.component is not None and task.handler.seems_installed(task.step, task.component)
+    return replace(task, status=Status.INSTALLED) if installed else task
 
 
 def _folder_name(update: Update) -> str:

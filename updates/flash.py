@@ -7,7 +7,7 @@ handlerProperties: `installedCriteria`, the version that the component reports o
 from __future__ import annotations
 
 from ..enumerators.bench import BenchComponent
-from ..enumerators.component import Presence
+from ..enumerators.component import Component, Presence
 from ..transports.errors import ProxyflashError
 from .errors import ManifestField
 from .handler import StepHandler
@@ -37,9 +37,12 @@ class FlashHandler(StepHandler):
             raise ManifestField(f"{place}.handlerProperties.installedCriteria: the wanted version, a text, is missing")
         _address(step, place)
 
+    @classmethod
+    def seems_installed(cls, step: InlineStep, component: Component) -> bool:
+        return component.presence is Presence.OK and component.version == step.handlerProperties["installedCriteria"]
+
     def is_installed(self) -> ActionResult:
-        seen = self._component.look()
-        installed = seen.presence is Presence.OK and seen.version == self._wanted
+        installed = self.seems_installed(self.context.step, self._component.look())
         return ActionResult(ResultCode.INSTALLED if installed else ResultCode.NOT_INSTALLED)
 
     def install(self) -> ActionResult:

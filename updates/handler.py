@@ -42,6 +42,11 @@ class StepHandler(ABC):
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
         """Checks the step's own fields while nothing is touched yet. Raises ManifestField, which names `place`."""
 
+    @classmethod
+    def seems_installed(cls, step: InlineStep, component: Component) -> bool:
+        """Whether the component's record alone says so, for the plan; the default: it can't say."""
+        return False
+
     def __init__(self, context: StepContext) -> None:
         self.context = context
 
