@@ -106,17 +106,18 @@ class Bench:
         with self._opening:
             if bus not in self._transports:
                 spec = self.file.spec.bus[bus]
-                if self._lock is None:
-                    self._lock = BenchLock(self.folder)
-                settings = self._emulate(bus, spec) if spec.emulated else spec.settings
+                self._take_lock()
+                settings = self._emulated_bus(bus).host_settings if spec.emulated else spec.settings
                 self._transports[bus] = plugins.load(plugins.TRANSPORTS, spec.kind).open(bus, settings)
             return self._transports[bus]
 
     def emulated_device(self, component: str) -> EmulatedDevice:
         """The emulated part behind a component of an emulated bus, for tests: its supply, its flash."""
-        bus = self.file.entries[component].spec.bus
-        self.transport(bus)
-        return self._emulated[bus].devices[component]
+        return self._emulated_bus(self.file.entries[component].spec.bus).devices[component]
+
+    def emulated_wire(self, bus: str) -> Any:
+        """The CanWire, UartWire or UsbWire of an emulated bus, with its parts on it; the host's end stays free."""
+        return self._emulated_bus(bus).wire
 
     def prober(self, bus: str) -> Prober:
         spec = self.file.spec.bus[bus]
@@ -161,7 +162,18 @@ class Bench:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _emulate(self, bus: str, spec: benchfile.BusSpec) -> dict[str, Any]:
+    def _take_lock(self) -> None:
+        if self._lock is None:
+            self._lock = BenchLock(self.folder)
+
+    def _emulated_bus(self, bus: str) -> EmulatedBus:
+        with self._opening:
+            if bus not in self._emulated:
+                self._take_lock()
+                self._emulated[bus] = self._emulate(bus, self.file.spec.bus[bus])
+            return self._emulated[bus]
+
+    def _emulate(self, bus: str, spec: benchfile.BusSpec) -> EmulatedBus:
         # Only a bench file that asks for emulated parts brings them in.
         from ..emulators.bench import EmulatedBus, PartSpec
         from ..emulators.device import BadDevice, DeviceSpec
@@ -184,10 +196,9 @@ class Bench:
             if entry.spec.bus == bus
         ]
         try:
-            self._emulated[bus] = EmulatedBus(bus, spec.kind, spec.settings, parts, faults=spec.faults, pace=spec.pace)
+            return EmulatedBus(bus, spec.kind, spec.settings, parts, faults=spec.faults, pace=spec.pace)
         except BadDevice as error:
             raise BenchKey(f"{self.file.path}: bus {bus!r}: {error.key}: {error.reason}") from error
-        return self._emulated[bus].host_settings
 
 
 class BenchComponent:

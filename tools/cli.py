@@ -1,0 +1,68 @@
+"""The command line's entry: answers `--help` at once, and imports a command only when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+HELP = """\
+Usage: proxyflash [OPTIONS] COMMAND [ARGS]...
+
+  Updates the firmware of sensors wired to this host over CAN, serial lines and
+  USB: finds them, plans, flashes through each one's bootloader, verifies on the
+  part, and reports.
+
+  Try it with nothing attached:
+    proxyflash demo
+
+  One sensor, one file:
+    proxyflash scan
+    proxyflash flash imu imu-1.5.0.hex
+
+  Many sensors, one manifest:
+    proxyflash plan update.importmanifest.json
+    proxyflash apply update.importmanifest.json
+
+Options:
+  --bench FILE      The bench file; else PROXYFLASH_BENCH, else bench.toml here
+                    or in a folder above.
+  --state FOLDER    Where locks and emulated flash are kept.
+  --json            One JSON document on stdout.
+  --jsonl           Events as JSON lines on stdout.
+  -q, --quiet       No progress.
+  -v, --verbose     More; -vv shows tracebacks too.
+  --log-file FILE   Everything, with times, into a file.
+  --version         The version.
+  -h, --help        This text; `proxyflash COMMAND --help` says more.
+
+Components:
+  scan      Finds the components on every bus.
+  info      Everything known of one component.
+  flash     Plans, erases, writes, verifies, boots.
+  verify    Compares a component's memory with an image.
+  read      Reads a component's memory into a file.
+  erase     Erases a component's memory.
+  reset     Restarts a component.
+
+Files and updates:
+  image     What a firmware file holds; converts it.
+  plan      What an update would do.
+  apply     Carries out an update.
+
+Benches:
+  bench     Checks a bench file, or writes one.
+  demo      Updates three emulated sensors, from nothing.
+  emulate   Serves the bench's emulated parts to other programs.
+  doctor    Looks for what keeps this host from working.
+  plugins   What is installed, what is broken and why.
+"""
+
+
+def main() -> None:
+    """The console script."""
+    if sys.argv[1:] in ([], ["--help"], ["-h"]) and "_PROXYFLASH_COMPLETE" not in os.environ:
+        sys.stdout.write(HELP)
+        return
+    from .commands import run
+
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,106 @@
+"""`bench check`, `bench init`, `bench schema`: the bench file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from ...enumerators.errors import BenchError
+from .session import Session, command
+
+CAN_DEVICE_TYPE = "280"
+"""ARPHRD_CAN of Linux's if_arp.h, as /sys/class/net/<name>/type has it."""
+
+
+class BenchExists(BenchError):
+    code = "E-BENCH-EXISTS"
+
+
+class NothingAttached(BenchError):
+    code = "E-BENCH-NOTHING"
+    default_remedy = "Plug an adapter in. Or try an emulated bench: proxyflash demo"
+
+
+@click.group("bench", context_settings={"help_option_names": ["-h", "--help"]})
+def bench() -> None:
+    """Checks a bench file, or writes one."""
+
+
+@command("check")
+def check(session: Session) -> int | None:
+    """Checks the bench file: every key, every name. Opens no bus.
+
+    \b
+    proxyflash --bench desk.toml bench check
+    """
+    file = session.bench.file
+    session.output.document({"file": str(file.path), "buses": list(file.spec.bus), "components": list(file.entries)})
+    counts = f"{_counted(len(file.spec.bus), 'bus', 'buses')}, {_counted(len(file.entries), 'component')}"
+    session.output.line(f"{file.path}  OK  {counts}")
+    return None
+
+
+def _counted(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+@command("init")
+@click.argument("file", type=click.Path(path_type=Path), default=Path("bench.toml"))
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def init(session: Session, file: Path, force: bool) -> int | None:
+    """Writes a bench file from what is attached: CAN interfaces, serial adapters, USB.
+
+    Components are not guessed: `proxyflash scan` prints what it finds as lines to paste.
+
+    \b
+    proxyflash bench init desk.toml
+    """
+    from ...enumerators.serial import ports_not_listed
+
+    tables = [*_can_tables(), *(item.lines + "\n" for item in ports_not_listed([])), *_usb_tables()]
+    if not tables:
+        raise NothingAttached("no CAN interface, no USB serial adapter and no USB device is attached to this host")
+    try:
+        with file.open("w" if force else "x", encoding="utf-8") as stream:
+            stream.write("\n".join(tables))
+    except FileExistsError as error:
+        raise BenchExists(f"{file} is there already", remedy="Name another file, or add --force.") from error
+    except OSError as error:
+        raise BenchExists(f"{file}: {error.strerror}", remedy="Name another file.") from error
+    session.output.document({"file": str(file), "buses": len(tables)})
+    session.output.line(f"{file}  {_counted(len(tables), 'bus', 'buses')}; now: proxyflash --bench {file} scan")
+    return None
+
+
+def _can_tables() -> Iterator[str]:
+    net = Path("/sys/class/net")
+    for link in sorted(net.iterdir()) if net.is_dir() else []:
+        kind = link / "type"
+        if kind.is_file() and kind.read_text().strip() == CAN_DEVICE_TYPE:
+            yield f'[bus.{link.name}]\nkind = "can"\ninterface = "socketcan"\nchannel = "{link.name}"\n'
+
+
+def _usb_tables() -> Iterator[str]:
+    devices = Path("/sys/bus/usb/devices")
+    if devices.is_dir() and any(devices.iterdir()):
+        yield '[bus.usb]\nkind = "usb"\n'
+
+
+@command("schema")
+def schema(session: Session) -> int | None:
+    """The bench file's JSON Schema, for editors.
+
+    \b
+    proxyflash bench schema > bench.schema.json
+    """
+    from ...enumerators.benchfile import FileSpec
+
+    click.echo(json.dumps(FileSpec.model_json_schema(), indent=2))
+    return None
+
+
+for _command in (check, init, schema):
+    bench.add_command(_command)

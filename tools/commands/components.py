@@ -1,0 +1,135 @@
+"""`scan` and `info`: what is there."""
+
+from __future__ import annotations
+
+from ...enumerators.bench import Scan
+from ...enumerators.component import Component
+from ..output import describe
+from .session import NAME, Session, command
+
+
+@command("scan")
+def scan(session: Session) -> int | None:
+    """Finds the components on every bus of the bench.
+
+    Asks each component of the file who it is, without disturbing its work. What it finds and the file lacks is printed
+    as lines to paste into the file.
+
+    \b
+    proxyflash scan
+    proxyflash --bench desk.toml scan --json
+    """
+    found = session.bench.scan()
+    session.output.document(
+        {
+            "components": [_full(component) for component in found.components],
+            "unlisted": [{"bus": item.bus, "title": item.title, "lines": item.lines} for item in found.unlisted],
+            "errors": [{"bus": bus, **describe(error)} for bus, error in found.faults],
+        }
+    )
+    _print(session, found)
+    return found.faults[0][1].exit_status if found.faults else None
+
+
+def _print(session: Session, found: Scan) -> None:
+    out = session.output
+    rows = {component.name: _row(component) for component in found.components}
+    widths = [max((len(row[column]) for row in rows.values()), default=0) for column in range(7)]
+    for bus, spec in session.bench.file.spec.bus.items():
+        out.line(f"{bus} ({spec.kind}{', emulated' if spec.emulated else ''})")
+        for component in found.components:
+            if component.bus == bus:
+                cells = (cell.ljust(width) for cell, width in zip(rows[component.name], widths, strict=True))
+                out.line(("  " + "  ".join(cells)).rstrip())
+        for name, error in found.faults:
+            if name == bus:
+                out.note(f"  {error.code} {error}")
+    if found.unlisted:
+        out.line()
+        out.line("Found, and not in the bench file; to add, paste:")
+    for item in found.unlisted:
+        out.line()
+        out.line(f"# {item.title}")
+        out.line(item.lines)
+
+
+def _row(component: Component) -> tuple[str, ...]:
+    part = " ".join(text for text in (component.manufacturer, component.model) if text)
+    serial = component.properties.get("serial", "")
+    return (
+        component.name,
+        component.group or "-",
+        part or "-",
+        component.version or "-",
+        component.presence.value,
+        component.where,
+        f"serial {serial}" if serial else "",
+    )
+
+
+def _full(component: Component) -> dict[str, object]:
+    return component.record() | {
+        "presence": component.presence.value,
+        "bus": component.bus,
+        "protocol": component.protocol,
+        "where": component.where,
+    }
+
+
+@command("info")
+@NAME
+def info(session: Session, name: str) -> int | None:
+    """Everything known of one component: identity, memory, what its bootloader can do.
+
+    Enters the part's bootloader to ask, and starts its application again.
+
+    \b
+    proxyflash info imu
+    """
+    component = session.bench.component(name)
+    seen = component.look()
+    programmer = component.programmer(on_event=session.output.event)
+    try:
+        identity = programmer.connect()
+        memory = programmer.memory_map()
+        able = [str(flag.name).lower() for flag in programmer.flasher.capabilities]
+    finally:
+        programmer.release()
+        programmer.flasher.close()
+    facts = {
+        "part": identity.part,
+        "serial": identity.serial or seen.properties.get("serial", ""),
+        "manufacturer": identity.manufacturer or seen.manufacturer,
+        "version": identity.version or seen.version,
+        "bootloader": identity.bootloader,
+        **identity.details,
+    }
+    session.output.document(
+        {
+            "component": _full(seen),
+            "identity": facts,
+            "capabilities": able,
+            "memory": [
+                {
+                    "name": region.name,
+                    "start": region.start,
+                    "size": region.size,
+                    "erase_units": [{"count": run.count, "size": run.size} for run in region.units],
+                    "write_alignment": region.write_alignment,
+                    "readable": region.readable,
+                    "writable": region.writable,
+                }
+                for region in memory.regions
+            ],
+        }
+    )
+    out = session.output
+    out.line(f"{name}  {seen.presence.value}  {seen.where}")
+    for key, value in facts.items():
+        if value:
+            out.line(f"  {key:<14} {value}")
+    for region in memory.regions:
+        units = ", ".join(f"{run.count} x {run.size:,}" for run in region.units)
+        out.line(f"  {'memory':<14} {region.name}  0x{region.start:08X}..0x{region.end - 1:08X}  erase units {units}")
+    out.line(f"  {'can':<14} {', '.join(able) or 'write only'}")
+    return None

@@ -1,0 +1,104 @@
+"""`emulate`: serves the bench's emulated parts to other programs."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+
+import click
+
+from ...enumerators.bench import Bench
+from ...enumerators.errors import BenchName
+from .session import Session, command
+
+SOCKET_LIMIT = 100
+"""Bytes that a Unix socket's path may have, below Linux's 108."""
+
+
+@command("emulate")
+@click.option(
+    "--join",
+    "joins",
+    metavar="BUS=INTERFACE:CHANNEL",
+    multiple=True,
+    help="Join an emulated CAN bus with one of python-can's, such as powertrain=socketcan:vcan0.",
+)
+def emulate(session: Session, joins: tuple[str, ...]) -> int | None:
+    """Serves the bench's emulated parts to other programs, until Ctrl-C.
+
+    A serial line is served as a PTY; a CAN bus as a Unix socket, which python-can opens with interface "proxyflash".
+    Both are made in the bench's folder of the state folder, under the bus's name.
+
+    \b
+    proxyflash --bench bench.toml emulate
+    stm32flash -m 8n1 <the PTY that it names>
+    """
+    bench = session.bench
+    closers: list[Callable[[], None]] = []
+    served: dict[str, dict[str, str]] = {}
+    try:
+        for name, spec in bench.file.spec.bus.items():
+            if spec.emulated:
+                served[name] = _serve(bench, name, closers)
+        for join in joins:
+            _join(bench, join, closers)
+        if not served:
+            raise BenchName(f"{bench.file.path} has no emulated bus", remedy="Set emulated = true for one.")
+        session.output.document({"served": served})
+        for name, facts in served.items():
+            session.output.line("  ".join([name, *facts.values()]))
+        session.output.note("serving; Ctrl-C ends it")
+        _until_interrupted()
+    finally:
+        for close in reversed(closers):
+            close()
+    return None
+
+
+def _serve(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[str, str]:
+    wire = bench.emulated_wire(name)
+    kind = bench.file.spec.bus[name].kind
+    if kind == "serial":
+        from ...emulators.pty import serve_pty
+
+        path, close = serve_pty(wire)
+        link = bench.folder / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(path)
+        closers += [close, lambda: link.unlink(missing_ok=True)]
+        return {"kind": kind, "path": str(link), "opens": f"a serial port at {link} ({path})"}
+    if kind == "can":
+        from ...emulators.can_server import serve_can
+
+        socket = bench.folder / f"{name}.sock"
+        if len(str(socket)) > SOCKET_LIMIT:
+            raise BenchName(
+                f"{socket}: the path is too long for a socket", remedy="Name another folder: --state FOLDER"
+            )
+        closers.append(serve_can(wire, socket))
+        opens = f'python-can: interface "proxyflash", channel "unix:{socket}"'
+        return {"kind": kind, "path": str(socket), "opens": opens}
+    return {"kind": kind, "path": "", "opens": "not served: USB devices are emulated in this process only"}
+
+
+def _join(bench: Bench, text: str, closers: list[Callable[[], None]]) -> None:
+    from ...emulators.can_server import bridge
+    from ...transports.can import CanBus
+
+    name, _, place = text.partition("=")
+    interface, _, channel = place.partition(":")
+    spec = bench.file.spec.bus.get(name)
+    if spec is None or not spec.emulated or spec.kind != "can" or not interface:
+        raise click.UsageError(f"--join {text}: write BUS=INTERFACE:CHANNEL, where BUS is an emulated CAN bus")
+    opened = CanBus.open(
+        name, {"interface": interface, "channel": channel, **({"fd": True} if spec.settings.get("fd") else {})}
+    )
+    closers += [opened.close, bridge(bench.emulated_wire(name), opened)]
+
+
+def _until_interrupted() -> None:
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda signum, frame: ended.set())
+    ended.wait()

@@ -1,0 +1,59 @@
+"""`image`: what a firmware file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ...flashers.formats import load as load_image
+from ...flashers.formats import save as save_image
+from .session import NUMBER, Session, command
+
+
+@command("image")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--address", type=NUMBER, help="Where a raw binary goes.")
+@click.option("--to", type=click.Path(path_type=Path), help="Write it to this file; its ending picks the format.")
+def image(session: Session, file: Path, address: int | None, to: Path | None) -> int | None:
+    """What a firmware file holds: format, segments, gaps, entry, hash; converts it with --to.
+
+    Reads Intel HEX, S-record, ELF, raw binary, DFU and DfuSe files.
+
+    \b
+    proxyflash image imu-1.5.0.hex
+    proxyflash image imu.elf --to imu.hex
+    """
+    loaded = load_image(file, address=address)
+    segments = [(segment.address, segment.size) for segment in loaded.segments]
+    gaps = [(low.end, high.address - low.end) for low, high in zip(loaded.segments, loaded.segments[1:], strict=False)]
+    if to is not None:
+        save_image(loaded, to)
+    session.output.document(
+        {
+            "file": str(file),
+            "format": loaded.format,
+            "bytes": loaded.size,
+            "sha256": loaded.sha256,
+            "entry": loaded.entry,
+            "relocatable": loaded.relocatable,
+            "target": dict(loaded.target),
+            "segments": [{"address": start, "bytes": count} for start, count in segments],
+            "gaps": [{"address": start, "bytes": count} for start, count in gaps],
+            "written": str(to) if to else None,
+        }
+    )
+    out = session.output
+    out.line(f"{file}  {loaded.format}  {loaded.size:,} bytes  SHA-256 {loaded.sha256}")
+    for start, count in segments:
+        where = "anywhere" if loaded.relocatable else f"0x{start:08X}..0x{start + count - 1:08X}"
+        out.line(f"  segment  {where}  {count:,} bytes")
+    for start, count in gaps:
+        out.line(f"  gap      0x{start:08X}..0x{start + count - 1:08X}  {count:,} bytes")
+    if loaded.entry is not None:
+        out.line(f"  entry    0x{loaded.entry:08X}")
+    for key, value in loaded.target.items():
+        out.line(f"  {key:<8} {f'0x{value:04X}' if isinstance(value, int) else value}")
+    if to is not None:
+        out.line(f"  written  {to}")
+    return None

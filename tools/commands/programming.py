@@ -1,0 +1,275 @@
+"""`flash`, `verify`, `read`, `erase`, `reset`: what is done to one component."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from ...enumerators.bench import BenchComponent
+from ...flashers import events as ev
+from ...flashers.errors import Cancelled, Unsupported
+from ...flashers.formats import load as load_image
+from ...flashers.formats import save as save_image
+from ...flashers.image import FirmwareImage, join
+from ...flashers.memory import Range
+from ...flashers.plan import FlashPlan
+from ...flashers.programmer import FlashResult, Programmer
+from ...transports.errors import ExitStatus, ProxyflashError
+from ..output import size
+from .session import NAME, NUMBER, Session, command
+
+IMAGE = click.argument("image", type=click.Path(path_type=Path))
+ADDRESS = click.option("--address", type=NUMBER, help="Where a raw binary goes.")
+YES = click.option("-y", "--yes", is_flag=True, help="Don't ask before erasing real hardware.")
+
+
+class NotConfirmed(ProxyflashError):
+    """Erasing real hardware wants a yes, from a person at a terminal or from --yes."""
+
+    code = "E-NOT-CONFIRMED"
+    exit_status = ExitStatus.USAGE
+    default_remedy = "Add --yes."
+
+
+@command("flash")
+@NAME
+@IMAGE
+@ADDRESS
+@YES
+@click.option("--dry-run", is_flag=True, help="Everything but what writes.")
+@click.option("--verify/--no-verify", default=True, help="Whether the part's memory is compared afterwards.")
+@click.option("--boot/--no-boot", default=True, help="Whether the application is started afterwards.")
+@click.option("--full", is_flag=True, help="Write everything, also what the part holds already.")
+@click.option("--expect-version", metavar="VERSION", help="What the application must report afterwards.")
+def flash(
+    session: Session,
+    name: str,
+    image: Path,
+    address: int | None,
+    yes: bool,
+    dry_run: bool,
+    verify: bool,
+    boot: bool,
+    full: bool,
+    expect_version: str | None,
+) -> int | None:
+    """Plans, erases, writes, verifies, boots.
+
+    Everything is checked before the first erase. What the part holds already is skipped, so after a cut or a Ctrl-C the
+    same command goes on with what is missing.
+
+    \b
+    proxyflash flash imu imu-1.5.0.hex
+    proxyflash flash imu imu.bin --address 0x08000000
+    proxyflash flash imu imu-1.5.0.hex --dry-run
+    """
+    component = session.bench.component(name)
+    loaded = load_image(image, address=address)
+    session.catch_interrupts()
+
+    def confirm(plan: FlashPlan) -> bool:
+        if dry_run:
+            return False
+        if plan.erase or plan.writes:
+            confirm_erase(session, component, yes, f"erase {size(plan.erase_bytes)} of {name} and write {image.name}?")
+        return True
+
+    with _interruptible(session, name):
+        result = component.flash(
+            loaded,
+            verify=verify,
+            boot=boot,
+            compare=not full,
+            expect_version=expect_version,
+            confirm=confirm,
+            on_event=_watching(session, name),
+            cancelled=lambda: session.stopping,
+        )
+    if result is None:
+        session.output.document({"component": name, "verdict": "dry run"})
+        session.output.line(f"{name}  dry run: nothing was written")
+        return None
+    session.output.document({"component": name, "verdict": "ok", **_result_fields(result)})
+    session.output.line(verdict(result))
+    return None
+
+
+def verdict(result: FlashResult) -> str:
+    """The last line for one component, from what was read back."""
+    version = f"-> {result.version}" if result.version else "->"
+    verified = f"verified ({result.verified})" if result.verified else "NOT verified (--no-verify)"
+    written = "" if result.written_bytes else ", nothing to write"
+    booted = ", booted" if result.booted else ", not booted"
+    return f"{result.component}  {version}  OK  {verified}{written}{booted}"
+
+
+def _result_fields(result: FlashResult) -> dict[str, object]:
+    return {
+        "version": result.version,
+        "verified": result.verified,
+        "booted": result.booted,
+        "erased_bytes": result.erased_bytes,
+        "written_bytes": result.written_bytes,
+        "seconds": round(result.seconds, 3),
+        "part": result.identity.part,
+        "serial": result.identity.serial,
+    }
+
+
+@command("verify")
+@NAME
+@IMAGE
+@ADDRESS
+def verify(session: Session, name: str, image: Path, address: int | None) -> int | None:
+    """Compares a component's memory with an image.
+
+    \b
+    proxyflash verify imu imu-1.5.0.hex
+    """
+    loaded = load_image(image, address=address)
+    session.catch_interrupts()
+    with _programmer(session, name) as programmer:
+        method = programmer.verify(loaded)
+        programmer.release()
+    session.output.document({"component": name, "verdict": "ok", "verified": method})
+    session.output.line(f"{name}  OK  holds {image.name}  ({method})")
+    return None
+
+
+@command("read")
+@NAME
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--start", type=NUMBER, help="The first address; else all memory that can be read.")
+@click.option("--size", "count", type=NUMBER, help="Bytes, from --start on.")
+def read(session: Session, name: str, out: Path, start: int | None, count: int | None) -> int | None:
+    """Reads a component's memory into a file; the file's ending picks the format.
+
+    \b
+    proxyflash read imu backup.hex
+    proxyflash read imu page.bin --start 0x08000000 --size 0x400
+    """
+    if (start is None) != (count is None):
+        raise click.UsageError("--start and --size go together")
+    session.catch_interrupts()
+    with _programmer(session, name) as programmer:
+        if start is None or count is None:
+            regions = [region for region in programmer.memory_map().regions if region.readable]
+            ranges = [Range(region.start, region.size) for region in regions]
+        else:
+            ranges = [_inside(programmer, Range(start, count))]
+        segments = programmer.read(ranges)
+        programmer.release()
+    save_image(FirmwareImage(join(segments), "memory", name), out)
+    total = sum(segment.size for segment in segments)
+    session.output.document({"component": name, "verdict": "ok", "file": str(out), "bytes": total})
+    session.output.line(f"{name}  OK  {total:,} bytes into {out}")
+    return None
+
+
+def _inside(programmer: Programmer, wanted: Range) -> Range:
+    region = programmer.memory_map().region_of(wanted.start)
+    if wanted.size == 0 or region is None or wanted.end > region.end:
+        raise Unsupported(f"{wanted.size:,} bytes from 0x{wanted.start:08X} on are not in one memory of this part")
+    return wanted
+
+
+@command("erase")
+@NAME
+@click.option("--start", type=NUMBER, help="The first address; else all memory that is written to.")
+@click.option("--size", "count", type=NUMBER, help="Bytes, from --start on; whole erase units are erased.")
+@YES
+def erase(session: Session, name: str, start: int | None, count: int | None, yes: bool) -> int | None:
+    """Erases a component's memory. It stays in its bootloader.
+
+    \b
+    proxyflash erase imu --start 0x08020000 --size 0x20000
+    """
+    if (start is None) != (count is None):
+        raise click.UsageError("--start and --size go together")
+    component = session.bench.component(name)
+    session.catch_interrupts()
+    with _programmer(session, name) as programmer:
+        if start is None or count is None:
+            regions = [item for item in programmer.memory_map().regions if item.writable and not item.self_erasing]
+            ranges = [Range(region.start, region.size) for region in regions]
+        else:
+            ranges = [_inside(programmer, Range(start, count))]
+        confirm_erase(session, component, yes, f"erase {', '.join(map(str, ranges))} of {name}?")
+        total = programmer.erase(ranges)
+    session.output.document({"component": name, "verdict": "ok", "erased_bytes": total})
+    session.output.line(f"{name}  OK  {total:,} bytes erased; it is in its bootloader")
+    return None
+
+
+@command("reset")
+@NAME
+def reset(session: Session, name: str) -> int | None:
+    """Restarts a component: by its supply where the bench can cut that, else through its bootloader.
+
+    \b
+    proxyflash reset imu
+    """
+    component = session.bench.component(name)
+    ask = component.version_question()
+    how = "power cycled"
+    if component.power_cycle():
+        from ...transports.deadline import Deadline
+
+        version = ask(Deadline.after(component.entry.spec.boot_timeout)) if ask else None
+    else:
+        how = "reset"
+        with _programmer(session, name) as programmer:
+            version = programmer.boot(ask, boot_seconds=component.entry.spec.boot_timeout)
+    session.output.document({"component": name, "verdict": "ok", "how": how, "version": version})
+    session.output.line(f"{name}  {f'-> {version}' if version else '->'}  OK  {how}")
+    return None
+
+
+def confirm_erase(session: Session, component: BenchComponent, yes: bool, question: str) -> None:
+    """Asks once on a terminal before real hardware is erased. Raises NotConfirmed, click.Abort."""
+    if yes or component.emulated:
+        return
+    if not sys.stdin.isatty():
+        raise NotConfirmed(
+            f"this would {question.rstrip('?')}, and nobody is there to say yes", component=component.name
+        )
+    if not click.confirm(question, err=True):
+        raise click.Abort
+
+
+def _watching(session: Session, name: str) -> ev.EventSink:
+    """Shows events, and keeps what is under way for a second Ctrl-C."""
+
+    def sink(event: ev.Event) -> None:
+        if isinstance(event, ev.PhaseStarted) and event.phase in (ev.Phase.ERASE, ev.Phase.WRITE, ev.Phase.VERIFY):
+            session.doing = f"{name} was in its {event.phase} phase"
+        session.output.event(event)
+
+    return sink
+
+
+@contextmanager
+def _interruptible(session: Session, name: str) -> Iterator[None]:
+    try:
+        yield
+    except Cancelled as error:
+        if error.touched:
+            error.remedy = f"It goes on with what is missing: {session.command_line}"
+        raise
+    session.doing = ""
+
+
+@contextmanager
+def _programmer(session: Session, name: str) -> Iterator[Programmer]:
+    programmer = session.bench.component(name).programmer(
+        on_event=_watching(session, name), cancelled=lambda: session.stopping
+    )
+    try:
+        with _interruptible(session, name):
+            yield programmer
+    finally:
+        programmer.flasher.close()

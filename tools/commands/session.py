@@ -1,0 +1,186 @@
+"""`Session`: what one call of the command line shares: its global options, its output, its bench, its Ctrl-C."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import update_wrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ...transports.errors import ExitStatus, ProxyflashError
+from ..output import Mode, Output, open_log
+
+if TYPE_CHECKING:
+    from ...enumerators.bench import Bench
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class LogFile(ProxyflashError):
+    code = "E-LOG"
+    exit_status = ExitStatus.USAGE
+
+
+@dataclass
+class Session:
+    """Global options may stand before the command or after it; the later one counts."""
+
+    arguments: tuple[str, ...] = ()
+    bench_path: str | None = None
+    state: Path | None = None
+    output: Output = field(default_factory=Output)
+    stopping: bool = False
+    doing: str = ""
+    """What is under way, for a person who stops it for good: "imu is being written"."""
+    _bench: Bench | None = None
+
+    @property
+    def bench(self) -> Bench:
+        """The bench of this call, read when it is first asked for."""
+        if self._bench is None:
+            from ...enumerators.bench import Bench
+
+            self._bench = Bench.open(self.bench_path, state=self.state)
+        return self._bench
+
+    @property
+    def command_line(self) -> str:
+        """This call, as it can be typed again."""
+        return shlex.join(("proxyflash", *self.arguments))
+
+    def catch_interrupts(self) -> None:
+        """From now on the first Ctrl-C asks to stop at the next safe point, the second one stops at once."""
+
+        def stop(signum: int, frame: object) -> None:
+            if self.stopping:
+                raise KeyboardInterrupt
+            self.stopping = True
+            print("\nstopping at the next safe point; Ctrl-C again stops now", file=sys.stderr, flush=True)
+
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
+
+    def interrupted_hard(self) -> int:
+        """What is said when nothing could be waited for; the exit status."""
+        if not self.doing:
+            print("proxyflash: stopped; nothing was changed", file=sys.stderr)
+            return ExitStatus.INTERRUPTED
+        print(
+            f"proxyflash: stopped while {self.doing}; it is in its bootloader, and recovers by: {self.command_line}",
+            file=sys.stderr,
+        )
+        return ExitStatus.RESUMABLE
+
+    def close(self) -> None:
+        if self._bench is not None:
+            self._bench.close()
+            self._bench = None
+        self.output.close()
+
+
+def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """A callback that keeps a global option in the session, if it was given."""
+
+    def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        session = context.find_object(Session)
+        if session is None or value in (None, False, 0):
+            return
+        match name:
+            case "bench":
+                session.bench_path = value
+            case "state":
+                session.state = value
+            case "json":
+                session.output.mode = Mode.JSON
+            case "jsonl":
+                session.output.mode = Mode.JSONL
+            case "quiet":
+                session.output.quiet = True
+            case "verbose":
+                session.output.verbosity = value
+            case "log":
+                try:
+                    session.output.log = open_log(value)
+                except OSError as error:
+                    raise LogFile(f"{value}: {error.strerror}", remedy="Name another file.") from error
+
+    return keep
+
+
+_OPTIONS = (
+    click.option("--bench", metavar="FILE", expose_value=False, callback=_set("bench"), help="The bench file."),
+    click.option("--state", metavar="FOLDER", type=click.Path(path_type=Path), expose_value=False,
+                 callback=_set("state"), help="Where locks and emulated flash are kept."),
+    click.option("--json", is_flag=True, expose_value=False, callback=_set("json"), help="One JSON document."),
+    click.option("--jsonl", is_flag=True, expose_value=False, callback=_set("jsonl"), help="Events as JSON lines."),
+    click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_set("quiet"), help="No progress."),
+    click.option("-v", "--verbose", count=True, expose_value=False, callback=_set("verbose"), help="More."),
+    click.option("--log-file", metavar="FILE", type=click.Path(path_type=Path), expose_value=False,
+                 callback=_set("log"), help="Everything, with times, into a file."),
+)  # fmt: skip
+
+
+def global_options(function: F) -> F:
+    """Adds the options that every command takes."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def command(name: str, **settings: Any) -> Callable[[Callable[..., int | None]], click.Command]:
+    """A command whose function gets the Session first."""
+
+    def wrap(function: Callable[..., int | None]) -> click.Command:
+        def call(**values: Any) -> int | None:
+            return function(click.get_current_context().find_object(Session), **values)
+
+        # update_wrapper brings along the options that decorators left on `function`.
+        listed = global_options(update_wrapper(call, function))
+        make: Any = click.command(name, context_settings={"help_option_names": ["-h", "--help"]}, **settings)
+        made: click.Command = make(listed)
+        return made
+
+    return wrap
+
+
+def component_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Completion: the names of the bench file's components."""
+    import tomllib
+
+    from ...enumerators.bench import find_file
+
+    session = context.find_object(Session)
+    try:
+        file = find_file(session.bench_path if session else None)
+        listed = tomllib.loads(file.read_text(encoding="utf-8")).get("component", [])
+        names = [str(item["name"]) for item in listed if isinstance(item, dict) and "name" in item]
+    except (OSError, ValueError, ProxyflashError):
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+NAME = click.argument("name", shell_complete=component_names)
+"""A component's name."""
+
+
+class _Number(click.ParamType[int]):
+    name = "number"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        try:
+            number = value if isinstance(value, int) else int(str(value).replace("_", ""), 0)
+        except ValueError:
+            number = -1
+        if number < 0:
+            self.fail(f"{value!r} is no number; write 4096, 0x1000", parameter, context)
+        return number
+
+
+NUMBER = _Number()
+"""An address or a size: decimal, or hex with 0x."""
