@@ -1,0 +1,338 @@
+"""What a bench file says of an ECU that is flashed by UDS: its address, and its maker's variations as data.
+
+After ISO 14229-1:2020 (services, routine and data identifiers: annexes C and F), ISO 14229-2:2021 (timings) and
+ISO 15765-2:2016, 10.3 (addressing). The rule: every key of the profile has the value that the standards or common
+practice give, so that a profile names only what its maker does differently. All times are in seconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Protocol, Self, cast
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ..transports.can import CanId
+from ..transports.isotp import Addressing, IsoTpAddress, IsoTpOptions
+from .base import Settings
+from .errors import ProfileWrong
+from .memory import MemoryMap, Region, uniform
+
+
+def _from_hex(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return bytes.fromhex(value)
+    except ValueError:
+        raise ValueError("no hexadecimal bytes, such as 'DE AD BE EF'") from None
+
+
+Byte = Annotated[int, Field(ge=0, le=0xFF)]
+Word = Annotated[int, Field(ge=0, le=0xFFFF)]
+ArbitrationId = Annotated[int, Field(ge=0, le=0x1FFFFFFF)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Hex = Annotated[bytes, BeforeValidator(_from_hex)]
+RoutineId = Word | Literal["none"]
+Parameter = Literal["alfi", "address", "size", "crc32", "region"]
+"""One part of a request's parameters. "alfi": the addressAndLengthFormatIdentifier; "address" and "size": as wide as
+`address_length` and `size_length` say; "crc32": CRC-32/ISO-HDLC, 4 bytes; "region": the memory region's `id`, 1 byte.
+All big endian."""
+
+
+class UdsAddress(Settings):
+    """Where the ECU listens and answers.
+
+    normal: `request` and `response` (default: 8 above). normal-fixed: `target` and `source`, from which the ids follow.
+    extended: both ids, `target` and `source`. `source` is this tester's address. `functional`: the id that all ECUs
+    listen to; known by itself for 11-bit and normal-fixed addresses.
+    """
+
+    addressing: Addressing = Addressing.NORMAL
+    request: ArbitrationId | None = None
+    response: ArbitrationId | None = None
+    extended_ids: bool | None = None
+    """Whether the ids have 29 bits; by default those above 0x7FF do."""
+    target: Byte | None = None
+    source: Byte = 0xF1
+    functional: ArbitrationId | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        fixed = self.addressing is Addressing.NORMAL_FIXED
+        if self.addressing is not Addressing.NORMAL and self.target is None:
+            raise ValueError(f"{self.addressing} addressing needs target")
+        if fixed:
+            self._derive("request", 0x18DA0000 | (self.target or 0) << 8 | self.source)
+            self._derive("response", 0x18DA0000 | self.source << 8 | (self.target or 0))
+            self._derive("functional", self.functional or 0x18DB3300 | self.source)
+        elif self.request is None:
+            raise ValueError("request is missing: the CAN id that the ECU listens to")
+        elif self.response is None:
+            object.__setattr__(self, "response", self.request + 8)
+        if self.addressing is Addressing.NORMAL and self.functional is None and not self._wide(self.request):
+            object.__setattr__(self, "functional", 0x7DF)
+        if self.addressing is Addressing.EXTENDED and self.functional is not None:
+            raise ValueError("functional requests are for normal and normal-fixed addressing")
+        if self.extended_ids is False and any(self._above(i) for i in (self.request, self.response, self.functional)):
+            raise ValueError("extended_ids is false, but an id has more than 11 bits")
+        return self
+
+    def _derive(self, key: str, value: int) -> None:
+        """Sets what follows from other keys; the model is frozen, so past its own setter."""
+        if getattr(self, key) not in (None, value):
+            raise ValueError(f"{key} follows from target and source: 0x{value:08X}")
+        object.__setattr__(self, key, value)
+
+    @staticmethod
+    def _above(value: int | None) -> bool:
+        return value is not None and value > 0x7FF
+
+    def _wide(self, value: int | None) -> bool:
+        return self._above(value) if self.extended_ids is None else self.extended_ids
+
+    def _id(self, value: int | None) -> CanId | None:
+        return None if value is None else CanId(value, self._wide(value))
+
+    def isotp(self) -> IsoTpAddress:
+        return IsoTpAddress(self.addressing, self._id(self.request), self._id(self.response), self.target, self.source)
+
+    def functional_id(self) -> CanId | None:
+        return self._id(self.functional)
+
+
+class MemoryRegion(Settings):
+    """One memory of the ECU. Sizes in bytes."""
+
+    name: str = "flash"
+    start: int = Field(ge=0)
+    size: int = Field(gt=0)
+    erase_unit: int | None = Field(default=None, gt=0)
+    """By default the ECU erases it only as a whole."""
+    write_alignment: int = Field(default=1, gt=0)
+    erased_value: Byte = 0xFF
+    id: Byte = 0
+    """What the maker numbers it with, for routines that take "region"."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        unit = self.erase_unit or self.size
+        if self.size % unit:
+            raise ValueError(f"size is no multiple of erase_unit ({self.size} and {unit})")
+        if self.write_alignment & (self.write_alignment - 1) or unit % self.write_alignment:
+            raise ValueError("write_alignment must be a power of two that divides the erase unit")
+        return self
+
+
+class Sessions(Settings):
+    """Session types of DiagnosticSessionControl."""
+
+    default: Byte = 0x01
+    programming: Byte = 0x02
+    extended: Byte = 0x03
+
+
+class Security(Settings):
+    """SecurityAccess. `level`: the odd sub-function that asks for a seed. `key`: what makes the key from the seed.
+
+    "none": the ECU asks for no key. "xor": each byte of the seed with that of `secret`, repeated. Else
+    "package.module:function", called with (seed: bytes, secret: bytes, level: int), which returns the key as bytes.
+    """
+
+    level: int = Field(default=0x01, ge=0x01, le=0x7D)
+    key: str = Field(default="none", pattern=r"^(none|xor|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
+    secret: Hex = b""
+
+    @model_validator(mode="after")
+    def _odd(self) -> Self:
+        if not self.level & 1:
+            raise ValueError("level must be odd: the sub-function that asks for the seed")
+        if self.key == "xor" and not self.secret:
+            raise ValueError('key = "xor" needs a secret')
+        return self
+
+
+class Routines(Settings):
+    """Routine identifiers, "none" where the ECU has no such routine, and what their requests carry."""
+
+    erase: RoutineId = 0xFF00
+    erase_parameters: tuple[Parameter, ...] = ("alfi", "address", "size")
+    merge_erase: bool = False
+    """Whether one call may erase several erase units that lie side by side."""
+    check: RoutineId = 0x0202
+    check_parameters: tuple[Parameter, ...] = ("crc32",)
+    """With "address", it is called once for each segment. Without, once for each memory region, whose segments, in
+    order of address, are then what the CRC goes over."""
+    dependencies: RoutineId = 0xFF01
+    preconditions: RoutineId = 0x0203
+    passed: Byte = 0x00
+    """What the last byte of a status record says when all is well. A response without a status record says the same."""
+
+
+class Fingerprint(Settings):
+    """Who programmed it, when: written to an identifier before the first erase."""
+
+    identifier: Word = 0xF15A
+    data: Hex
+
+
+class Identifiers(Settings):
+    """Data identifiers that tell who the ECU is (ISO 14229-1, C.1)."""
+
+    version: tuple[Word, ...] = (0xF189, 0xF195)
+    """The first that is answered counts."""
+    serial: Word = 0xF18C
+    supplier: Word = 0xF18A
+    hardware: Word = 0xF191
+    system: Word = 0xF197
+    bootloader: Word = 0xF180
+    session: Word = 0xF186
+
+
+class Timings(Settings):
+    """Time limits. `p2`, `p2_star`: the ECU's; it may tell longer ones, which then hold."""
+
+    p2: Seconds = 0.05
+    p2_star: Seconds = 5.0
+    s3: Seconds = 5.0
+    """The ECU falls back to its default session after so long without a request."""
+    latency: Seconds = 0.2
+    """What the wire, the adapter and this host may add to P2 and P2*."""
+    reset_gap: Seconds = 5.0
+    """How long the ECU may stay silent while it resets."""
+    knock: Seconds = 0.02
+    """Between two requests of `stay_in_boot`."""
+    erase: Seconds = 300.0
+    """How long one erase routine may stay pending."""
+    pending: Seconds = 60.0
+    """How long anything else may stay pending."""
+    retries: int = Field(default=3, ge=0, le=100)
+    """How often a request whose response was lost is sent again."""
+
+
+class IsoTp(Settings):
+    """See IsoTpOptions."""
+
+    block_size: Byte = 0
+    st_min: Byte = 0
+    padding: Byte | Literal["none"] = 0xCC
+    tx_dl: Literal[8, 12, 16, 20, 24, 32, 48, 64] = 8
+    squash_st_min: bool = False
+
+    def options(self) -> IsoTpOptions:
+        return IsoTpOptions(
+            block_size=self.block_size,
+            st_min=self.st_min,
+            padding=self.padding_byte,
+            tx_dl=self.tx_dl,
+            squash_st_min=self.squash_st_min,
+        )
+
+    @property
+    def padding_byte(self) -> int | None:
+        return self.padding if isinstance(self.padding, int) else None
+
+
+class UdsProfile(Settings):
+    """A maker's variations."""
+
+    part: str = ""
+    """What the system name (F197) or hardware number (F191) must say; "" for anything."""
+    memory: tuple[MemoryRegion, ...] = ()
+    address_length: int = Field(default=4, ge=1, le=5)
+    size_length: int = Field(default=4, ge=1, le=4)
+    data_format: Byte = 0x00
+    """dataFormatIdentifier: high nibble compression, low nibble encryption."""
+    block_limit: int = Field(default=4095, ge=3)
+    """The longest TransferData request in bytes, if the ECU allows longer ones. Beyond 4095 ISO-TP needs its 32-bit
+    length, which many ECUs announce and lack."""
+    transfer_exit: tuple[Parameter, ...] = ()
+    read: Literal["none", "memory", "upload"] = "none"
+    """How memory is read back: by ReadMemoryByAddress, or by RequestUpload."""
+    read_block: int = Field(default=256, ge=1, le=4094)
+    """Bytes that one ReadMemoryByAddress asks for."""
+    sessions: Sessions = Sessions()
+    security: Security = Security()
+    routines: Routines = Routines()
+    fingerprint: Fingerprint | None = None
+    identifiers: Identifiers = Identifiers()
+    running_when: Literal["version", "session"] = "version"
+    """What tells a running application from a bootloader: that it answers its version, or only the active session."""
+    dtc_control: bool = True
+    communication_control: bool = True
+    functional: bool = False
+    """Whether the steps before and after programming go to all ECUs of the bus, so that those keep quiet."""
+    stay_in_boot: bool = False
+    """Whether the ECU enters its bootloader only by requests that meet it while it starts."""
+    timings: Timings = Timings()
+    iso_tp: IsoTp = IsoTp()
+
+    @model_validator(mode="after")
+    def _memory_holds(self) -> Self:
+        regions = sorted(self.memory, key=lambda region: region.start)
+        for low, high in pairwise(regions):
+            if low.start + low.size > high.start:
+                raise ValueError(f"memory regions {low.name!r} and {high.name!r} overlap")
+        if regions and (regions[-1].start + regions[-1].size) > 1 << 8 * self.address_length:
+            raise ValueError(f"memory {regions[-1].name!r} ends beyond {self.address_length} bytes of address")
+        if len(regions) > 1 and not {"address", "region"} & set(self.routines.erase_parameters):
+            raise ValueError("several memory regions need an address or a region in routines.erase_parameters")
+        return self
+
+    def memory_map(self) -> MemoryMap:
+        """Raises ProfileWrong when the profile names no memory."""
+        if not self.memory:
+            raise ProfileWrong(
+                "the profile names no memory",
+                remedy="Add memory = [{start = ..., size = ..., erase_unit = ...}] to the component's profile.",
+            )
+        ordered = sorted(self.memory, key=lambda item: item.start)
+        return MemoryMap(tuple(self._region(item) for item in ordered))
+
+    def _region(self, item: MemoryRegion) -> Region:
+        by_address = "address" in self.routines.erase_parameters
+        return uniform(
+            item.name,
+            item.start,
+            item.size,
+            (item.erase_unit if by_address else None) or item.size,
+            write_alignment=item.write_alignment,
+            erased_value=item.erased_value,
+            readable=self.read != "none",
+            self_erasing=self.routines.erase == "none",
+            whole_segments=True,
+        )
+
+    def region_id(self, address: int) -> int:
+        """The maker's number of the region that holds this address."""
+        return next((item.id for item in self.memory if item.start <= address < item.start + item.size), 0)
+
+
+class KeyFunction(Protocol):
+    """Makes the key for a seed."""
+
+    def __call__(self, seed: bytes, secret: bytes, level: int) -> bytes: ...
+
+
+def key_function(name: str) -> KeyFunction | None:
+    """The key function of that name; None for "none". Raises ProfileWrong when it can't be imported."""
+    if name == "none":
+        return None
+    if name == "xor":
+        return xor_key
+    module, _, function = name.partition(":")
+    try:
+        found: Any = getattr(import_module(module), function)
+    except Exception as error:  # A module of somebody else's may raise anything while it is imported.
+        raise ProfileWrong(
+            f"the key function {name!r} can't be imported: {type(error).__name__}: {error}",
+            remedy="Is the module installed, or on PYTHONPATH?",
+        ) from error
+    if not callable(found):
+        raise ProfileWrong(f"the key function {name!r} is no function")
+    return cast(KeyFunction, found)
+
+
+def xor_key(seed: bytes, secret: bytes, level: int) -> bytes:
+    return bytes(byte ^ secret[index % len(secret)] for index, byte in enumerate(seed))
