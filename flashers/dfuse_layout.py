@@ -1,0 +1,72 @@
+"""DfuSe memory layout: the name of an alternate setting, as UM0391, 10.3.2 describes it.
+
+    @Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg
+
+A name after "@", then for each memory "/address/" and its runs of sectors: count, "*", size, a unit ("B" or " ": bytes,
+"K", "M") and a letter whose low three bits say what the sectors take: 1 read, 2 erase, 4 write.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .errors import PartConfused
+from .memory import EraseRun, Region
+
+_SECTORS = re.compile(r"\s*(\d{1,6})\s*\*\s*(\d{1,6})\s*([ BKM]?)([a-g])\s*")
+_UNITS = {"": 1, " ": 1, "B": 1, "K": 1 << 10, "M": 1 << 20}
+READABLE, ERASABLE, WRITABLE = 1, 2, 4
+FLASH_START = 0x08000000
+"""Where ST's parts have their flash, and their vector table."""
+MAX_MEMORY = 1 << 32
+
+
+def parse_layout(name: str, write_alignment: int) -> list[Region]:
+    """The regions of an alternate setting's name; runs that take the same are one region. Raises PartConfused."""
+    title, *fields = name.removeprefix("@").split("/")
+    if not fields or len(fields) % 2:
+        raise PartConfused(f"the memory layout {name!r} has no address and sectors after its name")
+    regions: list[Region] = []
+    for address, sectors in zip(fields[::2], fields[1::2], strict=True):
+        try:
+            start = int(address.strip(), 16)
+        except ValueError:
+            raise PartConfused(f"the memory layout {name!r} has no address in {address!r}") from None
+        for run, kind in _runs(sectors, name):
+            if regions and regions[-1].end == start and _kind(regions[-1]) == kind:
+                last = regions.pop()
+                regions.append(_region(title, last.start, (*last.units, run), kind, write_alignment))
+            else:
+                regions.append(_region(title, start, (run,), kind, write_alignment))
+            start = regions[-1].end
+            if start > MAX_MEMORY:
+                raise PartConfused(f"the memory layout {name!r} goes beyond 4 GiB")
+    return regions
+
+
+def _runs(sectors: str, name: str) -> list[tuple[EraseRun, int]]:
+    found = []
+    for text in sectors.split(","):
+        match = _SECTORS.fullmatch(text)
+        if match is None or not int(match[1]) or not int(match[2]):
+            raise PartConfused(f"the memory layout {name!r} has no sectors in {text!r}")
+        found.append((EraseRun(int(match[1]), int(match[2]) * _UNITS[match[3]]), ord(match[4]) & 7))
+    return found
+
+
+def _region(title: str, start: int, units: tuple[EraseRun, ...], kind: int, write_alignment: int) -> Region:
+    return Region(
+        title.strip(),
+        start,
+        sum(run.count * run.size for run in units),
+        units,
+        write_alignment=write_alignment,
+        readable=bool(kind & READABLE),
+        writable=bool(kind & WRITABLE),
+        self_erasing=not kind & ERASABLE,
+        vector_table=start == FLASH_START,
+    )
+
+
+def _kind(region: Region) -> int:
+    return (READABLE * region.readable) | (ERASABLE * (not region.self_erasing)) | (WRITABLE * region.writable)
