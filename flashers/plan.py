@@ -2,8 +2,8 @@
 
 Pure: an image, a memory map and the units that are known to hold the image already go in, a `FlashPlan` comes out. The
 rule behind the order: what makes the old image bootable goes first, what makes the new one bootable comes last. So the
-unit at the image's start is erased before all others and written after them, its first block last of all; a cut at any
-moment between finds a part without a bootable image, in its bootloader, and never a mixture that boots.
+unit at the image's start is erased before all others and written after them, its first few bytes last of all; a cut at
+any moment between finds a part without a bootable image, in its bootloader, and never a mixture that boots.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from .memory import MemoryMap, Range, Region
 
 BLANK_BLOCK = 256
 """Stretches of erased value that are at least this long, at multiples of it, are not written. In bytes."""
+HEAD = 8
+"""Bytes at the image's start that are written last, in one write: a Cortex-M's initial stack pointer and reset vector,
+without which nothing starts. More where the part writes more at once."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ def _not_blank(part: Segment, region: Region) -> Iterator[tuple[int, int]]:
 
 
 def _head_last(chunks: list[Segment], heads: Collection[Range], region: Region) -> list[Segment]:
-    """The chunks of the head unit after all others, its first block last."""
+    """The chunks of the head unit after all others, its first bytes last."""
     head = next((unit for unit in heads if region.start <= unit.start < region.end), None)
     if head is None:
         return chunks
@@ -214,7 +217,7 @@ def _head_last(chunks: list[Segment], heads: Collection[Range], region: Region) 
             outside.append(chunk.slice(head.end, chunk.end))
     if inside:
         first = inside.pop(0)
-        cut = min(first.end, first.address + max(BLANK_BLOCK, region.write_alignment))
+        cut = min(first.end, first.address + max(HEAD, region.write_alignment))
         if cut < first.end:
             inside.insert(0, first.slice(cut, first.end))
         inside.append(first.slice(first.address, cut))

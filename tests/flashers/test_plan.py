@@ -1,0 +1,137 @@
+"""The plan: what is erased and written, in which order, and what is refused before anything is."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from proxyflash.flashers import plan as planning
+from proxyflash.flashers.errors import ImageEmpty, ImageMisplaced, ImageTooLarge, ImageWrongPart
+from proxyflash.flashers.image import FirmwareImage, Segment
+from proxyflash.flashers.memory import EraseRun, MemoryMap, Range, Region, uniform
+
+UNIT = 1024
+FLASH = uniform("flash", 0x1000, 8 * UNIT, UNIT, write_alignment=8)
+MAP = MemoryMap((FLASH,))
+
+
+def image(*segments: tuple[int, bytes], relocatable: bool = False) -> FirmwareImage:
+    return FirmwareImage(
+        tuple(Segment(address, data) for address, data in segments), "bin", "fw.bin", relocatable=relocatable
+    )
+
+
+def units(*numbers: int) -> list[Range]:
+    return [Range(0x1000 + number * UNIT, UNIT) for number in numbers]
+
+
+def test_only_touched_units_are_erased() -> None:
+    made = planning.make(image((0x1000 + UNIT, b"a" * 10), (0x1000 + 5 * UNIT - 1, b"bc")), MAP)
+    assert sorted(made.erase) == units(1, 4, 5)
+    assert made.write_bytes == 16 + 8 + 8
+
+
+def test_the_unit_that_makes_it_bootable_goes_first_and_comes_back_last() -> None:
+    made = planning.make(image((0x1000, bytes(range(1, 251)) * 16)), MAP)
+    assert made.erase[0] == units(0)[0]
+    assert made.writes[-1].address == 0x1000
+    assert made.writes[-1].size == planning.HEAD
+    assert made.writes[0].address == 0x1000 + UNIT
+    written = {segment.address + i: b for segment in made.writes for i, b in enumerate(bytes(segment.data))}
+    assert bytes(written[0x1000 + i] for i in range(4000)) == bytes(range(1, 251)) * 16
+
+
+def test_blank_blocks_are_erased_but_not_written() -> None:
+    data = b"x" * 256 + b"\xff" * 512 + b"y" * 256
+    made = planning.make(image((0x1000 + UNIT, data)), MAP)
+    assert made.blank_bytes == 512
+    assert made.write_bytes == 512
+    assert list(made.erase) == units(1)
+
+
+def test_erased_value_of_the_part_counts() -> None:
+    zero = uniform("flash", 0, 4 * UNIT, UNIT, erased_value=0)
+    made = planning.make(image((0, bytes(512) + b"\xff" * 512)), MemoryMap((zero,)))
+    assert made.blank_bytes == 512
+    assert [bytes(segment.data) for segment in made.writes] == [b"\xff" * 256, b"\xff" * 256]
+
+
+def test_present_units_are_left_alone_but_for_the_head() -> None:
+    fw = image((0x1000, b"z" * (4 * UNIT)))
+    made = planning.make(fw, MAP, present=units(0, 1, 2))
+    assert sorted(made.erase) == units(0, 3)
+    assert sorted(made.present) == units(1, 2)
+    assert made.present_bytes == 2 * UNIT
+    assert [(part.address, part.size) for part in made.unproven()] == [(0x1000, UNIT), (0x1000 + 3 * UNIT, UNIT)]
+
+
+def test_all_present_is_nothing_to_do() -> None:
+    made = planning.make(image((0x1000, b"z" * (4 * UNIT))), MAP, present=units(0, 1, 2, 3))
+    assert made.nothing_to_do
+    assert list(made.unproven()) == []
+
+
+def test_writes_are_aligned_and_filled_with_the_erased_value() -> None:
+    made = planning.make(image((0x1000 + UNIT + 3, b"abc")), MAP)
+    assert [(segment.address, bytes(segment.data)) for segment in made.writes] == [
+        (0x1000 + UNIT, b"\xff\xff\xffabc\xff\xff")
+    ]
+
+
+def test_runs_that_share_an_aligned_word_become_one_write() -> None:
+    made = planning.make(image((0x1000 + UNIT, b"ab"), (0x1000 + UNIT + 4, b"cd")), MAP)
+    assert [bytes(segment.data) for segment in made.writes] == [b"ab\xff\xffcd\xff\xff"]
+
+
+def test_ordered_regions_are_written_whole_with_gaps_filled() -> None:
+    slot = Region("slot", 0, 4096, (EraseRun(1, 4096),), self_erasing=True, ordered=True)
+    made = planning.make(image((16, b"a"), (32, b"b")), MemoryMap((slot,)))
+    assert made.erase == ()
+    assert [(s.address, bytes(s.data)) for s in made.writes] == [(0, b"\xff" * 16 + b"a" + b"\xff" * 15 + b"b")]
+
+
+def test_whole_segments_keep_their_shape_and_order() -> None:
+    region = uniform("app", 0x1000, 8 * UNIT, UNIT, whole_segments=True)
+    data = b"s" * 100 + b"\xff" * 1000 + b"t" * 100
+    made = planning.make(image((0x1000, data), (0x2000, b"u")), MemoryMap((region,)))
+    assert [(s.address, s.size) for s in made.writes] == [(0x1000, 1200), (0x2000, 1)]
+
+
+def test_mixed_erase_units() -> None:
+    region = Region("flash", 0x08000000, 1 << 20, (EraseRun(4, 16384), EraseRun(1, 65536), EraseRun(7, 131072)))
+    touched = list(region.erase_units(0x0800C000, 0x08020001))
+    assert touched == [Range(0x0800C000, 16384), Range(0x08010000, 65536), Range(0x08020000, 131072)]
+
+
+def test_relocatable_images_go_to_the_first_region() -> None:
+    assert planning.place(image((0, b"abc"), relocatable=True), MAP).start == 0x1000
+
+
+def test_refusals() -> None:
+    with pytest.raises(ImageTooLarge, match=r"0x00002FFF.*1 bytes short"):
+        planning.place(image((0x1000, bytes(8 * UNIT + 1))), MAP)
+    with pytest.raises(ImageMisplaced, match="not in the part's memory"):
+        planning.place(image((0x0, b"abc")), MAP)
+    with pytest.raises(ImageEmpty):
+        planning.place(image(), MAP)
+    locked = MemoryMap((uniform("rom", 0, UNIT, UNIT, writable=False),))
+    with pytest.raises(ImageMisplaced, match="may not be written"):
+        planning.place(image((0, b"abc")), locked)
+
+
+@pytest.mark.parametrize(
+    ("stack", "reset"),
+    [(0, 0x09), (0x20000001, 0x09), (0x20000000, 0x08), (0x20000000, 0x1001)],
+    ids=["no stack", "stack not aligned", "not thumb", "outside"],
+)
+def test_an_image_without_a_vector_table_is_refused(stack: int, reset: int) -> None:
+    arm = MemoryMap((uniform("flash", 0, 8 * UNIT, UNIT, vector_table=True),))
+    good = struct.pack("<II", 0x20000000, 0x09) + bytes(56)
+    assert planning.place(image((0, good)), arm).size == 64
+    with pytest.raises(ImageWrongPart, match="vector table"):
+        planning.place(image((0, struct.pack("<II", stack, reset) + bytes(56))), arm)
+
+
+def test_an_image_that_leaves_the_vector_table_alone_is_fine() -> None:
+    arm = MemoryMap((uniform("flash", 0, 8 * UNIT, UNIT, vector_table=True),))
+    assert planning.place(image((UNIT, b"calibration")), arm).start == UNIT

@@ -1,0 +1,353 @@
+"""The engine, over a flasher that is nothing but a NOR flash: the same rules, no wire."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
+
+import pytest
+from proxyflash.emulators.flash import NorFlash
+from proxyflash.emulators.supply import PowerLost, Supply
+from proxyflash.flashers import events as ev
+from proxyflash.flashers.base import Capability, Digest, Flasher, Identity, Settings
+from proxyflash.flashers.errors import (
+    Cancelled,
+    ImageTooLarge,
+    NotBack,
+    PartFailed,
+    PartMute,
+    Unsupported,
+    VerifyMismatch,
+    VersionMismatch,
+)
+from proxyflash.flashers.image import FirmwareImage, Segment
+from proxyflash.flashers.memory import MemoryMap, Range, uniform
+from proxyflash.flashers.programmer import Programmer
+from proxyflash.transports.deadline import Deadline
+from proxyflash.transports.errors import ExitStatus, SerialGone, SerialTimeout
+
+UNIT = 512
+UNITS = 6
+BLOCK = 128
+
+
+class NorFlasher(Flasher):
+    """A bootloader that is a memory. `fail`: called before each block is written."""
+
+    protocol = "nor"
+    bus_kind = "none"
+    Address = Settings
+    Profile = Settings
+
+    def __init__(self, flash: NorFlash, capabilities: Capability) -> None:
+        self.flash = flash
+        self.capabilities = capabilities
+        self.fail: Callable[[], None] = lambda: None
+        self.calls: list[str] = []
+
+    @classmethod
+    def attach(cls, bus: Any, address: Any, profile: Any) -> Self:
+        raise NotImplementedError
+
+    def connect(self) -> Identity:
+        self.calls.append("connect")
+        if not self.flash.supply.is_on:
+            raise PartMute("no answer")
+        return Identity(part="NOR")
+
+    def memory_map(self) -> MemoryMap:
+        return MemoryMap((uniform("flash", 0, UNIT * UNITS, UNIT, write_alignment=4),))
+
+    def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
+        done = 0
+        for item in ranges:
+            self.flash.erase(item.start)
+            done += item.size
+            yield done
+
+    def write(self, segment: Segment) -> Iterator[int]:
+        for offset in range(0, segment.size, BLOCK):
+            self.fail()
+            data = bytes(segment.data[offset : offset + BLOCK])
+            self.flash.program(segment.address + offset, data)
+            yield offset + len(data)
+
+    def read(self, start: int, size: int) -> Iterator[bytes]:
+        self.calls.append(f"read {start} {size}")
+        for offset in range(0, size, BLOCK):
+            yield self.flash.read(start + offset, min(BLOCK, size - offset))
+
+    def digest(self, start: int, size: int) -> Digest | None:
+        self.calls.append("digest")
+        return Digest("CRC-32", zlib.crc32(self.flash.read(start, size)), zlib.crc32)
+
+    def boot(self) -> None:
+        self.calls.append("boot")
+
+    def close(self) -> None:
+        pass
+
+
+def content(seed: int, size: int = 2300) -> bytes:
+    return bytes((i * 37 + seed * 11 + i // 256) % 251 for i in range(size))
+
+
+def image(seed: int, size: int = 2300) -> FirmwareImage:
+    return FirmwareImage((Segment(0, content(seed, size)),), "bin")
+
+
+class Bench:
+    """A part with an old image, a programmer, and what it said."""
+
+    def __init__(self, capabilities: Capability = Capability.READ | Capability.BOOT) -> None:
+        self.supply = Supply()
+        self.flash = NorFlash(0, [(UNITS, UNIT)], self.supply, program_unit=4)
+        self.flash.load(0, content(1))
+        self.flasher = NorFlasher(self.flash, capabilities)
+        self.events: list[ev.Event] = []
+        self.stop = False
+
+    def programmer(self) -> Programmer:
+        return Programmer(self.flasher, "imu", on_event=self.events.append, cancelled=lambda: self.stop)
+
+    def flash_image(self, wanted: FirmwareImage, **options: Any) -> Any:
+        programmer = self.programmer()
+        return programmer.flash(programmer.plan(wanted), **options)
+
+    def holds(self, wanted: FirmwareImage) -> bool:
+        return all(self.flash.read(s.address, s.size) == bytes(s.data) for s in wanted.segments)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "method"),
+    [
+        (Capability.READ | Capability.BOOT, "read back"),
+        (Capability.DIGEST | Capability.BOOT, "CRC-32 by the part"),
+    ],
+)
+def test_flashes_verifies_and_boots(capabilities: Capability, method: str) -> None:
+    bench = Bench(capabilities)
+    result = bench.flash_image(image(2), ask_version=lambda deadline: "2.0", expect_version="2.0")
+    assert bench.holds(image(2))
+    assert result.verified == method
+    assert result.version == "2.0"
+    assert result.booted
+    assert bench.flasher.calls[-1] == "boot"
+    phases = [event.phase for event in bench.events if isinstance(event, ev.PhaseStarted)]
+    assert phases == ["connect", "compare", "erase", "write", "verify", "boot"]
+
+
+@pytest.mark.parametrize("capability", [Capability.READ, Capability.DIGEST])
+def test_the_same_image_again_changes_nothing(capability: Capability) -> None:
+    bench = Bench(capability | Capability.BOOT)
+    result = bench.flash_image(image(1))
+    assert (result.erased_bytes, result.written_bytes) == (0, 0)
+    assert bench.supply.operations == 0
+    assert result.verified
+
+
+def test_what_differs_in_one_unit_costs_that_unit_and_the_head() -> None:
+    bench = Bench(Capability.DIGEST)
+    wanted = bytearray(content(1))
+    wanted[3 * UNIT] ^= 1
+    bench.flash_image(FirmwareImage((Segment(0, bytes(wanted)),), "bin"))
+    assert bench.flash.erases == 2
+
+
+def test_comparing_by_reading_gives_up_early_on_a_part_that_holds_something_else() -> None:
+    bench = Bench()
+    bench.programmer().plan(image(2, UNIT * UNITS))
+    assert len([call for call in bench.flasher.calls if call.startswith("read")]) == 4
+
+
+def test_progress_ends_at_the_total_and_never_goes_back() -> None:
+    bench = Bench()
+    bench.flash_image(image(2))
+    for phase in (ev.Phase.ERASE, ev.Phase.WRITE, ev.Phase.VERIFY):
+        steps = [event for event in bench.events if isinstance(event, ev.Progress) and event.phase is phase]
+        assert [step.done for step in steps] == sorted(step.done for step in steps)
+        assert steps[-1].done == steps[-1].total
+
+
+def test_a_refused_image_touches_nothing_and_the_application_runs_again() -> None:
+    bench = Bench()
+    with pytest.raises(ImageTooLarge) as caught:
+        bench.programmer().plan(image(2, UNIT * UNITS + 1))
+    assert caught.value.component == "imu"
+    assert bench.supply.operations == 0
+    assert bench.flasher.calls[-1] == "boot"
+
+
+def test_a_passing_fault_is_tried_again_and_goes_on_with_what_is_missing() -> None:
+    bench = Bench()
+    faults = iter([None] * 10 + [SerialTimeout("no answer within 1 s")])
+
+    def fail() -> None:
+        error = next(faults, None)
+        if error is not None:
+            raise error
+
+    bench.flasher.fail = fail
+    result = bench.flash_image(image(2))
+    assert bench.holds(image(2))
+    assert result.verified
+    retries = [event for event in bench.events if isinstance(event, ev.Retrying)]
+    assert [(retry.code, retry.attempt) for retry in retries] == [("E-SERIAL-TIMEOUT", 2)]
+
+
+def test_a_lasting_fault_ends_after_three_attempts() -> None:
+    bench = Bench()
+
+    def fail() -> None:
+        raise PartFailed("programming failed")
+
+    bench.flasher.fail = fail
+    with pytest.raises(PartFailed):
+        bench.flash_image(image(2))
+    assert bench.flasher.calls.count("connect") == 3
+    assert "boot" not in bench.flasher.calls
+
+
+def test_an_unplugged_adapter_is_not_tried_again() -> None:
+    bench = Bench()
+
+    def fail() -> None:
+        raise SerialGone("unplugged")
+
+    bench.flasher.fail = fail
+    with pytest.raises(SerialGone):
+        bench.flash_image(image(2))
+    assert bench.flasher.calls.count("connect") == 1
+
+
+def test_a_memory_that_lies_is_a_failed_flash() -> None:
+    bench = Bench()
+    programmer = bench.programmer()
+    plan = programmer.plan(image(2))
+    good = bench.flash.read
+
+    def lie(address: int, size: int) -> bytes:
+        data = bytearray(good(address, size))
+        if address <= 1000 < address + size:
+            data[1000 - address] ^= 0x10
+        return bytes(data)
+
+    bench.flash.read = lie  # type: ignore[method-assign]
+    with pytest.raises(VerifyMismatch, match="0x000003E8") as caught:
+        programmer.flash(plan)
+    assert caught.value.exit_status == ExitStatus.VERIFY
+    assert "boot" not in bench.flasher.calls
+
+
+def test_an_application_that_does_not_answer_is_not_back() -> None:
+    bench = Bench()
+    with pytest.raises(NotBack):
+        bench.flash_image(image(2), ask_version=lambda deadline: None)
+
+
+def test_another_version_than_wanted_is_a_failure() -> None:
+    bench = Bench()
+    with pytest.raises(VersionMismatch, match=r"1\.9, wanted 2\.0"):
+        bench.flash_image(image(2), ask_version=lambda deadline: "1.9", expect_version="2.0")
+
+
+def test_without_verification_none_is_claimed() -> None:
+    assert Bench().flash_image(image(2), verify=False).verified == ""
+
+
+def test_a_part_that_can_not_be_verified_says_so() -> None:
+    with pytest.raises(Unsupported, match="no way to verify"):
+        Bench(Capability.BOOT).flash_image(image(2))
+
+
+def test_the_boot_deadline_is_the_one_asked_for() -> None:
+    bench = Bench()
+    seen: list[Deadline] = []
+
+    def ask(deadline: Deadline) -> str:
+        seen.append(deadline)
+        return "2"
+
+    bench.flash_image(image(2), ask_version=ask, boot_seconds=1000.0)
+    assert 900 < seen[0].remaining <= 1000
+
+
+def test_cancelling_before_the_erase_leaves_the_part_as_it_was() -> None:
+    bench = Bench()
+    bench.stop = True
+    with pytest.raises(Cancelled) as caught:
+        bench.flash_image(image(2))
+    assert caught.value.exit_status == ExitStatus.INTERRUPTED
+    assert bench.holds(image(1))
+
+
+def test_cancelled_at_every_yield_the_same_command_ends_well() -> None:
+    """Stops at the first, second, ... event of a changing phase; each time a second run completes."""
+    stopped = 0
+    for count in range(1, 200):
+        bench = Bench()
+        seen = 0
+
+        def watch(event: ev.Event, bench: Bench = bench, count: int = count) -> None:
+            nonlocal seen
+            if isinstance(event, ev.Progress):
+                seen += 1
+                bench.stop = seen >= count
+
+        programmer = Programmer(bench.flasher, "imu", on_event=watch, cancelled=lambda bench=bench: bench.stop)  # type: ignore[misc]
+        try:
+            programmer.flash(programmer.plan(image(2)))
+            break
+        except Cancelled as error:
+            stopped += 1
+            touched = error.touched
+        assert touched == (bench.supply.operations > 0)
+        assert touched or bench.holds(image(1))
+        bench.stop = False
+        bench.flash_image(image(2))
+        assert bench.holds(image(2))
+    assert stopped > 30
+
+
+@pytest.mark.parametrize("capability", [Capability.READ, Capability.DIGEST])
+def test_cut_at_every_flash_operation_the_part_never_boots_a_mixture(capability: Capability) -> None:
+    """The head of the image is there only while all of it is: before the first erase, or after the last write."""
+    cuts = 0
+    for operation in range(1, 2000):
+        bench = Bench(capability)
+        bench.supply.cut_at(operation)
+        try:
+            bench.flash_image(image(2))
+            break
+        except PowerLost:
+            cuts += 1
+        head = bench.flash.read(0, 8)
+        whole = bench.holds(image(1)) or bench.holds(image(2))
+        assert whole or head not in (content(1)[:8], content(2)[:8])
+        bench.supply.on()
+        bench.flash_image(image(2))
+        assert bench.holds(image(2))
+    assert cuts > 500
+
+
+def test_what_was_written_before_a_cut_is_not_written_again() -> None:
+    bench = Bench(Capability.DIGEST)
+    bench.supply.cut_at(400)
+    with pytest.raises(PowerLost):
+        bench.flash_image(image(2))
+    bench.supply.on()
+    programmer = bench.programmer()
+    assert programmer.plan(image(2)).present_bytes >= 2 * UNIT
+
+
+def test_reading_erasing_and_comparing() -> None:
+    bench = Bench()
+    assert bench.programmer().verify(image(1)) == "read back"
+    with pytest.raises(VerifyMismatch):
+        bench.programmer().verify(image(2))
+    assert bytes(bench.programmer().read([Range(10, 300)])[0].data) == content(1)[10:310]
+    assert bench.programmer().erase([Range(UNIT + 5, 1)]) == UNIT
+    assert bench.flash.read(UNIT, UNIT) == b"\xff" * UNIT
+    with pytest.raises(Unsupported):
+        bench.programmer().erase([Range(UNIT * UNITS, 1)])
