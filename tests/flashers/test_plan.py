@@ -53,7 +53,7 @@ def test_erased_value_of_the_part_counts() -> None:
     zero = uniform("flash", 0, 4 * UNIT, UNIT, erased_value=0)
     made = planning.make(image((0, bytes(512) + b"\xff" * 512)), MemoryMap((zero,)))
     assert made.blank_bytes == 512
-    assert [bytes(segment.data) for segment in made.writes] == [b"\xff" * 256, b"\xff" * 256]
+    assert sum(bytes(segment.data).count(0xFF) for segment in made.writes) == made.write_bytes == 512
 
 
 def test_present_units_are_left_alone_but_for_the_head() -> None:

@@ -1,0 +1,114 @@
+"""The structure holds: imports point one way, errors have codes of their own, entry points load."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from proxyflash.transports import plugins
+from proxyflash.transports.errors import ExitStatus, ProxyflashError
+
+ROOT = Path(__file__).parent.parent
+MAY_IMPORT = {
+    "transports": set(),
+    "flashers": {"transports"},
+    "enumerators": {"flashers", "transports"},
+    "updates": {"enumerators", "flashers", "transports"},
+    "tools": {"updates", "enumerators", "flashers", "transports"},
+    "emulators": {"transports"},
+}
+EXCEPTIONS = {
+    # A bench file that asks for emulated parts, and the command that serves them.
+    ("enumerators/bench.py", "emulators"),
+    ("tools/commands/emulate.py", "emulators"),
+    # What a demo copies.
+    ("tools/commands/demo.py", "examples"),
+}
+
+
+def imports(path: Path) -> Iterator[tuple[str, str, bool]]:
+    """The packages of proxyflash that a module imports: package, what of it, whether at import time."""
+    depth = len(path.relative_to(ROOT).parts) - 1
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            if node.level > depth:
+                names = [node.module] if node.module else [alias.name for alias in node.names]
+            elif node.level == 0 and (node.module or "").startswith("proxyflash."):
+                names = [str(node.module).removeprefix("proxyflash.")]
+            else:
+                continue
+            for name in names:
+                for alias in node.names:
+                    yield name.split(".")[0], f"{name}.{alias.name}", id(node) in top
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("proxyflash."):
+                    yield alias.name.split(".")[1], alias.name, id(node) in top
+
+
+MODULES = sorted(
+    path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts
+)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    module = str(path.relative_to(ROOT))
+    package = path.relative_to(ROOT).parts[0]
+    for imported, what, at_top in imports(path):
+        if imported == package or imported in MAY_IMPORT[package]:
+            continue
+        if (module, imported) in EXCEPTIONS and (not at_top or "TYPE_CHECKING" in path.read_text()):
+            continue
+        if package == "emulators" and imported == "flashers":
+            name = what.rpartition(".")[2]
+            assert name[0].isupper(), f"{module} imports {what}: emulators share named constants only"
+            continue
+        pytest.fail(f"{module} imports {what}")
+
+
+def subclasses(kind: type[ProxyflashError]) -> Iterator[type[ProxyflashError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from subclasses(child)
+
+
+def all_errors() -> list[type[ProxyflashError]]:
+    for path in MODULES:
+        if "raise " in path.read_text(encoding="utf-8") or path.name == "errors.py":
+            import_module("proxyflash." + ".".join(path.relative_to(ROOT).with_suffix("").parts))
+    return sorted(set(subclasses(ProxyflashError)), key=lambda kind: kind.__name__)
+
+
+def test_each_code_is_one_class() -> None:
+    codes: dict[str, str] = {}
+    for kind in all_errors():
+        if "code" not in vars(kind):
+            continue
+        assert kind.code not in codes, f"{kind.__name__} and {codes[kind.code]} share {kind.code}"
+        codes[kind.code] = kind.__name__
+        assert re.fullmatch(r"E(-[A-Z0-9]+)+", kind.code)
+        assert isinstance(kind.exit_status, ExitStatus)
+
+
+def test_each_code_is_documented_with_its_exit_status() -> None:
+    text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(E-[A-Z0-9-]+)` \| ([0-9, ]+) \|", text, re.MULTILINE))
+    raised = {kind.code: kind for kind in all_errors() if "code" in vars(kind) and not kind.__subclasses__()}
+    assert set(listed) == set(raised)
+    for code, statuses in listed.items():
+        if code != "E-CANCELLED":
+            assert int(statuses) == raised[code].exit_status, code
+
+
+@pytest.mark.parametrize("group", plugins.GROUPS)
+def test_every_built_in_plugin_loads(group: str) -> None:
+    own = [plugin for plugin in plugins.survey() if plugin.group == group and plugin.package == "proxyflash"]
+    assert own
+    assert [plugin for plugin in own if plugin.fault] == []

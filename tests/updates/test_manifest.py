@@ -1,0 +1,273 @@
+"""Import manifests: what the published schemas accept is accepted, everything else is refused with its place."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import copy
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from proxyflash.transports.errors import ExitStatus
+from proxyflash.updates import manifest as mf
+from proxyflash.updates.errors import (
+    ManifestField,
+    ManifestMissing,
+    ManifestRule,
+    ManifestSyntax,
+    PayloadHash,
+    PayloadMissing,
+    PayloadSize,
+    UpdateError,
+)
+from proxyflash.updates.update import load
+
+PAYLOAD = b"firmware"
+
+MINIMAL: dict[str, Any] = {
+    "updateId": {"provider": "Contoso", "name": "Toaster", "version": "1.0"},
+    "compatibility": [{"manufacturer": "Contoso", "model": "Toaster"}],
+    "instructions": {
+        "steps": [
+            {
+                "handler": "microsoft/swupdate:1",
+                "files": ["firmware.swu"],
+                "handlerProperties": {"installedCriteria": "1.0"},
+            }
+        ]
+    },
+    "files": [
+        {
+            "filename": "firmware.swu",
+            "sizeInBytes": 7558,
+            "hashes": {"sha256": "4oLXY7iz2vMkUtBrEWHLgDyJkdkeAWJeYCd/IPgBrW0="},
+        }
+    ],
+    "createdDateTime": "2022-01-19T06:23:52.6996916Z",
+    "manifestVersion": "5.0",
+}
+"""Shaped like the first example of Azure Device Update's import manifest documentation."""
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """MINIMAL with one value replaced; "files.0.filename"."""
+    document = copy.deepcopy(MINIMAL)
+    *parents, last = [int(item) if item.isdigit() else item for item in path.split(".")]
+    place: Any = document
+    for item in parents:
+        place = place[item]
+    place[last] = value
+    return document
+
+
+def parsed(document: dict[str, Any]) -> mf.ImportManifest:
+    return mf.parse(json.dumps(document), "m.json")
+
+
+def test_a_plain_manifest() -> None:
+    manifest = parsed(MINIMAL)
+    assert str(manifest.updateId) == "Contoso/Toaster 1.0"
+    assert manifest.isDeployable
+    step = manifest.instructions.steps[0]
+    assert isinstance(step, mf.InlineStep)
+    assert step.handler == "microsoft/swupdate:1"
+
+
+def test_a_manifest_with_everything() -> None:
+    document = changed("instructions.steps.0.type", "inline")
+    document |= {"$schema": "https://json.schemastore.org/azure-deviceupdate-import-manifest-5.0.json"}
+    document |= {"isDeployable": False, "description": "d" * 512}
+    document["instructions"]["steps"].append(
+        {
+            "type": "reference",
+            "description": "the motors",
+            "updateId": {"provider": "Contoso", "name": "Motors", "version": "2.0.1.10"},
+        }
+    )
+    document["files"][0] |= {
+        "properties": {"a": "b"},
+        "relatedFiles": [{"filename": "d.diff", "sizeInBytes": 1, "hashes": MINIMAL["files"][0]["hashes"]}],
+        "downloadHandler": {"id": "microsoft/delta:1"},
+    }
+    manifest = parsed(document)
+    assert isinstance(manifest.instructions.steps[1], mf.ReferenceStep)
+    assert manifest.files[0].relatedFiles[0].filename == "d.diff"
+
+
+def test_leading_zeros_of_a_version_are_dropped() -> None:
+    assert parsed(changed("updateId.version", "01.002.0")).updateId.version == "1.2.0"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("updateId.provider", ""),
+        ("updateId.provider", "x" * 65),
+        ("updateId.provider", "Contoso/Ltd"),
+        ("updateId.name", "Toast er"),
+        ("updateId.version", "1"),
+        ("updateId.version", "1.2.3.4.5"),
+        ("updateId.version", "1.x"),
+        ("updateId.version", "1.2147483648"),
+        ("updateId.version", 1.0),
+        ("updateId.extra", "x"),
+        ("isDeployable", "yes"),
+        ("description", ""),
+        ("description", "d" * 513),
+        ("compatibility", []),
+        ("compatibility", [{"a": "b"}] * 11),
+        ("compatibility", [{}]),
+        ("compatibility", [{str(i): "x" for i in range(6)}]),
+        ("compatibility", [{"k" * 33: "x"}]),
+        ("compatibility", [{"k": "v" * 65}]),
+        ("compatibility", [{"k": ""}]),
+        ("compatibility", [{"k": 1}]),
+        ("instructions.steps", []),
+        ("instructions.steps", MINIMAL["instructions"]["steps"] * 11),
+        ("instructions.steps.0.type", "magic"),
+        ("instructions.steps.0.description", "d" * 65),
+        ("instructions.steps.0.handler", "swupdate"),
+        ("instructions.steps.0.handler", "microsoft/swupdate:123456"),
+        ("instructions.steps.0.handler", "microsoft/" + "x" * 30 + ":1"),
+        ("instructions.steps.0.files", []),
+        ("instructions.steps.0.files", ["other.bin"]),
+        ("instructions.steps.0.updateId", MINIMAL["updateId"]),
+        ("files.0.filename", "../firmware.swu"),
+        ("files.0.filename", "a/b"),
+        ("files.0.filename", "a\\b"),
+        ("files.0.filename", ".."),
+        ("files.0.filename", "f" * 256),
+        ("files.0.sizeInBytes", 0),
+        ("files.0.sizeInBytes", 2147483649),
+        ("files.0.sizeInBytes", "7558"),
+        ("files.0.hashes", {}),
+        ("files.0.hashes", {"sha256": "not base64!"}),
+        ("files.0.hashes", {"sha256": "AAAA"}),
+        ("files.0.hashes", {"md5": "AAAA"}),
+        ("files.0.relatedFiles", [{"filename": "d", "sizeInBytes": 1, "hashes": MINIMAL["files"][0]["hashes"]}] * 5),
+        ("files.0.downloadHandler", {"id": "microsoft/other:1"}),
+        ("files.0.url", "x"),
+        ("createdDateTime", "yesterday"),
+        ("manifestVersion", "3.0"),
+        ("manifestVersion", 5.0),
+        ("surprise", 1),
+    ],
+)
+def test_what_the_schema_forbids_is_told_with_its_place(path: str, value: Any) -> None:
+    with pytest.raises(ManifestField) as caught:
+        parsed(changed(path, value))
+    place = path.split(".")
+    assert place[0] in caught.value.cause
+    assert caught.value.exit_status == ExitStatus.BAD_FILE
+
+
+@pytest.mark.parametrize("key", ["updateId", "compatibility", "instructions", "createdDateTime", "manifestVersion"])
+def test_each_required_field_is_missed(key: str) -> None:
+    document = copy.deepcopy(MINIMAL)
+    del document[key]
+    with pytest.raises(ManifestField, match=f"{key} is missing"):
+        parsed(document)
+
+
+def test_version_4_knows_no_related_files() -> None:
+    document = changed("manifestVersion", "4.0")
+    assert parsed(document).manifestVersion == "4.0"
+    document["files"][0]["downloadHandler"] = {"id": "microsoft/delta:1"}
+    with pytest.raises(ManifestField, match="version 5"):
+        parsed(document)
+
+
+def test_a_file_listed_twice_and_files_above_the_sum() -> None:
+    document = copy.deepcopy(MINIMAL)
+    document["files"] = document["files"] * 2
+    with pytest.raises(ManifestField, match="listed twice"):
+        parsed(document)
+    document["files"][1] = document["files"][0] | {"filename": "b", "sizeInBytes": 2147483648}
+    with pytest.raises(ManifestField, match="together"):
+        parsed(document)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"a": 1, "a": 2}', "[" * 100_000], ids=repr)
+def test_what_is_no_json_object(text: str) -> None:
+    with pytest.raises(ManifestSyntax):
+        mf.parse(text, "m.json")
+
+
+NAMES = st.sampled_from([*MINIMAL, "steps", "type", "files"])
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner),
+)
+
+
+@given(JSON_VALUES)
+def test_any_json_is_accepted_or_refused_by_name(value: Any) -> None:
+    with contextlib.suppress(UpdateError):
+        mf.parse(json.dumps(value), "m.json")
+
+
+# Updates: the manifest with its files.
+
+
+def write_update(folder: Path, document: dict[str, Any], name: str = "update") -> Path:
+    document = copy.deepcopy(document)
+    for file in document.get("files", []):
+        (folder / file["filename"]).write_bytes(PAYLOAD)
+        digest = hashlib.sha256(PAYLOAD).digest()
+        file |= {"sizeInBytes": len(PAYLOAD), "hashes": {"sha256": base64.b64encode(digest).decode()}}
+    path = folder / f"{name}.importmanifest.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_every_file_is_checked(tmp_path: Path) -> None:
+    path = write_update(tmp_path, MINIMAL)
+    assert load(path).files["firmware.swu"].read_bytes() == PAYLOAD
+    (tmp_path / "firmware.swu").write_bytes(b"firmwarE")
+    with pytest.raises(PayloadHash) as wrong:
+        load(path)
+    assert wrong.value.exit_status == ExitStatus.POLICY
+    (tmp_path / "firmware.swu").write_bytes(b"firmware and more")
+    with pytest.raises(PayloadSize, match="17 bytes, the manifest says 8"):
+        load(path)
+    (tmp_path / "firmware.swu").unlink()
+    with pytest.raises(PayloadMissing):
+        load(path)
+
+
+PARENT = MINIMAL | {
+    "instructions": {"steps": [{"type": "reference", "updateId": MINIMAL["updateId"]}]},
+    "updateId": {"provider": "Contoso", "name": "Host", "version": "1.0"},
+    "files": [],
+}
+
+
+def test_child_updates_are_found_beside_their_parent(tmp_path: Path) -> None:
+    write_update(tmp_path, MINIMAL | {"isDeployable": False}, "child")
+    update = load(write_update(tmp_path, PARENT))
+    step = update.manifest.instructions.steps[0]
+    assert isinstance(step, mf.ReferenceStep)
+    assert update.child(step).files["firmware.swu"].name == "firmware.swu"
+
+
+def test_what_a_child_update_may_not_be(tmp_path: Path) -> None:
+    parent = write_update(tmp_path, PARENT)
+    with pytest.raises(ManifestMissing, match=r"Contoso/Toaster 1\.0"):
+        load(parent)
+    write_update(tmp_path, MINIMAL, "child")
+    with pytest.raises(ManifestRule, match="isDeployable"):
+        load(parent)
+    child = MINIMAL | {"isDeployable": False, "instructions": PARENT["instructions"], "files": []}
+    write_update(tmp_path, child, "child")
+    with pytest.raises(ManifestRule, match="reference step"):
+        load(parent)
+
+
+def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ManifestMissing):
+        load(tmp_path / "none.json")
