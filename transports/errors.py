@@ -8,13 +8,14 @@ command line that it leads to. Who raises what:
 | `AdapterAbsent`    | E-CAN-ABSENT, E-SERIAL-ABSENT, E-USB-ABSENT          | opening: no such adapter, port or device |
 | `AdapterBusy`      | E-CAN-BUSY, E-SERIAL-BUSY, E-USB-BUSY                | opening: another program holds it |
 | `AdapterForbidden` | E-CAN-FORBIDDEN, E-SERIAL-FORBIDDEN, E-USB-FORBIDDEN | opening: this user may not |
-| `BadSettings`      | E-CAN-SETTINGS, E-SERIAL-SETTINGS, E-USB-SETTINGS    | opening: a setting that the driver refuses |
+| `BadSettings`      | E-CAN-SETTINGS, E-SERIAL-SETTINGS, E-USB-SETTINGS    | opening: a setting that it refuses |
 | `AdapterGone`      | E-CAN-GONE, E-SERIAL-GONE, E-USB-GONE                | any time: unplugged, interface down |
 | `BusOff`           | E-CAN-BUSOFF                                         | any time: the controller left the bus |
 | `NotAcknowledged`  | E-CAN-NOACK                                          | sending: no node acknowledges frames |
 | `WireTimeout`      | E-CAN-TIMEOUT, E-ISOTP-TIMEOUT, E-SERIAL-TIMEOUT, E-USB-TIMEOUT | a deadline passed |
 | `Framing`          | E-ISOTP-FRAMING, E-SERIAL-FRAMING                    | what came in breaks the wire's own rules |
 | `UsbStall`         | E-USB-STALL                                          | the device refused a USB request |
+| `UsbFault`         | E-USB-FAULT                                          | a transfer failed in another way |
 
 A class of the left column is what code catches; it is never raised itself. Each code is one class below it.
 """
@@ -186,7 +187,15 @@ class SerialGone(AdapterGone):
 
 
 class SerialTimeout(WireTimeout):
+    """`received`: the bytes that came before the deadline; they are not read again."""
+
     code = "E-SERIAL-TIMEOUT"
+
+    def __init__(
+        self, cause: str, *, received: bytes = b"", remedy: str | None = None, component: str | None = None
+    ) -> None:
+        super().__init__(cause, remedy=remedy, component=component)
+        self.received = received
 
 
 class SerialFraming(Framing):
@@ -235,6 +244,13 @@ class UsbStall(TransportError):
     """The device answered a control request with STALL: it refuses the request."""
 
     code = "E-USB-STALL"
+
+
+class UsbFault(TransportError):
+    """libusb reports an error that is neither a stall, a time-out nor a lost device: an overflow, for one."""
+
+    code = "E-USB-FAULT"
+    default_remedy = "Is the cable or a hub at fault? Plug the device straight into the host and try again."
 
 
 # Plugins.

@@ -1,60 +1,167 @@
-"""Serial lines through pyserial: any URL that it opens, exclusive, low latency where the driver has it."""
+"""Serial lines through pyserial: any URL that it opens, exclusive, low latency where the driver has it.
+
+pyserial opens and configures. What is a file descriptor underneath (a device, socket://) is then read and written
+directly, one wait and one system call for a protocol unit: pyserial's own read and write would make two more of each,
+and a change of its time-out reconfigures the line. Every other URL goes through pyserial's read and write.
+
+Modem lines. Linux itself asserts DTR and RTS whenever a port is opened, before any program can say otherwise, and that
+resets boards that wire DTR to their reset. Beyond it, opening changes no line that the settings don't name:
+- `dtr = false`, `rts = false` release the line at once after opening; some hundred microseconds of it remain;
+- `hupcl = false` keeps the lines asserted at closing, so that the next opening makes no edge (the first still does).
+  The device keeps this setting until it is unplugged;
+- unnamed, the lines stay as the kernel has set them, and fall at closing. Over rfc2217:// pyserial asserts both.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
+import queue
+import select
+import struct
+import termios
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
+
+import serial
 
 from .deadline import Deadline
+from .errors import SerialFraming, SerialGone, SerialSettings, SerialTimeout
+from .serial_opening import checked, is_pty, open_port
+
+DRAIN_LIMIT = 65_536
+"""Bytes that `drain` forgets at most: a part that never stops sending must not hold us."""
 
 
 class SerialPort:
-    """One serial port. Opening it changes no modem line that `settings` doesn't name."""
+    """One serial port. Opening it changes no modem line that `settings` doesn't name.
+
+    One thread may read while another writes; not two at the same.
+    """
 
     kind: ClassVar[str] = "serial"
     name: str
     url: str
 
+    def __init__(self, name: str, url: str, port: serial.SerialBase) -> None:
+        self.name = name
+        self.url = url
+        self._port = port
+        self._socket = url.startswith("socket:")
+        self._has_parity = not self._socket and not is_pty(port)
+        self._ahead = b""
+        direct = self._socket or type(port) is serial.Serial
+        self._line: _Line = _Descriptor(port.fileno()) if direct else _Handler(port)
+
     @classmethod
     def open(cls, name: str, settings: Mapping[str, Any]) -> Self:
-        """Opens the port; `settings` are `url` and pyserial's keys (baudrate, bytesize, parity, stopbits, rtscts, ...).
+        """Opens the port; `settings` are `url` and pyserial's keys, and `dtr`, `rts`, `hupcl` (see the module).
+
+        pyserial's: baudrate, bytesize, parity, stopbits, xonxoff, rtscts, dsrdtr, exclusive (true unless given). A
+        pseudo-terminal is always opened with 8 bits and no parity, the only thing that it can do.
 
         Raises SerialAbsent, SerialBusy (names the process that holds it, where /proc tells), SerialForbidden,
         SerialSettings.
         """
-        raise NotImplementedError
+        checked(settings)
+        return cls(name, settings["url"], open_port(settings))
 
     def write(self, data: bytes, deadline: Deadline) -> None:
         """Writes one protocol unit in one call. Raises SerialTimeout, SerialGone."""
-        raise NotImplementedError
+        try:
+            taken = self._line.send(data, deadline)
+        except OSError as error:
+            raise self._gone("writing", error) from error
+        if taken < len(data):
+            raise SerialTimeout(f"the port {self.url} took {taken} of {len(data)} bytes before the deadline")
 
     def read_exactly(self, size: int, deadline: Deadline) -> bytes:
         """Exactly `size` bytes. Raises SerialTimeout (its `received` has what came), SerialGone."""
-        raise NotImplementedError
+        data = self.read_some(deadline, size) if size else b""
+        while len(data) < size:
+            more = self._receive(size - len(data), deadline)
+            if not more:
+                raise SerialTimeout(f"{len(data)} of {size} bytes came from {self.url}", received=data)
+            data += more
+        return data
 
     def read_until(self, end: bytes, deadline: Deadline, limit: int = 4096) -> bytes:
         """Up to and with `end`. Raises SerialTimeout, SerialFraming after `limit` bytes without it, SerialGone."""
-        raise NotImplementedError
+        data, self._ahead = self._ahead, b""
+        while True:
+            stop = data.find(end, 0, limit)
+            if stop >= 0:
+                stop += len(end)
+                data, self._ahead = data[:stop], data[stop:]
+                return data
+            if len(data) >= limit:
+                self._ahead = data[limit:]
+                raise SerialFraming(f"{limit} bytes came from {self.url} without the end {end!r}")
+            more = self._receive(limit - len(data), deadline)
+            if not more:
+                raise SerialTimeout(f"{len(data)} bytes came from {self.url} without the end {end!r}", received=data)
+            data += more
 
     def read_some(self, deadline: Deadline, limit: int = 4096) -> bytes:
-        """What is there, at least one byte; b"" when the deadline passes first."""
-        raise NotImplementedError
+        """What is there, at least one byte; b"" when the deadline passes first. Raises SerialGone."""
+        if self._ahead:
+            data, self._ahead = self._ahead[:limit], self._ahead[limit:]
+            return data
+        return self._receive(limit, deadline)
 
     def drain(self) -> bytes:
-        """Forgets what came in and was not read, and returns it."""
-        raise NotImplementedError
+        """Forgets what came in and was not read, and returns it. Raises SerialGone."""
+        data, self._ahead = self._ahead, b""
+        now = Deadline(0.0)
+        while len(data) < DRAIN_LIMIT and (more := self._receive(4096, now)):
+            data += more
+        return data
 
     def set_line(self, *, baudrate: int | None = None, parity: str | None = None) -> bool:
-        """Changes rate or parity ("N", "E", "O") of the open port; False if the driver can't set the parity (a PTY)."""
-        raise NotImplementedError
+        """Changes rate or parity ("N", "E", "O") of the open port; False if the driver can't set the parity (a PTY).
+
+        Raises SerialSettings for what is no rate or no parity, SerialGone.
+        """
+        if baudrate is not None and baudrate < 1:
+            raise SerialSettings(f"baudrate = {baudrate} is no bit rate")
+        if parity is not None and parity not in self._port.PARITIES:
+            raise SerialSettings(f"parity = {parity!r} is none of {', '.join(self._port.PARITIES)}")
+        if baudrate is not None and not self._set("baudrate", baudrate):
+            raise SerialSettings(f"the port {self.url} can't do {baudrate} bit/s")
+        if parity is None:
+            return True
+        return self._set("parity", parity) if self._has_parity else parity == "N"
 
     def set_modem(self, *, dtr: bool | None = None, rts: bool | None = None) -> bool:
-        """Sets modem lines, True for asserted (low on the wire); False where the port has none (a PTY)."""
-        raise NotImplementedError
+        """Sets modem lines, True for asserted (low on the wire); False where the port has none (a PTY, a socket).
+
+        Both lines of a device change in one call, without a state between. Raises SerialGone.
+        """
+        if self._socket:
+            return False
+        try:
+            if isinstance(self._port, serial.Serial):
+                _set_modem_bits(self._port.fileno(), {termios.TIOCM_DTR: dtr, termios.TIOCM_RTS: rts})
+            else:
+                if dtr is not None:
+                    self._port.dtr = dtr
+                if rts is not None:
+                    self._port.rts = rts
+        except OSError as error:
+            if error.errno in (errno.ENOTTY, errno.EINVAL):
+                return False
+            raise self._gone("setting modem lines", error) from error
+        return True
 
     def close(self) -> None:
-        raise NotImplementedError
+        """Closes the port; what came in and was not read is lost. A second call does nothing."""
+        self._line = _Closed()
+        self._ahead = b""
+        with suppress(OSError):
+            self._port.close()
 
     def __enter__(self) -> Self:
         return self
@@ -63,3 +170,113 @@ class SerialPort:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _receive(self, limit: int, deadline: Deadline) -> bytes:
+        try:
+            return self._line.receive(limit, deadline)
+        except OSError as error:
+            raise self._gone("reading", error) from error
+
+    def _set(self, key: str, value: int | str) -> bool:
+        """Sets one of pyserial's properties; False, with everything as before, if the driver refuses the value."""
+        before = getattr(self._port, key)
+        try:
+            setattr(self._port, key, value)
+        except (ValueError, OverflowError, termios.error, OSError) as error:
+            if isinstance(error, OSError) or (isinstance(error, termios.error) and error.args[0] != errno.EINVAL):
+                raise self._gone(f"setting the {key}", error) from error
+            # pyserial keeps the refused value, and every later change would fail on it.
+            with suppress(ValueError, OverflowError, termios.error, OSError):
+                setattr(self._port, key, before)
+            return False
+        return True
+
+    def _gone(self, doing: str, error: Exception) -> SerialGone:
+        return SerialGone(f"the port {self.url} is gone, while {doing}: {error}".rstrip("."))
+
+
+class _Line(Protocol):
+    """How bytes come and go. Both calls raise OSError when the port is gone."""
+
+    def receive(self, limit: int, deadline: Deadline) -> bytes:
+        """At least one byte, at most `limit`; b"" when the deadline passes first."""
+
+    def send(self, data: bytes, deadline: Deadline) -> int:
+        """How many bytes were taken until the deadline."""
+
+
+class _Descriptor:
+    """A file descriptor that does not block."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._readable = select.poll()
+        self._readable.register(descriptor, select.POLLIN)
+        self._writable = select.poll()
+        self._writable.register(descriptor, select.POLLOUT)
+
+    def receive(self, limit: int, deadline: Deadline) -> bytes:
+        while self._readable.poll(_milliseconds(deadline)):
+            with suppress(BlockingIOError):
+                data = os.read(self._descriptor, limit)
+                if not data:
+                    raise OSError(errno.EIO, "it is ready to be read but has no data")
+                return data
+        return b""
+
+    def send(self, data: bytes, deadline: Deadline) -> int:
+        taken = 0
+        while True:
+            with suppress(BlockingIOError):
+                taken += os.write(self._descriptor, data[taken:] if taken else data)
+            if taken == len(data) or not self._writable.poll(_milliseconds(deadline)):
+                return taken
+
+
+class _Handler:
+    """One of pyserial's URL handlers, or a plug-in of it, through its own read and write."""
+
+    LONGEST_WAIT = 0.5
+    """Seconds for one read: rfc2217:// notices a lost connection between reads only."""
+
+    def __init__(self, port: serial.SerialBase) -> None:
+        self._port: Any = port
+
+    def receive(self, limit: int, deadline: Deadline) -> bytes:
+        while True:
+            # Not `timeout`: that property configures the line anew, over rfc2217:// by a negotiation.
+            self._port._timeout = min(deadline.remaining, self.LONGEST_WAIT)
+            data: bytes = self._port.read(1 if limit == 1 else min(limit, max(1, self._port.in_waiting)))
+            if data or deadline.expired:
+                return data
+
+    def send(self, data: bytes, deadline: Deadline) -> int:
+        self._port._write_timeout = deadline.remaining
+        try:
+            self._port.write(data)
+        except (serial.SerialTimeoutException, queue.Full):
+            return 0
+        finally:
+            # rfc2217:// refuses to change its line as long as there is one.
+            self._port._write_timeout = None
+        return len(data)
+
+
+class _Closed:
+    def receive(self, limit: int, deadline: Deadline) -> bytes:
+        raise OSError(errno.EBADF, "it was closed")
+
+    def send(self, data: bytes, deadline: Deadline) -> int:
+        raise OSError(errno.EBADF, "it was closed")
+
+
+def _milliseconds(deadline: Deadline) -> float:
+    return min(deadline.remaining * 1000, 1e9)
+
+
+def _set_modem_bits(descriptor: int, lines: Mapping[int, bool | None]) -> None:
+    (state,) = struct.unpack("I", fcntl.ioctl(descriptor, termios.TIOCMGET, struct.pack("I", 0)))
+    for line, asserted in lines.items():
+        if asserted is not None:
+            state = state | line if asserted else state & ~line
+    fcntl.ioctl(descriptor, termios.TIOCMSET, struct.pack("I", state))

@@ -1,0 +1,178 @@
+"""Opening a serial port: the settings' checks, what pyserial is asked for, and why it failed.
+
+The rule: pyserial says that opening failed, the operating system's error number says why. The number is looked up in
+one table; the words are made here.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import socket
+import sys
+import termios
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import serial
+
+from .errors import SerialAbsent, SerialBusy, SerialForbidden, SerialSettings, TransportError
+
+_KEYS: Mapping[str, type | tuple[type, ...]] = {
+    "url": str,
+    "baudrate": int,
+    "bytesize": int,
+    "parity": str,
+    "stopbits": (int, float),
+    "xonxoff": bool,
+    "rtscts": bool,
+    "dsrdtr": bool,
+    "exclusive": bool,
+    "dtr": bool,
+    "rts": bool,
+    "hupcl": bool,
+}
+_NOT_PYSERIALS = ("url", "dtr", "rts", "hupcl")
+
+_UNIX98_PTY_MAJORS = range(136, 144)
+"""Device numbers of pseudo-terminals (Linux, Documentation/admin-guide/devices.txt)."""
+
+_CAUSES: Mapping[int, type[TransportError]] = {
+    errno.EACCES: SerialForbidden,
+    errno.EPERM: SerialForbidden,
+    errno.EBUSY: SerialBusy,
+    errno.EAGAIN: SerialBusy,
+    errno.EINVAL: SerialSettings,
+    errno.ENOTTY: SerialSettings,
+    errno.EISDIR: SerialSettings,
+}
+"""EAGAIN is the lock that `exclusive` takes. Every number that is not here means that nothing is there."""
+
+
+def checked(settings: Mapping[str, Any]) -> None:
+    """Raises SerialSettings for a key that there isn't, or a value of the wrong kind."""
+    for key, value in settings.items():
+        kind = _KEYS.get(key)
+        if kind is None:
+            raise SerialSettings(f"a serial bus has no key {key!r}; there are: {', '.join(_KEYS)}")
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise SerialSettings(f"{key} = {value!r} is of the wrong type")
+    if not settings.get("url"):
+        raise SerialSettings("a serial bus needs a url", remedy='Give it one, such as url = "/dev/ttyUSB0".')
+    if settings.get("baudrate", 1) < 1:
+        raise SerialSettings(f"baudrate = {settings['baudrate']} is no bit rate")
+
+
+def open_port(settings: Mapping[str, Any]) -> serial.SerialBase:
+    """The opened port, locked and with low latency where it is a device. The settings have passed `checked`.
+
+    Raises SerialAbsent, SerialBusy, SerialForbidden, SerialSettings.
+    """
+    url = settings["url"]
+    keys = {key: value for key, value in settings.items() if key not in _NOT_PYSERIALS}
+    outer = sys.exception()
+    try:
+        port = serial.serial_for_url(url, do_not_open=True, **{"exclusive": True, **keys})
+        if is_pty(port):
+            # The kernel forces 8 bits and no parity, and newer C libraries then say EINVAL to anything else.
+            port.parity, port.bytesize = "N", 8
+        for line in ("dtr", "rts"):
+            if line in settings:
+                setattr(port, line, settings[line])
+        port.open()
+        _prepare(port, settings)
+    except (OSError, ValueError, TypeError, LookupError, OverflowError, NotImplementedError, termios.error) as error:
+        raise _failure(url, list(_chain(error, outer))) from error
+    return port
+
+
+def is_pty(port: serial.SerialBase) -> bool:
+    """Whether the port is the slave side of a pseudo-terminal."""
+    if not isinstance(port, serial.Serial) or port.port is None:
+        return False
+    try:
+        return os.major(Path(port.port).stat().st_rdev) in _UNIX98_PTY_MAJORS
+    except OSError:
+        return False
+
+
+def _prepare(port: serial.SerialBase, settings: Mapping[str, Any]) -> None:
+    if isinstance(port, serial.Serial):
+        with suppress(ValueError, NotImplementedError):
+            port.set_low_latency_mode(True)
+        if "hupcl" in settings:
+            attributes = termios.tcgetattr(port.fileno())
+            attributes[2] = attributes[2] | termios.HUPCL if settings["hupcl"] else attributes[2] & ~termios.HUPCL
+            termios.tcsetattr(port.fileno(), termios.TCSANOW, attributes)
+    elif settings["url"].startswith("socket:"):
+        # A protocol unit is small and its answer is waited for: it must not wait for a full packet.
+        with socket.socket(fileno=os.dup(port.fileno())) as copy:
+            copy.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _chain(error: BaseException | None, outer: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that it came from; pyserial wraps the operating system's without keeping its number."""
+    while error is not None and error is not outer:
+        yield error
+        error = error.__context__
+
+
+def _failure(url: str, chain: list[BaseException]) -> TransportError:
+    number = next(filter(None, map(_number, chain)), None)
+    if number is None and any(not isinstance(error, OSError) for error in chain):
+        return SerialSettings(f"the port {url} can't be opened so: {_words(chain[-1])}")
+    kind = SerialAbsent if number is None else _CAUSES.get(number, SerialAbsent)
+    if kind is SerialBusy:
+        holders = ", ".join(_holders(url)) or "another program"
+        return SerialBusy(f"the port {url} is held by {holders}")
+    if kind is SerialForbidden:
+        return SerialForbidden(f"this user may not open {url}", remedy=_group_remedy(url))
+    if kind is SerialSettings:
+        return SerialSettings(f"the port {url} refuses its settings: {_words(chain[-1])}")
+    if number == errno.ENOENT:
+        folder = Path(url).parent
+        missing = "" if "://" in url or folder.is_dir() else f", nor its folder {folder}"
+        return SerialAbsent(f"there is no port {url}{missing}")
+    return SerialAbsent(f"nothing answers at the port {url}: {_words(chain[-1])}")
+
+
+def _number(error: BaseException) -> int | None:
+    if isinstance(error, termios.error):
+        return int(error.args[0])
+    return error.errno if isinstance(error, OSError) else None
+
+
+def _words(error: BaseException) -> str:
+    number = _number(error)
+    text = os.strerror(number) if number is not None and number > 0 else str(error)
+    return text.rstrip(".")
+
+
+def _holders(path: str) -> Iterator[str]:
+    """Name and process id of each process that has the device open, as far as this user may see."""
+    device = os.path.realpath(path)
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if any(_leads_to(link, device) for link in (process / "fd").iterdir()):
+                yield f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+
+
+def _leads_to(link: Path, device: str) -> bool:
+    try:
+        return str(link.readlink()) == device
+    except OSError:
+        # A descriptor that was closed meanwhile says nothing of the next one.
+        return False
+
+
+def _group_remedy(path: str) -> str | None:
+    try:
+        group = grp.getgrgid(Path(path).stat().st_gid).gr_name
+    except (OSError, KeyError):
+        return None
+    if group == "root":
+        return "The port belongs to root alone. Run: proxyflash doctor, which prints the udev line."
+    return f"Add yourself to the port's group: sudo usermod -aG {group} $USER, then log in again."
