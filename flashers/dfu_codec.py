@@ -1,6 +1,6 @@
 """USB DFU 1.1 and DfuSe on the wire: requests, states, status codes, descriptors. Bytes in, values out; no I/O.
 
-Names and numbers are those of the USB Device Firmware Upgrade Specification 1.1 (USB-IF, 2004-08-05), and of ST's UM0391
+Names and numbers are those of the USB Device Firmware Upgrade Specification 1.1 (USB-IF, 2004-08-05) and of ST's UM0391
 and AN3156 for DfuSe.
 """
 

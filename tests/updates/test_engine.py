@@ -1,0 +1,218 @@
+"""Ordered execution: the order of actions, what a failure ends, and an account of every task."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.component import Component, Presence
+from proxyflash.updates.engine import Engine, Outcome, Status
+from proxyflash.updates.errors import ComponentAbsent, HandlerUnknown, ManifestField, StepFailed
+from proxyflash.updates.update import Update, load
+
+SCRIPT = """#!/bin/sh
+# Keeps a log of its actions in $LOG; "$1 $2" is "--action <action>", "$3" its own name.
+echo "$3 $2" >> {log}
+case "$2" in
+  is-installed) code={installed} ;;
+  download) code={download} ;;
+  install) code={install} ;;
+  *) code=700 ;;
+esac
+while [ "$1" != --result-file ]; do shift; done
+printf '{{"resultCode": %d, "extendedResultCode": 7, "resultDetails": "{name}"}}' $code > "$2"
+"""
+
+
+class Author:
+    """Writes updates of script steps, each of which logs what it is asked to do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "log.txt"
+        self.names = iter(range(1000))
+
+    def step(self, name: str, *, installed: int = 901, download: int = 500, install: int = 600) -> dict[str, Any]:
+        text = SCRIPT.format(log=self.log, name=name, installed=installed, download=download, install=install)
+        file = f"{name}.sh"
+        (self.folder / file).write_text(text)
+        properties = {"scriptFileName": file, "apiVersion": "1.1", "arguments": name}
+        return {"handler": "microsoft/script:1", "files": [file], "handlerProperties": properties}
+
+    def write(self, name: str, steps: list[dict[str, Any]], *, child: bool = False, **selector: str) -> Path:
+        files = []
+        for file in [file for step in steps for file in step.get("files", [])]:
+            data = (self.folder / file).read_bytes()
+            digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
+            files.append({"filename": file, "sizeInBytes": len(data), "hashes": {"sha256": digest}})
+        document = {
+            "updateId": {"provider": "Contoso", "name": name, "version": "1.0"},
+            "isDeployable": not child,
+            "compatibility": [selector or {"model": "host"}],
+            "instructions": {"steps": steps},
+            "files": files,
+            "createdDateTime": "2026-01-01T00:00:00Z",
+            "manifestVersion": "4.0",
+        }
+        path = self.folder / f"{name}.importmanifest.json"
+        path.write_text(json.dumps(document))
+        return path
+
+    def done(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+def reference(name: str) -> dict[str, Any]:
+    return {"type": "reference", "updateId": {"provider": "Contoso", "name": name, "version": "1.0"}}
+
+
+def component(name: str, presence: Presence = Presence.OK) -> Component:
+    return Component(name, name, "motors", "Contoso", "motor", "1.0", presence, "bus", "uds", "uds 0x7E0/0x7E8")
+
+
+@pytest.fixture
+def author(tmp_path: Path) -> Author:
+    return Author(tmp_path)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Two motors that nothing is ever sent to: the steps are scripts."""
+    (tmp_path / "bench.toml").write_text(
+        '[bus.bus]\nkind = "can"\ninterface = "virtual"\n'
+        + "".join(
+            f'[[component]]\nname = "{name}"\nbus = "bus"\nprotocol = "uds"\n'
+            f"address = {{request = 0x7E{index}, response = 0x7E{index + 8:X}}}\n"
+            for index, name in enumerate(("left", "right"))
+        )
+    )
+    with Bench.open(tmp_path / "bench.toml", state=tmp_path / "state") as opened:
+        yield opened
+
+
+def carried_out(bench: Bench, update: Update, components: list[Component]) -> Outcome:
+    engine = Engine(bench)
+    return engine.apply(engine.plan(update, components))
+
+
+MOTORS = [component("left"), component("right")]
+
+
+def test_each_component_in_turn_gets_the_child_s_steps_in_order(author: Author, bench: Bench) -> None:
+    author.write("child", [author.step("one"), author.step("two")], child=True, group="motors")
+    update = load(author.write("parent", [author.step("before"), reference("child"), author.step("after")]))
+    outcome = carried_out(bench, update, MOTORS)
+    assert outcome.succeeded
+    actions = ("is-installed", "install", "apply")
+    downloads = ["before", "one", "two", "one", "two", "after"]
+    assert author.done() == [f"{name} download" for name in downloads] + [
+        f"{name} {action}" for name in downloads for action in actions
+    ]
+    assert [(item.task.label, item.task.target) for item in outcome.results] == [
+        ("1", "host"),
+        ("2.1", "left"),
+        ("2.2", "left"),
+        ("2.1", "right"),
+        ("2.2", "right"),
+        ("3", "host"),
+    ]
+
+
+def test_what_is_installed_is_skipped(author: Author, bench: Bench) -> None:
+    update = load(author.write("parent", [author.step("one", installed=900), author.step("two")]))
+    outcome = carried_out(bench, update, [])
+    assert [item.task.status for item in outcome.results] == [Status.INSTALLED, Status.DONE]
+    assert "one install" not in author.done()
+    report = outcome.report()["lastInstallResult"]["stepResults"]
+    assert [report[name]["resultCode"] for name in ("step_0", "step_1")] == [603, 700]
+
+
+def test_the_first_failure_ends_it_and_everything_is_accounted_for(author: Author, bench: Bench) -> None:
+    steps = [author.step("one"), author.step("two", install=0), author.step("three")]
+    outcome = carried_out(bench, load(author.write("parent", steps)), [])
+    assert [item.task.status for item in outcome.results] == [Status.DONE, Status.FAILED, Status.NOT_RUN]
+    assert isinstance(outcome.error, StepFailed)
+    assert author.done()[-1] == "two install"
+    report = outcome.report()
+    assert report["state"] == 255
+    assert report["lastInstallResult"]["resultCode"] == 0
+    assert report["lastInstallResult"]["extendedResultCodes"] == "00000007"
+    assert [entry["status"] for entry in report["componentResults"]] == ["done", "failed", "not run"]
+
+
+def test_a_failed_download_leaves_everything_uninstalled(author: Author, bench: Bench) -> None:
+    update = load(author.write("parent", [author.step("one"), author.step("two", download=0)]))
+    outcome = carried_out(bench, update, [])
+    assert author.done() == ["one download", "two download"]
+    assert [item.task.status for item in outcome.results] == [Status.NOT_RUN, Status.FAILED]
+
+
+def test_a_step_without_a_component_is_skipped(author: Author, bench: Bench) -> None:
+    author.write("child", [author.step("one")], child=True, group="cameras")
+    plan = Engine(bench).plan(load(author.write("parent", [reference("child"), author.step("two")])), MOTORS)
+    assert plan.empty == (0,)
+    outcome = Engine(bench).apply(plan)
+    assert outcome.succeeded
+    assert outcome.report()["lastInstallResult"]["stepResults"]["step_0"]["resultCode"] == 604
+
+
+def test_an_absent_component_is_refused_before_anything_is_touched(author: Author, bench: Bench) -> None:
+    author.write("child", [author.step("one")], child=True, group="motors")
+    update = load(author.write("parent", [author.step("before"), reference("child")]))
+    with pytest.raises(ComponentAbsent, match="right") as caught:
+        Engine(bench).plan(update, [component("left"), component("right", Presence.ABSENT)])
+    assert caught.value.component == "right"
+    assert author.done() == []
+
+
+def test_an_unknown_handler_is_refused_with_its_place(author: Author, bench: Bench) -> None:
+    step = author.step("one") | {"handler": "acme/magic:1"}
+    with pytest.raises(HandlerUnknown, match=r"steps\[0\]\.handler.*acme/magic:1"):
+        Engine(bench).plan(load(author.write("parent", [step])), [])
+
+
+@pytest.mark.parametrize(
+    ("properties", "place"),
+    [
+        ({}, "installedCriteria"),
+        ({"installedCriteria": 1}, "installedCriteria"),
+        ({"installedCriteria": "1.0", "surprise": 1}, "surprise"),
+        ({"installedCriteria": "1.0", "address": "here"}, "address"),
+    ],
+)
+def test_a_flash_step_s_properties(author: Author, bench: Bench, properties: dict[str, Any], place: str) -> None:
+    step = author.step("fw") | {"handler": "proxyflash/flash:1", "handlerProperties": properties}
+    author.write("child", [step], child=True, group="motors")
+    with pytest.raises(ManifestField, match=place):
+        Engine(bench).plan(load(author.write("parent", [reference("child")])), MOTORS)
+
+
+def test_a_flash_step_needs_a_component(author: Author, bench: Bench) -> None:
+    step = author.step("fw") | {"handler": "proxyflash/flash:1", "handlerProperties": {"installedCriteria": "1"}}
+    with pytest.raises(ManifestField, match="reference step"):
+        Engine(bench).plan(load(author.write("parent", [step])), MOTORS)
+
+
+def test_the_plan_knows_what_is_installed_from_the_record(author: Author, bench: Bench) -> None:
+    step = author.step("fw") | {"handler": "proxyflash/flash:1", "handlerProperties": {"installedCriteria": "1.0"}}
+    author.write("child", [step], child=True, group="motors")
+    update = load(author.write("parent", [reference("child")]))
+    plan = Engine(bench).plan(update, [component("left"), component("right", Presence.BOOTLOADER)])
+    assert [task.status for task in plan.tasks] == [Status.INSTALLED, Status.TODO]
+
+
+def test_a_cancelled_update_stops_between_two_actions(author: Author, bench: Bench) -> None:
+    update = load(author.write("parent", [author.step("one"), author.step("two")]))
+    engine = Engine(bench, cancelled=lambda: "one install" in author.done())
+    outcome = engine.apply(engine.plan(update, []))
+    assert outcome.error is not None
+    assert outcome.error.code == "E-CANCELLED"
+    assert "two install" not in author.done()
+    assert [item.task.status for item in outcome.results][-1] is not Status.DONE
+    assert not engine.work.exists()

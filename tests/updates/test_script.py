@@ -1,0 +1,159 @@
+"""`microsoft/script:1` to the letter: the command line, the result file, what counts as a failure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proxyflash.enumerators.component import Component, Presence
+from proxyflash.updates.errors import ManifestField, ScriptFailed
+from proxyflash.updates.handler import StepContext
+from proxyflash.updates.manifest import InlineStep
+from proxyflash.updates.results import ResultCode
+from proxyflash.updates.script import UNKNOWN_FAILURE, ScriptHandler
+
+MOTOR = Component(
+    id="serial-1",
+    name="left-motor",
+    group="motors",
+    manufacturer="Contoso",
+    model="virtual-motor",
+    version="",
+    presence=Presence.OK,
+    bus="b",
+    protocol="uds",
+    where="",
+    properties={"location": "left"},
+)
+RECORDER = """#!/bin/sh
+for word in "$@"; do printf '%s\\n' "$word"; done > arguments.txt
+echo "said on stdout"
+"""
+
+
+def step(**properties: Any) -> InlineStep:
+    return InlineStep(
+        handler="microsoft/script:1", files=("run.sh",), handlerProperties={"scriptFileName": "run.sh", **properties}
+    )
+
+
+def handler(
+    folder: Path, script: str, record: Component | None = MOTOR, stop: bool = False, **properties: Any
+) -> ScriptHandler:
+    source = folder / "run.sh"
+    source.write_text(script)
+    work = folder / "work"
+    context = StepContext(step(**properties), {"run.sh": source}, work, None, record, lambda event: None, lambda: stop)
+    return ScriptHandler(context)
+
+
+def answering(result: str, status: int = 0) -> str:
+    return f"""#!/bin/sh
+while [ "$1" != --result-file ]; do shift; done
+printf '%s' '{result}' > "$2"
+exit {status}
+"""
+
+
+def test_the_command_line_of_api_version_1_0(tmp_path: Path) -> None:
+    made = handler(
+        tmp_path,
+        RECORDER,
+        arguments="--component-id-val  --component-name-val --component-prop-val location --component-prop-val no "
+        "--component-version-val --component-group-val --plain 'not quoted'",
+        installedCriteria="1.0 or so",
+    )
+    with pytest.raises(ScriptFailed):  # it leaves no result file
+        made.install()
+    work = str(tmp_path / "work")
+    assert (tmp_path / "work" / "arguments.txt").read_text().splitlines() == [
+        "--action-install",
+        "serial-1",
+        "left-motor",
+        "left",
+        "n/a",
+        "n/a",
+        "motors",
+        "--plain",
+        "'not",
+        "quoted'",
+        "--work-folder",
+        work,
+        "--result-file",
+        f"{work}/action_install_aduc_result.json",
+        "--installed-criteria",
+        "1.0 or so",
+    ]
+
+
+@pytest.mark.parametrize("action", ["is-installed", "download", "install", "apply", "cancel"])
+def test_the_command_line_of_api_version_1_1(tmp_path: Path, action: str) -> None:
+    made = handler(tmp_path, RECORDER, apiVersion="1.1")
+    assert made.command(action)[1:3] == ["--action", action]
+    assert made.command(action)[0] == str(tmp_path / "work" / "run.sh")
+    assert "--installed-criteria" not in made.command(action)
+
+
+def test_without_a_component_every_value_is_not_available(tmp_path: Path) -> None:
+    made = handler(tmp_path, RECORDER, None, arguments="--component-model-val --component-manufacturer-val")
+    assert made.command("install")[2:4] == ["n/a", "n/a"]
+
+
+def test_the_result_file_is_the_verdict(tmp_path: Path) -> None:
+    answer = json.dumps({"resultCode": 603, "extendedResultCode": 5, "resultDetails": "there already"})
+    result = handler(tmp_path, answering(answer)).install()
+    assert (result.code, result.extended, result.details) == (603, 5, "there already")
+    assert result.succeeded
+
+
+def test_an_exit_status_is_a_failure_whatever_the_file_says(tmp_path: Path) -> None:
+    result = handler(tmp_path, answering('{"resultCode": 600}', status=3)).install()
+    assert result.code == ResultCode.FAILURE
+    assert "ended with 3" in result.details
+
+
+def test_a_failure_without_an_extended_code_gets_one(tmp_path: Path) -> None:
+    assert handler(tmp_path, answering('{"resultCode": 0}')).install().extended == UNKNOWN_FAILURE
+
+
+@pytest.mark.parametrize("answer", ["", "{", "[]", '{"resultCode": "600"}', '{"resultCode": true}', "[" * 9000])
+def test_a_result_file_that_is_none(tmp_path: Path, answer: str) -> None:
+    with pytest.raises(ScriptFailed):
+        handler(tmp_path, answering(answer)).apply()
+
+
+def test_a_verdict_of_an_earlier_action_does_not_count(tmp_path: Path) -> None:
+    made = handler(tmp_path, RECORDER)
+    with pytest.raises(ScriptFailed):
+        made.download()
+    work = tmp_path / "work"
+    (work / "action_install_aduc_result.json").write_text('{"resultCode": 600}')
+    with pytest.raises(ScriptFailed, match="left no result file"):
+        made.install()
+
+
+def test_a_script_that_can_not_be_run(tmp_path: Path) -> None:
+    with pytest.raises(ScriptFailed, match="can't be run"):
+        handler(tmp_path, "#!/no/such/interpreter\n").install()
+
+
+def test_a_running_script_is_ended_when_the_update_is_cancelled(tmp_path: Path) -> None:
+    result = handler(tmp_path, "#!/bin/sh\nexec sleep 60\n", stop=True).install()
+    assert not result.succeeded
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"scriptFileName": "other.sh"},
+        {"scriptFileName": 7},
+        {"arguments": ["a"]},
+        {"apiVersion": "2"},
+        {"surprise": "x"},
+    ],
+)
+def test_properties_that_do_not_hold(properties: dict[str, Any]) -> None:
+    with pytest.raises(ManifestField, match=r"steps\[0\]\.handlerProperties"):
+        ScriptHandler.check(step(**properties), on_component=True, place="m.json: instructions.steps[0]")
