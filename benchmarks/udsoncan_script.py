@@ -1,0 +1,59 @@
+"""A plain udsoncan script, as its users write it: the other side of the UDS benchmark. Run as a program:
+
+    python -m benchmarks.udsoncan_script CHANNEL FD START FILE
+
+CHANNEL is one of python-can's interface "proxyflash"; FD is 0 or 1; START is the address that FILE (raw) goes to.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from pathlib import Path
+
+import can
+import isotp
+import udsoncan
+from udsoncan.client import Client
+from udsoncan.connections import PythonIsoTpConnection
+
+REQUEST, RESPONSE = 0x7E0, 0x7E8
+
+
+def key(level: int, seed: bytes, params: object) -> bytes:
+    """The key function of the emulated part: the seed with every bit of the secret turned."""
+    return bytes(a ^ b for a, b in zip(seed, SECRET, strict=True))
+
+
+SECRET = bytes.fromhex("5a5a5a5a")
+
+
+def main(channel: str, fd: bool, start: int, data: bytes) -> None:
+    bus = can.Bus(interface="proxyflash", channel=channel, fd=fd)
+    params = {"tx_padding": 0xCC, "can_fd": fd, "tx_data_length": 64 if fd else 8, "bitrate_switch": fd}
+    address = isotp.Address(isotp.AddressingMode.Normal_11bits, txid=REQUEST, rxid=RESPONSE)
+    notifier = can.Notifier(bus, [])
+    stack = isotp.NotifierBasedCanStack(bus, notifier, address=address, params=params)
+    config = dict(udsoncan.configs.default_client_config)
+    config |= {"request_timeout": 30, "security_algo": key, "use_server_timing": True}
+    with Client(PythonIsoTpConnection(stack), config=config) as client:
+        client.change_session(3)
+        client.change_session(2)
+        client.unlock_security_access(1)
+        location = udsoncan.MemoryLocation(start, len(data), address_format=32, memorysize_format=32)
+        client.start_routine(0xFF00, b"\x44" + start.to_bytes(4, "big") + len(data).to_bytes(4, "big"))
+        answer = client.request_download(location)
+        assert answer is not None
+        size = answer.service_data.max_length - 2
+        for number, offset in enumerate(range(0, len(data), size), 1):
+            client.transfer_data(number & 0xFF, data[offset : offset + size])
+        client.request_transfer_exit()
+        client.start_routine(0x0202, zlib.crc32(data).to_bytes(4, "big"))
+        client.start_routine(0xFF01)
+        client.ecu_reset(1)
+    notifier.stop()
+    bus.shutdown()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2] == "1", int(sys.argv[3], 0), Path(sys.argv[4]).read_bytes())

@@ -1,0 +1,5 @@
+"""`python -m proxyflash.tools`: the command line."""
+
+from .cli import main
+
+main()
