@@ -31,7 +31,7 @@ def emulate(session: Session, joins: tuple[str, ...]) -> int | None:
     Both are made in the bench's folder of the state folder, under the bus's name.
 
     \b
-    proxyflash --bench bench.toml emulate
+    proxyflash emulate
     stm32flash -m 8n1 <the PTY that it names>
     """
     bench = session.bench
