@@ -1,0 +1,108 @@
+"""The host's end of a `UartWire` as a pseudo-terminal, so that any program can open it by a path.
+
+A pseudo-terminal carries neither rate nor parity, but its slave keeps the rate that a program sets, and the master can
+read it: bytes go onto the wire at that rate. The kernel forces a slave to 8 bits without parity, so data bits, parity
+and stop bits are always those of the device: a program can get its rate wrong here, not its parity. There are no modem
+lines; the wire's stay released.
+
+The slave is kept open here as well: the master then sees no hang-up when a program closes it, and the next one can
+open it. What the device sends meanwhile waits for that one, as far as the kernel's buffer goes.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import termios
+import threading
+import time
+import tty
+from collections.abc import Callable
+
+from .uart_line import Line
+from .uart_wire import TRANSMIT_BUFFER, UartWire
+
+BUNCH = 16
+"""Bytes that are carried to the program in one go while more come in, as by a UART's FIFO."""
+
+RATES = {getattr(termios, name): int(name[1:]) for name in dir(termios) if name[0] == "B" and name[1:].isdigit()}
+
+
+def serve_pty(wire: UartWire) -> tuple[str, Callable[[], None]]:
+    """The path to open, and a function that ends it. Raises OSError when the wire's host end is in use."""
+    bridge = _Bridge(wire)
+    return bridge.path, bridge.close
+
+
+class _Bridge:
+    def __init__(self, wire: UartWire) -> None:
+        wire.claim()
+        self._wire = wire
+        self._master, self._slave = os.openpty()
+        tty.setraw(self._slave, termios.TCSANOW)
+        self.path = os.ttyname(self._slave)
+        os.set_blocking(self._master, False)
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._ended = False
+        self._outgoing = b""
+        wire.host.listener = self._call
+        self._thread = threading.Thread(target=self._run, name=f"pty {self.path}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._call()
+            self._thread.join()
+
+    def _call(self) -> None:
+        os.eventfd_write(self._wake, 1)
+
+    def _run(self) -> None:
+        try:
+            while not self._ended and not self._wire.is_gone:
+                self._carry()
+        finally:
+            self._ended = True
+            self._wire.host.listener = lambda: None
+            self._wire.release()
+            for descriptor in (self._master, self._slave, self._wake):
+                os.close(descriptor)
+
+    def _carry(self) -> None:
+        """Waits until there is something to carry, and carries it."""
+        host = self._wire.host
+        self._outgoing = self._outgoing or host.take(TRANSMIT_BUFFER)
+        room = TRANSMIT_BUFFER - host.unsent()
+        readable, writable, _ = select.select(
+            [self._wake, self._master] if room > 0 else [self._wake],
+            [self._master] if self._outgoing else [],
+            [],
+            self._until_next(room),
+        )
+        if self._wake in readable:
+            os.eventfd_read(self._wake)
+        if writable:
+            self._outgoing = self._outgoing[os.write(self._master, self._outgoing) :]
+        if self._master in readable:
+            data = os.read(self._master, room)
+            host.line = self._line()
+            host.send(data)
+
+    def _until_next(self, room: int) -> float | None:
+        """Seconds until the wire has bytes for the program, or has room for the program's; None: nothing is due."""
+        host = self._wire.host
+        times = [self._wire.gone_at]
+        if not self._outgoing:
+            times.append(host.due(max(1, min(BUNCH, host.expected()))))
+        if room <= 0:
+            times.append(host.free_at - TRANSMIT_BUFFER // 2 * host.line.frame_seconds * self._wire.pace)
+        known = [at for at in times if at is not None]
+        return max(0.0, min(known) - time.monotonic()) if known else None
+
+    def _line(self) -> Line:
+        speed = termios.tcgetattr(self._master)[5]
+        device = self._wire.device
+        rate = RATES.get(speed) or self._wire.host.line.baudrate
+        parity = "E" if device.measuring else device.line.parity
+        return Line(rate, device.line.bytesize, parity, device.line.stopbits)

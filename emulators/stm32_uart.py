@@ -1,0 +1,183 @@
+"""`Stm32UartDevice`: an emulated sensor on an STM32, updated through its system-memory bootloader on a serial line.
+
+The loader is in stm32_loader.py, the part in stm32_part.py and parts/stm32.toml; here is what the bench file says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any, Self
+
+from .bench import flash_file
+from .device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
+from .stm32_board import Driver, Pins, Sensor, Stage, Stm32Board
+from .stm32_loader import Loader
+from .stm32_part import Options, Stm32Memory, Stm32Part, parts
+from .supply import Supply
+from .uart_line import Line
+from .uart_wire import UartWire
+
+_DRIVER = re.compile(r"(!?)(dtr|rts)-(reset|boot0)")
+
+
+class Stm32UartDevice(EmulatedDevice):
+    """One part, alone on its line.
+
+    After a reset it starts the loader if BOOT0 is high or its flash begins with no application that can be booted,
+    else the application, which answers the bench file's version question (`send`, and a line that `match` fits, such
+    as "FW 1.5.0") and ignores everything else.
+
+    The keys of the `emulated` table:
+
+    - `part`: a table of parts/stm32.toml, such as "stm32f103xb"; needed.
+    - `firmware`: raw binary that a new part's flash holds.
+    - `serial`: the 96-bit unique id, as 24 hexadecimal digits in the order of memory; by default made from the name.
+    - `boot0`: true holds BOOT0 high. Default false.
+    - `wiring`: what the adapter's outputs drive: "dtr-reset,rts-boot0", "rts-reset,dtr-boot0", or one of the two
+      alone. Wired directly, an asserted output pulls its pin low; "!" before it ("!dtr-reset") is a transistor
+      between, which turns that round. Default "none".
+    - `rdp`: readout protection level 0 or 1 of a new part. Default 0.
+    - `write_protected`: list of the write-protected sectors of a new part.
+    - `app_baudrate`, `app_parity`: the application's line. Default 115200, "N".
+    - `checksum`: whether the loader has Get Checksum. Default: as the part.
+    - `byte_timeout`: seconds after which the loader gives up a command whose bytes don't come, with NACK. Default 0:
+      it waits for ever.
+    - `mute`: true: the part never answers.
+
+    Protections are kept beside the flash contents, and outlive the settings.
+    """
+
+    bus_kind = "serial"
+
+    def __init__(self, spec: DeviceSpec, wire: UartWire) -> None:
+        settings = _Settings(spec.settings)
+        part = settings.part()
+        path = None if spec.folder is None else flash_file(spec.folder, spec.name)
+        fresh = path is None or not path.exists()
+        self.name = spec.name
+        self.supply = Supply()
+        self.board = Stm32Board(
+            spec.name,
+            self.supply,
+            wire,
+            settings.pins(),
+            settings.sensor(spec.version),
+            mute=settings.choice("mute", False),
+            pace=spec.pace,
+        )
+        memory = Stm32Memory(
+            part,
+            self.supply,
+            uid=settings.uid(spec.name),
+            options=settings.options(),
+            path=path,
+            busy=self.board.work,
+        )
+        silence = settings.number("byte_timeout", 0) or None
+        checksum = settings.choice("checksum", part.checksum)
+        settings.refuse_others()
+        self.memory = memory
+        self.flash = memory.flash
+        factory_content(spec, self.flash, fresh=fresh)
+        self.board.memory = memory
+        self.board.loader = Loader(self.board, memory, checksum=checksum, silence=silence).run
+        self.board.start()
+
+    @classmethod
+    def attach(cls, spec: DeviceSpec, wire: UartWire) -> Self:
+        return cls(spec, wire)
+
+    @property
+    def application_version(self) -> str | None:
+        running = self.board.running
+        return running.version if self.board.stage is Stage.APPLICATION and running is not None else None
+
+    def close(self) -> None:
+        self.board.close()
+        self.flash.close()
+
+
+class _Settings:
+    """The `emulated` table. Every method raises BadDevice."""
+
+    def __init__(self, table: Mapping[str, Any]) -> None:
+        self._table = dict(table)
+        self._known = {"firmware"}
+
+    def refuse_others(self) -> None:
+        """Called after all keys were asked for."""
+        for key in self._table:
+            if key not in self._known:
+                raise BadDevice(key, f"no key of this table; there are: {', '.join(sorted(self._known))}")
+
+    def part(self) -> Stm32Part:
+        name = self._get("part", str, "")
+        if name not in parts():
+            raise BadDevice("part", f"no part is called {name!r}; there are: {', '.join(parts())}")
+        return parts()[name]
+
+    def uid(self, name: str) -> bytes:
+        """A part's own id, made from its name where none is given, stays the same."""
+        text = self._get("serial", str, hashlib.sha256(name.encode()).hexdigest()[:24])
+        if not re.fullmatch(r"[0-9A-Fa-f]{24}", text):
+            raise BadDevice("serial", f"{text!r} is not 24 hexadecimal digits")
+        return bytes.fromhex(text)
+
+    def pins(self) -> Pins:
+        wiring = self._get("wiring", str, "none")
+        drivers: dict[str, Driver] = {}
+        for wish in [] if wiring == "none" else wiring.split(","):
+            found = _DRIVER.fullmatch(wish.strip())
+            if found is None or found[3] in drivers or found[2] in [driver.output for driver in drivers.values()]:
+                raise BadDevice("wiring", f'{wiring!r} is not of the form "dtr-reset,rts-boot0"')
+            drivers[found[3]] = Driver(found[2], inverted=bool(found[1]))
+        return Pins(drivers.get("reset"), drivers.get("boot0"), boot0_held=self.choice("boot0", False))
+
+    def options(self) -> Options:
+        level = self._get("rdp", int, 0)
+        if level not in (0, 1):
+            raise BadDevice("rdp", f"{level} is neither 0 nor 1")
+        sectors = self._get("write_protected", list, [])
+        if not all(isinstance(sector, int) and 0 <= sector < 256 for sector in sectors):
+            raise BadDevice("write_protected", f"{sectors} is no list of sector numbers")
+        return Options(level, frozenset(sectors))
+
+    def sensor(self, version: Mapping[str, str]) -> Sensor:
+        parity = self._get("app_parity", str, "N")
+        if parity not in ("N", "E", "O"):
+            raise BadDevice("app_parity", f"{parity!r} is none of N, E, O")
+        line = Line(int(self.number("app_baudrate", 115_200)), 8, parity, 1)
+        if line.baudrate < 1:
+            raise BadDevice("app_baudrate", f"{line.baudrate} is no bit rate")
+        if not version:
+            return Sensor(line)
+        before, after = _around_group(version["match"])
+        return Sensor(line, version["send"].encode(), lambda text: f"{before}{text}{after}\r\n".encode())
+
+    def choice(self, key: str, default: bool) -> bool:
+        return bool(self._get(key, bool, default))
+
+    def number(self, key: str, default: float) -> float:
+        value = self._get(key, (int, float), default)
+        if value < 0:
+            raise BadDevice(key, f"{value} is below 0")
+        return float(value)
+
+    def _get(self, key: str, kind: type | tuple[type, ...], default: Any) -> Any:
+        self._known.add(key)
+        value = self._table.get(key, default)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise BadDevice(key, f"{value!r} is of the wrong type")
+        return value
+
+
+def _around_group(pattern: str) -> tuple[str, str]:
+    """The plain text before and after a pattern's one group, with which an answer that fits can be made."""
+    before, _, rest = pattern.partition("(")
+    before, after = (re.sub(r"\\(.)", r"\1", text.strip("^$")) for text in (before, rest.rpartition(")")[2]))
+    found = re.search(pattern, f"{before}1.2.3{after}\r\n")
+    if found is None or found[1] != "1.2.3":
+        raise BadDevice("version", f"no answer to fit {pattern!r} can be made: write it as text around one group")
+    return before, after
