@@ -11,6 +11,7 @@ command line that it leads to. Who raises what:
 | `BadSettings`      | E-CAN-SETTINGS, E-SERIAL-SETTINGS, E-USB-SETTINGS    | opening: a setting that it refuses |
 | `AdapterGone`      | E-CAN-GONE, E-SERIAL-GONE, E-USB-GONE                | any time: unplugged, interface down |
 | `BusOff`           | E-CAN-BUSOFF                                         | any time: the controller left the bus |
+| `CanOverrun`       | E-CAN-OVERRUN                                        | receiving: frames came faster than they were read |
 | `NotAcknowledged`  | E-CAN-NOACK                                          | sending: no node acknowledges frames |
 | `WireTimeout`      | E-CAN-TIMEOUT, E-ISOTP-TIMEOUT, E-SERIAL-TIMEOUT, E-USB-TIMEOUT | a deadline passed |
 | `Framing`          | E-ISOTP-FRAMING, E-SERIAL-FRAMING                    | what came in breaks the wire's own rules |
@@ -143,6 +144,11 @@ class BusOff(TransportError):
 class NotAcknowledged(TransportError):
     code = "E-CAN-NOACK"
     default_remedy = "Is a powered node on this bus, with the same bit rate?"
+
+
+class CanOverrun(TransportError):
+    code = "E-CAN-OVERRUN"
+    default_remedy = "Is this host overloaded? Run it alone, or stop what floods the bus."
 
 
 class IsoTpTimeout(WireTimeout):
