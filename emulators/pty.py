@@ -72,7 +72,7 @@ class _Bridge:
     def _carry(self) -> None:
         """Waits until there is something to carry, and carries it."""
         host = self._wire.host
-        self._outgoing = self._outgoing or host.take(TRANSMIT_BUFFER)
+        self._outgoing = self._outgoing or host.take(host.available())
         room = TRANSMIT_BUFFER - host.unsent()
         readable, writable, _ = select.select(
             [self._wake, self._master] if room > 0 else [self._wake],

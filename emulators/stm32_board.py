@@ -116,39 +116,43 @@ class Stm32Board(Board):
         self._released(time.monotonic())
         super().start()
 
+    def reset(self) -> None:
+        """Pulls the reset line for a moment, or with `_pins_changed` for as long as the pin is low."""
+        super().reset()
+        self._uart.discard_unsent()
+        if not self._in_reset:
+            self._released(time.monotonic())
+
     # What the processor does.
 
     def firmware(self) -> None:
         self.running = None
-        self.stage = Stage.RESET
+        self._enter(Stage.RESET)
         self._uart.room = RECEIVE_BUFFER
-        self._uart.measuring = False
         self.wait(lambda: not self._in_reset, None)
         self.clock = self._started_at
-        self._uart.discard_received(self._started_at)
         if self._mute:
-            self.stage = Stage.HUNG
+            self._enter(Stage.HUNG)
             return
         start = self.memory.flash.base
         if not self._boot0 and application.find(self.memory.flash, start) is not None:
             self._run_application(start)
             return
-        self.stage = Stage.LOADER
-        self._uart.measuring = True
+        self._enter(Stage.LOADER)
         start_at = self.loader()
-        self._uart.measuring = False
         if start_at is None or not self.memory.flash.base <= start_at < self.memory.flash.end:
-            self.stage = Stage.HUNG
+            self._enter(Stage.HUNG)
         else:
             self._run_application(start_at)
 
     def _run_application(self, address: int) -> None:
         self.running = application.find(self.memory.flash, address)
         if self.running is None:
-            self.stage = Stage.HUNG
+            self._enter(Stage.HUNG)
             return
+        self._uart.measuring = False
         self._uart.line = self._sensor.line
-        self.stage = Stage.APPLICATION
+        self._enter(Stage.APPLICATION)
         question = self._sensor.question
         if not question or not self.running.version:
             return
@@ -160,28 +164,41 @@ class Stm32Board(Board):
                 self.send(answer)
 
     def powered_off(self) -> None:
-        self.stage = Stage.OFF
+        self._enter(Stage.OFF)
         self.running = None
         self._uart.discard_unsent()
         self.memory.forget_ram()
+
+    def _enter(self, stage: Stage) -> None:
+        with self.changed:
+            self.stage = stage
+            self.changed.notify_all()
 
     # What its firmware calls.
 
     def receive(self, count: int, silence: float | None = None) -> bytes:
         """Exactly `count` bytes. Raises Silence when none comes for `silence` seconds (None: it waits for ever)."""
         uart = self._uart
-        while uart.available() < count:
+        while True:
             coming = uart.expected()
             due = uart.due(count)
-            if due is not None:
-                self.wait(lambda: False, due - time.monotonic())
-            elif not self.wait(lambda coming=coming: uart.expected() != coming, silence):  # type: ignore[misc]
-                raise Silence
-        self.clock = max(self.clock, uart.arrived_at)
-        return uart.take(count)
+            if due is None:
+                if not self.wait(lambda coming=coming: uart.expected() != coming, silence):  # type: ignore[misc]
+                    uart.discard_received()
+                    raise Silence
+                continue
+            self.wait(lambda: False, due - time.monotonic())
+            # In one step with the look at the reset line: after a reset the old firmware takes and sends nothing.
+            with self.changed:
+                self.tick()
+                if uart.available(due) >= count:
+                    self.clock = max(self.clock, uart.arrived_at)
+                    return uart.take(count)
 
     def send(self, data: bytes) -> None:
-        self._uart.send(data, at=self.clock)
+        with self.changed:
+            self.tick()
+            self._uart.send(data, at=self.clock)
 
     def work(self, seconds: float) -> None:
         """Takes that long, times `pace`, and is deaf meanwhile. Raises PowerLost, ResetPulled."""
@@ -204,9 +221,11 @@ class Stm32Board(Board):
     # What happens to it.
 
     def _released(self, at: float) -> None:
-        """NRST goes high: BOOT0 is sampled, and the processor starts."""
+        """NRST goes high: BOOT0 is sampled, and the processor starts, with a receiver that has heard nothing."""
         self._boot0 = self._pins.boot0_high(self._wire)
         self._started_at = at
+        self._uart.discard_received(at)
+        self._uart.measuring = True
 
     def _pins_changed(self) -> None:
         was = self._in_reset
@@ -217,7 +236,6 @@ class Stm32Board(Board):
             self.changed.notify_all()
         if self._in_reset and not was:
             self.reset()
-            self._uart.discard_unsent()
 
     def _heard(self) -> None:
         with self.changed:

@@ -31,6 +31,9 @@ TRANSMIT_BUFFER = 4096
 RECEIVE_BUFFER = 65536
 """Bytes that an end keeps unread; what comes after them is lost."""
 
+RUNS_AHEAD = 1024
+"""Runs of bytes that may pile up on the wire to an end that doesn't look."""
+
 
 def _nobody() -> None:
     """The listener of an end that nothing listens on."""
@@ -110,9 +113,8 @@ class UartEnd:
             return len(self._unread) + self._in_transit()
 
     def take(self, size: int) -> bytes:
-        """Up to `size` of the bytes that can be read."""
+        """Up to `size` of the bytes that `available` has found."""
         with self.wire.changed:
-            self._arrive(time.monotonic())
             data = bytes(self._unread[:size])
             del self._unread[:size]
             return data
@@ -140,8 +142,8 @@ class UartEnd:
     def unsent(self) -> int:
         """Bytes that have not left the transmitter."""
         with self.wire.changed:
-            self.peer._arrive(time.monotonic())
-            return self.peer._in_transit()
+            now = time.monotonic()
+            return sum(len(run.data) - run.arrived(now) for run in self.peer._coming)
 
     def discard_unsent(self) -> None:
         with self.wire.changed:
@@ -166,6 +168,8 @@ class UartEnd:
         wire = self.wire
         step = self.line.frame_seconds * wire.pace
         coming = self.peer._coming
+        if len(coming) > RUNS_AHEAD:
+            self.peer._arrive(time.monotonic())
         if not wire.is_faulty:
             wire.faults.units += len(data)
             coming.append(_Run(self.free_at + step, step, data, self.line))

@@ -1,0 +1,159 @@
+"""The emulated STM32 loader, flashed by programs that nobody here wrote, over a pseudo-terminal.
+
+stm32flash (Debian) and stm32loader (PyPI) are GPL: they are run, never imported. stm32loader is installed into an
+environment of its own under build/peers, once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proxyflash.emulators import application
+from proxyflash.emulators.device import DeviceSpec
+from proxyflash.emulators.pty import serve_pty
+from proxyflash.emulators.stm32_board import Stage
+from proxyflash.emulators.stm32_uart import Stm32UartDevice
+from proxyflash.emulators.uart_wire import UartWire
+
+PEERS = Path(__file__).parents[2] / "build" / "peers"
+PARTS = ("stm32f103xb", "stm32f405xg", "stm32l073xz", "stm32l476xg", "stm32g071xb", "stm32g474xe", "stm32h743xi")
+NO_MODEM_LINES = """
+import runpy, sys, serial
+serial.Serial._update_dtr_state = serial.Serial._update_rts_state = lambda port: None
+sys.argv[0] = "stm32loader"
+runpy.run_module("stm32loader", run_name="__main__")
+"""
+"""A pseudo-terminal has no modem lines, and stm32loader can't be told to leave them alone."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A part behind a path."""
+
+    device: Stm32UartDevice
+    path: str
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    closers: list[Callable[[], None]] = []
+
+    def make(part: str, *, pace: float = 0, **table: Any) -> Served:
+        wire = UartWire(uuid.uuid4().hex, pace=pace)
+        spec = DeviceSpec("imu", settings={"part": part, "boot0": True, **table}, pace=pace)
+        device = Stm32UartDevice.attach(spec, wire)
+        path, close = serve_pty(wire)
+        closers.extend([close, device.close, wire.close])
+        return Served(device, path)
+
+    yield make
+    for close in closers:
+        close()
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def stm32flash() -> str:
+    program = shutil.which("stm32flash")
+    if program is None:
+        pytest.skip("stm32flash is not installed: apt-get install stm32flash")
+    return program
+
+
+@pytest.fixture(scope="session")
+def stm32loader() -> Path:
+    """The interpreter of the environment that stm32loader is in."""
+    PEERS.mkdir(parents=True, exist_ok=True)
+    home = PEERS / "stm32loader"
+    python = home / "bin" / "python"
+    with (PEERS / "stm32loader.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "ready").exists():
+            steps = ([sys.executable, "-m", "venv", home], [python, "-m", "pip", "-q", "install", "stm32loader==0.7.1"])
+            for step in steps:
+                done = subprocess.run([*map(str, step)], capture_output=True, text=True)
+                if done.returncode:
+                    pytest.skip(f"stm32loader can't be installed: {done.stderr.strip()[-200:]}")
+            (home / "ready").touch()
+    return python
+
+
+class TestStm32flash:
+    @pytest.mark.parametrize("part", PARTS)
+    def test_write_verify_go_and_read_back(
+        self, serve: Callable[..., Served], stm32flash: str, tmp_path: Path, part: str
+    ) -> None:
+        served = serve(part)
+        image = application.make("1.5.0", "imu", "acme", 20_004)
+        (tmp_path / "image.bin").write_bytes(image)
+        served.device.flash.load(served.device.flash.base, b"\x5a" * 30_000)
+        line = ("-m", "8n1", "-b", "115200")
+        run(stm32flash, *line, "-w", tmp_path / "image.bin", "-v", "-g", "0x0", served.path)
+        assert served.device.flash.read(served.device.flash.base, len(image)) == image
+        assert served.device.board.stage is Stage.APPLICATION
+        assert served.device.application_version == "1.5.0"
+        served.device.board.reset()
+        run(stm32flash, *line, "-r", tmp_path / "back.bin", "-S", f"0x08000000:{len(image)}", served.path)
+        assert (tmp_path / "back.bin").read_bytes() == image
+        assert served.device.board.fault is None
+
+    def test_it_knows_the_part(self, serve: Callable[..., Served], stm32flash: str) -> None:
+        told = run(stm32flash, "-m", "8n1", "-b", "57600", serve("stm32f405xg").path)
+        assert "0x0413 (STM32F40" in told
+        assert "Version      : 0x31" in told
+
+    def test_protections(self, serve: Callable[..., Served], stm32flash: str, tmp_path: Path) -> None:
+        served = serve("stm32f103xb", write_protected=[0])
+        (tmp_path / "image.bin").write_bytes(bytes(range(256)))
+        write = (stm32flash, "-m", "8n1", "-w", tmp_path / "image.bin", "-v", "-n", "0")
+        done = subprocess.run([*map(str, write), served.path], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1
+        assert "Failed to verify" in done.stderr
+        served.device.board.reset()
+        run(stm32flash, "-m", "8n1", "-u", served.path)
+        run(*write, served.path)
+        served.device.board.reset()
+        run(stm32flash, "-m", "8n1", "-j", served.path)
+        assert served.device.memory.options.rdp == 1
+        run(stm32flash, "-m", "8n1", "-k", served.path)
+        assert served.device.memory.options.rdp == 0
+        assert served.device.flash.read(served.device.flash.base, 256) == b"\xff" * 256
+
+    def test_at_the_pace_of_the_line(self, serve: Callable[..., Served], stm32flash: str, tmp_path: Path) -> None:
+        served = serve("stm32g071xb", pace=1.0)
+        (tmp_path / "image.bin").write_bytes(bytes(range(256)) * 2)
+        run(stm32flash, "-m", "8n1", "-b", "460800", "-w", tmp_path / "image.bin", "-v", served.path)
+        assert served.device.flash.read(served.device.flash.base, 512) == bytes(range(256)) * 2
+
+
+class TestStm32loader:
+    @pytest.mark.parametrize(("part", "family"), [("stm32f103xb", "F1"), ("stm32f405xg", "F4"), ("stm32l073xz", "L0")])
+    def test_erase_write_verify_and_read_back(
+        self, serve: Callable[..., Served], stm32loader: Path, tmp_path: Path, part: str, family: str
+    ) -> None:
+        served = serve(part)
+        image = application.make("2.0.0", "imu", "acme", 4096)
+        (tmp_path / "image.bin").write_bytes(image)
+        served.device.flash.load(served.device.flash.base, b"\x5a" * 8192)
+        command = (stm32loader, "-c", NO_MODEM_LINES, "-n", "-P", "none", "-p", served.path, "-f", family)
+        told = run(*command, "-e", "-w", "-v", tmp_path / "image.bin")
+        assert "Verification OK" in told
+        assert served.device.flash.read(served.device.flash.base, len(image)) == image
+        served.device.board.reset()
+        run(*command, "-r", "-a", "0x08000000", "-l", str(len(image)), tmp_path / "back.bin")
+        assert (tmp_path / "back.bin").read_bytes() == image
+        assert served.device.board.fault is None
