@@ -41,7 +41,7 @@ class Board(ABC):
     def firmware(self) -> None:
         """What the processor does from reset on. Returning halts it until the next reset."""
 
-    def powered_off(self) -> None:
+    def powered_off(self) -> None:  # noqa: B027 - most boards have nothing to do here
         """Called once after the firmware stopped for want of supply, and on `close`."""
 
     def start(self) -> None:
@@ -90,6 +90,12 @@ class Board(ABC):
         self.tick()
         if seconds * self.pace > 0:
             self.wait(lambda: False, seconds * self.pace)
+
+    def busy_real(self, seconds: float) -> None:
+        """Waits that long whatever `pace` is: a time that the other end has asked for. Raises as `busy`."""
+        self.tick()
+        if seconds > 0:
+            self.wait(lambda: False, seconds)
 
     def _supply_changed(self, on: bool) -> None:
         with self.changed:

@@ -1,7 +1,7 @@
 """Serves an emulated CAN wire to other processes over a Unix socket, and joins it with any of python-can's buses.
 
-A record of the socket, either way, is 80 bytes, big endian: id (4), flags (1), length (1), credits (2), 8 bytes of
 A record of the socket, either way, is 80 bytes, big endian: id (4), flags (1), length (1), credits (2), 8 of padding,
+data (64). Flags: 1 extended, 2 remote, 4 error, 8 FD, 16 bit rate switch, 32 no frame at all. The server gives a
 client as many credits as its transmit queue has room; a frame costs one, so that a client's send blocks as it does on a
 real driver whose queue is full.
 """

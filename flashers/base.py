@@ -131,7 +131,7 @@ class Flasher(ABC):
     def memory_map(self) -> MemoryMap:
         """What memory this part has. Connected only."""
 
-    def verify_target(self, target: Mapping[str, int | str]) -> None:
+    def verify_target(self, target: Mapping[str, int | str]) -> None:  # noqa: B027 - most files tell nothing
         """Compares what an image file says of its part (`FirmwareImage.target`) with the connected part.
 
         Raises ImageWrongPart when they contradict each other. The default accepts everything.
