@@ -1,10 +1,10 @@
 """An emulated ECU: a bootloader that speaks UDS (ISO 14229-1:2020) over ISO-TP, and the application that it boots.
 
-Written from the standard, clause by clause (the service's name says which), and sharing nothing with the flasher. Which
-of the two stages runs is decided at reset: the application if its descriptor's CRC is right and the last programming was
-declared complete (check memory, dependencies), else the bootloader. Programming services exist in the bootloader only;
+Written from the standard, clause by clause (each service says which), sharing nothing with the flasher. Which
+of the two stages runs is decided at reset: the application if its descriptor's CRC is right and the last programming
+was declared complete (dependencies), else the bootloader. Programming services exist in the bootloader only;
 the application goes there by DiagnosticSessionControl, programmingSession. In the bootloader the application's
-identifiers (F188, F189, F194, F195) are refused with requestOutOfRange, and the active session (F186) is the programming
+identifiers (F188, F189, F194, F195) are refused by requestOutOfRange, and the active session (F186) is the programming
 one.
 """
 
@@ -326,7 +326,7 @@ class Ecu(Board):
         return None if quiet else bytes([kind]) + self._times()
 
     def _times(self) -> bytes:
-        p2, p2_star = round(self._part["p2"] * 1000), round(self._part["p2_star"] * 100)
+        p2, p2_star = int(self._part["p2"] * 1000), int(self._part["p2_star"] * 100)
         return p2.to_bytes(2, "big") + p2_star.to_bytes(2, "big")
 
     def _answer_session(self) -> None:
