@@ -267,9 +267,9 @@ class TestRefusals:
             pytest.param([("11 ee", "79"), ("08 00 00 00 08", "79"), ("03 03", "1f")], id="length complement"),
             pytest.param([("11 ee", "79"), ("08 01 ff fc 0a", "79"), ("07 f8", "1f")], id="read over the end"),
             pytest.param([("31 ce", "79"), ("1f ff f0 00 10", "1f")], id="write to system memory"),
-            pytest.param([("31 ce", "79"), ("08 00 00 00 08", "79"), ("03 01 02 03 04 06", "1f")], id="data checksum"),
-            pytest.param([("31 ce", "79"), ("08 00 00 00 08", "79"), ("02 01 02 03 02", "1f")], id="three bytes"),
-            pytest.param([("31 ce", "79"), ("08 00 00 01 09", "79"), ("03 01 02 03 04 07", "1f")], id="odd address"),
+            pytest.param([("31 ce", "79"), ("08 00 04 00 0c", "79"), ("03 01 02 03 04 06", "1f")], id="data checksum"),
+            pytest.param([("31 ce", "79"), ("08 00 04 00 0c", "79"), ("02 01 02 03 02", "1f")], id="three bytes"),
+            pytest.param([("31 ce", "79"), ("08 00 04 01 0d", "79"), ("03 01 02 03 04 07", "1f")], id="odd address"),
             pytest.param([("43 bc", "79"), ("00 80 80", "1f")], id="page that is not there"),
             pytest.param([("43 bc", "79"), ("00 01 00", "1f")], id="page checksum"),
             pytest.param([("43 bc", "79"), ("ff ff", "1f")], id="global erase checksum"),
@@ -282,7 +282,7 @@ class TestRefusals:
             rig.ask(sent, answer)
         rig.nothing_more()
         assert rig.flash.read(BASE, 8) == b"\x12\x34" + b"\xff" * 6
-        assert rig.flash.erases == 0
+        assert (rig.flash.erases, rig.flash.programs) == (0, 0)
 
     @pytest.mark.parametrize("sent", ["ff fc 03", "ff f0 0f"])
     def test_reserved_special_erases(self, make_rig: Callable[..., Rig], sent: str) -> None:

@@ -202,6 +202,11 @@ class TestFaults:
         assert take(wire.device, 9) == b"back"
         wire.close()
 
+    def test_what_is_sent_to_a_port_that_vanished_is_lost(self, wire: UartWire) -> None:
+        wire.unplug()
+        wire.device.send(b"lost")
+        assert wire.host.expected() == 0
+
     def test_a_read_that_waits_ends_when_the_port_vanishes(self, wire: UartWire) -> None:
         port = open_host(wire, timeout=None)
         threading.Timer(0.02, wire.unplug).start()
