@@ -37,7 +37,8 @@ class Stm32UartDevice(EmulatedDevice):
     - `boot0`: true holds BOOT0 high. Default false.
     - `wiring`: what the adapter's outputs drive: "dtr-reset,rts-boot0", "rts-reset,dtr-boot0", or one of the two
       alone. Wired directly, an asserted output pulls its pin low; "!" before it ("!dtr-reset") is a transistor
-      between, which turns that round. Default "none".
+      between, which turns that round. While no program has the port open both outputs are released: a part that
+      runs its application then is "dtr-reset,!rts-boot0". Default "none".
     - `rdp`: readout protection level 0 or 1 of a new part. Default 0.
     - `write_protected`: list of the write-protected sectors of a new part.
     - `app_baudrate`, `app_parity`: the application's line. Default 115200, "N".
