@@ -69,6 +69,11 @@ class SerialPort:
         checked(settings)
         return cls(name, settings["url"], open_port(settings))
 
+    @property
+    def baudrate(self) -> int:
+        """bit/s, as set now."""
+        return int(self._port.baudrate)
+
     def write(self, data: bytes, deadline: Deadline) -> None:
         """Writes one protocol unit in one call. Raises SerialTimeout, SerialGone."""
         try:
