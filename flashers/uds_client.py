@@ -1,0 +1,220 @@
+"""One UDS request at a time: sent, waited for as long as the ECU asks for, and matched with its answer.
+
+After ISO 14229-2:2021, clause 7 (P2, P2*, S3) and ISO 14229-1:2020, 8.7 (0x21 and 0x78). Knows nothing of CAN: it needs
+a channel that carries PDUs.
+
+The rule: one request is outstanding. What is not an answer to it (one that comes late, one to another tester) is
+ignored until the time is up. udsoncan's Client is not used because it takes such an answer for a fault, has no retry,
+and loses what came in before a request.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from typing import Protocol
+
+from ..transports.deadline import Deadline
+from ..transports.errors import Framing, NotAcknowledged, ProxyflashError, TransportError, WireTimeout
+from .errors import PartConfused, PartFailed, PartMute
+from .uds_codes import Nrc, Refusal, decode, describe
+
+TESTER_PRESENT = bytes((0x3E, 0x80))
+"""zeroSubFunction, with suppressPosRspMsgIndicationBit."""
+
+LOST = (PartMute, WireTimeout, Framing, NotAcknowledged)
+"""A request or its response got lost; sending it again may help. While the only other node of a bus resets, nobody
+acknowledges a frame."""
+
+_FOREIGN_LIMIT = 32
+_BUSY_LIMIT = 50
+_BUSY_WAIT = 0.1
+_SECONDS_PER_BYTE = 0.0002
+"""What may still be queued below us when a request is handed over: at 125 kbit/s a byte takes 0.13 ms."""
+
+
+class PduChannel(Protocol):
+    """What carries PDUs: an IsoTpChannel, or another transport of ISO 14229-3 or -5."""
+
+    def send(self, pdu: bytes, deadline: Deadline) -> None: ...
+    def recv(self, deadline: Deadline) -> bytes | None: ...
+    def drain(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Broadcast(Protocol):
+    """Sends a request to all ECUs; it has to fit a single frame."""
+
+    def send(self, pdu: bytes, deadline: Deadline) -> None: ...
+    def close(self) -> None: ...
+
+
+class UdsClient:
+    """The requests to one ECU. Times in seconds; `p2` and `p2_star` without `latency`, which is added to both.
+
+    `keep_session` starts a thread that sends TesterPresent whenever nothing was sent for half of S3. It is a thread
+    because the engine, or a person who is asked before the erase, may take any time between two calls, and an ECU
+    whose session ran out has forgotten its security access too.
+    """
+
+    def __init__(
+        self,
+        channel: PduChannel,
+        *,
+        p2: float,
+        p2_star: float,
+        latency: float,
+        pending: float,
+        broadcast: Broadcast | None = None,
+    ) -> None:
+        self.p2 = p2
+        self.p2_star = p2_star
+        self._channel = channel
+        self._latency = latency
+        self._pending = pending
+        self._broadcast = broadcast
+        self._lock = threading.Lock()
+        self._sent_at = time.monotonic()
+        self._keeper: threading.Thread | None = None
+        self._let_go = threading.Event()
+
+    def request(
+        self, request: bytes, *, limit: float | None = None, retries: int = 0, settled_by: int | None = None
+    ) -> bytes:
+        """What follows the head of the positive response; raises what a negative response is mapped to. See `ask`."""
+        answer = self.ask(request, limit=limit, retries=retries, settled_by=settled_by)
+        if isinstance(answer, Refusal):
+            raise answer.error()
+        return answer
+
+    def ask(
+        self,
+        request: bytes,
+        *,
+        limit: float | None = None,
+        wait: float | None = None,
+        functional: bool = False,
+        retries: int = 0,
+        settled_by: int | None = None,
+    ) -> bytes | Refusal:
+        """What follows the head of the positive response, or the final negative response.
+
+        `limit`: how long the ECU may keep it pending; `wait`: how long until its first answer, instead of P2.
+        `retries`: how often it is sent again when it or its response is lost. `settled_by`: the code by which an ECU
+        says to a repeated request that it carried out the first one. Raises PartMute, PartConfused, PartFailed
+        (pending for too long), and the wire's errors.
+        """
+        for attempt in range(retries + 1):
+            try:
+                answer = self._exchange(request, limit, wait, functional)
+            except (*LOST, PartConfused):
+                if attempt == retries:
+                    raise
+                continue
+            if attempt and isinstance(answer, Refusal) and answer.nrc == settled_by:
+                return b""
+            return answer
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def drain(self) -> None:
+        """Forgets responses that came late."""
+        with self._lock:
+            self._channel.drain()
+
+    def linger(self, seconds: float) -> None:
+        """Waits, and forgets what comes in."""
+        with self._lock:
+            self._linger(Deadline.after(seconds))
+
+    def keep_session(self, s3: float) -> None:
+        """From now on the ECU's session does not run out."""
+        self.let_session_go()
+        self._let_go = threading.Event()
+        self._keeper = threading.Thread(
+            target=self._keep, args=(s3 / 2, self._let_go), name="uds tester present", daemon=True
+        )
+        self._keeper.start()
+
+    def let_session_go(self) -> None:
+        self._let_go.set()
+        if self._keeper is not None:
+            self._keeper.join()
+            self._keeper = None
+
+    def close(self) -> None:
+        self.let_session_go()
+        self._channel.close()
+        if self._broadcast is not None:
+            self._broadcast.close()
+
+    def _exchange(self, request: bytes, limit: float | None, wait: float | None, functional: bool) -> bytes | Refusal:
+        end = Deadline.after(self._pending if limit is None else limit)
+        with self._lock:
+            for _ in range(_BUSY_LIMIT):
+                self._send(request, functional)
+                answer = self._answer(request, end, self.p2 + self._latency if wait is None else wait)
+                if not isinstance(answer, Refusal) or answer.nrc != Nrc.BUSY_REPEAT_REQUEST or end.expired:
+                    break
+                self._linger(end.sooner(_BUSY_WAIT))
+            self._sent_at = time.monotonic()
+        return answer
+
+    def _send(self, request: bytes, functional: bool) -> None:
+        way = self._broadcast if functional and self._broadcast is not None else self._channel
+        # The separation time that the ECU asks for decides how long a long request takes: at most 127 ms a frame.
+        way.send(request, Deadline.after(5.0 + len(request) * 0.03))
+        self._sent_at = time.monotonic()
+
+    def _linger(self, until: Deadline) -> None:
+        while not until.expired:
+            with suppress(*LOST):
+                self._channel.recv(until)
+
+    def _keep(self, idle: float, let_go: threading.Event) -> None:
+        while not let_go.wait(max(0.0, self._sent_at + idle - time.monotonic())):
+            with self._lock:
+                if time.monotonic() - self._sent_at < idle or let_go.is_set():
+                    continue
+                try:
+                    self._send(TESTER_PRESENT, functional=False)
+                except TransportError:
+                    return  # The next request meets the same failure, and reports it.
+
+    def _answer(self, request: bytes, end: Deadline, wait: float) -> bytes | Refusal:
+        patience = Deadline.after(wait + len(request) * _SECONDS_PER_BYTE)
+        foreign: list[bytes] = []
+        pending = 0
+        while len(foreign) < _FOREIGN_LIMIT:
+            response = self._channel.recv(patience)
+            if response is None:
+                break
+            answer = decode(request, response)
+            if answer is None:
+                foreign.append(response)
+            elif not isinstance(answer, Refusal) or answer.nrc != Nrc.REQUEST_CORRECTLY_RECEIVED_RESPONSE_PENDING:
+                return answer
+            else:
+                pending += 1
+                if end.expired:
+                    break
+                patience = end.sooner(self.p2_star + self._latency)
+        raise self._unanswered(request, wait, end, pending, foreign)
+
+    def _unanswered(
+        self, request: bytes, wait: float, end: Deadline, pending: int, foreign: list[bytes]
+    ) -> ProxyflashError:
+        if foreign and (not pending or len(foreign) == _FOREIGN_LIMIT):
+            shown = foreign[-1][:12].hex(" ").upper() or "nothing"
+            return PartConfused(f"the part answered {describe(request)} with {shown}, which is no answer to it")
+        if not pending:
+            return PartMute(f"no answer to {describe(request)} within {wait:g} s")
+        if end.expired:
+            return PartFailed(
+                f"the part kept {describe(request)} pending (NRC 0x78, {pending} times) beyond the limit",
+                remedy="Raise timings.erase or timings.pending in its profile if it needs that long.",
+            )
+        return PartMute(
+            f"the part said that it works on {describe(request)} (NRC 0x78, {pending} times), then fell silent for "
+            f"{self.p2_star:g} s"
+        )

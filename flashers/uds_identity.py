@@ -1,0 +1,96 @@
+"""Who an ECU says it is: ReadDataByIdentifier (ISO 14229-1:2020, clause 11.2; identifiers: annex C.1), nothing else.
+
+Reading identifiers is allowed in every session and changes nothing, so the same questions serve the enumerator, which
+asks a running ECU, and the flasher, which asks its bootloader.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..transports.deadline import Deadline
+from .base import Identity, Sighting, State
+from .errors import PartConfused
+from .uds_client import LOST, UdsClient
+from .uds_codes import Refusal, Service
+from .uds_profile import UdsProfile
+
+
+def read_identifier(client: UdsClient, identifier: int) -> bytes | Refusal:
+    """The value of one identifier, or why the ECU doesn't tell it. Raises PartMute, PartConfused, transport errors."""
+    return client.ask(bytes((Service.READ_DATA_BY_IDENTIFIER,)) + identifier.to_bytes(2, "big"), retries=1)
+
+
+def active_session(client: UdsClient, profile: UdsProfile) -> int | None:
+    """The active session's type; None where the ECU doesn't tell. Raises PartMute when it doesn't answer at all."""
+    value = read_identifier(client, profile.identifiers.session)
+    return value[0] if not isinstance(value, Refusal) and value else None
+
+
+def read_identity(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> Identity:
+    """What the ECU tells by the deadline; "" for what it refuses or is silent about."""
+    wanted = profile.identifiers
+
+    def tell(identifier: int) -> str:
+        return _text_of(client, identifier, deadline)
+
+    version = next((text for identifier in wanted.version if (text := tell(identifier))), "")
+    serial, system, hardware = tell(wanted.serial), tell(wanted.system), tell(wanted.hardware)
+    details = {"system": system, "hardware": hardware}
+    return Identity(
+        part=system or hardware,
+        serial=serial,
+        version=version,
+        bootloader=tell(wanted.bootloader),
+        manufacturer=tell(wanted.supplier),
+        details={name: value for name, value in details.items() if value},
+    )
+
+
+def merge(earlier: Identity, later: Identity) -> Identity:
+    """Both together: what the application told first, and what only the bootloader tells."""
+    return replace(
+        earlier,
+        part=earlier.part or later.part,
+        serial=earlier.serial or later.serial,
+        version=earlier.version or later.version,
+        bootloader=later.bootloader or earlier.bootloader,
+        manufacturer=earlier.manufacturer or later.manufacturer,
+        details={**later.details, **earlier.details},
+    )
+
+
+def sighting(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> Sighting | None:
+    """Asks a part that may be doing its work; None when it is mute."""
+    try:
+        session = active_session(client, profile)
+    except (*LOST, PartConfused):
+        return None
+    identity = read_identity(client, profile, deadline)
+    runs = session != profile.sessions.programming
+    if profile.running_when == "version":
+        runs = runs and bool(identity.version)
+    return Sighting(State.RUNNING if runs else State.BOOTLOADER, identity)
+
+
+def text(value: bytes) -> str:
+    """An identifier's value for a person: ASCII without its padding, else hexadecimal.
+
+    A first byte below 0x20 is the number of modules that F180 and F181 begin with, and is left out.
+    """
+    stripped = value.strip(b"\x00\xff \t\r\n")
+    if len(value) > 1 and 0 < value[0] < 0x20:
+        stripped = value[1:].strip(b"\x00\xff \t\r\n")
+    if all(0x20 <= byte < 0x7F for byte in stripped):
+        return stripped.decode("ascii")
+    return value.hex().upper()
+
+
+def _text_of(client: UdsClient, identifier: int, deadline: Deadline) -> str:
+    if deadline.expired:
+        return ""
+    try:
+        value = read_identifier(client, identifier)
+    except (*LOST, PartConfused):
+        return ""
+    return "" if isinstance(value, Refusal) else text(value)
