@@ -1,9 +1,11 @@
-"""Flashing an ECU by UDS: ISO 14229-1:2020 over ISO-TP (ISO 15765-2), the sequence of its clause 16.3.
+"""UDS: ECUs that are programmed by diagnostic services over ISO-TP on CAN and CAN FD.
 
-`uds_session` leads into the bootloader and out of it, `uds_client` carries one request, `uds_profile` has what makers
-do differently. Here is what happens in between: erase, download, check. The rule: the ECU's answer is the only thing that
-counts; a request whose answer got lost is sent again as it was, since an ECU takes a block with the counter of the last
-one for a repetition (15.4.2.3.2).
+After ISO 14229-1:2020: RoutineControl (14.2), RequestDownload, RequestUpload, TransferData, RequestTransferExit (clause
+15), ReadMemoryByAddress (11.3), and the programming sequence of clause 16. Where makers differ, the profile says how.
+
+The rule: the ECU judges what it holds. Segments are downloaded whole, its own routines check them, and a transfer that
+broke off starts anew: UDS has no way to go on with one. The smallest unit that is sent again is one block, under the
+same counter, which an ECU that has it acknowledges without writing it again.
 """
 
 from __future__ import annotations
@@ -12,277 +14,295 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from ..transports.can import CanBus, CanId
 from ..transports.deadline import Deadline
-from ..transports.errors import TransportError
-from ..transports.isotp import IsoTpAddress, IsoTpChannel
+from ..transports.errors import ProxyflashError, TransportError
+from ..transports.isotp import IsoTpChannel
+from . import uds_session
 from .base import Capability, Flasher, Identity, Sighting
-from .errors import PartConfused, PartFailed, PartWrongFamily, VerifyMismatch
+from .errors import PartConfused, PartError, PartFailed, PartWrongFamily, VerifyMismatch
 from .image import Segment
 from .memory import MemoryMap, Range
-from .uds_client import UdsClient
-from .uds_codes import Nrc, Refusal, Service, decode
+from .plan import aligned
+from .uds_client import Broadcast, PduChannel
+from .uds_codes import NOT_HERE, Nrc, Refusal, Service
 from .uds_identity import merge, read_identity, sighting
-from .uds_identity import text as identifier_text
 from .uds_profile import Parameter, UdsAddress, UdsProfile, key_function
-from .uds_session import enter, post_programming, reset, routine_request
 
-IDENTITY_SECONDS = 2.0
-FUNCTIONAL_11_BIT = 0x7DF
-RESPONSES_11_BIT = range(0x7E8, 0x7F0)
-"""ISO 15765-4:2021, table 6: the functional request id, and the ids that ECUs answer under."""
-SERIAL_NUMBER = b"\x22\xf1\x8c"
+OBD_FUNCTIONAL = CanId(0x7DF)
+OBD_RESPONSES = range(0x7E8, 0x7F0)
+"""ISO 15765-4:2021, table 8: the ids that ECUs answer a functional request under; each listens to the one 8 below."""
 
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An ECU that answered a functional request: the id that it answers under, and its serial number, "" if none."""
-
-    response: int
-    serial: str
+_NO_VERDICT = NOT_HERE | {
+    Nrc.INCORRECT_MESSAGE_LENGTH_OR_INVALID_FORMAT,
+    Nrc.SECURITY_ACCESS_DENIED,
+    Nrc.AUTHENTICATION_REQUIRED,
+}
+"""Refusals that say nothing of what the ECU holds, only of the request."""
 
 
 class UdsFlasher(Flasher):
-    """One ECU."""
+    """One ECU. The fingerprint is written before the first erase, not at `connect`, which changes nothing."""
 
-    protocol = "uds"
-    bus_kind = "can"
+    protocol: ClassVar[str] = "uds"
+    bus_kind: ClassVar[str] = "can"
     Address = UdsAddress
     Profile = UdsProfile
 
-    def __init__(self, client: UdsClient, profile: UdsProfile) -> None:
-        self._client = client
+    def __init__(self, channel: PduChannel, profile: UdsProfile, broadcast: Broadcast | None = None) -> None:
+        """Raises ProfileWrong when the key function can't be imported."""
+        self._key = key_function(profile.security.key)
         self._profile = profile
-        self.capabilities = Capability.BOOT
-        if profile.routines.check != "none":
-            self.capabilities |= Capability.CHECK
-        if profile.read != "none":
-            self.capabilities |= Capability.READ
+        self._client = _client(channel, profile, broadcast)
+        self._signed = False
+        self._unjudged: list[Segment] = []
+        """What was written and the ECU's routines have not checked yet."""
 
     @classmethod
     def attach(cls, bus: CanBus, address: UdsAddress, profile: UdsProfile) -> Self:
-        return cls(_client(bus, address, profile), profile)
+        channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options())
+        functional = address.functional_id() if profile.functional else None
+        broadcast = _Functional(bus, functional, profile.iso_tp.padding_byte) if functional else None
+        try:
+            return cls(channel, profile, broadcast)
+        except ProxyflashError:
+            channel.close()
+            raise
 
     @classmethod
     def sight(
         cls, bus: CanBus, address: UdsAddress, profile: UdsProfile, *, active: bool, deadline: Deadline
     ) -> Sighting | None:
-        """Reads identifiers in the session that the ECU is in, and nothing else."""
-        client = _client(bus, address, profile)
+        client = _client(IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options()), profile)
         try:
             return sighting(client, profile, deadline)
         finally:
             client.close()
 
     def connect(self) -> Identity:
-        client, profile = self._client, self._profile
-        key = key_function(profile.security.key)
-        profile.memory_map()
-        client.let_session_go()
-        client.drain()
-        before = read_identity(client, profile, Deadline.after(IDENTITY_SECONDS))
-        if profile.part and before.part and profile.part not in (before.part, before.details.get("hardware")):
-            raise PartWrongFamily(f"the part calls itself {before.part!r}, the profile wants {profile.part!r}")
-        enter(client, profile, key)
-        client.keep_session(profile.timings.s3)
-        identity = merge(before, read_identity(client, profile, Deadline.after(IDENTITY_SECONDS)))
-        if profile.part and profile.part not in (identity.part, identity.details.get("hardware")):
-            raise PartWrongFamily(f"the part calls itself {identity.part!r}, the profile wants {profile.part!r}")
+        self._client.let_session_go()
+        self._client.drain()
+        self._signed = False
+        self._unjudged = []
+        session = uds_session.wake(self._client, self._profile)
+        identity = self._told() if session is not None or not self._profile.stay_in_boot else Identity()
+        if session != self._profile.sessions.programming:
+            uds_session.prepare(self._client, self._profile)
+        uds_session.enter(self._client, self._profile, self._key)
+        self._client.keep_session(self._profile.timings.s3)
+        identity = merge(identity, self._told())
+        self.capabilities = Capability.BOOT
+        if isinstance(self._profile.routines.check, int):
+            self.capabilities |= Capability.CHECK
+        if self._profile.read != "none":
+            self.capabilities |= Capability.READ
         return identity
 
     def memory_map(self) -> MemoryMap:
         return self._profile.memory_map()
 
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
+        self._sign()
         routines = self._profile.routines
-        assert routines.erase != "none", "a part without an erase routine has self-erasing memory"
+        if not isinstance(routines.erase, int):
+            return
         done = 0
-        for item in _merged(ranges) if routines.merge_erase else ranges:
-            parameters = self._parameters(routines.erase_parameters, item.start, item.size, b"")
-            limit = self._profile.timings.erase
-            answer = self._client.request(routine_request(routines.erase, parameters), limit=limit)
-            if answer and answer[-1] != routines.passed:
-                raise PartFailed(f"the part could not erase {item} (status {answer.hex(' ').upper()})")
+        for item in _merged(ranges, self.memory_map()) if routines.merge_erase else ranges:
+            parameters = self._parameters(routines.erase_parameters, item.start, item.size)
+            status = self._start(routines.erase, parameters)
+            if status and status[-1] != routines.passed:
+                raise PartFailed(f"erasing {item} failed (routine 0x{routines.erase:04X}: {status.hex(' ').upper()})")
             done += item.size
             yield done
 
     def write(self, segment: Segment) -> Iterator[int]:
-        retries = self._profile.timings.retries
-        length = min(self._request_transfer(Service.REQUEST_DOWNLOAD, segment), self._profile.block_limit) - 2
+        self._sign()
+        self._unjudged.append(segment)
+        block = self._request_transfer(Service.REQUEST_DOWNLOAD, segment.address, segment.size)
+        region = self.memory_map().region_of(segment.address)
+        grain = region.write_alignment if region is not None else 1
+        step = max(block // grain * grain, min(block, grain))
         view = memoryview(segment.data)
-        for number, offset in enumerate(range(0, len(view), length), 1):
-            block = view[offset : offset + length]
-            head = bytes((Service.TRANSFER_DATA, number & 0xFF))
-            # A repetition that is refused by its counter was taken the first time.
-            self._client.request(head + block, retries=retries, settled_by=Nrc.WRONG_BLOCK_SEQUENCE_COUNTER)
-            yield offset + len(block)
+        retries = self._profile.timings.retries
+        counter = 1
+        for start in range(0, segment.size, step):
+            piece = view[start : start + step]
+            request = bytes((Service.TRANSFER_DATA, counter)) + piece
+            self._client.request(request, retries=retries, settled_by=Nrc.WRONG_BLOCK_SEQUENCE_COUNTER)
+            counter = (counter + 1) & 0xFF
+            yield start + len(piece)
         data = bytes(segment.data) if "crc32" in self._profile.transfer_exit else b""
-        parameters = self._parameters(self._profile.transfer_exit, segment.address, segment.size, data)
-        self._client.request(
-            bytes((Service.REQUEST_TRANSFER_EXIT,)) + parameters, settled_by=Nrc.REQUEST_SEQUENCE_ERROR, retries=1
-        )
+        self._end_transfer(self._parameters(self._profile.transfer_exit, segment.address, segment.size, data))
 
     def read(self, start: int, size: int) -> Iterator[bytes]:
-        if self._profile.read == "upload":
-            yield from self._read_by_upload(start, size)
-            return
-        step = self._profile.read_block
-        for offset in range(0, size, step):
-            count = min(step, size - offset)
-            request = bytes((Service.READ_MEMORY_BY_ADDRESS,)) + self._location(start + offset, count)
-            data = self._client.request(request, retries=1)
-            if len(data) != count:
-                raise PartConfused(f"the part sent {len(data)} bytes of the {count} that were asked for")
-            yield data
+        return self._upload(start, size) if self._profile.read == "upload" else self._read_memory(start, size)
 
     def check(self, segments: Sequence[Segment]) -> str:
         routines = self._profile.routines
-        assert routines.check != "none", "without a check routine there is no Capability.CHECK"
-        names = routines.check_parameters
-        groups = [[segment] for segment in segments] if "address" in names else self._by_region(segments)
-        for group in groups:
-            start, size = group[0].address, sum(segment.size for segment in group)
-            data = b"".join(segment.data for segment in group)
-            request = routine_request(routines.check, self._parameters(names, start, size, data))
-            self._judged(request, f"the check routine 0x{routines.check:04X}")
-        if routines.dependencies != "none":
-            self._judged(routine_request(routines.dependencies), "the dependencies routine")
-        return f"routine 0x{routines.check:04X} by the part"
+        said = []
+        if isinstance(routines.check, int):
+            for parameters in self._check_parameters(segments):
+                self._judge(routines.check, parameters)
+            said.append(f"routine 0x{routines.check:04X} by the part")
+        if isinstance(routines.dependencies, int):
+            self._judge(routines.dependencies)
+            said.append(f"dependencies by 0x{routines.dependencies:04X}")
+        self._unjudged = []
+        return ", ".join(said)
 
     def boot(self) -> None:
-        client, profile = self._client, self._profile
-        client.let_session_go()
-        reset(client, profile)
-        post_programming(client, profile)
+        """An ECU starts only what its own routines accepted, so those that `check` did not call are called first."""
+        if self._unjudged:
+            self.check(sorted(self._unjudged, key=lambda segment: segment.address))
+        self._client.let_session_go()
+        uds_session.leave(self._client, self._profile)
 
     def close(self) -> None:
         with suppress(TransportError):
             self._client.close()
 
-    def _judged(self, request: bytes, what: str) -> None:
-        answer = self._client.ask(request, limit=self._profile.timings.pending)
+    def _told(self) -> Identity:
+        """Who it says it is, now. Raises PartWrongFamily."""
+        identity = read_identity(self._client, self._profile, Deadline.after(self._profile.timings.pending))
+        wanted = self._profile.part
+        names = [name for key in ("system", "hardware") if (name := identity.details.get(key))]
+        if wanted and names and wanted not in names:
+            raise PartWrongFamily(f"the profile is for {wanted}, but the part says that it is {' / '.join(names)}")
+        return identity
+
+    def _sign(self) -> None:
+        """Writes the fingerprint, once."""
+        fingerprint = self._profile.fingerprint
+        if fingerprint is not None and not self._signed:
+            identifier = fingerprint.identifier.to_bytes(2, "big")
+            request = bytes((Service.WRITE_DATA_BY_IDENTIFIER,)) + identifier + fingerprint.data
+            self._client.request(request, retries=self._profile.timings.retries)
+        self._signed = True
+
+    def _start(self, routine: int, parameters: bytes = b"") -> bytes:
+        """The routine's status record. Raises what a negative response is mapped to."""
+        request = uds_session.routine_request(routine, parameters)
+        timings = self._profile.timings
+        return self._client.request(request, limit=timings.erase, retries=timings.retries)
+
+    def _judge(self, routine: int, parameters: bytes = b"") -> None:
+        request = uds_session.routine_request(routine, parameters)
+        timings = self._profile.timings
+        answer = self._client.ask(request, limit=timings.erase, retries=timings.retries)
         if isinstance(answer, Refusal):
             error = answer.error()
-            if answer.nrc in (Nrc.GENERAL_PROGRAMMING_FAILURE, Nrc.REQUEST_OUT_OF_RANGE, Nrc.CONDITIONS_NOT_CORRECT):
-                raise VerifyMismatch(f"{what} does not agree: {error.cause}")
-            raise error
+            raise error if answer.nrc in _NO_VERDICT else VerifyMismatch(error.cause)
         if answer and answer[-1] != self._profile.routines.passed:
-            raise VerifyMismatch(f"{what} does not agree (status {answer.hex(' ').upper()})")
+            raise VerifyMismatch(
+                f"routine 0x{routine:04X} of the part says that it does not hold the image ({answer.hex(' ').upper()})"
+            )
 
-    def _by_region(self, segments: Sequence[Segment]) -> list[list[Segment]]:
-        memory = self.memory_map()
-        groups: dict[object, list[Segment]] = {}
-        for segment in segments:
-            groups.setdefault(memory.region_of(segment.address), []).append(segment)
-        return list(groups.values())
+    def _check_parameters(self, segments: Sequence[Segment]) -> Iterator[bytes]:
+        """The parameters of each call of the check routine. CRCs go over what was downloaded, with its padding."""
+        names = self._profile.routines.check_parameters
+        for region in self.memory_map().regions:
+            inside = [
+                aligned(item.slice(max(item.address, region.start), min(item.end, region.end)), region)
+                for item in segments
+                if item.address < region.end and item.end > region.start
+            ]
+            if not inside:
+                continue
+            if "address" in names:
+                for item in inside:
+                    yield self._parameters(names, item.address, item.size, bytes(item.data))
+            else:
+                data = b"".join(item.data for item in inside)
+                yield self._parameters(names, inside[0].address, len(data), data)
 
-    def _read_by_upload(self, start: int, size: int) -> Iterator[bytes]:
-        self._request_transfer(Service.REQUEST_UPLOAD, Segment(start, bytes(size)))
-        done, number = 0, 0
-        while done < size:
-            number += 1
-            data = self._client.request(bytes((Service.TRANSFER_DATA, number & 0xFF)))
-            if not data or done + len(data) > size:
-                raise PartConfused(f"the part sent {len(data)} bytes where {size - done} were left")
-            done += len(data)
-            yield data
-        self._client.request(bytes((Service.REQUEST_TRANSFER_EXIT,)))
-
-    def _request_transfer(self, service: Service, segment: Segment) -> int:
-        """RequestDownload or RequestUpload (15.2, 15.3); maxNumberOfBlockLength, with service id and counter."""
-        location = self._location(segment.address, segment.size)
-        answer = self._client.request(bytes((service, self._profile.data_format)) + location)
-        count = answer[0] >> 4 if answer else 0
-        length = int.from_bytes(answer[1 : 1 + count], "big")
-        if not 1 <= count <= len(answer) - 1 or length < 3:
-            raise PartConfused(f"the part accepts the transfer, but tells no block length ({answer.hex(' ').upper()})")
-        return length
-
-    def _location(self, address: int, size: int) -> bytes:
-        """addressAndLengthFormatIdentifier, address and size (annex H)."""
-        return self._parameters(("alfi", "address", "size"), address, size, b"")
-
-    def _parameters(self, names: Sequence[Parameter], address: int, size: int, data: bytes) -> bytes:
+    def _parameters(self, names: Sequence[Parameter], address: int, size: int, data: bytes = b"") -> bytes:
         profile = self._profile
-        parts = {
-            "alfi": lambda: bytes((profile.size_length << 4 | profile.address_length,)),
-            "address": lambda: address.to_bytes(profile.address_length, "big"),
-            "size": lambda: size.to_bytes(profile.size_length, "big"),
-            "crc32": lambda: zlib.crc32(data).to_bytes(4, "big"),
-            "region": lambda: bytes((profile.region_id(address),)),
+        encoded: dict[str, bytes] = {
+            "alfi": bytes((profile.size_length << 4 | profile.address_length,)),
+            "address": address.to_bytes(profile.address_length, "big"),
+            "size": size.to_bytes(profile.size_length, "big"),
+            "crc32": zlib.crc32(data).to_bytes(4, "big"),
+            "region": bytes((profile.region_id(address),)),
         }
-        return b"".join(parts[name]() for name in names)
+        return b"".join(encoded[name] for name in names)
+
+    def _request_transfer(self, service: Service, address: int, size: int) -> int:
+        """How many bytes of data one TransferData takes: maxNumberOfBlockLength counts its identifier and counter too."""
+        head = bytes((service, self._profile.data_format))
+        request = head + self._parameters(("alfi", "address", "size"), address, size)
+        timings = self._profile.timings
+        answer = self._client.request(request, limit=timings.erase, retries=timings.retries)
+        width = answer[0] >> 4 if answer else 0
+        longest = int.from_bytes(answer[1 : 1 + width], "big")
+        if not width or len(answer) < 1 + width or longest < 3:
+            raise PartConfused(f"the part gives no usable maxNumberOfBlockLength ({answer[:12].hex(' ').upper()})")
+        return min(longest, self._profile.block_limit) - 2
+
+    def _end_transfer(self, parameters: bytes = b"") -> None:
+        self._client.request(
+            bytes((Service.REQUEST_TRANSFER_EXIT,)) + parameters,
+            limit=self._profile.timings.erase,
+            retries=self._profile.timings.retries,
+            settled_by=Nrc.REQUEST_SEQUENCE_ERROR,
+        )
+
+    def _read_memory(self, start: int, size: int) -> Iterator[bytes]:
+        step = self._profile.read_block
+        for address in range(start, start + size, step):
+            length = min(step, start + size - address)
+            where = self._parameters(("alfi", "address", "size"), address, length)
+            request = bytes((Service.READ_MEMORY_BY_ADDRESS,)) + where
+            data = self._client.request(request, retries=self._profile.timings.retries)
+            if len(data) != length:
+                raise PartConfused(f"the part was asked for {length} bytes at 0x{address:08X}, and sent {len(data)}")
+            yield data
+
+    def _upload(self, start: int, size: int) -> Iterator[bytes]:
+        self._request_transfer(Service.REQUEST_UPLOAD, start, size)
+        left, counter = size, 1
+        try:
+            while left:
+                request = bytes((Service.TRANSFER_DATA, counter))
+                data = self._client.request(request, retries=self._profile.timings.retries)
+                if not 0 < len(data) <= left:
+                    raise PartConfused(f"the part was to upload {left} more bytes, and sent {len(data)}")
+                left -= len(data)
+                counter = (counter + 1) & 0xFF
+                yield data
+        finally:
+            # Whoever reads may have seen enough; the ECU must still be told.
+            with suppress(PartError, TransportError):
+                self._end_transfer()
 
 
-class _Broadcast:
-    """Sends single frames to all ECUs (ISO 15765-2, 8.3: functional requests are single frames)."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An ECU that answered a functional request. `serial` is "" where it doesn't tell."""
 
-    def __init__(self, bus: CanBus, functional: CanId, padding: int | None) -> None:
-        self._channel = bus.channel(functional, (), fd=False)
-        self._padding = padding
-
-    def send(self, pdu: bytes, deadline: Deadline) -> None:
-        frame = bytes((len(pdu),)) + pdu
-        if self._padding is not None:
-            frame = frame.ljust(8, bytes((self._padding,)))
-        self._channel.send(frame, deadline)
-
-    def close(self) -> None:
-        self._channel.close()
-
-
-def _client(bus: CanBus, address: UdsAddress, profile: UdsProfile) -> UdsClient:
-    options = profile.iso_tp.options()
-    functional = address.functional_id()
-    timings = profile.timings
-    broadcast = None
-    if profile.functional and functional is not None:
-        broadcast = _Broadcast(bus, functional, profile.iso_tp.padding_byte)
-    return UdsClient(
-        IsoTpChannel.open(bus, address.isotp(), options),
-        p2=timings.p2,
-        p2_star=timings.p2_star,
-        latency=timings.latency,
-        pending=timings.pending,
-        broadcast=broadcast,
-    )
-
-
-def _merged(ranges: Sequence[Range]) -> list[Range]:
-    """Ranges that lie side by side, joined; in order of address."""
-    found: list[Range] = []
-    for item in sorted(ranges):
-        if found and found[-1].end == item.start:
-            found[-1] = Range(found[-1].start, found[-1].size + item.size)
-        else:
-            found.append(item)
-    return found
+    request: int
+    response: int
+    serial: str
 
 
 def discover(bus: CanBus, *, deadline: Deadline) -> list[Found]:
-    """The ECUs that answer a functional request for their serial number, with 11-bit ids.
+    """The ECUs with 11-bit ids that answer one functional request for their serial number, in order of id.
 
-    The request is one frame under 0x7DF. Collects until the deadline or 0.3 s of silence.
+    Sends that request, and to each ECU whose answer needs more than one frame, one of its own.
     """
-    found: dict[int, Found] = {}
-    listeners = {
-        response: IsoTpChannel.open(bus, IsoTpAddress(request=CanId(response - 8), response=CanId(response)))
-        for response in RESPONSES_11_BIT
-    }
-    broadcast = _Broadcast(bus, CanId(FUNCTIONAL_11_BIT), 0xCC)
+    profile = UdsProfile()
+    request = bytes((Service.READ_DATA_BY_IDENTIFIER,)) + profile.identifiers.serial.to_bytes(2, "big")
+    listener = bus.channel(OBD_FUNCTIONAL, tuple(CanId(number) for number in OBD_RESPONSES))
+    answered: set[int] = set()
     try:
-        broadcast.send(SERIAL_NUMBER, deadline)
-        for response, channel in listeners.items():
-            with suppress(TransportError):
-                answer = channel.recv(deadline.sooner(0.3 if not found else 0.05))
-                if answer is not None:
-                    value = decode(SERIAL_NUMBER, answer)
-                    serial = identifier_text(value) if isinstance(value, bytes) else ""
-                    found[response] = Found(response, serial)
+        listener.send(_single_frame(request, profile.iso_tp.padding_byte), deadline)
+        window = deadline.sooner(profile.timings.p2 + profile.timings.latency)
+        while (frame := listener.recv(window)) is not None:
+            answered.add(frame.arbitration_id)
+            if frame.data and frame.data[0] >> 4 == 1:
+                # The rest of it is asked for anew, through ISO-TP; this transmission is told to end: overflow.
+                _abort_transmission(bus, frame.arbitration_id - 8, deadline)
     finally:
-        broadcast.close()
-        for channel in listeners.values():
-            channel.close()
-    return list(found.values())
+        listener.close()
+    return [Found(number - 8, number, _serial_of(bus, number, profile)) for number in sorted(answered)]

@@ -1,0 +1,165 @@
+"""A pyusb backend over an emulated USB bus: `usb.core.find(backend=EmulatedUsbBackend(wire))` finds its devices."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import usb.backend
+import usb.core
+
+from .usb_device import SETUP, InterfaceDescriptor, Stall, UsbFunction
+from .usb_wire import DeviceGone, Port, TransferTimeout, UsbWire
+
+SPEED_FULL = 2
+"""libusb.h, enum libusb_speed."""
+_LIBUSB = {errno.ENODEV: -4, errno.EPIPE: -9, errno.ETIMEDOUT: -7, errno.EACCES: -3, errno.EBUSY: -6, errno.EIO: -1}
+
+
+@dataclass(eq=False)
+class _Enumerated:
+    """A device as it was found: the function, and where."""
+
+    port: Port
+    function: UsbFunction
+    address: int
+
+
+@dataclass(eq=False)
+class _Handle:
+    device: _Enumerated
+    claimed: set[int] = field(default_factory=set)
+
+
+def _fail(code: int, text: str) -> NoReturn:
+    raise usb.core.USBError(text, _LIBUSB.get(code), code)
+
+
+class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
+    """What libusb's backend is to a real bus, errors and their numbers included."""
+
+    def __init__(self, wire: UsbWire) -> None:
+        self._wire = wire
+        self._seen = wire.changes
+
+    def wait_change(self, timeout: float) -> bool:
+        """Waits until a device came or went since the last call, at most `timeout` seconds."""
+        with self._wire.changed:
+            changed = self._wire.changed.wait_for(lambda: self._wire.changes != self._seen, timeout)
+            self._seen = self._wire.changes
+            return changed
+
+    def enumerate_devices(self) -> Iterator[_Enumerated]:
+        with self._wire.changed:
+            there = [_Enumerated(port, port.function, port.address) for port in self._wire.ports if port.function]
+        yield from there
+
+    def get_parent(self, dev: _Enumerated) -> None:
+        return None
+
+    def get_device_descriptor(self, dev: _Enumerated) -> SimpleNamespace:
+        about = dev.function.descriptors
+        return SimpleNamespace(
+            bLength=18, bDescriptorType=1, bcdUSB=0x0200, bDeviceClass=0, bDeviceSubClass=0, bDeviceProtocol=0,
+            bMaxPacketSize0=about.max_packet, idVendor=about.vendor_id, idProduct=about.product_id,
+            bcdDevice=about.bcd_device, iManufacturer=about.index(about.manufacturer),
+            iProduct=about.index(about.product), iSerialNumber=about.index(about.serial), bNumConfigurations=1,
+            address=dev.address, bus=1, port_number=dev.port.number, port_numbers=(dev.port.number,),
+            speed=SPEED_FULL,
+        )  # fmt: skip
+
+    def get_configuration_descriptor(self, dev: _Enumerated, config: int) -> SimpleNamespace:
+        if config != 0:
+            raise IndexError(config)
+        about = dev.function.descriptors
+        return SimpleNamespace(
+            bLength=9, bDescriptorType=2, wTotalLength=len(about.whole_configuration()),
+            bNumInterfaces=len({item.number for item in about.interfaces}), bConfigurationValue=1,
+            iConfiguration=about.index(about.configuration), bmAttributes=0x80, bMaxPower=50, extra_descriptors=[],
+        )  # fmt: skip
+
+    def get_interface_descriptor(self, dev: _Enumerated, intf: int, alt: int, config: int) -> SimpleNamespace:
+        about = dev.function.descriptors
+        found = [item for item in about.interfaces if item.number == intf]
+        item: InterfaceDescriptor = found[alt]
+        return SimpleNamespace(
+            bLength=9, bDescriptorType=4, bInterfaceNumber=item.number, bAlternateSetting=item.alternate,
+            bNumEndpoints=0, bInterfaceClass=item.class_code, bInterfaceSubClass=item.subclass,
+            bInterfaceProtocol=item.protocol, iInterface=about.index(item.name), extra_descriptors=list(item.extra),
+        )  # fmt: skip
+
+    def get_endpoint_descriptor(self, dev: _Enumerated, ep: int, intf: int, alt: int, config: int) -> NoReturn:
+        raise IndexError(ep)
+
+    def open_device(self, dev: _Enumerated) -> _Handle:
+        if dev.port.function is not dev.function:
+            _fail(errno.ENODEV, "No such device (it may have been disconnected)")
+        if dev.function.forbidden:
+            _fail(errno.EACCES, "Access denied (insufficient permissions)")
+        return _Handle(dev)
+
+    def close_device(self, dev_handle: _Handle) -> None:
+        dev_handle.claimed.clear()
+
+    def set_configuration(self, dev_handle: _Handle, config_value: int) -> None:
+        self._transfer(dev_handle, 0x00, 9, config_value, 0, b"", 0)
+
+    def get_configuration(self, dev_handle: _Handle) -> int:
+        return self._transfer(dev_handle, 0x80, 8, 0, 0, b"", 1)[0]
+
+    def set_interface_altsetting(self, dev_handle: _Handle, intf: int, altsetting: int) -> None:
+        self._transfer(dev_handle, 0x01, 11, altsetting, intf, b"", 0)
+
+    def claim_interface(self, dev_handle: _Handle, intf: int) -> None:
+        if dev_handle.device.function.busy:
+            _fail(errno.EBUSY, "Resource busy")
+        dev_handle.claimed.add(intf)
+
+    def release_interface(self, dev_handle: _Handle, intf: int) -> None:
+        dev_handle.claimed.discard(intf)
+
+    def ctrl_transfer(
+        self, dev_handle: _Handle, bmRequestType: int, bRequest: int, wValue: int, wIndex: int, data: Any, timeout: int
+    ) -> int:
+        if bmRequestType & 0x80:
+            answer = self._transfer(dev_handle, bmRequestType, bRequest, wValue, wIndex, b"", len(data))
+            for offset, byte in enumerate(answer):
+                data[offset] = byte
+            return len(answer)
+        payload = bytes(data) if data is not None else b""
+        self._transfer(dev_handle, bmRequestType, bRequest, wValue, wIndex, payload, len(payload))
+        return len(payload)
+
+    def clear_halt(self, dev_handle: _Handle, ep: int) -> None:
+        return None
+
+    def reset_device(self, dev_handle: _Handle) -> None:
+        device = dev_handle.device
+        if device.port.function is not device.function:
+            _fail(errno.ENODEV, "No such device (it may have been disconnected)")
+        device.function.bus_reset()
+
+    def is_kernel_driver_active(self, dev_handle: _Handle, intf: int) -> bool:
+        return False
+
+    def detach_kernel_driver(self, dev_handle: _Handle, intf: int) -> None:
+        return None
+
+    def attach_kernel_driver(self, dev_handle: _Handle, intf: int) -> None:
+        return None
+
+    def _transfer(
+        self, handle: _Handle, kind: int, request: int, value: int, index: int, data: bytes, length: int
+    ) -> bytes:
+        setup = SETUP.pack(kind, request, value & 0xFFFF, index & 0xFFFF, length)
+        try:
+            return self._wire.control(handle.device.port, handle.device.function, setup, data)
+        except Stall:
+            _fail(errno.EPIPE, "Pipe error")
+        except DeviceGone:
+            _fail(errno.ENODEV, "No such device (it may have been disconnected)")
+        except TransferTimeout:
+            _fail(errno.ETIMEDOUT, "Operation timed out")

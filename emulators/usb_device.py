@@ -1,0 +1,160 @@
+"""A USB device as its descriptors and its answers to control requests (USB 2.0, chapter 9).
+
+A device is declared: descriptors as values, a handler for class requests. The standard requests are served here. It works
+on raw setup packets, so whatever carries those (a backend in this process, USB/IP) can serve it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+class Stall(Exception):
+    """The device refuses a request (USB 2.0, 8.5.3.4)."""
+
+
+class StandardRequest(IntEnum):
+    """bRequest of standard requests (table 9-4)."""
+
+    GET_STATUS = 0
+    CLEAR_FEATURE = 1
+    SET_FEATURE = 3
+    SET_ADDRESS = 5
+    GET_DESCRIPTOR = 6
+    GET_CONFIGURATION = 8
+    SET_CONFIGURATION = 9
+    GET_INTERFACE = 10
+    SET_INTERFACE = 11
+
+
+DEVICE, CONFIGURATION, STRING, INTERFACE = 1, 2, 3, 4
+"""Descriptor types (table 9-5)."""
+SETUP = struct.Struct("<BBHHH")
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceDescriptor:
+    """One alternate setting. `extra`: the class-specific descriptors behind it."""
+
+    number: int
+    alternate: int
+    class_code: int
+    subclass: int
+    protocol: int
+    name: str = ""
+    extra: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """What a device says of itself. `configuration`: the name of its one configuration."""
+
+    vendor_id: int
+    product_id: int
+    bcd_device: int
+    manufacturer: str
+    product: str
+    serial: str
+    interfaces: tuple[InterfaceDescriptor, ...]
+    configuration: str = ""
+    max_packet: int = 64
+
+    @property
+    def strings(self) -> tuple[str, ...]:
+        """All strings, by index from 1 on."""
+        named = (self.manufacturer, self.product, self.serial, self.configuration)
+        texts = [*named, *(interface.name for interface in self.interfaces)]
+        return tuple(dict.fromkeys(text for text in texts if text))
+
+    def index(self, text: str) -> int:
+        """The index of a string; 0: none."""
+        return self.strings.index(text) + 1 if text else 0
+
+    def device(self) -> bytes:
+        """Table 9-8."""
+        return struct.pack(
+            "<BBHBBBBHHHBBBB", 18, DEVICE, 0x0200, 0, 0, 0, self.max_packet, self.vendor_id, self.product_id,
+            self.bcd_device, self.index(self.manufacturer), self.index(self.product), self.index(self.serial), 1,
+        )  # fmt: skip
+
+    def whole_configuration(self) -> bytes:
+        """Tables 9-10 and 9-12, with all interfaces."""
+        body = b"".join(
+            struct.pack(
+                "<BBBBBBBBB", 9, INTERFACE, item.number, item.alternate, 0, item.class_code, item.subclass,
+                item.protocol, self.index(item.name),
+            ) + item.extra
+            for item in self.interfaces
+        )  # fmt: skip
+        count = len({item.number for item in self.interfaces})
+        name = self.index(self.configuration)
+        return struct.pack("<BBHBBBBB", 9, CONFIGURATION, 9 + len(body), count, 1, name, 0x80, 50) + body
+
+    def string(self, index: int) -> bytes:
+        """9.6.7: index 0 lists the languages (English, United States). Raises Stall."""
+        if index == 0:
+            return struct.pack("<BBH", 4, STRING, 0x0409)
+        if index > len(self.strings):
+            raise Stall
+        text = self.strings[index - 1].encode("utf-16-le")
+        return bytes([2 + len(text), STRING]) + text
+
+
+ClassRequest = Callable[[int, int, int, int, bytes, int], bytes]
+"""Answers (request type, request, value, index, data, length); raises Stall."""
+
+
+@dataclass
+class UsbFunction:
+    """One device as it is on the bus from one enumeration to the next. `bus_reset`: called on a reset of its port."""
+
+    descriptors: Descriptors
+    class_request: ClassRequest
+    bus_reset: Callable[[], None]
+    forbidden: bool = False
+    busy: bool = False
+    configuration: int = 1
+    alternates: dict[int, int] = field(default_factory=dict)
+
+    def control(self, setup: bytes, data: bytes) -> bytes:
+        """One control transfer: the data that goes to the host. Raises Stall."""
+        kind, request, value, index, length = SETUP.unpack(setup)
+        if kind & 0x60 == 0:
+            return self._standard(request, value, index)[:length]
+        if kind & 0x60 != 0x20:
+            raise Stall
+        return self.class_request(kind, request, value, index, data, length)[:length]
+
+    def _standard(self, request: int, value: int, index: int) -> bytes:
+        match request:
+            case StandardRequest.GET_DESCRIPTOR:
+                return self._descriptor(value >> 8, value & 0xFF)
+            case StandardRequest.GET_STATUS:
+                return b"\0\0"
+            case StandardRequest.GET_CONFIGURATION:
+                return bytes([self.configuration])
+            case StandardRequest.SET_CONFIGURATION if value in (0, 1):
+                self.configuration = value
+                self.alternates.clear()
+                return b""
+            case StandardRequest.GET_INTERFACE:
+                return bytes([self.alternates.get(index, 0)])
+            case StandardRequest.SET_INTERFACE:
+                if not any((item.number, item.alternate) == (index, value) for item in self.descriptors.interfaces):
+                    raise Stall
+                self.alternates[index] = value
+                return b""
+            case _:
+                raise Stall
+
+    def _descriptor(self, kind: int, index: int) -> bytes:
+        if kind == DEVICE:
+            return self.descriptors.device()
+        if kind == CONFIGURATION and index == 0:
+            return self.descriptors.whole_configuration()
+        if kind == STRING:
+            return self.descriptors.string(index)
+        raise Stall

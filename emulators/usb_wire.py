@@ -1,0 +1,153 @@
+"""`UsbWire`: an emulated full-speed USB bus: ports, enumeration, control transfers at their true time, faults.
+
+The time of a control transfer is that of its bytes at 12 Mbit/s: 45 bytes of protocol overhead for its three stages with
+one data packet, and 13 for each further packet (USB 2.0, tables 5-2 and 5-9). The schedule is absolute, so that late
+wake-ups do not add up.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from . import wires
+from .faults import Fault, Faults
+from .supply import PowerLost
+from .usb_device import SETUP, UsbFunction
+
+BIT_RATE = 12_000_000
+TRANSFER_OVERHEAD = 45
+PACKET_OVERHEAD = 13
+LATE_SECONDS = 0.05
+
+
+class DeviceGone(Exception):
+    """The device is not on the bus any more."""
+
+
+class TransferTimeout(Exception):
+    """A transfer got no answer."""
+
+
+class Port:
+    """A place on the bus: what is plugged into it now, under which address."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.function: UsbFunction | None = None
+        self.address = 0
+
+
+class UsbWire:
+    """`pace`: 1.0 real time, 0.0 no waiting. Faults count control transfers to devices."""
+
+    kind = "usb"
+
+    def __init__(self, channel: str, *, faults: Faults | None = None, pace: float = 1.0) -> None:
+        self.channel = channel
+        self.faults = faults or Faults()
+        self.pace = pace
+        self.changed = threading.Condition()
+        self.changes = 0
+        """How often a device came or went."""
+        self.busy_seconds = 0.0
+        self.ports: list[Port] = []
+        self._addresses = 0
+        self._free_at = 0.0
+        self._timers: set[threading.Timer] = set()
+        self._closed = False
+        wires.register(channel, self)
+
+    def host_settings(self) -> dict[str, Any]:
+        """How a UsbBus opens this bus."""
+        from .usb_backend import EmulatedUsbBackend
+
+        return {"backend": EmulatedUsbBackend(self)}
+
+    def new_port(self) -> Port:
+        with self.changed:
+            port = Port(len(self.ports) + 1)
+            self.ports.append(port)
+            return port
+
+    def plug(self, port: Port, function: UsbFunction) -> None:
+        """A device appears at a port, under a new address."""
+        with self.changed:
+            self._addresses += 1
+            port.function, port.address = function, self._addresses
+            self.changes += 1
+            self.changed.notify_all()
+
+    def unplug(self, port: Port) -> None:
+        with self.changed:
+            if port.function is not None:
+                port.function = None
+                self.changes += 1
+                self.changed.notify_all()
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Does something after `seconds` times `pace`; at once with pace 0."""
+        if seconds * self.pace <= 0:
+            action()
+            return
+        timer = threading.Timer(seconds * self.pace, lambda: (self._timers.discard(timer), action())[1])
+        timer.daemon = True
+        with self.changed:
+            if self._closed:
+                return
+            self._timers.add(timer)
+        timer.start()
+
+    def control(self, port: Port, function: UsbFunction, setup: bytes, data: bytes) -> bytes:
+        """One control transfer. Raises Stall, DeviceGone, TransferTimeout."""
+        self._require(port, function)
+        fault = self.faults.draw()
+        if fault is Fault.DISCONNECT:
+            self.unplug(port)
+        if fault is Fault.DROP:
+            raise TransferTimeout
+        if fault is Fault.DELAY:
+            time.sleep(self.faults.plan.delay_seconds)
+        self._require(port, function)
+        kind, _, _, _, length = SETUP.unpack(setup)
+        if fault is Fault.CORRUPT and not kind & 0x80:
+            data = self.faults.corrupted(data)
+        try:
+            if fault is Fault.DUPLICATE and not kind & 0x80:
+                function.control(setup, data)
+            answer = function.control(setup, data)
+        except PowerLost:
+            raise DeviceGone from None
+        self._wait(len(answer) if kind & 0x80 else len(data), function.descriptors.max_packet)
+        if fault is Fault.CORRUPT and kind & 0x80:
+            answer = self.faults.corrupted(answer)
+        return answer
+
+    def close(self) -> None:
+        with self.changed:
+            self._closed = True
+            timers = list(self._timers)
+        for timer in timers:
+            timer.cancel()
+            timer.join()
+        wires.forget(self.channel)
+
+    def _require(self, port: Port, function: UsbFunction) -> None:
+        if port.function is not function:
+            raise DeviceGone
+
+    def _wait(self, count: int, packet: int) -> None:
+        packets = max(1, -(-count // packet))
+        seconds = (TRANSFER_OVERHEAD + count + PACKET_OVERHEAD * (packets - 1)) * 8 / BIT_RATE
+        self.busy_seconds += seconds
+        if not self.pace:
+            return
+        now = time.monotonic()
+        # A bus that nobody used for a while has no time saved up.
+        if self._free_at < now - LATE_SECONDS:
+            self._free_at = now
+        self._free_at = max(self._free_at, now - 0.001) + seconds * self.pace
+        if self._free_at > now:
+            time.sleep(self._free_at - now)
