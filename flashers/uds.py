@@ -16,19 +16,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from ..transports.can import CanBus, CanId
+from ..transports.can import CanBus, CanChannel, CanId
 from ..transports.deadline import Deadline
 from ..transports.errors import ProxyflashError, TransportError
-from ..transports.isotp import IsoTpChannel
+from ..transports.isotp import IsoTpAddress, IsoTpChannel
 from . import uds_session
 from .base import Capability, Flasher, Identity, Sighting
 from .errors import PartConfused, PartError, PartFailed, PartWrongFamily, VerifyMismatch
 from .image import Segment
 from .memory import MemoryMap, Range
 from .plan import aligned
-from .uds_client import Broadcast, PduChannel
+from .uds_client import LOST, Broadcast, PduChannel, UdsClient
 from .uds_codes import NOT_HERE, Nrc, Refusal, Service
-from .uds_identity import merge, read_identity, sighting
+from .uds_identity import merge, read_identifier, read_identity, sighting, text
 from .uds_profile import Parameter, UdsAddress, UdsProfile, key_function
 
 OBD_FUNCTIONAL = CanId(0x7DF)
@@ -306,3 +306,73 @@ def discover(bus: CanBus, *, deadline: Deadline) -> list[Found]:
     finally:
         listener.close()
     return [Found(number - 8, number, _serial_of(bus, number, profile)) for number in sorted(answered)]
+
+
+def _abort_transmission(bus: CanBus, request: int, deadline: Deadline) -> None:
+    """Flow control with the status overflow (ISO 15765-2:2016, 9.6.5.1): the sender gives up its message."""
+    channel = bus.channel(CanId(request), ())
+    try:
+        channel.send(_padded(bytes((0x32, 0, 0)), UdsProfile().iso_tp.padding_byte), deadline)
+    finally:
+        channel.close()
+
+
+def _serial_of(bus: CanBus, response: int, profile: UdsProfile) -> str:
+    address = IsoTpAddress(request=CanId(response - 8), response=CanId(response))
+    client = _client(IsoTpChannel.open(bus, address, profile.iso_tp.options()), profile)
+    try:
+        value = read_identifier(client, profile.identifiers.serial)
+    except (*LOST, PartError):
+        return ""
+    finally:
+        client.close()
+    return "" if isinstance(value, Refusal) else text(value)
+
+
+class _Functional:
+    """Sends functional requests. What answers them comes in on the ECUs' own channels."""
+
+    def __init__(self, bus: CanBus, identifier: CanId, padding: int | None) -> None:
+        self._channel: CanChannel = bus.channel(identifier, ())
+        self._padding = padding
+
+    def send(self, pdu: bytes, deadline: Deadline) -> None:
+        self._channel.send(_single_frame(pdu, self._padding), deadline)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def _single_frame(pdu: bytes, padding: int | None) -> bytes:
+    """ISO 15765-2:2016, 9.6.2.1: up to 7 bytes."""
+    return _padded(bytes((len(pdu),)) + pdu, padding)
+
+
+def _padded(frame: bytes, padding: int | None) -> bytes:
+    return frame if padding is None else frame.ljust(8, bytes((padding,)))
+
+
+def _client(channel: PduChannel, profile: UdsProfile, broadcast: Broadcast | None = None) -> UdsClient:
+    timings = profile.timings
+    return UdsClient(
+        channel,
+        p2=timings.p2,
+        p2_star=timings.p2_star,
+        latency=timings.latency,
+        pending=timings.pending,
+        broadcast=broadcast,
+    )
+
+
+def _merged(ranges: Sequence[Range], memory: MemoryMap) -> Iterator[Range]:
+    """Ranges that lie side by side in one region become one."""
+    run: Range | None = None
+    for item in ranges:
+        if run is not None and run.end == item.start and memory.region_of(run.start) is memory.region_of(item.start):
+            run = Range(run.start, run.size + item.size)
+            continue
+        if run is not None:
+            yield run
+        run = item
+    if run is not None:
+        yield run

@@ -1,172 +1,232 @@
 """The way into an ECU's bootloader and out of it again.
 
 After ISO 14229-1:2020: DiagnosticSessionControl (10.2), ECUReset (10.3), SecurityAccess (10.4), CommunicationControl
-(10.5), ControlDTCSetting (10.8), RoutineControl (14.2), and the pre- and post-programming steps of clause 16.3.
+(10.5), TesterPresent (10.7), ControlDTCSetting (10.8), RoutineControl (14.2), in the order of the pre-programming,
+programming and post-programming steps of clause 16.
 
 The rule: an ECU may fall silent at any step, because it resets on its way, and says nothing of it. So each step asks
 until it is answered or the profile's reset gap is over, and looks at the active session instead of remembering it.
-Requests are encoded by udsoncan.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 
-from udsoncan.services.DiagnosticSessionControl import DiagnosticSessionControl
-from udsoncan.services.RoutineControl import RoutineControl
-
 from ..transports.deadline import Deadline
-from .errors import PartConfused, PartMute, PartRefused, PartWrongMode, ProfileWrong, SecurityDenied
+from .errors import NotBack, PartMute, PartRefused, PartWrongMode, ProfileWrong, SecurityDenied
 from .uds_client import LOST, UdsClient
-from .uds_codes import NOT_HERE, Refusal, Service
+from .uds_codes import NOT_HERE, Nrc, Refusal, Service
 from .uds_identity import active_session
 from .uds_profile import KeyFunction, UdsProfile
 
-ENTRIES = 3
-"""How often an ECU may reset between the programming session and its key."""
-HARD_RESET = bytes((0x11, 0x01))
-ALIVE = bytes((0x3E, 0x00))
-COMMUNICATION_OFF = bytes((0x28, 0x03, 0x01))
-COMMUNICATION_ON = bytes((0x28, 0x00, 0x01))
-DTC_OFF = bytes((0x85, 0x02))
-DTC_ON = bytes((0x85, 0x01))
+HARD_RESET = bytes((Service.ECU_RESET, 0x01))
+ALIVE = bytes((Service.TESTER_PRESENT, 0x00))
+COMMUNICATION_ON = bytes((Service.COMMUNICATION_CONTROL, 0x00, 0x01))
+COMMUNICATION_OFF = bytes((Service.COMMUNICATION_CONTROL, 0x03, 0x01))
+"""disableRxAndTx of normalCommunicationMessages."""
+DTC_ON = bytes((Service.CONTROL_DTC_SETTING, 0x01))
+DTC_OFF = bytes((Service.CONTROL_DTC_SETTING, 0x02))
+
+_ENTRIES = 3
+"""How often an ECU may reset between its programming session and its key."""
 
 
 def session_request(session: int) -> bytes:
-    return bytes(DiagnosticSessionControl.make_request(session).get_payload())
+    return bytes((Service.DIAGNOSTIC_SESSION_CONTROL, session))
 
 
 def routine_request(routine: int, parameters: bytes = b"") -> bytes:
     """startRoutine."""
-    start = RoutineControl.ControlType.startRoutine
-    return bytes(RoutineControl.make_request(routine, start, parameters).get_payload())
+    return bytes((Service.ROUTINE_CONTROL, 0x01)) + routine.to_bytes(2, "big") + parameters
+
+
+def wake(client: UdsClient, profile: UdsProfile) -> int | None:
+    """The active session; None where the ECU doesn't tell, or has to be met while it starts. Raises PartMute."""
+    try:
+        return active_session(client, profile)
+    except LOST as error:
+        if profile.stay_in_boot:
+            return None
+        raise PartMute(error.cause) from error
+
+
+def prepare(client: UdsClient, profile: UdsProfile) -> None:
+    """The pre-programming step: extended session, preconditions, and the bus kept quiet.
+
+    What the ECU does not have, or not in its bootloader, is left out. Raises PartRefused and its like.
+    """
+    _adopt(client, profile, _courtesy(client, profile, session_request(profile.sessions.extended)))
+    routine = profile.routines.preconditions
+    if isinstance(routine, int):
+        _check_preconditions(client, profile, routine)
+    if profile.dtc_control:
+        _courtesy(client, profile, DTC_OFF)
+    if profile.communication_control:
+        _courtesy(client, profile, COMMUNICATION_OFF)
 
 
 def enter(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> None:
-    """From whatever the ECU does to its unlocked bootloader. Changes nothing of its memory.
+    """Programming session and security access. Asked again in the programming session, it aborts a transfer.
 
-    Raises PartMute, PartWrongMode, PartRefused, SecurityDenied.
+    Raises PartWrongMode, SecurityDenied, ProfileWrong, and what a negative response is mapped to.
     """
-    if _session_or_none(client, profile) != profile.sessions.programming:
-        _pre_programming(client, profile)
-    for entry in range(ENTRIES):
+    for entry in range(1, _ENTRIES + 1):
         _programming_session(client, profile)
         try:
-            unlock(client, profile, key)
-            break
+            _unlock(client, profile, key)
         except LOST:
-            if entry == ENTRIES - 1:
+            if entry == _ENTRIES:
                 raise
-    if profile.fingerprint is not None:
-        head = bytes((Service.WRITE_DATA_BY_IDENTIFIER,)) + profile.fingerprint.identifier.to_bytes(2, "big")
-        client.request(head + profile.fingerprint.data, retries=1)
+        else:
+            return
 
 
-def _pre_programming(client: UdsClient, profile: UdsProfile) -> None:
-    """Extended session, preconditions, fault memory and other traffic off (16.3.2)."""
-    functional = profile.functional
-    _agreed(client.ask(session_request(profile.sessions.extended), functional=functional, retries=1))
-    if profile.routines.preconditions != "none":
-        answer = client.ask(routine_request(profile.routines.preconditions))
-        if isinstance(answer, Refusal):
-            _agreed(answer)
-        elif answer and answer[-1] != profile.routines.passed:
-            raise PartRefused(
-                f"the part's preconditions do not hold (routine 0x{profile.routines.preconditions:04X} says "
-                f"{answer.hex(' ').upper()})",
-                remedy="Its maker says under which conditions it may be programmed: supply, speed, temperature.",
-            )
-    if profile.dtc_control:
-        _agreed(client.ask(DTC_OFF, functional=functional))
-    if profile.communication_control:
-        _agreed(client.ask(COMMUNICATION_OFF, functional=functional))
+def leave(client: UdsClient, profile: UdsProfile) -> None:
+    """Hard reset, then the post-programming step. Returns once the ECU answers in its default session.
 
-
-def _agreed(answer: bytes | Refusal) -> None:
-    """Raises what a refusal is, unless it says only that the ECU has no such service here, as a bootloader may."""
-    if isinstance(answer, Refusal) and answer.nrc not in NOT_HERE:
-        raise answer.error()
-
-
-def _programming_session(client: UdsClient, profile: UdsProfile) -> None:
-    """Asks for it until the ECU says that it is in it, over the silence of a reset."""
-    request = session_request(profile.sessions.programming)
-    timings = profile.timings
-    until = Deadline.after(timings.reset_gap)
-    while True:
-        try:
-            answer = client.ask(request, wait=timings.knock if profile.stay_in_boot else None)
-        except (*LOST, PartConfused):
-            if until.expired:
-                raise PartMute(f"no answer to the programming session within {timings.reset_gap:g} s") from None
-            if _session_or_none(client, profile) == profile.sessions.programming:
-                return
-            continue
-        if isinstance(answer, Refusal):
-            if answer.nrc in NOT_HERE:
-                raise PartWrongMode(
-                    f"the part has no programming session 0x{profile.sessions.programming:02X}",
-                    remedy="Is its bootloader entered another way? See sessions and stay_in_boot in its profile.",
-                )
-            raise answer.error()
-        if len(answer) >= 4:
-            # sessionParameterRecord (table 29): P2 in ms, P2* in 10 ms.
-            client.p2 = max(timings.p2, int.from_bytes(answer[0:2], "big") / 1000)
-            client.p2_star = max(timings.p2_star, int.from_bytes(answer[2:4], "big") / 100)
-        return
-
-
-def _session_or_none(client: UdsClient, profile: UdsProfile) -> int | None:
-    try:
-        return active_session(client, profile)
-    except (*LOST, PartConfused):
-        return None
-
-
-def unlock(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> None:
-    """SecurityAccess at the profile's level; a seed of zeros says that it is open. Raises SecurityDenied."""
-    if key is None:
-        return
-    security = profile.security
-    seed = client.request(bytes((0x27, security.level)), retries=1)
-    if not any(seed):
-        return
-    try:
-        answer = bytes(key(seed, security.secret, security.level))
-    except Exception as error:  # A function of somebody else's may raise anything.
-        raise ProfileWrong(f"the key function {security.key!r} failed: {type(error).__name__}: {error}") from error
-    refused = client.ask(bytes((0x27, security.level + 1)) + answer)
-    if isinstance(refused, Refusal):
-        denied = refused.error()
-        raise denied if isinstance(denied, SecurityDenied) else SecurityDenied(denied.cause, remedy=denied.remedy)
-
-
-def reset(client: UdsClient, profile: UdsProfile) -> None:
-    """ECUReset. An ECU that resets before it answers has done what it was asked."""
-    with suppress(*LOST, PartConfused):
+    Raises NotBack when it doesn't within the reset gap, and what a refused reset is mapped to.
+    """
+    with suppress(*LOST):  # The reset may be quicker than its answer.
         answer = client.ask(HARD_RESET)
         if isinstance(answer, Refusal):
             raise answer.error()
-
-
-def post_programming(client: UdsClient, profile: UdsProfile) -> None:
-    """Once the ECU is back: traffic and fault memory on, default session (16.3.4). Never raises a refusal."""
-    if not _wait_alive(client, profile):
-        return
-    functional = profile.functional
-    requests = [session_request(profile.sessions.extended)]
-    requests += [COMMUNICATION_ON] if profile.communication_control else []
-    requests += [DTC_ON] if profile.dtc_control else []
-    for request in (*requests, session_request(profile.sessions.default)):
-        with suppress(*LOST, PartConfused):
-            client.ask(request, functional=functional)
-
-
-def _wait_alive(client: UdsClient, profile: UdsProfile) -> bool:
-    until = Deadline.after(profile.timings.reset_gap)
+    gap = Deadline.after(profile.timings.reset_gap)
+    _await_restart(client, profile, gap)
+    _courtesy(client, profile, session_request(profile.sessions.extended))
+    if profile.communication_control:
+        _courtesy(client, profile, COMMUNICATION_ON)
+    if profile.dtc_control:
+        _courtesy(client, profile, DTC_ON)
+    default = session_request(profile.sessions.default)
+    if profile.functional:
+        _courtesy(client, profile, default)
     while True:
-        with suppress(*LOST, PartConfused):
-            client.ask(ALIVE)
-            return True
-        if until.expired:
-            return False
+        try:
+            client.ask(default)
+            return
+        except LOST as error:
+            if gap.expired:
+                raise _not_back(profile) from error
+            client.linger(client.p2)
+
+
+def _await_restart(client: UdsClient, profile: UdsProfile, gap: Deadline) -> None:
+    """Until something that is not in its programming session answers: what still is has its reset before it."""
+    session = None
+    while True:
+        try:
+            session = active_session(client, profile)
+            if session != profile.sessions.programming:
+                return
+        except LOST:
+            session = None
+        if gap.expired:
+            if session is not None:
+                raise NotBack(f"{profile.timings.reset_gap:g} s after its reset the ECU is in its programming session")
+            raise _not_back(profile)
+        client.linger(client.p2)
+
+
+def _not_back(profile: UdsProfile) -> NotBack:
+    return NotBack(f"the ECU did not answer within {profile.timings.reset_gap:g} s after its reset")
+
+
+def _courtesy(client: UdsClient, profile: UdsProfile, request: bytes) -> bytes:
+    """A request that programming does not depend on: to all ECUs if the profile says so. b"" if it isn't heeded.
+
+    A functional request that is not supported is not answered (ISO 14229-1, 8.7), so it is asked of the ECU itself then.
+    """
+    for functional in (True, False) if profile.functional else (False,):
+        with suppress(*LOST):
+            answer = client.ask(request, functional=functional)
+            if not isinstance(answer, Refusal):
+                return answer
+    return b""
+
+
+def _check_preconditions(client: UdsClient, profile: UdsProfile, routine: int) -> None:
+    answer = client.ask(routine_request(routine), retries=profile.timings.retries)
+    if isinstance(answer, Refusal):
+        if answer.nrc in NOT_HERE:
+            return
+        raise answer.error()
+    if answer and answer[-1] != profile.routines.passed:
+        raise PartRefused(
+            f"the part says that it may not be programmed now (routine 0x{routine:04X}: {answer.hex(' ').upper()})",
+            remedy="Its maker says what this status means, and under which conditions it may be programmed.",
+        )
+
+
+def _programming_session(client: UdsClient, profile: UdsProfile) -> None:
+    gap = Deadline.after(profile.timings.reset_gap)
+    programming = session_request(profile.sessions.programming)
+    knocks = profile.stay_in_boot
+    reset = False
+    while True:
+        try:
+            answer = client.ask(programming)
+            if not isinstance(answer, Refusal):
+                _adopt(client, profile, answer)
+                if _is_programming(client, profile):
+                    return
+            elif knocks and not reset and answer.nrc in NOT_HERE:
+                reset = True
+                client.ask(HARD_RESET)
+                _knock(client, profile, programming, gap)
+            elif answer.nrc == Nrc.SUB_FUNCTION_NOT_SUPPORTED:
+                raise PartWrongMode(answer.error().cause, remedy="Is sessions.programming of its profile right?")
+            else:
+                raise answer.error()
+        except LOST:
+            if knocks:
+                _knock(client, profile, programming, gap)
+        if gap.expired:
+            raise PartWrongMode(
+                f"the ECU did not come into its programming session within {profile.timings.reset_gap:g} s",
+                remedy="Raise timings.reset_gap in its profile if it takes longer to start.",
+            )
+        client.linger(profile.timings.knock)
+
+
+def _knock(client: UdsClient, profile: UdsProfile, programming: bytes, gap: Deadline) -> None:
+    """Asks for the programming session and for a sign of life in turn, quickly, until one is answered or the gap over."""
+    pause = profile.timings.knock
+    while not gap.expired:
+        for request in (programming, ALIVE):
+            with suppress(*LOST):
+                if not isinstance(client.ask(request, wait=pause), Refusal):
+                    return
+
+
+def _is_programming(client: UdsClient, profile: UdsProfile) -> bool:
+    """Whether it really is: an application may have agreed, and reset to its bootloader since."""
+    try:
+        return active_session(client, profile) in (profile.sessions.programming, None)
+    except LOST:
+        return False
+
+
+def _adopt(client: UdsClient, profile: UdsProfile, parameters: bytes) -> None:
+    """sessionParameterRecord (10.2.3): P2 in ms, P2* in 10 ms. The longer ones of the ECU and of the profile hold."""
+    if len(parameters) >= 4:
+        client.p2 = max(profile.timings.p2, int.from_bytes(parameters[0:2], "big") / 1000)
+        client.p2_star = max(profile.timings.p2_star, int.from_bytes(parameters[2:4], "big") / 100)
+
+
+def _unlock(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> None:
+    if key is None:
+        return
+    security = profile.security
+    seed = client.request(bytes((Service.SECURITY_ACCESS, security.level)))
+    if not any(seed):
+        return  # It is unlocked already.
+    try:
+        made = bytes(key(seed, security.secret, security.level))
+    except Exception as error:  # Somebody else's function may raise anything.
+        raise ProfileWrong(f"the key function {security.key!r} failed: {type(error).__name__}: {error}") from error
+    answer = client.ask(bytes((Service.SECURITY_ACCESS, security.level + 1)) + made)
+    if isinstance(answer, Refusal):
+        denied = answer.error()
+        # Of the key itself the ECU may also say that its length is wrong, or that it is out of range.
+        wrong = answer.nrc in (Nrc.INCORRECT_MESSAGE_LENGTH_OR_INVALID_FORMAT, Nrc.REQUEST_OUT_OF_RANGE)
+        raise SecurityDenied(denied.cause) if wrong else denied

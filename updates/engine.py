@@ -273,7 +273,10 @@ def _is_installed_then_install(handler: StepHandler) -> ActionResult:
     if not installed.succeeded:
         return installed
     result = handler.install()
-    return handler.apply() if result.succeeded else result
+    if not result.succeeded:
+        return result
+    applied = handler.apply()
+    return replace(applied, details=applied.details or result.details)
 
 
 def _tasks(

@@ -59,7 +59,7 @@ class FlashHandler(StepHandler):
             error.component = error.component or self._component.name
             raise
         assert result is not None, "only a refused confirmation gives no result, and none is asked"
-        return ActionResult(ResultCode.INSTALL_SUCCESS, details=f"verified ({result.verified}), {result.version}")
+        return ActionResult(ResultCode.INSTALL_SUCCESS, details=f"-> {result.version}, verified ({result.verified})")
 
     def apply(self) -> ActionResult:
         if self.is_installed().code == ResultCode.INSTALLED:

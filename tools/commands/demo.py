@@ -14,7 +14,7 @@ from .session import Session, command
 
 EXAMPLE = "three_sensors"
 BENCH = "bench.toml"
-MANIFEST = "update.importmanifest.json"
+MANIFEST = "update/update.importmanifest.json"
 
 
 class DemoFolder(ProxyflashError):
