@@ -3,9 +3,10 @@
 | class | code | exit | raised when |
 |---|---|---|---|
 | `ImageMissing`      | E-IMAGE-MISSING      | 12 | the file isn't there or can't be read |
-| `ImageFormat`       | E-IMAGE-FORMAT       | 12 | it is no firmware file, or a broken one: checksum, truncated record, bad syntax |
+| `ImageFormat`       | E-IMAGE-FORMAT       | 12 | no firmware file, or a broken one: checksum, cut record, syntax |
 | `ImageOverlap`      | E-IMAGE-OVERLAP      | 12 | two parts of the file say different things of one address |
 | `ImageEmpty`        | E-IMAGE-EMPTY        | 12 | the file holds no bytes to write |
+| `ImageNotWritten`   | E-IMAGE-WRITE        | 1  | it can't be saved: a full disk, an address its format can't hold |
 | `ImageTooLarge`     | E-IMAGE-TOO-LARGE    | 12 | it does not fit the part |
 | `ImageMisplaced`    | E-IMAGE-MISPLACED    | 12 | it has bytes where the part has no memory to write |
 | `ImageWrongPart`    | E-IMAGE-WRONG-PART   | 12 | it is made for another part |
@@ -47,12 +48,30 @@ class ImageFormat(ImageError):
 
 
 class ImageOverlap(ImageError):
+    """`address` is the first one that is given twice, where known."""
+
     code = "E-IMAGE-OVERLAP"
     default_remedy = "Build the file again: two of its parts claim one address."
+
+    def __init__(
+        self,
+        cause: str,
+        *,
+        remedy: str | None = None,
+        component: str | None = None,
+        address: int | None = None,
+    ) -> None:
+        super().__init__(cause, remedy=remedy, component=component)
+        self.address = address
 
 
 class ImageEmpty(ImageError):
     code = "E-IMAGE-EMPTY"
+
+
+class ImageNotWritten(ImageError):
+    code = "E-IMAGE-WRITE"
+    exit_status = ExitStatus.FAILED
 
 
 class ImageTooLarge(ImageError):

@@ -110,7 +110,8 @@ def join(chunks: Iterable[Segment], *, source: str = "") -> tuple[Segment, ...]:
             raise ImageOverlap(
                 f"{source or 'the image'}: 0x{chunk.address:08X} is given twice "
                 f"(0x{runs[-1][-1].address:08X}..0x{runs[-1][-1].end - 1:08X} and "
-                f"0x{chunk.address:08X}..0x{chunk.end - 1:08X})"
+                f"0x{chunk.address:08X}..0x{chunk.end - 1:08X})",
+                address=chunk.address,
             )
         if runs and chunk.address == runs[-1][-1].end:
             runs[-1].append(chunk)

@@ -1,1 +1,164 @@
-"""Firmware file formats: bytes of a file in, a `FirmwareImage` out, and back."""
+"""Firmware file formats: bytes of a file in, a `FirmwareImage` out, and back.
+
+One module a format: `ihex`, `srec`, `elf`, `binary`, `dfu` (with ST's DfuSe). Each reads a stream and writes one, and
+knows nothing of paths. The rule: what a file is, its content says; its ending is asked only where the content can't.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import ImageEmpty, ImageFormat, ImageMissing, ImageNotWritten, Unsupported
+from ..image import FirmwareImage
+from . import binary, dfu, elf, ihex, srec
+
+LARGEST_FILE = 1 << 30
+"""Bytes. No part behind these bootloaders has as much, and a disk image taken by mistake would fill the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """`recognises` gets a file's first and last 64 bytes; `write` is None for what is only read."""
+
+    name: str
+    endings: tuple[str, ...]
+    recognises: Callable[[bytes, bytes], bool]
+    read: Callable[[BinaryIO, str], FirmwareImage]
+    write: Callable[[FirmwareImage, BinaryIO], None] | None
+
+
+FORMATS = (
+    Format("elf", (".elf", ".axf", ".out"), lambda head, tail: head.startswith(elf.MAGIC), elf.read, None),
+    Format(
+        "dfuse",
+        (),
+        lambda head, tail: head.startswith(dfu.PREFIX_SIGNATURE + b"\1"),
+        dfu.read_dfuse,
+        dfu.write_dfuse,
+    ),
+    Format("dfu", (".dfu",), lambda head, tail: dfu.has_suffix(tail), dfu.read, dfu.write),
+    Format(
+        "ihex",
+        (".hex", ".ihex", ".ihx"),
+        lambda head, tail: re.match(rb"\s*:[0-9A-Fa-f]{10}", head) is not None,
+        ihex.read,
+        ihex.write,
+    ),
+    Format(
+        "srec",
+        (".s19", ".srec", ".mot", ".s28", ".s37"),
+        lambda head, tail: re.match(rb"\s*S[0-9][0-9A-Fa-f]{8}", head) is not None,
+        srec.read,
+        srec.write,
+    ),
+    Format("bin", (".bin",), lambda head, tail: False, binary.read, binary.write),
+)
+"""In the order in which content is looked at."""
+
+
+def load(path: Path | str, *, address: int | None = None, format: str | None = None) -> FirmwareImage:
+    """Reads a firmware file of any known format.
+
+    `address`: where a file without addresses goes (raw binary, DFU without DfuSe's); without it the image is
+    relocatable, at 0. `format`: the name of a format, which is then not guessed.
+
+    Raises ImageMissing, ImageFormat (with the line or the offset), ImageOverlap and ImageEmpty.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+        # Opening a pipe would wait for its other end.
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageMissing(f"{path} is no file", remedy="Give a firmware file.")
+        with path.open("rb") as stream:
+            image = _read(stream, path, status.st_size, address, format)
+    except OSError as error:
+        raise ImageMissing(f"{path} can't be read: {error.strerror}", remedy="Is this the right path?") from error
+    if not image.segments:
+        raise ImageEmpty(f"{path} holds no bytes to write", remedy="Did the build that made it go well?")
+    if address is None:
+        return image
+    if not image.relocatable:
+        raise ImageFormat(
+            f"{path} has addresses of its own ({image.format}) and was to be placed at 0x{address:X}",
+            remedy="Leave the address away.",
+        )
+    return image.at(address)
+
+
+def save(image: FirmwareImage, path: Path | str, *, format: str | None = None) -> None:
+    """Writes an image in the format of the path's ending, or of the name `format`: a whole file or none.
+
+    A path that ends in .dfu becomes DfuSe, or DFU with a suffix alone if the image is relocatable.
+
+    Raises ImageNotWritten when the disk is full, the folder is missing, or the format can't hold the image.
+    """
+    path = Path(path)
+    kind = _named(format) if format else _by_ending(path)
+    if kind is not None and kind.name == "dfu" and format is None and not image.relocatable:
+        kind = _named("dfuse")
+    if kind is None or kind.write is None:
+        known = ", ".join(ending for one in FORMATS if one.write for ending in one.endings)
+        raise ImageNotWritten(f"{path}: no format to write has this ending", remedy=f"Use one of {known}.")
+    if not image.segments:
+        raise ImageNotWritten(f"{path}: the image has no bytes to write")
+    target = path.resolve()
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        try:
+            with partial.open("xb") as stream:
+                kind.write(image, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise ImageNotWritten(
+            f"{path} can't be written: {error.strerror}",
+            remedy="Is the folder there, may you write to it, and has its disk room?",
+        ) from error
+
+
+def _read(stream: BinaryIO, path: Path, size: int, address: int | None, format: str | None) -> FirmwareImage:
+    if size > LARGEST_FILE:
+        raise ImageFormat(f"{path} has {size:,} bytes, more than any firmware file", remedy="Is it the right file?")
+    if format:
+        return _named(format).read(stream, str(path))
+    head = stream.read(64)
+    stream.seek(max(0, size - 64))
+    tail = stream.read(64)
+    stream.seek(0)
+    if not head:
+        raise ImageEmpty(f"{path} is empty", remedy="Did the build that made it go well?")
+    kind = next((one for one in FORMATS if one.recognises(head, tail)), None) or _by_ending(path)
+    if kind is None and address is not None:
+        kind = _named("bin")
+    if kind is None:
+        raise ImageFormat(
+            f"{path}: neither its content nor its ending is that of a firmware format",
+            remedy="If it is a raw binary, give its address, or let its name end in .bin.",
+        )
+    return kind.read(stream, str(path))
+
+
+def _by_ending(path: Path) -> Format | None:
+    ending = path.suffix.lower()
+    return next((one for one in FORMATS if ending in one.endings), None)
+
+
+def _named(name: str) -> Format:
+    for one in FORMATS:
+        if one.name == name:
+            return one
+    raise Unsupported(
+        f"no firmware file format is called {name!r}",
+        remedy=f"One of {', '.join(one.name for one in FORMATS)}.",
+    )
