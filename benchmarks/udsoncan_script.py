@@ -34,7 +34,7 @@ def main(channel: str, fd: bool, start: int, data: bytes) -> None:
     address = isotp.Address(isotp.AddressingMode.Normal_11bits, txid=REQUEST, rxid=RESPONSE)
     notifier = can.Notifier(bus, [])
     stack = isotp.NotifierBasedCanStack(bus, notifier, address=address, params=params)
-    config = dict(udsoncan.configs.default_client_config)
+    config = udsoncan.configs.default_client_config.copy()
     config |= {"request_timeout": 30, "security_algo": key, "use_server_timing": True}
     with Client(PythonIsoTpConnection(stack), config=config) as client:
         client.change_session(3)

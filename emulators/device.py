@@ -56,7 +56,7 @@ class EmulatedDevice(ABC):
     @classmethod
     @abstractmethod
     def attach(cls, spec: DeviceSpec, wire: Any) -> Self:
-        """Puts the part on a wire (CanWire, UartWire or UsbWire, as `bus_kind` says) and powers it. Raises BadDevice."""
+        """Puts the part on a wire (CanWire, UartWire or UsbWire, by `bus_kind`) and powers it. Raises BadDevice."""
 
     @property
     @abstractmethod

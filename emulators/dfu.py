@@ -71,8 +71,8 @@ class Options:
     """Keys of the `emulated` table beside part, firmware, serial.
 
     `vendor_id`, `product_id`, `product`, `manufacturer`: of the running application. `boot`: "application", or "dfu" as
-    with a held boot pin. `rdp`: read protection is active. `early`: what a GETSTATUS that comes before the poll time-out
-    is over gets: "busy" again, or a "stall" and the error state. `mute`: class requests are never answered.
+    with a held boot pin. `rdp`: read protection is active. `early`: what a GETSTATUS gets that comes
+    before the poll time-out is over: "busy" again, or a "stall" and the error state. `mute`: class requests are never answered.
     """
 
     vendor_id: int = 0x1209

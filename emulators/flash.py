@@ -1,4 +1,4 @@
-"""A NOR-flash memory that refuses what real flash refuses, counts its operations, and can lose its supply at any of them.
+"""A NOR-flash memory that refuses what real flash refuses, counts its operations, and can lose its supply at each.
 
 The model: erasing sets a whole erase unit to the erased value; programming only clears bits, in whole program units, in
 place that is erased. An operation is the erasing of one unit or the programming of one program unit. A cut during an
@@ -26,8 +26,8 @@ class FlashRefused(Exception):
 class NorFlash:
     """A flash memory of `units` (count, bytes), from address `base` on.
 
-    `program_unit`: bytes that are programmed at once (a power of two). `erase_seconds`: for each unit, a function of its
-    size in bytes; `program_seconds`: for each program unit. `busy` is called with the seconds that an operation takes
+    `program_unit`: bytes that are programmed at once (a power of two). `erase_seconds`: for each unit, a function of
+    its size in bytes; `program_seconds`: for each program unit. `busy` is called with the seconds that an operation takes
     (a board's `busy`; the default takes none). `path`: the file that keeps the contents, made if it isn't there; None:
     they are kept in memory. `strict`: programming over programmed bits is refused; without it bits are cleared as the
     cells do (NOR flash without an ECC).

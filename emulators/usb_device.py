@@ -1,7 +1,7 @@
 """A USB device as its descriptors and its answers to control requests (USB 2.0, chapter 9).
 
-A device is declared: descriptors as values, a handler for class requests. The standard requests are served here. It works
-on raw setup packets, so whatever carries those (a backend in this process, USB/IP) can serve it.
+A device is declared: descriptors as values, a handler for class requests. The standard requests are served here. It
+works on raw setup packets, so whatever carries those (a backend in this process, USB/IP) can serve it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`UsbWire`: an emulated full-speed USB bus: ports, enumeration, control transfers at their true time, faults.
 
-The time of a control transfer is that of its bytes at 12 Mbit/s: 45 bytes of protocol overhead for its three stages with
-one data packet, and 13 for each further packet (USB 2.0, tables 5-2 and 5-9). The schedule is absolute, so that late
+The time of a control transfer is that of its bytes at 12 Mbit/s: 45 bytes of protocol overhead for its three stages
+with one data packet, and 13 for each further packet (USB 2.0, tables 5-2 and 5-9). The schedule is absolute, so that late
 wake-ups do not add up.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from . import wires
 from .faults import Fault, Faults
 from .supply import PowerLost
-from .usb_device import SETUP, UsbFunction
+from .usb_device import UsbFunction
 
 BIT_RATE = 12_000_000
 TRANSFER_OVERHEAD = 45
@@ -92,7 +92,12 @@ class UsbWire:
         if seconds * self.pace <= 0:
             action()
             return
-        timer = threading.Timer(seconds * self.pace, lambda: (self._timers.discard(timer), action())[1])
+
+        def fire() -> None:
+            self._timers.discard(timer)
+            action()
+
+        timer = threading.Timer(seconds * self.pace, fire)
         timer.daemon = True
         with self.changed:
             if self._closed:
@@ -111,7 +116,7 @@ class UsbWire:
         if fault is Fault.DELAY:
             time.sleep(self.faults.plan.delay_seconds)
         self._require(port, function)
-        kind, _, _, _, length = SETUP.unpack(setup)
+        kind = setup[0]
         if fault is Fault.CORRUPT and not kind & 0x80:
             data = self.faults.corrupted(data)
         try:

@@ -254,7 +254,7 @@ class BenchComponent:
         `address`: where a raw binary goes. `compare`: skip what the part holds already. `confirm`: asked with the plan
         before anything is erased; False leaves the part as it was, and None is returned.
         """
-        loaded = image if isinstance(image, FirmwareImage) else load_image(image, address=address)
+        loaded = image if isinstance(image, FirmwareImage) else load_image(Path(image), address=address)
         programmer = self.programmer(on_event=on_event, cancelled=cancelled)
         try:
             plan = programmer.plan(loaded, compare=compare)

@@ -121,8 +121,8 @@ class Memory(Settings):
 class Stm32Profile(Settings):
     """`part`: the expected family's name or product id, "" for any. `parity`: of the loader, "N" for BlueNRG.
     `baudrate`: of the loader, None for the bus's own. `enter`: what makes the application jump into the loader, sent at
-    the application's settings, "" for nothing. `boot`: how the application is started: by Go, by a reset through the modem
-    lines, or by what is there ("auto": a reset if the lines can). `app_parity`: of the application. `answer`: seconds
+    the application's settings, "" for nothing. `boot`: how the application is started: by Go, by a reset through
+    the modem lines, or by what is there ("auto": a reset if the lines can). `app_parity`: of the application. `answer`: seconds
     that the loader has for an answer, its work aside."""
 
     part: str | int = ""

@@ -83,18 +83,18 @@ def _serve(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[s
 
 
 def _join(bench: Bench, text: str, closers: list[Callable[[], None]]) -> None:
+    import can
+
     from ...emulators.can_server import bridge
-    from ...transports.can import CanBus
 
     name, _, place = text.partition("=")
     interface, _, channel = place.partition(":")
     spec = bench.file.spec.bus.get(name)
     if spec is None or not spec.emulated or spec.kind != "can" or not interface:
         raise click.UsageError(f"--join {text}: write BUS=INTERFACE:CHANNEL, where BUS is an emulated CAN bus")
-    opened = CanBus.open(
-        name, {"interface": interface, "channel": channel, **({"fd": True} if spec.settings.get("fd") else {})}
-    )
-    closers += [opened.close, bridge(bench.emulated_wire(name), opened)]
+    fd = {"fd": True} if spec.settings.get("fd") else {}
+    opened = can.Bus(**settings, **fd)  # type: ignore[arg-type]
+    closers += [opened.shutdown, bridge(bench.emulated_wire(name), opened)]
 
 
 def _until_interrupted() -> None:

@@ -67,8 +67,8 @@ def build(sensor: Sensor, version: str) -> bytes:
         texts = {"VERSION": version, "PRODUCT": sensor.product, "MANUFACTURER": sensor.manufacturer}
         defines = [f'-D{key}="{text}"' for key, text in texts.items()]
         subprocess.run(
-            ["arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", "-Os", "-ffreestanding", "-nostdlib", "-Wall", "-Werror",
-             f"-I{work}", *defines, f"-Wl,--defsym=START={sensor.start}", f"-Wl,-T{HERE / 'sensor.ld'}",
+            ["arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", "-Os", "-ffreestanding", "-nostdlib", "-Wall",
+             "-Werror", f"-I{work}", *defines, f"-Wl,--defsym=START={sensor.start}", f"-Wl,-T{HERE / 'sensor.ld'}",
              "-Wl,--build-id=none", "-o", elf, HERE / "sensor.c"],
             check=True,
         )  # fmt: skip
@@ -119,7 +119,7 @@ def main() -> None:
         target = UPDATE / sensor.file
         save(image, target)
         written += [factory, target]
-        step = {
+        step: dict[str, object] = {
             "handler": "proxyflash/flash:1",
             "files": [target.name],
             "handlerProperties": {"installedCriteria": "1.5.0"},
