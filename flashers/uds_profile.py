@@ -276,6 +276,9 @@ class UdsProfile(Settings):
                 raise ValueError(f"memory regions {low.name!r} and {high.name!r} overlap")
         if regions and (regions[-1].start + regions[-1].size) > 1 << 8 * self.address_length:
             raise ValueError(f"memory {regions[-1].name!r} ends beyond {self.address_length} bytes of address")
+        for region in regions:
+            if region.size >> 8 * self.size_length:
+                raise ValueError(f"the size of memory {region.name!r} does not fit {self.size_length} bytes of size")
         if len(regions) > 1 and not {"address", "region"} & set(self.routines.erase_parameters):
             raise ValueError("several memory regions need an address or a region in routines.erase_parameters")
         return self

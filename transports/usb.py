@@ -1,57 +1,43 @@
-"""USB through pyusb: devices by vendor and product, serial number or port path; control transfers; re-enumeration.
+"""USB through pyusb: devices found by ids, serial number or port path; control transfers; re-enumeration.
 
-Devices come and go, so nothing is remembered of a bus but its backend: each question looks anew.
+Descriptors: USB 2.0, chapter 9. A device is known by its port path and its address: one that re-enumerates keeps the
+first and gets another of the second, even when it comes back with the same ids.
+
+Of a back end (pyusb's IBackend, libusb's or an injected one) this module calls: `enumerate_devices`,
+`get_device_descriptor`, `get_configuration_descriptor`, `get_interface_descriptor`, `open_device`, `close_device`,
+`ctrl_transfer`, `claim_interface`, `release_interface`; for a device with alternate settings or several
+configurations `get_configuration` and `set_interface_altsetting`; if it has them, `is_kernel_driver_active`,
+`detach_kernel_driver`, `attach_kernel_driver`; for `reset`, `reset_device`. pyusb tells nobody that a device came or
+went, so waiting for one looks again every 25 ms, unless the back end has a method `wait_change(timeout: float) -> bool`
+that returns early when its devices have changed.
 """
 
 from __future__ import annotations
 
-import errno
-import threading
+import math
+import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, Self
 
 import usb.core
 import usb.util
 
 from .deadline import Deadline
-from .errors import (
-    TransportError,
-    UsbAbsent,
-    UsbAmbiguous,
-    UsbBusy,
-    UsbForbidden,
-    UsbGone,
-    UsbSettings,
-    UsbStall,
-    UsbTimeout,
-)
+from .errors import UsbAbsent, UsbAmbiguous, UsbForbidden, UsbGone, UsbSettings, UsbTimeout
+from .usb_failures import FAILURES, naming
+from .usb_strings import Strings, open_handle, release
 
-LOOK_SECONDS = 0.03
-"""How often the bus is looked at for a device that is to come or go: libusb's Python binding has no notification."""
+LOOK_AGAIN = 0.025
+"""Seconds between two looks at the list of devices, for back ends that don't tell of changes."""
 
-_CAUSES: Mapping[int, type[TransportError]] = {
-    errno.EPIPE: UsbStall,
-    errno.ETIMEDOUT: UsbTimeout,
-    errno.ENODEV: UsbGone,
-    errno.ENOENT: UsbGone,
-    errno.EIO: UsbGone,
-    errno.ESHUTDOWN: UsbGone,
-    errno.EACCES: UsbForbidden,
-    errno.EPERM: UsbForbidden,
-    errno.EBUSY: UsbBusy,
-}
-_LIBUSB_CODES = {
-    -1: errno.EIO,
-    -3: errno.EACCES,
-    -4: errno.ENODEV,
-    -5: errno.ENOENT,
-    -6: errno.EBUSY,
-    -7: errno.ETIMEDOUT,
-    -9: errno.EPIPE,
-}
-"""libusb's error codes (libusb.h, enum libusb_error), for backends that give no errno."""
+LONGEST_WAIT = 0.1
+"""Seconds for one `wait_change`: a change just before the call may have been told to nobody."""
+
+HUB_CLASS = 0x09
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +50,18 @@ class UsbMatch:
     port: str | None = None
 
     def __str__(self) -> str:
-        def part(value: int | None) -> str:
-            return "*" if value is None else f"{value:04x}"
-
-        place = "".join(f", {key} {text}" for key, text in (("serial", self.serial), ("port", self.port)) if text)
-        return f"{part(self.vendor_id)}:{part(self.product_id)}{place}"
+        ids = ":".join("any" if value is None else f"{value:04x}" for value in (self.vendor_id, self.product_id))
+        serial = "" if self.serial is None else f", serial {self.serial}"
+        port = "" if self.port is None else f", port {self.port}"
+        return f"{ids}{serial}{port}"
 
 
 @dataclass(frozen=True, slots=True)
 class UsbInterface:
-    """One alternate setting of one interface, from the descriptors. `extra`: class-specific descriptors, raw."""
+    """One alternate setting of one interface, from the descriptors. `extra`: class-specific descriptors, raw.
+
+    A descriptor that a device has once for all alternate settings follows the last of them, and is that one's `extra`.
+    """
 
     configuration: int
     number: int
@@ -98,157 +86,194 @@ class UsbInfo:
     port: str
     interfaces: tuple[UsbInterface, ...]
 
+    def __str__(self) -> str:
+        return f"{self.vendor_id:04x}:{self.product_id:04x} at port {self.port}"
+
 
 class UsbDevice:
     """One opened device."""
 
-    def __init__(self, device: Any, info: UsbInfo) -> None:
+    info: UsbInfo
+
+    def __init__(self, info: UsbInfo, device: Any) -> None:
         self.info = info
         self._device = device
+        self._open = True
         self._claimed: set[int] = set()
+        self._detached: list[int] = []
 
     def claim(self, interface: int, alternate: int = 0) -> None:
-        """Claims an interface, detaching a kernel driver if one holds it. Raises UsbBusy, UsbForbidden, UsbGone."""
-        try:
+        """Claims an interface, detaching a kernel driver if one holds it, and selects the alternate setting.
+
+        Raises UsbBusy, UsbForbidden, UsbGone; UsbAbsent if the descriptors have no such setting.
+        """
+        with self._naming(f"claiming interface {interface}"):
+            alternates = self._alternates(interface)
+            if alternate not in alternates:
+                raise UsbAbsent(
+                    f"the USB device {self.info} has no interface {interface} with alternate setting {alternate}",
+                    remedy="Is the device in the mode that is meant? List its interfaces: lsusb -v",
+                )
             if interface not in self._claimed:
-                self._detach_kernel_driver(interface)
+                self._detach_driver(interface)
                 usb.util.claim_interface(self._device, interface)
                 self._claimed.add(interface)
-            if self._alternates(interface) > 1:
+            # A device may stall the request if there is nothing to choose (USB 2.0, 9.4.10).
+            if len(alternates) > 1:
                 self._device.set_interface_altsetting(interface, alternate)
-        except usb.core.USBError as error:
-            _raise(error, f"interface {interface} of {self._named}")
 
     def control_out(
         self, request_type: int, request: int, value: int, index: int, data: bytes, deadline: Deadline
     ) -> int:
         """Sends; the number of bytes taken. Raises UsbStall, UsbTimeout, UsbGone."""
-        try:
-            taken: int = self._device.ctrl_transfer(request_type, request, value, index, data, _millis(deadline))
-        except usb.core.USBError as error:
-            _raise(error, f"request {request} to {self._named}")
-        return taken
+        return int(self._transfer(request_type, request, value, index, data, deadline))
 
     def control_in(
         self, request_type: int, request: int, value: int, index: int, size: int, deadline: Deadline
     ) -> bytes:
         """Receives up to `size` bytes. Raises UsbStall, UsbTimeout, UsbGone."""
-        try:
-            data = self._device.ctrl_transfer(request_type, request, value, index, size, _millis(deadline))
-        except usb.core.USBError as error:
-            _raise(error, f"request {request} to {self._named}")
-        return bytes(data)
+        return bytes(self._transfer(request_type, request, value, index, size, deadline))
 
     def reset(self) -> None:
-        """A USB bus reset; the device may re-enumerate, after which this object is of no use. Raises UsbGone."""
+        """A USB bus reset, after which this object is closed: the device may re-enumerate, and is to be found again."""
         try:
-            self._device.reset()
-        except usb.core.USBError as error:
-            _raise(error, f"reset of {self._named}")
+            with suppress(UsbGone), self._naming("resetting"):
+                self._device.reset()
+        finally:
+            self.close()
 
     def close(self) -> None:
-        try:
-            usb.util.dispose_resources(self._device)
-        except usb.core.USBError:
-            # It is gone: there is nothing left to let go of.
+        """Releases what was claimed and gives it back to its kernel driver. A second call does nothing."""
+        if not self._open:
             return
+        self._open = False
+        for interface in self._detached:
+            with suppress(*FAILURES):
+                usb.util.release_interface(self._device, interface)
+                self._device.attach_kernel_driver(interface)
+        release(self._device)
 
-    @property
-    def _named(self) -> str:
-        return f"{self.info.vendor_id:04x}:{self.info.product_id:04x} at port {self.info.port}"
+    def _transfer(
+        self, request_type: int, request: int, value: int, index: int, data_or_size: bytes | int, deadline: Deadline
+    ) -> Any:
+        with self._naming(f"control request 0x{request:02X}"):
+            # libusb takes 0 for "no limit".
+            timeout = min(math.ceil(deadline.remaining * 1000), 2**31 - 1)
+            if timeout == 0:
+                raise UsbTimeout(f"control request 0x{request:02X} to {self.info}: not sent, its deadline has passed")
+            return self._device.ctrl_transfer(request_type, request, value, index, data_or_size, timeout)
 
-    def _alternates(self, interface: int) -> int:
-        return len({item.alternate for item in self.info.interfaces if item.number == interface})
+    def _alternates(self, interface: int) -> set[int]:
+        """The alternate settings of an interface, in the active configuration."""
+        active = None
+        if len({item.configuration for item in self.info.interfaces}) > 1:
+            active = self._device.get_active_configuration().bConfigurationValue
+        return {
+            item.alternate
+            for item in self.info.interfaces
+            if item.number == interface and active in (None, item.configuration)
+        }
 
-    def _detach_kernel_driver(self, interface: int) -> None:
-        try:
+    def _detach_driver(self, interface: int) -> None:
+        # Not every back end and operating system knows kernel drivers.
+        with suppress(NotImplementedError):
             if self._device.is_kernel_driver_active(interface):
                 self._device.detach_kernel_driver(interface)
-        except NotImplementedError:
-            # Where the system has no such drivers there is none to detach.
-            return
+                self._detached.append(interface)
+
+    @contextmanager
+    def _naming(self, doing: str) -> Iterator[None]:
+        # pyusb would open a closed device again.
+        if not self._open:
+            raise UsbGone(f"{doing}: the USB device {self.info} was closed", remedy="")
+        with naming(f"{doing}, USB device {self.info}"):
+            yield
 
 
 class UsbBus:
     """The USB devices of this host, or those of an emulated backend."""
 
     kind: ClassVar[str] = "usb"
+    name: str
 
     def __init__(self, name: str, backend: Any) -> None:
         self.name = name
         self._backend = backend
+        self._opened: weakref.WeakSet[UsbDevice] = weakref.WeakSet()
+        self._addresses: dict[str, int] = {}
+        """By port path, the address of the device that was opened there last."""
 
     @classmethod
     def open(cls, name: str, settings: Mapping[str, Any]) -> Self:
-        """`settings`: `backend`, an instance of pyusb's IBackend; None: libusb's. Raises UsbSettings without it."""
+        """`settings`: `backend`, an instance of pyusb's IBackend; None: libusb. Raises UsbSettings without libusb."""
         for key in settings:
             if key != "backend":
-                raise UsbSettings(f"bus {name!r}: a USB bus has no key {key!r}")
+                raise UsbSettings(f"a USB bus has no key {key!r}", remedy="It needs none: its devices are found.")
         backend = settings.get("backend")
         if backend is None:
             import usb.backend.libusb1
 
             backend = usb.backend.libusb1.get_backend()
-            if backend is None:
-                raise UsbSettings(f"bus {name!r}: libusb is not installed", remedy="sudo apt-get install libusb-1.0-0")
+        if backend is None:
+            raise UsbSettings(
+                "libusb 1.0 is not installed, or finds no USB in this kernel",
+                remedy="Install it: sudo apt install libusb-1.0-0",
+            )
         return cls(name, backend)
 
     def list(self, match: UsbMatch | None = None) -> Sequence[UsbInfo]:
-        """The devices that match, without claiming anything."""
-        found = []
-        for device, info in self._matching(match or UsbMatch()):
-            usb.util.dispose_resources(device)
-            found.append(info)
-        return found
+        """The devices that match, without claiming anything. Their strings are read, for which they are opened."""
+        found, _ = self._find(match or UsbMatch())
+        return [_look_at(device) for device in found]
 
     def open_device(self, match: UsbMatch) -> UsbDevice:
-        """Raises UsbAbsent, UsbAmbiguous (lists what tells the candidates apart), UsbForbidden, UsbBusy."""
-        found = [*self._matching(match)]
-        if not found:
+        """Raises UsbAbsent, UsbAmbiguous (lists what tells the candidates apart), UsbForbidden."""
+        device = self._the_one(match)
+        if device is None:
             raise UsbAbsent(f"no USB device {match}")
-        if len(found) > 1:
-            which = "; ".join(f"port {info.port}, serial {info.serial or 'none'}" for _, info in found)
-            for device, _ in found:
-                usb.util.dispose_resources(device)
-            raise UsbAmbiguous(f"{len(found)} USB devices are {match}: {which}")
-        device, info = found[0]
-        try:
-            # Any request opens the device; this one is answered by every device (USB 2.0, 9.4.5).
-            device.ctrl_transfer(0x80, 0, 0, 0, 2, 1000)
-        except usb.core.USBError as error:
-            usb.util.dispose_resources(device)
-            _raise(error, f"{info.vendor_id:04x}:{info.product_id:04x} at port {info.port}")
-        return UsbDevice(device, info)
+        return self._open_found(device)
 
     def wait_for(self, matches: Sequence[UsbMatch], deadline: Deadline) -> UsbDevice:
-        """Waits for a device to come (back) and opens it: the first of `matches` that is there. Raises UsbAbsent."""
-        refusal: TransportError | None = None
+        """Waits for a device to come (back) and opens it: the first match of the list that is there.
+
+        A device that may not be opened yet, or left again, is waited for like one that isn't there. Raises UsbAbsent,
+        UsbAmbiguous, UsbForbidden (still, when the deadline passes).
+        """
         while True:
+            forbidden = None
             for match in matches:
                 try:
-                    return self.open_device(match)
-                except UsbAbsent:
+                    device = self._the_one(match)
+                    if device is not None:
+                        return self._open_found(device)
+                except UsbGone:
                     continue
-                except (UsbForbidden, UsbBusy, UsbGone, UsbTimeout) as error:
-                    # It has only just come: udev may still be at work on it.
-                    refusal = error
+                except UsbForbidden as error:
+                    # udev opens a device to its group a moment after it has come.
+                    forbidden = error
             if deadline.expired:
-                if refusal is not None:
-                    raise refusal
-                raise UsbAbsent(f"no USB device {' or '.join(map(str, matches))} came in time")
-            self._wait_change(deadline)
+                raise forbidden or UsbAbsent(f"no USB device {' or '.join(map(str, matches))} came")
+            self._pause(deadline)
 
     def wait_gone(self, match: UsbMatch, deadline: Deadline) -> bool:
-        """Waits until no device matches, or the one that did has enumerated anew; False when the deadline passes."""
-        before = {_address(device) for device, _ in self._matching(match)}
-        while before & {_address(device) for device, _ in self._matching(match)}:
+        """Waits until no device matches; False when the deadline passes first.
+
+        A device that re-enumerated has gone too, be it since this call or since it was opened through this bus.
+        """
+        found, unreadable = self._find(match)
+        places = map(_place, (*found, *unreadable))
+        watched = {(port, address) for port, address in places if self._addresses.get(port, address) == address}
+        anyone = replace(match, serial=None)
+        while watched & {_place(device) for device in self._devices() if _fits(device, anyone)}:
             if deadline.expired:
                 return False
-            self._wait_change(deadline)
+            self._pause(deadline)
         return True
 
     def close(self) -> None:
-        """Nothing is held of the bus itself."""
+        """Closes the devices that are still open."""
+        for device in tuple(self._opened):
+            device.close()
 
     def __enter__(self) -> Self:
         return self
@@ -258,88 +283,128 @@ class UsbBus:
     ) -> None:
         self.close()
 
-    def _wait_change(self, deadline: Deadline) -> None:
+    def _devices(self) -> Iterator[Any]:
+        with naming("listing the USB devices"):
+            handles = [*self._backend.enumerate_devices()]
+        for handle in handles:
+            # A device may leave while it is being listed.
+            with suppress(*FAILURES):
+                yield usb.core.Device(handle, self._backend)
+
+    def _find(self, match: UsbMatch) -> tuple[Sequence[Any], Sequence[Any]]:
+        """The devices that match; and those of which only the serial number is unknown: this user may not read it."""
+        found, unreadable = [], []
+        for device in self._devices():
+            if not _fits(device, match):
+                continue
+            if match.serial is None:
+                found.append(device)
+                continue
+            strings = Strings(device)
+            if strings.read(device.iSerialNumber) == match.serial:
+                found.append(device)
+            elif strings.failure is UsbForbidden:
+                unreadable.append(device)
+            release(device)
+        return found, unreadable
+
+    def _the_one(self, match: UsbMatch) -> Any | None:
+        """Raises UsbAmbiguous, UsbForbidden."""
+        found, unreadable = self._find(match)
+        if len(found) > 1:
+            raise _ambiguous(match, [_look_at(device) for device in found])
+        if not found and unreadable:
+            raise UsbForbidden(f"this user may not read the serial number of the USB devices {match}")
+        return found[0] if found else None
+
+    def _open_found(self, device: Any) -> UsbDevice:
+        with naming(f"opening the USB device {device.idVendor:04x}:{device.idProduct:04x} at port {_port(device)}"):
+            open_handle(device)
+        info = _describe(device)
+        if not info.interfaces:
+            release(device)
+            raise UsbGone(f"the USB device {info} left while it was opened")
+        port, address = _place(device)
+        if port:
+            self._addresses[port] = address
+        opened = UsbDevice(info, device)
+        self._opened.add(opened)
+        return opened
+
+    def _pause(self, deadline: Deadline) -> None:
         wait_change = getattr(self._backend, "wait_change", None)
         if wait_change is not None:
-            wait_change(deadline.remaining)
+            wait_change(min(deadline.remaining, LONGEST_WAIT))
         else:
-            threading.Event().wait(min(LOOK_SECONDS, deadline.remaining))
-
-    def _matching(self, match: UsbMatch) -> Iterator[tuple[Any, UsbInfo]]:
-        wanted = {
-            key: value
-            for key, value in (("idVendor", match.vendor_id), ("idProduct", match.product_id))
-            if value is not None
-        }
-        try:
-            devices = [*(usb.core.find(find_all=True, backend=self._backend, **wanted) or ())]
-        except usb.core.USBError as error:
-            _raise(error, f"bus {self.name!r}")
-        for device in devices:
-            if match.port is not None and port_path(device) != match.port:
-                continue
-            try:
-                info = _info(device)
-            except usb.core.USBError:
-                continue  # It went while it was looked at.
-            if match.serial is None or info.serial == match.serial:
-                yield device, info
+            time.sleep(min(deadline.remaining, LOOK_AGAIN))
 
 
-def port_path(device: Any) -> str:
-    """Bus and port path of a pyusb device, as in sysfs: "1-4.2"."""
-    numbers = device.port_numbers or ()
-    return f"{device.bus or 0}-{'.'.join(map(str, numbers)) or '0'}"
-
-
-def _address(device: Any) -> tuple[int, int]:
-    return device.bus or 0, device.address or 0
-
-
-def _info(device: Any) -> UsbInfo:
-    interfaces = tuple(
-        UsbInterface(
-            configuration.bConfigurationValue,
-            interface.bInterfaceNumber,
-            interface.bAlternateSetting,
-            interface.bInterfaceClass,
-            interface.bInterfaceSubClass,
-            interface.bInterfaceProtocol,
-            _string(device, interface.iInterface),
-            bytes(interface.extra_descriptors or b""),
-        )
-        for configuration in device
-        for interface in configuration
-    )
-    return UsbInfo(
-        device.idVendor,
-        device.idProduct,
-        device.bcdDevice,
-        _string(device, device.iManufacturer),
-        _string(device, device.iProduct),
-        _string(device, device.iSerialNumber),
-        port_path(device),
-        interfaces,
-    )
-
-
-def _string(device: Any, index: int) -> str:
-    if not index:
-        return ""
+def _look_at(device: Any) -> UsbInfo:
+    """What an unopened device tells; it is closed again."""
     try:
-        text: str | None = usb.util.get_string(device, index)
-    except (usb.core.USBError, ValueError, NotImplementedError):
-        return ""
-    return (text or "").rstrip("\0")
+        return _describe(device)
+    finally:
+        release(device)
 
 
-def _millis(deadline: Deadline) -> int:
-    """Milliseconds left, at least one: libusb takes 0 for no limit."""
-    return max(1, round(deadline.remaining * 1000))
+def _describe(device: Any) -> UsbInfo:
+    strings = Strings(device)
+    return UsbInfo(
+        vendor_id=int(device.idVendor),
+        product_id=int(device.idProduct),
+        bcd_device=int(device.bcdDevice),
+        manufacturer=strings.read(device.iManufacturer),
+        product=strings.read(device.iProduct),
+        serial=strings.read(device.iSerialNumber),
+        port=_port(device),
+        interfaces=tuple(_interfaces(device, strings)),
+    )
 
 
-def _raise(error: usb.core.USBError, what: str) -> NoReturn:
-    """pyusb's error by its cause."""
-    code = error.errno if error.errno is not None else _LIBUSB_CODES.get(error.backend_error_code or 0, 0)
-    kind = _CAUSES.get(code, UsbGone)
-    raise kind(f"{what}: {error.strerror or error}") from error
+def _interfaces(device: Any, strings: Strings) -> Iterator[UsbInterface]:
+    for index in range(device.bNumConfigurations):
+        # An unreadable configuration hides no other.
+        with suppress(*FAILURES):
+            configuration = device[index]
+            for item in configuration:
+                yield UsbInterface(
+                    configuration=int(configuration.bConfigurationValue),
+                    number=int(item.bInterfaceNumber),
+                    alternate=int(item.bAlternateSetting),
+                    class_code=int(item.bInterfaceClass),
+                    subclass=int(item.bInterfaceSubClass),
+                    protocol=int(item.bInterfaceProtocol),
+                    name=strings.read(item.iInterface),
+                    extra=bytes(item.extra_descriptors or ()),
+                )
+
+
+def _fits(device: Any, match: UsbMatch) -> bool:
+    """All of the match but the serial number, which has to be asked for."""
+    return (
+        match.vendor_id in (None, device.idVendor)
+        and match.product_id in (None, device.idProduct)
+        and match.port in (None, _port(device))
+    )
+
+
+def _port(device: Any) -> str:
+    """As sysfs names it: "1-4.2", "usb1" for a root hub; "" where the back end does not tell."""
+    if device.port_numbers:
+        return f"{device.bus}-{'.'.join(map(str, device.port_numbers))}"
+    return f"usb{device.bus}" if device.bDeviceClass == HUB_CLASS else ""
+
+
+def _place(device: Any) -> tuple[str, int]:
+    return _port(device), int(device.address)
+
+
+def _ambiguous(match: UsbMatch, candidates: Sequence[UsbInfo]) -> UsbAmbiguous:
+    listed = ", ".join(f"serial {info.serial or 'unknown'} at port {info.port}" for info in candidates)
+    serials = [info.serial for info in candidates]
+    apart = all(serials) and len(set(serials)) == len(serials)
+    names = [f'serial = "{info.serial}"' if apart else f'port = "{info.port}"' for info in candidates]
+    return UsbAmbiguous(
+        f"{len(candidates)} USB devices are {match}: {listed}",
+        remedy=f"Put one of these into the component's address: {' or '.join(names)}.",
+    )

@@ -92,8 +92,7 @@ def _join(bench: Bench, text: str, closers: list[Callable[[], None]]) -> None:
     spec = bench.file.spec.bus.get(name)
     if spec is None or not spec.emulated or spec.kind != "can" or not interface:
         raise click.UsageError(f"--join {text}: write BUS=INTERFACE:CHANNEL, where BUS is an emulated CAN bus")
-    fd = {"fd": True} if spec.settings.get("fd") else {}
-    opened = can.Bus(**settings, **fd)  # type: ignore[arg-type]
+    opened = can.Bus(interface=interface, channel=channel, fd=bool(spec.settings.get("fd")))
     closers += [opened.shutdown, bridge(bench.emulated_wire(name), opened)]
 
 

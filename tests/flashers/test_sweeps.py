@@ -1,0 +1,255 @@
+"""The sweeps: a cut at every flash operation and at every yield, for each bootloader, then the same command again.
+
+After any cut the part runs the old application whole, the new one whole, or sits in its bootloader; and flashing once
+more ends with the whole new image. The parts are the emulated ones, through the real flashers and wires, without pace.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from proxyflash.emulators import application
+from proxyflash.emulators.device import EmulatedDevice
+from proxyflash.enumerators.bench import Bench
+from proxyflash.flashers import events as ev
+from proxyflash.flashers.errors import Cancelled
+from proxyflash.flashers.image import FirmwareImage, Segment
+from proxyflash.transports.deadline import Deadline
+from proxyflash.transports.errors import ProxyflashError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of part: its bench file, where its firmware goes, how large the old and the new one are."""
+
+    bench: str
+    start: int
+    old_size: int
+    new_size: int
+    relocatable: bool = False
+
+
+KINDS = {
+    "uds": Kind(
+        """
+[bus.b]
+kind = "can"
+emulated = true
+pace = 0
+[[component]]
+name = "part"
+bus = "b"
+protocol = "uds"
+address = {request = 0x7E0, response = 0x7E8}
+emulated = {part = "acme-r77", firmware = "old.bin"}
+[component.profile]
+memory = [{start = 0x10000, size = 0x70000, erase_unit = 4096}]
+security = {key = "xor", secret = "5a5a5a5a"}
+timings = {p2 = 0.02, latency = 0.02, reset_gap = 0.2, retries = 1}
+""",
+        0x10000,
+        1000,
+        1500,
+    ),
+    "stm32-uart": Kind(
+        """
+[bus.b]
+kind = "serial"
+emulated = true
+pace = 0
+baudrate = 115200
+dtr = false
+rts = false
+[[component]]
+name = "part"
+bus = "b"
+protocol = "stm32-uart"
+version = {send = "VER?\\r", match = "FW ([0-9.]+)"}
+emulated = {part = "stm32l476xg", firmware = "old.bin", wiring = "dtr-reset,!rts-boot0"}
+[component.profile]
+answer = 0.05
+entry = {reset = "dtr", boot0 = "rts", hold = 0.001, settle = 0.005}
+""",
+        0x08000000,
+        1000,
+        2500,
+    ),
+    "dfuse": Kind(
+        """
+[bus.b]
+kind = "usb"
+emulated = true
+pace = 0
+[[component]]
+name = "part"
+bus = "b"
+protocol = "dfu"
+address = {runtime_vendor_id = 0x1209, runtime_product_id = 1}
+emulated = {part = "stm32f105-dfu", firmware = "old.bin"}
+profile = {reenumerate = 0.5}
+""",
+        0x08000000,
+        1000,
+        2500,
+    ),
+    "dfu": Kind(
+        """
+[bus.b]
+kind = "usb"
+emulated = true
+pace = 0
+[[component]]
+name = "part"
+bus = "b"
+protocol = "dfu"
+address = {vendor_id = 0x1209, product_id = 0xDF01, runtime_vendor_id = 0x1209, runtime_product_id = 1}
+emulated = {part = "slot-dfu", firmware = "old.bin"}
+profile = {reenumerate = 0.5, slot_size = 0x20000}
+""",
+        0,
+        1000,
+        2500,
+        relocatable=True,
+    ),
+}
+
+OLD, NEW = "1.4.2", "1.5.0"
+
+
+class Rig:
+    """A folder with the bench file and the old firmware; each `powered` starts from a part with the old image."""
+
+    def __init__(self, kind: Kind, folder: Path) -> None:
+        self.kind = kind
+        self.folder = folder
+        (folder / "bench.toml").write_text(kind.bench)
+        (folder / "old.bin").write_bytes(application.make(OLD, "part", "Acme", kind.old_size, start=kind.start))
+        new = application.make(NEW, "part", "Acme", kind.new_size, start=kind.start)
+        self.image = FirmwareImage((Segment(kind.start, new),), "bin", relocatable=kind.relocatable)
+        self.new = new
+        self.runs = 0
+
+    @contextmanager
+    def powered(self) -> Iterator[Bench]:
+        self.runs += 1
+        with Bench.open(self.folder / "bench.toml", state=self.folder / f"state{self.runs}") as bench:
+            device = bench.emulated_device("part")
+            assert settled(bench) == OLD
+            assert device.application_version == OLD
+            yield bench
+
+
+def settled(bench: Bench) -> str | None:
+    """The version that the part runs once it has started; None: it sits in its bootloader."""
+    component = bench.component("part")
+    ask = component.version_question()
+    device = bench.emulated_device("part")
+    if ask is not None and device.application_version:
+        return ask(Deadline.after(2))
+    return device.application_version
+
+
+def again_ends_well(rig: Rig, bench: Bench) -> None:
+    """The same command once more: the part runs the new image, and holds all of it."""
+    device = bench.emulated_device("part")
+    result = bench.component("part").flash(rig.image, expect_version=NEW)
+    assert result is not None
+    assert result.version == NEW
+    assert device.application_version == NEW
+    assert device.flash.read(rig.kind.start, len(rig.new)) == rig.new
+
+
+@pytest.fixture(params=KINDS)
+def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Rig:
+    return Rig(KINDS[request.param], tmp_path)
+
+
+def test_nothing_is_cut(rig: Rig) -> None:
+    with rig.powered() as bench:
+        again_ends_well(rig, bench)
+
+
+@pytest.mark.parametrize("first", range(1, 5))
+@pytest.mark.timeout(600)
+def test_a_cut_at_every_flash_operation(rig: Rig, first: int) -> None:
+    """Every operation: four tests side by side take every fourth one each."""
+    cuts = 0
+    for operation in itertools.count(first, 4):
+        with rig.powered() as bench:
+            device = bench.emulated_device("part")
+            device.supply.cut_at(operation)
+            if flashed(rig, bench):
+                break
+            cuts += 1
+            assert not device.supply.is_on
+            device.supply.on()
+            assert settled(bench) in (OLD, NEW, None)
+            again_ends_well(rig, bench)
+    assert cuts > 10
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("how", ["cancel", "cut"])
+def test_stopped_at_every_yield(rig: Rig, how: str) -> None:
+    """At the first, second, ... thing that the engine tells: asked to stop, or the supply is cut there."""
+    stops = 0
+    for count in itertools.count(1):
+        with rig.powered() as bench:
+            device = bench.emulated_device("part")
+            stopper = Stopper(device if how == "cut" else None, count)
+            touched = device.supply.operations
+            result = stopped(rig, bench, stopper)
+            if stopper.seen < count:
+                assert result == "flashed"
+                break
+            assert result in ("cut", "cancelled") if how == "cut" else result in ("cancelled", "flashed")
+            stops += 1
+            device.supply.on()
+            if device.supply.operations == touched:
+                assert settled(bench) == OLD
+            again_ends_well(rig, bench)
+    assert stops > 15
+
+
+class Stopper:
+    """At the `count`-th thing that the engine tells: cuts the part's supply, or, without a part, asks to stop."""
+
+    def __init__(self, device: EmulatedDevice | None, count: int) -> None:
+        self.device = device
+        self.count = count
+        self.seen = 0
+        self.asked = False
+
+    def __call__(self, event: ev.Event) -> None:
+        self.seen += 1
+        if self.seen != self.count:
+            return
+        if self.device is None:
+            self.asked = True
+        else:
+            self.device.supply.off()
+
+
+def stopped(rig: Rig, bench: Bench, stopper: Stopper) -> str:
+    """How a flash ended that was stopped on its way."""
+    try:
+        bench.component("part").flash(rig.image, on_event=stopper, cancelled=lambda: stopper.asked)
+    except Cancelled:
+        return "cancelled"
+    except ProxyflashError:
+        return "cut"
+    return "flashed"
+
+
+def flashed(rig: Rig, bench: Bench) -> bool:
+    """Whether a flash went through."""
+    try:
+        bench.component("part").flash(rig.image)
+    except ProxyflashError:
+        return False
+    return True
