@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from ..flashers import events as ev
 from ..flashers.events import Phase
+from .output import finished_text
 
 
 class _Amount(ProgressColumn):
     """Bytes, rate and time left while it goes on; bytes and mean rate, or how it was verified, once done."""
 
     def render(self, task: Task) -> Text:
+        said = task.fields.get("said")
+        if said is not None:
+            return Text(said)
         parts = [f"{int(task.completed):,} B"]
-        detail = task.fields.get("detail", "")
         seconds = task.elapsed or 0.0
         if seconds > 0.05 and task.completed:
             parts.append(f"{task.completed / seconds / 1000:.1f} kB/s")
-        if not task.finished and task.time_remaining is not None:
+        if task.time_remaining is not None:
             parts.append(f"{task.time_remaining:.0f} s left")
-        return Text("  ".join([detail] if detail else parts))
+        return Text("  ".join(parts))
 
 
 class Bars:
@@ -29,7 +33,10 @@ class Bars:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), _Amount(), console=Console(stderr=True)
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=16),
+            _Amount(),
+            console=Console(stderr=True, highlight=False),
         )
         self._tasks: dict[tuple[str, Phase], TaskID] = {}
         self._progress.start()
@@ -43,7 +50,12 @@ class Bars:
             if isinstance(event, ev.Progress):
                 self._progress.update(self._tasks[key], completed=event.done)
             else:
-                self._progress.update(self._tasks[key], completed=event.total, detail=event.detail)
+                # The phase's own time: the clock of a bar goes on for as long as others are shown beside it.
+                self._progress.update(self._tasks[key], completed=event.total, said=finished_text(event))
+
+    def say(self, text: str) -> None:
+        """A line above the bars."""
+        self._progress.console.print(text, markup=False)
 
     def stop(self) -> None:
         self._progress.stop()

@@ -61,7 +61,8 @@ Benches:
 def main() -> None:
     """The console script."""
     if sys.argv[1:] in ([], ["--help"], ["-h"]) and "_PROXYFLASH_COMPLETE" not in os.environ:
-        sys.stdout.write(HELP)
+        if sys.stdout is not None:
+            sys.stdout.write(HELP)
         return
     from .commands import run
 

@@ -2,11 +2,14 @@
 
 Plain by default; `--json` is one document, `--jsonl` a line for each event and one for the result. Errors look the same
 in each of them: what, on which component, why, what to do, the code. The last line is the verdict.
+
+A stream that takes nothing more (a full disk, a pipe whose reader went away) never stops the work that is told of.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -23,10 +26,30 @@ SCHEMA = 1
 """The number of the JSON documents' shape; it changes when a key changes its meaning or goes."""
 
 
+class OutputLost(ProxyflashError):
+    """Raised nowhere in the midst of the work: told at its end."""
+
+    code = "E-OUTPUT"
+    default_remedy = "Is the disk full? What was to be done is done."
+
+    def __init__(self, cause: str, *, silent: bool = False) -> None:
+        super().__init__(cause)
+        self.silent = silent
+        """A reader that went away had what it wanted."""
+
+
 class Mode(StrEnum):
     TEXT = "text"
     JSON = "json"
     JSONL = "jsonl"
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person sits at the other end. A stream that was closed before we started is None."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:
+        return False
 
 
 def size(count: int) -> str:
@@ -39,50 +62,71 @@ def size(count: int) -> str:
 
 @dataclass
 class Output:
-    """One run's output."""
+    """One run's output. `collected`: where documents go instead of stdout, for a command made of commands."""
 
     mode: Mode = Mode.TEXT
     quiet: bool = False
     verbosity: int = 0
     log: TextIO | None = None
+    collected: list[dict[str, Any]] | None = None
+    lost: OutputLost | None = None
+    """Why something could not be shown."""
     _bars: Any = field(default=None, init=False, repr=False)
 
     def line(self, text: str = "") -> None:
         """A line of data, for a person; nothing where a program reads."""
         if self.mode is Mode.TEXT:
             self._end_bars()
-            print(text, flush=True)
+            self._print(text, sys.stdout)
         self._logged(text)
 
     def note(self, text: str) -> None:
         """A remark on stderr."""
-        self._end_bars()
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            self._end_bars()
+            self._print(text, sys.stderr)
+        self._logged(text)
+
+    def alarm(self, text: str) -> None:
+        """A remark on stderr that nothing keeps back, above the bars that are there. For any thread."""
+        if self._bars is not None:
+            self._bars.say(text)
+        else:
+            self._print(text, sys.stderr)
         self._logged(text)
 
     def document(self, data: Mapping[str, Any]) -> None:
         """The result, where a program reads it."""
-        if self.mode is not Mode.TEXT:
-            kind = {"kind": "result"} if self.mode is Mode.JSONL else {}
-            indent = 2 if self.mode is Mode.JSON else None
-            print(json.dumps({"schema": SCHEMA, **kind, **data}, indent=indent, default=str), flush=True)
+        if self.mode is Mode.TEXT:
+            return
+        if self.mode is Mode.JSON and self.collected is not None:
+            self.collected.append(dict(data))
+            return
+        kind = {"kind": "result"} if self.mode is Mode.JSONL else {}
+        indent = 2 if self.mode is Mode.JSON else None
+        self._print(json.dumps({"schema": SCHEMA, **kind, **data}, indent=indent, default=str), sys.stdout)
 
     def error(self, error: ProxyflashError) -> None:
         """An error, on stderr for a person, on stdout as a document for a program."""
-        self._end_bars()
-        text = f"{error.code} {error}"
+        if self.mode is Mode.TEXT:
+            self.fault(error)
+        else:
+            self._logged(f"{error.code} {error}")
+            self.document({"error": describe(error)})
+
+    def fault(self, error: ProxyflashError, indent: str = "") -> None:
+        """An error that is not the end: in a person's text alone, on stderr, also where it is quiet."""
+        text = f"{indent}{error.code} {error}"
         self._logged(text)
         if self.mode is Mode.TEXT:
-            print(text, file=sys.stderr, flush=True)
-        else:
-            self.document({"error": describe(error)})
+            self._end_bars()
+            self._print(text, sys.stderr)
 
     def event(self, event: ev.Event) -> None:
         """An event of an engine."""
         if self.mode is Mode.JSONL:
             data = {"schema": SCHEMA, "kind": event.kind, "time": round(time.time(), 6), **asdict(event)}
-            print(json.dumps(data, default=str), flush=True)
+            self._print(json.dumps(data, default=str), sys.stdout)
         if not isinstance(event, ev.Progress):
             self._logged(f"{event.kind} {asdict(event)}")
         if self.mode is Mode.TEXT:
@@ -91,13 +135,17 @@ class Output:
     def close(self) -> None:
         self._end_bars()
         if self.log is not None:
-            self.log.close()
+            log, self.log = self.log, None
+            try:
+                log.close()
+            except OSError as error:
+                self._missed(f"the log file {log.name}", error)
 
     def _show(self, event: ev.Event) -> None:
         match event:
             case ev.Planned():
                 if not self.quiet:
-                    self.line(f"{event.component}  plan   {plan_text(event)}")
+                    self.line(f"{event.component}  {'plan':<7} {plan_text(event)}")
             case StepStarted():
                 about = f" {event.description}" if event.description else ""
                 self.note(f"{event.component}  step {event.label}{about} ({event.handler})")
@@ -114,9 +162,11 @@ class Output:
                 pass
 
     def _bar(self, event: ev.PhaseStarted | ev.Progress | ev.PhaseFinished) -> None:
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet:
+            return
+        if not is_terminal(sys.stderr) or os.environ.get("TERM") in (None, "", "dumb"):
             if isinstance(event, ev.PhaseFinished) and self.verbosity:
-                self.note(f"{event.component}  {event.phase}  {event.total:,} B in {event.seconds:.1f} s")
+                self.note(f"{event.component}  {event.phase:<7} {finished_text(event)}")
             return
         if self._bars is None:
             from .bars import Bars
@@ -129,10 +179,41 @@ class Output:
             self._bars.stop()
             self._bars = None
 
+    def _print(self, text: str, stream: TextIO | None) -> None:
+        if stream is None:
+            return
+        try:
+            print(text, file=stream, flush=True)
+        except (OSError, ValueError) as error:
+            # What it still holds would fail once more at exit.
+            _silence(stream)
+            self._missed("the output" if stream is sys.stdout else "the messages", error)
+
+    def _missed(self, what: str, error: OSError | ValueError) -> None:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        silent = isinstance(error, BrokenPipeError)
+        self.lost = self.lost or OutputLost(f"{what} can't be written: {reason}", silent=silent)
+
     def _logged(self, text: str) -> None:
-        if self.log is not None:
+        if self.log is None:
+            return
+        try:
             self.log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n")
             self.log.flush()
+        except OSError as error:
+            log, self.log = self.log, None
+            self._missed(f"the log file {log.name}", error)
+            _silence(log)
+
+
+def _silence(stream: TextIO) -> None:
+    """What a stream still holds goes nowhere, instead of failing once more when it is closed."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        pass
 
 
 def describe(error: ProxyflashError) -> dict[str, Any]:
@@ -163,5 +244,15 @@ def plan_text(event: ev.Planned) -> str:
     return " · ".join(parts)
 
 
+def finished_text(event: ev.PhaseFinished) -> str:
+    """What a phase came to: how it went, or bytes and their mean rate."""
+    if event.detail:
+        return event.detail
+    # What was compared by a sample has no rate to speak of.
+    timed = event.total and event.seconds > 0.05 and event.phase is not ev.Phase.COMPARE
+    rate = f"  {event.total / event.seconds / 1000:.1f} kB/s" if timed else ""
+    return f"{event.total:,} B{rate}" if event.total else f"{event.seconds:.1f} s"
+
+
 def open_log(path: Path) -> TextIO:
-    return path.open("a", encoding="utf-8")
+    return path.open("a", encoding="utf-8", errors="backslashreplace")

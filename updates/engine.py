@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -115,6 +116,11 @@ class Outcome:
     def succeeded(self) -> bool:
         return self.error is None and all(item.result.succeeded for item in self.results)
 
+    @property
+    def changed(self) -> bool:
+        """Whether any task was carried out."""
+        return any(item.task.status is Status.DONE for item in self.results)
+
     def report(self) -> dict[str, Any]:
         """The report in the agent's shape, with `componentResults` beside its step results."""
         failed = next((item for item in self.results if not item.result.succeeded), None)
@@ -192,7 +198,7 @@ class Engine:
 
     def _download(self, plan: UpdatePlan, outcome: Outcome) -> bool:
         for index, task in enumerate(plan.tasks):
-            result, error = self._guarded(task, lambda handler: handler.download())
+            result, error = self._guarded(task, lambda handler: handler.download(), outcome)
             if not result.succeeded:
                 self._end(plan, outcome, index, task, result, error, all_unrun=True)
                 return False
@@ -201,7 +207,7 @@ class Engine:
     def _install(self, plan: UpdatePlan, outcome: Outcome) -> None:
         for index, task in enumerate(plan.tasks):
             self.on_event(StepStarted(task.target, task.label, task.step.description or "", task.step.handler))
-            result, error = self._guarded(task, _is_installed_then_install)
+            result, error = self._guarded(task, _is_installed_then_install, outcome)
             if not result.succeeded:
                 self._end(plan, outcome, index, task, result, error)
                 return
@@ -233,17 +239,18 @@ class Engine:
         self.on_event(StepFinished(task.target, task.label, task.status, result.code, result.extended, result.details))
 
     def _guarded(
-        self, task: Task, action: Callable[[StepHandler], ActionResult]
+        self, task: Task, action: Callable[[StepHandler], ActionResult], outcome: Outcome
     ) -> tuple[ActionResult, ProxyflashError | None]:
         """An action's result; an error that it raised becomes a failed result beside the error."""
         handler = task.handler(self._context(task))
         try:
             if self.cancelled():
-                raise Cancelled("stopped on request between two steps", touched=True, component=task.target)
-            result = action(handler)
+                raise Cancelled("stopped on request between two steps", touched=False)
+            result = self._cancellable(handler, action)
         except Cancelled as error:
-            handler.cancel()
-            return ActionResult(ResultCode.CANCELLED, details=str(error.cause)), error
+            touched = error.touched or outcome.changed
+            stopped = Cancelled(error.cause, touched=touched, remedy=error.remedy, component=task.target)
+            return ActionResult(ResultCode.CANCELLED, details=stopped.cause), stopped
         except ProxyflashError as error:
             error.component = error.component or task.target
             code = extended_code(FACILITY_STEP_HANDLERS, 0, 1)
@@ -252,6 +259,15 @@ class Engine:
             return result, None
         details = result.details or f"result code {result.code}, extended {result.extended:08X}"
         return result, StepFailed(f"step {task.label} ({task.step.handler}) failed: {details}", component=task.target)
+
+    def _cancellable(self, handler: StepHandler, action: Callable[[StepHandler], ActionResult]) -> ActionResult:
+        try:
+            return action(handler)
+        except Cancelled:
+            # What its clean-up comes to changes nothing: the update ends here.
+            with suppress(ProxyflashError):
+                handler.cancel()
+            raise
 
     def _context(self, task: Task) -> StepContext:
         component = self.bench.component(task.component.name) if task.component else None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.component import Component, Presence
+from ..flashers.formats import load
+from ..flashers.image import FirmwareImage
 from ..transports.errors import ProxyflashError
 from .errors import ManifestField
 from .handler import StepHandler
@@ -41,6 +43,11 @@ class FlashHandler(StepHandler):
     def seems_installed(cls, step: InlineStep, component: Component) -> bool:
         return component.presence is Presence.OK and component.version == step.handlerProperties["installedCriteria"]
 
+    def download(self) -> ActionResult:
+        """Reads the firmware file: a broken one is told before the first component is touched."""
+        self._image()
+        return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
+
     def is_installed(self) -> ActionResult:
         installed = self.seems_installed(self.context.step, self._component.look())
         return ActionResult(ResultCode.INSTALLED if installed else ResultCode.NOT_INSTALLED)
@@ -49,8 +56,7 @@ class FlashHandler(StepHandler):
         context = self.context
         try:
             result = self._component.flash(
-                context.files[context.step.files[0]],
-                address=_address(context.step, ""),
+                self._image(),
                 expect_version=self._wanted,
                 on_event=context.on_event,
                 cancelled=context.cancelled,
@@ -66,6 +72,10 @@ class FlashHandler(StepHandler):
             return ActionResult(ResultCode.APPLY_SUCCESS)
         code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_FLASH_HANDLER, 1)
         return ActionResult(ResultCode.FAILURE, code, f"{self._component.name} does not report version {self._wanted}")
+
+    def _image(self) -> FirmwareImage:
+        step = self.context.step
+        return load(self.context.files[step.files[0]], address=_address(step, ""))
 
     @property
     def _wanted(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import stat
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,8 @@ from .errors import ManifestField, ManifestMissing, ManifestSyntax
 
 MAX_BYTES = 2 * 1024**3
 """Of one file, and of all files of an update together."""
+MAX_MANIFEST = 4 << 20
+"""Bytes of a manifest. What the limits on its fields leave room for is far below, but for handlerProperties."""
 
 
 class _Model(BaseModel):
@@ -65,6 +68,11 @@ def _tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _files(value: object) -> object:
+    """No files may be said by an empty list, by null, or by leaving them away."""
+    return () if value is None else _tuple(value)
+
+
 Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9.-]+$", min_length=1, max_length=64)]
 Version = Annotated[str, AfterValidator(_version)]
 Description = Annotated[str, Field(min_length=1, max_length=64)]
@@ -73,7 +81,7 @@ Handler = Annotated[str, Field(pattern=r"^\S+/\S+:\d{1,5}$", min_length=5, max_l
 Pair = Annotated[str, Field(min_length=1, max_length=64)]
 PairName = Annotated[str, Field(min_length=1, max_length=32)]
 Compatibility = Annotated[dict[PairName, Pair], Field(min_length=1, max_length=5)]
-Hashes = Annotated[dict[str, str], AfterValidator(_sha256)]
+Hashes = Annotated[dict[str, str], Field(max_length=2), AfterValidator(_sha256)]
 
 
 class UpdateId(_Model):
@@ -120,7 +128,9 @@ class Instructions(_Model):
 
 
 class RelatedFile(_Model):
-    """A file beside another one, such as a delta (v5)."""
+    """A file beside another one, such as a delta (v5). The one place where the schema lets further fields stand."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     filename: FileName
     sizeInBytes: Annotated[int, Field(ge=1, le=MAX_BYTES)]
@@ -156,7 +166,7 @@ class ImportManifest(_Model):
     description: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     compatibility: Annotated[tuple[Compatibility, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=10)]
     instructions: Instructions
-    files: Annotated[tuple[PayloadFile, ...], BeforeValidator(_tuple), Field(max_length=10)] = ()
+    files: Annotated[tuple[PayloadFile, ...], BeforeValidator(_files), Field(max_length=10)] = ()
     createdDateTime: Annotated[str, AfterValidator(_date)]
     manifestVersion: Literal["4.0", "5.0"]
 
@@ -164,12 +174,20 @@ class ImportManifest(_Model):
 def read(path: Path) -> ImportManifest:
     """Reads and checks one manifest. Raises ManifestMissing, ManifestSyntax, ManifestField."""
     try:
-        text = path.read_text(encoding="utf-8")
+        # Opening a pipe would wait for its other end.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ManifestMissing(f"{path} is no file")
+        with path.open("rb") as stream:
+            data = stream.read(MAX_MANIFEST + 1)
     except OSError as error:
         raise ManifestMissing(f"{path}: {error.strerror}") from error
+    if len(data) > MAX_MANIFEST:
+        raise ManifestSyntax(f"{path}: more than {MAX_MANIFEST:,} bytes, which is no manifest")
+    try:
+        # Some editors put a byte order mark before UTF-8.
+        return parse(data.decode("utf-8-sig"), str(path))
     except UnicodeDecodeError as error:
         raise ManifestSyntax(f"{path}: not UTF-8 at byte {error.start}") from error
-    return parse(text, str(path))
 
 
 def parse(text: str, source: str) -> ImportManifest:

@@ -8,10 +8,14 @@ docs/manifests.md for both. A script that ends with another status than 0 has fa
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
+from ..flashers.errors import Cancelled
 from .errors import ManifestField, ScriptFailed
 from .handler import StepHandler
 from .manifest import InlineStep
@@ -123,10 +127,11 @@ class ScriptHandler(StepHandler):
             self._put_files()
         result_file = self._result_file(action)
         result_file.unlink(missing_ok=True)
-        # The script's own output goes to our stderr: stdout is for data.
+        # The script's own output goes to our stderr: stdout is for data. A group of its own: a Ctrl-C at the terminal is
+        # for us, and what is to be ended is ended with all that it started.
         try:
             process = subprocess.Popen(
-                self.command(action), cwd=self.context.work_folder, stdin=subprocess.DEVNULL, stdout=2
+                self.command(action), cwd=self.context.work_folder, stdin=subprocess.DEVNULL, stdout=2, process_group=0
             )
         except OSError as error:
             raise ScriptFailed(
@@ -134,25 +139,39 @@ class ScriptHandler(StepHandler):
                 remedy="Does it begin with #! and the path of an interpreter that this host has?",
             ) from error
         with process:
-            status = self._wait(process, action)
+            try:
+                status = self._wait(process, action)
+            except BaseException:
+                _signal(process, signal.SIGKILL)
+                raise
         if status != 0:
             code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_SCRIPT_HANDLER, status & 0xFF)
             return ActionResult(ResultCode.FAILURE, code, f"{script.name} --action {action} ended with {status}")
         return _read_result(result_file)
 
     def _wait(self, process: subprocess.Popen[bytes], action: str) -> int:
+        """The exit status. Raises Cancelled once the script was ended on request."""
         while True:
             try:
                 return process.wait(LOOK_SECONDS)
             except subprocess.TimeoutExpired:
                 if action == "cancel" or not self.context.cancelled():
                     continue
-                process.terminate()
-                try:
-                    process.wait(STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                return process.wait()
+            _signal(process, signal.SIGTERM)
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                _signal(process, signal.SIGKILL)
+                process.wait()
+            name = self.context.step.handlerProperties["scriptFileName"]
+            # What the script had done by then, nobody knows.
+            changed = action in ("install", "apply")
+            raise Cancelled(f"{name} --action {action} was ended on request", touched=changed)
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def _read_result(path: Path) -> ActionResult:

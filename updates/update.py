@@ -6,12 +6,12 @@ Loading one reads every byte of every file once. Nothing that is wrong is left t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import manifest as mf
-from .errors import ManifestMissing, ManifestRule, PayloadHash, PayloadMissing, PayloadSize
+from .errors import ManifestMissing, ManifestRule, PayloadHash, PayloadMissing, PayloadSize, UpdateError
 
 MANIFEST_PATTERN = "*.importmanifest.json"
 BLOCK = 1 << 20
@@ -37,29 +37,50 @@ def load(path: Path) -> Update:
     """
     parent = mf.read(path)
     references = [step for step in parent.instructions.steps if isinstance(step, mf.ReferenceStep)]
-    beside = dict(_beside(path)) if references else {}
+    beside = _Neighbours(path) if references else None
     children = {}
-    for index, step in enumerate(references):
-        name = str(step.updateId)
-        if name not in beside:
-            raise ManifestMissing(
-                f"{path}: instructions.steps: the child update {name} has no manifest in {path.parent}",
-                remedy=f"Put its {MANIFEST_PATTERN} into that folder.",
-            )
-        child_path, child = beside[name]
-        _check_child(path, index, child_path, child)
-        children[name] = Update(child_path, child, _checked_files(child_path, child), {})
+    for step in references:
+        assert beside is not None, "there is a reference"
+        child_path, child = beside.find(step.updateId)
+        _check_child(path, child_path, child)
+        children[str(step.updateId)] = Update(child_path, child, _checked_files(child_path, child), {})
     return Update(path, parent, _checked_files(path, parent), children)
 
 
-def _beside(path: Path) -> Iterator[tuple[str, tuple[Path, mf.ImportManifest]]]:
-    for other in sorted(path.parent.glob(MANIFEST_PATTERN)):
-        if other != path:
-            child = mf.read(other)
-            yield str(child.updateId), (other, child)
+class _Neighbours:
+    """The other manifests in a manifest's folder. One that is broken matters only if what it may be is wanted."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found: dict[str, list[tuple[Path, mf.ImportManifest]]] = {}
+        self._broken: list[UpdateError] = []
+        for other in sorted(path.parent.glob(MANIFEST_PATTERN)):
+            if other.resolve() == path.resolve():
+                continue
+            try:
+                child = mf.read(other)
+            except UpdateError as error:
+                self._broken.append(error)
+            else:
+                self._found.setdefault(str(child.updateId), []).append((other, child))
+
+    def find(self, wanted: mf.UpdateId) -> tuple[Path, mf.ImportManifest]:
+        """Raises ManifestMissing, ManifestRule when two claim to be it, and what is wrong with a broken one."""
+        found = self._found.get(str(wanted), [])
+        if len(found) > 1:
+            names = " and ".join(str(place) for place, _ in found)
+            raise ManifestRule(f"{names} both have the updateId {wanted}", remedy="Leave one of them there.")
+        if found:
+            return found[0]
+        if self._broken:
+            raise self._broken[0]
+        raise ManifestMissing(
+            f"{self._path}: instructions.steps: the child update {wanted} has no manifest in {self._path.parent}",
+            remedy=f"Put its {MANIFEST_PATTERN} into that folder.",
+        )
 
 
-def _check_child(path: Path, index: int, child_path: Path, child: mf.ImportManifest) -> None:
+def _check_child(path: Path, child_path: Path, child: mf.ImportManifest) -> None:
     if child.isDeployable:
         raise ManifestRule(
             f"{child_path}: isDeployable is true, but {path} refers to it",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from proxyflash.enumerators.component import Component, Presence
+from proxyflash.flashers.errors import Cancelled
+from proxyflash.transports.deadline import Deadline
 from proxyflash.updates.errors import ManifestField, ScriptFailed
 from proxyflash.updates.handler import StepContext
 from proxyflash.updates.manifest import InlineStep
@@ -40,12 +44,12 @@ def step(**properties: Any) -> InlineStep:
 
 
 def handler(
-    folder: Path, script: str, record: Component | None = MOTOR, stop: bool = False, **properties: Any
+    folder: Path, script: str, record: Component | None = MOTOR, stop: Callable[[], bool] = bool, **properties: Any
 ) -> ScriptHandler:
     source = folder / "run.sh"
     source.write_text(script)
     work = folder / "work"
-    context = StepContext(step(**properties), {"run.sh": source}, work, None, record, lambda event: None, lambda: stop)
+    context = StepContext(step(**properties), {"run.sh": source}, work, None, record, lambda event: None, stop)
     return ScriptHandler(context)
 
 
@@ -139,9 +143,25 @@ def test_a_script_that_can_not_be_run(tmp_path: Path) -> None:
         handler(tmp_path, "#!/no/such/interpreter\n").install()
 
 
-def test_a_running_script_is_ended_when_the_update_is_cancelled(tmp_path: Path) -> None:
-    result = handler(tmp_path, "#!/bin/sh\nexec sleep 60\n", stop=True).install()
-    assert not result.succeeded
+def test_a_running_script_is_ended_with_all_that_it_started_when_the_update_is_cancelled(tmp_path: Path) -> None:
+    child = tmp_path / "work" / "child.txt"
+    script = "#!/bin/sh\nsleep 600 &\necho $! > new.txt\nmv new.txt child.txt\nwait\n"
+    made = handler(tmp_path, script, stop=child.exists)
+    with pytest.raises(Cancelled) as caught:
+        made.install()
+    assert caught.value.touched
+    until = Deadline.after(60)
+    while alive(int(child.read_text())):
+        assert not until.expired, "the script's child runs on"
+        time.sleep(0.01)
+
+
+def alive(process: int) -> bool:
+    """Whether a process still runs; one that ended and that nobody waited for does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -10,7 +11,7 @@ import click
 
 from ...transports.errors import ExitStatus, ProxyflashError
 from ..cli import HELP
-from ..output import Output
+from ..output import Mode, Output
 from .session import Session, global_options
 
 MODULES = {
@@ -56,33 +57,75 @@ def cli() -> None:
     """Updates the firmware of sensors behind this host."""
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Runs one command; its exit status."""
-    session = Session(arguments=tuple(arguments))
+class WrongUsage(ProxyflashError):
+    """What click found wrong, where a program reads."""
+
+    code = "E-USAGE"
+    exit_status = ExitStatus.USAGE
+
+
+class Unexpected(ProxyflashError):
+    """An exception that nobody foresaw."""
+
+    code = "E-UNEXPECTED"
+    default_remedy = "This is a fault of proxyflash: run it again with -vv, and report what that prints."
+
+
+def run(arguments: Sequence[str], output: Output | None = None) -> int:
+    """Runs one command; its exit status. `output`: that of the command which runs this one; None: one of its own."""
+    session = Session(arguments=tuple(arguments), output=output or Output(), owns_output=output is None)
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal can't show, or a file name that is no text, is no reason to end.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        status = cli.main(args=list(arguments), prog_name="proxyflash", obj=session, standalone_mode=False)
+        status = _carried_out(session)
+    finally:
+        if session.owns_output:
+            session.output.close()
+    lost = session.output.lost
+    if lost is None or not session.owns_output:
+        return status
+    if not lost.silent:
+        session.output.error(lost)
+    return status or lost.exit_status
+
+
+def _carried_out(session: Session) -> int:
+    arguments = session.arguments
+    try:
+        try:
+            status = cli.main(args=list(arguments), prog_name="proxyflash", obj=session, standalone_mode=False)
+        finally:
+            session.close()
         return status if isinstance(status, int) else ExitStatus.DONE
     except ProxyflashError as error:
         return _failed(session.output, error)
     except click.UsageError as error:
-        error.show()
-        return ExitStatus.USAGE
-    except click.Abort:
-        print("proxyflash: stopped", file=sys.stderr)
-        return ExitStatus.INTERRUPTED
-    except KeyboardInterrupt:
-        return session.interrupted_hard()
-    except BrokenPipeError:
-        sys.stdout = None
-        return ExitStatus.FAILED
-    finally:
-        session.close()
+        return _wrong_usage(session.output, arguments, error)
+    except (click.Abort, KeyboardInterrupt):
+        # click makes an Abort of a KeyboardInterrupt.
+        return _failed(session.output, session.stopped())
+    except Exception as error:
+        return _failed(session.output, Unexpected(f"{type(error).__name__}: {error}"), error)
 
 
-def _failed(output: Output, error: ProxyflashError) -> int:
+def _failed(output: Output, error: ProxyflashError, origin: BaseException | None = None) -> int:
     if output.verbosity >= 2:
         import traceback
 
-        traceback.print_exception(error)
+        traceback.print_exception(origin or error)
     output.error(error)
     return error.exit_status
+
+
+def _wrong_usage(output: Output, arguments: Sequence[str], error: click.UsageError) -> int:
+    # Options behind the one that is wrong were not looked at.
+    for option, mode in (("--json", Mode.JSON), ("--jsonl", Mode.JSONL)):
+        if option in arguments:
+            output.mode = mode
+    if output.mode is Mode.TEXT:
+        error.show()
+        return ExitStatus.USAGE
+    path = error.ctx.command_path if error.ctx else "proxyflash"
+    return _failed(output, WrongUsage(error.format_message().rstrip("."), remedy=f"See: {path} --help"))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from collections.abc import Iterator
+
 from ...enumerators.bench import Scan
 from ...enumerators.component import Component
-from ..output import describe
+from ..output import describe, is_terminal
 from .session import NAME, Session, command
 
 
@@ -39,11 +43,12 @@ def _print(session: Session, found: Scan) -> None:
         out.line(f"{bus} ({spec.kind}{', emulated' if spec.emulated else ''})")
         for component in found.components:
             if component.bus == bus:
-                cells = (cell.ljust(width) for cell, width in zip(rows[component.name], widths, strict=True))
-                out.line(("  " + "  ".join(cells)).rstrip())
+                cells = [cell.ljust(width) for cell, width in zip(rows[component.name], widths, strict=True)]
+                for line in _fitted(cells):
+                    out.line(line)
         for name, error in found.faults:
             if name == bus:
-                out.note(f"  {error.code} {error}")
+                out.fault(error, indent="  ")
     if found.unlisted:
         out.line()
         out.line("Found, and not in the bench file; to add, paste:")
@@ -51,6 +56,16 @@ def _print(session: Session, found: Scan) -> None:
         out.line()
         out.line(f"# {item.title}")
         out.line(item.lines)
+
+
+def _fitted(cells: list[str]) -> Iterator[str]:
+    """A row as one line, or as two where a terminal has no room for its last cell."""
+    line = ("  " + "  ".join(cells)).rstrip()
+    if is_terminal(sys.stdout) and len(line) > shutil.get_terminal_size().columns:
+        yield ("  " + "  ".join(cells[:-1])).rstrip()
+        yield f"    {cells[-1].rstrip()}"
+    else:
+        yield line
 
 
 def _row(component: Component) -> tuple[str, ...]:
@@ -88,7 +103,7 @@ def info(session: Session, name: str) -> int | None:
     """
     component = session.bench.component(name)
     seen = component.look()
-    programmer = component.programmer(on_event=session.output.event)
+    programmer = component.programmer(on_event=session.event)
     try:
         identity = programmer.connect()
         memory = programmer.memory_map()

@@ -6,14 +6,17 @@ import shutil
 import tempfile
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ...transports.errors import ExitStatus, ProxyflashError
+from ..output import Mode
 from .session import Session, command
 
 EXAMPLE = "three_sensors"
 BENCH = "bench.toml"
+STATE = "state"
 MANIFEST = "update/update.importmanifest.json"
 
 
@@ -37,18 +40,24 @@ def demo(session: Session, folder: Path | None) -> int | None:
     """
     from .. import commands
 
+    out = session.output
     target = _copy(folder)
-    common = ["--bench", str(target / BENCH), "--state", str(target / "state")]
-    shown = ["--bench", BENCH, "--state", "state"]
-    session.output.line(f"$ cd {target}")
+    common = ["--bench", str(target / BENCH), "--state", str(target / STATE)]
+    collected: list[dict[str, Any]] = []
+    out.collected = collected
+    out.line(f"$ cd {target}")
+    status = 0
     for step in (["scan"], ["plan", MANIFEST], ["apply", MANIFEST], ["scan"]):
-        session.output.line()
-        session.output.line(f"$ proxyflash {' '.join([*shown, *step])}")
+        shown = f"proxyflash --state {STATE} {' '.join(step)}"
+        out.line()
+        out.line(f"$ {shown}")
         arguments = [str(target / word) if word == MANIFEST else word for word in step]
-        status = commands.run([*common, *arguments])
+        status = commands.run([*common, *arguments], out)
         if status:
-            return status
-    return None
+            break
+    out.collected = None
+    out.document({"folder": str(target), "runs": collected} if out.mode is Mode.JSON else {"folder": str(target)})
+    return status
 
 
 def _copy(folder: Path | None) -> Path:

@@ -98,7 +98,10 @@ def _serial() -> Iterator[Check]:
 
 
 def _usb() -> Iterator[Check]:
-    import usb.backend.libusb1
+    try:
+        import usb.backend.libusb1
+    except ImportError:
+        return  # said among the packages
 
     if usb.backend.libusb1.get_backend() is None:
         yield Check("libusb is not installed", None, "sudo apt-get install libusb-1.0-0")

@@ -10,6 +10,7 @@ import click
 
 from ...enumerators.bench import Bench
 from ...enumerators.errors import BenchName
+from ...transports.errors import CanAbsent
 from .session import Session, command
 
 SOCKET_LIMIT = 100
@@ -34,6 +35,7 @@ def emulate(session: Session, joins: tuple[str, ...]) -> int | None:
     proxyflash emulate
     stm32flash -m 8n1 <the PTY that it names>
     """
+    ended = _interrupt()
     bench = session.bench
     closers: list[Callable[[], None]] = []
     served: dict[str, dict[str, str]] = {}
@@ -49,7 +51,7 @@ def emulate(session: Session, joins: tuple[str, ...]) -> int | None:
         for name, facts in served.items():
             session.output.line("  ".join([name, *facts.values()]))
         session.output.note("serving; Ctrl-C ends it")
-        _until_interrupted()
+        ended.wait()
     finally:
         for close in reversed(closers):
             close()
@@ -92,12 +94,16 @@ def _join(bench: Bench, text: str, closers: list[Callable[[], None]]) -> None:
     spec = bench.file.spec.bus.get(name)
     if spec is None or not spec.emulated or spec.kind != "can" or not interface:
         raise click.UsageError(f"--join {text}: write BUS=INTERFACE:CHANNEL, where BUS is an emulated CAN bus")
-    opened = can.Bus(interface=interface, channel=channel, fd=bool(spec.settings.get("fd")))
+    try:
+        opened = can.Bus(interface=interface, channel=channel, fd=bool(spec.settings.get("fd")))
+    except (can.CanError, OSError, ValueError) as error:
+        raise CanAbsent(f"--join {text}: {str(error).rstrip('.')}") from error
     closers += [opened.shutdown, bridge(bench.emulated_wire(name), opened)]
 
 
-def _until_interrupted() -> None:
+def _interrupt() -> threading.Event:
+    """Set by Ctrl-C, and by a service manager's stop."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda signum, frame: ended.set())
-    ended.wait()
+    return ended

@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 
 from ...enumerators.bench import BenchComponent
-from ...flashers import events as ev
 from ...flashers.errors import Cancelled, Unsupported
 from ...flashers.formats import load as load_image
 from ...flashers.formats import save as save_image
@@ -19,7 +18,7 @@ from ...flashers.memory import Range
 from ...flashers.plan import FlashPlan
 from ...flashers.programmer import FlashResult, Programmer
 from ...transports.errors import ExitStatus, ProxyflashError
-from ..output import size
+from ..output import is_terminal, size
 from .session import NAME, NUMBER, Session, command
 
 IMAGE = click.argument("image", type=click.Path(path_type=Path))
@@ -71,14 +70,21 @@ def flash(
     loaded = load_image(image, address=address)
     session.catch_interrupts()
 
+    refusal: list[ProxyflashError] = []
+
     def confirm(plan: FlashPlan) -> bool:
         if dry_run:
             return False
-        if plan.erase or plan.writes:
-            confirm_erase(session, component, yes, f"erase {size(plan.erase_bytes)} of {name} and write {image.name}?")
-        return True
+        try:
+            if plan.erase or plan.writes:
+                erased = f"erase {size(plan.erase_bytes)} of {name} and write {image.name}?"
+                confirm_erase(session, component, yes, erased)
+        except ProxyflashError as error:
+            # Told once the part runs its application again.
+            refusal.append(error)
+        return not refusal
 
-    with _interruptible(session, name):
+    with _resumable(session):
         result = component.flash(
             loaded,
             verify=verify,
@@ -86,9 +92,12 @@ def flash(
             compare=not full,
             expect_version=expect_version,
             confirm=confirm,
-            on_event=_watching(session, name),
+            on_event=session.event,
             cancelled=lambda: session.stopping,
         )
+    session.standing.finish()
+    if refusal:
+        raise refusal[0]
     if result is None:
         session.output.document({"component": name, "verdict": "dry run"})
         session.output.line(f"{name}  dry run: nothing was written")
@@ -134,7 +143,6 @@ def verify(session: Session, name: str, image: Path, address: int | None) -> int
     session.catch_interrupts()
     with _programmer(session, name) as programmer:
         method = programmer.verify(loaded)
-        programmer.release()
     session.output.document({"component": name, "verdict": "ok", "verified": method})
     session.output.line(f"{name}  OK  holds {image.name}  ({method})")
     return None
@@ -162,7 +170,6 @@ def read(session: Session, name: str, out: Path, start: int | None, count: int |
         else:
             ranges = [_inside(programmer, Range(start, count))]
         segments = programmer.read(ranges)
-        programmer.release()
     save_image(FirmwareImage(join(segments), "memory", name), out)
     total = sum(segment.size for segment in segments)
     session.output.document({"component": name, "verdict": "ok", "file": str(out), "bytes": total})
@@ -230,46 +237,43 @@ def reset(session: Session, name: str) -> int | None:
 
 
 def confirm_erase(session: Session, component: BenchComponent, yes: bool, question: str) -> None:
-    """Asks once on a terminal before real hardware is erased. Raises NotConfirmed, click.Abort."""
-    if yes or component.emulated:
-        return
-    if not sys.stdin.isatty():
-        raise NotConfirmed(
-            f"this would {question.rstrip('?')}, and nobody is there to say yes", component=component.name
-        )
-    if not click.confirm(question, err=True):
-        raise click.Abort
+    """Asks once on a terminal before real hardware is erased. Raises NotConfirmed, Cancelled."""
+    if not yes and not component.emulated:
+        ask(session, question, component=component.name)
 
 
-def _watching(session: Session, name: str) -> ev.EventSink:
-    """Shows events, and keeps what is under way for a second Ctrl-C."""
-
-    def sink(event: ev.Event) -> None:
-        if isinstance(event, ev.PhaseStarted) and event.phase in (ev.Phase.ERASE, ev.Phase.WRITE, ev.Phase.VERIFY):
-            session.doing = f"{name} was in its {event.phase} phase"
-        session.output.event(event)
-
-    return sink
+def ask(session: Session, question: str, component: str | None = None) -> None:
+    """Goes on when a person says yes. Raises NotConfirmed where nobody can be asked, Cancelled at a no."""
+    if not is_terminal(sys.stdin) or not is_terminal(sys.stderr):
+        raise NotConfirmed(f"this would {question.rstrip('?')}, and nobody is there to say yes", component=component)
+    try:
+        with session.asking():
+            agreed = click.confirm(question, err=True)
+    except (click.Abort, KeyboardInterrupt):
+        agreed = False
+    if not agreed:
+        raise Cancelled("not confirmed; nothing was changed", touched=False, component=component)
 
 
 @contextmanager
-def _interruptible(session: Session, name: str) -> Iterator[None]:
+def _resumable(session: Session) -> Iterator[None]:
+    """Says by which command a part that was stopped at goes on."""
     try:
         yield
     except Cancelled as error:
         if error.touched:
             error.remedy = f"It goes on with what is missing: {session.command_line}"
         raise
-    session.doing = ""
 
 
 @contextmanager
 def _programmer(session: Session, name: str) -> Iterator[Programmer]:
-    programmer = session.bench.component(name).programmer(
-        on_event=_watching(session, name), cancelled=lambda: session.stopping
-    )
+    """Whatever ends it, a part of which nothing was changed runs its application again."""
+    programmer = session.bench.component(name).programmer(on_event=session.event, cancelled=lambda: session.stopping)
     try:
-        with _interruptible(session, name):
+        with _resumable(session):
             yield programmer
     finally:
+        programmer.release()
         programmer.flasher.close()
+    session.standing.finish()

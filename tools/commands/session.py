@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import signal
-import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import update_wrapper
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ...flashers import events as ev
+from ...flashers.errors import Cancelled
 from ...transports.errors import ExitStatus, ProxyflashError
 from ..output import Mode, Output, open_log
+from ..standing import Standing
 
 if TYPE_CHECKING:
     from ...enumerators.bench import Bench
@@ -35,9 +39,12 @@ class Session:
     bench_path: str | None = None
     state: Path | None = None
     output: Output = field(default_factory=Output)
+    owns_output: bool = True
+    """Whether closing this also closes the output; not so for a command that another command runs."""
     stopping: bool = False
-    doing: str = ""
-    """What is under way, for a person who stops it for good: "imu is being written"."""
+    standing: Standing = field(default_factory=Standing)
+    _asking: bool = False
+    _handlers: dict[int, Any] = field(default_factory=dict)
     _bench: Bench | None = None
 
     @property
@@ -58,30 +65,43 @@ class Session:
         """From now on the first Ctrl-C asks to stop at the next safe point, the second one stops at once."""
 
         def stop(signum: int, frame: object) -> None:
-            if self.stopping:
+            if self.stopping or self._asking:
                 raise KeyboardInterrupt
             self.stopping = True
-            print("\nstopping at the next safe point; Ctrl-C again stops now", file=sys.stderr, flush=True)
+            # A thread of its own: what the signal came into may hold the very stream that this is printed on.
+            said = "stopping at the next safe point; Ctrl-C again stops now"
+            threading.Thread(target=self.output.alarm, args=(said,), daemon=True).start()
 
-        signal.signal(signal.SIGINT, stop)
-        signal.signal(signal.SIGTERM, stop)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers.setdefault(number, signal.signal(number, stop))
 
-    def interrupted_hard(self) -> int:
-        """What is said when nothing could be waited for; the exit status."""
-        if not self.doing:
-            print("proxyflash: stopped; nothing was changed", file=sys.stderr)
-            return ExitStatus.INTERRUPTED
-        print(
-            f"proxyflash: stopped while {self.doing}; it is in its bootloader, and recovers by: {self.command_line}",
-            file=sys.stderr,
-        )
-        return ExitStatus.RESUMABLE
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """While a person is asked, the first Ctrl-C is the answer."""
+        self._asking = True
+        try:
+            yield
+        finally:
+            self._asking = False
+
+    def event(self, event: ev.Event) -> None:
+        """Shows an event of an engine, and keeps what it says of the parts' state."""
+        self.standing.see(event)
+        self.output.event(event)
+
+    def stopped(self) -> Cancelled:
+        """What is said when a second Ctrl-C ended everything."""
+        touched = self.standing.touched
+        remedy = f"It goes on with what is missing: {self.command_line}" if touched else ""
+        return Cancelled(self.standing.sentence(), touched=touched, remedy=remedy)
 
     def close(self) -> None:
         if self._bench is not None:
-            self._bench.close()
-            self._bench = None
-        self.output.close()
+            bench, self._bench = self._bench, None
+            bench.close()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
 
 
 def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
-from ...enumerators.component import Component
-from ...flashers import events as ev
 from ...flashers.errors import Cancelled
-from ...transports.errors import ExitStatus
 from ...updates.engine import Engine, Outcome, Status, TaskResult, UpdatePlan
+from ...updates.errors import ComponentAbsent
 from ...updates.update import Update, load
-from ..output import Mode
-from .programming import YES, NotConfirmed
+from ..output import describe
+from .programming import YES, ask
 from .session import Session, command
 
 MANIFEST = click.argument("manifest", type=click.Path(path_type=Path))
@@ -31,7 +28,7 @@ def plan(session: Session, manifest: Path) -> int | None:
     proxyflash plan update.importmanifest.json
     """
     update = load(manifest)
-    made = Engine(session.bench).plan(update, _components(session))
+    made = _planned(session, Engine(session.bench), update)
     session.output.document(_plan_document(made))
     _print_plan(session, made)
     return None
@@ -50,27 +47,30 @@ def apply(session: Session, manifest: Path, yes: bool) -> int | None:
     """
     update = load(manifest)
     session.catch_interrupts()
-
-    def watch(event: ev.Event) -> None:
-        if isinstance(event, ev.PhaseStarted) and event.phase in (ev.Phase.ERASE, ev.Phase.WRITE, ev.Phase.VERIFY):
-            session.doing = f"{event.component} was in its {event.phase} phase"
-        session.output.event(event)
-
-    engine = Engine(session.bench, on_event=watch, cancelled=lambda: session.stopping)
-    made = engine.plan(update, _components(session))
+    engine = Engine(session.bench, on_event=session.event, cancelled=lambda: session.stopping)
+    made = _planned(session, engine, update)
     _print_plan(session, made)
     _confirm(session, made, yes)
     outcome = engine.apply(made)
-    session.doing = ""
-    session.output.document({"update": str(update.manifest.updateId), "report": outcome.report()})
-    return _verdicts(session, outcome)
+    session.standing.finish()
+    return _told(session, outcome)
 
 
-def _components(session: Session) -> list[Component]:
+def _planned(session: Session, engine: Engine, update: Update) -> UpdatePlan:
+    """The plan over the components as they are now. A bus that can't be used ends it if the update needs that bus."""
     found = session.bench.scan()
-    if found.faults:
-        raise found.faults[0][1]
-    return list(found.components)
+    try:
+        made = engine.plan(update, found.components)
+    except ComponentAbsent as absent:
+        buses = {component.name: component.bus for component in found.components}
+        for bus, error in found.faults:
+            if bus == buses.get(absent.component or ""):
+                error.component = error.component or absent.component
+                raise error from absent
+        raise
+    for _, error in found.faults:
+        session.output.fault(error)
+    return made
 
 
 def _confirm(session: Session, made: UpdatePlan, yes: bool) -> None:
@@ -78,10 +78,7 @@ def _confirm(session: Session, made: UpdatePlan, yes: bool) -> None:
     real = [name for name in names if not session.bench.component(name).emulated]
     if yes or not real:
         return
-    if not sys.stdin.isatty():
-        raise NotConfirmed(f"this would flash {', '.join(real)}, and nobody is there to say yes")
-    if not click.confirm(f"update {', '.join(real)}?", err=True):
-        raise click.Abort
+    ask(session, f"flash {', '.join(real)}?")
 
 
 def _title(update: Update) -> str:
@@ -124,32 +121,36 @@ def _plan_document(made: UpdatePlan) -> dict[str, object]:
     }
 
 
-def _verdicts(session: Session, outcome: Outcome) -> int | None:
+def _told(session: Session, outcome: Outcome) -> int | None:
     """One line a component, the worst of its steps; then the error, if there is one."""
+    out = session.output
     rows: dict[str, list[TaskResult]] = {}
     for item in outcome.results:
         rows.setdefault(item.task.target, []).append(item)
     error = outcome.error
+    if isinstance(error, Cancelled) and error.touched:
+        error.remedy = f"What is done is skipped, and the rest goes on, by: {session.command_line}"
+    document = {"update": str(outcome.plan.update.manifest.updateId), "report": outcome.report()}
+    out.document(document | ({"error": describe(error)} if error else {}))
     for target, items in rows.items():
-        session.output.line(f"{target}  {_verdict(items)}")
+        out.line(f"{target}  {_verdict(items)}")
     if error is None:
         return None
-    if isinstance(error, Cancelled):
-        error.remedy = f"Steps that are done are skipped by: {session.command_line}"
-    if session.output.mode is Mode.TEXT:
-        session.output.error(error)
-    interrupted = isinstance(error, Cancelled) and any(item.task.status is Status.DONE for item in outcome.results)
-    return ExitStatus.RESUMABLE if interrupted else error.exit_status
+    out.fault(error)
+    return error.exit_status
 
 
 def _verdict(items: list[TaskResult]) -> str:
     statuses = [item.task.status for item in items]
+    done = [item for item in items if item.task.status is Status.DONE]
     if Status.FAILED in statuses:
         failed = items[statuses.index(Status.FAILED)]
-        return f"FAILED at step {failed.task.label}: {failed.result.details}"
+        word = "stopped" if isinstance(failed.error, Cancelled) else "FAILED"
+        return f"{word} at step {failed.task.label}: {failed.result.details}"
     if Status.NOT_RUN in statuses:
-        return "not run"
-    if all(status is Status.INSTALLED for status in statuses):
+        first = items[statuses.index(Status.NOT_RUN)]
+        return f"not run from step {first.task.label} on" if done else "not run"
+    if not done:
         return "OK  installed already"
-    details = "; ".join(item.result.details for item in items if item.result.details)
+    details = "; ".join(item.result.details for item in done if item.result.details)
     return f"OK  {details}" if details else "OK"
