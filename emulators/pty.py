@@ -5,6 +5,9 @@ read it: bytes go onto the wire at that rate. The kernel forces a slave to 8 bit
 and stop bits are always those of the device: a program can get its rate wrong here, not its parity. There are no modem
 lines; the wire's stay released.
 
+The bridge has a thread of its own, and a thread wakes up late. What it brings late to the program is not the program's
+fault: the program's answer counts as sent earlier by as much, so that the line alone limits the speed.
+
 The slave is kept open here as well: the master then sees no hang-up when a program closes it, and the next one can
 open it. What the device sends meanwhile waits for that one, as far as the kernel's buffer goes.
 """
@@ -24,6 +27,9 @@ from .uart_wire import TRANSMIT_BUFFER, UartWire
 
 BUNCH = 16
 """Bytes that are carried to the program in one go while more come in, as by a UART's FIFO."""
+
+LATE_SECONDS = 0.05
+"""What the bridge makes up for at most: a line that is further behind was stopped with its machine."""
 
 RATES = {getattr(termios, name): int(name[1:]) for name in dir(termios) if name[0] == "B" and name[1:].isdigit()}
 
@@ -45,6 +51,8 @@ class _Bridge:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._ended = False
         self._outgoing = b""
+        self._late = 0.0
+        """How long after its arrival the last byte was brought to the program."""
         wire.host.listener = self._call
         self._thread = threading.Thread(target=self._run, name=f"pty {self.path}", daemon=True)
         self._thread.start()
@@ -84,10 +92,11 @@ class _Bridge:
             os.eventfd_read(self._wake)
         if writable:
             self._outgoing = self._outgoing[os.write(self._master, self._outgoing) :]
+            self._late = min(time.monotonic() - host.arrived_at, LATE_SECONDS)
         if self._master in readable:
             data = os.read(self._master, room)
             host.line = self._line()
-            host.send(data)
+            host.send(data, at=time.monotonic() - self._late)
 
     def _until_next(self, room: int) -> float | None:
         """Seconds until the wire has bytes for the program, or has room for the program's; None: nothing is due."""

@@ -378,6 +378,22 @@ class TestPty:
         close()
         wire.close()
 
+    def test_what_comes_late_to_the_program_is_not_its_delay(self) -> None:
+        wire = make_wire(pace=1.0)
+        arrived = threading.Event()
+        wire.device.line = wire.host.line = Line(115200, 8, "N", 1)
+        wire.device.listener = arrived.set
+        path, close = serve_pty(wire)
+        with serial.Serial(path, 115200, timeout=5) as port:
+            wire.device.send(b"?", at=time.monotonic() - 0.02)
+            assert port.read(1) == b"?"
+            port.write(b"!")
+            assert arrived.wait(5)
+        assert take(wire.device, 1) == b"!"
+        assert wire.device.arrived_at <= time.monotonic() - 0.02 + 2 / 11520
+        close()
+        wire.close()
+
     def test_it_takes_the_host_end_and_gives_it_back(self, wire: UartWire) -> None:
         _, close = serve_pty(wire)
         with pytest.raises(serial.SerialException):
