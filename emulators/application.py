@@ -43,15 +43,26 @@ class Application:
 def find(flash: NorFlash, start: int, *, ram: range = range(0x10000000, 0x40000000)) -> Application | None:
     """The application at `start`, None when there is none that may be booted: blank, torn, or not whole."""
     head = flash.read(start, min(SEARCHED, flash.end - start))
-    offset = head.find(MAGIC)
-    while offset >= 0 and offset % 4:
-        offset = head.find(MAGIC, offset + 1)
-    if offset >= 0 and offset + LAYOUT.size <= len(head):
+    offset = _descriptor_at(head)
+    if offset is not None:
         return _described(flash, start, offset, head)
     stack, reset = struct.unpack_from("<II", head)
     if stack in ram and stack % 4 == 0 and reset & 1 and start <= reset - 1 < flash.end:
         return Application("", "", "", 0)
     return None
+
+
+def told_size(head: bytes) -> int | None:
+    """The size that a firmware's descriptor tells, from the first `SEARCHED` bytes of it; None if it has none."""
+    offset = _descriptor_at(head[:SEARCHED])
+    return None if offset is None else int(LAYOUT.unpack_from(head, offset)[1])
+
+
+def _descriptor_at(head: bytes) -> int | None:
+    offset = head.find(MAGIC)
+    while offset >= 0 and offset % 4:
+        offset = head.find(MAGIC, offset + 1)
+    return offset if offset >= 0 and offset + LAYOUT.size <= len(head) else None
 
 
 def _described(flash: NorFlash, start: int, offset: int, head: bytes) -> Application | None:

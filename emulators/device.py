@@ -63,13 +63,16 @@ class EmulatedDevice(ABC):
     def application_version(self) -> str | None:
         """The version of the application that runs now; "" if it has none to tell; None while in the bootloader."""
 
+    def settle(self) -> None:  # noqa: B027 - a part without a processor of its own starts while its supply comes
+        """Waits until the part has started, after its supply was switched."""
+
     @abstractmethod
     def close(self) -> None:
         """Takes the part off the wire and stops it; the flash contents are kept in their file."""
 
 
-def factory_content(spec: DeviceSpec, flash: NorFlash, *, fresh: bool) -> None:
-    """Loads the `firmware` of the settings (raw binary, placed at the start of the flash) into a fresh memory."""
+def factory_content(spec: DeviceSpec, flash: NorFlash, *, fresh: bool, start: int | None = None) -> None:
+    """Loads the `firmware` of the settings (raw binary) into a fresh memory, at `start` or the start of the flash."""
     name = spec.settings.get("firmware")
     if not fresh or name is None:
         return
@@ -78,6 +81,7 @@ def factory_content(spec: DeviceSpec, flash: NorFlash, *, fresh: bool) -> None:
         data = path.read_bytes()
     except OSError as error:
         raise BadDevice("firmware", f"{path}: {error.strerror}") from error
-    if len(data) > flash.size:
-        raise BadDevice("firmware", f"{path}: {len(data)} bytes do not fit the part's {flash.size}")
-    flash.load(flash.base, data)
+    start = flash.base if start is None else start
+    if len(data) > flash.end - start:
+        raise BadDevice("firmware", f"{path}: {len(data)} bytes do not fit the part's {flash.end - start}")
+    flash.load(start, data)

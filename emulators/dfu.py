@@ -1,69 +1,32 @@
-"""Emulated USB parts with a DFU bootloader: DFU 1.1 (USB-IF, 2004-08-05) and ST's DfuSe 1.1a (UM0391, AN3156).
+"""Emulated USB parts with a DFU bootloader: DFU 1.1 (USB-IF, 2004-08-05) and ST's DfuSe 1.1a (UM0391, AN2662, AN3156).
 
-Written from the standards and sharing nothing with the flasher. The device is the state machine of DFU 1.1, annex A:
-what a request does is in `_in_dfu_mode`'s table by state. Work (an erase, a program) begins at the GETSTATUS after its
-download and takes its time; until then GETSTATUS says dfuDNBUSY and how long to wait.
-
-Two stages: the running application, with ids and a version of its own and a DFU interface to be detached by, and DFU
-mode. A part whose application is not whole (application.find) stays in DFU mode.
+Written from the standards and sharing nothing with the flasher. Two stages: the running application, with ids and a
+version of its own and a DFU interface to be detached by (states appIDLE and appDETACH, here), and DFU mode
+(`dfu_states`), with a memory behind it (`dfu_memory`). A part whose application is not whole (application.find) stays
+in DFU mode; one with DFU 1.1 says so by dfuERROR with errFIRMWARE (A.2.11).
 """
 
 from __future__ import annotations
 
 import struct
-import time
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import cache
 from importlib.resources import files
 from typing import Any, ClassVar, Self
 
 from . import application
 from .device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
-from .flash import FlashRefused, NorFlash
+from .dfu_memory import Area, DfuSeMemory, Slot
+from .dfu_states import DETACH, GETSTATE, GETSTATUS, UPLOAD, DfuStates, Memory, State, Status, Traits
+from .flash import NorFlash
 from .supply import Supply
-from .usb_device import Descriptors, InterfaceDescriptor, Stall, UsbFunction
-from .usb_wire import UsbWire
+from .usb_device import LONGEST_STRING, Descriptors, InterfaceDescriptor, Stall, UsbFunction
+from .usb_wire import TransferTimeout, UsbWire
 
-
-class State(IntEnum):
-    """bState (6.1.2)."""
-
-    APP_IDLE = 0
-    APP_DETACH = 1
-    IDLE = 2
-    DNLOAD_SYNC = 3
-    DNBUSY = 4
-    DNLOAD_IDLE = 5
-    MANIFEST_SYNC = 6
-    MANIFEST = 7
-    MANIFEST_WAIT_RESET = 8
-    UPLOAD_IDLE = 9
-    ERROR = 10
-
-
-class Status(IntEnum):
-    """bStatus (6.1.2), as far as these parts give them."""
-
-    OK = 0x00
-    ERR_WRITE = 0x03
-    ERR_ERASE = 0x04
-    ERR_PROG = 0x06
-    ERR_VERIFY = 0x07
-    ERR_ADDRESS = 0x08
-    ERR_NOTDONE = 0x09
-    ERR_FIRMWARE = 0x0A
-    ERR_VENDOR = 0x0B
-    ERR_STALLEDPKT = 0x0F
-
-
-DETACH, DNLOAD, UPLOAD, GETSTATUS, CLRSTATUS, GETSTATE, ABORT = range(7)
-"""bRequest (table 3.2)."""
-GET_COMMANDS, SET_ADDRESS, ERASE, READ_UNPROTECT = 0x00, 0x21, 0x41, 0x92
-"""DfuSe commands (UM0391, 5.2)."""
-STATUS_OF = {"range": Status.ERR_ADDRESS, "alignment": Status.ERR_WRITE, "not erased": Status.ERR_PROG}
+OUT, IN = 0x21, 0xA1
+"""bmRequestType of class requests to an interface (table 3.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +34,10 @@ class Options:
     """Keys of the `emulated` table beside part, firmware, serial.
 
     `vendor_id`, `product_id`, `product`, `manufacturer`: of the running application. `boot`: "application", or "dfu" as
-    with a held boot pin. `rdp`: read protection is active. `early`: what a GETSTATUS gets that comes
-    before the poll time-out is over: "busy" again, or a "stall" and the error state. `mute`: class requests are never answered.
+    with a held boot pin. `rdp`: read protection is active. `write_protected`: numbers of sectors that silently stay as
+    they are. `early`: what a GETSTATUS gets that comes before the poll time-out is over: "busy" again, or a "stall" and
+    the error state. `fail_at`: which piece of work in DFU mode fails, counted from 1 since it was entered; `fail_with`:
+    the status that it fails with, 1 to 15 (bStatus). `mute`: class requests are never answered.
     """
 
     vendor_id: int = 0x1209
@@ -81,12 +46,16 @@ class Options:
     manufacturer: str = ""
     boot: str = "application"
     rdp: bool = False
+    write_protected: tuple[int, ...] = ()
     early: str = "busy"
+    fail_at: int = 0
+    fail_with: int = Status.ERR_PROG
     mute: bool = False
 
 
 @cache
-def _parts() -> dict[str, dict[str, Any]]:
+def parts() -> dict[str, dict[str, Any]]:
+    """The rows of parts/dfu.toml."""
     return tomllib.loads((files(__package__) / "parts" / "dfu.toml").read_text(encoding="utf-8"))
 
 
@@ -98,14 +67,14 @@ class DfuDevice(EmulatedDevice):
     def __init__(self, spec: DeviceSpec, wire: UsbWire) -> None:
         settings = dict(spec.settings)
         name = settings.pop("part", "stm32f405-dfu")
-        if name not in _parts():
-            raise BadDevice("part", f"{name!r} is none of {', '.join(_parts())}")
-        part = _parts()[name]
+        if name not in parts():
+            raise BadDevice("part", f"{name!r} is none of {', '.join(parts())}")
+        self._part = part = parts()[name]
         self.name = spec.name
         self.supply = Supply()
-        serial = str(settings.pop("serial", "0001"))
+        self._serial = _string("serial", settings.pop("serial", "0001"))
         settings.pop("firmware", None)
-        options = _options(settings)
+        self._options = _options(settings)
         path = spec.folder / f"{spec.name}.flash" if spec.folder else None
         fresh = path is None or not path.exists()
         erase_seconds = {size: seconds for _, size, seconds, _ in part["sectors"]}
@@ -118,8 +87,19 @@ class DfuDevice(EmulatedDevice):
             erase_seconds=erase_seconds.__getitem__,
             path=path,
         )
-        factory_content(spec, self.flash, fresh=fresh)
-        self._machine = Machine(part, serial, options, self.flash, self.supply, wire, spec.pace)
+        factory_content(spec, self.flash, fresh=fresh, start=self._start_address)
+        self._wire = wire
+        self._pace = spec.pace
+        self._port = wire.new_port()
+        self._closed = False
+        self._detaches = 0
+        self._running: application.Application | None = None
+        self._app_state = State.APP_IDLE
+        self._function: UsbFunction | None = None
+        self._memory = self._make_memory()
+        self._dfu = self._make_states()
+        self.supply.listen(self._supply_changed)
+        self._start(dfu=self._options.boot == "dfu")
 
     @classmethod
     def attach(cls, spec: DeviceSpec, wire: UsbWire) -> Self:
@@ -127,106 +107,145 @@ class DfuDevice(EmulatedDevice):
 
     @property
     def application_version(self) -> str | None:
-        running = self._machine.running
-        return None if running is None else running.version
+        return None if self._running is None else self._running.version
 
     @property
     def state(self) -> State:
-        return self._machine.state
-
-    def close(self) -> None:
-        self._machine.close()
-        self.flash.close()
-
-
-def _options(settings: Mapping[str, Any]) -> Options:
-    known = {name: type(getattr(Options(), name)) for name in Options.__slots__}
-    for key, value in settings.items():
-        if key not in known:
-            raise BadDevice(
-                key, f"no key of an emulated DFU part; there are: part, serial, firmware, {', '.join(known)}"
-            )
-        if not isinstance(value, known[key]):
-            raise BadDevice(key, f"{value!r} is no {known[key].__name__}")
-    options = Options(**settings)
-    for key, choices in (("boot", ("application", "dfu")), ("early", ("busy", "stall"))):
-        if getattr(options, key) not in choices:
-            raise BadDevice(key, f"{getattr(options, key)!r} is none of {', '.join(choices)}")
-    return options
-
-
-class Machine:
-    """The part: its stage, its DFU state, its flash."""
-
-    def __init__(
-        self,
-        part: Mapping[str, Any],
-        serial: str,
-        options: Options,
-        flash: NorFlash,
-        supply: Supply,
-        wire: UsbWire,
-        pace: float,
-    ) -> None:
-        self._part = part
-        self._serial = serial
-        self._options = options
-        self._flash = flash
-        self._wire = wire
-        self._pace = pace
-        self._port = wire.new_port()
-        self._dfuse = part["flavour"] == "dfuse"
-        self._protected = options.rdp
-        self._closed = False
-        self.running: application.Application | None = None
-        self.state = State.IDLE
-        self.status = Status.OK
-        self._work_seconds = 0.0
-        flash.busy = self._work
-        supply.listen(self._supply_changed)
-        self._supply = supply
-        self._start(dfu=options.boot == "dfu")
+        """bState, as the part has it now."""
+        return self._dfu.state if self._running is None else self._app_state
 
     def close(self) -> None:
         self._closed = True
         self._wire.unplug(self._port)
+        self.flash.close()
 
     # Stages.
+
+    @property
+    def _dfuse(self) -> bool:
+        return bool(self._part["flavour"] == "dfuse")
+
+    @property
+    def _start_address(self) -> int:
+        return int(self._part.get("application", self._part["base"]))
+
+    def _make_memory(self) -> Memory:
+        if not self._dfuse:
+            return Slot(self.flash)
+        letters: dict[int, str] = {}
+        sectors = iter(range(self.flash.unit_count))
+        for count, _, _, letter in self._part["sectors"]:
+            letters |= {self.flash.unit(next(sectors))[0]: letter for _ in range(count)}
+        for number in self._options.write_protected:
+            if not 0 <= number < self.flash.unit_count:
+                raise BadDevice("write_protected", f"the part's sectors are 0 to {self.flash.unit_count - 1}")
+        areas = {
+            alternate: Area(
+                area["base"],
+                bytearray(b"\xff" * sum(count * size for count, size in area["runs"])),
+                area["letter"],
+                area.get("resets", False),
+            )
+            for alternate, area in enumerate(self._part.get("areas", ()), 1)
+        }
+        return DfuSeMemory(
+            self.flash,
+            letters,
+            areas,
+            lambda: self._function.alternates.get(0, 0) if self._function else 0,
+            write_protected=frozenset(self.flash.unit(number)[0] for number in self._options.write_protected),
+            read_protected=self._options.rdp,
+        )
+
+    def _make_states(self) -> DfuStates:
+        part, options = self._part, self._options
+        traits = Traits(
+            transfer_size=part["transfer_size"],
+            can_upload=part["upload"],
+            tolerant=part["tolerant"],
+            leaves=self._dfuse or part.get("leaves", False),
+            empty_start=self._dfuse,
+            early=options.early,
+            fail_at=options.fail_at,
+            fail_with=Status(options.fail_with),
+        )
+        return DfuStates(self._memory, traits, self._leave, self._pace)
 
     def _supply_changed(self, on: bool) -> None:
         if on:
             self._start(dfu=self._options.boot == "dfu")
         else:
-            self.running = None
+            self._running = None
             self._wire.unplug(self._port)
 
     def _start(self, *, dfu: bool) -> None:
         """From reset: chooses the stage and appears on the bus."""
-        if self._closed or not self._supply.is_on:
+        if self._closed or not self.supply.is_on:
             return
-        found = None if dfu else application.find(self._flash, self._flash.base)
-        self.running = found
-        self.status = Status.OK
-        self.state = State.IDLE if found is None else State.APP_IDLE
-        self._pointer = self._flash.base
-        self._pending: tuple[int, bytes] | None = None
-        self._busy_until = 0.0
-        self._next_block = 0
-        self._position = 0
-        self._leaving = False
+        found = None if dfu else application.find(self.flash, self._start_address)
+        self._running = found
+        self._app_state = State.APP_IDLE
+        self._dfu = self._make_states()
+        if isinstance(self._memory, DfuSeMemory):
+            self._memory.restarted()
+        elif found is None and not dfu:
+            self._dfu.fail(Status.ERR_FIRMWARE)
         descriptors = self._dfu_descriptors() if found is None else self._application_descriptors(found)
-        self._wire.plug(self._port, UsbFunction(descriptors, self._request, self._bus_reset))
+        self._function = UsbFunction(descriptors, self._request, self._bus_reset)
+        self._wire.plug(self._port, self._function)
 
     def _restart(self, *, dfu: bool) -> None:
         """Leaves the bus, and comes back after its restart time."""
         self._wire.unplug(self._port)
         self._wire.later(self._part["restart"], lambda: self._start(dfu=dfu))
 
+    def _leave(self, seconds: float) -> None:
+        self._wire.later(seconds, lambda: self._restart(dfu=self._options.boot == "dfu"))
+
     def _bus_reset(self) -> None:
-        if self.state is State.APP_DETACH:
+        if self._running is None:
+            # ST's loader stays; a maker's own starts the application (A.2.3 and the following).
+            self._restart(dfu=self._dfuse)
+        elif self._app_state is State.APP_DETACH:
             self._restart(dfu=True)
-        elif self.running is None:
-            self._restart(dfu=self._dfuse)  # ST's loader stays; a maker's own starts the application.
+
+    # Requests.
+
+    def _request(self, kind: int, request: int, value: int, index: int, data: bytes, length: int) -> bytes:
+        if self._options.mute:
+            raise TransferTimeout
+        if index != 0 or kind != (IN if request in (UPLOAD, GETSTATUS, GETSTATE) else OUT):
+            # No request to this interface (table 3.2).
+            raise Stall
+        if self._running is not None:
+            return self._in_application(request, value)
+        return self._dfu.request(request, value, data, length)
+
+    def _in_application(self, request: int, value: int) -> bytes:
+        """States appIDLE and appDETACH (A.2.1, A.2.2)."""
+        if request == GETSTATUS:
+            return bytes([Status.OK, 0, 0, 0, self._app_state, 0])
+        if request == GETSTATE:
+            return bytes([self._app_state])
+        if request != DETACH or self._app_state is State.APP_DETACH:
+            self._app_state = State.APP_IDLE
+            raise Stall
+        self._detaches += 1
+        if self._part["will_detach"]:
+            self._restart(dfu=True)
+        else:
+            self._app_state = State.APP_DETACH
+            if self._pace:
+                # Without pace there is no time to wait out: the reset that must follow comes at once.
+                number = self._detaches
+                self._wire.later(min(value, self._part["detach_ms"]) / 1000, lambda: self._detach_expired(number))
+        return b""
+
+    def _detach_expired(self, number: int) -> None:
+        if number == self._detaches:
+            self._app_state = State.APP_IDLE
+
+    # Descriptors.
 
     def _functional(self) -> bytes:
         """The DFU functional descriptor (table 4.2)."""
@@ -237,17 +256,26 @@ class Machine:
 
     def _dfu_descriptors(self) -> Descriptors:
         part = self._part
-        name = self._layout() if self._dfuse else "Slot"
-        interface = InterfaceDescriptor(0, 0, 0xFE, 1, 2, name, self._functional())
-        vendor = "STMicroelectronics" if self._dfuse else "Acme"
-        return Descriptors(
-            part["vendor_id"], part["product_id"], 0x2200, vendor, part["product"], self._serial, (interface,)
+        names = self._layouts() if self._dfuse else ["Slot"]
+        # One functional descriptor for all alternate settings, behind the last of them (4.2.3, table 4.1).
+        last = len(names) - 1
+        interfaces = tuple(
+            InterfaceDescriptor(0, number, 0xFE, 1, 2, name, self._functional() if number == last else b"")
+            for number, name in enumerate(names)
         )
+        return Descriptors(
+            part["vendor_id"], part["product_id"], part["bcd_device"], part["manufacturer"], part["product"],
+            self._serial, interfaces,
+        )  # fmt: skip
 
-    def _layout(self) -> str:
-        """The memory as UM0391, 10.3.2 writes it."""
+    def _layouts(self) -> list[str]:
+        """The memories as UM0391, 10.3.2 writes them, by alternate setting."""
         runs = ",".join(f"{count:02d}*{size // 1024:03d}K{letter}" for count, size, _, letter in self._part["sectors"])
-        return f"@Internal Flash  /0x{self._flash.base:08X}/{runs}"
+        names = [f"@Internal Flash  /0x{self.flash.base:08X}/{runs}"]
+        for area in self._part.get("areas", ()):
+            runs = ",".join(f"{count:02d}*{size:03d} {area['letter']}" for count, size in area["runs"])
+            names.append(f"@{area['name']}/0x{area['base']:08X}/{runs}")
+        return names
 
     def _application_descriptors(self, found: application.Application) -> Descriptors:
         options = self._options
@@ -258,233 +286,42 @@ class Machine:
             options.product or found.product or "Sensor", self._serial, (interface,), f"FW {version}",
         )  # fmt: skip
 
-    # Requests.
 
-    def _request(self, kind: int, request: int, value: int, index: int, data: bytes, length: int) -> bytes:
-        if self._options.mute:
-            raise Stall
-        outward = bool(kind & 0x80)
-        if outward != (request in (UPLOAD, GETSTATUS, GETSTATE)):
-            raise Stall
-        if self.running is not None:
-            return self._in_application(request)
-        try:
-            return self._in_dfu_mode(request, value, data, length)
-        except Stall:
-            if self.state is not State.ERROR:
-                self.state, self.status = State.ERROR, Status.ERR_STALLEDPKT
-            raise
+def _options(settings: Mapping[str, Any]) -> Options:
+    known = {name: type(getattr(Options(), name)) for name in Options.__slots__}
+    known["fail_with"] = int
+    values = dict(settings)
+    for key, value in values.items():
+        if key not in known:
+            raise BadDevice(
+                key, f"no key of an emulated DFU part; there are: part, serial, firmware, {', '.join(known)}"
+            )
+        if known[key] is tuple and isinstance(value, list) and all(type(item) is int for item in value):
+            values[key] = tuple(value)
+        elif type(value) is not known[key]:
+            raise BadDevice(key, f"{value!r} is no {known[key].__name__}")
+    for key in ("product", "manufacturer"):
+        _string(key, values.get(key, ""))
+    options = Options(**values)
+    for key, choices in (("boot", ("application", "dfu")), ("early", ("busy", "stall"))):
+        if getattr(options, key) not in choices:
+            raise BadDevice(key, f"{getattr(options, key)!r} is none of {', '.join(choices)}")
+    for key, most in (("vendor_id", 0xFFFF), ("product_id", 0xFFFF), ("fail_with", 15)):
+        if not 0 <= getattr(options, key) <= most:
+            raise BadDevice(key, f"{getattr(options, key)} is not between 0 and {most}")
+    return options
 
-    def _in_application(self, request: int) -> bytes:
-        """States appIDLE and appDETACH (A.2.1, A.2.2)."""
-        match request:
-            case _ if request == DETACH and self.state is State.APP_IDLE:
-                if self._part["will_detach"]:
-                    self._restart(dfu=True)
-                else:
-                    self.state = State.APP_DETACH
-                    self._wire.later(self._part["detach_ms"] / 1000 + 1, self._detach_expired)
-                return b""
-            case _ if request == GETSTATUS:
-                return self._status_bytes(0)
-            case _ if request == GETSTATE:
-                return bytes([self.state])
-            case _:
-                raise Stall
 
-    def _detach_expired(self) -> None:
-        # Without pace there is no time to wait out: the reset that must follow comes at once.
-        if self.state is State.APP_DETACH and self._pace:
-            self.state = State.APP_IDLE
-
-    def _in_dfu_mode(self, request: int, value: int, data: bytes, length: int) -> bytes:
-        """Annex A.2.3 to A.2.11: which request is taken in which state."""
-        if self.state in (State.DNBUSY, State.MANIFEST) and time.monotonic() >= self._busy_until:
-            self._finish_work()
-        state = self.state
-        if request == GETSTATE and state not in (State.DNBUSY, State.MANIFEST, State.MANIFEST_WAIT_RESET):
-            return bytes([state])
-        if request == GETSTATUS and state not in (State.MANIFEST, State.MANIFEST_WAIT_RESET):
-            return self._get_status()
-        if request == CLRSTATUS and state is State.ERROR:
-            self.state, self.status = State.IDLE, Status.OK
-            return b""
-        if request == ABORT and state in (
-            State.IDLE, State.DNLOAD_SYNC, State.DNLOAD_IDLE, State.MANIFEST_SYNC, State.UPLOAD_IDLE
-        ):  # fmt: skip
-            self.state = State.IDLE
-            self._pending = None
-            return b""
-        if request == DNLOAD and state in (State.IDLE, State.DNLOAD_IDLE):
-            return self._download(value, data)
-        if request == UPLOAD and state in (State.IDLE, State.UPLOAD_IDLE) and self._part["upload"]:
-            return self._upload(value, length)
-        raise Stall
-
-    def _download(self, block: int, data: bytes) -> bytes:
-        if len(data) > self._part["transfer_size"]:
-            raise Stall
-        if self.state is State.IDLE:
-            if not data and not self._dfuse:
-                raise Stall
-            self._next_block = self._position = 0
-        if not data:
-            self.state = State.MANIFEST_SYNC
-            return b""
-        self._pending = (block, data)
-        self.state = State.DNLOAD_SYNC
-        return b""
-
-    def _get_status(self) -> bytes:
-        if self.state is State.DNLOAD_SYNC and self._pending is not None:
-            return self._begin_work()
-        if self.state is State.DNBUSY:
-            if self._options.early == "stall":
-                raise Stall
-            return self._status_bytes(self._left())
-        if self.state is State.MANIFEST_SYNC:
-            return self._begin_manifestation()
-        if self.state is State.DNLOAD_SYNC:
-            self.state = State.DNLOAD_IDLE
-        return self._status_bytes(0)
-
-    def _begin_work(self) -> bytes:
-        """Carries out what was downloaded; it is done once its time is over."""
-        assert self._pending is not None
-        block, data = self._pending
-        self._pending = None
-        self._work_seconds = 0.0
-        try:
-            failed = self._carry_out(block, data)
-        except FlashRefused as refused:
-            failed = STATUS_OF[refused.reason]
-        if failed is not Status.OK:
-            self.state, self.status = State.ERROR, failed
-            return self._status_bytes(0)
-        self._busy_until = time.monotonic() + self._work_seconds * self._pace
-        self.state = State.DNBUSY
-        return self._status_bytes(self._left())
-
-    def _finish_work(self) -> None:
-        self.state = State.DNLOAD_SYNC if self.state is State.DNBUSY else State.MANIFEST_SYNC
-
-    def _left(self) -> int:
-        """Milliseconds until the work is done, rounded up."""
-        return max(0, -int(-(self._busy_until - time.monotonic()) * 1000 // 1)) if self._pace else 0
-
-    def _work(self, seconds: float) -> None:
-        self._work_seconds += seconds
-
-    def _carry_out(self, block: int, data: bytes) -> Status:
-        if not self._dfuse:
-            return self._store(block, data)
-        if block == 0:
-            return self._command(data)
-        if self._protected:
-            return Status.ERR_VENDOR
-        if block < 2:
-            return Status.ERR_STALLEDPKT
-        address = self._pointer + (block - 2) * self._part["transfer_size"]
-        self._flash.program(address, data + b"\xff" * (-len(data) % self._flash.program_unit))
-        return Status.OK
-
-    def _command(self, data: bytes) -> Status:
-        code, argument = data[0], data[1:]
-        if code == READ_UNPROTECT and not argument:
-            self._erase_all()
-            self._protected = False
-            return Status.OK
-        if code == SET_ADDRESS and len(argument) == 4:
-            address = int.from_bytes(argument, "little")
-            if not self._flash.base <= address < self._flash.end:
-                return Status.ERR_ADDRESS
-            self._pointer = address
-            return Status.OK
-        if code == ERASE and len(argument) in (0, 4):
-            if self._protected:
-                return Status.ERR_VENDOR
-            if argument:
-                self._flash.erase(int.from_bytes(argument, "little"))
-            else:
-                self._erase_all()
-            return Status.OK
-        return Status.ERR_STALLEDPKT
-
-    def _erase_all(self) -> None:
-        for number in range(self._flash.unit_count):
-            self._flash.erase(self._flash.unit(number)[0])
-
-    def _store(self, block: int, data: bytes) -> Status:
-        """DFU 1.1: blocks follow each other; a sector is erased when the first byte for it comes."""
-        if block != self._next_block & 0xFFFF:
-            return Status.ERR_NOTDONE
-        address = self._flash.base + self._position
-        start, _ = self._flash.unit_of(address)
-        while start < address + len(data):
-            if start >= address:
-                self._flash.erase(start)
-            start += self._flash.unit_of(start)[1]
-        self._flash.program(address, data + b"\xff" * (-len(data) % self._flash.program_unit))
-        self._next_block += 1
-        self._position += len(data)
-        return Status.OK
-
-    def _begin_manifestation(self) -> bytes:
-        if self._leaving:
-            self._leaving = False
-            tolerant = self._part["tolerant"]
-            self.state = State.IDLE if tolerant else State.MANIFEST_WAIT_RESET
-            return self._status_bytes(0)
-        if self._dfuse:
-            answer = struct.pack("<BHBBB", Status.OK, 0, 0, State.MANIFEST, 0)
-            self._restart(dfu=False)
-            return answer
-        if application.find(self._flash, self._flash.base) is None:
-            self.state, self.status = State.ERROR, Status.ERR_FIRMWARE
-            return self._status_bytes(0)
-        self._leaving = True
-        if not self._part["tolerant"]:
-            self.state = State.MANIFEST_WAIT_RESET
-            answer = self._status_bytes(0)
-            if self._part["will_detach"]:
-                self._restart(dfu=False)
-            return answer
-        self._busy_until = time.monotonic() + 0.01 * self._pace
-        self.state = State.MANIFEST
-        return self._status_bytes(self._left())
-
-    def _upload(self, block: int, length: int) -> bytes:
-        if self._protected:
-            self.state, self.status = State.ERROR, Status.ERR_VENDOR
-            raise Stall
-        if not self._dfuse:
-            return self._upload_slot(block, length)
-        if block == 0:
-            self.state = State.IDLE
-            return bytes([GET_COMMANDS, SET_ADDRESS, ERASE, READ_UNPROTECT])[:length]
-        address = self._pointer + (block - 2) * self._part["transfer_size"]
-        try:
-            data = self._flash.read(address, min(length, max(0, self._flash.end - address)))
-        except FlashRefused:
-            raise Stall from None
-        self.state = State.UPLOAD_IDLE if len(data) == length else State.IDLE
-        return data
-
-    def _upload_slot(self, block: int, length: int) -> bytes:
-        if self.state is State.IDLE:
-            self._position = 0
-        address = self._flash.base + self._position
-        data = self._flash.read(address, min(length, self._flash.end - address))
-        self._position += len(data)
-        self.state = State.UPLOAD_IDLE if len(data) == length else State.IDLE
-        return data
-
-    def _status_bytes(self, poll_ms: int) -> bytes:
-        return bytes([self.status]) + poll_ms.to_bytes(3, "little") + bytes([self.state, 0])
+def _string(key: str, value: object) -> str:
+    """A text that a string descriptor can hold. Raises BadDevice."""
+    text = str(value)
+    if len(text.encode("utf-16-le", "replace")) > 2 * LONGEST_STRING:
+        raise BadDevice(key, f"a USB string has at most {LONGEST_STRING} characters")
+    return text
 
 
 def _bcd(version: str) -> int:
     """bcdDevice as JJ.M.N (USB 2.0, 9.6.1): "1.5.0" is 0x0150. Numbers that do not fit are cut."""
-    numbers = [int(part) if part.isdigit() else 0 for part in (*version.split("."), "0", "0")[:3]]
+    numbers = [int(part) if part.isdecimal() and part.isascii() else 0 for part in (*version.split("."), "0", "0")[:3]]
     major = min(numbers[0], 99)
     return (major // 10 << 12) | (major % 10 << 8) | (min(numbers[1], 9) << 4) | min(numbers[2], 9)

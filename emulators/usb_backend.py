@@ -1,8 +1,32 @@
-"""A pyusb backend over an emulated USB bus: `usb.core.find(backend=EmulatedUsbBackend(wire))` finds its devices."""
+"""A pyusb backend over an emulated USB bus: pyusb finds, opens and talks to emulated devices as to real ones.
+
+    from proxyflash.emulators.device import DeviceSpec
+    from proxyflash.emulators.dfu import DfuDevice
+    from proxyflash.emulators.usb_backend import EmulatedUsbBackend
+    from proxyflash.emulators.usb_wire import UsbWire
+
+    wire = UsbWire("lab")                       # a bus; pace=0 takes no time
+    imu = DfuDevice.attach(DeviceSpec("imu", settings={"part": "stm32f405-dfu", "serial": "A1"}), wire)
+    backend = EmulatedUsbBackend(wire)
+    device = usb.core.find(idVendor=0x0483, idProduct=0xDF11, backend=backend)
+    device.ctrl_transfer(0xA1, 3, 0, 0, 6)      # GETSTATUS
+    imu.supply.off(), imu.supply.on()           # a power cycle: it re-enumerates
+    wire.close()
+
+A bench file's emulated bus has its wire too: `EmulatedUsbBackend(bench.emulated_wire("usb"))`. A program that lets pyusb
+choose its backend gets this one when, before it looks for a device,
+
+    usb.backend.libusb1.get_backend = lambda *args, **more: backend
+
+Errors and their numbers are those of libusb 1.0 on Linux: ENODEV once the device has left, EPIPE for a STALL,
+ETIMEDOUT, EACCES for a device made `forbidden`, EBUSY for an interface that another handle has claimed. Control
+transfers only: these devices have no other endpoints.
+"""
 
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -14,9 +38,21 @@ import usb.core
 from .usb_device import SETUP, InterfaceDescriptor, Stall, UsbFunction
 from .usb_wire import DeviceGone, Port, TransferTimeout, UsbWire
 
+CONTROL_TIMEOUT = 1000
+"""Milliseconds that libusb gives the requests it makes of its own accord."""
 SPEED_FULL = 2
 """libusb.h, enum libusb_speed."""
-_LIBUSB = {errno.ENODEV: -4, errno.EPIPE: -9, errno.ETIMEDOUT: -7, errno.EACCES: -3, errno.EBUSY: -6, errno.EIO: -1}
+_LIBUSB = {
+    errno.EIO: -1,
+    errno.EACCES: -3,
+    errno.ENODEV: -4,
+    errno.ENOENT: -5,
+    errno.EBUSY: -6,
+    errno.ETIMEDOUT: -7,
+    errno.EPIPE: -9,
+}
+"""libusb.h, enum libusb_error, by the errno that pyusb gives for it."""
+CLASS_TO_INTERFACE = 0x21
 
 
 @dataclass(eq=False)
@@ -102,7 +138,8 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         return _Handle(dev)
 
     def close_device(self, dev_handle: _Handle) -> None:
-        dev_handle.claimed.clear()
+        for interface in tuple(dev_handle.claimed):
+            self.release_interface(dev_handle, interface)
 
     def set_configuration(self, dev_handle: _Handle, config_value: int) -> None:
         self._transfer(dev_handle, 0x00, 9, config_value, 0, b"", 0)
@@ -114,23 +151,33 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         self._transfer(dev_handle, 0x01, 11, altsetting, intf, b"", 0)
 
     def claim_interface(self, dev_handle: _Handle, intf: int) -> None:
-        if dev_handle.device.function.busy:
+        function = dev_handle.device.function
+        if dev_handle.device.port.function is not function:
+            _fail(errno.ENODEV, "No such device (it may have been disconnected)")
+        if all(item.number != intf for item in function.descriptors.interfaces):
+            _fail(errno.ENOENT, "Entity not found")
+        if function.busy or function.claims.setdefault(intf, dev_handle) is not dev_handle:
             _fail(errno.EBUSY, "Resource busy")
         dev_handle.claimed.add(intf)
 
     def release_interface(self, dev_handle: _Handle, intf: int) -> None:
-        dev_handle.claimed.discard(intf)
+        if intf in dev_handle.claimed:
+            dev_handle.claimed.discard(intf)
+            dev_handle.device.function.claims.pop(intf, None)
 
     def ctrl_transfer(
         self, dev_handle: _Handle, bmRequestType: int, bRequest: int, wValue: int, wIndex: int, data: Any, timeout: int
     ) -> int:
+        holder = dev_handle.device.function.claims.get(wIndex & 0xFF, dev_handle)
+        if bmRequestType & 0x7F == CLASS_TO_INTERFACE and holder is not dev_handle:
+            _fail(errno.EBUSY, "Resource busy")
         if bmRequestType & 0x80:
-            answer = self._transfer(dev_handle, bmRequestType, bRequest, wValue, wIndex, b"", len(data))
+            answer = self._transfer(dev_handle, bmRequestType, bRequest, wValue, wIndex, b"", len(data), timeout)
             for offset, byte in enumerate(answer):
                 data[offset] = byte
             return len(answer)
         payload = bytes(data) if data is not None else b""
-        self._transfer(dev_handle, bmRequestType, bRequest, wValue, wIndex, payload, len(payload))
+        self._transfer(dev_handle, bmRequestType, bRequest, wValue, wIndex, payload, len(payload), timeout)
         return len(payload)
 
     def clear_halt(self, dev_handle: _Handle, ep: int) -> None:
@@ -152,7 +199,15 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         return None
 
     def _transfer(
-        self, handle: _Handle, kind: int, request: int, value: int, index: int, data: bytes, length: int
+        self,
+        handle: _Handle,
+        kind: int,
+        request: int,
+        value: int,
+        index: int,
+        data: bytes,
+        length: int,
+        timeout: int = CONTROL_TIMEOUT,
     ) -> bytes:
         setup = SETUP.pack(kind, request, value & 0xFFFF, index & 0xFFFF, length)
         try:
@@ -162,4 +217,5 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         except DeviceGone:
             _fail(errno.ENODEV, "No such device (it may have been disconnected)")
         except TransferTimeout:
+            time.sleep(timeout / 1000 * self._wire.pace)
             _fail(errno.ETIMEDOUT, "Operation timed out")

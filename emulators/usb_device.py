@@ -33,6 +33,8 @@ class StandardRequest(IntEnum):
 DEVICE, CONFIGURATION, STRING, INTERFACE = 1, 2, 3, 4
 """Descriptor types (table 9-5)."""
 SETUP = struct.Struct("<BBHHH")
+LONGEST_STRING = 126
+"""Characters (UTF-16 code units) of a string descriptor, whose length is a byte (9.6.7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +96,12 @@ class Descriptors:
         return struct.pack("<BBHBBBBB", 9, CONFIGURATION, 9 + len(body), count, 1, name, 0x80, 50) + body
 
     def string(self, index: int) -> bytes:
-        """9.6.7: index 0 lists the languages (English, United States). Raises Stall."""
+        """9.6.7: index 0 lists the languages (English, United States). What is too long is cut. Raises Stall."""
         if index == 0:
             return struct.pack("<BBH", 4, STRING, 0x0409)
         if index > len(self.strings):
             raise Stall
-        text = self.strings[index - 1].encode("utf-16-le")
+        text = self.strings[index - 1].encode("utf-16-le", "replace")[: 2 * LONGEST_STRING]
         return bytes([2 + len(text), STRING]) + text
 
 
@@ -109,7 +111,10 @@ ClassRequest = Callable[[int, int, int, int, bytes, int], bytes]
 
 @dataclass
 class UsbFunction:
-    """One device as it is on the bus from one enumeration to the next. `bus_reset`: called on a reset of its port."""
+    """One device as it is on the bus from one enumeration to the next. `bus_reset`: called on a reset of its port.
+
+    `forbidden`: this user may not open it. `busy`: another program holds its interfaces. `claims`: who claimed which.
+    """
 
     descriptors: Descriptors
     class_request: ClassRequest
@@ -118,17 +123,27 @@ class UsbFunction:
     busy: bool = False
     configuration: int = 1
     alternates: dict[int, int] = field(default_factory=dict)
+    claims: dict[int, object] = field(default_factory=dict)
 
     def control(self, setup: bytes, data: bytes) -> bytes:
         """One control transfer: the data that goes to the host. Raises Stall."""
         kind, request, value, index, length = SETUP.unpack(setup)
         if kind & 0x60 == 0:
-            return self._standard(request, value, index)[:length]
-        if kind & 0x60 != 0x20:
+            return self._standard(kind, request, value, index)[:length]
+        if kind & 0x60 != 0x20 or not self.configuration:
+            # No vendor requests; and none but standard ones before a configuration is set (9.1.1.5).
             raise Stall
         return self.class_request(kind, request, value, index, data, length)[:length]
 
-    def _standard(self, request: int, value: int, index: int) -> bytes:
+    def _standard(self, kind: int, request: int, value: int, index: int) -> bytes:
+        inward = request in (
+            StandardRequest.GET_STATUS,
+            StandardRequest.GET_DESCRIPTOR,
+            StandardRequest.GET_CONFIGURATION,
+            StandardRequest.GET_INTERFACE,
+        )
+        if inward != bool(kind & 0x80):
+            raise Stall
         match request:
             case StandardRequest.GET_DESCRIPTOR:
                 return self._descriptor(value >> 8, value & 0xFF)

@@ -106,7 +106,7 @@ class UsbWire:
         timer.start()
 
     def control(self, port: Port, function: UsbFunction, setup: bytes, data: bytes) -> bytes:
-        """One control transfer. Raises Stall, DeviceGone, TransferTimeout."""
+        """One control transfer: what comes from the device. Raises Stall, DeviceGone, TransferTimeout."""
         self._require(port, function)
         fault = self.faults.draw()
         if fault is Fault.DISCONNECT:
