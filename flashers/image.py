@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from .errors import ImageOverlap
+from .errors import ImageMisplaced, ImageOverlap
+
+HIGHEST = 1 << 64
+"""Addresses lie below; those of a 64-bit ELF file and of a UDS download may take 8 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class FirmwareImage:
     `format`: ihex, srec, elf, bin, dfu, dfuse. `entry`: the start address if the file tells one. `target`: what the
     file says of the part that it is for, by the format's own names (vendor_id, product_id, device of DFU; machine of
     ELF; alt_setting of DfuSe), so that a flasher can refuse it for another part. `relocatable`: the addresses mean
-    nothing (raw binary without an address, DFU): the flasher places it at the start of the region it writes.
+    nothing (raw binary without an address, DFU): the flasher places it at the start of the region it writes. `version`:
+    what the file says of its own version, "" where its format has no place for one (all but DFU).
     """
 
     segments: tuple[Segment, ...]
@@ -49,6 +53,7 @@ class FirmwareImage:
     entry: int | None = None
     target: Mapping[str, int | str] = field(default_factory=dict)
     relocatable: bool = False
+    version: str = ""
 
     @property
     def size(self) -> int:
@@ -88,14 +93,20 @@ class FirmwareImage:
         """The parts of the segments that lie in [start, end), in order, sharing their memory."""
         first = bisect_right(self.segments, start, key=lambda segment: segment.end)
         for segment in self.segments[first:]:
-            if segment.address >= end:
+            low = max(start, segment.address)
+            if low >= end:
                 return
-            yield segment.slice(max(start, segment.address), min(end, segment.end))
+            yield segment.slice(low, min(end, segment.end))
 
     def at(self, address: int) -> FirmwareImage:
-        """A relocatable image placed at an address."""
+        """A relocatable image placed at an address. Raises ImageMisplaced when it would not lie in 64 bits of them."""
+        if not 0 <= address <= HIGHEST - (self.end - self.start):
+            raise ImageMisplaced(
+                f"{self.source or 'the image'} can't be placed at {address:#X}: addresses have 64 bits",
+                remedy="Give the address at which the part has its memory.",
+            )
         moved = tuple(Segment(segment.address - self.start + address, segment.data) for segment in self.segments)
-        return FirmwareImage(moved, self.format, self.source, self.entry, self.target)
+        return replace(self, segments=moved, relocatable=False)
 
 
 def join(chunks: Iterable[Segment], *, source: str = "") -> tuple[Segment, ...]:

@@ -60,6 +60,8 @@ class Region:
 
     def erase_units(self, start: int, end: int) -> Iterator[Range]:
         """The erase units that [start, end) touches, in order of address."""
+        if start >= end:
+            return
         unit_start = self.start
         for run in self.units:
             run_end = unit_start + run.count * run.size

@@ -25,13 +25,15 @@ LARGEST_FILE = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """`recognises` gets a file's first and last 64 bytes; `write` is None for what is only read."""
+    """`recognises` gets a file's first and last 64 bytes; `write` is None for what is only read. `addresses`: whether a
+    file says where its bytes go."""
 
     name: str
     endings: tuple[str, ...]
     recognises: Callable[[bytes, bytes], bool]
     read: Callable[[BinaryIO, str], FirmwareImage]
     write: Callable[[FirmwareImage, BinaryIO], None] | None
+    addresses: bool = True
 
 
 FORMATS = (
@@ -43,7 +45,7 @@ FORMATS = (
         dfu.read_dfuse,
         dfu.write_dfuse,
     ),
-    Format("dfu", (".dfu",), lambda head, tail: dfu.has_suffix(tail), dfu.read, dfu.write),
+    Format("dfu", (".dfu",), lambda head, tail: dfu.has_suffix(tail), dfu.read, dfu.write, addresses=False),
     Format(
         "ihex",
         (".hex", ".ihex", ".ihx"),
@@ -58,7 +60,7 @@ FORMATS = (
         srec.read,
         srec.write,
     ),
-    Format("bin", (".bin",), lambda head, tail: False, binary.read, binary.write),
+    Format("bin", (".bin",), lambda head, tail: False, binary.read, binary.write, addresses=False),
 )
 """In the order in which content is looked at."""
 
@@ -69,7 +71,8 @@ def load(path: Path | str, *, address: int | None = None, format: str | None = N
     `address`: where a file without addresses goes (raw binary, DFU without DfuSe's); without it the image is
     relocatable, at 0. `format`: the name of a format, which is then not guessed.
 
-    Raises ImageMissing, ImageFormat (with the line or the offset), ImageOverlap and ImageEmpty.
+    Raises ImageMissing, ImageFormat (with the line or the offset), ImageOverlap and ImageEmpty; ImageMisplaced for an
+    `address` that is none; Unsupported for a `format` that isn't known.
     """
     path = Path(path)
     try:
@@ -80,7 +83,8 @@ def load(path: Path | str, *, address: int | None = None, format: str | None = N
         with path.open("rb") as stream:
             image = _read(stream, path, status.st_size, address, format)
     except OSError as error:
-        raise ImageMissing(f"{path} can't be read: {error.strerror}", remedy="Is this the right path?") from error
+        remedy = "May you read it?" if isinstance(error, PermissionError) else "Is this the right path?"
+        raise ImageMissing(f"{path} can't be read: {error.strerror}", remedy=remedy) from error
     if not image.segments:
         raise ImageEmpty(f"{path} holds no bytes to write", remedy="Did the build that made it go well?")
     if address is None:
@@ -98,23 +102,21 @@ def save(image: FirmwareImage, path: Path | str, *, format: str | None = None) -
 
     A path that ends in .dfu becomes DfuSe, or DFU with a suffix alone if the image is relocatable.
 
-    Raises ImageNotWritten when the disk is full, the folder is missing, or the format can't hold the image.
+    Raises ImageNotWritten when the disk is full, the folder is missing, the path is a device or a pipe, or the format
+    can't hold the image; Unsupported for a `format` that isn't known.
     """
     path = Path(path)
-    kind = _named(format) if format else _by_ending(path)
-    if kind is not None and kind.name == "dfu" and format is None and not image.relocatable:
-        kind = _named("dfuse")
-    if kind is None or kind.write is None:
-        known = ", ".join(ending for one in FORMATS if one.write for ending in one.endings)
-        raise ImageNotWritten(f"{path}: no format to write has this ending", remedy=f"Use one of {known}.")
-    if not image.segments:
-        raise ImageNotWritten(f"{path}: the image has no bytes to write")
-    target = path.resolve()
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    write = _writer(image, path, format)
+    # Through links, so that they stay.
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(f".{secrets.token_hex(8)}.partial")
     try:
+        # What takes the place of a device would be a file, and the device gone.
+        if target.exists() and not target.is_file():
+            raise ImageNotWritten(f"{path} is no file that could be written", remedy="Name a file.")
         try:
             with partial.open("xb") as stream:
-                kind.write(image, stream)
+                write(image, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
             partial.replace(target)
@@ -125,6 +127,26 @@ def save(image: FirmwareImage, path: Path | str, *, format: str | None = None) -
             f"{path} can't be written: {error.strerror}",
             remedy="Is the folder there, may you write to it, and has its disk room?",
         ) from error
+
+
+def _writer(image: FirmwareImage, path: Path, format: str | None) -> Callable[[FirmwareImage, BinaryIO], None]:
+    kind = _named(format) if format else _by_ending(path)
+    if kind is not None and kind.name == "dfu" and format is None and not image.relocatable:
+        kind = _named("dfuse")
+    if kind is None or kind.write is None:
+        known = ", ".join(ending for one in FORMATS if one.write for ending in one.endings)
+        raise ImageNotWritten(
+            f"{path}: a format that is only read" if kind else f"{path}: no firmware format has this ending",
+            remedy=f"Name a file that ends in {known}.",
+        )
+    if not image.segments:
+        raise ImageNotWritten(f"{path}: the image has no bytes to write")
+    if image.relocatable and kind.addresses:
+        raise ImageNotWritten(
+            f"{path}: {image.source or 'the image'} has no address, and {kind.name} needs one",
+            remedy="Give the address at which the part has its memory: --address 0x08000000",
+        )
+    return kind.write
 
 
 def _read(stream: BinaryIO, path: Path, size: int, address: int | None, format: str | None) -> FirmwareImage:

@@ -8,8 +8,8 @@ from typing import BinaryIO
 from ..errors import ImageNotWritten
 from ..image import FirmwareImage, Segment, join
 
-WIDEST_GAP = 16 << 20
-"""Bytes. A wider gap is two memories in one image rather than a hole in one, and the file would be mostly filling."""
+MOST_FILLING = 16 << 20
+"""Bytes. An image with wider gaps has several memories rather than holes in one, and its file would be filling."""
 FILL = 0xFF
 
 
@@ -24,14 +24,16 @@ def write(image: FirmwareImage, stream: BinaryIO) -> None:
 
 
 def filled(image: FirmwareImage) -> Iterator[bytes | memoryview]:
-    """From the image's first byte to its last, 0xFF in the gaps. Raises ImageNotWritten for one of over 16 MiB."""
+    """From the image's first byte to its last, 0xFF in the gaps. Raises ImageNotWritten for over 16 MiB of those."""
+    filling = image.end - image.start - image.size
+    if filling > MOST_FILLING:
+        raise ImageNotWritten(
+            f"the image has gaps of {filling:,} bytes between 0x{image.start:08X} and 0x{image.end - 1:08X}, which a "
+            "raw binary would have to fill",
+            remedy="Save it in a format that has addresses: .hex, .s19, or .dfu for a part with DfuSe.",
+        )
     end = image.start
     for segment in image.segments:
-        if (gap := segment.address - end) > WIDEST_GAP:
-            raise ImageNotWritten(
-                f"the image has a gap of {gap:,} bytes from 0x{end:08X} on, which a raw binary would have to fill",
-                remedy="Save it in a format that has addresses: .hex, .s19 or .dfu.",
-            )
-        yield bytes([FILL]) * gap
+        yield bytes([FILL]) * (segment.address - end)
         yield segment.data
         end = segment.end

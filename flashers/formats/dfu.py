@@ -34,6 +34,9 @@ TARGET_SIGNATURE = b"Target"
 ELEMENT = struct.Struct("<II")
 """dwElementAddress, dwElementSize."""
 
+NXP_HEADER_SIZE = 16
+"""What the boot ROM of NXP's LPC18xx and LPC43xx wants before an image (UM10503, "Boot image header format")."""
+
 
 def has_suffix(tail: bytes) -> bool:
     """Whether a file that ends in these 16 bytes or more has a DFU suffix."""
@@ -43,7 +46,8 @@ def has_suffix(tail: bytes) -> bool:
 def read(stream: BinaryIO, source: str) -> FirmwareImage:
     """The bytes before the suffix, relocatable; `target` has what it tells of vendor_id, product_id and device."""
     payload, target = _without_suffix(stream.read(), source)
-    return FirmwareImage(join([Segment(0, payload)]), "dfu", source, target=target, relocatable=True)
+    segments = join([Segment(0, payload)])
+    return FirmwareImage(segments, "dfu", source, target=target, relocatable=True, version=_version(target))
 
 
 def read_dfuse(stream: BinaryIO, source: str) -> FirmwareImage:
@@ -55,7 +59,7 @@ def read_dfuse(stream: BinaryIO, source: str) -> FirmwareImage:
         if targets[0].name:
             target["name"] = targets[0].name
     elements = [element for one in targets for element in one.elements]
-    return FirmwareImage(join(elements, source=source), "dfuse", source, target=target)
+    return FirmwareImage(join(elements, source=source), "dfuse", source, target=target, version=_version(target))
 
 
 def write(image: FirmwareImage, stream: BinaryIO) -> None:
@@ -110,21 +114,43 @@ def _without_suffix(data: bytes, source: str) -> tuple[bytes, dict[str, int | st
     if not has_suffix(data[-SUFFIX.size :]):
         raise ImageFormat(
             f"{source}: offset 0x{max(0, len(data) - SUFFIX.size):X}: no DFU suffix",
-            remedy="Add one with dfu-suffix, or load the file as a raw binary (format bin).",
+            remedy="Is it cut short? If it is a raw binary, add a suffix with dfu-suffix, or let its name end in .bin.",
         )
     device, product_id, vendor_id, _, _, length, crc = SUFFIX.unpack_from(data, len(data) - SUFFIX.size)
     if length > len(data):
-        raise ImageFormat(f"{source}: the DFU suffix tells of {length} bytes, and the file has {len(data)}")
-    computed = zlib.crc32(memoryview(data)[:-4]) ^ 0xFFFFFFFF
-    if crc != computed:
+        raise ImageFormat(
+            f"{source}: offset 0x{len(data) - 5:X}: the DFU suffix tells of {length} bytes, and the file has {len(data)}"
+        )
+    covered = memoryview(data)[:-4]
+    computed = _jamcrc(covered)
+    if crc != computed and not (_has_nxp_header(data) and crc == _jamcrc(covered[NXP_HEADER_SIZE:])):
         raise ImageFormat(
             f"{source}: offset 0x{len(data) - 4:X}: the DFU suffix has the CRC 0x{crc:08X}, and the bytes before it "
             f"give 0x{computed:08X}",
-            remedy="Was the file copied whole? If it is right all the same, load it as a raw binary (format bin), "
-            "or renew its suffix with dfu-suffix.",
+            remedy="Was the file copied whole? If it is right all the same, cut off its last "
+            f"{length} bytes and add a new suffix with dfu-suffix.",
         )
     told = {"vendor_id": vendor_id, "product_id": product_id, "device": device}
     return data[:-length], {key: value for key, value in told.items() if value != ANY}
+
+
+def _jamcrc(data: memoryview) -> int:
+    """The suffix's CRC: CRC-32 without the inversion at its end."""
+    return zlib.crc32(data) ^ 0xFFFFFFFF
+
+
+def _has_nxp_header(data: bytes) -> bool:
+    """Whether it begins as an image that is not encrypted does for an LPC18xx or LPC43xx.
+
+    Makers put that header in front of a file that has its suffix already, so that the CRC is that of the rest.
+    """
+    return data[0] & 0x3F == 0x1A and data[1] & 0x3F == 0x3F and data[12:16] == b"\xff" * 4
+
+
+def _version(target: dict[str, int | str]) -> str:
+    """bcdDevice as JJ.M.N (USB 2.0, section 9.6.1)."""
+    device = target.get("device")
+    return f"{device >> 8:x}.{device >> 4 & 0xF:x}.{device & 0xF:x}" if isinstance(device, int) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +172,15 @@ class _Reader:
         signature, version, size, count = self.unpack(PREFIX, len(self.data), "DfuSe prefix")
         if signature != PREFIX_SIGNATURE or version != PREFIX_VERSION:
             raise self.error(0, f"no DfuSe prefix of version {PREFIX_VERSION}")
-        if size != len(self.data):
+        # UM0391 calls it the total length of the file; ST's own tools leave the suffix out.
+        if size not in (len(self.data), len(self.data) + SUFFIX.size):
             raise self.error(
                 6, f"the prefix tells of {size:,} bytes before the suffix, and there are {len(self.data):,}"
             )
         for _ in range(count):
             yield self.target()
-        if self.offset != size:
-            raise self.error(self.offset, f"{size - self.offset:,} bytes after the last target")
+        if rest := len(self.data) - self.offset:
+            raise self.error(self.offset, f"{rest:,} bytes after the last target")
 
     def target(self) -> _Target:
         start = self.offset

@@ -1,28 +1,70 @@
-"""ELF, 32 and 64 bits, either byte order: what a linker made, by pyelftools.
+"""ELF, 32 and 64 bits, either byte order: what a linker made.
 
 After the "System V Application Binary Interface", chapters 4 and 5. The rule: a byte goes to its physical (load)
 address, from which the startup code copies it where it runs. Of each PT_LOAD segment only what sections hold is taken,
 as objcopy does, because linkers put the file's own headers into the first segment when its page has room for them; a
-file without a section table is taken segment by segment.
+file without sections to load is taken segment by segment. Only headers and loaded bytes are read: debug information may
+be a hundred times as much.
 """
 
 from __future__ import annotations
 
 import os
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from ..errors import ImageError, ImageFormat
-from ..image import FirmwareImage, Segment, join
-
-if TYPE_CHECKING:
-    from elftools.elf.elffile import ELFFile
+from ..errors import ImageFormat
+from ..image import HIGHEST, FirmwareImage, Segment, join
 
 MAGIC = b"\x7fELF"
+IDENT_SIZE = 16
+ET_REL = 1
+PT_LOAD = 1
+SHT_NOBITS = 8
+SHF_ALLOC = 2
 MOST_SEGMENTS = 1024
-"""Real firmware has fewer than ten; a damaged header could tell of millions."""
-SMALLEST_SECTION_HEADER = 40
-HIGHEST = 1 << 64
+"""Real firmware has fewer than ten; a damaged header could tell of thousands."""
+
+MACHINES = {
+    2: "EM_SPARC",
+    3: "EM_386",
+    4: "EM_68K",
+    8: "EM_MIPS",
+    20: "EM_PPC",
+    40: "EM_ARM",
+    42: "EM_SH",
+    44: "EM_TRICORE",
+    62: "EM_X86_64",
+    83: "EM_AVR",
+    94: "EM_XTENSA",
+    105: "EM_MSP430",
+    183: "EM_AARCH64",
+    243: "EM_RISCV",
+}
+"""By the number in e_machine, as the ABI's registry names them; those that firmware is built for, and hosts."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Class:
+    """The layouts of ELFCLASS32 or ELFCLASS64; where the latter has its fields in another order, `segment` tells."""
+
+    header: str
+    """e_type, e_machine, e_version, e_entry, e_phoff, e_shoff, e_flags, e_ehsize, and each table's entry size and
+    count (e_phentsize, e_phnum, e_shentsize, e_shnum), e_shstrndx."""
+    program_header: str
+    segment: tuple[int, int, int, int]
+    """Where p_type, p_offset, p_paddr and p_filesz come in it."""
+    section_header: str
+    """sh_name, sh_type, sh_flags, sh_addr, sh_offset, sh_size, and four more."""
+
+
+CLASSES = {
+    1: _Class("HHIIIIIHHHHHH", "8I", (0, 1, 3, 4), "10I"),
+    2: _Class("HHIQQQIHHHHHH", "2I6Q", (0, 2, 4, 5), "2I4Q2I2Q"),
+}
+BYTE_ORDERS = {1: "<", 2: ">"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,62 +80,92 @@ class _Piece:
 
 def read(stream: BinaryIO, source: str) -> FirmwareImage:
     """Raises ImageFormat with the offset in the file; `target` has the machine by its ELF name, such as EM_ARM."""
-    from elftools.elf.elffile import ELFFile
-
-    try:
-        return _image(ELFFile(stream), stream, source)
-    except ImageError:
-        raise
-    # pyelftools meets a damaged file with whatever its parser, a codec or an arithmetic step happens to raise.
-    except Exception as error:
-        raise ImageFormat(f"{source}: offset 0x{stream.tell():X}: broken ELF header or table ({error})") from error
+    return _Reader(stream, source).image()
 
 
-def _image(elf: ELFFile, stream: BinaryIO, source: str) -> FirmwareImage:
-    file_size = os.fstat(stream.fileno()).st_size
-    if elf.num_segments() > MOST_SEGMENTS or elf.num_sections() * SMALLEST_SECTION_HEADER > file_size:
-        raise ImageFormat(
-            f"{source}: the header at offset 0x0 tells of {elf.num_segments():,} segments and {elf.num_sections():,} "
-            f"sections in {file_size:,} bytes"
+class _Reader:
+    """Takes headers and loaded bytes from a stream; every offset and size is held against the file's."""
+
+    def __init__(self, stream: BinaryIO, source: str) -> None:
+        self.stream = stream
+        self.source = source
+        self.file_size = stream.seek(0, os.SEEK_END)
+        ident = self.bytes_at(0, IDENT_SIZE, "the ELF identification")
+        if not ident.startswith(MAGIC):
+            raise self.error(0, "no ELF file")
+        if ident[4] not in CLASSES:
+            raise self.error(4, f"the ELF class is {ident[4]}, neither 32 nor 64 bits")
+        if ident[5] not in BYTE_ORDERS:
+            raise self.error(5, f"the ELF byte order is {ident[5]}, neither little nor big endian")
+        self.layout = CLASSES[ident[4]]
+        self.order = BYTE_ORDERS[ident[5]]
+
+    def image(self) -> FirmwareImage:
+        header = struct.Struct(self.order + self.layout.header)
+        fields = header.unpack(self.bytes_at(IDENT_SIZE, header.size, "the ELF header"))
+        kind, machine, _, entry, program_headers, section_headers = fields[:6]
+        if kind == ET_REL:
+            raise self.error(IDENT_SIZE, "an object file, which no linker has placed yet")
+        if fields[9] > MOST_SEGMENTS:
+            raise self.error(0, f"the header tells of {fields[9]:,} segments")
+        segments = self.table(program_headers, fields[8], fields[9], self.layout.program_header, "program header")
+        sections = self.table(section_headers, fields[10], fields[11], self.layout.section_header, "section header")
+        placed = list(self.placed(segments, self.loaded_sections(sections)))
+        # Many headers may tell of the same bytes: a small file would become a huge image.
+        if (total := sum(piece.size for _, piece in placed)) > self.file_size:
+            raise self.error(program_headers, f"{total:,} bytes to load in a file of {self.file_size:,}")
+        chunks = [Segment(address, self.bytes_at(piece.offset, piece.size, "a segment")) for address, piece in placed]
+        return FirmwareImage(
+            join(chunks, source=self.source),
+            "elf",
+            self.source,
+            entry=entry or None,
+            target={"machine": MACHINES.get(machine, f"EM_{machine}")},
         )
-    sections = _sections(elf)
-    placed: list[tuple[int, _Piece]] = []
-    for header in elf.iter_segments("PT_LOAD"):
-        whole = _Piece(header["p_offset"], header["p_filesz"])
-        if whole.offset + whole.size > file_size:
-            raise ImageFormat(
-                f"{source}: a segment of {whole.size:,} bytes at offset 0x{whole.offset:X} goes beyond the file's "
-                f"{file_size:,} bytes"
+
+    def placed(self, segments: list[tuple[int, ...]], sections: list[_Piece]) -> Iterator[tuple[int, _Piece]]:
+        """Each piece of the file that is loaded, with its address."""
+        for header in segments:
+            kind, offset, physical, size = (header[index] for index in self.layout.segment)
+            if kind != PT_LOAD or not size:
+                continue
+            whole = _Piece(offset, size)
+            self.check(whole, "a segment")
+            if physical + size > HIGHEST:
+                raise self.error(offset, f"a segment that goes beyond 64-bit addresses, from 0x{physical:X} on")
+            for piece in filter(whole.holds, sections) if sections else [whole]:
+                yield physical + piece.offset - offset, piece
+
+    def loaded_sections(self, headers: list[tuple[int, ...]]) -> list[_Piece]:
+        """Where the sections lie that take up memory and have bytes in the file."""
+        return [
+            _Piece(offset, size)
+            for _, kind, flags, _, offset, size, *_ in headers
+            if flags & SHF_ALLOC and kind != SHT_NOBITS and size
+        ]
+
+    def table(self, offset: int, entry_size: int, count: int, layout: str, what: str) -> list[tuple[int, ...]]:
+        entry = struct.Struct(self.order + layout)
+        if not offset or not count:
+            return []
+        if entry_size != entry.size:
+            raise self.error(0, f"the ELF header tells of {entry_size} bytes for a {what}, which has {entry.size}")
+        return list(entry.iter_unpack(self.bytes_at(offset, count * entry.size, f"{count:,} {what}s")))
+
+    def bytes_at(self, offset: int, size: int, what: str) -> bytes:
+        self.check(_Piece(offset, size), what)
+        self.stream.seek(offset)
+        data = self.stream.read(size)
+        if len(data) < size:
+            raise self.error(offset + len(data), "the file ended while it was read")
+        return data
+
+    def check(self, piece: _Piece, what: str) -> None:
+        if piece.offset + piece.size > self.file_size:
+            raise self.error(
+                piece.offset,
+                f"{what} should have {piece.size:,} bytes, and the file ends at 0x{self.file_size:X}",
             )
-        physical = header["p_paddr"]
-        if physical + whole.size > HIGHEST:
-            raise ImageFormat(f"{source}: the segment at offset 0x{whole.offset:X} goes beyond 64-bit addresses")
-        pieces = [whole] if sections is None else filter(whole.holds, sections)
-        placed.extend((physical + piece.offset - whole.offset, piece) for piece in pieces)
-    # Many headers may tell of the same bytes: a small file would become a huge image.
-    if (total := sum(piece.size for _, piece in placed)) > file_size:
-        raise ImageFormat(f"{source}: its headers load {total:,} bytes, and the file has {file_size:,}")
-    chunks = []
-    for address, piece in placed:
-        stream.seek(piece.offset)
-        chunks.append(Segment(address, stream.read(piece.size)))
-    return FirmwareImage(
-        join(chunks, source=source),
-        "elf",
-        source,
-        entry=elf["e_entry"] or None,
-        target={"machine": elf["e_machine"]},
-    )
 
-
-def _sections(elf: ELFFile) -> list[_Piece] | None:
-    """Where the allocated sections that have bytes lie in the file; None without a section table."""
-    from elftools.elf.constants import SH_FLAGS
-
-    if not elf.num_sections():
-        return None
-    return [
-        _Piece(section["sh_offset"], section["sh_size"])
-        for section in elf.iter_sections()
-        if section["sh_flags"] & SH_FLAGS.SHF_ALLOC and section["sh_type"] != "SHT_NOBITS" and section["sh_size"]
-    ]
+    def error(self, offset: int, what: str) -> ImageFormat:
+        return ImageFormat(f"{self.source}: offset 0x{offset:X}: {what}")

@@ -18,6 +18,13 @@ from ..image import Segment, join
 LONGEST_LINE = 1024
 """Bytes. Longer than the longest record of either format, which has 255 bytes after its count: under 530 characters."""
 
+BYTE_ORDER_MARKS = {
+    b"\xef\xbb\xbf": "UTF-8 with a byte order mark",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+"""What editors and shells of Windows make of a text file."""
+
 Piece = tuple[int, int, bytes]
 """Line number, address, data."""
 
@@ -31,8 +38,19 @@ def lines(stream: BinaryIO, source: str) -> Iterator[tuple[int, bytes]]:
         number += 1
         if len(line) == LONGEST_LINE:
             raise ImageFormat(f"{source}: line {number} is longer than any record")
+        if number == 1:
+            _refuse_marked(line, source)
         if stripped := line.strip():
             yield number, stripped
+
+
+def _refuse_marked(line: bytes, source: str) -> None:
+    for mark, encoding in BYTE_ORDER_MARKS.items():
+        if line.startswith(mark):
+            raise ImageFormat(
+                f"{source}: line 1 begins with the bytes {mark.hex(' ').upper()}: the text is {encoding}, not ASCII",
+                remedy="Take the file as the build made it, or save it again as ASCII.",
+            )
 
 
 def octets(digits: bytes, source: str, number: int) -> bytes:

@@ -16,13 +16,14 @@ from .session import NUMBER, Session, command
 @click.option("--address", type=NUMBER, help="Where a raw binary goes.")
 @click.option("--to", type=click.Path(path_type=Path), help="Write it to this file; its ending picks the format.")
 def image(session: Session, file: Path, address: int | None, to: Path | None) -> int | None:
-    """What a firmware file holds: format, segments, gaps, entry, hash; converts it with --to.
+    """What a firmware file holds: format, segments, gaps, entry, hash, version; converts it with --to.
 
     Reads Intel HEX, S-record, ELF, raw binary, DFU and DfuSe files.
 
     \b
     proxyflash image imu-1.5.0.hex
     proxyflash image imu.elf --to imu.hex
+    proxyflash image imu.bin --address 0x08000000 --to imu.dfu
     """
     loaded = load_image(file, address=address)
     segments = [(segment.address, segment.size) for segment in loaded.segments]
@@ -35,6 +36,7 @@ def image(session: Session, file: Path, address: int | None, to: Path | None) ->
             "format": loaded.format,
             "bytes": loaded.size,
             "sha256": loaded.sha256,
+            "version": loaded.version or None,
             "entry": loaded.entry,
             "relocatable": loaded.relocatable,
             "target": dict(loaded.target),
@@ -47,13 +49,15 @@ def image(session: Session, file: Path, address: int | None, to: Path | None) ->
     out.line(f"{file}  {loaded.format}  {loaded.size:,} bytes  SHA-256 {loaded.sha256}")
     for start, count in segments:
         where = "anywhere" if loaded.relocatable else f"0x{start:08X}..0x{start + count - 1:08X}"
-        out.line(f"  segment  {where}  {count:,} bytes")
+        out.line(f"  segment     {where}  {count:,} bytes")
     for start, count in gaps:
-        out.line(f"  gap      0x{start:08X}..0x{start + count - 1:08X}  {count:,} bytes")
+        out.line(f"  gap         0x{start:08X}..0x{start + count - 1:08X}  {count:,} bytes")
+    if loaded.version:
+        out.line(f"  version     {loaded.version}")
     if loaded.entry is not None:
-        out.line(f"  entry    0x{loaded.entry:08X}")
+        out.line(f"  entry       0x{loaded.entry:08X}")
     for key, value in loaded.target.items():
-        out.line(f"  {key:<8} {f'0x{value:04X}' if isinstance(value, int) else value}")
+        out.line(f"  {key:<11} {f'0x{value:04X}' if isinstance(value, int) else value}")
     if to is not None:
-        out.line(f"  written  {to}")
+        out.line(f"  written     {to}")
     return None
