@@ -1,11 +1,12 @@
 """The ECU's end of ISO-TP (ISO 15765-2:2016), written from the standard; shares nothing with the host's end.
 
 Reception runs on the wire's thread, frame by frame, and puts whole messages into the board's inbox. Sending runs on the
-firmware's thread, which waits for flow control as for any other input.
+firmware's thread, which waits for flow control as for any other input. What the standard has ignored is ignored.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -19,7 +20,9 @@ SINGLE, FIRST, CONSECUTIVE, FLOW_CONTROL = 0, 1, 2, 3
 CONTINUE, WAIT, OVERFLOW = 0, 1, 2
 """Flow status (table 18)."""
 DATA_LENGTHS = (8, 12, 16, 20, 24, 32, 48, 64)
-N_BS_SECONDS = 1.0
+N_BS_SECONDS = N_CR_SECONDS = 1.0
+INBOX = 8
+"""Messages that wait to be served; a further one displaces the oldest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class IsoTpNode:
         padding: int = 0xCC,
         max_length: int = 0xFFF,
     ) -> None:
-        self.inbox: deque[Request] = deque()
+        self.inbox: deque[Request] = deque(maxlen=INBOX)
         self._board = board
         self._address = address
         self._fd = fd
@@ -73,7 +76,9 @@ class IsoTpNode:
         self._expected = 0
         self._sequence = 0
         self._in_block = 0
-        self._flow: deque[bytes] = deque()
+        self._frame_length = 0
+        self._began = 0.0
+        self._flow: deque[bytes] = deque(maxlen=INBOX)
         self._prefix = b"" if address.tester is None else bytes([address.tester])
         self.node: CanNode = wire.attach(board.name, self._received)
 
@@ -114,37 +119,50 @@ class IsoTpNode:
                 self._board.changed.notify_all()
 
     def _single(self, data: bytes, functional: bool) -> None:
+        """9.6.2: up to 8 bytes of frame have the length in the PCI's low nibble, longer frames in the byte after it."""
+        whole = len(self._prefix) + len(data)
         length, start = data[0] & 0x0F, 1
-        if length == 0 and self._fd and len(data) > 1:
+        if whole > 8:
+            if length or data[1] < 8 - len(self._prefix):
+                return
             length, start = data[1], 2
-        if 0 < length <= len(data) - start:
-            self._expected = 0
-            self._deliver(data[start : start + length], functional)
+        if not 0 < length <= len(data) - start:
+            return
+        if not functional:
+            self._expected = 0  # 9.8.3: it ends what was being received from the same sender under the same address.
+        self._deliver(data[start : start + length], functional)
 
     def _first(self, data: bytes) -> None:
-        if len(data) < 3:
+        """9.6.3: 12 bits of length, or 32 where those are 0. What would have fitted a single frame is ignored."""
+        whole = len(self._prefix) + len(data)
+        if whole < 8:
             return
         length, start = (data[0] & 0x0F) << 8 | data[1], 2
-        if length == 0 and len(data) >= 7:
+        if length == 0:
             length, start = int.from_bytes(data[2:6], "big"), 6
-        shortest = (7 if not self._fd else 62) if self._address.own is None else 6
-        if length < min(8, shortest):
+            if length <= 0xFFF:
+                return
+        if length < len(data) - (whole > 8):
             return
         if length > self._max_length:
-            self._send_frame(bytes([FLOW_CONTROL << 4 | OVERFLOW, 0, 0]))
+            self._answer_flow(OVERFLOW)
             return
         self._buffer = bytearray(data[start:])
         self._expected = length
         self._sequence = 1
         self._in_block = 0
-        self._send_frame(bytes([FLOW_CONTROL << 4 | CONTINUE, self._block_size, self._st_min]))
+        self._frame_length = len(data)
+        self._began = time.monotonic()
+        self._answer_flow(CONTINUE)
 
     def _consecutive(self, data: bytes) -> None:
-        if not self._expected:
-            return
-        if data[0] & 0x0F != self._sequence:
+        now = time.monotonic()
+        if not self._expected or now - self._began > N_CR_SECONDS or data[0] & 0x0F != self._sequence:
             self._expected = 0
             return
+        if len(data) < min(self._frame_length, 1 + self._expected - len(self._buffer)):
+            return
+        self._began = now
         self._sequence = (self._sequence + 1) & 0x0F
         self._buffer += data[1:]
         if len(self._buffer) >= self._expected:
@@ -155,7 +173,11 @@ class IsoTpNode:
         self._in_block += 1
         if self._block_size and self._in_block == self._block_size:
             self._in_block = 0
-            self._send_frame(bytes([FLOW_CONTROL << 4 | CONTINUE, self._block_size, self._st_min]))
+            self._answer_flow(CONTINUE)
+
+    def _answer_flow(self, status: int) -> None:
+        # This is the wire's own thread, which must not wait for room in a queue that it empties itself.
+        self._send_frame(bytes([FLOW_CONTROL << 4 | status, self._block_size, self._st_min]), 0)
 
     def _deliver(self, data: bytes, functional: bool) -> None:
         with self._board.changed:
@@ -171,7 +193,8 @@ class IsoTpNode:
         return self.inbox.popleft()
 
     def send(self, data: bytes) -> None:
-        """Sends one message; one that gets no flow control is given up."""
+        """Sends one message; one that gets no flow control is given up. Raises PowerLost, ResetPulled."""
+        self._board.tick()
         room = self._frame - len(self._prefix) - 1
         if len(data) <= (room if not self._fd else min(room, 7 - len(self._prefix))):
             self._send_frame(bytes([len(data)]) + data)
@@ -199,7 +222,7 @@ class IsoTpNode:
                 sequence = (sequence + 1) & 0x0F
                 left -= 1
 
-    def _send_frame(self, data: bytes) -> None:
+    def _send_frame(self, data: bytes, timeout: float = 5.0) -> None:
         frame = self._prefix + data
         length = 8
         if self._fd:
@@ -212,7 +235,7 @@ class IsoTpNode:
                 is_fd=self._fd,
                 bitrate_switch=self._fd,
             ),
-            5.0,
+            timeout,
         )
 
 

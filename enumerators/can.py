@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..flashers import uds
+from ..transports.can import CanId
 from ..transports.deadline import Deadline
 from .benchfile import Entry
 from .component import Unlisted
@@ -12,24 +13,28 @@ from .probers import Prober
 
 
 class CanProber(Prober):
-    """Finds ECUs that the file doesn't name by one functional request, where the bus's `probe` allows it."""
+    """Finds ECUs that the file doesn't name by functional requests, where the bus's `probe` allows it."""
 
     def unlisted(self, entries: Sequence[Entry], deadline: Deadline) -> list[Unlisted]:
         if not self.spec.probe:
             return []
-        listed = {int(getattr(entry.address, "response", None) or -1) for entry in entries}
-        found = []
-        for ecu in uds.discover(self.transport, deadline=deadline):
-            if ecu.response in listed:
-                continue
-            request = ecu.response - 8
-            lines = (
-                "[[component]]\n"
-                f'name = "ecu-{ecu.response:03x}"\n'
-                f'bus = "{self.name}"\n'
-                'protocol = "uds"\n'
-                f"address = {{request = 0x{request:03X}, response = 0x{ecu.response:03X}}}"
-            )
-            title = f"uds 0x{request:03X}/0x{ecu.response:03X}"
-            found.append(Unlisted(self.name, f"{title}  serial {ecu.serial}" if ecu.serial else title, lines))
-        return found
+        listed = {getattr(entry.address, "response", None) for entry in entries}
+        return [
+            self._found(ecu)
+            for ecu in uds.discover(self.transport, deadline=deadline)
+            if ecu.response.value not in listed
+        ]
+
+    def _found(self, ecu: uds.Found) -> Unlisted:
+        name, address = _named(ecu.response)
+        lines = f'[[component]]\nname = "{name}"\nbus = "{self.name}"\nprotocol = "uds"\naddress = {{{address}}}'
+        title = f"uds {ecu.request}/{ecu.response}"
+        return Unlisted(self.name, f"{title}  serial {ecu.serial}" if ecu.serial else title, lines)
+
+
+def _named(response: CanId) -> tuple[str, str]:
+    """A name for the ECU that answers under this id, and the keys of its address."""
+    if response.extended:
+        ecu = response.value & 0xFF
+        return f"ecu-{ecu:02x}", f'addressing = "normal-fixed", target = 0x{ecu:02X}'
+    return f"ecu-{response.value:03x}", f"request = 0x{response.value - 8:03X}, response = {response}"

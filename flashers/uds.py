@@ -22,25 +22,28 @@ from ..transports.errors import ProxyflashError, TransportError
 from ..transports.isotp import IsoTpAddress, IsoTpChannel
 from . import uds_session
 from .base import Capability, Flasher, Identity, Sighting
-from .errors import PartConfused, PartError, PartFailed, PartWrongFamily, VerifyMismatch
+from .errors import PartConfused, PartError, PartFailed, PartWrongFamily, ProfileWrong, VerifyMismatch
 from .image import Segment
 from .memory import MemoryMap, Range
 from .plan import aligned
 from .uds_client import LOST, Broadcast, PduChannel, UdsClient
-from .uds_codes import NOT_HERE, Nrc, Refusal, Service
+from .uds_codes import Nrc, Refusal, Service
 from .uds_identity import merge, read_identifier, read_identity, sighting, text
-from .uds_profile import Parameter, UdsAddress, UdsProfile, key_function
+from .uds_profile import IsoTp, Parameter, UdsAddress, UdsProfile, key_function
 
 OBD_FUNCTIONAL = CanId(0x7DF)
-OBD_RESPONSES = range(0x7E8, 0x7F0)
-"""ISO 15765-4:2021, table 8: the ids that ECUs answer a functional request under; each listens to the one 8 below."""
+FIXED_FUNCTIONAL = CanId(0x18DB33F1, True)
+_OBD_IDS = {CanId(number): CanId(number - 8) for number in range(0x7E8, 0x7F0)}
+_FIXED_IDS = {CanId(0x18DAF100 | ecu, True): CanId(0x18DA00F1 | ecu << 8, True) for ecu in range(0x100)}
+"""ISO 15765-4:2021, tables 8 and 9: the ids that ECUs answer functional requests under, and those they listen to."""
 
-_NO_VERDICT = NOT_HERE | {
-    Nrc.INCORRECT_MESSAGE_LENGTH_OR_INVALID_FORMAT,
-    Nrc.SECURITY_ACCESS_DENIED,
-    Nrc.AUTHENTICATION_REQUIRED,
-}
-"""Refusals that say nothing of what the ECU holds, only of the request."""
+_VERDICTS = (
+    Nrc.GENERAL_REJECT,
+    Nrc.CONDITIONS_NOT_CORRECT,
+    Nrc.FAILURE_PREVENTS_EXECUTION_OF_REQUESTED_ACTION,
+    Nrc.GENERAL_PROGRAMMING_FAILURE,
+)
+"""Refusals by which a check routine finds fault with what the ECU holds; the others find it with the request."""
 
 
 class UdsFlasher(Flasher):
@@ -59,12 +62,15 @@ class UdsFlasher(Flasher):
         self._signed = False
         self._unjudged: list[Segment] = []
         """What was written and the ECU's routines have not checked yet."""
+        self._judged = False
 
     @classmethod
     def attach(cls, bus: CanBus, address: UdsAddress, profile: UdsProfile) -> Self:
+        functional = address.functional_id()
+        if profile.functional and functional is None:
+            raise ProfileWrong("functional = true in the profile needs the address's functional id")
         channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options())
-        functional = address.functional_id() if profile.functional else None
-        broadcast = _Functional(bus, functional, profile.iso_tp.padding_byte) if functional else None
+        broadcast = _Functional(bus, functional, profile.iso_tp) if profile.functional and functional else None
         try:
             return cls(channel, profile, broadcast)
         except ProxyflashError:
@@ -86,9 +92,10 @@ class UdsFlasher(Flasher):
         self._client.drain()
         self._signed = False
         self._unjudged = []
-        session = uds_session.wake(self._client, self._profile)
-        identity = self._told() if session is not None or not self._profile.stay_in_boot else Identity()
-        if session != self._profile.sessions.programming:
+        self._judged = False
+        awake, session = uds_session.wake(self._client, self._profile)
+        identity = self._told() if awake else Identity()
+        if awake and session != self._profile.sessions.programming:
             uds_session.prepare(self._client, self._profile)
         uds_session.enter(self._client, self._profile, self._key)
         self._client.keep_session(self._profile.timings.s3)
@@ -150,12 +157,18 @@ class UdsFlasher(Flasher):
             self._judge(routines.dependencies)
             said.append(f"dependencies by 0x{routines.dependencies:04X}")
         self._unjudged = []
+        self._judged = True
         return ", ".join(said)
 
     def boot(self) -> None:
         """An ECU starts only what its own routines accepted, so those that `check` did not call are called first."""
+        dependencies = self._profile.routines.dependencies
         if self._unjudged:
             self.check(sorted(self._unjudged, key=lambda segment: segment.address))
+        elif not self._judged and isinstance(dependencies, int):
+            # An image that a cut left whole may lack nothing but this; of an ECU that lacks more it changes nothing.
+            with suppress(ProxyflashError):
+                self._judge(dependencies)
         self._client.let_session_go()
         uds_session.leave(self._client, self._profile)
 
@@ -193,7 +206,7 @@ class UdsFlasher(Flasher):
         answer = self._client.ask(request, limit=timings.erase, retries=timings.retries)
         if isinstance(answer, Refusal):
             error = answer.error()
-            raise error if answer.nrc in _NO_VERDICT else VerifyMismatch(error.cause)
+            raise VerifyMismatch(error.cause) if answer.nrc in _VERDICTS else error
         if answer and answer[-1] != self._profile.routines.passed:
             raise VerifyMismatch(
                 f"routine 0x{routine:04X} of the part says that it does not hold the image ({answer.hex(' ').upper()})"
@@ -272,56 +285,55 @@ class UdsFlasher(Flasher):
                 counter = (counter + 1) & 0xFF
                 yield data
         finally:
-            # Whoever reads may have seen enough; the ECU must still be told.
-            with suppress(PartError, TransportError):
-                self._end_transfer()
+            # Whoever reads may have seen enough; the ECU must still be told, and ends a transfer that is not complete
+            # only by a new session.
+            with suppress(ProxyflashError):
+                if left:
+                    uds_session.enter(self._client, self._profile, self._key)
+                else:
+                    self._end_transfer()
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """An ECU that answered a functional request. `serial` is "" where it doesn't tell."""
 
-    request: int
-    response: int
+    request: CanId
+    response: CanId
     serial: str
 
 
 def discover(bus: CanBus, *, deadline: Deadline) -> list[Found]:
-    """The ECUs with 11-bit ids that answer one functional request for their serial number, in order of id.
+    """The ECUs at ISO 15765-4's ids, of 11 and 29 bits, that answer a functional TesterPresent, in order of id.
 
-    Sends that request, and to each ECU whose answer needs more than one frame, one of its own.
+    It changes nothing in an ECU, and its answer fits one frame. Then each that answered is asked for its serial number.
     """
+    pairs = [pair for functional in (OBD_FUNCTIONAL, FIXED_FUNCTIONAL) for pair in _present(bus, functional, deadline)]
+    return [Found(request, response, _serial_of(bus, request, response, deadline)) for request, response in pairs]
+
+
+def _present(bus: CanBus, functional: CanId, deadline: Deadline) -> list[tuple[CanId, CanId]]:
+    """The ids that each ECU which answers listens to and answers under."""
+    listened = _FIXED_IDS if functional.extended else _OBD_IDS
     profile = UdsProfile()
-    request = bytes((Service.READ_DATA_BY_IDENTIFIER,)) + profile.identifiers.serial.to_bytes(2, "big")
-    listener = bus.channel(OBD_FUNCTIONAL, tuple(CanId(number) for number in OBD_RESPONSES))
+    channel = bus.channel(functional, tuple(listened), fd=False)
     answered: set[int] = set()
     try:
-        listener.send(_single_frame(request, profile.iso_tp.padding_byte), deadline)
+        channel.send(_single_frame(uds_session.ALIVE, profile.iso_tp.padding_byte), deadline)
         window = deadline.sooner(profile.timings.p2 + profile.timings.latency)
-        while (frame := listener.recv(window)) is not None:
+        while (frame := channel.recv(window)) is not None:
             answered.add(frame.arbitration_id)
-            if frame.data and frame.data[0] >> 4 == 1:
-                # The rest of it is asked for anew, through ISO-TP; this transmission is told to end: overflow.
-                _abort_transmission(bus, frame.arbitration_id - 8, deadline)
-    finally:
-        listener.close()
-    return [Found(number - 8, number, _serial_of(bus, number, profile)) for number in sorted(answered)]
-
-
-def _abort_transmission(bus: CanBus, request: int, deadline: Deadline) -> None:
-    """Flow control with the status overflow (ISO 15765-2:2016, 9.6.5.1): the sender gives up its message."""
-    channel = bus.channel(CanId(request), ())
-    try:
-        channel.send(_padded(bytes((0x32, 0, 0)), UdsProfile().iso_tp.padding_byte), deadline)
     finally:
         channel.close()
+    return [(request, response) for response, request in listened.items() if response.value in answered]
 
 
-def _serial_of(bus: CanBus, response: int, profile: UdsProfile) -> str:
-    address = IsoTpAddress(request=CanId(response - 8), response=CanId(response))
+def _serial_of(bus: CanBus, request: CanId, response: CanId, deadline: Deadline) -> str:
+    profile = UdsProfile()
+    address = IsoTpAddress(request=request, response=response)
     client = _client(IsoTpChannel.open(bus, address, profile.iso_tp.options()), profile)
     try:
-        value = read_identifier(client, profile.identifiers.serial)
+        value = read_identifier(client, profile.identifiers.serial, limit=deadline.remaining)
     except (*LOST, PartError):
         return ""
     finally:
@@ -332,9 +344,9 @@ def _serial_of(bus: CanBus, response: int, profile: UdsProfile) -> str:
 class _Functional:
     """Sends functional requests. What answers them comes in on the ECUs' own channels."""
 
-    def __init__(self, bus: CanBus, identifier: CanId, padding: int | None) -> None:
-        self._channel: CanChannel = bus.channel(identifier, ())
-        self._padding = padding
+    def __init__(self, bus: CanBus, identifier: CanId, options: IsoTp) -> None:
+        self._channel: CanChannel = bus.channel(identifier, (), fd=options.tx_dl > 8)
+        self._padding = options.padding_byte
 
     def send(self, pdu: bytes, deadline: Deadline) -> None:
         self._channel.send(_single_frame(pdu, self._padding), deadline)

@@ -18,10 +18,7 @@ from typing import Protocol
 from ..transports.deadline import Deadline
 from ..transports.errors import Framing, NotAcknowledged, ProxyflashError, TransportError, WireTimeout
 from .errors import PartConfused, PartFailed, PartMute
-from .uds_codes import Nrc, Refusal, decode, describe
-
-TESTER_PRESENT = bytes((0x3E, 0x80))
-"""zeroSubFunction, with suppressPosRspMsgIndicationBit."""
+from .uds_codes import TESTER_PRESENT, Nrc, Refusal, decode, describe
 
 LOST = (PartMute, WireTimeout, Framing, NotAcknowledged)
 """A request or its response got lost; sending it again may help. While the only other node of a bus resets, nobody
@@ -55,7 +52,8 @@ class UdsClient:
 
     `keep_session` starts a thread that sends TesterPresent whenever nothing was sent for half of S3. It is a thread
     because the engine, or a person who is asked before the erase, may take any time between two calls, and an ECU
-    whose session ran out has forgotten its security access too.
+    whose session ran out has forgotten its security access too. With a `broadcast` it goes to all ECUs, and whatever
+    else is sent, so that those that were told to keep quiet do so until the end.
     """
 
     def __init__(
@@ -112,9 +110,11 @@ class UdsClient:
                 if attempt == retries:
                     raise
                 continue
-            if attempt and isinstance(answer, Refusal) and answer.nrc == settled_by:
-                return b""
-            return answer
+            if not attempt:
+                return answer
+            # The ECU may answer each of the requests; what comes late must not be taken for the answer to the next.
+            self.linger(self.p2)
+            return b"" if isinstance(answer, Refusal) and answer.nrc == settled_by else answer
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def drain(self) -> None:
@@ -172,14 +172,22 @@ class UdsClient:
                 self._channel.recv(until)
 
     def _keep(self, idle: float, let_go: threading.Event) -> None:
-        while not let_go.wait(max(0.0, self._sent_at + idle - time.monotonic())):
-            with self._lock:
-                if time.monotonic() - self._sent_at < idle or let_go.is_set():
-                    continue
-                try:
-                    self._send(TESTER_PRESENT, functional=False)
-                except TransportError:
-                    return  # The next request meets the same failure, and reports it.
+        try:
+            if self._broadcast is not None:
+                while not let_go.wait(idle):
+                    with suppress(*LOST):
+                        self._broadcast.send(TESTER_PRESENT, Deadline.after(idle))
+            while not let_go.wait(max(0.0, self._sent_at + idle - time.monotonic())):
+                with self._lock:
+                    if time.monotonic() - self._sent_at >= idle and not let_go.is_set():
+                        self._present()
+        except TransportError:
+            return  # The next request meets the same failure, and reports it.
+
+    def _present(self) -> None:
+        with suppress(*LOST):
+            self._send(TESTER_PRESENT, functional=False)
+        self._sent_at = time.monotonic()
 
     def _answer(self, request: bytes, end: Deadline, wait: float) -> bytes | Refusal:
         patience = Deadline.after(wait + len(request) * _SECONDS_PER_BYTE)

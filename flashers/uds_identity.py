@@ -10,20 +10,26 @@ from dataclasses import replace
 
 from ..transports.deadline import Deadline
 from .base import Identity, Sighting, State
-from .errors import PartConfused
+from .errors import PartError
 from .uds_client import LOST, UdsClient
 from .uds_codes import Refusal, Service
 from .uds_profile import UdsProfile
 
+_UNTOLD = (*LOST, PartError)
+LIMIT = 5.0
+"""Seconds that an ECU may take to tell one identifier."""
 
-def read_identifier(client: UdsClient, identifier: int) -> bytes | Refusal:
-    """The value of one identifier, or why the ECU doesn't tell it. Raises PartMute, PartConfused, transport errors."""
-    return client.ask(bytes((Service.READ_DATA_BY_IDENTIFIER,)) + identifier.to_bytes(2, "big"), retries=1)
+
+def read_identifier(client: UdsClient, identifier: int, *, limit: float = LIMIT) -> bytes | Refusal:
+    """The value of one identifier, or why the ECU doesn't tell it. Raises PartMute, PartConfused, PartFailed (pending
+    for longer than `limit` seconds), transport errors."""
+    request = bytes((Service.READ_DATA_BY_IDENTIFIER,)) + identifier.to_bytes(2, "big")
+    return client.ask(request, limit=limit, retries=1)
 
 
-def active_session(client: UdsClient, profile: UdsProfile) -> int | None:
-    """The active session's type; None where the ECU doesn't tell. Raises PartMute when it doesn't answer at all."""
-    value = read_identifier(client, profile.identifiers.session)
+def active_session(client: UdsClient, profile: UdsProfile, *, limit: float = LIMIT) -> int | None:
+    """The active session's type; None where the ECU doesn't tell. Raises as `read_identifier`."""
+    value = read_identifier(client, profile.identifiers.session, limit=limit)
     return value[0] if not isinstance(value, Refusal) and value else None
 
 
@@ -63,8 +69,8 @@ def merge(earlier: Identity, later: Identity) -> Identity:
 def sighting(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> Sighting | None:
     """Asks a part that may be doing its work; None when it is mute."""
     try:
-        session = active_session(client, profile)
-    except (*LOST, PartConfused):
+        session = active_session(client, profile, limit=deadline.remaining)
+    except _UNTOLD:
         return None
     identity = read_identity(client, profile, deadline)
     runs = session != profile.sessions.programming
@@ -90,7 +96,7 @@ def _text_of(client: UdsClient, identifier: int, deadline: Deadline) -> str:
     if deadline.expired:
         return ""
     try:
-        value = read_identifier(client, identifier)
-    except (*LOST, PartConfused):
+        value = read_identifier(client, identifier, limit=min(LIMIT, deadline.remaining))
+    except _UNTOLD:
         return ""
     return "" if isinstance(value, Refusal) else text(value)

@@ -109,7 +109,7 @@ class MemoryRegion(Settings):
     start: int = Field(ge=0)
     size: int = Field(gt=0)
     erase_unit: int | None = Field(default=None, gt=0)
-    """By default the ECU erases it only as a whole."""
+    """By default the ECU erases it only as a whole; so it does where routines.erase_parameters has no "address"."""
     write_alignment: int = Field(default=1, gt=0)
     erased_value: Byte = 0xFF
     id: Byte = 0
@@ -122,6 +122,8 @@ class MemoryRegion(Settings):
             raise ValueError(f"size is no multiple of erase_unit ({self.size} and {unit})")
         if self.write_alignment & (self.write_alignment - 1) or unit % self.write_alignment:
             raise ValueError("write_alignment must be a power of two that divides the erase unit")
+        if self.start % self.write_alignment:
+            raise ValueError("start must be a multiple of write_alignment")
         return self
 
 
@@ -143,6 +145,8 @@ class Security(Settings):
     level: int = Field(default=0x01, ge=0x01, le=0x7D)
     key: str = Field(default="none", pattern=r"^(none|xor|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
     secret: Hex = b""
+    wait: float = Field(default=0.0, ge=0, le=3600)
+    """How long to go on asking for a seed while the ECU says that its waiting time is not over (NRC 0x37)."""
 
     @model_validator(mode="after")
     def _odd(self) -> Self:
@@ -262,7 +266,8 @@ class UdsProfile(Settings):
     dtc_control: bool = True
     communication_control: bool = True
     functional: bool = False
-    """Whether the steps before and after programming go to all ECUs of the bus, so that those keep quiet."""
+    """Whether the steps before and after programming, and TesterPresent, go to all ECUs of the bus, so that those keep
+    quiet. Needs an address with a functional id."""
     stay_in_boot: bool = False
     """Whether the ECU enters its bootloader only by requests that meet it while it starts."""
     timings: Timings = Timings()

@@ -27,6 +27,7 @@ COMMUNICATION_OFF = bytes((Service.COMMUNICATION_CONTROL, 0x03, 0x01))
 DTC_ON = bytes((Service.CONTROL_DTC_SETTING, 0x01))
 DTC_OFF = bytes((Service.CONTROL_DTC_SETTING, 0x02))
 
+_SEED_PAUSE = 0.5
 _ENTRIES = 3
 """How often an ECU may reset between its programming session and its key."""
 
@@ -40,13 +41,16 @@ def routine_request(routine: int, parameters: bytes = b"") -> bytes:
     return bytes((Service.ROUTINE_CONTROL, 0x01)) + routine.to_bytes(2, "big") + parameters
 
 
-def wake(client: UdsClient, profile: UdsProfile) -> int | None:
-    """The active session; None where the ECU doesn't tell, or has to be met while it starts. Raises PartMute."""
+def wake(client: UdsClient, profile: UdsProfile) -> tuple[bool, int | None]:
+    """Whether it answers, and the active session, None where it doesn't tell.
+
+    Raises PartMute when it doesn't answer and need not be met while it starts.
+    """
     try:
-        return active_session(client, profile)
+        return True, active_session(client, profile)
     except LOST as error:
         if profile.stay_in_boot:
-            return None
+            return False, None
         raise PartMute(error.cause) from error
 
 
@@ -163,6 +167,8 @@ def _programming_session(client: UdsClient, profile: UdsProfile) -> None:
     knocks = profile.stay_in_boot
     reset = False
     while True:
+        # Asked once more after the gap: waiting for one answer, promised before the reset, may have taken all of it.
+        last = gap.expired
         try:
             answer = client.ask(programming)
             if not isinstance(answer, Refusal):
@@ -180,7 +186,7 @@ def _programming_session(client: UdsClient, profile: UdsProfile) -> None:
         except LOST:
             if knocks:
                 _knock(client, profile, programming, gap)
-        if gap.expired:
+        if last:
             raise PartWrongMode(
                 f"the ECU did not come into its programming session within {profile.timings.reset_gap:g} s",
                 remedy="Raise timings.reset_gap in its profile if it takes longer to start.",
@@ -217,16 +223,31 @@ def _unlock(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> 
     if key is None:
         return
     security = profile.security
-    seed = client.request(bytes((Service.SECURITY_ACCESS, security.level)))
+    seed = _seed(client, profile)
     if not any(seed):
         return  # It is unlocked already.
     try:
-        made = bytes(key(seed, security.secret, security.level))
+        made = key(seed, security.secret, security.level)
     except Exception as error:  # Somebody else's function may raise anything.
         raise ProfileWrong(f"the key function {security.key!r} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(made, bytes | bytearray):
+        raise ProfileWrong(f"the key function {security.key!r} returned no bytes, but {type(made).__name__}")
     answer = client.ask(bytes((Service.SECURITY_ACCESS, security.level + 1)) + made)
     if isinstance(answer, Refusal):
         denied = answer.error()
         # Of the key itself the ECU may also say that its length is wrong, or that it is out of range.
         wrong = answer.nrc in (Nrc.INCORRECT_MESSAGE_LENGTH_OR_INVALID_FORMAT, Nrc.REQUEST_OUT_OF_RANGE)
         raise SecurityDenied(denied.cause) if wrong else denied
+
+
+def _seed(client: UdsClient, profile: UdsProfile) -> bytes:
+    """Asked for until the ECU's waiting time is over, if the profile has patience. Raises SecurityDenied."""
+    request = bytes((Service.SECURITY_ACCESS, profile.security.level))
+    patience = Deadline.after(profile.security.wait)
+    while True:
+        answer = client.ask(request)
+        if not isinstance(answer, Refusal):
+            return answer
+        if answer.nrc != Nrc.REQUIRED_TIME_DELAY_NOT_EXPIRED or patience.expired:
+            raise answer.error()
+        client.linger(min(_SEED_PAUSE, patience.remaining))

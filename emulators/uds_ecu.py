@@ -1,0 +1,349 @@
+"""The processor of an emulated ECU: at reset it chooses its stage, then serves UDS requests (ISO 14229-1:2020).
+
+Written from the standard, clause by clause (each service says which), sharing nothing with the flasher. Programming
+services exist in the bootloader only; the application goes there by DiagnosticSessionControl, programmingSession. In the
+bootloader the application's identifiers (F188, F189, F194, F195) are refused by requestOutOfRange.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .application import Application
+from .board import Board, ResetPulled
+from .can_wire import CanWire
+from .flash import FlashRefused
+from .isotp_node import EcuAddress, IsoTpNode, Request
+from .supply import Supply
+from .uds_memory import Memory
+from .uds_nrc import Nrc, Refusal, sub_function
+from .uds_security import SecurityAccess
+
+POSITIVE = 0x40
+DEFAULT, PROGRAMMING, EXTENDED = 1, 2, 3
+"""Sessions (table 25)."""
+SILENT_WHEN_FUNCTIONAL = (0x11, 0x12, 0x31, 0x7E, 0x7F)
+"""Refusals that a functional request gets no answer for (7.5.3.3, table 5)."""
+EARLY = 0.8
+"""Of P2 or P2*, after which a requester is told that it has to wait longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """What a maker does otherwise: keys of the `emulated` table.
+
+    `security_level`: the odd sub-function of requestSeed, 0 for none; `secret`: hex, the key is the seed with the
+    secret's bits turned; `key_delay`: seconds to wait after three wrong keys. `routine_*`: identifiers.
+    `preconditions`: the status that the routine for them answers with, 0 if all is well. `s3`: seconds without a
+    request after which a session ends. `boot_window`: the bootloader is entered only by a request that meets it within
+    so many seconds of its start; 0: by programmingSession. `silent_resets`: they come without an answer, that of
+    ECUReset and that of programmingSession. `refuse`: an NRC for every programmingSession, 0 for none. `locked`:
+    RequestDownload is refused by uploadDownloadNotAccepted whatever the key. `mute`: nothing is ever answered.
+    `fail_check`: the memory check finds fault with everything. `block_size`, `st_min`: of its flow control.
+    """
+
+    security_level: int = 1
+    secret: str = "5a5a5a5a"
+    key_delay: float = 10.0
+    routine_erase: int = 0xFF00
+    routine_check: int = 0x0202
+    routine_dependencies: int = 0xFF01
+    routine_preconditions: int = 0x0203
+    preconditions: int = 0
+    s3: float = 5.0
+    boot_window: float = 0.0
+    silent_resets: bool = False
+    refuse: int = 0
+    locked: bool = False
+    mute: bool = False
+    fail_check: bool = False
+    block_size: int = 0
+    st_min: int = 0
+
+
+class Ecu(Board):
+    """`part`: its row of parts/uds.toml. `running`: the application that runs now; None in the bootloader."""
+
+    def __init__(
+        self,
+        name: str,
+        part: Mapping[str, Any],
+        serial: str,
+        variation: Variation,
+        supply: Supply,
+        memory: Memory,
+        wire: CanWire,
+        address: EcuAddress,
+        *,
+        pace: float,
+    ) -> None:
+        super().__init__(name, supply, pace=pace)
+        self._part = part
+        self._serial = serial
+        self._variation = variation
+        self._memory = memory
+        self._security = SecurityAccess(variation.security_level, bytes.fromhex(variation.secret), variation.key_delay)
+        self.running: Application | None = None
+        self._to_bootloader = False
+        self._fingerprint = b""
+        self.link = IsoTpNode(
+            self, wire, address, fd=wire.data_bitrate is not None, block_size=variation.block_size,
+            st_min=variation.st_min, max_length=part["block_length"],
+        )  # fmt: skip
+        memory.flash.busy = self._work
+        supply.listen(self.link.node.power)
+        self._service = 0
+        self._worked = 0.0
+        self._patience = 0.0
+        self._start_session(DEFAULT)
+
+    def firmware(self) -> None:
+        self.link.forget()
+        self._security.restarted()
+        self._start_session(DEFAULT)
+        found = self._memory.application()
+        self.running = None
+        if self._to_bootloader:
+            self._to_bootloader = False
+            self._start_session(PROGRAMMING)
+            if not self._variation.silent_resets:
+                self.link.send(bytes([0x50, PROGRAMMING]) + self._times())
+        elif found is not None:
+            self._wait_in_bootloader(self._variation.boot_window)
+            self.running = found if self._session == DEFAULT else None
+        while True:
+            request = self.link.receive(self._variation.s3 if self._session != DEFAULT else None)
+            if request is None:
+                self._start_session(DEFAULT)
+            else:
+                self._serve(request)
+
+    def _wait_in_bootloader(self, seconds: float) -> None:
+        """The boot window: whoever starts a session within it keeps the bootloader."""
+        until = time.monotonic() + seconds
+        while self._session == DEFAULT and (left := until - time.monotonic()) > 0:
+            request = self.link.receive(left)
+            if request is not None:
+                self._serve(request)
+
+    def _start_session(self, session: int) -> None:
+        self._session = session
+        self._security.lock()
+        self._memory.abandon()
+
+    def _serve(self, request: Request) -> None:
+        if not request.data or self._variation.mute:
+            return
+        service = self._service = request.data[0]
+        self._worked = 0.0
+        self._patience = self._part["p2"] * EARLY
+        try:
+            answer = self._dispatch(request.data)
+        except Refusal as refusal:
+            if not (request.functional and refusal.nrc in SILENT_WHEN_FUNCTIONAL):
+                self.link.send(bytes([0x7F, service, refusal.nrc]))
+            return
+        except FlashRefused:
+            self.link.send(bytes([0x7F, service, Nrc.PROGRAMMING_FAILURE]))
+            return
+        if answer is not None:
+            self.link.send(bytes([service + POSITIVE]) + answer)
+
+    def _dispatch(self, data: bytes) -> bytes | None:
+        """The answer behind the service id; None: none is sent. Raises Refusal."""
+        always: dict[int, Callable[[bytes], bytes | None]] = {
+            0x10: self._session_control,
+            0x11: self._ecu_reset,
+            0x22: self._read_data,
+            0x31: self._routine_control,
+            0x3E: self._tester_present,
+        }
+        in_a_session: dict[int, Callable[[bytes], bytes | None]] = {
+            0x27: self._security.serve,
+            0x28: self._communication_control,
+            0x85: self._dtc_setting,
+        }
+        in_bootloader: dict[int, Callable[[bytes], bytes | None]] = {
+            0x23: self._read_memory,
+            0x2E: self._write_data,
+            0x34: self._request_download,
+            0x35: self._request_upload,
+            0x36: self._transfer_data,
+            0x37: self._transfer_exit,
+        }
+        service = data[0]
+        serve = always.get(service) or in_a_session.get(service) or in_bootloader.get(service)
+        if serve is None:
+            raise Refusal(Nrc.SERVICE_NOT_SUPPORTED)
+        if service in in_a_session and self._session == DEFAULT:
+            raise Refusal(Nrc.SERVICE_NOT_IN_SESSION)
+        if service in in_bootloader and not self._programming:
+            raise Refusal(Nrc.SERVICE_NOT_IN_SESSION)
+        return serve(data[1:])
+
+    @property
+    def _programming(self) -> bool:
+        return self.running is None and self._session == PROGRAMMING
+
+    # Diagnostic and communication management (clause 10).
+
+    def _session_control(self, data: bytes) -> bytes | None:
+        variation = self._variation
+        kind, quiet = sub_function(data, (DEFAULT, PROGRAMMING, EXTENDED), 1)
+        if kind == PROGRAMMING and variation.refuse:
+            raise Refusal(variation.refuse)
+        if kind == PROGRAMMING and self.running is not None:
+            if variation.boot_window:
+                raise Refusal(Nrc.SUB_FUNCTION_NOT_SUPPORTED)
+            # The application hands over to the bootloader, which answers once it is up.
+            if not variation.silent_resets:
+                self._pending()
+            self._to_bootloader = True
+            self._restart()
+        self._start_session(kind)
+        return None if quiet else bytes([kind]) + self._times()
+
+    def _times(self) -> bytes:
+        p2, p2_star = int(self._part["p2"] * 1000), int(self._part["p2_star"] * 100)
+        return p2.to_bytes(2, "big") + p2_star.to_bytes(2, "big")
+
+    def _ecu_reset(self, data: bytes) -> bytes | None:
+        kind, quiet = sub_function(data, (1, 3), 1)
+        if not quiet and not self._variation.silent_resets:
+            self.link.send(bytes([0x51, kind]))
+        self._restart()
+        return None
+
+    def _restart(self) -> None:
+        self.busy(self._part["reset_seconds"])
+        raise ResetPulled
+
+    def _communication_control(self, data: bytes) -> bytes | None:
+        kind, quiet = sub_function(data, range(4), 2)
+        if not 1 <= data[1] & 0x03 <= 3:  # Annex B.1: which messages.
+            raise Refusal(Nrc.REQUEST_OUT_OF_RANGE)
+        return None if quiet else bytes([kind])
+
+    def _dtc_setting(self, data: bytes) -> bytes | None:
+        kind, quiet = sub_function(data, (1, 2), None)
+        return None if quiet else bytes([kind])
+
+    def _tester_present(self, data: bytes) -> bytes | None:
+        _, quiet = sub_function(data, (0,), 1)
+        return None if quiet else b"\x00"
+
+    # Data transmission (clause 11).
+
+    def _read_data(self, data: bytes) -> bytes | None:
+        if not data or len(data) % 2:
+            raise Refusal(Nrc.INCORRECT_LENGTH)
+        known = self._identifiers()
+        answer = b""
+        for offset in range(0, len(data), 2):
+            value = known.get(int.from_bytes(data[offset : offset + 2], "big"))
+            if value is not None:
+                answer += data[offset : offset + 2] + value
+        if not answer:
+            raise Refusal(Nrc.REQUEST_OUT_OF_RANGE)
+        return answer
+
+    def _identifiers(self) -> dict[int, bytes]:
+        part, running = self._part, self.running
+        found = {
+            0xF180: b"\x01" + part["bootloader"].encode(),
+            0xF186: bytes([self._session]),
+            0xF18A: part["supplier"].encode(),
+            0xF18C: self._serial.encode(),
+            0xF191: part["hardware"].encode(),
+            0xF197: part["system"].encode(),
+        }
+        if self._fingerprint:
+            found[0xF15B] = self._fingerprint
+        if running is not None:
+            version = running.version.encode()
+            found |= {0xF188: running.product.encode(), 0xF189: version, 0xF194: running.product.encode()}
+            found |= {0xF195: version}
+        return found
+
+    def _read_memory(self, data: bytes) -> bytes | None:
+        self._security.need()
+        return self._memory.read(data)
+
+    def _write_data(self, data: bytes) -> bytes | None:
+        if len(data) < 3:
+            raise Refusal(Nrc.INCORRECT_LENGTH)
+        if int.from_bytes(data[:2], "big") not in (0xF15A, 0xF184, 0xF199):
+            raise Refusal(Nrc.REQUEST_OUT_OF_RANGE)
+        self._security.need()
+        self._fingerprint = data[2:]
+        return data[:2]
+
+    # Routines (clause 14).
+
+    def _routine_control(self, data: bytes) -> bytes | None:
+        if len(data) < 3:
+            raise Refusal(Nrc.INCORRECT_LENGTH)
+        head, argument = data[:3], data[3:]
+        routine = int.from_bytes(head[1:], "big")
+        variation = self._variation
+        if routine == variation.routine_preconditions:
+            passed = variation.preconditions == 0
+            status = variation.preconditions
+        elif not self._programming:
+            raise Refusal(Nrc.REQUEST_OUT_OF_RANGE)
+        else:
+            passed = self._routine(routine, head[0], argument)
+            status = 0 if passed else 1
+        kind, quiet = sub_function(head, (1,), None)
+        return None if quiet and passed else bytes([kind]) + head[1:] + bytes([status])
+
+    def _routine(self, routine: int, kind: int, argument: bytes) -> bool:
+        """One of the programming routines: whether it passed. Raises Refusal."""
+        variation, memory = self._variation, self._memory
+        if routine not in (variation.routine_erase, variation.routine_check, variation.routine_dependencies):
+            raise Refusal(Nrc.REQUEST_OUT_OF_RANGE)
+        self._security.need()
+        sub_function(bytes([kind]), (1,), 1)
+        if routine == variation.routine_erase:
+            memory.erase(argument)
+            return True
+        if routine == variation.routine_check:
+            return memory.check(argument) and not variation.fail_check
+        if argument:
+            raise Refusal(Nrc.INCORRECT_LENGTH)
+        return memory.check_dependencies()
+
+    # Upload and download (clause 15).
+
+    def _request_download(self, data: bytes) -> bytes | None:
+        self._security.need()
+        if self._variation.locked:
+            raise Refusal(Nrc.UPLOAD_DOWNLOAD_NOT_ACCEPTED)
+        return self._memory.request_transfer(data, uploading=False)
+
+    def _request_upload(self, data: bytes) -> bytes | None:
+        self._security.need()
+        return self._memory.request_transfer(data, uploading=True)
+
+    def _transfer_data(self, data: bytes) -> bytes | None:
+        return self._memory.transfer(data)
+
+    def _transfer_exit(self, data: bytes) -> bytes | None:
+        return self._memory.exit_transfer(data)
+
+    # What the services share.
+
+    def _pending(self) -> None:
+        self.link.send(bytes([0x7F, self._service, Nrc.RESPONSE_PENDING]))
+
+    def _work(self, seconds: float) -> None:
+        """Flash operations take their time; a tester that waits is told so ahead of P2, then ahead of each P2*."""
+        self._worked += seconds * self.pace
+        if self._worked > self._patience:
+            self._pending()
+            self._worked = 0.0
+            self._patience = self._part["p2_star"] * EARLY
+        self.busy(seconds)
