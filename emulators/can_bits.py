@@ -48,8 +48,8 @@ def _tables() -> tuple[dict[tuple[int, int], list[tuple[tuple[int, int], int]]],
     return stuffing, crcs
 
 
-def _stuff_bits(bits: int, count: int) -> int:
-    """The stuff bits of `count` bits, highest first; the run begins with the first of them."""
+def _stuffing(bits: int, count: int) -> tuple[int, bool]:
+    """The stuff bits of `count` bits, highest first, and whether one follows the last of them."""
     stuffing, _ = _tables()
     state = (1, 0)
     total = 0
@@ -60,10 +60,11 @@ def _stuff_bits(bits: int, count: int) -> int:
     for value in (bits & (1 << count - lead) - 1).to_bytes((count - lead) // 8, "big"):
         state, more = stuffing[state][value]
         total += more
-    return total
+    return total, state[0] != bits & 1
 
 
-def _crc15(bits: int, count: int) -> int:
+def crc15(bits: int, count: int) -> int:
+    """The CRC of `count` bits, highest first, as it follows them in a classic frame (10.4.2.6)."""
     _, table = _tables()
     crc = 0
     # Leading zeros leave a CRC that starts from 0 as it is.
@@ -90,34 +91,35 @@ def classic_bits(message: can.Message) -> int:
     if not message.is_remote_frame:
         bits = bits << 8 * len(message.data) | int.from_bytes(message.data, "big")
         count += 8 * len(message.data)
-    bits = bits << 15 | _crc15(bits, count)
+    bits = bits << 15 | crc15(bits, count)
     count += 15
-    return count + _stuff_bits(bits, count) + TRAILER
+    return count + _stuffing(bits, count)[0] + TRAILER
 
 
 def fd_bits(message: can.Message) -> tuple[int, int]:
-    """Bits of an FD frame: at the nominal bit rate, and at the data bit rate (between BRS and the CRC delimiter).
+    """Bits of an FD frame: those at the nominal bit rate, and those from ESI to the end of the CRC.
 
-        bits = (bits << 18 | message.arbitration_id & 0x3FFFF) << 4 | 0b0100  # RRS, FDF, res; BRS below
-    value doesn't matter.
+    The CRC's value doesn't matter: its stuff bits are at fixed places, before the stuff count and after each 4 bits.
     """
     size = next(size for size in FD_SIZES if size >= len(message.data))
     if message.is_extended_id:
-        bits = (message.arbitration_id >> 18) << 2 | 0b11
-        bits = (bits << 18 | message.arbitration_id & 0x3FFFF) << 4 | 0b0100  # RRS, FDF, res, then BRS below
+        bits = (message.arbitration_id >> 18) << 2 | 0b11  # SRR, IDE
+        bits = (bits << 18 | message.arbitration_id & 0x3FFFF) << 3 | 0b010  # RRS, FDF, res
         head = 36
     else:
-        bits, head = (message.arbitration_id << 4) | 0b0010, 16  # RRS, IDE, FDF, res, then BRS below
-    head += 1
+        bits = message.arbitration_id << 4 | 0b0010  # RRS, IDE, FDF, res
+        head = 17
     bits = bits << 1 | int(message.bitrate_switch)
     tail = bits << 5 | int(message.error_state_indicator) << 4 | FD_SIZES.index(size)
     data = bytes(message.data).ljust(size, b"\0")
     whole = tail << 8 * size | int.from_bytes(data, "big")
-    nominal = head + _stuff_bits(bits, head)
+    nominal = head + _stuffing(bits, head)[0]
     count = head + 5 + 8 * size
+    stuffed, at_end = _stuffing(whole, count)
+    # The fixed bit that opens the CRC field takes the place of a stuff bit that the last five bits ask for.
+    stuffed -= at_end
     crc = 4 + (17 if size <= 16 else 21)  # stuff count and its parity, CRC
-    fast = count + _stuff_bits(whole, count) - nominal + crc + -(-crc // 4)
-    return nominal + TRAILER, fast
+    return nominal + TRAILER, count + stuffed - nominal + crc + -(-crc // 4)
 
 
 def frame_seconds(message: can.Message, bitrate: int, data_bitrate: int) -> float:

@@ -2,11 +2,13 @@
 
 Nodes put frames into their transmit queues. Whenever the bus is idle, the lowest id among the queues' first frames goes
 next; it takes as many bit times as its bits, stuff bits among them, and is then given to every other powered node. The
-schedule is absolute: a wake-up that comes late does not make the bus slower.
+schedule is absolute: a frame begins when the one before it has ended or, on an idle bus, when it was put into its
+queue; a wake-up that comes late does not make the bus slower, and one that comes after a pause does not make it faster.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections import deque
@@ -21,9 +23,11 @@ from .faults import Fault, Faults
 
 TRANSMIT_QUEUE = 32
 """Frames that a node's controller and driver keep; a further one has to wait."""
+CAN_ERR_CRTL = 0x04
+CAN_ERR_CRTL_RX_OVERFLOW = 0x01
 CAN_ERR_ACK = 0x20
 CAN_ERR_BUSOFF = 0x40
-"""Ids of error frames, as Linux has them (include/uapi/linux/can/error.h)."""
+"""Ids of error frames, and a bit of data[1] with CRTL, as Linux has them (include/uapi/linux/can/error.h)."""
 RETRY_SECONDS = 0.001
 """How often an unacknowledged frame is sent again; real controllers do so at once, and say so as often."""
 LATE_SECONDS = 0.05
@@ -35,30 +39,46 @@ class WireGone(Exception):
 
 
 class CanNode:
-    """One controller on the wire. `receive` is called on the wire's thread with each frame of others."""
+    """One controller on the wire. `receive` is called on the wire's thread with each frame of others.
 
-    def __init__(self, wire: CanWire, name: str, receive: Callable[[can.Message], None]) -> None:
+    `lost` is called once if the adapter is unplugged or the wire closed. With `echo`, frames of its own come back too,
+    marked by is_rx = False, once they have gone over the wire. Neither call may raise or wait.
+    """
+
+    def __init__(
+        self, wire: CanWire, name: str, receive: Callable[[can.Message], None], lost: Callable[[], None]
+    ) -> None:
         self.name = name
         self.receive = receive
+        self.lost = lost
+        self.echo = False
         self.is_on = True
         self.gone = False
         self.bus_off = False
-        self.queue: deque[can.Message] = deque()
+        self.queue: deque[tuple[float, can.Message]] = deque()
+        """Frames to send, each with the time on `time.monotonic`'s clock when it was put here."""
         self._wire = wire
+
+    @property
+    def hears(self) -> bool:
+        """Whether it takes part in the bus: receives and acknowledges."""
+        return self.is_on and not self.gone and not self.bus_off
 
     def send(self, message: can.Message, timeout: float | None = None) -> bool:
         """Puts a frame into the transmit queue; False when it stays full for `timeout` seconds (None: no limit).
 
-        Raises WireGone.
+        The frame is the wire's from now on. False as well when this controller is bus-off. Raises WireGone.
         """
-        with self._wire.changed:
-            ready = self._wire.changed.wait_for(lambda: len(self.queue) < TRANSMIT_QUEUE or self.gone, timeout)
+        changed = self._wire.changed
+        with changed:
+            if len(self.queue) >= TRANSMIT_QUEUE:
+                changed.wait_for(lambda: len(self.queue) < TRANSMIT_QUEUE or self.gone or self.bus_off, timeout)
             if self.gone:
                 raise WireGone(self.name)
-            if not ready or self.bus_off:
+            if self.bus_off or len(self.queue) >= TRANSMIT_QUEUE:
                 return False
-            self.queue.append(message)
-            self._wire.changed.notify_all()
+            self.queue.append((time.monotonic(), message))
+            changed.notify_all()
             return True
 
     def power(self, on: bool) -> None:
@@ -117,10 +137,20 @@ class CanWire:
             settings |= {"fd": True, "data_bitrate": self.data_bitrate}
         return settings
 
-    def attach(self, name: str, receive: Callable[[can.Message], None], *, host: bool = False) -> CanNode:
+    def attach(
+        self,
+        name: str,
+        receive: Callable[[can.Message], None],
+        *,
+        host: bool = False,
+        lost: Callable[[], None] = lambda: None,
+    ) -> CanNode:
         """A new node. `host`: an adapter, which faults of the plan may hit."""
-        node = CanNode(self, name, receive)
+        node = CanNode(self, name, receive, lost)
         with self.changed:
+            if self._closing:
+                node.gone = True
+                return node
             self._nodes.append(node)
             if host:
                 self._hosts.add(id(node))
@@ -136,107 +166,128 @@ class CanWire:
             self.changed.notify_all()
 
     def close(self) -> None:
+        """Ends the wire; to its nodes it is as if their adapters were unplugged."""
         with self.changed:
             self._closing = True
             self.changed.notify_all()
         self._thread.join()
-        wires.forget(self.channel)
+        self._unplug(list(self._nodes))
+        if wires.find(self.channel) is self:
+            wires.forget(self.channel)
 
     # The wire's own thread.
 
     def _run(self) -> None:
         while True:
             with self.changed:
-                node = self._next()
-                while node is None and not self._closing:
-                    self.changed.wait(self._held_seconds())
-                    self._release_held()
-                    node = self._next()
-                if self._closing or node is None:
+                while not self._closing and (node := self._next()) is None and not self._held_is_due():
+                    self.changed.wait(max(0.0, self._held[0][0] - time.monotonic()) if self._held else None)
+                if self._closing:
                     return
-                message = node.queue[0]
-                alone = not any(other.is_on for other in self._nodes if other is not node)
+                alone = not any(other.hears for other in self._nodes if other is not node)
+                ready, message = node.queue[0] if node is not None else (0.0, None)
+            self._release_held()
+            if node is None or message is None:
+                continue
             if alone:
                 self._unacknowledged(node)
-                continue
-            self._transmit(node, message)
+            else:
+                self._transmit(node, ready, message)
 
     def _next(self) -> CanNode | None:
-        """The node that wins arbitration: the lowest id; a base frame before an extended one of the same base id."""
-        waiting = [node for node in self._nodes if node.queue and node.is_on and not node.gone and not node.bus_off]
-        return min(waiting, key=lambda node: _priority(node.queue[0]), default=None)
+        """The node that wins arbitration."""
+        waiting = [node for node in self._nodes if node.queue and node.hears]
+        if len(waiting) < 2:
+            return waiting[0] if waiting else None
+        return min(waiting, key=lambda node: priority(node.queue[0][1]))
 
-    def _transmit(self, node: CanNode, message: can.Message) -> None:
+    def _transmit(self, node: CanNode, ready: float, message: can.Message) -> None:
         seconds = frame_seconds(message, self.bitrate, self.data_bitrate or self.bitrate)
-        self._wait(seconds)
-        fault = self.faults.draw()
+        self._wait(ready, seconds)
         with self.changed:
-            if not node.queue or node.queue[0] is not message:
+            if not node.queue or node.queue[0][1] is not message:
                 return  # It lost its supply, or its adapter was unplugged, while it sent.
             node.queue.popleft()
             self.frames += 1
             self.busy_seconds += seconds
             self.changed.notify_all()
-            listeners = [other for other in self._nodes if other is not node and other.is_on and not other.gone]
-        match fault:
+            listeners = [other for other in self._nodes if other is not node and other.hears]
+            hosts = [other for other in self._nodes if id(other) in self._hosts]
+        message.timestamp = time.time()
+        if node.echo:
+            own = copy.copy(message)
+            own.is_rx = False
+            node.receive(own)
+        match fault := self.faults.draw():
             case Fault.DISCONNECT:
-                self._unplug()
+                self._unplug(hosts)
             case Fault.BUS_OFF:
-                self._go_bus_off()
+                self._go_bus_off(hosts)
             case Fault.DROP:
                 pass
             case Fault.DELAY:
                 self._held.append((time.monotonic() + self.faults.plan.delay_seconds, node, message))
             case _:
                 if fault is Fault.CORRUPT:
+                    message = copy.copy(message)
                     message.data = bytearray(self.faults.corrupted(bytes(message.data)))
                 for listener in listeners * (2 if fault is Fault.DUPLICATE else 1):
                     listener.receive(message)
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, ready: float, seconds: float) -> None:
+        """Sleeps until the end of a frame that was put into its queue at `ready` and takes `seconds`."""
         if not self.pace:
             return
         now = time.monotonic()
-        if self._free_at < now - LATE_SECONDS:
-            self._free_at = now
-        self._free_at += seconds * self.pace
-        left = self._free_at - now
-        if left > 0:
-            time.sleep(left)
+        begin = max(self._free_at, ready)
+        if begin < now - LATE_SECONDS:
+            begin = now
+        self._free_at = begin + seconds * self.pace
+        if self._free_at > now:
+            time.sleep(self._free_at - now)
 
     def _unacknowledged(self, node: CanNode) -> None:
         """Nobody else is there: the frame stays in the queue, and the node is told."""
-        frame = can.Message(arbitration_id=CAN_ERR_ACK, is_error_frame=True, data=bytes(8), is_extended_id=False)
-        node.receive(frame)
+        node.receive(_error_frame(CAN_ERR_ACK))
         with self.changed:
             self.changed.wait(RETRY_SECONDS)
 
-    def _unplug(self) -> None:
-        for node in [node for node in self._nodes if id(node) in self._hosts]:
+    def _unplug(self, nodes: list[CanNode]) -> None:
+        for node in nodes:
             self.detach(node)
-            node.receive(can.Message(is_error_frame=True, arbitration_id=0))
+            node.lost()
 
-    def _go_bus_off(self) -> None:
-        for node in [node for node in self._nodes if id(node) in self._hosts]:
+    def _go_bus_off(self, nodes: list[CanNode]) -> None:
+        for node in nodes:
             with self.changed:
                 node.bus_off = True
                 node.queue.clear()
                 self.changed.notify_all()
-            node.receive(can.Message(is_error_frame=True, arbitration_id=CAN_ERR_BUSOFF, data=bytes(8)))
+            node.receive(_error_frame(CAN_ERR_BUSOFF))
 
-    def _held_seconds(self) -> float | None:
-        return max(0.0, self._held[0][0] - time.monotonic()) if self._held else None
+    def _held_is_due(self) -> bool:
+        return bool(self._held) and self._held[0][0] <= time.monotonic()
 
     def _release_held(self) -> None:
-        while self._held and self._held[0][0] <= time.monotonic():
+        while self._held_is_due():
             _, sender, message = self._held.popleft()
-            for node in self._nodes:
-                if node is not sender and node.is_on and not node.gone:
-                    node.receive(message)
+            with self.changed:
+                listeners = [node for node in self._nodes if node is not sender and node.hears]
+            for node in listeners:
+                node.receive(message)
 
 
-def _priority(message: can.Message) -> tuple[int, int, int]:
-    """Sorts as arbitration does: the 11 leading bits first, then the base format's dominant IDE bit, then the rest."""
+def _error_frame(identifier: int) -> can.Message:
+    return can.Message(timestamp=time.time(), is_error_frame=True, arbitration_id=identifier, data=bytes(8))
+
+
+def priority(message: can.Message) -> tuple[int, int, int, int, int]:
+    """Sorts as arbitration does (ISO 11898-1:2015, 10.4.2.3): bit by bit as sent, where a 0 wins.
+
+    The 11 leading bits; then RTR, for which an extended frame sends a recessive SRR; IDE; the 18 bits of an extended
+    frame, and its RTR.
+    """
+    remote = int(message.is_remote_frame)
     if message.is_extended_id:
-        return message.arbitration_id >> 18, 1, message.arbitration_id & 0x3FFFF
-    return message.arbitration_id, 0, int(message.is_remote_frame)
+        return message.arbitration_id >> 18, 1, 1, message.arbitration_id & 0x3FFFF, remote
+    return message.arbitration_id, remote, 0, 0, 0

@@ -1,44 +1,43 @@
 """CAN and CAN FD through python-can: any of its interfaces, by its own configuration names.
 
 One reader thread per bus hands frames to channels by arbitration id; nobody else reads from the bus. Whatever ends the
-bus (the adapter unplugged, bus-off) reaches every channel that waits, at once.
+bus (the adapter unplugged, bus-off) reaches every channel that waits, at once; so does, within a second, that nobody
+acknowledges.
 """
 
 from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import can
 
+from .can_opening import open_bus
 from .deadline import Deadline
-from .errors import (
-    BusOff,
-    CanAbsent,
-    CanBusy,
-    CanForbidden,
-    CanGone,
-    CanOverrun,
-    CanSettings,
-    CanTimeout,
-    NotAcknowledged,
-    TransportError,
-)
+from .errors import BusOff, CanGone, CanOverrun, CanSettings, CanTimeout, NotAcknowledged, TransportError
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.1
 """How long the reader waits for a frame before it looks whether the bus was closed."""
+CLOSE_SECONDS = 2.0
+"""How long closing waits for a driver that doesn't come back from receiving."""
+FULL_SECONDS = 0.0005
+"""The pause after a driver said at once that its queue is full (ENOBUFS): no descriptor tells when it has room."""
 QUEUE_LIMIT = 10_000
 """Frames that a channel keeps unread."""
-ERROR_ACK = 0x20
-ERROR_BUS_OFF = 0x40
-"""Bits of an error frame's id (Linux, include/uapi/linux/can/error.h: CAN_ERR_ACK, CAN_ERR_BUSOFF)."""
+ERROR_CONTROLLER, ERROR_ACK, ERROR_BUS_OFF = 0x04, 0x20, 0x40
+"""Bits of an error frame's id (Linux, include/uapi/linux/can/error.h: CAN_ERR_CRTL, CAN_ERR_ACK, CAN_ERR_BUSOFF)."""
+RX_OVERFLOW, TX_WARNING, TX_PASSIVE, ACTIVE = 0x01, 0x08, 0x20, 0x40
+"""Bits of data[1] with ERROR_CONTROLLER (the same file, CAN_ERR_CRTL_...)."""
 UNACKNOWLEDGED_LIMIT = 8
 """Error frames without a frame that came through between, until a sender is told that nobody acknowledges."""
+UNACKNOWLEDGED_SECONDS = 0.5
+"""How long that must last until those who wait for an answer are told: a part that resets is off the bus for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,10 @@ class CanChannel:
         self.receive = receive
         self.fd = fd
         self._bus = bus
-        self._frames: deque[can.Message] = deque()
+        self._frames: deque[can.Message | TransportError] = deque()
         self._changed = threading.Condition()
+        self._waiting = False
+        self._interruption: TransportError | None = None
         self._failure: TransportError | None = None
 
     def send(self, data: bytes, deadline: Deadline, *, bit_rate_switch: bool = True) -> None:
@@ -78,16 +79,34 @@ class CanChannel:
         )
 
     def recv(self, deadline: Deadline) -> can.Message | None:
-        """The next frame; None when the deadline passes first. Raises CanGone, BusOff, CanOverrun."""
+        """The next frame; None when the deadline passes first.
+
+        Raises CanOverrun once at the place where frames were lost, NotAcknowledged when nobody is on the bus to answer,
+        CanGone, BusOff.
+        """
         with self._changed:
             while not self._frames:
                 if self._failure is not None:
-                    raise self._failure
-                if not self._changed.wait(deadline.remaining) and not self._frames:
-                    if self._failure is not None:
-                        raise self._failure
+                    raise again(self._failure)
+                self._waiting = True
+                in_time = self._changed.wait(deadline.remaining)
+                self._waiting = False
+                interruption, self._interruption = self._interruption, None
+                if interruption is not None and not self._frames:
+                    raise interruption
+                if not in_time and not self._frames and self._failure is None:
                     return None
-            return self._frames.popleft()
+            item = self._frames.popleft()
+        if isinstance(item, TransportError):
+            raise item
+        return item
+
+    def drop(self, unwanted: Callable[[can.Message], bool]) -> None:
+        """Forgets those of the unread frames that are unwanted."""
+        with self._changed:
+            if self._frames:
+                kept = (item for item in self._frames if isinstance(item, TransportError) or not unwanted(item))
+                self._frames = deque(kept)
 
     def drain(self) -> int:
         """Forgets what came in and was not read; the number of frames."""
@@ -97,18 +116,34 @@ class CanChannel:
             return count
 
     def close(self) -> None:
+        """Takes it off the bus; who waits for a frame is told CanGone."""
         self._bus.forget(self)
+        self.fail(CanGone(f"the channel {', '.join(map(str, self.receive))} was closed", remedy=""))
 
     def take(self, message: can.Message) -> None:
         """The reader's: a frame for this channel."""
         with self._changed:
-            if len(self._frames) >= QUEUE_LIMIT:
-                self._failure = CanOverrun(
-                    f"{QUEUE_LIMIT:,} frames under {', '.join(map(str, self.receive))} came in and were not read"
-                )
-            else:
+            if len(self._frames) < QUEUE_LIMIT:
                 self._frames.append(message)
+            elif not isinstance(self._frames[-1], TransportError):
+                ids = ", ".join(map(str, self.receive))
+                self._frames.append(CanOverrun(f"{QUEUE_LIMIT:,} frames under {ids} came in and were not read"))
+            if self._waiting:
+                self._changed.notify()
+
+    def lost_frames(self, error: TransportError) -> None:
+        """The reader's: between what came in and what will come, frames are missing."""
+        with self._changed:
+            if not self._frames or not isinstance(self._frames[-1], TransportError):
+                self._frames.append(error)
             self._changed.notify()
+
+    def interrupt(self, error: TransportError) -> None:
+        """The reader's: what is waited for won't come; who waits is told, and may wait again."""
+        with self._changed:
+            if self._waiting:
+                self._interruption = error
+                self._changed.notify()
 
     def fail(self, error: TransportError) -> None:
         """The reader's: nothing more will come."""
@@ -118,7 +153,10 @@ class CanChannel:
 
 
 class CanBus:
-    """One CAN adapter, opened once and shared by everything that talks on its bus."""
+    """One CAN adapter, opened once and shared by everything that talks on its bus.
+
+    `failure` is what ended it, None while it works.
+    """
 
     kind: ClassVar[str] = "can"
 
@@ -127,11 +165,15 @@ class CanBus:
         self.interface = interface
         self.channel_name = channel_name
         self.fd = fd
+        self.failure: TransportError | None = None
         self._bus = bus
         self._channels: dict[tuple[int, bool], tuple[CanChannel, ...]] = {}
         self._lock = threading.Lock()
-        self._failure: TransportError | None = None
+        self._sending = threading.Lock()
         self._unacknowledged = 0
+        self._passive = False
+        self._refused_since = 0.0
+        self._refused_last = 0.0
         self._closing = False
         self._reader = threading.Thread(target=self._read, name=f"can {name}", daemon=True)
         self._reader.start()
@@ -140,25 +182,21 @@ class CanBus:
     def open(cls, name: str, settings: Mapping[str, Any]) -> Self:
         """Opens the bus; `settings` are python-can's keys (interface, channel, bitrate, fd, data_bitrate, ...).
 
-        Raises CanAbsent, CanBusy, CanForbidden, CanSettings.
+        Raises CanAbsent, CanBusy, CanDriverMissing, CanForbidden, CanInterfaceUnknown, CanSettings.
         """
-        interface = str(settings.get("interface", ""))
+        bus = open_bus(name, settings)
         channel = str(settings.get("channel", ""))
-        if not interface:
-            raise CanSettings(f"bus {name!r} names no interface", remedy='Add one, such as interface = "socketcan".')
-        try:
-            bus = can.Bus(**dict(settings))
-        except Exception as error:
-            raise _opening_error(name, interface, channel, error) from error
-        return cls(name, bus, interface, channel, bool(settings.get("fd", False)))
+        return cls(name, bus, str(settings["interface"]), channel, bool(settings.get("fd", False)))
 
     def channel(self, transmit: CanId, receive: CanId | tuple[CanId, ...], *, fd: bool | None = None) -> CanChannel:
-        """A channel; `fd` None: as the bus."""
+        """A channel; `fd` None: as the bus. Raises CanSettings when it wants FD of a bus opened without."""
+        if fd and not self.fd:
+            raise CanSettings(f"{self.name} is opened without fd", remedy="Set fd = true and data_bitrate for it.")
         wanted = receive if isinstance(receive, tuple) else (receive,)
         channel = CanChannel(self, transmit, wanted, self.fd if fd is None else fd)
         with self._lock:
-            if self._failure is not None:
-                channel.fail(self._failure)
+            if self.failure is not None:
+                channel.fail(self.failure)
             for item in wanted:
                 key = (item.value, item.extended)
                 self._channels[key] = (*self._channels.get(key, ()), channel)
@@ -177,31 +215,25 @@ class CanBus:
 
     def send(self, message: can.Message, deadline: Deadline) -> None:
         """Sends one frame. Raises CanTimeout, CanGone, BusOff, NotAcknowledged."""
-        while True:
-            if self._failure is not None:
-                raise self._failure
-            if self._unacknowledged >= UNACKNOWLEDGED_LIMIT:
-                self._unacknowledged = 0
-                raise NotAcknowledged(f"no node on {self.name} acknowledges frames")
-            try:
-                self._bus.send(message, timeout=min(LOOK_SECONDS, max(deadline.remaining, 0.001)))
-                return
-            except can.CanError as error:
-                if self._failure is not None:
-                    raise self._failure from error
-                if not _is_full(error):
-                    self._end(CanGone(f"{self.name}: {error}"))
-                elif deadline.expired:
-                    if self._unacknowledged:
-                        self._unacknowledged = 0
-                        raise NotAcknowledged(f"no node on {self.name} acknowledges frames") from error
-                    raise CanTimeout(f"{self.name}: the adapter took no frame in time; the bus is full") from error
-            except OSError as error:
-                self._end(CanGone(f"{self.name}: {error.strerror or error}"))
+        if not self._sending.acquire(timeout=max(deadline.remaining, LOOK_SECONDS)):
+            raise CanTimeout(f"{self.name}: others kept the adapter busy")
+        try:
+            while True:
+                if self.failure is not None:
+                    raise again(self.failure)
+                if self._unacknowledged >= UNACKNOWLEDGED_LIMIT:
+                    self._acknowledged()
+                    raise self._not_acknowledged()
+                if self._sent(message, deadline):
+                    return
+        finally:
+            self._sending.release()
 
     def close(self) -> None:
+        """Ends it; who waits on one of its channels is told CanGone."""
         self._closing = True
-        self._reader.join()
+        self._end(CanGone(f"{self.name} was closed", remedy=""))
+        self._reader.join(CLOSE_SECONDS)
         self._bus.shutdown()
 
     def __enter__(self) -> Self:
@@ -212,65 +244,103 @@ class CanBus:
     ) -> None:
         self.close()
 
+    def _sent(self, message: can.Message, deadline: Deadline) -> bool:
+        """Whether the driver took the frame; False when its queue is full and there is time left."""
+        try:
+            self._bus.send(message, timeout=min(LOOK_SECONDS, max(deadline.remaining, 0.001)))
+            return True
+        except (can.CanError, OSError) as error:
+            if not _is_full(error):
+                self._end(CanGone(f"{self.name}: {getattr(error, 'strerror', None) or error}"))
+            elif not deadline.expired:
+                if not isinstance(error, can.CanTimeoutError):
+                    time.sleep(FULL_SECONDS)
+            elif self._unacknowledged:
+                self._acknowledged()
+                raise self._not_acknowledged() from error
+            else:
+                raise CanTimeout(f"{self.name}: the adapter took no frame in time; the bus is full") from error
+            return False
+
+    def _not_acknowledged(self) -> NotAcknowledged:
+        return NotAcknowledged(f"no node on {self.name} acknowledges frames")
+
+    def _acknowledged(self) -> None:
+        self._unacknowledged = 0
+        self._passive = False
+
+    # The reader's thread.
+
     def _read(self) -> None:
         while not self._closing:
             try:
                 message = self._bus.recv(LOOK_SECONDS)
-            except (can.CanError, OSError, ValueError) as error:
-                if not self._closing:
-                    self._end(CanGone(f"{self.name}: {error}"))
+            except Exception as error:  # Each interface of python-can has errors of its own.
+                self._end(CanGone(f"{self.name}: {str(error) or type(error).__name__}"))
                 return
-            if message is None:
+            if message is None or message.is_error_frame:
+                if message is not None:
+                    self._error_frame(message)
+                if self._unacknowledged:
+                    self._tell_those_who_wait()
                 continue
-            if message.is_error_frame:
-                self._error_frame(message)
-                continue
-            self._unacknowledged = 0
+            self._acknowledged()
             if message.is_remote_frame:
                 continue
             for channel in self._channels.get((message.arbitration_id, message.is_extended_id), ()):
                 channel.take(message)
 
     def _error_frame(self, message: can.Message) -> None:
-        if message.arbitration_id & ERROR_BUS_OFF:
+        kinds = message.arbitration_id
+        detail = message.data[1] if kinds & ERROR_CONTROLLER and len(message.data) > 1 else 0
+        if kinds & ERROR_BUS_OFF:
             self._end(BusOff(f"the adapter of {self.name} went bus-off"))
-        elif message.arbitration_id & ERROR_ACK:
-            self._unacknowledged += 1
+            return
+        if detail & RX_OVERFLOW:
+            for channel in self._open_channels():
+                channel.lost_frames(CanOverrun(f"the adapter of {self.name} lost frames: they were not read in time"))
+        if kinds & ERROR_ACK or detail & TX_PASSIVE:
+            now = time.monotonic()
+            if not self._passive and now - self._refused_last > UNACKNOWLEDGED_SECONDS / 2:
+                self._unacknowledged = 0
+            self._refused_last = now
+            if not self._unacknowledged:
+                self._refused_since = now
+            # Unacknowledged frames alone never take a controller beyond error passive; many drivers tell only that.
+            self._passive = self._passive or bool(detail & TX_PASSIVE)
+            self._unacknowledged = UNACKNOWLEDGED_LIMIT if self._passive else self._unacknowledged + 1
+        elif detail & (TX_WARNING | ACTIVE):
+            self._acknowledged()
+
+    def _tell_those_who_wait(self) -> None:
+        now = time.monotonic()
+        lasts = self._passive or now - self._refused_last < UNACKNOWLEDGED_SECONDS / 2
+        if lasts and now - self._refused_since >= UNACKNOWLEDGED_SECONDS:
+            self._refused_since = now
+            for channel in self._open_channels():
+                channel.interrupt(self._not_acknowledged())
+
+    def _open_channels(self) -> set[CanChannel]:
+        with self._lock:
+            return {channel for listed in self._channels.values() for channel in listed}
 
     def _end(self, error: TransportError) -> None:
         with self._lock:
-            if self._failure is None:
-                self._failure = error
+            if self.failure is None:
+                self.failure = error
             channels = {channel for listed in self._channels.values() for channel in listed}
         for channel in channels:
-            channel.fail(self._failure)
+            channel.fail(self.failure)
 
 
-def _is_full(error: can.CanError) -> bool:
+def again(error: TransportError) -> TransportError:
+    """The same failure for one more who meets it: each names a component of its own in it."""
+    return type(error)(error.cause, remedy=error.remedy)
+
+
+def _is_full(error: Exception) -> bool:
     """Whether an error of sending means only that the adapter's queue is full."""
-    if getattr(error, "error_code", None) in (errno.ENOBUFS, errno.EAGAIN, errno.ETIMEDOUT):
+    if getattr(error, "error_code", getattr(error, "errno", None)) in (errno.ENOBUFS, errno.EAGAIN, errno.ETIMEDOUT):
         return True
     text = str(error).lower()
     return isinstance(error, can.CanTimeoutError) or any(word in text for word in ("timeout", "time out", "full"))
-
-
-def _opening_error(name: str, interface: str, channel: str, error: Exception) -> TransportError:
-    """python-can's and its drivers' ways to say why a bus does not open, told apart."""
-    said = f"bus {name!r} ({interface} {channel}): {error}"
-    code = error.errno if isinstance(error, OSError) else getattr(error, "error_code", None)
-    if code in (errno.EACCES, errno.EPERM):
-        return CanForbidden(said)
-    if code in (errno.EBUSY, errno.EADDRINUSE):
-        return CanBusy(said)
-    if code in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
-        return CanAbsent(said, remedy="This kernel has no CAN. Run: proxyflash doctor")
-    if code in (errno.ENODEV, errno.ENOENT, errno.ENXIO):
-        return CanAbsent(said)
-    if isinstance(error, can.CanInterfaceNotImplementedError):
-        known = ", ".join(sorted(can.VALID_INTERFACES))
-        return CanSettings(f"bus {name!r}: python-can has no interface {interface!r}", remedy=f"It has: {known}.")
-    if isinstance(error, ImportError):
-        return CanSettings(said, remedy="Install the driver that this interface of python-can wants.")
-    if isinstance(error, can.CanInitializationError):
-        return CanAbsent(said)
-    return CanSettings(said)

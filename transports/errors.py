@@ -6,9 +6,11 @@ command line that it leads to. Who raises what:
 | class | code | raised when |
 |---|---|---|
 | `AdapterAbsent`    | E-CAN-ABSENT, E-SERIAL-ABSENT, E-USB-ABSENT          | opening: no such adapter, port or device |
+| `AdapterAbsent`    | E-CAN-DRIVER                                         | opening: the driver is not installed |
 | `AdapterBusy`      | E-CAN-BUSY, E-SERIAL-BUSY, E-USB-BUSY                | opening: another program holds it |
 | `AdapterForbidden` | E-CAN-FORBIDDEN, E-SERIAL-FORBIDDEN, E-USB-FORBIDDEN | opening: this user may not |
 | `BadSettings`      | E-CAN-SETTINGS, E-SERIAL-SETTINGS, E-USB-SETTINGS    | opening: a setting that it refuses |
+| `BadSettings`      | E-CAN-INTERFACE, E-ISOTP-SETTINGS                    | opening: no such interface, address or option |
 | `AdapterGone`      | E-CAN-GONE, E-SERIAL-GONE, E-USB-GONE                | any time: unplugged, interface down |
 | `BusOff`           | E-CAN-BUSOFF                                         | any time: the controller left the bus |
 | `CanOverrun`       | E-CAN-OVERRUN                                        | receiving: frames came faster than they were read |
@@ -110,6 +112,17 @@ class Framing(TransportError):
 class CanAbsent(AdapterAbsent):
     code = "E-CAN-ABSENT"
     default_remedy = "Is the adapter plugged in and the interface up? Run: proxyflash doctor"
+
+
+class CanDriverMissing(AdapterAbsent):
+    """What the interface of python-can drives its adapters with: a vendor's library, a Python package, the kernel."""
+
+    code = "E-CAN-DRIVER"
+    default_remedy = "Install the driver that this interface of python-can wants."
+
+
+class CanInterfaceUnknown(BadSettings):
+    code = "E-CAN-INTERFACE"
 
 
 class CanBusy(AdapterBusy):

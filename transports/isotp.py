@@ -2,15 +2,14 @@
 
 Through the kernel's CAN_ISOTP socket where the bus is socketcan and the kernel has it, else through can-isotp over a
 `CanChannel`. Both give the same errors. can-isotp's state machine runs on the caller's own thread: `send` and `recv`
-turn it until they are done, and wait on the channel in between; it has no threads here.
+turn it until they are done, and wait on the channel in between; it has no threads here, and sees only frames that the
+standard has heeded (`isotp_frames`).
 """
 
 from __future__ import annotations
 
 import errno
-import select
-import socket
-import struct
+import logging
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -20,12 +19,21 @@ import isotp
 
 from .can import CanBus, CanChannel, CanId
 from .deadline import Deadline
-from .errors import CanGone, IsoTpFraming, IsoTpSettings, IsoTpTimeout, TransportError
+from .errors import IsoTpFraming, IsoTpSettings, IsoTpTimeout, TransportError
+from .isotp_frames import FRAME_SIZES, LAST_FLOW_STATUS, heeded, is_flow_control
 
 LONGEST_PDU = 1 << 20
 """Bytes of a PDU that is taken from a peer; a first frame that announces more is answered by an overflow."""
 WAIT_FRAMES = 100
 """Flow control frames in a row that may ask us to wait."""
+RUN_ON_SECONDS = 60.0
+"""How far beyond the deadline a PDU may run that began before it."""
+LATE_FRAMES = 1000
+"""Frames that are looked through after the deadline for a PDU that came in time."""
+LOGGER = "proxyflash.isotp"
+"""can-isotp logs what it hands to its error handler as well; unless a program wants to see that, it goes nowhere."""
+
+logging.getLogger(LOGGER).addHandler(logging.NullHandler())
 
 
 class Addressing(StrEnum):
@@ -72,8 +80,8 @@ class IsoTpOptions:
     """Timings and sizes. `block_size` and `st_min` (the byte as sent) are what we ask of a peer that sends to us.
 
     `padding`: the byte that fills short frames, None for none. `tx_dl`: CAN FD frame size that we send (8 to 64).
-    `squash_st_min`: send without the peer's separation time. `n_bs_timeout`, `n_cr_timeout`: seconds. `backend`:
-    "auto", "kernel" or "user".
+    `squash_st_min`: send without the peer's separation time. `n_bs_timeout`, `n_cr_timeout`: seconds; the kernel's are
+    always 1.0. `backend`: "auto", "kernel" or "user".
     """
 
     block_size: int = 0
@@ -94,11 +102,10 @@ class IsoTpChannel(ABC):
     def open(bus: CanBus, address: IsoTpAddress, options: IsoTpOptions | None = None) -> IsoTpChannel:
         """A channel to one peer. Raises IsoTpSettings."""
         chosen = options or IsoTpOptions()
-        if chosen.backend not in ("auto", "kernel", "user"):
-            raise IsoTpSettings(f"backend {chosen.backend!r} is none of auto, kernel, user")
-        if chosen.tx_dl > 8 and not bus.fd:
-            raise IsoTpSettings(f"tx_dl = {chosen.tx_dl} needs CAN FD, and {bus.name} is opened without fd")
+        _check(bus, address, chosen)
         if chosen.backend == "kernel" or (chosen.backend == "auto" and bus.interface == "socketcan"):
+            from .isotp_kernel import KernelIsoTp
+
             try:
                 return KernelIsoTp(bus, address, chosen)
             except OSError as error:
@@ -113,13 +120,17 @@ class IsoTpChannel(ABC):
     def send(self, pdu: bytes, deadline: Deadline) -> None:
         """Sends one PDU; returns once its last frame is handed to the bus.
 
-        Raises IsoTpTimeout (no flow control, or the deadline), IsoTpFraming (overflow, too many waits), and the CAN
-        errors of the bus.
+        Raises IsoTpTimeout (no flow control, or the deadline), IsoTpFraming (overflow, too many waits, a reserved flow
+        status), the CAN errors of the bus, and ValueError for an empty PDU.
         """
 
     @abstractmethod
     def recv(self, deadline: Deadline) -> bytes | None:
-        """The next PDU; None when the deadline passes with nothing begun. Raises IsoTpTimeout, IsoTpFraming."""
+        """The next PDU; None when the deadline passes with nothing begun.
+
+        One that has begun is waited for while its frames keep coming, up to RUN_ON_SECONDS beyond the deadline. Raises
+        IsoTpTimeout, IsoTpFraming, and the CAN errors of the bus.
+        """
 
     @abstractmethod
     def drain(self) -> None:
@@ -129,6 +140,35 @@ class IsoTpChannel(ABC):
     def close(self) -> None: ...
 
 
+def _check(bus: CanBus, address: IsoTpAddress, options: IsoTpOptions) -> None:
+    """Raises IsoTpSettings for what neither backend can do."""
+    wrong = ""
+    if options.backend not in ("auto", "kernel", "user"):
+        wrong = f"backend {options.backend!r} is none of auto, kernel, user"
+    elif options.backend == "kernel" and bus.interface != "socketcan":
+        wrong = f"backend kernel needs a socketcan bus, and {bus.name} is {bus.interface}"
+    elif options.tx_dl not in FRAME_SIZES:
+        wrong = f"tx_dl = {options.tx_dl} is none of {', '.join(map(str, FRAME_SIZES))}"
+    elif options.tx_dl > 8 and not bus.fd:
+        wrong = f"tx_dl = {options.tx_dl} needs CAN FD, and {bus.name} is opened without fd"
+    for name in ("block_size", "st_min", "padding"):
+        value = getattr(options, name)
+        if value is not None and not 0 <= value <= 0xFF:
+            wrong = f"{name} = {value} is no byte"
+    for name in ("n_bs_timeout", "n_cr_timeout"):
+        if not 0 < getattr(options, name) < 3600:
+            wrong = f"{name} = {getattr(options, name)} is no number of seconds up to an hour"
+    for name in ("target", "source"):
+        value = getattr(address, name)
+        if value is not None and not 0 <= value <= 0xFF:
+            wrong = f"{name} = {value:#x} is no byte"
+    for name, identifier in zip(("request", "response"), address.ids(), strict=True):
+        if not 0 <= identifier.value <= (0x1FFF_FFFF if identifier.extended else 0x7FF):
+            wrong = f"{name} = {identifier} is no {29 if identifier.extended else 11}-bit id"
+    if wrong:
+        raise IsoTpSettings(wrong)
+
+
 class UserIsoTp(IsoTpChannel):
     """can-isotp's state machine over a CanChannel."""
 
@@ -136,10 +176,13 @@ class UserIsoTp(IsoTpChannel):
         request, response = address.ids()
         self._fd = options.tx_dl > 8
         self._brs = options.bit_rate_switch
-        self._channel: CanChannel = bus.channel(request, response, fd=self._fd)
+        self._prefix = 1 if address.addressing is Addressing.EXTENDED else 0
+        self._n_bs = options.n_bs_timeout
+        self._n_cr = options.n_cr_timeout
         self._deadline = Deadline.after(0)
         self._error: TransportError | None = None
-        self._wait = 0.0
+        self._wait: float | None = None
+        self._took = False
         params = {
             "stmin": options.st_min,
             "blocksize": options.block_size,
@@ -153,21 +196,26 @@ class UserIsoTp(IsoTpChannel):
             "rx_consecutive_frame_timeout": int(options.n_cr_timeout * 1000),
             "wftmax": WAIT_FRAMES,
             "max_frame_size": LONGEST_PDU,
+            "logger_name": LOGGER,
         }
         self._logic = isotp.TransportLayerLogic(
             rxfn=self._rx, txfn=self._tx, address=_library_address(address, request, response),
             error_handler=self._keep_error, params=params,
         )  # fmt: skip
-        self._n_bs = options.n_bs_timeout
+        self._channel: CanChannel = bus.channel(request, response, fd=self._fd)
 
     def send(self, pdu: bytes, deadline: Deadline) -> None:
         """As IsoTpChannel says."""
+        if not pdu:
+            raise ValueError("ISO-TP carries no empty PDU")
         logic = self._logic
         self._deadline = deadline
         self._error = None
+        # Flow control that came late, for a message before this one, must not set this one going.
+        self._channel.drop(lambda message: is_flow_control(bytes(message.data), self._prefix))
         try:
             logic.send(pdu)
-            self._wait = 0.0
+            self._wait = None
             logic.process(do_rx=False)
             while logic.transmitting():
                 self._raise_error()
@@ -196,17 +244,26 @@ class UserIsoTp(IsoTpChannel):
     def recv(self, deadline: Deadline) -> bytes | None:
         """As IsoTpChannel says."""
         logic = self._logic
-        self._deadline = deadline
+        end = Deadline(deadline.at + RUN_ON_SECONDS)
+        self._deadline = end
         self._error = None
+        late = 0
         while not logic.available():
-            active = logic.is_rx_active()
-            if deadline.expired and not active:
-                return None
-            # A PDU that has begun is bounded by N_Cr, which can-isotp keeps; look at its timer soon after it ran out.
-            self._wait = 0.05 if active else deadline.remaining
+            expired = deadline.expired
+            # A PDU that has begun is bounded by N_Cr, which can-isotp keeps; its timer is looked at when it has run out.
+            self._wait = self._n_cr + 0.001 if logic.is_rx_active() else deadline.remaining
+            self._took = False
             logic.process()
-            if not logic.available():
-                self._raise_error()
+            if logic.available():
+                break
+            self._raise_error()
+            if expired and not logic.is_rx_active():
+                late += 1
+                if not self._took or late > LATE_FRAMES:
+                    return None
+            if end.expired:
+                logic.stop_receiving()
+                raise IsoTpTimeout(f"the peer did not end its message within {RUN_ON_SECONDS:g} s after the deadline")
         data = logic.recv()
         return bytes(data) if data is not None else None
 
@@ -219,17 +276,30 @@ class UserIsoTp(IsoTpChannel):
         self._channel.close()
 
     def _rx(self, timeout: float) -> isotp.CanMessage | None:
-        wait, self._wait = self._wait, 0.0
-        message = self._channel.recv(Deadline.after(wait))
-        if message is None:
+        """One frame for each turn of the machine, so that a peer that never stops doesn't hold it."""
+        if self._wait is None:
             return None
-        return isotp.CanMessage(
-            arbitration_id=message.arbitration_id,
-            data=bytes(message.data),
-            extended_id=message.is_extended_id,
-            is_fd=message.is_fd,
-            bitrate_switch=message.bitrate_switch,
-        )
+        until, self._wait = Deadline.after(self._wait), None
+        while (message := self._channel.recv(until)) is not None:
+            self._took = True
+            data = heeded(bytes(message.data), self._prefix)
+            if data is not None and is_flow_control(data, self._prefix):
+                status = data[self._prefix] & 0x0F
+                if status > LAST_FLOW_STATUS:
+                    if self._logic.transmitting():
+                        self._error = IsoTpFraming(f"the peer answered with the reserved flow status {status}")
+                    data = None
+            if data is not None:
+                return isotp.CanMessage(
+                    arbitration_id=message.arbitration_id,
+                    data=data,
+                    extended_id=message.is_extended_id,
+                    is_fd=message.is_fd,
+                    bitrate_switch=message.bitrate_switch,
+                )
+            if until.expired or self._error is not None:
+                break
+        return None
 
     def _tx(self, message: isotp.CanMessage) -> None:
         self._channel.send(message.data, self._deadline, bit_rate_switch=self._brs)
@@ -286,106 +356,3 @@ def _named(error: Exception) -> TransportError | None:
     if isinstance(error, isotp.errors.MaximumWaitFrameReachedError):
         return IsoTpFraming(f"the peer asked to wait {WAIT_FRAMES} times in a row")
     return IsoTpFraming(str(error))
-
-
-SOL_CAN_ISOTP = 106
-CAN_ISOTP_OPTS, CAN_ISOTP_RECV_FC, CAN_ISOTP_LL_OPTS = 1, 2, 5
-EXTEND_ADDR, TX_PADDING, RX_EXT_ADDR, FORCE_TXSTMIN = 0x002, 0x004, 0x200, 0x080
-CANFD_MTU, CAN_MTU, CANFD_BRS = 72, 16, 0x01
-"""Linux, include/uapi/linux/can/isotp.h and include/uapi/linux/can.h."""
-
-
-class KernelIsoTp(IsoTpChannel):
-    """The kernel's CAN_ISOTP socket."""
-
-    def __init__(self, bus: CanBus, address: IsoTpAddress, options: IsoTpOptions) -> None:
-        """Raises OSError as the kernel does."""
-        request, response = address.ids()
-        self._name = bus.channel_name
-        self._socket = socket.socket(socket.PF_CAN, socket.SOCK_DGRAM, socket.CAN_ISOTP)
-        try:
-            flags = 0
-            if options.padding is not None:
-                flags |= TX_PADDING
-            if address.addressing is Addressing.EXTENDED:
-                flags |= EXTEND_ADDR | RX_EXT_ADDR
-            if options.squash_st_min:
-                flags |= FORCE_TXSTMIN
-            # struct can_isotp_options: flags, frame_txtime, ext_address, txpad_content, rxpad_content, rx_ext_address
-            self._socket.setsockopt(
-                SOL_CAN_ISOTP,
-                CAN_ISOTP_OPTS,
-                struct.pack("=LLBBBB", flags, 0, address.target or 0, options.padding or 0, 0, address.source or 0),
-            )
-            # struct can_isotp_fc_options: bs, stmin, wftmax
-            self._socket.setsockopt(
-                SOL_CAN_ISOTP, CAN_ISOTP_RECV_FC, struct.pack("=BBB", options.block_size, options.st_min, 0)
-            )
-            if options.tx_dl > 8:
-                # struct can_isotp_ll_options: mtu, tx_dl, tx_flags
-                brs = CANFD_BRS if options.bit_rate_switch else 0
-                self._socket.setsockopt(
-                    SOL_CAN_ISOTP, CAN_ISOTP_LL_OPTS, struct.pack("=BBB", CANFD_MTU, options.tx_dl, brs)
-                )
-            self._socket.bind((bus.channel_name, _kernel_id(response), _kernel_id(request)))
-            self._socket.setblocking(False)
-        except BaseException:
-            self._socket.close()
-            raise
-
-    def send(self, pdu: bytes, deadline: Deadline) -> None:
-        """As IsoTpChannel says."""
-        while True:
-            if not select.select([], [self._socket], [], deadline.remaining)[1]:
-                raise IsoTpTimeout(f"sending {len(pdu)} bytes took longer than it may")
-            try:
-                self._socket.send(pdu)
-                break
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise _kernel_error(self._name, error) from error
-        # The socket is writable again once the last frame has left; what went wrong until then is its error.
-        if not select.select([], [self._socket], [], deadline.remaining)[1]:
-            raise IsoTpTimeout(f"sending {len(pdu)} bytes took longer than it may")
-        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise _kernel_error(self._name, OSError(code, ""))
-
-    def recv(self, deadline: Deadline) -> bytes | None:
-        """As IsoTpChannel says."""
-        if not select.select([self._socket], [], [], deadline.remaining)[0]:
-            return None
-        try:
-            return self._socket.recv(LONGEST_PDU)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            raise _kernel_error(self._name, error) from error
-
-    def drain(self) -> None:
-        while self.recv(Deadline.after(0)) is not None:
-            pass
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-def _kernel_id(identifier: CanId) -> int:
-    return identifier.value | (socket.CAN_EFF_FLAG if identifier.extended else 0)
-
-
-def _kernel_error(name: str, error: OSError) -> TransportError:
-    match error.errno:
-        case errno.ECOMM:
-            return IsoTpTimeout(f"{name}: the peer sent no flow control, or the bus took no frame (N_Bs)")
-        case errno.ETIMEDOUT:
-            return IsoTpTimeout(f"{name}: the peer stopped in the middle of a message (N_Cr)")
-        case errno.EMSGSIZE:
-            return IsoTpFraming("the peer has no room for a message of this size (flow control: overflow)")
-        case errno.EILSEQ:
-            return IsoTpFraming("a consecutive frame came out of sequence")
-        case errno.EBADMSG:
-            return IsoTpFraming("a frame's padding or length breaks ISO 15765-2")
-        case _:
-            return CanGone(f"{name}: {error.strerror or error.errno}")

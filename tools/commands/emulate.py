@@ -87,7 +87,7 @@ def _serve(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[s
 def _join(bench: Bench, text: str, closers: list[Callable[[], None]]) -> None:
     import can
 
-    from ...emulators.can_server import bridge
+    from ...emulators.can_bridge import bridge
 
     name, _, place = text.partition("=")
     interface, _, channel = place.partition(":")

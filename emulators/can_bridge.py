@@ -1,0 +1,67 @@
+"""Joins an emulated CAN wire with any of python-can's buses: what goes over the one goes over the other."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+import can
+
+from .can_wire import CanWire, WireGone
+
+LOOK_SECONDS = 0.1
+"""How often a thread looks whether the bridge was ended."""
+SEND_SECONDS = 1.0
+WAITING = 4096
+"""Frames that wait for the bus to take them; further ones are lost, as in any gateway."""
+
+
+def bridge(wire: CanWire, bus: can.BusABC) -> Callable[[], None]:
+    """Joins a wire with a bus of python-can, both ways. The function returned ends it; the bus stays open.
+
+    A bus that fails is joined no longer.
+    """
+    waiting: queue.Queue[can.Message] = queue.Queue(WAITING)
+    ended = threading.Event()
+
+    def take(message: can.Message) -> None:
+        if not message.is_error_frame and not waiting.full():
+            waiting.put_nowait(message)
+
+    node = wire.attach("bridge", take, lost=ended.set)
+
+    def outwards() -> None:
+        while not ended.is_set():
+            try:
+                message = waiting.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                continue
+            try:
+                bus.send(message, SEND_SECONDS)
+            except (can.CanError, OSError, ValueError):
+                continue  # Lost: the bus is full, or can't carry it. One that is gone ends the reading thread.
+
+    def inwards() -> None:
+        while not ended.is_set():
+            try:
+                message = bus.recv(LOOK_SECONDS)
+                if message is not None and not message.is_error_frame:
+                    node.send(message, SEND_SECONDS)
+            except (can.CanError, OSError, ValueError, WireGone):
+                ended.set()
+        node.detach()
+
+    threads = [
+        threading.Thread(target=target, name=f"can bridge {target.__name__}", daemon=True)
+        for target in (outwards, inwards)
+    ]
+    for thread in threads:
+        thread.start()
+
+    def close() -> None:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+    return close

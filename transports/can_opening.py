@@ -1,0 +1,134 @@
+"""Opening a bus of python-can, with its many ways to say why it does not open told apart.
+
+python-can hands what it does not know on to its interfaces, and most of them ignore it: `bitrat = 250_000` would open
+the bus at the default bit rate. So keys that the interface doesn't know are refused here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import importlib
+import inspect
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import can
+import can.interfaces
+import can.util
+
+from .errors import (
+    CanAbsent,
+    CanBusy,
+    CanDriverMissing,
+    CanForbidden,
+    CanInterfaceUnknown,
+    CanSettings,
+    TransportError,
+)
+
+GENERAL_KEYS = frozenset(
+    ("interface", "channel", "bitrate", "fd", "data_bitrate", "can_filters", "receive_own_messages", "timing", "state")
+)
+"""Keys of python-can itself. An interface may have no use for one: the kernel sets the bit rate of socketcan."""
+TIMING_KEYS = frozenset(can.typechecking.BitTimingDict.__annotations__) | frozenset(
+    can.typechecking.BitTimingFdDict.__annotations__
+)
+"""Keys that python-can makes a bit timing of."""
+
+# python-can logs failures that it raises as well; without a handler of the program's own they would go to stderr.
+logging.getLogger("can").addHandler(logging.NullHandler())
+
+
+def open_bus(name: str, settings: Mapping[str, Any]) -> can.BusABC:
+    """Opens the bus of these settings, python-can's keys, and of nothing else: not of ~/.canrc or CAN_BITRATE.
+
+    Raises CanAbsent, CanBusy, CanDriverMissing, CanForbidden, CanInterfaceUnknown, CanSettings.
+    """
+    interface = str(settings.get("interface", ""))
+    if not interface:
+        raise CanSettings(f"bus {name!r} names no interface", remedy='Add one, such as interface = "socketcan".')
+    if interface not in can.VALID_INTERFACES:
+        known = ", ".join(sorted(can.VALID_INTERFACES))
+        raise CanInterfaceUnknown(
+            f"bus {name!r}: python-can has no interface {interface!r}", remedy=f"It has: {known}."
+        )
+    _check_values(name, settings)
+    try:
+        _check_keys(name, interface, settings)
+        config = can.util.load_config(config=dict(settings))
+        given = {key: value for key, value in config.items() if key in settings or key == "timing"}
+        return can.Bus(ignore_config=True, **given)
+    except TransportError:
+        raise
+    except Exception as error:
+        raise opening_error(name, interface, str(settings.get("channel", "")), error) from error
+
+
+def _check_values(name: str, settings: Mapping[str, Any]) -> None:
+    for key in ("bitrate", "data_bitrate"):
+        value = settings.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value <= 0):
+            raise CanSettings(f"bus {name!r}: {key} = {value!r} is no number of bit/s", remedy="Write it as 500_000.")
+    if not isinstance(settings.get("fd", False), bool):
+        raise CanSettings(f"bus {name!r}: fd = {settings['fd']!r} is neither true nor false", remedy="Write fd = true.")
+
+
+def _check_keys(name: str, interface: str, settings: Mapping[str, Any]) -> None:
+    if interface == "proxyflash":
+        return  # It stands for another adapter, whose keys it is given.
+    known = _keys_of(interface)
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            raise CanSettings(
+                f"bus {name!r}: python-can's interface {interface} has no key {key!r}",
+                remedy=f"It has: {', '.join(sorted(known - TIMING_KEYS))}.{meant}",
+            )
+
+
+def _keys_of(interface: str) -> frozenset[str]:
+    """The keys that an interface reads: its constructors' parameters, and what they look up in their keywords."""
+    module_name, class_name = can.interfaces.BACKENDS[interface]
+    module = importlib.import_module(module_name)
+    keys = set(GENERAL_KEYS | TIMING_KEYS)
+    for base in inspect.getmro(getattr(module, class_name)):
+        if base is object or "__init__" not in vars(base):
+            continue
+        keys.update(inspect.signature(vars(base)["__init__"]).parameters)
+        looked_up = re.findall(r"""kwargs(?:\.get\(|\.pop\(|\[)\s*["'](\w+)["']""", inspect.getsource(base))
+        keys.update(looked_up)
+    return frozenset(keys - {"self", "args", "kwargs"})
+
+
+def opening_error(name: str, interface: str, channel: str, error: Exception) -> TransportError:
+    """The failure of its own that stands for what python-can or one of its drivers raised."""
+    said = f"bus {name!r} ({interface} {channel}): {str(error) or type(error).__name__}"
+    code = next(_numbers(error), None)
+    if code in (errno.EACCES, errno.EPERM):
+        return CanForbidden(said)
+    if code in (errno.EBUSY, errno.EADDRINUSE):
+        return CanBusy(said)
+    if code in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
+        return CanDriverMissing(said, remedy="This kernel has no CAN. Run: proxyflash doctor")
+    if code in (errno.ENODEV, errno.ENOENT, errno.ENXIO, errno.ENETDOWN, errno.ECONNREFUSED):
+        return CanAbsent(said)
+    # Where the vendor's library is missing, kvaser's module ends in a NameError, and pcan's in a bare OSError.
+    missing = (can.CanInterfaceNotImplementedError, ImportError, NameError)
+    if isinstance(error, missing) or "library not found" in str(error).lower():
+        return CanDriverMissing(said)
+    if isinstance(error, can.CanInitializationError):
+        return CanAbsent(said)
+    return CanSettings(said)
+
+
+def _numbers(error: BaseException | None) -> Iterator[int]:
+    """The error numbers of an error and of what it was raised for."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else getattr(error, "error_code", None)
+        if isinstance(number, int):
+            yield number
+        error = error.__cause__ or error.__context__
