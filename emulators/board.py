@@ -33,7 +33,10 @@ class Board(ABC):
         self.fault: BaseException | None = None
         """What the firmware failed with, which is a fault of the emulator itself; None while all is well."""
         self._reset = False
+        self._lost = False
+        """The supply has been gone since the firmware last looked, be it back by now."""
         self._ended = False
+        self._idle = threading.Event()
         self._thread: threading.Thread | None = None
         supply.listen(self._supply_changed)
 
@@ -60,11 +63,16 @@ class Board(ABC):
         """Pulls the reset line for a moment."""
         with self.changed:
             self._reset = True
+            self._idle.clear()
             self.changed.notify_all()
+
+    def settle(self, seconds: float = 5.0) -> bool:
+        """Waits until the firmware waits for input, after a change of supply or reset; False after `seconds`."""
+        return self._idle.wait(seconds)
 
     def tick(self) -> None:
         """Raises PowerLost or ResetPulled if the firmware must stop here."""
-        if self._ended or not self.supply.is_on:
+        if self._ended or self._lost or not self.supply.is_on:
             raise PowerLost
         if self._reset:
             raise ResetPulled
@@ -83,22 +91,26 @@ class Board(ABC):
                 left = None if until is None else until - time.monotonic()
                 if left is not None and left <= 0:
                     return False
+                self._idle.set()
                 self.changed.wait(left)
 
     def busy(self, seconds: float) -> None:
         """The processor works for that long, times `pace`. Raises PowerLost, ResetPulled."""
-        self.tick()
-        if seconds * self.pace > 0:
-            self.wait(lambda: False, seconds * self.pace)
+        self.busy_real(seconds * self.pace)
 
     def busy_real(self, seconds: float) -> None:
         """Waits that long whatever `pace` is: a time that the other end has asked for. Raises as `busy`."""
-        self.tick()
-        if seconds > 0:
-            self.wait(lambda: False, seconds)
+        until = time.monotonic() + seconds
+        with self.changed:
+            self.tick()
+            while (left := until - time.monotonic()) > 0:
+                self.changed.wait(left)
+                self.tick()
 
     def _supply_changed(self, on: bool) -> None:
         with self.changed:
+            self._lost = self._lost or not on
+            self._idle.clear()
             self.changed.notify_all()
 
     def _run(self) -> None:
@@ -106,6 +118,7 @@ class Board(ABC):
             try:
                 with self.changed:
                     self._reset = False
+                    self._idle.clear()
                 self.firmware()
                 self.wait(lambda: False, None)
             except ResetPulled:
@@ -115,6 +128,7 @@ class Board(ABC):
                 with self.changed:
                     while not (self._ended or self.supply.is_on):
                         self.changed.wait()
+                    self._lost = False
             except BaseException as error:
                 self.fault = error
                 raise

@@ -308,6 +308,7 @@ class Programmer:
         parts = list(plan.unproven())
         total = sum(part.size for part in parts)
         with self._phase(Phase.VERIFY, total) as finish:
+            self._check_cancelled()
             if capabilities & Capability.CHECK:
                 method = self.flasher.check(plan.image.segments)
             elif not capabilities & (Capability.DIGEST | Capability.READ):

@@ -91,3 +91,37 @@ def test_a_wait_that_nothing_ends_is_over_in_time() -> None:
     assert done.wait(5)
     assert results == [False]
     board.close()
+
+
+def test_a_supply_that_is_back_at_once_was_gone_all_the_same() -> None:
+    """However short the gap: a processor that was too busy to see it has lost what it held, and starts anew."""
+    board = Blinker()
+    board.start()
+    assert board.starts.acquire(timeout=5)
+    with board.changed:
+        board.supply.off()
+        board.supply.on()
+    assert board.starts.acquire(timeout=5)
+    board.close()
+
+
+def test_it_settles_once_its_firmware_waits_for_input() -> None:
+    go = threading.Event()
+
+    class Starter(Board):
+        def firmware(self) -> None:
+            go.wait(5)
+            self.wait(lambda: False, None)
+
+    board = Starter("starter", Supply())
+    board.start()
+    assert not board.settle(0.02)
+    go.set()
+    assert board.settle()
+    go.clear()
+    board.supply.off()
+    board.supply.on()
+    assert not board.settle(0.02)
+    go.set()
+    assert board.settle()
+    board.close()
