@@ -53,10 +53,10 @@ class FlashPlan:
 
     def unproven(self) -> Iterator[Segment]:
         """What of the image lies outside of the units that were seen to hold it."""
-        present = {unit.start: unit for unit in self.present}
+        present = sorted(self.present)
         for segment in self.image.segments:
             start = segment.address
-            for unit in sorted(present.values()):
+            for unit in present:
                 if unit.end <= start or unit.start >= segment.end:
                     continue
                 if unit.start > start:
@@ -130,19 +130,19 @@ def make(image: FirmwareImage, memory: MemoryMap, present: Collection[Range] = (
     """The plan for a placed image. `present`: units known to hold what the image has for them."""
     units = units_of(image, memory)
     heads = {unit for index, (region, unit) in enumerate(units) if index == 0 or units[index - 1][0] is not region}
-    missing = [(region, unit) for region, unit in units if unit not in present]
-    dirty = {id(region) for region, _ in missing}
+    there = set(present)
+    dirty = {id(region) for region, unit in units if unit not in there}
     # A unit that makes a region bootable is done again whenever anything else of that region is.
-    todo = [(region, unit) for region, unit in units if unit not in present or (unit in heads and id(region) in dirty)]
-    kept = [unit for item in units if item not in todo for unit in [item[1]]]
+    todo = [(region, unit) for region, unit in units if unit not in there or (unit in heads and id(region) in dirty)]
+    kept = sorted({unit for _, unit in units} - {unit for _, unit in todo})
     erase = tuple(unit for _, unit in sorted(todo, key=lambda item: (item[1] not in heads, item[1].start)))
     writes: list[Segment] = []
     blank = 0
     for region in memory.regions:
         if region.self_erasing or region.ordered or region.whole_segments:
-            writes += _whole(image, region, [unit for there, unit in todo if there is region])
+            writes += _whole(image, region, [unit for owner, unit in todo if owner is region])
             continue
-        skipped, chunks = _runs(image, region, [unit for there, unit in todo if there is region])
+        skipped, chunks = _runs(image, region, [unit for owner, unit in todo if owner is region])
         blank += skipped
         writes += _head_last(chunks, heads, region)
     return FlashPlan(
@@ -175,14 +175,15 @@ def _runs(image: FirmwareImage, region: Region, todo: Sequence[Range]) -> tuple[
     runs: list[list[int]] = []
     for unit in todo:
         for part in image.within(unit.start, unit.end):
-            for start, end in _not_blank(part, region):
-                grain = region.write_alignment
+            stretches = list(_not_blank(part, region))
+            blank += part.size - sum(end - start for start, end in stretches)
+            grain = region.write_alignment
+            for start, end in stretches:
                 low, high = start // grain * grain, -(-end // grain) * grain
                 if runs and low <= runs[-1][1]:
                     runs[-1][1] = max(high, runs[-1][1])
                 else:
                     runs.append([low, high])
-            blank += part.size - sum(end - start for start, end in _not_blank(part, region))
     return blank, [
         Segment(low, image.read(low, min(high, region.end) - low, region.erased_value)) for low, high in runs
     ]
