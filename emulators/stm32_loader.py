@@ -5,8 +5,9 @@ open follows the loader that ST publishes (STMicroelectronics/stm32-mw-openbl): 
 synchronised a first 0x7F waits for its complement and a second one is answered with NACK; bytes are waited for without
 limit, unless `silence` says otherwise. Any NACK ends the command.
 
-Get Checksum (3.13) is taken as: address, size in bytes, polynomial and initial value, each of 4 bytes with its XOR and
-its own ACK, then the CRC with its XOR.
+Get Checksum (3.13) is taken as: address, size in words, polynomial and initial value, each of 4 bytes with its XOR and
+its own ACK, then one more ACK once the CRC is computed, and the CRC with its XOR. So it is in the sister protocol on
+SPI (AN4286), as a published program speaks it with silicon; `ChecksumForm` has the other readings.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 
 from .stm32_board import Silence, Stm32Board
@@ -58,13 +60,24 @@ class Refused(Exception):
     """The command ends with NACK."""
 
 
-class Loader:
-    """`checksum`: it has Get Checksum. `silence`: seconds after which a command that waits for bytes is given up."""
+@dataclass(frozen=True, slots=True)
+class ChecksumForm:
+    """`unit`: bytes in one of the sizes that Get Checksum takes. `announced`: an ACK of its own precedes the CRC."""
 
-    def __init__(self, board: Stm32Board, memory: Stm32Memory, *, checksum: bool, silence: float | None) -> None:
+    unit: int = 4
+    announced: bool = True
+
+
+class Loader:
+    """`checksum`: how its Get Checksum is, None for without. `silence`: seconds after which a command that waits for bytes is given up."""
+
+    def __init__(
+        self, board: Stm32Board, memory: Stm32Memory, *, checksum: ChecksumForm | None, silence: float | None
+    ) -> None:
         self._board = board
         self._memory = memory
         self._silence = silence
+        self._checksum = checksum
         part = memory.part
         self._version = PROTOCOL_WITH_CHECKSUM if checksum else part.protocol_version
         self._commands: dict[int, Callable[[], None]] = {
@@ -199,13 +212,14 @@ class Loader:
         self._board.reset_itself()
 
     def _get_checksum(self) -> None:
+        form = self._checksum or ChecksumForm()
         address = self._word()
         self._accept(address % 4 == 0 and self._memory.is_readable(address))
-        size = self._word()
+        size = self._word() * form.unit
         self._accept(size > 0 and size % 4 == 0 and self._memory.is_readable(address, size))
         polynomial = self._word()
         self._board.send(ACK)
         initial = self._word()
         self._board.send(ACK)
         crc = self._memory.crc(address, size, polynomial, initial).to_bytes(4, "big")
-        self._board.send(crc + bytes([functools.reduce(operator.xor, crc)]))
+        self._board.send((ACK if form.announced else b"") + crc + bytes([functools.reduce(operator.xor, crc)]))

@@ -13,7 +13,7 @@ from typing import Any, Self
 from .bench import flash_file
 from .device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
 from .stm32_board import Driver, Pins, Sensor, Stage, Stm32Board
-from .stm32_loader import Loader
+from .stm32_loader import ChecksumForm, Loader
 from .stm32_part import Options, Stm32Memory, Stm32Part, parts
 from .supply import Supply
 from .uart_line import Line
@@ -42,7 +42,8 @@ class Stm32UartDevice(EmulatedDevice):
     - `rdp`: readout protection level 0 or 1 of a new part. Default 0.
     - `write_protected`: list of the write-protected sectors of a new part.
     - `app_baudrate`, `app_parity`: the application's line. Default 115200, "N".
-    - `checksum`: whether the loader has Get Checksum. Default: as the part.
+    - `checksum`: whether the loader has Get Checksum. Default: as the part. `checksum_unit` and `checksum_announced`: as
+      in `ChecksumForm`, 4 and true unless given.
     - `byte_timeout`: seconds after which the loader gives up a command whose bytes don't come, with NACK. Default 0:
       it waits for ever.
     - `mute`: true: the part never answers.
@@ -77,7 +78,7 @@ class Stm32UartDevice(EmulatedDevice):
             busy=self.board.work,
         )
         silence = settings.number("byte_timeout", 0) or None
-        checksum = settings.choice("checksum", part.checksum)
+        checksum = settings.checksum(part.checksum)
         settings.refuse_others()
         self.memory = memory
         self.flash = memory.flash
@@ -94,6 +95,9 @@ class Stm32UartDevice(EmulatedDevice):
     def application_version(self) -> str | None:
         running = self.board.running
         return running.version if self.board.stage is Stage.APPLICATION and running is not None else None
+
+    def settle(self) -> None:
+        self.board.settle()
 
     def close(self) -> None:
         self.board.close()
@@ -159,6 +163,13 @@ class _Settings:
 
     def choice(self, key: str, default: bool) -> bool:
         return bool(self._get(key, bool, default))
+
+    def checksum(self, default: bool) -> ChecksumForm | None:
+        unit = self._get("checksum_unit", int, 4)
+        if unit not in (1, 4):
+            raise BadDevice("checksum_unit", f"{unit} is neither 1 nor 4")
+        form = ChecksumForm(unit, self.choice("checksum_announced", True))
+        return form if self.choice("checksum", default) else None
 
     def number(self, key: str, default: float) -> float:
         value = self._get(key, (int, float), default)

@@ -74,6 +74,11 @@ class SerialPort:
         """bit/s, as set now."""
         return int(self._port.baudrate)
 
+    @property
+    def parity(self) -> str:
+        """As set now: "N", "E", "O", or pyserial's "M" and "S"; "N" of what has none (a PTY, a socket)."""
+        return str(self._port.parity) if self._has_parity else "N"
+
     def write(self, data: bytes, deadline: Deadline) -> None:
         """Writes one protocol unit in one call. Raises SerialTimeout, SerialGone."""
         try:

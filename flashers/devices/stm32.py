@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
-from ..memory import EraseRun, Region
+from ..memory import EraseRun, Range, Region
 
 FLASH_START = 0x08000000
+LEAST_WRITE = 4
+"""The loader takes whole words, whatever the flash programs at once (AN3155, 3.6). In bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,55 +28,93 @@ class Stm32Family:
     block: int
     erased: int
     mass: bool
+    banks: int
+    bank_gap: bool
     uid: int
     uid_words: tuple[int, ...]
     size: int
+    registers_from: int
     erase_seconds: float
     mass_seconds: float
     program_seconds: float
 
-    def region(self, size: int | None = None) -> Region:
+    def regions(self, size: int | None = None) -> tuple[Region, ...]:
         """The flash of a part of this family that has `size` bytes of it; None: as many as the largest."""
         total = min(size or self.flash, self.flash)
-        units: list[EraseRun] = []
-        covered = 0
-        while covered < total:
-            for count, unit in self.sectors:
-                fitting = min(count, -(-(total - covered) // unit))
-                if fitting > 0:
-                    units.append(EraseRun(fitting, unit))
-                    covered += fitting * unit
+        if self.bank_gap and total * 2 == self.flash:
+            return (
+                self._region("bank 1", FLASH_START, total // 2),
+                self._region("bank 2", FLASH_START + self.flash // 2, total // 2),
+            )
+        return (self._region("flash", FLASH_START, total),)
+
+    def bank(self, number: int, size: int | None = None) -> Range | None:
+        """Bank 1 or 2 of a part with `size` bytes of flash; None where it isn't known to have one.
+
+        Smaller parts of a family with two banks may have but one, by an option: only of the largest it is known, and of
+        parts whose banks lie apart.
+        """
+        regions = self.regions(size)
+        if self.banks == 2 and len(regions) == 2:
+            return Range(regions[number - 1].start, regions[number - 1].size)
+        if self.banks == 2 and regions[0].size == self.flash:
+            half = self.flash // 2
+            return Range(FLASH_START + (number - 1) * half, half)
+        return None
+
+    def page_numbers(self) -> dict[int, int]:
+        """What Erase and Extended Erase call each erase unit, by its address: it counts on over the whole family's."""
+        whole = self._region("flash", FLASH_START, self.flash)
+        return {unit.start: number for number, unit in enumerate(whole.erase_units(whole.start, whole.end))}
+
+    def _region(self, name: str, start: int, size: int) -> Region:
+        units = tuple(self._units(size))
+        covered = sum(run.count * run.size for run in units)
         return Region(
-            "flash",
-            FLASH_START,
+            name,
+            start,
             covered,
-            tuple(units),
-            write_alignment=self.write,
+            units,
+            write_alignment=max(LEAST_WRITE, self.write),
             erased_value=self.erased,
-            vector_table=True,
+            vector_table=start == FLASH_START,
         )
+
+    def _units(self, size: int) -> Iterator[EraseRun]:
+        """The sectors from the start on, repeated until they cover `size`."""
+        left = size
+        while left > 0:
+            for count, unit in self.sectors:
+                fitting = min(count, -(-left // unit))
+                if fitting > 0:
+                    yield EraseRun(fitting, unit)
+                    left -= fitting * unit
 
 
 @cache
 def families() -> dict[int, Stm32Family]:
     """All families by product id."""
     rows = tomllib.loads((files(__package__) / "stm32.toml").read_text(encoding="utf-8"))["family"]
-    return {
-        row["id"]: Stm32Family(
-            row["id"],
-            row["name"],
-            row["flash"],
-            tuple((count, size) for count, size in row["sectors"]),
-            row["write"],
-            row.get("block", 256),
-            row.get("erased", 0xFF),
-            row.get("mass", True),
-            row["uid"],
-            tuple(row.get("uid_words", (0, 4, 8))),
-            row["size"],
-            float(row["erase_s"]),
-            float(row["mass_s"]),
-            row["program_us"] / 1e6,
-        )
-        for row in rows
-    }
+    return {row["id"]: _family(row) for row in rows}
+
+
+def _family(row: dict[str, Any]) -> Stm32Family:
+    return Stm32Family(
+        product_id=row["id"],
+        name=row["name"],
+        flash=row["flash"],
+        sectors=tuple((count, size) for count, size in row["sectors"]),
+        write=row["write"],
+        block=row.get("block", 256),
+        erased=row.get("erased", 0xFF),
+        mass=row.get("mass", True),
+        banks=row.get("banks", 1),
+        bank_gap=row.get("bank_gap", False),
+        uid=row["uid"],
+        uid_words=tuple(row.get("uid_words", (0, 4, 8))),
+        size=row["size"],
+        registers_from=row.get("registers_from", 1),
+        erase_seconds=float(row["erase_s"]),
+        mass_seconds=float(row["mass_s"]),
+        program_seconds=row["program_us"] / 1e6,
+    )

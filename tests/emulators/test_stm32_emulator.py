@@ -240,11 +240,29 @@ class TestVectors:
         rig.flash.load(BASE + 0x100, bytes.fromhex("78 56 34 12"))
         rig.ask("a1 5e", "79")
         rig.ask("08 00 01 00 09", "79")
-        rig.ask("00 00 00 04 04", "79")
+        rig.ask("00 00 00 01 01", "79")
         rig.ask("04 c1 1d b7 6f", "79")
-        rig.ask("ff ff ff ff 00", "79 df 8a 8a 2b f4")
+        rig.ask("ff ff ff ff 00", "79 79 df 8a 8a 2b f4")
 
-    @pytest.mark.parametrize("size", ["00 00 00 00 00", "00 00 00 06 06", "00 10 00 00 10", "00 00 00 04 05"])
+    @pytest.mark.parametrize(
+        ("unit", "announced", "size", "answer"),
+        [
+            (1, False, "00 00 00 04 04", "79 df 8a 8a 2b f4"),
+            (1, True, "00 00 00 04 04", "79 79 df 8a 8a 2b f4"),
+            (4, False, "00 00 00 01 01", "79 df 8a 8a 2b f4"),
+        ],
+    )
+    def test_other_forms_of_get_checksum(
+        self, make_rig: Callable[..., Rig], unit: int, announced: bool, size: str, answer: str
+    ) -> None:
+        rig = make_rig("stm32g474xe", checksum_unit=unit, checksum_announced=announced)
+        rig.sync()
+        rig.flash.load(BASE + 0x100, bytes.fromhex("78 56 34 12"))
+        for sent, back in [("a1 5e", "79"), ("08 00 01 00 09", "79"), (size, "79"), ("04 c1 1d b7 6f", "79"),
+                           ("ff ff ff ff 00", answer)]:  # fmt: skip
+            rig.ask(sent, back)
+
+    @pytest.mark.parametrize("size", ["00 00 00 00 00", "00 00 80 01 81", "00 00 00 04 05"])
     def test_get_checksum_3_13_sizes_refused(self, make_rig: Callable[..., Rig], size: str) -> None:
         rig = make_rig("stm32f103xb", checksum=True)
         rig.sync()

@@ -1,0 +1,118 @@
+"""The bytes of the STM32 system memory bootloader's USART protocol, as ST's AN3155 (rev 20) has them.
+
+A command is its code and the code's complement. Its arguments follow in groups, each with the XOR of its bytes; the
+loader answers the command and each group with ACK or NACK. What is here does no I/O: values in, bytes out, one bytes
+object for each write.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from functools import cache, reduce
+from operator import xor
+
+ACK = 0x79
+NACK = 0x1F
+SYNCHRONISE = 0x7F
+"""AN3155, 1 and 2: the byte by which the loader measures the bit rate. Once it has, the byte is half a command."""
+BLOCK = 256
+"""Most bytes of one Read Memory or Write Memory command."""
+WORD = 4
+"""Write Memory takes whole words (3.6), and Get Checksum computes over them (3.13). In bytes."""
+
+
+class Command(IntEnum):
+    """AN3155, table 2."""
+
+    GET = 0x00
+    GET_VERSION = 0x01
+    GET_ID = 0x02
+    READ_MEMORY = 0x11
+    GO = 0x21
+    WRITE_MEMORY = 0x31
+    ERASE = 0x43
+    EXTENDED_ERASE = 0x44
+    WRITE_PROTECT = 0x63
+    WRITE_UNPROTECT = 0x73
+    READOUT_PROTECT = 0x82
+    READOUT_UNPROTECT = 0x92
+    GET_CHECKSUM = 0xA1
+
+
+class MassErase(IntEnum):
+    """Page counts of Extended Erase that mean more than pages (AN3155, 3.8)."""
+
+    ALL = 0xFFFF
+    BANK_1 = 0xFFFE
+    BANK_2 = 0xFFFD
+
+
+GLOBAL_ERASE = b"\xff\x00"
+"""What follows Erase to erase all (AN3155, 3.7): a page count that means more, and its complement."""
+
+CRC_POLYNOMIAL = 0x04C11DB7
+CRC_INITIAL = 0xFFFFFFFF
+
+
+def command(code: Command) -> bytes:
+    return bytes([code, code ^ 0xFF])
+
+
+def checked(data: bytes) -> bytes:
+    """A group: `data` and the XOR of its bytes."""
+    return data + bytes([reduce(xor, data)])
+
+
+def word(value: int) -> bytes:
+    """An address, or another number of 32 bits, most significant byte first."""
+    return checked(value.to_bytes(WORD, "big"))
+
+
+def read_length(size: int) -> bytes:
+    """How many bytes to read, 1 to 256: one less of it, and its complement (AN3155, 3.4)."""
+    return bytes([size - 1, size - 1 ^ 0xFF])
+
+
+def block(data: bytes) -> bytes:
+    """A block to write, 1 to 256 bytes (AN3155, 3.6)."""
+    return checked(bytes([len(data) - 1]) + data)
+
+
+def pages(numbers: Sequence[int]) -> bytes:
+    """Pages to Erase, 1 to 255 of them (AN3155, 3.7)."""
+    return checked(bytes([len(numbers) - 1, *numbers]))
+
+
+def extended_pages(numbers: Sequence[int]) -> bytes:
+    """Pages, or sectors, to Extended Erase (AN3155, 3.8)."""
+    return checked(b"".join(number.to_bytes(2, "big") for number in [len(numbers) - 1, *numbers]))
+
+
+def mass_erase(what: MassErase) -> bytes:
+    return checked(what.to_bytes(2, "big"))
+
+
+def is_checked(data: bytes) -> bool:
+    """Whether the last byte is the XOR of the others."""
+    return reduce(xor, data) == 0
+
+
+def crc32_mpeg2(data: bytes) -> int:
+    """What Get Checksum computes with its usual polynomial and initial value over whole words.
+
+    CRC-32/MPEG-2 as ST's CRC unit takes it: 32 bits of a register at a time, highest first, so that the bytes of each
+    little-endian word come in reverse. Raises ValueError when the size is no multiple of 4.
+    """
+    words = array("I", data)
+    words.byteswap()
+    return _crc()(words.tobytes())
+
+
+@cache
+def _crc() -> Callable[[bytes], int]:
+    import crcmod
+
+    compute: Callable[[bytes], int] = crcmod.mkCrcFun(1 << 32 | CRC_POLYNOMIAL, initCrc=CRC_INITIAL, rev=False)
+    return compute

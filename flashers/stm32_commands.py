@@ -1,0 +1,313 @@
+"""The commands of the STM32 system memory bootloader over an open serial port (ST's AN3155, rev 20).
+
+One method is one command: each group of bytes goes out in one write and its answer is waited for. The rule that keeps
+a retry safe: after anything unexpected the loader is brought back to where it waits for a command (`bring_into_step`)
+before anything else is sent.
+
+What carries no checksum on the wire (who the part is, what its memory holds) is the caller's to ask twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ..transports.deadline import Deadline
+from ..transports.errors import SerialTimeout
+from ..transports.serial import SerialPort
+from . import stm32_codec as codec
+from .errors import PartConfused, PartFailed, PartProtected, PartRefused
+from .stm32_codec import ACK, BLOCK, NACK, SYNCHRONISE, WORD, Command, MassErase
+
+TRIES = 3
+"""How often one command is tried, when its answer is lost, garbled or NACK."""
+SYNCHRONISE_TRIES = 3
+"""How often 0x7F is sent: an odd number, see `synchronise`."""
+PROBE_SECONDS = 0.3
+"""How long a loader may take to start, and to answer 0x7F. AN2606 gives up to about 100 ms for the first."""
+QUIET_SECONDS = 0.05
+"""How long the line is silent when nothing more comes: longer than any USB adapter holds a byte back."""
+STREAM_SECONDS = 1.0
+"""How long a line that never falls silent is listened to."""
+CHECKSUM_SECONDS = 2e-6
+"""How long the part may compute over one byte: dozens of cycles a word at 8 MHz, with a margin."""
+FILLER = 0xFE
+"""Fills up what a loader waits for. It is the first byte of no command; as a byte count (254) and as an address it
+makes groups whose own XOR (0 for an even number of equal bytes) is not the filler, so the loader refuses them."""
+ERASE_FILLER = 0xFF
+"""The same where Extended Erase waits for its page count: 0xFFFF is a whole one there, and 0xFF its wrong XOR."""
+UNLOCK_REMEDY = (
+    "Readout protection is active. Lifting it (ST's own tools do, proxyflash does not) erases the part whole."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChecksumForm:
+    """What AN3155, 3.13, leaves open to readers, and loaders may differ in.
+
+    `unit`: bytes in one of the sizes that the loader takes: 4 (words) or 1. `announced`: whether an ACK of its own comes
+    before the checksum, once it is computed.
+    """
+
+    unit: int
+    announced: bool
+
+
+class Stm32Commands:
+    """The loader at the other end of `port`.
+
+    `answer`: seconds that it has for an answer, its work and the wire's time aside. `bits`: of a byte on the wire, its
+    start, parity and stop bits included.
+    """
+
+    def __init__(self, port: SerialPort, *, answer: float, bits: int) -> None:
+        self._port = port
+        self._answer_seconds = answer
+        self._bits = bits
+        self._checksum_form = ChecksumForm(WORD, announced=True)
+
+    def wire_seconds(self, count: int) -> float:
+        """How long so many bytes take on the wire."""
+        return count * self._bits / self._port.baudrate
+
+    # Coming into step.
+
+    def synchronise(self, tries: int = SYNCHRONISE_TRIES) -> bool:
+        """Whether a loader answers 0x7F (AN3155, 1), sent up to `tries` times.
+
+        ACK comes from a loader that measures its bit rate by it. One that is in step already takes it for the first
+        byte of a command and the next one for a wrong complement: NACK. One that waits for the rest of a command of an
+        earlier run answers nothing; it is the caller's choice to fill that up. Three times 0x7F make no whole group
+        with the filler after them: as a byte count and two bytes of a block they XOR to 0x7F, which is not the filler.
+        """
+        self._port.drain()
+        for _ in range(tries):
+            with suppress(SerialTimeout):
+                return self._poke(SYNCHRONISE, min(PROBE_SECONDS, self._answer_seconds))
+        return False
+
+    def bring_into_step(self, filler: int = FILLER) -> None:
+        """Brings a loader that is anywhere in a command to where it waits for the next one.
+
+        It may wait, without limit, for the rest of what was lost or left unfinished: at most a block, or the pages of
+        an Erase. So it is given as many bytes as that takes. One time in 256 they complete the XOR of what it has of a
+        block or of a list of pages already, and it carries that out: in memory that was being written or erased, where
+        comparing and verifying see it.
+
+        A loader that has Extended Erase and the first half of its page count, and then gets 0x7F, waits for 64 KiB: it
+        is given up. Raises SerialTimeout, PartConfused.
+        """
+        self._send(bytes([filler]) * (BLOCK + WORD))
+        limit = Deadline.after(2 * self.wire_seconds(BLOCK + WORD) + STREAM_SECONDS)
+        while self._port.read_some(limit.sooner(self.wire_seconds(BLOCK + WORD) + QUIET_SECONDS)):
+            pass
+        # The last filler may be half a command; the second one is answered at the latest.
+        try:
+            alone = self._poke(filler, QUIET_SECONDS)
+        except SerialTimeout:
+            alone = self._poke(filler, QUIET_SECONDS)
+        if not alone:
+            raise PartConfused("the loader answers more than a NACK to what is no command")
+
+    def _poke(self, byte: int, seconds: float) -> bool:
+        """Whether ACK or NACK, and nothing else, comes to this one byte. Raises SerialTimeout."""
+        self._send(bytes([byte]))
+        answer = self._port.read_exactly(1, Deadline.after(seconds + self.wire_seconds(2)))[0]
+        # More than one byte is the tail of something else.
+        more = self._port.read_some(Deadline.after(QUIET_SECONDS + self.wire_seconds(1)))
+        return answer in (ACK, NACK) and not more
+
+    # Commands.
+
+    def get(self) -> tuple[int, frozenset[int]]:
+        """Version of the protocol, and the command codes that there are (AN3155, 3.1)."""
+        self._begin(Command.GET)
+        data = self._counted("GET", at_most=BLOCK)
+        return data[0], frozenset(data[1:])
+
+    def get_version(self) -> tuple[int, bytes]:
+        """Version of the protocol, and two option bytes (AN3155, 3.2), which tell something on the first loaders only."""
+        self._begin(Command.GET_VERSION)
+        data = self._receive(3)
+        self._expect_ack("GET_VERSION")
+        return data[0], data[1:]
+
+    def get_id(self) -> int:
+        """Product id (AN3155, 3.3)."""
+        self._begin(Command.GET_ID)
+        return int.from_bytes(self._counted("GET_ID", at_most=2), "big")
+
+    def read_memory(self, address: int, size: int) -> bytes:
+        """1 to 256 bytes (AN3155, 3.4). Raises PartProtected when the loader refuses the command itself."""
+        for left in reversed(range(TRIES)):
+            try:
+                self._begin_or_protected(Command.READ_MEMORY, "read")
+                self._group(codec.word(address), f"the address 0x{address:08X}")
+                self._send(codec.read_length(size))
+                self._expect_ack(f"to read {size} bytes at 0x{address:08X}", sent=2)
+                return self._receive(size)
+            except (SerialTimeout, PartConfused, PartRefused):
+                if not left:
+                    raise
+                self.bring_into_step()
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def write_memory(self, address: int, data: bytes, *, blank: int, seconds: float) -> None:
+        """1 to 256 bytes, a multiple of 4, within `seconds` of their arrival (AN3155, 3.6).
+
+        After a lost or garbled answer it looks whether the block is there before it writes again. Raises PartProtected
+        when the loader refuses the command itself, PartFailed when the block is neither there nor `blank`.
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                self._begin_or_protected(Command.WRITE_MEMORY, "write")
+                self._group(codec.word(address), f"the address 0x{address:08X}")
+                self._group(codec.block(data), f"the block at 0x{address:08X}", seconds)
+                return
+            except (SerialTimeout, PartConfused, PartRefused) as error:
+                if not left:
+                    raise
+                self.bring_into_step()
+                there = self.read_memory(address, len(data))
+                if there == data:
+                    return
+                if there != bytes([blank]) * len(data):
+                    raise PartFailed(f"the block at 0x{address:08X} is half written") from error
+
+    def go(self, address: int) -> None:
+        """Starts the application at `address` (AN3155, 3.5).
+
+        A lost last answer leaves open whether it runs. So the loader is asked whether it is still there: only one that
+        is answers, and is told again.
+        """
+        for left in reversed(range(TRIES)):
+            self._begin_or_protected(Command.GO, "start an application")
+            try:
+                self._group(codec.word(address), f"to start at 0x{address:08X}")
+                return
+            except (SerialTimeout, PartConfused, PartRefused):
+                if not left:
+                    raise
+                if not self.synchronise():
+                    return
+
+    def erase_pages(self, numbers: Sequence[int], *, extended: bool, seconds: float) -> None:
+        """Pages by their numbers, within `seconds` (AN3155, 3.7 and 3.8)."""
+        group = codec.extended_pages(numbers) if extended else codec.pages(numbers)
+        self._begin_or_protected(Command.EXTENDED_ERASE if extended else Command.ERASE, "erase")
+        try:
+            self._group(group, f"to erase {len(numbers)} pages", seconds)
+        except PartRefused as error:
+            raise PartFailed(f"{error.cause}: no such page, or it could not be erased") from error
+
+    def mass_erase(self, what: MassErase, *, extended: bool, seconds: float) -> bool:
+        """All, or with `extended` a bank, within `seconds` (AN3155, 3.7 and 3.8); False if the loader refuses it."""
+        group = codec.mass_erase(what) if extended else codec.GLOBAL_ERASE
+        self._begin_or_protected(Command.EXTENDED_ERASE if extended else Command.ERASE, "erase")
+        try:
+            self._group(group, f"a mass erase ({what.name})", seconds)
+        except PartRefused:
+            return False
+        return True
+
+    # Get Checksum.
+
+    def learn_checksum(self, address: int, content: bytes) -> bool:
+        """Whether the loader's Get Checksum gives what it should over `content`, which `address` holds; learns its form.
+
+        `content` is whole words.
+        """
+        for unit in (WORD, 1):
+            with suppress(SerialTimeout, PartConfused, PartRefused):
+                answer = self._checksum(address, len(content) // unit)
+                wanted = codec.checked(codec.crc32_mpeg2(content).to_bytes(WORD, "big"))
+                announced = answer != wanted
+                if announced and answer[:1] == bytes([ACK]):
+                    answer = answer[1:] + self._receive(1)
+                if answer == wanted:
+                    self._checksum_form = ChecksumForm(unit, announced)
+                    return True
+            self.bring_into_step()
+        return False
+
+    def get_checksum(self, address: int, size: int) -> int | None:
+        """The CRC over whole words (AN3155, 3.13), in the form that was learnt; None if the loader doesn't give it."""
+        form = self._checksum_form
+        for left in reversed(range(TRIES)):
+            with suppress(SerialTimeout, PartConfused, PartRefused):
+                answer = self._checksum(address, size // form.unit)
+                if form.announced:
+                    answer = answer[1:] + self._receive(1)
+                if codec.is_checked(answer):
+                    return int.from_bytes(answer[:WORD], "big")
+            if left:
+                self.bring_into_step()
+        return None
+
+    def _checksum(self, address: int, count: int) -> bytes:
+        """The first 5 bytes of the answer."""
+        seconds = CHECKSUM_SECONDS * WORD * count
+        self._begin(Command.GET_CHECKSUM)
+        self._group(codec.word(address), f"the address 0x{address:08X}")
+        self._group(codec.word(count), f"the size {count}")
+        self._group(codec.word(codec.CRC_POLYNOMIAL), "the polynomial")
+        self._group(codec.word(codec.CRC_INITIAL), "the initial value", seconds)
+        return self._receive(WORD + 1, seconds)
+
+    # What commands are made of.
+
+    def _begin_or_protected(self, command: Command, what: str) -> None:
+        """Begins a command that readout protection forbids (AN3155, table 2). Raises PartProtected when refused."""
+        try:
+            self._begin(command)
+        except PartRefused as error:
+            raise PartProtected(f"the loader refuses to {what} memory", remedy=UNLOCK_REMEDY) from error
+
+    def _begin(self, command: Command) -> None:
+        """Sends a command until it is accepted: nothing has happened before that, so trying again is safe.
+
+        Raises PartRefused when it is refused each time: by chance of the wire it would not be.
+        """
+        for left in reversed(range(TRIES)):
+            self._port.drain()
+            self._send(codec.command(command))
+            try:
+                self._expect_ack(command.name, sent=2)
+                return
+            except (SerialTimeout, PartConfused, PartRefused):
+                if not left:
+                    raise
+                self.bring_into_step(ERASE_FILLER if command is Command.EXTENDED_ERASE else FILLER)
+
+    def _group(self, group: bytes, what: str, seconds: float = 0.0) -> None:
+        """Sends a group of arguments in one write; its answer may take `seconds` more."""
+        self._send(group)
+        self._expect_ack(what, seconds, sent=len(group))
+
+    def _counted(self, what: str, *, at_most: int) -> bytes:
+        """A count, as many bytes and one more, and ACK."""
+        count = self._receive(1)[0] + 1
+        if count > at_most:
+            raise PartConfused(f"the loader announces {count} bytes in its answer to {what}")
+        data = self._receive(count)
+        self._expect_ack(what)
+        return data
+
+    def _send(self, data: bytes) -> None:
+        self._port.write(data, self._within(len(data)))
+
+    def _expect_ack(self, what: str, seconds: float = 0.0, *, sent: int = 0) -> None:
+        """Waits for ACK. Raises PartRefused on NACK, PartConfused on anything else, SerialTimeout."""
+        answer = self._port.read_exactly(1, self._within(sent + 1, seconds))[0]
+        if answer == NACK:
+            raise PartRefused(f"the loader refuses {what}")
+        if answer != ACK:
+            raise PartConfused(f"the loader answered {what} with 0x{answer:02X}")
+
+    def _receive(self, size: int, seconds: float = 0.0) -> bytes:
+        return self._port.read_exactly(size, self._within(size, seconds))
+
+    def _within(self, count: int, seconds: float = 0.0) -> Deadline:
+        """Time for so many bytes on the wire, for an answer, and for `seconds` of work."""
+        return Deadline.after(self.wire_seconds(count) + self._answer_seconds + seconds)

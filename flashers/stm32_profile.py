@@ -1,0 +1,90 @@
+"""What a bench file says of a part behind the STM32 system memory bootloader on a serial port: its profile."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from .base import Settings
+from .devices.stm32 import FLASH_START
+from .memory import EraseRun, Region
+from .stm32_codec import WORD
+
+Line = Literal["dtr", "rts", "none"]
+Parity = Literal["N", "E", "O"]
+
+
+class Stm32Address(Settings):
+    """The serial bus is the address: one part is on it."""
+
+
+class Entry(Settings):
+    """How the modem lines bring the part into its loader.
+
+    `reset`, `boot0`: which line drives NRST and BOOT0, "none" for by hand. `reset_asserted`, `boot0_asserted`: whether
+    the line asserted (low on the wire) is what resets, and what selects the loader. Times in seconds: how long the
+    reset is held, and how long the part then has to start.
+    """
+
+    reset: Line = "none"
+    boot0: Line = "none"
+    reset_asserted: bool = True
+    boot0_asserted: bool = True
+    hold: float = Field(default=0.01, gt=0, le=5)
+    settle: float = Field(default=0.05, ge=0, le=5)
+
+    @model_validator(mode="after")
+    def _two_lines(self) -> Entry:
+        if self.reset == self.boot0 != "none":
+            raise ValueError(f"one line, {self.reset}, can't drive both the reset and BOOT0")
+        return self
+
+
+class Memory(Settings):
+    """The flash of a part whose product id is not among the known ones. Sizes in bytes."""
+
+    size: int = Field(gt=0, le=0x1000_0000)
+    erase_unit: int = Field(gt=0)
+    write_alignment: int = Field(default=8, ge=1, le=256)
+    erased_value: int = Field(default=0xFF, ge=0, le=255)
+    mass_erase: bool = True
+
+    @model_validator(mode="after")
+    def _whole_units(self) -> Memory:
+        if self.size % self.erase_unit:
+            raise ValueError(f"size = {self.size} is not a multiple of erase_unit = {self.erase_unit}")
+        if self.write_alignment & (self.write_alignment - 1):
+            raise ValueError(f"write_alignment = {self.write_alignment} is no power of two")
+        return self
+
+    def region(self) -> Region:
+        return Region(
+            "flash",
+            FLASH_START,
+            self.size,
+            (EraseRun(self.size // self.erase_unit, self.erase_unit),),
+            write_alignment=max(WORD, self.write_alignment),
+            erased_value=self.erased_value,
+            vector_table=True,
+        )
+
+
+class Stm32Profile(Settings):
+    """`part`: the expected family's name, or a part of it, or the product id; "" for any. `parity`: of the loader, "N"
+    for BlueNRG. `baudrate`: of the loader, None for the bus's own. `enter`: what makes the application jump into the
+    loader, sent at the application's settings, "" for nothing. `boot`: how the application is started: by Go, by a
+    reset through the modem lines, or by what is there ("auto": a reset where the lines drive both NRST and BOOT0, else
+    Go). `app_parity`, `app_baudrate`: of the application, None for the bus's own. `answer`: seconds that the loader has
+    for an answer, its work and the wire's time aside."""
+
+    part: str | int = ""
+    parity: Parity = "E"
+    baudrate: int | None = Field(default=None, gt=0)
+    entry: Entry = Entry()
+    enter: str = ""
+    boot: Literal["auto", "go", "reset"] = "auto"
+    app_parity: Parity | None = None
+    app_baudrate: int | None = Field(default=None, gt=0)
+    memory: Memory | None = None
+    answer: float = Field(default=1.0, gt=0, le=60)
