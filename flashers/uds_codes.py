@@ -60,7 +60,7 @@ class Nrc(IntEnum):
     SECURITY_ACCESS_DENIED = 0x33
     AUTHENTICATION_REQUIRED = 0x34
     INVALID_KEY = 0x35
-    EXCEEDED_NUMBER_OF_ATTEMPTS = 0x36
+    EXCEED_NUMBER_OF_ATTEMPTS = 0x36
     REQUIRED_TIME_DELAY_NOT_EXPIRED = 0x37
     SECURE_DATA_TRANSMISSION_REQUIRED = 0x38
     UPLOAD_DOWNLOAD_NOT_ACCEPTED = 0x70
@@ -110,7 +110,7 @@ _ERRORS: dict[int, tuple[type[ProxyflashError], str | None]] = {
     Nrc.SECURITY_ACCESS_DENIED: (SecurityDenied, "Does its profile name the security level and the key function?"),
     Nrc.AUTHENTICATION_REQUIRED: (SecurityDenied, "It asks for Authentication (0x29), which is not supported."),
     Nrc.INVALID_KEY: (SecurityDenied, None),
-    Nrc.EXCEEDED_NUMBER_OF_ATTEMPTS: (SecurityDenied, _WAIT),
+    Nrc.EXCEED_NUMBER_OF_ATTEMPTS: (SecurityDenied, _WAIT),
     Nrc.REQUIRED_TIME_DELAY_NOT_EXPIRED: (SecurityDenied, _WAIT),
     Nrc.SECURE_DATA_TRANSMISSION_REQUIRED: (SecurityDenied, "It asks for secured data (0x84), which is not supported."),
     Nrc.UPLOAD_DOWNLOAD_NOT_ACCEPTED: (PartFailed, None),

@@ -1,0 +1,214 @@
+"""What a bench file says of an ECU: its address, its maker's variations, and the key function by name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from proxyflash.flashers.errors import ProfileWrong
+from proxyflash.flashers.memory import EraseRun
+from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile, key_function, xor_key
+from proxyflash.transports.can import CanId
+from proxyflash.transports.isotp import Addressing
+from pydantic import ValidationError
+
+
+class TestAddress:
+    def test_the_response_is_eight_above_and_all_ecus_listen_to_7df(self) -> None:
+        """ISO 15765-4, 11-bit ids."""
+        address = UdsAddress(request=0x7E0)
+        assert address.isotp().ids() == (CanId(0x7E0), CanId(0x7E8))
+        assert address.functional_id() == CanId(0x7DF)
+
+    def test_normal_fixed(self) -> None:
+        """ISO 15765-2:2016, 10.3.4: 0x18DA, N_TA, N_SA; functional 0x18DB. ISO 15765-4: 0x18DB33F1."""
+        address = UdsAddress(addressing=Addressing.NORMAL_FIXED, target=0x10)
+        assert address.isotp().ids() == (CanId(0x18DA10F1, True), CanId(0x18DAF110, True))
+        assert address.functional_id() == CanId(0x18DB33F1, True)
+
+    def test_extended(self) -> None:
+        address = UdsAddress(addressing=Addressing.EXTENDED, request=0x600, response=0x601, target=0x12, source=0xF0)
+        where = address.isotp()
+        assert where.ids() == (CanId(0x600), CanId(0x601))
+        assert (where.target, where.source) == (0x12, 0xF0)
+        assert address.functional_id() is None
+
+    @pytest.mark.parametrize(("request_", "wide"), [(0x7FF, False), (0x800, True), (0x18DA10F1, True)])
+    def test_29_bit_ids_are_known_by_their_size(self, request_: int, wide: bool) -> None:
+        assert UdsAddress(request=request_, response=request_).isotp().request == CanId(request_, wide)
+
+    def test_or_said_to_be(self) -> None:
+        assert UdsAddress(request=0x7E0, extended_ids=True).isotp().request == CanId(0x7E0, True)
+
+    @pytest.mark.parametrize(
+        ("keys", "told"),
+        [
+            ({}, "request is missing"),
+            ({"addressing": "normal-fixed"}, "needs target"),
+            ({"addressing": "extended", "request": 1, "response": 2}, "needs target"),
+            ({"addressing": "normal-fixed", "target": 1, "request": 5}, "request follows from target and source"),
+            ({"addressing": "extended", "request": 1, "target": 2, "functional": 3}, "functional requests are for"),
+            ({"request": 0x800, "extended_ids": False}, "more than 11 bits"),
+            ({"request": -1}, "greater than or equal to 0"),
+            ({"request": 1 << 29}, "less than or equal to"),
+            ({"request": 1, "reply": 2}, "Extra inputs"),
+            ({"request": 1, "addressing": "mixed"}, "'normal', 'normal-fixed' or 'extended'"),
+        ],
+    )
+    def test_what_does_not_hold_is_told(self, keys: dict[str, Any], told: str) -> None:
+        with pytest.raises(ValidationError, match=told):
+            UdsAddress.model_validate(keys)
+
+
+REGION = {"start": 0x10000, "size": 0x8000, "erase_unit": 0x1000}
+
+
+KEYS = (
+    *UdsProfile.model_fields, *UdsAddress.model_fields, "start", "size", "erase_unit", "level", "key", "secret",
+    "erase", "check", "p2", "tx_dl", "padding", "data", "identifier", "version",
+)  # fmt: skip
+
+
+class TestProfile:
+    def test_an_empty_one_holds(self) -> None:
+        assert UdsProfile.model_validate({}).routines.erase == 0xFF00
+
+    @pytest.mark.parametrize(
+        ("keys", "told"),
+        [
+            ({"memory": [{"start": 0, "size": 0}]}, "greater than 0"),
+            ({"memory": [{"start": 0, "size": 100, "erase_unit": 64}]}, "no multiple of erase_unit"),
+            ({"memory": [{"start": 0, "size": 96, "write_alignment": 3}]}, "power of two"),
+            ({"memory": [{"start": 0, "size": 96, "write_alignment": 64}]}, "power of two that divides"),
+            ({"memory": [{"start": 4, "size": 64, "write_alignment": 8}]}, "start must be a multiple"),
+            ({"memory": [REGION, {**REGION, "start": 0x17000}]}, "overlap"),
+            ({"memory": [REGION], "address_length": 1}, "beyond 1 bytes of address"),
+            ({"memory": [REGION], "address_length": 2}, "beyond 2 bytes of address"),
+            ({"memory": [REGION], "size_length": 1}, "does not fit 1 bytes of size"),
+            (
+                {"memory": [REGION, {**REGION, "start": 0x20000}], "routines": {"erase_parameters": []}},
+                "an address or a region",
+            ),
+            ({"security": {"level": 2}}, "level must be odd"),
+            ({"security": {"level": 0x7F}}, "less than or equal to 125"),
+            ({"security": {"key": "xor"}}, "needs a secret"),
+            ({"security": {"key": "os.system"}}, "match pattern"),
+            ({"security": {"secret": "zz"}}, "no hexadecimal bytes"),
+            ({"routines": {"erase": 0x10000}}, "less than or equal to 65535"),
+            ({"routines": {"erase": "off"}}, "'none'"),
+            ({"routines": {"erase_parameters": ["length"]}}, "'alfi', 'address'"),
+            ({"timings": {"p2": 0}}, "greater than 0"),
+            ({"timings": {"retries": -1}}, "greater than or equal to 0"),
+            ({"iso_tp": {"tx_dl": 9}}, "8, 12, 16"),
+            ({"iso_tp": {"padding": 256}}, "less than or equal to 255"),
+            ({"fingerprint": {}}, "Field required"),
+            ({"block_limit": 2}, "greater than or equal to 3"),
+            ({"read": "all"}, "'none', 'memory' or 'upload'"),
+            ({"colour": 1}, "Extra inputs"),
+        ],
+    )
+    def test_what_does_not_hold_is_told(self, keys: dict[str, Any], told: str) -> None:
+        with pytest.raises(ValidationError, match=told):
+            UdsProfile.model_validate(keys)
+
+    def test_without_memory_there_is_no_map(self) -> None:
+        with pytest.raises(ProfileWrong, match="names no memory"):
+            UdsProfile().memory_map()
+
+    def test_the_map_is_in_order_of_address(self) -> None:
+        two = UdsProfile.model_validate({"memory": [{**REGION, "name": "b", "start": 0x30000}, {**REGION, "id": 7}]})
+        regions = two.memory_map().regions
+        assert [(region.name, region.start) for region in regions] == [("flash", 0x10000), ("b", 0x30000)]
+        assert regions[0].units == (EraseRun(8, 0x1000),)
+        assert all(region.whole_segments and not region.readable for region in regions)
+        assert (two.region_id(0x17FFF), two.region_id(0x18000)) == (7, 0)
+
+    def test_an_ecu_that_takes_no_address_is_erased_as_a_whole(self) -> None:
+        profile = UdsProfile.model_validate({"memory": [REGION], "routines": {"erase_parameters": []}})
+        assert profile.memory_map().regions[0].units == (EraseRun(1, 0x8000),)
+
+    def test_without_an_erase_routine_writing_erases(self) -> None:
+        profile = UdsProfile.model_validate({"memory": [REGION], "routines": {"erase": "none"}})
+        assert profile.memory_map().regions[0].self_erasing
+
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+            max_leaves=12,
+        )
+    )
+    @settings(max_examples=300, deadline=None)
+    def test_any_table_holds_or_is_refused(self, value: object) -> None:
+        for model in (UdsProfile, UdsAddress):
+            try:
+                model.model_validate(value)
+            except ValidationError:
+                continue
+
+
+class TestKeyFunction:
+    def test_none(self) -> None:
+        assert key_function("none") is None
+
+    def test_xor(self) -> None:
+        assert key_function("xor") is xor_key
+        assert xor_key(bytes.fromhex("3657 3657"), bytes.fromhex("5a a5"), 1) == bytes.fromhex("6cf2 6cf2")
+
+    def test_by_name(self, module: Callable[[str], str]) -> None:
+        """The seed and key of ISO 14229-1:2020, 10.4: the key is the seed's two's complement."""
+        name = module(
+            "def f(seed, secret, level):\n    return (-int.from_bytes(seed, 'big') & 0xffff).to_bytes(2, 'big')"
+        )
+        found = key_function(f"{name}:f")
+        assert found is not None
+        assert found(bytes.fromhex("3657"), b"", 1) == bytes.fromhex("c9a9")
+
+    @pytest.mark.parametrize(
+        ("source", "told"),
+        [
+            ("f = 5", "is no function"),
+            ("g = 5", "has no attribute 'f'"),
+            ("raise OSError('no dongle')", "OSError: no dongle"),
+            ("def f(:", "SyntaxError"),
+        ],
+    )
+    def test_what_is_wrong_with_it(self, module: Callable[[str], str], source: str, told: str) -> None:
+        with pytest.raises(ProfileWrong, match=told):
+            key_function(f"{module(source)}:f")
+
+    def test_a_module_that_is_not_there(self) -> None:
+        with pytest.raises(ProfileWrong, match="No module named 'acme_keys_not_here'"):
+            key_function("acme_keys_not_here:f")
+
+    @given(st.from_regex(r"\A(none|xor|[A-Za-z_][\w.]*:[A-Za-z_]\w*)\Z", alphabet="abz_.:0"))
+    @settings(max_examples=100, deadline=None)
+    def test_any_name_is_found_or_refused(self, name: str) -> None:
+        try:
+            key_function(name)
+        except ProfileWrong:
+            return
+
+    @given(st.binary(max_size=64), st.binary(min_size=1, max_size=64), st.integers(1, 0x7D))
+    @settings(max_examples=100, deadline=None)
+    def test_xor_turns_back(self, seed: bytes, secret: bytes, level: int) -> None:
+        assert xor_key(xor_key(seed, secret, level), secret, level) == seed
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Writes an importable module; its name."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(source: str) -> str:
+        name = f"keys_{tmp_path.name}".replace("-", "_")
+        (tmp_path / f"{name}.py").write_text(source)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return name
+
+    return make
