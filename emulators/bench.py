@@ -43,7 +43,9 @@ class EmulatedBus:
             for part in parts:
                 device_class = plugins.load(plugins.EMULATORS, part.protocol)
                 self.devices[part.device.name] = device_class.attach(part.device, self.wire)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, BadDevice):
+                error.part = part.device.name
             self.close()
             raise
 
@@ -61,12 +63,19 @@ def _fault_plan(faults: Mapping[str, float]) -> FaultPlan:
     return FaultPlan(**{key: int(value) if key in whole else float(value) for key, value in faults.items()})  # type: ignore[arg-type]
 
 
+def _rate(settings: Mapping[str, Any], key: str, default: int) -> int:
+    value = settings.get(key, default)
+    if type(value) is not int or value < 1:
+        raise BadDevice(key, f"{value!r} is no bit rate")
+    return value
+
+
 def _wire(kind: str, channel: str, settings: Mapping[str, Any], faults: Faults, pace: float) -> Any:
     if kind == "can":
         from .can_wire import CanWire
 
-        bitrate = int(settings.get("bitrate", 500_000))
-        data_bitrate = int(settings.get("data_bitrate", 2_000_000)) if settings.get("fd") else None
+        bitrate = _rate(settings, "bitrate", 500_000)
+        data_bitrate = _rate(settings, "data_bitrate", 2_000_000) if settings.get("fd") else None
         return CanWire(channel, bitrate=bitrate, data_bitrate=data_bitrate, faults=faults, pace=pace)
     if kind == "serial":
         from .uart_wire import UartWire

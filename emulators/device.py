@@ -22,6 +22,8 @@ class BadDevice(Exception):
         super().__init__(f"{key}: {reason}")
         self.key = key
         self.reason = reason
+        self.part = ""
+        """The name of the part that refused it, filled in by the bus; "": the bus itself did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,11 @@ with Bench.open("bench.toml") as bench:
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,9 +25,10 @@ from ..flashers.plan import FlashPlan
 from ..flashers.programmer import FlashResult, Programmer
 from ..transports import plugins
 from ..transports.deadline import Deadline
-from ..transports.errors import ProxyflashError
+from ..transports.errors import BadSettings, ProxyflashError
 from . import benchfile
-from .component import Component, Presence, Unlisted
+from .benchlines import Place
+from .component import Component, Presence, Unlisted, distinct
 from .errors import BenchKey, BenchMissing, ComponentUnknown, PowerFailed
 from .probers import Prober
 from .serial import ports_not_listed
@@ -33,12 +36,14 @@ from .state import BenchLock, bench_folder, default_state
 
 if TYPE_CHECKING:
     from ..emulators.bench import EmulatedBus
-    from ..emulators.device import EmulatedDevice
+    from ..emulators.device import BadDevice, EmulatedDevice
 
 SIGHT_SECONDS = 2.0
 """How long a component has to answer who it is."""
 POWER_SECONDS = 30.0
 """How long a command that switches a supply may take."""
+SAID = 400
+"""Characters of what such a command said that an error repeats: the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ class Scan:
 def find_file(named: str | os.PathLike[str] | None = None) -> Path:
     """`named`, else PROXYFLASH_BENCH, else bench.toml here or in a parent folder, else the user's configuration.
 
-    Raises BenchMissing when there is none of them.
+    What is named need not be there. Raises BenchMissing when nothing is named and none of the others is there.
     """
     chosen = named or os.environ.get("PROXYFLASH_BENCH")
     if chosen:
@@ -108,7 +113,11 @@ class Bench:
                 spec = self.file.spec.bus[bus]
                 self._take_lock()
                 settings = self._emulated_bus(bus).host_settings if spec.emulated else spec.settings
-                self._transports[bus] = plugins.load(plugins.TRANSPORTS, spec.kind).open(bus, settings)
+                try:
+                    self._transports[bus] = plugins.load(plugins.TRANSPORTS, spec.kind).open(bus, settings)
+                except BadSettings as error:
+                    error.cause = f"{self.file.at(('bus', bus))}: {error.cause}"
+                    raise
             return self._transports[bus]
 
     def emulated_device(self, component: str) -> EmulatedDevice:
@@ -125,7 +134,11 @@ class Bench:
         return prober
 
     def scan(self) -> Scan:
-        """Asks every component of the file who it is, and looks for what the file lacks. Enters no bootloader."""
+        """Asks every component of the file who it is, and looks for what the file lacks. Enters no bootloader.
+
+        Raises BenchLocked and StateFolder; what a bus raises is among the scan's `faults`, and hides no other bus.
+        """
+        self._take_lock()
         components: dict[str, Component] = {}
         unlisted: list[Unlisted] = []
         faults: list[tuple[str, ProxyflashError]] = []
@@ -140,10 +153,20 @@ class Bench:
                 faults.append((bus, error))
                 for entry in entries:
                     components.setdefault(entry.spec.name, _record(entry, Presence.ABSENT, None))
-        serial = [spec for spec in self.file.spec.bus.values() if spec.kind == "serial" and not spec.emulated]
-        if serial:
-            unlisted += ports_not_listed([str(spec.settings.get("url", "")) for spec in serial])
-        return Scan(tuple(components[name] for name in self.file.entries), tuple(unlisted), tuple(faults))
+        real = [spec for spec in self.file.spec.bus.values() if not spec.emulated]
+        if real:
+            unlisted += ports_not_listed([str(spec.settings.get("url", "")) for spec in real if spec.kind == "serial"])
+        return Scan(
+            tuple(components[name] for name in self.file.entries),
+            tuple(distinct(unlisted, self.file.spec.bus, self.file.entries)),
+            tuple(faults),
+        )
+
+    def check(self) -> None:
+        """Brings the emulated buses to life, in memory and unlocked, for what only that shows. Raises BenchKey."""
+        for name, spec in self.file.spec.bus.items():
+            if spec.emulated:
+                self._emulate(name, spec, None).close()
 
     def close(self) -> None:
         for transport in self._transports.values():
@@ -170,10 +193,11 @@ class Bench:
         with self._opening:
             if bus not in self._emulated:
                 self._take_lock()
-                self._emulated[bus] = self._emulate(bus, self.file.spec.bus[bus])
+                self._emulated[bus] = self._emulate(bus, self.file.spec.bus[bus], self.folder)
             return self._emulated[bus]
 
-    def _emulate(self, bus: str, spec: benchfile.BusSpec) -> EmulatedBus:
+    def _emulate(self, bus: str, spec: benchfile.BusSpec, folder: Path | None) -> EmulatedBus:
+        """`folder`: where the flash contents are kept; None: in memory."""
         # Only a bench file that asks for emulated parts brings them in.
         from ..emulators.bench import EmulatedBus, PartSpec
         from ..emulators.device import BadDevice, DeviceSpec
@@ -186,7 +210,7 @@ class Bench:
                     address=entry.spec.address,
                     profile=entry.raw_profile,
                     settings=entry.spec.emulated,
-                    folder=self.folder,
+                    folder=folder,
                     firmware_folder=self.file.path.parent,
                     pace=spec.pace,
                     version=entry.spec.version.model_dump(include={"send", "match"}) if entry.spec.version else {},
@@ -196,9 +220,19 @@ class Bench:
             if entry.spec.bus == bus
         ]
         try:
-            return EmulatedBus(bus, spec.kind, spec.settings, parts, faults=spec.faults, pace=spec.pace)
+            return EmulatedBus(bus, spec.kind, spec.settings, parts, faults=spec.faults.model_dump(), pace=spec.pace)
         except BadDevice as error:
-            raise BenchKey(f"{self.file.path}: bus {bus!r}: {error.key}: {error.reason}") from error
+            place = self._place(bus, error)
+            key = ".".join(item for item in place if isinstance(item, str))
+            raise BenchKey(f"{self.file.at(place)}: {key}: {error.reason}") from error
+
+    def _place(self, bus: str, error: BadDevice) -> Place:
+        """Where the file has a key that an emulated part or wire refuses."""
+        if not error.part:
+            return ("bus", bus, error.key)
+        entry = self.file.entries[error.part]
+        table = () if error.key in entry.spec.model_fields_set - set(entry.spec.emulated) else ("emulated",)
+        return ("component", entry.index, *table, error.key)
 
 
 class BenchComponent:
@@ -303,15 +337,33 @@ class BenchComponent:
         power = self.bench.file.spec.power.get(self.name)
         if power is None:
             return False
-        for command in (power.off, power.on):
-            try:
-                done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=POWER_SECONDS)
-            except subprocess.TimeoutExpired as error:
-                raise PowerFailed(f"{command!r} took longer than {POWER_SECONDS:g} s", component=self.name) from error
-            if done.returncode:
-                said = (done.stderr or done.stdout).strip()
-                raise PowerFailed(f"{command!r} ended with {done.returncode}: {said}", component=self.name)
+        try:
+            self._switch(power.off)
+        finally:
+            # Whatever came of cutting it, a part is not left without its supply.
+            self._switch(power.on)
         return True
+
+    def _switch(self, command: str) -> None:
+        """Runs a command of the file, in its folder. Raises PowerFailed."""
+        folder = self.bench.file.path.absolute().parent
+        # A session of its own, so that what it started ends with it.
+        with subprocess.Popen(
+            command, shell=True, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True, text=True, errors="replace",
+        ) as process:  # fmt: skip
+            try:
+                said, _ = process.communicate(timeout=POWER_SECONDS)
+            except BaseException as error:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    cause = f"{command!r} took longer than {POWER_SECONDS:g} s"
+                    raise PowerFailed(cause, component=self.name) from error
+                raise
+        if process.returncode:
+            ended = f"{command!r} ended with {process.returncode}"
+            raise PowerFailed(f"{ended}: {said.strip()[-SAID:]}".rstrip(": "), component=self.name)
 
 
 def _seen(entry: benchfile.Entry, prober: Prober) -> Component:
@@ -333,7 +385,7 @@ def _record(entry: benchfile.Entry, presence: Presence, sighting: Sighting | Non
         if identity.bootloader:
             properties["bootloader"] = identity.bootloader
     return Component(
-        id=(identity.serial if identity else "") or spec.name,
+        id=(identity.serial if identity else "") or getattr(entry.address, "serial", None) or spec.name,
         name=spec.name,
         group=spec.group,
         manufacturer=spec.manufacturer or (identity.manufacturer if identity else ""),

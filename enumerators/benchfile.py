@@ -6,10 +6,13 @@ fault is told with the file, the line and the key.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -18,9 +21,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ..flashers.base import Flasher, Settings
 from ..transports import plugins
 from ..transports.errors import ProxyflashError
+from .benchlines import Place, key_lines, nearest
 from .errors import BenchKey, BenchMissing, BenchName, BenchSyntax
 
 M = TypeVar("M", bound=BaseModel)
+
+SHOWN = 80
+"""Characters of a wrong value that a message shows."""
+DEEPEST = 32
+"""Levels of nesting; no key of this file needs more than 6."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 
@@ -28,9 +37,10 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 def _compilable(value: object) -> object:
     if isinstance(value, str):
         try:
-            if re.compile(value).groups < 1:
+            # As bytes, which is how answers come in.
+            if re.compile(value.encode()).groups < 1:
                 raise ValueError("the pattern needs one group, around the version")
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(f"no regular expression: {error}") from error
     return value
 
@@ -41,6 +51,21 @@ class VersionQuestion(Settings):
     send: str
     match: Annotated[str, BeforeValidator(_compilable)]
     timeout: float = Field(default=0.5, gt=0, le=60)
+
+
+class FaultSpec(Settings):
+    """What goes wrong on an emulated bus: see the emulators' FaultPlan. Chances of a unit from 0 to 1."""
+
+    drop: float = Field(default=0.0, ge=0, le=1)
+    duplicate: float = Field(default=0.0, ge=0, le=1)
+    corrupt: float = Field(default=0.0, ge=0, le=1)
+    delay: float = Field(default=0.0, ge=0, le=1)
+    delay_seconds: float = Field(default=0.05, ge=0, le=60)
+    disconnect_after: int = Field(default=0, ge=0)
+    bus_off_after: int = Field(default=0, ge=0)
+    first: int = Field(default=1, ge=1)
+    last: int = Field(default=0, ge=0)
+    seed: int = 0
 
 
 class BusSpec(BaseModel):
@@ -54,7 +79,7 @@ class BusSpec(BaseModel):
     """Whether enumerators may send here what is not addressed to a component of the file."""
     pace: float = Field(default=1.0, ge=0, le=100)
     """Of an emulated bus: 1.0 takes the time that the wire takes, 0.0 none."""
-    faults: dict[str, float] = Field(default_factory=dict)
+    faults: FaultSpec = FaultSpec()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -79,10 +104,10 @@ class ComponentSpec(Settings):
 
 
 class PowerSpec(Settings):
-    """Commands that cut and restore a component's supply."""
+    """Shell commands that cut and restore a component's supply; they run in the bench file's folder."""
 
-    off: str
-    on: str
+    off: str = Field(min_length=1)
+    on: str = Field(min_length=1)
 
 
 class FileSpec(Settings):
@@ -96,13 +121,14 @@ class FileSpec(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One component of the file, with everything that its protocol needs, checked."""
+    """One component of the file, with everything that its protocol needs, checked. `index`: which `[[component]]`."""
 
     spec: ComponentSpec
     flasher: type[Flasher]
     address: Settings
     profile: Settings
     raw_profile: dict[str, Any]
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,27 +136,71 @@ class BenchFile:
     """A bench file that holds."""
 
     path: Path
+    text: str
     spec: FileSpec
     entries: dict[str, Entry]
+
+    def at(self, place: Place) -> str:
+        """File and line of a key, for messages: "desk.toml:12"."""
+        return _at(self.path, self.text, place)
 
 
 def load(path: Path) -> BenchFile:
     """Reads and checks a bench file. Raises BenchMissing, BenchSyntax, BenchKey, BenchName, PluginUnknown."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BenchMissing(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise BenchSyntax(f"{path}: not UTF-8 at byte {error.start}") from error
+    text = _read(path)
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BenchSyntax(f"{path}: {error}") from error
     except RecursionError as error:
         raise BenchSyntax(f"{path}: nested too deeply") from error
+    except ValueError as error:
+        raise BenchSyntax(_syntax(path, text, str(error))) from error
     reader = _Reader(path, text, raw)
+    reader.refuse_odd_values(raw, ())
     spec = reader.validated(FileSpec, raw, ())
-    return BenchFile(path, spec, reader.entries(spec))
+    return BenchFile(path, text, spec, reader.entries(spec))
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except IsADirectoryError as error:
+        raise BenchMissing(f"{path}: is a folder", remedy="Name the file in it.") from error
+    except PermissionError as error:
+        raise BenchMissing(f"{path}: {error.strerror}", remedy=f"Make it readable: chmod +r {path}") from error
+    except OSError as error:
+        raise BenchMissing(f"{path}: {error.strerror}") from error
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BenchSyntax(
+            f"{path}:{line}: byte 0x{data[error.start]:02X} is no UTF-8", remedy="Save the file as UTF-8."
+        ) from error
+
+
+def _syntax(path: Path, text: str, said: str) -> str:
+    """tomllib's "Expected '=' (at line 3, column 5)", with the line where other messages have it."""
+    found = re.search(r" \(at (?:line (\d+), (column \d+)|end of document)\)$", said)
+    if found is None:
+        # The one thing that tomllib leaves to Python: an integer of more digits than int() takes.
+        long = re.search(r"[0-9_]{4300,}", text)
+        return f"{path}:{text.count(chr(10), 0, long.start()) + 1 if long else 1}: a number has too many digits"
+    line, column = found[1] or text.rstrip().count("\n") + 1, found[2] or "at the end of the file"
+    return f"{path}:{line}: {_lowered(said[: found.start()])} ({column})"
+
+
+def _at(path: Path, text: str, place: Place) -> str:
+    line = nearest(key_lines(text), place)
+    return f"{path}:{line}" if line else str(path)
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 class _Reader:
@@ -138,8 +208,26 @@ class _Reader:
 
     def __init__(self, path: Path, text: str, raw: dict[str, Any]) -> None:
         self.path = path
-        self.lines = text.splitlines()
+        self.text = text
         self.raw = raw
+
+    def refuse_odd_values(self, value: object, place: Place) -> None:
+        """What TOML has and no key of this file takes: dates, numbers without end or beyond 64 bits."""
+        if len(place) > DEEPEST:
+            raise BenchKey(f"{self._at(place)}: {self._dotted(place[:2])} is nested too deeply")
+        match value:
+            case dict():
+                for key, item in value.items():
+                    self.refuse_odd_values(item, (*place, key))
+            case list():
+                for index, item in enumerate(value):
+                    self.refuse_odd_values(item, (*place, index))
+            case float() if not math.isfinite(value):
+                raise BenchKey(f"{self._at(place)}: {self._dotted(place)} = {value} is no number to work with")
+            case int() if value.bit_length() > 63:
+                raise BenchKey(f"{self._at(place)}: {self._dotted(place)} has more than 64 bits")
+            case date() | time():
+                raise BenchKey(f"{self._at(place)}: {self._dotted(place)} = {value} is a date or time")
 
     def entries(self, spec: FileSpec) -> dict[str, Entry]:
         self._buses(spec)
@@ -151,7 +239,9 @@ class _Reader:
                     f"{self._at((*place, 'name'))}: two components are called {component.name!r}",
                     remedy="Give each component a name of its own.",
                 )
-            found[component.name] = self._entry(spec, component, place)
+            entry = self._entry(spec, component, index)
+            self._refuse_twin(entry, found.values())
+            found[component.name] = entry
         for name in spec.power:
             if name not in found:
                 raise BenchName(
@@ -164,12 +254,26 @@ class _Reader:
         kinds = plugins.names(plugins.TRANSPORTS)
         for name, bus in spec.bus.items():
             if bus.kind not in kinds:
-                raise BenchKey(f"{self._at(('bus', name, 'kind'))}: kind {bus.kind!r} is none of {', '.join(kinds)}")
+                raise BenchKey(
+                    f"{self._at(('bus', name, 'kind'))}: bus.{name}.kind = {bus.kind!r} is none of {', '.join(kinds)}"
+                )
             for key in ("pace", "faults"):
                 if key in bus.model_fields_set and not bus.emulated:
-                    raise BenchKey(f"{self._at(('bus', name, key))}: {key} is for emulated buses only")
+                    raise BenchKey(f"{self._at(('bus', name, key))}: bus.{name}.{key} is for emulated buses only")
 
-    def _entry(self, spec: FileSpec, component: ComponentSpec, place: tuple[str | int, ...]) -> Entry:
+    def _refuse_twin(self, entry: Entry, others: Iterable[Entry]) -> None:
+        """Two names for one part; a part with several memories may have a component, and so a profile, for each."""
+        for other in others:
+            same = (other.spec.bus, other.spec.protocol) == (entry.spec.bus, entry.spec.protocol)
+            if same and (other.address, other.profile) == (entry.address, entry.profile):
+                raise BenchName(
+                    f"{self._at(('component', entry.index))}: component {entry.spec.name!r} is the same part as "
+                    f"{other.spec.name!r}: bus, protocol, address and profile are equal",
+                    remedy="Correct its bus or address, or take it out.",
+                )
+
+    def _entry(self, spec: FileSpec, component: ComponentSpec, index: int) -> Entry:
+        place: Place = ("component", index)
         bus = spec.bus.get(component.bus)
         if bus is None:
             known = ", ".join(spec.bus) or "none"
@@ -185,11 +289,13 @@ class _Reader:
             raise
         if flasher.bus_kind != bus.kind:
             raise BenchKey(
-                f"{self._at((*place, 'protocol'))}: {component.protocol} runs over a bus of kind {flasher.bus_kind}, "
-                f"but {component.bus!r} is of kind {bus.kind}"
+                f"{self._at((*place, 'protocol'))}: component.protocol = {component.protocol!r} runs over a bus of "
+                f"kind {flasher.bus_kind}, but {component.bus!r} is of kind {bus.kind}"
             )
         if component.emulated and not bus.emulated:
-            raise BenchKey(f"{self._at((*place, 'emulated'))}: {component.bus!r} is not an emulated bus")
+            raise BenchKey(
+                f"{self._at((*place, 'emulated'))}: component.emulated: {component.bus!r} is no emulated bus"
+            )
         raw_profile, profile_place = self._profile(spec, component, place)
         return Entry(
             component,
@@ -197,11 +303,10 @@ class _Reader:
             self.validated(flasher.Address, component.address, (*place, "address")),
             self.validated(flasher.Profile, raw_profile, profile_place),
             raw_profile,
+            index,
         )
 
-    def _profile(
-        self, spec: FileSpec, component: ComponentSpec, place: tuple[str | int, ...]
-    ) -> tuple[dict[str, Any], tuple[str | int, ...]]:
+    def _profile(self, spec: FileSpec, component: ComponentSpec, place: Place) -> tuple[dict[str, Any], Place]:
         if isinstance(component.profile, dict):
             return component.profile, (*place, "profile")
         if component.profile not in spec.profile:
@@ -212,64 +317,35 @@ class _Reader:
             )
         return spec.profile[component.profile], ("profile", component.profile)
 
-    def validated(self, model: type[M], value: object, place: tuple[str | int, ...]) -> M:
+    def validated(self, model: type[M], value: object, place: Place) -> M:
+        """Strictly, as JSON is: no number for a boolean, no text for a number. TOML's other types are refused before."""
         try:
-            return model.model_validate(value)
+            return model.model_validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
             raise BenchKey(self._explain(error, place)) from None
 
-    def _explain(self, error: ValidationError, place: tuple[str | int, ...]) -> str:
+    def _explain(self, error: ValidationError, place: Place) -> str:
         first = error.errors(include_url=False, include_context=False)[0]
         path = (*place, *first["loc"])
         if first["type"] == "extra_forbidden":
             return f"{self._at(path)}: {self._dotted(path)} is no key that is known here"
         if first["type"] == "missing":
-            return f"{self._at(path)}: {self._dotted(path)} is missing"
-        what = first["msg"].removeprefix("Value error, ")
-        return f"{self._at(path)}: {self._dotted(path)} = {first['input']!r}: {what[:1].lower() + what[1:]}"
+            return f"{self._at(path)}: {self._dotted(path[:-1], path[-1])} is missing"
+        what = _lowered(first["msg"].removeprefix("Value error, ").removeprefix("Input "))
+        return f"{self._at(path)}: {self._dotted(path)} = {_shown(first['input'])}: {what}"
 
-    def _dotted(self, path: Sequence[str | int]) -> str:
-        return ".".join(str(item) for item in path if not isinstance(item, int)) or "the file"
+    def _dotted(self, place: Place, *more: str | int) -> str:
+        """A place in the words of the file; what pydantic adds (which member of a union it tried) is left out."""
+        said: list[str] = []
+        value: Any = self.raw
+        for item in place:
+            try:
+                value = value[item]
+            except (KeyError, IndexError, TypeError):
+                break
+            if isinstance(item, str):
+                said.append(item)
+        return ".".join([*said, *map(str, more)]) or "the file"
 
-    def _at(self, path: Sequence[str | int]) -> str:
-        line = self._line(path)
-        return f"{self.path}:{line}" if line else str(self.path)
-
-    def _line(self, path: Sequence[str | int]) -> int:
-        """The line of a key, or of the nearest table above it that the file spells out; 0 if there is none."""
-        best = 0
-        header: list[str] = []
-        counts: dict[str, int] = {}
-        wanted = list(path)
-        depth = 0
-        for number, line in enumerate(self.lines, 1):
-            text = line.strip()
-            table = re.match(r"^\[(\[?)([^\]]+)\]", text)
-            if table:
-                header = [part.strip().strip("\"'") for part in table[2].split(".")]
-                prefix: list[str | int] = list(header)
-                if table[1]:
-                    counts[table[2]] = counts.get(table[2], -1) + 1
-                    prefix.append(counts[table[2]])
-                elif header[0] in counts:
-                    prefix.insert(1, counts[header[0]])
-            else:
-                key = re.match(r"^([A-Za-z0-9_.\"'-]+)\s*=", text)
-                if not key:
-                    continue
-                prefix = [*self._table(header, counts), *key[1].replace('"', "").split(".")]
-            common = 0
-            while common < min(len(prefix), len(wanted)) and prefix[common] == wanted[common]:
-                common += 1
-            if common == len(prefix) and common > depth:
-                best, depth = number, common
-        return best
-
-    def _table(self, header: list[str], counts: dict[str, int]) -> list[str | int]:
-        if not header:
-            return []
-        if ".".join(header) in counts:
-            return [*header, counts[".".join(header)]]
-        if header[0] in counts:
-            return [header[0], counts[header[0]], *header[1:]]
-        return list(header)
+    def _at(self, place: Place) -> str:
+        return _at(self.path, self.text, place)

@@ -27,9 +27,9 @@ class CanProber(Prober):
 
     def _found(self, ecu: uds.Found) -> Unlisted:
         name, address = _named(ecu.response)
-        lines = f'[[component]]\nname = "{name}"\nbus = "{self.name}"\nprotocol = "uds"\naddress = {{{address}}}'
+        body = f'bus = "{self.name}"\nprotocol = "uds"\naddress = {{{address}}}'
         title = f"uds {ecu.request}/{ecu.response}"
-        return Unlisted(self.name, f"{title}  serial {ecu.serial}" if ecu.serial else title, lines)
+        return Unlisted(self.name, f"{title}  serial {ecu.serial}" if ecu.serial else title, name, body)
 
 
 def _named(response: CanId) -> tuple[str, str]:

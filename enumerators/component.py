@@ -7,9 +7,10 @@ what a builder knows (name, group) joined with what only the part knows (serial,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import count
 from typing import Any
 
 from .errors import SelectorWrong
@@ -63,11 +64,44 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Unlisted:
-    """Something found on a bus that the bench file has no component for. `lines`: what to paste into the file."""
+    """Something found that the bench file lacks: a component of `bus`, or, where that is "", a bus.
+
+    `body`: its keys, as lines of TOML, without its name.
+    """
 
     bus: str
     title: str
-    lines: str
+    name: str
+    body: str
+
+    @property
+    def lines(self) -> str:
+        """What to paste into the file."""
+        head = f'[[component]]\nname = "{self.name}"' if self.bus else f"[bus.{self.name}]"
+        return f"{head}\n{self.body}"
+
+
+def toml_text(text: str) -> str:
+    """A text, such as a device tells it, as TOML has it: quoted."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def distinct(found: Iterable[Unlisted], buses: Iterable[str], components: Iterable[str]) -> list[Unlisted]:
+    """The same, with names that neither each other nor the bench file has, and titles of one line."""
+    taken = {False: set(buses), True: set(components)}
+    renamed = []
+    for item in found:
+        names = taken[bool(item.bus)]
+        name = next(name for name in _numbered(item.name) if name not in names)
+        names.add(name)
+        title = "".join(character if character.isprintable() else " " for character in item.title)
+        renamed.append(replace(item, name=name, title=title))
+    return renamed
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}-{number}" for number in count(2))
 
 
 def parse_selector(text: str) -> dict[str, str]:

@@ -26,13 +26,15 @@ class BenchError(ProxyflashError):
 
 
 class BenchMissing(BenchError):
+    """There is none, or it can't be read."""
+
     code = "E-BENCH-MISSING"
     default_remedy = "Write one from what is attached: proxyflash bench init"
 
 
 class BenchSyntax(BenchError):
     code = "E-BENCH-SYNTAX"
-    default_remedy = "The bench file is TOML."
+    default_remedy = "Correct that line; the bench file is TOML, docs/bench-file.md has examples."
 
 
 class BenchKey(BenchError):

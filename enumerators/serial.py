@@ -11,7 +11,7 @@ from ..flashers.base import Identity, Sighting, State
 from ..transports.deadline import Deadline
 from ..transports.serial import SerialPort
 from .benchfile import Entry, VersionQuestion
-from .component import Unlisted
+from .component import Unlisted, toml_text
 from .probers import Prober
 
 ANSWER_LIMIT = 4096
@@ -51,7 +51,7 @@ def ask(port: SerialPort, question: VersionQuestion, deadline: Deadline) -> str 
         answer += piece
         found = pattern.search(answer)
         # A group at the very end may still grow: wait for what ends it.
-        if found and found.end(1) < len(answer):
+        if found and -1 < found.end(1) < len(answer):
             return found[1].decode("ascii", "replace")
     return None
 
@@ -67,9 +67,9 @@ def ports_not_listed(listed: Sequence[str]) -> list[Unlisted]:
             continue
         name = re.sub(r"[^a-z0-9]+", "-", (port.product or port.name).lower()).strip("-") or "port"
         url = _lasting_name(port.device)
-        lines = f'[bus.{name}]\nkind = "serial"\nurl = "{url}"\nbaudrate = 115_200'
+        body = f'kind = "serial"\nurl = {toml_text(url)}\nbaudrate = 115_200'
         about = " ".join(text for text in (port.manufacturer, port.product, port.serial_number) if text)
-        found.append(Unlisted("", f"{url}  {about}".rstrip(), lines))
+        found.append(Unlisted("", f"{url}  {about}".rstrip(), name, body))
     return found
 
 

@@ -34,7 +34,7 @@ class BenchLock:
         self.path = folder / "lock"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a+", encoding="ascii")
+            self._file = self.path.open("a+", encoding="ascii", errors="replace")
         except OSError as error:
             raise StateFolder(f"{error.filename or folder}: {error.strerror}") from error
         try:
@@ -44,6 +44,9 @@ class BenchLock:
             holder = self._file.read().strip() or "another process"
             self._file.close()
             raise BenchLocked(f"this bench is in use by {holder}") from None
+        except OSError as error:
+            self._file.close()
+            raise StateFolder(f"{self.path} can't be locked: {error.strerror}") from error
         try:
             self._file.truncate(0)
             self._file.write(f"process {os.getpid()}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..transports.deadline import Deadline
 from ..transports.usb import UsbBus, UsbInfo
 from .benchfile import Entry
-from .component import Unlisted
+from .component import Unlisted, toml_text
 from .probers import Prober
 
 APPLICATION_SPECIFIC = 0xFE
@@ -46,13 +46,13 @@ def _claims(entry: Entry, info: UsbInfo) -> bool:
 
 
 def _unlisted(bus: str, info: UsbInfo) -> Unlisted:
-    place = f'serial = "{info.serial}"' if info.serial else f'port = "{info.port}"'
-    lines = (
-        "[[component]]\n"
-        f'name = "usb-{info.vendor_id:04x}-{info.product_id:04x}"\n'
+    place = f"serial = {toml_text(info.serial)}" if info.serial else f'port = "{info.port}"'
+    name = f"usb-{info.vendor_id:04x}-{info.product_id:04x}"
+    body = (
         f'bus = "{bus}"\n'
         'protocol = "dfu"\n'
         f"address = {{vendor_id = 0x{info.vendor_id:04X}, product_id = 0x{info.product_id:04X}, {place}}}"
     )
     about = " ".join(text for text in (info.manufacturer, info.product) if text)
-    return Unlisted(bus, f"dfu {info.vendor_id:04x}:{info.product_id:04x}  port {info.port}  {about}".rstrip(), lines)
+    title = f"dfu {info.vendor_id:04x}:{info.product_id:04x}  port {info.port}  {about}".rstrip()
+    return Unlisted(bus, title, name, body)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ...enumerators.errors import BenchError
 from .session import Session, command
 
+if TYPE_CHECKING:
+    from ...enumerators.component import Unlisted
+
 CAN_DEVICE_TYPE = "280"
 """ARPHRD_CAN of Linux's if_arp.h, as /sys/class/net/<name>/type has it."""
+NET = Path("/sys/class/net")
+USB = Path("/sys/bus/usb/devices")
 
 
 class BenchExists(BenchError):
@@ -31,11 +39,14 @@ def bench() -> None:
 
 @command("check")
 def check(session: Session) -> int | None:
-    """Checks the bench file: every key, every name. Opens no bus.
+    """Checks the bench file: every key, every name, and the parts of emulated buses. Opens no adapter.
+
+    What a bus's own keys come to, python-can, pyserial or pyusb say when it is opened: proxyflash scan.
 
     \b
     proxyflash --bench desk.toml bench check
     """
+    session.bench.check()
     file = session.bench.file
     session.output.document({"file": str(file.path), "buses": list(file.spec.bus), "components": list(file.entries)})
     counts = f"{_counted(len(file.spec.bus), 'bus', 'buses')}, {_counted(len(file.entries), 'component')}"
@@ -58,35 +69,40 @@ def init(session: Session, file: Path, force: bool) -> int | None:
     \b
     proxyflash bench init desk.toml
     """
+    from ...enumerators.component import distinct
     from ...enumerators.serial import ports_not_listed
 
-    tables = [*_can_tables(), *(item.lines + "\n" for item in ports_not_listed([])), *_usb_tables()]
-    if not tables:
+    found = distinct([*_can_buses(), *ports_not_listed([]), *_usb_bus()], (), ())
+    if not found:
         raise NothingAttached("no CAN interface, no USB serial adapter and no USB device is attached to this host")
     try:
         with file.open("w" if force else "x", encoding="utf-8") as stream:
-            stream.write("\n".join(tables))
+            stream.write("\n\n".join(f"# {bus.title}\n{bus.lines}" for bus in found) + "\n")
     except FileExistsError as error:
         raise BenchExists(f"{file} is there already", remedy="Name another file, or add --force.") from error
     except OSError as error:
         raise BenchExists(f"{file}: {error.strerror}", remedy="Name another file.") from error
-    session.output.document({"file": str(file), "buses": len(tables)})
-    session.output.line(f"{file}  {_counted(len(tables), 'bus', 'buses')}; now: proxyflash --bench {file} scan")
+    session.output.document({"file": str(file), "buses": [bus.name for bus in found]})
+    scan = shlex.join(["proxyflash", "--bench", str(file), "scan"])
+    session.output.line(f"{file}  {_counted(len(found), 'bus', 'buses')}; now: {scan}")
     return None
 
 
-def _can_tables() -> Iterator[str]:
-    net = Path("/sys/class/net")
-    for link in sorted(net.iterdir()) if net.is_dir() else []:
+def _can_buses() -> Iterator[Unlisted]:
+    from ...enumerators.component import Unlisted
+
+    for link in sorted(NET.iterdir()) if NET.is_dir() else []:
         kind = link / "type"
         if kind.is_file() and kind.read_text().strip() == CAN_DEVICE_TYPE:
-            yield f'[bus.{link.name}]\nkind = "can"\ninterface = "socketcan"\nchannel = "{link.name}"\n'
+            body = f'kind = "can"\ninterface = "socketcan"\nchannel = "{link.name}"'
+            yield Unlisted("", f"CAN interface {link.name}", re.sub(r"[^A-Za-z0-9-]", "-", link.name), body)
 
 
-def _usb_tables() -> Iterator[str]:
-    devices = Path("/sys/bus/usb/devices")
-    if devices.is_dir() and any(devices.iterdir()):
-        yield '[bus.usb]\nkind = "usb"\n'
+def _usb_bus() -> Iterator[Unlisted]:
+    from ...enumerators.component import Unlisted
+
+    if USB.is_dir() and any(USB.iterdir()):
+        yield Unlisted("", "the USB devices of this host", "usb", 'kind = "usb"')
 
 
 @command("schema")
