@@ -203,8 +203,14 @@ class IsoTpNode:
             self._send_frame(bytes([0, len(data)]) + data)
             return
         self._flow.clear()
-        self._send_frame(bytes([FIRST << 4 | len(data) >> 8, len(data) & 0xFF]) + data[: room - 1])
-        position, sequence = room - 1, 1
+        length = len(data)
+        head = (
+            [FIRST << 4 | length >> 8, length & 0xFF]
+            if length <= 0xFFF
+            else [FIRST << 4, 0, *length.to_bytes(4, "big")]
+        )
+        position, sequence = room + 1 - len(head), 1
+        self._send_frame(bytes(head) + data[:position])
         while position < len(data):
             if not self._board.wait(lambda: bool(self._flow), N_BS_SECONDS):
                 return
