@@ -205,7 +205,7 @@ class DfuDevice(EmulatedDevice):
     def _bus_reset(self) -> None:
         if self._running is None:
             # ST's loader stays; a maker's own starts the application (A.2.3 and the following).
-            self._restart(dfu=self._dfuse)
+            self._restart(dfu=self._dfuse or self._options.boot == "dfu")
         elif self._app_state is State.APP_DETACH:
             self._restart(dfu=True)
 

@@ -134,7 +134,8 @@ class Flasher(ABC):
     def verify_target(self, target: Mapping[str, int | str]) -> None:  # noqa: B027 - most files tell nothing
         """Compares what an image file says of its part (`FirmwareImage.target`) with the connected part.
 
-        Raises ImageWrongPart when they contradict each other. The default accepts everything.
+        Called before `memory_map`, which it may narrow to the memory that the file names. Raises ImageWrongPart when
+        they contradict each other. The default accepts everything.
         """
 
     @abstractmethod

@@ -115,8 +115,8 @@ class Programmer:
 
     def _plan(self, image: FirmwareImage, *, compare: bool) -> planning.FlashPlan:
         self.connect()
-        memory = self.flasher.memory_map()
         self.flasher.verify_target(image.target)
+        memory = self.flasher.memory_map()
         placed = planning.place(image, memory)
         present = self._present(placed, memory) if compare else []
         plan = planning.make(placed, memory, present)
@@ -176,8 +176,8 @@ class Programmer:
         """Compares what the part holds with the image; how, in words. Raises VerifyMismatch."""
         with self._named(), self._left_as_it_was():
             self.connect()
-            memory = self.flasher.memory_map()
             self.flasher.verify_target(image.target)
+            memory = self.flasher.memory_map()
             placed = planning.place(image, memory)
             return self._attempt(
                 lambda: self._verify(planning.FlashPlan(placed, 0, (), ())),

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -28,7 +28,7 @@ import usb.util
 
 from .deadline import Deadline
 from .errors import UsbAbsent, UsbAmbiguous, UsbForbidden, UsbGone, UsbSettings, UsbTimeout
-from .usb_failures import FAILURES, naming
+from .usb_failures import FAILURES, named, naming
 from .usb_strings import Strings, open_handle, release
 
 LOOK_AGAIN = 0.025
@@ -156,12 +156,15 @@ class UsbDevice:
     def _transfer(
         self, request_type: int, request: int, value: int, index: int, data_or_size: bytes | int, deadline: Deadline
     ) -> Any:
-        with self._naming(f"control request 0x{request:02X}"):
-            # libusb takes 0 for "no limit".
-            timeout = min(math.ceil(deadline.remaining * 1000), 2**31 - 1)
-            if timeout == 0:
-                raise UsbTimeout(f"control request 0x{request:02X} to {self.info}: not sent, its deadline has passed")
+        self._require_open(f"control request 0x{request:02X}")
+        # libusb takes 0 for "no limit".
+        timeout = min(math.ceil(deadline.remaining * 1000), 2**31 - 1)
+        if timeout == 0:
+            raise UsbTimeout(f"control request 0x{request:02X} to {self.info}: not sent, its deadline has passed")
+        try:
             return self._device.ctrl_transfer(request_type, request, value, index, data_or_size, timeout)
+        except FAILURES as error:
+            raise named(error, f"control request 0x{request:02X}, USB device {self.info}") from error
 
     def _alternates(self, interface: int) -> set[int]:
         """The alternate settings of an interface, in the active configuration."""
@@ -181,11 +184,14 @@ class UsbDevice:
                 self._device.detach_kernel_driver(interface)
                 self._detached.append(interface)
 
-    @contextmanager
-    def _naming(self, doing: str) -> Iterator[None]:
+    def _require_open(self, doing: str) -> None:
         # pyusb would open a closed device again.
         if not self._open:
             raise UsbGone(f"{doing}: the USB device {self.info} was closed", remedy="")
+
+    @contextmanager
+    def _naming(self, doing: str) -> Iterator[None]:
+        self._require_open(doing)
         with naming(f"{doing}, USB device {self.info}"):
             yield
 
@@ -253,6 +259,19 @@ class UsbBus:
                     forbidden = error
             if deadline.expired:
                 raise forbidden or UsbAbsent(f"no USB device {' or '.join(map(str, matches))} came")
+            self._pause(deadline)
+
+    def wait_seen(
+        self, match: UsbMatch, deadline: Deadline, accept: Callable[[UsbInfo], bool] = lambda info: True
+    ) -> UsbInfo | None:
+        """Waits for a device that matches and is accepted, without opening it for more than its strings; None if the
+        deadline passes first."""
+        while True:
+            for info in self.list(match):
+                if info.interfaces and accept(info):
+                    return info
+            if deadline.expired:
+                return None
             self._pause(deadline)
 
     def wait_gone(self, match: UsbMatch, deadline: Deadline) -> bool:

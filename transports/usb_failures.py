@@ -59,13 +59,18 @@ def kind_of(error: Exception) -> type[TransportError]:
     return _BY_LIBUSB_CODE.get(error.backend_error_code, UsbFault)
 
 
+def named(error: Exception, doing: str) -> TransportError:
+    """One of `FAILURES` as the error that it is; `doing` is what was tried, on which device."""
+    kind = kind_of(error)
+    text = str(getattr(error, "strerror", None) or error or "not supported").rstrip(".")
+    meaning = _MEANING.get(kind)
+    return kind(f"{doing}: {meaning} ({text})" if meaning else f"{doing}: {text}")
+
+
 @contextmanager
 def naming(doing: str) -> Iterator[None]:
-    """Raises what the body fails with as the error that it is; `doing` is what was tried, on which device."""
+    """Raises what the body fails with as the error that it is."""
     try:
         yield
     except FAILURES as error:
-        kind = kind_of(error)
-        text = str(getattr(error, "strerror", None) or error or "not supported").rstrip(".")
-        meaning = _MEANING.get(kind)
-        raise kind(f"{doing}: {meaning} ({text})" if meaning else f"{doing}: {text}") from error
+        raise named(error, doing) from error

@@ -1,0 +1,128 @@
+"""Into DFU mode and out of it: which USB device is meant, detaching (DFU 1.1, chapter 5), coming back.
+
+A device is followed by its port: it keeps that, while its ids, its serial number and its address may all change.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from enum import Enum, auto
+
+from ..transports.deadline import Deadline
+from ..transports.errors import TransportError, UsbAbsent, UsbGone, UsbTimeout
+from ..transports.usb import UsbBus, UsbDevice, UsbInfo, UsbInterface, UsbMatch
+from .dfu_codec import (
+    APPLICATION_SPECIFIC,
+    DFU_SUBCLASS,
+    OUT,
+    PROTOCOL_DFU_MODE,
+    Request,
+    parse_functional,
+)
+from .dfu_link import REQUEST_SECONDS
+from .dfu_settings import DfuAddress
+from .errors import PartMute, PartWrongMode
+
+DETACH_MS = 1000
+"""wTimeout of a DETACH to a device without a functional descriptor."""
+STRANGER_SECONDS = 2.0
+"""How long an application may take to appear, of which nothing is known: it may have no USB at all."""
+
+
+class Came(Enum):
+    """What came back at a device's port after it had left."""
+
+    APPLICATION = auto()
+    DFU_MODE = auto()
+    NOTHING = auto()
+
+
+def is_dfu(interface: UsbInterface) -> bool:
+    """DFU 1.1, 4.1.2 and 4.2.3."""
+    return interface.class_code == APPLICATION_SPECIFIC and interface.subclass == DFU_SUBCLASS
+
+
+def is_in_dfu_mode(info: UsbInfo) -> bool:
+    return any(is_dfu(item) and item.protocol == PROTOCOL_DFU_MODE for item in info.interfaces)
+
+
+def find(bus: UsbBus, address: DfuAddress) -> UsbDevice:
+    """The device in DFU mode, else its running application. Raises PartMute, UsbAmbiguous and what opening raises."""
+    runtime = address.runtime()
+    for match in (address.dfu_mode(), runtime):
+        if match is None:
+            continue
+        with suppress(UsbAbsent):
+            device = bus.open_device(match)
+            if is_in_dfu_mode(device.info) or match.vendor_id is not None:
+                return device
+            # Any device at the port was meant, if only it is in DFU mode.
+            device.close()
+    ids = [match for match in (address.dfu_mode(), runtime) if match is not None]
+    raise PartMute(f"no USB device {' or '.join(str(match) for match in ids)}")
+
+
+def detach(bus: UsbBus, device: UsbDevice, address: DfuAddress, seconds: float) -> UsbDevice:
+    """DETACH, then a USB reset unless the device detaches by itself; it comes back in DFU mode within `seconds`.
+
+    Closes `device`. Raises PartWrongMode.
+    """
+    info = device.info
+    interface = next((item for item in info.interfaces if is_dfu(item)), None)
+    if interface is None:
+        device.close()
+        raise PartWrongMode(
+            f"{info.vendor_id:04x}:{info.product_id:04x} runs, and has no DFU interface to be detached by",
+            remedy="Start its bootloader by hand (its button or boot pin), then run the command again.",
+        )
+    functional = parse_functional(interface.extra)
+    try:
+        device.claim(interface.number, interface.alternate)
+        timeout = functional.detach_ms if functional else DETACH_MS
+        with suppress(UsbGone, UsbTimeout):
+            deadline = Deadline.after(REQUEST_SECONDS)
+            device.control_out(OUT, Request.DETACH, timeout, interface.number, b"", deadline)
+        if functional is None or not functional.will_detach:
+            with suppress(TransportError):
+                device.reset()
+    finally:
+        device.close()
+    deadline = Deadline.after(seconds)
+    wanted = address.dfu_mode(info.port or None)
+    while True:
+        try:
+            back = bus.wait_for([wanted], deadline)
+        except UsbAbsent:
+            raise PartWrongMode(
+                f"detached, but no {wanted} came back within {seconds:g} s; {_there(bus, info)}",
+                remedy="Are vendor_id and product_id of its address those of its DFU mode?",
+            ) from None
+        if is_in_dfu_mode(back.info):
+            return back
+        # The same ids in both modes, and the application has not gone yet.
+        back.close()
+        if not bus.wait_gone(wanted, deadline):
+            raise PartWrongMode(f"{info} was asked to detach, and is still running after {seconds:g} s")
+
+
+def came_back(bus: UsbBus, address: DfuAddress, info: UsbInfo, seconds: float) -> Came:
+    """Waits for a device that is to start its application: what is at its port then, within `seconds`.
+
+    One that shows its DFU mode for a moment, on its way to its application, is waited for. Opens nothing: the user may
+    have no right to the application.
+    """
+    deadline = Deadline.after(seconds)
+    runtime = address.runtime()
+    if not bus.wait_gone(UsbMatch(port=info.port) if info.port else address.dfu_mode(), deadline):
+        return Came.DFU_MODE
+    if runtime is None:
+        deadline = deadline.sooner(STRANGER_SECONDS)
+    where = UsbMatch(port=info.port) if info.port else runtime or address.dfu_mode()
+    if bus.wait_seen(where, deadline, lambda seen: not is_in_dfu_mode(seen)) is not None:
+        return Came.APPLICATION
+    return Came.DFU_MODE if bus.list(where) else Came.NOTHING
+
+
+def _there(bus: UsbBus, info: UsbInfo) -> str:
+    there = bus.list(UsbMatch(port=info.port)) if info.port else ()
+    return f"there is {there[0]}" if there else "nothing is there"

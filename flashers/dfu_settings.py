@@ -1,0 +1,68 @@
+"""What the bench file says of a DFU component: its address on USB, and its maker's variations."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from ..transports.usb import UsbMatch
+from .base import Settings
+
+ANY = 0xFFFF
+"""An id that is not told, as in a DFU file's suffix (DFU 1.1, appendix B)."""
+
+
+class DfuAddress(Settings):
+    """Which device. The ids of DFU mode (both 0xFFFF: any, at the given port); those of the running application if they
+    differ; serial or port path ("1-4.2") to tell two alike apart; `alt`: which alternate setting is written, unless the
+    image file names one."""
+
+    vendor_id: int = Field(default=0x0483, ge=0, le=0xFFFF)
+    product_id: int = Field(default=0xDF11, ge=0, le=0xFFFF)
+    runtime_vendor_id: int | None = Field(default=None, ge=0, le=0xFFFF)
+    runtime_product_id: int | None = Field(default=None, ge=0, le=0xFFFF)
+    serial: str | None = None
+    port: str | None = None
+    alt: int = Field(default=0, ge=0, le=255)
+
+    @model_validator(mode="after")
+    def _any_needs_a_port(self) -> Self:
+        if ANY in (self.vendor_id, self.product_id) and not self.port:
+            raise ValueError("ids of 0xFFFF stand for any device, and need a port")
+        return self
+
+    def dfu_mode(self, port: str | None = None) -> UsbMatch:
+        """The device in DFU mode; at a known port without its serial number, which may be another one there."""
+        return UsbMatch(
+            None if self.vendor_id == ANY else self.vendor_id,
+            None if self.product_id == ANY else self.product_id,
+            self.serial if port is None else None,
+            port or self.port,
+        )
+
+    def runtime(self) -> UsbMatch | None:
+        """The running application; None where its ids are not told."""
+        if self.runtime_vendor_id is None and self.runtime_product_id is None:
+            return None
+        return UsbMatch(
+            self.vendor_id if self.runtime_vendor_id is None else self.runtime_vendor_id,
+            self.product_id if self.runtime_product_id is None else self.runtime_product_id,
+            self.serial,
+            self.port,
+        )
+
+
+class DfuProfile(Settings):
+    """`part`: what the product string must be, "" for any. `flavour`: "auto" tells by the descriptors. `slot_size`: of
+    a DFU 1.1 device, which doesn't tell it. `write_alignment`: in bytes, of a DfuSe device's flash. `mass_erase`: erase
+    all at once where all of it is to be erased. `reenumerate`, `work`: seconds that the device may take to come back,
+    and to finish one piece of work."""
+
+    part: str = ""
+    flavour: Literal["auto", "dfu", "dfuse"] = "auto"
+    slot_size: int = Field(default=0x0100_0000, gt=0)
+    write_alignment: int = Field(default=8, ge=1, le=1024)
+    mass_erase: bool = True
+    reenumerate: float = Field(default=10.0, gt=0, le=120)
+    work: float = Field(default=60.0, gt=0, le=600)

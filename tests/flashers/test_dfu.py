@@ -1,0 +1,711 @@
+"""`DfuFlasher` against every emulated part, through pyusb and the real engine: what works, and what each failure is."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from proxyflash.emulators import application
+from proxyflash.emulators import dfu as emulated
+from proxyflash.emulators.device import DeviceSpec
+from proxyflash.emulators.dfu import DfuDevice
+from proxyflash.emulators.dfu_states import State as BState
+from proxyflash.emulators.faults import FaultPlan, Faults
+from proxyflash.emulators.usb_backend import EmulatedUsbBackend
+from proxyflash.emulators.usb_wire import UsbWire
+from proxyflash.flashers.base import Capability, State
+from proxyflash.flashers.dfu import DfuFlasher
+from proxyflash.flashers.dfu_settings import DfuAddress, DfuProfile
+from proxyflash.flashers.errors import (
+    ImageMisplaced,
+    ImageWrongPart,
+    NotBack,
+    PartConfused,
+    PartFailed,
+    PartMute,
+    PartProtected,
+    PartRefused,
+    PartWrongFamily,
+    PartWrongMode,
+    VerifyMismatch,
+)
+from proxyflash.flashers.image import FirmwareImage, Segment
+from proxyflash.flashers.memory import Range
+from proxyflash.flashers.programmer import FlashResult, Programmer
+from proxyflash.transports.deadline import Deadline
+from proxyflash.transports.errors import ProxyflashError, UsbAmbiguous, UsbGone, UsbStall
+from proxyflash.transports.usb import UsbBus
+
+APP = {"runtime_vendor_id": 0x1209, "runtime_product_id": 1}
+OLD, NEW = "1.4.2", "1.5.0"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A row of parts/dfu.toml, and how it is reached."""
+
+    name: str
+    vendor_id: int
+    product_id: int
+    start: int
+    can: Capability
+
+    @property
+    def relocatable(self) -> bool:
+        return self.start == 0
+
+    @property
+    def address(self) -> dict[str, Any]:
+        return {"vendor_id": self.vendor_id, "product_id": self.product_id, **APP}
+
+    def firmware(self, version: str, size: int = 5000) -> bytes:
+        return application.make(version, "part", "Acme", size, start=self.start)
+
+    def image(self, version: str = NEW, size: int = 5000, **target: Any) -> FirmwareImage:
+        segment = Segment(self.start, self.firmware(version, size))
+        return FirmwareImage((segment,), "bin", target=target, relocatable=self.relocatable)
+
+
+BOOT, READ, CHECK = Capability.BOOT, Capability.READ, Capability.CHECK
+PARTS = {
+    part.name: part
+    for part in (
+        Part("stm32f405-dfu", 0x0483, 0xDF11, 0x08000000, BOOT | READ),
+        Part("stm32f105-dfu", 0x0483, 0xDF11, 0x08000000, BOOT | READ),
+        Part("resident-dfu", 0x1209, 0xDF03, 0x0800C000, BOOT | READ),
+        Part("slot-dfu", 0x1209, 0xDF01, 0, BOOT | READ),
+        Part("waiting-dfu", 0x1209, 0xDF04, 0, BOOT | CHECK),
+        Part("blind-dfu", 0x1209, 0xDF02, 0, BOOT | CHECK),
+    )
+}
+F405, F105, RESIDENT, SLOT, WAITING, BLIND = PARTS.values()
+
+
+class Lab:
+    """An emulated USB bus with parts on it, and the host's end of it."""
+
+    def __init__(self, pace: float = 0.0) -> None:
+        self.wire = UsbWire(f"lab-{id(self)}", pace=pace)
+        self.backend = EmulatedUsbBackend(self.wire)
+        self.bus = UsbBus("usb", self.backend)
+        self.devices: list[DfuDevice] = []
+        self.pace = pace
+
+    def add(self, part: Part, *, old: bytes | None = None, **settings: Any) -> DfuDevice:
+        """A part that runs its old application; `old` b"": a blank one."""
+        device = DfuDevice(DeviceSpec(part.name, settings={"part": part.name, **settings}, pace=self.pace), self.wire)
+        content = part.firmware(OLD) if old is None else old
+        if content:
+            device.flash.load(part.start, content)
+            device.supply.off()
+            device.supply.on()
+        self.devices.append(device)
+        return device
+
+    def flasher(self, part: Part, profile: dict[str, Any] | None = None, **address: Any) -> DfuFlasher:
+        settings = {"reenumerate": 1.0, "slot_size": 0x20000, **(profile or {})}
+        return DfuFlasher(self.bus, DfuAddress(**{**part.address, **address}), DfuProfile(**settings))
+
+    def programmer(self, part: Part, **more: Any) -> Programmer:
+        return Programmer(self.flasher(part, **more), part.name)
+
+    def flash(self, part: Part, image: FirmwareImage | None = None, **more: Any) -> FlashResult:
+        programmer = self.programmer(part, **more)
+        return programmer.flash(programmer.plan(image or part.image()))
+
+    def close(self) -> None:
+        self.bus.close()
+        for device in self.devices:
+            device.close()
+        self.wire.close()
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    lab = Lab()
+    yield lab
+    lab.close()
+
+
+@pytest.fixture(params=PARTS.values(), ids=lambda part: part.name)
+def part(request: pytest.FixtureRequest) -> Part:
+    found: Part = request.param
+    return found
+
+
+# Every part: from the running old application to the running new one.
+
+
+def test_write_verify_boot(lab: Lab, part: Part) -> None:
+    device = lab.add(part)
+    assert device.application_version == OLD
+    result = lab.flash(part)
+    assert device.application_version == NEW
+    assert device.flash.read(part.start, 5000) == part.firmware(NEW)
+    assert result.booted
+    assert result.verified == ("read back" if part.can & READ else "manifestation by the part")
+
+
+def test_every_row_is_tried() -> None:
+    assert set(emulated.parts()) == set(PARTS)
+
+
+def test_capabilities_are_those_of_the_descriptor(lab: Lab, part: Part) -> None:
+    lab.add(part)
+    flasher = lab.flasher(part)
+    flasher.connect()
+    assert flasher.capabilities == part.can
+
+
+@pytest.mark.parametrize("part", [F405, F105, RESIDENT, SLOT], ids=lambda part: part.name)
+def test_read_back_is_what_the_part_holds(lab: Lab, part: Part) -> None:
+    lab.add(part)
+    # Not at a block's start, and of no block's size: the last piece is a short one.
+    (segment,) = lab.programmer(part).read([Range(part.start + 24, 4321)])
+    assert segment == Segment(part.start + 24, part.firmware(OLD)[24 : 24 + 4321])
+
+
+def test_an_application_that_was_only_looked_at_runs_again(lab: Lab, part: Part) -> None:
+    device = lab.add(part)
+    programmer = lab.programmer(part)
+    programmer.connect()
+    assert device.application_version is None
+    programmer.release()
+    assert device.application_version == OLD
+
+
+def test_what_is_there_is_not_written_again(lab: Lab) -> None:
+    device = lab.add(F405)
+    lab.flash(F405)
+    before = device.flash.erases, device.flash.programs
+    result = lab.flash(F405)
+    assert (result.erased_bytes, result.written_bytes) == (0, 0)
+    assert (device.flash.erases, device.flash.programs) == before
+
+
+def test_only_touched_sectors_are_erased(lab: Lab) -> None:
+    device = lab.add(F405)
+    lab.flash(F405, F405.image(size=0x4000 + 1))
+    assert device.flash.erases == 2
+
+
+def test_all_of_the_flash_is_erased_by_one_command(lab: Lab) -> None:
+    device = lab.add(F405)
+    seen = Recorder(lab)
+    programmer = lab.programmer(F405)
+    assert programmer.erase([Range(0x08000000, 0x100000)]) == 0x100000
+    assert device.flash.read(0x08000000, 0x100000) == b"\xff" * 0x100000
+    # AN2662, 4.5.3: one byte, no address.
+    assert seen.downloads.count(b"\x41") == 1
+    assert not any(data[:1] == b"\x41" and len(data) > 1 for data in seen.downloads)
+
+
+def test_without_mass_erase_each_sector_is_erased(lab: Lab) -> None:
+    device = lab.add(F405)
+    seen = Recorder(lab)
+    lab.programmer(F405, profile={"mass_erase": False}).erase([Range(0x08000000, 0x100000)])
+    assert device.flash.read(0x08000000, 0x100000) == b"\xff" * 0x100000
+    # AN2662, 4.5.3: 0x41 and the sector's address, lowest byte first. The sectors are DS8626's.
+    starts = [*range(0x08000000, 0x08010000, 0x4000), 0x08010000, *range(0x08020000, 0x08100000, 0x20000)]
+    assert [data for data in seen.downloads if data[:1] == b"\x41"] == [
+        b"\x41" + struct.pack("<I", start) for start in starts
+    ]
+
+
+def test_a_bootloader_in_the_flash_is_left_alone(lab: Lab) -> None:
+    device = lab.add(RESIDENT)
+    device.flash.load(0x08000000, bytes(range(256)) * 0xC0)
+    with pytest.raises(ImageMisplaced, match="may not be written"):
+        lab.flash(RESIDENT, FirmwareImage((Segment(0x08008000, b"12345678"),), "bin"))
+    lab.flash(RESIDENT)
+    assert device.flash.read(0x08000000, 0xC000) == bytes(range(256)) * 0xC0
+
+
+class Recorder:
+    """Notes what is downloaded, on its way from pyusb."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.downloads: list[bytes] = []
+        self.blocks: list[int] = []
+        passed_on = lab.wire.control
+
+        def control(port: Any, function: Any, setup: bytes, data: bytes) -> bytes:
+            if setup[:2] == b"\x21\x01":
+                self.downloads.append(data)
+                self.blocks.append(int.from_bytes(setup[2:4], "little"))
+            return passed_on(port, function, setup, data)
+
+        lab.wire.control = control  # type: ignore[method-assign]
+
+
+# Blocks.
+
+
+def test_dfuse_blocks_are_counted_from_two_and_a_short_one_is_pointed_at(lab: Lab) -> None:
+    """AN2662, 4.4.1: address = (block - 2) * length of the data + pointer; so the length may not change on the way."""
+    lab.add(F105, old=b"", boot="dfu")
+    seen = Recorder(lab)
+    flasher = lab.flasher(F105)
+    flasher.connect()
+    assert [*flasher.erase([Range(0x08000000, 2048), Range(0x08000800, 2048), Range(0x08001000, 2048)])][-1] == 6144
+    del seen.downloads[:], seen.blocks[:]
+    assert [*flasher.write(Segment(0x08000000, b"\x5a" * (2 * 2048 + 16)))] == [2048, 4096, 4112]
+    assert seen.blocks == [0, 2, 3, 0, 2]
+    assert seen.downloads[0] == bytes.fromhex("21 00 00 00 08")
+    assert seen.downloads[3] == bytes.fromhex("21 00 10 00 08")
+    assert lab.devices[0].flash.read(0x08000000, 4112) == b"\x5a" * 4112
+
+
+TINY = {"transfer_size": 8, "restart": 0.0, "will_detach": True}
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts with blocks of 8 bytes, whose block numbers end at half a megabyte."""
+    rows = emulated.parts()
+    slot = {**rows["slot-dfu"], **TINY, "sectors": [[10, 0x10000, 0.0, "g"]]}
+    dfuse = {**rows["stm32f105-dfu"], **TINY, "sectors": [[10, 0x10000, 0.0, "g"]]}
+    monkeypatch.setitem(rows, "slot-dfu", slot)
+    monkeypatch.setitem(rows, "stm32f105-dfu", dfuse)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_block_numbers_wrap_in_a_slot(lab: Lab) -> None:
+    """DFU 1.1, 6.1.1: wBlockNum counts blocks and wraps from 65535 to 0."""
+    device = lab.add(SLOT, old=b"", boot="dfu")
+    seen = Recorder(lab)
+    flasher = lab.flasher(SLOT, profile={"slot_size": 0xA0000})
+    flasher.connect()
+    firmware = SLOT.firmware(NEW, 65538 * 8)
+    assert [*flasher.write(Segment(0, firmware))][-1] == len(firmware)
+    assert device.flash.read(0, len(firmware)) == firmware
+    # The empty block that ends the transfer is a block as well.
+    assert seen.blocks[65534:] == [65534, 65535, 0, 1, 2]
+    assert b"".join(flasher.read(65535 * 8, 24)) == firmware[65535 * 8 :]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_dfuse_sets_the_address_anew_where_block_numbers_end(lab: Lab) -> None:
+    device = lab.add(F105, old=b"", boot="dfu")
+    seen = Recorder(lab)
+    flasher = lab.flasher(F105)
+    flasher.connect()
+    size = (65536 - 2) * 8 + 16
+    firmware = F105.firmware(NEW, size)
+    assert [*flasher.write(Segment(0x08000000, firmware))][-1] == size
+    assert device.flash.read(0x08000000, size) == firmware
+    assert seen.blocks[-4:] == [65535, 0, 2, 3]
+    assert b"".join(flasher.read(0x08000000 + 65533 * 8, 24)) == firmware[65533 * 8 :]
+
+
+# Waiting.
+
+
+@pytest.fixture
+def paced() -> Iterator[Lab]:
+    lab = Lab(pace=1.0)
+    yield lab
+    lab.close()
+
+
+def test_poll_timeouts_are_waited_out(paced: Lab) -> None:
+    """A device that stalls a GETSTATUS that comes too early (DFU 1.1, A.2.5) is never asked too early."""
+    device = paced.add(F105, early="stall")
+    result = paced.flash(F105, profile={"reenumerate": 10.0})
+    assert device.application_version == NEW
+    # 3 pages of 2048 bytes at 30 ms: PM0075's typical 20 to 40 ms.
+    assert result.seconds >= 3 * 0.03
+
+
+def test_a_device_that_is_asked_too_early_and_says_so_only_by_being_busy(lab: Lab) -> None:
+    device = lab.add(SLOT, early="stall")
+    lab.flash(SLOT)
+    assert device.application_version == NEW
+
+
+def test_work_that_takes_for_ever_is_an_error(lab: Lab) -> None:
+    device = lab.add(F405)
+    programmer = lab.programmer(F405, profile={"work": 0.2})
+    plan = programmer.plan(F405.image())
+    status = bytes([0, 10, 0, 0, BState.DNBUSY, 0])
+    Answering(lab, {3: lambda answer: status})
+    with pytest.raises(PartConfused, match=r"dfuDNBUSY for 0\.2 s"):
+        programmer.flash(plan)
+    assert device.application_version is None
+
+
+class Answering:
+    """Changes what the device answers to IN requests, by bRequest."""
+
+    def __init__(self, lab: Lab, change: dict[int, Any]) -> None:
+        passed_on = lab.wire.control
+
+        def control(port: Any, function: Any, setup: bytes, data: bytes) -> bytes:
+            answer = passed_on(port, function, setup, data)
+            if setup[0] == 0xA1 and setup[1] in change:
+                return bytes(change[setup[1]](answer))
+            return answer
+
+        lab.wire.control = control  # type: ignore[method-assign]
+
+
+# What the status means.
+
+MEANING = {
+    # bStatus (DFU 1.1, 6.1.2): on a DFU 1.1 device, on a DfuSe device.
+    0x01: (ImageWrongPart, PartRefused),
+    0x02: (ImageWrongPart, ImageWrongPart),
+    0x03: (PartFailed, PartFailed),
+    0x04: (PartFailed, PartFailed),
+    0x05: (PartFailed, PartFailed),
+    0x06: (PartFailed, PartFailed),
+    0x07: (VerifyMismatch, VerifyMismatch),
+    0x08: (PartRefused, PartRefused),
+    0x09: (PartRefused, PartRefused),
+    0x0A: (VerifyMismatch, VerifyMismatch),
+    0x0B: (PartProtected, PartProtected),
+    0x0C: (PartFailed, PartFailed),
+    0x0D: (PartFailed, PartFailed),
+    0x0E: (PartFailed, PartFailed),
+    0x0F: (PartRefused, PartRefused),
+}
+
+
+@pytest.mark.parametrize("status", MEANING)
+@pytest.mark.parametrize("part", [SLOT, F105], ids=["dfu", "dfuse"])
+def test_each_status_is_an_error_of_its_own(lab: Lab, part: Part, status: int) -> None:
+    lab.add(part, boot="dfu", fail_at=2, fail_with=status)
+    flasher = lab.flasher(part)
+    flasher.connect()
+    with pytest.raises(ProxyflashError) as caught:
+        for _ in flasher.write(Segment(part.start, part.firmware(NEW))):
+            pass
+    assert type(caught.value) is MEANING[status][part is F105]
+    # It names the status as the standard does, and the device is idle again.
+    assert "err" in caught.value.cause
+    assert lab.devices[0].state is BState.IDLE
+
+
+@pytest.mark.parametrize("part", [F405, SLOT], ids=lambda part: part.name)
+def test_a_failure_that_passes_is_tried_again(lab: Lab, part: Part) -> None:
+    device = lab.add(part, fail_at=3, fail_with=0x06)
+    lab.flash(part)
+    assert device.application_version == NEW
+
+
+# Protections.
+
+
+def test_read_protection_is_seen_before_anything_is_erased(lab: Lab) -> None:
+    device = lab.add(F405, rdp=True)
+    with pytest.raises(PartProtected, match="errVENDOR") as caught:
+        lab.flash(F405)
+    assert "erases" in caught.value.remedy
+    assert device.flash.erases == 0
+    assert device.application_version == OLD
+
+
+@pytest.mark.parametrize("what", ["erase", "write", "read"])
+def test_read_protection_forbids_all(lab: Lab, what: str) -> None:
+    lab.add(F405, rdp=True)
+    flasher = lab.flasher(F405)
+    flasher.connect()
+    actions = {
+        "erase": lambda: [*flasher.erase([Range(0x08000000, 0x4000)])],
+        "write": lambda: [*flasher.write(Segment(0x08000000, bytes(16)))],
+        "read": lambda: [*flasher.read(0x08000000, 16)],
+    }
+    with pytest.raises(PartProtected):
+        actions[what]()
+
+
+def test_a_write_protected_sector_is_found_by_verifying(lab: Lab) -> None:
+    """AN2662, 4.5.3: no error is returned there."""
+    device = lab.add(F405, write_protected=[0])
+    with pytest.raises(VerifyMismatch):
+        lab.flash(F405)
+    assert device.flash.erases == 0
+
+
+# Manifestation.
+
+
+@pytest.mark.parametrize("part", [SLOT, WAITING, BLIND], ids=lambda part: part.name)
+def test_the_part_refuses_what_is_no_firmware(lab: Lab, part: Part) -> None:
+    device = lab.add(part)
+    with pytest.raises(VerifyMismatch):
+        lab.flash(part, FirmwareImage((Segment(0, bytes(range(256)) * 8),), "bin", relocatable=True))
+    assert device.application_version is None
+    lab.flash(part)
+    assert device.application_version == NEW
+
+
+def test_the_part_says_that_there_must_be_more(lab: Lab) -> None:
+    """A.2.6: an empty download that the device does not take for the end."""
+    lab.add(SLOT)
+    short = SLOT.firmware(NEW)[:3000]
+    with pytest.raises(PartRefused, match="errNOTDONE"):
+        lab.flash(SLOT, FirmwareImage((Segment(0, short),), "bin", relocatable=True))
+
+
+@pytest.mark.parametrize("part", [WAITING, BLIND], ids=lambda part: part.name)
+def test_a_part_that_comes_back_in_its_bootloader_has_refused(lab: Lab, part: Part) -> None:
+    """It is not tolerant: whether it took the firmware shows in what it starts."""
+    device = lab.add(part)
+    programmer = lab.programmer(part)
+    plan = programmer.plan(part.image())
+    device._options = emulated.Options(boot="dfu")
+    with pytest.raises(VerifyMismatch, match="in DFU mode again"):
+        programmer.flash(plan)
+
+
+def test_a_part_left_waiting_for_its_reset_is_reset(lab: Lab) -> None:
+    """An earlier session ended between manifestation and reset (state 8, which answers nothing)."""
+    device = lab.add(WAITING)
+    flasher = lab.flasher(WAITING)
+    flasher.connect()
+    link = flasher._connected
+    firmware = WAITING.firmware(OLD, 600)
+    for block, offset in enumerate(range(0, 600, 512)):
+        link.download(block, firmware[offset : offset + 512], "")
+        link.settle("", (5,))  # type: ignore[arg-type]
+    link.download(2, b"", "")
+    link.status()
+    with pytest.raises(UsbStall):
+        link.status()
+    assert device.state is BState.MANIFEST_WAIT_RESET
+    flasher.close()
+    lab.flash(WAITING)
+    assert device.application_version == NEW
+
+
+def test_a_part_with_no_whole_firmware_says_so_and_is_flashed(lab: Lab) -> None:
+    device = lab.add(SLOT, old=b"")
+    assert device.state is BState.ERROR
+    lab.flash(SLOT)
+    assert device.application_version == NEW
+
+
+# Booting.
+
+
+def test_not_back(lab: Lab) -> None:
+    """Its boot pin is held: it starts its bootloader again."""
+    lab.add(F405, boot="dfu")
+    with pytest.raises(NotBack, match="in DFU mode again"):
+        lab.flash(F405)
+
+
+def test_an_application_of_which_nothing_is_known(lab: Lab) -> None:
+    device = lab.add(F405, old=b"")
+    flasher = lab.flasher(F405, runtime_vendor_id=None, runtime_product_id=None)
+    programmer = Programmer(flasher, "part")
+    programmer.flash(programmer.plan(F405.image()))
+    assert device.application_version == NEW
+
+
+# Which file for which part, which memory.
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        {},
+        {"vendor_id": 0x1209, "product_id": 0xDF01},
+        {"vendor_id": 0x1209, "product_id": 1},  # those of the application
+        {"vendor_id": 0x1209},
+        {"product_id": 0xDF01},
+        {"vendor_id": 0x1209, "product_id": 0xDF01, "device": 0x0100},
+    ],
+)
+def test_a_suffix_for_this_part(lab: Lab, target: dict[str, int]) -> None:
+    device = lab.add(SLOT)
+    lab.flash(SLOT, SLOT.image(**target))
+    assert device.application_version == NEW
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"vendor_id": 0x0483, "product_id": 0xDF01},
+        {"vendor_id": 0x1209, "product_id": 0xDF02},
+        {"vendor_id": 0x0483},
+        {"product_id": 2},
+    ],
+)
+def test_a_suffix_for_another_part(lab: Lab, target: dict[str, int]) -> None:
+    device = lab.add(SLOT)
+    with pytest.raises(ImageWrongPart, match="suffix"):
+        lab.flash(SLOT, SLOT.image(**target))
+    assert device.flash.erases == 0
+    assert device.application_version == OLD
+
+
+def test_a_dfuse_file_for_another_alternate_setting_goes_to_its_memory(lab: Lab) -> None:
+    device = lab.add(F405)
+    otp = FirmwareImage((Segment(0x1FFF7800, b"calibration!"),), "dfuse", target={"alt_setting": 2})
+    flasher = lab.flasher(F405)
+    flasher.connect()
+    flasher.verify_target(otp.target)
+    assert [region.name for region in flasher.memory_map().regions if region.writable] == ["OTP Memory"]
+    assert [*flasher.write(otp.segments[0])] == [12]
+    assert b"".join(flasher.read(0x1FFF7800, 12)) == b"calibration!"
+    flasher.boot()
+    assert device.application_version == OLD
+    assert device.flash.erases == device.flash.programs == 0
+
+
+def test_an_alternate_setting_that_is_not_there(lab: Lab) -> None:
+    device = lab.add(F405)
+    with pytest.raises(ImageWrongPart, match=r"alternate setting 7, the device has 0, 1, 2, 3"):
+        lab.flash(F405, F405.image(alt_setting=7))
+    assert device.application_version == OLD
+
+
+@pytest.mark.parametrize(
+    ("address", "target"),
+    [(0x1FFFC000, {}), (0x1FFFC000, {"alt_setting": 0}), (0x08000000, {"alt_setting": 2}), (0x20000000, {})],
+)
+def test_an_image_that_lies_in_another_memory_is_refused(lab: Lab, address: int, target: dict[str, int]) -> None:
+    device = lab.add(F405)
+    image = FirmwareImage((Segment(address, bytes(16)),), "dfuse", target=target)
+    with pytest.raises(ImageMisplaced):
+        lab.flash(F405, image)
+    assert device.flash.erases == 0
+    assert device.application_version == OLD
+
+
+def test_a_dfuse_file_is_not_for_a_slot(lab: Lab) -> None:
+    device = lab.add(SLOT)
+    image = FirmwareImage((Segment(0x08000000, F405.firmware(NEW)),), "dfuse", target={"alt_setting": 0})
+    with pytest.raises(ImageMisplaced):
+        lab.flash(SLOT, image)
+    assert device.application_version == OLD
+
+
+def test_the_address_names_no_alternate_setting_of_the_part(lab: Lab) -> None:
+    device = lab.add(F405)
+    with pytest.raises(PartWrongMode, match="no alternate setting 9; it has: 0 '@Internal Flash"):
+        lab.programmer(F405, alt=9).connect()
+    assert device.application_version == OLD
+
+
+def test_another_part_than_the_profile_names(lab: Lab) -> None:
+    device = lab.add(F405)
+    with pytest.raises(PartWrongFamily, match="STM32  BOOTLOADER"):
+        lab.flash(F405, profile={"part": "STM32H7"})
+    assert device.application_version == OLD
+
+
+# Which device.
+
+
+def test_nothing_there(lab: Lab) -> None:
+    with pytest.raises(PartMute, match="0483:df11 or 1209:0001"):
+        lab.flash(F405)
+
+
+def test_two_alike_are_told_apart_by_what_the_error_says(lab: Lab) -> None:
+    one, two = lab.add(SLOT, serial="A"), lab.add(SLOT, serial="B")
+    with pytest.raises(UsbAmbiguous) as caught:
+        lab.flash(SLOT)
+    assert 'serial = "A" or serial = "B"' in caught.value.remedy
+    lab.flash(SLOT, serial="B")
+    assert (one.application_version, two.application_version) == (OLD, NEW)
+
+
+def test_two_alike_with_one_serial_number(lab: Lab) -> None:
+    one, two = lab.add(SLOT, serial="A"), lab.add(SLOT, serial="A")
+    with pytest.raises(UsbAmbiguous) as caught:
+        lab.flash(SLOT, serial="A")
+    assert 'port = "1-1" or port = "1-2"' in caught.value.remedy
+    lab.flash(SLOT, port="1-2")
+    assert (one.application_version, two.application_version) == (OLD, NEW)
+
+
+def test_a_part_is_followed_by_its_port(lab: Lab) -> None:
+    """Another one sits in DFU mode already; the one that is named by its serial number is detached, and written."""
+    other, meant = lab.add(SLOT, serial="A", boot="dfu"), lab.add(SLOT, serial="B")
+    lab.flash(SLOT, serial="B")
+    assert meant.application_version == NEW
+    assert other.state is BState.IDLE
+    assert other.flash.erases == 0
+
+
+def test_any_ids_at_a_port(lab: Lab) -> None:
+    device = lab.add(SLOT)
+    lab.flash(SLOT, vendor_id=0xFFFF, product_id=0xFFFF, port="1-1")
+    assert device.application_version == NEW
+    with pytest.raises(PartMute):
+        lab.flash(SLOT, vendor_id=0xFFFF, product_id=0xFFFF, port="1-2")
+    with pytest.raises(PartMute):
+        # It runs, and what runs has other ids.
+        lab.flash(SLOT, vendor_id=0xFFFF, product_id=0xFFFF, port="1-1", runtime_product_id=2)
+    with pytest.raises(ValueError, match="port"):
+        DfuAddress(vendor_id=0xFFFF, product_id=0xFFFF)
+
+
+def test_the_ids_of_dfu_mode_are_not_those_of_the_address(lab: Lab) -> None:
+    lab.add(SLOT)
+    with pytest.raises(PartWrongMode, match=r"no 1209:dead.* came back within 1 s; there is 1209:df01"):
+        lab.flash(SLOT, product_id=0xDEAD)
+
+
+def test_the_same_ids_in_both_modes(lab: Lab) -> None:
+    device = lab.add(SLOT, vendor_id=0x1209, product_id=0xDF01)
+    lab.flash(SLOT, runtime_vendor_id=None, runtime_product_id=None)
+    assert device.application_version == NEW
+
+
+def test_a_running_part_without_a_dfu_interface(lab: Lab) -> None:
+    """It can't be detached; it is named all the same."""
+    device = lab.add(SLOT)
+    device._function.descriptors = Undetachable(device._function.descriptors)  # type: ignore[union-attr, assignment]
+    with pytest.raises(PartWrongMode, match="no DFU interface"):
+        lab.flash(SLOT)
+    assert device.application_version == OLD
+
+
+class Undetachable:
+    def __init__(self, own: Any) -> None:
+        self._own = own
+        from dataclasses import replace
+
+        self.interfaces = tuple(replace(item, class_code=0x03) for item in own.interfaces)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+
+# Seeing without disturbing.
+
+
+def test_sight(lab: Lab, part: Part) -> None:
+    def sight() -> Any:
+        return DfuFlasher.sight(
+            lab.bus, DfuAddress(**part.address), DfuProfile(), active=False, deadline=Deadline.after(1)
+        )
+
+    assert sight() is None
+    device = lab.add(part, serial="77")
+    seen = sight()
+    assert (seen.state, seen.identity.version, seen.identity.serial) == (State.RUNNING, OLD, "77")
+    flasher = lab.flasher(part)
+    flasher.connect()
+    flasher.close()
+    seen = sight()
+    assert (seen.state, seen.identity.version, seen.identity.part) == (State.BOOTLOADER, "", device._part["product"])
+    assert seen.identity.bootloader == ("22.0.0" if part.vendor_id == 0x0483 else "1.0.0")
+
+
+def test_sight_of_two_alike_tells_what_both_have(lab: Lab) -> None:
+    lab.add(SLOT, serial="A")
+    lab.add(SLOT, serial="B", old=SLOT.firmware("1.0.0"))
+    seen = DfuFlasher.sight(lab.bus, DfuAddress(**SLOT.address), DfuProfile(), active=False, deadline=Deadline.after(1))
+    assert seen is not None
+    assert (seen.identity.serial, seen.identity.version) == ("", "")
+    assert seen.identity.details["ports"] == "1-1, 1-2"
