@@ -102,7 +102,7 @@ class FirmwareImage:
         """A relocatable image placed at an address. Raises ImageMisplaced when it would not lie in 64 bits of them."""
         if not 0 <= address <= HIGHEST - (self.end - self.start):
             raise ImageMisplaced(
-                f"{self.source or 'the image'} can't be placed at {address:#X}: addresses have 64 bits",
+                f"{self.source or 'the image'} can't be placed at {address:#x}: addresses have 64 bits",
                 remedy="Give the address at which the part has its memory.",
             )
         moved = tuple(Segment(segment.address - self.start + address, segment.data) for segment in self.segments)

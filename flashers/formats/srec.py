@@ -2,7 +2,7 @@
 
 After Motorola's "M68000 Family Programmer's Reference Manual" (M68000PM/AD, revision 1), appendix C. The count is of
 the bytes that follow it. All of a record's bytes, its checksum with them, add up to 0xFF modulo 256. A file ends with
-one termination record, S7, S8 or S9.
+one termination record, S7, S8 or S9; where it has none, a count of its data records shows as well that it is whole.
 """
 
 from __future__ import annotations
@@ -90,13 +90,14 @@ class _Parser:
         self.entry: int | None = None
 
     def pieces(self) -> Iterator[records.Piece]:
-        count, number, ended = 0, 0, False
+        count, number, ended, counted = 0, 0, False, False
         for number, line in records.lines(self.stream, self.source):
             if ended:
                 raise self.error(number, "comes after the termination record")
             kind, size = self.kind(number, line)
             record = self.checked(number, line, size)
             address = int.from_bytes(record[1 : 1 + size], "big")
+            counted = 5 <= kind <= 6
             if 1 <= kind <= 3:
                 count += 1
                 if address + len(record) - size - 2 > 1 << 8 * size:
@@ -106,9 +107,9 @@ class _Parser:
                 ended = True
                 # Writers that know no start address put 0 there.
                 self.entry = address or None
-            elif kind and address != count:
+            elif counted and address != count:
                 raise self.error(number, f"tells of {address} data records, and there are {count} before it")
-        if number and not ended:
+        if number and not ended and not counted:
             raise self.error(number, "is the last, and it is no termination record: the file is cut short")
 
     def kind(self, number: int, line: bytes) -> tuple[RecordType, int]:

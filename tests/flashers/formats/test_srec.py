@@ -1,0 +1,280 @@
+"""Motorola S-record, against the example that its description prints, and bincopy."""
+
+from __future__ import annotations
+
+import tracemalloc
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+
+import bincopy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from proxyflash.flashers.errors import ImageEmpty, ImageError, ImageFormat, ImageNotWritten, ImageOverlap
+from proxyflash.flashers.formats import load, srec
+from proxyflash.flashers.image import FirmwareImage, Segment, join
+
+EXAMPLE = """\
+S00600004844521B
+S1130000285F245F2212226A000424290008237C2A
+S11300100002000800082629001853812341001813
+S113002041E900084E42234300182342000824A952
+S107003000144ED492
+S9030000FC
+"""
+"""M68000 Family Programmer's Reference Manual, appendix C: a module called HDR with 52 bytes of code."""
+CODE = bytes.fromhex(
+    "285F245F2212226A000424290008237C 00020008000826290018538123410018 41E900084E42234300182342000824A9 00144ED4"
+)
+END = "S9030000FC"
+
+
+def record(kind: int, address: int, data: bytes = b"") -> str:
+    """A record as the manual puts it together: all bytes and the checksum add up to FF modulo 256."""
+    size = {0: 2, 1: 2, 2: 3, 3: 4, 5: 2, 6: 3, 7: 4, 8: 3, 9: 2}[kind]
+    body = bytes([size + len(data) + 1]) + address.to_bytes(size, "big") + data
+    return f"S{kind}{body.hex()}{255 - sum(body) % 256:02x}".upper()
+
+
+def read(*lines: str) -> FirmwareImage:
+    return srec.read(BytesIO("\n".join(lines).encode() + b"\n"), "fw.s19")
+
+
+def contents(image: FirmwareImage) -> list[tuple[int, bytes]]:
+    return [(segment.address, bytes(segment.data)) for segment in image.segments]
+
+
+def test_the_manuals_example() -> None:
+    image = read(*EXAMPLE.splitlines())
+    assert contents(image) == [(0, CODE)]
+    assert image.entry is None
+
+
+def test_the_manuals_example_with_a_count() -> None:
+    # 03+00+04 = 07, and FF - 07 = F8.
+    assert contents(read(*EXAMPLE.splitlines()[:-1], "S5030004F8", END)) == [(0, CODE)]
+
+
+def test_a_count_at_the_end_shows_that_the_file_is_whole() -> None:
+    # So bincopy ends a file that has no entry.
+    assert contents(read(*EXAMPLE.splitlines()[:-1], "S5030004F8")) == [(0, CODE)]
+    with pytest.raises(ImageFormat, match="line 4 tells of 4 data records, and there are 2 before it"):
+        read(*EXAMPLE.splitlines()[:3], "S5030004F8")
+    with pytest.raises(ImageFormat, match="line 3 is the last"):
+        read("S10512346162F1", "S5030001FB", record(1, 0, b"x"))
+
+
+# Each record type. The checksums were worked out by hand: 05+12+34+61+62 = 10E, and FF - 0E = F1.
+
+
+def test_data_with_16_bits_of_address() -> None:
+    assert contents(read("S10512346162F1", END)) == [(0x1234, b"ab")]
+
+
+def test_data_with_24_bits_of_address() -> None:
+    # 06+56+12+34+61+62 = 165
+    assert contents(read("S2065612346162" + "9A", "S804000000FB")) == [(0x561234, b"ab")]
+
+
+def test_data_with_32_bits_of_address() -> None:
+    # 07+80+56+12+34+61+62 = 1E6
+    assert contents(read("S307805612346162" + "19", "S70500000000FA")) == [(0x80561234, b"ab")]
+
+
+@pytest.mark.parametrize(
+    ("termination", "entry"),
+    [("S9031234B6", 0x1234), ("S804561234" + "5F", 0x561234), ("S70580561234" + "DE", 0x80561234), (END, None)],
+    ids=["S9", "S8", "S7", "none"],
+)
+def test_the_entry_is_in_the_termination(termination: str, entry: int | None) -> None:
+    # 03+12+34 = 49, 04+56+12+34 = A0, 05+80+56+12+34 = 121
+    assert read("S10512346162F1", termination).entry == entry
+
+
+def test_a_count_of_24_bits() -> None:
+    # 04+00+00+01 = 05
+    assert contents(read("S10512346162F1", "S604000001FA", END)) == [(0x1234, b"ab")]
+
+
+@pytest.mark.parametrize("count", ["S5030002FA", "S5030000FC", "S604000002F9", "S604010001F9"])
+def test_a_wrong_count_is_refused(count: str) -> None:
+    with pytest.raises(ImageFormat, match=r"line 2 tells of \d+ data records, and there are 1 before it"):
+        read("S10512346162F1", count, END)
+
+
+def test_sizes_may_be_mixed_and_records_come_in_any_order() -> None:
+    image = read(record(3, 4, b"ef"), record(0, 0, b"x"), record(1, 0, b"ab"), record(2, 2, b"cd"), record(1, 99, b"z"),
+                 record(5, 4), record(7, 0))  # fmt: skip
+    assert contents(image) == [(0, b"abcdef"), (99, b"z")]
+
+
+def test_the_last_address_of_each_size() -> None:
+    image = read(record(1, 0xFFFF, b"a"), record(2, 0xFFFFFF, b"b"), record(3, 0xFFFFFFFF, b"c"), record(7, 0))
+    assert contents(image) == [(0xFFFF, b"a"), (0xFFFFFF, b"b"), (0xFFFFFFFF, b"c")]
+
+
+@pytest.mark.parametrize("second", [record(1, 2, b"cd"), record(2, 2, b"xy")], ids=["equal bytes", "other bytes"])
+def test_an_overlap_names_both_lines(second: str) -> None:
+    with pytest.raises(ImageOverlap, match="by lines 2 and 4") as raised:
+        read(record(0, 0), record(1, 0, b"abcd"), record(1, 0x100, b"q"), second, END)
+    assert raised.value.address == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [EXAMPLE.replace("\n", "\r\n"), EXAMPLE.replace("A", "a").replace("F", "f").replace("E", "e"), EXAMPLE.strip(),
+     EXAMPLE.replace("\n", "  \n\n"), "\n" + EXAMPLE],
+    ids=["CRLF", "lower case", "no newline at the end", "blanks", "a blank line first"],
+)  # fmt: skip
+def test_text_that_is_read_all_the_same(text: str, tmp_path: Path) -> None:
+    (tmp_path / "fw.s19").write_bytes(text.encode())
+    assert contents(load(tmp_path / "fw.s19")) == [(0, CODE)]
+
+
+BROKEN = {
+    "a wrong checksum": (["S10512346162F2"], "line 1 has the checksum 0xF2, and its bytes give 0xF1"),
+    "a wrong byte": (["S10512346163F1"], "line 1 has the checksum 0xF1, and its bytes give 0xF0"),
+    "data cut off": (["S1051234616"], "line 1 has an odd number of hex digits (9)"),
+    "bytes missing": (["S105123461"], "line 1 tells of 5 bytes after its count and has 3"),
+    "bytes too many": (["S10512346162F100"], "line 1 tells of 5 bytes after its count and has 6"),
+    "no count": (["S1"], "line 1 tells of no count after its count and has 0"),
+    "no room for the address": (["S20312346" + "0"], "line 1 has no room for its address of 3 bytes"),
+    "a letter": (["S1O512346162F1"], "line 1 has 'O' in its digits"),
+    "S4": (["S4051234616200"], "line 1 has the record type 'S4', which S-record does not know"),
+    "SA": (["SA051234616200"], "line 1 has the record type 'SA'"),
+    "an S alone": (["S"], "line 1 has the record type 'S'"),
+    "a lower case s": (["s10512346162F1"], "line 1 does not begin with 'S'"),
+    "Intel HEX in between": ([":00000001FF"], "line 1 does not begin with 'S'"),
+    "beyond 16 bits": ([record(1, 0xFFFF, b"ab")], "line 1 runs over the end of its 16-bit addresses"),
+    "beyond 24 bits": ([record(2, 0xFFFFFF, b"ab")], "line 1 runs over the end of its 24-bit addresses"),
+    "beyond 32 bits": ([record(3, 0xFFFFFFFF, b"ab")], "line 1 runs over the end of its 32-bit addresses"),
+    "no end": (["S10512346162F1"], "line 1 is the last, and it is no termination record: the file is cut short"),
+    "data after the end": ([END, "S10512346162F1"], "line 2 comes after the termination record"),
+    "two ends": ([END, "", END], "line 3 comes after the termination record"),
+    "an endless line": ([END, "S1" + "00" * 600], "line 2 is longer than any record"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_wrong_is_said_with_its_line(name: str) -> None:
+    lines, cause = BROKEN[name]
+    with pytest.raises(ImageFormat) as raised:
+        read(*lines)
+    assert raised.value.cause.startswith(f"fw.s19: {cause}")
+    assert (raised.value.code, raised.value.exit_status) == ("E-IMAGE-FORMAT", 12)
+
+
+@pytest.mark.parametrize("text", [b"", b"\n\n", b"S00600004844521B\nS9030000FC\n", b"S9031234B6\n"])
+def test_a_file_without_data_is_empty(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "fw.s19").write_bytes(text)
+    with pytest.raises(ImageEmpty):
+        load(tmp_path / "fw.s19")
+
+
+def test_a_gap_of_4_gib_costs_nothing() -> None:
+    stream = BytesIO("\n".join([record(1, 0, b"low"), record(3, 0xFFFFFFF0, b"high"), record(7, 0)]).encode())
+    tracemalloc.start()
+    try:
+        image = srec.read(stream, "fw.s19")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert contents(image) == [(0, b"low"), (0xFFFFFFF0, b"high")]
+    assert peak < 1 << 20
+
+
+# Against bincopy, both ways, and round trips.
+
+
+@st.composite
+def images(draw: st.DrawFn) -> FirmwareImage:
+    """A few segments that need 16, 24 or 32 bits of address."""
+    top = 1 << draw(st.sampled_from([16, 24, 32]))
+    chunks: list[Segment] = []
+    end = 0
+    for data in draw(st.lists(st.binary(min_size=1, max_size=90), min_size=1, max_size=4)):
+        chunks.append(Segment(end + draw(st.integers(1, top // 8)), data))
+        end = chunks[-1].end
+    return FirmwareImage(join(chunks), "srec", "fw.s19", draw(st.none() | st.integers(1, top - 1)))
+
+
+def written(image: FirmwareImage) -> bytes:
+    stream = BytesIO()
+    srec.write(image, stream)
+    return stream.getvalue()
+
+
+@given(images())
+@settings(max_examples=100, deadline=None)
+def test_reading_what_was_written_gives_the_same(image: FirmwareImage) -> None:
+    assert srec.read(BytesIO(written(image)), "fw.s19") == image
+
+
+@given(images())
+@settings(max_examples=100, deadline=None)
+def test_bincopy_reads_what_was_written(image: FirmwareImage) -> None:
+    oracle = bincopy.BinFile()
+    oracle.add_srec(written(image).decode())
+    assert [(segment.address, bytes(segment.data)) for segment in oracle.segments] == contents(image)
+    assert (oracle.execution_start_address or None) == image.entry
+
+
+@given(images(), st.sampled_from([1, 16, 32, 250]))
+@settings(max_examples=100, deadline=None)
+def test_what_bincopy_writes_is_read(image: FirmwareImage, width: int) -> None:
+    oracle = bincopy.BinFile()
+    for segment in image.segments:
+        oracle.add_binary(bytes(segment.data), segment.address)
+    oracle.execution_start_address = image.entry
+    again = srec.read(BytesIO(oracle.as_srec(width, 32).encode()), "fw.s19")
+    assert contents(again) == contents(image)
+    assert again.entry == image.entry
+
+
+def test_more_records_than_16_bits_count_are_counted_in_24() -> None:
+    image = FirmwareImage((Segment(0, bytes(0x10000 * 32)),), "srec", "fw.s19")
+    text = written(image)
+    # 04+01+00+00 = 05
+    assert b"\nS604010000FA\n" in text
+    assert srec.read(BytesIO(text), "fw.s19") == image
+
+
+def test_what_its_addresses_cannot_hold_is_refused() -> None:
+    with pytest.raises(ImageNotWritten, match="32 bits"):
+        written(FirmwareImage((Segment(0xFFFFFFFF, b"ab"),), "elf"))
+    with pytest.raises(ImageNotWritten, match="32 bits"):
+        written(FirmwareImage((Segment(0, b"ab"),), "elf", entry=1 << 32))
+
+
+# Whatever comes in.
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_give_an_image_or_an_image_error(data: bytes) -> None:
+    with suppress(ImageError):
+        srec.read(BytesIO(data), "fw.s19")
+
+
+@given(images(), st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_damaged_file_is_refused_or_says_the_same(image: FirmwareImage, data: st.DataObject) -> None:
+    lines = written(image).splitlines(keepends=True)
+    match data.draw(st.sampled_from(["change", "cut", "drop"])):
+        case "change":
+            place = data.draw(st.integers(1, len(lines) - 1))
+            line = bytearray(lines[place])
+            # The type, S1 to S3, is in no checksum; with another one the address would have other bytes.
+            line[data.draw(st.integers(2, len(line) - 1))] = data.draw(st.integers(0, 255))
+            lines[place] = bytes(line)
+        case "cut":
+            lines[-1:] = []
+        case "drop":
+            # The count knows of every data record.
+            del lines[data.draw(st.integers(1, len(lines) - 3))]
+    try:
+        again = srec.read(BytesIO(b"".join(lines)), "fw.s19")
+    except ImageError:
+        return
+    assert again.segments == image.segments
