@@ -66,4 +66,4 @@ def main() -> None:
         return
     from .commands import run
 
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:], ends_process=True))

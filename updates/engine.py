@@ -168,7 +168,8 @@ class Engine:
         self.bench = bench
         self.on_event = on_event
         self.cancelled = cancelled
-        self.work = bench.folder / "work"
+        # Scripts run in it, and are told of it from there.
+        self.work = bench.folder.absolute() / "work"
 
     def plan(self, update: Update, components: Sequence[Component]) -> UpdatePlan:
         """What will be done with the components as they were seen. Touches nothing.

@@ -71,9 +71,9 @@ class Unexpected(ProxyflashError):
     default_remedy = "This is a fault of proxyflash: run it again with -vv, and report what that prints."
 
 
-def run(arguments: Sequence[str], output: Output | None = None) -> int:
+def run(arguments: Sequence[str], output: Output | None = None, *, ends_process: bool = False) -> int:
     """Runs one command; its exit status. `output`: that of the command which runs this one; None: one of its own."""
-    session = Session(arguments=tuple(arguments), output=output or Output(), owns_output=output is None)
+    session = Session(tuple(arguments), output or Output(), owns_output=output is None, ends_process=ends_process)
     for stream in (sys.stdout, sys.stderr):
         # What a terminal can't show, or a file name that is no text, is no reason to end.
         if isinstance(stream, io.TextIOWrapper):
@@ -87,7 +87,8 @@ def run(arguments: Sequence[str], output: Output | None = None) -> int:
     if lost is None or not session.owns_output:
         return status
     if not lost.silent:
-        session.output.error(lost)
+        # To stderr in every mode: what would carry it elsewhere is what was lost.
+        session.output.alarm(f"{lost.code} {lost}")
     return status or lost.exit_status
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from ...enumerators.bench import Scan
 from ...enumerators.component import Component
+from ...enumerators.errors import BenchLocked, StateFolder
 from ..output import describe, is_terminal
 from .session import NAME, Session, command
 
@@ -23,7 +24,7 @@ def scan(session: Session) -> int | None:
     proxyflash scan
     proxyflash --bench desk.toml scan --json
     """
-    found = session.bench.scan()
+    found = look(session)
     session.output.document(
         {
             "components": [_full(component) for component in found.components],
@@ -33,6 +34,15 @@ def scan(session: Session) -> int | None:
     )
     _print(session, found)
     return found.faults[0][1].exit_status if found.faults else None
+
+
+def look(session: Session) -> Scan:
+    """What is there. Raises what keeps every bus from being used, and is no fault of a bus."""
+    found = session.bench.scan()
+    for _, error in found.faults:
+        if isinstance(error, BenchLocked | StateFolder):
+            raise error
+    return found
 
 
 def _print(session: Session, found: Scan) -> None:
@@ -102,15 +112,11 @@ def info(session: Session, name: str) -> int | None:
     proxyflash info imu
     """
     component = session.bench.component(name)
-    seen = component.look()
-    programmer = component.programmer(on_event=session.event)
-    try:
+    with session.programmer(name) as programmer:
+        seen = component.look()
         identity = programmer.connect()
         memory = programmer.memory_map()
         able = [str(flag.name).lower() for flag in programmer.flasher.capabilities]
-    finally:
-        programmer.release()
-        programmer.flasher.close()
     facts = {
         "part": identity.part,
         "serial": identity.serial or seen.properties.get("serial", ""),

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from ...enumerators.bench import BenchComponent
-from ...flashers.errors import Cancelled, Unsupported
+from ...flashers.base import Capability
+from ...flashers.errors import Cancelled, NotBack, Unsupported
 from ...flashers.formats import load as load_image
 from ...flashers.formats import save as save_image
 from ...flashers.image import FirmwareImage, join
 from ...flashers.memory import Range
 from ...flashers.plan import FlashPlan
 from ...flashers.programmer import FlashResult, Programmer
+from ...transports.deadline import Deadline
 from ...transports.errors import ExitStatus, ProxyflashError
 from ..output import is_terminal, size
 from .session import NAME, NUMBER, Session, command
@@ -84,7 +84,7 @@ def flash(
             refusal.append(error)
         return not refusal
 
-    with _resumable(session):
+    with session.working_on(name):
         result = component.flash(
             loaded,
             verify=verify,
@@ -95,7 +95,6 @@ def flash(
             on_event=session.event,
             cancelled=lambda: session.stopping,
         )
-    session.standing.finish()
     if refusal:
         raise refusal[0]
     if result is None:
@@ -141,7 +140,7 @@ def verify(session: Session, name: str, image: Path, address: int | None) -> int
     """
     loaded = load_image(image, address=address)
     session.catch_interrupts()
-    with _programmer(session, name) as programmer:
+    with session.programmer(name) as programmer:
         method = programmer.verify(loaded)
     session.output.document({"component": name, "verdict": "ok", "verified": method})
     session.output.line(f"{name}  OK  holds {image.name}  ({method})")
@@ -163,7 +162,7 @@ def read(session: Session, name: str, out: Path, start: int | None, count: int |
     if (start is None) != (count is None):
         raise click.UsageError("--start and --size go together")
     session.catch_interrupts()
-    with _programmer(session, name) as programmer:
+    with session.programmer(name) as programmer:
         if start is None or count is None:
             regions = [region for region in programmer.memory_map().regions if region.readable]
             ranges = [Range(region.start, region.size) for region in regions]
@@ -199,7 +198,7 @@ def erase(session: Session, name: str, start: int | None, count: int | None, yes
         raise click.UsageError("--start and --size go together")
     component = session.bench.component(name)
     session.catch_interrupts()
-    with _programmer(session, name) as programmer:
+    with session.programmer(name) as programmer:
         if start is None or count is None:
             regions = [item for item in programmer.memory_map().regions if item.writable and not item.self_erasing]
             ranges = [Range(region.start, region.size) for region in regions]
@@ -221,16 +220,21 @@ def reset(session: Session, name: str) -> int | None:
     proxyflash reset imu
     """
     component = session.bench.component(name)
-    ask = component.version_question()
-    how = "power cycled"
-    if component.power_cycle():
-        from ...transports.deadline import Deadline
-
-        version = ask(Deadline.after(component.entry.spec.boot_timeout)) if ask else None
-    else:
-        how = "reset"
-        with _programmer(session, name) as programmer:
-            version = programmer.boot(ask, boot_seconds=component.entry.spec.boot_timeout)
+    seconds = component.entry.spec.boot_timeout
+    with session.working_on(name):
+        question = component.version_question()
+        if component.power_cycle():
+            how = "power cycled"
+            version = question(Deadline.after(seconds)) if question else None
+            if question and version is None:
+                raise NotBack(f"the application did not answer within {seconds:g} s after the supply came back")
+        else:
+            how = "reset"
+            with session.programmer(name) as programmer:
+                programmer.connect()
+                if not programmer.flasher.capabilities & Capability.BOOT:
+                    raise Unsupported("its bootloader has no way to start the application; cut its supply by hand")
+                version = programmer.boot(question, boot_seconds=seconds)
     session.output.document({"component": name, "verdict": "ok", "how": how, "version": version})
     session.output.line(f"{name}  {f'-> {version}' if version else '->'}  OK  {how}")
     return None
@@ -253,27 +257,3 @@ def ask(session: Session, question: str, component: str | None = None) -> None:
         agreed = False
     if not agreed:
         raise Cancelled("not confirmed; nothing was changed", touched=False, component=component)
-
-
-@contextmanager
-def _resumable(session: Session) -> Iterator[None]:
-    """Says by which command a part that was stopped at goes on."""
-    try:
-        yield
-    except Cancelled as error:
-        if error.touched:
-            error.remedy = f"It goes on with what is missing: {session.command_line}"
-        raise
-
-
-@contextmanager
-def _programmer(session: Session, name: str) -> Iterator[Programmer]:
-    """Whatever ends it, a part of which nothing was changed runs its application again."""
-    programmer = session.bench.component(name).programmer(on_event=session.event, cancelled=lambda: session.stopping)
-    try:
-        with _resumable(session):
-            yield programmer
-    finally:
-        programmer.release()
-        programmer.flasher.close()
-    session.standing.finish()

@@ -22,6 +22,7 @@ from ..standing import Standing
 
 if TYPE_CHECKING:
     from ...enumerators.bench import Bench
+    from ...flashers.programmer import Programmer
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,12 +36,14 @@ class LogFile(ProxyflashError):
 class Session:
     """Global options may stand before the command or after it; the later one counts."""
 
-    arguments: tuple[str, ...] = ()
+    arguments: tuple[str, ...]
+    output: Output
     bench_path: str | None = None
     state: Path | None = None
-    output: Output = field(default_factory=Output)
     owns_output: bool = True
     """Whether closing this also closes the output; not so for a command that another command runs."""
+    ends_process: bool = False
+    """Whether the process ends with this: a Ctrl-C that comes when all is done then changes nothing any more."""
     stopping: bool = False
     standing: Standing = field(default_factory=Standing)
     _asking: bool = False
@@ -89,6 +92,30 @@ class Session:
         self.standing.see(event)
         self.output.event(event)
 
+    @contextmanager
+    def working_on(self, name: str) -> Iterator[None]:
+        """Names the component in errors, and the command by which one goes on that was stopped."""
+        try:
+            yield
+        except ProxyflashError as error:
+            error.component = error.component or name
+            if isinstance(error, Cancelled) and error.touched:
+                error.remedy = f"It goes on with what is missing: {self.command_line}"
+            raise
+        self.standing.finish()
+
+    @contextmanager
+    def programmer(self, name: str) -> Iterator[Programmer]:
+        """The engine for one component. Whatever ends it, a part that was only looked at runs its application again."""
+        component = self.bench.component(name)
+        with self.working_on(name):
+            programmer = component.programmer(on_event=self.event, cancelled=lambda: self.stopping)
+            try:
+                yield programmer
+            finally:
+                programmer.release()
+                programmer.flasher.close()
+
     def stopped(self) -> Cancelled:
         """What is said when a second Ctrl-C ended everything."""
         touched = self.standing.touched
@@ -100,7 +127,7 @@ class Session:
             bench, self._bench = self._bench, None
             bench.close()
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self.ends_process else handler)
         self._handlers.clear()
 
 

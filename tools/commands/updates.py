@@ -11,6 +11,7 @@ from ...updates.engine import Engine, Outcome, Status, TaskResult, UpdatePlan
 from ...updates.errors import ComponentAbsent
 from ...updates.update import Update, load
 from ..output import describe
+from .components import look
 from .programming import YES, ask
 from .session import Session, command
 
@@ -58,7 +59,7 @@ def apply(session: Session, manifest: Path, yes: bool) -> int | None:
 
 def _planned(session: Session, engine: Engine, update: Update) -> UpdatePlan:
     """The plan over the components as they are now. A bus that can't be used ends it if the update needs that bus."""
-    found = session.bench.scan()
+    found = look(session)
     try:
         made = engine.plan(update, found.components)
     except ComponentAbsent as absent:
@@ -95,7 +96,8 @@ def _print_plan(session: Session, made: UpdatePlan) -> None:
     for task in made.tasks:
         versions = ""
         if task.component and (wanted := task.step.handlerProperties.get("installedCriteria")):
-            versions = f"  {task.component.version or task.component.presence} -> {wanted}"
+            now = task.component.version or task.component.presence
+            versions = f"  {wanted}" if task.status is Status.INSTALLED else f"  {now} -> {wanted}"
         state = "" if task.status is Status.TODO else f"  ({task.status})"
         about = task.step.description or ", ".join(task.step.files)
         out.line(f"  {task.label:<{labels}}  {task.target:<{targets}}  {task.step.handler}  {about}{versions}{state}")
