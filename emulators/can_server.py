@@ -2,9 +2,10 @@
 
 A record of the socket, either way, is 80 bytes, big endian: id (4), flags (1), length (1), credits (2), time (8, seconds
 since 1970), data (64). The first record of the server has no frame: its id is MAGIC, flag FD tells whether the wire is
-CAN FD, and it gives the client as many credits as frames may be under way. A frame costs one, and the server gives it
-back once the frame is in its node's transmit queue, so that a client's send blocks as it does on a real driver whose
-queue is full. The first record of the client has no frame either: with OWN set, its own frames come back to it too.
+CAN FD, and it gives the client as many credits as its node's transmit queue has room for. A frame costs one, and the
+server gives it back once the frame has gone over the wire, so that a client's send blocks as it does on a real driver
+whose queue is full, and the server never waits for a client. The first record of the client has no frame either: with
+OWN set, its own frames come back to it too.
 
 What a client sends is not trusted: a record that says anything else ends the connection. A client that doesn't read
 loses frames, and is told so by an error frame; the wire never waits for it.
@@ -24,13 +25,18 @@ import can
 
 from ..transports.errors import CanBusy
 from .can_bits import FD_SIZES
-from .can_wire import CAN_ERR_BUSOFF, CAN_ERR_CRTL, CAN_ERR_CRTL_RX_OVERFLOW, CanWire, WireGone
+from .can_wire import (
+    CAN_ERR_BUSOFF,
+    CAN_ERR_CRTL,
+    CAN_ERR_CRTL_RX_OVERFLOW,
+    TRANSMIT_QUEUE,
+    CanWire,
+    WireGone,
+)
 
 RECORD = struct.Struct(">IBBHd64s")
 EXTENDED, REMOTE, ERROR, FD, BRS, NO_FRAME, ESI, OWN = 1, 2, 4, 8, 16, 32, 64, 128
 MAGIC = 0x7066_7731
-CREDITS = 32
-"""Frames of a client that are under way at once."""
 BACKLOG = 4096
 """Frames that wait for a client to read them; further ones are lost to it."""
 HELLO_SECONDS = 5.0
@@ -155,9 +161,15 @@ class _Client:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def _serve(self) -> None:
-        node = self._wire.attach("client", lambda message: self._send(pack(message)), host=True, lost=self._hang_up)
+        node = self._wire.attach(
+            "client",
+            lambda message: self._send(pack(message)),
+            host=True,
+            sent=lambda: self._send(RECORD.pack(0, NO_FRAME, 0, 1, 0.0, b"")),
+            lost=self._hang_up,
+        )
         self._writer.start()
-        self._send(RECORD.pack(MAGIC, NO_FRAME | (FD if self._wire.data_bitrate else 0), 0, CREDITS, 0.0, b""))
+        self._send(RECORD.pack(MAGIC, NO_FRAME | (FD if self._wire.data_bitrate else 0), 0, TRANSMIT_QUEUE, 0.0, b""))
         try:
             for record in _records(self._socket):
                 message = unpack(record)
@@ -166,8 +178,8 @@ class _Client:
                     continue
                 if message.is_error_frame or (message.is_fd and not self._wire.data_bitrate):
                     raise ValueError("a frame that no client may send")
-                node.send(message)
-                self._send(RECORD.pack(0, NO_FRAME, 0, 1, 0.0, b""))
+                if not node.send(message, 0.0) and not node.bus_off:
+                    raise ValueError("more frames than it has credits for")
         except (OSError, WireGone, ValueError):
             pass
         finally:
@@ -195,7 +207,9 @@ class _Client:
             if len(self._backlog) < BACKLOG:
                 self._backlog.append(record)
             elif record[4] & NO_FRAME:
-                self._backlog.append(record)  # Credits must not get lost; there are never more than CREDITS of them.
+                self._backlog.append(
+                    record
+                )  # Credits must not get lost; there are never more than TRANSMIT_QUEUE of them.
             else:
                 self._overrun = True
             self._changed.notify_all()
@@ -292,7 +306,7 @@ class RemoteNode:
     def _end(self) -> None:
         """Nothing can be sent any more: wakes who waits to."""
         self.gone = True
-        self._credits.release(CREDITS)
+        self._credits.release(TRANSMIT_QUEUE)
 
     def _read(self) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -303,7 +317,7 @@ class RemoteNode:
                     continue
                 if message.is_error_frame and message.arbitration_id & CAN_ERR_BUSOFF:
                     self.bus_off = True
-                    self._credits.release(CREDITS)
+                    self._credits.release(TRANSMIT_QUEUE)
                 self._receive(message)
         self._end()
         self._lost()

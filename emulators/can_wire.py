@@ -41,15 +41,21 @@ class WireGone(Exception):
 class CanNode:
     """One controller on the wire. `receive` is called on the wire's thread with each frame of others.
 
-    `lost` is called once if the adapter is unplugged or the wire closed. With `echo`, frames of its own come back too,
-    marked by is_rx = False, once they have gone over the wire. Neither call may raise or wait.
+    `sent` is called when a frame of its own has gone over the wire, `lost` once if the adapter is unplugged or the wire
+    closed. With `echo`, frames of its own come back too, marked by is_rx = False. No call may raise or wait.
     """
 
     def __init__(
-        self, wire: CanWire, name: str, receive: Callable[[can.Message], None], lost: Callable[[], None]
+        self,
+        wire: CanWire,
+        name: str,
+        receive: Callable[[can.Message], None],
+        sent: Callable[[], None],
+        lost: Callable[[], None],
     ) -> None:
         self.name = name
         self.receive = receive
+        self.sent = sent
         self.lost = lost
         self.echo = False
         self.is_on = True
@@ -143,10 +149,11 @@ class CanWire:
         receive: Callable[[can.Message], None],
         *,
         host: bool = False,
+        sent: Callable[[], None] = lambda: None,
         lost: Callable[[], None] = lambda: None,
     ) -> CanNode:
         """A new node. `host`: an adapter, which faults of the plan may hit."""
-        node = CanNode(self, name, receive, lost)
+        node = CanNode(self, name, receive, sent, lost)
         with self.changed:
             if self._closing:
                 node.gone = True
@@ -214,6 +221,7 @@ class CanWire:
             listeners = [other for other in self._nodes if other is not node and other.hears]
             hosts = [other for other in self._nodes if id(other) in self._hosts]
         message.timestamp = time.time()
+        node.sent()
         if node.echo:
             own = copy.copy(message)
             own.is_rx = False
