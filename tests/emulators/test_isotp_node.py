@@ -344,7 +344,7 @@ def test_can_isotp_is_its_peer(rig: Callable[..., Rig], kind: str, fd: bool) -> 
     address, theirs = ISOTP_ADDRESSES[kind]
     made = rig(address, fd=fd, block_size=7)
     bus = can.Bus(interface="proxyflash", channel=made.wire.channel, fd=fd)
-    notifier = can.Notifier(bus, [])
+    notifier = can.Notifier(bus, [], timeout=0.05)
     params = {"blocksize": 5, "tx_padding": 0x55, "can_fd": fd, "tx_data_length": 64 if fd else 8}
     stack = isotp.NotifierBasedCanStack(bus, notifier, address=theirs, params=params)
     stack.start()
@@ -352,7 +352,9 @@ def test_can_isotp_is_its_peer(rig: Callable[..., Rig], kind: str, fd: bool) -> 
         for size in SIZES:
             data = bytes(index * 7 & 0xFF for index in range(size))
             stack.send(data)
-            assert stack.recv(block=True, timeout=SECONDS) == b"\x00" + data, size
+            received = stack.recv(block=True, timeout=SECONDS)
+            assert received is not None
+            assert bytes(received) == b"\x00" + data, size
     finally:
         stack.stop()
         notifier.stop()

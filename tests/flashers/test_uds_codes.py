@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import udsoncan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.flashers import uds_codes
@@ -19,6 +18,8 @@ from proxyflash.flashers.uds_codes import Nrc, Refusal, Service, decode, describ
 from proxyflash.flashers.uds_identity import text
 from proxyflash.transports.errors import ExitStatus, ProxyflashError
 from udsoncan import services
+from udsoncan.Response import Response
+from udsoncan.services.TesterPresent import TesterPresent
 
 VIN = "57 30 4C 30 30 30 30 34 33 4D 42 35 34 31 33 32 36"
 """W0L000043MB541326, the standard's own example."""
@@ -91,14 +92,14 @@ def test_any_bytes_are_an_answer_a_refusal_or_not_ours(request_: bytes, response
         assert isinstance(answer.error(), ProxyflashError)
     elif answer is not None:
         assert response.endswith(answer)
-        assert udsoncan.Response.from_payload(response).positive
+        assert Response.from_payload(response).positive
 
 
 @given(requests, st.integers(0, 255), st.binary(max_size=3))
 @settings(max_examples=200, deadline=None)
 def test_refusals_as_udsoncan_reads_them(request_: bytes, nrc: int, rest: bytes) -> None:
     payload = bytes((0x7F, request_[0], nrc)) + rest
-    theirs = udsoncan.Response.from_payload(payload)
+    theirs = Response.from_payload(payload)
     ours = decode(request_, payload)
     assert isinstance(ours, Refusal)
     assert ours.nrc == theirs.code
@@ -112,7 +113,7 @@ def test_refusals_as_udsoncan_reads_them(request_: bytes, nrc: int, rest: bytes)
 def test_positive_responses_as_udsoncan_reads_them(service: Service, first: int, rest: bytes) -> None:
     request_ = bytes((service, first)) + rest
     head = expected_head(request_)
-    theirs = udsoncan.Response.from_payload(head + rest)
+    theirs = Response.from_payload(head + rest)
     assert theirs.positive
     assert theirs.service is not None
     assert theirs.service.request_id() == service
@@ -124,7 +125,7 @@ def test_positive_responses_as_udsoncan_reads_them(service: Service, first: int,
 def test_the_codes_are_those_of_udsoncan() -> None:
     """Its names are the standard's, in camel case."""
     for code in set(Nrc) - {Nrc.SECURE_DATA_TRANSMISSION_REQUIRED}:  # New in 2020; udsoncan has ISO 15764's name.
-        theirs = udsoncan.Response.Code.get_name(code)
+        theirs = Response.Code.get_name(code)
         assert theirs is not None
         assert nrc_name(code).lower() == theirs.lower().replace("_", ""), hex(code)
 
@@ -215,6 +216,6 @@ def test_any_value_has_a_text_that_prints(value: bytes) -> None:
 
 
 def test_tester_present_asks_for_no_answer() -> None:
-    theirs = services.TesterPresent.make_request()
+    theirs = TesterPresent.make_request()
     theirs.suppress_positive_response = True
     assert theirs.get_payload() == uds_codes.TESTER_PRESENT
