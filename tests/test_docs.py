@@ -1,0 +1,364 @@
+"""The documents hold: their links, command lines and examples work, and their tables are those of the code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+import typing
+import uuid
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import can
+import click
+import pytest
+from proxyflash.emulators.device import BadDevice, DeviceSpec
+from proxyflash.emulators.faults import FaultPlan
+from proxyflash.emulators.wires import find
+from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.benchfile import BusSpec, ComponentSpec, FaultSpec, PowerSpec, VersionQuestion, load
+from proxyflash.flashers.devices.stm32 import families
+from proxyflash.tools.commands import cli
+from proxyflash.tools.commands.session import Session
+from proxyflash.tools.output import Output
+from proxyflash.transports import plugins
+from proxyflash.transports.errors import ExitStatus, SerialSettings
+from proxyflash.transports.serial import SerialPort
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+BENCH_FILE = ROOT / "docs" / "bench-file.md"
+EMULATION = ROOT / "docs" / "emulation.md"
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+# Links.
+
+
+def anchors(text: str) -> set[str]:
+    """Those that GitHub makes of headings."""
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_relative_link_resolves(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        assert target.is_file(), link
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_the_readme_links_every_document() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for document in (ROOT / "docs").glob("*.md"):
+        assert f"(docs/{document.name})" in readme
+
+
+# Command lines.
+
+
+def command_lines() -> Iterator[Any]:
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        quoted = re.findall(r"`(proxyflash [^`\n]*)`", text)
+        shown = re.findall(r"^ {4}(?:\$ )?(proxyflash .*)$", text, re.MULTILINE)
+        for line in dict.fromkeys(quoted + shown):
+            yield pytest.param(line, id=f"{name_of(document)}: {line[:60]}")
+
+
+def parse(arguments: list[str]) -> None:
+    """As the command line does, without running the command."""
+    group: click.Command = cli
+    name, context = "proxyflash", None
+    while isinstance(group, click.Group):
+        context = group.make_context(name, arguments, parent=context, obj=Session((), Output()))
+        name, command, arguments = group.resolve_command(context, [*context._protected_args, *context.args])
+        assert command is not None, name
+        group = command
+    group.make_context(name, arguments, parent=context)
+
+
+@pytest.mark.parametrize("line", list(command_lines()))
+def test_every_command_line_parses(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    if words[0] == "COMMAND":
+        words[0] = "scan"
+    with contextlib.suppress(click.exceptions.Exit):  # --help
+        parse(words)
+
+
+@pytest.mark.parametrize("line", ["scann", "scan --all", "bench chek", "flash imu", "--benches x scan"])
+def test_a_command_line_that_does_not_parse_is_seen(line: str) -> None:
+    with pytest.raises(click.UsageError):
+        parse(line.split())
+
+
+# Examples.
+
+
+def fences(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+TOML = [
+    pytest.param(text, id=f"{name_of(document)} {number}")
+    for document in DOCUMENTS
+    for number, text in enumerate(fences(document, "toml"), 1)
+]
+
+
+@pytest.mark.parametrize("text", TOML)
+def test_every_toml_example_is_a_bench_file(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "bench.toml"
+    # The one of the README speaks of a profile that it doesn't show.
+    named, shown = (set(re.findall(form, text, re.M)) for form in (r'^profile = "(.+?)"', r"^\[profile\.(.+)\]"))
+    path.write_text("\n".join([text, *(f"[profile.{name}]" for name in named - shown)]), encoding="utf-8")
+    load(path)
+    with Bench.open(path, state=tmp_path / "state") as bench:
+        bench.check()
+
+
+def test_there_are_examples_for_each_protocol_and_kind_of_bus() -> None:
+    text = "".join(fences(BENCH_FILE, "toml"))
+    for protocol in plugins.names(plugins.FLASHERS):
+        assert f'protocol = "{protocol}"' in text
+    for kind in plugins.names(plugins.TRANSPORTS):
+        assert f'kind = "{kind}"' in text
+
+
+@pytest.fixture
+def bench_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The example's bench, taking no time, as the current folder."""
+    folder = tmp_path / "bench"
+    shutil.copytree(ROOT / "examples" / "three_sensors", folder)
+    file = folder / "bench.toml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(re.sub(r"^(emulated = true)$", r"\1\npace = 0.0", text, flags=re.MULTILINE), encoding="utf-8")
+    shutil.copy(folder / "update" / "imu-1.5.0.hex", folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+PRINTED = [
+    (EMULATION, 0, "10 0a 62 f1 8c 52 41 2d"),  # First frame of 10 bytes: 62 F1 8C "RA-0019".
+    (EMULATION, 1, r"b'FW 1.4.2\r\n'"),
+    (EMULATION, 2, "C24-7781"),
+    (EMULATION, 3, "1.4.2"),
+    (ROOT / "README.md", 0, "1.5.0 read back"),
+]
+
+
+@pytest.mark.parametrize(("document", "number", "printed"), PRINTED)
+def test_a_python_example_runs(
+    document: Path, number: int, printed: str, bench_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exec(compile(fences(document, "python")[number], str(document), "exec"), {"__name__": "example"})
+    assert printed in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_all_python_examples_are_run() -> None:
+    there = [(document, number) for document in DOCUMENTS for number in range(len(fences(document, "python")))]
+    assert there == sorted((document, number) for document, number, _ in PRINTED)
+
+
+def test_emulate_serves_as_the_document_says(bench_folder: Path) -> None:
+    command = [sys.executable, "-m", "proxyflash.tools", "--json", "--state", "s", "emulate"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said = ""
+            for line in process.stdout:
+                said += line
+                if line == "}\n":
+                    break
+            served = json.loads(said)["served"]
+            assert Path(served["imu-uart"]["path"]).is_char_device()
+            with can.Bus(interface="proxyflash", channel=f"unix:{served['powertrain']['path']}") as bus:
+                request = [3, 0x22, 0xF1, 0x8C, 0, 0, 0, 0]
+                bus.send(can.Message(arbitration_id=0x7E0, is_extended_id=False, data=request))
+                answer = bus.recv(timeout=30)
+            assert answer is not None
+            assert bytes(answer.data)[:8] == b"\x10\x0a\x62\xf1\x8cRA-"
+        finally:
+            process.send_signal(signal.SIGINT)
+    assert process.returncode == 0
+
+
+# The bench file's tables.
+
+
+def sections(document: Path) -> dict[str, dict[str, str]]:
+    """Of each heading the table below it: keys and their defaults, "" where the table has no such column."""
+    found: dict[str, dict[str, str]] = {}
+    title = ""
+    for line in document.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            title = line.lstrip("# ").replace("`", "")
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] if line.startswith("| `") else []
+        if cells:
+            for key in re.findall(r"`([^`]+)`", cells[0]):
+                assert key not in found.setdefault(title, {}), f"{title}: {key} twice"
+                found[title][key] = cells[1].strip("`") if len(cells) == 3 else ""
+    return found
+
+
+def submodels(info: FieldInfo) -> Iterator[type[BaseModel]]:
+    def walk(annotation: Any) -> Iterator[type[BaseModel]]:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield annotation
+        for argument in typing.get_args(annotation):
+            yield from walk(argument)
+
+    yield from walk(info.annotation)
+
+
+def tables() -> dict[str, type[BaseModel]]:
+    """The heading of each model's table."""
+    found: dict[str, type[BaseModel]] = {
+        "Buses: [bus.NAME]": BusSpec,
+        "faults": FaultSpec,
+        "Components: [[component]]": ComponentSpec,
+        "version": VersionQuestion,
+        "Power: [power.NAME]": PowerSpec,
+    }
+
+    def add(title: str, model: type[BaseModel]) -> None:
+        found[title] = model
+        for name, info in model.model_fields.items():
+            for sub in submodels(info):
+                add(f"{title}.{name}", sub)
+
+    for protocol in plugins.names(plugins.FLASHERS):
+        flasher = plugins.load(plugins.FLASHERS, protocol)
+        add(f"{protocol}: address", flasher.Address)
+        add(f"{protocol}: profile", flasher.Profile)
+    return found
+
+
+def plain(value: Any) -> Any:
+    """A default as the file would write it."""
+    if isinstance(value, BaseModel):
+        assert value == type(value)()
+        return {}
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.value if isinstance(value, Enum) else value
+
+
+@pytest.mark.parametrize("title", tables())
+def test_a_table_has_the_keys_and_defaults_of_its_model(title: str) -> None:
+    model = tables()[title]
+    listed = sections(BENCH_FILE).get(title, {})
+    assert set(listed) == set(model.model_fields)
+    for key, info in model.model_fields.items():
+        default = None if info.is_required() else plain(info.get_default(call_default_factory=True))
+        if info.is_required():
+            assert listed[key] == "needed", key
+        elif default is None:
+            assert listed[key] == "-", key
+        else:
+            assert tomllib.loads(f"value = {listed[key]}")["value"] == default, key
+
+
+def test_no_table_is_of_nothing() -> None:
+    assert set(sections(BENCH_FILE)) - set(tables()) == {'kind = "serial"'}
+
+
+def keys_in(error: Exception) -> set[str]:
+    """Those that a message lists: "...; there are: a, b, c"."""
+    return set(str(error).partition("there are: ")[2].rstrip(".").split(". ")[0].split(", "))
+
+
+def test_the_serial_bus_s_keys() -> None:
+    with pytest.raises(SerialSettings) as caught:
+        SerialPort.open("line", {"url": "loop://", "nonsense": 1})
+    assert set(sections(BENCH_FILE)['kind = "serial"']) == keys_in(
+        caught.value.__class__(caught.value.cause, remedy="")
+    )
+
+
+def test_the_faults_are_those_of_the_wires() -> None:
+    assert list(FaultSpec.model_fields) == FaultPlan.names()
+    assert FaultSpec().model_dump() == {name: getattr(FaultPlan(), name) for name in FaultPlan.names()}
+
+
+# The emulated parts' tables.
+
+PART_OF = {"uds": "acme-r77", "stm32-uart": "stm32f405xg", "dfu": "stm32f405-dfu"}
+WIRES = {"can": "can_wire:CanWire", "serial": "uart_wire:UartWire", "usb": "usb_wire:UsbWire"}
+
+
+@pytest.mark.parametrize("protocol", plugins.names(plugins.EMULATORS))
+def test_the_keys_and_parts_of_an_emulated_part(protocol: str) -> None:
+    device = plugins.load(plugins.EMULATORS, protocol)
+    module, _, wire_class = WIRES[device.bus_kind].partition(":")
+    more = {"bitrate": 500_000} if device.bus_kind == "can" else {}
+    channel = uuid.uuid4().hex
+    wire = getattr(__import__(f"proxyflash.emulators.{module}", fromlist=["x"]), wire_class)(channel, pace=0, **more)
+    address = {"request": 0x7E0, "response": 0x7E8}
+
+    def refused(**settings: Any) -> BadDevice:
+        with pytest.raises(BadDevice) as caught:
+            device.attach(DeviceSpec("part", address=address, settings=settings), wire)
+        return caught.value
+
+    try:
+        listed = sections(EMULATION)[f"emulated of {protocol}"]
+        assert set(listed) == keys_in(refused(part=PART_OF[protocol], nonsense=1)) | {"part", "serial", "firmware"}
+        parts = re.split(r" none of |there are: ", refused(part="nonsense").reason)[1].split(", ")
+        section = re.split(r"^### ", EMULATION.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        text = next(item for item in section if item.startswith(f"`emulated` of `{protocol}`")).partition("| key")[0]
+        assert list(re.findall(r'`"([^"]+)"`', text)) == parts
+    finally:
+        wire.close()
+    assert find(channel) is None
+
+
+# The other tables.
+
+
+def test_each_protocol_has_a_row_and_a_section() -> None:
+    text = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## `(.+)`$", text, re.MULTILINE) == re.findall(r"^\| `([a-z0-9-]+)` \|", text, re.MULTILINE)
+    assert sorted(re.findall(r"^## `(.+)`$", text, re.MULTILINE)) == plugins.names(plugins.FLASHERS)
+    for path in re.findall(r"`((?:flashers|emulators)/[\w./]+)`", text):
+        assert (ROOT / path).is_file(), path
+
+
+def test_the_stm32_families_are_those_of_the_data() -> None:
+    text = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ((?:0x[0-9A-F]{3} ?)+) \| (.+) \|$", text, re.MULTILINE)
+    listed = {
+        int(number, 16): name
+        for numbers, names in rows
+        for number, name in zip(numbers.split(), names.split(", "), strict=True)
+    }
+    assert listed == {number: family.name for number, family in families().items()}
+
+
+def test_the_exit_statuses_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    listed = [int(number) for number in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)]
+    assert listed == [int(status) for status in ExitStatus]
