@@ -315,7 +315,7 @@ class BenchComponent:
         def ask(deadline: Deadline) -> str | None:
             while True:
                 try:
-                    sighting = prober.sight(self.entry, deadline)
+                    sighting = prober.application(self.entry, deadline)
                 except ProxyflashError:
                     sighting = None
                 if sighting is not None and sighting.state is State.RUNNING:

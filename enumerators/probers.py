@@ -30,6 +30,10 @@ class Prober(ABC):
             self.transport, entry.address, entry.profile, active=self.spec.probe, deadline=deadline
         )
 
+    def application(self, entry: Entry, deadline: Deadline) -> Sighting | None:
+        """The same where the application is expected, after a boot: no bootloader has to be looked for."""
+        return Prober.sight(self, entry, deadline)
+
     def can_tell(self, entry: Entry) -> bool:
         """Whether there is a way to see that this component is there without disturbing its work."""
         return True

@@ -24,11 +24,15 @@ class SerialProber(Prober):
     transport: SerialPort
 
     def sight(self, entry: Entry, deadline: Deadline) -> Sighting | None:
-        if entry.spec.version is not None:
-            version = ask(self.transport, entry.spec.version, deadline)
-            if version is not None:
-                return Sighting(State.RUNNING, Identity(version=version))
-        return super().sight(entry, deadline)
+        """The loader first, where it may be asked: it takes the first byte that it hears for the one to measure its
+        bit rate by, so a loader that heard a question is out of reach until the next reset."""
+        return super().sight(entry, deadline) or self.application(entry, deadline)
+
+    def application(self, entry: Entry, deadline: Deadline) -> Sighting | None:
+        if entry.spec.version is None:
+            return super().application(entry, deadline)
+        version = ask(self.transport, entry.spec.version, deadline)
+        return None if version is None else Sighting(State.RUNNING, Identity(version=version))
 
     def can_tell(self, entry: Entry) -> bool:
         return self.spec.probe or entry.spec.version is not None
