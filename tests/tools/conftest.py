@@ -99,6 +99,10 @@ class Desk:
             text = text.replace(old, new)
         self.bench.write_text(text)
 
+    def edit_all(self, old: str, new: str) -> None:
+        """Changes every such text of the bench file."""
+        self.bench.write_text(self.bench.read_text().replace(old, new))
+
     def image(self, component: str) -> Path:
         return self.folder / NEW[component]
 

@@ -1,0 +1,248 @@
+"""Ctrl-C in each phase, as signals to a process of its own: where it stops, what it says, and how it goes on."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proxyflash.flashers import events as ev
+from proxyflash.flashers.events import Phase
+from proxyflash.tools.standing import Standing
+from proxyflash.transports.deadline import Deadline
+from proxyflash.updates.engine import Status, StepFinished, StepStarted
+
+from .conftest import MANIFEST, NEW, Desk
+
+pytestmark = pytest.mark.timeout(300)
+MakeDesk = Callable[..., Desk]
+STOPPING = "stopping at the next safe point; Ctrl-C again stops now"
+
+
+class Running:
+    """A command under way, with its events as they come."""
+
+    def __init__(self, desk: Desk, *arguments: str) -> None:
+        self.process = desk.start("--jsonl", *arguments)
+        self.seen: list[dict[str, Any]] = []
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            event = json.loads(line)
+            assert event["schema"] == 1
+            self.seen.append(event)
+            yield event
+
+    def until(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        for event in self.events():
+            if wanted(event):
+                return
+        pytest.fail(f"it ended before that: {self.seen[-1]} {self.process.communicate()[1]}")
+
+    def interrupt(self, number: int = signal.SIGINT) -> None:
+        self.process.send_signal(number)
+
+    def interrupt_twice(self) -> None:
+        """The second one once the first has been answered: signals sent at once may be taken for one."""
+        self.interrupt()
+        assert self.process.stderr is not None
+        assert self.process.stderr.readline().strip() == STOPPING
+        self.interrupt()
+
+    def end(self) -> tuple[int, dict[str, Any], str]:
+        """Exit status, the last document, what was said."""
+        list(self.events())
+        _, said = self.process.communicate(timeout=120)
+        return self.process.returncode, self.seen[-1], said
+
+
+def in_phase(component: str, phase: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda event: event.get("phase") == phase and event["component"] == component
+
+
+def again(desk: Desk, command: str) -> int:
+    """Runs the command that a message names, to its end."""
+    words = shlex.split(command)
+    assert words[0] == "proxyflash"
+    return subprocess.run([desk.command()[0], *words[1:]], cwd=desk.folder, capture_output=True, timeout=120).returncode
+
+
+@pytest.mark.parametrize("component", ["imu", "front-radar", "camera"])
+@pytest.mark.parametrize("phase", ["connect", "compare", "erase", "write", "verify"])
+def test_the_first_stops_at_a_safe_point(make_desk: MakeDesk, component: str, phase: str) -> None:
+    if component == "front-radar" and phase in ("compare", "verify"):
+        # It can't be asked what it holds, and checks its memory in one request: no safe point is in between.
+        phase = "erase"
+    desk = make_desk(pace=0.2)
+    running = Running(desk, "flash", component, NEW[component])
+    running.until(in_phase(component, phase))
+    running.interrupt()
+    status, last, said = running.end()
+    assert said.strip() == STOPPING
+    error = last["error"]
+    assert (error["code"], error["component"], error["exit_status"]) == ("E-CANCELLED", component, status)
+    if phase in ("connect", "compare"):
+        assert status == 130
+        assert desk.seen()[component] == "1.4.2"
+        return
+    assert status == 10
+    before, _, command = error["remedy"].partition(": ")
+    assert before == "It goes on with what is missing"
+    assert phase == "verify" or desk.seen()[component] in ("bootloader", "1.4.2")
+    assert again(desk, command) == 0
+    assert desk.seen()[component] == "1.5.0"
+
+
+@pytest.mark.parametrize("phase", ["connect", "erase"])
+def test_the_second_stops_at_once_and_tells_the_state(make_desk: MakeDesk, phase: str) -> None:
+    # So slow that the part's next answer, and with it the next safe point, is seconds away.
+    desk = make_desk(pace=20.0)
+    running = Running(desk, "flash", "imu", NEW["imu"])
+    running.until(in_phase("imu", phase))
+    running.interrupt_twice()
+    status, last, _ = running.end()
+    desk.edit_all("pace = 20.0", "pace = 0.0")
+    cause = last["error"]["cause"]
+    if phase == "connect":
+        assert (status, cause) == (130, "stopped at once; nothing was changed")
+        assert desk.seen()["imu"] == "1.4.2"
+        return
+    assert status == 10
+    assert cause == "stopped at once; imu was being erased; it stays in its bootloader until its image is whole"
+    assert again(desk, last["error"]["remedy"].partition(": ")[2]) == 0
+    assert desk.seen()["imu"] == "1.5.0"
+
+
+def started(component: str, phase: Phase) -> ev.PhaseStarted:
+    return ev.PhaseStarted(component, phase, 100)
+
+
+SCRIPT = StepStarted("host", "1", "", "microsoft/script:1")
+
+
+@pytest.mark.parametrize(
+    ("events", "words"),
+    [
+        ([], "stopped at once; nothing was changed"),
+        ([started("imu", Phase.COMPARE), started("imu", Phase.VERIFY)], "stopped at once; nothing was changed"),
+        ([started("imu", Phase.ERASE), started("imu", Phase.WRITE)], "imu was being written; it stays in its bootl"),
+        ([started("imu", Phase.WRITE), started("imu", Phase.VERIFY)], "imu was written and not compared to the end"),
+        ([started("imu", Phase.WRITE), started("imu", Phase.BOOT)], "imu holds its whole image and was being start"),
+        ([started("imu", Phase.WRITE), started("imu", Phase.COMPARE)], "imu was asked what it holds"),
+        ([SCRIPT], "the script of step 1 was running for host, and was ended"),
+        ([SCRIPT, StepFinished("host", "1", Status.DONE, 700, 0, "")], "stopped at once; done before: host"),
+    ],
+)
+def test_what_is_said_of_the_state(events: list[ev.Event], words: str) -> None:
+    standing = Standing()
+    for event in events:
+        standing.see(event)
+    assert words in standing.sentence()
+    assert standing.touched == ("nothing was changed" not in words)
+
+
+def test_an_update_that_is_stopped_tells_of_each_component_and_goes_on(make_desk: MakeDesk) -> None:
+    desk = make_desk(pace=0.2)
+    running = Running(desk, "apply", MANIFEST)
+    running.until(in_phase("imu", "write"))
+    running.interrupt()
+    status, last, _ = running.end()
+    assert status == 10
+    results = {item["component"]: item["status"] for item in last["report"]["componentResults"]}
+    assert results == {"host": "done", "front-radar": "done", "imu": "failed", "camera": "not run"}
+    assert last["report"]["lastInstallResult"]["resultCode"] == -1
+    assert last["error"]["component"] == "imu"
+    seen = desk.seen()
+    assert (seen["front-radar"], seen["camera"]) == ("1.5.0", "1.4.2")
+    assert again(desk, last["error"]["remedy"].partition(": ")[2]) == 0
+    assert set(desk.seen().values()) == {"1.5.0"}
+
+
+LASTING = """#!/bin/sh
+while [ $# -gt 0 ]; do
+  case "$1" in --action) action=$2 ;; --result-file) result=$2 ;; esac
+  shift
+done
+[ "$action" != {action} ] || sleep 600
+printf '{{"resultCode": 901}}' > "$result"
+"""
+
+
+def with_script(desk: Desk, text: str) -> None:
+    """Replaces the example's script."""
+    path = desk.folder / "update" / "check-supply.sh"
+    path.write_text(text)
+    document = json.loads(desk.manifest.read_text())
+    digest = base64.b64encode(hashlib.sha256(path.read_bytes()).digest()).decode()
+    document["files"][0] |= {"sizeInBytes": path.stat().st_size, "hashes": {"sha256": digest}}
+    desk.manifest.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(("action", "status"), [("is-installed", 130), ("install", 10)])
+def test_a_script_that_lasts_is_ended(make_desk: MakeDesk, action: str, status: int) -> None:
+    desk = make_desk()
+    with_script(desk, LASTING.format(action=action))
+    running = Running(desk, "apply", MANIFEST)
+    running.until(lambda event: event["kind"] == "step")
+    running.interrupt()
+    ended, last, _ = running.end()
+    assert (ended, last["error"]["code"]) == (status, "E-CANCELLED")
+    assert f"--action {action} was ended on request" in last["error"]["cause"]
+    assert set(desk.seen().values()) == {"1.4.2"}
+
+
+def test_a_service_manager_s_stop_is_a_first_ctrl_c(make_desk: MakeDesk) -> None:
+    desk = make_desk(pace=0.2)
+    running = Running(desk, "flash", "imu", NEW["imu"])
+    running.until(in_phase("imu", "write"))
+    running.interrupt(signal.SIGTERM)
+    assert running.end()[0] == 10
+
+
+@pytest.mark.parametrize("arguments", [["scan"], ["plan", MANIFEST], ["info", "imu"]], ids=lambda words: words[0])
+def test_what_changes_nothing_ends_at_once(make_desk: MakeDesk, arguments: list[str]) -> None:
+    desk = make_desk(pace=50.0)
+    process = desk.start(*arguments)
+    until = Deadline.after(60)
+    while not list(desk.state.rglob("*.flash")):
+        assert not until.expired
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.strip()) == (130, "E-CANCELLED stopped at once; nothing was changed.")
+
+
+def test_a_demo_that_is_stopped(make_desk: MakeDesk, tmp_path: Path) -> None:
+    desk = make_desk()
+    running = Running(desk, "demo", str(tmp_path / "first-try"))
+    running.until(in_phase("imu", "erase"))
+    running.interrupt()
+    status, last, _ = running.end()
+    assert status == 10
+    error = next(item for item in running.seen if "error" in item)["error"]
+    assert "apply" in error["remedy"]
+    assert last["kind"] == "result"
+    assert again(desk, error["remedy"].partition(": ")[2]) == 0
+
+
+def test_a_second_process_is_told_who_holds_the_bench(make_desk: MakeDesk) -> None:
+    desk = make_desk(pace=1.0)
+    running = Running(desk, "flash", "imu", NEW["imu"])
+    running.until(in_phase("imu", "write"))
+    for arguments in (["scan"], ["flash", "camera", str(desk.image("camera"))], ["apply", str(desk.manifest)]):
+        done = desk.run(*arguments)
+        assert done.status == 6
+        assert done.err.startswith("E-BENCH-LOCKED")
+        assert f"process {running.process.pid}" in done.err
+        assert done.out == ""
+    running.interrupt()
+    assert running.end()[0] == 10
