@@ -13,7 +13,7 @@ import can
 
 from . import wires
 from .can_bits import FD_SIZES
-from .can_wire import CAN_ERR_BUSOFF, CAN_ERR_CRTL, CAN_ERR_CRTL_RX_OVERFLOW, CanWire, WireGone
+from .can_wire import CAN_ERR_CRTL, CAN_ERR_CRTL_RX_OVERFLOW, CanWire, WireGone
 
 RECEIVE_QUEUE = 32_768
 """Frames that wait to be read; further ones are lost, and an error frame tells so, as socketcan has it."""
@@ -35,7 +35,6 @@ class EmulatedCanBus(can.BusABC):
         **kwargs: Any,
     ) -> None:
         self._queue: queue.SimpleQueue[can.Message | None] = queue.SimpleQueue()
-        self._bus_off = False
         self._overrun = False
         self._fd = fd
         self.channel_info = f"emulated CAN {channel}"
@@ -104,8 +103,6 @@ class EmulatedCanBus(can.BusABC):
             if self._is_shutdown:
                 raise can.CanOperationError("the bus has been shut down")
             raise can.CanOperationError("the adapter has been unplugged")
-        if message.is_error_frame:
-            self._bus_off = self._bus_off or bool(message.arbitration_id & CAN_ERR_BUSOFF)
         received = can.Message(
             timestamp=message.timestamp,
             arbitration_id=message.arbitration_id,
@@ -124,7 +121,7 @@ class EmulatedCanBus(can.BusABC):
 
     @property
     def state(self) -> can.BusState:
-        return can.BusState.ERROR if self._bus_off else can.BusState.ACTIVE
+        return can.BusState.ERROR if self._node.bus_off else can.BusState.ACTIVE
 
     @state.setter
     def state(self, new_state: can.BusState) -> None:

@@ -8,6 +8,7 @@ acknowledges.
 from __future__ import annotations
 
 import errno
+import re
 import threading
 import time
 from collections import deque
@@ -251,7 +252,7 @@ class CanBus:
             return True
         except (can.CanError, OSError) as error:
             if not _is_full(error):
-                self._end(CanGone(f"{self.name}: {getattr(error, 'strerror', None) or error}"))
+                self._end(self._named(error))
             elif not deadline.expired:
                 if not isinstance(error, can.CanTimeoutError):
                     time.sleep(FULL_SECONDS)
@@ -261,6 +262,13 @@ class CanBus:
             else:
                 raise CanTimeout(f"{self.name}: the adapter took no frame in time; the bus is full") from error
             return False
+
+    def _named(self, error: Exception) -> TransportError:
+        """The failure that a driver's error means, where it ends the bus."""
+        said = str(getattr(error, "strerror", None) or error) or type(error).__name__
+        if re.search(r"bus[-_ ]?off", said, re.IGNORECASE):
+            return BusOff(f"the adapter of {self.name} went bus-off")
+        return CanGone(f"{self.name}: {said}")
 
     def _not_acknowledged(self) -> NotAcknowledged:
         return NotAcknowledged(f"no node on {self.name} acknowledges frames")
@@ -276,7 +284,7 @@ class CanBus:
             try:
                 message = self._bus.recv(LOOK_SECONDS)
             except Exception as error:  # Each interface of python-can has errors of its own.
-                self._end(CanGone(f"{self.name}: {str(error) or type(error).__name__}"))
+                self._end(self._named(error))
                 return
             if message is None or message.is_error_frame:
                 if message is not None:

@@ -32,8 +32,14 @@ class Plugin:
 
 
 @cache
-def _group(group: str) -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=group)}
+def _group(group: str) -> dict[str, tuple[EntryPoint, ...]]:
+    """The entry points of a group by name: one each, unless packages disagree about what a name means."""
+    found: dict[str, tuple[EntryPoint, ...]] = {}
+    for entry in entry_points(group=group):
+        known = found.get(entry.name, ())
+        if entry.value not in [other.value for other in known]:
+            found[entry.name] = (*known, entry)
+    return found
 
 
 def names(group: str) -> list[str]:
@@ -45,13 +51,18 @@ def names(group: str) -> list[str]:
 def load(group: str, name: str) -> type[Any]:
     """The class registered as `name`.
 
-    Raises PluginUnknown when no package registers it, PluginBroken when its module can't be imported.
+    Raises PluginUnknown when no package registers it, PluginBroken when its module can't be imported or packages
+    disagree about it.
     """
     kind = group.removeprefix("proxyflash.").removesuffix("s")
-    entry = _group(group).get(name)
-    if entry is None:
+    entries = _group(group).get(name, ())
+    if not entries:
         known = ", ".join(names(group)) or "none"
         raise PluginUnknown(f"no {kind} is called {name!r}; there are: {known}")
+    if len(entries) > 1:
+        claims = " and ".join(f"{_package(entry)} ({entry.value})" for entry in entries)
+        raise PluginBroken(f"the {kind} {name!r} is claimed by {claims}", remedy="Uninstall one of these packages.")
+    entry = entries[0]
     try:
         loaded = entry.load()
     except Exception as error:
@@ -66,12 +77,14 @@ def survey() -> list[Plugin]:
     found = []
     for group in GROUPS:
         for name in names(group):
-            entry = _group(group)[name]
             try:
                 load(group, name)
                 fault = ""
             except PluginBroken as error:
                 fault = error.cause
-            package = entry.dist.name if entry.dist else ""
-            found.append(Plugin(group, name, entry.value, package, fault))
+            found += [Plugin(group, name, entry.value, _package(entry), fault) for entry in _group(group)[name]]
     return found
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else ""
