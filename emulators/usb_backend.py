@@ -145,7 +145,10 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         self._transfer(dev_handle, 0x00, 9, config_value, 0, b"", 0)
 
     def get_configuration(self, dev_handle: _Handle) -> int:
-        return self._transfer(dev_handle, 0x80, 8, 0, 0, b"", 1)[0]
+        answer = self._transfer(dev_handle, 0x80, 8, 0, 0, b"", 1)
+        if len(answer) != 1:
+            _fail(errno.EIO, "Input/Output Error")
+        return answer[0]
 
     def set_interface_altsetting(self, dev_handle: _Handle, intf: int, altsetting: int) -> None:
         self._transfer(dev_handle, 0x01, 11, altsetting, intf, b"", 0)

@@ -85,7 +85,6 @@ class DfuFlasher(Flasher):
     def connect(self) -> Identity:
         self.close()
         self._wanted_alternate = self._address.alt
-        self._runs = False
         detached = self._enter()
         try:
             if not self._is_idle():
@@ -182,6 +181,7 @@ class DfuFlasher(Flasher):
     def _enter(self) -> bool:
         """Brings the device into DFU mode and claims it; whether it had to be detached from its application."""
         device = find(self._bus, self._address)
+        self._runs = False
         self._ids = {(device.info.vendor_id, device.info.product_id)}
         running = not is_in_dfu_mode(device.info)
         if running:
@@ -220,10 +220,11 @@ class DfuFlasher(Flasher):
         ]
 
     def _is_idle(self) -> bool:
-        """Whether the device has become idle; False if it doesn't answer, or says that it waits for a reset."""
+        """Whether the device has become idle; False if it doesn't answer, says that it waits for a reset, or leaves: a
+        manifestation that an earlier session began goes on as soon as it is asked."""
         try:
             return self._connected.become_idle()
-        except (UsbStall, UsbTimeout):
+        except (UsbStall, UsbTimeout, UsbGone):
             return False
 
     def _look_around(self) -> Identity:

@@ -22,6 +22,7 @@ REQUEST_SECONDS = 5.0
 STATUS_TRIES = 3
 """How often a GETSTATUS that got lost is repeated: it tells the same again."""
 IDLE_TRIES = 4
+LEAVE_TRIES = 2
 
 FAILURES: Mapping[DfuStatus, type[ProxyflashError]] = {
     DfuStatus.errTARGET: ImageWrongPart,
@@ -55,23 +56,26 @@ class DfuLink:
         self._work = work
 
     def download(self, block: int, data: bytes, what: str) -> None:
-        """DNLOAD; `block` is wBlockNum, cut to its 16 bits. Raises what the device's status means if it refuses."""
+        """DNLOAD; `block` is wBlockNum, cut to its 16 bits. Raises what the device's status means if it refuses, or
+        UsbStall if that tells nothing."""
         try:
             taken = self.device.control_out(
                 OUT, Request.DNLOAD, block & LAST_BLOCK, self.interface, data, Deadline.after(REQUEST_SECONDS)
             )
         except UsbStall:
-            self.fail(what, self.status())
+            self._fail_if_it_tells_why(what)
+            raise
         if taken != len(data):
             raise PartConfused(f"{what}: the device took {taken} of {len(data)} bytes")
 
     def upload(self, block: int, size: int, what: str) -> bytes:
-        """UPLOAD of up to `size` bytes. Raises what the device's status means if it refuses."""
+        """UPLOAD of up to `size` bytes. Raises as `download`."""
         deadline = Deadline.after(REQUEST_SECONDS)
         try:
             return self.device.control_in(IN, Request.UPLOAD, block & LAST_BLOCK, self.interface, size, deadline)
         except UsbStall:
-            self.fail(what, self.status())
+            self._fail_if_it_tells_why(what)
+            raise
 
     def status(self, tries: int = STATUS_TRIES) -> Status:
         """GETSTATUS."""
@@ -111,6 +115,11 @@ class DfuLink:
             f"{what}: the device reports {status.status.name} in {status.state.name}",
             remedy=REMEDIES.get(status.status),
         )
+
+    def _fail_if_it_tells_why(self, what: str) -> None:
+        status = self.status()
+        if status.status is not DfuStatus.OK:
+            self.fail(what, status)
 
     def clear(self) -> None:
         """CLRSTATUS: from dfuERROR to dfuIDLE."""
@@ -161,8 +170,15 @@ class DfuLink:
         """AN3156, 5.5 (leave DFU mode): set the address, an empty download, and GETSTATUS, at which the part goes."""
         self.point(address)
         self.download(0, b"", "leave DFU mode")
-        with suppress(TransportError, PartConfused):
-            self.status(tries=1)
+        for _ in range(LEAVE_TRIES):
+            try:
+                self.status(tries=1)
+                return
+            except (UsbStall, UsbTimeout, PartConfused):
+                # Gone before it answered, or the request was lost: asked once more, it is gone or goes.
+                continue
+            except TransportError:
+                return
 
     def _send(self, request: Request) -> None:
         self.device.control_out(OUT, request, 0, self.interface, b"", Deadline.after(REQUEST_SECONDS))

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from proxyflash.emulators import application
 from proxyflash.emulators import dfu as emulated
-from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.dfu import DfuDevice
 from proxyflash.emulators.dfu_states import State as BState
-from proxyflash.emulators.faults import FaultPlan, Faults
-from proxyflash.emulators.usb_backend import EmulatedUsbBackend
-from proxyflash.emulators.usb_wire import UsbWire
-from proxyflash.flashers.base import Capability, State
+from proxyflash.flashers.base import State
 from proxyflash.flashers.dfu import DfuFlasher
+from proxyflash.flashers.dfu_codec import DfuState
 from proxyflash.flashers.dfu_settings import DfuAddress, DfuProfile
 from proxyflash.flashers.errors import (
     ImageMisplaced,
@@ -35,93 +29,25 @@ from proxyflash.flashers.errors import (
 )
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.memory import Range
-from proxyflash.flashers.programmer import FlashResult, Programmer
+from proxyflash.flashers.programmer import Programmer
+from proxyflash.tests.flashers.dfu_lab import (
+    BLIND,
+    F105,
+    F405,
+    NEW,
+    OLD,
+    PARTS,
+    READ,
+    RESIDENT,
+    SLOT,
+    WAITING,
+    Answering,
+    Lab,
+    Part,
+    Recorder,
+)
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.errors import ProxyflashError, UsbAmbiguous, UsbGone, UsbStall
-from proxyflash.transports.usb import UsbBus
-
-APP = {"runtime_vendor_id": 0x1209, "runtime_product_id": 1}
-OLD, NEW = "1.4.2", "1.5.0"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A row of parts/dfu.toml, and how it is reached."""
-
-    name: str
-    vendor_id: int
-    product_id: int
-    start: int
-    can: Capability
-
-    @property
-    def relocatable(self) -> bool:
-        return self.start == 0
-
-    @property
-    def address(self) -> dict[str, Any]:
-        return {"vendor_id": self.vendor_id, "product_id": self.product_id, **APP}
-
-    def firmware(self, version: str, size: int = 5000) -> bytes:
-        return application.make(version, "part", "Acme", size, start=self.start)
-
-    def image(self, version: str = NEW, size: int = 5000, **target: Any) -> FirmwareImage:
-        segment = Segment(self.start, self.firmware(version, size))
-        return FirmwareImage((segment,), "bin", target=target, relocatable=self.relocatable)
-
-
-BOOT, READ, CHECK = Capability.BOOT, Capability.READ, Capability.CHECK
-PARTS = {
-    part.name: part
-    for part in (
-        Part("stm32f405-dfu", 0x0483, 0xDF11, 0x08000000, BOOT | READ),
-        Part("stm32f105-dfu", 0x0483, 0xDF11, 0x08000000, BOOT | READ),
-        Part("resident-dfu", 0x1209, 0xDF03, 0x0800C000, BOOT | READ),
-        Part("slot-dfu", 0x1209, 0xDF01, 0, BOOT | READ),
-        Part("waiting-dfu", 0x1209, 0xDF04, 0, BOOT | CHECK),
-        Part("blind-dfu", 0x1209, 0xDF02, 0, BOOT | CHECK),
-    )
-}
-F405, F105, RESIDENT, SLOT, WAITING, BLIND = PARTS.values()
-
-
-class Lab:
-    """An emulated USB bus with parts on it, and the host's end of it."""
-
-    def __init__(self, pace: float = 0.0) -> None:
-        self.wire = UsbWire(f"lab-{id(self)}", pace=pace)
-        self.backend = EmulatedUsbBackend(self.wire)
-        self.bus = UsbBus("usb", self.backend)
-        self.devices: list[DfuDevice] = []
-        self.pace = pace
-
-    def add(self, part: Part, *, old: bytes | None = None, **settings: Any) -> DfuDevice:
-        """A part that runs its old application; `old` b"": a blank one."""
-        device = DfuDevice(DeviceSpec(part.name, settings={"part": part.name, **settings}, pace=self.pace), self.wire)
-        content = part.firmware(OLD) if old is None else old
-        if content:
-            device.flash.load(part.start, content)
-            device.supply.off()
-            device.supply.on()
-        self.devices.append(device)
-        return device
-
-    def flasher(self, part: Part, profile: dict[str, Any] | None = None, **address: Any) -> DfuFlasher:
-        settings = {"reenumerate": 1.0, "slot_size": 0x20000, **(profile or {})}
-        return DfuFlasher(self.bus, DfuAddress(**{**part.address, **address}), DfuProfile(**settings))
-
-    def programmer(self, part: Part, **more: Any) -> Programmer:
-        return Programmer(self.flasher(part, **more), part.name)
-
-    def flash(self, part: Part, image: FirmwareImage | None = None, **more: Any) -> FlashResult:
-        programmer = self.programmer(part, **more)
-        return programmer.flash(programmer.plan(image or part.image()))
-
-    def close(self) -> None:
-        self.bus.close()
-        for device in self.devices:
-            device.close()
-        self.wire.close()
+from proxyflash.transports.errors import ProxyflashError, UsbAmbiguous, UsbStall
 
 
 @pytest.fixture
@@ -225,23 +151,6 @@ def test_a_bootloader_in_the_flash_is_left_alone(lab: Lab) -> None:
     assert device.flash.read(0x08000000, 0xC000) == bytes(range(256)) * 0xC0
 
 
-class Recorder:
-    """Notes what is downloaded, on its way from pyusb."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.downloads: list[bytes] = []
-        self.blocks: list[int] = []
-        passed_on = lab.wire.control
-
-        def control(port: Any, function: Any, setup: bytes, data: bytes) -> bytes:
-            if setup[:2] == b"\x21\x01":
-                self.downloads.append(data)
-                self.blocks.append(int.from_bytes(setup[2:4], "little"))
-            return passed_on(port, function, setup, data)
-
-        lab.wire.control = control  # type: ignore[method-assign]
-
-
 # Blocks.
 
 
@@ -338,21 +247,6 @@ def test_work_that_takes_for_ever_is_an_error(lab: Lab) -> None:
     assert device.application_version is None
 
 
-class Answering:
-    """Changes what the device answers to IN requests, by bRequest."""
-
-    def __init__(self, lab: Lab, change: dict[int, Any]) -> None:
-        passed_on = lab.wire.control
-
-        def control(port: Any, function: Any, setup: bytes, data: bytes) -> bytes:
-            answer = passed_on(port, function, setup, data)
-            if setup[0] == 0xA1 and setup[1] in change:
-                return bytes(change[setup[1]](answer))
-            return answer
-
-        lab.wire.control = control  # type: ignore[method-assign]
-
-
 # What the status means.
 
 MEANING = {
@@ -414,7 +308,7 @@ def test_read_protection_forbids_all(lab: Lab, what: str) -> None:
     lab.add(F405, rdp=True)
     flasher = lab.flasher(F405)
     flasher.connect()
-    actions = {
+    actions: dict[str, Callable[[], Any]] = {
         "erase": lambda: [*flasher.erase([Range(0x08000000, 0x4000)])],
         "write": lambda: [*flasher.write(Segment(0x08000000, bytes(16)))],
         "read": lambda: [*flasher.read(0x08000000, 16)],
@@ -456,7 +350,7 @@ def test_the_part_says_that_there_must_be_more(lab: Lab) -> None:
 def test_a_part_that_comes_back_in_its_bootloader_has_refused(lab: Lab, part: Part) -> None:
     """It is not tolerant: whether it took the firmware shows in what it starts."""
     device = lab.add(part)
-    programmer = lab.programmer(part)
+    programmer = lab.programmer(part, profile={"reenumerate": 0.1})
     plan = programmer.plan(part.image())
     device._options = emulated.Options(boot="dfu")
     with pytest.raises(VerifyMismatch, match="in DFU mode again"):
@@ -472,7 +366,7 @@ def test_a_part_left_waiting_for_its_reset_is_reset(lab: Lab) -> None:
     firmware = WAITING.firmware(OLD, 600)
     for block, offset in enumerate(range(0, 600, 512)):
         link.download(block, firmware[offset : offset + 512], "")
-        link.settle("", (5,))  # type: ignore[arg-type]
+        link.settle("", (DfuState.dfuDNLOAD_IDLE,))
     link.download(2, b"", "")
     link.status()
     with pytest.raises(UsbStall):
@@ -522,7 +416,7 @@ def test_an_application_of_which_nothing_is_known(lab: Lab) -> None:
         {"vendor_id": 0x1209, "product_id": 0xDF01, "device": 0x0100},
     ],
 )
-def test_a_suffix_for_this_part(lab: Lab, target: dict[str, int]) -> None:
+def test_a_suffix_for_this_part(lab: Lab, target: dict[str, Any]) -> None:
     device = lab.add(SLOT)
     lab.flash(SLOT, SLOT.image(**target))
     assert device.application_version == NEW
@@ -537,7 +431,7 @@ def test_a_suffix_for_this_part(lab: Lab, target: dict[str, int]) -> None:
         {"product_id": 2},
     ],
 )
-def test_a_suffix_for_another_part(lab: Lab, target: dict[str, int]) -> None:
+def test_a_suffix_for_another_part(lab: Lab, target: dict[str, Any]) -> None:
     device = lab.add(SLOT)
     with pytest.raises(ImageWrongPart, match="suffix"):
         lab.flash(SLOT, SLOT.image(**target))
@@ -664,21 +558,13 @@ def test_the_same_ids_in_both_modes(lab: Lab) -> None:
 def test_a_running_part_without_a_dfu_interface(lab: Lab) -> None:
     """It can't be detached; it is named all the same."""
     device = lab.add(SLOT)
-    device._function.descriptors = Undetachable(device._function.descriptors)  # type: ignore[union-attr, assignment]
+    function = lab.wire.ports[0].function
+    assert function is not None
+    hid = tuple(replace(item, class_code=0x03) for item in function.descriptors.interfaces)
+    function.descriptors = replace(function.descriptors, interfaces=hid)
     with pytest.raises(PartWrongMode, match="no DFU interface"):
         lab.flash(SLOT)
     assert device.application_version == OLD
-
-
-class Undetachable:
-    def __init__(self, own: Any) -> None:
-        self._own = own
-        from dataclasses import replace
-
-        self.interfaces = tuple(replace(item, class_code=0x03) for item in own.interfaces)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._own, name)
 
 
 # Seeing without disturbing.
