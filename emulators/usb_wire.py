@@ -1,8 +1,9 @@
 """`UsbWire`: an emulated full-speed USB bus: ports, enumeration, control transfers at their true time, faults.
 
 The time of a control transfer is that of its bytes at 12 Mbit/s: 45 bytes of protocol overhead for its three stages
-with one data packet, and 13 for each further packet (USB 2.0, tables 5-2 and 5-9). The schedule is absolute, so that late
-wake-ups do not add up.
+with one data packet, and 13 for each further packet (USB 2.0, tables 5-2 and 5-9). The schedule is absolute: a transfer
+begins when it is asked for or when the one before it has ended, and what a thread wakes up late after one counts as
+asked for earlier by as much. So late wake-ups do not make the bus slower, and pauses do not make it faster.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ BIT_RATE = 12_000_000
 TRANSFER_OVERHEAD = 45
 PACKET_OVERHEAD = 13
 LATE_SECONDS = 0.05
+"""What is made up for at most after a late wake-up: a thread that is further behind was stopped with its machine."""
 
 
 class DeviceGone(Exception):
@@ -56,6 +58,8 @@ class UsbWire:
         self.ports: list[Port] = []
         self._addresses = 0
         self._free_at = 0.0
+        self._woken = threading.local()
+        """`late`: how many seconds too late the thread came back from its last transfer."""
         self._timers: set[threading.Timer] = set()
         self._closed = False
         wires.register(channel, self)
@@ -116,6 +120,7 @@ class UsbWire:
         if fault is Fault.DELAY:
             time.sleep(self.faults.plan.delay_seconds)
         self._require(port, function)
+        asked = time.monotonic() - getattr(self._woken, "late", 0.0)
         kind = setup[0]
         if fault is Fault.CORRUPT and not kind & 0x80:
             data = self.faults.corrupted(data)
@@ -125,7 +130,7 @@ class UsbWire:
             answer = function.control(setup, data)
         except PowerLost:
             raise DeviceGone from None
-        self._wait(len(answer) if kind & 0x80 else len(data), function.descriptors.max_packet)
+        self._wait(asked, len(answer) if kind & 0x80 else len(data), function.descriptors.max_packet)
         if fault is Fault.CORRUPT and kind & 0x80:
             answer = self.faults.corrupted(answer)
         return answer
@@ -143,16 +148,15 @@ class UsbWire:
         if port.function is not function:
             raise DeviceGone
 
-    def _wait(self, count: int, packet: int) -> None:
+    def _wait(self, asked: float, count: int, packet: int) -> None:
         packets = max(1, -(-count // packet))
         seconds = (TRANSFER_OVERHEAD + count + PACKET_OVERHEAD * (packets - 1)) * 8 / BIT_RATE
-        self.busy_seconds += seconds
-        if not self.pace:
-            return
-        now = time.monotonic()
-        # A bus that nobody used for a while has no time saved up.
-        if self._free_at < now - LATE_SECONDS:
-            self._free_at = now
-        self._free_at = max(self._free_at, now - 0.001) + seconds * self.pace
-        if self._free_at > now:
-            time.sleep(self._free_at - now)
+        with self.changed:
+            self.busy_seconds += seconds
+            if not self.pace:
+                return
+            self._free_at = ends = max(self._free_at, asked) + seconds * self.pace
+        left = ends - time.monotonic()
+        if left > 0:
+            time.sleep(left)
+        self._woken.late = min(time.monotonic() - ends, LATE_SECONDS)
