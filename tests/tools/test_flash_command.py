@@ -1,0 +1,231 @@
+"""`flash`, `verify`, `read`, `erase`, `reset`, `info`: on emulated parts, and on a port that is real from here."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from proxyflash.flashers.formats import load
+
+from .conftest import NEW, Desk, Hardware
+
+OLD_FILE = {"imu": "imu-1.4.2.bin", "front-radar": "radar-1.4.2.bin", "camera": "camera-1.4.2.bin"}
+
+
+@pytest.mark.parametrize("component", list(NEW))
+def test_a_flash_ends_with_what_was_read_back(desk: Desk, component: str) -> None:
+    done = desk.run("flash", component, desk.image(component))
+    assert done.status == 0
+    plan, verdict = done.out.splitlines()
+    assert plan.startswith(f"{component}  plan    ")
+    assert re.fullmatch(rf"{component}  -> 1\.5\.0  OK  verified \(.+\), booted", verdict)
+    assert desk.seen()[component] == "1.5.0"
+    memory = next(data for name, data in desk.memory().items() if name == f"{component}.flash")
+    assert bytes(load(desk.image(component)).segments[0].data) in memory
+
+
+def test_the_same_again_writes_nothing_unless_told_to(desk: Desk) -> None:
+    assert desk.run("flash", "imu", desk.image("imu")).status == 0
+    again = desk.run("flash", "imu", desk.image("imu"), "--json").document
+    assert (again["erased_bytes"], again["written_bytes"], again["version"]) == (0, 0, "1.5.0")
+    assert "nothing to write" in desk.run("flash", "imu", desk.image("imu")).out
+    assert desk.run("flash", "imu", desk.image("imu"), "--full", "--json").document["written_bytes"] > 0
+
+
+def test_a_dry_run_plans_and_writes_nothing(desk: Desk) -> None:
+    seen, before = desk.seen(), desk.memory()
+    done = desk.run("flash", "imu", desk.image("imu"), "--dry-run")
+    assert (done.status, done.out.splitlines()[-1]) == (0, "imu  dry run: nothing was written")
+    assert "plan" in done.out
+    assert (desk.seen(), desk.memory()) == (seen, before)
+
+
+def test_no_verify_says_so(desk: Desk) -> None:
+    done = desk.run("flash", "camera", desk.image("camera"), "--no-verify")
+    assert done.out.splitlines()[-1] == "camera  -> 1.5.0  OK  NOT verified (--no-verify), booted"
+
+
+def test_no_boot_says_so(desk: Desk) -> None:
+    assert desk.run("flash", "imu", desk.image("imu"), "--no-boot").out.endswith(", not booted\n")
+
+
+def test_another_version_than_expected(desk: Desk) -> None:
+    done = desk.run("flash", "imu", desk.image("imu"), "--expect-version", "1.6.0")
+    assert done.status == 8
+    assert done.err.splitlines()[-1].startswith("E-VERSION-MISMATCH imu: ")
+    assert "OK" not in done.out
+
+
+def test_a_raw_binary_goes_where_it_is_told_to(desk: Desk) -> None:
+    file = desk.folder / "firmware" / "imu-1.4.2.bin"
+    assert desk.run("flash", "imu", desk.image("imu")).status == 0
+    done = desk.run("flash", "imu", file, "--address", "0x0800_0000")
+    assert (done.status, desk.seen()["imu"]) == (0, "1.4.2")
+
+
+def test_verify_compares_and_lets_the_part_run(desk: Desk) -> None:
+    assert desk.seen()["imu"] == "1.4.2"
+    before = desk.memory()
+    done = desk.run("verify", "imu", desk.image("imu"))
+    assert done.status == 8
+    assert re.search(r"^E-VERIFY-MISMATCH imu: at 0x080\w{5} ", done.err, re.MULTILINE)
+    old = desk.folder / "firmware" / OLD_FILE["imu"]
+    done = desk.run("verify", "imu", old, "--address", "0x08000000")
+    assert (done.status, done.out) == (0, "imu  OK  holds imu-1.4.2.bin  (read back)\n")
+    assert desk.memory() == before
+
+
+@pytest.mark.parametrize("component", ["imu", "camera"])
+def test_read_gives_the_bytes_that_the_part_was_made_with(desk: Desk, component: str) -> None:
+    made = (desk.folder / "firmware" / OLD_FILE[component]).read_bytes()
+    out = desk.folder / "out.bin"
+    done = desk.run("read", component, out, "--start", "0x08000000", "--size", str(len(made)))
+    assert done.out == f"{component}  OK  {len(made):,} bytes into {out}\n"
+    assert out.read_bytes() == made
+
+
+def test_read_picks_the_format_by_the_ending(desk: Desk) -> None:
+    for name, head in (("out.hex", b":"), ("out.s19", b"S0"), ("out.dfu", b"DfuSe")):
+        out = desk.folder / name
+        assert desk.run("read", "camera", out, "--start", "0x08000000", "--size", "0x400").status == 0
+        assert out.read_bytes().startswith(head)
+
+
+def test_an_erased_part_is_in_its_bootloader_and_comes_back(desk: Desk) -> None:
+    done = desk.run("erase", "camera")
+    assert (done.status, done.out) == (0, "camera  OK  1,048,576 bytes erased; it is in its bootloader\n")
+    assert desk.seen()["camera"] == "bootloader"
+    assert desk.run("flash", "camera", desk.image("camera")).status == 0
+    assert desk.seen()["camera"] == "1.5.0"
+
+
+def test_erase_takes_whole_units(desk: Desk) -> None:
+    done = desk.run("erase", "imu", "--start", "0x08004001", "--size", "1", "--json")
+    # The second sector of an STM32F405: 16 KiB (RM0090, 3.3).
+    assert done.document["erased_bytes"] == 16384
+
+
+def test_reset_waits_for_the_application(desk: Desk) -> None:
+    assert desk.run("reset", "imu").out == "imu  -> 1.4.2  OK  power cycled\n"
+    assert desk.run("erase", "imu", "--start", "0x08000000", "--size", "4").status == 0
+    desk.edit(('match = "FW ([0-9.]+)"}', 'match = "FW ([0-9.]+)"}\nboot_timeout = 0.2'))
+    done = desk.run("reset", "imu")
+    assert done.status == 11
+    assert done.err.startswith("E-PART-NOT-BACK imu: ")
+
+
+def test_info_knows_the_part_and_its_memory(desk: Desk) -> None:
+    done = desk.run("info", "imu", "--json")
+    document = done.document
+    assert document["identity"]["serial"] == "0031002f3238510533363831"
+    flash = document["memory"][0]
+    # STM32F405xG: 1 MiB in 4 x 16, 1 x 64 and 7 x 128 KiB (RM0090, table 5).
+    assert (flash["start"], flash["size"]) == (0x08000000, 1 << 20)
+    runs = [(run["count"], run["size"] // 1024) for run in flash["erase_units"]]
+    assert runs == [(4, 16), (1, 64), (7, 128)]
+    text = desk.run("info", "imu").out
+    assert text.splitlines()[0] == "imu  ok  stm32-uart"
+    assert desk.seen()["imu"] == "1.4.2"
+
+
+# Real hardware, as far as the command line can tell.
+
+
+class Terminal:
+    """A person's end of a terminal on which a command runs; its stdout is caught apart."""
+
+    def __init__(self, desk: Desk, *arguments: str | Path, term: str = "xterm") -> None:
+        self._master, slave = pty.openpty()
+        self.process = desk.start(*arguments, stdin=slave, stderr=slave, env=os.environ | {"TERM": term})
+        os.close(slave)
+        self.text = ""
+
+    def until(self, words: str) -> None:
+        while words not in self.text:
+            self.text += os.read(self._master, 4096).decode()
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def end(self) -> tuple[int, str]:
+        out, _ = self.process.communicate(timeout=60)
+        try:
+            while data := os.read(self._master, 4096):
+                self.text += data.decode()
+        except OSError:
+            pass  # the other end is closed
+        return self.process.returncode, out
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        os.close(self._master)
+
+
+@pytest.fixture
+def terminal(hardware: Hardware, request: pytest.FixtureRequest) -> Iterator[Terminal]:
+    made = Terminal(
+        hardware.host, "flash", "imu", hardware.server.image("imu"), term=getattr(request, "param", "xterm")
+    )
+    yield made
+    made.close()
+
+
+QUESTION = "erase 48 KiB of imu and write imu-1.5.0.hex? [y/N]: "
+
+
+def test_a_yes_at_the_terminal(hardware: Hardware, terminal: Terminal) -> None:
+    terminal.until(QUESTION)
+    before = hardware.server.memory()
+    terminal.type("y\n")
+    status, out = terminal.end()
+    assert (status, out.splitlines()[-1]) == (0, "imu  -> 1.5.0  OK  verified (read back), booted")
+    assert "imu  write   " in terminal.text
+    assert hardware.host.seen() == {"imu": "1.5.0"}
+    assert hardware.server.memory() != before
+
+
+@pytest.mark.parametrize("terminal", ["xterm", "dumb"], indirect=True)
+@pytest.mark.parametrize("answer", ["n", "", "Ctrl-C", "end of file"])
+def test_a_no_at_the_terminal_leaves_the_part_as_it_was(hardware: Hardware, terminal: Terminal, answer: str) -> None:
+    before = hardware.server.memory()
+    terminal.until(QUESTION)
+    if answer == "Ctrl-C":
+        terminal.process.send_signal(signal.SIGINT)
+    else:
+        terminal.type("\x04" if answer == "end of file" else f"{answer}\n")
+    status, out = terminal.end()
+    assert status == 130
+    assert "E-CANCELLED imu: not confirmed; nothing was changed." in terminal.text
+    assert "OK" not in out
+    assert hardware.server.memory() == before
+    assert hardware.host.seen() == {"imu": "1.4.2"}
+
+
+@pytest.mark.parametrize("terminal", ["dumb"], indirect=True)
+def test_a_dumb_terminal_gets_no_escape_codes(terminal: Terminal) -> None:
+    terminal.until(QUESTION)
+    terminal.type("y\n")
+    assert terminal.end()[0] == 0
+    assert "\x1b" not in terminal.text
+
+
+def test_yes_asks_nobody(hardware: Hardware) -> None:
+    command = hardware.host.command("flash", "imu", hardware.server.image("imu"), "--yes")
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert hardware.host.seen() == {"imu": "1.5.0"}
+    assert bytes(load(hardware.server.image("imu")).segments[0].data) in hardware.server.memory()["imu.flash"]
+
+
+def test_a_dry_run_asks_nobody(hardware: Hardware) -> None:
+    before = hardware.server.memory()
+    done = hardware.host.run("flash", "imu", hardware.server.image("imu"), "--dry-run")
+    assert (done.status, hardware.server.memory()) == (0, before)
+    assert hardware.host.seen() == {"imu": "1.4.2"}
