@@ -33,12 +33,12 @@ class EraseRun:
 class Region:
     """One contiguous memory of a part.
 
-    `units`: its erase units from `start` on; they cover the region. `write_alignment`: writes start and end at its
-    multiples, in bytes (a power of two); the engine pads with `erased_value`. `self_erasing`: writing erases what it
-    needs (a slot that takes a blob, a page-erase-in-write loader): the engine never calls `erase` for it. `ordered`:
-    it must be written from its start upwards, whole, in one go (DFU 1.1, a download slot). `whole_segments`: each
-    segment of the image is written whole, in order of address, because the part judges it as such (a UDS download).
-    `vector_table`: the processor starts by an ARM Cortex-M vector table at the region's start.
+    `units`: its erase units from `start` on; they cover the region, or ValueError is raised. `write_alignment`: writes
+    start and end at its multiples, in bytes (a power of two); the engine pads with `erased_value`. `self_erasing`:
+    writing erases what it needs (a slot that takes a blob, a page-erase-in-write loader): the engine never calls
+    `erase` for it. `ordered`: it must be written from its start upwards, whole, in one go (DFU 1.1, a download slot).
+    `whole_segments`: each segment of the image is written whole, in order of address, because the part judges it as
+    such (a UDS download). `vector_table`: the processor starts by an ARM Cortex-M vector table at the region's start.
     """
 
     name: str
@@ -53,6 +53,11 @@ class Region:
     ordered: bool = False
     whole_segments: bool = False
     vector_table: bool = False
+
+    def __post_init__(self) -> None:
+        covered = sum(run.count * run.size for run in self.units)
+        if not self.size or covered != self.size:
+            raise ValueError(f"the region {self.name!r} has {self.size:,} bytes, and its erase units {covered:,}")
 
     @property
     def end(self) -> int:

@@ -11,6 +11,7 @@ import re
 import secrets
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -111,9 +112,10 @@ def save(image: FirmwareImage, path: Path | str, *, format: str | None = None) -
     target = Path(os.path.realpath(path))
     partial = target.with_name(f".{secrets.token_hex(8)}.partial")
     try:
-        # What takes the place of a device would be a file, and the device gone.
-        if target.exists() and not target.is_file():
-            raise ImageNotWritten(f"{path} is no file that could be written", remedy="Name a file.")
+        with suppress(FileNotFoundError):
+            # A file would take the place of a device, and the device be gone.
+            if not stat.S_ISREG(target.stat().st_mode):
+                raise ImageNotWritten(f"{path} is there and is no file", remedy="Name a file.")
         try:
             with partial.open("xb") as stream:
                 write(image, stream)
