@@ -8,23 +8,46 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from .measuring import Failed, environment
 
 PROXYFLASH = (sys.executable, "-m", "proxyflash.tools")
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """`path`: where the part's bus is: a PTY, or a Unix socket. `flash`: the file of its flash contents."""
+
+    path: str
+    flash: Path
+
+    def holds(self, image: bytes) -> None:
+        """Raises Failed unless the part's flash begins with the image; to be asked once it is served no more."""
+        found = self.flash.read_bytes()[: len(image)]
+        if found != image:
+            wrong = sum(a != b for a, b in zip(found, image, strict=True))
+            raise Failed(f"the part does not hold the image: {wrong:,} of {len(image):,} bytes differ")
+
+
 @contextmanager
-def served(bench: str, folder: Path, bus: str) -> Iterator[str]:
-    """Serves the emulated bench of this text; the path of its one bus: a PTY, or a Unix socket."""
+def served(bench: str, folder: Path, bus: str, part: str) -> Iterator[Served]:
+    """Serves the emulated bench of this text, whose one bus and one part are called so; `folder` is made for it."""
     folder.mkdir(parents=True)
     file = folder / "part.toml"
     file.write_text(bench)
-    command = [*PROXYFLASH, "--bench", str(file), "--state", str(folder / "s"), "emulate", "--jsonl", "-q"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    state = folder / "s"
+    command = [*PROXYFLASH, "--bench", str(file), "--state", str(state), "emulate", "--jsonl", "-q"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        yield json.loads(line)["served"][bus]["path"]
+        told = json.loads(line or "{}")
+        if "served" not in told:
+            raise Failed(f"the emulated part did not start: {line}")
+        path = Path(told["served"][bus]["path"])
+        yield Served(str(path), path.parent / f"{part}.flash")
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)

@@ -1,0 +1,108 @@
+"""The benchmarks, side by side with other tools: see docs/benchmarks.md.
+
+python -m benchmarks             # all of them, some five minutes
+python -m benchmarks --quick     # tiny sizes, one run each: whether it works, not how fast it is
+python -m benchmarks stm32 uds   # those
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import dfu, measuring, memory, startup, stm32, uds
+from .can_frames import Bus
+from .table import Row, printed
+
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """`scale`: what sizes are divided by; `runs`: of each side; `starts`: of what only starts."""
+
+    scale: int = 1
+    runs: int = 2
+    starts: int = 20
+
+
+FULL, QUICK = Setting(), Setting(scale=64, runs=1, starts=2)
+Tell = Callable[[str], None]
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Benchmarks against other tools.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; without one, all")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes and one run: whether they work")
+    parser.add_argument("--runs", type=int, help="runs of each side, of which the quickest counts")
+    chosen = parser.parse_args(arguments)
+    unknown = set(chosen.names) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are: {', '.join(BENCHMARKS)}")
+    setting = QUICK if chosen.quick else FULL
+    if chosen.runs:
+        setting = Setting(setting.scale, chosen.runs, setting.starts)
+    began = time.monotonic()
+    before = os.getloadavg()[0]
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="pf-") as folder:
+        for name in chosen.names or BENCHMARKS:
+            own = Path(folder) / name
+            own.mkdir()
+            rows += BENCHMARKS[name](setting, own, lambda text: print(text, file=sys.stderr, flush=True))
+    print(printed(rows))
+    print(
+        f"\n{os.cpu_count()} cores, load {before:.1f} before and {os.getloadavg()[0]:.1f} after, Python "
+        f"{sys.version.split()[0]}, {time.monotonic() - began:.0f} s; the quickest of {setting.runs} runs of each side"
+    )
+
+
+def _stm32(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
+    rows = []
+    for baudrate, size in ((115_200, 64 * KIB), (1_000_000, 256 * KIB)):
+        compared = stm32.comparison(baudrate, size // setting.scale)
+        rows += measuring.rows(compared, setting.runs, folder / str(baudrate), tell)
+    return rows
+
+
+def _uds(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
+    rows = []
+    for name, bus in (("can", Bus(500_000)), ("fd", Bus(500_000, 2_000_000))):
+        compared = uds.comparison(bus, 256 * KIB // setting.scale)
+        rows += measuring.rows(compared, setting.runs, folder / name, tell)
+    return rows
+
+
+def _dfu(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
+    rows = []
+    for part, title, size in (("stm32f405-dfu", "DfuSe", 240 * KIB), ("slot-dfu", "DFU 1.1", 120 * KIB)):
+        for verify in (False, True):
+            compared = dfu.comparison(part, title, size // setting.scale, verify=verify)
+            rows += measuring.rows(compared, setting.runs, folder / f"{part}-{verify}", tell)
+    return rows
+
+
+def _memory(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
+    return memory.rows(16 * KIB * KIB // setting.scale, setting.runs, folder, tell)
+
+
+def _start(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
+    return startup.rows(setting.starts, folder)
+
+
+BENCHMARKS: dict[str, Callable[[Setting, Path, Tell], list[Row]]] = {
+    "start": _start,
+    "stm32": _stm32,
+    "uds": _uds,
+    "dfu": _dfu,
+    "memory": _memory,
+}
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
