@@ -90,10 +90,6 @@ def leave(client: UdsClient, profile: UdsProfile) -> None:
 
     Raises NotBack when it doesn't within the reset gap, and what a refused reset is mapped to.
     """
-    with suppress(*LOST):  # The reset may be quicker than its answer.
-        answer = client.ask(HARD_RESET)
-        if isinstance(answer, Refusal):
-            raise answer.error()
     gap = Deadline.after(profile.timings.reset_gap)
     _await_restart(client, profile, gap)
     _courtesy(client, profile, session_request(profile.sessions.extended))
@@ -115,13 +111,15 @@ def leave(client: UdsClient, profile: UdsProfile) -> None:
 
 
 def _await_restart(client: UdsClient, profile: UdsProfile, gap: Deadline) -> None:
-    """Until something that is not in its programming session answers: what still is has its reset before it."""
+    """Resets it, until something that is not in its programming session answers: what still is has it before it."""
     session = None
+    heard = _reset(client)
     while True:
         try:
             session = active_session(client, profile)
             if session != profile.sessions.programming:
                 return
+            heard = heard or _reset(client)
         except LOST:
             session = None
         if gap.expired:
@@ -129,6 +127,15 @@ def _await_restart(client: UdsClient, profile: UdsProfile, gap: Deadline) -> Non
                 raise NotBack(f"{profile.timings.reset_gap:g} s after its reset the ECU is in its programming session")
             raise _not_back(profile)
         client.linger(client.p2)
+
+
+def _reset(client: UdsClient) -> bool:
+    """Whether it was answered: a reset may be quicker than its answer."""
+    try:
+        client.request(HARD_RESET)
+    except LOST:
+        return False
+    return True
 
 
 def _not_back(profile: UdsProfile) -> NotBack:
