@@ -9,9 +9,10 @@ What carries no checksum on the wire (who the part is, what its memory holds) is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ..transports.deadline import Deadline
 from ..transports.errors import SerialTimeout
@@ -22,8 +23,8 @@ from .stm32_codec import ACK, BLOCK, NACK, SYNCHRONISE, WORD, Command, MassErase
 
 TRIES = 3
 """How often one command is tried, when its answer is lost, garbled or NACK."""
-SYNCHRONISE_TRIES = 3
-"""How often 0x7F is sent: an odd number, see `synchronise`."""
+RESET_TRIES = 3
+"""How often 0x7F is sent to a part that was just reset, and may still be starting."""
 PROBE_SECONDS = 0.3
 """How long a loader may take to start, and to answer 0x7F. AN2606 gives up to about 100 ms for the first."""
 QUIET_SECONDS = 0.05
@@ -32,14 +33,18 @@ STREAM_SECONDS = 1.0
 """How long a line that never falls silent is listened to."""
 CHECKSUM_SECONDS = 2e-6
 """How long the part may compute over one byte: dozens of cycles a word at 8 MHz, with a margin."""
-FILLER = 0xFE
-"""Fills up what a loader waits for. It is the first byte of no command; as a byte count (254) and as an address it
-makes groups whose own XOR (0 for an even number of equal bytes) is not the filler, so the loader refuses them."""
+PROBE = 0xF5
+FILLER_HEAD, FILLER = 0xF6, 0xFA
+"""Sent to a loader that may be anywhere in a command: after 0x7F, and to fill up what it waits for. They are no command
+and the complement of none. After a byte count or an address they make no group whose XOR is right: with 0x7F, PROBE,
+FILLER_HEAD and any number of FILLER the bytes before a FILLER never XOR to it."""
 ERASE_FILLER = 0xFF
-"""The same where Extended Erase waits for its page count: 0xFFFF is a whole one there, and 0xFF its wrong XOR."""
+"""Where Extended Erase waits for its page count: 0xFFFF is a whole one there, and 0xFF its wrong XOR."""
 UNLOCK_REMEDY = (
     "Readout protection is active. Lifting it (ST's own tools do, proxyflash does not) erases the part whole."
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +78,27 @@ class Stm32Commands:
 
     # Coming into step.
 
-    def synchronise(self, tries: int = SYNCHRONISE_TRIES) -> bool:
-        """Whether a loader answers 0x7F (AN3155, 1), sent up to `tries` times.
+    def greet(self) -> bool:
+        """Whether a loader answers that was just reset, or that is in step already (AN3155, 1).
 
-        ACK comes from a loader that measures its bit rate by it. One that is in step already takes it for the first
-        byte of a command and the next one for a wrong complement: NACK. One that waits for the rest of a command of an
-        earlier run answers nothing; it is the caller's choice to fill that up. Three times 0x7F make no whole group
-        with the filler after them: as a byte count and two bytes of a block they XOR to 0x7F, which is not the filler.
+        ACK comes from one that measures its bit rate by 0x7F. One that has done so takes it for the first byte of a
+        command, and what follows for its wrong complement: NACK. One that waits for the rest of an earlier run's
+        command answers neither; it is the caller's choice to fill that up.
         """
+        return self._pokes(SYNCHRONISE, PROBE)
+
+    def greet_started(self) -> bool:
+        """Whether a loader answers that was just reset, and may take a while to start."""
+        return self._pokes(*[SYNCHRONISE] * RESET_TRIES)
+
+    def _pokes(self, *each: int) -> bool:
         self._port.drain()
-        for _ in range(tries):
+        for byte in each:
             with suppress(SerialTimeout):
-                return self._poke(SYNCHRONISE, min(PROBE_SECONDS, self._answer_seconds))
+                return self._poke(byte, min(PROBE_SECONDS, self._answer_seconds))
         return False
 
-    def bring_into_step(self, filler: int = FILLER) -> None:
+    def bring_into_step(self, *, erase: bool = False) -> None:
         """Brings a loader that is anywhere in a command to where it waits for the next one.
 
         It may wait, without limit, for the rest of what was lost or left unfinished: at most a block, or the pages of
@@ -95,10 +106,11 @@ class Stm32Commands:
         block or of a list of pages already, and it carries that out: in memory that was being written or erased, where
         comparing and verifying see it.
 
-        A loader that has Extended Erase and the first half of its page count, and then gets 0x7F, waits for 64 KiB: it
+        `erase`: it may wait for the page count of an Extended Erase. After 0x7F in its place it wants 64 KiB more, and
         is given up. Raises SerialTimeout, PartConfused.
         """
-        self._send(bytes([filler]) * (BLOCK + WORD))
+        head, filler = (ERASE_FILLER, ERASE_FILLER) if erase else (FILLER_HEAD, FILLER)
+        self._send(bytes([head]) + bytes([filler]) * (BLOCK + WORD))
         limit = Deadline.after(2 * self.wire_seconds(BLOCK + WORD) + STREAM_SECONDS)
         while self._port.read_some(limit.sooner(self.wire_seconds(BLOCK + WORD) + QUIET_SECONDS)):
             pass
@@ -189,7 +201,7 @@ class Stm32Commands:
             except (SerialTimeout, PartConfused, PartRefused):
                 if not left:
                     raise
-                if not self.synchronise():
+                if not self.greet():
                     return
 
     def erase_pages(self, numbers: Sequence[int], *, extended: bool, seconds: float) -> None:
@@ -278,7 +290,7 @@ class Stm32Commands:
             except (SerialTimeout, PartConfused, PartRefused):
                 if not left:
                     raise
-                self.bring_into_step(ERASE_FILLER if command is Command.EXTENDED_ERASE else FILLER)
+                self.bring_into_step(erase=command is Command.EXTENDED_ERASE)
 
     def _group(self, group: bytes, what: str, seconds: float = 0.0) -> None:
         """Sends a group of arguments in one write; its answer may take `seconds` more."""
@@ -311,3 +323,14 @@ class Stm32Commands:
     def _within(self, count: int, seconds: float = 0.0) -> Deadline:
         """Time for so many bytes on the wire, for an answer, and for `seconds` of work."""
         return Deadline.after(self.wire_seconds(count) + self._answer_seconds + seconds)
+
+
+def twice(ask: Callable[[], T]) -> T:
+    """What `ask` says twice in a row. Raises PartConfused when it never does."""
+    before = ask()
+    for _ in range(3):
+        after = ask()
+        if after == before:
+            return after
+        before = after
+    raise PartConfused("the loader says something else each time that it is asked who it is")

@@ -10,9 +10,9 @@ protected part is left as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Self, TypeVar
+from typing import Self
 
 from ..transports.deadline import Deadline
 from ..transports.errors import SerialTimeout, TransportError
@@ -31,15 +31,14 @@ from .errors import (
 )
 from .image import Segment
 from .memory import MemoryMap, Range
-from .stm32_codec import BLOCK, Command, MassErase, crc32_mpeg2
-from .stm32_commands import UNLOCK_REMEDY, Stm32Commands
+from .stm32_codec import BLOCK, WORD, Command, MassErase, crc32_mpeg2
+from .stm32_commands import UNLOCK_REMEDY, Stm32Commands, twice
 from .stm32_entry import Stm32Entry
 from .stm32_erasure import chunks, erasures
 from .stm32_profile import Stm32Address, Stm32Profile
 
-ENTRY_TRIES = 2
-SIGHT_TRIES = 2
-"""How often 0x7F is sent by an enumerator: an even number leaves the odd one of `synchronise` odd."""
+ENTRY_TRIES = 3
+"""How often the part is brought into its loader."""
 ERASE_CHUNK_SECONDS = 0.5
 """About how long the pages of one Erase command take at most, so that progress and cancelling stay fine-grained."""
 MAX_PAGES = 128
@@ -55,8 +54,6 @@ WRITE_PROTECTED_REMEDY = (
     "Lift its write protection, which proxyflash does not: stm32flash -u does, or ST's own tools. If it has none, the "
     "flash is worn out there."
 )
-
-T = TypeVar("T")
 
 
 class Stm32UartFlasher(Flasher):
@@ -97,7 +94,7 @@ class Stm32UartFlasher(Flasher):
         flasher = cls(bus, profile)
         try:
             flasher._entry.use_loader_settings()
-            if not flasher._loader.synchronise(SIGHT_TRIES):
+            if not flasher._loader.greet():
                 return None
             return Sighting(State.BOOTLOADER, flasher._identify())
         except (TransportError, PartError):
@@ -171,10 +168,19 @@ class Stm32UartFlasher(Flasher):
             yield self._loader.read_memory(start + offset, min(BLOCK, size - offset))
 
     def digest(self, start: int, size: int) -> Digest | None:
-        if start % 4 or size % 4 or not size:
+        """The loader computes over whole words; the few bytes before and after them are read, and follow in the value."""
+        before, after = -start % WORD, (start + size) % WORD
+        words = size - before - after
+        value = self._loader.get_checksum(start + before, words) if words > 0 else None
+        if value is None:
             return None
-        value = self._loader.get_checksum(start, size)
-        return None if value is None else Digest("CRC-32", value, crc32_mpeg2)
+        edges = b"".join((*self.read(start, before), *self.read(start + size - after, after)))
+
+        def compute(data: bytes) -> int:
+            outside = data[:before] + data[before + words :]
+            return crc32_mpeg2(data[before : before + words]) << 8 * len(outside) | int.from_bytes(outside, "big")
+
+        return Digest("CRC-32", value << 8 * len(edges) | int.from_bytes(edges, "big"), compute)
 
     def seconds_for(self, erase: Sequence[Range], write_bytes: int) -> float | None:
         """The wire's time for writing and reading back, the part's typical time for programming, a quarter of its limit
@@ -205,15 +211,17 @@ class Stm32UartFlasher(Flasher):
         """Brings the part into its loader and the loader into step. Raises PartMute, TransportError."""
         has_lines = self._entry.enter()
         for _ in range(ENTRY_TRIES):
-            if self._loader.synchronise():
-                return
             if has_lines and self._entry.resets:
                 # A part that was just reset is in no command: filling one up would only spoil its bit rate.
+                if self._loader.greet_started():
+                    return
                 self._entry.enter()
-                continue
-            with suppress(SerialTimeout, PartConfused):
-                self._loader.bring_into_step()
-                return
+            else:
+                if self._loader.greet():
+                    return
+                with suppress(SerialTimeout, PartConfused):
+                    self._loader.bring_into_step()
+                    return
         missing = "" if has_lines else " The port has no modem lines, which the profile's entry names."
         raise PartMute(
             f"no answer on {self._port.name} to the loader's 0x7F",
@@ -221,12 +229,12 @@ class Stm32UartFlasher(Flasher):
         )
 
     def _identify(self) -> Identity:
-        version, self._commands = _twice(self._loader.get)
+        version, self._commands = twice(self._loader.get)
         details: dict[str, str] = {}
         if Command.GET_VERSION in self._commands:
             version, options = self._loader.get_version()
             details["option_bytes"] = options.hex(" ")
-        self._product = _twice(self._loader.get_id)
+        self._product = twice(self._loader.get_id)
         self._family = families().get(self._product)
         uid, self._flash_size, readable = self._registers()
         self._memory = self._make_memory() if readable else None
@@ -279,7 +287,7 @@ class Stm32UartFlasher(Flasher):
         if family is None:
             return "", None, True
         with suppress(PartRefused):
-            uid, kibibytes = _twice(lambda: (self._unique_id(family), self._register(family, family.size, 2)))
+            uid, kibibytes = twice(lambda: (self._unique_id(family), self._register(family, family.size, 2)))
             size = int.from_bytes(kibibytes, "little") * 1024
             return uid.hex(), size if 0 < size <= family.flash else None, True
         return "", None, True
@@ -382,14 +390,3 @@ class Stm32UartFlasher(Flasher):
         if self._family is None:
             return UNKNOWN_BLOCK_SECONDS
         return 4 * BLOCK / self._family.write * self._family.program_seconds
-
-
-def _twice(ask: Callable[[], T]) -> T:
-    """What `ask` says twice in a row. Raises PartConfused when it never does."""
-    before = ask()
-    for _ in range(3):
-        after = ask()
-        if after == before:
-            return after
-        before = after
-    raise PartConfused("the loader says something else each time that it is asked who it is")
