@@ -102,7 +102,7 @@ def test_a_name_that_two_packages_claim_is_neithers(tmp_path: Path) -> None:
         name = "uds" if package == "rival" else "acme"
         (info / "entry_points.txt").write_text(f"[proxyflash.flashers]\n{name} = {target}\n")
     _forget()
-    with pytest.raises(PluginBroken, match="claimed by .*rival"):
+    with pytest.raises(PluginBroken, match=r"claimed by .*rival"):
         plugins.load(plugins.FLASHERS, "uds")
     assert plugins.load(plugins.FLASHERS, "acme").__name__ == "Fine"
     claims = [plugin for plugin in plugins.survey() if plugin.name == "uds" and plugin.group == plugins.FLASHERS]
