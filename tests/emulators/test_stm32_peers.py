@@ -6,16 +6,16 @@ environment of its own under build/peers, once.
 
 from __future__ import annotations
 
-import fcntl
-import shutil
+import json
+import re
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import bincopy
 import pytest
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
@@ -23,9 +23,17 @@ from proxyflash.emulators.pty import serve_pty
 from proxyflash.emulators.stm32_board import Stage
 from proxyflash.emulators.stm32_uart import Stm32UartDevice
 from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.flashers.devices.stm32 import families
+from proxyflash.flashers.formats import load
+from proxyflash.flashers.programmer import Programmer
+from proxyflash.flashers.stm32_profile import Stm32Address, Stm32Profile
+from proxyflash.flashers.stm32_uart import Stm32UartFlasher
+from proxyflash.transports.serial import SerialPort
 
 PEERS = Path(__file__).parents[2] / "build" / "peers"
 PARTS = ("stm32f103xb", "stm32f405xg", "stm32l073xz", "stm32l476xg", "stm32g071xb", "stm32g474xe", "stm32h743xi")
+IMAGE = application.make("1.5.0", "imu", "acme", 9_000) + b"\xff" * 3000 + bytes(range(1, 256)) * 4
+"""With a long blank stretch in it, and a size that is no multiple of a block."""
 NO_MODEM_LINES = """
 import runpy, sys, serial
 serial.Serial._update_dtr_state = serial.Serial._update_rts_state = lambda port: None
@@ -60,36 +68,30 @@ def serve() -> Iterator[Callable[..., Served]]:
         close()
 
 
-def run(*command: str | Path) -> str:
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def flash_ours(served: Served, file: Path) -> None:
+    """Our flasher, through the same pseudo-terminal, from the same file."""
+    with SerialPort.open("imu", {"url": served.path, "baudrate": 115_200}) as port:
+        flasher = Stm32UartFlasher.attach(port, Stm32Address(), Stm32Profile(boot="go"))
+        programmer = Programmer(flasher, "imu")
+        programmer.flash(programmer.plan(load(file, address=None)))
+        flasher.close()
 
 
-@pytest.fixture
-def stm32flash() -> str:
-    program = shutil.which("stm32flash")
-    if program is None:
-        pytest.skip("stm32flash is not installed: apt-get install stm32flash")
-    return program
+def contents(served: Served) -> bytes:
+    flash = served.device.flash
+    return flash.read(flash.base, flash.size)
 
 
-@pytest.fixture(scope="session")
-def stm32loader() -> Path:
-    """The interpreter of the environment that stm32loader is in."""
-    PEERS.mkdir(parents=True, exist_ok=True)
-    home = PEERS / "stm32loader"
-    python = home / "bin" / "python"
-    with (PEERS / "stm32loader.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (home / "ready").exists():
-            steps = ([sys.executable, "-m", "venv", home], [python, "-m", "pip", "-q", "install", "stm32loader==0.7.1"])
-            for step in steps:
-                done = subprocess.run([*map(str, step)], capture_output=True, text=True)
-                if done.returncode:
-                    pytest.skip(f"stm32loader can't be installed: {done.stderr.strip()[-200:]}")
-            (home / "ready").touch()
-    return python
+@pytest.fixture(params=["bin", "hex"])
+def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / f"image.{request.param}"
+    if request.param == "bin":
+        path.write_bytes(IMAGE)
+    else:
+        binary = bincopy.BinFile()
+        binary.add_binary(IMAGE, address=0x08000000)
+        path.write_text(binary.as_ihex())
+    return path
 
 
 class TestStm32flash:
@@ -140,7 +142,55 @@ class TestStm32flash:
         assert served.device.flash.read(served.device.flash.base, 512) == bytes(range(256)) * 2
 
 
+class TestSameContents:
+    """From one file our flasher and the other program leave the same flash, each byte of it."""
+
+    @pytest.mark.parametrize("part", PARTS)
+    def test_stm32flash(self, serve: Callable[..., Served], stm32flash: str, file: Path, part: str) -> None:
+        theirs, ours = serve(part), serve(part)
+        for served in (theirs, ours):
+            served.device.flash.load(served.device.flash.base, b"\x5a" * served.device.flash.size)
+        run(stm32flash, "-m", "8n1", "-b", "115200", "-w", file, "-v", theirs.path)
+        flash_ours(ours, file)
+        assert contents(ours) == contents(theirs)
+
+    @pytest.mark.parametrize(("part", "family"), [("stm32f103xb", "F1"), ("stm32f405xg", "F4"), ("stm32l476xg", "L4")])
+    def test_stm32loader(
+        self, serve: Callable[..., Served], stm32loader: Path, tmp_path: Path, part: str, family: str
+    ) -> None:
+        """Raw binary alone: of Intel HEX it takes only what begins at address 0, and ours what is linked for the part."""
+        file = tmp_path / "image.bin"
+        file.write_bytes(IMAGE)
+        theirs, ours = serve(part), serve(part)
+        run(stm32loader, "-c", NO_MODEM_LINES, "-n", "-P", "none", "-p", theirs.path, "-f", family, "-w", "-v", file)
+        flash_ours(ours, file)
+        assert contents(ours) == contents(theirs)
+
+
 class TestStm32loader:
+    def test_its_tables(self, stm32loader: Path) -> None:
+        """What it knows of the families' registers and blocks, and what we do."""
+        script = """
+import json, stm32loader.bootloader as b
+kind = b.Stm32Bootloader
+print(json.dumps({"ids": b.CHIP_IDS, "uid": kind.UID_ADDRESS, "size": kind.FLASH_SIZE_ADDRESS,
+                  "block": kind.DATA_TRANSFER_SIZE}))
+"""
+        tables = json.loads(run(stm32loader, "-c", script))
+        compared = 0
+        for product, name in tables["ids"].items():
+            known = families().get(int(product))
+            line = re.match(r"STM32(F0|F1|F3|F4|F7|H7|L0|L4|G0|WL)", name)
+            if known is None or line is None:
+                continue
+            compared += 1
+            assert line[1] in known.name, name
+            assert known.size == tables["size"][line[1]], name
+            if tables["uid"][line[1]]:
+                assert known.uid == tables["uid"][line[1]], name
+            assert known.block == tables["block"][line[1]], name
+        assert compared >= 20
+
     @pytest.mark.parametrize(("part", "family"), [("stm32f103xb", "F1"), ("stm32f405xg", "F4"), ("stm32l073xz", "L0")])
     def test_erase_write_verify_and_read_back(
         self, serve: Callable[..., Served], stm32loader: Path, tmp_path: Path, part: str, family: str

@@ -134,8 +134,8 @@ def test_faults_all_along(kind: str, part: str) -> None:
 
 def test_all_faults_at_once_without_lines() -> None:
     for seed in range(4):
-        chances = dict.fromkeys(HARM, 0.0003)
-        rig = Rig(plan=FaultPlan(**chances, delay_seconds=0.03, seed=seed), lines=False)
+        plan = FaultPlan(drop=3e-4, duplicate=3e-4, corrupt=3e-4, delay=3e-4, delay_seconds=0.03, seed=seed)
+        rig = Rig(plan=plan, lines=False)
         with suppress(ProxyflashError):
             rig.flash()
         rig.whole_again()

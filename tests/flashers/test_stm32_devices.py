@@ -1,0 +1,247 @@
+"""What is known of STM32 parts, held against stm32flash's own knowledge and against the reference manuals.
+
+stm32flash is GPL: it is run, never read. It is asked by a loader, played by hand on a pseudo-terminal, that has one
+product id after the other, and prints the flash and its first sectors. (stm32loader: tests/emulators/test_stm32_peers.py.)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+import tty
+from typing import ClassVar
+
+import pytest
+from proxyflash.emulators.stm32_part import parts
+from proxyflash.flashers.devices.stm32 import FLASH_START, Stm32Family, families
+from proxyflash.flashers.memory import MemoryMap, Range
+from proxyflash.flashers.stm32_codec import MassErase
+from proxyflash.flashers.stm32_erasure import chunks, erasures
+from proxyflash.flashers.stm32_profile import Memory
+from pydantic import ValidationError
+
+FAMILIES = families()
+UNKNOWN_TO_STM32FLASH = {0x495, 0x497}
+"""Parts that stm32flash 0.7 has no row for."""
+
+
+@pytest.fixture(params=sorted(FAMILIES), ids=lambda product: f"0x{product:03X}")
+def family(request: pytest.FixtureRequest) -> Stm32Family:
+    return FAMILIES[request.param]
+
+
+class Answering:
+    """A loader that says who it is, and nothing else, on a pseudo-terminal."""
+
+    def __init__(self, product: int) -> None:
+        self._answers = {
+            b"\x7f": b"\x79",
+            b"\x00\xff": bytes.fromhex("79 0b 31 00 01 02 11 21 31 44 63 73 82 92 79"),
+            b"\x01\xfe": bytes.fromhex("79 31 00 00 79"),
+            b"\x02\xfd": b"\x79\x01" + product.to_bytes(2, "big") + b"\x79",
+        }
+        self._master, self._slave = os.openpty()
+        tty.setraw(self._slave)
+        self.path = os.ttyname(self._slave)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        heard = b""
+        while True:
+            heard += os.read(self._master, 64)
+            if b"\0end" in heard:
+                return
+            answer = self._answers.get(heard)
+            if answer is not None:
+                os.write(self._master, answer)
+                heard = b""
+
+    def close(self) -> None:
+        os.write(self._slave, b"\0end")
+        self._thread.join()
+        os.close(self._master)
+        os.close(self._slave)
+
+
+class TestAgainstStm32flash:
+    @pytest.fixture
+    def told(self, family: Stm32Family) -> str:
+        program = shutil.which("stm32flash")
+        if program is None:
+            pytest.skip("stm32flash is not installed: apt-get install stm32flash")
+        loader = Answering(family.product_id)
+        done = subprocess.run([program, "-m", "8n1", loader.path], capture_output=True, text=True, timeout=60)
+        loader.close()
+        return done.stdout + done.stderr
+
+    def test_flash_and_first_sectors(self, family: Stm32Family, told: str) -> None:
+        known = re.search(r"Flash *: Up to (\d+)KiB \(size first sector: (\d+)x(\d+)\)", told)
+        if family.product_id in UNKNOWN_TO_STM32FLASH:
+            assert known is None
+            return
+        assert known is not None, told
+        # Its count is of sectors under one write protection, which nothing here uses.
+        size, _, sector = (int(text) for text in known.groups())
+        assert (family.flash, family.sectors[0][1]) == (size * 1024, sector)
+
+
+class TestEachFamily:
+    def test_the_sectors_cover_the_flash(self, family: Stm32Family) -> None:
+        regions = family.regions()
+        assert sum(region.size for region in regions) == family.flash
+        assert regions[0].start == FLASH_START
+        assert family.flash % family.sectors[0][1] == 0
+
+    def test_numbers_make_sense(self, family: Stm32Family) -> None:
+        region = family.regions()[0]
+        assert region.write_alignment & (region.write_alignment - 1) == 0
+        assert region.write_alignment >= 4
+        assert family.block % region.write_alignment == 0
+        assert all(size % family.block == 0 or size == family.block for _, size in family.sectors)
+        assert family.erased in (0x00, 0xFF)
+        assert 0 < family.erase_seconds <= family.mass_seconds
+        assert 0x1FF00000 <= family.uid < 0x20000000
+        assert family.uid % family.registers_from + family.uid_words[-1] + 4 <= 256
+        assert family.size % family.registers_from + 2 <= 256
+
+    def test_page_numbers_count_on(self, family: Stm32Family) -> None:
+        numbers = family.page_numbers()
+        assert sorted(numbers.values()) == list(range(len(numbers)))
+        assert [numbers[start] for start in sorted(numbers)] == list(range(len(numbers)))
+
+    def test_low_power_families_have_no_mass_erase_and_erase_to_zero(self, family: Stm32Family) -> None:
+        """RM0377 and RM0038, flash chapters; AN3155, 3.8, for L0 and L1."""
+        low_power = family.name.startswith(("STM32L0", "STM32L1"))
+        assert family.mass != low_power
+        assert (family.erased == 0) == low_power
+
+    def test_smaller_parts(self, family: Stm32Family) -> None:
+        for share in (2, 4):
+            size = family.flash // share
+            if size % family.sectors[0][1] == 0 and size >= family.sectors[0][1]:
+                covered = sum(region.size for region in family.regions(size))
+                assert size <= covered < size + max(unit for _, unit in family.sectors)
+
+
+def test_the_families_that_must_be_there() -> None:
+    for line in ("F1", "F4", "L0", "L4", "G0", "G4", "H7"):
+        assert any(f"STM32{line}" in family.name for family in FAMILIES.values()), line
+
+
+@pytest.mark.parametrize("name", parts())
+def test_each_emulated_part_is_of_a_known_family_with_the_same_facts(name: str) -> None:
+    """Both sides were written from the documents by themselves: they check each other."""
+    part = parts()[name]
+    family = FAMILIES[part.product_id]
+    size = sum(count * unit for count, unit in part.units)
+    assert [unit for region in family.regions(size) for unit in [(run.count, run.size) for run in region.units]] == [
+        (count, unit) for count, unit in part.units
+    ]
+    assert family.erased == part.erased
+    assert family.write % part.program_unit == 0
+    assert family.mass == (part.mass_erase is not None)
+    assert [family.uid + word for word in family.uid_words] == list(part.uid)
+    assert family.size == part.flash_size
+    assert family.registers_from >= part.read_alignment
+    assert (family.banks == 2) == (part.banks == 2 and part.mass_erase is not None)
+
+
+class TestGeometry:
+    """Against the reference manuals' tables of the flash."""
+
+    @pytest.mark.parametrize(
+        ("product", "address", "number"),
+        [
+            (0x413, 0x08010000, 4),  # RM0090, table 5.
+            (0x413, 0x080E0000, 11),
+            (0x419, 0x08100000, 12),  # RM0090, table 6.
+            (0x419, 0x08110000, 16),
+            (0x419, 0x081E0000, 23),
+            (0x449, 0x08020000, 4),  # RM0385: four of 32 KiB, one of 128, three of 256.
+            (0x449, 0x080C0000, 7),
+            (0x450, 0x08100000, 8),  # RM0433, table 17: sector 0 of bank 2.
+            (0x415, 0x08080000, 256),  # RM0351, table 7: page 256 begins bank 2.
+            (0x410, 0x0801FC00, 127),  # RM0008, table 5.
+            (0x447, 0x0802FF80, 1535),
+        ],
+    )
+    def test_numbers_of_sectors(self, product: int, address: int, number: int) -> None:
+        assert FAMILIES[product].page_numbers()[address] == number
+
+    @pytest.mark.parametrize("product", [0x415, 0x419, 0x430, 0x450, 0x461, 0x469])
+    def test_banks_are_halves_of_the_largest_part(self, product: int) -> None:
+        family = FAMILIES[product]
+        first, second = family.bank(1), family.bank(2)
+        assert first == Range(FLASH_START, family.flash // 2)
+        assert second == Range(FLASH_START + family.flash // 2, family.flash // 2)
+
+    @pytest.mark.parametrize("product", [0x415, 0x419, 0x469])
+    def test_no_bank_is_known_of_a_smaller_part(self, product: int) -> None:
+        """By an option it may be one bank."""
+        family = FAMILIES[product]
+        assert family.bank(1, family.flash // 2) is None
+
+    @pytest.mark.parametrize("product", [0x410, 0x413, 0x447, 0x460])
+    def test_others_have_none(self, product: int) -> None:
+        assert FAMILIES[product].bank(1) is None
+
+    def test_the_h743_with_half_of_the_flash(self) -> None:
+        """RM0433, table 17: its second bank begins at 0x08100000 too."""
+        family = FAMILIES[0x450]
+        assert [(region.start, region.size) for region in family.regions(0x100000)] == [
+            (0x08000000, 0x80000), (0x08100000, 0x80000),
+        ]  # fmt: skip
+        assert family.bank(2, 0x100000) == Range(0x08100000, 0x80000)
+        assert [region.size for region in family.regions(0x20000)] == [0x20000]
+
+
+class TestErasures:
+    """Which commands erase what."""
+
+    family = FAMILIES[0x450]
+    memory = MemoryMap(family.regions())
+    units = tuple(memory.regions[0].erase_units(FLASH_START, FLASH_START + 0x200000))
+    banks: ClassVar = {
+        MassErase.BANK_1: Range(FLASH_START, 0x100000),
+        MassErase.BANK_2: Range(FLASH_START + 0x100000, 0x100000),
+    }
+
+    def test_what_holds_the_first_comes_first(self) -> None:
+        wanted = [self.units[8], *self.units[:2], *self.units[9:]]
+        found = list(erasures(wanted, self.memory, self.banks, mass=True))
+        assert found == [(MassErase.BANK_2, list(self.units[8:])), (None, list(self.units[:2]))]
+
+    def test_both_banks_are_all(self) -> None:
+        assert list(erasures(self.units, self.memory, self.banks, mass=True)) == [(MassErase.ALL, self.units)]
+        found = list(erasures(self.units, self.memory, self.banks, mass=False))
+        assert [what for what, _ in found] == [MassErase.BANK_1, MassErase.BANK_2]
+
+    def test_no_unit_is_lost_or_doubled(self) -> None:
+        for missing in range(len(self.units)):
+            wanted = self.units[:missing] + self.units[missing + 1 :]
+            found = [unit for _, units in erasures(wanted, self.memory, self.banks, mass=True) for unit in units]
+            assert tuple(sorted(found)) == wanted
+
+    @pytest.mark.parametrize("count", [1, 3, 100])
+    def test_the_first_page_alone(self, count: int) -> None:
+        found = list(chunks(self.units, count))
+        assert len(found[0]) == 1
+        assert max(len(chunk) for chunk in found) <= count
+        assert tuple(unit for chunk in found for unit in chunk) == self.units
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        {"size": 1000, "erase_unit": 256}, {"size": 0, "erase_unit": 256}, {"size": 1024, "erase_unit": 0},
+        {"size": 1024, "erase_unit": 256, "write_alignment": 12}, {"size": 1024, "erase_unit": 256, "erased_value": 256},
+        {"size": 1024},
+    ],
+)  # fmt: skip
+def test_memories_that_can_not_be(memory: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        Memory.model_validate(memory)
