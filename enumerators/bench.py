@@ -31,7 +31,6 @@ from .benchlines import Place
 from .component import Component, Presence, Unlisted, distinct
 from .errors import BenchKey, BenchMissing, ComponentUnknown, PowerFailed
 from .probers import Prober
-from .serial import ports_not_listed
 from .state import BenchLock, bench_folder, default_state
 
 if TYPE_CHECKING:
@@ -155,6 +154,9 @@ class Bench:
                     components.setdefault(entry.spec.name, _record(entry, Presence.ABSENT, None))
         real = [spec for spec in self.file.spec.bus.values() if not spec.emulated]
         if real:
+            # Brings in pyserial, which a bench of emulated CAN and USB does without.
+            from .serial import ports_not_listed
+
             unlisted += ports_not_listed([str(spec.settings.get("url", "")) for spec in real if spec.kind == "serial"])
         return Scan(
             tuple(components[name] for name in self.file.entries),
