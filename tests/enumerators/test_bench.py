@@ -1,0 +1,490 @@
+"""`Bench`: what is found and how it is called, buses opened once, supplies switched."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import usb.backend.libusb1
+from proxyflash.emulators.pty import serve_pty
+from proxyflash.emulators.usb_backend import EmulatedUsbBackend
+from proxyflash.enumerators import bench as bench_module
+from proxyflash.enumerators.bench import Bench, Scan, find_file
+from proxyflash.enumerators.component import Presence, Unlisted, distinct, document, select
+from proxyflash.enumerators.errors import BenchKey, BenchMissing, ComponentUnknown, PowerFailed
+from proxyflash.transports.errors import BadSettings, CanSettings, ExitStatus, SerialSettings, TransportError
+from serial.tools import list_ports
+from serial.tools.list_ports_common import ListPortInfo
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors"
+
+
+@pytest.fixture(autouse=True)
+def no_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is plugged into the machine that runs the tests is none of their business."""
+    monkeypatch.setattr(list_ports, "comports", list)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """The example's bench, taking no time and looking for nothing that isn't in its file."""
+    folder = tmp_path / "desk"
+    shutil.copytree(EXAMPLE, folder)
+    file = folder / "bench.toml"
+    text = re.sub(r"^(emulated = true)$", r"\1\npace = 0.0", file.read_text(), flags=re.MULTILINE)
+    file.write_text(re.sub(r"^probe = .*ECUs.*$", "", text, flags=re.MULTILINE))
+    return file
+
+
+def seen(scan: Scan) -> dict[str, tuple[str, str]]:
+    return {item.name: (item.presence.value, item.version) for item in scan.components}
+
+
+def memory(bench: Bench, name: str) -> bytes:
+    flash = bench.emulated_device(name).flash
+    return bytes(flash.read(flash.base, flash.size))
+
+
+# Where the file is.
+
+
+def test_the_order_in_which_a_bench_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "config" / "proxyflash" / "bench.toml"
+    above = tmp_path / "a" / "bench.toml"
+    here = tmp_path / "a" / "b" / "c" / "bench.toml"
+    here.parent.mkdir(parents=True)
+    monkeypatch.chdir(here.parent)
+    with pytest.raises(BenchMissing) as caught:
+        find_file()
+    assert str(own) in caught.value.cause
+    assert "--bench" in caught.value.remedy
+    for file in (own, above, here):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        assert find_file() == file
+    monkeypatch.setenv("PROXYFLASH_BENCH", "elsewhere.toml")
+    assert find_file() == Path("elsewhere.toml")
+    assert find_file("named.toml") == Path("named.toml")
+    monkeypatch.setenv("PROXYFLASH_BENCH", "")
+    assert find_file() == here
+    here.unlink()
+    here.mkdir()  # A folder of that name is none.
+    assert find_file() == above
+
+
+def test_a_component_that_is_not_there(desk: Path) -> None:
+    with Bench.open(desk) as bench:
+        assert [item.name for item in bench.components] == ["front-radar", "imu", "camera"]
+        with pytest.raises(ComponentUnknown, match="it has: front-radar, imu, camera"):
+            bench.component("lidar")
+
+
+# What is found.
+
+
+def test_parts_that_run_tell_their_version(desk: Path) -> None:
+    with Bench.open(desk) as bench:
+        assert seen(bench.scan()) == dict.fromkeys(("front-radar", "imu", "camera"), ("ok", "1.4.2"))
+        assert bench.component("imu").look().version == "1.4.2"
+
+
+def test_parts_without_supply_are_absent(desk: Path) -> None:
+    with Bench.open(desk) as bench:
+        for name in ("front-radar", "imu", "camera"):
+            bench.emulated_device(name).supply.off()
+        scan = bench.scan()
+        assert seen(scan) == dict.fromkeys(("front-radar", "imu", "camera"), ("absent", ""))
+        assert scan.faults == ()
+
+
+def test_parts_without_an_application_sit_in_their_bootloader(desk: Path) -> None:
+    desk.write_text(re.sub(r', firmware = "[^"]+"', "", desk.read_text()))
+    with Bench.open(desk) as bench:
+        assert seen(bench.scan()) == dict.fromkeys(("front-radar", "imu", "camera"), ("bootloader", ""))
+        assert [bench.emulated_device(name).application_version for name in ("front-radar", "imu", "camera")] == [
+            None
+        ] * 3
+
+
+def test_a_part_that_can_not_be_asked_is_unknown(desk: Path) -> None:
+    desk.write_text(re.sub(r"^(version|probe) = .*$", "", desk.read_text(), flags=re.MULTILINE))
+    with Bench.open(desk) as bench:
+        assert seen(bench.scan())["imu"] == ("unknown", "")
+        assert bench.component("imu").version_question() is None
+
+
+def test_a_scan_disturbs_nobody(desk: Path) -> None:
+    with Bench.open(desk) as bench:
+        bench.scan()
+        before = {name: memory(bench, name) for name in bench.file.entries}
+        bench.scan()
+        for name, image in before.items():
+            device = bench.emulated_device(name)
+            assert device.application_version == "1.4.2"
+            assert memory(bench, name) == image
+
+
+def test_a_missing_adapter_hides_no_other_bus(desk: Path, tmp_path: Path) -> None:
+    text = desk.read_text().replace(
+        "emulated = true\npace = 0.0\nbitrate = 500_000", 'interface = "socketcan"\nchannel = "no0"'
+    )
+    text = re.sub(r', firmware = "firmware/radar[^}]+|^emulated = \{part = "acme.*$', "", text, flags=re.MULTILINE)
+    desk.write_text(f'{text}\n[bus.line]\nkind = "serial"\nurl = "{tmp_path}/none"\n')
+    with Bench.open(desk) as bench:
+        scan = bench.scan()
+    assert seen(scan) == {"front-radar": ("absent", ""), "imu": ("ok", "1.4.2"), "camera": ("ok", "1.4.2")}
+    assert [bus for bus, _ in scan.faults] == ["powertrain", "line"]
+    # Without CAN in the kernel it is the driver that is missing.
+    assert all(isinstance(error, TransportError) and error.exit_status is ExitStatus.ABSENT for _, error in scan.faults)
+
+
+def test_a_bus_is_opened_once_and_closed(desk: Path) -> None:
+    with Bench.open(desk) as bench:
+        assert bench.transport("usb") is bench.transport("usb")
+        assert bench.transport("imu-uart").url.startswith("emulated://")
+    with Bench.open(desk) as bench:  # The lock is free again.
+        bench.transport("usb")
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind", "phrase"),
+    [
+        ('kind = "serial"\nurl = "loop://"\nbaudrate = "fast"', SerialSettings, "baudrate = 'fast'"),
+        ('kind = "serial"\nurl = "loop://"\nspeed = 9600', SerialSettings, "'speed'"),
+        ('kind = "serial"', SerialSettings, "url"),
+        ('kind = "can"', CanSettings, "interface"),
+        ('kind = "can"\ninterface = "nonsense"', BadSettings, "nonsense"),
+    ],
+)
+def test_what_a_library_refuses_is_told_with_the_bus_s_line(
+    keys: str, kind: type[Exception], phrase: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "bench.toml"
+    file.write_text(f"# A bench.\n[bus.b]\n{keys}\n")
+    with Bench.open(file) as bench:
+        [(_, error)] = bench.scan().faults
+    assert isinstance(error, kind)
+    assert error.cause.startswith(f"{file}:2: ")
+    assert phrase in error.cause
+    assert error.exit_status is ExitStatus.BAD_FILE
+
+
+EMULATED_WRONG = [
+    ('part = "acme-r77", ', 'part = "acme-r99",', "component.emulated.part: 'acme-r99' is none of"),
+    ('serial = "RA-0019", ', "mute = 1,", "component.emulated.mute: 1 is no bool"),
+    ('part = "stm32f405xg", ', 'part = "stm32f999",', "component.emulated.part: no part is called 'stm32f999'"),
+    ('wiring = "dtr-reset,!rts-boot0"', "boot1 = true", "component.emulated.boot1: no key"),
+    ('serial = "C24-7781", ', 'boot = "no",', "component.emulated.boot: 'no' is none of"),
+    ("firmware/imu-1.4.2.bin", "firmware/none.bin", "No such file"),
+    ("bitrate = 500_000", 'bitrate = "fast"', "bus.powertrain.bitrate: 'fast' is no bit rate"),
+    ('match = "FW ([0-9.]+)"', 'match = "(FW|HW)"', "component.version: no answer"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "phrase"), EMULATED_WRONG)
+def test_a_wrong_key_of_an_emulated_part(old: str, new: str, phrase: str, desk: Path, tmp_path: Path) -> None:
+    text = desk.read_text()
+    assert old in text
+    desk.write_text(text.replace(old, new))
+    line = next(number for number, line in enumerate(desk.read_text().splitlines(), 1) if new in line)
+    with Bench.open(desk, state=tmp_path / "other") as bench:
+        with pytest.raises(BenchKey) as caught:
+            bench.check()
+        assert caught.value.cause.startswith(f"{desk}:{line}: ")
+        assert phrase in caught.value.cause
+        assert not (tmp_path / "other").exists()
+        scan = bench.scan()
+        assert [type(error) for _, error in scan.faults] == [BenchKey]
+        assert len([item for item in scan.components if item.presence is Presence.OK]) == 2
+
+
+def test_a_check_leaves_nothing_behind(desk: Path, tmp_path: Path) -> None:
+    with Bench.open(desk, state=tmp_path / "other") as bench:
+        bench.check()
+        bench.check()
+    assert not (tmp_path / "other").exists()
+
+
+# What is found and the file lacks.
+
+
+@pytest.fixture
+def two_ecus(tmp_path: Path) -> Iterator[Bench]:
+    """Another bench, whose wire the one under test opens as any CAN interface."""
+    file = tmp_path / "ecus.toml"
+    shutil.copy(EXAMPLE / "firmware" / "radar-1.4.2.bin", tmp_path)
+    file.write_text(
+        '[bus.wire]\nkind = "can"\nemulated = true\npace = 0.0\n'
+        + "".join(
+            f'[[component]]\nname = "{name}"\nbus = "wire"\nprotocol = "uds"\n'
+            f'address = {{request = {request}, response = {request + 8}}}\nemulated = {{serial = "{name}", '
+            'firmware = "radar-1.4.2.bin"}\n'
+            for name, request in (("left", 0x7E0), ("right", 0x7E3))
+        )
+    )
+    with Bench.open(file) as bench:
+        yield bench
+
+
+def pasted(file: Path, scan: Scan) -> None:
+    file.write_text("\n".join([file.read_text(), *(item.lines for item in scan.unlisted)]) + "\n")
+
+
+def test_ecus_that_the_file_lacks_are_there_once_their_lines_are_pasted(two_ecus: Bench, tmp_path: Path) -> None:
+    channel = two_ecus.emulated_wire("wire").channel
+    file = tmp_path / "bench.toml"
+    file.write_text(f'[bus.front]\nkind = "can"\ninterface = "proxyflash"\nchannel = "{channel}"\n')
+    with Bench.open(file) as bench:
+        assert bench.scan().unlisted == ()  # Not without leave.
+    file.write_text(file.read_text() + "probe = true\n")
+    with Bench.open(file) as bench:
+        scan = bench.scan()
+    assert ["left" in item.title for item in scan.unlisted] == [True, False]
+    assert ["0x7E3" in item.title for item in scan.unlisted] == [False, True]
+    pasted(file, scan)
+    with Bench.open(file) as bench:
+        scan = bench.scan()
+    assert scan.unlisted == ()
+    assert [(item.presence, item.version, item.id) for item in scan.components] == [
+        (Presence.OK, "1.4.2", "left"),
+        (Presence.OK, "1.4.2", "right"),
+    ]
+
+
+def test_usb_parts_that_the_file_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that are alike but for a serial number that TOML has to escape, in DFU mode."""
+    other = tmp_path / "parts.toml"
+    other.write_text(
+        '[bus.wire]\nkind = "usb"\nemulated = true\npace = 0.0\n'
+        + "".join(
+            f'[[component]]\nname = "{name}"\nbus = "wire"\nprotocol = "dfu"\naddress = {{alt = {number}}}\n'
+            f"emulated = {{serial = '{serial}'}}\n"
+            for number, (name, serial) in enumerate({"one": 'a"b\\c', "two": "# [é]"}.items())
+        )
+    )
+    file = tmp_path / "bench.toml"
+    file.write_text('[bus.usb]\nkind = "usb"\n')
+    with Bench.open(other) as parts:
+        backend = EmulatedUsbBackend(parts.emulated_wire("wire"))
+        monkeypatch.setattr(usb.backend.libusb1, "get_backend", lambda *args, **more: backend)
+        with Bench.open(file) as bench:
+            scan = bench.scan()
+        assert [item.name for item in scan.unlisted] == ["usb-0483-df11", "usb-0483-df11-2"]
+        pasted(file, scan)
+        with Bench.open(file) as bench:
+            scan = bench.scan()
+    assert scan.unlisted == ()
+    assert [(item.presence, item.id) for item in scan.components] == [
+        (Presence.BOOTLOADER, 'a"b\\c'),
+        (Presence.BOOTLOADER, "# [é]"),
+    ]
+
+
+def adapter(device: str, product: str) -> ListPortInfo:
+    port = ListPortInfo(device)
+    port.vid, port.pid, port.product, port.manufacturer, port.serial_number = 0x0403, 0x6001, product, "FTDI", None
+    return port
+
+
+def test_serial_adapters_that_the_file_lacks(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of one product: pseudo-terminals of an emulated line, and one that is no USB adapter."""
+    file = tmp_path / "bench.toml"
+    file.write_text('[bus.a]\nkind = "can"\ninterface = "virtual"\n')
+    with Bench.open(desk) as other:
+        path, close = serve_pty(other.emulated_wire("imu-uart"))
+        master, slave = os.openpty()
+        try:
+            ports = [
+                adapter(path, "TTL\n[bus.x]"),
+                adapter(os.ttyname(slave), "TTL\n[bus.x]"),
+                ListPortInfo("/dev/ttyS0"),
+            ]
+            monkeypatch.setattr(list_ports, "comports", lambda: ports)
+            with Bench.open(file) as bench:
+                scan = bench.scan()
+            assert [item.name for item in scan.unlisted] == ["ttl-bus-x", "ttl-bus-x-2"]
+            assert all("\n" not in item.title for item in scan.unlisted)
+            pasted(file, scan)
+            with Bench.open(file) as bench:
+                scan = bench.scan()
+                assert scan.unlisted == ()
+                assert scan.faults == ()
+                assert list(bench.file.spec.bus) == ["a", "ttl-bus-x", "ttl-bus-x-2"]
+        finally:
+            close()
+            os.close(master)
+            os.close(slave)
+
+
+def test_an_emulated_bench_does_not_look_at_the_host_s_adapters(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_ports, "comports", lambda: [adapter("/dev/ttyUSB0", "TTL")])
+    with Bench.open(desk) as bench:
+        assert bench.scan().unlisted == ()
+
+
+def test_names_of_what_is_found_are_taken_by_nobody_else() -> None:
+    found = [
+        Unlisted("usb", "t", "camera", "a = 1"),
+        Unlisted("", "t", "usb", "b = 1"),
+        Unlisted("can", "t", "camera", ""),
+    ]
+    renamed = distinct(found, ["usb", "can"], ["camera", "camera-3"])
+    assert [item.name for item in renamed] == ["camera-2", "usb-2", "camera-4"]
+    assert tomllib.loads(renamed[0].lines) == {"component": [{"name": "camera-2", "a": 1}]}
+    assert tomllib.loads(renamed[1].lines) == {"bus": {"usb-2": {"b": 1}}}
+
+
+# The component record (the contract of Azure Device Update's component enumerators, version 1.0).
+
+
+def test_the_record_of_what_was_found(desk: Path) -> None:
+    text = desk.read_text().replace('group = "radars"', 'group = "radars"\nproperties = {mounted = "left"}')
+    desk.write_text(
+        text.replace('manufacturer = "Fabrikam"\n', "").replace("C24-7781", 'C24-7781", manufacturer = "Told')
+    )
+    with Bench.open(desk) as bench:
+        bench.emulated_device("imu").supply.off()
+        scan = bench.scan()
+    listed = {item["name"]: item for item in json.loads(document(scan.components))["components"]}
+    radar = listed["front-radar"]
+    assert {key: radar[key] for key in ("id", "name", "group", "manufacturer", "model", "version")} == {
+        "id": "RA-0019",
+        "name": "front-radar",
+        "group": "radars",
+        "manufacturer": "Acme",
+        "model": "R77",
+        "version": "1.4.2",
+    }
+    assert {"status": "ok", "version": "1.4.2", "mounted": "left"}.items() <= radar["properties"].items()
+    assert listed["camera"]["manufacturer"] == "Told"  # By the part itself.
+    assert listed["imu"]["id"] == "imu"  # It has told no serial number; never a port.
+    assert listed["imu"]["properties"]["status"] == "absent"
+    for item in listed.values():
+        assert all(isinstance(value, str) for value in item["properties"].values())
+        assert all(isinstance(value, str) for key, value in item.items() if key != "properties")
+    assert [item.name for item in select(scan.components, [{"group": "radars", "version": "1.4.2"}])] == ["front-radar"]
+    assert [item.name for item in select(scan.components, [{"id": "C24-7781"}, {"name": "imu"}])] == ["imu", "camera"]
+    assert select(scan.components, [{"mounted": "left"}]) == []
+
+
+def test_an_absent_part_keeps_the_serial_number_of_its_address(desk: Path) -> None:
+    desk.write_text(
+        desk.read_text().replace("runtime_product_id = 0x0C24}", 'runtime_product_id = 0x0C24, serial = "C24-7781"}')
+    )
+    with Bench.open(desk) as bench:
+        assert bench.component("camera").look().id == "C24-7781"
+        bench.emulated_device("camera").supply.off()
+        camera = bench.component("camera").look()
+    assert (camera.presence, camera.id) == (Presence.ABSENT, "C24-7781")
+
+
+# Power.
+
+
+@pytest.fixture
+def fake_desk(tmp_path: Path) -> Path:
+    """A component that nothing is asked of; its supply is a file called "power"."""
+    folder = tmp_path / "fake"
+    folder.mkdir()
+    file = folder / "bench.toml"
+    file.write_text(
+        '[bus.b]\nkind = "can"\ninterface = "virtual"\n'
+        '[[component]]\nname = "radar"\nbus = "b"\nprotocol = "uds"\naddress = {request = 1}\n'
+        "[power.radar]\noff = 'echo off >>power'\non = 'echo on >>power'\n"
+    )
+    return file
+
+
+def cycle(file: Path) -> bool:
+    with Bench.open(file) as bench:
+        return bench.component("radar").power_cycle()
+
+
+def test_a_supply_is_cut_and_restored_by_the_file_s_commands(fake_desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    assert cycle(fake_desk)
+    assert (fake_desk.parent / "power").read_text() == "off\non\n"
+
+
+def test_without_commands_there_is_no_way(fake_desk: Path) -> None:
+    fake_desk.write_text(fake_desk.read_text().partition("[power")[0])
+    assert not cycle(fake_desk)
+
+
+@pytest.mark.parametrize(
+    ("off", "phrase"),
+    [
+        ("echo no such port >&2; exit 3", "ended with 3: no such port"),
+        ("printf '\\\\377'; exit 1", "ended with 1: \ufffd"),
+        ("kill -9 $$", "ended with -9"),
+        ("false", "'false' ended with 1"),
+        ("no-such-program", "ended with 127"),
+        ("yes | head -c 100000; exit 1", "ended with 1: "),
+    ],
+)
+def test_a_command_that_fails_leaves_the_part_powered(off: str, phrase: str, fake_desk: Path) -> None:
+    fake_desk.write_text(
+        re.sub(r"^off = .*$", lambda _: f'off = """{off}"""', fake_desk.read_text(), flags=re.MULTILINE)
+    )
+    with pytest.raises(PowerFailed) as caught:
+        cycle(fake_desk)
+    assert phrase in caught.value.cause
+    assert len(caught.value.cause) < 600
+    assert caught.value.component == "radar"
+    assert caught.value.remedy
+    assert (fake_desk.parent / "power").read_text() == "on\n"
+
+
+def test_a_command_that_hangs_is_ended_with_what_it_started(fake_desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_module, "POWER_SECONDS", 1.0)
+    hang = "sleep 1000 & echo $! >child; wait"
+    fake_desk.write_text(fake_desk.read_text().replace("echo off >>power", hang))
+    with pytest.raises(PowerFailed, match="took longer than 1 s"):
+        cycle(fake_desk)
+    child = int((fake_desk.parent / "child").read_text())
+    until = time.monotonic() + 30
+    while is_alive(child):
+        assert time.monotonic() < until, "what the command started is still there"
+        time.sleep(0.01)
+    assert (fake_desk.parent / "power").read_text() == "on\n"
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_the_supply_of_an_emulated_part(desk: Path) -> None:
+    with Bench.open(desk) as bench:
+        camera = bench.component("camera")
+        assert camera.power_cycle()
+        bench.emulated_device("camera").settle()
+        question = camera.version_question()
+        assert question is not None
+
+
+# Flashing, as far as it is the bench's.
+
+
+def test_a_flash_that_is_not_confirmed_changes_nothing(desk: Path) -> None:
+    with Bench.open(desk) as bench:
+        before = memory(bench, "imu")
+        assert (
+            bench.component("imu").flash(desk.parent / "update" / "imu-1.5.0.hex", confirm=lambda plan: False) is None
+        )
+        assert memory(bench, "imu") == before
+        assert bench.component("imu").look().version == "1.4.2"
+        result = bench.component("imu").flash(str(desk.parent / "update" / "imu-1.5.0.hex"))
+        assert result is not None
+        assert result.version == "1.5.0"
+    with Bench.open(desk) as bench:  # The flash is kept in the state folder.
+        assert bench.component("imu").look().version == "1.5.0"

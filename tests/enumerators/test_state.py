@@ -1,0 +1,139 @@
+"""The state folder: where it is, and the lock that keeps two processes from one bench."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.errors import BenchLocked, StateFolder
+from proxyflash.enumerators.state import BenchLock, bench_folder, default_state
+from proxyflash.tools.commands import run
+from proxyflash.transports.errors import ExitStatus
+
+HOLD = """
+import sys
+from pathlib import Path
+from proxyflash.enumerators.state import BenchLock
+with BenchLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock, until the end of the block."""
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_process_is_told_who_holds_the_bench(tmp_path: Path) -> None:
+    with held(tmp_path) as process:
+        with pytest.raises(BenchLocked) as caught:
+            BenchLock(tmp_path)
+        assert f"process {process.pid}" in caught.value.cause
+        assert caught.value.exit_status is ExitStatus.BUSY
+        assert caught.value.remedy
+
+
+def test_the_lock_goes_with_its_process_however_that_ends(tmp_path: Path) -> None:
+    with held(tmp_path) as process:
+        process.kill()
+        process.wait()
+        with BenchLock(tmp_path):
+            assert (tmp_path / "lock").read_text() == f"process {os.getpid()}"
+    BenchLock(tmp_path).close()
+
+
+@pytest.mark.parametrize("command", [["scan"], ["info", "imu"]])
+def test_the_command_line_says_it_with_status_6(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bench.toml"
+    file.write_text(
+        '[bus.b]\nkind = "usb"\nemulated = true\n[[component]]\nname = "imu"\nbus = "b"\nprotocol = "dfu"\n'
+        '[bus.c]\nkind = "can"\nemulated = true\n'
+    )
+    with held(bench_folder(tmp_path / "state", file)) as process:
+        assert run(["--bench", str(file), "--state", str(tmp_path / "state"), *command]) == 6
+        said = capsys.readouterr().err
+        assert said.startswith("E-BENCH-LOCKED ")
+        assert f"this bench is in use by process {process.pid}. " in said
+        # Reading the file needs no lock.
+        assert run(["--bench", str(file), "--state", str(tmp_path / "state"), "bench", "check"]) == 0
+
+
+def test_two_benches_of_one_process_exclude_each_other(tmp_path: Path) -> None:
+    file = tmp_path / "bench.toml"
+    file.write_text('[bus.b]\nkind = "usb"\nemulated = true\n')
+    with Bench.open(file) as one, Bench.open(file) as other:
+        one.transport("b")
+        with pytest.raises(BenchLocked):
+            other.scan()
+        one.close()
+        assert other.scan().faults == ()
+
+
+def test_other_bench_files_have_locks_of_their_own(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    folders = {bench_folder(state, tmp_path / name / "bench.toml") for name in ("a", "b", "a/../a")}
+    assert len(folders) == 2
+    assert all(folder.parent == state / "benches" for folder in folders)
+
+
+def test_a_damaged_lock_file_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_bytes(b"\xff\xfe\x00")
+    with BenchLock(tmp_path):
+        with pytest.raises(BenchLocked, match=f"process {os.getpid()}"):
+            BenchLock(tmp_path)
+        (tmp_path / "lock").write_bytes(b"\xff\xfe")
+        with pytest.raises(BenchLocked):
+            BenchLock(tmp_path)
+        (tmp_path / "lock").write_bytes(b"")
+        with pytest.raises(BenchLocked, match="another process"):
+            BenchLock(tmp_path)
+
+
+def test_a_folder_that_can_not_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "state", Path("/proc/nothing")):
+        with pytest.raises(StateFolder) as caught:
+            BenchLock(folder)
+        assert "PROXYFLASH_STATE" in caught.value.remedy
+    (tmp_path / "odd" / "lock").mkdir(parents=True)
+    with pytest.raises(StateFolder, match="Is a directory"):
+        BenchLock(tmp_path / "odd")
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StateFolder, match="can't be locked: No locks available"):
+        BenchLock(tmp_path)
+
+
+def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", "/xdg")
+    monkeypatch.setenv("PROXYFLASH_STATE", "/own")
+    assert default_state() == Path("/own")
+    monkeypatch.setenv("PROXYFLASH_STATE", "")
+    assert default_state() == Path("/xdg/proxyflash")
+    monkeypatch.delenv("XDG_STATE_HOME")
+    assert default_state() == tmp_path / ".local/state/proxyflash"
