@@ -1,0 +1,269 @@
+"""`bench check`, `bench init`, `bench schema`, as their user meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proxyflash.emulators.pty import serve_pty
+from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.benchfile import load
+from proxyflash.tools.commands import benches, run
+from serial.tools import list_ports
+from serial.tools.list_ports_common import ListPortInfo
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors"
+Say = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Say:
+    """Runs a command line in an empty folder: exit status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = run([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes a host that has these: entries of sysfs as Linux has them, and serial ports as pyserial lists them."""
+    folder = Path(tempfile.mkdtemp(dir=tmp_path.parent))
+    monkeypatch.setattr(benches, "NET", folder / "net")
+    monkeypatch.setattr(benches, "USB", folder / "usb")
+    monkeypatch.setattr(list_ports, "comports", list)
+
+    def make(*, net: dict[str, str] | None = None, usb: bool = False, ports: list[ListPortInfo] | None = None) -> None:
+        for name, kind in (net or {}).items():
+            (folder / "net" / name).mkdir(parents=True)
+            (folder / "net" / name / "type").write_text(f"{kind}\n")
+        (folder / "net").mkdir(exist_ok=True)
+        (folder / "net" / "bonding_masters").write_text("")  # A file among the folders, as some kernels have it.
+        (folder / "usb").mkdir()
+        if usb:
+            (folder / "usb" / "usb1").mkdir()
+        monkeypatch.setattr(list_ports, "comports", lambda: ports or [])
+
+    return make
+
+
+def adapter(device: str, product: str | None, serial: str | None = None) -> ListPortInfo:
+    port = ListPortInfo(device)
+    port.vid, port.pid, port.product, port.serial_number = 0x0403, 0x6001, product, serial
+    return port
+
+
+# check
+
+
+def test_a_file_that_holds(say: Say) -> None:
+    file = EXAMPLE / "bench.toml"
+    status, out, err = say("--bench", file, "bench", "check")
+    assert (status, out, err) == (0, f"{file}  OK  3 buses, 3 components\n", "")
+    status, out, err = say("--bench", file, "--json", "bench", "check")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == {
+        "schema": 1,
+        "file": str(file),
+        "buses": ["powertrain", "imu-uart", "usb"],
+        "components": ["front-radar", "imu", "camera"],
+    }
+    status, out, _ = say("bench", "check", "--jsonl", "--bench", file)
+    assert status == 0
+    assert [json.loads(line)["kind"] for line in out.splitlines()] == ["result"]
+
+
+def test_the_file_of_this_folder(say: Say, tmp_path: Path) -> None:
+    (tmp_path / "bench.toml").write_text('[bus.a]\nkind = "usb"\n')
+    assert say("bench", "check")[:2] == (0, f"{tmp_path}/bench.toml  OK  1 bus, 0 components\n")
+
+
+WRONG = {
+    "E-BENCH-SYNTAX": ("[bus.a\n", 1),
+    "E-BENCH-KEY": ('[bus.a]\nkind = "usb"\nprobe = "yes"\n', 3),
+    "E-BENCH-NAME": ('[[component]]\nname = "a"\nbus = "b"\nprotocol = "dfu"\n', 3),
+    "E-PLUGIN-UNKNOWN": ('[bus.b]\nkind = "usb"\n[[component]]\nname = "a"\nbus = "b"\nprotocol = "ufd"\n', 6),
+}
+
+
+@pytest.mark.parametrize("code", WRONG)
+def test_what_is_wrong_is_said_with_its_place(code: str, say: Say, tmp_path: Path) -> None:
+    text, line = WRONG[code]
+    (tmp_path / "desk.toml").write_text(text)
+    status, out, err = say("--bench", "desk.toml", "bench", "check")
+    assert (status, out) == (12, "")
+    assert err.startswith(f"{code} desk.toml:{line}: ")
+    assert len(err.splitlines()) == 1
+    status, out, err = say("--bench", "desk.toml", "--json", "bench", "check")
+    assert (status, err) == (12, "")
+    error = json.loads(out)["error"]
+    assert (error["code"], error["exit_status"]) == (code, 12)
+    assert error["cause"].startswith(f"desk.toml:{line}: ")
+    assert error["remedy"]
+
+
+def test_a_wrong_key_of_an_emulated_part_is_found_without_opening_anything(say: Say, tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLE / "firmware", tmp_path / "firmware")
+    text = (EXAMPLE / "bench.toml").read_text().replace('part = "acme-r77", serial', 'part = "acme-r77", cereal')
+    (tmp_path / "bench.toml").write_text(text)
+    status, _, err = say("bench", "check")
+    assert status == 12
+    assert "component.emulated.cereal: no key of an emulated ECU" in err
+    assert not (tmp_path / "state").exists()
+
+
+# init
+
+
+def test_a_file_from_what_is_attached(say: Say, host: Callable[..., None], tmp_path: Path) -> None:
+    ports = [adapter("/dev/ttyUSB1", "USB"), adapter("/dev/ttyUSB0", "USB", 'A"1'), adapter("/dev/ttyACM0", None)]
+    host(
+        net={"can0": "280", "eth0": "1", "lo": "772", "vcan.1": "280"}, usb=True, ports=[*ports, ListPortInfo("ttyS0")]
+    )
+    status, out, err = say("bench", "init")
+    assert (status, out, err) == (0, "bench.toml  6 buses; now: proxyflash --bench bench.toml scan\n", "")
+    file = load(tmp_path / "bench.toml")
+    assert {name: bus.kind for name, bus in file.spec.bus.items()} == {
+        "can0": "can",
+        "vcan-1": "can",
+        "ttyacm0": "serial",
+        "usb": "serial",
+        "usb-2": "serial",
+        "usb-3": "usb",
+    }
+    assert file.spec.bus["can0"].settings == {"interface": "socketcan", "channel": "can0"}
+    assert file.spec.bus["vcan-1"].settings["channel"] == "vcan.1"
+    assert file.spec.bus["usb"].settings["url"] == "/dev/ttyUSB0"
+    assert say("bench", "check")[0] == 0
+
+
+def test_as_a_document(say: Say, host: Callable[..., None]) -> None:
+    host(usb=True)
+    status, out, err = say("--json", "bench", "init", "desk.toml")
+    assert (status, json.loads(out), err) == (0, {"schema": 1, "file": "desk.toml", "buses": ["usb"]}, "")
+
+
+def test_the_next_command_is_named_so_that_it_can_be_pasted(say: Say, host: Callable[..., None]) -> None:
+    host(usb=True)
+    assert "proxyflash --bench 'my desk.toml' scan" in say("bench", "init", "my desk.toml")[1]
+
+
+def test_nothing_is_overwritten_unasked(say: Say, host: Callable[..., None], tmp_path: Path) -> None:
+    host(usb=True)
+    (tmp_path / "bench.toml").write_text("mine")
+    status, out, err = say("bench", "init")
+    assert (status, out) == (12, "")
+    assert err == "E-BENCH-EXISTS bench.toml is there already. Name another file, or add --force.\n"
+    assert (tmp_path / "bench.toml").read_text() == "mine"
+    assert say("bench", "init", "--force")[0] == 0
+    assert list(load(tmp_path / "bench.toml").spec.bus) == ["usb"]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_where_nothing_is_attached(form: str, say: Say, host: Callable[..., None], tmp_path: Path) -> None:
+    host()
+    status, out, err = say(*(["--json"] if form == "json" else []), "bench", "init")
+    assert status == 12
+    said = json.loads(out)["error"]["code"] if form == "json" else err
+    assert said.startswith("E-BENCH-NOTHING")
+    assert not (tmp_path / "bench.toml").exists()
+
+
+@pytest.mark.parametrize("file", ["none/bench.toml", ".", "/dev/full"])
+def test_a_file_that_can_not_be_written(file: str, say: Say, host: Callable[..., None]) -> None:
+    host(usb=True)
+    status, _, err = say("bench", "init", "--force", file)
+    assert status == 12
+    assert err.startswith("E-BENCH-EXISTS ")
+    assert "Traceback" not in err
+
+
+def test_on_this_machine_as_it_is(say: Say, tmp_path: Path) -> None:
+    status, _, err = say("bench", "init")
+    if status == 0:
+        assert say("bench", "check")[0] == 0
+    else:
+        assert (status, err[:15]) == (12, "E-BENCH-NOTHING")
+        assert not (tmp_path / "bench.toml").exists()
+
+
+# A line that is a pseudo-terminal.
+
+
+@pytest.fixture
+def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The path of the example's IMU, running its application."""
+    folder = tmp_path_factory.mktemp("imu")
+    shutil.copytree(EXAMPLE / "firmware", folder / "firmware")
+    (folder / "bench.toml").write_text(
+        '[bus.imu-uart]\nkind = "serial"\nemulated = true\npace = 0.0\n'
+        '[[component]]\nname = "imu"\nbus = "imu-uart"\nprotocol = "stm32-uart"\n'
+        'version = {send = "VER?\\r", match = "FW ([0-9.]+)"}\n'
+        'emulated = {part = "stm32f405xg", firmware = "firmware/imu-1.4.2.bin"}\n'
+    )
+    with Bench.open(folder / "bench.toml", state=folder / "state") as bench:
+        path, close = serve_pty(bench.emulated_wire("imu-uart"))
+        try:
+            yield path
+        finally:
+            close()
+
+
+def test_from_init_to_a_scan_that_shows_the_part(
+    say: Say, host: Callable[..., None], line: str, tmp_path: Path
+) -> None:
+    """What a person does in the first hour: init, check, add the component, check, scan."""
+    host(ports=[adapter(line, "TTL232R", "FT1")])
+    assert say("bench", "init")[0] == 0
+    assert say("bench", "check")[:2] == (0, f"{tmp_path}/bench.toml  OK  1 bus, 0 components\n")
+    status, out, err = say("scan")
+    assert (status, out, err) == (0, "ttl232r (serial)\n", "")
+    with (tmp_path / "bench.toml").open("a") as file:
+        file.write('\n[[component]]\nname = "imu"\nbus = "ttl232r"\nprotocol = "stm32-uart"\n')
+        file.write('version = {send = "VER?\\r", match = "FW ([0-9.]+)", timeout = 30}\n')
+    assert say("bench", "check")[0] == 0
+    status, out, _ = say("scan", "--json")
+    found: dict[str, Any] = json.loads(out)
+    assert (status, found["errors"], found["unlisted"]) == (0, [], [])
+    assert [(item["name"], item["presence"], item["version"]) for item in found["components"]] == [
+        ("imu", "ok", "1.4.2")
+    ]
+
+
+def test_a_line_whose_other_end_is_mute(say: Say, tmp_path: Path) -> None:
+    master, slave = os.openpty()
+    try:
+        (tmp_path / "bench.toml").write_text(
+            f'[bus.line]\nkind = "serial"\nurl = "{os.ttyname(slave)}"\n'
+            '[[component]]\nname = "imu"\nbus = "line"\nprotocol = "stm32-uart"\n'
+            'version = {send = "V", match = "([0-9])", timeout = 0.1}\n'
+        )
+        assert say("bench", "check")[0] == 0
+        status, out, _ = say("scan", "--json")
+        assert status == 0
+        assert json.loads(out)["components"][0]["presence"] == "absent"
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+# schema
+
+
+def test_the_schema_knows_the_file_s_tables(say: Say) -> None:
+    status, out, _ = say("bench", "schema")
+    schema = json.loads(out)
+    assert status == 0
+    assert set(schema["properties"]) == {"bus", "component", "profile", "power"}
+    assert schema["additionalProperties"] is False
+    assert set(schema["$defs"]["ComponentSpec"]["required"]) == {"name", "bus", "protocol"}
