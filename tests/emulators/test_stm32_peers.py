@@ -6,9 +6,12 @@ environment of its own under build/peers, once.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
+import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -92,6 +95,38 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         binary.add_binary(IMAGE, address=0x08000000)
         path.write_text(binary.as_ihex())
     return path
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def stm32flash() -> str:
+    program = shutil.which("stm32flash")
+    if program is None:
+        pytest.skip("stm32flash is not installed: apt-get install stm32flash")
+    return program
+
+
+@pytest.fixture(scope="session")
+def stm32loader() -> Path:
+    """The interpreter of the environment that stm32loader is in."""
+    PEERS.mkdir(parents=True, exist_ok=True)
+    home = PEERS / "stm32loader"
+    python = home / "bin" / "python"
+    with (PEERS / "stm32loader.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "ready").exists():
+            steps = ([sys.executable, "-m", "venv", home], [python, "-m", "pip", "-q", "install", "stm32loader==0.7.1"])
+            for step in steps:
+                done = subprocess.run([*map(str, step)], capture_output=True, text=True)
+                if done.returncode:
+                    pytest.skip(f"stm32loader is not installed, and can't be: {done.stderr.strip()[-200:]}")
+            (home / "ready").touch()
+    return python
 
 
 class TestStm32flash:
