@@ -4,6 +4,7 @@ Nodes put frames into their transmit queues. Whenever the bus is idle, the lowes
 next; it takes as many bit times as its bits, stuff bits among them, and is then given to every other powered node. The
 schedule is absolute: a frame begins when the one before it has ended or, on an idle bus, when it was put into its
 queue; a wake-up that comes late does not make the bus slower, and one that comes after a pause does not make it faster.
+What a node sends after a frame that was brought to it late counts as put into its queue earlier by as much.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ class CanNode:
         self.is_on = True
         self.gone = False
         self.bus_off = False
+        self.late = 0.0
+        """How long after its end on the bus the last frame was brought to this node. In seconds."""
         self.queue: deque[tuple[float, can.Message]] = deque()
         """Frames to send, each with the time on `time.monotonic`'s clock when it was put here."""
         self._wire = wire
@@ -70,10 +73,11 @@ class CanNode:
         """Whether it takes part in the bus: receives and acknowledges."""
         return self.is_on and not self.gone and not self.bus_off
 
-    def send(self, message: can.Message, timeout: float | None = None) -> bool:
+    def send(self, message: can.Message, timeout: float | None = None, *, at: float | None = None) -> bool:
         """Puts a frame into the transmit queue; False when it stays full for `timeout` seconds (None: no limit).
 
-        The frame is the wire's from now on. False as well when this controller is bus-off. Raises WireGone.
+        `at`: when it was ready, on `time.monotonic`'s clock, if that is known to be earlier. The frame is the wire's
+        from now on. False as well when this controller is bus-off. Raises WireGone.
         """
         changed = self._wire.changed
         with changed:
@@ -83,7 +87,8 @@ class CanNode:
                 raise WireGone(self.name)
             if self.bus_off or len(self.queue) >= TRANSMIT_QUEUE:
                 return False
-            self.queue.append((time.monotonic(), message))
+            now = time.monotonic()
+            self.queue.append((now - self.late if at is None else min(now, at), message))
             changed.notify_all()
             return True
 
@@ -142,6 +147,11 @@ class CanWire:
         if self.data_bitrate:
             settings |= {"fd": True, "data_bitrate": self.data_bitrate}
         return settings
+
+    @property
+    def ended_at(self) -> float:
+        """When the last frame ended, on `time.monotonic`'s clock; for those that receive it."""
+        return self._free_at if self.pace else time.monotonic()
 
     def attach(
         self,
@@ -240,6 +250,7 @@ class CanWire:
                     message = copy.copy(message)
                     message.data = bytearray(self.faults.corrupted(bytes(message.data)))
                 for listener in listeners * (2 if fault is Fault.DUPLICATE else 1):
+                    listener.late = min(time.monotonic() - self.ended_at, LATE_SECONDS)
                     listener.receive(message)
 
     def _wait(self, ready: float, seconds: float) -> None:

@@ -46,6 +46,8 @@ class Request:
 
     data: bytes
     functional: bool
+    at: float = 0.0
+    """When its last frame ended, on `time.monotonic`'s clock."""
 
 
 class IsoTpNode:
@@ -78,8 +80,11 @@ class IsoTpNode:
         self._in_block = 0
         self._frame_length = 0
         self._began = 0.0
-        self._flow: deque[bytes] = deque(maxlen=INBOX)
+        self._flow: deque[tuple[float, bytes]] = deque(maxlen=INBOX)
+        self._clock = 0.0
+        """The firmware's own time: when what it works on came in, and its work since then."""
         self._prefix = b"" if address.tester is None else bytes([address.tester])
+        self._wire = wire
         self.node: CanNode = wire.attach(board.name, self._received)
 
     def forget(self) -> None:
@@ -115,7 +120,7 @@ class IsoTpNode:
             self._consecutive(data)
         elif kind == FLOW_CONTROL:
             with self._board.changed:
-                self._flow.append(data)
+                self._flow.append((self._wire.ended_at, data))
                 self._board.changed.notify_all()
 
     def _single(self, data: bytes, functional: bool) -> None:
@@ -177,11 +182,12 @@ class IsoTpNode:
 
     def _answer_flow(self, status: int) -> None:
         # This is the wire's own thread, which must not wait for room in a queue that it empties itself.
-        self._send_frame(bytes([FLOW_CONTROL << 4 | status, self._block_size, self._st_min]), 0)
+        flow = bytes([FLOW_CONTROL << 4 | status, self._block_size, self._st_min])
+        self._send_frame(flow, self._wire.ended_at, timeout=0)
 
     def _deliver(self, data: bytes, functional: bool) -> None:
         with self._board.changed:
-            self.inbox.append(Request(data, functional))
+            self.inbox.append(Request(data, functional, self._wire.ended_at))
             self._board.changed.notify_all()
 
     # On the firmware's thread.
@@ -189,18 +195,26 @@ class IsoTpNode:
     def receive(self, seconds: float | None) -> Request | None:
         """The next message; None after `seconds`. Raises PowerLost, ResetPulled."""
         if not self._board.wait(lambda: bool(self.inbox), seconds):
+            self._clock = time.monotonic()
             return None
-        return self.inbox.popleft()
+        request = self.inbox.popleft()
+        self._clock = max(self._clock, request.at)
+        return request
+
+    def busy(self, seconds: float) -> None:
+        """The firmware works for that long, from its own time on. Raises PowerLost, ResetPulled."""
+        self._clock += seconds
+        self._board.busy_real(self._clock - time.monotonic())
 
     def send(self, data: bytes) -> None:
         """Sends one message; one that gets no flow control is given up. Raises PowerLost, ResetPulled."""
         self._board.tick()
         room = self._frame - len(self._prefix) - 1
         if len(data) <= (room if not self._fd else min(room, 7 - len(self._prefix))):
-            self._send_frame(bytes([len(data)]) + data)
+            self._send_frame(bytes([len(data)]) + data, self._clock)
             return
         if self._fd and len(data) < room:
-            self._send_frame(bytes([0, len(data)]) + data)
+            self._send_frame(bytes([0, len(data)]) + data, self._clock)
             return
         self._flow.clear()
         length = len(data)
@@ -210,11 +224,12 @@ class IsoTpNode:
             else [FIRST << 4, 0, *length.to_bytes(4, "big")]
         )
         position, sequence = room + 1 - len(head), 1
-        self._send_frame(bytes(head) + data[:position])
+        self._send_frame(bytes(head) + data[:position], self._clock)
         while position < len(data):
             if not self._board.wait(lambda: bool(self._flow), N_BS_SECONDS):
                 return
-            flow = self._flow.popleft()
+            at, flow = self._flow.popleft()
+            self._clock = max(self._clock, at)
             status = flow[0] & 0x0F
             if status == WAIT:
                 continue
@@ -222,13 +237,13 @@ class IsoTpNode:
                 return
             left = flow[1] or len(data)
             while left and position < len(data):
-                self._board.busy_real(_separation(flow[2]))
-                self._send_frame(bytes([CONSECUTIVE << 4 | sequence]) + data[position : position + room])
+                self.busy(_separation(flow[2]))
+                self._send_frame(bytes([CONSECUTIVE << 4 | sequence]) + data[position : position + room], self._clock)
                 position += room
                 sequence = (sequence + 1) & 0x0F
                 left -= 1
 
-    def _send_frame(self, data: bytes, timeout: float = 5.0) -> None:
+    def _send_frame(self, data: bytes, at: float, timeout: float = 5.0) -> None:
         frame = self._prefix + data
         length = 8
         if self._fd:
@@ -242,6 +257,7 @@ class IsoTpNode:
                 bitrate_switch=self._fd,
             ),
             timeout,
+            at=at,
         )
 
 

@@ -218,7 +218,7 @@ class Ecu(Board):
         return None
 
     def _restart(self) -> None:
-        self.busy(self._part["reset_seconds"])
+        self.link.busy(self._part["reset_seconds"] * self.pace)
         raise ResetPulled
 
     def _communication_control(self, data: bytes) -> bytes | None:
@@ -346,4 +346,4 @@ class Ecu(Board):
             self._pending()
             self._worked = 0.0
             self._patience = self._part["p2_star"] * EARLY
-        self.busy(seconds)
+        self.link.busy(seconds * self.pace)
