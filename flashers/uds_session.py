@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ..transports.deadline import Deadline
-from .errors import NotBack, PartMute, PartRefused, PartWrongMode, ProfileWrong, SecurityDenied
+from .errors import NotBack, PartError, PartMute, PartRefused, PartWrongMode, ProfileWrong, SecurityDenied
 from .uds_client import LOST, UdsClient
 from .uds_codes import NOT_HERE, Nrc, Refusal, Service
 from .uds_identity import active_session
@@ -148,7 +148,7 @@ def _courtesy(client: UdsClient, profile: UdsProfile, request: bytes) -> bytes:
     A functional request that is not supported is not answered (ISO 14229-1, 8.7), so it is asked of the ECU itself then.
     """
     for functional in (True, False) if profile.functional else (False,):
-        with suppress(*LOST):
+        with suppress(*LOST, PartError):
             answer = client.ask(request, functional=functional)
             if not isinstance(answer, Refusal):
                 return answer

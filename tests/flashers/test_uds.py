@@ -292,6 +292,11 @@ class TestSequence:
         rig.flash()
         assert rig.ecu.memory[: len(DATA)] == DATA
 
+    def test_nonsense_to_a_courtesy_is_not_heeded(self, rig: Rig) -> None:
+        rig.ecu.on("85 02", ["C5 01"])
+        rig.flash()
+        assert rig.ecu.memory[: len(DATA)] == DATA
+
     def test_the_counter_wraps_to_zero(self, rig: Rig) -> None:
         data = DATA * 33  # 33,000 bytes: 258 blocks
         rig.ecu.memory.extend(b"\xff" * SIZE)
@@ -445,7 +450,8 @@ class TestPending:
         rig.flash()
 
     def test_for_ever_is_too_long(self, rig: Rig) -> None:
-        rig.ecu.on("31 01 FF 00", *[["7F 31 78", 0.1] * 12] * 3)
+        chain: Reply = [item for _ in range(12) for item in ("7F 31 78", 0.1)]
+        rig.ecu.on("31 01 FF 00", chain, chain, chain)
         began = time.monotonic()
         with pytest.raises(PartFailed, match=r"kept RoutineControl .* pending \(NRC 0x78, .* times\)") as raised:
             rig.flash(timings={"erase": 0.5})

@@ -1,0 +1,253 @@
+"""The UDS flasher against an ECU that nobody here wrote: scapy's answering machine, ISO-TP and UDS dissectors.
+
+scapy is GPL: it is run, never imported, in an environment of its own under build/peers. What the script below adds to
+it is the memory behind its services. It reaches the emulated wire over the socket that `proxyflash emulate` serves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from proxyflash.emulators.can_server import serve_can
+from proxyflash.emulators.can_wire import CanWire
+from proxyflash.flashers.errors import SecurityDenied
+from proxyflash.flashers.image import FirmwareImage, Segment
+from proxyflash.flashers.programmer import FlashResult, Programmer
+from proxyflash.flashers.uds import UdsFlasher
+from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile
+from proxyflash.transports.can import CanBus
+
+ROOT = Path(__file__).parents[2]
+PEERS = ROOT / "build" / "peers"
+SCAPY = "scapy==2.8.0"
+START, SIZE = 0x10000, 0x8000
+
+SCRIPT = """
+import sys, zlib
+import can.interfaces
+can.interfaces.BACKENDS["proxyflash"] = ("proxyflash.emulators.can_interface", "EmulatedCanBus")
+from scapy.config import conf
+conf.contribs["ISOTP"] = {"use-can-isotp-kernel-module": False}
+conf.contribs["CANSocket"] = {"use-python-can": True}
+from scapy.packet import Raw
+from scapy.contrib.cansocket_python_can import PythonCANSocket
+from scapy.contrib.isotp import ISOTPSoftSocket
+from scapy.contrib.automotive.uds import *
+import scapy.contrib.automotive.uds_ecu_states
+from scapy.contrib.automotive.ecu import EcuAnsweringMachine, EcuResponse, EcuState
+
+channel, fd, kept = sys.argv[1], sys.argv[2] == "1", sys.argv[3]
+START, SIZE = 0x10000, 0x8000
+memory = bytearray(b"\\x5a" * SIZE)
+place, counter, downloaded = 0, 0, []
+
+
+def unlocked():
+    return getattr(machine.state, "session", 1) == 2 and getattr(machine.state, "security_level", 0) == 2
+
+
+def load(req):
+    return req[Raw].load if Raw in req else b""
+
+
+def seed_matches(resp, req):
+    return is_key(resp, req) and req.securityKey == b"\\xc9\\xa9"
+
+
+def is_key(resp, req):
+    return req.service == 0x27 and req.securityAccessType == 2 and machine.state.session == 2
+
+
+def routine(number, action):
+    def answers(resp, req):
+        ours = req.service == 0x31 and req.routineControlType == 1 and req.routineIdentifier == number
+        return ours and unlocked() and action(req)
+    return answers
+
+
+def erase(req):
+    parameters = load(req)
+    start, size = int.from_bytes(parameters[1:5], "big"), int.from_bytes(parameters[5:9], "big")
+    if len(parameters) != 9 or parameters[0] != 0x44 or not START <= start < start + size <= START + SIZE:
+        return False
+    memory[start - START:start - START + size] = b"\\xff" * size
+    return True
+
+
+def holds(req):
+    crc = 0
+    for start, size in downloaded:
+        crc = zlib.crc32(memory[start:start + size], crc)
+    return load(req) == crc.to_bytes(4, "big")
+
+
+def download(resp, req):
+    global place, counter
+    if req.service != 0x34 or not unlocked() or req.dataFormatIdentifier != 0:
+        return False
+    if req.memoryAddressLen != 4 or req.memorySizeLen != 4:
+        return False
+    place, counter = req.memoryAddress4 - START, 0
+    downloaded.append((place, req.memorySize4))
+    return True
+
+
+def transfer(resp, req):
+    global place, counter
+    if req.service != 0x36 or not unlocked() or req.blockSequenceCounter != (counter + 1) & 0xFF:
+        return False
+    data = req.transferRequestParameterRecord
+    if memory[place:place + len(data)] != b"\\xff" * len(data):
+        return False
+    memory[place:place + len(data)] = data
+    place, counter = place + len(data), req.blockSequenceCounter
+    resp.blockSequenceCounter = counter
+    return True
+
+
+def reset(resp, req):
+    if req.service != 0x11 or req.resetType != 1:
+        return False
+    with open(kept, "wb") as file:
+        file.write(memory)
+    return True
+
+
+def refusal(service, nrc, answers):
+    return EcuResponse(None, UDS() / UDS_NR(requestServiceId=service, negativeResponseCode=nrc), answers)
+
+
+def passed(number, status=0):
+    return UDS() / UDS_RCPR(routineControlType=1, routineIdentifier=number) / Raw(bytes([status]))
+
+
+responses = [
+    EcuResponse(None, UDS() / UDS_DSCPR(diagnosticSessionType=kind, sessionParameterRecord=b"\\x00\\x32\\x01\\xf4"))
+    for kind in (1, 2, 3)
+] + [
+    EcuResponse(None, UDS() / UDS_RDBIPR(dataIdentifier=0xF186) / Raw(bytes([kind])),
+                lambda resp, req: resp.answers(req) and bytes([machine.state.session]) == resp.load) for kind in (1, 2, 3)
+] + [
+    EcuResponse(None, UDS() / UDS_RDBIPR(dataIdentifier=0xF197) / Raw(b"scapy")),
+    EcuResponse(None, UDS() / UDS_RDBIPR(dataIdentifier=0xF18C) / Raw(b"a serial number that needs two frames")),
+    EcuResponse(None, UDS() / UDS_SAPR(securityAccessType=1, securitySeed=b"\\x36\\x57")),
+    EcuResponse(None, UDS() / UDS_SAPR(securityAccessType=2), seed_matches),
+    refusal(0x27, 0x35, is_key),
+    EcuResponse(None, UDS() / UDS_RCPR(routineControlType=1, routineIdentifier=0x0203) / Raw(b"\\0")),
+] + [
+    EcuResponse(None, UDS() / UDS_CDTCSPR(DTCSettingType=kind),
+                lambda resp, req: req.service == 0x85 and req.DTCSettingType == resp.DTCSettingType) for kind in (1, 2)
+] + [
+    EcuResponse(None, UDS() / UDS_CCPR(controlType=kind),
+                lambda resp, req: req.service == 0x28 and req.controlType == resp.controlType) for kind in (0, 3)
+] + [
+    EcuResponse(None, [UDS() / UDS_NR(requestServiceId=0x31, negativeResponseCode=0x78), passed(0xFF00)],
+                routine(0xFF00, erase)),
+    EcuResponse(None, UDS() / UDS_RDPR(memorySizeLen=2, maxNumberOfBlockLength=b"\\x00\\x52"), download),
+    EcuResponse(None, UDS() / UDS_TDPR(), transfer),
+    refusal(0x36, 0x73, lambda resp, req: req.service == 0x36),
+    EcuResponse(None, UDS() / UDS_RTEPR(), lambda resp, req: req.service == 0x37),
+    EcuResponse(None, passed(0x0202), routine(0x0202, holds)),
+    EcuResponse(None, passed(0x0202, 1), routine(0x0202, lambda req: True)),
+    EcuResponse(None, passed(0xFF01), routine(0xFF01, lambda req: True)),
+    EcuResponse(None, UDS() / UDS_ERPR(resetType=1), reset),
+]
+wire = PythonCANSocket(interface="proxyflash", channel=channel, fd=fd)
+with ISOTPSoftSocket(wire, tx_id=0x7E8, rx_id=0x7E0, basecls=UDS, padding=True, fd=fd) as socket:
+    machine = EcuAnsweringMachine(
+        supported_responses=responses, main_socket=socket, basecls=UDS, verbose=False, timeout=None,
+        initial_ecu_state=EcuState(session=1),
+    )
+    print("ready", flush=True)
+    machine()
+"""
+
+
+@pytest.fixture(scope="session")
+def scapy() -> Path:
+    """The interpreter of the environment that scapy is in."""
+    PEERS.mkdir(parents=True, exist_ok=True)
+    home = PEERS / "scapy"
+    python = home / "bin" / "python"
+    with (PEERS / "scapy.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "ready").exists():
+            steps = ([sys.executable, "-m", "venv", home], [python, "-m", "pip", "-q", "install", SCAPY, "python-can"])
+            for step in steps:
+                done = subprocess.run([*map(str, step)], capture_output=True, text=True)
+                if done.returncode:
+                    pytest.skip(f"{SCAPY} is not installed: {done.stderr.strip()[-200:]}")
+            (home / "ready").touch()
+    return python
+
+
+@contextmanager
+def scapy_ecu(python: Path, folder: Path, *, fd: bool) -> Iterator[CanBus]:
+    """An ECU of scapy's on a wire of its own; the host's end of the wire. What it holds goes to "kept" at its reset."""
+    wire = CanWire(uuid.uuid4().hex, pace=0, data_bitrate=2_000_000 if fd else None)
+    close = serve_can(wire, folder / "can.sock")
+    (folder / "proxyflash").symlink_to(ROOT)
+    command = [python, "-c", SCRIPT, f"unix:{folder / 'can.sock'}", str(int(fd)), folder / "kept"]
+    process = subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(folder), "HOME": str(folder)}
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        with CanBus.open("b", {"interface": "proxyflash", "channel": wire.channel, "fd": fd}) as bus:
+            yield bus
+    finally:
+        process.kill()
+        process.communicate()
+        close()
+        wire.close()
+
+
+def flash(bus: CanBus, image: FirmwareImage, *, fd: bool, secret: str = "FF FE") -> FlashResult:
+    profile = UdsProfile.model_validate(
+        {
+            "part": "scapy",
+            "memory": [{"start": START, "size": SIZE, "erase_unit": 0x1000}],
+            "security": {"key": "xor", "secret": secret},
+            "timings": {"latency": 2.0},
+            "iso_tp": {"tx_dl": 64 if fd else 8},
+            "running_when": "session",
+        }
+    )
+    flasher = UdsFlasher.attach(bus, UdsAddress(request=0x7E0), profile)
+    try:
+        programmer = Programmer(flasher, "ecu", attempts=1)
+        return programmer.flash(programmer.plan(image))
+    finally:
+        flasher.close()
+
+
+IMAGE = FirmwareImage(
+    (Segment(START, bytes(range(256)) * 3 + b"odd"), Segment(START + 0x1400, b"\x5a\xa5" * 300)), "bin"
+)
+
+
+@pytest.mark.parametrize("fd", [False, True], ids=["classic", "fd"])
+def test_scapy_is_flashed(scapy: Path, tmp_path: Path, fd: bool) -> None:
+    with scapy_ecu(scapy, tmp_path, fd=fd) as bus:
+        result = flash(bus, IMAGE, fd=fd)
+    assert result.identity.part == "scapy"
+    assert result.identity.serial == "a serial number that needs two frames"
+    assert "routine 0x0202" in result.verified
+    held = (tmp_path / "kept").read_bytes()
+    assert held[: 256 * 3 + 3] == bytes(range(256)) * 3 + b"odd"
+    assert held[0x1400 : 0x1400 + 600] == b"\x5a\xa5" * 300
+    assert held[256 * 3 + 3 : 0x1400] == b"\xff" * (0x1400 - 256 * 3 - 3)
+    assert held[0x2000:] == b"\x5a" * (SIZE - 0x2000)
+
+
+def test_scapy_refuses_a_wrong_key(scapy: Path, tmp_path: Path) -> None:
+    with scapy_ecu(scapy, tmp_path, fd=False) as bus, pytest.raises(SecurityDenied, match="invalidKey"):
+        flash(bus, IMAGE, fd=False, secret="00 01")
