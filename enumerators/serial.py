@@ -42,22 +42,28 @@ class SerialProber(Prober):
 
 
 def ask(port: SerialPort, question: VersionQuestion, deadline: Deadline) -> str | None:
-    """Sends the question, and reads until the answer matches or the question's time-out has passed."""
+    """Sends the question, and reads until the answer matches or the question's time-out has passed.
+
+    What matches at the very end of what came may still grow, "1.5" to "1.5.0": what ends it is waited for, and if
+    nothing does until the time-out, it counts as it is. Raises TransportError.
+    """
     port.drain()
     limit = deadline.sooner(question.timeout)
     port.write(question.send.encode(), limit)
-    answer = b""
     pattern = re.compile(question.match.encode())
+    answer = b""
+    version = None
     while len(answer) < ANSWER_LIMIT:
-        piece = port.read_some(limit)
+        piece = port.read_some(limit, ANSWER_LIMIT - len(answer))
         if not piece:
-            return None
+            break
         answer += piece
         found = pattern.search(answer)
-        # A group at the very end may still grow: wait for what ends it.
-        if found and -1 < found.end(1) < len(answer):
-            return found[1].decode("ascii", "replace")
-    return None
+        if found and found[1] is not None:
+            version = found[1].decode("ascii", "replace")
+            if found.end(1) < len(answer):
+                break
+    return version
 
 
 def ports_not_listed(listed: Sequence[str]) -> list[Unlisted]:
