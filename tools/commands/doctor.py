@@ -13,7 +13,7 @@ import click
 
 from ...transports import plugins
 from ...transports.errors import ExitStatus, ProxyflashError
-from .session import Session, command
+from .session import Session, bus_names, command
 
 CLASHES = {"can": "python-can", "serial": "pyserial", "usb": "pyusb", "isotp": "can-isotp", "udsoncan": "udsoncan"}
 """Importable names that packages of other names provide too, and the package that has to be behind each."""
@@ -29,7 +29,7 @@ class Check:
 
 
 @command("doctor")
-@click.argument("bus", required=False)
+@click.argument("bus", required=False, shell_complete=bus_names)
 def doctor(session: Session, bus: str | None) -> int | None:
     """Looks for what keeps this host from working: packages, kernel, permissions, and the buses of the bench.
 

@@ -196,8 +196,8 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., int | None]],
     return wrap
 
 
-def component_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Completion: the names of the bench file's components."""
+def _named_in_bench(context: click.Context, names: Callable[[dict[str, Any]], Iterator[str]], start: str) -> list[str]:
+    """Names of the bench file that begin so; it needs to be TOML for that, and no more."""
     import tomllib
 
     from ...enumerators.bench import find_file
@@ -205,11 +205,21 @@ def component_names(context: click.Context, parameter: click.Parameter, incomple
     session = context.find_object(Session)
     try:
         file = find_file(session.bench_path if session else None)
-        listed = tomllib.loads(file.read_text(encoding="utf-8")).get("component", [])
-        names = [str(item["name"]) for item in listed if isinstance(item, dict) and "name" in item]
-    except (OSError, ValueError, ProxyflashError):
+        return [name for name in names(tomllib.loads(file.read_text(encoding="utf-8"))) if name.startswith(start)]
+    except (OSError, ValueError, AttributeError, TypeError, ProxyflashError):
         return []
-    return [name for name in names if name.startswith(incomplete)]
+
+
+def component_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Completion: the names of the bench file's components."""
+    return _named_in_bench(
+        context, lambda file: (str(item["name"]) for item in file.get("component", []) if "name" in item), incomplete
+    )
+
+
+def bus_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Completion: the names of the bench file's buses."""
+    return _named_in_bench(context, lambda file: iter(file.get("bus", {})), incomplete)
 
 
 NAME = click.argument("name", shell_complete=component_names)

@@ -1,0 +1,83 @@
+"""The wheel: built from a copy of this tree, installed where nothing else is, it holds what it should and runs the demo."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.timeout(900)
+
+
+def run(*command: str | Path, folder: Path) -> str:
+    """Its stdout. Without what this environment would lend to it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    environment |= {"HOME": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the tree as it is, without what its own builds left in it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    ignored = shutil.ignore_patterns("build", "dist", ".venv", ".git", "*.egg-info", "__pycache__", ".hypothesis")
+    source = folder / "source"
+    shutil.copytree(ROOT, source, ignore=ignored, symlinks=True)
+    out = folder / "out"
+    # The build's own requirements come from the index, as they do for anybody.
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", out, source, folder=folder)
+    [made] = out.glob("*.whl")
+    return made
+
+
+def test_it_holds_the_package_and_nothing_with_a_common_name(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"proxyflash"}
+    tops = {name.split("/")[1] for name in names if name.startswith("proxyflash/")}
+    assert not tops & {"setup.py", "tests", "benchmarks", "docs", "conftest.py", "build"}
+    held = set(names)
+    assert {
+        "proxyflash/py.typed",
+        "proxyflash/__init__.py",
+        "proxyflash/flashers/devices/stm32.toml",
+        "proxyflash/emulators/parts/uds.toml",
+        "proxyflash/examples/three_sensors/bench.toml",
+        "proxyflash/examples/three_sensors/update/update.importmanifest.json",
+        "proxyflash/examples/three_sensors/update/check-supply.sh",
+        "proxyflash/examples/three_sensors/firmware/imu-1.4.2.bin",
+    } <= held
+    # Each data file and each module of the packages, whichever are added.
+    for package in ("transports", "flashers", "enumerators", "updates", "emulators", "tools", "hil_tests", "examples"):
+        for path in (ROOT / package).rglob("*"):
+            if path.suffix in (".py", ".toml") and "__pycache__" not in path.parts:
+                assert f"proxyflash/{path.relative_to(ROOT)}" in held
+
+
+def test_it_installs_alone_and_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "environment"
+    run(sys.executable, "-m", "venv", environment, folder=tmp_path)
+    python = environment / "bin" / "python"
+    run(python, "-m", "pip", "install", "-q", wheel, folder=tmp_path)
+    run(python, "-m", "pip", "check", folder=tmp_path)
+    where = run(python, "-c", "import proxyflash; print(proxyflash.__path__[0])", folder=tmp_path).strip()
+    assert Path(where).is_relative_to(environment)
+    program = environment / "bin" / "proxyflash"
+    shown = run(program, "demo", "first-try", folder=tmp_path)
+    scans = re.findall(r"^\$ proxyflash --state state scan\n((?:.+\n)+)", shown, re.MULTILINE)
+    assert [(scan.count("1.4.2"), scan.count("1.5.0")) for scan in scans] == [(3, 0), (0, 3)]
+    assert re.findall(r"^(\S+)  OK", shown, re.MULTILINE) == ["host", "front-radar", "imu", "camera"]
+    assert "BROKEN" not in run(program, "plugins", folder=tmp_path)
+    # The commands of the README, in the folder that the demo made.
+    first_try = tmp_path / "first-try"
+    assert run(program, "--state", "state", "scan", folder=first_try).count("1.5.0") == 3
+    plan = run(program, "--state", "state", "plan", "update/update.importmanifest.json", folder=first_try)
+    assert plan.count("(installed already)") == 3

@@ -1,0 +1,221 @@
+"""What is shown where: on a terminal, through a pipe, to a program, into a log."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+
+import pytest
+from proxyflash.flashers import events as ev
+from proxyflash.flashers.events import Phase
+from proxyflash.tools.output import Output, finished_text, plan_text, size
+
+from .conftest import NEW, Desk
+
+FLASH = ["flash", "camera", NEW["camera"]]
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+COLOUR = re.compile(r"\x1b\[[0-9;]*[34][0-9;]*m")
+
+
+def on_terminal(desk: Desk, *arguments: str, columns: int = 80, **environment: str) -> str:
+    """What a command writes to a terminal, stdout and stderr together."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    names = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TERM")
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    process = desk.start(
+        *arguments, stdin=slave, stdout=slave, stderr=slave, env=clean | {"TERM": "xterm-256color"} | environment
+    )
+    os.close(slave)
+    text = b""
+    try:
+        while data := os.read(master, 65536):
+            text += data
+    except OSError:
+        pass  # the other end is closed
+    os.close(master)
+    assert process.wait(60) == 0, text
+    return text.decode()
+
+
+def drawn(text: str) -> list[str]:
+    """The lines that were drawn, each time that they were."""
+    return [ESCAPE.sub("", line) for line in re.split(r"[\r\n]+", text)]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_gets_bars_that_fit(desk: Desk, columns: int) -> None:
+    text = on_terminal(desk, *FLASH, columns=columns)
+    lines = drawn(text)
+    for phase in ("erase", "write", "verify"):
+        bars = [line for line in lines if line.startswith(f"camera  {phase:<7} ")]
+        assert bars, (phase, lines)
+        assert all(len(line) <= columns for line in bars)
+        # Whole at the end: as many cells as the bar has.
+        assert re.search(r"━{16} \S", bars[-1])
+    assert re.search(r"write   ━{16} 96,416 B", "\n".join(lines))
+    assert [line for line in lines if line][-1] == "camera  -> 1.5.0  OK  verified (read back), booted"
+    assert COLOUR.search(text)
+
+
+def test_no_color_is_heeded(desk: Desk) -> None:
+    text = on_terminal(desk, *FLASH, NO_COLOR="1")
+    assert "━" in text
+    assert not COLOUR.search(text)
+
+
+@pytest.mark.parametrize("option", ["--quiet", "-q"])
+def test_quiet_leaves_the_verdict(desk: Desk, option: str) -> None:
+    text = on_terminal(desk, *FLASH, option)
+    assert text == "camera  -> 1.5.0  OK  verified (read back), booted\r\n"
+
+
+def test_a_dumb_terminal_gets_lines(desk: Desk) -> None:
+    text = on_terminal(desk, *FLASH, "-v", TERM="dumb")
+    assert "\x1b" not in text
+    assert "━" not in text
+    assert "camera  write   96,416 B" in text
+
+
+def test_a_row_too_long_for_the_terminal_is_two_lines(desk: Desk) -> None:
+    assert all(len(line) <= 80 for line in drawn(on_terminal(desk, "scan")))
+    wide = on_terminal(desk, "scan", columns=120)
+    assert "uds 0x7E0/0x7E8  serial RA-0019\r\n" in wide
+
+
+def test_a_pipe_gets_neither_bars_nor_escape_codes(desk: Desk) -> None:
+    process = desk.start(*FLASH)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert [line.split()[1] for line in out.splitlines()] == ["plan", "->"]
+    assert "\x1b" not in out
+
+
+def test_more_with_v(desk: Desk) -> None:
+    done = desk.run(*FLASH[:2], desk.image("camera"), "-v")
+    phases = [line.split()[1] for line in done.err.splitlines()]
+    assert phases == ["connect", "compare", "erase", "write", "verify", "boot"]
+    assert "Traceback" not in desk.run("-v", "flash", "camera", "none.hex").err
+    assert "Traceback" in desk.run("-vv", "flash", "camera", "none.hex").err
+
+
+def test_each_line_of_jsonl_is_a_document_and_looks_the_same_on_a_terminal(desk: Desk) -> None:
+    done = desk.run("--jsonl", "apply", desk.manifest)
+    assert (done.status, done.err) == (0, "")
+    lines = done.lines
+    assert {line["schema"] for line in lines} == {1}
+    kinds = [line["kind"] for line in lines]
+    assert set(kinds) == {"step", "planned", "phase", "progress", "phase-done", "step-done", "result"}
+    assert (kinds.count("result"), kinds[-1]) == (1, "result")
+    written = [line for line in lines if line["kind"] == "progress" and line["phase"] == "write"]
+    for component in NEW:
+        own = [line for line in written if line["component"] == component]
+        assert [line["done"] for line in own] == sorted(line["done"] for line in own)
+        assert own[-1]["done"] == own[-1]["total"]
+    terminal = on_terminal(desk, "--jsonl", "apply", str(desk.manifest))
+    assert [json.loads(line)["kind"] for line in terminal.splitlines()][-1] == "result"
+
+
+def test_json_is_one_document_and_says_nothing_beside(desk: Desk) -> None:
+    for arguments in (["scan"], ["plan", desk.manifest], ["info", "imu"], ["apply", desk.manifest], ["plugins"]):
+        done = desk.run("--json", *arguments)
+        assert (done.document["schema"], done.err) == (1, ""), arguments
+
+
+def test_the_log_keeps_everything_with_times(desk: Desk) -> None:
+    log = desk.folder / "log.txt"
+    assert desk.run(*FLASH[:2], desk.image("camera"), "--quiet", "--log-file", log).status == 0
+    lines = log.read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d ", line) for line in lines)
+    assert [kind for kind in ("planned", "phase", "phase-done", "camera  -> 1.5.0  OK") if kind in log.read_text()]
+    before = len(lines)
+    desk.run("scan", "--log-file", log)
+    assert len(log.read_text().splitlines()) > before
+
+
+def test_a_reader_that_goes_away_is_no_error(desk: Desk) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = desk.start("scan", stdout=writer)
+    os.close(writer)
+    _, err = process.communicate(timeout=60)
+    assert err == ""
+
+
+def test_a_terminal_that_knows_ascii_alone(desk: Desk) -> None:
+    process = desk.start(*FLASH, "--dry-run", env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert out.isascii()
+
+
+def test_a_file_name_that_is_no_text(desk: Desk) -> None:
+    command = [*map(os.fsencode, desk.command("flash", "camera")), b"no-\xff.hex"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 12
+    assert done.stderr.startswith("E-IMAGE-MISSING no-\\udcff.hex")
+
+
+def test_a_fault_of_our_own_is_told_as_such(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    from proxyflash.enumerators.bench import Bench
+
+    def broken(self: Bench) -> None:
+        raise KeyError("nobody foresaw this")
+
+    monkeypatch.setattr(Bench, "scan", broken)
+    done = desk.run("scan")
+    assert done.status == 1
+    assert done.err.startswith("E-UNEXPECTED KeyError: 'nobody foresaw this'. ")
+    assert "Traceback" not in done.err
+    assert "in broken" in desk.run("-vv", "scan").err
+    assert desk.run("--json", "scan").document["error"]["code"] == "E-UNEXPECTED"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (1000, "1,000 bytes"), (65536, "64 KiB"), (3 << 20, "3 MiB"), (1 << 30, "1,024 MiB")],
+)
+def test_sizes_as_people_write_them(count: int, text: str) -> None:
+    assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (
+            {"image_bytes": 61440, "erase_units": 4, "erase_bytes": 65536, "write_bytes": 59392, "blank_bytes": 2048},
+            "61,440 bytes of 1,048,576 · erase 4 units (64 KiB) · skip 2,048 blank bytes · about 7 s",
+        ),
+        (
+            {"image_bytes": 10, "present_bytes": 10},
+            "10 bytes of 1,048,576 · 10 bytes are there already · nothing to write",
+        ),
+        (
+            {"image_bytes": 10, "erase_units": 1, "erase_bytes": 100, "write_bytes": 10, "seconds": 0.2},
+            "10 bytes of 1,048,576 · erase 1 unit (100 bytes) · about 1 s",
+        ),
+    ],
+)
+def test_a_plan_in_one_line(fields: dict[str, int], text: str) -> None:
+    nothing = {"erase_units": 0, "erase_bytes": 0, "write_bytes": 0, "blank_bytes": 0, "present_bytes": 0, "seconds": 7}
+    assert plan_text(ev.Planned("imu", memory_bytes=1 << 20, **{**nothing, **fields})) == text
+
+
+def test_a_rate_is_that_of_the_phase() -> None:
+    assert finished_text(ev.PhaseFinished("imu", Phase.WRITE, 10_000, 2.0)) == "10,000 B  5.0 kB/s"
+    assert finished_text(ev.PhaseFinished("imu", Phase.VERIFY, 10_000, 2.0, "read back")) == "read back"
+    assert finished_text(ev.PhaseFinished("imu", Phase.BOOT, 0, 2.0)) == "2.0 s"
+
+
+def test_a_step_s_own_words_show_with_v(capsys: pytest.CaptureFixture[str]) -> None:
+    retry = ev.Retrying("imu", Phase.WRITE, 2, 3, "E-SERIAL-TIMEOUT", "no answer")
+    Output().event(retry)
+    assert capsys.readouterr().err == "imu  write: E-SERIAL-TIMEOUT no answer; trying again (2 of 3)\n"
+    Output(quiet=True).event(retry)
+    assert capsys.readouterr().err == ""
