@@ -8,6 +8,7 @@ is over, as ST's AN2662, 4.5 describes it. DFU_ABORT is taken in the two SYNC st
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -56,6 +57,7 @@ class Status(IntEnum):
 
 DETACH, DNLOAD, UPLOAD, GETSTATUS, CLRSTATUS, GETSTATE, ABORT = range(7)
 """bRequest (table 3.2)."""
+LONGEST_POLL = 0xFFFFFF
 TAKEN: Mapping[State, frozenset[int]] = {
     State.IDLE: frozenset({DNLOAD, UPLOAD, GETSTATUS, GETSTATE, ABORT}),
     State.DNLOAD_SYNC: frozenset({GETSTATUS, GETSTATE, ABORT}),
@@ -264,7 +266,8 @@ class DfuStates:
             self._tell(State.MANIFEST_WAIT_RESET)
 
     def _status_bytes(self) -> bytes:
-        """6.1.2. bwPollTimeout: milliseconds that the work still takes, rounded up."""
+        """6.1.2. bwPollTimeout: milliseconds that the work still takes, rounded up, as far as three bytes can tell."""
         working = self._pace and self.state in (State.DNBUSY, State.MANIFEST)
         left = max(0.0, self._busy_until - time.monotonic()) if working else 0.0
-        return bytes([self.status]) + int(-(-left * 1000 // 1)).to_bytes(3, "little") + bytes([self.state, 0])
+        poll = min(math.ceil(left * 1000), LONGEST_POLL)
+        return bytes([self.status]) + poll.to_bytes(3, "little") + bytes([self.state, 0])

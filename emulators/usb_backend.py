@@ -221,4 +221,4 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
             _fail(errno.ENODEV, "No such device (it may have been disconnected)")
         except TransferTimeout:
             time.sleep(timeout / 1000 * self._wire.pace)
-            _fail(errno.ETIMEDOUT, "Operation timed out")
+            raise usb.core.USBTimeoutError("Operation timed out", _LIBUSB[errno.ETIMEDOUT], errno.ETIMEDOUT) from None

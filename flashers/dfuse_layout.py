@@ -9,11 +9,13 @@ A name after "@", then for each memory "/address/" and its runs of sectors: coun
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from .errors import PartConfused
 from .memory import EraseRun, Region
 
-_SECTORS = re.compile(r"\s*(\d{1,6})\s*\*\s*(\d{1,6})\s*([ BKM]?)([a-g])\s*")
+_ADDRESS = re.compile(r"\s*(?:0[xX])?([0-9A-Fa-f]{1,16})\s*")
+_SECTORS = re.compile(r"\s*([0-9]{1,6})\s*\*\s*([0-9]{1,6})\s*([ BKM]?)([a-g])\s*")
 _UNITS = {"": 1, " ": 1, "B": 1, "K": 1 << 10, "M": 1 << 20}
 READABLE, ERASABLE, WRITABLE = 1, 2, 4
 FLASH_START = 0x08000000
@@ -28,10 +30,10 @@ def parse_layout(name: str, write_alignment: int) -> list[Region]:
         raise PartConfused(f"the memory layout {name!r} has no address and sectors after its name")
     regions: list[Region] = []
     for address, sectors in zip(fields[::2], fields[1::2], strict=True):
-        try:
-            start = int(address.strip(), 16)
-        except ValueError:
-            raise PartConfused(f"the memory layout {name!r} has no address in {address!r}") from None
+        match = _ADDRESS.fullmatch(address)
+        if match is None:
+            raise PartConfused(f"the memory layout {name!r} has no address in {address!r}")
+        start = int(match[1], 16)
         for run, kind in _runs(sectors, name):
             if regions and regions[-1].end == start and _kind(regions[-1]) == kind:
                 last = regions.pop()
@@ -41,6 +43,9 @@ def parse_layout(name: str, write_alignment: int) -> list[Region]:
             start = regions[-1].end
             if start > MAX_MEMORY:
                 raise PartConfused(f"the memory layout {name!r} goes beyond 4 GiB")
+    ordered = sorted(regions, key=lambda region: region.start)
+    if any(one.end > other.start for one, other in pairwise(ordered)):
+        raise PartConfused(f"the memory layout {name!r} has memories that overlap")
     return regions
 
 
