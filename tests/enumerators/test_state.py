@@ -77,13 +77,16 @@ def test_the_command_line_says_it_with_status_6(
         assert run(["--bench", str(file), "--state", str(tmp_path / "state"), "bench", "check"]) == 0
 
 
-def test_two_benches_of_one_process_exclude_each_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keys", ['kind = "usb"\nemulated = true', 'kind = "can"\ninterface = "virtual"'])
+def test_two_benches_of_one_process_exclude_each_other(keys: str, tmp_path: Path) -> None:
     file = tmp_path / "bench.toml"
-    file.write_text('[bus.b]\nkind = "usb"\nemulated = true\n')
+    file.write_text(f"[bus.b]\n{keys}\n")
     with Bench.open(file) as one, Bench.open(file) as other:
         one.transport("b")
         with pytest.raises(BenchLocked):
             other.scan()
+        with pytest.raises(BenchLocked):
+            other.transport("b")
         one.close()
         assert other.scan().faults == ()
 
