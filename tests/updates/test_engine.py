@@ -6,14 +6,20 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Component, Presence
+from proxyflash.flashers.errors import Cancelled
+from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates.engine import Engine, Outcome, Status
 from proxyflash.updates.errors import ComponentAbsent, HandlerUnknown, ManifestField, StepFailed
+from proxyflash.updates.handler import StepHandler
+from proxyflash.updates.manifest import InlineStep
+from proxyflash.updates.results import ActionResult, ResultCode
 from proxyflash.updates.update import Update, load
 
 SCRIPT = """#!/bin/sh
@@ -216,3 +222,78 @@ def test_a_cancelled_update_stops_between_two_actions(author: Author, bench: Ben
     assert "two install" not in author.done()
     assert [item.task.status for item in outcome.results][-1] is not Status.DONE
     assert not engine.work.exists()
+
+
+def test_a_cancellation_before_anything_was_done_changed_nothing(author: Author, bench: Bench) -> None:
+    update = load(author.write("parent", [author.step("one")]))
+    engine = Engine(bench, cancelled=lambda: True)
+    outcome = engine.apply(engine.plan(update, []))
+    assert isinstance(outcome.error, Cancelled)
+    assert (outcome.error.touched, outcome.error.exit_status) == (False, ExitStatus.INTERRUPTED)
+    assert author.done() == []
+    assert outcome.report()["lastInstallResult"]["resultCode"] == -1
+
+
+def test_a_cancellation_after_a_step_can_be_gone_on_from(author: Author, bench: Bench) -> None:
+    update = load(author.write("parent", [author.step("one"), author.step("two")]))
+    engine = Engine(bench, cancelled=lambda: "one apply" in author.done())
+    outcome = engine.apply(engine.plan(update, []))
+    assert isinstance(outcome.error, Cancelled)
+    assert (outcome.error.touched, outcome.error.exit_status) == (True, ExitStatus.RESUMABLE)
+    # The second step was not under way: it is not told of a cancellation.
+    assert "two cancel" not in author.done()
+    assert [item.task.status for item in outcome.results] == [Status.DONE, Status.FAILED]
+
+
+class Refusing(StepHandler):
+    """Cancelled in the midst of its work, and failing at its clean-up."""
+
+    @classmethod
+    def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None: ...
+
+    def is_installed(self) -> ActionResult:
+        return ActionResult(ResultCode.NOT_INSTALLED)
+
+    def install(self) -> ActionResult:
+        raise Cancelled("stopped", touched=True)
+
+    def cancel(self) -> ActionResult:
+        raise StepFailed("the clean-up failed too")
+
+
+def test_a_clean_up_that_fails_changes_nothing(author: Author, bench: Bench) -> None:
+    plan = Engine(bench).plan(load(author.write("parent", [author.step("one")])), [])
+    outcome = Engine(bench).apply(replace(plan, tasks=(replace(plan.tasks[0], handler=Refusing),)))
+    assert isinstance(outcome.error, Cancelled)
+    assert outcome.error.component == "host"
+
+
+def test_a_broken_firmware_file_is_told_before_the_first_step_is_carried_out(author: Author, bench: Bench) -> None:
+    flash = author.step("fw") | {"handler": "proxyflash/flash:1", "handlerProperties": {"installedCriteria": "1.1"}}
+    author.write("child", [flash], child=True, group="motors")
+    update = load(author.write("parent", [author.step("before"), reference("child")]))
+    outcome = carried_out(bench, update, MOTORS)
+    assert outcome.error is not None
+    assert (outcome.error.code, outcome.error.component) == ("E-IMAGE-FORMAT", "left")
+    assert "before install" not in author.done()
+    assert {item.task.status for item in outcome.results} == {Status.NOT_RUN, Status.FAILED}
+
+
+def test_scripts_run_with_a_state_folder_named_from_here(
+    author: Author, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    update = load(author.write("parent", [author.step("one")]))
+    with Bench.open("bench.toml", state=Path("relative")) as opened:
+        engine = Engine(opened)
+        assert engine.apply(engine.plan(update, [])).succeeded
+
+
+def test_every_selector_of_a_child_selects(author: Author, bench: Bench) -> None:
+    """Their union, in the enumerator's order, each component once."""
+    path = author.write("child", [author.step("one")], child=True)
+    document = json.loads(path.read_text())
+    document["compatibility"] = [{"name": "right"}, {"group": "motors", "name": "left"}, {"name": "right"}]
+    path.write_text(json.dumps(document))
+    plan = Engine(bench).plan(load(author.write("parent", [reference("child")])), MOTORS)
+    assert [task.target for task in plan.tasks] == ["left", "right"]

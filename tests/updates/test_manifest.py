@@ -7,11 +7,14 @@ import contextlib
 import copy
 import hashlib
 import json
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates import manifest as mf
@@ -198,6 +201,104 @@ def test_what_is_no_json_object(text: str) -> None:
         mf.parse(text, "m.json")
 
 
+def files(count: int) -> list[dict[str, Any]]:
+    return [MINIMAL["files"][0] | {"filename": f"f{number}"} for number in range(count)]
+
+
+def steps_on(document: dict[str, Any], count: int) -> dict[str, Any]:
+    """The document with that many files, all of which its one step names."""
+    step = document["instructions"]["steps"][0] | {"files": [f"f{number}" for number in range(count)]}
+    return document | {"files": files(count), "instructions": {"steps": [step]}}
+
+
+REFERENCE = {"type": "reference", "updateId": MINIMAL["updateId"]}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        changed("updateId.version", "0.0"),
+        changed("updateId.version", "2147483647.2147483647.2147483647.2147483647"),
+        changed("updateId.version", "2021.11.8"),
+        changed("updateId.provider", "x" * 64),
+        changed("updateId.name", "Toaster.Heating-Element.2"),
+        changed("description", "d"),
+        changed("description", "\u00e9" * 512),
+        changed("instructions.steps.0.description", "d" * 64),
+        changed("compatibility", [{str(number): "x" for number in range(5)}] * 10),
+        changed("compatibility", [{"k" * 32: "v" * 64}]),
+        changed("instructions.steps", MINIMAL["instructions"]["steps"] * 10),
+        changed("instructions.steps.0.handler", "a/b:1"),
+        changed("instructions.steps.0.handler", "microsoft/script:99999"),
+        changed("instructions.steps.0.handler", "acme/" + "x" * 25 + ":1"),
+        changed("instructions.steps.0.handlerProperties", {"any": ["thing", {"at": "all"}]}),
+        changed("files.0.filename", "f" * 255),
+        changed("files.0.sizeInBytes", 2147483648),
+        changed("files.0.hashes", MINIMAL["files"][0]["hashes"] | {"sha512": "AAAA"}),
+        changed("createdDateTime", "2020-10-02T22:18:04.9446744Z"),
+        changed("createdDateTime", "2020-10-02T22:18:04+02:00"),
+        steps_on(MINIMAL, 10),
+        MINIMAL | {"instructions": {"steps": [REFERENCE] * 10}, "files": []},
+        MINIMAL | {"instructions": {"steps": [REFERENCE]}, "files": None},
+        {key: value for key, value in MINIMAL.items() if key != "files"} | {"instructions": {"steps": [REFERENCE]}},
+    ],
+)
+def test_each_limit_itself_is_allowed(document: dict[str, Any]) -> None:
+    named = document.get("files")
+    for step in document["instructions"]["steps"]:
+        if named and len(named) == 1 and "files" in step:
+            step["files"] = [named[0]["filename"]]
+    parsed(document)
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (steps_on(MINIMAL, 11), "files: "),
+        (MINIMAL | {"files": files(11)}, "files: "),
+        (changed("instructions.steps.0.handler", "a/b:"), r"steps\[0\]\.handler"),
+        (changed("instructions.steps.0.handler", "a/b"), r"steps\[0\]\.handler"),
+        (changed("instructions.steps.0.handler", "a b/c:1"), r"steps\[0\]\.handler"),
+        (changed("instructions.steps.0.handler", "a/b:1\n"), r"steps\[0\]\.handler"),
+        (changed("updateId.name", "Toaster\n"), r"updateId\.name"),
+        (changed("updateId.version", "1.0\n"), r"updateId\.version"),
+        (changed("updateId.version", "1." + "9" * 5000), r"updateId\.version"),
+        (changed("files.0.filename", ""), r"files\[0\]\.filename"),
+        (changed("files.0.filename", "."), "plain name"),
+        (changed("files.0.filename", "a\0b"), "plain name"),
+        (changed("files.0.sizeInBytes", True), r"files\[0\]\.sizeInBytes"),
+        (changed("files.0.sizeInBytes", -1), r"files\[0\]\.sizeInBytes"),
+        (changed("files.0.hashes", MINIMAL["files"][0]["hashes"] | {"md5": "A", "sha1": "A"}), r"files\[0\]\.hashes"),
+        (changed("instructions.steps", [REFERENCE | {"handler": "a/b:1"}]), r"steps\[0\]\.handler"),
+        (changed("instructions.steps", [REFERENCE | {"description": "d" * 65}]), r"steps\[0\]\.description"),
+        (changed("instructions.steps", [{"type": "reference"}]), r"steps\[0\]\.updateId is missing"),
+        (changed("instructions.steps", [7]), r"steps\[0\]"),
+        (changed("instructions", {"steps": MINIMAL["instructions"]["steps"], "more": 1}), r"instructions\.more"),
+    ],
+)
+def test_one_beyond_a_limit_is_not(document: dict[str, Any], words: str) -> None:
+    with pytest.raises(ManifestField, match=words):
+        parsed(document)
+
+
+RELATED = {
+    "filename": "in1_in2_delta.dat",
+    "sizeInBytes": 102910752,
+    "hashes": {"sha256": "2MIldV8LkdKenjJasgTHuYi+apgtNQ9FeL2xsV3ikHY="},
+    "properties": {
+        "microsoft.sourceFileHashAlgorithm": "sha256",
+        "microsoft.sourceFileHash": "YmFYwnEUddq2nZsBAn5v7gCRKdHx+TUntMz5tLwU+24=",
+    },
+}
+"""Of the article on related files."""
+
+
+def test_related_files_as_their_article_has_them() -> None:
+    document = changed("files.0.downloadHandler", {"id": "microsoft/delta:1"})
+    document["files"][0]["relatedFiles"] = [RELATED, RELATED | {"further": "fields are allowed here"}]
+    assert parsed(document).files[0].relatedFiles[0].properties == RELATED["properties"]
+
+
 NAMES = st.sampled_from([*MINIMAL, "steps", "type", "files"])
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -205,10 +306,77 @@ JSON_VALUES = st.recursive(
 )
 
 
+@settings(max_examples=200, deadline=None)
 @given(JSON_VALUES)
 def test_any_json_is_accepted_or_refused_by_name(value: Any) -> None:
     with contextlib.suppress(UpdateError):
         mf.parse(json.dumps(value), "m.json")
+
+
+def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The place of each value in a document, by the names and numbers that lead there."""
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+ODD = st.sampled_from(["", "\0", "\ud800", "a" * 300, "../x", -1, 0, 2**63, 1e308, float("nan"), True, None, [], {}])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(list(places(MINIMAL))), JSON_VALUES | ODD, st.text(st.characters(), max_size=5))
+def test_a_manifest_with_one_value_or_key_changed(path: tuple[str | int, ...], value: Any, key: str) -> None:
+    for replace in (True, False):
+        document = copy.deepcopy(MINIMAL)
+        place: Any = document
+        for step in path[:-1]:
+            place = place[step]
+        if replace:
+            place[path[-1]] = value
+        elif isinstance(place, dict):
+            place[key] = value
+        try:
+            parsed(document)
+        except ManifestField as error:
+            # Whatever it is, it can be told.
+            str(error).encode("utf-8", "backslashreplace")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200) | st.integers(0, 700).map(lambda cut: json.dumps(MINIMAL).encode()[:cut]))
+def test_a_file_with_any_bytes_is_read_or_refused_by_name(data: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        with contextlib.suppress(ManifestSyntax, ManifestField):
+            mf.read(Path(file.name))
+
+
+@pytest.mark.parametrize("text", ['{"\\ud800": 1}', '{"description": "\\udfff"}', '{"a": ' + "9" * 5000 + "}"])
+def test_text_that_is_none(text: str) -> None:
+    with pytest.raises((ManifestField, ManifestSyntax)):
+        mf.parse(text, "m.json")
+
+
+def test_a_byte_order_mark_is_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(MINIMAL).encode())
+    assert mf.read(path).updateId.name == "Toaster"
+
+
+def test_what_is_no_manifest_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        with pytest.raises(ManifestMissing, match="is no file"):
+            mf.read(tmp_path / name)
+    (tmp_path / "utf16").write_bytes(json.dumps(MINIMAL).encode("utf-16"))
+    with pytest.raises(ManifestSyntax, match="not UTF-8 at byte 0"):
+        mf.read(tmp_path / "utf16")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(mf.MAX_MANIFEST + 1)
+    with pytest.raises(ManifestSyntax, match="no manifest"):
+        mf.read(tmp_path / "large")
 
 
 # Updates: the manifest with its files.
@@ -265,6 +433,50 @@ def test_what_a_child_update_may_not_be(tmp_path: Path) -> None:
     child = MINIMAL | {"isDeployable": False, "instructions": PARENT["instructions"], "files": []}
     write_update(tmp_path, child, "child")
     with pytest.raises(ManifestRule, match="reference step"):
+        load(parent)
+
+
+def test_two_children_of_one_name_are_not_chosen_between(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_update(tmp_path, MINIMAL | {"isDeployable": False}, name)
+    parent = write_update(tmp_path, PARENT)
+    with pytest.raises(ManifestRule, match=r"one\.importmanifest\.json and .*two\.importmanifest\.json both"):
+        load(parent)
+
+
+def test_a_broken_neighbour_matters_where_a_child_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "broken.importmanifest.json").write_text("{")
+    parent = write_update(tmp_path, PARENT)
+    with pytest.raises(ManifestSyntax, match="broken"):
+        load(parent)
+    write_update(tmp_path, MINIMAL | {"isDeployable": False}, "child")
+    assert load(parent).children.keys() == {"Contoso/Toaster 1.0"}
+
+
+def test_a_parent_by_another_path_is_not_its_own_child(tmp_path: Path) -> None:
+    (tmp_path / "update").mkdir()
+    write_update(
+        tmp_path / "update", PARENT | {"instructions": {"steps": [REFERENCE | {"updateId": PARENT["updateId"]}]}}
+    )
+    with pytest.raises(ManifestMissing, match="Contoso/Host"):
+        load(tmp_path / "update" / ".." / "update" / "update.importmanifest.json")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_a_payload_that_is_no_file(tmp_path: Path, kind: str) -> None:
+    path = write_update(tmp_path, MINIMAL)
+    payload = tmp_path / "firmware.swu"
+    payload.unlink()
+    payload.mkdir() if kind == "folder" else os.mkfifo(payload)
+    with pytest.raises((PayloadMissing, PayloadSize)):
+        load(path)
+
+
+def test_every_file_of_a_child_is_checked_too(tmp_path: Path) -> None:
+    write_update(tmp_path, MINIMAL | {"isDeployable": False}, "child")
+    parent = write_update(tmp_path, PARENT)
+    (tmp_path / "firmware.swu").write_bytes(b"firmwarE")
+    with pytest.raises(PayloadHash):
         load(parent)
 
 
