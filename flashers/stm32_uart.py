@@ -105,13 +105,13 @@ class Stm32UartFlasher(Flasher):
     # The Flasher interface.
 
     def connect(self) -> Identity:
-        """Enters the loader, and reads who the part is. A part that it refuses afterwards is started again.
+        """Enters the loader, and reads who the part is. A part that it refuses, or can't reach, is started again.
 
         Raises PartMute, PartWrongFamily, PartProtected, ProfileWrong, PartConfused, TransportError.
         """
-        self._come_in()
-        identity = self._identify()
         try:
+            self._come_in()
+            identity = self._identify()
             self._check_family()
             if identity.details["readout_protection"] == "on":
                 raise PartProtected(
@@ -123,12 +123,12 @@ class Stm32UartFlasher(Flasher):
                     f"nothing is known of the STM32 with product id 0x{self._product:03X}",
                     remedy="Give its memory in the profile: memory = {size = ..., erase_unit = ...}",
                 )
-        except (PartProtected, PartWrongFamily, ProfileWrong):
-            self._leave_as_found()
+            self.capabilities = Capability.READ | Capability.BOOT
+            if Command.GET_CHECKSUM in self._commands and self._learn_checksum():
+                self.capabilities |= Capability.DIGEST
+        except (TransportError, PartError, ProfileWrong) as error:
+            self._leave_as_found(error)
             raise
-        self.capabilities = Capability.READ | Capability.BOOT
-        if Command.GET_CHECKSUM in self._commands and self._learn_checksum():
-            self.capabilities |= Capability.DIGEST
         return identity
 
     def memory_map(self) -> MemoryMap:
@@ -304,11 +304,15 @@ class Stm32UartFlasher(Flasher):
     def _learn_checksum(self) -> bool:
         return self._loader.learn_checksum(FLASH_START, self._loader.read_memory(FLASH_START, SAMPLE))
 
-    def _leave_as_found(self) -> None:
-        """Starts the application of a part that was only moved into its loader to learn that it can't be flashed."""
-        if self._entry.moves_the_part:
-            with suppress(TransportError, PartError):
-                self.boot()
+    def _leave_as_found(self, error: Exception) -> None:
+        """Starts the application of a part that was only moved into its loader, and nothing of which was changed."""
+        if self._erased:
+            return
+        with suppress(TransportError, PartError):
+            self._entry.reset_into(loader=False)
+            if self._profile.enter and not self._entry.resets and not isinstance(error, PartMute):
+                self._loader.go(FLASH_START)
+            self._entry.use_application_settings()
 
     # Erasing, and looking at what became of it.
 

@@ -263,6 +263,15 @@ class TestEntry:
         with pytest.raises(PartMute):
             rig.flash(NEW)
 
+    def test_a_part_that_could_not_be_reached_starts_its_application(self, make_rig: Callable[..., Rig]) -> None:
+        """Its supply is off meanwhile: the lines must not go on to select the loader."""
+        rig = make_rig(profile={"answer": 0.01})
+        rig.device.supply.off()
+        with pytest.raises(PartMute):
+            rig.flash(NEW)
+        rig.device.supply.on()
+        assert rig.runs("1.4.2")
+
     @pytest.mark.parametrize("how", ["go", "reset"])
     def test_boot_as_the_profile_says(self, make_rig: Callable[..., Rig], how: str) -> None:
         rig = make_rig(profile={"boot": how})
