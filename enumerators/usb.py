@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
+from ..flashers.dfu_entry import is_dfu, is_in_dfu_mode
+from ..flashers.dfu_settings import ANY
 from ..transports.deadline import Deadline
 from ..transports.usb import UsbBus, UsbInfo
 from .benchfile import Entry
 from .component import Unlisted, toml_text
 from .probers import Prober
-
-APPLICATION_SPECIFIC = 0xFE
-DFU_SUBCLASS = 0x01
-"""USB DFU 1.1, 4.2.1: the interface's class and subclass."""
 
 
 class UsbProber(Prober):
@@ -20,39 +19,52 @@ class UsbProber(Prober):
 
     transport: UsbBus
 
+    def can_tell(self, entry: Entry) -> bool:
+        """Whether the running application can be recognised: the address has ids of it."""
+        address = entry.address.model_dump()
+        return any(address.get(key) is not None for key in ("runtime_vendor_id", "runtime_product_id"))
+
     def unlisted(self, entries: Sequence[Entry], deadline: Deadline) -> list[Unlisted]:
+        there = [info for info in self.transport.list() if any(is_dfu(item) for item in info.interfaces)]
+        serials = Counter((info.vendor_id, info.product_id, info.serial) for info in there)
         found = []
-        for info in self.transport.list():
-            if any(_is_dfu(interface.class_code, interface.subclass) for interface in info.interfaces) and not any(
-                _claims(entry, info) for entry in entries
-            ):
-                found.append(_unlisted(self.name, info))
+        for info in there:
+            if not any(_claims(entry, info) for entry in entries):
+                unique = serials[info.vendor_id, info.product_id, info.serial] == 1
+                found.append(_unlisted(self.name, info, by_serial=bool(info.serial) and unique))
         return found
-
-
-def _is_dfu(class_code: int, subclass: int) -> bool:
-    return class_code == APPLICATION_SPECIFIC and subclass == DFU_SUBCLASS
 
 
 def _claims(entry: Entry, info: UsbInfo) -> bool:
     address = entry.address.model_dump()
     if address.get("serial") not in (None, info.serial) or address.get("port") not in (None, info.port):
         return False
-    ids = (
-        (address.get("vendor_id"), address.get("product_id")),
-        (address.get("runtime_vendor_id"), address.get("runtime_product_id")),
+    return any(
+        vendor in (ANY, info.vendor_id) and product in (ANY, info.product_id) for vendor, product in _ids(address)
     )
-    return (info.vendor_id, info.product_id) in ids
 
 
-def _unlisted(bus: str, info: UsbInfo) -> Unlisted:
-    place = f"serial = {toml_text(info.serial)}" if info.serial else f'port = "{info.port}"'
-    name = f"usb-{info.vendor_id:04x}-{info.product_id:04x}"
-    body = (
-        f'bus = "{bus}"\n'
-        'protocol = "dfu"\n'
-        f"address = {{vendor_id = 0x{info.vendor_id:04X}, product_id = 0x{info.product_id:04X}, {place}}}"
-    )
+def _ids(address: dict[str, object]) -> Iterator[tuple[object, object]]:
+    """Those of DFU mode; those of the running application, of which what is not told is the same."""
+    vendor, product = address.get("vendor_id"), address.get("product_id")
+    yield vendor, product
+    runtime_vendor, runtime_product = address.get("runtime_vendor_id"), address.get("runtime_product_id")
+    yield vendor if runtime_vendor is None else runtime_vendor, product if runtime_product is None else runtime_product
+
+
+def _unlisted(bus: str, info: UsbInfo, *, by_serial: bool) -> Unlisted:
+    """Of a running part only the ids of its application are seen, so it is told by its port, which it keeps."""
+    ids = f"vendor_id = 0x{info.vendor_id:04X}, product_id = 0x{info.product_id:04X}"
+    port = f"port = {toml_text(info.port)}"
+    if is_in_dfu_mode(info):
+        address = f"{ids}, {f'serial = {toml_text(info.serial)}' if by_serial else port}"
+    else:
+        running = ids.replace("vendor", "runtime_vendor").replace("product", "runtime_product")
+        address = f"vendor_id = 0xFFFF, product_id = 0xFFFF, {running}, {port}"
     about = " ".join(text for text in (info.manufacturer, info.product) if text)
-    title = f"dfu {info.vendor_id:04x}:{info.product_id:04x}  port {info.port}  {about}".rstrip()
-    return Unlisted(bus, title, name, body)
+    return Unlisted(
+        bus,
+        f"dfu {info.vendor_id:04x}:{info.product_id:04x}  port {info.port}  {about}".rstrip(),
+        f"usb-{info.vendor_id:04x}-{info.product_id:04x}",
+        f'bus = "{bus}"\nprotocol = "dfu"\naddress = {{{address}}}',
+    )

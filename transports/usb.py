@@ -136,6 +136,7 @@ class UsbDevice:
 
     def reset(self) -> None:
         """A USB bus reset, after which this object is closed: the device may re-enumerate, and is to be found again."""
+        self._require_open("resetting")
         try:
             with suppress(UsbGone), self._naming("resetting"):
                 self._device.reset()

@@ -71,7 +71,7 @@ def test_descriptors(desk: Desk) -> None:
     otp = usb.util.find_descriptor(configuration, bInterfaceClass=0xFE, bAlternateSetting=2)
     assert usb.util.get_string(rom, otp.iInterface) == "@OTP Memory /0x1FFF7800/01*512 e,01*016 e"
     # What pyusb prints of a device goes through all of them.
-    assert "0x483" in str(rom)
+    assert "0483:df11" in str(rom)
 
 
 def test_raw_descriptors_agree_with_the_parsed_ones(desk: Desk) -> None:
