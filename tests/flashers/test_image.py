@@ -85,6 +85,11 @@ def test_parts_share_the_images_memory() -> None:
     assert bytes(part.data) == b"Xd"
 
 
+def test_an_empty_range_has_no_parts() -> None:
+    assert list(image((0x10, b"abcd")).within(0x12, 0x12)) == []
+    assert list(image((0x10, b"abcd")).within(0x13, 0x11)) == []
+
+
 def test_size_start_and_end() -> None:
     fw = image((0x10, b"abcd"), (0x20, b"ef"))
     assert (fw.size, fw.start, fw.end) == (6, 0x10, 0x22)

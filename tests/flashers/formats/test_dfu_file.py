@@ -280,7 +280,7 @@ def test_what_the_fields_cannot_hold_is_refused() -> None:
 
     for wrong in ({"vendor_id": 0x10000}, {"product_id": -1}, {"device": "1.5"}, {"alt_setting": 256}):
         with pytest.raises(ImageNotWritten, match=next(iter(wrong))):
-            write(**wrong)  # type: ignore[arg-type]
+            write(**wrong)
     with pytest.raises(ImageNotWritten, match="4 GiB"):
         dfu.write_dfuse(FirmwareImage((Segment(0xFFFFFFFF, b"xy"),), "bin"), BytesIO())
 

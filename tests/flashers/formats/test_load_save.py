@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -255,7 +256,7 @@ def test_the_longest_name_there_is(tmp_path: Path) -> None:
     assert contents(load(path)) == contents(IMAGE)
 
 
-@pytest.mark.parametrize("make", ["folder missing", "folder is a file", "folder", "pipe", "loop", "long"])
+@pytest.mark.parametrize("make", ["folder missing", "folder is a file", "folder", "pipe", "socket", "loop", "long"])
 def test_where_nothing_can_be_written(make: str, tmp_path: Path) -> None:
     path = tmp_path / "fw.hex"
     match make:
@@ -268,28 +269,20 @@ def test_where_nothing_can_be_written(make: str, tmp_path: Path) -> None:
             path.mkdir()
         case "pipe":
             os.mkfifo(path)
+        case "socket":
+            # Stands for all that is no file: should a device be replaced, it had better not be this machine's /dev/null.
+            os.mknod(path, stat.S_IFSOCK)
         case "loop":
             path.symlink_to(path)
         case "long":
             path = tmp_path / ("x" * 300 + ".hex")
-    before = sorted(tmp_path.rglob("*"))
+    before = [(found, found.lstat().st_mode) for found in sorted(tmp_path.rglob("*"))]
     with pytest.raises(ImageNotWritten) as raised:
         save(IMAGE, path)
     assert str(path) in raised.value.cause
     assert raised.value.remedy
     assert (raised.value.code, raised.value.exit_status) == ("E-IMAGE-WRITE", 1)
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize("device", ["/dev/full", "/dev/null"])
-def test_a_device_is_left_what_it_is(device: str, tmp_path: Path) -> None:
-    # A test that goes wrong here must not cost this machine its /dev/null, so nothing may be put beside it.
-    (tmp_path / "fw.hex").symlink_to(device)
-    number = Path(device).stat().st_rdev
-    with pytest.raises(ImageNotWritten, match="is there and is no file"):
-        save(IMAGE, tmp_path / "fw.hex")
-    assert Path(device).is_char_device()
-    assert Path(device).stat().st_rdev == number
+    assert [(found, found.lstat().st_mode) for found in sorted(tmp_path.rglob("*"))] == before
 
 
 def test_a_folder_that_may_not_be_written_to() -> None:
@@ -403,4 +396,4 @@ def test_a_large_image_takes_memory_in_proportion_to_its_bytes(ending: str, mib:
     size, grown = map(int, done.stdout.split())
     assert size == mib << 20
     # The text of a HEX file alone has 2.4 bytes for each of these.
-    assert size <= grown < 2.5 * size
+    assert size // 2 < grown < 2.5 * size
