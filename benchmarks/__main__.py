@@ -73,9 +73,10 @@ def _stm32(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
 
 def _uds(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     rows = []
-    for name, bus in (("can", Bus(500_000)), ("fd", Bus(500_000, 2_000_000))):
-        compared = uds.comparison(bus, 256 * KIB // setting.scale)
-        rows += measuring.rows(compared, setting.runs, folder / name, tell)
+    classic, fd = Bus(500_000), Bus(500_000, 2_000_000)
+    for number, (part, bus) in enumerate((("acme-r77", classic), ("acme-r77", fd), ("acme-r88", fd))):
+        compared = uds.comparison(part, bus, 256 * KIB // setting.scale)
+        rows += measuring.rows(compared, setting.runs, folder / str(number), tell)
     return rows
 
 

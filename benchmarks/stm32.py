@@ -90,13 +90,13 @@ def comparison(baudrate: int, size: int) -> Comparison:
         return Side(name, run, ours)
 
     def stm32flash(folder: Path, path: str, file: Path) -> Run:
-        command = [peers.stm32flash(), "-m", "8n1", "-b", str(baudrate), "-w", file, "-v", "-g", "0", path]
+        command = [peers.stm32flash(), "-m", "8n1", "-b", str(baudrate), "-w", str(file), "-v", "-g", "0", path]
         return program(command, folder / "out")
 
     def stm32loader(folder: Path, path: str, file: Path) -> Run:
         about = ["-n", "-P", "none", "-b", str(baudrate), "-p", path, "-f", FAMILY]
-        work = ["-w", "-v", "-a", hex(BASE), "-g", hex(BASE), file]
-        took = program([peers.stm32loader(), "-c", NO_MODEM_LINES, *about, *work], folder / "out")
+        work = ["-w", "-v", "-a", hex(BASE), "-g", hex(BASE), str(file)]
+        took = program([str(peers.stm32loader()), "-c", NO_MODEM_LINES, *about, *work], folder / "out")
         return Run(took.seconds + erasing, {"erase, as the limit has it": erasing})
 
     def ours(folder: Path, path: str, file: Path) -> Run:

@@ -6,7 +6,7 @@ part's own times from emulators/parts/uds.toml. The job's requests, each with it
     10 03   10 02   27 01   27 02 key                       sessions and security access
     31 01 FF00 address and size                             erase, one request for all
     34 address and size                                     one download
-    36 counter data                                         blocks of maxNumberOfBlockLength, of which 2 bytes are no data
+    36 counter data                                         blocks: maxNumberOfBlockLength less 2, in program units
     37   31 01 0202 CRC   31 01 FF01                        end, check, dependencies
     11 01   22 F189                                         reset, the application's version
 
@@ -20,8 +20,9 @@ from __future__ import annotations
 import sys
 import tomllib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from proxyflash.emulators import application
 
@@ -30,33 +31,32 @@ from .measuring import ROOT, Comparison, Run, Side, program
 from .ours import flash_command, flash_here
 from .serving import Served, served
 
-PART = "acme-r77"
 REQUEST, RESPONSE = 0x7E0, 0x7E8
 VERSION = "2.0.0"
 
 
-def facts() -> dict[str, int | float]:
-    """The part's data, with its sectors' size by itself."""
-    part = tomllib.loads((ROOT / "emulators" / "parts" / "uds.toml").read_text())[PART]
-    return part | {"sector": part["sectors"][0]["size"]}
+def facts(part: str) -> dict[str, Any]:
+    """The part's data; sectors are all of one size."""
+    rows: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "emulators" / "parts" / "uds.toml").read_text())
+    return rows[part]
 
 
-def limit(image: bytes, bus: Bus) -> dict[str, float]:
+def limit(part: Mapping[str, Any], image: bytes, bus: Bus) -> dict[str, float]:
     """Seconds by phase for an image at the start of the memory."""
-    part = facts()
-    start, size = int(part["base"]), len(image)
+    start, size = part["base"], len(image)
+    sector = part["sectors"][0]["size"]
     location = b"\x44" + start.to_bytes(4, "big") + size.to_bytes(4, "big")
 
     def exchange(request: bytes, response: bytes) -> float:
         return message(bus, REQUEST, RESPONSE, request) + message(bus, RESPONSE, REQUEST, response)
 
-    step = int(part["block_length"]) - 2
+    step = (part["block_length"] - 2) // part["program_unit"] * part["program_unit"]
     blocks = [image[offset : offset + step] for offset in range(0, size, step)]
     downloading = sum(
         exchange(bytes([0x36, number & 0xFF]) + block, bytes([0x76, number & 0xFF]))
         for number, block in enumerate(blocks, 1)
     )
-    programs = sum(-(-len(block) // int(part["program_unit"])) for block in blocks)
+    programs = sum(-(-len(block) // part["program_unit"]) for block in blocks)
     times = b"\x00\x32\x01\xf4"
     crc = zlib.crc32(image).to_bytes(4, "big")
     connect = [
@@ -70,20 +70,21 @@ def limit(image: bytes, bus: Bus) -> dict[str, float]:
         (b"\x31\x01\xff\x01", b"\x71\x01\xff\x01\x00"),
     ]
     boot = [(b"\x11\x01", b"\x51\x01"), (b"\x22\xf1\x89", b"\x62\xf1\x89" + VERSION.encode())]
-    around = [(b"\x34\x00" + location, b"\x74\x20\x04\x02"), (b"\x37", b"\x77")]
+    around = [(b"\x34\x00" + location, b"\x74\x20" + part["block_length"].to_bytes(2, "big")), (b"\x37", b"\x77")]
     return {
         "connect": sum(exchange(*pair) for pair in connect) + part["reset_seconds"],
         "erase": exchange(b"\x31\x01\xff\x00" + location, b"\x71\x01\xff\x00\x00")
-        + -(-size // part["sector"]) * part["erase_seconds"],
+        + -(-size // sector) * part["erase_seconds"],
         "write": sum(exchange(*pair) for pair in around) + downloading + programs * part["program_seconds"],
         "verify": sum(exchange(*pair) for pair in verify),
         "boot": sum(exchange(*pair) for pair in boot) + part["reset_seconds"],
     }
 
 
-def comparison(bus: Bus, size: int) -> Comparison:
-    """One bus; `size` in bytes."""
-    start = int(facts()["base"])
+def comparison(ecu: str, bus: Bus, size: int) -> Comparison:
+    """One part of emulators/parts/uds.toml on one bus; `size` in bytes."""
+    part = facts(ecu)
+    start = part["base"]
     image = application.make(VERSION, "radar", "acme", size, start=start, seed=2)
     old = application.make("1.0.0", "radar", "acme", size, start=start, seed=1)
 
@@ -92,28 +93,29 @@ def comparison(bus: Bus, size: int) -> Comparison:
             file = folder / "new.bin"
             file.write_bytes(image)
             (folder / "old.bin").write_bytes(old)
-            with served(_part(bus), folder / "part", "can", "radar") as part:
-                took = flash(folder, part, file)
-            part.holds(image)
+            with served(_emulated(ecu, bus), folder / "part", "can", "radar") as there:
+                took = flash(folder, there, file)
+            there.holds(image)
             return took
 
         return Side(name, run, ours)
 
-    def script(folder: Path, part: Served, file: Path) -> Run:
-        about = [f"unix:{part.path}", str(int(bus.data_bitrate is not None)), hex(start), file, VERSION]
+    def script(folder: Path, there: Served, file: Path) -> Run:
+        about = [f"unix:{there.path}", str(int(bus.data_bitrate is not None)), hex(start), str(file), VERSION]
         return program([sys.executable, "-m", "benchmarks.udsoncan_script", *about], folder / "out")
 
-    def ours(folder: Path, part: Served, file: Path) -> Run:
-        return flash_command(_bench(folder, part, bus), "radar", file, start)
+    def ours(folder: Path, there: Served, file: Path) -> Run:
+        return flash_command(_bench(folder, there, part, bus), "radar", file, start)
 
-    def here(folder: Path, part: Served, file: Path) -> Run:
-        return flash_here(_bench(folder, part, bus), "radar", file, start)
+    def here(folder: Path, there: Served, file: Path) -> Run:
+        return flash_here(_bench(folder, there, part, bus), "radar", file, start)
 
-    kind = f"CAN FD {bus.bitrate // 1000}k/{bus.data_bitrate // 1_000_000}M" if bus.data_bitrate else "CAN"
-    rate = "" if bus.data_bitrate else f" {bus.bitrate // 1000} kbit/s"
+    kind = f"CAN {bus.bitrate // 1000}k"
+    if bus.data_bitrate:
+        kind = f"CAN FD {bus.bitrate // 1000}k/{bus.data_bitrate // 1_000_000}M"
     return Comparison(
-        f"UDS, {kind}{rate}, {size // 1024} KiB",
-        limit(image, bus),
+        f"UDS, {kind}, blocks of {part['block_length']}, {size // 1024} KiB",
+        limit(part, image, bus),
         (
             side("udsoncan script", script),
             side("proxyflash flash", ours, ours=True),
@@ -126,7 +128,7 @@ def _rates(bus: Bus) -> str:
     return f"bitrate = {bus.bitrate}" + (f"\nfd = true\ndata_bitrate = {bus.data_bitrate}" if bus.data_bitrate else "")
 
 
-def _part(bus: Bus) -> str:
+def _emulated(ecu: str, bus: Bus) -> str:
     """An ECU that runs an older firmware."""
     return f"""
 [bus.can]
@@ -139,20 +141,18 @@ name = "radar"
 bus = "can"
 protocol = "uds"
 address = {{request = {REQUEST}, response = {RESPONSE}}}
-emulated = {{part = "{PART}", firmware = "../old.bin"}}
+emulated = {{part = "{ecu}", firmware = "../old.bin"}}
 """
 
 
-def _bench(folder: Path, part: Served, bus: Bus) -> Path:
-    data = facts()
-    sectors = tomllib.loads((ROOT / "emulators" / "parts" / "uds.toml").read_text())[PART]["sectors"]
-    size = sum(sector["count"] * sector["size"] for sector in sectors)
+def _bench(folder: Path, there: Served, part: Mapping[str, Any], bus: Bus) -> Path:
+    sector, unit = part["sectors"][0], part["program_unit"]
     file = folder / "bench.toml"
     file.write_text(f"""
 [bus.can]
 kind = "can"
 interface = "proxyflash"
-channel = "unix:{part.path}"
+channel = "unix:{there.path}"
 {_rates(bus)}
 
 [[component]]
@@ -162,9 +162,14 @@ protocol = "uds"
 address = {{request = {REQUEST}, response = {RESPONSE}}}
 
 [component.profile]
-memory = [{{start = {data["base"]}, size = {size}, erase_unit = {data["sector"]}}}]
 security = {{key = "xor", secret = "5a5a5a5a"}}
 routines = {{merge_erase = true}}
 iso_tp = {{tx_dl = {bus.frame}}}
+
+[[component.profile.memory]]
+start = {part["base"]}
+size = {sector["count"] * sector["size"]}
+erase_unit = {sector["size"]}
+write_alignment = {unit}
 """)
     return file

@@ -19,6 +19,8 @@ from udsoncan.client import Client
 from udsoncan.connections import PythonIsoTpConnection
 
 REQUEST, RESPONSE = 0x7E0, 0x7E8
+PROGRAM_UNIT = 8
+"""Bytes; blocks have to be multiples of it."""
 VERSION = 0xF189
 """The data identifier of the application's version."""
 
@@ -48,7 +50,7 @@ def main(channel: str, fd: bool, start: int, data: bytes, version: str) -> None:
         client.start_routine(0xFF00, b"\x44" + start.to_bytes(4, "big") + len(data).to_bytes(4, "big"))
         answer = client.request_download(location)
         assert answer is not None
-        size = answer.service_data.max_length - 2
+        size = (answer.service_data.max_length - 2) // PROGRAM_UNIT * PROGRAM_UNIT
         for number, offset in enumerate(range(0, len(data), size), 1):
             client.transfer_data(number & 0xFF, data[offset : offset + size])
         client.request_transfer_exit()
