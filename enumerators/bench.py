@@ -8,11 +8,8 @@ with Bench.open("bench.toml") as bench:
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -29,7 +26,8 @@ from ..transports.errors import BadSettings, ProxyflashError
 from . import benchfile
 from .benchlines import Place
 from .component import Component, Presence, Unlisted, distinct
-from .errors import BenchKey, BenchMissing, ComponentUnknown, PowerFailed
+from .errors import BenchKey, BenchMissing, ComponentUnknown
+from .power import cycle
 from .probers import Prober
 from .state import BenchLock, bench_folder, default_state
 
@@ -39,10 +37,6 @@ if TYPE_CHECKING:
 
 SIGHT_SECONDS = 2.0
 """How long a component has to answer who it is."""
-POWER_SECONDS = 30.0
-"""How long a command that switches a supply may take."""
-SAID = 400
-"""Characters of what such a command said that an error repeats: the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,33 +333,8 @@ class BenchComponent:
         power = self.bench.file.spec.power.get(self.name)
         if power is None:
             return False
-        try:
-            self._switch(power.off)
-        finally:
-            # Whatever came of cutting it, a part is not left without its supply.
-            self._switch(power.on)
+        cycle(power.off, power.on, folder=self.bench.file.path.absolute().parent, component=self.name)
         return True
-
-    def _switch(self, command: str) -> None:
-        """Runs a command of the file, in its folder. Raises PowerFailed."""
-        folder = self.bench.file.path.absolute().parent
-        # A session of its own, so that what it started ends with it.
-        with subprocess.Popen(
-            command, shell=True, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, start_new_session=True, text=True, errors="replace",
-        ) as process:  # fmt: skip
-            try:
-                said, _ = process.communicate(timeout=POWER_SECONDS)
-            except BaseException as error:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                if isinstance(error, subprocess.TimeoutExpired):
-                    cause = f"{command!r} took longer than {POWER_SECONDS:g} s"
-                    raise PowerFailed(cause, component=self.name) from error
-                raise
-        if process.returncode:
-            ended = f"{command!r} ended with {process.returncode}"
-            raise PowerFailed(f"{ended}: {said.strip()[-SAID:]}".rstrip(": "), component=self.name)
 
 
 def _seen(entry: benchfile.Entry, prober: Prober) -> Component:

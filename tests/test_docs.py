@@ -89,7 +89,8 @@ def command_lines() -> Iterator[Any]:
 def parse(arguments: list[str]) -> None:
     """As the command line does, without running the command."""
     group: click.Command = cli
-    name, context = "proxyflash", None
+    name: str | None = "proxyflash"
+    context: click.Context | None = None
     while isinstance(group, click.Group):
         context = group.make_context(name, arguments, parent=context, obj=Session((), Output()))
         name, command, arguments = group.resolve_command(context, [*context._protected_args, *context.args])
