@@ -4,7 +4,7 @@
 |---|---|---|---|
 | `ImageMissing`      | E-IMAGE-MISSING      | 12 | the file isn't there or can't be read |
 | `ImageFormat`       | E-IMAGE-FORMAT       | 12 | no firmware file, or a broken one: checksum, cut record, syntax |
-| `ImageOverlap`      | E-IMAGE-OVERLAP      | 12 | two parts of the file say different things of one address |
+| `ImageOverlap`      | E-IMAGE-OVERLAP      | 12 | two parts of the file claim one address |
 | `ImageEmpty`        | E-IMAGE-EMPTY        | 12 | the file holds no bytes to write |
 | `ImageNotWritten`   | E-IMAGE-WRITE        | 1  | it can't be saved: a full disk, an address its format can't hold |
 | `ImageTooLarge`     | E-IMAGE-TOO-LARGE    | 12 | it does not fit the part |
@@ -44,7 +44,7 @@ class ImageMissing(ImageError):
 
 class ImageFormat(ImageError):
     code = "E-IMAGE-FORMAT"
-    default_remedy = "Was the file copied whole? See what it holds: proxyflash image FILE"
+    default_remedy = "Was the file copied whole? Copy or build it again."
 
 
 class ImageOverlap(ImageError):

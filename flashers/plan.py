@@ -22,6 +22,9 @@ HEAD = 8
 """Bytes at the image's start that are written last, in one write: a Cortex-M's initial stack pointer and reset vector,
 without which nothing starts. More where the part writes more at once."""
 
+ARM = "EM_ARM"
+"""The machine of ELF files for Cortex-M, the processors whose memory has a vector table."""
+
 
 @dataclass(frozen=True)
 class FlashPlan:
@@ -102,7 +105,13 @@ def _check_range(segment: Segment, memory: MemoryMap, source: str) -> None:
 
 def _check_vectors(image: FirmwareImage, region: Region) -> None:
     """The initial stack pointer and reset vector (ARMv7-M Architecture Reference Manual, B1.5.3)."""
-    if not image.start <= region.start <= image.end - 8:
+    machine = image.target.get("machine", ARM)
+    if machine != ARM:
+        raise ImageWrongPart(
+            f"{image.source or 'the image'} is built for {machine}, and {region.name} is that of an {ARM} processor",
+            remedy="Is it the right file for this component?",
+        )
+    if sum(part.size for part in image.within(region.start, region.start + 8)) < 8:
         return
     stack, reset = struct.unpack("<II", image.read(region.start, 8, region.erased_value))
     inside = any(segment.address <= reset - 1 < segment.end for segment in image.segments)
@@ -132,8 +141,13 @@ def make(image: FirmwareImage, memory: MemoryMap, present: Collection[Range] = (
     heads = {unit for index, (region, unit) in enumerate(units) if index == 0 or units[index - 1][0] is not region}
     there = set(present)
     dirty = {id(region) for region, unit in units if unit not in there}
-    # A unit that makes a region bootable is done again whenever anything else of that region is.
-    todo = [(region, unit) for region, unit in units if unit not in there or (unit in heads and id(region) in dirty)]
+    # A unit that makes a region bootable is done again whenever anything else of that region is; so is each unit of a
+    # region whose segments are written whole.
+    todo = [
+        (region, unit)
+        for region, unit in units
+        if unit not in there or (id(region) in dirty and (unit in heads or region.whole_segments))
+    ]
     kept = sorted({unit for _, unit in units} - {unit for _, unit in todo})
     erase = tuple(unit for _, unit in sorted(todo, key=lambda item: (item[1] not in heads, item[1].start)))
     writes: list[Segment] = []

@@ -133,5 +133,18 @@ def test_an_image_without_a_vector_table_is_refused(stack: int, reset: int) -> N
 
 
 def test_an_image_that_leaves_the_vector_table_alone_is_fine() -> None:
+    flash = uniform("flash", 8 * UNIT, 8 * UNIT, UNIT, vector_table=True)
+    arm = MemoryMap((uniform("ram", 0, 8 * UNIT, UNIT), flash))
+    assert planning.place(image((9 * UNIT, b"calibration")), arm).start == 9 * UNIT
+    assert planning.place(image((0, b"below"), (9 * UNIT, b"calibration")), arm).start == 0
+
+
+def test_a_program_for_another_processor_is_refused() -> None:
     arm = MemoryMap((uniform("flash", 0, 8 * UNIT, UNIT, vector_table=True),))
-    assert planning.place(image((UNIT, b"calibration")), arm).start == UNIT
+    for machine in ("EM_ARM", "EM_AVR"):
+        built = FirmwareImage((Segment(UNIT, b"code"),), "elf", target={"machine": machine})
+        if machine == "EM_ARM":
+            assert planning.place(built, arm).size == 4
+        else:
+            with pytest.raises(ImageWrongPart, match="EM_AVR"):
+                planning.place(built, arm)
