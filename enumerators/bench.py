@@ -23,6 +23,7 @@ from ..flashers.programmer import FlashResult, Programmer
 from ..transports import plugins
 from ..transports.deadline import Deadline
 from ..transports.errors import BadSettings, ProxyflashError
+from ..transports.recording import Recorder
 from . import benchfile
 from .benchlines import Place
 from .component import Component, Presence, Unlisted, distinct
@@ -73,8 +74,9 @@ def find_file(named: str | os.PathLike[str] | None = None) -> Path:
 class Bench:
     """The buses and components of one bench file. `state`: the folder for what is remembered."""
 
-    def __init__(self, file: benchfile.BenchFile, state: Path) -> None:
+    def __init__(self, file: benchfile.BenchFile, state: Path, recorder: Recorder | None = None) -> None:
         self.file = file
+        self._recorder = recorder
         self.state = state
         self.folder = bench_folder(state, file.path)
         self._lock: BenchLock | None = None
@@ -83,9 +85,25 @@ class Bench:
         self._emulated: dict[str, EmulatedBus] = {}
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str] | None = None, *, state: Path | None = None) -> Self:
-        """Reads the bench file; opens no bus yet. Raises BenchError."""
-        return cls(benchfile.load(find_file(path)), state or default_state())
+    def open(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        state: Path | None = None,
+        recorder: Recorder | None = None,
+    ) -> Self:
+        """Reads the bench file; opens no bus yet. `recorder`: keeps what passes on the buses. Raises BenchError."""
+        return cls(benchfile.load(find_file(path)), state or default_state(), recorder)
+
+    @property
+    def recorder(self) -> Recorder:
+        """Keeps what passes on the buses, from the first time that it is asked for."""
+        with self._opening:
+            if self._recorder is None:
+                self._recorder = Recorder()
+                for transport in self._transports.values():
+                    transport.recorder = self._recorder
+            return self._recorder
 
     @property
     def components(self) -> tuple[BenchComponent, ...]:
@@ -111,7 +129,16 @@ class Bench:
                 except BadSettings as error:
                     error.cause = f"{self.file.at(('bus', bus))}: {error.cause}"
                     raise
+                if self._recorder is not None:
+                    self._transports[bus].recorder = self._recorder
             return self._transports[bus]
+
+    def reopen(self, bus: str) -> Any:
+        """Opens a bus anew whose adapter was gone; what was made on it before is done with. Raises as `transport`."""
+        with self._opening:
+            if bus in self._transports:
+                self._transports.pop(bus).close()
+            return self.transport(bus)
 
     def emulated_device(self, component: str) -> EmulatedDevice:
         """The emulated part behind a component of an emulated bus, for tests: its supply, its flash."""

@@ -22,6 +22,7 @@ import can
 from .can_opening import open_bus
 from .deadline import Deadline
 from .errors import BusOff, CanGone, CanOverrun, CanSettings, CanTimeout, NotAcknowledged, TransportError
+from .recording import Recorder
 
 LOOK_SECONDS = 0.1
 """How long the reader waits for a frame before it looks whether the bus was closed."""
@@ -156,10 +157,12 @@ class CanChannel:
 class CanBus:
     """One CAN adapter, opened once and shared by everything that talks on its bus.
 
-    `failure` is what ended it, None while it works.
+    `failure` is what ended it, None while it works. `recorder` records its frames. `sent_by_kernel`: ids under which the
+    kernel's ISO-TP sends on this bus; its frames come in here like others.
     """
 
     kind: ClassVar[str] = "can"
+    recorder: Recorder | None = None
 
     def __init__(self, name: str, bus: can.BusABC, interface: str, channel_name: str, fd: bool) -> None:
         self.name = name
@@ -167,6 +170,7 @@ class CanBus:
         self.channel_name = channel_name
         self.fd = fd
         self.failure: TransportError | None = None
+        self.sent_by_kernel: set[CanId] = set()
         self._bus = bus
         self._channels: dict[tuple[int, bool], tuple[CanChannel, ...]] = {}
         self._lock = threading.Lock()
@@ -219,6 +223,8 @@ class CanBus:
         if not self._sending.acquire(timeout=max(deadline.remaining, LOOK_SECONDS)):
             raise CanTimeout(f"{self.name}: others kept the adapter busy")
         try:
+            if self.recorder is not None:
+                self.recorder.can(self.name, True, message)
             while True:
                 if self.failure is not None:
                     raise again(self.failure)
@@ -286,6 +292,8 @@ class CanBus:
             except Exception as error:  # Each interface of python-can has errors of its own.
                 self._end(self._named(error))
                 return
+            if self.recorder is not None and message is not None:
+                self._record(self.recorder, message)
             if message is None or message.is_error_frame:
                 if message is not None:
                     self._error_frame(message)
@@ -297,6 +305,10 @@ class CanBus:
                 continue
             for channel in self._channels.get((message.arbitration_id, message.is_extended_id), ()):
                 channel.take(message)
+
+    def _record(self, recorder: Recorder, message: can.Message) -> None:
+        own = self.sent_by_kernel
+        recorder.can(self.name, bool(own) and CanId(message.arbitration_id, message.is_extended_id) in own, message)
 
     def _error_frame(self, message: can.Message) -> None:
         kinds = message.arbitration_id
@@ -336,6 +348,8 @@ class CanBus:
         with self._lock:
             if self.failure is None:
                 self.failure = error
+                if self.recorder is not None:
+                    self.recorder.note(self.name, f"{error.code} {error.cause}")
             channels = {channel for listed in self._channels.values() for channel in listed}
         for channel in channels:
             channel.fail(self.failure)

@@ -67,6 +67,8 @@ class KernelIsoTp(IsoTpChannel):
                 self._socket.setsockopt(SOL_CAN_ISOTP, CAN_ISOTP_LL_OPTS, packed_link_layer(options))
             self._socket.bind((bus.channel_name, _kernel_id(response), _kernel_id(request)))
             self._socket.setblocking(False)
+            self._sends_as = request
+            bus.sent_by_kernel.add(request)
         except BaseException:
             self._socket.close()
             raise
@@ -120,6 +122,7 @@ class KernelIsoTp(IsoTpChannel):
 
     def close(self) -> None:
         self._socket.close()
+        self._bus.sent_by_kernel.discard(self._sends_as)
 
     def _ready(self, deadline: Deadline, *, writing: bool) -> bool:
         """Whether the socket can be written to, or read from, before the deadline. Raises the bus's failure."""

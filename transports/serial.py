@@ -30,6 +30,7 @@ import serial
 
 from .deadline import Deadline
 from .errors import SerialFraming, SerialGone, SerialSettings, SerialTimeout
+from .recording import Recorder
 from .serial_opening import checked, is_pty, open_port
 
 DRAIN_LIMIT = 65_536
@@ -45,6 +46,7 @@ class SerialPort:
     kind: ClassVar[str] = "serial"
     name: str
     url: str
+    recorder: Recorder | None = None
 
     def __init__(self, name: str, url: str, port: serial.SerialBase) -> None:
         self.name = name
@@ -81,6 +83,8 @@ class SerialPort:
 
     def write(self, data: bytes, deadline: Deadline) -> None:
         """Writes one protocol unit in one call. Raises SerialTimeout, SerialGone."""
+        if self.recorder is not None:
+            self.recorder.serial(self.name, True, data)
         try:
             taken = self._line.send(data, deadline)
         except OSError as error:
@@ -126,7 +130,7 @@ class SerialPort:
         """Forgets what came in and was not read, and returns it. Raises SerialGone."""
         data, self._ahead = self._ahead, b""
         now = Deadline(0.0)
-        while len(data) < DRAIN_LIMIT and (more := self._receive(4096, now)):
+        while len(data) < DRAIN_LIMIT and (more := self._receive(4096, now, drained=True)):
             data += more
         return data
 
@@ -139,6 +143,8 @@ class SerialPort:
             raise SerialSettings(f"baudrate = {baudrate} is no bit rate")
         if parity is not None and parity not in self._port.PARITIES:
             raise SerialSettings(f"parity = {parity!r} is none of {', '.join(self._port.PARITIES)}")
+        if self.recorder is not None:
+            self.recorder.line(self.name, baudrate=baudrate, parity=parity)
         if baudrate is not None and not self._set("baudrate", baudrate):
             raise SerialSettings(f"the port {self.url} can't do {baudrate} bit/s")
         if parity is None:
@@ -152,6 +158,8 @@ class SerialPort:
         """
         if self._socket:
             return False
+        if self.recorder is not None:
+            self.recorder.line(self.name, dtr=dtr, rts=rts)
         try:
             if isinstance(self._port, serial.Serial):
                 _set_modem_bits(self._port.fileno(), {termios.TIOCM_DTR: dtr, termios.TIOCM_RTS: rts})
@@ -181,11 +189,14 @@ class SerialPort:
     ) -> None:
         self.close()
 
-    def _receive(self, limit: int, deadline: Deadline) -> bytes:
+    def _receive(self, limit: int, deadline: Deadline, *, drained: bool = False) -> bytes:
         try:
-            return self._line.receive(limit, deadline)
+            data = self._line.receive(limit, deadline)
         except OSError as error:
             raise self._gone("reading", error) from error
+        if self.recorder is not None and data:
+            self.recorder.serial(self.name, False, data, drained=drained)
+        return data
 
     def _set(self, key: str, value: int | str) -> bool:
         """Sets one of pyserial's properties; False, with everything as before, if the driver refuses the value."""
@@ -202,6 +213,8 @@ class SerialPort:
         return True
 
     def _gone(self, doing: str, error: Exception) -> SerialGone:
+        if self.recorder is not None:
+            self.recorder.note(self.name, f"gone, while {doing}: {error}")
         return SerialGone(f"the port {self.url} is gone, while {doing}: {error}".rstrip("."))
 
 

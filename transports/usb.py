@@ -28,6 +28,7 @@ import usb.util
 
 from .deadline import Deadline
 from .errors import UsbAbsent, UsbAmbiguous, UsbForbidden, UsbGone, UsbSettings, UsbTimeout
+from .recording import Recorder
 from .usb_failures import FAILURES, named, naming
 from .usb_strings import Strings, open_handle, release
 
@@ -205,7 +206,8 @@ class UsbBus:
 
     def __init__(self, name: str, backend: Any) -> None:
         self.name = name
-        self._backend = backend
+        self._plain_backend = self._backend = backend
+        self._recorder: Recorder | None = None
         self._opened: weakref.WeakSet[UsbDevice] = weakref.WeakSet()
         self._addresses: dict[str, int] = {}
         """By port path, the address of the device that was opened there last."""
@@ -227,6 +229,20 @@ class UsbBus:
                 remedy="Install it: sudo apt install libusb-1.0-0",
             )
         return cls(name, backend)
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """Records the devices that are listed and the transfers of those opened from now on."""
+        return self._recorder
+
+    @recorder.setter
+    def recorder(self, recorder: Recorder | None) -> None:
+        self._recorder = recorder
+        self._backend = self._plain_backend
+        if recorder is not None:
+            from .usb_recording import RecordingBackend
+
+            self._backend = RecordingBackend(self._backend, recorder, self.name)
 
     def list(self, match: UsbMatch | None = None) -> Sequence[UsbInfo]:
         """The devices that match, without claiming anything. Their strings are read, for which they are opened."""

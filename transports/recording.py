@@ -1,0 +1,209 @@
+"""What passed on CAN, serial lines and USB, with one clock: the records, and the ring that they are kept in.
+
+The rule that keeps it cheap: while traffic passes, a record is one tuple in a ring; it becomes a `Record` only when
+somebody asks. A transport without a recorder pays one attribute test.
+
+An outgoing record is made just before it is handed to the driver, so that no answer can come before its question.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from enum import IntFlag
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import can
+
+RECORD_BYTES = 200
+"""About what one record costs in memory beside its data."""
+KEPT_RECORDS = 500_000
+KEPT_BYTES = 64 << 20
+"""What a ring holds at most unless told otherwise, in records and bytes of memory."""
+
+
+class CanFlag(IntFlag):
+    """What a CAN frame is. The values are this project's own."""
+
+    EXTENDED = 1
+    REMOTE = 2
+    ERROR = 4
+    FD = 8
+    BIT_RATE_SWITCH = 16
+    ERROR_STATE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One thing that happened. `time`: seconds since 1970 to the microsecond, from one monotonic clock for all buses.
+
+    `bus`: the name in the bench file.
+    """
+
+    kind: ClassVar[str] = ""
+    time: float
+    bus: str
+
+
+@dataclass(frozen=True, slots=True)
+class CanFrame(Record):
+    """One frame. `flags`: of CanFlag. A remote frame's `data` has as many zeros as it asks for."""
+
+    kind: ClassVar[str] = "can"
+    outgoing: bool
+    can_id: int
+    flags: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SerialBytes(Record):
+    """What one write sent, or what one read got. `drained`: it was read to be forgotten."""
+
+    kind: ClassVar[str] = "serial"
+    outgoing: bool
+    data: bytes
+    drained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SerialLine(Record):
+    """What this host changed of a line: baudrate (bit/s), parity ("N", "E", "O"), dtr, rts (True: asserted)."""
+
+    kind: ClassVar[str] = "line"
+    changes: tuple[tuple[str, int | str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UsbControl(Record):
+    """One control transfer to the device at `address` of the host's USB bus `root`.
+
+    `setup`: its 8 bytes (USB 2.0, 9.3). `data`: of the data stage, in either direction. `status`: 0, or a negative
+    error number of Linux (-32: STALL). `seconds`: how long it took.
+    """
+
+    kind: ClassVar[str] = "usb"
+    root: int
+    address: int
+    setup: bytes
+    data: bytes
+    status: int
+    seconds: float
+
+    @property
+    def incoming(self) -> bool:
+        """Whether its data comes from the device."""
+        return bool(self.setup[0] & 0x80)
+
+
+@dataclass(frozen=True, slots=True)
+class UsbSeen:
+    """A device that is there: where, and its descriptors as they are on the wire (USB 2.0, 9.6).
+
+    `speed`: libusb's enum libusb_speed. `configurations`: each with its interfaces and endpoints.
+    """
+
+    root: int
+    address: int
+    ports: tuple[int, ...]
+    speed: int
+    device: bytes
+    configurations: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UsbDevices(Record):
+    """The devices that were there when this host looked."""
+
+    kind: ClassVar[str] = "devices"
+    devices: tuple[UsbSeen, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Record):
+    """What a person wants to know beside the traffic: a bus opened, a bus failed."""
+
+    kind: ClassVar[str] = "note"
+    text: str
+
+
+class Recorder:
+    """A bounded ring of records, for all buses of a bench. Any thread may add to it.
+
+    `dropped`: how many records the ring has lost at its old end.
+    """
+
+    def __init__(self, *, limit_records: int = KEPT_RECORDS, limit_bytes: int = KEPT_BYTES) -> None:
+        self.dropped = 0
+        self._limit_records = limit_records
+        self._limit_bytes = limit_bytes
+        self._bytes = 0
+        self._ring: deque[tuple[int, tuple[Any, ...]]] = deque()
+        self._lock = threading.Lock()
+        self._monotonic = time.monotonic
+        self._wall_offset = time.time() - time.monotonic()
+
+    def can(self, bus: str, outgoing: bool, message: can.Message) -> None:
+        """A CAN frame that goes out or came in."""
+        flags = 1 if message.is_extended_id else 0
+        if message.is_fd:
+            flags |= 8 | (16 if message.bitrate_switch else 0) | (32 if message.error_state_indicator else 0)
+        elif message.is_remote_frame:
+            flags |= 2
+        if message.is_error_frame:
+            flags |= 4
+        data = bytes(message.dlc) if flags & 2 else bytes(message.data)
+        self._keep((CanFrame, self._monotonic(), bus, outgoing, message.arbitration_id, flags, data), len(data))
+
+    def serial(self, bus: str, outgoing: bool, data: bytes, *, drained: bool = False) -> None:
+        """Bytes of a serial line."""
+        self._keep((SerialBytes, self._monotonic(), bus, outgoing, bytes(data), drained), len(data))
+
+    def line(self, bus: str, **changes: int | str | None) -> None:
+        """What is changed of a serial line; None: unchanged."""
+        made = tuple((key, value) for key, value in changes.items() if value is not None)
+        if made:
+            self._keep((SerialLine, self._monotonic(), bus, made), RECORD_BYTES)
+
+    def usb(self, bus: str, root: int, address: int, setup: bytes, data: bytes, status: int, started: float) -> None:
+        """A control transfer that has ended. `started`: when it began, on time.monotonic's clock."""
+        seconds = round(self._monotonic() - started, 6)
+        self._keep((UsbControl, started, bus, root, address, setup, data, status, seconds), len(data) + 40)
+
+    def devices(self, bus: str, devices: tuple[UsbSeen, ...]) -> None:
+        """The USB devices that are there."""
+        size = sum(RECORD_BYTES + sum(map(len, seen.configurations)) for seen in devices)
+        self._keep((UsbDevices, self._monotonic(), bus, devices), size)
+
+    def note(self, bus: str, text: str) -> None:
+        """A remark."""
+        self._keep((Note, self._monotonic(), bus, text), len(text))
+
+    def records(self) -> list[Record]:
+        """What the ring holds, in the order of its times."""
+        with self._lock:
+            kept = [item for _, item in self._ring]
+        offset = self._wall_offset
+        # Transfers are kept at their end under the time of their beginning.
+        kept.sort(key=lambda item: item[1])
+        return [item[0](round(item[1] + offset, 6), *item[2:]) for item in kept]
+
+    def save(self, folder: Path) -> list[Path]:
+        """Writes what the ring holds into a folder, in each of the formats, and returns the files. Raises OSError."""
+        from .recording_formats import save_all
+
+        return save_all(self.records(), folder, dropped=self.dropped)
+
+    def _keep(self, item: tuple[Any, ...], size: int) -> None:
+        size += RECORD_BYTES
+        with self._lock:
+            ring = self._ring
+            ring.append((size, item))
+            self._bytes += size
+            while self._bytes > self._limit_bytes or len(ring) > self._limit_records:
+                self._bytes -= ring.popleft()[0]
+                self.dropped += 1
