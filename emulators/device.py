@@ -65,6 +65,11 @@ class EmulatedDevice(ABC):
     def application_version(self) -> str | None:
         """The version of the application that runs now; "" if it has none to tell; None while in the bootloader."""
 
+    @property
+    def application_start(self) -> int:
+        """Where the application lies; in front of it may be a bootloader."""
+        return self.flash.base
+
     def settle(self) -> None:  # noqa: B027 - a part without a processor of its own starts while its supply comes
         """Waits until the part has started, after its supply was switched."""
 

@@ -87,7 +87,7 @@ class DfuDevice(EmulatedDevice):
             erase_seconds=erase_seconds.__getitem__,
             path=path,
         )
-        factory_content(spec, self.flash, fresh=fresh, start=self._start_address)
+        factory_content(spec, self.flash, fresh=fresh, start=self.application_start)
         self._wire = wire
         self._pace = spec.pace
         self._port = wire.new_port()
@@ -126,7 +126,7 @@ class DfuDevice(EmulatedDevice):
         return bool(self._part["flavour"] == "dfuse")
 
     @property
-    def _start_address(self) -> int:
+    def application_start(self) -> int:
         return int(self._part.get("application", self._part["base"]))
 
     def _make_memory(self) -> Memory:
@@ -182,7 +182,7 @@ class DfuDevice(EmulatedDevice):
         """From reset: chooses the stage and appears on the bus."""
         if self._closed or not self.supply.is_on:
             return
-        found = None if dfu else application.find(self.flash, self._start_address)
+        found = None if dfu else application.find(self.flash, self.application_start)
         self._running = found
         self._app_state = State.APP_IDLE
         self._dfu = self._make_states()

@@ -86,6 +86,14 @@ class BusSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
+class ImageSpec(Settings):
+    """A release that is known to be good, for tests. `file`: from the bench file's folder on."""
+
+    file: str = Field(min_length=1)
+    version: str = ""
+    address: int | None = Field(default=None, ge=0)
+
+
 class ComponentSpec(Settings):
     """One component."""
 
@@ -100,6 +108,7 @@ class ComponentSpec(Settings):
     properties: dict[str, str] = Field(default_factory=dict)
     version: VersionQuestion | None = None
     boot_timeout: float = Field(default=10.0, gt=0, le=600)
+    images: tuple[ImageSpec, ...] = ()
     emulated: dict[str, Any] = Field(default_factory=dict)
 
 

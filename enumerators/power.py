@@ -22,12 +22,13 @@ def cycle(off: str, on: str, *, folder: Path, component: str) -> None:
     Whatever came of cutting it, `on` is run: a part is not left without its supply.
     """
     try:
-        _run(off, folder, component)
+        switch(off, folder=folder, component=component)
     finally:
-        _run(on, folder, component)
+        switch(on, folder=folder, component=component)
 
 
-def _run(command: str, folder: Path, component: str) -> None:
+def switch(command: str, *, folder: Path, component: str) -> None:
+    """Runs one such command in `folder`. Raises PowerFailed."""
     # A session of its own, so that what the command started ends with it.
     with subprocess.Popen(
         command, shell=True, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

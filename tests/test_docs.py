@@ -25,7 +25,15 @@ from proxyflash.emulators.device import BadDevice, DeviceSpec
 from proxyflash.emulators.faults import FaultPlan
 from proxyflash.emulators.wires import find
 from proxyflash.enumerators.bench import Bench
-from proxyflash.enumerators.benchfile import BusSpec, ComponentSpec, FaultSpec, PowerSpec, VersionQuestion, load
+from proxyflash.enumerators.benchfile import (
+    BusSpec,
+    ComponentSpec,
+    FaultSpec,
+    ImageSpec,
+    PowerSpec,
+    VersionQuestion,
+    load,
+)
 from proxyflash.flashers.devices.stm32 import families
 from proxyflash.tools.commands import cli
 from proxyflash.tools.commands.session import Session
@@ -240,6 +248,7 @@ def tables() -> dict[str, type[BaseModel]]:
         "faults": FaultSpec,
         "Components: [[component]]": ComponentSpec,
         "version": VersionQuestion,
+        "images": ImageSpec,
         "Power: [power.NAME]": PowerSpec,
     }
 

@@ -1,0 +1,297 @@
+"""`BenchRun`: what one run of pytest has of its bench: who may use it, what is skipped, what broke, how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from ..enumerators.bench import Bench, BenchComponent
+from ..enumerators.benchfile import load
+from ..enumerators.errors import PowerFailed
+from ..enumerators.state import BenchLock, bench_folder, default_state
+from ..transports.errors import AdapterAbsent, AdapterGone, ProxyflashError
+from ..transports.recording import Recorder
+from .firmware import Firmware
+from .needs import CAPABILITIES, Needs
+from .parts import Broken, NotThere, Part, PartLost, has_power
+
+EMULATED = Path(__file__).parent / "benches" / "emulated.toml"
+"""The bench of a run that names none."""
+if not EMULATED.is_file():
+    EMULATED = Path(__file__).parents[1] / "examples" / "three_sensors" / "bench.toml"
+HARDWARE_FAILED = (AdapterAbsent, AdapterGone, PowerFailed)
+"""What no test can help: the part is broken from then on."""
+
+
+class BenchRun:
+    """Reads the bench file at once, and opens nothing before a test is run.
+
+    `temporary`: pytest's folder for this run, once there is one. Raises pytest.UsageError when the file doesn't hold.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        named = config.getoption("bench")
+        self.path = Path(named) if named else EMULATED
+        self.name = self.path.stem if self.path.stem != "bench" else self.path.absolute().parent.name
+        self.temporary: Path | None = None
+        self._required = {item for item in config.getoption("require").split(",") if item}
+        try:
+            self._file = load(self.path)
+        except ProxyflashError as error:
+            raise pytest.UsageError(str(error)) from None
+        self._bench: Bench | None = None
+        self._lock: BenchLock | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._parts: dict[str, Part] = {}
+        self._unusable: Broken | None = None
+        self._terminated: Any = None
+
+    @property
+    def has_hardware(self) -> bool:
+        return any(not bus.emulated for bus in self._file.spec.bus.values())
+
+    def check_options(self) -> None:
+        """Raises UsageError where the tests of one bench of hardware would be spread over several workers."""
+        workers = self.config.getoption("tx", None) or []
+        if self.has_hardware and len(workers) > 1 and self.config.getoption("dist") not in ("no", "loadgroup"):
+            raise pytest.UsageError(
+                f"bench '{self.name}' has hardware, which one worker at a time can use; add --dist loadgroup"
+            )
+
+    # The bench.
+
+    @property
+    def bench(self) -> Bench:
+        """Opened when it is first asked for, locked where it has hardware. Raises BenchLocked, StateFolder."""
+        if self._bench is None:
+            if self.has_hardware and self._lock is None:
+                self._lock = BenchLock(bench_folder(default_state(), self.path))
+            # Emulated parts are as from the factory in each run, and each worker has its own.
+            self._folder = tempfile.TemporaryDirectory(prefix="proxyflash-")
+            self._bench = Bench.open(self.path, state=Path(self._folder.name), recorder=Recorder())
+            self._end_by_sigterm()
+        return self._bench
+
+    def part(self, name: str) -> Part:
+        if name not in self._parts:
+            component = self.bench.component(name)
+            firmware = Firmware(component, self.bench.state, lambda reason: self._lack("images", reason))
+            may_flash = component.emulated or self.config.getoption("allow_flash")
+            self._parts[name] = Part(component, firmware, may_flash=may_flash)
+        return self._parts[name]
+
+    def artefacts(self, item: pytest.Item) -> Path:
+        """The folder of one test: in PROXYFLASH_ARTEFACTS, else in pytest's own temporary folder."""
+        named = os.environ.get("PROXYFLASH_ARTEFACTS")
+        base = Path(named) if named else self.temporary
+        assert base is not None
+        folder = base / re.sub(r"[^A-Za-z0-9._\[\]-]+", "-", item.nodeid)[-100:].strip("-")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    # Which tests there are, and which run.
+
+    def fitting(self, test: Any) -> list[str]:
+        """The components that a test is for."""
+        needs = Needs.of(test)
+        return [component.name for component in self._components() if needs.fit(component)]
+
+    def _components(self) -> Iterator[BenchComponent]:
+        # Nothing is opened by this one: it knows the file.
+        yield from Bench(self._file, Path()).components
+
+    def prepare(self, item: pytest.Item) -> None:
+        """Skips a test that lacks something or may not run; else makes ready what it is for."""
+        needs = Needs.of(item)
+        fitting = self.fitting(item)
+        one = _component_of(item)
+        if not fitting and (one is not None or needs.things or needs.wanted):
+            self._lack(needs.kind, needs.missing(self.name, self.path))
+        self._need_power(item, needs, [one] if one else fitting)
+        involved = [one] if one else fitting if needs.wanted else []
+        self._need_leave(item, involved or fitting)
+        self._need_unbroken(involved)
+        known = [] if one else [part.name for part in self._parts.values() if part.seen and not part.broken]
+        with self._hardware_failing(item):
+            self._properties(item)
+            for each in dict.fromkeys([*involved, *known]):
+                self._make_ready(each, item)
+            for each in involved:
+                self._need_capabilities(each, needs)
+        self.bench.recorder.note("", f"test {item.nodeid}")
+
+    def _need_power(self, item: pytest.Item, needs: Needs, names: list[str]) -> None:
+        asked = "power" in needs.things or "power" in item.fixturenames  # type: ignore[attr-defined]
+        if asked and not any(has_power(component) for component in self._components() if component.name in names):
+            whose = " or ".join(f"'{name}'" for name in names)
+            self._lack(
+                "power",
+                f"no power control for {whose} on bench '{self.name}'; add [power.{names[0]}] to {self.path}",
+            )
+
+    def _need_leave(self, item: pytest.Item, names: list[str]) -> None:
+        """Destructive tests write to hardware only where that was allowed."""
+        if item.get_closest_marker("destructive") is None or self.config.getoption("allow_flash"):
+            return
+        real = [
+            component.name for component in self._components() if component.name in names and not component.emulated
+        ]
+        if real:
+            whose = ", ".join(f"'{name}'" for name in real)
+            self._lack(
+                "flash", f"it writes to {whose} on bench '{self.name}', which is hardware; allow it: --allow-flash"
+            )
+
+    def _need_unbroken(self, names: list[str]) -> None:
+        if self._unusable is not None:
+            self._lack(
+                "broken", f"bench '{self.name}' is out of use since {self._unusable.test}: {self._unusable.cause}"
+            )
+        for name in names:
+            broken = self._parts[name].broken if name in self._parts else None
+            if broken is not None:
+                self._lack("broken", f"'{name}' is broken since {broken.test}: {broken.cause}")
+
+    def _need_capabilities(self, name: str, needs: Needs) -> None:
+        for wanted in needs.capabilities:
+            if not self.part(name).capabilities() & CAPABILITIES[wanted]:
+                self._lack("capability", f"the bootloader of '{name}' on bench '{self.name}' can't {wanted}")
+
+    def _make_ready(self, name: str, item: pytest.Item) -> None:
+        part = self.part(name)
+        try:
+            found = part.make_ready()
+        except (NotThere, AdapterAbsent) as error:
+            if part.seen is not None:
+                self._break(part, str(error))
+                pytest.fail(f"'{name}' is lost since {part.test}: {error}", pytrace=False)
+            kind = part.component.entry.flasher.bus_kind
+            self._lack(kind, f"'{name}' is absent on bench '{self.name}': {error}")
+        except (PartLost, ProxyflashError) as error:
+            self._break(part, str(error), item)
+            since = f" since {part.test}" if part.test else ""
+            pytest.fail(f"'{name}' can't be made ready{since}: {error}", pytrace=False)
+        part.test = item.nodeid
+        told = {
+            "component": name,
+            "protocol": found.protocol,
+            "serial": found.properties.get("serial", ""),
+            "manufacturer": found.manufacturer,
+            "model": found.model,
+            "version": found.version,
+            "state": found.presence.value,
+        }
+        item.user_properties += [(key, value) for key, value in told.items() if value]
+
+    def _properties(self, item: pytest.Item) -> None:
+        item.user_properties.append(("bench", str(self.bench.file.path)))
+
+    def _lack(self, kind: str, reason: str) -> NoReturn:
+        if kind in self._required:
+            pytest.fail(f"{reason} (--require {kind})", pytrace=False)
+        skipped = pytest.skip.Exception(reason)
+        skipped.proxyflash_kind = kind  # type: ignore[attr-defined]
+        raise skipped
+
+    # What breaks.
+
+    @contextmanager
+    def _hardware_failing(self, item: pytest.Item) -> Iterator[None]:
+        """Of the bench as a whole: another process has it, its state can't be kept."""
+        try:
+            yield
+        except ProxyflashError as error:
+            self._unusable = Broken(item.nodeid, str(error))
+            pytest.fail(f"bench '{self.name}': {error}", pytrace=False)
+
+    def _break(self, part: Part, cause: str, item: pytest.Item | None = None) -> None:
+        """What one bus has in common breaks with it."""
+        test = part.test or (item.nodeid if item is not None else "the start")
+        part.broken = part.broken or Broken(test, cause)
+
+    def finished(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
+        """After each phase of a test: notes what was skipped for want of what, and what broke."""
+        error = call.excinfo.value if call.excinfo else None
+        kind = getattr(error, "proxyflash_kind", None)
+        if kind is not None:
+            report.proxyflash_kind = kind  # type: ignore[attr-defined]
+            path, line, _ = item.reportinfo()
+            report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {error}")
+        elif report.failed:
+            self._failed(item, error)
+        if self._bench is not None and (
+            report.failed or (report.when == "teardown" and self.config.getoption("record"))
+        ):
+            self._keep_recording(item, report)
+
+    def _failed(self, item: pytest.Item, error: BaseException | None) -> None:
+        while error is not None and not isinstance(error, HARDWARE_FAILED):
+            error = error.__cause__ or error.__context__
+        if error is None:
+            return
+        name = error.component or _component_of(item)
+        if name in self._parts:
+            self._parts[name].broken = self._parts[name].broken or Broken(item.nodeid, str(error))
+
+    def _keep_recording(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        if self.temporary is None:
+            return
+        folder = self.artefacts(item)
+        files = self.bench.recorder.save(folder)
+        if files:
+            names = "\n".join(str(file) for file in files)
+            report.sections.append(("what passed on the buses", names))
+
+    # The end.
+
+    def make_safe(self) -> list[str]:
+        """All supplies on, all parts running, all buses closed; what could not be done, in words. Asks for patience."""
+        if self._bench is None:
+            return []
+        with _undisturbed():
+            said = [text for part in self._parts.values() if (text := part.make_safe())]
+            self._bench.close()
+            self._bench = None
+            if self._folder is not None:
+                self._folder.cleanup()
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
+            if self._terminated is not None:
+                signal.signal(signal.SIGTERM, self._terminated)
+            return [f"bench '{self.name}': {text}" for text in said]
+
+    def _end_by_sigterm(self) -> None:
+        """What cancels a job sends SIGTERM, which by itself would end pytest as it stands."""
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            self._terminated = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _component_of(item: pytest.Item) -> str | None:
+    """The component that a test was made for; "" if it is for one and none fits, None if it is for none."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return (parameters["_proxyflash_component"] or "") if "_proxyflash_component" in parameters else None
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C must not leave a supply off."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

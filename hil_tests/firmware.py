@@ -1,0 +1,96 @@
+"""Firmware for tests: the releases that the bench file knows to be good, and made ones for emulated parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..enumerators.bench import BenchComponent
+from ..flashers.formats import load
+from ..flashers.image import FirmwareImage
+
+SIZE = 20_000
+"""Bytes of a made firmware, unless told otherwise."""
+OLD, NEW = "1.4.2", "1.5.0"
+"""Versions that are made for an emulated part whose bench file has no images."""
+
+
+@dataclass(frozen=True)
+class TestImage:
+    """One release. `version`: what the application reports, "" where the bench file doesn't say."""
+
+    __test__ = False
+
+    path: Path
+    version: str
+    address: int | None = None
+
+    @cached_property
+    def image(self) -> FirmwareImage:
+        """Raises ImageError."""
+        return load(self.path, address=self.address)
+
+
+class Firmware:
+    """The releases of one component. `folder`: for what is made. `lacks`: called with what the bench file lacks."""
+
+    def __init__(self, component: BenchComponent, folder: Path, lacks: Callable[[str], None]) -> None:
+        self._component = component
+        self._folder = folder
+        self._lacks = lacks
+
+    @cached_property
+    def images(self) -> tuple[TestImage, ...]:
+        """All, oldest first; of an emulated part without any two that are made."""
+        known = listed(self._component)
+        if not known and self._component.emulated:
+            return (self.made(version=OLD), self.made(version=NEW))
+        return known
+
+    @property
+    def old(self) -> TestImage:
+        """The oldest. The test is skipped where the bench file has none."""
+        return self._at_least(1)[0]
+
+    @property
+    def new(self) -> TestImage:
+        """The newest. The test is skipped where the bench file has less than two."""
+        return self._at_least(2)[-1]
+
+    def made(self, *, version: str, size: int = SIZE, product: str = "", seed: int = 0) -> TestImage:
+        """A firmware of `size` bytes that an emulated part runs; skips the test on hardware, whose maker alone can.
+
+        `size`: 400 at least. `seed`: another one gives other bytes. `product`: by default the component's model.
+        """
+        component = self._component
+        if not component.emulated:
+            self._lacks(f"firmware can be made for emulated parts only, and '{component.name}' is hardware")
+        # Emulators are brought in by a bench file that asks for them, as the one of this component does.
+        from ..emulators import application
+
+        spec = component.entry.spec
+        data = application.make(
+            version,
+            product or spec.model or spec.name,
+            spec.manufacturer,
+            size,
+            start=component.bench.emulated_device(component.name).application_start,
+            seed=seed,
+        )
+        path = self._folder / f"{component.name}-{version}-{size}-{seed}.bin"
+        path.write_bytes(data)
+        return TestImage(path, version)
+
+    def _at_least(self, count: int) -> tuple[TestImage, ...]:
+        if len(self.images) < count:
+            name, wanted = self._component.name, f"{count} release{'s' if count > 1 else ''}"
+            self._lacks(f"{wanted} wanted to test '{name}' with, the bench file has {len(self.images)}")
+        return self.images
+
+
+def listed(component: BenchComponent) -> tuple[TestImage, ...]:
+    """The releases that the bench file has for a component, oldest first."""
+    folder = component.bench.file.path.absolute().parent
+    return tuple(TestImage(folder / spec.file, spec.version, spec.address) for spec in component.entry.spec.images)

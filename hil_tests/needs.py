@@ -1,0 +1,113 @@
+"""What a bench test says that it needs: the `needs` markers on it, on its class and on its module, joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pytest
+
+from ..enumerators.bench import BenchComponent
+from ..flashers.base import Capability
+from ..transports import plugins
+
+BUSES = ("can", "serial", "usb")
+WHERE = ("emulated", "hardware")
+CAPABILITIES = {
+    "read": Capability.READ,
+    "digest": Capability.DIGEST,
+    "check": Capability.CHECK,
+    "boot": Capability.BOOT,
+}
+THINGS = (*BUSES, "power", *WHERE, *CAPABILITIES)
+KEYS = ("name", "group", "protocol")
+
+
+class Marked(Protocol):
+    """A test, or what becomes tests."""
+
+    @property
+    def nodeid(self) -> str: ...
+
+    def iter_markers(self, name: str | None = None) -> Iterator[pytest.Mark]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """`buses`: kinds of bus, any of which a component may be on; `wanted`: of each key the values, any of which will do."""
+
+    things: frozenset[str]
+    wanted: tuple[tuple[str, frozenset[str]], ...]
+
+    @classmethod
+    def of(cls, test: Marked) -> Needs:
+        """Fails what is collected when a marker is wrong."""
+        things: set[str] = set()
+        wanted: list[tuple[str, frozenset[str]]] = []
+        for mark in test.iter_markers("needs"):
+            for thing in mark.args:
+                _check(test, thing in THINGS, f"{thing!r} is none of {', '.join(THINGS)}")
+                things.add(thing)
+            for key, value in mark.kwargs.items():
+                _check(test, key in KEYS, f"{key!r} is no key; there are: {', '.join(KEYS)}")
+                wanted.append((key, frozenset([value] if isinstance(value, str) else value)))
+        return cls(frozenset(things), tuple(wanted))
+
+    @property
+    def buses(self) -> tuple[str, ...]:
+        return tuple(kind for kind in BUSES if kind in self.things)
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        return tuple(name for name in CAPABILITIES if name in self.things)
+
+    def fit(self, component: BenchComponent) -> bool:
+        """Whether a test of a component is for this one: by its place and names, not by what it can do."""
+        spec = component.entry.spec
+        if self.buses and component.entry.flasher.bus_kind not in self.buses:
+            return False
+        if not all({"emulated": component.emulated, "hardware": not component.emulated}[at] for at in self.places):
+            return False
+        return all(getattr(spec, key) in values for key, values in self.wanted)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        return tuple(place for place in WHERE if place in self.things)
+
+    @property
+    def kind(self) -> str:
+        """The kind of hardware that is missing where nothing fits."""
+        if len(self.buses) == 1:
+            return self.buses[0]
+        for key, values in self.wanted:
+            for value in values:
+                if key == "protocol" and value in plugins.names(plugins.FLASHERS):
+                    return str(plugins.load(plugins.FLASHERS, value).bus_kind)
+        return "hardware" if "hardware" in self.things else "components"
+
+    def missing(self, bench: str, path: object) -> str:
+        """Why nothing fits, and what to do, where no component of the bench does."""
+        described, lines = [], []
+        for key, values in self.wanted:
+            described.append(f"{key} {_either(sorted(values))}")
+            lines.append(f'{key} = "{min(values)}"')
+        what = ", ".join(described)
+        article = f"no {self.places[0]} component" if len(self.places) == 1 else "no component"
+        on = f" on a bus of kind {_either(self.buses, quoted=False)}" if self.buses else ""
+        having = f" with {what}" if what else ""
+        if "hardware" in self.things and not (what or on):
+            return f"{article} on bench '{bench}'; name a bench file of hardware: --bench FILE"
+        bus = f'a [bus.NAME] with kind = "{self.buses[0]}" and ' if self.buses else ""
+        keys = f" with {', '.join(lines)}" if lines else ""
+        remedy = f"add {bus}a [[component]]{keys} to {path}, or name another: --bench FILE"
+        return f"{article}{having}{on} on bench '{bench}'; {remedy}"
+
+
+def _either(values: Sequence[str], *, quoted: bool = True) -> str:
+    return " or ".join(f"'{value}'" if quoted else value for value in values)
+
+
+def _check(test: Marked, holds: Any, fault: str) -> None:
+    if not holds:
+        pytest.fail(f"{test.nodeid}: needs: {fault}", pytrace=False)

@@ -1,0 +1,215 @@
+"""One component under test, over the whole run: whether it is there, brought back between tests, made safe at the end.
+
+The rule: a part is looked at before each test that is for it, and a test finds it powered and running. What can't be
+brought back is broken from then on, and told once.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from ..enumerators.bench import BenchComponent
+from ..enumerators.component import Component, Presence
+from ..flashers.base import Capability
+from ..transports.deadline import Deadline
+from ..transports.errors import AdapterGone, ProxyflashError
+from .firmware import Firmware, TestImage, listed
+from .supplies import Power
+
+LOOK_AGAIN = 0.05
+"""Seconds between two looks at a part that starts."""
+GIVE_UP = 2.0
+"""Seconds after its start in which a part that is in its bootloader may still leave it by itself."""
+
+
+class PartLost(Exception):
+    """It was there, and can't be brought back. The text says what was found."""
+
+
+class NotThere(Exception):
+    """It was not there from the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Since which test, and why."""
+
+    test: str
+    cause: str
+
+
+class Part:
+    """`may_flash`: whether a firmware may be written to bring it back."""
+
+    def __init__(self, component: BenchComponent, firmware: Firmware, *, may_flash: bool) -> None:
+        self.component = component
+        self.firmware = firmware
+        self.name = component.name
+        self.may_flash = may_flash
+        self.power: Power | None = Power(component) if has_power(component) else None
+        self.seen: Component | None = None
+        """As it was last found; None until it has been."""
+        self.has_run = False
+        self._version = ""
+        self.broken: Broken | None = None
+        self.test = ""
+        """The last test that had it."""
+        self._capabilities: Capability | None = None
+
+    def make_ready(self) -> Component:
+        """Powered, and running if it can be. Raises NotThere, PartLost, ProxyflashError."""
+        self._undo_faults()
+        self._supply()
+        found = self._look(self._patience)
+        if found.presence is Presence.ABSENT:
+            if self.seen is None:
+                raise NotThere(f"nothing answers for it ({found.where} on '{found.bus}')")
+            found = self._revived(found)
+        elif found.presence is Presence.BOOTLOADER and (self.has_run or self._may_restore):
+            found = self._brought_back(found)
+        if found.presence is Presence.OK:
+            self.has_run, self._version = True, found.version
+        self.seen = found
+        return found
+
+    def capabilities(self) -> Capability:
+        """What its bootloader can do: asked once, which takes it there and back."""
+        if self._capabilities is None:
+            programmer = self.component.programmer()
+            try:
+                programmer.connect()
+                self._capabilities = programmer.flasher.capabilities
+                programmer.release()
+            finally:
+                programmer.flasher.close()
+            self.make_ready()
+        return self._capabilities
+
+    def make_safe(self) -> str:
+        """Powered and running, at the end; what could not be done, in words."""
+        try:
+            self._undo_faults()
+            self._supply()
+            if self.broken is None and self.seen is not None:
+                self.make_ready()
+        except (ProxyflashError, PartLost) as error:
+            return f"'{self.name}' is left as it is: {error}"
+        if self.has_run and self.seen is not None and self.seen.presence is Presence.BOOTLOADER:
+            return f"'{self.name}' is left in its bootloader"
+        return ""
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that it may take to answer: none for one that no test has touched."""
+        return self.component.entry.spec.boot_timeout if self.test else 0.0
+
+    @property
+    def _may_restore(self) -> bool:
+        return self.may_flash and (self.component.emulated or bool(listed(self.component)))
+
+    def _undo_faults(self) -> None:
+        """What tests have told an emulated part and its wire to do wrong."""
+        if not self.component.emulated:
+            return
+        bench, bus = self.component.bench, self.component.entry.spec.bus
+        bench.emulated_device(self.name).supply.cut_at(None)
+        wire = bench.emulated_wire(bus)
+        plan = type(wire.faults.plan)(**bench.file.spec.bus[bus].faults.model_dump())
+        if wire.faults.plan != plan:
+            wire.faults.plan = plan
+            if hasattr(wire, "plug") and hasattr(wire, "is_gone"):
+                wire.plug()
+
+    def _supply(self) -> None:
+        if self.power is not None and not self.power.is_on:
+            self.power.on()
+
+    def _look(self, seconds: float) -> Component:
+        """Who it says it is; asked again for so many seconds while nothing answers."""
+        deadline = Deadline.after(seconds)
+        while True:
+            found = self._looked()
+            if found.presence is not Presence.ABSENT or deadline.expired:
+                return found
+            threading.Event().wait(min(LOOK_AGAIN, deadline.remaining))
+
+    def _looked(self) -> Component:
+        """An adapter that is gone is opened once more: a test may have had its reasons."""
+        try:
+            self._drain()
+            return self.component.look()
+        except AdapterGone:
+            self.component.bench.reopen(self.component.entry.spec.bus)
+            return self.component.look()
+
+    def _drain(self) -> None:
+        transport = self.component.bench.transport(self.component.entry.spec.bus)
+        drain = getattr(transport, "drain", None)
+        if drain is not None:
+            drain()
+
+    def _started(self) -> Component:
+        """As it is found once it has had the time to start."""
+        deadline = Deadline.after(self.component.entry.spec.boot_timeout)
+        patience = deadline.sooner(GIVE_UP)
+        while True:
+            found = self._looked()
+            waiting = {Presence.ABSENT: deadline, Presence.BOOTLOADER: patience}.get(found.presence)
+            if waiting is None or waiting.expired:
+                return found
+            threading.Event().wait(LOOK_AGAIN)
+
+    def _revived(self, found: Component) -> Component:
+        if self.power is not None:
+            self.power.cycle()
+            found = self._started()
+        if found.presence is Presence.ABSENT:
+            why = "" if self.power is not None else f"; there is no [power.{self.name}] to restart it by"
+            raise PartLost(f"nothing answers for it ({found.where} on '{found.bus}'){why}")
+        return self._brought_back(found) if found.presence is Presence.BOOTLOADER else found
+
+    def _brought_back(self, found: Component) -> Component:
+        """Out of its bootloader: by its protocol, by its supply, by a firmware that is known to be good."""
+        if not self.component.emulated:
+            self._boot()
+            found = self._started()
+        if found.presence is Presence.BOOTLOADER and self.power is not None:
+            self.power.cycle()
+            found = self._started()
+        if found.presence is Presence.BOOTLOADER and self._may_restore:
+            self.component.flash(self._release().image)
+            found = self._started()
+        if found.presence is Presence.ABSENT:
+            raise PartLost(f"nothing answers for it ({found.where} on '{found.bus}')")
+        if found.presence is Presence.BOOTLOADER and self.has_run:
+            raise PartLost(f"it stays in its bootloader; {self._advice()}")
+        return found
+
+    def _release(self) -> TestImage:
+        """That which it ran when it was last seen to, if it is one of the known ones; else the oldest."""
+        ran = self._version
+        known = self.firmware.images
+        return next((image for image in known if image.version and image.version == ran), known[0])
+
+    def _advice(self) -> str:
+        if not listed(self.component):
+            return "with images = [...] of known-good releases in the bench file it would be flashed"
+        return "with --allow-flash it would be flashed"
+
+    def _boot(self) -> None:
+        """Asks its bootloader to; what that answers tells less than what is found afterwards."""
+        flasher = self.component.flasher()
+        try:
+            flasher.connect()
+            flasher.boot()
+        except AdapterGone:
+            raise
+        except ProxyflashError:
+            pass
+        finally:
+            flasher.close()
+
+
+def has_power(component: BenchComponent) -> bool:
+    return component.emulated or component.name in component.bench.file.spec.power

@@ -1,0 +1,211 @@
+"""The pytest plugin: tests of what is on a bench, by fixtures that pytest finds wherever proxyflash is installed.
+
+Loaded into every pytest run of such an environment. So it imports pytest and the standard library alone; everything
+else comes with the first test that takes one of its fixtures, and until then it says nothing and costs nothing.
+docs/bench-tests.md describes it for those who write tests.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from ..enumerators.bench import Bench, BenchComponent
+    from ..flashers.base import Flasher
+    from .bench_run import BenchRun
+    from .firmware import Firmware
+    from .measurements import Measurements
+    from .supplies import Power
+
+REQUIRABLE = ("can", "serial", "usb", "power")
+RUN = pytest.StashKey["BenchRun"]()
+SAID = pytest.StashKey[dict[str, list[str]]]()
+"""What the workers of pytest-xdist have to say at the end."""
+MARKERS = (
+    "needs(*things, name=, group=, protocol=): what a bench test needs, and which components it is for",
+    "destructive: a bench test that writes to its part; on hardware it needs --allow-flash",
+    "slow: a test that takes long",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("proxyflash", "firmware bench tests (proxyflash)")
+    group.addoption("--bench", metavar="FILE", help="the bench file; without it an emulated bench is used")
+    group.addoption("--allow-flash", action="store_true", help="let destructive tests write to hardware")
+    group.addoption(
+        "--require",
+        metavar="THINGS",
+        default="",
+        help=f"fail instead of skipping tests that lack these, separated by commas: {', '.join(REQUIRABLE)}",
+    )
+    group.addoption("--record", action="store_true", help="keep the recording of every bench test, not of failed ones")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    required = [item for item in config.getoption("require").split(",") if item]
+    for item in required:
+        if item not in REQUIRABLE:
+            raise pytest.UsageError(f"--require: {item!r} is none of {', '.join(REQUIRABLE)}")
+    if config.getoption("bench") is not None:
+        run_of(config).check_options()
+
+
+def run_of(config: pytest.Config) -> BenchRun:
+    """What this run of pytest has of its bench; made when it is first asked for."""
+    if RUN not in config.stash:
+        from .bench_run import BenchRun
+
+        config.stash[RUN] = BenchRun(config)
+    return config.stash[RUN]
+
+
+def uses_bench(item: pytest.Item) -> bool:
+    return "_proxyflash_run" in getattr(item, "fixturenames", ())
+
+
+# Collecting.
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "_proxyflash_component" in metafunc.fixturenames:
+        fitting = run_of(metafunc.config).fitting(metafunc.definition)
+        metafunc.parametrize("_proxyflash_component", fitting or [None], indirect=True, ids=fitting or ["none"])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    used = [item for item in items if uses_bench(item)]
+    if used and run_of(config).has_hardware:
+        for item in used:
+            item.add_marker(pytest.mark.xdist_group(f"bench {run_of(config).name}"))
+
+
+# Running.
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if uses_bench(item):
+        run_of(item.config).prepare(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if RUN in item.config.stash and uses_bench(item):
+        item.config.stash[RUN].finished(item, call, report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
+    try:
+        yield
+    finally:
+        config = session.config
+        if RUN in config.stash:
+            said = config.stash[RUN].make_safe()
+            config.stash.setdefault(SAID, {})[""] = said
+            if said and session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            if hasattr(config, "workeroutput"):
+                config.workeroutput["proxyflash"] = said
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    said = getattr(node, "workeroutput", {}).get("proxyflash")
+    if said:
+        node.config.stash.setdefault(SAID, {})[node.gateway.id] = said
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    from .summary import lines
+
+    kinds = Counter(
+        kind for report in terminalreporter.stats.get("skipped", ()) if (kind := getattr(report, "proxyflash_kind", ""))
+    )
+    said = [text for texts in config.stash.get(SAID, {}).values() for text in texts]
+    shown = lines(kinds, said)
+    if shown:
+        terminalreporter.section("proxyflash")
+        for line in shown:
+            terminalreporter.line(line)
+
+
+# Fixtures. Each hangs on _proxyflash_run, by which a test that uses the plugin is known.
+
+
+@pytest.fixture(scope="session")
+def _proxyflash_run(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> BenchRun:
+    run = run_of(pytestconfig)
+    run.temporary = tmp_path_factory.mktemp("proxyflash")
+    return run
+
+
+@pytest.fixture(scope="session")
+def bench(_proxyflash_run: BenchRun) -> Bench:
+    """The bench of this run: `--bench FILE`, else an emulated one. Its buses stay open until the end."""
+    return _proxyflash_run.bench
+
+
+@pytest.fixture
+def _proxyflash_component(request: pytest.FixtureRequest, _proxyflash_run: BenchRun) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def component(_proxyflash_component: str, bench: Bench) -> BenchComponent:
+    """A component of the bench, its application running; one test for each that fits the test's `needs`."""
+    return bench.component(_proxyflash_component)
+
+
+@pytest.fixture
+def bus(component: BenchComponent) -> Any:
+    """The component's open CanBus, SerialPort or UsbBus."""
+    return component.bench.transport(component.entry.spec.bus)
+
+
+@pytest.fixture
+def flasher(component: BenchComponent) -> Iterator[Flasher]:
+    """The component's flasher; nothing was sent yet."""
+    made = component.flasher()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def power(_proxyflash_run: BenchRun, component: BenchComponent) -> Power:
+    """The component's supply: `off()`, `on()`, `cycle()`. Asking for it is to need "power"."""
+    supply = _proxyflash_run.part(component.name).power
+    assert supply is not None  # Else the test was skipped before.
+    return supply
+
+
+@pytest.fixture
+def firmware(_proxyflash_run: BenchRun, component: BenchComponent) -> Firmware:
+    """The component's test images: `old`, `new`, `images`; of an emulated part also `made(version=..., size=...)`."""
+    return _proxyflash_run.part(component.name).firmware
+
+
+@pytest.fixture
+def measurements(_proxyflash_run: BenchRun, request: pytest.FixtureRequest) -> Measurements:
+    """What the test measures: `add(name, value, unit, low=None, high=None)`; goes into the JUnit file."""
+    from .measurements import Measurements
+
+    return Measurements(request.node.user_properties)
+
+
+@pytest.fixture
+def artefacts(_proxyflash_run: BenchRun, request: pytest.FixtureRequest) -> Path:
+    """A folder for what the test leaves behind; beside it lies what was recorded on its buses."""
+    return _proxyflash_run.artefacts(request.node)
