@@ -34,10 +34,12 @@ class Options:
     """Keys of the `emulated` table beside part, firmware, serial.
 
     `vendor_id`, `product_id`, `product`, `manufacturer`: of the running application. `boot`: "application", or "dfu" as
-    with a held boot pin. `rdp`: read protection is active. `write_protected`: numbers of sectors that silently stay as
-    they are. `early`: what a GETSTATUS gets that comes before the poll time-out is over: "busy" again, or a "stall" and
-    the error state. `fail_at`: which piece of work in DFU mode fails, counted from 1 since it was entered; `fail_with`:
-    the status that it fails with, 1 to 15 (bStatus). `mute`: class requests are never answered.
+    with a held boot pin. `dfu_serial`: the serial number in DFU mode, if it is another one there (ST's ROM makes it up
+    from the chip's id, applications do as they like). `rdp`: read protection is active. `write_protected`: numbers of
+    sectors that silently stay as they are. `early`: what a GETSTATUS gets that comes before the poll time-out is over:
+    "busy" again, or a "stall" and the error state. `fail_at`: which piece of work in DFU mode fails, counted from 1
+    since it was entered; `fail_with`: the status that it fails with, 1 to 15 (bStatus). `mute`: class requests are
+    never answered.
     """
 
     vendor_id: int = 0x1209
@@ -45,6 +47,7 @@ class Options:
     product: str = ""
     manufacturer: str = ""
     boot: str = "application"
+    dfu_serial: str = ""
     rdp: bool = False
     write_protected: tuple[int, ...] = ()
     early: str = "busy"
@@ -265,7 +268,7 @@ class DfuDevice(EmulatedDevice):
         )
         return Descriptors(
             part["vendor_id"], part["product_id"], part["bcd_device"], part["manufacturer"], part["product"],
-            self._serial, interfaces,
+            self._options.dfu_serial or self._serial, interfaces,
         )  # fmt: skip
 
     def _layouts(self) -> list[str]:
@@ -300,7 +303,7 @@ def _options(settings: Mapping[str, Any]) -> Options:
             values[key] = tuple(value)
         elif type(value) is not known[key]:
             raise BadDevice(key, f"{value!r} is no {known[key].__name__}")
-    for key in ("product", "manufacturer"):
+    for key in ("product", "manufacturer", "dfu_serial"):
         _string(key, values.get(key, ""))
     options = Options(**values)
     for key, choices in (("boot", ("application", "dfu")), ("early", ("busy", "stall"))):
