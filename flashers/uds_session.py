@@ -13,6 +13,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ..transports.deadline import Deadline
+from ..transports.errors import ProxyflashError
 from .errors import NotBack, PartError, PartMute, PartRefused, PartWrongMode, ProfileWrong, SecurityDenied
 from .uds_client import LOST, UdsClient
 from .uds_codes import NOT_HERE, Nrc, Refusal, Service
@@ -85,6 +86,19 @@ def enter(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> No
             return
 
 
+def retreat(client: UdsClient, profile: UdsProfile) -> None:
+    """After a failed `prepare` or `enter`: what ran before runs again, as far as that can be had. Never raises.
+
+    An ECU that did not come into its programming session is not reset: it may have refused because it is at work.
+    """
+    with suppress(ProxyflashError):
+        if active_session(client, profile) == profile.sessions.programming:
+            leave(client, profile)
+        else:
+            _wake_the_bus(client, profile)
+            _courtesy(client, profile, session_request(profile.sessions.default))
+
+
 def leave(client: UdsClient, profile: UdsProfile) -> None:
     """Hard reset, then the post-programming step. Returns once the ECU answers in its default session.
 
@@ -93,10 +107,7 @@ def leave(client: UdsClient, profile: UdsProfile) -> None:
     gap = Deadline.after(profile.timings.reset_gap)
     _await_restart(client, profile, gap)
     _courtesy(client, profile, session_request(profile.sessions.extended))
-    if profile.communication_control:
-        _courtesy(client, profile, COMMUNICATION_ON)
-    if profile.dtc_control:
-        _courtesy(client, profile, DTC_ON)
+    _wake_the_bus(client, profile)
     default = session_request(profile.sessions.default)
     if profile.functional:
         _courtesy(client, profile, default)
@@ -136,6 +147,13 @@ def _reset(client: UdsClient) -> bool:
     except LOST:
         return False
     return True
+
+
+def _wake_the_bus(client: UdsClient, profile: UdsProfile) -> None:
+    if profile.communication_control:
+        _courtesy(client, profile, COMMUNICATION_ON)
+    if profile.dtc_control:
+        _courtesy(client, profile, DTC_ON)
 
 
 def _not_back(profile: UdsProfile) -> NotBack:

@@ -531,6 +531,12 @@ class TestRefusals:
         assert type(raised.value) is error
         assert raised.value.component == "ecu"
         assert rig.ecu.memory == b"\x5a" * SIZE
+        if request_ == "2E" or request_.startswith("31 01 FF"):
+            return
+        # The part works as before: out of its sessions, and its bus too, if that had been told to be quiet.
+        assert rig.ecu.session == 1
+        if "280301" in rig.ecu.asked():
+            assert rig.ecu.asked().index("280001") > rig.ecu.asked().index("280301")
 
     @pytest.mark.parametrize(("request_", "nrc", "error"), AFTER)
     def test_after_it(self, rig: Rig, request_: str, nrc: int, error: type[ProxyflashError]) -> None:
@@ -620,6 +626,14 @@ class TestSilence:
         rig.ecu.on("10 02", *[[]] * 100)
         with pytest.raises(PartWrongMode, match=r"programming session within 0\.5 s"):
             rig.flash()
+
+    def test_a_part_that_refuses_to_be_programmed_is_not_reset(self, rig: Rig) -> None:
+        """It may be at work: an engine that runs, a vehicle that moves."""
+        rig.ecu.on("10 02", ["7F 10 22"])
+        with pytest.raises(PartRefused):
+            rig.flash()
+        assert rig.ecu.asked(0x11) == []
+        assert rig.ecu.asked()[-3:] == ["280001", "8501", "1001"]
 
     def test_an_application_that_agreed_and_stayed(self, rig: Rig) -> None:
         rig.ecu.on("10 02", *[["50 02 00 32 00 1E"]] * 100)
