@@ -35,6 +35,8 @@ ERROR_CONTROLLER, ERROR_ACK, ERROR_BUS_OFF = 0x04, 0x20, 0x40
 """Bits of an error frame's id (Linux, include/uapi/linux/can/error.h: CAN_ERR_CRTL, CAN_ERR_ACK, CAN_ERR_BUSOFF)."""
 RX_OVERFLOW, TX_WARNING, TX_PASSIVE, ACTIVE = 0x01, 0x08, 0x20, 0x40
 """Bits of data[1] with ERROR_CONTROLLER (the same file, CAN_ERR_CRTL_...)."""
+CLASSIC_BITS, FD_BITS = 130, (30, 566)
+"""Bits of a frame of 8 bytes with an extended id; of one of 64 bytes, at both bit rates, with a mean of stuff bits."""
 UNACKNOWLEDGED_LIMIT = 8
 """Error frames without a frame that came through between, until a sender is told that nobody acknowledges."""
 UNACKNOWLEDGED_SECONDS = 0.5
@@ -156,7 +158,8 @@ class CanChannel:
 class CanBus:
     """One CAN adapter, opened once and shared by everything that talks on its bus.
 
-    `failure` is what ended it, None while it works.
+    `failure` is what ended it, None while it works. `frame_seconds`: about what its longest frame takes on the wire, 0.0
+    when the bit rate isn't known (the kernel may have set it).
     """
 
     kind: ClassVar[str] = "can"
@@ -167,6 +170,7 @@ class CanBus:
         self.channel_name = channel_name
         self.fd = fd
         self.failure: TransportError | None = None
+        self.frame_seconds = 0.0
         self._bus = bus
         self._channels: dict[tuple[int, bool], tuple[CanChannel, ...]] = {}
         self._lock = threading.Lock()
@@ -187,7 +191,11 @@ class CanBus:
         """
         bus = open_bus(name, settings)
         channel = str(settings.get("channel", ""))
-        return cls(name, bus, str(settings["interface"]), channel, bool(settings.get("fd", False)))
+        opened = cls(name, bus, str(settings["interface"]), channel, bool(settings.get("fd", False)))
+        if bitrate := settings.get("bitrate"):
+            fast = settings.get("data_bitrate") or bitrate
+            opened.frame_seconds = FD_BITS[0] / bitrate + FD_BITS[1] / fast if opened.fd else CLASSIC_BITS / bitrate
+        return opened
 
     def channel(self, transmit: CanId, receive: CanId | tuple[CanId, ...], *, fd: bool | None = None) -> CanChannel:
         """A channel; `fd` None: as the bus. Raises CanSettings when it wants FD of a bus opened without."""
