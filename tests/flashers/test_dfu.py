@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -641,6 +642,24 @@ def test_a_running_part_without_a_dfu_interface(lab: Lab) -> None:
     with pytest.raises(PartWrongMode, match="no DFU interface"):
         lab.flash(SLOT)
     assert device.application_version == OLD
+
+
+@pytest.mark.parametrize("part", [F405, SLOT], ids=lambda part: part.name)
+def test_the_dfu_interface_of_a_composite_device(lab: Lab, part: Part) -> None:
+    """wIndex is the number of the DFU interface (table 3.2), which need not be 0."""
+    device = lab.add(part, runtime_interface=2)
+    lab.flash(part)
+    assert device.application_version == NEW
+
+
+def test_parts_that_are_flashed_at_the_same_time(paced: Lab) -> None:
+    """On one bus, at true times, by threads of their own: each is followed by its own port."""
+    devices = [paced.add(SLOT, serial=serial) for serial in "ABC"]
+    profile = {"reenumerate": 30.0, "slot_size": 0x20000}
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(lambda serial: paced.flash(SLOT, serial=serial, profile=profile), "ABC"))
+    assert [result.verified for result in results] == ["read back"] * 3
+    assert [device.application_version for device in devices] == [NEW] * 3
 
 
 # Seeing without disturbing.
