@@ -127,7 +127,8 @@ def _await_restart(client: UdsClient, profile: UdsProfile, gap: Deadline) -> Non
     heard = _reset(client)
     while True:
         try:
-            session = active_session(client, profile)
+            # What it is asked while it restarts is lost, so it is asked again soon: an answer that is late still counts.
+            session = active_session(client, profile, wait=client.p2)
             if session != profile.sessions.programming:
                 return
             heard = heard or _reset(client)
