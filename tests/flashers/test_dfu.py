@@ -460,12 +460,35 @@ def test_a_dfuse_file_for_another_alternate_setting_goes_to_its_memory(lab: Lab)
     flasher = lab.flasher(F405)
     flasher.connect()
     flasher.verify_target(otp.target)
-    assert [region.name for region in flasher.memory_map().regions if region.writable] == ["OTP Memory"]
+    assert [region.name for region in flasher.memory_map().regions] == ["OTP Memory"]
     assert [*flasher.write(otp.segments[0])] == [12]
     assert b"".join(flasher.read(0x1FFF7800, 12)) == b"calibration!"
     flasher.boot()
     assert device.application_version == OLD
     assert device.flash.erases == device.flash.programs == 0
+
+
+def test_what_was_read_can_be_written_back(lab: Lab) -> None:
+    """All that is read belongs to what may be written: no option bytes among it."""
+    device = lab.add(F405)
+    programmer = lab.programmer(F405)
+    regions = programmer.memory_map().regions
+    backup = FirmwareImage(tuple(programmer.read([Range(item.start, item.size) for item in regions])), "hex")
+    programmer.release()
+    assert sum(segment.size for segment in backup.segments) == 0x100000
+    lab.flash(F405)
+    lab.flash(F405, backup)
+    assert device.application_version == OLD
+
+
+def test_the_alternate_setting_of_the_address(lab: Lab) -> None:
+    device = lab.add(F405)
+    programmer = lab.programmer(F405, alt=2)
+    assert [region.name for region in programmer.memory_map().regions] == ["OTP Memory"]
+    programmer.release()
+    assert device.application_version == OLD
+    with pytest.raises(ImageMisplaced):
+        lab.flash(F405, alt=2)
 
 
 def test_an_alternate_setting_that_is_not_there(lab: Lab) -> None:
