@@ -200,6 +200,7 @@ class Programmer:
                         data += piece
                         done += len(piece)
                         self._progress(Phase.READ, done, total)
+                    _check_complete(len(data), item)
                     found.append(Segment(item.start, bytes(data)))
             return found
 
@@ -352,6 +353,7 @@ class Programmer:
                 )
             offset += len(piece)
             self._progress(Phase.VERIFY, done + offset, total)
+        _check_complete(offset, Range(part.address, part.size))
         return done + offset
 
     def _boot(self, ask: VersionQuestion | None, expect: str | None, seconds: float) -> str | None:
@@ -432,3 +434,8 @@ class Programmer:
         except BaseException:
             self.release()
             raise
+
+
+def _check_complete(count: int, wanted: Range) -> None:
+    if count != wanted.size:
+        raise PartConfused(f"the part sent {count:,} of the {wanted.size:,} bytes of {wanted}")

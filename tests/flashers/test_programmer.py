@@ -15,6 +15,7 @@ from proxyflash.flashers.errors import (
     Cancelled,
     ImageTooLarge,
     NotBack,
+    PartConfused,
     PartFailed,
     PartMute,
     Unsupported,
@@ -351,3 +352,15 @@ def test_reading_erasing_and_comparing() -> None:
     assert bench.flash.read(UNIT, UNIT) == b"\xff" * UNIT
     with pytest.raises(Unsupported):
         bench.programmer().erase([Range(UNIT * UNITS, 1)])
+
+
+def test_a_read_that_ends_early_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(Capability.READ | Capability.BOOT)
+    wanted = image(1)
+    bench.programmer().verify(wanted)
+    whole = bench.flasher.read
+    monkeypatch.setattr(bench.flasher, "read", lambda start, size: list(whole(start, size))[:-1])
+    with pytest.raises(PartConfused, match="of the"):
+        bench.programmer().verify(wanted)
+    with pytest.raises(PartConfused, match="of the"):
+        bench.programmer().read([Range(0, UNIT)])
