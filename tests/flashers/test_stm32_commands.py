@@ -315,6 +315,7 @@ def test_a_line_that_never_falls_silent(bench: Bench, monkeypatch: pytest.Monkey
             bench.wire.device.send(b"x" * 64)
             ended.wait(1e-4)
 
+    bench.wire.device.listener = lambda: None
     thread = threading.Thread(target=stream)
     thread.start()
     try:
