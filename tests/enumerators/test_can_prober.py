@@ -101,20 +101,18 @@ def test_nothing_is_sent_to_others_where_the_file_does_not_allow_it(tmp_path: Pa
     assert set(seen) == {0x7E0, 0x7E8}
 
 
-def test_a_scan_changes_nothing(tmp_path: Path) -> None:
-    """Reading identifiers and TesterPresent, nothing else (ISO 14229-1:2020, 10.7, 11.2)."""
-    with scanned(tmp_path) as bench:
+@pytest.mark.parametrize("fd", [False, True], ids=["classic", "fd"])
+def test_a_scan_changes_nothing(tmp_path: Path, fd: bool) -> None:
+    """Reading identifiers and TesterPresent, nothing else (ISO 14229-1:2020, 10.7, 11.2), in frames that all know."""
+    with scanned(tmp_path, fd=fd) as bench:
         wire = bench.emulated_wire("b")
         seen: list[can.Message] = []
         wire.attach("listener", seen.append)
         bench.scan()
         assert bench.emulated_device("radar").application_version == "1.4.2"
-    asked = {
-        message.data[1]
-        for message in seen
-        if message.arbitration_id in (0x7E0, 0x7E3, 0x7DF, 0x18DB33F1, 0x18DA2AF1) and message.data[0] >> 4 == 0
-    }
-    assert asked == {0x22, 0x3E}
+    asked = [item for item in seen if item.arbitration_id in (0x7E0, 0x7E3, 0x7DF, 0x18DB33F1, 0x18DA2AF1)]
+    assert {message.data[1] for message in asked if message.data[0] >> 4 == 0} == {0x22, 0x3E}
+    assert not any(message.is_fd for message in asked)
 
 
 def test_a_mute_ecu_is_absent(tmp_path: Path) -> None:

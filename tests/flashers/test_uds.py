@@ -121,6 +121,8 @@ class ScriptedEcu:
             request = bytes(received)
             self.requests.append(request)
             for item in self._replies(request):
+                if self._ended:
+                    return
                 if isinstance(item, float):
                     time.sleep(item)
                 elif item in ("=", "lost"):
@@ -450,12 +452,11 @@ class TestPending:
         rig.flash()
 
     def test_for_ever_is_too_long(self, rig: Rig) -> None:
-        chain: Reply = [item for _ in range(12) for item in ("7F 31 78", 0.1)]
-        rig.ecu.on("31 01 FF 00", chain, chain, chain)
+        rig.ecu.on("31 01 FF 00", [item for _ in range(600) for item in ("7F 31 78", 0.1)])
         began = time.monotonic()
         with pytest.raises(PartFailed, match=r"kept RoutineControl .* pending \(NRC 0x78, .* times\)") as raised:
             rig.flash(timings={"erase": 0.5})
-        assert time.monotonic() - began < 60
+        assert time.monotonic() - began < 40
         assert "timings.erase" in raised.value.remedy
 
     def test_then_silence(self, rig: Rig) -> None:

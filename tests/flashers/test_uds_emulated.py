@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import can
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -137,8 +138,14 @@ def test_each_length_of_fd_frames(rig: Make, tx_dl: int) -> None:
 
 
 def test_classic_frames_on_an_fd_bus(rig: Make) -> None:
+    """As long as the profile doesn't ask for longer ones, an ECU that knows no FD is not disturbed by any."""
     made = rig(fd=True, profile={"functional": True})
+    seen: list[can.Message] = []
+    made.wire.attach("listener", seen.append)
     made.flash()
+    asked = [message for message in seen if message.arbitration_id in (0x7E0, 0x7DF)]
+    assert {message.arbitration_id for message in asked} == {0x7E0, 0x7DF}
+    assert not any(message.is_fd for message in asked)
     assert made.runs("1.5.0")
 
 
