@@ -551,6 +551,23 @@ def test_a_bus_full_of_nonsense_does_not_hold_a_poll(make_pair: MakePair) -> Non
         babbler.result(LONG)
 
 
+class Babbler:
+    """A channel on which nonsense comes faster than it can be read."""
+
+    def recv(self, deadline: Deadline) -> can.Message:
+        return can.Message(arbitration_id=RESPONSE.value, is_extended_id=False, data=b"\xf0")
+
+    def close(self) -> None:
+        pass
+
+
+def test_nonsense_without_end_does_not_hold_a_wait(make_pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = make_pair()
+    monkeypatch.setattr(pair.channel, "_channel", Babbler())
+    got = in_thread(lambda: pair.channel.recv(Deadline.after(0.05)))
+    assert got.result(LONG) is None
+
+
 def test_drain_forgets_messages_and_what_is_under_way(make_pair: MakePair) -> None:
     pair = make_pair()
     got = pair.recv()
