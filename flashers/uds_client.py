@@ -20,9 +20,9 @@ from ..transports.errors import Framing, NotAcknowledged, ProxyflashError, Trans
 from .errors import PartConfused, PartFailed, PartMute
 from .uds_codes import TESTER_PRESENT, Nrc, Refusal, decode, describe
 
-LOST = (PartMute, WireTimeout, Framing, NotAcknowledged)
+LOST = (PartMute, PartConfused, WireTimeout, Framing, NotAcknowledged)
 """A request or its response got lost; sending it again may help. While the only other node of a bus resets, nobody
-acknowledges a frame."""
+acknowledges a frame. PartConfused: all that came was no answer, such as a late one to the request before."""
 
 _FOREIGN_LIMIT = 32
 _BUSY_LIMIT = 50
@@ -106,7 +106,7 @@ class UdsClient:
         for attempt in range(retries + 1):
             try:
                 answer = self._exchange(request, limit, wait, functional)
-            except (*LOST, PartConfused):
+            except LOST:
                 if attempt == retries:
                     raise
                 continue

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from ..transports.deadline import Deadline
 from ..transports.errors import ProxyflashError
-from .errors import NotBack, PartError, PartMute, PartRefused, PartWrongMode, ProfileWrong, SecurityDenied
+from .errors import NotBack, PartConfused, PartError, PartMute, PartRefused, PartWrongMode, ProfileWrong, SecurityDenied
 from .uds_client import LOST, UdsClient
 from .uds_codes import NOT_HERE, Nrc, Refusal, Service
 from .uds_identity import active_session
@@ -49,6 +49,8 @@ def wake(client: UdsClient, profile: UdsProfile) -> tuple[bool, int | None]:
     """
     try:
         return True, active_session(client, profile)
+    except PartConfused:
+        raise
     except LOST as error:
         if profile.stay_in_boot:
             return False, None

@@ -422,6 +422,13 @@ class TestLoss:
         assert rig.ecu.memory[: len(DATA)] == DATA
         assert len(rig.ecu.asked(0x36)) == 8
 
+    @pytest.mark.parametrize("request_", ["10 02", "27 01", "27 02", "11 01", "10 01", "22 F1 86"])
+    def test_a_response_to_the_request_before_and_none_to_this(self, rig: Rig, request_: str) -> None:
+        rig.ecu.on(request_, ["71 01 FF 01 00"])
+        rig.flash()
+        assert rig.ecu.memory[: len(DATA)] == DATA
+        assert rig.ecu.session == 1
+
     def test_nothing_but_responses_to_others(self, rig: Rig) -> None:
         rig.ecu.on("36 01", *[["76 07"]] * 3)
         with pytest.raises(PartConfused, match="76 07, which is no answer to it"):
