@@ -24,7 +24,9 @@ from .deadline import Deadline
 from .errors import BusOff, CanGone, CanOverrun, CanSettings, CanTimeout, NotAcknowledged, TransportError
 
 LOOK_SECONDS = 0.1
-"""How long the reader waits for a frame before it looks whether the bus was closed."""
+"""How long the adapter may keep a sender before it looks at the bus's state again."""
+READ_SECONDS = 0.02
+"""How long the reader waits for a frame before it looks whether the bus was closed: closing takes as long."""
 CLOSE_SECONDS = 2.0
 """How long closing waits for a driver that doesn't come back from receiving."""
 FULL_SECONDS = 0.0005
@@ -290,7 +292,7 @@ class CanBus:
     def _read(self) -> None:
         while not self._closing:
             try:
-                message = self._bus.recv(LOOK_SECONDS)
+                message = self._bus.recv(READ_SECONDS)
             except Exception as error:  # Each interface of python-can has errors of its own.
                 self._end(self._named(error))
                 return
