@@ -261,7 +261,9 @@ class Programmer:
 
     def _digest_equal(self, part: Segment) -> bool:
         digest = self.flasher.digest(part.address, part.size)
-        return digest is not None and digest.value == digest.compute(bytes(part.data))
+        if digest is None:
+            return bool(self.flasher.capabilities & Capability.READ) and self._read_equal([part])
+        return digest.value == digest.compute(bytes(part.data))
 
     def _read_equal(self, parts: Sequence[Segment]) -> bool:
         for part in parts:

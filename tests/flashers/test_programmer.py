@@ -364,3 +364,12 @@ def test_a_read_that_ends_early_proves_nothing(monkeypatch: pytest.MonkeyPatch) 
         bench.programmer().verify(wanted)
     with pytest.raises(PartConfused, match="of the"):
         bench.programmer().read([Range(0, UNIT)])
+
+
+def test_what_the_part_gives_no_checksum_of_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(Capability.DIGEST | Capability.READ | Capability.BOOT)
+    monkeypatch.setattr(bench.flasher, "digest", lambda start, size: None)
+    assert bench.programmer().plan(image(1)).nothing_to_do
+    assert not bench.programmer().plan(image(2)).nothing_to_do
+    bench.flasher.capabilities = Capability.DIGEST | Capability.BOOT
+    assert not bench.programmer().plan(image(1)).nothing_to_do
