@@ -24,7 +24,10 @@ from .errors import (
     PartConfused,
     PartFailed,
     PartMute,
+    PartProtected,
     PartRefused,
+    PartWrongMode,
+    SecurityDenied,
     Unsupported,
     VerifyMismatch,
     VersionMismatch,
@@ -39,6 +42,8 @@ MISSES = 4
 """So many units in a row that differ, and the rest is taken to differ too."""
 TRANSIENT = (WireTimeout, Framing, UsbStall, PartConfused, PartFailed, PartMute, PartRefused, VerifyMismatch)
 """Failures after which connecting, comparing and going on may help."""
+REFUSALS = (PartProtected, PartRefused, PartWrongMode, SecurityDenied, Unsupported)
+"""Answers by which a part says that it did not do what was asked."""
 
 T = TypeVar("T")
 
@@ -286,10 +291,17 @@ class Programmer:
         if not units:
             return 0
         total = sum(unit.size for unit in units)
+        before, acknowledged = self.touched, False
         with self._phase(Phase.ERASE, total):
             self.touched = True
-            for done in self.flasher.erase(units):
-                self._progress(Phase.ERASE, done, total)
+            try:
+                for done in self.flasher.erase(units):
+                    acknowledged = True
+                    self._progress(Phase.ERASE, done, total)
+            except REFUSALS:
+                # What the part refuses it has not done; anything else may have happened all the same.
+                self.touched = before or acknowledged
+                raise
         return total
 
     def _write(self, segments: Sequence[Segment]) -> int:

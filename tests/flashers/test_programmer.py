@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
@@ -18,6 +19,7 @@ from proxyflash.flashers.errors import (
     PartConfused,
     PartFailed,
     PartMute,
+    PartProtected,
     Unsupported,
     VerifyMismatch,
     VersionMismatch,
@@ -373,3 +375,20 @@ def test_what_the_part_gives_no_checksum_of_is_read(monkeypatch: pytest.MonkeyPa
     assert not bench.programmer().plan(image(2)).nothing_to_do
     bench.flasher.capabilities = Capability.DIGEST | Capability.BOOT
     assert not bench.programmer().plan(image(1)).nothing_to_do
+
+
+@pytest.mark.parametrize("acknowledged", [0, 1])
+def test_a_refused_erase_leaves_the_application_running(acknowledged: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the part refuses it has not done. Once a unit is erased, its application is not started again."""
+    bench = Bench(Capability.READ | Capability.BOOT)
+    whole = bench.flasher.erase
+
+    def refused(ranges: Sequence[Range]) -> Iterator[int]:
+        yield from itertools.islice(whole(ranges), acknowledged)
+        raise PartProtected("write protection")
+
+    monkeypatch.setattr(bench.flasher, "erase", refused)
+    with pytest.raises(PartProtected):
+        bench.flash_image(image(2))
+    assert ("boot" in bench.flasher.calls) == (acknowledged == 0)
+    assert bench.holds(image(1)) == (acknowledged == 0)
