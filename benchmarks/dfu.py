@@ -150,8 +150,10 @@ def _pyfu(bench: Path, file: Path, facts: dict[str, Any], image: bytes) -> Run:
         finally:
             sys.path.remove(folder)
         # At this level it draws no bar, which would cost it time.
-        logging.getLogger("pyfu_usb").setLevel(logging.DEBUG)
-        logging.getLogger("pyfu_usb").propagate = False
+        logger = logging.getLogger("pyfu_usb")
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(logging.NullHandler())
+        logger.propagate = False
         ids = {"vid": facts["vendor_id"], "pid": facts["product_id"]}
         address = facts["base"] if facts["flavour"] == "dfuse" else None
         with mock.patch("usb.core.find", find_here), contextlib.redirect_stdout(io.StringIO()):

@@ -34,10 +34,12 @@ class Options:
     """Keys of the `emulated` table beside part, firmware, serial.
 
     `vendor_id`, `product_id`, `product`, `manufacturer`: of the running application. `boot`: "application", or "dfu" as
-    with a held boot pin. `rdp`: read protection is active. `write_protected`: numbers of sectors that silently stay as
-    they are. `early`: what a GETSTATUS gets that comes before the poll time-out is over: "busy" again, or a "stall" and
-    the error state. `fail_at`: which piece of work in DFU mode fails, counted from 1 since it was entered; `fail_with`:
-    the status that it fails with, 1 to 15 (bStatus). `mute`: class requests are never answered.
+    with a held boot pin. `runtime_interface`: the number of the application's DFU interface, behind the sensor's own.
+    `dfu_serial`: the serial number in DFU mode, if it is another one there (ST's ROM makes it up from the chip's id,
+    applications do as they like). `rdp`: read protection is active. `write_protected`: numbers of sectors that silently
+    stay as they are. `early`: what a GETSTATUS gets that comes before the poll time-out is over: "busy" again, or a
+    "stall" and the error state. `fail_at`: which piece of work in DFU mode fails, counted from 1 since it was entered;
+    `fail_with`: the status that it fails with, 1 to 15 (bStatus). `mute`: class requests are never answered.
     """
 
     vendor_id: int = 0x1209
@@ -45,6 +47,8 @@ class Options:
     product: str = ""
     manufacturer: str = ""
     boot: str = "application"
+    runtime_interface: int = 0
+    dfu_serial: str = ""
     rdp: bool = False
     write_protected: tuple[int, ...] = ()
     early: str = "busy"
@@ -214,7 +218,8 @@ class DfuDevice(EmulatedDevice):
     def _request(self, kind: int, request: int, value: int, index: int, data: bytes, length: int) -> bytes:
         if self._options.mute:
             raise TransferTimeout
-        if index != 0 or kind != (IN if request in (UPLOAD, GETSTATUS, GETSTATE) else OUT):
+        own = 0 if self._running is None else self._options.runtime_interface
+        if index != own or kind != (IN if request in (UPLOAD, GETSTATUS, GETSTATE) else OUT):
             # No request to this interface (table 3.2).
             raise Stall
         if self._running is not None:
@@ -265,7 +270,7 @@ class DfuDevice(EmulatedDevice):
         )
         return Descriptors(
             part["vendor_id"], part["product_id"], part["bcd_device"], part["manufacturer"], part["product"],
-            self._serial, interfaces,
+            self._options.dfu_serial or self._serial, interfaces,
         )  # fmt: skip
 
     def _layouts(self) -> list[str]:
@@ -279,11 +284,15 @@ class DfuDevice(EmulatedDevice):
 
     def _application_descriptors(self, found: application.Application) -> Descriptors:
         options = self._options
-        interface = InterfaceDescriptor(0, 0, 0xFE, 1, 1, "Firmware update", self._functional())
+        number = options.runtime_interface
+        interfaces = (
+            *(InterfaceDescriptor(other, 0, 0xFF, 0, 0) for other in range(number)),
+            InterfaceDescriptor(number, 0, 0xFE, 1, 1, "Firmware update", self._functional()),
+        )
         version = found.version or "0.0.0"
         return Descriptors(
             options.vendor_id, options.product_id, _bcd(version), options.manufacturer or found.manufacturer or "Acme",
-            options.product or found.product or "Sensor", self._serial, (interface,), f"FW {version}",
+            options.product or found.product or "Sensor", self._serial, interfaces, f"FW {version}",
         )  # fmt: skip
 
 
@@ -300,13 +309,13 @@ def _options(settings: Mapping[str, Any]) -> Options:
             values[key] = tuple(value)
         elif type(value) is not known[key]:
             raise BadDevice(key, f"{value!r} is no {known[key].__name__}")
-    for key in ("product", "manufacturer"):
+    for key in ("product", "manufacturer", "dfu_serial"):
         _string(key, values.get(key, ""))
     options = Options(**values)
     for key, choices in (("boot", ("application", "dfu")), ("early", ("busy", "stall"))):
         if getattr(options, key) not in choices:
             raise BadDevice(key, f"{getattr(options, key)!r} is none of {', '.join(choices)}")
-    for key, most in (("vendor_id", 0xFFFF), ("product_id", 0xFFFF), ("fail_with", 15)):
+    for key, most in (("vendor_id", 0xFFFF), ("product_id", 0xFFFF), ("fail_with", 15), ("runtime_interface", 15)):
         if not 0 <= getattr(options, key) <= most:
             raise BadDevice(key, f"{getattr(options, key)} is not between 0 and {most}")
     return options

@@ -69,7 +69,8 @@ class ChecksumForm:
 
 
 class Loader:
-    """`checksum`: how its Get Checksum is, None for without. `silence`: seconds after which a command that waits for bytes is given up."""
+    """`checksum`: how its Get Checksum is, None for without. `silence`: seconds after which a command that waits for
+    bytes is given up."""
 
     def __init__(
         self, board: Stm32Board, memory: Stm32Memory, *, checksum: ChecksumForm | None, silence: float | None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Self
 
 from ..transports.deadline import Deadline
@@ -103,15 +102,8 @@ class DfuFlasher(Flasher):
             raise
 
     def memory_map(self) -> MemoryMap:
-        """The memories of all alternate settings; only those of the wanted one may be written, and they come first."""
-        own = [region for alternate, region in self._regions if alternate == self._wanted_alternate]
-        others = [
-            replace(region, writable=False)
-            for alternate, region in self._regions
-            if alternate != self._wanted_alternate
-        ]
-        apart = [item for item in others if not any(item.start < own.end and own.start < item.end for own in own)]
-        return MemoryMap((*own, *apart))
+        """The memories of one alternate setting: the address's, or the one that the image file names."""
+        return MemoryMap(tuple(region for alternate, region in self._regions if alternate == self._wanted_alternate))
 
     def verify_target(self, target: Mapping[str, int | str]) -> None:
         """A suffix's ids are those of DFU mode or of the application (DFU 1.1, appendix B, tells not which)."""

@@ -15,8 +15,8 @@ ANY = 0xFFFF
 
 class DfuAddress(Settings):
     """Which device. The ids of DFU mode (both 0xFFFF: any, at the given port); those of the running application if they
-    differ; serial or port path ("1-4.2") to tell two alike apart; `alt`: which alternate setting is written, unless the
-    image file names one."""
+    differ; serial or port path ("1-4.2") to tell two alike apart; `alt`: the alternate setting that is read and written,
+    unless the image file names one."""
 
     vendor_id: int = Field(default=0x0483, ge=0, le=0xFFFF)
     product_id: int = Field(default=0xDF11, ge=0, le=0xFFFF)

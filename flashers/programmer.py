@@ -24,7 +24,10 @@ from .errors import (
     PartConfused,
     PartFailed,
     PartMute,
+    PartProtected,
     PartRefused,
+    PartWrongMode,
+    SecurityDenied,
     Unsupported,
     VerifyMismatch,
     VersionMismatch,
@@ -39,6 +42,8 @@ MISSES = 4
 """So many units in a row that differ, and the rest is taken to differ too."""
 TRANSIENT = (WireTimeout, Framing, UsbStall, PartConfused, PartFailed, PartMute, PartRefused, VerifyMismatch)
 """Failures after which connecting, comparing and going on may help."""
+REFUSALS = (PartProtected, PartRefused, PartWrongMode, SecurityDenied, Unsupported)
+"""Answers by which a part says that it did not do what was asked."""
 
 T = TypeVar("T")
 
@@ -200,6 +205,7 @@ class Programmer:
                         data += piece
                         done += len(piece)
                         self._progress(Phase.READ, done, total)
+                    _check_complete(len(data), item)
                     found.append(Segment(item.start, bytes(data)))
             return found
 
@@ -260,7 +266,9 @@ class Programmer:
 
     def _digest_equal(self, part: Segment) -> bool:
         digest = self.flasher.digest(part.address, part.size)
-        return digest is not None and digest.value == digest.compute(bytes(part.data))
+        if digest is None:
+            return bool(self.flasher.capabilities & Capability.READ) and self._read_equal([part])
+        return digest.value == digest.compute(bytes(part.data))
 
     def _read_equal(self, parts: Sequence[Segment]) -> bool:
         for part in parts:
@@ -283,10 +291,17 @@ class Programmer:
         if not units:
             return 0
         total = sum(unit.size for unit in units)
+        before, acknowledged = self.touched, False
         with self._phase(Phase.ERASE, total):
             self.touched = True
-            for done in self.flasher.erase(units):
-                self._progress(Phase.ERASE, done, total)
+            try:
+                for done in self.flasher.erase(units):
+                    acknowledged = True
+                    self._progress(Phase.ERASE, done, total)
+            except REFUSALS:
+                # What the part refuses it has not done; anything else may have happened all the same.
+                self.touched = before or acknowledged
+                raise
         return total
 
     def _write(self, segments: Sequence[Segment]) -> int:
@@ -352,6 +367,7 @@ class Programmer:
                 )
             offset += len(piece)
             self._progress(Phase.VERIFY, done + offset, total)
+        _check_complete(offset, Range(part.address, part.size))
         return done + offset
 
     def _boot(self, ask: VersionQuestion | None, expect: str | None, seconds: float) -> str | None:
@@ -432,3 +448,8 @@ class Programmer:
         except BaseException:
             self.release()
             raise
+
+
+def _check_complete(count: int, wanted: Range) -> None:
+    if count != wanted.size:
+        raise PartConfused(f"the part sent {count:,} of the {wanted.size:,} bytes of {wanted}")

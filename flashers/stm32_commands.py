@@ -40,9 +40,7 @@ and the complement of none. After a byte count or an address they make no group 
 FILLER_HEAD and any number of FILLER the bytes before a FILLER never XOR to it."""
 ERASE_FILLER = 0xFF
 """Where Extended Erase waits for its page count: 0xFFFF is a whole one there, and 0xFF its wrong XOR."""
-UNLOCK_REMEDY = (
-    "Readout protection is active. Lifting it (ST's own tools do, proxyflash does not) erases the part whole."
-)
+UNLOCK_REMEDY = "Lifting readout protection (ST's own tools do, proxyflash does not) erases the part whole."
 
 T = TypeVar("T")
 
@@ -123,12 +121,11 @@ class Stm32Commands:
             raise PartConfused("the loader answers more than a NACK to what is no command")
 
     def _poke(self, byte: int, seconds: float) -> bool:
-        """Whether ACK or NACK, and nothing else, comes to this one byte. Raises SerialTimeout."""
+        """Whether ACK or NACK, and nothing with it, comes to this one byte. Raises SerialTimeout."""
         self._send(bytes([byte]))
         answer = self._port.read_exactly(1, Deadline.after(seconds + self.wire_seconds(2)))[0]
         # More than one byte is the tail of something else.
-        more = self._port.read_some(Deadline.after(QUIET_SECONDS + self.wire_seconds(1)))
-        return answer in (ACK, NACK) and not more
+        return answer in (ACK, NACK) and not self._port.drain()
 
     # Commands.
 

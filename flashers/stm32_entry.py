@@ -75,7 +75,6 @@ class Stm32Entry:
         """Raises SerialGone, SerialSettings."""
         self._port.set_line(baudrate=self._profile.baudrate, parity=self._profile.parity)
         self._at_loader_settings = True
-        self._port.drain()
 
     def use_application_settings(self) -> None:
         """Raises SerialGone, SerialSettings."""

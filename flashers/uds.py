@@ -95,9 +95,15 @@ class UdsFlasher(Flasher):
         self._judged = False
         awake, session = uds_session.wake(self._client, self._profile)
         identity = self._told() if awake else Identity()
-        if awake and session != self._profile.sessions.programming:
-            uds_session.prepare(self._client, self._profile)
-        uds_session.enter(self._client, self._profile, self._key)
+        runs = awake and session != self._profile.sessions.programming
+        try:
+            if runs:
+                uds_session.prepare(self._client, self._profile)
+            uds_session.enter(self._client, self._profile, self._key)
+        except ProxyflashError:
+            if runs:
+                uds_session.retreat(self._client, self._profile)
+            raise
         self._client.keep_session(self._profile.timings.s3)
         identity = merge(identity, self._told())
         self.capabilities = Capability.BOOT

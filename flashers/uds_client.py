@@ -16,13 +16,14 @@ from contextlib import suppress
 from typing import Protocol
 
 from ..transports.deadline import Deadline
-from ..transports.errors import Framing, NotAcknowledged, ProxyflashError, TransportError, WireTimeout
+from ..transports.errors import CanOverrun, Framing, NotAcknowledged, ProxyflashError, TransportError, WireTimeout
 from .errors import PartConfused, PartFailed, PartMute
 from .uds_codes import TESTER_PRESENT, Nrc, Refusal, decode, describe
 
-LOST = (PartMute, WireTimeout, Framing, NotAcknowledged)
+LOST = (PartMute, PartConfused, WireTimeout, Framing, NotAcknowledged, CanOverrun)
 """A request or its response got lost; sending it again may help. While the only other node of a bus resets, nobody
-acknowledges a frame."""
+acknowledges a frame. PartConfused: all that came was no answer, such as a late one to the request before. CanOverrun:
+on a busy host, the answer may be among the frames that were lost."""
 
 _FOREIGN_LIMIT = 32
 _BUSY_LIMIT = 50
@@ -106,7 +107,7 @@ class UdsClient:
         for attempt in range(retries + 1):
             try:
                 answer = self._exchange(request, limit, wait, functional)
-            except (*LOST, PartConfused):
+            except LOST:
                 if attempt == retries:
                     raise
                 continue

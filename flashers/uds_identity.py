@@ -20,16 +20,23 @@ LIMIT = 5.0
 """Seconds that an ECU may take to tell one identifier."""
 
 
-def read_identifier(client: UdsClient, identifier: int, *, limit: float = LIMIT) -> bytes | Refusal:
-    """The value of one identifier, or why the ECU doesn't tell it. Raises PartMute, PartConfused, PartFailed (pending
-    for longer than `limit` seconds), transport errors."""
+def read_identifier(
+    client: UdsClient, identifier: int, *, limit: float = LIMIT, wait: float | None = None
+) -> bytes | Refusal:
+    """The value of one identifier, or why the ECU doesn't tell it. `wait`: as that of `UdsClient.ask`.
+
+    Raises PartMute, PartConfused, PartFailed (pending for longer than `limit` seconds), transport errors.
+    """
     request = bytes((Service.READ_DATA_BY_IDENTIFIER,)) + identifier.to_bytes(2, "big")
-    return client.ask(request, limit=limit, retries=1)
+    return client.ask(request, limit=limit, wait=wait, retries=1)
 
 
-def active_session(client: UdsClient, profile: UdsProfile, *, limit: float = LIMIT) -> int | None:
-    """The active session's type; None where the ECU doesn't tell. Raises as `read_identifier`."""
-    value = read_identifier(client, profile.identifiers.session, limit=limit)
+def active_session(
+    client: UdsClient, profile: UdsProfile, *, limit: float = LIMIT, wait: float | None = None
+) -> int | None:
+    """The active session's type; None where the ECU doesn't tell. Parameters and errors are those of
+    `read_identifier`."""
+    value = read_identifier(client, profile.identifiers.session, limit=limit, wait=wait)
     return value[0] if not isinstance(value, Refusal) and value else None
 
 

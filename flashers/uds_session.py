@@ -13,7 +13,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ..transports.deadline import Deadline
-from .errors import NotBack, PartError, PartMute, PartRefused, PartWrongMode, ProfileWrong, SecurityDenied
+from ..transports.errors import ProxyflashError
+from .errors import NotBack, PartConfused, PartError, PartMute, PartRefused, PartWrongMode, ProfileWrong, SecurityDenied
 from .uds_client import LOST, UdsClient
 from .uds_codes import NOT_HERE, Nrc, Refusal, Service
 from .uds_identity import active_session
@@ -48,6 +49,8 @@ def wake(client: UdsClient, profile: UdsProfile) -> tuple[bool, int | None]:
     """
     try:
         return True, active_session(client, profile)
+    except PartConfused:
+        raise
     except LOST as error:
         if profile.stay_in_boot:
             return False, None
@@ -85,6 +88,19 @@ def enter(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> No
             return
 
 
+def retreat(client: UdsClient, profile: UdsProfile) -> None:
+    """After a failed `prepare` or `enter`: what ran before runs again, as far as that can be had. Never raises.
+
+    An ECU that did not come into its programming session is not reset: it may have refused because it is at work.
+    """
+    with suppress(ProxyflashError):
+        if active_session(client, profile) == profile.sessions.programming:
+            leave(client, profile)
+        else:
+            _wake_the_bus(client, profile)
+            _courtesy(client, profile, session_request(profile.sessions.default))
+
+
 def leave(client: UdsClient, profile: UdsProfile) -> None:
     """Hard reset, then the post-programming step. Returns once the ECU answers in its default session.
 
@@ -93,10 +109,7 @@ def leave(client: UdsClient, profile: UdsProfile) -> None:
     gap = Deadline.after(profile.timings.reset_gap)
     _await_restart(client, profile, gap)
     _courtesy(client, profile, session_request(profile.sessions.extended))
-    if profile.communication_control:
-        _courtesy(client, profile, COMMUNICATION_ON)
-    if profile.dtc_control:
-        _courtesy(client, profile, DTC_ON)
+    _wake_the_bus(client, profile)
     default = session_request(profile.sessions.default)
     if profile.functional:
         _courtesy(client, profile, default)
@@ -116,7 +129,8 @@ def _await_restart(client: UdsClient, profile: UdsProfile, gap: Deadline) -> Non
     heard = _reset(client)
     while True:
         try:
-            session = active_session(client, profile)
+            # What it is asked while it restarts is lost, so it is asked again soon: an answer that is late still counts.
+            session = active_session(client, profile, wait=client.p2)
             if session != profile.sessions.programming:
                 return
             heard = heard or _reset(client)
@@ -136,6 +150,13 @@ def _reset(client: UdsClient) -> bool:
     except LOST:
         return False
     return True
+
+
+def _wake_the_bus(client: UdsClient, profile: UdsProfile) -> None:
+    if profile.communication_control:
+        _courtesy(client, profile, COMMUNICATION_ON)
+    if profile.dtc_control:
+        _courtesy(client, profile, DTC_ON)
 
 
 def _not_back(profile: UdsProfile) -> NotBack:

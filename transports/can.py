@@ -25,7 +25,9 @@ from .errors import BusOff, CanGone, CanOverrun, CanSettings, CanTimeout, NotAck
 from .recording import Recorder
 
 LOOK_SECONDS = 0.1
-"""How long the reader waits for a frame before it looks whether the bus was closed."""
+"""How long the adapter may keep a sender before it looks at the bus's state again."""
+READ_SECONDS = 0.02
+"""How long the reader waits for a frame before it looks whether the bus was closed: closing takes as long."""
 CLOSE_SECONDS = 2.0
 """How long closing waits for a driver that doesn't come back from receiving."""
 FULL_SECONDS = 0.0005
@@ -36,6 +38,8 @@ ERROR_CONTROLLER, ERROR_ACK, ERROR_BUS_OFF = 0x04, 0x20, 0x40
 """Bits of an error frame's id (Linux, include/uapi/linux/can/error.h: CAN_ERR_CRTL, CAN_ERR_ACK, CAN_ERR_BUSOFF)."""
 RX_OVERFLOW, TX_WARNING, TX_PASSIVE, ACTIVE = 0x01, 0x08, 0x20, 0x40
 """Bits of data[1] with ERROR_CONTROLLER (the same file, CAN_ERR_CRTL_...)."""
+CLASSIC_BITS, FD_BITS = 130, (30, 566)
+"""Bits of a frame of 8 bytes with an extended id; of one of 64 bytes, at both bit rates, with a mean of stuff bits."""
 UNACKNOWLEDGED_LIMIT = 8
 """Error frames without a frame that came through between, until a sender is told that nobody acknowledges."""
 UNACKNOWLEDGED_SECONDS = 0.5
@@ -157,8 +161,9 @@ class CanChannel:
 class CanBus:
     """One CAN adapter, opened once and shared by everything that talks on its bus.
 
-    `failure` is what ended it, None while it works. `recorder` records its frames. `sent_by_kernel`: ids under which the
-    kernel's ISO-TP sends on this bus; its frames come in here like others.
+    `failure` is what ended it, None while it works. `frame_seconds`: about what its longest frame takes on the wire, 0.0
+    when the bit rate isn't known (the kernel may have set it). `recorder` records its frames. `sent_by_kernel`: ids under
+    which the kernel's ISO-TP sends on this bus; its frames come in here like others.
     """
 
     kind: ClassVar[str] = "can"
@@ -170,6 +175,7 @@ class CanBus:
         self.channel_name = channel_name
         self.fd = fd
         self.failure: TransportError | None = None
+        self.frame_seconds = 0.0
         self.sent_by_kernel: set[CanId] = set()
         self._bus = bus
         self._channels: dict[tuple[int, bool], tuple[CanChannel, ...]] = {}
@@ -191,7 +197,11 @@ class CanBus:
         """
         bus = open_bus(name, settings)
         channel = str(settings.get("channel", ""))
-        return cls(name, bus, str(settings["interface"]), channel, bool(settings.get("fd", False)))
+        opened = cls(name, bus, str(settings["interface"]), channel, bool(settings.get("fd", False)))
+        if bitrate := settings.get("bitrate"):
+            fast = settings.get("data_bitrate") or bitrate
+            opened.frame_seconds = FD_BITS[0] / bitrate + FD_BITS[1] / fast if opened.fd else CLASSIC_BITS / bitrate
+        return opened
 
     def channel(self, transmit: CanId, receive: CanId | tuple[CanId, ...], *, fd: bool | None = None) -> CanChannel:
         """A channel; `fd` None: as the bus. Raises CanSettings when it wants FD of a bus opened without."""
@@ -288,7 +298,7 @@ class CanBus:
     def _read(self) -> None:
         while not self._closing:
             try:
-                message = self._bus.recv(LOOK_SECONDS)
+                message = self._bus.recv(READ_SECONDS)
             except Exception as error:  # Each interface of python-can has errors of its own.
                 self._end(self._named(error))
                 return

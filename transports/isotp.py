@@ -177,6 +177,7 @@ class UserIsoTp(IsoTpChannel):
         self._fd = options.tx_dl > 8
         self._brs = options.bit_rate_switch
         self._prefix = 1 if address.addressing is Addressing.EXTENDED else 0
+        self._frame_seconds = bus.frame_seconds
         self._n_bs = options.n_bs_timeout
         self._n_cr = options.n_cr_timeout
         self._deadline = Deadline.after(0)
@@ -231,10 +232,11 @@ class UserIsoTp(IsoTpChannel):
     def _turn(self, deadline: Deadline) -> None:
         """One turn of the machine while a message is being sent."""
         if self._logic.is_tx_transmitting_cf():
-            # A stream of consecutive frames: only the separation time that the peer asked for is waited out.
+            # A stream of consecutive frames: only the separation time that the peer asked for is waited out. It begins
+            # at the end of the frame before (9.6.5.4), of which can-isotp knows only when the driver took it.
             delay = self._logic.next_cf_delay()
             if delay:
-                time.sleep(min(delay, deadline.remaining))
+                time.sleep(min(delay + self._frame_seconds, deadline.remaining))
             self._wait = 0.0
         else:
             # Waiting for flow control: no longer than can-isotp's own N_Bs timer, which the turn looks at.

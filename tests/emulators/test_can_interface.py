@@ -12,6 +12,7 @@ from pathlib import Path
 
 import can
 import pytest
+from can.interfaces.virtual import VirtualBus
 from proxyflash.emulators import can_interface
 from proxyflash.emulators.can_bridge import bridge
 from proxyflash.emulators.can_server import serve_can
@@ -294,6 +295,28 @@ def test_a_wire_is_joined_with_another_bus() -> None:
             close()
             bus.send(can.Message(arbitration_id=3), LONG)
             assert received(bus).is_error_frame  # Nobody is there any more to acknowledge.
+    wire.close()
+
+
+class Choosy(VirtualBus):
+    """Takes no frame of id 1."""
+
+    def send(self, msg: can.Message, timeout: float | None = None) -> None:
+        if msg.arbitration_id == 1:
+            raise can.CanOperationError("transmit buffer full")
+        super().send(msg, timeout)
+
+
+def test_a_frame_that_the_joined_bus_refuses_is_lost_alone() -> None:
+    wire = CanWire(f"interface-{next(numbers)}", pace=0.0)
+    name = f"joined-{next(numbers)}"
+    with Choosy(channel=name) as gate, can.Bus(interface="virtual", channel=name) as user:
+        close = bridge(wire, gate)
+        with can.Bus(interface="proxyflash", channel=wire.channel, ignore_config=True) as bus:
+            bus.send(can.Message(arbitration_id=1), LONG)
+            bus.send(can.Message(arbitration_id=2), LONG)
+            assert received(user).arbitration_id == 2
+        close()
     wire.close()
 
 

@@ -253,7 +253,7 @@ def test_a_delayed_frame_comes_even_if_the_wire_is_never_idle(make_wire: MakeWir
         while not ended.is_set():
             sender.node.send(frame(2), LONG)
 
-    thread = threading.Thread(target=babble)
+    thread = threading.Thread(target=babble, daemon=True)
     thread.start()
     try:
         assert any(part.next().arbitration_id == 1 for _ in range(2000))
@@ -284,7 +284,8 @@ def test_bus_off_takes_the_host_off_the_bus(make_wire: MakeWire) -> None:
     part.node.send(frame(3))
     refused = part.next()  # A controller that is bus-off acknowledges nothing.
     assert (refused.is_error_frame, refused.arbitration_id) == (True, CAN_ERR_ACK)
-    assert host.heard.empty()
+    assert Ear(wire).ids(1) == [3]
+    assert host.heard.empty()  # Nor does it hear.
 
 
 # The end.
@@ -302,7 +303,7 @@ def test_closing_the_wire_unplugs_who_waits_to_send(make_wire: MakeWire) -> None
             alone.node.send(frame(1))
         failed.set()
 
-    thread = threading.Thread(target=send)
+    thread = threading.Thread(target=send, daemon=True)
     thread.start()
     wire.close()
     thread.join(LONG)

@@ -681,6 +681,8 @@ class TestSettings:
             ({"part": "stm32f103xb", "app_baudrate": 0}, "app_baudrate"),
             ({"part": "stm32f103xb", "byte_timeout": -1}, "byte_timeout"),
             ({"part": "stm32f103xb", "write_protected": ["a"]}, "write_protected"),
+            ({"part": "stm32f103xb", "checksum_unit": 2}, "checksum_unit"),
+            ({"part": "stm32f103xb", "checksum_announced": 1}, "checksum_announced"),
             ({"part": "stm32f103xb", "colour": "blue"}, "colour"),
         ],
     )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +31,7 @@ from proxyflash.flashers.errors import (
     PartWrongMode,
     VerifyMismatch,
 )
+from proxyflash.flashers.formats import load
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.memory import Range
 from proxyflash.flashers.programmer import Programmer
@@ -209,6 +214,16 @@ def test_dfuse_sets_the_address_anew_where_block_numbers_end(lab: Lab) -> None:
     assert device.flash.read(0x08000000, size) == firmware
     assert seen.blocks[-4:] == [65535, 0, 2, 3]
     assert b"".join(flasher.read(0x08000000 + 65533 * 8, 24)) == firmware[65533 * 8 :]
+
+
+@pytest.mark.parametrize("part", [SLOT, F105], ids=lambda part: part.name)
+def test_an_upload_that_ends_early_is_no_reading(lab: Lab, part: Part) -> None:
+    lab.add(part, boot="dfu")
+    flasher = lab.flasher(part)
+    flasher.connect()
+    Answering(lab, {2: lambda answer: answer[:100]})
+    with pytest.raises(PartConfused, match="100"):
+        b"".join(flasher.read(part.start, 3000))
 
 
 # Waiting.
@@ -445,12 +460,35 @@ def test_a_dfuse_file_for_another_alternate_setting_goes_to_its_memory(lab: Lab)
     flasher = lab.flasher(F405)
     flasher.connect()
     flasher.verify_target(otp.target)
-    assert [region.name for region in flasher.memory_map().regions if region.writable] == ["OTP Memory"]
+    assert [region.name for region in flasher.memory_map().regions] == ["OTP Memory"]
     assert [*flasher.write(otp.segments[0])] == [12]
     assert b"".join(flasher.read(0x1FFF7800, 12)) == b"calibration!"
     flasher.boot()
     assert device.application_version == OLD
     assert device.flash.erases == device.flash.programs == 0
+
+
+def test_what_was_read_can_be_written_back(lab: Lab) -> None:
+    """All that is read belongs to what may be written: no option bytes among it."""
+    device = lab.add(F405)
+    programmer = lab.programmer(F405)
+    regions = programmer.memory_map().regions
+    backup = FirmwareImage(tuple(programmer.read([Range(item.start, item.size) for item in regions])), "hex")
+    programmer.release()
+    assert sum(segment.size for segment in backup.segments) == 0x100000
+    lab.flash(F405)
+    lab.flash(F405, backup)
+    assert device.application_version == OLD
+
+
+def test_the_alternate_setting_of_the_address(lab: Lab) -> None:
+    device = lab.add(F405)
+    programmer = lab.programmer(F405, alt=2)
+    assert [region.name for region in programmer.memory_map().regions] == ["OTP Memory"]
+    programmer.release()
+    assert device.application_version == OLD
+    with pytest.raises(ImageMisplaced):
+        lab.flash(F405, alt=2)
 
 
 def test_an_alternate_setting_that_is_not_there(lab: Lab) -> None:
@@ -495,6 +533,46 @@ def test_another_part_than_the_profile_names(lab: Lab) -> None:
     assert device.application_version == OLD
 
 
+def dfuse_file(alternate: int, address: int, data: bytes) -> bytes:
+    """UM0391, 2: prefix, one target with one element, suffix."""
+    element = struct.pack("<II", address, len(data)) + data
+    target = struct.pack("<6sBI255sII", b"Target", alternate, 1, b"ST...", len(element), 1) + element
+    prefix = struct.pack("<5sBIB", b"DfuSe", 1, 11 + len(target), 1)
+    suffix = struct.pack("<4H3sB", 0xFFFF, 0xDF11, 0x0483, 0x011A, b"UFD", 16)
+    body = prefix + target + suffix
+    return body + struct.pack("<I", zlib.crc32(body) ^ 0xFFFFFFFF)
+
+
+def test_a_dfuse_file(lab: Lab, tmp_path: Path) -> None:
+    device = lab.add(F405)
+    file = tmp_path / "new.dfu"
+    file.write_bytes(dfuse_file(0, 0x08000000, F405.firmware(NEW)))
+    lab.flash(F405, load(file))
+    assert device.application_version == NEW
+    file.write_bytes(dfuse_file(2, 0x1FFF7810, b"calibrated"))
+    flasher = lab.flasher(F405)
+    programmer = Programmer(flasher, "part")
+    image = load(file)
+    result = programmer.flash(programmer.plan(image), boot=False)
+    assert (result.erased_bytes, result.verified) == (0, "read back")
+    assert b"".join(flasher.read(0x1FFF7810, 10)) == b"calibrated"
+    file.write_bytes(dfuse_file(1, 0x08000000, F405.firmware(OLD)))
+    with pytest.raises(ImageMisplaced):
+        programmer.plan(load(file))
+
+
+def test_a_file_with_a_suffix(lab: Lab, tmp_path: Path) -> None:
+    """DFU 1.1, appendix B: bcdDevice, idProduct, idVendor, bcdDFU, "UFD", bLength, dwCRC."""
+    device = lab.add(SLOT)
+    file = tmp_path / "new.dfu"
+    for product, refused in ((0xDF02, True), (0xDF01, False)):
+        body = SLOT.firmware(NEW) + struct.pack("<4H3sB", 0xFFFF, product, 0x1209, 0x0100, b"UFD", 16)
+        file.write_bytes(body + struct.pack("<I", zlib.crc32(body) ^ 0xFFFFFFFF))
+        with pytest.raises(ImageWrongPart) if refused else nullcontext():
+            lab.flash(SLOT, load(file))
+        assert device.application_version == (OLD if refused else NEW)
+
+
 # Which device.
 
 
@@ -528,6 +606,28 @@ def test_a_part_is_followed_by_its_port(lab: Lab) -> None:
     assert meant.application_version == NEW
     assert other.state is BState.IDLE
     assert other.flash.erases == 0
+
+
+def test_a_serial_number_that_is_another_one_in_dfu_mode(lab: Lab) -> None:
+    other, meant = lab.add(F405, serial="A", dfu_serial="3251"), lab.add(F405, serial="B", dfu_serial="3252")
+    lab.flash(F405, serial="B")
+    assert (other.application_version, meant.application_version) == (OLD, NEW)
+
+
+@pytest.mark.parametrize(("part", "resets"), [(F405, 0), (SLOT, 1)], ids=["will detach", "waits for a reset"])
+def test_only_a_part_that_waits_for_it_is_reset(lab: Lab, part: Part, resets: int) -> None:
+    """DFU 1.1, 5.1 and table 4.2: bitWillDetach."""
+    lab.add(part)
+    seen: list[object] = []
+    passed_on = lab.backend.reset_device
+
+    def reset(handle: Any) -> None:
+        seen.append(handle)
+        passed_on(handle)
+
+    lab.backend.reset_device = reset  # type: ignore[method-assign, assignment]
+    lab.programmer(part).connect()
+    assert len(seen) == resets
 
 
 def test_any_ids_at_a_port(lab: Lab) -> None:
@@ -565,6 +665,24 @@ def test_a_running_part_without_a_dfu_interface(lab: Lab) -> None:
     with pytest.raises(PartWrongMode, match="no DFU interface"):
         lab.flash(SLOT)
     assert device.application_version == OLD
+
+
+@pytest.mark.parametrize("part", [F405, SLOT], ids=lambda part: part.name)
+def test_the_dfu_interface_of_a_composite_device(lab: Lab, part: Part) -> None:
+    """wIndex is the number of the DFU interface (table 3.2), which need not be 0."""
+    device = lab.add(part, runtime_interface=2)
+    lab.flash(part)
+    assert device.application_version == NEW
+
+
+def test_parts_that_are_flashed_at_the_same_time(paced: Lab) -> None:
+    """On one bus, at true times, by threads of their own: each is followed by its own port."""
+    devices = [paced.add(SLOT, serial=serial) for serial in "ABC"]
+    profile = {"reenumerate": 30.0, "slot_size": 0x20000}
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(lambda serial: paced.flash(SLOT, serial=serial, profile=profile), "ABC"))
+    assert [result.verified for result in results] == ["read back"] * 3
+    assert [device.application_version for device in devices] == [NEW] * 3
 
 
 # Seeing without disturbing.

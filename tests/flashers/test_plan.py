@@ -148,3 +148,15 @@ def test_a_program_for_another_processor_is_refused() -> None:
         else:
             with pytest.raises(ImageWrongPart, match="EM_AVR"):
                 planning.place(built, arm)
+
+
+def test_segments_that_are_written_whole_are_erased_whole() -> None:
+    """A UDS download writes each segment from its start: no unit of it may stay as it is, whatever it holds."""
+    ecu = MemoryMap((uniform("flash", 0, 8 * UNIT, UNIT, whole_segments=True),))
+    wanted = image((0, bytes(range(1, 201)) * 2), (4 * UNIT, b"calibration"))
+    units = [unit for _, unit in planning.units_of(wanted, ecu)]
+    assert planning.make(wanted, ecu, units).nothing_to_do
+    plan = planning.make(wanted, ecu, units[:1])
+    assert sorted(plan.erase) == units
+    assert plan.writes == wanted.segments
+    assert plan.present == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
@@ -15,8 +16,10 @@ from proxyflash.flashers.errors import (
     Cancelled,
     ImageTooLarge,
     NotBack,
+    PartConfused,
     PartFailed,
     PartMute,
+    PartProtected,
     Unsupported,
     VerifyMismatch,
     VersionMismatch,
@@ -351,3 +354,41 @@ def test_reading_erasing_and_comparing() -> None:
     assert bench.flash.read(UNIT, UNIT) == b"\xff" * UNIT
     with pytest.raises(Unsupported):
         bench.programmer().erase([Range(UNIT * UNITS, 1)])
+
+
+def test_a_read_that_ends_early_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(Capability.READ | Capability.BOOT)
+    wanted = image(1)
+    bench.programmer().verify(wanted)
+    whole = bench.flasher.read
+    monkeypatch.setattr(bench.flasher, "read", lambda start, size: list(whole(start, size))[:-1])
+    with pytest.raises(PartConfused, match="of the"):
+        bench.programmer().verify(wanted)
+    with pytest.raises(PartConfused, match="of the"):
+        bench.programmer().read([Range(0, UNIT)])
+
+
+def test_what_the_part_gives_no_checksum_of_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(Capability.DIGEST | Capability.READ | Capability.BOOT)
+    monkeypatch.setattr(bench.flasher, "digest", lambda start, size: None)
+    assert bench.programmer().plan(image(1)).nothing_to_do
+    assert not bench.programmer().plan(image(2)).nothing_to_do
+    bench.flasher.capabilities = Capability.DIGEST | Capability.BOOT
+    assert not bench.programmer().plan(image(1)).nothing_to_do
+
+
+@pytest.mark.parametrize("acknowledged", [0, 1])
+def test_a_refused_erase_leaves_the_application_running(acknowledged: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the part refuses it has not done. Once a unit is erased, its application is not started again."""
+    bench = Bench(Capability.READ | Capability.BOOT)
+    whole = bench.flasher.erase
+
+    def refused(ranges: Sequence[Range]) -> Iterator[int]:
+        yield from itertools.islice(whole(ranges), acknowledged)
+        raise PartProtected("write protection")
+
+    monkeypatch.setattr(bench.flasher, "erase", refused)
+    with pytest.raises(PartProtected):
+        bench.flash_image(image(2))
+    assert ("boot" in bench.flasher.calls) == (acknowledged == 0)
+    assert bench.holds(image(1)) == (acknowledged == 0)

@@ -222,7 +222,7 @@ def test_a_loader_in_the_middle_of_a_command(name: str) -> None:
     for _, count in (cut for cut in cuts() if cut[0] == name):
         part = {"erase": "stm32f103xb", "get checksum": "stm32g474xe"}.get(name, "stm32l476xg")
         rig = Rig(part, lines=False)
-        send_all_but_the_rest(rig, name, count)
+        send_all_but_the_rest(rig, LEFT[name], count)
         if (name, count) in GIVEN_UP:
             with pytest.raises(PartMute, match="0x7F"):
                 rig.flash()
@@ -233,11 +233,11 @@ def test_a_loader_in_the_middle_of_a_command(name: str) -> None:
         rig.close()
 
 
-def send_all_but_the_rest(rig: Rig, name: str, count: int) -> None:
+def send_all_but_the_rest(rig: Rig, command: str, count: int) -> None:
     rig.port.set_line(parity="E")
     rig.port.write(b"\x7f", Deadline.after(5))
     assert rig.port.read_exactly(1, Deadline.after(5)) == b"\x79"
-    for group in LEFT[name].split("|"):
+    for group in command.split("|"):
         data = bytes.fromhex(group)
         rig.port.write(data[:count], Deadline.after(5))
         if count <= len(data):
@@ -254,10 +254,54 @@ def test_an_earlier_run_that_was_cut_in_a_block_at_any_byte() -> None:
     block = bytes([255, *range(256), 255])
     for count in range(1, len(block), 23):
         rig = Rig(lines=False)
-        send_all_but_the_rest(rig, "write", 7)
+        send_all_but_the_rest(rig, LEFT["write"], 7)
         rig.port.set_line(parity="E")
         rig.port.write(block[:count], Deadline.after(5))
         rig.port.set_line(parity="N")
         rig.flash()
         assert rig.holds_new()
         rig.close()
+
+
+@pytest.mark.parametrize("sights", range(4))
+@pytest.mark.parametrize("left", ["31 ce | 08 00 10 00 18 | 00", "43 bc | 00"])
+def test_what_is_sent_to_come_into_step_completes_nothing(sights: int, left: str) -> None:
+    """The loader waits for a block, or a list of pages, from its count on; enumerators ask before the flasher comes."""
+    rig = Rig("stm32f103xb", lines=False)
+    send_all_but_the_rest(rig, left, len(bytes.fromhex(left.replace("|", ""))) - 1)
+    address = Stm32Address()
+    for _ in range(sights):
+        assert Stm32UartFlasher.sight(rig.port, address, rig.profile, active=True, deadline=Deadline.after(5)) is None
+    flasher = Stm32UartFlasher.attach(rig.port, address, rig.profile)
+    flasher.connect()
+    assert (rig.memory.programs, rig.memory.erases) == (0, 0)
+    flasher.close()
+    rig.close()
+
+
+@pytest.mark.parametrize("command", [b"\x44\xbb", b"\x31\xce", b"\x11\xee", b"\x21\xde"])
+def test_a_lost_ack_of_a_command(command: bytes) -> None:
+    """The loader is in the command then, and waits for its arguments."""
+    rig = Rig(lines=False)
+    host_send, device_send = rig.wire.host.send, rig.wire.device.send
+    last = [b""]
+    lost: list[bytes] = []
+
+    def sent(data: bytes, at: float | None = None) -> None:
+        last[0] = data
+        host_send(data, at)
+
+    def answered(data: bytes, at: float | None = None) -> None:
+        if last[0] == command and not lost:
+            lost.append(data)
+        else:
+            device_send(data, at)
+
+    rig.wire.host.send = sent  # type: ignore[method-assign]
+    rig.wire.device.send = answered  # type: ignore[method-assign]
+    retries: list[ev.Event] = []
+    rig.flash(on_event=lambda event: retries.append(event) if isinstance(event, ev.Retrying) else None)
+    assert lost == [b"\x79"]
+    assert rig.holds_new()
+    assert retries == [], "the flasher gets over it by itself"
+    rig.close()

@@ -28,10 +28,11 @@ from proxyflash.flashers.errors import (
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.memory import Range
 from proxyflash.flashers.programmer import FlashResult, Programmer
-from proxyflash.flashers.stm32_profile import Stm32Address, Stm32Profile
+from proxyflash.flashers.stm32_profile import Entry, Stm32Address, Stm32Profile
 from proxyflash.flashers.stm32_uart import Stm32UartFlasher
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial import SerialPort
+from pydantic import ValidationError
 
 BASE = 0x08000000
 PARTS = tuple(parts())
@@ -262,6 +263,10 @@ class TestEntry:
         rig = make_rig(profile={"answer": 0.01}, mute=True)
         with pytest.raises(PartMute):
             rig.flash(NEW)
+
+    def test_one_line_can_not_drive_both(self) -> None:
+        with pytest.raises(ValidationError, match="dtr, can't drive both"):
+            Entry(reset="dtr", boot0="dtr")
 
     def test_a_part_that_could_not_be_reached_starts_its_application(self, make_rig: Callable[..., Rig]) -> None:
         """Its supply is off meanwhile: the lines must not go on to select the loader."""

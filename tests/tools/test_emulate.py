@@ -75,7 +75,7 @@ def test_a_person_reads_how_each_is_opened(desk: Desk, short: Path) -> None:
     [
         (["--join", "powertrain"], 2, "write BUS=INTERFACE:CHANNEL"),
         (["--join", "usb=virtual:a"], 2, "an emulated CAN bus"),
-        (["--join", "powertrain=socketcan:none0"], 4, "E-CAN-ABSENT --join powertrain=socketcan:none0"),
+        (["--join", "powertrain=socketcan:none0"], 4, "--join powertrain=socketcan:none0"),
     ],
 )
 def test_a_join_that_is_wrong(desk: Desk, short: Path, arguments: list[str], status: int, words: str) -> None:

@@ -105,6 +105,15 @@ def test_the_first_stops_at_a_safe_point(make_desk: MakeDesk, component: str, ph
     assert desk.seen()[component] == "1.5.0"
 
 
+def test_one_that_comes_when_all_is_said_changes_nothing(make_desk: MakeDesk) -> None:
+    running = Running(make_desk(pace=0.1), "flash", "imu", NEW["imu"])
+    running.until(in_phase("imu", "write"))
+    running.interrupt()
+    running.until(lambda event: event["kind"] == "result")
+    running.interrupt()
+    assert running.end()[0] == 10
+
+
 @pytest.mark.parametrize("phase", ["connect", "erase"])
 def test_the_second_stops_at_once_and_tells_the_state(make_desk: MakeDesk, phase: str) -> None:
     # So slow that the part's next answer, and with it the next safe point, is seconds away.

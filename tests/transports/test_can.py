@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -268,9 +269,10 @@ def test_who_waits_is_told_within_a_second(
         with pytest.raises(kind):
             waiter.result(LONG)
     assert time.monotonic() - began < 10.0  # Within a second on a machine with time to spare.
-    for work in (lambda: bench.channel.send(b"\3", soon()), lambda: bench.channel.recv(soon())):
-        with pytest.raises(kind):
-            work()
+    with pytest.raises(kind):
+        bench.channel.send(b"\3", soon())
+    with pytest.raises(kind):
+        bench.channel.recv(soon())
     with pytest.raises(kind):
         bench.bus.channel(CanId(3), CanId(4)).recv(soon())
 
@@ -279,7 +281,7 @@ def test_each_who_meets_a_failure_has_one_of_his_own(make_bench: MakeBench) -> N
     """The layers above write their component's name into it."""
     bench = make_bench(FaultPlan(disconnect_after=1))
     bench.channel.send(b"\1", soon())
-    met = []
+    met: list[CanGone] = []
     for _ in range(2):
         with pytest.raises(CanGone) as caught:
             bench.channel.recv(soon())
@@ -418,13 +420,14 @@ def test_closing_wakes_who_waits_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(CanGone, match="closed"):
         waiter.result(LONG)
     bench.bus.close()
-    for work in (lambda: bench.channel.recv(soon()), lambda: bench.channel.send(b"\1", soon())):
-        with pytest.raises(CanGone, match="closed"):
-            work()
+    with pytest.raises(CanGone, match="closed"):
+        bench.channel.recv(soon())
+    with pytest.raises(CanGone, match="closed"):
+        bench.channel.send(b"\1", soon())
     bench.close()
     left = [thread for thread in set(threading.enumerate()) - threads if thread.name.startswith("can")]
     assert left == []
-    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
 
 
 def test_several_send_at_a_time(make_bench: MakeBench) -> None:
@@ -435,7 +438,7 @@ def test_several_send_at_a_time(make_bench: MakeBench) -> None:
         for number in range(100):
             channel.send(bytes([number]), soon())
 
-    for sender in [in_thread(lambda channel=channel: send(channel)) for channel in channels]:
+    for sender in [in_thread(partial(send, channel)) for channel in channels]:
         sender.result(LONG)
     while len(bench.heard) < 400:
         time.sleep(0.001)
@@ -613,8 +616,9 @@ def test_nothing_is_printed() -> None:
     """python-can logs what it raises too; without a handler that went to stderr."""
     program = (
         "from proxyflash.transports.can import CanBus\n"
-        "try: CanBus.open('b', {'interface': 'socketcan', 'channel': 'not-there'})\n"
-        "except Exception: pass\n"
+        "for interface in ('socketcan', 'kvaser'):\n"
+        "    try: CanBus.open('b', {'interface': interface, 'channel': '0'})\n"
+        "    except Exception: pass\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")

@@ -90,7 +90,7 @@ class Pair:
         self.peer_bus = CanBus("peer", can.Bus(interface="proxyflash", channel=name, fd=fd), "proxyflash", name, fd)
         request, response = address.ids()
         self.peer: CanChannel = self.peer_bus.channel(response, request)
-        self.channel = IsoTpChannel.open(self.bus, address, options)
+        self.channel = UserIsoTp(self.bus, address, options or IsoTpOptions())
         self.name = name
 
     def says(self, *frames: str) -> None:
@@ -247,6 +247,23 @@ def test_separation_times(make_pair: MakePair, st_min: int, seconds: float) -> N
     assert [pair.hears()[:2] for _ in range(2)] == ["21", "22"]
     sent.result(LONG)
     assert time.monotonic() - began >= seconds
+
+
+def test_a_separation_time_begins_at_the_end_of_the_frame_before() -> None:
+    """At 20 kbit/s a frame takes at least 111 bit times, 5.55 ms, which come on top of the 4 ms."""
+    wire = CanWire(f"isotp-{next(numbers)}", bitrate=20_000)
+    heard: list[can.Message] = []
+    part = wire.attach("part", heard.append)
+    with CanBus.open("slow", wire.host_settings()) as bus:
+        channel = IsoTpChannel.open(bus, NORMAL)
+        sent = in_thread(lambda: channel.send(counting(6 + 7 * 20), soon()))
+        while not heard:
+            time.sleep(0.001)
+        part.send(can.Message(arbitration_id=RESPONSE.value, is_extended_id=False, data=hexed("30 00 04")))
+        began = time.monotonic()
+        sent.result(LONG)
+        assert time.monotonic() - began >= 19 * (0.004 + 111 / 20_000)
+    wire.close()
 
 
 def test_a_separation_time_may_be_passed_over(make_pair: MakePair) -> None:
@@ -534,6 +551,23 @@ def test_a_bus_full_of_nonsense_does_not_hold_a_poll(make_pair: MakePair) -> Non
         babbler.result(LONG)
 
 
+class Babbler:
+    """A channel on which nonsense comes faster than it can be read."""
+
+    def recv(self, deadline: Deadline) -> can.Message:
+        return can.Message(arbitration_id=RESPONSE.value, is_extended_id=False, data=b"\xf0")
+
+    def close(self) -> None:
+        pass
+
+
+def test_nonsense_without_end_does_not_hold_a_wait(make_pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = make_pair()
+    monkeypatch.setattr(pair.channel, "_channel", Babbler())
+    got = in_thread(lambda: pair.channel.recv(Deadline.after(0.05)))
+    assert got.result(LONG) is None
+
+
 def test_drain_forgets_messages_and_what_is_under_way(make_pair: MakePair) -> None:
     pair = make_pair()
     got = pair.recv()
@@ -661,6 +695,7 @@ def converse(
     notifier = can.Notifier(their_bus, [], timeout=0.05) if stack == "NotifierBasedCanStack" else None
     complaints: list[Exception] = []
     keys: dict[str, Any] = {"address": theirs(address), "params": params, "error_handler": complaints.append}
+    peer: Any
     if notifier:
         peer = isotp.NotifierBasedCanStack(their_bus, notifier, **keys)
     else:
@@ -854,7 +889,7 @@ def kernel(make_pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     stand_in = StandIn()
     bus = CanBus("desk", can.Bus(interface="proxyflash", channel=pair.name), "socketcan", "can0", False)
     with monkeypatch.context() as patch:
-        patch.setattr(isotp_kernel.socket, "socket", lambda *wanted: stand_in)
+        patch.setattr(socket, "socket", lambda *wanted: stand_in)
         channel = IsoTpChannel.open(bus, EXTENDED)
     yield channel, stand_in, bus
     channel.close()

@@ -427,6 +427,7 @@ def test_a_pseudo_terminal_changes_rate_but_not_parity(pty: Pty) -> None:
         assert port.set_line(parity="O") is False
         assert port.set_line(parity="N") is True
         assert port.set_line(baudrate=9600, parity="E") is False
+        assert (port.baudrate, port.parity) == (9600, "N")
         assert termios.tcgetattr(pty.master)[4] == termios.B9600
         assert port.set_line(baudrate=250_000) is True
         port.write(b"x", soon())

@@ -321,7 +321,9 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str |
         yield from places(inner, (*path, key))
 
 
-ODD = st.sampled_from(["", "\0", "\ud800", "a" * 300, "../x", -1, 0, 2**63, 1e308, float("nan"), True, None, [], {}])
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    ["", "\0", "\ud800", "a" * 300, "../x", -1, 0, 2**63, 1e308, float("nan"), True, None, [], {}]
+)
 
 
 @settings(max_examples=300, deadline=None)

@@ -10,7 +10,6 @@ import click
 
 from ...enumerators.bench import Bench
 from ...enumerators.errors import BenchName
-from ...transports.errors import CanAbsent
 from .session import Session, command
 
 SOCKET_LIMIT = 100
@@ -65,7 +64,7 @@ def _serve(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[s
         from ...emulators.pty import serve_pty
 
         path, close = serve_pty(wire)
-        link = bench.folder / name
+        link = bench.folder / f"{name}.pty"
         link.unlink(missing_ok=True)
         link.symlink_to(path)
         closers += [close, lambda: link.unlink(missing_ok=True)]
@@ -85,19 +84,16 @@ def _serve(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[s
 
 
 def _join(bench: Bench, text: str, closers: list[Callable[[], None]]) -> None:
-    import can
-
     from ...emulators.can_bridge import bridge
+    from ...transports.can_opening import open_bus
 
     name, _, place = text.partition("=")
     interface, _, channel = place.partition(":")
     spec = bench.file.spec.bus.get(name)
     if spec is None or not spec.emulated or spec.kind != "can" or not interface:
         raise click.UsageError(f"--join {text}: write BUS=INTERFACE:CHANNEL, where BUS is an emulated CAN bus")
-    try:
-        opened = can.Bus(interface=interface, channel=channel, fd=bool(spec.settings.get("fd")))
-    except (can.CanError, OSError, ValueError) as error:
-        raise CanAbsent(f"--join {text}: {str(error).rstrip('.')}") from error
+    settings = {"interface": interface, "channel": channel, "fd": bool(spec.settings.get("fd"))}
+    opened = open_bus(f"--join {text}", settings)
     closers += [opened.shutdown, bridge(bench.emulated_wire(name), opened)]
 
 

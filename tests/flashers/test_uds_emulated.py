@@ -1,0 +1,403 @@
+"""The UDS flasher against the emulated ECU: addressing, memories of several kinds, and ways into the bootloader."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import can
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from proxyflash.emulators import application
+from proxyflash.emulators.can_wire import CanWire
+from proxyflash.emulators.device import DeviceSpec
+from proxyflash.emulators.faults import FaultPlan, Faults
+from proxyflash.emulators.uds import UdsDevice
+from proxyflash.flashers.base import Capability, State
+from proxyflash.flashers.errors import PartFailed, PartMute, PartRefused, SecurityDenied, VerifyMismatch
+from proxyflash.flashers.image import FirmwareImage, Segment
+from proxyflash.flashers.programmer import FlashResult, Programmer
+from proxyflash.flashers.uds import UdsFlasher
+from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile
+from proxyflash.transports.can import CanBus
+from proxyflash.transports.deadline import Deadline
+
+BASES = {"acme-r77": 0x10000, "acme-r88": 0x20000}
+SIZES = {"acme-r77": 0x70000, "acme-r88": 0x80000}
+UNITS = {"acme-r77": 0x1000, "acme-r88": 0x2000}
+
+
+class Rig:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        part: str = "acme-r77",
+        address: dict[str, Any] | None = None,
+        profile: dict[str, Any] | None = None,
+        fd: bool = False,
+        pace: float = 0,
+        faults: FaultPlan | None = None,
+        **table: Any,
+    ) -> None:
+        self.base = BASES[part]
+        self.old = application.make("1.4.2", "radar", "Acme", 2000, start=self.base)
+        self.new = application.make("1.5.0", "radar", "Acme", 5003, start=self.base)
+        (folder / "old.bin").write_bytes(self.old)
+        where = address or {"request": 0x7E0}
+        self.faults = Faults(faults)
+        self.wire = CanWire(uuid.uuid4().hex, pace=0, data_bitrate=2_000_000 if fd else None, faults=self.faults)
+        spec = DeviceSpec(
+            "radar", address=where, settings={"firmware": "old.bin", "part": part, **table}, firmware_folder=folder,
+            pace=pace,
+        )  # fmt: skip
+        self.device = UdsDevice.attach(spec, self.wire)
+        self.bus = CanBus.open("b", {"interface": "proxyflash", "channel": self.wire.channel, "fd": fd})
+        self.address = UdsAddress.model_validate(where)
+        base = {
+            "memory": [{"start": self.base, "size": SIZES[part], "erase_unit": UNITS[part], "write_alignment": 8}],
+            "security": {"key": "xor", "secret": "5a5a5a5a"},
+            "timings": {"latency": 0.3, "reset_gap": 2, "retries": 3},
+        }
+        self.profile = UdsProfile.model_validate(base | (profile or {}))
+        self.flashers: list[UdsFlasher] = []
+        if not table.get("boot_window"):
+            self.device.settle()
+
+    def programmer(self, *, attempts: int = 1) -> Programmer:
+        self.flashers.append(UdsFlasher.attach(self.bus, self.address, self.profile))
+        return Programmer(self.flashers[-1], "radar", attempts=attempts)
+
+    def flash(self, *segments: tuple[int, bytes], attempts: int = 1) -> FlashResult:
+        programmer = self.programmer(attempts=attempts)
+        parts = segments or ((self.base, self.new),)
+        return programmer.flash(programmer.plan(FirmwareImage(tuple(Segment(*part) for part in parts), "bin")))
+
+    def runs(self, version: str | None) -> bool:
+        self.device.settle()
+        return self.device.application_version == version
+
+    def close(self) -> None:
+        for flasher in self.flashers:
+            flasher.close()
+        self.bus.close()
+        self.device.close()
+        self.wire.close()
+        assert self.device.board.fault is None
+
+
+Make = Callable[..., Rig]
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Make]:
+    made: list[Rig] = []
+
+    def make(**keys: Any) -> Rig:
+        made.append(Rig(tmp_path, **keys))
+        return made[-1]
+
+    yield make
+    for item in made:
+        item.close()
+
+
+@pytest.mark.parametrize("fd", [False, True], ids=["classic", "fd"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"request": 0x7E3},
+        {"request": 0x18DA00F1, "response": 0x18DAF100},
+        {"request": 0x123, "response": 0x456, "extended_ids": True},
+        {"addressing": "normal-fixed", "target": 0x28},
+        {"addressing": "normal-fixed", "target": 0x28, "source": 0xF9},
+        {"addressing": "extended", "request": 0x6F1, "response": 0x612, "target": 0x12},
+        {"addressing": "extended", "request": 0x18000001, "response": 0x18000002, "target": 0x12, "source": 0xF4},
+    ],
+    ids=lambda address: "-".join(str(value) for value in address.values()),
+)
+def test_each_addressing(rig: Make, address: dict[str, Any], fd: bool) -> None:
+    made = rig(address=address, fd=fd, profile={"iso_tp": {"tx_dl": 64 if fd else 8}})
+    result = made.flash()
+    assert (result.identity.part, result.identity.manufacturer, result.identity.bootloader) == ("R77", "Acme", "2.1")
+    assert result.identity.version == "1.4.2"
+    assert made.runs("1.5.0")
+    assert made.device.flash.read(made.base, 5003) == made.new
+
+
+@pytest.mark.parametrize("tx_dl", [12, 20, 48])
+def test_each_length_of_fd_frames(rig: Make, tx_dl: int) -> None:
+    made = rig(fd=True, profile={"iso_tp": {"tx_dl": tx_dl}})
+    made.flash()
+    assert made.runs("1.5.0")
+
+
+def test_classic_frames_on_an_fd_bus(rig: Make) -> None:
+    """As long as the profile doesn't ask for longer ones, an ECU that knows no FD is not disturbed by any."""
+    made = rig(fd=True, profile={"functional": True})
+    seen: list[can.Message] = []
+    made.wire.attach("listener", seen.append)
+    made.flash()
+    asked = [message for message in seen if message.arbitration_id in (0x7E0, 0x7DF)]
+    assert {message.arbitration_id for message in asked} == {0x7E0, 0x7DF}
+    assert not any(message.is_fd for message in asked)
+    assert made.runs("1.5.0")
+
+
+@pytest.mark.parametrize(("block_size", "st_min"), [(1, 0), (8, 0xF1), (3, 1)])
+def test_the_flow_control_of_the_ecu_is_heeded(rig: Make, block_size: int, st_min: int) -> None:
+    made = rig(block_size=block_size, st_min=st_min, profile={"iso_tp": {"block_size": 2, "st_min": 1}})
+    made.flash()
+    assert made.runs("1.5.0")
+
+
+class TestMemory:
+    @pytest.mark.parametrize(("address_length", "size_length"), [(3, 3), (4, 2), (5, 4), (3, 2)])
+    def test_widths_of_address_and_size(self, rig: Make, address_length: int, size_length: int) -> None:
+        memory = [{"start": 0x10000, "size": 0xF000, "erase_unit": 4096, "write_alignment": 8}]
+        made = rig(profile={"address_length": address_length, "size_length": size_length, "memory": memory})
+        made.flash()
+        assert made.runs("1.5.0")
+
+    def test_several_memories_with_segments_of_odd_sizes(self, rig: Make) -> None:
+        memory = [
+            {"name": "program", "start": 0x10000, "size": 0x10000, "erase_unit": 4096, "write_alignment": 8},
+            {"name": "calibration", "start": 0x60000, "size": 0x8000, "write_alignment": 16},
+        ]
+        routines = {"check_parameters": ["alfi", "address", "size", "crc32"]}
+        made = rig(profile={"memory": memory, "routines": routines, "transfer_exit": ["crc32"]})
+        parts = ((0x10000, made.new), (0x18001, b"\x01"), (0x60005, bytes(range(101))), (0x67FFF, b"\x02"))
+        result = made.flash(*parts)
+        assert result.erased_bytes == 3 * 4096 + 0x8000
+        for start, data in parts:
+            assert made.device.flash.read(start, len(data)) == data
+        assert made.device.flash.read(0x18000, 8) == b"\xff\x01" + b"\xff" * 6
+        assert made.runs("1.5.0")
+
+    def test_a_gap(self, rig: Make) -> None:
+        made = rig()
+        made.device.flash.load(0x16000, b"\x33" * 4096)
+        made.flash((made.base, made.new), (0x15000, b"\x01" * 1025), (0x17008, b"\x02" * 3))
+        assert made.device.flash.read(0x16000, 4096) == b"\x33" * 4096
+        assert made.device.flash.read(0x17000, 16) == b"\xff" * 8 + b"\x02" * 3 + b"\xff" * 5
+
+    @given(size=st.integers(1, 3000), start=st.integers(0, 4000))
+    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_any_size_anywhere(self, one: Rig, size: int, start: int) -> None:
+        data = bytes((index * 31 + 7) & 0xFF for index in range(size))
+        one.flash((one.base, one.new), (0x20000 + start, data))
+        assert one.device.flash.read(0x20000 + start, size) == data
+        assert one.runs("1.5.0")
+
+
+@pytest.fixture
+def one(rig: Make) -> Rig:
+    return rig()
+
+
+class TestReading:
+    @pytest.mark.parametrize("read", ["memory", "upload"])
+    def test_reading_back(self, rig: Make, read: str) -> None:
+        made = rig(part="acme-r88", profile={"read": read, "read_block": 100})
+        made.device.flash.load(0x30000, bytes(range(256)) * 32)
+        programmer = made.programmer()
+        programmer.connect()
+        assert b"".join(programmer.flasher.read(0x30001, 8190)) == (bytes(range(256)) * 32)[1:8191]
+
+    @pytest.mark.parametrize("read", ["memory", "upload"])
+    def test_what_is_there_already_is_not_written_again(self, rig: Make, read: str) -> None:
+        """Reading that found enough stops in the middle, and what comes next works."""
+        made = rig(part="acme-r88", profile={"read": read, "routines": {"check": "none"}})
+        large = application.make("1.5.0", "radar", "Acme", 40_000, start=made.base)
+        result = made.flash((made.base, large))
+        assert result.verified == "read back"
+        assert made.runs("1.5.0")
+        made.device.flash.load(made.base + 0x5000, b"\x00" * 64)
+        assert made.flash((made.base, large)).erased_bytes > 0
+        assert made.runs("1.5.0")
+        again = made.flash((made.base, large))
+        assert (again.erased_bytes, again.written_bytes) == (0, 0)
+        assert made.runs("1.5.0")
+
+    def test_a_read_that_is_given_up_ends_the_upload(self, rig: Make) -> None:
+        made = rig(part="acme-r88", profile={"read": "upload"})
+        programmer = made.programmer()
+        programmer.connect()
+        reading = programmer.flasher.read(0x30000, 20_000)
+        next(iter(reading))
+        del reading
+        assert sum(len(piece) for piece in programmer.flasher.read(0x30000, 5000)) == 5000
+
+    def test_an_image_that_lacks_nothing_but_its_declaration(self, rig: Make) -> None:
+        """Cut after the last block: all is there, and the ECU does not boot it until its dependencies are checked."""
+        made = rig(part="acme-r88", profile={"read": "memory", "routines": {"check": "none"}})
+        flasher = made.programmer().flasher
+        flasher.connect()
+        list(flasher.erase(list(flasher.memory_map().regions[0].erase_units(made.base, made.base + 8192))))
+        list(flasher.write(Segment(made.base, made.new + b"\xff" * (-len(made.new) % 8))))
+        made.device.supply.off()
+        made.device.supply.on()
+        assert made.runs(None)
+        result = made.flash()
+        assert (result.erased_bytes, result.written_bytes) == (0, 0)
+        assert made.runs("1.5.0")
+
+    def test_a_part_that_can_not_be_read(self, rig: Make) -> None:
+        programmer = rig().programmer()
+        programmer.connect()
+        assert programmer.flasher.capabilities == Capability.CHECK | Capability.BOOT
+
+    def test_verifying_what_was_flashed_before(self, rig: Make) -> None:
+        made = rig()
+        programmer = made.programmer()
+        assert "0x0202" in programmer.verify(FirmwareImage((Segment(made.base, made.old),), "bin"))
+        with pytest.raises(VerifyMismatch):
+            programmer.verify(FirmwareImage((Segment(made.base, made.new),), "bin"))
+
+
+class TestWays:
+    def test_resets_without_an_answer(self, rig: Make) -> None:
+        made = rig(silent_resets=True)
+        made.flash()
+        assert made.runs("1.5.0")
+
+    def test_resets_that_take_their_time(self, rig: Make) -> None:
+        made = rig(silent_resets=True, pace=1, profile={"timings": {"latency": 0.02, "reset_gap": 20}})
+        made.flash()
+        assert made.runs("1.5.0")
+
+    def test_a_window_at_start(self, rig: Make) -> None:
+        """The application knows no programming session; the bootloader is met after a reset."""
+        made = rig(boot_window=2.0, profile={"stay_in_boot": True, "timings": {"latency": 0.3, "reset_gap": 20}})
+        until = time.monotonic() + 20
+        while made.device.application_version is None:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        made.flash()
+        assert made.device.flash.read(made.base, 5003) == made.new
+
+    def test_a_mute_part_is_met_when_its_supply_comes(self, rig: Make) -> None:
+        made = rig(boot_window=2.0, profile={"stay_in_boot": True, "timings": {"latency": 0.05, "reset_gap": 30}})
+        made.device.supply.off()
+        threading.Timer(1.0, made.device.supply.on).start()
+        made.flash()
+        assert made.device.flash.read(made.base, 5003) == made.new
+
+    def test_a_dead_part(self, rig: Make) -> None:
+        made = rig()
+        made.device.supply.off()
+        with pytest.raises(PartMute):
+            made.flash(attempts=3)
+
+    def test_another_level_and_secret(self, rig: Make) -> None:
+        made = rig(
+            security_level=0x11, secret="0102030405060708",
+            profile={"security": {"level": 0x11, "key": "xor", "secret": "01 02 03 04 05 06 07 08"}},
+        )  # fmt: skip
+        made.flash()
+        assert made.runs("1.5.0")
+
+    def test_no_security(self, rig: Make) -> None:
+        made = rig(security_level=0, profile={"security": {"key": "none"}})
+        made.flash()
+        assert made.runs("1.5.0")
+
+    def test_wrong_keys_then_a_waiting_time(self, rig: Make) -> None:
+        made = rig(key_delay=1.0)
+        wrong = {"key": "xor", "secret": "00000000"}
+        right = made.profile
+        made.profile = right.model_validate(right.model_dump() | {"security": wrong})
+        for told in ("invalidKey", "invalidKey", "exceedNumberOfAttempts", "requiredTimeDelayNotExpired"):
+            with pytest.raises(SecurityDenied, match=told):
+                made.flash(attempts=3)
+            assert made.runs("1.4.2")
+        made.profile = right.model_validate(
+            right.model_dump() | {"security": wrong | {"secret": "5a5a5a5a", "wait": 30}}
+        )
+        made.flash()
+        assert made.runs("1.5.0")
+
+    @pytest.mark.parametrize(
+        ("table", "error", "told", "changed"),
+        [
+            ({"refuse": 0x22}, PartRefused, "conditionsNotCorrect", False),
+            ({"refuse": 0x93}, PartRefused, "voltageTooLow", False),
+            ({"preconditions": 2}, PartRefused, "may not be programmed now", False),
+            ({"locked": True}, PartFailed, "uploadDownloadNotAccepted", True),
+            ({"fail_check": True}, VerifyMismatch, "routine 0x0202", True),
+        ],
+    )
+    def test_what_the_part_refuses(
+        self, rig: Make, table: dict[str, Any], error: type[Exception], told: str, changed: bool
+    ) -> None:
+        made = rig(**table)
+        with pytest.raises(error, match=told):
+            made.flash()
+        assert made.runs(None if changed else "1.4.2")
+        assert (made.device.flash.read(made.base, 2000) == made.old) is not changed
+
+    @pytest.mark.parametrize(
+        "routines",
+        [{"erase": 0xF001, "check": 0xF002, "dependencies": 0xF003, "preconditions": 0xF004}],
+    )
+    def test_the_routines_of_another_maker(self, rig: Make, routines: dict[str, int]) -> None:
+        table = {f"routine_{name}": number for name, number in routines.items()}
+        made = rig(profile={"routines": routines | {"merge_erase": True}}, **table)
+        made.flash()
+        assert made.runs("1.5.0")
+
+
+class TestSession:
+    def test_it_outlives_a_person_who_thinks(self, rig: Make) -> None:
+        made = rig(s3=1.0, profile={"timings": {"s3": 1.0}})
+        programmer = made.programmer()
+        plan = programmer.plan(FirmwareImage((Segment(made.base, made.new),), "bin"))
+        time.sleep(2.5)
+        programmer.flash(plan)
+        assert made.runs("1.5.0")
+
+    def test_one_that_ran_out_is_begun_anew(self, rig: Make) -> None:
+        made = rig(s3=0.5, profile={"timings": {"s3": 100}})
+        programmer = made.programmer(attempts=2)
+        plan = programmer.plan(FirmwareImage((Segment(made.base, made.new),), "bin"))
+        time.sleep(1.5)
+        programmer.flash(plan)
+        assert made.runs("1.5.0")
+
+    def test_a_running_part_is_not_disturbed_by_a_look(self, rig: Make) -> None:
+        made = rig()
+        seen = UdsFlasher.sight(made.bus, made.address, made.profile, active=False, deadline=Deadline.after(5))
+        assert seen is not None
+        assert seen.state is State.RUNNING
+        assert (seen.identity.version, seen.identity.serial) == ("1.4.2", "0001")
+        assert made.runs("1.4.2")
+        made.device.flash.load(made.base, b"\0" * 64)
+        made.device.board.reset()
+        assert made.runs(None)
+        seen = UdsFlasher.sight(made.bus, made.address, made.profile, active=False, deadline=Deadline.after(5))
+        assert seen is not None
+        assert seen.state is State.BOOTLOADER
+        made.device.supply.off()
+        assert UdsFlasher.sight(made.bus, made.address, made.profile, active=False, deadline=Deadline.after(5)) is None
+
+
+class TestWire:
+    @pytest.mark.parametrize("frame", [*range(1, 66, 4), 90, 150, 400, 700])
+    def test_a_lost_frame_is_made_up_for(self, rig: Make, frame: int) -> None:
+        made = rig(faults=FaultPlan(drop=1.0, first=frame, last=frame))
+        made.flash(attempts=3)
+        assert made.faults.done
+        assert made.runs("1.5.0")
+
+    @pytest.mark.parametrize("kind", ["duplicate", "drop", "delay"])
+    def test_a_bad_wire(self, rig: Make, kind: str) -> None:
+        chance = {"duplicate": 0.004, "drop": 0.004, "delay": 0.01}[kind]
+        made = rig(faults=FaultPlan(**{kind: chance}, seed=5), profile={"timings": {"latency": 0.1, "retries": 8}})  # type: ignore[arg-type]
+        made.flash(attempts=5)
+        assert made.faults.done
+        assert made.runs("1.5.0")
