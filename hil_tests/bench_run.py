@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +22,7 @@ from ..enumerators.errors import PowerFailed
 from ..enumerators.state import BenchLock, bench_folder, default_state
 from ..transports.errors import AdapterAbsent, AdapterGone, ProxyflashError
 from ..transports.recording import Recorder
-from .firmware import Firmware
+from .firmware import Firmware, TestImage
 from .needs import CAPABILITIES, Needs
 from .parts import Broken, NotThere, Part, PartLost, has_power
 
@@ -30,6 +32,8 @@ if not EMULATED.is_file():
     EMULATED = Path(__file__).parents[1] / "examples" / "three_sensors" / "bench.toml"
 HARDWARE_FAILED = (AdapterAbsent, AdapterGone, PowerFailed)
 """What no test can help: the part is broken from then on."""
+LONGEST_NAME = 100
+"""Characters of the name of a test's folder."""
 
 
 class BenchRun:
@@ -53,6 +57,7 @@ class BenchRun:
         self._lock: BenchLock | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._parts: dict[str, Part] = {}
+        self._failed: set[str] = set()
         self._unusable: Broken | None = None
         self._terminated: Any = None
 
@@ -82,20 +87,40 @@ class BenchRun:
             self._end_by_sigterm()
         return self._bench
 
+    @property
+    def told(self) -> dict[str, str]:
+        """What the JUnit file says of the whole run."""
+        return {"bench": str(self.path.absolute()), "proxyflash": version("proxyflash")}
+
     def part(self, name: str) -> Part:
         if name not in self._parts:
             component = self.bench.component(name)
-            firmware = Firmware(component, self.bench.state, lambda reason: self._lack("images", reason))
             may_flash = component.emulated or self.config.getoption("allow_flash")
-            self._parts[name] = Part(component, firmware, may_flash=may_flash)
+            known = Firmware(component, self.bench.state, self._lack_images)
+            self._parts[name] = Part(component, known, may_flash=may_flash)
         return self._parts[name]
+
+    def firmware(self, component: BenchComponent, item: pytest.Item) -> Firmware:
+        """For one test, whose JUnit entry tells which it used."""
+
+        def used(image: TestImage) -> None:
+            digest = hashlib.sha256(image.path.read_bytes()).hexdigest()
+            _tell(
+                item,
+                {f"firmware.{image.path.name}.sha256": digest, f"firmware.{image.path.name}.version": image.version},
+            )
+
+        return Firmware(component, self.bench.state, self._lack_images, used)
 
     def artefacts(self, item: pytest.Item) -> Path:
         """The folder of one test: in PROXYFLASH_ARTEFACTS, else in pytest's own temporary folder."""
         named = os.environ.get("PROXYFLASH_ARTEFACTS")
         base = Path(named) if named else self.temporary
         assert base is not None
-        folder = base / re.sub(r"[^A-Za-z0-9._\[\]-]+", "-", item.nodeid)[-100:].strip("-")
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", item.nodeid).strip("-")
+        if len(plain) > LONGEST_NAME:
+            plain = f"{plain[:LONGEST_NAME]}-{hashlib.sha256(item.nodeid.encode()).hexdigest()[:8]}"
+        folder = base / plain
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -121,13 +146,13 @@ class BenchRun:
         involved = [one] if one else fitting if needs.wanted else []
         self._need_leave(item, involved or fitting)
         self._need_unbroken(involved)
-        known = [] if one else [part.name for part in self._parts.values() if part.seen and not part.broken]
-        with self._hardware_failing(item):
-            self._properties(item)
-            for each in dict.fromkeys([*involved, *known]):
-                self._make_ready(each, item)
-            for each in involved:
-                self._need_capabilities(each, needs)
+        with self._out_of_use(item):
+            _tell(item, {"bench": str(self.bench.file.path)})
+            # A test of the bench as a whole may touch any part; those that aren't there don't hold it up.
+            for name in involved or [component.name for component in self._components()]:
+                self._make_ready(name, item, wanted=name in involved)
+            for name in involved:
+                self._need_capabilities(name, needs, item)
         self.bench.recorder.note("", f"test {item.nodeid}")
 
     def _need_power(self, item: pytest.Item, needs: Needs, names: list[str]) -> None:
@@ -162,26 +187,35 @@ class BenchRun:
             if broken is not None:
                 self._lack("broken", f"'{name}' is broken since {broken.test}: {broken.cause}")
 
-    def _need_capabilities(self, name: str, needs: Needs) -> None:
+    def _need_capabilities(self, name: str, needs: Needs, item: pytest.Item) -> None:
         for wanted in needs.capabilities:
-            if not self.part(name).capabilities() & CAPABILITIES[wanted]:
+            part = self.part(name)
+            try:
+                able = part.capabilities() & CAPABILITIES[wanted]
+            except (PartLost, ProxyflashError) as error:
+                self._lost(part, item, error)
+            if not able:
                 self._lack("capability", f"the bootloader of '{name}' on bench '{self.name}' can't {wanted}")
 
-    def _make_ready(self, name: str, item: pytest.Item) -> None:
+    def _make_ready(self, name: str, item: pytest.Item, *, wanted: bool) -> None:
         part = self.part(name)
+        if not wanted and (part.broken or part.absent):
+            return
         try:
             found = part.make_ready()
         except (NotThere, AdapterAbsent) as error:
             if part.seen is not None:
-                self._break(part, str(error))
-                pytest.fail(f"'{name}' is lost since {part.test}: {error}", pytrace=False)
-            kind = part.component.entry.flasher.bus_kind
-            self._lack(kind, f"'{name}' is absent on bench '{self.name}': {error}")
+                self._lost(part, item, error)
+            part.absent = True
+            if wanted:
+                kind = part.component.entry.flasher.bus_kind
+                self._lack(kind, f"'{name}' is absent on bench '{self.name}': {error}")
+            return
         except (PartLost, ProxyflashError) as error:
-            self._break(part, str(error), item)
-            since = f" since {part.test}" if part.test else ""
-            pytest.fail(f"'{name}' can't be made ready{since}: {error}", pytrace=False)
+            self._lost(part, item, error)
         part.test = item.nodeid
+        if not wanted:
+            return
         told = {
             "component": name,
             "protocol": found.protocol,
@@ -191,10 +225,19 @@ class BenchRun:
             "version": found.version,
             "state": found.presence.value,
         }
-        item.user_properties += [(key, value) for key, value in told.items() if value]
+        alone = _component_of(item) is not None
+        _tell(item, {key if alone else f"{name}.{key}": value for key, value in told.items()})
 
-    def _properties(self, item: pytest.Item) -> None:
-        item.user_properties.append(("bench", str(self.bench.file.path)))
+    def _lost(self, part: Part, item: pytest.Item, error: Exception) -> NoReturn:
+        """A part that can't be made ready any more is told once: by the test that lost it, or, if that passed, here."""
+        self._break(part, part.test or item.nodeid, error)
+        if part.test in self._failed:
+            self._need_unbroken([part.name])
+        since = f" since {part.test}" if part.test else ""
+        pytest.fail(f"'{part.name}' is broken{since}: {error}", pytrace=False)
+
+    def _lack_images(self, reason: str) -> NoReturn:
+        self._lack("images", reason)
 
     def _lack(self, kind: str, reason: str) -> NoReturn:
         if kind in self._required:
@@ -206,7 +249,7 @@ class BenchRun:
     # What breaks.
 
     @contextmanager
-    def _hardware_failing(self, item: pytest.Item) -> Iterator[None]:
+    def _out_of_use(self, item: pytest.Item) -> Iterator[None]:
         """Of the bench as a whole: another process has it, its state can't be kept."""
         try:
             yield
@@ -214,10 +257,15 @@ class BenchRun:
             self._unusable = Broken(item.nodeid, str(error))
             pytest.fail(f"bench '{self.name}': {error}", pytrace=False)
 
-    def _break(self, part: Part, cause: str, item: pytest.Item | None = None) -> None:
-        """What one bus has in common breaks with it."""
-        test = part.test or (item.nodeid if item is not None else "the start")
-        part.broken = part.broken or Broken(test, cause)
+    def _break(self, part: Part, test: str, error: Exception) -> None:
+        """A CAN adapter or a serial port that is gone takes all parts of its bus with it."""
+        names = {part.name}
+        spec = part.component.entry.spec
+        if isinstance(error, AdapterAbsent | AdapterGone) and part.component.entry.flasher.bus_kind != "usb":
+            names |= {other.name for other in self._components() if other.entry.spec.bus == spec.bus}
+        for name in names:
+            other = self.part(name)
+            other.broken = other.broken or Broken(test, str(error))
 
     def finished(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
         """After each phase of a test: notes what was skipped for want of what, and what broke."""
@@ -228,29 +276,24 @@ class BenchRun:
             path, line, _ = item.reportinfo()
             report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {error}")
         elif report.failed:
-            self._failed(item, error)
-        if self._bench is not None and (
-            report.failed or (report.when == "teardown" and self.config.getoption("record"))
-        ):
-            self._keep_recording(item, report)
+            self._failed.add(item.nodeid)
+            self._look_for_cause(item, error)
+        if self._bench is None or self.temporary is None:
+            return
+        if report.failed or (report.when == "teardown" and self.config.getoption("record")):
+            folder = self.artefacts(item)
+            files = self._bench.recorder.save(folder)
+            _tell(item, {"recording": str(folder)})
+            report.user_properties = list(item.user_properties)
+            report.sections.append(("what passed on the buses", "\n".join(map(str, files))))
 
-    def _failed(self, item: pytest.Item, error: BaseException | None) -> None:
+    def _look_for_cause(self, item: pytest.Item, error: BaseException | None) -> None:
         while error is not None and not isinstance(error, HARDWARE_FAILED):
-            error = error.__cause__ or error.__context__
-        if error is None:
-            return
-        name = error.component or _component_of(item)
-        if name in self._parts:
-            self._parts[name].broken = self._parts[name].broken or Broken(item.nodeid, str(error))
-
-    def _keep_recording(self, item: pytest.Item, report: pytest.TestReport) -> None:
-        if self.temporary is None:
-            return
-        folder = self.artefacts(item)
-        files = self.bench.recorder.save(folder)
-        if files:
-            names = "\n".join(str(file) for file in files)
-            report.sections.append(("what passed on the buses", names))
+            error = error.__cause__
+        if error is not None:
+            name = error.component or _component_of(item)
+            if name in self._parts:
+                self._break(self._parts[name], item.nodeid, error)
 
     # The end.
 
@@ -267,9 +310,9 @@ class BenchRun:
             if self._lock is not None:
                 self._lock.close()
                 self._lock = None
-            if self._terminated is not None:
-                signal.signal(signal.SIGTERM, self._terminated)
-            return [f"bench '{self.name}': {text}" for text in said]
+        if self._terminated is not None:
+            signal.signal(signal.SIGTERM, self._terminated)
+        return [f"bench '{self.name}': {text}" for text in said]
 
     def _end_by_sigterm(self) -> None:
         """What cancels a job sends SIGTERM, which by itself would end pytest as it stands."""
@@ -281,6 +324,13 @@ def _component_of(item: pytest.Item) -> str | None:
     """The component that a test was made for; "" if it is for one and none fits, None if it is for none."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     return (parameters["_proxyflash_component"] or "") if "_proxyflash_component" in parameters else None
+
+
+def _tell(item: pytest.Item, told: Mapping[str, str]) -> None:
+    """What the JUnit file says of a test, each thing once."""
+    item.user_properties += [
+        (key, value) for key, value in told.items() if value and (key, value) not in item.user_properties
+    ]
 
 
 @contextmanager

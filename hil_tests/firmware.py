@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 from ..enumerators.bench import BenchComponent
 from ..flashers.formats import load
@@ -34,42 +35,57 @@ class TestImage:
 
 
 class Firmware:
-    """The releases of one component. `folder`: for what is made. `lacks`: called with what the bench file lacks."""
+    """The releases of one component.
 
-    def __init__(self, component: BenchComponent, folder: Path, lacks: Callable[[str], None]) -> None:
+    `folder`: for what is made. `lacks`: called with what the bench file lacks; it doesn't return. `used`: told of each
+    release that is handed out.
+    """
+
+    def __init__(
+        self,
+        component: BenchComponent,
+        folder: Path,
+        lacks: Callable[[str], NoReturn],
+        used: Callable[[TestImage], None] = lambda image: None,
+    ) -> None:
         self._component = component
         self._folder = folder
         self._lacks = lacks
+        self._used = used
 
     @cached_property
     def images(self) -> tuple[TestImage, ...]:
         """All, oldest first; of an emulated part without any two that are made."""
         known = listed(self._component)
         if not known and self._component.emulated:
-            return (self.made(version=OLD), self.made(version=NEW))
+            return (self._make(OLD, SIZE, "", 0), self._make(NEW, SIZE, "", 0))
         return known
 
     @property
     def old(self) -> TestImage:
         """The oldest. The test is skipped where the bench file has none."""
-        return self._at_least(1)[0]
+        return self._handed_out(self._at_least(1)[0])
 
     @property
     def new(self) -> TestImage:
         """The newest. The test is skipped where the bench file has less than two."""
-        return self._at_least(2)[-1]
+        return self._handed_out(self._at_least(2)[-1])
 
     def made(self, *, version: str, size: int = SIZE, product: str = "", seed: int = 0) -> TestImage:
         """A firmware of `size` bytes that an emulated part runs; skips the test on hardware, whose maker alone can.
 
         `size`: 400 at least. `seed`: another one gives other bytes. `product`: by default the component's model.
         """
-        component = self._component
-        if not component.emulated:
-            self._lacks(f"firmware can be made for emulated parts only, and '{component.name}' is hardware")
+        if not self._component.emulated:
+            name = self._component.name
+            self._lacks(f"firmware can be made for emulated parts only, and '{name}' is hardware")
+        return self._handed_out(self._make(version, size, product, seed))
+
+    def _make(self, version: str, size: int, product: str, seed: int) -> TestImage:
         # Emulators are brought in by a bench file that asks for them, as the one of this component does.
         from ..emulators import application
 
+        component = self._component
         spec = component.entry.spec
         data = application.make(
             version,
@@ -82,6 +98,10 @@ class Firmware:
         path = self._folder / f"{component.name}-{version}-{size}-{seed}.bin"
         path.write_bytes(data)
         return TestImage(path, version)
+
+    def _handed_out(self, image: TestImage) -> TestImage:
+        self._used(image)
+        return image
 
     def _at_least(self, count: int) -> tuple[TestImage, ...]:
         if len(self.images) < count:

@@ -19,7 +19,7 @@ from .supplies import Power
 
 LOOK_AGAIN = 0.05
 """Seconds between two looks at a part that starts."""
-GIVE_UP = 2.0
+IN_WINDOW, IN_WINDOW_EMULATED = 2.0, 0.2
 """Seconds after its start in which a part that is in its bootloader may still leave it by itself."""
 
 
@@ -50,6 +50,8 @@ class Part:
         self.power: Power | None = Power(component) if has_power(component) else None
         self.seen: Component | None = None
         """As it was last found; None until it has been."""
+        self.absent = False
+        """Whether it was not there when it was first looked for."""
         self.has_run = False
         self._version = ""
         self.broken: Broken | None = None
@@ -60,13 +62,14 @@ class Part:
     def make_ready(self) -> Component:
         """Powered, and running if it can be. Raises NotThere, PartLost, ProxyflashError."""
         self._undo_faults()
-        self._supply()
+        if self.power is not None and not self.power.is_on:
+            self.power.on()
         found = self._look(self._patience)
         if found.presence is Presence.ABSENT:
             if self.seen is None:
-                raise NotThere(f"nothing answers for it ({found.where} on '{found.bus}')")
+                raise NotThere(self._mute(found))
             found = self._revived(found)
-        elif found.presence is Presence.BOOTLOADER and (self.has_run or self._may_restore):
+        if found.presence is Presence.BOOTLOADER and (self.has_run or not self.component.emulated):
             found = self._brought_back(found)
         if found.presence is Presence.OK:
             self.has_run, self._version = True, found.version
@@ -89,24 +92,18 @@ class Part:
     def make_safe(self) -> str:
         """Powered and running, at the end; what could not be done, in words."""
         try:
-            self._undo_faults()
-            self._supply()
             if self.broken is None and self.seen is not None:
                 self.make_ready()
+            elif self.power is not None and not self.power.is_on:
+                self.power.on()
         except (ProxyflashError, PartLost) as error:
             return f"'{self.name}' is left as it is: {error}"
-        if self.has_run and self.seen is not None and self.seen.presence is Presence.BOOTLOADER:
-            return f"'{self.name}' is left in its bootloader"
         return ""
 
     @property
     def _patience(self) -> float:
         """Seconds that it may take to answer: none for one that no test has touched."""
         return self.component.entry.spec.boot_timeout if self.test else 0.0
-
-    @property
-    def _may_restore(self) -> bool:
-        return self.may_flash and (self.component.emulated or bool(listed(self.component)))
 
     def _undo_faults(self) -> None:
         """What tests have told an emulated part and its wire to do wrong."""
@@ -118,12 +115,8 @@ class Part:
         plan = type(wire.faults.plan)(**bench.file.spec.bus[bus].faults.model_dump())
         if wire.faults.plan != plan:
             wire.faults.plan = plan
-            if hasattr(wire, "plug") and hasattr(wire, "is_gone"):
+            if self.component.entry.flasher.bus_kind == "serial":
                 wire.plug()
-
-    def _supply(self) -> None:
-        if self.power is not None and not self.power.is_on:
-            self.power.on()
 
     def _look(self, seconds: float) -> Component:
         """Who it says it is; asked again for so many seconds while nothing answers."""
@@ -152,53 +145,42 @@ class Part:
     def _started(self) -> Component:
         """As it is found once it has had the time to start."""
         deadline = Deadline.after(self.component.entry.spec.boot_timeout)
-        patience = deadline.sooner(GIVE_UP)
+        patience = {
+            Presence.ABSENT: deadline,
+            Presence.BOOTLOADER: deadline.sooner(IN_WINDOW_EMULATED if self.component.emulated else IN_WINDOW),
+        }
         while True:
             found = self._looked()
-            waiting = {Presence.ABSENT: deadline, Presence.BOOTLOADER: patience}.get(found.presence)
-            if waiting is None or waiting.expired:
+            if found.presence not in patience or patience[found.presence].expired:
                 return found
             threading.Event().wait(LOOK_AGAIN)
 
     def _revived(self, found: Component) -> Component:
-        if self.power is not None:
-            self.power.cycle()
-            found = self._started()
+        """It answered before, and does no longer: its supply may help."""
+        if self.power is None:
+            raise PartLost(f"{self._mute(found)}, and there is no [power.{self.name}] to restart it by")
+        self.power.cycle()
+        found = self._started()
         if found.presence is Presence.ABSENT:
-            why = "" if self.power is not None else f"; there is no [power.{self.name}] to restart it by"
-            raise PartLost(f"nothing answers for it ({found.where} on '{found.bus}'){why}")
-        return self._brought_back(found) if found.presence is Presence.BOOTLOADER else found
+            raise PartLost(f"{self._mute(found)}, and a power cycle doesn't help")
+        return found
 
     def _brought_back(self, found: Component) -> Component:
         """Out of its bootloader: by its protocol, by its supply, by a firmware that is known to be good."""
-        if not self.component.emulated:
-            self._boot()
-            found = self._started()
-        if found.presence is Presence.BOOTLOADER and self.power is not None:
-            self.power.cycle()
-            found = self._started()
-        if found.presence is Presence.BOOTLOADER and self._may_restore:
-            self.component.flash(self._release().image)
-            found = self._started()
+        for way in (self._boot, self._restart, self._restore):
+            if found.presence is not Presence.OK and way():
+                found = self._started()
         if found.presence is Presence.ABSENT:
-            raise PartLost(f"nothing answers for it ({found.where} on '{found.bus}')")
+            raise PartLost(self._mute(found))
         if found.presence is Presence.BOOTLOADER and self.has_run:
-            raise PartLost(f"it stays in its bootloader; {self._advice()}")
+            known = "flash it" if listed(self.component) or self.component.emulated else "name good releases: images"
+            raise PartLost(f"it stays in its bootloader; {known if self.may_flash else '--allow-flash would flash it'}")
         return found
 
-    def _release(self) -> TestImage:
-        """That which it ran when it was last seen to, if it is one of the known ones; else the oldest."""
-        ran = self._version
-        known = self.firmware.images
-        return next((image for image in known if image.version and image.version == ran), known[0])
-
-    def _advice(self) -> str:
-        if not listed(self.component):
-            return "with images = [...] of known-good releases in the bench file it would be flashed"
-        return "with --allow-flash it would be flashed"
-
-    def _boot(self) -> None:
-        """Asks its bootloader to; what that answers tells less than what is found afterwards."""
+    def _boot(self) -> bool:
+        """What its bootloader answers tells less than what is found afterwards. An emulated one is quicker restarted."""
+        if self.component.emulated:
+            return False
         flasher = self.component.flasher()
         try:
             flasher.connect()
@@ -209,6 +191,29 @@ class Part:
             pass
         finally:
             flasher.close()
+        return True
+
+    def _restart(self) -> bool:
+        if self.power is None:
+            return False
+        self.power.cycle()
+        return True
+
+    def _restore(self) -> bool:
+        if not self.may_flash or not (listed(self.component) or self.component.emulated):
+            return False
+        self.component.flash(self._release().image)
+        return True
+
+    @staticmethod
+    def _mute(found: Component) -> str:
+        return f"nothing answers at {found.where} on bus '{found.bus}'"
+
+    def _release(self) -> TestImage:
+        """That which it ran when it was last seen to, if it is one of the known ones; else the oldest."""
+        ran = self._version
+        known = self.firmware.images
+        return next((image for image in known if image.version and image.version == ran), known[0])
 
 
 def has_power(component: BenchComponent) -> bool:

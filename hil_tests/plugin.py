@@ -8,7 +8,7 @@ docs/bench-tests.md describes it for those who write tests.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,11 +106,12 @@ def pytest_runtest_makereport(
     return report
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
+@pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
     try:
         yield
     finally:
+        # After the last fixture's end; before the summary, and before a worker tells what it has to tell.
         config = session.config
         if RUN in config.stash:
             said = config.stash[RUN].make_safe()
@@ -146,9 +147,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(scope="session")
-def _proxyflash_run(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> BenchRun:
+def _proxyflash_run(
+    pytestconfig: pytest.Config,
+    tmp_path_factory: pytest.TempPathFactory,
+    record_testsuite_property: Callable[[str, object], None],
+) -> BenchRun:
     run = run_of(pytestconfig)
     run.temporary = tmp_path_factory.mktemp("proxyflash")
+    for name, value in run.told.items():
+        record_testsuite_property(name, value)
     return run
 
 
@@ -192,9 +199,9 @@ def power(_proxyflash_run: BenchRun, component: BenchComponent) -> Power:
 
 
 @pytest.fixture
-def firmware(_proxyflash_run: BenchRun, component: BenchComponent) -> Firmware:
+def firmware(_proxyflash_run: BenchRun, component: BenchComponent, request: pytest.FixtureRequest) -> Firmware:
     """The component's test images: `old`, `new`, `images`; of an emulated part also `made(version=..., size=...)`."""
-    return _proxyflash_run.part(component.name).firmware
+    return _proxyflash_run.firmware(component, request.node)
 
 
 @pytest.fixture
