@@ -35,6 +35,7 @@ from .state import BenchLock, bench_folder, default_state
 if TYPE_CHECKING:
     from ..emulators.bench import EmulatedBus
     from ..emulators.device import BadDevice, EmulatedDevice
+    from ..emulators.replay import Replay
 
 SIGHT_SECONDS = 2.0
 """How long a component has to answer who it is."""
@@ -74,8 +75,15 @@ def find_file(named: str | os.PathLike[str] | None = None) -> Path:
 class Bench:
     """The buses and components of one bench file. `state`: the folder for what is remembered."""
 
-    def __init__(self, file: benchfile.BenchFile, state: Path, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self,
+        file: benchfile.BenchFile,
+        state: Path,
+        recorder: Recorder | None = None,
+        replay: Replay | None = None,
+    ) -> None:
         self.file = file
+        self.replay = replay
         self._recorder = recorder
         self.state = state
         self.folder = bench_folder(state, file.path)
@@ -91,9 +99,14 @@ class Bench:
         *,
         state: Path | None = None,
         recorder: Recorder | None = None,
+        replay: Replay | None = None,
     ) -> Self:
-        """Reads the bench file; opens no bus yet. `recorder`: keeps what passes on the buses. Raises BenchError."""
-        return cls(benchfile.load(find_file(path)), state or default_state(), recorder)
+        """Reads the bench file; opens no bus yet. Raises BenchError.
+
+        `recorder`: keeps what passes on the buses. `replay`: a recording that stands for all of them; the caller closes
+        it.
+        """
+        return cls(benchfile.load(find_file(path)), state or default_state(), recorder, replay)
 
     @property
     def recorder(self) -> Recorder:
@@ -123,7 +136,10 @@ class Bench:
             if bus not in self._transports:
                 spec = self.file.spec.bus[bus]
                 self._take_lock()
-                settings = self._emulated_bus(bus).host_settings if spec.emulated else spec.settings
+                if self.replay is not None:
+                    settings = self.replay.host_settings(bus, spec.kind, spec.settings)
+                else:
+                    settings = self._emulated_bus(bus).host_settings if spec.emulated else spec.settings
                 try:
                     self._transports[bus] = plugins.load(plugins.TRANSPORTS, spec.kind).open(bus, settings)
                 except BadSettings as error:
@@ -174,7 +190,7 @@ class Bench:
                 for entry in entries:
                     components.setdefault(entry.spec.name, _record(entry, Presence.ABSENT, None))
         real = [spec for spec in self.file.spec.bus.values() if not spec.emulated]
-        if real:
+        if real and self.replay is None:
             # Brings in pyserial, which a bench of emulated CAN and USB does without.
             from .serial import ports_not_listed
 
@@ -271,7 +287,8 @@ class BenchComponent:
 
     @property
     def emulated(self) -> bool:
-        return self.bench.file.spec.bus[self.entry.spec.bus].emulated
+        """Whether the part is emulated in this process."""
+        return self.bench.replay is None and self.bench.file.spec.bus[self.entry.spec.bus].emulated
 
     def look(self) -> Component:
         """Asks the part who it is, without disturbing its work."""
@@ -351,13 +368,18 @@ class BenchComponent:
         return ask
 
     def power_cycle(self) -> bool:
-        """Cuts and restores the supply, by the file's commands or on the emulated part; False if there is no way."""
+        """Cuts and restores the supply, by the file's commands or on the emulated part; False if there is no way.
+
+        Under replay nothing is cut: what the part did then is in the recording.
+        """
         if self.emulated:
             device = self.bench.emulated_device(self.name)
             device.supply.off()
             device.supply.on()
             return True
         power = self.bench.file.spec.power.get(self.name)
+        if self.bench.replay is not None:
+            return power is not None or self.bench.file.spec.bus[self.entry.spec.bus].emulated
         if power is None:
             return False
         cycle(power.off, power.on, folder=self.bench.file.path.absolute().parent, component=self.name)

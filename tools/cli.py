@@ -53,6 +53,9 @@ Benches:
   bench     Checks a bench file, or writes one.
   demo      Updates three emulated sensors, from nothing.
   emulate   Serves the bench's emulated parts to other programs.
+  record    Runs a command and keeps what passes on the buses.
+  replay    Runs it again on the recording, with nothing attached.
+  vm        Runs a command in a guest whose kernel has CAN and USB.
   doctor    Looks for what keeps this host from working.
   plugins   What is installed, what is broken and why.
 """

@@ -69,6 +69,8 @@ class Output:
     verbosity: int = 0
     log: TextIO | None = None
     collected: list[dict[str, Any]] | None = None
+    told: ProxyflashError | None = None
+    """The error that was shown last."""
     lost: OutputLost | None = None
     """Why something could not be shown."""
     _bars: Any = field(default=None, init=False, repr=False)
@@ -108,6 +110,7 @@ class Output:
 
     def error(self, error: ProxyflashError) -> None:
         """An error, on stderr for a person, on stdout as a document for a program."""
+        self.told = error
         if self.mode is Mode.TEXT:
             self.fault(error)
         else:

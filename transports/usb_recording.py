@@ -89,6 +89,12 @@ class RecordingBackend:
         )  # fmt: skip
         return count
 
+    def reset_device(self, dev_handle: Any) -> None:
+        _, root, address = self._handles.get(id(dev_handle), (None, 0, 0))
+        self._recorder.note(self._bus, f"bus reset of the device {root}.{address}")
+        self._last = None
+        self._backend.reset_device(dev_handle)
+
     def _recorded(self, handle: Any, setup: bytes, data: Any, call: Any, *arguments: Any) -> Any:
         """Calls the back end, and records the transfer with what came of it."""
         _, root, address = self._handles.get(id(handle), (None, 0, 0))

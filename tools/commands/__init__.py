@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +15,9 @@ from ...transports.errors import ExitStatus, ProxyflashError
 from ..cli import HELP
 from ..output import Mode, Output
 from .session import Session, global_options
+
+if TYPE_CHECKING:
+    from ...enumerators.bench import Bench
 
 MODULES = {
     "scan": "components",
@@ -28,6 +33,9 @@ MODULES = {
     "bench": "benches",
     "demo": "demo",
     "emulate": "emulate",
+    "record": "recordings",
+    "replay": "recordings",
+    "vm": "vm",
     "doctor": "doctor",
     "plugins": "plugins",
 }
@@ -71,9 +79,20 @@ class Unexpected(ProxyflashError):
     default_remedy = "This is a fault of proxyflash: run it again with -vv, and report what that prints."
 
 
-def run(arguments: Sequence[str], output: Output | None = None, *, ends_process: bool = False) -> int:
-    """Runs one command; its exit status. `output`: that of the command which runs this one; None: one of its own."""
-    session = Session(tuple(arguments), output or Output(), owns_output=output is None, ends_process=ends_process)
+def run(
+    arguments: Sequence[str],
+    output: Output | None = None,
+    *,
+    ends_process: bool = False,
+    opener: Callable[[str | None, Path | None], Bench] | None = None,
+) -> int:
+    """Runs one command; its exit status. `output`: that of the command which runs this one; None: one of its own.
+
+    `opener`: see Session.
+    """
+    session = Session(
+        tuple(arguments), output or Output(), owns_output=output is None, ends_process=ends_process, opener=opener
+    )
     for stream in (sys.stdout, sys.stderr):
         # What a terminal can't show, or a file name that is no text, is no reason to end.
         if isinstance(stream, io.TextIOWrapper):

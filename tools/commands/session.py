@@ -48,6 +48,8 @@ class Session:
     standing: Standing = field(default_factory=Standing)
     _asking: bool = False
     _handlers: dict[int, Any] = field(default_factory=dict)
+    opener: Callable[[str | None, Path | None], Bench] | None = None
+    """Opens the bench in a way of its own: recorded, or replayed."""
     _bench: Bench | None = None
 
     @property
@@ -56,7 +58,8 @@ class Session:
         if self._bench is None:
             from ...enumerators.bench import Bench
 
-            self._bench = Bench.open(self.bench_path, state=self.state)
+            opener = self.opener or (lambda path, state: Bench.open(path, state=state))
+            self._bench = opener(self.bench_path, self.state)
         return self._bench
 
     @property

@@ -1,0 +1,114 @@
+"""pyserial's URL handler for `replay://`: a recorded serial line.
+
+    from proxyflash.emulators import protocol_replay
+    protocol_replay.make_known()
+    port = serial.serial_for_url("replay://session.jsonl?bus=imu-uart")
+
+`bus` may be left out where the recording has one serial line. A write that was not recorded raises ReplayMismatch.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import serial
+from serial import PortNotOpenError, SerialBase, SerialException
+
+if TYPE_CHECKING:
+    from .replay_serial import SerialTrack
+
+
+def make_known() -> None:
+    """pyserial finds this module by its name, in the packages that it is told of."""
+    package = __name__.rpartition(".")[0]
+    if package not in serial.protocol_handler_packages:
+        serial.protocol_handler_packages.append(package)
+
+
+class Serial(SerialBase):
+    """One opened port."""
+
+    _track: SerialTrack | None = None
+
+    def open(self) -> None:
+        """Raises SerialException for what is no recording with that bus."""
+        from .replay import find_track
+
+        if self.port is None:
+            raise SerialException("Port must be configured before it can be used.")
+        if self.is_open:
+            raise SerialException("Port is already open.")
+        place, _, query = str(self.port).partition("://")[2].partition("?")
+        bus = parse_qs(query).get("bus", [""])[0]
+        try:
+            self._track = find_track(place, bus, "serial")
+        except Exception as error:
+            raise SerialException(errno.ENOENT, f"could not open port {self.port}: {error}") from error
+        self.is_open = True
+        self._track.opened(baudrate=self.baudrate, parity=self.parity, dtr=bool(self.dtr), rts=bool(self.rts))
+
+    def close(self) -> None:
+        self.is_open = False
+
+    def _opened(self) -> SerialTrack:
+        if not self.is_open or self._track is None:
+            raise PortNotOpenError()
+        return self._track
+
+    def _reconfigure_port(self, force_update: bool = False) -> None:
+        if self.is_open:
+            self._opened().set_line(baudrate=self.baudrate, parity=self.parity)
+
+    @property
+    def in_waiting(self) -> int:
+        return self._opened().waiting()
+
+    def read(self, size: int = 1, /) -> bytes:
+        """Up to `size` bytes: fewer when `timeout` is up."""
+        return self._opened().read(size, self.timeout)
+
+    def write(self, b: Any, /) -> int:
+        data = bytes(memoryview(b))
+        self._opened().write(data)
+        return len(data)
+
+    def reset_input_buffer(self) -> None:
+        self._opened().forget()
+
+    def reset_output_buffer(self) -> None:
+        self._opened()
+
+    def flush(self) -> None:
+        self._opened()
+
+    @property
+    def out_waiting(self) -> int:
+        self._opened()
+        return 0
+
+    def _update_break_state(self) -> None:
+        self._opened()
+
+    def _update_dtr_state(self) -> None:
+        self._opened().set_line(dtr=bool(self.dtr))
+
+    def _update_rts_state(self) -> None:
+        self._opened().set_line(rts=bool(self.rts))
+
+    @property
+    def cts(self) -> bool:
+        return False
+
+    @property
+    def dsr(self) -> bool:
+        return False
+
+    @property
+    def ri(self) -> bool:
+        return False
+
+    @property
+    def cd(self) -> bool:
+        return False

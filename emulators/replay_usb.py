@@ -1,0 +1,317 @@
+"""Recorded USB devices, as a pyusb backend.
+
+    track = Replay.open("session.jsonl").track("usb", "usb")
+    device = usb.core.find(idVendor=0x0483, idProduct=0xDF11, backend=ReplayUsbBackend(track))
+
+Devices come and go as they were seen to. Descriptors are read at any time and any number of times; every other control
+transfer has to be the one that was recorded next for its device, and ends as it did then.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import usb.backend
+import usb.core
+
+from ..transports.recording import Record, UsbControl, UsbDevices, UsbSeen
+from .replay import Replay, ReplayMismatch, Track, both
+from .usb_device import CONFIGURATION, SETUP, StandardRequest
+
+INTERFACE, ENDPOINT = 4, 5
+"""Descriptor types (USB 2.0, table 9-5)."""
+_LIBUSB = {
+    errno.EIO: -1, errno.EACCES: -3, errno.ENODEV: -4, errno.ENOENT: -5, errno.EBUSY: -6, errno.ETIMEDOUT: -7,
+    errno.EOVERFLOW: -8, errno.EPIPE: -9,
+}  # fmt: skip
+"""libusb.h, enum libusb_error, by the errno that pyusb gives for it."""
+_ONLY_READS = (StandardRequest.GET_STATUS, StandardRequest.GET_DESCRIPTOR, StandardRequest.GET_CONFIGURATION)
+
+
+def _fail(code: int) -> NoReturn:
+    kind = usb.core.USBTimeoutError if code == errno.ETIMEDOUT else usb.core.USBError
+    raise kind(os.strerror(code), _LIBUSB.get(code, -99), code)
+
+
+def _changes_nothing(transfer: UsbControl) -> bool:
+    return transfer.setup[0] & 0xE0 == 0x80 and transfer.setup[1] in _ONLY_READS
+
+
+class UsbTrack(Track):
+    """Control transfers of one bus, and the devices that were seen on it."""
+
+    def __init__(self, replay: Replay, bus: str, records: Sequence[Record]) -> None:
+        events = [
+            record
+            for record in records
+            if isinstance(record, UsbDevices) or (isinstance(record, UsbControl) and not _changes_nothing(record))
+        ]
+        super().__init__(replay, bus, events)
+        self._events = events
+        self._reads: dict[tuple[int, int, bytes], list[UsbControl]] = {}
+        for record in records:
+            if isinstance(record, UsbControl) and _changes_nothing(record):
+                self._reads.setdefault((record.root, record.address, record.setup[:6]), []).append(record)
+        self._numbers: dict[int, int] = {}
+        self._awaited: dict[tuple[int, int], deque[int]] = {}
+        for index, event in enumerate(events):
+            if isinstance(event, UsbControl):
+                self._numbers[index] = len(self._numbers) + 1
+                self._awaited.setdefault((event.root, event.address), deque()).append(index)
+        self._position = 0
+        self._gone: set[int] = set()
+        self.present: tuple[UsbSeen, ...] = ()
+
+    @property
+    def exchanges(self) -> int:
+        return len(self._numbers)
+
+    def host_settings(self, channel: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {"backend": ReplayUsbBackend(self)}
+
+    def look(self) -> tuple[UsbSeen, ...]:
+        """The devices that the host saw when it looked here."""
+        with self.changed:
+            if isinstance(event := self._next_event(), UsbDevices):
+                self._position += 1
+                self.present = event.devices
+            return self.present
+
+    def will_change(self) -> bool:
+        """Whether a host that looks again sees other devices."""
+        with self.changed:
+            return isinstance(self._next_event(), UsbDevices)
+
+    def control(self, seen: UsbSeen, setup: bytes, data: bytes) -> bytes:
+        """The data that came. Raises USBError as it was recorded, ReplayMismatch."""
+        with self.changed:
+            self.require_match()
+            transfer = self._read(seen, setup) or self._exchange(seen, setup, data)
+            wait = transfer.seconds * self.replay.pace
+        time.sleep(wait)
+        if transfer.status:
+            _fail(-transfer.status)
+        return transfer.data[: int.from_bytes(setup[6:8], "little")] if transfer.incoming else b""
+
+    def unsent(self) -> ReplayMismatch | None:
+        index = self._next()
+        if index is None:
+            return None
+        recorded = _shown(self._events[index])
+        return ReplayMismatch(self.bus, self._numbers[index], self.exchanges, recorded, "the host has ended")
+
+    def _read(self, seen: UsbSeen, setup: bytes) -> UsbControl | None:
+        """A recorded reading of the same, the longest that worked."""
+        found = self._reads.get((seen.root, seen.address, setup[:6]), [])
+        return max(found, key=lambda item: (not item.status, len(item.data)), default=None)
+
+    def _exchange(self, seen: UsbSeen, setup: bytes, data: bytes) -> UsbControl:
+        awaited = self._awaited.get((seen.root, seen.address))
+        index = awaited[0] if awaited else self._next()
+        recorded = self._events[index] if index is not None else None
+        same = isinstance(recorded, UsbControl) and recorded.setup == setup and recorded.data == data
+        if awaited and isinstance(recorded, UsbControl) and (same or (recorded.incoming and recorded.setup == setup)):
+            self._gone.add(awaited.popleft())
+            self._pass()
+            self.sent(recorded)
+            return recorded
+        number = self._numbers[index] if index is not None else self.exchanges + 1
+        now = UsbControl(0.0, self.bus, seen.root, seen.address, setup, data, 0, 0.0)
+        raise self.differ(number, *_both(recorded, now))
+
+    def _pass(self) -> None:
+        """What the host didn't look at before it went on it passed over."""
+        last = max(self._gone)
+        while self._position < last and (
+            self._position in self._gone or isinstance(self._events[self._position], UsbDevices)
+        ):
+            event = self._events[self._position]
+            if isinstance(event, UsbDevices):
+                self.present = event.devices
+            self._gone.discard(self._position)
+            self._position += 1
+
+    def _next_event(self) -> Record | None:
+        while self._position in self._gone:
+            self._gone.discard(self._position)
+            self._position += 1
+        return self._events[self._position] if self._position < len(self._events) else None
+
+    def _next(self) -> int | None:
+        return min((awaited[0] for awaited in self._awaited.values() if awaited), default=None)
+
+
+def _shown(event: Record | None) -> str:
+    if not isinstance(event, UsbControl):
+        return "nothing more"
+    return f"{event.setup.hex(' ')} {'' if event.incoming else both(event.data, b'')[0]}".rstrip()
+
+
+def _both(recorded: Record | None, now: UsbControl) -> tuple[str, str]:
+    if isinstance(recorded, UsbControl) and recorded.setup == now.setup and not now.incoming:
+        ours, theirs = both(recorded.data, now.data)
+        return f"{now.setup.hex(' ')} {ours}", f"{now.setup.hex(' ')} {theirs}"
+    return _shown(recorded), _shown(now)
+
+
+@dataclass(eq=False)
+class _Handle:
+    seen: UsbSeen
+
+
+@dataclass
+class _Setting:
+    """An alternate setting: its descriptor, those behind it, and its endpoints with those behind them."""
+
+    descriptor: bytes
+    extra: bytes = b""
+    endpoints: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+class ReplayUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
+    """The devices of a UsbTrack."""
+
+    def __init__(self, track: UsbTrack) -> None:
+        self._track = track
+
+    def wait_change(self, timeout: float) -> bool:
+        """Waits until a look shows other devices, at most `timeout` seconds."""
+        if self._track.will_change():
+            return True
+        time.sleep(timeout)
+        return False
+
+    def enumerate_devices(self) -> Iterator[UsbSeen]:
+        yield from self._track.look()
+
+    def get_parent(self, dev: UsbSeen) -> None:
+        return None
+
+    def get_device_descriptor(self, dev: UsbSeen) -> SimpleNamespace:
+        raw = dev.device
+        word = [int.from_bytes(raw[at : at + 2], "little") for at in range(17)]
+        return SimpleNamespace(
+            bLength=18, bDescriptorType=1, bcdUSB=word[2], bDeviceClass=raw[4], bDeviceSubClass=raw[5],
+            bDeviceProtocol=raw[6], bMaxPacketSize0=raw[7], idVendor=word[8], idProduct=word[10], bcdDevice=word[12],
+            iManufacturer=raw[14], iProduct=raw[15], iSerialNumber=raw[16], bNumConfigurations=len(dev.configurations),
+            address=dev.address, bus=dev.root, port_number=dev.ports[-1] if dev.ports else None,
+            port_numbers=dev.ports or None, speed=dev.speed,
+        )  # fmt: skip
+
+    def get_configuration_descriptor(self, dev: UsbSeen, config: int) -> SimpleNamespace:
+        raw, before, _ = _parsed(dev, config)
+        return SimpleNamespace(
+            bLength=9, bDescriptorType=CONFIGURATION, wTotalLength=int.from_bytes(raw[2:4], "little"),
+            bNumInterfaces=raw[4], bConfigurationValue=raw[5], iConfiguration=raw[6], bmAttributes=raw[7],
+            bMaxPower=raw[8], extra_descriptors=list(before),
+        )  # fmt: skip
+
+    def get_interface_descriptor(self, dev: UsbSeen, intf: int, alt: int, config: int) -> SimpleNamespace:
+        item = _setting(dev, intf, alt, config)
+        raw = item.descriptor
+        return SimpleNamespace(
+            bLength=9, bDescriptorType=INTERFACE, bInterfaceNumber=raw[2], bAlternateSetting=raw[3],
+            bNumEndpoints=len(item.endpoints), bInterfaceClass=raw[5], bInterfaceSubClass=raw[6],
+            bInterfaceProtocol=raw[7], iInterface=raw[8], extra_descriptors=list(item.extra),
+        )  # fmt: skip
+
+    def get_endpoint_descriptor(self, dev: UsbSeen, ep: int, intf: int, alt: int, config: int) -> SimpleNamespace:
+        raw, extra = _setting(dev, intf, alt, config).endpoints[ep]
+        return SimpleNamespace(
+            bLength=raw[0], bDescriptorType=ENDPOINT, bEndpointAddress=raw[2], bmAttributes=raw[3],
+            wMaxPacketSize=int.from_bytes(raw[4:6], "little"), bInterval=raw[6], bRefresh=0, bSynchAddress=0,
+            extra_descriptors=list(extra),
+        )  # fmt: skip
+
+    def open_device(self, dev: UsbSeen) -> _Handle:
+        if dev not in self._track.present:
+            _fail(errno.ENODEV)
+        return _Handle(dev)
+
+    def close_device(self, dev_handle: _Handle) -> None:
+        return None
+
+    def set_configuration(self, dev_handle: _Handle, config_value: int) -> None:
+        setup = SETUP.pack(0x00, StandardRequest.SET_CONFIGURATION, config_value, 0, 0)
+        self._track.control(dev_handle.seen, setup, b"")
+
+    def get_configuration(self, dev_handle: _Handle) -> int:
+        configurations = dev_handle.seen.configurations
+        return configurations[0][5] if configurations else 0
+
+    def set_interface_altsetting(self, dev_handle: _Handle, intf: int, altsetting: int) -> None:
+        setup = SETUP.pack(0x01, StandardRequest.SET_INTERFACE, altsetting, intf, 0)
+        self._track.control(dev_handle.seen, setup, b"")
+
+    def claim_interface(self, dev_handle: _Handle, intf: int) -> None:
+        return None
+
+    def release_interface(self, dev_handle: _Handle, intf: int) -> None:
+        return None
+
+    def ctrl_transfer(
+        self, dev_handle: _Handle, bmRequestType: int, bRequest: int, wValue: int, wIndex: int, data: Any, timeout: int
+    ) -> int:
+        length = len(data) if data is not None else 0
+        setup = SETUP.pack(bmRequestType, bRequest, wValue & 0xFFFF, wIndex & 0xFFFF, length)
+        if bmRequestType & 0x80:
+            answer = self._track.control(dev_handle.seen, setup, b"")
+            for offset, byte in enumerate(answer):
+                data[offset] = byte
+            return len(answer)
+        self._track.control(dev_handle.seen, setup, bytes(data or b""))
+        return length
+
+    def clear_halt(self, dev_handle: _Handle, ep: int) -> None:
+        return None
+
+    def reset_device(self, dev_handle: _Handle) -> None:
+        return None
+
+    def is_kernel_driver_active(self, dev_handle: _Handle, intf: int) -> bool:
+        return False
+
+    def detach_kernel_driver(self, dev_handle: _Handle, intf: int) -> None:
+        return None
+
+    def attach_kernel_driver(self, dev_handle: _Handle, intf: int) -> None:
+        return None
+
+
+def _parsed(seen: UsbSeen, config: int) -> tuple[bytes, bytes, list[_Setting]]:
+    """A configuration's own descriptor, what stands before its interfaces, and those. Raises IndexError."""
+    raw = seen.configurations[config]
+    if len(raw) < 9:
+        raise IndexError(config)
+    before = b""
+    settings: list[_Setting] = []
+    place = 9
+    while place + 2 <= len(raw) and raw[place] >= 2:
+        item, kind = raw[place : place + raw[place]], raw[place + 1]
+        place += raw[place]
+        if kind == INTERFACE and len(item) >= 9:
+            settings.append(_Setting(item))
+        elif not settings:
+            before += item
+        elif kind == ENDPOINT and len(item) >= 7:
+            settings[-1].endpoints.append((item, b""))
+        elif settings[-1].endpoints:
+            last, extra = settings[-1].endpoints[-1]
+            settings[-1].endpoints[-1] = (last, extra + item)
+        else:
+            settings[-1].extra += item
+    return raw, before, settings
+
+
+def _setting(seen: UsbSeen, intf: int, alt: int, config: int) -> _Setting:
+    """pyusb counts interfaces and alternate settings from 0, as they stand. Raises IndexError."""
+    settings = _parsed(seen, config)[2]
+    numbers = list(dict.fromkeys(item.descriptor[2] for item in settings))
+    return [item for item in settings if item.descriptor[2] == numbers[intf]][alt]

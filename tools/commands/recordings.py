@@ -1,0 +1,247 @@
+"""`record` and `replay`: a command with what passes on its buses kept, and the same command on what was kept."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.recording import Recorder
+from ...transports.recording_formats import BadRecording, Recording, load, save, save_all
+from ..output import Mode, Output
+from .session import Session, command
+
+if TYPE_CHECKING:
+    from ...emulators.replay import Replay
+    from ...enumerators.bench import Bench
+
+LONGEST = 1 << 30
+"""Bytes of memory that a recording may take: about five million CAN frames."""
+
+Opener = Callable[[str | None, Path | None], "Bench"]
+
+
+class Unwritten(ProxyflashError):
+    """The recording can't be written to where it was to go."""
+
+    code = "E-RECORDING-FILE"
+    exit_status = ExitStatus.USAGE
+    default_remedy = "Name another file."
+
+
+class OtherOutcome(ProxyflashError):
+    """All exchanges were as recorded, and the command ended in another way."""
+
+    code = "E-REPLAY-OUTCOME"
+    default_remedy = "Does it depend on something that is not in the recording: a file, an option, the time?"
+
+
+@command("record")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("arguments", metavar="-- COMMAND", nargs=-1, required=True)
+def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | None:
+    """Runs another command, and writes what passes on its buses into FILE, also when it fails.
+
+    \b
+    proxyflash record imu.jsonl -- flash imu imu-1.5.0.hex
+    proxyflash replay imu.jsonl
+    """
+    part = file.with_name(file.name + ".part")
+    try:
+        part.touch()
+    except OSError as error:
+        raise Unwritten(f"{file}: {error.strerror}") from error
+    recorder = Recorder(limit_records=LONGEST // 200, limit_bytes=LONGEST)
+    described: dict[str, str] = {}
+
+    def opener(path: str | None, state: Path | None) -> Bench:
+        from ...enumerators.bench import Bench
+
+        bench = Bench.open(path or session.bench_path, state=state or session.state, recorder=recorder)
+        described.update(name=bench.file.path.name, text=bench.file.text)
+        return bench
+
+    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    files = _files(arguments)
+    status = int(ExitStatus.FAILED)
+    with _collecting(session.output) as runs:
+        try:
+            status = _run(arguments, session.output, opener)
+        finally:
+            head = {"began": began, "arguments": list(arguments), "files": files, "status": status, "bench": described}
+            records = recorder.records()
+            try:
+                save(records, file, head=head, dropped=recorder.dropped)
+            except OSError as error:
+                raise Unwritten(f"{file}: {error.strerror}") from error
+            finally:
+                part.unlink(missing_ok=True)
+    facts = {"recording": str(file), "records": len(records), "dropped": recorder.dropped}
+    session.output.document(facts | runs)
+    session.output.note(f"{len(records):,} records into {file}")
+    if recorder.dropped:
+        session.output.note(f"the first {recorder.dropped:,} records were too many to be kept: it can't be replayed")
+    return status
+
+
+@command("replay")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("arguments", metavar="[-- COMMAND]", nargs=-1)
+@click.option(
+    "--pace",
+    type=click.FloatRange(0, 100),
+    default=0.0,
+    metavar="FACTOR",
+    help="0: answers come at once; 1: as late as they were recorded.",
+)
+@click.option("--export", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Write it for candump, Wireshark and people instead.")  # fmt: skip
+def replay(session: Session, file: Path, arguments: tuple[str, ...], pace: float, export: Path | None) -> int | None:
+    """Runs the recorded command again, on the recording instead of the hardware.
+
+    Done (0) when all that it sends is what was recorded, and it ends as it did then. Without --bench it uses the bench
+    file as it was recorded; its other files are looked for here and beside the recording.
+
+    \b
+    proxyflash replay imu.jsonl
+    proxyflash replay imu.jsonl -- flash imu other.hex
+    proxyflash replay imu.jsonl --export imu-recording
+    """
+    recording = load(file)
+    if export is not None:
+        return _export(session.output, recording, export)
+    from ...emulators.replay import Replay
+
+    wanted = list(arguments) or _arguments(recording, file)
+    for name in [] if arguments else _changed(recording, file):
+        session.output.note(f"{name} is not the file that was recorded")
+    running = Replay(recording, pace=pace)
+    try:
+        with _collecting(session.output) as runs, tempfile.TemporaryDirectory() as folder:
+            status = _run(wanted, session.output, _replayed(session, recording, running, file, Path(folder)))
+        error = _difference(recording, running, status, session.output.told)
+        exchanges = running.exchanges
+    finally:
+        running.close()
+    if error is not None:
+        if error is session.output.told and session.output.mode is not Mode.JSON:
+            return error.exit_status
+        raise error
+    session.output.document({"replay": str(file), "verdict": "as recorded", "exchanges": exchanges} | runs)
+    counted = ", ".join(f"{count:,} on {bus}" for bus, count in exchanges.items()) or "none"
+    session.output.line(f"replay  OK  as recorded: exchanges {counted}")
+    return None
+
+
+def _run(arguments: Sequence[str], output: Output, opener: Opener) -> int:
+    from .. import commands
+
+    return commands.run(arguments, output, opener=opener)
+
+
+@contextmanager
+def _collecting(output: Output) -> Iterator[dict[str, Any]]:
+    """As one JSON document: what the inner command has to say is put among what this one says."""
+    runs: dict[str, Any] = {}
+    collected: list[dict[str, Any]] = []
+    if output.mode is not Mode.JSON:
+        yield runs
+        return
+    output.collected = collected
+    try:
+        yield runs
+    finally:
+        output.collected = None
+        runs["runs"] = collected
+
+
+def _files(arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """Those of a command's arguments that are files, with what tells whether they are the same later."""
+    return [
+        {"argument": index, "sha256": hashlib.sha256(Path(word).read_bytes()).hexdigest()}
+        for index, word in enumerate(arguments)
+        if Path(word).is_file()
+    ]
+
+
+def _export(output: Output, recording: Recording, folder: Path) -> None:
+    try:
+        files = save_all(recording.records, folder, dropped=recording.dropped)
+    except OSError as error:
+        raise Unwritten(f"{folder}: {error.strerror}", remedy="Name another folder.") from error
+    output.document({"files": [str(item) for item in files]})
+    for item in files:
+        output.line(str(item))
+
+
+def _arguments(recording: Recording, file: Path) -> list[str]:
+    """The recorded command, with its files where they are now."""
+    arguments = recording.head.get("arguments")
+    if not isinstance(arguments, list) or not arguments or not all(isinstance(word, str) for word in arguments):
+        raise BadRecording(
+            f"{file}: no command was recorded with it", remedy="Name one: proxyflash replay FILE -- COMMAND"
+        )
+    found = list(arguments)
+    for index, _ in _recorded_files(recording):
+        beside = file.parent / Path(found[index]).name
+        if not Path(found[index]).is_file() and beside.is_file():
+            found[index] = str(beside)
+    return found
+
+
+def _recorded_files(recording: Recording) -> Iterator[tuple[int, str]]:
+    """Index among the arguments, and SHA-256, of the recorded command's files."""
+    count = len(recording.head.get("arguments", ()))
+    for item in recording.head.get("files", ()):
+        if isinstance(item, Mapping) and isinstance(item.get("argument"), int) and 0 <= item["argument"] < count:
+            yield item["argument"], str(item.get("sha256"))
+
+
+def _changed(recording: Recording, file: Path) -> list[str]:
+    """The recorded command's files that hold something else now."""
+    arguments = _arguments(recording, file)
+    return [
+        arguments[index]
+        for index, digest in _recorded_files(recording)
+        if Path(arguments[index]).is_file()
+        and hashlib.sha256(Path(arguments[index]).read_bytes()).hexdigest() != digest
+    ]
+
+
+def _replayed(session: Session, recording: Recording, running: Replay, file: Path, folder: Path) -> Opener:
+    def opener(path: str | None, state: Path | None) -> Bench:
+        from ...enumerators.bench import Bench
+
+        described = recording.head.get("bench")
+        chosen = session.bench_path
+        if chosen is None and isinstance(described, dict) and isinstance(described.get("text"), str):
+            kept = folder / (Path(str(described.get("name") or "")).name or "bench.toml")
+            kept.write_text(described["text"], encoding="utf-8")
+            chosen = str(kept)
+        return Bench.open(chosen or path, state=folder / "state", replay=running)
+
+    return opener
+
+
+def _difference(
+    recording: Recording, running: Replay, status: int, told: ProxyflashError | None
+) -> ProxyflashError | None:
+    """What is not as it was recorded."""
+    from ...emulators.replay import ReplayMismatch
+
+    try:
+        running.finish()
+    except ReplayMismatch as error:
+        return error
+    recorded = recording.head.get("status", 0)
+    if status == recorded:
+        return None
+    said = f" ({told.code})" if told is not None and status else ""
+    return OtherOutcome(f"the command ended with {status}{said}, when it was recorded with {recorded}")
