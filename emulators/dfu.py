@@ -157,6 +157,7 @@ class DfuDevice(EmulatedDevice):
             letters,
             areas,
             lambda: self._function.alternates.get(0, 0) if self._function else 0,
+            self._part["transfer_size"],
             write_protected=frozenset(self.flash.unit(number)[0] for number in self._options.write_protected),
             read_protected=self._options.rdp,
         )

@@ -105,9 +105,9 @@ class DfuSeMemory(Memory):
     """ST's loader: commands in block 0, data from block 2 on, at an address that is set before.
 
     Strict in one thing that ST's ROM may not be: an address counts only in the alternate setting that it belongs to.
-    `letters`: of each sector of the flash, by its address. `write_protected`: the addresses of sectors where erasing
-    and writing do nothing, without any error (AN2662, 4.5.3). `read_protected`: all but addresses and the lifting of
-    the protection is refused.
+    `letters`: of each sector of the flash, by its address. `transfer_size`: wTransferSize. `write_protected`: the
+    addresses of sectors where erasing and writing do nothing, without any error (AN2662, 4.5.3). `read_protected`: all
+    but addresses and the lifting of the protection is refused.
     """
 
     def __init__(
@@ -116,6 +116,7 @@ class DfuSeMemory(Memory):
         letters: Mapping[int, str],
         areas: Mapping[int, Area],
         alternate: Callable[[], int],
+        transfer_size: int,
         *,
         write_protected: frozenset[int] = frozenset(),
         read_protected: bool = False,
@@ -124,6 +125,7 @@ class DfuSeMemory(Memory):
         self._letters = letters
         self._areas = areas
         self._alternate = alternate
+        self._transfer_size = transfer_size
         self._write_protected = write_protected
         self.read_protected = read_protected
         self._pointer = flash.base
@@ -147,8 +149,7 @@ class DfuSeMemory(Memory):
             return Status.ERR_STALLEDPKT
         if self.read_protected:
             return Status.ERR_VENDOR
-        # "wTransferSize is the length of the ... data buffer" (AN2662, 4.4.1): of this block, not of all of them.
-        return self._write(self._pointer + (block - 2) * len(data), data)
+        return self._write(self._address(block), data)
 
     def manifest(self) -> Status:
         return Status.OK
@@ -158,13 +159,18 @@ class DfuSeMemory(Memory):
             raise Refused(Status.ERR_VENDOR)
         if block == 0:
             return bytes([GET_COMMANDS, *self._commands])[:length]
-        address = self._pointer + (block - 2) * length
+        address = self._address(block)
         area = self._area()
         if block == 1 or not self._allowed(address, min(length, 1), READABLE):
             raise Refused(Status.ERR_TARGET)
         if area is not None:
             return bytes(area.cells[address - area.start :][:length])
         return self._flash.read(address, min(length, self._flash.end - address))
+
+    def _address(self, block: int) -> int:
+        """Of a block of data (AN2662, 4.4.1). wTransferSize is that of the descriptor, also for a shorter last block, as
+        in ST's USB device library; dfu-util and fwupd rely on it."""
+        return self._pointer + (block - 2) * self._transfer_size
 
     def _area(self) -> Area | None:
         """The memory of the alternate setting in use; None: the flash."""

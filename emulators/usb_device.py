@@ -125,6 +125,11 @@ class UsbFunction:
     alternates: dict[int, int] = field(default_factory=dict)
     claims: dict[int, object] = field(default_factory=dict)
 
+    def reset(self) -> None:
+        """As after a reset of its port (9.1.1.3): nothing is configured. What the device makes of it is `bus_reset`."""
+        self.configuration = 0
+        self.alternates.clear()
+
     def control(self, setup: bytes, data: bytes) -> bytes:
         """One control transfer: the data that goes to the host. Raises Stall."""
         kind, request, value, index, length = SETUP.unpack(setup)

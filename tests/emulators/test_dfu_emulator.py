@@ -371,13 +371,13 @@ def test_get_commands(st_rom: Rig) -> None:
 def test_write_and_read_at_an_address(st_rom: Rig) -> None:
     ask = st_rom.stranger
     assert ask.download(0, at(0x08000800)) == (0, DNLOAD_IDLE)
-    assert ask.download(2, b"\x01\x02\x03\x04" * 4) == (0, DNLOAD_IDLE)
+    assert ask.download(2, b"\x01\x02\x03\x04" * 512) == (0, DNLOAD_IDLE)
+    # A short block lies where a whole one would: at pointer + (3 - 2) * 2048.
     assert ask.download(3, b"\x05\x06\x07\x08" * 4) == (0, DNLOAD_IDLE)
-    assert st_rom.part.flash.read(0x08000800, 32) == b"\x01\x02\x03\x04" * 4 + b"\x05\x06\x07\x08" * 4
+    assert st_rom.part.flash.read(0x08000800, 2064) == b"\x01\x02\x03\x04" * 512 + b"\x05\x06\x07\x08" * 4
     ask(ABORT)
-    assert ask(UPLOAD, 3, 16) == b"\x05\x06\x07\x08" * 4
-    # Block 4 of 8 bytes lies at pointer + (4 - 2) * 8.
-    assert ask(UPLOAD, 4, 8) == b"\x05\x06\x07\x08" * 2
+    assert ask(UPLOAD, 2, 2048) == b"\x01\x02\x03\x04" * 512
+    assert ask(UPLOAD, 3, 8) == b"\x05\x06\x07\x08" * 2
 
 
 def test_the_pointer_starts_at_the_flash(st_rom: Rig) -> None:

@@ -15,6 +15,9 @@ from .session import Session, command
 SOCKET_LIMIT = 100
 """Bytes that a Unix socket's path may have, below Linux's 108."""
 
+ENUMERATION_SECONDS = 10.0
+"""How long the kernel may take to configure the devices that are plugged into it."""
+
 
 @command("emulate")
 @click.option(
@@ -24,11 +27,18 @@ SOCKET_LIMIT = 100
     multiple=True,
     help="Join an emulated CAN bus with one of python-can's, such as powertrain=socketcan:vcan0.",
 )
-def emulate(session: Session, joins: tuple[str, ...]) -> int | None:
+@click.option(
+    "--vhci",
+    "kernel_usb",
+    metavar="BUS",
+    multiple=True,
+    help="Plug an emulated USB bus's devices into the kernel's virtual host controller (vhci_hcd; needs root).",
+)
+def emulate(session: Session, joins: tuple[str, ...], kernel_usb: tuple[str, ...]) -> int | None:
     """Serves the bench's emulated parts to other programs, until Ctrl-C.
 
     A serial line is served as a PTY; a CAN bus as a Unix socket, which python-can opens with interface "proxyflash".
-    Both are made in the bench's folder of the state folder, under the bus's name.
+    Both are made in the bench's folder of the state folder, under the bus's name. USB devices are served by --vhci.
 
     \b
     proxyflash emulate
@@ -44,6 +54,8 @@ def emulate(session: Session, joins: tuple[str, ...]) -> int | None:
                 served[name] = _serve(bench, name, closers)
         for join in joins:
             _join(bench, join, closers)
+        for name in kernel_usb:
+            served[name] = _serve_usb(bench, name, closers)
         if not served:
             raise BenchName(f"{bench.file.path} has no emulated bus", remedy="Set emulated = true for one.")
         session.output.document({"served": served})
@@ -80,7 +92,21 @@ def _serve(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[s
         closers.append(serve_can(wire, socket))
         opens = f'python-can: interface "proxyflash", channel "unix:{socket}"'
         return {"kind": kind, "path": str(socket), "opens": opens}
-    return {"kind": kind, "path": "", "opens": "not served: USB devices are emulated in this process only"}
+    return {"kind": kind, "path": "", "opens": f"not served: plug it into the kernel with --vhci {name}"}
+
+
+def _serve_usb(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[str, str]:
+    from ...emulators.vhci import VhciHost
+
+    spec = bench.file.spec.bus.get(name)
+    if spec is None or not spec.emulated or spec.kind != "usb":
+        raise click.UsageError(f"--vhci {name}: name an emulated USB bus")
+    host = VhciHost(bench.emulated_wire(name))
+    closers.append(host.close)
+    # So that who waits for this command's answer finds the devices.
+    host.wait_enumerated(ENUMERATION_SECONDS)
+    places = ", ".join(host.places())
+    return {"kind": "usb", "path": places, "opens": f"USB devices of this host at {places}"}
 
 
 def _join(bench: Bench, text: str, closers: list[Callable[[], None]]) -> None:

@@ -1,0 +1,26 @@
+"""Failures of serving emulated parts through the kernel's drivers."""
+
+from __future__ import annotations
+
+from ..transports.errors import AdapterAbsent, AdapterBusy, AdapterForbidden
+
+
+class VhciAbsent(AdapterAbsent):
+    """The kernel has no virtual USB host controller, or it is not loaded."""
+
+    code = "E-VHCI-ABSENT"
+    default_remedy = "Load it: sudo modprobe vhci_hcd. A kernel without it: run this under proxyflash vm run."
+
+
+class VhciForbidden(AdapterForbidden):
+    """Only root may plug devices into it."""
+
+    code = "E-VHCI-FORBIDDEN"
+    default_remedy = "Run it as root: sudo proxyflash emulate --vhci BUS"
+
+
+class VhciFull(AdapterBusy):
+    """It has no port left that is free."""
+
+    code = "E-VHCI-FULL"
+    default_remedy = "End another emulation; or detach what `sudo usbip port` lists."
