@@ -44,6 +44,7 @@ class ExitStatus(IntEnum):
     RESUMABLE = 10
     NOT_BACK = 11
     BAD_FILE = 12
+    GUEST = 125
     INTERRUPTED = 130
 
 

@@ -1,0 +1,135 @@
+"""The guest's kernel: the package that Debian's `linux-image-amd64` depends on, downloaded and unpacked once.
+
+Its name is read from that dependency and not pinned: old kernels leave the archive. The flavour `cloud` would not do, it
+has neither CAN nor 9p. Nothing is installed, and root isn't needed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import VmApt, VmCache, VmKernel
+
+METAPACKAGE = "linux-image-amd64"
+DOWNLOAD_SECONDS = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """An unpacked kernel package. `folder` is named after the package and its version."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def release(self) -> str:
+        """What `uname -r` says in the guest."""
+        return next((self.folder / "lib" / "modules").iterdir()).name
+
+    @property
+    def image(self) -> Path:
+        return self.folder / "boot" / f"vmlinuz-{self.release}"
+
+    @property
+    def modules(self) -> Path:
+        return self.folder / "lib" / "modules" / self.release
+
+
+def cache_folder() -> Path:
+    """Where it is kept unless told otherwise."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "proxyflash" / "vm"
+
+
+@contextmanager
+def opened(cache: Path) -> Iterator[Path]:
+    """The cache folder, made if need be, and for one process at a time. `VmCache` where it can't be written."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield cache
+    except OSError as error:
+        raise VmCache(f"{error.filename or cache}: {error.strerror}") from error
+
+
+def kept(cache: Path) -> Kernel | None:
+    """The kernel that is there already."""
+    # The folder gets its name when it is whole.
+    found = sorted(cache.glob("linux-image-*_*/lib/modules"), key=lambda path: path.stat().st_mtime)
+    return Kernel(found[-1].parents[1]) if found else None
+
+
+def fetched(cache: Path, say: Callable[[str], None]) -> Kernel:
+    """The kernel that the package lists have now: downloaded if it isn't there, and older ones removed."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise VmApt("apt-get is not installed")
+    package, version = newest()
+    target = cache / f"{package}_{version.replace(':', '%3a')}"
+    if not target.is_dir():
+        say(f"downloading {package} {version}, about 70 MB, into {cache}")
+        with tempfile.TemporaryDirectory(dir=cache, prefix="unpacking-") as folder:
+            _apt("apt-get", "download", f"{package}={version}", folder=Path(folder))
+            [archive] = Path(folder).glob("*.deb")
+            say(f"unpacking it, about 400 MB, into {target}")
+            unpacked = Path(folder) / "unpacked"
+            _unpack(archive, unpacked)
+            unpacked.rename(target)
+    for old in cache.glob("linux-image-*_*"):
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+    return Kernel(target)
+
+
+def newest() -> tuple[str, str]:
+    """Name and version of the kernel package, as the package lists have them."""
+    listed = _apt("apt-cache", "depends", METAPACKAGE)
+    name = re.search(r"^\s*Depends: (linux-image-\S+)$", listed, re.MULTILINE)
+    if name is None:
+        raise VmKernel(f"the package lists of apt have no {METAPACKAGE}")
+    version = re.search(r"^Version: (\S+)$", _apt("apt-cache", "show", "--no-all-versions", name[1]), re.MULTILINE)
+    if version is None:
+        raise VmKernel(f"the package lists of apt have no {name[1]}")
+    return name[1], version[1]
+
+
+def _apt(*command: str, folder: Path | None = None) -> str:
+    environment = os.environ | {"LC_ALL": "C.UTF-8"}
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace",
+            stdin=subprocess.DEVNULL, timeout=DOWNLOAD_SECONDS,
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise VmApt(f"{command[0]} is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise VmKernel(f"{' '.join(command)} took longer than {DOWNLOAD_SECONDS:.0f} s") from error
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.startswith(("E:", "Err"))] or done.stderr.splitlines()
+        text = f"{' '.join(command)}: {'; '.join(said[:3]).rstrip('.') or f'exit status {done.returncode}'}"
+        if "No space left" in text or "Permission denied" in text or "File too large" in text:
+            raise VmCache(text)
+        raise VmKernel(text)
+    return done.stdout
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    done = subprocess.run(["dpkg-deb", "-x", archive, target], capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise VmCache(f"dpkg-deb can't unpack {archive.name}: {said[0].rstrip('.')}")
+    if not list((target / "boot").glob("vmlinuz-*")) or not list((target / "lib" / "modules").iterdir()):
+        raise VmKernel(f"{archive.name} holds no kernel")
+    shutil.rmtree(target / "usr", ignore_errors=True)
