@@ -7,7 +7,7 @@ brought back is broken from then on, and told once.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.component import Component, Presence
@@ -65,11 +65,12 @@ class Part:
         if self.power is not None and not self.power.is_on:
             self.power.on()
         found = self._look(self._patience)
-        if found.presence is Presence.ABSENT:
-            if self.seen is None:
-                raise NotThere(self._mute(found))
-            found = self._revived(found)
-        if found.presence is Presence.BOOTLOADER and (self.has_run or not self.component.emulated):
+        if found.presence is Presence.ABSENT and self.seen is None:
+            raise NotThere(_mute(found))
+        if found.presence is Presence.ABSENT or (
+            # A part that is emulated without a firmware is to be so.
+            found.presence is Presence.BOOTLOADER and (self.has_run or not self.component.emulated)
+        ):
             found = self._brought_back(found)
         if found.presence is Presence.OK:
             self.has_run, self._version = True, found.version
@@ -131,10 +132,15 @@ class Part:
         """An adapter that is gone is opened once more: a test may have had its reasons."""
         try:
             self._drain()
-            return self.component.look()
+            found = self.component.look()
         except AdapterGone:
             self.component.bench.reopen(self.component.entry.spec.bus)
-            return self.component.look()
+            found = self.component.look()
+        if found.presence in (Presence.ABSENT, Presence.UNKNOWN) and self.component.emulated:
+            device = self.component.bench.emulated_device(self.name)
+            if device.supply.is_on and device.application_version is None:
+                return replace(found, presence=Presence.BOOTLOADER)
+        return found
 
     def _drain(self) -> None:
         transport = self.component.bench.transport(self.component.entry.spec.bus)
@@ -155,32 +161,28 @@ class Part:
                 return found
             threading.Event().wait(LOOK_AGAIN)
 
-    def _revived(self, found: Component) -> Component:
-        """It answered before, and does no longer: its supply may help."""
-        if self.power is None:
-            raise PartLost(f"{self._mute(found)}, and there is no [power.{self.name}] to restart it by")
-        self.power.cycle()
-        found = self._started()
-        if found.presence is Presence.ABSENT:
-            raise PartLost(f"{self._mute(found)}, and a power cycle doesn't help")
-        return found
-
     def _brought_back(self, found: Component) -> Component:
-        """Out of its bootloader: by its protocol, by its supply, by a firmware that is known to be good."""
-        for way in (self._boot, self._restart, self._restore):
-            if found.presence is not Presence.OK and way():
+        """By its protocol, by its supply, by a firmware that is known to be good.
+
+        A part that doesn't answer may be in its bootloader, where the bench file allows no question that would tell.
+        """
+        for way in (self._boot, self._restart, self._boot, self._restore):
+            if found.presence in (Presence.ABSENT, Presence.BOOTLOADER) and way():
                 found = self._started()
         if found.presence is Presence.ABSENT:
-            raise PartLost(self._mute(found))
+            raise PartLost(_mute(found) + ("" if self.power else f", and no [power.{self.name}] to restart it by"))
         if found.presence is Presence.BOOTLOADER and self.has_run:
-            known = "flash it" if listed(self.component) or self.component.emulated else "name good releases: images"
-            raise PartLost(f"it stays in its bootloader; {known if self.may_flash else '--allow-flash would flash it'}")
+            if not self.may_flash:
+                advice = "--allow-flash would flash it"
+            elif not self._known:
+                advice = "with images in the bench file it would be flashed"
+            else:
+                advice = "flashing it did not help"
+            raise PartLost(f"it stays in its bootloader; {advice}")
         return found
 
     def _boot(self) -> bool:
-        """What its bootloader answers tells less than what is found afterwards. An emulated one is quicker restarted."""
-        if self.component.emulated:
-            return False
+        """What its bootloader answers tells less than what is found afterwards."""
         flasher = self.component.flasher()
         try:
             flasher.connect()
@@ -188,7 +190,7 @@ class Part:
         except AdapterGone:
             raise
         except ProxyflashError:
-            pass
+            return False
         finally:
             flasher.close()
         return True
@@ -200,14 +202,15 @@ class Part:
         return True
 
     def _restore(self) -> bool:
-        if not self.may_flash or not (listed(self.component) or self.component.emulated):
+        if not self.may_flash or not self._known:
             return False
         self.component.flash(self._release().image)
         return True
 
-    @staticmethod
-    def _mute(found: Component) -> str:
-        return f"nothing answers at {found.where} on bus '{found.bus}'"
+    @property
+    def _known(self) -> bool:
+        """Whether there is a firmware to bring it back with."""
+        return self.component.emulated or bool(listed(self.component))
 
     def _release(self) -> TestImage:
         """That which it ran when it was last seen to, if it is one of the known ones; else the oldest."""
@@ -218,3 +221,7 @@ class Part:
 
 def has_power(component: BenchComponent) -> bool:
     return component.emulated or component.name in component.bench.file.spec.power
+
+
+def _mute(found: Component) -> str:
+    return f"nothing answers at {found.where} on bus '{found.bus}'"
