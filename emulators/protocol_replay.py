@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import termios
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -58,8 +60,8 @@ class Serial(SerialBase):
         return self._track
 
     def _reconfigure_port(self, force_update: bool = False) -> None:
-        if self.is_open:
-            self._opened().set_line(baudrate=self.baudrate, parity=self.parity)
+        if self.is_open and not self._opened().set_line(baudrate=self.baudrate, parity=self.parity):
+            raise termios.error(errno.EINVAL, os.strerror(errno.EINVAL))
 
     @property
     def in_waiting(self) -> int:
@@ -92,10 +94,14 @@ class Serial(SerialBase):
         self._opened()
 
     def _update_dtr_state(self) -> None:
-        self._opened().set_line(dtr=bool(self.dtr))
+        self._set_modem(dtr=bool(self.dtr))
 
     def _update_rts_state(self) -> None:
-        self._opened().set_line(rts=bool(self.rts))
+        self._set_modem(rts=bool(self.rts))
+
+    def _set_modem(self, **lines: bool) -> None:
+        if not self._opened().set_line(**lines):
+            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
 
     @property
     def cts(self) -> bool:

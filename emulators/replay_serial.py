@@ -2,7 +2,7 @@
 
 Bytes are matched as a stream: a write may be cut in other pieces than when it was recorded. What the host read then it
 reads again, in the same pieces. A change of the line that was recorded holds back what came in after it until the host
-makes that change, or writes on; a change that wasn't recorded does nothing.
+makes that change, or writes on. What the host never changed of its line it can't change here either.
 
 A read that doesn't wait (time-out 0) gets only what was read and forgotten when it was recorded (`drained`), which
 other reads don't get: so nothing that was read for its sake is lost to the clearing of a buffer that was empty then.
@@ -34,6 +34,7 @@ class SerialTrack(Track):
         self._number = 1
         self._count = sum(isinstance(record, SerialBytes) and record.outgoing for record in kept)
         self._line: dict[str, int | str] = {}
+        self._changeable = {key for record in kept if isinstance(record, SerialLine) for key, _ in record.changes}
 
     @property
     def exchanges(self) -> int:
@@ -99,9 +100,12 @@ class SerialTrack(Track):
         with self.changed:
             self._line.update(settings)
 
-    def set_line(self, **settings: int | str) -> None:
-        """The host changes its line."""
+    def set_line(self, **settings: int | str) -> bool:
+        """The host changes its line; False for what it never changed when it was recorded: the port couldn't."""
         with self.changed:
+            for key, value in settings.items():
+                if key not in self._changeable and (key in ("dtr", "rts") or self._line.get(key) != value):
+                    return False
             self._line.update(settings)
             self._arrive()
             while self._ahead and isinstance(record := self._ahead[0], SerialLine):
@@ -110,6 +114,7 @@ class SerialTrack(Track):
                 self._ahead.popleft()
                 self.sent(record)
                 self._arrive()
+            return True
 
     def unsent(self) -> ReplayMismatch | None:
         with self.changed:

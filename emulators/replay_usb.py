@@ -14,7 +14,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -93,7 +93,8 @@ class UsbTrack(Track):
         """The data that came. Raises USBError as it was recorded, ReplayMismatch."""
         with self.changed:
             self.require_match()
-            transfer = self._read(seen, setup) or self._exchange(seen, setup, data)
+            asked = UsbControl(0.0, self.bus, seen.root, seen.address, setup, data, 0, 0.0)
+            transfer = self._read(asked) if _changes_nothing(asked) else self._exchange(asked)
             wait = transfer.seconds * self.replay.pace
         time.sleep(wait)
         if transfer.status:
@@ -107,24 +108,23 @@ class UsbTrack(Track):
         recorded = _shown(self._events[index])
         return ReplayMismatch(self.bus, self._numbers[index], self.exchanges, recorded, "the host has ended")
 
-    def _read(self, seen: UsbSeen, setup: bytes) -> UsbControl | None:
-        """A recorded reading of the same, the longest that worked."""
-        found = self._reads.get((seen.root, seen.address, setup[:6]), [])
-        return max(found, key=lambda item: (not item.status, len(item.data)), default=None)
+    def _read(self, asked: UsbControl) -> UsbControl:
+        """A recorded reading of the same, the longest that worked; a device stalls what was never read of it."""
+        found = self._reads.get((asked.root, asked.address, asked.setup[:6]), [])
+        stalled = replace(asked, status=-errno.EPIPE)
+        return max(found, key=lambda item: (not item.status, len(item.data)), default=stalled)
 
-    def _exchange(self, seen: UsbSeen, setup: bytes, data: bytes) -> UsbControl:
-        awaited = self._awaited.get((seen.root, seen.address))
+    def _exchange(self, asked: UsbControl) -> UsbControl:
+        awaited = self._awaited.get((asked.root, asked.address))
         index = awaited[0] if awaited else self._next()
         recorded = self._events[index] if index is not None else None
-        same = isinstance(recorded, UsbControl) and recorded.setup == setup and recorded.data == data
-        if awaited and isinstance(recorded, UsbControl) and (same or (recorded.incoming and recorded.setup == setup)):
+        if awaited and isinstance(recorded, UsbControl) and _same(recorded, asked):
             self._gone.add(awaited.popleft())
             self._pass()
             self.sent(recorded)
             return recorded
         number = self._numbers[index] if index is not None else self.exchanges + 1
-        now = UsbControl(0.0, self.bus, seen.root, seen.address, setup, data, 0, 0.0)
-        raise self.differ(number, *_both(recorded, now))
+        raise self.differ(number, *_both(recorded, asked))
 
     def _pass(self) -> None:
         """What the host didn't look at before it went on it passed over."""
@@ -146,6 +146,10 @@ class UsbTrack(Track):
 
     def _next(self) -> int | None:
         return min((awaited[0] for awaited in self._awaited.values() if awaited), default=None)
+
+
+def _same(recorded: UsbControl, asked: UsbControl) -> bool:
+    return recorded.setup == asked.setup and (recorded.incoming or recorded.data == asked.data)
 
 
 def _shown(event: Record | None) -> str:

@@ -345,7 +345,8 @@ def usb_text(records: Iterable[Record]) -> Iterator[str]:
             arrow = "<-" if record.incoming else "->"
             failed = f" {os.strerror(-record.status)}" if record.status else ""
             place = f"{record.root}.{record.address}"
-            yield f"{_clock(record)} {place} {record.setup.hex(' ')} {arrow} {record.data.hex(' ')}{failed}".rstrip()
+            data = f" {record.data.hex(' ')}" if record.data else ""
+            yield f"{_clock(record)} {place} {record.setup.hex(' ')} {arrow}{data}{failed}"
         elif isinstance(record, UsbDevices):
             listed = ", ".join(
                 f"{seen.root}.{seen.address} {seen.device[9]:02x}{seen.device[8]:02x}:"

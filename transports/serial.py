@@ -143,8 +143,6 @@ class SerialPort:
             raise SerialSettings(f"baudrate = {baudrate} is no bit rate")
         if parity is not None and parity not in self._port.PARITIES:
             raise SerialSettings(f"parity = {parity!r} is none of {', '.join(self._port.PARITIES)}")
-        if self.recorder is not None:
-            self.recorder.line(self.name, baudrate=baudrate, parity=parity)
         if baudrate is not None and not self._set("baudrate", baudrate):
             raise SerialSettings(f"the port {self.url} can't do {baudrate} bit/s")
         if parity is None:
@@ -158,8 +156,6 @@ class SerialPort:
         """
         if self._socket:
             return False
-        if self.recorder is not None:
-            self.recorder.line(self.name, dtr=dtr, rts=rts)
         try:
             if isinstance(self._port, serial.Serial):
                 _set_modem_bits(self._port.fileno(), {termios.TIOCM_DTR: dtr, termios.TIOCM_RTS: rts})
@@ -172,6 +168,8 @@ class SerialPort:
             if error.errno in (errno.ENOTTY, errno.EINVAL):
                 return False
             raise self._gone("setting modem lines", error) from error
+        if self.recorder is not None:
+            self.recorder.line(self.name, dtr=dtr, rts=rts)
         return True
 
     def close(self) -> None:
@@ -210,6 +208,8 @@ class SerialPort:
             with suppress(ValueError, OverflowError, termios.error, OSError):
                 setattr(self._port, key, before)
             return False
+        if self.recorder is not None:
+            self.recorder.line(self.name, **{key: value})
         return True
 
     def _gone(self, doing: str, error: Exception) -> SerialGone:

@@ -130,9 +130,11 @@ def _device_descriptor(item: Any) -> bytes:
 
 def _look(backend: Any, handle: Any, descriptor: Any, place: tuple[int, int], device: bytes) -> UsbSeen:
     configurations = []
-    for configuration in usb.core.Device(handle, backend):
+    found = usb.core.Device(handle, backend)
+    for index in range(int(descriptor.bNumConfigurations)):
+        # An unreadable configuration hides no other.
         with suppress(*FAILURES):
-            configurations.append(_configuration(configuration))
+            configurations.append(_configuration(found[index]))
     ports = tuple(int(port) for port in descriptor.port_numbers or ())
     return UsbSeen(*place, ports, int(descriptor.speed or 0), device, tuple(configurations))
 

@@ -116,7 +116,8 @@ def replay(session: Session, file: Path, arguments: tuple[str, ...], pace: float
     """
     recording = load(file)
     if export is not None:
-        return _export(session.output, recording, export)
+        _export(session.output, recording, export)
+        return None
     from ...emulators.replay import Replay
 
     wanted = list(arguments) or _arguments(recording, file)
