@@ -24,3 +24,10 @@ class VhciFull(AdapterBusy):
 
     code = "E-VHCI-FULL"
     default_remedy = "End another emulation; or detach what `sudo usbip port` lists."
+
+
+class AcmDriverAbsent(AdapterAbsent):
+    """The kernel's cdc_acm driver does not take the emulated serial adapter."""
+
+    code = "E-ACM-DRIVER"
+    default_remedy = "Load it: sudo modprobe cdc_acm. A kernel without it: run this under proxyflash vm run."

@@ -317,6 +317,7 @@ class UartWire:
             self.gone_at = None
             self.host.discard_unsent()
             self.host.discard_received()
+        self.host.listener()
 
 
 _FAULTLESS = FaultPlan()

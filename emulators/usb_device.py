@@ -7,9 +7,10 @@ works on raw setup packets, so whatever carries those (a backend in this process
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Protocol
 
 
 class Stall(Exception):
@@ -30,11 +31,28 @@ class StandardRequest(IntEnum):
     SET_INTERFACE = 11
 
 
-DEVICE, CONFIGURATION, STRING, INTERFACE = 1, 2, 3, 4
+DEVICE, CONFIGURATION, STRING, INTERFACE, ENDPOINT = 1, 2, 3, 4, 5
 """Descriptor types (table 9-5)."""
 SETUP = struct.Struct("<BBHHH")
 LONGEST_STRING = 126
 """Characters (UTF-16 code units) of a string descriptor, whose length is a byte (9.6.7)."""
+
+
+BULK, INTERRUPT = 2, 3
+"""Transfer types in an endpoint's bmAttributes (table 9-13)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointDescriptor:
+    """Table 9-13. `address`: with bit 7 for those that send to the host. `interval`: in milliseconds, of INTERRUPT."""
+
+    address: int
+    kind: int
+    max_packet: int = 64
+    interval: int = 0
+
+    def packed(self) -> bytes:
+        return struct.pack("<BBBBHB", 7, ENDPOINT, self.address, self.kind, self.max_packet, self.interval)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +66,7 @@ class InterfaceDescriptor:
     protocol: int
     name: str = ""
     extra: bytes = b""
+    endpoints: tuple[EndpointDescriptor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +102,12 @@ class Descriptors:
         )  # fmt: skip
 
     def whole_configuration(self) -> bytes:
-        """Tables 9-10 and 9-12, with all interfaces."""
+        """Tables 9-10, 9-12 and 9-13, with all interfaces and their endpoints."""
         body = b"".join(
             struct.pack(
-                "<BBBBBBBBB", 9, INTERFACE, item.number, item.alternate, 0, item.class_code, item.subclass,
-                item.protocol, self.index(item.name),
-            ) + item.extra
+                "<BBBBBBBBB", 9, INTERFACE, item.number, item.alternate, len(item.endpoints), item.class_code,
+                item.subclass, item.protocol, self.index(item.name),
+            ) + item.extra + b"".join(endpoint.packed() for endpoint in item.endpoints)
             for item in self.interfaces
         )  # fmt: skip
         count = len({item.number for item in self.interfaces})
@@ -105,6 +124,20 @@ class Descriptors:
         return bytes([2 + len(text), STRING]) + text
 
 
+class Endpoint(Protocol):
+    """An endpoint but 0. None of its methods waits."""
+
+    def give(self, size: int, /) -> bytes | None:
+        """Up to `size` bytes for the host; None: not yet (NAK)."""
+
+    def take(self, data: bytes, /) -> int:
+        """How many bytes of the host's it takes now."""
+
+
+def _nobody() -> None:
+    """The listener of a device that nothing serves."""
+
+
 ClassRequest = Callable[[int, int, int, int, bytes, int], bytes]
 """Answers (request type, request, value, index, data, length); raises Stall."""
 
@@ -114,6 +147,8 @@ class UsbFunction:
     """One device as it is on the bus from one enumeration to the next. `bus_reset`: called on a reset of its port.
 
     `forbidden`: this user may not open it. `busy`: another program holds its interfaces. `claims`: who claimed which.
+    `endpoints`: those but 0, by address. `ready`: the device calls it when one of them may have become ready; set by
+    who serves them.
     """
 
     descriptors: Descriptors
@@ -124,6 +159,8 @@ class UsbFunction:
     configuration: int = 1
     alternates: dict[int, int] = field(default_factory=dict)
     claims: dict[int, object] = field(default_factory=dict)
+    endpoints: Mapping[int, Endpoint] = field(default_factory=dict)
+    ready: Callable[[], None] = _nobody
 
     def reset(self) -> None:
         """As after a reset of its port (9.1.1.3): nothing is configured. What the device makes of it is `bus_reset`."""

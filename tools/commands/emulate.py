@@ -34,7 +34,16 @@ ENUMERATION_SECONDS = 10.0
     multiple=True,
     help="Plug an emulated USB bus's devices into the kernel's virtual host controller (vhci_hcd; needs root).",
 )
-def emulate(session: Session, joins: tuple[str, ...], kernel_usb: tuple[str, ...]) -> int | None:
+@click.option(
+    "--acm",
+    "kernel_ttys",
+    metavar="BUS",
+    multiple=True,
+    help="Serve an emulated serial line as a tty of the kernel's cdc_acm driver, with parity and modem lines (root).",
+)
+def emulate(
+    session: Session, joins: tuple[str, ...], kernel_usb: tuple[str, ...], kernel_ttys: tuple[str, ...]
+) -> int | None:
     """Serves the bench's emulated parts to other programs, until Ctrl-C.
 
     A serial line is served as a PTY; a CAN bus as a Unix socket, which python-can opens with interface "proxyflash".
@@ -50,12 +59,14 @@ def emulate(session: Session, joins: tuple[str, ...], kernel_usb: tuple[str, ...
     served: dict[str, dict[str, str]] = {}
     try:
         for name, spec in bench.file.spec.bus.items():
-            if spec.emulated:
+            if spec.emulated and name not in kernel_ttys:
                 served[name] = _serve(bench, name, closers)
         for join in joins:
             _join(bench, join, closers)
         for name in kernel_usb:
             served[name] = _serve_usb(bench, name, closers)
+        for name in kernel_ttys:
+            served[name] = _serve_tty(bench, name, closers)
         if not served:
             raise BenchName(f"{bench.file.path} has no emulated bus", remedy="Set emulated = true for one.")
         session.output.document({"served": served})
@@ -107,6 +118,17 @@ def _serve_usb(bench: Bench, name: str, closers: list[Callable[[], None]]) -> di
     host.wait_enumerated(ENUMERATION_SECONDS)
     places = ", ".join(host.places())
     return {"kind": "usb", "path": places, "opens": f"USB devices of this host at {places}"}
+
+
+def _serve_tty(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[str, str]:
+    from ...emulators.acm_tty import AcmTty
+
+    spec = bench.file.spec.bus.get(name)
+    if spec is None or not spec.emulated or spec.kind != "serial":
+        raise click.UsageError(f"--acm {name}: name an emulated serial bus")
+    tty = AcmTty(bench.emulated_wire(name), name)
+    closers.append(tty.close)
+    return {"kind": "serial", "path": tty.path, "opens": f"a serial port at {tty.path}"}
 
 
 def _join(bench: Bench, text: str, closers: list[Callable[[], None]]) -> None:
