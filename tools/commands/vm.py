@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -52,10 +53,20 @@ def prepare(session: Session, cache: Path | None, modules: str) -> int | None:
     proxyflash vm prepare
     proxyflash vm prepare --cache build/vm
     """
-    kernel, initramfs = _prepared(session, cache, modules, newest=True)
+    with _interruptible():
+        kernel, initramfs = _prepared(session, cache, modules, newest=True)
     session.output.document({"kernel": str(kernel.image), "initramfs": str(initramfs), "release": kernel.release})
     session.output.line(f"{kernel.name}  OK  {initramfs.parent}")
     return None
+
+
+def _drivers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
+    from ..vm.host import CHECKS
+
+    needs = [name for name in (value or "").split(",") if name]
+    if unknown := [name for name in needs if name not in CHECKS]:
+        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(CHECKS)}")
+    return needs
 
 
 @command("run")
@@ -67,32 +78,41 @@ def prepare(session: Session, cache: Path | None, modules: str) -> int | None:
 @click.option("--env", "variables", multiple=True, metavar="NAME[=VALUE]", help="A variable more for the command.")
 @click.option("--memory", type=click.IntRange(min=256), default=2048, show_default=True, metavar="MIB",
               help="The guest's memory, which also holds what it writes.")
+@click.option("--needs", metavar="DRIVER,...", callback=_drivers,
+              help="No guest where this host has these drivers ready: can, isotp, slcan, usb, gadget.")
 @_MODULES
 @_CACHE
 def run(
     session: Session, words: tuple[str, ...], time_limit: float, artefacts: Path | None, variables: tuple[str, ...],
-    memory: int, modules: str, cache: Path | None,
+    memory: int, needs: list[str], modules: str, cache: Path | None,
 ) -> int | None:  # fmt: skip
-    """Runs COMMAND, here and now, but on another kernel: as root in a guest that sees this host's files.
+    """Runs COMMAND as root in a guest that sees this host's files and has a kernel with CAN and USB drivers.
 
-    It has vcan0, the kernel's ISO-TP, slcan, vhci_hcd and the dummy USB controller. What it writes is gone afterwards, but
-    for the folder of --artefacts ($PROXYFLASH_ARTEFACTS there). Its exit status is COMMAND's; 125 where the guest fails.
+    There are vcan0 (up, MTU 72), the kernel's ISO-TP, slcan, vhci_hcd and dummy_hcd. What the guest writes is gone
+    afterwards, but for the folder of --artefacts ($PROXYFLASH_ARTEFACTS there). Output and exit status are those of
+    COMMAND; 125 if the guest itself fails.
 
     \b
     proxyflash vm run -- pytest tests/can
     proxyflash vm run --artefacts build/vm -- sh -c 'candump vcan0 > build/vm/can.log & pytest'
     """
-    from ..vm import guest
+    from ..vm import guest, host
 
-    guest.check()
-    job = guest.Job(
-        words, Path.cwd(), _environment(variables, artefacts), artefacts and artefacts.resolve(), memory, time_limit
-    )
+    folder = _artefacts(artefacts)
+    environment = _environment(variables, folder)
+    if needs:
+        lacking = host.missing(needs)
+        if not lacking:
+            return _on_this_host(session, words, environment, time_limit)
+        session.output.note(f"in a guest, for this host lacks drivers: {'; '.join(lacking)}")
+    job = guest.Job(words, Path.cwd(), _guest_environment() | environment, folder, memory, time_limit)
     with _interruptible():
         kernel, initramfs = _prepared(session, cache, modules)
         outcome = _carried_out(session, job, kernel, initramfs)
     if outcome is None:
         return None
+    if session.output.verbosity:
+        session.output.note(f"{kernel.name}: booted in {outcome.boot_seconds:.1f} s, ran for {outcome.seconds:.1f} s")
     session.output.document(
         {"exit_status": outcome.status, "boot_seconds": round(outcome.boot_seconds, 3),
          "seconds": round(outcome.seconds, 3), "kernel": kernel.name}
@@ -113,17 +133,10 @@ def _prepared(session: Session, cache: Path | None, modules: str, *, newest: boo
 
 
 def _environment(variables: tuple[str, ...], artefacts: Path | None) -> dict[str, str]:
-    size = shutil.get_terminal_size()
-    handed_on = {
-        name: value
-        for name, value in os.environ.items()
-        if (name in HANDED_ON or name.startswith(HANDED_ON_PREFIXES)) and name.isidentifier()
-    }
-    found = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", **handed_on}
-    found |= {"USER": "root", "LOGNAME": "root", "COLUMNS": str(size.columns), "LINES": str(size.lines)}
-    found["PROXYFLASH_KERNEL_BENCH"] = "1"
+    """What the command finds in its environment, wherever it runs."""
+    found = {"PROXYFLASH_KERNEL_BENCH": "1"}
     if artefacts is not None:
-        found["PROXYFLASH_ARTEFACTS"] = str(artefacts.resolve())
+        found["PROXYFLASH_ARTEFACTS"] = str(artefacts)
     for variable in variables:
         name, given, value = variable.partition("=")
         if not (name.isidentifier() and name.isascii()):
@@ -131,6 +144,42 @@ def _environment(variables: tuple[str, ...], artefacts: Path | None) -> dict[str
         if given or name in os.environ:
             found[name] = value if given else os.environ[name]
     return found
+
+
+def _guest_environment() -> dict[str, str]:
+    """What is different in a guest: little of this process's environment, and the command is root there."""
+    size = shutil.get_terminal_size()
+    handed_on = {
+        name: value
+        for name, value in os.environ.items()
+        if (name in HANDED_ON or name.startswith(HANDED_ON_PREFIXES)) and name.isidentifier() and name.isascii()
+    }
+    path = handed_on.pop("PATH", os.defpath).split(":")
+    return {
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        **handed_on,
+        "PATH": ":".join(dict.fromkeys([*path, "/usr/local/sbin", "/usr/sbin", "/sbin"])),
+        "USER": "root",
+        "LOGNAME": "root",
+        "COLUMNS": str(size.columns),
+        "LINES": str(size.lines),
+    }
+
+
+def _on_this_host(session: Session, words: tuple[str, ...], environment: dict[str, str], time_limit: float) -> int:
+    from ..vm import host
+
+    session.output.note("this host has the drivers: no guest")
+    out = None if session.output.mode is Mode.TEXT else sys.stderr
+    try:
+        with _interruptible():
+            status = host.run(words, os.environ | environment, out, time_limit)
+    except OSError as error:
+        session.output.alarm(f"{words[0]}: {error.strerror}")
+        status = 127 if isinstance(error, FileNotFoundError) else 126
+    session.output.document({"exit_status": status, "kernel": platform.release()})
+    return status
 
 
 def _carried_out(session: Session, job: Job, kernel: Kernel, initramfs: Path) -> Outcome | None:
@@ -147,19 +196,32 @@ def _carried_out(session: Session, job: Job, kernel: Kernel, initramfs: Path) ->
         return None
 
 
+def _artefacts(folder: Path | None) -> Path | None:
+    """The folder, made if need be, under its name without links: this is what it has in a guest too."""
+    from ..vm.errors import VmFolder
+
+    if folder is None:
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VmFolder(f"{folder}: {error.strerror}") from error
+    return folder.resolve()
+
+
 @contextmanager
 def _log(artefacts: Path | None) -> Iterator[Callable[[bytes], object]]:
+    """Where the console's text goes."""
     from ..vm.errors import VmFolder
 
     if artefacts is None:
-        yield lambda data: None
+        yield len
         return
     try:
-        artefacts.mkdir(parents=True, exist_ok=True)
         with (artefacts / CONSOLE).open("wb", buffering=0) as stream:
             yield stream.write
     except OSError as error:
-        raise VmFolder(f"{error.filename or artefacts}: {error.strerror}") from error
+        raise VmFolder(f"{artefacts / CONSOLE}: {error.strerror}") from error
 
 
 def _writer(stream: object) -> Callable[[bytes], None]:

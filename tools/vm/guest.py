@@ -17,7 +17,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -80,10 +79,8 @@ def run(kernel: Path, initramfs: Path, job: Job, out: Write, err: Write, console
     """
     end = secrets.token_hex(16).encode()
     with ExitStack() as stack:
-        # Not below TMPDIR alone: it is handed to QEMU by its descriptor.
-        packed = stack.enter_context(tempfile.TemporaryFile())
-        packed.write(initramfs.read_bytes())
-        packed.write(archive(_job_files(job, end.decode())))
+        packed = stack.enter_context(os.fdopen(os.memfd_create("initramfs"), "wb"))
+        packed.write(initramfs.read_bytes() + archive(_job_files(job, end.decode())))
         packed.flush()
         ports = [stack.enter_context(_port()) for _ in range(3)]
         theirs = [port[1].fileno() for port in ports]
@@ -142,10 +139,13 @@ def _qemu(command: list[str], descriptors: list[int]) -> Iterator[subprocess.Pop
     """Running, until this ends; also where this process ends without a word."""
     # A session of its own: a terminal's Ctrl-C is for us alone. setpriv is part of util-linux.
     guarded = ["setpriv", "--pdeathsig", "KILL", *command] if shutil.which("setpriv") else command
-    process = subprocess.Popen(
-        guarded, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        pass_fds=descriptors, start_new_session=True,
-    )  # fmt: skip
+    try:
+        process = subprocess.Popen(
+            guarded, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            pass_fds=descriptors, start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise VmQemu(f"{error.filename} can't be started: {error.strerror}") from error
     try:
         yield process
     finally:
