@@ -223,6 +223,7 @@ class IsoTp(Settings):
     padding: Byte | Literal["none"] = 0xCC
     tx_dl: Literal[8, 12, 16, 20, 24, 32, 48, 64] = 8
     squash_st_min: bool = False
+    backend: Literal["auto", "kernel", "user"] = "auto"
 
     def options(self) -> IsoTpOptions:
         return IsoTpOptions(
@@ -231,6 +232,7 @@ class IsoTp(Settings):
             padding=self.padding_byte,
             tx_dl=self.tx_dl,
             squash_st_min=self.squash_st_min,
+            backend=self.backend,
         )
 
     @property

@@ -209,13 +209,17 @@ class CanBus:
             raise CanSettings(f"{self.name} is opened without fd", remedy="Set fd = true and data_bitrate for it.")
         wanted = receive if isinstance(receive, tuple) else (receive,)
         channel = CanChannel(self, transmit, wanted, self.fd if fd is None else fd)
+        self.listen(channel)
+        return channel
+
+    def listen(self, channel: CanChannel) -> None:
+        """Puts a channel on the bus, until it is closed."""
         with self._lock:
             if self.failure is not None:
                 channel.fail(self.failure)
-            for item in wanted:
+            for item in channel.receive:
                 key = (item.value, item.extended)
                 self._channels[key] = (*self._channels.get(key, ()), channel)
-        return channel
 
     def forget(self, channel: CanChannel) -> None:
         """Takes a channel off the bus."""

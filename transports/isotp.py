@@ -95,6 +95,13 @@ class IsoTpOptions:
     backend: str = "auto"
 
 
+_NO_KERNEL_ISOTP = 'sudo modprobe can-isotp; or backend = "user" in the profile.'
+_KERNEL_REMEDIES = {
+    errno.ENODEV: "Is the interface still there? Run: ip link",
+    errno.EINVAL: "CAN FD frames need an interface with mtu 72: sudo ip link set NAME mtu 72",
+}
+
+
 class IsoTpChannel(ABC):
     """One peer: send a PDU, receive a PDU."""
 
@@ -112,7 +119,7 @@ class IsoTpChannel(ABC):
                 if chosen.backend == "kernel" or error.errno not in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
                     raise IsoTpSettings(
                         f"the kernel's ISO-TP socket on {bus.channel_name}: {error.strerror or error}",
-                        remedy='sudo modprobe can-isotp; or backend = "user" in the profile.',
+                        remedy=_KERNEL_REMEDIES.get(error.errno or 0, _NO_KERNEL_ISOTP),
                     ) from error
         return UserIsoTp(bus, address, chosen)
 

@@ -1,21 +1,26 @@
 """ISO-TP through the kernel's CAN_ISOTP socket (Linux, include/uapi/linux/can/isotp.h and net/can/isotp.c).
 
-What the kernel keeps for itself: N_Bs and N_Cr are 1 s, and a PDU longer than the module's max_pdu_size (8300 bytes
-unless it is loaded with another) is refused. The socket sees neither bus-off nor missing acknowledgement; the bus's own
-reader does, so its failure is looked at between short waits.
+What the kernel keeps for itself: N_Bs and N_Cr are 1 s, and a PDU longer than its limit is refused (66,000 bytes; since
+6.4 the module's max_pdu_size, 8300 unless it is loaded with another). The socket sees neither bus-off nor missing
+acknowledgement, nor does it tell that a PDU has begun; the bus's own reader sees all of that, so it is asked.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 import struct
+import time
 
-from .can import CanBus, CanId, again
+import can
+
+from .can import FULL_SECONDS, CanBus, CanChannel, CanId, again
 from .deadline import Deadline
 from .errors import CanGone, IsoTpFraming, IsoTpSettings, IsoTpTimeout, TransportError
-from .isotp import LONGEST_PDU, Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions
+from .isotp import LONGEST_PDU, RUN_ON_SECONDS, Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions
+from .isotp_frames import Pci, pci_of
 
 SOL_CAN_ISOTP = 106
 CAN_ISOTP_OPTS, CAN_ISOTP_RECV_FC, CAN_ISOTP_LL_OPTS = 1, 2, 5
@@ -25,6 +30,8 @@ CANFD_MTU, CANFD_BRS = 72, 0x01
 """Linux, include/uapi/linux/can/isotp.h and include/uapi/linux/can.h."""
 LOOK_SECONDS = 0.2
 """How long a wait on the socket lasts before the bus's failure is looked at."""
+N_CR_SECONDS = 1.0
+"""The kernel's, after which a PDU that has begun has ended, one way or the other."""
 
 
 def packed_options(address: IsoTpAddress, options: IsoTpOptions) -> bytes:
@@ -51,14 +58,42 @@ def packed_link_layer(options: IsoTpOptions) -> bytes:
     return struct.pack("=BBB", CANFD_MTU, options.tx_dl, CANFD_BRS if options.bit_rate_switch else 0)
 
 
+class _Onlooker(CanChannel):
+    """Sees what the socket doesn't show: that a PDU of the peer is coming in, that nobody acknowledges. Keeps no frame.
+
+    `until`: when the PDU that is under way has ended by any means, on `time.monotonic`'s clock; 0.0 for none.
+    """
+
+    def __init__(self, bus: CanBus, address: IsoTpAddress) -> None:
+        request, response = address.ids()
+        super().__init__(bus, request, (response,), bus.fd)
+        self.until = 0.0
+        self.interruption: TransportError | None = None
+        self._prefix = bytes((address.source or 0,)) if address.addressing is Addressing.EXTENDED else b""
+
+    def take(self, message: can.Message) -> None:
+        data = bytes(message.data)
+        if not data.startswith(self._prefix):
+            return
+        pci = pci_of(data, len(self._prefix))
+        if pci == Pci.FIRST_FRAME or (pci == Pci.CONSECUTIVE_FRAME and self.until):
+            self.until = time.monotonic() + N_CR_SECONDS
+        elif pci == Pci.SINGLE_FRAME:
+            self.until = 0.0
+
+    def interrupt(self, error: TransportError) -> None:
+        self.interruption = error
+
+
 class KernelIsoTp(IsoTpChannel):
-    """The kernel's CAN_ISOTP socket."""
+    """The kernel's CAN_ISOTP socket. Closing it waits for a PDU that is being sent: for N_Bs if the peer is gone."""
 
     def __init__(self, bus: CanBus, address: IsoTpAddress, options: IsoTpOptions) -> None:
         """Raises OSError as the kernel does."""
         request, response = address.ids()
         self._bus = bus
         self._name = bus.channel_name
+        self._onlooker = _Onlooker(bus, address)
         self._socket = socket.socket(socket.PF_CAN, socket.SOCK_DGRAM, socket.CAN_ISOTP)
         try:
             self._socket.setsockopt(SOL_CAN_ISOTP, CAN_ISOTP_OPTS, packed_options(address, options))
@@ -69,6 +104,7 @@ class KernelIsoTp(IsoTpChannel):
             self._socket.setblocking(False)
             self._sends_as = request
             bus.sent_by_kernel.add(request)
+            bus.listen(self._onlooker)
         except BaseException:
             self._socket.close()
             raise
@@ -78,13 +114,14 @@ class KernelIsoTp(IsoTpChannel):
         if not pdu:
             raise ValueError("ISO-TP carries no empty PDU")
         while True:
+            self._forget_error()
             if not self._ready(deadline, writing=True):
                 raise IsoTpTimeout(f"sending {len(pdu)} bytes took longer than it may")
             try:
                 self._socket.send(pdu)
                 break
             except BlockingIOError:
-                continue
+                time.sleep(FULL_SECONDS)  # Kernels before 6.3 call a socket writable that is still sending.
             except OSError as error:
                 if error.errno == errno.EINVAL:
                     raise IsoTpSettings(
@@ -97,18 +134,26 @@ class KernelIsoTp(IsoTpChannel):
             raise IsoTpTimeout(f"sending {len(pdu)} bytes took longer than it may")
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            raise self._named(OSError(code, ""))
+            raise self._named(OSError(code, os.strerror(code)))
 
     def recv(self, deadline: Deadline) -> bytes | None:
         """As IsoTpChannel says."""
-        if not self._ready(deadline, writing=False):
-            return None
+        end = Deadline(deadline.at + RUN_ON_SECONDS)
+        until = deadline
+        while not self._ready(until, writing=False):
+            if self._onlooker.until <= time.monotonic():
+                return None
+            if end.expired:
+                raise IsoTpTimeout(f"the peer did not end its message within {RUN_ON_SECONDS:g} s after the deadline")
+            until = Deadline(min(self._onlooker.until, end.at))
         try:
             return self._socket.recv(LONGEST_PDU)
         except BlockingIOError:
             return None
         except OSError as error:
             raise self._named(error) from error
+        finally:
+            self._onlooker.until = 0.0
 
     def drain(self) -> None:
         """Forgets what came in, errors of earlier messages among it."""
@@ -122,16 +167,26 @@ class KernelIsoTp(IsoTpChannel):
 
     def close(self) -> None:
         self._socket.close()
+        self._onlooker.close()
         self._bus.sent_by_kernel.discard(self._sends_as)
+
+    def _forget_error(self) -> None:
+        """Of messages before this one; the interface's own state stays, for the bus's reader has it too."""
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code in (errno.ENETDOWN, errno.ENODEV):
+            raise self._named(OSError(code, os.strerror(code)))
 
     def _ready(self, deadline: Deadline, *, writing: bool) -> bool:
         """Whether the socket can be written to, or read from, before the deadline. Raises the bus's failure."""
         readers, writers = ([], [self._socket]) if writing else ([self._socket], [])
+        self._onlooker.interruption = None
         while True:
             if self._bus.failure is not None:
                 raise again(self._bus.failure)
             if any(select.select(readers, writers, [], min(LOOK_SECONDS, deadline.remaining))):
                 return True
+            if self._onlooker.interruption is not None:
+                raise again(self._onlooker.interruption)
             if deadline.expired:
                 return False
 
