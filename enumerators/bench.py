@@ -290,6 +290,11 @@ class BenchComponent:
         """Whether the part is emulated in this process."""
         return self.bench.replay is None and self.bench.file.spec.bus[self.entry.spec.bus].emulated
 
+    @property
+    def real(self) -> bool:
+        """Whether hardware is reached: the part is neither emulated nor replayed."""
+        return self.bench.replay is None and not self.emulated
+
     def look(self) -> Component:
         """Asks the part who it is, without disturbing its work."""
         return _seen(self.entry, self.bench.prober(self.entry.spec.bus))

@@ -172,6 +172,11 @@ PRINTED = [
     (EMULATION, 2, "C24-7781"),
     (EMULATION, 3, "1.4.2"),
     (ROOT / "README.md", 0, "1.5.0 read back"),
+    (ROOT / "docs" / "recordings.md", 1, "0462f18601cccccc C24-7781"),  # ReadDataByIdentifier of the default session.
+]
+RUN_ELSEWHERE = [
+    # A test for pytest: tests/tools/test_recordings_command.py.
+    (ROOT / "docs" / "recordings.md", 0),
 ]
 
 
@@ -185,7 +190,7 @@ def test_a_python_example_runs(
 
 def test_all_python_examples_are_run() -> None:
     there = [(document, number) for document in DOCUMENTS for number in range(len(fences(document, "python")))]
-    assert there == sorted((document, number) for document, number, _ in PRINTED)
+    assert there == sorted([(document, number) for document, number, _ in PRINTED] + RUN_ELSEWHERE)
 
 
 def test_emulate_serves_as_the_document_says(bench_folder: Path) -> None:

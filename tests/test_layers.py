@@ -25,6 +25,8 @@ EXCEPTIONS = {
     # A bench file that asks for emulated parts, and the command that serves them.
     ("enumerators/bench.py", "emulators"),
     ("tools/commands/emulate.py", "emulators"),
+    # A recording in the place of a bench's hardware.
+    ("tools/commands/recordings.py", "emulators"),
     # What a demo copies.
     ("tools/commands/demo.py", "examples"),
 }

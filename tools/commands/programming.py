@@ -242,7 +242,7 @@ def reset(session: Session, name: str) -> int | None:
 
 def confirm_erase(session: Session, component: BenchComponent, yes: bool, question: str) -> None:
     """Asks once on a terminal before real hardware is erased. Raises NotConfirmed, Cancelled."""
-    if not yes and not component.emulated and component.bench.replay is None:
+    if not yes and component.real:
         ask(session, question, component=component.name)
 
 

@@ -76,7 +76,7 @@ def _planned(session: Session, engine: Engine, update: Update) -> UpdatePlan:
 
 def _confirm(session: Session, made: UpdatePlan, yes: bool) -> None:
     names = sorted({task.target for task in made.tasks if task.component and task.status is Status.TODO})
-    real = [name for name in names if not session.bench.component(name).emulated]
+    real = [name for name in names if session.bench.component(name).real]
     if yes or not real:
         return
     ask(session, f"flash {', '.join(real)}?")
