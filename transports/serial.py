@@ -6,7 +6,8 @@ and a change of its time-out reconfigures the line. Every other URL goes through
 
 Modem lines. Linux itself asserts DTR and RTS whenever a port is opened, before any program can say otherwise, and that
 resets boards that wire DTR to their reset. Beyond it, opening changes no line that the settings don't name:
-- `dtr = false`, `rts = false` release the line at once after opening; some hundred microseconds of it remain;
+- `dtr = false`, `rts = false` release the lines as soon as the port is open, both in one step; some milliseconds of
+  it remain;
 - `hupcl = false` keeps the lines asserted at closing, so that the next opening makes no edge (the first still does).
   The device keeps this setting until it is unplugged;
 - unnamed, the lines stay as the kernel has set them, and fall at closing. Over rfc2217:// pyserial asserts both.
@@ -15,11 +16,9 @@ resets boards that wire DTR to their reset. Beyond it, opening changes no line t
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import queue
 import select
-import struct
 import termios
 from collections.abc import Mapping
 from contextlib import suppress
@@ -31,7 +30,7 @@ import serial
 from .deadline import Deadline
 from .errors import SerialFraming, SerialGone, SerialSettings, SerialTimeout
 from .recording import Recorder
-from .serial_opening import checked, is_pty, open_port
+from .serial_opening import checked, is_pty, let_others_open, open_port, set_modem_bits
 
 DRAIN_LIMIT = 65_536
 """Bytes that `drain` forgets at most: a part that never stops sending must not hold us."""
@@ -158,7 +157,7 @@ class SerialPort:
             return False
         try:
             if isinstance(self._port, serial.Serial):
-                _set_modem_bits(self._port.fileno(), {termios.TIOCM_DTR: dtr, termios.TIOCM_RTS: rts})
+                set_modem_bits(self._port.fileno(), {termios.TIOCM_DTR: dtr, termios.TIOCM_RTS: rts})
             else:
                 if dtr is not None:
                     self._port.dtr = dtr
@@ -176,6 +175,7 @@ class SerialPort:
         """Closes the port; what came in and was not read is lost. A second call does nothing."""
         self._line = _Closed()
         self._ahead = b""
+        let_others_open(self._port)
         with suppress(OSError):
             self._port.close()
 
@@ -295,11 +295,3 @@ class _Closed:
 
 def _milliseconds(deadline: Deadline) -> float:
     return min(deadline.remaining * 1000, 1e9)
-
-
-def _set_modem_bits(descriptor: int, lines: Mapping[int, bool | None]) -> None:
-    (state,) = struct.unpack("I", fcntl.ioctl(descriptor, termios.TIOCMGET, struct.pack("I", 0)))
-    for line, asserted in lines.items():
-        if asserted is not None:
-            state = state | line if asserted else state & ~line
-    fcntl.ioctl(descriptor, termios.TIOCMSET, struct.pack("I", state))

@@ -7,9 +7,11 @@ one table; the words are made here.
 from __future__ import annotations
 
 import errno
+import fcntl
 import grp
 import os
 import socket
+import struct
 import sys
 import termios
 from collections.abc import Iterator, Mapping
@@ -74,18 +76,24 @@ def open_port(settings: Mapping[str, Any]) -> serial.SerialBase:
     url = settings["url"]
     keys = {key: value for key, value in settings.items() if key not in _NOT_PYSERIALS}
     outer = sys.exception()
+    port = None
     try:
         port = serial.serial_for_url(url, do_not_open=True, **{"exclusive": True, **keys})
         if is_pty(port):
             # The kernel forces 8 bits and no parity, and newer C libraries then say EINVAL to anything else.
             port.parity, port.bytesize = "N", 8
-        for line in ("dtr", "rts"):
-            if line in settings:
-                setattr(port, line, settings[line])
+        if not isinstance(port, serial.Serial):
+            for line in ("dtr", "rts"):
+                if line in settings:
+                    setattr(port, line, settings[line])
         port.open()
         _prepare(port, settings)
     except (OSError, ValueError, TypeError, LookupError, OverflowError, NotImplementedError, termios.error) as error:
-        raise _failure(url, list(_chain(error, outer))) from error
+        failure = _failure(url, list(_chain(error, outer)))
+        if port is not None:
+            with suppress(OSError):
+                port.close()
+        raise failure from error
     return port
 
 
@@ -101,6 +109,10 @@ def is_pty(port: serial.SerialBase) -> bool:
 
 def _prepare(port: serial.SerialBase, settings: Mapping[str, Any]) -> None:
     if isinstance(port, serial.Serial):
+        _set_named_lines(port, settings)
+        if settings.get("exclusive", True) and not is_pty(port):
+            # pyserial's lock holds off those who ask for it; this, all who are not root.
+            fcntl.ioctl(port.fileno(), termios.TIOCEXCL)
         with suppress(ValueError, NotImplementedError):
             port.set_low_latency_mode(True)
         if "hupcl" in settings:
@@ -111,6 +123,34 @@ def _prepare(port: serial.SerialBase, settings: Mapping[str, Any]) -> None:
         # A protocol unit is small and its answer is waited for: it must not wait for a full packet.
         with socket.socket(fileno=os.dup(port.fileno())) as copy:
             copy.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _set_named_lines(port: serial.Serial, settings: Mapping[str, Any]) -> None:
+    """In one step: between two, a board could leave its reset with BOOT0 as it is not meant."""
+    lines = {"dtr": termios.TIOCM_DTR, "rts": termios.TIOCM_RTS}
+    wanted = {bit: settings[line] for line, bit in lines.items() if line in settings}
+    try:
+        if wanted:
+            set_modem_bits(port.fileno(), wanted)
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.EINVAL):
+            raise
+
+
+def set_modem_bits(descriptor: int, lines: Mapping[int, bool | None]) -> None:
+    """Modem lines of a device by their bits (TIOCM_*), in one call; None: as it is. Raises OSError."""
+    (state,) = struct.unpack("I", fcntl.ioctl(descriptor, termios.TIOCMGET, struct.pack("I", 0)))
+    for line, asserted in lines.items():
+        if asserted is not None:
+            state = state | line if asserted else state & ~line
+    fcntl.ioctl(descriptor, termios.TIOCMSET, struct.pack("I", state))
+
+
+def let_others_open(port: serial.SerialBase) -> None:
+    """Ends the exclusive use: the device would keep it as long as any program has it open."""
+    if isinstance(port, serial.Serial) and port.is_open and not is_pty(port):
+        with suppress(OSError):
+            fcntl.ioctl(port.fileno(), termios.TIOCNXCL)
 
 
 def _chain(error: BaseException | None, outer: BaseException | None) -> Iterator[BaseException]:
