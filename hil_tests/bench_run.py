@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,8 +29,6 @@ from .parts import Broken, NotThere, Part, PartLost, has_power
 
 EMULATED = Path(__file__).parent / "benches" / "emulated.toml"
 """The bench of a run that names none."""
-if not EMULATED.is_file():
-    EMULATED = Path(__file__).parents[1] / "examples" / "three_sensors" / "bench.toml"
 HARDWARE_FAILED = (AdapterAbsent, AdapterGone, PowerFailed)
 """What no test can help: the part is broken from then on."""
 LONGEST_NAME = 100
@@ -65,12 +64,17 @@ class BenchRun:
     def has_hardware(self) -> bool:
         return any(not bus.emulated for bus in self._file.spec.bus.values())
 
+    @cached_property
+    def notes(self) -> Path:
+        """Where the workers of pytest-xdist note which of their tests use the bench."""
+        self._notes = tempfile.TemporaryDirectory(prefix="proxyflash-")
+        return Path(self._notes.name)
+
     def check_options(self) -> None:
-        """Raises UsageError where the tests of one bench of hardware would be spread over several workers."""
-        workers = self.config.getoption("tx", None) or []
-        if self.has_hardware and len(workers) > 1 and self.config.getoption("dist") not in ("no", "loadgroup"):
+        """Raises UsageError where each of several workers is to run all tests of one bench of hardware."""
+        if self.has_hardware and self.config.getoption("dist", "no") == "each":
             raise pytest.UsageError(
-                f"bench '{self.name}' has hardware, which one worker at a time can use; add --dist loadgroup"
+                f"bench '{self.name}' has hardware, which one worker at a time can use: not --dist each"
             )
 
     # The bench.
@@ -298,7 +302,7 @@ class BenchRun:
     # The end.
 
     def make_safe(self) -> list[str]:
-        """All supplies on, all parts running, all buses closed; what could not be done, in words. Asks for patience."""
+        """All supplies on, all parts running, all buses closed; what could not be done, in words."""
         if self._bench is None:
             return []
         with _undisturbed():

@@ -21,6 +21,8 @@ LOOK_AGAIN = 0.05
 """Seconds between two looks at a part that starts."""
 IN_WINDOW, IN_WINDOW_EMULATED = 2.0, 0.2
 """Seconds after its start in which a part that is in its bootloader may still leave it by itself."""
+START_EMULATED = 1.0
+"""Seconds in which an emulated part that has its supply answers, unless something is wrong."""
 
 
 class PartLost(Exception):
@@ -104,7 +106,10 @@ class Part:
     @property
     def _patience(self) -> float:
         """Seconds that it may take to answer: none for one that no test has touched."""
-        return self.component.entry.spec.boot_timeout if self.test else 0.0
+        if not self.test:
+            return 0.0
+        seconds = self.component.entry.spec.boot_timeout
+        return min(seconds, START_EMULATED) if self.component.emulated else seconds
 
     def _undo_faults(self) -> None:
         """What tests have told an emulated part and its wire to do wrong."""
@@ -166,7 +171,9 @@ class Part:
 
         A part that doesn't answer may be in its bootloader, where the bench file allows no question that would tell.
         """
-        for way in (self._boot, self._restart, self._boot, self._restore):
+        # An emulated part starts at once what it can start; some protocols wait long for a part that can't.
+        ways = (self._boot, self._restart, self._boot, self._restore)
+        for way in ways[1::2] if self.component.emulated else ways:
             if found.presence in (Presence.ABSENT, Presence.BOOTLOADER) and way():
                 found = self._started()
         if found.presence is Presence.ABSENT:
@@ -198,6 +205,9 @@ class Part:
     def _restart(self) -> bool:
         if self.power is None:
             return False
+        if self.component.entry.flasher.bus_kind == "serial":
+            # The lines that a test left asserted may hold it in its bootloader.
+            self.component.bench.reopen(self.component.entry.spec.bus)
         self.power.cycle()
         return True
 

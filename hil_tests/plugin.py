@@ -79,12 +79,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("_proxyflash_component", fitting or [None], indirect=True, ids=fitting or ["none"])
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    used = [item for item in items if uses_bench(item)]
-    if used and run_of(config).has_hardware:
-        for item in used:
-            item.add_marker(pytest.mark.xdist_group(f"bench {run_of(config).name}"))
+    told: dict[str, Any] = getattr(config, "workerinput", {})
+    if "proxyflash" in told:
+        from .spreading import note
+
+        note(Path(told["proxyflash"]), told["workerid"], [item.nodeid for item in items if uses_bench(item)])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    if RUN in node.config.stash and run_of(node.config).has_hardware:
+        node.workerinput["proxyflash"] = str(run_of(node.config).notes)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One worker has the bench of hardware, whatever way of spreading was asked for."""
+    if RUN not in config.stash or not run_of(config).has_hardware:
+        return None
+    from .spreading import BenchScheduling
+
+    return BenchScheduling(config, log, run_of(config).notes)
 
 
 # Running.
@@ -116,10 +132,10 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]
         if RUN in config.stash:
             said = config.stash[RUN].make_safe()
             config.stash.setdefault(SAID, {})[""] = said
-            if said and session.exitstatus == pytest.ExitCode.OK:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
             if hasattr(config, "workeroutput"):
                 config.workeroutput["proxyflash"] = said
+        if any(config.stash.get(SAID, {}).values()) and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(optionalhook=True)

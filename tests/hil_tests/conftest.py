@@ -33,7 +33,7 @@ bus = "powertrain"
 protocol = "uds"
 address = {request = 0x7E0}
 profile = "r77"
-boot_timeout = 5
+boot_timeout = 3
 """
 EMULATED = f"""
 [bus.powertrain]
@@ -63,7 +63,7 @@ bus = "imu-uart"
 protocol = "stm32-uart"
 profile = {{part = "STM32F40x", entry = {{reset = "dtr", boot0 = "rts"}}}}
 version = {{send = "VER?\\r", match = "FW ([0-9.]+)"}}
-boot_timeout = 5
+boot_timeout = 3
 
 [component.emulated]
 part = "stm32f405xg"
@@ -76,7 +76,7 @@ group = "cameras"
 bus = "usb"
 protocol = "dfu"
 address = {{runtime_vendor_id = 0x1209, runtime_product_id = 0x0C24}}
-boot_timeout = 5
+boot_timeout = 3
 emulated = {{part = "stm32f405-dfu", firmware = "arm.bin", vendor_id = 0x1209, product_id = 0x0C24}}
 {PROFILE}
 """

@@ -1,0 +1,113 @@
+"""Ctrl-C, and what cancels a job: real signals to a real pytest, and what becomes of the parts behind its bench."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import Outside, Suite
+
+TESTS = """
+from pathlib import Path
+
+@pytest.mark.needs(name="front")
+def test_it(flasher, power, component):
+    flasher.connect()
+    DO
+    Path("there").touch()
+    import time
+    while True:
+        time.sleep(60)
+
+def test_never_reached(component):
+    raise AssertionError
+"""
+
+
+def start(suite: Suite, tests: str, *arguments: str) -> subprocess.Popen[str]:
+    suite.write(tests)
+    command = [sys.executable, "-m", "pytest", *map(str, suite.arguments(*arguments))]
+    return subprocess.Popen(command, cwd=suite.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("left", ["pass", "power.off()"])
+def test_parts_end_powered_and_running(suite: Suite, hardware: Outside, number: int, left: str) -> None:
+    with start(suite, TESTS.replace("DO", left)) as process:
+        try:
+            wait_for(suite.folder / "there", process)
+            assert hardware.part("front").application_version is None
+            process.send_signal(number)
+            said, _ = process.communicate()
+        finally:
+            process.kill()
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, said
+    assert "KeyboardInterrupt" in said
+    assert hardware.version("front") == "1.4.2"
+    assert hardware.part("front").supply.is_on
+
+
+def test_a_second_ctrl_c_leaves_no_supply_off(suite: Suite, hardware: Outside) -> None:
+    """It comes while the supply is being switched on."""
+    slowly = "echo on >switching; echo on front >control; read done <done"
+    suite.bench.write_text(suite.bench.read_text().replace("echo on front >control; read done <done", slowly))
+    with start(suite, TESTS.replace("DO", "power.off()")) as process:
+        try:
+            wait_for(suite.folder / "there", process)
+            process.send_signal(signal.SIGINT)
+            wait_for(suite.folder / "switching", process)
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate()
+        finally:
+            process.kill()
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, said
+    assert hardware.version("front") == "1.4.2"
+
+
+def test_a_torn_part_gets_its_firmware_back(suite: Suite, hardware: Outside) -> None:
+    tests = """
+import os, signal
+from proxyflash.flashers.events import Progress
+
+@pytest.mark.destructive
+@pytest.mark.needs(name="front")
+def test_it(component, firmware):
+    def interrupt(event):
+        if isinstance(event, Progress) and event.phase == "write":
+            os.kill(os.getpid(), signal.SIGINT)
+    component.flash(firmware.new.image, on_event=interrupt)
+"""
+    with start(suite, tests, "--allow-flash") as process:
+        said, _ = process.communicate()
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, said
+    assert hardware.version("front") == "1.4.2"
+
+
+def test_without_leave_to_flash_it_says_how_a_torn_part_was_left(suite: Suite, hardware: Outside) -> None:
+    tests = """
+import os, signal
+from proxyflash.flashers.events import Progress
+
+@pytest.mark.needs(name="front")
+def test_it(component, firmware):
+    def interrupt(event):
+        if isinstance(event, Progress) and event.phase == "write":
+            os.kill(os.getpid(), signal.SIGINT)
+    component.flash(firmware.new.image, on_event=interrupt)
+"""
+    with start(suite, tests) as process:
+        said, _ = process.communicate()
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, said
+    assert "bench 'desk': 'front' is left as it is: it stays in its bootloader; --allow-flash would flash it" in said
+    assert hardware.version("front") is None

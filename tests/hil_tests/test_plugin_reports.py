@@ -1,0 +1,211 @@
+"""What a run of bench tests tells: JUnit XML, recordings, measurements; the same over the workers of pytest-xdist."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from proxyflash.hil_tests.measurements import Measurements
+
+from .conftest import Outside, Suite
+
+MEASURED = """
+@pytest.mark.destructive
+@pytest.mark.needs(name="front")
+def test_flash(component, firmware, measurements):
+    assert component.look().version == "1.4.2"
+    component.flash(firmware.new.image)
+    measurements.add("boot", 0.25, "s", high=2)
+    measurements.add("supply", 4.9, "V", 4.75, 5.25)
+
+@pytest.mark.needs(name="front")
+def test_slow(measurements, component):
+    measurements.add("start", 3.5, "s", low=0.5, high=3)
+
+@pytest.mark.needs(group="radars")
+def test_all(bench):
+    pass
+"""
+
+
+class Junit:
+    """The JUnit file: the properties of the whole run, and of each test."""
+
+    def __init__(self, path: Path) -> None:
+        root = ElementTree.parse(path).getroot()
+        [suite] = root.iter("testsuite")
+        self.suite = self._properties(suite)
+        self.tests = {str(case.get("name")): self._properties(case) for case in suite.iter("testcase")}
+
+    @staticmethod
+    def _properties(element: ElementTree.Element) -> dict[str, str]:
+        found = element.find("properties")
+        return {} if found is None else {str(item.get("name")): str(item.get("value")) for item in found}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_junit_tells_what_was_tested_with_what_and_what_was_measured(
+    suite: Suite, hardware: Outside, workers: int
+) -> None:
+    spread = ["-n", str(workers)] if workers else []
+    done = suite.run(MEASURED, "--allow-flash", "--junitxml=junit.xml", *spread)
+    done.assert_outcomes(passed=2, failed=1)
+    junit = Junit(suite.folder / "junit.xml")
+    if not workers:  # There is no place where a worker could tell them.
+        assert junit.suite["bench"] == str(suite.bench)
+        assert junit.suite["proxyflash"]
+    [flashed] = [told for name, told in junit.tests.items() if name.startswith("test_flash")]
+    digest = hashlib.sha256((suite.folder / "radar-1.5.0.bin").read_bytes()).hexdigest()
+    assert flashed == {
+        "bench": str(suite.bench),
+        "component": "front",
+        "protocol": "uds",
+        "serial": "RA-0019",
+        "manufacturer": "Acme",
+        "model": "R77",
+        "version": "1.4.2",
+        "state": "ok",
+        "firmware.radar-1.5.0.bin.sha256": digest,
+        "firmware.radar-1.5.0.bin.version": "1.5.0",
+        "measurement.boot": "0.25",
+        "measurement.boot.unit": "s",
+        "measurement.boot.high": "2",
+        "measurement.supply": "4.9",
+        "measurement.supply.unit": "V",
+        "measurement.supply.low": "4.75",
+        "measurement.supply.high": "5.25",
+    }
+    [slow] = [told for name, told in junit.tests.items() if name.startswith("test_slow")]
+    assert slow["version"] == "1.5.0"
+    assert slow["measurement.start"] == "3.5"
+    assert Path(slow["recording"]).is_dir()
+    [both] = [told for name, told in junit.tests.items() if name.startswith("test_all")]
+    assert both["front.version"] == "1.5.0"
+    assert both["rear.serial"] == "RA-0020"
+    done.stdout.fnmatch_lines(["E *Failed: start is 3.5 s, above its limit of 3 s"])
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "fault"),
+    [
+        (1.0, 1.0, 1.0, ""),
+        (1.0, None, None, ""),
+        (-3, None, -2.5, ""),
+        (0.99, 1.0, None, "x is 0.99 V, below its limit of 1 V"),
+        (1.01, None, 1.0, "x is 1.01 V, above its limit of 1 V"),
+        (math.nan, 0.0, None, "x is nan V, below its limit of 0 V"),
+        (math.nan, None, 0.0, "x is nan V, above its limit of 0 V"),
+    ],
+)
+def test_limits_may_be_reached_and_not_passed(value: float, low: float | None, high: float | None, fault: str) -> None:
+    told: list[tuple[str, object]] = []
+    measurements = Measurements(told)
+    if fault:
+        with pytest.raises(pytest.fail.Exception) as caught:
+            measurements.add("x", value, "V", low, high)
+        assert str(caught.value) == fault
+    else:
+        measurements.add("x", value, "V", low, high)
+    assert [item.name for item in measurements.taken] == ["x"]
+    assert ("measurement.x.unit", "V") in told
+
+
+FAILING = """
+@pytest.mark.needs(name="front")
+def test_bad(component):
+    component.look()
+    assert False
+
+@pytest.mark.needs(name="imu")
+def test_good(component):
+    component.look()
+"""
+
+
+def test_a_failure_names_what_was_recorded(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROXYFLASH_ARTEFACTS", str(suite.folder / "kept"))
+    done = suite.run(FAILING)
+    done.assert_outcomes(passed=1, failed=1)
+    folder = suite.folder / "kept" / "test_it.py-test_bad-front"
+    assert [path.name for path in (suite.folder / "kept").iterdir()] == [folder.name]
+    done.stdout.fnmatch_lines(["*- what passed on the buses -*", str(folder / "can.log")])
+    log = (folder / "can.log").read_text()
+    assert "7E0#0322F1" in log  # A single frame of 3 bytes: ReadDataByIdentifier.
+    assert "7E8#" in log
+
+
+def test_with_record_every_test_keeps_its_recording(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROXYFLASH_ARTEFACTS", str(suite.folder / "kept"))
+    done = suite.run(FAILING, "--record", "--junitxml=junit.xml")
+    done.assert_outcomes(passed=1, failed=1)
+    folder = suite.folder / "kept" / "test_it.py-test_good-imu"
+    assert "VER?" in (folder / "serial.txt").read_text()
+    [good] = [told for name, told in Junit(suite.folder / "junit.xml").tests.items() if name.startswith("test_good")]
+    assert good["recording"] == str(folder)
+
+
+# Over several workers.
+
+
+def test_each_worker_has_an_emulated_bench_of_its_own(suite: Suite) -> None:
+    done = suite.run("""
+@pytest.mark.needs("can")
+@pytest.mark.parametrize("number", range(4))
+def test_it(component, firmware, number, worker_id):
+    with open("workers", "a") as file:
+        print(worker_id, component.bench.folder, file=file)
+    component.flash(firmware.made(version=f"2.0.{number}").image, expect_version=f"2.0.{number}")
+""", "-n", "2", "--dist", "each")  # fmt: skip
+    done.assert_outcomes(passed=8)
+    used = dict(line.split() for line in (suite.folder / "workers").read_text().splitlines())
+    assert sorted(used) == ["gw0", "gw1"]
+    assert used["gw0"] != used["gw1"]
+
+
+SPREAD = """
+@pytest.mark.parametrize("number", range(5))
+def test_it(component, number, worker_id):
+    with open("workers", "a") as file:
+        print(worker_id, file=file)
+
+@pytest.mark.parametrize("number", range(5))
+def test_other(number):
+    pass
+
+def test_bench(bench):
+    pass
+
+@pytest.mark.needs(group="lidars")
+def test_lidar(component):
+    pass
+"""
+
+
+@pytest.mark.parametrize("way", ["load", "worksteal"])
+def test_the_tests_of_hardware_stay_on_one_worker(suite: Suite, hardware: Outside, way: str) -> None:
+    done = suite.run(SPREAD, "-n", "2", "--dist", way)
+    done.assert_outcomes(passed=16, skipped=1)
+    done.stdout.fnmatch_lines(["1 skipped for want of hardware: components 1"])
+    assert len(set((suite.folder / "workers").read_text().split())) == 1
+
+
+def test_hardware_can_not_be_tested_by_each_worker(suite: Suite, hardware: Outside) -> None:
+    done = suite.run(SPREAD, "-n", "2", "--dist", "each")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines([
+        "ERROR: bench 'desk' has hardware, which one worker at a time can use: not --dist each"
+    ])  # fmt: skip
+
+
+def test_what_a_worker_can_not_make_safe_is_told(suite: Suite, hardware: Outside) -> None:
+    suite.bench.write_text(suite.bench.read_text().replace("echo on front >control; read done <done", "exit 9"))
+    done = suite.run("""
+@pytest.mark.needs(name="front")
+def test_off(power):
+    power.off()
+""", "-n", "2")  # fmt: skip
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    done.stdout.fnmatch_lines(["bench 'desk': 'front' is left as it is: front: 'exit 9' ended with 9.*"])
