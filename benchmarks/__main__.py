@@ -1,6 +1,6 @@
 """The benchmarks, side by side with other tools: see docs/benchmarks.md.
 
-python -m benchmarks             # all of them, some five minutes
+python -m benchmarks             # all of them, some six minutes
 python -m benchmarks --quick     # tiny sizes, one run each: whether it works, not how fast it is
 python -m benchmarks stm32 uds   # those
 """
@@ -82,7 +82,7 @@ def _uds(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
 
 def _dfu(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     rows = []
-    for part, title, size in (("stm32f405-dfu", "DfuSe", 240 * KIB), ("slot-dfu", "DFU 1.1", 120 * KIB)):
+    for part, title, size in (("stm32f405-dfu", "DfuSe", 112 * KIB), ("slot-dfu", "DFU 1.1", 120 * KIB)):
         for verify in (False, True):
             compared = dfu.comparison(part, title, size // setting.scale, verify=verify)
             rows += measuring.rows(compared, setting.runs, folder / f"{part}-{verify}", tell)

@@ -99,6 +99,10 @@ class TestMeasuring:
         with pytest.raises(Failed, match="1 of 3 bytes differ"):
             served.holds(b"abX")
 
+    def test_a_program_that_does_not_end(self, tmp_path: Path) -> None:
+        with pytest.raises(Failed, match="sleep ended with -9"):
+            measuring.program(["sleep", "600"], tmp_path / "out", seconds=0.2)
+
     def test_a_program_that_fails(self, tmp_path: Path) -> None:
         with pytest.raises(Failed, match="ended with 3: said"):
             measuring.program(["sh", "-c", "echo said; exit 3"], tmp_path / "out")

@@ -146,11 +146,12 @@ def info(session: Session, name: str) -> int | None:
     )
     out = session.output
     out.line(f"{name}  {seen.presence.value}  {seen.where}")
-    for key, value in facts.items():
-        if value:
-            out.line(f"  {key:<14} {value}")
+    rows = [(key.replace("_", " "), value) for key, value in facts.items() if value]
     for region in memory.regions:
         units = ", ".join(f"{run.count} x {run.size:,}" for run in region.units)
-        out.line(f"  {'memory':<14} {region.name}  0x{region.start:08X}..0x{region.end - 1:08X}  erase units {units}")
-    out.line(f"  {'can':<14} {', '.join(able) or 'write only'}")
+        rows.append(("memory", f"{region.name}  0x{region.start:08X}..0x{region.end - 1:08X}  erase units {units}"))
+    rows.append(("can", ", ".join(able) or "write only"))
+    width = max(len(key) for key, _ in rows)
+    for key, value in rows:
+        out.line(f"  {key:<{width}}  {value}")
     return None

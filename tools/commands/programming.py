@@ -250,10 +250,5 @@ def ask(session: Session, question: str, component: str | None = None) -> None:
     """Goes on when a person says yes. Raises NotConfirmed where nobody can be asked, Cancelled at a no."""
     if not is_terminal(sys.stdin) or not is_terminal(sys.stderr):
         raise NotConfirmed(f"this would {question.rstrip('?')}, and nobody is there to say yes", component=component)
-    try:
-        with session.asking():
-            agreed = click.confirm(question, err=True)
-    except (click.Abort, KeyboardInterrupt):
-        agreed = False
-    if not agreed:
+    if session.answer(f"{question} [y/N]:").lower() not in ("y", "yes"):
         raise Cancelled("not confirmed; nothing was changed", touched=False, component=component)

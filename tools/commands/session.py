@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
 import shlex
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,14 +84,31 @@ class Session:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers.setdefault(number, signal.signal(number, stop))
 
-    @contextmanager
-    def asking(self) -> Iterator[None]:
-        """While a person is asked, the first Ctrl-C is the answer."""
+    def answer(self, question: str) -> str:
+        """Asks on stderr; the line that a person types, "" for Ctrl-C and for the end of the input.
+
+        `input` misses a Ctrl-C that comes just before it begins to read, until another key is pressed; hence the pipe
+        that signals are written to.
+        """
+        woken, waker = os.pipe()
+        os.set_blocking(waker, False)
+        before = signal.set_wakeup_fd(waker)
         self._asking = True
         try:
-            yield
+            if self.stopping:
+                return ""
+            print(question, end=" ", file=sys.stderr, flush=True)
+            typed = sys.stdin.readline() if sys.stdin in select.select([sys.stdin, woken], [], [])[0] else ""
+        except KeyboardInterrupt:
+            typed = ""
         finally:
             self._asking = False
+            signal.set_wakeup_fd(before)
+            os.close(woken)
+            os.close(waker)
+        if not typed.endswith("\n"):
+            print(file=sys.stderr)
+        return typed.strip()
 
     def event(self, event: ev.Event) -> None:
         """Shows an event of an engine, and keeps what it says of the parts' state."""
