@@ -2,6 +2,7 @@
 # The guest's first process. It says on the port "control" how far it is, one line each: "boot", "ready", "alive" every few
 # seconds, "failed WHY", "exit STATUS". The command's two outputs have a port each, whose end is marked by the text
 # $END. /job/settings and /job/command come with each run.
+[ $$ = 1 ] && [ -f /job/settings ] || exit 1  # for a guest alone: anywhere else this would mount over what is there
 /bin/busybox --install -s /bin
 export PATH=/bin
 mkdir -p /proc /sys /dev /lower /upper /new
@@ -82,7 +83,7 @@ echo ready >&3
 # A process namespace of its own: what the command leaves behind ends with it, and with that its outputs.
 unshare -f -p sh -c '
   mount -t proc proc /new/proc
-  # In a subshell, so that "Killed" is said on the console and not in the command'"'"'s own output.
+  # In a subshell, so that "Killed" is said on the console and not among the outputs of the command.
   (exec env -i chroot /new /bin/sh /run/proxyflash/command) </dev/null >/out 2>/err 3>&-
   echo "exit $?" >&3
 '
