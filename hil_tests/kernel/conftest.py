@@ -1,4 +1,4 @@
-"""Tests of the kernel's own drivers: vcan, ISO-TP, slcan; vhci_hcd; the dummy UDC and its gadgets.
+"""Tests of the kernel's own drivers: vcan, ISO-TP, slcan; vhci_hcd; cdc_acm.
 
 Where this kernel lacks what a file is about, that file is skipped, with the reason. With PROXYFLASH_KERNEL_BENCH=1 (as
 `proxyflash vm run` sets it) nothing may be missing, and whatever would be skipped fails.
@@ -43,9 +43,9 @@ def usb_missing() -> str:
 
 
 def serial_missing() -> str:
-    if any(Path("/sys/class/udc").glob("*")) and Path("/sys/kernel/config").exists():
-        return ""
-    return usb_missing() and "USB device controller (dummy_hcd, libcomposite) and no virtual USB host (vhci-hcd)"
+    if name := usb_missing():
+        return name
+    return "" if Path("/sys/bus/usb/drivers/cdc_acm").exists() else "driver of USB serial adapters (cdc-acm)"
 
 
 MISSING: dict[str, Callable[[], str]] = {

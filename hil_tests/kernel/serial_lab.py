@@ -15,6 +15,7 @@ from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.stm32_board import Stage
 from proxyflash.emulators.stm32_uart import Stm32UartDevice
+from proxyflash.emulators.uart_line import Line as UartLine
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.flashers.formats import load
 from proxyflash.flashers.programmer import Programmer
@@ -30,11 +31,15 @@ PART = "stm32f405xg"
 
 
 class Serial:
-    """One line. `tty`: as the host has it. `modem`: what its outputs (DTR, RTS) were set to, one after the other."""
+    """One line. `tty`: as the host has it. `modem`: what its outputs (DTR, RTS) were set to, one after the other.
+
+    `spoken`: the settings with which the host said something to the part.
+    """
 
     def __init__(self, *, pace: float = 0.0, faults: FaultPlan | None = None) -> None:
         self.wire = UartWire(f"line-{uuid.uuid4().hex[:8]}", pace=pace, faults=Faults(faults or FaultPlan()))
         self.modem: list[tuple[bool, bool]] = []
+        self.spoken: set[UartLine] = set()
         self._part: Stm32UartDevice | None = None
         self._moved: Callable[[], None] = lambda: None
         self.wire.modem_listener = self._note
@@ -46,6 +51,13 @@ class Serial:
         spec = DeviceSpec("imu", settings={"part": PART, **table}, version=QUESTION, pace=self.wire.pace)
         self._part = Stm32UartDevice.attach(spec, self.wire)
         self._moved, self.wire.modem_listener = self.wire.modem_listener, self._note
+        heard = self.wire.device.listener
+
+        def listened() -> None:
+            self.spoken.add(self.wire.host.line)
+            heard()
+
+        self.wire.device.listener = listened
         flash = self._part.flash
         flash.load(flash.base, firmware + b"\x5a" * 5_000)
         self._part.board.reset()
@@ -93,6 +105,11 @@ class Wiring:
     def running(self) -> dict[str, bool]:
         """The lines with which the part runs its application."""
         return {self.reset: not self.reset_low, self.boot0: not self.boot0_high}
+
+    def restart(self, port: SerialPort) -> None:
+        """Into the application."""
+        port.set_modem(**{**self.running(), self.reset: self.reset_low})
+        port.set_modem(**self.running())
 
     @staticmethod
     def _word(line: str, asserted: bool) -> str:
