@@ -175,6 +175,9 @@ PRINTED = [
     (ROOT / "docs" / "recordings.md", 1, "0462f18601cccccc C24-7781"),  # ReadDataByIdentifier of the default session.
 ]
 RUN_ELSEWHERE = [
+    # Tests for pytest: tests/hil_tests/test_bench_tests_document.py.
+    (ROOT / "docs" / "bench-tests.md", 0),
+    (ROOT / "docs" / "bench-tests.md", 1),
     # A test for pytest: tests/tools/test_recordings_command.py.
     (ROOT / "docs" / "recordings.md", 0),
 ]

@@ -1,0 +1,62 @@
+"""The document on bench tests: its examples are run, its tables are those of the plugin."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from _pytest.fixtures import FixtureFunctionDefinition
+from proxyflash.hil_tests import needs, plugin
+
+from .conftest import Suite
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "bench-tests.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+
+
+def section(title: str) -> str:
+    return re.split(rf"^## {re.escape(title)}$", DOCUMENT, flags=re.MULTILINE)[1].partition("\n## ")[0]
+
+
+def listed(title: str) -> list[str]:
+    """What the first columns of a section's tables name."""
+    rows = re.findall(r"^\| (`.*?) \|", section(title), re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+
+
+@pytest.mark.parametrize(("number", "passed"), [(0, 5), (1, 9)])
+def test_an_example_runs(suite: Suite, number: int, passed: int) -> None:
+    (suite.folder / "test_example.py").write_text(EXAMPLES[number])
+    done = suite.pytester.runpytest_inprocess(*suite.arguments(), "test_example.py")
+    assert done.ret == 0
+    assert done.parseoutcomes()["passed"] >= passed
+    assert "skipped" not in done.parseoutcomes()
+
+
+def test_the_examples_are_all_run() -> None:
+    assert len(EXAMPLES) == 2
+
+
+def test_the_options_are_all_listed(suite: Suite) -> None:
+    said = suite.pytester.runpytest_inprocess("--help").stdout.str()
+    mine = said.partition("firmware bench tests (proxyflash):")[2].partition("\n\n")[0]
+    assert re.findall(r"^  (--[a-z-]+)", mine, re.MULTILINE) == [option.split()[0] for option in listed("Options")]
+
+
+def test_the_fixtures_are_all_listed() -> None:
+    public = [
+        name
+        for name, value in vars(plugin).items()
+        if isinstance(value, FixtureFunctionDefinition) and not name.startswith("_")
+    ]
+    assert sorted(listed("Fixtures")) == sorted(public)
+
+
+def test_what_needs_takes_is_all_listed() -> None:
+    things, _, markers = section("Markers").partition("| marker |")
+    named = re.findall(r"`\"?([a-z]+)[\"=]`", "".join(re.findall(r"^\| (`.*?) \|", things, re.MULTILINE)))
+    assert sorted(named) == sorted((*needs.THINGS, *needs.KEYS))
+    assert re.findall(r"^\| `([a-z]+)`", markers, re.MULTILINE) == [
+        text.partition(":")[0] for text in plugin.MARKERS[1:]
+    ]
