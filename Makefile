@@ -22,6 +22,11 @@ demo: $(STAMP)  ## updates three emulated sensors on three buses from one manife
 test: $(STAMP) lint  ## ruff, mypy and all tests that need nothing attached
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
+# The folder is there as `build/kernel-bench` in the guest as well; pytest's own results lie beside the console's log.
+test-kernel: $(STAMP)  ## the tests on real kernel drivers, in a guest where this host has not all of them
+	$(BIN)/proxyflash vm run --needs can,isotp,slcan,usb,gadget --time-limit 1200 --artefacts build/kernel-bench -- \
+	  $(BIN)/python -m pytest hil_tests/kernel --timeout=600 --junitxml=build/kernel-bench/junit.xml
+
 lint: $(STAMP) $(LINKS)  ## ruff and mypy alone
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p proxyflash
@@ -41,4 +46,4 @@ $(LINKS): Makefile
 clean:  ## removes what the targets made
 	rm -rf build dist .venv *.egg-info
 
-.PHONY: help setup demo test lint bench wheel clean
+.PHONY: help setup demo test test-kernel lint bench wheel clean
