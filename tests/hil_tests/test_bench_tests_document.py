@@ -25,7 +25,7 @@ def listed(title: str) -> list[str]:
     return [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
 
 
-@pytest.mark.parametrize(("number", "passed"), [(0, 5), (1, 9)])
+@pytest.mark.parametrize(("number", "passed"), [(0, 5), (1, 3)])
 def test_an_example_runs(suite: Suite, number: int, passed: int) -> None:
     (suite.folder / "test_example.py").write_text(EXAMPLES[number])
     done = suite.pytester.runpytest_inprocess(*suite.arguments(), "test_example.py")
