@@ -100,3 +100,16 @@ def test_a_path_too_long_for_a_socket(desk: Desk) -> None:
     assert process.returncode == 12
     assert "too long" in said
     assert "--state FOLDER" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--acm", "usb"], "name an emulated serial bus"), (["--acm", "nothing"], "name an emulated serial bus")],
+)
+def test_a_bus_that_is_no_serial_line(desk: Desk, short: Path, arguments: list[str], words: str) -> None:
+    desk.state = short
+    process = desk.start("emulate", *arguments)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert words in said
+    assert "Traceback" not in said

@@ -47,7 +47,8 @@ def emulate(
     """Serves the bench's emulated parts to other programs, until Ctrl-C.
 
     A serial line is served as a PTY; a CAN bus as a Unix socket, which python-can opens with interface "proxyflash".
-    Both are made in the bench's folder of the state folder, under the bus's name. USB devices are served by --vhci.
+    Both are made in the bench's folder of the state folder, under the bus's name. USB devices are served by --vhci,
+    serial lines with parity and modem lines by --acm.
 
     \b
     proxyflash emulate
