@@ -21,6 +21,7 @@ from ..enumerators.bench import Bench, BenchComponent
 from ..enumerators.benchfile import load
 from ..enumerators.errors import PowerFailed
 from ..enumerators.state import BenchLock, bench_folder, default_state
+from ..flashers.base import Capability
 from ..transports.errors import AdapterAbsent, AdapterGone, ProxyflashError
 from ..transports.recording import Recorder
 from .firmware import Firmware, TestImage
@@ -49,7 +50,7 @@ class BenchRun:
         self.temporary: Path | None = None
         self._required = {item for item in config.getoption("require").split(",") if item}
         try:
-            self._file = load(self.path)
+            self._file = load(self.path.absolute())
         except ProxyflashError as error:
             raise pytest.UsageError(str(error)) from None
         self._bench: Bench | None = None
@@ -87,7 +88,7 @@ class BenchRun:
                 self._lock = BenchLock(bench_folder(default_state(), self.path))
             # Emulated parts are as from the factory in each run, and each worker has its own.
             self._folder = tempfile.TemporaryDirectory(prefix="proxyflash-")
-            self._bench = Bench.open(self.path, state=Path(self._folder.name), recorder=Recorder())
+            self._bench = Bench(self._file, Path(self._folder.name), Recorder())
             self._end_by_sigterm()
         return self._bench
 
@@ -194,6 +195,7 @@ class BenchRun:
     def _need_capabilities(self, name: str, needs: Needs, item: pytest.Item) -> None:
         for wanted in needs.capabilities:
             part = self.part(name)
+            able = Capability.NONE
             try:
                 able = part.capabilities() & CAPABILITIES[wanted]
             except (PartLost, ProxyflashError) as error:
@@ -207,16 +209,15 @@ class BenchRun:
             return
         try:
             found = part.make_ready()
-        except (NotThere, AdapterAbsent) as error:
-            if part.seen is not None:
-                self._lost(part, item, error)
-            part.absent = True
-            if wanted:
-                kind = part.component.entry.flasher.bus_kind
-                self._lack(kind, f"'{name}' is absent on bench '{self.name}': {error}")
+        except (NotThere, PartLost, ProxyflashError) as error:
+            if part.seen is None and isinstance(error, NotThere | AdapterAbsent):
+                part.absent = True
+                if wanted:
+                    kind = part.component.entry.flasher.bus_kind
+                    self._lack(kind, f"'{name}' is absent on bench '{self.name}': {error}")
+                return
+            self._lost(part, item, error, wanted=wanted)
             return
-        except (PartLost, ProxyflashError) as error:
-            self._lost(part, item, error)
         part.test = item.nodeid
         if not wanted:
             return
@@ -232,13 +233,14 @@ class BenchRun:
         alone = _component_of(item) is not None
         _tell(item, {key if alone else f"{name}.{key}": value for key, value in told.items()})
 
-    def _lost(self, part: Part, item: pytest.Item, error: Exception) -> NoReturn:
+    def _lost(self, part: Part, item: pytest.Item, error: Exception, *, wanted: bool = True) -> None:
         """A part that can't be made ready any more is told once: by the test that lost it, or, if that passed, here."""
         self._break(part, part.test or item.nodeid, error)
-        if part.test in self._failed:
+        if part.test not in self._failed:
+            since = f" since {part.test}" if part.test else ""
+            pytest.fail(f"'{part.name}' is broken{since}: {error}", pytrace=False)
+        if wanted:
             self._need_unbroken([part.name])
-        since = f" since {part.test}" if part.test else ""
-        pytest.fail(f"'{part.name}' is broken{since}: {error}", pytrace=False)
 
     def _lack_images(self, reason: str) -> NoReturn:
         self._lack("images", reason)
@@ -285,11 +287,14 @@ class BenchRun:
         if self._bench is None or self.temporary is None:
             return
         if report.failed or (report.when == "teardown" and self.config.getoption("record")):
-            folder = self.artefacts(item)
-            files = self._bench.recorder.save(folder)
-            _tell(item, {"recording": str(folder)})
-            report.user_properties = list(item.user_properties)
-            report.sections.append(("what passed on the buses", "\n".join(map(str, files))))
+            try:
+                folder = self.artefacts(item)
+                kept = "\n".join(map(str, self._bench.recorder.save(folder)))
+                _tell(item, {"recording": str(folder)})
+                report.user_properties = list(item.user_properties)
+            except OSError as error:  # A full disk is no reason to lose the run.
+                kept = f"not kept: {error}"
+            report.sections.append(("what passed on the buses", kept))
 
     def _look_for_cause(self, item: pytest.Item, error: BaseException | None) -> None:
         while error is not None and not isinstance(error, HARDWARE_FAILED):
