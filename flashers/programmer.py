@@ -324,12 +324,15 @@ class Programmer:
         total = sum(part.size for part in parts)
         with self._phase(Phase.VERIFY, total) as finish:
             self._check_cancelled()
-            if capabilities & Capability.CHECK:
+            if not parts:
+                # A part's own check may be one of its last download, and that may have been another image.
+                method = self._method_of_comparing()
+            elif capabilities & Capability.CHECK:
                 method = self.flasher.check(plan.image.segments)
             elif not capabilities & (Capability.DIGEST | Capability.READ):
                 raise Unsupported("this part gives no way to verify what it holds")
             else:
-                method = self._verify_parts(parts, total) if parts else self._method_of_comparing()
+                method = self._verify_parts(parts, total)
             finish(method)
         return method
 
