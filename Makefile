@@ -23,9 +23,10 @@ test: $(STAMP) lint  ## ruff, mypy and all tests that need nothing attached
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The folder is there as `build/kernel-bench` in the guest as well; pytest's own results lie beside the console's log.
+# Two time limits: at the inner one pytest still says which tests had failed, the outer one is the guest's.
 test-kernel: $(STAMP)  ## the tests on real kernel drivers, in a guest where this host has not all of them
 	$(BIN)/proxyflash vm run --needs can,isotp,slcan,usb,gadget --time-limit 1200 --artefacts build/kernel-bench -- \
-	  $(BIN)/python -m pytest hil_tests/kernel --timeout=600 --junitxml=build/kernel-bench/junit.xml
+	  timeout --signal=INT 1140 $(BIN)/python -m pytest hil_tests/kernel --timeout=600 --junitxml=build/kernel-bench/junit.xml
 
 lint: $(STAMP) $(LINKS)  ## ruff and mypy alone
 	$(BIN)/ruff check .

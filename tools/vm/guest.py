@@ -35,6 +35,12 @@ SILENCE = 120.0
 CONSOLE_LINES = 15
 """Of the console, in an error."""
 CHUNK = 1 << 16
+PARAMETERS = (
+    "console=ttyS0", "quiet", "panic=-1", "mitigations=off", "nokaslr",
+    # On a busy host a guest's processor stands still for a while: the kernel takes that for a broken timer, a lock-up.
+    "no_timer_check", "nowatchdog", "rcupdate.rcu_cpu_stall_suppress=1",
+)  # fmt: skip
+"""The kernel's; its Documentation/admin-guide/kernel-parameters.txt has them."""
 PANIC = re.compile(r"Kernel panic - not syncing: (.*?)\s*$")
 
 Write = Callable[[bytes], object]
@@ -116,7 +122,7 @@ def _command(kernel: Path, initramfs: int, ports: list[int], job: Job) -> list[s
         QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(processors), "-m", str(job.memory),
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
         "-kernel", str(kernel), "-initrd", f"/proc/self/fd/{initramfs}",
-        "-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr",
+        "-append", " ".join(PARAMETERS),
         *_share("host", Path("/"), "readonly=on,multidevs=remap"),
         "-device", "virtio-serial-pci",
     ]  # fmt: skip
@@ -251,7 +257,7 @@ class _Watch:
         """QEMU has closed all that it had open."""
         status = self._process.wait()
         if self._panic:
-            return self._failure(VmPanic, f"the guest's kernel panicked: {self._panic}")
+            return self._failure(VmPanic, f"the guest's kernel panicked: {self._panic.rstrip('.')}")
         if status == 0:
             return self._failure(VmDied, "the guest was switched off before its command ended")
         how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
