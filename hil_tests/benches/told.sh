@@ -1,0 +1,2 @@
+# told.sh off|on NAME, told.sh cut|join BUS: said to the process that serves the parts.
+echo "$1 $2" >"$PROXYFLASH_CONTROL" && read -r answer <"$PROXYFLASH_CONTROL.answer" && echo "$answer" && [ "$answer" = ok ]

@@ -1,0 +1,49 @@
+"""What the suite has beside the plugin's fixtures: how to cut a wire, and the soak's summary at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from proxyflash.enumerators.bench import BenchComponent
+from proxyflash.hil_tests.wire_cuts import BrownOut, Cut, Supply, cut_of
+
+SOAK = "soak"
+
+
+@pytest.fixture
+def cut(request: pytest.FixtureRequest, component: BenchComponent) -> Iterator[Cut]:
+    """By its parameter: "wire", "adapter", "supply", "brown-out". What a test has cut is joined again."""
+    kind = request.param
+    if kind in ("supply", "brown-out"):
+        # A test of a supply has "power" among its needs, by which the plugin knows that there is one.
+        power = request.getfixturevalue("power")
+        made: Cut | None = Supply(power) if kind == "supply" else BrownOut(power)
+    else:
+        made = cut_of(component, kind)
+    if made is None:
+        keys = f'properties = {{{kind}-cut = "COMMAND", {kind}-join = "COMMAND"}}'
+        skipped = pytest.skip.Exception(
+            f"no way to cut the {kind} of '{component.name}' on bench '{component.bench.file.path.stem}'; add {keys}"
+        )
+        skipped.proxyflash_kind = f"{kind}-cut"  # type: ignore[attr-defined]
+        raise skipped
+    yield made
+    made.join()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the soaks have counted, from all workers."""
+    lines = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in getattr(report, "user_properties", ())
+        if name == SOAK
+    ]
+    if lines:
+        terminalreporter.section("soak")
+        for line in lines:
+            terminalreporter.line(" ".join(f"{key} {value}" for key, value in json.loads(str(line)).items()))

@@ -1,0 +1,87 @@
+"""What the suite asks of a part again and again: that it runs, which version, and what its bootloader knows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..enumerators.bench import BenchComponent
+from ..enumerators.component import Component, Presence
+from ..flashers.base import Capability
+from ..flashers.programmer import Programmer
+from ..flashers.uds_profile import UdsProfile
+from ..transports.deadline import Deadline
+from ..transports.errors import AdapterGone
+
+LOOK_AGAIN = 0.05
+"""Seconds between two looks at a part that starts."""
+RUNNING = (Presence.OK, Presence.UNKNOWN)
+"""Of a part that can't be asked it is not known whether it runs; it must not be known that it doesn't."""
+
+
+def reopened(component: BenchComponent) -> None:
+    """A new connection to its bus, as the next command has. For when an adapter was gone."""
+    component.bench.reopen(component.entry.spec.bus)
+
+
+def started(component: BenchComponent) -> Component:
+    """As it is found once it has had the time to start."""
+    deadline = Deadline.after(component.entry.spec.boot_timeout)
+    while True:
+        try:
+            found = component.look()
+        except AdapterGone:
+            if deadline.expired:
+                raise
+            reopened(component)
+            continue
+        if found.presence in RUNNING or deadline.expired:
+            return found
+        threading.Event().wait(LOOK_AGAIN)
+
+
+def running(component: BenchComponent, version: str = "") -> Component:
+    """As it is found, which must be running, with `version` where both that and what runs are told."""
+    __tracebackhide__ = True
+    found = started(component)
+    assert found.presence in RUNNING, f"'{component.name}' is found as {found.presence.value} instead of running"
+    if version and found.version:
+        assert found.version == version, f"'{component.name}' runs {found.version} instead of {version}"
+    return found
+
+
+class Session:
+    """The engine on a part that is in its bootloader, with what that knows of itself."""
+
+    def __init__(self, programmer: Programmer) -> None:
+        self.programmer = programmer
+        self.identity = programmer.connect()
+        self.memory = programmer.memory_map()
+        self.region = self.memory.regions[0]
+        self.capabilities = programmer.flasher.capabilities
+
+    @property
+    def tells(self) -> bool:
+        """Whether it tells what its memory holds, so that it can be compared before it is written."""
+        return bool(self.capabilities & (Capability.READ | Capability.DIGEST)) and not self.region.self_erasing
+
+
+@contextmanager
+def bootloader(component: BenchComponent, *, judged: bool = True) -> Iterator[Session]:
+    """Brings the part into its bootloader; it is left as it is then.
+
+    `judged`: whether a UDS part may refuse what it holds for being no firmware that it could run.
+    """
+    flasher = component.flasher()
+    profile = component.entry.profile
+    if not judged and isinstance(profile, UdsProfile):
+        routines = profile.routines.model_copy(update={"dependencies": "none"})
+        transport = component.bench.transport(component.entry.spec.bus)
+        flasher = component.entry.flasher.attach(
+            transport, component.entry.address, profile.model_copy(update={"routines": routines})
+        )
+    try:
+        yield Session(Programmer(flasher, component.name))
+    finally:
+        flasher.close()

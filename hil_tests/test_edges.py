@@ -1,0 +1,172 @@
+"""Images at the edges: of the memory, of an erase unit, of what is written or transferred at once.
+
+Most of these are no firmware: they are written, verified and read back in the bootloader. Whatever was written before,
+the release that is flashed afterwards runs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+from proxyflash.enumerators.bench import BenchComponent
+from proxyflash.flashers.base import Capability
+from proxyflash.flashers.errors import ImageMisplaced, VerifyMismatch
+from proxyflash.flashers.image import FirmwareImage, Segment, join
+from proxyflash.flashers.memory import Range, Region
+from proxyflash.flashers.programmer import FlashResult
+from proxyflash.hil_tests.firmware import Firmware
+from proxyflash.hil_tests.running import Session, bootloader, running
+
+pytestmark = pytest.mark.destructive
+
+TRANSFERRED = (64, 256, 512, 1024, 2048, 4093)
+"""Bytes that bootloaders take at once; no protocol tells it beforehand."""
+
+
+SMALLEST = 400
+"""Bytes of the smallest firmware that can be made for an emulated part."""
+
+
+def content(region: Region, start: int, size: int, salt: str) -> bytes:
+    """Bytes without a stretch that looks erased. At the start of an ARM's memory they begin with a vector table."""
+    data = bytearray(random.Random(f"{salt} {start} {size}").randbytes(size))
+    if region.vector_table and start == region.start and size >= 8:
+        data[:8] = (0x20001000).to_bytes(4, "little") + (start + 1).to_bytes(4, "little")
+    return bytes(data)
+
+
+class Edges:
+    """Writes odd images into a part that is in its bootloader."""
+
+    def __init__(self, session: Session, component: BenchComponent, firmware: Firmware, salt: str) -> None:
+        self.session = session
+        self.salt = salt
+        self.region = session.region
+        self._component = component
+        self._firmware = firmware
+
+    def image(self, *pieces: tuple[int, int]) -> FirmwareImage:
+        """Of pieces of so many bytes at so many bytes from the region's start. Each test has its own content."""
+        starts = [(self.region.start + offset, size) for offset, size in pieces]
+        segments = join(Segment(start, content(self.region, start, size, self.salt)) for start, size in starts)
+        return FirmwareImage(segments, "bin", "edge")
+
+    def from_start(self, size: int) -> FirmwareImage | None:
+        """Writes an image of so many bytes. None: the part judged it, which is no firmware, and did not take it.
+
+        A part with a slot judges what it is given. Where it is emulated it gets a firmware to its taste.
+        """
+        if not self.region.ordered:
+            return self.written(self.image((0, size)))
+        if self._component.emulated and size >= SMALLEST:
+            made = self._firmware.made(version="9.9.9", size=size).image.at(self.region.start)
+            return self.written(made)
+        try:
+            return self.written(self.image((0, size)))
+        except VerifyMismatch:
+            return None
+
+    def written(self, image: FirmwareImage) -> FirmwareImage:
+        self.flashed(image)
+        return image
+
+    def flashed(self, image: FirmwareImage) -> FlashResult:
+        """Verified, and read back where it can be."""
+        programmer = self.session.programmer
+        result = programmer.flash(programmer.plan(image), boot=False)
+        assert result.verified
+        if self.session.capabilities & Capability.READ:
+            read = programmer.read([Range(segment.address, segment.size) for segment in image.segments])
+            assert [bytes(piece.data) for piece in read] == [bytes(segment.data) for segment in image.segments]
+        return result
+
+
+@pytest.fixture
+def edges(component: BenchComponent, firmware: Firmware, request: pytest.FixtureRequest) -> Iterator[Edges]:
+    """Afterwards it is flashed, and runs."""
+    release = firmware.new
+    with bootloader(component, judged=False) as session:
+        yield Edges(session, component, firmware, request.node.nodeid)
+    component.flash(release.image)
+    running(component, release.version)
+
+
+def first_unit(region: Region) -> Range:
+    return next(region.erase_units(region.start, region.start + 1))
+
+
+def last_unit(region: Region) -> Range:
+    return next(region.erase_units(region.end - 1, region.end))
+
+
+SIZES: dict[str, Callable[[Region], Iterable[int]]] = {
+    "one byte": lambda region: (1,),
+    "around the write unit": lambda region: {
+        max(1, region.write_alignment * count + more) for count in (1, 2) for more in (-1, 0, 1)
+    },
+    "around a transfer": lambda region: (block + more for block in TRANSFERRED for more in (-1, 0, 1)),
+    "around the first erase unit": lambda region: (first_unit(region).size + more for more in (-1, 0, 1)),
+}
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_small_images(edges: Edges, sizes: str) -> None:
+    for size in sorted(SIZES[sizes](edges.region)):
+        edges.from_start(min(size, edges.region.size))
+
+
+@pytest.mark.slow
+def test_all_of_the_memory(edges: Edges) -> None:
+    edges.from_start(edges.region.size)
+
+
+def test_last_unit_and_last_byte(edges: Edges) -> None:
+    """A slot that judges what it is given takes none of this, and takes a firmware afterwards."""
+    region = edges.region
+    last = last_unit(region)
+    offset = last.start - region.start
+    for piece in ((offset, last.size), (offset, 1), (region.size - 1, 1), (offset, last.size - 1)):
+        image = edges.image(piece)
+        if region.ordered:
+            with pytest.raises((ImageMisplaced, VerifyMismatch)):
+                edges.flashed(image)
+        else:
+            edges.flashed(image)
+
+
+def test_first_and_last_unit_with_nothing_between(edges: Edges) -> None:
+    """What lies between stays as it was, where that can be seen."""
+    region = edges.region
+    first, last = first_unit(region), last_unit(region)
+    image = edges.image((0, min(first.size, region.size // 2)), (last.end - region.start - 8, 8))
+    if region.ordered:
+        with pytest.raises((ImageMisplaced, VerifyMismatch)):
+            edges.flashed(image)
+        return
+    edges.flashed(edges.image((first.size, 64)))
+    assert edges.flashed(image).erased_bytes == first.size + last.size
+    if edges.session.capabilities & Capability.READ:
+        (kept,) = edges.session.programmer.read([Range(first.end, 64)])
+        assert bytes(kept.data) == content(region, first.end, 64, edges.salt)
+
+
+def test_one_changed_byte_writes_its_unit_and_the_first(edges: Edges) -> None:
+    """The first one holds what makes it bootable, and is written last. A part that can't be compared, or judges a download as a whole, is written whole."""
+    region, session = edges.region, edges.session
+    if region.ordered:
+        if (last := edges.from_start(min(2000, region.size))) is None:
+            return
+    else:
+        units = list(region.erase_units(region.start, region.end))[:3]
+        size = units[2].end - units[2].size // 2 - region.start
+        before = edges.written(edges.image((0, size)))
+        data = bytearray(before.read(region.start, size))
+        data[-1] ^= 0x5A
+        last = FirmwareImage((Segment(region.start, bytes(data)),), "bin", "edge")
+        result = edges.flashed(last)
+        touched = [units[0], units[2]] if session.tells and not region.whole_segments else units
+        assert result.erased_bytes == sum(unit.size for unit in touched)
+    again = session.programmer.flash(session.programmer.plan(last), boot=False)
+    assert (again.written_bytes == 0) == session.tells

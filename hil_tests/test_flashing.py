@@ -1,0 +1,106 @@
+"""The way that an update goes when nothing is in its way: flash, verify, read back, downgrade, the same once more."""
+
+from __future__ import annotations
+
+import pytest
+from proxyflash.enumerators.bench import BenchComponent
+from proxyflash.flashers import events as ev
+from proxyflash.flashers.base import Capability
+from proxyflash.flashers.errors import VerifyMismatch
+from proxyflash.flashers.events import Phase
+from proxyflash.flashers.memory import Range
+from proxyflash.hil_tests.firmware import Firmware, TestImage
+from proxyflash.hil_tests.measurements import Measurements
+from proxyflash.hil_tests.running import RUNNING, bootloader, running
+
+pytestmark = pytest.mark.destructive
+
+
+def flashed(component: BenchComponent, release: TestImage) -> list[ev.Event]:
+    """What was told while it was flashed; it runs then."""
+    told: list[ev.Event] = []
+    result = component.flash(release.image, on_event=told.append)
+    assert result is not None and result.verified
+    assert result.component == component.name
+    if result.version is not None and release.version:
+        assert result.version == release.version
+    running(component, release.version)
+    return told
+
+
+def test_an_update_is_written_verified_and_runs(
+    component: BenchComponent, firmware: Firmware, measurements: Measurements
+) -> None:
+    flashed(component, firmware.old)
+    told = flashed(component, firmware.new)
+    phases = [event for event in told if isinstance(event, ev.PhaseFinished)]
+    assert [event.phase for event in phases][-2:] == [Phase.VERIFY, Phase.BOOT]
+    for event in phases:
+        measurements.add(event.phase.value, event.seconds, "s", low=0)
+    written = [event for event in told if isinstance(event, ev.Progress) and event.phase is Phase.WRITE]
+    assert written and written[-1].done == written[-1].total
+    assert [event.done for event in written] == sorted(event.done for event in written)
+
+
+def test_a_downgrade_runs(component: BenchComponent, firmware: Firmware) -> None:
+    flashed(component, firmware.new)
+    flashed(component, firmware.old)
+
+
+def test_the_same_image_again_writes_nothing(component: BenchComponent, firmware: Firmware) -> None:
+    """A part that can't be compared, or has a slot to fill, is written whole, and runs it all the same."""
+    release = firmware.new
+    flashed(component, release)
+    with bootloader(component) as session:
+        tells = session.tells
+        session.programmer.boot()
+    running(component)
+    result = component.flash(release.image)
+    assert result is not None and result.verified
+    if tells:
+        assert (result.erased_bytes, result.written_bytes) == (0, 0)
+    else:
+        assert result.written_bytes >= release.image.size
+    running(component, release.version)
+
+
+def test_what_it_holds_is_the_image(component: BenchComponent, firmware: Firmware) -> None:
+    """Verified by the part's own means, and read back where it lets itself be read."""
+    old, new = firmware.old, firmware.new
+    flashed(component, new)
+    with bootloader(component) as session:
+        programmer = session.programmer
+        assert programmer.verify(new.image)
+        if session.capabilities & Capability.READ:
+            image = new.image.at(session.region.start) if new.image.relocatable else new.image
+            read = programmer.read([Range(segment.address, segment.size) for segment in image.segments])
+            assert [bytes(piece.data) for piece in read] == [bytes(segment.data) for segment in image.segments]
+        programmer.boot()
+    running(component, new.version)
+    with bootloader(component) as session, pytest.raises(VerifyMismatch):
+        session.programmer.verify(old.image)
+    running(component, new.version)
+
+
+def test_it_waits_in_its_bootloader_until_it_is_booted(component: BenchComponent, firmware: Firmware) -> None:
+    release = firmware.new
+    flashed(component, firmware.old)
+    result = component.flash(release.image, boot=False)
+    assert result is not None and not result.booted and result.version is None
+    if component.bench.prober(component.entry.spec.bus).can_tell(component.entry):
+        assert component.look().presence not in RUNNING
+    with bootloader(component) as session:
+        session.programmer.boot(component.version_question(), release.version or None)
+    running(component, release.version)
+
+
+def test_a_plan_that_is_declined_changes_nothing(component: BenchComponent, firmware: Firmware) -> None:
+    flashed(component, firmware.old)
+    told: list[ev.Event] = []
+    assert component.flash(firmware.new.image, confirm=lambda plan: False, on_event=told.append) is None
+    assert not [event for event in told if isinstance(event, ev.PhaseStarted) and event.phase is Phase.ERASE]
+    running(component, firmware.old.version)
+    with bootloader(component) as session:
+        assert session.programmer.verify(firmware.old.image)
+        session.programmer.boot()
+    running(component, firmware.old.version)

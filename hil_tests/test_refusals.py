@@ -1,0 +1,144 @@
+"""What must not be flashed is refused before anything is erased, and the part runs on what it ran."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from proxyflash.enumerators.bench import Bench, BenchComponent
+from proxyflash.flashers import events as ev
+from proxyflash.flashers.errors import (
+    ImageMisplaced,
+    ImageTooLarge,
+    ImageWrongPart,
+    PartError,
+    PartProtected,
+    PartRefused,
+    PartWrongFamily,
+    PartWrongMode,
+    SecurityDenied,
+)
+from proxyflash.flashers.events import Phase
+from proxyflash.flashers.image import FirmwareImage, Segment
+from proxyflash.flashers.programmer import Programmer
+from proxyflash.flashers.uds_profile import UdsProfile
+from proxyflash.hil_tests.firmware import Firmware
+from proxyflash.hil_tests.running import bootloader, running
+from proxyflash.transports.errors import ProxyflashError
+
+# Destructive: if it is not refused, the part is written to.
+pytestmark = pytest.mark.destructive
+
+PROTECTED = Path(__file__).parent / "benches" / "protected.toml"
+LOCKS: dict[str, type[PartError] | tuple[type[PartError], ...]] = {
+    "not-ready": (PartWrongMode, PartRefused),
+    "locked-session": (PartWrongMode, PartRefused),
+    "read-protected": PartProtected,
+    "write-protected": PartProtected,
+    "read-protected-usb": PartProtected,
+}
+
+
+def refused(
+    component: BenchComponent,
+    image: FirmwareImage,
+    error: type[ProxyflashError] | tuple[type[ProxyflashError], ...],
+    profile: object = None,
+) -> ProxyflashError:
+    """Flashed as by the command; that must fail so, without an erase, and leave the part running what it ran."""
+    __tracebackhide__ = True
+    before = running(component)
+    told: list[ev.Event] = []
+    transport = component.bench.transport(component.entry.spec.bus)
+    entry = component.entry
+    flasher = entry.flasher.attach(transport, entry.address, profile or entry.profile)
+    programmer = Programmer(flasher, component.name, on_event=told.append)
+    try:
+        with pytest.raises(error) as caught:
+            programmer.flash(programmer.plan(image), boot_seconds=entry.spec.boot_timeout)
+    finally:
+        flasher.close()
+    assert caught.value.component == component.name and caught.value.cause
+    assert not any(isinstance(event, ev.Progress) and event.phase in (Phase.ERASE, Phase.WRITE) for event in told)
+    after = running(component, before.version)
+    assert (after.id, after.version) == (before.id, before.version)
+    return caught.value
+
+
+def holds_it_still(component: BenchComponent, image: FirmwareImage) -> None:
+    """All of it, not only what makes it run."""
+    with bootloader(component) as session:
+        assert session.programmer.verify(image)
+        session.programmer.boot()
+    running(component)
+
+
+def test_a_part_of_another_family(component: BenchComponent, firmware: Firmware) -> None:
+    """The bench file names another part than the one that answers."""
+    component.flash(firmware.old.image)
+    profile = component.entry.profile.model_copy(update={"part": "No such part"})
+    refused(component, firmware.new.image, PartWrongFamily, profile)
+    holds_it_still(component, firmware.old.image)
+
+
+@pytest.mark.parametrize("more", [1, 4096])
+def test_an_image_that_is_too_large(component: BenchComponent, firmware: Firmware, more: int) -> None:
+    component.flash(firmware.old.image)
+    with bootloader(component) as session:
+        region = session.region
+        session.programmer.boot()
+    data = bytes(firmware.new.image.segments[0].data)
+    filled = data + b"\x5a" * (region.size + more - len(data))
+    refused(component, FirmwareImage((Segment(region.start, filled),), "bin", "large"), ImageTooLarge)
+    relocatable = FirmwareImage((Segment(0, filled),), "bin", "large", relocatable=True)
+    refused(component, relocatable, ImageTooLarge)
+    holds_it_still(component, firmware.old.image)
+
+
+def test_an_image_for_another_place(component: BenchComponent, firmware: Firmware) -> None:
+    """Its last byte lies behind the memory, or it lies elsewhere altogether."""
+    component.flash(firmware.old.image)
+    with bootloader(component) as session:
+        regions = session.memory.regions
+        session.programmer.boot()
+    far = max(region.end for region in regions) + 0x100
+    refused(component, FirmwareImage((Segment(far, b"\x5a" * 64),), "bin", "far"), ImageMisplaced)
+    holds_it_still(component, firmware.old.image)
+
+
+@pytest.mark.needs("usb")
+def test_a_file_for_another_device(component: BenchComponent, firmware: Firmware) -> None:
+    """A DFU file's suffix names the device that it is for."""
+    component.flash(firmware.old.image)
+    good = firmware.new.image
+    bad = FirmwareImage(good.segments, "dfu", "other", target={"vendor_id": 0xF055, "product_id": 0x0001},
+                        relocatable=good.relocatable)  # fmt: skip
+    refused(component, bad, ImageWrongPart)
+    holds_it_still(component, firmware.old.image)
+
+
+@pytest.mark.needs("can")
+def test_a_key_that_is_wrong(component: BenchComponent, firmware: Firmware) -> None:
+    """And the next command has the right one."""
+    profile = component.entry.profile
+    assert isinstance(profile, UdsProfile)
+    if profile.security.key == "none":
+        pytest.skip(f"'{component.name}' asks for no key")
+    component.flash(firmware.old.image)
+    wrong = profile.security.model_copy(update={"key": "xor", "secret": b"\x01\x02\x03\x04"})
+    refused(component, firmware.new.image, SecurityDenied, profile.model_copy(update={"security": wrong}))
+    component.flash(firmware.new.image)
+    running(component, firmware.new.version)
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_part_that_is_protected(name: str, tmp_path: Path) -> None:
+    """No bench has parts for that alone, and none to lock for a test: these are emulated on any bench."""
+    with Bench.open(PROTECTED, state=tmp_path) as bench:
+        component = bench.component(name)
+        before = (PROTECTED.parent / str(component.entry.spec.emulated["firmware"])).read_bytes()
+        changed = bytearray(before)
+        changed[-1] ^= 0x5A
+        image = FirmwareImage((Segment(0, bytes(changed)),), "bin", "new", relocatable=True)
+        error = refused(component, image, LOCKS[name])
+        assert error.remedy or error.exit_status

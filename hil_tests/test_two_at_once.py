@@ -1,0 +1,59 @@
+"""Two parts on one bus are flashed at the same time, and neither sees anything of the other."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from proxyflash.enumerators.bench import Bench, BenchComponent
+from proxyflash.flashers import events as ev
+from proxyflash.flashers.programmer import FlashResult
+from proxyflash.hil_tests.firmware import Firmware
+from proxyflash.hil_tests.plugin import run_of
+from proxyflash.hil_tests.bench_run import BenchRun
+from proxyflash.hil_tests.running import running
+
+pytestmark = [pytest.mark.destructive, pytest.mark.needs("can", "usb")]
+SECONDS = 100.0
+"""For both to come to their first phase, and for both to end."""
+
+
+@pytest.fixture
+def other(bench: Bench, component: BenchComponent) -> BenchComponent:
+    """The next one on the component's bus."""
+    bus = component.entry.spec.bus
+    names = [item.name for item in bench.components if item.entry.spec.bus == bus]
+    if len(names) < 2:
+        pytest.skip(f"'{component.name}' is alone on bus '{bus}' of bench '{bench.file.path.stem}'")
+    return bench.component(names[(names.index(component.name) + 1) % len(names)])
+
+
+def test_both_are_flashed(component: BenchComponent, other: BenchComponent, request: pytest.FixtureRequest) -> None:
+    run: BenchRun = run_of(request.config)
+    both = (component, other)
+    releases: dict[str, Firmware] = {item.name: run.firmware(item, request.node) for item in both}
+    identities = {}
+    for item in both:
+        item.flash(releases[item.name].old.image)
+        identities[item.name] = running(item, releases[item.name].old.version).id
+    together = threading.Barrier(2)
+    told: dict[str, list[ev.Event]] = {item.name: [] for item in both}
+
+    def flash(item: BenchComponent) -> FlashResult | None:
+        def hear(event: ev.Event) -> None:
+            told[item.name].append(event)
+            if isinstance(event, ev.Planned):
+                together.wait(SECONDS)
+
+        return item.flash(releases[item.name].new.image, on_event=hear)
+
+    with ThreadPoolExecutor(2) as pool:
+        futures = {item.name: pool.submit(flash, item) for item in both}
+        results = {name: future.result(SECONDS) for name, future in futures.items()}
+    for item in both:
+        result = results[item.name]
+        assert result is not None and result.verified and result.component == item.name
+        assert {event.component for event in told[item.name]} == {item.name}
+        found = running(item, releases[item.name].new.version)
+        assert found.id == identities[item.name]
