@@ -111,7 +111,9 @@ SIZES: dict[str, Callable[[Region], Iterable[int]]] = {
 }
 
 
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize(
+    "sizes", ["one byte", *(pytest.param(name, marks=pytest.mark.slow) for name in SIZES if name != "one byte")]
+)
 def test_small_images(edges: Edges, sizes: str) -> None:
     for size in sorted(SIZES[sizes](edges.region)):
         edges.from_start(min(size, edges.region.size))
@@ -153,7 +155,10 @@ def test_first_and_last_unit_with_nothing_between(edges: Edges) -> None:
 
 
 def test_one_changed_byte_writes_its_unit_and_the_first(edges: Edges) -> None:
-    """The first one holds what makes it bootable, and is written last. A part that can't be compared, or judges a download as a whole, is written whole."""
+    """The first one holds what makes it bootable, and is written last.
+
+    A part that can't be compared, or judges a download as a whole, is written whole.
+    """
     region, session = edges.region, edges.session
     if region.ordered:
         if (last := edges.from_start(min(2000, region.size))) is None:

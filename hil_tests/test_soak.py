@@ -11,6 +11,7 @@ import os
 import statistics
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def rounds() -> int:
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
+    return len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0
 
 
 @pytest.mark.slow
@@ -38,7 +39,7 @@ def descriptors() -> int:
 @pytest.mark.timeout(0)
 def test_soak(
     component: BenchComponent, firmware: Firmware, measurements: Measurements, artefacts: Path,
-    record_property: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
 ) -> None:  # fmt: skip
     releases = (firmware.new, firmware.old)
     component.flash(releases[1].image)
@@ -67,7 +68,7 @@ def test_soak(
         "slowest": f"{max(seconds):.3f}",
     }  # fmt: skip
     (artefacts / "soak.json").write_text(json.dumps(summary | {"seconds": seconds}, indent=1))
-    record_property("soak", json.dumps(summary))  # type: ignore[operator]
+    record_property("soak", json.dumps(summary))
     measurements.add("rounds", len(seconds), "", low=1)
     measurements.add("written", counted["written bytes"], "B", low=1)
     measurements.add("retries", counted["retries"], "", high=len(seconds) // 10)

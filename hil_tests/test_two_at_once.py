@@ -9,9 +9,9 @@ import pytest
 from proxyflash.enumerators.bench import Bench, BenchComponent
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.programmer import FlashResult
+from proxyflash.hil_tests.bench_run import BenchRun
 from proxyflash.hil_tests.firmware import Firmware
 from proxyflash.hil_tests.plugin import run_of
-from proxyflash.hil_tests.bench_run import BenchRun
 from proxyflash.hil_tests.running import running
 
 pytestmark = [pytest.mark.destructive, pytest.mark.needs("can", "usb")]
@@ -53,7 +53,9 @@ def test_both_are_flashed(component: BenchComponent, other: BenchComponent, requ
         results = {name: future.result(SECONDS) for name, future in futures.items()}
     for item in both:
         result = results[item.name]
-        assert result is not None and result.verified and result.component == item.name
+        assert result is not None
+        assert result.verified
+        assert result.component == item.name
         assert {event.component for event in told[item.name]} == {item.name}
         found = running(item, releases[item.name].new.version)
         assert found.id == identities[item.name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
@@ -41,8 +42,18 @@ ENUMERATION_SECONDS = 10.0
     multiple=True,
     help="Serve an emulated serial line as a tty of the kernel's cdc_acm driver, with parity and modem lines (root).",
 )
+@click.option(
+    "--control",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Make a FIFO there that takes: off NAME, on NAME (a part's supply); cut BUS, join BUS (its wire).",
+)
 def emulate(
-    session: Session, joins: tuple[str, ...], kernel_usb: tuple[str, ...], kernel_ttys: tuple[str, ...]
+    session: Session,
+    joins: tuple[str, ...],
+    kernel_usb: tuple[str, ...],
+    kernel_ttys: tuple[str, ...],
+    control: Path | None,
 ) -> int | None:
     """Serves the bench's emulated parts to other programs, until Ctrl-C.
 
@@ -70,6 +81,8 @@ def emulate(
             served[name] = _serve_tty(bench, name, closers)
         if not served:
             raise BenchName(f"{bench.file.path} has no emulated bus", remedy="Set emulated = true for one.")
+        if control is not None:
+            closers.append(_control(bench, control))
         session.output.document({"served": served})
         for name, facts in served.items():
             session.output.line("  ".join([name, *facts.values()]))
@@ -130,6 +143,20 @@ def _serve_tty(bench: Bench, name: str, closers: list[Callable[[], None]]) -> di
     tty = AcmTty(bench.emulated_wire(name), name)
     closers.append(tty.close)
     return {"kind": "serial", "path": tty.path, "opens": f"a serial port at {tty.path}"}
+
+
+def _control(bench: Bench, path: Path) -> Callable[[], None]:
+    from ...emulators.control import Control
+
+    spec = bench.file.spec
+    buses = [name for name, bus in spec.bus.items() if bus.emulated]
+    parts = [item.name for item in bench.components if item.emulated]
+    devices = {name: bench.emulated_device(name) for name in parts}
+    try:
+        made = Control(path, devices, {name: bench.emulated_wire(name) for name in buses})
+    except OSError as error:
+        raise BenchName(f"{path}: {error.strerror}", remedy="Name another path for --control.") from error
+    return made.close
 
 
 def _join(bench: Bench, text: str, closers: list[Callable[[], None]]) -> None:

@@ -1,0 +1,73 @@
+"""Runs the suite on real drivers of the Linux kernel, with emulated parts behind them in a process of their own.
+
+    python -m proxyflash.hil_tests.kernel_bench [pytest's options]
+
+As root, with the modules vcan, vhci_hcd and cdc_acm and an interface vcan0 that is up; or in a guest, by
+`proxyflash vm run`. Exit status: pytest's, or 1 when the parts can't be served.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+BENCHES = FOLDER / "benches"
+TTY = "/dev/ttyACM0"
+"""What kernel.toml names."""
+COMMAND = "from proxyflash.tools.cli import main; main()"
+END_SECONDS = 60
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The parts, until the end of the block: where they can be told to lose their supply. Raises RuntimeError."""
+    control = folder / "control"
+    command = [sys.executable, "-c", COMMAND, "--json", "--bench", str(BENCHES / "parts.toml")]
+    command += ["--state", str(folder / "state"), "emulate", "--join", "powertrain=socketcan:vcan0"]
+    command += ["--acm", "imu-uart", "--vhci", "usb", "--control", str(control)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            told = ""
+            while True:
+                line = process.stdout.readline()
+                told += line
+                try:
+                    document = json.loads(told)
+                    break
+                except ValueError:
+                    if not line:
+                        raise RuntimeError(f"the parts are not served: {told}") from None
+            tty = document["served"]["imu-uart"]["path"]
+            if tty != TTY:
+                raise RuntimeError(f"the serial adapter is {tty}, and kernel.toml names {TTY}")
+            yield str(control)
+        finally:
+            process.terminate()
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def main(arguments: list[str]) -> int:
+    tests = [str(path) for path in sorted(FOLDER.glob("test_*.py"))]
+    suite = [sys.executable, "-m", "pytest", "--bench", str(BENCHES / "kernel.toml"), "--allow-flash"]
+    suite += ["--require", "can,serial,usb,power", *(arguments or ["-m", "not slow"]), *tests]
+    with tempfile.TemporaryDirectory(prefix="proxyflash-") as folder:
+        try:
+            with served(Path(folder)) as control:
+                return subprocess.run(suite, env={**os.environ, "PROXYFLASH_CONTROL": control}).returncode
+        except RuntimeError:
+            return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,75 @@
+"""The FIFO by which other programs switch supplies and wires of served parts, as a shell does it."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from proxyflash.emulators.control import Control
+from proxyflash.enumerators.bench import Bench
+
+EMULATED = Path(__file__).parents[2] / "hil_tests" / "benches" / "emulated.toml"
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with Bench.open(EMULATED, state=tmp_path / "state") as bench:
+        yield bench
+
+
+@pytest.fixture
+def control(bench: Bench, tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "control"
+    made = Control(path, {"imu": bench.emulated_device("imu")}, {"imu-uart": bench.emulated_wire("imu-uart")})
+    yield path
+    made.close()
+    assert not list(tmp_path.glob("control*"))
+    assert "control" not in {thread.name for thread in threading.enumerate()}
+
+
+def told(control: Path, line: str) -> str:
+    script = 'printf "%s\\n" "$1" >"$2" && read -r answer <"$2.answer" && printf %s "$answer"'
+    done = subprocess.run(["sh", "-c", script, "sh", line, str(control)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_supply(bench: Bench, control: Path) -> None:
+    imu = bench.emulated_device("imu")
+    assert told(control, "off imu") == "ok"
+    assert not imu.supply.is_on
+    assert bench.component("imu").look().version == ""
+    assert told(control, "on imu") == "ok"
+    assert bench.component("imu").look().version == "1.4.2"
+
+
+def test_a_wire(bench: Bench, control: Path) -> None:
+    assert told(control, "cut imu-uart") == "ok"
+    assert bench.component("imu").look().version == ""
+    assert told(control, "join imu-uart") == "ok"
+    assert bench.component("imu").look().version == "1.4.2"
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("off camera", "'camera' is none of imu"),
+        ("cut usb", "'usb' is none of imu-uart"),
+        ("explode imu", "'explode' is none of off, on, cut, join"),
+        ("", "'' is none of off, on, cut, join"),
+    ],
+)
+def test_what_it_does_not_know(control: Path, line: str, answer: str) -> None:
+    assert told(control, line) == answer
+    assert told(control, "on imu") == "ok"
+
+
+def test_what_lies_there_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "control"
+    path.write_text("mine")
+    with pytest.raises(FileExistsError):
+        Control(path, {}, {})
+    assert path.read_text() == "mine"
