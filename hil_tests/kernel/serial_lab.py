@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -100,7 +101,8 @@ class Wiring:
 
     def profile(self, **more: Any) -> Stm32Profile:
         entry = Entry(reset=self.reset, boot0=self.boot0, reset_asserted=self.reset_low, boot0_asserted=self.boot0_high)
-        return Stm32Profile(entry=entry, **more)
+        # A machine that does other things too may stop for longer than the loader's second.
+        return Stm32Profile(**{"entry": entry, "answer": 10.0, **more})
 
     def running(self) -> dict[str, bool]:
         """The lines with which the part runs its application."""
@@ -140,6 +142,29 @@ def content(part: Stm32UartDevice) -> bytes:
 def runs(part: Stm32UartDevice) -> bool:
     part.settle()
     return part.board.stage is Stage.APPLICATION
+
+
+class Stalls:
+    """A context in which it is watched for how long this machine lets its threads wait: `longest`, in seconds."""
+
+    longest = 0.0
+
+    def __enter__(self) -> Stalls:
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        looked = time.monotonic()
+        while not self._ended.wait(0.01):
+            now = time.monotonic()
+            self.longest = max(self.longest, now - looked - 0.01)
+            looked = now
 
 
 @contextmanager
