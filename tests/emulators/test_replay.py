@@ -434,6 +434,18 @@ def test_a_device_leaves_and_comes_back_as_another() -> None:
     replay.finish()
 
 
+def test_a_host_that_lists_less_often_passes_over_what_it_saw_then() -> None:
+    replay, backend = usb_replay(
+        UsbDevices(T, "usb", (seen(5),)), IDLE, UsbDevices(T, "usb", ()), UsbDevices(T, "usb", (seen(5), seen(6))), DNLOAD,
+    )  # fmt: skip
+    device = usb.core.find(idVendor=0x0483, backend=backend)
+    assert device is not None
+    device.ctrl_transfer(0xA1, 3, 0, 0, 6)
+    device.ctrl_transfer(0x21, 1, 2, 0, b"\x01\x02\x03")
+    assert [item.address for item in usb.core.find(find_all=True, backend=backend)] == [5, 6]
+    replay.finish()
+
+
 def test_two_devices_at_once() -> None:
     replay, backend = usb_replay(
         UsbDevices(T, "usb", (seen(5), seen(6))), IDLE, control("A1 03 00 00 00 00 06 00", "010203040506", address=6),
