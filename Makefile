@@ -21,6 +21,7 @@ demo: $(STAMP)  ## updates three emulated sensors on three buses from one manife
 
 test: $(STAMP) lint  ## ruff, mypy and all tests that need nothing attached
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel
 
 # The folder is there as `build/kernel-bench` in the guest as well; pytest's own results lie beside the console's log.
 # Two time limits: at the inner one pytest still says which tests had failed, the outer one is the guest's.
