@@ -53,7 +53,12 @@ def test_isotp_frames_are_recorded_with_their_direction_and_replay(vcan: str, tm
                 bus.recorder = recorder = Recorder()
                 marker = bus.channel(CanId(0x123), CanId(0x124))
                 # Until candump listens.
-                wait_until(lambda: marker.send(b"", soon()) or heard.stat().st_size, "candump hears us")
+
+                def is_heard() -> bool:
+                    marker.send(b"", soon())
+                    return heard.stat().st_size > 0
+
+                wait_until(is_heard, "candump hears us")
                 exchange(bus, peer, backend)
                 marker.send(b"\xff", soon())
                 wait_until(lambda: b"123#FF" in heard.read_bytes(), "candump hears the end")

@@ -409,7 +409,8 @@ def test_a_wrong_value_is_a_named_error(
     head, line = path.read_text(encoding="utf-8").splitlines()
     fields = json.loads(line)
     fields[list(fields)[key % len(fields)]] = value
-    if fields.get("devices") and isinstance(fields["devices"], list) and isinstance(fields["devices"][0], dict):
+    if isinstance(record, UsbDevices) and record.devices and key > 3:
+        fields = json.loads(line)
         inner = fields["devices"][0]
         inner[list(inner)[key % len(inner)]] = value
     path.write_text(f"{head}\n{json.dumps(fields)}\n", encoding="utf-8")
