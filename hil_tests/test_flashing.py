@@ -20,7 +20,8 @@ def flashed(component: BenchComponent, release: TestImage) -> list[ev.Event]:
     """What was told while it was flashed; it runs then."""
     told: list[ev.Event] = []
     result = component.flash(release.image, on_event=told.append)
-    assert result is not None and result.verified
+    assert result is not None
+    assert result.verified
     assert result.component == component.name
     if result.version is not None and release.version:
         assert result.version == release.version
@@ -38,7 +39,8 @@ def test_an_update_is_written_verified_and_runs(
     for event in phases:
         measurements.add(event.phase.value, event.seconds, "s", low=0)
     written = [event for event in told if isinstance(event, ev.Progress) and event.phase is Phase.WRITE]
-    assert written and written[-1].done == written[-1].total
+    assert written
+    assert written[-1].done == written[-1].total
     assert [event.done for event in written] == sorted(event.done for event in written)
 
 
@@ -56,7 +58,8 @@ def test_the_same_image_again_writes_nothing(component: BenchComponent, firmware
         session.programmer.boot()
     running(component)
     result = component.flash(release.image)
-    assert result is not None and result.verified
+    assert result is not None
+    assert result.verified
     if tells:
         assert (result.erased_bytes, result.written_bytes) == (0, 0)
     else:
@@ -86,7 +89,9 @@ def test_it_waits_in_its_bootloader_until_it_is_booted(component: BenchComponent
     release = firmware.new
     flashed(component, firmware.old)
     result = component.flash(release.image, boot=False)
-    assert result is not None and not result.booted and result.version is None
+    assert result is not None
+    assert not result.booted
+    assert result.version is None
     if component.bench.prober(component.entry.spec.bus).can_tell(component.entry):
         assert component.look().presence not in RUNNING
     with bootloader(component) as session:
