@@ -12,6 +12,11 @@ from proxyflash.hil_tests.wire_cuts import BrownOut, Cut, Supply, cut_of
 SOAK = "soak"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # It is pytest-timeout's, which not everybody has.
+    config.addinivalue_line("markers", "timeout(seconds): for pytest-timeout, where that is installed")
+
+
 @pytest.fixture
 def cut(request: pytest.FixtureRequest, component: BenchComponent) -> Iterator[Cut]:
     """By its parameter: "wire", "adapter", "supply", "brown-out". What a test has cut is joined again."""

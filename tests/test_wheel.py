@@ -58,7 +58,8 @@ def test_it_holds_the_package_and_nothing_with_a_common_name(wheel: Path) -> Non
     # Each data file and each module of the packages, whichever are added.
     for package in ("transports", "flashers", "enumerators", "updates", "emulators", "tools", "hil_tests", "examples"):
         for path in (ROOT / package).rglob("*"):
-            if path.suffix in (".py", ".toml") and "__pycache__" not in path.parts:
+            # Tests of the kernel's drivers are for this tree alone.
+            if path.suffix in (".py", ".toml", ".bin", ".sh") and not {"__pycache__", "kernel"} & set(path.parts):
                 assert f"proxyflash/{path.relative_to(ROOT)}" in held
 
 
@@ -81,3 +82,13 @@ def test_it_installs_alone_and_runs_the_demo(wheel: Path, tmp_path: Path) -> Non
     assert run(program, "--state", "state", "scan", folder=first_try).count("1.5.0") == 3
     plan = run(program, "--state", "state", "plan", "update/update.importmanifest.json", folder=first_try)
     assert plan.count("(installed already)") == 3
+
+
+def test_its_suite_runs_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "environment"
+    run(sys.executable, "-m", "venv", environment, folder=tmp_path)
+    python = environment / "bin" / "python"
+    run(python, "-m", "pip", "install", "-q", wheel, "pytest", folder=tmp_path)
+    said = run(python, "-m", "pytest", "-q", "--pyargs", "proxyflash.hil_tests", "-k", "scan_finds or declined or protected",
+               "-W", "error", folder=tmp_path)  # fmt: skip
+    assert re.search(r"^15 passed, \d+ deselected", said, re.MULTILINE), said
