@@ -24,6 +24,7 @@ PROFILE = """
 part = "R77"
 memory = [{start = 0x0001_0000, size = 0x7_0000, erase_unit = 4096}]
 security = {key = "xor", secret = "5a5a5a5a"}
+timings = {latency = 1.0}
 """
 RADARS = """
 [[component]]
@@ -143,7 +144,8 @@ class Suite:
 
     def arguments(self, *arguments: str | Path, bench: bool = True) -> list[str | Path]:
         named = ["--bench", self.bench] if bench else []
-        return ["-p", "no:cacheprovider", "-rsfE", *named, *arguments]
+        # What hypothesis loads for its summary takes longer than all the rest of a run.
+        return ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-rsfE", *named, *arguments]
 
 
 class Outside:

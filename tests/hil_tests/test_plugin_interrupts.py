@@ -54,7 +54,7 @@ def test_parts_end_powered_and_running(suite: Suite, hardware: Outside, number: 
             process.kill()
     assert process.returncode == pytest.ExitCode.INTERRUPTED, said
     assert "KeyboardInterrupt" in said
-    assert hardware.version("front") == "1.4.2"
+    assert hardware.version("front") == "1.4.2", said
     assert hardware.part("front").supply.is_on
 
 
@@ -72,7 +72,7 @@ def test_a_second_ctrl_c_leaves_no_supply_off(suite: Suite, hardware: Outside) -
         finally:
             process.kill()
     assert process.returncode == pytest.ExitCode.INTERRUPTED, said
-    assert hardware.version("front") == "1.4.2"
+    assert hardware.version("front") == "1.4.2", said
 
 
 def test_a_torn_part_gets_its_firmware_back(suite: Suite, hardware: Outside) -> None:
@@ -91,7 +91,7 @@ def test_it(component, firmware):
     with start(suite, tests, "--allow-flash") as process:
         said, _ = process.communicate()
     assert process.returncode == pytest.ExitCode.INTERRUPTED, said
-    assert hardware.version("front") == "1.4.2"
+    assert hardware.version("front") == "1.4.2", said
 
 
 def test_without_leave_to_flash_it_says_how_a_torn_part_was_left(suite: Suite, hardware: Outside) -> None:
