@@ -2,7 +2,7 @@
 
     python -m proxyflash.hil_tests.kernel_bench [pytest's options]
 
-As root, with the modules vcan, vhci_hcd and cdc_acm and an interface vcan0 that is up; or in a guest, by
+As root, with udev, the modules vcan, vhci_hcd and cdc_acm, and an interface vcan0 that is up; or in a guest, by
 `proxyflash vm run`. Exit status: pytest's, or 1 when the parts can't be served.
 """
 
@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,27 @@ TTY = "/dev/ttyACM0"
 """What kernel.toml names."""
 COMMAND = "from proxyflash.tools.cli import main; main()"
 END_SECONDS = 60
+UDEVD, UDEV_RUNS = Path("/lib/systemd/systemd-udevd"), Path("/run/udev/control")
+
+
+@contextmanager
+def udev() -> Iterator[None]:
+    """libusb hears from udevd alone that devices come and go; a guest has none running. Raises RuntimeError."""
+    if UDEV_RUNS.exists():
+        yield
+        return
+    if not UDEVD.exists():
+        raise RuntimeError(f"{UDEVD} is not installed")
+    with subprocess.Popen([UDEVD], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            ends = time.monotonic() + END_SECONDS
+            while not UDEV_RUNS.exists():
+                if time.monotonic() > ends or process.poll() is not None:
+                    raise RuntimeError(f"{UDEVD} does not run")
+                time.sleep(0.05)
+            yield
+        finally:
+            process.terminate()
 
 
 @contextmanager
@@ -63,7 +85,7 @@ def main(arguments: list[str]) -> int:
     suite += ["--require", "can,serial,usb,power", *(arguments or ["-m", "not slow"]), *tests]
     with tempfile.TemporaryDirectory(prefix="proxyflash-") as folder:
         try:
-            with served(Path(folder)) as control:
+            with udev(), served(Path(folder)) as control:
                 return subprocess.run(suite, env={**os.environ, "PROXYFLASH_CONTROL": control}).returncode
         except RuntimeError:
             return 1
