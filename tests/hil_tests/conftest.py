@@ -143,7 +143,7 @@ class Suite:
         (self.folder / "test_it.py").write_text(f"import pytest\n{OUTSIDE_TOLD}\n{tests}\n")
 
     def arguments(self, *arguments: str | Path, bench: bool = True) -> list[str | Path]:
-        named = ["--bench", self.bench] if bench else []
+        named: list[str | Path] = ["--bench", self.bench] if bench else []
         # What hypothesis loads for its summary takes longer than all the rest of a run.
         return ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-rsfE", *named, *arguments]
 
