@@ -222,6 +222,7 @@ class Stm32Board(Board):
 
     def _released(self, at: float) -> None:
         """NRST goes high: BOOT0 is sampled, and the processor starts, with a receiver that has heard nothing."""
+        self._idle.clear()
         self._boot0 = self._pins.boot0_high(self._wire)
         self._started_at = at
         self._uart.discard_received(at)

@@ -51,7 +51,7 @@ emulated = {part = "acme-r77", firmware = "old.bin"}
 [component.profile]
 memory = [{start = 0x10000, size = 0x70000, erase_unit = 4096}]
 security = {key = "xor", secret = "5a5a5a5a"}
-timings = {p2 = 0.05, latency = 0.05, reset_gap = 0.5, retries = 1}
+timings = {p2 = 0.05, latency = 0.2, reset_gap = 2.0, retries = 1}
 """,
         0x10000,
         1000,
@@ -151,7 +151,7 @@ def settled(bench: Bench) -> str | None:
     device = bench.emulated_device("part")
     device.settle()
     if ask is not None and device.application_version:
-        return ask(Deadline.after(2))
+        return ask(Deadline.after(10))
     return device.application_version
 
 

@@ -371,7 +371,7 @@ class TestLoss:
             rig.ecu.on(request_, [])
         else:
             rig.ecu.lose(request_)
-        rig.flash(fingerprint={"data": "01"})
+        rig.flash(fingerprint={"data": "01"}, timings={"reset_gap": 10.0})
         assert rig.ecu.memory[: len(DATA)] == DATA
         assert rig.ecu.session == 1
 
