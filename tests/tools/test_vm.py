@@ -115,7 +115,9 @@ def test_an_artefact_folder_that_can_not_be(path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err.startswith("E-VM-ARTEFACTS /dev/null/x: ")
 
 
-@pytest.mark.parametrize("wrong", [["--env", "9=1"], ["--env", "=1"], ["--needs", "can,tea"], ["--time-limit", "0"], []])
+@pytest.mark.parametrize(
+    "wrong", [["--env", "9=1"], ["--env", "=1"], ["--needs", "can,tea"], ["--time-limit", "0"], []]
+)
 def test_wrong_usage(wrong: list[str], path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("run", *wrong, *(["true"] if wrong else [])) == 2
     assert "Usage: " in capsys.readouterr().err
@@ -310,7 +312,12 @@ def test_a_boot_image_that_is_left_as_it_is(image: bytes) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=200), st.integers(0, 255), st.integers(0, 2**32 - 1), st.sampled_from([b"\xfd7zXZ\0", b"\x1f\x8b"]))
+@given(
+    st.binary(max_size=200),
+    st.integers(0, 255),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([b"\xfd7zXZ\0", b"\x1f\x8b"]),
+)
 def test_any_boot_image_is_survived(data: bytes, sectors: int, offset: int, magic: bytes) -> None:
     image = bytearray(boot_image(magic + data, setup_sectors=sectors))
     assert kernel.uncompressed(bytes(image)) is None
@@ -503,7 +510,10 @@ def running(path: Path, prepared: Path) -> Iterator[tuple[subprocess.Popen[str],
 
 def until_gone(number: int) -> None:
     """A process, or what is left of it for its parent to fetch."""
-    while Path(f"/proc/{number}").exists() and Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+    while (
+        Path(f"/proc/{number}").exists()
+        and Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    ):
         time.sleep(0.01)
 
 
@@ -544,7 +554,9 @@ def test_an_output_on_a_full_disk(path: Path, prepared: Path) -> None:
 
 
 def test_where_a_program_reads(path: Path, prepared: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    take_place(path, "say('boot', 'ready', 'exit 7'); os.write(out, b'output' + end); os.write(err, end); time.sleep(9999)")
+    take_place(
+        path, "say('boot', 'ready', 'exit 7'); os.write(out, b'output' + end); os.write(err, end); time.sleep(9999)"
+    )
     assert commands.run(["--json", "vm", "run", "true"]) == 7
     out, err = capfd.readouterr()
     document = json.loads(out)
@@ -633,7 +645,9 @@ def test_a_host_that_lacks_a_driver_boots_a_guest(
     (path / guest.QEMU).unlink()
     assert run("run", "--needs", "usb,gadget", "true") == 125
     err = capsys.readouterr().err
-    assert err.startswith(f"in a guest, for this host lacks drivers: {tmp_path}/devices/platform/vhci_hcd.0/attach can't be ")
+    assert err.startswith(
+        f"in a guest, for this host lacks drivers: {tmp_path}/devices/platform/vhci_hcd.0/attach can't be "
+    )
     assert "E-VM-QEMU" in err
 
 

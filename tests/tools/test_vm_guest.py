@@ -29,7 +29,9 @@ def peers() -> None:
         pytest.skip("apt-get is not installed")
 
 
-def vm_run(*arguments: str | Path, limit: float = LIMIT, folder: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+def vm_run(
+    *arguments: str | Path, limit: float = LIMIT, folder: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
     command = [PROGRAM, "vm", "run", "--time-limit", str(limit), *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, env=os.environ | {"GIVEN": "g"})
 

@@ -71,15 +71,35 @@ def _drivers(context: click.Context, parameter: click.Parameter, value: str | No
 
 @command("run")
 @click.argument("words", nargs=-1, required=True, metavar="-- COMMAND...", type=click.UNPROCESSED)
-@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), default=600.0, metavar="SECONDS",
-              show_default=True, help="From the guest's start on.")
-@click.option("--artefacts", type=click.Path(path_type=Path), metavar="FOLDER",
-              help="A folder that the guest can write to, under the same path.")
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    metavar="SECONDS",
+    show_default=True,
+    help="From the guest's start on.",
+)
+@click.option(
+    "--artefacts",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="A folder that the guest can write to, under the same path.",
+)
 @click.option("--env", "variables", multiple=True, metavar="NAME[=VALUE]", help="A variable more for the command.")
-@click.option("--memory", type=click.IntRange(min=256), default=2048, show_default=True, metavar="MIB",
-              help="The guest's memory, which also holds what it writes.")
-@click.option("--needs", metavar="DRIVER,...", callback=_drivers,
-              help="No guest where this host has these drivers ready: can, isotp, slcan, usb, gadget.")
+@click.option(
+    "--memory",
+    type=click.IntRange(min=256),
+    default=2048,
+    show_default=True,
+    metavar="MIB",
+    help="The guest's memory, which also holds what it writes.",
+)
+@click.option(
+    "--needs",
+    metavar="DRIVER,...",
+    callback=_drivers,
+    help="No guest where this host has these drivers ready: can, isotp, slcan, usb, gadget.",
+)
 @_MODULES
 @_CACHE
 def run(

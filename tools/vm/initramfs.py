@@ -73,7 +73,7 @@ def _is_dynamic(program: bytes) -> bool:
     """Whether a 64-bit ELF file asks for a loader (System V ABI, program header of type PT_INTERP)."""
     if program[:5] != b"\x7fELF\x02":
         return True
-    offset, = struct.unpack_from("<Q", program, 32)
+    (offset,) = struct.unpack_from("<Q", program, 32)
     size, count = struct.unpack_from("<HH", program, 54)
     kinds = {struct.unpack_from("<I", program, offset + index * size)[0] for index in range(count)}
     return PT_INTERP in kinds
