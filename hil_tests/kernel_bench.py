@@ -45,6 +45,9 @@ def udev() -> Iterator[None]:
             yield
         finally:
             process.terminate()
+            process.wait(END_SECONDS)
+            # It leaves its socket, by which a libudev would take it for running.
+            UDEV_RUNS.unlink(missing_ok=True)
 
 
 @contextmanager

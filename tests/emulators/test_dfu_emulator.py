@@ -543,6 +543,7 @@ def test_functional_descriptors(rig: Callable[..., Rig], name: str) -> None:
         "stm32f405-dfu": "09 21 0b ff 00 00 08 1a 01",
         "stm32f105-dfu": "09 21 0b ff 00 00 08 1a 01",
         "resident-dfu": "09 21 03 f4 01 40 00 1a 01",
+        "window-dfu": "09 21 0b ff 00 00 04 1a 01",
         "slot-dfu": "09 21 07 e8 03 00 04 10 01",
         "waiting-dfu": "09 21 03 e8 03 00 02 10 01",
         "blind-dfu": "09 21 09 e8 03 00 01 10 01",

@@ -56,12 +56,13 @@ PARTS = {
         Part("stm32f405-dfu", 0x0483, 0xDF11, 0x08000000, BOOT | READ),
         Part("stm32f105-dfu", 0x0483, 0xDF11, 0x08000000, BOOT | READ),
         Part("resident-dfu", 0x1209, 0xDF03, 0x0800C000, BOOT | READ),
+        Part("window-dfu", 0x1209, 0xDF05, 0x08010000, BOOT | READ),
         Part("slot-dfu", 0x1209, 0xDF01, 0, BOOT | READ),
         Part("waiting-dfu", 0x1209, 0xDF04, 0, BOOT | CHECK),
         Part("blind-dfu", 0x1209, 0xDF02, 0, BOOT | CHECK),
     )
 }
-F405, F105, RESIDENT, SLOT, WAITING, BLIND = PARTS.values()
+F405, F105, RESIDENT, WINDOW, SLOT, WAITING, BLIND = PARTS.values()
 
 
 class Lab:

@@ -1,0 +1,90 @@
+"""fwupd's own DFU plugin (Debian's fwupdtool, without its daemon) on emulated parts through the kernel's USB.
+
+A fwupdtool that was built for a libusb before 1.0.27, as Debian 12's is, updates no USB device at all: libusb and its own
+udev listener want the same netlink address, its process id ("bind to udev socket failed: Address already in use"). The
+listener's is chosen by the kernel here instead, by a `bind` that is loaded before libc's; nothing else is changed.
+
+What it updates here are parts that fwupd 2.0.20 can update as it is. It can't those of ST's own loader: of several
+alternate settings in a row it takes every second one for an extra descriptor of the one before, misses the functional
+descriptor, and writes in blocks of 64 bytes whatever wTransferSize is. Nor resident-dfu: at the first address of a sector
+it looks up the one before, which may not be written there. Nor slot-dfu: without a quirk of its own (manifest-poll) it
+reads back while the device is in dfuMANIFEST.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proxyflash.hil_tests.kernel.conftest import LONG
+from proxyflash.hil_tests.kernel.usb_lab import BLIND, NEW, OLD, WINDOW, Emulation, emulations, run
+
+ANY_ADDRESS = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <linux/netlink.h>
+#include <sys/socket.h>
+
+int bind(int socket, const struct sockaddr *address, socklen_t length)
+{
+    int (*next)(int, const struct sockaddr *, socklen_t) = dlsym(RTLD_NEXT, "bind");
+    struct sockaddr_nl any;
+
+    if (address->sa_family != AF_NETLINK || length != sizeof any)
+        return next(socket, address, length);
+    any = *(const struct sockaddr_nl *)address;
+    any.nl_pid = 0;
+    return next(socket, (const struct sockaddr *)&any, length);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Emulation]]:
+    with emulations(tmp_path_factory.mktemp("usb"), WINDOW, BLIND) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bind")
+    (folder / "bind.c").write_text(ANY_ADDRESS)
+    run("gcc", "-shared", "-fPIC", "-o", str(folder / "bind.so"), str(folder / "bind.c"), "-ldl")
+    return folder / "bind.so"
+
+
+def fwupdtool(library: Path, *words: str) -> str:
+    if shutil.which("fwupdtool") is None:
+        pytest.skip("fwupd is not installed")
+    done = subprocess.run(
+        ["fwupdtool", *words, "--plugins", "dfu", "--json"],
+        env={**os.environ, "LD_PRELOAD": str(library)},
+        capture_output=True,
+        text=True,
+        timeout=2 * LONG,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_it_sees_and_updates_both(parts: list[Emulation], library: Path) -> None:
+    found: dict[str, dict[str, Any]] = {
+        device["Serial"]: device for device in json.loads(fwupdtool(library, "get-devices"))["Devices"]
+    }
+    for part, suffix, protocol in (
+        (parts[0], "dfuse", "com.st.dfuse"),
+        (parts[1], "dfu", "org.usb.dfu"),
+    ):
+        part.wait_running(OLD)
+        device = found[part.serial]
+        assert (device["Name"], device["Vendor"], device["Plugin"]) == ("part", "Acme", "dfu")
+        assert device["VersionRaw"] == 0x0142
+        assert protocol in device.get("Protocol", protocol)
+        fwupdtool(library, "install-blob", str(part.file(NEW, suffix)), device["DeviceId"])
+        part.wait_running(NEW)

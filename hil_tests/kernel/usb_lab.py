@@ -1,0 +1,189 @@
+"""Emulated DFU parts on the kernel's USB, each from a `proxyflash emulate --vhci` of its own, and what others see of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from proxyflash.emulators import application
+from proxyflash.hil_tests.kernel.conftest import LONG, wait_until
+from proxyflash.hil_tests.kernel_bench import udev
+
+OLD, NEW = "1.4.2", "1.5.0"
+RUNTIME = 0x1209
+"""Vendor id of the running applications."""
+SIZE = 20_000
+SYSFS = Path("/sys/bus/usb/devices")
+VHCI = Path("/sys/devices/platform/vhci_hcd.0")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row of parts/dfu.toml, with its ids in DFU mode and those of its application, and where that lies."""
+
+    part: str
+    vendor_id: int
+    product_id: int
+    runtime_product_id: int
+    start: int
+
+    @property
+    def both_ids(self) -> str:
+        """dfu-util's -d: the application's, then those of DFU mode."""
+        return f"{RUNTIME:04x}:{self.runtime_product_id:04x},{self.vendor_id:04x}:{self.product_id:04x}"
+
+    def firmware(self, version: str) -> bytes:
+        return application.make(version, "part", "Acme", SIZE, start=self.start)
+
+
+ST = Kind("stm32f105-dfu", 0x0483, 0xDF11, 1, 0x0800_0000)
+SLOT = Kind("slot-dfu", 0x1209, 0xDF01, 2, 0)
+BLIND = Kind("blind-dfu", 0x1209, 0xDF02, 4, 0)
+WINDOW = Kind("window-dfu", 0x1209, 0xDF05, 3, 0x0801_0000)
+
+
+class Emulation:
+    """A part, served by a process of its own. `place`: where the kernel has it, as sysfs names it ("1-1")."""
+
+    def __init__(self, folder: Path, kind: Kind) -> None:
+        folder.mkdir()
+        self.kind = kind
+        self.place = ""
+        self.serial = f"{kind.part[:4]}-1"
+        self._folder = folder
+        (folder / "old.bin").write_bytes(kind.firmware(OLD))
+        table = f'part = "{kind.part}", serial = "{self.serial}", firmware = "old.bin"'
+        table = f"emulated = {{{table}, product_id = {kind.runtime_product_id}}}\n"
+        (folder / "parts.toml").write_text(bench_text([self], table, "emulated = true\n"))
+        command = [sys.executable, "-m", "proxyflash.tools", "--json", "--bench", str(folder / "parts.toml")]
+        command += ["--state", str(folder / "state"), "emulate", "--vhci", "usb", "--control", str(folder / "control")]
+        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+            self._process = subprocess.Popen(command, stdout=out, stderr=err)
+
+    def wait_served(self) -> None:
+        wait_until(lambda: self._process.poll() is not None or self._told(), "it serves")
+        if not self._told():
+            pytest.fail(f"emulate ends: {(self._folder / 'err').read_text()}")
+        settle()
+
+    def _told(self) -> bool:
+        try:
+            self.place = json.loads((self._folder / "out").read_text())["served"]["usb"]["path"]
+        except ValueError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """Ctrl-C. It ends as told, and its devices have left."""
+        self._process.send_signal(signal.SIGINT)
+        assert self._process.wait(LONG) == 0
+        wait_until(lambda: not (SYSFS / self.place).exists(), "the device has left")
+
+    def supply(self, word: str) -> None:
+        """ "off" or "on"."""
+        control = self._folder / "control"
+        with control.with_name("control.answer").open() as answer:
+            control.write_text(f"{word} {self.kind.part}\n")
+            assert answer.readline() == "ok\n"
+
+    def detach(self) -> None:
+        """Pulls the cable, at the kernel's end."""
+        lines = [line.split() for line in (VHCI / "status").read_text().splitlines()[1:]]
+        port = next(int(words[1]) for words in lines if words[-1] == self.place)
+        (VHCI / "detach").write_text(str(port))
+
+    def seen(self) -> tuple[int, int, str] | None:
+        """As the kernel has it now: vendor id, product id, and the version that bcdDevice tells."""
+        folder = SYSFS / self.place
+        try:
+            if not (SYSFS / f"{self.place}:1.0").exists():
+                return None
+            vendor_id, product_id = (int((folder / name).read_text(), 16) for name in ("idVendor", "idProduct"))
+            bcd = (folder / "bcdDevice").read_text().strip()
+        except OSError:
+            return None
+        return vendor_id, product_id, f"{int(bcd[:2])}.{bcd[2]}.{bcd[3]}"
+
+    def wait_running(self, version: str) -> None:
+        wanted = (RUNTIME, self.kind.runtime_product_id, version)
+        wait_until(lambda: self.seen() == wanted, f"{self.kind.part} runs {version}")
+        settle()
+
+    def wait_dfu(self) -> None:
+        wanted = (self.kind.vendor_id, self.kind.product_id)
+        wait_until(lambda: (self.seen() or ())[:2] == wanted, f"{self.kind.part} is in DFU mode")
+        settle()
+
+    def file(self, version: str, suffix: str = "bin") -> Path:
+        """Firmware of this version: raw; "dfu" with a DFU 1.1 suffix; "dfuse" as a DfuSe file with a suffix."""
+        data = self.kind.firmware(version)
+        path = self._folder / f"{version}.{'bin' if suffix == 'bin' else f'{suffix}.dfu'}"
+        path.write_bytes(dfuse(data, self.kind.start) if suffix == "dfuse" else data)
+        if suffix != "bin":
+            ids = ["-v", f"{self.kind.vendor_id:04x}", "-p", f"{self.kind.product_id:04x}", "-d", "ffff"]
+            run("dfu-suffix", *ids, "-S", "0x011a" if suffix == "dfuse" else "0x0100", "-a", str(path))
+        return path
+
+
+def bench_text(parts: list[Emulation], more: str = "", bus: str = "") -> str:
+    """A bench file of these parts; `more` for each component, `bus` for their bus."""
+    text = f'[bus.usb]\nkind = "usb"\n{bus}'
+    for part in parts:
+        kind = part.kind
+        text += (
+            f'\n[[component]]\nname = "{kind.part}"\nbus = "usb"\nprotocol = "dfu"\n'
+            f"address = {{vendor_id = {kind.vendor_id}, product_id = {kind.product_id}, "
+            f"runtime_vendor_id = {RUNTIME}, runtime_product_id = {kind.runtime_product_id}}}\n"
+        )
+        if kind.start == 0:
+            text += "profile = {slot_size = 0x20000}\n"
+        text += more
+    return text
+
+
+def dfuse(data: bytes, address: int) -> bytes:
+    """UM0391, 2.1 and 2.2: prefix, one target (alternate setting 0) with one element; without the suffix."""
+    element = struct.pack("<II", address, len(data)) + data
+    target = struct.pack("<6sBI255sII", b"Target", 0, 1, b"Flash", len(element), 1) + element
+    return struct.pack("<5sBIB", b"DfuSe", 1, 11 + len(target), 1) + target
+
+
+def run(program: str, *words: str, status: int = 0) -> str:
+    """What it prints. Skips where it is not there; fails unless it ends with `status`."""
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    done = subprocess.run(
+        [program, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=2 * LONG
+    )
+    assert done.returncode == status, done.stdout
+    return done.stdout
+
+
+def settle() -> None:
+    """What the kernel knows by now, udev and with it every libusb knows too."""
+    run("udevadm", "settle", "--timeout=30")
+
+
+@contextmanager
+def emulations(folder: Path, *kinds: Kind) -> Iterator[list[Emulation]]:
+    """One process for each."""
+    if shutil.which("udevadm") is None:
+        pytest.skip("udev is not installed")
+    with udev():
+        made = [Emulation(folder / kind.part, kind) for kind in kinds]
+        try:
+            for emulation in made:
+                emulation.wait_served()
+            yield made
+        finally:
+            for emulation in made:
+                emulation.stop()
