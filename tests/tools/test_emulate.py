@@ -48,7 +48,7 @@ def test_what_it_names_is_there_and_goes_with_it(desk: Desk, short: Path) -> Non
     with served(desk) as wires:
         line = Path(wires["imu-uart"]["path"])
         assert os.ttyname(os.open(line, os.O_RDWR | os.O_NOCTTY)) == str(line.readlink())
-        assert "this process only" in wires["usb"]["opens"]
+        assert "--vhci usb" in wires["usb"]["opens"]
         done = desk.run("scan")
         assert (done.status, done.err.split()[0]) == (6, "E-BENCH-LOCKED")
     assert not line.is_symlink()
