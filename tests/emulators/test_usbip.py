@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators import application
+from proxyflash.emulators import application, usbip
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.dfu import DfuDevice
 from proxyflash.emulators.faults import FaultPlan, Faults
@@ -258,6 +258,22 @@ class TestEnds:
         assert host.control(GETSTATUS).status == -errno.EPROTO
         host.served.close()
         assert host.ended()
+
+    def test_the_stream_stays_while_the_host_asks_on(
+        self, make: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What vhci_hcd sends into an ended stream hangs until its time-out."""
+        monkeypatch.setattr(usbip, "QUIET_SECONDS", 1.0)
+        monkeypatch.setattr(usbip, "LAST_ANSWERS_SECONDS", LONG)
+        host = make(boot="dfu")
+        host.part.supply.off()
+        assert host.control(DEVICE_64).status == -errno.EPROTO
+        closing = threading.Thread(target=host.served.close)
+        closing.start()
+        for _ in range(20):
+            assert host.control(DEVICE_64).status == -errno.EPROTO
+        assert host.ended()
+        closing.join(LONG)
 
     def test_the_answer_that_is_under_way_comes_first(self, make: Callable[..., Host]) -> None:
         """A part that detaches by itself has left before its answer is out."""

@@ -76,9 +76,11 @@ def test_a_person_reads_how_each_is_opened(desk: Desk, short: Path) -> None:
         (["--join", "powertrain"], 2, "write BUS=INTERFACE:CHANNEL"),
         (["--join", "usb=virtual:a"], 2, "an emulated CAN bus"),
         (["--join", "powertrain=socketcan:none0"], 4, "--join powertrain=socketcan:none0"),
+        (["--vhci", "none"], 2, "--vhci none: name an emulated USB bus"),
+        (["--vhci", "powertrain"], 2, "--vhci powertrain: name an emulated USB bus"),
     ],
 )
-def test_a_join_that_is_wrong(desk: Desk, short: Path, arguments: list[str], status: int, words: str) -> None:
+def test_an_option_that_is_wrong(desk: Desk, short: Path, arguments: list[str], status: int, words: str) -> None:
     desk.state = short
     process = desk.start("emulate", *arguments)
     _, said = process.communicate(timeout=60)
