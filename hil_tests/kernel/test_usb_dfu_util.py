@@ -9,7 +9,7 @@ import pytest
 from proxyflash.hil_tests.kernel.usb_lab import NEW, OLD, SIZE, SLOT, ST, Emulation, emulations, run
 
 LATER = "1.6.0"
-DELAY = "3"
+DELAY = "5"
 """Seconds that dfu-util waits for a part to come back after a detach; it always waits all of them."""
 LEFT = 251
 """dfu-util's exit status after -R with a part that leaves on a reset, as it should: LIBUSB_ERROR_NOT_FOUND (-5), cut."""

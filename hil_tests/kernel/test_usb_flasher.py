@@ -28,12 +28,14 @@ usb.util.claim_interface(device, 0)
 print("claimed", flush=True)
 sys.stdin.read()
 """
-TWO_COMMANDS = """
+THREE_COMMANDS = """
 import sys
 from proxyflash.tools.commands import run
-*words, name, image = sys.argv[1:]
+bench, state, parts, name, image = sys.argv[1:]
+words = ["--bench", bench, "--state", state]
 statuses = run([*words, "flash", "--yes", name, image]), run([*words, "doctor"])
-print("flash %d, doctor %d" % statuses)
+emulate = run(["--bench", parts, "--state", state, "emulate", "--vhci", "usb"])
+print("flash %d, doctor %d, emulate %d" % (*statuses, emulate))
 """
 
 
@@ -140,16 +142,18 @@ def test_a_user_who_may_not(slot: Emulation) -> None:
     # Not below pytest's own folder, which is this user's alone.
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "bench.toml").write_text(bench_text([slot]))
+        bench, parts = folder / "bench.toml", folder / "parts.toml"
+        bench.write_text(bench_text([slot]))
+        parts.write_text(bench_text([slot], f'emulated = {{part = "{slot.kind.part}"}}\n', "emulated = true\n"))
         shutil.copy(slot.file(NEW, "dfu"), folder / "new.dfu")
         for path in (folder, *folder.iterdir()):
             os.chown(path, NOBODY, NOBODY)
-        words = ["--bench", str(folder / "bench.toml"), "--state", str(folder / "state")]
+        words = [str(bench), str(folder / "state"), str(parts), slot.kind.part, str(folder / "new.dfu")]
         # It may read all files, as this checkout may lie in a folder of root's.
         user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
         reads = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-        program = [sys.executable, "-c", TWO_COMMANDS, *words, slot.kind.part, str(folder / "new.dfu")]
-        said = run("setpriv", *user, *reads, *program)
+        said = run("setpriv", *user, *reads, sys.executable, "-c", THREE_COMMANDS, *words)
     assert "E-USB-FORBIDDEN" in said
     assert 'SUBSYSTEM=="usb", ATTR{idVendor}' in said
-    assert "flash 7, doctor 0" in said
+    assert "E-VHCI-FORBIDDEN" in said
+    assert "flash 7, doctor 0, emulate 7" in said
