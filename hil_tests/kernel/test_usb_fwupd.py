@@ -7,8 +7,8 @@ listener's is chosen by the kernel here instead, by a `bind` that is loaded befo
 What it updates here are parts that fwupd 2.0.20 can update as it is. It can't those of ST's own loader: of several
 alternate settings in a row it takes every second one for an extra descriptor of the one before, misses the functional
 descriptor, and writes in blocks of 64 bytes whatever wTransferSize is. Nor resident-dfu: at the first address of a sector
-it looks up the one before, which may not be written there. Nor slot-dfu and waiting-dfu: it reads back at once, while the device is in
-dfuMANIFEST and stalls.
+it looks up the one before, which may not be written there. Nor slot-dfu and waiting-dfu: it reads back at once, while the
+device is in dfuMANIFEST and stalls.
 """
 
 from __future__ import annotations

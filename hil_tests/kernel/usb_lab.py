@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import usb.core
 from proxyflash.emulators import application
 from proxyflash.hil_tests.kernel.conftest import LONG, wait_until
 from proxyflash.hil_tests.kernel_bench import udev
@@ -73,7 +74,7 @@ class Emulation:
         wait_until(lambda: self._process.poll() is not None or self._told(), "it serves")
         if not self._told():
             pytest.fail(f"emulate ends: {(self._folder / 'err').read_text()}")
-        settle()
+        self._settle()
 
     def _told(self) -> bool:
         try:
@@ -116,12 +117,22 @@ class Emulation:
     def wait_running(self, version: str) -> None:
         wanted = (RUNTIME, self.kind.runtime_product_id, version)
         wait_until(lambda: self.seen() == wanted, f"{self.kind.part} runs {version}")
-        settle()
+        self._settle()
 
     def wait_dfu(self) -> None:
         wanted = (self.kind.vendor_id, self.kind.product_id)
         wait_until(lambda: (self.seen() or ())[:2] == wanted, f"{self.kind.part} is in DFU mode")
-        settle()
+        self._settle()
+
+    def _settle(self) -> None:
+        """What the kernel knows by now, udev knows too, and the libusb of this process, which hears it from udev."""
+        run("udevadm", "settle", "--timeout=30")
+        number = int((SYSFS / self.place / "devnum").read_text())
+        bus = int(self.place.partition("-")[0])
+        wait_until(
+            lambda: any((device.bus, device.address) == (bus, number) for device in usb.core.find(find_all=True)),
+            f"libusb sees device {number} of bus {bus}",
+        )
 
     def file(self, version: str, suffix: str = "bin") -> Path:
         """Firmware of this version: raw; "dfu" with a DFU 1.1 suffix; "dfuse" as a DfuSe file with a suffix."""
@@ -166,11 +177,6 @@ def run(program: str, *words: str, status: int = 0) -> str:
     )
     assert done.returncode == status, done.stdout
     return done.stdout
-
-
-def settle() -> None:
-    """What the kernel knows by now, udev and with it every libusb knows too."""
-    run("udevadm", "settle", "--timeout=30")
 
 
 @contextmanager
