@@ -73,7 +73,7 @@ class EmulatedCanBus(can.BusABC):
             taken = self._node.send(_frozen(msg), timeout)
         except WireGone:
             raise can.CanOperationError("the adapter has been unplugged") from None
-        if self._node.bus_off:
+        if not taken and self._node.bus_off:
             raise can.CanOperationError("the controller is bus-off")
         if not taken:
             raise can.CanTimeoutError("the transmit queue stayed full")
