@@ -141,6 +141,7 @@ class TestStm32flash:
         line = ("-m", "8n1", "-b", "115200")
         run(stm32flash, *line, "-w", tmp_path / "image.bin", "-v", "-g", "0x0", served.path)
         assert served.device.flash.read(served.device.flash.base, len(image)) == image
+        served.device.settle()
         assert served.device.board.stage is Stage.APPLICATION
         assert served.device.application_version == "1.5.0"
         served.device.board.reset()
