@@ -16,6 +16,13 @@ from .measuring import CACHE, ROOT, Missing
 PEERS = ROOT / "build" / "peers"
 """The tests keep theirs here too."""
 STM32LOADER = "stm32loader==0.7.1"
+NO_MODEM_LINES = """
+import runpy, sys, serial
+serial.Serial._update_dtr_state = serial.Serial._update_rts_state = lambda port: None
+sys.argv[0] = "stm32loader"
+runpy.run_module("stm32loader", run_name="__main__")
+"""
+"""Runs stm32loader: a pseudo-terminal has no modem lines, and it can't be told to leave them alone."""
 
 
 @cache
@@ -30,12 +37,17 @@ def stm32flash() -> str:
 @cache
 def stm32loader() -> Path:
     """The interpreter of stm32loader's own environment. Raises Missing."""
-    home = PEERS / "stm32loader"
+    return environment(STM32LOADER)
+
+
+def environment(requirement: str, *more: str) -> Path:
+    """The interpreter of an environment that holds a program of PyPI, and what else it needs. Raises Missing."""
+    home = PEERS / requirement.partition("==")[0]
     python = home / "bin" / "python"
     with _locked(home):
         if not (home / "ready").exists():
-            _step([sys.executable, "-m", "venv", str(home)], STM32LOADER)
-            _step([str(python), "-m", "pip", "-q", "install", STM32LOADER], STM32LOADER)
+            _step([sys.executable, "-m", "venv", str(home)], requirement)
+            _step([str(python), "-m", "pip", "-q", "install", requirement, *more], requirement)
             (home / "ready").touch()
     return python
 

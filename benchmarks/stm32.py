@@ -40,14 +40,6 @@ BASE = 0x08000000
 BLOCK = 256
 BITS = 11
 
-NO_MODEM_LINES = """
-import runpy, sys, serial
-serial.Serial._update_dtr_state = serial.Serial._update_rts_state = lambda port: None
-sys.argv[0] = "stm32loader"
-runpy.run_module("stm32loader", run_name="__main__")
-"""
-"""A pseudo-terminal has no modem lines, and stm32loader can't be told to leave them alone."""
-
 
 def limit(size: int, baudrate: int) -> dict[str, float]:
     """Seconds by phase for an image of `size` bytes at the start of the flash."""
@@ -96,7 +88,7 @@ def comparison(baudrate: int, size: int) -> Comparison:
     def stm32loader(folder: Path, path: str, file: Path) -> Run:
         about = ["-n", "-P", "none", "-b", str(baudrate), "-p", path, "-f", FAMILY]
         work = ["-w", "-v", "-a", hex(BASE), "-g", hex(BASE), str(file)]
-        took = program([str(peers.stm32loader()), "-c", NO_MODEM_LINES, *about, *work], folder / "out")
+        took = program([str(peers.stm32loader()), "-c", peers.NO_MODEM_LINES, *about, *work], folder / "out")
         return Run(took.seconds + erasing, {"erase, as the limit has it": erasing})
 
     def ours(folder: Path, path: str, file: Path) -> Run:

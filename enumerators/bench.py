@@ -331,14 +331,19 @@ class BenchComponent:
         """Plans, erases, writes, verifies, boots, and asks for the version.
 
         `address`: where a raw binary goes. `compare`: skip what the part holds already. `confirm`: asked with the plan
-        before anything is erased; False leaves the part as it was, and None is returned.
+        before anything is erased; False, for which None is returned, and an exception both leave the part as it was.
         """
         loaded = image if isinstance(image, FirmwareImage) else load_image(Path(image), address=address)
         programmer = self.programmer(on_event=on_event, cancelled=cancelled)
         try:
             plan = programmer.plan(loaded, compare=compare)
-            if confirm is not None and not confirm(plan):
-                programmer.release()
+            agreed = False
+            try:
+                agreed = confirm is None or confirm(plan)
+            finally:
+                if not agreed:
+                    programmer.release()
+            if not agreed:
                 return None
             return programmer.flash(
                 plan,

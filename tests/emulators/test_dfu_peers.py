@@ -6,16 +6,14 @@ the emulator: pyusb gets the emulated backend instead of libusb's. It is run, ne
 
 from __future__ import annotations
 
-import fcntl
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from proxyflash.emulators import application
+from proxyflash.tests.peers import environment
 
 ROOT = Path(__file__).parents[2]
-PEERS = ROOT / "build" / "peers"
 RUNNER = """
 import runpy, sys
 sys.path.insert(0, sys.argv.pop(1))
@@ -43,19 +41,7 @@ finally:
 @pytest.fixture(scope="session")
 def pyfu_usb() -> Path:
     """The interpreter of the environment that pyfu-usb is in."""
-    PEERS.mkdir(parents=True, exist_ok=True)
-    home = PEERS / "pyfu-usb"
-    python = home / "bin" / "python"
-    with (PEERS / "pyfu-usb.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (home / "ready").exists():
-            steps = ([sys.executable, "-m", "venv", home], [python, "-m", "pip", "-q", "install", "pyfu-usb==2.0.2"])
-            for step in steps:
-                done = subprocess.run([*map(str, step)], capture_output=True, text=True)
-                if done.returncode:
-                    pytest.skip(f"pyfu-usb is not installed, and can't be: {done.stderr.strip()[-200:]}")
-            (home / "ready").touch()
-    return python
+    return environment("pyfu-usb==2.0.2")
 
 
 def run(python: Path, folder: Path, part: str, *arguments: str, pace: float = 0.0) -> str:

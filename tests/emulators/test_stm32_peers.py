@@ -6,12 +6,10 @@ environment of its own under build/peers, once.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import shutil
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from typing import Any
 
 import bincopy
 import pytest
+from proxyflash.benchmarks.peers import NO_MODEM_LINES, STM32LOADER
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.pty import serve_pty
@@ -31,19 +30,12 @@ from proxyflash.flashers.formats import load
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.flashers.stm32_profile import Stm32Address, Stm32Profile
 from proxyflash.flashers.stm32_uart import Stm32UartFlasher
+from proxyflash.tests.peers import environment
 from proxyflash.transports.serial import SerialPort
 
-PEERS = Path(__file__).parents[2] / "build" / "peers"
 PARTS = ("stm32f103xb", "stm32f405xg", "stm32l073xz", "stm32l476xg", "stm32g071xb", "stm32g474xe", "stm32h743xi")
 IMAGE = application.make("1.5.0", "imu", "acme", 9_000) + b"\xff" * 3000 + bytes(range(1, 256)) * 4
 """With a long blank stretch in it, and a size that is no multiple of a block."""
-NO_MODEM_LINES = """
-import runpy, sys, serial
-serial.Serial._update_dtr_state = serial.Serial._update_rts_state = lambda port: None
-sys.argv[0] = "stm32loader"
-runpy.run_module("stm32loader", run_name="__main__")
-"""
-"""A pseudo-terminal has no modem lines, and stm32loader can't be told to leave them alone."""
 
 
 @dataclass(frozen=True)
@@ -114,19 +106,7 @@ def stm32flash() -> str:
 @pytest.fixture(scope="session")
 def stm32loader() -> Path:
     """The interpreter of the environment that stm32loader is in."""
-    PEERS.mkdir(parents=True, exist_ok=True)
-    home = PEERS / "stm32loader"
-    python = home / "bin" / "python"
-    with (PEERS / "stm32loader.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (home / "ready").exists():
-            steps = ([sys.executable, "-m", "venv", home], [python, "-m", "pip", "-q", "install", "stm32loader==0.7.1"])
-            for step in steps:
-                done = subprocess.run([*map(str, step)], capture_output=True, text=True)
-                if done.returncode:
-                    pytest.skip(f"stm32loader is not installed, and can't be: {done.stderr.strip()[-200:]}")
-            (home / "ready").touch()
-    return python
+    return environment(STM32LOADER)
 
 
 class TestStm32flash:

@@ -6,9 +6,7 @@ it is the memory behind its services. It reaches the emulated wire over the sock
 
 from __future__ import annotations
 
-import fcntl
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +20,10 @@ from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.uds import UdsFlasher
 from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile
+from proxyflash.tests.peers import environment
 from proxyflash.transports.can import CanBus
 
 ROOT = Path(__file__).parents[2]
-PEERS = ROOT / "build" / "peers"
 SCAPY = "scapy==2.8.0"
 START, SIZE = 0x10000, 0x8000
 
@@ -173,19 +171,7 @@ with ISOTPSoftSocket(wire, tx_id=0x7E8, rx_id=0x7E0, basecls=UDS, padding=True, 
 @pytest.fixture(scope="session")
 def scapy() -> Path:
     """The interpreter of the environment that scapy is in."""
-    PEERS.mkdir(parents=True, exist_ok=True)
-    home = PEERS / "scapy"
-    python = home / "bin" / "python"
-    with (PEERS / "scapy.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (home / "ready").exists():
-            steps = ([sys.executable, "-m", "venv", home], [python, "-m", "pip", "-q", "install", SCAPY, "python-can"])
-            for step in steps:
-                done = subprocess.run([*map(str, step)], capture_output=True, text=True)
-                if done.returncode:
-                    pytest.skip(f"{SCAPY} is not installed: {done.stderr.strip()[-200:]}")
-            (home / "ready").touch()
-    return python
+    return environment(SCAPY, "python-can")
 
 
 @contextmanager

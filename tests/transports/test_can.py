@@ -23,6 +23,7 @@ import pytest
 from proxyflash.emulators.can_server import serve_can
 from proxyflash.emulators.can_wire import CanNode, CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
+from proxyflash.tests.transports.threads import in_thread
 from proxyflash.transports import can as can_module
 from proxyflash.transports.can import CanBus, CanChannel, CanId
 from proxyflash.transports.can_opening import opening_error
@@ -53,19 +54,6 @@ numbers = itertools.count()
 
 def soon() -> Deadline:
     return Deadline.after(LONG)
-
-
-def in_thread(work: Callable[[], Any]) -> Future[Any]:
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def waiting(channel: CanChannel) -> Future[Any]:

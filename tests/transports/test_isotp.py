@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators.can_wire import CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
+from proxyflash.tests.transports.threads import in_thread
 from proxyflash.transports import isotp as isotp_module
 from proxyflash.transports import isotp_kernel
 from proxyflash.transports.can import CanBus, CanChannel, CanId
@@ -58,19 +59,6 @@ def hexed(text: str) -> bytes:
 
 def counting(size: int) -> bytes:
     return bytes(number & 0xFF for number in range(size))
-
-
-def in_thread(work: Callable[[], Any]) -> Future[Any]:
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 class Pair:

@@ -12,7 +12,6 @@ import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import serial
 import serial.rfc2217
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from proxyflash.tests.transports.threads import in_thread
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import (
     SerialAbsent,
@@ -80,19 +80,6 @@ def soon() -> Deadline:
 
 def past() -> Deadline:
     return Deadline.after(0.0)
-
-
-def in_thread(work: Callable[[], Any]) -> Future[Any]:
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 # Reading and writing.

@@ -70,19 +70,12 @@ def flash(
     loaded = load_image(image, address=address)
     session.catch_interrupts()
 
-    refusal: list[ProxyflashError] = []
-
     def confirm(plan: FlashPlan) -> bool:
         if dry_run:
             return False
-        try:
-            if plan.erase or plan.writes:
-                erased = f"erase {size(plan.erase_bytes)} of {name} and write {image.name}?"
-                confirm_erase(session, component, yes, erased)
-        except ProxyflashError as error:
-            # Told once the part runs its application again.
-            refusal.append(error)
-        return not refusal
+        if plan.erase or plan.writes:
+            confirm_erase(session, component, yes, f"erase {size(plan.erase_bytes)} of {name} and write {image.name}?")
+        return True
 
     with session.working_on(name):
         result = component.flash(
@@ -95,8 +88,6 @@ def flash(
             on_event=session.event,
             cancelled=lambda: session.stopping,
         )
-    if refusal:
-        raise refusal[0]
     if result is None:
         session.output.document({"component": name, "verdict": "dry run"})
         session.output.line(f"{name}  dry run: nothing was written")
