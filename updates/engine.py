@@ -276,6 +276,8 @@ class Engine:
             task.step,
             {name: task.update.files[name] for name in task.step.files},
             self.work / _folder_name(task.update),
+            self.work / "backup" / task.label / task.target,
+            self.bench,
             component,
             task.component,
             self.on_event,

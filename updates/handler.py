@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..enumerators.bench import BenchComponent
+from ..enumerators.bench import Bench, BenchComponent
 from ..enumerators.component import Component
+from ..enumerators.host import HostComponent
 from ..flashers import events as ev
 from .manifest import InlineStep
 from .results import ActionResult, ResultCode
@@ -21,31 +22,47 @@ from .results import ActionResult, ResultCode
 class StepContext:
     """What an action works with. `component`: the one in context; None: the step is for the host.
 
-    `record`: the component as it was seen when the update was planned. `work_folder`: shared by the steps of one
-    (child) update. `files`: the step's files, by name.
+    `record`: the component as it was seen when the update was planned. `files`: the step's files, by name: the update's
+    own checked copies, which nobody else writes. `work_folder`: shared by the steps of one (child) update.
+    `backup_folder`: this step's and component's own; made when it is first needed, kept until the update has ended, also
+    over a cut and a resume. `bench`: for what a step asks of other components and buses.
     """
 
     step: InlineStep
     files: Mapping[str, Path]
     work_folder: Path
-    component: BenchComponent | None
+    backup_folder: Path
+    bench: Bench
+    component: BenchComponent | HostComponent | None
     record: Component | None
     on_event: ev.EventSink
     cancelled: Callable[[], bool]
 
 
 class StepHandler(ABC):
-    """Carries out the actions of one step; made anew for each step and component."""
+    """Carries out the actions of one step; made anew for each step, component and run of the engine.
+
+    An action may be run again after a cut in its middle: it asks what is there, and never trusts what it remembers.
+    What it must keep for a later action lies in `backup_folder`.
+    """
 
     @classmethod
     @abstractmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
-        """Checks the step's own fields while nothing is touched yet. Raises ManifestField, which names `place`."""
+        """Checks the step's own fields while nothing is touched yet. Raises ManifestField, which names `place`.
+
+        `handlerProperties.proxyflash` is not the handler's: it holds the engine's options of the step.
+        """
 
     @classmethod
     def seems_installed(cls, step: InlineStep, component: Component) -> bool:
         """Whether the component's record alone says so, for the plan; the default: it can't say."""
         return False
+
+    @classmethod
+    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+        """Why what Install does can't be undone, for the plan; "": it can. Sends nothing."""
+        return f"{step.handler} has no restore"
 
     def __init__(self, context: StepContext) -> None:
         self.context = context
@@ -58,11 +75,19 @@ class StepHandler(ABC):
         """Called for every step before the first install; the files are there and checked already."""
         return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
 
+    def backup(self) -> ActionResult:
+        """Keeps what Install is about to replace, in `backup_folder`; writes nothing else."""
+        return ActionResult(ResultCode.BACKUP_UNSUPPORTED)
+
     @abstractmethod
     def install(self) -> ActionResult: ...
 
     def apply(self) -> ActionResult:
         return ActionResult(ResultCode.APPLY_SUCCESS)
+
+    def restore(self) -> ActionResult:
+        """Brings back what Backup kept, after a failed Install or Apply, or when the whole update is rolled back."""
+        return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
 
     def cancel(self) -> ActionResult:
         """Called once when the update is cancelled while this step is under way."""

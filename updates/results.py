@@ -7,20 +7,42 @@ from enum import IntEnum
 
 
 class ResultCode(IntEnum):
-    """The agent's result codes that this engine gives (ADUC_Result, types/update_content.h). Above 0 is success."""
+    """The agent's result codes (ADUC_Result, types/update_content.h). Above 0 is success.
+
+    A reboot or a restart that is asked for *immediately* stops the update there; the plain ones wait until the other
+    components of the child update are done.
+    """
 
     FAILURE = 0
     CANCELLED = -1
     SUCCESS = 1
     DOWNLOAD_SUCCESS = 500
+    DOWNLOAD_SKIPPED_ALREADY_INSTALLED = 503
     DOWNLOAD_NO_MATCHING_COMPONENTS = 504
     INSTALL_SUCCESS = 600
     INSTALL_ALREADY_INSTALLED = 603
     INSTALL_NO_MATCHING_COMPONENTS = 604
+    INSTALL_IMMEDIATE_REBOOT = 605
+    INSTALL_REBOOT = 606
+    INSTALL_IMMEDIATE_AGENT_RESTART = 607
+    INSTALL_AGENT_RESTART = 608
     APPLY_SUCCESS = 700
+    APPLY_IMMEDIATE_REBOOT = 705
+    APPLY_REBOOT = 706
+    APPLY_IMMEDIATE_AGENT_RESTART = 707
+    APPLY_AGENT_RESTART = 708
     CANCEL_SUCCESS = 800
+    CANCEL_UNABLE = 801
     INSTALLED = 900
     NOT_INSTALLED = 901
+    BACKUP_SUCCESS = 1000
+    BACKUP_UNSUPPORTED = 1001
+    RESTORE_SUCCESS = 1100
+    RESTORE_UNSUPPORTED = 1101
+    RESTORE_IMMEDIATE_REBOOT = 1105
+    RESTORE_REBOOT = 1106
+    RESTORE_IMMEDIATE_AGENT_RESTART = 1107
+    RESTORE_AGENT_RESTART = 1108
 
 
 FACILITY_STEP_HANDLERS = 3
