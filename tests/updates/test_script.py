@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Component, Presence
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.transports.deadline import Deadline
@@ -49,7 +50,19 @@ def handler(
     source = folder / "run.sh"
     source.write_text(script)
     work = folder / "work"
-    context = StepContext(step(**properties), {"run.sh": source}, work, None, record, lambda event: None, stop)
+    file = folder / "bench.toml"
+    file.write_text("")
+    context = StepContext(
+        step(**properties),
+        {"run.sh": source},
+        work,
+        folder / "backup",
+        Bench.open(file, state=folder / "state"),
+        None,
+        record,
+        lambda event: None,
+        stop,
+    )
     return ScriptHandler(context)
 
 
