@@ -84,7 +84,7 @@ class FlashHandler(StepHandler):
     @property
     def _component(self) -> BenchComponent:
         component = self.context.component
-        assert component is not None, "check() refused a step without a component"
+        assert isinstance(component, BenchComponent), "check() refused a step without a component"
         return component
 
 
