@@ -11,8 +11,8 @@ from typing import Any
 
 import can
 
+from ..transports.can_bits import FD_SIZES
 from . import wires
-from .can_bits import FD_SIZES
 from .can_wire import CAN_ERR_CRTL, CAN_ERR_CRTL_RX_OVERFLOW, CanWire, WireGone
 
 RECEIVE_QUEUE = 32_768

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import can
 
+from ..transports.can_bits import FD_SIZES
 from ..transports.errors import CanBusy
-from .can_bits import FD_SIZES
 from .can_wire import (
     CAN_ERR_BUSOFF,
     CAN_ERR_CRTL,

@@ -18,8 +18,8 @@ from typing import Any
 
 import can
 
+from ..transports.can_bits import frame_seconds
 from . import wires
-from .can_bits import frame_seconds
 from .faults import Fault, Faults
 
 TRANSMIT_QUEUE = 32

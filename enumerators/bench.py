@@ -119,6 +119,11 @@ class Bench:
             return self._recorder
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of all components, in the file's order."""
+        return tuple(self.file.entries)
+
+    @property
     def components(self) -> tuple[BenchComponent, ...]:
         return tuple(BenchComponent(self, entry) for entry in self.file.entries.values())
 

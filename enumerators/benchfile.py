@@ -45,6 +45,15 @@ def _compilable(value: object) -> object:
     return value
 
 
+def _pattern(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            re.compile(value)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"no regular expression: {error}") from error
+    return value
+
+
 class VersionQuestion(Settings):
     """A question that a running application answers with its version, on the wire that it is flashed over."""
 
@@ -117,6 +126,21 @@ class PowerSpec(Settings):
 
     off: str = Field(min_length=1)
     on: str = Field(min_length=1)
+    volts: str = Field(default="", max_length=4096)
+    """A command that prints the supply's voltage, as a number."""
+
+
+class CheckSpec(Settings):
+    """A shell command, run in the bench file's folder, that tells whether an update may go on.
+
+    It holds when the command ends with status 0 and, where `match` is given, what it prints has that pattern; where `min`
+    or `max` are, the first number that it prints lies between.
+    """
+
+    command: str = Field(min_length=1)
+    match: Annotated[str, BeforeValidator(_pattern)] = ""
+    min: float | None = None
+    max: float | None = None
 
 
 class FileSpec(Settings):
@@ -126,6 +150,7 @@ class FileSpec(Settings):
     component: list[ComponentSpec] = Field(default_factory=list)
     profile: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     power: dict[Name, PowerSpec] = Field(default_factory=dict)
+    check: dict[Name, CheckSpec] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

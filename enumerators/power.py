@@ -1,19 +1,12 @@
-"""The supply of a component that is switched by commands of the bench file."""
+"""The supply of a component that is switched and measured by commands of the bench file."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-from contextlib import suppress
+import math
 from pathlib import Path
 
+from .commands import SAID, CommandFailed, run
 from .errors import PowerFailed
-
-POWER_SECONDS = 30.0
-"""How long a command that switches a supply may take."""
-SAID = 400
-"""Characters of what such a command said that an error repeats: the last ones."""
 
 
 def cycle(off: str, on: str, *, folder: Path, component: str) -> None:
@@ -27,21 +20,21 @@ def cycle(off: str, on: str, *, folder: Path, component: str) -> None:
         switch(on, folder=folder, component=component)
 
 
-def switch(command: str, *, folder: Path, component: str) -> None:
-    """Runs one such command in `folder`. Raises PowerFailed."""
-    # A session of its own, so that what the command started ends with it.
-    with subprocess.Popen(
-        command, shell=True, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, start_new_session=True, text=True, errors="replace",
-    ) as process:  # fmt: skip
-        try:
-            said, _ = process.communicate(timeout=POWER_SECONDS)
-        except BaseException as error:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise PowerFailed(f"{command!r} took longer than {POWER_SECONDS:g} s", component=component) from error
-            raise
-    if process.returncode:
-        ended = f"{command!r} ended with {process.returncode}"
-        raise PowerFailed(f"{ended}: {said.strip()[-SAID:]}".rstrip(": "), component=component)
+def switch(command: str, *, folder: Path, component: str) -> str:
+    """Runs one such command in `folder`: what it printed. Raises PowerFailed."""
+    try:
+        return run(command, folder)
+    except CommandFailed as error:
+        raise PowerFailed(str(error), component=component) from error
+
+
+def volts(command: str, *, folder: Path, component: str) -> float:
+    """The supply's voltage, which such a command prints. Raises PowerFailed."""
+    said = switch(command, folder=folder, component=component)
+    try:
+        found = float(said)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise PowerFailed(f"{command!r} printed {said.strip()[-SAID:]!r}, and no voltage", component=component)
+    return found

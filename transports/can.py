@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 
 import can
 
+from .can_bits import frame_seconds
 from .can_opening import open_bus
 from .deadline import Deadline
 from .errors import BusOff, CanGone, CanOverrun, CanSettings, CanTimeout, NotAcknowledged, TransportError
@@ -163,7 +164,8 @@ class CanBus:
 
     `failure` is what ended it, None while it works. `frame_seconds`: about what its longest frame takes on the wire, 0.0
     when the bit rate isn't known (the kernel may have set it). `recorder` records its frames. `sent_by_kernel`: ids under
-    which the kernel's ISO-TP sends on this bus; its frames come in here like others.
+    which the kernel's ISO-TP sends on this bus; its frames come in here like others. `bit_rates`: of arbitration and data,
+    in bit/s; None where the settings have none.
     """
 
     kind: ClassVar[str] = "can"
@@ -176,9 +178,11 @@ class CanBus:
         self.fd = fd
         self.failure: TransportError | None = None
         self.frame_seconds = 0.0
+        self.bit_rates: tuple[int, int] | None = None
         self.sent_by_kernel: set[CanId] = set()
         self._bus = bus
         self._channels: dict[tuple[int, bool], tuple[CanChannel, ...]] = {}
+        self._watchers: tuple[Callable[[can.Message], object], ...] = ()
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._unacknowledged = 0
@@ -186,6 +190,7 @@ class CanBus:
         self._refused_since = 0.0
         self._refused_last = 0.0
         self._closing = False
+        self._ended = threading.Event()
         self._reader = threading.Thread(target=self._read, name=f"can {name}", daemon=True)
         self._reader.start()
 
@@ -200,6 +205,7 @@ class CanBus:
         opened = cls(name, bus, str(settings["interface"]), channel, bool(settings.get("fd", False)))
         if bitrate := settings.get("bitrate"):
             fast = settings.get("data_bitrate") or bitrate
+            opened.bit_rates = bitrate, fast
             opened.frame_seconds = FD_BITS[0] / bitrate + FD_BITS[1] / fast if opened.fd else CLASSIC_BITS / bitrate
         return opened
 
@@ -239,6 +245,8 @@ class CanBus:
         try:
             if self.recorder is not None:
                 self.recorder.can(self.name, True, message)
+            for watcher in self._watchers:
+                watcher(message)
             while True:
                 if self.failure is not None:
                     raise again(self.failure)
@@ -249,6 +257,36 @@ class CanBus:
                     return
         finally:
             self._sending.release()
+
+    def load(self, seconds: float) -> float | None:
+        """The share of time, 0.0 to 1.0, that frames take on this bus, measured over `seconds`; None: no bit rates known.
+
+        Raises what ended the bus.
+        """
+        if self.bit_rates is None:
+            return None
+        bit_rates = self.bit_rates
+        busy = 0.0
+
+        def count(message: can.Message) -> None:
+            nonlocal busy
+            if not message.is_error_frame:
+                busy += frame_seconds(message, *bit_rates)
+
+        with self._lock:
+            self._watchers = (*self._watchers, count)
+        begin = time.monotonic()
+        try:
+            end = Deadline.after(seconds)
+            while not end.expired and self.failure is None:
+                self._ended.wait(end.remaining)
+        finally:
+            passed = time.monotonic() - begin
+            with self._lock:
+                self._watchers = tuple(watcher for watcher in self._watchers if watcher is not count)
+        if self.failure is not None:
+            raise again(self.failure)
+        return min(busy / passed, 1.0)
 
     def close(self) -> None:
         """Ends it; who waits on one of its channels is told CanGone."""
@@ -308,6 +346,9 @@ class CanBus:
                 return
             if self.recorder is not None and message is not None:
                 self._record(self.recorder, message)
+            if message is not None:
+                for watcher in self._watchers:
+                    watcher(message)
             if message is None or message.is_error_frame:
                 if message is not None:
                     self._error_frame(message)
@@ -365,6 +406,7 @@ class CanBus:
                 if self.recorder is not None:
                     self.recorder.note(self.name, f"{error.code} {error.cause}")
             channels = {channel for listed in self._channels.values() for channel in listed}
+        self._ended.set()
         for channel in channels:
             channel.fail(self.failure)
 

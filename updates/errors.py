@@ -11,6 +11,7 @@
 | `PayloadSize`      | E-FILE-SIZE         | 9  | a file has another size than the manifest says |
 | `PayloadHash`      | E-FILE-HASH         | 9  | a file has another SHA-256 than the manifest says |
 | `ComponentAbsent`  | E-COMPONENT-ABSENT  | 4  | a component that the update selects does not answer |
+| `ConditionFailed`  | E-CONDITION         | 1  | a condition of the update, of a step or of the policy does not hold |
 | `StepFailed`       | E-STEP-FAILED       | 1  | a step's handler reported a failure |
 | `ScriptFailed`     | E-SCRIPT            | 1  | a script could not be run, or ended badly |
 """
@@ -78,3 +79,10 @@ class StepFailed(ProxyflashError):
 
 class ScriptFailed(ProxyflashError):
     code = "E-SCRIPT"
+
+
+class ConditionFailed(ProxyflashError):
+    """Nothing was touched for what has this condition."""
+
+    code = "E-CONDITION"
+    default_remedy = "Run it again when it holds."

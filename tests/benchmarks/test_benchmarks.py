@@ -16,7 +16,7 @@ from proxyflash.benchmarks.can_frames import Bus
 from proxyflash.benchmarks.measuring import Comparison, Failed, Missing, Run, Side
 from proxyflash.benchmarks.serving import Served
 from proxyflash.benchmarks.table import Row, printed
-from proxyflash.emulators.can_bits import frame_seconds
+from proxyflash.transports.can_bits import frame_seconds
 
 SIDES = {
     "start": ["python -c pass", "proxyflash --help"],

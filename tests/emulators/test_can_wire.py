@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 import can
 import pytest
 from proxyflash.emulators import wires
-from proxyflash.emulators.can_bits import frame_seconds
 from proxyflash.emulators.can_wire import CAN_ERR_ACK, CAN_ERR_BUSOFF, CanNode, CanWire, WireGone, priority
 from proxyflash.emulators.faults import Fault, FaultPlan, Faults
+from proxyflash.transports.can_bits import frame_seconds
 
 LONG = 30.0
 """Seconds that no test is meant to wait."""

@@ -15,7 +15,7 @@ import pytest
 import usb.backend.libusb1
 from proxyflash.emulators.pty import serve_pty
 from proxyflash.emulators.usb_backend import EmulatedUsbBackend
-from proxyflash.enumerators import power
+from proxyflash.enumerators import commands
 from proxyflash.enumerators.bench import Bench, Scan, find_file
 from proxyflash.enumerators.component import Presence, Unlisted, distinct, document, select
 from proxyflash.enumerators.errors import BenchKey, BenchMissing, ComponentUnknown, PowerFailed
@@ -443,7 +443,7 @@ def test_a_command_that_fails_leaves_the_part_powered(off: str, phrase: str, fak
 
 
 def test_a_command_that_hangs_is_ended_with_what_it_started(fake_desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(power, "POWER_SECONDS", 1.0)
+    monkeypatch.setattr(commands, "SECONDS", 1.0)
     hang = "sleep 1000 & echo $! >child; wait"
     fake_desk.write_text(fake_desk.read_text().replace("echo off >>power", hang))
     with pytest.raises(PowerFailed, match="took longer than 1 s"):

@@ -1,0 +1,45 @@
+"""Shell commands that the bench file gives: for supplies, checks, versions. Bounded in time, and ended whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+SECONDS = 30.0
+"""How long such a command may take."""
+SAID = 400
+"""Characters of what such a command said that an error repeats: the last ones."""
+MOST = 1 << 20
+"""Characters of what it said that are kept: the last ones."""
+
+
+class CommandFailed(Exception):
+    """It could not be run, took too long, or ended with another status than 0; the text says which."""
+
+
+def run(command: str, folder: Path) -> str:
+    """Runs a shell command in `folder`; what it printed, stderr included. Raises CommandFailed."""
+    try:
+        # A session of its own, so that what the command started ends with it.
+        process = subprocess.Popen(
+            command, shell=True, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True, text=True, errors="replace",
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise CommandFailed(f"{command!r} can't be run in {folder}: {error}") from error
+    with process:
+        try:
+            said, _ = process.communicate(timeout=SECONDS)
+        except BaseException as error:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise CommandFailed(f"{command!r} took longer than {SECONDS:g} s") from error
+            raise
+    if process.returncode:
+        ended = f"{command!r} ended with {process.returncode}"
+        raise CommandFailed(f"{ended}: {said.strip()[-SAID:]}".rstrip(": "))
+    return said[-MOST:]
