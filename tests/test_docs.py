@@ -27,6 +27,7 @@ from proxyflash.emulators.wires import find
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.benchfile import (
     BusSpec,
+    CheckSpec,
     ComponentSpec,
     FaultSpec,
     ImageSpec,
@@ -256,6 +257,7 @@ def tables() -> dict[str, type[BaseModel]]:
         "version": VersionQuestion,
         "images": ImageSpec,
         "Power: [power.NAME]": PowerSpec,
+        "Checks: [check.NAME]": CheckSpec,
     }
 
     def add(title: str, model: type[BaseModel]) -> None:
