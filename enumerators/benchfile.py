@@ -151,6 +151,8 @@ class FileSpec(Settings):
     profile: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     power: dict[Name, PowerSpec] = Field(default_factory=dict)
     check: dict[Name, CheckSpec] = Field(default_factory=dict)
+    updates: dict[str, Any] = Field(default_factory=dict)
+    """The policy for updates; what may stand in it is the update engine's to say."""
 
 
 @dataclass(frozen=True, slots=True)
