@@ -10,10 +10,24 @@
 | `PayloadMissing`   | E-FILE-MISSING      | 12 | a file that the manifest names isn't beside it |
 | `PayloadSize`      | E-FILE-SIZE         | 9  | a file has another size than the manifest says |
 | `PayloadHash`      | E-FILE-HASH         | 9  | a file has another SHA-256 than the manifest says |
+| `PayloadKind`      | E-FILE-KIND         | 9  | what the manifest names is a link, a folder, a pipe or a device |
 | `ComponentAbsent`  | E-COMPONENT-ABSENT  | 4  | a component that the update selects does not answer |
 | `ConditionFailed`  | E-CONDITION         | 1  | a condition of the update, of a step or of the policy does not hold |
 | `StepFailed`       | E-STEP-FAILED       | 1  | a step's handler reported a failure |
 | `ScriptFailed`     | E-SCRIPT            | 1  | a script could not be run, or ended badly |
+| `DeploymentCancelled` | E-DEPLOYMENT-CANCELLED | 12 | the file cancels a deployment, and holds no update |
+| `KeyFile`          | E-KEY-FILE          | 12 | a key's file can't be read, or holds no key of the kind that is needed |
+| `SignatureMissing` | E-SIGNATURE-MISSING | 9  | the update is not signed, and the policy wants it to be |
+| `SignatureForm`    | E-SIGNATURE-FORM    | 9  | the signature, or what is in it, has not the form of one |
+| `SignatureAlgorithm` | E-SIGNATURE-ALGORITHM | 9 | it is made with another algorithm than RS256 |
+| `KeyWeak`          | E-SIGNATURE-KEY     | 9  | a key in it is too short, too long, or no RSA key |
+| `RootUnknown`      | E-ROOT-UNKNOWN      | 9  | the root key that it names is none that the policy trusts |
+| `RootRevoked`      | E-ROOT-REVOKED      | 9  | the root key is revoked |
+| `SigningKeyForged` | E-SIGNING-KEY       | 9  | the root key has not signed the signing key |
+| `SigningKeyRevoked` | E-SIGNING-KEY-REVOKED | 9 | the signing key is revoked |
+| `SignatureWrong`   | E-SIGNATURE         | 9  | the signing key has not made this signature |
+| `DigestWrong`      | E-MANIFEST-DIGEST   | 9  | the signature is for another manifest |
+| `ManifestExpired`  | E-MANIFEST-EXPIRED  | 9  | the manifest is older than the policy allows |
 """
 
 from __future__ import annotations
@@ -65,6 +79,88 @@ class PayloadHash(UpdateError):
     code = "E-FILE-HASH"
     exit_status = ExitStatus.POLICY
     default_remedy = "The file is not the one that the manifest was made for. Get the update again."
+
+
+class PayloadKind(UpdateError):
+    code = "E-FILE-KIND"
+    exit_status = ExitStatus.POLICY
+    default_remedy = "Put the file itself there."
+
+
+class DeploymentCancelled(UpdateError):
+    """Nothing is to be carried out; `workflow_id` is the deployment that is called off."""
+
+    code = "E-DEPLOYMENT-CANCELLED"
+
+    def __init__(self, cause: str, *, workflow_id: str) -> None:
+        super().__init__(cause)
+        self.workflow_id = workflow_id
+
+
+class KeyFile(UpdateError):
+    code = "E-KEY-FILE"
+
+
+class TrustError(UpdateError):
+    """The update is not to be trusted."""
+
+    code = "E-TRUST"
+    exit_status = ExitStatus.POLICY
+
+
+class SignatureMissing(TrustError):
+    code = "E-SIGNATURE-MISSING"
+    default_remedy = 'Get it signed: proxyflash manifest sign. Or allow it: unsigned = "allow" under [updates].'
+
+
+class SignatureForm(TrustError):
+    code = "E-SIGNATURE-FORM"
+    default_remedy = "Was the file copied whole? Get the update again."
+
+
+class SignatureAlgorithm(TrustError):
+    code = "E-SIGNATURE-ALGORITHM"
+    default_remedy = "Sign it with RS256: proxyflash manifest sign"
+
+
+class KeyWeak(TrustError):
+    code = "E-SIGNATURE-KEY"
+    default_remedy = "Make a new key: proxyflash manifest key"
+
+
+class RootUnknown(TrustError):
+    code = "E-ROOT-UNKNOWN"
+    default_remedy = "If its owner is to be trusted, add its public key to roots under [updates] of the bench file."
+
+
+class RootRevoked(TrustError):
+    code = "E-ROOT-REVOKED"
+    default_remedy = "Get the update anew, signed under a root key that is still trusted."
+
+
+class SigningKeyForged(TrustError):
+    code = "E-SIGNING-KEY"
+    default_remedy = "Don't use this update: it is damaged or forged."
+
+
+class SigningKeyRevoked(TrustError):
+    code = "E-SIGNING-KEY-REVOKED"
+    default_remedy = "Get the update anew, signed with a key that is still trusted."
+
+
+class SignatureWrong(TrustError):
+    code = "E-SIGNATURE"
+    default_remedy = "Don't use this update: it is damaged or forged."
+
+
+class DigestWrong(TrustError):
+    code = "E-MANIFEST-DIGEST"
+    default_remedy = "Don't use this update: its manifest was changed after it was signed."
+
+
+class ManifestExpired(TrustError):
+    code = "E-MANIFEST-EXPIRED"
+    default_remedy = "Get a newer update, or the same one signed anew."
 
 
 class ComponentAbsent(UpdateError):
