@@ -9,14 +9,16 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 import stat
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from .errors import ManifestField, ManifestMissing, ManifestSyntax
+from .errors import ManifestField, ManifestMissing, ManifestSyntax, UpdateError
 
 MAX_BYTES = 2 * 1024**3
 """Of one file, and of all files of an update together."""
@@ -24,7 +26,12 @@ MAX_MANIFEST = 4 << 20
 """Bytes of a manifest. What the limits on its fields leave room for is far below, but for handlerProperties."""
 
 
-class _Model(BaseModel):
+M = TypeVar("M", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Unknown fields are refused, and no value is made into one of another type."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -56,7 +63,7 @@ def _sha256(hashes: dict[str, str]) -> dict[str, str]:
     return hashes
 
 
-def _date(text: str) -> str:
+def date_text(text: str) -> str:
     try:
         datetime.fromisoformat(text)
     except ValueError:
@@ -64,13 +71,14 @@ def _date(text: str) -> str:
     return text
 
 
-def _tuple(value: object) -> object:
+def as_tuple(value: object) -> object:
+    """JSON's lists as what a frozen model holds."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def _files(value: object) -> object:
     """No files may be said by an empty list, by null, or by leaving them away."""
-    return () if value is None else _tuple(value)
+    return () if value is None else as_tuple(value)
 
 
 Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9.-]+$", min_length=1, max_length=64)]
@@ -81,10 +89,12 @@ Handler = Annotated[str, Field(pattern=r"^\S+/\S+:\d{1,5}$", min_length=5, max_l
 Pair = Annotated[str, Field(min_length=1, max_length=64)]
 PairName = Annotated[str, Field(min_length=1, max_length=32)]
 Compatibility = Annotated[dict[PairName, Pair], Field(min_length=1, max_length=5)]
+CompatibilityList = Annotated[tuple[Compatibility, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=10)]
+Size = Annotated[int, Field(ge=1, le=MAX_BYTES)]
 Hashes = Annotated[dict[str, str], Field(max_length=2), AfterValidator(_sha256)]
 
 
-class UpdateId(_Model):
+class UpdateId(Strict):
     """Which update; together the three are unique."""
 
     provider: Identifier
@@ -95,17 +105,17 @@ class UpdateId(_Model):
         return f"{self.provider}/{self.name} {self.version}"
 
 
-class InlineStep(_Model):
+class InlineStep(Strict):
     """A step that a handler carries out."""
 
     type: Literal["inline"] = "inline"
     description: Description | None = None
     handler: Handler
-    files: Annotated[tuple[FileName, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=10)]
+    files: Annotated[tuple[FileName, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=10)]
     handlerProperties: dict[str, Any] = Field(default_factory=dict)
 
 
-class ReferenceStep(_Model):
+class ReferenceStep(Strict):
     """A step that carries out a child update on the components that it selects."""
 
     type: Literal["reference"]
@@ -113,43 +123,43 @@ class ReferenceStep(_Model):
     updateId: UpdateId
 
 
-def _step_type(value: object) -> str:
+def step_type(value: object) -> str:
     kind = value.get("type", "inline") if isinstance(value, dict) else getattr(value, "type", "inline")
     return kind if isinstance(kind, str) else "?"
 
 
 Step = Annotated[
-    Annotated[InlineStep, Tag("inline")] | Annotated[ReferenceStep, Tag("reference")], Discriminator(_step_type)
+    Annotated[InlineStep, Tag("inline")] | Annotated[ReferenceStep, Tag("reference")], Discriminator(step_type)
 ]
 
 
-class Instructions(_Model):
-    steps: Annotated[tuple[Step, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=10)]
+class Instructions(Strict):
+    steps: Annotated[tuple[Step, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=10)]
 
 
-class RelatedFile(_Model):
+class RelatedFile(Strict):
     """A file beside another one, such as a delta (v5). The one place where the schema lets further fields stand."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     filename: FileName
-    sizeInBytes: Annotated[int, Field(ge=1, le=MAX_BYTES)]
+    sizeInBytes: Size
     hashes: Hashes
     properties: dict[str, Any] = Field(default_factory=dict)
 
 
-class DownloadHandler(_Model):
+class DownloadHandler(Strict):
     id: Literal["microsoft/delta:1"]
 
 
-class PayloadFile(_Model):
+class PayloadFile(Strict):
     """One file of the update."""
 
     filename: FileName
-    sizeInBytes: Annotated[int, Field(ge=1, le=MAX_BYTES)]
+    sizeInBytes: Size
     hashes: Hashes
     properties: dict[str, Any] = Field(default_factory=dict)
-    relatedFiles: Annotated[tuple[RelatedFile, ...], BeforeValidator(_tuple), Field(max_length=4)] = ()
+    relatedFiles: Annotated[tuple[RelatedFile, ...], BeforeValidator(as_tuple), Field(max_length=4)] = ()
     downloadHandler: DownloadHandler | None = None
 
     @property
@@ -157,53 +167,82 @@ class PayloadFile(_Model):
         return base64.b64decode(self.hashes["sha256"])
 
 
-class ImportManifest(_Model):
+class ImportManifest(Strict):
     """One update."""
 
     schema_url: str | None = Field(default=None, alias="$schema")
     updateId: UpdateId
     isDeployable: bool = True
     description: Annotated[str, Field(min_length=1, max_length=512)] | None = None
-    compatibility: Annotated[tuple[Compatibility, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=10)]
+    compatibility: CompatibilityList
     instructions: Instructions
     files: Annotated[tuple[PayloadFile, ...], BeforeValidator(_files), Field(max_length=10)] = ()
-    createdDateTime: Annotated[str, AfterValidator(_date)]
+    createdDateTime: Annotated[str, AfterValidator(date_text)]
     manifestVersion: Literal["4.0", "5.0"]
 
 
 def read(path: Path) -> ImportManifest:
-    """Reads and checks one manifest. Raises ManifestMissing, ManifestSyntax, ManifestField."""
+    """Reads and checks one import manifest. Raises ManifestMissing, ManifestSyntax, ManifestField."""
+    return checked(json_object(decoded(read_bytes(path), str(path)), str(path)), str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """A manifest's bytes. Raises ManifestMissing, ManifestSyntax when there are more than a manifest has."""
     try:
         # Opening a pipe would wait for its other end.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ManifestMissing(f"{path} is no file")
-        with path.open("rb") as stream:
-            data = stream.read(MAX_MANIFEST + 1)
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(number).st_mode):
+                raise ManifestMissing(f"{path} is no file")
+            with open(number, "rb", closefd=False) as file:
+                data = file.read(MAX_MANIFEST + 1)
+        finally:
+            os.close(number)
     except OSError as error:
         raise ManifestMissing(f"{path}: {error.strerror}") from error
     if len(data) > MAX_MANIFEST:
         raise ManifestSyntax(f"{path}: more than {MAX_MANIFEST:,} bytes, which is no manifest")
+    return data
+
+
+def decoded(data: bytes, source: str) -> str:
+    """Its text. Raises ManifestSyntax."""
     try:
         # Some editors put a byte order mark before UTF-8.
-        return parse(data.decode("utf-8-sig"), str(path))
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ManifestSyntax(f"{path}: not UTF-8 at byte {error.start}") from error
+        raise ManifestSyntax(f"{source}: not UTF-8 at byte {error.start}") from error
 
 
 def parse(text: str, source: str) -> ImportManifest:
-    """A manifest from its text. `source` is what errors call it. Raises ManifestSyntax, ManifestField."""
+    """An import manifest from its text. `source` is what errors call it. Raises ManifestSyntax, ManifestField."""
+    return checked(json_object(text, source), source)
+
+
+def json_object(text: str, source: str, wrong: type[UpdateError] = ManifestSyntax) -> dict[str, Any]:
+    """A JSON object, no field of which is given twice. Raises `wrong`."""
     try:
         raw = json.loads(text, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
-        raise ManifestSyntax(f"{source}: {error}") from error
+        raise wrong(f"{source}: {error}") from error
     if not isinstance(raw, dict):
-        raise ManifestSyntax(f"{source}: a manifest is a JSON object")
-    try:
-        manifest = ImportManifest.model_validate(raw)
-    except ValidationError as error:
-        raise ManifestField(f"{source}: {_explain(error)}") from None
+        raise wrong(f"{source}: not a JSON object")
+    return raw
+
+
+def checked(raw: dict[str, Any], source: str) -> ImportManifest:
+    """An import manifest from its JSON object. Raises ManifestField."""
+    manifest = validated(ImportManifest, raw, source)
     _check(manifest, source)
     return manifest
+
+
+def validated(model: type[M], raw: dict[str, Any], source: str) -> M:
+    """A document by its model; the first fault is told with its place. Raises ManifestField."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise ManifestField(f"{source}: {_explain(error)}") from None
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -226,6 +265,8 @@ def _explain(error: ValidationError) -> str:
         return f"{place}: no field that is known here"
     if first["type"] == "missing":
         return f"{place} is missing"
+    if place == "manifestVersion":
+        return f"{place}: {first['input']!r}; of import manifests 4.0 and 5.0 are known, of a device's 4 and 5"
     message = first["msg"].removeprefix("Value error, ")
     return f"{place}: {message[:1].lower() + message[1:]}"
 
@@ -239,12 +280,17 @@ def _check(manifest: ImportManifest, source: str) -> None:
     for index, file in enumerate(manifest.files):
         if manifest.manifestVersion == "4.0" and (file.relatedFiles or file.downloadHandler):
             raise ManifestField(f"{source}: files[{index}]: relatedFiles and downloadHandler are of version 5.0")
-    total = sum(file.sizeInBytes for file in manifest.files)
-    if total > MAX_BYTES:
-        raise ManifestField(f"{source}: files: {total:,} bytes together, above {MAX_BYTES:,}")
+    check_total((file.sizeInBytes for file in manifest.files), source)
     for index, step in enumerate(manifest.instructions.steps):
         if isinstance(step, InlineStep):
             for position, name in enumerate(step.files):
                 if name not in names:
                     place = f"instructions.steps[{index}].files[{position}]"
                     raise ManifestField(f"{source}: {place}: {name!r} is not listed in files")
+
+
+def check_total(sizes: Iterable[int], source: str) -> None:
+    """Raises ManifestField when an update's files are too much together."""
+    total = sum(sizes)
+    if total > MAX_BYTES:
+        raise ManifestField(f"{source}: files: {total:,} bytes together, above {MAX_BYTES:,}")

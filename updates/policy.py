@@ -38,7 +38,7 @@ class Policy(Settings):
     """What holds for every update on this bench."""
 
     unsigned: Literal["allow", "refuse"] = "allow"
-    """Whether updates without a signature are taken. One that is wrong, or of an unknown root, never is."""
+    """Whether updates without a signature are taken. With roots given, one that is wrong or of another root never is."""
     roots: tuple[Text, ...] = ()
     """Files of root keys: PEM or JWK, from the bench file's folder on."""
     revoked: tuple[KeyId, ...] = ()

@@ -1,50 +1,244 @@
-"""`Update`: a manifest with its files and the child updates that it refers to, all there and all right.
+"""`Update`: a manifest with its files and the child updates that it refers to, all there, all right, and to be trusted.
 
 Loading one reads every byte of every file once. Nothing that is wrong is left to be found while a component is flashed.
+`load` takes an import manifest as well as what a device receives, and makes the same of both.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from ..enumerators.errors import StateFolder
+from . import device_manifest as dm
+from . import files, signing
 from . import manifest as mf
-from .errors import ManifestMissing, ManifestRule, PayloadHash, PayloadMissing, PayloadSize, UpdateError
+from .errors import (
+    DeploymentCancelled,
+    ManifestExpired,
+    ManifestMissing,
+    ManifestRule,
+    SignatureMissing,
+    UpdateError,
+)
+from .policy import Policy
 
 MANIFEST_PATTERN = "*.importmanifest.json"
-BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One checked update. `files`: name to path. `children`: the updates that its reference steps name."""
+    """One checked update. `files`: name to path. `children`: the updates that its reference steps name.
+
+    `documents`: the manifests as they were read, by file name: what stands for it, its children's not among them.
+    `workflow_id`: the deployment's, "" where there is none. `signer`: whose signature was verified.
+    """
 
     path: Path
     manifest: mf.ImportManifest
     files: Mapping[str, Path]
     children: Mapping[str, Update]
+    documents: Mapping[str, bytes] = field(default_factory=dict)
+    workflow_id: str = ""
+    signer: signing.Signer | None = None
 
     def child(self, step: mf.ReferenceStep) -> Update:
         return self.children[str(step.updateId)]
 
+    @property
+    def created(self) -> datetime:
+        """When its manifest was made; a time without a zone is UTC."""
+        made = datetime.fromisoformat(self.manifest.createdDateTime)
+        return made if made.tzinfo else made.replace(tzinfo=UTC)
 
-def load(path: Path) -> Update:
-    """Reads a manifest, the child manifests in its folder, and checks size and SHA-256 of every file.
 
-    Raises UpdateError, each fault by a class of its own.
+def load(path: Path, policy: Policy | None = None, *, seen: datetime | None = None) -> Update:
+    """Reads an update, checks size and SHA-256 of every file, and whether `policy` takes it; None: the default one.
+
+    `seen`: the latest time that this host is known to have had. A clock that was set back behind it is not believed.
+    Raises UpdateError, each fault by a class of its own; DeploymentCancelled for one that calls a deployment off.
     """
-    parent = mf.read(path)
-    references = [step for step in parent.instructions.steps if isinstance(step, mf.ReferenceStep)]
-    beside = _Neighbours(path) if references else None
-    children = {}
-    for step in references:
-        assert beside is not None, "there is a reference"
-        child_path, child = beside.find(step.updateId)
-        _check_child(path, child_path, child)
-        children[str(step.updateId)] = Update(child_path, child, _checked_files(child_path, child), {})
-    return Update(path, parent, _checked_files(path, parent), children)
+    found = read(path, policy, seen=seen)
+    _each_file(found, files.check)
+    return found
+
+
+def read(path: Path, policy: Policy | None = None, *, seen: datetime | None = None) -> Update:
+    """As `load`, but looks at no file of the update except manifests."""
+    return _Reader(path, policy or Policy(), seen).read()
+
+
+def staged(update: Update, folder: Path) -> Update:
+    """Copies an update's manifests and files into `folder`, each file checked in the same pass; the copy.
+
+    The copy is on the disk when this returns. `load` reads it again from there, without a policy: whether the update is
+    to be trusted was asked before. Raises UpdateError for a file that has changed, StateFolder when it can't be written.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for member in (update, *update.children.values()):
+            for name, data in member.documents.items():
+                with files.created(folder / name) as target:
+                    target.write(data)
+                    target.flush()
+                    os.fsync(target.fileno())
+    except OSError as error:
+        raise StateFolder(f"{error.filename or folder}: {error.strerror}") from error
+    _each_file(update, lambda there, file: files.check(there, file, folder / file.filename))
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StateFolder(f"{folder}: {error.strerror}") from error
+    return _moved(update, folder)
+
+
+def _each_file(update: Update, action: Callable[[Path, mf.PayloadFile], None]) -> None:
+    """Once for each file, however many updates name it, if they say the same of it."""
+    done: set[tuple[Path, int, bytes]] = set()
+    for member in (update, *update.children.values()):
+        for file in member.manifest.files:
+            there = member.files[file.filename]
+            known = (there, file.sizeInBytes, file.sha256)
+            if known not in done:
+                action(there, file)
+                done.add(known)
+
+
+def _moved(update: Update, folder: Path) -> Update:
+    return Update(
+        folder / update.path.name,
+        update.manifest,
+        {name: folder / name for name in update.files},
+        {name: _moved(child, folder) for name, child in update.children.items()},
+        update.documents,
+        update.workflow_id,
+        update.signer,
+    )
+
+
+class _Reader:
+    """Reads one update, of either kind."""
+
+    def __init__(self, path: Path, policy: Policy, seen: datetime | None) -> None:
+        self.path = path
+        self.folder = path.parent
+        self.policy = policy
+        self.seen = seen
+
+    def read(self) -> Update:
+        data = mf.read_bytes(self.path)
+        raw = mf.json_object(mf.decoded(data, str(self.path)), str(self.path))
+        if dm.is_deployment(raw):
+            found = self._deployment(dm.deployment(raw, str(self.path)), data)
+        else:
+            self._unsigned()
+            if dm.is_device_manifest(raw):
+                found = self._device(dm.device_manifest(raw, str(self.path)), str(self.path), {self.path.name: data})
+            else:
+                found = self._imported(mf.checked(raw, str(self.path)), data)
+        self._fresh(found)
+        return found
+
+    def _deployment(self, deployment: dm.Deployment, data: bytes) -> Update:
+        workflow = deployment.workflow
+        if workflow.action == dm.CANCEL:
+            raise DeploymentCancelled(
+                f"{self.path} calls the deployment {workflow.id!r} off; there is nothing to carry out in it",
+                workflow_id=workflow.id,
+            )
+        # The signature comes first: of a manifest that is not to be trusted nothing is looked at.
+        text = deployment.updateManifest or ""
+        signer = self._signer(text, deployment.updateManifestSignature)
+        source = f"{self.path}: updateManifest"
+        manifest = dm.device_manifest(mf.json_object(text, source), source)
+        return self._device(manifest, source, {self.path.name: data}, workflow.id, signer)
+
+    def _signer(self, manifest: str, signature: str | None) -> signing.Signer | None:
+        if not signature:
+            self._unsigned()
+            return None
+        if not self.policy.roots:
+            # There is nothing to verify it by; the policy asks for roots where it refuses unsigned updates.
+            return None
+        trust = signing.Trust.of(self.policy.roots, self.policy.revoked)
+        return signing.verify(manifest, signature, trust, str(self.path))
+
+    def _unsigned(self) -> None:
+        if self.policy.unsigned == "refuse":
+            raise SignatureMissing(f"{self.path} is not signed, and this bench takes signed updates only")
+
+    def _fresh(self, update: Update) -> None:
+        if self.policy.max_age_days is None:
+            return
+        now = max(datetime.now(UTC), self.seen or datetime.min.replace(tzinfo=UTC))
+        if now - update.created > timedelta(days=self.policy.max_age_days):
+            raise ManifestExpired(
+                f"{self.path} was made on {update.created:%Y-%m-%d}, more than "
+                f"{self.policy.max_age_days:g} days before {now:%Y-%m-%d}"
+            )
+
+    def _device(
+        self,
+        manifest: dm.DeviceManifest | dm.MiniManifest,
+        source: str,
+        documents: Mapping[str, bytes],
+        workflow_id: str = "",
+        signer: signing.Signer | None = None,
+    ) -> Update:
+        if isinstance(manifest, dm.MiniManifest):
+            path, data, whole = self._detached(manifest.file)
+            if whole.updateId != manifest.updateId:
+                raise ManifestRule(f"{path} is {whole.updateId}, but {source} names it as {manifest.updateId}")
+            manifest, source, documents = whole, str(path), {**documents, path.name: data}
+        children = {file_id: self._child(manifest, file_id) for file_id in manifest.references()}
+        normal = manifest.normal({i: child.manifest.updateId for i, child in children.items()}, deployable=True)
+        by_update: dict[str, Update] = {}
+        for child in children.values():
+            if by_update.setdefault(str(child.manifest.updateId), child).path != child.path:
+                raise ManifestRule(f"{source}: files: two child manifests have the updateId {child.manifest.updateId}")
+        return Update(self.path, normal, self._paths(normal), by_update, documents, workflow_id, signer)
+
+    def _child(self, parent: dm.DeviceManifest, file_id: str) -> Update:
+        path, data, manifest = self._detached(parent.files[file_id])
+        for step in parent.instructions.steps:
+            if isinstance(step, dm.DeviceReferenceStep) and step.detachedManifestFileId == file_id:
+                dm.check_child(manifest, step.updateId, str(path))
+        normal = manifest.normal({}, deployable=False)
+        return Update(path, normal, self._paths(normal), {}, {path.name: data})
+
+    def _detached(self, file: dm.DeviceFile) -> tuple[Path, bytes, dm.DeviceManifest]:
+        """A manifest in a file of its own, which is what the manifest that names it says. Read once."""
+        path = self.folder / file.filename
+        try:
+            data = mf.read_bytes(path)
+        except ManifestMissing as error:
+            raise ManifestMissing(error.cause, remedy=f"Put it beside {self.path.name}.") from error
+        files.check_bytes(path, data, file.payload())
+        manifest = dm.device_manifest(mf.json_object(mf.decoded(data, str(path)), str(path)), str(path))
+        if isinstance(manifest, dm.MiniManifest):
+            raise ManifestRule(f"{path} stands for a manifest in another file, and is itself one that another names")
+        return path, data, manifest
+
+    def _paths(self, manifest: mf.ImportManifest) -> dict[str, Path]:
+        return {file.filename: self.folder / file.filename for file in manifest.files}
+
+    def _imported(self, parent: mf.ImportManifest, data: bytes) -> Update:
+        children: dict[str, Update] = {}
+        beside: _Neighbours | None = None
+        for step in parent.instructions.steps:
+            if isinstance(step, mf.ReferenceStep):
+                beside = beside or _Neighbours(self.path)
+                child = beside.find(step.updateId)
+                _check_child(self.path, child)
+                children[str(step.updateId)] = child
+        return Update(self.path, parent, self._paths(parent), children, {self.path.name: data})
 
 
 class _Neighbours:
@@ -52,23 +246,26 @@ class _Neighbours:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._found: dict[str, list[tuple[Path, mf.ImportManifest]]] = {}
+        self._found: dict[str, list[Update]] = {}
         self._broken: list[UpdateError] = []
         for other in sorted(path.parent.glob(MANIFEST_PATTERN)):
             if other.resolve() == path.resolve():
                 continue
             try:
-                child = mf.read(other)
+                data = mf.read_bytes(other)
+                manifest = mf.parse(mf.decoded(data, str(other)), str(other))
             except UpdateError as error:
                 self._broken.append(error)
             else:
-                self._found.setdefault(str(child.updateId), []).append((other, child))
+                paths = {file.filename: path.parent / file.filename for file in manifest.files}
+                found = Update(other, manifest, paths, {}, {other.name: data})
+                self._found.setdefault(str(manifest.updateId), []).append(found)
 
-    def find(self, wanted: mf.UpdateId) -> tuple[Path, mf.ImportManifest]:
+    def find(self, wanted: mf.UpdateId) -> Update:
         """Raises ManifestMissing, ManifestRule when two claim to be it, and what is wrong with a broken one."""
         found = self._found.get(str(wanted), [])
         if len(found) > 1:
-            names = " and ".join(str(place) for place, _ in found)
+            names = " and ".join(str(update.path) for update in found)
             raise ManifestRule(f"{names} both have the updateId {wanted}", remedy="Leave one of them there.")
         if found:
             return found[0]
@@ -80,38 +277,14 @@ class _Neighbours:
         )
 
 
-def _check_child(path: Path, child_path: Path, child: mf.ImportManifest) -> None:
-    if child.isDeployable:
+def _check_child(path: Path, child: Update) -> None:
+    if child.manifest.isDeployable:
         raise ManifestRule(
-            f"{child_path}: isDeployable is true, but {path} refers to it",
+            f"{child.path}: isDeployable is true, but {path} refers to it",
             remedy="An update that others refer to has isDeployable false.",
         )
-    if any(isinstance(step, mf.ReferenceStep) for step in child.instructions.steps):
+    if any(isinstance(step, mf.ReferenceStep) for step in child.manifest.instructions.steps):
         raise ManifestRule(
-            f"{child_path}: instructions.steps has a reference step, but {path} refers to this update",
+            f"{child.path}: instructions.steps has a reference step, but {path} refers to this update",
             remedy="A child update refers to no other: put its steps into the parent.",
         )
-
-
-def _checked_files(path: Path, manifest: mf.ImportManifest) -> dict[str, Path]:
-    found = {}
-    for file in manifest.files:
-        there = path.parent / file.filename
-        _check_file(there, file)
-        found[file.filename] = there
-    return found
-
-
-def _check_file(there: Path, file: mf.PayloadFile) -> None:
-    digest = hashlib.sha256()
-    try:
-        size = there.stat().st_size
-        if size != file.sizeInBytes:
-            raise PayloadSize(f"{there} has {size:,} bytes, the manifest says {file.sizeInBytes:,}")
-        with there.open("rb") as stream:
-            while block := stream.read(BLOCK):
-                digest.update(block)
-    except OSError as error:
-        raise PayloadMissing(f"{there}: {error.strerror}") from error
-    if digest.digest() != file.sha256:
-        raise PayloadHash(f"{there} has the SHA-256 {digest.hexdigest()}, the manifest says {file.sha256.hex()}")

@@ -24,6 +24,7 @@ from proxyflash.updates.errors import (
     ManifestRule,
     ManifestSyntax,
     PayloadHash,
+    PayloadKind,
     PayloadMissing,
     PayloadSize,
     UpdateError,
@@ -470,7 +471,7 @@ def test_a_payload_that_is_no_file(tmp_path: Path, kind: str) -> None:
     payload = tmp_path / "firmware.swu"
     payload.unlink()
     payload.mkdir() if kind == "folder" else os.mkfifo(payload)
-    with pytest.raises((PayloadMissing, PayloadSize)):
+    with pytest.raises(PayloadKind):
         load(path)
 
 
