@@ -48,6 +48,7 @@ Files and updates:
   image     What a firmware file holds; converts it.
   plan      What an update would do.
   apply     Carries out an update.
+  manifest  Writes, explains and signs the manifests of updates.
 
 Benches:
   bench     Checks a bench file, or writes one.

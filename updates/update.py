@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class Update:
     documents: Mapping[str, bytes] = field(default_factory=dict)
     workflow_id: str = ""
     signer: signing.Signer | None = None
+    signature_unverified: bool = False
+    """Whether it bears a signature that there was no root key to verify by."""
 
     def child(self, step: mf.ReferenceStep) -> Update:
         return self.children[str(step.updateId)]
@@ -120,6 +122,7 @@ def _moved(update: Update, folder: Path) -> Update:
         update.documents,
         update.workflow_id,
         update.signer,
+        update.signature_unverified,
     )
 
 
@@ -158,7 +161,9 @@ class _Reader:
         signer = self._signer(text, deployment.updateManifestSignature)
         source = f"{self.path}: updateManifest"
         manifest = dm.device_manifest(mf.json_object(text, source), source)
-        return self._device(manifest, source, {self.path.name: data}, workflow.id, signer)
+        found = self._device(manifest, source, {self.path.name: data}, workflow.id, signer)
+        unverified = signer is None and bool(deployment.updateManifestSignature)
+        return replace(found, signature_unverified=unverified)
 
     def _signer(self, manifest: str, signature: str | None) -> signing.Signer | None:
         if not signature:

@@ -264,6 +264,6 @@ def test_the_schema_knows_the_file_s_tables(say: Say) -> None:
     status, out, _ = say("bench", "schema")
     schema = json.loads(out)
     assert status == 0
-    assert set(schema["properties"]) == {"bus", "component", "profile", "power"}
+    assert set(schema["properties"]) == {"bus", "component", "profile", "power", "check", "updates"}
     assert schema["additionalProperties"] is False
     assert set(schema["$defs"]["ComponentSpec"]["required"]) == {"name", "bus", "protocol"}

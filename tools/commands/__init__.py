@@ -30,6 +30,7 @@ MODULES = {
     "image": "image",
     "plan": "updates",
     "apply": "updates",
+    "manifest": "manifests",
     "bench": "benches",
     "demo": "demo",
     "emulate": "emulate",
