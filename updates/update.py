@@ -64,6 +64,11 @@ def load(path: Path, policy: Policy | None = None, *, seen: datetime | None = No
     Raises UpdateError, each fault by a class of its own; DeploymentCancelled for one that calls a deployment off.
     """
     found = read(path, policy, seen=seen)
+    if not found.manifest.isDeployable:
+        raise ManifestRule(
+            f"{path}: isDeployable is false: it is for components that another update selects",
+            remedy="Name the update that refers to it.",
+        )
     _each_file(found, files.check)
     return found
 

@@ -82,7 +82,7 @@ def create(
     """
     from ...updates import creating
     from ...updates.explaining import explain
-    from ...updates.update import load
+    from ...updates.update import read
 
     if not files and not child:
         raise click.UsageError("Name files for a step, or child updates by --child.")
@@ -112,7 +112,7 @@ def create(
     path = output or folder / creating.file_name(made.updateId, "importmanifest.json")
     creating.one_folder((*files, *child), path.parent)
     _write(path, text.encode("utf-8", "surrogateescape"))
-    faults = explain(load(path)).faults
+    faults = explain(read(path)).faults
     session.output.document({"manifest": str(path), "update": str(made.updateId), "faults": [*map(describe, faults)]})
     session.output.line(f"{path}  {made.updateId}")
     return _told(session, faults)
