@@ -42,6 +42,7 @@ from proxyflash.tools.output import Output
 from proxyflash.transports import plugins
 from proxyflash.transports.errors import ExitStatus, SerialSettings
 from proxyflash.transports.serial import SerialPort
+from proxyflash.updates.policy import Policy
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -258,6 +259,7 @@ def tables() -> dict[str, type[BaseModel]]:
         "images": ImageSpec,
         "Power: [power.NAME]": PowerSpec,
         "Checks: [check.NAME]": CheckSpec,
+        "Updates: [updates]": Policy,
     }
 
     def add(title: str, model: type[BaseModel]) -> None:
