@@ -40,19 +40,22 @@ class Publisher:
         """One that takes what is signed under this root, and nothing else."""
         return Policy.model_validate({"unsigned": "refuse", "roots": (str(self.root_file),), **more})
 
-    def component_update(self, name: str, version: str, **files: bytes) -> Path:
-        """A child update: flashes its files, which are written into the folder, into the group of its name."""
-        paths = []
+    def component_update(
+        self, name: str, version: str, *, criteria: str | None = None, given: tuple[Path, ...] = (), **files: bytes
+    ) -> Path:
+        """A child update: flashes its files into the group of its name; `criteria`: else the version.
+
+        `given`: files that lie in the folder; `files`: such as are written into it, by their stem.
+        """
+        paths = list(given)
         for stem, data in files.items():
             paths.append(self.folder / f"{stem}.bin")
             paths[-1].write_bytes(data)
+        properties: dict[str, Any] = {"installedCriteria": criteria or version}
+        if files:
+            properties["address"] = 0
         draft = creating.Draft(
-            "Contoso",
-            name,
-            version,
-            select=({"group": name},),
-            files=tuple(paths),
-            properties={"installedCriteria": version, "address": 0},
+            "Contoso", name, version, select=({"group": name},), files=tuple(paths), properties=properties
         )
         return self._written(draft)
 

@@ -136,7 +136,7 @@ def test_a_deployment_is_what_the_agent_takes(publisher: Publisher) -> None:
     assert manifest["manifestVersion"] == "5"
     steps = manifest["instructions"]["steps"]
     assert [set(step) for step in steps] == [{"type", "detachedManifestFileId"}] * 2
-    files = {}
+    files: dict[str, Any] = {}
     for step in steps:
         entry = manifest["files"][step["detachedManifestFileId"]]
         data = (publisher.folder / entry["fileName"]).read_bytes()
