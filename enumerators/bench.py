@@ -28,6 +28,7 @@ from . import benchfile
 from .benchlines import Place
 from .component import Component, Presence, Unlisted, distinct
 from .errors import BenchKey, BenchMissing, ComponentUnknown
+from .host import HostComponent
 from .power import cycle
 from .probers import Prober
 from .state import BenchLock, bench_folder, default_state
@@ -119,19 +120,26 @@ class Bench:
             return self._recorder
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Of all components, in the file's order."""
-        return tuple(self.file.entries)
-
-    @property
     def components(self) -> tuple[BenchComponent, ...]:
         return tuple(BenchComponent(self, entry) for entry in self.file.entries.values())
 
     def component(self, name: str) -> BenchComponent:
-        """Raises ComponentUnknown."""
+        """One that is on a bus. Raises ComponentUnknown."""
+        found = self.find(name)
+        if isinstance(found, HostComponent):
+            raise ComponentUnknown(
+                f"component {name!r} is a part of this host, on no bus",
+                remedy="It has no bootloader; an update's steps reach it: proxyflash apply MANIFEST",
+            )
+        return found
+
+    def find(self, name: str) -> BenchComponent | HostComponent:
+        """One on a bus, or one of the host itself. Raises ComponentUnknown."""
+        if (spec := self.file.hosted.get(name)) is not None:
+            return HostComponent(self, spec)
         entry = self.file.entries.get(name)
         if entry is None:
-            known = ", ".join(self.file.entries) or "none"
+            known = ", ".join(self.file.names) or "none"
             raise ComponentUnknown(f"{self.file.path} has no component {name!r}; it has: {known}")
         return BenchComponent(self, entry)
 
@@ -194,6 +202,8 @@ class Bench:
                 faults.append((bus, error))
                 for entry in entries:
                     components.setdefault(entry.spec.name, _record(entry, Presence.ABSENT, None))
+        for name, hosted in self.file.hosted.items():
+            components[name] = HostComponent(self, hosted).look()
         real = [spec for spec in self.file.spec.bus.values() if not spec.emulated]
         if real and self.replay is None:
             # Brings in pyserial, which a bench of emulated CAN and USB does without.
@@ -201,8 +211,8 @@ class Bench:
 
             unlisted += ports_not_listed([str(spec.settings.get("url", "")) for spec in real if spec.kind == "serial"])
         return Scan(
-            tuple(components[name] for name in self.file.entries),
-            tuple(distinct(unlisted, self.file.spec.bus, self.file.entries)),
+            tuple(components[name] for name in self.file.names),
+            tuple(distinct(unlisted, self.file.spec.bus, self.file.names)),
             tuple(faults),
         )
 
@@ -257,7 +267,7 @@ class Bench:
                     folder=folder,
                     firmware_folder=self.file.path.parent,
                     pace=spec.pace,
-                    version=entry.spec.version.model_dump(include={"send", "match"}) if entry.spec.version else {},
+                    version=_question(entry),
                 ),
             )
             for entry in self.file.entries.values()
@@ -399,6 +409,12 @@ class BenchComponent:
             return False
         cycle(power.off, power.on, folder=self.bench.file.path.absolute().parent, component=self.name)
         return True
+
+
+def _question(entry: benchfile.Entry) -> dict[str, str]:
+    """What a running application answers its version to, for an emulated one."""
+    question = entry.spec.version
+    return question.model_dump(include={"send", "match"}) if question else {}
 
 
 def _seen(entry: benchfile.Entry, prober: Prober) -> Component:

@@ -11,12 +11,12 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, time
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ..flashers.base import Flasher, Settings
 from ..transports import plugins
@@ -54,12 +54,43 @@ def _pattern(value: object) -> object:
     return value
 
 
+def _with_group(value: object) -> object:
+    value = _pattern(value)
+    if isinstance(value, str) and value and re.compile(value).groups < 1:
+        raise ValueError("the pattern needs one group, around the version")
+    return value
+
+
 class VersionQuestion(Settings):
     """A question that a running application answers with its version, on the wire that it is flashed over."""
 
     send: str
     match: Annotated[str, BeforeValidator(_compilable)]
     timeout: float = Field(default=0.5, gt=0, le=60)
+
+
+class HostVersion(Settings):
+    """How a component without a bus tells its version: by a file of the host, or by a shell command.
+
+    Paths and commands are taken from the bench file's folder on. `key`: the file has lines KEY=VALUE, as os-release has,
+    and this one is asked. `match`: a pattern with a group around the version; without one, and without a key, all that the
+    file or the command says is the version.
+    """
+
+    file: str = Field(default="", max_length=4096)
+    key: str = Field(default="", max_length=256)
+    command: str = Field(default="", max_length=4096)
+    match: Annotated[str, BeforeValidator(_with_group)] = ""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if bool(self.file) == bool(self.command):
+            raise ValueError("it takes either file or command")
+        if self.key and not self.file:
+            raise ValueError("key is for a file")
+        if self.key and self.match:
+            raise ValueError("it takes either key or match")
+        return self
 
 
 class FaultSpec(Settings):
@@ -104,18 +135,19 @@ class ImageSpec(Settings):
 
 
 class ComponentSpec(Settings):
-    """One component."""
+    """One component. Without a bus it lies in the host: a partition, an application."""
 
     name: Name
     group: str = ""
-    bus: str
-    protocol: str
+    bus: str = ""
+    protocol: str = ""
     address: dict[str, Any] = Field(default_factory=dict)
     profile: str | dict[str, Any] = Field(default_factory=dict)
     manufacturer: str = ""
     model: str = ""
     properties: dict[str, str] = Field(default_factory=dict)
     version: VersionQuestion | None = None
+    version_from: HostVersion | None = None
     boot_timeout: float = Field(default=10.0, gt=0, le=600)
     images: tuple[ImageSpec, ...] = ()
     emulated: dict[str, Any] = Field(default_factory=dict)
@@ -175,6 +207,14 @@ class BenchFile:
     text: str
     spec: FileSpec
     entries: dict[str, Entry]
+    hosted: dict[str, ComponentSpec] = field(default_factory=dict)
+    """The components without a bus."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all components, in the file's order."""
+        listed = (component.name for component in self.spec.component)
+        return tuple(name for name in listed if name in self.entries or name in self.hosted)
 
     def at(self, place: Place) -> str:
         """File and line of a key, for messages: "desk.toml:12"."""
@@ -193,7 +233,8 @@ def load(path: Path) -> BenchFile:
     reader = _Reader(path, text, raw)
     reader.refuse_odd_values(raw, ())
     spec = reader.validated(FileSpec, raw, ())
-    return BenchFile(path, text, spec, reader.entries(spec))
+    hosted = {component.name: component for component in spec.component if not component.bus}
+    return BenchFile(path, text, spec, reader.entries(spec), hosted)
 
 
 def _read(path: Path) -> str:
@@ -268,18 +309,23 @@ class _Reader:
     def entries(self, spec: FileSpec) -> dict[str, Entry]:
         self._buses(spec)
         found: dict[str, Entry] = {}
+        names: set[str] = set()
         for index, component in enumerate(spec.component):
             place = ("component", index)
-            if component.name in found:
+            if component.name in names:
                 raise BenchName(
                     f"{self._at((*place, 'name'))}: two components are called {component.name!r}",
                     remedy="Give each component a name of its own.",
                 )
+            names.add(component.name)
+            if not component.bus:
+                self._hosted(component, place)
+                continue
             entry = self._entry(spec, component, index)
             self._refuse_twin(entry, found.values())
             found[component.name] = entry
         for name in spec.power:
-            if name not in found:
+            if name not in names:
                 raise BenchName(
                     f"{self._at(('power', name))}: there is no component {name!r}",
                     remedy="A power table is named after the component that it supplies.",
@@ -297,6 +343,16 @@ class _Reader:
                 if key in bus.model_fields_set and not bus.emulated:
                     raise BenchKey(f"{self._at(('bus', name, key))}: bus.{name}.{key} is for emulated buses only")
 
+    def _hosted(self, component: ComponentSpec, place: Place) -> None:
+        """A component without a bus has none of what is about one."""
+        about_buses = ("protocol", "address", "profile", "version", "boot_timeout", "images", "emulated")
+        for key in about_buses:
+            if key in component.model_fields_set:
+                raise BenchKey(
+                    f"{self._at((*place, key))}: component {component.name!r} has {key} and no bus",
+                    remedy="Name its bus; or, if it is a part of this host, take the key out.",
+                )
+
     def _refuse_twin(self, entry: Entry, others: Iterable[Entry]) -> None:
         """Two names for one part; a part with several memories may have a component, and so a profile, for each."""
         for other in others:
@@ -310,6 +366,14 @@ class _Reader:
 
     def _entry(self, spec: FileSpec, component: ComponentSpec, index: int) -> Entry:
         place: Place = ("component", index)
+        if component.version_from is not None:
+            raise BenchKey(
+                f"{self._at((*place, 'version_from'))}: component {component.name!r} is on bus {component.bus!r}; "
+                "version_from is for parts of this host",
+                remedy="It tells its version itself, or is asked by the key version.",
+            )
+        if not component.protocol:
+            raise BenchKey(f"{self._at(place)}: component.protocol is missing: {component.name!r} is on a bus")
         bus = spec.bus.get(component.bus)
         if bus is None:
             known = ", ".join(spec.bus) or "none"

@@ -6,21 +6,89 @@ by a command; an update reaches it by step handlers that know partitions, files 
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .component import Component
+from .benchfile import ComponentSpec, HostVersion
+from .commands import CommandFailed, run
+from .component import Component, Presence
 
 if TYPE_CHECKING:
     from .bench import Bench
+
+MOST_BYTES = 1 << 20
+"""Of a file that is asked for a version."""
+LONGEST = 200
+"""Characters of a version."""
 
 
 class HostComponent:
     """One component of the bench that lies in the host."""
 
-    def __init__(self, bench: Bench, name: str) -> None:
+    def __init__(self, bench: Bench, spec: ComponentSpec) -> None:
         self.bench = bench
-        self.name = name
+        self.spec = spec
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def folder(self) -> Path:
+        """The bench file's: where its paths and commands start from."""
+        return self.bench.file.path.absolute().parent
 
     def look(self) -> Component:
-        """Asks for its version as the bench file says. A file or command that is not there: Presence.ABSENT."""
-        raise NotImplementedError
+        """Asks for its version as the bench file says.
+
+        ABSENT: the file is not there, or the command fails; UNKNOWN: neither has a version, or there is no way to ask.
+        """
+        version, presence = "", Presence.UNKNOWN
+        if self.spec.version_from is not None:
+            try:
+                version = _version(self.spec.version_from, self.folder)
+                presence = Presence.OK if version else Presence.UNKNOWN
+            except (OSError, CommandFailed):
+                presence = Presence.ABSENT
+        return Component(
+            id=self.spec.name,
+            name=self.spec.name,
+            group=self.spec.group,
+            manufacturer=self.spec.manufacturer,
+            model=self.spec.model,
+            version=version,
+            presence=presence,
+            bus="",
+            protocol="",
+            where="host",
+            properties=dict(self.spec.properties),
+        )
+
+
+def _version(asked: HostVersion, folder: Path) -> str:
+    """ "" where it says none. Raises OSError, CommandFailed."""
+    if asked.command:
+        text = run(asked.command, folder)
+    else:
+        with (folder / asked.file).open("rb") as stream:
+            text = stream.read(MOST_BYTES).decode("utf-8", "replace")
+    if asked.key:
+        return _value(text, asked.key)
+    if asked.match:
+        found = re.search(asked.match, text)
+        return (found[1] or "")[:LONGEST] if found else ""
+    first = text.strip()
+    return first if first.isprintable() and len(first) <= LONGEST else ""
+
+
+def _value(text: str, key: str) -> str:
+    """Of the last line KEY=VALUE, quoted or not, as os-release(5) has them."""
+    value = ""
+    for line in text.splitlines():
+        name, equals, rest = line.partition("=")
+        if equals and name.strip() == key:
+            value = rest.strip()
+            if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+                value = value[1:-1]
+    return value[:LONGEST]

@@ -151,7 +151,7 @@ class Version(Condition):
     below: VersionText | None = None
 
     def missing(self, bench: Bench) -> str:
-        if self.component is None or self.component in bench.names:
+        if self.component is None or self.component in bench.file.names:
             return ""
         return f"version: the bench file has no component {self.component!r}"
 
@@ -159,7 +159,7 @@ class Version(Condition):
         name = self.component or component
         if name is None:
             return "version: it names no component, and none is in context"
-        found = bench.component(name).look()
+        found = bench.find(name).look()
         if found.presence is Presence.ABSENT:
             return f"{name} does not answer"
         if not found.version:

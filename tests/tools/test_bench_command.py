@@ -266,4 +266,4 @@ def test_the_schema_knows_the_file_s_tables(say: Say) -> None:
     assert status == 0
     assert set(schema["properties"]) == {"bus", "component", "profile", "power", "check", "updates"}
     assert schema["additionalProperties"] is False
-    assert set(schema["$defs"]["ComponentSpec"]["required"]) == {"name", "bus", "protocol"}
+    assert set(schema["$defs"]["ComponentSpec"]["required"]) == {"name"}

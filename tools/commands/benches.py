@@ -48,8 +48,8 @@ def check(session: Session) -> int | None:
     """
     session.bench.check()
     file = session.bench.file
-    session.output.document({"file": str(file.path), "buses": list(file.spec.bus), "components": list(file.entries)})
-    counts = f"{_counted(len(file.spec.bus), 'bus', 'buses')}, {_counted(len(file.entries), 'component')}"
+    session.output.document({"file": str(file.path), "buses": list(file.spec.bus), "components": list(file.names)})
+    counts = f"{_counted(len(file.spec.bus), 'bus', 'buses')}, {_counted(len(file.names), 'component')}"
     session.output.line(f"{file.path}  OK  {counts}")
     return None
 

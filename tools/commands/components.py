@@ -49,8 +49,14 @@ def _print(session: Session, found: Scan) -> None:
     out = session.output
     rows = {component.name: _row(component) for component in found.components}
     widths = [max((len(row[column]) for row in rows.values()), default=0) for column in range(7)]
-    for bus, spec in session.bench.file.spec.bus.items():
-        out.line(f"{bus} ({spec.kind}{', emulated' if spec.emulated else ''})")
+    heads = {
+        bus: f"{bus} ({spec.kind}{', emulated' if spec.emulated else ''})"
+        for bus, spec in session.bench.file.spec.bus.items()
+    }
+    if session.bench.file.hosted:
+        heads[""] = "host"
+    for bus, head in heads.items():
+        out.line(head)
         for component in found.components:
             if component.bus == bus:
                 cells = [cell.ljust(width) for cell, width in zip(rows[component.name], widths, strict=True)]
