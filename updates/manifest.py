@@ -254,7 +254,9 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False)[0]
+    found = error.errors(include_url=False, include_context=False)
+    # In a manifest of another version everything else is wrong too.
+    first = next((fault for fault in found if fault["loc"] == ("manifestVersion",)), found[0])
     place = ""
     for item in first["loc"]:
         if isinstance(item, int):
@@ -265,7 +267,7 @@ def _explain(error: ValidationError) -> str:
         return f"{place}: no field that is known here"
     if first["type"] == "missing":
         return f"{place} is missing"
-    if place == "manifestVersion":
+    if place == "manifestVersion" and first["type"] == "literal_error":
         return f"{place}: {first['input']!r}; of import manifests 4.0 and 5.0 are known, of a device's 4 and 5"
     message = first["msg"].removeprefix("Value error, ")
     return f"{place}: {message[:1].lower() + message[1:]}"

@@ -178,6 +178,12 @@ def test_each_required_field_is_missed(key: str) -> None:
         parsed(document)
 
 
+def test_an_older_manifest_is_told_by_its_version() -> None:
+    """As the public preview's, bundles too: everything else in it is of another form."""
+    with pytest.raises(ManifestField, match=r"manifestVersion: '2\.0'; of import manifests 4\.0 and 5\.0 are known"):
+        parsed({"manifestVersion": "2.0", "updateType": "microsoft/bundle:1", "updateId": MINIMAL["updateId"]})
+
+
 def test_version_4_knows_no_related_files() -> None:
     document = changed("manifestVersion", "4.0")
     assert parsed(document).manifestVersion == "4.0"
