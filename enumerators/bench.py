@@ -222,6 +222,11 @@ class Bench:
             if spec.emulated:
                 self._emulate(name, spec, None).close()
 
+    def lock(self) -> None:
+        """Keeps other processes from this bench until it is closed. Raises BenchLocked, StateFolder."""
+        with self._opening:
+            self._take_lock()
+
     def close(self) -> None:
         for transport in self._transports.values():
             transport.close()

@@ -120,6 +120,8 @@ class BusSpec(BaseModel):
     pace: float = Field(default=1.0, ge=0, le=100)
     """Of an emulated bus: 1.0 takes the time that the wire takes, 0.0 none."""
     faults: FaultSpec = FaultSpec()
+    at_once: int | None = Field(default=None, ge=1, le=100)
+    """How many components an update works on at once here; None: one, but on USB as many as there are."""
 
     @property
     def settings(self) -> dict[str, Any]:

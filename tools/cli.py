@@ -48,6 +48,10 @@ Files and updates:
   image     What a firmware file holds; converts it.
   plan      What an update would do.
   apply     Carries out an update.
+  resume    Goes on with one that was cut or stopped.
+  rollback  Undoes one.
+  history   The updates so far.
+  report    What one has come to.
   manifest  Writes, explains and signs the manifests of updates.
 
 Benches:

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from ..flashers import events as ev
 from ..transports.errors import ProxyflashError
-from ..updates.engine import StepFinished, StepStarted
+from ..updates.events import StepFinished, StepStarted
 
 SCHEMA = 1
 """The number of the JSON documents' shape; it changes when a key changes its meaning or goes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..flashers import events as ev
 from ..flashers.events import Phase
-from ..updates.engine import Status, StepFinished, StepStarted
+from ..updates.events import Status, StepFinished, StepStarted
 
 WHILE_TOUCHED = {
     Phase.ERASE: "was being erased; it stays in its bootloader until its image is whole",
@@ -25,6 +25,8 @@ class Standing:
         self._touched: set[str] = set()
         self._under_way = ""
         self._done: list[str] = []
+        self.remedy = ""
+        """How it goes on, where it is not by the same command again."""
 
     @property
     def touched(self) -> bool:

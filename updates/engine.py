@@ -1,339 +1,224 @@
-"""Ordered execution: plans an update over the components that it selects, and carries it out step by step.
+"""The engine: makes plans of updates, carries them out, goes on with what was cut, and undoes.
 
-The order is Azure Device Update's: the steps as written; for a reference step, each selected component in turn, and for
-each of these the child's steps in order. Per step and component: IsInstalled, then Install and Apply unless it is. All
-downloads come before the first install. The first failure ends the update; a step without a component is skipped.
+    engine = Engine(bench)
+    outcome = engine.apply(engine.plan(load(path, engine.policy), bench.scan().components))
+    ...
+    outcome = engine.resume()
+
+An update begins with copies of all its files in the bench's state folder, and a journal. From there on nothing but these
+two is needed to go on, whatever happens to the process, the host or the folder that the update came in.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import Any, ClassVar
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from ..enumerators.bench import Bench
-from ..enumerators.component import Component, Presence, select
+from ..enumerators.component import Component, Presence
 from ..flashers import events as ev
-from ..flashers.errors import Cancelled
-from ..transports import plugins
-from ..transports.errors import PluginUnknown, ProxyflashError
-from .errors import ComponentAbsent, HandlerUnknown, StepFailed
-from .handler import StepContext, StepHandler
-from .manifest import InlineStep, ReferenceStep
-from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
-from .update import Update
+from . import plan as planning
+from . import restarting
+from .attempts import Attempts
+from .errors import JournalBroken, Unfinished, UpdateUnknown
+from .events import Status
+from .journal import Journal
+from .options import demand, start_conditions
+from .plan import UpdatePlan
+from .policy import Policy, policy_of
+from .progress import Ending, Kind, Progress
+from .report import Outcome
+from .run import Run, Setting
+from .store import Entry, Store
+from .update import Update, read, staged
 
-
-class Status(StrEnum):
-    """What a task of the plan is in for, or has come to."""
-
-    TODO = "to do"
-    INSTALLED = "installed already"
-    DONE = "done"
-    FAILED = "failed"
-    NOT_RUN = "not run"
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One step on one component, or on the host. `number`: the parent's step, from 0; `child`: the child's, or None."""
-
-    number: int
-    child: int | None
-    step: InlineStep
-    update: Update
-    component: Component | None
-    handler: type[StepHandler]
-    status: Status = Status.TODO
-
-    @property
-    def label(self) -> str:
-        """The step's number as a person counts: "2", or "2.1" for the first step of a child update."""
-        return f"{self.number + 1}" if self.child is None else f"{self.number + 1}.{self.child + 1}"
-
-    @property
-    def target(self) -> str:
-        return self.component.name if self.component else "host"
-
-
-@dataclass(frozen=True, slots=True)
-class UpdatePlan:
-    """What an update will do, in order. `empty`: the parent's steps that select no component."""
-
-    update: Update
-    tasks: tuple[Task, ...]
-    empty: tuple[int, ...]
-
-    @property
-    def nothing_to_do(self) -> bool:
-        return all(task.status is Status.INSTALLED for task in self.tasks)
-
-
-@dataclass(frozen=True, slots=True)
-class StepStarted(ev.Event):
-    """`component` is "host" for a step without one."""
-
-    kind: ClassVar[str] = "step"
-    label: str
-    description: str
-    handler: str
-
-
-@dataclass(frozen=True, slots=True)
-class StepFinished(ev.Event):
-    kind: ClassVar[str] = "step-done"
-    label: str
-    status: Status
-    result_code: int
-    extended: int
-    details: str
-
-
-@dataclass(frozen=True, slots=True)
-class TaskResult:
-    """What became of one task."""
-
-    task: Task
-    result: ActionResult
-    error: ProxyflashError | None = None
-
-
-@dataclass
-class Outcome:
-    """What became of an update: a result for each task, in order, also for those that were not run."""
-
-    plan: UpdatePlan
-    results: list[TaskResult] = field(default_factory=list)
-
-    @property
-    def error(self) -> ProxyflashError | None:
-        return next((item.error for item in self.results if item.error is not None), None)
-
-    @property
-    def succeeded(self) -> bool:
-        return self.error is None and all(item.result.succeeded for item in self.results)
-
-    @property
-    def changed(self) -> bool:
-        """Whether any task was carried out."""
-        return any(item.task.status is Status.DONE for item in self.results)
-
-    def report(self) -> dict[str, Any]:
-        """The report in the agent's shape, with `componentResults` beside its step results."""
-        failed = next((item for item in self.results if not item.result.succeeded), None)
-        total = failed.result if failed else ActionResult(ResultCode.APPLY_SUCCESS)
-        steps = {}
-        for number in range(len(self.plan.update.manifest.instructions.steps)):
-            steps[f"step_{number}"] = self._step(number).report()
-        return {
-            "state": 255 if failed else 0,
-            "installedUpdateId": "" if failed else str(self.plan.update.manifest.updateId),
-            "lastInstallResult": {**total.report(), "stepResults": steps},
-            "componentResults": [
-                {
-                    "component": item.task.target,
-                    "step": item.task.label,
-                    "status": item.task.status.value,
-                    **item.result.report(),
-                }
-                for item in self.results
-            ],
-        }
-
-    def _step(self, number: int) -> ActionResult:
-        own = [item.result for item in self.results if item.task.number == number]
-        if not own:
-            return ActionResult(ResultCode.INSTALL_NO_MATCHING_COMPONENTS)
-        failed = next((result for result in own if not result.succeeded), None)
-        if failed is not None:
-            return failed
-        if all(result.code == ResultCode.INSTALL_ALREADY_INSTALLED for result in own):
-            return own[0]
-        return ActionResult(ResultCode.APPLY_SUCCESS)
+CARRIED_OVER = ("update", "manifest", "workflow", "digest", "on_failure", "parallel", "tasks", "components")
+"""What a rollback's first record has from that of the update which it undoes."""
 
 
 class Engine:
-    """Carries out updates on one bench. `work`: the folder for the files of scripts, emptied after each update."""
+    """Carries out updates on one bench. `policy`: None: the bench file's."""
 
     def __init__(
         self,
         bench: Bench,
         *,
+        policy: Policy | None = None,
         on_event: ev.EventSink = ev.ignore,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         self.bench = bench
+        self.policy = policy or policy_of(bench.file)
         self.on_event = on_event
         self.cancelled = cancelled
-        # Scripts run in it, and are told of it from there.
-        self.work = bench.folder.absolute() / "work"
+        self.store = Store(bench.folder)
 
     def plan(self, update: Update, components: Sequence[Component]) -> UpdatePlan:
         """What will be done with the components as they were seen. Touches nothing.
 
-        Raises HandlerUnknown, ManifestField, ComponentAbsent.
+        Raises HandlerUnknown, ManifestField, ComponentAbsent, BelowFloor, DowngradeRefused.
         """
-        tasks: list[Task] = []
-        empty = []
-        for number, step in enumerate(update.manifest.instructions.steps):
-            found = list(_tasks(update, number, step, components))
-            if not found:
-                empty.append(number)
-            tasks += found
-        for task in tasks:
-            _check_present(task)
-        return UpdatePlan(update, tuple(_looked_at(task) for task in tasks), tuple(empty))
+        return planning.make(self.bench, self.policy, update, components)
 
-    def apply(self, plan: UpdatePlan) -> Outcome:
-        """Carries out a plan. A failure ends it; it is in the outcome, not raised."""
-        outcome = Outcome(plan)
-        try:
-            if self._download(plan, outcome):
-                self._install(plan, outcome)
-        finally:
-            shutil.rmtree(self.work, ignore_errors=True)
-        return outcome
+    def unfinished(self) -> Entry | None:
+        """The update that is not at its end; there is one at most. Raises JournalBroken."""
+        latest = self.store.latest()
+        return None if latest is None or latest.progress().over else latest
 
-    def _download(self, plan: UpdatePlan, outcome: Outcome) -> bool:
-        for index, task in enumerate(plan.tasks):
-            result, error = self._guarded(task, lambda handler: handler.download(), outcome)
-            if not result.succeeded:
-                self._end(plan, outcome, index, task, result, error, all_unrun=True)
-                return False
-        return True
+    def is_of(self, entry: Entry, update: Update) -> bool:
+        """Whether an update of the history is this one, to the byte of its manifests."""
+        return bool(entry.progress().begin["digest"] == _digest(update))
 
-    def _install(self, plan: UpdatePlan, outcome: Outcome) -> None:
-        for index, task in enumerate(plan.tasks):
-            self.on_event(StepStarted(task.target, task.label, task.step.description or "", task.step.handler))
-            result, error = self._guarded(task, _is_installed_then_install, outcome)
-            if not result.succeeded:
-                self._end(plan, outcome, index, task, result, error)
-                return
-            installed = result.code == ResultCode.INSTALL_ALREADY_INSTALLED
-            self._finish(outcome, replace(task, status=Status.INSTALLED if installed else Status.DONE), result, None)
-
-    def _end(
+    def apply(
         self,
         plan: UpdatePlan,
-        outcome: Outcome,
-        index: int,
-        task: Task,
-        result: ActionResult,
-        error: ProxyflashError | None,
         *,
-        all_unrun: bool = False,
-    ) -> None:
-        """Accounts for the failed task and for all that were not run because of it."""
-        not_run = ActionResult(ResultCode.CANCELLED, details="not run")
-        if all_unrun:
-            for earlier in plan.tasks[:index]:
-                self._finish(outcome, replace(earlier, status=Status.NOT_RUN), not_run, None)
-        self._finish(outcome, replace(task, status=Status.FAILED), result, error)
-        for later in plan.tasks[index + 1 :]:
-            self._finish(outcome, replace(later, status=Status.NOT_RUN), not_run, None)
+        on_failure: str | None = None,
+        parallel: bool | None = None,
+        again: bool = False,
+        abandon: bool = False,
+    ) -> Outcome:
+        """Carries out a plan. A failure ends it; it is in the outcome, not raised.
 
-    def _finish(self, outcome: Outcome, task: Task, result: ActionResult, error: ProxyflashError | None) -> None:
-        outcome.results.append(TaskResult(task, result, error))
-        self.on_event(StepFinished(task.target, task.label, task.status, result.code, result.extended, result.details))
+        `on_failure`, `parallel`: None: as the policy has them. `again`: steps that were tried as often as allowed are
+        tried once more. `abandon`: another update that is unfinished is left as it is. Raises Unfinished,
+        ConditionFailed, StateFolder, UpdateError for a file that has changed since; with all of these nothing was touched.
+        """
+        self.bench.lock()
+        self._give_up_other(abandon)
+        demand(start_conditions(self.bench, self.policy), self.bench, None)
+        entry = self.store.create()
+        copy = staged(plan.update, entry.files)
+        begin = {
+            "update": str(plan.update.manifest.updateId),
+            "manifest": copy.path.name,
+            "workflow": copy.workflow_id,
+            "digest": _digest(plan.update),
+            "on_failure": on_failure or self.policy.on_failure,
+            "parallel": self.policy.parallel if parallel is None else parallel,
+            "downgrades": [f"{task.label} {task.target}" for task in plan.tasks if task.downgrade],
+            "tasks": len(plan.tasks),
+            "components": [asdict(component) for component in plan.components],
+            "boot": restarting.boot_id(),
+        }
+        journal = Journal.create(entry.journal)
+        progress = Progress()
+        progress.add(journal.append(Kind.BEGIN, begin))
+        # The same tasks, with the files that nobody else writes.
+        own = planning.order(copy, plan.components)
+        return self._run(entry, entry, journal, progress, own, again=again).carry_out()
 
-    def _guarded(
-        self, task: Task, action: Callable[[StepHandler], ActionResult], outcome: Outcome
-    ) -> tuple[ActionResult, ProxyflashError | None]:
-        """An action's result; an error that it raised becomes a failed result beside the error."""
-        handler = task.handler(self._context(task))
-        try:
-            if self.cancelled():
-                raise Cancelled("stopped on request between two steps", touched=False)
-            result = self._cancellable(handler, action)
-        except Cancelled as error:
-            touched = error.touched or outcome.changed
-            stopped = Cancelled(error.cause, touched=touched, remedy=error.remedy, component=task.target)
-            return ActionResult(ResultCode.CANCELLED, details=stopped.cause), stopped
-        except ProxyflashError as error:
-            error.component = error.component or task.target
-            code = extended_code(FACILITY_STEP_HANDLERS, 0, 1)
-            return ActionResult(ResultCode.FAILURE, code, f"{error.code} {error.cause}"), error
-        if result.succeeded:
-            return result, None
-        details = result.details or f"result code {result.code}, extended {result.extended:08X}"
-        return result, StepFailed(f"step {task.label} ({task.step.handler}) failed: {details}", component=task.target)
+    def resume(self, *, again: bool = False) -> Outcome:
+        """Goes on with the update that is unfinished.
 
-    def _cancellable(self, handler: StepHandler, action: Callable[[StepHandler], ActionResult]) -> ActionResult:
-        try:
-            return action(handler)
-        except Cancelled:
-            # What its clean-up comes to changes nothing: the update ends here.
-            with suppress(ProxyflashError):
-                handler.cancel()
-            raise
+        Raises UpdateUnknown when there is none, RestartPending, ConditionFailed, JournalBroken, JournalNotWritten.
+        """
+        return self._go_on(again=again).carry_out()
 
-    def _context(self, task: Task) -> StepContext:
-        component = self.bench.component(task.component.name) if task.component else None
-        return StepContext(
-            task.step,
-            {name: task.update.files[name] for name in task.step.files},
-            self.work / _folder_name(task.update),
-            self.work / "backup" / task.label / task.target,
-            self.bench,
-            component,
-            task.component,
-            self.on_event,
-            self.cancelled,
-        )
+    def rollback(self) -> Outcome:
+        """Undoes the update that is unfinished, else the last one, in reverse order, each as its handler can.
+
+        Raises UpdateUnknown when there is none whose backups are kept.
+        """
+        self.bench.lock()
+        if self.unfinished() is not None:
+            return self._go_on().roll_back()
+        return self._undoing().carry_out()
+
+    def outcome(self, entry: Entry) -> Outcome:
+        """What an update of the history has come to, from its journal and its manifest's copy."""
+        progress = entry.progress()
+        return Outcome(self._plan_of(self._kept(entry, progress), progress), progress, entry.number)
+
+    def refuse(self, other: Entry) -> None:
+        """Raises Unfinished: no update begins while another one isn't at its end."""
+        progress = other.progress()
+        raise Unfinished(f"update {other.number}, {progress.begin['update']}, is not at its end ({progress.ending})")
+
+    def to_undo(self) -> Entry:
+        """What a rollback would undo. Raises UpdateUnknown."""
+        entry = self.unfinished() or self.store.latest()
+        if entry is None:
+            raise UpdateUnknown("no update was made on this bench so far")
+        return entry
+
+    def _give_up_other(self, abandon: bool) -> None:
+        other = self.unfinished()
+        if other is None:
+            return
+        if not abandon:
+            self.refuse(other)
+        journal, _ = Journal.reopen(other.journal)
+        journal.append(Kind.FINISH, {"ending": Ending.ABANDONED})
+        journal.close()
+
+    def _go_on(self, *, again: bool = False) -> Run:
+        self.bench.lock()
+        entry = self.unfinished()
+        if entry is None:
+            raise UpdateUnknown("no update is unfinished")
+        progress = entry.progress()
+        restarting.check_restarted(progress.restart)
+        kept = self._kept(entry, progress)
+        plan = self._plan_of(kept, progress)
+        journal, _ = Journal.reopen(entry.journal)
+        progress.add(journal.append(Kind.RESUMED, {"boot": restarting.boot_id()}))
+        return self._run(entry, kept, journal, progress, plan, again=again)
+
+    def _undoing(self) -> Run:
+        """A rollback of the last update, as one of its own: that one's end stays what it was."""
+        last = self.store.latest()
+        if last is None or (before := last.progress()).rolling_back or not last.files.is_dir():
+            raise UpdateUnknown("there is no update to roll back: none was made, or nothing of it was kept")
+        done = [(state.ended, index) for index, state in enumerate(before.tasks) if state.status is Status.DONE]
+        if not done:
+            raise UpdateUnknown(f"update {last.number} has changed nothing that could be rolled back")
+        plan = self._plan_of(last, before)
+        entry = self.store.create(keep=last)
+        kept = {key: before.begin[key] for key in CARRIED_OVER}
+        journal = Journal.create(entry.journal)
+        progress = Progress()
+        begin = kept | {
+            "undoes": last.number,
+            "done": [index for _, index in sorted(done)],
+            "boot": restarting.boot_id(),
+        }
+        progress.add(journal.append(Kind.BEGIN, begin))
+        return self._run(entry, last, journal, progress, plan, again=False)
+
+    def _kept(self, entry: Entry, progress: Progress) -> Entry:
+        """Whose files and backups an update uses."""
+        undone = progress.begin.get("undoes")
+        return entry if undone is None else self.store.entry(int(undone))
+
+    def _plan_of(self, kept: Entry, progress: Progress) -> UpdatePlan:
+        """The plan of an update that has begun, from its own copies. Raises JournalBroken when it doesn't fit."""
+        components = [_component(fields) for fields in progress.begin["components"]]
+        plan = planning.order(read(kept.files / progress.begin["manifest"]), components)
+        if len(plan.tasks) != len(progress.tasks):
+            raise JournalBroken(
+                f"{kept.journal} is of {len(progress.tasks)} tasks, and the files beside it make {len(plan.tasks)}"
+            )
+        return plan
+
+    def _run(
+        self, entry: Entry, kept: Entry, journal: Journal, progress: Progress, plan: UpdatePlan, *, again: bool
+    ) -> Run:
+        attempts = Attempts(self.store.attempts)
+        setting = Setting(self.bench, self.policy, kept, attempts, self.on_event, self.cancelled, again)
+        return Run(entry, journal, progress, plan, setting)
 
 
-def _is_installed_then_install(handler: StepHandler) -> ActionResult:
-    installed = handler.is_installed()
-    if installed.code == ResultCode.INSTALLED:
-        return ActionResult(ResultCode.INSTALL_ALREADY_INSTALLED)
-    if not installed.succeeded:
-        return installed
-    result = handler.install()
-    if not result.succeeded:
-        return result
-    applied = handler.apply()
-    return replace(applied, details=applied.details or result.details)
+def _digest(update: Update) -> str:
+    """What tells one update from another: its manifests' bytes."""
+    digest = hashlib.sha256()
+    for member in (update, *update.children.values()):
+        for name, data in sorted(member.documents.items()):
+            digest.update(f"{name} {len(data)} ".encode() + data)
+    return digest.hexdigest()
 
 
-def _tasks(
-    update: Update, number: int, step: InlineStep | ReferenceStep, components: Sequence[Component]
-) -> Iterator[Task]:
-    if isinstance(step, InlineStep):
-        yield _task(update, number, None, step, None)
-        return
-    child = update.child(step)
-    for component in select(components, child.manifest.compatibility):
-        for index, inner in enumerate(child.manifest.instructions.steps):
-            if isinstance(inner, InlineStep):
-                yield _task(child, number, index, inner, component)
-
-
-def _task(update: Update, number: int, child: int | None, step: InlineStep, component: Component | None) -> Task:
-    place = f"{update.path}: instructions.steps[{number if child is None else child}]"
-    try:
-        handler = plugins.load(plugins.STEPS, step.handler)
-    except PluginUnknown as error:
-        raise HandlerUnknown(f"{place}.handler: {error.cause}") from error
-    handler.check(step, on_component=component is not None, place=place)
-    return Task(number, child, step, update, component, handler)
-
-
-def _check_present(task: Task) -> None:
-    if task.component is not None and task.component.presence is Presence.ABSENT:
-        raise ComponentAbsent(
-            f"step {task.label} is for {task.component.name}, which does not answer ({task.component.where})",
-            component=task.component.name,
-        )
-
-
-def _looked_at(task: Task) -> Task:
-    installed = task.component is not None and task.handler.seems_installed(task.step, task.component)
-    return replace(task, status=Status.INSTALLED) if installed else task
-
-
-def _folder_name(update: Update) -> str:
-    name = update.manifest.updateId
-    return f"{name.provider}-{name.name}-{name.version}"
+def _component(fields: dict[str, Any]) -> Component:
+    return Component(**fields | {"presence": Presence(fields["presence"])})

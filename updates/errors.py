@@ -13,7 +13,17 @@
 | `PayloadKind`      | E-FILE-KIND         | 9  | what the manifest names is a link, a folder, a pipe or a device |
 | `ComponentAbsent`  | E-COMPONENT-ABSENT  | 4  | a component that the update selects does not answer |
 | `ConditionFailed`  | E-CONDITION         | 1  | a condition of the update, of a step or of the policy does not hold |
+| `LibraryMissing`   | E-ADU-LIBRARY       | 1  | the agent's component enumerator was not built |
+| `TargetFile`       | E-TARGET            | 1  | a file that a command is to write can't be written |
 | `StepFailed`       | E-STEP-FAILED       | 1  | a step's handler reported a failure |
+| `AttemptsExhausted` | E-ATTEMPTS         | 1  | a step was tried on a component as often as is allowed |
+| `BelowFloor`       | E-FLOOR             | 9  | the policy has a lowest version for the component, and this one is below it |
+| `DowngradeRefused` | E-DOWNGRADE         | 9  | it is older than what the component has, and the step doesn't ask for that |
+| `JournalBroken`    | E-JOURNAL           | 1  | an update's journal is damaged, not merely cut |
+| `JournalNotWritten` | E-JOURNAL-WRITE    | 10 | a record could not be written; what it announces was not begun |
+| `Unfinished`       | E-UNFINISHED        | 6  | another update of this bench is not at its end |
+| `RestartPending`   | E-RESTART           | 10 | the update waits for the host, or the service, to be restarted |
+| `UpdateUnknown`    | E-UPDATE-UNKNOWN    | 4  | the history has no such update, or none that this can be done with |
 | `ScriptFailed`     | E-SCRIPT            | 1  | a script could not be run, or ended badly |
 | `DeploymentCancelled` | E-DEPLOYMENT-CANCELLED | 12 | the file cancels a deployment, and holds no update |
 | `KeyFile`          | E-KEY-FILE          | 12 | a key's file can't be read, or holds no key of the kind that is needed |
@@ -169,6 +179,16 @@ class ComponentAbsent(UpdateError):
     default_remedy = "Is it powered and wired? Run: proxyflash scan"
 
 
+class LibraryMissing(ProxyflashError):
+    code = "E-ADU-LIBRARY"
+    default_remedy = "Install a C compiler (apt install gcc), and install proxyflash again."
+
+
+class TargetFile(ProxyflashError):
+    code = "E-TARGET"
+    default_remedy = "Is there room, and may this user write there?"
+
+
 class StepFailed(ProxyflashError):
     code = "E-STEP-FAILED"
 
@@ -182,3 +202,52 @@ class ConditionFailed(ProxyflashError):
 
     code = "E-CONDITION"
     default_remedy = "Run it again when it holds."
+
+
+class AttemptsExhausted(ProxyflashError):
+    """For this component and these files it stays so until somebody says otherwise."""
+
+    code = "E-ATTEMPTS"
+    default_remedy = "Find out why it failed; then allow it anew: proxyflash apply --again"
+
+
+class BelowFloor(UpdateError):
+    code = "E-FLOOR"
+    exit_status = ExitStatus.POLICY
+    default_remedy = "The floor is set under [updates] of the bench file."
+
+
+class DowngradeRefused(UpdateError):
+    code = "E-DOWNGRADE"
+    exit_status = ExitStatus.POLICY
+    default_remedy = "If that is meant, the step says so: allowDowngrade; see docs/updates.md."
+
+
+class JournalBroken(ProxyflashError):
+    code = "E-JOURNAL"
+    default_remedy = "Look at the file and the disk; move the update's folder away to begin anew."
+
+
+class JournalNotWritten(ProxyflashError):
+    """The disk is full, or the folder can't be written. Nothing is begun that isn't journalled."""
+
+    code = "E-JOURNAL-WRITE"
+    exit_status = ExitStatus.RESUMABLE
+    default_remedy = "Is the disk full? Make room, then go on: proxyflash resume"
+
+
+class Unfinished(ProxyflashError):
+    code = "E-UNFINISHED"
+    exit_status = ExitStatus.BUSY
+    default_remedy = "Go on with it: proxyflash resume. Or undo it: proxyflash rollback"
+
+
+class RestartPending(ProxyflashError):
+    code = "E-RESTART"
+    exit_status = ExitStatus.RESUMABLE
+
+
+class UpdateUnknown(ProxyflashError):
+    code = "E-UPDATE-UNKNOWN"
+    exit_status = ExitStatus.ABSENT
+    default_remedy = "List what there is: proxyflash history"

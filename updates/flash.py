@@ -52,6 +52,10 @@ class FlashHandler(StepHandler):
         installed = self.seems_installed(self.context.step, self._component.look())
         return ActionResult(ResultCode.INSTALLED if installed else ResultCode.NOT_INSTALLED)
 
+    def is_complete(self) -> ActionResult:
+        """The version alone doesn't show that the rest was written too: Install compares, and writes what is missing."""
+        return ActionResult(ResultCode.NOT_INSTALLED)
+
     def install(self) -> ActionResult:
         context = self.context
         try:

@@ -51,7 +51,7 @@ class StepHandler(ABC):
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
         """Checks the step's own fields while nothing is touched yet. Raises ManifestField, which names `place`.
 
-        `handlerProperties.proxyflash` is not the handler's: it holds the engine's options of the step.
+        `handlerProperties.proxyflash`, which holds the engine's options of the step, is not in it.
         """
 
     @classmethod
@@ -70,6 +70,13 @@ class StepHandler(ABC):
     @abstractmethod
     def is_installed(self) -> ActionResult:
         """INSTALLED or NOT_INSTALLED, or a failure."""
+
+    def is_complete(self) -> ActionResult:
+        """As `is_installed`, asked when a cut ended an Install or Apply in its midst, of which everything is possible.
+
+        NOT_INSTALLED has the action run again, which is always safe.
+        """
+        return self.is_installed()
 
     def download(self) -> ActionResult:
         """Called for every step before the first install; the files are there and checked already."""

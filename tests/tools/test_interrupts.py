@@ -18,7 +18,7 @@ from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import Phase
 from proxyflash.tools.standing import Standing
 from proxyflash.transports.deadline import Deadline
-from proxyflash.updates.engine import Status, StepFinished, StepStarted
+from proxyflash.updates.events import Status, StepFinished, StepStarted
 
 from .conftest import MANIFEST, NEW, Desk
 
@@ -170,7 +170,7 @@ def test_an_update_that_is_stopped_tells_of_each_component_and_goes_on(make_desk
     status, last, _ = running.end()
     assert status == 10
     results = {item["component"]: item["status"] for item in last["report"]["componentResults"]}
-    assert results == {"host": "done", "front-radar": "done", "imu": "failed", "camera": "not run"}
+    assert results == {"host": "done", "front-radar": "done", "imu": "stopped", "camera": "not run"}
     assert last["report"]["lastInstallResult"]["resultCode"] == -1
     assert last["error"]["component"] == "imu"
     seen = desk.seen()
@@ -244,7 +244,7 @@ def test_a_demo_that_is_stopped(make_desk: MakeDesk, tmp_path: Path) -> None:
     status, last, _ = running.end()
     assert status == 10
     error = next(item for item in running.seen if "error" in item)["error"]
-    assert f"{tmp_path / 'first-try' / MANIFEST}" in error["remedy"]
+    assert error["remedy"].endswith(f"--state {tmp_path / 'first-try' / 'state'} resume")
     assert last == {"schema": 1, "kind": "result", "folder": str(tmp_path / "first-try")}
 
 

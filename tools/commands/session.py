@@ -70,6 +70,12 @@ class Session:
         """This call, as it can be typed again."""
         return shlex.join(("proxyflash", *self.arguments))
 
+    def command_for(self, *words: str) -> str:
+        """Another command on the same bench, as it can be typed."""
+        options = [] if self.bench_path is None else ["--bench", self.bench_path]
+        options += [] if self.state is None else ["--state", str(self.state)]
+        return shlex.join(("proxyflash", *options, *words))
+
     def catch_interrupts(self) -> None:
         """From now on the first Ctrl-C asks to stop at the next safe point, the second one stops at once."""
 
@@ -142,7 +148,7 @@ class Session:
     def stopped(self) -> Cancelled:
         """What is said when a second Ctrl-C ended everything."""
         touched = self.standing.touched
-        remedy = f"It goes on with what is missing: {self.command_line}" if touched else ""
+        remedy = self.standing.remedy or f"It goes on with what is missing: {self.command_line}" if touched else ""
         return Cancelled(self.standing.sentence(), touched=touched, remedy=remedy)
 
     def close(self) -> None:

@@ -1,14 +1,21 @@
-"""`plan` and `apply`: updates of many components from one manifest."""
+"""`plan`, `apply`, `resume`, `rollback`, `history`, `report`: updates of many components from one manifest."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ...flashers.errors import Cancelled
-from ...updates.engine import Engine, Outcome, Status, TaskResult, UpdatePlan
-from ...updates.errors import ComponentAbsent
+from ...transports.errors import ExitStatus, ProxyflashError
+from ...updates.engine import Engine
+from ...updates.errors import ComponentAbsent, JournalBroken, RestartPending, UpdateUnknown
+from ...updates.events import Status
+from ...updates.plan import UpdatePlan
+from ...updates.progress import Ending, Progress
+from ...updates.report import Outcome, TaskResult
+from ...updates.store import Entry
 from ...updates.update import Update, load
 from ..output import describe
 from .components import look
@@ -16,6 +23,7 @@ from .programming import YES, ask
 from .session import Session, command
 
 MANIFEST = click.argument("manifest", type=click.Path(path_type=Path))
+AGAIN = click.option("--again", is_flag=True, help="Also try steps that were tried as often as is allowed.")
 
 
 @command("plan")
@@ -23,13 +31,13 @@ MANIFEST = click.argument("manifest", type=click.Path(path_type=Path))
 def plan(session: Session, manifest: Path) -> int | None:
     """What an update would do: each step, on which component, in which order, and what is skipped.
 
-    Checks the manifest and every file of it first. Sends nothing that writes.
+    Checks the manifest and every file of it first. Says what can't be rolled back. Sends nothing that writes.
 
     \b
     proxyflash plan update.importmanifest.json
     """
-    update = load(manifest)
-    made = _planned(session, Engine(session.bench), update)
+    engine = _engine(session)
+    made = _planned(session, engine, _loaded(engine, manifest))
     session.output.document(_plan_document(made))
     _print_plan(session, made)
     return None
@@ -38,23 +46,135 @@ def plan(session: Session, manifest: Path) -> int | None:
 @command("apply")
 @MANIFEST
 @YES
-def apply(session: Session, manifest: Path, yes: bool) -> int | None:
+@AGAIN
+@click.option(
+    "--on-failure", type=click.Choice(["stop", "continue", "rollback"]), help="Else as the bench file has it."
+)
+@click.option("--parallel/--one-by-one", default=None, help="Whether components are updated at once.")
+@click.option("--abandon", is_flag=True, help="Leave another update, which is unfinished, as it is.")
+def apply(
+    session: Session,
+    manifest: Path,
+    yes: bool,
+    again: bool,
+    on_failure: str | None,
+    parallel: bool | None,
+    abandon: bool,
+) -> int | None:
     """Carries out an update: makes the same plan as `plan`, then does it.
 
-    The first failure ends it. Every component that the update selects gets its own verdict.
+    Every component that the update selects gets its own verdict. What was cut goes on by `resume`, or by the same command
+    again.
 
     \b
     proxyflash apply update.importmanifest.json
+    proxyflash apply update.importmanifest.json --on-failure rollback
     """
-    update = load(manifest)
     session.catch_interrupts()
-    engine = Engine(session.bench, on_event=session.event, cancelled=lambda: session.stopping)
+    engine = _engine(session)
+    update = _loaded(engine, manifest)
+    session.bench.lock()
+    unfinished = engine.unfinished()
+    if unfinished is not None and not abandon and engine.is_of(unfinished, update):
+        session.output.note(f"going on with update {unfinished.number}, which is this one")
+        return _carried_out(session, lambda: engine.resume(again=again))
+    if unfinished is not None and not abandon:
+        engine.refuse(unfinished)
     made = _planned(session, engine, update)
     _print_plan(session, made)
     _confirm(session, made, yes)
-    outcome = engine.apply(made)
-    session.standing.finish()
-    return _told(session, outcome)
+    return _carried_out(
+        session,
+        lambda: engine.apply(made, on_failure=on_failure, parallel=parallel, again=again, abandon=abandon),
+    )
+
+
+@command("resume")
+@AGAIN
+def resume(session: Session, again: bool) -> int | None:
+    """Goes on with an update that was cut, stopped, or that waits for a restart.
+
+    With the first action that has not ended; inside of a flash, with what the part says that it lacks. The update's files
+    need not be there any more.
+
+    \b
+    proxyflash resume
+    """
+    session.catch_interrupts()
+    engine = _engine(session)
+    session.bench.lock()
+    if engine.unfinished() is None:
+        session.output.document({"update": None, "verdict": "nothing to resume"})
+        session.output.line("nothing to resume: no update is unfinished")
+        return None
+    return _carried_out(session, lambda: engine.resume(again=again))
+
+
+@command("rollback")
+@YES
+def rollback(session: Session, yes: bool) -> int | None:
+    """Undoes an update, the last thing first: the one that is unfinished, else the last one.
+
+    What can't be undone is said by `plan`, before the start. Each restore's outcome is told.
+
+    \b
+    proxyflash rollback
+    """
+    session.catch_interrupts()
+    engine = _engine(session)
+    session.bench.lock()
+    entry = engine.to_undo()
+    names = [item.task.target for item in engine.outcome(entry).results if item.task.component is not None]
+    _ask_for_real(session, names, yes, "bring back what was on")
+    return _carried_out(session, engine.rollback)
+
+
+@command("history")
+def history(session: Session) -> int | None:
+    """The updates of this bench, the oldest first, and what each has come to.
+
+    \b
+    proxyflash history
+    """
+    rows = [_row(entry) for entry in _engine(session).store.entries()]
+    session.output.document({"updates": rows})
+    if not rows:
+        session.output.line("no update so far")
+    for row in rows:
+        undoes = f"  undoes {row['undoes']}" if row["undoes"] else ""
+        session.output.line(
+            f"{row['number']:>4}  {row['began'] or '-':<19}  {row['ending']:<19}  {row['update']}{undoes}"
+        )
+    return None
+
+
+@command("report")
+@click.argument("number", type=click.IntRange(min=1), required=False)
+def report(session: Session, number: int | None) -> int | None:
+    """The report of an update as Azure Device Update's agent has it, with a result for each component; else the last one's.
+
+    \b
+    proxyflash report
+    proxyflash report 7
+    """
+    engine = _engine(session)
+    entry = engine.store.latest() if number is None else engine.store.entry(number)
+    if entry is None:
+        raise UpdateUnknown("no update was made on this bench so far")
+    import json
+
+    outcome = engine.outcome(entry)
+    session.output.document({"number": entry.number, "update": _name(outcome), "report": outcome.report()})
+    session.output.line(json.dumps(outcome.report(), indent=2))
+    return None
+
+
+def _engine(session: Session) -> Engine:
+    return Engine(session.bench, on_event=session.event, cancelled=lambda: session.stopping)
+
+
+def _loaded(engine: Engine, manifest: Path) -> Update:
+    return load(manifest, engine.policy, seen=engine.store.seen())
 
 
 def _planned(session: Session, engine: Engine, update: Update) -> UpdatePlan:
@@ -75,11 +195,15 @@ def _planned(session: Session, engine: Engine, update: Update) -> UpdatePlan:
 
 
 def _confirm(session: Session, made: UpdatePlan, yes: bool) -> None:
-    names = sorted({task.target for task in made.tasks if task.component and task.status is Status.TODO})
-    real = [name for name in names if session.bench.component(name).real]
-    if yes or not real:
-        return
-    ask(session, f"flash {', '.join(real)}?")
+    names = [task.target for task in made.tasks if task.component and task.status is Status.TODO]
+    _ask_for_real(session, names, yes, "flash")
+
+
+def _ask_for_real(session: Session, names: list[str], yes: bool, verb: str) -> None:
+    entries = session.bench.file.entries
+    real = sorted({name for name in names if name in entries and session.bench.component(name).real})
+    if real and not yes:
+        ask(session, f"{verb} {', '.join(real)}?")
 
 
 def _title(update: Update) -> str:
@@ -95,14 +219,18 @@ def _print_plan(session: Session, made: UpdatePlan) -> None:
     labels = max((len(task.label) for task in made.tasks), default=0)
     for task in made.tasks:
         versions = ""
-        if task.component and (wanted := task.step.handlerProperties.get("installedCriteria")):
+        if task.component and task.wanted:
             now = task.component.version or task.component.presence
-            versions = f"  {wanted}" if task.status is Status.INSTALLED else f"  {now} -> {wanted}"
+            versions = f"  {task.wanted}" if task.status is Status.INSTALLED else f"  {now} -> {task.wanted}"
         state = "" if task.status is Status.TODO else f"  ({task.status})"
+        state += "  (a downgrade)" if task.downgrade else ""
         about = task.step.description or ", ".join(task.step.files)
         out.line(f"  {task.label:<{labels}}  {task.target:<{targets}}  {task.step.handler}  {about}{versions}{state}")
     for number in made.empty:
         out.line(f"  {number + 1:<{labels}}  no component matches: skipped")
+    for reason in dict.fromkeys(task.no_way_back for task in made.tasks if task.no_way_back):
+        left = [task.label for task in made.tasks if task.no_way_back == reason]
+        out.line(f"  can't be rolled back: {', '.join(dict.fromkeys(left))}: {reason}")
 
 
 def _plan_document(made: UpdatePlan) -> dict[str, object]:
@@ -116,6 +244,8 @@ def _plan_document(made: UpdatePlan) -> dict[str, object]:
                 "description": task.step.description,
                 "files": list(task.step.files),
                 "status": task.status.value,
+                "downgrade": task.downgrade,
+                "no_way_back": task.no_way_back,
             }
             for task in made.tasks
         ],
@@ -123,32 +253,87 @@ def _plan_document(made: UpdatePlan) -> dict[str, object]:
     }
 
 
-def _told(session: Session, outcome: Outcome) -> int | None:
+def _row(entry: Entry) -> dict[str, Any]:
+    """One update as the history shows it; a broken journal hides no other."""
+    try:
+        progress = entry.progress()
+    except JournalBroken:
+        progress = Progress(begin={"update": "its journal is damaged"})
+    begin = progress.begin
+    return {
+        "number": entry.number,
+        "update": begin["update"],
+        "began": str(begin.get("time", ""))[:19].replace("T", " "),
+        "ending": progress.ending.value if "time" in begin else "unknown",
+        "workflow": begin.get("workflow", ""),
+        "undoes": begin.get("undoes"),
+    }
+
+
+def _carried_out(session: Session, action: Any) -> int | None:
+    """Carries an update out; whatever keeps it from its end names the command by which it goes on."""
+    going_on = session.command_for("resume")
+    session.standing.remedy = f"It goes on by: {going_on}"
+    try:
+        outcome: Outcome = action()
+    except ProxyflashError as error:
+        if error.exit_status is ExitStatus.RESUMABLE:
+            error.remedy = error.remedy.replace("proxyflash resume", going_on)
+        raise
+    session.standing.finish()
+    return _told(session, outcome, going_on)
+
+
+def _name(outcome: Outcome) -> str:
+    return str(outcome.plan.update.manifest.updateId)
+
+
+def _told(session: Session, outcome: Outcome, going_on: str) -> int | None:
     """One line a component, the worst of its steps; then the error, if there is one."""
     out = session.output
     rows: dict[str, list[TaskResult]] = {}
     for item in outcome.results:
         rows.setdefault(item.task.target, []).append(item)
     error = outcome.error
-    if isinstance(error, Cancelled) and error.touched:
-        error.remedy = f"What is done is skipped, and the rest goes on, by: {session.command_line}"
-    document = {"update": str(outcome.plan.update.manifest.updateId), "report": outcome.report()}
+    if error is not None and outcome.halt is error:
+        _advise(error, outcome, going_on)
+    document = {"update": _name(outcome), "number": outcome.number, "ending": outcome.ending.value}
+    document |= {"report": outcome.report()}
     out.document(document | ({"error": describe(error)} if error else {}))
     for target, items in rows.items():
         out.line(f"{target}  {_verdict(items)}")
+    if outcome.ending in (Ending.ROLLED_BACK, Ending.PARTLY_ROLLED_BACK):
+        out.line(f"{_name(outcome)}  {outcome.ending}")
+    restart = outcome.progress.restored_restart
+    if restart is not None and outcome.progress.over:
+        out.note(f"what was brought back asks for a {restart.what} of {'the host' if restart.host else 'the service'}")
     if error is None:
         return None
     out.fault(error)
     return error.exit_status
 
 
+def _advise(error: ProxyflashError, outcome: Outcome, going_on: str) -> None:
+    """Of what keeps an update from its end: how it goes on."""
+    if isinstance(error, RestartPending):
+        error.remedy = error.remedy.replace("proxyflash resume", going_on)
+    elif isinstance(error, Cancelled) and not error.touched:
+        return
+    elif not outcome.progress.over:
+        error.remedy = f"What is done is skipped, and the rest goes on, by: {going_on}"
+
+
 def _verdict(items: list[TaskResult]) -> str:
     statuses = [item.task.status for item in items]
+    for status, word in ((Status.FAILED, "FAILED"), (Status.NOT_RESTORED, "NOT RESTORED"), (Status.STOPPED, "stopped")):
+        if status in statuses:
+            worst = items[statuses.index(status)]
+            return f"{word} at step {worst.task.label}: {worst.result.details or status}{_restored(worst)}"
+    if Status.AWAITING in statuses:
+        return f"awaits a restart, at step {items[statuses.index(Status.AWAITING)].task.label}"
+    if Status.RESTORED in statuses:
+        return "restored"
     done = [item for item in items if item.task.status is Status.DONE]
-    if Status.FAILED in statuses:
-        failed = items[statuses.index(Status.FAILED)]
-        word = "stopped" if isinstance(failed.error, Cancelled) else "FAILED"
-        return f"{word} at step {failed.task.label}: {failed.result.details}"
     if Status.NOT_RUN in statuses:
         first = items[statuses.index(Status.NOT_RUN)]
         return f"not run from step {first.task.label} on" if done else "not run"
@@ -156,3 +341,12 @@ def _verdict(items: list[TaskResult]) -> str:
         return "OK  installed already"
     details = "; ".join(item.result.details for item in done if item.result.details)
     return f"OK  {details}" if details else "OK"
+
+
+def _restored(item: TaskResult) -> str:
+    """What came of the restore after a failure: nothing where the handler has none."""
+    if item.restored is None or item.task.status is not Status.FAILED:
+        return ""
+    if not item.restored.succeeded:
+        return f"; NOT restored: {item.restored.details}"
+    return "" if item.restored.code == 1101 else "; restored"

@@ -1,0 +1,262 @@
+"""How far an update has come: what its journal's records add up to.
+
+The engine changes this in one way only, by a record that it has just written; so what a resume reads back from the
+journal is what the engine knew when it was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from ..transports.errors import ProxyflashError
+from .errors import JournalBroken, StepFailed
+from .events import Status
+from .results import ActionResult, ResultCode
+
+
+class Action(StrEnum):
+    """What a handler is asked to do, by the names that the script handler has for it."""
+
+    DOWNLOAD = "download"
+    IS_INSTALLED = "is-installed"
+    BACKUP = "backup"
+    INSTALL = "install"
+    APPLY = "apply"
+    RESTORE = "restore"
+    CANCEL = "cancel"
+
+
+ANNOUNCED = frozenset({Action.BACKUP, Action.INSTALL, Action.APPLY, Action.RESTORE})
+"""Whose start is on the disk before they begin."""
+CHANGING = frozenset({Action.INSTALL, Action.APPLY, Action.RESTORE})
+
+
+class Ending(StrEnum):
+    """What an update has come to. All but the first two are for ever."""
+
+    UNFINISHED = "unfinished"
+    AWAITING = "awaits a restart"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    ROLLED_BACK = "rolled back"
+    PARTLY_ROLLED_BACK = "rolled back in part"
+    ABANDONED = "abandoned"
+
+
+class Kind(StrEnum):
+    """The kinds of a journal's records."""
+
+    BEGIN = "begin"
+    RESUMED = "resumed"
+    DOWNLOADED = "downloaded"
+    START = "start"
+    END = "end"
+    FAILED = "failed"
+    """A task failed outside of an action: a condition, too many attempts."""
+    STOPPED = "stopped"
+    ROLLBACK = "rollback"
+    RESTART = "restart"
+    FINISH = "finish"
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """What a result code asks for. `host`: the whole host, else the agent's service alone."""
+
+    host: bool
+    immediate: bool
+
+    @property
+    def what(self) -> str:
+        return "reboot" if self.host else "restart"
+
+
+RESTARTS = {
+    base + offset: Restart(host=offset in (5, 6), immediate=offset in (5, 7))
+    for base in (ResultCode.INSTALL_SUCCESS, ResultCode.APPLY_SUCCESS, ResultCode.RESTORE_SUCCESS)
+    for offset in (5, 6, 7, 8)
+}
+
+
+@dataclass(slots=True)
+class TaskProgress:
+    """One task. `results`: of the actions that have ended. `started`: one that has begun and not ended.
+
+    `touched`: an action that changes something has begun; `fresh`: by this start of it, not before. `failing`: it is to be
+    restored. `awaits`: a restart that it asked for. `ended`: the number of the record that ended it.
+    """
+
+    status: Status = Status.TODO
+    results: dict[Action, ActionResult] = field(default_factory=dict)
+    started: Action | None = None
+    touched: bool = False
+    fresh: bool = False
+    failing: bool = False
+    awaits: Restart | None = None
+    result: ActionResult | None = None
+    error: ProxyflashError | None = None
+    ended: int = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.status not in (Status.TODO, Status.AWAITING)
+
+    @property
+    def begun(self) -> bool:
+        return self.started is not None or Action.BACKUP in self.results
+
+
+@dataclass(slots=True)
+class Progress:
+    """The whole update. `seen`: the latest time in a record."""
+
+    tasks: list[TaskProgress] = field(default_factory=list)
+    begin: Mapping[str, Any] = field(default_factory=dict)
+    downloaded: bool = False
+    rolling_back: bool = False
+    restart: Mapping[str, Any] | None = None
+    ending: Ending = Ending.UNFINISHED
+    restored_restart: Restart | None = None
+    """What a restored component asks for; it changes nothing any more for this update."""
+    seen: str = ""
+    stopped: str = ""
+    """Why it was stopped last, "" when it goes on."""
+
+    @classmethod
+    def of(cls, records: Iterable[Mapping[str, Any]], source: str) -> Progress:
+        """Raises JournalBroken when a record doesn't fit."""
+        progress = cls()
+        for record in records:
+            try:
+                progress.add(record)
+            except (KeyError, IndexError, ValueError, TypeError) as error:
+                raise JournalBroken(f"{source}: record {record.get('seq')} makes no sense: {error!r}") from error
+        return progress
+
+    @property
+    def over(self) -> bool:
+        return self.ending not in (Ending.UNFINISHED, Ending.AWAITING)
+
+    @property
+    def touched(self) -> bool:
+        """Whether anything was changed, or may have been."""
+        return any(task.touched for task in self.tasks)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        self.seen = max(self.seen, str(record["time"]))
+        kind = Kind(record["kind"])
+        if self.over or bool(self.begin) == (kind is Kind.BEGIN):
+            raise ValueError(f"{kind} at this place")
+        match kind:
+            case Kind.BEGIN:
+                self.begin = dict(record)
+                self.tasks = [TaskProgress() for _ in range(int(record["tasks"]))]
+                if "undoes" in record:
+                    self._undo(record["done"])
+            case Kind.DOWNLOADED:
+                self.downloaded = True
+            case Kind.RESUMED:
+                self.stopped = ""
+                self.restart, self.ending = None, Ending.UNFINISHED
+            case Kind.ROLLBACK:
+                self.rolling_back = True
+            case Kind.RESTART:
+                self.restart, self.ending = dict(record), Ending.AWAITING
+            case Kind.FINISH:
+                self.ending = Ending(record["ending"])
+            case Kind.STOPPED:
+                self.stopped = str(record["cause"])
+                if "task" in record and not record["touched"]:
+                    self._untouched(self.tasks[record["task"]])
+            case Kind.START:
+                self._start(self.tasks[record["task"]], Action(record["action"]))
+            case Kind.END:
+                self._end(self.tasks[record["task"]], Action(record["action"]), record)
+            case Kind.FAILED:
+                task = self.tasks[record["task"]]
+                task.result, task.error = _result(record), _error(record)
+                if record["restore"]:
+                    task.failing = True
+                else:
+                    self._finish(task, Status.FAILED, record)
+
+    def _undo(self, done: Iterable[int]) -> None:
+        """A rollback of an earlier update: its tasks as that one left them. `done`: in the order of their ends."""
+        self.rolling_back = self.downloaded = True
+        for place, index in enumerate(done):
+            task = self.tasks[index]
+            task.status, task.touched, task.ended = Status.DONE, True, place + 1
+
+    def _start(self, task: TaskProgress, action: Action) -> None:
+        task.started = action
+        task.fresh = action in CHANGING and not task.touched
+        task.touched = task.touched or action in CHANGING
+
+    def _untouched(self, task: TaskProgress) -> None:
+        """Stopped before it had changed anything: as if it had not begun, unless it had before."""
+        if task.fresh:
+            task.started, task.touched, task.fresh = None, False, False
+
+    def _end(self, task: TaskProgress, action: Action, record: Mapping[str, Any]) -> None:
+        result = _result(record)
+        task.results[action] = result
+        if task.started is action:
+            task.started = None
+        if action is Action.RESTORE:
+            asked = RESTARTS.get(result.code)
+            self.restored_restart = asked or self.restored_restart
+        elif action not in (Action.CANCEL, Action.DOWNLOAD):
+            task.awaits = RESTARTS.get(result.code, task.awaits)
+            if not result.succeeded:
+                task.result, task.error = result, _error(record)
+                task.failing = action in CHANGING or task.touched
+        if "status" in record:
+            status = Status(record["status"])
+            if action is not Action.RESTORE or status is not Status.FAILED:
+                task.result = self._final(task, status, result)
+            self._finish(task, status, record)
+        elif task.status is Status.AWAITING:
+            # It is back, and what it has yet to do is known by what is in `results`.
+            task.status, task.awaits = Status.TODO, None
+
+    def _final(self, task: TaskProgress, status: Status, result: ActionResult) -> ActionResult:
+        """What a task has come to, by the action that ended it."""
+        if result.code == ResultCode.INSTALLED:
+            code = ResultCode.INSTALL_ALREADY_INSTALLED if status is Status.INSTALLED else ResultCode.APPLY_SUCCESS
+            result = replace(result, code=code)
+        installed = task.results.get(Action.INSTALL)
+        if status in (Status.DONE, Status.AWAITING) and installed is not None:
+            return replace(result, details=result.details or installed.details)
+        return result
+
+    def _finish(self, task: TaskProgress, status: Status, record: Mapping[str, Any]) -> None:
+        task.status = status
+        task.failing = False
+        task.ended = int(record["seq"])
+        if task.result is None:
+            task.result = _result(record)
+
+
+def fields_of(result: ActionResult, error: ProxyflashError | None) -> dict[str, Any]:
+    """A result, and the error behind it, as a record has them."""
+    fields: dict[str, Any] = {"code": int(result.code), "extended": result.extended, "details": result.details}
+    if error is not None:
+        fields["error"] = {"code": error.code, "cause": error.cause, "component": error.component}
+    return fields
+
+
+def _result(record: Mapping[str, Any]) -> ActionResult:
+    return ActionResult(int(record["code"]), int(record["extended"]), str(record["details"]))
+
+
+def _error(record: Mapping[str, Any]) -> ProxyflashError:
+    """The failure again, as far as a record keeps it."""
+    kept = record.get("error")
+    if kept is None:
+        return StepFailed(str(record["details"]))
+    cause = kept["cause"] if kept["code"] == StepFailed.code else f"{kept['code']} {kept['cause']}"
+    return StepFailed(cause, component=kept["component"])

@@ -1,0 +1,125 @@
+"""The updates of one bench in its folder: a numbered folder for each, with its journal, files and backups.
+
+`<bench>/updates/000007/`: `journal.jsonl`; `files/`, the update's own checked copies; `work/`, where scripts run;
+`backup/`. Of an update that has ended the journal is kept, and, until the next one begins, what a rollback needs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from ..enumerators.errors import StateFolder
+from . import journal
+from .errors import JournalBroken, UpdateUnknown
+from .progress import Progress
+
+MOST_KEPT = 200
+"""Journals of updates that have ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One update. Numbers go up, whatever the clock does."""
+
+    folder: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.folder.name)
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / journal.NAME
+
+    @property
+    def files(self) -> Path:
+        return self.folder / "files"
+
+    @property
+    def work(self) -> Path:
+        return self.folder / "work"
+
+    @property
+    def backup(self) -> Path:
+        return self.folder / "backup"
+
+    def progress(self) -> Progress:
+        """Raises JournalBroken."""
+        return Progress.of(journal.records(self.journal), str(self.journal))
+
+    @property
+    def began(self) -> bool:
+        """Whether its journal has a first record. One that hasn't was cut before it touched anything."""
+        try:
+            return next(journal.records(self.journal), None) is not None
+        except JournalBroken:
+            return self.journal.exists()
+
+
+class Store:
+    """`folder`: the bench's, in the state folder."""
+
+    def __init__(self, folder: Path) -> None:
+        # Scripts run in folders below it, and are told of them from there.
+        self.folder = folder.absolute() / "updates"
+        self.attempts = folder.absolute() / "attempts.json"
+
+    def entries(self) -> list[Entry]:
+        """All that began, the oldest first. Raises StateFolder."""
+        return [entry for entry in self._all() if entry.began]
+
+    def latest(self) -> Entry | None:
+        """The last that began."""
+        return next((entry for entry in reversed(self._all()) if entry.began), None)
+
+    def entry(self, number: int) -> Entry:
+        """Raises UpdateUnknown."""
+        found = Entry(self.folder / f"{number:06}")
+        if not found.began:
+            raise UpdateUnknown(f"there is no update {number} in {self.folder}")
+        return found
+
+    def create(self, keep: Entry | None = None) -> Entry:
+        """A folder for a new update; what earlier ones, except `keep`, need no more is taken away. Raises StateFolder."""
+        entries = self._all()
+        number = entries[-1].number + 1 if entries else 1
+        self._prune([entry for entry in entries if entry != keep])
+        entry = Entry(self.folder / f"{number:06}")
+        try:
+            entry.folder.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            raise StateFolder(f"{error.filename or entry.folder}: {error.strerror}") from error
+        return entry
+
+    def seen(self) -> datetime | None:
+        """The latest time that a journal tells of: a clock behind it was set back."""
+        times = []
+        for entry in self._all():
+            with suppress(JournalBroken, StopIteration, ValueError, TypeError, KeyError):
+                times.append(datetime.fromisoformat(next(journal.records(entry.journal))["time"]))
+        return max(times, default=None)
+
+    def _all(self) -> list[Entry]:
+        try:
+            found = [Entry(path) for path in self._folders()]
+        except OSError as error:
+            raise StateFolder(f"{self.folder}: {error.strerror}") from error
+        return sorted(found, key=lambda entry: entry.number)
+
+    def _folders(self) -> Iterator[Path]:
+        if self.folder.is_dir():
+            yield from (path for path in self.folder.iterdir() if path.name.isascii() and path.name.isdigit())
+
+    def _prune(self, entries: list[Entry]) -> None:
+        for entry in entries[:-MOST_KEPT]:
+            shutil.rmtree(entry.folder, ignore_errors=True)
+        for entry in entries:
+            for path in entry.folder.glob("*/"):
+                shutil.rmtree(path, ignore_errors=True)
+            if not entry.began:
+                shutil.rmtree(entry.folder, ignore_errors=True)
