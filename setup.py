@@ -1,6 +1,7 @@
-"""Keeps this file itself out of the wheel; everything else is in setup.cfg."""
+"""Keeps this file itself out of the wheel, and builds the one part in C; everything else is in setup.cfg."""
 
-from setuptools import setup
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 
@@ -12,4 +13,25 @@ class BuildWithoutSetup(build_py):
         return [entry for entry in modules if entry[:2] != ("proxyflash", "setup")]
 
 
-setup(cmdclass={"build_py": BuildWithoutSetup})
+class BuildLibrary(build_ext):
+    """A shared library for a program in C, not for Python: its name has nothing of an interpreter's."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return fullname.replace(".", "/") + ".so"
+
+    def get_export_symbols(self, ext: Extension) -> list[str]:
+        return []
+
+
+setup(
+    cmdclass={"build_py": BuildWithoutSetup, "build_ext": BuildLibrary},
+    ext_modules=[
+        Extension(
+            "proxyflash.tools.adu.libproxyflash_adu",
+            ["tools/adu/component_enumerator.c"],
+            extra_compile_args=["-std=c11", "-fvisibility=hidden"],
+            extra_link_args=["-pthread"],
+            optional=True,  # A machine without a compiler installs the rest.
+        )
+    ],
+)

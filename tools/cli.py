@@ -53,6 +53,7 @@ Files and updates:
   history   The updates so far.
   report    What one has come to.
   manifest  Writes, explains and signs the manifests of updates.
+  adu       Ties this host to Azure Device Update's agent.
 
 Benches:
   bench     Checks a bench file, or writes one.

@@ -35,6 +35,7 @@ MODULES = {
     "history": "updates",
     "report": "updates",
     "manifest": "manifests",
+    "adu": "adu",
     "bench": "benches",
     "demo": "demo",
     "emulate": "emulate",

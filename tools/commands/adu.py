@@ -1,0 +1,248 @@
+"""`adu`: what ties this host to Azure Device Update's agent: its component enumerator, and scripts for its script handler."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from ...enumerators.bench import BenchComponent
+from ...enumerators.component import Presence, document, parse_selector, select
+from ...enumerators.errors import BenchLocked
+from ...flashers.formats import load
+from ...transports.deadline import Deadline
+from ...transports.errors import ProxyflashError
+from ...updates import creating
+from ...updates.errors import LibraryMissing, TargetFile
+from ...updates.results import COMPONENT_FLASH_HANDLER, FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
+from .session import Session, command
+
+T = TypeVar("T")
+
+LIBRARY, CONF = "libproxyflash_adu.so", "proxyflash-adu.conf"
+DEFAULT_CONF = Path("/etc/proxyflash/adu.conf")
+FOLDER = Path(__file__).parents[1] / "adu"
+SCRIPT = "proxyflash-flash.sh"
+WAIT_SECONDS = 50.0
+"""How long the bench may be in use by another process of proxyflash; the enumerator has 60 s for an answer."""
+LOOK_SECONDS = 0.2
+"""Between two looks at a bench that is in use: no descriptor tells when a lock of another process goes."""
+ACTIONS = ("download", "is-installed", "install", "apply", "cancel")
+
+
+@click.group("adu", context_settings={"help_option_names": ["-h", "--help"]})
+def adu() -> None:
+    """Azure Device Update: the agent's component enumerator, and scripts that flash.
+
+    \b
+    proxyflash adu enumerator /usr/lib/proxyflash
+    proxyflash adu script imu.hex --version 1.5.0 --provider Contoso --name Imu --group imus --to update
+    """
+
+
+@command("components")
+@click.option("--select", "selector", metavar="JSON", help="Only those that match every pair of this object.")
+def components(session: Session, selector: str | None) -> int | None:
+    """The components as the agent's enumerator contract has them: one JSON document.
+
+    \b
+    proxyflash adu components
+    proxyflash adu components --select '{"group": "motors"}'
+    """
+    wanted = parse_selector(selector) if selector is not None else None
+    found = _once_free(lambda: session.bench.scan()).components
+    chosen = list(found) if wanted is None else select(found, [wanted])
+    sys.stdout.write(document(chosen) + "\n")
+    return None
+
+
+@command("enumerator")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--conf", type=click.Path(path_type=Path), help="Writes the configuration for scripts there as well.")
+def enumerator(session: Session, folder: Path, conf: Path | None) -> int | None:
+    """Puts the component enumerator into a folder, set up for this bench file, and says how it is registered.
+
+    \b
+    sudo proxyflash --bench /etc/proxyflash/bench.toml --state /var/lib/proxyflash \\
+        adu enumerator /usr/lib/proxyflash --conf /etc/proxyflash/adu.conf
+    """
+    library = FOLDER / LIBRARY
+    if not library.exists():
+        raise LibraryMissing(f"{LIBRARY} was not built when proxyflash was installed: there was no C compiler")
+    bench = session.bench
+    words = [sys.executable, "-m", "proxyflash.tools", "--bench", str(bench.file.path.absolute())]
+    words += ["--state", str(bench.state.absolute())]
+    text = "# How proxyflash is called: a word on each line.\n" + "".join(f"{word}\n" for word in words)
+    target = folder.absolute() / LIBRARY
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A library that the agent has open is replaced, not overwritten.
+        fresh = target.with_suffix(".new")
+        shutil.copyfile(library, fresh)
+        fresh.chmod(0o755)
+        fresh.replace(target)
+        for path in (folder / CONF, conf):
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise TargetFile(f"{error.filename or folder}: {error.strerror}") from error
+    register = f"AducIotAgent -l 2 --extension-type componentEnumerator --register-extension {target}"
+    session.output.document({"library": str(target), "command": words, "register": register})
+    session.output.line(f"{target}\nregister it:  sudo {register}")
+    return None
+
+
+@command("script")
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("--version", "version", required=True, help="What the component reports once the image runs.")
+@click.option("--provider", required=True, help="Of the update's id.")
+@click.option("--name", required=True, help="Of the update's id; the update of the components is NAME-components.")
+@click.option("--group", help="Selects the components of this group.")
+@click.option("--model", help="Selects the components of this model.")
+@click.option("--address", help="Where a raw binary goes, such as 0x08000000.")
+@click.option("--host", "hosts", multiple=True, metavar="KEY=VALUE,...", help="Which hosts it is for.")
+@click.option("--to", "folder", type=click.Path(path_type=Path), required=True, help="The folder to write; made.")
+def script(
+    session: Session, image: Path, version: str, provider: str, name: str, group: str | None, model: str | None,
+    address: str | None, hosts: tuple[str, ...], folder: Path,
+) -> int | None:  # fmt: skip
+    """Writes an update that the agent carries out with its own script handler, by proxyflash on the host.
+
+    Two import manifests, the script and the image: import them as they are.
+
+    \b
+    proxyflash adu script imu-1.5.0.hex --version 1.5.0 --provider Contoso --name Imu --group imus --to update
+    """
+    wanted = {key: value for key, value in (("group", group), ("model", model)) if value}
+    if not wanted:
+        raise click.UsageError("name the components: --group or --model")
+    load(image, address=_number(address))
+    text = (FOLDER / "script.sh").read_text(encoding="utf-8").replace("@IMAGE@", image.name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if image.absolute() != (folder / image.name).absolute():
+            shutil.copyfile(image, folder / image.name)
+        (folder / SCRIPT).write_text(text, encoding="utf-8")
+        (folder / SCRIPT).chmod(0o755)
+    except OSError as error:
+        raise TargetFile(f"{error.filename or folder}: {error.strerror}") from error
+    arguments = "--component --component-name-val" + (f" --address {address}" if address else "")
+    child = creating.Draft(
+        provider, f"{name}-components", version, select=(wanted,), files=(folder / SCRIPT, folder / image.name),
+        handler=creating.SCRIPT,
+        properties={
+            "scriptFileName": SCRIPT, "arguments": arguments, "installedCriteria": version, "apiVersion": "1.1",
+        },
+    )  # fmt: skip
+    path = _written(child, folder)
+    try:
+        selected = creating.selectors(hosts, "--host")
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    parent = creating.Draft(provider, name, version, host=selected, children=(path,))
+    paths = [path, _written(parent, folder)]
+    session.output.document({"folder": str(folder), "manifests": [str(item) for item in paths]})
+    for item in (*paths, folder / SCRIPT, folder / image.name):
+        session.output.line(str(item))
+    return None
+
+
+def _written(draft: creating.Draft, folder: Path) -> Path:
+    text, manifest = creating.import_manifest(draft)
+    path = folder / creating.file_name(manifest.updateId, ".importmanifest.json")
+    creating.write(path, text.encode())
+    return path
+
+
+@command("act")
+@click.option("--action", type=click.Choice(ACTIONS), required=True)
+@click.option("--component", "name", required=True)
+@click.option("--image", type=click.Path(path_type=Path), required=True)
+@click.option("--installed-criteria", "version", required=True)
+@click.option("--result-file", type=click.Path(path_type=Path), required=True)
+@click.option("--work-folder", type=click.Path(path_type=Path))
+@click.option("--address")
+def act(
+    session: Session, action: str, name: str, image: Path, version: str, result_file: Path, work_folder: Path | None,
+    address: str | None,
+) -> int | None:  # fmt: skip
+    """One action on one component, as the agent's script handler asks for it. Scripts of `adu script` call it.
+
+    The result goes to the result file; the exit status is 0 once it is there.
+
+    \b
+    proxyflash adu act --action install --component imu --image imu.hex --installed-criteria 1.5.0 --result-file r.json
+    """
+    session.catch_interrupts()
+    try:
+        result = _acted(session, action, name, image, version, _number(address))
+    except ProxyflashError as error:
+        code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_FLASH_HANDLER, error.exit_status)
+        result = ActionResult(ResultCode.FAILURE, code, f"{error.code} {name}: {error.cause}")
+    text = {"resultCode": result.code, "extendedResultCode": result.extended, "resultDetails": result.details}
+    creating.write(result_file, json.dumps(text).encode())
+    session.output.line(f"{name}  {action}  {int(result.code)}  {result.details}".rstrip())
+    return None
+
+
+def _acted(session: Session, action: str, name: str, image: Path, version: str, address: int | None) -> ActionResult:
+    if action == "cancel":
+        # The agent asks when an action has ended; there is nothing under way any more.
+        return ActionResult(ResultCode.CANCEL_SUCCESS)
+    if action == "download":
+        load(image, address=address)
+        return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
+    component = session.bench.component(name)
+    if action == "install":
+        done = _once_free(
+            lambda: component.flash(
+                image, address=address, expect_version=version, on_event=session.event,
+                cancelled=lambda: session.stopping,
+            )
+        )  # fmt: skip
+        assert done is not None, "only a refused confirmation gives no result, and none is asked"
+        return ActionResult(ResultCode.INSTALL_SUCCESS, details=f"-> {done.version}, verified ({done.verified})")
+    there = _once_free(lambda: _runs(component, version))
+    if action == "is-installed":
+        return ActionResult(ResultCode.INSTALLED if there else ResultCode.NOT_INSTALLED)
+    if there:
+        return ActionResult(ResultCode.APPLY_SUCCESS)
+    code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_FLASH_HANDLER, 1)
+    return ActionResult(ResultCode.FAILURE, code, f"{name} does not report version {version}")
+
+
+def _runs(component: BenchComponent, version: str) -> bool:
+    found = component.look()
+    return found.presence is Presence.OK and found.version == version
+
+
+def _once_free(action: Callable[[], T]) -> T:
+    """Does it once no other process works on the bench, which is waited for. Raises what it raises."""
+    deadline = Deadline.after(WAIT_SECONDS)
+    while True:
+        try:
+            return action()
+        except BenchLocked:
+            if deadline.expired:
+                raise
+            threading.Event().wait(LOOK_SECONDS)
+
+
+def _number(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise click.UsageError(f"--address {text}: no number such as 0x08000000") from None
+
+
+for _command in (components, enumerator, script, act):
+    adu.add_command(_command)
