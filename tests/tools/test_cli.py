@@ -14,7 +14,7 @@ from proxyflash.tools import commands
 from proxyflash.tools.cli import HELP
 from proxyflash.tools.commands import MODULES, cli
 
-EVERY = [name for name in MODULES if name not in ("bench", "vm")]
+EVERY = [name for name in MODULES if name not in ("adu", "bench", "manifest", "vm")]
 
 
 def run(*arguments: str | Path) -> int:
