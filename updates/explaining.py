@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..transports import plugins
 from ..transports.errors import PluginUnknown, ProxyflashError
-from . import files
+from . import files, options
 from .errors import HandlerUnknown, UpdateError
 from .manifest import ImportManifest, InlineStep
 from .update import Update
@@ -109,4 +109,6 @@ def _handled(step: InlineStep, on_component: bool, place: str) -> None:
         handler = plugins.load(plugins.STEPS, step.handler)
     except PluginUnknown as error:
         raise HandlerUnknown(f"{place}.handler: {error.cause}") from error
-    handler.check(step, on_component=on_component, place=place)
+    # What it asks of the engine is the engine's, and not the handler's to know.
+    bare, _ = options.split(step, place)
+    handler.check(bare, on_component=on_component, place=place)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from .results import COMPONENT_SCRIPT_HANDLER, FACILITY_STEP_HANDLERS, ActionRes
 
 KEYS = ("scriptFileName", "arguments", "installedCriteria", "apiVersion")
 NOT_AVAILABLE = "n/a"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 UNKNOWN_FAILURE = 0x30500206
 """The extended code of a failure for which the script gives none."""
 LOOK_SECONDS = 0.2
@@ -131,7 +133,12 @@ class ScriptHandler(StepHandler):
         # for us, and what is to be ended is ended with all that it started.
         try:
             process = subprocess.Popen(
-                self.command(action), cwd=self.context.work_folder, stdin=subprocess.DEVNULL, stdout=2, process_group=0
+                self.command(action),
+                cwd=self.context.work_folder,
+                env=clean_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                process_group=0,
             )
         except OSError as error:
             raise ScriptFailed(
@@ -167,6 +174,15 @@ class ScriptHandler(StepHandler):
             # What the script had done by then, nobody knows.
             changed = action in ("install", "apply")
             raise Cancelled(f"{name} --action {action} was ended on request", touched=changed)
+
+
+def clean_environment() -> dict[str, str]:
+    """What a program of an update finds in its environment: the system's paths, and nothing that came with ours."""
+    try:
+        home = pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        home = "/"
+    return {"PATH": PATH, "HOME": home, "LANG": "C.UTF-8"}
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:

@@ -149,7 +149,8 @@ def test_a_deployment_is_what_the_agent_takes(publisher: Publisher) -> None:
 
 
 def test_a_file_s_address_is_quoted(publisher: Publisher) -> None:
-    child = publisher.component_update("motors", "1.2", **{"a b#%": b"m"})
+    (publisher.folder / "a b#%.bin").write_bytes(b"m")
+    child = publisher.component_update("motors", "1.2", given=(publisher.folder / "a b#%.bin",))
     deployment = json.loads(publisher.sign(publisher.update("gateway", "1.2", child)).read_text())
     assert "a%20b%23%25.bin" in deployment["fileUrls"].values()
 
@@ -206,6 +207,15 @@ def test_everything_that_is_wrong_is_told(publisher: Publisher) -> None:
     (publisher.folder / "camera.bin").unlink()
     told = explain(read(publisher.update("gateway", "1.2", child, other)))
     assert [fault.code for fault in told.faults] == ["E-FILE-HASH", "E-MANIFEST-FIELD", "E-FILE-MISSING", "E-HANDLER"]
+
+
+@pytest.mark.parametrize(("asked", "codes"), [({"attempts": 3}, []), ({"attempts": -1}, ["E-MANIFEST-FIELD"])])
+def test_what_a_step_asks_of_the_engine_is_looked_at(publisher: Publisher, asked: Any, codes: list[str]) -> None:
+    child = publisher.component_update("motors", "1.2", motor=b"firmware")
+    document = json.loads(child.read_text())
+    document["instructions"]["steps"][0]["handlerProperties"]["proxyflash"] = asked
+    told = explain(read(publisher.update("gateway", "1.2", changed(child, **document))))
+    assert [fault.code for fault in told.faults] == codes
 
 
 def test_a_manifest_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
