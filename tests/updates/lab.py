@@ -1,0 +1,297 @@
+"""A bench of components that are small files, a step handler that works on them, and engines that are killed.
+
+The handler keeps a log of what it is asked; what goes wrong, and where, is said by `Faults`. An engine that is to be
+killed runs in a process of its own, forked from this one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from proxyflash.enumerators.bench import Bench, BenchComponent
+from proxyflash.enumerators.component import Component, Presence
+from proxyflash.enumerators.host import HostComponent
+from proxyflash.flashers.errors import Cancelled
+from proxyflash.transports import plugins
+from proxyflash.updates import run as running
+from proxyflash.updates.engine import Engine
+from proxyflash.updates.handler import StepContext, StepHandler
+from proxyflash.updates.manifest import InlineStep
+from proxyflash.updates.policy import Policy
+from proxyflash.updates.progress import Action
+from proxyflash.updates.report import Outcome
+from proxyflash.updates.results import ActionResult, ResultCode
+from proxyflash.updates.update import Update, load
+
+HANDLER = "test/file:1"
+OLD, NEW = "1.0", "1.1"
+Fault = Callable[[], ActionResult | None]
+
+SUCCESS = {
+    Action.DOWNLOAD: ResultCode.DOWNLOAD_SUCCESS,
+    Action.BACKUP: ResultCode.BACKUP_SUCCESS,
+    Action.INSTALL: ResultCode.INSTALL_SUCCESS,
+    Action.APPLY: ResultCode.APPLY_SUCCESS,
+    Action.RESTORE: ResultCode.RESTORE_SUCCESS,
+    Action.CANCEL: ResultCode.CANCEL_SUCCESS,
+}
+
+
+class FileHandler(StepHandler):
+    """Installs a version into `<world>/<component>.<step>`: Install writes it, Apply makes it count."""
+
+    world: ClassVar[Path]
+    faults: ClassVar[dict[tuple[str, Action], Fault]]
+
+    @classmethod
+    def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
+        assert "proxyflash" not in step.handlerProperties
+
+    @classmethod
+    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+        return ""
+
+    @property
+    def target(self) -> str:
+        return self.context.component.name if self.context.component else "host"
+
+    @property
+    def file(self) -> Path:
+        return self.world / f"{self.target}.{self.context.step.description}"
+
+    @property
+    def wanted(self) -> str:
+        return str(self.context.step.handlerProperties["installedCriteria"])
+
+    def is_installed(self) -> ActionResult:
+        return self._do(Action.IS_INSTALLED, self._is_installed)
+
+    def download(self) -> ActionResult:
+        return self._do(Action.DOWNLOAD, lambda: None)
+
+    def backup(self) -> ActionResult:
+        def work() -> None:
+            self.context.backup_folder.mkdir(parents=True, exist_ok=True)
+            (self.context.backup_folder / "kept").write_text(self.file.read_text())
+
+        return self._do(Action.BACKUP, work)
+
+    def install(self) -> ActionResult:
+        return self._do(Action.INSTALL, lambda: self.file.write_text(f"{self.wanted} not applied"))
+
+    def apply(self) -> ActionResult:
+        return self._do(Action.APPLY, lambda: self.file.write_text(self.wanted))
+
+    def restore(self) -> ActionResult:
+        return self._do(Action.RESTORE, lambda: self.file.write_text((self.context.backup_folder / "kept").read_text()))
+
+    def cancel(self) -> ActionResult:
+        return self._do(Action.CANCEL, lambda: None)
+
+    def _is_installed(self) -> ActionResult:
+        installed = self.file.read_text() == self.wanted
+        return ActionResult(ResultCode.INSTALLED if installed else ResultCode.NOT_INSTALLED)
+
+    def _do(self, action: Action, work: Callable[[], ActionResult | object]) -> ActionResult:
+        step = self.context.step.description
+        self._log(f"{action} {self.target} {step}")
+        fault = self.faults.get((f"{self.target} {step}", action))
+        if fault is not None and (told := fault()) is not None:
+            return told
+        done = work()
+        self._log(f"{action} {self.target} {step} ended")
+        return done if isinstance(done, ActionResult) else ActionResult(SUCCESS[action])
+
+    def _log(self, line: str) -> None:
+        with (self.world / "log").open("a") as stream:
+            stream.write(line + "\n")
+
+
+def step(name: str, *, wanted: str = NEW, **options: Any) -> dict[str, Any]:
+    """One step of the file handler; `options`: what the engine is asked for."""
+    properties: dict[str, Any] = {"installedCriteria": wanted} | ({"proxyflash": options} if options else {})
+    return {"handler": HANDLER, "description": name, "files": ["payload"], "handlerProperties": properties}
+
+
+def reference(name: str) -> dict[str, Any]:
+    return {"type": "reference", "updateId": {"provider": "Contoso", "name": name, "version": "1.1"}}
+
+
+COMPONENTS = {"left": "motors", "right": "motors", "camera": "cameras"}
+
+
+@dataclass
+class Lab:
+    """Three components, their updates, and engines for them."""
+
+    folder: Path
+    bench_text: str = ""
+    policy: dict[str, Any] = field(default_factory=dict)
+    cancelled: Callable[[], bool] = lambda: False
+    boot: str = "first"
+
+    def __post_init__(self) -> None:
+        self.world.mkdir()
+        (self.folder / "payload").write_bytes(b"what is installed")
+        parts = "".join(
+            f'[[component]]\nname = "{name}"\ngroup = "{group}"\nbus = "bus"\nprotocol = "uds"\n'
+            f"address = {{request = 0x{0x700 + 2 * index:X}, response = 0x{0x701 + 2 * index:X}}}\n"
+            for index, (name, group) in enumerate(COMPONENTS.items())
+        )
+        text = f'[bus.bus]\nkind = "can"\ninterface = "virtual"\nat_once = 4\n{parts}{self.bench_text}'
+        (self.folder / "bench.toml").write_text(text)
+        FileHandler.world = self.world
+        FileHandler.faults = {}
+
+    @property
+    def world(self) -> Path:
+        return self.folder / "world"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def log(self) -> list[str]:
+        path = self.world / "log"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def began(self, action: Action) -> list[str]:
+        """Which components and steps an action was begun for, in order."""
+        return [
+            line.removeprefix(f"{action} ")
+            for line in self.log
+            if line.startswith(f"{action} ") and "ended" not in line
+        ]
+
+    def holds(self) -> dict[str, str]:
+        """What each component's steps hold."""
+        return {path.name: path.read_text() for path in sorted(self.world.glob("*.*"))}
+
+    def fault(self, where: str, action: Action, fault: Fault | ActionResult) -> None:
+        """`where`: component and step, such as "left one"."""
+        FileHandler.faults[where, action] = fault if callable(fault) else lambda: fault
+
+    def write(self, name: str, steps: list[dict[str, Any]], *selectors: dict[str, str]) -> Path:
+        data = (self.folder / "payload").read_bytes()
+        digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        document = {
+            "updateId": {"provider": "Contoso", "name": name, "version": "1.1"},
+            "isDeployable": not selectors,
+            "compatibility": selectors or [{"model": "host"}],
+            "instructions": {"steps": steps},
+            "files": [{"filename": "payload", "sizeInBytes": len(data), "hashes": {"sha256": digest}}],
+            "createdDateTime": "2026-01-01T00:00:00Z",
+            "manifestVersion": "4.0",
+        }
+        path = self.folder / f"{name}.importmanifest.json"
+        path.write_text(json.dumps(document))
+        return path
+
+    def bundle(self, **options: dict[str, Any]) -> Update:
+        """Three components, two steps each, "one" and "two"; `options`: of the steps of that name."""
+        steps = [step(name, **options.get(name, {})) for name in ("one", "two")]
+        self.write("motors", steps, {"group": "motors"})
+        self.write("cameras", steps, {"group": "cameras"})
+        for name in COMPONENTS:
+            for item in ("one", "two"):
+                (self.world / f"{name}.{item}").write_text(OLD)
+        return load(self.write("bundle", [reference("motors"), reference("cameras")]))
+
+    def components(self, **versions: str) -> list[Component]:
+        return [
+            Component(name, name, group, "", "", versions.get(name, OLD), Presence.OK, "bus", "uds", "")
+            for name, group in COMPONENTS.items()
+        ]
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        with Bench.open(self.folder / "bench.toml", state=self.state) as bench:
+            yield Engine(bench, policy=Policy.model_validate(self.policy), cancelled=self.cancelled)
+
+    def apply(self, update: Update, **options: Any) -> Outcome:
+        with self.engine() as engine:
+            return engine.apply(engine.plan(update, self.components()), **options)
+
+    def resume(self, **options: Any) -> Outcome:
+        with self.engine() as engine:
+            return engine.resume(**options)
+
+    def rollback(self) -> Outcome:
+        with self.engine() as engine:
+            return engine.rollback()
+
+    def journal(self, number: int = 1) -> Path:
+        with self.engine() as engine:
+            return engine.store.entry(number).journal
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    made = Lab(tmp_path)
+    serve(monkeypatch, FileHandler)
+    monkeypatch.setattr(running.restarting, "boot_id", lambda: made.boot)
+    return made
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, handler: type[StepHandler]) -> None:
+    """Has the handler's name known as if a package had registered it."""
+    loaded = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda group, name: handler if name == HANDLER else loaded(group, name))
+
+
+def all_new() -> dict[str, str]:
+    return {f"{name}.{item}": NEW for name in sorted(COMPONENTS) for item in ("one", "two")}
+
+
+def all_old() -> dict[str, str]:
+    return dict.fromkeys(all_new(), OLD)
+
+
+def cancel() -> ActionResult | None:
+    raise Cancelled("stopped", touched=True)
+
+
+def kill() -> None:
+    """What a power cut does to a process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_process(work: Callable[[], object], *, until: Callable[[int], None] | None = None) -> int:
+    """Runs `work` in a process of its own; its exit status, or minus the signal that ended it; 1 if it raised.
+
+    `until`: called with its id, once it runs.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    try:
+        if until is not None:
+            until(child)
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+__all__ = ["StepContext", "lab"]
