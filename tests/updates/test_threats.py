@@ -18,9 +18,9 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from proxyflash.tests.updates.authoring import Publisher, changed, private_key
@@ -139,13 +139,24 @@ def test_freeze(gateway: Gateway) -> None:
     assert gateway.versions() == OLD
 
 
-def test_freeze_with_the_clock_set_back(gateway: Gateway) -> None:
-    made = datetime.now(UTC) - timedelta(days=1)
-    deployment = gateway.update(createdDateTime=made.isoformat())
-    policy = gateway.publisher.policy(max_age_days=30)
-    load(deployment, policy)
-    with pytest.raises(errors.ManifestExpired):
-        load(deployment, policy, seen=made + timedelta(days=31))
+class SetBack(datetime):
+    """A clock that was set back by twenty days."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) - timedelta(days=20)
+
+
+def test_freeze_with_the_clock_set_back(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of the last update was seen, and it is not before that."""
+    gateway.policy(max_age_days="30")
+    old = datetime.now(UTC) - timedelta(days=40)
+    assert gateway.apply(gateway.update("1.5.0", "imus")) == (0, "")
+    deployment = gateway.update("1.5.1", "cameras", criteria="1.5.0", createdDateTime=old.isoformat())
+    monkeypatch.setattr("proxyflash.updates.update.datetime", SetBack)
+    load(deployment, gateway.publisher.policy(max_age_days=30))
+    assert gateway.apply(deployment) == (9, "E-MANIFEST-EXPIRED")
+    assert gateway.versions() == OLD | {"imus": "1.5.0"}
 
 
 def test_mix_and_match(gateway: Gateway) -> None:
