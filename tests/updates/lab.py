@@ -139,6 +139,7 @@ class Lab:
     policy: dict[str, Any] = field(default_factory=dict)
     cancelled: Callable[[], bool] = lambda: False
     boot: str = "first"
+    undo: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.world.mkdir()
@@ -237,11 +238,13 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     made = Lab(tmp_path)
     serve(monkeypatch, FileHandler)
     monkeypatch.setattr(running.restarting, "boot_id", lambda: made.boot)
-    return made
+    yield made
+    for undo in made.undo:
+        undo()
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, handler: type[StepHandler]) -> None:

@@ -263,9 +263,7 @@ class Refusing(StepHandler):
         raise StepFailed("the clean-up failed too")
 
 
-def test_a_clean_up_that_fails_changes_nothing(
-    author: Author, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clean_up_that_fails_changes_nothing(author: Author, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "load", lambda group, name: Refusing)
     outcome = carried_out(bench, load(author.write("parent", [author.step("one")])), [])
     assert isinstance(outcome.error, Cancelled)

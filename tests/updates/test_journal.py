@@ -1,0 +1,210 @@
+"""The journal: what a cut leaves of it at every byte, what damage is, and what a full or read-only disk does."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+import stat
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from proxyflash.updates.errors import JournalBroken, JournalNotWritten
+from proxyflash.updates.journal import Journal, decoded, encoded, records
+from proxyflash.updates.progress import Progress
+
+KINDS = ("begin", "start", "end")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.jsonl"
+
+
+def written(path: Path, count: int = 3) -> list[bytes]:
+    """A journal of some records; its lines."""
+    journal = Journal.create(path)
+    for number in range(count):
+        journal.append(KINDS[number % 3], {"task": number, "details": "spät \n\u2028"})
+    journal.close()
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def test_a_line_is_json_that_ends_with_the_crc_of_what_is_before_it(path: Path) -> None:
+    for number, line in enumerate(written(path), 1):
+        record = json.loads(line)
+        assert list(record)[:3] == ["seq", "time", "kind"]
+        assert list(record)[-1] == "crc"
+        assert record["seq"] == number
+        body = line[: line.rindex(b',"crc"')] + b"}"
+        assert int(record["crc"], 16) == zlib.crc32(body)
+        assert json.loads(body) == {key: value for key, value in record.items() if key != "crc"}
+
+
+def test_nobody_else_reads_it(path: Path) -> None:
+    written(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_it_is_on_the_disk_when_append_returns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    journal = Journal.create(path)
+    assert len(synced) == 1  # The folder, for the file's name.
+    for _ in range(2):
+        journal.append("begin", {})
+        assert synced[-1] == path.stat().st_size
+    journal.append("note", {}, sync=False)
+    assert len(synced) == 3
+    journal.close()
+
+
+def test_a_tail_torn_at_every_byte(path: Path) -> None:
+    """Whole lines are kept, the torn one is as never written, and what is appended follows the last whole one."""
+    lines = written(path)
+    whole = b"".join(lines)
+    ends = [0, len(lines[0]), len(lines[0] + lines[1]), len(whole)]
+    for size in range(len(whole) + 1):
+        path.write_bytes(whole[:size])
+        kept = max(index for index, end in enumerate(ends) if end <= size)
+        assert [record["seq"] for record in records(path)] == list(range(1, kept + 1))
+        journal, read = Journal.reopen(path)
+        assert len(list(read)) == kept
+        assert path.stat().st_size == ends[kept]
+        journal.append("resumed", {})
+        journal.close()
+        assert [record["seq"] for record in records(path)] == list(range(1, kept + 2))
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 500, b"\0" * 10 + b"\n", b"\xff\n\xff\n", b"{}\n", b'{"seq":4}\n', b"\n\n"])
+def test_what_else_a_power_cut_leaves_at_the_end(path: Path, tail: bytes) -> None:
+    """A file system may have given the file its length before its contents."""
+    written(path)
+    with path.open("ab") as stream:
+        stream.write(tail)
+    assert len(list(records(path))) == 3
+    Journal.reopen(path)[0].close()
+    assert len(path.read_bytes().splitlines()) == 3
+
+
+def test_a_bad_line_amid_good_ones_is_damage_wherever_it_is(path: Path) -> None:
+    lines = written(path)
+    whole = bytearray(b"".join(lines))
+    # Without the line's end before the last line, the two are one, and that is the last.
+    for place in range(len(lines[0] + lines[1]) - 1):
+        damaged = whole.copy()
+        damaged[place] ^= 0x20
+        path.write_bytes(damaged)
+        number = 1 if place < len(lines[0]) else 2
+        with pytest.raises(JournalBroken, match=rf"line {number} "):
+            list(records(path))
+        with pytest.raises(JournalBroken):
+            Journal.reopen(path)
+
+
+@pytest.mark.parametrize("order", [(0, 0, 1, 2), (0, 2), (1, 2), (0, 2, 1)])
+def test_lines_that_were_repeated_lost_or_swapped_are_damage(path: Path, order: tuple[int, ...]) -> None:
+    lines = written(path)
+    path.write_bytes(b"".join(lines[index] for index in order))
+    with pytest.raises(JournalBroken):
+        list(records(path))
+
+
+def test_one_that_is_there_is_not_begun_anew(path: Path) -> None:
+    written(path)
+    with pytest.raises(JournalNotWritten):
+        Journal.create(path)
+
+
+class FileLimit:
+    """No file may grow beyond this: what a full disk is like, at a chosen byte."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __enter__(self) -> None:
+        self._before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self._handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self._before[1]))
+
+    def __exit__(self, *error: object) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, self._before)
+        signal.signal(signal.SIGXFSZ, self._handler)
+
+
+def test_a_disk_that_is_full_at_every_byte(tmp_path: Path) -> None:
+    """The record is not there, it is said so, and nothing follows half a line."""
+    first = len(written(tmp_path / "first", 1)[0])
+    second = len(written(tmp_path / "second", 2)[1])
+    for size in range(first, first + second):
+        path = tmp_path / f"{size}.jsonl"
+        journal = Journal.create(path)
+        journal.append(KINDS[0], {"task": 0, "details": "spät \n\u2028"})
+        with FileLimit(size), pytest.raises(JournalNotWritten) as caught:
+            journal.append(KINDS[1], {"task": 1, "details": "spät \n\u2028"})
+        assert caught.value.exit_status == 10
+        # Room again: but what is there may be half a line.
+        with pytest.raises(JournalNotWritten):
+            journal.append(KINDS[1], {})
+        journal.close()
+        assert [record["seq"] for record in records(path)] == [1]
+        again, _ = Journal.reopen(path)
+        again.append(KINDS[1], {})
+        again.close()
+        assert [record["seq"] for record in records(path)] == [1, 2]
+
+
+@pytest.mark.parametrize("when", ["create", "append"])
+def test_a_disk_that_does_not_take_it(path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    if when == "create":
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(JournalNotWritten, match="Input/output error"):
+            Journal.create(path)
+        return
+    journal = Journal.create(path)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(JournalNotWritten, match="Input/output error"):
+        journal.append("begin", {})
+    journal.close()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.text(max_size=8).filter(lambda key: key != "crc"), json_values, max_size=5))
+def test_what_is_written_is_read(fields: dict[str, Any]) -> None:
+    record = {"seq": 1, **fields}
+    line = encoded(record)
+    assert line.count(b"\n") == 1
+    assert decoded(line) == record
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300))
+def test_whatever_is_there_is_read_or_told(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("j") / "journal.jsonl"
+    path.write_bytes(data)
+    assert list(records(path)) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from(["kind", "task", "action", "tasks", "code"]), json_values), max_size=4))
+def test_records_that_check_and_make_no_sense_are_told(found: list[dict[str, Any]]) -> None:
+    try:
+        Progress.of(({"seq": index, "time": "", "kind": "?", **item} for index, item in enumerate(found)), "j")
+    except JournalBroken:
+        return

@@ -1,0 +1,173 @@
+"""Whatever goes wrong in whichever state: an error, a kill, a hang, a cancellation in each action, then a resume.
+
+The states come from the engine's own list of actions: a new one is here by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+from proxyflash.updates.errors import StepFailed
+from proxyflash.updates.events import Status
+from proxyflash.updates.progress import Action, Ending
+from proxyflash.updates.results import ActionResult, ResultCode
+
+from .lab import Fault, FileHandler, Lab, all_new, all_old, cancel, in_process, kill
+
+FAILURE = ActionResult(ResultCode.FAILURE, 0x30500001, "it broke")
+WHERE = "right one"
+NEVER_TOUCHED = (Action.DOWNLOAD, Action.IS_INSTALLED, Action.BACKUP)
+
+
+def raised() -> None:
+    raise StepFailed("it broke")
+
+
+def mistaken() -> None:
+    raise ZeroDivisionError
+
+
+ERRORS: dict[str, Fault | ActionResult] = {"result": FAILURE, "error": raised, "mistake": mistaken}
+
+
+def reached(lab: Lab, action: Action) -> None:
+    """Sees to it that the engine comes to this action: a restore follows a failure, a clean-up a cancellation."""
+    if action is Action.RESTORE:
+        lab.fault(WHERE, Action.APPLY, FAILURE)
+    elif action is Action.CANCEL:
+        lab.fault(WHERE, Action.INSTALL, cancel)
+
+
+def mended(lab: Lab) -> None:
+    for action in Action:
+        lab.fault(WHERE, action, lambda: None)
+
+
+@pytest.mark.parametrize("how", ERRORS)
+@pytest.mark.parametrize("action", Action)
+def test_an_error(lab: Lab, action: Action, how: str) -> None:
+    update = lab.bundle()
+    reached(lab, action)
+    lab.fault(WHERE, action, ERRORS[how])
+    outcome = lab.apply(update)
+    assert WHERE in lab.began(action)
+    # Each task is accounted for, whatever happened to one.
+    assert len(outcome.results) == 6
+    if action is Action.CANCEL:
+        # A clean-up that fails is no failure of the step: that goes on.
+        assert outcome.ending is Ending.UNFINISHED
+        mended(lab)
+        assert lab.resume().succeeded
+        assert lab.holds() == all_new()
+        return
+    assert outcome.ending is Ending.FAILED
+    statuses = [item.task.status for item in outcome.results]
+    assert statuses[2] is Status.FAILED
+    assert statuses[3:] == [Status.NOT_RUN] * 3
+    done = [Status.NOT_RUN] * 2 if action is Action.DOWNLOAD else [Status.DONE] * 2
+    assert statuses[:2] == done
+    # Restored, unless that is what failed.
+    if action is not Action.RESTORE:
+        assert lab.holds()["right.one"] == "1.0"
+    mended(lab)
+    assert lab.apply(update).succeeded
+    assert lab.holds() == all_new()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("action", Action)
+def test_a_kill(lab: Lab, action: Action, when: str) -> None:
+    """`after`: what the action does is done, and nothing is written of it."""
+    update = lab.bundle()
+    reached(lab, action)
+    if when == "before":
+        lab.fault(WHERE, action, kill)
+    else:
+        after(lab, action)
+    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+    settled(lab, action)
+
+
+@pytest.mark.parametrize("action", Action)
+def test_a_hang_that_somebody_ends(lab: Lab, action: Action) -> None:
+    update = lab.bundle()
+    reached(lab, action)
+    reader, writer = os.pipe()
+
+    def hang() -> None:
+        os.write(writer, b"!")
+        threading.Event().wait()
+
+    lab.fault(WHERE, action, hang)
+
+    def end(child: int) -> None:
+        assert os.read(reader, 1) == b"!"
+        os.kill(child, signal.SIGKILL)
+
+    assert in_process(lambda: lab.apply(update), until=end) == -signal.SIGKILL
+    os.close(reader)
+    os.close(writer)
+    settled(lab, action)
+
+
+@pytest.mark.parametrize("action", Action)
+def test_a_cancellation(lab: Lab, action: Action) -> None:
+    update = lab.bundle()
+    reached(lab, action)
+    if action is not Action.CANCEL:
+        lab.fault(WHERE, action, cancel)
+    assert lab.apply(update).ending is Ending.UNFINISHED
+    settled(lab, action)
+
+
+def after(lab: Lab, action: Action) -> None:
+    """The process is killed when the action has done its work."""
+    done = FileHandler._do
+
+    def work(self: FileHandler, asked: Action, call: object) -> ActionResult:
+        result = done(self, asked, call)  # type: ignore[arg-type]
+        if asked is action and f"{self.target} {self.context.step.description}" == WHERE and os.getpid() != parent:
+            kill()
+        return result
+
+    parent = os.getpid()
+    FileHandler._do = work  # type: ignore[method-assign]
+    lab.undo.append(lambda: setattr(FileHandler, "_do", done))
+
+
+def settled(lab: Lab, action: Action) -> None:
+    """A resume ends well, with nothing done twice that had ended."""
+    before = list(lab.log)
+    mended(lab)
+    outcome = lab.resume()
+    new = lab.log[len(before) :]
+    assert [item.task.component.name for item in outcome.results if item.task.component] == [
+        "left", "left", "right", "right", "camera", "camera",
+    ]  # fmt: skip
+    for where in ("left one", "left two") if action is not Action.DOWNLOAD else ():
+        assert not any(where in line for line in new)
+    if action is Action.RESTORE:
+        # The failure is known from the journal, and stays the outcome.
+        assert outcome.ending is Ending.FAILED
+        assert lab.holds() == all_old() | {"left.one": "1.1", "left.two": "1.1"}
+        assert "it broke" in str(outcome.error)
+        return
+    assert outcome.succeeded, outcome.error
+    assert lab.holds() == all_new()
+    with lab.engine() as engine:
+        assert engine.unfinished() is None
+
+
+def test_the_folder_of_a_kill_before_the_first_record_is_taken_away(lab: Lab) -> None:
+    update = lab.bundle()
+    with lab.engine() as engine:
+        entry = engine.store.create()
+        entry.files.mkdir()
+        (entry.files / "payload").write_bytes(b"half")
+    assert lab.apply(update).succeeded
+    assert not entry.folder.exists()
+    with lab.engine() as engine:
+        assert [item.number for item in engine.store.entries()] == [2]
