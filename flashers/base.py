@@ -119,6 +119,11 @@ class Flasher(ABC):
         """
         return None
 
+    @classmethod
+    def unreadable(cls, profile: Any) -> str:
+        """Why the memory of a part with this profile can't be read; "": nothing is known against it. Sends nothing."""
+        return ""
+
     @abstractmethod
     def connect(self) -> Identity:
         """Enters the bootloader if need be, synchronises, reads who it is. May be called again after a failure.

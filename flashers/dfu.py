@@ -81,6 +81,10 @@ class DfuFlasher(Flasher):
                 return common(found)
         return None
 
+    @classmethod
+    def unreadable(cls, profile: DfuProfile) -> str:
+        return "a DFU 1.1 device does not tell how long its present image is" if profile.flavour == "dfu" else ""
+
     def connect(self) -> Identity:
         self.close()
         self._wanted_alternate = self._address.alt

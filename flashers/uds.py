@@ -87,6 +87,10 @@ class UdsFlasher(Flasher):
         finally:
             client.close()
 
+    @classmethod
+    def unreadable(cls, profile: UdsProfile) -> str:
+        return "the profile has no way to read its memory (read)" if profile.read == "none" else ""
+
     def connect(self) -> Identity:
         self._client.let_session_go()
         self._client.drain()

@@ -2,21 +2,35 @@
 
 handlerProperties: `installedCriteria`, the version that the component reports once it is installed (required);
 `address`, where a raw binary goes, as a number or in hex ("0x08000000").
+
+Backup reads the erase units that Install will erase, where the part lets its memory be read; Restore flashes them back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 from ..enumerators.bench import BenchComponent
 from ..enumerators.component import Component, Presence
+from ..enumerators.host import HostComponent
+from ..flashers import plan as planning
+from ..flashers.base import Capability
+from ..flashers.errors import ImageWrongPart
 from ..flashers.formats import load
-from ..flashers.image import FirmwareImage
+from ..flashers.image import FirmwareImage, Segment, join
+from ..flashers.memory import MemoryMap, Range
+from ..flashers.programmer import Programmer
 from ..transports.errors import ProxyflashError
+from . import kept
 from .errors import ManifestField
 from .handler import StepHandler
 from .manifest import InlineStep
 from .results import COMPONENT_FLASH_HANDLER, FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 
 KEYS = ("installedCriteria", "address")
+MEMORY = "memory.bin"
+"""In the backup folder: what the part held, its segments one after the other; backup.json says where they lay."""
 
 
 class FlashHandler(StepHandler):
@@ -41,7 +55,18 @@ class FlashHandler(StepHandler):
 
     @classmethod
     def seems_installed(cls, step: InlineStep, component: Component) -> bool:
+        if not component.bus:
+            return False  # of the host: `no_way_back` refuses it
         return component.presence is Presence.OK and component.version == step.handlerProperties["installedCriteria"]
+
+    @classmethod
+    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+        """As far as the profile tells; what a part's protection forbids only the part knows, once it is connected.
+
+        Raises ManifestField for a component that lies in the host.
+        """
+        component = _flashable(step, component)
+        return component.entry.flasher.unreadable(component.entry.profile)
 
     def download(self) -> ActionResult:
         """Reads the firmware file: a broken one is told before the first component is touched."""
@@ -77,6 +102,79 @@ class FlashHandler(StepHandler):
         code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_FLASH_HANDLER, 1)
         return ActionResult(ResultCode.FAILURE, code, f"{self._component.name} does not report version {self._wanted}")
 
+    def backup(self) -> ActionResult:
+        """Keeps what the units hold that Install will erase. The application runs again afterwards."""
+        folder = self.context.backup_folder
+        if kept.facts(folder) is not None:
+            return ActionResult(ResultCode.BACKUP_SUCCESS)
+        component = self._component
+        seen = component.look()
+        with self._named(), self._programmer() as programmer:
+            image = self._image()
+            programmer.connect()
+            programmer.flasher.verify_target(image.target)
+            memory = programmer.memory_map()
+            placed = planning.place(image, memory)
+            if reason := _unreadable(programmer, placed, memory):
+                return ActionResult(ResultCode.BACKUP_UNSUPPORTED, details=reason)
+            segments = join(programmer.read(_replaced(placed, memory)))
+        if not _holds_something(segments, memory):
+            return ActionResult(ResultCode.BACKUP_UNSUPPORTED, details=f"{component.name} holds nothing to bring back")
+        found = {
+            "sha256": kept.write(folder / MEMORY, b"".join(segment.data for segment in segments)),
+            "segments": [[segment.address, segment.size] for segment in segments],
+            "version": seen.version if seen.presence is Presence.OK else "",
+        }
+        kept.keep(folder, found)
+        total = sum(segment.size for segment in segments)
+        return ActionResult(ResultCode.BACKUP_SUCCESS, details=f"{total:,} bytes read")
+
+    def restore(self) -> ActionResult:
+        folder = self.context.backup_folder
+        found = kept.facts(folder)
+        if found is None:
+            return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
+        data = kept.read(folder / MEMORY, found["sha256"])
+        if data is None:
+            code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_FLASH_HANDLER, 2)
+            return ActionResult(ResultCode.FAILURE, code, f"{folder / MEMORY} is not any more what was kept")
+        segments = []
+        view = memoryview(data)
+        for address, size in found["segments"]:
+            segments.append(Segment(address, bytes(view[:size])))
+            view = view[size:]
+        # What the new file says of the part holds for the old content as well.
+        image = FirmwareImage(tuple(segments), "memory", str(folder / MEMORY), target=self._image().target)
+        with self._named():
+            result = self._component.flash(
+                image,
+                expect_version=found["version"] or None,
+                on_event=self.context.on_event,
+                cancelled=self.context.cancelled,
+            )
+        assert result is not None, "only a refused confirmation gives no result, and none is asked"
+        details = f"-> {result.version or 'what it held before'}, verified ({result.verified})"
+        return ActionResult(ResultCode.RESTORE_SUCCESS, details=details)
+
+    @contextmanager
+    def _programmer(self) -> Iterator[Programmer]:
+        """For looking only: whatever ends it, the part runs its application again."""
+        context = self.context
+        programmer = self._component.programmer(on_event=context.on_event, cancelled=context.cancelled)
+        try:
+            yield programmer
+        finally:
+            programmer.release()
+            programmer.flasher.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except ProxyflashError as error:
+            error.component = error.component or self._component.name
+            raise
+
     def _image(self) -> FirmwareImage:
         step = self.context.step
         return load(self.context.files[step.files[0]], address=_address(step, ""))
@@ -87,9 +185,59 @@ class FlashHandler(StepHandler):
 
     @property
     def _component(self) -> BenchComponent:
-        component = self.context.component
-        assert isinstance(component, BenchComponent), "check() refused a step without a component"
+        return _flashable(self.context.step, self.context.component)
+
+
+def _flashable(step: InlineStep, component: BenchComponent | HostComponent | None) -> BenchComponent:
+    """Raises ManifestField unless the component has a bootloader."""
+    if isinstance(component, BenchComponent):
         return component
+    name = component.name if component else "the host"
+    raise ManifestField(
+        f"{step.handler} flashes components on buses, and {name} is none",
+        remedy="Parts of the host are updated by proxyflash/partition:1, proxyflash/app:1 or a script.",
+    )
+
+
+def _unreadable(programmer: Programmer, placed: FirmwareImage, memory: MemoryMap) -> str:
+    """Why what the image replaces can't be read, by the connected part's word; "": it can."""
+    if not programmer.flasher.capabilities & Capability.READ:
+        return "the part does not let its memory be read"
+    for region in memory.regions:
+        if any(placed.within(region.start, region.end)):
+            if not region.readable:
+                return f"{region.name} can't be read"
+            if region.ordered:
+                return f"{region.name} takes whole images, and how long the present one is can't be asked"
+    return ""
+
+
+def _replaced(placed: FirmwareImage, memory: MemoryMap) -> list[Range]:
+    """The erase units that the image touches, those that follow each other as one."""
+    found: list[Range] = []
+    for region in memory.regions:
+        for segment in placed.within(region.start, region.end):
+            for unit in region.erase_units(segment.address, segment.end):
+                if found and found[-1].start <= unit.start < found[-1].end:
+                    continue
+                if found and found[-1].end == unit.start and unit.start != region.start:
+                    found[-1] = Range(found[-1].start, found[-1].size + unit.size)
+                else:
+                    found.append(unit)
+    return found
+
+
+def _holds_something(segments: Sequence[Segment], memory: MemoryMap) -> bool:
+    """Whether it is worth bringing back: neither blank nor without what the processor starts by."""
+    try:
+        planning.place(FirmwareImage(tuple(segments), "memory"), memory)
+    except ImageWrongPart:
+        return False
+    for segment in segments:
+        region = memory.region_of(segment.address)
+        if region is None or bytes(segment.data).strip(bytes([region.erased_value])):
+            return True
+    return False
 
 
 def _address(step: InlineStep, place: str) -> int | None:

@@ -1,0 +1,60 @@
+"""What the step handlers' tests share: a step's context on a bench of its own, and a handler made anew for each action,
+as the engine makes it after a cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from proxyflash.enumerators.bench import Bench
+from proxyflash.flashers import events as ev
+from proxyflash.updates.handler import StepContext, StepHandler
+from proxyflash.updates.manifest import InlineStep
+from proxyflash.updates.results import ActionResult
+
+
+@dataclass
+class Stage:
+    """One step on one component. `folder`: holds the step's files, and gets `work` and `backup`."""
+
+    bench: Bench
+    handler: type[StepHandler]
+    step: InlineStep
+    folder: Path
+    component: str | None = None
+    cancelled: Callable[[], bool] = lambda: False
+    events: list[ev.Event] = field(default_factory=list)
+
+    @property
+    def backup(self) -> Path:
+        return self.folder / "backup" / "1" / (self.component or "host")
+
+    def made(self) -> StepHandler:
+        component = self.bench.find(self.component) if self.component else None
+        return self.handler(
+            StepContext(
+                self.step,
+                {name: self.folder / name for name in self.step.files},
+                self.folder / "work",
+                self.backup,
+                self.bench,
+                component,
+                component.look() if component else None,
+                self.events.append,
+                self.cancelled,
+            )
+        )
+
+    def act(self, action: str) -> ActionResult:
+        """By a handler that knows nothing of the actions before."""
+        result: ActionResult = getattr(self.made(), action)()
+        return result
+
+    def no_way_back(self) -> str:
+        return self.handler.no_way_back(self.step, self.bench.find(self.component) if self.component else None)
+
+
+def inline(handler: str, *files: str, **properties: Any) -> InlineStep:
+    return InlineStep(handler=handler, files=files, handlerProperties=properties)

@@ -1,0 +1,182 @@
+"""`proxyflash/flash:1`: what Install replaces is read and kept, and can be flashed back; cut anywhere."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from proxyflash.enumerators.bench import Bench
+from proxyflash.flashers.errors import Cancelled, ImageFormat, VersionMismatch
+from proxyflash.flashers.events import Phase, Progress
+from proxyflash.flashers.formats import load
+from proxyflash.updates.errors import ManifestField
+from proxyflash.updates.flash import FlashHandler
+from proxyflash.updates.results import ResultCode
+
+from .steps import Stage, inline
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors"
+NEW = {"imu": "imu-1.5.0.hex", "front-radar": "radar-1.5.0.bin", "camera": "camera-1.5.0.dfu"}
+HOST = '[[component]]\nname = "app"\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The example's bench, as fast as it can be, with the other kind of radar: its memory can be read."""
+    folder = tmp_path / "desk"
+    shutil.copytree(EXAMPLE, folder)
+    file = folder / "bench.toml"
+    text = re.sub(r"^(emulated = true)$", r"\1\npace = 0.0", file.read_text(), flags=re.MULTILINE)
+    for old, new in (
+        ('part = "acme-r77"', 'part = "acme-r88"'),
+        ('part = "R77"', 'part = "R88"\nread = "memory"'),
+        (
+            "0x0001_0000, size = 0x7_0000, erase_unit = 4096",
+            "0x0002_0000, size = 0x8_0000, erase_unit = 8192, write_alignment = 8",
+        ),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    file.write_text(text + HOST)
+    (segment,) = load(folder / "update" / "radar-1.5.0.s19").segments
+    (folder / "update" / "radar-1.5.0.bin").write_bytes(segment.data)
+    return file
+
+
+@pytest.fixture
+def bench(file: Path) -> Iterator[Bench]:
+    with Bench.open(file, state=file.parent / "state") as opened:
+        yield opened
+
+
+def stage(bench: Bench, name: str) -> Stage:
+    where = {"address": "0x20000"} if name == "front-radar" else {}
+    step = inline("proxyflash/flash:1", NEW[name], installedCriteria="1.5.0", **where)
+    return Stage(bench, FlashHandler, step, bench.file.path.parent / "update", name)
+
+
+def memory(bench: Bench, name: str) -> bytes:
+    flash = bench.emulated_device(name).flash
+    return bytes(flash.read(flash.base, flash.size))
+
+
+def version(bench: Bench, name: str) -> str | None:
+    return bench.emulated_device(name).application_version
+
+
+@pytest.mark.parametrize("name", list(NEW))
+def test_what_was_there_before_comes_back_to_the_byte(bench: Bench, name: str) -> None:
+    made = stage(bench, name)
+    assert made.no_way_back() == ""
+    assert made.act("is_installed").code == ResultCode.NOT_INSTALLED
+    assert made.act("download").code == ResultCode.DOWNLOAD_SUCCESS
+    before = memory(bench, name)
+    assert made.act("backup").code == ResultCode.BACKUP_SUCCESS
+    assert (memory(bench, name), version(bench, name)) == (before, "1.4.2")  # it was only read, and runs again
+    assert made.act("install").code == ResultCode.INSTALL_SUCCESS
+    assert made.act("apply").code == ResultCode.APPLY_SUCCESS
+    assert made.act("is_installed").code == ResultCode.INSTALLED
+    assert memory(bench, name) != before
+    for _ in range(2):
+        restored = made.act("restore")
+        assert (restored.code, restored.details.startswith("-> 1.4.2, verified")) == (ResultCode.RESTORE_SUCCESS, True)
+        assert (memory(bench, name), version(bench, name)) == (before, "1.4.2")
+
+
+@pytest.mark.parametrize("name", list(NEW))
+def test_an_install_that_was_cut_goes_on_or_is_undone(bench: Bench, name: str) -> None:
+    made = stage(bench, name)
+    before = memory(bench, name)
+    assert made.act("backup").code == ResultCode.BACKUP_SUCCESS
+    made.cancelled = lambda: any(isinstance(event, Progress) and event.phase is Phase.WRITE for event in made.events)
+    with pytest.raises(Cancelled) as caught:
+        made.act("install")
+    assert caught.value.touched
+    assert memory(bench, name) != before
+    assert made.act("is_complete").code == ResultCode.NOT_INSTALLED
+    made.cancelled = lambda: False
+    # A backup that is asked for once more keeps what was there at first, not what is half written.
+    assert made.act("backup").code == ResultCode.BACKUP_SUCCESS
+    assert made.act("restore").code == ResultCode.RESTORE_SUCCESS
+    assert (memory(bench, name), version(bench, name)) == (before, "1.4.2")
+    assert made.act("install").code == ResultCode.INSTALL_SUCCESS
+    assert version(bench, name) == "1.5.0"
+
+
+def test_a_backup_that_was_cut_is_made_again(bench: Bench) -> None:
+    made = stage(bench, "imu")
+    made.cancelled = lambda: any(isinstance(event, Progress) and event.phase is Phase.READ for event in made.events)
+    with pytest.raises(Cancelled) as caught:
+        made.act("backup")
+    assert not caught.value.touched
+    assert not made.backup.exists()
+    made.cancelled = lambda: False
+    bench.component("imu").power_cycle()
+    assert made.act("backup").code == ResultCode.BACKUP_SUCCESS
+
+
+def test_a_backup_that_was_changed_is_not_flashed(bench: Bench) -> None:
+    made = stage(bench, "imu")
+    made.act("backup")
+    made.act("install")
+    kept = made.backup / "memory.bin"
+    data = bytearray(kept.read_bytes())
+    data[1000] ^= 1
+    kept.write_bytes(data)
+    restored = made.act("restore")
+    assert restored.code == ResultCode.FAILURE
+    assert "memory.bin" in restored.details
+    assert version(bench, "imu") == "1.5.0"
+
+
+def test_a_part_without_an_application_has_nothing_to_bring_back(file: Path) -> None:
+    file.write_text(re.sub(r', firmware = "[^"]+"', "", file.read_text()))
+    with Bench.open(file, state=file.parent / "state") as bench:
+        for name in NEW:
+            made = stage(bench, name)
+            backed = made.act("backup")
+            assert (backed.code, backed.details) == (
+                ResultCode.BACKUP_UNSUPPORTED,
+                f"{name} holds nothing to bring back",
+            )
+            assert made.act("restore").code == ResultCode.RESTORE_UNSUPPORTED
+            assert made.act("install").code == ResultCode.INSTALL_SUCCESS
+
+
+def test_a_part_whose_memory_can_not_be_read(file: Path) -> None:
+    file.write_text(file.read_text().replace('read = "memory"\n', ""))
+    with Bench.open(file, state=file.parent / "state") as bench:
+        made = stage(bench, "front-radar")
+        assert "no way to read" in made.no_way_back()
+        assert made.act("backup").code == ResultCode.BACKUP_UNSUPPORTED
+        assert made.act("install").code == ResultCode.INSTALL_SUCCESS
+        assert made.act("restore").code == ResultCode.RESTORE_UNSUPPORTED
+
+
+def test_another_version_than_wanted_is_an_error_and_can_be_undone(bench: Bench) -> None:
+    made = stage(bench, "imu")
+    made.step = inline("proxyflash/flash:1", NEW["imu"], installedCriteria="1.5.1")
+    made.act("backup")
+    with pytest.raises(VersionMismatch) as caught:
+        made.act("install")
+    assert caught.value.component == "imu"
+    assert made.act("apply").code == ResultCode.FAILURE
+    assert made.act("restore").code == ResultCode.RESTORE_SUCCESS
+    assert version(bench, "imu") == "1.4.2"
+
+
+def test_a_broken_file_is_told_at_the_download(bench: Bench) -> None:
+    made = stage(bench, "imu")
+    (made.folder / NEW["imu"]).write_text("no firmware")
+    with pytest.raises(ImageFormat):
+        made.act("download")
+
+
+def test_a_component_of_the_host_is_refused_in_the_plan(bench: Bench) -> None:
+    step = inline("proxyflash/flash:1", NEW["imu"], installedCriteria="")
+    assert not FlashHandler.seems_installed(step, bench.find("app").look())
+    with pytest.raises(ManifestField, match="app is none"):
+        FlashHandler.no_way_back(step, bench.find("app"))
