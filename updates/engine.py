@@ -34,7 +34,17 @@ from .run import Run, Setting
 from .store import Entry, Store
 from .update import Update, read, staged
 
-CARRIED_OVER = ("update", "manifest", "workflow", "digest", "on_failure", "parallel", "tasks", "components")
+CARRIED_OVER = (
+    "update",
+    "manifest",
+    "documents",
+    "workflow",
+    "digest",
+    "on_failure",
+    "parallel",
+    "tasks",
+    "components",
+)
 """What a rollback's first record has from that of the update which it undoes."""
 
 
@@ -94,6 +104,7 @@ class Engine:
         begin = {
             "update": str(plan.update.manifest.updateId),
             "manifest": copy.path.name,
+            "documents": sorted({name for member in (copy, *copy.children.values()) for name in member.documents}),
             "workflow": copy.workflow_id,
             "digest": _digest(plan.update),
             "on_failure": on_failure or self.policy.on_failure,
@@ -106,6 +117,7 @@ class Engine:
         journal = Journal.create(entry.journal)
         progress = Progress()
         progress.add(journal.append(Kind.BEGIN, begin))
+        self.store.forget(entry)
         # The same tasks, with the files that nobody else writes.
         own = planning.order(copy, plan.components)
         return self._run(entry, entry, journal, progress, own, again=again).carry_out()
@@ -176,7 +188,7 @@ class Engine:
         if not done:
             raise UpdateUnknown(f"update {last.number} has changed nothing that could be rolled back")
         plan = self._plan_of(last, before)
-        entry = self.store.create(keep=last)
+        entry = self.store.create()
         kept = {key: before.begin[key] for key in CARRIED_OVER}
         journal = Journal.create(entry.journal)
         progress = Progress()

@@ -1,14 +1,14 @@
 """The updates of one bench in its folder: a numbered folder for each, with its journal, files and backups.
 
 `<bench>/updates/000007/`: `journal.jsonl`; `files/`, the update's own checked copies; `work/`, where scripts run;
-`backup/`. Of an update that has ended the journal is kept, and, until the next one begins, what a rollback needs.
+`backup/`. Of an update that has ended the journal and the manifests are kept, and, until the next one begins, what a
+rollback needs.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -84,11 +84,13 @@ class Store:
             raise UpdateUnknown(f"there is no update {number} in {self.folder}")
         return found
 
-    def create(self, keep: Entry | None = None) -> Entry:
-        """A folder for a new update; what earlier ones, except `keep`, need no more is taken away. Raises StateFolder."""
-        entries = self._all()
-        number = entries[-1].number + 1 if entries else 1
-        self._prune([entry for entry in entries if entry != keep])
+    def create(self) -> Entry:
+        """A folder for a new update; those of updates that never began are taken away. Raises StateFolder."""
+        number = 1
+        for entry in self._all():
+            number = entry.number + 1
+            if not entry.began:
+                shutil.rmtree(entry.folder, ignore_errors=True)
         entry = Entry(self.folder / f"{number:06}")
         try:
             entry.folder.mkdir(parents=True, mode=0o700)
@@ -96,13 +98,28 @@ class Store:
             raise StateFolder(f"{error.filename or entry.folder}: {error.strerror}") from error
         return entry
 
+    def forget(self, *needed: Entry) -> None:
+        """Takes away what the reports of updates don't need, but for these."""
+        entries = [entry for entry in self._all() if entry not in needed]
+        for entry in entries[:-MOST_KEPT]:
+            shutil.rmtree(entry.folder, ignore_errors=True)
+        for entry in entries:
+            begin = self._begin(entry)
+            if begin is None or "documents" not in begin:
+                continue
+            for folder in (entry.work, entry.backup):
+                shutil.rmtree(folder, ignore_errors=True)
+            for path in entry.files.glob("*"):
+                # The manifests say what the journal's tasks were.
+                if path.name not in begin["documents"]:
+                    path.unlink(missing_ok=True)
+
     def seen(self) -> datetime | None:
         """The latest time that a journal tells of: a clock behind it was set back."""
-        times = []
-        for entry in self._all():
-            with suppress(JournalBroken, StopIteration, ValueError, TypeError, KeyError):
-                times.append(datetime.fromisoformat(next(journal.records(entry.journal))["time"]))
-        return max(times, default=None)
+        begins = [self._begin(entry) for entry in self._all()]
+        return max(
+            (datetime.fromisoformat(begin["time"]) for begin in begins if begin and "time" in begin), default=None
+        )
 
     def _all(self) -> list[Entry]:
         try:
@@ -115,11 +132,9 @@ class Store:
         if self.folder.is_dir():
             yield from (path for path in self.folder.iterdir() if path.name.isascii() and path.name.isdigit())
 
-    def _prune(self, entries: list[Entry]) -> None:
-        for entry in entries[:-MOST_KEPT]:
-            shutil.rmtree(entry.folder, ignore_errors=True)
-        for entry in entries:
-            for path in entry.folder.glob("*/"):
-                shutil.rmtree(path, ignore_errors=True)
-            if not entry.began:
-                shutil.rmtree(entry.folder, ignore_errors=True)
+    def _begin(self, entry: Entry) -> journal.Record | None:
+        """The first record of an update; None: it has none, or a broken one."""
+        try:
+            return next(journal.records(entry.journal), None)
+        except JournalBroken:
+            return None

@@ -23,7 +23,7 @@ from proxyflash.enumerators.component import Component, Presence
 from proxyflash.enumerators.host import HostComponent
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.transports import plugins
-from proxyflash.updates import run as running
+from proxyflash.updates import restarting
 from proxyflash.updates.engine import Engine
 from proxyflash.updates.handler import StepContext, StepHandler
 from proxyflash.updates.manifest import InlineStep
@@ -241,7 +241,7 @@ class Lab:
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     made = Lab(tmp_path)
     serve(monkeypatch, FileHandler)
-    monkeypatch.setattr(running.restarting, "boot_id", lambda: made.boot)
+    monkeypatch.setattr(restarting, "boot_id", lambda: made.boot)
     yield made
     for undo in made.undo:
         undo()

@@ -134,7 +134,7 @@ def after(lab: Lab, action: Action) -> None:
         return result
 
     parent = os.getpid()
-    FileHandler._do = work  # type: ignore[method-assign]
+    FileHandler._do = work  # type: ignore[method-assign, assignment]
     lab.undo.append(lambda: setattr(FileHandler, "_do", done))
 
 

@@ -1,0 +1,336 @@
+"""What else may happen to an update and its folder: full and read-only disks, other engines, clocks, damage, no files."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.errors import BenchLocked, StateFolder
+from proxyflash.updates import journal as journals
+from proxyflash.updates.engine import Engine
+from proxyflash.updates.errors import JournalBroken, JournalNotWritten, UpdateError, UpdateUnknown
+from proxyflash.updates.progress import Action, Ending
+from proxyflash.updates.update import load
+
+from .lab import Lab, all_new, all_old, cancel, in_process, kill
+
+NOBODY = 65534
+
+
+def to_its_end(lab: Lab, update: object) -> None:
+    """As somebody does after a cut: what is unfinished goes on, what had not begun begins."""
+    with lab.engine() as engine:
+        unfinished = engine.unfinished()
+    outcome = lab.resume() if unfinished else lab.apply(update)  # type: ignore[arg-type]
+    assert outcome.succeeded
+    assert lab.holds() == all_new()
+
+
+def test_nothing_to_resume(lab: Lab) -> None:
+    with pytest.raises(UpdateUnknown):
+        lab.resume()
+    assert lab.apply(lab.bundle()).succeeded
+    before = lab.journal().read_bytes()
+    with pytest.raises(UpdateUnknown):
+        lab.resume()
+    # What has ended has ended.
+    assert lab.journal().read_bytes() == before
+
+
+def test_the_update_s_own_files_need_not_be_there_any_more(lab: Lab) -> None:
+    update = lab.bundle()
+    lab.fault("right one", Action.INSTALL, kill)
+    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+    for path in (*lab.folder.glob("*.json"), lab.folder / "payload"):
+        path.unlink()
+    lab.fault("right one", Action.INSTALL, lambda: None)
+    assert lab.resume().succeeded
+    assert lab.holds() == all_new()
+
+
+def test_a_file_that_is_swapped_after_the_start_is_not_used(lab: Lab) -> None:
+    update = lab.bundle()
+    given: list[bytes] = []
+
+    def look() -> None:
+        paths = lab.state.rglob("files/payload")
+        given.extend(path.read_bytes() for path in paths)
+
+    def swap() -> None:
+        (lab.folder / "payload").write_bytes(b"swapped")
+
+    lab.fault("left one", Action.DOWNLOAD, swap)
+    lab.fault("left one", Action.INSTALL, look)
+    assert lab.apply(update).succeeded
+    assert given == [b"what is installed"]
+
+
+def test_one_that_is_swapped_before_the_start_is_told(lab: Lab) -> None:
+    update = lab.bundle()
+    (lab.folder / "payload").write_bytes(b"what is instalLed")
+    with pytest.raises(Exception, match="SHA-256") as caught:
+        lab.apply(update)
+    assert caught.value.code == "E-FILE-HASH"  # type: ignore[attr-defined]
+    assert lab.log == []
+    with lab.engine() as engine:
+        assert engine.unfinished() is None
+
+
+@pytest.mark.timeout(300)
+def test_a_disk_that_is_full_at_every_point(lab: Lab) -> None:
+    """No file grows beyond a limit, one after the other: the update ends there, says so, and goes on with more room."""
+    update = lab.bundle()
+    assert lab.apply(update).succeeded
+    whole = lab.journal().stat().st_size
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    told = set()
+    try:
+        for limit in range(40, whole, 97):
+            shutil.rmtree(lab.state)
+            (lab.world / "log").unlink()
+            lab.bundle()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            try:
+                lab.apply(update)
+            except (JournalNotWritten, StateFolder) as error:
+                told.add(error.code)
+            except OSError:
+                continue  # The test's own log was what found no room.
+            else:
+                pytest.fail(f"it did not end at {limit}")
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
+            to_its_end(lab, update)
+    finally:
+        signal.signal(signal.SIGXFSZ, before)
+    assert told == {"E-JOURNAL-WRITE", "E-STATE"}
+
+
+def test_nothing_is_begun_that_could_not_be_journalled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = lab.bundle()
+    write = journals._write
+
+    def full(descriptor: int, data: bytes) -> None:
+        if b'"install"' in data:
+            raise OSError(28, "No space left on device")
+        write(descriptor, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journals, "_write", full)
+        with pytest.raises(JournalNotWritten):
+            lab.apply(update)
+    assert lab.began(Action.INSTALL) == []
+    assert lab.resume().succeeded
+
+
+class TestTwoEngines:
+    def test_the_second_is_told_of_the_first(self, lab: Lab) -> None:
+        update = lab.bundle()
+        reader, writer = os.pipe()
+
+        def hang() -> None:
+            os.write(writer, b"!")
+            threading.Event().wait()
+
+        lab.fault("left one", Action.INSTALL, hang)
+
+        def while_it_runs(child: int) -> None:
+            os.read(reader, 1)
+            begun = list(lab.log)
+            calls: list[Callable[[], object]] = [lambda: lab.apply(update), lab.resume, lab.rollback]
+            for call in calls:
+                with pytest.raises(BenchLocked, match=f"process {child}"):
+                    call()
+            assert lab.log == begun
+            os.kill(child, signal.SIGKILL)
+
+        assert in_process(lambda: lab.apply(update), until=while_it_runs) == -signal.SIGKILL
+        # And the lock is no trap once its holder is gone, however that ended.
+        lab.fault("left one", Action.INSTALL, lambda: None)
+        assert lab.resume().succeeded
+
+    def test_reading_needs_no_lock(self, lab: Lab) -> None:
+        assert lab.apply(lab.bundle()).succeeded
+        with lab.engine() as holder:
+            holder.bench.lock()
+            with Bench.open(lab.folder / "bench.toml", state=lab.state) as bench:
+                engine = Engine(bench)
+                (entry,) = engine.store.entries()
+                assert engine.outcome(entry).ending is Ending.SUCCEEDED
+
+
+class SetBack(datetime):
+    """A clock that somebody has set back by a year."""
+
+    @classmethod
+    def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+        return datetime.now(UTC) - timedelta(days=365)
+
+
+def test_a_clock_that_is_set_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the order of updates nor a resume goes by it, and an old manifest gets no younger."""
+    update = lab.bundle()
+    assert lab.apply(update).succeeded
+    before = datetime.now(UTC)
+    monkeypatch.setattr(journals, "datetime", SetBack)
+    for path in lab.world.glob("*.*"):
+        path.write_text("1.0")
+    lab.fault("right one", Action.INSTALL, kill)
+    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+    lab.fault("right one", Action.INSTALL, lambda: None)
+    assert lab.resume().succeeded
+    with lab.engine() as engine:
+        assert [entry.number for entry in engine.store.entries()] == [1, 2]
+        latest = engine.store.latest()
+        assert latest is not None
+        assert latest.number == 2
+        seen = engine.store.seen()
+        assert seen is not None
+        assert abs(seen - before) < timedelta(hours=1)
+
+
+@pytest.fixture
+def open_to_all() -> object:
+    """A folder that any user may go into, which a test's own is not."""
+    folder = Path(tempfile.mkdtemp(prefix="proxyflash-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_state_folder_that_may_only_be_read(lab: Lab, open_to_all: Path) -> None:
+    """Nothing is begun there, and what is there can be looked at."""
+    update = lab.bundle()
+    for path in (lab.folder / "bench.toml", lab.folder / "payload"):
+        shutil.copy(path, open_to_all)
+    for path in lab.folder.glob("*.json"):
+        shutil.copy(path, open_to_all)
+    lab.folder = open_to_all
+    update = load(open_to_all / "bundle.importmanifest.json")
+    assert lab.apply(update).succeeded
+    for path in (*lab.state.rglob("*"), lab.state):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+    def as_nobody() -> None:
+        if os.getuid() == 0:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        with lab.engine() as engine:
+            (entry,) = engine.store.entries()
+            assert engine.outcome(entry).report()["state"] == 0
+        with pytest.raises(StateFolder):
+            lab.apply(update)
+
+    try:
+        assert in_process(as_nobody) == 0
+    finally:
+        for path in (lab.state, *lab.state.rglob("*")):
+            with suppress(OSError):
+                path.chmod(0o755)
+    with lab.engine() as engine:
+        assert len(engine.store.entries()) == 1
+
+
+class TestDamage:
+    def broken(self, lab: Lab) -> Path:
+        """A journal one of whose lines was changed."""
+        update = lab.bundle()
+        lab.fault("right one", Action.INSTALL, cancel)
+        lab.apply(update)
+        path = lab.journal()
+        lines = path.read_bytes().splitlines(keepends=True)
+        lines[3] = lines[3].replace(b"left", b"lent").replace(b"end", b"enb")
+        path.write_bytes(b"".join(lines))
+        return path
+
+    def test_nothing_goes_on_from_it(self, lab: Lab) -> None:
+        self.broken(lab)
+        begun = list(lab.log)
+        for call in (lab.resume, lab.rollback, lambda: lab.apply(lab.bundle())):
+            with pytest.raises(JournalBroken, match="line 4"):
+                call()
+        assert lab.log == begun
+
+    def test_moving_it_away_is_the_way_out(self, lab: Lab) -> None:
+        shutil.rmtree(self.broken(lab).parent)
+        lab.fault("right one", Action.INSTALL, lambda: None)
+        assert lab.apply(lab.bundle()).succeeded
+
+    def test_files_that_make_another_plan(self, lab: Lab) -> None:
+        update = lab.bundle()
+        lab.fault("right one", Action.INSTALL, cancel)
+        lab.apply(update)
+        path = lab.journal().parent / "files" / "motors.importmanifest.json"
+        document = json.loads(path.read_text())
+        del document["instructions"]["steps"][1]
+        path.write_text(json.dumps(document))
+        with pytest.raises(JournalBroken, match=r"6 tasks.* make 4"):
+            lab.resume()
+
+
+def test_a_rollback_that_is_cut_goes_on(lab: Lab) -> None:
+    """At each of its restores: with those that are left, the last first."""
+    for where in ("right one", "left two", "left one"):
+        shutil.rmtree(lab.state, ignore_errors=True)
+        update = lab.bundle()
+        lab.fault("right two", Action.APPLY, lambda: cancel())
+        lab.apply(update)
+        lab.fault(where, Action.RESTORE, kill)
+        assert in_process(lab.rollback) == -signal.SIGKILL
+        lab.fault(where, Action.RESTORE, lambda: None)
+        (lab.world / "log").unlink()
+        outcome = lab.resume()
+        assert outcome.ending is Ending.ROLLED_BACK
+        assert lab.holds() == all_old()
+        order = ["right two", "right one", "left two", "left one"]
+        assert lab.began(Action.RESTORE) == order[order.index(where) :]
+
+
+def test_a_rollback_of_an_ended_update_that_is_cut_goes_on(lab: Lab) -> None:
+    assert lab.apply(lab.bundle()).succeeded
+    lab.fault("left two", Action.RESTORE, kill)
+    assert in_process(lab.rollback) == -signal.SIGKILL
+    lab.fault("left two", Action.RESTORE, lambda: None)
+    assert lab.resume().ending is Ending.ROLLED_BACK
+    assert lab.holds() == all_old()
+
+
+def test_the_history_keeps_what_its_reports_need_and_no_more(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxyflash.updates.store.MOST_KEPT", 3)
+    update = lab.bundle()
+    for _ in range(5):
+        assert lab.apply(update).succeeded
+    with lab.engine() as engine:
+        entries = engine.store.entries()
+        assert [entry.number for entry in entries] == [2, 3, 4, 5]
+        for entry in entries:
+            kept = {path.name for path in entry.folder.rglob("*") if path.is_file()}
+            needed = {"bundle.importmanifest.json", "cameras.importmanifest.json", "motors.importmanifest.json"}
+            assert needed < kept
+            assert (kept == needed | {"journal.jsonl"}) == (entry is not entries[-1])
+            assert engine.outcome(entry).report()["state"] == 0
+
+
+def test_an_update_that_does_not_begin_takes_nothing_from_the_one_before(lab: Lab) -> None:
+    assert lab.apply(lab.bundle()).succeeded
+    for path in lab.world.glob("*.*"):
+        path.write_text("1.1")
+    update = load(lab.folder / "bundle.importmanifest.json")
+    (lab.folder / "payload").write_bytes(b"what is instalLed")
+    with pytest.raises(UpdateError):
+        lab.apply(update)
+    assert lab.rollback().succeeded
+    assert lab.holds() == all_old()
