@@ -1,12 +1,15 @@
-"""`microsoft/script:1`: runs a script of the update, as Azure Device Update's script handler does.
+"""`microsoft/script:1`: runs a script of the update, as Azure Device Update's script handler does (release 1.1:
+src/extensions/step_handlers/script_handler/src/script_handler.cpp of Azure/iot-hub-device-update, and its README.md).
 
 handlerProperties: `scriptFileName` (one of the step's files; required), `arguments`, `installedCriteria`, `apiVersion`
 ("1.0", the default, or "1.1"). The command line and the result file are the handler's, to the letter; see
-docs/manifests.md for both. A script that ends with another status than 0 has failed, whatever its result file says.
+docs/step-handlers.md for both. A script that ends with another status than 0 has failed, whatever its result file says.
+Properties of other names are let be, as the agent does.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -15,6 +18,7 @@ import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeGuard
 
 from ..flashers.errors import Cancelled
 from .errors import ManifestField, ScriptFailed
@@ -27,6 +31,8 @@ NOT_AVAILABLE = "n/a"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 UNKNOWN_FAILURE = 0x30500206
 """The extended code of a failure for which the script gives none."""
+ENDED_BADLY = 0x1000
+"""What the extended code of a script that ended with another status than 0 counts from (aduc/result.h)."""
 LOOK_SECONDS = 0.2
 """How often a running script is looked after for a cancellation. In seconds."""
 STOP_SECONDS = 5.0
@@ -41,11 +47,9 @@ class ScriptHandler(StepHandler):
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
         properties = step.handlerProperties
-        for key, value in properties.items():
-            if key not in KEYS:
-                raise ManifestField(f"{place}.handlerProperties.{key}: {step.handler} knows {', '.join(KEYS)} only")
-            if not isinstance(value, str):
-                raise ManifestField(f"{place}.handlerProperties.{key}: {value!r} is no text")
+        for key in KEYS:
+            if not isinstance(properties.get(key, ""), str):
+                raise ManifestField(f"{place}.handlerProperties.{key}: {properties[key]!r} is no text")
         name = properties.get("scriptFileName")
         if name not in step.files:
             raise ManifestField(f"{place}.handlerProperties.scriptFileName: {name!r} is none of the step's files")
@@ -114,9 +118,13 @@ class ScriptHandler(StepHandler):
         folder = self.context.work_folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name, path in self.context.files.items():
-                shutil.copyfile(path, folder / name)
-            (folder / self.context.step.handlerProperties["scriptFileName"]).chmod(0o755)
+            script = self.context.step.handlerProperties["scriptFileName"]
+            # The script comes last and whole: where it is, a cut has left nothing out.
+            for name in sorted(self.context.files, key=lambda name: name == script):
+                partial = folder / f".{name}.partial"
+                shutil.copyfile(self.context.files[name], partial)
+                partial.chmod(0o755 if name == script else 0o644)
+                partial.replace(folder / name)
         except OSError as error:
             raise ScriptFailed(f"{error.filename or folder}: {error.strerror}", remedy="Is the disk full?") from error
 
@@ -152,7 +160,7 @@ class ScriptHandler(StepHandler):
                 _signal(process, signal.SIGKILL)
                 raise
         if status != 0:
-            code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_SCRIPT_HANDLER, status & 0xFF)
+            code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_SCRIPT_HANDLER, ENDED_BADLY + (status & 0xFF))
             return ActionResult(ResultCode.FAILURE, code, f"{script.name} --action {action} ended with {status}")
         return _read_result(result_file)
 
@@ -193,6 +201,8 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
 def _read_result(path: Path) -> ActionResult:
     """The script's verdict. Raises ScriptFailed when the file is missing or is not as documented."""
     try:
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         with path.open("rb") as stream:
             raw = json.loads(stream.read(MAX_RESULT))
     except OSError as error:
@@ -204,9 +214,14 @@ def _read_result(path: Path) -> ActionResult:
         raise ScriptFailed(f"the script's result file {path.name} is no JSON: {error}") from error
     fields = raw if isinstance(raw, dict) else {}
     code, extended, details = (fields.get(key) for key in ("resultCode", "extendedResultCode", "resultDetails"))
-    if not isinstance(code, int) or isinstance(code, bool):
+    if not _is_number(code):
         raise ScriptFailed(f"the script's result file {path.name} has no resultCode")
-    extended = extended if isinstance(extended, int) else 0
+    code, extended = int(code), int(extended) if _is_number(extended) else 0
     if code <= 0 and extended == 0:
         extended = UNKNOWN_FAILURE
     return ActionResult(code, extended, details if isinstance(details, str) else "")
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """JSON has one kind of numbers; 600.0 is 600."""
+    return not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +130,7 @@ def test_an_exit_status_is_a_failure_whatever_the_file_says(tmp_path: Path) -> N
     result = handler(tmp_path, answering('{"resultCode": 600}', status=3)).install()
     assert result.code == ResultCode.FAILURE
     assert "ended with 3" in result.details
+    assert result.extended == 0x30501003
 
 
 def test_a_failure_without_an_extended_code_gets_one(tmp_path: Path) -> None:
@@ -139,6 +141,46 @@ def test_a_failure_without_an_extended_code_gets_one(tmp_path: Path) -> None:
 def test_a_result_file_that_is_none(tmp_path: Path, answer: str) -> None:
     with pytest.raises(ScriptFailed):
         handler(tmp_path, answering(answer)).apply()
+
+
+def test_numbers_of_a_result_file_are_json_s(tmp_path: Path) -> None:
+    result = handler(tmp_path, answering('{"resultCode": 700.0, "extendedResultCode": 3e2}')).apply()
+    assert (result.code, result.extended, result.details) == (700, 300, "")
+
+
+def test_what_a_script_leaves_in_the_place_of_its_result_is_not_waited_for(tmp_path: Path) -> None:
+    """A pipe, which nobody writes into."""
+    script = '#!/bin/sh\nwhile [ "$1" != --result-file ]; do shift; done\nmkfifo "$2"\n'
+    with pytest.raises(ScriptFailed, match="left no result file"):
+        handler(tmp_path, script).apply()
+
+
+def test_a_script_is_put_into_its_folder_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = answering('{"resultCode": 600}')
+    made = handler(tmp_path, answer)
+
+    def cut(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:20])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", cut)
+        with pytest.raises(KeyboardInterrupt):
+            made.install()
+    assert made.install().code == ResultCode.INSTALL_SUCCESS
+    assert (tmp_path / "work" / "run.sh").read_text() == answer
+
+
+def test_properties_of_other_names_are_let_be() -> None:
+    ScriptHandler.check(step(surprise=["x"]), on_component=False, place="")
+
+
+def test_there_is_no_backup_and_no_way_back(tmp_path: Path) -> None:
+    made = handler(tmp_path, RECORDER)
+    assert made.backup().code == ResultCode.BACKUP_UNSUPPORTED
+    assert made.restore().code == ResultCode.RESTORE_UNSUPPORTED
+    assert not (tmp_path / "work").exists()
+    assert ScriptHandler.no_way_back(step(), None)
 
 
 def test_a_verdict_of_an_earlier_action_does_not_count(tmp_path: Path) -> None:
@@ -184,7 +226,7 @@ def alive(process: int) -> bool:
         {"scriptFileName": 7},
         {"arguments": ["a"]},
         {"apiVersion": "2"},
-        {"surprise": "x"},
+        {"installedCriteria": 1.0},
     ],
 )
 def test_properties_that_do_not_hold(properties: dict[str, Any]) -> None:
