@@ -312,6 +312,8 @@ class UserIsoTp(IsoTpChannel):
 
     def _tx(self, message: isotp.CanMessage) -> None:
         self._channel.send(message.data, self._deadline, bit_rate_switch=self._brs)
+        # can-isotp began its separation time before the driver had the frame, which may have kept it waiting since.
+        self._logic.timer_tx_stmin.start()
 
     def _keep_error(self, error: Exception) -> None:
         kept = _named(error)

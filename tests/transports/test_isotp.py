@@ -13,12 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import can
 import isotp
 import pytest
+from can.interfaces.virtual import VirtualBus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators.can_wire import CanWire
@@ -252,6 +254,30 @@ def test_a_separation_time_begins_at_the_end_of_the_frame_before() -> None:
         sent.result(LONG)
         assert time.monotonic() - began >= 19 * (0.004 + 111 / 20_000)
     wire.close()
+
+
+def test_a_separation_time_begins_once_the_driver_took_the_frame_before() -> None:
+    class Slow(VirtualBus):
+        """Its driver is a while in taking a frame. `took`: when each was handed to it, and when it had it."""
+
+        took: ClassVar[list[tuple[float, float]]] = []
+
+        def send(self, msg: can.Message, timeout: float | None = None) -> None:
+            began = time.monotonic()
+            time.sleep(0.008)
+            super().send(msg, timeout)
+            self.took.append((began, time.monotonic()))
+
+    name = f"isotp-{next(numbers)}"
+    with VirtualBus(name) as part, CanBus("slow", Slow(name), "virtual", name, False) as bus:
+        channel = IsoTpChannel.open(bus, NORMAL)
+        sent = in_thread(lambda: channel.send(counting(6 + 7 * 5), soon()))
+        assert part.recv(LONG) is not None
+        part.send(can.Message(arbitration_id=RESPONSE.value, is_extended_id=False, data=hexed("30 00 05")))
+        sent.result(LONG)
+    consecutive = Slow.took[1:]
+    assert len(consecutive) == 5
+    assert all(later[0] - earlier[1] >= 0.005 for earlier, later in pairwise(consecutive))
 
 
 def test_a_separation_time_may_be_passed_over(make_pair: MakePair) -> None:
