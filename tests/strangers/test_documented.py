@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from proxyflash.tests.strangers import test_pyserial, test_pyusb, test_python_can
+from proxyflash.tests.strangers import test_pyserial, test_python_can, test_pyusb
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "emulation.md"
 
