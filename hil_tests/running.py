@@ -51,6 +51,15 @@ def running(component: BenchComponent, version: str = "") -> Component:
     return found
 
 
+def gone(component: BenchComponent) -> None:
+    """It no longer answers; a host may need a while to see that a USB device has left."""
+    __tracebackhide__ = True
+    deadline = Deadline.after(component.entry.spec.boot_timeout)
+    while component.look().presence in RUNNING:
+        assert not deadline.expired, f"'{component.name}' still runs"
+        threading.Event().wait(LOOK_AGAIN)
+
+
 class Session:
     """The engine on a part that is in its bootloader, with what that knows of itself."""
 

@@ -1025,3 +1025,38 @@ def test_any_frames_are_a_message_or_a_named_failure(
             continue
         if got == b"\x7e":
             break
+
+
+@pytest.mark.parametrize(
+    ("release", "tells"),
+    [("6.1.0-56-amd64", False), ("5.10.0", False), ("6.3.0", True), ("6.12.48+deb13-amd64", True), ("nonsense", False)],
+)
+def test_which_kernels_poll_tells_the_truth(release: str, tells: bool) -> None:
+    assert isotp_kernel.poll_tells(release) is tells
+
+
+@given(st.integers(1, 70_000), st.sampled_from([8, 12, 16, 20, 24, 32, 48, 64]), st.sampled_from([NORMAL, EXTENDED]))
+@settings(max_examples=200, deadline=None)
+def test_how_many_frames_a_pdu_has(size: int, tx_dl: int, address: IsoTpAddress) -> None:
+    """As many as can-isotp makes of it."""
+    frames = 0
+    flow: list[isotp.CanMessage] = []
+    theirs = isotp_module._library_address(address, *address.ids())
+    reply = bytes((address.source or 0,)) if address.addressing is Addressing.EXTENDED else b""
+
+    def out(message: isotp.CanMessage) -> None:
+        nonlocal frames
+        frames += 1
+        if frames == 1:
+            flow.append(isotp.CanMessage(arbitration_id=address.ids()[1].value, data=reply + b"\x30\0\0"))
+
+    logic = isotp.TransportLayerLogic(
+        rxfn=lambda timeout: flow.pop() if flow else None, txfn=out, address=theirs,
+        params={"tx_data_length": tx_dl, "can_fd": tx_dl > 8, "logger_name": "proxyflash.isotp"},
+    )  # fmt: skip
+    logic.send(bytes(size))
+    while True:
+        logic.process()
+        if not logic.transmitting():
+            break
+    assert isotp_kernel.frames_of(size, tx_dl, len(reply)) == frames
