@@ -104,8 +104,8 @@ def test_bus_off(vcan: str, radar: Radar, backend: str) -> None:
 
 @contextmanager
 def flooded(interface: str) -> Iterator[None]:
-    """As many foreign frames as the processor has time for."""
-    command = program("cangen", interface, "-g", "0", "-p", "10", "-I", "i", "-L", "8", "-i")
+    """Foreign frames of 8 bytes, as many as fill a bus of 500 kbit/s: more than 4,000 a second."""
+    command = program("cangen", interface, "-g", "0.2", "-I", "123", "-L", "8", "-i")
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             yield

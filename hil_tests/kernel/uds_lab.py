@@ -23,7 +23,7 @@ from proxyflash.transports.can import CanBus
 BASE, SIZE = 0x10000, 0x70000
 OLD = application.make("1.4.2", "radar", "Acme", 1_000, start=BASE)
 NEW = application.make("1.5.0", "radar", "Acme", 3_003, start=BASE)
-REQUEST, RESPONSE = 0x7E0, 0x7E8
+REQUEST, RESPONSE, FUNCTIONAL = 0x7E0, 0x7E8, 0x7DF
 
 
 class Radar:
@@ -66,8 +66,9 @@ class Radar:
 
 
 def socketcan(interface: str, *, fd: bool = False) -> can.BusABC:
-    """For the part's end."""
-    return can.Bus(interface="socketcan", channel=interface, fd=fd)
+    """For the part's end, which like any controller looks at the frames that are for it alone."""
+    wanted = [{"can_id": identifier, "can_mask": 0x7FF, "extended": False} for identifier in (REQUEST, FUNCTIONAL)]
+    return can.Bus(interface="socketcan", channel=interface, fd=fd, can_filters=wanted)
 
 
 def profile(*, backend: str = "auto", fd: bool = False, **more: Any) -> UdsProfile:
