@@ -139,7 +139,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]
                 config.workeroutput["proxyflash"] = said
                 if session.exitstatus == pytest.ExitCode.INTERRUPTED:
                     # After Ctrl-C nobody takes what a worker has to tell.
-                    print(*said, sep="\n", end="\n" if said else "", file=sys.stderr)
+                    sys.stderr.writelines(f"{text}\n" for text in said)
         if any(config.stash.get(SAID, {}).values()) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

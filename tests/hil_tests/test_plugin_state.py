@@ -295,6 +295,7 @@ def test_it(component, number):
     assert hardware.switched == ["on front"]
     hardware.part("front").supply.off()
     suite.bench.write_text(suite.bench.read_text().replace("echo on front >control; read done <done", "echo on >>log"))
+    suite.bench.write_text(suite.bench.read_text().replace("boot_timeout = 3", "boot_timeout = 0.5"))
     suite.run(tests).assert_outcomes(skipped=2)
     assert (suite.folder / "log").read_text() == "on\n"
 
@@ -332,7 +333,7 @@ def test_all_supplies_are_on_before_any_part_is_waited_for(suite: Suite, hardwar
     """front doesn't come back."""
     text = suite.bench.read_text().replace("echo on front >control; read done <done", "echo front >>log")
     rear = POWER.format(name="rear").replace("echo on rear", "echo rear >>log; echo on rear")
-    suite.bench.write_text(text + rear)
+    suite.bench.write_text(text.replace("boot_timeout = 3", "boot_timeout = 0.5", 1) + rear)
     done = suite.run("""
 @pytest.mark.needs(group="radars")
 def test_off(bench, request):
