@@ -114,7 +114,8 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         return SimpleNamespace(
             bLength=9, bDescriptorType=2, wTotalLength=len(about.whole_configuration()),
             bNumInterfaces=len({item.number for item in about.interfaces}), bConfigurationValue=1,
-            iConfiguration=about.index(about.configuration), bmAttributes=0x80, bMaxPower=50, extra_descriptors=[],
+            iConfiguration=about.index(about.configuration), bmAttributes=about.attributes, bMaxPower=50,
+            extra_descriptors=[],
         )  # fmt: skip
 
     def get_interface_descriptor(self, dev: _Enumerated, intf: int, alt: int, config: int) -> SimpleNamespace:

@@ -38,8 +38,8 @@ LONGEST_STRING = 126
 """Characters (UTF-16 code units) of a string descriptor, whose length is a byte (9.6.7)."""
 
 
-TO_ENDPOINT, ENDPOINT_HALT = 2, 0
-"""A recipient (table 9-2), and a feature of it (table 9-6)."""
+TO_DEVICE, TO_ENDPOINT, ENDPOINT_HALT = 0, 2, 0
+"""Recipients (table 9-2), and a feature of the latter (table 9-6)."""
 BULK, INTERRUPT = 2, 3
 """Transfer types in an endpoint's bmAttributes (table 9-13)."""
 
@@ -73,7 +73,8 @@ class InterfaceDescriptor:
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """What a device says of itself. `configuration`: the name of its one configuration."""
+    """What a device says of itself. `configuration`: the name of its one configuration. `self_powered`: it does not live
+    off the bus."""
 
     vendor_id: int
     product_id: int
@@ -84,6 +85,12 @@ class Descriptors:
     interfaces: tuple[InterfaceDescriptor, ...]
     configuration: str = ""
     max_packet: int = 64
+    self_powered: bool = False
+
+    @property
+    def attributes(self) -> int:
+        """bmAttributes of the configuration (table 9-10)."""
+        return 0xC0 if self.self_powered else 0x80
 
     @property
     def strings(self) -> tuple[str, ...]:
@@ -114,7 +121,7 @@ class Descriptors:
         )  # fmt: skip
         count = len({item.number for item in self.interfaces})
         name = self.index(self.configuration)
-        return struct.pack("<BBHBBBBB", 9, CONFIGURATION, 9 + len(body), count, 1, name, 0x80, 50) + body
+        return struct.pack("<BBHBBBBB", 9, CONFIGURATION, 9 + len(body), count, 1, name, self.attributes, 50) + body
 
     def string(self, index: int) -> bytes:
         """9.6.7: index 0 lists the languages (English, United States). What is too long is cut. Raises Stall."""
@@ -196,7 +203,7 @@ class UsbFunction:
             case StandardRequest.GET_STATUS if kind & 0x1F == TO_ENDPOINT and index & 0x7F:
                 return bytes([self._endpoint(index) in self.halted, 0])
             case StandardRequest.GET_STATUS:
-                return b"\0\0"
+                return bytes([kind & 0x1F == TO_DEVICE and self.descriptors.self_powered, 0])
             case StandardRequest.SET_FEATURE if kind & 0x1F == TO_ENDPOINT and value == ENDPOINT_HALT:
                 self.halted.add(self._endpoint(index))
                 return b""

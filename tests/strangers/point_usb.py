@@ -34,7 +34,8 @@ from proxyflash.emulators.usb_device import (
 )
 from proxyflash.emulators.usb_wire import UsbWire
 
-SET_BUFFER, GET_BUFFER = 0x10, 0x11
+SET_BUFFER, GET_BUFFER = (0x40, 0x10), (0xC0, 0x11)
+"""bmRequestType and bRequest."""
 ISOCHRONOUS = 1
 FILES = ("test_backend", "test_control", "test_find", "test_integration", "test_interop", "test_legacy", "test_util")
 
@@ -60,12 +61,11 @@ class Benchmark(UsbFunction):
 
     def control(self, setup: bytes, data: bytes) -> bytes:
         kind, request, _, _, length = SETUP.unpack(setup)
-        match kind, request:
-            case 0x40, 0x10:
-                self.buffer = data
-                return b""
-            case 0xC0, 0x11:
-                return self.buffer[:length]
+        if (kind, request) == SET_BUFFER:
+            self.buffer = data
+            return b""
+        if (kind, request) == GET_BUFFER:
+            return self.buffer[:length]
         return super().control(setup, data)
 
 
@@ -84,11 +84,14 @@ def device() -> Benchmark:
         raise Stall
 
     return Benchmark(
-        Descriptors(0x04D8, 0xFA2E, 1, "Travis Robinson", "Benchmark Device", "LUSBW1", interfaces, max_packet=8),
+        Descriptors(
+            0x04D8, 0xFA2E, 1, "Travis Robinson", "Benchmark Device", "LUSBW1", interfaces, max_packet=8,
+            self_powered=True,
+        ),
         refused,
         lambda: None,
         endpoints={way | number: loop for number, loop in loops.items() for way in (0, 0x80)},
-    )
+    )  # fmt: skip
 
 
 def noted(name: str, method: Callable[..., Any], ends: dict[str, str]) -> Callable[..., Any]:
