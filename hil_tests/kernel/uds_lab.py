@@ -81,11 +81,13 @@ def profile(*, backend: str = "auto", fd: bool = False, **more: Any) -> UdsProfi
     return UdsProfile.model_validate(keys | more)
 
 
-def flash(bus: CanBus, asked: UdsProfile, on_event: Callable[[ev.Event], None] = ev.ignore) -> FlashResult:
-    """Flashes NEW with one attempt."""
+def flash(
+    bus: CanBus, asked: UdsProfile, on_event: Callable[[ev.Event], None] = ev.ignore, *, attempts: int = 1
+) -> FlashResult:
+    """Flashes NEW."""
     flasher = UdsFlasher.attach(bus, UdsAddress.model_validate({"request": REQUEST}), asked)
     try:
-        programmer = Programmer(flasher, "radar", on_event=on_event, attempts=1)
+        programmer = Programmer(flasher, "radar", on_event=on_event, attempts=attempts)
         return programmer.flash(programmer.plan(FirmwareImage((Segment(BASE, NEW),), "bin")))
     finally:
         flasher.close()
