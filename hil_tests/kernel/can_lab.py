@@ -37,8 +37,16 @@ ADDRESSES: dict[str, tuple[IsoTpAddress, tuple[str, ...]]] = {
         IsoTpAddress(Addressing.EXTENDED, CanId(0x18EF_0001, True), CanId(0x18EF_0002, True), target=0x55, source=0xAA),
         ("-s", "18EF0002", "-d", "18EF0001", "-x", "AA:55"),
     ),
+    "mixed-11": (
+        IsoTpAddress(Addressing.EXTENDED, CanId(0x600), CanId(0x601), target=0x99, source=0x99),
+        ("-s", "601", "-d", "600", "-x", "99:99"),
+    ),
+    "mixed-29": (
+        IsoTpAddress(Addressing.EXTENDED, CanId(0x18CE_10F1, True), CanId(0x18CE_F110, True), target=0x99, source=0x99),
+        ("-s", "18CEF110", "-d", "18CE10F1", "-x", "99:99"),
+    ),
 }
-"""By name: our address, and the options of can-utils' ISO-TP programs for its peer."""
+"""By name: our address, and the options of can-utils' ISO-TP programs for its peer (ISO 15765-2:2016, 10.3)."""
 FD_OPTIONS = ("-L", "72:64:1")
 SOL_CAN_ISOTP = 106
 """Linux, include/uapi/linux/can.h: SOL_CAN_BASE + CAN_ISOTP."""

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from proxyflash.transports.can import CanBus, CanChannel
@@ -34,17 +35,20 @@ from .conftest import LONG, ip
 
 backends = pytest.mark.parametrize("backend", ["user", "kernel"])
 frames = pytest.mark.parametrize("fd", [False, True], ids=["classic", "fd"])
-everywhere = pytest.mark.parametrize("where", ADDRESSES)
+FD_TOO = ("normal-11", "extended-29")
+everywhere = pytest.mark.parametrize(
+    ("where", "fd"),
+    [(where, False) for where in ADDRESSES] + [(where, True) for where in FD_TOO],
+    ids=[*ADDRESSES, *(f"{where}-fd" for where in FD_TOO)],
+)
 
 
 class Ours:
     """Our end of an ISO-TP connection on an interface."""
 
-    def __init__(
-        self, interface: str, address: IsoTpAddress, backend: str, *, fd: bool, block_size: int = 0, st_min: int = 0
-    ) -> None:
+    def __init__(self, interface: str, address: IsoTpAddress, backend: str, *, fd: bool, **more: Any) -> None:
         self.bus = socketcan(interface, fd=fd)
-        options = IsoTpOptions(backend=backend, tx_dl=64 if fd else 8, block_size=block_size, st_min=st_min)
+        options = IsoTpOptions(backend=backend, tx_dl=64 if fd else 8, **more)
         self.channel = IsoTpChannel.open(self.bus, address, options)
 
     def __enter__(self) -> IsoTpChannel:
@@ -63,7 +67,6 @@ def sizes(address: IsoTpAddress, fd: bool) -> list[int]:
 
 
 @everywhere
-@frames
 @backends
 def test_isotprecv_gets_what_we_send(vcan: str, tmp_path: Path, backend: str, fd: bool, where: str) -> None:
     address, options = ADDRESSES[where]
@@ -75,7 +78,6 @@ def test_isotprecv_gets_what_we_send(vcan: str, tmp_path: Path, backend: str, fd
 
 
 @everywhere
-@frames
 @backends
 def test_we_get_what_isotpsend_sends(vcan: str, backend: str, fd: bool, where: str) -> None:
     address, options = ADDRESSES[where]
@@ -91,16 +93,24 @@ PACES = pytest.mark.parametrize(
 )
 
 
+def said_in(lines: list[str]) -> list[tuple[float, bytes]]:
+    """When the frames of candump's log came, in seconds, and their data."""
+    return [(float(line[1 : line.index(")")]), bytes.fromhex(line.split("#")[1])) for line in lines]
+
+
+def gaps(said: list[tuple[float, bytes]]) -> list[float]:
+    """From one consecutive frame to the next; where a flow control came between, the next may follow that at once."""
+    return [later[0] - earlier[0] for earlier, later in pairwise(said) if earlier[1][0] >> 4 == later[1][0] >> 4 == 2]
+
+
 def looked_at(lines: list[str], block_size: int, st_min: int, seconds: float) -> None:
     """A message of 104 bytes, 6 in the first frame and 7 in each of 14 more, in candump's log."""
-    said = [(float(line[1 : line.index(")")]), bytes.fromhex(line.split("#")[1])) for line in lines]
+    said = said_in(lines)
     flow = [data[:3] for _, data in said if data[0] >> 4 == 3]
     assert flow == [bytes((0x30, block_size, st_min))] * (1 + 13 // block_size if block_size else 1)
     assert sum(data[0] >> 4 == 2 for _, data in said) == 14
-    # From one consecutive frame to the next; where a flow control came between, the next may follow that at once.
-    gaps = [later[0] - earlier[0] for earlier, later in pairwise(said) if earlier[1][0] >> 4 == later[1][0] >> 4 == 2]
     # The log's times are those of the frames' arrival, of microseconds.
-    assert min(gaps, default=seconds) >= seconds * 0.95
+    assert min(gaps(said), default=seconds) >= seconds * 0.95
 
 
 @PACES
@@ -134,6 +144,20 @@ def test_we_keep_to_what_isotprecv_asks(
         assert bytes.fromhex(receiver.wait_lines(1)[0]) == counting(104)
         dump.wait_lines(15 + (1 + 13 // block_size if block_size else 1))
         looked_at(dump.end(), block_size, st_min, seconds)
+
+
+@backends
+def test_a_separation_time_may_be_passed_over(vcan: str, tmp_path: Path, backend: str) -> None:
+    """isotprecv asks for 127 ms."""
+    with (
+        candump(vcan, tmp_path / "log") as dump,
+        listening(vcan, tmp_path / "out", "isotprecv", *ADDRESSES["normal-11"][1], "-m", "7F", vcan) as receiver,
+        Ours(vcan, NORMAL, backend, fd=False, squash_st_min=True) as ours,
+    ):
+        ours.send(counting(104), soon())
+        assert bytes.fromhex(receiver.wait_lines(1)[0]) == counting(104)
+        dump.wait_lines(16)
+        assert min(gaps(said_in(dump.end()))) < 0.127
 
 
 @frames

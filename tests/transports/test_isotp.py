@@ -645,12 +645,24 @@ def test_closing_wakes_who_waits(make_pair: MakePair) -> None:
 # can-isotp's own stacks, used as their documentation shows.
 
 
+MIXED_11 = IsoTpAddress(Addressing.EXTENDED, CanId(0x600), CanId(0x601), target=0x99, source=0x99)
+MIXED_29 = IsoTpAddress(Addressing.EXTENDED, CanId(0x18CE10F1, True), CanId(0x18CEF110, True), target=0x99, source=0x99)
+
+
 def theirs(address: IsoTpAddress) -> isotp.Address:
     """The peer's end of our address, in can-isotp's words."""
     request, response = address.ids()
     if address.addressing is Addressing.NORMAL_FIXED:
         return isotp.Address(
             isotp.AddressingMode.NormalFixed_29bits, target_address=address.source, source_address=address.target
+        )
+    if address is MIXED_11:
+        return isotp.Address(
+            isotp.AddressingMode.Mixed_11bits, txid=response.value, rxid=request.value, address_extension=0x99
+        )
+    if address is MIXED_29:
+        return isotp.Address(
+            isotp.AddressingMode.Mixed_29bits, target_address=0xF1, source_address=0x10, address_extension=0x99
         )
     if address.addressing is Addressing.EXTENDED:
         mode = isotp.AddressingMode.Extended_29bits if request.extended else isotp.AddressingMode.Extended_11bits
@@ -667,6 +679,8 @@ ADDRESSES = {
     "normal fixed": FIXED,
     "extended 11": EXTENDED,
     "extended 29": IsoTpAddress(Addressing.EXTENDED, CanId(0x10001, True), CanId(0x10002, True), target=1, source=2),
+    "mixed 11": MIXED_11,
+    "mixed 29": MIXED_29,
 }
 
 
