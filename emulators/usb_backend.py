@@ -26,6 +26,7 @@ interrupt transfers go to the endpoints that a device has, and take no time.
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -80,6 +81,10 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
     def __init__(self, wire: UsbWire) -> None:
         self._wire = wire
         self._seen = wire.changes
+        self._calls = 0
+        """How often a device has said that an endpoint may be ready."""
+        self._transfers = threading.RLock()
+        """Held while an endpoint is asked: never while a thread waits, nor by one that says that it is ready."""
 
     def wait_change(self, timeout: float) -> bool:
         """Waits until a device came or went since the last call, at most `timeout` seconds."""
@@ -239,24 +244,31 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         device = handle.device
         if device.port.function is not device.function:
             _fail(errno.ENODEV, "No such device (it may have been disconnected)")
-        if address not in device.function.endpoints:
+        if address not in device.function.active():
             _fail(errno.ENOENT, "Entity not found")
         if address in device.function.halted:
             _fail(errno.EPIPE, "Pipe error")
         return device.function.endpoints[address]
 
     def _until(self, handle: _Handle, done: Callable[[], bool], timeout: int) -> None:
-        """Waits on the device until a transfer is done. `timeout`: in milliseconds."""
-        changed = self._wire.changed
+        """Waits on the device until a transfer is done. `timeout`: in milliseconds; 0: no limit."""
+        wire = self._wire
+        ends = time.monotonic() + timeout / 1000
+        handle.device.function.ready = self._ready
+        while True:
+            seen = (self._calls, wire.changes)
+            with self._transfers:
+                if done():
+                    return
+            with wire.changed:
+                left = max(0.0, ends - time.monotonic()) if timeout else None
+                if (self._calls, wire.changes) == seen and not wire.changed.wait(left):
+                    raise usb.core.USBTimeoutError("Operation timed out", _LIBUSB[errno.ETIMEDOUT], errno.ETIMEDOUT)
 
-        def ready() -> None:
-            with changed:
-                changed.notify_all()
-
-        handle.device.function.ready = ready
-        with changed:
-            if not changed.wait_for(done, timeout / 1000):
-                raise usb.core.USBTimeoutError("Operation timed out", _LIBUSB[errno.ETIMEDOUT], errno.ETIMEDOUT)
+    def _ready(self) -> None:
+        with self._wire.changed:
+            self._calls += 1
+            self._wire.changed.notify_all()
 
     def _transfer(
         self,

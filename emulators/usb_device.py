@@ -178,6 +178,15 @@ class UsbFunction:
         self.alternates.clear()
         self.halted.clear()
 
+    def active(self) -> set[int]:
+        """The addresses of the endpoints, but 0, of the alternate settings that are set."""
+        return {
+            endpoint.address
+            for item in self.descriptors.interfaces
+            if self.configuration and self.alternates.get(item.number, 0) == item.alternate
+            for endpoint in item.endpoints
+        } & set(self.endpoints)
+
     def control(self, setup: bytes, data: bytes) -> bytes:
         """One control transfer: the data that goes to the host. Raises Stall."""
         kind, request, value, index, length = SETUP.unpack(setup)
