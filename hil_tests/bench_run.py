@@ -101,7 +101,7 @@ class BenchRun:
             self._end.arrange()
         return self._bench
 
-    @property
+    @cached_property
     def told(self) -> dict[str, str]:
         """What the JUnit file says of the whole run."""
         return {"bench": str(self.path.absolute()), "proxyflash": version("proxyflash")}

@@ -152,8 +152,6 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    from .summary import lines
-
     kinds = Counter(
         kind for report in terminalreporter.stats.get("skipped", ()) if (kind := getattr(report, "proxyflash_kind", ""))
     )
@@ -165,11 +163,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         if name == "recording"
     }
     said = [text for texts in config.stash.get(SAID, {}).values() for text in texts]
-    shown = lines(kinds, recordings, said)
-    if shown:
-        terminalreporter.section("proxyflash")
-        for line in shown:
-            terminalreporter.line(line)
+    if not (kinds or recordings or said):
+        return
+    from .summary import lines
+
+    terminalreporter.section("proxyflash")
+    for line in lines(kinds, recordings, said):
+        terminalreporter.line(line)
 
 
 # Fixtures. Each hangs on _proxyflash_run, by which a test that uses the plugin is known.
