@@ -68,13 +68,9 @@ class Needs:
         spec = component.entry.spec
         if self.buses and component.entry.flasher.bus_kind not in self.buses:
             return False
-        if not all({"emulated": component.emulated, "hardware": not component.emulated}[at] for at in self.places):
+        if ("hardware" if component.emulated else "emulated") in self.things:
             return False
         return all(getattr(spec, key) in values for key, values in self.wanted)
-
-    @property
-    def places(self) -> tuple[str, ...]:
-        return tuple(place for place in WHERE if place in self.things)
 
     @property
     def kind(self) -> str:
@@ -96,7 +92,8 @@ class Needs:
             described.append(f"{key} {_either(sorted(values))}")
             lines.append(f'{key} = "{min(values)}"')
         what = ", ".join(described)
-        article = f"no {self.places[0]} component" if len(self.places) == 1 else "no component"
+        places = [place for place in WHERE if place in self.things]
+        article = f"no {places[0]} component" if len(places) == 1 else "no component"
         on = f" on a bus of kind {_either(self.buses, quoted=False)}" if self.buses else ""
         having = f" with {what}" if what else ""
         lacking = f"{article}{having}{on} on bench '{bench}'"
