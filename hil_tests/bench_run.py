@@ -129,7 +129,7 @@ class BenchRun:
     def artefacts(self, item: pytest.Item) -> Path:
         """The folder of one test: in PROXYFLASH_ARTEFACTS, else in pytest's own temporary folder."""
         named = os.environ.get("PROXYFLASH_ARTEFACTS")
-        base = Path(named) if named else self._temporary
+        base = Path(named).absolute() if named else self._temporary
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", item.nodeid).strip("-")
         if len(plain) > LONGEST_NAME:
             plain = f"{plain[:LONGEST_NAME]}-{hashlib.sha256(item.nodeid.encode()).hexdigest()[:8]}"
