@@ -44,10 +44,10 @@ def environment(requirement: str, *more: str) -> Path:
     """The interpreter of an environment that holds a program of PyPI, and what else it needs. Raises Missing."""
     home = PEERS / requirement.partition("==")[0]
     python = home / "bin" / "python"
-    with _locked(home):
+    with locked(home):
         if not (home / "ready").exists():
-            _step([sys.executable, "-m", "venv", str(home)], requirement)
-            _step([str(python), "-m", "pip", "-q", "install", requirement, *more], requirement)
+            step([sys.executable, "-m", "venv", str(home)], requirement)
+            step([str(python), "-m", "pip", "-q", "install", requirement, *more], requirement)
             (home / "ready").touch()
     return python
 
@@ -56,24 +56,25 @@ def environment(requirement: str, *more: str) -> Path:
 def library(requirement: str) -> Path:
     """A folder that holds one pure Python package alone, to be put into a search path. Raises Missing."""
     home = CACHE / requirement.replace("==", "-")
-    with _locked(home):
+    with locked(home):
         if not (home / "ready").exists():
             pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-            _step([*pip, "install", "--no-deps", "--upgrade", "--target", str(home), requirement], requirement)
+            step([*pip, "install", "--no-deps", "--upgrade", "--target", str(home), requirement], requirement)
             (home / "ready").touch()
     return home
 
 
 @contextmanager
-def _locked(home: Path) -> Iterator[None]:
+def locked(home: Path) -> Iterator[None]:
     """Two runs at once make one environment."""
     home.parent.mkdir(parents=True, exist_ok=True)
-    with home.with_suffix(".lock").open("w") as lock:
+    with home.with_name(f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _step(command: list[str], requirement: str) -> None:
+def step(command: list[str], requirement: str) -> None:
+    """Runs it. Raises Missing, in pip's words, where it fails."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["pip failed"])[-1]

@@ -131,7 +131,7 @@ class EmulatedCanBus(can.BusABC):
         was_open = not self._is_shutdown
         super().shutdown()
         if was_open:
-            self._node.detach()
+            self._node.leave()
             self._queue.put(None)  # Wakes a thread that waits in recv.
 
 

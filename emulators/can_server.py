@@ -183,7 +183,7 @@ class _Client:
         except (OSError, WireGone, ValueError):
             pass
         finally:
-            node.detach()
+            node.leave()
             self._hang_up()
             with self._changed:
                 self._ended = True
@@ -295,6 +295,10 @@ class RemoteNode:
             self._end()
             raise WireGone("the server is gone") from None
         return True
+
+    def leave(self) -> None:
+        """What it has sent, the server sends on."""
+        self.detach()
 
     def detach(self) -> None:
         self.gone = True

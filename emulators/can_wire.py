@@ -29,6 +29,8 @@ CAN_ERR_CRTL_RX_OVERFLOW = 0x01
 CAN_ERR_ACK = 0x20
 CAN_ERR_BUSOFF = 0x40
 """Ids of error frames, and a bit of data[1] with CRTL, as Linux has them (include/uapi/linux/can/error.h)."""
+LEAVE_SECONDS = 0.5
+"""How long a node that leaves waits for its frames to be sent: nobody may be there to acknowledge them."""
 RETRY_SECONDS = 0.001
 """How often an unacknowledged frame is sent again; real controllers do so at once, and say so as often."""
 LATE_SECONDS = 0.05
@@ -91,6 +93,12 @@ class CanNode:
             self.queue.append((now - self.late if at is None else min(now, at), message))
             changed.notify_all()
             return True
+
+    def leave(self) -> None:
+        """Detaches once what it has taken is sent: a driver does that also when the program that gave it has ended."""
+        with self._wire.changed:
+            self._wire.changed.wait_for(lambda: not self.queue or not self.hears, LEAVE_SECONDS)
+        self.detach()
 
     def power(self, on: bool) -> None:
         """An unpowered node neither sends nor hears nor acknowledges."""

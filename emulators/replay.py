@@ -32,6 +32,8 @@ from . import wires
 
 SHOWN = 24
 """Bytes around the first difference that a message shows of each side."""
+KINDS = {"can": {"can"}, "serial": {"serial", "line"}, "usb": {"usb", "devices"}}
+"""Kinds of records of each kind of bus; any has notes."""
 
 
 class ReplayMismatch(ProxyflashError):
@@ -122,7 +124,10 @@ class Replay:
         return {bus: track.exchanges for bus, track in self._tracks.items()}
 
     def track(self, bus: str, kind: str) -> Any:
-        """The track of a bus: a CanTrack, SerialTrack or UsbTrack. One that was not recorded is empty."""
+        """The track of a bus: a CanTrack, SerialTrack or UsbTrack. One that was not recorded is empty.
+
+        Raises BadRecording when it was recorded as a bus of another kind.
+        """
         from .replay_can import CanTrack
         from .replay_serial import SerialTrack
         from .replay_usb import UsbTrack
@@ -133,6 +138,10 @@ class Replay:
         with self._opening:
             if bus not in self._tracks:
                 records = [record for record in self._recording.records if record.bus == bus]
+                seen = {record.kind for record in records} - {"note"}
+                if seen and not seen.intersection(KINDS[kind]):
+                    was = ", ".join(sorted(seen))
+                    raise BadRecording(f"bus {bus!r} was recorded with {was}, not {kind}", remedy="")
                 self._tracks[bus] = kinds[kind](self, bus, records)
             return self._tracks[bus]
 
@@ -166,8 +175,7 @@ def find_track(place: str, bus: str, kind: str) -> Any:
     if isinstance(track, Track):
         return track
     recording = load(Path(place))
-    kinds = {"can": ("can",), "serial": ("serial", "line"), "usb": ("usb", "devices")}[kind]
-    buses = sorted({record.bus for record in recording.records if record.kind in kinds})
+    buses = sorted({record.bus for record in recording.records if record.kind in KINDS[kind]})
     if not bus and len(buses) != 1:
         raise BadRecording(f"{place} has the {kind} buses {', '.join(buses) or 'none'}", remedy="Name one of them.")
     if bus and bus not in buses:

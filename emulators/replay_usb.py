@@ -155,13 +155,17 @@ def _same(recorded: UsbControl, asked: UsbControl) -> bool:
 def _shown(event: Record | None) -> str:
     if not isinstance(event, UsbControl):
         return "nothing more"
-    return f"{event.setup.hex(' ')} {'' if event.incoming else both(event.data, b'')[0]}".rstrip()
+    return _text(event.setup, both(event.data, b"")[0] if event.data and not event.incoming else "")
+
+
+def _text(setup: bytes, data: str) -> str:
+    return setup.hex(" ").upper() + (f" -> {data}" if data else "")
 
 
 def _both(recorded: Record | None, now: UsbControl) -> tuple[str, str]:
     if isinstance(recorded, UsbControl) and recorded.setup == now.setup and not now.incoming:
         ours, theirs = both(recorded.data, now.data)
-        return f"{now.setup.hex(' ')} {ours}", f"{now.setup.hex(' ')} {theirs}"
+        return _text(now.setup, ours), _text(now.setup, theirs)
     return _shown(recorded), _shown(now)
 
 

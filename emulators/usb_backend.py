@@ -19,15 +19,16 @@ choose its backend gets this one when, before it looks for a device,
     usb.backend.libusb1.get_backend = lambda *args, **more: backend
 
 Errors and their numbers are those of libusb 1.0 on Linux: ENODEV once the device has left, EPIPE for a STALL,
-ETIMEDOUT, EACCES for a device made `forbidden`, EBUSY for an interface that another handle has claimed. Control
-transfers only: these devices have no other endpoints.
+ETIMEDOUT, EACCES for a device made `forbidden`, EBUSY for an interface that another handle has claimed. Bulk and
+interrupt transfers go to the endpoints that a device has, and take no time.
 """
 
 from __future__ import annotations
 
 import errno
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -35,7 +36,7 @@ from typing import Any, NoReturn
 import usb.backend
 import usb.core
 
-from .usb_device import SETUP, InterfaceDescriptor, Stall, UsbFunction
+from .usb_device import SETUP, Endpoint, InterfaceDescriptor, Stall, UsbFunction
 from .usb_wire import DeviceGone, Port, TransferTimeout, UsbWire
 
 CONTROL_TIMEOUT = 1000
@@ -80,6 +81,10 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
     def __init__(self, wire: UsbWire) -> None:
         self._wire = wire
         self._seen = wire.changes
+        self._calls = 0
+        """How often a device has said that an endpoint may be ready."""
+        self._transfers = threading.RLock()
+        """Held while an endpoint is asked: never while a thread waits, nor by one that says that it is ready."""
 
     def wait_change(self, timeout: float) -> bool:
         """Waits until a device came or went since the last call, at most `timeout` seconds."""
@@ -114,7 +119,8 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         return SimpleNamespace(
             bLength=9, bDescriptorType=2, wTotalLength=len(about.whole_configuration()),
             bNumInterfaces=len({item.number for item in about.interfaces}), bConfigurationValue=1,
-            iConfiguration=about.index(about.configuration), bmAttributes=0x80, bMaxPower=50, extra_descriptors=[],
+            iConfiguration=about.index(about.configuration), bmAttributes=about.attributes, bMaxPower=50,
+            extra_descriptors=[],
         )  # fmt: skip
 
     def get_interface_descriptor(self, dev: _Enumerated, intf: int, alt: int, config: int) -> SimpleNamespace:
@@ -123,12 +129,17 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         item: InterfaceDescriptor = found[alt]
         return SimpleNamespace(
             bLength=9, bDescriptorType=4, bInterfaceNumber=item.number, bAlternateSetting=item.alternate,
-            bNumEndpoints=0, bInterfaceClass=item.class_code, bInterfaceSubClass=item.subclass,
+            bNumEndpoints=len(item.endpoints), bInterfaceClass=item.class_code, bInterfaceSubClass=item.subclass,
             bInterfaceProtocol=item.protocol, iInterface=about.index(item.name), extra_descriptors=list(item.extra),
         )  # fmt: skip
 
-    def get_endpoint_descriptor(self, dev: _Enumerated, ep: int, intf: int, alt: int, config: int) -> NoReturn:
-        raise IndexError(ep)
+    def get_endpoint_descriptor(self, dev: _Enumerated, ep: int, intf: int, alt: int, config: int) -> SimpleNamespace:
+        found = [item for item in dev.function.descriptors.interfaces if item.number == intf]
+        item = found[alt].endpoints[ep]
+        return SimpleNamespace(
+            bLength=7, bDescriptorType=5, bEndpointAddress=item.address, bmAttributes=item.kind,
+            wMaxPacketSize=item.max_packet, bInterval=item.interval, bRefresh=0, bSynchAddress=0, extra_descriptors=[],
+        )  # fmt: skip
 
     def open_device(self, dev: _Enumerated) -> _Handle:
         if dev.port.function is not dev.function:
@@ -183,8 +194,36 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         self._transfer(dev_handle, bmRequestType, bRequest, wValue, wIndex, payload, len(payload), timeout)
         return len(payload)
 
+    def bulk_write(self, dev_handle: _Handle, ep: int, intf: int, data: Any, timeout: int) -> int:
+        payload = bytes(data)
+        left = payload
+
+        def taken() -> bool:
+            nonlocal left
+            left = left[self._endpoint(dev_handle, ep).take(left) :]
+            return not left
+
+        self._until(dev_handle, taken, timeout)
+        return len(payload)
+
+    def bulk_read(self, dev_handle: _Handle, ep: int, intf: int, buff: Any, timeout: int) -> int:
+        given: list[bytes] = []
+
+        def came() -> bool:
+            data = self._endpoint(dev_handle, ep).give(len(buff))
+            if data is not None:
+                given.append(data)
+            return bool(given)
+
+        self._until(dev_handle, came, timeout)
+        for offset, byte in enumerate(given[0]):
+            buff[offset] = byte
+        return len(given[0])
+
+    intr_write, intr_read = bulk_write, bulk_read
+
     def clear_halt(self, dev_handle: _Handle, ep: int) -> None:
-        return None
+        self._transfer(dev_handle, 0x02, 1, 0, ep, b"", 0)
 
     def reset_device(self, dev_handle: _Handle) -> None:
         device = dev_handle.device
@@ -200,6 +239,36 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
 
     def attach_kernel_driver(self, dev_handle: _Handle, intf: int) -> None:
         return None
+
+    def _endpoint(self, handle: _Handle, address: int) -> Endpoint:
+        device = handle.device
+        if device.port.function is not device.function:
+            _fail(errno.ENODEV, "No such device (it may have been disconnected)")
+        if address not in device.function.active():
+            _fail(errno.ENOENT, "Entity not found")
+        if address in device.function.halted:
+            _fail(errno.EPIPE, "Pipe error")
+        return device.function.endpoints[address]
+
+    def _until(self, handle: _Handle, done: Callable[[], bool], timeout: int) -> None:
+        """Waits on the device until a transfer is done. `timeout`: in milliseconds; 0: no limit."""
+        wire = self._wire
+        ends = time.monotonic() + timeout / 1000
+        handle.device.function.ready = self._ready
+        while True:
+            seen = (self._calls, wire.changes)
+            with self._transfers:
+                if done():
+                    return
+            with wire.changed:
+                left = max(0.0, ends - time.monotonic()) if timeout else None
+                if (self._calls, wire.changes) == seen and not wire.changed.wait(left):
+                    raise usb.core.USBTimeoutError("Operation timed out", _LIBUSB[errno.ETIMEDOUT], errno.ETIMEDOUT)
+
+    def _ready(self) -> None:
+        with self._wire.changed:
+            self._calls += 1
+            self._wire.changed.notify_all()
 
     def _transfer(
         self,

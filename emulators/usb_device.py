@@ -38,6 +38,8 @@ LONGEST_STRING = 126
 """Characters (UTF-16 code units) of a string descriptor, whose length is a byte (9.6.7)."""
 
 
+TO_DEVICE, TO_ENDPOINT, ENDPOINT_HALT = 0, 2, 0
+"""Recipients (table 9-2), and a feature of the latter (table 9-6)."""
 BULK, INTERRUPT = 2, 3
 """Transfer types in an endpoint's bmAttributes (table 9-13)."""
 
@@ -71,7 +73,8 @@ class InterfaceDescriptor:
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """What a device says of itself. `configuration`: the name of its one configuration."""
+    """What a device says of itself. `configuration`: the name of its one configuration. `self_powered`: it does not live
+    off the bus."""
 
     vendor_id: int
     product_id: int
@@ -82,6 +85,12 @@ class Descriptors:
     interfaces: tuple[InterfaceDescriptor, ...]
     configuration: str = ""
     max_packet: int = 64
+    self_powered: bool = False
+
+    @property
+    def attributes(self) -> int:
+        """bmAttributes of the configuration (table 9-10)."""
+        return 0xC0 if self.self_powered else 0x80
 
     @property
     def strings(self) -> tuple[str, ...]:
@@ -112,7 +121,7 @@ class Descriptors:
         )  # fmt: skip
         count = len({item.number for item in self.interfaces})
         name = self.index(self.configuration)
-        return struct.pack("<BBHBBBBB", 9, CONFIGURATION, 9 + len(body), count, 1, name, 0x80, 50) + body
+        return struct.pack("<BBHBBBBB", 9, CONFIGURATION, 9 + len(body), count, 1, name, self.attributes, 50) + body
 
     def string(self, index: int) -> bytes:
         """9.6.7: index 0 lists the languages (English, United States). What is too long is cut. Raises Stall."""
@@ -147,8 +156,8 @@ class UsbFunction:
     """One device as it is on the bus from one enumeration to the next. `bus_reset`: called on a reset of its port.
 
     `forbidden`: this user may not open it. `busy`: another program holds its interfaces. `claims`: who claimed which.
-    `endpoints`: those but 0, by address. `ready`: the device calls it when one of them may have become ready; set by
-    who serves them.
+    `endpoints`: those but 0, by address. `halted`: those that the host has halted. `ready`: the device calls it when one
+    of them may have become ready; set by who serves them.
     """
 
     descriptors: Descriptors
@@ -160,12 +169,23 @@ class UsbFunction:
     alternates: dict[int, int] = field(default_factory=dict)
     claims: dict[int, object] = field(default_factory=dict)
     endpoints: Mapping[int, Endpoint] = field(default_factory=dict)
+    halted: set[int] = field(default_factory=set)
     ready: Callable[[], None] = _nobody
 
     def reset(self) -> None:
         """As after a reset of its port (9.1.1.3): nothing is configured. What the device makes of it is `bus_reset`."""
         self.configuration = 0
         self.alternates.clear()
+        self.halted.clear()
+
+    def active(self) -> set[int]:
+        """The addresses of the endpoints, but 0, of the alternate settings that are set."""
+        return {
+            endpoint.address
+            for item in self.descriptors.interfaces
+            if self.configuration and self.alternates.get(item.number, 0) == item.alternate
+            for endpoint in item.endpoints
+        } & set(self.endpoints)
 
     def control(self, setup: bytes, data: bytes) -> bytes:
         """One control transfer: the data that goes to the host. Raises Stall."""
@@ -189,13 +209,22 @@ class UsbFunction:
         match request:
             case StandardRequest.GET_DESCRIPTOR:
                 return self._descriptor(value >> 8, value & 0xFF)
+            case StandardRequest.GET_STATUS if kind & 0x1F == TO_ENDPOINT and index & 0x7F:
+                return bytes([self._endpoint(index) in self.halted, 0])
             case StandardRequest.GET_STATUS:
-                return b"\0\0"
+                return bytes([kind & 0x1F == TO_DEVICE and self.descriptors.self_powered, 0])
+            case StandardRequest.SET_FEATURE if kind & 0x1F == TO_ENDPOINT and value == ENDPOINT_HALT:
+                self.halted.add(self._endpoint(index))
+                return b""
+            case StandardRequest.CLEAR_FEATURE if kind & 0x1F == TO_ENDPOINT and value == ENDPOINT_HALT:
+                self.halted.discard(self._endpoint(index))
+                return b""
             case StandardRequest.GET_CONFIGURATION:
                 return bytes([self.configuration])
             case StandardRequest.SET_CONFIGURATION if value in (0, 1):
                 self.configuration = value
                 self.alternates.clear()
+                self.halted.clear()
                 return b""
             case StandardRequest.GET_INTERFACE:
                 return bytes([self.alternates.get(index, 0)])
@@ -206,6 +235,11 @@ class UsbFunction:
                 return b""
             case _:
                 raise Stall
+
+    def _endpoint(self, address: int) -> int:
+        if address not in self.endpoints:
+            raise Stall
+        return address
 
     def _descriptor(self, kind: int, index: int) -> bytes:
         if kind == DEVICE:

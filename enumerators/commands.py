@@ -13,7 +13,7 @@ SECONDS = 30.0
 SAID = 400
 """Characters of what such a command said that an error repeats: the last ones."""
 MOST = 1 << 20
-"""Characters of what it said that are kept: the last ones."""
+"""Bytes of what it said that are kept: the last ones."""
 
 
 class CommandFailed(Exception):
@@ -23,23 +23,31 @@ class CommandFailed(Exception):
 def run(command: str, folder: Path) -> str:
     """Runs a shell command in `folder`; what it printed, stderr included. Raises CommandFailed."""
     try:
-        # A session of its own, so that what the command started ends with it.
-        process = subprocess.Popen(
-            command, shell=True, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, start_new_session=True, text=True, errors="replace",
-        )  # fmt: skip
+        # A session of its own, so that what the command started ends with it, and Ctrl-C doesn't reach it. A file instead
+        # of a pipe: if this process is killed, what the command still says must not end it before it has done its work.
+        with os.fdopen(os.memfd_create("output"), "rb") as output:
+            process = subprocess.Popen(
+                command, shell=True, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+            with process:
+                _wait(process, command)
+            output.seek(max(0, output.seek(0, os.SEEK_END) - MOST))
+            said = output.read().decode(errors="replace")
     except (OSError, ValueError) as error:
         raise CommandFailed(f"{command!r} can't be run in {folder}: {error}") from error
-    with process:
-        try:
-            said, _ = process.communicate(timeout=SECONDS)
-        except BaseException as error:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise CommandFailed(f"{command!r} took longer than {SECONDS:g} s") from error
-            raise
     if process.returncode:
         ended = f"{command!r} ended with {process.returncode}"
         raise CommandFailed(f"{ended}: {said.strip()[-SAID:]}".rstrip(": "))
-    return said[-MOST:]
+    return said
+
+
+def _wait(process: subprocess.Popen[bytes], command: str) -> None:
+    try:
+        process.wait(SECONDS)
+    except BaseException as error:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise CommandFailed(f"{command!r} took longer than {SECONDS:g} s") from error
+        raise

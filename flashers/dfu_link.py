@@ -6,7 +6,6 @@ what came of it, and waits as long as it says, never shorter.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NoReturn
@@ -102,7 +101,7 @@ class DfuLink:
                     f"{what}: still in {status.state.name} after {self._work:g} s",
                     remedy="If the part may take longer, raise work in its profile.",
                 )
-            _wait(status, deadline)
+            self._wait(status, deadline)
 
     def fail(self, what: str, status: Status) -> NoReturn:
         """Raises what a status means, and clears it."""
@@ -143,7 +142,7 @@ class DfuLink:
             if state in (DfuState.dfuDNBUSY, DfuState.dfuMANIFEST, DfuState.dfuMANIFEST_SYNC):
                 if deadline.expired:
                     raise PartConfused(f"the device stays in {state.name} for {self._work:g} s")
-                _wait(status, deadline)
+                self._wait(status, deadline)
                 continue
             tries -= 1
             if tries < 0:
@@ -183,8 +182,7 @@ class DfuLink:
     def _send(self, request: Request) -> None:
         self.device.control_out(OUT, request, 0, self.interface, b"", Deadline.after(REQUEST_SECONDS))
 
-
-def _wait(status: Status, deadline: Deadline) -> None:
-    """Until the device may be asked again. To sleep for nothing would take a while all the same."""
-    if status.poll_ms:
-        time.sleep(min(status.poll_ms / 1000, deadline.remaining))
+    def _wait(self, status: Status, deadline: Deadline) -> None:
+        """Until the device may be asked again. To sleep for nothing would take a while all the same."""
+        if status.poll_ms:
+            self.device.wait(min(status.poll_ms / 1000, deadline.remaining))

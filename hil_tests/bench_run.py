@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import signal
 import tempfile
-import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -24,6 +23,7 @@ from ..enumerators.state import BenchLock, bench_folder, default_state
 from ..flashers.base import Capability
 from ..transports.errors import AdapterAbsent, AdapterGone, ProxyflashError
 from ..transports.recording import Recorder
+from .endings import OrderlyEnd, undisturbed
 from .firmware import Firmware, TestImage
 from .needs import CAPABILITIES, Needs
 from .parts import Broken, NotThere, Part, PartLost, has_power
@@ -34,12 +34,14 @@ HARDWARE_FAILED = (AdapterAbsent, AdapterGone, PowerFailed)
 """What no test can help: the part is broken from then on."""
 LONGEST_NAME = 100
 """Characters of the name of a test's folder."""
+WORKER_SECONDS = 40
+"""How long pytest-xdist waits, after Ctrl-C, for a worker that makes its bench safe; it kills it after 10 by itself."""
 
 
 class BenchRun:
     """Reads the bench file at once, and opens nothing before a test is run.
 
-    `temporary`: pytest's folder for this run, once there is one. Raises pytest.UsageError when the file doesn't hold.
+    Raises pytest.UsageError when the file doesn't hold.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -47,7 +49,6 @@ class BenchRun:
         named = config.getoption("bench")
         self.path = Path(named) if named else EMULATED
         self.name = self.path.stem if self.path.stem != "bench" else self.path.absolute().parent.name
-        self.temporary: Path | None = None
         self._required = {item for item in config.getoption("require").split(",") if item}
         try:
             self._file = load(self.path.absolute())
@@ -59,7 +60,9 @@ class BenchRun:
         self._parts: dict[str, Part] = {}
         self._failed: set[str] = set()
         self._unusable: Broken | None = None
-        self._terminated: Any = None
+        self._end = OrderlyEnd(worker=hasattr(config, "workerinput"))
+        self._began = self._began_before = 0.0
+        """When the test began, and the one before it, on time.monotonic's clock."""
 
     @property
     def has_hardware(self) -> bool:
@@ -78,6 +81,12 @@ class BenchRun:
                 f"bench '{self.name}' has hardware, which one worker at a time can use: not --dist each"
             )
 
+    def prepare_worker(self, node: Any) -> None:
+        """One of pytest-xdist's, in the process that has started it: both end in order."""
+        node.workerinput["proxyflash"] = str(self.notes)
+        node.nodemanager.EXIT_TIMEOUT = WORKER_SECONDS
+        self._end.arrange()
+
     # The bench.
 
     @property
@@ -89,10 +98,10 @@ class BenchRun:
             # Emulated parts are as from the factory in each run, and each worker has its own.
             self._folder = tempfile.TemporaryDirectory(prefix="proxyflash-")
             self._bench = Bench(self._file, Path(self._folder.name), Recorder())
-            self._end_by_sigterm()
+            self._end.arrange()
         return self._bench
 
-    @property
+    @cached_property
     def told(self) -> dict[str, str]:
         """What the JUnit file says of the whole run."""
         return {"bench": str(self.path.absolute()), "proxyflash": version("proxyflash")}
@@ -120,14 +129,18 @@ class BenchRun:
     def artefacts(self, item: pytest.Item) -> Path:
         """The folder of one test: in PROXYFLASH_ARTEFACTS, else in pytest's own temporary folder."""
         named = os.environ.get("PROXYFLASH_ARTEFACTS")
-        base = Path(named) if named else self.temporary
-        assert base is not None
+        base = Path(named).absolute() if named else self._temporary
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", item.nodeid).strip("-")
         if len(plain) > LONGEST_NAME:
             plain = f"{plain[:LONGEST_NAME]}-{hashlib.sha256(item.nodeid.encode()).hexdigest()[:8]}"
         folder = base / plain
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    @cached_property
+    def _temporary(self) -> Path:
+        # What tmp_path_factory hands out, before there is a fixture: the first test may fail for want of its part.
+        return Path(self.config._tmp_path_factory.mktemp("proxyflash"))  # type: ignore[attr-defined]
 
     # Which tests there are, and which run.
 
@@ -142,26 +155,27 @@ class BenchRun:
 
     def prepare(self, item: pytest.Item) -> None:
         """Skips a test that lacks something or may not run; else makes ready what it is for."""
+        self._began_before, self._began = self._began, time.monotonic()
+        _tell(item, {"bench": self.told["bench"]})
         needs = Needs.of(item)
         fitting = self.fitting(item)
         one = _component_of(item)
         if not fitting and (one is not None or needs.things or needs.wanted):
-            self._lack(needs.kind, needs.missing(self.name, self.path))
+            self._lack(needs.kind, needs.missing(self.name, self.path if self.config.getoption("bench") else None))
         self._need_power(item, needs, [one] if one else fitting)
         involved = [one] if one else fitting if needs.wanted else []
         self._need_leave(item, involved or fitting)
         self._need_unbroken(involved)
         with self._out_of_use(item):
-            _tell(item, {"bench": str(self.bench.file.path)})
+            self.bench.recorder.note("", f"test {item.nodeid}")
             # A test of the bench as a whole may touch any part; those that aren't there don't hold it up.
             for name in involved or [component.name for component in self._components()]:
                 self._make_ready(name, item, wanted=name in involved)
             for name in involved:
                 self._need_capabilities(name, needs, item)
-        self.bench.recorder.note("", f"test {item.nodeid}")
 
     def _need_power(self, item: pytest.Item, needs: Needs, names: list[str]) -> None:
-        asked = "power" in needs.things or "power" in item.fixturenames  # type: ignore[attr-defined]
+        asked = "power" in needs.things or "_proxyflash_power" in item.fixturenames  # type: ignore[attr-defined]
         if asked and not any(has_power(component) for component in self._components() if component.name in names):
             whose = " or ".join(f"'{name}'" for name in names)
             self._lack(
@@ -185,7 +199,7 @@ class BenchRun:
     def _need_unbroken(self, names: list[str]) -> None:
         if self._unusable is not None:
             self._lack(
-                "broken", f"bench '{self.name}' is out of use since {self._unusable.test}: {self._unusable.cause}"
+                "bench", f"bench '{self.name}' is out of use since {self._unusable.test}: {self._unusable.cause}"
             )
         for name in names:
             broken = self._parts[name].broken if name in self._parts else None
@@ -238,7 +252,7 @@ class BenchRun:
         self._break(part, part.test or item.nodeid, error)
         if part.test not in self._failed:
             since = f" since {part.test}" if part.test else ""
-            pytest.fail(f"'{part.name}' is broken{since}: {error}", pytrace=False)
+            _fail(f"'{part.name}' is broken{since}: {error}")
         if wanted:
             self._need_unbroken([part.name])
 
@@ -247,10 +261,10 @@ class BenchRun:
 
     def _lack(self, kind: str, reason: str) -> NoReturn:
         if kind in self._required:
-            pytest.fail(f"{reason} (--require {kind})", pytrace=False)
+            _fail(f"{reason} (--require {kind})")
         skipped = pytest.skip.Exception(reason)
         skipped.proxyflash_kind = kind  # type: ignore[attr-defined]
-        raise skipped
+        raise skipped from None
 
     # What breaks.
 
@@ -261,7 +275,7 @@ class BenchRun:
             yield
         except ProxyflashError as error:
             self._unusable = Broken(item.nodeid, str(error))
-            pytest.fail(f"bench '{self.name}': {error}", pytrace=False)
+            _fail(f"bench '{self.name}': {error}")
 
     def _break(self, part: Part, test: str, error: Exception) -> None:
         """A CAN adapter or a serial port that is gone takes all parts of its bus with it."""
@@ -284,17 +298,23 @@ class BenchRun:
         elif report.failed:
             self._failed.add(item.nodeid)
             self._look_for_cause(item, error)
-        if self._bench is None or self.temporary is None:
+        if self._bench is None:
             return
         if report.failed or (report.when == "teardown" and self.config.getoption("record")):
-            try:
-                folder = self.artefacts(item)
-                kept = "\n".join(map(str, self._bench.recorder.save(folder)))
-                _tell(item, {"recording": str(folder)})
-                report.user_properties = list(item.user_properties)
-            except OSError as error:  # A full disk is no reason to lose the run.
-                kept = f"not kept: {error}"
+            # What made a test fail may have happened in the one before.
+            kept = self._kept(self._bench, item, self._began_before if item.nodeid in self._failed else self._began)
+            report.user_properties = list(item.user_properties)
             report.sections.append(("what passed on the buses", kept))
+
+    def _kept(self, bench: Bench, item: pytest.Item, since: float) -> str:
+        """The folder with what was recorded since then, and its files."""
+        try:
+            folder = self.artefacts(item) / "recording"
+            files = bench.recorder.save(folder, since)
+        except OSError as error:  # A full disk is no reason to lose the run.
+            return f"not kept: {error}"
+        _tell(item, {"recording": str(folder)})
+        return f"{folder}: {', '.join(file.name for file in files)}"
 
     def _look_for_cause(self, item: pytest.Item, error: BaseException | None) -> None:
         while error is not None and not isinstance(error, HARDWARE_FAILED):
@@ -308,25 +328,21 @@ class BenchRun:
 
     def make_safe(self) -> list[str]:
         """All supplies on, all parts running, all buses closed; what could not be done, in words."""
-        if self._bench is None:
-            return []
-        with _undisturbed():
-            said = [text for part in self._parts.values() if (text := part.make_safe())]
-            self._bench.close()
-            self._bench = None
+        said: list[str] = []
+        with undisturbed():
+            if self._bench is not None:
+                # Supplies first, all of them: a worker of pytest-xdist is killed when this takes too long.
+                steps = [(part, step) for step in (Part.supply, Part.bring_back) for part in self._parts.values()]
+                said += [f"'{part.name}' is left as it is: {fault}" for part, step in steps if (fault := step(part))]
+                self._bench.close()
+                self._bench = None
             if self._folder is not None:
                 self._folder.cleanup()
             if self._lock is not None:
                 self._lock.close()
                 self._lock = None
-        if self._terminated is not None:
-            signal.signal(signal.SIGTERM, self._terminated)
+        self._end.undo()
         return [f"bench '{self.name}': {text}" for text in said]
-
-    def _end_by_sigterm(self) -> None:
-        """What cancels a job sends SIGTERM, which by itself would end pytest as it stands."""
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            self._terminated = signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _component_of(item: pytest.Item) -> str | None:
@@ -342,17 +358,6 @@ def _tell(item: pytest.Item, told: Mapping[str, str]) -> None:
     ]
 
 
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C must not leave a supply off."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    # By a handler: what is ignored would be so in the commands that switch supplies too.
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, frame: None) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _fail(reason: str) -> NoReturn:
+    """What is wrong is said in `reason`; what led there would only hide it."""
+    raise pytest.fail.Exception(reason, pytrace=False) from None

@@ -78,7 +78,10 @@ class Firmware:
         """
         if not self._component.emulated:
             name = self._component.name
-            self._lacks(f"firmware can be made for emulated parts only, and '{name}' is hardware")
+            self._lacks(
+                f"firmware can be made for emulated parts only, and '{name}' is hardware; "
+                'mark the test: needs("emulated")'
+            )
         return self._handed_out(self._make(version, size, product, seed))
 
     def _make(self, version: str, size: int, product: str, seed: int) -> TestImage:
@@ -106,7 +109,10 @@ class Firmware:
     def _at_least(self, count: int) -> tuple[TestImage, ...]:
         if len(self.images) < count:
             name, wanted = self._component.name, f"{count} release{'s' if count > 1 else ''}"
-            self._lacks(f"{wanted} wanted to test '{name}' with, the bench file has {len(self.images)}")
+            self._lacks(
+                f"{wanted} wanted to test '{name}' with, the bench file has {len(self.images)}; "
+                f'add images = [{{file = "...", version = "..."}}] to it in {self._component.bench.file.path.name}'
+            )
         return self.images
 
 

@@ -3,27 +3,33 @@
     python -m proxyflash.hil_tests.kernel_bench [pytest's options]
 
 As root, with udev, the modules vcan, vhci_hcd and cdc_acm, and an interface vcan0 that is up; or in a guest, by
-`proxyflash vm run`. Exit status: pytest's, or 1 when the parts can't be served.
+`proxyflash vm run`. There is a bench for each kind of bus, and each is a run of pytest of its own, all at once: most of
+the time goes by in waiting. What each says comes at the end; its results also lie in $PROXYFLASH_ARTEFACTS, as
+suite-can.xml and so on. Without options the tests that are marked as slow are left out. Exit status: the highest of
+pytest's, 1 when the parts can't be served, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
 BENCHES = FOLDER / "benches"
 TTY = "/dev/ttyACM0"
-"""What kernel.toml names."""
+"""What kernel-serial.toml names."""
+KINDS = ("can", "serial", "usb")
 COMMAND = "from proxyflash.tools.cli import main; main()"
 END_SECONDS = 60
+"""How long a process may take to do what it is asked."""
 UDEVD, UDEV_RUNS = Path("/lib/systemd/systemd-udevd"), Path("/run/udev/control")
 
 
@@ -57,7 +63,8 @@ def served(folder: Path) -> Iterator[str]:
     command = [sys.executable, "-c", COMMAND, "--json", "--bench", str(BENCHES / "parts.toml")]
     command += ["--state", str(folder / "state"), "emulate", "--join", "powertrain=socketcan:vcan0"]
     command += ["--acm", "imu-uart", "--vhci", "usb", "--control", str(control)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    # In a session of its own: an interrupt ends the tests, and only then what they test.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             assert process.stdout is not None
             told = ""
@@ -72,25 +79,67 @@ def served(folder: Path) -> Iterator[str]:
                         raise RuntimeError(f"the parts are not served: {told}") from None
             tty = document["served"]["imu-uart"]["path"]
             if tty != TTY:
-                raise RuntimeError(f"the serial adapter is {tty}, and kernel.toml names {TTY}")
+                raise RuntimeError(f"the serial adapter is {tty}, and kernel-serial.toml names {TTY}")
             yield str(control)
         finally:
             process.terminate()
-            try:
-                process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            end(process)
+
+
+@contextmanager
+def suite(kind: str, arguments: list[str], folder: Path, control: str) -> Iterator[subprocess.Popen[str]]:
+    """The suite on the bench of one kind of bus; what it says is shown at the end of the block."""
+    command = [sys.executable, "-m", "pytest", "--bench", str(BENCHES / f"kernel-{kind}.toml"), "--allow-flash"]
+    command += ["--require", f"{kind},power", *(arguments or ["-m", "not slow"])]
+    if artefacts := os.environ.get("PROXYFLASH_ARTEFACTS"):
+        command.append(f"--junitxml={artefacts}/suite-{kind}.xml")
+    command += [str(path) for path in sorted(FOLDER.glob("test_*.py"))]
+    told = os.environ | {"PROXYFLASH_CONTROL": control, "PROXYFLASH_STATE": str(folder / f"{kind}-state")}
+    said = folder / f"{kind}.log"
+    with said.open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, text=True, env=told, start_new_session=True)
+    try:
+        yield process
+    finally:
+        end(process)
+        sys.stdout.write(f"\n---- {kind}\n{said.read_text(errors='replace')}")
+        sys.stdout.flush()
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """It has been asked to, or has ended."""
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def interrupted_once(number: int, frame: object) -> None:
+    """What ends a job may send the signal to this process and to its group."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def all_of(runs: list[subprocess.Popen[str]]) -> int:
+    """Their highest exit status. An interrupt is passed on, so that each still tells what has failed."""
+    try:
+        return max(run.wait() for run in runs)
+    except KeyboardInterrupt:
+        for run in runs:
+            run.send_signal(signal.SIGINT)
+        return 130
 
 
 def main(arguments: list[str]) -> int:
-    tests = [str(path) for path in sorted(FOLDER.glob("test_*.py"))]
-    suite = [sys.executable, "-m", "pytest", "--bench", str(BENCHES / "kernel.toml"), "--allow-flash"]
-    suite += ["--require", "can,serial,usb,power", *(arguments or ["-m", "not slow"]), *tests]
-    with tempfile.TemporaryDirectory(prefix="proxyflash-") as folder:
+    signal.signal(signal.SIGINT, interrupted_once)
+    with tempfile.TemporaryDirectory(prefix="proxyflash-") as name:
+        folder = Path(name)
         try:
-            with udev(), served(Path(folder)) as control:
-                return subprocess.run(suite, env={**os.environ, "PROXYFLASH_CONTROL": control}).returncode
-        except RuntimeError:
+            with udev(), served(folder) as control, ExitStack() as stack:
+                return all_of([stack.enter_context(suite(kind, arguments, folder, control)) for kind in KINDS])
+        except RuntimeError as error:
+            sys.stderr.write(f"{error}\n")
             return 1
 
 

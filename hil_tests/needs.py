@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -67,17 +68,15 @@ class Needs:
         spec = component.entry.spec
         if self.buses and component.entry.flasher.bus_kind not in self.buses:
             return False
-        if not all({"emulated": component.emulated, "hardware": not component.emulated}[at] for at in self.places):
+        if ("hardware" if component.emulated else "emulated") in self.things:
             return False
         return all(getattr(spec, key) in values for key, values in self.wanted)
 
     @property
-    def places(self) -> tuple[str, ...]:
-        return tuple(place for place in WHERE if place in self.things)
-
-    @property
     def kind(self) -> str:
-        """The kind of hardware that is missing where nothing fits."""
+        """The kind of hardware that is missing where nothing fits; "emulated": it is no hardware that is."""
+        if "emulated" in self.things:
+            return "emulated"
         if len(self.buses) == 1:
             return self.buses[0]
         for key, values in self.wanted:
@@ -86,22 +85,26 @@ class Needs:
                     return str(plugins.load(plugins.FLASHERS, value).bus_kind)
         return "hardware" if "hardware" in self.things else "components"
 
-    def missing(self, bench: str, path: object) -> str:
-        """Why nothing fits, and what to do, where no component of the bench does."""
+    def missing(self, bench: str, path: Path | None) -> str:
+        """Why nothing fits, and what to do, where no component of the bench does. `path`: None if no file was named."""
         described, lines = [], []
         for key, values in self.wanted:
             described.append(f"{key} {_either(sorted(values))}")
             lines.append(f'{key} = "{min(values)}"')
         what = ", ".join(described)
-        article = f"no {self.places[0]} component" if len(self.places) == 1 else "no component"
+        places = [place for place in WHERE if place in self.things]
+        article = f"no {places[0]} component" if len(places) == 1 else "no component"
         on = f" on a bus of kind {_either(self.buses, quoted=False)}" if self.buses else ""
         having = f" with {what}" if what else ""
-        if "hardware" in self.things and not (what or on):
-            return f"{article} on bench '{bench}'; name a bench file of hardware: --bench FILE"
+        lacking = f"{article}{having}{on} on bench '{bench}'"
+        if "emulated" in self.things and path:
+            return f"{lacking}; run it without --bench, or add a bus with emulated = true to {path}"
+        if path is None or ("hardware" in self.things and not (what or on)):
+            return f"{lacking}; name a bench file that has one: --bench FILE"
         bus = f'a [bus.NAME] with kind = "{self.buses[0]}" and ' if self.buses else ""
         keys = f" with {', '.join(lines)}" if lines else ""
         remedy = f"add {bus}a [[component]]{keys} to {path}, or name another: --bench FILE"
-        return f"{article}{having}{on} on bench '{bench}'; {remedy}"
+        return f"{lacking}; {remedy}"
 
 
 def _either(values: Sequence[str], *, quoted: bool = True) -> str:

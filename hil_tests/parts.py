@@ -60,6 +60,7 @@ class Part:
         self.test = ""
         """The last test that had it."""
         self._capabilities: Capability | None = None
+        self._was_switched_on = False
 
     def make_ready(self) -> Component:
         """Powered, and running if it can be. Raises NotThere, PartLost, ProxyflashError."""
@@ -68,7 +69,7 @@ class Part:
             self.power.on()
         found = self._look(self._patience)
         if found.presence is Presence.ABSENT and self.seen is None:
-            raise NotThere(_mute(found))
+            found = self._switched_on(found)
         if found.presence is Presence.ABSENT or (
             # A part that is emulated without a firmware is to be so.
             found.presence is Presence.BOOTLOADER and (self.has_run or not self.component.emulated)
@@ -92,15 +93,23 @@ class Part:
             self.make_ready()
         return self._capabilities
 
-    def make_safe(self) -> str:
-        """Powered and running, at the end; what could not be done, in words."""
+    def supply(self) -> str:
+        """Switches it on, if it is off; why that could not be done."""
         try:
-            if self.broken is None and self.seen is not None:
-                self.make_ready()
-            elif self.power is not None and not self.power.is_on:
+            if self.power is not None and not self.power.is_on:
                 self.power.on()
+        except ProxyflashError as error:
+            return str(error)
+        return ""
+
+    def bring_back(self) -> str:
+        """Has it run, at the end, if it has its supply; why that could not be done."""
+        if self.broken or self.seen is None or not (self.power is None or self.power.is_on):
+            return ""
+        try:
+            self.make_ready()
         except (ProxyflashError, PartLost) as error:
-            return f"'{self.name}' is left as it is: {error}"
+            return str(error)
         return ""
 
     @property
@@ -110,6 +119,16 @@ class Part:
             return 0.0
         seconds = self.component.entry.spec.boot_timeout
         return min(seconds, START_EMULATED) if self.component.emulated else seconds
+
+    def _switched_on(self, found: Component) -> Component:
+        """One that was not there at the first look: a run that was killed may have left its supply off."""
+        if self.power is not None and not self.component.emulated and not self._was_switched_on:
+            self._was_switched_on = True
+            self.power.on()
+            found = self._look(self.component.entry.spec.boot_timeout)
+        if found.presence is Presence.ABSENT:
+            raise NotThere(_mute(found))
+        return found
 
     def _undo_faults(self) -> None:
         """What tests have told an emulated part and its wire to do wrong."""

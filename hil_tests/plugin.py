@@ -7,6 +7,7 @@ docs/bench-tests.md describes it for those who write tests.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -43,7 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="",
         help=f"fail instead of skipping tests that lack these, separated by commas: {', '.join(REQUIRABLE)}",
     )
-    group.addoption("--record", action="store_true", help="keep the recording of every bench test, not of failed ones")
+    group.addoption(
+        "--record", action="store_true", help="keep a recording of every bench test, not only of failed ones"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -90,7 +93,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     if RUN in node.config.stash and run_of(node.config).has_hardware:
-        node.workerinput["proxyflash"] = str(run_of(node.config).notes)
+        run_of(node.config).prepare_worker(node)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -106,9 +109,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 # Running.
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if uses_bench(item):
+    """After pytest's own look at `skip` and `skipif`, before any fixture."""
+    if uses_bench(item) and not item.config.getoption("setupplan", default=False):
         run_of(item.config).prepare(item)
 
 
@@ -134,6 +137,9 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]
             config.stash.setdefault(SAID, {})[""] = said
             if hasattr(config, "workeroutput"):
                 config.workeroutput["proxyflash"] = said
+                if session.exitstatus == pytest.ExitCode.INTERRUPTED:
+                    # After Ctrl-C nobody takes what a worker has to tell.
+                    sys.stderr.writelines(f"{text}\n" for text in said)
         if any(config.stash.get(SAID, {}).values()) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -146,30 +152,32 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    from .summary import lines
-
     kinds = Counter(
         kind for report in terminalreporter.stats.get("skipped", ()) if (kind := getattr(report, "proxyflash_kind", ""))
     )
+    recordings = {
+        str(value)
+        for reports in (terminalreporter.stats.values() if config.getoption("record") else ())
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "recording"
+    }
     said = [text for texts in config.stash.get(SAID, {}).values() for text in texts]
-    shown = lines(kinds, said)
-    if shown:
-        terminalreporter.section("proxyflash")
-        for line in shown:
-            terminalreporter.line(line)
+    if not (kinds or recordings or said):
+        return
+    from .summary import lines
+
+    terminalreporter.section("proxyflash")
+    for line in lines(kinds, recordings, said):
+        terminalreporter.line(line)
 
 
 # Fixtures. Each hangs on _proxyflash_run, by which a test that uses the plugin is known.
 
 
 @pytest.fixture(scope="session")
-def _proxyflash_run(
-    pytestconfig: pytest.Config,
-    tmp_path_factory: pytest.TempPathFactory,
-    record_testsuite_property: Callable[[str, object], None],
-) -> BenchRun:
+def _proxyflash_run(pytestconfig: pytest.Config, record_testsuite_property: Callable[[str, object], None]) -> BenchRun:
     run = run_of(pytestconfig)
-    run.temporary = tmp_path_factory.mktemp("proxyflash")
     for name, value in run.told.items():
         record_testsuite_property(name, value)
     return run
@@ -207,11 +215,17 @@ def flasher(component: BenchComponent) -> Iterator[Flasher]:
 
 
 @pytest.fixture
-def power(_proxyflash_run: BenchRun, component: BenchComponent) -> Power:
-    """The component's supply: `off()`, `on()`, `cycle()`. Asking for it is to need "power"."""
+def _proxyflash_power(_proxyflash_run: BenchRun, component: BenchComponent) -> Power:
+    """Apart from `power`, so that a suite may have one of that name that is of another kind."""
     supply = _proxyflash_run.part(component.name).power
     assert supply is not None  # Else the test was skipped before.
     return supply
+
+
+@pytest.fixture
+def power(_proxyflash_power: Power) -> Power:
+    """The component's supply: `off()`, `on()`, `cycle()`. Asking for it is to need "power"."""
+    return _proxyflash_power
 
 
 @pytest.fixture
@@ -230,5 +244,5 @@ def measurements(_proxyflash_run: BenchRun, request: pytest.FixtureRequest) -> M
 
 @pytest.fixture
 def artefacts(_proxyflash_run: BenchRun, request: pytest.FixtureRequest) -> Path:
-    """A folder for what the test leaves behind; beside it lies what was recorded on its buses."""
+    """A folder for what the test leaves behind; what was recorded on its buses lies in `recording` in it."""
     return _proxyflash_run.artefacts(request.node)

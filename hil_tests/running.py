@@ -13,6 +13,7 @@ from ..flashers.programmer import Programmer
 from ..flashers.uds_profile import UdsProfile
 from ..transports.deadline import Deadline
 from ..transports.errors import AdapterGone
+from .parts import IN_WINDOW, IN_WINDOW_EMULATED
 
 LOOK_AGAIN = 0.05
 """Seconds between two looks at a part that starts."""
@@ -25,9 +26,13 @@ def reopened(component: BenchComponent) -> None:
     component.bench.reopen(component.entry.spec.bus)
 
 
-def started(component: BenchComponent) -> Component:
-    """As it is found once it has had the time to start."""
+def started(component: BenchComponent, *, patient: bool = True) -> Component:
+    """As it is found once it has had the time to start.
+
+    `patient`: whether one that is in its bootloader is given all of that time, and not only what it may take to leave it.
+    """
     deadline = Deadline.after(component.entry.spec.boot_timeout)
+    in_window = deadline.sooner(IN_WINDOW_EMULATED if component.emulated else IN_WINDOW)
     while True:
         try:
             found = component.look()
@@ -36,9 +41,17 @@ def started(component: BenchComponent) -> Component:
                 raise
             reopened(component)
             continue
-        if found.presence in RUNNING or deadline.expired:
+        stays = not patient and _in_bootloader(component, found)
+        if found.presence in RUNNING or (in_window if stays else deadline).expired:
             return found
         threading.Event().wait(LOOK_AGAIN)
+
+
+def _in_bootloader(component: BenchComponent, found: Component) -> bool:
+    """Not every protocol can be asked that; an emulated part without a firmware is nowhere else."""
+    if found.presence is Presence.BOOTLOADER:
+        return True
+    return component.emulated and component.bench.emulated_device(component.name).application_version is None
 
 
 def running(component: BenchComponent, version: str = "") -> Component:
@@ -49,6 +62,15 @@ def running(component: BenchComponent, version: str = "") -> Component:
     if version and found.version:
         assert found.version == version, f"'{component.name}' runs {found.version} instead of {version}"
     return found
+
+
+def gone(component: BenchComponent) -> None:
+    """It no longer answers; a host may need a while to see that a USB device has left."""
+    __tracebackhide__ = True
+    deadline = Deadline.after(component.entry.spec.boot_timeout)
+    while component.look().presence in RUNNING:
+        assert not deadline.expired, f"'{component.name}' still runs"
+        threading.Event().wait(LOOK_AGAIN)
 
 
 class Session:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os.path
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 OTHER = {
     "broken": "because their part broke",
+    "bench": "because the bench was out of use",
+    "emulated": "that are for emulated parts alone",
     "flash": "for want of --allow-flash",
     "capability": "because the bootloader of their part can't do what they need",
     "images": "for want of test images (images of the component, in the bench file)",
@@ -13,12 +17,17 @@ OTHER = {
 """Kinds of skips that no hardware would help."""
 
 
-def lines(kinds: Mapping[str, int], unsafe: Sequence[str]) -> list[str]:
-    """`kinds`: how many tests were skipped for want of what. `unsafe`: what went wrong at the end."""
+def lines(kinds: Mapping[str, int], recordings: Collection[str], unsafe: Sequence[str]) -> list[str]:
+    """`kinds`: how many tests were skipped for want of what. `recordings`: folders that --record has filled. `unsafe`:
+    what went wrong at the end.
+    """
     said = []
     hardware = {kind: count for kind, count in sorted(kinds.items()) if kind not in OTHER}
     if hardware:
         each = ", ".join(f"{kind} {count}" for kind, count in hardware.items())
         said.append(f"{sum(hardware.values())} skipped for want of hardware: {each}")
     said += [f"{kinds[kind]} skipped {why}" for kind, why in OTHER.items() if kinds.get(kind)]
+    if recordings:
+        tests = [Path(folder).parent for folder in recordings]
+        said.append(f"{len(recordings)} recordings below {os.path.commonpath([test.parent for test in tests])}")
     return [*said, *unsafe]

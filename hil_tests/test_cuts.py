@@ -52,11 +52,12 @@ def fails_or_is_done(component: BenchComponent, new: TestImage, sink: InPhase) -
 def recovers(component: BenchComponent, old: TestImage, new: TestImage, *, untouched: bool) -> None:
     """A new connection, as the next command has; then the same command."""
     reopened(component)
-    found = started(component)
     if untouched:
         running(component, old.version)
-    elif found.presence in RUNNING and found.version and old.version and new.version:
-        assert found.version in (old.version, new.version), "it runs a mixture"
+    else:
+        found = started(component, patient=False)
+        if found.presence in RUNNING and found.version and old.version and new.version:
+            assert found.version in (old.version, new.version), "it runs a mixture"
     component.flash(new.image, expect_version=new.version or None)
     running(component, new.version)
 
@@ -100,7 +101,7 @@ def test_a_brown_out(component: BenchComponent, firmware: Firmware, old: TestIma
     recovers(component, old, new, untouched=False)
 
 
-@pytest.mark.parametrize("phase", [Phase.ERASE, Phase.WRITE], ids=str)
+@pytest.mark.parametrize("phase", [pytest.param(Phase.ERASE, marks=pytest.mark.slow), Phase.WRITE], ids=str)
 def test_the_person_at_the_keyboard(
     component: BenchComponent, firmware: Firmware, old: TestImage, phase: Phase
 ) -> None:

@@ -7,6 +7,7 @@ acknowledges.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import threading
@@ -41,6 +42,9 @@ RX_OVERFLOW, TX_WARNING, TX_PASSIVE, ACTIVE = 0x01, 0x08, 0x20, 0x40
 """Bits of data[1] with ERROR_CONTROLLER (the same file, CAN_ERR_CRTL_...)."""
 CLASSIC_BITS, FD_BITS = 130, (30, 566)
 """Bits of a frame of 8 bytes with an extended id; of one of 64 bytes, at both bit rates, with a mean of stuff bits."""
+STANDARD_MASK, EXTENDED_MASK = 0x7FF, 0x1FFF_FFFF
+MOST_FILTERS = 64
+"""Ids that the kernel is asked to filter by; it takes up to 512 (Linux, CAN_RAW_FILTER_MAX), one after the other."""
 UNACKNOWLEDGED_LIMIT = 8
 """Error frames without a frame that came through between, until a sender is told that nobody acknowledges."""
 UNACKNOWLEDGED_SECONDS = 0.5
@@ -169,7 +173,6 @@ class CanBus:
     """
 
     kind: ClassVar[str] = "can"
-    recorder: Recorder | None = None
 
     def __init__(self, name: str, bus: can.BusABC, interface: str, channel_name: str, fd: bool) -> None:
         self.name = name
@@ -180,6 +183,7 @@ class CanBus:
         self.frame_seconds = 0.0
         self.bit_rates: tuple[int, int] | None = None
         self.sent_by_kernel: set[CanId] = set()
+        self._recorder: Recorder | None = None
         self._bus = bus
         self._channels: dict[tuple[int, bool], tuple[CanChannel, ...]] = {}
         self._watchers: tuple[Callable[[can.Message], object], ...] = ()
@@ -209,6 +213,16 @@ class CanBus:
             opened.frame_seconds = FD_BITS[0] / bitrate + FD_BITS[1] / fast if opened.fd else CLASSIC_BITS / bitrate
         return opened
 
+    @property
+    def recorder(self) -> Recorder | None:
+        return self._recorder
+
+    @recorder.setter
+    def recorder(self, recorder: Recorder | None) -> None:
+        with self._lock:
+            self._recorder = recorder
+            self._filter()
+
     def channel(self, transmit: CanId, receive: CanId | tuple[CanId, ...], *, fd: bool | None = None) -> CanChannel:
         """A channel; `fd` None: as the bus. Raises CanSettings when it wants FD of a bus opened without."""
         if fd and not self.fd:
@@ -226,6 +240,7 @@ class CanBus:
             for item in channel.receive:
                 key = (item.value, item.extended)
                 self._channels[key] = (*self._channels.get(key, ()), channel)
+            self._filter()
 
     def forget(self, channel: CanChannel) -> None:
         """Takes a channel off the bus."""
@@ -237,14 +252,15 @@ class CanBus:
                     self._channels[key] = left
                 else:
                     self._channels.pop(key, None)
+            self._filter()
 
     def send(self, message: can.Message, deadline: Deadline) -> None:
         """Sends one frame. Raises CanTimeout, CanGone, BusOff, NotAcknowledged."""
         if not self._sending.acquire(timeout=max(deadline.remaining, LOOK_SECONDS)):
             raise CanTimeout(f"{self.name}: others kept the adapter busy")
         try:
-            if self.recorder is not None:
-                self.recorder.can(self.name, True, message)
+            if self._recorder is not None:
+                self._recorder.can(self.name, True, message)
             for watcher in self._watchers:
                 watcher(message)
             while True:
@@ -275,6 +291,7 @@ class CanBus:
 
         with self._lock:
             self._watchers = (*self._watchers, count)
+            self._filter()
         begin = time.monotonic()
         try:
             end = Deadline.after(seconds)
@@ -284,6 +301,7 @@ class CanBus:
             passed = time.monotonic() - begin
             with self._lock:
                 self._watchers = tuple(watcher for watcher in self._watchers if watcher is not count)
+                self._filter()
         if self.failure is not None:
             raise again(self.failure)
         return min(busy / passed, 1.0)
@@ -302,6 +320,23 @@ class CanBus:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _filter(self) -> None:
+        """Has the kernel keep the frames that no channel is for: a busy bus has more than this process could look at.
+
+        Error frames come all the same. Other interfaces' filters are python-can's own, which come too late to spare work.
+        """
+        if self.interface != "socketcan" or self.failure is not None:
+            return
+        wanted: list[can.typechecking.CanFilter] | None = [
+            {"can_id": value, "can_mask": EXTENDED_MASK if extended else STANDARD_MASK, "extended": extended}
+            for value, extended in self._channels
+        ]
+        if self._recorder is not None or self._watchers or len(self._channels) > MOST_FILTERS:
+            wanted = None
+        # An interface that is gone is told by the reader.
+        with contextlib.suppress(can.CanError, OSError):
+            self._bus.set_filters(wanted)
 
     def _sent(self, message: can.Message, deadline: Deadline) -> bool:
         """Whether the driver took the frame; False when its queue is full and there is time left."""
@@ -344,8 +379,8 @@ class CanBus:
             except Exception as error:  # Each interface of python-can has errors of its own.
                 self._end(self._named(error))
                 return
-            if self.recorder is not None and message is not None:
-                self._record(self.recorder, message)
+            if self._recorder is not None and message is not None:
+                self._record(self._recorder, message)
             if message is not None:
                 for watcher in self._watchers:
                     watcher(message)
@@ -403,8 +438,8 @@ class CanBus:
         with self._lock:
             if self.failure is None:
                 self.failure = error
-                if self.recorder is not None:
-                    self.recorder.note(self.name, f"{error.code} {error.cause}")
+                if self._recorder is not None:
+                    self._recorder.note(self.name, f"{error.code} {error.cause}")
             channels = {channel for listed in self._channels.values() for channel in listed}
         self._ended.set()
         for channel in channels:

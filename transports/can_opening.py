@@ -12,7 +12,9 @@ import importlib
 import inspect
 import logging
 import re
+import socket
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import can
@@ -37,6 +39,12 @@ TIMING_KEYS = frozenset(can.typechecking.BitTimingDict.__annotations__) | frozen
     can.typechecking.BitTimingFdDict.__annotations__
 )
 """Keys that python-can makes a bit timing of."""
+CANFD_MTU = 72
+"""Linux, include/uapi/linux/can.h."""
+SO_RCVBUFFORCE = 33
+"""Linux, include/uapi/asm-generic/socket.h."""
+RECEIVE_BYTES = 4 << 20
+"""Of a socket's receive buffer: for about a second of a full bus at 1 Mbit/s. The kernel counts some 750 bytes a frame."""
 
 # python-can logs failures that it raises as well; without a handler of the program's own they would go to stderr.
 logging.getLogger("can").addHandler(logging.NullHandler())
@@ -58,13 +66,28 @@ def open_bus(name: str, settings: Mapping[str, Any]) -> can.BusABC:
     _check_values(name, settings)
     try:
         _check_keys(name, interface, settings)
+        if interface == "socketcan" and settings.get("fd"):
+            _check_mtu(name, str(settings.get("channel", "")))
         config = can.util.load_config(config=dict(settings))
         given = {key: value for key, value in config.items() if key in settings or key == "timing"}
-        return can.Bus(ignore_config=True, **given)
+        bus = can.Bus(ignore_config=True, **given)
+        if interface == "socketcan":
+            _make_room(bus)
+        return bus
     except TransportError:
         raise
     except Exception as error:
         raise opening_error(name, interface, str(settings.get("channel", "")), error) from error
+
+
+def _make_room(bus: can.BusABC) -> None:
+    """What comes in while this process has no processor waits in the socket's buffer: by default for 280 frames alone."""
+    for option in (SO_RCVBUFFORCE, socket.SO_RCVBUF):
+        try:
+            bus.socket.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BYTES)  # type: ignore[attr-defined]
+        except OSError:
+            continue  # Beyond net.core.rmem_max wants CAP_NET_ADMIN; what goes below it is taken by the other.
+        return
 
 
 def _check_values(name: str, settings: Mapping[str, Any]) -> None:
@@ -88,6 +111,19 @@ def _check_keys(name: str, interface: str, settings: Mapping[str, Any]) -> None:
                 f"bus {name!r}: python-can's interface {interface} has no key {key!r}",
                 remedy=f"It has: {', '.join(sorted(known - TIMING_KEYS))}.{meant}",
             )
+
+
+def _check_mtu(name: str, channel: str) -> None:
+    """The kernel opens an interface that is set up for classic frames all the same, and then refuses each FD frame."""
+    try:
+        mtu = int((Path("/sys/class/net") / channel / "mtu").read_text())
+    except (OSError, ValueError):
+        return  # There is no such interface, which opening it tells.
+    if mtu < CANFD_MTU:
+        raise CanSettings(
+            f"bus {name!r}: {channel} is set up for classic frames, and fd = true wants CAN FD",
+            remedy=f"A vcan: sudo ip link set {channel} mtu {CANFD_MTU}. An adapter: bring it up with dbitrate and fd on.",
+        )
 
 
 def _keys_of(interface: str) -> frozenset[str]:

@@ -37,7 +37,11 @@ logging.getLogger(LOGGER).addHandler(logging.NullHandler())
 
 
 class Addressing(StrEnum):
-    """How ISO-TP finds its peer (ISO 15765-2, 10.3). NORMAL_FIXED is 29-bit, 0x18DA<target><source>."""
+    """How ISO-TP finds its peer (ISO 15765-2, 10.3). NORMAL_FIXED is 29-bit, 0x18DA<target><source>.
+
+    Mixed addressing is EXTENDED with its address extension as both `target` and `source`: the frames are the same. Its
+    29-bit ids are 0x18CE<target><source>.
+    """
 
     NORMAL = "normal"
     NORMAL_FIXED = "normal-fixed"
@@ -312,6 +316,8 @@ class UserIsoTp(IsoTpChannel):
 
     def _tx(self, message: isotp.CanMessage) -> None:
         self._channel.send(message.data, self._deadline, bit_rate_switch=self._brs)
+        # can-isotp began its separation time before the driver had the frame, which may have kept it waiting since.
+        self._logic.timer_tx_stmin.start()
 
     def _keep_error(self, error: Exception) -> None:
         kept = _named(error)

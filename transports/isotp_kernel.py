@@ -2,16 +2,19 @@
 
 What the kernel keeps for itself: N_Bs and N_Cr are 1 s, and a PDU longer than its limit is refused (66,000 bytes; since
 6.4 the module's max_pdu_size, 8300 unless it is loaded with another). The socket sees neither bus-off nor missing
-acknowledgement, nor does it tell that a PDU has begun; the bus's own reader sees all of that, so it is asked.
+acknowledgement, nor does it tell that a PDU has begun; the bus's own reader sees all of that, so it is asked. Before 6.3
+poll calls a socket writable that is still sending: there the reader counts the frames of what is sent, too.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import socket
 import struct
+import threading
 import time
 
 import can
@@ -30,6 +33,8 @@ CANFD_MTU, CANFD_BRS = 72, 0x01
 """Linux, include/uapi/linux/can/isotp.h and include/uapi/linux/can.h."""
 LOOK_SECONDS = 0.2
 """How long a wait on the socket lasts before the bus's failure is looked at."""
+LONGEST_SHORT_LENGTH = 4095
+"""Bytes of a PDU whose first frame has its length in 12 bits."""
 N_CR_SECONDS = 1.0
 """The kernel's, after which a PDU that has begun has ended, one way or the other."""
 
@@ -58,21 +63,39 @@ def packed_link_layer(options: IsoTpOptions) -> bytes:
     return struct.pack("=BBB", CANFD_MTU, options.tx_dl, CANFD_BRS if options.bit_rate_switch else 0)
 
 
+def poll_tells(release: str) -> bool:
+    """Whether this kernel's poll calls a socket writable only once it has sent (6.3 and later)."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return found is not None and (int(found[1]), int(found[2])) >= (6, 3)
+
+
 class _Onlooker(CanChannel):
     """Sees what the socket doesn't show: that a PDU of the peer is coming in, that nobody acknowledges. Keeps no frame.
 
-    `until`: when the PDU that is under way has ended by any means, on `time.monotonic`'s clock; 0.0 for none.
+    `until`: when the PDU that is under way has ended by any means, on `time.monotonic`'s clock; 0.0 for none. `sent` is set
+    once as many frames of our own have passed as `expect` was told; for that it `counts` them.
     """
 
-    def __init__(self, bus: CanBus, address: IsoTpAddress) -> None:
+    def __init__(self, bus: CanBus, address: IsoTpAddress, *, counts: bool) -> None:
         request, response = address.ids()
-        super().__init__(bus, request, (response,), bus.fd)
+        super().__init__(bus, request, (response, request) if counts else (response,), bus.fd)
         self.until = 0.0
         self.interruption: TransportError | None = None
-        self._prefix = bytes((address.source or 0,)) if address.addressing is Addressing.EXTENDED else b""
+        self.sent = threading.Event()
+        self._left = 0
+        extended = address.addressing is Addressing.EXTENDED
+        self._prefix = bytes((address.source or 0,)) if extended else b""
+        self._own_prefix = bytes((address.target or 0,)) if extended else b""
+
+    def expect(self, frames: int) -> None:
+        self.sent.clear()
+        self._left = frames
 
     def take(self, message: can.Message) -> None:
         data = bytes(message.data)
+        if CanId(message.arbitration_id, message.is_extended_id) == self.transmit:
+            self._count(data)
+            return
         if not data.startswith(self._prefix):
             return
         pci = pci_of(data, len(self._prefix))
@@ -81,8 +104,25 @@ class _Onlooker(CanChannel):
         elif pci == Pci.SINGLE_FRAME:
             self.until = 0.0
 
+    def _count(self, data: bytes) -> None:
+        if data.startswith(self._own_prefix) and pci_of(data, len(self._own_prefix)) != Pci.FLOW_CONTROL:
+            self._left -= 1
+            if self._left == 0:
+                self.sent.set()
+
     def interrupt(self, error: TransportError) -> None:
         self.interruption = error
+
+
+def frames_of(size: int, tx_dl: int, prefix: int) -> int:
+    """In how many frames the kernel sends a PDU of `size` bytes (ISO 15765-2:2016, 9.6.2 and 9.6.3).
+
+    `prefix`: bytes of address in each frame.
+    """
+    if size <= 7 - prefix or (tx_dl > 8 and size <= tx_dl - 2 - prefix):
+        return 1
+    first = tx_dl - (2 if size <= LONGEST_SHORT_LENGTH else 6) - prefix
+    return 1 + -(-(size - first) // (tx_dl - 1 - prefix))
 
 
 class KernelIsoTp(IsoTpChannel):
@@ -93,7 +133,10 @@ class KernelIsoTp(IsoTpChannel):
         request, response = address.ids()
         self._bus = bus
         self._name = bus.channel_name
-        self._onlooker = _Onlooker(bus, address)
+        self._tx_dl = options.tx_dl
+        self._prefix = 1 if address.addressing is Addressing.EXTENDED else 0
+        self._counts = not poll_tells(os.uname().release)
+        self._onlooker = _Onlooker(bus, address, counts=self._counts)
         self._socket = socket.socket(socket.PF_CAN, socket.SOCK_DGRAM, socket.CAN_ISOTP)
         try:
             self._socket.setsockopt(SOL_CAN_ISOTP, CAN_ISOTP_OPTS, packed_options(address, options))
@@ -117,11 +160,14 @@ class KernelIsoTp(IsoTpChannel):
             self._forget_error()
             if not self._ready(deadline, writing=True):
                 raise IsoTpTimeout(f"sending {len(pdu)} bytes took longer than it may")
+            self._onlooker.expect(frames_of(len(pdu), self._tx_dl, self._prefix))
             try:
                 self._socket.send(pdu)
                 break
             except BlockingIOError:
-                time.sleep(FULL_SECONDS)  # Kernels before 6.3 call a socket writable that is still sending.
+                if deadline.expired:
+                    raise IsoTpTimeout(f"sending {len(pdu)} bytes took longer than it may") from None
+                time.sleep(FULL_SECONDS)  # It is still sending, which poll didn't tell.
             except OSError as error:
                 if error.errno == errno.EINVAL:
                     raise IsoTpSettings(
@@ -129,12 +175,10 @@ class KernelIsoTp(IsoTpChannel):
                         remedy='Load can-isotp with a larger max_pdu_size, or set backend = "user" in the profile.',
                     ) from error
                 raise self._named(error) from error
-        # The socket is writable again once the last frame has left; what went wrong until then is its error.
-        if not self._ready(deadline, writing=True):
+        # What goes wrong until the last frame has left is the socket's error.
+        if not self._has_sent(deadline):
             raise IsoTpTimeout(f"sending {len(pdu)} bytes took longer than it may")
-        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise self._named(OSError(code, os.strerror(code)))
+        self._raise_error()
 
     def recv(self, deadline: Deadline) -> bytes | None:
         """As IsoTpChannel says."""
@@ -175,6 +219,26 @@ class KernelIsoTp(IsoTpChannel):
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code in (errno.ENETDOWN, errno.ENODEV):
             raise self._named(OSError(code, os.strerror(code)))
+
+    def _raise_error(self) -> None:
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise self._named(OSError(code, os.strerror(code)))
+
+    def _has_sent(self, deadline: Deadline) -> bool:
+        """Whether the last frame has left before the deadline. Raises the bus's failure and the socket's error."""
+        if not self._counts:
+            return self._ready(deadline, writing=True)
+        self._onlooker.interruption = None
+        while not self._onlooker.sent.wait(min(LOOK_SECONDS, deadline.remaining)):
+            self._raise_error()
+            if self._bus.failure is not None:
+                raise again(self._bus.failure)
+            if self._onlooker.interruption is not None:
+                raise again(self._onlooker.interruption)
+            if deadline.expired:
+                return False
+        return True
 
     def _ready(self, deadline: Deadline, *, writing: bool) -> bool:
         """Whether the socket can be written to, or read from, before the deadline. Raises the bus's failure."""

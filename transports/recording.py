@@ -183,20 +183,22 @@ class Recorder:
         """A remark."""
         self._keep((Note, self._monotonic(), bus, text), len(text))
 
-    def records(self) -> list[Record]:
-        """What the ring holds, in the order of its times."""
+    def records(self, since: float = 0.0) -> list[Record]:
+        """What the ring holds, in the order of its times. `since`: only what is younger, on time.monotonic's clock."""
         with self._lock:
-            kept = [item for _, item in self._ring]
+            kept = [item for _, item in self._ring if item[1] >= since]
         offset = self._wall_offset
         # Transfers are kept at their end under the time of their beginning.
         kept.sort(key=lambda item: item[1])
         return [item[0](round(item[1] + offset, 6), *item[2:]) for item in kept]
 
-    def save(self, folder: Path) -> list[Path]:
-        """Writes what the ring holds into a folder, in each of the formats, and returns the files. Raises OSError."""
+    def save(self, folder: Path, since: float = 0.0) -> list[Path]:
+        """Writes what `records` has into a folder, in each of the formats, and returns the files. Raises OSError."""
         from .recording_formats import save_all
 
-        return save_all(self.records(), folder, dropped=self.dropped)
+        with self._lock:
+            whole = not self.dropped or (bool(self._ring) and self._ring[0][1][1] < since)
+        return save_all(self.records(since), folder, dropped=0 if whole else self.dropped)
 
     def _keep(self, item: tuple[Any, ...], size: int) -> None:
         size += RECORD_BYTES

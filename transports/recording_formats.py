@@ -78,7 +78,10 @@ def load(path: Path) -> Recording:
 
 
 def save_all(records: Sequence[Record], folder: Path, *, dropped: int = 0) -> list[Path]:
-    """Writes all formats into a folder, each only if it has something to hold; the files. Raises OSError."""
+    """Writes all formats into a folder, each only if it has something to hold; the files. Raises OSError.
+
+    What an earlier recording left there is gone.
+    """
     from .recording_pcapng import write_pcapng
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,9 +90,11 @@ def save_all(records: Sequence[Record], folder: Path, *, dropped: int = 0) -> li
     texts = {"can.log": candump_log(records), "serial.txt": serial_text(records), "usb.txt": usb_text(records)}
     for name, lines in texts.items():
         text = "".join(f"{line}\n" for line in lines)
+        (folder / name).unlink(missing_ok=True)
         if text:
             files.append(folder / name)
             files[-1].write_text(text, encoding="utf-8")
+    (folder / "recording.pcapng").unlink(missing_ok=True)
     if any(isinstance(record, (CanFrame, SerialBytes, UsbControl)) for record in records):
         files.append(folder / "recording.pcapng")
         write_pcapng(records, files[-1])

@@ -35,6 +35,9 @@ from .usb_strings import Strings, open_handle, release
 LOOK_AGAIN = 0.025
 """Seconds between two looks at the list of devices, for back ends that don't tell of changes."""
 
+STILL_THERE = 0.25
+"""Seconds between two looks whether a device that is given time is still there."""
+
 LONGEST_WAIT = 0.1
 """Seconds for one `wait_change`: a change just before the call may have been told to nobody."""
 
@@ -135,6 +138,15 @@ class UsbDevice:
         """Receives up to `size` bytes. Raises UsbStall, UsbTimeout, UsbGone."""
         return bytes(self._transfer(request_type, request, value, index, size, deadline))
 
+    def wait(self, seconds: float) -> None:
+        """Gives the device time. Raises UsbGone soon after it has left, as far as the back end tells that."""
+        deadline = Deadline.after(seconds)
+        while deadline.remaining > STILL_THERE:
+            time.sleep(STILL_THERE)
+            if not self._is_listed():
+                raise UsbGone(f"the USB device {self.info} left while it was given time")
+        time.sleep(deadline.remaining)
+
     def reset(self) -> None:
         """A USB bus reset, after which this object is closed: the device may re-enumerate, and is to be found again."""
         self._require_open("resetting")
@@ -167,6 +179,12 @@ class UsbDevice:
             return self._device.ctrl_transfer(request_type, request, value, index, data_or_size, timeout)
         except FAILURES as error:
             raise named(error, f"control request 0x{request:02X}, USB device {self.info}") from error
+
+    def _is_listed(self) -> bool:
+        """Also where that can't be told: the next request tells then."""
+        with suppress(*FAILURES):
+            return any(_place(device) == _place(self._device) for device in _listed(self._device.backend))
+        return True
 
     def _alternates(self, interface: int) -> set[int]:
         """The alternate settings of an interface, in the active configuration."""
@@ -321,11 +339,7 @@ class UsbBus:
 
     def _devices(self) -> Iterator[Any]:
         with naming("listing the USB devices"):
-            handles = [*self._backend.enumerate_devices()]
-        for handle in handles:
-            # A device may leave while it is being listed.
-            with suppress(*FAILURES):
-                yield usb.core.Device(handle, self._backend)
+            yield from _listed(self._backend)
 
     def _find(self, match: UsbMatch) -> tuple[Sequence[Any], Sequence[Any]]:
         """The devices that match; and those of which only the serial number is unknown: this user may not read it."""
@@ -373,6 +387,14 @@ class UsbBus:
             wait_change(min(deadline.remaining, LONGEST_WAIT))
         else:
             time.sleep(min(deadline.remaining, LOOK_AGAIN))
+
+
+def _listed(backend: Any) -> Iterator[Any]:
+    """The devices of a back end, none of them opened. Raises `FAILURES`."""
+    for handle in [*backend.enumerate_devices()]:
+        # A device may leave while it is being listed.
+        with suppress(*FAILURES):
+            yield usb.core.Device(handle, backend)
 
 
 def _look_at(device: Any) -> UsbInfo:

@@ -15,8 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from proxyflash.hil_tests.kernel.usb_lab import Kind, MakeBench, Part
 
 ALL_MUST_BE_THERE = os.environ.get("PROXYFLASH_KERNEL_BENCH", "") not in ("", "0")
 GUEST = "Run them in a guest: proxyflash vm run -- .venv/bin/python -m pytest hil_tests/kernel"
@@ -133,6 +137,32 @@ def nothing_left() -> Iterator[None]:
     while left() and time.monotonic() < end:
         time.sleep(0.02)
     assert not left()
+
+
+@pytest.fixture(scope="session")
+def usb_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Kind, Part]]:
+    """Emulated DFU parts on the kernel's USB, the same for all tests: to start what serves them takes long."""
+    from proxyflash.hil_tests.kernel.usb_lab import emulated
+
+    with emulated(tmp_path_factory.mktemp("usb")) as parts:
+        yield parts
+
+
+@pytest.fixture
+def make_bench(usb_parts: dict[Kind, Part], tmp_path: Path) -> MakeBench:
+    """A bench of the kernel's USB with the parts that are named."""
+    import usb.core
+    from proxyflash.enumerators.bench import Bench
+    from proxyflash.hil_tests.kernel.usb_lab import bench_text
+
+    def make(*listed: Part) -> Bench:
+        file = tmp_path / "bench.toml"
+        file.write_text(bench_text(listed))
+        return Bench.open(file)
+
+    # libusb's context, with its descriptors, is this process's from here on.
+    usb.core.find()
+    return make
 
 
 def ip(*words: str, check: bool = True) -> None:

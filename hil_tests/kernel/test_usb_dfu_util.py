@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from proxyflash.hil_tests.kernel.usb_lab import NEW, OLD, SIZE, SLOT, ST, Emulation, emulations, run
+from proxyflash.hil_tests.kernel.usb_lab import SIZE, SLOT, ST, Kind, Part, run
 
-LATER = "1.6.0"
+NEW, LATER = "1.5.0", "1.6.0"
 DELAY = "5"
 """Seconds that dfu-util waits for a part to come back after a detach; it always waits all of them."""
 LEFT = 251
@@ -17,34 +16,33 @@ NO_MATCH = 64
 """EX_USAGE."""
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Emulation]]:
-    with emulations(tmp_path_factory.mktemp("usb"), ST, SLOT) as made:
-        yield made
+@pytest.fixture
+def st(usb_parts: dict[Kind, Part]) -> Part:
+    return usb_parts[ST]
 
 
 @pytest.fixture
-def st(parts: list[Emulation]) -> Emulation:
-    return parts[0]
+def slot(usb_parts: dict[Kind, Part]) -> Part:
+    return usb_parts[SLOT]
 
 
-@pytest.fixture
-def slot(parts: list[Emulation]) -> Emulation:
-    return parts[1]
-
-
-def dfu_util(part: Emulation, *words: str, status: int = 0) -> str:
+def dfu_util(part: Part, *words: str, status: int = 0) -> str:
     return run("dfu-util", "-E", DELAY, "-d", part.kind.both_ids, "-p", part.place, *words, status=status)
 
 
-def found(part: Emulation) -> list[str]:
+def found(part: Part) -> list[str]:
     return [line for line in run("dfu-util", "-l").splitlines() if f'path="{part.place}"' in line]
 
 
-def test_dfu_1_1(slot: Emulation, tmp_path: Path) -> None:
-    slot.wait_running(OLD)
+def bcd(version: str) -> str:
+    """bcdDevice in hexadecimal: 0xJJMN (USB 2.0, 9.6.1)."""
+    major, minor, step = version.split(".")
+    return f"{int(major):02d}{minor}{step}"
+
+
+def test_dfu_1_1(slot: Part, tmp_path: Path) -> None:
     (line,) = found(slot)
-    assert "Found Runtime: [1209:0002] ver=0142" in line
+    assert f"Found Runtime: [1209:0002] ver={bcd(slot.running())}" in line
     assert f'name="Firmware update", serial="{slot.serial}"' in line
 
     dfu_util(slot, "-e")
@@ -63,21 +61,20 @@ def test_dfu_1_1(slot: Emulation, tmp_path: Path) -> None:
     slot.wait_running(NEW)
 
 
-def test_dfu_1_1_from_the_running_application(slot: Emulation) -> None:
+def test_dfu_1_1_from_the_running_application(slot: Part) -> None:
     """It detaches by itself, and lets it run again."""
     dfu_util(slot, "-R", "-D", str(slot.file(LATER, "dfu")), status=LEFT)
     slot.wait_running(LATER)
 
 
-def test_a_file_for_another_device_is_refused(slot: Emulation, st: Emulation) -> None:
+def test_a_file_for_another_device_is_refused(slot: Part, st: Part) -> None:
     said = dfu_util(slot, "-D", str(st.file(NEW, "dfu")), status=NO_MATCH)
     assert "File ID 0483:df11 does not match device (1209:0002 or 1209:df01)" in said
 
 
-def test_dfuse(st: Emulation, tmp_path: Path) -> None:
-    st.wait_running(OLD)
+def test_dfuse(st: Part, tmp_path: Path) -> None:
     (line,) = found(st)
-    assert "Found Runtime: [1209:0001] ver=0142" in line
+    assert f"Found Runtime: [1209:0001] ver={bcd(st.running())}" in line
     dfu_util(st, "-e")
     st.wait_dfu()
     options, flash = sorted(found(st), key=lambda line: "alt=0" in line)
@@ -98,7 +95,7 @@ def test_dfuse(st: Emulation, tmp_path: Path) -> None:
     st.wait_running(NEW)
 
 
-def test_a_dfuse_file_from_the_running_application(st: Emulation) -> None:
+def test_a_dfuse_file_from_the_running_application(st: Part) -> None:
     """What it touches is erased; ":leave" starts it."""
     dfu_util(st, "-a", "0", "-s", ":leave", "-D", str(st.file(LATER, "dfuse")))
     st.wait_running(LATER)

@@ -17,13 +17,14 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from proxyflash.hil_tests.kernel.conftest import LONG
-from proxyflash.hil_tests.kernel.usb_lab import BLIND, NEW, OLD, WINDOW, Emulation, emulations, run
+from proxyflash.hil_tests.kernel.usb_lab import BLIND, WINDOW, Kind, Part, run
+
+NEW = "1.7.0"
 
 ANY_ADDRESS = """
 #define _GNU_SOURCE
@@ -43,12 +44,6 @@ int bind(int socket, const struct sockaddr *address, socklen_t length)
     return next(socket, (const struct sockaddr *)&any, length);
 }
 """
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Emulation]]:
-    with emulations(tmp_path_factory.mktemp("usb"), WINDOW, BLIND) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +68,16 @@ def fwupdtool(library: Path, *words: str) -> str:
     return done.stdout
 
 
-def test_it_sees_and_updates_both(parts: list[Emulation], library: Path) -> None:
+def test_it_sees_and_updates_both(usb_parts: dict[Kind, Part], library: Path) -> None:
     found: dict[str, dict[str, Any]] = {
         device["Serial"]: device for device in json.loads(fwupdtool(library, "get-devices"))["Devices"]
     }
-    for part, suffix, protocol in (
-        (parts[0], "dfuse", "com.st.dfuse"),
-        (parts[1], "dfu", "org.usb.dfu"),
-    ):
-        part.wait_running(OLD)
+    for kind, suffix, protocol in ((WINDOW, "dfuse", "com.st.dfuse"), (BLIND, "dfu", "org.usb.dfu")):
+        part = usb_parts[kind]
         device = found[part.serial]
         assert (device["Name"], device["Vendor"], device["Plugin"]) == ("part", "Acme", "dfu")
-        assert device["VersionRaw"] == 0x0142
+        major, minor, step = map(int, part.running().split("."))
+        assert device["VersionRaw"] == major << 8 | minor << 4 | step
         assert protocol in device.get("Protocol", protocol)
         fwupdtool(library, "install-blob", str(part.file(NEW, suffix)), device["DeviceId"])
         part.wait_running(NEW)

@@ -1,4 +1,4 @@
-"""Emulated DFU parts on the kernel's USB, each from a `proxyflash emulate --vhci` of its own, and what others see of them."""
+"""Emulated DFU parts on the kernel's USB, from one `proxyflash emulate --vhci` for all tests, and what others see of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,17 @@ from pathlib import Path
 import pytest
 import usb.core
 from proxyflash.emulators import application
+from proxyflash.enumerators.bench import Bench
 from proxyflash.hil_tests.kernel.conftest import LONG, wait_until
 from proxyflash.hil_tests.kernel_bench import udev
 
-OLD, NEW = "1.4.2", "1.5.0"
+OLD = "1.4.2"
+"""What the parts run at first. Each test brings them another version."""
+MakeBench = Callable[..., Bench]
+
 RUNTIME = 0x1209
 """Vendor id of the running applications."""
-SIZE = 20_000
+SIZE = 9_000
 SYSFS = Path("/sys/bus/usb/devices")
 VHCI = Path("/sys/devices/platform/vhci_hcd.0")
 
@@ -50,21 +54,23 @@ ST = Kind("stm32f105-dfu", 0x0483, 0xDF11, 1, 0x0800_0000)
 SLOT = Kind("slot-dfu", 0x1209, 0xDF01, 2, 0)
 BLIND = Kind("blind-dfu", 0x1209, 0xDF02, 4, 0)
 WINDOW = Kind("window-dfu", 0x1209, 0xDF05, 3, 0x0801_0000)
+KINDS = (ST, SLOT, BLIND, WINDOW)
 
 
 class Emulation:
-    """A part, served by a process of its own. `place`: where the kernel has it, as sysfs names it ("1-1")."""
+    """Parts on one bus, served by a process of their own."""
 
-    def __init__(self, folder: Path, kind: Kind) -> None:
-        folder.mkdir()
-        self.kind = kind
-        self.place = ""
-        self.serial = f"{kind.part[:4]}-1"
+    def __init__(self, folder: Path, kinds: Sequence[Kind]) -> None:
         self._folder = folder
-        (folder / "old.bin").write_bytes(kind.firmware(OLD))
-        table = f'part = "{kind.part}", serial = "{self.serial}", firmware = "old.bin"'
-        table = f"emulated = {{{table}, product_id = {kind.runtime_product_id}}}\n"
-        (folder / "parts.toml").write_text(bench_text([self], table, "emulated = true\n"))
+        self.parts = [Part(self, folder, kind) for kind in kinds]
+        text = '[bus.usb]\nkind = "usb"\nemulated = true\n'
+        for part in self.parts:
+            kind = part.kind
+            path = folder / f"{kind.part}.bin"
+            path.write_bytes(kind.firmware(OLD))
+            table = f'part = "{kind.part}", serial = "{part.serial}", firmware = "{path.name}"'
+            text += component_text(kind) + f"emulated = {{{table}, product_id = {kind.runtime_product_id}}}\n"
+        (folder / "parts.toml").write_text(text)
         command = [sys.executable, "-m", "proxyflash.tools", "--json", "--bench", str(folder / "parts.toml")]
         command += ["--state", str(folder / "state"), "emulate", "--vhci", "usb", "--control", str(folder / "control")]
         with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
@@ -74,33 +80,68 @@ class Emulation:
         wait_until(lambda: self._process.poll() is not None or self._told(), "it serves")
         if not self._told():
             pytest.fail(f"emulate ends: {(self._folder / 'err').read_text()}")
-        self._settle()
-
-    def _told(self) -> bool:
-        try:
-            self.place = json.loads((self._folder / "out").read_text())["served"]["usb"]["path"]
-        except ValueError:
-            return False
-        return True
+        for part in self.parts:
+            part.settle()
 
     def stop(self) -> None:
         """Ctrl-C. It ends as told, and its devices have left."""
         self._process.send_signal(signal.SIGINT)
         assert self._process.wait(LONG) == 0
-        wait_until(lambda: not (SYSFS / self.place).exists(), "the device has left")
+        wait_until(lambda: not any((SYSFS / part.place).exists() for part in self.parts), "the devices have left")
+
+    def command(self, words: str) -> None:
+        """`emulate --control`: "off" or "on" a part, "cut" or "join" usb."""
+        control = self._folder / "control"
+        with control.with_name("control.answer").open() as answer:
+            control.write_text(f"{words}\n")
+            assert answer.readline() == "ok\n"
+
+    def _told(self) -> bool:
+        try:
+            places = json.loads((self._folder / "out").read_text())["served"]["usb"]["path"].split(", ")
+        except ValueError:
+            return False
+        for part, place in zip(self.parts, places, strict=True):
+            part.place = place
+        return True
+
+
+class Part:
+    """One of them. `place`: where the kernel has it, as sysfs names it ("1-1")."""
+
+    def __init__(self, emulation: Emulation, folder: Path, kind: Kind) -> None:
+        self.kind = kind
+        self.place = ""
+        self.serial = f"{kind.part[:4]}-1"
+        self._emulation = emulation
+        self._folder = folder
 
     def supply(self, word: str) -> None:
         """ "off" or "on"."""
-        control = self._folder / "control"
-        with control.with_name("control.answer").open() as answer:
-            control.write_text(f"{word} {self.kind.part}\n")
-            assert answer.readline() == "ok\n"
+        self._emulation.command(f"{word} {self.kind.part}")
+
+    def hold(self) -> None:
+        """Lets every request from now on wait for an answer, until `let_go`: to all parts of the bus."""
+        self._emulation.command("cut usb")
+
+    def let_go(self) -> None:
+        self._emulation.command("join usb")
 
     def detach(self) -> None:
         """Pulls the cable, at the kernel's end."""
         lines = [line.split() for line in (VHCI / "status").read_text().splitlines()[1:]]
         port = next(int(words[1]) for words in lines if words[-1] == self.place)
         (VHCI / "detach").write_text(str(port))
+
+    def plug(self) -> None:
+        """Pulled out, it is plugged in again."""
+        wait_until(lambda: not (SYSFS / self.place).exists(), "the device has left")
+        self.supply("off")
+        self.supply("on")
+
+    def number(self) -> int:
+        """The kernel's number of it, another one each time that it comes."""
+        return int((SYSFS / self.place / "devnum").read_text())
 
     def seen(self) -> tuple[int, int, str] | None:
         """As the kernel has it now: vendor id, product id, and the version that bcdDevice tells."""
@@ -114,20 +155,27 @@ class Emulation:
             return None
         return vendor_id, product_id, f"{int(bcd[:2])}.{bcd[2]}.{bcd[3]}"
 
+    def running(self) -> str:
+        """The version that runs now."""
+        seen = self.seen()
+        assert seen is not None
+        assert seen[:2] == (RUNTIME, self.kind.runtime_product_id)
+        return seen[2]
+
     def wait_running(self, version: str) -> None:
         wanted = (RUNTIME, self.kind.runtime_product_id, version)
         wait_until(lambda: self.seen() == wanted, f"{self.kind.part} runs {version}")
-        self._settle()
+        self.settle()
 
     def wait_dfu(self) -> None:
         wanted = (self.kind.vendor_id, self.kind.product_id)
         wait_until(lambda: (self.seen() or ())[:2] == wanted, f"{self.kind.part} is in DFU mode")
-        self._settle()
+        self.settle()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """What the kernel knows by now, udev knows too, and the libusb of this process, which hears it from udev."""
         run("udevadm", "settle", "--timeout=30")
-        number = int((SYSFS / self.place / "devnum").read_text())
+        number = self.number()
         bus = int(self.place.partition("-")[0])
         wait_until(
             lambda: any((device.bus, device.address) == (bus, number) for device in usb.core.find(find_all=True)),
@@ -145,20 +193,19 @@ class Emulation:
         return path
 
 
-def bench_text(parts: list[Emulation], more: str = "", bus: str = "") -> str:
-    """A bench file of these parts; `more` for each component, `bus` for their bus."""
-    text = f'[bus.usb]\nkind = "usb"\n{bus}'
-    for part in parts:
-        kind = part.kind
-        text += (
-            f'\n[[component]]\nname = "{kind.part}"\nbus = "usb"\nprotocol = "dfu"\n'
-            f"address = {{vendor_id = {kind.vendor_id}, product_id = {kind.product_id}, "
-            f"runtime_vendor_id = {RUNTIME}, runtime_product_id = {kind.runtime_product_id}}}\n"
-        )
-        if kind.start == 0:
-            text += "profile = {slot_size = 0x20000}\n"
-        text += more
-    return text
+def bench_text(parts: Sequence[Part]) -> str:
+    """A bench file of real USB with these parts on it."""
+    return "".join(['[bus.usb]\nkind = "usb"\n', *(component_text(part.kind) for part in parts)])
+
+
+def component_text(kind: Kind) -> str:
+    """Its table in a bench file."""
+    return (
+        f'\n[[component]]\nname = "{kind.part}"\nbus = "usb"\nprotocol = "dfu"\n'
+        f"address = {{vendor_id = {kind.vendor_id}, product_id = {kind.product_id}, "
+        f"runtime_vendor_id = {RUNTIME}, runtime_product_id = {kind.runtime_product_id}}}\n"
+        + ("profile = {slot_size = 0x20000}\n" if kind.start == 0 else "")
+    )
 
 
 def dfuse(data: bytes, address: int) -> bytes:
@@ -180,16 +227,14 @@ def run(program: str, *words: str, status: int = 0) -> str:
 
 
 @contextmanager
-def emulations(folder: Path, *kinds: Kind) -> Iterator[list[Emulation]]:
-    """One process for each."""
+def emulated(folder: Path) -> Iterator[dict[Kind, Part]]:
+    """All of KINDS; libusb of this process sees them."""
     if shutil.which("udevadm") is None:
         pytest.skip("udev is not installed")
     with udev():
-        made = [Emulation(folder / kind.part, kind) for kind in kinds]
+        emulation = Emulation(folder, KINDS)
         try:
-            for emulation in made:
-                emulation.wait_served()
-            yield made
+            emulation.wait_served()
+            yield {part.kind: part for part in emulation.parts}
         finally:
-            for emulation in made:
-                emulation.stop()
+            emulation.stop()

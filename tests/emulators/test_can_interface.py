@@ -183,6 +183,15 @@ def test_shut_down_by_the_context_manager_and_again(channel: str) -> None:
     assert (threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))) == before
 
 
+def test_what_a_closed_bus_has_taken_is_still_sent(open_bus: OpenBus) -> None:
+    listener = open_bus()
+    sender = open_bus()
+    for number in range(100):
+        sender.send(can.Message(arbitration_id=number), LONG)
+    sender.shutdown()
+    assert [received(listener).arbitration_id for _ in range(100)] == list(range(100))
+
+
 def test_a_full_queue_is_a_timeout(open_bus: OpenBus) -> None:
     alone = open_bus()
     for _ in range(32):

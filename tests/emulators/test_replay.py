@@ -407,11 +407,20 @@ def test_transfers_and_what_differs() -> None:
         device.ctrl_transfer(0x21, 1, 3, 0, b"\xaa\xbc")
     assert (caught.value.exchange, caught.value.recorded, caught.value.sent) == (
         6,
-        "21 01 03 00 00 00 02 00 AA BB",
-        "21 01 03 00 00 00 02 00 AA BC",
+        "21 01 03 00 00 00 02 00 -> AA BB",
+        "21 01 03 00 00 00 02 00 -> AA BC",
     )
     with pytest.raises(ReplayMismatch):
         replay.finish()
+
+
+def test_a_transfer_without_data_is_shown_as_its_setup_packet() -> None:
+    _, backend = usb_replay(UsbDevices(T, "usb", (seen(5),)), control("21 04 00 00 00 00 00 00"), IDLE)
+    device = usb.core.find(idVendor=0x0483, backend=backend)
+    assert device is not None
+    with pytest.raises(ReplayMismatch) as caught:
+        device.ctrl_transfer(0xA1, 3, 0, 0, 6)
+    assert (caught.value.recorded, caught.value.sent) == ("21 04 00 00 00 00 00 00", "A1 03 00 00 00 00 06 00")
 
 
 def test_a_device_leaves_and_comes_back_as_another() -> None:
@@ -460,6 +469,13 @@ def test_two_devices_at_once() -> None:
 
 
 # The whole.
+
+
+def test_a_bus_is_of_the_kind_that_was_recorded() -> None:
+    replay = Replay(Recording((out(0x7E0, "01"), wrote("7F"))))
+    with pytest.raises(BadRecording, match="'powertrain' was recorded with can, not serial"):
+        replay.track("powertrain", "serial")
+    assert replay.track("elsewhere", "usb").exchanges == 0
 
 
 def test_what_was_not_sent_is_told_at_the_end() -> None:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import usb.control
 import usb.core
 import usb.util
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.dfu import DfuDevice
 from proxyflash.emulators.usb_backend import EmulatedUsbBackend
+from proxyflash.emulators.usb_device import BULK, Descriptors, EndpointDescriptor, InterfaceDescriptor, UsbFunction
 from proxyflash.emulators.usb_wire import UsbWire
+from proxyflash.tests.transports.threads import in_thread
+
+LONG = 30.0
 
 
 class Desk:
@@ -141,6 +148,114 @@ def test_a_change_ends_the_wait(desk: Desk) -> None:
     desk.rom.supply.off()
     assert desk.backend.wait_change(0)
     assert not desk.backend.wait_change(0)
+
+
+class Queue:
+    """An endpoint's device side: it takes what fits into 8 bytes, and gives what it has been told to."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.held = b""
+
+    def take(self, data: bytes) -> int:
+        with self.lock:
+            fitting = data[: 8 - len(self.held)]
+            self.held += fitting
+            return len(fitting)
+
+    def give(self, size: int) -> bytes | None:
+        with self.lock:
+            data, self.held = self.held[:size], self.held[size:]
+            return data or None
+
+
+class Adapter:
+    """Bulk endpoints 01 and 81 in the first alternate setting, 02 in the second."""
+
+    def __init__(self) -> None:
+        self.wire = UsbWire(f"adapter-{id(self)}", pace=0)
+        self.port = self.wire.new_port()
+        self.ends = {address: Queue() for address in (0x01, 0x81, 0x02)}
+        settings = tuple(
+            InterfaceDescriptor(
+                0, number, 0xFF, 0, 0, endpoints=tuple(EndpointDescriptor(at, BULK) for at in addresses)
+            )
+            for number, addresses in enumerate(((0x01, 0x81), (0x02,)))
+        )
+        about = Descriptors(0x1209, 1, 1, "", "", "", settings)
+        self.function = UsbFunction(about, lambda *request: b"", lambda: None, endpoints=self.ends)
+        self.wire.plug(self.port, self.function)
+        self.host = usb.core.find(backend=EmulatedUsbBackend(self.wire))
+
+    def does(self, change: Callable[[Queue], None], address: int) -> None:
+        """Something at an endpoint, which it says while it still holds its lock, as drivers do."""
+        with self.ends[address].lock:
+            change(self.ends[address])
+            self.function.ready()
+
+
+@pytest.fixture
+def adapter() -> Iterator[Adapter]:
+    adapter = Adapter()
+    yield adapter
+    adapter.wire.close()
+
+
+@pytest.mark.parametrize("timeout", [60_000, 0])
+def test_a_read_and_a_write_wait_for_the_device(adapter: Adapter, timeout: int) -> None:
+    reads = in_thread(lambda: bytes(adapter.host.read(0x81, 64, timeout)))
+    writes = in_thread(lambda: adapter.host.write(0x01, b"0123456789", timeout))
+    while adapter.ends[0x01].held != b"01234567":  # The write has begun, and has no room.
+        time.sleep(0.001)
+    assert not reads.done()
+    assert not writes.done()
+
+    def offer(end: Queue) -> None:
+        end.held = b"answer"
+
+    def empty(end: Queue) -> None:
+        end.held = b""
+
+    adapter.does(offer, 0x81)
+    assert reads.result(LONG) == b"answer"
+    adapter.does(empty, 0x01)
+    assert writes.result(LONG) == 10
+    assert adapter.ends[0x01].held == b"89"
+
+
+def test_a_device_says_that_it_is_ready_from_another_thread_while_it_is_asked(adapter: Adapter) -> None:
+    def give(size: int) -> bytes:
+        in_thread(adapter.function.ready).result(LONG)
+        return b"answer"
+
+    adapter.ends[0x81].give = give  # type: ignore[method-assign]
+    assert bytes(adapter.host.read(0x81, 64, 60_000)) == b"answer"
+
+
+def test_a_transfer_ends_with_its_time_and_with_the_device(adapter: Adapter) -> None:
+    assert failure(lambda: adapter.host.read(0x81, 64, 1)) == (errno.ETIMEDOUT, -7)
+    reads = in_thread(lambda: failure(lambda: adapter.host.read(0x81, 64, 60_000)))
+    adapter.wire.unplug(adapter.port)
+    assert reads.result(LONG) == (errno.ENODEV, -4)
+
+
+def test_endpoints_are_those_of_the_alternate_setting(adapter: Adapter) -> None:
+    backend, host = adapter.host.backend, adapter.host
+    host.set_interface_altsetting(0, 1)
+    handle = host._ctx.handle
+    assert backend.bulk_write(handle, 0x02, 0, b"x", 1000) == 1
+    assert failure(lambda: backend.bulk_write(handle, 0x01, 0, b"x", 1000)) == (errno.ENOENT, -5)
+    host.set_interface_altsetting(0, 0)
+    assert failure(lambda: backend.bulk_write(handle, 0x02, 0, b"x", 1000)) == (errno.ENOENT, -5)
+
+
+def test_a_halted_endpoint_stalls_until_it_is_cleared(adapter: Adapter) -> None:
+    adapter.host.write(0x01, b"a", 1000)
+    usb.control.set_feature(adapter.host, usb.control.ENDPOINT_HALT, adapter.host[0][0, 0][0])
+    assert failure(lambda: adapter.host.write(0x01, b"b", 1000)) == (errno.EPIPE, -9)
+    adapter.host.clear_halt(0x01)
+    adapter.host.write(0x01, b"c", 1000)
+    assert adapter.ends[0x01].held == b"ac"
 
 
 PROGRAM = """

@@ -6,6 +6,9 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 import tomllib
 from collections.abc import Iterator
@@ -454,6 +457,37 @@ def test_a_command_that_hangs_is_ended_with_what_it_started(fake_desk: Path, mon
         assert time.monotonic() < until, "what the command started is still there"
         time.sleep(0.01)
     assert (fake_desk.parent / "power").read_text() == "on\n"
+
+
+def test_a_command_outlives_a_process_that_is_killed(fake_desk: Path) -> None:
+    """What it says then, which nobody reads, doesn't end it: a part would stay without its supply."""
+    slowly = "touch begun; while [ ! -e killed ]; do sleep 0.02; done; echo on; echo on; echo on >>power"
+    fake_desk.write_text(fake_desk.read_text().replace("echo on >>power", slowly))
+    program = "import sys; from pathlib import Path; from proxyflash.enumerators.bench import Bench\n"
+    program += "with Bench.open(Path(sys.argv[1])) as bench: bench.component('radar').power_cycle()"
+    with subprocess.Popen([sys.executable, "-c", program, str(fake_desk)]) as process:
+        wait_for(fake_desk.parent / "begun")
+        process.kill()
+    (fake_desk.parent / "killed").touch()
+    until = time.monotonic() + 30
+    while (fake_desk.parent / "power").read_text() != "off\non\n":
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_what_a_command_leaves_running_is_not_waited_for(fake_desk: Path) -> None:
+    fake_desk.write_text(
+        fake_desk.read_text().replace("echo on >>power", "echo on >>power; sleep 1000 & echo $! >child")
+    )
+    assert cycle(fake_desk)
+    os.kill(int((fake_desk.parent / "child").read_text()), signal.SIGKILL)
+
+
+def wait_for(path: Path) -> None:
+    until = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < until, path
+        time.sleep(0.01)
 
 
 def is_alive(process: int) -> bool:

@@ -7,6 +7,8 @@ command once more ends with the new one.
 from __future__ import annotations
 
 import itertools
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +18,7 @@ from proxyflash.emulators.usb_device import Stall
 from proxyflash.emulators.usb_wire import DeviceGone, TransferTimeout
 from proxyflash.flashers.errors import PartMute
 from proxyflash.flashers.memory import Range
-from proxyflash.tests.flashers.dfu_lab import BLIND, F105, NEW, OLD, SLOT, WAITING, Lab, Part
+from proxyflash.tests.flashers.dfu_lab import BLIND, F105, F405, NEW, OLD, SLOT, WAITING, Lab, Part
 from proxyflash.transports.errors import ProxyflashError, UsbGone, UsbStall, UsbTimeout
 
 PROFILE = {"reenumerate": 0.2, "work": 0.3}
@@ -133,6 +135,27 @@ def test_what_a_fault_in_the_middle_is_called(happens: Any, kind: type[Proxyflas
         Fault(lab, device, first_block, happens)
         with pytest.raises(kind):
             list(writing)
+    finally:
+        lab.close()
+
+
+def test_unplugged_while_it_erases_all() -> None:
+    """It is not waited for as long as it said that it would take."""
+    lab = Lab(pace=1.0)
+    try:
+        device = lab.add(F405, old=b"", boot="dfu")
+        flasher = lab.flasher(F405)
+        flasher.connect()
+        # DS8626: 8.5 s for all sectors.
+        erasing = flasher.erase([Range(0x08000000, 0x100000)])
+        unplugged = threading.Timer(0.1, device.supply.off)
+        unplugged.start()
+        began = time.monotonic()
+        with pytest.raises(UsbGone):
+            list(erasing)
+        assert time.monotonic() - began < 4
+        unplugged.join()
+        flasher.close()
     finally:
         lab.close()
 

@@ -163,7 +163,7 @@ CAN_DFU = (
     "no component with protocol 'dfu' on a bus of kind can on bench 'desk'; "
     f'add a [bus.NAME] with kind = "can" and a [[component]] with protocol = "dfu" {ANOTHER}'
 )
-HARDWARE = "no hardware component on bench 'desk'; name a bench file of hardware: --bench FILE"
+HARDWARE = "no hardware component on bench 'desk'; name a bench file that has one: --bench FILE"
 SKIPPED = [
     ('needs("hardware")', "component", HARDWARE, ""),
     ('needs(group="lidars")', "component", LIDARS, ""),
@@ -188,6 +188,54 @@ def test_a_skip_says_what_is_missing_and_how_to_supply_it(
         done.stdout.fnmatch_lines([f"{pattern} (--require {required})"])
     else:
         done.assert_outcomes(skipped=1)
+
+
+def test_nobody_is_sent_to_the_bench_file_that_comes_with_the_package(suite: Suite) -> None:
+    done = suite.run("@pytest.mark.needs(group='sonars')\ndef test_it(component): pass", bench=False)
+    reason = "no component with group 'sonars' on bench 'emulated'; name a bench file that has one: --bench FILE"
+    done.stdout.fnmatch_lines([f"SKIPPED [[]1] test_it.py:*: {reason}"])
+
+
+def test_what_is_for_emulated_parts_alone_lacks_no_hardware(suite: Suite, hardware: Outside) -> None:
+    tests = "@pytest.mark.needs('can', 'emulated')\ndef test_it(component): pass"
+    done = suite.run(tests, "--require=can")
+    done.assert_outcomes(skipped=1)
+    reason = "no emulated component on a bus of kind can on bench 'desk'; run it without --bench, or add a bus *"
+    done.stdout.fnmatch_lines(["1 skipped that are for emulated parts alone", f"SKIPPED [[]1] test_it.py:*: {reason}"])
+    assert "want of hardware" not in done.stdout.str()
+
+
+def test_a_supply_of_the_suites_own(suite: Suite, hardware: Outside) -> None:
+    """Its fixture has the name of one of the plugin's, which the plugin takes for no wish for its own."""
+    suite.run("""
+@pytest.fixture
+def power():
+    return "a supply that is programmed"
+
+def test_it(component, power):
+    assert power.endswith("programmed")
+""").assert_outcomes(passed=2)
+
+
+def test_a_test_that_pytest_skips_needs_nothing(suite: Suite, hardware: Outside) -> None:
+    hardware.unplug()
+    done = suite.run("""
+@pytest.mark.skip(reason="not today")
+def test_it(component): pass
+
+@pytest.mark.skipif(True, reason="not today")
+@pytest.mark.needs("usb")
+def test_usb(component): pass
+""", "--require=can,usb")  # fmt: skip
+    done.assert_outcomes(skipped=3)
+    done.stdout.fnmatch_lines(["SKIPPED [[]2] test_it.py:*: not today"])
+
+
+def test_a_plan_of_the_setup_opens_nothing(suite: Suite, hardware: Outside) -> None:
+    hardware.unplug()
+    done = suite.run("def test_it(component, power): pass", "--setup-plan")
+    assert done.ret == 0
+    done.stdout.fnmatch_lines(["*test_it.py::test_it[[]front]*component*"])
 
 
 @pytest.mark.parametrize(
@@ -273,9 +321,9 @@ def test_made(firmware):
     done.assert_outcomes(passed=1, skipped=5)
     done.stdout.fnmatch_lines([
         "5 skipped for want of test images (images of the component, in the bench file)",
-        "*: 1 release wanted to test 'rear' with, the bench file has 0",
-        "*: 2 releases wanted to test 'front' with, the bench file has 1",
-        "*: firmware can be made for emulated parts only, and 'front' is hardware",
+        "*: 1 release wanted to test 'rear' with, the bench file has 0; add images = [[]{file = *}] to it in desk.toml",
+        "*: 2 releases wanted to test 'front' with, the bench file has 1; add images = *",
+        "*: firmware can be made for emulated parts only, and 'front' is hardware; mark the test: needs(\"emulated\")",
     ])  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -29,10 +30,14 @@ def test_never_reached(component):
 """
 
 
-def start(suite: Suite, tests: str, *arguments: str) -> subprocess.Popen[str]:
+def start(suite: Suite, tests: str, *arguments: str, shell: str = "") -> subprocess.Popen[str]:
+    """`shell`: commands that come before it."""
     suite.write(tests)
     command = [sys.executable, "-m", "pytest", *map(str, suite.arguments(*arguments))]
-    return subprocess.Popen(command, cwd=suite.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        ["/bin/sh", "-c", f'{shell}\nexec "$@"', "sh", *command], cwd=suite.folder,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -41,7 +46,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 @pytest.mark.parametrize("left", ["pass", "power.off()"])
 def test_parts_end_powered_and_running(suite: Suite, hardware: Outside, number: int, left: str) -> None:
     with start(suite, TESTS.replace("DO", left)) as process:
@@ -56,6 +61,46 @@ def test_parts_end_powered_and_running(suite: Suite, hardware: Outside, number: 
     assert "KeyboardInterrupt" in said
     assert hardware.version("front") == "1.4.2", said
     assert hardware.part("front").supply.is_on
+
+
+def test_a_terminal_that_goes(suite: Suite, hardware: Outside) -> None:
+    """Nobody reads any more what the run says."""
+    with start(suite, TESTS.replace("DO", "power.off()")) as process:
+        try:
+            wait_for(suite.folder / "there", process)
+            assert process.stdout is not None
+            process.stdout.close()
+            process.send_signal(signal.SIGHUP)
+            process.wait()
+        finally:
+            process.kill()
+    assert hardware.version("front") == "1.4.2"
+
+
+def test_a_worker_whose_run_is_cancelled(suite: Suite, hardware: Outside) -> None:
+    """Started in the background of a script, where SIGINT is ignored, by which pytest-xdist ends its workers."""
+    with start(suite, TESTS.replace("DO", "power.off()"), "-n", "1", shell="trap '' INT") as process:
+        try:
+            wait_for(suite.folder / "there", process)
+            process.send_signal(signal.SIGTERM)
+            said, _ = process.communicate()
+        finally:
+            process.kill()
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, said
+    assert hardware.version("front") == "1.4.2", said
+
+
+def test_a_worker_tells_after_ctrl_c_what_it_could_not_make_safe(suite: Suite, hardware: Outside) -> None:
+    suite.bench.write_text(suite.bench.read_text().replace("echo on front >control; read done <done", "exit 9"))
+    with start(suite, TESTS.replace("DO", "power.off()"), "-n", "1") as process:
+        try:
+            wait_for(suite.folder / "there", process)
+            os.killpg(process.pid, signal.SIGINT)  # As a terminal does.
+            said, _ = process.communicate()
+        finally:
+            process.kill()
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, said
+    assert said.count("bench 'desk': 'front' is left as it is: front: 'exit 9' ended with 9") == 1
 
 
 def test_a_second_ctrl_c_leaves_no_supply_off(suite: Suite, hardware: Outside) -> None:

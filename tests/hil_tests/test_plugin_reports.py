@@ -129,9 +129,11 @@ def test_a_failure_names_what_was_recorded(suite: Suite, monkeypatch: pytest.Mon
     monkeypatch.setenv("PROXYFLASH_ARTEFACTS", str(suite.folder / "kept"))
     done = suite.run(FAILING)
     done.assert_outcomes(passed=1, failed=1)
-    folder = suite.folder / "kept" / "test_it.py-test_bad-front"
-    assert [path.name for path in (suite.folder / "kept").iterdir()] == [folder.name]
-    done.stdout.fnmatch_lines(["*- what passed on the buses -*", str(folder / "can.log")])
+    folder = suite.folder / "kept" / "test_it.py-test_bad-front" / "recording"
+    assert list((suite.folder / "kept").iterdir()) == [folder.parent]
+    done.stdout.fnmatch_lines([
+        "*- what passed on the buses -*", f"{folder}: recording.jsonl, can.log, recording.pcapng"
+    ])  # fmt: skip
     log = (folder / "can.log").read_text()
     assert "7E0#0322F1" in log  # A single frame of 3 bytes: ReadDataByIdentifier.
     assert "7E8#" in log
@@ -141,10 +143,41 @@ def test_with_record_every_test_keeps_its_recording(suite: Suite, monkeypatch: p
     monkeypatch.setenv("PROXYFLASH_ARTEFACTS", str(suite.folder / "kept"))
     done = suite.run(FAILING, "--record", "--junitxml=junit.xml")
     done.assert_outcomes(passed=1, failed=1)
-    folder = suite.folder / "kept" / "test_it.py-test_good-imu"
+    folder = suite.folder / "kept" / "test_it.py-test_good-imu" / "recording"
     assert "VER?" in (folder / "serial.txt").read_text()
     [good] = [told for name, told in Junit(suite.folder / "junit.xml").tests.items() if name.startswith("test_good")]
     assert good["recording"] == str(folder)
+    done.stdout.fnmatch_lines([f"2 recordings below {suite.folder / 'kept'}"])
+    assert not (folder / "can.log").exists(), "what passed before the test"
+
+
+def test_a_failure_shows_what_the_test_before_did_too(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no more: a long run writes no more for its last failure than for its first."""
+    monkeypatch.setenv("PROXYFLASH_ARTEFACTS", str(suite.folder / "kept"))
+    suite.run("""
+@pytest.mark.needs(name=["imu", "front", "camera"])
+def test_it(component):
+    component.look()
+    assert component.name != "camera"
+
+def test_last(component):
+    assert component.name != "front"
+""").assert_outcomes(passed=4, failed=2)
+    kept = suite.folder / "kept"
+    assert {path.name for path in (kept / "test_it.py-test_it-camera" / "recording").iterdir()} == {
+        "recording.jsonl", "serial.txt", "usb.txt", "recording.pcapng"
+    }  # fmt: skip
+    assert {path.name for path in (kept / "test_it.py-test_last-front" / "recording").iterdir()} == {
+        "recording.jsonl", "can.log", "usb.txt", "recording.pcapng"
+    }  # fmt: skip
+
+
+def test_a_part_that_is_missed_at_the_first_look_is_recorded_too(suite: Suite, hardware: Outside) -> None:
+    hardware.part("rear").supply.off()
+    done = suite.run("@pytest.mark.needs(name='rear')\ndef test_it(component): pass", "--require=can")
+    done.assert_outcomes(errors=1)
+    [said] = [line for line in done.outlines if line.endswith("recording: recording.jsonl, can.log, recording.pcapng")]
+    assert "7E1#" in (Path(said.partition(": ")[0]) / "can.log").read_text()
 
 
 # Over several workers.

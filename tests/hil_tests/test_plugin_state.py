@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from proxyflash.enumerators.state import bench_folder
 
-from .conftest import Outside, Suite
+from .conftest import POWER, Outside, Suite
 
 # Brought back between tests.
 
@@ -282,6 +282,24 @@ def test_all(bench):
     done.stdout.fnmatch_lines([f"'rear' is absent on bench 'desk': {missing} (--require can)"])
 
 
+def test_a_supply_that_was_left_off_is_switched_on(suite: Suite, hardware: Outside) -> None:
+    """By a run that was killed. It is tried once: a part that isn't there has no time spent on it in each test."""
+    tests = """
+@pytest.mark.parametrize("number", range(2))
+@pytest.mark.needs(name="front")
+def test_it(component, number):
+    assert component.look().version == "1.4.2"
+"""
+    hardware.part("front").supply.off()
+    suite.run(tests).assert_outcomes(passed=2)
+    assert hardware.switched == ["on front"]
+    hardware.part("front").supply.off()
+    suite.bench.write_text(suite.bench.read_text().replace("echo on front >control; read done <done", "echo on >>log"))
+    suite.bench.write_text(suite.bench.read_text().replace("boot_timeout = 3", "boot_timeout = 0.5"))
+    suite.run(tests).assert_outcomes(skipped=2)
+    assert (suite.folder / "log").read_text() == "on\n"
+
+
 # The end.
 
 
@@ -309,6 +327,24 @@ def test_off(power):
     assert done.ret == pytest.ExitCode.TESTS_FAILED
     done.assert_outcomes(passed=1)
     done.stdout.fnmatch_lines(["bench 'desk': 'front' is left as it is: front: 'exit 9' ended with 9.*"])
+
+
+def test_all_supplies_are_on_before_any_part_is_waited_for(suite: Suite, hardware: Outside) -> None:
+    """front doesn't come back."""
+    text = suite.bench.read_text().replace("echo on front >control; read done <done", "echo front >>log")
+    rear = POWER.format(name="rear").replace("echo on rear", "echo rear >>log; echo on rear")
+    suite.bench.write_text(text.replace("boot_timeout = 3", "boot_timeout = 0.5", 1) + rear)
+    done = suite.run("""
+@pytest.mark.needs(group="radars")
+def test_off(bench, request):
+    run = request.getfixturevalue("_proxyflash_run")
+    for name in ("front", "rear"):
+        run.part(name).power.off()
+""")
+    done.assert_outcomes(passed=1)
+    assert (suite.folder / "log").read_text().split()[:2] == ["front", "rear"]
+    assert hardware.part("rear").supply.is_on
+    done.stdout.fnmatch_lines(["bench 'desk': 'front' is left as it is: nothing answers *"])
 
 
 # One process at a time.
@@ -344,8 +380,10 @@ def test_without():
     said = f"this bench is in use by process {process.pid}. Wait until it is done, or stop it."
     done.stdout.fnmatch_lines([
         f"bench 'desk': {said}",
+        "2 skipped because the bench was out of use",
         f"SKIPPED [[]1] *: bench 'desk' is out of use since test_it.py::test_one[[]front]: {said}",
     ])  # fmt: skip
+    assert "another exception" not in done.stdout.str()
 
 
 def test_the_bench_is_locked_until_the_end(suite: Suite, hardware: Outside) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -12,9 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from proxyflash.benchmarks import peers
+from proxyflash.benchmarks.measuring import Missing
 
 HERE = Path(__file__).parent
-PEERS = HERE.parents[1] / "build" / "peers"
 
 
 def fetch(project: str, folder: str) -> Path:
@@ -22,18 +22,15 @@ def fetch(project: str, folder: str) -> Path:
 
     That folder alone: the project itself is the installed one. Skips where the package index can't be reached.
     """
-    release = f"{project}-{version(project)}"
-    home = PEERS / release
-    PEERS.mkdir(parents=True, exist_ok=True)
-    with (PEERS / f"{release}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    release = f"{project}=={version(project)}"
+    home = peers.PEERS / release.replace("==", "-")
+    pip = [sys.executable, "-m", "pip", "-q", "download", "--no-deps", "--no-binary", ":all:", "-d", str(home)]
+    with peers.locked(home):
         if not (home / "ready").exists():
-            home.mkdir(exist_ok=True)
-            command = (sys.executable, "-m", "pip", "-q", "download", "--no-deps", "--no-binary", ":all:", "-d", home)
-            done = subprocess.run([*map(str, command), release.replace("-" + version(project), "==" + version(project))],
-                                  capture_output=True, text=True)  # fmt: skip
-            if done.returncode:
-                pytest.skip(f"the suite of {release} is not installed, and can't be: {done.stderr.strip()[-200:]}")
+            try:
+                peers.step([*pip, release], release)
+            except Missing as missing:
+                pytest.skip(f"the suite of {missing}")
             with tarfile.open(next(home.glob("*.tar.gz"))) as archive:
                 for member in archive.getmembers():
                     member.name = member.name.partition("/")[2]
@@ -43,15 +40,21 @@ def fetch(project: str, folder: str) -> Path:
     return home
 
 
-def run(home: Path, plugin: str, report: Path, *tests: str) -> dict[str, str]:
+def files(folder: Path) -> set[str]:
+    """The modules of a suite."""
+    return {path.stem for path in folder.glob("*.py")} - {"__init__"}
+
+
+def run(home: Path, plugin: str, report: Path, *arguments: str) -> dict[str, str]:
     """How each test ended ("passed", "skipped" or "failed"), by "module::Class::test". `plugin`: a module of this folder
-    that points the suite at the emulated buses."""
+    that points the suite at the emulated buses. `arguments`: pytest's: which tests."""
     python_path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment = {**os.environ, "PYTHONPATH": python_path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     for name in ("CI", "GITHUB_ACTIONS", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
         environment.pop(name, None)
-    command = (sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", home, "-p", "no:cacheprovider",
-               "-p", plugin, f"--junitxml={report}", *tests)  # fmt: skip
+    # -s: python-can's Printer closes the stdout that its module was imported under, if that is another one.
+    command = (sys.executable, "-m", "pytest", "-q", "-s", "-c", os.devnull, "--rootdir", home, "-p", "no:cacheprovider",
+               "-p", plugin, f"--junitxml={report}", *arguments)  # fmt: skip
     done = subprocess.run([*map(str, command)], cwd=home, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     sys.stdout.write(done.stdout)

@@ -103,7 +103,7 @@ def test_one_other_byte_is_told_with_its_exchange_and_both_sides(desk: Desk, com
     exchanges = outgoing(recording, BUS[component])
     assert (bus, int(count)) == (BUS[component], len(exchanges))
     line = exchanges[int(number) - 1]
-    was, new = (bytes.fromhex(re.sub(r"^\w+#| \(from.*", "", side)) for side in (before, now))
+    was, new = (bytes.fromhex(re.sub(r"^\w+#|-> | \(from.*", "", side)) for side in (before, now))
     assert was in bytes.fromhex(line.get("setup", "") + line["data"]) or was[:8].hex() == line.get("setup")
     [difference] = [index for index in range(len(was)) if was[index] != new[index]]
     assert (was[difference], new[difference]) == (data[CHANGED] ^ 1, data[CHANGED])

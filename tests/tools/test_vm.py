@@ -583,6 +583,7 @@ def test_what_the_command_is_given(prepared: Path, path: Path, tmp_path: Path, m
     monkeypatch.chdir(folder)
     for name, value in {"PYTEST_ADDOPTS": odd, "SECRET": "kept", "LC_X": "l", "COLUMNS": "77", "GIVEN": "g"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     probe = "import os, sys, json; print(json.dumps([os.getcwd(), dict(os.environ), sys.argv[1:]]))"
     given = ["--env", "GIVEN", "--env", "NOT_THERE", "--env", "A=1=2"]
     assert run("run", *given, "--", sys.executable, "-c", probe, "-n", "--json", odd) == 0
@@ -594,7 +595,7 @@ def test_what_the_command_is_given(prepared: Path, path: Path, tmp_path: Path, m
     assert found["PYTEST_ADDOPTS"] == odd
     assert (found["LC_X"], found["COLUMNS"], found["GIVEN"], found["A"]) == ("l", "77", "g", "1=2")
     assert (found["USER"], found["PROXYFLASH_KERNEL_BENCH"]) == ("root", "1")
-    assert not {"SECRET", "NOT_THERE", "PROXYFLASH_ARTEFACTS"} & set(found)
+    assert not {"SECRET", "NOT_THERE", "PROXYFLASH_ARTEFACTS", "PYTHONDONTWRITEBYTECODE"} & set(found)
     assert found["PATH"].split(":") == [str(path), "/usr/local/sbin", "/usr/sbin", "/sbin"]
 
 

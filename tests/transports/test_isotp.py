@@ -13,12 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import can
 import isotp
 import pytest
+from can.interfaces.virtual import VirtualBus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators.can_wire import CanWire
@@ -252,6 +254,30 @@ def test_a_separation_time_begins_at_the_end_of_the_frame_before() -> None:
         sent.result(LONG)
         assert time.monotonic() - began >= 19 * (0.004 + 111 / 20_000)
     wire.close()
+
+
+def test_a_separation_time_begins_once_the_driver_took_the_frame_before() -> None:
+    class Slow(VirtualBus):
+        """Its driver is a while in taking a frame. `took`: when each was handed to it, and when it had it."""
+
+        took: ClassVar[list[tuple[float, float]]] = []
+
+        def send(self, msg: can.Message, timeout: float | None = None) -> None:
+            began = time.monotonic()
+            time.sleep(0.008)
+            super().send(msg, timeout)
+            self.took.append((began, time.monotonic()))
+
+    name = f"isotp-{next(numbers)}"
+    with VirtualBus(name) as part, CanBus("slow", Slow(name), "virtual", name, False) as bus:
+        channel = IsoTpChannel.open(bus, NORMAL)
+        sent = in_thread(lambda: channel.send(counting(6 + 7 * 5), soon()))
+        assert part.recv(LONG) is not None
+        part.send(can.Message(arbitration_id=RESPONSE.value, is_extended_id=False, data=hexed("30 00 05")))
+        sent.result(LONG)
+    consecutive = Slow.took[1:]
+    assert len(consecutive) == 5
+    assert all(later[0] - earlier[1] >= 0.005 for earlier, later in pairwise(consecutive))
 
 
 def test_a_separation_time_may_be_passed_over(make_pair: MakePair) -> None:
@@ -619,12 +645,24 @@ def test_closing_wakes_who_waits(make_pair: MakePair) -> None:
 # can-isotp's own stacks, used as their documentation shows.
 
 
+MIXED_11 = IsoTpAddress(Addressing.EXTENDED, CanId(0x600), CanId(0x601), target=0x99, source=0x99)
+MIXED_29 = IsoTpAddress(Addressing.EXTENDED, CanId(0x18CE10F1, True), CanId(0x18CEF110, True), target=0x99, source=0x99)
+
+
 def theirs(address: IsoTpAddress) -> isotp.Address:
     """The peer's end of our address, in can-isotp's words."""
     request, response = address.ids()
     if address.addressing is Addressing.NORMAL_FIXED:
         return isotp.Address(
             isotp.AddressingMode.NormalFixed_29bits, target_address=address.source, source_address=address.target
+        )
+    if address is MIXED_11:
+        return isotp.Address(
+            isotp.AddressingMode.Mixed_11bits, txid=response.value, rxid=request.value, address_extension=0x99
+        )
+    if address is MIXED_29:
+        return isotp.Address(
+            isotp.AddressingMode.Mixed_29bits, target_address=0xF1, source_address=0x10, address_extension=0x99
         )
     if address.addressing is Addressing.EXTENDED:
         mode = isotp.AddressingMode.Extended_29bits if request.extended else isotp.AddressingMode.Extended_11bits
@@ -641,6 +679,8 @@ ADDRESSES = {
     "normal fixed": FIXED,
     "extended 11": EXTENDED,
     "extended 29": IsoTpAddress(Addressing.EXTENDED, CanId(0x10001, True), CanId(0x10002, True), target=1, source=2),
+    "mixed 11": MIXED_11,
+    "mixed 29": MIXED_29,
 }
 
 
@@ -999,3 +1039,38 @@ def test_any_frames_are_a_message_or_a_named_failure(
             continue
         if got == b"\x7e":
             break
+
+
+@pytest.mark.parametrize(
+    ("release", "tells"),
+    [("6.1.0-56-amd64", False), ("5.10.0", False), ("6.3.0", True), ("6.12.48+deb13-amd64", True), ("nonsense", False)],
+)
+def test_which_kernels_poll_tells_the_truth(release: str, tells: bool) -> None:
+    assert isotp_kernel.poll_tells(release) is tells
+
+
+@given(st.integers(1, 70_000), st.sampled_from([8, 12, 16, 20, 24, 32, 48, 64]), st.sampled_from([NORMAL, EXTENDED]))
+@settings(max_examples=200, deadline=None)
+def test_how_many_frames_a_pdu_has(size: int, tx_dl: int, address: IsoTpAddress) -> None:
+    """As many as can-isotp makes of it."""
+    frames = 0
+    flow: list[isotp.CanMessage] = []
+    theirs = isotp_module._library_address(address, *address.ids())
+    reply = bytes((address.source or 0,)) if address.addressing is Addressing.EXTENDED else b""
+
+    def out(message: isotp.CanMessage) -> None:
+        nonlocal frames
+        frames += 1
+        if frames == 1:
+            flow.append(isotp.CanMessage(arbitration_id=address.ids()[1].value, data=reply + b"\x30\0\0"))
+
+    logic = isotp.TransportLayerLogic(
+        rxfn=lambda timeout: flow.pop() if flow else None, txfn=out, address=theirs,
+        params={"tx_data_length": tx_dl, "can_fd": tx_dl > 8, "logger_name": "proxyflash.isotp"},
+    )  # fmt: skip
+    logic.send(bytes(size))
+    while True:
+        logic.process()
+        if not logic.transmitting():
+            break
+    assert isotp_kernel.frames_of(size, tx_dl, len(reply)) == frames

@@ -84,6 +84,22 @@ def test_what_is_larger_than_the_ring_is_dropped_too() -> None:
     assert (recorder.records(), recorder.dropped) == ([], 1)
 
 
+def test_what_is_younger_than_a_moment(tmp_path: Path) -> None:
+    """It has lost nothing where the ring still holds something older."""
+    recorder = Recorder(limit_records=3)
+    for number in range(4):
+        recorder.note("usb", str(number))
+    moment = time.monotonic()
+    recorder.note("usb", "4")
+    assert [record.text for record in recorder.records(moment) if isinstance(record, Note)] == ["4"]
+    recorder.save(tmp_path, moment)
+    young = load(tmp_path / "recording.jsonl")
+    assert [record.text for record in young.records if isinstance(record, Note)] == ["4"]
+    assert young.dropped == 0
+    recorder.save(tmp_path)
+    assert load(tmp_path / "recording.jsonl").dropped == 2
+
+
 def test_one_clock_for_all_and_a_transfer_stands_where_it_began() -> None:
     recorder = Recorder()
     before = time.time()

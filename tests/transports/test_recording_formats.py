@@ -76,6 +76,12 @@ def test_only_what_there_is_is_written(tmp_path: Path) -> None:
     assert save_all(FRAMES, tmp_path)[1:] == [tmp_path / "can.log", tmp_path / "recording.pcapng"]
 
 
+def test_an_earlier_recording_leaves_nothing_behind(tmp_path: Path) -> None:
+    save_all(EVERYTHING, tmp_path)
+    files = save_all([Note(T, "usb", "opened")], tmp_path)
+    assert sorted(tmp_path.iterdir()) == files
+
+
 # candump's log.
 
 

@@ -246,6 +246,48 @@ def test_unplugged_in_the_middle(host: Host) -> None:
     device.close()
 
 
+def test_a_device_that_leaves_while_it_is_given_time(host: Host) -> None:
+    port = host.plug()
+    host.plug("B")
+    device = host.bus.open_device(UsbMatch(serial="A"))
+    timer = soon(lambda: host.wire.unplug(port))
+    began = time.monotonic()
+    with pytest.raises(UsbGone, match="left while"):
+        device.wait(LONG)
+    assert time.monotonic() - began < LONG / 2
+    timer.join()
+
+
+def test_one_that_comes_back_at_once_has_left_too(host: Host) -> None:
+    port = host.plug()
+    device = host.bus.open_device(UsbMatch())
+    timer = soon(lambda: host.plug(port=port))
+    with pytest.raises(UsbGone):
+        device.wait(LONG)
+    timer.join()
+
+
+def test_one_that_stays_gets_all_its_time() -> None:
+    """Also where a back end fails to list what is there."""
+
+    class Failing(EmulatedUsbBackend):
+        lists = True
+
+        def enumerate_devices(self) -> Iterator[Any]:
+            if not self.lists:
+                raise usb.core.USBError("", -1, errno.EIO)
+            return super().enumerate_devices()
+
+    host = Host(Failing)
+    host.plug()
+    device = host.bus.open_device(UsbMatch())
+    for Failing.lists in (True, False):
+        began = time.monotonic()
+        device.wait(0.6)
+        assert time.monotonic() - began >= 0.6
+    host.close()
+
+
 def test_a_closed_device_is_not_opened_again(host: Host) -> None:
     host.plug(request=lambda *request: b"")
     device = host.bus.open_device(UsbMatch())

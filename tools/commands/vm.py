@@ -175,8 +175,9 @@ def _guest_environment() -> dict[str, str]:
         if (name in HANDED_ON or name.startswith(HANDED_ON_PREFIXES)) and name.isidentifier() and name.isascii()
     }
     path = handed_on.pop("PATH", os.defpath).split(":")
+    # It litters nothing there, and each process in that slow guest would compile all that it imports.
+    handed_on.pop("PYTHONDONTWRITEBYTECODE", None)
     return {
-        "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         **handed_on,
         "PATH": ":".join(dict.fromkeys([*path, "/usr/local/sbin", "/usr/sbin", "/sbin"])),

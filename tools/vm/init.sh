@@ -57,15 +57,6 @@ ln -sf /proc/self/fd /new/dev/fd
 ln -sf /proc/self/fd/0 /new/dev/stdin
 ln -sf /proc/self/fd/1 /new/dev/stdout
 ln -sf /proc/self/fd/2 /new/dev/stderr
-# A working folder below /tmp would vanish under the fresh one.
-case "$FOLDER/" in
-  /tmp/?*) mkdir /kept && mount --bind "/new$FOLDER" /kept ;;
-esac
-mount -t tmpfs -o mode=1777 tmp /new/tmp
-if [ -d /kept ]; then
-  mkdir -p "/new$FOLDER"
-  mount --move /kept "/new$FOLDER"
-fi
 if [ "$ARTEFACTS" ]; then
   mkdir -p "/new$ARTEFACTS"
   mount -t 9p -o trans=virtio,version=9p2000.L,msize=1048576 artefacts "/new$ARTEFACTS" || fail "the artefacts' folder can't be mounted"
