@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import dfu, measuring, memory, startup, stm32, uds
+from . import dfu, measuring, memory, startup, stm32, uds, updates
 from .can_frames import Bus
 from .table import Row, printed
 
@@ -93,6 +93,10 @@ def _memory(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     return memory.rows(16 * KIB * KIB // setting.scale, setting.runs, folder, tell)
 
 
+def _updates(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
+    return updates.rows(max(8, 500 // setting.scale), setting.runs, folder, tell)
+
+
 def _start(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     return startup.rows(setting.starts, folder)
 
@@ -103,6 +107,7 @@ BENCHMARKS: dict[str, Callable[[Setting, Path, Tell], list[Row]]] = {
     "uds": _uds,
     "dfu": _dfu,
     "memory": _memory,
+    "updates": _updates,
 }
 
 if __name__ == "__main__":

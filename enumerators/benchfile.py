@@ -93,6 +93,35 @@ class HostVersion(Settings):
         return self
 
 
+class PartitionSpec(Settings):
+    """How a partition of the host is updated: into the slot that isn't in use, which is then switched to.
+
+    Paths and commands are taken from the bench file's folder on.
+    """
+
+    slots: Annotated[dict[Name, str], Field(min_length=2, max_length=2)]
+    """Two block devices, or files, by the names that the commands have for them."""
+    active: str = Field(min_length=1, max_length=4096)
+    """A command that prints the name of the slot in use."""
+    switch: str = Field(min_length=1, max_length=4096)
+    """A command that has the other slot used from then on; {slot} in it becomes that slot's name."""
+    reboot: bool = True
+    """Whether that comes to be by a restart of the host."""
+
+
+class AppSpec(Settings):
+    """How an application of the host is updated. The path and the commands are taken from the bench file's folder on."""
+
+    folder: str = Field(min_length=1, max_length=4096)
+    """Where its files lie; an update reaches nothing outside of it."""
+    restart: str = Field(default="", max_length=4096)
+    """A command that restarts it."""
+    health: str = Field(default="", max_length=4096)
+    """A command that ends with status 0 when it works."""
+    health_seconds: float = Field(default=30.0, ge=0, le=3600)
+    """How long it has until it works."""
+
+
 class FaultSpec(Settings):
     """What goes wrong on an emulated bus: see the emulators' FaultPlan. Chances of a unit from 0 to 1."""
 
@@ -150,6 +179,8 @@ class ComponentSpec(Settings):
     properties: dict[str, str] = Field(default_factory=dict)
     version: VersionQuestion | None = None
     version_from: HostVersion | None = None
+    partition: PartitionSpec | None = None
+    app: AppSpec | None = None
     boot_timeout: float = Field(default=10.0, gt=0, le=600)
     images: tuple[ImageSpec, ...] = ()
     emulated: dict[str, Any] = Field(default_factory=dict)
@@ -354,6 +385,12 @@ class _Reader:
                     f"{self._at((*place, key))}: component {component.name!r} has {key} and no bus",
                     remedy="Name its bus; or, if it is a part of this host, take the key out.",
                 )
+        for key in ("partition", "app"):
+            if getattr(component, key) is not None and component.version_from is None:
+                raise BenchKey(
+                    f"{self._at((*place, key))}: component {component.name!r} has {key} and no version_from",
+                    remedy="An update asks for the version before and after: add version_from.",
+                )
 
     def _refuse_twin(self, entry: Entry, others: Iterable[Entry]) -> None:
         """Two names for one part; a part with several memories may have a component, and so a profile, for each."""
@@ -368,12 +405,15 @@ class _Reader:
 
     def _entry(self, spec: FileSpec, component: ComponentSpec, index: int) -> Entry:
         place: Place = ("component", index)
-        if component.version_from is not None:
-            raise BenchKey(
-                f"{self._at((*place, 'version_from'))}: component {component.name!r} is on bus {component.bus!r}; "
-                "version_from is for parts of this host",
-                remedy="It tells its version itself, or is asked by the key version.",
-            )
+        for key in ("version_from", "partition", "app"):
+            if getattr(component, key) is not None:
+                raise BenchKey(
+                    f"{self._at((*place, key))}: component {component.name!r} is on bus {component.bus!r}; "
+                    f"{key} is for parts of this host",
+                    remedy="It tells its version itself, or is asked by the key version."
+                    if key == "version_from"
+                    else "Parts on buses are flashed.",
+                )
         if not component.protocol:
             raise BenchKey(f"{self._at(place)}: component.protocol is missing: {component.name!r} is on a bus")
         bus = spec.bus.get(component.bus)

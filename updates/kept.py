@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..enumerators.errors import StateFolder
 
 NAME = "backup.json"
+BLOCK = 1 << 20
 
 
 def facts(folder: Path) -> dict[str, Any] | None:
@@ -36,20 +38,52 @@ def keep(folder: Path, found: Mapping[str, Any]) -> None:
 
 def write(path: Path, data: bytes) -> str:
     """A whole file or none, on the disk when this returns; its SHA-256 in hex. Raises StateFolder."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial.unlink(missing_ok=True)
-        number = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(number, "wb") as stream:
+        with _whole(path) as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-        sync_folder(path.parent)
     except OSError as error:
         raise StateFolder(f"{path}: {error.strerror}") from error
     return hashlib.sha256(data).hexdigest()
+
+
+def copy(source: Path, target: Path, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> str:
+    """A whole copy or none, in the place of what was there, on the disk when this returns; its SHA-256. Raises OSError."""
+    digest = hashlib.sha256()
+    with source.open("rb") as stream, _whole(target) as out:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+            out.write(block)
+        if owner is not None:
+            os.fchown(out.fileno(), *owner)
+        os.fchmod(out.fileno(), mode)
+    return digest.hexdigest()
+
+
+def tidy(path: Path) -> None:
+    """Takes away what a cut may have left beside a file. Raises OSError."""
+    _partial(path).unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    partial = _partial(path)
+    partial.unlink(missing_ok=True)
+    number = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(number, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def read(path: Path, sha256: str) -> bytes | None:

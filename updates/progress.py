@@ -209,7 +209,7 @@ class Progress:
         if action is Action.RESTORE:
             asked = RESTARTS.get(result.code)
             self.restored_restart = asked or self.restored_restart
-        elif action not in (Action.CANCEL, Action.DOWNLOAD):
+        elif action is not Action.CANCEL:
             task.awaits = RESTARTS.get(result.code, task.awaits)
             if not result.succeeded:
                 task.result, task.error = result, _error(record)

@@ -69,6 +69,9 @@ class Run:
         self._setting = setting
         self._journal = journal
         self._lock = threading.RLock()
+        pairs = zip(plan.tasks, progress.tasks, strict=True)
+        self._given_up = {task.target for task, state in pairs if state.status is Status.FAILED}
+        """Components on which a step has failed: their later ones are not run."""
 
     def carry_out(self) -> Outcome:
         """Goes on to the end, or to where it must halt. Raises JournalNotWritten, BenchError; then it can be resumed."""
@@ -159,11 +162,6 @@ class Run:
         chosen: OnFailure = task.options.on_failure or self.progress.begin["on_failure"]
         return chosen
 
-    def _given_up(self, task: Task) -> bool:
-        """Whether a task before it has failed on the same component."""
-        before = self.plan.tasks[: task.index]
-        return any(other.target == task.target for other in before if self._state(other).status is Status.FAILED)
-
     def _roll_back(self) -> None:
         """Restores what was changed, the last first."""
         pairs = [(self._state(task), task) for task in self.plan.tasks]
@@ -198,7 +196,7 @@ class Run:
     def _task(self, task: Task) -> None:
         """Brings one task to its end, from wherever it is. Raises Halt."""
         state = self._state(task)
-        if state.finished or self._given_up(task):
+        if state.finished or task.target in self._given_up:
             return
         self._started(task)
         handler = self._handler(task)
@@ -432,6 +430,8 @@ class Run:
 
     def _told(self, task: Task) -> None:
         state = self._state(task)
+        if state.status is Status.FAILED:
+            self._given_up.add(task.target)
         if state.result is not None:
             result = state.result
             finished = StepFinished(task.target, task.label, state.status, result.code, result.extended, result.details)

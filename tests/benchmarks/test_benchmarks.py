@@ -24,6 +24,7 @@ SIDES = {
     "uds": 3 * ["limit", "udsoncan script", "proxyflash flash", "proxyflash, in process"],
     "dfu": 2 * ["limit", "pyfu-usb, in process", "proxyflash, in process", "limit", "proxyflash, in process"],
     "memory": ["bincopy", "intelhex", "proxyflash"],
+    "updates": ["4 steps", "16 steps"],
 }
 
 

@@ -1,0 +1,271 @@
+"""`proxyflash/app:1`: an application of the host: its files into place, its service restarted, its health asked.
+
+handlerProperties: `installedCriteria`, the version that the component tells once it is installed (required); `targets`, for
+each file of the step the path below the application's folder (by default its own name); `executable`, the files that
+are programs. The folder and the commands are the bench file's (`app` of the component): an update brings files and
+names, and no command.
+
+Each file takes the place of the old one at once and as a whole, or not at all. The service is restarted when all of
+them are in place, in Apply; a cut before leaves it running as it ran.
+"""
+
+from __future__ import annotations
+
+import stat
+import threading
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..enumerators.bench import BenchComponent
+from ..enumerators.benchfile import AppSpec
+from ..enumerators.commands import CommandFailed, run
+from ..enumerators.component import Component, Presence
+from ..enumerators.errors import StateFolder
+from ..enumerators.host import HostComponent
+from ..flashers.errors import Cancelled
+from ..transports.deadline import Deadline
+from . import kept
+from .errors import ManifestField, StepFailed
+from .handler import StepHandler
+from .manifest import InlineStep
+from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
+
+KEYS = ("installedCriteria", "targets", "executable")
+COMPONENT_APP_HANDLER = 34
+HEALTH_PAUSE = 0.5
+"""Seconds between two questions for the application's health."""
+
+
+class AppHandler(StepHandler):
+    """Backup copies what Install replaces; Restore puts it back, takes away what was not there, and restarts."""
+
+    @classmethod
+    def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
+        if not on_component:
+            raise ManifestField(
+                f"{place}: {step.handler} updates a component of the host, and this step names none",
+                remedy="Put it into a child update, and refer to that by a reference step.",
+            )
+        place = f"{place}.handlerProperties"
+        properties = step.handlerProperties
+        for key in properties:
+            if key not in KEYS:
+                raise ManifestField(f"{place}.{key}: {step.handler} knows {', '.join(KEYS)} only")
+        criteria = properties.get("installedCriteria")
+        if not isinstance(criteria, str) or not criteria:
+            raise ManifestField(f"{place}.installedCriteria: the wanted version, a text, is missing")
+        targets = properties.get("targets", {})
+        if not isinstance(targets, dict):
+            raise ManifestField(f"{place}.targets: no object of files and paths")
+        for key, listed in (("targets", targets), ("executable", properties.get("executable", []))):
+            for name in listed if isinstance(listed, list | dict) else [listed]:
+                if name not in step.files:
+                    raise ManifestField(f"{place}.{key}: {name!r} is none of the step's files")
+        for name, path in targets.items():
+            if not _stays_inside(path):
+                raise ManifestField(f"{place}.targets.{name}: {path!r} is no path below the application's folder")
+        paths = [_target(step, name) for name in step.files]
+        for path in paths:
+            if paths.count(path) > 1 or any(str(parent) in paths for parent in PurePosixPath(path).parents):
+                raise ManifestField(f"{place}.targets: {path!r} is given twice, or lies below another file")
+
+    @classmethod
+    def seems_installed(cls, step: InlineStep, component: Component) -> bool:
+        if component.bus:
+            return False  # of a bus: `no_way_back` refuses it
+        return component.presence is Presence.OK and component.version == step.handlerProperties["installedCriteria"]
+
+    @classmethod
+    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+        """Raises ManifestField for a component that the bench file doesn't call an application."""
+        _app(step, component)
+        return ""
+
+    def is_installed(self) -> ActionResult:
+        """By the version and by the files."""
+        installed = self.seems_installed(self.context.step, self._component.look()) and all(
+            self._is_in_place(name) for name in self.context.step.files
+        )
+        return ActionResult(ResultCode.INSTALLED if installed else ResultCode.NOT_INSTALLED)
+
+    def is_complete(self) -> ActionResult:
+        """All files may be in place, and the service not restarted: both are done again."""
+        return ActionResult(ResultCode.NOT_INSTALLED)
+
+    def download(self) -> ActionResult:
+        """What stands in the way is told before anything is touched."""
+        for name in self.context.step.files:
+            self._there(name)
+        return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
+
+    def backup(self) -> ActionResult:
+        folder = self.context.backup_folder
+        if kept.facts(folder) is not None:
+            return ActionResult(ResultCode.BACKUP_SUCCESS)
+        found: dict[str, Any] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for index, name in enumerate(self.context.step.files):
+                there = self._there(name)
+                if not there.exists():
+                    found[name] = None
+                    continue
+                status = there.stat()
+                found[name] = {
+                    "kept": str(index),
+                    "sha256": kept.copy(there, folder / str(index)),
+                    "mode": stat.S_IMODE(status.st_mode),
+                    "owner": [status.st_uid, status.st_gid],
+                }
+        except OSError as error:
+            raise StateFolder(f"{error.filename or folder}: {error.strerror}") from error
+        kept.keep(folder, {"files": found, "version": self._component.look().version})
+        return ActionResult(ResultCode.BACKUP_SUCCESS)
+
+    def install(self) -> ActionResult:
+        for name, source in self.context.files.items():
+            if self.context.cancelled():
+                raise Cancelled("stopped on request between two files", touched=True)
+            there = self._there(name)
+            try:
+                kept.tidy(there)
+                if self._is_in_place(name):
+                    continue
+                self._make_folders(there)
+                before = there.stat() if there.exists() else None
+                mode = stat.S_IMODE(before.st_mode) if before else 0o644
+                if name in self.context.step.handlerProperties.get("executable", []):
+                    mode |= 0o111
+                kept.copy(source, there, mode=mode, owner=(before.st_uid, before.st_gid) if before else None)
+            except OSError as error:
+                raise StepFailed(f"{there}: {error.strerror}") from error
+        return ActionResult(ResultCode.INSTALL_SUCCESS)
+
+    def apply(self) -> ActionResult:
+        if reason := self._restarted():
+            return _failure(1, reason)
+        if self.is_installed().code != ResultCode.INSTALLED:
+            wanted = self.context.step.handlerProperties["installedCriteria"]
+            told = self._component.look().version or "no version"
+            return _failure(2, f"{self._component.name} tells {told}, wanted {wanted}")
+        return ActionResult(ResultCode.APPLY_SUCCESS, details=f"-> {self._component.look().version}")
+
+    def restore(self) -> ActionResult:
+        folder = self.context.backup_folder
+        found = kept.facts(folder)
+        if found is None:
+            return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
+        files: dict[str, dict[str, Any] | None] = found["files"]
+        try:
+            for entry in files.values():
+                if entry is not None and kept.digest(folder / entry["kept"]) != entry["sha256"]:
+                    return _failure(3, f"{folder / entry['kept']} is not any more what was kept")
+            for name, entry in files.items():
+                there = self._there(name)
+                kept.tidy(there)
+                if entry is None:
+                    there.unlink(missing_ok=True)
+                    if there.parent.is_dir():
+                        kept.sync_folder(there.parent)
+                else:
+                    owner = (entry["owner"][0], entry["owner"][1])
+                    kept.copy(folder / entry["kept"], there, mode=entry["mode"], owner=owner)
+        except OSError as error:
+            raise StepFailed(f"{error.filename}: {error.strerror}") from error
+        if reason := self._restarted():
+            return _failure(4, f"the old files are back, but {reason}")
+        told = self._component.look().version
+        if told != found["version"]:
+            return _failure(5, f"the old files are back, but it tells {told or 'no version'}, not {found['version']}")
+        return ActionResult(ResultCode.RESTORE_SUCCESS, details=f"-> {told}" if told else "")
+
+    def _make_folders(self, there: Path) -> None:
+        """Those that it lies in, on the disk when this returns."""
+        root = self._component.folder / _app(self.context.step, self.context.component).folder
+        there.parent.mkdir(parents=True, exist_ok=True)
+        for folder in there.parents:
+            if folder == root:
+                break
+            kept.sync_folder(folder.parent)
+
+    def _restarted(self) -> str:
+        """Restarts it and waits until it works; why it doesn't, "": it does."""
+        app = _app(self.context.step, self.context.component)
+        try:
+            if app.restart:
+                run(app.restart, self._component.folder)
+        except CommandFailed as error:
+            return f"it can't be restarted: {error}"
+        if not app.health:
+            return ""
+        deadline = Deadline.after(app.health_seconds)
+        while True:
+            try:
+                run(app.health, self._component.folder)
+                return ""
+            except CommandFailed as error:
+                if deadline.expired:
+                    return f"it does not work within {app.health_seconds:g} s: {error}"
+            if self.context.cancelled():
+                raise Cancelled("stopped on request while the application started", touched=True)
+            threading.Event().wait(min(HEALTH_PAUSE, deadline.remaining))
+
+    def _is_in_place(self, name: str) -> bool:
+        there = self._there(name)
+        try:
+            source = self.context.files[name]
+            same = there.stat().st_size == source.stat().st_size and kept.digest(there) == kept.digest(source)
+            executable = name in self.context.step.handlerProperties.get("executable", [])
+            return same and (not executable or there.stat().st_mode & 0o111 == 0o111)
+        except OSError:
+            return False
+
+    def _there(self, name: str) -> Path:
+        """Where a file goes. Raises StepFailed for what leads out of the folder, or is no file."""
+        app = _app(self.context.step, self.context.component)
+        root = self._component.folder / app.folder
+        if not root.is_dir():
+            raise StepFailed(f"{root}, the application's folder, is not there")
+        path = root
+        parts = PurePosixPath(_target(self.context.step, name)).parts
+        for part in parts[:-1]:
+            path = path / part
+            if path.is_symlink() or (path.exists() and not path.is_dir()):
+                raise StepFailed(f"{path} is a link or no folder")
+        path = path / parts[-1]
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise StepFailed(f"{path} is a link or no file")
+        return path
+
+    @property
+    def _component(self) -> HostComponent:
+        component = self.context.component
+        assert isinstance(component, HostComponent), "the plan refused another one"
+        return component
+
+
+def _failure(value: int, details: str) -> ActionResult:
+    code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_APP_HANDLER, value)
+    return ActionResult(ResultCode.FAILURE, code, details)
+
+
+def _app(step: InlineStep, component: BenchComponent | HostComponent | None) -> AppSpec:
+    """Raises ManifestField."""
+    if isinstance(component, HostComponent) and component.spec.app is not None:
+        return component.spec.app
+    name = component.name if component else "the host"
+    raise ManifestField(
+        f"{step.handler} updates applications of the host, and the bench file doesn't call {name} one",
+        remedy="Give the component an app table in the bench file: see docs/bench-file.md.",
+    )
+
+
+def _target(step: InlineStep, name: str) -> str:
+    return str(PurePosixPath(step.handlerProperties.get("targets", {}).get(name, name)))
+
+
+def _stays_inside(path: object) -> bool:
+    if not isinstance(path, str) or not path or "\0" in path or len(path) > 4096:
+        return False
+    pure = PurePosixPath(path)
+    return bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts
