@@ -26,12 +26,14 @@ from proxyflash.emulators.faults import FaultPlan
 from proxyflash.emulators.wires import find
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.benchfile import (
+    AppSpec,
     BusSpec,
     CheckSpec,
     ComponentSpec,
     FaultSpec,
     HostVersion,
     ImageSpec,
+    PartitionSpec,
     PowerSpec,
     VersionQuestion,
     load,
@@ -258,6 +260,8 @@ def tables() -> dict[str, type[BaseModel]]:
         "Components: [[component]]": ComponentSpec,
         "version": VersionQuestion,
         "version_from": HostVersion,
+        "partition": PartitionSpec,
+        "app": AppSpec,
         "images": ImageSpec,
         "Power: [power.NAME]": PowerSpec,
         "Checks: [check.NAME]": CheckSpec,

@@ -30,9 +30,10 @@ from .plan import UpdatePlan
 from .policy import Policy, policy_of
 from .progress import Ending, Kind, Progress
 from .report import Outcome
-from .run import Run, Setting
+from .run import Run
 from .store import Entry, Store
 from .update import Update, read, staged
+from .working import Setting
 
 CARRIED_OVER = (
     "update",

@@ -30,8 +30,8 @@ from proxyflash.updates.engine import Engine
 from proxyflash.updates.events import Status
 from proxyflash.updates.policy import Policy
 from proxyflash.updates.progress import Action, Ending, Progress
-from proxyflash.updates.run import Run
 from proxyflash.updates.update import Update, load
+from proxyflash.updates.working import Worker
 
 from .lab import COMPONENTS, FileHandler, in_process, reference, serve, step
 
@@ -142,7 +142,7 @@ class Points:
             self.pass_by(f"flash {event.component} {event.kind}")
 
     def hook(self) -> None:
-        write, called = journals._write, Run._called
+        write, called = journals._write, Worker._called
 
         def written(descriptor: int, data: bytes) -> None:
             self.pass_by("before a record")
@@ -151,15 +151,15 @@ class Points:
                 os.kill(os.getpid(), signal.SIGKILL)
             write(descriptor, data)
 
-        def call(run: Run, task: Any, handler: Any, action: Action, **more: Any) -> Any:
+        def call(run: Worker, task: Any, handler: Any, action: Action, **more: Any) -> Any:
             self.pass_by(f"before {action}")
             result = called(run, task, handler, action, **more)
             self.pass_by(f"after {action}")
             return result
 
         journals._write = written
-        Run._called = call  # type: ignore[method-assign, assignment]
-        self._undo = [lambda: setattr(journals, "_write", write), lambda: setattr(Run, "_called", called)]
+        Worker._called = call  # type: ignore[method-assign, assignment]
+        self._undo = [lambda: setattr(journals, "_write", write), lambda: setattr(Worker, "_called", called)]
 
     def release(self) -> None:
         for undo in self._undo:

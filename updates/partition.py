@@ -1,0 +1,258 @@
+"""`proxyflash/partition:1`: a partition of the host, by two slots: written where it isn't in use, read back, switched to.
+
+handlerProperties: `installedCriteria`, the version that the component tells once it is installed (required). The step's
+one file is the slot's new content, raw. The slots and the commands are the bench file's (`partition` of the component).
+
+The slot in use is never written to: whatever cuts an Install, the host goes on with what it had. Apply switches, and asks
+for a restart of the host where the bench file says that it takes one; Restore switches back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..enumerators.bench import BenchComponent
+from ..enumerators.benchfile import PartitionSpec
+from ..enumerators.commands import CommandFailed, run
+from ..enumerators.component import Component, Presence
+from ..enumerators.host import HostComponent
+from ..flashers import events as ev
+from ..flashers.errors import Cancelled
+from . import kept
+from .errors import ManifestField, StepFailed
+from .handler import StepHandler
+from .manifest import InlineStep
+from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
+
+KEY = "installedCriteria"
+COMPONENT_PARTITION_HANDLER = 33
+BLOCK = 1 << 20
+
+
+class PartitionHandler(StepHandler):
+    """Backup keeps which slot was in use: its content stays where it is."""
+
+    @classmethod
+    def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
+        if not on_component:
+            raise ManifestField(
+                f"{place}: {step.handler} updates a component of the host, and this step names none",
+                remedy="Put it into a child update, and refer to that by a reference step.",
+            )
+        if len(step.files) != 1:
+            raise ManifestField(f"{place}.files: {step.handler} takes one file, not {len(step.files)}")
+        for key in step.handlerProperties:
+            if key != KEY:
+                raise ManifestField(f"{place}.handlerProperties.{key}: {step.handler} knows {KEY} only")
+        criteria = step.handlerProperties.get(KEY)
+        if not isinstance(criteria, str) or not criteria:
+            raise ManifestField(f"{place}.handlerProperties.{KEY}: the wanted version, a text, is missing")
+
+    @classmethod
+    def seems_installed(cls, step: InlineStep, component: Component) -> bool:
+        if component.bus:
+            return False  # of a bus: `no_way_back` refuses it
+        return component.presence is Presence.OK and component.version == step.handlerProperties[KEY]
+
+    @classmethod
+    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+        """Raises ManifestField for a component that the bench file doesn't call a partition."""
+        _partition(step, component)
+        return ""
+
+    def is_installed(self) -> ActionResult:
+        installed = self.seems_installed(self.context.step, self._component.look())
+        return ActionResult(ResultCode.INSTALLED if installed else ResultCode.NOT_INSTALLED)
+
+    def download(self) -> ActionResult:
+        """Whether both slots are there, one is in use, and the other has room: before anything is touched."""
+        with self._opened(self._spare(), os.O_RDONLY):
+            return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
+
+    def backup(self) -> ActionResult:
+        folder = self.context.backup_folder
+        if kept.facts(folder) is None:
+            kept.keep(folder, {"slot": self._active(), "version": self._component.look().version})
+        return ActionResult(ResultCode.BACKUP_SUCCESS)
+
+    def install(self) -> ActionResult:
+        """What the slot holds already is not written again, so that an Install which was cut goes on."""
+        slot = self._spare()
+        with self._source() as source, self._opened(slot, os.O_RDWR) as number:
+            size = os.fstat(source).st_size
+            with self._phase(ev.Phase.WRITE, size):
+                written = self._write(source, number, size)
+            with self._phase(ev.Phase.VERIFY, size):
+                self._read_back(source, number, size, slot)
+        return ActionResult(
+            ResultCode.INSTALL_SUCCESS, details=f"slot {slot}: {written:,} of {size:,} bytes written, read back"
+        )
+
+    def apply(self) -> ActionResult:
+        """Switches to the other slot than was in use before; when that is so already, it is said once more."""
+        found = kept.facts(self.context.backup_folder)
+        if found is None:
+            raise StepFailed("which slot was in use before is not known: Backup comes first")
+        (slot,) = (name for name in self._spec.slots if name != found["slot"])
+        self._switch(slot)
+        if self._spec.reboot:
+            return ActionResult(ResultCode.APPLY_REBOOT, details=f"slot {slot} from the next start on")
+        if self.is_installed().code == ResultCode.INSTALLED:
+            return ActionResult(ResultCode.APPLY_SUCCESS, details=f"slot {slot}")
+        wanted = self.context.step.handlerProperties[KEY]
+        told = self._component.look().version or "no version"
+        code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_PARTITION_HANDLER, 1)
+        return ActionResult(ResultCode.FAILURE, code, f"{self._component.name} tells {told}, wanted {wanted}")
+
+    def restore(self) -> ActionResult:
+        found = kept.facts(self.context.backup_folder)
+        if found is None:
+            return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
+        slot = found["slot"]
+        self._switch(slot)
+        if self._spec.reboot and self._active() != slot:
+            return ActionResult(ResultCode.RESTORE_REBOOT, details=f"slot {slot} from the next start on")
+        return ActionResult(ResultCode.RESTORE_SUCCESS, details=f"slot {slot}")
+
+    # The slots.
+
+    def _active(self) -> str:
+        said = self._run(self._spec.active).strip()
+        if said not in self._spec.slots:
+            known = ", ".join(self._spec.slots)
+            raise StepFailed(f"the slot in use is {said[-80:]!r} by the bench file's command, which is none of {known}")
+        return said
+
+    def _spare(self) -> str:
+        active = self._active()
+        return next(name for name in self._spec.slots if name != active)
+
+    def _switch(self, slot: str) -> None:
+        self._run(self._spec.switch.replace("{slot}", slot))
+
+    def _run(self, command: str) -> str:
+        try:
+            return run(command, self._component.folder)
+        except CommandFailed as error:
+            raise StepFailed(str(error)) from error
+
+    @contextmanager
+    def _opened(self, slot: str, how: int) -> Iterator[int]:
+        """A slot that has room for the file. Raises StepFailed; for a block device also when it is mounted."""
+        path = self._component.folder / self._spec.slots[slot]
+        other = next(self._component.folder / there for name, there in self._spec.slots.items() if name != slot)
+        try:
+            # The kernel refuses an exclusive open of a block device that is in use.
+            exclusive = os.O_EXCL if stat.S_ISBLK(path.stat().st_mode) else 0
+            if path.samefile(other):
+                raise StepFailed(f"both slots are {path}")
+            number = os.open(path, how | exclusive | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise StepFailed(f"slot {slot}: {error.filename or path}: {error.strerror}") from error
+        try:
+            size, room = self._size, _room(number, path)
+            if room is not None and size > room:
+                raise StepFailed(f"slot {slot} has {room:,} bytes, and the file has {size:,}")
+            yield number
+        except OSError as error:
+            raise StepFailed(f"slot {slot}: {path}: {error.strerror}") from error
+        finally:
+            os.close(number)
+
+    def _write(self, source: int, number: int, size: int) -> int:
+        written = done = 0
+        while done < size:
+            if self.context.cancelled():
+                raise Cancelled(
+                    "stopped on request; the slot in use was not touched",
+                    touched=True,
+                    remedy="It goes on with what is missing: proxyflash resume",
+                )
+            block = os.pread(source, BLOCK, done)
+            if os.pread(number, len(block), done) != block:
+                _write_all(number, block, done)
+                written += len(block)
+            done += len(block)
+            self.context.on_event(ev.Progress(self._component.name, ev.Phase.WRITE, done, size))
+        if stat.S_ISREG(os.fstat(number).st_mode):
+            os.ftruncate(number, size)
+        os.fsync(number)
+        return written
+
+    def _read_back(self, source: int, number: int, size: int, slot: str) -> None:
+        """From the device, not from what the kernel remembers of it. Raises StepFailed."""
+        os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
+        digests = [hashlib.sha256(), hashlib.sha256()]
+        done = 0
+        while done < size:
+            wanted = os.pread(source, BLOCK, done)
+            digests[0].update(wanted)
+            digests[1].update(os.pread(number, len(wanted), done))
+            done += len(wanted)
+            self.context.on_event(ev.Progress(self._component.name, ev.Phase.VERIFY, done, size))
+        if digests[0].digest() != digests[1].digest():
+            raise StepFailed(f"slot {slot} does not hold what was written to it", remedy="Is the device worn out?")
+
+    @contextmanager
+    def _phase(self, phase: ev.Phase, total: int) -> Iterator[None]:
+        began = time.monotonic()
+        name = self._component.name
+        self.context.on_event(ev.PhaseStarted(name, phase, total))
+        yield
+        self.context.on_event(ev.PhaseFinished(name, phase, total, time.monotonic() - began))
+
+    @contextmanager
+    def _source(self) -> Iterator[int]:
+        number = os.open(self.context.files[self.context.step.files[0]], os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield number
+        finally:
+            os.close(number)
+
+    @property
+    def _size(self) -> int:
+        return self.context.files[self.context.step.files[0]].stat().st_size
+
+    @property
+    def _spec(self) -> PartitionSpec:
+        return _partition(self.context.step, self.context.component)
+
+    @property
+    def _component(self) -> HostComponent:
+        component = self.context.component
+        assert isinstance(component, HostComponent), "the plan refused another one"
+        return component
+
+
+def _partition(step: InlineStep, component: BenchComponent | HostComponent | None) -> PartitionSpec:
+    """Raises ManifestField."""
+    if isinstance(component, HostComponent) and component.spec.partition is not None:
+        return component.spec.partition
+    name = component.name if component else "the host"
+    raise ManifestField(
+        f"{step.handler} updates partitions of the host, and the bench file doesn't call {name} one",
+        remedy="Give the component a partition table in the bench file: see docs/bench-file.md.",
+    )
+
+
+def _room(number: int, path: Path) -> int | None:
+    """Bytes of a block device; None: a file, which grows. Raises StepFailed for anything else."""
+    mode = os.fstat(number).st_mode
+    if stat.S_ISREG(mode):
+        return None
+    if not stat.S_ISBLK(mode):
+        raise StepFailed(f"{path} is neither a block device nor a file")
+    return os.lseek(number, 0, os.SEEK_END)
+
+
+def _write_all(number: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(number, view, offset)
+        view, offset = view[done:], offset + done
