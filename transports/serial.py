@@ -172,7 +172,11 @@ class SerialPort:
         return True
 
     def close(self) -> None:
-        """Closes the port; what came in and was not read is lost. A second call does nothing."""
+        """Closes the port; what came in and was not read is lost. A second call does nothing.
+
+        Linux gives a line that takes nothing, as a USB device that hangs, 30 s for what was written, and no user can
+        forbid it; unless the adapter is pulled out.
+        """
         self._line = _Closed()
         self._ahead = b""
         let_others_open(self._port)

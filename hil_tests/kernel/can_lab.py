@@ -98,7 +98,7 @@ def program(*words: str | Path) -> list[str]:
     """Its command line. Skips where can-utils are not there."""
     if shutil.which(str(words[0])) is None:
         pytest.skip("can-utils is not installed")
-    return ["stdbuf", "-oL", *map(str, words)]
+    return list(map(str, words))
 
 
 @contextmanager
@@ -106,7 +106,8 @@ def listening(interface: str, output: Path, *words: str | Path) -> Iterator[Prog
     """A program of can-utils that listens on the interface, from when it does until the end of the block."""
     before = listeners(interface)
     with output.open("w") as file:
-        process = subprocess.Popen(program(*words), stdin=subprocess.DEVNULL, stdout=file, stderr=file, text=True)
+        command = ["stdbuf", "-oL", *program(*words)]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, text=True)
     try:
         wait_until(lambda: listeners(interface) > before or process.poll() is not None, f"{words[0]} listens")
         assert process.poll() is None, output.read_text()

@@ -67,8 +67,13 @@ class Serial:
     def open(self, **settings: Any) -> SerialPort:
         return SerialPort.open("line", {"url": self.path, "baudrate": 115_200, **settings})
 
+    def place(self) -> str:
+        """Where the adapter is on USB, as sysfs names it ("1-1")."""
+        return Path("/sys/class/tty", Path(self.path).name, "device").resolve().parent.name
+
     def close(self) -> None:
         self.tty.close()
+        assert not Path(self.path).exists()
         if self._part is not None:
             assert self._part.board.fault is None
             self._part.close()

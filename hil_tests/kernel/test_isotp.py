@@ -62,8 +62,7 @@ class Ours:
 def sizes(address: IsoTpAddress, fd: bool) -> list[int]:
     """The longest single frame and the next (9.6.2), few and many frames; can-utils of 2020 take up to 4999 bytes."""
     single = (62 if fd else 7) - (address.addressing is Addressing.EXTENDED)
-    long = [4095, 4096, 4999] if address == NORMAL else []
-    return [1, single, single + 1, 200, *long]
+    return [1, single, single + 1, 4095, 4096, 4999] if address == NORMAL else [single, single + 1, 200]
 
 
 @everywhere
@@ -269,6 +268,15 @@ class Sending(threading.Thread):
 def test_no_flow_control(hand: Hand) -> None:
     assert Sending(hand.ours).came_to() is IsoTpTimeout
     hand.still_works()
+
+
+@backends
+def test_no_flow_control_for_what_just_needs_two_frames(vcan: str, backend: str) -> None:
+    """With an address byte in each, which leaves 6 bytes for a single frame."""
+    with Ours(vcan, ADDRESSES["extended-11"][0], backend, fd=False) as ours:
+        ours.send(counting(6), soon())
+        with pytest.raises(IsoTpTimeout):
+            ours.send(counting(7), soon())
 
 
 def test_an_overflow(hand: Hand) -> None:

@@ -5,11 +5,8 @@ At the loader's true 8E1, entered by the modem lines; and with a tty that vanish
 
 from __future__ import annotations
 
-import json
 import shutil
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,11 +17,12 @@ from typing import Any
 import pytest
 from proxyflash.emulators.faults import FaultPlan
 from proxyflash.emulators.uart_line import Line
+from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.stm32_profile import Stm32Profile
+from proxyflash.hil_tests.kernel.conftest import wait_until
 from proxyflash.hil_tests.kernel.serial_lab import (
     NEW,
     OLD,
-    PART,
     Serial,
     Stalls,
     Wiring,
@@ -34,20 +32,11 @@ from proxyflash.hil_tests.kernel.serial_lab import (
     runs,
     version,
 )
-from proxyflash.transports.deadline import Deadline
+from proxyflash.hil_tests.kernel_bench import udev
 from proxyflash.transports.errors import ProxyflashError, SerialGone
-from proxyflash.transports.serial import SerialPort
 
-PROGRAM = Path(sys.executable).parent / "proxyflash"
-WIRINGS = (
-    "dtr-reset,rts-boot0",
-    "dtr-reset,!rts-boot0",
-    "rts-reset,dtr-boot0",
-    "rts-reset,!dtr-boot0",
-    "!dtr-reset,rts-boot0",
-    "!rts-reset,!dtr-boot0",
-)
-
+WIRINGS = ("dtr-reset,rts-boot0", "rts-reset,!dtr-boot0", "!rts-reset,!dtr-boot0")
+"""Each line for each pin, straight and by a transistor; the other pairs are met without a kernel."""
 OPENING_ENTERS = ("!rts-reset,!dtr-boot0",)
 """Where the kernel, which asserts both lines at opening, starts the loader. No setting helps."""
 
@@ -133,87 +122,47 @@ class TestStm32flash:
         assert flashed[0] == flashed[1]
 
 
-class TestServed:
-    def test_by_the_command_line(self, stm32flash: str, image: Path, tmp_path: Path) -> None:
-        """`proxyflash emulate --acm` in one process, stm32flash in another, our flasher here."""
-        wiring = Wiring("dtr-reset,!rts-boot0")
-        parts = tmp_path / "parts.toml"
-        parts.write_text(
-            f"""
-[bus.imu-uart]
-kind = "serial"
-emulated = true
-pace = 0.0
-
-[[component]]
-name = "imu"
-bus = "imu-uart"
-protocol = "stm32-uart"
-version = {{send = "VER?\\r", match = "FW ([0-9.]+)"}}
-emulated = {{part = "{PART}", wiring = "{wiring.text}"}}
-"""
-        )
-        with emulating(parts, "--acm", "imu-uart") as served:
-            path = served["imu-uart"]["path"]
-            run(stm32flash, "-b", "460800", "-i", wiring.sequence(), "-w", image, "-v", path)
-            with SerialPort.open("imu", {"url": path, "baudrate": 115_200, **wiring.running()}) as port:
-                assert version(port) == "FW 1.5.0"
-                image.write_bytes(OLD)
-                flash(port, wiring.profile(), image)
-                assert version(port) == "FW 1.4.2"
-        assert not Path(path).exists()
-
-
-@contextmanager
-def emulating(bench: Path, *arguments: str) -> Iterator[dict[str, dict[str, str]]]:
-    """`proxyflash emulate` in a process of its own; what it serves."""
-    command = [PROGRAM, "emulate", "--state", bench.parent / "state", "--bench", bench, "--jsonl", *arguments]
-    process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, process.communicate()[1]
-        yield json.loads(line)["served"]
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 0, said
-    finally:
-        process.kill()
-        process.communicate()
-
-
 class TestFaults:
-    def test_the_tty_vanishes_while_ours_flashes(self, image: Path) -> None:
-        """In the middle of writing; then the same line is flashed as if nothing had been."""
-        wiring = Wiring("dtr-reset,!rts-boot0")
-        with lined(faults=FaultPlan(disconnect_after=2_500)) as line:
+    def test_the_tty_vanishes_while_ours_flashes(self, image: Path, tmp_path: Path) -> None:
+        """In the middle of writing. It comes back under another number, and the same flash once more ends well."""
+        wiring, answer = Wiring("dtr-reset,!rts-boot0"), 30.0
+        with udev(), lined(faults=FaultPlan(disconnect_after=1_500)) as line:
             part = line.attach(wiring=wiring.text)
-            with line.open(**wiring.running()) as port, pytest.raises(SerialGone):
-                # Long after which the part would be called mute.
-                flash(port, wiring.profile(answer=30.0), image)
-            gone_at = line.wire.gone_at
-            assert gone_at is not None
-            assert time.monotonic() - gone_at < 10
-            assert content(part)[: len(NEW)] not in (NEW, (OLD + b"\x5a" * 5_000)[: len(NEW)])
-            line.wire.faults.plan = FaultPlan()
-            line.wire.plug()
-            line.path = line.tty.wait_path(20)
-            with line.open(**wiring.running()) as port:
-                flash(port, wiring.profile(), image)
-                assert version(port) == "FW 1.5.0"
+            url = lasting_name(line.path)
+            bench_file = tmp_path / "bench.toml"
+            bench_file.write_text(bench_text(url, wiring, answer))
+            with Bench.open(bench_file) as bench:
+                component = bench.component("imu")
+                with pytest.raises(SerialGone) as caught:
+                    component.flash(image, address=part.flash.base, compare=False)
+                ended = time.monotonic()
+                assert (caught.value.code, caught.value.component) == ("E-SERIAL-GONE", "imu")
+                assert line.wire.gone_at is not None
+                assert ended - line.wire.gone_at < answer / 3
+                assert content(part)[: len(NEW)] not in (NEW, (OLD + b"\x5a" * 5_000)[: len(NEW)])
+                # Bus and port are still open, and the kernel keeps the number for them.
+                before, line.wire.faults.plan = line.path, FaultPlan()
+                line.wire.plug()
+                line.path = line.tty.wait_path(20)
+                assert line.path != before
+                wait_until(lambda: str(Path(url).resolve()) == line.path, f"{url} is {line.path}")
+                bench.reopen("uart")
+                result = component.flash(image, address=part.flash.base)
+                assert result is not None
+                assert (result.version, result.verified) == ("1.5.0", "read back")
             assert content(part)[: len(NEW)] == NEW
 
     def test_the_tty_vanishes_while_stm32flash_writes(self, stm32flash: str, image: Path) -> None:
         with lined(faults=FaultPlan(disconnect_after=1_500)) as line:
-            line.attach(boot0=True)
-            done = subprocess.run(
-                [stm32flash, "-b", "115200", "-w", image, line.path], capture_output=True, text=True, timeout=120
-            )
+            part = line.attach(boot0=True)
+            command = (stm32flash, "-b", "115200", "-w", image)
+            done = subprocess.run([*map(str, command), line.path], capture_output=True, text=True, timeout=120)
             assert done.returncode != 0
             line.wire.faults.plan = FaultPlan()
             line.wire.plug()
             line.path = line.tty.wait_path(20)
-            line.open().close()
+            run(*command, line.path, before=part.board.reset)
+            assert content(part)[: len(NEW)] == NEW
 
     @pytest.mark.parametrize(("data", "pause"), [(b"\x55", 0.2), (bytes(range(256)) * 8, 0.0)], ids=["drip", "flood"])
     def test_nonsense_instead_of_a_loader(self, image: Path, data: bytes, pause: float) -> None:
@@ -237,12 +186,39 @@ class TestFaults:
             assert caught.value.code.startswith("E-PART-")
             line.open().close()
 
-    def test_the_tty_vanishes_while_the_part_is_asked(self) -> None:
-        with lined() as line:
-            line.attach(boot0=True)
-            with line.open(parity="E") as port:
-                port.write(b"\x7f", Deadline.after(10))
-                assert port.read_exactly(1, Deadline.after(20)) == b"\x79"
-                line.wire.unplug()
-                with pytest.raises(SerialGone):
-                    port.read_exactly(1, Deadline.after(30))
+
+def lasting_name(tty: str) -> str:
+    """The name that udev gives it, whatever its number is."""
+    found: list[str] = []
+
+    def look() -> bool:
+        found[:] = [str(link) for link in Path("/dev/serial/by-id").glob("*") if str(link.resolve()) == tty]
+        return bool(found)
+
+    wait_until(look, f"{tty} has a name in /dev/serial/by-id")
+    return found[0]
+
+
+def bench_text(url: str, wiring: Wiring, answer: float) -> str:
+    """A bench file of this one part."""
+    lines = "\n".join(f"{line} = {str(state).lower()}" for line, state in wiring.running().items())
+    entry = ", ".join(
+        (
+            f'reset = "{wiring.reset}", reset_asserted = {str(wiring.reset_low).lower()}',
+            f'boot0 = "{wiring.boot0}", boot0_asserted = {str(wiring.boot0_high).lower()}',
+        )
+    )
+    return f"""
+[bus.uart]
+kind = "serial"
+url = "{url}"
+baudrate = 115_200
+{lines}
+
+[[component]]
+name = "imu"
+bus = "uart"
+protocol = "stm32-uart"
+profile = {{answer = {answer}, entry = {{{entry}}}}}
+version = {{send = "VER?\\r", match = "FW ([0-9.]+)"}}
+"""

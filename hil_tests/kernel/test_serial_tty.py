@@ -34,12 +34,26 @@ from proxyflash.transports.errors import (
 NOBODY = 65_534
 ASYNC_LOW_LATENCY = 1 << 13
 """linux/tty_flags.h."""
+DEADLINE = 60.0
+"""Seconds that a call is given. The kernel tells at once that a tty has gone."""
+AT_ONCE = DEADLINE / 6
 
 
 @pytest.fixture
 def line() -> Iterator[Serial]:
     with nothing_left():
         made = Serial()
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.fixture
+def slow() -> Iterator[Serial]:
+    """One that takes its true time."""
+    with nothing_left():
+        made = Serial(pace=1.0)
         try:
             yield made
         finally:
@@ -109,17 +123,12 @@ class TestLine:
             # What this line's even parity bit, a one, looks like without one is its stop bit.
             assert arrived(line, 11, 0.5) == b"\x01" * 10
 
-    def test_a_slow_line_holds_the_writer_back(self) -> None:
-        with nothing_left():
-            line = Serial(pace=1.0)
-            try:
-                data = bytes(range(256)) * (5 * TRANSMIT_BUFFER // 2 // 256)
-                with line.open(baudrate=230_400) as port:
-                    line.wire.device.line = line.wire.host.line
-                    port.write(data, Deadline.after(60))
-                    assert arrived(line, len(data), 60.0) == data
-            finally:
-                line.close()
+    def test_a_slow_line_holds_the_writer_back(self, slow: Serial) -> None:
+        data = bytes(range(256)) * (5 * TRANSMIT_BUFFER // 2 // 256)
+        with slow.open(baudrate=230_400) as port:
+            slow.wire.device.line = slow.wire.host.line
+            port.write(data, Deadline.after(60))
+            assert arrived(slow, len(data), 60.0) == data
 
     def test_a_break(self, line: Serial) -> None:
         line.wire.device.checks = False
@@ -232,14 +241,19 @@ class TestFaults:
             pulled = threading.Timer(0.2, line.wire.unplug)
             pulled.start()
             with pytest.raises(SerialGone, match=r"is gone, while reading"):
-                port.read_some(Deadline.after(30))
+                port.read_some(Deadline.after(DEADLINE))
+            assert since_gone(line) < AT_ONCE
             pulled.join()
-            with pytest.raises(SerialGone):
-                port.write(b"x", Deadline.after(30))
-            with pytest.raises(SerialGone):
-                port.set_modem(dtr=True)
-            with pytest.raises(SerialGone):
-                port.set_line(parity="E")
+            for action in (
+                lambda: port.write(b"x", Deadline.after(DEADLINE)),
+                lambda: port.read_exactly(1, Deadline.after(DEADLINE)),
+                lambda: port.set_modem(dtr=True),
+                lambda: port.set_line(parity="E"),
+                port.drain,
+            ):
+                with pytest.raises(SerialGone):
+                    action()
+            assert since_gone(line) < AT_ONCE
         # The next one finds it there again.
         line.wire.plug()
         line.path = line.tty.wait_path(20)
@@ -248,29 +262,38 @@ class TestFaults:
             port.write(b"hello", Deadline.after(10))
             assert arrived(line, 5) == b"hello"
 
-    def test_unplugged_while_it_is_written(self) -> None:
-        with nothing_left():
-            line = Serial(pace=1.0)
-            try:
-                with line.open(baudrate=9_600) as port:
-                    pulled = threading.Timer(0.2, line.wire.unplug)
-                    pulled.start()
-                    with pytest.raises(SerialGone, match="is gone, while writing"):
-                        port.write(bytes(200_000), Deadline.after(60))
-                    pulled.join()
-                assert line.modem[-1] == (False, False)
-            finally:
-                line.close()
+    def test_unplugged_while_it_is_written(self, slow: Serial) -> None:
+        with slow.open(baudrate=9_600) as port:
+            pulled = threading.Timer(0.2, slow.wire.unplug)
+            pulled.start()
+            with pytest.raises(SerialGone, match="is gone, while writing"):
+                port.write(bytes(200_000), Deadline.after(DEADLINE))
+            assert since_gone(slow) < AT_ONCE
+            pulled.join()
+        assert slow.modem[-1] == (False, False)
+        assert since_gone(slow) < AT_ONCE
 
     def test_detached_by_another_program(self, line: Serial) -> None:
         """As `usbip detach` does."""
         controller = Path("/sys/devices/platform/vhci_hcd.0")
         ports = [words.split() for words in (controller / "status").read_text().splitlines()]
-        (used,) = [int(words[1]) for words in ports if words[2] == "006"]
+        (used,) = [int(words[1]) for words in ports if words[-1] == line.place()]
         with line.open() as port:
             (controller / "detach").write_text(str(used))
+            began = time.monotonic()
             with pytest.raises(SerialGone):
-                port.read_some(Deadline.after(30))
+                port.read_some(Deadline.after(DEADLINE))
+            assert time.monotonic() - began < AT_ONCE
+
+    def test_a_line_that_takes_nothing(self, slow: Serial) -> None:
+        """The deadline ends it. Closing would wait for what the kernel still has, until the adapter is pulled out."""
+        with slow.open(baudrate=300) as port:
+            began = time.monotonic()
+            with pytest.raises(SerialTimeout):
+                port.write(bytes(200_000), Deadline.after(0.5))
+            assert 0.4 < time.monotonic() - began < 10
+            slow.wire.unplug()
+        assert since_gone(slow) < AT_ONCE
 
     def test_a_drip_ends_with_the_deadline(self, line: Serial) -> None:
         with line.open() as port, sending(line, b"\x55", 0.1):
@@ -280,20 +303,21 @@ class TestFaults:
             with pytest.raises(SerialTimeout):
                 port.read_until(b"\n", Deadline.after(0.5))
 
-    def test_a_flood_is_bounded(self) -> None:
+    def test_a_flood_is_bounded(self, slow: Serial) -> None:
         """115,200 bit/s without a pause."""
-        with nothing_left():
-            line = Serial(pace=1.0)
-            try:
-                with line.open() as port, sending(line, bytes(range(128, 256)) * 8, 0.0):
-                    with pytest.raises(SerialFraming):
-                        port.read_until(b"\n", Deadline.after(60), limit=2_000)
-                    assert port.drain()
-                    assert len(port.read_exactly(5_000, Deadline.after(60))) == 5_000
-                    assert port.set_line(parity="E")
-                line.open().close()
-            finally:
-                line.close()
+        with slow.open() as port, sending(slow, bytes(range(128, 256)) * 8, 0.0):
+            with pytest.raises(SerialFraming):
+                port.read_until(b"\n", Deadline.after(60), limit=2_000)
+            assert port.drain()
+            assert len(port.read_exactly(5_000, Deadline.after(60))) == 5_000
+            assert port.set_line(parity="E")
+        slow.open().close()
+
+
+def since_gone(line: Serial) -> float:
+    """Seconds."""
+    assert line.wire.gone_at is not None
+    return time.monotonic() - line.wire.gone_at
 
 
 @contextmanager

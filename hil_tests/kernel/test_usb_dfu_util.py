@@ -12,8 +12,6 @@ DELAY = "5"
 """Seconds that dfu-util waits for a part to come back after a detach; it always waits all of them."""
 LEFT = 251
 """dfu-util's exit status after -R with a part that leaves on a reset, as it should: LIBUSB_ERROR_NOT_FOUND (-5), cut."""
-NO_MATCH = 64
-"""EX_USAGE."""
 
 
 @pytest.fixture
@@ -67,11 +65,6 @@ def test_dfu_1_1_from_the_running_application(slot: Part) -> None:
     slot.wait_running(LATER)
 
 
-def test_a_file_for_another_device_is_refused(slot: Part, st: Part) -> None:
-    said = dfu_util(slot, "-D", str(st.file(NEW, "dfu")), status=NO_MATCH)
-    assert "File ID 0483:df11 does not match device (1209:0002 or 1209:df01)" in said
-
-
 def test_dfuse(st: Part, tmp_path: Path) -> None:
     (line,) = found(st)
     assert f"Found Runtime: [1209:0001] ver={bcd(st.running())}" in line
@@ -91,11 +84,6 @@ def test_dfuse(st: Part, tmp_path: Path) -> None:
     middle = tmp_path / "middle.bin"
     dfu_util(st, "-a", "0", "-s", "0x08001234:3000", "-U", str(middle))
     assert middle.read_bytes() == st.kind.firmware(NEW)[0x1234 : 0x1234 + 3000]
-    dfu_util(st, "-a", "0", "-s", "0x08000000:leave")
-    st.wait_running(NEW)
-
-
-def test_a_dfuse_file_from_the_running_application(st: Part) -> None:
-    """What it touches is erased; ":leave" starts it."""
+    # A DfuSe file: it tells its addresses, and what it touches is erased. ":leave" starts it.
     dfu_util(st, "-a", "0", "-s", ":leave", "-D", str(st.file(LATER, "dfuse")))
     st.wait_running(LATER)

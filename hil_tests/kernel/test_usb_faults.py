@@ -93,8 +93,9 @@ def test_a_device_that_does_not_answer_has_its_time_and_no_more(
         assert len(device.control_in(*GETSTATUS, 6, Deadline.after(DEADLINE))) == 6
 
 
-@pytest.mark.parametrize("answered", [True, False], ids=["between requests", "in a request"])
-@pytest.mark.parametrize("kind", [ST, SLOT], ids=["dfuse", "dfu"])
+@pytest.mark.parametrize(
+    ("kind", "answered"), [(ST, False), (SLOT, True)], ids=["dfuse, in a request", "dfu, between two"]
+)
 def test_unplugged_while_it_is_flashed(
     make_bench: MakeBench, usb_parts: dict[Kind, Part], nothing_left: None, kind: Kind, answered: bool
 ) -> None:

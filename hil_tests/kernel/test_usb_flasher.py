@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
 import shutil
-import subprocess
-import sys
+import struct
 import tempfile
 from pathlib import Path
 
 import pytest
 from proxyflash.enumerators.component import Presence
 from proxyflash.hil_tests.kernel.conftest import LONG
-from proxyflash.hil_tests.kernel.usb_lab import SLOT, ST, Kind, MakeBench, Part, bench_text, component_text, run
-from proxyflash.transports.errors import UsbBusy
+from proxyflash.hil_tests.kernel.usb_lab import SLOT, ST, Kind, MakeBench, Part, bench_text, component_text, run, start
+from proxyflash.transports.errors import ExitStatus, UsbBusy
 
 NEW, LATER, LAST = "2.0.0", "2.1.0", "2.2.0"
 
 NOBODY = 65534
-HOLDER = """
-import sys, usb.core, usb.util
-device = usb.core.find(idVendor=0x1209, idProduct=2)
-usb.util.claim_interface(device, 0)
-print("claimed", flush=True)
-sys.stdin.read()
-"""
-THREE_COMMANDS = """
-import sys
-from proxyflash.tools.commands import run
-bench, state, parts, name, image = sys.argv[1:]
-words = ["--bench", bench, "--state", state]
-statuses = run([*words, "flash", "--yes", name, image]), run([*words, "doctor"])
-emulate = run(["--bench", parts, "--state", state, "emulate", "--vhci", "usb"])
-print("flash %d, doctor %d, emulate %d" % (*statuses, emulate))
-"""
+CLAIM_INTERFACE = 0x8004550F
+"""USBDEVFS_CLAIMINTERFACE (linux/usbdevice_fs.h)."""
+KEEP_CAPABILITIES = 8
+"""PR_SET_KEEPCAPS (linux/prctl.h)."""
+CAPABILITY_VERSION, DAC_READ_SEARCH = 0x2008_0522, 2
+"""linux/capability.h."""
 
 
 @pytest.fixture
@@ -77,14 +68,13 @@ def test_scan_sees_dfu_mode_and_what_is_not_listed(
 
 
 def test_held_by_another_program(make_bench: MakeBench, slot: Part, nothing_left: None) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout
-        assert holder.stdout.readline() == "claimed\n"
+    holder = os.open(f"/dev/bus/usb/{int(slot.place.partition('-')[0]):03}/{slot.number():03}", os.O_RDWR)
+    try:
+        fcntl.ioctl(holder, CLAIM_INTERFACE, struct.pack("I", 0))
         with make_bench(slot) as bench, pytest.raises(UsbBusy):
             bench.component(slot.kind.part).flash(slot.file(LAST, "dfu"))
-        holder.communicate(timeout=LONG)
+    finally:
+        os.close(holder)
     with make_bench(slot) as bench:
         result = bench.component(slot.kind.part).flash(slot.file(LAST, "dfu"))
         assert result is not None
@@ -92,8 +82,6 @@ def test_held_by_another_program(make_bench: MakeBench, slot: Part, nothing_left
 
 
 def test_a_user_who_may_not(slot: Part) -> None:
-    if shutil.which("setpriv") is None:
-        pytest.skip("util-linux is not installed")
     # Not below pytest's own folder, which is this user's alone.
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -104,12 +92,28 @@ def test_a_user_who_may_not(slot: Part) -> None:
         shutil.copy(slot.file(NEW, "dfu"), folder / "new.dfu")
         for path in (folder, *folder.iterdir()):
             os.chown(path, NOBODY, NOBODY)
-        words = [str(bench), str(folder / "state"), str(parts), slot.kind.part, str(folder / "new.dfu")]
-        # It may read all files, as this checkout may lie in a folder of root's.
-        user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        reads = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-        said = run("setpriv", *user, *reads, sys.executable, "-c", THREE_COMMANDS, *words)
-    assert "E-USB-FORBIDDEN" in said
-    assert 'SUBSYSTEM=="usb", ATTR{idVendor}' in said
-    assert "E-VHCI-FORBIDDEN" in said
-    assert "flash 7, doctor 0, emulate 7" in said
+        said = {}
+        for file, words, status in (
+            (bench, ["flash", "--yes", slot.kind.part, str(folder / "new.dfu")], ExitStatus.PERMISSION),
+            (bench, ["doctor"], ExitStatus.DONE),
+            (parts, ["emulate", "--vhci", "usb"], ExitStatus.PERMISSION),
+        ):
+            process = start(["--bench", str(file), "--state", str(folder / "state"), *words], folder, become_nobody)
+            process.join(LONG)
+            said[words[0]] = "".join((folder / name).read_text() for name in ("out", "err"))
+            assert process.exitcode == status, said[words[0]]
+    assert "E-USB-FORBIDDEN" in said["flash"]
+    assert 'SUBSYSTEM=="usb", ATTR{idVendor}' in said["doctor"]
+    assert "E-VHCI-FORBIDDEN" in said["emulate"]
+
+
+def become_nobody() -> None:
+    """For good; but it may read all files, as this checkout may lie in a folder of root's."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(KEEP_CAPABILITIES, 1, 0, 0, 0) == 0
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    may = 1 << DAC_READ_SEARCH
+    # Effective, permitted and inheritable; then the same of the upper 32.
+    assert libc.capset(struct.pack("Ii", CAPABILITY_VERSION, 0), struct.pack("6I", may, may, 0, 0, 0, 0)) == 0

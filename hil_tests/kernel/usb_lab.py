@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import shutil
 import signal
 import struct
@@ -19,6 +21,7 @@ from proxyflash.emulators import application
 from proxyflash.enumerators.bench import Bench
 from proxyflash.hil_tests.kernel.conftest import LONG, wait_until
 from proxyflash.hil_tests.kernel_bench import udev
+from proxyflash.tools.commands import run as command_line
 
 OLD = "1.4.2"
 """What the parts run at first. Each test brings them another version."""
@@ -71,13 +74,12 @@ class Emulation:
             table = f'part = "{kind.part}", serial = "{part.serial}", firmware = "{path.name}"'
             text += component_text(kind) + f"emulated = {{{table}, product_id = {kind.runtime_product_id}}}\n"
         (folder / "parts.toml").write_text(text)
-        command = [sys.executable, "-m", "proxyflash.tools", "--json", "--bench", str(folder / "parts.toml")]
-        command += ["--state", str(folder / "state"), "emulate", "--vhci", "usb", "--control", str(folder / "control")]
-        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
-            self._process = subprocess.Popen(command, stdout=out, stderr=err)
+        words = ["--json", "--bench", str(folder / "parts.toml"), "--state", str(folder / "state")]
+        words += ["emulate", "--vhci", "usb", "--control", str(folder / "control")]
+        self._process = start(words, folder)
 
     def wait_served(self) -> None:
-        wait_until(lambda: self._process.poll() is not None or self._told(), "it serves")
+        wait_until(lambda: not self._process.is_alive() or self._told(), "it serves")
         if not self._told():
             pytest.fail(f"emulate ends: {(self._folder / 'err').read_text()}")
         for part in self.parts:
@@ -85,8 +87,10 @@ class Emulation:
 
     def stop(self) -> None:
         """Ctrl-C. It ends as told, and its devices have left."""
-        self._process.send_signal(signal.SIGINT)
-        assert self._process.wait(LONG) == 0
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGINT)
+        self._process.join(LONG)
+        assert self._process.exitcode == 0
         wait_until(lambda: not any((SYSFS / part.place).exists() for part in self.parts), "the devices have left")
 
     def command(self, words: str) -> None:
@@ -213,6 +217,27 @@ def dfuse(data: bytes, address: int) -> bytes:
     element = struct.pack("<II", address, len(data)) + data
     target = struct.pack("<6sBI255sII", b"Target", 0, 1, b"Flash", len(element), 1) + element
     return struct.pack("<5sBIB", b"DfuSe", 1, 11 + len(target), 1) + target
+
+
+def start(
+    words: Sequence[str], folder: Path, user: Callable[[], None] = lambda: None
+) -> multiprocessing.context.ForkProcess:
+    """The command line, told `words`, in a fork of this process, after `user`; what it says is in files "out" and "err".
+
+    A Python of its own takes as long to start, in a guest, as three tests.
+    """
+
+    def child() -> None:
+        sys.stdout, sys.stderr = out, err = [(folder / name).open("w", buffering=1) for name in ("out", "err")]
+        # Not into what pytest keeps of this process's.
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+        user()
+        sys.exit(command_line(words))
+
+    process = multiprocessing.get_context("fork").Process(target=child, daemon=True)
+    process.start()
+    return process
 
 
 def run(program: str, *words: str, status: int = 0) -> str:
