@@ -183,8 +183,13 @@ class Engine:
     def _undoing(self) -> Run:
         """A rollback of the last update, as one of its own: that one's end stays what it was."""
         last = self.store.latest()
-        if last is None or (before := last.progress()).rolling_back or not last.files.is_dir():
-            raise UpdateUnknown("there is no update to roll back: none was made, or nothing of it was kept")
+        if last is None:
+            raise UpdateUnknown("no update was made on this bench so far")
+        before = last.progress()
+        if before.rolling_back:
+            raise UpdateUnknown(f"the last one, update {last.number}, was rolled back already")
+        if not last.backup.is_dir():
+            raise UpdateUnknown(f"of the last one, update {last.number}, nothing was kept that could be brought back")
         done = [(state.ended, index) for index, state in enumerate(before.tasks) if state.status is Status.DONE]
         if not done:
             raise UpdateUnknown(f"update {last.number} has changed nothing that could be rolled back")

@@ -208,7 +208,7 @@ class AttemptsExhausted(ProxyflashError):
     """For this component and these files it stays so until somebody says otherwise."""
 
     code = "E-ATTEMPTS"
-    default_remedy = "Find out why it failed; then allow it anew: proxyflash apply --again"
+    default_remedy = "Find out why it failed; then allow it anew by adding --again."
 
 
 class BelowFloor(UpdateError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..transports.errors import ProxyflashError
@@ -23,12 +24,33 @@ PROCESS_DEPLOYMENT = 3
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What became of one task; `restored`: what its restore came to, None if there was none."""
+    """What became of one task. `actions`: what was tried, and what each came to."""
 
     task: Task
     result: ActionResult
     error: ProxyflashError | None = None
-    restored: ActionResult | None = None
+    actions: Mapping[Action, ActionResult] = field(default_factory=dict)
+    touched: bool = False
+
+    @property
+    def restored(self) -> ActionResult | None:
+        """What its restore came to; None: there was none."""
+        return self.actions.get(Action.RESTORE)
+
+    @property
+    def holds(self) -> str:
+        """The version that the component has now, as it was last told by the component; "": that isn't known."""
+        before = self.task.component.version if self.task.component else ""
+        restored = self.restored
+        back = restored is not None and restored.succeeded and restored.code != ResultCode.RESTORE_UNSUPPORTED
+        match self.task.status:
+            case Status.DONE | Status.INSTALLED:
+                return self.task.wanted
+            case Status.RESTORED | Status.NOT_RUN:
+                return before
+            case Status.FAILED if back or not self.touched:
+                return before
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +145,7 @@ def _result(task: Task, state: TaskProgress, progress: Progress) -> TaskResult:
         status = Status.STOPPED if state.begun or state.failing else Status.NOT_RUN
     result = state.result or ActionResult(ResultCode.CANCELLED, details=_why_not(status, progress))
     error = state.error
-    return TaskResult(replace(task, status=status), result, error, state.results.get(Action.RESTORE))
+    return TaskResult(replace(task, status=status), result, error, state.results, state.touched)
 
 
 def _why_not(status: Status, progress: Progress) -> str:
@@ -151,6 +173,10 @@ def _component(item: TaskResult) -> dict[str, Any]:
         "step": item.task.label,
         "status": item.task.status.value,
         **item.result.report(),
+        "before": item.task.component.version if item.task.component else "",
+        "wanted": item.task.wanted,
+        "holds": item.holds,
+        "actions": {action.value: result.code for action, result in item.actions.items()},
     }
     if item.restored is not None:
         found["restore"] = item.restored.report()

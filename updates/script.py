@@ -18,7 +18,7 @@ import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeGuard
+from typing import ClassVar, TypeGuard
 
 from ..flashers.errors import Cancelled
 from .errors import ManifestField, ScriptFailed
@@ -44,6 +44,10 @@ MAX_RESULT = 1 << 20
 class ScriptHandler(StepHandler):
     """One run of the script for each action."""
 
+    component_code: ClassVar[int] = COMPONENT_SCRIPT_HANDLER
+    versions: ClassVar[dict[str, str]] = {"1.0": "1.0", "1.1": "1.1"}
+    """What `apiVersion` may be, and the version of the script's interface that it means."""
+
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
         properties = step.handlerProperties
@@ -53,8 +57,11 @@ class ScriptHandler(StepHandler):
         name = properties.get("scriptFileName")
         if name not in step.files:
             raise ManifestField(f"{place}.handlerProperties.scriptFileName: {name!r} is none of the step's files")
-        if properties.get("apiVersion", "1.0") not in ("1.0", "1.1"):
-            raise ManifestField(f"{place}.handlerProperties.apiVersion: {properties['apiVersion']!r} is not 1.0 or 1.1")
+        if properties.get("apiVersion", "1.0") not in cls.versions:
+            known = ", ".join(cls.versions)
+            raise ManifestField(
+                f"{place}.handlerProperties.apiVersion: {properties['apiVersion']!r} is none of {known}"
+            )
 
     def is_installed(self) -> ActionResult:
         return self._run("is-installed")
@@ -77,11 +84,13 @@ class ScriptHandler(StepHandler):
         properties = self.context.step.handlerProperties
         folder = self.context.work_folder
         script = str(folder / properties["scriptFileName"])
-        verb = ["--action", action] if properties.get("apiVersion") == "1.1" else [f"--action-{action}"]
+        version = self.versions[properties.get("apiVersion", "1.0")]
+        verb = ["--action", action] if version == "1.1" else [f"--action-{action}"]
         criteria = properties.get("installedCriteria")
         return [
             script,
             *verb,
+            *self._leading(),
             *self._arguments(properties.get("arguments", "")),
             "--work-folder",
             str(folder),
@@ -89,6 +98,10 @@ class ScriptHandler(StepHandler):
             str(self._result_file(action)),
             *(["--installed-criteria", criteria] if criteria else []),
         ]
+
+    def _leading(self) -> list[str]:
+        """What comes before the update's own arguments."""
+        return []
 
     def _arguments(self, text: str) -> list[str]:
         """The arguments, split at single spaces, with the component's facts put in."""
@@ -160,7 +173,7 @@ class ScriptHandler(StepHandler):
                 _signal(process, signal.SIGKILL)
                 raise
         if status != 0:
-            code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_SCRIPT_HANDLER, ENDED_BADLY + (status & 0xFF))
+            code = extended_code(FACILITY_STEP_HANDLERS, self.component_code, ENDED_BADLY + (status & 0xFF))
             return ActionResult(ResultCode.FAILURE, code, f"{script.name} --action {action} ended with {status}")
         return _read_result(result_file)
 

@@ -13,7 +13,6 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.errors import BenchKey
 from proxyflash.flashers.errors import Cancelled
-from proxyflash.updates import kept
 from proxyflash.updates.app import AppHandler
 from proxyflash.updates.errors import ManifestField, StepFailed
 from proxyflash.updates.results import ResultCode
@@ -236,7 +235,7 @@ def test_a_full_disk_leaves_the_old_file(bench: Bench, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(kept.os, "fsync", full)
+        patched.setattr(os, "fsync", full)
         with pytest.raises(StepFailed, match="No space left"):
             made.act("install")
     assert holds(bench) == OLD

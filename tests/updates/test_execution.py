@@ -357,7 +357,7 @@ class TestRollback:
             assert (first.progress().ending, second.progress().ending) == (Ending.SUCCEEDED, Ending.ROLLED_BACK)
             assert second.progress().begin["undoes"] == 1
             assert engine.outcome(first).report()["installedUpdateId"]
-        with pytest.raises(UpdateUnknown):
+        with pytest.raises(UpdateUnknown, match="update 2, was rolled back already"):
             lab.rollback()
 
     def test_one_that_failed(self, lab: Lab) -> None:
@@ -368,8 +368,13 @@ class TestRollback:
         assert lab.holds() == all_old()
 
     def test_there_is_none(self, lab: Lab) -> None:
-        lab.bundle()
-        with pytest.raises(UpdateUnknown):
+        update = lab.bundle()
+        with pytest.raises(UpdateUnknown, match="no update was made"):
+            lab.rollback()
+        for path in lab.world.glob("*.*"):
+            path.write_text(NEW)
+        assert lab.apply(update).succeeded
+        with pytest.raises(UpdateUnknown, match="nothing was kept"):
             lab.rollback()
 
 

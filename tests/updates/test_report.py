@@ -160,6 +160,37 @@ def test_a_rolled_back_update_reports_what_failed(lab: Lab) -> None:
     assert [item["status"] for item in report["componentResults"]][:3] == ["restored", "restored", "failed"]
 
 
+def test_each_component_s_part_says_what_was_tried_and_what_it_holds(lab: Lab) -> None:
+    update = lab.bundle()
+    lab.fault("right two", Action.APPLY, BROKEN)
+    lab.fault("right two", Action.RESTORE, BROKEN)
+    (lab.world / "left.two").write_text("1.1")
+    items = {f"{item['component']} {item['step'][-1]}": item for item in lab.apply(update).report()["componentResults"]}
+    tried = {"download": 500, "is-installed": 901, "backup": 1000, "install": 600, "apply": 700}
+    assert items["left 1"]["actions"] == tried
+    assert items["left 2"]["actions"] == {"download": 500, "is-installed": 900}
+    assert items["right 2"]["actions"] == tried | {"apply": 0, "restore": 0}
+    assert items["camera 1"]["actions"] == {"download": 500}
+    assert {item["before"] for item in items.values()} == {"1.0"}
+    assert {item["wanted"] for item in items.values()} == {"1.1"}
+    holds = {name: item["holds"] for name, item in items.items()}
+    assert holds == {
+        "left 1": "1.1",
+        "left 2": "1.1",
+        "right 1": "1.1",
+        "right 2": "",
+        "camera 1": "1.0",
+        "camera 2": "1.0",
+    }
+
+
+def test_what_was_restored_holds_what_it_held(lab: Lab) -> None:
+    update = lab.bundle()
+    lab.fault("right two", Action.APPLY, BROKEN)
+    report = lab.apply(update, on_failure="rollback").report()
+    assert {item["holds"] for item in report["componentResults"]} == {"1.0"}
+
+
 def test_the_workflow_s_id_is_the_deployment_s(lab: Lab) -> None:
     update = replace(lab.bundle(), workflow_id="3fb2")
     assert lab.apply(update).report()["workflow"] == {"action": 3, "id": "3fb2"}

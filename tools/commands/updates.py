@@ -15,6 +15,7 @@ from ...updates.events import Status
 from ...updates.plan import UpdatePlan
 from ...updates.progress import Ending, Progress
 from ...updates.report import Outcome, TaskResult
+from ...updates.results import ResultCode
 from ...updates.store import Entry
 from ...updates.update import Update, load
 from ..output import describe
@@ -328,7 +329,7 @@ def _verdict(items: list[TaskResult]) -> str:
     for status, word in ((Status.FAILED, "FAILED"), (Status.NOT_RESTORED, "NOT RESTORED"), (Status.STOPPED, "stopped")):
         if status in statuses:
             worst = items[statuses.index(status)]
-            return f"{word} at step {worst.task.label}: {worst.result.details or status}{_restored(worst)}"
+            return f"{word} at step {worst.task.label}: {_why(worst)}{_restored(worst)}"
     if Status.AWAITING in statuses:
         return f"awaits a restart, at step {items[statuses.index(Status.AWAITING)].task.label}"
     if Status.RESTORED in statuses:
@@ -343,10 +344,16 @@ def _verdict(items: list[TaskResult]) -> str:
     return f"OK  {details}" if details else "OK"
 
 
+def _why(item: TaskResult) -> str:
+    if item.result.code == ResultCode.RESTORE_UNSUPPORTED:
+        return item.result.details or f"{item.task.step.handler} has nothing to bring back"
+    return item.result.details or item.task.status
+
+
 def _restored(item: TaskResult) -> str:
     """What came of the restore after a failure: nothing where the handler has none."""
     if item.restored is None or item.task.status is not Status.FAILED:
         return ""
     if not item.restored.succeeded:
         return f"; NOT restored: {item.restored.details}"
-    return "" if item.restored.code == 1101 else "; restored"
+    return "" if item.restored.code == ResultCode.RESTORE_UNSUPPORTED else "; restored"

@@ -1,0 +1,160 @@
+"""`resume`, `rollback`, `history`, `report`, and what `apply` does when there is something to go on with."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import MANIFEST, Desk
+from .test_interrupts import Running, again, in_phase
+
+pytestmark = pytest.mark.timeout(300)
+MakeDesk = Callable[..., Desk]
+
+
+def killed(desk: Desk, component: str, phase: str) -> None:
+    """An apply that is ended as a power cut ends it."""
+    running = Running(desk, "apply", MANIFEST)
+    running.until(in_phase(component, phase))
+    running.process.send_signal(signal.SIGKILL)
+    running.process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("component", "phase"), [("front-radar", "write"), ("imu", "erase"), ("imu", "verify"), ("camera", "write")]
+)
+def test_resume_after_a_kill(make_desk: MakeDesk, component: str, phase: str) -> None:
+    desk = make_desk(pace=0.05)
+    killed(desk, component, phase)
+    (entry,) = desk.run("history", "--json").document["updates"]
+    assert (entry["number"], entry["ending"], entry["update"]) == (1, "unfinished", "Example/Host 1.5")
+    done = desk.run("resume")
+    assert (done.status, done.err.count("E-")) == (0, 0)
+    for name in ("front-radar", "imu", "camera"):
+        assert any(line.startswith(f"{name}  OK") for line in done.out.splitlines())
+    assert set(desk.seen().values()) == {"1.5.0"}
+    assert desk.run("history", "--json").document["updates"][0]["ending"] == "succeeded"
+
+
+def test_the_same_apply_goes_on_as_well(make_desk: MakeDesk) -> None:
+    desk = make_desk(pace=0.05)
+    killed(desk, "imu", "write")
+    done = desk.run("apply", desk.manifest)
+    assert done.status == 0
+    assert "going on with update 1" in done.err
+    assert set(desk.seen().values()) == {"1.5.0"}
+    assert len(desk.run("history", "--json").document["updates"]) == 1
+
+
+def test_another_update_waits_or_is_put_in_its_place(make_desk: MakeDesk) -> None:
+    desk = make_desk(pace=0.05)
+    killed(desk, "imu", "write")
+    document = json.loads(desk.manifest.read_text())
+    document["updateId"]["version"] = "1.6"
+    desk.manifest.write_text(json.dumps(document))
+    done = desk.run("apply", desk.manifest)
+    assert (done.status, done.err.split()[0]) == (6, "E-UNFINISHED")
+    assert "Example/Host 1.5" in done.err
+    assert "proxyflash resume" in done.err
+    assert desk.run("apply", desk.manifest, "--abandon").status == 0
+    endings = [entry["ending"] for entry in desk.run("history", "--json").document["updates"]]
+    assert endings == ["abandoned", "succeeded"]
+
+
+def test_what_a_stopped_one_prints_goes_on(make_desk: MakeDesk) -> None:
+    """The command that is named is the one, with the bench and the state folder of this one."""
+    desk = make_desk(pace=0.1)
+    running = Running(desk, "apply", MANIFEST)
+    running.until(in_phase("camera", "write"))
+    running.interrupt()
+    status, last, _ = running.end()
+    assert (status, last["ending"]) == (10, "unfinished")
+    command = last["error"]["remedy"].rpartition(": ")[2]
+    assert shlex.split(command)[-1] == "resume"
+    assert again(desk, command) == 0
+    assert set(desk.seen().values()) == {"1.5.0"}
+
+
+def test_what_is_said_when_it_is_stopped_at_once(make_desk: MakeDesk) -> None:
+    desk = make_desk(pace=5.0)
+    running = Running(desk, "apply", MANIFEST)
+    running.until(in_phase("imu", "erase"))
+    running.interrupt_twice()
+    status, last, _ = running.end()
+    assert status == 10
+    command = last["error"]["remedy"].rpartition(": ")[2]
+    assert shlex.split(command)[-1] == "resume"
+    desk.edit_all("pace = 5.0", "pace = 0.0")
+    assert again(desk, command) == 0
+
+
+def test_nothing_to_resume_is_no_failure(desk: Desk) -> None:
+    done = desk.run("resume")
+    assert (done.status, done.out.strip()) == (0, "nothing to resume: no update is unfinished")
+    assert desk.run("resume", "--json").document["verdict"] == "nothing to resume"
+
+
+def test_rollback_brings_back_what_can_be(desk: Desk) -> None:
+    assert desk.run("apply", desk.manifest).status == 0
+    planned = {
+        task["component"]: task["no_way_back"] for task in desk.run("plan", desk.manifest, "--json").document["tasks"]
+    }
+    done = desk.run("rollback")
+    back = {name for name, version in desk.seen().items() if version == "1.4.2"}
+    assert back
+    for name in ("front-radar", "imu", "camera"):
+        word = "restored" if name in back else "NOT RESTORED"
+        assert any(line.startswith(f"{name}  {word}") for line in done.out.splitlines()), done.out
+    # The script's step can't be undone, and so not all of it was.
+    assert (done.status, done.out.splitlines()[-1]) == (1, "Example/Host 1.5  rolled back in part")
+    assert planned[None] == "microsoft/script:1 has no restore"
+
+
+def test_rollback_without_an_update(desk: Desk) -> None:
+    done = desk.run("rollback")
+    assert (done.status, done.err.split()[0]) == (4, "E-UPDATE-UNKNOWN")
+
+
+def test_history_and_report(desk: Desk) -> None:
+    assert desk.run("history").out == "no update so far\n"
+    assert desk.run("report").err.startswith("E-UPDATE-UNKNOWN")
+    assert desk.run("apply", desk.manifest).status == 0
+    assert desk.run("apply", desk.manifest).status == 0
+    lines = desk.run("history").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "2"]
+    assert all("succeeded" in line and "Example/Host 1.5" in line for line in lines)
+    report = json.loads(desk.run("report", "1").out)
+    assert (report["state"], report["lastInstallResult"]["resultCode"]) == (0, 700)
+    assert json.loads(report["installedUpdateId"])["name"] == "Host"
+    assert desk.run("report", "1", "--json").document["report"] == report
+    latest = json.loads(desk.run("report").out)
+    assert {item["status"] for item in latest["componentResults"][1:]} == {"installed already"}
+    assert desk.run("report", "7").err.startswith("E-UPDATE-UNKNOWN")
+
+
+def test_a_damaged_journal_hides_no_other_update(desk: Desk) -> None:
+    assert desk.run("apply", desk.manifest).status == 0
+    assert desk.run("apply", desk.manifest).status == 0
+    (path,) = desk.state.glob("benches/*/updates/000001/journal.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], b"damage\n", *lines[2:]]))
+    first, second = desk.run("history", "--json").document["updates"]
+    assert (first["ending"], second["ending"]) == ("unknown", "succeeded")
+
+
+def test_components_at_once(desk: Desk) -> None:
+    done = desk.run("apply", desk.manifest, "--parallel")
+    assert done.status == 0
+    assert set(desk.seen().values()) == {"1.5.0"}
+
+
+def test_the_policy_s_floor_is_held_to(desk: Desk) -> None:
+    desk.bench.write_text(desk.bench.read_text() + '\n[updates]\nfloor = {imus = "2.0"}\n')
+    done = desk.run("apply", desk.manifest)
+    assert (done.status, done.err.split()[0]) == (9, "E-FLOOR")
+    assert set(desk.seen().values()) == {"1.4.2"}
+    assert desk.run("history").out == "no update so far\n"
