@@ -79,13 +79,23 @@ class Session:
     def catch_interrupts(self) -> None:
         """From now on the first Ctrl-C asks to stop at the next safe point, the second one stops at once."""
 
+        answering, again = False, False
+
         def stop(signum: int, frame: object) -> None:
+            nonlocal answering, again
+            if answering:
+                # Raised in here, it would leave the locks held that starting a thread takes.
+                again = True
+                return
             if self.stopping or self._asking:
                 raise KeyboardInterrupt
-            self.stopping = True
+            answering = self.stopping = True
             # A thread of its own: what the signal came into may hold the very stream that this is printed on.
             said = "stopping at the next safe point; Ctrl-C again stops now"
             threading.Thread(target=self.output.alarm, args=(said,), daemon=True).start()
+            answering = False
+            if again:
+                raise KeyboardInterrupt
 
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers.setdefault(number, signal.signal(number, stop))
