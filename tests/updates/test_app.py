@@ -189,6 +189,14 @@ def dying(made: Stage, actions: tuple[str, ...], number: int, after: bool) -> No
         made.act(action)
 
 
+def test_after_a_cut_it_is_restarted_although_it_tells_the_wanted_version(bench: Bench, tmp_path: Path) -> None:
+    made = stage(bench)
+    made.act("install")
+    (tmp_path / "running").write_text("1.1")
+    assert made.act("is_installed").code == ResultCode.INSTALLED
+    assert made.act("is_complete").code == ResultCode.NOT_INSTALLED
+
+
 def test_a_cancellation_stops_between_two_files(bench: Bench) -> None:
     made = stage(bench)
     made.cancelled = lambda: holds(bench)["bin/planner"] == NEW["bin/planner"]

@@ -191,6 +191,16 @@ def test_what_a_cut_left_half_configured_is_ended_first(old: System, bench: Benc
     assert made.act("is_installed").code == ResultCode.INSTALLED
 
 
+def test_dpkg_that_was_cut_in_the_midst_is_put_right_first(old: System, bench: Bench) -> None:
+    """It leaves entries of its status in a folder of their own; apt does nothing until they are taken over."""
+    admin = old.root / "var/lib/dpkg"
+    (admin / "updates/0001").write_text((admin / "status").read_text().split("\n\n")[0] + "\n")
+    made = stage(bench, *NEW[:1])
+    assert made.act("install").code == ResultCode.INSTALL_SUCCESS
+    assert old.holds()["thermo"] == "1.1"
+    assert not list((admin / "updates").iterdir())
+
+
 def test_a_backup_that_was_changed_is_not_installed(old: System, bench: Bench) -> None:
     made = stage(bench, *NEW[:1])
     for action in ("download", "backup", "install"):
