@@ -93,10 +93,8 @@ class Worker:
         self._told(task)
 
     def carry_out(self, task: Task) -> None:
-        """Brings a task to its end."""
+        """Brings a task to its end, which it is not at."""
         state = self.state(task)
-        if state.finished:
-            return
         self._started(task)
         handler = self._handler(task)
         if handler is not None:

@@ -87,7 +87,11 @@ class FileHandler(StepHandler):
         return self._do(Action.BACKUP, work)
 
     def install(self) -> ActionResult:
-        return self._do(Action.INSTALL, lambda: self.file.write_text(f"{self.wanted} not applied"))
+        def work() -> None:
+            (self.world / "used").write_bytes(self.context.files["payload"].read_bytes())
+            self.file.write_text(f"{self.wanted} not applied")
+
+        return self._do(Action.INSTALL, work)
 
     def apply(self) -> ActionResult:
         return self._do(Action.APPLY, lambda: self.file.write_text(self.wanted))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from pathlib import Path
 
 import pytest
 from proxyflash.flashers.errors import Cancelled
@@ -21,7 +24,7 @@ from proxyflash.updates.events import Status
 from proxyflash.updates.progress import Action, Ending
 from proxyflash.updates.results import ActionResult, ResultCode
 
-from .lab import COMPONENTS, NEW, OLD, Lab, all_new, all_old, cancel
+from .lab import COMPONENTS, NEW, OLD, Lab, all_new, all_old, cancel, in_process, kill
 
 FAILURE = ActionResult(ResultCode.FAILURE, 0x30500001, "it broke")
 ORDER = [f"{name} {item}" for name in COMPONENTS for item in ("one", "two")]
@@ -220,12 +223,41 @@ class TestAttempts:
             assert lab.apply(update).succeeded
             assert lab.rollback().succeeded
 
-    def test_the_lower_limit_counts(self, lab: Lab) -> None:
-        lab.policy = {"attempts": 5}
-        update = lab.bundle(one={"attempts": 1})
+    @pytest.mark.parametrize(("policy", "own"), [(5, 1), (1, 5)])
+    def test_the_lower_limit_counts(self, lab: Lab, policy: int, own: int) -> None:
+        lab.policy = {"attempts": policy}
+        update = lab.bundle(one={"attempts": own})
         lab.fault("left one", Action.INSTALL, FAILURE)
         lab.apply(update)
         assert isinstance(lab.apply(update).error, AttemptsExhausted)
+
+    def test_the_count_is_on_the_disk_before_the_try(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        lab.policy = {"attempts": 1}
+        update = lab.bundle()
+        synced: list[str] = []
+        fsync = os.fsync
+
+        def keep(descriptor: int) -> None:
+            synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+            fsync(descriptor)
+
+        def counted() -> None:
+            assert synced[-2:] == ["attempts.new", "journal.jsonl"]
+
+        monkeypatch.setattr(os, "fsync", keep)
+        lab.fault("left one", Action.INSTALL, counted)
+        assert lab.apply(update).succeeded
+
+    def test_a_try_that_was_cut_counts(self, lab: Lab) -> None:
+        """What brings the host down each time is not tried for ever."""
+        lab.policy = {"attempts": 2}
+        update = lab.bundle()
+        lab.fault("left one", Action.INSTALL, kill)
+        for call in (lambda: lab.apply(update), lab.resume):
+            assert in_process(call) == -signal.SIGKILL
+        outcome = lab.resume()
+        assert isinstance(outcome.error, AttemptsExhausted)
+        assert lab.holds() == all_old()
 
     def test_other_files_are_another_matter(self, lab: Lab) -> None:
         lab.policy = {"attempts": 1}

@@ -208,3 +208,14 @@ def test_records_that_check_and_make_no_sense_are_told(found: list[dict[str, Any
         Progress.of(({"seq": index, "time": "", "kind": "?", **item} for index, item in enumerate(found)), "j")
     except JournalBroken:
         return
+
+
+def test_nothing_comes_after_the_end(path: Path) -> None:
+    begin = {"seq": 1, "time": "", "kind": "begin", "tasks": 1}
+    finish = {"seq": 2, "time": "", "kind": "finish", "ending": "succeeded"}
+    assert Progress.of((begin, finish), "j").over
+    for later in (finish | {"seq": 3}, begin | {"seq": 3}, {"seq": 3, "time": "", "kind": "resumed"}):
+        with pytest.raises(JournalBroken, match="record 3 makes no sense"):
+            Progress.of((begin, finish, later), "j")
+    with pytest.raises(JournalBroken, match="record 2"):
+        Progress.of((finish | {"seq": 2},), "j")

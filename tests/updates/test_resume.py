@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.errors import BenchLocked, StateFolder
+from proxyflash.flashers.errors import Cancelled
 from proxyflash.updates import journal as journals
 from proxyflash.updates.engine import Engine
 from proxyflash.updates.errors import JournalBroken, JournalNotWritten, UpdateError, UpdateUnknown
@@ -61,19 +62,14 @@ def test_the_update_s_own_files_need_not_be_there_any_more(lab: Lab) -> None:
 
 def test_a_file_that_is_swapped_after_the_start_is_not_used(lab: Lab) -> None:
     update = lab.bundle()
-    given: list[bytes] = []
-
-    def look() -> None:
-        paths = lab.state.rglob("files/payload")
-        given.extend(path.read_bytes() for path in paths)
 
     def swap() -> None:
         (lab.folder / "payload").write_bytes(b"swapped")
 
     lab.fault("left one", Action.DOWNLOAD, swap)
-    lab.fault("left one", Action.INSTALL, look)
     assert lab.apply(update).succeeded
-    assert given == [b"what is installed"]
+    assert (lab.folder / "payload").read_bytes() == b"swapped"
+    assert (lab.world / "used").read_bytes() == b"what is installed"
 
 
 def test_one_that_is_swapped_before_the_start_is_told(lab: Lab) -> None:
@@ -133,6 +129,32 @@ def test_nothing_is_begun_that_could_not_be_journalled(lab: Lab, monkeypatch: py
             lab.apply(update)
     assert lab.began(Action.INSTALL) == []
     assert lab.resume().succeeded
+
+
+def test_a_cut_step_that_is_stopped_before_it_did_more_is_not_as_if_it_had_not_begun(lab: Lab) -> None:
+    update = lab.bundle()
+    lab.fault("left one", Action.INSTALL, kill)
+    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+
+    def stopped() -> None:
+        raise Cancelled("stopped", touched=False)
+
+    lab.fault("left one", Action.INSTALL, stopped)
+    outcome = lab.resume()
+    assert (outcome.ending, outcome.error and outcome.error.exit_status) == (Ending.UNFINISHED, 10)
+    lab.fault("left one", Action.INSTALL, lambda: None)
+    assert lab.resume().succeeded
+
+
+def test_one_that_was_stopped_before_it_changed_anything_is_at_its_end(lab: Lab) -> None:
+    update = lab.bundle()
+
+    def stopped() -> None:
+        raise Cancelled("stopped", touched=False)
+
+    lab.fault("left one", Action.INSTALL, stopped)
+    outcome = lab.apply(update)
+    assert (outcome.ending, outcome.error and outcome.error.exit_status) == (Ending.CANCELLED, 130)
 
 
 class TestTwoEngines:

@@ -123,6 +123,15 @@ def test_a_failure_begins_nothing_more_and_ends_what_is_begun(lab: Lab) -> None:
     assert lab.holds()["left.one"] == "1.0"
 
 
+def test_after_a_failure_the_next_component_of_the_bus_is_not_begun(lab: Lab) -> None:
+    text = (lab.folder / "bench.toml").read_text()
+    (lab.folder / "bench.toml").write_text(text.replace("at_once = 4\n", ""))
+    update = lab.bundle()
+    lab.fault("left one", Action.APPLY, FAILURE)
+    assert lab.apply(update, parallel=True).ending is Ending.FAILED
+    assert lab.began(Action.INSTALL) == ["left one"]
+
+
 def test_the_others_go_on_where_that_is_wanted(lab: Lab) -> None:
     update = lab.bundle()
     lab.fault("left one", Action.APPLY, FAILURE)

@@ -249,6 +249,19 @@ def test_the_sweep(rig: Rig, part: int) -> None:
         killed_and_resumed(rig, number, f"point {number} of {len(names)}: {names[number - 1]}")
 
 
+def test_a_flash_of_which_no_end_is_known_is_compared_and_verified_again(rig: Rig) -> None:
+    """The part reports the new version already; whether all of the image is there, that does not say."""
+    names = points_of(rig)
+    state = Path(rig.fresh())
+    with rig.parts() as bench:
+        assert in_process(lambda: rig.work(state, names.index("after install") + 1)) == -signal.SIGKILL
+        assert bench.emulated_device("left").application_version == NEW
+        assert in_process(lambda: rig.work(state, 0)) == 0
+        whole(rig, bench)
+    starts = [record for record in journal_of(state) if record["kind"] == "start" and record["task"] == 0]
+    assert [record["action"] for record in starts] == ["backup", "install", "install", "apply"]
+
+
 def killed_and_resumed(rig: Rig, number: int, where: str) -> None:
     state = Path(rig.fresh())
     with rig.parts() as bench:
