@@ -8,6 +8,7 @@ import json
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import Phase
+from proxyflash.tools import commands
+from proxyflash.tools.commands import session
 from proxyflash.tools.standing import Standing
 from proxyflash.transports.deadline import Deadline
 from proxyflash.updates.events import Status, StepFinished, StepStarted
@@ -261,3 +264,20 @@ def test_a_second_process_is_told_who_holds_the_bench(make_desk: MakeDesk) -> No
         assert done.out == ""
     running.interrupt()
     assert running.end()[0] == 10
+
+
+def test_a_lock_that_an_interrupt_left_held_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "CLOSE_SECONDS", 0.1)
+    left = threading.Lock()
+    left.acquire()
+
+    class Interrupted:
+        def scan(self) -> None:
+            raise KeyboardInterrupt
+
+        def close(self) -> None:
+            with left:
+                pass
+
+    assert commands.run(["scan"], opener=lambda path, state: Interrupted()) == 130  # type: ignore[arg-type,return-value]
+    left.release()

@@ -120,10 +120,14 @@ def run(
 def _carried_out(session: Session) -> int:
     arguments = session.arguments
     try:
+        interrupted = False
         try:
             status = cli.main(args=list(arguments), prog_name="proxyflash", obj=session, standalone_mode=False)
+        except (click.Abort, KeyboardInterrupt):
+            interrupted = True
+            raise
         finally:
-            session.close()
+            session.close(interrupted=interrupted)
         return status if isinstance(status, int) else ExitStatus.DONE
     except ProxyflashError as error:
         return _failed(session.output, error)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ...flashers.programmer import Programmer
 
 F = TypeVar("F", bound=Callable[..., Any])
+CLOSE_SECONDS = 5.0
+"""How long closing may take once a second Ctrl-C has ended everything."""
 
 
 class LogFile(ProxyflashError):
@@ -161,10 +163,16 @@ class Session:
         remedy = self.standing.remedy or f"It goes on with what is missing: {self.command_line}" if touched else ""
         return Cancelled(self.standing.sentence(), touched=touched, remedy=remedy)
 
-    def close(self) -> None:
+    def close(self, *, interrupted: bool = False) -> None:
+        """`interrupted`: a Ctrl-C ended it at any point, perhaps with a lock held: what waits for that is not waited for."""
         if self._bench is not None:
             bench, self._bench = self._bench, None
-            bench.close()
+            if interrupted:
+                closing = threading.Thread(target=bench.close, name="closing", daemon=True)
+                closing.start()
+                closing.join(CLOSE_SECONDS)
+            else:
+                bench.close()
         for number, handler in self._handlers.items():
             signal.signal(number, signal.SIG_IGN if self.ends_process else handler)
         self._handlers.clear()
