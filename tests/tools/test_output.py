@@ -111,7 +111,7 @@ def test_each_line_of_jsonl_is_a_document_and_looks_the_same_on_a_terminal(desk:
     lines = done.lines
     assert {line["schema"] for line in lines} == {1}
     kinds = [line["kind"] for line in lines]
-    assert set(kinds) == {"step", "planned", "phase", "progress", "phase-done", "step-done", "result"}
+    assert set(kinds) == {"step", "action", "planned", "phase", "progress", "phase-done", "step-done", "result"}
     assert (kinds.count("result"), kinds[-1]) == (1, "result")
     written = [line for line in lines if line["kind"] == "progress" and line["phase"] == "write"]
     for component in NEW:
