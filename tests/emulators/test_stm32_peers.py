@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from proxyflash.flashers.programmer import Programmer
 from proxyflash.flashers.stm32_profile import Stm32Address, Stm32Profile
 from proxyflash.flashers.stm32_uart import Stm32UartFlasher
 from proxyflash.tests.peers import environment
+from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial import SerialPort
 
 PARTS = ("stm32f103xb", "stm32f405xg", "stm32l073xz", "stm32l476xg", "stm32g071xb", "stm32g474xe", "stm32h743xi")
@@ -122,7 +124,11 @@ class TestStm32flash:
         run(stm32flash, *line, "-w", tmp_path / "image.bin", "-v", "-g", "0x0", served.path)
         assert served.device.flash.read(served.device.flash.base, len(image)) == image
         served.device.settle()
-        assert served.device.board.stage is Stage.APPLICATION
+        # stm32flash ends with the loader's acknowledgement; the jump comes after it.
+        until = Deadline.after(30)
+        while served.device.board.stage is not Stage.APPLICATION:
+            assert not until.expired
+            time.sleep(0.01)
         assert served.device.application_version == "1.5.0"
         served.device.board.reset()
         run(stm32flash, *line, "-r", tmp_path / "back.bin", "-S", f"0x08000000:{len(image)}", served.path)
