@@ -25,7 +25,6 @@ from .errors import ManifestField, StepFailed
 from .handler import StepHandler
 from .manifest import InlineStep
 from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
-from .script import clean_environment
 
 KEY = "installedCriteria"
 COMPONENT_APT_HANDLER = 2
@@ -172,7 +171,7 @@ class AptHandler(StepHandler):
 
     def _run(self, *arguments: str, folder: Path | None = None, stoppable: bool = False) -> tuple[int, str]:
         environment = {
-            **clean_environment(),
+            **programs.clean_environment(),
             "LC_ALL": "C",
             "DEBIAN_FRONTEND": "noninteractive",
             **MORE_ENVIRONMENT,

@@ -12,15 +12,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import pwd
 import shutil
-import signal
-import subprocess
-from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, TypeGuard
 
 from ..flashers.errors import Cancelled
+from . import programs
 from .errors import ManifestField, ScriptFailed
 from .handler import StepHandler
 from .manifest import InlineStep
@@ -28,15 +25,10 @@ from .results import COMPONENT_SCRIPT_HANDLER, FACILITY_STEP_HANDLERS, ActionRes
 
 KEYS = ("scriptFileName", "arguments", "installedCriteria", "apiVersion")
 NOT_AVAILABLE = "n/a"
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 UNKNOWN_FAILURE = 0x30500206
 """The extended code of a failure for which the script gives none."""
 ENDED_BADLY = 0x1000
 """What the extended code of a script that ended with another status than 0 counts from (aduc/result.h)."""
-LOOK_SECONDS = 0.2
-"""How often a running script is looked after for a cancellation. In seconds."""
-STOP_SECONDS = 5.0
-"""How long a script has to end after it was asked to."""
 MAX_RESULT = 1 << 20
 """Bytes of a result file, at most."""
 
@@ -150,65 +142,27 @@ class ScriptHandler(StepHandler):
             self._put_files()
         result_file = self._result_file(action)
         result_file.unlink(missing_ok=True)
-        # The script's own output goes to our stderr: stdout is for data. A group of its own: a Ctrl-C at the terminal is
-        # for us, and what is to be ended is ended with all that it started.
+        # What the clean-up after a cancellation does isn't cancelled itself.
+        cancelled = (lambda: False) if action == "cancel" else self.context.cancelled
         try:
-            process = subprocess.Popen(
-                self.command(action),
-                cwd=self.context.work_folder,
-                env=clean_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-                process_group=0,
-            )
+            # The script's own output goes to our stderr: stdout is for data.
+            with programs.started(
+                self.command(action), programs.clean_environment(), self.context.work_folder, stdout=2
+            ) as process:
+                if not programs.ended(process, cancelled):
+                    # What the script had done by then, nobody knows.
+                    changed = action in ("install", "apply")
+                    raise Cancelled(f"{script.name} --action {action} was ended on request", touched=changed)
         except OSError as error:
             raise ScriptFailed(
                 f"{script.name} can't be run: {error.strerror or error}",
                 remedy="Does it begin with #! and the path of an interpreter that this host has?",
             ) from error
-        with process:
-            try:
-                status = self._wait(process, action)
-            except BaseException:
-                _signal(process, signal.SIGKILL)
-                raise
+        status = process.returncode
         if status != 0:
             code = extended_code(FACILITY_STEP_HANDLERS, self.component_code, ENDED_BADLY + (status & 0xFF))
             return ActionResult(ResultCode.FAILURE, code, f"{script.name} --action {action} ended with {status}")
         return _read_result(result_file)
-
-    def _wait(self, process: subprocess.Popen[bytes], action: str) -> int:
-        """The exit status. Raises Cancelled once the script was ended on request."""
-        while True:
-            try:
-                return process.wait(LOOK_SECONDS)
-            except subprocess.TimeoutExpired:
-                if action == "cancel" or not self.context.cancelled():
-                    continue
-            _signal(process, signal.SIGTERM)
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                _signal(process, signal.SIGKILL)
-                process.wait()
-            name = self.context.step.handlerProperties["scriptFileName"]
-            # What the script had done by then, nobody knows.
-            changed = action in ("install", "apply")
-            raise Cancelled(f"{name} --action {action} was ended on request", touched=changed)
-
-
-def clean_environment() -> dict[str, str]:
-    """What a program of an update finds in its environment: the system's paths, and nothing that came with ours."""
-    try:
-        home = pwd.getpwuid(os.getuid()).pw_dir
-    except KeyError:
-        home = "/"
-    return {"PATH": PATH, "HOME": home, "LANG": "C.UTF-8"}
-
-
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
 
 
 def _read_result(path: Path) -> ActionResult:

@@ -24,7 +24,7 @@ from .errors import ManifestField, StepFailed
 from .handler import StepHandler
 from .manifest import InlineStep
 from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
-from .script import PATH, ScriptHandler, clean_environment
+from .script import ENDED_BADLY, ScriptHandler
 
 COMPONENT_SWUPDATE_HANDLER = 1
 VERSION_FILE = Path("/etc/adu-version")
@@ -64,7 +64,7 @@ class SwupdateHandler(StepHandler):
         return ActionResult(ResultCode.INSTALLED if told == wanted else ResultCode.NOT_INSTALLED)
 
     def download(self) -> ActionResult:
-        if not AGENT_SCRIPT.exists() and shutil.which(PROGRAM[0], path=PATH) is None:
+        if not AGENT_SCRIPT.exists() and shutil.which(PROGRAM[0], path=programs.PATH) is None:
             raise StepFailed("swupdate is not there", remedy="Install SWUpdate: apt install swupdate")
         return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
 
@@ -90,14 +90,14 @@ class SwupdateHandler(StepHandler):
         return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
 
     def _run(self, success: ResultCode, *arguments: str) -> ActionResult:
-        status, said = programs.run(arguments, environment=clean_environment())
+        status, said = programs.run(arguments, environment=programs.clean_environment())
         # SWUpdate 2022.12 (Debian's) at times ends with 1 when all went well; the last that it says of an update counts.
         verdicts = VERDICT.findall(said)
         if status == 0 or (arguments[0] == PROGRAM[0] and verdicts and verdicts[-1] == "successful"):
             return ActionResult(success)
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         told = [line for line in lines if "ERROR" in line.upper()] or lines[-1:]
-        code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_SWUPDATE_HANDLER, 0x1000 + (status & 0xFF))
+        code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_SWUPDATE_HANDLER, ENDED_BADLY + (status & 0xFF))
         details = f"{Path(arguments[0]).name} ended with {status}: {'; '.join(told)[-400:]}"
         return ActionResult(ResultCode.FAILURE, code, details)
 
