@@ -24,7 +24,7 @@ from ..enumerators.errors import StateFolder
 from ..enumerators.host import HostComponent
 from ..flashers.errors import Cancelled
 from ..transports.deadline import Deadline
-from . import kept
+from . import disk, kept
 from .errors import ManifestField, StepFailed
 from .handler import StepHandler
 from .manifest import InlineStep
@@ -113,7 +113,7 @@ class AppHandler(StepHandler):
                 status = there.stat()
                 found[name] = {
                     "kept": str(index),
-                    "sha256": kept.copy(there, folder / str(index)),
+                    "sha256": disk.copy(there, folder / str(index)),
                     "mode": stat.S_IMODE(status.st_mode),
                     "owner": [status.st_uid, status.st_gid],
                 }
@@ -128,7 +128,7 @@ class AppHandler(StepHandler):
                 raise Cancelled("stopped on request between two files", touched=True)
             there = self._there(name)
             try:
-                kept.tidy(there)
+                disk.tidy(there)
                 if self._is_in_place(name):
                     continue
                 self._make_folders(there)
@@ -136,7 +136,7 @@ class AppHandler(StepHandler):
                 mode = stat.S_IMODE(before.st_mode) if before else 0o644
                 if name in self.context.step.handlerProperties.get("executable", []):
                     mode |= 0o111
-                kept.copy(source, there, mode=mode, owner=(before.st_uid, before.st_gid) if before else None)
+                disk.copy(source, there, mode=mode, owner=(before.st_uid, before.st_gid) if before else None)
             except OSError as error:
                 raise StepFailed(f"{there}: {error.strerror}") from error
         return ActionResult(ResultCode.INSTALL_SUCCESS)
@@ -162,14 +162,14 @@ class AppHandler(StepHandler):
                     return _failure(3, f"{folder / entry['kept']} is not any more what was kept")
             for name, entry in files.items():
                 there = self._there(name)
-                kept.tidy(there)
+                disk.tidy(there)
                 if entry is None:
                     there.unlink(missing_ok=True)
                     if there.parent.is_dir():
-                        kept.sync_folder(there.parent)
+                        disk.sync_folder(there.parent)
                 else:
                     owner = (entry["owner"][0], entry["owner"][1])
-                    kept.copy(folder / entry["kept"], there, mode=entry["mode"], owner=owner)
+                    disk.copy(folder / entry["kept"], there, mode=entry["mode"], owner=owner)
         except OSError as error:
             raise StepFailed(f"{error.filename}: {error.strerror}") from error
         if reason := self._restarted():
@@ -186,7 +186,7 @@ class AppHandler(StepHandler):
         for folder in there.parents:
             if folder == root:
                 break
-            kept.sync_folder(folder.parent)
+            disk.sync_folder(folder.parent)
 
     def _restarted(self) -> str:
         """Restarts it and waits until it works; why it doesn't, "": it does."""

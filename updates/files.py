@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..enumerators.errors import StateFolder
+from . import disk
 from . import manifest as mf
 from .errors import PayloadHash, PayloadKind, PayloadMissing, PayloadSize
 
@@ -30,7 +31,7 @@ def check(there: Path, file: mf.PayloadFile, copy: Path | None = None) -> None:
             _compare(there, source, file, None)
             return
         try:
-            with created(copy) as target:
+            with disk.created(copy) as target:
                 _compare(there, source, file, target)
                 target.flush()
                 os.fsync(target.fileno())
@@ -87,9 +88,3 @@ def _opened(path: Path) -> BinaryIO:
         os.close(number)
         raise PayloadKind(f"{path} is no file")
     return os.fdopen(number, "rb")
-
-
-def created(path: Path) -> BinaryIO:
-    """A new file of ours alone; what was there by this name, a link too, is taken away. Raises OSError."""
-    path.unlink(missing_ok=True)
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb")

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from . import disk
 from .errors import JournalBroken, JournalNotWritten
 
 NAME = "journal.jsonl"
@@ -43,7 +44,7 @@ class Journal:
             raise _not_written(path, error) from error
         journal = cls(path, descriptor, 0)
         try:
-            _sync_folder(path.parent)
+            disk.sync_folder(path.parent)
         except OSError as error:
             journal.close()
             raise _not_written(path, error) from error
@@ -142,14 +143,6 @@ def _write(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _not_written(path: Path, error: OSError) -> JournalNotWritten:

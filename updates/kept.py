@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..enumerators.errors import StateFolder
+from . import disk
 
 NAME = "backup.json"
-BLOCK = 1 << 20
 
 
 def facts(folder: Path) -> dict[str, Any] | None:
@@ -40,50 +38,11 @@ def write(path: Path, data: bytes) -> str:
     """A whole file or none, on the disk when this returns; its SHA-256 in hex. Raises StateFolder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _whole(path) as stream:
+        with disk.whole(path) as stream:
             stream.write(data)
     except OSError as error:
         raise StateFolder(f"{path}: {error.strerror}") from error
     return hashlib.sha256(data).hexdigest()
-
-
-def copy(source: Path, target: Path, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> str:
-    """A whole copy or none, in the place of what was there, on the disk when this returns; its SHA-256. Raises OSError."""
-    digest = hashlib.sha256()
-    with source.open("rb") as stream, _whole(target) as out:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-            out.write(block)
-        if owner is not None:
-            os.fchown(out.fileno(), *owner)
-        os.fchmod(out.fileno(), mode)
-    return digest.hexdigest()
-
-
-def tidy(path: Path) -> None:
-    """Takes away what a cut may have left beside a file. Raises OSError."""
-    _partial(path).unlink(missing_ok=True)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    partial = _partial(path)
-    partial.unlink(missing_ok=True)
-    number = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(number, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
 
 
 def read(path: Path, sha256: str) -> bytes | None:
@@ -99,12 +58,3 @@ def digest(path: Path) -> str:
     """SHA-256 of a file, in hex. Raises OSError."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """What was renamed in it is on the disk. Raises OSError."""
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

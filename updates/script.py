@@ -12,12 +12,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import ClassVar, TypeGuard
 
 from ..flashers.errors import Cancelled
-from . import programs
+from . import disk, programs
 from .errors import ManifestField, ScriptFailed
 from .handler import StepHandler
 from .manifest import InlineStep
@@ -126,10 +125,7 @@ class ScriptHandler(StepHandler):
             script = self.context.step.handlerProperties["scriptFileName"]
             # The script comes last and whole: where it is, a cut has left nothing out.
             for name in sorted(self.context.files, key=lambda name: name == script):
-                partial = folder / f".{name}.partial"
-                shutil.copyfile(self.context.files[name], partial)
-                partial.chmod(0o755 if name == script else 0o644)
-                partial.replace(folder / name)
+                disk.copy(self.context.files[name], folder / name, mode=0o755 if name == script else 0o644)
         except OSError as error:
             raise ScriptFailed(f"{error.filename or folder}: {error.strerror}", remedy="Is the disk full?") from error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..enumerators.errors import StateFolder
 from . import device_manifest as dm
-from . import files, signing
+from . import disk, files, signing
 from . import manifest as mf
 from .errors import (
     DeploymentCancelled,
@@ -88,7 +88,7 @@ def staged(update: Update, folder: Path) -> Update:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for member in (update, *update.children.values()):
             for name, data in member.documents.items():
-                with files.created(folder / name) as target:
+                with disk.created(folder / name) as target:
                     target.write(data)
                     target.flush()
                     os.fsync(target.fileno())
@@ -96,11 +96,7 @@ def staged(update: Update, folder: Path) -> Update:
         raise StateFolder(f"{error.filename or folder}: {error.strerror}") from error
     _each_file(update, lambda there, file: files.check(there, file, folder / file.filename))
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        disk.sync_folder(folder)
     except OSError as error:
         raise StateFolder(f"{folder}: {error.strerror}") from error
     return _moved(update, folder)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +14,7 @@ from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Component, Presence
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.transports.deadline import Deadline
+from proxyflash.updates import disk
 from proxyflash.updates.errors import ManifestField, ScriptFailed
 from proxyflash.updates.handler import StepContext
 from proxyflash.updates.manifest import InlineStep
@@ -159,12 +160,16 @@ def test_a_script_is_put_into_its_folder_whole_or_not_at_all(tmp_path: Path, mon
     answer = answering('{"resultCode": 600}')
     made = handler(tmp_path, answer)
 
-    def cut(source: Path, target: Path) -> None:
-        target.write_bytes(source.read_bytes()[:20])
-        raise KeyboardInterrupt
+    class Cut:
+        """After the first 20 bytes."""
+
+        def update(self, data: bytes) -> None:
+            if data != answer.encode()[:20]:
+                raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "copyfile", cut)
+        patched.setattr(disk, "BLOCK", 20)
+        patched.setattr(hashlib, "sha256", Cut)
         with pytest.raises(KeyboardInterrupt):
             made.install()
     assert made.install().code == ResultCode.INSTALL_SUCCESS
