@@ -19,45 +19,35 @@ from typing import Any
 from ..enumerators.bench import BenchComponent
 from ..enumerators.benchfile import AppSpec
 from ..enumerators.commands import CommandFailed, run
-from ..enumerators.component import Component, Presence
 from ..enumerators.errors import StateFolder
 from ..enumerators.host import HostComponent
 from ..flashers.errors import Cancelled
 from ..transports.deadline import Deadline
-from . import disk, kept
+from . import disk, kept, properties
 from .errors import ManifestField, StepFailed
-from .handler import StepHandler
+from .host_part import HostPartHandler
 from .manifest import InlineStep
 from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 
-KEYS = ("installedCriteria", "targets", "executable")
+KEYS = (properties.CRITERIA, "targets", "executable")
 COMPONENT_APP_HANDLER = 34
 HEALTH_PAUSE = 0.5
 """Seconds between two questions for the application's health."""
 
 
-class AppHandler(StepHandler):
+class AppHandler(HostPartHandler):
     """Backup copies what Install replaces; Restore puts it back, takes away what was not there, and restarts."""
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
-        if not on_component:
-            raise ManifestField(
-                f"{place}: {step.handler} updates a component of the host, and this step names none",
-                remedy="Put it into a child update, and refer to that by a reference step.",
-            )
+        super().check(step, on_component=on_component, place=place)
+        properties.none_but(KEYS, step, place)
+        properties.criteria(step, place)
         place = f"{place}.handlerProperties"
-        properties = step.handlerProperties
-        for key in properties:
-            if key not in KEYS:
-                raise ManifestField(f"{place}.{key}: {step.handler} knows {', '.join(KEYS)} only")
-        criteria = properties.get("installedCriteria")
-        if not isinstance(criteria, str) or not criteria:
-            raise ManifestField(f"{place}.installedCriteria: the wanted version, a text, is missing")
-        targets = properties.get("targets", {})
+        targets = step.handlerProperties.get("targets", {})
         if not isinstance(targets, dict):
             raise ManifestField(f"{place}.targets: no object of files and paths")
-        for key, listed in (("targets", targets), ("executable", properties.get("executable", []))):
+        for key, listed in (("targets", targets), ("executable", step.handlerProperties.get("executable", []))):
             for name in listed if isinstance(listed, list | dict) else [listed]:
                 if name not in step.files:
                     raise ManifestField(f"{place}.{key}: {name!r} is none of the step's files")
@@ -68,12 +58,6 @@ class AppHandler(StepHandler):
         for path in paths:
             if paths.count(path) > 1 or any(str(parent) in paths for parent in PurePosixPath(path).parents):
                 raise ManifestField(f"{place}.targets: {path!r} is given twice, or lies below another file")
-
-    @classmethod
-    def seems_installed(cls, step: InlineStep, component: Component) -> bool:
-        if component.bus:
-            return False  # of a bus: `no_way_back` refuses it
-        return component.presence is Presence.OK and component.version == step.handlerProperties["installedCriteria"]
 
     @classmethod
     def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
@@ -145,7 +129,7 @@ class AppHandler(StepHandler):
         if reason := self._restarted():
             return _failure(1, reason)
         if self.is_installed().code != ResultCode.INSTALLED:
-            wanted = self.context.step.handlerProperties["installedCriteria"]
+            wanted = self.context.step.handlerProperties[properties.CRITERIA]
             told = self._component.look().version or "no version"
             return _failure(2, f"{self._component.name} tells {told}, wanted {wanted}")
         return ActionResult(ResultCode.APPLY_SUCCESS, details=f"-> {self._component.look().version}")
@@ -236,12 +220,6 @@ class AppHandler(StepHandler):
         if path.is_symlink() or (path.exists() and not path.is_file()):
             raise StepFailed(f"{path} is a link or no file")
         return path
-
-    @property
-    def _component(self) -> HostComponent:
-        component = self.context.component
-        assert isinstance(component, HostComponent), "the plan refused another one"
-        return component
 
 
 def _failure(value: int, details: str) -> ActionResult:

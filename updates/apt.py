@@ -20,13 +20,12 @@ from pathlib import Path
 from ..enumerators.bench import BenchComponent
 from ..enumerators.errors import StateFolder
 from ..enumerators.host import HostComponent
-from . import kept, programs
-from .errors import ManifestField, StepFailed
+from . import kept, programs, properties
+from .errors import StepFailed
 from .handler import StepHandler
 from .manifest import InlineStep
 from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 
-KEY = "installedCriteria"
 COMPONENT_APT_HANDLER = 2
 AGENT = "deviceupdate-agent"
 """Packages whose names begin so are the agent's own: it is restarted after them."""
@@ -63,11 +62,8 @@ class AptHandler(StepHandler):
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
-        if len(step.files) != 1:
-            raise ManifestField(f"{place}.files: {step.handler} takes one file, not {len(step.files)}")
-        criteria = step.handlerProperties.get(KEY)
-        if not isinstance(criteria, str) or not criteria:
-            raise ManifestField(f"{place}.handlerProperties.{KEY}: a text is missing")
+        properties.one_file(step, place)
+        properties.criteria(step, place, what="a text")
 
     @classmethod
     def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.host import HostComponent
-from . import conditions
+from . import conditions, properties
 from .conditions import Condition
 from .errors import ConditionFailed, ManifestField
 from .handler import StepHandler
@@ -24,9 +24,7 @@ class CheckHandler(StepHandler):
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
-        for key in step.handlerProperties:
-            if key != KEY:
-                raise ManifestField(f"{place}.handlerProperties.{key}: {step.handler} knows {KEY} only")
+        properties.none_but([KEY], step, place)
         if KEY not in step.handlerProperties:
             raise ManifestField(f"{place}.handlerProperties.{KEY} is missing")
         _condition(step, place)

@@ -22,13 +22,13 @@ from ..flashers.image import FirmwareImage, Segment, join
 from ..flashers.memory import MemoryMap, Range
 from ..flashers.programmer import Programmer
 from ..transports.errors import ProxyflashError
-from . import kept
+from . import kept, properties
 from .errors import ManifestField
 from .handler import StepHandler
 from .manifest import InlineStep
 from .results import COMPONENT_FLASH_HANDLER, FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 
-KEYS = ("installedCriteria", "address")
+KEYS = (properties.CRITERIA, "address")
 MEMORY = "memory.bin"
 """In the backup folder: what the part held, its segments one after the other; backup.json says where they lay."""
 
@@ -38,26 +38,18 @@ class FlashHandler(StepHandler):
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
-        if not on_component:
-            raise ManifestField(
-                f"{place}: {step.handler} flashes a component, but this step is for the host",
-                remedy="Put it into a child update, and refer to that by a reference step.",
-            )
-        if len(step.files) != 1:
-            raise ManifestField(f"{place}.files: {step.handler} takes one file, not {len(step.files)}")
-        for key in step.handlerProperties:
-            if key not in KEYS:
-                raise ManifestField(f"{place}.handlerProperties.{key}: {step.handler} knows {' and '.join(KEYS)} only")
-        criteria = step.handlerProperties.get("installedCriteria")
-        if not isinstance(criteria, str) or not criteria:
-            raise ManifestField(f"{place}.handlerProperties.installedCriteria: the wanted version, a text, is missing")
+        told = "flashes a component, but this step is for the host"
+        properties.for_a_component(told, step, place, on_component=on_component)
+        properties.one_file(step, place)
+        properties.none_but(KEYS, step, place)
+        properties.criteria(step, place)
         _address(step, place)
 
     @classmethod
     def seems_installed(cls, step: InlineStep, component: Component) -> bool:
         if not component.bus:
             return False  # of the host: `no_way_back` refuses it
-        return component.presence is Presence.OK and component.version == step.handlerProperties["installedCriteria"]
+        return component.presence is Presence.OK and component.version == step.handlerProperties[properties.CRITERIA]
 
     @classmethod
     def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
@@ -181,7 +173,7 @@ class FlashHandler(StepHandler):
 
     @property
     def _wanted(self) -> str:
-        return str(self.context.step.handlerProperties["installedCriteria"])
+        return str(self.context.step.handlerProperties[properties.CRITERIA])
 
     @property
     def _component(self) -> BenchComponent:

@@ -20,45 +20,28 @@ from pathlib import Path
 from ..enumerators.bench import BenchComponent
 from ..enumerators.benchfile import PartitionSpec
 from ..enumerators.commands import CommandFailed, run
-from ..enumerators.component import Component, Presence
 from ..enumerators.host import HostComponent
 from ..flashers import events as ev
 from ..flashers.errors import Cancelled
-from . import kept
+from . import kept, properties
 from .errors import ManifestField, StepFailed
-from .handler import StepHandler
+from .host_part import HostPartHandler
 from .manifest import InlineStep
 from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 
-KEY = "installedCriteria"
 COMPONENT_PARTITION_HANDLER = 33
 BLOCK = 1 << 20
 
 
-class PartitionHandler(StepHandler):
+class PartitionHandler(HostPartHandler):
     """Backup keeps which slot was in use: its content stays where it is."""
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
-        if not on_component:
-            raise ManifestField(
-                f"{place}: {step.handler} updates a component of the host, and this step names none",
-                remedy="Put it into a child update, and refer to that by a reference step.",
-            )
-        if len(step.files) != 1:
-            raise ManifestField(f"{place}.files: {step.handler} takes one file, not {len(step.files)}")
-        for key in step.handlerProperties:
-            if key != KEY:
-                raise ManifestField(f"{place}.handlerProperties.{key}: {step.handler} knows {KEY} only")
-        criteria = step.handlerProperties.get(KEY)
-        if not isinstance(criteria, str) or not criteria:
-            raise ManifestField(f"{place}.handlerProperties.{KEY}: the wanted version, a text, is missing")
-
-    @classmethod
-    def seems_installed(cls, step: InlineStep, component: Component) -> bool:
-        if component.bus:
-            return False  # of a bus: `no_way_back` refuses it
-        return component.presence is Presence.OK and component.version == step.handlerProperties[KEY]
+        super().check(step, on_component=on_component, place=place)
+        properties.one_file(step, place)
+        properties.none_but([properties.CRITERIA], step, place)
+        properties.criteria(step, place)
 
     @classmethod
     def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
@@ -105,7 +88,7 @@ class PartitionHandler(StepHandler):
             return ActionResult(ResultCode.APPLY_REBOOT, details=f"slot {slot} from the next start on")
         if self.is_installed().code == ResultCode.INSTALLED:
             return ActionResult(ResultCode.APPLY_SUCCESS, details=f"slot {slot}")
-        wanted = self.context.step.handlerProperties[KEY]
+        wanted = self.context.step.handlerProperties[properties.CRITERIA]
         told = self._component.look().version or "no version"
         code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_PARTITION_HANDLER, 1)
         return ActionResult(ResultCode.FAILURE, code, f"{self._component.name} tells {told}, wanted {wanted}")
@@ -222,12 +205,6 @@ class PartitionHandler(StepHandler):
     @property
     def _spec(self) -> PartitionSpec:
         return _partition(self.context.step, self.context.component)
-
-    @property
-    def _component(self) -> HostComponent:
-        component = self.context.component
-        assert isinstance(component, HostComponent), "the plan refused another one"
-        return component
 
 
 def _partition(step: InlineStep, component: BenchComponent | HostComponent | None) -> PartitionSpec:

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.host import HostComponent
-from . import programs
+from . import programs, properties
 from .errors import ManifestField, StepFailed
 from .handler import StepHandler
 from .manifest import InlineStep
@@ -42,11 +42,8 @@ class SwupdateHandler(StepHandler):
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
-        if len(step.files) != 1:
-            raise ManifestField(f"{place}.files: {step.handler} takes one file, not {len(step.files)}")
-        criteria = step.handlerProperties.get("installedCriteria")
-        if not isinstance(criteria, str) or not criteria:
-            raise ManifestField(f"{place}.handlerProperties.installedCriteria: the wanted version, a text, is missing")
+        properties.one_file(step, place)
+        properties.criteria(step, place)
 
     @classmethod
     def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
@@ -54,7 +51,7 @@ class SwupdateHandler(StepHandler):
 
     def is_installed(self) -> ActionResult:
         """By the version file. One that is not there is as good as another version: the agent has it fail."""
-        wanted = self.context.step.handlerProperties["installedCriteria"]
+        wanted = self.context.step.handlerProperties[properties.CRITERIA]
         try:
             with VERSION_FILE.open("rb") as stream:
                 text = stream.read(FIRST_LINE).decode("utf-8", "replace")
