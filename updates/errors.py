@@ -13,8 +13,6 @@
 | `PayloadKind`      | E-FILE-KIND         | 9  | what the manifest names is a link, a folder, a pipe or a device |
 | `ComponentAbsent`  | E-COMPONENT-ABSENT  | 4  | a component that the update selects does not answer |
 | `ConditionFailed`  | E-CONDITION         | 1  | a condition of the update, of a step or of the policy does not hold |
-| `LibraryMissing`   | E-ADU-LIBRARY       | 1  | the agent's component enumerator was not built |
-| `TargetFile`       | E-TARGET            | 1  | a file that a command is to write can't be written |
 | `StepFailed`       | E-STEP-FAILED       | 1  | a step's handler reported a failure |
 | `AttemptsExhausted` | E-ATTEMPTS         | 1  | a step was tried on a component as often as is allowed |
 | `BelowFloor`       | E-FLOOR             | 9  | the policy has a lowest version for the component, and this one is below it |
@@ -177,16 +175,6 @@ class ComponentAbsent(UpdateError):
     code = "E-COMPONENT-ABSENT"
     exit_status = ExitStatus.ABSENT
     default_remedy = "Is it powered and wired? Run: proxyflash scan"
-
-
-class LibraryMissing(ProxyflashError):
-    code = "E-ADU-LIBRARY"
-    default_remedy = "Install a C compiler (apt install gcc), and install proxyflash again."
-
-
-class TargetFile(ProxyflashError):
-    code = "E-TARGET"
-    default_remedy = "Is there room, and may this user write there?"
 
 
 class StepFailed(ProxyflashError):

@@ -240,6 +240,10 @@ def update(bench: Path, tmp_path: Path) -> Path:
 
 
 def test_the_manifests_are_what_the_service_takes(update: Path) -> None:
+    assert sorted(path.name for path in update.glob("*.json")) == [
+        "Contoso.Imu-components.1.5.0.importmanifest.json",
+        "Contoso.Imu.1.5.0.importmanifest.json",
+    ]
     [parent] = [path for path in update.glob("*.json") if "components" not in path.name]
     loaded = load(parent)
     assert str(loaded.manifest.updateId) == "Contoso/Imu 1.5.0"

@@ -8,25 +8,25 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from ...enumerators.bench import BenchComponent
-from ...enumerators.component import Presence, document, parse_selector, select
+from ...enumerators.component import document, parse_selector, select
 from ...enumerators.errors import BenchLocked
 from ...flashers.formats import load
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError
 from ...updates import creating
-from ...updates.errors import LibraryMissing, TargetFile
+from ...updates.flash import FlashHandler
+from ...updates.handler import StepContext
+from ...updates.manifest import InlineStep
 from ...updates.results import COMPONENT_FLASH_HANDLER, FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 from .session import Session, command
 
 T = TypeVar("T")
 
 LIBRARY, CONF = "libproxyflash_adu.so", "proxyflash-adu.conf"
-DEFAULT_CONF = Path("/etc/proxyflash/adu.conf")
 FOLDER = Path(__file__).parents[1] / "adu"
 SCRIPT = "proxyflash-flash.sh"
 WAIT_SECONDS = 50.0
@@ -34,6 +34,20 @@ WAIT_SECONDS = 50.0
 LOOK_SECONDS = 0.2
 """Between two looks at a bench that is in use: no descriptor tells when a lock of another process goes."""
 ACTIONS = ("download", "is-installed", "install", "apply", "cancel")
+
+
+class LibraryMissing(ProxyflashError):
+    """The agent's component enumerator was not built."""
+
+    code = "E-ADU-LIBRARY"
+    default_remedy = "Install a C compiler (apt install gcc), and install proxyflash again."
+
+
+class TargetFile(ProxyflashError):
+    """A file that a command is to write can't be written."""
+
+    code = "E-TARGET"
+    default_remedy = "Is there room, and may this user write there?"
 
 
 @click.group("adu", context_settings={"help_option_names": ["-h", "--help"]})
@@ -124,6 +138,10 @@ def script(
     if not wanted:
         raise click.UsageError("name the components: --group or --model")
     load(image, address=_number(address))
+    try:
+        selected = creating.selectors(hosts, "--host")
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     text = (FOLDER / "script.sh").read_text(encoding="utf-8").replace("@IMAGE@", image.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,10 +160,6 @@ def script(
         },
     )  # fmt: skip
     path = _written(child, folder)
-    try:
-        selected = creating.selectors(hosts, "--host")
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
     parent = creating.Draft(provider, name, version, host=selected, children=(path,))
     paths = [path, _written(parent, folder)]
     session.output.document({"folder": str(folder), "manifests": [str(item) for item in paths]})
@@ -156,7 +170,7 @@ def script(
 
 def _written(draft: creating.Draft, folder: Path) -> Path:
     text, manifest = creating.import_manifest(draft)
-    path = folder / creating.file_name(manifest.updateId, ".importmanifest.json")
+    path = folder / creating.file_name(manifest.updateId, "importmanifest.json")
     creating.write(path, text.encode())
     return path
 
@@ -181,8 +195,12 @@ def act(
     proxyflash adu act --action install --component imu --image imu.hex --installed-criteria 1.5.0 --result-file r.json
     """
     session.catch_interrupts()
+    properties: dict[str, Any] = {"installedCriteria": version}
+    if address is not None:
+        properties["address"] = _number(address)
+    step = InlineStep(handler=creating.FLASH, files=(image.name,), handlerProperties=properties)
     try:
-        result = _acted(session, action, name, image, version, _number(address))
+        result = _acted(session, action, name, step, image)
     except ProxyflashError as error:
         code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_FLASH_HANDLER, error.exit_status)
         result = ActionResult(ResultCode.FAILURE, code, f"{error.code} {name}: {error.cause}")
@@ -192,35 +210,20 @@ def act(
     return None
 
 
-def _acted(session: Session, action: str, name: str, image: Path, version: str, address: int | None) -> ActionResult:
+def _acted(session: Session, action: str, name: str, step: InlineStep, image: Path) -> ActionResult:
+    """What the handler of flash steps makes of it."""
     if action == "cancel":
         # The agent asks when an action has ended; there is nothing under way any more.
         return ActionResult(ResultCode.CANCEL_SUCCESS)
-    if action == "download":
-        load(image, address=address)
-        return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
-    component = session.bench.component(name)
-    if action == "install":
-        done = _once_free(
-            lambda: component.flash(
-                image, address=address, expect_version=version, on_event=session.event,
-                cancelled=lambda: session.stopping,
-            )
-        )  # fmt: skip
-        assert done is not None, "only a refused confirmation gives no result, and none is asked"
-        return ActionResult(ResultCode.INSTALL_SUCCESS, details=f"-> {done.version}, verified ({done.verified})")
-    there = _once_free(lambda: _runs(component, version))
-    if action == "is-installed":
-        return ActionResult(ResultCode.INSTALLED if there else ResultCode.NOT_INSTALLED)
-    if there:
-        return ActionResult(ResultCode.APPLY_SUCCESS)
-    code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_FLASH_HANDLER, 1)
-    return ActionResult(ResultCode.FAILURE, code, f"{name} does not report version {version}")
-
-
-def _runs(component: BenchComponent, version: str) -> bool:
-    found = component.look()
-    return found.presence is Presence.OK and found.version == version
+    bench = session.bench
+    # To look at the file takes no component.
+    component = None if action == "download" else bench.component(name)
+    context = StepContext(
+        step, {image.name: image}, image.parent, image.parent, bench, component, None,
+        session.event, lambda: session.stopping,
+    )  # fmt: skip
+    call: Callable[[], ActionResult] = getattr(FlashHandler(context), action.replace("-", "_"))
+    return _once_free(call)
 
 
 def _once_free(action: Callable[[], T]) -> T:
