@@ -148,7 +148,7 @@ class Bench:
         with self._opening:
             if bus not in self._transports:
                 spec = self.file.spec.bus[bus]
-                self._take_lock()
+                self.lock()
                 if self.replay is not None:
                     settings = self.replay.host_settings(bus, spec.kind, spec.settings)
                 else:
@@ -187,7 +187,7 @@ class Bench:
 
         Raises BenchLocked and StateFolder; what a bus raises is among the scan's `faults`, and hides no other bus.
         """
-        self._take_lock()
+        self.lock()
         components: dict[str, Component] = {}
         unlisted: list[Unlisted] = []
         faults: list[tuple[str, ProxyflashError]] = []
@@ -225,7 +225,8 @@ class Bench:
     def lock(self) -> None:
         """Keeps other processes from this bench until it is closed. Raises BenchLocked, StateFolder."""
         with self._opening:
-            self._take_lock()
+            if self._lock is None:
+                self._lock = BenchLock(self.folder)
 
     def close(self) -> None:
         for transport in self._transports.values():
@@ -244,14 +245,10 @@ class Bench:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _take_lock(self) -> None:
-        if self._lock is None:
-            self._lock = BenchLock(self.folder)
-
     def _emulated_bus(self, bus: str) -> EmulatedBus:
         with self._opening:
             if bus not in self._emulated:
-                self._take_lock()
+                self.lock()
                 self._emulated[bus] = self._emulate(bus, self.file.spec.bus[bus], self.folder)
             return self._emulated[bus]
 
@@ -412,7 +409,7 @@ class BenchComponent:
             return power is not None or self.bench.file.spec.bus[self.entry.spec.bus].emulated
         if power is None:
             return False
-        cycle(power.off, power.on, folder=self.bench.file.path.absolute().parent, component=self.name)
+        cycle(power.off, power.on, folder=self.bench.file.folder, component=self.name)
         return True
 
 

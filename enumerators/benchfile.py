@@ -249,6 +249,11 @@ class BenchFile:
         listed = (component.name for component in self.spec.component)
         return tuple(name for name in listed if name in self.entries or name in self.hosted)
 
+    @property
+    def folder(self) -> Path:
+        """Where its paths and commands start from."""
+        return self.path.absolute().parent
+
     def at(self, place: Place) -> str:
         """File and line of a key, for messages: "desk.toml:12"."""
         return _at(self.path, self.text, place)

@@ -37,7 +37,7 @@ class HostComponent:
     @property
     def folder(self) -> Path:
         """The bench file's: where its paths and commands start from."""
-        return self.bench.file.path.absolute().parent
+        return self.bench.file.folder
 
     def look(self) -> Component:
         """Asks for its version as the bench file says.

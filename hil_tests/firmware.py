@@ -118,5 +118,5 @@ class Firmware:
 
 def listed(component: BenchComponent) -> tuple[TestImage, ...]:
     """The releases that the bench file has for a component, oldest first."""
-    folder = component.bench.file.path.absolute().parent
+    folder = component.bench.file.folder
     return tuple(TestImage(folder / spec.file, spec.version, spec.address) for spec in component.entry.spec.images)

@@ -49,5 +49,5 @@ class Power:
                 device.supply.off()
             return
         spec = component.bench.file.spec.power[component.name]
-        folder = component.bench.file.path.absolute().parent
+        folder = component.bench.file.folder
         switch(spec.on if on else spec.off, folder=folder, component=component.name)

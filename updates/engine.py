@@ -99,7 +99,7 @@ class Engine:
         """
         self.bench.lock()
         self._give_up_other(abandon)
-        demand(start_conditions(self.bench, self.policy), self.bench, None)
+        self._demand()
         entry = self.store.create()
         copy = staged(plan.update, entry.files)
         begin = {
@@ -128,7 +128,7 @@ class Engine:
 
         Raises UpdateUnknown when there is none, RestartPending, ConditionFailed, JournalBroken, JournalNotWritten.
         """
-        return self._go_on(again=again).carry_out()
+        return self._go_on(again=again, demands=True).carry_out()
 
     def rollback(self) -> Outcome:
         """Undoes the update that is unfinished, else the last one, in reverse order, each as its handler can.
@@ -157,26 +157,33 @@ class Engine:
             raise UpdateUnknown("no update was made on this bench so far")
         return entry
 
+    def _demand(self) -> None:
+        """Asked once for each start, before anything is written. Raises ConditionFailed."""
+        demand(start_conditions(self.bench, self.policy), self.bench, None)
+
     def _give_up_other(self, abandon: bool) -> None:
         other = self.unfinished()
         if other is None:
             return
         if not abandon:
             self.refuse(other)
-        journal, _ = Journal.reopen(other.journal)
+        journal = Journal.reopen(other.journal)
         journal.append(Kind.FINISH, {"ending": Ending.ABANDONED})
         journal.close()
 
-    def _go_on(self, *, again: bool = False) -> Run:
+    def _go_on(self, *, again: bool = False, demands: bool = False) -> Run:
+        """`demands`: whether the conditions of the start must hold; to undo there are none."""
         self.bench.lock()
         entry = self.unfinished()
         if entry is None:
             raise UpdateUnknown("no update is unfinished")
         progress = entry.progress()
         restarting.check_restarted(progress.restart)
+        if demands and not progress.rolling_back:
+            self._demand()
         kept = self._kept(entry, progress)
         plan = self._plan_of(kept, progress)
-        journal, _ = Journal.reopen(entry.journal)
+        journal = Journal.reopen(entry.journal)
         progress.add(journal.append(Kind.RESUMED, {"boot": restarting.boot_id()}))
         return self._run(entry, kept, journal, progress, plan, again=again)
 

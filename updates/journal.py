@@ -51,10 +51,10 @@ class Journal:
         return journal
 
     @classmethod
-    def reopen(cls, path: Path) -> tuple[Self, Iterator[Record]]:
-        """One that is there, to go on with, and its records; what a cut left at its end is taken away.
+    def reopen(cls, path: Path) -> Self:
+        """One that is there, to go on with; what a cut left at its end is taken away.
 
-        The records are to be read to their end before anything is appended. Raises JournalBroken, JournalNotWritten.
+        Raises JournalBroken, JournalNotWritten.
         """
         count, good = 0, 0
         for _, end in _lines(path):
@@ -70,7 +70,7 @@ class Journal:
         except OSError as error:
             os.close(descriptor)
             raise _not_written(path, error) from error
-        return cls(path, descriptor, count), records(path)
+        return cls(path, descriptor, count)
 
     def append(self, kind: str, fields: Mapping[str, Any], *, sync: bool = True) -> Record:
         """Adds a record; with `sync` it is on the disk when this returns. Raises JournalNotWritten; then it takes no more."""

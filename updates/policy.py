@@ -75,7 +75,7 @@ def policy_of(file: BenchFile) -> Policy:
         policy = Policy.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         raise BenchKey(_explain(file, error)) from None
-    folder = file.path.absolute().parent
+    folder = file.folder
     return policy.model_copy(update={"roots": tuple(str(folder / Path(root)) for root in policy.roots)})
 
 

@@ -41,8 +41,7 @@ class TaskResult:
     def holds(self) -> str:
         """The version that the component has now, as it was last told by the component; "": that isn't known."""
         before = self.task.component.version if self.task.component else ""
-        restored = self.restored
-        back = restored is not None and restored.succeeded and restored.code != ResultCode.RESTORE_UNSUPPORTED
+        back = self.restored is not None and self.restored.brought_back
         match self.task.status:
             case Status.DONE | Status.INSTALLED:
                 return self.task.wanted

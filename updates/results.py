@@ -68,6 +68,11 @@ class ActionResult:
     def succeeded(self) -> bool:
         return self.code > 0
 
+    @property
+    def brought_back(self) -> bool:
+        """Of a Restore: whether there is again what was there before."""
+        return self.succeeded and self.code != ResultCode.RESTORE_UNSUPPORTED
+
     def report(self) -> dict[str, object]:
         return {
             "resultCode": self.code,

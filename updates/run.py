@@ -10,11 +10,10 @@ from ..transports.errors import ProxyflashError
 from . import restarting, scheduling
 from .events import Status
 from .journal import Journal
-from .options import OnFailure, demand, start_conditions
+from .options import OnFailure
 from .plan import Task, UpdatePlan
 from .progress import Action, Ending, Kind, Progress, TaskProgress
 from .report import Outcome
-from .results import ResultCode
 from .store import Entry
 from .working import Halt, Setting, Worker
 
@@ -39,7 +38,6 @@ class Run:
             if self.progress.rolling_back:
                 self._roll_back()
             else:
-                demand(start_conditions(self._setting.bench, self._setting.policy), self._setting.bench, None)
                 self._forward()
         except Halt as found:
             halt = found.error
@@ -159,7 +157,7 @@ class Run:
         host = any(state.awaits is not None and state.awaits.host for state in waiting)
         self._worker.record(Kind.RESTART, host=host, boot=restarting.boot_id())
         policy = self._setting.policy
-        folder = self._setting.bench.file.path.absolute().parent
+        folder = self._setting.bench.file.folder
         raise Halt(restarting.asked_for(host, policy.reboot if host else policy.restart, folder))
 
     def _task(self, task: Task) -> None:
@@ -177,4 +175,4 @@ def _as_before(state: TaskProgress) -> bool:
     if not state.touched:
         return True
     restored = state.results.get(Action.RESTORE)
-    return restored is not None and restored.succeeded and restored.code != ResultCode.RESTORE_UNSUPPORTED
+    return restored is not None and restored.brought_back

@@ -235,8 +235,7 @@ class Worker:
             case Action.RESTORE if self.state(task).failing:
                 return Status.FAILED
             case Action.RESTORE:
-                restored = result.succeeded and result.code != ResultCode.RESTORE_UNSUPPORTED
-                return Status.RESTORED if restored else Status.NOT_RESTORED
+                return Status.RESTORED if result.brought_back else Status.NOT_RESTORED
             case Action.INSTALL | Action.APPLY if not result.succeeded:
                 return None  # It is restored first.
             case Action.IS_INSTALLED if not result.succeeded and self.state(task).touched:
