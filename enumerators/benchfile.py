@@ -34,30 +34,34 @@ DEEPEST = 32
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 
 
-def _compilable(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            # As bytes, which is how answers come in.
-            if re.compile(value.encode()).groups < 1:
-                raise ValueError("the pattern needs one group, around the version")
-        except (re.error, RecursionError, OverflowError) as error:
-            raise ValueError(f"no regular expression: {error}") from error
-    return value
+def _compiled(text: str | bytes) -> re.Pattern[Any]:
+    try:
+        return re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"no regular expression: {error}") from error
 
 
-def _pattern(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            re.compile(value)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise ValueError(f"no regular expression: {error}") from error
-    return value
-
-
-def _with_group(value: object) -> object:
-    value = _pattern(value)
-    if isinstance(value, str) and value and re.compile(value).groups < 1:
+def _with_group(text: str | bytes) -> None:
+    if _compiled(text).groups < 1:
         raise ValueError("the pattern needs one group, around the version")
+
+
+def _for_bytes(value: object) -> object:
+    """A pattern for answers, which come in as bytes."""
+    if isinstance(value, str):
+        _with_group(value.encode())
+    return value
+
+
+def _for_text(value: object) -> object:
+    if isinstance(value, str):
+        _compiled(value)
+    return value
+
+
+def _for_version(value: object) -> object:
+    if isinstance(value, str) and value:
+        _with_group(value)
     return value
 
 
@@ -65,7 +69,7 @@ class VersionQuestion(Settings):
     """A question that a running application answers with its version, on the wire that it is flashed over."""
 
     send: str
-    match: Annotated[str, BeforeValidator(_compilable)]
+    match: Annotated[str, BeforeValidator(_for_bytes)]
     timeout: float = Field(default=0.5, gt=0, le=60)
 
 
@@ -80,7 +84,7 @@ class HostVersion(Settings):
     file: str = Field(default="", max_length=4096)
     key: str = Field(default="", max_length=256)
     command: str = Field(default="", max_length=4096)
-    match: Annotated[str, BeforeValidator(_with_group)] = ""
+    match: Annotated[str, BeforeValidator(_for_version)] = ""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -203,7 +207,7 @@ class CheckSpec(Settings):
     """
 
     command: str = Field(min_length=1)
-    match: Annotated[str, BeforeValidator(_pattern)] = ""
+    match: Annotated[str, BeforeValidator(_for_text)] = ""
     min: float | None = None
     max: float | None = None
 

@@ -27,7 +27,7 @@ IN_ORDER = [
 ]
 
 
-@pytest.mark.parametrize(("first", "second"), itertools.combinations(IN_ORDER, 2))
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(IN_ORDER, 2)))
 def test_the_order(first: str, second: str) -> None:
     assert older(first, second) is True
     assert older(second, first) is False
