@@ -193,10 +193,14 @@ class IsoTpNode:
     # On the firmware's thread.
 
     def receive(self, seconds: float | None) -> Request | None:
-        """The next message; None after `seconds`. Raises PowerLost, ResetPulled."""
-        if not self._board.wait(lambda: bool(self.inbox), seconds):
-            self._clock = time.monotonic()
-            return None
+        """The next message; None after `seconds` in which none began. Raises PowerLost, ResetPulled.
+
+        ISO 14229-2:2013, S3: the first frame of a request stops that timer, and one that breaks off starts it anew.
+        """
+        while not self._board.wait(lambda: bool(self.inbox), seconds):
+            if not self._expected or time.monotonic() - self._began > N_CR_SECONDS:
+                self._clock = time.monotonic()
+                return None
         request = self.inbox.popleft()
         self._clock = max(self._clock, request.at)
         return request

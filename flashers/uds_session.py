@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ..transports.deadline import Deadline
-from ..transports.errors import ProxyflashError
+from ..transports.errors import IsoTpContested, ProxyflashError
 from .errors import NotBack, PartConfused, PartError, PartMute, PartRefused, PartWrongMode, ProfileWrong, SecurityDenied
 from .uds_client import LOST, UdsClient
 from .uds_codes import NOT_HERE, Nrc, Refusal, Service
@@ -49,7 +49,7 @@ def wake(client: UdsClient, profile: UdsProfile) -> tuple[bool, int | None]:
     """
     try:
         return True, active_session(client, profile)
-    except PartConfused:
+    except (PartConfused, IsoTpContested):
         raise
     except LOST as error:
         if profile.stay_in_boot:

@@ -42,7 +42,7 @@ def fails_or_is_done(component: BenchComponent, new: TestImage, sink: InPhase) -
         component.flash(new.image, expect_version=new.version or None, on_event=sink)
     except ProxyflashError as error:
         failure = error
-    assert sink.done, "it was never cut: there was no such phase"
+    assert sink.done, f"it was never cut: {failure or 'there was no such phase'}"
     if failure is not None:
         assert failure.component == component.name
         assert failure.cause

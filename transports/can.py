@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Self
 import can
 
 from .can_bits import frame_seconds
-from .can_opening import open_bus
+from .can_opening import close_bus, open_bus
 from .deadline import Deadline
 from .errors import BusOff, CanGone, CanOverrun, CanSettings, CanTimeout, NotAcknowledged, TransportError
 from .recording import Recorder
@@ -183,6 +183,7 @@ class CanBus:
         self.frame_seconds = 0.0
         self.bit_rates: tuple[int, int] | None = None
         self.sent_by_kernel: set[CanId] = set()
+        self._echoes = False
         self._recorder: Recorder | None = None
         self._bus = bus
         self._channels: dict[tuple[int, bool], tuple[CanChannel, ...]] = {}
@@ -207,6 +208,7 @@ class CanBus:
         bus = open_bus(name, settings)
         channel = str(settings.get("channel", ""))
         opened = cls(name, bus, str(settings["interface"]), channel, bool(settings.get("fd", False)))
+        opened._echoes = bool(settings.get("receive_own_messages", False))
         if bitrate := settings.get("bitrate"):
             fast = settings.get("data_bitrate") or bitrate
             opened.bit_rates = bitrate, fast
@@ -253,6 +255,16 @@ class CanBus:
                 else:
                     self._channels.pop(key, None)
             self._filter()
+
+    def is_foreign(self, message: can.Message) -> bool:
+        """Whether a frame that came in was sent by another program, as far as that can be told.
+
+        Of the kernel's ISO-TP only its user knows what it sends.
+        """
+        if CanId(message.arbitration_id, message.is_extended_id) in self.sent_by_kernel:
+            return False
+        # An adapter may tell its echoes by is_rx. The kernel has none for who doesn't ask; its is_rx is about this host.
+        return not self._echoes and (message.is_rx or self.interface == "socketcan")
 
     def send(self, message: can.Message, deadline: Deadline) -> None:
         """Sends one frame. Raises CanTimeout, CanGone, BusOff, NotAcknowledged."""
@@ -311,7 +323,7 @@ class CanBus:
         self._closing = True
         self._end(CanGone(f"{self.name} was closed", remedy=""))
         self._reader.join(CLOSE_SECONDS)
-        self._bus.shutdown()
+        close_bus(self._bus)
 
     def __enter__(self) -> Self:
         return self

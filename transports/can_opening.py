@@ -80,6 +80,18 @@ def open_bus(name: str, settings: Mapping[str, Any]) -> can.BusABC:
         raise opening_error(name, interface, str(settings.get("channel", "")), error) from error
 
 
+def close_bus(bus: can.BusABC) -> None:
+    """Never raises: of an adapter that is gone there is nothing to be told any more."""
+    try:
+        bus.shutdown()
+    except Exception as error:  # Each interface of python-can has errors of its own.
+        logging.getLogger("can").debug("closing: %s", error)
+        # Its slcan says goodbye to the adapter before it closes the port, and leaves it open when that fails.
+        port = getattr(bus, "serialPortOrig", None)
+        if port is not None:
+            port.close()
+
+
 def _make_room(bus: can.BusABC) -> None:
     """What comes in while this process has no processor waits in the socket's buffer: by default for 280 frames alone."""
     for option in (SO_RCVBUFFORCE, socket.SO_RCVBUF):

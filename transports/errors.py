@@ -17,6 +17,7 @@ command line that it leads to. Who raises what:
 | `NotAcknowledged`  | E-CAN-NOACK                                          | sending: no node acknowledges frames |
 | `WireTimeout`      | E-CAN-TIMEOUT, E-ISOTP-TIMEOUT, E-SERIAL-TIMEOUT, E-USB-TIMEOUT | a deadline passed |
 | `Framing`          | E-ISOTP-FRAMING, E-SERIAL-FRAMING                    | what came in breaks the wire's own rules |
+| `Framing`          | E-ISOTP-CONTESTED                                    | a PDU was lost, another tester sends under our id |
 | `UsbStall`         | E-USB-STALL                                          | the device refused a USB request |
 | `UsbFault`         | E-USB-FAULT                                          | a transfer failed in another way |
 
@@ -172,6 +173,11 @@ class IsoTpTimeout(WireTimeout):
 class IsoTpFraming(Framing):
     code = "E-ISOTP-FRAMING"
     default_remedy = "Does another tester use the same identifiers?"
+
+
+class IsoTpContested(Framing):
+    code = "E-ISOTP-CONTESTED"
+    default_remedy = "End the other program, then run the same command again: a part serves one tester at a time."
 
 
 class IsoTpSettings(BadSettings):

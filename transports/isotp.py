@@ -12,14 +12,16 @@ import errno
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+import can
 import isotp
 
 from .can import CanBus, CanChannel, CanId
 from .deadline import Deadline
-from .errors import IsoTpFraming, IsoTpSettings, IsoTpTimeout, TransportError
+from .errors import IsoTpContested, IsoTpFraming, IsoTpSettings, IsoTpTimeout, TransportError
 from .isotp_frames import FRAME_SIZES, LAST_FLOW_STATUS, heeded, is_flow_control
 
 LONGEST_PDU = 1 << 20
@@ -107,7 +109,14 @@ _KERNEL_REMEDIES = {
 
 
 class IsoTpChannel(ABC):
-    """One peer: send a PDU, receive a PDU."""
+    """One peer: send a PDU, receive a PDU.
+
+    Another tester that sends under our id breaks what the peer is being sent, or has answers come that are not ours. That
+    it is there is no failure; where an exchange fails, it is its reason.
+    """
+
+    _contested_id: CanId | None = None
+    """The id under which another tester has sent since our last PDU began."""
 
     @staticmethod
     def open(bus: CanBus, address: IsoTpAddress, options: IsoTpOptions | None = None) -> IsoTpChannel:
@@ -127,21 +136,49 @@ class IsoTpChannel(ABC):
                     ) from error
         return UserIsoTp(bus, address, chosen)
 
-    @abstractmethod
     def send(self, pdu: bytes, deadline: Deadline) -> None:
         """Sends one PDU; returns once its last frame is handed to the bus.
 
         Raises IsoTpTimeout (no flow control, or the deadline), IsoTpFraming (overflow, too many waits, a reserved flow
-        status), the CAN errors of the bus, and ValueError for an empty PDU.
+        status), IsoTpContested in place of either, the CAN errors of the bus, and ValueError for an empty PDU.
         """
+        if not pdu:
+            raise ValueError("ISO-TP carries no empty PDU")
+        self._contested_id = None
+        try:
+            self._send(pdu, deadline)
+        except (IsoTpTimeout, IsoTpFraming) as error:
+            self._raise_contested(error.cause)
+            raise
 
-    @abstractmethod
     def recv(self, deadline: Deadline) -> bytes | None:
         """The next PDU; None when the deadline passes with nothing begun.
 
         One that has begun is waited for while its frames keep coming, up to RUN_ON_SECONDS beyond the deadline. Raises
-        IsoTpTimeout, IsoTpFraming, and the CAN errors of the bus.
+        IsoTpTimeout, IsoTpFraming, IsoTpContested in place of either or of None, and the CAN errors of the bus.
         """
+        try:
+            pdu = self._recv(deadline)
+        except (IsoTpTimeout, IsoTpFraming) as error:
+            self._raise_contested(error.cause)
+            raise
+        if pdu is None:
+            self._raise_contested("no answer came")
+        return pdu
+
+    def _contest(self, identifier: CanId) -> None:
+        self._contested_id = identifier
+
+    def _raise_contested(self, cause: str) -> None:
+        contested, self._contested_id = self._contested_id, None
+        if contested is not None:
+            raise IsoTpContested(f"{cause}, and another tester sends under {contested}")
+
+    @abstractmethod
+    def _send(self, pdu: bytes, deadline: Deadline) -> None: ...
+
+    @abstractmethod
+    def _recv(self, deadline: Deadline) -> bytes | None: ...
 
     @abstractmethod
     def drain(self) -> None:
@@ -180,6 +217,19 @@ def _check(bus: CanBus, address: IsoTpAddress, options: IsoTpOptions) -> None:
         raise IsoTpSettings(wrong)
 
 
+class _Rivals(CanChannel):
+    """Sees frames of others under the id that we send under. Keeps none."""
+
+    def __init__(self, bus: CanBus, request: CanId, prefix: bytes, seen: Callable[[CanId], None]) -> None:
+        super().__init__(bus, request, (request,), bus.fd)
+        self._prefix = prefix
+        self._seen = seen
+
+    def take(self, message: can.Message) -> None:
+        if self._bus.is_foreign(message) and bytes(message.data).startswith(self._prefix):
+            self._seen(self.transmit)
+
+
 class UserIsoTp(IsoTpChannel):
     """can-isotp's state machine over a CanChannel."""
 
@@ -215,11 +265,10 @@ class UserIsoTp(IsoTpChannel):
             error_handler=self._keep_error, params=params,
         )  # fmt: skip
         self._channel: CanChannel = bus.channel(request, response, fd=self._fd)
+        self._rivals = _Rivals(bus, request, bytes((address.target or 0,))[: self._prefix], self._contest)
+        bus.listen(self._rivals)
 
-    def send(self, pdu: bytes, deadline: Deadline) -> None:
-        """As IsoTpChannel says."""
-        if not pdu:
-            raise ValueError("ISO-TP carries no empty PDU")
+    def _send(self, pdu: bytes, deadline: Deadline) -> None:
         logic = self._logic
         self._deadline = deadline
         self._error = None
@@ -254,8 +303,7 @@ class UserIsoTp(IsoTpChannel):
             self._wait = min(self._n_bs, deadline.remaining) + 0.001
         self._logic.process()
 
-    def recv(self, deadline: Deadline) -> bytes | None:
-        """As IsoTpChannel says."""
+    def _recv(self, deadline: Deadline) -> bytes | None:
         logic = self._logic
         end = Deadline(deadline.at + RUN_ON_SECONDS)
         self._deadline = end
@@ -287,6 +335,7 @@ class UserIsoTp(IsoTpChannel):
 
     def close(self) -> None:
         self._channel.close()
+        self._rivals.close()
 
     def _rx(self, timeout: float) -> isotp.CanMessage | None:
         """One frame for each turn of the machine, so that a peer that never stops doesn't hold it."""

@@ -22,7 +22,7 @@ FRAME_SIZES = (8, 12, 16, 20, 24, 32, 48, 64)
 """Data lengths of the frames of one segmented message."""
 LONGEST_SHORT = 4095
 """The longest message whose length has 12 bits."""
-LAST_FLOW_STATUS = 2
+OVERFLOW = LAST_FLOW_STATUS = 2
 """ContinueToSend, Wait, Overflow; others are reserved (table 18)."""
 LONGEST_ST_MIN = 0x7F
 """127 ms, which stands for each reserved value of STmin as well (9.6.5.4)."""

@@ -16,6 +16,8 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
 import can
 
@@ -23,7 +25,7 @@ from .can import FULL_SECONDS, CanBus, CanChannel, CanId, again
 from .deadline import Deadline
 from .errors import CanGone, IsoTpFraming, IsoTpSettings, IsoTpTimeout, TransportError
 from .isotp import LONGEST_PDU, RUN_ON_SECONDS, Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions
-from .isotp_frames import Pci, pci_of
+from .isotp_frames import OVERFLOW, Pci, pci_of
 
 SOL_CAN_ISOTP = 106
 CAN_ISOTP_OPTS, CAN_ISOTP_RECV_FC, CAN_ISOTP_LL_OPTS = 1, 2, 5
@@ -73,16 +75,18 @@ class _Onlooker(CanChannel):
     """Sees what the socket doesn't show: that a PDU of the peer is coming in, that nobody acknowledges. Keeps no frame.
 
     `until`: when the PDU that is under way has ended by any means, on `time.monotonic`'s clock; 0.0 for none. `sent` is set
-    once as many frames of our own have passed as `expect` was told; for that it `counts` them.
+    once as many frames of our own have passed as `expect` was told; for that it `counts` them. Those beyond are another
+    tester's, whom it tells `rival`; where it doesn't count, it sees none.
     """
 
-    def __init__(self, bus: CanBus, address: IsoTpAddress, *, counts: bool) -> None:
+    def __init__(self, bus: CanBus, address: IsoTpAddress, rival: Callable[[CanId], None], *, counts: bool) -> None:
         request, response = address.ids()
         super().__init__(bus, request, (response, request) if counts else (response,), bus.fd)
         self.until = 0.0
         self.interruption: TransportError | None = None
         self.sent = threading.Event()
         self._left = 0
+        self._rival = rival
         extended = address.addressing is Addressing.EXTENDED
         self._prefix = bytes((address.source or 0,)) if extended else b""
         self._own_prefix = bytes((address.target or 0,)) if extended else b""
@@ -106,8 +110,11 @@ class _Onlooker(CanChannel):
 
     def _count(self, data: bytes) -> None:
         if data.startswith(self._own_prefix) and pci_of(data, len(self._own_prefix)) != Pci.FLOW_CONTROL:
+            if not self._left:
+                self._rival(self.transmit)
+                return
             self._left -= 1
-            if self._left == 0:
+            if not self._left:
                 self.sent.set()
 
     def interrupt(self, error: TransportError) -> None:
@@ -135,8 +142,11 @@ class KernelIsoTp(IsoTpChannel):
         self._name = bus.channel_name
         self._tx_dl = options.tx_dl
         self._prefix = 1 if address.addressing is Addressing.EXTENDED else 0
+        self._answers_as = response
+        self._answer_prefix = bytes((address.source or 0,))[: self._prefix]
+        self._sending = False
         self._counts = not poll_tells(os.uname().release)
-        self._onlooker = _Onlooker(bus, address, counts=self._counts)
+        self._onlooker = _Onlooker(bus, address, self._contest, counts=self._counts)
         self._socket = socket.socket(socket.PF_CAN, socket.SOCK_DGRAM, socket.CAN_ISOTP)
         try:
             self._socket.setsockopt(SOL_CAN_ISOTP, CAN_ISOTP_OPTS, packed_options(address, options))
@@ -152,10 +162,7 @@ class KernelIsoTp(IsoTpChannel):
             self._socket.close()
             raise
 
-    def send(self, pdu: bytes, deadline: Deadline) -> None:
-        """As IsoTpChannel says."""
-        if not pdu:
-            raise ValueError("ISO-TP carries no empty PDU")
+    def _send(self, pdu: bytes, deadline: Deadline) -> None:
         while True:
             self._forget_error()
             if not self._ready(deadline, writing=True):
@@ -176,12 +183,14 @@ class KernelIsoTp(IsoTpChannel):
                     ) from error
                 raise self._named(error) from error
         # What goes wrong until the last frame has left is the socket's error.
+        self._sending = True
         if not self._has_sent(deadline):
+            self._stop_sending()
             raise IsoTpTimeout(f"sending {len(pdu)} bytes took longer than it may")
         self._raise_error()
+        self._sending = False
 
-    def recv(self, deadline: Deadline) -> bytes | None:
-        """As IsoTpChannel says."""
+    def _recv(self, deadline: Deadline) -> bytes | None:
         end = Deadline(deadline.at + RUN_ON_SECONDS)
         until = deadline
         while not self._ready(until, writing=False):
@@ -210,9 +219,28 @@ class KernelIsoTp(IsoTpChannel):
                 continue
 
     def close(self) -> None:
+        if self._sending:
+            self._stop_sending()
         self._socket.close()
         self._onlooker.close()
         self._bus.sent_by_kernel.discard(self._sends_as)
+
+    def _stop_sending(self) -> None:
+        """A peer that asks to wait again and again would hold the kernel, and whoever closes the socket, for ever.
+
+        It counts no wait frames (N_WFTmax), and has no other end of it than the peer's word, so that is said for the peer.
+        """
+        self._sending = False
+        with suppress(TransportError):
+            self._bus.send(
+                can.Message(
+                    arbitration_id=self._answers_as.value,
+                    is_extended_id=self._answers_as.extended,
+                    data=self._answer_prefix + bytes((Pci.FLOW_CONTROL << 4 | OVERFLOW, 0, 0)),
+                    is_fd=self._bus.fd and self._tx_dl > 8,
+                ),
+                Deadline.after(LOOK_SECONDS),
+            )
 
     def _forget_error(self) -> None:
         """Of messages before this one; the interface's own state stays, for the bus's reader has it too."""
@@ -223,6 +251,7 @@ class KernelIsoTp(IsoTpChannel):
     def _raise_error(self) -> None:
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
+            self._sending = False
             raise self._named(OSError(code, os.strerror(code)))
 
     def _has_sent(self, deadline: Deadline) -> bool:

@@ -7,44 +7,25 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 
 import can
 import pytest
-from proxyflash.flashers import events as ev
-from proxyflash.flashers.errors import PartError
-from proxyflash.flashers.events import Phase
+from proxyflash.flashers.errors import PartFailed
 from proxyflash.hil_tests.kernel.can_lab import NORMAL, program, soon
 from proxyflash.hil_tests.kernel.conftest import LONG, ip
-from proxyflash.hil_tests.kernel.uds_lab import REQUEST, RESPONSE, Radar, flash, profile, socketcan
+from proxyflash.hil_tests.kernel.uds_lab import REQUEST, RESPONSE, InWrite, Radar, flash, profile, socketcan
 from proxyflash.transports.can import CanBus
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.errors import BusOff, CanGone, IsoTpTimeout, TransportError
+from proxyflash.transports.errors import BusOff, CanGone, IsoTpContested, IsoTpTimeout
 from proxyflash.transports.isotp import IsoTpChannel, IsoTpOptions
 
 backends = pytest.mark.parametrize("backend", ["kernel", "user"])
 BUS_OFF = can.Message(arbitration_id=0x40, is_error_frame=True, data=bytes(8), is_extended_id=False)
 """As a driver says it (Linux, include/uapi/linux/can/error.h: CAN_ERR_BUSOFF)."""
-
-
-class InWrite:
-    """Does something once, when half of the image is written. `at`: when that was."""
-
-    def __init__(self, action: Callable[[], object]) -> None:
-        self._action = action
-        self.at = 0.0
-
-    def __call__(self, event: ev.Event) -> None:
-        if (
-            isinstance(event, ev.Progress)
-            and event.phase is Phase.WRITE
-            and 2 * event.done >= event.total
-            and not self.at
-        ):
-            self._action()
-            self.at = time.monotonic()
 
 
 @pytest.fixture
@@ -104,14 +85,19 @@ def test_bus_off(vcan: str, radar: Radar, backend: str) -> None:
 
 @contextmanager
 def flooded(interface: str) -> Iterator[None]:
-    """Foreign frames of 8 bytes, as many as fill a bus of 500 kbit/s: more than 4,000 a second."""
-    command = program("cangen", interface, "-g", "0.2", "-I", "123", "-L", "8", "-i")
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield
-            assert process.poll() is None, "it flooded until the end"
-        finally:
+    """Foreign frames of 8 bytes, as many as fill a bus of 500 kbit/s: some 4,000 a second.
+
+    vcan would carry twenty times as many, which is no load of any bus.
+    """
+    command = program("cangen", interface, "-g", "0.1", "-I", "123", "-L", "8", "-i")
+    processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(2)]
+    try:
+        yield
+        assert all(process.poll() is None for process in processes), "they flooded until the end"
+    finally:
+        for process in processes:
             process.kill()
+            process.wait(LONG)
 
 
 @backends
@@ -122,26 +108,49 @@ def test_a_flood_of_foreign_frames(vcan: str, radar: Radar, backend: str) -> Non
     assert radar.runs == "1.5.0"
 
 
-@backends
-def test_a_second_master(vcan: str, radar: Radar, backend: str) -> None:
-    """It asks under the same id, amid our requests: ours fail with an error of the part's or of the wire, or they hold."""
+@contextmanager
+def saying(bus: can.BusABC, identifier: int, frames: Iterable[bytes], pause: float) -> Iterator[None]:
+    """One frame each `pause` seconds, until the block ends."""
     done = threading.Event()
-    with can.Bus(interface="socketcan", channel=vcan) as other:
 
-        def talk() -> None:
-            question = can.Message(arbitration_id=REQUEST, data=b"\x02\x3e\x00", is_extended_id=False)
-            while not done.wait(0.01):
-                other.send(question)
+    def run() -> None:
+        for data in frames:
+            bus.send(can.Message(arbitration_id=identifier, data=data, is_extended_id=False))
+            if done.wait(pause):
+                return
 
-        talker = threading.Thread(target=talk)
-        talker.start()
-        try:
-            with desk(vcan) as bus, suppress(PartError, TransportError):
-                assert flash(bus, profile(backend=backend)).verified
-        finally:
-            done.set()
-            talker.join()
-    works_again(vcan, radar)
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@backends
+def test_a_second_master(vcan: str, tmp_path: Path, backend: str) -> None:
+    """It says that it is there, and wants no answer: enough for the part to forget what it had of a longer request."""
+    radar = Radar(tmp_path, socketcan(vcan), st_min=5)
+    try:
+        with can.Bus(interface="socketcan", channel=vcan) as other, desk(vcan) as bus:
+            began = time.monotonic()
+            with (
+                saying(other, REQUEST, repeat(b"\x02\x3e\x80"), 0.005),
+                pytest.raises(IsoTpContested, match="another tester sends under 0x7E0"),
+            ):
+                flash(bus, profile(backend=backend))
+            assert time.monotonic() - began < LONG / 2
+        works_again(vcan, radar)
+    finally:
+        radar.close()
+
+
+def drips() -> Iterator[bytes]:
+    """A message of 4,095 bytes."""
+    yield b"\x1f\xff" + bytes(6)
+    for number in range(1, 585):
+        yield bytes((0x20 | number % 16,)) + bytes(7)
 
 
 @backends
@@ -149,32 +158,44 @@ def test_a_slow_drip(vcan: str, backend: str, monkeypatch: pytest.MonkeyPatch) -
     """A response of which a frame comes each half of a time-out, for longer than any is waited for."""
     for module in ("isotp", "isotp_kernel"):
         monkeypatch.setattr(f"proxyflash.transports.{module}.RUN_ON_SECONDS", 2.0)
-    done = threading.Event()
     with can.Bus(interface="socketcan", channel=vcan) as part, desk(vcan) as bus:
-
-        def drip() -> None:
-            part.send(can.Message(arbitration_id=RESPONSE, data=b"\x1f\xff" + bytes(6), is_extended_id=False))
-            number = 1
-            while not done.wait(0.5):
-                frame = bytes((0x20 | number % 16,)) + bytes(7)
-                part.send(can.Message(arbitration_id=RESPONSE, data=frame, is_extended_id=False))
-                number += 1
-
         channel = IsoTpChannel.open(bus, NORMAL, IsoTpOptions(backend=backend))
-        dripping = threading.Thread(target=drip)
-        dripping.start()
-        try:
+        with saying(part, RESPONSE, drips(), 0.5):
             began = time.monotonic()
             with pytest.raises(IsoTpTimeout, match="did not end its message"):
                 channel.recv(Deadline.after(1.0))
             assert time.monotonic() - began < LONG / 2
-        finally:
-            done.set()
-            dripping.join()
-        channel.drain()
         channel.close()
-    with desk(vcan) as bus, can.Bus(interface="socketcan", channel=vcan) as part:
         channel = IsoTpChannel.open(bus, NORMAL, IsoTpOptions(backend=backend))
         part.send(can.Message(arbitration_id=RESPONSE, data=b"\x02\x7e\x00", is_extended_id=False))
         assert channel.recv(soon()) == b"\x7e\x00"
         channel.close()
+
+
+@backends
+def test_a_part_that_asks_to_wait_for_ever(vcan: str, backend: str) -> None:
+    """The kernel counts no wait frames, and closing its socket waits until it has sent."""
+    with can.Bus(interface="socketcan", channel=vcan) as part, desk(vcan) as bus:
+        channel = IsoTpChannel.open(bus, NORMAL, IsoTpOptions(backend=backend))
+        with saying(part, RESPONSE, repeat(b"\x31\x00\x00"), 0.3):
+            began = time.monotonic()
+            with pytest.raises(IsoTpTimeout, match="took longer than it may"):
+                channel.send(bytes(100), Deadline.after(2.0))
+            channel.close()
+            assert time.monotonic() - began < LONG / 2
+            channel = IsoTpChannel.open(bus, NORMAL, IsoTpOptions(backend=backend))
+            channel.send(b"\x3e\x00", soon())
+            channel.close()
+
+
+@backends
+def test_a_part_that_works_on_it_for_ever(vcan: str, backend: str) -> None:
+    with can.Bus(interface="socketcan", channel=vcan) as part, desk(vcan) as bus:
+        asked = profile(backend=backend, timings={"latency": 0.5, "retries": 1, "pending": 2.0})
+        began = time.monotonic()
+        with (
+            saying(part, RESPONSE, repeat(b"\x03\x7f\x22\x78"), 0.3),
+            pytest.raises(PartFailed, match="kept ReadDataByIdentifier"),
+        ):
+            flash(bus, asked)
+        assert time.monotonic() - began < LONG / 2

@@ -78,6 +78,7 @@ def test_it_sees_and_updates_both(usb_parts: dict[Kind, Part], library: Path) ->
         assert (device["Name"], device["Vendor"], device["Plugin"]) == ("part", "Acme", "dfu")
         major, minor, step = map(int, part.running().split("."))
         assert device["VersionRaw"] == major << 8 | minor << 4 | step
-        assert protocol in device.get("Protocol", protocol)
+        assert device["Protocols"] == [protocol]
+        assert "updatable" in device["Flags"]
         fwupdtool(library, "install-blob", str(part.file(NEW, suffix)), device["DeviceId"])
         part.wait_running(NEW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from proxyflash.emulators.can_wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.uds import UdsDevice
 from proxyflash.flashers import events as ev
+from proxyflash.flashers.events import Phase
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.uds import UdsFlasher
@@ -27,15 +29,15 @@ REQUEST, RESPONSE, FUNCTIONAL = 0x7E0, 0x7E8, 0x7DF
 
 
 class Radar:
-    """The part. It runs OLD until it is flashed."""
+    """The part. It runs OLD until it is flashed. `table`: more of its table in a bench file."""
 
-    def __init__(self, folder: Path, bus: can.BusABC, *, fd: bool = False) -> None:
+    def __init__(self, folder: Path, bus: can.BusABC, *, fd: bool = False, **table: Any) -> None:
         (folder / "old.bin").write_bytes(OLD)
         self.wire = CanWire(uuid.uuid4().hex, pace=0, data_bitrate=2_000_000 if fd else None)
         spec = DeviceSpec(
             "radar",
             address={"request": REQUEST},
-            settings={"firmware": "old.bin", "part": "acme-r77"},
+            settings={"firmware": "old.bin", "part": "acme-r77", **table},
             firmware_folder=folder,
             pace=0.0,
         )
@@ -79,6 +81,24 @@ def profile(*, backend: str = "auto", fd: bool = False, **more: Any) -> UdsProfi
         "iso_tp": {"backend": backend, "tx_dl": 64 if fd else 8},
     }
     return UdsProfile.model_validate(keys | more)
+
+
+class InWrite:
+    """Does something once, when half of the image is written. `at`: when that was."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self._action = action
+        self.at = 0.0
+
+    def __call__(self, event: ev.Event) -> None:
+        if (
+            isinstance(event, ev.Progress)
+            and event.phase is Phase.WRITE
+            and 2 * event.done >= event.total
+            and not self.at
+        ):
+            self._action()
+            self.at = time.monotonic()
 
 
 def flash(

@@ -227,8 +227,11 @@ def start(
     A Python of its own takes as long to start, in a guest, as three tests.
     """
 
+    # They are there as soon as the process is.
+    out, err = ((folder / name).open("w", buffering=1) for name in ("out", "err"))
+
     def child() -> None:
-        sys.stdout, sys.stderr = out, err = [(folder / name).open("w", buffering=1) for name in ("out", "err")]
+        sys.stdout, sys.stderr = out, err
         # Not into what pytest keeps of this process's.
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
@@ -236,7 +239,8 @@ def start(
         sys.exit(command_line(words))
 
     process = multiprocessing.get_context("fork").Process(target=child, daemon=True)
-    process.start()
+    with out, err:
+        process.start()
     return process
 
 

@@ -15,7 +15,7 @@ import pytest
 import udsoncan
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators import application
+from proxyflash.emulators import application, isotp_node
 from proxyflash.emulators.can_server import serve_can
 from proxyflash.emulators.can_wire import CanWire
 from proxyflash.emulators.device import BadDevice, DeviceSpec
@@ -62,6 +62,9 @@ class Peer:
     def to_all(self, request: str) -> None:
         data = bytes.fromhex(request)
         self.bus.send(can.Message(arbitration_id=0x7DF, is_extended_id=False, data=bytes([len(data)]) + data))
+
+    def frame(self, data: str) -> None:
+        self.bus.send(can.Message(arbitration_id=0x7E0, is_extended_id=False, data=bytes.fromhex(data)))
 
     def unlock(self) -> None:
         """Into the programming session, with its key."""
@@ -218,6 +221,24 @@ class TestServices:
         time.sleep(1.0)
         assert tester.ask("22 F1 86") == "62 F1 86 01"
         assert tester.ask("34 00 44 00 01 00 00 00 00 10 00") == "7F 34 7F"
+
+    def test_a_session_is_kept_while_a_request_comes_in(self, bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        """ISO 14229-2, S3: it is stopped by the first frame of a request, however long the others take."""
+        monkeypatch.setattr(isotp_node, "N_CR_SECONDS", SECONDS)
+        tester = bench(s3=1.0).tester
+        assert tester.ask("10 03").startswith("50 03")
+        tester.frame("10 09 22 12 34 12 34 12")
+        time.sleep(2.5)
+        tester.frame("21 34 12 34")
+        assert tester.next() == "7F 22 31"
+        assert tester.ask("22 F1 86") == "62 F1 86 03"
+
+    def test_a_session_ends_when_a_request_breaks_off(self, bench: Make) -> None:
+        tester = bench(s3=0.5).tester
+        assert tester.ask("10 03").startswith("50 03")
+        tester.frame("10 09 22 12 34 12 34 12")
+        time.sleep(2.5)
+        assert tester.ask("22 F1 86") == "62 F1 86 01"
 
     def test_a_session_is_kept_by_requests_to_all(self, bench: Make) -> None:
         tester = bench(s3=1.5).tester

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,16 @@ from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.uds import UdsFlasher
 from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile
+from proxyflash.tests.transports.threads import in_thread
 from proxyflash.transports.can import CanBus
 from proxyflash.transports.deadline import Deadline
+from proxyflash.transports.errors import IsoTpContested
 
 BASES = {"acme-r77": 0x10000, "acme-r88": 0x20000}
 SIZES = {"acme-r77": 0x70000, "acme-r88": 0x80000}
 UNITS = {"acme-r77": 0x1000, "acme-r88": 0x2000}
+LONG = 30.0
+"""Seconds that no test is meant to wait."""
 
 
 class Rig:
@@ -42,6 +48,7 @@ class Rig:
         profile: dict[str, Any] | None = None,
         fd: bool = False,
         pace: float = 0,
+        wire_pace: float = 0,
         faults: FaultPlan | None = None,
         **table: Any,
     ) -> None:
@@ -51,7 +58,9 @@ class Rig:
         (folder / "old.bin").write_bytes(self.old)
         where = address or {"request": 0x7E0}
         self.faults = Faults(faults)
-        self.wire = CanWire(uuid.uuid4().hex, pace=0, data_bitrate=2_000_000 if fd else None, faults=self.faults)
+        self.wire = CanWire(
+            uuid.uuid4().hex, pace=wire_pace, data_bitrate=2_000_000 if fd else None, faults=self.faults
+        )
         spec = DeviceSpec(
             "radar", address=where, settings={"firmware": "old.bin", "part": part, **table}, firmware_folder=folder,
             pace=pace,
@@ -154,6 +163,54 @@ def test_the_flow_control_of_the_ecu_is_heeded(rig: Make, block_size: int, st_mi
     made = rig(block_size=block_size, st_min=st_min, profile={"iso_tp": {"block_size": 2, "st_min": 1}})
     made.flash()
     assert made.runs("1.5.0")
+
+
+def test_a_second_tester_on_the_same_ids(rig: Make) -> None:
+    """A TesterPresent without answer amid each long request: the ECU forgets what it had of it (ISO 15765-2, 9.8.3)."""
+    made = rig(st_min=2, profile={"timings": {"latency": 0.1, "reset_gap": 2, "retries": 1}})
+    talks = threading.Event()
+    talks.set()
+
+    def hears(message: can.Message) -> None:
+        if talks.is_set() and message.arbitration_id == 0x7E0 and message.data[0] >> 4 == 1:
+            tester.send(can.Message(arbitration_id=0x7E0, data=b"\x02\x3e\x80", is_extended_id=False))
+
+    tester = made.wire.attach("tester", hears)
+    with pytest.raises(IsoTpContested, match="another tester sends under 0x7E0"):
+        made.flash()
+    talks.clear()
+    made.flash()
+    assert made.runs("1.5.0")
+
+
+@contextmanager
+def flooded(wire: CanWire, identifier: int) -> Iterator[None]:
+    """As many frames of a foreign node as the bus can carry."""
+    node = wire.attach("flood", lambda message: None)
+    frame = can.Message(arbitration_id=identifier, data=bytes(8), is_extended_id=False)
+    done = threading.Event()
+
+    def flood() -> None:
+        while not done.is_set():
+            node.send(frame, 0.05)
+
+    flooding = in_thread(flood)
+    try:
+        yield
+    finally:
+        done.set()
+        flooding.result(LONG)
+
+
+def test_a_bus_full_of_foreign_frames(rig: Make) -> None:
+    """They yield to ours, which take up to one frame's time more."""
+    made = rig(wire_pace=1.0)
+    heard: Counter[int] = Counter()
+    made.wire.attach("listener", lambda message: heard.update((message.arbitration_id,)))
+    with flooded(made.wire, 0x7FF):
+        made.flash()
+    assert made.runs("1.5.0")
+    assert heard[0x7FF] > 50
 
 
 class TestMemory:

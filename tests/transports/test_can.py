@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import itertools
 import os
+import pty
 import socket
 import subprocess
 import sys
@@ -63,6 +64,15 @@ def waiting(channel: CanChannel) -> Future[Any]:
     while not channel._waiting and not future.done():
         time.sleep(0.001)
     return future
+
+
+def open_files() -> set[str]:
+    """This process's, as the kernel names them."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # That of listing them.
+            found.add(str(entry.readlink()))
+    return found
 
 
 def send_until_it_fails(channel: CanChannel, deadline: Deadline) -> None:
@@ -498,6 +508,21 @@ def test_why_a_bus_does_not_open(settings: dict[str, Any], kind: type[TransportE
     assert said in caught.value.cause
     assert "powertrain" in caught.value.cause
     assert caught.value.remedy
+
+
+def test_a_serial_adapter_that_is_pulled_out() -> None:
+    """python-can's slcan says goodbye to it, which fails; its port is closed all the same."""
+    master, slave = pty.openpty()
+    path = os.ttyname(slave)
+    os.close(slave)
+    bus = CanBus.open("desk", {"interface": "slcan", "channel": path, "bitrate": 500_000, "sleep_after_open": 0.0})
+    channel = bus.channel(REQUEST, RESPONSE)
+    waits = waiting(channel)
+    os.close(master)
+    with pytest.raises(CanGone):
+        waits.result(LONG)
+    bus.close()
+    assert not {path, f"{path} (deleted)"} & open_files()
 
 
 def test_a_key_is_told_by_its_likeness() -> None:

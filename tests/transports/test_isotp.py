@@ -33,6 +33,7 @@ from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import (
     BusOff,
     CanGone,
+    IsoTpContested,
     IsoTpFraming,
     IsoTpSettings,
     IsoTpTimeout,
@@ -592,6 +593,51 @@ def test_drain_forgets_messages_and_what_is_under_way(make_pair: MakePair) -> No
     pair.channel.drain()
     pair.says("21 06 07 08 09 0a 0b 0c", "02 11 03")
     assert pair.channel.recv(soon()) == hexed("11 03")
+
+
+# Another tester sends under our id.
+
+
+def other_tester(pair: Pair, *frames: str) -> None:
+    for frame in frames:
+        pair.peer_bus.send(can.Message(arbitration_id=0x7E0, is_extended_id=False, data=hexed(frame)), soon())
+
+
+def test_an_answer_is_lost_to_another_tester(make_pair: MakePair) -> None:
+    pair = make_pair()
+    pair.channel.send(hexed("22 f1 90"), soon())
+    other_tester(pair, "02 3e 00")
+    pair.says("02 7e 00")
+    # That it is there is no failure.
+    assert pair.channel.recv(soon()) == hexed("7e 00")
+    with pytest.raises(IsoTpContested, match="no answer came, and another tester sends under 0x7E0"):
+        pair.channel.recv(Deadline.after(0))
+    pair.channel.send(hexed("22 f1 90"), soon())
+    assert pair.channel.recv(Deadline.after(0.05)) is None
+
+
+def test_flow_control_is_lost_to_another_tester(make_pair: MakePair) -> None:
+    pair = make_pair(NORMAL, IsoTpOptions(n_bs_timeout=0.5))
+    sending = pair.send(counting(20))
+    pair.hears()
+    other_tester(pair, "02 3e 00")
+    with pytest.raises(IsoTpContested, match="no flow control"):
+        sending.result(LONG)
+
+
+def test_another_tester_of_another_part_is_none(make_pair: MakePair) -> None:
+    """Under one id with extended addressing, as many parts as there are bytes."""
+    pair = make_pair(EXTENDED)
+    pair.channel.send(hexed("22 f1 90"), soon())
+    other_tester(pair, "56 02 3e 00")
+    pair.says("aa 02 7e 00")
+    assert pair.channel.recv(soon()) == hexed("7e 00")
+    assert pair.channel.recv(Deadline.after(0)) is None
+    other_tester(pair, "55 02 3e 00")
+    pair.says("aa 02 7e 00")
+    assert pair.channel.recv(soon()) == hexed("7e 00")
+    with pytest.raises(IsoTpContested):
+        pair.channel.recv(Deadline.after(0))
 
 
 # The bus fails.
