@@ -126,7 +126,8 @@ class Engine:
     def resume(self, *, again: bool = False) -> Outcome:
         """Goes on with the update that is unfinished.
 
-        Raises UpdateUnknown when there is none, RestartPending, ConditionFailed, JournalBroken, JournalNotWritten.
+        Raises UpdateUnknown when there is none, RestartPending, ConditionFailed, ManifestField or ComponentUnknown for
+        components that the bench file has otherwise now, JournalBroken, JournalNotWritten.
         """
         return self._go_on(again=again, demands=True).carry_out()
 
@@ -172,7 +173,7 @@ class Engine:
         journal.close()
 
     def _go_on(self, *, again: bool = False, demands: bool = False) -> Run:
-        """`demands`: whether the conditions of the start must hold; to undo there are none."""
+        """`demands`: whether what the start asks for must hold; to undo, nothing need."""
         self.bench.lock()
         entry = self.unfinished()
         if entry is None:
@@ -183,6 +184,9 @@ class Engine:
             self._demand()
         kept = self._kept(entry, progress)
         plan = self._plan_of(kept, progress)
+        if demands:
+            # The bench file may be another one than at the start.
+            planning.check_components(self.bench, plan)
         journal = Journal.reopen(entry.journal)
         progress.add(journal.append(Kind.RESUMED, {"boot": restarting.boot_id()}))
         return self._run(entry, kept, journal, progress, plan, again=again)

@@ -46,17 +46,16 @@ class FlashHandler(StepHandler):
         _address(step, place)
 
     @classmethod
+    def check_component(cls, step: InlineStep, component: BenchComponent | HostComponent | None, place: str) -> None:
+        _flashable(step, component, f"{place}: ")
+
+    @classmethod
     def seems_installed(cls, step: InlineStep, component: Component) -> bool:
-        if not component.bus:
-            return False  # of the host: `no_way_back` refuses it
         return component.presence is Presence.OK and component.version == step.handlerProperties[properties.CRITERIA]
 
     @classmethod
     def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
-        """As far as the profile tells; what a part's protection forbids only the part knows, once it is connected.
-
-        Raises ManifestField for a component that lies in the host.
-        """
+        """As far as the profile tells; what a part's protection forbids only the part knows, once it is connected."""
         component = _flashable(step, component)
         return component.entry.flasher.unreadable(component.entry.profile)
 
@@ -180,13 +179,13 @@ class FlashHandler(StepHandler):
         return _flashable(self.context.step, self.context.component)
 
 
-def _flashable(step: InlineStep, component: BenchComponent | HostComponent | None) -> BenchComponent:
+def _flashable(step: InlineStep, component: BenchComponent | HostComponent | None, place: str = "") -> BenchComponent:
     """Raises ManifestField unless the component has a bootloader."""
     if isinstance(component, BenchComponent):
         return component
     name = component.name if component else "the host"
     raise ManifestField(
-        f"{step.handler} flashes components on buses, and {name} is none",
+        f"{place}{step.handler} flashes components on buses, and {name} is none",
         remedy="Parts of the host are updated by proxyflash/partition:1, proxyflash/app:1 or a script.",
     )
 

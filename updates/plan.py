@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..enumerators.bench import Bench
+from ..enumerators.bench import Bench, BenchComponent
 from ..enumerators.component import Component, Presence, select
+from ..enumerators.host import HostComponent
 from ..transports import plugins
 from ..transports.errors import PluginUnknown
 from .errors import BelowFloor, ComponentAbsent, DowngradeRefused, HandlerUnknown, ManifestField
@@ -108,6 +109,7 @@ def make(bench: Bench, policy: Policy, update: Update, components: Sequence[Comp
             if lacking := condition.missing(bench):
                 raise ManifestField(f"{update.path}: step {task.label} for {task.target}: {lacking}")
         _check_present(task)
+    check_components(bench, plan)
     return replace(plan, tasks=tuple(_looked_at(bench, policy, task) for task in plan.tasks))
 
 
@@ -145,6 +147,17 @@ def _check_present(task: Task) -> None:
             f"step {task.label} is for {task.component.name}, which does not answer ({task.component.where})",
             component=task.component.name,
         )
+def check_components(bench: Bench, plan: UpdatePlan) -> None:
+    """That each task's handler takes its component, whatever that holds. Raises ManifestField, ComponentUnknown."""
+    for task in plan.tasks:
+        place = f"{task.update.path}: step {task.label} for {task.target}"
+        task.handler.check_component(task.step, _reached(bench, task), place)
+
+
+def _reached(bench: Bench, task: Task) -> BenchComponent | HostComponent | None:
+    return bench.find(task.component.name) if task.component is not None else None
+
+
 
 
 def _looked_at(bench: Bench, policy: Policy, task: Task) -> Task:
@@ -152,8 +165,8 @@ def _looked_at(bench: Bench, policy: Policy, task: Task) -> Task:
     if component is not None and task.handler.seems_installed(task.step, component):
         return replace(task, status=Status.INSTALLED)
     downgrade = component is not None and _downgrade(policy, task, component)
-    reached = bench.find(component.name) if component is not None else None
-    return replace(task, no_way_back=task.handler.no_way_back(task.step, reached), downgrade=downgrade)
+    no_way_back = task.handler.no_way_back(task.step, _reached(bench, task))
+    return replace(task, no_way_back=no_way_back, downgrade=downgrade)
 
 
 def _downgrade(policy: Policy, task: Task, component: Component) -> bool:

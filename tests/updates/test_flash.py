@@ -177,6 +177,5 @@ def test_a_broken_file_is_told_at_the_download(bench: Bench) -> None:
 
 def test_a_component_of_the_host_is_refused_in_the_plan(bench: Bench) -> None:
     step = inline("proxyflash/flash:1", NEW["imu"], installedCriteria="")
-    assert not FlashHandler.seems_installed(step, bench.find("app").look())
-    with pytest.raises(ManifestField, match="app is none"):
-        FlashHandler.no_way_back(step, bench.find("app"))
+    with pytest.raises(ManifestField, match=r"^p: .*app is none"):
+        FlashHandler.check_component(step, bench.find("app"), "p")
