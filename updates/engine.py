@@ -19,8 +19,8 @@ from typing import Any
 from ..enumerators.bench import Bench
 from ..enumerators.component import Component, Presence
 from ..flashers import events as ev
+from . import limits, restarting
 from . import plan as planning
-from . import restarting
 from .attempts import Attempts
 from .errors import JournalBroken, Unfinished, UpdateUnknown
 from .events import Status
@@ -97,7 +97,7 @@ class Engine:
         tried once more. `abandon`: another update that is unfinished is left as it is. Raises Unfinished,
         ConditionFailed, StateFolder, UpdateError for a file that has changed since; with all of these nothing was touched.
         """
-        self.bench.lock()
+        self._take()
         self._give_up_other(abandon)
         self._demand()
         entry = self.store.create()
@@ -136,7 +136,7 @@ class Engine:
 
         Raises UpdateUnknown when there is none whose backups are kept.
         """
-        self.bench.lock()
+        self._take()
         if self.unfinished() is not None:
             return self._go_on().roll_back()
         return self._undoing().carry_out()
@@ -158,6 +158,11 @@ class Engine:
             raise UpdateUnknown("no update was made on this bench so far")
         return entry
 
+    def _take(self) -> None:
+        """The bench is this engine's alone. Raises BenchLocked, StepHangs."""
+        self.bench.lock()
+        limits.check_none_hangs(self.bench.folder)
+
     def _demand(self) -> None:
         """Asked once for each start, before anything is written. Raises ConditionFailed."""
         demand(start_conditions(self.bench, self.policy), self.bench, None)
@@ -174,7 +179,7 @@ class Engine:
 
     def _go_on(self, *, again: bool = False, demands: bool = False) -> Run:
         """`demands`: whether what the start asks for must hold; to undo, nothing need."""
-        self.bench.lock()
+        self._take()
         entry = self.unfinished()
         if entry is None:
             raise UpdateUnknown("no update is unfinished")
