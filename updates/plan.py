@@ -63,11 +63,15 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class UpdatePlan:
-    """What an update will do, in order. `empty`: the parent's steps that select no component."""
+    """What an update will do, in order. `empty`: the parent's steps that select no component.
+
+    `unplugged`: components that it would be for as well, need not be there, and are not.
+    """
 
     update: Update
     tasks: tuple[Task, ...]
     empty: tuple[int, ...]
+    unplugged: tuple[Component, ...] = ()
 
     @property
     def nothing_to_do(self) -> bool:
@@ -102,15 +106,17 @@ def make(bench: Bench, policy: Policy, update: Update, components: Sequence[Comp
 
     Raises HandlerUnknown, ManifestField, ComponentAbsent, BelowFloor, DowngradeRefused.
     """
-    plan = order(update, components)
+    away = [component for component in components if bench.unplugged(component)]
+    plan = order(update, [component for component in components if component not in away])
     start_conditions(bench, policy)
+    check_components(bench, plan)
     for task in plan.tasks:
         for condition in task.options.conditions:
             if lacking := condition.missing(bench):
                 raise ManifestField(f"{update.path}: step {task.label} for {task.target}: {lacking}")
         _check_present(task)
-    check_components(bench, plan)
-    return replace(plan, tasks=tuple(_looked_at(bench, policy, task) for task in plan.tasks))
+    tasks = tuple(_looked_at(bench, policy, task) for task in plan.tasks)
+    return replace(plan, tasks=tasks, unplugged=order(update, away).components)
 
 
 def _steps(
@@ -141,12 +147,6 @@ def _task(
     return Task(index, number, child, bare, update, component, handler, options)
 
 
-def _check_present(task: Task) -> None:
-    if task.component is not None and task.component.presence is Presence.ABSENT:
-        raise ComponentAbsent(
-            f"step {task.label} is for {task.component.name}, which does not answer ({task.component.where})",
-            component=task.component.name,
-        )
 def check_components(bench: Bench, plan: UpdatePlan) -> None:
     """That each task's handler takes its component, whatever that holds. Raises ManifestField, ComponentUnknown."""
     for task in plan.tasks:
@@ -158,6 +158,12 @@ def _reached(bench: Bench, task: Task) -> BenchComponent | HostComponent | None:
     return bench.find(task.component.name) if task.component is not None else None
 
 
+def _check_present(task: Task) -> None:
+    if task.component is not None and task.component.presence is Presence.ABSENT:
+        raise ComponentAbsent(
+            f"step {task.label} is for {task.component.name}, which does not answer ({task.component.where})",
+            component=task.component.name,
+        )
 
 
 def _looked_at(bench: Bench, policy: Policy, task: Task) -> Task:
