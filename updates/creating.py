@@ -20,6 +20,8 @@ from .signing import PrivateKey
 from .update import Update
 
 FLASH, SCRIPT = "proxyflash/flash:1", "microsoft/script:1"
+BY_VERSION = (FLASH, "proxyflash/partition:1", "proxyflash/app:1")
+"""Handlers that want to know the version which the component then tells."""
 SCHEMA = "https://json.schemastore.org/azure-deviceupdate-import-manifest-{version}.json"
 BLOCK = 1 << 20
 
@@ -76,7 +78,7 @@ def import_manifest(draft: Draft, made: datetime | None = None) -> tuple[str, mf
 
 def _inline(draft: Draft) -> dict[str, Any]:
     properties = dict(draft.properties)
-    if draft.handler == FLASH:
+    if draft.handler in BY_VERSION:
         properties.setdefault("installedCriteria", draft.version)
     elif draft.handler == SCRIPT:
         properties.setdefault("scriptFileName", draft.files[0].name)
