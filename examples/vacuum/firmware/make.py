@@ -33,7 +33,7 @@ SHIPPED = {
     "6-resume": {"camera": "3.0.0"},
 }
 ROOTFS = {"1-bundle": "2.0.0", "6-resume": "3.0.0"}
-ROOTFS_SIZE = 16 * 1024
+ROOTFS_SIZE = 8 * 1024
 
 
 def firmware(part: str, version: str) -> bytes:
@@ -43,14 +43,14 @@ def firmware(part: str, version: str) -> bytes:
 
 def rootfs(version: str) -> bytes:
     """A slot's content: a line that tells its version, and nothing else."""
-    return f"VERSION_ID={version}\n".encode().ljust(ROOTFS_SIZE, b"\n")
+    return f"VERSION_ID={version}\n".encode().ljust(ROOTFS_SIZE, b"\0")
 
 
 def main() -> None:
     for part in PARTS:
         (HERE / f"{part}-1.0.0.bin").write_bytes(firmware(part, "1.0.0"))
     (HOST / "slot-a.img").write_bytes(rootfs("1.0.0"))
-    (HOST / "slot-b.img").write_bytes(b"\n" * ROOTFS_SIZE)
+    (HOST / "slot-b.img").write_bytes(bytes(ROOTFS_SIZE))
     for update, parts in SHIPPED.items():
         for part, version in parts.items():
             _, _, start, _, ending = PARTS[part]
