@@ -8,6 +8,7 @@ Backup reads the erase units that Install will erase, where the part lets its me
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -29,6 +30,8 @@ from .manifest import InlineStep
 from .results import COMPONENT_FLASH_HANDLER, FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 
 KEYS = (properties.CRITERIA, "address")
+DEAF_SECONDS = 1.0
+"""The longest that a part waits in the midst of an exchange that we were cut in (N_Bs of ISO 15765-2:2016, table 16)."""
 MEMORY = "memory.bin"
 """In the backup folder: what the part held, its segments one after the other; backup.json says where they lay."""
 
@@ -65,7 +68,7 @@ class FlashHandler(StepHandler):
         return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
 
     def is_installed(self) -> ActionResult:
-        installed = self.seems_installed(self.context.step, self._component.look())
+        installed = self.seems_installed(self.context.step, self._seen())
         return ActionResult(ResultCode.INSTALLED if installed else ResultCode.NOT_INSTALLED)
 
     def is_complete(self) -> ActionResult:
@@ -99,7 +102,7 @@ class FlashHandler(StepHandler):
         if kept.facts(folder) is not None:
             return ActionResult(ResultCode.BACKUP_SUCCESS)
         component = self._component
-        seen = component.look()
+        seen = self._seen()
         with self._named(), self._programmer() as programmer:
             image = self._image()
             programmer.connect()
@@ -146,6 +149,14 @@ class FlashHandler(StepHandler):
         assert result is not None, "only a refused confirmation gives no result, and none is asked"
         details = f"-> {result.version or 'what it held before'}, verified ({result.verified})"
         return ActionResult(ResultCode.RESTORE_SUCCESS, details=details)
+
+    def _seen(self) -> Component:
+        """Its record. One that is mute is asked twice: a cut may have left it waiting for us, deaf for a second."""
+        seen = self._component.look()
+        if seen.presence is Presence.ABSENT:
+            threading.Event().wait(DEAF_SECONDS)
+            seen = self._component.look()
+        return seen
 
     @contextmanager
     def _programmer(self) -> Iterator[Programmer]:

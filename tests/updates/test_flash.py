@@ -7,11 +7,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import can
 import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.errors import Cancelled, ImageFormat, VersionMismatch
 from proxyflash.flashers.events import Phase, Progress
 from proxyflash.flashers.formats import load
+from proxyflash.flashers.uds_profile import UdsAddress
 from proxyflash.updates.errors import ManifestField
 from proxyflash.updates.flash import FlashHandler
 from proxyflash.updates.results import ResultCode
@@ -179,3 +181,17 @@ def test_a_component_of_the_host_is_refused_in_the_plan(bench: Bench) -> None:
     step = inline("proxyflash/flash:1", NEW["imu"], installedCriteria="")
     with pytest.raises(ManifestField, match=r"^p: .*app is none"):
         FlashHandler.check_component(step, bench.find("app"), "p")
+
+
+def test_a_part_that_a_cut_has_left_deaf_is_asked_again(bench: Bench) -> None:
+    """The radar waits for the flow control of an answer, 1 s by ISO 15765-2, and hears nothing meanwhile."""
+    made = stage(bench, "front-radar")
+    made.act("install")
+    entry = bench.file.entries["front-radar"]
+    request = UdsAddress.model_validate(entry.address.model_dump()).request
+    with can.Bus(interface="proxyflash", channel=bench.emulated_wire(entry.spec.bus or "").channel) as cut:
+        cut.send(can.Message(arbitration_id=request, data=bytes.fromhex("0322F189"), is_extended_id=False))
+        while (told := cut.recv(30)) is not None and told.data[:1] != b"\x10":
+            pass
+        assert told is not None
+        assert made.act("apply").code == ResultCode.APPLY_SUCCESS
