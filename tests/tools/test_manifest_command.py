@@ -90,6 +90,9 @@ def test_what_other_handlers_want(
     assert (status, err) == (0, "")
     (step,) = json.loads((tmp_path / CHILD).read_text())["instructions"]["steps"]
     assert step["handlerProperties"] == made
+    explained = say("check", CHILD)[1]
+    for key, value in made.items():
+        assert f"{key} {value if isinstance(value, str) else json.dumps(value)}" in explained
 
 
 def test_openssl_makes_keys_too(say: Say, tmp_path: Path) -> None:
