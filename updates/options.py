@@ -9,6 +9,7 @@ means just what it means there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -78,7 +79,7 @@ def start_conditions(bench: Bench, policy: Policy) -> list[Condition]:
     return [conditions.parse(raw, f"{place}[{at}]") for at, raw in enumerate(policy.conditions)]
 
 
-def demand(found: tuple[Condition, ...] | list[Condition], bench: Bench, component: str | None) -> None:
+def demand(found: Sequence[Condition], bench: Bench, component: str | None) -> None:
     """Raises ConditionFailed for the first that doesn't hold."""
     for condition in found:
         if reason := condition.failed(bench, component):

@@ -170,13 +170,13 @@ def _looked_at(bench: Bench, policy: Policy, task: Task) -> Task:
     component = task.component
     if component is not None and task.handler.seems_installed(task.step, component):
         return replace(task, status=Status.INSTALLED)
-    downgrade = component is not None and _downgrade(policy, task, component)
+    downgrade = component is not None and is_downgrade(policy, task, component)
     no_way_back = task.handler.no_way_back(task.step, _reached(bench, task))
     return replace(task, no_way_back=no_way_back, downgrade=downgrade)
 
 
-def _downgrade(policy: Policy, task: Task, component: Component) -> bool:
-    """Whether it installs an older version than the component has. Raises BelowFloor, DowngradeRefused."""
+def is_downgrade(policy: Policy, task: Task, component: Component) -> bool:
+    """Whether it installs an older version than the component has by this record. Raises BelowFloor, DowngradeRefused."""
     for name in (component.name, component.group):
         floor = policy.floor.get(name) if name else None
         if floor is not None and older(task.wanted, floor):

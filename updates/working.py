@@ -7,7 +7,7 @@ done again. An action that a cut ended is begun again once the component has bee
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,22 @@ from ..flashers import events as ev
 from ..flashers.errors import Cancelled
 from ..transports.errors import ProxyflashError
 from .attempts import Attempts
-from .errors import AttemptsExhausted, ConditionFailed, StepFailed, StepHangs, StepTimeout
+from .conditions import Condition, Version
+from .errors import (
+    AttemptsExhausted,
+    BelowFloor,
+    ConditionFailed,
+    DowngradeRefused,
+    StepFailed,
+    StepHangs,
+    StepTimeout,
+)
 from .events import ActionStarted, Status, StepFinished, StepStarted
 from .handler import StepContext, StepHandler
 from .journal import Journal
 from .limits import Watch
 from .options import demand
-from .plan import Task
+from .plan import Task, is_downgrade
 from .policy import Policy
 from .progress import ANNOUNCED, RESTARTS, Action, Kind, Progress, TaskProgress, fields_of
 from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
@@ -120,7 +129,7 @@ class Worker:
             for action in (Action.BACKUP, Action.INSTALL, Action.APPLY):
                 if action in state.results:
                     continue
-                if action is Action.INSTALL and not self._may_try(task):
+                if action is Action.INSTALL and not (self._still_allowed(task) and self._may_try(task)):
                     break
                 if not self._act(task, handler, action):
                     break
@@ -151,9 +160,33 @@ class Worker:
 
     def _allowed(self, task: Task) -> bool:
         """Whether the step's conditions hold; if not, it has failed. Raises Halt if it was under way."""
+        return self._holds(task, lambda: self._demand(task, task.options.conditions))
+
+    def _still_allowed(self, task: Task) -> bool:
+        """The same right before Install for what was known when it was planned: another hand may have changed the part.
+
+        The floor, downgrades, and the versions of other components.
+        """
+        return self._holds(task, lambda: self._check_versions(task))
+
+    def _check_versions(self, task: Task) -> None:
+        """Raises BelowFloor, DowngradeRefused, ConditionFailed."""
+        setting = self.setting
+        if task.component is not None and task.wanted:
+            # Without anything that would refuse it the part needn't be asked.
+            ask = setting.policy.downgrade == "on-request"
+            seen = setting.bench.find(task.component.name).look() if ask else task.component
+            if is_downgrade(setting.policy, task, seen):
+                self.record(Kind.DOWNGRADE, task=task.index, version=seen.version)
+        self._demand(task, [one for one in task.options.conditions if isinstance(one, Version)])
+
+    def _demand(self, task: Task, conditions: Sequence[Condition]) -> None:
+        demand(conditions, self.setting.bench, task.component.name if task.component else None)
+
+    def _holds(self, task: Task, check: Callable[[], None]) -> bool:
         try:
-            demand(task.options.conditions, self.setting.bench, task.component.name if task.component else None)
-        except ConditionFailed as error:
+            check()
+        except (ConditionFailed, BelowFloor, DowngradeRefused) as error:
             error.component = error.component or task.target
             if self.state(task).touched:
                 raise Halt(error) from error
