@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from . import device_manifest as dm
+from . import disk
 from . import manifest as mf
 from .errors import ManifestRule, PayloadMissing
 from .signing import PrivateKey
@@ -210,15 +210,8 @@ def one_folder(paths: Iterable[Path], folder: Path) -> None:
 
 def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """A whole file or none: what was there stays until all is written. Raises OSError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with disk.whole(path, mode) as stream:
+        stream.write(data)
 
 
 def selectors(texts: Sequence[str], option: str) -> tuple[dict[str, str], ...]:

@@ -75,8 +75,15 @@ class Engine:
 
     def unfinished(self) -> Entry | None:
         """The update that is not at its end; there is one at most. Raises JournalBroken."""
+        found = self._open()
+        return None if found is None else found[0]
+
+    def _open(self) -> tuple[Entry, Progress] | None:
+        """The one that is not at its end, and how far it is: its journal is read once."""
         latest = self.store.latest()
-        return None if latest is None or latest.progress().over else latest
+        if latest is None or (progress := latest.progress()).over:
+            return None
+        return latest, progress
 
     def is_of(self, entry: Entry, update: Update) -> bool:
         """Whether an update of the history is this one, to the byte of its manifests."""
@@ -129,7 +136,11 @@ class Engine:
         Raises UpdateUnknown when there is none, RestartPending, ConditionFailed, ManifestField or ComponentUnknown for
         components that the bench file has otherwise now, JournalBroken, JournalNotWritten.
         """
-        return self._go_on(again=again, demands=True).carry_out()
+        self._take()
+        found = self._open()
+        if found is None:
+            raise UpdateUnknown("no update is unfinished")
+        return self._go_on(*found, again=again, demands=True).carry_out()
 
     def rollback(self) -> Outcome:
         """Undoes the update that is unfinished, else the last one, in reverse order, each as its handler can.
@@ -137,9 +148,8 @@ class Engine:
         Raises UpdateUnknown when there is none whose backups are kept.
         """
         self._take()
-        if self.unfinished() is not None:
-            return self._go_on().roll_back()
-        return self._undoing().carry_out()
+        found = self._open()
+        return self._undoing().carry_out() if found is None else self._go_on(*found).roll_back()
 
     def outcome(self, entry: Entry) -> Outcome:
         """What an update of the history has come to, from its journal and its manifest's copy."""
@@ -148,8 +158,7 @@ class Engine:
 
     def refuse(self, other: Entry) -> None:
         """Raises Unfinished: no update begins while another one isn't at its end."""
-        progress = other.progress()
-        raise Unfinished(f"update {other.number}, {progress.begin['update']}, is not at its end ({progress.ending})")
+        raise _unfinished(other, other.progress())
 
     def to_undo(self) -> Entry:
         """What a rollback would undo. Raises UpdateUnknown."""
@@ -168,22 +177,18 @@ class Engine:
         demand(start_conditions(self.bench, self.policy), self.bench, None)
 
     def _give_up_other(self, abandon: bool) -> None:
-        other = self.unfinished()
-        if other is None:
+        found = self._open()
+        if found is None:
             return
+        other, progress = found
         if not abandon:
-            self.refuse(other)
+            raise _unfinished(other, progress)
         journal = Journal.reopen(other.journal)
         journal.append(Kind.FINISH, {"ending": Ending.ABANDONED})
         journal.close()
 
-    def _go_on(self, *, again: bool = False, demands: bool = False) -> Run:
+    def _go_on(self, entry: Entry, progress: Progress, *, again: bool = False, demands: bool = False) -> Run:
         """`demands`: whether what the start asks for must hold; to undo, nothing need."""
-        self._take()
-        entry = self.unfinished()
-        if entry is None:
-            raise UpdateUnknown("no update is unfinished")
-        progress = entry.progress()
         restarting.check_restarted(progress.restart)
         if demands and not progress.rolling_back:
             self._demand()
@@ -243,6 +248,10 @@ class Engine:
         attempts = Attempts(self.store.attempts)
         setting = Setting(self.bench, self.policy, kept, attempts, self.on_event, self.cancelled, again)
         return Run(entry, journal, progress, plan, setting)
+
+
+def _unfinished(other: Entry, progress: Progress) -> Unfinished:
+    return Unfinished(f"update {other.number}, {progress.begin['update']}, is not at its end ({progress.ending})")
 
 
 def _digest(update: Update) -> str:
