@@ -42,8 +42,27 @@ def test_each_step_has_its_actions_in_order(lab: Lab) -> None:
     assert lab.holds() == all_new()
     actions = (Action.IS_INSTALLED, Action.BACKUP, Action.INSTALL, Action.APPLY)
     begun = [line for line in lab.log if not line.endswith("ended")]
-    assert begun[:6] == [f"download {where}" for where in ORDER]
-    assert begun[6:] == [f"{action} {where}" for where in ORDER for action in actions]
+    assert begun[:12] == [f"{action} {where}" for where in ORDER for action in ("asked", "download")]
+    assert begun[12:] == [f"{action} {where}" for where in ORDER for action in actions]
+
+
+def test_for_what_is_installed_there_is_nothing_to_download(lab: Lab) -> None:
+    """The agent's code for it; the step is asked again at its turn, and is then as it is."""
+    update = lab.bundle()
+    (lab.world / "right.one").write_text(NEW)
+    (lab.world / "camera.two").write_text(NEW)
+
+    def lost() -> None:
+        (lab.world / "camera.two").write_text(OLD)
+
+    lab.fault("left one", Action.APPLY, lost)
+    outcome = lab.apply(update)
+    assert outcome.succeeded
+    codes = {f"{item.task.target} {item.task.label}": item.actions[Action.DOWNLOAD].code for item in outcome.results}
+    assert {where for where, code in codes.items() if code == 503} == {"right 1.1", "camera 2.2"}
+    assert set(lab.began(Action.DOWNLOAD)) == {*ORDER} - {"right one", "camera two"}
+    assert statuses(outcome) == [Status.DONE, Status.DONE, Status.INSTALLED, *[Status.DONE] * 3]
+    assert lab.holds() == all_new()
 
 
 @pytest.mark.parametrize("action", [Action.INSTALL, Action.APPLY])
