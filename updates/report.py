@@ -160,14 +160,18 @@ def _step(own: list[TaskResult]) -> ActionResult:
     if not own:
         return ActionResult(ResultCode.INSTALL_NO_MATCHING_COMPONENTS)
     failed = next((item.result for item in own if item.error is not None), None)
-    failed = failed or next((item.result for item in own if not item.result.succeeded), None)
+    waiting = {item.task.target: item.result for item in own if item.task.status is Status.AWAITING}
+    # What a component has yet to do after its restart is no failure of the step.
+    others = [item.result for item in own if item.task.target not in waiting]
+    failed = failed or next((result for result in others if not result.succeeded), None)
     if failed is not None:
         return failed
+    if waiting:
+        return next(iter(waiting.values()))
     for code in (ResultCode.INSTALL_ALREADY_INSTALLED, ResultCode.INSTALL_NO_MATCHING_COMPONENTS):
         if all(item.result.code == code for item in own):
             return own[0].result
-    waiting = next((item.result for item in own if item.task.status is Status.AWAITING), None)
-    return waiting or ActionResult(ResultCode.APPLY_SUCCESS)
+    return ActionResult(ResultCode.APPLY_SUCCESS)
 
 
 def _component(item: TaskResult) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class Run:
         pairs = zip(plan.tasks, progress.tasks, strict=True)
         self._given_up = {task.target for task, state in pairs if state.status is Status.FAILED}
         """Components on which a step has failed: their later ones are not run."""
+        self._restarted_first: set[str] = set()
+        """Components on which a step waits for a restart: their later ones are for the next run."""
 
     def carry_out(self) -> Outcome:
         """Goes on to the end, or to where it must halt. Raises JournalNotWritten; then it can be resumed."""
@@ -179,8 +181,11 @@ class Run:
         raise Halt(restarting.asked_for(host, policy.reboot if host else policy.restart, folder))
 
     def _task(self, task: Task) -> None:
-        if not self._state(task).finished and task.target not in self._given_up:
-            self._worker.carry_out(task)
+        if self._state(task).finished or task.target in self._given_up | self._restarted_first:
+            return
+        self._worker.carry_out(task)
+        if self._state(task).status is Status.AWAITING:
+            self._restarted_first.add(task.target)
         if self._state(task).status is Status.FAILED:
             self._given_up.add(task.target)
 

@@ -371,8 +371,14 @@ class TestRestarts:
     def test_a_deferred_one_waits_for_the_child_s_other_components(
         self, lab: Lab, action: Action, code: ResultCode
     ) -> None:
-        assert self.waiting(lab, action, code) == ["left one", "left two", "right one", "right two"]
+        """The component's own next step comes after the restart."""
+        assert self.waiting(lab, action, code) == ["left one", "right one", "right two"]
         assert "left one" in lab.began(Action.APPLY)
+        (lab.world / "left.one").write_text(NEW)
+        lab.boot = "second"
+        assert lab.resume().succeeded
+        assert lab.began(Action.INSTALL)[3:] == ["left two", "camera one", "camera two"]
+        assert lab.holds() == all_new()
 
     def test_the_host_must_have_been_restarted(self, lab: Lab) -> None:
         self.waiting(lab, Action.INSTALL, ResultCode.INSTALL_IMMEDIATE_REBOOT)

@@ -63,13 +63,13 @@ CASES = [
     Case("any code below 1 is a failure", {Action.INSTALL: ActionResult(-7, 1, "x")}, 255, -7, (-7, OPEN), (-7, OPEN),
          "00000001", "x"),
     Case("install wants a reboot now", {Action.INSTALL: 605}, 6, 605, (OPEN, OPEN), (605, OPEN)),
-    Case("install wants a reboot", {Action.INSTALL: 606}, 6, 700, (700, OPEN), (700, 700)),
+    Case("install wants a reboot", {Action.INSTALL: 606}, 6, 700, (700, OPEN), (700, OPEN)),
     Case("install wants a restart now", {Action.INSTALL: 607}, 6, 607, (OPEN, OPEN), (607, OPEN)),
-    Case("install wants a restart", {Action.INSTALL: 608}, 6, 700, (700, OPEN), (700, 700)),
+    Case("install wants a restart", {Action.INSTALL: 608}, 6, 700, (700, OPEN), (700, OPEN)),
     Case("apply wants a reboot now", {Action.APPLY: 705}, 6, 705, (OPEN, OPEN), (705, OPEN)),
-    Case("apply wants a reboot", {Action.APPLY: 706}, 6, 706, (706, OPEN), (706, 700)),
+    Case("apply wants a reboot", {Action.APPLY: 706}, 6, 706, (706, OPEN), (706, OPEN)),
     Case("apply wants a restart now", {Action.APPLY: 707}, 6, 707, (OPEN, OPEN), (707, OPEN)),
-    Case("apply wants a restart", {Action.APPLY: 708}, 6, 708, (708, OPEN), (708, 700)),
+    Case("apply wants a restart", {Action.APPLY: 708}, 6, 708, (708, OPEN), (708, OPEN)),
     *(
         Case(f"restore answers {code}", {Action.APPLY: BROKEN, Action.RESTORE: code}, 255, 0, (0, OPEN), (0, OPEN), **FAILED)
         for code in (1100, 1105, 1106, 1107, 1108)
