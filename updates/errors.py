@@ -176,7 +176,9 @@ class ManifestExpired(TrustError):
 class ComponentAbsent(UpdateError):
     code = "E-COMPONENT-ABSENT"
     exit_status = ExitStatus.ABSENT
-    default_remedy = "Is it powered and wired? Run: proxyflash scan. What may be missing is optional = true in the bench file."
+    default_remedy = (
+        "Is it powered and wired? Run: proxyflash scan. What may be missing is optional = true in the bench file."
+    )
 
 
 class StepFailed(ProxyflashError):
