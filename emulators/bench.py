@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,14 @@ class EmulatedBus:
         try:
             for part in parts:
                 device_class = plugins.load(plugins.EMULATORS, part.protocol)
-                self.devices[part.device.name] = device_class.attach(part.device, self.wire)
+                settings = dict(part.device.settings)
+                powered = settings.pop("powered", True)
+                if type(powered) is not bool:
+                    raise BadDevice("powered", f"{powered!r} is neither true nor false")
+                device = device_class.attach(replace(part.device, settings=settings), self.wire)
+                self.devices[part.device.name] = device
+                if not powered:
+                    device.supply.off()
         except BaseException as error:
             if isinstance(error, BadDevice):
                 error.part = part.device.name

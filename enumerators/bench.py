@@ -216,6 +216,13 @@ class Bench:
             tuple(faults),
         )
 
+    def unplugged(self, component: Component) -> bool:
+        """Whether it is one that need not be there, and is not."""
+        if component.presence is not Presence.ABSENT:
+            return False
+        found = self.find(component.name)
+        return (found.spec if isinstance(found, HostComponent) else found.entry.spec).optional
+
     def check(self) -> None:
         """Brings the emulated buses to life, in memory and unlocked, for what only that shows. Raises BenchKey."""
         for name, spec in self.file.spec.bus.items():

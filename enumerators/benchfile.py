@@ -187,6 +187,8 @@ class ComponentSpec(Settings):
     app: AppSpec | None = None
     boot_timeout: float = Field(default=10.0, gt=0, le=600)
     images: tuple[ImageSpec, ...] = ()
+    optional: bool = False
+    """Whether it may be unplugged: an update passes it over while it is."""
     emulated: dict[str, Any] = Field(default_factory=dict)
 
 

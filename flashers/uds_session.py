@@ -28,6 +28,8 @@ COMMUNICATION_OFF = bytes((Service.COMMUNICATION_CONTROL, 0x03, 0x01))
 DTC_ON = bytes((Service.CONTROL_DTC_SETTING, 0x01))
 DTC_OFF = bytes((Service.CONTROL_DTC_SETTING, 0x02))
 
+DEAF_SECONDS = 1.0
+"""N_Bs of ISO 15765-2:2016, table 16: so long an ECU waits for a flow control, and may hear nothing else."""
 _SEED_PAUSE = 0.5
 _ENTRIES = 3
 """How often an ECU may reset between its programming session and its key."""
@@ -45,16 +47,20 @@ def routine_request(routine: int, parameters: bytes = b"") -> bytes:
 def wake(client: UdsClient, profile: UdsProfile) -> tuple[bool, int | None]:
     """Whether it answers, and the active session, None where it doesn't tell.
 
-    Raises PartMute when it doesn't answer and need not be met while it starts.
+    A tester that was killed while the ECU told it something long has left it waiting for a flow control: it is asked until
+    that is over. Raises PartMute when it doesn't answer and need not be met while it starts.
     """
-    try:
-        return True, active_session(client, profile)
-    except (PartConfused, IsoTpContested):
-        raise
-    except LOST as error:
-        if profile.stay_in_boot:
-            return False, None
-        raise PartMute(error.cause) from error
+    deaf = Deadline.after(DEAF_SECONDS)
+    while True:
+        try:
+            return True, active_session(client, profile)
+        except (PartConfused, IsoTpContested):
+            raise
+        except LOST as error:
+            if profile.stay_in_boot:
+                return False, None
+            if deaf.expired:
+                raise PartMute(error.cause) from error
 
 
 def prepare(client: UdsClient, profile: UdsProfile) -> None:

@@ -55,6 +55,10 @@ def test_it_holds_the_package_and_nothing_with_a_common_name(wheel: Path) -> Non
         "proxyflash/examples/three_sensors/update/check-supply.sh",
         "proxyflash/examples/three_sensors/firmware/imu-1.4.2.bin",
     } <= held
+    vacuum = ROOT / "examples" / "vacuum"
+    for path in vacuum.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert f"proxyflash/examples/vacuum/{path.relative_to(vacuum)}" in held
     # Each data file and each module of the packages, whichever are added.
     for package in ("transports", "flashers", "enumerators", "updates", "emulators", "tools", "hil_tests", "examples"):
         for path in (ROOT / package).rglob("*"):
@@ -76,6 +80,7 @@ def test_it_installs_alone_and_runs_the_demo(wheel: Path, tmp_path: Path) -> Non
     scans = re.findall(r"^\$ proxyflash --state state scan\n((?:.+\n)+)", shown, re.MULTILINE)
     assert [(scan.count("1.4.2"), scan.count("1.5.0")) for scan in scans] == [(3, 0), (0, 3)]
     assert re.findall(r"^(\S+)  OK", shown, re.MULTILINE) == ["host", "front-radar", "imu", "camera"]
+    assert "README.md goes on from here" in run(program, "demo", "--example", "vacuum", "vacuum", folder=tmp_path)
     assert "BROKEN" not in run(program, "plugins", folder=tmp_path)
     # The commands of the README, in the folder that the demo made.
     first_try = tmp_path / "first-try"

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from ..flashers import events as ev
 from ..transports.errors import ProxyflashError
-from ..updates.events import StepFinished, StepStarted
+from ..updates.events import ActionStarted, StepFinished, StepStarted
 
 SCHEMA = 1
 """The number of the JSON documents' shape; it changes when a key changes its meaning or goes."""
@@ -152,6 +152,8 @@ class Output:
             case StepStarted():
                 about = f" {event.description}" if event.description else ""
                 self.note(f"{event.component}  step {event.label}{about} ({event.handler})")
+            case ActionStarted(action="restore"):
+                self.note(f"{event.component}  step {event.label}: restore")
             case StepFinished() if event.details and self.verbosity:
                 self.note(f"{event.component}  step {event.label}: {event.details}")
             case ev.Retrying():

@@ -86,6 +86,8 @@ class _Onlooker(CanChannel):
         self.interruption: TransportError | None = None
         self.sent = threading.Event()
         self._left = 0
+        # Each frame of a full bus is compared: with what it has, not with a CanId made for it.
+        self._own_id, self._own_extended = request.value, request.extended
         self._rival = rival
         extended = address.addressing is Addressing.EXTENDED
         self._prefix = bytes((address.source or 0,)) if extended else b""
@@ -97,7 +99,7 @@ class _Onlooker(CanChannel):
 
     def take(self, message: can.Message) -> None:
         data = bytes(message.data)
-        if CanId(message.arbitration_id, message.is_extended_id) == self.transmit:
+        if message.arbitration_id == self._own_id and message.is_extended_id == self._own_extended:
             self._count(data)
             return
         if not data.startswith(self._prefix):

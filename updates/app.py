@@ -60,9 +60,12 @@ class AppHandler(HostPartHandler):
                 raise ManifestField(f"{place}.targets: {path!r} is given twice, or lies below another file")
 
     @classmethod
+    def check_component(cls, step: InlineStep, component: BenchComponent | HostComponent | None, place: str) -> None:
+        """Refuses one that the bench file doesn't call an application."""
+        _app(step, component, f"{place}: ")
+
+    @classmethod
     def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
-        """Raises ManifestField for a component that the bench file doesn't call an application."""
-        _app(step, component)
         return ""
 
     def is_installed(self) -> ActionResult:
@@ -227,13 +230,13 @@ def _failure(value: int, details: str) -> ActionResult:
     return ActionResult(ResultCode.FAILURE, code, details)
 
 
-def _app(step: InlineStep, component: BenchComponent | HostComponent | None) -> AppSpec:
+def _app(step: InlineStep, component: BenchComponent | HostComponent | None, place: str = "") -> AppSpec:
     """Raises ManifestField."""
     if isinstance(component, HostComponent) and component.spec.app is not None:
         return component.spec.app
     name = component.name if component else "the host"
     raise ManifestField(
-        f"{step.handler} updates applications of the host, and the bench file doesn't call {name} one",
+        f"{place}{step.handler} updates applications of the host, and the bench file doesn't call {name} one",
         remedy="Give the component an app table in the bench file: see docs/bench-file.md.",
     )
 

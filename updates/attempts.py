@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from pathlib import Path
 
 from ..enumerators.errors import StateFolder
+from . import disk
 from .plan import Task
 
 
@@ -52,15 +52,11 @@ class Attempts:
                 self._write()
 
     def _write(self) -> None:
-        temporary = self._path.with_suffix(".new")
         try:
-            with temporary.open("w", encoding="utf-8") as stream:
-                json.dump(self._counts, stream, indent=2)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(self._path)
+            with disk.whole(self._path) as stream:
+                stream.write(json.dumps(self._counts, indent=2).encode())
         except OSError as error:
-            raise StateFolder(f"{error.filename or temporary}: {error.strerror}") from error
+            raise StateFolder(f"{error.filename or self._path}: {error.strerror}") from error
 
 
 def _read(path: Path) -> dict[str, int]:

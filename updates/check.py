@@ -50,7 +50,7 @@ class CheckHandler(StepHandler):
         return ActionResult(ResultCode.INSTALL_SUCCESS, details="it holds")
 
     def restore(self) -> ActionResult:
-        return ActionResult(ResultCode.RESTORE_SUCCESS)
+        return ActionResult(ResultCode.RESTORE_SUCCESS, details="nothing was changed")
 
 
 def _condition(step: InlineStep, place: str) -> Condition:

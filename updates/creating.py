@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,12 +13,15 @@ from typing import Any
 from urllib.parse import quote
 
 from . import device_manifest as dm
+from . import disk
 from . import manifest as mf
 from .errors import ManifestRule, PayloadMissing
 from .signing import PrivateKey
 from .update import Update
 
 FLASH, SCRIPT = "proxyflash/flash:1", "microsoft/script:1"
+BY_VERSION = (FLASH, "proxyflash/partition:1", "proxyflash/app:1")
+"""Handlers that want to know the version which the component then tells."""
 SCHEMA = "https://json.schemastore.org/azure-deviceupdate-import-manifest-{version}.json"
 BLOCK = 1 << 20
 
@@ -76,7 +78,7 @@ def import_manifest(draft: Draft, made: datetime | None = None) -> tuple[str, mf
 
 def _inline(draft: Draft) -> dict[str, Any]:
     properties = dict(draft.properties)
-    if draft.handler == FLASH:
+    if draft.handler in BY_VERSION:
         properties.setdefault("installedCriteria", draft.version)
     elif draft.handler == SCRIPT:
         properties.setdefault("scriptFileName", draft.files[0].name)
@@ -208,15 +210,8 @@ def one_folder(paths: Iterable[Path], folder: Path) -> None:
 
 def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """A whole file or none: what was there stays until all is written. Raises OSError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with disk.whole(path, mode) as stream:
+        stream.write(data)
 
 
 def selectors(texts: Sequence[str], option: str) -> tuple[dict[str, str], ...]:

@@ -12,10 +12,10 @@ from typing import BinaryIO
 BLOCK = 1 << 20
 
 
-def created(path: Path) -> BinaryIO:
-    """A new file of ours alone; what was there by this name, a link too, is taken away. Raises OSError."""
+def created(path: Path, mode: int = 0o600) -> BinaryIO:
+    """A new file; what was there by this name, a link too, is taken away. `mode`: less the umask. Raises OSError."""
     path.unlink(missing_ok=True)
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb")
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode), "wb")
 
 
 def copy(source: Path, target: Path, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> str:
@@ -41,10 +41,10 @@ def _partial(path: Path) -> Path:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
+def whole(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     """A file that takes the place of what was there at the end of the block: whole, and on the disk. Raises OSError."""
     partial = _partial(path)
-    stream = created(partial)
+    stream = created(partial, mode)
     try:
         with stream:
             yield stream

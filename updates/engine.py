@@ -19,8 +19,8 @@ from typing import Any
 from ..enumerators.bench import Bench
 from ..enumerators.component import Component, Presence
 from ..flashers import events as ev
+from . import limits, restarting
 from . import plan as planning
-from . import restarting
 from .attempts import Attempts
 from .errors import JournalBroken, Unfinished, UpdateUnknown
 from .events import Status
@@ -75,8 +75,15 @@ class Engine:
 
     def unfinished(self) -> Entry | None:
         """The update that is not at its end; there is one at most. Raises JournalBroken."""
+        found = self._open()
+        return None if found is None else found[0]
+
+    def _open(self) -> tuple[Entry, Progress] | None:
+        """The one that is not at its end, and how far it is: its journal is read once."""
         latest = self.store.latest()
-        return None if latest is None or latest.progress().over else latest
+        if latest is None or (progress := latest.progress()).over:
+            return None
+        return latest, progress
 
     def is_of(self, entry: Entry, update: Update) -> bool:
         """Whether an update of the history is this one, to the byte of its manifests."""
@@ -97,7 +104,7 @@ class Engine:
         tried once more. `abandon`: another update that is unfinished is left as it is. Raises Unfinished,
         ConditionFailed, StateFolder, UpdateError for a file that has changed since; with all of these nothing was touched.
         """
-        self.bench.lock()
+        self._take()
         self._give_up_other(abandon)
         self._demand()
         entry = self.store.create()
@@ -126,19 +133,23 @@ class Engine:
     def resume(self, *, again: bool = False) -> Outcome:
         """Goes on with the update that is unfinished.
 
-        Raises UpdateUnknown when there is none, RestartPending, ConditionFailed, JournalBroken, JournalNotWritten.
+        Raises UpdateUnknown when there is none, RestartPending, ConditionFailed, ManifestField or ComponentUnknown for
+        components that the bench file has otherwise now, JournalBroken, JournalNotWritten.
         """
-        return self._go_on(again=again, demands=True).carry_out()
+        self._take()
+        found = self._open()
+        if found is None:
+            raise UpdateUnknown("no update is unfinished")
+        return self._go_on(*found, again=again, demands=True).carry_out()
 
     def rollback(self) -> Outcome:
         """Undoes the update that is unfinished, else the last one, in reverse order, each as its handler can.
 
         Raises UpdateUnknown when there is none whose backups are kept.
         """
-        self.bench.lock()
-        if self.unfinished() is not None:
-            return self._go_on().roll_back()
-        return self._undoing().carry_out()
+        self._take()
+        found = self._open()
+        return self._undoing().carry_out() if found is None else self._go_on(*found).roll_back()
 
     def outcome(self, entry: Entry) -> Outcome:
         """What an update of the history has come to, from its journal and its manifest's copy."""
@@ -147,8 +158,7 @@ class Engine:
 
     def refuse(self, other: Entry) -> None:
         """Raises Unfinished: no update begins while another one isn't at its end."""
-        progress = other.progress()
-        raise Unfinished(f"update {other.number}, {progress.begin['update']}, is not at its end ({progress.ending})")
+        raise _unfinished(other, other.progress())
 
     def to_undo(self) -> Entry:
         """What a rollback would undo. Raises UpdateUnknown."""
@@ -157,32 +167,36 @@ class Engine:
             raise UpdateUnknown("no update was made on this bench so far")
         return entry
 
+    def _take(self) -> None:
+        """The bench is this engine's alone. Raises BenchLocked, StepHangs."""
+        self.bench.lock()
+        limits.check_none_hangs(self.bench.folder)
+
     def _demand(self) -> None:
         """Asked once for each start, before anything is written. Raises ConditionFailed."""
         demand(start_conditions(self.bench, self.policy), self.bench, None)
 
     def _give_up_other(self, abandon: bool) -> None:
-        other = self.unfinished()
-        if other is None:
+        found = self._open()
+        if found is None:
             return
+        other, progress = found
         if not abandon:
-            self.refuse(other)
+            raise _unfinished(other, progress)
         journal = Journal.reopen(other.journal)
         journal.append(Kind.FINISH, {"ending": Ending.ABANDONED})
         journal.close()
 
-    def _go_on(self, *, again: bool = False, demands: bool = False) -> Run:
-        """`demands`: whether the conditions of the start must hold; to undo there are none."""
-        self.bench.lock()
-        entry = self.unfinished()
-        if entry is None:
-            raise UpdateUnknown("no update is unfinished")
-        progress = entry.progress()
+    def _go_on(self, entry: Entry, progress: Progress, *, again: bool = False, demands: bool = False) -> Run:
+        """`demands`: whether what the start asks for must hold; to undo, nothing need."""
         restarting.check_restarted(progress.restart)
         if demands and not progress.rolling_back:
             self._demand()
         kept = self._kept(entry, progress)
         plan = self._plan_of(kept, progress)
+        if demands:
+            # The bench file may be another one than at the start.
+            planning.check_components(self.bench, plan)
         journal = Journal.reopen(entry.journal)
         progress.add(journal.append(Kind.RESUMED, {"boot": restarting.boot_id()}))
         return self._run(entry, kept, journal, progress, plan, again=again)
@@ -234,6 +248,10 @@ class Engine:
         attempts = Attempts(self.store.attempts)
         setting = Setting(self.bench, self.policy, kept, attempts, self.on_event, self.cancelled, again)
         return Run(entry, journal, progress, plan, setting)
+
+
+def _unfinished(other: Entry, progress: Progress) -> Unfinished:
+    return Unfinished(f"update {other.number}, {progress.begin['update']}, is not at its end ({progress.ending})")
 
 
 def _digest(update: Update) -> str:

@@ -14,6 +14,8 @@
 | `ComponentAbsent`  | E-COMPONENT-ABSENT  | 4  | a component that the update selects does not answer |
 | `ConditionFailed`  | E-CONDITION         | 1  | a condition of the update, of a step or of the policy does not hold |
 | `StepFailed`       | E-STEP-FAILED       | 1  | a step's handler reported a failure |
+| `StepTimeout`      | E-STEP-TIMEOUT      | 1  | an action of a step took longer than it may |
+| `StepHangs`        | E-STEP-HANGS        | 10 | such an action does not return; the update goes on in another process |
 | `AttemptsExhausted` | E-ATTEMPTS         | 1  | a step was tried on a component as often as is allowed |
 | `BelowFloor`       | E-FLOOR             | 9  | the policy has a lowest version for the component, and this one is below it |
 | `DowngradeRefused` | E-DOWNGRADE         | 9  | it is older than what the component has, and the step doesn't ask for that |
@@ -174,11 +176,26 @@ class ManifestExpired(TrustError):
 class ComponentAbsent(UpdateError):
     code = "E-COMPONENT-ABSENT"
     exit_status = ExitStatus.ABSENT
-    default_remedy = "Is it powered and wired? Run: proxyflash scan"
+    default_remedy = "Is it powered and wired? Run: proxyflash scan. What may be missing is optional = true in the bench file."
 
 
 class StepFailed(ProxyflashError):
     code = "E-STEP-FAILED"
+
+
+class StepTimeout(ProxyflashError):
+    """The step has failed, and is restored as after any failure."""
+
+    code = "E-STEP-TIMEOUT"
+    default_remedy = "What kept it? If it needs the time, give it more: timeoutSeconds; see docs/updates.md."
+
+
+class StepHangs(ProxyflashError):
+    """Nobody knows what it still does, so this process begins nothing more."""
+
+    code = "E-STEP-HANGS"
+    exit_status = ExitStatus.RESUMABLE
+    default_remedy = "End this process; then go on: proxyflash resume"
 
 
 class ScriptFailed(ProxyflashError):

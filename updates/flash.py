@@ -8,6 +8,7 @@ Backup reads the erase units that Install will erase, where the part lets its me
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -29,6 +30,8 @@ from .manifest import InlineStep
 from .results import COMPONENT_FLASH_HANDLER, FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 
 KEYS = (properties.CRITERIA, "address")
+DEAF_SECONDS = 1.0
+"""The longest that a part waits in the midst of an exchange that we were cut in (N_Bs of ISO 15765-2:2016, table 16)."""
 MEMORY = "memory.bin"
 """In the backup folder: what the part held, its segments one after the other; backup.json says where they lay."""
 
@@ -46,17 +49,16 @@ class FlashHandler(StepHandler):
         _address(step, place)
 
     @classmethod
+    def check_component(cls, step: InlineStep, component: BenchComponent | HostComponent | None, place: str) -> None:
+        _flashable(step, component, f"{place}: ")
+
+    @classmethod
     def seems_installed(cls, step: InlineStep, component: Component) -> bool:
-        if not component.bus:
-            return False  # of the host: `no_way_back` refuses it
         return component.presence is Presence.OK and component.version == step.handlerProperties[properties.CRITERIA]
 
     @classmethod
     def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
-        """As far as the profile tells; what a part's protection forbids only the part knows, once it is connected.
-
-        Raises ManifestField for a component that lies in the host.
-        """
+        """As far as the profile tells; what a part's protection forbids only the part knows, once it is connected."""
         component = _flashable(step, component)
         return component.entry.flasher.unreadable(component.entry.profile)
 
@@ -66,7 +68,7 @@ class FlashHandler(StepHandler):
         return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
 
     def is_installed(self) -> ActionResult:
-        installed = self.seems_installed(self.context.step, self._component.look())
+        installed = self.seems_installed(self.context.step, self._seen())
         return ActionResult(ResultCode.INSTALLED if installed else ResultCode.NOT_INSTALLED)
 
     def is_complete(self) -> ActionResult:
@@ -100,7 +102,7 @@ class FlashHandler(StepHandler):
         if kept.facts(folder) is not None:
             return ActionResult(ResultCode.BACKUP_SUCCESS)
         component = self._component
-        seen = component.look()
+        seen = self._seen()
         with self._named(), self._programmer() as programmer:
             image = self._image()
             programmer.connect()
@@ -148,6 +150,14 @@ class FlashHandler(StepHandler):
         details = f"-> {result.version or 'what it held before'}, verified ({result.verified})"
         return ActionResult(ResultCode.RESTORE_SUCCESS, details=details)
 
+    def _seen(self) -> Component:
+        """Its record. One that is mute is asked twice: a cut may have left it waiting for us, deaf for a second."""
+        seen = self._component.look()
+        if seen.presence is Presence.ABSENT:
+            threading.Event().wait(DEAF_SECONDS)
+            seen = self._component.look()
+        return seen
+
     @contextmanager
     def _programmer(self) -> Iterator[Programmer]:
         """For looking only: whatever ends it, the part runs its application again."""
@@ -180,13 +190,13 @@ class FlashHandler(StepHandler):
         return _flashable(self.context.step, self.context.component)
 
 
-def _flashable(step: InlineStep, component: BenchComponent | HostComponent | None) -> BenchComponent:
+def _flashable(step: InlineStep, component: BenchComponent | HostComponent | None, place: str = "") -> BenchComponent:
     """Raises ManifestField unless the component has a bootloader."""
     if isinstance(component, BenchComponent):
         return component
     name = component.name if component else "the host"
     raise ManifestField(
-        f"{step.handler} flashes components on buses, and {name} is none",
+        f"{place}{step.handler} flashes components on buses, and {name} is none",
         remedy="Parts of the host are updated by proxyflash/partition:1, proxyflash/app:1 or a script.",
     )
 

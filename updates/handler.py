@@ -49,9 +49,19 @@ class StepHandler(ABC):
     @classmethod
     @abstractmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
-        """Checks the step's own fields while nothing is touched yet. Raises ManifestField, which names `place`.
+        """Checks the step's own fields while nothing is touched yet; known is no more than whether it is for a component.
+
+        Raises ManifestField, which names `place`.
 
         `handlerProperties.proxyflash`, which holds the engine's options of the step, is not in it.
+        """
+
+    @classmethod  # noqa: B027 - most handlers take any
+    def check_component(cls, step: InlineStep, component: BenchComponent | HostComponent | None, place: str) -> None:
+        """Checks that the step can be for this component of the bench (None: the host). Sends nothing.
+
+        Called for each task when an update is planned, and when it is resumed. Raises ManifestField, which names `place`;
+        the default: any will do.
         """
 
     @classmethod
@@ -61,7 +71,10 @@ class StepHandler(ABC):
 
     @classmethod
     def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
-        """Why what Install does can't be undone, for the plan; "": it can. Sends nothing."""
+        """Why what Install does can't be undone, for the plan; "": it can. Sends nothing.
+
+        Asked only once `check_component` has taken the component.
+        """
         return f"{step.handler} has no restore"
 
     def __init__(self, context: StepContext) -> None:

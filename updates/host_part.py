@@ -10,7 +10,7 @@ from .manifest import InlineStep
 
 
 class HostPartHandler(StepHandler):
-    """Its `no_way_back` refuses what is no component of the host, while nothing is touched yet."""
+    """Its `check_component` refuses what is no component of the host, while nothing is touched yet."""
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
@@ -19,8 +19,6 @@ class HostPartHandler(StepHandler):
 
     @classmethod
     def seems_installed(cls, step: InlineStep, component: Component) -> bool:
-        if component.bus:
-            return False
         return component.presence is Presence.OK and component.version == step.handlerProperties[properties.CRITERIA]
 
     @property

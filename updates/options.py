@@ -1,6 +1,7 @@
 """What a step may ask of the engine, beyond what the agent knows: `handlerProperties.proxyflash` of an inline step.
 
-    "proxyflash": {"onFailure": "rollback", "conditions": [{"supply": {"min": 11.5}}], "attempts": 3, "allowDowngrade": true}
+    "proxyflash": {"onFailure": "rollback", "conditions": [{"supply": {"min": 11.5}}], "attempts": 3, "allowDowngrade": true,
+                   "timeoutSeconds": 600}
 
 The agent ignores handler properties that it doesn't know, so such a manifest stays valid for it; without the key a step
 means just what it means there.
@@ -8,6 +9,7 @@ means just what it means there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -18,7 +20,7 @@ from . import conditions
 from .conditions import Condition
 from .errors import ConditionFailed, ManifestField
 from .manifest import InlineStep, Strict, as_tuple
-from .policy import Policy
+from .policy import Policy, Seconds
 
 KEY = "proxyflash"
 OnFailure = Literal["stop", "continue", "rollback"]
@@ -29,21 +31,27 @@ class _Fields(Strict):
     conditions: Annotated[tuple[dict[str, Any], ...], BeforeValidator(as_tuple), Field(max_length=20)] = ()
     attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
     allowDowngrade: bool = False
+    timeoutSeconds: Seconds | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StepOptions:
-    """`on_failure`: None: as the policy has it. `attempts`: 0: no limit of the step's own."""
+    """`on_failure`, `timeout` (seconds): None: as the policy has it. `attempts`: 0: no limit of the step's own."""
 
     on_failure: OnFailure | None = None
     conditions: tuple[Condition, ...] = ()
     attempts: int = 0
     allow_downgrade: bool = False
+    timeout: float | None = None
 
     def attempts_under(self, policy: Policy) -> int:
         """How often the step may be tried: the lower limit of the two; a manifest widens no policy. 0: no limit."""
         limits = [limit for limit in (self.attempts, policy.attempts) if limit]
         return min(limits, default=0)
+
+    def seconds_under(self, policy: Policy) -> float:
+        """How long each action of the step may take; 0: no limit."""
+        return self.timeout or policy.timeout_seconds or 0
 
 
 def split(step: InlineStep, place: str) -> tuple[InlineStep, StepOptions]:
@@ -61,7 +69,7 @@ def split(step: InlineStep, place: str) -> tuple[InlineStep, StepOptions]:
             f"{where}: {first['msg']}", remedy="The options are described in docs/updates.md."
         ) from None
     found = tuple(conditions.parse(raw, f"{place}.conditions[{at}]") for at, raw in enumerate(fields.conditions))
-    options = StepOptions(fields.onFailure, found, fields.attempts or 0, fields.allowDowngrade)
+    options = StepOptions(fields.onFailure, found, fields.attempts or 0, fields.allowDowngrade, fields.timeoutSeconds)
     return step.model_copy(update={"handlerProperties": rest}), options
 
 
@@ -71,7 +79,7 @@ def start_conditions(bench: Bench, policy: Policy) -> list[Condition]:
     return [conditions.parse(raw, f"{place}[{at}]") for at, raw in enumerate(policy.conditions)]
 
 
-def demand(found: tuple[Condition, ...] | list[Condition], bench: Bench, component: str | None) -> None:
+def demand(found: Sequence[Condition], bench: Bench, component: str | None) -> None:
     """Raises ConditionFailed for the first that doesn't hold."""
     for condition in found:
         if reason := condition.failed(bench, component):

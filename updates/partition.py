@@ -44,9 +44,12 @@ class PartitionHandler(HostPartHandler):
         properties.criteria(step, place)
 
     @classmethod
+    def check_component(cls, step: InlineStep, component: BenchComponent | HostComponent | None, place: str) -> None:
+        """Refuses one that the bench file doesn't call a partition."""
+        _partition(step, component, f"{place}: ")
+
+    @classmethod
     def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
-        """Raises ManifestField for a component that the bench file doesn't call a partition."""
-        _partition(step, component)
         return ""
 
     def is_installed(self) -> ActionResult:
@@ -207,13 +210,13 @@ class PartitionHandler(HostPartHandler):
         return _partition(self.context.step, self.context.component)
 
 
-def _partition(step: InlineStep, component: BenchComponent | HostComponent | None) -> PartitionSpec:
+def _partition(step: InlineStep, component: BenchComponent | HostComponent | None, place: str = "") -> PartitionSpec:
     """Raises ManifestField."""
     if isinstance(component, HostComponent) and component.spec.partition is not None:
         return component.spec.partition
     name = component.name if component else "the host"
     raise ManifestField(
-        f"{step.handler} updates partitions of the host, and the bench file doesn't call {name} one",
+        f"{place}{step.handler} updates partitions of the host, and the bench file doesn't call {name} one",
         remedy="Give the component a partition table in the bench file: see docs/bench-file.md.",
     )
 

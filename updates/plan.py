@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..enumerators.bench import Bench
+from ..enumerators.bench import Bench, BenchComponent
 from ..enumerators.component import Component, Presence, select
+from ..enumerators.host import HostComponent
 from ..transports import plugins
 from ..transports.errors import PluginUnknown
 from .errors import BelowFloor, ComponentAbsent, DowngradeRefused, HandlerUnknown, ManifestField
@@ -62,11 +63,15 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class UpdatePlan:
-    """What an update will do, in order. `empty`: the parent's steps that select no component."""
+    """What an update will do, in order. `empty`: the parent's steps that select no component.
+
+    `unplugged`: components that it would be for as well, need not be there, and are not.
+    """
 
     update: Update
     tasks: tuple[Task, ...]
     empty: tuple[int, ...]
+    unplugged: tuple[Component, ...] = ()
 
     @property
     def nothing_to_do(self) -> bool:
@@ -101,14 +106,17 @@ def make(bench: Bench, policy: Policy, update: Update, components: Sequence[Comp
 
     Raises HandlerUnknown, ManifestField, ComponentAbsent, BelowFloor, DowngradeRefused.
     """
-    plan = order(update, components)
+    away = [component for component in components if bench.unplugged(component)]
+    plan = order(update, [component for component in components if component not in away])
     start_conditions(bench, policy)
+    check_components(bench, plan)
     for task in plan.tasks:
         for condition in task.options.conditions:
             if lacking := condition.missing(bench):
                 raise ManifestField(f"{update.path}: step {task.label} for {task.target}: {lacking}")
         _check_present(task)
-    return replace(plan, tasks=tuple(_looked_at(bench, policy, task) for task in plan.tasks))
+    tasks = tuple(_looked_at(bench, policy, task) for task in plan.tasks)
+    return replace(plan, tasks=tasks, unplugged=order(update, away).components)
 
 
 def _steps(
@@ -139,6 +147,17 @@ def _task(
     return Task(index, number, child, bare, update, component, handler, options)
 
 
+def check_components(bench: Bench, plan: UpdatePlan) -> None:
+    """That each task's handler takes its component, whatever that holds. Raises ManifestField, ComponentUnknown."""
+    for task in plan.tasks:
+        place = f"{task.update.path}: step {task.label} for {task.target}"
+        task.handler.check_component(task.step, _reached(bench, task), place)
+
+
+def _reached(bench: Bench, task: Task) -> BenchComponent | HostComponent | None:
+    return bench.find(task.component.name) if task.component is not None else None
+
+
 def _check_present(task: Task) -> None:
     if task.component is not None and task.component.presence is Presence.ABSENT:
         raise ComponentAbsent(
@@ -151,13 +170,13 @@ def _looked_at(bench: Bench, policy: Policy, task: Task) -> Task:
     component = task.component
     if component is not None and task.handler.seems_installed(task.step, component):
         return replace(task, status=Status.INSTALLED)
-    downgrade = component is not None and _downgrade(policy, task, component)
-    reached = bench.find(component.name) if component is not None else None
-    return replace(task, no_way_back=task.handler.no_way_back(task.step, reached), downgrade=downgrade)
+    downgrade = component is not None and is_downgrade(policy, task, component)
+    no_way_back = task.handler.no_way_back(task.step, _reached(bench, task))
+    return replace(task, no_way_back=no_way_back, downgrade=downgrade)
 
 
-def _downgrade(policy: Policy, task: Task, component: Component) -> bool:
-    """Whether it installs an older version than the component has. Raises BelowFloor, DowngradeRefused."""
+def is_downgrade(policy: Policy, task: Task, component: Component) -> bool:
+    """Whether it installs an older version than the component has by this record. Raises BelowFloor, DowngradeRefused."""
     for name in (component.name, component.group):
         floor = policy.floor.get(name) if name else None
         if floor is not None and older(task.wanted, floor):

@@ -31,6 +31,7 @@ def _version(text: str) -> str:
 
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 KeyId = Annotated[str, Field(min_length=1, max_length=256)]
+Seconds = Annotated[float, Field(gt=0, le=604800)]
 FloorVersion = Annotated[str, Field(max_length=200), AfterValidator(_version)]
 
 
@@ -50,6 +51,8 @@ class Policy(Settings):
     """Whether components without a dependency between them are updated at once."""
     attempts: Annotated[int, Field(ge=0, le=1000)] = 0
     """How often a step is tried on a component with the same files; 0: no limit."""
+    timeout_seconds: Seconds | None = None
+    """How long each action of a step may take that names no limit of its own; without: for ever."""
     downgrade: Literal["allow", "on-request"] = "allow"
     """Whether a component may get an older version than it has; on request: only where the step says so."""
     floor: dict[Text, FloorVersion] = Field(default_factory=dict)

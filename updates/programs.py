@@ -7,6 +7,7 @@ import pwd
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,9 @@ STOP_SECONDS = 5.0
 """How long it has to end after it was asked to."""
 SAID = 4000
 """Bytes of what it said that are kept: the last ones."""
+
+_running: dict[int, list[subprocess.Popen[bytes]]] = {}
+"""By the thread that waits for them."""
 
 
 def clean_environment() -> dict[str, str]:
@@ -67,11 +71,23 @@ def started(
     with subprocess.Popen(
         arguments, cwd=folder, env=environment, stdin=subprocess.DEVNULL, process_group=0, **streams
     ) as process:  # fmt: skip
+        own = _running.setdefault(threading.get_ident(), [])
+        own.append(process)
         try:
             yield process
         except BaseException:
             _signal(process, signal.SIGKILL)
             raise
+        finally:
+            own.remove(process)
+
+
+def end_those_of(thread: threading.Thread) -> bool:
+    """Ends the programs that a thread waits for, with all that they started; whether there were any."""
+    found = list(_running.get(thread.ident or 0, ()))
+    for process in found:
+        _signal(process, signal.SIGKILL)
+    return bool(found)
 
 
 def ended(process: subprocess.Popen[bytes], cancelled: Callable[[], bool]) -> bool:

@@ -57,6 +57,8 @@ class Kind(StrEnum):
     END = "end"
     FAILED = "failed"
     """A task failed outside of an action: a condition, too many attempts."""
+    DOWNGRADE = "downgrade"
+    """A task is about to install an older version than the component has: by request."""
     STOPPED = "stopped"
     ROLLBACK = "rollback"
     RESTART = "restart"
@@ -157,6 +159,8 @@ class Progress:
                 self.tasks = [TaskProgress() for _ in range(int(record["tasks"]))]
                 if "undoes" in record:
                     self._undo(record["done"])
+            case Kind.DOWNGRADE:
+                self.tasks[record["task"]]  # It is one of them; beyond that it is for people.
             case Kind.DOWNLOADED:
                 self.downloaded = True
             case Kind.RESUMED:

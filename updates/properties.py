@@ -8,25 +8,26 @@ from .errors import ManifestField
 from .manifest import InlineStep
 
 CRITERIA = "installedCriteria"
+REMEDY = "What each handler takes is described in docs/step-handlers.md."
 
 
 def one_file(step: InlineStep, place: str) -> None:
     if len(step.files) != 1:
-        raise ManifestField(f"{place}.files: {step.handler} takes one file, not {len(step.files)}")
+        raise ManifestField(f"{place}.files: {step.handler} takes one file, not {len(step.files)}", remedy=REMEDY)
 
 
 def none_but(keys: Sequence[str], step: InlineStep, place: str) -> None:
     known = " and ".join(keys) if len(keys) < 3 else ", ".join(keys)
     for key in step.handlerProperties:
         if key not in keys:
-            raise ManifestField(f"{place}.handlerProperties.{key}: {step.handler} knows {known} only")
+            raise ManifestField(f"{place}.handlerProperties.{key}: {step.handler} knows {known} only", remedy=REMEDY)
 
 
 def criteria(step: InlineStep, place: str, *, what: str = "the wanted version, a text,") -> None:
     """By which the step counts as installed: a text that is there."""
     found = step.handlerProperties.get(CRITERIA)
     if not isinstance(found, str) or not found:
-        raise ManifestField(f"{place}.handlerProperties.{CRITERIA}: {what} is missing")
+        raise ManifestField(f"{place}.handlerProperties.{CRITERIA}: {what} is missing", remedy=REMEDY)
 
 
 def for_a_component(told: str, step: InlineStep, place: str, *, on_component: bool) -> None:

@@ -7,7 +7,7 @@ done again. An action that a cut ended is begun again once the component has bee
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,22 @@ from ..flashers import events as ev
 from ..flashers.errors import Cancelled
 from ..transports.errors import ProxyflashError
 from .attempts import Attempts
-from .errors import AttemptsExhausted, ConditionFailed, StepFailed
+from .conditions import Condition, Version
+from .errors import (
+    AttemptsExhausted,
+    BelowFloor,
+    ConditionFailed,
+    DowngradeRefused,
+    StepFailed,
+    StepHangs,
+    StepTimeout,
+)
 from .events import ActionStarted, Status, StepFinished, StepStarted
 from .handler import StepContext, StepHandler
 from .journal import Journal
+from .limits import Watch
 from .options import demand
-from .plan import Task
+from .plan import Task, is_downgrade
 from .policy import Policy
 from .progress import ANNOUNCED, RESTARTS, Action, Kind, Progress, TaskProgress, fields_of
 from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
@@ -30,6 +40,8 @@ from .update import Update
 
 SKIPPED = (ResultCode.INSTALL_ALREADY_INSTALLED, ResultCode.INSTALL_NO_MATCHING_COMPONENTS)
 """What Install may come to without having installed anything; Apply then has nothing to do."""
+FAILED, LATE = 1, 2
+"""Values of extended codes: an error of this program was the reason; the action took longer than it may."""
 
 
 class Halt(Exception):
@@ -62,6 +74,8 @@ class Worker:
         self.setting = setting
         self._journal = journal
         self._lock = threading.RLock()
+        self._watches: dict[int, Watch] = {}
+        """By task."""
 
     def state(self, task: Task) -> TaskProgress:
         return self.progress.tasks[task.index]
@@ -115,7 +129,7 @@ class Worker:
             for action in (Action.BACKUP, Action.INSTALL, Action.APPLY):
                 if action in state.results:
                     continue
-                if action is Action.INSTALL and not self._may_try(task):
+                if action is Action.INSTALL and not (self._still_allowed(task) and self._may_try(task)):
                     break
                 if not self._act(task, handler, action):
                     break
@@ -146,9 +160,33 @@ class Worker:
 
     def _allowed(self, task: Task) -> bool:
         """Whether the step's conditions hold; if not, it has failed. Raises Halt if it was under way."""
+        return self._holds(task, lambda: self._demand(task, task.options.conditions))
+
+    def _still_allowed(self, task: Task) -> bool:
+        """The same right before Install for what was known when it was planned: another hand may have changed the part.
+
+        The floor, downgrades, and the versions of other components.
+        """
+        return self._holds(task, lambda: self._check_versions(task))
+
+    def _check_versions(self, task: Task) -> None:
+        """Raises BelowFloor, DowngradeRefused, ConditionFailed."""
+        setting = self.setting
+        if task.component is not None and task.wanted:
+            # Without anything that would refuse it the part needn't be asked.
+            ask = setting.policy.downgrade == "on-request"
+            seen = setting.bench.find(task.component.name).look() if ask else task.component
+            if is_downgrade(setting.policy, task, seen):
+                self.record(Kind.DOWNGRADE, task=task.index, version=seen.version)
+        self._demand(task, [one for one in task.options.conditions if isinstance(one, Version)])
+
+    def _demand(self, task: Task, conditions: Sequence[Condition]) -> None:
+        demand(conditions, self.setting.bench, task.component.name if task.component else None)
+
+    def _holds(self, task: Task, check: Callable[[], None]) -> bool:
         try:
-            demand(task.options.conditions, self.setting.bench, task.component.name if task.component else None)
-        except ConditionFailed as error:
+            check()
+        except (ConditionFailed, BelowFloor, DowngradeRefused) as error:
             error.component = error.component or task.target
             if self.state(task).touched:
                 raise Halt(error) from error
@@ -193,13 +231,21 @@ class Worker:
         call: Callable[[], ActionResult] = getattr(handler, action.replace("-", "_"))
         if after_cut:
             call = handler.is_complete
+        watch = self._watches[task.index]
         try:
-            result = call()
+            result = watch.call(call, f"step {task.label}: {action}")
+        except StepHangs as error:
+            raise self._stopped(task, action, error) from error
         except Cancelled as error:
+            late = watch.expired and not self.setting.cancelled()
             # Told of it once, while it was under way.
             self._cancel(task, handler)
+            if late:
+                return self._late(task, action, error)
             raise self._stopped(task, action, error) from error
         except ProxyflashError as error:
+            if watch.expired:
+                return self._late(task, action, error)
             return _failure(task, error), error
         except Exception as error:
             wrong = StepFailed(f"step {task.label} ({task.step.handler}): {type(error).__name__}: {error}")
@@ -207,13 +253,24 @@ class Worker:
             return _failure(task, wrong), wrong
         if result.succeeded:
             return result, None
+        if watch.expired:
+            return self._late(task, action, StepFailed(result.details or f"result code {result.code}"))
         details = result.details or f"result code {result.code}, extended {result.extended:08X}"
         return result, StepFailed(f"step {task.label} ({task.step.handler}) failed: {details}", component=task.target)
 
+    def _late(self, task: Task, action: Action, error: ProxyflashError) -> tuple[ActionResult, ProxyflashError]:
+        """Of an action that ended with a failure once its time was over, which is why it did."""
+        seconds = self._watches[task.index].seconds
+        late = StepTimeout(f"step {task.label}: {action} took longer than {seconds:g} s: {error.cause}")
+        late.__cause__ = error
+        return _failure(task, late, LATE), late
+
     def _cancel(self, task: Task, handler: StepHandler) -> None:
-        """What a handler's clean-up comes to is journalled, and changes nothing: the update halts here."""
+        """What a handler's clean-up comes to is journalled, and changes nothing. Raises Halt when it doesn't return."""
         try:
-            result = handler.cancel()
+            result = self._watches[task.index].call(handler.cancel, f"step {task.label}: cancel")
+        except StepHangs as error:
+            raise self._stopped(task, Action.CANCEL, error) from error
         except Exception as error:
             result = ActionResult(ResultCode.CANCEL_UNABLE, details=f"{type(error).__name__}: {error}")
         self.record(Kind.END, sync=False, task=task.index, action=Action.CANCEL, **fields_of(result, None))
@@ -258,11 +315,10 @@ class Worker:
         self.record(Kind.FAILED, task=task.index, restore=restore, **fields)
         self.state(task).error = error
 
-    def _stopped(self, task: Task, action: Action | None, error: Cancelled) -> Halt:
-        """Journals that it was stopped on request."""
-        under_way: dict[str, Any] = (
-            {} if action is None else {"task": task.index, "action": action, "touched": error.touched}
-        )
+    def _stopped(self, task: Task, action: Action | None, error: Cancelled | StepHangs) -> Halt:
+        """Journals that it was stopped on request, or hangs: then it may have touched anything."""
+        touched = not isinstance(error, Cancelled) or error.touched
+        under_way: dict[str, Any] = {} if action is None else {"task": task.index, "action": action, "touched": touched}
         self.record(Kind.STOPPED, cause=error.cause, **under_way)
         error.component = error.component or task.target
         return Halt(error)
@@ -277,7 +333,10 @@ class Worker:
             return None
 
     def _context(self, task: Task) -> StepContext:
-        kept = self.setting.kept
+        kept, setting = self.setting.kept, self.setting
+        seconds = task.options.seconds_under(setting.policy)
+        watch = Watch(setting.bench.folder, seconds, setting.cancelled, self._tell)
+        self._watches[task.index] = watch
         return StepContext(
             task.step,
             {name: task.update.files[name] for name in task.step.files},
@@ -286,8 +345,8 @@ class Worker:
             self.setting.bench,
             self.setting.bench.find(task.component.name) if task.component else None,
             task.component,
-            self._tell,
-            self.setting.cancelled,
+            watch.tell,
+            watch.cancelled,
         )
 
     def _started(self, task: Task) -> None:
@@ -305,9 +364,9 @@ class Worker:
             self.setting.on_event(event)
 
 
-def _failure(task: Task, error: ProxyflashError) -> ActionResult:
+def _failure(task: Task, error: ProxyflashError, value: int = FAILED) -> ActionResult:
     error.component = error.component or task.target
-    code = extended_code(FACILITY_STEP_HANDLERS, 0, 1)
+    code = extended_code(FACILITY_STEP_HANDLERS, 0, value)
     return ActionResult(ResultCode.FAILURE, code, f"{error.code} {error.cause}")
 
 

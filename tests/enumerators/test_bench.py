@@ -107,6 +107,21 @@ def test_parts_without_supply_are_absent(desk: Path) -> None:
         assert scan.faults == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "part"), [("front-radar", "acme-r77"), ("imu", "stm32f405xg"), ("camera", "stm32f405-dfu")]
+)
+def test_a_part_that_is_not_powered_comes_when_it_is(desk: Path, name: str, part: str) -> None:
+    desk.write_text(desk.read_text().replace(f'part = "{part}", ', f'part = "{part}", powered = false, '))
+    with Bench.open(desk) as bench:
+        found = seen(bench.scan())
+        assert found.pop(name) == ("absent", "")
+        assert set(found.values()) == {("ok", "1.4.2")}
+        device = bench.emulated_device(name)
+        device.supply.on()
+        device.settle()
+        assert seen(bench.scan())[name] == ("ok", "1.4.2")
+
+
 def test_parts_without_an_application_sit_in_their_bootloader(desk: Path) -> None:
     desk.write_text(re.sub(r', firmware = "[^"]+"', "", desk.read_text()))
     with Bench.open(desk) as bench:
@@ -184,6 +199,7 @@ EMULATED_WRONG = [
     ('serial = "RA-0019", ', "mute = 1,", "component.emulated.mute: 1 is no bool"),
     ('part = "stm32f405xg", ', 'part = "stm32f999",', "component.emulated.part: no part is called 'stm32f999'"),
     ('wiring = "dtr-reset,!rts-boot0"', "boot1 = true", "component.emulated.boot1: no key"),
+    ('serial = "RA-0019", ', "powered = 0,", "component.emulated.powered: 0 is neither true nor false"),
     ('serial = "C24-7781", ', 'boot = "no",', "component.emulated.boot: 'no' is none of"),
     ("firmware/imu-1.4.2.bin", "firmware/none.bin", "No such file"),
     ("bitrate = 500_000", 'bitrate = "fast"', "bus.powertrain.bitrate: 'fast' is no bit rate"),

@@ -338,6 +338,18 @@ class TestWays:
         made.flash()
         assert made.device.flash.read(made.base, 5003) == made.new
 
+    def test_a_part_that_a_killed_tester_has_left_in_the_midst_of_its_answer(self, rig: Make) -> None:
+        """It waits for a flow control, 1 s by ISO 15765-2, and hears nothing meanwhile."""
+        made = rig(profile={"timings": {"latency": 0.1, "reset_gap": 2, "retries": 0}})
+        with can.Bus(interface="proxyflash", channel=made.wire.channel) as killed:
+            killed.send(can.Message(arbitration_id=0x7E0, data=bytes.fromhex("0322F189"), is_extended_id=False))
+            # The first frame of "1.4.2", of 8 bytes.
+            while (told := killed.recv(LONG)) is not None and told.data[:2] != b"\x10\x08":
+                pass
+            assert told is not None
+            made.flash()
+        assert made.runs("1.5.0")
+
     def test_a_mute_part_is_met_when_its_supply_comes(self, rig: Make) -> None:
         made = rig(boot_window=2.0, profile={"stay_in_boot": True, "timings": {"latency": 0.05, "reset_gap": 30}})
         made.device.supply.off()

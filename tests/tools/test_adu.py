@@ -223,6 +223,17 @@ def test_the_library_that_was_installed_answers_for_a_bench(
         timeout=100,
     )
     assert [item["name"] for item in json.loads(chosen.stdout)["components"]] == ["imu"]
+    # What may be unplugged, and is, is no component for the agent.
+    text = bench.read_text()
+    for count, optional in ((1, ""), (0, "optional = true\n")):
+        bench.write_text(
+            text.replace('name = "imu"\n', f'name = "imu"\n{optional}').replace("wiring =", "mute = true, wiring =")
+        )
+        chosen = subprocess.run(
+            [plain, library, "select", '{"group": "imus"}'], env={}, capture_output=True, text=True, timeout=100
+        )
+        assert len(json.loads(chosen.stdout)["components"]) == count
+    bench.write_text(text)
     nothing = subprocess.run(
         [plain, library, "select", '{"group": "wheels"}'], env={}, capture_output=True, text=True, timeout=100
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from .conftest import PROGRAM, Desk
 
 
 @pytest.fixture
-def quick(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def quick(make_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> Desk:
     """The demo, of parts and wires that take no time."""
-    monkeypatch.setattr(demo, "EXAMPLE", str(desk.folder))
+    desk = make_desk(name="three_sensors")
+    monkeypatch.setattr(demo, "FOLDER", desk.folder.parent)
     return desk
 
 

@@ -68,6 +68,33 @@ def test_from_a_file_to_a_signed_deployment(say: Say, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("handler", "properties", "made"),
+    [
+        ("proxyflash/app:1", ['executable:=["motor.bin"]'], {"installedCriteria": "1.2", "executable": ["motor.bin"]}),
+        ("proxyflash/partition:1", [], {"installedCriteria": "1.2"}),
+        ("proxyflash/partition:1", ["installedCriteria=7"], {"installedCriteria": "7"}),
+        ("proxyflash/check:1", ['condition:={"check": "parked"}'], {"condition": {"check": "parked"}}),
+        (
+            "proxyflash/flash:1",
+            ['proxyflash:={"attempts": 3}'],
+            {"installedCriteria": "1.2", "proxyflash": {"attempts": 3}},
+        ),
+    ],
+)
+def test_what_other_handlers_want(
+    say: Say, tmp_path: Path, handler: str, properties: list[str], made: dict[str, object]
+) -> None:
+    options = [word for text in properties for word in ("--property", text)]
+    status, _, err = say("create", "motor.bin", *MOTOR, "--handler", handler, *options)
+    assert (status, err) == (0, "")
+    (step,) = json.loads((tmp_path / CHILD).read_text())["instructions"]["steps"]
+    assert step["handlerProperties"] == made
+    explained = say("check", CHILD)[1]
+    for key, value in made.items():
+        assert f"{key} {value if isinstance(value, str) else json.dumps(value)}" in explained
+
+
 def test_openssl_makes_keys_too(say: Say, tmp_path: Path) -> None:
     created(say)
     for name in ("root", "release"):
@@ -113,7 +140,11 @@ def test_the_policy_is_the_bench_s(say: Say, tmp_path: Path) -> None:
     [
         (["create", *MOTOR], 2, "Name files"),
         (["create", "motor.bin", *MOTOR, "--select", "group"], 2, "KEY=VALUE"),
-        (["create", "motor.bin", *MOTOR, "--property", "x"], 2, "KEY=VALUE"),
+        (["create", "motor.bin", *MOTOR, "--property", "x"], 2, "KEY=TEXT"),
+        (["create", "motor.bin", *MOTOR, "--property", ":=1"], 2, "KEY=TEXT"),
+        (["create", "motor.bin", *MOTOR, "--property", "x=1", "--property", "x:=1"], 2, "a second one"),
+        (["create", "motor.bin", *MOTOR, "--property", "x:=docked"], 2, "no JSON"),
+        (["create", "motor.bin", *MOTOR, "--property", "x:=" + "[" * 100_000], 2, "no JSON"),
         (["create", "motor.bin", *MOTOR, "--host", "a=b"], 2, "--host"),
         (["create", "none.bin", *MOTOR], 12, "E-FILE-MISSING"),
         (["create", "motor.bin", *MOTOR, "--version", "1"], 12, "E-MANIFEST-FIELD"),

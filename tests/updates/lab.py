@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class FileHandler(StepHandler):
 
     world: ClassVar[Path]
     faults: ClassVar[dict[tuple[str, Action], Fault]]
+    asking: ClassVar[threading.local] = threading.local()
+    """`cancelled`: what the action that a thread is at asks."""
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
@@ -109,6 +112,7 @@ class FileHandler(StepHandler):
     def _do(self, action: Action, work: Callable[[], ActionResult | object]) -> ActionResult:
         step = self.context.step.description
         self._log(f"{action} {self.target} {step}")
+        self.asking.cancelled = self.context.cancelled
         fault = self.faults.get((f"{self.target} {step}", action))
         if fault is not None and (told := fault()) is not None:
             return told
@@ -267,6 +271,17 @@ def all_old() -> dict[str, str]:
 
 def cancel() -> ActionResult | None:
     raise Cancelled("stopped", touched=True)
+
+
+def hang_until_asked() -> None:
+    """An action that would take for ever, and stops when it is asked to."""
+    until_asked()
+    cancel()
+
+
+def until_asked() -> None:
+    while not FileHandler.asking.cancelled():
+        threading.Event().wait(0.01)
 
 
 def kill() -> None:

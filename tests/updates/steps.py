@@ -52,6 +52,9 @@ class Stage:
         result: ActionResult = getattr(self.made(), action)()
         return result
 
+    def check_component(self) -> None:
+        self.handler.check_component(self.step, self.bench.find(self.component) if self.component else None, "steps[0]")
+
     def no_way_back(self) -> str:
         return self.handler.no_way_back(self.step, self.bench.find(self.component) if self.component else None)
 

@@ -179,6 +179,23 @@ def test_an_absent_component_is_refused_before_anything_is_touched(author: Autho
     assert author.done() == []
 
 
+def test_a_component_that_may_be_unplugged_is_passed_over(author: Author, bench: Bench) -> None:
+    file = bench.file.path
+    file.write_text(file.read_text() + "optional = true\n")  # the last one's, which is right
+    author.write("child", [author.step("one")], child=True, group="motors")
+    update = load(author.write("parent", [author.step("before"), reference("child")]))
+    with Bench.open(file, state=bench.state) as opened:
+        plan = Engine(opened).plan(update, [component("left"), component("right", Presence.ABSENT)])
+        assert [item.name for item in plan.unplugged] == ["right"]
+        assert [task.target for task in plan.tasks] == ["host", "left"]
+        assert Engine(opened).apply(plan).succeeded
+        assert [line for line in author.done() if line.endswith("install")] == ["before install", "one install"]
+        again = Engine(opened).plan(update, MOTORS)
+        assert ([item.name for item in again.unplugged], len(again.tasks)) == ([], 3)
+        with pytest.raises(ComponentAbsent, match="left"):
+            Engine(opened).plan(update, [component("left", Presence.ABSENT), component("right")])
+
+
 def test_an_unknown_handler_is_refused_with_its_place(author: Author, bench: Bench) -> None:
     step = author.step("one") | {"handler": "acme/magic:1"}
     with pytest.raises(HandlerUnknown, match=r"steps\[0\]\.handler.*acme/magic:1"):

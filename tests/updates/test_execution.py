@@ -23,10 +23,12 @@ from proxyflash.updates.errors import (
 from proxyflash.updates.events import Status
 from proxyflash.updates.progress import Action, Ending
 from proxyflash.updates.results import ActionResult, ResultCode
+from proxyflash.updates.store import Store
 
 from .lab import COMPONENTS, NEW, OLD, Lab, all_new, all_old, cancel, in_process, kill
 
 FAILURE = ActionResult(ResultCode.FAILURE, 0x30500001, "it broke")
+ATTEMPTS = Store(Path()).attempts.name
 ORDER = [f"{name} {item}" for name in COMPONENTS for item in ("one", "two")]
 
 
@@ -162,6 +164,26 @@ class TestConditions:
         with lab.engine() as engine:
             assert engine.unfinished() is None
 
+    def test_each_of_the_policy_s_is_asked_once_for_a_start(self, lab: Lab) -> None:
+        """An apply is one start, a resume another; between them, and by a rollback, none is asked."""
+        for name in ("parked", "awake"):
+            text = f'[check.{name}]\ncommand = "echo asked >> {name}-asked"\n'
+            (lab.folder / "bench.toml").write_text((lab.folder / "bench.toml").read_text() + text)
+        lab.policy = {"conditions": ({"check": "parked"}, {"check": "awake"})}
+
+        def asked() -> set[int]:
+            return {len((lab.folder / f"{name}-asked").read_text().splitlines()) for name in ("parked", "awake")}
+
+        update = lab.bundle()
+        lab.fault("left two", Action.INSTALL, cancel)
+        assert lab.apply(update).ending is Ending.UNFINISHED
+        assert asked() == {1}
+        lab.fault("left two", Action.INSTALL, lambda: None)
+        assert lab.resume().succeeded
+        assert asked() == {2}
+        assert lab.rollback().succeeded
+        assert asked() == {2}
+
     def test_one_that_the_bench_file_lacks_is_told_by_the_plan(self, lab: Lab) -> None:
         update = lab.bundle(one={"conditions": [{"check": "parked"}]})
         with lab.engine() as engine, pytest.raises(ManifestField, match=r"step 1\.1 for left: .*parked"):
@@ -242,7 +264,8 @@ class TestAttempts:
             fsync(descriptor)
 
         def counted() -> None:
-            assert synced[-2:] == ["attempts.new", "journal.jsonl"]
+            # The counts, by whatever name they were written, their folder, and only then the start.
+            assert (ATTEMPTS in synced[-3], synced[-1]) == (True, "journal.jsonl")
 
         monkeypatch.setattr(os, "fsync", keep)
         lab.fault("left one", Action.INSTALL, counted)

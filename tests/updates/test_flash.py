@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.bench import Bench, BenchComponent
+from proxyflash.enumerators.component import Component, Presence
 from proxyflash.flashers.errors import Cancelled, ImageFormat, VersionMismatch
 from proxyflash.flashers.events import Phase, Progress
 from proxyflash.flashers.formats import load
@@ -177,6 +179,22 @@ def test_a_broken_file_is_told_at_the_download(bench: Bench) -> None:
 
 def test_a_component_of_the_host_is_refused_in_the_plan(bench: Bench) -> None:
     step = inline("proxyflash/flash:1", NEW["imu"], installedCriteria="")
-    assert not FlashHandler.seems_installed(step, bench.find("app").look())
-    with pytest.raises(ManifestField, match="app is none"):
-        FlashHandler.no_way_back(step, bench.find("app"))
+    with pytest.raises(ManifestField, match=r"^p: .*app is none"):
+        FlashHandler.check_component(step, bench.find("app"), "p")
+
+
+def test_a_part_that_is_mute_for_a_moment_is_asked_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a cut in the midst of an exchange leaves it; the sweep of components at once comes upon that by itself."""
+    made = stage(bench, "imu")
+    made.act("install")
+    look, looks = BenchComponent.look, []
+
+    def mute_at_first(component: BenchComponent) -> Component:
+        seen = look(component)
+        looks.append(seen)
+        return seen if len(looks) > 1 else replace(seen, presence=Presence.ABSENT, version="")
+
+    handler = made.made()
+    monkeypatch.setattr(BenchComponent, "look", mute_at_first)
+    assert handler.apply().code == ResultCode.APPLY_SUCCESS
+    assert len(looks) == 2

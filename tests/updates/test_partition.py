@@ -217,8 +217,8 @@ def test_properties(files: tuple[str, ...], properties: dict[str, Any], on_compo
 
 
 def test_other_components_are_refused_in_the_plan(bench: Bench) -> None:
-    with pytest.raises(ManifestField, match="doesn't call plain one"):
-        stage(bench, "plain").no_way_back()
+    with pytest.raises(ManifestField, match=r"^steps\[0\]: .*doesn't call plain one"):
+        stage(bench, "plain").check_component()
 
 
 @pytest.fixture

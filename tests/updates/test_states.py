@@ -10,12 +10,15 @@ import signal
 import threading
 
 import pytest
-from proxyflash.updates.errors import StepFailed
+from proxyflash.transports.errors import ExitStatus
+from proxyflash.updates import limits
+from proxyflash.updates.errors import StepFailed, StepHangs
 from proxyflash.updates.events import Status
+from proxyflash.updates.journal import records
 from proxyflash.updates.progress import Action, Ending
 from proxyflash.updates.results import ActionResult, ResultCode
 
-from .lab import Fault, FileHandler, Lab, all_new, all_old, cancel, in_process, kill
+from .lab import Fault, FileHandler, Lab, all_new, all_old, cancel, hang_until_asked, in_process, kill
 
 FAILURE = ActionResult(ResultCode.FAILURE, 0x30500001, "it broke")
 WHERE = "right one"
@@ -30,7 +33,18 @@ def mistaken() -> None:
     raise ZeroDivisionError
 
 
-ERRORS: dict[str, Fault | ActionResult] = {"result": FAILURE, "error": raised, "mistake": mistaken}
+ERRORS: dict[str, Fault | ActionResult] = {
+    "result": FAILURE,
+    "error": raised,
+    "mistake": mistaken,
+    "hang": hang_until_asked,
+}
+LIMIT = 0.3
+"""Seconds, for the step that hangs; the others of its name have no fault, and what ends late has ended well."""
+
+
+def hang() -> None:
+    threading.Event().wait()
 
 
 def reached(lab: Lab, action: Action) -> None:
@@ -49,11 +63,20 @@ def mended(lab: Lab) -> None:
 @pytest.mark.parametrize("how", ERRORS)
 @pytest.mark.parametrize("action", Action)
 def test_an_error(lab: Lab, action: Action, how: str) -> None:
-    update = lab.bundle()
+    update = lab.bundle(one={"timeoutSeconds": LIMIT} if how == "hang" else {})
     reached(lab, action)
     lab.fault(WHERE, action, ERRORS[how])
     outcome = lab.apply(update)
     assert WHERE in lab.began(action)
+    told = outcome.results[2]
+    if how == "hang":
+        ended = told.actions[action]
+        assert ended.code == (ResultCode.CANCEL_UNABLE if action is Action.CANCEL else ResultCode.FAILURE)
+    if how == "hang" and action not in (Action.CANCEL, Action.RESTORE):
+        assert told.error is not None
+        assert (told.error.code, told.result.extended) == ("E-STEP-TIMEOUT", 0x30000002)
+        # It is told to clean up, as after a cancellation.
+        assert lab.began(Action.CANCEL) == [WHERE]
     # Each task is accounted for, whatever happened to one.
     assert len(outcome.results) == 6
     if action is Action.CANCEL:
@@ -110,6 +133,34 @@ def test_a_hang_that_somebody_ends(lab: Lab, action: Action) -> None:
     assert in_process(lambda: lab.apply(update), until=end) == -signal.SIGKILL
     os.close(reader)
     os.close(writer)
+    settled(lab, action)
+
+
+@pytest.mark.parametrize("action", Action)
+def test_a_hang_that_its_limit_ends(lab: Lab, action: Action, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It doesn't return, whatever it is asked: the engine leaves it behind, and goes on in another process."""
+    update = lab.bundle(one={"timeoutSeconds": LIMIT})
+    reached(lab, action)
+    lab.fault(WHERE, action, hang)
+    monkeypatch.setattr(limits, "GRACE_SECONDS", 4 * LIMIT)
+
+    def work() -> None:
+        with lab.engine() as engine:
+            outcome = engine.apply(engine.plan(update, lab.components()))
+            assert isinstance(outcome.error, StepHangs)
+            assert f"step 1.1: {action} has not returned within 0.3 s" in outcome.error.cause
+            assert outcome.error.component == "right"
+            assert outcome.error.exit_status is ExitStatus.RESUMABLE
+            assert outcome.ending is Ending.UNFINISHED
+            assert len(outcome.results) == 6
+            with pytest.raises(StepHangs):
+                engine.resume()
+            with pytest.raises(StepHangs):
+                engine.rollback()
+
+    assert in_process(work) == 0
+    last = list(records(lab.journal()))[-1]
+    assert (last["kind"], last["task"], last["action"]) == ("stopped", 2, action)
     settled(lab, action)
 
 

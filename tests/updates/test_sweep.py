@@ -2,18 +2,21 @@
 
 The engine is in a process of its own, over a Unix socket on a CAN bus whose three emulated parts are in this one: they
 live on when the engine is killed, as real ones do. The points are every write of the journal (before it, and in the midst
-of its line), every boundary of a handler's action, and each second thing that a flash tells while it is under way. After each:
-the wanted end state, nothing done twice that the journal had as done, every component accounted for.
+of its line), every boundary of a handler's action, and each second thing that a flash tells while it is under way; once more, at
+fewer points, with the components beside each other. After each: the wanted end state, nothing done twice that the journal had
+as done, every component accounted for.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -55,6 +58,8 @@ PARTS = 4
 """So that processes can share the work."""
 EACH = 2
 """Of what a flash tells, each second thing."""
+AT_ONCE = 3
+"""Of all the points of an update of three components at once, each third: which they are, the threads decide."""
 
 
 def bench_text(bus: str, *, emulated: bool) -> str:
@@ -99,8 +104,11 @@ class Rig:
     def fresh(self) -> str:
         return tempfile.mkdtemp(dir=self.folder)
 
-    def work(self, state: Path, point: int, *, marks: Path | None = None) -> None:
-        """One engine, from beginning to end or to the given point; `marks`: gets the name of each point."""
+    def work(self, state: Path, point: int, *, marks: Path | None = None, at_once: bool = False) -> None:
+        """One engine, from beginning to end or to the given point; `marks`: gets the name of each point.
+
+        `at_once`: the components beside each other, where the update begins with this engine.
+        """
         with Bench.open(self.folder / "engine.toml", state=state) as bench:
             points = Points(point, marks)
             engine = Engine(bench, policy=Policy(on_failure="stop"), on_event=points.event)
@@ -108,7 +116,7 @@ class Rig:
             if engine.unfinished() is not None:
                 outcome = engine.resume()
             else:
-                outcome = engine.apply(engine.plan(self.update, bench.scan().components))
+                outcome = engine.apply(engine.plan(self.update, bench.scan().components), parallel=at_once)
             points.release()
             assert outcome.error is None, outcome.error
             assert outcome.ending is Ending.SUCCEEDED
@@ -124,14 +132,16 @@ class Points:
         self.seen = 0
         self.marks = marks
         self._undo: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
 
     def point(self, name: str) -> bool:
         """Whether this is the one."""
-        self.seen += 1
-        if self.marks is not None:
-            with self.marks.open("a") as stream:
-                stream.write(name + "\n")
-        return self.seen == self.at
+        with self._lock:
+            self.seen += 1
+            if self.marks is not None:
+                with self.marks.open("a") as stream:
+                    stream.write(f"{threading.get_ident()} {name}\n")
+            return self.seen == self.at
 
     def pass_by(self, name: str) -> None:
         if self.point(name):
@@ -179,7 +189,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
         (folder / "old.bin").write_bytes(old)
         socket = folder / "b.sock"
         emulated = '[bus.b]\nkind = "can"\nemulated = true\npace = 0\n'
-        served = f'[bus.b]\nkind = "can"\ninterface = "proxyflash"\nchannel = "unix:{socket}"\n'
+        served = f'[bus.b]\nkind = "can"\ninterface = "proxyflash"\nchannel = "unix:{socket}"\nat_once = 3\n'
         (folder / "parts.toml").write_text(bench_text(emulated, emulated=True))
         (folder / "engine.toml").write_text(bench_text(served, emulated=False))
         yield Rig(folder, socket, bundle(folder, new), new)
@@ -216,13 +226,18 @@ def _manifest(folder: Path, name: str, steps: list[dict[str, Any]], selectors: l
     return path
 
 
-def points_of(rig: Rig) -> list[str]:
-    """The points of an update that nothing happens to."""
+def marked(rig: Rig, *, at_once: bool = False) -> list[tuple[str, str]]:
+    """The points of an update that nothing happens to: the thread, and what it was at."""
     marks = rig.folder / "marks"
     with rig.parts() as bench:
-        assert in_process(lambda: rig.work(rig.state, 0, marks=marks)) == 0
+        assert in_process(lambda: rig.work(rig.state, 0, marks=marks, at_once=at_once)) == 0
         whole(rig, bench)
-    return marks.read_text().splitlines()
+    pairs = (line.split(" ", 1) for line in marks.read_text().splitlines())
+    return [(thread, name) for thread, name in pairs]
+
+
+def points_of(rig: Rig) -> list[str]:
+    return [name for _, name in marked(rig)]
 
 
 def whole(rig: Rig, bench: Bench) -> None:
@@ -262,10 +277,26 @@ def test_a_flash_of_which_no_end_is_known_is_compared_and_verified_again(rig: Ri
     assert [record["action"] for record in starts] == ["backup", "install", "install", "apply"]
 
 
-def killed_and_resumed(rig: Rig, number: int, where: str) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("part", range(2))
+def test_the_sweep_of_components_at_once(rig: Rig, part: int) -> None:
+    """Up to three steps are under way when it is killed; the resume works on them beside each other, too."""
+    points = marked(rig, at_once=True)
+    flashing = [(thread, name.split()[1]) for thread, name in points if name.startswith("flash")]
+    # They did run beside each other: what one tells comes amid what the others tell.
+    assert len(set(flashing)) == 3
+    assert sum(one != other for one, other in itertools.pairwise(flashing)) > 10
+    # A retry more or less than now moves the last ones.
+    chosen = range(1 + part * AT_ONCE, len(points) - 10, 2 * AT_ONCE)
+    assert len(chosen) > 30
+    for number in chosen:
+        killed_and_resumed(rig, number, f"point {number} of some {len(points)}", at_once=True)
+
+
+def killed_and_resumed(rig: Rig, number: int, where: str, *, at_once: bool = False) -> None:
     state = Path(rig.fresh())
     with rig.parts() as bench:
-        assert in_process(lambda: rig.work(state, number)) == -signal.SIGKILL, where
+        assert in_process(lambda: rig.work(state, number, at_once=at_once)) == -signal.SIGKILL, where
         known = journal_of(state)
         done = {index for index, task in enumerate(Progress.of(known, where).tasks) if task.finished}
         marked = (rig.folder / "log").read_text()

@@ -71,6 +71,7 @@ def components(session: Session, selector: str | None) -> int | None:
     """
     wanted = parse_selector(selector) if selector is not None else None
     found = _once_free(lambda: session.bench.scan()).components
+    found = tuple(component for component in found if not session.bench.unplugged(component))
     chosen = list(found) if wanted is None else select(found, [wanted])
     sys.stdout.write(document(chosen) + "\n")
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ from ...transports.errors import ExitStatus, ProxyflashError
 from ..output import Mode
 from .session import Session, command
 
-EXAMPLE = "three_sensors"
+EXAMPLES = {
+    "three_sensors": "update/update.importmanifest.json",
+    "vacuum": "updates/1-bundle/update.importmanifest.json",
+}
+"""The folders of `proxyflash.examples`, each with the update that the demo carries out."""
+FOLDER = files("proxyflash.examples")
 BENCH = "bench.toml"
 STATE = "state"
-MANIFEST = "update/update.importmanifest.json"
+README = "README.md"
 
 
 class DemoFolder(ProxyflashError):
@@ -28,44 +34,51 @@ class DemoFolder(ProxyflashError):
 
 @command("demo")
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
-def demo(session: Session, folder: Path | None) -> int | None:
-    """Updates three emulated sensors, on CAN, a serial line and USB, from one manifest.
+@click.option("--example", type=click.Choice(list(EXAMPLES)), default="three_sensors", show_default=True)
+def demo(session: Session, folder: Path | None, example: str) -> int | None:
+    """Updates emulated parts from one manifest: three sensors, on CAN, a serial line and USB.
 
     Copies the example into FOLDER (else a new temporary one), then scans, plans, applies and scans again, and says
-    which commands it ran.
+    which commands it ran. The example "vacuum" is a robot with a partition, an application, motors and cameras; its
+    README.md goes on with five more updates.
 
     \b
     proxyflash demo
     proxyflash demo ./first-try
+    proxyflash demo --example vacuum ./vacuum
     """
     from .. import commands
 
     out = session.output
-    target = _copy(folder)
+    target = _copy(FOLDER / example, folder)
+    manifest = EXAMPLES[example]
     common = ["--bench", str(target / BENCH), "--state", str(target / STATE)]
     collected: list[dict[str, Any]] = []
     out.collected = collected
     out.line(f"$ cd {target}")
     status = 0
-    for step in (["scan"], ["plan", MANIFEST], ["apply", MANIFEST], ["scan"]):
+    for step in (["scan"], ["plan", manifest], ["apply", manifest], ["scan"]):
         shown = f"proxyflash --state {STATE} {' '.join(step)}"
         out.line()
         out.line(f"$ {shown}")
-        arguments = [str(target / word) if word == MANIFEST else word for word in step]
+        arguments = [str(target / word) if word == manifest else word for word in step]
         status = commands.run([*common, *arguments], out)
         if status:
             break
     out.collected = None
+    if not status and (target / README).exists():
+        out.line()
+        out.line(f"{target / README} goes on from here")
     out.document({"folder": str(target), "runs": collected} if out.mode is Mode.JSON else {"folder": str(target)})
     return status
 
 
-def _copy(folder: Path | None) -> Path:
+def _copy(source: Traversable, folder: Path | None) -> Path:
     target = folder if folder is not None else Path(tempfile.mkdtemp(prefix="proxyflash-demo-"))
     try:
         if target.exists() and any(target.iterdir()):
             raise DemoFolder(f"{target} is not empty")
-        with as_file(files("proxyflash.examples") / EXAMPLE) as example:
+        with as_file(source) as example:
             shutil.copytree(example, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     except OSError as error:
         raise DemoFolder(f"{error.filename or target}: {error.strerror}") from error

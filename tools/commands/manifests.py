@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,8 +49,10 @@ def manifest() -> None:
 @click.option("--host", multiple=True, metavar="K=V,K=V", help="For hosts with all of these.")
 @click.option("--child", multiple=True, type=PATH, metavar="FILE", help="A child update's manifest; in order.")
 @click.option("--handler", default="proxyflash/flash:1", show_default=True, help="Carries out the step.")
-@click.option("--installed-criteria", metavar="TEXT", help="By which it counts as installed; of a flash: the version.")
-@click.option("--property", "properties", multiple=True, metavar="KEY=VALUE", help="More for the handler.")
+@click.option("--installed-criteria", metavar="TEXT", help="By which it counts as installed; by default VERSION.")
+@click.option(
+    "--property", "properties", multiple=True, metavar="KEY=TEXT", help="More for the handler; KEY:=JSON for no text."
+)
 @click.option("--manifest-version", type=click.Choice(["4.0", "5.0"]), default="5.0", show_default=True)
 @click.option("-o", "--output", type=PATH, metavar="FILE", help="Else PROVIDER.NAME.VERSION.importmanifest.json.")
 def create(
@@ -122,9 +125,14 @@ def _properties(texts: tuple[str, ...], installed_criteria: str | None) -> dict[
     found: dict[str, Any] = {} if installed_criteria is None else {"installedCriteria": installed_criteria}
     for text in texts:
         key, equals, value = text.partition("=")
+        as_json = key.endswith(":")
+        key = key.removesuffix(":")
         if not equals or not key or key in found:
-            raise ValueError(f"--property {text!r} is not KEY=VALUE, or a second one of its key")
-        found[key] = value
+            raise ValueError(f"--property {text!r} is neither KEY=TEXT nor KEY:=JSON, or a second one of its key")
+        try:
+            found[key] = json.loads(value) if as_json else value
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"--property {text!r}: what follows := is no JSON: {error}") from error
     return found
 
 
@@ -252,8 +260,6 @@ def key(session: Session, file: Path, root: Path | None, kid: str) -> int | None
     proxyflash manifest key root.pem --kid acme-root
     proxyflash manifest key release.pem --kid acme-release-2026 --root root.pem
     """
-    import json
-
     from ...updates import signing
 
     vouching = _with_its_name(root, signing.PrivateKey.read(root)) if root else None

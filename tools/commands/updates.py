@@ -15,7 +15,7 @@ from ...updates.events import Status
 from ...updates.plan import UpdatePlan
 from ...updates.progress import Ending, Progress
 from ...updates.report import Outcome, TaskResult
-from ...updates.results import ResultCode
+from ...updates.results import ActionResult, ResultCode
 from ...updates.store import Entry
 from ...updates.update import Update, load
 from ..output import describe
@@ -104,10 +104,12 @@ def resume(session: Session, again: bool) -> int | None:
     session.catch_interrupts()
     engine = _engine(session)
     session.bench.lock()
-    if engine.unfinished() is None:
+    unfinished = engine.unfinished()
+    if unfinished is None:
         session.output.document({"update": None, "verdict": "nothing to resume"})
         session.output.line("nothing to resume: no update is unfinished")
         return None
+    session.output.note(f"going on with update {unfinished.number}, {unfinished.progress().begin['update']}")
     return _carried_out(session, lambda: engine.resume(again=again))
 
 
@@ -216,7 +218,8 @@ def _title(update: Update) -> str:
 def _print_plan(session: Session, made: UpdatePlan) -> None:
     out = session.output
     out.line(_title(made.update))
-    targets = max((len(task.target) for task in made.tasks), default=0)
+    named = [task.target for task in made.tasks] + [component.name for component in made.unplugged]
+    targets = max(map(len, named), default=0)
     labels = max((len(task.label) for task in made.tasks), default=0)
     for task in made.tasks:
         versions = ""
@@ -229,6 +232,8 @@ def _print_plan(session: Session, made: UpdatePlan) -> None:
         out.line(f"  {task.label:<{labels}}  {task.target:<{targets}}  {task.step.handler}  {about}{versions}{state}")
     for number in made.empty:
         out.line(f"  {number + 1:<{labels}}  no component matches: skipped")
+    for component in made.unplugged:
+        out.line(f"  {'':<{labels}}  {component.name:<{targets}}  absent, and optional: passed over")
     for reason in dict.fromkeys(task.no_way_back for task in made.tasks if task.no_way_back):
         left = [task.label for task in made.tasks if task.no_way_back == reason]
         out.line(f"  can't be rolled back: {', '.join(dict.fromkeys(left))}: {reason}")
@@ -251,6 +256,7 @@ def _plan_document(made: UpdatePlan) -> dict[str, object]:
             for task in made.tasks
         ],
         "skipped_steps": [number + 1 for number in made.empty],
+        "unplugged": [component.name for component in made.unplugged],
     }
 
 
@@ -333,7 +339,7 @@ def _verdict(items: list[TaskResult]) -> str:
     if Status.AWAITING in statuses:
         return f"awaits a restart, at step {items[statuses.index(Status.AWAITING)].task.label}"
     if Status.RESTORED in statuses:
-        return "restored"
+        return _brought_back(items[statuses.index(Status.RESTORED)].restored)
     done = [item for item in items if item.task.status is Status.DONE]
     if Status.NOT_RUN in statuses:
         first = items[statuses.index(Status.NOT_RUN)]
@@ -356,4 +362,8 @@ def _restored(item: TaskResult) -> str:
         return ""
     if not item.restored.succeeded:
         return f"; NOT restored: {item.restored.details}"
-    return "" if item.restored.code == ResultCode.RESTORE_UNSUPPORTED else "; restored"
+    return "" if item.restored.code == ResultCode.RESTORE_UNSUPPORTED else f"; {_brought_back(item.restored)}"
+
+
+def _brought_back(result: ActionResult | None) -> str:
+    return f"restored: {result.details}" if result and result.details else "restored"
