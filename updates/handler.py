@@ -92,7 +92,7 @@ class StepHandler(ABC):
         return self.is_installed()
 
     def download(self) -> ActionResult:
-        """Called for every step before the first install; the files are there and checked already."""
+        """Called before the first install for every step that isn't installed; the files are there and checked already."""
         return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
 
     def backup(self) -> ActionResult:

@@ -123,7 +123,7 @@ class Progress:
     restart: Mapping[str, Any] | None = None
     ending: Ending = Ending.UNFINISHED
     restored_restart: Restart | None = None
-    """What a restored component asks for; it changes nothing any more for this update."""
+    """What restored components ask for, of the host if one of them does, and have not got yet."""
     seen: str = ""
     stopped: str = ""
     """Why it was stopped last, "" when it goes on."""
@@ -165,6 +165,8 @@ class Progress:
                 self.downloaded = True
             case Kind.RESUMED:
                 self.stopped = ""
+                if self.restart is not None:
+                    self.restored_restart = None
                 self.restart, self.ending = None, Ending.UNFINISHED
             case Kind.ROLLBACK:
                 self.rolling_back = True
@@ -212,7 +214,8 @@ class Progress:
             task.started = None
         if action is Action.RESTORE:
             asked = RESTARTS.get(result.code)
-            self.restored_restart = asked or self.restored_restart
+            if asked is not None and (asked.host or self.restored_restart is None):
+                self.restored_restart = asked
         elif action is not Action.CANCEL:
             task.awaits = RESTARTS.get(result.code, task.awaits)
             if not result.succeeded:

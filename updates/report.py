@@ -54,12 +54,16 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an update so far. `number`: its place in the history. `halt`: why it isn't at its end."""
+    """What became of an update so far. `number`: its place in the history. `halt`: why it isn't at its end.
+
+    `restart`: what is to be said of a restart that what was brought back needs.
+    """
 
     plan: UpdatePlan
     progress: Progress
     number: int
     halt: ProxyflashError | None = None
+    restart: str = ""
 
     @property
     def ending(self) -> Ending:

@@ -30,6 +30,19 @@ def asked_for(host: bool, command: str, folder: Path) -> RestartPending:
     return RestartPending(cause, remedy=f"It is being restarted by: {command}. Then go on: proxyflash resume")
 
 
+def for_the_restored(host: bool, command: str, folder: Path) -> str:
+    """The same at the end of an update, after which nothing is left to be gone on with; what is left to be said."""
+    what = "the host" if host else "the service that runs updates"
+    told = f"what was brought back counts once {what} has been restarted"
+    if not command:
+        return told
+    try:
+        run(command, folder)
+    except CommandFailed as error:
+        return f"{told}, and the bench file's command for that failed: {error}"
+    return f"{told}; it is being restarted by: {command}"
+
+
 def check_restarted(asked: Mapping[str, Any] | None) -> None:
     """Raises RestartPending while the host is still the one that was to be restarted.
 

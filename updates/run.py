@@ -12,7 +12,7 @@ from .events import Status
 from .journal import Journal
 from .options import OnFailure
 from .plan import Task, UpdatePlan
-from .progress import Action, Ending, Kind, Progress, TaskProgress
+from .progress import RESTARTS, Action, Ending, Kind, Progress, TaskProgress
 from .report import Outcome
 from .store import Entry
 from .working import Halt, Setting, Worker
@@ -45,7 +45,7 @@ class Run:
                 halt = self._stopped(halt)
         finally:
             self._worker.close()
-        return Outcome(self.plan, self.progress, self.entry.number, halt)
+        return Outcome(self.plan, self.progress, self.entry.number, halt, self._restart_for_the_restored())
 
     def _stopped(self, halt: Cancelled) -> Cancelled:
         """If nothing was changed yet, it is the update's end: there is nothing to go on with."""
@@ -133,8 +133,15 @@ class Run:
         pairs = [(self._state(task), task) for task in self.plan.tasks]
         under_way = [task for state, task in pairs if not state.finished and (state.touched or state.failing)]
         done = sorted(((state, task) for state, task in pairs if state.status is Status.DONE), key=lambda p: p[0].ended)
-        for task in (*reversed(under_way), *(task for _, task in reversed(done))):
+        left = [*reversed(under_way), *(task for _, task in reversed(done))]
+        while left:
+            task = left.pop(0)
             self._worker.restore(task)
+            restored = self._state(task).results.get(Action.RESTORE)
+            asked = RESTARTS.get(restored.code) if restored is not None else None
+            if left and asked is not None and asked.immediate:
+                # The rest is brought back once the host, or the service, has been restarted.
+                self._restart(host=asked.host)
         clean = all(_as_before(state) for state in self.progress.tasks)
         self._finish(Ending.ROLLED_BACK if clean else Ending.PARTLY_ROLLED_BACK)
 
@@ -145,16 +152,27 @@ class Run:
     def _heed_restart(self, task: Task) -> None:
         state = self._state(task)
         if state.status is Status.AWAITING and state.awaits is not None and state.awaits.immediate:
-            self._restart([state])
+            self._restart(host=state.awaits.host)
 
     def _restart_if_asked(self, tasks: list[Task]) -> None:
         waiting = [state for state in map(self._state, tasks) if state.status is Status.AWAITING]
         if waiting:
-            self._restart(waiting)
+            self._restart(host=any(state.awaits is not None and state.awaits.host for state in waiting))
 
-    def _restart(self, waiting: list[TaskProgress]) -> None:
+    def _restart_for_the_restored(self) -> str:
+        """What is brought back may ask for a restart as what is installed does: once the update is at its end.
+
+        The policy's command is run; what is left to be said to a person.
+        """
+        asked = self.progress.restored_restart
+        if asked is None or not self.progress.over:
+            return ""
+        policy = self._setting.policy
+        command = policy.reboot if asked.host else policy.restart
+        return restarting.for_the_restored(asked.host, command, self._setting.bench.file.folder)
+
+    def _restart(self, *, host: bool) -> None:
         """Raises Halt: what comes after is for the next run."""
-        host = any(state.awaits is not None and state.awaits.host for state in waiting)
         self._worker.record(Kind.RESTART, host=host, boot=restarting.boot_id())
         policy = self._setting.policy
         folder = self._setting.bench.file.folder

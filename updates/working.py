@@ -93,10 +93,19 @@ class Worker:
         if Action.DOWNLOAD in self.state(task).results:
             return True
         handler = self._handler(task)
-        ready = handler is not None and self._act(task, handler, Action.DOWNLOAD)
+        ready = handler is not None and (self._is_there(task, handler) or self._act(task, handler, Action.DOWNLOAD))
         if not ready:
             self._told(task)
         return ready
+
+    def _is_there(self, task: Task, handler: StepHandler) -> bool:
+        """Whether there is nothing to download for: it is installed. As the agent does, which downloads if in doubt."""
+        if self.setting.cancelled():
+            raise self._stopped(task, None, Cancelled("stopped on request between two steps", touched=False))
+        result, _ = self._called(task, handler, Action.IS_INSTALLED)
+        if result.code != ResultCode.INSTALLED:
+            return False
+        return self._ended(task, Action.DOWNLOAD, ActionResult(ResultCode.DOWNLOAD_SKIPPED_ALREADY_INSTALLED), None)
 
     def restore(self, task: Task) -> None:
         """Brings back what was before it."""

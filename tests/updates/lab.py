@@ -48,11 +48,15 @@ SUCCESS = {
 }
 
 
+ASKED = "asked"
+"""For faults: IsInstalled before a download."""
+
+
 class FileHandler(StepHandler):
     """Installs a version into `<world>/<component>.<step>`: Install writes it, Apply makes it count."""
 
     world: ClassVar[Path]
-    faults: ClassVar[dict[tuple[str, Action], Fault]]
+    faults: ClassVar[dict[tuple[str, str], Fault]]
     asking: ClassVar[threading.local] = threading.local()
     """`cancelled`: what the action that a thread is at asks."""
 
@@ -77,7 +81,16 @@ class FileHandler(StepHandler):
         return str(self.context.step.handlerProperties["installedCriteria"])
 
     def is_installed(self) -> ActionResult:
-        return self._do(Action.IS_INSTALLED, self._is_installed)
+        self.asking.cancelled = self.context.cancelled
+        where = f"{self.target} {self.context.step.description}"
+        log = self.world / "log"
+        if log.exists() and f"download {where}\n" in log.read_text():
+            return self._do(Action.IS_INSTALLED, self._is_installed)
+        # Asked whether there is something to download for: of this tests are told apart.
+        self._log(f"asked {where}")
+        fault = self.faults.get((where, ASKED))
+        told = fault() if fault is not None else None
+        return told or self._is_installed()
 
     def download(self) -> ActionResult:
         return self._do(Action.DOWNLOAD, lambda: None)
@@ -111,8 +124,8 @@ class FileHandler(StepHandler):
 
     def _do(self, action: Action, work: Callable[[], ActionResult | object]) -> ActionResult:
         step = self.context.step.description
-        self._log(f"{action} {self.target} {step}")
         self.asking.cancelled = self.context.cancelled
+        self._log(f"{action} {self.target} {step}")
         fault = self.faults.get((f"{self.target} {step}", action))
         if fault is not None and (told := fault()) is not None:
             return told
@@ -187,7 +200,7 @@ class Lab:
         """What each component's steps hold."""
         return {path.name: path.read_text() for path in sorted(self.world.glob("*.*"))}
 
-    def fault(self, where: str, action: Action, fault: Fault | ActionResult) -> None:
+    def fault(self, where: str, action: str, fault: Fault | ActionResult) -> None:
         """`where`: component and step, such as "left one"."""
         FileHandler.faults[where, action] = fault if callable(fault) else lambda: fault
 

@@ -119,7 +119,7 @@ def test_each_component_in_turn_gets_the_child_s_steps_in_order(author: Author, 
     assert outcome.succeeded
     actions = ("is-installed", "install", "apply")
     downloads = ["before", "one", "two", "one", "two", "after"]
-    assert author.done() == [f"{name} download" for name in downloads] + [
+    assert author.done() == [f"{name} {action}" for name in downloads for action in ("is-installed", "download")] + [
         f"{name} {action}" for name in downloads for action in actions
     ]
     assert [(item.task.label, item.task.target) for item in outcome.results] == [
@@ -157,7 +157,7 @@ def test_the_first_failure_ends_it_and_everything_is_accounted_for(author: Autho
 def test_a_failed_download_leaves_everything_uninstalled(author: Author, bench: Bench) -> None:
     update = load(author.write("parent", [author.step("one"), author.step("two", download=0)]))
     outcome = carried_out(bench, update, [])
-    assert author.done() == ["one download", "two download"]
+    assert author.done() == ["one is-installed", "one download", "two is-installed", "two download"]
     assert [item.task.status for item in outcome.results] == [Status.NOT_RUN, Status.FAILED]
 
 

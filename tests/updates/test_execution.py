@@ -42,8 +42,27 @@ def test_each_step_has_its_actions_in_order(lab: Lab) -> None:
     assert lab.holds() == all_new()
     actions = (Action.IS_INSTALLED, Action.BACKUP, Action.INSTALL, Action.APPLY)
     begun = [line for line in lab.log if not line.endswith("ended")]
-    assert begun[:6] == [f"download {where}" for where in ORDER]
-    assert begun[6:] == [f"{action} {where}" for where in ORDER for action in actions]
+    assert begun[:12] == [f"{action} {where}" for where in ORDER for action in ("asked", "download")]
+    assert begun[12:] == [f"{action} {where}" for where in ORDER for action in actions]
+
+
+def test_for_what_is_installed_there_is_nothing_to_download(lab: Lab) -> None:
+    """The agent's code for it; the step is asked again at its turn, and is then as it is."""
+    update = lab.bundle()
+    (lab.world / "right.one").write_text(NEW)
+    (lab.world / "camera.two").write_text(NEW)
+
+    def lost() -> None:
+        (lab.world / "camera.two").write_text(OLD)
+
+    lab.fault("left one", Action.APPLY, lost)
+    outcome = lab.apply(update)
+    assert outcome.succeeded
+    codes = {f"{item.task.target} {item.task.label}": item.actions[Action.DOWNLOAD].code for item in outcome.results}
+    assert {where for where, code in codes.items() if code == 503} == {"right 1.1", "camera 2.2"}
+    assert set(lab.began(Action.DOWNLOAD)) == {*ORDER} - {"right one", "camera two"}
+    assert statuses(outcome) == [Status.DONE, Status.DONE, Status.INSTALLED, *[Status.DONE] * 3]
+    assert lab.holds() == all_new()
 
 
 @pytest.mark.parametrize("action", [Action.INSTALL, Action.APPLY])
@@ -385,6 +404,59 @@ class TestRestarts:
         assert outcome.ending is Ending.FAILED
         assert "not installed after the restart" in str(outcome.error)
         assert lab.holds() == all_old()
+
+    @pytest.mark.parametrize(
+        ("code", "which"), [(1105, "reboot"), (1106, "reboot"), (1107, "restart"), (1108, "restart")]
+    )
+    @pytest.mark.parametrize("on_failure", ["stop", "continue", "rollback"])
+    def test_one_for_what_was_restored_comes_at_the_end(self, lab: Lab, code: int, which: str, on_failure: str) -> None:
+        """Once, when the journal has the update's end: there is nothing to go on with."""
+        lab.policy = {
+            name: f"tail -n 1 {lab.folder}/state/benches/*/updates/*/j* >> {name}ed" for name in ("reboot", "restart")
+        }
+        update = lab.bundle()
+        lab.fault("left one", Action.APPLY, FAILURE)
+        lab.fault("left one", Action.RESTORE, ActionResult(code))
+        outcome = lab.apply(update, on_failure=on_failure)
+        assert outcome.progress.over
+        assert f"has been restarted; it is being restarted by: {lab.policy[which]}" in outcome.restart
+        (last,) = (lab.folder / f"{which}ed").read_text().splitlines()
+        assert json.loads(last)["kind"] == "finish"
+        assert not (lab.folder / ("restarted" if which == "reboot" else "rebooted")).exists()
+        with lab.engine() as engine:
+            assert engine.unfinished() is None
+            # To look at it again asks for nothing.
+            assert engine.outcome(engine.store.entry(1)).restart == ""
+
+    def test_without_a_command_a_person_is_told(self, lab: Lab) -> None:
+        update = lab.bundle()
+        lab.fault("left one", Action.APPLY, FAILURE)
+        lab.fault("left one", Action.RESTORE, ActionResult(ResultCode.RESTORE_REBOOT))
+        assert lab.apply(update).restart == "what was brought back counts once the host has been restarted"
+
+    def test_an_immediate_one_amid_a_rollback_halts_it(self, lab: Lab) -> None:
+        lab.policy = {"reboot": "echo >> rebooted"}
+        update = lab.bundle()
+        lab.fault("right one", Action.APPLY, FAILURE)
+
+        def restored() -> ActionResult:
+            (lab.world / "right.one").write_text(OLD)
+            return ActionResult(ResultCode.RESTORE_IMMEDIATE_REBOOT)
+
+        lab.fault("left two", Action.RESTORE, ActionResult(ResultCode.RESTORE_IMMEDIATE_REBOOT))
+        lab.fault("right one", Action.RESTORE, restored)
+        outcome = lab.apply(update, on_failure="rollback")
+        assert outcome.ending is Ending.AWAITING
+        assert lab.began(Action.RESTORE) == ["right one", "left two"]
+        with pytest.raises(RestartPending):
+            lab.resume()
+        lab.boot = "second"
+        again = lab.resume()
+        assert again.ending is Ending.ROLLED_BACK
+        assert lab.began(Action.RESTORE) == ["right one", "left two", "left one"]
+        # That restart has been; the end asks for no other one.
+        assert again.restart == ""
+        assert len((lab.folder / "rebooted").read_text().splitlines()) == 1
 
     def test_the_policy_s_command_is_run_with_the_journal_on_the_disk(self, lab: Lab) -> None:
         lab.policy = {"reboot": "cp state/benches/*/updates/000001/journal.jsonl then.jsonl"}

@@ -18,7 +18,7 @@ from proxyflash.updates.journal import records
 from proxyflash.updates.progress import Action, Ending
 from proxyflash.updates.results import ActionResult, ResultCode
 
-from .lab import Fault, FileHandler, Lab, all_new, all_old, cancel, hang_until_asked, in_process, kill
+from .lab import ASKED, Fault, FileHandler, Lab, all_new, all_old, cancel, hang_until_asked, in_process, kill
 
 FAILURE = ActionResult(ResultCode.FAILURE, 0x30500001, "it broke")
 WHERE = "right one"
@@ -172,6 +172,32 @@ def test_a_cancellation(lab: Lab, action: Action) -> None:
         lab.fault(WHERE, action, cancel)
     assert lab.apply(update).ending is Ending.UNFINISHED
     settled(lab, action)
+
+
+# The same of IsInstalled where it is asked before a download: the engine goes on without an answer.
+
+
+@pytest.mark.parametrize("how", ERRORS)
+def test_an_error_before_the_download(lab: Lab, how: str) -> None:
+    update = lab.bundle(one={"timeoutSeconds": LIMIT} if how == "hang" else {})
+    lab.fault(WHERE, ASKED, ERRORS[how])
+    assert lab.apply(update).succeeded
+    assert WHERE in lab.began(Action.DOWNLOAD)
+    assert lab.holds() == all_new()
+
+
+@pytest.mark.parametrize("how", ["kill", "cancellation", "hang"])
+def test_an_end_before_the_download(lab: Lab, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = lab.bundle(one={"timeoutSeconds": LIMIT})
+    monkeypatch.setattr(limits, "GRACE_SECONDS", 4 * LIMIT)
+    lab.fault(WHERE, ASKED, {"kill": kill, "cancellation": cancel, "hang": hang}[how])
+
+    def work() -> None:
+        assert lab.apply(update).ending is Ending.UNFINISHED
+
+    assert in_process(work) == (-signal.SIGKILL if how == "kill" else 0)
+    lab.fault(WHERE, ASKED, lambda: None)
+    settled(lab, Action.DOWNLOAD)
 
 
 def after(lab: Lab, action: Action) -> None:

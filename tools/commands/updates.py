@@ -311,9 +311,8 @@ def _told(session: Session, outcome: Outcome, going_on: str) -> int | None:
         out.line(f"{target}  {_verdict(items)}")
     if outcome.ending in (Ending.ROLLED_BACK, Ending.PARTLY_ROLLED_BACK):
         out.line(f"{_name(outcome)}  {outcome.ending}")
-    restart = outcome.progress.restored_restart
-    if restart is not None and outcome.progress.over:
-        out.note(f"what was brought back asks for a {restart.what} of {'the host' if restart.host else 'the service'}")
+    if outcome.restart:
+        out.note(outcome.restart)
     if error is None:
         return None
     out.fault(error)
