@@ -12,10 +12,11 @@ from typing import Any, Self
 
 from .bench import flash_file
 from .device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
-from .stm32_board import Driver, Pins, Sensor, Stage, Stm32Board
+from .stm32_board import Driver, Pins, Stm32Board
 from .stm32_loader import ChecksumForm, Loader
 from .stm32_part import Options, Stm32Memory, Stm32Part, parts
 from .supply import Supply
+from .uart_board import Sensor, Stage
 from .uart_line import Line
 from .uart_wire import UartWire
 
