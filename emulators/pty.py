@@ -105,7 +105,7 @@ class _Bridge:
         if not self._outgoing:
             times.append(host.due(max(1, min(BUNCH, host.expected()))))
         if room <= 0:
-            times.append(host.free_at - TRANSMIT_BUFFER // 2 * host.line.frame_seconds * self._wire.pace)
+            times.append(host.free_at - TRANSMIT_BUFFER // 2 * host.byte_seconds)
         known = [at for at in times if at is not None]
         return max(0.0, min(known) - time.monotonic()) if known else None
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from .application import Application
 from .board import Board, ResetPulled
@@ -139,7 +139,7 @@ class UartBoard(Board):
         self._uart.available(self.clock)
         self._uart.room = RECEIVE_BUFFER
 
-    def reset_itself(self) -> None:
+    def reset_itself(self) -> NoReturn:
         """A system reset, after what was sent has left. Always raises ResetPulled."""
         self.wait(lambda: False, self._uart.free_at - time.monotonic())
         self._released(max(self.clock, self._uart.free_at))
