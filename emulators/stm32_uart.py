@@ -11,15 +11,13 @@ from typing import Self
 
 from .bench import flash_file
 from .device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
-from .stm32_board import Driver, Pins, Stm32Board
+from .stm32_board import Stm32Board
 from .stm32_loader import ChecksumForm, Loader
 from .stm32_part import Options, Stm32Memory, Stm32Part, parts
 from .supply import Supply
 from .uart_board import Stage
 from .uart_settings import UartSettings
 from .uart_wire import UartWire
-
-_DRIVER = re.compile(r"(!?)(dtr|rts)-(reset|boot0)")
 
 
 class Stm32UartDevice(EmulatedDevice):
@@ -64,7 +62,7 @@ class Stm32UartDevice(EmulatedDevice):
             spec.name,
             self.supply,
             wire,
-            settings.pins(),
+            settings.pins("boot0"),
             settings.sensor(spec.version),
             mute=settings.choice("mute", False),
             pace=spec.pace,
@@ -119,16 +117,6 @@ class _Settings(UartSettings):
         if not re.fullmatch(r"[0-9A-Fa-f]{24}", text):
             raise BadDevice("serial", f"{text!r} is not 24 hexadecimal digits")
         return bytes.fromhex(text)
-
-    def pins(self) -> Pins:
-        wiring = self._get("wiring", str, "none")
-        drivers: dict[str, Driver] = {}
-        for wish in [] if wiring == "none" else wiring.split(","):
-            found = _DRIVER.fullmatch(wish.strip())
-            if found is None or found[3] in drivers or found[2] in [driver.output for driver in drivers.values()]:
-                raise BadDevice("wiring", f'{wiring!r} is not of the form "dtr-reset,rts-boot0"')
-            drivers[found[3]] = Driver(found[2], inverted=bool(found[1]))
-        return Pins(drivers.get("reset"), drivers.get("boot0"), boot0_held=self.choice("boot0", False))
 
     def options(self) -> Options:
         level = self._get("rdp", int, 0)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .device import BadDevice
+from .strapped_board import Driver, Pins
 from .uart_board import Sensor
 from .uart_line import Line
 
@@ -35,6 +36,17 @@ class UartSettings:
             return Sensor(line)
         before, after = _around_group(version["match"])
         return Sensor(line, version["send"].encode(), lambda text: f"{before}{text}{after}\r\n".encode())
+
+    def pins(self, strap: str) -> Pins:
+        """`strap`: the name of the strap pin, in `wiring` and as the key that holds it high."""
+        wiring = self._get("wiring", str, "none")
+        drivers: dict[str, Driver] = {}
+        for wish in [] if wiring == "none" else wiring.split(","):
+            found = re.fullmatch(rf"(!?)(dtr|rts)-(reset|{strap})", wish.strip())
+            if found is None or found[3] in drivers or found[2] in [driver.output for driver in drivers.values()]:
+                raise BadDevice("wiring", f'{wiring!r} is not of the form "dtr-reset,rts-{strap}"')
+            drivers[found[3]] = Driver(found[2], inverted=bool(found[1]))
+        return Pins(drivers.get("reset"), drivers.get(strap), strap_held=self.choice(strap, False))
 
     def choice(self, key: str, default: bool) -> bool:
         return bool(self._get(key, bool, default))
