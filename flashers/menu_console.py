@@ -161,5 +161,6 @@ class MenuConsole:
 
 
 def plain(text: bytes) -> str:
-    """A text of the loader on one line, without what can't be read; the end of a long one."""
-    return " ".join("".join(chr(byte) if 0x20 <= byte < 0x7F else " " for byte in text).split())[-160:]
+    """A text of the loader on one line, without rules and what can't be read; the end of a long one."""
+    words = "".join(chr(byte) if 0x20 <= byte < 0x7F else " " for byte in text)
+    return " ".join(re.sub(r"([-=*_#])\1{3,}", " ", words).split())[-160:]

@@ -73,9 +73,12 @@ class Sender:
     def send_header(self, data: bytes, start_seconds: float) -> None:
         """Block 0 of a batch, after which the receiver asks for the file's first block (5, and 6 for a stream)."""
         if self._mode is not Start.STREAM:
-            self._exchange(block(0, data, self._mode), "the file's name and size")
+            after = self._exchange(block(0, data, self._mode), "the file's name and size")
             self._acknowledged = False
-            self.await_next(Deadline.after(start_seconds))
+            if after and after[-1] in STARTS:
+                self._mode = Start(after[-1])
+            else:
+                self._await_contents(Deadline.after(start_seconds))
             return
         for _ in range(TRIES):
             self._put(block(0, data, self._mode))
@@ -86,7 +89,7 @@ class Sender:
                 break
         raise PartRefused(f"the loader did not ask for the file after its name and size{said(self.heard)}")
 
-    def await_next(self, deadline: Deadline) -> None:
+    def _await_contents(self, deadline: Deadline) -> None:
         answer = self._await(tuple(Start), deadline, "the file's name and size")
         if answer is None:
             raise PartRefused(f"the loader did not ask for the file after its name and size{said(self.heard)}")
@@ -129,8 +132,8 @@ class Sender:
         """Ends the transfer, or whatever the loader is in (4.1). Raises TransportError."""
         self._write(ABORT)
 
-    def _exchange(self, data: bytes, what: str, is_over: Callable[[bytes], bool] = lambda heard: False) -> None:
-        """Sends a block, or EOT, until it is acknowledged."""
+    def _exchange(self, data: bytes, what: str, is_over: Callable[[bytes], bool] = lambda heard: False) -> bytes:
+        """Sends a block, or EOT, until it is acknowledged; what came after that, if it went out more than once."""
         refused = silent = 0
         while True:
             before = len(self.heard)
@@ -141,11 +144,11 @@ class Sender:
             answer = self._await(wanted, deadline, what, is_over)
             if answer == Control.ACK:
                 self._acknowledged = True
-                if refused + silent:
-                    self._hear(self._quiet())
-                return
+                if data[0] == Control.EOT or not refused + silent:
+                    return b""
+                return self._quiet()
             if is_over(self.heard):
-                return
+                return b""
             if answer is None:
                 silent += 1
                 if silent == SILENT_TRIES:
@@ -199,6 +202,7 @@ class Sender:
         heard = b""
         while len(heard) < TEXT_LIMIT and (more := self._port.read_some(Deadline.after(QUIET_SECONDS))):
             heard += more
+        self._hear(heard)
         return heard
 
     def _hear(self, data: bytes) -> None:
