@@ -112,6 +112,7 @@ class Loader:
         primary, secondary = pair.primary, pair.secondary
         if primary.swap_size is not None:
             self._finish(pair)
+            return
         swap = pair.swap()
         if swap is Swap.NONE:
             return
