@@ -1,0 +1,144 @@
+"""Requests and their replies, over a serial line or by datagrams.
+
+The rule: a reply belongs to a request by its sequence number, group and command, and what belongs to none is passed
+over: a reply from before, the echo of a line, log text, garbage. What is asked again is asked under a new number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+from ..transports.deadline import Deadline
+from ..transports.serial import SerialPort
+from .errors import PartMute
+from .smp_codec import Framing, Op, Packet, decode, encode
+
+TRIES = 3
+"""How often a request is sent whose reply doesn't come."""
+REPLY = 512
+"""Bytes that the largest reply has, about."""
+ENCODED = 1.4
+"""Bytes on a console for each of a packet, at most."""
+REPLIES = {Op.READ: Op.READ_RSP, Op.WRITE: Op.WRITE_RSP}
+
+
+class Wire(Protocol):
+    """What carries packets."""
+
+    name: str
+    overhead: int
+    """Bytes of the part's buffer that the wire's framing takes beside the packet."""
+    largest: int
+    """Bytes of the largest packet that it carries."""
+
+    def send(self, packet: bytes, deadline: Deadline) -> None: ...
+
+    def receive(self, deadline: Deadline) -> bytes | None:
+        """The next packet; None when the deadline passes first."""
+
+    def drain(self) -> None:
+        """Forgets what came in."""
+
+    def seconds(self, size: int) -> float:
+        """How long a packet of this size takes on the wire."""
+
+
+class SerialWire:
+    """Packets in a serial line's stream of bytes."""
+
+    largest = 0xFFFF
+
+    def __init__(self, port: SerialPort, framing: Framing) -> None:
+        self.name = port.name
+        self.overhead = framing.overhead
+        self._port = port
+        self._framing = framing
+        self._ready: list[bytes] = []
+
+    def send(self, packet: bytes, deadline: Deadline) -> None:
+        data = self._framing.wrap(packet)
+        self._port.write(data, Deadline(deadline.at + len(data) * 10 / self._port.baudrate))
+
+    def receive(self, deadline: Deadline) -> bytes | None:
+        while not self._ready:
+            data = self._port.read_some(deadline)
+            if not data:
+                self._framing.forget()
+                return None
+            self._ready = self._framing.feed(data)
+            if not self._ready and deadline.expired:
+                return None
+        return self._ready.pop(0)
+
+    def drain(self) -> None:
+        self._port.drain()
+        self._framing.forget()
+        self._ready.clear()
+
+    def seconds(self, size: int) -> float:
+        return size * 10 * ENCODED / self._port.baudrate
+
+
+class SmpLink:
+    """`answer`: seconds that the part has for an answer, the wire's time aside."""
+
+    def __init__(self, wire: Wire, answer: float) -> None:
+        self.wire = wire
+        self.answer = answer
+        self._sequence = 0
+
+    def ask(
+        self,
+        op: Op,
+        group: int,
+        command: int,
+        body: Mapping[str, Any],
+        *,
+        seconds: float | None = None,
+        tries: int = TRIES,
+    ) -> Packet:
+        """A request and its reply. `seconds`: that the part has for each try. Raises PartMute, TransportError."""
+        for _ in range(tries):
+            request = self.send(op, group, command, body)
+            reply = self.await_reply(request, self.answer if seconds is None else seconds)
+            if reply is not None:
+                return reply
+        raise PartMute(f"no answer on {self.wire.name} to {op.name} {command} of group {group}")
+
+    def send(self, op: Op, group: int, command: int, body: Mapping[str, Any]) -> Packet:
+        """Sends a request under a number of its own, and waits for nothing."""
+        self._sequence = (self._sequence + 1) & 0xFF
+        request = Packet(op, group, self._sequence, command, body)
+        data = encode(request)
+        self.wire.send(data, Deadline.after(self.answer))
+        return request
+
+    def await_reply(self, request: Packet, seconds: float) -> Packet | None:
+        """The reply to this very request; None when it doesn't come within so many seconds, and the wire's time."""
+        return self.await_any(request, {request.sequence}, seconds)
+
+    def await_any(self, request: Packet, sequences: Collection[int], seconds: float) -> Packet | None:
+        """The next reply to a request of this kind under one of these numbers; None likewise."""
+        deadline = Deadline.after(seconds + self.wire.seconds(REPLY))
+        while (reply := self.receive(deadline)) is not None:
+            if reply.sequence in sequences and belongs(reply, request):
+                return reply
+            if deadline.expired:
+                break
+        return None
+
+    def receive(self, deadline: Deadline) -> Packet | None:
+        """The next packet of whatever kind; None when the deadline passes first."""
+        while (data := self.wire.receive(deadline)) is not None:
+            packet = decode(data)
+            if packet is not None:
+                return packet
+            if deadline.expired:
+                break
+        return None
+
+
+def belongs(reply: Packet, request: Packet) -> bool:
+    """Whether it is a reply to that kind of request."""
+    return (reply.op, reply.group, reply.command) == (REPLIES[Op(request.op)], request.group, request.command)
