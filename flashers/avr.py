@@ -33,6 +33,7 @@ from .errors import (
     PartRefused,
     PartWrongFamily,
     ProfileWrong,
+    Unsupported,
 )
 from .image import Segment
 from .memory import MemoryMap, Range, uniform
@@ -141,12 +142,18 @@ class AvrFlasher(Flasher):
         """
         part = self._known()
         done = 0
-        self._changed = True
         if not self._loader.erases_pages:
+            self._changed = True
             self._loader.erase_all()
             yield sum(unit.size for unit in ranges)
             return
         app = self._app
+        if self._loader.erases_in_order and ranges and ranges[0].start:
+            raise Unsupported(
+                f"this loader erases from the first page on, and what is to be written begins at {ranges[0]}",
+                remedy="Flash a file that has the whole application.",
+            )
+        self._changed = True
         all_of_it = sum(unit.size for unit in ranges) == app.size
         for unit in ranges:
             for address in range(unit.start, unit.end, part.page):
@@ -237,7 +244,7 @@ class AvrFlasher(Flasher):
     def _learn(self, part: AvrPart) -> None:
         """The fuses, the boot section, and whether the loader has the EEPROM."""
         self._loader.prepare(part)
-        self._fuses = twice(self._loader.fuses)
+        self._fuses = self._believed(part, twice(self._loader.fuses))
         given = self._profile.memory.boot_size if self._profile.memory else self._profile.boot_size
 
         def read(address: int, size: int) -> bytes:
@@ -248,6 +255,12 @@ class AvrFlasher(Flasher):
         if part.eeprom and wanted is None:
             wanted = self._tells_eeprom_from_flash(part)
         self._has_eeprom = bool(part.eeprom and wanted)
+
+    def _believed(self, part: AvrPart, fuses: Fuses) -> Fuses:
+        """A loader that is late to read them gets what the flash has at the same addresses: 0, 3, 2, and 1 for the lock
+        (data sheets, "Reading the Fuse and Lock Bits from Software")."""
+        first = twice(lambda: self._loader.read(part, Memory.FLASH, 0, 4))
+        return Fuses() if (fuses.low, fuses.lock, fuses.extended, fuses.high) == tuple(first) else fuses
 
     def _tells_eeprom_from_flash(self, part: AvrPart) -> bool:
         """Loaders without EEPROM (Optiboot as a rule) take the flash instead, for reading and for writing.
@@ -260,6 +273,8 @@ class AvrFlasher(Flasher):
             return twice(lambda: self._loader.read(part, Memory.EEPROM, start, boot_section.HEAD)) != flash
 
         with suppress(PartRefused):
+            if self._loader.tells_memories_apart:
+                return bool(self._loader.read(part, Memory.EEPROM, 0, 2))
             return differ(0) or differ(part.flash - self._boot_size)
         return False
 
@@ -278,9 +293,12 @@ class AvrFlasher(Flasher):
             )
 
     def _check_lock(self) -> None:
-        """Boot lock bits 0 (data sheets, "Boot Loader Lock Bits"): may the loader write the application, and read it?"""
+        """Boot lock bits 0 (data sheets, "Boot Loader Lock Bits"): may the loader write the application, and read it?
+
+        Bits 7:6 are none and read as 1; a byte without them is no lock byte.
+        """
         lock = self._fuses.lock
-        if lock is not None and lock >> 2 & 3 != 3:
+        if lock is not None and lock >> 6 == 3 and lock >> 2 & 3 != 3:
             raise PartProtected(
                 f"its lock bits, 0x{lock:02X}, keep the loader from writing or reading the application section",
                 remedy="A programmer lifts them by erasing the chip, loader and all; proxyflash does not.",
@@ -327,15 +345,21 @@ class AvrFlasher(Flasher):
             yield offset
 
     def _again(self, action: Callable[[], T]) -> T:
-        """Does one block, again after a reset where the loader fell out of step: a page is written whole each time."""
+        """Does one block, again where the loader fell out of step: a page is written whole each time.
+
+        Without a line to its reset only a loader that can be greeted in the middle of its work comes back.
+        """
         for left in reversed(range(TRIES)):
             try:
                 return action()
             except (SerialTimeout, PartConfused):
-                if not left or not (self._entry.resets and self._has_lines):
+                if not left:
                     raise
                 self._loader.take_care()
-                self._come_in()
+                if self._entry.resets and self._has_lines:
+                    self._come_in()
+                elif not self._loader.greet():
+                    raise
                 self._loader.prepare(self._known())
         raise AssertionError("unreachable: the last try returns or raises")
 

@@ -1,8 +1,9 @@
 """Where an AVR's boot section begins, so that nothing is ever written there, and the reset vector that leads to it.
 
-The fuses BOOTSZ tell (data sheets, "Boot Size Configuration"). Few loaders can be asked for them. Then it is looked for:
-a section begins with the loader's first instructions, at one of the four places that the part allows. Where nothing is
-recognised it is taken to be as large as the part allows.
+The fuses BOOTSZ tell (data sheets, "Boot Size Configuration"). Few loaders can be asked for them, and of these not each
+reads what it means to. So it is looked for as well: a section begins with the loader's first instructions, at one of the
+four places that the part allows. The largest answer counts; where there is none the section is taken to be as large as the
+part allows.
 """
 
 from __future__ import annotations
@@ -27,21 +28,20 @@ IN_MCUSR, IN_MCUSR_MASK = 0xB604, 0xFE0F
 
 
 def size(part: AvrPart, fuses: Fuses, given: int | None, read: Callable[[int, int], bytes]) -> int:
-    """The boot section's size in bytes. `given`: what the profile says; the larger of that and the fuses counts.
+    """The boot section's size in bytes. `given`: what the profile says. `read(address, size)` reads flash.
 
-    `read(address, size)` reads flash.
+    Fuses by which no reset leads into the loader (BOOTRST, bit 0 of the byte with BOOTSZ, is 0 where one does) are not
+    believed: it is running.
     """
     fuse = fuses.high if part.bootsz == "high" else fuses.extended
-    known = [part.boot_size(fuse)] if fuse is not None else []
+    found = [part.boot_size(fuse)] if fuse is not None and not fuse & 1 else []
     if given is not None:
-        known.append(-(-given // part.page) * part.page)
-    if known:
-        return max(known)
+        found.append(-(-given // part.page) * part.page)
     for candidate in reversed(part.boot_sizes):
         start = part.flash - candidate
-        if is_start(read(start, HEAD), start, part):
-            return candidate
-    return part.boot_sizes[-1]
+        if candidate > max(found, default=0) and is_start(read(start, HEAD), start, part):
+            found.append(candidate)
+    return max(found, default=part.boot_sizes[-1])
 
 
 def is_start(head: bytes, start: int, part: AvrPart) -> bool:

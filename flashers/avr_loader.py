@@ -55,8 +55,10 @@ class AvrLoader(ABC):
 
     erases_pages = True
     """Writing a page of flash erases it before; else `erase_all` comes first."""
-    block = 0
-    """Most bytes of one write or read; 0: a page."""
+    erases_in_order = False
+    """It does so only from the first page on, one after the other."""
+    tells_memories_apart = False
+    """It has commands of their own for EEPROM, and refuses them where it can't."""
 
     def __init__(self, port: SerialPort, *, answer: float) -> None:
         self.port = port

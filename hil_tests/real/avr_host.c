@@ -15,8 +15,9 @@
  * It ends when its standard input does, so that nothing is left behind by whoever started it. Opening the
  * pseudo-terminal resets the part too, as opening a serial port does under Linux, which asserts DTR.
  *
- * What simavr 1.6 lacks is put right here: MCUSR tells the kind of a reset, and timer 1 raises TOV1 in normal mode, which
- * Optiboot waits for between the flashes of its LED. While bytes are on their way the part runs as fast as it can, else
+ * What simavr 1.6 lacks is put right here: MCUSR tells the kind of a reset; timer 1 raises TOV1 in normal mode, which
+ * Optiboot waits for between the flashes of its LED; and writing a page only clears bits, so that a loader which doesn't
+ * erase it before is seen. While bytes are on their way the part runs as fast as it can, else
  * no faster than its clock: a loader's time-out is not shorter than on hardware.
  */
 #define _GNU_SOURCE
@@ -32,10 +33,11 @@
 #include <unistd.h>
 
 #include <simavr/avr_eeprom.h>
+#include <simavr/avr_flash.h>
 #include <simavr/avr_uart.h>
 #include <simavr/sim_avr.h>
 
-enum { MCUSR = 0x54, TIFR1 = 0x36, TOV1 = 1, PORF = 1, EXTRF = 2 }; /* of the ATmega328P, 2560 and their kin */
+enum { MCUSR = 0x54, TIFR1 = 0x36, TOV1 = 1, PORF = 1, EXTRF = 2, SPMCSR = 0x57, PGWRT = 4 }; /* of the ATmega328P, 2560 and their kin */
 enum { BATCH_CYCLES = 4000, BUFFER = 4096 };
 
 static avr_t *avr;
@@ -158,6 +160,29 @@ static void to_uart(void)
 	}
 }
 
+static int (*spm)(struct avr_io_t *io, uint32_t ctl, void *param);
+
+static int spm_that_only_clears(struct avr_io_t *io, uint32_t ctl, void *param)
+{
+	if (ctl != AVR_IOCTL_FLASH_SPM || !(avr->data[SPMCSR] & PGWRT))
+		return spm(io, ctl, param);
+	static uint8_t before[0x40000];
+	memcpy(before, avr->flash, avr->flashend + 1);
+	int result = spm(io, ctl, param);
+	for (avr_flashaddr_t i = 0; i <= avr->flashend; i++)
+		avr->flash[i] &= before[i];
+	return result;
+}
+
+static void connect_flash(void)
+{
+	for (avr_io_t *io = avr->io_port; io; io = io->next)
+		if (!strcmp(io->kind, "flash")) {
+			spm = io->ioctl;
+			io->ioctl = spm_that_only_clears;
+		}
+}
+
 static int load(const char *name, avr_flashaddr_t start)
 {
 	FILE *file = fopen(name, "rb");
@@ -215,6 +240,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	connect_uart();
+	connect_flash();
 	open_pty();
 	restart(PORF);
 
