@@ -127,14 +127,16 @@ class MenuProfile(Settings):
     @model_validator(mode="before")
     @classmethod
     def _of_the_loader(cls, given: Any) -> Any:
-        name = given.get("loader", "") if isinstance(given, dict) else ""
-        if not isinstance(name, str) or not name:
+        if not isinstance(given, dict):
             return given
+        name = given.get("loader", "")
+        if not isinstance(name, str) or not name:
+            return _with_tuples(given)
         known = {key: table for key, table in loaders().items() if cls.protocol in table["protocols"]}
         if name not in known:
             there = ", ".join(known) or "none"
             raise ValueError(f"no {cls.protocol} loader is called {name!r}; there are: {there}")
-        return {key: value for key, value in known[name].items() if key != "protocols"} | given
+        return _with_tuples({key: value for key, value in known[name].items() if key != "protocols"} | given)
 
     @property
     def way_to_boot(self) -> str:
@@ -142,6 +144,11 @@ class MenuProfile(Settings):
         if self.boot != "auto":
             return self.boot
         return "run" if self.run else "reset" if self.entry.reset != "none" else "none"
+
+
+def _with_tuples(table: dict[str, Any]) -> dict[str, Any]:
+    """What came through a validator counts no more as read from a file, whose lists would do for tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
 @cache
