@@ -33,8 +33,8 @@ class AvrDevice(EmulatedDevice):
       it if through something that turns it round; "none". An assertion resets the part. Default "dtr-reset", "none" of
       a part that is a USB device.
     - `power_on`: true: the supply counts as a reset from outside. Default false: as the loader takes it.
-    - `boot_window`: seconds that the loader waits for a first byte, and at least for later ones; 0: for ever. Default: as
-      the loader.
+    - `boot_window`: seconds that the loader waits for a first byte, and for later ones as many times longer as it does;
+      0: for ever. Default: as the loader.
     - `lock`: the lock bits of a new part. Default: as the part, whose boot section can't be written.
     - `app_baudrate`, `app_parity`: the application's line. Default 115200, "N".
     - `reenumerate`: of a USB device: seconds that its port is gone when loader and application follow one another;
@@ -131,4 +131,4 @@ class _Settings(UartSettings):
     def waits(self, part: AvrPart) -> tuple[float | None, float | None]:
         """For a first byte, and for later ones."""
         window = self.number("boot_window", part.window)
-        return (window, max(window, part.patience)) if window else (None, None)
+        return (window, window * part.patience / part.window) if window else (None, None)

@@ -27,7 +27,8 @@ from .supply import Supply
 BLB01, BLB11 = 0x04, 0x10
 """Lock bits: 0 keeps SPM from writing the application section, and the boot section (datasheet, tables of boot lock
 bits)."""
-NO_LOOP = range(0)
+NOWHERE = range(0)
+"""No vector table makes a firmware without a descriptor an application."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +188,8 @@ class AvrMemory:
         return self.flash.read(0, 2) == b"\xff\xff"
 
     def application(self) -> Application | None:
-        """What runs from the reset vector on; None: nothing that makes sense.
+        """What runs from the reset vector on; None: nothing whole, or nothing that is known here.
 
-        A firmware without a descriptor runs if its first instruction is a jump (RJMP, JMP; AVR instruction set manual).
+        An AVR starts whatever there is. What has no descriptor can't be told from what is torn, and is taken for that.
         """
-        head = self.flash.read(0, application.SEARCHED)
-        if application.told_size(head) is not None:
-            return application.find(self.flash, 0, ram=NO_LOOP)
-        word = int.from_bytes(head[:2], "little")
-        return Application("", "", "", 0) if word & 0xF000 == 0xC000 or word & 0xFE0E == 0x940C else None
+        return application.find(self.flash, 0, ram=NOWHERE)
