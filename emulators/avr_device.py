@@ -94,6 +94,9 @@ class AvrDevice(EmulatedDevice):
         running = self.board.running
         return running.version if self.board.stage is Stage.APPLICATION and running is not None else None
 
+    def reset(self) -> None:
+        self.board.reset()
+
     def settle(self) -> None:
         self.board.settle()
 

@@ -336,6 +336,9 @@ PART_OF = {
     "uds": "acme-r77",
     "stm32-uart": "stm32f405xg",
     "dfu": "stm32f405-dfu",
+    "stk500v1": "atmega328p-optiboot",
+    "stk500v2": "atmega2560-wiring",
+    "avr109": "atmega32u4-caterina",
     "xmodem": "efr32mg1",
     "ymodem": "stm32l4-iap",
 }
