@@ -43,6 +43,8 @@ POLL_SECONDS = 0.5
 """How long a part that restarts has for an answer before it is asked again."""
 RESET_SECONDS = 3.0
 """How long after it acknowledged a reset a part may still answer as before."""
+LOG_FACTOR = 5
+"""So many times as long as the silence that a starting part is left may its log go on before it is asked anyway."""
 BY_VERSION = "the boot loader of this part starts the image of the higher version"
 
 
@@ -339,8 +341,15 @@ class SmpFlasher(Flasher):
 
     def _restart(self, *, recovery: bool = False, quiet: float | None = None) -> None:
         self._client.reset(recovery=recovery)
-        # A boot loader that waits for recovery's first request must not take the next question for it.
-        time.sleep(self._profile.quiet if quiet is None else quiet)
+        self._leave_alone(self._profile.quiet if quiet is None else quiet)
+
+    def _leave_alone(self, quiet: float) -> None:
+        """Waits until a part that starts has said what it has to say.
+
+        A boot loader that waits for recovery's first request must not take a question for it, and some UART drivers
+        never hear again if something came in while they started.
+        """
+        self._wire.await_silence(quiet, Deadline.after(LOG_FACTOR * quiet))
 
     def _await_application(self) -> None:
         """Waits until a part that was reset answers again. Raises NotBack."""
@@ -358,6 +367,7 @@ class SmpFlasher(Flasher):
                 return
             if deadline.expired:
                 raise NotBack(f"the part did not answer within {self._profile.swap:g} s after its reset")
+            self._leave_alone(self._profile.quiet)
 
     def _enter_recovery(self) -> None:
         """Raises PartWrongMode."""
@@ -391,6 +401,7 @@ class SmpFlasher(Flasher):
                         remedy="If the new image does not work, the next reset brings the old one back. Cut its supply, "
                         "and see: proxyflash scan",
                     ) from None
+                self._leave_alone(self._profile.quiet)
                 continue
             slot = self._slot_of(goal.hash)
             if slot is not None and slot.active and not self._now_in_recovery():

@@ -40,6 +40,9 @@ class Wire(Protocol):
     def drain(self) -> None:
         """Forgets what came in."""
 
+    def await_silence(self, seconds: float, deadline: Deadline) -> None:
+        """Listens until nothing has come in for so long, or the deadline passes; forgets what came."""
+
     def seconds(self, size: int) -> float:
         """How long a packet of this size takes on the wire."""
 
@@ -75,6 +78,11 @@ class SerialWire:
         self._port.drain()
         self._framing.forget()
         self._ready.clear()
+
+    def await_silence(self, seconds: float, deadline: Deadline) -> None:
+        while not deadline.expired and self._port.read_some(deadline.sooner(seconds)):
+            pass
+        self.drain()
 
     def seconds(self, size: int) -> float:
         return size * 10 * ENCODED / self._port.baudrate

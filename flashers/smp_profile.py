@@ -25,7 +25,8 @@ class SmpProfile(Settings):
     part runs its image, None where that isn't checked. `slot_size`: in bytes, of a part that doesn't tell it. `buffer`:
     the largest packet in bytes, where the part doesn't tell it. `window`: requests under way at once while uploading.
     Seconds: `answer`, that the part has for an answer; `erase`, for the first piece of an upload, before which it may
-    erase the slot; `swap`, that it may take to come back after a reset; `quiet`, for which it then is not spoken to."""
+    erase the slot; `swap`, that it may take to come back after a reset; `quiet`, for which it
+    then must be silent before it is spoken to."""
 
     part: str = ""
     framing: Literal["console", "raw"] = "console"
@@ -40,4 +41,4 @@ class SmpProfile(Settings):
     answer: float = Field(default=2.0, gt=0, le=60)
     erase: float = Field(default=40.0, gt=0, le=600)
     swap: float = Field(default=120.0, gt=0, le=1800)
-    quiet: float = Field(default=0.3, ge=0, le=60)
+    quiet: float = Field(default=1.0, ge=0, le=60)
