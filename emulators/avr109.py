@@ -35,7 +35,7 @@ class Caterina(AvrLoader):
     """The loader. Its address counts bytes of the flash; of the EEPROM it is the double."""
 
     def enters(self, cause: Reset) -> bool:
-        return cause in (Reset.EXTERNAL, Reset.TOUCHED) or self._memory.starts_blank
+        return cause in (Reset.EXTERNAL, Reset.TOUCHED, Reset.NONE) or self._memory.starts_blank
 
     def run(self) -> None:
         self._address = 0

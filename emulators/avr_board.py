@@ -33,7 +33,7 @@ class Reset(Enum):
     TOUCHED = auto()
     """By the watchdog, after the application left its word for the loader."""
     NONE = auto()
-    """It doesn't: it ran through blank flash into the boot section."""
+    """It doesn't: what it ran led it into the boot section."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +121,16 @@ class AvrBoard(UartBoard):
         if self._mute:
             self._enter(Stage.HUNG)
             return
-        while self.loader.enters(cause):
-            if self.memory.part.baudrate:
-                self._uart.line = Line(self.memory.part.baudrate)
-            self._enter(Stage.LOADER)
-            self.loader.run()
-            self._leave_usb()
-            if self.memory.application() is not None or not self.memory.is_blank:
+        while True:
+            if self.loader.enters(cause):
+                if self.memory.part.baudrate:
+                    self._uart.line = Line(self.memory.part.baudrate)
+                self._enter(Stage.LOADER)
+                self.loader.run()
+                self._leave_usb()
+            elif cause is Reset.NONE:
+                break  # Loader and reset vector lead to one another for ever.
+            if self.memory.application() is not None or not self.memory.runs_into_boot_section:
                 break
             cause = Reset.NONE
         self._run_application(self.memory.application())

@@ -43,6 +43,7 @@ class AvrPart:
     eeprom: int
     nrww: int
     boot: int
+    begins: str
     fuses: tuple[int, int, int]
     lock: int
     baudrate: int
@@ -58,6 +59,12 @@ class AvrPart:
     def signature_bytes(self) -> bytes:
         """In the order of their addresses."""
         return self.signature.to_bytes(3, "big")
+
+    @property
+    def loader_code(self) -> bytes:
+        """What its boot section holds: how the loader begins, and bytes that look like code."""
+        begins = bytes.fromhex(self.begins)
+        return begins + random.Random(self.name).randbytes(self.flash - self.boot - len(begins))
 
 
 @cache
@@ -121,9 +128,9 @@ class AvrMemory:
     def leave_the_factory(self, spec: DeviceSpec, *, fresh: bool) -> None:
         """Its boot section holds a loader, and its application section what the settings say. Raises BadDevice."""
         if fresh:
-            self.flash.load(self.part.boot, random.Random(self.part.name).randbytes(self.part.flash - self.part.boot))
+            self.flash.load(self.part.boot, self.part.loader_code)
             factory_content(spec, self.flash, fresh=True)
-            if self.flash.read(self.part.boot, 16) != random.Random(self.part.name).randbytes(16):
+            if self.flash.read(self.part.boot, len(self.part.loader_code)) != self.part.loader_code:
                 raise BadDevice("firmware", f"it does not fit below the boot section at 0x{self.part.boot:X}")
 
     # The page buffer, and what SPM does with it.
@@ -178,9 +185,22 @@ class AvrMemory:
     # What it would run.
 
     @property
-    def is_blank(self) -> bool:
-        """The whole application section is: the processor runs through it, up to the boot section."""
-        return self.flash.read(0, self.part.boot).count(0xFF) == self.part.boot
+    def runs_into_boot_section(self) -> bool:
+        """Whether the reset vector leads there: blank words are passed over, and what comes first is a jump into it, or
+        the boot section itself (RJMP, JMP: AVR instruction set manual)."""
+        code = self.flash.read(0, self.part.boot)
+        start = (len(code) - len(code.lstrip(b"\xff"))) // 2 * 2
+        if start >= self.part.boot:
+            return True
+        first, second = (int.from_bytes(code[start + at : start + at + 2], "little") for at in (0, 2))
+        if first & 0xFE0E == 0x940C:
+            target = 2 * ((first >> 4 & 0x1F) << 17 | (first & 1) << 16 | second)
+        elif first & 0xF000 == 0xC000:
+            words = (first & 0xFFF) - (0x1000 if first & 0x800 else 0)
+            target = (start + 2 + 2 * words) % self.part.flash
+        else:
+            return False
+        return self.part.boot <= target < self.part.flash
 
     @property
     def starts_blank(self) -> bool:

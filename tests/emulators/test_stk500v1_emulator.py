@@ -51,6 +51,19 @@ def write(rig: Rig, word: int, data: bytes, memory: bytes = b"F") -> None:
     rig.ask(b"\x64" + len(data).to_bytes(2, "big") + memory + data + b"\x20", "14 10")
 
 
+def entries(rig: Rig) -> list[Stage]:
+    """The stages that it enters from now on, and the one that it is in."""
+    enter = rig.board._enter
+    entered = [rig.board.stage]
+
+    def entering(stage: Stage) -> None:
+        entered.append(stage)
+        enter(stage)
+
+    rig.board._enter = entering  # type: ignore[method-assign]
+    return entered
+
+
 class TestVectors:
     """AVR061, "Commands"."""
 
@@ -254,18 +267,32 @@ class TestStages:
 
     def test_blank_flash_runs_into_atmegaboot_again(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig(ATMEGABOOT, boot_window=0.02)
-        entered: list[Stage] = []
-        enter = rig.board._enter
-
-        def entering(stage: Stage) -> None:
-            entered.append(stage)
-            enter(stage)
-
-        rig.board._enter = entering  # type: ignore[method-assign]
+        entered = entries(rig)
         with rig.board.changed:
             rig.board.changed.wait_for(lambda: len(entered) > 3, 20)
         assert set(entered[1:]) == {Stage.LOADER}
         assert rig.device.application_version is None
+
+    @pytest.mark.parametrize(
+        ("part", "code", "stage"),
+        [
+            (ATMEGABOOT, "0c 94 00 3c", Stage.LOADER),  # JMP 0x7800
+            (ATMEGABOOT, "ff ff 0c 94 10 3c", Stage.LOADER),
+            (ATMEGABOOT, "ff cb", Stage.LOADER),  # RJMP .-2050, from 0 back to 0x7800
+            (ATMEGABOOT, "0c 94 ff 3b", Stage.HUNG),
+            (OPTIBOOT, "0c 94 00 3f", Stage.HUNG),  # To the loader and back for ever: no reset was the cause.
+        ],
+    )
+    def test_a_reset_vector_that_leads_into_the_loader(
+        self, tmp_path: Path, part: str, code: str, stage: Stage
+    ) -> None:
+        rig = Rig(part, folder=tmp_path, holds=bytes.fromhex(code), boot_window=0.05)
+        entered = entries(rig)
+        with rig.board.changed:
+            rig.board.changed.wait_for(lambda: entered[-2:] == [stage] * 2 or Stage.HUNG in entered, 20)
+        assert (Stage.HUNG in entered) is (stage is Stage.HUNG)
+        rig.pulse()
+        rig.close()
 
     def test_a_firmware_without_a_descriptor_answers_nothing(self, tmp_path: Path) -> None:
         rig = Rig(OPTIBOOT, folder=tmp_path, holds=bytes.fromhex("0c 94 34 00") + bytes(100))
