@@ -114,11 +114,14 @@ class SmpBoard(StrappedBoard):
         """A request has asked for a reset: whether it is to end in serial recovery."""
         self._boot_mode = False
         """The reset that came is to end in serial recovery: in RAM, which a reset leaves."""
+        self.starts = 0
+        """How often the processor has started."""
         self._sent = itertools.count(1)
 
     # What the processor does.
 
     def firmware(self) -> None:
+        self.starts += 1
         self.running = None
         self._asked_reset = None
         into_recovery, self._boot_mode = self._boot_mode, False
