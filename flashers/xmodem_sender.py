@@ -22,6 +22,8 @@ SILENT_TRIES = 3
 """How often one goes out that is not answered at all."""
 QUIET_SECONDS = 0.05
 """A receiver that asks for a block then waits for it; a letter of a text is followed by the next one sooner."""
+PAUSE_SECONDS = 0.005
+"""The same for one that comes first, which a text seldom begins with."""
 LAST_SECONDS = 2.0
 """How long the answer to the end of a batch is waited for. A receiver may leave without it."""
 DRIVER_BYTES = 4096
@@ -30,6 +32,7 @@ TEXT_LIMIT = 16384
 """Bytes of what the loader says that are kept, the latest."""
 
 STARTS = bytes(Start)
+LETTERS = frozenset((Control.C, Control.G))
 CANCELLED = bytes([Control.CAN, Control.CAN])
 
 
@@ -49,6 +52,7 @@ class Sender:
         self._answer_seconds = answer
         self.heard = b""
         """What came in since the transfer began, or since its end was told; to be read for what the loader says."""
+        self._received = 0
         self._acknowledged = False
         self._mode = Start.CRC
 
@@ -64,7 +68,7 @@ class Sender:
                 raise ReceiverCancelled("its command")
             asks = self.heard[-1] in STARTS
             data = self._port.read_some(deadline.sooner(QUIET_SECONDS) if asks else deadline)
-            if asks and not data:
+            if asks and not data and not deadline.expired:
                 self._mode = Start(self.heard[-1])
                 self._acknowledged = False
                 return self._mode
@@ -136,9 +140,9 @@ class Sender:
         """Sends a block, or EOT, until it is acknowledged; what came after that, if it went out more than once."""
         refused = silent = 0
         while True:
-            before = len(self.heard)
             self._put(data)
-            wanted = (Control.ACK, Control.NAK) if self._acknowledged else (Control.ACK, *Start)
+            before = self._received
+            wanted = (Control.ACK, Control.NAK, *(() if self._acknowledged else (self._mode,)))
             ahead = DRIVER_BYTES if self._mode is Start.STREAM else 0
             deadline = Deadline.after(self._answer_seconds + self._wire_seconds(ahead + len(data) + 1))
             answer = self._await(wanted, deadline, what, is_over)
@@ -152,7 +156,7 @@ class Sender:
             if answer is None:
                 silent += 1
                 if silent == SILENT_TRIES:
-                    if len(self.heard) > before:
+                    if self._received > before:
                         raise PartConfused(f"the loader answered {what} with what is no answer{said(self.heard)}")
                     raise SerialTimeout(f"the loader does not answer {what}")
             else:
@@ -185,12 +189,19 @@ class Sender:
     ) -> int | None:
         """The first of the wanted characters that comes; None when the deadline passes, or what was said `is_over`."""
         last = 0
+        ahead = b""
         while not (is_over(self.heard) or deadline.expired):
-            byte = self._port.read_some(deadline, 1)
+            byte = ahead or self._port.read_some(deadline, 1)
             if not byte:
                 return None
+            ahead = b""
             self._hear(byte)
-            if byte[0] in wanted:
+            if byte[0] in LETTERS & {*wanted}:
+                pause = QUIET_SECONDS if last else max(PAUSE_SECONDS, self._wire_seconds(4))
+                ahead = self._port.read_some(Deadline.after(pause), 1)
+                if not ahead:
+                    return byte[0]
+            elif byte[0] in wanted:
                 return byte[0]
             if what and last == byte[0] == Control.CAN:
                 raise ReceiverCancelled(what)
@@ -206,6 +217,7 @@ class Sender:
         return heard
 
     def _hear(self, data: bytes) -> None:
+        self._received += len(data)
         self.heard = (self.heard + data)[-TEXT_LIMIT:]
 
     def _write(self, data: bytes) -> None:
