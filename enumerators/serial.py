@@ -35,7 +35,7 @@ class SerialProber(Prober):
         return None if version is None else Sighting(State.RUNNING, Identity(version=version))
 
     def can_tell(self, entry: Entry) -> bool:
-        return self.spec.probe or entry.spec.version is not None
+        return self.spec.probe or entry.flasher.answers_running or entry.spec.version is not None
 
     def unlisted(self, entries: Sequence[Entry], deadline: Deadline) -> list[Unlisted]:
         return []

@@ -53,6 +53,7 @@ class SmpFlasher(Flasher):
 
     protocol = "smp"
     bus_kind = "serial"
+    answers_running = True
     Address = SmpAddress
     Profile = SmpProfile
 

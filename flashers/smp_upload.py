@@ -12,9 +12,9 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from .errors import PartConfused, PartMute, VerifyMismatch
+from .errors import PartConfused, PartError, PartMute, PartRefused, VerifyMismatch
 from .smp_client import accepted, wanted_offset
-from .smp_codec import HEADER, Group, ImageCommand, Op, Packet, require_cbor
+from .smp_codec import HEADER, Group, ImageCommand, Op, Packet, Rc, require_cbor
 from .smp_link import TRIES, SmpLink
 
 ALIGNMENT = 16
@@ -24,6 +24,8 @@ SETBACKS = 8
 """How often the part may want again what it had acknowledged."""
 HEADER_ROOM = 64
 """Bytes that the first piece should have: the part looks at the image's header in it."""
+BUSY = (Rc.ENOMEM, Rc.EBUSY)
+"""What a part answers that has too much to do, and may not have a moment later."""
 PATIENCE = 4
 """By this factor the second wait for the first piece's reply is longer than the first."""
 
@@ -112,6 +114,10 @@ class Upload:
     def _take(self, reply: Packet) -> bool:
         """Whether the part has got further."""
         start, end = self._under_way.pop(reply.sequence)
+        if reply.refusal is not None and reply.refusal.group is None and reply.refusal.rc in BUSY:
+            self._one_at_a_time()
+            self._count_loss(PartRefused(f"the part takes nothing more: {reply.refusal}"))
+            return False
         offset = self._offset(reply)
         if offset > self._highest:
             raise PartConfused(f"the part acknowledges {offset:,} bytes, and {self._highest:,} were sent")
@@ -138,7 +144,7 @@ class Upload:
         self._one_at_a_time()
         self._count_loss(PartMute(f"no answer on {self._link.wire.name} to the piece at byte {self._confirmed:,}"))
 
-    def _count_loss(self, error: PartMute | PartConfused) -> None:
+    def _count_loss(self, error: PartError) -> None:
         self._losses += 1
         if self._losses > TRIES:
             raise error

@@ -43,8 +43,9 @@ from proxyflash.tools.commands import cli
 from proxyflash.tools.commands.session import Session
 from proxyflash.tools.output import Output
 from proxyflash.transports import plugins
-from proxyflash.transports.errors import ExitStatus, SerialSettings
+from proxyflash.transports.errors import ExitStatus, SerialSettings, UdpSettings
 from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.udp import UdpSocket
 from proxyflash.updates.policy import Policy
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -309,7 +310,7 @@ def test_a_table_has_the_keys_and_defaults_of_its_model(title: str) -> None:
 
 
 def test_no_table_is_of_nothing() -> None:
-    assert set(sections(BENCH_FILE)) - set(tables()) == {'kind = "serial"'}
+    assert set(sections(BENCH_FILE)) - set(tables()) == {'kind = "serial"', 'kind = "udp"'}
 
 
 def keys_in(error: Exception) -> set[str]:
@@ -323,6 +324,12 @@ def test_the_serial_bus_s_keys() -> None:
     assert set(sections(BENCH_FILE)['kind = "serial"']) == keys_in(
         caught.value.__class__(caught.value.cause, remedy="")
     )
+
+
+def test_the_udp_bus_s_keys() -> None:
+    with pytest.raises(UdpSettings) as caught:
+        UdpSocket.open("lan", {"host": "::1", "nonsense": 1})
+    assert set(sections(BENCH_FILE)['kind = "udp"']) == keys_in(caught.value.__class__(caught.value.cause, remedy=""))
 
 
 def test_the_faults_are_those_of_the_wires() -> None:
