@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 from ..transports.deadline import Deadline
 from ..transports.errors import SerialTimeout, TransportError
@@ -23,7 +23,7 @@ from . import avr_boot_section as boot_section
 from .avr_entry import AvrEntry
 from .avr_loader import AvrLoader, Fuses, Memory, twice
 from .avr_profile import AvrAddress, AvrProfile
-from .base import Capability, Flasher, Identity, Sighting, State
+from .base import Capability, Flasher, Identity, Settings, Sighting, State
 from .devices.avr import AvrPart, parts
 from .errors import (
     PartConfused,
@@ -55,7 +55,7 @@ class AvrFlasher(Flasher):
 
     bus_kind = "serial"
     Address = AvrAddress
-    Profile = AvrProfile
+    Profile: ClassVar[type[Settings]] = AvrProfile
 
     def __init__(self, port: SerialPort, profile: AvrProfile) -> None:
         self._port = port
@@ -198,6 +198,7 @@ class AvrFlasher(Flasher):
         except (SerialTimeout, PartConfused):
             if not (self._entry.resets and self._entry.reset()):
                 raise
+        self._entry.await_application()
         self._entry.use_application_rate()
 
     def close(self) -> None:
@@ -317,6 +318,7 @@ class AvrFlasher(Flasher):
             return
         with suppress(TransportError, PartError):
             self._loader.leave()
+            self._entry.await_application()
         with suppress(TransportError):
             self._entry.use_application_rate()
 

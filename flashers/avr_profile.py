@@ -35,6 +35,13 @@ class Entry(Settings):
     touch_seconds: float = Field(default=10.0, gt=0, le=120)
 
 
+class UsbEntry(Entry):
+    """Of a part that is its own USB device: by the touch, and no line resets it."""
+
+    reset: Literal["dtr", "rts", "both", "none"] = "none"
+    touch: bool = True
+
+
 class Memory(Settings):
     """The memory of a part whose signature is not among the known ones. Sizes in bytes."""
 
