@@ -35,7 +35,7 @@ class SmpDevice(EmulatedDevice):
     - `firmware`: the image that slot 0 of a new part holds.
     - `mode`: what MCUboot does with a new image: "swap", "overwrite", "highest". Default: as the part.
     - `framing`: "console" (default) or "raw".
-    - `build`: "new" (default), or "old": SMP version 1 alone, `rc` told of successes too, no parameters, no slot info,
+    - `build`: "new" (default), or "old": SMP version 1 alone, `rc` told of some successes too, no parameters, no slot info,
       no boot loader info, no comparison with the hash; serial recovery without echo, hashes, flags and states.
     - `buf_size`, `buf_count`: the application's buffers for packets. Default 384, 4. `recovery_buf_size`: serial
       recovery's one. Default 1024.

@@ -52,7 +52,7 @@ class Build:
     """What the firmware was built with.
 
     `raw`: packets without console framing. `buffer_size`, `buffers`: of the application, in bytes and packets;
-    `recovery_size`: of serial recovery, which has one. `version`: newest of SMP, 0 or 1. `told`: a success tells `rc` 0.
+    `recovery_size`: of serial recovery, which has one. `version`: newest of SMP, 0 or 1. `told`: some successes tell `rc` 0.
     `params`: it tells its buffers; `informs`: slots, boot loader and itself. `full_recovery`: serial recovery has more
     than the needful. `checks`: uploads are compared with the hash that came with
     them. `progressive`: sectors are erased as they are needed. `recovery`: MCUboot has serial recovery, for

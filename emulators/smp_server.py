@@ -62,6 +62,10 @@ class Img(IntEnum):
     SLOT_INFO = 6
 
 
+TOLD = ((Group.OS, Os.RESET), (Group.IMAGE, Img.UPLOAD), (Group.IMAGE, Img.ERASE))
+"""Commands that tell `rc` of a success too (CONFIG_MCUMGR_SMP_LEGACY_RC_BEHAVIOUR)."""
+
+
 class Refused(Exception):
     def __init__(self, rc: Rc) -> None:
         super().__init__(rc.name)
@@ -82,7 +86,7 @@ Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class Server:
-    """`newest`: the newest version that it speaks, 0 or 1. `told`: successes tell `rc` 0, as old builds do.
+    """`newest`: the newest version that it speaks, 0 or 1. `told`: the successes of TOLD tell `rc` 0, as old builds do.
 
     `handlers`: by group, command and whether something is written. `room`: bytes of the largest packet.
     """
@@ -101,10 +105,13 @@ class Server:
         if packet is None or packet.op not in (Op.READ, Op.WRITE):
             return None
         version = min(packet.version, self._newest)
+        reply: Mapping[str, Any]
         try:
             if self._newest and packet.version > self._newest:
                 raise Refused(Rc.UNSUPPORTED_TOO_NEW)
-            reply = {**({"rc": 0} if self._told else {}), **self._handler(packet)(_arguments(packet.body))}
+            reply = self._handler(packet)(_arguments(packet.body))
+            if self._told and (packet.group, packet.command) in TOLD:
+                reply = {"rc": 0, **reply}
         except Refused as refused:
             reply = {"rc": int(refused.rc)}
         except Failed as failed:
