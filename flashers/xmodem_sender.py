@@ -114,17 +114,20 @@ class Sender:
                 self._exchange(data, what)
                 yield piece.end
 
-    def end(self, is_over: Callable[[bytes], bool]) -> None:
+    def end(self, is_over: Callable[[bytes], bool], *, batch: bool = False) -> bool:
         """Tells the end of the file until the receiver acknowledges it, or has said what comes after (`is_over`).
 
-        A YMODEM receiver refuses the first one, to be sure (figure 3).
+        A YMODEM receiver refuses the first one, to be sure (figure 3). Whether it has asked for another file already:
+        that is an answer too, to an end whose acknowledgement was lost.
         """
         self.heard = b""
+        self._acknowledged = not batch
         self._exchange(bytes([Control.EOT]), "the end of the file", is_over)
+        return self.heard[-1:] == bytes([self._mode]) and self._mode in LETTERS
 
-    def end_batch(self, is_over: Callable[[bytes], bool], deadline: Deadline) -> None:
+    def end_batch(self, is_over: Callable[[bytes], bool], deadline: Deadline, *, asked: bool = False) -> None:
         """Answers the receiver's question for another file by none; it may be over without asking."""
-        answer = self._await(tuple(Start), deadline, "", is_over)
+        answer = self._mode if asked else self._await(tuple(Start), deadline, "", is_over)
         for _ in range(TRIES):
             if answer in (None, Control.ACK):
                 return
@@ -148,10 +151,8 @@ class Sender:
             answer = self._await(wanted, deadline, what, is_over)
             if answer == Control.ACK:
                 self._acknowledged = True
-                if data[0] == Control.EOT or not refused + silent:
-                    return b""
-                return self._quiet()
-            if is_over(self.heard):
+                return self._quiet() if refused + silent and data[0] != Control.EOT else b""
+            if is_over(self.heard) or (data[0] == Control.EOT and answer in LETTERS):
                 return b""
             if answer is None:
                 silent += 1

@@ -38,5 +38,5 @@ class YmodemFlasher(MenuFlasher):
         timings = self._profile.timings
         sender.send_header(header(self._profile.file_name, len(data)), timings.start)
         yield from sender.send(blocks)
-        sender.end(self._is_judged)
-        sender.end_batch(self._is_judged, Deadline.after(timings.verdict))
+        asked = sender.end(self._is_judged, batch=True)
+        sender.end_batch(self._is_judged, Deadline.after(timings.verdict), asked=asked)

@@ -19,6 +19,7 @@ from proxyflash.emulators.modem_device import ModemDevice
 from proxyflash.emulators.uart_board import Stage
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.emulators.xmodem import XmodemDevice
+from proxyflash.emulators.xmodem_receiver import Receiver, Trouble
 from proxyflash.emulators.ymodem import YmodemDevice
 from proxyflash.enumerators.benchfile import VersionQuestion
 from proxyflash.enumerators.serial import ask
@@ -52,8 +53,8 @@ def shell(protocol: str) -> dict[str, Any]:
         "failure": "aborted",
         "commit": [
             {"send": "crc32 0x40200000 0x<size-hex>\r", "expect": "==> <crc32>"},
-            {"send": "erase 0x04200000 +0x<size-hex>\r", "expect": "Erased \\d+ sectors", "seconds": 60},
-            {"send": "cp.b 0x40200000 0x04200000 0x<size-hex>\r", "expect": "done", "seconds": 60},
+            {"send": "erase 0x04200000 +0x<size-hex>\r", "expect": "Erased \\d+ sectors", "seconds": 3},
+            {"send": "cp.b 0x40200000 0x04200000 0x<size-hex>\r", "expect": "done", "seconds": 3},
             {"send": "crc32 0x04200000 0x<size-hex>\r", "expect": "==> <crc32>"},
         ],
         "run": [{"send": "go 0x04200000\r", "expect": "Starting application"}],
@@ -148,6 +149,17 @@ class Rig:
                 lambda: self.device.board.stage is stage and self.device.application_version == version, 5
             )
 
+    def whole_receiver(self) -> Callable[[], Receiver]:
+        """What the part's loader receives with when nothing goes wrong."""
+        make = self.device.board.loader._receiver
+
+        def made() -> Receiver:
+            receiver = make()
+            receiver._trouble = Trouble.NONE
+            return receiver
+
+        return made
+
     def close(self) -> None:
         self.port.close()
         self.device.close()
@@ -162,7 +174,7 @@ class Peer:
         self._master, slave = os.openpty()
         tty.setraw(slave)
         self.path = os.ttyname(slave)
-        self.port = SerialPort.open("peer", {"url": self.path, "baudrate": 115_200})
+        self.port = SerialPort.open("peer", {"url": self.path, "baudrate": 4_000_000})
         os.close(slave)
 
     def send(self, data: bytes) -> None:
