@@ -125,9 +125,9 @@ class Upload:
         if offset == end:
             self._under_way = {key: piece for key, piece in self._under_way.items() if piece[1] > offset}
         else:
-            if start < offset < end:
-                # It writes larger units than a piece has, and leaves what is over.
-                self._step = max(1, self._step - (end - offset)) if end < len(self._data) else self._step
+            if start < offset < end < len(self._data) and end - offset <= self._step // 2:
+                # It writes larger units, and leaves what is over.
+                self._step -= end - offset
             self._one_at_a_time()
         if offset > before:
             self._losses = 0
