@@ -74,6 +74,8 @@ class SmpFlasher(Flasher):
         """Whether more was asked than to connect: a boot after that alone is a reset that someone wants."""
         self._goal: McubootImage | None = None
         """The image that was written."""
+        self._data = b""
+        """All of it."""
         self._matched = False
 
     @classmethod
@@ -158,20 +160,23 @@ class SmpFlasher(Flasher):
         goal = parse(data)
         if not self._recovery:
             self._make_room(goal)
-        self._goal = goal
+        self._goal, self._data = goal, data
         if self._slot_of(goal.hash) is None:
-            info = self._destination()
-            upload = Upload(
-                self._client.link,
-                self._upload_image(info),
-                data,
-                packet=min(self._buffer, self._wire.largest) - self._wire.overhead,
-                window=min(self._profile.window, self._buffers),
-                erase=self._profile.erase,
-            )
-            yield from upload.run()
-            self._matched = upload.matched
+            yield from self._upload(data)
         yield len(data)
+
+    def upload(self, data: bytes) -> Iterator[int]:
+        """Uploads these bytes, whatever they are; yields how many of them the part has."""
+        upload = Upload(
+            self._client.link,
+            self._upload_image(self._destination()),
+            data,
+            packet=min(self._buffer, self._wire.largest) - self._wire.overhead,
+            window=min(self._profile.window, self._buffers),
+            erase=self._profile.erase,
+        )
+        yield from upload.run()
+        self._matched = upload.matched
 
     def check(self, segments: Sequence[Segment]) -> str:
         """By the hash under which the part knows its images. It is MCUboot that holds the bytes against it."""
@@ -201,7 +206,7 @@ class SmpFlasher(Flasher):
         slot = self._slot_of(goal.hash)
         if self._recovery or slot is None or not slot.active:
             if not self._recovery:
-                self._client.set_state(goal.hash, confirm=False)
+                self._wish(goal)
             self._restart()
             self._await_image(goal)
         if self._profile.confirm and not self._is_confirmed(goal.hash):
@@ -313,10 +318,11 @@ class SmpFlasher(Flasher):
         return info.largest if info else self._profile.slot_size
 
     def _upload_image(self, info: SlotInfo | None) -> int:
-        """What an upload calls its image. MCUboot's recovery counts slots: 0 and 1 are the first, 3 that of image 1."""
-        if self._recovery:
-            return 2 * self._image + 1 if self._image else 0
-        return self._image if info is None or info.upload_image is None else info.upload_image
+        """What an upload calls its image: as the part tells. MCUboot's recovery may count images or slots; where it
+        doesn't tell, 3 is image 1 to one that counts slots, and nothing to the other, while 1 were the first image."""
+        if info is not None and info.upload_image is not None:
+            return info.upload_image
+        return 2 * self._image + 1 if self._image and self._recovery else self._image
 
     def _make_room(self, goal: McubootImage) -> None:
         """Frees the slot to upload to from what earlier runs have left there.
@@ -337,6 +343,34 @@ class SmpFlasher(Flasher):
                 return
             self._restart()
             self._await_application()
+
+    def _upload(self, data: bytes) -> Iterator[int]:
+        upload = Upload(
+            self._client.link,
+            self._upload_image(self._destination()),
+            data,
+            packet=min(self._buffer, self._wire.largest) - self._wire.overhead,
+            window=min(self._profile.window, self._buffers),
+            erase=self._profile.erase,
+        )
+        yield from upload.run()
+        self._matched = upload.matched
+
+    def _wish(self, goal: McubootImage) -> None:
+        """Has the next reset try the image.
+
+        MCUboot refuses that for a slot whose trailer a cut has torn, and erases it (boot_set_next in bootutil): then
+        the image is uploaded once more.
+        """
+        try:
+            self._client.set_state(goal.hash, confirm=False)
+        except (PartError, ImageWrongPart):
+            self._images = self._client.images()
+            if self._slot_of(goal.hash) is not None:
+                raise
+            for _ in self._upload(self._data):
+                pass
+            self._client.set_state(goal.hash, confirm=False)
 
     # Restarting.
 

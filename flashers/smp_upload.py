@@ -24,6 +24,8 @@ SETBACKS = 8
 """How often the part may want again what it had acknowledged."""
 HEADER_ROOM = 64
 """Bytes that the first piece should have: the part looks at the image's header in it."""
+LOSS_SECONDS = 0.5
+"""With several requests under way replies come one after the other: after so long without one, one is lost."""
 BUSY = (Rc.ENOMEM, Rc.EBUSY)
 """What a part answers that has too much to do, and may not have a moment later."""
 PATIENCE = 4
@@ -62,7 +64,8 @@ class Upload:
                 yield self._confirmed
                 continue
             request = self._fill()
-            reply = self._link.await_any(request, self._under_way, self._link.answer)
+            wait = self._link.answer if self._window == 1 else min(self._link.answer, LOSS_SECONDS)
+            reply = self._link.await_any(request, self._under_way, wait)
             if reply is None:
                 self._lost()
             elif self._take(reply):
