@@ -38,7 +38,7 @@ class Swap(Enum):
 
 
 class TrailerBad(Exception):
-    """`boot_set_next` can't: the trailer is neither blank nor right. The slot was erased."""
+    """A slot's magic is neither blank nor right, so nothing can be wished for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +63,22 @@ class Pair:
         return Swap.REVERT if tried else Swap.NONE
 
     def set_next(self, slot: Slot, *, active: bool, confirm: bool) -> None:
-        """Has this slot run from the next reset on, for good or until the one after. Raises TrailerBad.
+        """Has this slot run from the next reset on, for good or until the one after (bootutil's boot_set_next).
 
-        An active slot is confirmed; one that never was on trial is confirmed already.
+        An active slot is confirmed; one that never was on trial is confirmed already. Raises TrailerBad; a slot that
+        isn't active is erased then.
         """
         if slot.magic is Flag.BAD:
-            slot.erase(0, slot.size)
+            if not active:
+                slot.erase(0, slot.size)
             raise TrailerBad
-        if slot.magic is Flag.UNSET:
-            if active:
-                return
+        if active:
+            if slot.magic is Flag.SET and slot.image_ok is Flag.UNSET:
+                slot.set_image_ok()
+        elif slot.magic is Flag.UNSET:
             slot.set_magic()
-        if confirm and slot.image_ok is not Flag.SET:
-            slot.set_image_ok()
+            if confirm:
+                slot.set_image_ok()
 
 
 class Loader:

@@ -41,6 +41,7 @@ class Err(IntEnum):
     VERSION_GET_FAILED = 26
     CURRENT_VERSION_IS_NEWER = 27
     IMAGE_ALREADY_PENDING = 28
+    INVALID_IMAGE_VECTOR_TABLE = 29
     INVALID_IMAGE_TOO_LARGE = 30
     INVALID_IMAGE_DATA_OVERRUN = 31
     IMAGE_SETTING_TEST_TO_ACTIVE_DENIED = 33
@@ -154,10 +155,12 @@ class Images:
         number, place = self._find(digest) if digest else (0, self._active)
         if self._must_set(number, place, confirm=confirm):
             pair = self._loader.pairs[number]
+            is_active = place == self._active_of(number)
             try:
-                pair.set_next(pair.slots[place], active=place == self._active_of(number), confirm=confirm)
+                pair.set_next(pair.slots[place], active=is_active, confirm=confirm)
             except TrailerBad as error:
-                raise failed(Err.INVALID_IMAGE_HEADER_MAGIC) from error
+                code = Err.INVALID_IMAGE_VECTOR_TABLE if is_active else Err.INVALID_IMAGE_HEADER_MAGIC
+                raise failed(code) from error
         return self.state()
 
     def _find(self, digest: bytes) -> tuple[int, int]:
