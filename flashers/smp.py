@@ -26,6 +26,7 @@ from .errors import (
     PartMute,
     PartWrongFamily,
     PartWrongMode,
+    Unsupported,
     VerifyMismatch,
 )
 from .formats.mcuboot import McubootImage, Version, parse, parse_dependencies
@@ -109,6 +110,7 @@ class SmpFlasher(Flasher):
         """Raises PartMute, PartWrongFamily, PartWrongMode, TransportError."""
         self._goal = None
         self._looked = False
+        self._wire.follow(None)
         self._wire.drain()
         self._greet(self._profile.answer, tries=3)
         identity = self._look()
@@ -131,6 +133,8 @@ class SmpFlasher(Flasher):
                 "the file is no MCUboot image, and MCUboot starts nothing else",
                 remedy="Give the signed binary of the build: zephyr.signed.bin",
             )
+        if not self._images and not self._recovery:
+            raise Unsupported("the part's application takes no images: it has no image management")
         if target.get("bootable") == 0:
             raise ImageWrongPart("the image is marked as one that is not to be started")
         reset, start = target.get("reset_vector"), self._profile.run_address
@@ -375,6 +379,7 @@ class SmpFlasher(Flasher):
     # Restarting.
 
     def _restart(self, *, recovery: bool = False, quiet: float | None = None) -> None:
+        self._wire.follow(Deadline.after(self._profile.swap))
         self._client.reset(recovery=recovery)
         self._leave_alone(self._profile.quiet if quiet is None else quiet)
 
@@ -393,6 +398,7 @@ class SmpFlasher(Flasher):
         if self._recovery:
             raise NotBack("the part stays in serial recovery: its boot loader finds no image that it would start")
         self._moved = False
+        self._wire.follow(None)
 
     def _await_answer(self) -> None:
         deadline = Deadline.after(self._profile.swap)
@@ -413,6 +419,7 @@ class SmpFlasher(Flasher):
             self._await_answer()
             self._look()
             if self._recovery:
+                self._wire.follow(None)
                 return
             if time.monotonic() - reset > RESET_SECONDS:
                 raise PartWrongMode(
@@ -441,6 +448,7 @@ class SmpFlasher(Flasher):
             slot = self._slot_of(goal.hash)
             if slot is not None and slot.active and not self._now_in_recovery():
                 self._moved = False
+                self._wire.follow(None)
                 return
             if time.monotonic() - reset < RESET_SECONDS:
                 # It may not have restarted yet.

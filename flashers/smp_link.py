@@ -6,11 +6,14 @@ over: a reply from before, the echo of a line, log text, garbage. What is asked 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from ..transports.deadline import Deadline
+from ..transports.errors import SerialAbsent, SerialBusy, SerialForbidden, SerialGone
 from ..transports.serial import SerialPort
+from ..transports.serial_usb import at_place, usb_tty
 from .errors import PartMute
 from .smp_codec import Framing, Op, Packet, decode, encode
 
@@ -18,6 +21,8 @@ TRIES = 3
 """How often a request is sent whose reply doesn't come."""
 REPLY = 512
 """Bytes that the largest reply has, about."""
+LOOK_SECONDS = 0.05
+"""Between two looks whether a port is back: nothing tells."""
 ENCODED = 1.4
 """Bytes on a console for each of a packet, at most."""
 REPLIES = {Op.READ: Op.READ_RSP, Op.WRITE: Op.WRITE_RSP}
@@ -43,12 +48,15 @@ class Wire(Protocol):
     def await_silence(self, seconds: float, deadline: Deadline) -> None:
         """Listens until nothing has come in for so long, or the deadline passes; forgets what came."""
 
+    def follow(self, until: Deadline | None) -> None:
+        """The part restarts, and its port may leave with it and come back, until the deadline; None: no more."""
+
     def seconds(self, size: int) -> float:
         """How long a packet of this size takes on the wire."""
 
 
 class SerialWire:
-    """Packets in a serial line's stream of bytes."""
+    """Packets in a serial line's stream of bytes. A part that is its own USB device is found again by its place."""
 
     largest = 0xFFFF
 
@@ -58,14 +66,20 @@ class SerialWire:
         self._port = port
         self._framing = framing
         self._ready: list[bytes] = []
+        self._url = port.url
+        self._usb = usb_tty(port.url)
+        self._until: Deadline | None = None
 
     def send(self, packet: bytes, deadline: Deadline) -> None:
         data = self._framing.wrap(packet)
-        self._port.write(data, Deadline(deadline.at + len(data) * 10 / self._port.baudrate))
+        try:
+            self._port.write(data, Deadline(deadline.at + len(data) * 10 / self._port.baudrate))
+        except SerialGone as error:
+            self._come_back(error)
 
     def receive(self, deadline: Deadline) -> bytes | None:
         while not self._ready:
-            data = self._port.read_some(deadline)
+            data = self._read(deadline)
             if not data:
                 self._framing.forget()
                 return None
@@ -80,12 +94,38 @@ class SerialWire:
         self._ready.clear()
 
     def await_silence(self, seconds: float, deadline: Deadline) -> None:
-        while not deadline.expired and self._port.read_some(deadline.sooner(seconds)):
+        while not deadline.expired and self._read(deadline.sooner(seconds)):
             pass
-        self.drain()
+        self._framing.forget()
+        self._ready.clear()
+
+    def follow(self, until: Deadline | None) -> None:
+        self._until = until
 
     def seconds(self, size: int) -> float:
         return size * 10 * ENCODED / self._port.baudrate
+
+    def _read(self, deadline: Deadline) -> bytes:
+        try:
+            return self._port.read_some(deadline)
+        except SerialGone as error:
+            self._come_back(error)
+            return b""
+
+    def _come_back(self, error: SerialGone) -> None:
+        """Opens a port again that left with its part. Raises the error if it wasn't to be expected, else what opening
+        raises."""
+        while self._until is not None:
+            now = at_place(self._usb.place) if self._usb is not None else None
+            try:
+                self._port.reopen(now.path if now is not None else self._url)
+                return
+            except (SerialAbsent, SerialBusy, SerialForbidden):
+                # Not there yet, or not yet as udev will have it.
+                if self._until.expired:
+                    raise
+            time.sleep(LOOK_SECONDS)
+        raise error
 
 
 class SmpLink:

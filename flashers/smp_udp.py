@@ -32,6 +32,9 @@ class DatagramWire:
         while not deadline.expired and self._udp.receive(deadline.sooner(seconds)) is not None:
             pass
 
+    def follow(self, until: Deadline | None) -> None:
+        """A socket stays, whatever becomes of the part."""
+
     def seconds(self, size: int) -> float:
         return 0.0
 

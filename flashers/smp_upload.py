@@ -22,6 +22,11 @@ ALIGNMENT = 16
 learnt."""
 SETBACKS = 8
 """How often the part may want again what it had acknowledged."""
+LOSSES = 6
+"""How often in a row one piece may be lost."""
+SMALLER_AFTER = 2
+"""After so many losses in a row pieces get smaller: a part that is slow to empty its line's buffers loses what comes in
+one go, each time again. With each that arrives they grow by 2 * ALIGNMENT."""
 HEADER_ROOM = 64
 """Bytes that the first piece should have: the part looks at the image's header in it."""
 LOSS_SECONDS = 0.5
@@ -47,6 +52,7 @@ class Upload:
         if image:
             self._first["image"] = image
         self._step = self._room({"off": len(data)}) // ALIGNMENT * ALIGNMENT or 1
+        self._largest = self._step
         self._confirmed = 0
         self._sent = 0
         """Up to where pieces are under way, or were."""
@@ -130,10 +136,13 @@ class Upload:
         else:
             if start < offset < end < len(self._data) and end - offset <= self._step // 2:
                 # It writes larger units, and leaves what is over.
+                if self._step == self._largest:
+                    self._largest -= end - offset
                 self._step -= end - offset
             self._one_at_a_time()
         if offset > before:
             self._losses = 0
+            self._step = min(self._largest, self._step + 2 * ALIGNMENT)
             return True
         if offset < before:
             self._setbacks += 1
@@ -145,11 +154,13 @@ class Upload:
 
     def _lost(self) -> None:
         self._one_at_a_time()
+        if self._losses >= SMALLER_AFTER:
+            self._step = min(self._largest, max(ALIGNMENT, self._step // 2 // ALIGNMENT * ALIGNMENT))
         self._count_loss(PartMute(f"no answer on {self._link.wire.name} to the piece at byte {self._confirmed:,}"))
 
     def _count_loss(self, error: PartError) -> None:
         self._losses += 1
-        if self._losses > TRIES:
+        if self._losses > LOSSES:
             raise error
 
     def _one_at_a_time(self) -> None:

@@ -86,6 +86,8 @@ class Part:
     def await_silence(self, seconds: float, deadline: Deadline) -> None:
         self.drain()
 
+    def follow(self, until: Deadline | None) -> None: ...
+
     def seconds(self, size: int) -> float:
         return 0.0
 
@@ -226,6 +228,18 @@ class TestPieces:
         other = Part(tamper=lambda number, asked, told: told | ({"match": False} if told["off"] == len(IMAGE) else {}))
         with pytest.raises(VerifyMismatch):
             list(upload(other).run())
+
+    def test_a_part_that_loses_long_packets_gets_shorter_ones(self) -> None:
+        part = Part()
+        send = part.send
+
+        def drop_long(packet: bytes, deadline: Deadline) -> None:
+            if len(packet) < 400 or len(part.got) < 1500:
+                send(packet, deadline)
+
+        part.send = drop_long  # type: ignore[method-assign]
+        list(upload(part, packet=1020).run())
+        assert bytes(part.got) == IMAGE
 
     def test_a_window_ends_with_the_first_loss(self) -> None:
         lost: list[int] = []
