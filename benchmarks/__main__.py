@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import dfu, measuring, memory, startup, stm32, uds, updates
+from . import dfu, measuring, memory, smp_uploads, startup, stm32, uds, updates
 from .can_frames import Bus
 from .table import Row, printed
 
@@ -89,6 +89,13 @@ def _dfu(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     return rows
 
 
+def _smp(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
+    rows = []
+    for buffer in (1024, 2048):
+        rows += smp_uploads.rows(buffer, setting.scale, setting.runs, folder / str(buffer), tell)
+    return rows
+
+
 def _memory(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     return memory.rows(16 * KIB * KIB // setting.scale, setting.runs, folder, tell)
 
@@ -106,6 +113,7 @@ BENCHMARKS: dict[str, Callable[[Setting, Path, Tell], list[Row]]] = {
     "stm32": _stm32,
     "uds": _uds,
     "dfu": _dfu,
+    "smp": _smp,
     "memory": _memory,
     "updates": _updates,
 }

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import socket
-import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import cbor2
 import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Presence
 from proxyflash.flashers.errors import PartMute
 from proxyflash.flashers.formats import load
-from proxyflash.tests.flashers.test_mcuboot import made
+from proxyflash.tests.flashers.smp_application import NEW, OLD, Application, digest
 
 BENCH = """
 [bus.lan]
@@ -29,26 +26,16 @@ bus = "lan"
 protocol = "smp-udp"
 profile = {{answer = 0.3, quiet = 0.01, erase = 1, window = 2, swap = 20}}
 """
-OLD, NEW = made(version=(1, 0, 0, 0)), made(version=(1, 1, 0, 0))
 
 
-def digest(image: bytes) -> bytes:
-    """The last 32 bytes of the images of `made`: the one TLV that they end with."""
-    return image[-32:]
-
-
-class Server:
-    """An application with two slots, which MCUboot swaps at a reset (Zephyr's groups 0 and 1). `deaf`: it answers
-    nothing; `lose`: so many of the next requests are lost."""
+class Server(Application):
+    """`deaf`: it answers nothing; `lose`: so many of the next requests are lost."""
 
     def __init__(self) -> None:
-        self.running, self.other = OLD, b""
-        self.confirmed, self.pending = True, False
-        self.got = bytearray()
+        super().__init__()
         self.deaf = False
         self.lose = 0
         self.longest = 0
-        self.uploads = 0
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
@@ -72,65 +59,7 @@ class Server:
             if self.lose:
                 self.lose -= 1
                 continue
-            first, _, length, group, sequence, command = struct.unpack(">BBHHBB", data[:8])
-            assert length == len(data) - 8
-            body = cbor2.dumps(self._answer(first & 7, group, command, cbor2.loads(data[8:])))
-            self._socket.sendto(
-                struct.pack(">BBHHBB", first + 1, 0, len(body), group, sequence, command) + body, address
-            )
-
-    def _answer(self, op: int, group: int, command: int, asked: dict[str, Any]) -> dict[str, Any]:
-        match (group, command, op):
-            case (0, 0, 2):
-                return {"r": asked["d"]}
-            case (0, 6, 0):
-                return {"buf_size": 2048, "buf_count": 4}
-            case (0, 7, 0):
-                return {"output": {"i": "weather_board/nrf9160", "n": "roof"}[asked["format"]]}
-            case (0, 5, 2):
-                self._restart()
-                return {}
-            case (1, 0, 0):
-                return self._state()
-            case (1, 0, 2):
-                if asked.get("hash") == digest(self.running):
-                    self.confirmed = asked["confirm"]
-                else:
-                    assert asked["hash"] == digest(self.other)
-                    self.pending = True
-                return self._state()
-            case (1, 1, 2):
-                return self._upload(asked)
-        return {"rc": 8}
-
-    def _restart(self) -> None:
-        if self.pending or not self.confirmed:
-            self.running, self.other = self.other, self.running
-            self.confirmed, self.pending = not self.pending, False
-
-    def _state(self) -> dict[str, Any]:
-        slots = [
-            {
-                "slot": 0,
-                "version": f"{self.running[20]}.{self.running[21]}.0",
-                "hash": digest(self.running),
-                "confirmed": self.confirmed,
-                "active": True,
-            }
-        ]
-        if self.other:
-            version = f"{self.other[20]}.{self.other[21]}.0"
-            slots.append({"slot": 1, "version": version, "hash": digest(self.other), "pending": self.pending})
-        return {"images": slots}
-
-    def _upload(self, asked: dict[str, Any]) -> dict[str, Any]:
-        self.uploads += 1
-        if asked["off"] == 0:
-            self.got.clear()
-        if asked["off"] == len(self.got):
-            self.got += asked["data"]
-        self.other = bytes(self.got)
-        return {"off": len(self.got)}
+            self._socket.sendto(self.answer(data), address)
 
 
 @pytest.fixture
