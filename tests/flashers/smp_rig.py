@@ -37,6 +37,8 @@ class Rig:
         self.wire = UartWire(uuid.uuid4().hex, faults=self.faults, pace=0)
         self.device = SmpDevice.attach(DeviceSpec("imu", settings={"part": part, **table}, pace=0), self.wire)
         self.board = self.device.board
+        self.recovers = blank
+        """What a failure leaves may be serial recovery."""
         self.start = self.device.application_start
         if not blank:
             self.device.flash.load(self.start, self.image(OLD))
