@@ -104,9 +104,18 @@ class Receiver:
         self._answer(ACK, 0)
 
     def batch(self, sink: Sink) -> None:
-        """The files of a YMODEM batch. Raises Ended."""
+        """The files of a YMODEM batch. Raises Ended.
+
+        A sender that leaves after a file without the empty name has sent that file all the same.
+        """
+        files = 0
         while True:
-            data = self._header()
+            try:
+                data = self._header()
+            except Ended:
+                if files:
+                    return
+                raise
             name, _, rest = data.partition(b"\0")
             if not name:
                 if not self._streams:
@@ -129,6 +138,7 @@ class Receiver:
             self._contents(self._first_byte(), take, batch=True)
             sink.finish()
             self._answer(ACK, 0)
+            files += 1
 
     # Blocks.
 

@@ -131,8 +131,11 @@ class MenuConsole:
         found = re.search(filled(step.expect, self.words).encode(), heard)
         return heard[found.end() :] if found else heard
 
-    def verdict(self, heard: bytes) -> Verdict:
-        """What it says of the file. `heard`: what it has said since. Raises PartConfused when it says nothing of it."""
+    def hear_verdict(self, heard: bytes) -> tuple[Verdict, bytes]:
+        """What it says of the file, and all that it said. `heard`: what it has said already.
+
+        Raises PartConfused when it says nothing of it.
+        """
         deadline = Deadline.after(self._profile.timings.verdict)
         heard = self.listen(deadline, lambda text: self.verdict_in(text) is not None, heard)
         found = self.verdict_in(heard)
@@ -141,7 +144,7 @@ class MenuConsole:
                 f"all of the file was sent, and the loader did not say what it makes of it{said(heard)}",
                 remedy="Whether it is in place is not known. Are success and failure of the profile what it says?",
             )
-        return found
+        return found, heard
 
     def verdict_in(self, heard: bytes) -> Verdict | None:
         profile = self._profile

@@ -124,7 +124,7 @@ class MenuFlasher(Flasher):
             with suppress(TransportError):
                 sender.abort()
             raise
-        self._verdict = self._commit(self._judged(sender))
+        self._verdict = self._judged(sender)
         yield len(data)
 
     def check(self, segments: Sequence[Segment]) -> str:
@@ -213,26 +213,26 @@ class MenuFlasher(Flasher):
             raise PartRefused(f"the loader cancelled the transfer after {cancelled.what}{said(heard)}") from cancelled
 
     def _judged(self, sender: Sender) -> str:
-        """What the loader says of the file. Raises PartConfused, PartFailed, ImageWrongPart."""
-        if not self._profile.success:
-            return ""
-        verdict = self._console.verdict(sender.heard)
-        if not verdict.success:
-            raise verdict.failure("all of the file was sent;")
-        return verdict.text
+        """The loader's last word: on the file, or on the steps that put it into place.
 
-    def _commit(self, verdict: str) -> str:
-        """Takes the steps after the transfer; the loader's last word."""
+        Raises PartConfused, PartRefused, PartFailed, ImageWrongPart, SerialTimeout.
+        """
+        word, heard = "", sender.heard
+        if self._profile.success:
+            verdict, heard = self._console.hear_verdict(heard)
+            if not verdict.success:
+                raise verdict.failure("all of the file was sent;")
+            word = verdict.text
         if self._profile.commit:
-            # What it says after its verdict belongs to the transfer.
-            self._console.listen(Deadline.after(self._profile.timings.knock), lambda text: False)
+            # It has to be at its prompt before it is told more.
+            self._console.listen(Deadline.after(self._profile.timings.knock), lambda text: False, heard)
         for step in self._profile.commit:
-            heard = self._console.do(step, part_of="to put the file into place")
+            answer = self._console.do(step, part_of="to put the file into place")
             if step.expect:
-                verdict = self._console.matched(step, heard)
-        if not verdict:
+                word = self._console.matched(step, answer)
+        if not word:
             raise PartConfused("the loader said nothing of the file")
-        return verdict
+        return word
 
     def _is_judged(self, heard: bytes) -> bool:
         return self._console.verdict_in(heard) is not None

@@ -123,7 +123,7 @@ class Sender:
         self.heard = b""
         self._acknowledged = not batch
         self._exchange(bytes([Control.EOT]), "the end of the file", is_over)
-        return self.heard[-1:] == bytes([self._mode]) and self._mode in LETTERS
+        return self._mode is not Start.CHECKSUM and self.heard[-1:] == bytes([self._mode])
 
     def end_batch(self, is_over: Callable[[bytes], bool], deadline: Deadline, *, asked: bool = False) -> None:
         """Answers the receiver's question for another file by none; it may be over without asking."""

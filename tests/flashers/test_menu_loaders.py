@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators import application
-from proxyflash.enumerators import bench, benchfile
+from proxyflash.enumerators import bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.base import Capability
 from proxyflash.flashers.errors import (
@@ -33,7 +33,7 @@ from proxyflash.flashers.menu_profile import MenuProfile, loaders
 from proxyflash.flashers.xmodem import XmodemProfile
 from proxyflash.flashers.xmodem_codec import ABORT
 from proxyflash.flashers.ymodem import YmodemProfile
-from proxyflash.tests.flashers.modem_lab import LINES, PARTS, QUESTION, Rig
+from proxyflash.tests.flashers.modem_lab import LINES, PARTS, Rig
 from proxyflash.transports.deadline import Deadline
 from pydantic import ValidationError
 
@@ -430,9 +430,6 @@ class TestProfile:
     def test_no_file_is_called_so(self, name: str) -> None:
         with pytest.raises(ValidationError):
             YmodemProfile.model_validate({"file_name": name})
-
-    def test_the_question_for_the_version_is_the_bench_file_s(self) -> None:
-        benchfile.VersionQuestion(**QUESTION)
 
     @given(st.binary(max_size=400))
     @settings(deadline=None)

@@ -28,7 +28,6 @@ from proxyflash.transports.serial import SerialPort
 
 UBOOT = Path("/usr/lib/u-boot/qemu_arm/u-boot.bin")
 LOOP = """
-stty raw -echo
 cd "$1"
 while printf 'rx> '; read -r line; do
   set -- $line
@@ -62,31 +61,31 @@ def flash(port: SerialPort, protocol: str, data: bytes, profile: dict[str, Any])
 
 
 class Shell:
-    """The loop on a pseudo-terminal's slave, the host's port on another's: what one says the other hears."""
+    """The loop behind a pseudo-terminal, whose master two programs copy from and to.
+
+    What rx and rb read is a pipe: on a terminal they set XON/XOFF, and 0x13 in a block would keep their answer back.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        ours, our_slave = os.openpty()
-        its, its_slave = os.openpty()
-        for slave in (our_slave, its_slave):
-            tty.setraw(slave)
-        # Two programs that copy between the masters: nothing of ours stands between the two ends.
-        self._copying = [
-            subprocess.Popen(["cat", "-u"], stdin=source, stdout=target)
-            for source, target in ((ours, its), (its, ours))
-        ]
-        self._loop = subprocess.Popen(
-            ["setsid", "bash", "-c", LOOP, "loop", str(folder)], stdin=its_slave, stdout=its_slave, stderr=its_slave
-        )
-        self.port = SerialPort.open("part", {"url": os.ttyname(our_slave), "baudrate": 115_200})
-        for descriptor in (ours, our_slave, its, its_slave):
+        master, slave = os.openpty()
+        tty.setraw(slave)
+        pipe = subprocess.PIPE
+        said = subprocess.Popen(["cat", "-u"], stdin=master, stdout=pipe)
+        loop = subprocess.Popen(["bash", "-c", LOOP, "loop", str(folder)], stdin=said.stdout, stdout=pipe)
+        heard = subprocess.Popen(["cat", "-u"], stdin=loop.stdout, stdout=master)
+        self._processes = (said, loop, heard)
+        self.port = SerialPort.open("part", {"url": os.ttyname(slave), "baudrate": 115_200})
+        for descriptor in (master, slave):
             os.close(descriptor)
 
     def close(self) -> None:
         self.port.close()
-        for process in (self._loop, *self._copying):
+        for process in self._processes:
             process.kill()
             process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
 
 @pytest.fixture
@@ -211,8 +210,8 @@ def board(protocol: str, block_size: int, commit: list[dict[str, Any]]) -> dict[
     }
 
 
-CHECK = {"send": f"crc32 {RAM} 0x<size-hex>\r", "expect": "==> <crc32>"}
-INTO_FLASH = [
+CHECK: dict[str, Any] = {"send": f"crc32 {RAM} 0x<size-hex>\r", "expect": "==> <crc32>"}
+INTO_FLASH: list[dict[str, Any]] = [
     CHECK,
     {"send": f"erase {FLASH} +0x<size-hex>\r", "expect": "Erased [0-9]+ sectors", "seconds": 60},
     {"send": f"cp.b {RAM} {FLASH} 0x<size-hex>\r", "expect": "done", "seconds": 60},
@@ -241,7 +240,7 @@ class TestUBoot:
 
     def test_a_flash_that_it_can_not_write(self, uboot: SerialPort) -> None:
         """The sectors that hold U-Boot itself are protected: it says so, and it is no success."""
-        protected = [CHECK, {"send": f"cp.b {RAM} 0 0x<size-hex>\r", "expect": "done"}]
+        protected: list[dict[str, Any]] = [CHECK, {"send": f"cp.b {RAM} 0 0x<size-hex>\r", "expect": "done"}]
         profile = board("ymodem", 1024, protected) | {"failure": "Can't write to protected Flash sectors"}
         with pytest.raises(PartFailed, match="protected Flash sectors"):
             flash(uboot, "ymodem", bytes(1000), profile)
