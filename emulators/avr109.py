@@ -3,7 +3,7 @@
 Follows Atmel's AVR109 (Self-programming; the table of commands), as far as Caterina does. Its own ways:
 
 - the part is the USB device: there is no line and no rate, and no modem line that resets it. The application starts the
-  loader when its port is set to 1200 bit/s and let go; that reset is the watchdog's;
+  loader when its port is set to 1200 bit/s and DTR is not asserted; that reset is the watchdog's;
 - it serves after a reset from outside or by the application, and after any other if the flash begins blank. After 8
   seconds in which no block was asked for or written it starts the application, if there is one; after Exit
   Bootloader half a second later. It never gives up a command whose bytes don't come;
@@ -53,7 +53,7 @@ class Caterina(AvrLoader):
             self._board.send(answer)
 
     def _keep_waiting(self) -> None:
-        self._until = None if self._window is None else time.monotonic() + self._window
+        self._until = None if self.window is None else time.monotonic() + self.window
 
     def _left(self) -> float | None:
         return None if self._until is None else max(0.0, self._until - time.monotonic())

@@ -2,7 +2,7 @@
 
 On the boards that these loaders are made for, one of the host's modem lines drives RESET through a capacitor: its edge
 resets the part, its level doesn't matter. A part that is a USB device itself has no such line; there the application
-starts the loader when its port is set to 1200 bit/s and let go.
+starts the loader when its port is set to 1200 bit/s and DTR is not asserted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .uart_line import Line
 from .uart_wire import RECEIVE_BUFFER, UartWire
 
 TOUCH_RATE = 1200
-"""bit/s of a port that is let go to start the loader."""
+"""bit/s of a port that starts the loader while DTR is not asserted."""
 
 
 class Reset(Enum):
@@ -56,7 +56,7 @@ class AvrLoader(ABC):
     def __init__(self, board: AvrBoard, memory: AvrMemory, *, window: float | None, patience: float | None) -> None:
         self._board = board
         self._memory = memory
-        self._window = window
+        self.window = window
         self._patience = patience
 
     @abstractmethod
@@ -98,7 +98,6 @@ class AvrBoard(UartBoard):
         self._power_on = Reset.EXTERNAL if enters_at_power_on else Reset.POWER_ON
         self._mute = mute
         self._cause = self._power_on
-        self._host_dtr = wire.dtr
         self._spm_until = 0.0
         self._in_background = False
         wire.is_usb = reenumerates is not None
@@ -180,14 +179,12 @@ class AvrBoard(UartBoard):
 
     def _pins_changed(self) -> None:
         wire = self._wire
-        let_go = self._host_dtr and not wire.dtr
-        self._host_dtr = wire.dtr
         if self._reset_line is not None:
             fell = self._reset_high
             self._reset_high = self._reset_line.is_high(wire)
             if fell and not self._reset_high:
                 self._restart(Reset.EXTERNAL)
-        is_touched = let_go and wire.host.line.baudrate == TOUCH_RATE
+        is_touched = wire.host.line.baudrate == TOUCH_RATE and not wire.dtr
         if self._reenumerates is not None and is_touched and self.stage is Stage.APPLICATION:
             self._leave_usb()
             self._restart(Reset.TOUCHED)
@@ -195,7 +192,6 @@ class AvrBoard(UartBoard):
     def _leave_usb(self) -> None:
         """A USB device goes and comes back: the host's port is gone meanwhile."""
         if self._reenumerates:
-            self._host_dtr = False
             self._wire.vanish(time.monotonic())
             back = threading.Timer(self._reenumerates, self._wire.plug)
             back.daemon = True

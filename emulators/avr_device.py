@@ -98,7 +98,16 @@ class AvrDevice(EmulatedDevice):
         self.board.reset()
 
     def settle(self) -> None:
+        """Until it waits for something, and not for its loader's time to be over before it starts its application."""
         self.board.settle()
+        if self._starts_by_itself:
+            with self.board.changed:
+                self.board.changed.wait_for(lambda: self.board.stage is Stage.APPLICATION or not self.supply.is_on, 60)
+
+    @property
+    def _starts_by_itself(self) -> bool:
+        waits = self.board.stage is Stage.LOADER and self.board.loader.window is not None
+        return waits and self.memory.application() is not None
 
     def close(self) -> None:
         self.board.close()

@@ -2,8 +2,8 @@
 
     echo off imu >control && read answer <control.answer && test "$answer" = ok
 
-`off NAME`, `on NAME`: the supply of a part. `reset NAME`: its reset line, for a moment. `cut BUS`, `join BUS`: everything that passes on an emulated wire is lost,
-until it is joined. The answer is "ok", or what is wrong with what was written.
+`off NAME`, `on NAME`: the supply of a part. `reset NAME`: its reset line, for a moment. `cut BUS`, `join BUS`: everything
+that passes on an emulated wire is lost, until it is joined. The answer is "ok", or what is wrong with what was written.
 """
 
 from __future__ import annotations

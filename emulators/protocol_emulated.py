@@ -80,7 +80,7 @@ class Serial(SerialBase):
 
     def _reconfigure_port(self, force_update: bool = False) -> None:
         if self.is_open:
-            self._present().host.line = Line(self.baudrate, self.bytesize, self.parity, self.stopbits)
+            self._present().set_host_line(Line(self.baudrate, self.bytesize, self.parity, self.stopbits))
 
     # Reading.
 

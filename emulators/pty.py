@@ -95,7 +95,7 @@ class _Bridge:
             self._late = min(time.monotonic() - host.arrived_at, LATE_SECONDS)
         if self._master in readable:
             data = os.read(self._master, room)
-            host.line = self._line()
+            self._wire.set_host_line(self._line())
             host.send(data, at=time.monotonic() - self._late)
 
     def _until_next(self, room: int) -> float | None:

@@ -68,7 +68,7 @@ class Optiboot(AvrLoader):
     def run(self) -> None:
         self._address = 0
         self._buffer = bytearray(256)
-        self._watchdog = self._window
+        self._watchdog = self.window
         self._board.work(self._memory.part.led_seconds)
         try:
             while True:

@@ -83,7 +83,7 @@ class Wiring(AvrLoader):
         self._erased_to = 0
         self._is_leaving = False
         try:
-            first = self._board.receive(1, self._window)
+            first = self._board.receive(1, self.window)
         except Silence:
             return
         while not self._is_leaving:

@@ -240,9 +240,9 @@ class UartWire:
 
     `pace`: 1.0 takes the time that the line takes, 0.0 none. `changed` is notified of every change.
 
-    The host's outputs `dtr` and `rts` are True when asserted, which is low on a TTL adapter's pin; both are False
-    while no program has the port open. `modem_listener` is called after either changed. The host's inputs `cts`,
-    `dsr`, `dcd`, `ri` are the device's to set.
+    The host's outputs `dtr` and `rts` are True when asserted, which is low on a TTL adapter's pin; both are False while
+    no program has the port open. `modem_listener` is called after either changed, or the host set its port. The host's
+    inputs `cts`, `dsr`, `dcd`, `ri` are the device's to set.
 
     `is_usb`: there is no line, the device is the USB adapter itself: bytes come in as they were sent, whatever the two
     ends' settings are. `plugs`: how often it was plugged in again; a port that was opened before is gone for good.
@@ -301,6 +301,12 @@ class UartWire:
         self.host.set_break(False)
         with self.changed:
             self._claimed = False
+
+    def set_host_line(self, line: Line) -> None:
+        """The host sets its port."""
+        if line != self.host.line:
+            self.host.line = line
+            self.modem_listener()
 
     def set_modem(self, *, dtr: bool | None = None, rts: bool | None = None) -> None:
         """The host asserts or releases its outputs."""

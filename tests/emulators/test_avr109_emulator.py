@@ -174,6 +174,15 @@ class TestStages:
         running.port.baudrate = 57_600
         running.ask(b"S", b"CATERIN")
 
+    def test_the_touch_of_a_port_whose_dtr_was_never_asserted(self, running: Rig) -> None:
+        running.port.baudrate = 1200
+        running.reach(Stage.LOADER)
+
+    def test_1200_bits_with_dtr_asserted_are_a_rate_as_others(self, running: Rig) -> None:
+        running.port.dtr = True
+        running.port.baudrate = 1200
+        running.ask(b"VER?\r", b"FW 1.4.2\r\n")
+
     def test_another_rate_is_no_touch_and_dtr_no_reset(self, running: Rig) -> None:
         for rate in (9600, 115_200):
             running.port.baudrate = rate
