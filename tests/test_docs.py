@@ -27,6 +27,7 @@ from proxyflash.emulators.wires import find
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.benchfile import (
     AppSpec,
+    AskSpec,
     BusSpec,
     CheckSpec,
     ComponentSpec,
@@ -257,6 +258,7 @@ def tables() -> dict[str, type[BaseModel]]:
     """The heading of each model's table."""
     found: dict[str, type[BaseModel]] = {
         "Buses: [bus.NAME]": BusSpec,
+        "ask of a bus": AskSpec,
         "faults": FaultSpec,
         "Components: [[component]]": ComponentSpec,
         "version": VersionQuestion,
@@ -343,6 +345,7 @@ PART_OF = {
     "uds": "acme-r77",
     "stm32-uart": "stm32f405xg",
     "dfu": "stm32f405-dfu",
+    "smp": "acme-s1",
     "stk500v1": "atmega328p-optiboot",
     "stk500v2": "atmega2560-wiring",
     "avr109": "atmega32u4-caterina",
