@@ -95,7 +95,7 @@ class AvrFlasher(Flasher):
             if not flasher._loader.greet():
                 return None
             identity = flasher._identify()
-            if flasher._has_application():
+            if flasher._part is not None and flasher._has_application():
                 flasher._loader.leave()
                 return None
             return Sighting(State.BOOTLOADER, identity)
