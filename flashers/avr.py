@@ -2,8 +2,8 @@
 
 The base of `stk500v1`, `stk500v2` and `avr109`, which bring an `AvrLoader`. Three rules. The boot section is never
 written: where it begins is found out before the memory map is given, and a page in it is no address that `write` takes.
-While not all pages of an image are there, the first one leads back into the loader (avr_boot_section.parked), so that a cut
-leaves no mixture that runs. And since nothing on this wire carries a checksum but stk500v2's messages, what decides where
+While not all pages of an image are there, the first one starts nothing (avr_boot_section.parked), so that a cut leaves no
+mixture that runs. And since nothing on this wire carries a checksum but stk500v2's messages, what decides where
 is written counts once it was read twice alike, and everything is read back.
 
 EEPROM has the addresses that avr-libc's linker scripts give it, from 0x810000 on.
@@ -67,6 +67,7 @@ class AvrFlasher(Flasher):
         self._has_eeprom = False
         self._boot_size = 0
         self._has_lines = False
+        self._is_parked = False
         self._changed = False
         """Whether anything was written or erased."""
 
@@ -159,7 +160,8 @@ class AvrFlasher(Flasher):
             for address in range(unit.start, unit.end, part.page):
                 empty = b"\xff" * part.page
                 if address == 0 and not all_of_it:
-                    empty = boot_section.parked(app.end, part.page, part.flash)
+                    empty = self._parked()
+                    self._is_parked = True
                 self._write_block(Memory.FLASH, address, empty)
             done += unit.size
             yield done
@@ -172,6 +174,8 @@ class AvrFlasher(Flasher):
             return
         if segment.end > self._app.end:
             raise PartRefused(f"{Range(segment.address, segment.size)} reaches into the boot section")
+        if segment.address == 0 and self._loader.erases_in_order:
+            self._check_still_parked()
         view = memoryview(segment.data)
         for offset in range(0, len(view), part.page):
             self._write_block(Memory.FLASH, segment.address + offset, bytes(view[offset : offset + part.page]))
@@ -307,10 +311,19 @@ class AvrFlasher(Flasher):
 
     def _has_application(self) -> bool:
         first = self._read_block(Memory.FLASH, 0, boot_section.HEAD)
-        part = self._known()
-        return not first.startswith(BLANK_WORD) and first != boot_section.parked(
-            self._app.end, boot_section.HEAD, part.flash
-        )
+        return not first.startswith(BLANK_WORD) and first != self._parked()[: boot_section.HEAD]
+
+    def _parked(self) -> bytes:
+        return boot_section.parked(self._known(), self._app.end, jumps=self._loader.may_be_jumped_to)
+
+    def _check_still_parked(self) -> None:
+        """A loader that was reset unseen counts from 0 again: it has erased this page with what it wrote since, and none
+        of the others. Raises PartConfused."""
+        if (
+            self._is_parked
+            and self._read_block(Memory.FLASH, 0, boot_section.HEAD) != self._parked()[: boot_section.HEAD]
+        ):
+            raise PartConfused("the part was reset while it was written", remedy="Run the same command again.")
 
     def _leave_as_found(self) -> None:
         """Starts the application of a part that was only moved into its loader, and nothing of which was changed."""

@@ -1,4 +1,4 @@
-"""Where an AVR's boot section begins, so that nothing is ever written there, and the reset vector that leads to it.
+"""Where an AVR's boot section begins, so that nothing is ever written there, and a first page that starts no application.
 
 The fuses BOOTSZ tell (data sheets, "Boot Size Configuration"). Few loaders can be asked for them, and of these not each
 reads what it means to. So it is looked for as well: a section begins with the loader's first instructions, at one of the
@@ -60,16 +60,18 @@ def is_start(head: bytes, start: int, part: AvrPart) -> bool:
     return False
 
 
-def parked(boot_start: int, page: int, flash: int) -> bytes:
-    """A first page of flash that does nothing but lead back into the loader.
+def parked(part: AvrPart, boot_start: int, *, jumps: bool) -> bytes:
+    """A first page of flash by which no application starts: it leads back into the loader, or stays where it is.
 
     Erased words are instructions that do nothing: a processor that starts at an erased page runs into what comes after
     it. So as long as the pages of an application aren't all there its first one holds this.
     """
     word = boot_start // 2
-    if flash < JMP_FROM:
+    if not jumps:
+        code = (RJMP | -1 & 0xFFF).to_bytes(2, "little")
+    elif part.flash < JMP_FROM:
         code = (RJMP | (word - 1) & 0xFFF).to_bytes(2, "little")
     else:
         high = JMP | (word >> 17 & 0x1F) << 4 | word >> 16 & 1
         code = high.to_bytes(2, "little") + (word & 0xFFFF).to_bytes(2, "little")
-    return code + b"\xff" * (page - len(code))
+    return code + b"\xff" * (part.page - len(code))

@@ -57,6 +57,9 @@ class AvrLoader(ABC):
     """Writing a page of flash erases it before; else `erase_all` comes first."""
     erases_in_order = False
     """It does so only from the first page on, one after the other."""
+    may_be_jumped_to = True
+    """An application may jump to its start, however often. Without the C library's start, which sets the stack pointer, each
+    time takes some of the stack, down into the registers of the ports."""
     tells_memories_apart = False
     """It has commands of their own for EEPROM, and refuses them where it can't."""
 

@@ -44,6 +44,8 @@ OPTIBOOT_HARDWARE, OPTIBOOT_MAJOR = 3, 3
 
 
 class Stk500v1Loader(AvrLoader):
+    may_be_jumped_to = False
+
     def __init__(self, port: SerialPort, *, answer: float) -> None:
         super().__init__(port, answer=answer)
         self._combines = True
@@ -80,6 +82,7 @@ class Stk500v1Loader(AvrLoader):
     def about(self) -> About:
         hardware, major, minor = (self._parameter(which) for which in Parameter)
         name = "ATmegaBOOT" if (hardware, major, minor) == ATMEGABOOT else ""
+        self.may_be_jumped_to = bool(name)
         if hardware == OPTIBOOT_HARDWARE and major >= OPTIBOOT_MAJOR:
             name = "Optiboot"
         self._long_blocks = bool(name) and self._combines

@@ -19,7 +19,7 @@ from .avr import AvrFlasher
 from .avr_loader import About, AvrLoader, Fuses, Memory
 from .avr_profile import AvrProfile
 from .devices.avr import AvrPart
-from .errors import PartConfused, PartError, PartRefused
+from .errors import PartError, PartRefused
 from .stk500v2_codec import Command, Parameter
 
 GREETINGS = 3
@@ -48,7 +48,7 @@ class Stk500v2Loader(AvrLoader):
         self._name = ""
         self._heard = bytearray()
         self._at: int | None = None
-        """The flash address that the loader is at, in bytes; None: not known."""
+        """The flash address that reading goes on at, in bytes; None: not known."""
         self._erases_next: int | None = None
         """The address of the page that the next PROGRAM_FLASH_ISP erases; None: not known."""
 
@@ -102,10 +102,7 @@ class Stk500v2Loader(AvrLoader):
             self._ask(codec.program(Command.PROGRAM_EEPROM_ISP, data), 0, what, seconds=len(data) * 0.01)
             return
         self._count_to(part, address)
-        try:
-            self._program(part, address, data, what)
-        except (SerialTimeout, PartConfused):
-            self._see_to(part, address, data, what)
+        self._program(part, address, data, what)
 
     def leave(self) -> None:
         self._ask(codec.leave_progmode(), 0, "to start the application")
@@ -116,6 +113,8 @@ class Stk500v2Loader(AvrLoader):
     # Pages, and the count of those that were erased.
 
     def _program(self, part: AvrPart, address: int, data: bytes, what: str) -> None:
+        """The address is told each time, though it would follow: a loader that was reset is at 0."""
+        self._at = None
         self._go_to(part, address)
         self._at = self._erases_next = None
         self._ask(codec.program(Command.PROGRAM_FLASH_ISP, data), 0, what)
@@ -131,16 +130,6 @@ class Stk500v2Loader(AvrLoader):
             passed = self._erases_next
             data = self.read(part, Memory.FLASH, passed, part.page)
             self._program(part, passed, data, f"to write the page at 0x{passed:05X} again")
-
-    def _see_to(self, part: AvrPart, address: int, data: bytes, what: str) -> None:
-        """After an answer that was lost: the loader did all of what was asked, or none of it, which the page tells."""
-        if not self.greet():
-            raise SerialTimeout(f"the loader doesn't answer {what}")
-        if self.read(part, Memory.FLASH, address, len(data)) == data:
-            self._erases_next = address + len(data)
-            return
-        self._erases_next = address
-        self._program(part, address, data, what)
 
     def _go_to(self, part: AvrPart, address: int) -> None:
         if self._at == address:
