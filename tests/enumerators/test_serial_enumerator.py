@@ -199,9 +199,9 @@ class TestManners:
     def test_a_part_that_never_stops_talking_is_asked_all_the_same(self, lab: Lab) -> None:
         wire = lab.wire(pace=1.0)
         wire.device.line = wire.device.line.__class__(115_200)
-        with lab.bench(wire, 'quiet = 0.01\nask = [{protocol = "avr109"}]') as bench:
+        with lab.bench(wire, 'quiet = 0.01\nask = [{protocol = "stk500v2"}]') as bench:
             bench.transport("line")
-            wire.device.send(b"x" * 60_000)
+            wire.device.send(b"log text\r\n" * 6000)
             assert found(bench) == []
         assert lab.sent
 
