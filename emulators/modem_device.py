@@ -72,6 +72,11 @@ class ModemBoard(StrappedBoard):
                 return
             wanted = True
 
+    def has_heard_all(self, seconds: float = 5.0) -> bool:
+        """Waits until nothing is on its way to the part that it has not taken; False after `seconds`."""
+        with self.changed:
+            return self.changed.wait_for(lambda: not (self.supply.is_on and self._uart.expected()), seconds)
+
     def _run_application(self, found: Application | None) -> None:
         """Answers its question; returns once it is called into its loader, or hangs."""
         if found is None or not self._called_by:
@@ -163,6 +168,8 @@ class ModemDevice(EmulatedDevice):
         return running.version if self.board.stage is Stage.APPLICATION and running is not None else None
 
     def settle(self) -> None:
+        """Also waits until the part has done what it was told."""
+        self.board.has_heard_all()
         self.board.settle()
 
     def close(self) -> None:

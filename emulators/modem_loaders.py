@@ -39,7 +39,9 @@ class Loader(ABC):
         """Serves until it starts the application. Raises PowerLost, ResetPulled."""
 
     def is_bootable(self) -> bool:
-        return application.find(self._flash, self._flash.base) is not None
+        """Whether the flash holds a whole firmware, which its descriptor tells: a vector table alone tells nothing."""
+        found = application.find(self._flash, self._flash.base)
+        return found is not None and found.size > 0
 
     def _say(self, text: str) -> None:
         self._board.send(text.encode())

@@ -120,6 +120,9 @@ class UartBoard(Board):
                 self.tick()
                 if uart.available(due) >= count:
                     self.clock = max(self.clock, uart.arrived_at)
+                    # It has something to do, until it waits again.
+                    self._idle.clear()
+                    self.changed.notify_all()
                     return uart.take(count)
 
     def send(self, data: bytes) -> None:

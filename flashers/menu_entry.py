@@ -70,6 +70,12 @@ class MenuEntry:
             self._port.set_line(baudrate=self._app_baudrate, parity=self._app_parity)
             self._at_loader_settings = False
 
+    def let_go(self) -> None:
+        """Selects the loader no more: what starts at the part's next reset is its own choice. Raises TransportError."""
+        entry = self._profile.entry
+        if entry.select != "none":
+            self._drive(entry.select, not entry.select_asserted)
+
     def close(self) -> None:
         with suppress(TransportError):
             self.use_application_settings()

@@ -46,6 +46,7 @@ class MenuFlasher(Flasher):
         self._verdict = ""
         """The loader's own last word on what this flasher sent; "" as long as there is none."""
         self._sent = False
+        """Whether blocks were sent: the slot may hold half a file then, which only the loader is to be started with."""
 
     @abstractmethod
     def _transfer(self, sender: Sender, data: bytes, blocks: Sequence[Piece]) -> Iterator[int]:
@@ -116,7 +117,6 @@ class MenuFlasher(Flasher):
             "crc32": f"{zlib.crc32(data):08x}",
         }
         sender = Sender(self._port, answer=self._profile.timings.block)
-        self._sent = True
         try:
             yield from self._transferred(sender, data, blocks)
         except BaseException:
@@ -142,6 +142,7 @@ class MenuFlasher(Flasher):
 
     def boot(self) -> None:
         way = self._profile.way_to_boot
+        self._entry.let_go()
         if way == "run":
             for step in self._profile.run:
                 self._console.do(step, part_of="to start the application")
@@ -150,6 +151,9 @@ class MenuFlasher(Flasher):
         self._entry.use_application_settings()
 
     def close(self) -> None:
+        if not self._sent:
+            with suppress(TransportError):
+                self._entry.let_go()
         self._entry.close()
 
     # Connecting.
@@ -200,6 +204,7 @@ class MenuFlasher(Flasher):
             heard = self._console.after(step, heard)
         try:
             sender.await_start(Deadline.after(self._profile.timings.start), heard)
+            self._sent = True
             for done in self._transfer(sender, data, blocks):
                 if done < len(data):
                     yield done
