@@ -212,7 +212,8 @@ class Framing(Protocol):
     overhead: int
     """Bytes of the part's buffer that the framing takes beside the packet."""
 
-    def wrap(self, packet: bytes) -> bytes: ...
+    def wrap(self, packet: bytes) -> list[bytes]:
+        """What is sent, in the pieces that the part takes in one go."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """The packets that these bytes complete."""
@@ -233,13 +234,13 @@ class ConsoleFraming:
         self._text = b""
         """The base64 of the packet that has begun."""
 
-    def wrap(self, packet: bytes) -> bytes:
+    def wrap(self, packet: bytes) -> list[bytes]:
         text = base64.b64encode((len(packet) + 2).to_bytes(2, "big") + packet + crc_hqx(packet, 0).to_bytes(2, "big"))
         step = self._step
-        return b"".join(
+        return [
             (NEXT_LINE if start else FIRST_LINE) + text[start : start + step] + b"\n"
             for start in range(0, len(text), step)
-        )
+        ]
 
     def feed(self, data: bytes) -> list[bytes]:
         *lines, rest = (self._line + data).split(b"\n")
@@ -282,8 +283,8 @@ class RawFraming:
     def __init__(self) -> None:
         self._data = b""
 
-    def wrap(self, packet: bytes) -> bytes:
-        return packet
+    def wrap(self, packet: bytes) -> list[bytes]:
+        return [packet]
 
     def feed(self, data: bytes) -> list[bytes]:
         self._data += data

@@ -21,6 +21,9 @@ TRIES = 3
 """How often a request is sent whose reply doesn't come."""
 REPLY = 512
 """Bytes that the largest reply has, about."""
+LINE_GAP = 0.001
+"""Seconds between two lines of a console. A part has buffers for two of them (Zephyr's default), and on what is no real
+line (a socket, USB) more come before it has emptied one; on a real one a line takes longer, and nothing waits."""
 LOOK_SECONDS = 0.05
 """Between two looks whether a port is back: nothing tells."""
 ENCODED = 1.4
@@ -71,9 +74,13 @@ class SerialWire:
         self._until: Deadline | None = None
 
     def send(self, packet: bytes, deadline: Deadline) -> None:
-        data = self._framing.wrap(packet)
+        pieces = self._framing.wrap(packet)
+        limit = Deadline(deadline.at + sum(map(len, pieces)) * 10 / self._port.baudrate)
         try:
-            self._port.write(data, Deadline(deadline.at + len(data) * 10 / self._port.baudrate))
+            for number, piece in enumerate(pieces):
+                if number:
+                    time.sleep(LINE_GAP)
+                self._port.write(piece, limit)
         except SerialGone as error:
             self._come_back(error)
 

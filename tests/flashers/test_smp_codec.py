@@ -124,12 +124,12 @@ class TestConsole:
 
     def test_a_short_packet_is_one_line(self) -> None:
         packet = encode(Packet(Op.READ, 0, 66, 6))
-        assert ConsoleFraming().wrap(packet) == line(packet)
+        assert ConsoleFraming().wrap(packet) == [line(packet)]
 
     def test_a_long_one_is_cut(self) -> None:
         """Lines of 127 bytes at most: two marks, 124 of base64 (93 bytes), the end."""
         packet = bytes(range(256)) * 2
-        lines = ConsoleFraming().wrap(packet).splitlines(keepends=True)
+        lines = ConsoleFraming().wrap(packet)
         assert [one[:2] for one in lines] == [b"\x06\x09"] + [b"\x04\x14"] * 5
         assert [len(one) for one in lines[:-1]] == [127] * 5
         text = b"".join(one[2:-1] for one in lines)
@@ -140,7 +140,7 @@ class TestConsole:
     @settings(max_examples=100, deadline=None)
     def test_in_any_split(self, cuts: list[int]) -> None:
         packet = reply(b"\xa0" + bytes(250))
-        stream = b"[00:00:01.000] <inf> boot\r\n" + ConsoleFraming().wrap(packet) + ZEPHYR_LINE
+        stream = b"[00:00:01.000] <inf> boot\r\n" + b"".join(ConsoleFraming().wrap(packet)) + ZEPHYR_LINE
         framing = ConsoleFraming()
         found: list[bytes] = []
         edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
@@ -150,14 +150,14 @@ class TestConsole:
 
     def test_amid_log_text(self) -> None:
         packet = reply(bytes(300))
-        first, *others = ConsoleFraming().wrap(packet).splitlines(keepends=True)
+        first, *others = ConsoleFraming().wrap(packet)
         log = b"\x1b[0m<wrn> adc: late\r\n"
         stream = log + b"uart:~$ " + first + log.join([b"", *others]) + log
         assert ConsoleFraming().feed(stream) == [packet]
 
     def test_ends_of_line_of_both_kinds(self) -> None:
         packet = reply(bytes(300))
-        assert ConsoleFraming().feed(ConsoleFraming().wrap(packet).replace(b"\n", b"\r\n")) == [packet]
+        assert ConsoleFraming().feed(b"".join(ConsoleFraming().wrap(packet)).replace(b"\n", b"\r\n")) == [packet]
 
     @pytest.mark.parametrize(
         "damaged",
@@ -182,7 +182,7 @@ class TestConsole:
 
     def test_a_packet_that_was_broken_off_is_dropped(self) -> None:
         framing = ConsoleFraming()
-        first = framing.wrap(reply(bytes(300))).splitlines(keepends=True)[0]
+        first = framing.wrap(reply(bytes(300)))[0]
         assert framing.feed(first + ZEPHYR_LINE) == [ZEPHYR_PACKET]
         framing.feed(first)
         framing.forget()
@@ -213,7 +213,7 @@ class TestConsole:
 
 class TestRaw:
     def test_bare(self) -> None:
-        assert RawFraming().wrap(ZEPHYR_PACKET) == ZEPHYR_PACKET
+        assert RawFraming().wrap(ZEPHYR_PACKET) == [ZEPHYR_PACKET]
         assert RawFraming().feed(ZEPHYR_PACKET * 2) == [ZEPHYR_PACKET] * 2
 
     def test_byte_by_byte_after_a_boot_log(self) -> None:
