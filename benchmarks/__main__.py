@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import dfu, measuring, memory, smp_uploads, startup, stm32, uds, updates
+from . import avr, dfu, measuring, memory, smp_uploads, startup, stm32, uds, updates
 from .can_frames import Bus
 from .table import Row, printed
 
@@ -71,6 +71,14 @@ def _stm32(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     return rows
 
 
+def _avr(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
+    rows = []
+    for board in avr.BOARDS:
+        compared = avr.comparison(board, 24 * KIB // setting.scale)
+        rows += measuring.rows(compared, setting.runs, folder / board.name, tell)
+    return rows
+
+
 def _uds(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     rows = []
     classic, fd = Bus(500_000), Bus(500_000, 2_000_000)
@@ -111,6 +119,7 @@ def _start(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
 BENCHMARKS: dict[str, Callable[[Setting, Path, Tell], list[Row]]] = {
     "start": _start,
     "stm32": _stm32,
+    "avr": _avr,
     "uds": _uds,
     "dfu": _dfu,
     "smp": _smp,
