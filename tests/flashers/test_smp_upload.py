@@ -317,8 +317,9 @@ class TestLies:
         told = cbor2.dumps({"off": 4000})
         for op, group, sequence, command in ((0x0B, 1, 200, 1), (0x0B, 1, 1, 0), (0x0B, 0, 1, 1), (0x0A, 1, 1, 1)):
             part.replies.append(struct.pack(">BBHHBB", op, 0, len(told), group, sequence, command) + told)
-        list(upload(part).run())
+        done = list(upload(part).run())
         assert bytes(part.got) == IMAGE
+        assert done[:2] == [len(request["data"]) + request["off"] for request in part.requests[:2]]
 
 
 @settings(max_examples=150, deadline=None)
