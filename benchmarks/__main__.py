@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import avr, dfu, measuring, memory, smp_uploads, startup, stm32, uds, updates
+from . import avr, dfu, measuring, memory, smp_uploads, startup, stm32, uds, updates, ymodem
 from .can_frames import Bus
 from .table import Row, printed
 
@@ -79,6 +79,11 @@ def _avr(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     return rows
 
 
+def _ymodem(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
+    compared = ymodem.comparison(115_200, 64 * KIB // setting.scale)
+    return measuring.rows(compared, setting.runs, folder / "115200", tell)
+
+
 def _uds(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     rows = []
     classic, fd = Bus(500_000), Bus(500_000, 2_000_000)
@@ -119,6 +124,7 @@ def _start(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
 BENCHMARKS: dict[str, Callable[[Setting, Path, Tell], list[Row]]] = {
     "start": _start,
     "stm32": _stm32,
+    "ymodem": _ymodem,
     "avr": _avr,
     "uds": _uds,
     "dfu": _dfu,

@@ -22,6 +22,7 @@ SIDES = {
     "start": ["python -c pass", "proxyflash --help"],
     "stm32": 2 * ["limit", "stm32flash", "stm32loader", "proxyflash flash", "proxyflash, in process"],
     "avr": 2 * ["limit", "avrdude", "proxyflash flash", "proxyflash, in process"],
+    "ymodem": ["limit", "sb", "proxyflash flash", "proxyflash, in process"],
     "uds": 3 * ["limit", "udsoncan script", "proxyflash flash", "proxyflash, in process"],
     "dfu": 2 * ["limit", "pyfu-usb, in process", "proxyflash, in process", "limit", "proxyflash, in process"],
     "smp": 2 * ["smpclient", "proxyflash, window 1", "proxyflash, window 3"],
