@@ -488,11 +488,16 @@ class TestLine:
         assert rig.ask(WRITE, OS, 0, {"d": "x" * 87}) == {"rc": EMSGSIZE}
 
     def test_half_a_raw_packet(self, make_rig: Callable[..., Rig]) -> None:
+        """It is given up after a silence; what comes sooner is taken for the rest of it."""
         rig = make_rig(framing="raw")
         rig.port.write(packet(WRITE, OS, 0, cbor2.dumps({"d": "hello"}))[:10])
-        with rig.board.changed:
-            rig.board.changed.wait(0.6)
-        assert rig.ask(WRITE, OS, 0, {"d": "again"}) == {"r": "again"}
+        rig.port.timeout = 1
+        for _ in range(20):
+            with suppress(AssertionError):
+                assert rig.ask(WRITE, OS, 0, {"d": "again"}) == {"r": "again"}
+                break
+        else:
+            pytest.fail("it never gives it up")
 
     def test_a_log_amid(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig(log="lines")
