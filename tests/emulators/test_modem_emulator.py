@@ -133,7 +133,7 @@ class TestBatch:
         """The first end is refused, the second acknowledged; then it asks for another file, and takes an empty name."""
         rig = make_rig("ymodem", "stm32l4-iap")
         rig.port.write(b"\r")
-        rig.port.read_until(b"=====\r\n\n")
+        rig.port.read_until(b"\n" + b"=" * 58 + b"\r\n\n")
         rig.ask(b"1", b"Waiting for the file to be sent ... (press 'a' to abort)\n\rC")
         data = firmware(rig, 1500)
         rig.ask(block(0, b"foo.c\x001500".ljust(128, b"\0")), ACK + b"C")

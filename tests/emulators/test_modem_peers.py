@@ -119,12 +119,12 @@ def test_sb_to_the_in_application_programming(serve: Callable[..., Served], tmp_
     served = serve("ymodem", "stm32l4-iap")
     data = application.make("1.5.0", "part", "Acme", 5_000, start=0x08008000)
     served.type("\r")
-    served.until("=====\r\n\n")
+    served.until("\n" + "=" * 58 + "\r\n\n")
     served.type("1")
     served.until("abort)")
     served.send("sb", *options, file(tmp_path, data))
     served.type("\r")
-    served.until("=====\r\n\n")
+    served.until("\n" + "=" * 58 + "\r\n\n")
     assert served.device.flash.read(0x08008000, 5_000) == data
     assert served.device.flash.read(0x08008000 + 5_000, 100) == b"\xff" * 100
 
