@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import dfu, measuring, memory, startup, stm32, uds, updates
+from . import avr, dfu, measuring, memory, smp_uploads, startup, stm32, uds, updates, ymodem
 from .can_frames import Bus
 from .table import Row, printed
 
@@ -71,6 +71,19 @@ def _stm32(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     return rows
 
 
+def _avr(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
+    rows = []
+    for board in avr.BOARDS:
+        compared = avr.comparison(board, 24 * KIB // setting.scale)
+        rows += measuring.rows(compared, setting.runs, folder / board.name, tell)
+    return rows
+
+
+def _ymodem(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
+    compared = ymodem.comparison(115_200, 64 * KIB // setting.scale)
+    return measuring.rows(compared, setting.runs, folder / "115200", tell)
+
+
 def _uds(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     rows = []
     classic, fd = Bus(500_000), Bus(500_000, 2_000_000)
@@ -89,6 +102,13 @@ def _dfu(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     return rows
 
 
+def _smp(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
+    rows = []
+    for buffer in (1024, 2048):
+        rows += smp_uploads.rows(buffer, setting.scale, setting.runs, folder / str(buffer), tell)
+    return rows
+
+
 def _memory(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     return memory.rows(16 * KIB * KIB // setting.scale, setting.runs, folder, tell)
 
@@ -104,8 +124,11 @@ def _start(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
 BENCHMARKS: dict[str, Callable[[Setting, Path, Tell], list[Row]]] = {
     "start": _start,
     "stm32": _stm32,
+    "ymodem": _ymodem,
+    "avr": _avr,
     "uds": _uds,
     "dfu": _dfu,
+    "smp": _smp,
     "memory": _memory,
     "updates": _updates,
 }

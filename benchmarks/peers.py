@@ -35,6 +35,15 @@ def stm32flash() -> str:
 
 
 @cache
+def avrdude() -> str:
+    """The program. Raises Missing."""
+    found = shutil.which("avrdude")
+    if found is None:
+        raise Missing("avrdude is not installed (Debian: avrdude)")
+    return found
+
+
+@cache
 def stm32loader() -> Path:
     """The interpreter of stm32loader's own environment. Raises Missing."""
     return environment(STM32LOADER)

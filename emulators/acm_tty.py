@@ -128,7 +128,7 @@ class AcmTty:
         if not host.available():
             times.append(host.due(max(1, min(BUNCH, host.expected()))))
         if self._adapter.is_full:
-            half = host.free_at - TRANSMIT_BUFFER // 2 * host.line.frame_seconds * self._wire.pace
+            half = host.free_at - TRANSMIT_BUFFER // 2 * host.byte_seconds
             times.append(max(half, time.monotonic() + LOOK_AGAIN))
         known = [at for at in times if at is not None]
         return max(0.0, min(known) - time.monotonic()) if known else None

@@ -77,12 +77,25 @@ def _described(flash: NorFlash, start: int, offset: int, head: bytes) -> Applica
     return Application(texts[0], texts[1], texts[2], size)
 
 
-def make(version: str, product: str, manufacturer: str, size: int, *, start: int = 0x08000000, seed: int = 0) -> bytes:
-    """A firmware of `size` bytes for tests: a vector table, a descriptor at 0x100, bytes that look like code."""
+def make(
+    version: str,
+    product: str,
+    manufacturer: str,
+    size: int,
+    *,
+    start: int = 0x08000000,
+    seed: int = 0,
+    vectors: bytes | None = None,
+) -> bytes:
+    """A firmware of `size` bytes for tests: a vector table, a descriptor at 0x100, bytes that look like code.
+
+    `vectors`: what it begins with; None: an ARM's vector table.
+    """
     import random
 
     body = bytearray(random.Random(f"{version} {product} {seed}").randbytes(size))
-    struct.pack_into("<II", body, 0, 0x20004000, start + 0x141)
+    vectors = struct.pack("<II", 0x20004000, start + 0x141) if vectors is None else vectors
+    body[: len(vectors)] = vectors
     fields = (version.encode(), product.encode(), manufacturer.encode())
     LAYOUT.pack_into(body, 0x100, MAGIC, size, 0xFFFFFFFF, *fields)
     struct.pack_into("<I", body, 0x10C, zlib.crc32(body))

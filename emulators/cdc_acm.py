@@ -119,7 +119,7 @@ class CdcAcm:
             raise Stall
         match request:
             case Request.SET_LINE_CODING:
-                self._wire.host.line = _line(data)
+                self._wire.set_host_line(_line(data))
             case Request.GET_LINE_CODING:
                 line = self._wire.host.line
                 stop, parity = STOP_BITS.index(line.stopbits), PARITIES.index(line.parity)

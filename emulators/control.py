@@ -2,8 +2,8 @@
 
     echo off imu >control && read answer <control.answer && test "$answer" = ok
 
-`off NAME`, `on NAME`: the supply of a part. `cut BUS`, `join BUS`: everything that passes on an emulated wire is lost,
-until it is joined. The answer is "ok", or what is wrong with what was written.
+`off NAME`, `on NAME`: the supply of a part. `reset NAME`: its reset line, for a moment. `cut BUS`, `join BUS`: everything
+that passes on an emulated wire is lost, until it is joined. The answer is "ok", or what is wrong with what was written.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Control:
         verbs: dict[str, tuple[Mapping[str, Any], Callable[[str], None]]] = {
             "off": (self._devices, lambda name: self._devices[name].supply.off()),
             "on": (self._devices, self._on),
+            "reset": (self._devices, self._reset),
             "cut": (self._wires, self._cut),
             "join": (self._wires, self._join),
         }
@@ -85,6 +86,10 @@ class Control:
 
     def _on(self, name: str) -> None:
         self._devices[name].supply.on()
+        self._devices[name].settle()
+
+    def _reset(self, name: str) -> None:
+        self._devices[name].reset()
         self._devices[name].settle()
 
     def _cut(self, name: str) -> None:

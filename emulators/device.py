@@ -73,6 +73,11 @@ class EmulatedDevice(ABC):
     def settle(self) -> None:  # noqa: B027 - a part without a processor of its own starts while its supply comes
         """Waits until the part has started, after its supply was switched."""
 
+    def reset(self) -> None:
+        """Pulls its reset line for a moment; a part that has none is powered anew."""
+        self.supply.off()
+        self.supply.on()
+
     @abstractmethod
     def close(self) -> None:
         """Takes the part off the wire and stops it; the flash contents are kept in their file."""

@@ -142,9 +142,10 @@ class NorFlash:
             raise FlashRefused("alignment", address)
         offset = address - self.base
         old = self._cells[offset : offset + len(data)]
-        if self.strict and old.count(self.erased) != len(old):
+        is_blank = old.count(self.erased) == len(old)
+        if self.strict and not is_blank:
             raise FlashRefused("not erased", address)
-        new = data if self.strict else bytes(before & after for before, after in zip(old, data, strict=True))
+        new = data if is_blank else bytes(before & after for before, after in zip(old, data, strict=True))
         for done in range(0, len(new), unit):
             if self.supply.operation():
                 self._tear(offset + done, old[done : done + unit], new[done : done + unit])

@@ -26,6 +26,7 @@ class Serial(SerialBase):
     """One opened port. A channel can be opened once at a time."""
 
     _wire: UartWire | None = None
+    _plugs = 0
 
     def open(self) -> None:
         """Raises SerialException with ENOENT or EBUSY."""
@@ -41,6 +42,7 @@ class Serial(SerialBase):
         except OSError as error:
             raise SerialException(error.errno, f"could not open port {self.port}: {error}") from error
         self._wire = wire
+        self._plugs = wire.plugs
         self._stop_reading = self._stop_writing = False
         self.is_open = True
         self._reconfigure_port()
@@ -52,7 +54,8 @@ class Serial(SerialBase):
     def close(self) -> None:
         if self.is_open and self._wire is not None:
             self.is_open = False
-            self._wire.release()
+            if self._plugs == self._wire.plugs:
+                self._wire.release()
             with self._wire.changed:
                 self._wire.changed.notify_all()
 
@@ -68,13 +71,16 @@ class Serial(SerialBase):
     def _present(self) -> UartWire:
         """The wire. Raises OSError with EIO once the port vanished, as a system call on it would."""
         wire = self._opened()
-        if wire.is_gone:
+        if self._is_gone(wire):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return wire
 
+    def _is_gone(self, wire: UartWire) -> bool:
+        return wire.is_gone or self._plugs != wire.plugs
+
     def _reconfigure_port(self, force_update: bool = False) -> None:
         if self.is_open:
-            self._present().host.line = Line(self.baudrate, self.bytesize, self.parity, self.stopbits)
+            self._present().set_host_line(Line(self.baudrate, self.bytesize, self.parity, self.stopbits))
 
     # Reading.
 
@@ -88,7 +94,7 @@ class Serial(SerialBase):
         started = time.monotonic()
         with wire.changed:
             while self.is_open:
-                if wire.is_gone:
+                if self._is_gone(wire):
                     raise SerialException("device disconnected: it reports readiness to read but returned no data")
                 now = time.monotonic()
                 ready = wire.host.available(now)
@@ -150,7 +156,7 @@ class Serial(SerialBase):
         enough = min(wanted, WAKE_WRITER)
         with wire.changed:
             while self.is_open and not self._stop_writing:
-                if wire.is_gone:
+                if self._is_gone(wire):
                     raise SerialException(f"write failed: {OSError(errno.EIO, os.strerror(errno.EIO))}")
                 now = time.monotonic()
                 unsent = wire.host.unsent()
@@ -158,7 +164,7 @@ class Serial(SerialBase):
                 if room >= enough or (until is not None and now >= until):
                     return max(0, min(room, wanted))
                 # Bytes of one rate leave in order: the buffer has room once all but the rest have left.
-                leaving = wire.host.free_at - (TRANSMIT_BUFFER - enough) * wire.host.line.frame_seconds * wire.pace
+                leaving = wire.host.free_at - (TRANSMIT_BUFFER - enough) * wire.host.byte_seconds
                 _wait(wire, now, until, max(leaving, now + 1e-4))
         return 0
 
@@ -173,7 +179,7 @@ class Serial(SerialBase):
         """Waits until all bytes have left."""
         wire = self._present()
         with wire.changed:
-            while wire.host.unsent() and not wire.is_gone:
+            while wire.host.unsent() and not self._is_gone(wire):
                 _wait(wire, time.monotonic(), wire.host.free_at)
 
     def reset_output_buffer(self) -> None:

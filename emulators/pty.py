@@ -95,7 +95,7 @@ class _Bridge:
             self._late = min(time.monotonic() - host.arrived_at, LATE_SECONDS)
         if self._master in readable:
             data = os.read(self._master, room)
-            host.line = self._line()
+            self._wire.set_host_line(self._line())
             host.send(data, at=time.monotonic() - self._late)
 
     def _until_next(self, room: int) -> float | None:
@@ -105,7 +105,7 @@ class _Bridge:
         if not self._outgoing:
             times.append(host.due(max(1, min(BUNCH, host.expected()))))
         if room <= 0:
-            times.append(host.free_at - TRANSMIT_BUFFER // 2 * host.line.frame_seconds * self._wire.pace)
+            times.append(host.free_at - TRANSMIT_BUFFER // 2 * host.byte_seconds)
         known = [at for at in times if at is not None]
         return max(0.0, min(known) - time.monotonic()) if known else None
 

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 from .bench import flash_file
 from .device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
-from .stm32_board import Driver, Pins, Sensor, Stage, Stm32Board
+from .stm32_board import Stm32Board
 from .stm32_loader import ChecksumForm, Loader
 from .stm32_part import Options, Stm32Memory, Stm32Part, parts
 from .supply import Supply
-from .uart_line import Line
+from .uart_board import Stage
+from .uart_settings import UartSettings
 from .uart_wire import UartWire
-
-_DRIVER = re.compile(r"(!?)(dtr|rts)-(reset|boot0)")
 
 
 class Stm32UartDevice(EmulatedDevice):
@@ -64,7 +62,7 @@ class Stm32UartDevice(EmulatedDevice):
             spec.name,
             self.supply,
             wire,
-            settings.pins(),
+            settings.pins("boot0"),
             settings.sensor(spec.version),
             mute=settings.choice("mute", False),
             pace=spec.pace,
@@ -96,6 +94,9 @@ class Stm32UartDevice(EmulatedDevice):
         running = self.board.running
         return running.version if self.board.stage is Stage.APPLICATION and running is not None else None
 
+    def reset(self) -> None:
+        self.board.reset()
+
     def settle(self) -> None:
         self.board.settle()
 
@@ -104,18 +105,8 @@ class Stm32UartDevice(EmulatedDevice):
         self.flash.close()
 
 
-class _Settings:
+class _Settings(UartSettings):
     """The `emulated` table. Every method raises BadDevice."""
-
-    def __init__(self, table: Mapping[str, Any]) -> None:
-        self._table = dict(table)
-        self._known = {"firmware"}
-
-    def refuse_others(self) -> None:
-        """Called after all keys were asked for."""
-        for key in self._table:
-            if key not in self._known:
-                raise BadDevice(key, f"no key of this table; there are: {', '.join(sorted(self._known))}")
 
     def part(self) -> Stm32Part:
         name = self._get("part", str, "")
@@ -130,16 +121,6 @@ class _Settings:
             raise BadDevice("serial", f"{text!r} is not 24 hexadecimal digits")
         return bytes.fromhex(text)
 
-    def pins(self) -> Pins:
-        wiring = self._get("wiring", str, "none")
-        drivers: dict[str, Driver] = {}
-        for wish in [] if wiring == "none" else wiring.split(","):
-            found = _DRIVER.fullmatch(wish.strip())
-            if found is None or found[3] in drivers or found[2] in [driver.output for driver in drivers.values()]:
-                raise BadDevice("wiring", f'{wiring!r} is not of the form "dtr-reset,rts-boot0"')
-            drivers[found[3]] = Driver(found[2], inverted=bool(found[1]))
-        return Pins(drivers.get("reset"), drivers.get("boot0"), boot0_held=self.choice("boot0", False))
-
     def options(self) -> Options:
         level = self._get("rdp", int, 0)
         if level not in (0, 1):
@@ -149,47 +130,9 @@ class _Settings:
             raise BadDevice("write_protected", f"{sectors} is no list of sector numbers")
         return Options(level, frozenset(sectors))
 
-    def sensor(self, version: Mapping[str, str]) -> Sensor:
-        parity = self._get("app_parity", str, "N")
-        if parity not in ("N", "E", "O"):
-            raise BadDevice("app_parity", f"{parity!r} is none of N, E, O")
-        line = Line(int(self.number("app_baudrate", 115_200)), 8, parity, 1)
-        if line.baudrate < 1:
-            raise BadDevice("app_baudrate", f"{line.baudrate} is no bit rate")
-        if not version:
-            return Sensor(line)
-        before, after = _around_group(version["match"])
-        return Sensor(line, version["send"].encode(), lambda text: f"{before}{text}{after}\r\n".encode())
-
-    def choice(self, key: str, default: bool) -> bool:
-        return bool(self._get(key, bool, default))
-
     def checksum(self, default: bool) -> ChecksumForm | None:
         unit = self._get("checksum_unit", int, 4)
         if unit not in (1, 4):
             raise BadDevice("checksum_unit", f"{unit} is neither 1 nor 4")
         form = ChecksumForm(unit, self.choice("checksum_announced", True))
         return form if self.choice("checksum", default) else None
-
-    def number(self, key: str, default: float) -> float:
-        value = self._get(key, (int, float), default)
-        if value < 0:
-            raise BadDevice(key, f"{value} is below 0")
-        return float(value)
-
-    def _get(self, key: str, kind: type | tuple[type, ...], default: Any) -> Any:
-        self._known.add(key)
-        value = self._table.get(key, default)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise BadDevice(key, f"{value!r} is of the wrong type")
-        return value
-
-
-def _around_group(pattern: str) -> tuple[str, str]:
-    """The plain text before and after a pattern's one group, with which an answer that fits can be made."""
-    before, _, rest = pattern.partition("(")
-    before, after = (re.sub(r"\\(.)", r"\1", text.strip("^$")) for text in (before, rest.rpartition(")")[2]))
-    found = re.search(pattern, f"{before}1.2.3{after}\r\n")
-    if found is None or found[1] != "1.2.3":
-        raise BadDevice("version", f"no answer to fit {pattern!r} can be made: write it as text around one group")
-    return before, after

@@ -31,6 +31,9 @@ TRANSMIT_BUFFER = 4096
 RECEIVE_BUFFER = 65536
 """Bytes that an end keeps unread; what comes after them is lost."""
 
+USB_BYTE_SECONDS = 10e-6
+"""What a byte takes to and from a small USB device, about."""
+
 RUNS_AHEAD = 1024
 """Runs of bytes that may pile up on the wire to an end that doesn't look."""
 
@@ -86,6 +89,11 @@ class UartEnd:
         self.peer = self
         self._coming: deque[_Run] = deque()
         self._unread = bytearray()
+
+    @property
+    def byte_seconds(self) -> float:
+        """How long a byte takes that this end sends."""
+        return (USB_BYTE_SECONDS if self.wire.is_usb else self.line.frame_seconds) * self.wire.pace
 
     # Receiving.
 
@@ -157,7 +165,7 @@ class UartEnd:
         """Holds the line low, or lets it go. What is sent meanwhile is lost."""
         with self.wire.changed:
             if on and not self.low:
-                step = self.line.frame_seconds * self.wire.pace
+                step = self.byte_seconds
                 due = max(time.monotonic(), self.free_at) + step
                 self.peer._coming.append(_Run(due, step, b"\0", self.line, broken=True))
             self.low = on
@@ -166,7 +174,7 @@ class UartEnd:
 
     def _transmit(self, data: bytes) -> None:
         wire = self.wire
-        step = self.line.frame_seconds * wire.pace
+        step = self.byte_seconds
         coming = self.peer._coming
         if len(coming) > RUNS_AHEAD:
             self.peer._arrive(time.monotonic())
@@ -222,7 +230,7 @@ class UartEnd:
     def _sampled(self, run: _Run, count: int) -> bytes:
         if run.broken:
             return b"" if self.checks else b"\0"
-        if self.line.understands(run.line):
+        if self.wire.is_usb or self.line.understands(run.line):
             return run.data[:count]
         return b"".join(received(byte, run.line, self.line, self.checks) for byte in run.data[:count])
 
@@ -232,9 +240,12 @@ class UartWire:
 
     `pace`: 1.0 takes the time that the line takes, 0.0 none. `changed` is notified of every change.
 
-    The host's outputs `dtr` and `rts` are True when asserted, which is low on a TTL adapter's pin; both are False
-    while no program has the port open. `modem_listener` is called after either changed. The host's inputs `cts`,
-    `dsr`, `dcd`, `ri` are the device's to set.
+    The host's outputs `dtr` and `rts` are True when asserted, which is low on a TTL adapter's pin; both are False while
+    no program has the port open. `modem_listener` is called after either changed, or the host set its port. The host's
+    inputs `cts`, `dsr`, `dcd`, `ri` are the device's to set.
+
+    `is_usb`: there is no line, the device is the USB adapter itself: bytes come in as they were sent, whatever the two
+    ends' settings are. `plugs`: how often it was plugged in again; a port that was opened before is gone for good.
     """
 
     def __init__(self, channel: str, *, faults: Faults | None = None, pace: float = 1.0) -> None:
@@ -242,6 +253,8 @@ class UartWire:
         self.channel = channel
         self.faults = faults or Faults()
         self.pace = pace
+        self.is_usb = False
+        self.plugs = 0
         self.changed = threading.Condition()
         self.host = UartEnd(self, checks=False)
         self.device = UartEnd(self, checks=True)
@@ -289,6 +302,12 @@ class UartWire:
         with self.changed:
             self._claimed = False
 
+    def set_host_line(self, line: Line) -> None:
+        """The host sets its port."""
+        if line != self.host.line:
+            self.host.line = line
+            self.modem_listener()
+
     def set_modem(self, *, dtr: bool | None = None, rts: bool | None = None) -> None:
         """The host asserts or releases its outputs."""
         with self.changed:
@@ -315,6 +334,8 @@ class UartWire:
         """The adapter is plugged in again; what it was to send and had received is lost."""
         with self.changed:
             self.gone_at = None
+            self.plugs += 1
+            self._claimed = self.dtr = self.rts = False
             self.host.discard_unsent()
             self.host.discard_received()
         self.host.listener()

@@ -141,6 +141,17 @@ class FaultSpec(Settings):
     seed: int = 0
 
 
+class AskSpec(Settings):
+    """A bootloader protocol that an unknown part on a serial line may be asked by.
+
+    `baudrate`: at this rate, None for the bus's own. `profile`: as of a component with that protocol.
+    """
+
+    protocol: str
+    baudrate: int | None = Field(default=None, gt=0)
+    profile: dict[str, Any] = Field(default_factory=dict)
+
+
 class BusSpec(BaseModel):
     """One bus. Keys beyond these are the library's own and are passed on."""
 
@@ -155,6 +166,10 @@ class BusSpec(BaseModel):
     faults: FaultSpec = FaultSpec()
     at_once: int | None = Field(default=None, ge=1, le=100)
     """How many components an update works on at once here; None: one, but on USB as many as there are."""
+    ask: tuple[AskSpec, ...] = ()
+    """Of a serial line without a component: what is asked there, one after the other, until something answers."""
+    quiet: float = Field(default=0.5, ge=0, le=60)
+    """Seconds for which nothing has come on a serial line before the next thing is asked."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -386,6 +401,29 @@ class _Reader:
             for key in ("pace", "faults"):
                 if key in bus.model_fields_set and not bus.emulated:
                     raise BenchKey(f"{self._at(('bus', name, key))}: bus.{name}.{key} is for emulated buses only")
+            for key in ("ask", "quiet"):
+                if key in bus.model_fields_set and bus.kind != "serial":
+                    raise BenchKey(f"{self._at(('bus', name, key))}: bus.{name}.{key} is for serial lines only")
+            for index, asked in enumerate(bus.ask):
+                self._asked(name, bus, asked, index)
+
+    def _asked(self, name: str, bus: BusSpec, asked: AskSpec, index: int) -> None:
+        place: Place = ("bus", name, "ask", index)
+        flasher = self._flasher(asked.protocol, (*place, "protocol"))
+        if flasher.bus_kind != bus.kind:
+            raise BenchKey(
+                f"{self._at((*place, 'protocol'))}: bus.{name}.ask: {asked.protocol!r} runs over a bus of kind "
+                f"{flasher.bus_kind}, not of kind {bus.kind}"
+            )
+        self.validated(flasher.Profile, asked.profile, (*place, "profile"))
+
+    def _flasher(self, protocol: str, place: Place) -> type[Flasher]:
+        try:
+            flasher: type[Flasher] = plugins.load(plugins.FLASHERS, protocol)
+        except ProxyflashError as error:
+            error.cause = f"{self._at(place)}: {error.cause}"
+            raise
+        return flasher
 
     def _hosted(self, component: ComponentSpec, place: Place) -> None:
         """A component without a bus has none of what is about one."""
@@ -435,11 +473,7 @@ class _Reader:
                 f"file doesn't have; it has: {known}",
                 remedy=f"Add a table [bus.{component.bus}], or correct the name.",
             )
-        try:
-            flasher = plugins.load(plugins.FLASHERS, component.protocol)
-        except ProxyflashError as error:
-            error.cause = f"{self._at((*place, 'protocol'))}: {error.cause}"
-            raise
+        flasher = self._flasher(component.protocol, (*place, "protocol"))
         if flasher.bus_kind != bus.kind:
             raise BenchKey(
                 f"{self._at((*place, 'protocol'))}: component.protocol = {component.protocol!r} runs over a bus of "

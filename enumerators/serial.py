@@ -1,21 +1,34 @@
 """Components on serial lines: asked by the question that the bench file gives for their application, and, where the
-file allows it, by what only their bootloader understands. Nothing is ever sent to a port that the file doesn't name."""
+file allows it, by what only their bootloader understands.
+
+A line without a component has an unknown part: it is asked by the protocols that the file lists for the line, in that
+order and at those rates, until one answers, each after a quiet time, so that what one made of another's question has
+passed. Nothing is ever sent to a port that the file doesn't name, and nothing but what it lists. Of a USB adapter its own
+identity is told beside the part's.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ..flashers.base import Identity, Sighting, State
+from ..flashers.base import Flasher, Identity, Sighting, State
+from ..transports import plugins
 from ..transports.deadline import Deadline
 from ..transports.serial import SerialPort
-from .benchfile import Entry, VersionQuestion
+from .benchfile import AskSpec, Entry, VersionQuestion
 from .component import Unlisted, toml_text
 from .probers import Prober
 
 ANSWER_LIMIT = 4096
 """Bytes read of an answer, at most."""
+ASK_SECONDS = 3.0
+"""How long one protocol's question may take."""
+QUIET_TIMES = 10
+"""A part that talks all the time is asked after so many quiet times."""
 
 
 class SerialProber(Prober):
@@ -26,19 +39,99 @@ class SerialProber(Prober):
     def sight(self, entry: Entry, deadline: Deadline) -> Sighting | None:
         """The loader first, where it may be asked: it takes the first byte that it hears for the one to measure its
         bit rate by, so a loader that heard a question is out of reach until the next reset."""
-        return super().sight(entry, deadline) or self.application(entry, deadline)
+        return self._beside(super().sight(entry, deadline)) or self.application(entry, deadline)
 
     def application(self, entry: Entry, deadline: Deadline) -> Sighting | None:
         if entry.spec.version is None:
-            return super().application(entry, deadline)
+            return self._beside(super().application(entry, deadline))
         version = ask(self.transport, entry.spec.version, deadline)
-        return None if version is None else Sighting(State.RUNNING, Identity(version=version))
+        return None if version is None else self._beside(Sighting(State.RUNNING, Identity(version=version)))
 
     def can_tell(self, entry: Entry) -> bool:
-        return self.spec.probe or entry.spec.version is not None
+        return self.spec.probe or entry.flasher.answers_running or entry.spec.version is not None
 
     def unlisted(self, entries: Sequence[Entry], deadline: Deadline) -> list[Unlisted]:
+        """The part on a line that has no component, by what the file lets it be asked."""
+        if entries:
+            return []
+        port, rate = self.transport, self.transport.baudrate
+        try:
+            for asked in self.spec.ask:
+                port.set_line(baudrate=asked.baudrate or rate)
+                await_quiet(port, self.spec.quiet)
+                flasher: type[Flasher] = plugins.load(plugins.FLASHERS, asked.protocol)
+                profile = flasher.Profile.model_validate(asked.profile)
+                limit = Deadline.after(ASK_SECONDS)
+                sighting = flasher.sight(port, flasher.Address(), profile, active=True, deadline=limit)
+                if sighting is not None:
+                    return [_unlisted(self.name, asked, flasher, sighting.identity, adapter(port.url))]
+        finally:
+            port.set_line(baudrate=rate)
         return []
+
+    def _beside(self, sighting: Sighting | None) -> Sighting | None:
+        """With the adapter's identity beside the part's."""
+        if sighting is None or not (found := adapter(self.transport.url)):
+            return sighting
+        identity = sighting.identity
+        return replace(sighting, identity=replace(identity, details={**found, **identity.details}))
+
+
+def await_quiet(port: SerialPort, seconds: float) -> None:
+    """Until nothing has come for so long, or it has talked for `QUIET_TIMES` times as long. Raises SerialGone."""
+    limit = Deadline.after(seconds * QUIET_TIMES)
+    while port.read_some(limit.sooner(seconds)) and not limit.expired:
+        pass
+
+
+def adapter(url: str) -> dict[str, str]:
+    """What the USB adapter behind a device says of itself; {} of what is none."""
+    from serial.tools import list_ports
+
+    if not url.startswith("/"):
+        return {}
+    for port in list_ports.comports():
+        if port.vid is not None and Path(port.device).resolve() == Path(url).resolve():
+            told = {
+                "adapter": " ".join(text for text in (port.manufacturer, port.product) if text),
+                "adapter_usb": f"{port.vid:04x}:{port.pid:04x}",
+                "adapter_serial": port.serial_number or "",
+                "adapter_port": port.location or "",
+            }
+            return {key: value for key, value in told.items() if value}
+    return {}
+
+
+def _unlisted(bus: str, asked: AskSpec, flasher: type[Flasher], who: Identity, behind: Mapping[str, str]) -> Unlisted:
+    profile = dict(asked.profile)
+    if asked.baudrate is not None and "baudrate" in flasher.Profile.model_fields:
+        profile.setdefault("baudrate", asked.baudrate)
+    at = f" at {asked.baudrate} bit/s" if asked.baudrate is not None else ""
+    about = " ".join(text for text in (who.manufacturer, who.part, who.bootloader, who.serial) if text)
+    through = " ".join(behind[key] for key in ("adapter", "adapter_serial") if key in behind)
+    name = re.sub(r"[^a-z0-9]+", "-", (who.part or asked.protocol).lower()).strip("-") or "part"
+    lines = [
+        f'bus = "{bus}"',
+        f'protocol = "{asked.protocol}"',
+        *([f"profile = {_inline(profile)}"] if profile else []),
+    ]
+    title = f"{asked.protocol}{at}  {about}" + (f"  through {through}" if through else "")
+    return Unlisted(bus, title.rstrip(), name, "\n".join(lines))
+
+
+def _inline(value: Any) -> str:
+    """A value of the bench file, in one line of TOML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(key)} = {_inline(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return toml_text(value) if isinstance(value, str) else repr(value)
+
+
+def _key(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else toml_text(text)
 
 
 def ask(port: SerialPort, question: VersionQuestion, deadline: Deadline) -> str | None:

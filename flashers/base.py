@@ -94,18 +94,22 @@ class Flasher(ABC):
     protocol: ClassVar[str]
     """The name in the bench file and in the entry points, such as "stm32-uart"."""
     bus_kind: ClassVar[str]
-    """The kind of bus that it runs over: "can", "serial" or "usb"."""
+    """The kind of bus that it runs over: "can", "serial", "usb" or "udp"."""
     Address: ClassVar[type[Settings]]
     """What the component's `address` table holds."""
     Profile: ClassVar[type[Settings]]
     """What the component's `profile` table holds: a maker's variations, as data. Every key has a default."""
+
+    answers_running: ClassVar[bool] = False
+    """Whether the running application answers `sight` too, on a wire that nobody else may be asked on."""
 
     capabilities: Capability = Capability.NONE
 
     @classmethod
     @abstractmethod
     def attach(cls, bus: Any, address: Any, profile: Any) -> Self:
-        """A flasher for the part at `address` of an open bus: a CanBus, SerialPort or UsbBus, as `bus_kind` says.
+        """A flasher for the part at `address` of an open bus: a CanBus, SerialPort, UsbBus or UdpSocket, as `bus_kind`
+        says.
 
         Sends nothing. `address` and `profile` are instances of this class's `Address` and `Profile`.
         """

@@ -38,7 +38,9 @@ class Region:
     writing erases what it needs (a slot that takes a blob, a page-erase-in-write loader): the engine never calls
     `erase` for it. `ordered`: it must be written from its start upwards, whole, in one go (DFU 1.1, a download slot).
     `whole_segments`: each segment of the image is written whole, in order of address, because the part judges it as
-    such (a UDS download). `vector_table`: the processor starts by an ARM Cortex-M vector table at the region's start.
+    such (a UDS download). `erased_by_writing`: writing a unit erases it before, and nothing else does (an AVR loader's
+    pages): units are written whole, and the engine calls `erase` for the image's first one alone, so that nothing boots
+    until that is written again. `vector_table`: the processor starts by an ARM Cortex-M vector table at the region's start.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Region:
     self_erasing: bool = False
     ordered: bool = False
     whole_segments: bool = False
+    erased_by_writing: bool = False
     vector_table: bool = False
 
     def __post_init__(self) -> None:

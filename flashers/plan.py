@@ -149,10 +149,15 @@ def make(image: FirmwareImage, memory: MemoryMap, present: Collection[Range] = (
         if unit not in there or (id(region) in dirty and (unit in heads or region.whole_segments))
     ]
     kept = sorted({unit for _, unit in units} - {unit for _, unit in todo})
-    erase = tuple(unit for _, unit in sorted(todo, key=lambda item: (item[1] not in heads, item[1].start)))
+    erase = tuple(
+        unit
+        for region, unit in sorted(todo, key=lambda item: (item[1] not in heads, item[1].start))
+        if unit in heads or not region.erased_by_writing
+    )
     writes: list[Segment] = []
     blank = 0
-    for region in memory.regions:
+    # The first page of a processor's own memory is what makes it boot: what lies beside (its EEPROM) goes before.
+    for region in sorted(memory.regions, key=lambda region: region.erased_by_writing):
         if region.self_erasing or region.ordered or region.whole_segments:
             writes += _whole(image, region, [unit for owner, unit in todo if owner is region])
             continue
@@ -204,7 +209,11 @@ def _runs(image: FirmwareImage, region: Region, todo: Sequence[Range]) -> tuple[
 
 
 def _not_blank(part: Segment, region: Region) -> Iterator[tuple[int, int]]:
-    """The stretches of a part that are not erased value, in multiples of BLANK_BLOCK."""
+    """The stretches of a part that are not erased value, in multiples of BLANK_BLOCK; all of it where only writing
+    erases."""
+    if region.erased_by_writing:
+        yield part.address, part.end
+        return
     view = memoryview(part.data)
     step = max(BLANK_BLOCK, region.write_alignment)
     filler = bytes([region.erased_value]) * step

@@ -110,15 +110,20 @@ class Stm32Commands:
         head, filler = (ERASE_FILLER, ERASE_FILLER) if erase else (FILLER_HEAD, FILLER)
         self._send(bytes([head]) + bytes([filler]) * (BLOCK + WORD))
         limit = Deadline.after(2 * self.wire_seconds(BLOCK + WORD) + STREAM_SECONDS)
-        while self._port.read_some(limit.sooner(self.wire_seconds(BLOCK + WORD) + QUIET_SECONDS)):
-            pass
-        # The last filler may be half a command; the second one is answered at the latest.
-        try:
-            alone = self._poke(filler, QUIET_SECONDS)
-        except SerialTimeout:
-            alone = self._poke(filler, QUIET_SECONDS)
-        if not alone:
-            raise PartConfused("the loader answers more than a NACK to what is no command")
+        alone = False
+        for left in reversed(range(TRIES)):
+            while self._port.read_some(limit.sooner(self.wire_seconds(BLOCK + WORD) + QUIET_SECONDS)):
+                pass
+            # The last filler may be half a command; the second one is answered at the latest. A loader that is slow, or
+            # behind an adapter that is, may answer what filled it up only now.
+            try:
+                alone = self._poke(filler, QUIET_SECONDS)
+            except SerialTimeout:
+                if not left:
+                    raise
+            if alone:
+                return
+        raise PartConfused("the loader answers more than a NACK to what is no command")
 
     def _poke(self, byte: int, seconds: float) -> bool:
         """Whether ACK or NACK, and nothing with it, comes to this one byte. Raises SerialTimeout."""

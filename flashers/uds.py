@@ -51,6 +51,7 @@ class UdsFlasher(Flasher):
 
     protocol: ClassVar[str] = "uds"
     bus_kind: ClassVar[str] = "can"
+    answers_running: ClassVar[bool] = True
     Address = UdsAddress
     Profile = UdsProfile
 

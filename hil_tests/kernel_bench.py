@@ -3,10 +3,10 @@
     python -m proxyflash.hil_tests.kernel_bench [pytest's options]
 
 As root, with udev, the modules vcan, vhci_hcd and cdc_acm, and an interface vcan0 that is up; or in a guest, by
-`proxyflash vm run`. There is a bench for each kind of bus, and each is a run of pytest of its own, all at once: most of
-the time goes by in waiting. What each says comes at the end; its results also lie in $PROXYFLASH_ARTEFACTS, as
-suite-can.xml and so on. Without options the tests that are marked as slow are left out. Exit status: the highest of
-pytest's, 1 when the parts can't be served, 130 after Ctrl-C.
+`proxyflash vm run`. There is a bench for each kind of bus, with its parts in a process and its run of pytest in another,
+all at once: most of the time goes by in waiting. What each says comes at the end; its results also lie in
+$PROXYFLASH_ARTEFACTS, as suite-can.xml and so on. Without options the tests that are marked as slow are left out. Exit
+status: the highest of pytest's, 1 when the parts can't be served, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ FOLDER = Path(__file__).parent
 BENCHES = FOLDER / "benches"
 TTY = "/dev/ttyACM0"
 """What kernel-serial.toml names."""
-KINDS = ("can", "serial", "usb")
+SERVING = {
+    "can": ["--join", "powertrain=socketcan:vcan0"],
+    "serial": ["--acm", "imu-uart"],
+    "usb": ["--vhci", "usb"],
+}
+"""How `emulate` serves each kind of bus."""
 COMMAND = "from proxyflash.tools.cli import main; main()"
 END_SECONDS = 60
 """How long a process may take to do what it is asked."""
@@ -57,12 +62,11 @@ def udev() -> Iterator[None]:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def served(kind: str, folder: Path) -> Iterator[str]:
     """The parts, until the end of the block: where they can be told to lose their supply. Raises RuntimeError."""
-    control = folder / "control"
-    command = [sys.executable, "-c", COMMAND, "--json", "--bench", str(BENCHES / "parts.toml")]
-    command += ["--state", str(folder / "state"), "emulate", "--join", "powertrain=socketcan:vcan0"]
-    command += ["--acm", "imu-uart", "--vhci", "usb", "--control", str(control)]
+    control = folder / f"{kind}-control"
+    command = [sys.executable, "-c", COMMAND, "--json", "--bench", str(BENCHES / f"parts-{kind}.toml")]
+    command += ["--state", str(folder / f"{kind}-parts"), "emulate", *SERVING[kind], "--control", str(control)]
     # In a session of its own: an interrupt ends the tests, and only then what they test.
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
@@ -77,8 +81,7 @@ def served(folder: Path) -> Iterator[str]:
                 except ValueError:
                     if not line:
                         raise RuntimeError(f"the parts are not served: {told}") from None
-            tty = document["served"]["imu-uart"]["path"]
-            if tty != TTY:
+            if kind == "serial" and (tty := document["served"]["imu-uart"]["path"]) != TTY:
                 raise RuntimeError(f"the serial adapter is {tty}, and kernel-serial.toml names {TTY}")
             yield str(control)
         finally:
@@ -136,8 +139,12 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="proxyflash-") as name:
         folder = Path(name)
         try:
-            with udev(), served(folder) as control, ExitStack() as stack:
-                return all_of([stack.enter_context(suite(kind, arguments, folder, control)) for kind in KINDS])
+            with udev(), ExitStack() as stack:
+                runs = []
+                for kind in SERVING:
+                    control = stack.enter_context(served(kind, folder))
+                    runs.append(stack.enter_context(suite(kind, arguments, folder, control)))
+                return all_of(runs)
         except RuntimeError as error:
             sys.stderr.write(f"{error}\n")
             return 1

@@ -27,6 +27,7 @@ from proxyflash.emulators.wires import find
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.benchfile import (
     AppSpec,
+    AskSpec,
     BusSpec,
     CheckSpec,
     ComponentSpec,
@@ -43,8 +44,9 @@ from proxyflash.tools.commands import cli
 from proxyflash.tools.commands.session import Session
 from proxyflash.tools.output import Output
 from proxyflash.transports import plugins
-from proxyflash.transports.errors import ExitStatus, SerialSettings
+from proxyflash.transports.errors import ExitStatus, SerialSettings, UdpSettings
 from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.udp import UdpSocket
 from proxyflash.updates.policy import Policy
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -256,6 +258,7 @@ def tables() -> dict[str, type[BaseModel]]:
     """The heading of each model's table."""
     found: dict[str, type[BaseModel]] = {
         "Buses: [bus.NAME]": BusSpec,
+        "ask of a bus": AskSpec,
         "faults": FaultSpec,
         "Components: [[component]]": ComponentSpec,
         "version": VersionQuestion,
@@ -309,7 +312,7 @@ def test_a_table_has_the_keys_and_defaults_of_its_model(title: str) -> None:
 
 
 def test_no_table_is_of_nothing() -> None:
-    assert set(sections(BENCH_FILE)) - set(tables()) == {'kind = "serial"'}
+    assert set(sections(BENCH_FILE)) - set(tables()) == {'kind = "serial"', 'kind = "udp"'}
 
 
 def keys_in(error: Exception) -> set[str]:
@@ -325,6 +328,12 @@ def test_the_serial_bus_s_keys() -> None:
     )
 
 
+def test_the_udp_bus_s_keys() -> None:
+    with pytest.raises(UdpSettings) as caught:
+        UdpSocket.open("lan", {"host": "::1", "nonsense": 1})
+    assert set(sections(BENCH_FILE)['kind = "udp"']) == keys_in(caught.value.__class__(caught.value.cause, remedy=""))
+
+
 def test_the_faults_are_those_of_the_wires() -> None:
     assert list(FaultSpec.model_fields) == FaultPlan.names()
     assert FaultSpec().model_dump() == {name: getattr(FaultPlan(), name) for name in FaultPlan.names()}
@@ -332,7 +341,17 @@ def test_the_faults_are_those_of_the_wires() -> None:
 
 # The emulated parts' tables.
 
-PART_OF = {"uds": "acme-r77", "stm32-uart": "stm32f405xg", "dfu": "stm32f405-dfu"}
+PART_OF = {
+    "uds": "acme-r77",
+    "stm32-uart": "stm32f405xg",
+    "dfu": "stm32f405-dfu",
+    "smp": "acme-s1",
+    "stk500v1": "atmega328p-optiboot",
+    "stk500v2": "atmega2560-wiring",
+    "avr109": "atmega32u4-caterina",
+    "xmodem": "efr32mg1",
+    "ymodem": "stm32l4-iap",
+}
 WIRES = {"can": "can_wire:CanWire", "serial": "uart_wire:UartWire", "usb": "usb_wire:UsbWire"}
 
 
@@ -352,7 +371,9 @@ def test_the_keys_and_parts_of_an_emulated_part(protocol: str) -> None:
 
     try:
         listed = sections(EMULATION)[f"emulated of {protocol}"]
-        assert set(listed) == keys_in(refused(part=PART_OF[protocol], nonsense=1)) | {"part", "serial", "firmware"}
+        keys = keys_in(refused(part=PART_OF[protocol], nonsense=1)) | {"part", "firmware"}
+        # Not every part has a serial number; those that have are not asked for it before the rest.
+        assert set(listed) - {"serial"} == keys - {"serial"}
         parts = re.split(r" none of |there are: ", refused(part="nonsense").reason)[1].split(", ")
         section = re.split(r"^### ", EMULATION.read_text(encoding="utf-8"), flags=re.MULTILINE)
         text = next(item for item in section if item.startswith(f"`emulated` of `{protocol}`")).partition("| key")[0]

@@ -31,6 +31,9 @@ EXCEPTIONS = {
     # Commands under test, in forks: a Python of their own takes its time to start in a guest.
     ("hil_tests/kernel/usb_lab.py", "tools"),
     ("hil_tests/kernel/test_vm_run.py", "tools"),
+    # Programs and files of PyPI, each fetched once for the tests and the benchmarks.
+    ("hil_tests/real/conftest.py", "benchmarks"),
+    ("hil_tests/real/zephyr_firmware.py", "benchmarks"),
     # What a demo copies.
     ("tools/commands/demo.py", "examples"),
 }

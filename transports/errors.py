@@ -5,13 +5,13 @@ command line that it leads to. Who raises what:
 
 | class | code | raised when |
 |---|---|---|
-| `AdapterAbsent`    | E-CAN-ABSENT, E-SERIAL-ABSENT, E-USB-ABSENT          | opening: no such adapter, port or device |
+| `AdapterAbsent`    | E-CAN-ABSENT, E-SERIAL-ABSENT, E-USB-ABSENT, E-UDP-ABSENT | opening: no such adapter, port or device |
 | `AdapterAbsent`    | E-CAN-DRIVER                                         | opening: the driver is not installed |
 | `AdapterBusy`      | E-CAN-BUSY, E-SERIAL-BUSY, E-USB-BUSY                | opening: another program holds it |
 | `AdapterForbidden` | E-CAN-FORBIDDEN, E-SERIAL-FORBIDDEN, E-USB-FORBIDDEN | opening: this user may not |
-| `BadSettings`      | E-CAN-SETTINGS, E-SERIAL-SETTINGS, E-USB-SETTINGS    | opening: a setting that it refuses |
+| `BadSettings`      | E-CAN-SETTINGS, E-SERIAL-SETTINGS, E-USB-SETTINGS, E-UDP-SETTINGS | opening: a setting that it refuses |
 | `BadSettings`      | E-CAN-INTERFACE, E-ISOTP-SETTINGS                    | opening: no such interface, address or option |
-| `AdapterGone`      | E-CAN-GONE, E-SERIAL-GONE, E-USB-GONE                | any time: unplugged, interface down |
+| `AdapterGone`      | E-CAN-GONE, E-SERIAL-GONE, E-USB-GONE, E-UDP-GONE | any time: unplugged, interface down |
 | `BusOff`           | E-CAN-BUSOFF                                         | any time: the controller left the bus |
 | `CanOverrun`       | E-CAN-OVERRUN                                        | receiving: frames came faster than they were read |
 | `NotAcknowledged`  | E-CAN-NOACK                                          | sending: no node acknowledges frames |
@@ -277,6 +277,23 @@ class UsbFault(TransportError):
 
     code = "E-USB-FAULT"
     default_remedy = "Is the cable or a hub at fault? Plug the device straight into the host and try again."
+
+
+# Datagrams.
+
+
+class UdpAbsent(AdapterAbsent):
+    code = "E-UDP-ABSENT"
+    default_remedy = "Is the host's name or address right, and this host on its network?"
+
+
+class UdpSettings(BadSettings):
+    code = "E-UDP-SETTINGS"
+
+
+class UdpGone(AdapterGone):
+    code = "E-UDP-GONE"
+    default_remedy = "Is this host still on the part's network?"
 
 
 # Plugins.

@@ -49,6 +49,10 @@ class SerialPort:
 
     def __init__(self, name: str, url: str, port: serial.SerialBase) -> None:
         self.name = name
+        self._settings: Mapping[str, Any] = {"url": url}
+        self._take(url, port)
+
+    def _take(self, url: str, port: serial.SerialBase) -> None:
         self.url = url
         self._port = port
         self._socket = url.startswith("socket:")
@@ -68,7 +72,21 @@ class SerialPort:
         SerialSettings.
         """
         checked(settings)
-        return cls(name, settings["url"], open_port(settings))
+        port = cls(name, settings["url"], open_port(settings))
+        port._settings = dict(settings)
+        return port
+
+    def reopen(self, url: str = "") -> None:
+        """Closes the port, and opens it with the settings that it was opened with first, at another `url` if given.
+
+        For a device that leaves its bus and comes back. After a failure the port is closed, and may be opened so again.
+        Raises what `open` raises.
+        """
+        self.close()
+        settings = {**self._settings, "url": url or self._settings["url"]}
+        self._take(settings["url"], open_port(settings))
+        if self.recorder is not None:
+            self.recorder.note(self.name, f"opened again: {self.url}")
 
     @property
     def baudrate(self) -> int:

@@ -1,6 +1,6 @@
 """Firmware file formats: bytes of a file in, a `FirmwareImage` out, and back.
 
-One module a format: `ihex`, `srec`, `elf`, `binary`, `dfu` (with ST's DfuSe). Each reads a stream and writes one, and
+One module a format: `ihex`, `srec`, `elf`, `binary`, `dfu` (with ST's DfuSe), `mcuboot`. Each reads a stream and writes one, and
 knows nothing of paths. The rule: what a file is, its content says; its ending is asked only where the content can't.
 """
 
@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from ..errors import ImageEmpty, ImageFormat, ImageMissing, ImageNotWritten, Unsupported
 from ..image import FirmwareImage
-from . import binary, dfu, elf, ihex, srec
+from . import binary, dfu, elf, ihex, mcuboot, srec
 
 LARGEST_FILE = 1 << 30
 """Bytes. No part behind these bootloaders has as much, and a disk image taken by mistake would fill the memory."""
@@ -61,6 +61,7 @@ FORMATS = (
         srec.read,
         srec.write,
     ),
+    Format("mcuboot", (), lambda head, tail: mcuboot.recognises(head), mcuboot.read, None, addresses=False),
     Format("bin", (".bin",), lambda head, tail: False, binary.read, binary.write, addresses=False),
 )
 """In the order in which content is looked at."""

@@ -14,8 +14,8 @@ from proxyflash.emulators import application
 from proxyflash.emulators.acm_tty import AcmTty
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
-from proxyflash.emulators.stm32_board import Stage
 from proxyflash.emulators.stm32_uart import Stm32UartDevice
+from proxyflash.emulators.uart_board import Stage
 from proxyflash.emulators.uart_line import Line as UartLine
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.flashers.formats import load

@@ -21,8 +21,11 @@ from proxyflash.transports.can_bits import frame_seconds
 SIDES = {
     "start": ["python -c pass", "proxyflash --help"],
     "stm32": 2 * ["limit", "stm32flash", "stm32loader", "proxyflash flash", "proxyflash, in process"],
+    "avr": 2 * ["limit", "avrdude", "proxyflash flash", "proxyflash, in process"],
+    "ymodem": ["limit", "sb", "proxyflash flash", "proxyflash, in process"],
     "uds": 3 * ["limit", "udsoncan script", "proxyflash flash", "proxyflash, in process"],
     "dfu": 2 * ["limit", "pyfu-usb, in process", "proxyflash, in process", "limit", "proxyflash, in process"],
+    "smp": 2 * ["smpclient", "proxyflash, window 1", "proxyflash, window 3"],
     "memory": ["bincopy", "intelhex", "proxyflash"],
     "updates": ["4 steps", "16 steps"],
 }

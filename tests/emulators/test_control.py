@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from proxyflash.emulators.control import Control
+from proxyflash.emulators.stm32_uart import Stm32UartDevice
+from proxyflash.emulators.uart_board import Stage
 from proxyflash.enumerators.bench import Bench
 
 EMULATED = Path(__file__).parents[2] / "hil_tests" / "benches" / "emulated.toml"
@@ -46,6 +48,25 @@ def test_a_supply(bench: Bench, control: Path) -> None:
     assert bench.component("imu").look().version == "1.4.2"
 
 
+def test_a_reset_line(bench: Bench, control: Path) -> None:
+    """The wiring is on the host's side; the control pulls the line itself."""
+    imu = bench.emulated_device("imu")
+    assert isinstance(imu, Stm32UartDevice)
+    imu.flash.load(imu.flash.base, b"\xff" * 4096)
+    assert imu.application_version == "1.4.2"
+    assert told(control, "reset imu") == "ok"
+    assert imu.application_version is None
+    assert imu.board.stage is Stage.LOADER
+
+
+def test_a_part_without_a_reset_line_is_powered_anew(bench: Bench, tmp_path: Path) -> None:
+    radar = bench.emulated_device("front-radar")
+    seen: list[bool] = []
+    radar.supply.listen(seen.append)
+    radar.reset()
+    assert seen == [False, True]
+
+
 def test_a_wire(bench: Bench, control: Path) -> None:
     assert told(control, "cut imu-uart") == "ok"
     assert bench.component("imu").look().version == ""
@@ -58,8 +79,8 @@ def test_a_wire(bench: Bench, control: Path) -> None:
     [
         ("off camera", "'camera' is none of imu"),
         ("cut usb", "'usb' is none of imu-uart"),
-        ("explode imu", "'explode' is none of off, on, cut, join"),
-        ("", "'' is none of off, on, cut, join"),
+        ("explode imu", "'explode' is none of off, on, reset, cut, join"),
+        ("", "'' is none of off, on, reset, cut, join"),
     ],
 )
 def test_what_it_does_not_know(control: Path, line: str, answer: str) -> None:

@@ -23,8 +23,8 @@ from proxyflash.benchmarks.peers import NO_MODEM_LINES, STM32LOADER
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.pty import serve_pty
-from proxyflash.emulators.stm32_board import Stage
 from proxyflash.emulators.stm32_uart import Stm32UartDevice
+from proxyflash.emulators.uart_board import Stage
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.flashers.devices.stm32 import families
 from proxyflash.flashers.formats import load

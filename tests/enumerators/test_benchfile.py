@@ -14,7 +14,15 @@ import annotated_types
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from proxyflash.enumerators.benchfile import BusSpec, ComponentSpec, FaultSpec, PowerSpec, VersionQuestion, load
+from proxyflash.enumerators.benchfile import (
+    AskSpec,
+    BusSpec,
+    ComponentSpec,
+    FaultSpec,
+    PowerSpec,
+    VersionQuestion,
+    load,
+)
 from proxyflash.enumerators.benchlines import key_lines, nearest
 from proxyflash.enumerators.errors import BenchError, BenchKey, BenchMissing, BenchName, BenchSyntax
 from proxyflash.transports import plugins
@@ -54,7 +62,7 @@ def test_keys_of_the_library_are_passed_on_as_they_are(tmp_path: Path) -> None:
 
 # Each key wrong in turn.
 
-COMPONENT = {"uds": "can", "stm32-uart": "serial", "dfu": "usb"}
+COMPONENT = {name: plugins.load(plugins.FLASHERS, name).bus_kind for name in plugins.names(plugins.FLASHERS)}
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,10 @@ def component_text(protocol: str, *, address: bool = True) -> str:
 
 
 def needed(model: type[BaseModel]) -> dict[str, str]:
-    values: dict[str, str] = {"data": '"00"', "start": "0", "size": "4096", "erase_unit": "1024"}
+    values: dict[str, str] = {
+        "data": '"00"', "start": "0", "size": "4096", "erase_unit": "1024", "flash": "32768", "page": "128",
+        "boot_size": "512",
+    }  # fmt: skip
     return {name: values[name] for name, info in model.model_fields.items() if info.is_required()}
 
 
@@ -111,6 +122,7 @@ def protocol_tables() -> Iterator[Table]:
 
 TABLES = [
     Table(BusSpec, "bus.b", "[bus.b]", "", {"kind": '"can"', "emulated": "true"}),
+    Table(AskSpec, "bus.b.ask", "[[bus.b.ask]]", '[bus.b]\nkind = "serial"', {"protocol": '"stk500v1"'}),
     Table(FaultSpec, "bus.b.faults", "[bus.b.faults]", '[bus.b]\nkind = "can"\nemulated = true', {}),
     Table(
         ComponentSpec,
@@ -235,8 +247,8 @@ def test_a_missing_key(table: Table, key: str, tmp_path: Path) -> None:
 CAN = '[bus.b]\nkind = "can"\ninterface = "virtual"\n'
 RADAR = '[[component]]\nname = "radar"\nbus = "b"\nprotocol = "uds"\naddress = {request = 0x7E0}\n'
 WRONG = [
-    ("unknown kind", '[bus.b]\nkind = "lin"  #!', BenchKey, "can, serial, usb"),
-    ("unknown protocol", CAN + RADAR.replace('"uds"', '"flexray"  #!'), PluginUnknown, "dfu, stm32-uart, uds"),
+    ("unknown kind", '[bus.b]\nkind = "lin"  #!', BenchKey, ", ".join(plugins.names(plugins.TRANSPORTS))),
+    ("unknown protocol", CAN + RADAR.replace('"uds"', '"flexray"  #!'), PluginUnknown, ", ".join(COMPONENT)),
     ("two of one name", CAN + RADAR + RADAR.replace('"radar"', '"radar"  #!'), BenchName, "two components"),
     ("one part twice", CAN + RADAR + RADAR.replace("]]", "]]  #!").replace('"radar"', '"b"'), BenchName, "'radar'"),
     ("unknown bus", CAN + RADAR.replace('"b"', '"c"  #!'), BenchName, "'c' that the file doesn't have; it has: b"),

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from proxyflash.emulators import application, stm32_uart
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.stm32_board import Stage
 from proxyflash.emulators.stm32_part import parts
 from proxyflash.emulators.stm32_uart import Stm32UartDevice
+from proxyflash.emulators.uart_board import Stage
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.enumerators.benchfile import VersionQuestion
 from proxyflash.enumerators.serial import ask

@@ -6,6 +6,7 @@ more ends with the whole new image. The parts are the emulated ones, through the
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from proxyflash.emulators import application
+from proxyflash.emulators import application, mcuboot_image
+from proxyflash.emulators.avr_device import AvrDevice
 from proxyflash.emulators.device import EmulatedDevice
+from proxyflash.emulators.uart_board import Stage
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import Cancelled
+from proxyflash.flashers.formats import mcuboot
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError
@@ -33,6 +37,10 @@ class Kind:
     old_size: int
     new_size: int
     relocatable: bool = False
+    mcuboot: bool = False
+    """Its firmware is MCUboot's images, from `start` on."""
+    by_hand: bool = False
+    """Nothing but a hand resets it: a cut within the writing of its reset vector wants one."""
 
 
 KINDS = {
@@ -117,6 +125,44 @@ profile = {reenumerate = 0.5, slot_size = 0x20000}
         2500,
         relocatable=True,
     ),
+    "smp": Kind(
+        """
+[bus.b]
+kind = "serial"
+emulated = true
+pace = 0
+baudrate = 115200
+[[component]]
+name = "part"
+bus = "b"
+protocol = "smp"
+emulated = {part = "acme-s1", firmware = "old.bin", buf_size = 280}
+profile = {answer = 0.3, quiet = 0.01, swap = 3.0, erase = 1.0}
+""",
+        0x1000,
+        400,
+        800,
+        mcuboot=True,
+    ),
+    "smp-recovery": Kind(
+        """
+[bus.b]
+kind = "serial"
+emulated = true
+pace = 0
+baudrate = 115200
+[[component]]
+name = "part"
+bus = "b"
+protocol = "smp"
+emulated = {part = "acme-s1", firmware = "old.bin", recovery_buf_size = 280}
+profile = {answer = 0.3, quiet = 0.01, swap = 3.0, erase = 1.0, recovery = true}
+""",
+        0x1000,
+        400,
+        800,
+        mcuboot=True,
+    ),
 }
 
 OLD, NEW = "1.4.2", "1.5.0"
@@ -130,9 +176,11 @@ class Rig:
         self.kind = kind
         self.folder = folder
         (folder / "bench.toml").write_text(kind.bench)
-        (folder / "old.bin").write_bytes(application.make(OLD, "part", "Acme", kind.old_size, start=kind.start))
-        new = application.make(NEW, "part", "Acme", kind.new_size, start=kind.start)
+        (folder / "old.bin").write_bytes(firmware(kind, OLD, kind.old_size))
+        new = firmware(kind, NEW, kind.new_size)
         self.image = FirmwareImage((Segment(kind.start, new),), "bin", relocatable=kind.relocatable)
+        if kind.mcuboot:
+            self.image = mcuboot.read(io.BytesIO(new), "new.bin")
         self.new = new
 
     @contextmanager
@@ -142,6 +190,13 @@ class Rig:
             assert settled(bench) == OLD
             assert device.application_version == OLD
             yield bench
+
+
+def firmware(kind: Kind, version: str, size: int) -> bytes:
+    header = 32 if kind.mcuboot else 0
+    data = application.make(version, "part", "Acme", size, start=kind.start + header)
+    major, minor, revision = map(int, version.split("."))
+    return mcuboot_image.make(data, (major, minor, revision, 0), header_size=header) if kind.mcuboot else data
 
 
 def settled(bench: Bench) -> str | None:
@@ -158,6 +213,8 @@ def settled(bench: Bench) -> str | None:
 def again_ends_well(rig: Rig, bench: Bench) -> None:
     """The same command once more: the part runs the new image, and holds all of it."""
     device = bench.emulated_device("part")
+    if rig.kind.by_hand and isinstance(device, AvrDevice) and device.board.stage is Stage.HUNG:
+        device.reset()
     result = bench.component("part").flash(rig.image, expect_version=NEW)
     assert result is not None
     assert result.version == NEW

@@ -1,0 +1,217 @@
+"""What the emulated sensors whose loader takes a file by XMODEM or YMODEM have in common: the part, the bench file's keys.
+
+The loaders are in modem_loaders.py, the receiving end in xmodem_receiver.py, the parts in parts/loaders.toml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Self
+
+from . import application
+from .application import Application
+from .bench import flash_file
+from .device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
+from .flash import NorFlash
+from .modem_loaders import GeckoLoader, GeckoReceiver, IapLoader, Loader, ShellLoader
+from .modem_slot import LoaderPart, parts
+from .strapped_board import Pins, StrappedBoard
+from .supply import Supply
+from .uart_board import Sensor, Stage
+from .uart_line import Line
+from .uart_settings import UartSettings
+from .uart_wire import RECEIVE_BUFFER, UartWire
+from .xmodem_receiver import Receiver, Trouble
+
+LOADERS: dict[str, type[Loader]] = {"gecko": GeckoLoader, "iap": IapLoader, "shell": ShellLoader}
+ASKS = {"crc": b"C", "checksum": b"\x15", "stream": b"G"}
+
+
+class ModemBoard(StrappedBoard):
+    """The part on its board. `line`: the loader's. `called_by`: what the application is sent to start the loader; b"":
+    nothing does. `mute`: the part never answers."""
+
+    def __init__(
+        self,
+        name: str,
+        supply: Supply,
+        wire: UartWire,
+        pins: Pins,
+        sensor: Sensor,
+        line: Line,
+        *,
+        called_by: bytes = b"",
+        mute: bool = False,
+        pace: float = 1.0,
+    ) -> None:
+        super().__init__(name, supply, wire, pins, sensor, pace=pace)
+        self.loader: Loader
+        self.flash: NorFlash
+        self._line = line
+        self._called_by = called_by
+        self._mute = mute
+
+    def firmware(self) -> None:
+        self.running = None
+        self._enter(Stage.RESET)
+        self._uart.room = RECEIVE_BUFFER
+        self.wait(lambda: not self._in_reset, None)
+        self.clock = self._started_at
+        if self._mute:
+            self._enter(Stage.HUNG)
+            return
+        wanted = self._strap or not self.loader.is_bootable()
+        while True:
+            if wanted:
+                self._uart.measuring = False
+                self._uart.line = self._line
+                self._enter(Stage.LOADER)
+                self.loader.run()
+            self._run_application(application.find(self.flash, self.flash.base))
+            if self.stage is Stage.HUNG or not self._called_by:
+                return
+            wanted = True
+
+    def has_heard_all(self, seconds: float = 5.0) -> bool:
+        """Waits until nothing is on its way to the part that it has not taken; False after `seconds`."""
+        with self.changed:
+            return self.changed.wait_for(lambda: not (self.supply.is_on and self._uart.expected()), seconds)
+
+    def _run_application(self, found: Application | None) -> None:
+        """Answers its question; returns once it is called into its loader, or hangs."""
+        if found is None or not self._called_by:
+            super()._run_application(found)
+            return
+        self.running = found
+        self._uart.line = self._sensor.line
+        self._enter(Stage.APPLICATION)
+        question = self._sensor.question
+        heard = b""
+        while not heard.endswith(self._called_by):
+            heard = (heard + self.receive(1))[-200:]
+            if question and heard.endswith(question):
+                self.send(self._sensor.answer(found.version))
+        self.running = None
+
+
+class ModemDevice(EmulatedDevice):
+    """One part, alone on its line.
+
+    After a reset it starts the loader if the strap pin `boot` is high or its flash holds no whole application, else the
+    application, which answers the bench file's version question (`send`, and a line that `match` fits, such as "FW
+    1.5.0") and ignores everything else.
+
+    The keys of the `emulated` table:
+
+    - `part`: a table of parts/loaders.toml; needed.
+    - `firmware`: raw binary that a new part's flash holds.
+    - `boot`: true holds the strap pin high. Default false.
+    - `wiring`: what the adapter's outputs drive: "dtr-reset,rts-boot", "rts-reset,dtr-boot", or one of the two alone; an
+      asserted output pulls its pin low, with "!" before it ("dtr-reset,!rts-boot") a transistor turns that round. Default
+      "none".
+    - `enter`: what the application is sent to start its loader. Default "": nothing does.
+    - `baudrate`: of the loader. Default 115200.
+    - `app_baudrate`, `app_parity`: the application's line. Default 115200, "N".
+    - `asks`: what the receiver asks for: "crc", "checksum", "stream" (YMODEM-g, of a part that loads into RAM). Default
+      "crc".
+    - `timeout`: seconds that it waits for a block. Default: as the loader.
+    - `trouble`: what goes wrong in a transfer, one of `Trouble`; `trouble_at`: at which block, 0 for the end of the file.
+      Default "none", 1.
+    - `mute`: true: the part never answers.
+    """
+
+    bus_kind = "serial"
+    protocol: ClassVar[str]
+
+    def __init__(self, spec: DeviceSpec, wire: UartWire) -> None:
+        settings = _Settings(spec.settings)
+        part = settings.part(self.protocol)
+        path = None if spec.folder is None else flash_file(spec.folder, spec.name)
+        fresh = path is None or not path.exists()
+        self.name = spec.name
+        self.supply = Supply()
+        self.board = ModemBoard(
+            spec.name,
+            self.supply,
+            wire,
+            settings.pins("boot"),
+            settings.sensor(spec.version),
+            settings.loader_line(),
+            called_by=settings.text("enter").encode(),
+            mute=settings.choice("mute", False),
+            pace=spec.pace,
+        )
+        receiver = settings.receiver(self.board, part)
+        settings.refuse_others()
+        self.flash = NorFlash(
+            part.base,
+            [part.pages],
+            self.supply,
+            program_unit=part.program_unit,
+            path=path,
+            erase_seconds=lambda size: part.erase_seconds,
+            program_seconds=part.program_seconds,
+            busy=self.board.work,
+        )
+        factory_content(spec, self.flash, fresh=fresh)
+        self.board.flash = self.flash
+        self.board.loader = LOADERS[part.loader](self.board, part, self.flash, self.protocol, receiver)
+        self.board.start()
+
+    @classmethod
+    def attach(cls, spec: DeviceSpec, wire: UartWire) -> Self:
+        return cls(spec, wire)
+
+    @property
+    def application_version(self) -> str | None:
+        running = self.board.running
+        return running.version if self.board.stage is Stage.APPLICATION and running is not None else None
+
+    def settle(self) -> None:
+        """Also waits until the part has done what it was told."""
+        self.board.has_heard_all()
+        self.board.settle()
+
+    def close(self) -> None:
+        self.board.close()
+        self.flash.close()
+
+
+class _Settings(UartSettings):
+    """The `emulated` table. Every method raises BadDevice."""
+
+    def part(self, protocol: str) -> LoaderPart:
+        name = self._get("part", str, "")
+        known = {name: part for name, part in parts().items() if protocol in part.protocols}
+        if name not in known:
+            raise BadDevice("part", f"no part is called {name!r}; there are: {', '.join(known)}")
+        return known[name]
+
+    def text(self, key: str) -> str:
+        value: str = self._get(key, str, "")
+        return value
+
+    def loader_line(self) -> Line:
+        baudrate = int(self.number("baudrate", 115_200))
+        if baudrate < 1:
+            raise BadDevice("baudrate", f"{baudrate} is no bit rate")
+        return Line(baudrate)
+
+    def receiver(self, board: ModemBoard, part: LoaderPart) -> Callable[[], Receiver]:
+        asks = self._get("asks", str, "crc")
+        streams = part.loader == "shell" and "ymodem" in part.protocols
+        if asks not in ASKS or (part.loader == "gecko" and asks != "crc") or (asks == "stream" and not streams):
+            raise BadDevice("asks", f"{asks!r} is nothing that this part asks for")
+        trouble = self._get("trouble", str, "none")
+        if trouble not in list(Trouble):
+            raise BadDevice("trouble", f"{trouble!r} is none of {', '.join(Trouble)}")
+        at = int(self.number("trouble_at", 1))
+        timeout = self.number("timeout", part.timeout)
+        if not timeout:
+            raise BadDevice("timeout", "0 is no time to wait")
+        kind = GeckoReceiver if part.loader == "gecko" else Receiver
+
+        def make() -> Receiver:
+            return kind(board, ask=ASKS[asks], asks=part.asks, timeout=timeout, trouble=Trouble(trouble), trouble_at=at)
+
+        return make

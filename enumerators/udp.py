@@ -1,0 +1,17 @@
+"""Components reached by datagrams: asked at the host and port that the bench file gives, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..transports.deadline import Deadline
+from .benchfile import Entry
+from .component import Unlisted
+from .probers import Prober
+
+
+class UdpProber(Prober):
+    """One socket, with one component at its other end. Its protocol is one that a running application answers."""
+
+    def unlisted(self, entries: Sequence[Entry], deadline: Deadline) -> list[Unlisted]:
+        return []

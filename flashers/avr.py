@@ -1,0 +1,387 @@
+"""`AvrFlasher`: an AVR behind a boot loader on a serial port, whatever that loader speaks.
+
+The base of `stk500v1`, `stk500v2` and `avr109`, which bring an `AvrLoader`. Three rules. The boot section is never
+written: where it begins is found out before the memory map is given, and a page in it is no address that `write` takes.
+While not all pages of an image are there, the first one starts nothing (avr_boot_section.parked), so that a cut leaves no
+mixture that runs. And since nothing on this wire carries a checksum but stk500v2's messages, what decides where
+is written counts once it was read twice alike, and everything is read back.
+
+EEPROM has the addresses that avr-libc's linker scripts give it, from 0x810000 on.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import ClassVar, Self, TypeVar
+
+from ..transports.deadline import Deadline
+from ..transports.errors import SerialTimeout, TransportError
+from ..transports.serial import SerialPort
+from . import avr_boot_section as boot_section
+from .avr_entry import AvrEntry
+from .avr_loader import AvrLoader, Fuses, Memory, twice
+from .avr_profile import AvrAddress, AvrProfile
+from .base import Capability, Flasher, Identity, Settings, Sighting, State
+from .devices.avr import AvrPart, parts
+from .errors import (
+    PartConfused,
+    PartError,
+    PartMute,
+    PartProtected,
+    PartRefused,
+    PartWrongFamily,
+    ProfileWrong,
+    Unsupported,
+)
+from .image import Segment
+from .memory import MemoryMap, Range, uniform
+
+EEPROM_START = 0x810000
+ENTRY_TRIES = 3
+"""How often the part is brought into its loader."""
+TRIES = 3
+"""How often a block is tried, where a reset brings the loader back."""
+PAGE_SECONDS = 0.009
+"""Erasing and writing a page: 4.5 ms each at most (data sheets, "Serial Programming Characteristics", t_WD_FLASH)."""
+BLANK_WORD = b"\xff\xff"
+
+T = TypeVar("T")
+
+
+class AvrFlasher(Flasher):
+    """One part behind a serial port. A class below it says which loader it speaks to."""
+
+    bus_kind = "serial"
+    Address = AvrAddress
+    Profile: ClassVar[type[Settings]] = AvrProfile
+
+    def __init__(self, port: SerialPort, profile: AvrProfile) -> None:
+        self._port = port
+        self._profile = profile
+        self._entry = AvrEntry(port, profile)
+        self._loader = self.make_loader(port, profile)
+        self._part: AvrPart | None = None
+        self._fuses = Fuses()
+        self._has_eeprom = False
+        self._boot_size = 0
+        self._has_lines = False
+        self._is_parked = False
+        self._changed = False
+        """Whether anything was written or erased."""
+
+    @classmethod
+    @abstractmethod
+    def make_loader(cls, port: SerialPort, profile: AvrProfile) -> AvrLoader: ...
+
+    @classmethod
+    def attach(cls, bus: SerialPort, address: AvrAddress, profile: AvrProfile) -> Self:
+        return cls(bus, profile)
+
+    @classmethod
+    def sight(
+        cls, bus: SerialPort, address: AvrAddress, profile: AvrProfile, *, active: bool, deadline: Deadline
+    ) -> Sighting | None:
+        """With `active` only: asks whether the loader is there, and touches no modem line.
+
+        A loader that answers while there is an application is one that was just reset, as by opening the port: it is
+        told to go on, and the application is there to be asked.
+        """
+        if not active:
+            return None
+        flasher = cls(bus, profile)
+        try:
+            flasher._entry.use_loader_rate()
+            if not flasher._loader.greet():
+                return None
+            identity = flasher._identify()
+            if flasher._part is not None and flasher._has_application():
+                flasher._loader.leave()
+                return None
+            return Sighting(State.BOOTLOADER, identity)
+        except (TransportError, PartError, ProfileWrong):
+            return None
+        finally:
+            flasher.close()
+
+    # The Flasher interface.
+
+    def connect(self) -> Identity:
+        """Enters the loader, and reads who the part is. A part that it refuses is left to its application.
+
+        Raises PartMute, PartWrongFamily, PartProtected, ProfileWrong, PartConfused, TransportError.
+        """
+        try:
+            self._come_in()
+            identity = self._identify()
+            self._check_part()
+            self._check_lock()
+            self.capabilities = Capability.READ | Capability.BOOT
+        except (TransportError, PartError, ProfileWrong):
+            self._leave_as_found()
+            raise
+        return identity
+
+    def memory_map(self) -> MemoryMap:
+        """The application section, the boot section, which is not written, and the EEPROM where the loader writes it."""
+        part = self._known()
+        app = part.flash - self._boot_size
+        pages = self._loader.erases_pages
+        regions = [
+            uniform("flash", 0, app, part.page if pages else app, write_alignment=part.page, erased_by_writing=pages),
+            uniform("boot section", app, self._boot_size, part.page, writable=False),
+        ]
+        if self._has_eeprom:
+            regions.append(uniform("eeprom", EEPROM_START, part.eeprom, part.eeprom, self_erasing=True))
+        return MemoryMap(tuple(regions))
+
+    def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
+        """Of a loader that erases pages as it writes them: writes empty ones.
+
+        The first one is left as `parked` as long as others stay.
+        """
+        part = self._known()
+        done = 0
+        if not self._loader.erases_pages:
+            self._changed = True
+            self._loader.erase_all()
+            yield sum(unit.size for unit in ranges)
+            return
+        app = self._app
+        if self._loader.erases_in_order and ranges and ranges[0].start:
+            raise Unsupported(
+                f"this loader erases from the first page on, and what is to be written begins at {ranges[0]}",
+                remedy="Flash a file that has the whole application.",
+            )
+        self._changed = True
+        all_of_it = sum(unit.size for unit in ranges) == app.size
+        for unit in ranges:
+            for address in range(unit.start, unit.end, part.page):
+                empty = b"\xff" * part.page
+                if address == 0 and not all_of_it:
+                    empty = self._parked()
+                    self._is_parked = True
+                self._write_block(Memory.FLASH, address, empty)
+            done += unit.size
+            yield done
+
+    def write(self, segment: Segment) -> Iterator[int]:
+        part = self._known()
+        self._changed = True
+        if segment.address >= EEPROM_START:
+            yield from self._write_eeprom(segment)
+            return
+        if segment.end > self._app.end:
+            raise PartRefused(f"{Range(segment.address, segment.size)} reaches into the boot section")
+        if segment.address == 0 and self._loader.erases_in_order:
+            self._check_still_parked()
+        view = memoryview(segment.data)
+        for offset in range(0, len(view), part.page):
+            self._write_block(Memory.FLASH, segment.address + offset, bytes(view[offset : offset + part.page]))
+            yield min(offset + part.page, len(view))
+
+    def read(self, start: int, size: int) -> Iterator[bytes]:
+        memory, address = (Memory.EEPROM, start - EEPROM_START) if start >= EEPROM_START else (Memory.FLASH, start)
+        end = address + size
+        step = self._loader.read_block(self._known())
+        while address < end:
+            count = min(step, end - address)
+            yield self._read_block(memory, address, count)
+            address += count
+
+    def seconds_for(self, erase: Sequence[Range], write_bytes: int) -> float | None:
+        """The wire's time for writing and reading back, and the part's for its pages."""
+        pages = write_bytes / self._known().page + (len(erase) if self._loader.erases_pages else 0)
+        return self._loader.wire_seconds(int(2 * write_bytes + pages * 24)) + pages * PAGE_SECONDS
+
+    def boot(self) -> None:
+        """Has the loader start the application; where it doesn't answer, a reset does, after the loader's time-out."""
+        try:
+            self._loader.leave()
+        except (SerialTimeout, PartConfused):
+            if not (self._entry.resets and self._entry.reset()):
+                raise
+        self._entry.await_application()
+        self._entry.use_application_rate()
+
+    def close(self) -> None:
+        self._entry.close()
+
+    # Into the loader, and who it is.
+
+    def _come_in(self) -> None:
+        """Brings the part into its loader and the loader into step. Raises PartMute, TransportError."""
+        for _ in range(ENTRY_TRIES):
+            self._has_lines = self._entry.enter()
+            if self._loader.greet():
+                return
+        missing = "" if self._has_lines else " The port has no modem lines, which the profile's entry names."
+        raise PartMute(
+            f"no answer on {self._port.name} to what the boot loader is greeted with",
+            remedy=f"Are its wires, its rate and its profile's entry right? Without a line to its reset: reset it, and "
+            f"start at once.{missing}",
+        )
+
+    def _identify(self) -> Identity:
+        signature = twice(self._loader.signature)
+        about = twice(self._loader.about)
+        own = self._profile.memory
+        self._part = own.part(signature) if own is not None else parts().get(signature)
+        details = {"signature": f"0x{signature:06X}"}
+        if self._part is not None:
+            self._learn(self._part)
+            details |= {
+                "flash": f"{self._part.flash // 1024} KiB",
+                "boot_section": f"0x{self._app.end:05X}, {self._boot_size} bytes",
+                "eeprom": f"{self._part.eeprom} bytes" if self._has_eeprom else "not by this loader",
+            }
+            for name in ("low", "high", "extended", "lock"):
+                if (value := getattr(self._fuses, name)) is not None:
+                    details["lock_bits" if name == "lock" else f"{name}_fuse"] = f"0x{value:02X}"
+        return Identity(
+            part=self._part.name if self._part else f"AVR 0x{signature:06X}",
+            bootloader=f"{about.name} {about.version}".strip(),
+            manufacturer="Microchip",
+            details=details,
+        )
+
+    def _learn(self, part: AvrPart) -> None:
+        """The fuses, the boot section, and whether the loader has the EEPROM."""
+        self._loader.prepare(part)
+        self._fuses = self._believed(part, twice(self._loader.fuses))
+        given = self._profile.memory.boot_size if self._profile.memory else self._profile.boot_size
+
+        def read(address: int, size: int) -> bytes:
+            return twice(lambda: self._loader.read(part, Memory.FLASH, address, size))
+
+        self._boot_size = min(boot_section.size(part, self._fuses, given, read), part.flash - part.page)
+        wanted = self._profile.eeprom
+        if part.eeprom and wanted is None:
+            wanted = self._tells_eeprom_from_flash(part)
+        self._has_eeprom = bool(part.eeprom and wanted)
+
+    def _believed(self, part: AvrPart, fuses: Fuses) -> Fuses:
+        """A loader that is late to read them gets what the flash has at the same addresses: 0, 3, 2, and 1 for the lock
+        (data sheets, "Reading the Fuse and Lock Bits from Software")."""
+        first = twice(lambda: self._loader.read(part, Memory.FLASH, 0, 4))
+        return Fuses() if (fuses.low, fuses.lock, fuses.extended, fuses.high) == tuple(first) else fuses
+
+    def _tells_eeprom_from_flash(self, part: AvrPart) -> bool:
+        """Loaders without EEPROM (Optiboot as a rule) take the flash instead, for reading and for writing.
+
+        On a part without an application both may be blank at 0: the EEPROM wraps then at the loader's own address.
+        """
+
+        def differ(start: int) -> bool:
+            flash = twice(lambda: self._loader.read(part, Memory.FLASH, start, boot_section.HEAD))
+            return twice(lambda: self._loader.read(part, Memory.EEPROM, start, boot_section.HEAD)) != flash
+
+        with suppress(PartRefused):
+            if self._loader.tells_memories_apart:
+                return bool(self._loader.read(part, Memory.EEPROM, 0, 2))
+            return differ(0) or differ(part.flash - self._boot_size)
+        return False
+
+    def _check_part(self) -> None:
+        wanted = self._profile.part
+        part = self._part
+        if wanted != "" and part is not None:
+            fits = wanted == part.signature if isinstance(wanted, int) else wanted.lower() in part.name.lower()
+            if not fits:
+                asked = f"0x{wanted:06X}" if isinstance(wanted, int) else wanted
+                raise PartWrongFamily(f"the part is an {part.name} (0x{part.signature:06X}), the profile wants {asked}")
+        if part is None:
+            raise ProfileWrong(
+                "nothing is known of the AVR with the signature that the loader tells",
+                remedy="Give its memory in the profile: memory = {flash = ..., page = ..., boot_size = ...}",
+            )
+
+    def _check_lock(self) -> None:
+        """Boot lock bits 0 (data sheets, "Boot Loader Lock Bits"): may the loader write the application, and read it?
+
+        Bits 7:6 are none and read as 1; a byte without them is no lock byte.
+        """
+        lock = self._fuses.lock
+        if lock is not None and lock >> 6 == 3 and lock >> 2 & 3 != 3:
+            raise PartProtected(
+                f"its lock bits, 0x{lock:02X}, keep the loader from writing or reading the application section",
+                remedy="A programmer lifts them by erasing the chip, loader and all; proxyflash does not.",
+            )
+
+    def _has_application(self) -> bool:
+        first = self._read_block(Memory.FLASH, 0, boot_section.HEAD)
+        return not first.startswith(BLANK_WORD) and first != self._parked()[: boot_section.HEAD]
+
+    def _parked(self) -> bytes:
+        return boot_section.parked(self._known(), self._app.end, jumps=self._loader.may_be_jumped_to)
+
+    def _check_still_parked(self) -> None:
+        """A loader that was reset unseen counts from 0 again: it has erased this page with what it wrote since, and none
+        of the others. Raises PartConfused."""
+        if (
+            self._is_parked
+            and self._read_block(Memory.FLASH, 0, boot_section.HEAD) != self._parked()[: boot_section.HEAD]
+        ):
+            raise PartConfused("the part was reset while it was written", remedy="Run the same command again.")
+
+    def _leave_as_found(self) -> None:
+        """Starts the application of a part that was only moved into its loader, and nothing of which was changed."""
+        if self._changed:
+            return
+        with suppress(TransportError, PartError):
+            self._loader.leave()
+            self._entry.await_application()
+        with suppress(TransportError):
+            self._entry.use_application_rate()
+
+    # Blocks, and the smallest safe retry.
+
+    def _write_block(self, memory: Memory, address: int, data: bytes) -> None:
+        part = self._known()
+        self._again(lambda: self._loader.write(part, memory, address, data))
+
+    def _read_block(self, memory: Memory, address: int, size: int) -> bytes:
+        """Addresses on the wire are those of words: an odd one is read from the byte before."""
+        part = self._known()
+        odd = address % 2
+        return self._again(lambda: self._loader.read(part, memory, address - odd, size + odd))[odd:]
+
+    def _write_eeprom(self, segment: Segment) -> Iterator[int]:
+        step = self._loader.eeprom_block(self._known())
+        view = memoryview(segment.data)
+        offset = 0
+        while offset < len(view):
+            address = segment.address - EEPROM_START + offset
+            before = self._read_block(Memory.EEPROM, address - 1, 1) if address % 2 else b""
+            data = bytes(view[offset : offset + step - len(before)])
+            self._write_block(Memory.EEPROM, address - len(before), before + data)
+            offset += len(data)
+            yield offset
+
+    def _again(self, action: Callable[[], T]) -> T:
+        """Does one block, again where the loader fell out of step: a page is written whole each time.
+
+        Without a line to its reset only a loader that can be greeted in the middle of its work comes back.
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                return action()
+            except (SerialTimeout, PartConfused):
+                if not left:
+                    raise
+                self._loader.take_care()
+                if self._entry.resets and self._has_lines:
+                    self._come_in()
+                elif not self._loader.greet():
+                    raise
+                self._loader.prepare(self._known())
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    @property
+    def _app(self) -> Range:
+        return Range(0, self._known().flash - self._boot_size)
+
+    def _known(self) -> AvrPart:
+        assert self._part is not None, "connect comes first"
+        return self._part

@@ -1,0 +1,145 @@
+"""`avr109`: AVR boot loaders that speak AVR109: Caterina of the Arduino Leonardo and Micro, LUFA's CDC loader, and others.
+
+Caterina is a USB device itself: the application is told to become the loader by the touch of its port at 1200 bit/s
+(avr_entry.py), and the port goes and comes back on the way in and on the way out. Its blocks erase the page that they
+write, and so do LUFA's; a loader with another name is taken for one as AVR109 describes it, which erases all of the
+application section and no less.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from ..transports.deadline import Deadline
+from ..transports.errors import SerialTimeout
+from ..transports.serial import SerialPort
+from . import avr109_codec as codec
+from .avr import AvrFlasher
+from .avr109_codec import Command
+from .avr_loader import About, AvrLoader, Fuses, Memory
+from .avr_profile import AvrProfile, UsbEntry
+from .devices.avr import AvrPart
+from .errors import PartConfused, PartRefused
+
+GREETINGS = 3
+GREETING_SECONDS = 0.3
+KINDS = {Memory.FLASH: b"F", Memory.EEPROM: b"E"}
+FAR = 0x2_0000
+"""Bytes that SET_ADDRESS reaches."""
+PAGE_ERASERS = ("CATERIN", "LUFACDC")
+"""The names of loaders whose blocks erase the page that they write."""
+ERASE_SECONDS = 20.0
+"""For all pages of the largest part, at 9 ms each."""
+FUSES = {
+    "low": Command.READ_LOW_FUSE,
+    "high": Command.READ_HIGH_FUSE,
+    "extended": Command.READ_EXTENDED_FUSE,
+    "lock": Command.READ_LOCK_BITS,
+}
+
+
+class Avr109Profile(AvrProfile):
+    """As the others', but for the entry. `erases_pages`: whether writing a block erases its page; None: by the loader's
+    name."""
+
+    entry: UsbEntry = UsbEntry()
+    erases_pages: bool | None = None
+
+
+class Avr109Loader(AvrLoader):
+    def __init__(self, port: SerialPort, *, answer: float, erases_pages: bool | None = None) -> None:
+        super().__init__(port, answer=answer)
+        self._given = erases_pages
+        self._block = 0
+
+    def greet(self) -> bool:
+        self.port.drain()
+        for _ in range(GREETINGS):
+            with suppress(SerialTimeout, PartConfused):
+                self._identifier(min(GREETING_SECONDS, self.answer))
+                return True
+            self._await_quiet()
+        return False
+
+    def about(self) -> About:
+        name = self._identifier(self.answer)
+        self.erases_pages = name in PAGE_ERASERS if self._given is None else self._given
+        version = self._ask(codec.command(Command.SOFTWARE_VERSION), 2)
+        return About(name, ".".join(version.decode("ascii", "replace")))
+
+    def signature(self) -> int:
+        return codec.signature(self._ask(codec.command(Command.READ_SIGNATURE), 3))
+
+    def fuses(self) -> Fuses:
+        found = {name: self._byte(which) for name, which in FUSES.items()}
+        return Fuses(**found)
+
+    def prepare(self, part: AvrPart) -> None:
+        self._done(codec.command(Command.ENTER_PROGRAMMING_MODE), "to enter programming mode")
+        self._block = codec.block_size(self._ask(codec.command(Command.CHECK_BLOCK_SUPPORT), 3))
+        if self._block < part.page:
+            raise PartRefused(f"the loader takes {self._block} bytes at once, and a page has {part.page}")
+
+    def read(self, part: AvrPart, memory: Memory, address: int, size: int) -> bytes:
+        self._go_to(part, memory, address)
+        return self._ask(codec.block_read(KINDS[memory], size), size)
+
+    def write(self, part: AvrPart, memory: Memory, address: int, data: bytes) -> None:
+        self._go_to(part, memory, address)
+        what = f"to write {len(data)} bytes of {memory.value} at 0x{address:05X}"
+        self._done(codec.block_load(KINDS[memory], data), what, seconds=len(data) * 0.01)
+
+    def erase_all(self) -> None:
+        self._done(codec.command(Command.CHIP_ERASE), "to erase the application section", seconds=ERASE_SECONDS)
+
+    def leave(self) -> None:
+        self._done(codec.command(Command.LEAVE_PROGRAMMING_MODE), "to leave programming mode")
+        self._done(codec.command(Command.EXIT_BOOTLOADER), "to start the application")
+
+    def read_block(self, part: AvrPart) -> int:
+        return self._block
+
+    def _go_to(self, part: AvrPart, memory: Memory, address: int) -> None:
+        number = address // 2 if memory is Memory.FLASH else address
+        if memory is Memory.FLASH and part.flash > FAR:
+            self._done(codec.set_extended_address(number), f"the address 0x{address:05X}")
+        else:
+            self._done(codec.set_address(number), f"the address 0x{address:05X}")
+
+    def _identifier(self, seconds: float) -> str:
+        """The whole answer, and nothing after it: another program would say more, or less."""
+        request = codec.command(Command.SOFTWARE_IDENTIFIER)
+        self.port.write(request, self.within(len(request)))
+        name = codec.identifier(self.port.read_exactly(7, Deadline.after(seconds + self.wire_seconds(8))))
+        if self.port.drain():
+            raise PartConfused("the loader says more than its name")
+        return name
+
+    def _await_quiet(self) -> None:
+        limit = Deadline.after(1.0)
+        while self.port.read_some(limit.sooner(0.05)):
+            pass
+
+    def _byte(self, which: Command) -> int | None:
+        """None where the loader doesn't know the command: "?" is 0x3F, no fuse byte of a part that runs a loader is."""
+        answer = self._ask(codec.command(which), 1)
+        return None if answer == codec.UNKNOWN else answer[0]
+
+    def _done(self, request: bytes, what: str, *, seconds: float = 0.0) -> None:
+        codec.done(self._ask(request, 1, seconds=seconds), what)
+
+    def _ask(self, request: bytes, size: int, *, seconds: float = 0.0) -> bytes:
+        self.port.write(request, self.within(len(request)))
+        return self.port.read_exactly(size, self.within(len(request) + size, seconds))
+
+
+class Avr109Flasher(AvrFlasher):
+    """One part behind Caterina or another loader that speaks AVR109."""
+
+    protocol = "avr109"
+    Profile = Avr109Profile
+
+    @classmethod
+    def make_loader(cls, port: SerialPort, profile: AvrProfile) -> AvrLoader:
+        given = profile.erases_pages if isinstance(profile, Avr109Profile) else None
+        return Avr109Loader(port, answer=profile.answer, erases_pages=given)

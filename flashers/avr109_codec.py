@@ -1,0 +1,89 @@
+"""AVR109 on the wire (Atmel AVR109, "Self-programming", table of commands): commands to bytes, answers to values. No I/O.
+
+A command is a letter and its arguments; the answer is a value, or a carriage return where there is nothing to tell, or
+"?" to a letter that the loader doesn't know. No checksum, no frame. Flash addresses are those of words, big endian.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from .errors import PartConfused, PartRefused
+
+DONE = b"\r"
+UNKNOWN = b"?"
+YES = b"Y"
+
+
+class Command(StrEnum):
+    """AVR109, table 2 ("Commands")."""
+
+    ENTER_PROGRAMMING_MODE = "P"
+    CHIP_ERASE = "e"
+    SET_ADDRESS = "A"
+    SET_EXTENDED_ADDRESS = "H"
+    CHECK_BLOCK_SUPPORT = "b"
+    START_BLOCK_LOAD = "B"
+    START_BLOCK_READ = "g"
+    READ_LOCK_BITS = "r"
+    READ_LOW_FUSE = "F"
+    READ_HIGH_FUSE = "N"
+    READ_EXTENDED_FUSE = "Q"
+    LEAVE_PROGRAMMING_MODE = "L"
+    EXIT_BOOTLOADER = "E"
+    READ_SIGNATURE = "s"
+    SOFTWARE_IDENTIFIER = "S"
+    SOFTWARE_VERSION = "V"
+
+
+def command(code: Command, arguments: bytes = b"") -> bytes:
+    return code.value.encode() + arguments
+
+
+def set_address(number: int) -> bytes:
+    """`number`: of a word of flash, or of a byte of EEPROM, below 64 Ki."""
+    return command(Command.SET_ADDRESS, number.to_bytes(2, "big"))
+
+
+def set_extended_address(number: int) -> bytes:
+    """`number`: of a word, with the bits that SET_ADDRESS has no room for."""
+    return command(Command.SET_EXTENDED_ADDRESS, number.to_bytes(3, "big"))
+
+
+def block_load(kind: bytes, data: bytes) -> bytes:
+    """`kind`: b"F" for flash, b"E" for EEPROM."""
+    return command(Command.START_BLOCK_LOAD, len(data).to_bytes(2, "big") + kind + data)
+
+
+def block_read(kind: bytes, size: int) -> bytes:
+    return command(Command.START_BLOCK_READ, size.to_bytes(2, "big") + kind)
+
+
+def done(answer: bytes, what: str) -> None:
+    """Raises PartRefused on "?", PartConfused on anything else than a carriage return."""
+    if answer == UNKNOWN:
+        raise PartRefused(f"the loader doesn't know how {what}")
+    if answer != DONE:
+        raise PartConfused(f"the loader answered the command {what} with {answer.hex(' ') or 'nothing'}")
+
+
+def block_size(answer: bytes) -> int:
+    """Bytes that a block may have, from the three bytes of the answer to CHECK_BLOCK_SUPPORT. Raises PartConfused."""
+    size = int.from_bytes(answer[1:3], "big")
+    if answer[:1] != YES or len(answer) != 3 or not size:
+        raise PartConfused(f"the loader answered the question for its block size with {answer.hex(' ') or 'nothing'}")
+    return size
+
+
+def signature(answer: bytes) -> int:
+    """The last byte comes first. Raises PartConfused."""
+    if len(answer) != 3:
+        raise PartConfused(f"the loader told {len(answer)} of 3 signature bytes")
+    return int.from_bytes(answer, "little")
+
+
+def identifier(answer: bytes) -> str:
+    """The loader's name of seven characters. Raises PartConfused where it is none."""
+    if len(answer) != 7 or not all(0x20 <= byte < 0x7F for byte in answer):
+        raise PartConfused(f"the loader calls itself {answer.hex(' ') or 'nothing'}")
+    return answer.decode("ascii").strip()

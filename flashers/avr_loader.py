@@ -1,0 +1,131 @@
+"""What the boot loaders of AVRs have in common, whatever they speak: `AvrLoader`, the commands that `avr` needs.
+
+A loader's pages: some erase a page as they write it, and have no other way to erase one (`ERASES_PAGES`); others erase the
+application section only as a whole, by a command.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+
+from ..transports.deadline import Deadline
+from ..transports.serial import SerialPort
+from .devices.avr import AvrPart
+from .errors import PartConfused
+
+BITS = 10
+"""Of a byte on the wire: 8N1."""
+
+T = TypeVar("T")
+
+
+class Memory(Enum):
+    FLASH = "flash"
+    EEPROM = "eeprom"
+
+
+@dataclass(frozen=True, slots=True)
+class Fuses:
+    """Fuse and lock bytes as read; None where the loader doesn't tell one."""
+
+    low: int | None = None
+    high: int | None = None
+    extended: int | None = None
+    lock: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Which loader it says it is. `name` is "" where it doesn't say."""
+
+    name: str
+    version: str
+
+
+class AvrLoader(ABC):
+    """The loader at the other end of `port`. `answer`: seconds that it has for an answer, the wire's time aside.
+
+    Each command raises SerialTimeout, PartConfused and PartRefused. After the first two the loader may be anywhere in a
+    command: `greet` comes next, after a reset where there is a way to make one.
+    """
+
+    erases_pages = True
+    """Writing a page of flash erases it before; else `erase_all` comes first."""
+    erases_in_order = False
+    """It does so only from the first page on, one after the other."""
+    may_be_jumped_to = True
+    """An application may jump to its start, however often. Without the C library's start, which sets the stack pointer, each
+    time takes some of the stack, down into the registers of the ports."""
+    tells_memories_apart = False
+    """It has commands of their own for EEPROM, and refuses them where it can't."""
+
+    def __init__(self, port: SerialPort, *, answer: float) -> None:
+        self.port = port
+        self.answer = answer
+
+    @abstractmethod
+    def greet(self) -> bool:
+        """Whether a loader answers, and is in step from now on."""
+
+    @abstractmethod
+    def about(self) -> About: ...
+
+    @abstractmethod
+    def signature(self) -> int: ...
+
+    def fuses(self) -> Fuses:
+        """What the loader tells of fuses and lock bits; by default nothing."""
+        return Fuses()
+
+    def prepare(self, part: AvrPart) -> None:  # noqa: B027 - most loaders need nothing
+        """What comes between the signature and the first read or write."""
+
+    @abstractmethod
+    def read(self, part: AvrPart, memory: Memory, address: int, size: int) -> bytes:
+        """At most `read_block` bytes. `address` in bytes, even."""
+
+    @abstractmethod
+    def write(self, part: AvrPart, memory: Memory, address: int, data: bytes) -> None:
+        """A whole page of flash, or at most `eeprom_block` bytes of EEPROM. `address` in bytes, even."""
+
+    def erase_all(self) -> None:
+        """Erases the application section. Only where not `erases_pages`."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Has the loader start the application."""
+
+    def read_block(self, part: AvrPart) -> int:
+        """Most bytes of one read."""
+        return part.page
+
+    def eeprom_block(self, part: AvrPart) -> int:
+        """Most bytes of one EEPROM write."""
+        return min(64, part.page)
+
+    def take_care(self) -> None:  # noqa: B027 - most loaders have nothing to leave out
+        """Something went wrong: shortcuts that the loader may not like are left out from now on."""
+
+    def wire_seconds(self, count: int) -> float:
+        """How long so many bytes take on the wire."""
+        return count * BITS / self.port.baudrate
+
+    def within(self, count: int, seconds: float = 0.0) -> Deadline:
+        """Time for so many bytes on the wire, for an answer, and for `seconds` of work."""
+        return Deadline.after(self.wire_seconds(count) + self.answer + seconds)
+
+
+def twice(ask: Callable[[], T]) -> T:
+    """What `ask` says twice in a row: it carries no checksum on the wire. Raises PartConfused when it never does."""
+    before = ask()
+    for _ in range(3):
+        after = ask()
+        if after == before:
+            return after
+        before = after
+    raise PartConfused("the loader says something else each time that it is asked who it is")

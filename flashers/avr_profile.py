@@ -1,0 +1,82 @@
+"""What a bench file says of an AVR behind a boot loader on a serial port: its profile."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from .base import Settings
+from .devices.avr import AvrPart
+
+
+class AvrAddress(Settings):
+    """The serial bus is the address: one part is on it."""
+
+
+class Entry(Settings):
+    """How the part comes into its loader.
+
+    `reset`: the lines that reset it, "none" for by hand. `wiring`: "capacitor" where the line's edge makes a pulse (100 nF
+    between DTR and the reset pin, as on Arduino boards), "direct" where the part is held in reset as long as the line
+    is. `asserted`: whether the line asserted (low on the wire) is what resets. `touch`: the application is told to jump
+    into the loader by opening its USB serial port at 1200 bit/s and closing it with DTR low; the port then vanishes and
+    one of the loader's comes at the same USB place, within `touch_seconds`. Times in seconds: `discharge` before a
+    pulse through a capacitor, `hold` of a direct reset, `settle` for the loader to start.
+    """
+
+    reset: Literal["dtr", "rts", "both", "none"] = "dtr"
+    wiring: Literal["capacitor", "direct"] = "capacitor"
+    asserted: bool = True
+    discharge: float = Field(default=0.25, ge=0, le=5)
+    hold: float = Field(default=0.01, gt=0, le=5)
+    settle: float = Field(default=0.05, ge=0, le=5)
+    touch: bool = False
+    touch_seconds: float = Field(default=10.0, gt=0, le=120)
+
+
+class UsbEntry(Entry):
+    """Of a part that is its own USB device: by the touch, and no line resets it."""
+
+    reset: Literal["dtr", "rts", "both", "none"] = "none"
+    touch: bool = True
+
+
+class Memory(Settings):
+    """The memory of a part whose signature is not among the known ones. Sizes in bytes."""
+
+    flash: int = Field(gt=0, le=0x80_0000)
+    page: int = Field(ge=16, le=1024)
+    boot_size: int = Field(gt=0)
+    eeprom: int = Field(default=0, ge=0, le=0x1_0000)
+
+    @model_validator(mode="after")
+    def _whole_pages(self) -> Memory:
+        if self.page & (self.page - 1):
+            raise ValueError(f"page = {self.page} is no power of two")
+        if self.flash % self.page or self.boot_size % self.page:
+            raise ValueError(f"flash and boot_size are multiples of page = {self.page}")
+        if self.boot_size >= self.flash:
+            raise ValueError(f"boot_size = {self.boot_size} leaves nothing of the flash")
+        return self
+
+    def part(self, signature: int) -> AvrPart:
+        return AvrPart(signature, f"AVR 0x{signature:06X}", self.flash, self.page, self.eeprom, self.boot_size)
+
+
+class AvrProfile(Settings):
+    """`part`: the expected part's name, or a piece of it, or its signature; "" for any. `baudrate`: of the loader, None
+    for the bus's own. `app_baudrate`: of the application, None for the bus's own. `enter`: what makes the application
+    jump into the loader, sent at the application's rate, "" for nothing. `boot_size`: bytes of the boot section where
+    the fuses can't be asked and the loader isn't recognised. `eeprom`: whether the loader writes EEPROM, None: it is
+    found out where that is possible. `answer`: seconds that the loader has for an answer, the wire's time aside."""
+
+    part: str | int = ""
+    baudrate: int | None = Field(default=None, gt=0)
+    app_baudrate: int | None = Field(default=None, gt=0)
+    entry: Entry = Entry()
+    enter: str = ""
+    boot_size: int | None = Field(default=None, gt=0)
+    memory: Memory | None = None
+    eeprom: bool | None = None
+    answer: float = Field(default=1.0, gt=0, le=60)

@@ -1,0 +1,169 @@
+"""Talks in text with a loader that has a menu or a command line: greets it, sends it steps, hears what it says.
+
+It is at its prompt when its prompt is the last that it said, and nothing follows for a moment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..transports.deadline import Deadline
+from ..transports.errors import SerialTimeout
+from ..transports.serial import SerialPort
+from .errors import ImageWrongPart, PartConfused, PartFailed, PartMute, PartRefused, PartWrongMode
+from .menu_profile import MenuProfile, Step, filled
+from .xmodem_codec import ABORT
+from .xmodem_sender import QUIET_SECONDS, TEXT_LIMIT, said
+
+BUSY_TRIES = 2
+"""Greetings in vain, after which what the loader may be in the middle of is ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the loader says of the file that it got, in its own words, and whether it is in place."""
+
+    text: str
+    success: bool
+    rejected: bool = False
+    """Because of the file: it would be so again."""
+
+    def failure(self, after: str) -> ImageWrongPart | PartFailed:
+        """The error that this verdict is, if it is no success."""
+        if self.rejected:
+            return ImageWrongPart(
+                f"the loader does not take the file: {self.text!r}", remedy="Is it the right file for this component?"
+            )
+        return PartFailed(f"{after} the loader says: {self.text!r}")
+
+
+class MenuConsole:
+    """One loader behind a serial port. `words`: what stands in texts and patterns for the image, once there is one."""
+
+    def __init__(self, port: SerialPort, profile: MenuProfile) -> None:
+        self._port = port
+        self._profile = profile
+        self.words: dict[str, str] = {}
+        self._prompt = re.compile(profile.prompt.encode())
+
+    def greet(self) -> bytes:
+        """Brings the loader to its prompt; what it said on the way.
+
+        Raises PartMute when nothing comes within `timings.connect`, PartWrongMode when no prompt does, SerialGone.
+        """
+        deadline = Deadline.after(self._profile.timings.connect)
+        heard = b""
+        tries = 0
+        while True:
+            if tries >= BUSY_TRIES and tries % 2 == 0:
+                # It may be in a transfer that was cut, where all that it understands is its end.
+                self._write(ABORT)
+            heard += self.ask_for_prompt(deadline.sooner(self._profile.timings.knock))
+            if self.is_prompt(heard):
+                return heard
+            tries += 1
+            if deadline.expired:
+                break
+        if not heard:
+            raise PartMute(
+                f"no answer on {self._port.name} to the loader's greeting",
+                remedy="Is the part in its loader: its boot pin or button held while it was reset? Are its wires, its "
+                "bit rate and its profile's entry right?",
+            )
+        raise PartWrongMode(
+            f"the loader's prompt did not come within {self._profile.timings.connect:g} s{said(heard)}",
+            remedy="Is the part in its loader, and is the profile's prompt the one that it shows?",
+        )
+
+    def ask_for_prompt(self, deadline: Deadline) -> bytes:
+        """Sends one greeting; what comes until the prompt, or the deadline. Raises SerialTimeout, SerialGone."""
+        self._write(self._profile.greet.encode())
+        return self.listen(deadline, lambda text: False, verdicts=False)
+
+    def is_prompt(self, heard: bytes) -> bool:
+        """Whether the prompt is the last that was said."""
+        return self._prompt.search(heard) is not None
+
+    def do(self, step: Step, *, part_of: str) -> bytes:
+        """Sends a step; what the loader said, up to what the step expects.
+
+        Raises PartFailed or ImageWrongPart where it says that it failed, PartRefused where it is at its prompt again or
+        says something else until the time is over, SerialTimeout where it says nothing.
+        """
+        self._port.drain()
+        self._write(filled(step.send, self.words).encode())
+        if not step.expect:
+            return b""
+        expected = re.compile(filled(step.expect, self.words).encode())
+        heard = self.listen(Deadline.after(step.seconds), lambda text: bool(expected.search(text)))
+        if expected.search(heard):
+            return heard
+        bad = self.verdict_in(heard)
+        if bad is not None and not bad.success:
+            raise bad.failure(f"to {step.send!r}, {part_of},")
+        if not heard:
+            raise SerialTimeout(f"the loader does not answer {step.send!r}, {part_of}")
+        raise PartRefused(f"the loader did not answer {step.send!r}, {part_of}, as the profile expects{said(heard)}")
+
+    def listen(
+        self, deadline: Deadline, enough: Callable[[bytes], bool], heard: bytes = b"", *, verdicts: bool = True
+    ) -> bytes:
+        """`heard`, and what the loader says until that is enough, it says that it failed, or it is at its prompt."""
+        while not (enough(heard) or deadline.expired):
+            bad = self.verdict_in(heard) if verdicts else None
+            if bad is not None and not bad.success:
+                break
+            more = self._port.read_some(deadline.sooner(QUIET_SECONDS) if self.is_prompt(heard) else deadline)
+            if not more:
+                break
+            heard = (heard + more)[-TEXT_LIMIT:]
+        return heard
+
+    def matched(self, step: Step, heard: bytes) -> str:
+        """What of the answer fits the step's `expect`."""
+        found = re.search(filled(step.expect, self.words).encode(), heard)
+        return plain(found[0]) if found else ""
+
+    def after(self, step: Step, heard: bytes) -> bytes:
+        """What of the answer comes after what fits the step's `expect`."""
+        found = re.search(filled(step.expect, self.words).encode(), heard)
+        return heard[found.end() :] if found else heard
+
+    def hear_verdict(self, heard: bytes) -> tuple[Verdict, bytes]:
+        """What it says of the file, and all that it said. `heard`: what it has said already.
+
+        Raises PartConfused when it says nothing of it.
+        """
+        deadline = Deadline.after(self._profile.timings.verdict)
+        heard = self.listen(deadline, lambda text: self.verdict_in(text) is not None, heard)
+        found = self.verdict_in(heard)
+        if found is None:
+            raise PartConfused(
+                f"all of the file was sent, and the loader did not say what it makes of it{said(heard)}",
+                remedy="Whether it is in place is not known. Are success and failure of the profile what it says?",
+            )
+        return found, heard
+
+    def verdict_in(self, heard: bytes) -> Verdict | None:
+        profile = self._profile
+        for pattern, success, rejected in (
+            (profile.rejection, False, True),
+            (profile.failure, False, False),
+            (profile.success, True, False),
+        ):
+            found = re.search(filled(pattern, self.words).encode(), heard) if pattern else None
+            if found:
+                return Verdict(plain(found[0]), success, rejected)
+        return None
+
+    def _write(self, data: bytes) -> None:
+        seconds = self._profile.timings.knock + len(data) * 10 / self._port.baudrate
+        self._port.write(data, Deadline.after(seconds))
+
+
+def plain(text: bytes) -> str:
+    """A text of the loader on one line, without rules and what can't be read; the end of a long one."""
+    words = "".join(chr(byte) if 0x20 <= byte < 0x7F else " " for byte in text)
+    return " ".join(re.sub(r"([-=*_#])\1{3,}", " ", words).split())[-160:]

@@ -1,0 +1,243 @@
+"""A part whose loader takes a file over a serial line and says in text what it makes of it: what XMODEM and YMODEM share.
+
+What is said and heard is in menu_console.py, how blocks go out in xmodem_sender.py, how the part gets into its loader
+in menu_entry.py; what the loader's texts are is the profile's. Here is the order of things. One rule: that all blocks
+were acknowledged says that they were received. Only the loader's own last word makes it a file that is in place.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import ClassVar, Self
+
+from ..transports.deadline import Deadline
+from ..transports.errors import TransportError
+from ..transports.serial import SerialPort
+from .base import Capability, Flasher, Identity, Sighting, State
+from .errors import PartConfused, PartError, PartMute, PartRefused, PartWrongFamily, ProfileWrong, Unsupported
+from .image import Segment
+from .memory import EraseRun, MemoryMap, Range, Region
+from .menu_console import MenuConsole, plain
+from .menu_entry import MenuEntry
+from .menu_profile import MenuAddress, MenuProfile
+from .xmodem_codec import Control, Piece, pieces
+from .xmodem_sender import ReceiverCancelled, Sender, said
+
+CAN = bytes([Control.CAN])
+TELLS_NOTHING = "a loader that takes files by {} does not tell what it holds"
+
+
+class MenuFlasher(Flasher):
+    """One part behind a serial port. A subclass says how a file is sent once the loader has asked for it."""
+
+    bus_kind = "serial"
+    Address = MenuAddress
+    Profile: ClassVar[type[MenuProfile]]
+
+    def __init__(self, port: SerialPort, profile: MenuProfile) -> None:
+        self._port = port
+        self._profile = profile
+        self._entry = MenuEntry(port, profile)
+        self._console = MenuConsole(port, profile)
+        self._verdict = ""
+        """The loader's own last word on what this flasher sent; "" as long as there is none."""
+        self._sent = False
+        """Whether blocks were sent: the slot may hold half a file then, which only the loader is to be started with."""
+
+    @abstractmethod
+    def _transfer(self, sender: Sender, data: bytes, blocks: Sequence[Piece]) -> Iterator[int]:
+        """Sends the file, up to where the loader is to say what it makes of it; yields bytes acknowledged."""
+
+    @classmethod
+    def attach(cls, bus: SerialPort, address: MenuAddress, profile: MenuProfile) -> Self:
+        return cls(bus, profile)
+
+    @classmethod
+    def sight(
+        cls, bus: SerialPort, address: MenuAddress, profile: MenuProfile, *, active: bool, deadline: Deadline
+    ) -> Sighting | None:
+        """With `active` only: sends the loader's greeting once, and looks for its prompt. Touches no modem line."""
+        if not (active and profile.prompt):
+            return None
+        flasher = cls(bus, profile)
+        try:
+            flasher._entry.use_loader_settings()
+            bus.drain()
+            heard = flasher._console.ask_for_prompt(deadline.sooner(profile.timings.knock))
+            return Sighting(State.BOOTLOADER, flasher._identify(heard)) if flasher._console.is_prompt(heard) else None
+        except (TransportError, PartError):
+            return None
+        finally:
+            flasher.close()
+
+    @classmethod
+    def unreadable(cls, profile: MenuProfile) -> str:
+        return TELLS_NOTHING.format(cls.protocol)
+
+    # The Flasher interface.
+
+    def connect(self) -> Identity:
+        """Enters the loader and brings it to its prompt. A part that it refuses, or can't reach, is started again.
+
+        Raises ProfileWrong, PartMute, PartWrongMode, PartWrongFamily, TransportError.
+        """
+        self._check_profile()
+        self._verdict = ""
+        try:
+            self._entry.enter()
+            identity = self._identify(self._console.greet())
+        except (TransportError, PartError) as error:
+            self._leave_as_found(error)
+            raise
+        self.capabilities = Capability.CHECK
+        if self._profile.way_to_boot != "none":
+            self.capabilities |= Capability.BOOT
+        return identity
+
+    def memory_map(self) -> MemoryMap:
+        size = self._profile.slot_size
+        return MemoryMap((Region("slot", 0, size, (EraseRun(1, size),), self_erasing=True, ordered=True),))
+
+    def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
+        """The slot erases itself: the engine never asks for it."""
+        raise NotImplementedError
+
+    def write(self, segment: Segment) -> Iterator[int]:
+        """Sends the file, and hears what the loader makes of it, before the last of it counts as written."""
+        data = bytes(segment.data)
+        blocks = tuple(pieces(data, self._profile.block_size, self._profile.padding))
+        self._console.words = {
+            "size": str(len(data)),
+            "size-hex": f"{len(data):x}",
+            "sent": str(sum(len(piece.data) for piece in blocks)),
+            "crc32": f"{zlib.crc32(data):08x}",
+        }
+        sender = Sender(self._port, answer=self._profile.timings.block)
+        try:
+            yield from self._transferred(sender, data, blocks)
+        except BaseException:
+            # It would wait for the rest of the file; so it waits for a command.
+            with suppress(TransportError):
+                sender.abort()
+            raise
+        self._verdict = self._judged(sender)
+        yield len(data)
+
+    def check(self, segments: Sequence[Segment]) -> str:
+        """What the loader said at the end of `write`. Raises Unsupported where nothing was written before."""
+        if not self._verdict:
+            raise Unsupported(
+                f"{TELLS_NOTHING.format(self.protocol)}: only what is written can be verified, by its word"
+            )
+        return f'the loader\'s word "{self._verdict}"'
+
+    def seconds_for(self, erase: Sequence[Range], write_bytes: int) -> float | None:
+        """The wire's time."""
+        blocks = write_bytes / self._profile.block_size
+        return (write_bytes + blocks * 6) * 10 / (self._profile.baudrate or self._port.baudrate)
+
+    def boot(self) -> None:
+        way = self._profile.way_to_boot
+        self._entry.let_go()
+        if way == "run":
+            for step in self._profile.run:
+                self._console.do(step, part_of="to start the application")
+        elif way == "reset" or (way == "itself" and not self._verdict):
+            self._entry.reset_into(loader=False)
+        self._entry.use_application_settings()
+
+    def close(self) -> None:
+        if not self._sent:
+            with suppress(TransportError):
+                self._entry.let_go()
+        self._entry.close()
+
+    # Connecting.
+
+    def _check_profile(self) -> None:
+        """Raises ProfileWrong for a profile by which nothing could be sent, or told to be in place."""
+        if not self._profile.prompt:
+            raise ProfileWrong(
+                "the profile has no prompt, by which the loader is known to wait for a command",
+                remedy="Give loader = ..., or prompt and what belongs to it, in the component's profile.",
+            )
+        if not self._profile.success and not any(step.expect for step in self._profile.commit):
+            raise ProfileWrong(
+                "the profile has no success: nothing would tell whether what was sent is in place",
+                remedy="Give success, what the loader says when it has taken a file, in the component's profile.",
+            )
+
+    def _identify(self, greeting: bytes) -> Identity:
+        """Raises PartWrongFamily where the greeting is another loader's."""
+        profile = self._profile
+        if profile.part and not re.search(profile.part.encode(), greeting):
+            raise PartWrongFamily(
+                f"the loader's greeting does not fit the profile's part, {profile.part!r}{said(greeting)}"
+            )
+        version = re.search(profile.bootloader.encode(), greeting) if profile.bootloader else None
+        return Identity(bootloader=plain(version[1] or b"") if version else "")
+
+    def _leave_as_found(self, error: Exception) -> None:
+        """Starts the application of a part that was only moved into its loader, and nothing of which was changed."""
+        if self._sent:
+            return
+        with suppress(TransportError, PartError):
+            self._entry.reset_into(loader=False)
+            if self._profile.enter and not self._entry.resets and not isinstance(error, PartMute):
+                self.boot()
+            self._entry.use_application_settings()
+
+    # Writing.
+
+    def _transferred(self, sender: Sender, data: bytes, blocks: Sequence[Piece]) -> Iterator[int]:
+        """Has the loader receive, and sends; what it says where it ends the transfer is the error.
+
+        Raises PartRefused, PartFailed, ImageWrongPart, and what `_transfer` does.
+        """
+        heard = b""
+        for step in self._profile.upload:
+            heard = self._console.do(step, part_of="to have it receive the file")
+            heard = self._console.after(step, heard)
+        try:
+            sender.await_start(Deadline.after(self._profile.timings.start), heard)
+            self._sent = True
+            for done in self._transfer(sender, data, blocks):
+                if done < len(data):
+                    yield done
+        except ReceiverCancelled as cancelled:
+            heard = self._console.listen(
+                Deadline.after(self._profile.timings.block), lambda text: False, sender.heard.rpartition(CAN)[2]
+            )
+            verdict = self._console.verdict_in(heard)
+            if verdict is not None and not verdict.success:
+                raise verdict.failure(f"after {cancelled.what}") from cancelled
+            raise PartRefused(f"the loader cancelled the transfer after {cancelled.what}{said(heard)}") from cancelled
+
+    def _judged(self, sender: Sender) -> str:
+        """The loader's last word: on the file, or on the steps that put it into place.
+
+        Raises PartConfused, PartRefused, PartFailed, ImageWrongPart, SerialTimeout.
+        """
+        word, heard = "", sender.heard
+        if self._profile.success:
+            verdict, heard = self._console.hear_verdict(heard)
+            if not verdict.success:
+                raise verdict.failure("all of the file was sent;")
+            word = verdict.text
+        if self._profile.commit:
+            # It has to be at its prompt before it is told more.
+            self._console.listen(Deadline.after(self._profile.timings.knock), lambda text: False, heard)
+        for step in self._profile.commit:
+            answer = self._console.do(step, part_of="to put the file into place")
+            if step.expect:
+                word = self._console.matched(step, answer)
+        if not word:
+            raise PartConfused("the loader said nothing of the file")
+        return word
+
+    def _is_judged(self, heard: bytes) -> bool:
+        return self._console.verdict_in(heard) is not None

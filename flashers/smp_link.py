@@ -1,0 +1,199 @@
+"""Requests and their replies, over a serial line or by datagrams.
+
+The rule: a reply belongs to a request by its sequence number, group and command, and what belongs to none is passed
+over: a reply from before, the echo of a line, log text, garbage. What is asked again is asked under a new number.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+from ..transports.deadline import Deadline
+from ..transports.errors import SerialAbsent, SerialBusy, SerialForbidden, SerialGone
+from ..transports.serial import SerialPort
+from ..transports.serial_usb import at_place, usb_tty
+from .errors import PartMute
+from .smp_codec import Framing, Op, Packet, decode, encode
+
+TRIES = 3
+"""How often a request is sent whose reply doesn't come."""
+REPLY = 512
+"""Bytes that the largest reply has, about."""
+LINE_GAP = 0.001
+"""Seconds between two lines of a console. A part has buffers for two of them (Zephyr's default), and on what is no real
+line (a socket, USB) more come before it has emptied one; on a real one a line takes longer, and nothing waits."""
+LOOK_SECONDS = 0.05
+"""Between two looks whether a port is back: nothing tells."""
+ENCODED = 1.4
+"""Bytes on a console for each of a packet, at most."""
+REPLIES = {Op.READ: Op.READ_RSP, Op.WRITE: Op.WRITE_RSP}
+
+
+class Wire(Protocol):
+    """What carries packets."""
+
+    name: str
+    overhead: int
+    """Bytes of the part's buffer that the wire's framing takes beside the packet."""
+    largest: int
+    """Bytes of the largest packet that it carries."""
+
+    def send(self, packet: bytes, deadline: Deadline) -> None: ...
+
+    def receive(self, deadline: Deadline) -> bytes | None:
+        """The next packet; None when the deadline passes first."""
+
+    def drain(self) -> None:
+        """Forgets what came in."""
+
+    def await_silence(self, seconds: float, deadline: Deadline) -> None:
+        """Listens until nothing has come in for so long, or the deadline passes; forgets what came."""
+
+    def follow(self, until: Deadline | None) -> None:
+        """The part restarts, and its port may leave with it and come back, until the deadline; None: no more."""
+
+    def seconds(self, size: int) -> float:
+        """How long a packet of this size takes on the wire."""
+
+
+class SerialWire:
+    """Packets in a serial line's stream of bytes. A part that is its own USB device is found again by its place."""
+
+    largest = 0xFFFF
+
+    def __init__(self, port: SerialPort, framing: Framing) -> None:
+        self.name = port.name
+        self.overhead = framing.overhead
+        self._port = port
+        self._framing = framing
+        self._ready: list[bytes] = []
+        self._url = port.url
+        self._usb = usb_tty(port.url)
+        self._until: Deadline | None = None
+
+    def send(self, packet: bytes, deadline: Deadline) -> None:
+        pieces = self._framing.wrap(packet)
+        limit = Deadline(deadline.at + sum(map(len, pieces)) * 10 / self._port.baudrate)
+        try:
+            for number, piece in enumerate(pieces):
+                if number:
+                    time.sleep(LINE_GAP)
+                self._port.write(piece, limit)
+        except SerialGone as error:
+            self._come_back(error)
+
+    def receive(self, deadline: Deadline) -> bytes | None:
+        while not self._ready:
+            data = self._read(deadline)
+            if not data:
+                self._framing.forget()
+                return None
+            self._ready = self._framing.feed(data)
+            if not self._ready and deadline.expired:
+                return None
+        return self._ready.pop(0)
+
+    def drain(self) -> None:
+        self._port.drain()
+        self._framing.forget()
+        self._ready.clear()
+
+    def await_silence(self, seconds: float, deadline: Deadline) -> None:
+        while not deadline.expired and self._read(deadline.sooner(seconds)):
+            pass
+        self._framing.forget()
+        self._ready.clear()
+
+    def follow(self, until: Deadline | None) -> None:
+        self._until = until
+
+    def seconds(self, size: int) -> float:
+        return size * 10 * ENCODED / self._port.baudrate
+
+    def _read(self, deadline: Deadline) -> bytes:
+        try:
+            return self._port.read_some(deadline)
+        except SerialGone as error:
+            self._come_back(error)
+            return b""
+
+    def _come_back(self, error: SerialGone) -> None:
+        """Opens a port again that left with its part. Raises the error if it wasn't to be expected, else what opening
+        raises."""
+        while self._until is not None:
+            now = at_place(self._usb.place) if self._usb is not None else None
+            try:
+                self._port.reopen(now.path if now is not None else self._url)
+                return
+            except (SerialAbsent, SerialBusy, SerialForbidden):
+                # Not there yet, or not yet as udev will have it.
+                if self._until.expired:
+                    raise
+            time.sleep(LOOK_SECONDS)
+        raise error
+
+
+class SmpLink:
+    """`answer`: seconds that the part has for an answer, the wire's time aside."""
+
+    def __init__(self, wire: Wire, answer: float) -> None:
+        self.wire = wire
+        self.answer = answer
+        self._sequence = 0
+
+    def ask(
+        self,
+        op: Op,
+        group: int,
+        command: int,
+        body: Mapping[str, Any],
+        *,
+        seconds: float | None = None,
+        tries: int = TRIES,
+    ) -> Packet:
+        """A request and its reply. `seconds`: that the part has for each try. Raises PartMute, TransportError."""
+        for _ in range(tries):
+            request = self.send(op, group, command, body)
+            reply = self.await_reply(request, self.answer if seconds is None else seconds)
+            if reply is not None:
+                return reply
+        raise PartMute(f"no answer on {self.wire.name} to {op.name} {command} of group {group}")
+
+    def send(self, op: Op, group: int, command: int, body: Mapping[str, Any]) -> Packet:
+        """Sends a request under a number of its own, and waits for nothing."""
+        self._sequence = (self._sequence + 1) & 0xFF
+        request = Packet(op, group, self._sequence, command, body)
+        data = encode(request)
+        self.wire.send(data, Deadline.after(self.answer))
+        return request
+
+    def await_reply(self, request: Packet, seconds: float) -> Packet | None:
+        """The reply to this very request; None when it doesn't come within so many seconds, and the wire's time."""
+        return self.await_any(request, {request.sequence}, seconds)
+
+    def await_any(self, request: Packet, sequences: Collection[int], seconds: float) -> Packet | None:
+        """The next reply to a request of this kind under one of these numbers; None likewise."""
+        deadline = Deadline.after(seconds + self.wire.seconds(REPLY))
+        while (reply := self.receive(deadline)) is not None:
+            if reply.sequence in sequences and belongs(reply, request):
+                return reply
+            if deadline.expired:
+                break
+        return None
+
+    def receive(self, deadline: Deadline) -> Packet | None:
+        """The next packet of whatever kind; None when the deadline passes first."""
+        while (data := self.wire.receive(deadline)) is not None:
+            packet = decode(data)
+            if packet is not None:
+                return packet
+            if deadline.expired:
+                break
+        return None
+
+
+def belongs(reply: Packet, request: Packet) -> bool:
+    """Whether it is a reply to that kind of request."""
+    return (reply.op, reply.group, reply.command) == (REPLIES[Op(request.op)], request.group, request.command)

@@ -1,0 +1,50 @@
+"""`smp-udp`: SMP by datagrams, one packet in each ("SMP over UDP/IP" of Zephyr's transport specification)."""
+
+from __future__ import annotations
+
+from ..transports.deadline import Deadline
+from ..transports.udp import LARGEST, UdpSocket
+from .smp import SmpFlasher
+from .smp_link import Wire
+from .smp_profile import SmpProfile
+
+
+class DatagramWire:
+    """A packet is a datagram."""
+
+    overhead = 0
+    largest = LARGEST
+
+    def __init__(self, udp: UdpSocket) -> None:
+        self.name = udp.name
+        self._udp = udp
+
+    def send(self, packet: bytes, deadline: Deadline) -> None:
+        self._udp.send(packet)
+
+    def receive(self, deadline: Deadline) -> bytes | None:
+        return self._udp.receive(deadline)
+
+    def drain(self) -> None:
+        self._udp.drain()
+
+    def await_silence(self, seconds: float, deadline: Deadline) -> None:
+        while not deadline.expired and self._udp.receive(deadline.sooner(seconds)) is not None:
+            pass
+
+    def follow(self, until: Deadline | None) -> None:
+        """A socket stays, whatever becomes of the part."""
+
+    def seconds(self, size: int) -> float:
+        return 0.0
+
+
+class SmpUdpFlasher(SmpFlasher):
+    """One part on a network."""
+
+    protocol = "smp-udp"
+    bus_kind = "udp"
+
+    @classmethod
+    def _wire_on(cls, bus: UdpSocket, profile: SmpProfile) -> Wire:  # type: ignore[override]
+        return DatagramWire(bus)

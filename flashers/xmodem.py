@@ -1,0 +1,28 @@
+"""`xmodem`: loaders that take a file by XMODEM, with a checksum, a CRC or blocks of 1024 bytes, as they ask for it.
+
+After the "X/YMODEM Protocol Reference" (C. Forsberg, 1988-06-18), 4, 7 and 8. The order of things is in menu_flasher.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from .menu_flasher import MenuFlasher
+from .menu_profile import MenuProfile
+from .xmodem_codec import Piece
+from .xmodem_sender import Sender
+
+
+class XmodemProfile(MenuProfile):
+    protocol = "xmodem"
+
+
+class XmodemFlasher(MenuFlasher):
+    """One part behind a serial port. The loader gets no file size: what it takes is padded to whole blocks."""
+
+    protocol = "xmodem"
+    Profile = XmodemProfile
+
+    def _transfer(self, sender: Sender, data: bytes, blocks: Sequence[Piece]) -> Iterator[int]:
+        yield from sender.send(blocks)
+        sender.end(self._is_judged)

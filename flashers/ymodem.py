@@ -1,0 +1,42 @@
+"""`ymodem`: loaders that take a file by YMODEM or YMODEM-g: its name and size first, then blocks, then an empty name.
+
+After the "X/YMODEM Protocol Reference" (C. Forsberg, 1988-06-18), 5 and 6. The order of things is in menu_flasher.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from ..transports.deadline import Deadline
+from .menu_flasher import MenuFlasher
+from .menu_profile import MenuProfile
+from .xmodem_codec import Piece, header
+from .xmodem_sender import Sender
+
+
+class YmodemProfile(MenuProfile):
+    """Beside MenuProfile's keys `file_name`: what the loader is told that the file is called."""
+
+    protocol = "ymodem"
+
+    block_size: Literal[128, 1024] = 1024
+    file_name: str = Field(default="firmware.bin", pattern=r"^[\x21-\x7E]+$", max_length=100)
+
+
+class YmodemFlasher(MenuFlasher):
+    """One part behind a serial port."""
+
+    protocol = "ymodem"
+    Profile = YmodemProfile
+
+    _profile: YmodemProfile
+
+    def _transfer(self, sender: Sender, data: bytes, blocks: Sequence[Piece]) -> Iterator[int]:
+        timings = self._profile.timings
+        sender.send_header(header(self._profile.file_name, len(data)), timings.start)
+        yield from sender.send(blocks)
+        asked = sender.end(self._is_judged, batch=True)
+        sender.end_batch(self._is_judged, Deadline.after(timings.verdict), asked=asked)

@@ -1,0 +1,255 @@
+"""What tests of X- and YMODEM have in common: a part on a line, a receiver's script on a pseudo-terminal, profiles."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+import tty
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from proxyflash.emulators import application
+from proxyflash.emulators.device import DeviceSpec
+from proxyflash.emulators.faults import Faults
+from proxyflash.emulators.modem_device import ModemDevice
+from proxyflash.emulators.uart_board import Stage
+from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.xmodem import XmodemDevice
+from proxyflash.emulators.xmodem_receiver import Receiver, Trouble
+from proxyflash.emulators.ymodem import YmodemDevice
+from proxyflash.enumerators.benchfile import VersionQuestion
+from proxyflash.enumerators.serial import ask
+from proxyflash.flashers.base import Sighting
+from proxyflash.flashers.image import FirmwareImage, Segment
+from proxyflash.flashers.menu_flasher import MenuFlasher
+from proxyflash.flashers.menu_profile import MenuAddress
+from proxyflash.flashers.programmer import FlashResult, Programmer
+from proxyflash.flashers.xmodem import XmodemFlasher
+from proxyflash.flashers.ymodem import YmodemFlasher
+from proxyflash.transports.deadline import Deadline
+from proxyflash.transports.serial import SerialPort
+
+DEVICES: dict[str, type[ModemDevice]] = {"xmodem": XmodemDevice, "ymodem": YmodemDevice}
+FLASHERS: dict[str, type[MenuFlasher]] = {"xmodem": XmodemFlasher, "ymodem": YmodemFlasher}
+QUESTION = {"send": "VER?\r", "match": "FW ([0-9.]+)"}
+LINES = {"reset": "dtr", "select": "rts", "hold": 1e-4, "settle": 1e-3}
+HASTY = {"connect": 3, "knock": 0.2, "start": 3, "block": 0.3, "verdict": 1}
+"""Time limits for parts that answer at once."""
+
+
+def shell(protocol: str) -> dict[str, Any]:
+    """A profile of a command line in the style of U-Boot's."""
+    return {
+        "part": "=> ",
+        "greet": "\x03",
+        "prompt": "\n=> $",
+        "bootloader": "Boot (\\S+)",
+        "upload": [{"send": f"load{protocol[0]} 0x40200000\r", "expect": "Ready for binary"}],
+        "success": "## Total Size +=",
+        "failure": "aborted",
+        "commit": [
+            {"send": "crc32 0x40200000 0x<size-hex>\r", "expect": "==> <crc32>"},
+            {"send": "erase 0x04200000 +0x<size-hex>\r", "expect": "Erased \\d+ sectors", "seconds": 3},
+            {"send": "cp.b 0x40200000 0x04200000 0x<size-hex>\r", "expect": "done", "seconds": 3},
+            {"send": "crc32 0x04200000 0x<size-hex>\r", "expect": "==> <crc32>"},
+        ],
+        "run": [{"send": "go 0x04200000\r", "expect": "Starting application"}],
+    }
+
+
+PARTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "gecko": ("xmodem", "efr32mg1", {"loader": "gecko"}),
+    "iap": ("ymodem", "stm32l4-iap", {"loader": "st-iap"}),
+    "shell-x": ("xmodem", "shell-nor", shell("xmodem")),
+    "shell-y": ("ymodem", "shell-nor", shell("ymodem")),
+}
+"""By a short name: the protocol, the emulated part, the profile."""
+
+
+class Rig:
+    """A part that runs 1.4.2, and the host's port. `table`: of the part's `emulated`; `sent`: each of the host's writes."""
+
+    def __init__(
+        self, name: str, profile: dict[str, Any] | None = None, *, faults: Faults | None = None, **table: Any
+    ) -> None:
+        self.protocol, part, known = PARTS[name]
+        self.faults = faults or Faults()
+        self.wire = UartWire(uuid.uuid4().hex, faults=self.faults, pace=0)
+        self.sent: list[bytes] = []
+        self._spy()
+        settings = {"part": part, "wiring": "dtr-reset,!rts-boot", **table}
+        spec = DeviceSpec("part", settings=settings, pace=0, version=QUESTION)
+        self.device = DEVICES[self.protocol].attach(spec, self.wire)
+        self.memory = self.device.flash
+        self.old = application.make("1.4.2", "part", "Acme", 1000, start=self.memory.base)
+        self.new = application.make("1.5.0", "part", "Acme", 3001, start=self.memory.base)
+        self.memory.load(self.memory.base, self.old)
+        self.device.board.reset()
+        self.port = self.opened()
+        self.flasher_class = FLASHERS[self.protocol]
+        self.profile = self.flasher_class.Profile.model_validate(
+            {**known, "entry": LINES, "timings": HASTY, **(profile or {})}
+        )
+
+    def _spy(self) -> None:
+        send = self.wire.host.send
+
+        def spied(data: bytes, at: float | None = None) -> None:
+            self.sent.append(data)
+            send(data, at)
+
+        self.wire.host.send = spied  # type: ignore[method-assign]
+
+    def opened(self) -> SerialPort:
+        settings = {**self.wire.host_settings(), "baudrate": 115_200, "dtr": False, "rts": False}
+        return SerialPort.open("part", settings)
+
+    def flasher(self) -> MenuFlasher:
+        return self.flasher_class.attach(self.port, MenuAddress(), self.profile)
+
+    def programmer(self, **keys: Any) -> Programmer:
+        return Programmer(self.flasher(), "part", **keys)
+
+    def image(self, data: bytes | None = None) -> FirmwareImage:
+        return FirmwareImage((Segment(0, self.new if data is None else data),), "bin", relocatable=True)
+
+    def flash(self, data: bytes | None = None, *, ask_version: bool = True, **keys: Any) -> FlashResult:
+        """As the command line does: plan, flash, verify, boot, ask for the version."""
+        programmer = self.programmer(**keys)
+        try:
+            plan = programmer.plan(self.image(data))
+            return programmer.flash(plan, ask_version=self.version if ask_version else None, boot_seconds=5)
+        finally:
+            programmer.flasher.close()
+
+    def version(self, deadline: Deadline) -> str | None:
+        while True:
+            question = VersionQuestion(send=QUESTION["send"], match=QUESTION["match"], timeout=0.3)
+            version = ask(self.port, question, deadline)
+            if version is not None or deadline.expired:
+                return version
+
+    def sight(self, *, active: bool) -> Sighting | None:
+        return self.flasher_class.sight(
+            self.port, MenuAddress(), self.profile, active=active, deadline=Deadline.after(5)
+        )
+
+    def holds(self, data: bytes) -> bool:
+        return self.memory.read(self.memory.base, len(data)) == data
+
+    def runs(self, version: str | None) -> bool:
+        """Whether the part comes to run this application; None: its loader."""
+        stage = Stage.LOADER if version is None else Stage.APPLICATION
+        with self.device.board.changed:
+            return self.device.board.changed.wait_for(
+                lambda: self.device.board.stage is stage and self.device.application_version == version, 5
+            )
+
+    def whole_receiver(self) -> Callable[[], Receiver]:
+        """What the part's loader receives with when nothing goes wrong."""
+        make = self.device.board.loader._receiver
+
+        def made() -> Receiver:
+            receiver = make()
+            receiver._trouble = Trouble.NONE
+            return receiver
+
+        return made
+
+    def close(self) -> None:
+        self.port.close()
+        self.device.close()
+        self.wire.close()
+        assert self.device.board.fault is None
+
+
+class Peer:
+    """The other end of a port, driven by a test: a pseudo-terminal's master."""
+
+    def __init__(self) -> None:
+        self._master, slave = os.openpty()
+        tty.setraw(slave)
+        self.path = os.ttyname(slave)
+        self.port = SerialPort.open("peer", {"url": self.path, "baudrate": 4_000_000})
+        os.close(slave)
+
+    def send(self, data: bytes) -> None:
+        os.write(self._master, data)
+
+    def read(self, count: int, seconds: float = 10) -> bytes:
+        """`count` bytes; fewer when nothing comes for so long."""
+        data = b""
+        while len(data) < count and select.select([self._master], [], [], seconds)[0]:
+            data += os.read(self._master, count - len(data))
+        return data
+
+    def expect(self, data: bytes) -> None:
+        assert self.read(len(data)) == data
+
+    def nothing(self, seconds: float = 0.15) -> None:
+        assert not select.select([self._master], [], [], seconds)[0], "more was sent than expected"
+
+    @contextmanager
+    def chattering(self, text: bytes) -> Iterator[None]:
+        """Sends this again and again meanwhile, as fast as it is taken."""
+        over = threading.Event()
+
+        def chatter() -> None:
+            while not over.is_set():
+                if select.select([], [self._master], [], 0.01)[1]:
+                    os.write(self._master, text)
+
+        os.set_blocking(self._master, False)
+        talking = Doing(chatter)
+        try:
+            yield
+        finally:
+            over.set()
+            talking.result()
+
+    def close(self) -> None:
+        self.port.close()
+        os.close(self._master)
+
+
+@contextmanager
+def peer() -> Iterator[Peer]:
+    made = Peer()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+class Doing:
+    """Something on a thread of its own, whose outcome is asked for."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work = work
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._value = self._work()
+        except BaseException as error:
+            self._error = error
+
+    def result(self, seconds: float = 30) -> Any:
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), "it does not end"
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+def timed(work: Callable[[], Any]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began

@@ -1,0 +1,320 @@
+"""What a part says of itself, whatever that is: every value of a reply, of the right kind and of others."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import cbor2
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from proxyflash.flashers.base import State
+from proxyflash.flashers.errors import (
+    ImageWrongPart,
+    PartMute,
+    PartWrongFamily,
+    Unsupported,
+    VerifyMismatch,
+)
+from proxyflash.flashers.image import Segment
+from proxyflash.flashers.smp import SmpFlasher
+from proxyflash.flashers.smp_profile import SmpAddress, SmpProfile
+from proxyflash.tests.flashers.test_mcuboot import made
+from proxyflash.transports.deadline import Deadline
+from proxyflash.transports.errors import ProxyflashError
+
+Answers = dict[tuple[int, int], Any]
+UNSUPPORTED = {"rc": 8}
+IMAGE = made(version=(2, 0, 0, 0))
+ECHO, PARAMETERS, NAMES, BOOTLOADER = (0, 0), (0, 6), (0, 7), (0, 8)
+STATE, SLOTS = (1, 0), (1, 6)
+
+
+def slot(number: int, version: str, digest: bytes = b"", image: int = 0, **flags: bool) -> dict[str, Any]:
+    return {"image": image, "slot": number, "version": version, "hash": digest or bytes([number]) * 32, **flags}
+
+
+RUNNING = slot(0, "1.0.0", active=True, confirmed=True)
+
+
+class Part:
+    """Answers each command (group, number) with what it was given, and what it wasn't with rc 8."""
+
+    name = "part"
+    overhead = 0
+    largest = 0xFFFF
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+        self.replies: list[bytes] = []
+        self.asked: list[tuple[int, int, Any]] = []
+
+    def send(self, packet: bytes, deadline: Deadline) -> None:
+        first, _, _, group, sequence, command = struct.unpack(">BBHHBB", packet[:8])
+        body = cbor2.loads(packet[8:])
+        self.asked.append((group, command, body))
+        answer = self.answers.get((group, command), UNSUPPORTED)
+        told = cbor2.dumps(answer(body) if callable(answer) else answer)
+        self.replies.append(struct.pack(">BBHHBB", first + 1, 0, len(told), group, sequence, command) + told)
+
+    def receive(self, deadline: Deadline) -> bytes | None:
+        return self.replies.pop(0) if self.replies else None
+
+    def drain(self) -> None:
+        self.replies.clear()
+
+    def await_silence(self, seconds: float, deadline: Deadline) -> None:
+        self.drain()
+
+    def follow(self, until: Deadline | None) -> None: ...
+
+    def seconds(self, size: int) -> float:
+        return 0.0
+
+
+def flasher(answers: Answers, *, image: int = 0, **profile: Any) -> SmpFlasher:
+    return SmpFlasher(Part(answers), SmpAddress(image=image), SmpProfile(quiet=0, **profile))
+
+
+def target(**more: Any) -> dict[str, int | str]:
+    return {"image_hash": "ab" * 32, "image_version": "2.0.0", **more}
+
+
+class TestIdentity:
+    def test_an_application_with_all_that_there_is(self) -> None:
+        part = flasher(
+            {
+                PARAMETERS: {"buf_size": 1024, "buf_count": 3},
+                NAMES: lambda asked: {"output": {"i": "board/soc", "n": "roof"}[asked["format"]]},
+                BOOTLOADER: lambda asked: {"mode": 3, "no-downgrade": True} if asked else {"bootloader": "MCUboot"},
+                STATE: {"images": [RUNNING, slot(1, "0.9.0")], "splitStatus": 0},
+                SLOTS: {"images": [{"image": 0, "slots": [{"slot": 0, "size": 4096}, {"slot": 1, "size": 8192}]}]},
+            }
+        )
+        identity = part.connect()
+        assert (identity.part, identity.version, identity.bootloader) == ("board/soc", "1.0.0", "MCUboot")
+        assert identity.details == {
+            "mode": "application",
+            "buffers": "3 x 1024",
+            "name": "roof",
+            "bootloader_mode": "3",
+            "slot_0": f"1.0.0 active confirmed {'00' * 32}",
+            "slot_1": f"0.9.0 {'01' * 32}",
+        }
+        (region,) = part.memory_map().regions
+        assert (region.name, region.size, region.self_erasing, region.ordered) == ("slot 1", 8192, True, True)
+
+    @pytest.mark.parametrize(
+        ("answers", "mode"),
+        [
+            ({STATE: {"images": []}}, "recovery"),
+            ({STATE: {"images": [slot(0, "1.0.0")]}}, "recovery"),
+            ({STATE: {"images": [{"slot": 0, "version": "1.0.0", "active": True}]}}, "recovery"),
+            ({STATE: {"images": [RUNNING]}}, "recovery"),
+            ({STATE: {"images": [RUNNING]}, ECHO: lambda asked: {"r": asked["d"]}}, "application"),
+            ({STATE: {"images": []}, NAMES: {"output": "x"}}, "application"),
+            ({BOOTLOADER: {"bootloader": "MCUboot"}}, "application"),
+            ({}, "recovery"),
+        ],
+    )
+    def test_who_answers(self, answers: Answers, mode: str) -> None:
+        assert flasher(answers).connect().details["mode"] == mode
+        assert flasher(answers, mode="application").connect().details["mode"] == "application"
+        assert flasher(answers, mode="recovery").connect().details["mode"] == "recovery"
+
+    def test_without_parameters_the_profile_s_buffer_counts(self) -> None:
+        assert flasher({}, buffer=512).connect().details["buffers"] == "1 x 512"
+
+    def test_another_part_than_the_profile_s(self) -> None:
+        answers: Answers = {STATE: {"images": [RUNNING]}, NAMES: {"output": "board/soc"}}
+        flasher(answers, part="board").connect()
+        with pytest.raises(PartWrongFamily, match="board/soc"):
+            flasher(answers, part="other").connect()
+
+    def test_nobody(self) -> None:
+        part = Part({})
+        part.send = lambda packet, deadline: None  # type: ignore[method-assign]
+        with pytest.raises(PartMute):
+            SmpFlasher(part, SmpAddress(), SmpProfile()).connect()
+
+    def test_no_line_ends_in_names(self) -> None:
+        identity = flasher({NAMES: {"output": "bo\nard\x1b[0m\x00"}}).connect()
+        assert identity.part == "bo ard [0m"
+
+
+class TestRefusals:
+    def application(self, *slots: Any, **more: Any) -> SmpFlasher:
+        part = flasher({STATE: {"images": [RUNNING, *slots]}, NAMES: {"output": "x"}}, **more)
+        part.connect()
+        return part
+
+    def test_no_mcuboot_image(self) -> None:
+        with pytest.raises(ImageWrongPart, match="no MCUboot image"):
+            self.application().verify_target({})
+
+    def test_not_to_be_started(self) -> None:
+        with pytest.raises(ImageWrongPart, match="not to be started"):
+            self.application().verify_target(target(bootable=0))
+
+    def test_no_image_management(self) -> None:
+        part = flasher({NAMES: {"output": "x"}})
+        part.connect()
+        with pytest.raises(Unsupported, match="takes no images"):
+            part.verify_target(target())
+
+    @pytest.mark.parametrize(("reset", "fits"), [(0xC1F5, True), (0xBFFF, False), (0xC000 + 0x1000000, False)])
+    def test_linked_for_elsewhere(self, reset: int, fits: bool) -> None:
+        part = self.application(run_address=0xC000)
+        if fits:
+            part.verify_target(target(reset_vector=reset))
+            return
+        with pytest.raises(ImageWrongPart, match="this part runs its image at 0x0000C000"):
+            part.verify_target(target(reset_vector=reset))
+
+    def test_another_image_is_too_old(self) -> None:
+        radio = slot(0, "1.4.9", image=1, active=True, confirmed=True)
+        part = self.application(radio)
+        part.verify_target(target(dependencies="1>=1.4.9"))
+        part.verify_target(target(dependencies="7>=1.4.9"))
+        with pytest.raises(ImageWrongPart, match=r"needs version 1\.4\.10 of the part's image 1, which has 1\.4\.9"):
+            part.verify_target(target(dependencies="0>=1.0.0 1>=1.4.10"))
+
+    @pytest.mark.parametrize(("version", "fits"), [("1.0.1", True), ("1.0.0", False), ("0.9.9", False)])
+    def test_a_boot_loader_that_takes_the_higher_version(self, version: str, fits: bool) -> None:
+        def state(asked: dict[str, Any]) -> dict[str, Any]:
+            return UNSUPPORTED if asked else {"images": [RUNNING]}
+
+        part = flasher({STATE: state, NAMES: {"output": "x"}})
+        part.connect()
+        if fits:
+            part.verify_target(target(image_version=version))
+            return
+        with pytest.raises(ImageWrongPart, match="would not be started"):
+            part.verify_target(target(image_version=version))
+
+    def test_one_that_swaps_takes_an_older_version(self) -> None:
+        def state(asked: dict[str, Any]) -> dict[str, Any]:
+            return {"err": {"group": 1, "rc": 8}} if asked else {"images": [RUNNING]}
+
+        part = flasher({STATE: state, NAMES: {"output": "x"}})
+        part.connect()
+        part.verify_target(target(image_version="0.0.1"))
+
+    def test_one_that_refuses_downgrades(self) -> None:
+        part = flasher(
+            {
+                STATE: {"images": [RUNNING]},
+                NAMES: {"output": "x"},
+                BOOTLOADER: lambda asked: {"mode": 1, "no-downgrade": True} if asked else {"bootloader": "MCUboot"},
+            }
+        )
+        part.connect()
+        part.verify_target(target(image_version="1.0.0"))
+        with pytest.raises(ImageWrongPart, match=r"takes none below 1\.0\.0"):
+            part.verify_target(target(image_version="0.9.0"))
+
+
+class TestWhereItGoes:
+    def uploaded_to(self, answers: Answers, image: int) -> Any:
+        part = flasher(answers, image=image)
+        part.connect()
+        wire = part._wire
+        assert isinstance(wire, Part)
+        wire.answers[1, 1] = lambda asked: {"off": len(IMAGE)}
+        list(part.write(Segment(0, IMAGE)))
+        return next(body.get("image", 0) for group, command, body in wire.asked if (group, command) == (1, 1))
+
+    @pytest.mark.parametrize(("image", "wanted"), [(0, 0), (1, 3), (2, 5)])
+    def test_recovery_counts_slots(self, image: int, wanted: int) -> None:
+        assert self.uploaded_to({STATE: {"images": []}}, image) == wanted
+
+    @pytest.mark.parametrize(("image", "wanted"), [(0, 0), (1, 7)])
+    def test_an_application_names_the_image_of_a_slot(self, image: int, wanted: int) -> None:
+        running = [slot(0, "1.0.0", image=0, active=True), slot(2, "1.0.0", image=1, active=True)]
+        infos = [
+            {"image": 0, "slots": [{"slot": 0, "size": 9}, {"slot": 1, "size": 9999, "upload_image_id": 0}]},
+            {"image": 1, "slots": [{"slot": 2, "size": 9}, {"slot": 3, "size": 9999, "upload_image_id": 7}]},
+        ]
+        answers = {STATE: {"images": running}, NAMES: {"output": "x"}, SLOTS: {"images": infos}}
+        assert self.uploaded_to(answers, image) == wanted
+
+    def test_without_slot_info_the_image_s_own_number(self) -> None:
+        running = [slot(0, "1.0.0", image=1, active=True)]
+        assert self.uploaded_to({STATE: {"images": running}, NAMES: {"output": "x"}}, 1) == 1
+
+    def test_the_largest_image_is_smaller_than_its_slot(self) -> None:
+        infos = [{"image": 0, "max_image_size": 7000, "slots": [{"slot": 1, "size": 8192, "upload_image_id": 0}]}]
+        part = flasher({STATE: {"images": [RUNNING]}, NAMES: {"output": "x"}, SLOTS: {"images": infos}})
+        part.connect()
+        assert part.memory_map().regions[0].size == 7000
+
+    def test_what_is_listed_is_not_what_was_wanted(self) -> None:
+        part = flasher({STATE: {"images": [RUNNING]}, NAMES: {"output": "x"}})
+        part.connect()
+        with pytest.raises(VerifyMismatch, match=r"it has slot 0: 1\.0\.0 active confirmed 0000"):
+            part.check([Segment(0, IMAGE)])
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(1 << 70), 1 << 70),
+        st.floats(),
+        st.text(max_size=8),
+        st.binary(max_size=40),
+        st.sampled_from(["1.0.0", "9999999999.1", 0, 1, 4096]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(
+            st.sampled_from(
+                ["images", "slots", "slot", "image", "size", "version", "hash", "active", "pending", "confirmed", "rc",
+                 "err", "group", "output", "mode", "buf_size", "buf_count", "bootloader", "max_image_size", "off"]
+            ),
+            inner,
+            max_size=6,
+        ),
+    ),
+    max_leaves=12,
+)  # fmt: skip
+BODIES = VALUES.filter(lambda value: isinstance(value, dict))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    answers=st.dictionaries(st.sampled_from([ECHO, PARAMETERS, NAMES, BOOTLOADER, STATE, SLOTS, (1, 1)]), BODIES),
+    image=st.integers(0, 2),
+)
+def test_whatever_it_says(answers: Answers, image: int) -> None:
+    def tried(action: Callable[[], Any]) -> None:
+        with suppress(ProxyflashError):
+            action()
+
+    part = flasher(answers, image=image)
+    identity = part.connect()
+    assert all(isinstance(value, str) and value.isprintable() for value in identity.details.values())
+    assert part.memory_map().regions[0].size >= 1
+    tried(lambda: part.verify_target(target(dependencies="0>=1.0.0 1>=1.0.0", reset_vector=1)))
+    tried(lambda: part.check([Segment(0, IMAGE)]))
+    if part._recovery:
+        tried(lambda: list(part.write(Segment(0, IMAGE))))
+
+
+def test_a_sight_asks_and_changes_nothing() -> None:
+    part = Part({STATE: {"images": [RUNNING]}, NAMES: {"output": "x"}})
+
+    class Flasher(SmpFlasher):
+        @classmethod
+        def _wire_on(cls, bus: Any, profile: SmpProfile) -> Any:
+            return bus
+
+    seen = Flasher.sight(part, SmpAddress(), SmpProfile(), active=False, deadline=Deadline.after(5))
+    assert seen is not None
+    assert (seen.state, seen.identity.version) == (State.RUNNING, "1.0.0")
+    # Echo is a write by its op, and changes nothing; all others read.
+    assert {(group, command) for group, command, _ in part.asked} <= {ECHO, PARAMETERS, NAMES, BOOTLOADER, STATE, SLOTS}
+    assert all(not body for group, command, body in part.asked if (group, command) == STATE)

@@ -1,0 +1,237 @@
+"""SMP's packets and framings.
+
+Bytes come from a real part (Zephyr 4.4 on QEMU's microbit, as its line carried them) or are worked out by hand from
+Zephyr's documentation, "SMP Protocol Specification" and the console's encoding; the CRC from crcmod's CRC-16/XMODEM.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import sys
+from itertools import pairwise
+
+import crcmod.predefined
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from proxyflash.flashers.errors import ExtraMissing
+from proxyflash.flashers.smp_codec import (
+    ConsoleFraming,
+    Op,
+    Packet,
+    RawFraming,
+    Refusal,
+    decode,
+    encode,
+)
+
+ZEPHYR_LINE = b"\x06\tACMJAAAZAAAJBr9oYnVmX3NpemUZAYBpYnVmX2NvdW50BP/BOQ==\n"
+"""A part's reply to "MCUmgr parameters" under the number 9: buf_size 384, buf_count 4, in a map of no told length."""
+ZEPHYR_PACKET = bytes.fromhex("0900001900000906bf686275665f73697a651901806962 75665f636f756e7404ff".replace(" ", ""))
+
+CRC = crcmod.predefined.mkPredefinedCrcFun("xmodem")
+
+
+def line(packet: bytes) -> bytes:
+    """One packet on one line, however long."""
+    framed = struct.pack(">H", len(packet) + 2) + packet + struct.pack(">H", CRC(packet))
+    return b"\x06\x09" + base64.b64encode(framed) + b"\n"
+
+
+def reply(body: bytes, *, sequence: int = 1) -> bytes:
+    return struct.pack(">BBHHBB", 0x09, 0, len(body), 1, sequence, 0) + body
+
+
+class TestPackets:
+    def test_a_request_s_bytes(self) -> None:
+        # Version 2 in bits 3 and 4, op 0; flags; 1 byte of body; group 0; number 66; command 6; an empty map.
+        assert encode(Packet(Op.READ, 0, 66, 6)) == bytes.fromhex("08 00 0001 0000 42 06 a0")
+        # Op 2; group 1; {"off": 0}: a map of one, a text of 3, an unsigned 0.
+        assert encode(Packet(Op.WRITE, 1, 255, 1, {"off": 0})) == bytes.fromhex("0a 00 0006 0001 ff 01 a1 63 6f6666 00")
+
+    def test_a_zephyr_part_s_reply(self) -> None:
+        packet = decode(ZEPHYR_PACKET)
+        assert packet == Packet(Op.READ_RSP, 0, 9, 6, {"buf_size": 384, "buf_count": 4})
+
+    @pytest.mark.parametrize(
+        ("body", "refusal"),
+        [
+            (b"\xa1\x62rc\x08", Refusal(None, 8)),
+            (b"\xa2\x62rc\x06\x63rsn\x64busy", Refusal(None, 6, "busy")),
+            (b"\xa1\x63err\xa2\x65group\x01\x62rc\x18\x1e", Refusal(1, 30)),
+            (b"\xa1\x62rc\x00", None),
+            (b"\xa2\x62rc\x00\x63off\x05", None),
+            (b"\xa0", None),
+            (b"\xa1\x63err\x01", None),
+            (b"\xa1\x62rc\x61x", None),
+        ],
+    )
+    def test_what_a_reply_says_against_the_request(self, body: bytes, refusal: Refusal | None) -> None:
+        packet = decode(reply(body))
+        assert packet is not None
+        assert packet.refusal == refusal
+
+    def test_a_refusal_is_named(self) -> None:
+        assert str(Refusal(None, 8)) == "ENOTSUP (rc 8)"
+        assert str(Refusal(1, 9)) == "NO_FREE_SLOT (rc 9 of group 1)"
+        assert str(Refusal(64, 5)) == "rc 5 of group 64"
+        assert Refusal(None, 8).unsupported
+        assert not Refusal(1, 8).unsupported
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            bytes(7),
+            reply(b"\xa0")[:-1],
+            reply(b"\xa0") + b"\0",
+            reply(b"\x01"),
+            reply(b"\x80"),
+            reply(b"\xa1\x01\x02"),
+            reply(b"\xff"),
+            reply(b"\xa1\x62rc"),
+            reply(b"\x9b\xff\xff\xff\xff\xff\xff\xff\xff"),
+            reply(b"\xc1" * 5000),
+            reply(b"\x81" * 5000),
+        ],
+        ids=str,
+    )
+    def test_no_packet(self, data: bytes) -> None:
+        assert decode(data) is None
+
+    def test_a_reply_without_a_body_is_one(self) -> None:
+        assert decode(reply(b"")) == Packet(Op.READ_RSP, 1, 1, 0, {})
+
+    def test_without_cbor2_the_error_says_how_to_get_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "cbor2", None)
+        with pytest.raises(ExtraMissing) as caught:
+            encode(Packet(Op.READ, 0, 1, 6))
+        assert caught.value.code == "E-EXTRA-MISSING"
+        assert "pip install 'proxyflash[smp]'" in caught.value.remedy
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.binary(max_size=200))
+    def test_whatever_a_body_holds(self, body: bytes) -> None:
+        packet = decode(reply(body))
+        if packet is not None:
+            assert isinstance(packet.refusal, Refusal | None)
+
+
+class TestConsole:
+    def test_a_zephyr_part_s_line(self) -> None:
+        assert ConsoleFraming().feed(ZEPHYR_LINE) == [ZEPHYR_PACKET]
+
+    def test_a_short_packet_is_one_line(self) -> None:
+        packet = encode(Packet(Op.READ, 0, 66, 6))
+        assert ConsoleFraming().wrap(packet) == [line(packet)]
+
+    def test_a_long_one_is_cut(self) -> None:
+        """Lines of 127 bytes at most: two marks, 124 of base64 (93 bytes), the end."""
+        packet = bytes(range(256)) * 2
+        lines = ConsoleFraming().wrap(packet)
+        assert [one[:2] for one in lines] == [b"\x06\x09"] + [b"\x04\x14"] * 5
+        assert [len(one) for one in lines[:-1]] == [127] * 5
+        text = b"".join(one[2:-1] for one in lines)
+        assert b"\x06\x09" + text + b"\n" == line(packet)
+        assert base64.b64decode(lines[0][2:-1])[:2] == (514).to_bytes(2, "big")
+
+    @given(st.lists(st.integers(0, 400), max_size=8))
+    @settings(max_examples=100, deadline=None)
+    def test_in_any_split(self, cuts: list[int]) -> None:
+        packet = reply(b"\xa0" + bytes(250))
+        stream = b"[00:00:01.000] <inf> boot\r\n" + b"".join(ConsoleFraming().wrap(packet)) + ZEPHYR_LINE
+        framing = ConsoleFraming()
+        found: list[bytes] = []
+        edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
+        for start, end in pairwise(edges):
+            found += framing.feed(stream[start:end])
+        assert found == [packet, ZEPHYR_PACKET]
+
+    def test_amid_log_text(self) -> None:
+        packet = reply(bytes(300))
+        first, *others = ConsoleFraming().wrap(packet)
+        log = b"\x1b[0m<wrn> adc: late\r\n"
+        stream = log + b"uart:~$ " + first + log.join([b"", *others]) + log
+        assert ConsoleFraming().feed(stream) == [packet]
+
+    def test_ends_of_line_of_both_kinds(self) -> None:
+        packet = reply(bytes(300))
+        assert ConsoleFraming().feed(b"".join(ConsoleFraming().wrap(packet)).replace(b"\n", b"\r\n")) == [packet]
+
+    @pytest.mark.parametrize(
+        "damaged",
+        [
+            ZEPHYR_LINE.replace(b"NvdW", b"NvdX"),
+            ZEPHYR_LINE.replace(b"==", b""),
+            ZEPHYR_LINE.replace(b"Br", b"B\x00"),
+            ZEPHYR_LINE[:20] + b"\n",
+            ZEPHYR_LINE[:20],
+            ZEPHYR_LINE[2:],
+            b"\x04\x14" + ZEPHYR_LINE[2:],
+            b"\x06\x09\n",
+            b"\x06\x09AAAA\n",
+            b"\x06\x09AAIAAA==\n",
+            b"\x06\x09" * 300 + b"\n",
+        ],
+        ids=repr,
+    )
+    def test_what_is_damaged_hides_nothing_after_it(self, damaged: bytes) -> None:
+        framing = ConsoleFraming()
+        assert framing.feed(damaged + b"\n" + ZEPHYR_LINE) == [ZEPHYR_PACKET]
+
+    def test_a_packet_that_was_broken_off_is_dropped(self) -> None:
+        framing = ConsoleFraming()
+        first = framing.wrap(reply(bytes(300)))[0]
+        assert framing.feed(first + ZEPHYR_LINE) == [ZEPHYR_PACKET]
+        framing.feed(first)
+        framing.forget()
+        assert framing.feed(b"\x04\x14" + b"AAAA" * 10 + b"\n") == []
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.lists(st.one_of(st.binary(max_size=300), st.sampled_from([b"\x06\x09", b"\x04\x14", b"\n", b"//8A"]))))
+    def test_whatever_comes(self, pieces: list[bytes]) -> None:
+        framing = ConsoleFraming()
+        for piece in pieces:
+            for packet in framing.feed(piece):
+                assert 8 <= len(packet) <= 0xFFFF
+        assert framing.feed(b"\n" + ZEPHYR_LINE) == [ZEPHYR_PACKET]
+
+    def test_a_line_without_an_end_is_not_kept(self) -> None:
+        framing = ConsoleFraming()
+        for _ in range(100):
+            framing.feed(b"\x06\x09" + b"A" * 10_000)
+        assert sum(len(value) for value in vars(framing).values() if isinstance(value, bytes)) < 0x1_0000
+
+    def test_a_packet_that_never_ends_is_not_kept(self) -> None:
+        framing = ConsoleFraming()
+        framing.feed(b"\x06\x09//8A\n")
+        for _ in range(2000):
+            framing.feed(b"\x04\x14" + b"A" * 120 + b"\n")
+        assert sum(len(value) for value in vars(framing).values() if isinstance(value, bytes)) < 0x2_0000
+
+
+class TestRaw:
+    def test_bare(self) -> None:
+        assert RawFraming().wrap(ZEPHYR_PACKET) == [ZEPHYR_PACKET]
+        assert RawFraming().feed(ZEPHYR_PACKET * 2) == [ZEPHYR_PACKET] * 2
+
+    def test_byte_by_byte_after_a_boot_log(self) -> None:
+        framing = RawFraming()
+        stream = b"*** Booting MCUboot ***\r\nI:\tStarting\r\n" + ZEPHYR_PACKET
+        assert [packet for byte in stream for packet in framing.feed(bytes([byte]))] == [ZEPHYR_PACKET]
+
+    def test_half_a_packet_is_dropped_after_a_silence(self) -> None:
+        framing = RawFraming()
+        assert framing.feed(ZEPHYR_PACKET[:12]) == []
+        framing.forget()
+        assert framing.feed(ZEPHYR_PACKET) == [ZEPHYR_PACKET]
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.lists(st.binary(max_size=60)))
+    def test_whatever_comes(self, pieces: list[bytes]) -> None:
+        framing = RawFraming()
+        for piece in pieces:
+            framing.feed(piece)
+        framing.forget()
+        assert framing.feed(ZEPHYR_PACKET) == [ZEPHYR_PACKET]

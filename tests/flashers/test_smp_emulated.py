@@ -1,0 +1,218 @@
+"""The SMP flasher with the emulated part, as the command line drives it: every state that a part can be found in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from proxyflash.emulators.uart_board import Stage
+from proxyflash.flashers.base import State
+from proxyflash.flashers.errors import ImageTooLarge, ImageWrongPart, NotBack, PartError, PartMute, VerifyMismatch
+from proxyflash.tests.emulators.smp_lab import NEW, OLD, image
+from proxyflash.tests.flashers.smp_rig import Rig
+
+
+@pytest.fixture
+def make_rig() -> Iterator[Callable[..., Rig]]:
+    made: list[Rig] = []
+
+    def make(part: str = "acme-s1", profile: dict[str, Any] | None = None, **table: Any) -> Rig:
+        made.append(Rig(part, profile, **table))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.close()
+
+
+@pytest.mark.parametrize(
+    ("part", "profile", "table"),
+    [
+        ("acme-s1", {}, {}),
+        ("microbit", {}, {"log": "lines"}),
+        ("microbit", {"window": 4}, {"buf_size": 512}),
+        ("nrf52840", {"framing": "raw"}, {"framing": "raw", "buf_size": 1024}),
+        ("stm32h743", {}, {"buf_size": 2048}),
+        ("acme-s1", {"slot_size": 7168}, {"build": "old"}),
+        ("acme-s1", {}, {"progressive_erase": True}),
+        ("acme-s1", {}, {"confirms": True}),
+        ("acme-s1", {}, {"quiet_reset": True}),
+        ("acme-s1", {"answer": 0.3}, {"log": "torn"}),
+        ("acme-o4", {}, {}),
+        ("acme-h3", {}, {}),
+        ("acme-d2", {}, {"buf_size": 512}),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else str(value),
+)
+def test_an_update(make_rig: Callable[..., Rig], part: str, profile: dict[str, Any], table: dict[str, Any]) -> None:
+    rig = make_rig(part, profile, **table)
+    result = rig.flash()
+    assert result.written_bytes == len(rig.image(NEW))
+    assert (rig.runs, rig.stays) == (NEW, True)
+    rig.board.reset()
+    assert rig.runs == NEW
+
+
+@pytest.mark.parametrize("build", ["new", "old"])
+@pytest.mark.parametrize("framing", ["console", "raw"])
+def test_a_blank_part(make_rig: Callable[..., Rig], build: str, framing: str) -> None:
+    """It sits in serial recovery, and so does it if it is only looked at."""
+    rig = make_rig(profile={"framing": framing}, blank=True, build=build, framing=framing)
+    seen = rig.sight()
+    assert seen is not None
+    assert seen.state is State.BOOTLOADER
+    rig.flash()
+    assert rig.runs == NEW
+
+
+@pytest.mark.parametrize("build", ["new", "old"])
+def test_by_way_of_recovery(make_rig: Callable[..., Rig], build: str) -> None:
+    rig = make_rig(profile={"recovery": True}, build=build)
+    rig.flash()
+    assert rig.runs == NEW
+    assert rig.device.loader.pairs[0].secondary.is_blank()
+
+
+def test_without_confirming(make_rig: Callable[..., Rig]) -> None:
+    """The next reset brings the old one back."""
+    rig = make_rig(profile={"confirm": False})
+    rig.flash()
+    assert (rig.runs, rig.stays) == (NEW, False)
+    rig.board.reset()
+    assert rig.runs == OLD
+
+
+def test_again(make_rig: Callable[..., Rig]) -> None:
+    """Nothing is sent of what runs already."""
+    rig = make_rig()
+    rig.flash()
+    programs, starts = rig.device.flash.programs, rig.board.starts
+    rig.flash()
+    assert (rig.device.flash.programs, rig.board.starts) == (programs, starts)
+
+
+def test_there_and_back(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig()
+    for version in (NEW, OLD, "3.0.0", NEW):
+        rig.flash(rig.image(version))
+        assert (rig.runs, rig.stays) == (version, True)
+
+
+class TestLeftByOthers:
+    """Whatever somebody left in the slots, the wanted image runs afterwards, and stays."""
+
+    def pair(self, rig: Rig) -> Any:
+        return rig.device.loader.pairs[0]
+
+    @pytest.mark.parametrize("version", [NEW, "1.9.0"])
+    def test_an_image_that_waits(self, make_rig: Callable[..., Rig], version: str) -> None:
+        rig = make_rig()
+        pair = self.pair(rig)
+        rig.device.flash.load(pair.secondary.start, rig.image(version))
+        pair.set_next(pair.secondary, active=False, confirm=False)
+        rig.flash()
+        assert (rig.runs, rig.stays) == (NEW, True)
+
+    @pytest.mark.parametrize("version", [NEW, "1.9.0"])
+    def test_an_image_on_trial(self, make_rig: Callable[..., Rig], version: str) -> None:
+        rig = make_rig(profile={"confirm": False})
+        rig.flash(rig.image(version))
+        rig.profile = rig.profile.model_copy(update={"confirm": True})
+        rig.flash()
+        assert (rig.runs, rig.stays) == (NEW, True)
+
+    def test_half_an_upload(self, make_rig: Callable[..., Rig]) -> None:
+        rig = make_rig()
+        new = rig.image(NEW)
+        rig.device.flash.load(self.pair(rig).secondary.start, new[:700])
+        rig.flash()
+        assert rig.runs == NEW
+
+    def test_an_image_with_the_right_records_and_the_wrong_bytes(self, make_rig: Callable[..., Rig]) -> None:
+        """The application tells it by its records alone; that MCUboot refuses it is a failed flash, and then it goes."""
+        rig = make_rig()
+        spoiled = bytearray(rig.image(NEW))
+        spoiled[600] ^= 4
+        rig.device.flash.load(self.pair(rig).secondary.start, bytes(spoiled))
+        try:
+            rig.flash()
+        except PartError:
+            assert rig.runs == OLD
+            rig.flash()
+        assert (rig.runs, rig.stays) == (NEW, True)
+
+    def test_a_torn_wish(self, make_rig: Callable[..., Rig]) -> None:
+        """The part erases the slot whose trailer it can't make sense of; the image is uploaded once more."""
+        rig = make_rig()
+        pair = self.pair(rig)
+        rig.device.flash.load(pair.secondary.start, rig.image(NEW))
+        end = pair.secondary.start + pair.secondary.size
+        rig.device.flash.load(end - 16, b"\x77\xc2\x95\xf3" + b"\xff" * 12)
+        rig.flash()
+        assert (rig.runs, rig.stays) == (NEW, True)
+
+
+class TestRefusals:
+    """Nothing of the part is changed by what can't be."""
+
+    def unchanged(self, rig: Rig, data: bytes, kind: type[Exception]) -> None:
+        operations = rig.device.supply.operations
+        with pytest.raises(kind):
+            rig.flash(data)
+        assert rig.device.supply.operations == operations
+        assert rig.runs == OLD
+
+    def test_another_layout(self, make_rig: Callable[..., Rig]) -> None:
+        rig = make_rig(profile={"run_address": 0x1000})
+        self.unchanged(rig, image(NEW, start=0x40000), ImageWrongPart)
+
+    def test_a_lower_version(self, make_rig: Callable[..., Rig]) -> None:
+        self.unchanged(make_rig(no_downgrade=True), make_rig().image("0.9.0"), ImageWrongPart)
+
+    def test_a_lower_version_where_the_higher_one_runs(self, make_rig: Callable[..., Rig]) -> None:
+        rig = make_rig("acme-h3")
+        self.unchanged(rig, rig.image("0.9.0"), ImageWrongPart)
+
+    def test_too_large(self, make_rig: Callable[..., Rig]) -> None:
+        rig = make_rig()
+        self.unchanged(rig, rig.image(NEW, size=7200), ImageTooLarge)
+
+    def test_mute(self, make_rig: Callable[..., Rig]) -> None:
+        rig = make_rig(profile={"answer": 0.1}, mute=True)
+        with pytest.raises(PartMute):
+            rig.flash()
+        assert rig.sight() is None
+
+
+class TestFailures:
+    def test_an_image_that_crashes(self, make_rig: Callable[..., Rig]) -> None:
+        """Whole, and for another layout, which nothing told: the next reset brings the old one back."""
+        rig = make_rig(profile={"swap": 1.0, "answer": 0.2})
+        with pytest.raises(NotBack):
+            rig.flash(image(NEW, start=0x40000))
+        assert rig.board.stage is Stage.HUNG
+        rig.board.reset()
+        assert rig.runs == OLD
+
+    def test_with_a_watchdog(self, make_rig: Callable[..., Rig]) -> None:
+        """The part itself goes back, and that is told."""
+        rig = make_rig(watchdog=1.0)
+        with pytest.raises(VerifyMismatch, match=r"1\.0\.0"):
+            rig.flash(image(NEW, start=0x40000))
+        assert rig.runs == OLD
+        rig.flash()
+        assert rig.runs == NEW
+
+
+def test_what_it_is_asked(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(buf_size=512, buf_count=3)
+    before = rig.device.supply.operations
+    seen = rig.sight()
+    assert seen is not None
+    assert seen.state is State.RUNNING
+    assert (seen.identity.version, seen.identity.part, seen.identity.bootloader) == (OLD, "acme_s1", "MCUboot")
+    assert seen.identity.details["name"] == "imu"
+    assert seen.identity.details["buffers"] == "3 x 512"
+    assert rig.image(OLD)[-32:].hex() in seen.identity.details["slot_0"]
+    assert rig.device.supply.operations == before

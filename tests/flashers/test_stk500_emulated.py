@@ -1,0 +1,389 @@
+"""The AVR flashers over the emulated boot loaders: clean lines, faulty ones, and what a loader should not say.
+
+After any of it: the right image, or an error of the documented kind and a second run, on a line that is whole again, that
+ends with the right image. The boot section, and what the image has nothing in, are never changed.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from proxyflash.emulators.avr_part import parts
+from proxyflash.emulators.device import DeviceSpec
+from proxyflash.emulators.faults import FaultPlan, Faults
+from proxyflash.emulators.uart_board import Stage
+from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.flashers import avr_entry, stk500v1
+from proxyflash.flashers.avr import EEPROM_START
+from proxyflash.flashers.base import Flasher, State
+from proxyflash.flashers.errors import ImageError, PartError, PartMute, PartProtected, PartWrongFamily, ProfileWrong
+from proxyflash.flashers.image import FirmwareImage, Segment
+from proxyflash.flashers.programmer import Programmer
+from proxyflash.tests.emulators.avr_lab import ATMEGABOOT, CATERINA, DEVICES, OPTIBOOT, WIRING, firmware
+from proxyflash.transports import plugins
+from proxyflash.transports.deadline import Deadline
+from proxyflash.transports.errors import SerialGone, TransportError
+from proxyflash.transports.serial import SerialPort
+
+PROTOCOL = {OPTIBOOT: "stk500v1", ATMEGABOOT: "stk500v1", WIRING: "stk500v2", CATERINA: "avr109"}
+LINED = [OPTIBOOT, ATMEGABOOT, WIRING]
+"""Those whose reset a modem line drives."""
+OLD = firmware("1.4.2", 3000)
+NEW = firmware("1.5.0", 2200)
+IMAGE = FirmwareImage((Segment(0, NEW),), "bin")
+QUICK = {"discharge": 1e-3, "settle": 1e-3}
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line is taken to be quiet sooner: nothing here holds a byte back."""
+    monkeypatch.setattr(stk500v1, "QUIET_SECONDS", 0.02)
+    # A part that is in its loader already doesn't leave its bus.
+    monkeypatch.setattr(avr_entry, "LEAVE_SECONDS", 1.0)
+
+
+class Rig:
+    """A part that runs the old application, and the host's port."""
+
+    def __init__(
+        self, part: str, *, plan: FaultPlan | None = None, holds: bytes = OLD, lines: bool = True, **table: Any
+    ) -> None:
+        self.faults = Faults(plan)
+        self.wire = UartWire(uuid.uuid4().hex, faults=self.faults, pace=0)
+        self.rate = parts()[part].baudrate or 57_600
+        self.boot = parts()[part].boot
+        settings: dict[str, Any] = {"part": part, "app_baudrate": self.rate, "boot_window": 60}
+        if part == CATERINA:
+            settings["reenumerate"] = 0.02
+        elif not lines:
+            settings |= {"wiring": "none", "power_on": True, "boot_window": 0}
+        self.device = DEVICES[parts()[part].loader].attach(
+            DeviceSpec("imu", settings=settings | table, pace=0), self.wire
+        )
+        self.memory = self.device.flash
+        self.memory.load(0, holds)
+        # The far end of the application section, which nothing has to do with, and the boot section.
+        self.memory.load(self.far, b"\xc3" * 64)
+        self.untouched = self.memory.read(self.far, self.memory.size - self.far)
+        self.device.supply.off()
+        self.device.supply.on()
+        self.device.settle()
+        self.port = self.opened()
+        self.flasher_class: type[Flasher] = plugins.load(plugins.FLASHERS, PROTOCOL[part])
+        entry: dict[str, Any] = QUICK if lines else {"reset": "none"}
+        if part == CATERINA:
+            entry = {"reset": "none", "touch": True, "touch_seconds": 5}
+        self.profile = self.flasher_class.Profile.model_validate({"answer": 0.1, "entry": entry})
+
+    @property
+    def far(self) -> int:
+        return self.boot - 64
+
+    def opened(self) -> SerialPort:
+        url = self.wire.host_settings()["url"]
+        return SerialPort.open("imu", {"url": url, "baudrate": self.rate, "dtr": False, "rts": False})
+
+    def flasher(self) -> Flasher:
+        return self.flasher_class.attach(self.port, self.flasher_class.Address(), self.profile)
+
+    def flash(self, image: FirmwareImage = IMAGE, **keys: Any) -> None:
+        programmer = Programmer(self.flasher(), "imu", **keys)
+        try:
+            programmer.flash(programmer.plan(image))
+        finally:
+            programmer.flasher.close()
+
+    def whole_again(self) -> None:
+        """No more faults from here on, and all the time that an answer needs on a busy machine."""
+        self.faults.plan = FaultPlan()
+        self.profile = self.profile.model_copy(update={"answer": 2.0})
+
+    def runs(self, version: str) -> bool:
+        self.device.settle()
+        with self.device.board.changed:
+            return self.device.board.changed.wait_for(lambda: self.device.application_version == version, 20)
+
+    def holds_new(self) -> bool:
+        return self.memory.read(0, len(NEW)) == NEW
+
+    def close(self) -> None:
+        self.port.close()
+        self.device.close()
+        self.wire.close()
+        assert self.device.board.fault is None
+        assert self.untouched == b"\xc3" * 64 + parts()[self.device.memory.part.name].loader_code
+
+
+def close(rig: Rig) -> None:
+    """With a look at what must not have changed."""
+    assert rig.memory.read(rig.far, rig.memory.size - rig.far) == rig.untouched
+    rig.close()
+
+
+def ends_well(rig: Rig) -> None:
+    """Flashes on the faulty line, then, if that ended with an error, on a whole one."""
+    try:
+        rig.flash()
+    except (TransportError, PartError, ProfileWrong, ImageError):
+        rig.whole_again()
+        rig.flash()
+    assert rig.holds_new()
+    close(rig)
+
+
+class TestClean:
+    @pytest.mark.parametrize("part", PROTOCOL)
+    def test_flash_verify_and_boot(self, part: str) -> None:
+        rig = Rig(part)
+        rig.whole_again()
+        rig.flash()
+        assert rig.holds_new()
+        if part != ATMEGABOOT:  # It waits until its time is over.
+            assert rig.runs("1.5.0")
+        close(rig)
+
+    @pytest.mark.parametrize("part", PROTOCOL)
+    def test_a_shorter_image_and_an_older_one(self, part: str) -> None:
+        """A downgrade is the caller's to refuse; the part takes it, and what it had before is not what runs."""
+        rig = Rig(part, holds=firmware("2.0.0", 6000))
+        rig.whole_again()
+        rig.flash()
+        assert rig.holds_new()
+        close(rig)
+
+    @pytest.mark.parametrize("part", PROTOCOL)
+    def test_the_boot_section_is_refused_before_anything_is_erased(self, part: str) -> None:
+        rig = Rig(part, lock=0xFF)
+        rig.whole_again()
+        operations = rig.device.supply.operations
+        for start in (rig.boot - 128, rig.boot, rig.memory.size - 256):
+            with pytest.raises(ImageError):
+                rig.flash(FirmwareImage((Segment(0, NEW), Segment(start, b"\x01" * 256)), "bin"))
+        assert rig.device.supply.operations == operations
+        assert rig.memory.read(0, len(OLD)) == OLD
+        close(rig)
+
+    @pytest.mark.parametrize("part", PROTOCOL)
+    def test_a_part_with_a_blank_flash(self, part: str) -> None:
+        rig = Rig(part, holds=b"")
+        rig.whole_again()
+        rig.flash()
+        assert rig.holds_new()
+        close(rig)
+
+    @pytest.mark.parametrize("part", PROTOCOL)
+    def test_another_part_is_left_running_what_it_ran(self, part: str) -> None:
+        rig = Rig(part)
+        rig.whole_again()
+        rig.profile = rig.profile.model_copy(update={"part": "ATmega8"})
+        operations = rig.device.supply.operations
+        with pytest.raises(PartWrongFamily):
+            rig.flash()
+        assert rig.device.supply.operations == operations
+        close(rig)
+
+    @pytest.mark.parametrize("part", [WIRING, CATERINA])
+    def test_lock_bits_that_forbid_writing_are_seen(self, part: str) -> None:
+        rig = Rig(part, lock=0xCB)
+        rig.whole_again()
+        with pytest.raises(PartProtected):
+            rig.flash()
+        assert rig.memory.read(0, len(OLD)) == OLD
+        close(rig)
+
+    @pytest.mark.parametrize("part", [OPTIBOOT, ATMEGABOOT])
+    def test_lock_bits_that_can_not_be_read_fail_the_verify(self, part: str) -> None:
+        rig = Rig(part, lock=0xCB)
+        rig.whole_again()
+        with pytest.raises(PartError):
+            rig.flash()
+        assert rig.memory.read(0, len(OLD)) == OLD
+        close(rig)
+
+    @pytest.mark.parametrize("part", [ATMEGABOOT, WIRING, CATERINA])
+    def test_eeprom(self, part: str) -> None:
+        rig = Rig(part)
+        rig.whole_again()
+        content = bytes(range(1, 201))
+        rig.device.memory.write_eeprom(300, b"keep")
+        rig.flash(FirmwareImage((Segment(0, NEW), Segment(EEPROM_START + 8, content)), "hex"))
+        assert rig.holds_new()
+        assert rig.device.memory.read_eeprom(0, 208) == b"\xff" * 8 + content
+        assert rig.device.memory.read_eeprom(300, 4) == b"keep"
+        close(rig)
+
+    def test_optiboots_eeprom_is_refused(self) -> None:
+        """It would go into the flash."""
+        rig = Rig(OPTIBOOT)
+        rig.whole_again()
+        with pytest.raises(ImageError):
+            rig.flash(FirmwareImage((Segment(EEPROM_START, b"calibration"),), "hex"))
+        assert rig.memory.read(0, len(OLD)) == OLD
+        close(rig)
+
+    @pytest.mark.parametrize("part", LINED)
+    def test_without_lines_a_part_that_waits_in_its_loader(self, part: str) -> None:
+        rig = Rig(part, lines=False)
+        rig.whole_again()
+        rig.flash()
+        assert rig.holds_new()
+        close(rig)
+
+    @pytest.mark.parametrize("part", [OPTIBOOT, CATERINA])
+    def test_without_a_way_in_a_running_application_is_no_loader(self, part: str) -> None:
+        rig = Rig(part, wiring="none")
+        rig.profile = rig.flasher_class.Profile.model_validate(
+            {"answer": 0.1, "entry": {"reset": "none", "touch": False}}
+        )
+        with pytest.raises(PartMute):
+            rig.flash()
+        assert rig.runs("1.4.2")
+        close(rig)
+
+    @pytest.mark.parametrize("part", PROTOCOL)
+    def test_mute(self, part: str) -> None:
+        rig = Rig(part, mute=True)
+        rig.profile = rig.profile.model_copy(update={"entry": rig.profile.entry.model_copy(update={"touch": False})})
+        with pytest.raises(PartMute):
+            rig.flash()
+        close(rig)
+
+
+class TestSight:
+    @pytest.mark.parametrize("part", PROTOCOL)
+    def test_a_loader_is_seen_where_asking_is_allowed(self, part: str) -> None:
+        rig = Rig(part, holds=b"", power_on=True, boot_window=0)
+        rig.whole_again()
+        sent: list[bytes] = []
+        send = rig.wire.host.send
+
+        def sending(data: bytes, at: float | None = None) -> None:
+            sent.append(data)
+            send(data, at)
+
+        rig.wire.host.send = sending  # type: ignore[method-assign]
+        address, limit = rig.flasher_class.Address(), Deadline.after(20)
+        assert rig.flasher_class.sight(rig.port, address, rig.profile, active=False, deadline=limit) is None
+        assert sent == []
+        sighting = rig.flasher_class.sight(rig.port, address, rig.profile, active=True, deadline=limit)
+        assert sighting is not None
+        assert sighting.state is State.BOOTLOADER
+        assert sighting.identity.details["signature"] == f"0x{parts()[part].signature:06X}"
+        close(rig)
+
+    @pytest.mark.parametrize("part", PROTOCOL)
+    def test_a_running_application_is_not_disturbed(self, part: str) -> None:
+        rig = Rig(part, boot_window=0.05)
+        assert rig.runs("1.4.2")
+        address = rig.flasher_class.Address()
+        assert rig.flasher_class.sight(rig.port, address, rig.profile, active=True, deadline=Deadline.after(20)) is None
+        assert rig.device.board.stage is Stage.APPLICATION
+        close(rig)
+
+
+HARM = {
+    "drop": FaultPlan(drop=1.0),
+    "duplicate": FaultPlan(duplicate=1.0),
+    "corrupt": FaultPlan(corrupt=1.0),
+    "delay": FaultPlan(delay=1.0, delay_seconds=0.03),
+}
+ALONG = {
+    "drop": FaultPlan(drop=0.001),
+    "duplicate": FaultPlan(duplicate=0.001),
+    "corrupt": FaultPlan(corrupt=0.001),
+    "delay": FaultPlan(delay=0.001, delay_seconds=0.03),
+}
+
+
+def units_of_one_flash(part: str) -> int:
+    rig = Rig(part)
+    rig.whole_again()
+    rig.flash()
+    close(rig)
+    return rig.faults.units
+
+
+class TestFaults:
+    @pytest.mark.timeout(300)
+    @pytest.mark.parametrize("kind", HARM)
+    @pytest.mark.parametrize("part", PROTOCOL)
+    def test_one_fault_at_any_byte(self, part: str, kind: str) -> None:
+        """Some 20 of them, spread over the flash; each kind begins elsewhere."""
+        units = units_of_one_flash(part)
+        for unit in range(1 + 13 * list(HARM).index(kind), units, units // 20):
+            ends_well(Rig(part, plan=replace(HARM[kind], first=unit, last=unit, seed=unit)))
+
+    @pytest.mark.timeout(300)
+    @pytest.mark.parametrize("kind", ALONG)
+    @pytest.mark.parametrize("part", PROTOCOL)
+    def test_faults_all_along(self, part: str, kind: str) -> None:
+        for seed in range(3):
+            ends_well(Rig(part, plan=replace(ALONG[kind], seed=seed)))
+
+    @pytest.mark.parametrize("part", LINED)
+    def test_unplugged_at_any_byte(self, part: str) -> None:
+        units = units_of_one_flash(part)
+        for unit in range(1, units, units // 12):
+            rig = Rig(part, plan=FaultPlan(disconnect_after=unit))
+            with pytest.raises(SerialGone):
+                rig.flash()
+            rig.whole_again()
+            rig.port.close()
+            rig.wire.plug()
+            rig.port = rig.opened()
+            rig.flash()
+            assert rig.holds_new()
+            close(rig)
+
+
+class TestStrangers:
+    """A device that is no such loader: each ends with an error, and with nothing but greetings sent to it."""
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            pytest.param(lambda heard: b"\x79\x1f" * 3, id="another protocol's bytes"),
+            pytest.param(lambda heard: b"\x1b[0m\x14\x00\xff" * 20, id="garbage"),
+            pytest.param(lambda heard: b"\x14", id="half an answer and silence"),
+            pytest.param(lambda heard: b"[00:00:01.234] uart: overrun\r\n", id="log text"),
+            pytest.param(lambda heard: heard, id="an echo"),
+            pytest.param(lambda heard: b"", id="silence"),
+            pytest.param(lambda heard: b"\x14\x10\x14\x10", id="always in step"),
+            pytest.param(
+                lambda heard: b"\x1b\x01\x00\x02\x0e\x01\x00\x17", id="half of a message, with another number"
+            ),
+        ],
+    )
+    @pytest.mark.parametrize("protocol", ["stk500v1", "stk500v2", "avr109"])
+    def test_it_is_refused(self, protocol: str, answer: Callable[[bytes], bytes]) -> None:
+        wire = UartWire(uuid.uuid4().hex, pace=0)
+        heard: list[bytes] = []
+
+        def listening() -> None:
+            device = wire.device
+            data = device.take(device.available())
+            heard.append(data)
+            device.send(answer(data))
+
+        wire.device.listener = listening
+        wire.device.line = replace(wire.device.line, baudrate=57_600)
+        url = wire.host_settings()["url"]
+        port = SerialPort.open("imu", {"url": url, "baudrate": 57_600, "dtr": False, "rts": False})
+        flasher_class: type[Flasher] = plugins.load(plugins.FLASHERS, protocol)
+        profile = flasher_class.Profile.model_validate({"answer": 0.05, "entry": {**QUICK, "touch": False}})
+        flasher = flasher_class.attach(port, flasher_class.Address(), profile)
+        with pytest.raises((TransportError, PartError, ProfileWrong)):
+            Programmer(flasher, "imu").plan(IMAGE)
+        assert (
+            flasher_class.sight(port, flasher_class.Address(), profile, active=True, deadline=Deadline.after(5)) is None
+        )
+        sent = b"".join(heard)
+        assert b"\x64\x00\x80" not in sent, "a page was sent"
+        assert NEW[:64] not in sent
+        flasher.close()
+        port.close()
+        wire.close()
