@@ -155,9 +155,9 @@ def without_header(image: bytes) -> bytes:
 
 
 def linked_elsewhere(image: bytes) -> bytes:
-    """For a part whose slot begins at 0x20000."""
+    """For a part whose slot begins at 0x30000."""
     payload = bytearray(image[HEADER_SIZE : HEADER_SIZE + firmware.parts_of(image)[2]])
-    payload[4:8] = (0x0002_0201).to_bytes(4, "little")
+    payload[4:8] = (0x0003_0201).to_bytes(4, "little")
     return firmware.remade(image, (2, 1, 0), payload=bytes(payload))
 
 
@@ -206,9 +206,11 @@ def test_an_image_that_does_not_start_is_taken_back_by_the_next_cut(
     with soil(microbit, tmp_path, "swap = 3") as component, pytest.raises(NotBack):
         component.flash(path)
     assert microbit.holds(mute)
-    microbit.reset()
-    assert microbit.holds(old)
-    assert version(microbit, tmp_path) == "0.0.0"
+    # QEMU's nRF51 stays deaf after bytes that nobody took, whatever resets it: another takes over the flash.
+    with Microbit() as again:
+        again.load(microbit.flash())
+        assert again.holds(old)
+        assert version(again, tmp_path) == "0.0.0"
 
 
 def test_what_was_spoilt_in_the_part_is_not_started_and_is_uploaded_anew(

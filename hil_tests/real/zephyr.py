@@ -149,15 +149,15 @@ class Mps2(ZephyrPart):
 
     SLOT = 0x2005_0000
 
-    def __init__(self, build: str = "serial_recovery", *, application: bool = False) -> None:
-        """`build`: "serial_recovery" (also with "_raw", "_raw_cobs", "_buf1024", ...). `application`: whether it has
-        one, or nothing to run. Raises Missing, NotInstalled, QemuFailed.
+    def __init__(self, build: str = "_27c54835_mps2_an385_serial_recovery", *, application: bool = False) -> None:
+        """`build`: what its files' names end with, before ".hex" and ".signed.bin". `application`: whether it has one, or
+        nothing to run. Raises Missing, NotInstalled, QemuFailed.
         """
-        loader = firmware.find(f"_mps2_an385_{build}.hex")
+        loader = firmware.find(f"{build}.hex")
         super().__init__(Qemu("mps2-an385", "cortex-m3", loaded=[f"file={loader}"], more=["-serial", "null"]))
         try:
             if application:
-                self.qemu.load(self.SLOT, firmware.find(f"_mps2_an385_{build}.signed.bin").read_bytes())
+                self.qemu.load(self.SLOT, firmware.find(f"{build}.signed.bin").read_bytes())
             else:
                 self.on()
         except BaseException:
