@@ -200,6 +200,40 @@ profile = {{answer = 1.0, entry = {{{entry}}}}}
     )
 }
 
+KINDS |= {
+    name: Kind(
+        f"""
+[bus.b]
+kind = "serial"
+emulated = true
+pace = 0
+baudrate = 115200
+dtr = false
+rts = false
+[[component]]
+name = "part"
+bus = "b"
+protocol = "{protocol}"
+version = {{send = "VER?\\r", match = "FW ([0-9.]+)"}}
+emulated = {{part = "{part}", firmware = "old.bin", enter = "LOADER", timeout = 1}}
+[component.profile]
+loader = "{loader}"
+enter = "LOADER"
+entry = {{settle = 0.005}}
+block_size = 128
+timings = {{connect = 2, knock = 0.1, start = 2, block = 0.3, verdict = 1}}
+""",
+        start,
+        1000,
+        900,
+        relocatable=True,
+    )
+    for name, protocol, part, loader, start in (
+        ("xmodem", "xmodem", "efr32mg1", "gecko", 0x4000),
+        ("ymodem", "ymodem", "stm32l4-iap", "st-iap", 0x08008000),
+    )
+}
+
 OLD, NEW = "1.4.2", "1.5.0"
 SIDE_BY_SIDE = 16
 
