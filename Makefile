@@ -19,6 +19,9 @@ $(STAMP): setup.cfg setup.py pyproject.toml
 demo: $(STAMP)  ## updates three emulated sensors on three buses from one manifest
 	$(BIN)/proxyflash demo
 
+demo-real: $(STAMP)  ## the same update with a Zephyr part and an AVR part that really boot what they are given
+	$(BIN)/python -m proxyflash.hil_tests.real.demo
+
 test: $(STAMP) lint  ## ruff, mypy and all tests that need nothing attached
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel --ignore hil_tests/real
@@ -58,4 +61,4 @@ $(LINKS): Makefile
 clean:  ## removes what the targets made
 	rm -rf build dist .venv *.egg-info
 
-.PHONY: help setup demo test test-real test-kernel lint bench wheel clean
+.PHONY: help setup demo demo-real test test-real test-kernel lint bench wheel clean
