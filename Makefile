@@ -19,9 +19,15 @@ $(STAMP): setup.cfg setup.py pyproject.toml
 demo: $(STAMP)  ## updates three emulated sensors on three buses from one manifest
 	$(BIN)/proxyflash demo
 
+demo-real: $(STAMP)  ## the same update with a Zephyr part and an AVR part that really boot what they are given
+	$(BIN)/python -m proxyflash.hil_tests.real.demo
+
 test: $(STAMP) lint  ## ruff, mypy and all tests that need nothing attached
 	$(BIN)/python -m pytest -n 2 --dist worksteal
-	$(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel
+	$(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel --ignore hil_tests/real
+
+test-real: $(STAMP)  ## real boot loaders on emulated processors, under QEMU and simavr, which boot what was flashed
+	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout=600 hil_tests/real
 
 # What the tests leave in build/kernel-bench: pytest's results, the console's log, what passed on the buses when one failed.
 # Two time limits: at the inner one pytest still says which tests had failed, the outer one is the guest's.
@@ -55,4 +61,4 @@ $(LINKS): Makefile
 clean:  ## removes what the targets made
 	rm -rf build dist .venv *.egg-info
 
-.PHONY: help setup demo test test-kernel lint bench wheel clean
+.PHONY: help setup demo demo-real test test-real test-kernel lint bench wheel clean

@@ -34,8 +34,11 @@ EXCEPTIONS = {
     # Programs and files of PyPI, each fetched once for the tests and the benchmarks.
     ("hil_tests/real/conftest.py", "benchmarks"),
     ("hil_tests/real/zephyr_firmware.py", "benchmarks"),
-    # What a demo copies.
+    # What a demo copies; the demo on real boot loaders runs the commands.
     ("tools/commands/demo.py", "examples"),
+    ("hil_tests/real/demo.py", "examples"),
+    ("hil_tests/real/demo.py", "benchmarks"),
+    ("hil_tests/real/demo.py", "tools"),
 }
 
 

@@ -23,8 +23,14 @@ from typing import Self
 from . import zephyr_firmware as firmware
 from .qemu import SECONDS, TIED, NotInstalled, QemuFailed
 
-LOADERS = ("/lib/ld-linux.so.2", "/lib32/ld-linux.so.2")
-"""Of 32-bit programs."""
+NEEDED = (
+    (("/lib/ld-linux.so.2", "/lib32/ld-linux.so.2"), "libc6-i386"),
+    (
+        ("/usr/lib32/libgcc_s.so.1", "/usr/lib/i386-linux-gnu/libgcc_s.so.1", "/lib/i386-linux-gnu/libgcc_s.so.1"),
+        "lib32gcc-s1",
+    ),
+)
+"""What programs of 32 bits need: where it may be, and the package that has it."""
 PTY = re.compile(rb"connected to pseudotty: (\S+)")
 UDP = re.compile(rb"smp_udp: Started")
 RELAY = Path(__file__).with_name("relay.py")
@@ -35,8 +41,9 @@ class NativeSim:
 
     def __init__(self, build: str) -> None:
         """Raises Missing, NotInstalled, QemuFailed."""
-        if not any(Path(loader).exists() for loader in LOADERS):
-            raise NotInstalled("libc6-i386 is not installed (Debian: libc6-i386)")
+        for files, package in NEEDED:
+            if not any(Path(file).exists() for file in files):
+                raise NotInstalled(f"{package} is not installed (Debian: {package})")
         program = str(firmware.find(f"_native_sim_{build}.exe"))
         self._folder = tempfile.TemporaryDirectory(prefix="proxyflash-")  # It keeps its flash where it runs.
         self.path, self.port = "", 0

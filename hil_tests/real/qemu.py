@@ -18,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -109,13 +110,14 @@ class Qemu:
             gdb.write(address, data)
             self.command("system_reset")
 
-    def cut_at(self, cuts: Sequence[int], written: int, entry: int) -> list[int]:
+    def cut_at(self, cuts: Sequence[int], written: int, entry: int, loaded: bytes = b"") -> list[int]:
         """Restarts it once for each number, and cuts its supply at the so-manieth write to the word at `written`.
 
-        At last it is restarted and comes to `entry`, from where it runs on. Returns how often it wrote, each time and at
-        last; what came to `entry` before was not cut.
+        `loaded`: what is put to address 0 before. At last it is restarted and comes to `entry`, from where it runs on.
+        Returns how often it wrote, each time and at last; what came to `entry` before was not cut.
         """
         with self._gdb as gdb:
+            gdb.write(0, loaded)
             done = []
             for times in (*cuts, MANY):
                 self.command("system_reset")
@@ -124,9 +126,15 @@ class Qemu:
 
     def cut_when(self, written: int, times: int) -> None:
         """Lets it run, and cuts its supply at the so-manieth write to the word at `written` from now on."""
+        with self.stopped_at(written, times):
+            self.command("system_reset")
+
+    @contextmanager
+    def stopped_at(self, written: int, times: int) -> Iterator[None]:
+        """Lets it run until the so-manieth write to the word at `written` from now on; it stands still in the block."""
         with self._gdb as gdb:
             gdb.run_to(written, times)
-            self.command("system_reset")
+            yield
 
     def close(self) -> None:
         if self._opened is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from proxyflash.flashers import formats
 from proxyflash.flashers.avr import EEPROM_START, AvrFlasher
+from proxyflash.flashers.avr_profile import AvrAddress, AvrProfile, Entry
 from proxyflash.flashers.base import State
 from proxyflash.flashers.errors import ImageError, PartError, Unsupported
 from proxyflash.flashers.image import FirmwareImage, Segment
@@ -26,7 +27,7 @@ from proxyflash.transports.errors import TransportError
 
 FLASHERS: dict[str, type[AvrFlasher]] = {"stk500v1": Stk500v1Flasher, "stk500v2": Stk500v2Flasher}
 SIZE = 5000
-QUICK = {"discharge": 0.0, "settle": 0.02}
+QUICK = AvrProfile(entry=Entry(discharge=0.0, settle=0.02))
 """There is no capacitor."""
 
 
@@ -42,7 +43,7 @@ def image(board: Board, version: str, size: int = SIZE) -> FirmwareImage:
 
 def flasher(port: AvrPort) -> AvrFlasher:
     kind = FLASHERS[port.part.board.protocol]
-    return kind.attach(port, kind.Address(), kind.Profile(entry=QUICK))
+    return kind.attach(port, AvrAddress(), QUICK)
 
 
 def flash(port: AvrPort, wanted: FirmwareImage, **choices: bool) -> Programmer:
@@ -173,7 +174,7 @@ def parked(board: Board) -> bytes:
 
 def sight(port: AvrPort) -> State | None:
     kind = FLASHERS[port.part.board.protocol]
-    found = kind.sight(port, kind.Address(), kind.Profile(entry=QUICK), active=True, deadline=Deadline.after(10))
+    found = kind.sight(port, AvrAddress(), QUICK, active=True, deadline=Deadline.after(10))
     return found.state if found else None
 
 

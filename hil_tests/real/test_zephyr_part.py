@@ -22,7 +22,7 @@ def test_an_upload_leaves_what_the_tests_begin_with(
     microbit: Microbit, smpclient: Smpclient, pending: bytes, old: bytes, new: bytes, new_file: Path
 ) -> None:
     digest = firmware.digest_of(new).hex()
-    *_, told = smpclient(microbit.url, "wait", "upload", new_file, "test", digest)
+    *_, told = smpclient(microbit.url, "upload", new_file, "test", digest)
     assert [(image["version"], image["hash"]) for image in told] == [
         ("0.0.0", firmware.digest_of(old).hex()),
         ("2.1.0", digest),
@@ -34,7 +34,8 @@ def test_an_image_on_trial_runs_and_is_taken_back(
     microbit: Microbit, smpclient: Smpclient, pending: bytes, old: bytes, new: bytes
 ) -> None:
     microbit.load(pending)
-    _, on_trial, _, _, taken_back = smpclient(microbit.url, "wait", "state", "reset", "wait", "state")
+    assert microbit.holds(new)
+    on_trial, _, _, taken_back = smpclient(microbit.url, "state", "reset", "wait", "state")
     assert [(image["version"], image["active"], image["confirmed"]) for image in on_trial] == [
         ("2.1.0", True, False),
         ("0.0.0", False, True),
@@ -46,7 +47,7 @@ def test_an_image_on_trial_runs_and_is_taken_back(
 def test_a_confirmed_image_stays(microbit: Microbit, smpclient: Smpclient, pending: bytes, new: bytes) -> None:
     microbit.load(pending)
     digest = firmware.digest_of(new).hex()
-    *_, told = smpclient(microbit.url, "wait", "confirm", digest, "reset", "wait", "state")
+    *_, told = smpclient(microbit.url, "confirm", digest, "reset", "wait", "state")
     assert (told[0]["version"], told[0]["active"], told[0]["confirmed"]) == ("2.1.0", True, True)
     assert microbit.holds(new)
 
@@ -54,14 +55,12 @@ def test_a_confirmed_image_stays(microbit: Microbit, smpclient: Smpclient, pendi
 def test_a_cut_at_any_moment_of_a_swap_or_a_revert_ends_with_one_of_the_two(
     microbit: Microbit, pending: bytes, old: bytes, new: bytes
 ) -> None:
-    microbit.load(pending)
-    assert microbit.cut_at() == [ERASES]
+    assert microbit.cut_at(flash=pending) == [ERASES]
     assert microbit.holds(new)
     assert microbit.cut_at() == [REVERT_ERASES]
     assert microbit.holds(old)
     for cut in range(1, ERASES, 14):
-        microbit.load(pending)
-        done, after = microbit.cut_at(cut)
+        done, after = microbit.cut_at(cut, flash=pending)
         # What was being erased is erased again.
         assert (done, done + after) == (cut, ERASES + 1)
         assert microbit.holds(new)
@@ -76,7 +75,7 @@ def test_an_image_that_was_changed_is_not_started(
     at = changed.index(firmware.MAGIC.to_bytes(4, "little"), microbit.SLOT + microbit.SLOT_SIZE)
     changed[at + 0x4000] ^= 0x01
     microbit.load(bytes(changed))
-    _, told = smpclient(microbit.url, "wait", "state")
+    (told,) = smpclient(microbit.url, "state")
     assert [image["version"] for image in told] == ["0.0.0"]
     assert microbit.holds(old)
 
@@ -87,7 +86,6 @@ def test_a_supply_that_is_off_changes_nothing_until_it_is_on(
     """By the commands that a bench file has for it."""
     command = [sys.executable, "-m", "proxyflash.hil_tests.real.qemu", str(microbit.qemu.qmp_path)]
     microbit.load(pending)
-    microbit.cut_at()
     subprocess.run([*command, "stop"], check=True)
     held = microbit.flash()
     assert microbit.holds(new)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+import serial
 from proxyflash.flashers.formats import load
 
 from . import zephyr_firmware as firmware
-from .qemu import Qemu
+from .qemu import SECONDS, Qemu, QemuFailed
 
 HEADER_SIZE = 0x200
 """Bytes before the application's vectors, in its images."""
+UP = b"build time"
+"""What its application logs first."""
 GOOD = bytes.fromhex("77c295f360d2ef7f3552500f2cb67980")
 TEST, ALIGNED = 2, 8
 """The magic of a slot that is good, the type of a swap that is to be tried, and bytes that each field has."""
@@ -75,7 +80,25 @@ class Microbit(ZephyrPart):
 
     def load(self, flash: bytes) -> None:
         """Puts it into the state of another time, and starts it."""
-        self.qemu.load(0, flash)
+        with self.starting():
+            self.qemu.load(0, flash)
+
+    def reset(self) -> None:
+        with self.starting():
+            super().reset()
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Waits, after the block, until its application is up. Nobody else may have its console open.
+
+        What comes in while it starts leaves QEMU's nRF51 deaf until the next reset: Zephyr's driver clears the event of a
+        byte that is in the receiver already, and no other follows it.
+        """
+        with serial.serial_for_url(self.url, timeout=SECONDS) as console:
+            yield
+            if not console.read_until(UP).endswith(UP):
+                raise QemuFailed("its application does not start")
+            console.read_until(b"\n")
 
     def flash(self) -> bytes:
         """All of it, as it is now."""
@@ -85,24 +108,25 @@ class Microbit(ZephyrPart):
         """Whether the first slot, which is what runs, has the image whole."""
         return self.qemu.read(self.SLOT, len(image)) == image
 
-    def cut_at(self, *cuts: int, register: int = ERASE_PAGE) -> list[int]:
+    def cut_at(self, *cuts: int, flash: bytes = b"", register: int = ERASE_PAGE) -> list[int]:
         """Restarts it once for each number, and cuts its supply at MCUboot's so-manieth erase (by `register`).
 
-        At last it is restarted, and MCUboot comes to its end: the application starts. Returns how many there were each
-        time, and at last.
+        `flash`: puts it into the state of another time before. At last it is restarted, and MCUboot comes to its end:
+        the application starts. Returns how many there were each time, and at last.
         """
-        return self.qemu.cut_at(cuts, register, self._entry)
+        with self.starting():
+            return self.qemu.cut_at(cuts, register, self._entry, flash)
 
     def cut_when(self, times: int, register: int = ERASE_PAGE) -> None:
         """Cuts its supply at the so-manieth erase (by `register`) from now on; waits for it."""
         self.qemu.cut_when(register, times)
 
 
-def microbit_flash(uploaded: bytes = b"") -> bytes:
+def microbit_flash(uploaded: bytes = b"", *, on_trial: bool = True) -> bytes:
     """What the micro:bit holds as it comes: MCUboot and an application of version 0.0.0, confirmed. Raises Missing.
 
-    `uploaded`: an image in the second slot, which is to be tried at the next reset. It lies where MCUboot's "swap using
-    offset" wants it, and its slot ends as MCUboot's design document has it: type of the swap, and 16 bytes of magic.
+    `uploaded`: an image in the second slot; `on_trial`: which is to be tried at the next reset. It lies where MCUboot's
+    "swap using offset" wants it, and its slot ends as MCUboot's design document has it: type of the swap, and 16 bytes of magic.
     """
     flash = bytearray(b"\xff" * FLASH_SIZE)
     for segment in load(firmware.find("_qemu_cortex_m0_serial.merged.hex")).segments:
@@ -111,8 +135,9 @@ def microbit_flash(uploaded: bytes = b"") -> bytes:
         slot = Microbit.SLOT + Microbit.SLOT_SIZE
         end, at = slot + Microbit.SLOT_SIZE, slot + Microbit.PAGE
         flash[at : at + len(uploaded)] = uploaded
-        flash[end - 16 : end] = GOOD
-        flash[end - 16 - 3 * ALIGNED] = TEST
+        if on_trial:
+            flash[end - 16 : end] = GOOD
+            flash[end - 16 - 3 * ALIGNED] = TEST
     return bytes(flash)
 
 
@@ -124,15 +149,15 @@ class Mps2(ZephyrPart):
 
     SLOT = 0x2005_0000
 
-    def __init__(self, build: str = "serial_recovery", *, application: bool = False) -> None:
-        """`build`: "serial_recovery" (also with "_raw", "_raw_cobs", "_buf1024", ...). `application`: whether it has
-        one, or nothing to run. Raises Missing, NotInstalled, QemuFailed.
+    def __init__(self, build: str = "_27c54835_mps2_an385_serial_recovery", *, application: bool = False) -> None:
+        """`build`: what its files' names end with, before ".hex" and ".signed.bin". `application`: whether it has one, or
+        nothing to run. Raises Missing, NotInstalled, QemuFailed.
         """
-        loader = firmware.find(f"_mps2_an385_{build}.hex")
+        loader = firmware.find(f"{build}.hex")
         super().__init__(Qemu("mps2-an385", "cortex-m3", loaded=[f"file={loader}"], more=["-serial", "null"]))
         try:
             if application:
-                self.qemu.load(self.SLOT, firmware.find(f"_mps2_an385_{build}.signed.bin").read_bytes())
+                self.qemu.load(self.SLOT, firmware.find(f"{build}.signed.bin").read_bytes())
             else:
                 self.on()
         except BaseException:

@@ -71,7 +71,7 @@ class Rig:
         self.untouched = self.memory.read(self.far, self.memory.size - self.far)
         self.device.supply.off()
         self.device.supply.on()
-        self.device.settle()
+        self.device.board.settle()
         self.port = self.opened()
         self.flasher_class: type[Flasher] = plugins.load(plugins.FLASHERS, PROTOCOL[part])
         entry: dict[str, Any] = QUICK if lines else {"reset": "none"}
@@ -103,7 +103,6 @@ class Rig:
         self.profile = self.profile.model_copy(update={"answer": 2.0})
 
     def runs(self, version: str) -> bool:
-        self.device.settle()
         with self.device.board.changed:
             return self.device.board.changed.wait_for(lambda: self.device.application_version == version, 20)
 

@@ -39,9 +39,13 @@ class Kind:
     relocatable: bool = False
     mcuboot: bool = False
     """Its firmware is MCUboot's images, from `start` on."""
+    vectors: bytes | None = None
     by_hand: bool = False
     """Nothing but a hand resets it: a cut within the writing of its reset vector wants one."""
 
+
+AVR_VECTORS = bytes.fromhex("0c 94 40 00")
+"""JMP 0x80 (AVR instruction set manual)."""
 
 KINDS = {
     "uds": Kind(
@@ -165,6 +169,71 @@ profile = {answer = 0.3, quiet = 0.01, swap = 3.0, erase = 1.0, recovery = true}
     ),
 }
 
+KINDS |= {
+    protocol: Kind(
+        f"""
+[bus.b]
+kind = "serial"
+emulated = true
+pace = 0
+baudrate = 115200
+dtr = false
+rts = false
+[[component]]
+name = "part"
+bus = "b"
+protocol = "{protocol}"
+version = {{send = "VER?\\r", match = "FW ([0-9.]+)"}}
+emulated = {{part = "{part}", firmware = "old.bin", {emulated}}}
+profile = {{answer = 1.0, entry = {{{entry}}}}}
+""",
+        0,
+        1000,
+        new_size,
+        vectors=AVR_VECTORS,
+        by_hand=protocol == "avr109",
+    )
+    for protocol, part, emulated, entry, new_size in (
+        ("stk500v1", "atmega328p-optiboot", "boot_window = 20", "discharge = 0.001, settle = 0.005", 2600),
+        ("stk500v2", "atmega2560-wiring", "boot_window = 2", "discharge = 0.001, settle = 0.005", 6000),
+        ("avr109", "atmega32u4-caterina", "reenumerate = 0.02, boot_window = 60", 'reset = "none", touch = true', 2600),
+    )
+}
+
+KINDS |= {
+    name: Kind(
+        f"""
+[bus.b]
+kind = "serial"
+emulated = true
+pace = 0
+baudrate = 115200
+dtr = false
+rts = false
+[[component]]
+name = "part"
+bus = "b"
+protocol = "{protocol}"
+version = {{send = "VER?\\r", match = "FW ([0-9.]+)"}}
+emulated = {{part = "{part}", firmware = "old.bin", enter = "LOADER", timeout = 1}}
+[component.profile]
+loader = "{loader}"
+enter = "LOADER"
+entry = {{settle = 0.005}}
+block_size = 128
+timings = {{connect = 2, knock = 0.1, start = 2, block = 0.3, verdict = 1}}
+""",
+        start,
+        1000,
+        900,
+        relocatable=True,
+    )
+    for name, protocol, part, loader, start in (
+        ("xmodem", "xmodem", "efr32mg1", "gecko", 0x4000),
+        ("ymodem", "ymodem", "stm32l4-iap", "st-iap", 0x08008000),
+    )
+}
+
 OLD, NEW = "1.4.2", "1.5.0"
 SIDE_BY_SIDE = 16
 
@@ -194,7 +263,7 @@ class Rig:
 
 def firmware(kind: Kind, version: str, size: int) -> bytes:
     header = 32 if kind.mcuboot else 0
-    data = application.make(version, "part", "Acme", size, start=kind.start + header)
+    data = application.make(version, "part", "Acme", size, start=kind.start + header, vectors=kind.vectors)
     major, minor, revision = map(int, version.split("."))
     return mcuboot_image.make(data, (major, minor, revision, 0), header_size=header) if kind.mcuboot else data
 
@@ -282,7 +351,8 @@ def test_stopped_at_every_yield(rig: Rig, how: str) -> None:
                 assert stopper.phase is ev.Phase.BOOT if how == "cut" else stopper.phase in LAST
             device.supply.on()
             if device.supply.operations == before:
-                assert settled(bench) == OLD
+                # A loader that was sent some of an image, and has written none, may wait for the rest.
+                assert settled(bench) in ((OLD, None) if stopper.phase is ev.Phase.WRITE else (OLD,))
             again_ends_well(rig, bench)
             return True
 
