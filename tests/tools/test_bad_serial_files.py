@@ -204,3 +204,16 @@ def test_what_the_profile_does_not_tell_the_loader_does(desk_for: Callable[[str,
     assert (error["code"], error["exit_status"]) == ("E-IMAGE-WRONG-PART", 12)
     assert "image size is higher than the allowed space memory" in error["cause"]
     assert desk.memory() == before
+
+
+@pytest.mark.parametrize("component", ["soil", "pump"])
+def test_a_slot_that_is_erased_by_what_comes_is_not_erased_alone(
+    desk_for: Callable[[str, str, bytes], Desk], component: str
+) -> None:
+    desk = desk_for(component, "x.bin", GOOD)
+    desk.run("scan")
+    before = desk.memory()
+    done = desk.run("erase", component)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"E-UNSUPPORTED {component}: this part erases its memory for what is written to it")
+    assert desk.memory() == before
