@@ -250,6 +250,34 @@ class TestClean:
         assert rig.holds_new()
         close(rig)
 
+    @pytest.mark.parametrize(
+        ("wiring", "entry"),
+        [
+            ("rts-reset", {"reset": "rts"}),
+            ("dtr-reset", {"reset": "both"}),
+            ("rts-reset", {"reset": "both"}),
+            ("!dtr-reset", {"asserted": False}),
+            ("!rts-reset", {"reset": "rts", "asserted": False}),
+            ("dtr-reset", {"wiring": "direct", "hold": 1e-3}),
+            ("!dtr-reset", {"wiring": "direct", "hold": 1e-3, "asserted": False}),
+        ],
+    )
+    def test_each_wiring_of_the_reset(self, wiring: str, entry: dict[str, Any]) -> None:
+        rig = Rig(OPTIBOOT, wiring=wiring)
+        rig.profile = rig.flasher_class.Profile.model_validate({"answer": 2.0, "entry": {**QUICK, **entry}})
+        rig.flash()
+        assert rig.holds_new()
+        assert rig.runs("1.5.0")
+        close(rig)
+
+    def test_the_other_line_resets_nothing(self) -> None:
+        rig = Rig(OPTIBOOT, wiring="rts-reset")
+        assert rig.runs("1.4.2")
+        with pytest.raises(PartMute):
+            rig.flash()
+        assert rig.runs("1.4.2")
+        close(rig)
+
     @pytest.mark.parametrize("part", [OPTIBOOT, CATERINA])
     def test_without_a_way_in_a_running_application_is_no_loader(self, part: str) -> None:
         rig = Rig(part, wiring="none")
