@@ -76,7 +76,7 @@ class Rig:
         self.flasher_class: type[Flasher] = plugins.load(plugins.FLASHERS, PROTOCOL[part])
         entry: dict[str, Any] = QUICK if lines else {"reset": "none"}
         if part == CATERINA:
-            entry = {"reset": "none", "touch": True, "touch_seconds": 5}
+            entry = {"touch_seconds": 5}  # The rest is as the protocol has it.
         self.profile = self.flasher_class.Profile.model_validate({"answer": 0.1, "entry": entry})
 
     @property
@@ -185,6 +185,24 @@ class TestClean:
         assert rig.device.supply.operations == operations
         close(rig)
 
+    @pytest.mark.parametrize(
+        ("part", "fuses"),
+        [
+            (WIRING, {"low_fuse": "0xFF", "high_fuse": "0xD8", "extended_fuse": "0xFD", "lock_bits": "0xCF"}),
+            (CATERINA, {"low_fuse": "0xFF", "high_fuse": "0xD8", "extended_fuse": "0xCB", "lock_bits": "0xEF"}),
+            (OPTIBOOT, {}),
+        ],
+    )
+    def test_fuses_and_lock_bits_are_told_where_the_loader_tells_them(self, part: str, fuses: dict[str, str]) -> None:
+        """As boards.txt has them (Debian's arduino-core-avr; its lock bits without those that are none)."""
+        rig = Rig(part)
+        rig.whole_again()
+        flasher = rig.flasher()
+        details = flasher.connect().details
+        assert {key: value for key, value in details.items() if key.endswith(("_fuse", "_bits"))} == fuses
+        flasher.close()
+        close(rig)
+
     @pytest.mark.parametrize("part", [WIRING, CATERINA])
     def test_lock_bits_that_forbid_writing_are_seen(self, part: str) -> None:
         rig = Rig(part, lock=0xCB)
@@ -230,6 +248,34 @@ class TestClean:
         rig.whole_again()
         rig.flash()
         assert rig.holds_new()
+        close(rig)
+
+    @pytest.mark.parametrize(
+        ("wiring", "entry"),
+        [
+            ("rts-reset", {"reset": "rts"}),
+            ("dtr-reset", {"reset": "both"}),
+            ("rts-reset", {"reset": "both"}),
+            ("!dtr-reset", {"asserted": False}),
+            ("!rts-reset", {"reset": "rts", "asserted": False}),
+            ("dtr-reset", {"wiring": "direct", "hold": 1e-3}),
+            ("!dtr-reset", {"wiring": "direct", "hold": 1e-3, "asserted": False}),
+        ],
+    )
+    def test_each_wiring_of_the_reset(self, wiring: str, entry: dict[str, Any]) -> None:
+        rig = Rig(OPTIBOOT, wiring=wiring)
+        rig.profile = rig.flasher_class.Profile.model_validate({"answer": 2.0, "entry": {**QUICK, **entry}})
+        rig.flash()
+        assert rig.holds_new()
+        assert rig.runs("1.5.0")
+        close(rig)
+
+    def test_the_other_line_resets_nothing(self) -> None:
+        rig = Rig(OPTIBOOT, wiring="rts-reset")
+        assert rig.runs("1.4.2")
+        with pytest.raises(PartMute):
+            rig.flash()
+        assert rig.runs("1.4.2")
         close(rig)
 
     @pytest.mark.parametrize("part", [OPTIBOOT, CATERINA])
@@ -339,6 +385,10 @@ class TestFaults:
             close(rig)
 
 
+AS_READ = {b"S": 7, b"s": 3, b"V": 2}
+"""Bytes of AVR109's answers to what is asked first."""
+
+
 class TestStrangers:
     """A device that is no such loader: each ends with an error, and with nothing but greetings sent to it."""
 
@@ -351,6 +401,7 @@ class TestStrangers:
             pytest.param(lambda heard: b"[00:00:01.234] uart: overrun\r\n", id="log text"),
             pytest.param(lambda heard: heard, id="an echo"),
             pytest.param(lambda heard: b"", id="silence"),
+            pytest.param(lambda heard: b"U" * AS_READ.get(heard, 1), id="one byte again and again, as it is read"),
             pytest.param(lambda heard: b"\x14\x10\x14\x10", id="always in step"),
             pytest.param(
                 lambda heard: b"\x1b\x01\x00\x02\x0e\x01\x00\x17", id="half of a message, with another number"
