@@ -13,6 +13,8 @@ from .errors import PartConfused, PartRefused
 DONE = b"\r"
 UNKNOWN = b"?"
 YES = b"Y"
+MANUFACTURER = 0x1E
+"""Atmel's, in the signature of each AVR (data sheets, "Signature Bytes")."""
 
 
 class Command(StrEnum):
@@ -76,9 +78,12 @@ def block_size(answer: bytes) -> int:
 
 
 def signature(answer: bytes) -> int:
-    """The last byte comes first. Raises PartConfused."""
+    """The last byte comes first. Raises PartConfused, also for one that is no AVR's: what sends one byte again and again
+    would pass for a name and a version."""
     if len(answer) != 3:
         raise PartConfused(f"the loader told {len(answer)} of 3 signature bytes")
+    if answer[2] != MANUFACTURER:
+        raise PartConfused(f"the loader told {answer.hex(' ')} for a signature, and those of AVRs end with 1e here")
     return int.from_bytes(answer, "little")
 
 

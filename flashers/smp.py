@@ -33,7 +33,7 @@ from .formats.mcuboot import McubootImage, Version, parse, parse_dependencies
 from .image import Segment
 from .memory import EraseRun, MemoryMap, Range, Region
 from .smp_client import ImageSlot, SlotInfo, SmpClient
-from .smp_codec import ConsoleFraming, RawFraming, require_cbor
+from .smp_codec import ConsoleFraming, RawFraming, Refusal, require_cbor
 from .smp_link import SerialWire, SmpLink, Wire
 from .smp_profile import SmpAddress, SmpProfile
 from .smp_upload import Upload
@@ -46,6 +46,9 @@ RESET_SECONDS = 3.0
 """How long after it acknowledged a reset a part may still answer as before."""
 LOG_FACTOR = 5
 """So many times as long as the silence that a starting part is left may its log go on before it is asked anyway."""
+LARGER_BUFFER = (
+    "Build its application with a larger CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE, or with CONFIG_MCUMGR_GRP_IMG_FRUGAL_LIST"
+)
 BY_VERSION = "the boot loader of this part starts the image of the higher version"
 
 
@@ -69,6 +72,8 @@ class SmpFlasher(Flasher):
         """Whether it was this flasher that had the part restart into recovery."""
         self._buffer, self._buffers = profile.buffer, 1
         self._images: list[ImageSlot] = []
+        self._untold: Refusal | None = None
+        """Why the part doesn't tell its images."""
         self._infos: list[SlotInfo] = []
         self._no_downgrade = False
         self._looked = False
@@ -134,7 +139,7 @@ class SmpFlasher(Flasher):
                 remedy="Give the signed binary of the build: zephyr.signed.bin",
             )
         if not self._images and not self._recovery:
-            raise Unsupported("the part's application takes no images: it has no image management")
+            raise self._no_images()
         if target.get("bootable") == 0:
             raise ImageWrongPart("the image is marked as one that is not to be started")
         reset, start = target.get("reset_vector"), self._profile.run_address
@@ -166,7 +171,7 @@ class SmpFlasher(Flasher):
             self._make_room(goal)
         self._goal, self._data = goal, data
         if self._slot_of(goal.hash) is None:
-            yield from self._upload(data)
+            yield from self.upload(data)
         yield len(data)
 
     def upload(self, data: bytes) -> Iterator[int]:
@@ -213,7 +218,7 @@ class SmpFlasher(Flasher):
                 self._wish(goal)
             self._restart()
             self._await_image(goal)
-        if self._profile.confirm and not self._is_confirmed(goal.hash):
+        if self._profile.confirm and self._untold is None and not self._is_confirmed(goal.hash):
             self._client.set_state(goal.hash, confirm=True)
 
     def close(self) -> None:
@@ -238,7 +243,7 @@ class SmpFlasher(Flasher):
             self._buffer, self._buffers = self._profile.buffer, 1
         platform = client.application_info("i")
         bootloader = client.bootloader()
-        self._images = client.images()
+        self._images, self._untold = client.image_state()
         self._recovery = self._is_recovery(platform is not None or bootloader is not None)
         self._infos = client.slot_info()
         details = {"mode": "recovery" if self._recovery else "application", "buffers": self._describe_buffers()}
@@ -246,9 +251,10 @@ class SmpFlasher(Flasher):
             details["name"] = name
         if bootloader is not None and (mode := client.bootloader_mode()) is not None:
             details["bootloader_mode"], self._no_downgrade = str(mode[0]), mode[1]
-        for image in self._images:
-            key = f"slot_{image.slot}" if image.image == 0 else f"image_{image.image}_slot_{image.slot}"
-            details[key] = f"{image} {image.hash.hex()}".rstrip()
+        if self._untold is not None and not self._untold.unsupported:
+            details["images"] = f"not told: {self._untold}"
+            details |= {_key(info): f"{info.largest:,} bytes" for info in self._infos}
+        details |= {_key(image): f"{image} {image.hash.hex()}".rstrip() for image in self._images}
         running = self._running()
         return Identity(
             part=platform or "",
@@ -261,7 +267,26 @@ class SmpFlasher(Flasher):
         """MCUboot's recovery tells no names, and keeps to itself which image is active, or its hash, or both."""
         if self._profile.mode != "auto":
             return self._profile.mode == "recovery"
-        return not has_names and not (self._has_echo and any(image.active and image.hash for image in self._images))
+        tells = any(image.active and image.hash for image in self._images)
+        too_long = self._untold is not None and self._untold.too_long
+        return not has_names and not (self._has_echo and (tells or too_long))
+
+    def _no_images(self) -> Unsupported:
+        """Without the list of its images nothing tells which one runs, and that it is the new one that is to stay."""
+        refusal = self._untold
+        if refusal is None:
+            return Unsupported("the part tells of no image, not even of one that runs")
+        if refusal.unsupported:
+            return Unsupported("the part's application takes no images: it has no image management")
+        if refusal.too_long:
+            return Unsupported(
+                f"the part has images, and the list of them does not fit its buffer of {self._buffer} bytes: {refusal}",
+                remedy=f"{LARGER_BUFFER}. Until then: upload it in serial recovery (recovery = true).",
+            )
+        return Unsupported(
+            f"the part has images, and does not tell which: {refusal}",
+            remedy="Upload it in serial recovery (recovery = true).",
+        )
 
     def _describe_buffers(self) -> str:
         return f"{self._buffers} x {self._buffer}"
@@ -348,18 +373,6 @@ class SmpFlasher(Flasher):
             self._restart()
             self._await_application()
 
-    def _upload(self, data: bytes) -> Iterator[int]:
-        upload = Upload(
-            self._client.link,
-            self._upload_image(self._destination()),
-            data,
-            packet=min(self._buffer, self._wire.largest) - self._wire.overhead,
-            window=min(self._profile.window, self._buffers),
-            erase=self._profile.erase,
-        )
-        yield from upload.run()
-        self._matched = upload.matched
-
     def _wish(self, goal: McubootImage) -> None:
         """Has the next reset try the image.
 
@@ -372,7 +385,7 @@ class SmpFlasher(Flasher):
             self._images = self._client.images()
             if self._slot_of(goal.hash) is not None:
                 raise
-            for _ in self._upload(self._data):
+            for _ in self.upload(self._data):
                 pass
             self._client.set_state(goal.hash, confirm=False)
 
@@ -429,10 +442,15 @@ class SmpFlasher(Flasher):
             time.sleep(0.1)
 
     def _await_image(self, goal: McubootImage) -> None:
-        """Waits until an image runs. Raises NotBack where nothing does, VerifyMismatch where another one does."""
+        """Waits until an image runs. Raises NotBack where nothing does, VerifyMismatch where another one does.
+
+        What serial recovery took goes where the boot loader starts from: an application that then runs, and can't tell
+        its images, is that one, if no other waited to be tried.
+        """
         reset = time.monotonic()
         deadline = Deadline.after(self._profile.swap)
         again = self._recovery
+        in_place = self._recovery and not any(image.pending for image in self._own())
         while True:
             try:
                 self._images = self._client.images(seconds=POLL_SECONDS, tries=1)
@@ -459,9 +477,20 @@ class SmpFlasher(Flasher):
                 self._restart(quiet=RESET_SECONDS)
                 continue
             break
+        if not in_place or self._recovery or self._untold is None:
+            raise self._other_image(goal)
+        self._moved = False
+        self._wire.follow(None)
+
+    def _other_image(self, goal: McubootImage) -> VerifyMismatch:
+        if self._untold is not None and not self._recovery:
+            return VerifyMismatch(
+                f"after its reset the part does not tell which image it runs: {self._untold}",
+                remedy=f"{LARGER_BUFFER}." if self._untold.too_long else "Is the image built with image management?",
+            )
         running = self._running()
         what = "stays in serial recovery" if self._recovery else f"runs {running}" if running else "runs something else"
-        raise VerifyMismatch(
+        return VerifyMismatch(
             f"after its reset the part {what}: its boot loader does not take {goal.version} ({goal.hash.hex()[:16]}...)",
             remedy="Is the image signed with this part's key, and for its slot?",
         )
@@ -474,3 +503,7 @@ class SmpFlasher(Flasher):
     def _is_confirmed(self, image_hash: bytes) -> bool:
         slot = self._slot_of(image_hash)
         return slot is not None and slot.confirmed
+
+
+def _key(slot: ImageSlot | SlotInfo) -> str:
+    return f"slot_{slot.slot}" if slot.image == 0 else f"image_{slot.image}_slot_{slot.slot}"

@@ -124,8 +124,13 @@ class SmpClient:
 
     def images(self, *, seconds: float | None = None, tries: int = 3) -> list[ImageSlot]:
         """What the slots hold; [] where the part doesn't tell."""
+        return self.image_state(seconds=seconds, tries=tries)[0]
+
+    def image_state(self, *, seconds: float | None = None, tries: int = 3) -> tuple[list[ImageSlot], Refusal | None]:
+        """What the slots hold, and why the part doesn't tell it: it may know no images, or have a list that is too long
+        for its buffer."""
         reply = self.link.ask(Op.READ, Group.IMAGE, ImageCommand.STATE, {}, seconds=seconds, tries=tries)
-        return list(_slots(reply)) if reply.refusal is None else []
+        return (list(_slots(reply)) if reply.refusal is None else []), reply.refusal
 
     def slot_info(self) -> list[SlotInfo]:
         """The slots and their sizes; [] where the part doesn't tell."""

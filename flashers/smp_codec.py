@@ -136,6 +136,11 @@ class Refusal:
         """Whether the part doesn't know the command at all."""
         return self.group is None and self.rc == Rc.ENOTSUP
 
+    @property
+    def too_long(self) -> bool:
+        """Whether the part knows the command, and its own answer doesn't fit its buffer."""
+        return self.group is None and self.rc == Rc.EMSGSIZE
+
     def __str__(self) -> str:
         codes: type[IntEnum] | None = Rc if self.group is None else ImageRc if self.group == Group.IMAGE else None
         name = codes(self.rc).name if codes and self.rc in codes.__members__.values() else ""

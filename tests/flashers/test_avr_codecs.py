@@ -157,6 +157,12 @@ class TestAvr109:
         with pytest.raises(PartRefused):
             avr109_codec.done(b"?", "it")
 
+    @pytest.mark.parametrize("heard", [b"UUU", b"\xff\xff\xff", b"???", b"\x1e\x95\x87"])
+    def test_no_signature_of_atmels(self, heard: bytes) -> None:
+        """The manufacturer's byte, 0x1E, comes last."""
+        with pytest.raises(PartConfused, match="signature"):
+            avr109_codec.signature(heard)
+
     @FUZZ
     @given(st.binary(max_size=12))
     def test_anything(self, heard: bytes) -> None:

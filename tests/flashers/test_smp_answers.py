@@ -11,6 +11,7 @@ import cbor2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from proxyflash.flashers import smp
 from proxyflash.flashers.base import State
 from proxyflash.flashers.errors import (
     ImageWrongPart,
@@ -19,6 +20,7 @@ from proxyflash.flashers.errors import (
     Unsupported,
     VerifyMismatch,
 )
+from proxyflash.flashers.formats.mcuboot import parse
 from proxyflash.flashers.image import Segment
 from proxyflash.flashers.smp import SmpFlasher
 from proxyflash.flashers.smp_profile import SmpAddress, SmpProfile
@@ -28,6 +30,8 @@ from proxyflash.transports.errors import ProxyflashError
 
 Answers = dict[tuple[int, int], Any]
 UNSUPPORTED = {"rc": 8}
+TOO_LONG = {"rc": 7}
+"""MGMT_ERR_EMSGSIZE: Zephyr's image list that doesn't fit its buffer."""
 IMAGE = made(version=(2, 0, 0, 0))
 ECHO, PARAMETERS, NAMES, BOOTLOADER = (0, 0), (0, 6), (0, 7), (0, 8)
 STATE, SLOTS = (1, 0), (1, 6)
@@ -117,6 +121,8 @@ class TestIdentity:
             ({STATE: {"images": [RUNNING]}, ECHO: lambda asked: {"r": asked["d"]}}, "application"),
             ({STATE: {"images": []}, NAMES: {"output": "x"}}, "application"),
             ({BOOTLOADER: {"bootloader": "MCUboot"}}, "application"),
+            ({STATE: TOO_LONG, ECHO: lambda asked: {"r": asked["d"]}}, "application"),
+            ({STATE: TOO_LONG}, "recovery"),
             ({}, "recovery"),
         ],
     )
@@ -163,6 +169,33 @@ class TestRefusals:
         part = flasher({NAMES: {"output": "x"}})
         part.connect()
         with pytest.raises(Unsupported, match="takes no images"):
+            part.verify_target(target())
+
+    def test_a_list_of_images_that_does_not_fit(self) -> None:
+        slots = [{"slot": 0, "size": 4096}, {"slot": 1, "size": 8192, "upload_image_id": 0}]
+        infos = {"images": [{"image": 0, "slots": slots}, {"image": 1, "slots": [{"slot": 2, "size": 2048}]}]}
+        part = flasher(
+            {STATE: TOO_LONG, SLOTS: infos, NAMES: {"output": "x"}, PARAMETERS: {"buf_size": 128, "buf_count": 4}}
+        )
+        details = part.connect().details
+        assert details["images"] == "not told: EMSGSIZE (rc 7)"
+        assert (details["slot_1"], details["image_1_slot_2"]) == ("8,192 bytes", "2,048 bytes")
+        assert part.memory_map().regions[0].size == 8192
+        with pytest.raises(Unsupported, match="the list of them does not fit its buffer of 128 bytes") as raised:
+            part.verify_target(target())
+        assert "CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE" in (raised.value.remedy or "")
+        assert "recovery = true" in (raised.value.remedy or "")
+
+    def test_a_list_of_images_that_is_not_told(self) -> None:
+        part = flasher({STATE: {"err": {"group": 1, "rc": 2}}, NAMES: {"output": "x"}})
+        part.connect()
+        with pytest.raises(Unsupported, match=r"does not tell which: FLASH_CONFIG_QUERY_FAIL \(rc 2 of group 1\)"):
+            part.verify_target(target())
+
+    def test_a_list_of_images_that_is_empty(self) -> None:
+        part = flasher({STATE: {"images": []}, NAMES: {"output": "x"}})
+        part.connect()
+        with pytest.raises(Unsupported, match="tells of no image"):
             part.verify_target(target())
 
     @pytest.mark.parametrize(("reset", "fits"), [(0xC1F5, True), (0xBFFF, False), (0xC000 + 0x1000000, False)])
@@ -256,6 +289,57 @@ class TestWhereItGoes:
         part.connect()
         with pytest.raises(VerifyMismatch, match=r"it has slot 0: 1\.0\.0 active confirmed 0000"):
             part.check([Segment(0, IMAGE)])
+
+
+class TestAfterTheReset:
+    @pytest.mark.parametrize(
+        ("state", "words"),
+        [
+            (TOO_LONG, r"does not tell which image it runs: EMSGSIZE \(rc 7\)"),
+            (UNSUPPORTED, r"does not tell which image it runs: ENOTSUP \(rc 8\)"),
+            ({"images": [RUNNING]}, r"runs 1\.0\.0 active confirmed"),
+        ],
+    )
+    def test_another_image_runs(self, monkeypatch: pytest.MonkeyPatch, state: dict[str, Any], words: str) -> None:
+        monkeypatch.setattr(smp, "RESET_SECONDS", 0)
+        waiting = slot(1, "2.0.0", parse(IMAGE).hash, pending=True)
+        answers: Answers = {STATE: {"images": [RUNNING, waiting]}, NAMES: {"output": "x"}}
+
+        def restart(asked: dict[str, Any]) -> dict[str, Any]:
+            answers[STATE] = state
+            return {}
+
+        answers[0, 5] = restart
+        part = flasher(answers)
+        part.connect()
+        list(part.write(Segment(0, IMAGE)))
+        with pytest.raises(VerifyMismatch, match=words):
+            part.boot()
+
+    @pytest.mark.parametrize("state", [TOO_LONG, UNSUPPORTED])
+    @pytest.mark.parametrize("pending", [False, True])
+    def test_after_recovery_one_that_can_not_tell(
+        self, monkeypatch: pytest.MonkeyPatch, state: dict[str, Any], pending: bool
+    ) -> None:
+        """It is the image that recovery took, unless another one waits to be tried."""
+        monkeypatch.setattr(smp, "RESET_SECONDS", 0)
+        images = [{"slot": 0, "version": "2.0.0", "hash": parse(IMAGE).hash}, {"slot": 1, "version": "3.0.0"}]
+        images[1]["pending"] = pending
+        answers: Answers = {STATE: {"images": images}}
+
+        def restart(asked: dict[str, Any]) -> dict[str, Any]:
+            answers.update({STATE: state, NAMES: {"output": "x"}})
+            return {}
+
+        answers[0, 5] = restart
+        part = flasher(answers)
+        assert part.connect().details["mode"] == "recovery"
+        list(part.write(Segment(0, IMAGE)))
+        if pending:
+            with pytest.raises(VerifyMismatch, match="does not tell which image it runs"):
+                part.boot()
+            return
+        part.boot()
 
 
 VALUES = st.recursive(

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 from proxyflash.emulators.uart_board import Stage
 from proxyflash.flashers.base import State
-from proxyflash.flashers.errors import ImageTooLarge, ImageWrongPart, NotBack, PartError, PartMute, VerifyMismatch
+from proxyflash.flashers.errors import (
+    ImageTooLarge,
+    ImageWrongPart,
+    NotBack,
+    PartError,
+    PartMute,
+    Unsupported,
+    VerifyMismatch,
+)
 from proxyflash.tests.emulators.smp_lab import NEW, OLD, image
 from proxyflash.tests.flashers.smp_rig import Rig
 
@@ -173,6 +181,14 @@ class TestRefusals:
     def test_a_lower_version_where_the_higher_one_runs(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig("acme-h3")
         self.unchanged(rig, rig.image("0.9.0"), ImageWrongPart)
+
+    def test_a_list_of_images_that_does_not_fit_the_buffer(self, make_rig: Callable[..., Rig]) -> None:
+        """The application of 96 bytes can't tell what it runs. Serial recovery, with a buffer of its own, can."""
+        rig = make_rig(buf_size=96)
+        self.unchanged(rig, rig.image(NEW), Unsupported)
+        rig.profile = rig.profile.model_copy(update={"recovery": True})
+        rig.flash()
+        assert rig.runs == NEW
 
     def test_too_large(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig()

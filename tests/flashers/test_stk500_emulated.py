@@ -76,7 +76,7 @@ class Rig:
         self.flasher_class: type[Flasher] = plugins.load(plugins.FLASHERS, PROTOCOL[part])
         entry: dict[str, Any] = QUICK if lines else {"reset": "none"}
         if part == CATERINA:
-            entry = {"reset": "none", "touch": True, "touch_seconds": 5}
+            entry = {"touch_seconds": 5}  # The rest is as the protocol has it.
         self.profile = self.flasher_class.Profile.model_validate({"answer": 0.1, "entry": entry})
 
     @property
@@ -339,6 +339,10 @@ class TestFaults:
             close(rig)
 
 
+AS_READ = {b"S": 7, b"s": 3, b"V": 2}
+"""Bytes of AVR109's answers to what is asked first."""
+
+
 class TestStrangers:
     """A device that is no such loader: each ends with an error, and with nothing but greetings sent to it."""
 
@@ -351,6 +355,7 @@ class TestStrangers:
             pytest.param(lambda heard: b"[00:00:01.234] uart: overrun\r\n", id="log text"),
             pytest.param(lambda heard: heard, id="an echo"),
             pytest.param(lambda heard: b"", id="silence"),
+            pytest.param(lambda heard: b"U" * AS_READ.get(heard, 1), id="one byte again and again, as it is read"),
             pytest.param(lambda heard: b"\x14\x10\x14\x10", id="always in step"),
             pytest.param(
                 lambda heard: b"\x1b\x01\x00\x02\x0e\x01\x00\x17", id="half of a message, with another number"
