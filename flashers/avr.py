@@ -12,7 +12,7 @@ EEPROM has the addresses that avr-libc's linker scripts give it, from 0x810000 o
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import ClassVar, Self, TypeVar
 
@@ -26,6 +26,7 @@ from .avr_profile import AvrAddress, AvrProfile
 from .base import Capability, Flasher, Identity, Settings, Sighting, State
 from .devices.avr import AvrPart, parts
 from .errors import (
+    ImageWrongPart,
     PartConfused,
     PartError,
     PartMute,
@@ -39,6 +40,8 @@ from .image import Segment
 from .memory import MemoryMap, Range, uniform
 
 EEPROM_START = 0x810000
+AVR = "EM_AVR"
+"""The machine of ELF files for these parts."""
 ENTRY_TRIES = 3
 """How often the part is brought into its loader."""
 TRIES = 3
@@ -122,6 +125,17 @@ class AvrFlasher(Flasher):
             self._leave_as_found()
             raise
         return identity
+
+    def verify_target(self, target: Mapping[str, int | str]) -> None:
+        """What a file says of whom it is for; only ELF files and MCUboot images do."""
+        if "image_hash" in target:
+            raise ImageWrongPart(
+                "the file is an MCUboot image, and the boot loader of an AVR starts the bare program",
+                remedy="Give the program itself: the .hex or .elf of the build.",
+            )
+        machine = target.get("machine", AVR)
+        if machine != AVR:
+            raise ImageWrongPart(f"the file is built for {machine}, and the part is an AVR ({AVR})")
 
     def memory_map(self) -> MemoryMap:
         """The application section, the boot section, which is not written, and the EEPROM where the loader writes it."""

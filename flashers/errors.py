@@ -77,6 +77,7 @@ class ImageNotWritten(ImageError):
 
 class ImageTooLarge(ImageError):
     code = "E-IMAGE-TOO-LARGE"
+    default_remedy = "Is it built for this part? See what it holds: proxyflash image FILE"
 
 
 class ImageMisplaced(ImageError):
@@ -86,6 +87,7 @@ class ImageMisplaced(ImageError):
 
 class ImageWrongPart(ImageError):
     code = "E-IMAGE-WRONG-PART"
+    default_remedy = "Is it the right file for this component?"
 
 
 class PartError(ProxyflashError):

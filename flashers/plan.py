@@ -94,6 +94,11 @@ def _check_range(segment: Segment, memory: MemoryMap, source: str) -> None:
             continue
         there = Range(segment.address, segment.size)
         if address > segment.address:
+            if region is not None:
+                raise ImageTooLarge(
+                    f"{source} has {there}, and from 0x{address:08X} on is the {region.name}, which may not be written: "
+                    f"{segment.end - address:,} bytes too many"
+                )
             raise ImageTooLarge(
                 f"{source} has {there}, but the part's memory ends at 0x{address - 1:08X}, {segment.end - address:,} "
                 "bytes short"

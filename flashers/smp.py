@@ -141,7 +141,7 @@ class SmpFlasher(Flasher):
         if not self._images and not self._recovery:
             raise self._no_images()
         if target.get("bootable") == 0:
-            raise ImageWrongPart("the image is marked as one that is not to be started")
+            raise ImageWrongPart("the image is marked as one that is not to be started (NON_BOOTABLE)")
         reset, start = target.get("reset_vector"), self._profile.run_address
         if start is not None and isinstance(reset, int) and not start <= reset < start + self._size():
             raise ImageWrongPart(
@@ -323,7 +323,8 @@ class SmpFlasher(Flasher):
             return
         if self._no_downgrade and new < old:
             raise ImageWrongPart(
-                f"the image has version {new}, and the boot loader of this part takes none below {old}"
+                f"the image has version {new}, and the boot loader of this part takes none below {old}",
+                remedy="Give one of that version, or of a higher one.",
             )
         if self._client.chooses_by_version():
             raise ImageWrongPart(

@@ -185,6 +185,24 @@ class TestClean:
         assert rig.device.supply.operations == operations
         close(rig)
 
+    @pytest.mark.parametrize(
+        ("part", "fuses"),
+        [
+            (WIRING, {"low_fuse": "0xFF", "high_fuse": "0xD8", "extended_fuse": "0xFD", "lock_bits": "0xCF"}),
+            (CATERINA, {"low_fuse": "0xFF", "high_fuse": "0xD8", "extended_fuse": "0xCB", "lock_bits": "0xEF"}),
+            (OPTIBOOT, {}),
+        ],
+    )
+    def test_fuses_and_lock_bits_are_told_where_the_loader_tells_them(self, part: str, fuses: dict[str, str]) -> None:
+        """As boards.txt has them (Debian's arduino-core-avr; its lock bits without those that are none)."""
+        rig = Rig(part)
+        rig.whole_again()
+        flasher = rig.flasher()
+        details = flasher.connect().details
+        assert {key: value for key, value in details.items() if key.endswith(("_fuse", "_bits"))} == fuses
+        flasher.close()
+        close(rig)
+
     @pytest.mark.parametrize("part", [WIRING, CATERINA])
     def test_lock_bits_that_forbid_writing_are_seen(self, part: str) -> None:
         rig = Rig(part, lock=0xCB)

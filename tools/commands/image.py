@@ -18,7 +18,7 @@ from .session import NUMBER, Session, command
 def image(session: Session, file: Path, address: int | None, to: Path | None) -> int | None:
     """What a firmware file holds: format, segments, gaps, entry, hash, version; converts it with --to.
 
-    Reads Intel HEX, S-record, ELF, raw binary, DFU and DfuSe files.
+    Reads Intel HEX, S-record, ELF, raw binary, DFU, DfuSe and MCUboot files.
 
     \b
     proxyflash image imu-1.5.0.hex
@@ -46,18 +46,19 @@ def image(session: Session, file: Path, address: int | None, to: Path | None) ->
         }
     )
     out = session.output
+    width = max(11, *map(len, loaded.target)) if loaded.target else 11
     out.line(f"{file}  {loaded.format}  {loaded.size:,} bytes  SHA-256 {loaded.sha256}")
     for start, count in segments:
         where = "anywhere" if loaded.relocatable else f"0x{start:08X}..0x{start + count - 1:08X}"
-        out.line(f"  segment     {where}  {count:,} bytes")
+        out.line(f"  {'segment':<{width}} {where}  {count:,} bytes")
     for start, count in gaps:
-        out.line(f"  gap         0x{start:08X}..0x{start + count - 1:08X}  {count:,} bytes")
+        out.line(f"  {'gap':<{width}} 0x{start:08X}..0x{start + count - 1:08X}  {count:,} bytes")
     if loaded.version:
-        out.line(f"  version     {loaded.version}")
+        out.line(f"  {'version':<{width}} {loaded.version}")
     if loaded.entry is not None:
-        out.line(f"  entry       0x{loaded.entry:08X}")
+        out.line(f"  {'entry':<{width}} 0x{loaded.entry:08X}")
     for key, value in loaded.target.items():
-        out.line(f"  {key:<11} {f'0x{value:04X}' if isinstance(value, int) else value}")
+        out.line(f"  {key:<{width}} {f'0x{value:04X}' if isinstance(value, int) else value}")
     if to is not None:
-        out.line(f"  written     {to}")
+        out.line(f"  {'written':<{width}} {to}")
     return None

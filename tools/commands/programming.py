@@ -193,6 +193,11 @@ def erase(session: Session, name: str, start: int | None, count: int | None, yes
         if start is None or count is None:
             regions = [item for item in programmer.memory_map().regions if item.writable and not item.self_erasing]
             ranges = [Range(region.start, region.size) for region in regions]
+            if not ranges:
+                raise Unsupported(
+                    "this part erases its memory for what is written to it, and at no other time",
+                    remedy="Flash another file in the place of what it holds.",
+                )
         else:
             ranges = [_inside(programmer, Range(start, count))]
         confirm_erase(session, component, yes, f"erase {', '.join(map(str, ranges))} of {name}?")
