@@ -82,6 +82,8 @@ class SmpFlasher(Flasher):
         """The image that was written."""
         self._data = b""
         """All of it."""
+        self._sent = False
+        """Whether it was this flasher that uploaded it, whole."""
         self._matched = False
 
     @classmethod
@@ -164,12 +166,13 @@ class SmpFlasher(Flasher):
         yield from ()
 
     def write(self, segment: Segment) -> Iterator[int]:
-        """Uploads what the part hasn't got; what an earlier run has brought there is not sent again."""
+        """Uploads what the part hasn't got; what an earlier run has brought there is not sent again, unless the boot
+        loader then doesn't take it."""
         data = bytes(segment.data)
         goal = parse(data)
         if not self._recovery:
             self._make_room(goal)
-        self._goal, self._data = goal, data
+        self._goal, self._data, self._sent = goal, data, False
         if self._slot_of(goal.hash) is None:
             yield from self.upload(data)
         yield len(data)
@@ -185,7 +188,7 @@ class SmpFlasher(Flasher):
             erase=self._profile.erase,
         )
         yield from upload.run()
-        self._matched = upload.matched
+        self._matched, self._sent = upload.matched, True
 
     def check(self, segments: Sequence[Segment]) -> str:
         """By the hash under which the part knows its images. It is MCUboot that holds the bytes against it."""
@@ -214,10 +217,13 @@ class SmpFlasher(Flasher):
             return
         slot = self._slot_of(goal.hash)
         if self._recovery or slot is None or not slot.active:
-            if not self._recovery:
-                self._wish(goal)
-            self._restart()
-            self._await_image(goal)
+            try:
+                self._start(goal)
+            except VerifyMismatch:
+                if self._sent or self._recovery:
+                    raise
+                self._send_anew(goal)
+                self._start(goal)
         if self._profile.confirm and self._untold is None and not self._is_confirmed(goal.hash):
             self._client.set_state(goal.hash, confirm=True)
 
@@ -373,6 +379,21 @@ class SmpFlasher(Flasher):
                 return
             self._restart()
             self._await_application()
+
+    def _start(self, goal: McubootImage) -> None:
+        if not self._recovery:
+            self._wish(goal)
+        self._restart()
+        self._await_image(goal)
+
+    def _send_anew(self, goal: McubootImage) -> None:
+        """What lies in the slot under the image's hash is not the image, or not where the boot loader looks for it."""
+        self._images = self._client.images()
+        slot = self._slot_of(goal.hash)
+        if slot is not None:
+            self._client.erase(slot.slot, seconds=self._profile.erase)
+        for _ in self.upload(self._data):
+            pass
 
     def _wish(self, goal: McubootImage) -> None:
         """Has the next reset try the image.

@@ -104,6 +104,15 @@ def test_what_was_uploaded_before_is_not_sent_again(
     assert microbit.holds(new)
 
 
+def test_what_mcuboot_does_not_take_of_it_is_sent_once_more(
+    microbit: Microbit, new: bytes, new_file: Path, tmp_path: Path
+) -> None:
+    """The application knows the image in the slot by its records alone."""
+    microbit.load(microbit_flash(corrupted(new), on_trial=False))
+    assert flashed(microbit, tmp_path, new_file).version == "2.1.0"
+    assert microbit.holds(new)
+
+
 def test_an_image_that_is_not_confirmed_is_taken_back(
     microbit: Microbit, uploaded: bytes, old: bytes, new: bytes, new_file: Path, tmp_path: Path
 ) -> None:
