@@ -24,7 +24,6 @@
 | `Unsupported`       | E-UNSUPPORTED        | 2  | this protocol or part can't do what was asked |
 | `Cancelled`         | E-CANCELLED          | 10, 130 | asked to stop; 130 if nothing had been erased |
 | `ProfileWrong`      | E-PROFILE            | 12 | a protocol's settings in the bench file do not hold |
-| `ExtraMissing`      | E-EXTRA-MISSING      | 1  | a Python package that only this protocol needs is not installed |
 """
 
 from __future__ import annotations
@@ -162,10 +161,6 @@ class Unsupported(ProxyflashError):
 class ProfileWrong(ProxyflashError):
     code = "E-PROFILE"
     exit_status = ExitStatus.BAD_FILE
-
-
-class ExtraMissing(ProxyflashError):
-    code = "E-EXTRA-MISSING"
 
 
 class Cancelled(ProxyflashError):

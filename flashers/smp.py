@@ -33,7 +33,7 @@ from .formats.mcuboot import McubootImage, Version, parse, parse_dependencies
 from .image import Segment
 from .memory import EraseRun, MemoryMap, Range, Region
 from .smp_client import ImageSlot, SlotInfo, SmpClient
-from .smp_codec import ConsoleFraming, RawFraming, Refusal, require_cbor
+from .smp_codec import ConsoleFraming, RawFraming, Refusal
 from .smp_link import SerialWire, SmpLink, Wire
 from .smp_profile import SmpAddress, SmpProfile
 from .smp_upload import Upload
@@ -88,8 +88,6 @@ class SmpFlasher(Flasher):
 
     @classmethod
     def attach(cls, bus: Any, address: SmpAddress, profile: SmpProfile) -> Self:
-        """Raises ExtraMissing."""
-        require_cbor()
         return cls(cls._wire_on(bus, profile), address, profile)
 
     @classmethod

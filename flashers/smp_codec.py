@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol
 
-from .errors import ExtraMissing
+import cbor2
 
 
 class Op(IntEnum):
@@ -175,20 +175,8 @@ class Packet:
         return None
 
 
-def require_cbor() -> Any:
-    """The CBOR library. Raises ExtraMissing."""
-    try:
-        import cbor2
-    except ImportError as error:
-        raise ExtraMissing(
-            "the protocol smp needs the Python package cbor2, which is not installed",
-            remedy="Install it: pip install 'proxyflash[smp]'",
-        ) from error
-    return cbor2
-
-
 def encode(packet: Packet, version: int = VERSION_2) -> bytes:
-    body = require_cbor().dumps(dict(packet.body))
+    body = cbor2.dumps(dict(packet.body))
     head = HEADER.pack(packet.op | version << 3, 0, len(body), packet.group, packet.sequence, packet.command)
     return head + bytes(body)
 
@@ -201,9 +189,7 @@ def decode(data: bytes) -> Packet | None:
     if len(data) != HEADER.size + length:
         return None
     try:
-        body = require_cbor().loads(data[HEADER.size :]) if length else {}
-    except ExtraMissing:
-        raise
+        body = cbor2.loads(data[HEADER.size :]) if length else {}
     except Exception:  # Whatever a decoder of foreign bytes finds wrong with them, they are no packet.
         return None
     if not isinstance(body, dict) or not all(isinstance(key, str) for key in body):

@@ -12,9 +12,11 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+import cbor2
+
 from .errors import PartConfused, PartError, PartMute, PartRefused, VerifyMismatch
 from .smp_client import accepted, wanted_offset
-from .smp_codec import HEADER, Group, ImageCommand, Op, Packet, Rc, require_cbor
+from .smp_codec import HEADER, Group, ImageCommand, Op, Packet, Rc
 from .smp_link import TRIES, SmpLink
 
 ALIGNMENT = 16
@@ -179,4 +181,4 @@ class Upload:
 
     def _room(self, body: dict[str, Any]) -> int:
         """Bytes of data that fit into a packet beside this body. A text of bytes takes two more for its size."""
-        return self._packet - HEADER.size - len(require_cbor().dumps({**body, "data": b""})) - 2
+        return self._packet - HEADER.size - len(cbor2.dumps({**body, "data": b""})) - 2

@@ -162,8 +162,6 @@ class TestItsOwnWays:
 class TestStages:
     def test_it_serves_after_every_reset_and_waits_for_a_byte(self, tmp_path: Path) -> None:
         rig = Rig(WIRING, folder=tmp_path, holds=firmware("1.4.2", 3000), boot_window=1)
-        rig.device.settle()
-        assert rig.board.stage is Stage.LOADER
         rig.reach(Stage.APPLICATION)
         rig.ask(b"VER?\r", b"FW 1.4.2\r\n")
         rig.pulse()

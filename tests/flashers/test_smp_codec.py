@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import base64
 import struct
-import sys
 from itertools import pairwise
 
 import crcmod.predefined
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.flashers.errors import ExtraMissing
 from proxyflash.flashers.smp_codec import (
     ConsoleFraming,
     Op,
@@ -102,13 +100,6 @@ class TestPackets:
 
     def test_a_reply_without_a_body_is_one(self) -> None:
         assert decode(reply(b"")) == Packet(Op.READ_RSP, 1, 1, 0, {})
-
-    def test_without_cbor2_the_error_says_how_to_get_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "cbor2", None)
-        with pytest.raises(ExtraMissing) as caught:
-            encode(Packet(Op.READ, 0, 1, 6))
-        assert caught.value.code == "E-EXTRA-MISSING"
-        assert "pip install 'proxyflash[smp]'" in caught.value.remedy
 
     @settings(max_examples=300, deadline=None)
     @given(st.binary(max_size=200))

@@ -111,7 +111,7 @@ def test_a_name_that_two_packages_claim_is_neithers(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_told_what_there_is() -> None:
-    with pytest.raises(PluginUnknown, match="no transport is called 'i2c'; there are: can, serial, usb"):
+    with pytest.raises(PluginUnknown, match="no transport is called 'i2c'; there are: can, serial, udp, usb"):
         plugins.load(plugins.TRANSPORTS, "i2c")
 
 

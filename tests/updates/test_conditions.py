@@ -166,7 +166,8 @@ def test_a_bus_load(bench: Bench) -> None:
         other.shutdown()
     assert said.startswith("the load of quiet is ")
     assert said.endswith(" %, above 1")
-    assert bus.load(0.05) == 0, "it counts no frames of before"
+    # What was sent last may still be on its way to the bus.
+    assert any(bus.load(0.05) == 0 for _ in range(100)), "it counts no frames of before"
 
 
 def test_own_frames_are_load(bench: Bench) -> None:
