@@ -200,13 +200,13 @@ def test_an_end_before_the_download(lab: Lab, how: str, monkeypatch: pytest.Monk
     settled(lab, Action.DOWNLOAD)
 
 
-def after(lab: Lab, action: Action) -> None:
+def after(lab: Lab, action: Action, where: str = WHERE) -> None:
     """The process is killed when the action has done its work."""
     done = FileHandler._do
 
     def work(self: FileHandler, asked: Action, call: object) -> ActionResult:
         result = done(self, asked, call)  # type: ignore[arg-type]
-        if asked is action and f"{self.target} {self.context.step.description}" == WHERE and os.getpid() != parent:
+        if asked is action and f"{self.target} {self.context.step.description}" == where and os.getpid() != parent:
             kill()
         return result
 
