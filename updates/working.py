@@ -231,6 +231,9 @@ class Worker:
             self.record(Kind.START, task=task.index, action=action)
             self._tell(ActionStarted(task.target, task.label, action))
         result, error = self._called(task, handler, action, after_cut=after_cut)
+        if action is Action.IS_INSTALLED and error is not None and not isinstance(error, StepTimeout):
+            # As the agent does: one that can't tell is taken for not installed, and Install shows what is wrong with it.
+            result, error = ActionResult(ResultCode.NOT_INSTALLED, result.extended, result.details), None
         return self._ended(task, action, result, error)
 
     def _called(
