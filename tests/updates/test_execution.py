@@ -506,7 +506,7 @@ class TestRollback:
         for path in lab.world.glob("*.*"):
             path.write_text(NEW)
         assert lab.apply(update).succeeded
-        with pytest.raises(UpdateUnknown, match="nothing was kept"):
+        with pytest.raises(UpdateUnknown, match="has changed anything"):
             lab.rollback()
 
 
