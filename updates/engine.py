@@ -125,7 +125,8 @@ class Engine:
         journal = Journal.create(entry.journal)
         progress = Progress()
         progress.add(journal.append(Kind.BEGIN, begin))
-        self.store.forget(entry)
+        # One that turns out to have nothing to install takes no way back from what is installed.
+        self.store.forget(entry, *self.store.backed_up())
         # The same tasks, with the files that nobody else writes.
         own = planning.order(copy, plan.components)
         return self._run(entry, entry, journal, progress, own, again=again).carry_out()
@@ -143,7 +144,7 @@ class Engine:
         return self._go_on(*found, again=again, demands=True).carry_out()
 
     def rollback(self) -> Outcome:
-        """Undoes the update that is unfinished, else the last one, in reverse order, each as its handler can.
+        """Undoes the update that is unfinished, else the last that changed something, in reverse order, each as its handler can.
 
         Raises UpdateUnknown when there is none whose backups are kept.
         """
@@ -162,9 +163,13 @@ class Engine:
 
     def to_undo(self) -> Entry:
         """What a rollback would undo. Raises UpdateUnknown."""
-        entry = self.unfinished() or self.store.latest()
+        return self.unfinished() or self._last_change()
+
+    def _last_change(self) -> Entry:
+        entry = self.store.last_change()
         if entry is None:
-            raise UpdateUnknown("no update was made on this bench so far")
+            none = self.store.latest() is None
+            raise UpdateUnknown(f"no update {'was made on' if none else 'has changed anything of'} this bench so far")
         return entry
 
     def _take(self) -> None:
@@ -202,10 +207,8 @@ class Engine:
         return self._run(entry, kept, journal, progress, plan, again=again)
 
     def _undoing(self) -> Run:
-        """A rollback of the last update, as one of its own: that one's end stays what it was."""
-        last = self.store.latest()
-        if last is None:
-            raise UpdateUnknown("no update was made on this bench so far")
+        """A rollback of the last change, as an update of its own: that one's end stays what it was."""
+        last = self._last_change()
         before = last.progress()
         if before.rolling_back:
             raise UpdateUnknown(f"the last one, update {last.number}, was rolled back already")
@@ -246,7 +249,7 @@ class Engine:
         self, entry: Entry, kept: Entry, journal: Journal, progress: Progress, plan: UpdatePlan, *, again: bool
     ) -> Run:
         attempts = Attempts(self.store.attempts)
-        setting = Setting(self.bench, self.policy, kept, attempts, self.on_event, self.cancelled, again)
+        setting = Setting(self.bench, self.policy, self.store, kept, attempts, self.on_event, self.cancelled, again)
         return Run(entry, journal, progress, plan, setting)
 
 

@@ -82,7 +82,7 @@ class StepHandler(ABC):
 
     @abstractmethod
     def is_installed(self) -> ActionResult:
-        """INSTALLED or NOT_INSTALLED, or a failure."""
+        """INSTALLED or NOT_INSTALLED. A failure or an error is taken for the latter: Install finds what is wrong."""
 
     def is_complete(self) -> ActionResult:
         """As `is_installed`, asked when a cut ended an Install or Apply in its midst, of which everything is possible.

@@ -1,14 +1,15 @@
 """The updates of one bench in its folder: a numbered folder for each, with its journal, files and backups.
 
 `<bench>/updates/000007/`: `journal.jsonl`; `files/`, the update's own checked copies; `work/`, where scripts run;
-`backup/`. Of an update that has ended the journal and the manifests are kept, and, until the next one begins, what a
-rollback needs.
+`backup/`. Of an update that has ended the journal and the manifests are kept, and, until another one installs something,
+what a rollback needs.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -77,6 +78,10 @@ class Store:
         """The last that began."""
         return next((entry for entry in reversed(self._all()) if entry.began), None)
 
+    def last_change(self) -> Entry | None:
+        """The last that changed something, or may have: what a rollback is for. Raises JournalBroken."""
+        return next((entry for entry in reversed(self.entries()) if entry.progress().touched), None)
+
     def entry(self, number: int) -> Entry:
         """Raises UpdateUnknown."""
         found = Entry(self.folder / f"{number:06}")
@@ -97,6 +102,14 @@ class Store:
         except OSError as error:
             raise StateFolder(f"{error.filename or entry.folder}: {error.strerror}") from error
         return entry
+
+    def backed_up(self) -> list[Entry]:
+        """The last that changed something and whose backups are there, if there is one. Raises nothing for broken journals."""
+        for entry in reversed(self._all()):
+            with suppress(JournalBroken):
+                if entry.backup.is_dir() and entry.progress().touched:
+                    return [entry]
+        return []
 
     def forget(self, *needed: Entry) -> None:
         """Takes away what the reports of updates don't need, but for these."""

@@ -35,7 +35,7 @@ from .plan import Task, is_downgrade
 from .policy import Policy
 from .progress import ANNOUNCED, RESTARTS, Action, Kind, Progress, TaskProgress, fields_of
 from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
-from .store import Entry
+from .store import Entry, Store
 from .update import Update
 
 SKIPPED = (ResultCode.INSTALL_ALREADY_INSTALLED, ResultCode.INSTALL_NO_MATCHING_COMPONENTS)
@@ -58,6 +58,7 @@ class Setting:
 
     bench: Bench
     policy: Policy
+    store: Store
     kept: Entry
     attempts: Attempts
     on_event: ev.EventSink
@@ -76,6 +77,7 @@ class Worker:
         self._lock = threading.RLock()
         self._watches: dict[int, Watch] = {}
         """By task."""
+        self._installs = False
 
     def state(self, task: Task) -> TaskProgress:
         return self.progress.tasks[task.index]
@@ -231,7 +233,19 @@ class Worker:
             self.record(Kind.START, task=task.index, action=action)
             self._tell(ActionStarted(task.target, task.label, action))
         result, error = self._called(task, handler, action, after_cut=after_cut)
+        if action is Action.INSTALL:
+            self._give_up_older()
+        if action is Action.IS_INSTALLED and error is not None and not isinstance(error, StepTimeout):
+            # As the agent does: one that can't tell is taken for not installed, and Install shows what is wrong with it.
+            result, error = ActionResult(ResultCode.NOT_INSTALLED, result.extended, result.details), None
         return self._ended(task, action, result, error)
+
+    def _give_up_older(self) -> None:
+        """After the first Install, what the updates before kept for a rollback is of no use any more."""
+        with self._lock:
+            if not self._installs:
+                self._installs = True
+                self.setting.store.forget(self.setting.kept)
 
     def _called(
         self, task: Task, handler: StepHandler, action: Action, *, after_cut: bool = False

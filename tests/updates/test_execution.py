@@ -77,10 +77,9 @@ def test_a_failed_step_is_restored_and_ends_the_update(lab: Lab, action: Action)
     assert outcome.report()["componentResults"][1]["restore"]["resultCode"] == ResultCode.RESTORE_SUCCESS
 
 
-@pytest.mark.parametrize("action", [Action.IS_INSTALLED, Action.BACKUP])
-def test_what_fails_before_anything_was_touched_is_not_restored(lab: Lab, action: Action) -> None:
+def test_what_fails_before_anything_was_touched_is_not_restored(lab: Lab) -> None:
     update = lab.bundle()
-    lab.fault("left one", action, FAILURE)
+    lab.fault("left one", Action.BACKUP, FAILURE)
     outcome = lab.apply(update)
     assert outcome.ending is Ending.FAILED
     assert not outcome.changed
@@ -507,7 +506,7 @@ class TestRollback:
         for path in lab.world.glob("*.*"):
             path.write_text(NEW)
         assert lab.apply(update).succeeded
-        with pytest.raises(UpdateUnknown, match="nothing was kept"):
+        with pytest.raises(UpdateUnknown, match="has changed anything"):
             lab.rollback()
 
 

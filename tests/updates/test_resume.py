@@ -332,9 +332,8 @@ def test_a_rollback_of_an_ended_update_that_is_cut_goes_on(lab: Lab) -> None:
 
 def test_the_history_keeps_what_its_reports_need_and_no_more(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxyflash.updates.store.MOST_KEPT", 3)
-    update = lab.bundle()
     for _ in range(5):
-        assert lab.apply(update).succeeded
+        assert lab.apply(lab.bundle()).succeeded
     with lab.engine() as engine:
         entries = engine.store.entries()
         assert [entry.number for entry in entries] == [2, 3, 4, 5]

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from proxyflash.enumerators import bench
 from proxyflash.tests.updates.authoring import Publisher, changed, private_key
 from proxyflash.tools import commands
 from proxyflash.updates import errors
@@ -30,6 +31,13 @@ from proxyflash.updates.update import load, staged
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors"
 NEW = {"imus": "imu-1.5.0.hex", "cameras": "camera-1.5.0.dfu", "radars": "radar-1.5.0.s19"}
+
+PATIENT = {
+    'match = "FW ([0-9.]+)"': 'match = "FW ([0-9.]+)", timeout = 60',
+    "[profile.acme-r77]": "[profile.acme-r77]\ntimings = {latency = 20.0}",
+    "[profile.contoso-imu]": "[profile.contoso-imu]\nanswer = 20.0",
+}
+"""How long answers are waited for: the parts are threads of this process, which a busy machine may let stand for seconds."""
 
 
 class Gateway:
@@ -47,7 +55,11 @@ class Gateway:
         (folder / "root.jwk").write_text(json.dumps(self.publisher.root.public.jwk()))
         self.bench = folder / "bench" / "bench.toml"
         text = re.sub("^probe = .*$", "", self.bench.read_text(), flags=re.MULTILINE)
-        self._text = re.sub("^emulated = true$", "emulated = true\npace = 0", text, flags=re.MULTILINE)
+        text = re.sub("^emulated = true$", "emulated = true\npace = 0", text, flags=re.MULTILINE)
+        for old, new in PATIENT.items():
+            assert text.count(old) == 1, old
+            text = text.replace(old, new)
+        self._text = text
         self.policy()
 
     def policy(self, **more: str) -> None:
@@ -87,7 +99,8 @@ DONE = dict.fromkeys(NEW, "1.5.0")
 
 
 @pytest.fixture
-def gateway(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Gateway:
+def gateway(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Gateway:
+    monkeypatch.setattr(bench, "SIGHT_SECONDS", 60.0)
     return Gateway(tmp_path, capsys)
 
 
