@@ -109,7 +109,7 @@ class AvrLoader(ABC):
         return min(64, part.page)
 
     def unerased(self, part: AvrPart) -> int:
-        """Bytes at the flash's end that it never erases, the boot section included; at most those of the section: none."""
+        """Bytes at the flash's end that it never erases, the boot section among them; 0: it erases all up to that."""
         return 0
 
     def take_care(self) -> None:  # noqa: B027 - most loaders have nothing to leave out
