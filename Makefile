@@ -25,6 +25,8 @@ demo-real: $(STAMP)  ## the same update with a Zephyr part and an AVR part that 
 test: $(STAMP) lint  ## ruff, mypy and all tests that need nothing attached
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel --ignore hil_tests/real
+	$(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel --ignore hil_tests/real \
+	  --bench hil_tests/benches/serial.toml -m 'not slow'
 
 test-real: $(STAMP)  ## real boot loaders on emulated processors, under QEMU and simavr, which boot what was flashed
 	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout=600 hil_tests/real

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar, Self
 
+from . import avr_part
 from .avr_board import AvrBoard, AvrLoader, ResetLine
 from .avr_part import AvrMemory, AvrPart, parts
 from .bench import flash_file
@@ -93,6 +94,9 @@ class AvrDevice(EmulatedDevice):
     def application_version(self) -> str | None:
         running = self.board.running
         return running.version if self.board.stage is Stage.APPLICATION and running is not None else None
+
+    def make_firmware(self, version: str, product: str, manufacturer: str, size: int, *, seed: int = 0) -> bytes:
+        return avr_part.firmware(version, product, manufacturer, size, seed=seed)
 
     def reset(self) -> None:
         self.board.reset()

@@ -27,6 +27,8 @@ from .supply import Supply
 BLB01, BLB11 = 0x04, 0x10
 """Lock bits: 0 keeps SPM from writing the application section, and the boot section (datasheet, tables of boot lock
 bits)."""
+JMP = bytes.fromhex("0c 94 40 00")
+"""JMP 0x40, in words (AVR instruction set manual): how a firmware for tests begins."""
 NOWHERE = range(0)
 """No vector table makes a firmware without a descriptor an application."""
 
@@ -213,3 +215,8 @@ class AvrMemory:
         An AVR starts whatever there is. What has no descriptor can't be told from what is torn, and is taken for that.
         """
         return application.find(self.flash, 0, ram=NOWHERE)
+
+
+def firmware(version: str, product: str, manufacturer: str, size: int, *, seed: int = 0) -> bytes:
+    """A firmware of `size` bytes for tests, as `application.make` has it, that begins as an AVR's program does."""
+    return application.make(version, product, manufacturer, size, seed=seed, vectors=JMP)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from . import application
 from .flash import NorFlash
 from .supply import Supply
 
@@ -69,6 +70,10 @@ class EmulatedDevice(ABC):
     def application_start(self) -> int:
         """Where the application lies; in front of it may be a bootloader."""
         return self.flash.base
+
+    def make_firmware(self, version: str, product: str, manufacturer: str, size: int, *, seed: int = 0) -> bytes:
+        """A firmware of `size` bytes, 400 at least, for tests: what the part is flashed with, and then runs."""
+        return application.make(version, product, manufacturer, size, start=self.application_start, seed=seed)
 
     def settle(self) -> None:  # noqa: B027 - a part without a processor of its own starts while its supply comes
         """Waits until the part has started, after its supply was switched."""

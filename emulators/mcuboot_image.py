@@ -10,6 +10,7 @@ import hashlib
 import struct
 from dataclasses import dataclass
 
+from . import application
 from .flash import NorFlash
 
 MAGIC = 0x96F3B83D
@@ -108,3 +109,14 @@ def make(
     hashed = header.ljust(header_size, b"\0") + firmware
     record = struct.pack("<BBH", SHA256, 0, HASH_SIZE) + hashlib.sha256(hashed).digest()
     return hashed + RECORDS.pack(RECORDS_MAGIC, RECORDS.size + len(record)) + record
+
+
+def around_firmware(version: str, product: str, manufacturer: str, size: int, *, start: int, seed: int = 0) -> bytes:
+    """An image of `size` bytes in all, for a slot at `start`, around a firmware for tests (application.make).
+
+    `version`: three numbers. Its header has no more than 32 bytes, so that a small one has room.
+    """
+    major, minor, revision = (int(number) for number in version.split("."))
+    inside = size - len(make(b"", (0, 0, 0, 0), header_size=HEADER.size))
+    firmware = application.make(version, product, manufacturer, inside, start=start + HEADER.size, seed=seed)
+    return make(firmware, (major, minor, revision, 0), header_size=HEADER.size)

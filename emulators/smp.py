@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Self
 
+from . import mcuboot_image
 from .bench import flash_file
 from .device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
 from .mcuboot import Mode
@@ -94,6 +95,11 @@ class SmpDevice(EmulatedDevice):
     def application_version(self) -> str | None:
         running = self.board.running
         return running.version if self.board.stage is Stage.APPLICATION and running is not None else None
+
+    def make_firmware(self, version: str, product: str, manufacturer: str, size: int, *, seed: int = 0) -> bytes:
+        """An MCUboot image of `size` bytes."""
+        start = self.application_start
+        return mcuboot_image.around_firmware(version, product, manufacturer, size, start=start, seed=seed)
 
     def settle(self) -> None:
         self.board.settle()

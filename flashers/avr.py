@@ -138,12 +138,16 @@ class AvrFlasher(Flasher):
             raise ImageWrongPart(f"the file is built for {machine}, and the part is an AVR ({AVR})")
 
     def memory_map(self) -> MemoryMap:
-        """The application section, the boot section, which is not written, and the EEPROM where the loader writes it."""
+        """The application section, the boot section, which is not written, and the EEPROM where the loader writes it.
+
+        Nor is that written which the loader never erases: it could be once, and then no more.
+        """
         part = self._known()
-        app = part.flash - self._boot_size
+        app, end = self._app.end, self._erasable.end
         pages = self._loader.erases_pages
         regions = [
-            uniform("flash", 0, app, part.page if pages else app, write_alignment=part.page, erased_by_writing=pages),
+            uniform("flash", 0, end, part.page if pages else end, write_alignment=part.page, erased_by_writing=pages),
+            *([uniform("not erased by the loader", end, app - end, part.page, writable=False)] if end < app else []),
             uniform("boot section", app, self._boot_size, part.page, writable=False),
         ]
         if self._has_eeprom:
@@ -162,14 +166,13 @@ class AvrFlasher(Flasher):
             self._loader.erase_all()
             yield sum(unit.size for unit in ranges)
             return
-        app = self._app
         if self._loader.erases_in_order and ranges and ranges[0].start:
             raise Unsupported(
                 f"this loader erases from the first page on, and what is to be written begins at {ranges[0]}",
                 remedy="Flash a file that has the whole application.",
             )
         self._changed = True
-        all_of_it = sum(unit.size for unit in ranges) == app.size
+        all_of_it = sum(unit.size for unit in ranges) == self._erasable.size
         for unit in ranges:
             for address in range(unit.start, unit.end, part.page):
                 empty = b"\xff" * part.page
@@ -186,8 +189,8 @@ class AvrFlasher(Flasher):
         if segment.address >= EEPROM_START:
             yield from self._write_eeprom(segment)
             return
-        if segment.end > self._app.end:
-            raise PartRefused(f"{Range(segment.address, segment.size)} reaches into the boot section")
+        if segment.end > self._erasable.end:
+            raise PartRefused(f"{Range(segment.address, segment.size)} reaches into what the loader is not to write")
         if segment.address == 0 and self._loader.erases_in_order:
             self._check_still_parked()
         view = memoryview(segment.data)
@@ -395,6 +398,11 @@ class AvrFlasher(Flasher):
     @property
     def _app(self) -> Range:
         return Range(0, self._known().flash - self._boot_size)
+
+    @property
+    def _erasable(self) -> Range:
+        part = self._known()
+        return Range(0, min(self._app.end, part.flash - self._loader.unerased(part)))
 
     def _known(self) -> AvrPart:
         assert self._part is not None, "connect comes first"

@@ -108,6 +108,10 @@ class AvrLoader(ABC):
         """Most bytes of one EEPROM write."""
         return min(64, part.page)
 
+    def unerased(self, part: AvrPart) -> int:
+        """Bytes at the flash's end that it never erases, the boot section among them; 0: it erases all up to that."""
+        return 0
+
     def take_care(self) -> None:  # noqa: B027 - most loaders have nothing to leave out
         """Something went wrong: shortcuts that the loader may not like are left out from now on."""
 

@@ -22,6 +22,8 @@ from .devices.avr import AvrPart
 from .errors import PartError, PartRefused
 from .stk500v2_codec import Command, Parameter
 
+WIRING = "AVRISP_2"
+"""What the Mega 2560's loader calls itself."""
 GREETINGS = 3
 """How often a loader that may still be starting is greeted."""
 GREETING_SECONDS = 0.3
@@ -29,6 +31,8 @@ BLOCK = 256
 """Bytes of one read."""
 FAR = 0x2_0000
 """Bytes of flash from which on the address is extended."""
+UNERASED = 0x4000
+"""Bytes at the flash's end that the Mega 2560's loader erases no page of: twice its boot section (APP_END in its source)."""
 FUSES = {
     "low": (Command.READ_FUSE_ISP, b"\x50\x00\x00\x00"),
     "high": (Command.READ_FUSE_ISP, b"\x58\x08\x00\x00"),
@@ -109,6 +113,9 @@ class Stk500v2Loader(AvrLoader):
 
     def read_block(self, part: AvrPart) -> int:
         return BLOCK
+
+    def unerased(self, part: AvrPart) -> int:
+        return UNERASED if self._name == WIRING and part.flash > FAR else 0
 
     # Pages, and the count of those that were erased.
 

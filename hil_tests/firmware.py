@@ -85,19 +85,10 @@ class Firmware:
         return self._handed_out(self._make(version, size, product, seed))
 
     def _make(self, version: str, size: int, product: str, seed: int) -> TestImage:
-        # Emulators are brought in by a bench file that asks for them, as the one of this component does.
-        from ..emulators import application
-
         component = self._component
         spec = component.entry.spec
-        data = application.make(
-            version,
-            product or spec.model or spec.name,
-            spec.manufacturer,
-            size,
-            start=component.bench.emulated_device(component.name).application_start,
-            seed=seed,
-        )
+        device = component.bench.emulated_device(component.name)
+        data = device.make_firmware(version, product or spec.model or spec.name, spec.manufacturer, size, seed=seed)
         path = self._folder / f"{component.name}-{version}-{size}-{seed}.bin"
         path.write_bytes(data)
         return TestImage(path, version)

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from ..enumerators.bench import BenchComponent
 from ..enumerators.component import Component, Presence
 from ..flashers.base import Capability
+from ..flashers.errors import Unsupported
+from ..flashers.image import FirmwareImage
+from ..flashers.menu_profile import MenuProfile
 from ..flashers.programmer import Programmer
 from ..flashers.uds_profile import UdsProfile
 from ..transports.deadline import Deadline
@@ -76,8 +79,10 @@ def gone(component: BenchComponent) -> None:
 class Session:
     """The engine on a part that is in its bootloader, with what that knows of itself."""
 
-    def __init__(self, programmer: Programmer) -> None:
+    def __init__(self, programmer: Programmer, profile: object) -> None:
         self.programmer = programmer
+        self.is_menu = isinstance(profile, MenuProfile)
+        """A loader that takes files and talks in text: of what it holds it tells nothing but of a file just taken."""
         self.identity = programmer.connect()
         self.memory = programmer.memory_map()
         self.region = self.memory.regions[0]
@@ -87,6 +92,16 @@ class Session:
     def tells(self) -> bool:
         """Whether it tells what its memory holds, so that it can be compared before it is written."""
         return bool(self.capabilities & (Capability.READ | Capability.DIGEST)) and not self.region.self_erasing
+
+    def holds(self, image: FirmwareImage) -> bool:
+        """Whether it holds this image, which a menu has to say that it can't tell. Raises VerifyMismatch."""
+        if not self.is_menu:
+            return bool(self.programmer.verify(image))
+        try:
+            self.programmer.verify(image)
+        except Unsupported:
+            return True
+        return False
 
 
 @contextmanager
@@ -104,6 +119,6 @@ def bootloader(component: BenchComponent, *, judged: bool = True) -> Iterator[Se
             transport, component.entry.address, profile.model_copy(update={"routines": routines})
         )
     try:
-        yield Session(Programmer(flasher, component.name))
+        yield Session(Programmer(flasher, component.name), profile)
     finally:
         flasher.close()

@@ -41,7 +41,8 @@ def test_its_bootloader_says_who_it_is_each_time(component: BenchComponent) -> N
     before = running(component)
     with bootloader(component) as session:
         first = session.identity
-        assert first.part
+        # A menu has no name but its greeting, which was held against the profile.
+        assert first.part or session.is_menu
         again = session.programmer.flasher.connect()
         assert (again.part, again.serial, again.bootloader) == (first.part, first.serial, first.bootloader)
         session.programmer.boot()

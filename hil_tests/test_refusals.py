@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def refused(
 def holds_it_still(component: BenchComponent, image: FirmwareImage) -> None:
     """All of it, not only what makes it run."""
     with bootloader(component) as session:
-        assert session.programmer.verify(image)
+        assert session.holds(image)
         session.programmer.boot()
     running(component)
 
@@ -90,8 +91,9 @@ def test_an_image_that_is_too_large(component: BenchComponent, firmware: Firmwar
         session.programmer.boot()
     data = bytes(firmware.new.image.segments[0].data)
     filled = data + b"\x5a" * (region.size + more - len(data))
-    refused(component, FirmwareImage((Segment(region.start, filled),), "bin", "large"), ImageTooLarge)
-    relocatable = FirmwareImage((Segment(0, filled),), "bin", "large", relocatable=True)
+    large = FirmwareImage((Segment(region.start, filled),), "bin", "large", target=firmware.new.image.target)
+    refused(component, large, ImageTooLarge)
+    relocatable = replace(large, segments=(Segment(0, filled),), relocatable=True)
     refused(component, relocatable, ImageTooLarge)
     holds_it_still(component, firmware.old.image)
 
@@ -103,7 +105,8 @@ def test_an_image_for_another_place(component: BenchComponent, firmware: Firmwar
         regions = session.memory.regions
         session.programmer.boot()
     far = max(region.end for region in regions) + 0x100
-    refused(component, FirmwareImage((Segment(far, b"\x5a" * 64),), "bin", "far"), ImageMisplaced)
+    image = FirmwareImage((Segment(far, b"\x5a" * 64),), "bin", "far", target=firmware.new.image.target)
+    refused(component, image, ImageMisplaced)
     holds_it_still(component, firmware.old.image)
 
 

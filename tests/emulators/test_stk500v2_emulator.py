@@ -162,7 +162,8 @@ class TestItsOwnWays:
 class TestStages:
     def test_it_serves_after_every_reset_and_waits_for_a_byte(self, tmp_path: Path) -> None:
         rig = Rig(WIRING, folder=tmp_path, holds=firmware("1.4.2", 3000), boot_window=1)
-        rig.reach(Stage.APPLICATION)
+        rig.device.settle()
+        assert rig.board.stage is Stage.APPLICATION
         rig.ask(b"VER?\r", b"FW 1.4.2\r\n")
         rig.pulse()
         ask(rig, "01", b"\x01\x00\x08AVRISP_2")

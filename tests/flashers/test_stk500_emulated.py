@@ -166,6 +166,21 @@ class TestClean:
         assert rig.memory.read(0, len(OLD)) == OLD
         close(rig)
 
+    def test_what_the_loader_never_erases_is_refused_before_anything_is_erased(self) -> None:
+        """The Mega 2560's loader stops to erase at twice its boot section before the flash's end; a page before that is
+        updated as often as one likes."""
+        rig = Rig(WIRING)
+        rig.whole_again()
+        end = 0x3_C000
+        operations = rig.device.supply.operations
+        with pytest.raises(ImageError):
+            rig.flash(FirmwareImage((Segment(0, NEW), Segment(end, b"\x01")), "bin"))
+        assert rig.device.supply.operations == operations
+        for last in (b"\x55" * 256, b"\xaa" * 256):
+            rig.flash(FirmwareImage((Segment(0, NEW), Segment(end - 256, last)), "bin"))
+            assert rig.memory.read(end - 256, 256) == last
+        close(rig)
+
     @pytest.mark.parametrize("part", PROTOCOL)
     def test_a_part_with_a_blank_flash(self, part: str) -> None:
         rig = Rig(part, holds=b"")

@@ -1,0 +1,59 @@
+"""Makes the releases of benches/serial.toml, which lie in benches/firmware.
+
+    python -m proxyflash.hil_tests.serial_releases
+
+Of each part an old one and a larger new one, in the format that its boot loader wants: MCUboot images, bare programs of AVRs
+and ARMs, one of them as Intel HEX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..emulators import application, avr_part, mcuboot_image, modem_slot, smp_part
+from ..flashers.formats import save
+from ..flashers.image import FirmwareImage, Segment
+
+FOLDER = Path(__file__).parent / "benches" / "firmware"
+RELEASES = {"1.4.2": 6000, "1.5.0": 9001}
+"""Bytes, by version."""
+
+Maker = Callable[[str, int], bytes]
+
+
+def soil(version: str, size: int) -> bytes:
+    start = smp_part.parts()["microbit"].pairs[0][0][0]
+    return mcuboot_image.around_firmware(version, "Soil-1", "Contoso", size, start=start)
+
+
+def avr(product: str, manufacturer: str) -> Maker:
+    return lambda version, size: avr_part.firmware(version, product, manufacturer, size)
+
+
+def modem(part: str, product: str, manufacturer: str) -> Maker:
+    start = modem_slot.parts()[part].base
+    return lambda version, size: application.make(version, product, manufacturer, size, start=start)
+
+
+MAKERS: dict[str, Maker] = {
+    "soil": soil,
+    "sonar": avr("S-8", "Fabrikam"),
+    "valves": avr("V-16", "Acme"),
+    "scale": modem("stm32l4-iap", "W-2", "Contoso"),
+}
+
+
+def main() -> None:
+    for name, make in MAKERS.items():
+        for version, size in RELEASES.items():
+            (FOLDER / f"{name}-{version}.bin").write_bytes(make(version, size))
+    # A maker's build gives it so; the other one is what a new part holds, which is raw.
+    newest = max(RELEASES)
+    path = FOLDER / f"valves-{newest}.bin"
+    save(FirmwareImage((Segment(0, path.read_bytes()),), "bin"), path.with_suffix(".hex"))
+    path.unlink()
+
+
+if __name__ == "__main__":
+    main()
