@@ -22,8 +22,9 @@ demo: $(STAMP)  ## updates three emulated sensors on three buses from one manife
 demo-real: $(STAMP)  ## the same update with a Zephyr part and an AVR part that really boot what they are given
 	$(BIN)/python -m proxyflash.hil_tests.real.demo
 
+# The tests wait more than they work: for answers that a cut wire never gives.
 test: $(STAMP) lint  ## ruff, mypy and all tests that need nothing attached
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 	$(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel --ignore hil_tests/real
 	$(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel --ignore hil_tests/real \
 	  --bench hil_tests/benches/serial.toml -m 'not slow'

@@ -24,6 +24,7 @@ from .errors import (
     NotBack,
     PartError,
     PartMute,
+    PartRefused,
     PartWrongFamily,
     PartWrongMode,
     Unsupported,
@@ -215,12 +216,16 @@ class SmpFlasher(Flasher):
             return
         slot = self._slot_of(goal.hash)
         if self._recovery or slot is None or not slot.active:
+            in_place = self._recovery
             try:
                 self._start(goal)
-            except VerifyMismatch:
-                if self._sent or self._recovery:
+            except VerifyMismatch as mismatch:
+                if self._sent or in_place or self._untold is not None:
                     raise
-                self._send_anew(goal)
+                try:
+                    self._send_anew(goal)
+                except PartRefused:
+                    raise mismatch from None
                 self._start(goal)
         if self._profile.confirm and self._untold is None and not self._is_confirmed(goal.hash):
             self._client.set_state(goal.hash, confirm=True)
