@@ -80,7 +80,9 @@ class Serial:
         self.wire.close()
 
     def _note(self) -> None:
-        self.modem.append((self.wire.dtr, self.wire.rts))
+        # The listener is told of the line's settings too.
+        if not self.modem or self.modem[-1] != (self.wire.dtr, self.wire.rts):
+            self.modem.append((self.wire.dtr, self.wire.rts))
         self._moved()
 
 

@@ -38,7 +38,10 @@ def frame(line: str) -> str:
 @pytest.mark.parametrize("fd", [False, True], ids=["classic", "fd"])
 @pytest.mark.parametrize("backend", ["kernel", "user"])
 def test_a_flash(vcan: str, tmp_path: Path, backend: str, fd: bool) -> None:
-    """candump, which listens for itself, has the frames of our recording in the same order."""
+    """candump, which listens for itself, has the frames of our recording, each sender's in the same order.
+
+    A frame and the answer to it may change places: the kernel hands them to each socket, from two processors at once.
+    """
     recorder = Recorder()
     radar = Radar(tmp_path, socketcan(vcan, fd=fd), fd=fd)
     try:
@@ -54,7 +57,8 @@ def test_a_flash(vcan: str, tmp_path: Path, backend: str, fd: bool) -> None:
             theirs = [frame(line) for line in dump.wait_lines(len(ours))]
     finally:
         radar.close()
-    assert ours == theirs[: len(ours)]
+    for sender in ("7E0", "7E8"):
+        assert [one for one in ours if one.startswith(sender)] == [one for one in theirs if one.startswith(sender)]
     frames = [record for record in recorder.records() if isinstance(record, CanFrame)]
     assert {frame.can_id for frame in frames if frame.outgoing} == {REQUEST}
     assert {frame.can_id for frame in frames if not frame.outgoing} == {RESPONSE}

@@ -76,7 +76,9 @@ def test_isotp_frames_are_recorded_with_their_direction_and_replay(vcan: str, tm
     [log] = [path for path in recorder.save(tmp_path / "saved") if path.name == "can.log"]
     ours = [line.split()[2] for line in log.read_text().splitlines()]
     theirs = [line.split()[2] for line in heard.read_text().splitlines()]
-    assert ours[-60:] == theirs[-60:], "candump, listening itself, has the same frames in the same order"
+    # From two processors at once the kernel may hand a frame and the answer to it to two sockets in another order.
+    for sender in ("7E0", "7E8"):
+        assert [one for one in ours if one.startswith(sender)] == [one for one in theirs if one.startswith(sender)]
 
     replay = Replay(Recording(tuple(frames)))
     with CanBus.open("powertrain", replay.host_settings("powertrain", "can", {})) as bus:
