@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from . import avr_part
 from .avr_board import AvrBoard, AvrLoader, ResetLine
 from .avr_part import AvrMemory, AvrPart, parts
-from .bench import flash_file
-from .device import BadDevice, DeviceSpec, EmulatedDevice
-from .supply import Supply
+from .device import BadDevice, DeviceSpec
 from .uart_board import Stage
+from .uart_device import UartDevice
 from .uart_settings import UartSettings
 from .uart_wire import UartWire
 
 _RESET_LINE = re.compile(r"(!?)(dtr|rts)-reset")
 
 
-class AvrDevice(EmulatedDevice):
+class AvrDevice(UartDevice):
     """One part, alone on its line.
 
     Its loader serves after the resets that it serves after, for as long as it waits; then the application runs if the
@@ -45,7 +44,7 @@ class AvrDevice(EmulatedDevice):
     EEPROM and lock bits are kept beside the flash contents, and outlive the settings.
     """
 
-    bus_kind = "serial"
+    board: AvrBoard
     loaders: ClassVar[dict[str, type[AvrLoader]]]
     """By the name in the part's table."""
     is_usb: ClassVar[bool] = False
@@ -54,10 +53,8 @@ class AvrDevice(EmulatedDevice):
     def __init__(self, spec: DeviceSpec, wire: UartWire) -> None:
         settings = _Settings(spec.settings)
         part = settings.part(self.loaders)
-        path = None if spec.folder is None else flash_file(spec.folder, spec.name)
-        fresh = path is None or not path.exists()
-        self.name = spec.name
-        self.supply = Supply()
+        fresh = spec.is_new
+        super().__init__(spec, wire)
         self.board = AvrBoard(
             spec.name,
             self.supply,
@@ -73,7 +70,7 @@ class AvrDevice(EmulatedDevice):
             part,
             self.supply,
             lock=settings.lock(part),
-            path=path,
+            path=spec.flash_path,
             busy=self.board.spm_busy,
             eeprom_busy=self.board.work,
         )
@@ -86,15 +83,6 @@ class AvrDevice(EmulatedDevice):
         self.board.loader = self.loaders[part.loader](self.board, memory, window=window, patience=patience)
         self.board.start()
 
-    @classmethod
-    def attach(cls, spec: DeviceSpec, wire: UartWire) -> Self:
-        return cls(spec, wire)
-
-    @property
-    def application_version(self) -> str | None:
-        running = self.board.running
-        return running.version if self.board.stage is Stage.APPLICATION and running is not None else None
-
     def make_firmware(self, version: str, product: str, manufacturer: str, size: int, *, seed: int = 0) -> bytes:
         return avr_part.firmware(version, product, manufacturer, size, seed=seed)
 
@@ -103,7 +91,7 @@ class AvrDevice(EmulatedDevice):
 
     def settle(self) -> None:
         """Until it waits for something, and not for its loader's time to be over before it starts its application."""
-        self.board.settle()
+        super().settle()
         if self._starts_by_itself:
             with self.board.changed:
                 self.board.changed.wait_for(lambda: self.board.stage is Stage.APPLICATION or not self.supply.is_on, 60)
@@ -114,8 +102,7 @@ class AvrDevice(EmulatedDevice):
         return waits and self.memory.application() is not None
 
     def close(self) -> None:
-        self.board.close()
-        self.flash.close()
+        super().close()
         self.memory.eeprom.close()
 
 
@@ -123,11 +110,7 @@ class _Settings(UartSettings):
     """The `emulated` table. Every method raises BadDevice."""
 
     def part(self, loaders: dict[str, type[AvrLoader]]) -> AvrPart:
-        name = self._get("part", str, "")
-        known = {name: part for name, part in parts().items() if part.loader in loaders}
-        if name not in known:
-            raise BadDevice("part", f"no part is called {name!r}; there are: {', '.join(known)}")
-        return known[name]
+        return self.one_of({name: part for name, part in parts().items() if part.loader in loaders})
 
     def reset_line(self, default: str) -> ResetLine | None:
         wiring = self._get("wiring", str, default)

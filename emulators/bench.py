@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ..transports import plugins
@@ -93,8 +92,3 @@ def _wire(kind: str, channel: str, settings: Mapping[str, Any], faults: Faults, 
 
         return UsbWire(channel, faults=faults, pace=pace)
     raise BadDevice("emulated", f"buses of kind {kind!r} can't be emulated")
-
-
-def flash_file(folder: Path, name: str) -> Path:
-    """Where the flash contents of a part are kept."""
-    return folder / f"{name}.flash"

@@ -46,6 +46,16 @@ class DeviceSpec:
     version: Mapping[str, str] = field(default_factory=dict)
     """The bench file's `version = {send, match}` question, for applications that answer one on their wire."""
 
+    @property
+    def flash_path(self) -> Path | None:
+        """Where the flash contents of the part are kept."""
+        return None if self.folder is None else self.folder / f"{self.name}.flash"
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing is kept of the part: it comes from the factory."""
+        return self.flash_path is None or not self.flash_path.exists()
+
 
 class EmulatedDevice(ABC):
     """One emulated part on a wire. Powered from construction on."""

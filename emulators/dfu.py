@@ -79,8 +79,7 @@ class DfuDevice(EmulatedDevice):
         self._serial = _string("serial", settings.pop("serial", "0001"))
         settings.pop("firmware", None)
         self._options = _options(settings)
-        path = spec.folder / f"{spec.name}.flash" if spec.folder else None
-        fresh = path is None or not path.exists()
+        fresh = spec.is_new
         erase_seconds = {size: seconds for _, size, seconds, _ in part["sectors"]}
         self.flash = NorFlash(
             part["base"],
@@ -89,7 +88,7 @@ class DfuDevice(EmulatedDevice):
             program_unit=part["program_unit"],
             program_seconds=part["program_seconds"],
             erase_seconds=erase_seconds.__getitem__,
-            path=path,
+            path=spec.flash_path,
         )
         factory_content(spec, self.flash, fresh=fresh, start=self.application_start)
         self._wire = wire

@@ -6,18 +6,18 @@ The loaders are in modem_loaders.py, the receiving end in xmodem_receiver.py, th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from . import application
 from .application import Application
-from .bench import flash_file
-from .device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
+from .device import BadDevice, DeviceSpec, factory_content
 from .flash import NorFlash
 from .modem_loaders import GeckoLoader, GeckoReceiver, IapLoader, Loader, ShellLoader
 from .modem_slot import LoaderPart, parts
 from .strapped_board import Pins, StrappedBoard
 from .supply import Supply
 from .uart_board import Sensor, Stage
+from .uart_device import UartDevice
 from .uart_line import Line
 from .uart_settings import UartSettings
 from .uart_wire import RECEIVE_BUFFER, UartWire
@@ -94,7 +94,7 @@ class ModemBoard(StrappedBoard):
         self.running = None
 
 
-class ModemDevice(EmulatedDevice):
+class ModemDevice(UartDevice):
     """One part, alone on its line.
 
     After a reset it starts the loader if the strap pin `boot` is high or its flash holds no whole application, else the
@@ -120,16 +120,14 @@ class ModemDevice(EmulatedDevice):
     - `mute`: true: the part never answers.
     """
 
-    bus_kind = "serial"
+    board: ModemBoard
     protocol: ClassVar[str]
 
     def __init__(self, spec: DeviceSpec, wire: UartWire) -> None:
         settings = _Settings(spec.settings)
         part = settings.part(self.protocol)
-        path = None if spec.folder is None else flash_file(spec.folder, spec.name)
-        fresh = path is None or not path.exists()
-        self.name = spec.name
-        self.supply = Supply()
+        fresh = spec.is_new
+        super().__init__(spec, wire)
         self.board = ModemBoard(
             spec.name,
             self.supply,
@@ -148,7 +146,7 @@ class ModemDevice(EmulatedDevice):
             [part.pages],
             self.supply,
             program_unit=part.program_unit,
-            path=path,
+            path=spec.flash_path,
             erase_seconds=lambda size: part.erase_seconds,
             program_seconds=part.program_seconds,
             busy=self.board.work,
@@ -158,34 +156,17 @@ class ModemDevice(EmulatedDevice):
         self.board.loader = LOADERS[part.loader](self.board, part, self.flash, self.protocol, receiver)
         self.board.start()
 
-    @classmethod
-    def attach(cls, spec: DeviceSpec, wire: UartWire) -> Self:
-        return cls(spec, wire)
-
-    @property
-    def application_version(self) -> str | None:
-        running = self.board.running
-        return running.version if self.board.stage is Stage.APPLICATION and running is not None else None
-
     def settle(self) -> None:
         """Also waits until the part has done what it was told."""
         self.board.has_heard_all()
-        self.board.settle()
-
-    def close(self) -> None:
-        self.board.close()
-        self.flash.close()
+        super().settle()
 
 
 class _Settings(UartSettings):
     """The `emulated` table. Every method raises BadDevice."""
 
     def part(self, protocol: str) -> LoaderPart:
-        name = self._get("part", str, "")
-        known = {name: part for name, part in parts().items() if protocol in part.protocols}
-        if name not in known:
-            raise BadDevice("part", f"no part is called {name!r}; there are: {', '.join(known)}")
-        return known[name]
+        return self.one_of({name: part for name, part in parts().items() if protocol in part.protocols})
 
     def text(self, key: str) -> str:
         value: str = self._get(key, str, "")

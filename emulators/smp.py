@@ -6,16 +6,12 @@ parts/smp.toml; here is what the bench file says.
 
 from __future__ import annotations
 
-from typing import Self
-
 from . import mcuboot_image
-from .bench import flash_file
-from .device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
+from .device import BadDevice, DeviceSpec, factory_content
 from .mcuboot import Mode
 from .smp_board import Build, Log, SmpBoard
 from .smp_part import SmpPart, parts
-from .supply import Supply
-from .uart_board import Stage
+from .uart_device import UartDevice
 from .uart_settings import UartSettings
 from .uart_wire import UartWire
 
@@ -23,7 +19,7 @@ MIN_BUFFER = 64
 MAX_BUFFER = 65_535
 
 
-class SmpDevice(EmulatedDevice):
+class SmpDevice(UartDevice):
     """One part, alone on its line.
 
     After a reset MCUboot does what the slots' trailers say, and starts the image in slot 0 if its hash is right; if
@@ -53,17 +49,15 @@ class SmpDevice(EmulatedDevice):
     - `quiet_reset`: a reset comes without an answer. `mute`: nothing is ever answered. Default false.
     """
 
-    bus_kind = "serial"
+    board: SmpBoard
 
     def __init__(self, spec: DeviceSpec, wire: UartWire) -> None:
         settings = _Settings(spec.settings)
         part = settings.part()
         mode = Mode(settings.word("mode", part.mode, [mode.value for mode in Mode]))
         no_downgrade = settings.choice("no_downgrade", False)
-        path = None if spec.folder is None else flash_file(spec.folder, spec.name)
-        fresh = path is None or not path.exists()
-        self.name = spec.name
-        self.supply = Supply()
+        fresh = spec.is_new
+        super().__init__(spec, wire)
         self.board = SmpBoard(
             spec.name,
             self.supply,
@@ -76,37 +70,21 @@ class SmpDevice(EmulatedDevice):
             pace=spec.pace,
         )
         settings.refuse_others()
-        self.flash = part.make_flash(self.supply, path, self.board.work)
+        self.flash = part.make_flash(self.supply, spec.flash_path, self.board.work)
         self.loader = part.make_loader(self.flash, mode, no_downgrade=no_downgrade)
         self.board.loader = self.loader
         factory_content(spec, self.flash, fresh=fresh, start=self.application_start)
         self.board.start()
-
-    @classmethod
-    def attach(cls, spec: DeviceSpec, wire: UartWire) -> Self:
-        return cls(spec, wire)
 
     @property
     def application_start(self) -> int:
         """Slot 0, where the image's header lies."""
         return self.loader.pairs[0].primary.start
 
-    @property
-    def application_version(self) -> str | None:
-        running = self.board.running
-        return running.version if self.board.stage is Stage.APPLICATION and running is not None else None
-
     def make_firmware(self, version: str, product: str, manufacturer: str, size: int, *, seed: int = 0) -> bytes:
         """An MCUboot image of `size` bytes."""
         start = self.application_start
         return mcuboot_image.around_firmware(version, product, manufacturer, size, start=start, seed=seed)
-
-    def settle(self) -> None:
-        self.board.settle()
-
-    def close(self) -> None:
-        self.board.close()
-        self.flash.close()
 
 
 class _Settings(UartSettings):

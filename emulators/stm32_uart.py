@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Self
 
-from .bench import flash_file
-from .device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
+from .device import BadDevice, DeviceSpec, factory_content
 from .stm32_board import Stm32Board
 from .stm32_loader import ChecksumForm, Loader
-from .stm32_part import Options, Stm32Memory, Stm32Part, parts
-from .supply import Supply
-from .uart_board import Stage
+from .stm32_part import Options, Stm32Memory, parts
+from .uart_device import UartDevice
 from .uart_settings import UartSettings
 from .uart_wire import UartWire
 
 
-class Stm32UartDevice(EmulatedDevice):
+class Stm32UartDevice(UartDevice):
     """One part, alone on its line.
 
     After a reset it starts the loader if BOOT0 is high or its flash begins with no application that can be booted,
@@ -49,15 +46,13 @@ class Stm32UartDevice(EmulatedDevice):
     Protections are kept beside the flash contents, and outlive the settings.
     """
 
-    bus_kind = "serial"
+    board: Stm32Board
 
     def __init__(self, spec: DeviceSpec, wire: UartWire) -> None:
         settings = _Settings(spec.settings)
-        part = settings.part()
-        path = None if spec.folder is None else flash_file(spec.folder, spec.name)
-        fresh = path is None or not path.exists()
-        self.name = spec.name
-        self.supply = Supply()
+        part = settings.one_of(parts())
+        fresh = spec.is_new
+        super().__init__(spec, wire)
         self.board = Stm32Board(
             spec.name,
             self.supply,
@@ -72,7 +67,7 @@ class Stm32UartDevice(EmulatedDevice):
             self.supply,
             uid=settings.uid(spec.name),
             options=settings.options(),
-            path=path,
+            path=spec.flash_path,
             busy=self.board.work,
         )
         silence = settings.number("byte_timeout", 0) or None
@@ -85,34 +80,12 @@ class Stm32UartDevice(EmulatedDevice):
         self.board.loader = Loader(self.board, memory, checksum=checksum, silence=silence).run
         self.board.start()
 
-    @classmethod
-    def attach(cls, spec: DeviceSpec, wire: UartWire) -> Self:
-        return cls(spec, wire)
-
-    @property
-    def application_version(self) -> str | None:
-        running = self.board.running
-        return running.version if self.board.stage is Stage.APPLICATION and running is not None else None
-
     def reset(self) -> None:
         self.board.reset()
-
-    def settle(self) -> None:
-        self.board.settle()
-
-    def close(self) -> None:
-        self.board.close()
-        self.flash.close()
 
 
 class _Settings(UartSettings):
     """The `emulated` table. Every method raises BadDevice."""
-
-    def part(self) -> Stm32Part:
-        name = self._get("part", str, "")
-        if name not in parts():
-            raise BadDevice("part", f"no part is called {name!r}; there are: {', '.join(parts())}")
-        return parts()[name]
 
     def uid(self, name: str) -> bytes:
         """A part's own id, made from its name where none is given, stays the same."""

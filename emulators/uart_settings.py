@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from .device import BadDevice
 from .strapped_board import Driver, Pins
 from .uart_board import Sensor
 from .uart_line import Line
+
+T = TypeVar("T")
 
 
 class UartSettings:
@@ -56,6 +58,13 @@ class UartSettings:
         if value < 0:
             raise BadDevice(key, f"{value} is below 0")
         return float(value)
+
+    def one_of(self, parts: Mapping[str, T]) -> T:
+        """The part that the table names."""
+        name = self._get("part", str, "")
+        if name not in parts:
+            raise BadDevice("part", f"no part is called {name!r}; there are: {', '.join(parts)}")
+        return parts[name]
 
     def _get(self, key: str, kind: type | tuple[type, ...], default: Any) -> Any:
         self._known.add(key)

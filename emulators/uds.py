@@ -40,8 +40,7 @@ class UdsDevice(EmulatedDevice):
         address = _address(spec)
         self.name = spec.name
         self.supply = Supply()
-        path = spec.folder / f"{spec.name}.flash" if spec.folder else None
-        fresh = path is None or not path.exists()
+        fresh = spec.is_new
         self.flash = NorFlash(
             part["base"],
             [(sector["count"], sector["size"]) for sector in part["sectors"]],
@@ -49,7 +48,7 @@ class UdsDevice(EmulatedDevice):
             program_unit=part["program_unit"],
             program_seconds=part["program_seconds"],
             erase_seconds=lambda size: float(part["erase_seconds"]),
-            path=path,
+            path=spec.flash_path,
         )
         factory_content(spec, self.flash, fresh=fresh)
         marker = Marker(spec.folder / f"{spec.name}.json" if spec.folder else None)
