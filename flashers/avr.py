@@ -20,8 +20,9 @@ from ..transports.deadline import Deadline
 from ..transports.errors import SerialTimeout, TransportError
 from ..transports.serial import SerialPort
 from . import avr_boot_section as boot_section
+from .asking import twice
 from .avr_entry import AvrEntry
-from .avr_loader import AvrLoader, Fuses, Memory, twice
+from .avr_loader import AvrLoader, Fuses, Memory
 from .avr_profile import AvrAddress, AvrProfile
 from .base import Capability, Flasher, Identity, Settings, Sighting, State
 from .devices.avr import AvrPart, parts

@@ -14,6 +14,7 @@ from ..transports.errors import SerialGone, TransportError
 from ..transports.serial import SerialPort
 from ..transports.serial_usb import UsbTty, at_place, usb_tty
 from .avr_profile import AvrProfile
+from .strapped_entry import send_text
 
 TOUCH_RATE = 1200
 """bit/s at which letting go of DTR tells an application to become its loader (Arduino's CDC ports)."""
@@ -45,9 +46,7 @@ class AvrEntry:
         """
         if self._profile.enter:
             self.use_application_rate()
-            data = self._profile.enter.encode()
-            self._port.write(data, Deadline.after(self._profile.answer + len(data) * 12 / self._port.baudrate))
-            time.sleep(self._profile.entry.settle + len(data) * 12 / self._port.baudrate)
+            send_text(self._port, self._profile.enter, self._profile.answer, self._profile.entry.settle)
         if self._profile.entry.touch:
             self._touch()
         driven = self.reset() if self.resets else True

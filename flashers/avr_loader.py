@@ -7,20 +7,15 @@ application section only as a whole, by a command.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
 
 from ..transports.deadline import Deadline
 from ..transports.serial import SerialPort
 from .devices.avr import AvrPart
-from .errors import PartConfused
 
 BITS = 10
 """Of a byte on the wire: 8N1."""
-
-T = TypeVar("T")
 
 
 class Memory(Enum):
@@ -122,14 +117,3 @@ class AvrLoader(ABC):
     def within(self, count: int, seconds: float = 0.0) -> Deadline:
         """Time for so many bytes on the wire, for an answer, and for `seconds` of work."""
         return Deadline.after(self.wire_seconds(count) + self.answer + seconds)
-
-
-def twice(ask: Callable[[], T]) -> T:
-    """What `ask` says twice in a row: it carries no checksum on the wire. Raises PartConfused when it never does."""
-    before = ask()
-    for _ in range(3):
-        after = ask()
-        if after == before:
-            return after
-        before = after
-    raise PartConfused("the loader says something else each time that it is asked who it is")

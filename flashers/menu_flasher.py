@@ -22,7 +22,7 @@ from .errors import PartConfused, PartError, PartMute, PartRefused, PartWrongFam
 from .image import Segment
 from .memory import EraseRun, MemoryMap, Range, Region
 from .menu_console import MenuConsole, plain
-from .menu_entry import MenuEntry
+from .menu_entry import menu_entry
 from .menu_profile import MenuAddress, MenuProfile
 from .xmodem_codec import Control, Piece, pieces
 from .xmodem_sender import ReceiverCancelled, Sender, said
@@ -41,7 +41,7 @@ class MenuFlasher(Flasher):
     def __init__(self, port: SerialPort, profile: MenuProfile) -> None:
         self._port = port
         self._profile = profile
-        self._entry = MenuEntry(port, profile)
+        self._entry = menu_entry(port, profile)
         self._console = MenuConsole(port, profile)
         self._verdict = ""
         """The loader's own last word on what this flasher sent; "" as long as there is none."""

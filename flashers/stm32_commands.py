@@ -9,10 +9,9 @@ What carries no checksum on the wire (who the part is, what its memory holds) is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
 from ..transports.deadline import Deadline
 from ..transports.errors import SerialTimeout
@@ -41,8 +40,6 @@ FILLER_HEAD and any number of FILLER the bytes before a FILLER never XOR to it."
 ERASE_FILLER = 0xFF
 """Where Extended Erase waits for its page count: 0xFFFF is a whole one there, and 0xFF its wrong XOR."""
 UNLOCK_REMEDY = "Lifting readout protection (ST's own tools do, proxyflash does not) erases the part whole."
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,14 +322,3 @@ class Stm32Commands:
     def _within(self, count: int, seconds: float = 0.0) -> Deadline:
         """Time for so many bytes on the wire, for an answer, and for `seconds` of work."""
         return Deadline.after(self.wire_seconds(count) + self._answer_seconds + seconds)
-
-
-def twice(ask: Callable[[], T]) -> T:
-    """What `ask` says twice in a row. Raises PartConfused when it never does."""
-    before = ask()
-    for _ in range(3):
-        after = ask()
-        if after == before:
-            return after
-        before = after
-    raise PartConfused("the loader says something else each time that it is asked who it is")

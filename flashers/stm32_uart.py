@@ -17,6 +17,7 @@ from typing import Self
 from ..transports.deadline import Deadline
 from ..transports.errors import SerialTimeout, TransportError
 from ..transports.serial import SerialPort
+from .asking import twice
 from .base import Capability, Digest, Flasher, Identity, Sighting, State
 from .devices.stm32 import FLASH_START, Stm32Family, families
 from .errors import (
@@ -32,8 +33,8 @@ from .errors import (
 from .image import Segment
 from .memory import MemoryMap, Range
 from .stm32_codec import BLOCK, WORD, Command, MassErase, crc32_mpeg2
-from .stm32_commands import UNLOCK_REMEDY, Stm32Commands, twice
-from .stm32_entry import Stm32Entry
+from .stm32_commands import UNLOCK_REMEDY, Stm32Commands
+from .stm32_entry import stm32_entry
 from .stm32_erasure import chunks, erasures
 from .stm32_profile import Stm32Address, Stm32Profile
 
@@ -67,7 +68,7 @@ class Stm32UartFlasher(Flasher):
     def __init__(self, port: SerialPort, profile: Stm32Profile) -> None:
         self._port = port
         self._profile = profile
-        self._entry = Stm32Entry(port, profile)
+        self._entry = stm32_entry(port, profile)
         bits = 10 if profile.parity == "N" else 11
         self._loader = Stm32Commands(port, answer=profile.answer, bits=bits)
         self._commands: frozenset[int] = frozenset()
