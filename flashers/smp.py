@@ -391,7 +391,6 @@ class SmpFlasher(Flasher):
 
     def _send_anew(self, goal: McubootImage) -> None:
         """What lies in the slot under the image's hash is not the image, or not where the boot loader looks for it."""
-        self._images = self._client.images()
         slot = self._slot_of(goal.hash)
         if slot is not None:
             self._client.erase(slot.slot, seconds=self._profile.erase)
@@ -410,8 +409,7 @@ class SmpFlasher(Flasher):
             self._images = self._client.images()
             if self._slot_of(goal.hash) is not None:
                 raise
-            for _ in self.upload(self._data):
-                pass
+            self._send_anew(goal)
             self._client.set_state(goal.hash, confirm=False)
 
     # Restarting.

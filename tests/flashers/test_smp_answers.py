@@ -24,6 +24,7 @@ from proxyflash.flashers.formats.mcuboot import parse
 from proxyflash.flashers.image import Segment
 from proxyflash.flashers.smp import SmpFlasher
 from proxyflash.flashers.smp_profile import SmpAddress, SmpProfile
+from proxyflash.tests.flashers.smp_wire import InstantWire
 from proxyflash.tests.flashers.test_mcuboot import made
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError
@@ -44,16 +45,12 @@ def slot(number: int, version: str, digest: bytes = b"", image: int = 0, **flags
 RUNNING = slot(0, "1.0.0", active=True, confirmed=True)
 
 
-class Part:
+class Part(InstantWire):
     """Answers each command (group, number) with what it was given, and what it wasn't with rc 8."""
 
-    name = "part"
-    overhead = 0
-    largest = 0xFFFF
-
     def __init__(self, answers: Answers) -> None:
+        super().__init__()
         self.answers = answers
-        self.replies: list[bytes] = []
         self.asked: list[tuple[int, int, Any]] = []
 
     def send(self, packet: bytes, deadline: Deadline) -> None:
@@ -63,20 +60,6 @@ class Part:
         answer = self.answers.get((group, command), UNSUPPORTED)
         told = cbor2.dumps(answer(body) if callable(answer) else answer)
         self.replies.append(struct.pack(">BBHHBB", first + 1, 0, len(told), group, sequence, command) + told)
-
-    def receive(self, deadline: Deadline) -> bytes | None:
-        return self.replies.pop(0) if self.replies else None
-
-    def drain(self) -> None:
-        self.replies.clear()
-
-    def await_silence(self, seconds: float, deadline: Deadline) -> None:
-        self.drain()
-
-    def follow(self, until: Deadline | None) -> None: ...
-
-    def seconds(self, size: int) -> float:
-        return 0.0
 
 
 def flasher(answers: Answers, *, image: int = 0, **profile: Any) -> SmpFlasher:

@@ -30,19 +30,18 @@ from proxyflash.flashers.errors import (
 )
 from proxyflash.flashers.smp_link import SmpLink
 from proxyflash.flashers.smp_upload import SETBACKS, Upload
+from proxyflash.tests.flashers.smp_wire import InstantWire
 from proxyflash.transports.deadline import Deadline
 
 IMAGE = bytes(random.Random(1).randbytes(5000))
 
 
-class Part:
+class Part(InstantWire):
     """A wire with a part at its end. `drop`, `twice`, `late`: chances of a packet of either direction; a late one comes
     after the next. `unit`: bytes that the part writes at once; it leaves what is over. `tamper`: changes a reply's body.
     """
 
-    name = "part"
     overhead = 4
-    largest = 0xFFFF
 
     def __init__(
         self,
@@ -55,13 +54,13 @@ class Part:
         match: bool = False,
         tamper: Callable[[int, dict[str, Any], dict[str, Any]], dict[str, Any] | None] | None = None,
     ) -> None:
+        super().__init__()
         self.chances = (drop, twice, late)
         self.random = random.Random(seed)
         self.unit = unit
         self.match = match
         self.tamper = tamper
         self.held: dict[bool, list[bytes]] = {True: [], False: []}
-        self.replies: list[bytes] = []
         self.got = bytearray()
         self.length = -1
         self.sha = b""
@@ -76,20 +75,6 @@ class Part:
             answer = self._answer(one)
             if answer is not None:
                 self.replies += self._through(answer, outgoing=False)
-
-    def receive(self, deadline: Deadline) -> bytes | None:
-        return self.replies.pop(0) if self.replies else None
-
-    def drain(self) -> None:
-        self.replies.clear()
-
-    def await_silence(self, seconds: float, deadline: Deadline) -> None:
-        self.drain()
-
-    def follow(self, until: Deadline | None) -> None: ...
-
-    def seconds(self, size: int) -> float:
-        return 0.0
 
     def _through(self, packet: bytes, *, outgoing: bool) -> list[bytes]:
         drop, twice, late = self.chances
