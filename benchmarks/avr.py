@@ -22,6 +22,7 @@ from proxyflash.hil_tests.real.qemu import NotInstalled
 from . import peers
 from .measuring import Comparison, Failed, Missing, Run, Side, program
 from .ours import flash_command, flash_here
+from .serving import uart_bench
 
 BITS = 10
 BOARDS: tuple[Board, ...] = (OPTIBOOT, WIRING)
@@ -79,15 +80,6 @@ def comparison(board: Board, size: int) -> Comparison:
 
 def _bench(folder: Path, part: AvrPart) -> Path:
     file = folder / "bench.toml"
-    file.write_text(f"""
-[bus.uart]
-kind = "serial"
-url = "{part.url}"
-baudrate = {part.board.baudrate}
-
-[[component]]
-name = "part"
-bus = "uart"
-protocol = "{part.board.protocol}"
-""")
+    more = f'protocol = "{part.board.protocol}"'
+    file.write_text(uart_bench(f'url = "{part.url}"', part.board.baudrate, "part", more))
     return file

@@ -31,6 +31,21 @@ class Served:
             raise Failed(f"the part does not hold the image: {wrong:,} of {len(image):,} bytes differ")
 
 
+def uart_bench(bus: str, baudrate: int, part: str, more: str) -> str:
+    """The text of a bench file with one part on one serial line, `uart`. `bus`, `more`: other lines of the two."""
+    return f"""
+[bus.uart]
+kind = "serial"
+{bus}
+baudrate = {baudrate}
+
+[[component]]
+name = "{part}"
+bus = "uart"
+{more}
+"""
+
+
 @contextmanager
 def served(bench: str, folder: Path, bus: str, part: str) -> Iterator[Served]:
     """Serves the emulated bench of this text, whose one bus and one part are called so; `folder` is made for it."""

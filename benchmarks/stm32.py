@@ -31,7 +31,7 @@ from proxyflash.emulators import application
 from . import peers
 from .measuring import ROOT, Comparison, Run, Side, program
 from .ours import flash_command, flash_here
-from .serving import Served, served
+from .serving import Served, served, uart_bench
 
 PART = "stm32f405xg"
 FAMILY = "F4"
@@ -114,33 +114,12 @@ def _part(folder: Path, baudrate: int, size: int) -> Iterator[Served]:
     """A part held in its loader, with an older firmware of `size` bytes in its flash."""
     old = application.make("1.0.0", "imu", "acme", size, seed=1) if size else b""
     (folder / "old.bin").write_bytes(old)
-    bench = f"""
-[bus.uart]
-kind = "serial"
-emulated = true
-baudrate = {baudrate}
-
-[[component]]
-name = "imu"
-bus = "uart"
-protocol = "stm32-uart"
-emulated = {{part = "{PART}", firmware = "../old.bin", boot0 = true}}
-"""
-    with served(bench, folder / "part", "uart", "imu") as part:
+    emulated = f'protocol = "stm32-uart"\nemulated = {{part = "{PART}", firmware = "../old.bin", boot0 = true}}'
+    with served(uart_bench("emulated = true", baudrate, "imu", emulated), folder / "part", "uart", "imu") as part:
         yield part
 
 
 def _bench(folder: Path, path: str, baudrate: int) -> Path:
     file = folder / "bench.toml"
-    file.write_text(f"""
-[bus.uart]
-kind = "serial"
-url = "{path}"
-baudrate = {baudrate}
-
-[[component]]
-name = "imu"
-bus = "uart"
-protocol = "stm32-uart"
-""")
+    file.write_text(uart_bench(f'url = "{path}"', baudrate, "imu", 'protocol = "stm32-uart"'))
     return file

@@ -28,7 +28,7 @@ from proxyflash.emulators import application
 
 from .measuring import ROOT, Comparison, Missing, Run, Side, program
 from .ours import flash_command, flash_here
-from .serving import Served, served
+from .serving import Served, served, uart_bench
 
 PART = "stm32l4-iap"
 BITS = 10
@@ -88,34 +88,13 @@ def comparison(baudrate: int, size: int) -> Comparison:
 @contextmanager
 def _part(folder: Path, baudrate: int) -> Iterator[Served]:
     """A part held in its loader."""
-    bench = f"""
-[bus.uart]
-kind = "serial"
-emulated = true
-baudrate = {baudrate}
-
-[[component]]
-name = "imu"
-bus = "uart"
-protocol = "ymodem"
-emulated = {{part = "{PART}", boot = true, baudrate = {baudrate}}}
-"""
-    with served(bench, folder / "part", "uart", "imu") as part:
+    emulated = f'protocol = "ymodem"\nemulated = {{part = "{PART}", boot = true, baudrate = {baudrate}}}'
+    with served(uart_bench("emulated = true", baudrate, "imu", emulated), folder / "part", "uart", "imu") as part:
         yield part
 
 
 def _bench(folder: Path, path: str, baudrate: int) -> Path:
     file = folder / "bench.toml"
-    file.write_text(f"""
-[bus.uart]
-kind = "serial"
-url = "{path}"
-baudrate = {baudrate}
-
-[[component]]
-name = "imu"
-bus = "uart"
-protocol = "ymodem"
-profile = {{loader = "st-iap"}}
-""")
+    more = 'protocol = "ymodem"\nprofile = {loader = "st-iap"}'
+    file.write_text(uart_bench(f'url = "{path}"', baudrate, "imu", more))
     return file

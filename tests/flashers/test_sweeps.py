@@ -47,6 +47,21 @@ class Kind:
 AVR_VECTORS = bytes.fromhex("0c 94 40 00")
 """JMP 0x80 (AVR instruction set manual)."""
 
+SERIAL = """
+[bus.b]
+kind = "serial"
+emulated = true
+pace = 0
+baudrate = 115200
+dtr = false
+rts = false
+[[component]]
+name = "part"
+bus = "b"
+version = {send = "VER?\\r", match = "FW ([0-9.]+)"}
+"""
+"""A part with modem lines and an application that tells its version; more of its keys follow."""
+
 KINDS = {
     "uds": Kind(
         """
@@ -70,19 +85,9 @@ timings = {p2 = 0.05, latency = 0.2, reset_gap = 2.0, retries = 1}
         1500,
     ),
     "stm32-uart": Kind(
-        """
-[bus.b]
-kind = "serial"
-emulated = true
-pace = 0
-baudrate = 115200
-dtr = false
-rts = false
-[[component]]
-name = "part"
-bus = "b"
+        SERIAL
+        + """
 protocol = "stm32-uart"
-version = {send = "VER?\\r", match = "FW ([0-9.]+)"}
 emulated = {part = "stm32l476xg", firmware = "old.bin", wiring = "dtr-reset,!rts-boot0"}
 [component.profile]
 answer = 0.05
@@ -171,19 +176,9 @@ profile = {answer = 0.3, quiet = 0.01, swap = 3.0, erase = 1.0, recovery = true}
 
 KINDS |= {
     protocol: Kind(
-        f"""
-[bus.b]
-kind = "serial"
-emulated = true
-pace = 0
-baudrate = 115200
-dtr = false
-rts = false
-[[component]]
-name = "part"
-bus = "b"
+        SERIAL
+        + f"""
 protocol = "{protocol}"
-version = {{send = "VER?\\r", match = "FW ([0-9.]+)"}}
 emulated = {{part = "{part}", firmware = "old.bin", {emulated}}}
 profile = {{answer = 1.0, entry = {{{entry}}}}}
 """,
@@ -202,19 +197,9 @@ profile = {{answer = 1.0, entry = {{{entry}}}}}
 
 KINDS |= {
     name: Kind(
-        f"""
-[bus.b]
-kind = "serial"
-emulated = true
-pace = 0
-baudrate = 115200
-dtr = false
-rts = false
-[[component]]
-name = "part"
-bus = "b"
+        SERIAL
+        + f"""
 protocol = "{protocol}"
-version = {{send = "VER?\\r", match = "FW ([0-9.]+)"}}
 emulated = {{part = "{part}", firmware = "old.bin", enter = "LOADER", timeout = 1}}
 [component.profile]
 loader = "{loader}"
