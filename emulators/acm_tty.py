@@ -12,11 +12,10 @@ The adapter leaves USB when the wire is gone, and the tty with it; it comes back
 
 from __future__ import annotations
 
-import threading
-import time
 import uuid
 from pathlib import Path
 
+from ..transports import clock
 from .cdc_acm import CdcAcm
 from .errors import AcmDriverAbsent
 from .uart_wire import TRANSMIT_BUFFER, UartWire
@@ -47,7 +46,7 @@ class AcmTty:
         self._ended = False
         wire.host.listener = self._call
         self._host: VhciHost | None = None
-        self._thread = threading.Thread(target=self._run, name=f"acm-{wire.channel}", daemon=True)
+        self._thread = clock.Thread(target=self._run, name=f"acm-{wire.channel}")
         try:
             self._follow()
             self._host = VhciHost(self._usb, controller)
@@ -61,15 +60,15 @@ class AcmTty:
         """The tty's path, as soon as there is one. Raises AcmDriverAbsent when it takes longer than that."""
         assert self._host is not None
         (place,) = self._host.places()
-        ends = time.monotonic() + seconds
+        ends = clock.monotonic() + seconds
         while True:
             for tty in DEVICES.glob(f"{place}:1.0/tty/tty*"):
                 path = Path("/dev", tty.name)
                 if path.exists():
                     return str(path)
-            if time.monotonic() >= ends:
+            if clock.monotonic() >= ends:
                 raise AcmDriverAbsent(f"the kernel made no tty for the USB serial adapter at {place}")
-            time.sleep(LOOK_AGAIN)
+            clock.sleep(LOOK_AGAIN)
 
     def close(self) -> None:
         """The adapter leaves USB, and the tty with it. A second call does nothing."""
@@ -129,6 +128,6 @@ class AcmTty:
             times.append(host.due(max(1, min(BUNCH, host.expected()))))
         if self._adapter.is_full:
             half = host.free_at - TRANSMIT_BUFFER // 2 * host.byte_seconds
-            times.append(max(half, time.monotonic() + LOOK_AGAIN))
+            times.append(max(half, clock.monotonic() + LOOK_AGAIN))
         known = [at for at in times if at is not None]
-        return max(0.0, min(known) - time.monotonic()) if known else None
+        return max(0.0, min(known) - clock.monotonic()) if known else None

@@ -13,10 +13,10 @@ Follows Atmel's AVR109 (Self-programming; the table of commands), as far as Cate
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import ClassVar
 
+from ..transports import clock
 from .avr_board import AvrLoader, Reset
 from .avr_device import AvrDevice
 from .uart_board import Silence
@@ -53,10 +53,10 @@ class Caterina(AvrLoader):
             self._board.send(answer)
 
     def _keep_waiting(self) -> None:
-        self._until = None if self.window is None else time.monotonic() + self.window
+        self._until = None if self.window is None else clock.monotonic() + self.window
 
     def _left(self) -> float | None:
-        return None if self._until is None else max(0.0, self._until - time.monotonic())
+        return None if self._until is None else max(0.0, self._until - clock.monotonic())
 
     def _take(self, count: int) -> bytes:
         return self._board.receive(count)
@@ -103,7 +103,7 @@ class Caterina(AvrLoader):
         return DONE
 
     def _exit(self) -> bytes:
-        self._until = time.monotonic() + EXIT_SECONDS
+        self._until = clock.monotonic() + EXIT_SECONDS
         return DONE
 
     def _select_device(self) -> bytes:

@@ -7,13 +7,12 @@ starts the loader when its port is set to 1200 bit/s and DTR is not asserted.
 
 from __future__ import annotations
 
-import threading
-import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import ClassVar, NoReturn
 
+from ..transports import clock
 from .avr_part import AvrMemory
 from .supply import Supply
 from .uart_board import Sensor, Stage, UartBoard
@@ -115,7 +114,7 @@ class AvrBoard(UartBoard):
         self._in_background = False
         cause = self._cause
         self.clock = self._started_at + self.memory.part.startup_seconds * self.pace
-        self.wait(lambda: False, self.clock - time.monotonic())
+        self.wait(lambda: False, self.clock - clock.monotonic())
         self._uart.discard_received(self.clock)
         if self._mute:
             self._enter(Stage.HUNG)
@@ -175,7 +174,7 @@ class AvrBoard(UartBoard):
             self._cause = cause
             super().reset()
             self._uart.discard_unsent()
-            self._released(time.monotonic())
+            self._released(clock.monotonic())
 
     def _pins_changed(self) -> None:
         wire = self._wire
@@ -192,9 +191,8 @@ class AvrBoard(UartBoard):
     def _leave_usb(self) -> None:
         """A USB device goes and comes back: the host's port is gone meanwhile."""
         if self._reenumerates:
-            self._wire.vanish(time.monotonic())
-            back = threading.Timer(self._reenumerates, self._wire.plug)
-            back.daemon = True
+            self._wire.vanish(clock.monotonic())
+            back = clock.Timer(self._reenumerates, self._wire.plug)
             back.start()
 
     def _supply_switched(self, on: bool) -> None:

@@ -7,11 +7,10 @@ that comes from wires is put into buffers under `changed`, the one condition of 
 
 from __future__ import annotations
 
-import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from ..transports import clock
 from .supply import PowerLost, Supply
 
 
@@ -29,15 +28,15 @@ class Board(ABC):
         self.name = name
         self.supply = supply
         self.pace = pace
-        self.changed = threading.Condition()
+        self.changed = clock.Condition()
         self.fault: BaseException | None = None
         """What the firmware failed with, which is a fault of the emulator itself; None while all is well."""
         self._reset = False
         self._lost = False
         """The supply has been gone since the firmware last looked, be it back by now."""
         self._ended = False
-        self._idle = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._idle = clock.Event()
+        self._thread: clock.SomeThread | None = None
         supply.listen(self._supply_changed)
 
     @abstractmethod
@@ -48,7 +47,7 @@ class Board(ABC):
         """Called once after the firmware stopped for want of supply, and on `close`."""
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name=f"board {self.name}", daemon=True)
+        self._thread = clock.Thread(target=self._run, name=f"board {self.name}")
         self._thread.start()
 
     def close(self) -> None:
@@ -56,7 +55,7 @@ class Board(ABC):
         with self.changed:
             self._ended = True
             self.changed.notify_all()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not None and self._thread is not clock.current_thread():
             self._thread.join()
 
     def reset(self) -> None:
@@ -82,13 +81,13 @@ class Board(ABC):
 
         Seconds are real ones, not scaled by `pace`. Raises PowerLost, ResetPulled.
         """
-        until = None if seconds is None else time.monotonic() + seconds
+        until = None if seconds is None else clock.monotonic() + seconds
         with self.changed:
             while True:
                 self.tick()
                 if ready():
                     return True
-                left = None if until is None else until - time.monotonic()
+                left = None if until is None else until - clock.monotonic()
                 if left is not None and left <= 0:
                     return False
                 self._idle.set()
@@ -100,10 +99,10 @@ class Board(ABC):
 
     def busy_real(self, seconds: float) -> None:
         """Waits that long whatever `pace` is: a time that the other end has asked for. Raises as `busy`."""
-        until = time.monotonic() + seconds
+        until = clock.monotonic() + seconds
         with self.changed:
             self.tick()
-            while (left := until - time.monotonic()) > 0:
+            while (left := until - clock.monotonic()) > 0:
                 self.changed.wait(left)
                 self.tick()
 

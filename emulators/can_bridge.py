@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable
 
 import can
 
+from ..transports import clock
 from .can_wire import CanWire, WireGone
 
 LOOK_SECONDS = 0.1
@@ -22,8 +21,8 @@ def bridge(wire: CanWire, bus: can.BusABC) -> Callable[[], None]:
 
     A bus that fails is joined no longer.
     """
-    waiting: queue.Queue[can.Message] = queue.Queue(WAITING)
-    ended = threading.Event()
+    waiting: clock.SomeQueue[can.Message] = clock.Queue(WAITING)
+    ended = clock.Event()
 
     def take(message: can.Message) -> None:
         if not message.is_error_frame and not waiting.full():
@@ -35,7 +34,7 @@ def bridge(wire: CanWire, bus: can.BusABC) -> Callable[[], None]:
         while not ended.is_set():
             try:
                 message = waiting.get(timeout=LOOK_SECONDS)
-            except queue.Empty:
+            except clock.Empty:
                 continue
             try:
                 bus.send(message, SEND_SECONDS)
@@ -53,7 +52,7 @@ def bridge(wire: CanWire, bus: can.BusABC) -> Callable[[], None]:
         node.detach()
 
     threads = [
-        threading.Thread(target=target, name=f"can bridge {target.__name__}", daemon=True)
+        clock.Thread(target=target, name=f"can bridge {target.__name__}")
         for target in (outwards, inwards)
     ]
     for thread in threads:

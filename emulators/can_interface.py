@@ -6,20 +6,23 @@ can.Bus(interface="proxyflash", channel="unix:/path/powertrain.sock")  # served 
 
 from __future__ import annotations
 
-import queue
 from typing import Any
 
 import can
 
+from ..transports import clock
 from ..transports.can_bits import FD_SIZES
 from . import wires
+from .can_clocked import ClockedCanBus
 from .can_wire import CAN_ERR_CRTL, CAN_ERR_CRTL_RX_OVERFLOW, CanWire, WireGone
 
 RECEIVE_QUEUE = 32_768
 """Frames that wait to be read; further ones are lost, and an error frame tells so, as socketcan has it."""
 
+_WAKE = can.Message()
 
-class EmulatedCanBus(can.BusABC):
+
+class EmulatedCanBus(ClockedCanBus):
     """`channel`: the wire's name, or "unix:" and the path of a served one. Other keys, those of the adapter that it
     stands for, change nothing: the bit rates are the wire's.
 
@@ -34,7 +37,8 @@ class EmulatedCanBus(can.BusABC):
         receive_own_messages: bool = False,
         **kwargs: Any,
     ) -> None:
-        self._queue: queue.SimpleQueue[can.Message | None] = queue.SimpleQueue()
+        self._queue: clock.SomeQueue[can.Message | None] = clock.Queue()
+        """What came in; None: nothing more will; _WAKE: whoever waits is to stop waiting."""
         self._overrun = False
         self._fd = fd
         self.channel_info = f"emulated CAN {channel}"
@@ -96,7 +100,9 @@ class EmulatedCanBus(can.BusABC):
             return can.Message(is_error_frame=True, arbitration_id=CAN_ERR_CRTL, data=data), True
         try:
             message = self._queue.get(timeout=timeout) if timeout != 0 else self._queue.get_nowait()
-        except queue.Empty:
+        except clock.Empty:
+            return None, False
+        if message is _WAKE:
             return None, False
         if message is None:
             self._queue.put(None)
@@ -118,6 +124,9 @@ class EmulatedCanBus(can.BusABC):
             error_state_indicator=message.error_state_indicator,
         )
         return received, message.is_error_frame
+
+    def wake(self) -> None:
+        self._queue.put(_WAKE)
 
     @property
     def state(self) -> can.BusState:

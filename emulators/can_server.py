@@ -16,13 +16,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import can
 
+from ..transports import clock
 from ..transports.can_bits import FD_SIZES
 from ..transports.errors import CanBusy
 from .can_wire import (
@@ -110,7 +110,7 @@ def serve_can(wire: CanWire, path: Path) -> Callable[[], None]:
                 clients.discard(ended)
             clients.add(_Client(wire, connection))
 
-    thread = threading.Thread(target=accept, name=f"can server {path.name}", daemon=True)
+    thread = clock.Thread(target=accept, name=f"can server {path.name}")
     thread.start()
 
     def close() -> None:
@@ -143,13 +143,13 @@ class _Client:
     def __init__(self, wire: CanWire, connection: socket.socket) -> None:
         self._wire = wire
         self._socket = connection
-        self._changed = threading.Condition()
+        self._changed = clock.Condition()
         self._backlog: deque[bytes] = deque()
         self._writing = False
         self._overrun = False
         self._ended = False
-        self.thread = threading.Thread(target=self._serve, name="can client", daemon=True)
-        self._writer = threading.Thread(target=self._write, name="can client writer", daemon=True)
+        self.thread = clock.Thread(target=self._serve, name="can client")
+        self._writer = clock.Thread(target=self._write, name="can client writer")
         self.thread.start()
 
     def close(self) -> None:
@@ -260,7 +260,7 @@ class RemoteNode:
         self.fd = False
         self._receive = receive
         self._lost = lost
-        self._credits = threading.Semaphore(0)
+        self._credits = clock.Semaphore(0)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.settimeout(HELLO_SECONDS)
@@ -270,7 +270,7 @@ class RemoteNode:
         except OSError as error:
             self._socket.close()
             raise can.CanInitializationError(f"{path}: {error.strerror or error}", error.errno) from error
-        self._thread = threading.Thread(target=self._read, name="can remote", daemon=True)
+        self._thread = clock.Thread(target=self._read, name="can remote")
         self._thread.start()
 
     def _hello(self, echo: bool) -> None:

@@ -10,14 +10,13 @@ What a node sends after a frame that was brought to it late counts as put into i
 from __future__ import annotations
 
 import copy
-import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import can
 
+from ..transports import clock
 from ..transports.can_bits import frame_seconds
 from . import wires
 from .faults import Fault, Faults
@@ -89,7 +88,7 @@ class CanNode:
                 raise WireGone(self.name)
             if self.bus_off or len(self.queue) >= TRANSMIT_QUEUE:
                 return False
-            now = time.monotonic()
+            now = clock.monotonic()
             self.queue.append((now - self.late if at is None else min(now, at), message))
             changed.notify_all()
             return True
@@ -135,7 +134,7 @@ class CanWire:
         self.data_bitrate = data_bitrate
         self.faults = faults or Faults()
         self.pace = pace
-        self.changed = threading.Condition()
+        self.changed = clock.Condition()
         self.frames = 0
         """Frames that went over the wire."""
         self.busy_seconds = 0.0
@@ -146,7 +145,7 @@ class CanWire:
         self._closing = False
         self._free_at = 0.0
         wires.register(channel, self)
-        self._thread = threading.Thread(target=self._run, name=f"can wire {channel}", daemon=True)
+        self._thread = clock.Thread(target=self._run, name=f"can wire {channel}")
         self._thread.start()
 
     def host_settings(self) -> dict[str, Any]:
@@ -159,7 +158,7 @@ class CanWire:
     @property
     def ended_at(self) -> float:
         """When the last frame ended, on `time.monotonic`'s clock; for those that receive it."""
-        return self._free_at if self.pace else time.monotonic()
+        return self._free_at if self.pace else clock.monotonic()
 
     def attach(
         self,
@@ -206,7 +205,7 @@ class CanWire:
         while True:
             with self.changed:
                 while not self._closing and (node := self._next()) is None and not self._held_is_due():
-                    self.changed.wait(max(0.0, self._held[0][0] - time.monotonic()) if self._held else None)
+                    self.changed.wait(max(0.0, self._held[0][0] - clock.monotonic()) if self._held else None)
                 if self._closing:
                     return
                 alone = not any(other.hears for other in self._nodes if other is not node)
@@ -238,7 +237,7 @@ class CanWire:
             self.changed.notify_all()
             listeners = [other for other in self._nodes if other is not node and other.hears]
             hosts = [other for other in self._nodes if id(other) in self._hosts]
-        message.timestamp = time.time()
+        message.timestamp = clock.time()
         node.sent()
         if node.echo:
             own = copy.copy(message)
@@ -252,26 +251,26 @@ class CanWire:
             case Fault.DROP:
                 pass
             case Fault.DELAY:
-                self._held.append((time.monotonic() + self.faults.plan.delay_seconds, node, message))
+                self._held.append((clock.monotonic() + self.faults.plan.delay_seconds, node, message))
             case _:
                 if fault is Fault.CORRUPT:
                     message = copy.copy(message)
                     message.data = bytearray(self.faults.corrupted(bytes(message.data)))
                 for listener in listeners * (2 if fault is Fault.DUPLICATE else 1):
-                    listener.late = min(time.monotonic() - self.ended_at, LATE_SECONDS)
+                    listener.late = min(clock.monotonic() - self.ended_at, LATE_SECONDS)
                     listener.receive(message)
 
     def _wait(self, ready: float, seconds: float) -> None:
         """Sleeps until the end of a frame that was put into its queue at `ready` and takes `seconds`."""
         if not self.pace:
             return
-        now = time.monotonic()
+        now = clock.monotonic()
         begin = max(self._free_at, ready)
         if begin < now - LATE_SECONDS:
             begin = now
         self._free_at = begin + seconds * self.pace
         if self._free_at > now:
-            time.sleep(self._free_at - now)
+            clock.sleep(self._free_at - now)
 
     def _unacknowledged(self, node: CanNode) -> None:
         """Nobody else is there: the frame stays in the queue, and the node is told."""
@@ -293,7 +292,7 @@ class CanWire:
             node.receive(_error_frame(CAN_ERR_BUSOFF))
 
     def _held_is_due(self) -> bool:
-        return bool(self._held) and self._held[0][0] <= time.monotonic()
+        return bool(self._held) and self._held[0][0] <= clock.monotonic()
 
     def _release_held(self) -> None:
         while self._held_is_due():
@@ -305,7 +304,7 @@ class CanWire:
 
 
 def _error_frame(identifier: int) -> can.Message:
-    return can.Message(timestamp=time.time(), is_error_frame=True, arbitration_id=identifier, data=bytes(8))
+    return can.Message(timestamp=clock.time(), is_error_frame=True, arbitration_id=identifier, data=bytes(8))
 
 
 def priority(message: can.Message) -> tuple[int, int, int, int, int]:

@@ -10,12 +10,11 @@ Nothing here waits: what the wire has no room for, or has not brought yet, is as
 from __future__ import annotations
 
 import struct
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from ..transports import clock
 from .uart_line import Line
 from .uart_wire import TRANSMIT_BUFFER, UartWire
 from .usb_device import BULK, INTERRUPT, Descriptors, EndpointDescriptor, InterfaceDescriptor, Stall, UsbFunction
@@ -75,7 +74,7 @@ class CdcAcm:
         """How long after its arrival the last byte was brought to the host."""
         self.is_full = False
         """Whether the host had data that the transmitter had no room for. The wire's listener is called when it begins."""
-        self._break_ends: threading.Timer | None = None
+        self._break_ends: clock.SomeTimer | None = None
         self.function = UsbFunction(
             descriptors(serial),
             self._request,
@@ -102,13 +101,13 @@ class CdcAcm:
         data = host.take(min(size, host.available()))
         if not data:
             return None
-        self._late = min(time.monotonic() - host.arrived_at, LATE_SECONDS)
+        self._late = min(clock.monotonic() - host.arrived_at, LATE_SECONDS)
         return data
 
     def _take(self, data: bytes) -> int:
         host = self._wire.host
         fitting = data[: max(0, TRANSMIT_BUFFER - host.unsent())]
-        host.send(fitting, at=time.monotonic() - self._late)
+        host.send(fitting, at=clock.monotonic() - self._late)
         was_full, self.is_full = self.is_full, len(fitting) < len(data)
         if self.is_full and not was_full:
             host.listener()
@@ -138,8 +137,7 @@ class CdcAcm:
             self._break_ends = None
         self._wire.host.set_break(milliseconds > 0)
         if 0 < milliseconds < BREAK_UNTIL_TOLD:
-            self._break_ends = threading.Timer(milliseconds / 1000, self._wire.host.set_break, (False,))
-            self._break_ends.daemon = True
+            self._break_ends = clock.Timer(milliseconds / 1000, self._wire.host.set_break, (False,))
             self._break_ends.start()
 
 

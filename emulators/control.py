@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import select
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..transports import clock
 from .device import EmulatedDevice
 
 LONGEST = 4096
@@ -39,7 +39,7 @@ class Control:
         # Both ends are held open, so that no writer's end ends the reading, and no answer waits for a reader.
         self._commands, self._answers = (os.open(fifo, os.O_RDWR | os.O_NONBLOCK) for fifo in self._paths)
         self._ended, self._end = os.pipe()
-        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread = clock.Thread(target=self._run, name="control")
         self._thread.start()
 
     def close(self) -> None:

@@ -9,12 +9,12 @@ is over, as ST's AN2662, 4.5 describes it. DFU_ABORT is taken in the two SYNC st
 from __future__ import annotations
 
 import math
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+from ..transports import clock
 from .usb_device import Stall
 
 
@@ -148,7 +148,7 @@ class DfuStates:
 
     def request(self, request: int, value: int, data: bytes, length: int) -> bytes:
         """A class request to the interface. Raises Stall."""
-        if self.state in (State.DNBUSY, State.MANIFEST) and time.monotonic() >= self._busy_until:
+        if self.state in (State.DNBUSY, State.MANIFEST) and clock.monotonic() >= self._busy_until:
             self._work_is_over()
         try:
             if not self._takes(request):
@@ -254,7 +254,7 @@ class DfuStates:
         self._works += 1
         self._memory.seconds = 0.0
         self._outcome = self._traits.fail_with if self._works == self._traits.fail_at else action()
-        self._busy_until = time.monotonic() + self._memory.seconds * self._pace
+        self._busy_until = clock.monotonic() + self._memory.seconds * self._pace
         return self._memory.seconds
 
     def _work_is_over(self) -> None:
@@ -268,6 +268,6 @@ class DfuStates:
     def _status_bytes(self) -> bytes:
         """6.1.2. bwPollTimeout: milliseconds that the work still takes, rounded up, as far as three bytes can tell."""
         working = self._pace and self.state in (State.DNBUSY, State.MANIFEST)
-        left = max(0.0, self._busy_until - time.monotonic()) if working else 0.0
+        left = max(0.0, self._busy_until - clock.monotonic()) if working else 0.0
         poll = min(math.ceil(left * 1000), LONGEST_POLL)
         return bytes([self.status]) + poll.to_bytes(3, "little") + bytes([self.state, 0])

@@ -6,12 +6,12 @@ firmware's thread, which waits for flow control as for any other input. What the
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from dataclasses import dataclass
 
 import can
 
+from ..transports import clock
 from .board import Board
 from .can_wire import CanNode, CanWire
 
@@ -157,11 +157,11 @@ class IsoTpNode:
         self._sequence = 1
         self._in_block = 0
         self._frame_length = len(data)
-        self._began = time.monotonic()
+        self._began = clock.monotonic()
         self._answer_flow(CONTINUE)
 
     def _consecutive(self, data: bytes) -> None:
-        now = time.monotonic()
+        now = clock.monotonic()
         if not self._expected or now - self._began > N_CR_SECONDS or data[0] & 0x0F != self._sequence:
             self._expected = 0
             return
@@ -198,8 +198,8 @@ class IsoTpNode:
         ISO 14229-2:2013, S3: the first frame of a request stops that timer, and one that breaks off starts it anew.
         """
         while not self._board.wait(lambda: bool(self.inbox), seconds):
-            if not self._expected or time.monotonic() - self._began > N_CR_SECONDS:
-                self._clock = time.monotonic()
+            if not self._expected or clock.monotonic() - self._began > N_CR_SECONDS:
+                self._clock = clock.monotonic()
                 return None
         request = self.inbox.popleft()
         self._clock = max(self._clock, request.at)
@@ -208,7 +208,7 @@ class IsoTpNode:
     def busy(self, seconds: float) -> None:
         """The firmware works for that long, from its own time on. Raises PowerLost, ResetPulled."""
         self._clock += seconds
-        self._board.busy_real(self._clock - time.monotonic())
+        self._board.busy_real(self._clock - clock.monotonic())
 
     def send(self, data: bytes) -> None:
         """Sends one message; one that gets no flow control is given up. Raises PowerLost, ResetPulled."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from typing import Any
 
 from serial import PortNotOpenError, SerialBase, SerialException, SerialTimeoutException
 
+from ..transports import clock
 from . import wires
 from .uart_line import Line
 from .uart_wire import TRANSMIT_BUFFER, UartWire
@@ -91,12 +91,12 @@ class Serial(SerialBase):
     def read(self, size: int = 1, /) -> bytes:
         """Up to `size` bytes: fewer when `timeout` is up, or when `inter_byte_timeout` passes without one more."""
         wire = self._opened()
-        started = time.monotonic()
+        started = clock.monotonic()
         with wire.changed:
             while self.is_open:
                 if self._is_gone(wire):
                     raise SerialException("device disconnected: it reports readiness to read but returned no data")
-                now = time.monotonic()
+                now = clock.monotonic()
                 ready = wire.host.available(now)
                 until = self._read_until(started, ready)
                 if ready >= size or self._stop_reading or (until is not None and now >= until):
@@ -138,7 +138,7 @@ class Serial(SerialBase):
         """Returns when all bytes are in the driver's buffer. Raises SerialTimeoutException after `write_timeout`."""
         wire = self._opened()
         data = bytes(memoryview(b))
-        until = None if self.write_timeout is None else time.monotonic() + self.write_timeout
+        until = None if self.write_timeout is None else clock.monotonic() + self.write_timeout
         self._stop_writing = False
         done = 0
         while done < len(data) and not self._stop_writing:
@@ -158,7 +158,7 @@ class Serial(SerialBase):
             while self.is_open and not self._stop_writing:
                 if self._is_gone(wire):
                     raise SerialException(f"write failed: {OSError(errno.EIO, os.strerror(errno.EIO))}")
-                now = time.monotonic()
+                now = clock.monotonic()
                 unsent = wire.host.unsent()
                 room = TRANSMIT_BUFFER - unsent
                 if room >= enough or (until is not None and now >= until):
@@ -180,7 +180,7 @@ class Serial(SerialBase):
         wire = self._present()
         with wire.changed:
             while wire.host.unsent() and not self._is_gone(wire):
-                _wait(wire, time.monotonic(), wire.host.free_at)
+                _wait(wire, clock.monotonic(), wire.host.free_at)
 
     def reset_output_buffer(self) -> None:
         self._present().host.discard_unsent()

@@ -17,11 +17,10 @@ from __future__ import annotations
 import os
 import select
 import termios
-import threading
-import time
 import tty
 from collections.abc import Callable
 
+from ..transports import clock
 from .uart_line import Line
 from .uart_wire import TRANSMIT_BUFFER, UartWire
 
@@ -54,7 +53,7 @@ class _Bridge:
         self._late = 0.0
         """How long after its arrival the last byte was brought to the program."""
         wire.host.listener = self._call
-        self._thread = threading.Thread(target=self._run, name=f"pty {self.path}", daemon=True)
+        self._thread = clock.Thread(target=self._run, name=f"pty {self.path}")
         self._thread.start()
 
     def close(self) -> None:
@@ -92,11 +91,11 @@ class _Bridge:
             os.eventfd_read(self._wake)
         if writable:
             self._outgoing = self._outgoing[os.write(self._master, self._outgoing) :]
-            self._late = min(time.monotonic() - host.arrived_at, LATE_SECONDS)
+            self._late = min(clock.monotonic() - host.arrived_at, LATE_SECONDS)
         if self._master in readable:
             data = os.read(self._master, room)
             self._wire.set_host_line(self._line())
-            host.send(data, at=time.monotonic() - self._late)
+            host.send(data, at=clock.monotonic() - self._late)
 
     def _until_next(self, room: int) -> float | None:
         """Seconds until the wire has bytes for the program, or has room for the program's; None: nothing is due."""
@@ -107,7 +106,7 @@ class _Bridge:
         if room <= 0:
             times.append(host.free_at - TRANSMIT_BUFFER // 2 * host.byte_seconds)
         known = [at for at in times if at is not None]
-        return max(0.0, min(known) - time.monotonic()) if known else None
+        return max(0.0, min(known) - clock.monotonic()) if known else None
 
     def _line(self) -> Line:
         speed = termios.tcgetattr(self._master)[5]

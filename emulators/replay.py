@@ -18,13 +18,12 @@ and line settings; how often the USB devices are listed; requests for descriptor
 from __future__ import annotations
 
 import os
-import threading
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from ..transports import clock
 from ..transports.errors import ProxyflashError
 from ..transports.recording import Record
 from ..transports.recording_formats import BadRecording, Recording, load
@@ -57,8 +56,8 @@ class Track:
         self.replay = replay
         self.bus = bus
         self.records = records
-        self.changed = threading.Condition()
-        self._anchor = (records[0].time if records else 0.0, time.monotonic())
+        self.changed = clock.Condition()
+        self._anchor = (records[0].time if records else 0.0, clock.monotonic())
         """When something went out last: then, and now."""
 
     @property
@@ -81,7 +80,7 @@ class Track:
 
     def sent(self, record: Record) -> None:
         """A recorded outgoing record went out again, now."""
-        self._anchor = (record.time, time.monotonic())
+        self._anchor = (record.time, clock.monotonic())
         self.changed.notify_all()
 
     def differ(self, exchange: int, recorded: str, sent: str) -> ReplayMismatch:
@@ -111,7 +110,7 @@ class Replay:
         self._name = f"replay-{uuid.uuid4().hex[:8]}"
         self._recording = recording
         self._tracks: dict[str, Track] = {}
-        self._opening = threading.Lock()
+        self._opening = clock.Lock()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, pace: float = 0.0) -> Self:

@@ -7,16 +7,17 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import can
 
+from ..transports import clock
 from ..transports.recording import CanFlag, CanFrame, Record
 from ..transports.recording_formats import frame_text
+from .can_clocked import ClockedCanBus
 from .replay import Replay, ReplayMismatch, Track, find_track
 
 _KEEP_ALIVE = b"\x02\x3e\x80"
@@ -80,18 +81,18 @@ class CanTrack(Track):
             number = self._numbers[index] if index is not None else self.exchanges + 1
             raise self.differ(number, _shown(recorded), _shown(frame))
 
-    def receive(self, timeout: float | None) -> CanFrame | None:
-        """The next frame that comes in; None when there is none in time."""
-        until = None if timeout is None else time.monotonic() + timeout
+    def receive(self, timeout: float | None, stops: Callable[[], bool] = lambda: False) -> CanFrame | None:
+        """The next frame that comes in; None when there is none in time, or `stops` says so (asked at each change)."""
+        until = None if timeout is None else clock.monotonic() + timeout
         with self.changed:
             while True:
-                now = time.monotonic()
+                now = clock.monotonic()
                 frame = self._incoming()
                 due = self.due(frame) if frame is not None else None
                 if frame is not None and due is not None and due <= now:
                     self._position += 1
                     return frame
-                if until is not None and now >= until:
+                if stops() or (until is not None and now >= until):
                     return None
                 times = [at for at in (until, due) if at is not None]
                 self.changed.wait(min(times) - now if times else None)
@@ -125,7 +126,7 @@ def _shown(frame: CanFrame | None) -> str:
     return "nothing more" if frame is None else frame_text(frame)
 
 
-class ReplayCanBus(can.BusABC):
+class ReplayCanBus(ClockedCanBus):
     """A recorded bus as an adapter. Raises CanInitializationError for what is no recording with that bus."""
 
     def __init__(self, channel: str, can_filters: Any = None, fd: bool = False, **kwargs: Any) -> None:
@@ -137,6 +138,7 @@ class ReplayCanBus(can.BusABC):
         except Exception as error:
             raise can.CanInitializationError(str(error)) from error
         self.channel_info = f"replay of {channel}"
+        self._woken = False
         self._channel = channel
         self._can_protocol = can.CanProtocol.CAN_FD if fd else can.CanProtocol.CAN_20
         super().__init__(channel=channel, can_filters=can_filters)
@@ -158,8 +160,18 @@ class ReplayCanBus(can.BusABC):
     def _recv_internal(self, timeout: float | None) -> tuple[can.Message | None, bool]:
         if self._is_shutdown:
             raise can.CanOperationError("the bus has been shut down")
-        frame = self._track.receive(timeout)
+        frame = self._track.receive(timeout, self._stops)
         return (None if frame is None else _message(frame, self._channel)), False
+
+    def wake(self) -> None:
+        with self._track.changed:
+            self._woken = True
+            self._track.changed.notify_all()
+
+    def _stops(self) -> bool:
+        """Whether it was woken since it was last asked."""
+        woken, self._woken = self._woken, False
+        return woken or self._is_shutdown
 
     def shutdown(self) -> None:
         super().shutdown()

@@ -10,11 +10,11 @@ other reads don't get: so nothing that was read for its sake is lost to the clea
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..transports import clock
 from ..transports.recording import Record, SerialBytes, SerialLine
 from . import protocol_replay
 from .replay import Replay, ReplayMismatch, Track, both
@@ -66,11 +66,11 @@ class SerialTrack(Track):
 
     def read(self, size: int, timeout: float | None) -> bytes:
         """Up to `size` bytes: fewer when the time is up."""
-        until = None if timeout is None else time.monotonic() + timeout
+        until = None if timeout is None else clock.monotonic() + timeout
         data = b""
         with self.changed:
             while len(data) < size:
-                now = time.monotonic()
+                now = clock.monotonic()
                 piece = self._front(drained=timeout == 0)
                 due = None if piece is None else self.due(piece)
                 if piece is not None and due is not None and due <= now:
@@ -87,7 +87,7 @@ class SerialTrack(Track):
         with self.changed:
             self._arrive()
             front = self._arrived[0] if self._arrived else None
-            return len(front.data) if front is not None and self.due(front) <= time.monotonic() else 0
+            return len(front.data) if front is not None and self.due(front) <= clock.monotonic() else 0
 
     def forget(self) -> None:
         """The host forgets what came in: what it forgot when it was recorded."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from typing import Any, NoReturn
 import usb.backend
 import usb.core
 
+from ..transports import clock
 from ..transports.recording import Record, UsbControl, UsbDevices, UsbSeen
 from .replay import Replay, ReplayMismatch, Track, both
 from .usb_device import CONFIGURATION, SETUP, StandardRequest
@@ -96,7 +96,7 @@ class UsbTrack(Track):
             asked = UsbControl(0.0, self.bus, seen.root, seen.address, setup, data, 0, 0.0)
             transfer = self._read(asked) if _changes_nothing(asked) else self._exchange(asked)
             wait = transfer.seconds * self.replay.pace
-        time.sleep(wait)
+        clock.sleep(wait)
         if transfer.status:
             _fail(-transfer.status)
         return transfer.data[: int.from_bytes(setup[6:8], "little")] if transfer.incoming else b""
@@ -193,7 +193,7 @@ class ReplayUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         """Waits until a look shows other devices, at most `timeout` seconds."""
         if self._track.will_change():
             return True
-        time.sleep(timeout)
+        clock.sleep(timeout)
         return False
 
     def enumerate_devices(self) -> Iterator[UsbSeen]:

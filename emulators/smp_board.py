@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 import struct
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
+from ..transports import clock
 from .application import Application
 from .mcuboot import Loader, Mode
 from .mcuboot_image import Image
@@ -213,7 +213,7 @@ class SmpBoard(StrappedBoard):
     ) -> None:
         """Answers packets, and the question, for ever; returns when no packet came for `seconds` after the start."""
         waiting: deque[bytes] = deque()
-        until = None if seconds is None else time.monotonic() + seconds
+        until = None if seconds is None else clock.monotonic() + seconds
         question = self._sensor.question
         heard = b""
         while True:
@@ -228,7 +228,7 @@ class SmpBoard(StrappedBoard):
             heard = heard[-len(question) :] if question else b""
             if waiting:
                 self._answer(server, framing, waiting.popleft())
-            elif until is not None and time.monotonic() >= until:
+            elif until is not None and clock.monotonic() >= until:
                 return
 
     def _arrived(self, framing: Framing, *, wait: bool, until: float | None) -> bytes:
@@ -237,7 +237,7 @@ class SmpBoard(StrappedBoard):
         if wait:
             limit = self._build.raw_silence if self._build.raw else None
             if until is not None:
-                left = max(0.0, until - time.monotonic())
+                left = max(0.0, until - clock.monotonic())
                 limit = left if limit is None else min(limit, left)
             try:
                 first = self.receive(1, limit)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
+from ..transports import clock
 from .supply import Supply
 from .uart_board import Sensor, UartBoard
 from .uart_wire import UartWire
@@ -61,7 +61,7 @@ class StrappedBoard(UartBoard):
         super().reset()
         self._uart.discard_unsent()
         if not self._in_reset:
-            self._released(time.monotonic())
+            self._released(clock.monotonic())
 
     def _released(self, at: float) -> None:
         self._strap = self._pins.strap_high(self._wire)
@@ -72,7 +72,7 @@ class StrappedBoard(UartBoard):
         with self.changed:
             self._in_reset = self._pins.in_reset(self._wire)
             if was and not self._in_reset:
-                self._released(time.monotonic())
+                self._released(clock.monotonic())
             self.changed.notify_all()
         if self._in_reset and not was:
             self.reset()

@@ -8,12 +8,12 @@ the part.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import ClassVar, NoReturn
 
+from ..transports import clock
 from .application import Application
 from .board import Board, ResetPulled
 from .supply import Supply
@@ -67,7 +67,7 @@ class UartBoard(Board):
         wire.device.listener = self._heard
 
     def start(self) -> None:
-        self._released(time.monotonic())
+        self._released(clock.monotonic())
         super().start()
 
     # What the processor does.
@@ -114,7 +114,7 @@ class UartBoard(Board):
                     uart.discard_received()
                     raise Silence
                 continue
-            self.wait(lambda: False, due - time.monotonic())
+            self.wait(lambda: False, due - clock.monotonic())
             # In one step with the look at the reset line: after a reset the old firmware takes and sends nothing.
             with self.changed:
                 self.tick()
@@ -138,13 +138,13 @@ class UartBoard(Board):
         self._uart.available(self.clock)
         self._uart.room = self._uart.available(self.clock) + self.receiver_bytes
         self.clock += seconds * self.pace
-        self.wait(lambda: False, self.clock - time.monotonic())
+        self.wait(lambda: False, self.clock - clock.monotonic())
         self._uart.available(self.clock)
         self._uart.room = RECEIVE_BUFFER
 
     def reset_itself(self) -> NoReturn:
         """A system reset, after what was sent has left. Always raises ResetPulled."""
-        self.wait(lambda: False, self._uart.free_at - time.monotonic())
+        self.wait(lambda: False, self._uart.free_at - clock.monotonic())
         self._released(max(self.clock, self._uart.free_at))
         raise ResetPulled
 
@@ -165,4 +165,4 @@ class UartBoard(Board):
 
     def _supply_switched(self, on: bool) -> None:
         if on:
-            self._released(time.monotonic())
+            self._released(clock.monotonic())

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import serial
 
+from ..transports import clock
 from . import wires
 from .faults import Fault, FaultPlan, Faults
 from .uart_line import Line, received
@@ -100,7 +99,7 @@ class UartEnd:
     def available(self, now: float | None = None) -> int:
         """Bytes that can be read."""
         with self.wire.changed:
-            self._arrive(time.monotonic() if now is None else now)
+            self._arrive(clock.monotonic() if now is None else now)
             return len(self._unread)
 
     def due(self, size: int) -> float | None:
@@ -130,7 +129,7 @@ class UartEnd:
     def discard_received(self, until: float | None = None) -> None:
         """Forgets what has arrived by then (None: by now)."""
         with self.wire.changed:
-            self._arrive(time.monotonic() if until is None else until)
+            self._arrive(clock.monotonic() if until is None else until)
             self._unread.clear()
 
     # Sending.
@@ -140,7 +139,7 @@ class UartEnd:
         if not data:
             return
         with self.wire.changed:
-            start = max(time.monotonic() if at is None else at, self.free_at)
+            start = max(clock.monotonic() if at is None else at, self.free_at)
             self.free_at = start
             if not self.low and not self.wire.is_gone:
                 self._transmit(data)
@@ -150,12 +149,12 @@ class UartEnd:
     def unsent(self) -> int:
         """Bytes that have not left the transmitter."""
         with self.wire.changed:
-            now = time.monotonic()
+            now = clock.monotonic()
             return sum(len(run.data) - run.arrived(now) for run in self.peer._coming)
 
     def discard_unsent(self) -> None:
         with self.wire.changed:
-            now = time.monotonic()
+            now = clock.monotonic()
             self.peer._arrive(now)
             self.peer._coming.clear()
             self.free_at = min(self.free_at, now)
@@ -166,7 +165,7 @@ class UartEnd:
         with self.wire.changed:
             if on and not self.low:
                 step = self.byte_seconds
-                due = max(time.monotonic(), self.free_at) + step
+                due = max(clock.monotonic(), self.free_at) + step
                 self.peer._coming.append(_Run(due, step, b"\0", self.line, broken=True))
             self.low = on
             self.wire.changed.notify_all()
@@ -177,7 +176,7 @@ class UartEnd:
         step = self.byte_seconds
         coming = self.peer._coming
         if len(coming) > RUNS_AHEAD:
-            self.peer._arrive(time.monotonic())
+            self.peer._arrive(clock.monotonic())
         if not wire.is_faulty:
             wire.faults.units += len(data)
             coming.append(_Run(self.free_at + step, step, data, self.line))
@@ -255,7 +254,7 @@ class UartWire:
         self.pace = pace
         self.is_usb = False
         self.plugs = 0
-        self.changed = threading.Condition()
+        self.changed = clock.Condition()
         self.host = UartEnd(self, checks=False)
         self.device = UartEnd(self, checks=True)
         self.host.peer, self.device.peer = self.device, self.host
@@ -284,7 +283,7 @@ class UartWire:
 
     @property
     def is_gone(self) -> bool:
-        return self.gone_at is not None and time.monotonic() >= self.gone_at
+        return self.gone_at is not None and clock.monotonic() >= self.gone_at
 
     def claim(self) -> None:
         """Takes the host's end for one program. Raises OSError with EBUSY or ENOENT."""
@@ -320,7 +319,7 @@ class UartWire:
 
     def unplug(self) -> None:
         """The host's adapter is pulled out: its port vanishes and its outputs are released."""
-        self.vanish(time.monotonic())
+        self.vanish(clock.monotonic())
         self.set_modem(dtr=False, rts=False)
 
     def vanish(self, at: float) -> None:

@@ -7,11 +7,11 @@ bootloader the application's identifiers (F188, F189, F194, F195) are refused by
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..transports import clock
 from .application import Application
 from .board import Board, ResetPulled
 from .can_wire import CanWire
@@ -123,8 +123,8 @@ class Ecu(Board):
 
     def _wait_in_bootloader(self, seconds: float) -> None:
         """The boot window: whoever starts a session within it keeps the bootloader."""
-        until = time.monotonic() + seconds
-        while self._session == DEFAULT and (left := until - time.monotonic()) > 0:
+        until = clock.monotonic() + seconds
+        while self._session == DEFAULT and (left := until - clock.monotonic()) > 0:
             request = self.link.receive(left)
             if request is not None:
                 self._serve(request)

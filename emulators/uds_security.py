@@ -6,8 +6,8 @@ The attempts and the waiting time outlive sessions, resets and cuts: else each o
 from __future__ import annotations
 
 import secrets
-import time
 
+from ..transports import clock
 from .uds_nrc import Nrc, Refusal, sub_function
 
 ATTEMPTS = 3
@@ -35,8 +35,8 @@ class SecurityAccess:
 
     def restarted(self) -> None:
         """A reset or a cut begins the waiting time anew, if it was running (annex I, figure I.1)."""
-        if self._closed_until > time.monotonic():
-            self._closed_until = time.monotonic() + self._delay
+        if self._closed_until > clock.monotonic():
+            self._closed_until = clock.monotonic() + self._delay
 
     def need(self) -> None:
         if not self.unlocked:
@@ -52,7 +52,7 @@ class SecurityAccess:
     def _request_seed(self) -> bytes:
         if self.unlocked:
             return bytes(len(self._secret))
-        if time.monotonic() < self._closed_until:
+        if clock.monotonic() < self._closed_until:
             raise Refusal(Nrc.TIME_DELAY_NOT_EXPIRED)
         if not self._seed:
             self._seed = secrets.token_bytes(len(self._secret) - 1) + b"\x01"
@@ -73,5 +73,5 @@ class SecurityAccess:
         if self._attempts < ATTEMPTS:
             raise Refusal(Nrc.INVALID_KEY)
         self._attempts = 0
-        self._closed_until = time.monotonic() + self._delay
+        self._closed_until = clock.monotonic() + self._delay
         raise Refusal(Nrc.EXCEEDED_ATTEMPTS)

@@ -26,8 +26,6 @@ interrupt transfers go to the endpoints that a device has, and take no time.
 from __future__ import annotations
 
 import errno
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -36,6 +34,7 @@ from typing import Any, NoReturn
 import usb.backend
 import usb.core
 
+from ..transports import clock
 from .usb_device import SETUP, Endpoint, InterfaceDescriptor, Stall, UsbFunction
 from .usb_wire import DeviceGone, Port, TransferTimeout, UsbWire
 
@@ -83,7 +82,7 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         self._seen = wire.changes
         self._calls = 0
         """How often a device has said that an endpoint may be ready."""
-        self._transfers = threading.RLock()
+        self._transfers = clock.RLock()
         """Held while an endpoint is asked: never while a thread waits, nor by one that says that it is ready."""
 
     def wait_change(self, timeout: float) -> bool:
@@ -253,7 +252,7 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
     def _until(self, handle: _Handle, done: Callable[[], bool], timeout: int) -> None:
         """Waits on the device until a transfer is done. `timeout`: in milliseconds; 0: no limit."""
         wire = self._wire
-        ends = time.monotonic() + timeout / 1000
+        ends = clock.monotonic() + timeout / 1000
         handle.device.function.ready = self._ready
         while True:
             seen = (self._calls, wire.changes)
@@ -261,7 +260,7 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
                 if done():
                     return
             with wire.changed:
-                left = max(0.0, ends - time.monotonic()) if timeout else None
+                left = max(0.0, ends - clock.monotonic()) if timeout else None
                 if (self._calls, wire.changes) == seen and not wire.changed.wait(left):
                     raise usb.core.USBTimeoutError("Operation timed out", _LIBUSB[errno.ETIMEDOUT], errno.ETIMEDOUT)
 
@@ -289,5 +288,5 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         except DeviceGone:
             _fail(errno.ENODEV, "No such device (it may have been disconnected)")
         except TransferTimeout:
-            time.sleep(timeout / 1000 * self._wire.pace)
+            clock.sleep(timeout / 1000 * self._wire.pace)
             raise usb.core.USBTimeoutError("Operation timed out", _LIBUSB[errno.ETIMEDOUT], errno.ETIMEDOUT) from None

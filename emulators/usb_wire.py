@@ -8,11 +8,10 @@ asked for earlier by as much. So late wake-ups do not make the bus slower, and p
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
+from ..transports import clock
 from . import wires
 from .faults import Fault, Faults
 from .supply import PowerLost
@@ -51,16 +50,16 @@ class UsbWire:
         self.channel = channel
         self.faults = faults or Faults()
         self.pace = pace
-        self.changed = threading.Condition()
+        self.changed = clock.Condition()
         self.changes = 0
         """How often a device came or went."""
         self.busy_seconds = 0.0
         self.ports: list[Port] = []
         self._addresses = 0
         self._free_at = 0.0
-        self._woken = threading.local()
+        self._woken = clock.local()
         """`late`: how many seconds too late the thread came back from its last transfer."""
-        self._timers: set[threading.Timer] = set()
+        self._timers: set[clock.SomeTimer] = set()
         self._closed = False
         wires.register(channel, self)
 
@@ -101,8 +100,7 @@ class UsbWire:
             self._timers.discard(timer)
             action()
 
-        timer = threading.Timer(seconds * self.pace, fire)
-        timer.daemon = True
+        timer = clock.Timer(seconds * self.pace, fire)
         with self.changed:
             if self._closed:
                 return
@@ -118,9 +116,9 @@ class UsbWire:
         if fault is Fault.DROP:
             raise TransferTimeout
         if fault is Fault.DELAY:
-            time.sleep(self.faults.plan.delay_seconds)
+            clock.sleep(self.faults.plan.delay_seconds)
         self._require(port, function)
-        asked = time.monotonic() - getattr(self._woken, "late", 0.0)
+        asked = clock.monotonic() - getattr(self._woken, "late", 0.0)
         kind = setup[0]
         if fault is Fault.CORRUPT and not kind & 0x80:
             data = self.faults.corrupted(data)
@@ -156,7 +154,7 @@ class UsbWire:
             if not self.pace:
                 return
             self._free_at = ends = max(self._free_at, asked) + seconds * self.pace
-        left = ends - time.monotonic()
+        left = ends - clock.monotonic()
         if left > 0:
-            time.sleep(left)
-        self._woken.late = min(time.monotonic() - ends, LATE_SECONDS)
+            clock.sleep(left)
+        self._woken.late = min(clock.monotonic() - ends, LATE_SECONDS)

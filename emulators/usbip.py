@@ -16,10 +16,9 @@ import contextlib
 import errno
 import socket
 import struct
-import threading
-import time
 from enum import IntEnum
 
+from ..transports import clock
 from .usb_device import DEVICE, SETUP, Stall, StandardRequest, UsbFunction
 from .usb_wire import DeviceGone, Port, TransferTimeout, UsbWire
 from .usbip_transfers import Transfers
@@ -71,8 +70,8 @@ class UsbIpDevice:
         self._wire = wire
         self._port = port
         self._stream = stream
-        self._answering = threading.Lock()
-        self._asked = time.monotonic()
+        self._answering = clock.Lock()
+        self._asked = clock.monotonic()
         """When the last request came."""
         self._unanswered: set[int] = set()
         """seqnum of the transfers that the device lets wait for ever."""
@@ -80,16 +79,16 @@ class UsbIpDevice:
         self._transfers = Transfers(function, self._reply)
         function.reset()
         function.ready = self._progress
-        self._thread = threading.Thread(target=self._serve, name=f"usbip-{wire.channel}-{port.number}", daemon=True)
+        self._thread = clock.Thread(target=self._serve, name=f"usbip-{wire.channel}-{port.number}")
         self._thread.start()
 
     def close(self) -> None:
         """Ends the stream once the requests that are under way are answered. A second call does nothing."""
         self._closing = True
-        ends = time.monotonic() + LAST_ANSWERS_SECONDS
-        while self._thread.is_alive() and (now := time.monotonic()) < ends and now < self._asked + QUIET_SECONDS:
+        ends = clock.monotonic() + LAST_ANSWERS_SECONDS
+        while self._thread.is_alive() and (now := clock.monotonic()) < ends and now < self._asked + QUIET_SECONDS:
             self._thread.join(self._asked + QUIET_SECONDS - now)
-        answered = self._answering.acquire(timeout=max(0.0, ends - time.monotonic()))
+        answered = self._answering.acquire(timeout=max(0.0, ends - clock.monotonic()))
         with contextlib.suppress(OSError):
             self._stream.shutdown(socket.SHUT_RDWR)
         if answered:
@@ -133,7 +132,7 @@ class UsbIpDevice:
         if endpoint:
             self._submit(endpoint | (0x80 if direction else 0), number, size, data)
             return
-        self._asked = time.monotonic()
+        self._asked = clock.monotonic()
         status, answer = self._transfer(setup, data)
         if status == -errno.ETIMEDOUT:
             # The host takes it back when it has waited long enough.

@@ -16,12 +16,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..transports import clock
 from .errors import VhciAbsent, VhciForbidden, VhciFull
 from .usb_wire import Port, UsbWire
 from .usbip import UsbIpDevice
@@ -86,7 +85,7 @@ class VhciHost:
         except BaseException:
             self._unplug_all()
             raise
-        self._thread = threading.Thread(target=self._run, name=f"vhci-{wire.channel}", daemon=True)
+        self._thread = clock.Thread(target=self._run, name=f"vhci-{wire.channel}")
         self._thread.start()
 
     def places(self) -> list[str]:
@@ -95,11 +94,11 @@ class VhciHost:
 
     def wait_enumerated(self, seconds: float) -> bool:
         """Waits until the kernel has configured all devices that are plugged in now; False when it took too long."""
-        ends = time.monotonic() + seconds
+        ends = clock.monotonic() + seconds
         while not all(Path("/sys/bus/usb/devices", f"{place}:1.0").exists() for place in self.places()):
-            if time.monotonic() >= ends:
+            if clock.monotonic() >= ends:
                 return False
-            time.sleep(LOOK_AGAIN)
+            clock.sleep(LOOK_AGAIN)
         return True
 
     def close(self) -> None:
@@ -164,11 +163,11 @@ class VhciHost:
     def _unplug(self, port: Port) -> None:
         self._served.pop(port).close()
         number = self._places[port].number
-        ends = time.monotonic() + FREE_SECONDS
+        ends = clock.monotonic() + FREE_SECONDS
         while not any(place.number == number and place.free for place in ports(self._controller)):
-            if time.monotonic() >= ends:
+            if clock.monotonic() >= ends:
                 return
-            time.sleep(LOOK_AGAIN)
+            clock.sleep(LOOK_AGAIN)
 
     def _unplug_all(self) -> None:
         for port in tuple(self._served):

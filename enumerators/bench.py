@@ -8,7 +8,6 @@ with Bench.open("bench.toml") as bench:
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from ..flashers.formats import load as load_image
 from ..flashers.image import FirmwareImage
 from ..flashers.plan import FlashPlan
 from ..flashers.programmer import FlashResult, Programmer
-from ..transports import plugins
+from ..transports import clock, plugins
 from ..transports.deadline import Deadline
 from ..transports.errors import BadSettings, ProxyflashError
 from ..transports.recording import Recorder
@@ -89,7 +88,7 @@ class Bench:
         self.state = state
         self.folder = bench_folder(state, file.path)
         self._lock: BenchLock | None = None
-        self._opening = threading.RLock()
+        self._opening = clock.RLock()
         self._transports: dict[str, Any] = {}
         self._emulated: dict[str, EmulatedBus] = {}
 
@@ -397,7 +396,7 @@ class BenchComponent:
                 if deadline.expired:
                     return None
                 # A part that boots is mute or answers from its bootloader; ask again soon, but leave it some air.
-                threading.Event().wait(min(0.05, deadline.remaining))
+                clock.sleep(min(0.05, deadline.remaining))
 
         return ask
 

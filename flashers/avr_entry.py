@@ -6,9 +6,9 @@ Optiboot's. What drives the reset pin is the board's: the profile says it.
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 
+from ..transports import clock
 from ..transports.deadline import Deadline
 from ..transports.errors import SerialGone, TransportError
 from ..transports.serial import SerialPort
@@ -59,14 +59,14 @@ class AvrEntry:
         if entry.wiring == "capacitor":
             driven = self._drive(not entry.asserted)
             if driven:
-                time.sleep(entry.discharge)
+                clock.sleep(entry.discharge)
                 self._drive(entry.asserted)
         else:
             driven = self._drive(entry.asserted)
             if driven:
-                time.sleep(entry.hold)
+                clock.sleep(entry.hold)
                 self._drive(not entry.asserted)
-        time.sleep(entry.settle)
+        clock.sleep(entry.settle)
         return driven
 
     def await_application(self) -> None:
@@ -105,7 +105,7 @@ class AvrEntry:
             if limit.expired:
                 self._port.reopen(first)
                 return
-            time.sleep(LOOK_SECONDS)
+            clock.sleep(LOOK_SECONDS)
 
     def _await_end(self, limit: Deadline) -> None:
         """Until the port is gone, or the time is over."""

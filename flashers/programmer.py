@@ -7,12 +7,12 @@ the part running what it ran before.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ..transports import clock
 from ..transports.deadline import Deadline
 from ..transports.errors import Framing, ProxyflashError, UsbStall, WireTimeout
 from . import events as ev
@@ -155,7 +155,7 @@ class Programmer:
         `boot_seconds`: how long the application has to answer after the boot. Raises VerifyMismatch, NotBack,
         VersionMismatch, Cancelled, and what the flasher and its wire raise.
         """
-        began = time.monotonic()
+        began = clock.monotonic()
         with self._named(), self._left_as_it_was():
             image = plan.image
             current: planning.FlashPlan | None = plan
@@ -174,7 +174,7 @@ class Programmer:
             verified = self._attempt(once, Phase.WRITE)
             version = self._boot(ask_version, expect_version, boot_seconds) if boot else None
             return FlashResult(
-                self.component, self.identity, erased, written, verified, version, boot, time.monotonic() - began
+                self.component, self.identity, erased, written, verified, version, boot, clock.monotonic() - began
             )
 
     def verify(self, image: FirmwareImage) -> str:
@@ -425,7 +425,7 @@ class Programmer:
 
     @contextmanager
     def _phase(self, phase: Phase, total: int = 0) -> Iterator[Callable[[str], None]]:
-        began = time.monotonic()
+        began = clock.monotonic()
         detail = ""
 
         def finish(text: str) -> None:
@@ -434,7 +434,7 @@ class Programmer:
 
         self.on_event(ev.PhaseStarted(self.component, phase, total))
         yield finish
-        self.on_event(ev.PhaseFinished(self.component, phase, total, time.monotonic() - began, detail))
+        self.on_event(ev.PhaseFinished(self.component, phase, total, clock.monotonic() - began, detail))
 
     @contextmanager
     def _named(self) -> Iterator[None]:

@@ -10,11 +10,11 @@ Here is the order of things; what is asked in smp_client.py, the upload in smp_u
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Self
 
+from ..transports import clock
 from ..transports.deadline import Deadline
 from ..transports.errors import TransportError
 from ..transports.serial import SerialPort
@@ -448,7 +448,7 @@ class SmpFlasher(Flasher):
 
     def _enter_recovery(self) -> None:
         """Raises PartWrongMode."""
-        reset = time.monotonic()
+        reset = clock.monotonic()
         self._restart(recovery=True)
         self._moved = True
         while True:
@@ -457,12 +457,12 @@ class SmpFlasher(Flasher):
             if self._recovery:
                 self._wire.follow(None)
                 return
-            if time.monotonic() - reset > RESET_SECONDS:
+            if clock.monotonic() - reset > RESET_SECONDS:
                 raise PartWrongMode(
                     "the part was told to restart into serial recovery, and runs its application",
                     remedy="Was it built with a boot mode (retention)? If not, bring it there by hand.",
                 )
-            time.sleep(0.1)
+            clock.sleep(0.1)
 
     def _await_image(self, goal: McubootImage) -> None:
         """Waits until an image runs. Raises NotBack where nothing does, VerifyMismatch where another one does.
@@ -470,7 +470,7 @@ class SmpFlasher(Flasher):
         What serial recovery took goes where the boot loader starts from: an application that then runs, and can't tell
         its images, is that one, if no other waited to be tried.
         """
-        reset = time.monotonic()
+        reset = clock.monotonic()
         deadline = Deadline.after(self._profile.swap)
         again = self._recovery
         in_place = self._recovery and not any(image.pending for image in self._own())
@@ -491,12 +491,12 @@ class SmpFlasher(Flasher):
                 self._moved = False
                 self._wire.follow(None)
                 return
-            if time.monotonic() - reset < RESET_SECONDS:
+            if clock.monotonic() - reset < RESET_SECONDS:
                 # It may not have restarted yet.
-                time.sleep(0.1)
+                clock.sleep(0.1)
                 continue
             if self._now_in_recovery() and again:
-                again, reset = False, time.monotonic()
+                again, reset = False, clock.monotonic()
                 self._restart(quiet=RESET_SECONDS)
                 continue
             break

@@ -6,10 +6,10 @@ over: a reply from before, the echo of a line, log text, garbage. What is asked 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
+from ..transports import clock
 from ..transports.deadline import Deadline
 from ..transports.errors import SerialAbsent, SerialBusy, SerialForbidden, SerialGone
 from ..transports.serial import SerialPort
@@ -79,7 +79,7 @@ class SerialWire:
         try:
             for number, piece in enumerate(pieces):
                 if number:
-                    time.sleep(LINE_GAP)
+                    clock.sleep(LINE_GAP)
                 self._port.write(piece, limit)
         except SerialGone as error:
             self._come_back(error)
@@ -131,7 +131,7 @@ class SerialWire:
                 # Not there yet, or not yet as udev will have it.
                 if self._until.expired:
                     raise
-            time.sleep(LOOK_SECONDS)
+            clock.sleep(LOOK_SECONDS)
         raise error
 
 

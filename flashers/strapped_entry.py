@@ -6,11 +6,11 @@ What the modem lines drive is the board's, and so is what an asserted line does:
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from ..transports import clock
 from ..transports.deadline import Deadline
 from ..transports.errors import TransportError
 from ..transports.serial import SerialPort
@@ -50,7 +50,7 @@ def send_text(port: SerialPort, text: str, seconds: float, settle: float) -> Non
     data = text.encode()
     wire = len(data) * TEXT_BITS / port.baudrate
     port.write(data, Deadline.after(seconds + wire))
-    time.sleep(settle + wire)
+    clock.sleep(settle + wire)
 
 
 class StrappedEntry:
@@ -102,9 +102,9 @@ class StrappedEntry:
         driven = self._select(loader=loader)
         if self.resets:
             driven &= self._drive(wiring.reset, wiring.reset_asserted)
-            time.sleep(wiring.hold)
+            clock.sleep(wiring.hold)
             driven &= self._drive(wiring.reset, not wiring.reset_asserted)
-            time.sleep(wiring.settle)
+            clock.sleep(wiring.settle)
         return driven
 
     def let_go(self) -> None:

@@ -10,11 +10,10 @@ and loses what came in before a request.
 
 from __future__ import annotations
 
-import threading
-import time
 from contextlib import suppress
 from typing import Protocol
 
+from ..transports import clock
 from ..transports.deadline import Deadline
 from ..transports.errors import CanOverrun, Framing, NotAcknowledged, ProxyflashError, TransportError, WireTimeout
 from .errors import PartConfused, PartFailed, PartMute
@@ -73,10 +72,10 @@ class UdsClient:
         self._latency = latency
         self._pending = pending
         self._broadcast = broadcast
-        self._lock = threading.Lock()
-        self._sent_at = time.monotonic()
-        self._keeper: threading.Thread | None = None
-        self._let_go = threading.Event()
+        self._lock = clock.Lock()
+        self._sent_at = clock.monotonic()
+        self._keeper: clock.SomeThread | None = None
+        self._let_go = clock.Event()
 
     def request(
         self, request: bytes, *, limit: float | None = None, retries: int = 0, settled_by: int | None = None
@@ -131,9 +130,9 @@ class UdsClient:
     def keep_session(self, s3: float) -> None:
         """From now on the ECU's session does not run out."""
         self.let_session_go()
-        self._let_go = threading.Event()
-        self._keeper = threading.Thread(
-            target=self._keep, args=(s3 / 2, self._let_go), name="uds tester present", daemon=True
+        self._let_go = clock.Event()
+        self._keeper = clock.Thread(
+            target=self._keep, args=(s3 / 2, self._let_go), name="uds tester present"
         )
         self._keeper.start()
 
@@ -158,29 +157,29 @@ class UdsClient:
                 if not isinstance(answer, Refusal) or answer.nrc != Nrc.BUSY_REPEAT_REQUEST or end.expired:
                     break
                 self._linger(end.sooner(_BUSY_WAIT))
-            self._sent_at = time.monotonic()
+            self._sent_at = clock.monotonic()
         return answer
 
     def _send(self, request: bytes, functional: bool) -> None:
         way = self._broadcast if functional and self._broadcast is not None else self._channel
         # The separation time that the ECU asks for decides how long a long request takes: at most 127 ms a frame.
         way.send(request, Deadline.after(5.0 + len(request) * 0.03))
-        self._sent_at = time.monotonic()
+        self._sent_at = clock.monotonic()
 
     def _linger(self, until: Deadline) -> None:
         while not until.expired:
             with suppress(*LOST):
                 self._channel.recv(until)
 
-    def _keep(self, idle: float, let_go: threading.Event) -> None:
+    def _keep(self, idle: float, let_go: clock.SomeEvent) -> None:
         try:
             if self._broadcast is not None:
                 while not let_go.wait(idle):
                     with suppress(*LOST):
                         self._broadcast.send(TESTER_PRESENT, Deadline.after(idle))
-            while not let_go.wait(max(0.0, self._sent_at + idle - time.monotonic())):
+            while not let_go.wait(max(0.0, self._sent_at + idle - clock.monotonic())):
                 with self._lock:
-                    if time.monotonic() - self._sent_at >= idle and not let_go.is_set():
+                    if clock.monotonic() - self._sent_at >= idle and not let_go.is_set():
                         self._present()
         except TransportError:
             return  # The next request meets the same failure, and reports it.
@@ -188,7 +187,7 @@ class UdsClient:
     def _present(self) -> None:
         with suppress(*LOST):
             self._send(TESTER_PRESENT, functional=False)
-        self._sent_at = time.monotonic()
+        self._sent_at = clock.monotonic()
 
     def _answer(self, request: bytes, end: Deadline, wait: float) -> bytes | Refusal:
         patience = Deadline.after(wait + len(request) * _SECONDS_PER_BYTE)

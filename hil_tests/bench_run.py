@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -21,6 +20,7 @@ from ..enumerators.benchfile import load
 from ..enumerators.errors import PowerFailed
 from ..enumerators.state import BenchLock, bench_folder, default_state
 from ..flashers.base import Capability
+from ..transports import clock
 from ..transports.errors import AdapterAbsent, AdapterGone, ProxyflashError
 from ..transports.recording import Recorder
 from .endings import OrderlyEnd, undisturbed
@@ -155,7 +155,7 @@ class BenchRun:
 
     def prepare(self, item: pytest.Item) -> None:
         """Skips a test that lacks something or may not run; else makes ready what it is for."""
-        self._began_before, self._began = self._began, time.monotonic()
+        self._began_before, self._began = self._began, clock.monotonic()
         _tell(item, {"bench": self.told["bench"]})
         needs = Needs.of(item)
         fitting = self.fitting(item)

@@ -17,10 +17,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from ..transports import clock
 
 FOLDER = Path(__file__).parent
 BENCHES = FOLDER / "benches"
@@ -48,11 +49,11 @@ def udev() -> Iterator[None]:
         raise RuntimeError(f"{UDEVD} is not installed")
     with subprocess.Popen([UDEVD], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            ends = time.monotonic() + END_SECONDS
+            ends = clock.monotonic() + END_SECONDS
             while not UDEV_RUNS.exists():
-                if time.monotonic() > ends or process.poll() is not None:
+                if clock.monotonic() > ends or process.poll() is not None:
                     raise RuntimeError(f"{UDEVD} does not run")
-                time.sleep(0.05)
+                clock.sleep(0.05)
             yield
         finally:
             process.terminate()

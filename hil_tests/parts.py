@@ -6,12 +6,12 @@ brought back is broken from then on, and told once.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, replace
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.component import Component, Presence
 from ..flashers.base import Capability
+from ..transports import clock
 from ..transports.deadline import Deadline
 from ..transports.errors import AdapterGone, ProxyflashError
 from .firmware import Firmware, TestImage, listed
@@ -150,7 +150,7 @@ class Part:
             found = self._looked()
             if found.presence is not Presence.ABSENT or deadline.expired:
                 return found
-            threading.Event().wait(min(LOOK_AGAIN, deadline.remaining))
+            clock.sleep(min(LOOK_AGAIN, deadline.remaining))
 
     def _looked(self) -> Component:
         """An adapter that is gone is opened once more: a test may have had its reasons."""
@@ -183,7 +183,7 @@ class Part:
             found = self._looked()
             if found.presence not in patience or patience[found.presence].expired:
                 return found
-            threading.Event().wait(LOOK_AGAIN)
+            clock.sleep(LOOK_AGAIN)
 
     def _brought_back(self, found: Component) -> Component:
         """By its protocol, by its supply, by a firmware that is known to be good.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +13,7 @@ from ..flashers.image import FirmwareImage
 from ..flashers.menu_profile import MenuProfile
 from ..flashers.programmer import Programmer
 from ..flashers.uds_profile import UdsProfile
+from ..transports import clock
 from ..transports.deadline import Deadline
 from ..transports.errors import AdapterGone
 from .parts import IN_WINDOW, IN_WINDOW_EMULATED
@@ -47,7 +47,7 @@ def started(component: BenchComponent, *, patient: bool = True) -> Component:
         stays = not patient and _in_bootloader(component, found)
         if found.presence in RUNNING or (in_window if stays else deadline).expired:
             return found
-        threading.Event().wait(LOOK_AGAIN)
+        clock.sleep(LOOK_AGAIN)
 
 
 def _in_bootloader(component: BenchComponent, found: Component) -> bool:
@@ -73,7 +73,7 @@ def gone(component: BenchComponent) -> None:
     deadline = Deadline.after(component.entry.spec.boot_timeout)
     while component.look().presence in RUNNING:
         assert not deadline.expired, f"'{component.name}' still runs"
-        threading.Event().wait(LOOK_AGAIN)
+        clock.sleep(LOOK_AGAIN)
 
 
 class Session:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,8 @@ from proxyflash.flashers import events as ev
 from proxyflash.hil_tests.firmware import Firmware
 from proxyflash.hil_tests.measurements import Measurements
 from proxyflash.hil_tests.running import running
+
+from ..transports import clock
 
 DEFAULT = 6
 SECONDS_A_ROUND = 300
@@ -60,8 +61,8 @@ def test_soak(
         counted["written bytes"] += result.written_bytes
         seconds.append(result.seconds)
         if number == 0:
-            before = (threading.active_count(), descriptors())
-    after = (threading.active_count(), descriptors())
+            before = (clock.active_count(), descriptors())
+    after = (clock.active_count(), descriptors())
     summary = {
         "component": component.name, "rounds": len(seconds), "written": counted["written bytes"],
         "retries": counted["retries"], "fastest": f"{min(seconds):.3f}", "median": f"{statistics.median(seconds):.3f}",

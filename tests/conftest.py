@@ -3,16 +3,82 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import pytest
+from proxyflash.transports import clock
+from proxyflash.transports.simulated_clock import SimulatedClock
 
 pytest_plugins = ["pytester"]
 
+SIMULATED_FOLDERS: tuple[str, ...] = ()
+"""Folders of `tests` whose tests run on simulated time by default."""
+TIMES = pytest.StashKey[list[float]]()
+"""Simulated and real seconds of the tests that ran on simulated time."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "simulated_time(seed=None): the test runs on a simulated clock")
+    config.addinivalue_line("markers", "real_time: the test runs in real time, whatever its module or folder says")
+    config.stash[TIMES] = [0.0, 0.0]
+
+
+def is_simulated(item: pytest.Item) -> bool:
+    """The nearest marker decides: of the test, its class, its module; else the folder."""
+    for marker in item.iter_markers():
+        if marker.name in ("simulated_time", "real_time"):
+            return marker.name == "simulated_time"
+    folder = item.path.relative_to(Path(__file__).parent).parent
+    return any(str(place) in SIMULATED_FOLDERS for place in (folder, *folder.parents))
+
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def simulated_clock(request: pytest.FixtureRequest) -> Iterator[SimulatedClock | None]:
+    """The test's simulated clock; None: it runs in real time.
+
+    It is set up before the test's other fixtures of its scope. A fixture of a wider scope is outlived by its clock and
+    runs in real time, so it must not open a bench for a test on simulated time.
+    """
+    if not is_simulated(request.node):
+        yield None
+        return
+    marker = request.node.get_closest_marker("simulated_time")
+    simulated = SimulatedClock(marker.kwargs.get("seed") if marker else None)
+    began = perf_counter()
+    try:
+        with clock.use(simulated):
+            yield simulated
+    finally:
+        times = request.config.stash[TIMES]
+        times[0] += simulated.elapsed
+        times[1] += perf_counter() - began
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    told: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["simulated"] = session.config.stash[TIMES]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """A worker of pytest-xdist has ended."""
+    times = node.config.stash[TIMES]
+    for index, seconds in enumerate(getattr(node, "workeroutput", {}).get("simulated", ())):
+        times[index] += seconds
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    simulated, real = config.stash[TIMES]
+    if real:
+        terminalreporter.write_line(f"{simulated:,.0f} simulated seconds were tested in {real:,.0f} real ones")
+
+
+@pytest.fixture(autouse=True)
+def own_folders(simulated_clock: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's bench file or state."""
     monkeypatch.delenv("PROXYFLASH_BENCH", raising=False)
     monkeypatch.setenv("PROXYFLASH_STATE", str(tmp_path / "state"))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..flashers import events as ev
+from ..transports import clock
 from ..transports.errors import ProxyflashError
 from ..updates.events import ActionStarted, StepFinished, StepStarted
 
@@ -128,7 +128,7 @@ class Output:
     def event(self, event: ev.Event) -> None:
         """An event of an engine."""
         if self.mode is Mode.JSONL:
-            data = {"schema": SCHEMA, "kind": event.kind, "time": round(time.time(), 6), **asdict(event)}
+            data = {"schema": SCHEMA, "kind": event.kind, "time": round(clock.time(), 6), **asdict(event)}
             self._print(json.dumps(data, default=str), sys.stdout)
         if not isinstance(event, ev.Progress):
             self._logged(f"{event.kind} {asdict(event)}")
@@ -203,7 +203,7 @@ class Output:
         if self.log is None:
             return
         try:
-            self.log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n")
+            self.log.write(f"{clock.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n")
             self.log.flush()
         except OSError as error:
             log, self.log = self.log, None

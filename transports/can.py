@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
-import threading
-import time
+import select
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Self
 
 import can
 
+from . import clock
 from .can_bits import frame_seconds
 from .can_opening import close_bus, open_bus
 from .deadline import Deadline
@@ -29,7 +30,11 @@ from .recording import Recorder
 LOOK_SECONDS = 0.1
 """How long the adapter may keep a sender before it looks at the bus's state again."""
 READ_SECONDS = 0.02
-"""How long the reader waits for a frame before it looks whether the bus was closed: closing takes as long."""
+"""How long the reader waits for a frame before it looks whether the bus was closed or those who wait are to be told.
+
+Closing a bus takes as long where nothing wakes its `recv`: python-can has no way to do so. A socketcan bus and the
+buses of this project are woken, so their reader waits without a limit as long as frames are acknowledged.
+"""
 CLOSE_SECONDS = 2.0
 """How long closing waits for a driver that doesn't come back from receiving."""
 FULL_SECONDS = 0.0005
@@ -71,7 +76,7 @@ class CanChannel:
         self.fd = fd
         self._bus = bus
         self._frames: deque[can.Message | TransportError] = deque()
-        self._changed = threading.Condition()
+        self._changed = clock.Condition()
         self._waiting = False
         self._interruption: TransportError | None = None
         self._failure: TransportError | None = None
@@ -188,15 +193,16 @@ class CanBus:
         self._bus = bus
         self._channels: dict[tuple[int, bool], tuple[CanChannel, ...]] = {}
         self._watchers: tuple[Callable[[can.Message], object], ...] = ()
-        self._lock = threading.Lock()
-        self._sending = threading.Lock()
+        self._lock = clock.Lock()
+        self._sending = clock.Lock()
         self._unacknowledged = 0
         self._passive = False
         self._refused_since = 0.0
         self._refused_last = 0.0
         self._closing = False
-        self._ended = threading.Event()
-        self._reader = threading.Thread(target=self._read, name=f"can {name}", daemon=True)
+        self._ended = clock.Event()
+        self._waiting = _waiting_of(bus, interface)
+        self._reader = clock.Thread(target=self._read, name=f"can {name}")
         self._reader.start()
 
     @classmethod
@@ -304,13 +310,13 @@ class CanBus:
         with self._lock:
             self._watchers = (*self._watchers, count)
             self._filter()
-        begin = time.monotonic()
+        begin = clock.monotonic()
         try:
             end = Deadline.after(seconds)
             while not end.expired and self.failure is None:
                 self._ended.wait(end.remaining)
         finally:
-            passed = time.monotonic() - begin
+            passed = clock.monotonic() - begin
             with self._lock:
                 self._watchers = tuple(watcher for watcher in self._watchers if watcher is not count)
                 self._filter()
@@ -320,10 +326,15 @@ class CanBus:
 
     def close(self) -> None:
         """Ends it; who waits on one of its channels is told CanGone."""
+        if self._closing:
+            return
         self._closing = True
         self._end(CanGone(f"{self.name} was closed", remedy=""))
+        self._waiting.wake()
         self._reader.join(CLOSE_SECONDS)
         close_bus(self._bus)
+        if not self._reader.is_alive():
+            self._waiting.close()
 
     def __enter__(self) -> Self:
         return self
@@ -360,7 +371,7 @@ class CanBus:
                 self._end(self._named(error))
             elif not deadline.expired:
                 if not isinstance(error, can.CanTimeoutError):
-                    time.sleep(FULL_SECONDS)
+                    clock.sleep(FULL_SECONDS)
             elif self._unacknowledged:
                 self._acknowledged()
                 raise self._not_acknowledged() from error
@@ -387,7 +398,7 @@ class CanBus:
     def _read(self) -> None:
         while not self._closing:
             try:
-                message = self._bus.recv(READ_SECONDS)
+                message = self._waiting.recv(READ_SECONDS if self._unacknowledged else None)
             except Exception as error:  # Each interface of python-can has errors of its own.
                 self._end(self._named(error))
                 return
@@ -422,7 +433,7 @@ class CanBus:
             for channel in self._open_channels():
                 channel.lost_frames(CanOverrun(f"the adapter of {self.name} lost frames: they were not read in time"))
         if kinds & ERROR_ACK or detail & TX_PASSIVE:
-            now = time.monotonic()
+            now = clock.monotonic()
             if not self._passive and now - self._refused_last > UNACKNOWLEDGED_SECONDS / 2:
                 self._unacknowledged = 0
             self._refused_last = now
@@ -435,7 +446,7 @@ class CanBus:
             self._acknowledged()
 
     def _tell_those_who_wait(self) -> None:
-        now = time.monotonic()
+        now = clock.monotonic()
         lasts = self._passive or now - self._refused_last < UNACKNOWLEDGED_SECONDS / 2
         if lasts and now - self._refused_since >= UNACKNOWLEDGED_SECONDS:
             self._refused_since = now
@@ -456,6 +467,63 @@ class CanBus:
         self._ended.set()
         for channel in channels:
             channel.fail(self.failure)
+
+
+class _Waiting:
+    """How the reader waits for a frame of a bus that nothing wakes. `recv`: None when none came."""
+
+    def __init__(self, bus: can.BusABC) -> None:
+        self._bus = bus
+
+    def recv(self, seconds: float | None) -> can.Message | None:
+        """Waits at most `seconds`; None: until a frame comes, or as long as it can't be woken."""
+        return self._bus.recv(READ_SECONDS)
+
+    def wake(self) -> None:
+        """Has `recv` return soon."""
+
+    def close(self) -> None:
+        """After the reader has ended."""
+
+
+class _WaitingForOwn(_Waiting):
+    """Of a bus of this project: its `recv` returns None when it is woken."""
+
+    def recv(self, seconds: float | None) -> can.Message | None:
+        return self._bus.recv(seconds)
+
+    def wake(self) -> None:
+        self._bus.wake()  # type: ignore[attr-defined]
+
+
+class _WaitingForSocket(_Waiting):
+    """Of a bus that is one socket: a pipe beside it wakes."""
+
+    def __init__(self, bus: can.BusABC) -> None:
+        super().__init__(bus)
+        self._woken, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._readable = select.poll()
+        self._readable.register(bus.fileno(), select.POLLIN)
+        self._readable.register(self._woken, select.POLLIN)
+
+    def recv(self, seconds: float | None) -> can.Message | None:
+        message = self._bus.recv(0)
+        if message is not None or not self._readable.poll(None if seconds is None else seconds * 1000):
+            return message
+        return self._bus.recv(0)
+
+    def wake(self) -> None:
+        os.write(self._waker, b"\0")
+
+    def close(self) -> None:
+        os.close(self._woken)
+        os.close(self._waker)
+
+
+def _waiting_of(bus: can.BusABC, interface: str) -> _Waiting:
+    if hasattr(bus, "wake"):
+        return _WaitingForOwn(bus)
+    return _WaitingForSocket(bus) if interface == "socketcan" else _Waiting(bus)
 
 
 def again(error: TransportError) -> TransportError:

@@ -21,6 +21,7 @@ import can
 import can.interfaces
 import can.util
 
+from . import clock
 from .errors import (
     CanAbsent,
     CanBusy,
@@ -35,6 +36,8 @@ GENERAL_KEYS = frozenset(
     ("interface", "channel", "bitrate", "fd", "data_bitrate", "can_filters", "receive_own_messages", "timing", "state")
 )
 """Keys of python-can itself. An interface may have no use for one: the kernel sets the bit rate of socketcan."""
+OWN_INTERFACES = ("proxyflash", "proxyflash-replay")
+"""The interfaces that this project adds to python-can's: their buses are of this process."""
 TIMING_KEYS = frozenset(can.typechecking.BitTimingDict.__annotations__) | frozenset(
     can.typechecking.BitTimingFdDict.__annotations__
 )
@@ -63,6 +66,8 @@ def open_bus(name: str, settings: Mapping[str, Any]) -> can.BusABC:
         raise CanInterfaceUnknown(
             f"bus {name!r}: python-can has no interface {interface!r}", remedy=f"It has: {known}."
         )
+    if interface not in OWN_INTERFACES:
+        clock.real(f"bus {name!r}, which python-can opens by its interface {interface},")
     _check_values(name, settings)
     try:
         _check_keys(name, interface, settings)

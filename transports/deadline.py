@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+
+from . import clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,17 +16,17 @@ class Deadline:
     @classmethod
     def after(cls, seconds: float) -> Deadline:
         """The deadline that lies `seconds` from now."""
-        return cls(time.monotonic() + seconds)
+        return cls(clock.monotonic() + seconds)
 
     @property
     def remaining(self) -> float:
         """Seconds left; 0.0 once it has passed, never negative."""
-        return max(0.0, self.at - time.monotonic())
+        return max(0.0, self.at - clock.monotonic())
 
     @property
     def expired(self) -> bool:
-        return time.monotonic() >= self.at
+        return clock.monotonic() >= self.at
 
     def sooner(self, seconds: float) -> Deadline:
         """This deadline, or the one `seconds` from now if that comes first."""
-        return Deadline(min(self.at, time.monotonic() + seconds))
+        return Deadline(min(self.at, clock.monotonic() + seconds))

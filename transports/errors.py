@@ -20,6 +20,8 @@ command line that it leads to. Who raises what:
 | `Framing`          | E-ISOTP-CONTESTED                                    | a PDU was lost, another tester sends under our id |
 | `UsbStall`         | E-USB-STALL                                          | the device refused a USB request |
 | `UsbFault`         | E-USB-FAULT                                          | a transfer failed in another way |
+| `ClockError`       | E-CLOCK-MIXED                                        | real and simulated time meet in one bench |
+| `ClockError`       | E-CLOCK-THREAD                                       | a thread of its own calls a simulated clock |
 
 A class of the left column is what code catches; it is never raised itself. Each code is one class below it.
 """
@@ -75,6 +77,34 @@ class TransportError(ProxyflashError):
     """A wire failed."""
 
     code = "E-TRANSPORT"
+
+
+# The clock.
+
+
+class ClockError(ProxyflashError):
+    """Real and simulated time are mixed. Not a failure of a wire: trying again doesn't help."""
+
+    exit_status = ExitStatus.USAGE
+
+
+class MixedClocks(ClockError):
+    """Something that only real time moves is used under a simulated clock, or something of another clock."""
+
+    code = "E-CLOCK-MIXED"
+    default_remedy = (
+        "Simulated time is for benches whose buses are all emulated in this process: open the bench inside the block"
+        " that uses the clock, or use real time."
+    )
+
+
+class UnknownThread(ClockError):
+    """A thread that the simulated clock doesn't run calls it."""
+
+    code = "E-CLOCK-THREAD"
+    default_remedy = (
+        "Start the thread with proxyflash.transports.clock.Thread under the simulated clock, or use real time."
+    )
 
 
 # What code catches.

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import errno
 import logging
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import can
 import isotp
+import isotp.tools
 
+from . import clock
 from .can import CanBus, CanChannel, CanId
 from .deadline import Deadline
 from .errors import IsoTpContested, IsoTpFraming, IsoTpSettings, IsoTpTimeout, TransportError
@@ -260,7 +262,7 @@ class UserIsoTp(IsoTpChannel):
             "max_frame_size": LONGEST_PDU,
             "logger_name": LOGGER,
         }
-        self._logic = isotp.TransportLayerLogic(
+        self._logic = ClockedLogic(
             rxfn=self._rx, txfn=self._tx, address=_library_address(address, request, response),
             error_handler=self._keep_error, params=params,
         )  # fmt: skip
@@ -296,7 +298,7 @@ class UserIsoTp(IsoTpChannel):
             # at the end of the frame before (9.6.5.4), of which can-isotp knows only when the driver took it.
             delay = self._logic.next_cf_delay()
             if delay:
-                time.sleep(min(delay + self._frame_seconds, deadline.remaining))
+                clock.sleep(min(delay + self._frame_seconds, deadline.remaining))
             self._wait = 0.0
         else:
             # Waiting for flow control: no longer than can-isotp's own N_Bs timer, which the turn looks at.
@@ -377,6 +379,43 @@ class UserIsoTp(IsoTpChannel):
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+
+
+class ClockTimer(isotp.tools.Timer):  # type: ignore[misc]
+    """can-isotp's timer on the project's clock."""
+
+    def start(self, timeout: float | None = None) -> None:
+        super().start(timeout)
+        self.start_time = int(clock.monotonic() * 1e9)
+
+    def elapsed_ns(self) -> int:
+        return 0 if self.start_time is None else int(clock.monotonic() * 1e9) - self.start_time
+
+    def elapsed(self) -> float:
+        return self.elapsed_ns() / 1e9
+
+
+class _Clocked:
+    """An attribute that holds a ClockTimer in the place of each timer that can-isotp puts there."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, logic: Any, owner: type) -> Any:
+        return logic.__dict__[self._name]
+
+    def __set__(self, logic: Any, timer: isotp.tools.Timer) -> None:
+        clocked = ClockTimer(0)
+        clocked.timeout = timer.timeout
+        logic.__dict__[self._name] = clocked
+
+
+class ClockedLogic(isotp.TransportLayerLogic):  # type: ignore[misc]
+    """can-isotp's state machine on the project's clock."""
+
+    timer_tx_stmin = _Clocked()
+    timer_rx_fc = _Clocked()
+    timer_rx_cf = _Clocked()
 
 
 def _library_address(address: IsoTpAddress, request: CanId, response: CanId) -> isotp.Address:

@@ -14,13 +14,12 @@ import re
 import select
 import socket
 import struct
-import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
 import can
 
+from . import clock
 from .can import FULL_SECONDS, CanBus, CanChannel, CanId, again
 from .deadline import Deadline
 from .errors import CanGone, IsoTpFraming, IsoTpSettings, IsoTpTimeout, TransportError
@@ -84,7 +83,7 @@ class _Onlooker(CanChannel):
         super().__init__(bus, request, (response, request) if counts else (response,), bus.fd)
         self.until = 0.0
         self.interruption: TransportError | None = None
-        self.sent = threading.Event()
+        self.sent = clock.Event()
         self._left = 0
         # Each frame of a full bus is compared: with what it has, not with a CanId made for it.
         self._own_id, self._own_extended = request.value, request.extended
@@ -106,7 +105,7 @@ class _Onlooker(CanChannel):
             return
         pci = pci_of(data, len(self._prefix))
         if pci == Pci.FIRST_FRAME or (pci == Pci.CONSECUTIVE_FRAME and self.until):
-            self.until = time.monotonic() + N_CR_SECONDS
+            self.until = clock.monotonic() + N_CR_SECONDS
         elif pci == Pci.SINGLE_FRAME:
             self.until = 0.0
 
@@ -176,7 +175,7 @@ class KernelIsoTp(IsoTpChannel):
             except BlockingIOError:
                 if deadline.expired:
                     raise IsoTpTimeout(f"sending {len(pdu)} bytes took longer than it may") from None
-                time.sleep(FULL_SECONDS)  # It is still sending, which poll didn't tell.
+                clock.sleep(FULL_SECONDS)  # It is still sending, which poll didn't tell.
             except OSError as error:
                 if error.errno == errno.EINVAL:
                     raise IsoTpSettings(
@@ -196,7 +195,7 @@ class KernelIsoTp(IsoTpChannel):
         end = Deadline(deadline.at + RUN_ON_SECONDS)
         until = deadline
         while not self._ready(until, writing=False):
-            if self._onlooker.until <= time.monotonic():
+            if self._onlooker.until <= clock.monotonic():
                 return None
             if end.expired:
                 raise IsoTpTimeout(f"the peer did not end its message within {RUN_ON_SECONDS:g} s after the deadline")

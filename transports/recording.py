@@ -8,13 +8,13 @@ An outgoing record is made just before it is handed to the driver, so that no an
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import deque
 from dataclasses import dataclass
 from enum import IntFlag
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from . import clock
 
 if TYPE_CHECKING:
     import can
@@ -143,9 +143,9 @@ class Recorder:
         self._limit_bytes = limit_bytes
         self._bytes = 0
         self._ring: deque[tuple[int, tuple[Any, ...]]] = deque()
-        self._lock = threading.Lock()
-        self._monotonic = time.monotonic
-        self._wall_offset = time.time() - time.monotonic()
+        self._lock = clock.Lock()
+        self._monotonic = clock.monotonic
+        self._wall_offset = clock.time() - clock.monotonic()
 
     def can(self, bus: str, outgoing: bool, message: can.Message) -> None:
         """A CAN frame that goes out or came in."""

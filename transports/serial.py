@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import errno
 import os
-import queue
 import select
 import termios
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import serial
 
+from . import clock
 from .deadline import Deadline
 from .errors import SerialFraming, SerialGone, SerialSettings, SerialTimeout
 from .recording import Recorder
@@ -299,7 +299,7 @@ class _Handler:
         self._port._write_timeout = deadline.remaining
         try:
             self._port.write(data)
-        except (serial.SerialTimeoutException, queue.Full):
+        except (serial.SerialTimeoutException, clock.Full):
             return 0
         finally:
             # rfc2217:// refuses to change its line as long as there is one.

@@ -15,7 +15,6 @@ that returns early when its devices have changed.
 from __future__ import annotations
 
 import math
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ from typing import Any, ClassVar, Self
 import usb.core
 import usb.util
 
+from . import clock
 from .deadline import Deadline
 from .errors import UsbAbsent, UsbAmbiguous, UsbForbidden, UsbGone, UsbSettings, UsbTimeout
 from .recording import Recorder
@@ -142,10 +142,10 @@ class UsbDevice:
         """Gives the device time. Raises UsbGone soon after it has left, as far as the back end tells that."""
         deadline = Deadline.after(seconds)
         while deadline.remaining > STILL_THERE:
-            time.sleep(STILL_THERE)
+            clock.sleep(STILL_THERE)
             if not self._is_listed():
                 raise UsbGone(f"the USB device {self.info} left while it was given time")
-        time.sleep(deadline.remaining)
+        clock.sleep(deadline.remaining)
 
     def reset(self) -> None:
         """A USB bus reset, after which this object is closed: the device may re-enumerate, and is to be found again."""
@@ -386,7 +386,7 @@ class UsbBus:
         if wait_change is not None:
             wait_change(min(deadline.remaining, LONGEST_WAIT))
         else:
-            time.sleep(min(deadline.remaining, LOOK_AGAIN))
+            clock.sleep(min(deadline.remaining, LOOK_AGAIN))
 
 
 def _listed(backend: Any) -> Iterator[Any]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import struct
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import usb.core
 
+from . import clock
 from .recording import Recorder, UsbSeen
 from .usb_failures import FAILURES
 
@@ -98,7 +98,7 @@ class RecordingBackend:
     def _recorded(self, handle: Any, setup: bytes, data: Any, call: Any, *arguments: Any) -> Any:
         """Calls the back end, and records the transfer with what came of it."""
         _, root, address = self._handles.get(id(handle), (None, 0, 0))
-        started = time.monotonic()
+        started = clock.monotonic()
         status, count = 0, 0
         self._last = None
         try:

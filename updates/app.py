@@ -12,7 +12,6 @@ them are in place, in Apply; a cut before leaves it running as it ran.
 from __future__ import annotations
 
 import stat
-import threading
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +21,7 @@ from ..enumerators.commands import CommandFailed, run
 from ..enumerators.errors import StateFolder
 from ..enumerators.host import HostComponent
 from ..flashers.errors import Cancelled
+from ..transports import clock
 from ..transports.deadline import Deadline
 from . import disk, kept, properties
 from .errors import ManifestField, StepFailed
@@ -195,7 +195,7 @@ class AppHandler(HostPartHandler):
                     return f"it does not work within {app.health_seconds:g} s: {error}"
             if self.context.cancelled():
                 raise Cancelled("stopped on request while the application started", touched=True)
-            threading.Event().wait(min(HEALTH_PAUSE, deadline.remaining))
+            clock.sleep(min(HEALTH_PAUSE, deadline.remaining))
 
     def _is_in_place(self, name: str) -> bool:
         there = self._there(name)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from pathlib import Path
 
 from ..enumerators.errors import StateFolder
+from ..transports import clock
 from . import disk
 from .plan import Task
 
@@ -32,7 +32,7 @@ class Attempts:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = clock.Lock()
         self._counts = _read(path)
 
     def count(self, task: Task) -> int:

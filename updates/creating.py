@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ..transports import clock
 from . import device_manifest as dm
 from . import disk
 from . import manifest as mf
@@ -100,7 +101,7 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def _time(made: datetime | None) -> str:
-    return (made or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (made or clock.now()).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def file_name(update: mf.UpdateId, ending: str) -> str:

@@ -8,7 +8,6 @@ Backup reads the erase units that Install will erase, where the part lets its me
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -22,6 +21,7 @@ from ..flashers.formats import load
 from ..flashers.image import FirmwareImage, Segment, join
 from ..flashers.memory import MemoryMap, Range
 from ..flashers.programmer import Programmer
+from ..transports import clock
 from ..transports.errors import ProxyflashError
 from . import kept, properties
 from .errors import ManifestField
@@ -154,7 +154,7 @@ class FlashHandler(StepHandler):
         """Its record. One that is mute is asked twice: a cut may have left it waiting for us, deaf for a second."""
         seen = self._component.look()
         if seen.presence is Presence.ABSENT:
-            threading.Event().wait(DEAF_SECONDS)
+            clock.sleep(DEAF_SECONDS)
             seen = self._component.look()
         return seen
 

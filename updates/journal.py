@@ -11,10 +11,10 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from ..transports import clock
 from . import disk
 from .errors import JournalBroken, JournalNotWritten
 
@@ -76,7 +76,7 @@ class Journal:
         """Adds a record; with `sync` it is on the disk when this returns. Raises JournalNotWritten; then it takes no more."""
         if self._failed:
             raise JournalNotWritten(f"{self.path} could not be written before")
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        now = clock.now().isoformat(timespec="milliseconds")
         record = {"seq": self._written + 1, "time": now, "kind": kind, **fields}
         try:
             _write(self._descriptor, encoded(record))

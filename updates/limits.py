@@ -7,12 +7,12 @@ in another process. Without a limit an action may take for ever, as with Azure D
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from ..flashers import events as ev
 from ..flashers.errors import Cancelled
+from ..transports import clock
 from ..transports.deadline import Deadline
 from . import programs
 from .errors import StepHangs
@@ -21,7 +21,7 @@ from .results import ActionResult
 GRACE_SECONDS = 30.0
 """How long an action has to end once it was asked to, and again once its programs were ended."""
 
-_left_behind: dict[Path, list[threading.Thread]] = {}
+_left_behind: dict[Path, list[clock.SomeThread]] = {}
 """By bench, the actions of this process that didn't return."""
 
 
@@ -74,7 +74,7 @@ class Watch:
                 raised.append(error)
 
         self._deadline = Deadline.after(self.seconds)
-        thread = threading.Thread(target=run, daemon=True)
+        thread = clock.Thread(target=run)
         thread.start()
         thread.join(self._deadline.remaining)
         self._wait_for_the_end(thread, what)
@@ -82,7 +82,7 @@ class Watch:
             raise raised[0]
         return found[0]
 
-    def _wait_for_the_end(self, thread: threading.Thread, what: str) -> None:
+    def _wait_for_the_end(self, thread: clock.SomeThread, what: str) -> None:
         """Raises StepHangs."""
         if thread.is_alive():
             thread.join(GRACE_SECONDS)

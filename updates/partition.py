@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from ..enumerators.commands import CommandFailed, run
 from ..enumerators.host import HostComponent
 from ..flashers import events as ev
 from ..flashers.errors import Cancelled
+from ..transports import clock
 from . import kept, properties
 from .errors import ManifestField, StepFailed
 from .host_part import HostPartHandler
@@ -187,11 +187,11 @@ class PartitionHandler(HostPartHandler):
 
     @contextmanager
     def _phase(self, phase: ev.Phase, total: int) -> Iterator[None]:
-        began = time.monotonic()
+        began = clock.monotonic()
         name = self._component.name
         self.context.on_event(ev.PhaseStarted(name, phase, total))
         yield
-        self.context.on_event(ev.PhaseFinished(name, phase, total, time.monotonic() - began))
+        self.context.on_event(ev.PhaseFinished(name, phase, total, clock.monotonic() - began))
 
     @contextmanager
     def _source(self) -> Iterator[int]:

@@ -7,13 +7,13 @@ import pwd
 import signal
 import subprocess
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ..flashers.errors import Cancelled
+from ..transports import clock
 from .errors import StepFailed
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -71,7 +71,7 @@ def started(
     with subprocess.Popen(
         arguments, cwd=folder, env=environment, stdin=subprocess.DEVNULL, process_group=0, **streams
     ) as process:  # fmt: skip
-        own = _running.setdefault(threading.get_ident(), [])
+        own = _running.setdefault(clock.current_thread().ident, [])
         own.append(process)
         try:
             yield process
@@ -82,7 +82,7 @@ def started(
             own.remove(process)
 
 
-def end_those_of(thread: threading.Thread) -> bool:
+def end_those_of(thread: clock.SomeThread) -> bool:
     """Ends the programs that a thread waits for, with all that they started; whether there were any."""
     found = list(_running.get(thread.ident or 0, ()))
     for process in found:

@@ -8,10 +8,10 @@ itself: whatever it does, the steps before it are done and those behind it are n
 from __future__ import annotations
 
 import heapq
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
+from ..transports import clock
 from .conditions import Version
 from .plan import Task
 
@@ -54,7 +54,7 @@ class Scheduler:
         self._running = 0
         self._stopped = False
         self._last: int | None = None
-        self._changed = threading.Condition()
+        self._changed = clock.Condition()
         for task in tasks:
             if not self._waits[task.index]:
                 self._make_ready(task.index)
@@ -137,7 +137,7 @@ def carry_out(scheduler: Scheduler, work: Callable[[Task], None]) -> None:
             finally:
                 scheduler.done(task)
 
-    threads = [threading.Thread(target=run, daemon=True) for _ in range(scheduler.workers)]
+    threads = [clock.Thread(target=run) for _ in range(scheduler.workers)]
     for thread in threads:
         thread.start()
     for thread in threads:

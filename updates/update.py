@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ..enumerators.errors import StateFolder
+from ..transports import clock
 from . import device_manifest as dm
 from . import disk, files, signing
 from . import manifest as mf
@@ -183,7 +184,7 @@ class _Reader:
     def _fresh(self, update: Update) -> None:
         if self.policy.max_age_days is None:
             return
-        now = max(datetime.now(UTC), self.seen or datetime.min.replace(tzinfo=UTC))
+        now = max(clock.now(), self.seen or datetime.min.replace(tzinfo=UTC))
         if now - update.created > timedelta(days=self.policy.max_age_days):
             raise ManifestExpired(
                 f"{self.path} was made on {update.created:%Y-%m-%d}, more than "

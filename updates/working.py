@@ -6,7 +6,6 @@ done again. An action that a cut ended is begun again once the component has bee
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from ..enumerators.bench import Bench
 from ..flashers import events as ev
 from ..flashers.errors import Cancelled
+from ..transports import clock
 from ..transports.errors import ProxyflashError
 from .attempts import Attempts
 from .conditions import Condition, Version
@@ -74,7 +74,7 @@ class Worker:
         self.progress = progress
         self.setting = setting
         self._journal = journal
-        self._lock = threading.RLock()
+        self._lock = clock.RLock()
         self._watches: dict[int, Watch] = {}
         """By task."""
         self._installs = False

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,8 @@ from proxyflash.flashers.formats import mcuboot
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError
+
+pytestmark = pytest.mark.simulated_time
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,6 @@ timings = {{connect = 2, knock = 0.1, start = 2, block = 0.3, verdict = 1}}
 }
 
 OLD, NEW = "1.4.2", "1.5.0"
-SIDE_BY_SIDE = 16
 
 
 class Rig:
@@ -282,17 +282,11 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Rig:
 
 
 def sweep(case: Callable[[int], bool]) -> int:
-    """Runs case 1, 2, 3 ... until one returns False: it is beyond the last. How many there were before that.
+    """Runs case 1, 2, 3 ..., each on a bench of its own, until one returns False: it is beyond the last.
 
-    Side by side, each on a bench of its own, because a cut case mostly waits for answers that don't come.
+    Returns how many there were before that.
     """
-    numbers = itertools.count(1)
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        while True:
-            batch = list(itertools.islice(numbers, SIDE_BY_SIDE))
-            results = list(pool.map(case, batch))
-            if not all(results):
-                return batch[results.index(False)] - 1
+    return next(number for number in itertools.count(1) if not case(number)) - 1
 
 
 def test_nothing_is_cut(rig: Rig) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ import click
 from ...enumerators.component import document, parse_selector, select
 from ...enumerators.errors import BenchLocked
 from ...flashers.formats import load
+from ...transports import clock
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError
 from ...updates import creating
@@ -236,7 +236,7 @@ def _once_free(action: Callable[[], T]) -> T:
         except BenchLocked:
             if deadline.expired:
                 raise
-            threading.Event().wait(LOOK_SECONDS)
+            clock.sleep(LOOK_SECONDS)
 
 
 def _number(text: str | None) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 
 from ...enumerators.bench import Bench
 from ...enumerators.errors import BenchName
+from ...transports import clock
 from .session import Session, command
 
 SOCKET_LIMIT = 100
@@ -173,9 +173,9 @@ def _join(bench: Bench, text: str, closers: list[Callable[[], None]]) -> None:
     closers += [opened.shutdown, bridge(bench.emulated_wire(name), opened)]
 
 
-def _interrupt() -> threading.Event:
+def _interrupt() -> clock.SomeEvent:
     """Set by Ctrl-C, and by a service manager's stop."""
-    ended = threading.Event()
+    ended = clock.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda signum, frame: ended.set())
     return ended

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...transports import clock
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.recording import Recorder
 from ...transports.recording_formats import BadRecording, Recording, load, save, save_all
@@ -68,7 +68,7 @@ def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | No
         described.update(name=bench.file.path.name, text=bench.file.text)
         return bench
 
-    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    began = clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
     files = _files(arguments)
     status = int(ExitStatus.FAILED)
     with _collecting(session.output) as runs:

@@ -19,6 +19,7 @@ import click
 
 from ...flashers import events as ev
 from ...flashers.errors import Cancelled
+from ...transports import clock
 from ...transports.errors import ExitStatus, ProxyflashError
 from ..output import Mode, Output, open_log
 from ..standing import Standing
@@ -92,7 +93,8 @@ class Session:
             if self.stopping or self._asking:
                 raise KeyboardInterrupt
             answering = self.stopping = True
-            # A thread of its own: what the signal came into may hold the very stream that this is printed on.
+            # A thread of its own: what the signal came into may hold the very stream that this is printed on. A real one:
+            # it uses no clock, and a simulated thread can't be started within a signal.
             said = "stopping at the next safe point; Ctrl-C again stops now"
             threading.Thread(target=self.output.alarm, args=(said,), daemon=True).start()
             answering = False
@@ -168,7 +170,7 @@ class Session:
         if self._bench is not None:
             bench, self._bench = self._bench, None
             if interrupted:
-                closing = threading.Thread(target=bench.close, name="closing", daemon=True)
+                closing = clock.Thread(target=bench.close, name="closing")
                 closing.start()
                 closing.join(CLOSE_SECONDS)
             else:

@@ -17,7 +17,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from ...transports import clock
 from .errors import VmBoot, VmDied, VmError, VmHost, VmPanic, VmQemu, VmSilent, VmTime
 from .initramfs import archive
 
@@ -90,7 +90,7 @@ def run(kernel: Path, initramfs: Path, job: Job, out: Write, err: Write, console
         packed.flush()
         ports = [stack.enter_context(_port()) for _ in range(3)]
         theirs = [port[1].fileno() for port in ports]
-        started = time.monotonic()
+        started = clock.monotonic()
         process = stack.enter_context(_qemu(_command(kernel, packed.fileno(), theirs, job), [packed.fileno(), *theirs]))
         for _, their in ports:
             their.close()
@@ -208,10 +208,10 @@ class _Watch:
         with self._selector:
             while self._status is None or self._ready is None or not all(stream.ended for stream in self._streams):
                 self._wait()
-        return Outcome(self._status, self._ready - self._started, time.monotonic() - self._ready)
+        return Outcome(self._status, self._ready - self._started, clock.monotonic() - self._ready)
 
     def _wait(self) -> None:
-        now = time.monotonic()
+        now = clock.monotonic()
         limit = self._started + self._job.time_limit
         quiet = self._alive + self._job.silence
         if now >= limit:
@@ -242,7 +242,7 @@ class _Watch:
                 self._panic = found[1]
 
     def _on_control(self, data: bytes) -> None:
-        self._alive = time.monotonic()
+        self._alive = clock.monotonic()
         *lines, self._said = (self._said + data).split(b"\n")
         for line in lines:
             word, _, rest = line.decode(errors="replace").partition(" ")

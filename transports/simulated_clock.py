@@ -1,0 +1,839 @@
+"""`SimulatedClock`: a whole bench of emulated parts as one deterministic program.
+
+Each simulated thread is a greenlet of one real thread, so exactly one of them runs, and the next one is chosen here and
+nowhere else. When every thread waits, the clock jumps to the earliest deadline. When no thread has a deadline either,
+the main thread gets `Deadlock`.
+
+Without a seed the threads run in the order in which they became runnable, each until it waits. With a seed, a random
+generator chooses the next thread, and each lock, notification and queue is a place where another thread may go on.
+
+with use(SimulatedClock()) as clock:
+    ...                 # benches are opened, used and closed in here
+    clock.elapsed       # simulated seconds
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from heapq import heapify, heappop, heappush
+from math import inf
+from queue import Empty, Full
+from threading import get_ident
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from . import clock as clocks
+from .clock import Clock
+from .errors import MixedClocks, UnknownThread
+
+T = TypeVar("T")
+
+START = 1000.0
+"""What `monotonic` starts from, in seconds."""
+EPOCH = 1_800_000_000.0
+"""What `time` starts from: 2027-01-15 08:00:00 UTC."""
+CREEP = 1e-6
+"""Seconds that pass with each look at the clock, so that a loop that only looks comes to its end."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGHUP)
+"""Their handlers may raise, which the main thread must get, whichever simulated thread runs."""
+SLICE = 100 * CREEP
+"""How long a thread may run that only looks at the clock, while others could run."""
+FEW_TIMERS = 1000
+"""Timers beyond which those are thrown away that nobody waits for any more."""
+
+
+class Deadlock(BaseException):
+    """Every simulated thread waits, none of them with a time limit. No Exception, so that no retry catches it."""
+
+
+class SimulatedThread:
+    """A thread of a simulated clock; the interface of `threading.Thread`."""
+
+    def __init__(
+        self,
+        clock: SimulatedClock,
+        target: Callable[..., object] | None,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.ident: int | None = None
+        self.number = next(clock.numbers)
+        self.name = name or f"simulated-{self.number}"
+        self.daemon = True
+        self.locals: dict[object, dict[str, Any]] = {}
+        self.greenlet: greenlet | None = None
+        self.turn = 0
+        """Counts its waits, so that a timer of an earlier wait is known as such."""
+        self.waits_for: object = None
+        """What it waits for; None while it could run."""
+        self.timed_out = False
+        self.error: BaseException | None = None
+        """What it raises when it goes on."""
+        self._clock = clock
+        self._target = target
+        self._args = tuple(args)
+        self._kwargs = dict(kwargs or {})
+        self._alive = False
+        self._joining: deque[SimulatedThread] = deque()
+
+    def __repr__(self) -> str:
+        return f"<SimulatedThread {self.name}>"
+
+    def start(self) -> None:
+        self._clock.me()
+        if self.ident is not None:
+            raise RuntimeError("threads can only be started once")
+        self.ident = self.number
+        self._alive = True
+        self.greenlet = greenlet(self._run, self._clock.main.greenlet)
+        self._clock.add(self)
+
+    def is_alive(self) -> bool:
+        return self._alive
+
+    def join(self, timeout: float | None = None) -> None:
+        if not self._alive:
+            return
+        clock = self._clock
+        me = clock.me()
+        if me is self:
+            raise RuntimeError("cannot join current thread")
+        self._joining.append(me)
+        try:
+            clock.wait(timeout, self)
+        finally:
+            with suppress(ValueError):
+                self._joining.remove(me)
+
+    def run(self) -> None:
+        if self._target is not None:
+            self._target(*self._args, **self._kwargs)
+
+    def _run(self, *_: object) -> object:
+        try:
+            self._clock.resumed(self)
+            self.run()
+        except GreenletExit:
+            pass
+        except BaseException as error:
+            threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, self)))  # type: ignore[arg-type]
+        finally:
+            self._alive = False
+            self._target = None
+            self._clock.wake_all(self._joining)
+        # A greenlet that ends goes on in its parent.
+        getcurrent().parent = self._clock.following(self)
+        return None
+
+
+class SimulatedTimer(SimulatedThread):
+    """A timer of a simulated clock; the interface of `threading.Timer`."""
+
+    def __init__(
+        self,
+        clock: SimulatedClock,
+        seconds: float,
+        function: Callable[..., object],
+        args: Iterable[Any],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        super().__init__(clock, function, args, kwargs, f"timer of {seconds:g} s")
+        self._seconds = seconds
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        if self.waits_for is self:
+            self._clock.wake(self)
+
+    def run(self) -> None:
+        if not self._cancelled:
+            self._clock.wait(self._seconds, self)
+        if not self._cancelled:
+            super().run()
+
+
+class SimulatedClock(Clock):
+    """Time and threads of a simulation. One clock serves one `clock.use` block.
+
+    `jumps`: how often the clock moved to a deadline; `switches`: how often another thread went on.
+
+    Args:
+        seed: chooses among the threads that could run; None: in the order in which they became runnable.
+        epoch: the wall clock's time at the beginning, in seconds since 1970.
+    """
+
+    is_simulated = True
+
+    def __init__(self, seed: int | None = None, *, epoch: float = EPOCH) -> None:
+        self.seed = seed
+        self.jumps = 0
+        self.switches = 0
+        self.numbers = itertools.count(1)
+        self.ending = False
+        self.held: dict[object, SimulatedThread] = {}
+        """Locks that are held, and by whom."""
+        self.left: list[SimulatedThread] = []
+        """Threads that had not ended when the `use` block did, and were ended by it."""
+        self.left_locked: dict[object, SimulatedThread] = {}
+        """Locks that were held when the block ended."""
+        self.main = SimulatedThread(self, None, name="main")
+        self.is_seeded = seed is not None
+        self._random = random.Random(seed)
+        self._now = START
+        self._wall = epoch - START
+        self._system_thread = 0
+        self._running = self.main
+        self._interrupted = False
+        self._threads: list[SimulatedThread] = []
+        self._ready: list[SimulatedThread] = []
+        self._timers: list[tuple[float, int, SimulatedThread, int]] = []
+        self._most_timers = FEW_TIMERS
+        self._slice = START + SLICE
+        """When others go on though the running thread doesn't wait."""
+        self._nested = False
+        self._sequence = itertools.count()
+
+    # The interface.
+
+    @property
+    def elapsed(self) -> float:
+        """Simulated seconds since the clock was made."""
+        return self._now - START
+
+    def threads(self) -> list[SimulatedThread]:
+        """The threads that have not ended, but for the main one."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        return list(self._threads)
+
+    def set_time(self, time: float) -> None:
+        """Sets the wall clock, in seconds since 1970; `monotonic` goes on as before."""
+        self._wall = time - self._now
+
+    def monotonic(self) -> float:
+        if get_ident() != self._system_thread:
+            self._refuse()
+        now = self._now = self._now + CREEP
+        if now >= self._slice or self._interrupted or (self._timers and self._timers[0][0] <= now):
+            self._let_others()
+        return self._now
+
+    def time(self) -> float:
+        return self.monotonic() + self._wall
+
+    def sleep(self, seconds: float) -> None:
+        self.me()
+        self.wait(seconds, "time to pass")
+
+    def lock(self) -> SimulatedLock:
+        return SimulatedLock(self)
+
+    def rlock(self) -> SimulatedRLock:
+        return SimulatedRLock(self)
+
+    def condition(self) -> SimulatedCondition:
+        return SimulatedCondition(self)
+
+    def event(self) -> SimulatedEvent:
+        return SimulatedEvent(self)
+
+    def semaphore(self, value: int) -> SimulatedSemaphore:
+        return SimulatedSemaphore(self, value)
+
+    def thread(
+        self, target: Callable[..., object], args: Iterable[Any], kwargs: Mapping[str, Any], name: str | None
+    ) -> SimulatedThread:
+        return SimulatedThread(self, target, args, kwargs, name)
+
+    def timer(
+        self, seconds: float, function: Callable[..., object], args: Iterable[Any], kwargs: Mapping[str, Any]
+    ) -> SimulatedTimer:
+        return SimulatedTimer(self, seconds, function, args, kwargs)
+
+    def queue(self, most: int) -> SimulatedQueue:
+        return SimulatedQueue(self, most)
+
+    def local(self) -> SimulatedLocal:
+        return SimulatedLocal(self)
+
+    def current_thread(self) -> SimulatedThread:
+        return self.me()
+
+    def main_thread(self) -> SimulatedThread:
+        return self.main
+
+    def active_count(self) -> int:
+        return len(self.threads()) + 1
+
+    def begin(self) -> None:
+        if self._system_thread:
+            raise MixedClocks("a simulated clock serves one block", remedy="Make another one.")
+        self._system_thread = get_ident()
+        self._nested = clocks._current.is_simulated
+        self.main.greenlet = getcurrent()
+        self.main.ident = 0
+        self.main._alive = True
+        self._guard_signals()
+
+    def end(self) -> None:
+        """Ends the threads that are left, each by an exception where it waits."""
+        self.left = self.threads()
+        self.left_locked = dict(self.held)
+        self.ending = True
+        self._interrupted = False
+        for thread in self.left:
+            if thread.greenlet is not None and not thread.greenlet.dead:
+                self._running = thread
+                thread.greenlet.parent = self.main.greenlet
+                thread.greenlet.throw(GreenletExit)
+            thread._alive = False
+        self._running = self.main
+        self.main._alive = False
+        self._threads.clear()
+        self._ready.clear()
+        self._timers.clear()
+        if not self._nested:
+            _unguard_signals()
+
+    # What the parts below call.
+
+    def me(self) -> SimulatedThread:
+        """The thread that runs. Raises UnknownThread, MixedClocks."""
+        if get_ident() != self._system_thread or clocks._current is not self:
+            self._refuse()
+        return self._running
+
+    def add(self, thread: SimulatedThread) -> None:
+        """A thread was started."""
+        if self.ending:
+            thread._alive = False
+            return
+        self._threads.append(thread)
+        self._ready.append(thread)
+        if len(self._threads) > 64:
+            self.threads()
+        self.preempt()
+
+    def wait(self, seconds: float | None, what: object) -> bool:
+        """The running thread waits until it is woken; False: until so many seconds had passed."""
+        me = self._running
+        if self.ending:
+            raise GreenletExit
+        me.waits_for = what
+        me.timed_out = False
+        me.turn += 1
+        if seconds is not None and seconds != inf:
+            heappush(self._timers, (self._now + seconds if seconds > 0 else self._now, next(self._sequence), me, me.turn))
+            if len(self._timers) > self._most_timers:
+                self._throw_away()
+        self._hand_over(me)
+        return not me.timed_out
+
+    def wake(self, thread: SimulatedThread) -> bool:
+        """Makes a thread that waits runnable; whether it waited."""
+        if thread.waits_for is None:
+            return False
+        thread.waits_for = None
+        self._ready.append(thread)
+        return True
+
+    def wake_all(self, threads: deque[SimulatedThread]) -> None:
+        """Wakes them and takes them out of `threads`; whose time was up at this very moment was woken in time."""
+        while threads:
+            thread = threads.popleft()
+            if not self.wake(thread):
+                thread.timed_out = False
+
+    def preempt(self) -> None:
+        """A place where, with a seed, another thread may go on."""
+        if self.is_seeded and self._ready and not self.ending:
+            self._let_others()
+
+    def following(self, ended: SimulatedThread) -> greenlet | None:
+        """Where to go on after a thread has ended."""
+        if self.ending:
+            return self.main.greenlet
+        following = self._next()
+        self.switches += 1
+        self._running = following
+        return following.greenlet
+
+    def resumed(self, me: SimulatedThread) -> None:
+        """The thread goes on. Raises what is to be raised in it."""
+        error = me.error
+        if error is not None:
+            me.error = None
+            self._interrupted = False
+            raise error
+
+    # Scheduling.
+
+    def _hand_over(self, me: SimulatedThread) -> None:
+        if me is self.main:
+            self._guard_signals()
+        following = self._next()
+        if following is not me:
+            self.switches += 1
+            self._running = following
+            assert following.greenlet is not None
+            following.greenlet.switch()
+        if me.error is not None:
+            self.resumed(me)
+
+    def _let_others(self) -> None:
+        """The running thread could go on, and so may others."""
+        if self.ending:
+            return
+        me = self._running
+        self._fire(jump=False)
+        self._ready.append(me)
+        self._hand_over(me)
+
+    def _fire(self, *, jump: bool) -> None:
+        """Makes those runnable whose time has come. `jump`: if nobody is runnable, to the next time that there is."""
+        timers = self._timers
+        ready = self._ready
+        while timers and (timers[0][0] <= self._now or (jump and not ready)):
+            when, _, thread, turn = heappop(timers)
+            if thread.waits_for is None or thread.turn != turn:
+                continue
+            if when > self._now:
+                self._now = when
+                self.jumps += 1
+            thread.timed_out = True
+            thread.waits_for = None
+            ready.append(thread)
+
+    def _next(self) -> SimulatedThread:
+        """The thread that goes on."""
+        ready = self._ready
+        if self._interrupted:
+            with suppress(ValueError):
+                ready.remove(self.main)
+            self.main.waits_for = None
+            return self.main
+        self._fire(jump=True)
+        self._slice = self._now + SLICE
+        if not ready:
+            self.main.error = Deadlock(self._told())
+            self.main.waits_for = None
+            return self.main
+        if self.is_seeded and len(ready) > 1:
+            return ready.pop(self._random.randrange(len(ready)))
+        return ready.pop(0)
+
+    def _throw_away(self) -> None:
+        self._timers = [item for item in self._timers if item[2].waits_for is not None and item[2].turn == item[3]]
+        heapify(self._timers)
+        self._most_timers = max(FEW_TIMERS, 2 * len(self._timers))
+
+    # Errors.
+
+    def _refuse(self) -> None:
+        if clocks._current is not self:
+            raise MixedClocks("what was made under a simulated clock is used outside of its block")
+        raise UnknownThread(
+            f"the thread {threading.current_thread().name!r} uses a simulated clock that doesn't run it"
+        )
+
+    def _told(self) -> str:
+        lines = [f"every thread waits, and none has a time limit (after {self.elapsed:.6f} simulated seconds):"]
+        for thread in [self.main, *self.threads()]:
+            lines.append(f"  {thread.name} waits for {_named(thread.waits_for, self)} at {_place(thread)}")
+        return "\n".join(lines)
+
+    # Signals.
+
+    def _guard_signals(self) -> None:
+        """Has handlers that raise do so in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler) and not isinstance(handler, _Guarded):
+                signal.signal(number, _Guarded(handler))
+
+    def interrupt(self, error: BaseException, frame: FrameType | None) -> None:
+        """What a signal's handler raised while another thread ran is raised in the main one, as soon as can be."""
+        self.main.error = error
+        self._interrupted = True
+        if not any(place.f_code.co_filename == __file__ for place in itertools.islice(_callers(frame), 4)):
+            self._let_others()
+
+
+class _Guarded:
+    """A signal's handler, of which the main simulated thread gets what it raises."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
+        self.handler = handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> Any:
+        clock = clocks._current
+        if not isinstance(clock, SimulatedClock) or clock._running is clock.main:
+            return self.handler(number, frame)
+        try:
+            return self.handler(number, frame)
+        except BaseException as error:
+            clock.interrupt(error, frame)
+            return None
+
+
+def _unguard_signals() -> None:
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in SIGNALS:
+        handler = signal.getsignal(number)
+        if isinstance(handler, _Guarded):
+            signal.signal(number, handler.handler)
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _place(thread: SimulatedThread) -> str:
+    """File and line where a thread waits."""
+    assert thread.greenlet is not None
+    frame = thread.greenlet.gr_frame or sys._getframe()
+    for caller in _callers(frame):
+        if caller.f_code.co_filename not in (__file__, clocks.__file__):
+            return f"{caller.f_code.co_filename}:{caller.f_lineno}"
+    return "its start"
+
+
+def _named(what: object, clock: SimulatedClock) -> str:
+    if isinstance(what, SimulatedThread):
+        return f"the end of the thread {what.name}"
+    if isinstance(what, SimulatedLock):
+        holder = clock.held.get(what)
+        return f"a lock that {holder.name} holds" if holder is not None else "a lock"
+    return "its turn" if what is None else str(what)
+
+
+# What the threads wait with.
+
+
+class SimulatedLock:
+    """The interface of `threading.Lock`."""
+
+    __slots__ = ("_clock", "_owner", "_waiters")
+
+    def __init__(self, clock: SimulatedClock) -> None:
+        self._clock = clock
+        self._owner: SimulatedThread | None = None
+        self._waiters: deque[SimulatedThread] = deque()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        clock = self._clock
+        me = clock.me()
+        if clock.is_seeded:
+            clock.preempt()
+        if self._owner is not None and not clock.ending and not (blocking and self._waited(me, timeout)):
+            return False
+        self._owner = me
+        clock.held[self] = me
+        return True
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def release(self) -> None:
+        clock = self._clock
+        clock.me()
+        if self._owner is None:
+            if clock.ending:
+                return
+            raise RuntimeError("release unlocked lock")
+        self._owner = None
+        clock.held.pop(self, None)
+        while self._waiters:
+            if clock.wake(self._waiters.popleft()):
+                break
+        if clock.is_seeded:
+            clock.preempt()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.release()
+
+    def locked(self) -> bool:
+        return self._owner is not None
+
+    def _waited(self, me: SimulatedThread, timeout: float) -> bool:
+        """Whether the lock became free in time."""
+        clock = self._clock
+        until = clock._now + timeout if timeout >= 0 else None
+        while self._owner is not None:
+            left = None if until is None else until - clock._now
+            if left is not None and left <= 0:
+                return False
+            self._waiters.append(me)
+            try:
+                clock.wait(left, self)
+            except BaseException:
+                self._hand_on(me)
+                raise
+            finally:
+                with suppress(ValueError):
+                    self._waiters.remove(me)
+        return True
+
+    def _hand_on(self, me: SimulatedThread) -> None:
+        """A thread that was woken for the lock, and doesn't take it, wakes the next."""
+        if self._owner is None and me not in self._waiters:
+            while self._waiters:
+                if self._clock.wake(self._waiters.popleft()):
+                    break
+
+
+class SimulatedRLock(SimulatedLock):
+    """The interface of `threading.RLock`."""
+
+    __slots__ = ("_depth",)
+
+    def __init__(self, clock: SimulatedClock) -> None:
+        super().__init__(clock)
+        self._depth = 0
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if self._owner is not None and self._owner is self._clock.me():
+            self._depth += 1
+            return True
+        if super().acquire(blocking, timeout):
+            self._depth = 1
+            return True
+        return False
+
+    def release(self) -> None:
+        if self._owner is not self._clock.me():
+            if self._clock.ending:
+                return
+            raise RuntimeError("cannot release un-acquired lock")
+        self._depth -= 1
+        if not self._depth:
+            super().release()
+
+    def let_go(self) -> int:
+        """Releases it, however often it was acquired; how often."""
+        depth, self._depth = self._depth, 1
+        self.release()
+        return depth
+
+    def take_back(self, depth: int) -> None:
+        super().acquire()
+        self._depth = depth
+
+
+class SimulatedCondition:
+    """The interface of `threading.Condition`."""
+
+    __slots__ = ("_clock", "_lock", "_waiters", "acquire", "release")
+
+    def __init__(self, clock: SimulatedClock) -> None:
+        self._clock = clock
+        self._lock = SimulatedRLock(clock)
+        self._waiters: deque[SimulatedThread] = deque()
+        self.acquire = self._lock.acquire
+        self.release = self._lock.release
+
+    def __str__(self) -> str:
+        return "a condition"
+
+    def __enter__(self) -> bool:
+        return self._lock.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._lock.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self._wait(timeout, self)
+
+    def _wait(self, timeout: float | None, what: object) -> bool:
+        clock = self._clock
+        me = clock.me()
+        lock = self._lock
+        self._check_held(me)
+        self._waiters.append(me)
+        depth = lock.let_go()
+        try:
+            return clock.wait(timeout, what) if me in self._waiters else True
+        finally:
+            with suppress(ValueError):
+                self._waiters.remove(me)
+            lock.take_back(depth)
+
+    def wait_for(self, predicate: Callable[[], T], timeout: float | None = None) -> T:
+        return self._wait_for(predicate, timeout, self)
+
+    def _wait_for(self, predicate: Callable[[], T], timeout: float | None, what: object) -> T:
+        clock = self._clock
+        until = None if timeout is None else clock._now + timeout
+        result = predicate()
+        while not result:
+            left = None if until is None else until - clock._now
+            if left is not None and left <= 0:
+                break
+            self._wait(left, what)
+            result = predicate()
+        return result
+
+    def notify(self, n: int = 1) -> None:
+        clock = self._clock
+        self._check_held(clock.me())
+        while n > 0 and self._waiters:
+            thread = self._waiters.popleft()
+            if not clock.wake(thread):
+                thread.timed_out = False  # Its time was up at this very moment, and it has not gone on yet.
+            n -= 1
+        if clock.is_seeded:
+            clock.preempt()
+
+    def notify_all(self) -> None:
+        self.notify(len(self._waiters))
+
+    def _check_held(self, me: SimulatedThread) -> None:
+        if self._lock._owner is not me and not self._clock.ending:
+            raise RuntimeError("cannot wait on or notify an un-acquired condition")
+
+
+class SimulatedEvent:
+    """The interface of `threading.Event`."""
+
+    __slots__ = ("_clock", "_set", "_waiters")
+
+    def __init__(self, clock: SimulatedClock) -> None:
+        self._clock = clock
+        self._set = False
+        self._waiters: deque[SimulatedThread] = deque()
+
+    def __str__(self) -> str:
+        return "an event"
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def set(self) -> None:
+        clock = self._clock
+        clock.me()
+        self._set = True
+        clock.wake_all(self._waiters)
+        if clock.is_seeded:
+            clock.preempt()
+
+    def clear(self) -> None:
+        self._clock.me()
+        self._set = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        clock = self._clock
+        me = clock.me()
+        if not self._set:
+            self._waiters.append(me)
+            try:
+                clock.wait(timeout, self)
+            finally:
+                with suppress(ValueError):
+                    self._waiters.remove(me)
+            # Set and cleared again before this thread went on is set in time, as with a real event.
+            return self._set or not me.timed_out
+        return True
+
+
+class SimulatedSemaphore:
+    """The interface of `threading.Semaphore`."""
+
+    __slots__ = ("_changed", "_value")
+
+    def __init__(self, clock: SimulatedClock, value: int) -> None:
+        self._changed = SimulatedCondition(clock)
+        self._value = value
+
+    def __str__(self) -> str:
+        return "a semaphore"
+
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        with self._changed:
+            if not self._changed._wait_for(lambda: self._value > 0, timeout if blocking else 0, self):
+                return False
+            self._value -= 1
+            return True
+
+    def release(self, n: int = 1) -> None:
+        with self._changed:
+            self._value += n
+            self._changed.notify(n)
+
+
+class SimulatedQueue:
+    """The interface of `queue.Queue`; `most`: how many items it takes, 0 for no limit."""
+
+    __slots__ = ("_changed", "_items", "_most")
+
+    def __init__(self, clock: SimulatedClock, most: int) -> None:
+        self._changed = SimulatedCondition(clock)
+        self._items: deque[Any] = deque()
+        self._most = most
+
+    def __str__(self) -> str:
+        return "a queue"
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        with self._changed:
+            if self._most and not self._changed._wait_for(
+                lambda: len(self._items) < self._most, timeout if block else 0, self
+            ):
+                raise Full
+            self._items.append(item)
+            self._changed.notify_all()
+
+    def put_nowait(self, item: Any) -> None:
+        self.put(item, block=False)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        with self._changed:
+            if not self._changed._wait_for(lambda: bool(self._items), timeout if block else 0, self):
+                raise Empty
+            item = self._items.popleft()
+            if self._most:
+                self._changed.notify_all()
+            return item
+
+    def get_nowait(self) -> Any:
+        return self.get(block=False)
+
+    def qsize(self) -> int:
+        return len(self._items)
+
+    def empty(self) -> bool:
+        return not self._items
+
+
+class SimulatedLocal:
+    """The interface of `threading.local`."""
+
+    def __init__(self, clock: SimulatedClock) -> None:
+        self.__dict__["_clock"] = clock
+
+    def __getattr__(self, name: str) -> Any:
+        values = self.__dict__["_clock"].me().locals.get(self, {})
+        if name not in values:
+            raise AttributeError(name)
+        return values[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__dict__["_clock"].me().locals.setdefault(self, {})[name] = value
