@@ -21,13 +21,13 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from heapq import heapify, heappop, heappush
 from math import inf
 from queue import Empty, Full
 from threading import get_ident
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -112,7 +112,7 @@ class SimulatedThread:
         try:
             clock.wait(timeout, self)
         finally:
-            with suppress(ValueError):
+            if me in self._joining:
                 self._joining.remove(me)
 
     def run(self) -> None:
@@ -181,19 +181,19 @@ class SimulatedClock(Clock):
         self.switches = 0
         self.numbers = itertools.count(1)
         self.ending = False
-        self.held: dict[object, SimulatedThread] = {}
-        """Locks that are held, and by whom."""
+        self.locks: WeakSet[SimulatedLock] = WeakSet()
         self.left: list[SimulatedThread] = []
         """Threads that had not ended when the `use` block did, and were ended by it."""
-        self.left_locked: dict[object, SimulatedThread] = {}
-        """Locks that were held when the block ended."""
+        self.left_locked: list[SimulatedThread] = []
+        """Threads that held a lock when the block ended; one that holds two is in it twice."""
         self.main = SimulatedThread(self, None, name="main")
         self.is_seeded = seed is not None
         self._random = random.Random(seed)
         self._now = START
         self._wall = epoch - START
         self._system_thread = 0
-        self._running = self.main
+        self.running = self.main
+        """The thread that runs."""
         self._interrupted = False
         self._threads: list[SimulatedThread] = []
         self._ready: list[SimulatedThread] = []
@@ -216,6 +216,10 @@ class SimulatedClock(Clock):
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         return list(self._threads)
 
+    def holders(self) -> list[SimulatedThread]:
+        """The threads that hold a lock, or more than one, each as often as it does."""
+        return sorted((lock.owner for lock in self.locks if lock.owner is not None), key=lambda thread: thread.number)
+
     def set_time(self, time: float) -> None:
         """Sets the wall clock, in seconds since 1970; `monotonic` goes on as before."""
         self._wall = time - self._now
@@ -226,6 +230,10 @@ class SimulatedClock(Clock):
         now = self._now = self._now + CREEP
         if now >= self._slice or self._interrupted or (self._timers and self._timers[0][0] <= now):
             self._let_others()
+        return self._now
+
+    def read(self) -> float:
+        """As `monotonic`, but neither does time creep nor do others go on."""
         return self._now
 
     def time(self) -> float:
@@ -288,16 +296,16 @@ class SimulatedClock(Clock):
     def end(self) -> None:
         """Ends the threads that are left, each by an exception where it waits."""
         self.left = self.threads()
-        self.left_locked = dict(self.held)
+        self.left_locked = self.holders()
         self.ending = True
         self._interrupted = False
         for thread in self.left:
             if thread.greenlet is not None and not thread.greenlet.dead:
-                self._running = thread
+                self.running = thread
                 thread.greenlet.parent = self.main.greenlet
                 thread.greenlet.throw(GreenletExit)
             thread._alive = False
-        self._running = self.main
+        self.running = self.main
         self.main._alive = False
         self._threads.clear()
         self._ready.clear()
@@ -311,7 +319,7 @@ class SimulatedClock(Clock):
         """The thread that runs. Raises UnknownThread, MixedClocks."""
         if get_ident() != self._system_thread or clocks._current is not self:
             self._refuse()
-        return self._running
+        return self.running
 
     def add(self, thread: SimulatedThread) -> None:
         """A thread was started."""
@@ -326,7 +334,7 @@ class SimulatedClock(Clock):
 
     def wait(self, seconds: float | None, what: object) -> bool:
         """The running thread waits until it is woken; False: until so many seconds had passed."""
-        me = self._running
+        me = self.running
         if self.ending:
             raise GreenletExit
         me.waits_for = what
@@ -365,7 +373,7 @@ class SimulatedClock(Clock):
             return self.main.greenlet
         following = self._next()
         self.switches += 1
-        self._running = following
+        self.running = following
         return following.greenlet
 
     def resumed(self, me: SimulatedThread) -> None:
@@ -384,7 +392,7 @@ class SimulatedClock(Clock):
         following = self._next()
         if following is not me:
             self.switches += 1
-            self._running = following
+            self.running = following
             assert following.greenlet is not None
             following.greenlet.switch()
         if me.error is not None:
@@ -394,7 +402,7 @@ class SimulatedClock(Clock):
         """The running thread could go on, and so may others."""
         if self.ending:
             return
-        me = self._running
+        me = self.running
         self._fire(jump=False)
         self._ready.append(me)
         self._hand_over(me)
@@ -418,7 +426,7 @@ class SimulatedClock(Clock):
         """The thread that goes on."""
         ready = self._ready
         if self._interrupted:
-            with suppress(ValueError):
+            if self.main in ready:
                 ready.remove(self.main)
             self.main.waits_for = None
             return self.main
@@ -449,7 +457,7 @@ class SimulatedClock(Clock):
     def _told(self) -> str:
         lines = [f"every thread waits, and none has a time limit (after {self.elapsed:.6f} simulated seconds):"]
         for thread in [self.main, *self.threads()]:
-            lines.append(f"  {thread.name} waits for {_named(thread.waits_for, self)} at {_place(thread)}")
+            lines.append(f"  {thread.name} waits for {_named(thread.waits_for)} at {_place(thread)}")
         return "\n".join(lines)
 
     # Signals.
@@ -479,7 +487,7 @@ class _Guarded:
 
     def __call__(self, number: int, frame: FrameType | None) -> Any:
         clock = clocks._current
-        if not isinstance(clock, SimulatedClock) or clock._running is clock.main:
+        if not isinstance(clock, SimulatedClock) or clock.running is clock.main:
             return self.handler(number, frame)
         try:
             return self.handler(number, frame)
@@ -513,12 +521,9 @@ def _place(thread: SimulatedThread) -> str:
     return "its start"
 
 
-def _named(what: object, clock: SimulatedClock) -> str:
+def _named(what: object) -> str:
     if isinstance(what, SimulatedThread):
         return f"the end of the thread {what.name}"
-    if isinstance(what, SimulatedLock):
-        holder = clock.held.get(what)
-        return f"a lock that {holder.name} holds" if holder is not None else "a lock"
     return "its turn" if what is None else str(what)
 
 
@@ -528,12 +533,21 @@ def _named(what: object, clock: SimulatedClock) -> str:
 class SimulatedLock:
     """The interface of `threading.Lock`."""
 
-    __slots__ = ("_clock", "_owner", "_waiters")
+    __slots__ = ("__weakref__", "_clock", "_owner", "_waiters")
 
     def __init__(self, clock: SimulatedClock) -> None:
         self._clock = clock
         self._owner: SimulatedThread | None = None
         self._waiters: deque[SimulatedThread] = deque()
+        clock.locks.add(self)
+
+    @property
+    def owner(self) -> SimulatedThread | None:
+        """The thread that holds it."""
+        return self._owner
+
+    def __str__(self) -> str:
+        return "a lock" if self._owner is None else f"a lock that {self._owner.name} holds"
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         clock = self._clock
@@ -543,26 +557,15 @@ class SimulatedLock:
         if self._owner is not None and not clock.ending and not (blocking and self._waited(me, timeout)):
             return False
         self._owner = me
-        clock.held[self] = me
         return True
 
     def __enter__(self) -> bool:
         return self.acquire()
 
     def release(self) -> None:
-        clock = self._clock
-        clock.me()
-        if self._owner is None:
-            if clock.ending:
-                return
+        if self._owner is None and not self._clock.ending:
             raise RuntimeError("release unlocked lock")
-        self._owner = None
-        clock.held.pop(self, None)
-        while self._waiters:
-            if clock.wake(self._waiters.popleft()):
-                break
-        if clock.is_seeded:
-            clock.preempt()
+        self._released()
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
@@ -572,31 +575,36 @@ class SimulatedLock:
     def locked(self) -> bool:
         return self._owner is not None
 
+    def _released(self) -> None:
+        clock = self._clock
+        clock.me()
+        self._owner = None
+        while self._waiters:
+            if clock.wake(self._waiters.popleft()):
+                break
+        if clock.is_seeded:
+            clock.preempt()
+
     def _waited(self, me: SimulatedThread, timeout: float) -> bool:
         """Whether the lock became free in time."""
         clock = self._clock
-        until = clock._now + timeout if timeout >= 0 else None
+        until = clock.read() + timeout if timeout >= 0 else None
         while self._owner is not None:
-            left = None if until is None else until - clock._now
+            left = None if until is None else until - clock.read()
             if left is not None and left <= 0:
                 return False
             self._waiters.append(me)
             try:
                 clock.wait(left, self)
             except BaseException:
-                self._hand_on(me)
+                if self._owner is None and me not in self._waiters:
+                    # It was woken to take the lock, and doesn't.
+                    self._released()
                 raise
             finally:
-                with suppress(ValueError):
+                if me in self._waiters:
                     self._waiters.remove(me)
         return True
-
-    def _hand_on(self, me: SimulatedThread) -> None:
-        """A thread that was woken for the lock, and doesn't take it, wakes the next."""
-        if self._owner is None and me not in self._waiters:
-            while self._waiters:
-                if self._clock.wake(self._waiters.popleft()):
-                    break
 
 
 class SimulatedRLock(SimulatedLock):
@@ -617,86 +625,88 @@ class SimulatedRLock(SimulatedLock):
             return True
         return False
 
+    def __enter__(self) -> bool:
+        # As `acquire`; most of what a simulation does is to enter and to leave conditions.
+        if self._owner is None and not self._clock.is_seeded:
+            self._owner = self._clock.me()
+            self._depth = 1
+            return True
+        return self.acquire()
+
     def release(self) -> None:
-        if self._owner is not self._clock.me():
+        if self._owner is None or self._owner is not self._clock.running:
             if self._clock.ending:
                 return
             raise RuntimeError("cannot release un-acquired lock")
         self._depth -= 1
-        if not self._depth:
-            super().release()
-
-    def let_go(self) -> int:
-        """Releases it, however often it was acquired; how often."""
-        depth, self._depth = self._depth, 1
-        self.release()
-        return depth
-
-    def take_back(self, depth: int) -> None:
-        super().acquire()
-        self._depth = depth
-
-
-class SimulatedCondition:
-    """The interface of `threading.Condition`."""
-
-    __slots__ = ("_clock", "_lock", "_waiters", "acquire", "release")
-
-    def __init__(self, clock: SimulatedClock) -> None:
-        self._clock = clock
-        self._lock = SimulatedRLock(clock)
-        self._waiters: deque[SimulatedThread] = deque()
-        self.acquire = self._lock.acquire
-        self.release = self._lock.release
-
-    def __str__(self) -> str:
-        return "a condition"
-
-    def __enter__(self) -> bool:
-        return self._lock.acquire()
+        if self._depth:
+            return
+        if self._waiters or self._clock.is_seeded:
+            self._released()
+        else:
+            self._owner = None
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        self._lock.release()
+        self.release()
+
+
+class SimulatedCondition(SimulatedRLock):
+    """The interface of `threading.Condition`, with its lock."""
+
+    __slots__ = ("_sleepers",)
+
+    def __init__(self, clock: SimulatedClock) -> None:
+        super().__init__(clock)
+        self._sleepers: deque[SimulatedThread] = deque()
 
     def wait(self, timeout: float | None = None) -> bool:
-        return self._wait(timeout, self)
+        return self.wait_as("a condition", timeout)
 
-    def _wait(self, timeout: float | None, what: object) -> bool:
+    def wait_as(self, what: object, timeout: float | None) -> bool:
+        """As `wait`; `what` is waited for."""
         clock = self._clock
         me = clock.me()
-        lock = self._lock
-        self._check_held(me)
-        self._waiters.append(me)
-        depth = lock.let_go()
+        if self._owner is not me:
+            self._not_held()
+        sleepers = self._sleepers
+        sleepers.append(me)
+        depth, self._depth = self._depth, 1
         try:
-            return clock.wait(timeout, what) if me in self._waiters else True
+            self.release()
+            # With a seed, others may have gone on by now and have notified.
+            return clock.wait(timeout, what) if me in sleepers else True
         finally:
-            with suppress(ValueError):
-                self._waiters.remove(me)
-            lock.take_back(depth)
+            if me in sleepers:
+                sleepers.remove(me)
+            if self._owner is not me:
+                super().acquire()
+            self._depth = depth
 
     def wait_for(self, predicate: Callable[[], T], timeout: float | None = None) -> T:
-        return self._wait_for(predicate, timeout, self)
+        return self.wait_for_as("a condition", predicate, timeout)
 
-    def _wait_for(self, predicate: Callable[[], T], timeout: float | None, what: object) -> T:
+    def wait_for_as(self, what: object, predicate: Callable[[], T], timeout: float | None) -> T:
+        """As `wait_for`; `what` is waited for."""
         clock = self._clock
-        until = None if timeout is None else clock._now + timeout
+        until = None if timeout is None else clock.read() + timeout
         result = predicate()
         while not result:
-            left = None if until is None else until - clock._now
+            left = None if until is None else until - clock.read()
             if left is not None and left <= 0:
                 break
-            self._wait(left, what)
+            self.wait_as(what, left)
             result = predicate()
         return result
 
     def notify(self, n: int = 1) -> None:
         clock = self._clock
-        self._check_held(clock.me())
-        while n > 0 and self._waiters:
-            thread = self._waiters.popleft()
+        if self._owner is not clock.me():
+            self._not_held()
+        sleepers = self._sleepers
+        while n > 0 and sleepers:
+            thread = sleepers.popleft()
             if not clock.wake(thread):
                 thread.timed_out = False  # Its time was up at this very moment, and it has not gone on yet.
             n -= 1
@@ -704,10 +714,10 @@ class SimulatedCondition:
             clock.preempt()
 
     def notify_all(self) -> None:
-        self.notify(len(self._waiters))
+        self.notify(len(self._sleepers))
 
-    def _check_held(self, me: SimulatedThread) -> None:
-        if self._lock._owner is not me and not self._clock.ending:
+    def _not_held(self) -> None:
+        if not self._clock.ending:
             raise RuntimeError("cannot wait on or notify an un-acquired condition")
 
 
@@ -747,7 +757,7 @@ class SimulatedEvent:
             try:
                 clock.wait(timeout, self)
             finally:
-                with suppress(ValueError):
+                if me in self._waiters:
                     self._waiters.remove(me)
             # Set and cleared again before this thread went on is set in time, as with a real event.
             return self._set or not me.timed_out
@@ -768,7 +778,7 @@ class SimulatedSemaphore:
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         with self._changed:
-            if not self._changed._wait_for(lambda: self._value > 0, timeout if blocking else 0, self):
+            if not self._changed.wait_for_as(self, lambda: self._value > 0, timeout if blocking else 0):
                 return False
             self._value -= 1
             return True
@@ -794,8 +804,8 @@ class SimulatedQueue:
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         with self._changed:
-            if self._most and not self._changed._wait_for(
-                lambda: len(self._items) < self._most, timeout if block else 0, self
+            if self._most and not self._changed.wait_for_as(
+                self, lambda: len(self._items) < self._most, timeout if block else 0
             ):
                 raise Full
             self._items.append(item)
@@ -806,7 +816,7 @@ class SimulatedQueue:
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         with self._changed:
-            if not self._changed._wait_for(lambda: bool(self._items), timeout if block else 0, self):
+            if not self._changed.wait_for_as(self, lambda: bool(self._items), timeout if block else 0):
                 raise Empty
             item = self._items.popleft()
             if self._most:
