@@ -21,6 +21,7 @@ def bridge(wire: CanWire, bus: can.BusABC) -> Callable[[], None]:
 
     A bus that fails is joined no longer.
     """
+    clock.real("a bridge to another bus")
     waiting: clock.SomeQueue[can.Message] = clock.Queue(WAITING)
     ended = clock.Event()
 

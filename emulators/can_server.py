@@ -87,6 +87,7 @@ def serve_can(wire: CanWire, path: Path) -> Callable[[], None]:
 
     Raises CanBusy when another process serves at this path.
     """
+    clock.real(f"the socket {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if _is_served(path):
         raise CanBusy(f"{path} is served by another process", remedy="End that process, or name another folder.")
@@ -255,6 +256,7 @@ class RemoteNode:
     def __init__(
         self, path: str, receive: Callable[[can.Message], None], lost: Callable[[], None], echo: bool = False
     ) -> None:
+        clock.real(f"the CAN wire of another process at {path}")
         self.gone = False
         self.bus_off = False
         self.fd = False

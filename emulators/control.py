@@ -30,6 +30,7 @@ class Control:
     """
 
     def __init__(self, path: Path, devices: Mapping[str, EmulatedDevice], wires: Mapping[str, Any]) -> None:
+        clock.real(f"the pipe {path}")
         self._paths = (path, path.with_name(path.name + ".answer"))
         self._devices = devices
         self._wires = wires

@@ -41,6 +41,7 @@ def serve_pty(wire: UartWire) -> tuple[str, Callable[[], None]]:
 
 class _Bridge:
     def __init__(self, wire: UartWire) -> None:
+        clock.real("a pseudo-terminal")
         wire.claim()
         self._wire = wire
         self._master, self._slave = os.openpty()

@@ -8,6 +8,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+from ..transports import clock
+
 SECONDS = 30.0
 """How long such a command may take."""
 SAID = 400
@@ -22,6 +24,7 @@ class CommandFailed(Exception):
 
 def run(command: str, folder: Path) -> str:
     """Runs a shell command in `folder`; what it printed, stderr included. Raises CommandFailed."""
+    clock.real(f"the command {command!r}")
     try:
         # A session of its own, so that what the command started ends with it, and Ctrl-C doesn't reach it. A file instead
         # of a pipe: if this process is killed, what the command still says must not end it before it has done its work.

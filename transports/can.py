@@ -523,7 +523,7 @@ class _WaitingForSocket(_Waiting):
 def _waiting_of(bus: can.BusABC, interface: str) -> _Waiting:
     if hasattr(bus, "wake"):
         return _WaitingForOwn(bus)
-    return _WaitingForSocket(bus) if interface == "socketcan" else _Waiting(bus)
+    return _WaitingForSocket(bus) if interface == "socketcan" and hasattr(bus, "socket") else _Waiting(bus)
 
 
 def again(error: TransportError) -> TransportError:

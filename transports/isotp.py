@@ -381,7 +381,7 @@ class UserIsoTp(IsoTpChannel):
             raise error
 
 
-class ClockTimer(isotp.tools.Timer):  # type: ignore[misc]
+class ClockTimer(isotp.tools.Timer):
     """can-isotp's timer on the project's clock."""
 
     def start(self, timeout: float | None = None) -> None:
@@ -410,7 +410,7 @@ class _Clocked:
         logic.__dict__[self._name] = clocked
 
 
-class ClockedLogic(isotp.TransportLayerLogic):  # type: ignore[misc]
+class ClockedLogic(isotp.TransportLayerLogic):
     """can-isotp's state machine on the project's clock."""
 
     timer_tx_stmin = _Clocked()

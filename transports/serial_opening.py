@@ -21,6 +21,7 @@ from typing import Any
 
 import serial
 
+from . import clock
 from .errors import SerialAbsent, SerialBusy, SerialForbidden, SerialSettings, TransportError
 
 _KEYS: Mapping[str, type | tuple[type, ...]] = {
@@ -79,6 +80,8 @@ def open_port(settings: Mapping[str, Any]) -> serial.SerialBase:
     port = None
     try:
         port = serial.serial_for_url(url, do_not_open=True, **{"exclusive": True, **keys})
+        if not getattr(port, "follows_clock", False):
+            clock.real(f"the serial port {url}")
         if is_pty(port):
             # The kernel forces 8 bits and no parity, and newer C libraries then say EINVAL to anything else.
             port.parity, port.bytesize = "N", 8

@@ -126,7 +126,7 @@ class SimulatedThread:
         except GreenletExit:
             pass
         except BaseException as error:
-            threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, self)))  # type: ignore[arg-type]
+            threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, self)))
         finally:
             self._alive = False
             self._target = None
@@ -831,6 +831,9 @@ class SimulatedQueue:
 
     def empty(self) -> bool:
         return not self._items
+
+    def full(self) -> bool:
+        return bool(self._most) and len(self._items) >= self._most
 
 
 class SimulatedLocal:
