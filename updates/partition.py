@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import stat
 import time
 from collections.abc import Iterator
@@ -120,7 +121,7 @@ class PartitionHandler(HostPartHandler):
         return next(name for name in self._spec.slots if name != active)
 
     def _switch(self, slot: str) -> None:
-        self._run(self._spec.switch.replace("{slot}", slot))
+        self._run(self._spec.switch.replace("{slot}", shlex.quote(slot)))
 
     def _run(self, command: str) -> str:
         try:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.quoting import shell_line
 from ..output import Mode
 from .session import Session, command
 
@@ -55,12 +56,11 @@ def demo(session: Session, folder: Path | None, example: str) -> int | None:
     common = ["--bench", str(target / BENCH), "--state", str(target / STATE)]
     collected: list[dict[str, Any]] = []
     out.collected = collected
-    out.line(f"$ cd {target}")
+    out.line(f"$ {shell_line(['cd', *(['--'] if str(target).startswith('-') else []), target])}")
     status = 0
     for step in (["scan"], ["plan", manifest], ["apply", manifest], ["scan"]):
-        shown = f"proxyflash --state {STATE} {' '.join(step)}"
         out.line()
-        out.line(f"$ {shown}")
+        out.line(f"$ {shell_line(['proxyflash', '--state', STATE, *step])}")
         arguments = [str(target / word) if word == manifest else word for word in step]
         status = commands.run([*common, *arguments], out)
         if status:
