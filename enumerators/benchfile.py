@@ -305,7 +305,8 @@ def _read(path: Path) -> str:
     except IsADirectoryError as error:
         raise BenchMissing(f"{path}: is a folder", remedy="Name the file in it.") from error
     except PermissionError as error:
-        raise BenchMissing(f"{path}: {error.strerror}", remedy=f"Make it readable: {shell_line(['chmod', '+r', '--', path])}") from error
+        make = shell_line(["chmod", "+r", "--", path])
+        raise BenchMissing(f"{path}: {error.strerror}", remedy=f"Make it readable: {make}") from error
     except OSError as error:
         raise BenchMissing(f"{path}: {error.strerror}") from error
     try:

@@ -19,6 +19,7 @@ from ...enumerators.errors import BenchLocked
 from ...flashers.formats import load
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError
+from ...transports.plain import CAUSE, plain
 from ...transports.quoting import shell_line
 from ...updates import creating
 from ...updates.flash import FlashHandler
@@ -228,7 +229,7 @@ def act(
         result = ActionResult(ResultCode.FAILURE, code, f"{error.code} {name}: {error.cause}")
     text = {"resultCode": result.code, "extendedResultCode": result.extended, "resultDetails": result.details}
     creating.write(result_file, json.dumps(text).encode())
-    session.output.line(f"{name}  {action}  {int(result.code)}  {result.details}".rstrip())
+    session.output.line(f"{name}  {action}  {int(result.code)}  {plain(result.details, CAUSE)}".rstrip())
     return None
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.plain import CAUSE, plain
 from ...transports.quoting import shell_line
 from ..output import describe
 from .session import Session, command
@@ -180,8 +181,7 @@ def check(session: Session, manifest: Path, root: tuple[Path, ...]) -> int | Non
             "faults": [describe(fault) for fault in told.faults],
         }
     )
-    for line in told.lines:
-        out.line(line)
+    out.lines(plain(line, CAUSE) for line in told.lines)
     status = _told(session, told.faults)
     out.line(f"{manifest}  {'OK' if status is None else f'WRONG  {len(told.faults)} of the above'}")
     return status
