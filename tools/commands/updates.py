@@ -110,7 +110,7 @@ def resume(session: Session, again: bool) -> int | None:
         session.output.document({"update": None, "verdict": "nothing to resume"})
         session.output.line("nothing to resume: no update is unfinished")
         return None
-    session.output.note(f"going on with update {unfinished.number}, {unfinished.progress().begin['update']}")
+    session.output.note(f"going on with update {unfinished.number}, {word(unfinished.progress().begin['update'])}")
     return _carried_out(session, lambda: engine.resume(again=again))
 
 
