@@ -53,7 +53,9 @@ def demo(session: Session, folder: Path | None, example: str) -> int | None:
     out = session.output
     target = _copy(FOLDER / example, folder)
     manifest = EXAMPLES[example]
-    common = ["--bench", str(target / BENCH), "--state", str(target / STATE)]
+    # A folder may be called like an option.
+    here = target.absolute()
+    common = ["--bench", str(here / BENCH), "--state", str(here / STATE)]
     collected: list[dict[str, Any]] = []
     out.collected = collected
     out.line(f"$ {shell_line(['cd', *(['--'] if str(target).startswith('-') else []), target])}")
@@ -61,7 +63,7 @@ def demo(session: Session, folder: Path | None, example: str) -> int | None:
     for step in (["scan"], ["plan", manifest], ["apply", manifest], ["scan"]):
         out.line()
         out.line(f"$ {shell_line(['proxyflash', '--state', STATE, *step])}")
-        arguments = [str(target / word) if word == manifest else word for word in step]
+        arguments = [str(here / word) if word == manifest else word for word in step]
         status = commands.run([*common, *arguments], out)
         if status:
             break
