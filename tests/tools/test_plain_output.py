@@ -27,6 +27,7 @@ from proxyflash.enumerators.state import bench_folder
 from proxyflash.flashers import events as ev
 from proxyflash.tools.bars import Bars
 from proxyflash.tools.output import Mode, Output
+from proxyflash.tools.vm.errors import VmPanic
 from proxyflash.transports.plain import CAUSE, WORD
 from proxyflash.updates.journal import Journal
 from proxyflash.updates.store import Store
@@ -435,6 +436,14 @@ def test_bars_obey_no_markup(capsys: pytest.CaptureFixture[str], monkeypatch: py
     assert name in said
     assert f"[red]{SHOWN} :smile:" in said
     assert f"[b]{SHOWN}" in said
+
+
+def test_the_console_of_a_guest(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its last lines are lines of ours, and what they hold makes none."""
+    Output().error(VmPanic("the guest's kernel panicked", console=["one", HOSTILE, "three"]))
+    said = capsys.readouterr().err
+    clean(said)
+    assert said.splitlines()[1:] == ["  | one", f"  | {SHOWN}", "  | three"]
 
 
 # What stays out of all of it.

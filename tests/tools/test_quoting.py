@@ -5,6 +5,7 @@ The scripts and the command lines are run by the shells that they are for; what 
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import re
@@ -24,6 +25,8 @@ from proxyflash.tools.commands import benches, run
 from proxyflash.tools.commands.session import Session
 from proxyflash.tools.output import Output
 from proxyflash.tools.vm import guest
+from proxyflash.transports import can_opening, serial_opening
+from proxyflash.transports.errors import CanSettings
 from proxyflash.transports.plain import plain
 
 from .conftest import PROGRAM, Desk
@@ -233,6 +236,22 @@ def test_the_demo_s_commands_can_be_typed(
     assert run(["demo", "--", "-d $(touch pwned)"]) == 0
     [line] = re.findall(r"^\$ (cd .*)$", capsys.readouterr().out, re.MULTILINE)
     assert pasted(line, empty) == ["cd", "--", "-d $(touch pwned)"]
+    assert list(empty.iterdir()) == []
+
+
+def test_the_commands_of_a_wire_s_errors(tmp_path: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interface's name, and that of a port's group."""
+    channel = tmp_path / "can0; touch pwned"
+    channel.mkdir()
+    (channel / "mtu").write_text("16\n")
+    with pytest.raises(CanSettings) as caught:
+        can_opening._check_mtu("powertrain", str(channel))
+    line = caught.value.remedy.partition("A vcan: ")[2].partition(". An adapter")[0]
+    assert pasted(line, empty) == ["sudo", "ip", "link", "set", "dev", str(channel), "mtu", "72"]
+    monkeypatch.setattr("grp.getgrgid", lambda number: grp.struct_group(("$(touch pwned)", "", 7, [])))
+    remedy = serial_opening._group_remedy(str(tmp_path)) or ""
+    line = remedy.partition("group: ")[2].partition(" $USER")[0]
+    assert pasted(line, empty) == ["sudo", "usermod", "-aG", "$(touch pwned)"]
     assert list(empty.iterdir()) == []
 
 
