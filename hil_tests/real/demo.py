@@ -60,7 +60,8 @@ def prepared(folder: Path, microbit: Microbit, motor: AvrPart) -> None:
     assert imu
     assert component
     soil = (folder / "soil" / BENCH).read_text(encoding="utf-8").replace("soil-0", "soil/soil-0")
-    text = before + sensors + camera + rest + "\n" + soil.replace("soil-2", "soil/soil-2") + AVR.format(url=toml_text(motor.url))
+    text = before + sensors + camera + rest + "\n" + soil.replace("soil-2", "soil/soil-2")
+    text += AVR.format(url=toml_text(motor.url))
     (folder / BENCH).write_text(text, encoding="utf-8")
     shutil.copy(folder / "soil" / "soil-2.1.0.bin", folder / "update")
     shutil.copy(program(motor.board, "1.5.0", BALLAST), folder / "update" / "motor-1.5.0.elf")

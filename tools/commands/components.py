@@ -156,7 +156,9 @@ def info(session: Session, name: str) -> int | None:
     rows = [(word(key.replace("_", " ")), word(value)) for key, value in facts.items() if value]
     for region in memory.regions:
         units = ", ".join(f"{run.count} x {run.size:,}" for run in region.units)
-        rows.append(("memory", f"{word(region.name)}  0x{region.start:08X}..0x{region.end - 1:08X}  erase units {units}"))
+        rows.append(
+            ("memory", f"{word(region.name)}  0x{region.start:08X}..0x{region.end - 1:08X}  erase units {units}")
+        )
     rows.append(("can", ", ".join(able) or "write only"))
     width = max(len(key) for key, _ in rows)
     for key, value in rows:
