@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ..flashers.base import Flasher, Settings
 from ..transports import plugins
 from ..transports.errors import ProxyflashError
+from ..transports.quoting import shell_line
 from .benchlines import Place, key_lines, nearest
 from .errors import BenchKey, BenchMissing, BenchName, BenchSyntax
 
@@ -31,7 +32,9 @@ SHOWN = 80
 DEEPEST = 32
 """Levels of nesting; no key of this file needs more than 6."""
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+"""The form of the names of buses and components."""
+Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=64)]
 
 
 def _compiled(text: str | bytes) -> re.Pattern[Any]:
@@ -302,7 +305,8 @@ def _read(path: Path) -> str:
     except IsADirectoryError as error:
         raise BenchMissing(f"{path}: is a folder", remedy="Name the file in it.") from error
     except PermissionError as error:
-        raise BenchMissing(f"{path}: {error.strerror}", remedy=f"Make it readable: chmod +r {path}") from error
+        make = shell_line(["chmod", "+r", "--", path])
+        raise BenchMissing(f"{path}: {error.strerror}", remedy=f"Make it readable: {make}") from error
     except OSError as error:
         raise BenchMissing(f"{path}: {error.strerror}") from error
     try:

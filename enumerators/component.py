@@ -13,6 +13,7 @@ from enum import StrEnum
 from itertools import count
 from typing import Any
 
+from ..transports.plain import plain, word
 from .errors import SelectorWrong
 
 
@@ -82,20 +83,31 @@ class Unlisted:
 
 
 def toml_text(text: str) -> str:
-    """A text, such as a device tells it, as TOML has it: quoted."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """A text, such as a device tells it, as TOML has it: quoted, and safe to show.
+
+    What `plain` would escape stands in TOML's own escapes; a lone surrogate, which TOML can't hold, as U+FFFD.
+    """
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return "".join(
+        character if plain(character) == character else _toml_escape(character)
+        for character in json.dumps(whole, ensure_ascii=False)
+    )
+
+
+def _toml_escape(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def distinct(found: Iterable[Unlisted], buses: Iterable[str], components: Iterable[str]) -> list[Unlisted]:
-    """The same, with names that neither each other nor the bench file has, and titles of one line."""
+    """The same, with names that neither each other nor the bench file has, and plain titles."""
     taken = {False: set(buses), True: set(components)}
     renamed = []
     for item in found:
         names = taken[bool(item.bus)]
         name = next(name for name in _numbered(item.name) if name not in names)
         names.add(name)
-        title = "".join(character if character.isprintable() else " " for character in item.title)
-        renamed.append(replace(item, name=name, title=title))
+        renamed.append(replace(item, name=name, title=word(item.title)))
     return renamed
 
 

@@ -31,6 +31,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import ClassVar
 
+from .plain import CAUSE, plain, word
+
 
 class ExitStatus(IntEnum):
     """The command line's exit statuses."""
@@ -54,7 +56,8 @@ class ExitStatus(IntEnum):
 class ProxyflashError(Exception):
     """Root of all errors. `cause` is one sentence without a full stop at its end; `remedy` one or two with.
 
-    `component` is the name of the component that it happened on, filled in by the layer that knows it.
+    `component` is the name of the component that it happened on, filled in by the layer that knows it. As text an error
+    is one plain line, whatever a part or a file put into its cause.
     """
 
     code: ClassVar[str] = "E-FAILED"
@@ -68,9 +71,9 @@ class ProxyflashError(Exception):
         self.component = component
 
     def __str__(self) -> str:
-        where = f"{self.component}: " if self.component else ""
-        advice = f" {self.remedy}" if self.remedy else ""
-        return f"{where}{self.cause}.{advice}"
+        where = f"{word(self.component)}: " if self.component else ""
+        advice = f" {plain(self.remedy)}" if self.remedy else ""
+        return f"{where}{plain(self.cause, CAUSE)}.{advice}"
 
 
 class TransportError(ProxyflashError):

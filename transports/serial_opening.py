@@ -23,6 +23,7 @@ import serial
 
 from . import clock
 from .errors import SerialAbsent, SerialBusy, SerialForbidden, SerialSettings, TransportError
+from .quoting import shell_line
 
 _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "url": str,
@@ -218,4 +219,4 @@ def _group_remedy(path: str) -> str | None:
         return None
     if group == "root":
         return "The port belongs to root alone. Run: proxyflash doctor, which prints the udev line."
-    return f"Add yourself to the port's group: sudo usermod -aG {group} $USER, then log in again."
+    return f"Add yourself to the port's group: sudo usermod -aG {shell_line([group])} $USER, then log in again."

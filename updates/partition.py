@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -120,7 +121,10 @@ class PartitionHandler(HostPartHandler):
         return next(name for name in self._spec.slots if name != active)
 
     def _switch(self, slot: str) -> None:
-        self._run(self._spec.switch.replace("{slot}", slot))
+        if slot not in self._spec.slots:
+            known = ", ".join(self._spec.slots)
+            raise StepFailed(f"the backup names the slot {slot[:80]!r}, and the bench file has {known}")
+        self._run(self._spec.switch.replace("{slot}", shlex.quote(slot)))
 
     def _run(self, command: str) -> str:
         try:

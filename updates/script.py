@@ -111,9 +111,9 @@ class ScriptHandler(StepHandler):
             if word == "--component-prop-val":
                 name = next(words, "")
                 value = record.record()["properties"].get(name, "") if record else ""
-                found.append(value or NOT_AVAILABLE)
+                found.append(_argument(value))
             elif word in facts:
-                found.append(facts[word] or NOT_AVAILABLE)
+                found.append(_argument(facts[word]))
             else:
                 found.append(word)
         return found
@@ -188,3 +188,8 @@ def _read_result(path: Path) -> ActionResult:
 def _is_number(value: object) -> TypeGuard[int | float]:
     """JSON has one kind of numbers; 600.0 is 600."""
     return not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
+
+
+def _argument(value: str) -> str:
+    """A component's fact as one word of a command line, which no NUL can be in: a part may say one."""
+    return value.replace("\0", "") or NOT_AVAILABLE

@@ -204,7 +204,7 @@ def test_the_library_that_was_installed_answers_for_a_bench(
     assert run([*options, "adu", "enumerator", str(folder), "--conf", str(conf)]) == 0
     library = folder / "libproxyflash_adu.so"
     said = capsys.readouterr().out
-    assert f"AducIotAgent -l 2 --extension-type componentEnumerator --register-extension {library}" in said
+    assert f"AducIotAgent -l 2 --extension-type componentEnumerator --register-extension '{library}'" in said
     assert conf.read_text() == (folder / "proxyflash-adu.conf").read_text()
     # The one that was built with proxyflash is without sanitizers: an agent that has none can load it.
     plain = tmp_path / "agent"
@@ -268,7 +268,7 @@ def test_the_manifests_are_what_the_service_takes(update: Path) -> None:
 def acted(update: Path, bench: Path, state: Path, action: str, *more: str) -> dict[str, Any]:
     """One call of the script, as the agent's handler makes it with the arguments of the manifest."""
     conf = update.parent / "adu.conf"
-    words = (sys.executable, "-m", "proxyflash.tools", "--bench", str(bench), "--state", str(state))
+    words = (sys.executable, "-I", "-m", "proxyflash.tools", "--bench", str(bench), "--state", str(state))
     conf.write_text("".join(f"{word}\n" for word in words))
     result = update.parent / f"action_{action}_aduc_result.json"
     command: list[str | Path] = [

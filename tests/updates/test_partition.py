@@ -12,7 +12,7 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.flashers.events import Phase, Progress
-from proxyflash.updates import partition
+from proxyflash.updates import kept, partition
 from proxyflash.updates.errors import ManifestField, StepFailed
 from proxyflash.updates.partition import PartitionHandler
 from proxyflash.updates.results import ResultCode
@@ -92,6 +92,18 @@ def test_restored_before_the_restart_nothing_has_to_be_restarted(bench: Bench, t
         made.act(action)
     assert made.act("restore").code == ResultCode.RESTORE_SUCCESS
     assert (tmp_path / "next").read_text() == "a\n"
+
+
+def test_a_backup_that_names_no_slot_of_the_bench_file_switches_nothing(bench: Bench, tmp_path: Path) -> None:
+    """The name goes into a shell command."""
+    made = stage(bench)
+    for action in ("backup", "install", "apply"):
+        made.act(action)
+    kept.keep(made.backup, {"slot": "a; touch pwned; true"})
+    with pytest.raises(StepFailed, match="'a; touch pwned; true', and the bench file has a, b"):
+        made.act("restore")
+    assert (tmp_path / "next").read_text() == "b\n"
+    assert not (tmp_path / "pwned").exists()
 
 
 def test_a_switch_without_a_restart(tmp_path: Path) -> None:

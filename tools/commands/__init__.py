@@ -142,9 +142,7 @@ def _carried_out(session: Session) -> int:
 
 def _failed(output: Output, error: ProxyflashError, origin: BaseException | None = None) -> int:
     if output.verbosity >= 2:
-        import traceback
-
-        traceback.print_exception(origin or error)
+        output.traceback(origin or error)
     output.error(error)
     return error.exit_status
 
@@ -155,7 +153,15 @@ def _wrong_usage(output: Output, arguments: Sequence[str], error: click.UsageErr
         if option in arguments:
             output.mode = mode
     if output.mode is Mode.TEXT:
-        error.show()
+        output.usage(_usage(error))
         return ExitStatus.USAGE
     path = error.ctx.command_path if error.ctx else "proxyflash"
     return _failed(output, WrongUsage(error.format_message().rstrip("."), remedy=f"See: {path} --help"))
+
+
+def _usage(error: click.UsageError) -> list[str]:
+    """What click says of a wrong call, as its lines: the words of the call make none."""
+    lines = []
+    if error.ctx is not None:
+        lines += [*error.ctx.get_usage().split("\n"), f"Try '{error.ctx.command_path} --help' for help.", ""]
+    return [*lines, f"Error: {error.format_message()}"]

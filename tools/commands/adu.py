@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +19,8 @@ from ...flashers.formats import load
 from ...transports import clock
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError
+from ...transports.plain import CAUSE, plain
+from ...transports.quoting import shell_line
 from ...updates import creating
 from ...updates.flash import FlashHandler
 from ...updates.handler import StepContext
@@ -73,7 +77,7 @@ def components(session: Session, selector: str | None) -> int | None:
     found = _once_free(lambda: session.bench.scan()).components
     found = tuple(component for component in found if not session.bench.unplugged(component))
     chosen = list(found) if wanted is None else select(found, [wanted])
-    sys.stdout.write(document(chosen) + "\n")
+    session.output.data(document(chosen))
     return None
 
 
@@ -91,9 +95,10 @@ def enumerator(session: Session, folder: Path, conf: Path | None) -> int | None:
     if not library.exists():
         raise LibraryMissing(f"{LIBRARY} was not built when proxyflash was installed: there was no C compiler")
     bench = session.bench
-    words = [sys.executable, "-m", "proxyflash.tools", "--bench", str(bench.file.path.absolute())]
+    # Isolated: neither the agent's working folder nor its environment or its user's folder says what Python imports.
+    words = [sys.executable, "-I", "-m", "proxyflash.tools", "--bench", str(bench.file.path.absolute())]
     words += ["--state", str(bench.state.absolute())]
-    text = "# How proxyflash is called: a word on each line.\n" + "".join(f"{word}\n" for word in words)
+    text = _configuration(words)
     target = folder.absolute() / LIBRARY
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,13 +110,29 @@ def enumerator(session: Session, folder: Path, conf: Path | None) -> int | None:
         for path in (folder / CONF, conf):
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
+                path.write_bytes(text)
     except OSError as error:
         raise TargetFile(f"{error.filename or folder}: {error.strerror}") from error
-    register = f"AducIotAgent -l 2 --extension-type componentEnumerator --register-extension {target}"
+    register = shell_line(
+        ["AducIotAgent", "-l", "2", "--extension-type", "componentEnumerator", "--register-extension", target]
+    )
     session.output.document({"library": str(target), "command": words, "register": register})
-    session.output.line(f"{target}\nregister it:  sudo {register}")
+    session.output.lines([str(target), f"register it:  sudo {register}"])
     return None
+
+
+def _configuration(words: Sequence[str]) -> bytes:
+    """What the agent's scripts and its enumerator read: a word on each line.
+
+    Raises TargetFile for a word that a line can't hold.
+    """
+    for word in words:
+        if not word or word.startswith("#") or "\n" in word or word.endswith("\r"):
+            raise TargetFile(
+                f"{word!r} can't be a line of {CONF}",
+                remedy="Move what has this name to a path without line breaks.",
+            )
+    return os.fsencode("# How proxyflash is called: a word on each line.\n" + "".join(f"{word}\n" for word in words))
 
 
 @command("script")
@@ -138,21 +159,22 @@ def script(
     wanted = {key: value for key, value in (("group", group), ("model", model)) if value}
     if not wanted:
         raise click.UsageError("name the components: --group or --model")
-    load(image, address=_number(address))
+    start = _number(address)
+    load(image, address=start)
     try:
         selected = creating.selectors(hosts, "--host")
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    text = (FOLDER / "script.sh").read_text(encoding="utf-8").replace("@IMAGE@", image.name)
+    text = (FOLDER / "script.sh").read_text(encoding="utf-8").replace("@IMAGE@", shlex.quote(image.name))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if image.absolute() != (folder / image.name).absolute():
             shutil.copyfile(image, folder / image.name)
-        (folder / SCRIPT).write_text(text, encoding="utf-8")
+        (folder / SCRIPT).write_bytes(os.fsencode(text))
         (folder / SCRIPT).chmod(0o755)
     except OSError as error:
         raise TargetFile(f"{error.filename or folder}: {error.strerror}") from error
-    arguments = "--component --component-name-val" + (f" --address {address}" if address else "")
+    arguments = "--component --component-name-val" + ("" if start is None else f" --address 0x{start:X}")
     child = creating.Draft(
         provider, f"{name}-components", version, select=(wanted,), files=(folder / SCRIPT, folder / image.name),
         handler=creating.SCRIPT,
@@ -207,7 +229,7 @@ def act(
         result = ActionResult(ResultCode.FAILURE, code, f"{error.code} {name}: {error.cause}")
     text = {"resultCode": result.code, "extendedResultCode": result.extended, "resultDetails": result.details}
     creating.write(result_file, json.dumps(text).encode())
-    session.output.line(f"{name}  {action}  {int(result.code)}  {result.details}".rstrip())
+    session.output.line(f"{name}  {action}  {int(result.code)}  {plain(result.details, CAUSE)}".rstrip())
     return None
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.plain import CAUSE, plain
+from ...transports.quoting import shell_line
 from ..output import describe
 from .session import Session, command
 
@@ -179,8 +181,7 @@ def check(session: Session, manifest: Path, root: tuple[Path, ...]) -> int | Non
             "faults": [describe(fault) for fault in told.faults],
         }
     )
-    for line in told.lines:
-        out.line(line)
+    out.lines(plain(line, CAUSE) for line in told.lines)
     status = _told(session, told.faults)
     out.line(f"{manifest}  {'OK' if status is None else f'WRONG  {len(told.faults)} of the above'}")
     return status
@@ -231,7 +232,8 @@ def sign(
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFile(
             f"{vouching}: {getattr(error, 'strerror', None) or 'no text'}",
-            remedy=f"Have a root key vouch for it: proxyflash manifest key {key} --root ROOT.pem",
+            remedy="Have a root key vouch for it: "
+            + shell_line(["proxyflash", "manifest", "key", "--root", "ROOT.pem", "--", key]),
         ) from error
     if signing.signing_key_of(text, str(vouching)).modulus != private.public.modulus:
         raise KeyFile(f"{vouching} vouches for another key than {key}", remedy="Name the one that belongs to it.")
@@ -289,7 +291,9 @@ def key(session: Session, file: Path, root: Path | None, kid: str) -> int | None
     if vouching and sjwk:
         session.output.line(f"{sjwk}  vouched for by {vouching.public.kid}")
     else:
-        session.output.line(f'hosts trust it by  [updates] roots = ["{public.name}"]')
+        from ...enumerators.component import toml_text
+
+        session.output.line(f"hosts trust it by  [updates] roots = [{toml_text(public.name)}]")
     return None
 
 

@@ -18,6 +18,7 @@ from ...flashers.plan import FlashPlan
 from ...flashers.programmer import FlashResult, Programmer
 from ...transports.deadline import Deadline
 from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.plain import word
 from ..output import is_terminal, size
 from .session import NAME, NUMBER, Session, command
 
@@ -99,8 +100,8 @@ def flash(
 
 def verdict(result: FlashResult) -> str:
     """The last line for one component, from what was read back."""
-    version = f"-> {result.version}" if result.version else "->"
-    verified = f"verified ({result.verified})" if result.verified else "NOT verified (--no-verify)"
+    version = f"-> {word(result.version)}" if result.version else "->"
+    verified = f"verified ({word(result.verified)})" if result.verified else "NOT verified (--no-verify)"
     written = "" if result.written_bytes else ", nothing to write"
     booted = ", booted" if result.booted else ", not booted"
     return f"{result.component}  {version}  OK  {verified}{written}{booted}"
@@ -134,7 +135,7 @@ def verify(session: Session, name: str, image: Path, address: int | None) -> int
     with session.programmer(name) as programmer:
         method = programmer.verify(loaded)
     session.output.document({"component": name, "verdict": "ok", "verified": method})
-    session.output.line(f"{name}  OK  holds {image.name}  ({method})")
+    session.output.line(f"{name}  OK  holds {image.name}  ({word(method)})")
     return None
 
 
@@ -232,7 +233,7 @@ def reset(session: Session, name: str) -> int | None:
                     raise Unsupported("its bootloader has no way to start the application; cut its supply by hand")
                 version = programmer.boot(question, boot_seconds=seconds)
     session.output.document({"component": name, "verdict": "ok", "how": how, "version": version})
-    session.output.line(f"{name}  {f'-> {version}' if version else '->'}  OK  {how}")
+    session.output.line(f"{name}  {f'-> {word(version)}' if version else '->'}  OK  {how}")
     return None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shlex
 import signal
 import sys
 import threading
@@ -21,6 +20,7 @@ from ...flashers import events as ev
 from ...flashers.errors import Cancelled
 from ...transports import clock
 from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.quoting import shell_line
 from ..output import Mode, Output, open_log
 from ..standing import Standing
 
@@ -71,13 +71,13 @@ class Session:
     @property
     def command_line(self) -> str:
         """This call, as it can be typed again."""
-        return shlex.join(("proxyflash", *self.arguments))
+        return shell_line(("proxyflash", *self.arguments))
 
     def command_for(self, *words: str) -> str:
         """Another command on the same bench, as it can be typed."""
         options = [] if self.bench_path is None else ["--bench", self.bench_path]
         options += [] if self.state is None else ["--state", str(self.state)]
-        return shlex.join(("proxyflash", *options, *words))
+        return shell_line(("proxyflash", *options, *words))
 
     def catch_interrupts(self) -> None:
         """From now on the first Ctrl-C asks to stop at the next safe point, the second one stops at once."""
@@ -117,7 +117,7 @@ class Session:
         try:
             if self.stopping:
                 return ""
-            print(question, end=" ", file=sys.stderr, flush=True)
+            self.output.question(question)
             typed = sys.stdin.readline() if sys.stdin in select.select([sys.stdin, woken], [], [])[0] else ""
         except KeyboardInterrupt:
             typed = ""
@@ -127,7 +127,7 @@ class Session:
             os.close(woken)
             os.close(waker)
         if not typed.endswith("\n"):
-            print(file=sys.stderr)
+            self.output.end_question()
         return typed.strip()
 
     def event(self, event: ev.Event) -> None:
@@ -246,15 +246,21 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., int | None]],
 
 
 def _named_in_bench(context: click.Context, names: Callable[[dict[str, Any]], Iterator[str]], start: str) -> list[str]:
-    """Names of the bench file that begin so; it needs to be TOML for that, and no more."""
+    """Names of the bench file that begin so; it needs to be TOML for that, and no more.
+
+    Only what may be a name is offered: a shell puts it on the command line as it is.
+    """
+    import re
     import tomllib
 
     from ...enumerators.bench import find_file
+    from ...enumerators.benchfile import NAME as FORM
 
     session = context.find_object(Session)
     try:
         file = find_file(session.bench_path if session else None)
-        return [name for name in names(tomllib.loads(file.read_text(encoding="utf-8"))) if name.startswith(start)]
+        found = names(tomllib.loads(file.read_text(encoding="utf-8")))
+        return [name for name in found if name.startswith(start) and re.fullmatch(FORM, name)]
     except (OSError, ValueError, AttributeError, TypeError, ProxyflashError):
         return []
 
