@@ -22,6 +22,7 @@ command line that it leads to. Who raises what:
 | `UsbFault`         | E-USB-FAULT                                          | a transfer failed in another way |
 
 A class of the left column is what code catches; it is never raised itself. Each code is one class below it.
+`StateFolder` (E-STATE) and `StateUnsafe` (E-STATE-UNSAFE) are about no wire: emulators keep files in the state folder as well.
 """
 
 from __future__ import annotations
@@ -69,6 +70,20 @@ class ProxyflashError(Exception):
         where = f"{self.component}: " if self.component else ""
         advice = f" {self.remedy}" if self.remedy else ""
         return f"{where}{self.cause}.{advice}"
+
+
+class StateFolder(ProxyflashError):
+    """The state folder can't be written."""
+
+    code = "E-STATE"
+    default_remedy = "Name another folder: --state FOLDER, or PROXYFLASH_STATE."
+
+
+class StateUnsafe(ProxyflashError):
+    """Another user owns a part of the state folder, can write to it, or has put a link in its place."""
+
+    code = "E-STATE-UNSAFE"
+    exit_status = ExitStatus.PERMISSION
 
 
 class TransportError(ProxyflashError):
