@@ -170,8 +170,8 @@ def test_links_that_lead_in_a_circle(tmp_path: Path) -> None:
 
 
 def test_an_os_error_is_told_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
     with pytest.raises(StateFolder, match=f"{tmp_path / 'none'}: Is a directory"), private_files.told(tmp_path):
-        (tmp_path / "none").mkdir()
         private_files.opened(tmp_path / "none", os.O_RDWR)
 
 
@@ -184,7 +184,9 @@ def test_a_folder_of_another_user_is_refused(shared: Path, bits: int) -> None:
     shared.chmod(0o1777)
     as_nobody(lambda: (shared / "state").mkdir())
     (shared / "state").chmod(bits)
-    with pytest.raises(StateUnsafe, match=rf"{shared / 'state'} belongs to user \w+ \({NOBODY}\), and this is user root"):
+    with pytest.raises(
+        StateUnsafe, match=rf"{shared / 'state'} belongs to user \w+ \({NOBODY}\), and this is user root"
+    ):
         private_files.folder(shared / "state")
     # Nor is anything made below it.
     with pytest.raises(StateUnsafe, match=r"belongs to user .*, who can replace what lies in it"):
@@ -233,7 +235,9 @@ def test_a_link_of_another_user_on_the_way_is_not_followed(shared: Path) -> None
     shared.chmod(0o1777)
     (shared / "roots").mkdir(mode=0o700)
     as_nobody(lambda: (shared / "state").symlink_to("roots"))
-    with pytest.raises(StateUnsafe, match=rf"{shared / 'state'} is a link, and the link belongs to user \w+ \({NOBODY}\)"):
+    with pytest.raises(
+        StateUnsafe, match=rf"{shared / 'state'} is a link, and the link belongs to user \w+ \({NOBODY}\)"
+    ):
         private_files.folder(shared / "state" / "benches")
     assert list((shared / "roots").iterdir()) == []
     with pytest.raises(OSError, match="the link belongs to user"):
