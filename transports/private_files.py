@@ -357,7 +357,12 @@ def _checked(number: int, path: Path) -> None:
             remedy=f"If nobody else wrote to it: chmod -R go= {shlex.quote(str(path))}. Otherwise: {_move_away(path)}",
         )
     if mode & 0o077:
-        os.fchmod(number, mode & FOLDER_MODE)
+        try:
+            os.fchmod(number, mode & FOLDER_MODE)
+        except OSError as error:
+            # Where nothing can be written, what is there may still be looked at.
+            if error.errno != errno.EROFS:
+                raise
 
 
 def _own_group_alone(status: os.stat_result) -> bool:

@@ -183,7 +183,7 @@ def dying(made: Stage, actions: tuple[str, ...], number: int, after: bool) -> No
         if left[0] == 0:
             kill()
 
-    os.rename = cut
+    os.rename = cut  # type: ignore[assignment]
     for action in actions:
         made.act(action)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -15,6 +15,7 @@ import click
 from ...enumerators.component import document, parse_selector, select
 from ...enumerators.errors import BenchLocked
 from ...flashers.formats import load
+from ...transports import private_files
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError
 from ...updates import creating
@@ -98,14 +99,13 @@ def enumerator(session: Session, folder: Path, conf: Path | None) -> int | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A library that the agent has open is replaced, not overwritten.
-        fresh = target.with_suffix(".new")
-        shutil.copyfile(library, fresh)
-        fresh.chmod(0o755)
-        fresh.replace(target)
+        with private_files.whole(target) as stream:
+            stream.write(library.read_bytes())
+            os.fchmod(stream.fileno(), 0o755)
         for path in (folder / CONF, conf):
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
+                creating.write(path, text.encode())
     except OSError as error:
         raise TargetFile(f"{error.filename or folder}: {error.strerror}") from error
     register = f"AducIotAgent -l 2 --extension-type componentEnumerator --register-extension {target}"
@@ -147,9 +147,8 @@ def script(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if image.absolute() != (folder / image.name).absolute():
-            shutil.copyfile(image, folder / image.name)
-        (folder / SCRIPT).write_text(text, encoding="utf-8")
-        (folder / SCRIPT).chmod(0o755)
+            creating.write(folder / image.name, image.read_bytes())
+        creating.write(folder / SCRIPT, text.encode(), mode=0o755)
     except OSError as error:
         raise TargetFile(f"{error.filename or folder}: {error.strerror}") from error
     arguments = "--component --component-name-val" + (f" --address {address}" if address else "")
