@@ -22,7 +22,7 @@ from pathlib import Path
 
 import can
 
-from ..transports import clock
+from ..transports import clock, private_files
 from ..transports.can_bits import FD_SIZES
 from ..transports.errors import CanBusy
 from .can_wire import (
@@ -88,17 +88,9 @@ def serve_can(wire: CanWire, path: Path) -> Callable[[], None]:
     Raises CanBusy when another process serves at this path.
     """
     clock.real(f"the socket {path}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     if _is_served(path):
         raise CanBusy(f"{path} is served by another process", remedy="End that process, or name another folder.")
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(str(path))
-        listener.listen()
-    except OSError:
-        listener.close()
-        raise
+    listener = private_files.listener(path)
     clients: set[_Client] = set()
 
     def accept() -> None:

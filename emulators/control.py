@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..transports import clock
+from ..transports import clock, private_files
 from .device import EmulatedDevice
 
 LONGEST = 4096
@@ -35,10 +35,8 @@ class Control:
         self._devices = devices
         self._wires = wires
         self._plans = {name: wire.faults.plan for name, wire in wires.items()}
-        for fifo in self._paths:
-            os.mkfifo(fifo, 0o600)
         # Both ends are held open, so that no writer's end ends the reading, and no answer waits for a reader.
-        self._commands, self._answers = (os.open(fifo, os.O_RDWR | os.O_NONBLOCK) for fifo in self._paths)
+        self._commands, self._answers = map(private_files.fifo, self._paths)
         self._ended, self._end = os.pipe()
         self._thread = clock.Thread(target=self._run, name="control")
         self._thread.start()

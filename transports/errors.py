@@ -24,6 +24,7 @@ command line that it leads to. Who raises what:
 | `ClockError`       | E-CLOCK-THREAD                                       | a thread of its own calls a simulated clock |
 
 A class of the left column is what code catches; it is never raised itself. Each code is one class below it.
+`StateFolder` (E-STATE) and `StateUnsafe` (E-STATE-UNSAFE) are about no wire: emulators keep files in the state folder as well.
 """
 
 from __future__ import annotations
@@ -74,6 +75,20 @@ class ProxyflashError(Exception):
         where = f"{word(self.component)}: " if self.component else ""
         advice = f" {plain(self.remedy)}" if self.remedy else ""
         return f"{where}{plain(self.cause, CAUSE)}.{advice}"
+
+
+class StateFolder(ProxyflashError):
+    """The state folder can't be written."""
+
+    code = "E-STATE"
+    default_remedy = "Name another folder: --state FOLDER, or PROXYFLASH_STATE."
+
+
+class StateUnsafe(ProxyflashError):
+    """Another user owns a part of the state folder, can write to it, or has put a link in its place."""
+
+    code = "E-STATE-UNSAFE"
+    exit_status = ExitStatus.PERMISSION
 
 
 class TransportError(ProxyflashError):

@@ -20,6 +20,7 @@ from pathlib import Path
 from ..enumerators.bench import BenchComponent
 from ..enumerators.errors import StateFolder
 from ..enumerators.host import HostComponent
+from ..transports import private_files
 from . import kept, programs, properties
 from .errors import StepFailed
 from .handler import StepHandler
@@ -93,7 +94,7 @@ class AptHandler(StepHandler):
                 continue
             place = folder / str(index)
             try:
-                place.mkdir(parents=True, exist_ok=True)
+                private_files.folder(place)
             except OSError as error:
                 raise StateFolder(f"{place}: {error.strerror}") from error
             fetched = f"{package.name}={version}"

@@ -10,8 +10,7 @@ import json
 from pathlib import Path
 
 from ..enumerators.errors import StateFolder
-from ..transports import clock
-from . import disk
+from ..transports import clock, private_files
 from .plan import Task
 
 
@@ -53,7 +52,7 @@ class Attempts:
 
     def _write(self) -> None:
         try:
-            with disk.whole(self._path) as stream:
+            with private_files.whole(self._path) as stream:
                 stream.write(json.dumps(self._counts, indent=2).encode())
         except OSError as error:
             raise StateFolder(f"{error.filename or self._path}: {error.strerror}") from error
@@ -62,7 +61,7 @@ class Attempts:
 def _read(path: Path) -> dict[str, int]:
     """Raises StateFolder for what is no such file: a count that is lost would begin the loop anew."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(private_files.read(path))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:

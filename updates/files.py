@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..enumerators.errors import StateFolder
-from . import disk
+from ..transports import private_files
 from . import manifest as mf
 from .errors import PayloadHash, PayloadKind, PayloadMissing, PayloadSize
 
@@ -31,7 +31,7 @@ def check(there: Path, file: mf.PayloadFile, copy: Path | None = None) -> None:
             _compare(there, source, file, None)
             return
         try:
-            with disk.created(copy) as target:
+            with private_files.created(copy) as target:
                 _compare(there, source, file, target)
                 target.flush()
                 os.fsync(target.fileno())

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from ..transports import clock
+from ..transports import clock, private_files
 from . import disk
 from .errors import JournalBroken, JournalNotWritten
 
@@ -39,7 +39,7 @@ class Journal:
     def create(cls, path: Path) -> Self:
         """A new one, whose name is on the disk when this returns. Raises JournalNotWritten."""
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            descriptor = private_files.opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
         except OSError as error:
             raise _not_written(path, error) from error
         journal = cls(path, descriptor, 0)
@@ -60,7 +60,7 @@ class Journal:
         for _, end in _lines(path):
             count, good = count + 1, end
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            descriptor = private_files.opened(path, os.O_WRONLY | os.O_APPEND)
         except OSError as error:
             raise _not_written(path, error) from error
         try:
@@ -124,7 +124,7 @@ def _lines(path: Path) -> Iterator[tuple[Record, int]]:
     """The records with the offset behind each, up to what a cut left. Raises JournalBroken."""
     bad, number, offset = 0, 0, 0
     try:
-        with path.open("rb") as stream:
+        with private_files.reading(path) as stream:
             while line := stream.readline(LONGEST_LINE):
                 number += 1
                 record = decoded(line)

@@ -23,7 +23,7 @@ from ..enumerators.commands import CommandFailed, run
 from ..enumerators.host import HostComponent
 from ..flashers import events as ev
 from ..flashers.errors import Cancelled
-from ..transports import clock
+from ..transports import clock, private_files
 from . import kept, properties
 from .errors import ManifestField, StepFailed
 from .host_part import HostPartHandler
@@ -138,11 +138,7 @@ class PartitionHandler(HostPartHandler):
         path = self._component.folder / self._spec.slots[slot]
         other = next(self._component.folder / there for name, there in self._spec.slots.items() if name != slot)
         try:
-            # The kernel refuses an exclusive open of a block device that is in use.
-            exclusive = os.O_EXCL if stat.S_ISBLK(path.stat().st_mode) else 0
-            if path.samefile(other):
-                raise StepFailed(f"both slots are {path}")
-            number = os.open(path, how | exclusive | os.O_NONBLOCK | os.O_CLOEXEC)
+            number = _opened(path, other, how)
         except OSError as error:
             raise StepFailed(f"slot {slot}: {error.filename or path}: {error.strerror}") from error
         try:
@@ -223,6 +219,28 @@ def _partition(step: InlineStep, component: BenchComponent | HostComponent | Non
         f"{place}{step.handler} updates partitions of the host, and the bench file doesn't call {name} one",
         remedy="Give the component a partition table in the bench file: see docs/bench-file.md.",
     )
+
+
+def _opened(path: Path, other: Path, how: int) -> int:
+    """Opens what `path` names, through links of root and of this user only. Raises StepFailed, OSError."""
+    number, second = private_files.named(path), -1
+    try:
+        second = private_files.named(other)
+        status = os.fstat(number)
+        if os.path.samestat(status, os.fstat(second)):
+            raise StepFailed(f"both slots are {path}")
+        # The kernel refuses an exclusive open of a block device that is in use.
+        exclusive = os.O_EXCL if stat.S_ISBLK(status.st_mode) else 0
+        try:
+            # The same one again, whatever lies at the path by now.
+            return os.open(f"/proc/self/fd/{number}", how | exclusive | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            error.filename = str(path)
+            raise
+    finally:
+        os.close(number)
+        if second >= 0:
+            os.close(second)
 
 
 def _room(number: int, path: Path) -> int | None:

@@ -9,13 +9,12 @@ Properties of other names are let be, as the agent does.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from pathlib import Path
 from typing import ClassVar, TypeGuard
 
 from ..flashers.errors import Cancelled
+from ..transports import private_files
 from . import disk, programs
 from .errors import ManifestField, ScriptFailed
 from .handler import StepHandler
@@ -121,11 +120,11 @@ class ScriptHandler(StepHandler):
     def _put_files(self) -> None:
         folder = self.context.work_folder
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            private_files.folder(folder)
             script = self.context.step.handlerProperties["scriptFileName"]
             # The script comes last and whole: where it is, a cut has left nothing out.
             for name in sorted(self.context.files, key=lambda name: name == script):
-                disk.copy(self.context.files[name], folder / name, mode=0o755 if name == script else 0o644)
+                disk.copy(self.context.files[name], folder / name, mode=0o700 if name == script else 0o600)
         except OSError as error:
             raise ScriptFailed(f"{error.filename or folder}: {error.strerror}", remedy="Is the disk full?") from error
 
@@ -164,9 +163,7 @@ class ScriptHandler(StepHandler):
 def _read_result(path: Path) -> ActionResult:
     """The script's verdict. Raises ScriptFailed when the file is missing or is not as documented."""
     try:
-        if not path.is_file():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        with path.open("rb") as stream:
+        with private_files.regular(path) as stream:
             raw = json.loads(stream.read(MAX_RESULT))
     except OSError as error:
         raise ScriptFailed(

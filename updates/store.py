@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..enumerators.errors import StateFolder
+from ..transports import private_files
 from . import journal
 from .errors import JournalBroken, UpdateUnknown
 from .progress import Progress
@@ -98,7 +99,7 @@ class Store:
                 shutil.rmtree(entry.folder, ignore_errors=True)
         entry = Entry(self.folder / f"{number:06}")
         try:
-            entry.folder.mkdir(parents=True, mode=0o700)
+            private_files.folder(entry.folder)
         except OSError as error:
             raise StateFolder(f"{error.filename or entry.folder}: {error.strerror}") from error
         return entry
@@ -143,7 +144,11 @@ class Store:
 
     def _folders(self) -> Iterator[Path]:
         if self.folder.is_dir():
-            yield from (path for path in self.folder.iterdir() if path.name.isascii() and path.name.isdigit())
+            private_files.folder(self.folder)
+            for path in self.folder.iterdir():
+                if path.name.isascii() and path.name.isdigit():
+                    private_files.own(path)
+                    yield path
 
     def _begin(self, entry: Entry) -> journal.Record | None:
         """The first record of an update; None: it has none, or a broken one."""

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ..enumerators.errors import StateFolder
-from ..transports import clock
+from ..transports import clock, private_files
 from . import device_manifest as dm
 from . import disk, files, signing
 from . import manifest as mf
@@ -86,10 +86,10 @@ def staged(update: Update, folder: Path) -> Update:
     to be trusted was asked before. Raises UpdateError for a file that has changed, StateFolder when it can't be written.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_files.folder(folder)
         for member in (update, *update.children.values()):
             for name, data in member.documents.items():
-                with disk.created(folder / name) as target:
+                with private_files.created(folder / name) as target:
                     target.write(data)
                     target.flush()
                     os.fsync(target.fileno())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import click
 from ...enumerators.component import document, parse_selector, select
 from ...enumerators.errors import BenchLocked
 from ...flashers.formats import load
-from ...transports import clock
+from ...transports import clock, private_files
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError
 from ...transports.plain import CAUSE, plain
@@ -103,14 +102,13 @@ def enumerator(session: Session, folder: Path, conf: Path | None) -> int | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A library that the agent has open is replaced, not overwritten.
-        fresh = target.with_suffix(".new")
-        shutil.copyfile(library, fresh)
-        fresh.chmod(0o755)
-        fresh.replace(target)
+        with private_files.whole(target) as stream:
+            stream.write(library.read_bytes())
+            os.fchmod(stream.fileno(), 0o755)
         for path in (folder / CONF, conf):
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(text)
+                creating.write(path, text)
     except OSError as error:
         raise TargetFile(f"{error.filename or folder}: {error.strerror}") from error
     register = shell_line(
@@ -169,9 +167,8 @@ def script(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if image.absolute() != (folder / image.name).absolute():
-            shutil.copyfile(image, folder / image.name)
-        (folder / SCRIPT).write_bytes(os.fsencode(text))
-        (folder / SCRIPT).chmod(0o755)
+            creating.write(folder / image.name, image.read_bytes())
+        creating.write(folder / SCRIPT, os.fsencode(text), mode=0o755)
     except OSError as error:
         raise TargetFile(f"{error.filename or folder}: {error.strerror}") from error
     arguments = "--component --component-name-val" + ("" if start is None else f" --address 0x{start:X}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ...enumerators.bench import Scan
 from ...enumerators.component import Component
-from ...enumerators.errors import BenchLocked, StateFolder
+from ...enumerators.errors import BenchLocked, StateFolder, StateUnsafe
 from ...transports.plain import word
 from ..output import describe, is_terminal
 from .session import NAME, Session, command
@@ -41,7 +41,7 @@ def look(session: Session) -> Scan:
     """What is there. Raises what keeps every bus from being used, and is no fault of a bus."""
     found = session.bench.scan()
     for _, error in found.faults:
-        if isinstance(error, BenchLocked | StateFolder):
+        if isinstance(error, BenchLocked | StateFolder | StateUnsafe):
             raise error
     return found
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ...transports import private_files
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.quoting import shell_line
 from ..output import Mode
@@ -80,6 +81,8 @@ def _copy(source: Traversable, folder: Path | None) -> Path:
     try:
         if target.exists() and any(target.iterdir()):
             raise DemoFolder(f"{target} is not empty")
+        # Refuses a folder in which another user could exchange what is copied and run.
+        private_files.folder(target / STATE)
         with as_file(source) as example:
             shutil.copytree(example, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     except OSError as error:
