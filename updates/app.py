@@ -11,6 +11,7 @@ them are in place, in Apply; a cut before leaves it running as it ran.
 
 from __future__ import annotations
 
+import os
 import stat
 import threading
 from pathlib import Path, PurePosixPath
@@ -110,7 +111,7 @@ class AppHandler(HostPartHandler):
         return ActionResult(ResultCode.BACKUP_SUCCESS)
 
     def install(self) -> ActionResult:
-        for name, source in self.context.files.items():
+        for name in self.context.files:
             if self.context.cancelled():
                 raise Cancelled("stopped on request between two files", touched=True)
             there = self._there(name)
@@ -123,7 +124,11 @@ class AppHandler(HostPartHandler):
                 mode = stat.S_IMODE(before.st_mode) if before else 0o644
                 if name in self.context.step.handlerProperties.get("executable", []):
                     mode |= 0o111
-                disk.copy(source, there, mode=mode, owner=(before.st_uid, before.st_gid) if before else None)
+                with disk.whole(there) as target:
+                    self.context.pour(name, target)
+                    if before:
+                        os.fchown(target.fileno(), before.st_uid, before.st_gid)
+                    os.fchmod(target.fileno(), mode)
             except OSError as error:
                 raise StepFailed(f"{there}: {error.strerror}") from error
         return ActionResult(ResultCode.INSTALL_SUCCESS)
@@ -201,7 +206,8 @@ class AppHandler(HostPartHandler):
         there = self._there(name)
         try:
             source = self.context.files[name]
-            same = there.stat().st_size == source.stat().st_size and kept.digest(there) == kept.digest(source)
+            same = there.stat().st_size == source.stat().st_size
+            same = same and kept.digest(there) == self.context.sha256(name).hex()
             executable = name in self.context.step.handlerProperties.get("executable", [])
             return same and (not executable or there.stat().st_mode & 0o111 == 0o111)
         except OSError:

@@ -125,7 +125,9 @@ class ScriptHandler(StepHandler):
             script = self.context.step.handlerProperties["scriptFileName"]
             # The script comes last and whole: where it is, a cut has left nothing out.
             for name in sorted(self.context.files, key=lambda name: name == script):
-                disk.copy(self.context.files[name], folder / name, mode=0o755 if name == script else 0o644)
+                with disk.whole(folder / name) as target:
+                    self.context.pour(name, target)
+                    os.fchmod(target.fileno(), 0o755 if name == script else 0o644)
         except OSError as error:
             raise ScriptFailed(f"{error.filename or folder}: {error.strerror}", remedy="Is the disk full?") from error
 
@@ -136,6 +138,9 @@ class ScriptHandler(StepHandler):
         script = self.context.work_folder / self.context.step.handlerProperties["scriptFileName"]
         if not script.exists():
             self._put_files()
+        for name in self.context.files:
+            # Earlier actions, and other steps' scripts, had this folder too.
+            self.context.check(name, self.context.work_folder / name)
         result_file = self._result_file(action)
         result_file.unlink(missing_ok=True)
         # What the clean-up after a cancellation does isn't cancelled itself.

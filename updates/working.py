@@ -25,6 +25,7 @@ from .errors import (
     StepFailed,
     StepHangs,
     StepTimeout,
+    UpdateError,
 )
 from .events import ActionStarted, Status, StepFinished, StepStarted
 from .handler import StepContext, StepHandler
@@ -63,6 +64,8 @@ class Setting:
     attempts: Attempts
     on_event: ev.EventSink
     cancelled: Callable[[], bool]
+    refusal: UpdateError | None = None
+    """Why the policy doesn't take the update any more: it is rolled back without its files."""
     again: bool = False
     """Whether steps are tried although they were tried as often as allowed."""
 
@@ -140,7 +143,9 @@ class Worker:
             for action in (Action.BACKUP, Action.INSTALL, Action.APPLY):
                 if action in state.results:
                     continue
-                if action is Action.INSTALL and not (self._still_allowed(task) and self._may_try(task)):
+                if action is Action.INSTALL and not (
+                    self._unchanged(task, handler) and self._still_allowed(task) and self._may_try(task)
+                ):
                     break
                 if not self._act(task, handler, action):
                     break
@@ -202,6 +207,17 @@ class Worker:
             if self.state(task).touched:
                 raise Halt(error) from error
             self._failed(task, error)
+            return False
+        return True
+
+    def _unchanged(self, task: Task, handler: StepHandler) -> bool:
+        """Whether the step's files are still those that were checked; if not, it has failed."""
+        try:
+            for name in task.step.files:
+                handler.context.check(name)
+        except UpdateError as error:
+            error.component = error.component or task.target
+            self._failed(task, error, restore=self.state(task).touched)
             return False
         return True
 
@@ -370,6 +386,8 @@ class Worker:
             task.component,
             watch.tell,
             watch.cancelled,
+            {file.filename: file for file in task.update.manifest.files if file.filename in task.step.files},
+            setting.refusal,
         )
 
     def _started(self, task: Task) -> None:
