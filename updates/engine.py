@@ -273,8 +273,10 @@ class Engine:
         try:
             return _own(kept, progress, self.policy, self.seen()), None
         except (TrustError, KeyFile) as error:
+            # A manifest that was changed is another matter: nothing can be undone by it either.
+            update = _own(kept, progress, Policy())
             if undoes:
-                return _own(kept, progress, Policy()), error
+                return update, error
             helps = error.remedy if isinstance(error, ManifestExpired | ManifestFuture | KeyFile) else ""
             error.remedy = f"{helps} {NOT_GONE_ON_WITH}".strip()
             raise

@@ -22,6 +22,7 @@ from .errors import (
     BelowFloor,
     ConditionFailed,
     DowngradeRefused,
+    StagedChanged,
     StepFailed,
     StepHangs,
     StepTimeout,
@@ -251,7 +252,7 @@ class Worker:
         result, error = self._called(task, handler, action, after_cut=after_cut)
         if action is Action.INSTALL:
             self._give_up_older()
-        if action is Action.IS_INSTALLED and error is not None and not isinstance(error, StepTimeout):
+        if action is Action.IS_INSTALLED and error is not None and not isinstance(error, StepTimeout | StagedChanged):
             # As the agent does: one that can't tell is taken for not installed, and Install shows what is wrong with it.
             result, error = ActionResult(ResultCode.NOT_INSTALLED, result.extended, result.details), None
         return self._ended(task, action, result, error)
