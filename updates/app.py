@@ -15,6 +15,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -106,7 +107,7 @@ class AppHandler(HostPartHandler):
         return ActionResult(ResultCode.BACKUP_SUCCESS)
 
     def install(self) -> ActionResult:
-        for name, source in self.context.files.items():
+        for name in self.context.files:
             if self.context.cancelled():
                 raise Cancelled("stopped on request between two files", touched=True)
             with self._place(name, make=True) as there:
@@ -118,8 +119,8 @@ class AppHandler(HostPartHandler):
                     mode = stat.S_IMODE(before.st_mode) if before else 0o644
                     if name in self.context.step.handlerProperties.get("executable", []):
                         mode |= 0o111
-                    with source.open("rb") as stream:
-                        there.put(stream, mode=mode, owner=(before.st_uid, before.st_gid) if before else None)
+                    owner = (before.st_uid, before.st_gid) if before else None
+                    there.put(partial(self.context.pour, name), mode=mode, owner=owner)
                 except OSError as error:
                     raise StepFailed(f"{there.path}: {error.strerror}") from error
         return ActionResult(ResultCode.INSTALL_SUCCESS)
@@ -151,7 +152,7 @@ class AppHandler(HostPartHandler):
                         continue
                     owner = (entry["owner"][0], entry["owner"][1])
                     with private_files.reading(folder / entry["kept"]) as stream:
-                        there.put(stream, mode=entry["mode"], owner=owner)
+                        there.put(partial(disk.poured, stream), mode=entry["mode"], owner=owner)
         except OSError as error:
             raise StepFailed(f"{error.filename}: {error.strerror}") from error
         if reason := self._restarted():
@@ -210,7 +211,8 @@ class AppHandler(HostPartHandler):
         with found:
             try:
                 status = os.fstat(found.fileno())
-                same = status.st_size == source.stat().st_size and kept.digest_of(found) == kept.digest(source)
+                same = status.st_size == source.stat().st_size
+                same = same and kept.digest_of(found) == self.context.sha256(name).hex()
                 executable = name in self.context.step.handlerProperties.get("executable", [])
                 return same and (not executable or status.st_mode & 0o111 == 0o111)
             except OSError:

@@ -7,7 +7,7 @@ descriptor. What the folder's owner exchanges in the meantime changes nothing of
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader
@@ -16,7 +16,6 @@ from typing import BinaryIO
 
 from ..transports import private_files
 from ..transports.private_files import ForeignLink
-from . import disk
 from .errors import StepFailed
 
 NEW_FOLDER_MODE = 0o755
@@ -47,11 +46,11 @@ class Place:
         if self._folder is not None:
             private_files.remove_at(self._folder, private_files.partial_name(self.path.name))
 
-    def put(self, source: BinaryIO, *, mode: int, owner: tuple[int, int] | None) -> None:
-        """A whole copy or none, on the disk when this returns. Raises OSError."""
+    def put(self, pour: Callable[[BinaryIO], object], *, mode: int, owner: tuple[int, int] | None) -> None:
+        """A whole file or none, on the disk when this returns. `pour` writes the contents. Raises what it does, OSError."""
         assert self._folder is not None, "it was asked for with make"
         with private_files.whole_at(self._folder, self.path.name) as out:
-            disk.poured(source, out)
+            pour(out)
             if owner is not None:
                 os.fchown(out.fileno(), *owner)
             os.fchmod(out.fileno(), mode)

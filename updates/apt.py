@@ -178,8 +178,8 @@ class AptHandler(StepHandler):
 
     def _manifest(self) -> tuple[list[Package], bool]:
         """The packages, and whether the agent is to be restarted after them. Raises StepFailed."""
-        path = self.context.files[self.context.step.files[0]]
-        return parse(path.read_bytes()[: MOST_BYTES + 1], self.context.step.files[0])
+        (name,) = self.context.step.files
+        return parse(self.context.read(name), name)
 
 
 def parse(data: bytes, source: str) -> tuple[list[Package], bool]:

@@ -71,12 +71,13 @@ class PartitionHandler(HostPartHandler):
     def install(self) -> ActionResult:
         """What the slot holds already is not written again, so that an Install which was cut goes on."""
         slot = self._spare()
+        self.context.check(self.context.step.files[0])
         with self._source() as source, self._opened(slot, os.O_RDWR) as number:
             size = os.fstat(source).st_size
             with self._phase(ev.Phase.WRITE, size):
                 written = self._write(source, number, size)
             with self._phase(ev.Phase.VERIFY, size):
-                self._read_back(source, number, size, slot)
+                self._read_back(number, size, slot)
         return ActionResult(
             ResultCode.INSTALL_SUCCESS, details=f"slot {slot}: {written:,} of {size:,} bytes written, read back"
         )
@@ -171,18 +172,22 @@ class PartitionHandler(HostPartHandler):
         os.fsync(number)
         return written
 
-    def _read_back(self, source: int, number: int, size: int, slot: str) -> None:
-        """From the device, not from what the kernel remembers of it. Raises StepFailed."""
+    def _read_back(self, number: int, size: int, slot: str) -> None:
+        """From the device, not from what the kernel remembers of it, against the manifest. Raises StepFailed, StagedChanged."""
         os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
-        digests = [hashlib.sha256(), hashlib.sha256()]
+        digest = hashlib.sha256()
         done = 0
         while done < size:
-            wanted = os.pread(source, BLOCK, done)
-            digests[0].update(wanted)
-            digests[1].update(os.pread(number, len(wanted), done))
-            done += len(wanted)
+            block = os.pread(number, min(BLOCK, size - done), done)
+            if not block:
+                break
+            digest.update(block)
+            done += len(block)
             self.context.on_event(ev.Progress(self._component.name, ev.Phase.VERIFY, done, size))
-        if digests[0].digest() != digests[1].digest():
+        name = self.context.step.files[0]
+        if digest.digest() != self.context.sha256(name):
+            # Either the file has changed while it was written, or the device doesn't keep what it gets.
+            self.context.check(name)
             raise StepFailed(f"slot {slot} does not hold what was written to it", remedy="Is the device worn out?")
 
     @contextmanager

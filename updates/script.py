@@ -10,12 +10,13 @@ Properties of other names are let be, as the agent does.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import ClassVar, TypeGuard
 
 from ..flashers.errors import Cancelled
 from ..transports import private_files
-from . import disk, programs
+from . import programs
 from .errors import ManifestField, ScriptFailed
 from .handler import StepHandler
 from .manifest import InlineStep
@@ -124,7 +125,9 @@ class ScriptHandler(StepHandler):
             script = self.context.step.handlerProperties["scriptFileName"]
             # The script comes last and whole: where it is, a cut has left nothing out.
             for name in sorted(self.context.files, key=lambda name: name == script):
-                disk.copy(self.context.files[name], folder / name, mode=0o700 if name == script else 0o600)
+                with private_files.whole(folder / name) as target:
+                    self.context.pour(name, target)
+                    os.fchmod(target.fileno(), 0o700 if name == script else 0o600)
         except OSError as error:
             raise ScriptFailed(f"{error.filename or folder}: {error.strerror}", remedy="Is the disk full?") from error
 
@@ -135,6 +138,9 @@ class ScriptHandler(StepHandler):
         script = self.context.work_folder / self.context.step.handlerProperties["scriptFileName"]
         if not script.exists():
             self._put_files()
+        for name in self.context.files:
+            # Earlier actions, and other steps' scripts, had this folder too.
+            self.context.check(name, self.context.work_folder / name)
         result_file = self._result_file(action)
         result_file.unlink(missing_ok=True)
         # What the clean-up after a cancellation does isn't cancelled itself.

@@ -7,11 +7,12 @@ what a rollback needs.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ..enumerators.errors import StateFolder
@@ -61,6 +62,23 @@ class Entry:
             return next(journal.records(self.journal), None) is not None
         except JournalBroken:
             return self.journal.exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The latest time that this host is known to have had, by an update of its history."""
+
+    time: datetime
+    folder: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.folder.name)
+
+    @property
+    def leave_out(self) -> str:
+        """The command that takes the update out of the history; its number is free again then."""
+        return shlex.join(("mv", str(self.folder), f"{self.folder}.wrong-clock"))
 
 
 class Store:
@@ -128,12 +146,23 @@ class Store:
                 if path.name not in begin["documents"]:
                     path.unlink(missing_ok=True)
 
-    def seen(self) -> datetime | None:
-        """The latest time that a journal tells of: a clock behind it was set back."""
-        begins = [self._begin(entry) for entry in self._all()]
-        return max(
-            (datetime.fromisoformat(begin["time"]) for begin in begins if begin and "time" in begin), default=None
-        )
+    def seen(self, max_age_days: float | None) -> Seen | None:
+        """The latest time that a journal tells of: a clock behind it was set back. None: age doesn't matter.
+
+        An update was not too old when it began. So the time of its begin is believed up to the end of its manifest's age: a
+        clock that was wrong once refuses older manifests than that update's, and never newer ones.
+        """
+        if max_age_days is None:
+            return None
+        age = timedelta(days=max_age_days)
+        found = []
+        for entry in self._all():
+            begin = self._begin(entry) or {}
+            began, made = _time(begin.get("time")), _time(begin.get("created"))
+            if began is not None:
+                believed = made + age if made is not None and began - made > age else began
+                found.append(Seen(believed, entry.folder))
+        return max(found, key=lambda one: one.time, default=None)
 
     def _all(self) -> list[Entry]:
         try:
@@ -156,3 +185,12 @@ class Store:
             return next(journal.records(entry.journal), None)
         except JournalBroken:
             return None
+
+
+def _time(text: object) -> datetime | None:
+    """A time of a journal; without a zone it is UTC. None: it is none."""
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

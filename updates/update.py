@@ -20,14 +20,18 @@ from . import manifest as mf
 from .errors import (
     DeploymentCancelled,
     ManifestExpired,
+    ManifestFuture,
     ManifestMissing,
     ManifestRule,
     SignatureMissing,
     UpdateError,
 )
 from .policy import Policy
+from .store import Seen
 
 MANIFEST_PATTERN = "*.importmanifest.json"
+FUTURE = timedelta(days=1)
+"""How much later than now a manifest may have been made: clocks differ, and a time without a zone is taken for UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Update:
         return made if made.tzinfo else made.replace(tzinfo=UTC)
 
 
-def load(path: Path, policy: Policy | None = None, *, seen: datetime | None = None) -> Update:
+def load(path: Path, policy: Policy | None = None, *, seen: Seen | None = None) -> Update:
     """Reads an update, checks size and SHA-256 of every file, and whether `policy` takes it; None: the default one.
 
     `seen`: the latest time that this host is known to have had. A clock that was set back behind it is not believed.
@@ -74,7 +78,7 @@ def load(path: Path, policy: Policy | None = None, *, seen: datetime | None = No
     return found
 
 
-def read(path: Path, policy: Policy | None = None, *, seen: datetime | None = None) -> Update:
+def read(path: Path, policy: Policy | None = None, *, seen: Seen | None = None) -> Update:
     """As `load`, but looks at no file of the update except manifests."""
     return _Reader(path, policy or Policy(), seen).read()
 
@@ -82,8 +86,8 @@ def read(path: Path, policy: Policy | None = None, *, seen: datetime | None = No
 def staged(update: Update, folder: Path) -> Update:
     """Copies an update's manifests and files into `folder`, each file checked in the same pass; the copy.
 
-    The copy is on the disk when this returns. `load` reads it again from there, without a policy: whether the update is
-    to be trusted was asked before. Raises UpdateError for a file that has changed, StateFolder when it can't be written.
+    The copy is on the disk when this returns. Raises UpdateError for a file that has changed, StateFolder when it can't be
+    written.
     """
     try:
         private_files.folder(folder)
@@ -131,7 +135,7 @@ def _moved(update: Update, folder: Path) -> Update:
 class _Reader:
     """Reads one update, of either kind."""
 
-    def __init__(self, path: Path, policy: Policy, seen: datetime | None) -> None:
+    def __init__(self, path: Path, policy: Policy, seen: Seen | None) -> None:
         self.path = path
         self.folder = path.parent
         self.policy = policy
@@ -153,14 +157,14 @@ class _Reader:
 
     def _deployment(self, deployment: dm.Deployment, data: bytes) -> Update:
         workflow = deployment.workflow
+        # The signature comes first: of a deployment that is not to be trusted nothing is believed.
+        text = deployment.updateManifest or ""
+        signer = self._signer(text, deployment.updateManifestSignature)
         if workflow.action == dm.CANCEL:
             raise DeploymentCancelled(
                 f"{self.path} calls the deployment {workflow.id!r} off; there is nothing to carry out in it",
                 workflow_id=workflow.id,
             )
-        # The signature comes first: of a manifest that is not to be trusted nothing is looked at.
-        text = deployment.updateManifest or ""
-        signer = self._signer(text, deployment.updateManifestSignature)
         source = f"{self.path}: updateManifest"
         manifest = dm.device_manifest(mf.json_object(text, source), source)
         found = self._device(manifest, source, {self.path.name: data}, workflow.id, signer)
@@ -172,23 +176,36 @@ class _Reader:
             self._unsigned()
             return None
         if not self.policy.roots:
-            # There is nothing to verify it by; the policy asks for roots where it refuses unsigned updates.
+            # There is nothing to verify it by; a policy that refuses unsigned updates has roots.
             return None
         trust = signing.Trust.of(self.policy.roots, self.policy.revoked)
         return signing.verify(manifest, signature, trust, str(self.path))
 
     def _unsigned(self) -> None:
-        if self.policy.unsigned == "refuse":
+        if self.policy.signed_only:
             raise SignatureMissing(f"{self.path} is not signed, and this bench takes signed updates only")
 
     def _fresh(self, update: Update) -> None:
+        """Raises ManifestExpired, ManifestFuture."""
         if self.policy.max_age_days is None:
             return
-        now = max(clock.now(), self.seen or datetime.min.replace(tzinfo=UTC))
+        host = clock.now()
+        now = max(host, self.seen.time) if self.seen else host
+        if update.created - now > FUTURE:
+            raise ManifestFuture(
+                f"{self.path} was made on {update.created:%Y-%m-%d}, and for this host it is {now:%Y-%m-%d}"
+            )
         if now - update.created > timedelta(days=self.policy.max_age_days):
+            remedy = ManifestExpired.default_remedy
+            if self.seen and self.seen.time - host > FUTURE:
+                remedy = (
+                    f"This host's clock says {host:%Y-%m-%d}; update {self.seen.number} of its history was made at that "
+                    f"later time. If the clock was wrong then, leave that update out of the history: {self.seen.leave_out}"
+                )
             raise ManifestExpired(
                 f"{self.path} was made on {update.created:%Y-%m-%d}, more than "
-                f"{self.policy.max_age_days:g} days before {now:%Y-%m-%d}"
+                f"{self.policy.max_age_days:g} days before {now:%Y-%m-%d}",
+                remedy=remedy,
             )
 
     def _device(

@@ -17,12 +17,14 @@ from proxyflash.enumerators.component import Component, Presence
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError
-from proxyflash.updates import disk
+from proxyflash.updates import files
 from proxyflash.updates.errors import ManifestField, ScriptFailed
 from proxyflash.updates.handler import StepContext
 from proxyflash.updates.manifest import InlineStep
 from proxyflash.updates.results import ResultCode
 from proxyflash.updates.script import UNKNOWN_FAILURE, ScriptHandler
+
+from .steps import checked
 
 MOTOR = Component(
     id="serial-1",
@@ -67,6 +69,7 @@ def handler(
         record,
         lambda event: None,
         stop,
+        checked(folder, "run.sh"),
     )
     return ScriptHandler(context)
 
@@ -184,7 +187,7 @@ def test_a_script_is_put_into_its_folder_whole_or_not_at_all(tmp_path: Path, mon
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(disk, "BLOCK", 20)
+        patched.setattr(files, "BLOCK", 20)
         patched.setattr(hashlib, "sha256", Cut)
         with pytest.raises(KeyboardInterrupt):
             made.install()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shlex
@@ -20,10 +21,11 @@ from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError
 from ...transports.plain import CAUSE, plain
 from ...transports.quoting import shell_line
-from ...updates import creating
+from ...updates import creating, kept
+from ...updates.errors import PayloadMissing
 from ...updates.flash import FlashHandler
 from ...updates.handler import StepContext
-from ...updates.manifest import InlineStep
+from ...updates.manifest import InlineStep, PayloadFile
 from ...updates.results import COMPONENT_FLASH_HANDLER, FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 from .session import Session, command
 
@@ -171,7 +173,9 @@ def script(
         creating.write(folder / SCRIPT, os.fsencode(text), mode=0o755)
     except OSError as error:
         raise TargetFile(f"{error.filename or folder}: {error.strerror}") from error
-    arguments = "--component --component-name-val" + ("" if start is None else f" --address 0x{start:X}")
+    # The manifest is what is signed: what is flashed is the image that it names, whatever lies beside the script by then.
+    arguments = f"--component --component-name-val --sha256 {kept.digest(folder / image.name)}"
+    arguments += "" if start is None else f" --address 0x{start:X}"
     child = creating.Draft(
         provider, f"{name}-components", version, select=(wanted,), files=(folder / SCRIPT, folder / image.name),
         handler=creating.SCRIPT,
@@ -203,9 +207,10 @@ def _written(draft: creating.Draft, folder: Path) -> Path:
 @click.option("--result-file", type=click.Path(path_type=Path), required=True)
 @click.option("--work-folder", type=click.Path(path_type=Path))
 @click.option("--address")
+@click.option("--sha256", metavar="HEX", help="The image's; another image is not used.")
 def act(
     session: Session, action: str, name: str, image: Path, version: str, result_file: Path, work_folder: Path | None,
-    address: str | None,
+    address: str | None, sha256: str | None,
 ) -> int | None:  # fmt: skip
     """One action on one component, as the agent's script handler asks for it. Scripts of `adu script` call it.
 
@@ -220,7 +225,7 @@ def act(
         properties["address"] = _number(address)
     step = InlineStep(handler=creating.FLASH, files=(image.name,), handlerProperties=properties)
     try:
-        result = _acted(session, action, name, step, image)
+        result = _acted(session, action, name, step, image, sha256)
     except ProxyflashError as error:
         code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_FLASH_HANDLER, error.exit_status)
         result = ActionResult(ResultCode.FAILURE, code, f"{error.code} {name}: {error.cause}")
@@ -230,7 +235,7 @@ def act(
     return None
 
 
-def _acted(session: Session, action: str, name: str, step: InlineStep, image: Path) -> ActionResult:
+def _acted(session: Session, action: str, name: str, step: InlineStep, image: Path, sha256: str | None) -> ActionResult:
     """What the handler of flash steps makes of it."""
     if action == "cancel":
         # The agent asks when an action has ended; there is nothing under way any more.
@@ -240,10 +245,24 @@ def _acted(session: Session, action: str, name: str, step: InlineStep, image: Pa
     component = None if action == "download" else bench.component(name)
     context = StepContext(
         step, {image.name: image}, image.parent, image.parent, bench, component, None,
-        session.event, lambda: session.stopping,
+        session.event, lambda: session.stopping, _payloads(image, sha256),
     )  # fmt: skip
     call: Callable[[], ActionResult] = getattr(FlashHandler(context), action.replace("-", "_"))
     return _once_free(call)
+
+
+def _payloads(image: Path, sha256: str | None) -> dict[str, PayloadFile]:
+    """What the agent's manifest says of the image; empty where it doesn't say it."""
+    if sha256 is None:
+        return {}
+    try:
+        digest = base64.b64encode(bytes.fromhex(sha256)).decode()
+        size = image.stat().st_size
+        return {image.name: PayloadFile(filename=image.name, sizeInBytes=size, hashes={"sha256": digest})}
+    except OSError as error:
+        raise PayloadMissing(f"{image}: {error.strerror}") from error
+    except ValueError:
+        raise click.UsageError(f"--sha256 {sha256}: not 64 digits of a SHA-256 in hex, or the image is empty") from None
 
 
 def _once_free(action: Callable[[], T]) -> T:

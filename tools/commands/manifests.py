@@ -228,7 +228,7 @@ def sign(
     private = signing.PrivateKey.read(key)
     vouching = sjwk or key.with_suffix(".sjwk")
     try:
-        text = vouching.read_text(encoding="ascii").strip()
+        text = vouching.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFile(
             f"{vouching}: {getattr(error, 'strerror', None) or 'no text'}",

@@ -178,7 +178,7 @@ def _engine(session: Session) -> Engine:
 
 
 def _loaded(engine: Engine, manifest: Path) -> Update:
-    return load(manifest, engine.policy, seen=engine.store.seen())
+    return load(manifest, engine.policy, seen=engine.seen())
 
 
 def _planned(session: Session, engine: Engine, update: Update) -> UpdatePlan:
@@ -288,6 +288,9 @@ def _carried_out(session: Session, action: Any) -> int | None:
     except ProxyflashError as error:
         if error.exit_status is ExitStatus.RESUMABLE:
             error.remedy = error.remedy.replace("proxyflash resume", going_on)
+        if error.exit_status is ExitStatus.POLICY:
+            error.remedy = error.remedy.replace("proxyflash rollback", session.command_for("rollback"))
+            error.remedy = error.remedy.replace("proxyflash apply", session.command_for("apply"))
         raise
     session.standing.finish()
     return _told(session, outcome, going_on)
