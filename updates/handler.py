@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ..enumerators.bench import Bench, BenchComponent
 from ..enumerators.component import Component
@@ -44,6 +45,12 @@ class StepHandler(ABC):
 
     An action may be run again after a cut in its middle: it asks what is there, and never trusts what it remembers.
     What it must keep for a later action lies in `backup_folder`.
+    """
+
+    buses_only: ClassVar[bool] = False
+    """Whether its actions reach nothing but the bench's buses, the commands of the bench file and its own folders.
+
+    A replay runs the actions of such handlers alone; of all others it takes the recorded results.
     """
 
     @classmethod
