@@ -163,7 +163,10 @@ class Replay:
                     was = ", ".join(sorted(seen))
                     raise BadRecording(f"bus {bus!r} was recorded with {was}, not {kind}", remedy="")
                 self._tracks[bus] = kinds[kind](self, bus, records)
-            return self._tracks[bus]
+            track = self._tracks[bus]
+        if not isinstance(track, kinds[kind]):
+            raise BadRecording(f"bus {bus!r} is replayed as a bus of another kind, not {kind}", remedy="")
+        return track
 
     def answer(self, question: str) -> tuple[str, bool]:
         """What was answered outside of the buses, and whether it is the reason of a failure. The last answer comes again.

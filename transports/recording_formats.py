@@ -194,8 +194,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise _Twice(f"the key {_shown(twice)} stands twice")
+        for key, _ in pairs:
+            if key in seen:
+                raise _Twice(f"the key {_shown(key)} stands twice")
+            seen.add(key)
     return made
 
 
