@@ -21,7 +21,9 @@ from ..transports.outside import without_passwords
 from .benchfile import BenchFile
 
 LEFT_OUT = "left-out"
-_SAYS_SECRET = re.compile(r"secret|passw|passphrase|token|credential|private.?key|api.?key|(^|[_-])pin($|[_-])", re.IGNORECASE)
+_SAYS_SECRET = re.compile(
+    r"secret|passw|passphrase|token|credential|private.?key|api.?key|(^|[_-])pin($|[_-])", re.IGNORECASE
+)
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2}[ :-]?)+")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 

@@ -82,7 +82,9 @@ def load(path: Path) -> Recording:
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size > MOST_BYTES:
-                raise BadRecording(f"{path}: this has more than {MOST_BYTES:,} bytes", remedy="Name a shorter recording.")
+                raise BadRecording(
+                    f"{path}: this has more than {MOST_BYTES:,} bytes", remedy="Name a shorter recording."
+                )
             return read(file, str(path))
     except OSError as error:
         raise BadRecording(f"{path}: {error.strerror or error}", remedy="Name a recording.") from error
