@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import usb.core
@@ -40,12 +42,22 @@ SEEDS = [
 """A good recording of each kind of bus."""
 
 
+@contextmanager
+def documented(code: str) -> Iterator[None]:
+    """The block may end in this error."""
+    try:
+        yield
+    except ProxyflashError as error:
+        if error.code != code:
+            raise AssertionError(f"{error.code} instead of {code}: {error}") from error
+
+
 def recording(data: bytes) -> None:
     """Raises only where something is wrong with the reader: another exception than a documented one."""
-    try:
+    loaded = None
+    with documented("E-RECORDING"):
         loaded = read(io.BytesIO(data), "fuzzed.jsonl")
-    except ProxyflashError as error:
-        assert error.code == "E-RECORDING", error
+    if loaded is None:
         return
     _export(loaded.records)
     _allow(loaded)
@@ -63,21 +75,19 @@ def _export(records: tuple[Record, ...]) -> None:
 
 
 def _allow(loaded: Recording) -> None:
-    try:
+    kept: list[str] = []
+    with documented("E-REPLAY-COMMAND"):
         kept = replayable.allowed(loaded.head.get("arguments", []))
-    except ProxyflashError as error:
-        assert error.code == "E-REPLAY-COMMAND", error
-        return
-    assert next(word for word in kept if not word.startswith("-")) in replayable.RECORDED or "--" in kept
+    assert not kept or "--" in kept or next(word for word in kept if word[:1] != "-") in replayable.RECORDED
 
 
 def _replay(loaded: Recording, bus: str, kind: str, records: list[Record]) -> None:
-    try:
+    track = None
+    with documented("E-RECORDING"):
         track = Replay(loaded).track(bus, kind)
-    except ProxyflashError as error:
-        assert error.code == "E-RECORDING", error
+    if track is None:
         return
-    try:
+    with documented("E-REPLAY-MISMATCH"):
         for record in records:
             match record:
                 case CanFrame() if record.outgoing and kind == "can":
@@ -95,8 +105,6 @@ def _replay(loaded: Recording, bus: str, kind: str, records: list[Record]) -> No
                     _transfers(track, record)
         if kind == "usb":
             _devices(track)
-    except ProxyflashError as error:
-        assert error.code == "E-REPLAY-MISMATCH", error
 
 
 def _transfers(track: object, record: UsbControl) -> None:
@@ -105,9 +113,9 @@ def _transfers(track: object, record: UsbControl) -> None:
         try:
             handle = backend.open_device(seen)
             setup = record.setup
-            words = (int.from_bytes(setup[at : at + 2], "little") for at in (2, 4))
+            value, index = int.from_bytes(setup[2:4], "little"), int.from_bytes(setup[4:6], "little")
             data = bytearray(int.from_bytes(setup[6:8], "little")) if record.incoming else record.data
-            backend.ctrl_transfer(handle, setup[0], setup[1], *words, data, 100)
+            backend.ctrl_transfer(handle, setup[0], setup[1], value, index, data, 100)
         except usb.core.USBError:
             continue
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proxyflash.tests.fuzz.recordings import CONFIGURATION, DEVICE, HEAD, SEEDS, recording
 from proxyflash.tools import commands
 
-VALUES = st.sampled_from(
+VALUES: st.SearchStrategy[Any] = st.sampled_from(
     [None, True, -1, 0, 5, 255, 2**31, 2**70, 10**300, 1e308, float("nan"), float("inf"), -0.5, 4e9, "", "a", "\0", "\ud800",
      "a\n(0) b 1#00\n", "\x1b[2J", "\u202e", "b" * 70_000, "00" * 9, [], [[]], {}, {"a": {}}, ["fd", "remote", "error"]]
 )  # fmt: skip

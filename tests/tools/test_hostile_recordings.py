@@ -17,8 +17,12 @@ from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.commands import CommandFailed
 from proxyflash.enumerators.errors import ComponentUnknown
 from proxyflash.tools import commands, replayable
+from proxyflash.transports import plugins
+from proxyflash.transports.outside import Outside
 from proxyflash.transports.recording import Answer
 from proxyflash.transports.recording_formats import Recording
+from proxyflash.updates.errors import StepFailed
+from proxyflash.updates.results import ActionResult, asked
 
 from .conftest import Desk, Done
 
@@ -163,6 +167,32 @@ def test_steps_that_reach_the_host_are_not_run_again(desk: Desk, monkeypatch: py
     without = desk.run("replay", recording)
     assert without.status == 1
     assert "E-REPLAY-UNANSWERED host: the recording has no answer to this: step 1 on host: " in without.err
+
+
+def test_of_all_handlers_only_two_are_run_by_a_replay() -> None:
+    handlers = {name: plugins.load(plugins.STEPS, name) for name in plugins.names(plugins.STEPS)}
+    run = {name for name, handler in handlers.items() if handler.buses_only}
+    assert run == {"proxyflash/flash:1", "proxyflash/check:1"}
+
+
+@pytest.mark.parametrize("action", ["partition", "app"])
+def test_handlers_of_the_host_are_asked_nothing(action: str) -> None:
+    """Neither their actions nor their clean-up are called: the recorded result is theirs."""
+
+    def called() -> ActionResult:
+        pytest.fail("called")
+
+    question = f"step 1.1 on {action}: install"
+    recorded = Answer(1.0, "", question, '{"code": 600, "extended": 0, "details": "it was so"}')
+    broken = Answer(1.0, "", "broken", '{"code": "600"}')
+    failed = Answer(1.0, "", "failed", "no space left", True)
+    outside = Outside(lambda: None, Replay(Recording((recorded, broken, failed))))
+    assert asked(outside, question, called) == ActionResult(600, 0, "it was so")
+    for other, said in (("broken", "is broken"), ("failed", "no space left")):
+        with pytest.raises(StepFailed, match=said):
+            asked(outside, other, called)
+    with pytest.raises(ReplayUnanswered):
+        asked(outside, "another", called)
 
 
 # Code, buses and files.

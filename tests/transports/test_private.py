@@ -48,9 +48,14 @@ def test_what_lies_in_its_place_is_replaced(tmp_path: Path) -> None:
 
 def test_a_failure_leaves_all_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
-    with pytest.raises(KeyboardInterrupt), written(tmp_path / "a") as file:
-        file.write(b"new")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with written(tmp_path / "a") as file:
+            file.write(b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 

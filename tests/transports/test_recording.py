@@ -23,8 +23,8 @@ from proxyflash.transports.can import CanBus, CanId
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import SerialGone, UsbStall
 from proxyflash.transports.recording import (
-    Answer,
     RECORD_BYTES,
+    Answer,
     CanFlag,
     CanFrame,
     Note,
