@@ -296,8 +296,11 @@ class ReplayUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         return None
 
 
-def _parsed(seen: UsbSeen, config: int) -> tuple[bytes, bytes, list[_Setting]]:
-    """A configuration's own descriptor, what stands before its interfaces, and those. Raises USBError without one."""
+def _parsed(seen: UsbSeen, config: int) -> tuple[bytes, bytes, Mapping[int, Sequence[_Setting]]]:
+    """A configuration's own descriptor, what stands before its interfaces, and the alternate settings of each.
+
+    Raises USBError without one.
+    """
     raw = seen.configurations[config] if config < len(seen.configurations) else b""
     if len(raw) < CONFIGURATION_BYTES:
         _fail(errno.ENOENT)
@@ -305,30 +308,30 @@ def _parsed(seen: UsbSeen, config: int) -> tuple[bytes, bytes, list[_Setting]]:
 
 
 @lru_cache(maxsize=64)
-def _taken_apart(raw: bytes) -> tuple[bytes, list[_Setting]]:
-    """What stands before the interfaces, and those. pyusb asks for each interface and each endpoint by itself."""
+def _taken_apart(raw: bytes) -> tuple[bytes, Mapping[int, Sequence[_Setting]]]:
+    """What stands before the interfaces, and those. pyusb asks for each interface and each endpoint separately."""
     before = b""
-    settings: list[_Setting] = []
-    place = 9
+    interfaces: dict[int, list[_Setting]] = {}
+    last: _Setting | None = None
+    place = CONFIGURATION_BYTES
     while place + 2 <= len(raw) and raw[place] >= 2:
         item, kind = raw[place : place + raw[place]], raw[place + 1]
         place += raw[place]
         if kind == INTERFACE and len(item) >= 9:
-            settings.append(_Setting(item))
-        elif not settings:
+            last = _Setting(item)
+            interfaces.setdefault(item[2], []).append(last)
+        elif last is None:
             before += item
         elif kind == ENDPOINT and len(item) >= 7:
-            settings[-1].endpoints.append((item, b""))
-        elif settings[-1].endpoints:
-            last, extra = settings[-1].endpoints[-1]
-            settings[-1].endpoints[-1] = (last, extra + item)
+            last.endpoints.append((item, b""))
+        elif last.endpoints:
+            endpoint, extra = last.endpoints[-1]
+            last.endpoints[-1] = (endpoint, extra + item)
         else:
-            settings[-1].extra += item
-    return before, settings
+            last.extra += item
+    return before, interfaces
 
 
 def _setting(seen: UsbSeen, intf: int, alt: int, config: int) -> _Setting:
     """pyusb counts interfaces and alternate settings from 0, as they stand. Raises IndexError, on which pyusb relies."""
-    settings = _parsed(seen, config)[2]
-    numbers = list(dict.fromkeys(item.descriptor[2] for item in settings))
-    return [item for item in settings if item.descriptor[2] == numbers[intf]][alt]
+    return list(_parsed(seen, config)[2].values())[intf][alt]

@@ -29,8 +29,9 @@ FORMAT = "proxyflash recording"
 SCHEMA = 1
 LONGEST_LINE = 1 << 20
 """Bytes of a line of the file; a transfer has 64 KiB at most."""
-MOST_BYTES = 1 << 30
-"""Bytes of a recording that is read."""
+MOST_BYTES = 1 << 31
+MOST_RECORDS = 6_000_000
+"""Bytes and records of a recording that is read: more than `record` keeps."""
 MOST_ARGUMENTS = 1000
 LONGEST_WORD = 4096
 """Characters of an argument."""
@@ -42,8 +43,8 @@ LONGEST_TRANSFER = 86_400
 """Seconds that a transfer may take."""
 HIGHEST_RATE = 1_000_000_000
 """Bit/s of a serial line."""
-CONFIGURATION_BYTES = (9, 16_384)
-"""Of a USB configuration's descriptor, with what follows it: its own bytes (USB 2.0, table 9-10), and more than any has."""
+CONFIGURATION_BYTES = (9, 0xFFFF)
+"""Of a USB configuration's descriptor, with what follows it: its own bytes, and what wTotalLength can say (USB 2.0, 9.6.3)."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 LONGEST_NAME = 15
 """Characters of a network interface's name (Linux, IFNAMSIZ without its end); can-utils take no more."""
@@ -101,8 +102,9 @@ def read(file: BinaryIO, name: str) -> Recording:
     while line := file.readline(LONGEST_LINE):
         number += 1
         size += len(line)
-        if size > MOST_BYTES:
-            raise BadRecording(f"{name}:{number}: there are more than {MOST_BYTES:,} bytes before this line")
+        if size > MOST_BYTES or len(records) >= MOST_RECORDS:
+            most = f"{MOST_BYTES:,} bytes or {MOST_RECORDS:,} records"
+            raise BadRecording(f"{name}:{number}: this has more than {most}", remedy="Name a shorter recording.")
         records.append(_record(name, number, _line(name, number, line)))
     return Recording(tuple(records), head, dropped)
 
