@@ -22,9 +22,11 @@ from ..flashers.programmer import FlashResult, Programmer
 from ..transports import clock, plugins
 from ..transports.deadline import Deadline
 from ..transports.errors import BadSettings, ProxyflashError
+from ..transports.outside import Outside
 from ..transports.recording import Recorder
 from . import benchfile
 from .benchlines import Place
+from .commands import HostCommands
 from .component import Component, Presence, Unlisted, distinct
 from .errors import BenchKey, BenchMissing, ComponentUnknown
 from .host import HostComponent
@@ -85,6 +87,8 @@ class Bench:
         self.file = file
         self.replay = replay
         self._recorder = recorder
+        self.outside = Outside(lambda: self._recorder, replay)
+        self.commands = HostCommands(file.folder, self.outside)
         self.state = state
         self.folder = bench_folder(state, file.path)
         self._lock: BenchLock | None = None
@@ -157,6 +161,8 @@ class Bench:
                 except BadSettings as error:
                     error.cause = f"{self.file.at(('bus', bus))}: {error.cause}"
                     raise
+                if hasattr(self._transports[bus], "outside"):
+                    self._transports[bus].outside = self.outside
                 if self._recorder is not None:
                     self._transports[bus].recorder = self._recorder
             return self._transports[bus]
@@ -178,7 +184,9 @@ class Bench:
 
     def prober(self, bus: str) -> Prober:
         spec = self.file.spec.bus[bus]
-        prober: Prober = plugins.load(plugins.ENUMERATORS, spec.kind)(bus, spec, self.transport(bus))
+        # Opened first: a replay refuses a kind of bus that it doesn't know before anything of that name is imported.
+        transport = self.transport(bus)
+        prober: Prober = plugins.load(plugins.ENUMERATORS, spec.kind)(bus, spec, transport)
         return prober
 
     def scan(self) -> Scan:
@@ -223,9 +231,12 @@ class Bench:
         return (found.spec if isinstance(found, HostComponent) else found.entry.spec).optional
 
     def check(self) -> None:
-        """Brings the emulated buses to life, in memory and unlocked, for what only that shows. Raises BenchKey."""
+        """Brings the emulated buses to life, in memory and unlocked, for what only that shows. Raises BenchKey.
+
+        Under replay no part is emulated.
+        """
         for name, spec in self.file.spec.bus.items():
-            if spec.emulated:
+            if spec.emulated and self.replay is None:
                 self._emulate(name, spec, None).close()
 
     def lock(self) -> None:
@@ -252,6 +263,10 @@ class Bench:
         self.close()
 
     def _emulated_bus(self, bus: str) -> EmulatedBus:
+        if self.replay is not None:
+            raise ComponentUnknown(
+                f"bus {bus!r} is replayed, so none of its parts is emulated", remedy="Open the bench without a replay."
+            )
         with self._opening:
             if bus not in self._emulated:
                 self.lock()
@@ -415,7 +430,7 @@ class BenchComponent:
             return power is not None or self.bench.file.spec.bus[self.entry.spec.bus].emulated
         if power is None:
             return False
-        cycle(power.off, power.on, folder=self.bench.file.folder, component=self.name)
+        cycle(power.off, power.on, commands=self.bench.commands, component=self.name)
         return True
 
 

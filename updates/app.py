@@ -21,7 +21,7 @@ from typing import Any
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.benchfile import AppSpec
-from ..enumerators.commands import CommandFailed, run
+from ..enumerators.commands import CommandFailed
 from ..enumerators.errors import StateFolder
 from ..enumerators.host import HostComponent
 from ..flashers.errors import Cancelled
@@ -181,7 +181,7 @@ class AppHandler(HostPartHandler):
         app = _app(self.context.step, self.context.component)
         try:
             if app.restart:
-                run(app.restart, self._component.folder)
+                self.context.bench.commands.run(app.restart)
         except CommandFailed as error:
             return f"it can't be restarted: {error}"
         if not app.health:
@@ -189,7 +189,7 @@ class AppHandler(HostPartHandler):
         deadline = Deadline.after(app.health_seconds)
         while True:
             try:
-                run(app.health, self._component.folder)
+                self.context.bench.commands.run(app.health)
                 return ""
             except CommandFailed as error:
                 if deadline.expired:

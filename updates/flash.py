@@ -39,6 +39,8 @@ MEMORY = "memory.bin"
 class FlashHandler(StepHandler):
     """Flashes, verifies and boots in Install; in Apply asks the running application for its version once more."""
 
+    buses_only = True
+
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
         told = "flashes a component, but this step is for the host"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from ..enumerators.bench import Bench, BenchComponent
 from ..enumerators.component import Component
@@ -99,6 +99,12 @@ class StepHandler(ABC):
 
     An action may be run again after a cut in its middle: it asks what is there, and never trusts what it remembers.
     What it must keep for a later action lies in `backup_folder`.
+    """
+
+    buses_only: ClassVar[bool] = False
+    """Whether its actions reach nothing but the bench's buses, the commands of the bench file and its own folders.
+
+    A replay runs the actions of such handlers alone; of all others it takes the recorded results.
     """
 
     @classmethod

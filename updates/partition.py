@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.benchfile import PartitionSpec
-from ..enumerators.commands import CommandFailed, run
+from ..enumerators.commands import CommandFailed
 from ..enumerators.host import HostComponent
 from ..flashers import events as ev
 from ..flashers.errors import Cancelled
@@ -129,7 +129,7 @@ class PartitionHandler(HostPartHandler):
 
     def _run(self, command: str) -> str:
         try:
-            return run(command, self._component.folder)
+            return self.context.bench.commands.run(command)
         except CommandFailed as error:
             raise StepFailed(str(error)) from error
 

@@ -36,7 +36,7 @@ from .options import demand
 from .plan import Task, is_downgrade
 from .policy import Policy
 from .progress import ANNOUNCED, RESTARTS, Action, Kind, Progress, TaskProgress, fields_of
-from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
+from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, asked, extended_code
 from .store import Entry, Store
 from .update import Update
 
@@ -271,6 +271,7 @@ class Worker:
         call: Callable[[], ActionResult] = getattr(handler, action.replace("-", "_"))
         if after_cut:
             call = handler.is_complete
+        call = self._outside(task, handler, action, call)
         watch = self._watches[task.index]
         try:
             result = watch.call(call, f"step {task.label}: {action}")
@@ -298,6 +299,15 @@ class Worker:
         details = result.details or f"result code {result.code}, extended {result.extended:08X}"
         return result, StepFailed(f"step {task.label} ({task.step.handler}) failed: {details}", component=task.target)
 
+    def _outside(
+        self, task: Task, handler: StepHandler, action: Action, call: Callable[[], ActionResult]
+    ) -> Callable[[], ActionResult]:
+        """The action, which is recorded and replayed as a whole where it reaches more than the bench's buses."""
+        if handler.buses_only:
+            return call
+        question = f"step {task.label} on {task.target}: {action}"
+        return lambda: asked(self.setting.bench.outside, question, call)
+
     def _late(self, task: Task, action: Action, error: ProxyflashError) -> tuple[ActionResult, ProxyflashError]:
         """Of an action that ended with a failure once its time was over, which is why it did."""
         seconds = self._watches[task.index].seconds
@@ -308,7 +318,8 @@ class Worker:
     def _cancel(self, task: Task, handler: StepHandler) -> None:
         """What a handler's clean-up comes to is journalled, and changes nothing. Raises Halt when it doesn't return."""
         try:
-            result = self._watches[task.index].call(handler.cancel, f"step {task.label}: cancel")
+            call = self._outside(task, handler, Action.CANCEL, handler.cancel)
+            result = self._watches[task.index].call(call, f"step {task.label}: cancel")
         except StepHangs as error:
             raise self._stopped(task, Action.CANCEL, error) from error
         except Exception as error:
