@@ -377,6 +377,19 @@ def test_the_name_of_the_bench_file(desk: Desk) -> None:
     assert "E-BENCH-MISSING" in checked(desk, "scan").err
 
 
+def test_the_name_of_a_key(desk: Desk) -> None:
+    """In what makes the key, and in what a signature says of it."""
+    key, root = desk.folder / "key.pem", desk.folder / "root.pem"
+    checked(desk, "manifest", "key", root, "--kid", HOSTILE)
+    checked(desk, "manifest", "key", key, "--kid", HOSTILE, "--root", root)
+    deployment = desk.manifest.with_name("signed.deployment.json")
+    assert desk.run("manifest", "sign", desk.manifest, "--key", key, "-o", deployment).status == 0
+    assert checked(desk, "manifest", "check", deployment, "--root", root.with_suffix(".jwk")).status == 0
+    other = desk.folder / "other.pem"
+    checked(desk, "manifest", "key", other, "--kid", f"2{HOSTILE}")
+    assert checked(desk, "manifest", "check", deployment, "--root", other.with_suffix(".jwk")).status != 0
+
+
 @pytest.mark.parametrize(
     "words", [["image", HOSTILE], ["flash", "imu", HOSTILE], [HOSTILE], ["scan", HOSTILE], ["flash", HOSTILE, "x"]]
 )
