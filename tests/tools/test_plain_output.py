@@ -416,6 +416,25 @@ def test_a_traceback(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
 # The ways out by themselves.
 
 
+@pytest.mark.parametrize("way", ["line", "note", "alarm"])
+def test_each_way_out_is_one_plain_line(way: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Whatever the commands themselves have done to the text before."""
+    with (tmp_path / "log").open("w") as log:
+        getattr(Output(log=log), way)(HOSTILE)
+    said = capsys.readouterr()
+    assert said.out + said.err == f"{SHOWN}\n"
+    kept = (tmp_path / "log").read_text(encoding="utf-8")
+    assert STAMP.sub("", kept) == f"{SHOWN}\n"
+
+
+def test_lines_of_our_own_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Output()
+    out.lines(["one", HOSTILE])
+    out.usage(["two", HOSTILE])
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (f"one\n{SHOWN}\n", f"two\n{SHOWN}\n")
+
+
 def test_a_question_that_a_person_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
     Output().question(f"flash {HOSTILE}? [y/N]:")
     assert capsys.readouterr().err == f"flash {SHOWN}? [y/N]: "
