@@ -377,6 +377,19 @@ def test_the_name_of_the_bench_file(desk: Desk) -> None:
     assert "E-BENCH-MISSING" in checked(desk, "scan").err
 
 
+def test_the_name_of_a_key(desk: Desk) -> None:
+    """In what makes the key, and in what a signature says of it."""
+    key, root = desk.folder / "key.pem", desk.folder / "root.pem"
+    checked(desk, "manifest", "key", root, "--kid", HOSTILE)
+    checked(desk, "manifest", "key", key, "--kid", HOSTILE, "--root", root)
+    deployment = desk.manifest.with_name("signed.deployment.json")
+    assert desk.run("manifest", "sign", desk.manifest, "--key", key, "-o", deployment).status == 0
+    assert checked(desk, "manifest", "check", deployment, "--root", root.with_suffix(".jwk")).status == 0
+    other = desk.folder / "other.pem"
+    checked(desk, "manifest", "key", other, "--kid", f"2{HOSTILE}")
+    assert checked(desk, "manifest", "check", deployment, "--root", other.with_suffix(".jwk")).status != 0
+
+
 @pytest.mark.parametrize(
     "words", [["image", HOSTILE], ["flash", "imu", HOSTILE], [HOSTILE], ["scan", HOSTILE], ["flash", HOSTILE, "x"]]
 )
@@ -401,6 +414,25 @@ def test_a_traceback(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # The ways out by themselves.
+
+
+@pytest.mark.parametrize("way", ["line", "note", "alarm"])
+def test_each_way_out_is_one_plain_line(way: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Whatever the commands themselves have done to the text before."""
+    with (tmp_path / "log").open("w") as log:
+        getattr(Output(log=log), way)(HOSTILE)
+    said = capsys.readouterr()
+    assert said.out + said.err == f"{SHOWN}\n"
+    kept = (tmp_path / "log").read_text(encoding="utf-8")
+    assert STAMP.sub("", kept) == f"{SHOWN}\n"
+
+
+def test_lines_of_our_own_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Output()
+    out.lines(["one", HOSTILE])
+    out.usage(["two", HOSTILE])
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (f"one\n{SHOWN}\n", f"two\n{SHOWN}\n")
 
 
 def test_a_question_that_a_person_is_asked(capsys: pytest.CaptureFixture[str]) -> None:

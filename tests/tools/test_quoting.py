@@ -112,7 +112,15 @@ def test_the_agent_s_script_flashes_an_image_of_such_a_name(desk: Desk, tmp_path
         (trap / module).write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\n")
     environment = {"PATH": os.environ["PATH"], "PROXYFLASH_ADU_CONF": str(made / "adu.conf"), "PYTHONPATH": str(trap)}
     result = tmp_path / "result.json"
-    command = [made / "proxyflash-flash.sh", "--action", "install", "--component", "imu", "--work-folder", made]
+    command: list[str | Path] = [
+        made / "proxyflash-flash.sh",
+        "--action",
+        "install",
+        "--component",
+        "imu",
+        "--work-folder",
+        made,
+    ]
     command += ["--result-file", result, "--installed-criteria", "1.5.0"]
     done = subprocess.run(command, env=environment, cwd=trap, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
