@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def mutated(draw: st.DrawFn) -> bytes:
                 break
         else:
             if isinstance(line, dict) or place[-1] < len(line):
-                line[place[-1]] = draw(VALUES)
+                line[place[-1]] = deepcopy(draw(VALUES))
     data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     return data[: draw(st.integers(0, len(data)))] if draw(st.integers(0, 9)) == 0 else data
 
