@@ -69,7 +69,18 @@ def test_files_for_the_agent_replace_links_in_their_way(desk: Desk, tmp_path: Pa
     names = (desk.image("imu").name, "proxyflash-flash.sh")
     for name in names:
         (update / name).symlink_to(tmp_path / "missing")
-    words = ["--version", "1.5.0", "--provider", "Contoso", "--name", "Imu", "--group", "imus", "--to", update]
+    words: list[str | Path] = [
+        "--version",
+        "1.5.0",
+        "--provider",
+        "Contoso",
+        "--name",
+        "Imu",
+        "--group",
+        "imus",
+        "--to",
+        update,
+    ]
     assert desk.run("adu", "script", desk.image("imu"), *words).status == 0
     assert not (tmp_path / "missing").exists()
     assert all((update / name).is_file() and not (update / name).is_symlink() for name in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -88,13 +89,19 @@ def test_what_others_can_write_to_is_refused(tmp_path: Path, bits: int) -> None:
 
 
 @needs_root
-def test_a_group_of_the_owner_alone_may_write(tmp_path: Path) -> None:
+def test_a_group_of_the_owner_alone_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where each user has a group of the same name, folders are 0775 by default. A group with others in it is refused."""
     folder = tmp_path / "desk"
     folder.mkdir()
     folder.chmod(0o775)
     private_files.folder(folder)
     assert mode(folder) == 0o700
+    folder.chmod(0o775)
+    others = grp.struct_group(("root", "x", 0, ["root", "nobody"]))
+    with monkeypatch.context() as patched:
+        patched.setattr(grp, "getgrgid", lambda number: others)
+        with pytest.raises(StateUnsafe, match="mode 0775"):
+            private_files.folder(folder)
     os.chown(folder, 0, NOBODY)
     folder.chmod(0o770)
     with pytest.raises(StateUnsafe, match="mode 0770"):
@@ -132,6 +139,21 @@ def test_a_link_in_the_place_of_a_new_file_is_replaced(tmp_path: Path, use: Call
     assert (tmp_path / "precious").read_bytes() == b"precious"
     assert not (tmp_path / "file").is_symlink()
     assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_link_that_appears_in_the_place_of_a_new_file_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right after what was there had been removed."""
+    (tmp_path / "precious").write_bytes(b"precious")
+
+    def planted(number: int, name: str) -> None:
+        (tmp_path / name).symlink_to("precious")
+
+    monkeypatch.setattr(private_files, "remove_at", planted)
+    with pytest.raises(FileExistsError), private_files.whole(tmp_path / "file") as stream:
+        stream.write(b"new")
+    assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("how", [os.O_RDONLY, os.O_WRONLY, os.O_RDWR | os.O_CREAT])

@@ -260,7 +260,7 @@ def test_a_slot_that_is_exchanged_while_it_is_opened(bench: Bench, tmp_path: Pat
     (tmp_path / "precious").write_bytes(b"precious")
 
     def work() -> None:
-        done = []
+        done: list[object] = []
 
         def hook(name: str, arguments: tuple[Any, ...]) -> None:
             # The first open of the slot that may write, whichever path it is by.
