@@ -23,7 +23,7 @@ def text_of(lock: str) -> str:
 
 def pins(lock: str) -> dict[str, tuple[str, int]]:
     """By name: the version, and how many hashes there are for it."""
-    found = {}
+    found: dict[str, tuple[str, int]] = {}
     for block in re.findall(r"^[A-Za-z0-9].*(?:\n +.*)*", text_of(lock), re.MULTILINE):
         name, version = re.match(r"([A-Za-z0-9._-]+)==(\S+)", block).groups()  # type: ignore[union-attr]
         found[canonicalize_name(name)] = version, len(re.findall(r"--hash=sha256:[0-9a-f]{64}\b", block))

@@ -117,7 +117,7 @@ def created(path: Path) -> BinaryIO:
 def whole(path: Path, mode: int = FILE_MODE) -> Iterator[BinaryIO]:
     """A file that replaces what was there at the end of the block: whole, and on the disk. `mode`: less the umask.
 
-    Raises OSError.
+    A link that lies in its place is replaced, not followed. Raises OSError.
     """
     number = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -125,6 +125,18 @@ def whole(path: Path, mode: int = FILE_MODE) -> Iterator[BinaryIO]:
             yield stream
     finally:
         os.close(number)
+
+
+def output_folder(path: Path) -> None:
+    """Makes a folder that the user named, for its owner alone; one that is there stays as it is. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(FOLDER_MODE)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return
+    path.chmod(FOLDER_MODE)
 
 
 def fifo(path: Path) -> int:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import private
+from . import private_files
 from .errors import ExitStatus, ProxyflashError
 from .plain import plain
 from .recording import Answer, CanFlag, CanFrame, Note, Record, SerialBytes, SerialLine, UsbControl, UsbDevices, UsbSeen
@@ -72,7 +72,7 @@ class Recording:
 def save(records: Iterable[Record], path: Path, *, head: Mapping[str, Any] | None = None, dropped: int = 0) -> None:
     """Writes the format that `load` reads, for its owner alone; a file that was there is replaced whole. Raises OSError."""
     first = {"format": FORMAT, "schema": SCHEMA, "dropped": dropped, **(head or {})}
-    with private.written(path) as file:
+    with private_files.whole(path) as file:
         file.write(json.dumps(first).encode() + b"\n")
         for record in records:
             file.write(json.dumps(_as_json(record)).encode() + b"\n")
@@ -117,7 +117,7 @@ def save_all(records: Sequence[Record], folder: Path, *, dropped: int = 0) -> li
     """
     from .recording_pcapng import write_pcapng
 
-    private.make_folder(folder)
+    private_files.output_folder(folder)
     files = [folder / "recording.jsonl"]
     save(records, files[0], dropped=dropped)
     texts = {"can.log": candump_log(records), "serial.txt": serial_text(records), "usb.txt": usb_text(records)}
@@ -126,12 +126,12 @@ def save_all(records: Sequence[Record], folder: Path, *, dropped: int = 0) -> li
         (folder / name).unlink(missing_ok=True)
         if text:
             files.append(folder / name)
-            with private.written(files[-1]) as file:
+            with private_files.whole(files[-1]) as file:
                 file.write(text.encode())
     (folder / "recording.pcapng").unlink(missing_ok=True)
     if any(isinstance(record, (CanFrame, SerialBytes, UsbControl)) for record in records):
         files.append(folder / "recording.pcapng")
-        with private.written(files[-1]) as file:
+        with private_files.whole(files[-1]) as file:
             write_pcapng(records, file)
     return files
 

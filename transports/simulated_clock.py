@@ -132,7 +132,7 @@ class SimulatedThread:
             self._target = None
             self._clock.wake_all(self._joining)
         # A greenlet that ends goes on in its parent.
-        getcurrent().parent = self._clock.following(self)
+        self._clock.hand_on()
         return None
 
 
@@ -302,6 +302,7 @@ class SimulatedClock(Clock):
         for thread in self.left:
             if thread.greenlet is not None and not thread.greenlet.dead:
                 self.running = thread
+                assert self.main.greenlet is not None
                 thread.greenlet.parent = self.main.greenlet
                 thread.greenlet.throw(GreenletExit)
             thread._alive = False
@@ -367,14 +368,13 @@ class SimulatedClock(Clock):
         if self.is_seeded and self._ready and not self.ending:
             self._let_others()
 
-    def following(self, ended: SimulatedThread) -> greenlet | None:
-        """Where to go on after a thread has ended."""
-        if self.ending:
-            return self.main.greenlet
-        following = self._next()
+    def hand_on(self) -> None:
+        """The running thread has ended: its greenlet goes on in its parent."""
+        following = self.main if self.ending else self._next()
         self.switches += 1
         self.running = following
-        return following.greenlet
+        assert following.greenlet is not None
+        getcurrent().parent = following.greenlet
 
     def resumed(self, me: SimulatedThread) -> None:
         """The thread goes on. Raises what is to be raised in it."""

@@ -278,3 +278,32 @@ def test_nobody_else_can_connect_to_a_socket(shared: Path) -> None:
         as_nobody(connect)
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(shared / "line.sock"))
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o277], ids=oct)
+def test_an_output_folder_is_its_owner_s_alone_or_stays_as_it_is(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        private_files.output_folder(tmp_path / "new")
+        assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+        (tmp_path / "new").chmod(0o755)
+        private_files.output_folder(tmp_path / "new")
+        assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o755
+    finally:
+        os.umask(before)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        private_files.output_folder(tmp_path / "file")
+
+
+def test_a_failure_amid_a_whole_file_leaves_all_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+
+    def interrupted() -> None:
+        with private_files.whole(tmp_path / "a") as file:
+            file.write(b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]

@@ -18,6 +18,7 @@ from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.errors import BenchLocked, StateFolder, StateUnsafe
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.tests.users import NOBODY, become_nobody, needs_root
+from proxyflash.transports import clock
 from proxyflash.updates import journal as journals
 from proxyflash.updates.engine import Engine
 from proxyflash.updates.errors import JournalBroken, JournalNotWritten, StagedChanged, UpdateError, UpdateUnknown
@@ -191,20 +192,12 @@ class TestTwoEngines:
                 assert engine.outcome(entry).ending is Ending.SUCCEEDED
 
 
-class SetBack(datetime):
-    """A clock that somebody has set back by a year."""
-
-    @classmethod
-    def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
-        return datetime.now(UTC) - timedelta(days=365)
-
-
 def test_a_clock_that_is_set_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the order of updates nor a resume goes by it, and an old manifest gets no younger."""
     update = lab.bundle()
     assert lab.apply(update).succeeded
     before = datetime.now(UTC)
-    monkeypatch.setattr(journals, "datetime", SetBack)
+    monkeypatch.setattr(clock, "now", lambda: datetime.now(UTC) - timedelta(days=365))
     for path in lab.world.glob("*.*"):
         path.write_text("1.0")
     lab.fault("right one", Action.INSTALL, kill)

@@ -21,15 +21,16 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from proxyflash.enumerators import bench
 from proxyflash.tests.updates.authoring import Publisher, changed, private_key
 from proxyflash.tests.updates.lab import in_process
 from proxyflash.tools import commands
+from proxyflash.transports import clock
 from proxyflash.updates import errors
 from proxyflash.updates.flash import FlashHandler
 from proxyflash.updates.results import ActionResult
@@ -163,38 +164,22 @@ def test_freeze(gateway: Gateway) -> None:
     assert gateway.versions() == OLD
 
 
-class SetBack(datetime):
-    """A clock that was set back by twenty days."""
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> Self:
-        return super().now(tz) - timedelta(days=20)
-
-
 def test_freeze_with_the_clock_set_back(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time of the last update was seen, and it is not before that."""
     gateway.policy(max_age_days="30")
     old = datetime.now(UTC) - timedelta(days=40)
     assert gateway.apply(gateway.update("1.5.0", "imus")) == (0, "")
     deployment = gateway.update("1.5.1", "cameras", criteria="1.5.0", createdDateTime=old.isoformat())
-    monkeypatch.setattr("proxyflash.updates.update.datetime", SetBack)
+    monkeypatch.setattr(clock, "now", lambda: datetime.now(UTC) - timedelta(days=20))
     load(deployment, gateway.publisher.policy(max_age_days=30))
     assert gateway.apply(deployment) == (9, "E-MANIFEST-EXPIRED")
     assert gateway.versions() == OLD | {"imus": "1.5.0"}
 
 
-class SetForward(datetime):
-    """A clock that was set forward to the year 2099."""
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> Self:
-        return super().now(tz).replace(year=2099, month=1, day=1)
-
-
 def test_freeze_with_the_clock_once_in_the_future(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock was wrong at one update, whose begin is in the history: newer updates are taken all the same."""
     with monkeypatch.context() as patch:
-        patch.setattr("proxyflash.updates.journal.datetime", SetForward)
+        patch.setattr(clock, "now", lambda: datetime(2099, 1, 1, tzinfo=UTC))
         assert gateway.apply(gateway.update("1.5.0", "imus")) == (0, "")
     status, _ = gateway.run("history")
     assert status == 0
