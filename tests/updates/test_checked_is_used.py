@@ -164,7 +164,11 @@ def test_a_copy_that_was_changed_is_not_gone_on_with(lab: Lab, what: str) -> Non
 def test_a_copy_that_is_changed_under_way_is_not_installed(lab: Lab) -> None:
     """Between two actions of one run, without a resume. What was done before is told, and can be undone."""
     update = lab.bundle()
-    lab.fault("right one", Action.BACKUP, lambda: bool(staged_file_now(lab).write_bytes(BAD)) and None)
+
+    def spoil() -> None:
+        staged_file_now(lab).write_bytes(BAD)
+
+    lab.fault("right one", Action.BACKUP, spoil)
     outcome = lab.apply(update)
     assert outcome.ending is Ending.FAILED
     assert outcome.error is not None
@@ -379,7 +383,12 @@ def test_packages_are_not_installed_from_a_list_that_was_changed(
 ) -> None:
     made = stage(bench, AptHandler, APT_MANIFEST)
     asked: list[object] = []
-    monkeypatch.setattr(AptHandler, "_run", lambda self, *words, **more: asked.append(words) or (1, ""))
+
+    def run(self: AptHandler, *words: object, **more: object) -> tuple[int, str]:
+        asked.append(words)
+        return 1, ""
+
+    monkeypatch.setattr(AptHandler, "_run", run)
     (tmp_path / "payload").write_bytes(APT_MANIFEST.replace(b"hello", b"hallo"))
     for action in ("is_installed", "download", "backup", "apply"):
         refuses(made, action)
