@@ -196,6 +196,12 @@ class _SystemEvent(threading.Event):
         return super().wait(timeout)
 
 
+class _SystemSemaphore(threading.Semaphore):
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        _check()
+        return super().acquire(blocking, timeout)
+
+
 class _SystemThread(threading.Thread):
     def start(self) -> None:
         _check()
@@ -254,7 +260,7 @@ class SystemClock(Clock):
         return _SystemEvent()
 
     def semaphore(self, value: int) -> SomeSemaphore:
-        return threading.Semaphore(value)
+        return _SystemSemaphore(value)
 
     def thread(
         self, target: Callable[..., object], args: Iterable[Any], kwargs: Mapping[str, Any], name: str | None

@@ -475,7 +475,7 @@ class SimulatedClock(Clock):
         """What a signal's handler raised while another thread ran is raised in the main one, as soon as can be."""
         self.main.error = error
         self._interrupted = True
-        if not any(place.f_code.co_filename == __file__ for place in itertools.islice(_callers(frame), 4)):
+        if not any(_is_scheduling(place) for place in itertools.islice(_callers(frame), 4)):
             self._let_others()
 
 
@@ -503,6 +503,11 @@ def _unguard_signals() -> None:
         handler = signal.getsignal(number)
         if isinstance(handler, _Guarded):
             signal.signal(number, handler.handler)
+
+
+def _is_scheduling(frame: FrameType) -> bool:
+    """Whether a frame is of the clock itself, and not the bottom of a thread."""
+    return frame.f_code.co_filename == __file__ and frame.f_code.co_name not in ("run", "_run")
 
 
 def _callers(frame: FrameType | None) -> Iterator[FrameType]:

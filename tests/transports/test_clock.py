@@ -481,32 +481,6 @@ def test_a_seed_shows_locks_that_are_taken_in_two_orders() -> None:
     assert any(deadlocks(seed) for seed in range(50))
 
 
-@pytest.mark.parametrize("seed", [None, *range(10)])
-def test_a_notification_at_the_moment_when_the_time_is_up_is_not_lost(seed: int | None) -> None:
-    """Whoever was told meanwhile says so, or another waiter gets the notification."""
-    with clock.use(SimulatedClock(seed)):
-        changed = clock.Condition()
-        ready = [False]
-        woken: list[bool] = []
-
-        def wait() -> None:
-            with changed:
-                woken.append(changed.wait_for(lambda: ready[0], 1.0))
-
-        def notify() -> None:
-            clock.sleep(1.0)
-            with changed:
-                ready[0] = True
-                changed.notify()
-
-        threads = [clock.Thread(notify), clock.Thread(wait)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert woken == [True]
-
-
 # What a simulated clock ends.
 
 
