@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from ..enumerators.errors import StateFolder
+from ..transports import json_text
 from . import disk
 
 NAME = "backup.json"
+MOST_BYTES = 64 << 20
+"""Of that file: it lists the files of an application."""
 
 
 def facts(folder: Path) -> dict[str, Any] | None:
     """What was kept; None: nothing, or not to its end. Raises StateFolder."""
     try:
-        found = json.loads((folder / NAME).read_bytes())
+        with (folder / NAME).open("rb") as stream:
+            found = json_text.parse(stream.read(MOST_BYTES + 1), most=MOST_BYTES, undecoded=True)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
