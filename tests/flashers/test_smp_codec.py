@@ -15,7 +15,6 @@ import crcmod.predefined
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.flashers import smp_codec
 from proxyflash.flashers.smp_codec import (
     HEADER,
     ConsoleFraming,
@@ -240,7 +239,7 @@ class TestBodiesThatNoPartSends:
 
     @pytest.fixture(autouse=True)
     def _no_decoder(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(smp_codec.cbor2, "loads", lambda data: pytest.fail("it was decoded"))
+        monkeypatch.setattr(cbor2, "loads", lambda data: pytest.fail("it was decoded"))
 
     @pytest.mark.parametrize(
         "value",

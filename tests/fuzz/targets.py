@@ -379,7 +379,8 @@ def usb_descriptors(data: bytes) -> None:
     texts += [""] * 4
     numbers = data.ljust(8, b"\0")
     item = UsbInterface(1, numbers[0], numbers[1], 0xFE, 1, numbers[2], texts[3], data)
-    info = UsbInfo(numbers[3], numbers[4], numbers[5] << 8 | numbers[6], *texts[:3], "1-1", (item,))
+    version = numbers[5] << 8 | numbers[6]
+    info = UsbInfo(numbers[3], numbers[4], version, texts[0], texts[1], texts[2], "1-1", (item,))
     str(dfu_identity.sighting(info))
     if dfu_identity.alternates(info):
         dfu_identity.common([dfu_identity.sighting(info)] * 2)
@@ -406,6 +407,8 @@ def isotp_frame(data: bytes) -> None:
 def uds_answer(data: bytes) -> None:
     size = data[0] % 8 if data else 0
     request, answer = data[1 : 2 + size] or b"\x22", data[2 + size :]
+    # What is asked is ours: no service of ISO 14229-1 is above 0x3F and below its answers.
+    request = bytes([request[0] & 0x3F, *request[1:]])
     found = uds_codes.decode(request, answer)
     if isinstance(found, uds_codes.Refusal):
         assert len(str(found.error())) < 400

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
 import tomllib
 from collections.abc import Callable
@@ -65,9 +66,8 @@ def elf_of(count: int) -> bytes:
     fields = [2, 40, 1, 0, 52, 52 + 32 * count, 0, 52, 32, count, 40, count, 0]
     widths = [2, 2, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2]
     head = b"".join(value.to_bytes(width, "little") for value, width in zip(fields, widths, strict=True))
-    words = lambda *values: b"".join(value.to_bytes(4, "little") for value in values)  # noqa: E731
-    programs = b"".join(words(1, at, 0, 0, 16, 16, 5, 4) for _ in range(count))
-    sections = b"".join(words(0, 1, 2, 0, at, 16, 0, 0, 0, 0) for _ in range(count))
+    programs = struct.pack("<8I", 1, at, 0, 0, 16, 16, 5, 4) * count
+    sections = struct.pack("<10I", 0, 1, 2, 0, at, 16, 0, 0, 0, 0) * count
     return ident + head + programs + sections + bytes(16)
 
 

@@ -258,11 +258,12 @@ def test_what_still_reads_its_files_ends_at_once(
 
     monkeypatch.setattr(json_text, "parse", interrupted)
     monkeypatch.setattr(formats, "_read", interrupted)
-    arguments = {
+    given: dict[str, list[str | Path]] = {
         "manifest": ["manifest", "check", desk.manifest],
         "plan": ["plan", desk.manifest],
         "apply": ["apply", desk.manifest],
-    }.get(command, [command, "imu", desk.image("imu")])
+    }
+    arguments = given.get(command, [command, "imu", desk.image("imu")])
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     done = desk.run(*arguments)
     assert (done.status, done.err.strip()) == (130, "E-CANCELLED stopped at once; nothing was changed.")
