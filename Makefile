@@ -58,6 +58,16 @@ lint: $(STAMP) $(LINKS)  ## ruff and mypy alone
 bench: $(STAMP)  ## the benchmarks, side by side with other tools where those are installed
 	$(BIN)/python -m benchmarks
 
+SECONDS ?= 600
+FUZZ_STAMP := $(VENV)/.stamp-fuzz
+
+fuzz: $(FUZZ_STAMP)  ## every reader of foreign bytes under atheris, SECONDS=600 in all
+	$(BIN)/python -m proxyflash.tests.fuzz --seconds $(SECONDS)
+
+$(FUZZ_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[fuzz]'
+	touch $@
+
 wheel: $(STAMP)  ## builds the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .
 
@@ -96,4 +106,4 @@ $(LINKS): Makefile
 clean:  ## removes what the targets made
 	rm -rf build dist .venv *.egg-info
 
-.PHONY: help setup demo demo-real test test-real test-kernel lint bench wheel lock sbom audit clean
+.PHONY: help setup demo demo-real test test-real test-kernel lint bench fuzz wheel lock sbom audit clean

@@ -30,9 +30,12 @@ A class of the left column is what code catches; it is never raised itself. Each
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from .plain import CAUSE, plain, word
+
+LONGEST_TEXT = 400
+"""Characters that are kept of the text of an unforeseen exception."""
 
 
 class ExitStatus(IntEnum):
@@ -89,6 +92,22 @@ class StateUnsafe(ProxyflashError):
 
     code = "E-STATE-UNSAFE"
     exit_status = ExitStatus.PERMISSION
+
+
+class Unexpected(ProxyflashError):
+    """An exception that nobody foresaw."""
+
+    code = "E-UNEXPECTED"
+    default_remedy = "This is a fault of proxyflash: run it again with -vv, and report what that prints."
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """For an exception of any class. Its text is cut where it is too long for a message."""
+        try:
+            said = str(error)
+        except Exception:
+            said = "its text can't be made"
+        return cls(f"{type(error).__name__}: {said[:LONGEST_TEXT]}")
 
 
 class TransportError(ProxyflashError):
