@@ -342,7 +342,9 @@ class SimulatedClock(Clock):
         me.timed_out = False
         me.turn += 1
         if seconds is not None and seconds != inf:
-            heappush(self._timers, (self._now + seconds if seconds > 0 else self._now, next(self._sequence), me, me.turn))
+            heappush(
+                self._timers, (self._now + seconds if seconds > 0 else self._now, next(self._sequence), me, me.turn)
+            )
             if len(self._timers) > self._most_timers:
                 self._throw_away()
         self._hand_over(me)

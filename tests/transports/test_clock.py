@@ -513,7 +513,6 @@ def test_threads_that_are_left_are_ended_and_named() -> None:
 def test_an_error_in_the_block_ends_the_threads_too() -> None:
     used = SimulatedClock()
 
-
     def fail() -> None:
         with clock.use(used):
             clock.Thread(clock.Event().wait).start()
