@@ -251,7 +251,7 @@ def journal_records(data: bytes) -> None:
                 lines.append(journal.encoded({**record, "seq": number + 1}))
     (updates / journal.NAME).write_bytes(b"".join(lines))
     store = Store(folder())
-    store.seen()
+    store.seen(30)
     store.backed_up()
     for entry in store.entries():
         progress = entry.progress()

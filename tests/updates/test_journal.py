@@ -253,7 +253,7 @@ def test_a_first_record_that_checks_and_holds_anything_is_told(tmp_path: Path, j
     with pytest.raises(JournalBroken):
         store.entry(1).progress()
     # What looks at all of them passes it over.
-    store.seen()
+    store.seen(30)
     assert store.backed_up() == []
 
 
