@@ -55,6 +55,10 @@ class Deadlock(BaseException):
     """Every simulated thread waits, none of them with a time limit. No Exception, so that no retry catches it."""
 
 
+class LimitPassed(Deadlock):
+    """The simulation went on beyond its limit of simulated time: a timer that ticks for ever hides a deadlock."""
+
+
 class SimulatedThread:
     """A thread of a simulated clock; the interface of `threading.Thread`."""
 
@@ -171,12 +175,15 @@ class SimulatedClock(Clock):
     Args:
         seed: chooses among the threads that could run; None: in the order in which they became runnable.
         epoch: the wall clock's time at the beginning, in seconds since 1970.
+        limit: simulated seconds. Beyond them the main thread gets LimitPassed, and again after as many seconds more:
+            what the main thread then closes may take its time.
     """
 
     is_simulated = True
 
-    def __init__(self, seed: int | None = None, *, epoch: float = EPOCH) -> None:
+    def __init__(self, seed: int | None = None, *, epoch: float = EPOCH, limit: float = inf) -> None:
         self.seed = seed
+        self.limit = limit
         self.jumps = 0
         self.switches = 0
         self.numbers = itertools.count(1)
@@ -199,6 +206,7 @@ class SimulatedClock(Clock):
         self._ready: list[SimulatedThread] = []
         self._timers: list[tuple[float, int, SimulatedThread, int]] = []
         self._most_timers = FEW_TIMERS
+        self._until = START + limit
         self._slice = START + SLICE
         """When others go on though the running thread doesn't wait."""
         self._nested = False
@@ -435,12 +443,22 @@ class SimulatedClock(Clock):
         self._fire(jump=True)
         self._slice = self._now + SLICE
         if not ready:
-            self.main.error = Deadlock(self._told())
-            self.main.waits_for = None
-            return self.main
+            return self._stopped(Deadlock, "every thread waits, and none has a time limit")
+        if self._now > self._until:
+            self._until = self._now + self.limit
+            return self._stopped(LimitPassed, f"the simulation has a limit of {self.limit:g} s, which has passed")
         if self.is_seeded and len(ready) > 1:
             return ready.pop(self._random.randrange(len(ready)))
         return ready.pop(0)
+
+    def _stopped(self, kind: type[Deadlock], why: str) -> SimulatedThread:
+        """The main thread, which goes on with an error that lists what each thread waits for."""
+        main = self.main
+        main.error = kind(self._told(why))
+        main.waits_for = None
+        if main in self._ready:
+            self._ready.remove(main)
+        return main
 
     def _throw_away(self) -> None:
         self._timers = [item for item in self._timers if item[2].waits_for is not None and item[2].turn == item[3]]
@@ -456,8 +474,8 @@ class SimulatedClock(Clock):
             f"the thread {threading.current_thread().name!r} uses a simulated clock that doesn't run it"
         )
 
-    def _told(self) -> str:
-        lines = [f"every thread waits, and none has a time limit (after {self.elapsed:.6f} simulated seconds):"]
+    def _told(self, why: str) -> str:
+        lines = [f"{why} (after {self.elapsed:.6f} simulated seconds):"]
         for thread in [self.main, *self.threads()]:
             lines.append(f"  {thread.name} waits for {_named(thread.waits_for)} at {_place(thread)}")
         return "\n".join(lines)
@@ -520,7 +538,8 @@ def _callers(frame: FrameType | None) -> Iterator[FrameType]:
 
 def _place(thread: SimulatedThread) -> str:
     """File and line where a thread waits."""
-    assert thread.greenlet is not None
+    if not thread.greenlet:
+        return "its start"
     frame = thread.greenlet.gr_frame or sys._getframe()
     for caller in _callers(frame):
         if caller.f_code.co_filename not in (__file__, clocks.__file__):

@@ -17,7 +17,7 @@ from proxyflash.transports.can import CanBus
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import MixedClocks, UnknownThread
 from proxyflash.transports.serial import SerialPort
-from proxyflash.transports.simulated_clock import EPOCH, Deadlock, SimulatedClock
+from proxyflash.transports.simulated_clock import EPOCH, Deadlock, LimitPassed, SimulatedClock
 from proxyflash.transports.udp import UdpSocket
 
 pytestmark = pytest.mark.real_time
@@ -392,6 +392,63 @@ def test_a_thread_that_catches_everything_does_not_catch_a_deadlock(simulated: S
 def test_a_thread_that_waits_in_the_library_is_told_by_where_it_was_called(simulated: SimulatedClock) -> None:
     with pytest.raises(Deadlock, match=rf"main waits for a condition at {re.escape(__file__)}"):
         _wait(clock.Condition())
+
+
+def test_a_limit_ends_what_a_timer_that_ticks_for_ever_would_hide() -> None:
+    used = SimulatedClock(limit=10)
+    told: list[LimitPassed] = []
+    with clock.use(used):
+        lock = clock.Lock()
+
+        def tick() -> None:
+            while True:
+                clock.sleep(0.02)
+
+        def blocked() -> None:
+            with lock:
+                clock.Event().wait()
+
+        clock.Thread(tick, name="ticks").start()
+        clock.Thread(blocked, name="blocked").start()
+        clock.sleep(0.01)
+        for _ in range(2):
+            with pytest.raises(LimitPassed) as error:
+                with lock:
+                    pytest.fail("the lock is held by a thread that waits")
+            told.append(error.value)
+        assert 20 <= used.elapsed < 20.1
+        # What is closed then may wait.
+        clock.sleep(5)
+    for error in told:
+        first, *lines = str(error).splitlines()
+        assert "a limit of 10 s" in first
+        assert re.fullmatch(rf"  main waits for a lock that blocked holds at {re.escape(__file__)}:\d+", lines[0])
+        assert "  blocked waits for an event at" in lines[2]
+        assert lines[1].startswith("  ticks waits for ")
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_a_limit_ends_a_loop_that_only_looks_at_the_clock(seed: int | None) -> None:
+    with clock.use(SimulatedClock(seed, limit=0.01)):
+        starts = clock.Thread(print, name="starts")
+
+        def spin() -> None:
+            while True:
+                clock.monotonic()
+
+        spins = clock.Thread(spin, name="spins")
+        spins.start()
+        with pytest.raises(LimitPassed, match="spins waits for its turn at "):
+            spins.join()
+        assert not starts.is_alive()
+
+
+def test_within_its_limit_a_simulation_is_left_alone() -> None:
+    with clock.use(SimulatedClock(limit=10)) as used:
+        clock.sleep(9.9)
+        assert clock.Event().wait(0.05) is False
+        assert isinstance(used, SimulatedClock)
+        assert used.elapsed < 10
 
 
 def trace(seed: int | None) -> tuple[list[tuple[str, int, float]], float, int]:
