@@ -412,9 +412,8 @@ def test_a_limit_ends_what_a_timer_that_ticks_for_ever_would_hide() -> None:
         clock.Thread(blocked, name="blocked").start()
         clock.sleep(0.01)
         for _ in range(2):
-            with pytest.raises(LimitPassed) as error:
-                with lock:
-                    pytest.fail("the lock is held by a thread that waits")
+            with pytest.raises(LimitPassed) as error, lock:
+                pytest.fail("the lock is held by a thread that waits")
             told.append(error.value)
         assert 20 <= used.elapsed < 20.1
         # What is closed then may wait.
@@ -536,6 +535,198 @@ def test_a_seed_shows_locks_that_are_taken_in_two_orders() -> None:
 
     assert not deadlocks(None)
     assert any(deadlocks(seed) for seed in range(50))
+
+
+# A time-out and what is waited for, at the very same moment.
+
+SEEDS = range(200)
+
+
+def _condition_at_its_deadline() -> bool:
+    """One notification and two waiters, one of which gives up at that moment: whether that one was in time."""
+    changed = clock.Condition()
+    got: dict[str, bool] = {}
+
+    def wait(name: str, seconds: float | None) -> None:
+        with changed:
+            got[name] = changed.wait(seconds)
+
+    def notify() -> None:
+        clock.sleep(1)
+        with changed:
+            changed.notify()
+
+    threads = [clock.Thread(wait, args=args) for args in (("hurried", 1.0), ("patient", None))]
+    for thread in (*threads, clock.Thread(notify)):
+        thread.start()
+    clock.sleep(2)
+    # It is the notification of exactly one of them.
+    assert sorted(got.items()) in ([("hurried", True)], [("hurried", False), ("patient", True)])
+    with changed:
+        changed.notify_all()
+    for thread in threads:
+        thread.join()
+    return got["hurried"]
+
+
+def _event_at_its_deadline() -> bool:
+    event = clock.Event()
+    is_set = False
+    got: list[tuple[bool, bool]] = []
+
+    def wait() -> None:
+        got.append((event.wait(1.0), is_set))
+
+    def set_for_a_moment() -> None:
+        nonlocal is_set
+        clock.sleep(1)
+        is_set = True
+        event.set()
+        event.clear()
+
+    threads = [clock.Thread(wait), clock.Thread(set_for_a_moment)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ((in_time, was_set),) = got
+    assert in_time == was_set
+    return in_time
+
+
+def _queue_at_its_deadline() -> bool:
+    items: clock.SomeQueue[str] = clock.Queue()
+    got: dict[str, str] = {}
+
+    def hurried() -> None:
+        try:
+            got["hurried"] = items.get(timeout=1.0)
+        except clock.Empty:
+            got["hurried"] = ""
+
+    def patient() -> None:
+        got["patient"] = items.get()
+
+    def put() -> None:
+        clock.sleep(1)
+        items.put("first")
+        clock.sleep(1)
+        items.put("second")
+
+    threads = [clock.Thread(work) for work in (hurried, patient, put)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if got["hurried"]:
+        assert got == {"hurried": "first", "patient": "second"}
+    else:
+        assert got["patient"] == "first"
+        assert items.get(timeout=0) == "second"
+    return bool(got["hurried"])
+
+
+def _bounded_queue_at_its_deadline() -> bool:
+    """Two that put into a full queue, one of which gives up as room is made."""
+    items: clock.SomeQueue[str] = clock.Queue(1)
+    items.put("old")
+    full: list[bool] = []
+
+    def hurried() -> None:
+        try:
+            items.put("hurried", timeout=1.0)
+            full.append(False)
+        except clock.Full:
+            full.append(True)
+
+    threads = [clock.Thread(hurried), clock.Thread(lambda: items.put("patient"))]
+    for thread in threads:
+        thread.start()
+    clock.sleep(1)
+    assert items.get() == "old"
+    taken = [items.get(timeout=5)]
+    for thread in threads:
+        thread.join()
+    while not items.empty():
+        taken.append(items.get_nowait())
+    assert sorted(taken) == (["patient"] if full[0] else ["hurried", "patient"])
+    return not full[0]
+
+
+def _semaphore_at_its_deadline() -> bool:
+    credits = clock.Semaphore(0)
+    got: dict[str, bool] = {}
+
+    def acquire(name: str, seconds: float | None) -> None:
+        got[name] = credits.acquire(timeout=seconds)
+
+    threads = [clock.Thread(acquire, args=args) for args in (("hurried", 1.0), ("patient", None))]
+    for thread in threads:
+        thread.start()
+    clock.sleep(1)
+    credits.release()
+    clock.sleep(1)
+    assert sorted(got.items()) in ([("hurried", True)], [("hurried", False), ("patient", True)])
+    credits.release()
+    for thread in threads:
+        thread.join()
+    # Nobody took more than there was, and nothing was lost.
+    assert credits.acquire(blocking=False) == (not got["hurried"])
+    return got["hurried"]
+
+
+def _lock_at_its_deadline() -> bool:
+    lock = clock.Lock()
+    got: dict[str, bool] = {}
+
+    def acquire(name: str, seconds: float) -> None:
+        got[name] = lock.acquire(timeout=seconds)
+        if got[name]:
+            lock.release()
+
+    with lock:
+        threads = [clock.Thread(acquire, args=args) for args in (("hurried", 1.0), ("patient", -1))]
+        for thread in threads:
+            thread.start()
+        clock.sleep(1)
+    for thread in threads:
+        thread.join()
+    assert got["patient"]
+    assert lock.acquire(blocking=False)
+    return got["hurried"]
+
+
+def _join_at_its_deadline() -> bool:
+    thread = clock.Thread(lambda: clock.sleep(1))
+    thread.start()
+    thread.join(1.0)
+    in_time = not thread.is_alive()
+    thread.join()
+    return in_time
+
+
+@pytest.mark.parametrize(
+    "meet",
+    [
+        _condition_at_its_deadline,
+        _event_at_its_deadline,
+        _queue_at_its_deadline,
+        _bounded_queue_at_its_deadline,
+        _semaphore_at_its_deadline,
+        _lock_at_its_deadline,
+        _join_at_its_deadline,
+    ],
+)
+def test_at_a_deadline_nothing_is_lost_and_both_outcomes_happen(meet: Callable[[], bool]) -> None:
+    outcomes = set()
+    for seed in SEEDS:
+        with clock.use(SimulatedClock(seed, limit=60)):
+            try:
+                outcomes.add(meet())
+            except BaseException as error:
+                error.add_note(f"seed {seed}")
+                raise
+    assert outcomes == {False, True}
 
 
 # What a simulated clock ends.
