@@ -177,13 +177,18 @@ class SimulatedClock(Clock):
         epoch: the wall clock's time at the beginning, in seconds since 1970.
         limit: simulated seconds. Beyond them the main thread gets LimitPassed, and again after as many seconds more:
             what the main thread then closes may take its time.
+        runs_programs: whether child programs may run, in real time, while the simulated time stands still. For programs
+            that use nothing of the simulated bench.
     """
 
     is_simulated = True
 
-    def __init__(self, seed: int | None = None, *, epoch: float = EPOCH, limit: float = inf) -> None:
+    def __init__(
+        self, seed: int | None = None, *, epoch: float = EPOCH, limit: float = inf, runs_programs: bool = False
+    ) -> None:
         self.seed = seed
         self.limit = limit
+        self.runs_programs = runs_programs
         self.jumps = 0
         self.switches = 0
         self.numbers = itertools.count(1)
@@ -193,6 +198,8 @@ class SimulatedClock(Clock):
         """Threads that had not ended when the `use` block did, and were ended by it."""
         self.left_locked: list[SimulatedThread] = []
         """Threads that held a lock when the block ended; one that holds two is in it twice."""
+        self.refused: list[UnknownThread] = []
+        """What threads got that this clock doesn't run: they may tell nobody."""
         self.main = SimulatedThread(self, None, name="main")
         self.is_seeded = seed is not None
         self._random = random.Random(seed)
@@ -231,6 +238,11 @@ class SimulatedClock(Clock):
     def set_time(self, time: float) -> None:
         """Sets the wall clock, in seconds since 1970; `monotonic` goes on as before."""
         self._wall = time - self._now
+
+    def allow(self, seconds: float) -> None:
+        """Sets the limit anew, from this moment."""
+        self.limit = seconds
+        self._until = self._now + seconds
 
     def monotonic(self) -> float:
         if get_ident() != self._system_thread:
@@ -470,9 +482,11 @@ class SimulatedClock(Clock):
     def _refuse(self) -> None:
         if clocks._current is not self:
             raise MixedClocks("what was made under a simulated clock is used outside of its block")
-        raise UnknownThread(
+        error = UnknownThread(
             f"the thread {threading.current_thread().name!r} uses a simulated clock that doesn't run it"
         )
+        self.refused.append(error)
+        raise error
 
     def _told(self, why: str) -> str:
         lines = [f"{why} (after {self.elapsed:.6f} simulated seconds):"]
