@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from time import perf_counter
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -26,6 +28,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "simulated_time(seed=None, limit=a day): the test runs on a simulated clock")
     config.addinivalue_line("markers", "real_time: the test runs in real time, whatever its module or folder says")
     config.stash[TIMES] = [0.0, 0.0]
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        # What is ignored here (under nohup, in a shell's background) a test's child processes would ignore too. A handler
+        # that does nothing ignores it as well, and a child process starts with the default.
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _ignored)
+
+
+def _ignored(number: int, frame: FrameType | None) -> None:
+    """Is what the signal does."""
 
 
 def is_simulated(item: pytest.Item) -> bool:

@@ -36,8 +36,9 @@ STOPPING = "stopping at the next safe point; Ctrl-C again stops now"
 class Running:
     """A command under way, with its events as they come."""
 
-    def __init__(self, desk: Desk, *arguments: str) -> None:
-        self.process = desk.start("--jsonl", *arguments)
+    def __init__(self, desk: Desk, *arguments: str, shell: str = "") -> None:
+        """`shell`: commands that come before it."""
+        self.process = desk.start("--jsonl", *arguments, shell=shell)
         self.seen: list[dict[str, Any]] = []
 
     def events(self) -> Iterator[dict[str, Any]]:
@@ -110,6 +111,16 @@ def test_the_first_stops_at_a_safe_point(make_desk: MakeDesk, component: str, ph
     assert phase == "verify" or desk.seen()[component] in ("bootloader", "1.4.2")
     assert again(desk, command) == 0
     assert desk.seen()[component] == "1.5.0"
+
+
+def test_a_ctrl_c_that_a_shell_s_background_job_ignores_is_ignored(make_desk: MakeDesk) -> None:
+    """A script's `proxyflash flash ... &`: the Ctrl-C is for the script."""
+    running = Running(make_desk(pace=0.1), "flash", "imu", NEW["imu"], shell="trap '' INT")
+    running.until(in_phase("imu", "write"))
+    running.interrupt()
+    status, last, said = running.end()
+    assert (status, said) == (0, "")
+    assert "error" not in last
 
 
 def test_one_that_comes_when_all_is_said_changes_nothing(make_desk: MakeDesk) -> None:

@@ -121,7 +121,9 @@ class Session:
                 raise KeyboardInterrupt
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers.setdefault(number, signal.signal(number, stop))
+            # A shell's background job ignores Ctrl-C, which is for the job at the terminal.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers.setdefault(number, signal.signal(number, stop))
 
     def stop_safely(self) -> None:
         """Says that the engine of this command looks at `stopping`, and stops at its next safe point."""
