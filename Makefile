@@ -28,12 +28,17 @@ demo: $(STAMP)  ## updates three emulated sensors on three buses from one manife
 demo-real: $(STAMP)  ## the same update with a Zephyr part and an AVR part that really boot what they are given
 	$(BIN)/python -m proxyflash.hil_tests.real.demo
 
+# The bench suite runs on simulated time, and one flash of each family in real time as well.
+SUITE := $(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel --ignore hil_tests/real
+IN_REAL_TIME := test_an_update_is_written_verified_and_runs
+
 # The tests wait more than they work: for answers that a cut wire never gives.
 test: $(STAMP) lint  ## ruff, mypy and all tests that need nothing attached
 	$(BIN)/python -m pytest -n 3 --dist worksteal
-	$(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel --ignore hil_tests/real
-	$(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel --ignore hil_tests/real \
-	  --bench hil_tests/benches/serial.toml -m 'not slow'
+	$(SUITE) --simulated-time
+	$(SUITE) --simulated-time --bench hil_tests/benches/serial.toml -m 'not slow'
+	$(SUITE) -k $(IN_REAL_TIME)
+	$(SUITE) -k $(IN_REAL_TIME) --bench hil_tests/benches/serial.toml
 
 test-real: $(STAMP)  ## real boot loaders on emulated processors, under QEMU and simavr, which boot what was flashed
 	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout=600 hil_tests/real
