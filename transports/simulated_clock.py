@@ -79,6 +79,8 @@ class SimulatedThread:
         self.timed_out = False
         self.error: BaseException | None = None
         """What it raises when it goes on."""
+        self.is_killed = False
+        """Its process has ended: it takes no lock any more, and waits for nothing."""
         self._clock = clock
         self._target = target
         self._args = tuple(args)
@@ -313,6 +315,28 @@ class SimulatedClock(Clock):
         if not self._nested:
             _unguard_signals()
 
+    def kill(self, threads: Iterable[SimulatedThread]) -> None:
+        """Ends threads as the end of their process does: none of them takes a lock, waits or starts a thread any more.
+
+        Each is ended by an exception, the running one at once and the others when their turn comes. What a thread does
+        on its way out without the clock's help is done: whoever simulates a process has to keep that from counting.
+        """
+        for thread in threads:
+            if thread.is_alive() and not thread.is_killed:
+                thread.is_killed = True
+                if thread is not self.running:
+                    thread.error = GreenletExit()
+                    self.wake(thread)
+        if self.running.is_killed:
+            raise GreenletExit
+
+    def raise_in(self, thread: SimulatedThread, error: BaseException) -> None:
+        """Has a thread raise an error where it waits, as a signal's handler does in a main thread."""
+        if thread is self.running:
+            raise error
+        thread.error = error
+        self.wake(thread)
+
     # What the parts below call.
 
     def me(self) -> SimulatedThread:
@@ -323,7 +347,7 @@ class SimulatedClock(Clock):
 
     def add(self, thread: SimulatedThread) -> None:
         """A thread was started."""
-        if self.ending:
+        if self.ending or self.running.is_killed:
             thread._alive = False
             return
         self._threads.append(thread)
@@ -364,7 +388,7 @@ class SimulatedClock(Clock):
 
     def preempt(self) -> None:
         """A place where, with a seed, another thread may go on."""
-        if self.is_seeded and self._ready and not self.ending:
+        if self.is_seeded and self._ready and not self.ending and not self.running.is_killed:
             self._let_others()
 
     def following(self, ended: SimulatedThread) -> greenlet | None:
@@ -552,6 +576,8 @@ class SimulatedLock:
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         clock = self._clock
         me = clock.me()
+        if me.is_killed:
+            raise GreenletExit
         if clock.is_seeded:
             clock.preempt()
         if self._owner is not None and not clock.ending and not (blocking and self._waited(me, timeout)):
@@ -564,6 +590,8 @@ class SimulatedLock:
 
     def release(self) -> None:
         if self._owner is None and not self._clock.ending:
+            if self._clock.running.is_killed:
+                return
             raise RuntimeError("release unlocked lock")
         self._released()
 
@@ -635,7 +663,7 @@ class SimulatedRLock(SimulatedLock):
 
     def release(self) -> None:
         if self._owner is None or self._owner is not self._clock.running:
-            if self._clock.ending:
+            if self._clock.ending or self._clock.running.is_killed:
                 return
             raise RuntimeError("cannot release un-acquired lock")
         self._depth -= 1
