@@ -87,6 +87,8 @@ class Case:
     options: dict[str, dict[str, object]] = field(default_factory=dict)
     """What each group's step asks of the engine."""
     rounds: tuple[Round, ...] = ()
+    preemption: float = 1.0
+    """See SimulatedClock."""
 
     def part(self, name: str) -> Part:
         return next(part for part in self.parts if part.name == name)
@@ -99,7 +101,8 @@ def case(seed: int) -> Case:
     buses, parts = _bench(chance, count)
     policy, options = _policy(chance, parts) if update else ({}, {})
     rounds = _rounds(chance, parts, buses, update)
-    return Case(seed, tuple(buses), tuple(parts), update, policy, options, rounds)
+    preemption = chance.choices((0.01, 0.05, 0.2, 1.0), (40, 40, 15, 5))[0]
+    return Case(seed, tuple(buses), tuple(parts), update, policy, options, rounds, preemption)
 
 
 def _bench(chance: random.Random, count: int) -> tuple[list[Bus], list[Part]]:

@@ -49,7 +49,7 @@ def explore(seed: int, *, recorded: bool = False) -> Result:
     drawn = case(seed)
     result = Result(seed)
     folder = Path(tempfile.mkdtemp(prefix="proxyflash-explore-", dir=_memory()))
-    simulated = SimulatedClock(seed)
+    simulated = SimulatedClock(seed, preemption=drawn.preemption)
     # When garbage is collected nobody knows; what is done then would be done at another moment each time.
     gc.disable()
     try:
