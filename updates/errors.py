@@ -177,12 +177,14 @@ class ComponentAbsent(UpdateError):
     code = "E-COMPONENT-ABSENT"
     exit_status = ExitStatus.ABSENT
     default_remedy = (
-        "Is it powered and wired? Run: proxyflash scan. What may be missing is optional = true in the bench file."
+        "Is it powered and wired? Run: proxyflash scan. If flashing it was interrupted, flash it again: proxyflash flash."
+        " What may be missing is optional = true in the bench file."
     )
 
 
 class StepFailed(ProxyflashError):
     code = "E-STEP-FAILED"
+    default_remedy = "Correct what made it fail, then run the same command again."
 
 
 class StepTimeout(ProxyflashError):

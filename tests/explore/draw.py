@@ -96,8 +96,8 @@ class Case:
 
 def case(seed: int) -> Case:
     chance = random.Random(f"proxyflash exploration {seed}")
-    update = chance.random() < 0.6
-    count = 1 if not update else chance.choices((1, 2, 3, 4, 5, 6, 7, 8), (20, 30, 20, 12, 6, 4, 3, 2))[0]
+    update = chance.random() < 0.5
+    count = 1 if not update else chance.choices((1, 2, 3, 4, 5, 6, 7, 8), (40, 34, 12, 6, 3, 2, 2, 1))[0]
     buses, parts = _bench(chance, count)
     policy, options = _policy(chance, parts) if update else ({}, {})
     rounds = _rounds(chance, parts, buses, update)
@@ -141,7 +141,7 @@ def _family(chance: random.Random, buses: list[Bus]) -> Family:
 
 def _size(chance: random.Random, family: Family) -> int:
     low, high = family.sizes
-    return low + int((high - low) * chance.random() ** 3) // 4 * 4
+    return low + int((high - low) * chance.random() ** 4) // 4 * 4
 
 
 def _policy(chance: random.Random, parts: list[Part]) -> tuple[dict[str, str], dict[str, dict[str, object]]]:

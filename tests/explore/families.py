@@ -59,7 +59,7 @@ security = {{key = "xor", secret = "5a5a5a5a"}}
 timings = {{p2 = 0.05, latency = 0.2, reset_gap = 2.0, retries = 1}}
 """,
         0x10000,
-        (400, 9000),
+        (400, 6000),
         weight=8,
     ),
     Family(
@@ -76,8 +76,8 @@ timings = {{p2 = 0.05, latency = 0.2, reset_gap = 2.0, retries = 1}}
 read = "upload"
 """,
         0x20000,
-        (400, 9000),
-        weight=8,
+        (400, 6000),
+        weight=3,
     ),
     Family(
         "stm32-uart",
