@@ -97,7 +97,7 @@ class Case:
 def case(seed: int) -> Case:
     chance = random.Random(f"proxyflash exploration {seed}")
     update = chance.random() < 0.5
-    count = 1 if not update else chance.choices((1, 2, 3, 4, 5, 6, 7, 8), (40, 34, 12, 6, 3, 2, 2, 1))[0]
+    count = 1 if not update else chance.choices((1, 2, 3, 4, 5, 6, 7, 8), (45, 36, 9, 4, 2, 2, 1, 1))[0]
     buses, parts = _bench(chance, count)
     policy, options = _policy(chance, parts) if update else ({}, {})
     rounds = _rounds(chance, parts, buses, update)
@@ -108,7 +108,7 @@ def case(seed: int) -> Case:
 def _bench(chance: random.Random, count: int) -> tuple[list[Bus], list[Part]]:
     buses: list[Bus] = []
     parts: list[Part] = []
-    pace = 1.0 if chance.random() < 0.1 else 0.0
+    pace = 1.0 if chance.random() < 0.06 else 0.0
     for number in range(1, count + 1):
         family = _family(chance, buses)
         shared = [bus for bus in buses if bus.kind == family.kind != "serial"]

@@ -59,8 +59,8 @@ security = {{key = "xor", secret = "5a5a5a5a"}}
 timings = {{p2 = 0.05, latency = 0.2, reset_gap = 2.0, retries = 1}}
 """,
         0x10000,
-        (400, 6000),
-        weight=8,
+        (400, 3000),
+        weight=5,
     ),
     Family(
         "uds-read",
@@ -76,8 +76,8 @@ timings = {{p2 = 0.05, latency = 0.2, reset_gap = 2.0, retries = 1}}
 read = "upload"
 """,
         0x20000,
-        (400, 6000),
-        weight=3,
+        (400, 3000),
+        weight=2,
     ),
     Family(
         "stm32-uart",
@@ -104,7 +104,7 @@ profile = {{reenumerate = 0.5}}
 """,
         0x08000000,
         (400, 6000),
-        weight=6,
+        weight=10,
     ),
     Family(
         "dfu",
@@ -119,7 +119,7 @@ profile = {{reenumerate = 0.5, slot_size = 0x20000}}
         (400, 6000),
         slots=((0, 0x20000),),
         address=False,
-        weight=6,
+        weight=10,
     ),
     Family(
         "smp",
@@ -157,7 +157,7 @@ profile = {{answer = 0.3, quiet = 0.01, swap = 3.0, erase = 1.0, recovery = true
             + f"""
 protocol = "{protocol}"
 emulated = {{{{part = "{part}", firmware = "{{firmware}}", {emulated}}}}}
-profile = {{{{answer = 1.0, entry = {{{{{entry}}}}}}}}}
+profile = {{{{answer = 5.0, entry = {{{{{entry}}}}}}}}}
 """,
             0,
             (400, 2600),
@@ -184,7 +184,7 @@ loader = "{loader}"
 enter = "LOADER"
 entry = {{{{settle = 0.005}}}}
 block_size = 128
-timings = {{{{connect = 2, knock = 0.1, start = 2, block = 0.3, verdict = 1}}}}
+timings = {{{{connect = 5, knock = 0.2, start = 5, block = 3, verdict = 5}}}}
 """,
             start,
             (400, 1500),

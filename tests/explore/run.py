@@ -44,12 +44,12 @@ class Result:
     commands: int = 0
 
 
-def explore(seed: int, *, recorded: bool = False) -> Result:
-    """Runs a seed. `recorded`: what passes on the buses counts for the digest."""
-    drawn = case(seed)
-    result = Result(seed)
+def explore(seed: int | Case, *, recorded: bool = False) -> Result:
+    """Runs a seed, or a case. `recorded`: what passes on the buses counts for the digest."""
+    drawn = case(seed) if isinstance(seed, int) else seed
+    result = Result(drawn.seed)
     folder = Path(tempfile.mkdtemp(prefix="proxyflash-explore-", dir=_memory()))
-    simulated = SimulatedClock(seed, preemption=drawn.preemption)
+    simulated = SimulatedClock(drawn.seed, preemption=drawn.preemption)
     # When garbage is collected nobody knows; what is done then would be done at another moment each time.
     gc.disable()
     try:

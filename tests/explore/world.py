@@ -64,6 +64,8 @@ class Ended:
     """What left the command line, or a thread of it; nothing may."""
     left: list[str] = field(default_factory=list)
     """Threads, locks and descriptors that are left."""
+    worked: list[str] = field(default_factory=list)
+    """Parts whose flash was worked on meanwhile."""
 
 
 @dataclass(eq=False)
@@ -81,6 +83,8 @@ class Process:
     points: dict[str, int] = field(default_factory=dict)
     status: int | None = None
     raised: BaseException | None = None
+    halted: bool = False
+    """Whether Ctrl-C was pressed twice: it waits for nothing any more."""
     image: Image | None = None
     """What the disk holds after it was killed."""
     shielded: dict[SimulatedThread, BaseException | None] = field(default_factory=dict)
@@ -299,10 +303,15 @@ class World:
                 return version
         return None
 
+    def _operations(self) -> dict[str, int]:
+        return {part.name: self.device(part).supply.operations for part in self.case.parts}
+
     def settle(self) -> None:
         for bus in self.buses.values():
             for device in bus.devices.values():
                 device.settle()
+        if any(isinstance(bus.wire, UartWire) and bus.wire.is_usb for bus in self.buses.values()):
+            clock.sleep(1.0)  # A part that is its own adapter leaves and comes back when it starts its application.
 
     # What goes wrong, and its mending.
 
@@ -371,6 +380,13 @@ class World:
                 device.supply.cut_at(None)
                 device.supply.on()
         self.settle()
+        for bus in self.buses.values():
+            if isinstance(bus.wire, UartWire) and bus.wire.is_usb and bus.wire.gone_at is not None:
+                # The part is its own adapter: it is plugged in again as a whole.
+                for device in bus.devices.values():
+                    device.supply.off()
+                    device.supply.on()
+        self.settle()
 
     def disarm(self) -> None:
         """What has not happened yet doesn't any more; what has, stays."""
@@ -381,7 +397,7 @@ class World:
 
     def _mend_bus(self, bus: EmulatedBus) -> None:
         bus.wire.faults.plan = FaultPlan()
-        if isinstance(bus.wire, UartWire) and bus.wire.gone_at is not None:
+        if isinstance(bus.wire, UartWire) and bus.wire.gone_at is not None and not bus.wire.is_usb:
             bus.wire.plug()
         if isinstance(bus.wire, UsbWire):
             for device in bus.devices.values():
@@ -430,6 +446,7 @@ class World:
             case "stop":
                 self._stop(process)
             case "halt":
+                process.halted = True
                 self._stop(process)
                 self._raise_in_main(process, KeyboardInterrupt())
             case "clock":
@@ -497,7 +514,7 @@ class World:
 
     def run(self, *arguments: str) -> Ended:
         """Runs a command to its end, or until it is killed; what it leaves is tidied up as an operating system does."""
-        before = _descriptors()
+        before, operations = _descriptors(), self._operations()
         process = self.process = Process({thread.number for thread in self.clock.threads()})
         out = io.StringIO()
         options = ("--bench", str(self.bench_file), "--state", str(self.state))
@@ -524,6 +541,10 @@ class World:
                 self._kill(process, self.disk.now())
             if process.is_dead:
                 self._bury(process)
+            elif process.halted:
+                # The process ends with the command, and its threads with it.
+                self.clock.kill(thread for thread in self.clock.threads() if process.has(thread))
+                self._bury(process)
         output = out.getvalue().replace(str(self.folder), "")
         for line in output.splitlines():
             if not line.startswith("part") or "  plan" in line or "  " in line:
@@ -531,7 +552,8 @@ class World:
         status = None if process.is_dead else process.status
         self.tell(f"  ends with {'a kill' if process.is_dead else status}")
         ended = Ended(arguments, status, output, process.errors, process.events, process.raised)
-        if not process.is_dead:
+        ended.worked = [name for name, count in self._operations().items() if count != operations[name]]
+        if not process.is_dead and not process.halted:
             ended.left = self._left(process, before)
         self.process = None
         return ended
@@ -555,8 +577,8 @@ class World:
                 adapter._is_shutdown = True
             else:
                 adapter.is_open = False
-        assert process.image is not None
-        self.disk.put(process.image)
+        if process.image is not None:
+            self.disk.put(process.image)
 
     def _waiting(self, process: Process) -> str:
         return "; ".join(f"{thread.name} waits for {thread.waits_for}" for thread in self.clock.threads()
