@@ -36,6 +36,7 @@ CLOSE_SECONDS = 5.0
 class LogFile(ProxyflashError):
     code = "E-LOG"
     exit_status = ExitStatus.USAGE
+    default_remedy = "Name another file."
 
 
 @dataclass
