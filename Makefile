@@ -4,16 +4,22 @@ PYTHON ?= python3.11
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 LINKS := build/typing/proxyflash
+# What is installed is what the lock files name, each file by its hash.
+PIP := -m pip install -q --disable-pip-version-check
+TOOLS := build/tools
+LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(TOOLS)/bin/pip-compile -q --generate-hashes --allow-unsafe --strip-extras \
+  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
 setup: $(STAMP)  ## the virtual environment in .venv, with everything that the other targets need
 
-$(STAMP): setup.cfg setup.py pyproject.toml
+$(STAMP): setup.cfg setup.py pyproject.toml requirements/build.lock requirements/dev.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade 'pip>=23' 'setuptools>=68' wheel
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python $(PIP) --require-hashes -r requirements/build.lock
+	$(BIN)/python $(PIP) --require-hashes --no-build-isolation -r requirements/dev.lock
+	$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
 demo: $(STAMP)  ## updates three emulated sensors on three buses from one manifest
@@ -52,8 +58,44 @@ lint: $(STAMP) $(LINKS)  ## ruff and mypy alone
 bench: $(STAMP)  ## the benchmarks, side by side with other tools where those are installed
 	$(BIN)/python -m benchmarks
 
+SECONDS ?= 600
+FUZZ_STAMP := $(VENV)/.stamp-fuzz
+
+fuzz: $(FUZZ_STAMP)  ## every reader of foreign bytes under atheris, SECONDS=600 in all
+	$(BIN)/python -m proxyflash.tests.fuzz --seconds $(SECONDS)
+
+$(FUZZ_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[fuzz]'
+	touch $@
+
 wheel: $(STAMP)  ## builds the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .
+
+$(TOOLS)/.stamp: requirements/tools.lock
+	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python $(PIP) --require-hashes -r requirements/tools.lock
+	touch $@
+
+lock: $(TOOLS)/.stamp  ## brings the lock files up to what setup.cfg asks for; UPGRADE=--upgrade takes the newest releases
+	$(LOCK) $(UPGRADE) -o requirements/build.lock --only-build-deps --build-deps-for wheel setup.py
+	$(LOCK) $(UPGRADE) -o requirements/run.lock setup.py
+	$(LOCK) $(UPGRADE) -o requirements/dev.lock -c requirements/run.lock --extra dev setup.py
+	$(LOCK) $(UPGRADE) -o requirements/tools.lock requirements/tools.in
+
+sbom: $(TOOLS)/.stamp  ## the software bill of materials (CycloneDX) of what an installation brings along, into dist/
+	mkdir -p build dist
+	printf '[project]\nname = "proxyflash"\nversion = "%s"\n' "$$(sed -n 's/^version = //p' setup.cfg)" >build/sbom.toml
+	$(TOOLS)/bin/python -W ignore::UserWarning -m cyclonedx_py requirements requirements/run.lock --pyproject build/sbom.toml --output-reproducible \
+	  --output-format JSON --output-file dist/proxyflash.cdx.json
+
+audit: $(TOOLS)/.stamp  ## known vulnerabilities of the locked releases; needs the package index's advisories
+	rm -f build/audit.json
+	status=0; $(TOOLS)/bin/pip-audit --progress-spinner off --disable-pip --require-hashes -f json -o build/audit.json \
+	  -r requirements/dev.lock -r requirements/tools.lock || status=$$?; \
+	  test -s build/audit.json || { echo "audit: could not run: the package index gives no advisories here" >&2; exit 2; }; \
+	  $(TOOLS)/bin/python -c "import json; found = [(one, bad) for one in json.load(open('build/audit.json'))['dependencies'] \
+	  for bad in one.get('vulns', ())]; [print(one['name'], one['version'], bad['id'], *bad['fix_versions']) for one, bad in found]; \
+	  print(f'audit: {len(found)} known vulnerabilities')"; exit $$status
 
 # Type checkers want a folder with the package's name: links to the folders of this one.
 $(LINKS): Makefile
@@ -64,4 +106,4 @@ $(LINKS): Makefile
 clean:  ## removes what the targets made
 	rm -rf build dist .venv *.egg-info
 
-.PHONY: help setup demo demo-real test test-real test-kernel lint bench wheel clean
+.PHONY: help setup demo demo-real test test-real test-kernel lint bench fuzz wheel lock sbom audit clean

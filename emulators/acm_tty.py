@@ -37,6 +37,7 @@ class AcmTty:
     """
 
     def __init__(self, wire: UartWire, name: str, controller: Path = CONTROLLER) -> None:
+        clock.real("a tty of the kernel")
         self._wire = wire
         self._adapter = CdcAcm(wire, name)
         self._usb = UsbWire(f"{wire.channel}-usb-{uuid.uuid4().hex[:8]}", pace=0)

@@ -18,6 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ..transports import private_files
 from . import application
 from .application import Application
 from .device import BadDevice, DeviceSpec, factory_content
@@ -124,7 +125,7 @@ class AvrMemory:
         self.lock = lock
         if self._lock_path is not None:
             with suppress(FileNotFoundError):
-                self.lock = int(self._lock_path.read_text(), 16)
+                self.lock = int(private_files.read(self._lock_path), 16)
         self._page: dict[int, int] = {}
 
     def leave_the_factory(self, spec: DeviceSpec, *, fresh: bool) -> None:
@@ -158,7 +159,7 @@ class AvrMemory:
         """Lock bits that are 0 here are programmed; only a chip erase from outside takes that back."""
         self.lock &= bits
         if self._lock_path is not None:
-            self._lock_path.write_text(f"{self.lock:02x}\n")
+            private_files.put(self._lock_path, f"{self.lock:02x}\n".encode())
 
     def _spm_may_write(self, address: int) -> bool:
         return bool(self.lock & (BLB11 if self._page_of(address) >= self.part.boot else BLB01))

@@ -21,6 +21,7 @@ def bridge(wire: CanWire, bus: can.BusABC) -> Callable[[], None]:
 
     A bus that fails is joined no longer.
     """
+    clock.real("a bridge to another bus")
     waiting: clock.SomeQueue[can.Message] = clock.Queue(WAITING)
     ended = clock.Event()
 
@@ -51,10 +52,7 @@ def bridge(wire: CanWire, bus: can.BusABC) -> Callable[[], None]:
                 ended.set()
         node.detach()
 
-    threads = [
-        clock.Thread(target=target, name=f"can bridge {target.__name__}")
-        for target in (outwards, inwards)
-    ]
+    threads = [clock.Thread(target=target, name=f"can bridge {target.__name__}") for target in (outwards, inwards)]
     for thread in threads:
         thread.start()
 

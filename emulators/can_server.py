@@ -22,7 +22,7 @@ from pathlib import Path
 
 import can
 
-from ..transports import clock
+from ..transports import clock, private_files
 from ..transports.can_bits import FD_SIZES
 from ..transports.errors import CanBusy
 from .can_wire import (
@@ -39,6 +39,8 @@ EXTENDED, REMOTE, ERROR, FD, BRS, NO_FRAME, ESI, OWN = 1, 2, 4, 8, 16, 32, 64, 1
 MAGIC = 0x7066_7731
 BACKLOG = 4096
 """Frames that wait for a client to read them; further ones are lost to it."""
+MOST_CLIENTS = 64
+"""At once on one wire; another one is hung up on. Each has two threads."""
 HELLO_SECONDS = 5.0
 """How long a server may take for its first record."""
 
@@ -87,17 +89,10 @@ def serve_can(wire: CanWire, path: Path) -> Callable[[], None]:
 
     Raises CanBusy when another process serves at this path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    clock.real(f"the socket {path}")
     if _is_served(path):
         raise CanBusy(f"{path} is served by another process", remedy="End that process, or name another folder.")
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(str(path))
-        listener.listen()
-    except OSError:
-        listener.close()
-        raise
+    listener = private_files.listener(path)
     clients: set[_Client] = set()
 
     def accept() -> None:
@@ -108,6 +103,9 @@ def serve_can(wire: CanWire, path: Path) -> Callable[[], None]:
                 return
             for ended in [client for client in clients if not client.thread.is_alive()]:
                 clients.discard(ended)
+            if len(clients) >= MOST_CLIENTS:
+                connection.close()
+                continue
             clients.add(_Client(wire, connection))
 
     thread = clock.Thread(target=accept, name=f"can server {path.name}")
@@ -255,6 +253,7 @@ class RemoteNode:
     def __init__(
         self, path: str, receive: Callable[[can.Message], None], lost: Callable[[], None], echo: bool = False
     ) -> None:
+        clock.real(f"the CAN wire of another process at {path}")
         self.gone = False
         self.bus_off = False
         self.fd = False

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..transports import clock
+from ..transports import clock, private_files
 from .device import EmulatedDevice
 
 LONGEST = 4096
@@ -30,14 +30,13 @@ class Control:
     """
 
     def __init__(self, path: Path, devices: Mapping[str, EmulatedDevice], wires: Mapping[str, Any]) -> None:
+        clock.real(f"the pipe {path}")
         self._paths = (path, path.with_name(path.name + ".answer"))
         self._devices = devices
         self._wires = wires
         self._plans = {name: wire.faults.plan for name, wire in wires.items()}
-        for fifo in self._paths:
-            os.mkfifo(fifo, 0o600)
         # Both ends are held open, so that no writer's end ends the reading, and no answer waits for a reader.
-        self._commands, self._answers = (os.open(fifo, os.O_RDWR | os.O_NONBLOCK) for fifo in self._paths)
+        self._commands, self._answers = map(private_files.fifo, self._paths)
         self._ended, self._end = os.pipe()
         self._thread = clock.Thread(target=self._run, name="control")
         self._thread.start()

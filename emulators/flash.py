@@ -8,9 +8,12 @@ operation leaves it torn: an erase has cleared part of the unit, a program has c
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
+from ..transports import private_files
 from .supply import PowerLost, Supply
 
 
@@ -71,12 +74,23 @@ class NorFlash:
             cells = mmap.mmap(-1, self.size)
             cells[:] = bytes([self.erased]) * self.size
             return cells
-        fresh = not path.exists() or path.stat().st_size != self.size
-        if fresh:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(bytes([self.erased]) * self.size)
-        with path.open("r+b") as file:
-            return mmap.mmap(file.fileno(), self.size)
+        with private_files.told(path):
+            private_files.folder(path.parent)
+            number = private_files.opened(path, os.O_RDWR | os.O_CREAT)
+            with os.fdopen(number, "r+b") as file:
+                if os.fstat(number).st_size != self.size:
+                    self._blank(file, path)
+                return mmap.mmap(number, self.size)
+
+    def _blank(self, file: BinaryIO, path: Path) -> None:
+        """A file that has no room for the whole memory is removed: it would be taken for one that was used before."""
+        try:
+            file.truncate(0)
+            file.write(bytes([self.erased]) * self.size)
+            file.flush()
+        except OSError:
+            path.unlink()
+            raise
 
     @property
     def end(self) -> int:

@@ -25,6 +25,7 @@ WAKE_WRITER = 1024
 class Serial(SerialBase):
     """One opened port. A channel can be opened once at a time."""
 
+    follows_clock = True
     _wire: UartWire | None = None
     _plugs = 0
 

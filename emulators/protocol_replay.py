@@ -32,6 +32,7 @@ def make_known() -> None:
 class Serial(SerialBase):
     """One opened port."""
 
+    follows_clock = True
     _track: SerialTrack | None = None
 
     def open(self) -> None:

@@ -41,9 +41,12 @@ def serve_pty(wire: UartWire) -> tuple[str, Callable[[], None]]:
 
 class _Bridge:
     def __init__(self, wire: UartWire) -> None:
+        clock.real("a pseudo-terminal")
         wire.claim()
         self._wire = wire
         self._master, self._slave = os.openpty()
+        # By default the group tty may write to it.
+        os.fchmod(self._slave, 0o600)
         tty.setraw(self._slave, termios.TCSANOW)
         self.path = os.ttyname(self._slave)
         os.set_blocking(self._master, False)

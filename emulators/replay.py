@@ -19,18 +19,24 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from ..transports import clock
 from ..transports.errors import ProxyflashError
-from ..transports.recording import Record
+from ..transports.plain import plain
+from ..transports.recording import Answer, Record
 from ..transports.recording_formats import BadRecording, Recording, load
 from . import wires
 
 SHOWN = 24
 """Bytes around the first difference that a message shows of each side."""
+SHOWN_QUESTION = 200
+"""Characters of a question that a message shows."""
+LONGEST_WAIT = 3600.0
+"""Seconds of one wait for what comes in; a recording may have far times, and a wait has a limit of its own."""
 KINDS = {"can": {"can"}, "serial": {"serial", "line"}, "usb": {"usb", "devices"}}
 """Kinds of records of each kind of bus; any has notes."""
 
@@ -47,6 +53,13 @@ class ReplayMismatch(ProxyflashError):
         self.exchange = exchange
         self.recorded = recorded
         self.sent = sent
+
+
+class ReplayUnanswered(ProxyflashError):
+    """A command, a key or a step's action was asked for outside of the buses, and the recording has no answer."""
+
+    code = "E-REPLAY-UNANSWERED"
+    default_remedy = "A replay runs nothing. Record it again, with this in it: proxyflash record FILE -- COMMAND"
 
 
 class Track:
@@ -107,10 +120,17 @@ class Replay:
             )
         self.pace = pace
         self.mismatch: ReplayMismatch | None = None
+        self.unanswered: ReplayUnanswered | None = None
+        """What was asked first of what the recording has no answer to."""
         self._name = f"replay-{uuid.uuid4().hex[:8]}"
-        self._recording = recording
         self._tracks: dict[str, Track] = {}
         self._opening = clock.Lock()
+        self._answers: dict[str, deque[Answer]] = {}
+        self._of_bus: dict[str, list[Record]] = {}
+        for record in recording.records:
+            self._of_bus.setdefault(record.bus, []).append(record)
+            if isinstance(record, Answer):
+                self._answers.setdefault(record.question, deque()).append(record)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, pace: float = 0.0) -> Self:
@@ -136,13 +156,30 @@ class Replay:
             raise BadRecording(f"buses of kind {kind!r} are not recorded", remedy="")
         with self._opening:
             if bus not in self._tracks:
-                records = [record for record in self._recording.records if record.bus == bus]
+                records = self._of_bus.get(bus, [])
                 seen = {record.kind for record in records} - {"note"}
                 if seen and not seen.intersection(KINDS[kind]):
                     was = ", ".join(sorted(seen))
                     raise BadRecording(f"bus {bus!r} was recorded with {was}, not {kind}", remedy="")
                 self._tracks[bus] = kinds[kind](self, bus, records)
-            return self._tracks[bus]
+            track = self._tracks[bus]
+        if not isinstance(track, kinds[kind]):
+            raise BadRecording(f"bus {bus!r} is replayed as a bus of another kind, not {kind}", remedy="")
+        return track
+
+    def answer(self, question: str) -> tuple[str, bool]:
+        """What was answered outside of the buses, and whether it is the reason of a failure. The last answer comes again.
+
+        Raises ReplayUnanswered.
+        """
+        with self._opening:
+            answers = self._answers.get(question)
+            if answers is None:
+                error = ReplayUnanswered(f"the recording has no answer to this: {plain(question[:SHOWN_QUESTION])}")
+                self.unanswered = self.unanswered or error
+                raise error
+            found = answers.popleft() if len(answers) > 1 else answers[0]
+        return found.text, found.failed
 
     def host_settings(self, bus: str, kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """What opens a bus on this replay instead of its hardware; `settings` are those of the bench file."""
@@ -153,7 +190,12 @@ class Replay:
         return track.host_settings(channel, settings)
 
     def finish(self) -> None:
-        """Raises ReplayMismatch if anything differed, or if something recorded was not sent on a bus that was used."""
+        """Raises ReplayMismatch if anything differed, or if something recorded was not sent on a bus that was used.
+
+        Raises ReplayUnanswered if something was asked that the recording has no answer to.
+        """
+        if self.unanswered is not None:
+            raise self.unanswered
         if self.mismatch is None:
             for track in self._tracks.values():
                 self.mismatch = self.mismatch or track.unsent()

@@ -18,7 +18,7 @@ from ..transports import clock
 from ..transports.recording import CanFlag, CanFrame, Record
 from ..transports.recording_formats import frame_text
 from .can_clocked import ClockedCanBus
-from .replay import Replay, ReplayMismatch, Track, find_track
+from .replay import LONGEST_WAIT, Replay, ReplayMismatch, Track, find_track
 
 _KEEP_ALIVE = b"\x02\x3e\x80"
 """A single frame with TesterPresent and suppressPosRspMsgIndicationBit (ISO 15765-2, 9.6.1; ISO 14229-1, 9.7)."""
@@ -95,7 +95,7 @@ class CanTrack(Track):
                 if stops() or (until is not None and now >= until):
                     return None
                 times = [at for at in (until, due) if at is not None]
-                self.changed.wait(min(times) - now if times else None)
+                self.changed.wait(min(min(times) - now, LONGEST_WAIT) if times else None)
 
     def unsent(self) -> ReplayMismatch | None:
         index = self._next()

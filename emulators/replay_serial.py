@@ -17,7 +17,7 @@ from typing import Any
 from ..transports import clock
 from ..transports.recording import Record, SerialBytes, SerialLine
 from . import protocol_replay
-from .replay import Replay, ReplayMismatch, Track, both
+from .replay import LONGEST_WAIT, Replay, ReplayMismatch, Track, both
 
 
 class SerialTrack(Track):
@@ -79,7 +79,7 @@ class SerialTrack(Track):
                     break
                 else:
                     times = [at for at in (until, due) if at is not None]
-                    self.changed.wait(min(times) - now if times else None)
+                    self.changed.wait(min(min(times) - now, LONGEST_WAIT) if times else None)
         return data
 
     def waiting(self) -> int:

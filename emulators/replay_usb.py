@@ -14,6 +14,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -22,11 +23,13 @@ import usb.core
 
 from ..transports import clock
 from ..transports.recording import Record, UsbControl, UsbDevices, UsbSeen
-from .replay import Replay, ReplayMismatch, Track, both
+from .replay import LONGEST_WAIT, Replay, ReplayMismatch, Track, both
 from .usb_device import CONFIGURATION, SETUP, StandardRequest
 
 INTERFACE, ENDPOINT = 4, 5
 """Descriptor types (USB 2.0, table 9-5)."""
+CONFIGURATION_BYTES = 9
+"""Of a configuration's own descriptor (USB 2.0, table 9-10)."""
 _LIBUSB = {
     errno.EIO: -1, errno.EACCES: -3, errno.ENODEV: -4, errno.ENOENT: -5, errno.EBUSY: -6, errno.ETIMEDOUT: -7,
     errno.EOVERFLOW: -8, errno.EPIPE: -9,
@@ -96,7 +99,7 @@ class UsbTrack(Track):
             asked = UsbControl(0.0, self.bus, seen.root, seen.address, setup, data, 0, 0.0)
             transfer = self._read(asked) if _changes_nothing(asked) else self._exchange(asked)
             wait = transfer.seconds * self.replay.pace
-        clock.sleep(wait)
+        clock.sleep(min(wait, LONGEST_WAIT))
         if transfer.status:
             _fail(-transfer.status)
         return transfer.data[: int.from_bytes(setup[6:8], "little")] if transfer.incoming else b""
@@ -252,7 +255,7 @@ class ReplayUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
 
     def get_configuration(self, dev_handle: _Handle) -> int:
         configurations = dev_handle.seen.configurations
-        return configurations[0][5] if configurations else 0
+        return configurations[0][5] if configurations and len(configurations[0]) >= CONFIGURATION_BYTES else 0
 
     def set_interface_altsetting(self, dev_handle: _Handle, intf: int, altsetting: int) -> None:
         setup = SETUP.pack(0x01, StandardRequest.SET_INTERFACE, altsetting, intf, 0)
@@ -293,33 +296,42 @@ class ReplayUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         return None
 
 
-def _parsed(seen: UsbSeen, config: int) -> tuple[bytes, bytes, list[_Setting]]:
-    """A configuration's own descriptor, what stands before its interfaces, and those. Raises IndexError."""
-    raw = seen.configurations[config]
-    if len(raw) < 9:
-        raise IndexError(config)
+def _parsed(seen: UsbSeen, config: int) -> tuple[bytes, bytes, Mapping[int, Sequence[_Setting]]]:
+    """A configuration's own descriptor, what stands before its interfaces, and the alternate settings of each.
+
+    Raises USBError without one.
+    """
+    raw = seen.configurations[config] if config < len(seen.configurations) else b""
+    if len(raw) < CONFIGURATION_BYTES:
+        _fail(errno.ENOENT)
+    return raw, *_taken_apart(raw)
+
+
+@lru_cache(maxsize=64)
+def _taken_apart(raw: bytes) -> tuple[bytes, Mapping[int, Sequence[_Setting]]]:
+    """What stands before the interfaces, and those. pyusb asks for each interface and each endpoint separately."""
     before = b""
-    settings: list[_Setting] = []
-    place = 9
+    interfaces: dict[int, list[_Setting]] = {}
+    last: _Setting | None = None
+    place = CONFIGURATION_BYTES
     while place + 2 <= len(raw) and raw[place] >= 2:
         item, kind = raw[place : place + raw[place]], raw[place + 1]
         place += raw[place]
         if kind == INTERFACE and len(item) >= 9:
-            settings.append(_Setting(item))
-        elif not settings:
+            last = _Setting(item)
+            interfaces.setdefault(item[2], []).append(last)
+        elif last is None:
             before += item
         elif kind == ENDPOINT and len(item) >= 7:
-            settings[-1].endpoints.append((item, b""))
-        elif settings[-1].endpoints:
-            last, extra = settings[-1].endpoints[-1]
-            settings[-1].endpoints[-1] = (last, extra + item)
+            last.endpoints.append((item, b""))
+        elif last.endpoints:
+            endpoint, extra = last.endpoints[-1]
+            last.endpoints[-1] = (endpoint, extra + item)
         else:
-            settings[-1].extra += item
-    return raw, before, settings
+            last.extra += item
+    return before, interfaces
 
 
 def _setting(seen: UsbSeen, intf: int, alt: int, config: int) -> _Setting:
-    """pyusb counts interfaces and alternate settings from 0, as they stand. Raises IndexError."""
-    settings = _parsed(seen, config)[2]
-    numbers = list(dict.fromkeys(item.descriptor[2] for item in settings))
-    return [item for item in settings if item.descriptor[2] == numbers[intf]][alt]
+    """pyusb counts interfaces and alternate settings from 0, as they stand. Raises IndexError, on which pyusb relies."""
+    return list(_parsed(seen, config)[2].values())[intf][alt]

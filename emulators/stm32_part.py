@@ -19,6 +19,7 @@ from typing import Any
 
 import crcmod
 
+from ..transports import private_files
 from .flash import FlashRefused, NorFlash
 from .supply import Supply
 
@@ -260,11 +261,11 @@ class Stm32Memory:
     def _stored_options(self) -> Options | None:
         if self._options_path is None or not self._options_path.exists():
             return None
-        stored = json.loads(self._options_path.read_text())
+        stored = json.loads(private_files.read(self._options_path))
         return Options(int(stored["rdp"]), frozenset(stored["write_protected"]))
 
     def _set_options(self, options: Options) -> None:
         self.options = options
         if self._options_path is not None:
             stored = {"rdp": options.rdp, "write_protected": sorted(options.write_protected)}
-            self._options_path.write_text(json.dumps(stored) + "\n")
+            private_files.put(self._options_path, (json.dumps(stored) + "\n").encode())

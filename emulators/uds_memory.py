@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..transports import private_files
 from . import application
 from .flash import NorFlash
 from .uds_nrc import Nrc, Refusal, location
@@ -25,7 +26,7 @@ class Marker:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        kept = json.loads(path.read_text()) if path is not None and path.exists() else {}
+        kept = json.loads(private_files.read(path)) if path is not None and path.exists() else {}
         self.complete: bool = kept.get("complete", False)
         self.segments: list[tuple[int, int]] = [(start, size) for start, size in kept.get("segments", [])]
 
@@ -33,7 +34,7 @@ class Marker:
         self.complete = complete
         self.segments = segments
         if self._path is not None:
-            self._path.write_text(json.dumps({"complete": complete, "segments": segments}))
+            private_files.put(self._path, json.dumps({"complete": complete, "segments": segments}).encode())
 
 
 class Memory:

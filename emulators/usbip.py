@@ -66,6 +66,7 @@ class UsbIpDevice:
     """
 
     def __init__(self, wire: UsbWire, port: Port, function: UsbFunction, stream: socket.socket) -> None:
+        clock.real("USB/IP")
         self.function = function
         self._wire = wire
         self._port = port

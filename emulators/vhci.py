@@ -74,6 +74,7 @@ class VhciHost:
     """
 
     def __init__(self, wire: UsbWire, controller: Path = CONTROLLER) -> None:
+        clock.real("the kernel's virtual USB controller")
         self._wire = wire
         self._controller = controller
         self._places: dict[Port, VhciPort] = {}

@@ -21,12 +21,27 @@ from ..flashers.plan import FlashPlan
 from ..flashers.programmer import FlashResult, Programmer
 from ..transports import clock, plugins
 from ..transports.deadline import Deadline
-from ..transports.errors import BadSettings, ProxyflashError
+from ..transports.errors import (
+    AdapterAbsent,
+    AdapterBusy,
+    AdapterForbidden,
+    AdapterGone,
+    BadSettings,
+    BusOff,
+    CanOverrun,
+    NotAcknowledged,
+    PluginBroken,
+    PluginUnknown,
+    ProxyflashError,
+    Unexpected,
+)
+from ..transports.outside import Outside
 from ..transports.recording import Recorder
 from . import benchfile
 from .benchlines import Place
+from .commands import HostCommands
 from .component import Component, Presence, Unlisted, distinct
-from .errors import BenchKey, BenchMissing, ComponentUnknown
+from .errors import BenchError, BenchKey, BenchMissing, ComponentUnknown
 from .host import HostComponent
 from .power import cycle
 from .probers import Prober
@@ -39,11 +54,26 @@ if TYPE_CHECKING:
 
 SIGHT_SECONDS = 2.0
 """How long a component has to answer who it is."""
+OF_THE_BUS = (
+    AdapterAbsent,
+    AdapterBusy,
+    AdapterForbidden,
+    AdapterGone,
+    BadSettings,
+    BusOff,
+    CanOverrun,
+    NotAcknowledged,
+    PluginUnknown,
+    PluginBroken,
+    BenchError,
+)
+"""What no other component of the bus would fare better with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What is there: the file's components in its order, and what the file lacks. `faults`: closed buses."""
+    """What is there: the file's components in its order, and what the file lacks. `faults`: of a bus, or, where the
+    error names one, of one component of that bus."""
 
     components: tuple[Component, ...]
     unlisted: tuple[Unlisted, ...]
@@ -85,6 +115,8 @@ class Bench:
         self.file = file
         self.replay = replay
         self._recorder = recorder
+        self.outside = Outside(lambda: self._recorder, replay)
+        self.commands = HostCommands(file.folder, self.outside)
         self.state = state
         self.folder = bench_folder(state, file.path)
         self._lock: BenchLock | None = None
@@ -157,6 +189,8 @@ class Bench:
                 except BadSettings as error:
                     error.cause = f"{self.file.at(('bus', bus))}: {error.cause}"
                     raise
+                if hasattr(self._transports[bus], "outside"):
+                    self._transports[bus].outside = self.outside
                 if self._recorder is not None:
                     self._transports[bus].recorder = self._recorder
             return self._transports[bus]
@@ -178,13 +212,16 @@ class Bench:
 
     def prober(self, bus: str) -> Prober:
         spec = self.file.spec.bus[bus]
-        prober: Prober = plugins.load(plugins.ENUMERATORS, spec.kind)(bus, spec, self.transport(bus))
+        # Opened first: a replay refuses a kind of bus that it doesn't know before anything of that name is imported.
+        transport = self.transport(bus)
+        prober: Prober = plugins.load(plugins.ENUMERATORS, spec.kind)(bus, spec, transport)
         return prober
 
     def scan(self) -> Scan:
         """Asks every component of the file who it is, and looks for what the file lacks. Enters no bootloader.
 
-        Raises BenchLocked and StateFolder; what a bus raises is among the scan's `faults`, and hides no other bus.
+        Raises BenchLocked and StateFolder. What a component raises is among the scan's `faults`, and so is what a bus
+        raises: neither hides another one.
         """
         self.lock()
         components: dict[str, Component] = {}
@@ -195,10 +232,19 @@ class Bench:
             try:
                 prober = self.prober(bus)
                 for entry in entries:
-                    components[entry.spec.name] = _seen(entry, prober)
+                    try:
+                        components[entry.spec.name] = _seen(entry, prober)
+                    except OF_THE_BUS:
+                        raise
+                    except Exception as error:
+                        # One part that answers anything keeps no other from being asked.
+                        fault = error if isinstance(error, ProxyflashError) else Unexpected.of(error)
+                        fault.component = fault.component or entry.spec.name
+                        faults.append((bus, fault))
+                        components[entry.spec.name] = _record(entry, Presence.ABSENT, None)
                 unlisted += prober.unlisted(entries, Deadline.after(SIGHT_SECONDS))
-            except ProxyflashError as error:
-                faults.append((bus, error))
+            except Exception as error:
+                faults.append((bus, error if isinstance(error, ProxyflashError) else Unexpected.of(error)))
                 for entry in entries:
                     components.setdefault(entry.spec.name, _record(entry, Presence.ABSENT, None))
         for name, hosted in self.file.hosted.items():
@@ -223,9 +269,12 @@ class Bench:
         return (found.spec if isinstance(found, HostComponent) else found.entry.spec).optional
 
     def check(self) -> None:
-        """Brings the emulated buses to life, in memory and unlocked, for what only that shows. Raises BenchKey."""
+        """Brings the emulated buses to life, in memory and unlocked, for what only that shows. Raises BenchKey.
+
+        Under replay no part is emulated.
+        """
         for name, spec in self.file.spec.bus.items():
-            if spec.emulated:
+            if spec.emulated and self.replay is None:
                 self._emulate(name, spec, None).close()
 
     def lock(self) -> None:
@@ -252,6 +301,10 @@ class Bench:
         self.close()
 
     def _emulated_bus(self, bus: str) -> EmulatedBus:
+        if self.replay is not None:
+            raise ComponentUnknown(
+                f"bus {bus!r} is replayed, so none of its parts is emulated", remedy="Open the bench without a replay."
+            )
         with self._opening:
             if bus not in self._emulated:
                 self.lock()
@@ -415,7 +468,7 @@ class BenchComponent:
             return power is not None or self.bench.file.spec.bus[self.entry.spec.bus].emulated
         if power is None:
             return False
-        cycle(power.off, power.on, folder=self.bench.file.folder, component=self.name)
+        cycle(power.off, power.on, commands=self.bench.commands, component=self.name)
         return True
 
 

@@ -1,4 +1,7 @@
-"""Shell commands that the bench file gives: for supplies, checks, versions. Bounded in time, and ended whole."""
+"""Shell commands that the bench file gives: for supplies, checks, versions. Bounded in time, and ended whole.
+
+A bench has one `HostCommands`, through which all of them go. Under replay no command is run: the answer is the recorded one.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+from ..transports import clock
+from ..transports.outside import Outside, OutsideFailed
+
 SECONDS = 30.0
 """How long such a command may take."""
 SAID = 400
@@ -16,12 +22,29 @@ MOST = 1 << 20
 """Bytes of what it said that are kept: the last ones."""
 
 
-class CommandFailed(Exception):
+class CommandFailed(OutsideFailed):
     """It could not be run, took too long, or ended with another status than 0; the text says which."""
 
 
-def run(command: str, folder: Path) -> str:
-    """Runs a shell command in `folder`; what it printed, stderr included. Raises CommandFailed."""
+class HostCommands:
+    """The commands of one bench file. They run in the folder of that file."""
+
+    def __init__(self, folder: Path, outside: Outside) -> None:
+        self.folder = folder
+        self._outside = outside
+
+    def run(self, command: str) -> str:
+        """What a shell command printed, stderr included. Raises CommandFailed; under replay ReplayUnanswered."""
+        try:
+            return self._outside.ask(f"command: {command}", lambda: _run(command, self.folder))
+        except CommandFailed:
+            raise
+        except OutsideFailed as error:
+            raise CommandFailed(str(error)) from error
+
+
+def _run(command: str, folder: Path) -> str:
+    clock.real(f"the command {command!r}")
     try:
         # A session of its own, so that what the command started ends with it, and Ctrl-C doesn't reach it. A file instead
         # of a pipe: if this process is killed, what the command still says must not end it before it has done its work.

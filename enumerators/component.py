@@ -13,7 +13,12 @@ from enum import StrEnum
 from itertools import count
 from typing import Any
 
+from ..transports import json_text
+from ..transports.plain import plain, word
 from .errors import SelectorWrong
+
+MOST_SELECTOR = 1 << 16
+"""Characters of a selector."""
 
 
 class Presence(StrEnum):
@@ -82,20 +87,31 @@ class Unlisted:
 
 
 def toml_text(text: str) -> str:
-    """A text, such as a device tells it, as TOML has it: quoted."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """A text, such as a device tells it, as TOML has it: quoted, and safe to show.
+
+    What `plain` would escape stands in TOML's own escapes; a lone surrogate, which TOML can't hold, as U+FFFD.
+    """
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return "".join(
+        character if plain(character) == character else _toml_escape(character)
+        for character in json.dumps(whole, ensure_ascii=False)
+    )
+
+
+def _toml_escape(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def distinct(found: Iterable[Unlisted], buses: Iterable[str], components: Iterable[str]) -> list[Unlisted]:
-    """The same, with names that neither each other nor the bench file has, and titles of one line."""
+    """The same, with names that neither each other nor the bench file has, and plain titles."""
     taken = {False: set(buses), True: set(components)}
     renamed = []
     for item in found:
         names = taken[bool(item.bus)]
         name = next(name for name in _numbered(item.name) if name not in names)
         names.add(name)
-        title = "".join(character if character.isprintable() else " " for character in item.title)
-        renamed.append(replace(item, name=name, title=title))
+        renamed.append(replace(item, name=name, title=word(item.title)))
     return renamed
 
 
@@ -107,8 +123,8 @@ def _numbered(name: str) -> Iterator[str]:
 def parse_selector(text: str) -> dict[str, str]:
     """A selector from JSON. Raises SelectorWrong unless it is an object whose values are all strings."""
     try:
-        selector = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        selector = json_text.parse(text, most=MOST_SELECTOR)
+    except ValueError as error:
         raise SelectorWrong(f"the selector is no JSON: {error}") from error
     if not isinstance(selector, dict) or not all(isinstance(value, str) for value in selector.values()):
         raise SelectorWrong("a selector is a JSON object of name-value pairs, all strings")

@@ -9,13 +9,14 @@
 | `BenchLocked`        | E-BENCH-LOCKED    | 6  | another process works on this bench |
 | `ComponentUnknown`   | E-COMPONENT       | 4  | the bench file has no component of this name |
 | `SelectorWrong`      | E-SELECTOR        | 2  | a selector is no JSON object of strings |
-| `StateFolder`        | E-STATE           | 1  | the state folder can't be written |
 | `PowerFailed`        | E-POWER           | 1  | a command that cuts or restores the supply failed |
 """
 
 from __future__ import annotations
 
 from ..transports.errors import ExitStatus, ProxyflashError
+from ..transports.errors import StateFolder as StateFolder
+from ..transports.errors import StateUnsafe as StateUnsafe
 
 
 class BenchError(ProxyflashError):
@@ -63,11 +64,6 @@ class SelectorWrong(ProxyflashError):
     code = "E-SELECTOR"
     exit_status = ExitStatus.USAGE
     default_remedy = 'Write it as a JSON object of strings: {"group": "motors"}'
-
-
-class StateFolder(ProxyflashError):
-    code = "E-STATE"
-    default_remedy = "Name another folder: --state FOLDER, or PROXYFLASH_STATE."
 
 
 class PowerFailed(ProxyflashError):

@@ -10,8 +10,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..transports.outside import Outside, OutsideFailed
 from .benchfile import ComponentSpec, HostVersion
-from .commands import CommandFailed, run
+from .commands import HostCommands
 from .component import Component, Presence
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ class HostComponent:
         version, presence = "", Presence.UNKNOWN
         if self.spec.version_from is not None:
             try:
-                version = _version(self.spec.version_from, self.folder)
+                version = _version(self.spec.version_from, self.bench.commands, self.bench.outside)
                 presence = Presence.OK if version else Presence.UNKNOWN
-            except (OSError, CommandFailed):
+            except OutsideFailed:
                 presence = Presence.ABSENT
         return Component(
             id=self.spec.name,
@@ -66,13 +67,25 @@ class HostComponent:
         )
 
 
-def _version(asked: HostVersion, folder: Path) -> str:
-    """ "" where it says none. Raises OSError, CommandFailed."""
+def _version(asked: HostVersion, commands: HostCommands, outside: Outside) -> str:
+    """ "" where it says none. Raises OutsideFailed."""
     if asked.command:
-        text = run(asked.command, folder)
-    else:
-        with (folder / asked.file).open("rb") as stream:
-            text = stream.read(MOST_BYTES).decode("utf-8", "replace")
+        return _found(asked, commands.run(asked.command))
+    # Of a file the version alone is recorded, not what else stands in it.
+    question = f"version in the file {asked.file}" + (f", {asked.key}" if asked.key else "")
+    return outside.ask(question, lambda: _found(asked, _content(commands.folder / asked.file)))
+
+
+def _content(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(MOST_BYTES).decode("utf-8", "replace")
+    except (OSError, ValueError) as error:
+        raise OutsideFailed(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _found(asked: HostVersion, text: str) -> str:
+    """The version in what the file or the command says."""
     if asked.key:
         return _value(text, asked.key)
     if asked.match:

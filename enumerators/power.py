@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-from .commands import SAID, CommandFailed, run
+from .commands import SAID, CommandFailed, HostCommands
 from .errors import PowerFailed
 
 
-def cycle(off: str, on: str, *, folder: Path, component: str) -> None:
-    """Cuts the supply and restores it by shell commands, run in `folder`. Raises PowerFailed.
+def cycle(off: str, on: str, *, commands: HostCommands, component: str) -> None:
+    """Cuts the supply and restores it by shell commands of the bench file. Raises PowerFailed.
 
     Whatever came of cutting it, `on` is run: a part is not left without its supply.
     """
     try:
-        switch(off, folder=folder, component=component)
+        switch(off, commands=commands, component=component)
     finally:
-        switch(on, folder=folder, component=component)
+        switch(on, commands=commands, component=component)
 
 
-def switch(command: str, *, folder: Path, component: str) -> str:
-    """Runs one such command in `folder`: what it printed. Raises PowerFailed."""
+def switch(command: str, *, commands: HostCommands, component: str) -> str:
+    """Runs one such command: what it printed. Raises PowerFailed."""
     try:
-        return run(command, folder)
+        return commands.run(command)
     except CommandFailed as error:
         raise PowerFailed(str(error), component=component) from error
 
 
-def volts(command: str, *, folder: Path, component: str) -> float:
+def volts(command: str, *, commands: HostCommands, component: str) -> float:
     """The supply's voltage, which such a command prints. Raises PowerFailed."""
-    said = switch(command, folder=folder, component=component)
+    said = switch(command, commands=commands, component=component)
     try:
         found = float(said)
     except ValueError:

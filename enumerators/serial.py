@@ -111,8 +111,8 @@ def _unlisted(bus: str, asked: AskSpec, flasher: type[Flasher], who: Identity, b
     through = " ".join(behind[key] for key in ("adapter", "adapter_serial") if key in behind)
     name = re.sub(r"[^a-z0-9]+", "-", (who.part or asked.protocol).lower()).strip("-") or "part"
     lines = [
-        f'bus = "{bus}"',
-        f'protocol = "{asked.protocol}"',
+        f"bus = {toml_text(bus)}",
+        f"protocol = {toml_text(asked.protocol)}",
         *([f"profile = {_inline(profile)}"] if profile else []),
     ]
     title = f"{asked.protocol}{at}  {about}" + (f"  through {through}" if through else "")

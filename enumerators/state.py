@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Self
 
+from ..transports import private_files
 from .errors import BenchLocked, StateFolder
 
 
@@ -30,36 +32,40 @@ class BenchLock:
     """Keeps two processes from working on one bench. Gone with its process, however that ends."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises BenchLocked, which names the holder; StateFolder when the folder can't be written."""
+        """Raises BenchLocked, which names the holder; StateFolder, StateUnsafe when the folder can't be used."""
         self.path = folder / "lock"
+        with private_files.told(folder):
+            private_files.folder(folder)
+            self._number = private_files.opened(self.path, os.O_RDWR | os.O_CREAT)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a+", encoding="ascii", errors="replace")
-        except OSError as error:
-            raise StateFolder(f"{error.filename or folder}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "another process"
-            self._file.close()
+            holder = _holder(self._number)
+            self.close()
             raise BenchLocked(f"this bench is in use by {holder}") from None
         except OSError as error:
-            self._file.close()
+            self.close()
             raise StateFolder(f"{self.path} can't be locked: {error.strerror}") from error
         try:
-            self._file.truncate(0)
-            self._file.write(f"process {os.getpid()}")
-            self._file.flush()
+            os.ftruncate(self._number, 0)
+            os.pwrite(self._number, f"process {os.getpid()}".encode(), 0)
         except OSError as error:
-            self._file.close()
+            self.close()
             raise StateFolder(f"{self.path}: {error.strerror}") from error
 
     def close(self) -> None:
-        self._file.close()
+        if self._number >= 0:
+            os.close(self._number)
+            self._number = -1
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _holder(number: int) -> str:
+    """Who has the lock, by the lock file. What no BenchLock writes is not repeated."""
+    said = os.pread(number, 64, 0)
+    return said.decode() if re.fullmatch(rb"process [1-9][0-9]{0,9}", said) else "another process"

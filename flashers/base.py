@@ -84,6 +84,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class _Secret:
+    """See SECRET."""
+
+
+SECRET = _Secret()
+"""Marks a field of a protocol's settings that recordings leave out: `pin: Annotated[str, SECRET]`."""
+
+
 class Flasher(ABC):
     """One bootloader at the other end of an open wire.
 

@@ -20,6 +20,7 @@ from ..transports.can import CanBus, CanChannel, CanId
 from ..transports.deadline import Deadline
 from ..transports.errors import ProxyflashError, TransportError
 from ..transports.isotp import IsoTpAddress, IsoTpChannel
+from ..transports.outside import Outside
 from . import uds_session
 from .base import Capability, Flasher, Identity, Sighting
 from .errors import PartConfused, PartError, PartFailed, PartWrongFamily, ProfileWrong, VerifyMismatch
@@ -29,7 +30,7 @@ from .plan import aligned
 from .uds_client import LOST, Broadcast, PduChannel, UdsClient
 from .uds_codes import Nrc, Refusal, Service
 from .uds_identity import merge, read_identifier, read_identity, sighting, text
-from .uds_profile import IsoTp, Parameter, UdsAddress, UdsProfile, key_function
+from .uds_profile import IsoTp, Parameter, UdsAddress, UdsProfile, recorded_keys
 
 OBD_FUNCTIONAL = CanId(0x7DF)
 FIXED_FUNCTIONAL = CanId(0x18DB33F1, True)
@@ -55,9 +56,15 @@ class UdsFlasher(Flasher):
     Address = UdsAddress
     Profile = UdsProfile
 
-    def __init__(self, channel: PduChannel, profile: UdsProfile, broadcast: Broadcast | None = None) -> None:
-        """Raises ProfileWrong when the key function can't be imported."""
-        self._key = key_function(profile.security.key)
+    def __init__(
+        self,
+        channel: PduChannel,
+        profile: UdsProfile,
+        broadcast: Broadcast | None = None,
+        outside: Outside | None = None,
+    ) -> None:
+        """Raises ProfileWrong when the key function can't be imported. `outside`: records keys, or replays them."""
+        self._key = recorded_keys(profile.security.key, outside)
         self._profile = profile
         self._client = _client(channel, profile, broadcast)
         self._signed = False
@@ -73,7 +80,7 @@ class UdsFlasher(Flasher):
         channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options())
         broadcast = _Functional(bus, functional, profile.iso_tp) if profile.functional and functional else None
         try:
-            return cls(channel, profile, broadcast)
+            return cls(channel, profile, broadcast, bus.outside)
         except ProxyflashError:
             channel.close()
             raise

@@ -15,7 +15,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ..transports.can import CanId
 from ..transports.isotp import Addressing, IsoTpAddress, IsoTpOptions
-from .base import Settings
+from ..transports.outside import Outside
+from .base import SECRET, Settings
 from .errors import ProfileWrong
 from .memory import MemoryMap, Region, uniform
 
@@ -144,7 +145,7 @@ class Security(Settings):
 
     level: int = Field(default=0x01, ge=0x01, le=0x7D)
     key: str = Field(default="none", pattern=r"^(none|xor|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
-    secret: Hex = b""
+    secret: Annotated[Hex, SECRET] = b""
     wait: float = Field(default=0.0, ge=0, le=3600)
     """How long to go on asking for a seed while the ECU says that its waiting time is not over (NRC 0x37)."""
 
@@ -342,6 +343,27 @@ def key_function(name: str) -> KeyFunction | None:
     if not callable(found):
         raise ProfileWrong(f"the key function {name!r} is no function")
     return cast(KeyFunction, found)
+
+
+def recorded_keys(name: str, outside: Outside | None) -> KeyFunction | None:
+    """The key function of that name, whose keys are recorded; under replay a function that gives the recorded keys.
+
+    Under replay nothing is imported and no secret is needed. Raises ProfileWrong when it can't be imported.
+    """
+    if outside is None or name == "none":
+        return key_function(name)
+    make = None if outside.replayed else key_function(name)
+
+    def key(seed: bytes, secret: bytes, level: int) -> bytes:
+        question = f"UDS key of level {level} for the seed {seed.hex()}"
+        if make is None:
+            return bytes.fromhex(outside.ask(question, str))
+        made = make(seed, secret, level)
+        if isinstance(made, bytes | bytearray):
+            outside.ask(question, bytes(made).hex)
+        return made
+
+    return key
 
 
 def xor_key(seed: bytes, secret: bytes, level: int) -> bytes:

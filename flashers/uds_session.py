@@ -262,6 +262,8 @@ def _unlock(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> 
         return  # It is unlocked already.
     try:
         made = key(seed, security.secret, security.level)
+    except ProxyflashError:
+        raise
     except Exception as error:  # Somebody else's function may raise anything.
         raise ProfileWrong(f"the key function {security.key!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(made, bytes | bytearray):

@@ -22,6 +22,7 @@ from ..enumerators.state import BenchLock, bench_folder, default_state
 from ..flashers.base import Capability
 from ..transports import clock
 from ..transports.errors import AdapterAbsent, AdapterGone, ProxyflashError
+from ..transports.plain import CAUSE, plain, word
 from ..transports.recording import Recorder
 from .endings import OrderlyEnd, undisturbed
 from .firmware import Firmware, TestImage
@@ -104,7 +105,7 @@ class BenchRun:
     @cached_property
     def told(self) -> dict[str, str]:
         """What the JUnit file says of the whole run."""
-        return {"bench": str(self.path.absolute()), "proxyflash": version("proxyflash")}
+        return {"bench": plain(str(self.path.absolute())), "proxyflash": version("proxyflash")}
 
     def part(self, name: str) -> Part:
         if name not in self._parts:
@@ -130,10 +131,10 @@ class BenchRun:
         """The folder of one test: in PROXYFLASH_ARTEFACTS, else in pytest's own temporary folder."""
         named = os.environ.get("PROXYFLASH_ARTEFACTS")
         base = Path(named).absolute() if named else self._temporary
-        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", item.nodeid).strip("-")
-        if len(plain) > LONGEST_NAME:
-            plain = f"{plain[:LONGEST_NAME]}-{hashlib.sha256(item.nodeid.encode()).hexdigest()[:8]}"
-        folder = base / plain
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", item.nodeid).strip("-")
+        if len(name) > LONGEST_NAME:
+            name = f"{name[:LONGEST_NAME]}-{hashlib.sha256(item.nodeid.encode()).hexdigest()[:8]}"
+        folder = base / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -245,7 +246,7 @@ class BenchRun:
             "state": found.presence.value,
         }
         alone = _component_of(item) is not None
-        _tell(item, {key if alone else f"{name}.{key}": value for key, value in told.items()})
+        _tell(item, {key if alone else f"{name}.{key}": word(value) for key, value in told.items()})
 
     def _lost(self, part: Part, item: pytest.Item, error: Exception, *, wanted: bool = True) -> None:
         """A part that can't be made ready any more is told once: by the test that lost it, or, if that passed, here."""
@@ -262,7 +263,7 @@ class BenchRun:
     def _lack(self, kind: str, reason: str) -> NoReturn:
         if kind in self._required:
             _fail(f"{reason} (--require {kind})")
-        skipped = pytest.skip.Exception(reason)
+        skipped = pytest.skip.Exception(plain(reason, CAUSE))
         skipped.proxyflash_kind = kind  # type: ignore[attr-defined]
         raise skipped from None
 
@@ -304,7 +305,7 @@ class BenchRun:
             # What made a test fail may have happened in the one before.
             kept = self._kept(self._bench, item, self._began_before if item.nodeid in self._failed else self._began)
             report.user_properties = list(item.user_properties)
-            report.sections.append(("what passed on the buses", kept))
+            report.sections.append(("what passed on the buses", plain(kept)))
 
     def _kept(self, bench: Bench, item: pytest.Item, since: float) -> str:
         """The folder with what was recorded since then, and its files."""
@@ -342,7 +343,7 @@ class BenchRun:
                 self._lock.close()
                 self._lock = None
         self._end.undo()
-        return [f"bench '{self.name}': {text}" for text in said]
+        return [plain(f"bench '{self.name}': {text}", CAUSE) for text in said]
 
 
 def _component_of(item: pytest.Item) -> str | None:
@@ -352,12 +353,11 @@ def _component_of(item: pytest.Item) -> str | None:
 
 
 def _tell(item: pytest.Item, told: Mapping[str, str]) -> None:
-    """What the JUnit file says of a test, each thing once."""
-    item.user_properties += [
-        (key, value) for key, value in told.items() if value and (key, value) not in item.user_properties
-    ]
+    """What the JUnit file says of a test, each thing once. What a part says is shown in it, not obeyed."""
+    shown = [(plain(key), plain(value)) for key, value in told.items() if value]
+    item.user_properties += [pair for pair in shown if pair not in item.user_properties]
 
 
 def _fail(reason: str) -> NoReturn:
     """What is wrong is said in `reason`; what led there would only hide it."""
-    raise pytest.fail.Exception(reason, pytrace=False) from None
+    raise pytest.fail.Exception(plain(reason, CAUSE), pytrace=False) from None

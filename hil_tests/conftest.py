@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from proxyflash.enumerators.bench import BenchComponent
 from proxyflash.hil_tests.wire_cuts import BrownOut, Cut, Supply, cut_of
+from proxyflash.transports.plain import plain
 
 SOAK = "soak"
 
@@ -51,4 +52,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if lines:
         terminalreporter.section("soak")
         for line in lines:
-            terminalreporter.line(" ".join(f"{key} {value}" for key, value in json.loads(str(line)).items()))
+            terminalreporter.line(plain(" ".join(f"{key} {value}" for key, value in json.loads(str(line)).items())))

@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ..transports import clock
+from ..transports.plain import plain
 
 FOLDER = Path(__file__).parent
 BENCHES = FOLDER / "benches"
@@ -147,7 +148,7 @@ def main(arguments: list[str]) -> int:
                     runs.append(stack.enter_context(suite(kind, arguments, folder, control)))
                 return all_of(runs)
         except RuntimeError as error:
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(f"{plain(str(error))}\n")
             return 1
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from ..transports.plain import plain, word
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -42,7 +44,11 @@ class Measurements:
         taken = Measurement(name, value, unit, low, high)
         self.taken.append(taken)
         told = {"": value, ".unit": unit, ".low": low, ".high": high}
-        self._properties += [(f"measurement.{name}{key}", item) for key, item in told.items() if item is not None]
+        self._properties += [
+            (word(f"measurement.{name}{key}"), word(item) if isinstance(item, str) else item)
+            for key, item in told.items()
+            if item is not None
+        ]
         if taken.fault:
-            pytest.fail(taken.fault)
+            pytest.fail(plain(taken.fault))
         return taken

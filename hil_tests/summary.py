@@ -6,6 +6,8 @@ import os.path
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from ..transports.plain import plain
+
 OTHER = {
     "broken": "because their part broke",
     "bench": "because the bench was out of use",
@@ -30,4 +32,4 @@ def lines(kinds: Mapping[str, int], recordings: Collection[str], unsafe: Sequenc
     if recordings:
         tests = [Path(folder).parent for folder in recordings]
         said.append(f"{len(recordings)} recordings below {os.path.commonpath([test.parent for test in tests])}")
-    return [*said, *unsafe]
+    return [plain(line) for line in (*said, *unsafe)]

@@ -49,5 +49,4 @@ class Power:
                 device.supply.off()
             return
         spec = component.bench.file.spec.power[component.name]
-        folder = component.bench.file.folder
-        switch(spec.on if on else spec.off, folder=folder, component=component.name)
+        switch(spec.on if on else spec.off, commands=component.bench.commands, component=component.name)

@@ -70,8 +70,7 @@ class CommandCut(Cut):
             self._is_cut = False
 
     def _run(self, command: str) -> None:
-        folder = self._component.bench.file.folder
-        switch(command, folder=folder, component=self._component.name)
+        switch(command, commands=self._component.bench.commands, component=self._component.name)
 
 
 class EmulatedCut(Cut):

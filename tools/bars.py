@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ..flashers import events as ev
 from ..flashers.events import Phase
+from ..transports.plain import plain
 from .output import finished_text
 
 
@@ -18,7 +19,7 @@ class _Amount(ProgressColumn):
     def render(self, task: Task) -> Text:
         said = task.fields.get("said")
         if said is not None:
-            return Text(said)
+            return Text(plain(said))
         parts = [f"{int(task.completed):,} B"]
         seconds = task.elapsed or 0.0
         if seconds > 0.05 and task.completed:
@@ -33,7 +34,7 @@ class Bars:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(bar_width=16),
             _Amount(),
             console=Console(stderr=True, highlight=False),
@@ -45,7 +46,9 @@ class Bars:
         key = (event.component, event.phase)
         if isinstance(event, ev.PhaseStarted):
             if event.total:
-                self._tasks[key] = self._progress.add_task(f"{event.component}  {event.phase:<7}", total=event.total)
+                self._tasks[key] = self._progress.add_task(
+                    plain(f"{event.component}  {event.phase:<7}"), total=event.total
+                )
         elif key in self._tasks:
             if isinstance(event, ev.Progress):
                 self._progress.update(self._tasks[key], completed=event.done)
@@ -55,7 +58,7 @@ class Bars:
 
     def say(self, text: str) -> None:
         """A line above the bars."""
-        self._progress.console.print(text, markup=False)
+        self._progress.console.print(Text(plain(text)))
 
     def stop(self) -> None:
         self._progress.stop()

@@ -3,6 +3,9 @@
 Plain by default; `--json` is one document, `--jsonl` a line for each event and one for the result. Errors look the same
 in each of them: what, on which component, why, what to do, the code. The last line is the verdict.
 
+What a person reads goes through `transports.plain`, here and in no other place: each text becomes one line of its own,
+in which nothing is obeyed. JSON documents carry exact values, in JSON's own escapes.
+
 A stream that takes nothing more (a full disk, a pipe whose reader went away) never stops the work that is told of.
 """
 
@@ -11,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +23,7 @@ from typing import Any, TextIO
 from ..flashers import events as ev
 from ..transports import clock
 from ..transports.errors import ProxyflashError
+from ..transports.plain import CAUSE, plain, word
 from ..updates.events import ActionStarted, StepFinished, StepStarted
 
 SCHEMA = 1
@@ -79,23 +83,55 @@ class Output:
         """A line of data, for a person; nothing where a program reads."""
         if self.mode is Mode.TEXT:
             self._end_bars()
-            self._print(text, sys.stdout)
-        self._logged(text)
+            self._print([text], sys.stdout)
+        self._logged([text])
+
+    def lines(self, texts: Iterable[str]) -> None:
+        """Several of them, such as a document of our own, split into its lines."""
+        for text in texts:
+            self.line(text)
 
     def note(self, text: str) -> None:
         """A remark on stderr."""
         if not self.quiet:
             self._end_bars()
-            self._print(text, sys.stderr)
-        self._logged(text)
+            self._print([text], sys.stderr)
+        self._logged([text])
+
+    def question(self, text: str) -> None:
+        """Something that a person is asked, on stderr: the answer is typed behind it."""
+        self._end_bars()
+        self._print([text], sys.stderr, end=" ")
+
+    def end_question(self) -> None:
+        """Where no new line was typed."""
+        self._print([""], sys.stderr)
 
     def alarm(self, text: str) -> None:
         """A remark on stderr that nothing keeps back, above the bars that are there. For any thread."""
         if self._bars is not None:
-            self._bars.say(text)
+            self._bars.say(plain(text))
         else:
-            self._print(text, sys.stderr)
-        self._logged(text)
+            self._print([text], sys.stderr)
+        self._logged([text])
+
+    def usage(self, texts: Iterable[str]) -> None:
+        """How a command is called, on stderr, and what was wrong with the call."""
+        self._print(texts, sys.stderr)
+
+    def traceback(self, error: BaseException) -> None:
+        """Where an error came from, on stderr. An exception's own text stays one line."""
+        import traceback
+
+        lines: list[str] = []
+        for piece in traceback.format_exception(error):
+            # Only of these are new lines our own: the place of a call, and its line of code.
+            lines += piece.rstrip("\n").split("\n") if piece.startswith('  File "') else [piece.strip("\n")]
+        self._print(lines, sys.stderr)
+
+    def data(self, document: str) -> None:
+        """A JSON document that is what the command is for, on stdout in every mode."""
+        self._print(document.split("\n"), sys.stdout)
 
     def document(self, data: Mapping[str, Any]) -> None:
         """The result, where a program reads it."""
@@ -106,7 +142,7 @@ class Output:
             return
         kind = {"kind": "result"} if self.mode is Mode.JSONL else {}
         indent = 2 if self.mode is Mode.JSON else None
-        self._print(json.dumps({"schema": SCHEMA, **kind, **data}, indent=indent, default=str), sys.stdout)
+        self._print_json({"schema": SCHEMA, **kind, **data}, indent=indent)
 
     def error(self, error: ProxyflashError) -> None:
         """An error, on stderr for a person, on stdout as a document for a program."""
@@ -114,24 +150,23 @@ class Output:
         if self.mode is Mode.TEXT:
             self.fault(error)
         else:
-            self._logged(f"{error.code} {error}")
+            self._logged(_lines_of(error))
             self.document({"error": describe(error)})
 
     def fault(self, error: ProxyflashError, indent: str = "") -> None:
         """An error that is not the end: in a person's text alone, on stderr, also where it is quiet."""
-        text = f"{indent}{error.code} {error}"
-        self._logged(text)
+        lines = _lines_of(error, indent)
+        self._logged(lines)
         if self.mode is Mode.TEXT:
             self._end_bars()
-            self._print(text, sys.stderr)
+            self._print(lines, sys.stderr)
 
     def event(self, event: ev.Event) -> None:
         """An event of an engine."""
         if self.mode is Mode.JSONL:
-            data = {"schema": SCHEMA, "kind": event.kind, "time": round(clock.time(), 6), **asdict(event)}
-            self._print(json.dumps(data, default=str), sys.stdout)
+            self._print_json({"schema": SCHEMA, "kind": event.kind, "time": round(clock.time(), 6), **asdict(event)})
         if not isinstance(event, ev.Progress):
-            self._logged(f"{event.kind} {asdict(event)}")
+            self._logged([f"{event.kind} {asdict(event)}"])
         if self.mode is Mode.TEXT:
             self._show(event)
 
@@ -150,15 +185,15 @@ class Output:
                 if not self.quiet:
                     self.line(f"{event.component}  {'plan':<7} {plan_text(event)}")
             case StepStarted():
-                about = f" {event.description}" if event.description else ""
+                about = f" {word(event.description)}" if event.description else ""
                 self.note(f"{event.component}  step {event.label}{about} ({event.handler})")
             case ActionStarted(action="restore"):
                 self.note(f"{event.component}  step {event.label}: restore")
             case StepFinished() if event.details and self.verbosity:
-                self.note(f"{event.component}  step {event.label}: {event.details}")
+                self.note(f"{event.component}  step {event.label}: {plain(event.details, CAUSE)}")
             case ev.Retrying():
                 self.note(
-                    f"{event.component}  {event.phase}: {event.code} {event.cause}; trying again "
+                    f"{event.component}  {event.phase}: {event.code} {plain(event.cause, CAUSE)}; trying again "
                     f"({event.attempt} of {event.attempts})"
                 )
             case ev.PhaseStarted() | ev.Progress() | ev.PhaseFinished():
@@ -184,11 +219,15 @@ class Output:
             self._bars.stop()
             self._bars = None
 
-    def _print(self, text: str, stream: TextIO | None) -> None:
+    def _print_json(self, data: Mapping[str, Any], indent: int | None = None) -> None:
+        """On stdout, in ASCII: what is no ASCII stands in JSON's escapes."""
+        self._print(json.dumps(data, indent=indent, default=str).split("\n"), sys.stdout)
+
+    def _print(self, lines: Iterable[str], stream: TextIO | None, end: str = "\n") -> None:
         if stream is None:
             return
         try:
-            print(text, file=stream, flush=True)
+            print("\n".join(map(plain, lines)), file=stream, end=end, flush=True)
         except (OSError, ValueError) as error:
             # What it still holds would fail once more at exit.
             _silence(stream)
@@ -199,11 +238,12 @@ class Output:
         silent = isinstance(error, BrokenPipeError)
         self.lost = self.lost or OutputLost(f"{what} can't be written: {reason}", silent=silent)
 
-    def _logged(self, text: str) -> None:
+    def _logged(self, lines: Sequence[str]) -> None:
         if self.log is None:
             return
+        began = clock.strftime("%Y-%m-%dT%H:%M:%S")
         try:
-            self.log.write(f"{clock.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n")
+            self.log.write("".join(f"{began} {plain(line)}\n" for line in lines))
             self.log.flush()
         except OSError as error:
             log, self.log = self.log, None
@@ -219,6 +259,11 @@ def _silence(stream: TextIO) -> None:
         os.close(nowhere)
     except (OSError, ValueError):
         pass
+
+
+def _lines_of(error: ProxyflashError, indent: str = "") -> list[str]:
+    """An error for a person; a text that it quotes makes no line, so those that are there are its own."""
+    return f"{indent}{error.code} {error}".split("\n")
 
 
 def describe(error: ProxyflashError) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from .can_bits import frame_seconds
 from .can_opening import close_bus, open_bus
 from .deadline import Deadline
 from .errors import BusOff, CanGone, CanOverrun, CanSettings, CanTimeout, NotAcknowledged, TransportError
+from .outside import Outside
 from .recording import Recorder
 
 LOOK_SECONDS = 0.1
@@ -174,10 +175,11 @@ class CanBus:
     `failure` is what ended it, None while it works. `frame_seconds`: about what its longest frame takes on the wire, 0.0
     when the bit rate isn't known (the kernel may have set it). `recorder` records its frames. `sent_by_kernel`: ids under
     which the kernel's ISO-TP sends on this bus; its frames come in here like others. `bit_rates`: of arbitration and data,
-    in bit/s; None where the settings have none.
+    in bit/s; None where the settings have none. `outside`: asks what a flasher needs from outside of the bus, as a key.
     """
 
     kind: ClassVar[str] = "can"
+    outside: Outside | None = None
 
     def __init__(self, name: str, bus: can.BusABC, interface: str, channel_name: str, fd: bool) -> None:
         self.name = name
@@ -523,7 +525,7 @@ class _WaitingForSocket(_Waiting):
 def _waiting_of(bus: can.BusABC, interface: str) -> _Waiting:
     if hasattr(bus, "wake"):
         return _WaitingForOwn(bus)
-    return _WaitingForSocket(bus) if interface == "socketcan" else _Waiting(bus)
+    return _WaitingForSocket(bus) if interface == "socketcan" and hasattr(bus, "socket") else _Waiting(bus)
 
 
 def again(error: TransportError) -> TransportError:

@@ -31,6 +31,7 @@ from .errors import (
     CanSettings,
     TransportError,
 )
+from .quoting import shell_line
 
 GENERAL_KEYS = frozenset(
     ("interface", "channel", "bitrate", "fd", "data_bitrate", "can_filters", "receive_own_messages", "timing", "state")
@@ -139,7 +140,8 @@ def _check_mtu(name: str, channel: str) -> None:
     if mtu < CANFD_MTU:
         raise CanSettings(
             f"bus {name!r}: {channel} is set up for classic frames, and fd = true wants CAN FD",
-            remedy=f"A vcan: sudo ip link set {channel} mtu {CANFD_MTU}. An adapter: bring it up with dbitrate and fd on.",
+            remedy=f"A vcan: {shell_line(['sudo', 'ip', 'link', 'set', 'dev', channel, 'mtu', str(CANFD_MTU)])}. "
+            "An adapter: bring it up with dbitrate and fd on.",
         )
 
 

@@ -99,6 +99,7 @@ class SomeQueue(Protocol[T]):
     def get_nowait(self) -> T: ...
     def qsize(self) -> int: ...
     def empty(self) -> bool: ...
+    def full(self) -> bool: ...
 
 
 class Clock(ABC):
@@ -195,6 +196,12 @@ class _SystemEvent(threading.Event):
         return super().wait(timeout)
 
 
+class _SystemSemaphore(threading.Semaphore):
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        _check()
+        return super().acquire(blocking, timeout)
+
+
 class _SystemThread(threading.Thread):
     def start(self) -> None:
         _check()
@@ -219,6 +226,9 @@ class _SystemQueue(queue.Queue[Any]):
 
 
 class _SystemUnboundedQueue(queue.SimpleQueue[Any]):
+    def full(self) -> bool:
+        return False
+
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         _check()
         return super().get(block, timeout)
@@ -230,10 +240,12 @@ class SystemClock(Clock):
     is_simulated = False
     monotonic = staticmethod(_time.monotonic)
     time = staticmethod(_time.time)
-    sleep = staticmethod(_time.sleep)
     current_thread = staticmethod(threading.current_thread)
     main_thread = staticmethod(threading.main_thread)
     active_count = staticmethod(threading.active_count)
+
+    def sleep(self, seconds: float) -> None:
+        _time.sleep(seconds)
 
     def lock(self) -> SomeLock:
         return _SystemLock(threading.Lock())
@@ -248,7 +260,7 @@ class SystemClock(Clock):
         return _SystemEvent()
 
     def semaphore(self, value: int) -> SomeSemaphore:
-        return threading.Semaphore(value)
+        return _SystemSemaphore(value)
 
     def thread(
         self, target: Callable[..., object], args: Iterable[Any], kwargs: Mapping[str, Any], name: str | None

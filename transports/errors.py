@@ -24,12 +24,18 @@ command line that it leads to. Who raises what:
 | `ClockError`       | E-CLOCK-THREAD                                       | a thread of its own calls a simulated clock |
 
 A class of the left column is what code catches; it is never raised itself. Each code is one class below it.
+`StateFolder` (E-STATE) and `StateUnsafe` (E-STATE-UNSAFE) are about no wire: emulators keep files in the state folder as well.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Self
+
+from .plain import CAUSE, plain, word
+
+LONGEST_TEXT = 400
+"""Characters that are kept of the text of an unforeseen exception."""
 
 
 class ExitStatus(IntEnum):
@@ -54,7 +60,8 @@ class ExitStatus(IntEnum):
 class ProxyflashError(Exception):
     """Root of all errors. `cause` is one sentence without a full stop at its end; `remedy` one or two with.
 
-    `component` is the name of the component that it happened on, filled in by the layer that knows it.
+    `component` is the name of the component that it happened on, filled in by the layer that knows it. As text an error
+    is one plain line, whatever a part or a file put into its cause.
     """
 
     code: ClassVar[str] = "E-FAILED"
@@ -68,9 +75,39 @@ class ProxyflashError(Exception):
         self.component = component
 
     def __str__(self) -> str:
-        where = f"{self.component}: " if self.component else ""
-        advice = f" {self.remedy}" if self.remedy else ""
-        return f"{where}{self.cause}.{advice}"
+        where = f"{word(self.component)}: " if self.component else ""
+        advice = f" {plain(self.remedy)}" if self.remedy else ""
+        return f"{where}{plain(self.cause, CAUSE)}.{advice}"
+
+
+class StateFolder(ProxyflashError):
+    """The state folder can't be written."""
+
+    code = "E-STATE"
+    default_remedy = "Name another folder: --state FOLDER, or PROXYFLASH_STATE."
+
+
+class StateUnsafe(ProxyflashError):
+    """Another user owns a part of the state folder, can write to it, or has put a link in its place."""
+
+    code = "E-STATE-UNSAFE"
+    exit_status = ExitStatus.PERMISSION
+
+
+class Unexpected(ProxyflashError):
+    """An exception that nobody foresaw."""
+
+    code = "E-UNEXPECTED"
+    default_remedy = "This is a fault of proxyflash: run it again with -vv, and report what that prints."
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """For an exception of any class. Its text is cut where it is too long for a message."""
+        try:
+            said = str(error)
+        except Exception:
+            said = "its text can't be made"
+        return cls(f"{type(error).__name__}: {said[:LONGEST_TEXT]}")
 
 
 class TransportError(ProxyflashError):

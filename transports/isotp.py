@@ -386,7 +386,7 @@ def _never_called(seconds: float) -> None:
     """Only can-isotp's own threads wait by it, and none is started; by default each check of the settings sleeps a bit."""
 
 
-class ClockTimer(isotp.tools.Timer):  # type: ignore[misc]
+class ClockTimer(isotp.tools.Timer):
     """can-isotp's timer on the project's clock."""
 
     def start(self, timeout: float | None = None) -> None:
@@ -415,7 +415,7 @@ class _Clocked:
         logic.__dict__[self._name] = clocked
 
 
-class ClockedLogic(isotp.TransportLayerLogic):  # type: ignore[misc]
+class ClockedLogic(isotp.TransportLayerLogic):
     """can-isotp's state machine on the project's clock."""
 
     timer_tx_stmin = _Clocked()

@@ -138,6 +138,7 @@ class KernelIsoTp(IsoTpChannel):
 
     def __init__(self, bus: CanBus, address: IsoTpAddress, options: IsoTpOptions) -> None:
         """Raises OSError as the kernel does."""
+        clock.real("the kernel's ISO-TP")
         request, response = address.ids()
         self._bus = bus
         self._name = bus.channel_name

@@ -24,6 +24,9 @@ RECORD_BYTES = 200
 KEPT_RECORDS = 500_000
 KEPT_BYTES = 64 << 20
 """What a ring holds at most unless told otherwise, in records and bytes of memory."""
+LONGEST_QUESTION = 8192
+LONGEST_ANSWER = 1 << 16
+"""Characters of an answer from outside of the buses that are kept: of a question the first, of an answer the last."""
 
 
 class CanFlag(IntFlag):
@@ -131,6 +134,19 @@ class Note(Record):
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Answer(Record):
+    """What was asked outside of the buses, and what came of it: a command of the bench file, a key, a step's action.
+
+    `bus` is "". `text`: the answer; where `failed` is set, why there was none.
+    """
+
+    kind: ClassVar[str] = "answer"
+    question: str
+    text: str
+    failed: bool = False
+
+
 class Recorder:
     """A bounded ring of records, for all buses of a bench. Any thread may add to it.
 
@@ -182,6 +198,11 @@ class Recorder:
     def note(self, bus: str, text: str) -> None:
         """A remark."""
         self._keep((Note, self._monotonic(), bus, text), len(text))
+
+    def answer(self, question: str, text: str, *, failed: bool = False) -> None:
+        """What was asked outside of the buses, and what came of it."""
+        question, text = question[:LONGEST_QUESTION], text[-LONGEST_ANSWER:]
+        self._keep((Answer, self._monotonic(), "", question, text, failed), len(question) + len(text))
 
     def records(self, since: float = 0.0) -> list[Record]:
         """What the ring holds, in the order of its times. `since`: only what is younger, on time.monotonic's clock."""

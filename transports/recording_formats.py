@@ -12,19 +12,39 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from . import json_text, private_files
 from .errors import ExitStatus, ProxyflashError
-from .recording import CanFlag, CanFrame, Note, Record, SerialBytes, SerialLine, UsbControl, UsbDevices, UsbSeen
+from .plain import plain
+from .recording import Answer, CanFlag, CanFrame, Note, Record, SerialBytes, SerialLine, UsbControl, UsbDevices, UsbSeen
 
 FORMAT = "proxyflash recording"
 SCHEMA = 1
 LONGEST_LINE = 1 << 20
-"""Characters of a line of the file; a transfer has 64 KiB at most."""
+"""Bytes of a line of the file; a transfer has 64 KiB at most."""
+MOST_BYTES = 1 << 31
+MOST_RECORDS = 6_000_000
+"""Bytes and records of a recording that is read: more than `record` keeps."""
+MOST_ARGUMENTS = 1000
+LONGEST_WORD = 4096
+"""Characters of an argument."""
+BUS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""As the bench file has it."""
+LAST_TIME = 1 << 32
+"""Seconds since 1970 that a recording may have: what the exported formats have room for."""
+LONGEST_TRANSFER = 86_400
+"""Seconds that a transfer may take."""
+HIGHEST_RATE = 1_000_000_000
+"""Bit/s of a serial line."""
+CONFIGURATION_BYTES = (9, 0xFFFF)
+"""Of a USB configuration's descriptor, with what follows it: its own bytes, and what wTotalLength can say (USB 2.0, 9.6.3)."""
+_SHA256 = re.compile("[0-9a-f]{64}")
 LONGEST_NAME = 15
 """Characters of a network interface's name (Linux, IFNAMSIZ without its end); can-utils take no more."""
 _CAN_EFF, _CAN_RTR, _CAN_ERR = 0x8000_0000, 0x4000_0000, 0x2000_0000
@@ -49,42 +69,54 @@ class Recording:
 
 
 def save(records: Iterable[Record], path: Path, *, head: Mapping[str, Any] | None = None, dropped: int = 0) -> None:
-    """Writes the format that `load` reads; a file that was there is replaced whole. Raises OSError."""
+    """Writes the format that `load` reads, for its owner alone; a file that was there is replaced whole. Raises OSError."""
     first = {"format": FORMAT, "schema": SCHEMA, "dropped": dropped, **(head or {})}
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(first) + "\n")
+    with private_files.whole(path) as file:
+        file.write(json.dumps(first).encode() + b"\n")
         for record in records:
-            file.write(json.dumps(_as_json(record)) + "\n")
-    part.replace(path)
+            file.write(json.dumps(_as_json(record)).encode() + b"\n")
 
 
 def load(path: Path) -> Recording:
     """Reads what `save` wrote. Raises BadRecording, with the line where it broke."""
-    records: list[Record] = []
     try:
         with path.open("rb") as file:
-            head = _head(path, _line(path, 1, file.readline(LONGEST_LINE)))
-            number = 1
-            while line := file.readline(LONGEST_LINE):
-                number += 1
-                records.append(_record(path, number, _line(path, number, line)))
+            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                raise BadRecording(
+                    f"{path}: this has more than {MOST_BYTES:,} bytes", remedy="Name a shorter recording."
+                )
+            return read(file, str(path))
     except OSError as error:
         raise BadRecording(f"{path}: {error.strerror or error}", remedy="Name a recording.") from error
-    dropped = head.pop("dropped", 0)
-    if type(dropped) is not int or dropped < 0:
-        raise BadRecording(f"{path}:1: dropped = {dropped!r} is no count")
+    except ValueError as error:  # A path with a zero byte.
+        raise BadRecording(f"{path}: {error}", remedy="Name a recording.") from error
+
+
+def read(file: BinaryIO, name: str) -> Recording:
+    """Reads what `save` wrote from an open file, called `name` in errors. Raises OSError, BadRecording."""
+    records: list[Record] = []
+    line = file.readline(LONGEST_LINE)
+    head, dropped = _head(name, _line(name, 1, line))
+    number, size = 1, len(line)
+    while line := file.readline(LONGEST_LINE):
+        number += 1
+        size += len(line)
+        if size > MOST_BYTES or len(records) >= MOST_RECORDS:
+            most = f"{MOST_BYTES:,} bytes or {MOST_RECORDS:,} records"
+            raise BadRecording(f"{name}:{number}: this has more than {most}", remedy="Name a shorter recording.")
+        records.append(_record(name, number, _line(name, number, line)))
     return Recording(tuple(records), head, dropped)
 
 
 def save_all(records: Sequence[Record], folder: Path, *, dropped: int = 0) -> list[Path]:
     """Writes all formats into a folder, each only if it has something to hold; the files. Raises OSError.
 
-    What an earlier recording left there is gone.
+    The files are for their owner alone, and so is the folder if it is made here. What an earlier recording left there is
+    gone.
     """
     from .recording_pcapng import write_pcapng
 
-    folder.mkdir(parents=True, exist_ok=True)
+    private_files.output_folder(folder)
     files = [folder / "recording.jsonl"]
     save(records, files[0], dropped=dropped)
     texts = {"can.log": candump_log(records), "serial.txt": serial_text(records), "usb.txt": usb_text(records)}
@@ -93,11 +125,13 @@ def save_all(records: Sequence[Record], folder: Path, *, dropped: int = 0) -> li
         (folder / name).unlink(missing_ok=True)
         if text:
             files.append(folder / name)
-            files[-1].write_text(text, encoding="utf-8")
+            with private_files.whole(files[-1]) as file:
+                file.write(text.encode())
     (folder / "recording.pcapng").unlink(missing_ok=True)
     if any(isinstance(record, (CanFrame, SerialBytes, UsbControl)) for record in records):
         files.append(folder / "recording.pcapng")
-        write_pcapng(records, files[-1])
+        with private_files.whole(files[-1]) as file:
+            write_pcapng(records, file)
     return files
 
 
@@ -134,28 +168,81 @@ def _as_json(record: Record) -> dict[str, Any]:
             ]
         case Note():
             made["text"] = record.text
+        case Answer():
+            made |= {"question": record.question, "text": record.text}
+            if record.failed:
+                made["failed"] = True
     return made
 
 
-def _line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _line(name: str, number: int, line: bytes) -> dict[str, Any]:
     if not line.endswith(b"\n"):
-        raise BadRecording(f"{path}:{number}: the file ends in the middle of a line, or the line is too long")
+        raise BadRecording(f"{name}:{number}: the file ends in the middle of a line, or the line is too long")
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise BadRecording(f"{path}:{number}: no JSON") from error
+        value = json_text.parse(line, most=LONGEST_LINE, undecoded=True)
+    except ValueError as error:
+        raise BadRecording(f"{name}:{number}: no JSON: {error}") from error
     if not isinstance(value, dict):
-        raise BadRecording(f"{path}:{number}: no JSON object")
+        raise BadRecording(f"{name}:{number}: no JSON object")
     return value
 
 
-def _head(path: Path, value: dict[str, Any]) -> dict[str, Any]:
+def _shown(value: object) -> str:
+    return repr(value)[:80]
+
+
+def _head(name: str, value: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """What the first line says beside the format, and how many records were dropped."""
     if value.pop("format", None) != FORMAT:
-        raise BadRecording(f"{path}:1: this is no recording of proxyflash", remedy="Name a recording.")
+        raise BadRecording(f"{name}:1: this is no recording of proxyflash", remedy="Name a recording.")
     schema = value.pop("schema", None)
-    if schema != SCHEMA:
-        raise BadRecording(f"{path}:1: schema {schema!r} is not known here", remedy="Is this proxyflash too old?")
-    return value
+    if type(schema) is not int or schema != SCHEMA:
+        raise BadRecording(f"{name}:1: schema {_shown(schema)} is not known here", remedy="Is this proxyflash too old?")
+    dropped = value.pop("dropped", 0)
+    if type(dropped) is not int or not 0 <= dropped < 1 << 63:
+        raise BadRecording(f"{name}:1: dropped = {_shown(dropped)} is no count")
+    arguments = value.get("arguments", [])
+    # Without arguments there is no command that the files could belong to.
+    count = len(arguments) if isinstance(arguments, list) and arguments else MOST_ARGUMENTS
+    holds = {
+        "arguments": _are(arguments, _is_word) and len(arguments) <= MOST_ARGUMENTS,
+        "files": _are(value.get("files", []), lambda item: _is_file(item, count)),
+        "status": type(value.get("status", 0)) is int and 0 <= value.get("status", 0) <= 255,
+        "bench": _is_bench(value.get("bench", {})),
+    }
+    for key, holding in holds.items():
+        if not holding:
+            raise BadRecording(f"{name}:1: {key} = {_shown(value.get(key))} is not what record writes")
+    return value, dropped
+
+
+def _are(value: object, test: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(test, value))
+
+
+def _is_word(value: object) -> bool:
+    """An argument of a command line as the system may have it: not without end, no zero byte, no half a character."""
+    try:
+        return isinstance(value, str) and len(value) <= LONGEST_WORD and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_file(value: object, count: int) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"argument", "sha256"}:
+        return False
+    index, digest = value["argument"], value["sha256"]
+    return type(index) is int and 0 <= index < count and isinstance(digest, str) and bool(_SHA256.fullmatch(digest))
+
+
+def _is_bench(value: object) -> bool:
+    """{}, or the bench file's name and text."""
+    if not isinstance(value, dict) or value.keys() not in (set(), {"name", "text"}):
+        return False
+    try:
+        return all(isinstance(item, str) and item.encode() is not None for item in value.values())
+    except UnicodeEncodeError:
+        return False
 
 
 class _Fields:
@@ -169,19 +256,26 @@ class _Fields:
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
-            raise ValueError(f"{key} = {value!r}"[:80])
+            raise ValueError(f"{key} = {_shown(value)}")
         return value
 
     def number(self, key: str, low: int, high: int, default: int | None = None) -> int:
         value: int = self.take(key, int, default)
         if not low <= value <= high:
+            raise ValueError(f"{key} = {_shown(value)}")
+        return value
+
+    def seconds(self, key: str, most: float) -> float:
+        value: float = self.take(key, float)
+        if not 0 <= value < most:
             raise ValueError(f"{key} = {value}")
         return value
 
-    def seconds(self, key: str) -> float:
-        value: float = self.take(key, float)
-        if not 0 <= value < 1e11:
-            raise ValueError(f"{key} = {value}")
+    def bus(self, *, optional: bool) -> str:
+        """The name of a bus as a bench file may have it, which is short and has nothing to be escaped."""
+        value: str = self.take("bus", str)
+        if not BUS_NAME.fullmatch(value) and not (optional and value == ""):
+            raise ValueError(f"bus = {_shown(value)} is no name of a bus")
         return value
 
     def data(self, key: str, longest: int) -> bytes:
@@ -192,22 +286,22 @@ class _Fields:
 
     def end(self) -> None:
         if self._value:
-            raise ValueError(f"{next(iter(self._value))!r} is not known")
+            raise ValueError(f"{_shown(next(iter(self._value)))} is not known")
 
 
-def _record(path: Path, number: int, value: dict[str, Any]) -> Record:
+def _record(name: str, number: int, value: dict[str, Any]) -> Record:
     fields = _Fields(value)
     try:
         record = _parsed(fields)
         fields.end()
         return record
     except (ValueError, OverflowError) as error:
-        raise BadRecording(f"{path}:{number}: no record: {error}") from error
+        raise BadRecording(f"{name}:{number}: no record: {error}") from error
 
 
 def _parsed(fields: _Fields) -> Record:
     kind = fields.take("kind", str)
-    when = fields.seconds("time"), fields.take("bus", str)
+    when = fields.seconds("time", LAST_TIME), fields.bus(optional=kind in ("note", "answer"))
     match kind:
         case "can":
             return _can_frame(when, fields)
@@ -222,12 +316,15 @@ def _parsed(fields: _Fields) -> Record:
             if len(setup) != 8:
                 raise ValueError("setup is not 8 bytes")
             status = fields.number("status", -4095, 0)
-            return UsbControl(*when, root, address, setup, data, status, fields.seconds("seconds"))
+            return UsbControl(*when, root, address, setup, data, status, fields.seconds("seconds", LONGEST_TRANSFER))
         case "devices":
             return UsbDevices(*when, tuple(map(_seen, fields.take("devices", list))))
         case "note":
             return Note(*when, fields.take("text", str))
-    raise ValueError(f"kind = {kind!r}"[:80])
+        case "answer":
+            texts = fields.take("question", str), fields.take("text", str)
+            return Answer(*when, *texts, fields.take("failed", bool, False))
+    raise ValueError(f"kind = {_shown(kind)}")
 
 
 def _can_frame(when: tuple[float, str], fields: _Fields) -> CanFrame:
@@ -235,7 +332,7 @@ def _can_frame(when: tuple[float, str], fields: _Fields) -> CanFrame:
     for name in fields.take("flags", list, []):
         flag = CanFlag.__members__.get(str(name).upper())
         if flag is None:
-            raise ValueError(f"flag {name!r}"[:80])
+            raise ValueError(f"flag {_shown(name)}")
         flags |= flag
     can_id = int(fields.take("id", str), 16)
     extended = flags & (CanFlag.EXTENDED | CanFlag.ERROR)
@@ -248,7 +345,16 @@ def _can_frame(when: tuple[float, str], fields: _Fields) -> CanFrame:
 
 def _changes(value: dict[str, Any]) -> Iterator[tuple[str, int | str]]:
     for key, item in value.items():
-        if key not in ("baudrate", "parity", "dtr", "rts") or not isinstance(item, (int, str)):
+        match key:
+            case "baudrate":
+                holds = type(item) is int and 0 < item <= HIGHEST_RATE
+            case "parity":
+                holds = item in ("N", "E", "O", "M", "S")
+            case "dtr" | "rts":
+                holds = type(item) is bool
+            case _:
+                holds = False
+        if not holds:
             raise ValueError(f"changes.{key} = {item!r}"[:80])
         yield key, item
 
@@ -264,13 +370,16 @@ def _seen(value: Any) -> UsbSeen:
     configurations = fields.take("configurations", list)
     if len(device) != 18 or not all(isinstance(item, str) for item in configurations):
         raise ValueError("descriptors are wrong")
+    parsed = tuple(map(bytes.fromhex, configurations))
+    if any(not CONFIGURATION_BYTES[0] <= len(item) <= CONFIGURATION_BYTES[1] for item in parsed):
+        raise ValueError("a configuration's descriptor is too short or too long")
     seen = UsbSeen(
         fields.number("root", 0, 0xFFFF),
         fields.number("address", 0, 0xFF),
         tuple(ports),
         fields.number("speed", 0, 255),
         device,
-        tuple(map(bytes.fromhex, configurations)),
+        parsed,
     )
     fields.end()
     return seen
@@ -289,9 +398,9 @@ def candump_log(records: Iterable[Record]) -> Iterator[str]:
 
 
 def interface_names(records: Iterable[Record]) -> dict[str, str]:
-    """For each CAN bus a name that a network interface may have; "can0", "can1" for those that are too long."""
+    """For each CAN bus a name that a network interface may have; "can0", "can1" for those that may not."""
     buses = sorted({record.bus for record in records if isinstance(record, CanFrame)})
-    names: dict[str, str] = {bus: bus for bus in buses if len(bus) <= LONGEST_NAME}
+    names: dict[str, str] = {bus: bus for bus in buses if len(bus) <= LONGEST_NAME and BUS_NAME.fullmatch(bus)}
     free = (f"can{number}" for number in range(len(buses) * 2))
     for bus in buses:
         if bus not in names:
@@ -329,7 +438,7 @@ def fd_flags(frame: CanFrame) -> int:
 def _clock(record: Record) -> str:
     whole = int(record.time)
     micro = min(round((record.time - whole) * 1e6), 999_999)
-    return f"{time.strftime('%H:%M:%S', time.gmtime(whole))}.{micro:06d} {record.bus}"
+    return f"{time.strftime('%H:%M:%S', time.gmtime(whole))}.{micro:06d} {plain(record.bus)}"
 
 
 def serial_text(records: Iterable[Record]) -> Iterator[str]:
@@ -340,7 +449,7 @@ def serial_text(records: Iterable[Record]) -> Iterator[str]:
             arrow = "->" if record.outgoing else "<x" if record.drained else "<-"
             yield f"{_clock(record)} {arrow} {record.data.hex(' ').upper()}  |{shown}|"
         elif isinstance(record, SerialLine):
-            yield f"{_clock(record)} :: {' '.join(f'{key}={value}' for key, value in record.changes)}"
+            yield f"{_clock(record)} :: {plain(' '.join(f'{key}={value}' for key, value in record.changes))}"
 
 
 def usb_text(records: Iterable[Record]) -> Iterator[str]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import BinaryIO
 
+from .plain import plain
 from .recording import CanFlag, CanFrame, Record, SerialBytes, SerialLine, UsbControl
 from .recording_formats import fd_flags, raw_id
 
@@ -22,6 +23,8 @@ BYTE_ORDER_MAGIC = 0x1A2B3C4D
 IF_NAME, EPB_FLAGS, SHB_APPLICATION = 2, 2, 4
 INBOUND, OUTBOUND = 1, 2
 CANFD_FDF = 0x04
+LONGEST_NAME = 64
+"""Characters of a bus's name in the file."""
 STATUS_CHANGE, DATA_TX_START, DATA_RX_START = 0x00, 0x01, 0x02
 """Serial event types of LINKTYPE_RTAC_SERIAL."""
 RTS, DTR = 0x08, 0x10
@@ -35,8 +38,8 @@ _LINK_TYPES: dict[type[Record], int] = {
 }
 
 
-def write_pcapng(records: Sequence[Record], path: Path) -> None:
-    """Writes a file of the CAN, serial and USB records. Raises OSError."""
+def write_pcapng(records: Sequence[Record], file: BinaryIO) -> None:
+    """Writes the CAN, serial and USB records into an open file. Raises OSError."""
     interfaces: dict[str, int] = {}
     links: list[int] = []
     lines: dict[str, int] = {}
@@ -45,21 +48,20 @@ def write_pcapng(records: Sequence[Record], path: Path) -> None:
         if link is not None and record.bus not in interfaces:
             interfaces[record.bus] = len(interfaces)
             links.append(link)
-    with path.open("wb") as file:
-        file.write(_block(SECTION_HEADER, struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, -1) + _application()))
-        for name, link in zip(interfaces, links, strict=True):
-            options = _option(IF_NAME, name.encode()) + _option(0, b"")
-            file.write(_block(INTERFACE_DESCRIPTION, struct.pack("<HHI", link, 0, 0) + options))
-        packets = [
-            (micro, interfaces[record.bus], direction, data)
-            for number, record in enumerate(records, 1)
-            for micro, direction, data in _packets(record, number, lines)
-        ]
-        packets.sort(key=lambda packet: packet[0])
-        for micro, interface, direction, data in packets:
-            head = struct.pack("<IIIII", interface, micro >> 32, micro & 0xFFFF_FFFF, len(data), len(data))
-            flags = _option(EPB_FLAGS, struct.pack("<I", direction)) + _option(0, b"")
-            file.write(_block(ENHANCED_PACKET, head + _padded(data) + flags))
+    file.write(_block(SECTION_HEADER, struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, -1) + _application()))
+    for name, link in zip(interfaces, links, strict=True):
+        options = _option(IF_NAME, plain(name)[:LONGEST_NAME].encode()) + _option(0, b"")
+        file.write(_block(INTERFACE_DESCRIPTION, struct.pack("<HHI", link, 0, 0) + options))
+    packets = [
+        (micro, interfaces[record.bus], direction, data)
+        for number, record in enumerate(records, 1)
+        for micro, direction, data in _packets(record, number, lines)
+    ]
+    packets.sort(key=lambda packet: packet[0])
+    for micro, interface, direction, data in packets:
+        head = struct.pack("<IIIII", interface, micro >> 32, micro & 0xFFFF_FFFF, len(data), len(data))
+        flags = _option(EPB_FLAGS, struct.pack("<I", direction)) + _option(0, b"")
+        file.write(_block(ENHANCED_PACKET, head + _padded(data) + flags))
 
 
 def _application() -> bytes:

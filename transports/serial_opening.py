@@ -21,7 +21,9 @@ from typing import Any
 
 import serial
 
+from . import clock
 from .errors import SerialAbsent, SerialBusy, SerialForbidden, SerialSettings, TransportError
+from .quoting import shell_line
 
 _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "url": str,
@@ -79,6 +81,8 @@ def open_port(settings: Mapping[str, Any]) -> serial.SerialBase:
     port = None
     try:
         port = serial.serial_for_url(url, do_not_open=True, **{"exclusive": True, **keys})
+        if not getattr(port, "follows_clock", False):
+            clock.real(f"the serial port {url}")
         if is_pty(port):
             # The kernel forces 8 bits and no parity, and newer C libraries then say EINVAL to anything else.
             port.parity, port.bytesize = "N", 8
@@ -215,4 +219,4 @@ def _group_remedy(path: str) -> str | None:
         return None
     if group == "root":
         return "The port belongs to root alone. Run: proxyflash doctor, which prints the udev line."
-    return f"Add yourself to the port's group: sudo usermod -aG {group} $USER, then log in again."
+    return f"Add yourself to the port's group: sudo usermod -aG {shell_line([group])} $USER, then log in again."

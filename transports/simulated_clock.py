@@ -55,6 +55,10 @@ class Deadlock(BaseException):
     """Every simulated thread waits, none of them with a time limit. No Exception, so that no retry catches it."""
 
 
+class LimitPassed(Deadlock):
+    """The simulation went on beyond its limit of simulated time: a timer that ticks for ever hides a deadlock."""
+
+
 class SimulatedThread:
     """A thread of a simulated clock; the interface of `threading.Thread`."""
 
@@ -128,13 +132,13 @@ class SimulatedThread:
         except GreenletExit:
             pass
         except BaseException as error:
-            threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, self)))  # type: ignore[arg-type]
+            threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, self)))
         finally:
             self._alive = False
             self._target = None
             self._clock.wake_all(self._joining)
         # A greenlet that ends goes on in its parent.
-        getcurrent().parent = self._clock.following(self)
+        self._clock.hand_on()
         return None
 
 
@@ -173,14 +177,24 @@ class SimulatedClock(Clock):
     Args:
         seed: chooses among the threads that could run; None: in the order in which they became runnable.
         epoch: the wall clock's time at the beginning, in seconds since 1970.
+        limit: simulated seconds. Beyond them the main thread gets LimitPassed, and again after as many seconds more:
+            what the main thread then closes may take its time.
         preemption: how likely another thread may go on at a lock, a notification or a queue, 0.0 to 1.0. Few of these
             switches find what many hide, and cost less.
     """
 
     is_simulated = True
 
-    def __init__(self, seed: int | None = None, *, epoch: float = EPOCH, preemption: float = 1.0) -> None:
+    def __init__(
+        self,
+        seed: int | None = None,
+        *,
+        epoch: float = EPOCH,
+        limit: float = inf,
+        preemption: float = 1.0,
+    ) -> None:
         self.seed = seed
+        self.limit = limit
         self.jumps = 0
         self.switches = 0
         self.numbers = itertools.count(1)
@@ -204,6 +218,7 @@ class SimulatedClock(Clock):
         self._ready: list[SimulatedThread] = []
         self._timers: list[tuple[float, int, SimulatedThread, int]] = []
         self._most_timers = FEW_TIMERS
+        self._until = START + limit
         self._slice = START + SLICE
         """When others go on though the running thread doesn't wait."""
         self._nested = False
@@ -307,6 +322,7 @@ class SimulatedClock(Clock):
         for thread in self.left:
             if thread.greenlet is not None and not thread.greenlet.dead:
                 self.running = thread
+                assert self.main.greenlet is not None
                 thread.greenlet.parent = self.main.greenlet
                 thread.greenlet.throw(GreenletExit)
             thread._alive = False
@@ -368,7 +384,9 @@ class SimulatedClock(Clock):
         me.timed_out = False
         me.turn += 1
         if seconds is not None and seconds != inf:
-            heappush(self._timers, (self._now + seconds if seconds > 0 else self._now, next(self._sequence), me, me.turn))
+            heappush(
+                self._timers, (self._now + seconds if seconds > 0 else self._now, next(self._sequence), me, me.turn)
+            )
             if len(self._timers) > self._most_timers:
                 self._throw_away()
         self._hand_over(me)
@@ -400,14 +418,13 @@ class SimulatedClock(Clock):
         ):
             self._let_others()
 
-    def following(self, ended: SimulatedThread) -> greenlet | None:
-        """Where to go on after a thread has ended."""
-        if self.ending:
-            return self.main.greenlet
-        following = self._next()
+    def hand_on(self) -> None:
+        """The running thread has ended: its greenlet goes on in its parent."""
+        following = self.main if self.ending else self._next()
         self.switches += 1
         self.running = following
-        return following.greenlet
+        assert following.greenlet is not None
+        getcurrent().parent = following.greenlet
 
     def resumed(self, me: SimulatedThread) -> None:
         """The thread goes on. Raises what is to be raised in it."""
@@ -466,12 +483,22 @@ class SimulatedClock(Clock):
         self._fire(jump=True)
         self._slice = self._now + SLICE
         if not ready:
-            self.main.error = Deadlock(self._told())
-            self.main.waits_for = None
-            return self.main
+            return self._stopped(Deadlock, "every thread waits, and none has a time limit")
+        if self._now > self._until:
+            self._until = self._now + self.limit
+            return self._stopped(LimitPassed, f"the simulation has a limit of {self.limit:g} s, which has passed")
         if self.is_seeded and len(ready) > 1:
             return ready.pop(self._random.randrange(len(ready)))
         return ready.pop(0)
+
+    def _stopped(self, kind: type[Deadlock], why: str) -> SimulatedThread:
+        """The main thread, which goes on with an error that lists what each thread waits for."""
+        main = self.main
+        main.error = kind(self._told(why))
+        main.waits_for = None
+        if main in self._ready:
+            self._ready.remove(main)
+        return main
 
     def _throw_away(self) -> None:
         self._timers = [item for item in self._timers if item[2].waits_for is not None and item[2].turn == item[3]]
@@ -487,8 +514,8 @@ class SimulatedClock(Clock):
             f"the thread {threading.current_thread().name!r} uses a simulated clock that doesn't run it"
         )
 
-    def _told(self) -> str:
-        lines = [f"every thread waits, and none has a time limit (after {self.elapsed:.6f} simulated seconds):"]
+    def _told(self, why: str) -> str:
+        lines = [f"{why} (after {self.elapsed:.6f} simulated seconds):"]
         for thread in [self.main, *self.threads()]:
             lines.append(f"  {thread.name} waits for {_named(thread.waits_for)} at {_place(thread)}")
         return "\n".join(lines)
@@ -508,7 +535,7 @@ class SimulatedClock(Clock):
         """What a signal's handler raised while another thread ran is raised in the main one, as soon as can be."""
         self.main.error = error
         self._interrupted = True
-        if not any(place.f_code.co_filename == __file__ for place in itertools.islice(_callers(frame), 4)):
+        if not any(_is_scheduling(place) for place in itertools.islice(_callers(frame), 4)):
             self._let_others()
 
 
@@ -538,6 +565,11 @@ def _unguard_signals() -> None:
             signal.signal(number, handler.handler)
 
 
+def _is_scheduling(frame: FrameType) -> bool:
+    """Whether a frame is of the clock itself, and not the bottom of a thread."""
+    return frame.f_code.co_filename == __file__ and frame.f_code.co_name not in ("run", "_run")
+
+
 def _callers(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
@@ -546,7 +578,8 @@ def _callers(frame: FrameType | None) -> Iterator[FrameType]:
 
 def _place(thread: SimulatedThread) -> str:
     """File and line where a thread waits."""
-    assert thread.greenlet is not None
+    if not thread.greenlet:
+        return "its start"
     frame = thread.greenlet.gr_frame or sys._getframe()
     for caller in _callers(frame):
         if caller.f_code.co_filename not in (__file__, clocks.__file__):
@@ -868,6 +901,9 @@ class SimulatedQueue:
 
     def empty(self) -> bool:
         return not self._items
+
+    def full(self) -> bool:
+        return bool(self._most) and len(self._items) >= self._most
 
 
 class SimulatedLocal:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Self
 
+from . import clock
 from .deadline import Deadline
 from .errors import UdpAbsent, UdpGone, UdpSettings
 from .recording import Recorder
@@ -41,6 +42,7 @@ class UdpSocket:
     def open(cls, name: str, settings: Mapping[str, Any]) -> Self:
         """`settings`: host, a name or an address of IPv4 or IPv6, and port. Sends nothing. Raises UdpSettings, UdpAbsent."""
         host, port = _checked(settings)
+        clock.real(f"the UDP socket to {host}")
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
             connected = socket.socket(family, kind, protocol)

@@ -238,6 +238,7 @@ class UsbBus:
                 raise UsbSettings(f"a USB bus has no key {key!r}", remedy="It needs none: its devices are found.")
         backend = settings.get("backend")
         if backend is None:
+            clock.real("the USB of this host")
             import usb.backend.libusb1
 
             backend = usb.backend.libusb1.get_backend()

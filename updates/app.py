@@ -11,19 +11,24 @@ them are in place, in Apply; a cut before leaves it running as it ran.
 
 from __future__ import annotations
 
+import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.benchfile import AppSpec
-from ..enumerators.commands import CommandFailed, run
+from ..enumerators.commands import CommandFailed
 from ..enumerators.errors import StateFolder
 from ..enumerators.host import HostComponent
 from ..flashers.errors import Cancelled
-from ..transports import clock
+from ..transports import clock, private_files
 from ..transports.deadline import Deadline
-from . import disk, kept, properties
+from . import app_folder, disk, kept, properties
+from .app_folder import Place
 from .errors import ManifestField, StepFailed
 from .host_part import HostPartHandler
 from .manifest import InlineStep
@@ -82,7 +87,8 @@ class AppHandler(HostPartHandler):
     def download(self) -> ActionResult:
         """What stands in the way is told before anything is touched."""
         for name in self.context.step.files:
-            self._there(name)
+            with self._place(name) as there:
+                self._status(there)
         return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
 
     def backup(self) -> ActionResult:
@@ -91,41 +97,32 @@ class AppHandler(HostPartHandler):
             return ActionResult(ResultCode.BACKUP_SUCCESS)
         found: dict[str, Any] = {}
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_files.folder(folder)
             for index, name in enumerate(self.context.step.files):
-                there = self._there(name)
-                if not there.exists():
-                    found[name] = None
-                    continue
-                status = there.stat()
-                found[name] = {
-                    "kept": str(index),
-                    "sha256": disk.copy(there, folder / str(index)),
-                    "mode": stat.S_IMODE(status.st_mode),
-                    "owner": [status.st_uid, status.st_gid],
-                }
+                with self._place(name) as there:
+                    found[name] = self._kept(there, folder, str(index))
         except OSError as error:
             raise StateFolder(f"{error.filename or folder}: {error.strerror}") from error
         kept.keep(folder, {"files": found, "version": self._component.look().version})
         return ActionResult(ResultCode.BACKUP_SUCCESS)
 
     def install(self) -> ActionResult:
-        for name, source in self.context.files.items():
+        for name in self.context.files:
             if self.context.cancelled():
                 raise Cancelled("stopped on request between two files", touched=True)
-            there = self._there(name)
-            try:
-                disk.tidy(there)
-                if self._is_in_place(name):
-                    continue
-                self._make_folders(there)
-                before = there.stat() if there.exists() else None
-                mode = stat.S_IMODE(before.st_mode) if before else 0o644
-                if name in self.context.step.handlerProperties.get("executable", []):
-                    mode |= 0o111
-                disk.copy(source, there, mode=mode, owner=(before.st_uid, before.st_gid) if before else None)
-            except OSError as error:
-                raise StepFailed(f"{there}: {error.strerror}") from error
+            with self._place(name, make=True) as there:
+                try:
+                    there.tidy()
+                    if self._holds(there, name):
+                        continue
+                    before = self._status(there)
+                    mode = stat.S_IMODE(before.st_mode) if before else 0o644
+                    if name in self.context.step.handlerProperties.get("executable", []):
+                        mode |= 0o111
+                    owner = (before.st_uid, before.st_gid) if before else None
+                    there.put(partial(self.context.pour, name), mode=mode, owner=owner)
+                except OSError as error:
+                    raise StepFailed(f"{there.path}: {error.strerror}") from error
         return ActionResult(ResultCode.INSTALL_SUCCESS)
 
     def apply(self) -> ActionResult:
@@ -148,15 +145,14 @@ class AppHandler(HostPartHandler):
                 if entry is not None and kept.digest(folder / entry["kept"]) != entry["sha256"]:
                     return _failure(3, f"{folder / entry['kept']} is not any more what was kept")
             for name, entry in files.items():
-                there = self._there(name)
-                disk.tidy(there)
-                if entry is None:
-                    there.unlink(missing_ok=True)
-                    if there.parent.is_dir():
-                        disk.sync_folder(there.parent)
-                else:
+                with self._place(name, make=entry is not None) as there:
+                    there.tidy()
+                    if entry is None:
+                        there.remove()
+                        continue
                     owner = (entry["owner"][0], entry["owner"][1])
-                    disk.copy(folder / entry["kept"], there, mode=entry["mode"], owner=owner)
+                    with private_files.reading(folder / entry["kept"]) as stream:
+                        there.put(partial(disk.poured, stream), mode=entry["mode"], owner=owner)
         except OSError as error:
             raise StepFailed(f"{error.filename}: {error.strerror}") from error
         if reason := self._restarted():
@@ -166,21 +162,26 @@ class AppHandler(HostPartHandler):
             return _failure(5, f"the old files are back, but it tells {told or 'no version'}, not {found['version']}")
         return ActionResult(ResultCode.RESTORE_SUCCESS, details=f"-> {told}" if told else "")
 
-    def _make_folders(self, there: Path) -> None:
-        """Those that it lies in, on the disk when this returns."""
-        root = self._component.folder / _app(self.context.step, self.context.component).folder
-        there.parent.mkdir(parents=True, exist_ok=True)
-        for folder in there.parents:
-            if folder == root:
-                break
-            disk.sync_folder(folder.parent)
+    def _kept(self, there: Place, folder: Path, name: str) -> dict[str, Any] | None:
+        """Copies a file into the backup; None: there is none. What was opened is what is described."""
+        source = there.opened()
+        if source is None:
+            return None
+        with source, private_files.whole(folder / name) as out:
+            status = os.fstat(source.fileno())
+            return {
+                "kept": name,
+                "sha256": disk.poured(source, out),
+                "mode": stat.S_IMODE(status.st_mode),
+                "owner": [status.st_uid, status.st_gid],
+            }
 
     def _restarted(self) -> str:
         """Restarts it and waits until it works; why it doesn't, "": it does."""
         app = _app(self.context.step, self.context.component)
         try:
             if app.restart:
-                run(app.restart, self._component.folder)
+                self.context.bench.commands.run(app.restart)
         except CommandFailed as error:
             return f"it can't be restarted: {error}"
         if not app.health:
@@ -188,7 +189,7 @@ class AppHandler(HostPartHandler):
         deadline = Deadline.after(app.health_seconds)
         while True:
             try:
-                run(app.health, self._component.folder)
+                self.context.bench.commands.run(app.health)
                 return ""
             except CommandFailed as error:
                 if deadline.expired:
@@ -198,31 +199,40 @@ class AppHandler(HostPartHandler):
             clock.sleep(min(HEALTH_PAUSE, deadline.remaining))
 
     def _is_in_place(self, name: str) -> bool:
-        there = self._there(name)
-        try:
-            source = self.context.files[name]
-            same = there.stat().st_size == source.stat().st_size and kept.digest(there) == kept.digest(source)
-            executable = name in self.context.step.handlerProperties.get("executable", [])
-            return same and (not executable or there.stat().st_mode & 0o111 == 0o111)
-        except OSError:
-            return False
+        with self._place(name) as there:
+            return self._holds(there, name)
 
-    def _there(self, name: str) -> Path:
-        """Where a file goes. Raises StepFailed for what leads out of the folder, or is no file."""
-        app = _app(self.context.step, self.context.component)
-        root = self._component.folder / app.folder
-        if not root.is_dir():
-            raise StepFailed(f"{root}, the application's folder, is not there")
-        path = root
-        parts = PurePosixPath(_target(self.context.step, name)).parts
-        for part in parts[:-1]:
-            path = path / part
-            if path.is_symlink() or (path.exists() and not path.is_dir()):
-                raise StepFailed(f"{path} is a link or no folder")
-        path = path / parts[-1]
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise StepFailed(f"{path} is a link or no file")
-        return path
+    def _holds(self, there: Place, name: str) -> bool:
+        """Whether a place has the update's file already."""
+        found = there.opened()
+        if found is None:
+            return False
+        source = self.context.files[name]
+        with found:
+            try:
+                status = os.fstat(found.fileno())
+                same = status.st_size == source.stat().st_size
+                same = same and kept.digest_of(found) == self.context.sha256(name).hex()
+                executable = name in self.context.step.handlerProperties.get("executable", [])
+                return same and (not executable or status.st_mode & 0o111 == 0o111)
+            except OSError:
+                return False
+
+    def _status(self, there: Place) -> os.stat_result | None:
+        """Of the file that is there. Raises StepFailed for a link, or what is no file."""
+        found = there.opened()
+        if found is None:
+            return None
+        with found:
+            return os.fstat(found.fileno())
+
+    @contextmanager
+    def _place(self, name: str, *, make: bool = False) -> Iterator[Place]:
+        """Where a file goes. Raises StepFailed for what leads out of the folder."""
+        root = self._component.folder / _app(self.context.step, self.context.component).folder
+        target = PurePosixPath(_target(self.context.step, name))
+        with app_folder.reached(root, target, make=make) as place:
+            yield place
 
 
 def _failure(value: int, details: str) -> ActionResult:

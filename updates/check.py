@@ -22,6 +22,8 @@ KEY = "condition"
 class CheckHandler(StepHandler):
     """Asks in Install, and once more where a cut has ended that."""
 
+    buses_only = True
+
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
         properties.none_but([KEY], step, place)

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ..enumerators import power
 from ..enumerators.bench import Bench
-from ..enumerators.commands import CommandFailed, run
+from ..enumerators.commands import CommandFailed
 from ..enumerators.component import Presence
 from ..transports.can import CanBus
 from ..transports.errors import ProxyflashError
@@ -85,7 +85,7 @@ class Supply(Condition):
         if lacking := _no_volts(bench, name):
             return lacking
         command = bench.file.spec.power[name].volts
-        found = power.volts(command, folder=bench.file.folder, component=name)
+        found = power.volts(command, commands=bench.commands, component=name)
         return _outside(f"the supply of {name} is {found:g} V", found, self.min, self.max)
 
 
@@ -130,7 +130,7 @@ class Check(Condition):
     def reason(self, bench: Bench, component: str | None) -> str:
         spec = bench.file.spec.check[self.check]
         try:
-            said = run(spec.command, bench.file.folder)
+            said = bench.commands.run(spec.command)
         except CommandFailed as error:
             return f"check {self.check}: {error}"
         shown = said.strip()[-80:]

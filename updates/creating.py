@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..transports import clock
+from ..transports import clock, private_files
 from . import device_manifest as dm
-from . import disk
 from . import manifest as mf
 from .errors import ManifestRule, PayloadMissing
 from .signing import PrivateKey
@@ -211,7 +210,7 @@ def one_folder(paths: Iterable[Path], folder: Path) -> None:
 
 def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """A whole file or none: what was there stays until all is written. Raises OSError."""
-    with disk.whole(path, mode) as stream:
+    with private_files.whole(path, mode) as stream:
         stream.write(data)
 
 

@@ -21,11 +21,22 @@ from ..enumerators.bench import Bench
 from ..enumerators.component import Component, Presence
 from ..flashers import events as ev
 from ..transports.errors import ProxyflashError
-from . import limits, restarting
+from . import files, limits, restarting
 from . import plan as planning
 from .attempts import Attempts
-from .errors import JournalBroken, Unfinished, UpdateUnknown
+from .errors import (
+    JournalBroken,
+    KeyFile,
+    ManifestExpired,
+    ManifestFuture,
+    StagedChanged,
+    TrustError,
+    Unfinished,
+    UpdateError,
+    UpdateUnknown,
+)
 from .events import Status
+from .handler import unchanged
 from .journal import Journal
 from .options import demand, start_conditions
 from .plan import UpdatePlan
@@ -33,7 +44,7 @@ from .policy import Policy, policy_of
 from .progress import Ending, Kind, Progress
 from .report import Outcome
 from .run import Run
-from .store import Entry, Store
+from .store import Entry, Seen, Store
 from .update import Update, read, staged
 from .working import Setting
 
@@ -43,12 +54,19 @@ CARRIED_OVER = (
     "documents",
     "workflow",
     "digest",
+    "created",
     "on_failure",
     "parallel",
     "tasks",
     "components",
 )
 """What a rollback's first record has from that of the update which it undoes."""
+
+
+NOT_GONE_ON_WITH = (
+    "Undo it: proxyflash rollback. Or leave the components as they are, and apply another update: "
+    "proxyflash apply --abandon MANIFEST"
+)
 
 
 class Engine:
@@ -87,6 +105,10 @@ class Engine:
             return None
         return latest, progress
 
+    def seen(self) -> Seen | None:
+        """The latest time that this host is known to have had, for `load`. None: age doesn't matter here."""
+        return self.store.seen(self.policy.max_age_days)
+
     def is_of(self, entry: Entry, update: Update) -> bool:
         """Whether an update of the history is this one, to the byte of its manifests."""
         return bool(entry.progress().begin["digest"] == _digest(update))
@@ -117,6 +139,7 @@ class Engine:
             "documents": sorted({name for member in (copy, *copy.children.values()) for name in member.documents}),
             "workflow": copy.workflow_id,
             "digest": _digest(plan.update),
+            "created": plan.update.created.isoformat(),
             "on_failure": on_failure or self.policy.on_failure,
             "parallel": self.policy.parallel if parallel is None else parallel,
             "downgrades": [f"{task.label} {task.target}" for task in plan.tasks if task.downgrade],
@@ -134,9 +157,10 @@ class Engine:
         return self._run(entry, entry, journal, progress, own, again=again).carry_out()
 
     def resume(self, *, again: bool = False) -> Outcome:
-        """Goes on with the update that is unfinished.
+        """Goes on with the update that is unfinished, if the policy still takes it and its files are still what they were.
 
-        Raises UpdateUnknown when there is none, RestartPending, ConditionFailed, ManifestField or ComponentUnknown for
+        Raises TrustError, KeyFile and StagedChanged, which leave everything as it is and say how it is undone;
+        UpdateUnknown when there is none, RestartPending, ConditionFailed, ManifestField or ComponentUnknown for
         components that the bench file has otherwise now, JournalBroken, JournalNotWritten.
         """
         self._take()
@@ -148,6 +172,7 @@ class Engine:
     def rollback(self) -> Outcome:
         """Undoes the update that is unfinished, else the last that changed something, in reverse order, each as its handler can.
 
+        Of an update that the policy doesn't take any more, what was backed up is brought back, and no file of it is used.
         Raises UpdateUnknown when there is none whose backups are kept.
         """
         self._take()
@@ -167,7 +192,8 @@ class Engine:
     def outcome(self, entry: Entry) -> Outcome:
         """What an update of the history has come to, from its journal and its manifest's copy."""
         progress = entry.progress()
-        return Outcome(self._plan_of(self._kept(entry, progress), progress), progress, entry.number)
+        kept = self._kept(entry, progress)
+        return Outcome(_plan_of(kept, progress, _own(kept, progress, Policy())), progress, entry.number)
 
     def refuse(self, other: Entry) -> None:
         """Raises Unfinished: no update begins while another one isn't at its end."""
@@ -207,16 +233,19 @@ class Engine:
     def _go_on(self, entry: Entry, progress: Progress, *, again: bool = False, demands: bool = False) -> Run:
         """`demands`: whether what the start asks for must hold; to undo, nothing need."""
         restarting.check_restarted(progress.restart)
-        if demands and not progress.rolling_back:
-            self._demand()
         kept = self._kept(entry, progress)
-        plan = self._plan_of(kept, progress)
+        undoes = progress.rolling_back or not demands
+        update, refusal = self._again(kept, progress, undoes=undoes)
+        plan = _plan_of(kept, progress, update)
+        if not undoes:
+            _check_files(plan, progress)
+            self._demand()
         if demands:
             # The bench file may be another one than at the start.
             planning.check_components(self.bench, plan)
         journal = Journal.reopen(entry.journal)
         progress.add(journal.append(Kind.RESUMED, {"boot": restarting.boot_id()}))
-        return self._run(entry, kept, journal, progress, plan, again=again)
+        return self._run(entry, kept, journal, progress, plan, refusal=refusal, again=again)
 
     def _undoing(self) -> Run:
         """A rollback of the last change, as an update of its own: that one's end stays what it was."""
@@ -229,9 +258,10 @@ class Engine:
         done = [(state.ended, index) for index, state in enumerate(before.tasks) if state.status is Status.DONE]
         if not done:
             raise UpdateUnknown(f"update {last.number} has changed nothing that could be rolled back")
-        plan = self._plan_of(last, before)
+        update, refusal = self._again(last, before, undoes=True)
+        plan = _plan_of(last, before, update)
         entry = self.store.create()
-        kept = {key: before.begin[key] for key in CARRIED_OVER}
+        kept = {key: before.begin[key] for key in CARRIED_OVER if key in before.begin}
         journal = Journal.create(entry.journal)
         progress = Progress()
         begin = kept | {
@@ -240,29 +270,86 @@ class Engine:
             "boot": restarting.boot_id(),
         }
         progress.add(journal.append(Kind.BEGIN, begin))
-        return self._run(entry, last, journal, progress, plan, again=False)
+        return self._run(entry, last, journal, progress, plan, refusal=refusal)
 
     def _kept(self, entry: Entry, progress: Progress) -> Entry:
         """Whose files and backups an update uses."""
         undone = progress.begin.get("undoes")
         return entry if undone is None else self.store.entry(int(undone))
 
-    def _plan_of(self, kept: Entry, progress: Progress) -> UpdatePlan:
-        """The plan of an update that has begun, from its own copies. Raises JournalBroken when it doesn't fit."""
-        components = [_component(fields) for fields in progress.begin["components"]]
-        plan = planning.order(read(kept.files / progress.begin["manifest"]), components)
-        if len(plan.tasks) != len(progress.tasks):
-            raise JournalBroken(
-                f"{kept.journal} is of {len(progress.tasks)} tasks, and the files beside it make {len(plan.tasks)}"
-            )
-        return plan
+    def _again(self, kept: Entry, progress: Progress, *, undoes: bool) -> tuple[Update, UpdateError | None]:
+        """An update that has begun, from its own copies, and why the policy doesn't take it any more.
+
+        `undoes`: it is undone, for which no policy need take it. Raises TrustError, KeyFile, StagedChanged.
+        """
+        try:
+            return _own(kept, progress, self.policy, self.seen()), None
+        except (TrustError, KeyFile) as error:
+            # A manifest that was changed is another matter: nothing can be undone by it either.
+            update = _own(kept, progress, Policy())
+            if undoes:
+                return update, error
+            helps = error.remedy if isinstance(error, ManifestExpired | ManifestFuture | KeyFile) else ""
+            error.remedy = f"{helps} {NOT_GONE_ON_WITH}".strip()
+            raise
 
     def _run(
-        self, entry: Entry, kept: Entry, journal: Journal, progress: Progress, plan: UpdatePlan, *, again: bool
+        self,
+        entry: Entry,
+        kept: Entry,
+        journal: Journal,
+        progress: Progress,
+        plan: UpdatePlan,
+        *,
+        refusal: UpdateError | None = None,
+        again: bool = False,
     ) -> Run:
         attempts = Attempts(self.store.attempts)
-        setting = Setting(self.bench, self.policy, self.store, kept, attempts, self.on_event, self.cancelled, again)
+        setting = Setting(
+            self.bench, self.policy, self.store, kept, attempts, self.on_event, self.cancelled, refusal, again
+        )
         return Run(entry, journal, progress, plan, setting)
+
+
+def _own(kept: Entry, progress: Progress, policy: Policy, seen: Seen | None = None) -> Update:
+    """An update that has begun, by the copies of its manifests. Raises TrustError, KeyFile, StagedChanged."""
+    path = kept.files / str(progress.begin["manifest"])
+    remedy = f"What was backed up lies in {kept.backup}."
+    if not progress.over:
+        remedy = (
+            "Leave the components as they are, and apply another update: proxyflash apply --abandon MANIFEST. " + remedy
+        )
+    try:
+        update = read(path, policy, seen=seen)
+    except (TrustError, KeyFile):
+        raise
+    except UpdateError as error:
+        cause = f"changed after it was checked: {error.code} {error.cause}"
+        raise StagedChanged(cause, remedy=remedy) from error
+    if _digest(update) != progress.begin["digest"]:
+        cause = f"changed after it was checked: {path} is not the manifest that update {kept.number} began with"
+        raise StagedChanged(cause, remedy=remedy)
+    return update
+
+
+def _plan_of(kept: Entry, progress: Progress, update: Update) -> UpdatePlan:
+    """The plan of an update that has begun. Raises JournalBroken when it doesn't fit."""
+    components = [_component(fields) for fields in progress.begin["components"]]
+    plan = planning.order(update, components)
+    if len(plan.tasks) != len(progress.tasks):
+        raise JournalBroken(
+            f"{kept.journal} is of {len(progress.tasks)} tasks, and the files beside it make {len(plan.tasks)}"
+        )
+    return plan
+
+
+def _check_files(plan: UpdatePlan, progress: Progress) -> None:
+    """Those of the tasks that are left, before anything more is done. Raises StagedChanged."""
+    left = [task for task, state in zip(plan.tasks, progress.tasks, strict=True) if not state.finished]
+    wanted = {task.update.files[name]: (task.update, name) for task in left for name in task.step.files}
+    with unchanged(NOT_GONE_ON_WITH):
+        for path, (update, name) in wanted.items():
+            files.check(path, next(file for file in update.manifest.files if file.filename == name))
 
 
 def _unfinished(other: Entry, progress: Progress) -> Unfinished:

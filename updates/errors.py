@@ -11,6 +11,7 @@
 | `PayloadSize`      | E-FILE-SIZE         | 9  | a file has another size than the manifest says |
 | `PayloadHash`      | E-FILE-HASH         | 9  | a file has another SHA-256 than the manifest says |
 | `PayloadKind`      | E-FILE-KIND         | 9  | what the manifest names is a link, a folder, a pipe or a device |
+| `StagedChanged`    | E-FILE-CHANGED      | 9  | a file of an update under way is not any more what was checked |
 | `ComponentAbsent`  | E-COMPONENT-ABSENT  | 4  | a component that the update selects does not answer |
 | `ConditionFailed`  | E-CONDITION         | 1  | a condition of the update, of a step or of the policy does not hold |
 | `StepFailed`       | E-STEP-FAILED       | 1  | a step's handler reported a failure |
@@ -38,6 +39,7 @@
 | `SignatureWrong`   | E-SIGNATURE         | 9  | the signing key has not made this signature |
 | `DigestWrong`      | E-MANIFEST-DIGEST   | 9  | the signature is for another manifest |
 | `ManifestExpired`  | E-MANIFEST-EXPIRED  | 9  | the manifest is older than the policy allows |
+| `ManifestFuture`   | E-MANIFEST-FUTURE   | 9  | the manifest was made later than now, by the host's clock |
 """
 
 from __future__ import annotations
@@ -98,6 +100,14 @@ class PayloadKind(UpdateError):
     code = "E-FILE-KIND"
     exit_status = ExitStatus.POLICY
     default_remedy = "Put the file itself there."
+
+
+class StagedChanged(UpdateError):
+    """It changed between the check and its use, and was not used."""
+
+    code = "E-FILE-CHANGED"
+    exit_status = ExitStatus.POLICY
+    default_remedy = "Check the disk, and who can write to the state folder. Then apply the update again."
 
 
 class DeploymentCancelled(UpdateError):
@@ -175,7 +185,12 @@ class DigestWrong(TrustError):
 
 class ManifestExpired(TrustError):
     code = "E-MANIFEST-EXPIRED"
-    default_remedy = "Get a newer update, or the same one signed anew."
+    default_remedy = "Get a newer update, or the same one signed anew. Is this host's clock right?"
+
+
+class ManifestFuture(TrustError):
+    code = "E-MANIFEST-FUTURE"
+    default_remedy = "Set this host's clock. If the clock is right, get the update with the time at which it was made."
 
 
 class ComponentAbsent(UpdateError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..enumerators.errors import StateFolder
-from . import disk
+from ..transports import private_files
 from . import manifest as mf
 from .errors import PayloadHash, PayloadKind, PayloadMissing, PayloadSize
 
@@ -23,15 +23,12 @@ def check(there: Path, file: mf.PayloadFile, copy: Path | None = None) -> None:
     `copy`: gets what was read, so that what is used later is what was checked here, whatever becomes of the original.
     Raises PayloadMissing, PayloadKind, PayloadSize, PayloadHash; StateFolder when the copy can't be written.
     """
-    with _opened(there) as source:
-        size = os.fstat(source.fileno()).st_size
-        if size != file.sizeInBytes:
-            raise PayloadSize(f"{there} has {size:,} bytes, the manifest says {file.sizeInBytes:,}")
+    with _sized(there, file) as source:
         if copy is None:
             _compare(there, source, file, None)
             return
         try:
-            with disk.created(copy) as target:
+            with private_files.created(copy) as target:
                 _compare(there, source, file, target)
                 target.flush()
                 os.fsync(target.fileno())
@@ -39,11 +36,27 @@ def check(there: Path, file: mf.PayloadFile, copy: Path | None = None) -> None:
             raise StateFolder(f"{copy}: {error.strerror}") from error
 
 
+def pour(there: Path, file: mf.PayloadFile, target: BinaryIO) -> None:
+    """As `check`; `target` gets what was read. What it got counts only if nothing is raised."""
+    with _sized(there, file) as source:
+        _compare(there, source, file, target)
+
+
 def check_bytes(there: Path, data: bytes, file: mf.PayloadFile) -> None:
     """As `check`, for a file that was read already. Raises PayloadSize, PayloadHash."""
     if len(data) != file.sizeInBytes:
         raise PayloadSize(f"{there} has {len(data):,} bytes, the manifest says {file.sizeInBytes:,}")
     _same(there, hashlib.sha256(data).digest(), file)
+
+
+def _sized(there: Path, file: mf.PayloadFile) -> BinaryIO:
+    """A payload that has its size. Raises as `check`."""
+    source = _opened(there)
+    size = os.fstat(source.fileno()).st_size
+    if size != file.sizeInBytes:
+        source.close()
+        raise PayloadSize(f"{there} has {size:,} bytes, the manifest says {file.sizeInBytes:,}")
+    return source
 
 
 def _compare(there: Path, source: BinaryIO, file: mf.PayloadFile, target: BinaryIO | None) -> None:

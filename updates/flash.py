@@ -17,7 +17,7 @@ from ..enumerators.host import HostComponent
 from ..flashers import plan as planning
 from ..flashers.base import Capability
 from ..flashers.errors import ImageWrongPart
-from ..flashers.formats import load
+from ..flashers.formats import loads
 from ..flashers.image import FirmwareImage, Segment, join
 from ..flashers.memory import MemoryMap, Range
 from ..flashers.programmer import Programmer
@@ -38,6 +38,8 @@ MEMORY = "memory.bin"
 
 class FlashHandler(StepHandler):
     """Flashes, verifies and boots in Install; in Apply asks the running application for its version once more."""
+
+    buses_only = True
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
@@ -120,6 +122,8 @@ class FlashHandler(StepHandler):
             "sha256": kept.write(folder / MEMORY, b"".join(segment.data for segment in segments)),
             "segments": [[segment.address, segment.size] for segment in segments],
             "version": seen.version if seen.presence is Presence.OK else "",
+            # What the new file says of the part holds for the old content as well.
+            "target": dict(image.target),
         }
         kept.keep(folder, found)
         total = sum(segment.size for segment in segments)
@@ -139,8 +143,8 @@ class FlashHandler(StepHandler):
         for address, size in found["segments"]:
             segments.append(Segment(address, bytes(view[:size])))
             view = view[size:]
-        # What the new file says of the part holds for the old content as well.
-        image = FirmwareImage(tuple(segments), "memory", str(folder / MEMORY), target=self._image().target)
+        target = found["target"] if "target" in found else self._image().target
+        image = FirmwareImage(tuple(segments), "memory", str(folder / MEMORY), target=target)
         with self._named():
             result = self._component.flash(
                 image,
@@ -184,8 +188,10 @@ class FlashHandler(StepHandler):
             raise
 
     def _image(self) -> FirmwareImage:
+        """Of the bytes that were checked in the same pass."""
         step = self.context.step
-        return load(self.context.files[step.files[0]], address=_address(step, ""))
+        (name,) = step.files
+        return loads(self.context.read(name), self.context.files[name], address=_address(step, ""))
 
     @property
     def _wanted(self) -> str:

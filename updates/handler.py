@@ -5,16 +5,22 @@ Registered under the entry-point group `proxyflash.steps` by the name that manif
 
 from __future__ import annotations
 
+import hashlib
+import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, ClassVar
 
 from ..enumerators.bench import Bench, BenchComponent
 from ..enumerators.component import Component
 from ..enumerators.host import HostComponent
 from ..flashers import events as ev
-from .manifest import InlineStep
+from . import files
+from .errors import PayloadHash, PayloadKind, PayloadMissing, PayloadSize, StagedChanged, UpdateError
+from .manifest import InlineStep, PayloadFile
 from .results import ActionResult, ResultCode
 
 
@@ -25,7 +31,11 @@ class StepContext:
     `record`: the component as it was seen when the update was planned. `files`: the step's files, by name: the update's
     own checked copies, which nobody else writes. `work_folder`: shared by the steps of one (child) update.
     `backup_folder`: this step's and component's own; made when it is first needed, kept until the update has ended, also
-    over a cut and a resume. `bench`: for what a step asks of other components and buses.
+    over a cut and a resume. `bench`: for what a step asks of other components and buses. `payloads`: what the manifest
+    says of the files; a file without an entry is not checked again. `refusal`: why the update's files must not be used:
+    it is rolled back, and the policy does not take it any more.
+
+    A handler uses a file by `read`, `pour` or, for a program that gets a path, `check` right before the program starts.
     """
 
     step: InlineStep
@@ -37,6 +47,51 @@ class StepContext:
     record: Component | None
     on_event: ev.EventSink
     cancelled: Callable[[], bool]
+    payloads: Mapping[str, PayloadFile] = field(default_factory=dict)
+    refusal: UpdateError | None = None
+
+    def read(self, name: str) -> bytes:
+        """A file, read once: what is returned is what was checked. Raises StagedChanged, `refusal`."""
+        found = io.BytesIO()
+        self.pour(name, found)
+        return found.getvalue()
+
+    def pour(self, name: str, target: BinaryIO) -> None:
+        """Copies a file. What `target` got counts only if nothing is raised. Raises StagedChanged, `refusal`, OSError."""
+        with self._unchanged():
+            if name in self.payloads:
+                files.pour(self.files[name], self.payloads[name], target)
+            else:
+                target.write(self.files[name].read_bytes())
+
+    def check(self, name: str, there: Path | None = None) -> None:
+        """That a file, or its copy at `there`, is what the manifest says. Raises StagedChanged, `refusal`."""
+        with self._unchanged():
+            if name in self.payloads:
+                files.check(there or self.files[name], self.payloads[name])
+
+    def sha256(self, name: str) -> bytes:
+        """What a file's SHA-256 must be. Raises OSError."""
+        if name in self.payloads:
+            return self.payloads[name].sha256
+        with self.files[name].open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        if self.refusal is not None:
+            raise type(self.refusal)(self.refusal.cause)
+        with unchanged():
+            yield
+
+
+@contextmanager
+def unchanged(remedy: str | None = None) -> Iterator[None]:
+    """What is wrong with a file in the block was done to it after it had been checked. Raises StagedChanged."""
+    try:
+        yield
+    except (PayloadMissing, PayloadKind, PayloadSize, PayloadHash) as error:
+        raise StagedChanged(f"changed after it was checked: {error.cause}", remedy=remedy) from error
 
 
 class StepHandler(ABC):
@@ -44,6 +99,12 @@ class StepHandler(ABC):
 
     An action may be run again after a cut in its middle: it asks what is there, and never trusts what it remembers.
     What it must keep for a later action lies in `backup_folder`.
+    """
+
+    buses_only: ClassVar[bool] = False
+    """Whether its actions reach nothing but the bench's buses, the commands of the bench file and its own folders.
+
+    A replay runs the actions of such handlers alone; of all others it takes the recorded results.
     """
 
     @classmethod

@@ -11,10 +11,11 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from ..transports import clock
+from ..transports import clock, json_text, private_files
 from . import disk
 from .errors import JournalBroken, JournalNotWritten
 
@@ -39,7 +40,7 @@ class Journal:
     def create(cls, path: Path) -> Self:
         """A new one, whose name is on the disk when this returns. Raises JournalNotWritten."""
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            descriptor = private_files.opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
         except OSError as error:
             raise _not_written(path, error) from error
         journal = cls(path, descriptor, 0)
@@ -60,7 +61,7 @@ class Journal:
         for _, end in _lines(path):
             count, good = count + 1, end
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            descriptor = private_files.opened(path, os.O_WRONLY | os.O_APPEND)
         except OSError as error:
             raise _not_written(path, error) from error
         try:
@@ -115,8 +116,8 @@ def decoded(line: bytes) -> Record | None:
     if line[-11:-3] != b"%08x" % zlib.crc32(body):
         return None
     try:
-        record = json.loads(body)
-    except (ValueError, RecursionError):
+        record = json_text.parse(body, most=LONGEST_LINE, undecoded=True)
+    except ValueError:
         return None
     return record if isinstance(record, dict) else None
 
@@ -125,7 +126,7 @@ def _lines(path: Path) -> Iterator[tuple[Record, int]]:
     """The records with the offset behind each, up to what a cut left. Raises JournalBroken."""
     bad, number, offset = 0, 0, 0
     try:
-        with path.open("rb") as stream:
+        with private_files.reading(path) as stream:
             while line := stream.readline(LONGEST_LINE):
                 number += 1
                 record = decoded(line)
@@ -134,10 +135,20 @@ def _lines(path: Path) -> Iterator[tuple[Record, int]]:
                     continue
                 if bad or record.get("seq") != number:
                     raise JournalBroken(f"{path}: line {bad or number} is damaged, and later ones are not")
+                if not _dated(record):
+                    raise JournalBroken(f"{path}: line {number} has no time of ISO 8601 with its zone")
                 offset += len(line)
                 yield record, offset
     except OSError as error:
         raise JournalBroken(f"{path}: {error.strerror}") from error
+
+
+def _dated(record: Record) -> bool:
+    """Whether it tells its time, with a zone: others can't be compared with it."""
+    try:
+        return datetime.fromisoformat(record["time"]).tzinfo is not None
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _write(descriptor: int, data: bytes) -> None:

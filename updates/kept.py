@@ -9,19 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from ..enumerators.errors import StateFolder
-from . import disk
+from ..transports import json_text, private_files
 
 NAME = "backup.json"
+MOST_BYTES = 64 << 20
+"""Of that file: it lists the files of an application."""
 
 
 def facts(folder: Path) -> dict[str, Any] | None:
     """What was kept; None: nothing, or not to its end. Raises StateFolder."""
     try:
-        found = json.loads((folder / NAME).read_bytes())
+        with private_files.reading(folder / NAME) as stream:
+            found = json_text.parse(stream.read(MOST_BYTES + 1), most=MOST_BYTES, undecoded=True)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -36,19 +40,17 @@ def keep(folder: Path, found: Mapping[str, Any]) -> None:
 
 def write(path: Path, data: bytes) -> str:
     """A whole file or none, on the disk when this returns; its SHA-256 in hex. Raises StateFolder."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with disk.whole(path) as stream:
+    with private_files.told(path):
+        private_files.folder(path.parent)
+        with private_files.whole(path) as stream:
             stream.write(data)
-    except OSError as error:
-        raise StateFolder(f"{path}: {error.strerror}") from error
     return hashlib.sha256(data).hexdigest()
 
 
 def read(path: Path, sha256: str) -> bytes | None:
     """A kept file; None: it isn't any more what was kept."""
     try:
-        data = path.read_bytes()
+        data = private_files.read(path)
     except OSError:
         return None
     return data if hashlib.sha256(data).hexdigest() == sha256 else None
@@ -57,4 +59,9 @@ def read(path: Path, sha256: str) -> bytes | None:
 def digest(path: Path) -> str:
     """SHA-256 of a file, in hex. Raises OSError."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return digest_of(stream)
+
+
+def digest_of(stream: BufferedReader) -> str:
+    """As `digest`, of an open file."""
+    return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +19,11 @@ from pathlib import Path
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.benchfile import PartitionSpec
-from ..enumerators.commands import CommandFailed, run
+from ..enumerators.commands import CommandFailed
 from ..enumerators.host import HostComponent
 from ..flashers import events as ev
 from ..flashers.errors import Cancelled
-from ..transports import clock
+from ..transports import clock, private_files
 from . import kept, properties
 from .errors import ManifestField, StepFailed
 from .host_part import HostPartHandler
@@ -70,12 +71,13 @@ class PartitionHandler(HostPartHandler):
     def install(self) -> ActionResult:
         """What the slot holds already is not written again, so that an Install which was cut goes on."""
         slot = self._spare()
+        self.context.check(self.context.step.files[0])
         with self._source() as source, self._opened(slot, os.O_RDWR) as number:
             size = os.fstat(source).st_size
             with self._phase(ev.Phase.WRITE, size):
                 written = self._write(source, number, size)
             with self._phase(ev.Phase.VERIFY, size):
-                self._read_back(source, number, size, slot)
+                self._read_back(number, size, slot)
         return ActionResult(
             ResultCode.INSTALL_SUCCESS, details=f"slot {slot}: {written:,} of {size:,} bytes written, read back"
         )
@@ -120,11 +122,14 @@ class PartitionHandler(HostPartHandler):
         return next(name for name in self._spec.slots if name != active)
 
     def _switch(self, slot: str) -> None:
-        self._run(self._spec.switch.replace("{slot}", slot))
+        if slot not in self._spec.slots:
+            known = ", ".join(self._spec.slots)
+            raise StepFailed(f"the backup names the slot {slot[:80]!r}, and the bench file has {known}")
+        self._run(self._spec.switch.replace("{slot}", shlex.quote(slot)))
 
     def _run(self, command: str) -> str:
         try:
-            return run(command, self._component.folder)
+            return self.context.bench.commands.run(command)
         except CommandFailed as error:
             raise StepFailed(str(error)) from error
 
@@ -134,11 +139,7 @@ class PartitionHandler(HostPartHandler):
         path = self._component.folder / self._spec.slots[slot]
         other = next(self._component.folder / there for name, there in self._spec.slots.items() if name != slot)
         try:
-            # The kernel refuses an exclusive open of a block device that is in use.
-            exclusive = os.O_EXCL if stat.S_ISBLK(path.stat().st_mode) else 0
-            if path.samefile(other):
-                raise StepFailed(f"both slots are {path}")
-            number = os.open(path, how | exclusive | os.O_NONBLOCK | os.O_CLOEXEC)
+            number = _opened(path, other, how)
         except OSError as error:
             raise StepFailed(f"slot {slot}: {error.filename or path}: {error.strerror}") from error
         try:
@@ -171,18 +172,22 @@ class PartitionHandler(HostPartHandler):
         os.fsync(number)
         return written
 
-    def _read_back(self, source: int, number: int, size: int, slot: str) -> None:
-        """From the device, not from what the kernel remembers of it. Raises StepFailed."""
+    def _read_back(self, number: int, size: int, slot: str) -> None:
+        """From the device, not from what the kernel remembers of it, against the manifest. Raises StepFailed, StagedChanged."""
         os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
-        digests = [hashlib.sha256(), hashlib.sha256()]
+        digest = hashlib.sha256()
         done = 0
         while done < size:
-            wanted = os.pread(source, BLOCK, done)
-            digests[0].update(wanted)
-            digests[1].update(os.pread(number, len(wanted), done))
-            done += len(wanted)
+            block = os.pread(number, min(BLOCK, size - done), done)
+            if not block:
+                break
+            digest.update(block)
+            done += len(block)
             self.context.on_event(ev.Progress(self._component.name, ev.Phase.VERIFY, done, size))
-        if digests[0].digest() != digests[1].digest():
+        name = self.context.step.files[0]
+        if digest.digest() != self.context.sha256(name):
+            # Either the file has changed while it was written, or the device doesn't keep what it gets.
+            self.context.check(name)
             raise StepFailed(f"slot {slot} does not hold what was written to it", remedy="Is the device worn out?")
 
     @contextmanager
@@ -219,6 +224,28 @@ def _partition(step: InlineStep, component: BenchComponent | HostComponent | Non
         f"{place}{step.handler} updates partitions of the host, and the bench file doesn't call {name} one",
         remedy="Give the component a partition table in the bench file: see docs/bench-file.md.",
     )
+
+
+def _opened(path: Path, other: Path, how: int) -> int:
+    """Opens what `path` names, through links of root and of this user only. Raises StepFailed, OSError."""
+    number, second = private_files.named(path), -1
+    try:
+        second = private_files.named(other)
+        status = os.fstat(number)
+        if os.path.samestat(status, os.fstat(second)):
+            raise StepFailed(f"both slots are {path}")
+        # The kernel refuses an exclusive open of a block device that is in use.
+        exclusive = os.O_EXCL if stat.S_ISBLK(status.st_mode) else 0
+        try:
+            # The same one again, whatever lies at the path by now.
+            return os.open(f"/proc/self/fd/{number}", how | exclusive | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            error.filename = str(path)
+            raise
+    finally:
+        os.close(number)
+        if second >= 0:
+            os.close(second)
 
 
 def _room(number: int, path: Path) -> int | None:

@@ -1,8 +1,7 @@
 """The `[updates]` table of a bench file: what its maintainer allows an update to do. All keys may be left out.
 
 [updates]
-unsigned = "refuse"              # take signed updates only
-roots = ["keys/root.jwk"]        # whose signatures count
+roots = ["keys/root.jwk"]        # whose signatures count; unsigned updates are refused then
 revoked = ["release-2025"]       # keys that count no more
 max_age_days = 90                # an older manifest is refused
 on_failure = "rollback"
@@ -20,7 +19,14 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from ..enumerators.benchfile import BenchFile
 from ..enumerators.errors import BenchKey
 from ..flashers.base import Settings
+from .signing import LONGEST_KID, named_well
 from .versions import key as version_key
+
+
+def _key_id(text: str) -> str:
+    if not named_well(text):
+        raise ValueError("no name of a key: it has a control character, or a blank at its start or end")
+    return text
 
 
 def _version(text: str) -> str:
@@ -30,7 +36,7 @@ def _version(text: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
-KeyId = Annotated[str, Field(min_length=1, max_length=256)]
+KeyId = Annotated[str, Field(min_length=1, max_length=LONGEST_KID), AfterValidator(_key_id)]
 Seconds = Annotated[float, Field(gt=0, le=604800)]
 FloorVersion = Annotated[str, Field(max_length=200), AfterValidator(_version)]
 
@@ -38,12 +44,13 @@ FloorVersion = Annotated[str, Field(max_length=200), AfterValidator(_version)]
 class Policy(Settings):
     """What holds for every update on this bench."""
 
-    unsigned: Literal["allow", "refuse"] = "allow"
-    """Whether updates without a signature are taken. With roots given, one that is wrong or of another root never is."""
+    unsigned: Literal["allow", "refuse"] | None = None
+    """Whether updates without a signature are taken; by default only without roots. A wrong signature never is taken with
+    roots."""
     roots: tuple[Text, ...] = ()
     """Files of root keys: PEM or JWK, from the bench file's folder on."""
     revoked: tuple[KeyId, ...] = ()
-    """Root and signing keys that are trusted no more, by their `kid` or their RFC 7638 thumbprint."""
+    """Root and signing keys that are trusted no more, by their `kid` or their RFC 7638 thumbprint, also in hex."""
     max_age_days: Annotated[float, Field(gt=0, le=36500)] | None = None
     """How old a manifest may be, by its createdDateTime."""
     on_failure: Literal["stop", "continue", "rollback"] = "stop"
@@ -63,6 +70,10 @@ class Policy(Settings):
     """A shell command that restarts the host, for steps that ask for it; empty: a person does it."""
     restart: str = Field(default="", max_length=4096)
     """A shell command that restarts the agent's service, for steps that ask for it."""
+
+    @property
+    def signed_only(self) -> bool:
+        return self.unsigned == "refuse" or (self.unsigned is None and bool(self.roots))
 
     @model_validator(mode="after")
     def _roots_where_needed(self) -> Policy:

@@ -68,10 +68,11 @@ def started(
 
     In a group of its own: a Ctrl-C at the terminal is for us. `streams`: where its output goes; it has no input.
     """
+    clock.real(f"the program {arguments[0]}")
     with subprocess.Popen(
         arguments, cwd=folder, env=environment, stdin=subprocess.DEVNULL, process_group=0, **streams
     ) as process:  # fmt: skip
-        own = _running.setdefault(clock.current_thread().ident, [])
+        own = _running.setdefault(clock.current_thread().ident or 0, [])
         own.append(process)
         try:
             yield process

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..enumerators.commands import CommandFailed, run
+from ..enumerators.commands import CommandFailed, HostCommands
 from .errors import RestartPending
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -17,27 +17,27 @@ def boot_id() -> str:
     return BOOT_ID.read_text(encoding="ascii").strip()
 
 
-def asked_for(host: bool, command: str, folder: Path) -> RestartPending:
+def asked_for(host: bool, command: str, commands: HostCommands) -> RestartPending:
     """Runs the policy's command, if it has one. What is left to be said to a person."""
     what = "the host" if host else "the service that runs updates"
     cause = f"the update goes on after {what} has been restarted"
     if not command:
         return RestartPending(cause, remedy="Restart it, then go on: proxyflash resume")
     try:
-        run(command, folder)
+        commands.run(command)
     except CommandFailed as error:
         return RestartPending(f"{cause}, and the bench file's command for that failed: {error}")
     return RestartPending(cause, remedy=f"It is being restarted by: {command}. Then go on: proxyflash resume")
 
 
-def for_the_restored(host: bool, command: str, folder: Path) -> str:
+def for_the_restored(host: bool, command: str, commands: HostCommands) -> str:
     """The same at the end of an update, after which nothing is left to be gone on with; what is left to be said."""
     what = "the host" if host else "the service that runs updates"
     told = f"what was brought back counts once {what} has been restarted"
     if not command:
         return told
     try:
-        run(command, folder)
+        commands.run(command)
     except CommandFailed as error:
         return f"{told}, and the bench file's command for that failed: {error}"
     return f"{told}; it is being restarted by: {command}"

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from enum import IntEnum
+
+from ..transports.errors import ProxyflashError
+from ..transports.outside import Outside, OutsideFailed
+from .errors import StepFailed
 
 
 class ResultCode(IntEnum):
@@ -79,3 +85,39 @@ class ActionResult:
             "extendedResultCodes": f"{self.extended & 0xFFFFFFFF:08X}",
             "resultDetails": self.details,
         }
+
+
+def asked(outside: Outside, question: str, call: Callable[[], ActionResult]) -> ActionResult:
+    """The result of an action that reaches outside of the buses; under replay the recorded result, and nothing is called.
+
+    Raises what `call` raises; under replay StepFailed for an action that failed, and for a recorded result that is broken.
+    """
+    results: list[ActionResult] = []
+    errors: list[ProxyflashError] = []
+
+    def look() -> str:
+        try:
+            results.append(call())
+        except ProxyflashError as error:
+            errors.append(error)
+            raise OutsideFailed(error.cause) from error
+        return json.dumps(asdict(results[0]))
+
+    try:
+        text = outside.ask(question, look)
+    except OutsideFailed as error:
+        raise errors[0] if errors else StepFailed(str(error)) from error
+    return results[0] if results else _recorded(question, text)
+
+
+def _recorded(question: str, text: str) -> ActionResult:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict) and found.keys() == {"code", "extended", "details"}:
+        code, extended, details = found["code"], found["extended"], found["details"]
+        numbers = all(type(number) is int and abs(number) < 1 << 32 for number in (code, extended))
+        if numbers and isinstance(details, str):
+            return ActionResult(code, extended, details)
+    raise StepFailed(f"the recorded result of {question} is broken", remedy="Record it again.")

@@ -171,14 +171,14 @@ class Run:
             return ""
         policy = self._setting.policy
         command = policy.reboot if asked.host else policy.restart
-        return restarting.for_the_restored(asked.host, command, self._setting.bench.file.folder)
+        return restarting.for_the_restored(asked.host, command, self._setting.bench.commands)
 
     def _restart(self, *, host: bool) -> None:
         """Raises Halt: what comes after is for the next run."""
         self._worker.record(Kind.RESTART, host=host, boot=restarting.boot_id())
         policy = self._setting.policy
-        folder = self._setting.bench.file.folder
-        raise Halt(restarting.asked_for(host, policy.reboot if host else policy.restart, folder))
+        commands = self._setting.bench.commands
+        raise Halt(restarting.asked_for(host, policy.reboot if host else policy.restart, commands))
 
     def _task(self, task: Task) -> None:
         if self._state(task).finished or task.target in self._given_up | self._restarted_first:

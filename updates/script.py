@@ -9,14 +9,13 @@ Properties of other names are let be, as the agent does.
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 from pathlib import Path
 from typing import ClassVar, TypeGuard
 
 from ..flashers.errors import Cancelled
-from . import disk, programs
+from ..transports import json_text, private_files
+from . import programs
 from .errors import ManifestField, ScriptFailed
 from .handler import StepHandler
 from .manifest import InlineStep
@@ -45,6 +44,8 @@ class ScriptHandler(StepHandler):
         for key in KEYS:
             if not isinstance(properties.get(key, ""), str):
                 raise ManifestField(f"{place}.handlerProperties.{key}: {properties[key]!r} is no text")
+            if "\0" in properties.get(key, ""):
+                raise ManifestField(f"{place}.handlerProperties.{key}: a NUL, which no argument of a program has")
         name = properties.get("scriptFileName")
         if name not in step.files:
             raise ManifestField(f"{place}.handlerProperties.scriptFileName: {name!r} is none of the step's files")
@@ -111,9 +112,9 @@ class ScriptHandler(StepHandler):
             if word == "--component-prop-val":
                 name = next(words, "")
                 value = record.record()["properties"].get(name, "") if record else ""
-                found.append(value or NOT_AVAILABLE)
+                found.append(_argument(value))
             elif word in facts:
-                found.append(facts[word] or NOT_AVAILABLE)
+                found.append(_argument(facts[word]))
             else:
                 found.append(word)
         return found
@@ -121,11 +122,13 @@ class ScriptHandler(StepHandler):
     def _put_files(self) -> None:
         folder = self.context.work_folder
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            private_files.folder(folder)
             script = self.context.step.handlerProperties["scriptFileName"]
             # The script comes last and whole: where it is, a cut has left nothing out.
             for name in sorted(self.context.files, key=lambda name: name == script):
-                disk.copy(self.context.files[name], folder / name, mode=0o755 if name == script else 0o644)
+                with private_files.whole(folder / name) as target:
+                    self.context.pour(name, target)
+                    os.fchmod(target.fileno(), 0o700 if name == script else 0o600)
         except OSError as error:
             raise ScriptFailed(f"{error.filename or folder}: {error.strerror}", remedy="Is the disk full?") from error
 
@@ -136,6 +139,9 @@ class ScriptHandler(StepHandler):
         script = self.context.work_folder / self.context.step.handlerProperties["scriptFileName"]
         if not script.exists():
             self._put_files()
+        for name in self.context.files:
+            # Earlier actions, and other steps' scripts, had this folder too.
+            self.context.check(name, self.context.work_folder / name)
         result_file = self._result_file(action)
         result_file.unlink(missing_ok=True)
         # What the clean-up after a cancellation does isn't cancelled itself.
@@ -164,16 +170,14 @@ class ScriptHandler(StepHandler):
 def _read_result(path: Path) -> ActionResult:
     """The script's verdict. Raises ScriptFailed when the file is missing or is not as documented."""
     try:
-        if not path.is_file():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        with path.open("rb") as stream:
-            raw = json.loads(stream.read(MAX_RESULT))
+        with private_files.regular(path) as stream:
+            raw = json_text.parse(stream.read(MAX_RESULT + 1), most=MAX_RESULT)
     except OSError as error:
         raise ScriptFailed(
             f"the script left no result file: {path.name}: {error.strerror}",
             remedy="It must write the file that --result-file names.",
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ScriptFailed(f"the script's result file {path.name} is no JSON: {error}") from error
     fields = raw if isinstance(raw, dict) else {}
     code, extended, details = (fields.get(key) for key in ("resultCode", "extendedResultCode", "resultDetails"))
@@ -188,3 +192,8 @@ def _read_result(path: Path) -> ActionResult:
 def _is_number(value: object) -> TypeGuard[int | float]:
     """JSON has one kind of numbers; 600.0 is 600."""
     return not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
+
+
+def _argument(value: str) -> str:
+    """A component's fact as one word of a command line, which no NUL can be in: a part may say one."""
+    return value.replace("\0", "") or NOT_AVAILABLE

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import hashlib
 import json
 import re
@@ -48,6 +49,7 @@ NEW_BITS = 3072
 LONGEST = 64 << 10
 """Characters of a signature; one of two 8,192-bit keys has about 8,000."""
 LONGEST_KEY_FILE = 64 << 10
+LONGEST_KID = 256
 URL_ALPHABET = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 PLAIN_ALPHABET = re.compile(r"[A-Za-z0-9+/]+", re.ASCII)
 
@@ -105,7 +107,15 @@ class Trust:
         return cls(keys, frozenset(revoked))
 
     def revokes(self, key: PublicKey) -> bool:
-        return key.kid in self.revoked or key.thumbprint in self.revoked
+        return self._lists(key.kid, key.thumbprint, decoded(key.thumbprint).hex())
+
+    def revokes_name(self, kid: str) -> bool:
+        return self._lists(kid)
+
+    def _lists(self, *names: str) -> bool:
+        """Rather one key too many than one too few: case doesn't count, nor padding, nor which base64 a thumbprint is in."""
+        wanted = {name.casefold() for name in names}
+        return any(not wanted.isdisjoint(_meanings(entry)) for entry in self.revoked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +146,23 @@ def verify(manifest: str, signature: str, trust: Trust, source: str) -> Signer:
 def _root(inner: _Jws, trust: Trust) -> PublicKey:
     kid = inner.text_of("kid")
     root = trust.roots.get(kid)
-    if kid in trust.revoked or (root is not None and trust.revokes(root)):
+    if trust.revokes_name(kid) or (root is not None and trust.revokes(root)):
         raise RootRevoked(f"{inner.place}: the root key {kid!r} is revoked")
     if root is None:
         known = ", ".join(trust.roots) or "none"
         raise RootUnknown(f"{inner.place}: the root key {kid!r} is not trusted here; these are: {known}")
     return root
+
+
+def _meanings(entry: str) -> set[str]:
+    """What an entry of `revoked` may be: a name, a thumbprint in base64, or one in hex, with colons or without."""
+    url = entry.rstrip("=").replace("+", "-").replace("/", "_")
+    return {text.casefold() for text in (entry, url, entry.replace(":", ""))}
+
+
+def named_well(kid: str) -> bool:
+    """Whether a key may be called so: it can be shown, and be told from others by who sees it."""
+    return len(kid) <= LONGEST_KID and kid.isprintable() and kid == kid.strip()
 
 
 def _digest(outer: _Jws) -> bytes:
@@ -242,7 +263,16 @@ def public_key(
     kid = jwk.get("kid", "")
     if not isinstance(kid, str):
         raise form(f"{place}: kid is no text")
+    _check_name(kid, place, form)
     return _checked(numbers["n"], numbers["e"], kid, place, weak)
+
+
+def _check_name(kid: str, place: str, form: type[SignatureForm | KeyFile]) -> None:
+    if not named_well(kid):
+        raise form(
+            f"{place}: kid {kid[:LONGEST_KID]!r}: a control character, a blank at its start or end, or more than "
+            f"{LONGEST_KID} characters"
+        )
 
 
 def _checked(modulus: int, exponent: int, kid: str, place: str, weak: type[KeyWeak | KeyFile]) -> PublicKey:
@@ -259,7 +289,7 @@ def read_public_key(path: Path) -> PublicKey:
     data = _read(path)
     if data.lstrip().startswith(b"{"):
         try:
-            return public_key(json_object(data.decode("utf-8-sig"), str(path), KeyFile), str(path), KeyFile, KeyFile)
+            return public_key(json_object(data.decode(), str(path), KeyFile), str(path), KeyFile, KeyFile)
         except UnicodeDecodeError:
             raise KeyFile(f"{path}: not UTF-8") from None
     if b"PRIVATE KEY-----" in data:
@@ -285,7 +315,8 @@ def _read(path: Path) -> bytes:
         raise KeyFile(f"{path}: {error.strerror}") from error
     if len(data) > LONGEST_KEY_FILE:
         raise KeyFile(f"{path}: more than {LONGEST_KEY_FILE:,} bytes, which is no key")
-    return data
+    # Some editors put a byte order mark before UTF-8.
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +352,7 @@ class PrivateKey:
 
     @classmethod
     def _of(cls, key: RSAPrivateKey, kid: str, place: str) -> PrivateKey:
+        _check_name(kid, place, KeyFile)
         numbers = key.public_key().public_numbers()
         return cls(_checked(numbers.n, numbers.e, kid, place, KeyFile), key)
 

@@ -7,14 +7,16 @@ what a rollback needs.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ..enumerators.errors import StateFolder
+from ..transports import private_files
 from . import journal
 from .errors import JournalBroken, UpdateUnknown
 from .progress import Progress
@@ -62,6 +64,23 @@ class Entry:
             return self.journal.exists()
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The latest time that this host is known to have had, by an update of its history."""
+
+    time: datetime
+    folder: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.folder.name)
+
+    @property
+    def leave_out(self) -> str:
+        """The command that takes the update out of the history; its number is free again then."""
+        return shlex.join(("mv", str(self.folder), f"{self.folder}.wrong-clock"))
+
+
 class Store:
     """`folder`: the bench's, in the state folder."""
 
@@ -98,7 +117,7 @@ class Store:
                 shutil.rmtree(entry.folder, ignore_errors=True)
         entry = Entry(self.folder / f"{number:06}")
         try:
-            entry.folder.mkdir(parents=True, mode=0o700)
+            private_files.folder(entry.folder)
         except OSError as error:
             raise StateFolder(f"{error.filename or entry.folder}: {error.strerror}") from error
         return entry
@@ -127,12 +146,23 @@ class Store:
                 if path.name not in begin["documents"]:
                     path.unlink(missing_ok=True)
 
-    def seen(self) -> datetime | None:
-        """The latest time that a journal tells of: a clock behind it was set back."""
-        begins = [self._begin(entry) for entry in self._all()]
-        return max(
-            (datetime.fromisoformat(begin["time"]) for begin in begins if begin and "time" in begin), default=None
-        )
+    def seen(self, max_age_days: float | None) -> Seen | None:
+        """The latest time that a journal tells of: a clock behind it was set back. None: age doesn't matter.
+
+        An update was not too old when it began. So the time of its begin is believed up to the end of its manifest's age: a
+        clock that was wrong once refuses older manifests than that update's, and never newer ones.
+        """
+        if max_age_days is None:
+            return None
+        age = timedelta(days=max_age_days)
+        found = []
+        for entry in self._all():
+            begin = self._begin(entry) or {}
+            began, made = _time(begin.get("time")), _time(begin.get("created"))
+            if began is not None:
+                believed = made + age if made is not None and began - made > age else began
+                found.append(Seen(believed, entry.folder))
+        return max(found, key=lambda one: one.time, default=None)
 
     def _all(self) -> list[Entry]:
         try:
@@ -143,7 +173,11 @@ class Store:
 
     def _folders(self) -> Iterator[Path]:
         if self.folder.is_dir():
-            yield from (path for path in self.folder.iterdir() if path.name.isascii() and path.name.isdigit())
+            private_files.folder(self.folder)
+            for path in self.folder.iterdir():
+                if path.name.isascii() and path.name.isdigit():
+                    private_files.own(path)
+                    yield path
 
     def _begin(self, entry: Entry) -> journal.Record | None:
         """The first record of an update; None: it has none, or a broken one."""
@@ -151,3 +185,12 @@ class Store:
             return next(journal.records(entry.journal), None)
         except JournalBroken:
             return None
+
+
+def _time(text: object) -> datetime | None:
+    """A time of a journal; without a zone it is UTC. None: it is none."""
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

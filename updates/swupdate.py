@@ -70,7 +70,9 @@ class SwupdateHandler(StepHandler):
         return ActionResult(ResultCode.BACKUP_SUCCESS if AGENT_SCRIPT.exists() else ResultCode.BACKUP_UNSUPPORTED)
 
     def install(self) -> ActionResult:
-        file = str(self.context.files[self.context.step.files[0]].absolute())
+        (name,) = self.context.step.files
+        file = str(self.context.files[name].absolute())
+        self.context.check(name)
         if AGENT_SCRIPT.exists():
             return self._run(ResultCode.INSTALL_SUCCESS, str(AGENT_SCRIPT), "-l", AGENT_LOGS, "-i", file)
         configuration = ("-f", str(CONFIGURATION)) if CONFIGURATION.exists() else ()

@@ -10,24 +10,33 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 from ..enumerators.errors import StateFolder
-from ..transports import clock
+from ..transports import clock, private_files
 from . import device_manifest as dm
 from . import disk, files, signing
 from . import manifest as mf
 from .errors import (
     DeploymentCancelled,
     ManifestExpired,
+    ManifestFuture,
     ManifestMissing,
     ManifestRule,
     SignatureMissing,
     UpdateError,
 )
 from .policy import Policy
+from .store import Seen
 
 MANIFEST_PATTERN = "*.importmanifest.json"
+FUTURE = timedelta(days=1)
+"""How much later than now a manifest may have been made: clocks differ, and a time without a zone is taken for UTC."""
+MOST_BESIDE = 1000
+"""Manifests in the folder of a manifest that refers to others."""
+MOST_BYTES_BESIDE = 64 << 20
+"""Of all these manifests together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,7 @@ class Update:
         return made if made.tzinfo else made.replace(tzinfo=UTC)
 
 
-def load(path: Path, policy: Policy | None = None, *, seen: datetime | None = None) -> Update:
+def load(path: Path, policy: Policy | None = None, *, seen: Seen | None = None) -> Update:
     """Reads an update, checks size and SHA-256 of every file, and whether `policy` takes it; None: the default one.
 
     `seen`: the latest time that this host is known to have had. A clock that was set back behind it is not believed.
@@ -74,7 +83,7 @@ def load(path: Path, policy: Policy | None = None, *, seen: datetime | None = No
     return found
 
 
-def read(path: Path, policy: Policy | None = None, *, seen: datetime | None = None) -> Update:
+def read(path: Path, policy: Policy | None = None, *, seen: Seen | None = None) -> Update:
     """As `load`, but looks at no file of the update except manifests."""
     return _Reader(path, policy or Policy(), seen).read()
 
@@ -82,14 +91,14 @@ def read(path: Path, policy: Policy | None = None, *, seen: datetime | None = No
 def staged(update: Update, folder: Path) -> Update:
     """Copies an update's manifests and files into `folder`, each file checked in the same pass; the copy.
 
-    The copy is on the disk when this returns. `load` reads it again from there, without a policy: whether the update is
-    to be trusted was asked before. Raises UpdateError for a file that has changed, StateFolder when it can't be written.
+    The copy is on the disk when this returns. Raises UpdateError for a file that has changed, StateFolder when it can't be
+    written.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_files.folder(folder)
         for member in (update, *update.children.values()):
             for name, data in member.documents.items():
-                with disk.created(folder / name) as target:
+                with private_files.created(folder / name) as target:
                     target.write(data)
                     target.flush()
                     os.fsync(target.fileno())
@@ -131,7 +140,7 @@ def _moved(update: Update, folder: Path) -> Update:
 class _Reader:
     """Reads one update, of either kind."""
 
-    def __init__(self, path: Path, policy: Policy, seen: datetime | None) -> None:
+    def __init__(self, path: Path, policy: Policy, seen: Seen | None) -> None:
         self.path = path
         self.folder = path.parent
         self.policy = policy
@@ -153,14 +162,14 @@ class _Reader:
 
     def _deployment(self, deployment: dm.Deployment, data: bytes) -> Update:
         workflow = deployment.workflow
+        # The signature comes first: of a deployment that is not to be trusted nothing is believed.
+        text = deployment.updateManifest or ""
+        signer = self._signer(text, deployment.updateManifestSignature)
         if workflow.action == dm.CANCEL:
             raise DeploymentCancelled(
                 f"{self.path} calls the deployment {workflow.id!r} off; there is nothing to carry out in it",
                 workflow_id=workflow.id,
             )
-        # The signature comes first: of a manifest that is not to be trusted nothing is looked at.
-        text = deployment.updateManifest or ""
-        signer = self._signer(text, deployment.updateManifestSignature)
         source = f"{self.path}: updateManifest"
         manifest = dm.device_manifest(mf.json_object(text, source), source)
         found = self._device(manifest, source, {self.path.name: data}, workflow.id, signer)
@@ -172,23 +181,36 @@ class _Reader:
             self._unsigned()
             return None
         if not self.policy.roots:
-            # There is nothing to verify it by; the policy asks for roots where it refuses unsigned updates.
+            # There is nothing to verify it by; a policy that refuses unsigned updates has roots.
             return None
         trust = signing.Trust.of(self.policy.roots, self.policy.revoked)
         return signing.verify(manifest, signature, trust, str(self.path))
 
     def _unsigned(self) -> None:
-        if self.policy.unsigned == "refuse":
+        if self.policy.signed_only:
             raise SignatureMissing(f"{self.path} is not signed, and this bench takes signed updates only")
 
     def _fresh(self, update: Update) -> None:
+        """Raises ManifestExpired, ManifestFuture."""
         if self.policy.max_age_days is None:
             return
-        now = max(clock.now(), self.seen or datetime.min.replace(tzinfo=UTC))
+        host = clock.now()
+        now = max(host, self.seen.time) if self.seen else host
+        if update.created - now > FUTURE:
+            raise ManifestFuture(
+                f"{self.path} was made on {update.created:%Y-%m-%d}, and for this host it is {now:%Y-%m-%d}"
+            )
         if now - update.created > timedelta(days=self.policy.max_age_days):
+            remedy = ManifestExpired.default_remedy
+            if self.seen and self.seen.time - host > FUTURE:
+                remedy = (
+                    f"This host's clock says {host:%Y-%m-%d}; update {self.seen.number} of its history was made at that "
+                    f"later time. If the clock was wrong then, leave that update out of the history: {self.seen.leave_out}"
+                )
             raise ManifestExpired(
                 f"{self.path} was made on {update.created:%Y-%m-%d}, more than "
-                f"{self.policy.max_age_days:g} days before {now:%Y-%m-%d}"
+                f"{self.policy.max_age_days:g} days before {now:%Y-%m-%d}",
+                remedy=remedy,
             )
 
     def _device(
@@ -255,11 +277,18 @@ class _Neighbours:
         self._path = path
         self._found: dict[str, list[Update]] = {}
         self._broken: list[UpdateError] = []
-        for other in sorted(path.parent.glob(MANIFEST_PATTERN)):
+        others = list(islice(path.parent.glob(MANIFEST_PATTERN), MOST_BESIDE + 1))
+        if len(others) > MOST_BESIDE:
+            raise self._too_much(f"more than {MOST_BESIDE:,} manifests")
+        total = 0
+        for other in sorted(others):
             if other.resolve() == path.resolve():
                 continue
             try:
                 data = mf.read_bytes(other)
+                total += len(data)
+                if total > MOST_BYTES_BESIDE:
+                    break
                 manifest = mf.parse(mf.decoded(data, str(other)), str(other))
             except UpdateError as error:
                 self._broken.append(error)
@@ -267,6 +296,14 @@ class _Neighbours:
                 paths = {file.filename: path.parent / file.filename for file in manifest.files}
                 found = Update(other, manifest, paths, {}, {other.name: data})
                 self._found.setdefault(str(manifest.updateId), []).append(found)
+        if total > MOST_BYTES_BESIDE:
+            raise self._too_much(f"manifests of more than {MOST_BYTES_BESIDE:,} bytes")
+
+    def _too_much(self, what: str) -> ManifestRule:
+        return ManifestRule(
+            f"{self._path}: instructions.steps refers to another update, and {self._path.parent} has {what}",
+            remedy="Put the update's manifests into a folder of their own.",
+        )
 
     def find(self, wanted: mf.UpdateId) -> Update:
         """Raises ManifestMissing, ManifestRule when two claim to be it, and what is wrong with a broken one."""

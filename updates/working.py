@@ -22,9 +22,11 @@ from .errors import (
     BelowFloor,
     ConditionFailed,
     DowngradeRefused,
+    StagedChanged,
     StepFailed,
     StepHangs,
     StepTimeout,
+    UpdateError,
 )
 from .events import ActionStarted, Status, StepFinished, StepStarted
 from .handler import StepContext, StepHandler
@@ -34,7 +36,7 @@ from .options import demand
 from .plan import Task, is_downgrade
 from .policy import Policy
 from .progress import ANNOUNCED, RESTARTS, Action, Kind, Progress, TaskProgress, fields_of
-from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
+from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, asked, extended_code
 from .store import Entry, Store
 from .update import Update
 
@@ -63,6 +65,8 @@ class Setting:
     attempts: Attempts
     on_event: ev.EventSink
     cancelled: Callable[[], bool]
+    refusal: UpdateError | None = None
+    """Why the policy doesn't take the update any more: it is rolled back without its files."""
     again: bool = False
     """Whether steps are tried although they were tried as often as allowed."""
 
@@ -140,7 +144,9 @@ class Worker:
             for action in (Action.BACKUP, Action.INSTALL, Action.APPLY):
                 if action in state.results:
                     continue
-                if action is Action.INSTALL and not (self._still_allowed(task) and self._may_try(task)):
+                if action is Action.INSTALL and not (
+                    self._unchanged(task, handler) and self._still_allowed(task) and self._may_try(task)
+                ):
                     break
                 if not self._act(task, handler, action):
                     break
@@ -205,6 +211,17 @@ class Worker:
             return False
         return True
 
+    def _unchanged(self, task: Task, handler: StepHandler) -> bool:
+        """Whether the step's files are still those that were checked; if not, it has failed."""
+        try:
+            for name in task.step.files:
+                handler.context.check(name)
+        except UpdateError as error:
+            error.component = error.component or task.target
+            self._failed(task, error, restore=self.state(task).touched)
+            return False
+        return True
+
     def _may_try(self, task: Task) -> bool:
         """Counts an attempt; whether there was one left. If not, the task has failed."""
         limit = task.options.attempts_under(self.setting.policy)
@@ -235,7 +252,7 @@ class Worker:
         result, error = self._called(task, handler, action, after_cut=after_cut)
         if action is Action.INSTALL:
             self._give_up_older()
-        if action is Action.IS_INSTALLED and error is not None and not isinstance(error, StepTimeout):
+        if action is Action.IS_INSTALLED and error is not None and not isinstance(error, StepTimeout | StagedChanged):
             # As the agent does: one that can't tell is taken for not installed, and Install shows what is wrong with it.
             result, error = ActionResult(ResultCode.NOT_INSTALLED, result.extended, result.details), None
         return self._ended(task, action, result, error)
@@ -254,6 +271,7 @@ class Worker:
         call: Callable[[], ActionResult] = getattr(handler, action.replace("-", "_"))
         if after_cut:
             call = handler.is_complete
+        call = self._outside(task, handler, action, call)
         watch = self._watches[task.index]
         try:
             result = watch.call(call, f"step {task.label}: {action}")
@@ -281,6 +299,15 @@ class Worker:
         details = result.details or f"result code {result.code}, extended {result.extended:08X}"
         return result, StepFailed(f"step {task.label} ({task.step.handler}) failed: {details}", component=task.target)
 
+    def _outside(
+        self, task: Task, handler: StepHandler, action: Action, call: Callable[[], ActionResult]
+    ) -> Callable[[], ActionResult]:
+        """The action, which is recorded and replayed as a whole where it reaches more than the bench's buses."""
+        if handler.buses_only:
+            return call
+        question = f"step {task.label} on {task.target}: {action}"
+        return lambda: asked(self.setting.bench.outside, question, call)
+
     def _late(self, task: Task, action: Action, error: ProxyflashError) -> tuple[ActionResult, ProxyflashError]:
         """Of an action that ended with a failure once its time was over, which is why it did."""
         seconds = self._watches[task.index].seconds
@@ -291,7 +318,8 @@ class Worker:
     def _cancel(self, task: Task, handler: StepHandler) -> None:
         """What a handler's clean-up comes to is journalled, and changes nothing. Raises Halt when it doesn't return."""
         try:
-            result = self._watches[task.index].call(handler.cancel, f"step {task.label}: cancel")
+            call = self._outside(task, handler, Action.CANCEL, handler.cancel)
+            result = self._watches[task.index].call(call, f"step {task.label}: cancel")
         except StepHangs as error:
             raise self._stopped(task, Action.CANCEL, error) from error
         except Exception as error:
@@ -370,6 +398,8 @@ class Worker:
             task.component,
             watch.tell,
             watch.cancelled,
+            {file.filename: file for file in task.update.manifest.files if file.filename in task.step.files},
+            setting.refusal,
         )
 
     def _started(self, task: Task) -> None:

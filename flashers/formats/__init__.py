@@ -6,6 +6,7 @@ knows nothing of paths. The rule: what a file is, its content says; its ending i
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import secrets
@@ -87,6 +88,19 @@ def load(path: Path | str, *, address: int | None = None, format: str | None = N
     except OSError as error:
         remedy = "May you read it?" if isinstance(error, PermissionError) else "Is this the right path?"
         raise ImageMissing(f"{path} can't be read: {error.strerror}", remedy=remedy) from error
+    return _placed(image, path, address)
+
+
+def loads(data: bytes, path: Path, *, address: int | None = None) -> FirmwareImage:
+    """As `load`, of bytes that were read already; `path`: what errors call them, with the ending of their format.
+
+    Raises what `load` raises, but ImageMissing.
+    """
+    return _placed(_read(io.BytesIO(data), path, len(data), address, None), path, address)
+
+
+def _placed(image: FirmwareImage, path: Path, address: int | None) -> FirmwareImage:
+    """Raises ImageEmpty, ImageFormat."""
     if not image.segments:
         raise ImageEmpty(f"{path} holds no bytes to write", remedy="Did the build that made it go well?")
     if address is None:

@@ -17,11 +17,14 @@ from typing import Any
 
 from proxyflash import examples
 from proxyflash.benchmarks.measuring import Missing
+from proxyflash.enumerators.component import toml_text
 from proxyflash.hil_tests.real import zephyr_bench
 from proxyflash.hil_tests.real.avr import OPTIBOOT, AvrPart, AvrPort, program
 from proxyflash.hil_tests.real.qemu import NotInstalled
 from proxyflash.hil_tests.real.zephyr import Microbit
 from proxyflash.transports.deadline import Deadline
+from proxyflash.transports.plain import word
+from proxyflash.transports.quoting import shell_line
 from proxyflash.transports.serial import SerialPort
 
 EXAMPLE = Path(next(iter(examples.__path__))) / "three_sensors"
@@ -30,7 +33,7 @@ BALLAST = 4000
 AVR = """
 [bus.motor-uart]
 kind = "serial"
-url = "{url}"
+url = {url}
 baudrate = 115_200
 
 [[component]]
@@ -57,7 +60,8 @@ def prepared(folder: Path, microbit: Microbit, motor: AvrPart) -> None:
     assert imu
     assert component
     soil = (folder / "soil" / BENCH).read_text(encoding="utf-8").replace("soil-0", "soil/soil-0")
-    text = before + sensors + camera + rest + "\n" + soil.replace("soil-2", "soil/soil-2") + AVR.format(url=motor.url)
+    text = before + sensors + camera + rest + "\n" + soil.replace("soil-2", "soil/soil-2")
+    text += AVR.format(url=toml_text(motor.url))
     (folder / BENCH).write_text(text, encoding="utf-8")
     shutil.copy(folder / "soil" / "soil-2.1.0.bin", folder / "update")
     shutil.copy(program(motor.board, "1.5.0", BALLAST), folder / "update" / "motor-1.5.0.elf")
@@ -93,15 +97,15 @@ def main() -> int:
     from proxyflash.tools.output import Output
 
     with ExitStack() as stack:
+        out = Output()
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="proxyflash-demo-")))
         try:
             microbit, motor = stack.enter_context(Microbit()), stack.enter_context(AvrPart(OPTIBOOT))
             prepared(folder, microbit, motor)
         except (Missing, NotInstalled) as missing:
-            sys.stderr.write(f"{missing}\n")
+            out.alarm(str(missing))
             return 1
         wire(motor)
-        out = Output()
         update = folder / "update"
         made: list[str | Path] = ["manifest", "create", "--provider", "Example", "--version", "1.6"]
         names = ("radar", "Example.Soil.1.6", "Example.Motor.1.6", "camera")
@@ -117,8 +121,8 @@ def main() -> int:
         steps: list[list[str | Path]] = [old, soil, greets, host, ["scan"], *update_steps, ["scan"]]
         for step in steps:
             words = [str(word) for word in step]
-            sys.stdout.write(f"\n$ proxyflash {' '.join(words)}\n")
-            sys.stdout.flush()
+            out.line()
+            out.line(f"$ {shell_line(['proxyflash', *words])}")
             common = [] if words[0] == "manifest" else ["--bench", str(folder / BENCH), "--state", str(folder / STATE)]
             if status := commands.run([*common, *words], out):
                 return status
@@ -129,7 +133,8 @@ def main() -> int:
         for name, url, restart, wanted in consoles:
             port = SerialPort.open(name, {"url": url, "baudrate": 115_200})
             restart()
-            sys.stdout.write(f"\n{name} says on its console: {said(port, wanted)}\n")
+            out.line()
+            out.line(f"{name} says on its console: {word(said(port, wanted))}")
             port.close()
     return 0
 

@@ -12,17 +12,20 @@ in another shell, for instance:
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from pathlib import Path
 
+from proxyflash.enumerators.component import toml_text
 from proxyflash.hil_tests.real import zephyr_firmware as firmware
 from proxyflash.hil_tests.real.zephyr import Microbit
+from proxyflash.transports.plain import plain
 
 BENCH = """\
 [bus.soil-uart]
 kind = "serial"
-url = "{url}"
+url = {url}
 
 [[component]]
 name = "soil"
@@ -41,8 +44,8 @@ images = [
 {profile}
 
 [power.soil]
-off = "{python} -m proxyflash.hil_tests.real.qemu {qmp} stop"
-on = "{python} -m proxyflash.hil_tests.real.qemu {qmp} system_reset cont"
+off = {off}
+on = {on}
 """
 NEW = (2, 1, 0)
 
@@ -54,15 +57,15 @@ def write(folder: Path, part: Microbit, profile: str = "") -> Path:
     (folder / "soil-0.0.0.bin").write_bytes(old)
     (folder / "soil-2.1.0.bin").write_bytes(firmware.remade(old, NEW))
     path = folder / "bench.toml"
-    path.write_text(
-        BENCH.format(url=part.url, python=sys.executable, qmp=part.qemu.qmp_path, profile=profile), encoding="utf-8"
-    )
+    tell = [sys.executable, "-m", "proxyflash.hil_tests.real.qemu", str(part.qemu.qmp_path)]
+    off, on = (toml_text(shlex.join([*tell, *words])) for words in (["stop"], ["system_reset", "cont"]))
+    path.write_text(BENCH.format(url=toml_text(part.url), off=off, on=on, profile=profile), encoding="utf-8")
     return path
 
 
 def main(folder: Path) -> None:
     with Microbit() as part:
-        sys.stdout.write(f"{write(folder, part)}\n")
+        sys.stdout.write(f"{plain(str(write(folder, part)))}\n")
         sys.stdout.flush()
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
 

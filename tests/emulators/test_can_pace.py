@@ -5,15 +5,14 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from types import SimpleNamespace
 
 import can
 import pytest
-from proxyflash.emulators import can_wire
 from proxyflash.emulators.board import Board
 from proxyflash.emulators.can_wire import CanWire
 from proxyflash.emulators.isotp_node import EcuAddress, IsoTpNode, Request
 from proxyflash.emulators.supply import Supply
+from proxyflash.transports import clock
 
 LONG = 10.0
 FRAMES = 8
@@ -35,8 +34,7 @@ def test_answers_to_frames_that_were_brought_late(monkeypatch: pytest.MonkeyPatc
             sender = right if message.arbitration_id % 2 else left
             sender.send(can.Message(arbitration_id=message.arbitration_id + 1, is_extended_id=False, data=bytes(8)), 0)
 
-    clock = SimpleNamespace(monotonic=time.monotonic, sleep=oversleep, time=time.time)
-    monkeypatch.setattr(can_wire, "time", clock)
+    monkeypatch.setattr(clock, "sleep", oversleep)
     left, right = wire.attach("left", answer), wire.attach("right", answer)
     left.send(can.Message(arbitration_id=1, is_extended_id=False, data=bytes(8)))
     assert done.wait(LONG)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from types import SimpleNamespace
 
 import pytest
-from proxyflash.emulators import usb_wire
 from proxyflash.emulators.usb_device import SETUP, Descriptors, InterfaceDescriptor, UsbFunction
 from proxyflash.emulators.usb_wire import UsbWire
+from proxyflash.transports import clock
 
 DOWNLOAD = SETUP.pack(0x21, 1, 0, 0, 1024)
 GET_DESCRIPTOR = SETUP.pack(0x80, 6, 0x0100, 0, 18)
@@ -49,7 +48,7 @@ def test_a_late_wake_up_does_not_slow_the_bus_down(monkeypatch: pytest.MonkeyPat
         sleeps.append(seconds)
         threading.Event().wait(seconds + 0.005)
 
-    monkeypatch.setattr(usb_wire, "time", SimpleNamespace(monotonic=time.monotonic, sleep=oversleep))
+    monkeypatch.setattr(clock, "sleep", oversleep)
     for _ in range(50):
         wire.control(wire.ports[0], function, GET_DESCRIPTOR, b"")
     wire.close()

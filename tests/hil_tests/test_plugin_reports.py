@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import unicodedata
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -111,6 +113,41 @@ def test_limits_may_be_reached_and_not_passed(value: float, low: float | None, h
         measurements.add("x", value, "V", low, high)
     assert [item.name for item in measurements.taken] == ["x"]
     assert ("measurement.x.unit", "V") in told
+
+
+def test_junit_and_the_summary_show_what_a_part_says_and_obey_nothing(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A serial number with an escape sequence, a bidirectional mark and a new line; a test that fails for its part."""
+    monkeypatch.setenv("PROXYFLASH_ARTEFACTS", str(suite.folder / "kept"))
+    hostile = "C24\x1b[2J\x07\u202eabc\nE-FAKE all is well"
+    shown = r"C24\x1b[2J\x07\u202eabc\nE-FAKE all is well"
+    text = suite.bench.read_text()
+    camera = 'emulated = {part = "stm32f405-dfu", '
+    assert text.count(camera) == 1
+    suite.bench.write_text(text.replace(camera, f"{camera}serial = {json.dumps(hostile)}, "))
+    junit = suite.folder / "junit.xml"
+    done = suite.run(
+        """
+from proxyflash.transports.errors import ProxyflashError
+
+@pytest.mark.needs(name="camera")
+def test_it(component, measurements):
+    found = component.look()
+    measurements.add(found.properties["serial"], 1.0, found.properties["serial"])
+    raise ProxyflashError(f"it calls itself {found.properties['serial']}")
+""",
+        f"--junitxml={junit}",
+    )
+    assert done.ret == 1
+    said = "\n".join(done.outlines + done.errlines) + junit.read_text(encoding="utf-8")
+    assert not {character for character in said if unicodedata.category(character) in ("Cc", "Cf")} - {"\n"}
+    assert not [line for line in said.splitlines() if line.lstrip("E ").startswith("-FAKE")]
+    properties = {item.get("name"): item.get("value") for item in ElementTree.parse(junit).iter("property")}
+    assert properties["serial"] == shown
+    assert properties[f"measurement.{shown}"] == "1.0"
+    assert properties[f"measurement.{shown}.unit"] == shown
+    assert f"it calls itself {shown}" in said
 
 
 FAILING = """

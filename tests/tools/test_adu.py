@@ -4,6 +4,7 @@ and its script handler's contract, by the script that is generated for it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -204,7 +205,7 @@ def test_the_library_that_was_installed_answers_for_a_bench(
     assert run([*options, "adu", "enumerator", str(folder), "--conf", str(conf)]) == 0
     library = folder / "libproxyflash_adu.so"
     said = capsys.readouterr().out
-    assert f"AducIotAgent -l 2 --extension-type componentEnumerator --register-extension {library}" in said
+    assert f"AducIotAgent -l 2 --extension-type componentEnumerator --register-extension '{library}'" in said
     assert conf.read_text() == (folder / "proxyflash-adu.conf").read_text()
     # The one that was built with proxyflash is without sanitizers: an agent that has none can load it.
     plain = tmp_path / "agent"
@@ -268,7 +269,7 @@ def test_the_manifests_are_what_the_service_takes(update: Path) -> None:
 def acted(update: Path, bench: Path, state: Path, action: str, *more: str) -> dict[str, Any]:
     """One call of the script, as the agent's handler makes it with the arguments of the manifest."""
     conf = update.parent / "adu.conf"
-    words = (sys.executable, "-m", "proxyflash.tools", "--bench", str(bench), "--state", str(state))
+    words = (sys.executable, "-I", "-m", "proxyflash.tools", "--bench", str(bench), "--state", str(state))
     conf.write_text("".join(f"{word}\n" for word in words))
     result = update.parent / f"action_{action}_aduc_result.json"
     command: list[str | Path] = [
@@ -286,6 +287,34 @@ def acted(update: Path, bench: Path, state: Path, action: str, *more: str) -> di
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(result.read_text())
     return found
+
+
+def of_the_manifest(update: Path) -> list[str]:
+    """The arguments that a signature is for, but for the component's."""
+    [child] = [path for path in update.glob("*.json") if "components" in path.name]
+    step = json.loads(child.read_text())["instructions"]["steps"][0]
+    words: list[str] = step["handlerProperties"]["arguments"].split()
+    assert words[:2] == ["--component", "--component-name-val"]
+    return words[2:]
+
+
+def test_the_script_flashes_no_image_but_the_manifest_s(update: Path, bench: Path, tmp_path: Path) -> None:
+    """The agent checks files once, after it has fetched them."""
+    state = tmp_path / "state"
+    arguments = of_the_manifest(update)
+    [image] = update.glob("*.hex")
+    good = image.read_bytes()
+    assert arguments == ["--sha256", hashlib.sha256(good).hexdigest()]
+    image.write_bytes(good + b"\n")
+    for action in ("download", "install"):
+        found = acted(update, bench, state, action, *arguments)
+        assert found["resultCode"] == 0
+        assert found["resultDetails"].startswith("E-FILE-CHANGED ")
+    with Bench.open(bench, state=state) as opened:
+        assert opened.component("imu").look().version == "1.4.2"
+    image.write_bytes(good)
+    assert acted(update, bench, state, "download", *arguments)["resultCode"] == 500
+    assert acted(update, bench, state, "install", *arguments)["resultCode"] == 600
 
 
 def test_the_script_updates_the_component(update: Path, bench: Path, tmp_path: Path) -> None:

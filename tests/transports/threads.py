@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from proxyflash.transports import clock
+
+
+class ClockedFuture(Future[Any]):
+    """A future that is waited for on the project's clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ended = clock.Event()
+        self.add_done_callback(lambda _: self._ended.set())
+
+    def result(self, timeout: float | None = None) -> Any:
+        self._ended.wait(timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._ended.wait(timeout)
+        return super().exception(0)
+
 
 def in_thread(work: Callable[[], Any]) -> Future[Any]:
     """What becomes of `work`, which runs beside the test, in a daemon thread."""
-    future: Future[Any] = Future()
+    future = ClockedFuture()
 
     def run() -> None:
         try:
@@ -18,5 +36,5 @@ def in_thread(work: Callable[[], Any]) -> Future[Any]:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
+    clock.Thread(run).start()
     return future

@@ -3,6 +3,8 @@ as the engine makes it after a cut."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +12,9 @@ from typing import Any
 
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
+from proxyflash.updates.errors import UpdateError
 from proxyflash.updates.handler import StepContext, StepHandler
-from proxyflash.updates.manifest import InlineStep
+from proxyflash.updates.manifest import InlineStep, PayloadFile
 from proxyflash.updates.results import ActionResult
 
 
@@ -26,6 +29,9 @@ class Stage:
     component: str | None = None
     cancelled: Callable[[], bool] = lambda: False
     events: list[ev.Event] = field(default_factory=list)
+    payloads: dict[str, PayloadFile] = field(default_factory=dict)
+    """As `checked` makes them; without, the files are taken as they are."""
+    refusal: UpdateError | None = None
 
     @property
     def backup(self) -> Path:
@@ -44,6 +50,8 @@ class Stage:
                 component.look() if component else None,
                 self.events.append,
                 self.cancelled,
+                self.payloads,
+                self.refusal,
             )
         )
 
@@ -57,6 +65,16 @@ class Stage:
 
     def no_way_back(self) -> str:
         return self.handler.no_way_back(self.step, self.bench.find(self.component) if self.component else None)
+
+
+def checked(folder: Path, *names: str) -> dict[str, PayloadFile]:
+    """What a manifest says of files that lie there now."""
+    found = {}
+    for name in names:
+        data = (folder / name).read_bytes()
+        digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        found[name] = PayloadFile(filename=name, sizeInBytes=len(data), hashes={"sha256": digest})
+    return found
 
 
 def inline(handler: str, *files: str, **properties: Any) -> InlineStep:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.flashers.events import Phase, Progress
-from proxyflash.updates import partition
+from proxyflash.tests.users import NOBODY, needs_root
+from proxyflash.updates import kept, partition
 from proxyflash.updates.errors import ManifestField, StepFailed
 from proxyflash.updates.partition import PartitionHandler
 from proxyflash.updates.results import ResultCode
@@ -92,6 +94,18 @@ def test_restored_before_the_restart_nothing_has_to_be_restarted(bench: Bench, t
         made.act(action)
     assert made.act("restore").code == ResultCode.RESTORE_SUCCESS
     assert (tmp_path / "next").read_text() == "a\n"
+
+
+def test_a_backup_that_names_no_slot_of_the_bench_file_switches_nothing(bench: Bench, tmp_path: Path) -> None:
+    """The name goes into a shell command."""
+    made = stage(bench)
+    for action in ("backup", "install", "apply"):
+        made.act(action)
+    kept.keep(made.backup, {"slot": "a; touch pwned; true"})
+    with pytest.raises(StepFailed, match="'a; touch pwned; true', and the bench file has a, b"):
+        made.act("restore")
+    assert (tmp_path / "next").read_text() == "b\n"
+    assert not (tmp_path / "pwned").exists()
 
 
 def test_a_switch_without_a_restart(tmp_path: Path) -> None:
@@ -219,6 +233,50 @@ def test_properties(files: tuple[str, ...], properties: dict[str, Any], on_compo
 def test_other_components_are_refused_in_the_plan(bench: Bench) -> None:
     with pytest.raises(ManifestField, match=r"^steps\[0\]: .*doesn't call plain one"):
         stage(bench, "plain").check_component()
+
+
+@needs_root
+@pytest.mark.parametrize("owner", [0, NOBODY])
+def test_a_slot_behind_a_link(bench: Bench, tmp_path: Path, owner: int) -> None:
+    """Root's links name devices. Where another user made the link, root would write to what that user chose."""
+    (tmp_path / "slot-b").rename(tmp_path / "elsewhere")
+    (tmp_path / "slot-b").symlink_to("elsewhere")
+    os.chown(tmp_path / "slot-b", owner, owner, follow_symlinks=False)
+    before = (tmp_path / "elsewhere").read_bytes()
+    made = stage(bench)
+    if owner == 0:
+        assert made.act("install").succeeded
+        assert (tmp_path / "elsewhere").read_bytes() == NEW
+        return
+    for action in ("download", "install"):
+        with pytest.raises(StepFailed, match=rf"slot b: .*slot-b: the link belongs to user \w+ \({NOBODY}\)"):
+            made.act(action)
+    assert (tmp_path / "elsewhere").read_bytes() == before
+
+
+@needs_root
+def test_a_slot_that_is_exchanged_while_it_is_opened(bench: Bench, tmp_path: Path) -> None:
+    """Right before it is opened for writing, a link lies in its place: what was looked at is what is written."""
+    (tmp_path / "precious").write_bytes(b"precious")
+
+    def work() -> None:
+        done: list[object] = []
+
+        def hook(name: str, arguments: tuple[Any, ...]) -> None:
+            # The first open of the slot that may write, whichever path it is by.
+            slot = str(arguments[0]).startswith(("/proc/self/fd/", str(tmp_path))) if name == "open" else False
+            if slot and arguments[2] & os.O_ACCMODE == os.O_RDWR and not done:
+                done.append(arguments)
+                (tmp_path / "slot-b").rename(tmp_path / "moved")
+                (tmp_path / "slot-b").symlink_to("precious")
+
+        sys.addaudithook(hook)
+        assert stage(bench).act("install").succeeded
+        assert done
+
+    assert in_process(work) == 0
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+    assert (tmp_path / "moved").read_bytes() == NEW
 
 
 @pytest.fixture

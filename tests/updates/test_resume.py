@@ -10,23 +10,22 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from proxyflash.enumerators.bench import Bench
-from proxyflash.enumerators.errors import BenchLocked, StateFolder
+from proxyflash.enumerators.errors import BenchLocked, StateFolder, StateUnsafe
 from proxyflash.flashers.errors import Cancelled
+from proxyflash.tests.users import NOBODY, become_nobody, needs_root
+from proxyflash.transports import clock
 from proxyflash.updates import journal as journals
 from proxyflash.updates.engine import Engine
-from proxyflash.updates.errors import JournalBroken, JournalNotWritten, UpdateError, UpdateUnknown
+from proxyflash.updates.errors import JournalBroken, JournalNotWritten, StagedChanged, UpdateError, UpdateUnknown
 from proxyflash.updates.progress import Action, Ending
 from proxyflash.updates.update import load
 
 from .lab import Lab, all_new, all_old, cancel, in_process, kill
-
-NOBODY = 65534
 
 
 def to_its_end(lab: Lab, update: object) -> None:
@@ -193,20 +192,12 @@ class TestTwoEngines:
                 assert engine.outcome(entry).ending is Ending.SUCCEEDED
 
 
-class SetBack(datetime):
-    """A clock that somebody has set back by a year."""
-
-    @classmethod
-    def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
-        return datetime.now(UTC) - timedelta(days=365)
-
-
 def test_a_clock_that_is_set_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the order of updates nor a resume goes by it, and an old manifest gets no younger."""
     update = lab.bundle()
     assert lab.apply(update).succeeded
     before = datetime.now(UTC)
-    monkeypatch.setattr(journals, "datetime", SetBack)
+    monkeypatch.setattr(clock, "now", lambda: datetime.now(UTC) - timedelta(days=365))
     for path in lab.world.glob("*.*"):
         path.write_text("1.0")
     lab.fault("right one", Action.INSTALL, kill)
@@ -218,9 +209,9 @@ def test_a_clock_that_is_set_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
         latest = engine.store.latest()
         assert latest is not None
         assert latest.number == 2
-        seen = engine.store.seen()
+        seen = engine.store.seen(max_age_days=36500)
         assert seen is not None
-        assert abs(seen - before) < timedelta(hours=1)
+        assert abs(seen.time - before) < timedelta(hours=1)
 
 
 @pytest.fixture
@@ -243,13 +234,13 @@ def test_a_state_folder_that_may_only_be_read(lab: Lab, open_to_all: Path) -> No
     update = load(open_to_all / "bundle.importmanifest.json")
     assert lab.apply(update).succeeded
     for path in (*lab.state.rglob("*"), lab.state):
-        path.chmod(0o555 if path.is_dir() else 0o444)
-
-    def as_nobody() -> None:
+        path.chmod(0o500 if path.is_dir() else 0o400)
         if os.getuid() == 0:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
+            os.chown(path, NOBODY, NOBODY)
+
+    def look() -> None:
+        if os.getuid() == 0:
+            become_nobody()
         with lab.engine() as engine:
             (entry,) = engine.store.entries()
             assert engine.outcome(entry).report()["state"] == 0
@@ -257,13 +248,32 @@ def test_a_state_folder_that_may_only_be_read(lab: Lab, open_to_all: Path) -> No
             lab.apply(update)
 
     try:
-        assert in_process(as_nobody) == 0
+        assert in_process(look) == 0
     finally:
         for path in (lab.state, *lab.state.rglob("*")):
-            with suppress(OSError):
-                path.chmod(0o755)
+            os.chown(path, os.getuid(), os.getgid())
+            path.chmod(0o700 if path.is_dir() else 0o600)
     with lab.engine() as engine:
         assert len(engine.store.entries()) == 1
+
+
+@needs_root
+def test_an_update_that_another_user_has_planted_is_not_carried_out(lab: Lab) -> None:
+    """It would be resumed as this user's own: its files, its scripts."""
+    update = lab.bundle()
+    lab.fault("left one", Action.INSTALL, cancel)
+    lab.apply(update)
+    entry = lab.journal().parent
+    for place in (entry, entry.parent):
+        os.chown(place, NOBODY, NOBODY)
+        for call in (lab.resume, lab.rollback, lambda: lab.apply(update)):
+            with pytest.raises(StateUnsafe, match=rf"{place} belongs to user \w+ \({NOBODY}\)"):
+                call()
+        os.chown(place, 0, 0)
+    (entry / "journal.jsonl").rename(entry.parent / "elsewhere")
+    (entry / "journal.jsonl").symlink_to(entry.parent / "elsewhere")
+    with pytest.raises(StateUnsafe, match=r"journal\.jsonl is a link of user root"):
+        lab.resume()
 
 
 class TestDamage:
@@ -296,10 +306,18 @@ class TestDamage:
         lab.fault("right one", Action.INSTALL, cancel)
         lab.apply(update)
         path = lab.journal().parent / "files" / "motors.importmanifest.json"
-        document = json.loads(path.read_text())
+        whole = path.read_text()
+        document = json.loads(whole)
         del document["instructions"]["steps"][1]
         path.write_text(json.dumps(document))
-        with pytest.raises(JournalBroken, match=r"6 tasks.* make 4"):
+        with pytest.raises(StagedChanged, match="is not the manifest"):
+            lab.resume()
+        path.write_text(whole)
+        lines = lab.journal().read_bytes().splitlines(keepends=True)
+        record = journals.decoded(lines[0])
+        assert record is not None
+        lab.journal().write_bytes(journals.encoded(record | {"tasks": 8}) + b"".join(lines[1:]))
+        with pytest.raises(JournalBroken, match=r"8 tasks.* make 6"):
             lab.resume()
 
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Component, Presence
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.transports.deadline import Deadline
-from proxyflash.updates import disk
+from proxyflash.transports.errors import ProxyflashError
+from proxyflash.updates import files
 from proxyflash.updates.errors import ManifestField, ScriptFailed
 from proxyflash.updates.handler import StepContext
 from proxyflash.updates.manifest import InlineStep
 from proxyflash.updates.results import ResultCode
 from proxyflash.updates.script import UNKNOWN_FAILURE, ScriptHandler
+
+from .steps import checked
 
 MOTOR = Component(
     id="serial-1",
@@ -64,6 +69,7 @@ def handler(
         record,
         lambda event: None,
         stop,
+        checked(folder, "run.sh"),
     )
     return ScriptHandler(context)
 
@@ -113,6 +119,19 @@ def test_the_command_line_of_api_version_1_1(tmp_path: Path, action: str) -> Non
     assert made.command(action)[1:3] == ["--action", action]
     assert made.command(action)[0] == str(tmp_path / "work" / "run.sh")
     assert "--installed-criteria" not in made.command(action)
+
+
+def test_a_component_s_fact_is_one_word_whatever_it_holds(tmp_path: Path) -> None:
+    """A part may say anything in its version; no shell reads it, and no NUL ends the word."""
+    told = "x$(touch pwned)`touch pwned`\n;touch pwned \"'\x1b[2J"
+    part = replace(MOTOR, version=f"{told}\0", properties={"more": f"\0{told}"})
+    words = "--component-version-val --component-prop-val more --component-name-val"
+    made = handler(tmp_path, RECORDER.replace("\\n", "\\0"), part, arguments=words, apiVersion="1.1")
+    with suppress(ProxyflashError):
+        made.install()  # This script leaves no result.
+    found = (tmp_path / "work" / "arguments.txt").read_text().split("\0")
+    assert found[:5] == ["--action", "install", told, told, "left-motor"]
+    assert not list(tmp_path.rglob("pwned"))
 
 
 def test_without_a_component_every_value_is_not_available(tmp_path: Path) -> None:
@@ -168,7 +187,7 @@ def test_a_script_is_put_into_its_folder_whole_or_not_at_all(tmp_path: Path, mon
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(disk, "BLOCK", 20)
+        patched.setattr(files, "BLOCK", 20)
         patched.setattr(hashlib, "sha256", Cut)
         with pytest.raises(KeyboardInterrupt):
             made.install()
@@ -237,3 +256,11 @@ def alive(process: int) -> bool:
 def test_properties_that_do_not_hold(properties: dict[str, Any]) -> None:
     with pytest.raises(ManifestField, match=r"steps\[0\]\.handlerProperties"):
         ScriptHandler.check(step(**properties), on_component=True, place="m.json: instructions.steps[0]")
+
+
+@pytest.mark.parametrize("key", ["arguments", "installedCriteria", "scriptFileName"])
+def test_a_nul_is_refused_before_anything_runs(key: str) -> None:
+    properties = {"scriptFileName": "a", key: "x\0y"}
+    step = InlineStep(handler="microsoft/script:1", files=("a", "xy"), handlerProperties=properties)
+    with pytest.raises(ManifestField, match=key):
+        ScriptHandler.check(step, on_component=False, place="")

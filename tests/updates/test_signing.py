@@ -290,6 +290,68 @@ def test_a_revoked_signing_key(revoked: str) -> None:
             signing.verify(MANIFEST, RELEASE.sign(MANIFEST, renamed), trust, "m")
 
 
+DIGEST = unb64(RELEASE.public.thumbprint)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "RELEASE",
+        RELEASE.public.thumbprint + "=",
+        base64.b64encode(DIGEST).decode(),
+        RELEASE.public.thumbprint.lower(),
+        DIGEST.hex(),
+        DIGEST.hex().upper(),
+        DIGEST.hex(":"),
+    ],
+    ids=["case", "padding", "base64", "case of a thumbprint", "hex", "HEX", "hex with colons"],
+)
+def test_a_key_is_revoked_however_its_entry_is_written(entry: str) -> None:
+    trust = signing.Trust({"root": ROOT.public}, frozenset({entry}))
+    with pytest.raises(errors.SigningKeyRevoked):
+        signing.verify(MANIFEST, SIGNATURE, trust, "m")
+    root = entry.replace(RELEASE.public.thumbprint, ROOT.public.thumbprint).replace("RELEASE", "ROOT")
+    if root != entry:
+        with pytest.raises(errors.RootRevoked):
+            signing.verify(MANIFEST, SIGNATURE, signing.Trust({"root": ROOT.public}, frozenset({root})), "m")
+
+
+@pytest.mark.parametrize("entry", ["releas", "release2", "", DIGEST.hex()[:-1], "*"], ids=range(5))
+def test_another_entry_revokes_nothing(entry: str) -> None:
+    trust = signing.Trust({"root": ROOT.public}, frozenset({entry}))
+    assert signing.verify(MANIFEST, SIGNATURE, trust, "m") == signing.Signer("root", "release")
+
+
+KIDS = ["release\x1b[2J", "release\n", "rele\u202ease", " release", "release ", "re\0lease", "r" * 257]
+
+
+@pytest.mark.parametrize("kid", KIDS)
+def test_a_name_that_can_t_be_shown_or_told_from_another_is_no_key_s_name(tmp_path: Path, kid: str) -> None:
+    with pytest.raises(errors.SignatureForm, match="kid"):
+        signing.verify(MANIFEST, resigned(key_payload={**RELEASE.public.jwk(), "kid": kid}), TRUST, "m")
+    (tmp_path / "root.jwk").write_text(json.dumps(ROOT.public.jwk() | {"kid": kid}))
+    (tmp_path / "key.pem").write_bytes(RELEASE.pem())
+    for read in (
+        lambda: signing.Trust.of([tmp_path / "root.jwk"]),
+        lambda: signing.PrivateKey.read(tmp_path / "key.pem", kid),
+        lambda: signing.PrivateKey.new(kid, 2048),
+    ):
+        with pytest.raises(errors.KeyFile, match="kid"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["root.jwk", "root.pem"])
+def test_a_byte_order_mark_before_a_key(tmp_path: Path, name: str) -> None:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    pem = ROOT._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    data = json.dumps(ROOT.public.jwk()).encode() if name == "root.jwk" else pem
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + data)
+    assert signing.read_public_key(tmp_path / name).modulus == ROOT.public.modulus
+    (tmp_path / "private.pem").write_bytes(b"\xef\xbb\xbf" + ROOT.pem())
+    assert signing.PrivateKey.read(tmp_path / "private.pem").public.modulus == ROOT.public.modulus
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, len(SIGNATURE) - 1), st.sampled_from("AZaz09-_.=+ \n\0\u00e9"))
 def test_no_character_of_it_can_be_another(place: int, character: str) -> None:

@@ -12,21 +12,28 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
+import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from proxyflash.enumerators import bench
 from proxyflash.tests.updates.authoring import Publisher, changed, private_key
+from proxyflash.tests.updates.lab import in_process
 from proxyflash.tools import commands
+from proxyflash.transports import clock
 from proxyflash.updates import errors
+from proxyflash.updates.flash import FlashHandler
+from proxyflash.updates.results import ActionResult
 from proxyflash.updates.update import load, staged
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors"
@@ -83,9 +90,14 @@ class Gateway:
         return status, found[1] if found else ""
 
     def run(self, *arguments: str) -> tuple[int, str]:
+        return self.typed("--bench", str(self.bench), "--state", str(self.folder / "state"), *arguments)
+
+    def typed(self, *arguments: str) -> tuple[int, str]:
+        """A command line as it is, without a bench of its own. `said`, `err`: what came of it."""
         self._capsys.readouterr()
-        status = commands.run(["--bench", str(self.bench), "--state", str(self.folder / "state"), *arguments])
-        return status, self._capsys.readouterr().err
+        status = commands.run(list(arguments))
+        self.said, self.err = self._capsys.readouterr()
+        return status, self.err
 
     def versions(self) -> dict[str, str]:
         self._capsys.readouterr()
@@ -152,24 +164,49 @@ def test_freeze(gateway: Gateway) -> None:
     assert gateway.versions() == OLD
 
 
-class SetBack(datetime):
-    """A clock that was set back by twenty days."""
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> Self:
-        return super().now(tz) - timedelta(days=20)
-
-
 def test_freeze_with_the_clock_set_back(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time of the last update was seen, and it is not before that."""
     gateway.policy(max_age_days="30")
     old = datetime.now(UTC) - timedelta(days=40)
     assert gateway.apply(gateway.update("1.5.0", "imus")) == (0, "")
     deployment = gateway.update("1.5.1", "cameras", criteria="1.5.0", createdDateTime=old.isoformat())
-    monkeypatch.setattr("proxyflash.updates.update.datetime", SetBack)
+    monkeypatch.setattr(clock, "now", lambda: datetime.now(UTC) - timedelta(days=20))
     load(deployment, gateway.publisher.policy(max_age_days=30))
     assert gateway.apply(deployment) == (9, "E-MANIFEST-EXPIRED")
     assert gateway.versions() == OLD | {"imus": "1.5.0"}
+
+
+def test_freeze_with_the_clock_once_in_the_future(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock was wrong at one update, whose begin is in the history: newer updates are taken all the same."""
+    with monkeypatch.context() as patch:
+        patch.setattr(clock, "now", lambda: datetime(2099, 1, 1, tzinfo=UTC))
+        assert gateway.apply(gateway.update("1.5.0", "imus")) == (0, "")
+    status, _ = gateway.run("history")
+    assert status == 0
+    assert "2099-01-01" in gateway.said
+    gateway.policy(max_age_days="30")
+    assert gateway.apply(gateway.update("1.5.1", "cameras", criteria="1.5.0")) == (0, "")
+    # And one that is older than the one which began in that future is opened by the command that the error names.
+    old = datetime.now(UTC) - timedelta(days=10)
+    older = gateway.update("1.5.2", "radars", criteria="1.5.0", createdDateTime=old.isoformat())
+    assert gateway.apply(older) == (9, "E-MANIFEST-EXPIRED")
+    command = re.search(r"(mv \S+ \S+)", gateway.err)
+    assert command is not None, gateway.err
+    subprocess.run(shlex.split(command[1]), check=True)
+    assert gateway.apply(older) == (0, "")
+    assert gateway.versions() == DONE
+
+
+@pytest.mark.parametrize(
+    "text", ["9999-12-31T23:59:59Z", "9999-12-31", "2099-01-01T00:00:00", "2099-01-01T00:00:00+14:00"]
+)
+def test_freeze_by_a_manifest_from_the_far_future(gateway: Gateway, text: str) -> None:
+    """It would never be too old."""
+    gateway.policy(max_age_days="30")
+    assert gateway.apply(gateway.update(createdDateTime=text)) == (9, "E-MANIFEST-FUTURE")
+    assert gateway.versions() == OLD
+    soon = datetime.now(UTC) + timedelta(hours=20)
+    assert gateway.apply(gateway.update("1.5.0", "imus", createdDateTime=soon.isoformat())) == (0, "")
 
 
 def test_mix_and_match(gateway: Gateway) -> None:
@@ -316,6 +353,128 @@ def test_key_compromise_and_revocation(gateway: Gateway, revoked: str, code: str
         assert gateway.apply(deployment)[0] == 9
     assert gateway.apply(new.sign(manifest)) == (0, "")
     assert gateway.versions() == DONE
+
+
+KILLED = -signal.SIGKILL
+
+
+def killed_in_install(gateway: Gateway, deployment: Path) -> None:
+    """A power cut while the second component is flashed: the first is new, the second half new."""
+    install = FlashHandler.install
+    seen = []
+
+    def cut(self: FlashHandler) -> ActionResult:
+        seen.append(self)
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return install(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FlashHandler, "install", cut)
+        assert in_process(lambda: gateway.apply(deployment)) == KILLED
+
+
+@pytest.mark.parametrize("advised", ["rollback", "apply"])
+def test_key_compromise_while_an_update_waits(gateway: Gateway, advised: str) -> None:
+    """The key is revoked between a power cut and the resume: nothing more is installed, and the advice makes it whole."""
+    deployment = gateway.update("1.5.0", "imus", "cameras")
+    killed_in_install(gateway, deployment)
+    gateway.policy(revoked='["release"]')
+    status, err = gateway.run("resume")
+    assert (status, re.findall(r"^(E-\S+)", err, re.MULTILINE)) == (9, ["E-SIGNING-KEY-REVOKED"])
+    assert gateway.apply(deployment) == (9, "E-SIGNING-KEY-REVOKED")
+    (command,) = re.findall(rf"proxyflash (--bench \S+ --state \S+ {advised}\b(?: --abandon)?)", err)
+    words = shlex.split(command)
+    if advised == "rollback":
+        status, err = gateway.typed(*words, "--yes")
+        assert (status, gateway.versions()) == (0, OLD), err
+    else:
+        gateway.policy(revoked='["release"]', roots='["../root.jwk", "../root-2.jwk"]')
+        new = Publisher(gateway.incoming, root=private_key("root-2"), key=private_key("release-2"))
+        (gateway.folder / "root-2.jwk").write_text(json.dumps(new.root.public.jwk()))
+        manifest = gateway.incoming / "Contoso.gateway.1.5.0.importmanifest.json"
+        status, err = gateway.typed(*words, str(new.sign(manifest)), "--yes")
+        assert (status, gateway.versions()) == (0, OLD | {"imus": "1.5.0", "cameras": "1.5.0"}), err
+
+
+def test_an_update_that_somebody_plants_in_the_history(gateway: Gateway) -> None:
+    """An unfinished one, which was never signed: `resume`, which the host runs when it starts, carries it out for nobody."""
+    gateway.policy(unsigned='"allow"', roots="[]")
+    gateway.update("1.5.0", "imus", "cameras")
+    killed_in_install(gateway, gateway.incoming / "Contoso.gateway.1.5.0.importmanifest.json")
+    before = gateway.versions()
+    gateway.policy()
+    status, err = gateway.run("resume")
+    assert (status, re.findall(r"^(E-\S+)", err, re.MULTILINE)) == (9, ["E-SIGNATURE-MISSING"])
+    assert gateway.versions() == before
+
+
+@pytest.mark.parametrize("what", ["the manifest", "a file"])
+def test_arbitrary_software_put_into_the_state_folder(gateway: Gateway, what: str) -> None:
+    """Between a power cut and the resume; the signature says what it was to be."""
+    deployment = gateway.update("1.5.0", "imus", "cameras")
+    killed_in_install(gateway, deployment)
+    before = gateway.versions()
+    name = deployment.name if what == "the manifest" else NEW["cameras"]
+    (path,) = (gateway.folder / "state").rglob(f"files/{name}")
+    path.write_bytes(path.read_bytes().replace(b"1.5.0", b"1.5.9", 1))
+    status, err = gateway.run("resume")
+    codes = re.findall(r"^(E-\S+)", err, re.MULTILINE)
+    assert (status, codes) == (9, ["E-FILE-CHANGED"])
+    assert gateway.versions() == before
+
+
+def test_a_cancelled_deployment_is_believed_after_its_signature(gateway: Gateway) -> None:
+    deployment = gateway.update()
+    document = json.loads(deployment.read_text())
+    workflow = document["workflow"] | {"action": 255}
+    changed(deployment, workflow=workflow, updateManifestSignature="")
+    assert gateway.apply(deployment) == (9, "E-SIGNATURE-MISSING")
+    changed(deployment, updateManifest=None)
+    assert gateway.apply(deployment) == (9, "E-SIGNATURE-MISSING")
+    changed(deployment, updateManifest="{}", updateManifestSignature=document["updateManifestSignature"])
+    assert gateway.apply(deployment) == (9, "E-MANIFEST-DIGEST")
+    changed(deployment, updateManifest=document["updateManifest"])
+    assert gateway.apply(deployment) == (12, "E-DEPLOYMENT-CANCELLED")
+
+
+@pytest.mark.parametrize("signature", ["garbage", " ", "e30.e30.e30", "a.b"])
+@pytest.mark.parametrize("unsigned", ['"allow"', '"refuse"'])
+def test_a_wrong_signature_is_never_taken_for_none(gateway: Gateway, signature: str, unsigned: str) -> None:
+    gateway.policy(unsigned=unsigned)
+    deployment = changed(gateway.update(), updateManifestSignature=signature)
+    status, code = gateway.apply(deployment)
+    assert status == 9
+    assert code.startswith("E-SIGNATURE")
+    assert code != "E-SIGNATURE-MISSING"
+    assert gateway.versions() == OLD
+
+
+def test_a_signature_that_is_stripped(gateway: Gateway) -> None:
+    """With roots, and nothing said of unsigned updates, it is missed."""
+    gateway.bench.write_text(gateway.bench.read_text().replace('unsigned = "refuse"\n', ""))
+    deployment = gateway.update()
+    assert gateway.apply(gateway.incoming / "Contoso.gateway.1.5.0.importmanifest.json") == (9, "E-SIGNATURE-MISSING")
+    signature = json.loads(deployment.read_text())["updateManifestSignature"]
+    assert gateway.apply(changed(deployment, updateManifestSignature=None)) == (9, "E-SIGNATURE-MISSING")
+    assert gateway.versions() == OLD
+    assert gateway.apply(changed(deployment, updateManifestSignature=signature)) == (0, "")
+
+
+def test_a_manifest_may_be_a_link(gateway: Gateway) -> None:
+    """Also a child's: what it leads to is read once, and held against the hash all the same."""
+    deployment = gateway.update("1.5.0", "imus")
+    child = gateway.incoming / "Contoso.imus.1.5.0.updatemanifest.json"
+    for path in (deployment, child):
+        elsewhere = gateway.folder / f"elsewhere-{path.name}"
+        shutil.move(path, elsewhere)
+        path.symlink_to(elsewhere)
+    text = child.read_text()
+    child.resolve().write_text(text.replace("1.5.0", "1.5.9", 1))
+    assert gateway.apply(deployment) == (9, "E-FILE-HASH")
+    child.resolve().write_text(text)
+    assert gateway.apply(deployment) == (0, "")
+    assert gateway.versions() == OLD | {"imus": "1.5.0"}
 
 
 def test_replay_of_an_old_signed_manifest(gateway: Gateway) -> None:

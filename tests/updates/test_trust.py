@@ -16,7 +16,9 @@ from proxyflash.enumerators.errors import BenchKey, StateFolder
 from proxyflash.tests.updates.authoring import MICROSOFT, Publisher, changed, private_key
 from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates import errors
+from proxyflash.updates import journal as journals
 from proxyflash.updates.policy import Policy, policy_of
+from proxyflash.updates.store import Seen, Store
 from proxyflash.updates.update import Update, load, staged
 
 
@@ -136,7 +138,6 @@ NOW = datetime.now(UTC)
         (timedelta(days=31), None, False),
         (timedelta(days=29), NOW - timedelta(days=5), True),
         (timedelta(days=29), NOW + timedelta(days=2), False),
-        (timedelta(days=-400), NOW, True),
         (timedelta(days=-400), NOW + timedelta(days=429), True),
         (timedelta(days=-400), NOW + timedelta(days=431), False),
     ],
@@ -145,11 +146,12 @@ def test_an_old_manifest(manifest: Path, age: timedelta, seen: datetime | None, 
     """The latest time that was seen counts where the clock says less."""
     made(manifest, NOW - age)
     policy = Policy(max_age_days=30)
+    known = Seen(seen, Path("updates/000007")) if seen else None
     if taken:
-        load(manifest, policy, seen=seen)
+        load(manifest, policy, seen=known)
     else:
         with pytest.raises(errors.ManifestExpired, match="30 days"):
-            load(manifest, policy, seen=seen)
+            load(manifest, policy, seen=known)
 
 
 @pytest.mark.parametrize("text", ["2020-01-01", "2020-01-01T00:00:00", "2020-01-01T00:00:00+14:00"])
@@ -192,12 +194,83 @@ def test_the_policy_of_a_bench_file(tmp_path: Path) -> None:
         ("attempts = 1.5", "attempts"),
         ('floor = {motors = "new"}', r"floor\.motors"),
         ('rots = ["root.jwk"]', r"updates\.rots is no key"),
+        ('revoked = ["release "]', "blank"),
+        ('revoked = ["fine", " release"]', "blank"),
+        ('revoked = ["release\\u0000"]', "control character"),
+        ('revoked = ["release\\u202e"]', "control character"),
+        ('revoked = ["release\\n"]', "control character"),
+        ('revoked = [""]', "at least 1 character"),
     ],
 )
 def test_a_policy_that_does_not_hold(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(BenchKey, match=words) as caught:
         policy_in(tmp_path, text)
     assert f"{tmp_path / 'bench.toml'}:" in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    ("text", "signed_only"),
+    [
+        ("", False),
+        ('roots = ["root.jwk"]', True),
+        ('roots = ["root.jwk"]\nunsigned = "allow"', False),
+        ('roots = ["root.jwk"]\nunsigned = "refuse"', True),
+        ('unsigned = "allow"', False),
+    ],
+)
+def test_who_names_roots_means_signed_updates(tmp_path: Path, text: str, signed_only: bool) -> None:
+    assert policy_in(tmp_path, text).signed_only is signed_only
+
+
+# The latest time that was seen.
+
+DAY = timedelta(days=1)
+
+
+def history(folder: Path, **begins: Any) -> Store:
+    """A history of updates, by their number: when each began, and when its manifest was made."""
+    store = Store(folder)
+    for number, fields in begins.items():
+        entry = store.folder / f"{int(number[1:]):06}"
+        entry.mkdir(parents=True)
+        (entry / journals.NAME).write_bytes(journals.encoded({"seq": 1, "kind": "begin", **fields}))
+    return store
+
+
+@pytest.mark.parametrize(
+    ("began", "made", "believed"),
+    [
+        ("2026-03-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00", "2026-03-01"),
+        # Later than the policy could have taken it: the clock was wrong, and it is known by how much at most.
+        ("2099-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00", "2026-05-02"),
+        ("9999-12-31T23:59:59+00:00", "2026-02-01T00:00:00+00:00", "2026-05-02"),
+        # Times without a zone are UTC, and what is no time is none.
+        ("2026-03-01T00:00:00", "2026-02-01", "2026-03-01"),
+        ("2026-03-01T00:00:00", None, "2026-03-01"),
+        ("2026-03-01T00:00:00", "yesterday", "2026-03-01"),
+        ("yesterday", "2026-02-01", None),
+        (7, 8, None),
+        # A manifest of a time that the clock had not come to.
+        ("2026-03-01T00:00:00", "9999-12-31", "2026-03-01"),
+    ],
+)
+def test_a_time_of_the_history_is_believed_as_far_as_it_can_be_true(
+    tmp_path: Path, began: object, made: object, believed: str | None
+) -> None:
+    seen = history(tmp_path, n3={"time": began, "created": made}).seen(max_age_days=90)
+    assert (f"{seen.time:%Y-%m-%d}" if seen else None) == believed
+    assert seen is None or seen.number == 3
+    assert history(tmp_path / "again", n3={"time": began, "created": made}).seen(max_age_days=None) is None
+
+
+def test_no_time_of_the_history_closes_the_door_for_good(tmp_path: Path, manifest: Path) -> None:
+    """Whatever the clock was at an update, a manifest as new as that update's is taken."""
+    store = history(tmp_path, n1={"time": "2099-01-01T00:00:00+00:00", "created": NOW.isoformat()})
+    policy = Policy(max_age_days=30)
+    load(made(manifest, NOW + timedelta(seconds=1)), policy, seen=store.seen(30))
+    with pytest.raises(errors.ManifestExpired) as caught:
+        load(made(manifest, NOW - DAY), policy, seen=store.seen(30))
+    assert f"mv {tmp_path}/updates/000001 " in caught.value.remedy
 
 
 # Copies.

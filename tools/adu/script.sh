@@ -5,7 +5,7 @@ set -u
 conf=${PROXYFLASH_ADU_CONF:-/etc/proxyflash/adu.conf}
 given=$#
 if ! [ -r "$conf" ]; then
-  echo "$conf can't be read; it is written by: proxyflash adu enumerator" >&2
+  printf '%s\n' "$conf can't be read; it is written by: proxyflash adu enumerator" >&2
   exit 1
 fi
 while IFS= read -r word || [ -n "$word" ]; do
@@ -14,7 +14,11 @@ while IFS= read -r word || [ -n "$word" ]; do
     *) set -- "$@" "$word" ;;
   esac
 done <"$conf"
-set -- "$@" adu act --image "$(dirname -- "$0")/@IMAGE@"
+case $0 in
+  */*) folder=${0%/*} ;;
+  *) folder=. ;;
+esac
+set -- "$@" adu act --image "$folder"/@IMAGE@
 while [ "$given" -gt 0 ]; do
   first=$1
   shift

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.errors import ExitStatus, ProxyflashError, Unexpected
 from ..cli import HELP
 from ..output import Mode, Output
 from .session import Session, global_options
@@ -79,13 +79,6 @@ class WrongUsage(ProxyflashError):
     default_remedy = "See: proxyflash --help"
 
 
-class Unexpected(ProxyflashError):
-    """An exception that nobody foresaw."""
-
-    code = "E-UNEXPECTED"
-    default_remedy = "This is a fault of proxyflash: run it again with -vv, and report what that prints."
-
-
 def run(
     arguments: Sequence[str],
     output: Output | None = None,
@@ -122,6 +115,7 @@ def _carried_out(session: Session) -> int:
     arguments = session.arguments
     try:
         interrupted = False
+        session.catch_interrupts()
         try:
             status = cli.main(args=list(arguments), prog_name="proxyflash", obj=session, standalone_mode=False)
         except (click.Abort, KeyboardInterrupt):
@@ -138,14 +132,12 @@ def _carried_out(session: Session) -> int:
         # click makes an Abort of a KeyboardInterrupt.
         return _failed(session.output, session.stopped())
     except Exception as error:
-        return _failed(session.output, Unexpected(f"{type(error).__name__}: {error}"), error)
+        return _failed(session.output, Unexpected.of(error), error)
 
 
 def _failed(output: Output, error: ProxyflashError, origin: BaseException | None = None) -> int:
     if output.verbosity >= 2:
-        import traceback
-
-        traceback.print_exception(origin or error)
+        output.traceback(origin or error)
     output.error(error)
     return error.exit_status
 
@@ -156,7 +148,15 @@ def _wrong_usage(output: Output, arguments: Sequence[str], error: click.UsageErr
         if option in arguments:
             output.mode = mode
     if output.mode is Mode.TEXT:
-        error.show()
+        output.usage(_usage(error))
         return ExitStatus.USAGE
     path = error.ctx.command_path if error.ctx else "proxyflash"
     return _failed(output, WrongUsage(error.format_message().rstrip("."), remedy=f"See: {path} --help"))
+
+
+def _usage(error: click.UsageError) -> list[str]:
+    """What click says of a wrong call, as its lines: the words of the call make none."""
+    lines = []
+    if error.ctx is not None:
+        lines += [*error.ctx.get_usage().split("\n"), f"Try '{error.ctx.command_path} --help' for help.", ""]
+    return [*lines, f"Error: {error.format_message()}"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import shutil
+import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,13 +16,16 @@ import click
 from ...enumerators.component import document, parse_selector, select
 from ...enumerators.errors import BenchLocked
 from ...flashers.formats import load
-from ...transports import clock
+from ...transports import clock, private_files
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError
-from ...updates import creating
+from ...transports.plain import CAUSE, plain
+from ...transports.quoting import shell_line
+from ...updates import creating, kept
+from ...updates.errors import PayloadMissing
 from ...updates.flash import FlashHandler
 from ...updates.handler import StepContext
-from ...updates.manifest import InlineStep
+from ...updates.manifest import InlineStep, PayloadFile
 from ...updates.results import COMPONENT_FLASH_HANDLER, FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 from .session import Session, command
 
@@ -73,7 +78,7 @@ def components(session: Session, selector: str | None) -> int | None:
     found = _once_free(lambda: session.bench.scan()).components
     found = tuple(component for component in found if not session.bench.unplugged(component))
     chosen = list(found) if wanted is None else select(found, [wanted])
-    sys.stdout.write(document(chosen) + "\n")
+    session.output.data(document(chosen))
     return None
 
 
@@ -91,27 +96,43 @@ def enumerator(session: Session, folder: Path, conf: Path | None) -> int | None:
     if not library.exists():
         raise LibraryMissing(f"{LIBRARY} was not built when proxyflash was installed: there was no C compiler")
     bench = session.bench
-    words = [sys.executable, "-m", "proxyflash.tools", "--bench", str(bench.file.path.absolute())]
+    # Isolated: neither the agent's working folder nor its environment or its user's folder says what Python imports.
+    words = [sys.executable, "-I", "-m", "proxyflash.tools", "--bench", str(bench.file.path.absolute())]
     words += ["--state", str(bench.state.absolute())]
-    text = "# How proxyflash is called: a word on each line.\n" + "".join(f"{word}\n" for word in words)
+    text = _configuration(words)
     target = folder.absolute() / LIBRARY
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A library that the agent has open is replaced, not overwritten.
-        fresh = target.with_suffix(".new")
-        shutil.copyfile(library, fresh)
-        fresh.chmod(0o755)
-        fresh.replace(target)
+        with private_files.whole(target) as stream:
+            stream.write(library.read_bytes())
+            os.fchmod(stream.fileno(), 0o755)
         for path in (folder / CONF, conf):
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
+                creating.write(path, text)
     except OSError as error:
         raise TargetFile(f"{error.filename or folder}: {error.strerror}") from error
-    register = f"AducIotAgent -l 2 --extension-type componentEnumerator --register-extension {target}"
+    register = shell_line(
+        ["AducIotAgent", "-l", "2", "--extension-type", "componentEnumerator", "--register-extension", target]
+    )
     session.output.document({"library": str(target), "command": words, "register": register})
-    session.output.line(f"{target}\nregister it:  sudo {register}")
+    session.output.lines([str(target), f"register it:  sudo {register}"])
     return None
+
+
+def _configuration(words: Sequence[str]) -> bytes:
+    """What the agent's scripts and its enumerator read: a word on each line.
+
+    Raises TargetFile for a word that a line can't hold.
+    """
+    for word in words:
+        if not word or word.startswith("#") or "\n" in word or word.endswith("\r"):
+            raise TargetFile(
+                f"{word!r} can't be a line of {CONF}",
+                remedy="Move what has this name to a path without line breaks.",
+            )
+    return os.fsencode("# How proxyflash is called: a word on each line.\n" + "".join(f"{word}\n" for word in words))
 
 
 @command("script")
@@ -138,21 +159,23 @@ def script(
     wanted = {key: value for key, value in (("group", group), ("model", model)) if value}
     if not wanted:
         raise click.UsageError("name the components: --group or --model")
-    load(image, address=_number(address))
+    start = _number(address)
+    load(image, address=start)
     try:
         selected = creating.selectors(hosts, "--host")
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    text = (FOLDER / "script.sh").read_text(encoding="utf-8").replace("@IMAGE@", image.name)
+    text = (FOLDER / "script.sh").read_text(encoding="utf-8").replace("@IMAGE@", shlex.quote(image.name))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if image.absolute() != (folder / image.name).absolute():
-            shutil.copyfile(image, folder / image.name)
-        (folder / SCRIPT).write_text(text, encoding="utf-8")
-        (folder / SCRIPT).chmod(0o755)
+            creating.write(folder / image.name, image.read_bytes())
+        creating.write(folder / SCRIPT, os.fsencode(text), mode=0o755)
     except OSError as error:
         raise TargetFile(f"{error.filename or folder}: {error.strerror}") from error
-    arguments = "--component --component-name-val" + (f" --address {address}" if address else "")
+    # The manifest is what is signed: what is flashed is the image that it names, whatever lies beside the script by then.
+    arguments = f"--component --component-name-val --sha256 {kept.digest(folder / image.name)}"
+    arguments += "" if start is None else f" --address 0x{start:X}"
     child = creating.Draft(
         provider, f"{name}-components", version, select=(wanted,), files=(folder / SCRIPT, folder / image.name),
         handler=creating.SCRIPT,
@@ -184,9 +207,10 @@ def _written(draft: creating.Draft, folder: Path) -> Path:
 @click.option("--result-file", type=click.Path(path_type=Path), required=True)
 @click.option("--work-folder", type=click.Path(path_type=Path))
 @click.option("--address")
+@click.option("--sha256", metavar="HEX", help="The image's; another image is not used.")
 def act(
     session: Session, action: str, name: str, image: Path, version: str, result_file: Path, work_folder: Path | None,
-    address: str | None,
+    address: str | None, sha256: str | None,
 ) -> int | None:  # fmt: skip
     """One action on one component, as the agent's script handler asks for it. Scripts of `adu script` call it.
 
@@ -195,23 +219,23 @@ def act(
     \b
     proxyflash adu act --action install --component imu --image imu.hex --installed-criteria 1.5.0 --result-file r.json
     """
-    session.catch_interrupts()
+    session.stop_safely()
     properties: dict[str, Any] = {"installedCriteria": version}
     if address is not None:
         properties["address"] = _number(address)
     step = InlineStep(handler=creating.FLASH, files=(image.name,), handlerProperties=properties)
     try:
-        result = _acted(session, action, name, step, image)
+        result = _acted(session, action, name, step, image, sha256)
     except ProxyflashError as error:
         code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_FLASH_HANDLER, error.exit_status)
         result = ActionResult(ResultCode.FAILURE, code, f"{error.code} {name}: {error.cause}")
     text = {"resultCode": result.code, "extendedResultCode": result.extended, "resultDetails": result.details}
     creating.write(result_file, json.dumps(text).encode())
-    session.output.line(f"{name}  {action}  {int(result.code)}  {result.details}".rstrip())
+    session.output.line(f"{name}  {action}  {int(result.code)}  {plain(result.details, CAUSE)}".rstrip())
     return None
 
 
-def _acted(session: Session, action: str, name: str, step: InlineStep, image: Path) -> ActionResult:
+def _acted(session: Session, action: str, name: str, step: InlineStep, image: Path, sha256: str | None) -> ActionResult:
     """What the handler of flash steps makes of it."""
     if action == "cancel":
         # The agent asks when an action has ended; there is nothing under way any more.
@@ -221,10 +245,24 @@ def _acted(session: Session, action: str, name: str, step: InlineStep, image: Pa
     component = None if action == "download" else bench.component(name)
     context = StepContext(
         step, {image.name: image}, image.parent, image.parent, bench, component, None,
-        session.event, lambda: session.stopping,
+        session.event, lambda: session.stopping, _payloads(image, sha256),
     )  # fmt: skip
     call: Callable[[], ActionResult] = getattr(FlashHandler(context), action.replace("-", "_"))
     return _once_free(call)
+
+
+def _payloads(image: Path, sha256: str | None) -> dict[str, PayloadFile]:
+    """What the agent's manifest says of the image; empty where it doesn't say it."""
+    if sha256 is None:
+        return {}
+    try:
+        digest = base64.b64encode(bytes.fromhex(sha256)).decode()
+        size = image.stat().st_size
+        return {image.name: PayloadFile(filename=image.name, sizeInBytes=size, hashes={"sha256": digest})}
+    except OSError as error:
+        raise PayloadMissing(f"{image}: {error.strerror}") from error
+    except ValueError:
+        raise click.UsageError(f"--sha256 {sha256}: not 64 digits of a SHA-256 in hex, or the image is empty") from None
 
 
 def _once_free(action: Callable[[], T]) -> T:

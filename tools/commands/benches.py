@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ...enumerators.errors import BenchError
+from ...transports.quoting import shell_line
 from .session import Session, command
 
 if TYPE_CHECKING:
@@ -84,19 +84,20 @@ def init(session: Session, file: Path, force: bool) -> int | None:
     except OSError as error:
         raise BenchExists(f"{file}: {error.strerror}", remedy="Name another file.") from error
     session.output.document({"file": str(file), "buses": [bus.name for bus in found]})
-    scan = shlex.join(["proxyflash", "--bench", str(file), "scan"])
+    scan = shell_line(["proxyflash", "--bench", str(file), "scan"])
     session.output.line(f"{file}  {_counted(len(found), 'bus', 'buses')}; now: {scan}")
     return None
 
 
 def _can_buses() -> Iterator[Unlisted]:
-    from ...enumerators.component import Unlisted
+    from ...enumerators.component import Unlisted, toml_text
 
     for link in sorted(NET.iterdir()) if NET.is_dir() else []:
         kind = link / "type"
         if kind.is_file() and kind.read_text().strip() == CAN_DEVICE_TYPE:
-            body = f'kind = "can"\ninterface = "socketcan"\nchannel = "{link.name}"'
-            yield Unlisted("", f"CAN interface {link.name}", re.sub(r"[^A-Za-z0-9-]", "-", link.name), body)
+            body = f'kind = "can"\ninterface = "socketcan"\nchannel = {toml_text(link.name)}'
+            name = re.sub(r"[^A-Za-z0-9-]", "-", link.name).strip("-") or "can"
+            yield Unlisted("", f"CAN interface {link.name}", name, body)
 
 
 def _usb_bus() -> Iterator[Unlisted]:
@@ -115,7 +116,7 @@ def schema(session: Session) -> int | None:
     """
     from ...enumerators.benchfile import FileSpec
 
-    click.echo(json.dumps(FileSpec.model_json_schema(), indent=2))
+    session.output.data(json.dumps(FileSpec.model_json_schema(), indent=2))
     return None
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from ...enumerators.bench import Scan
 from ...enumerators.component import Component
-from ...enumerators.errors import BenchLocked, StateFolder
+from ...enumerators.errors import BenchLocked, StateFolder, StateUnsafe
+from ...transports.plain import word
 from ..output import describe, is_terminal
 from .session import NAME, Session, command
 
@@ -40,7 +41,7 @@ def look(session: Session) -> Scan:
     """What is there. Raises what keeps every bus from being used, and is no fault of a bus."""
     found = session.bench.scan()
     for _, error in found.faults:
-        if isinstance(error, BenchLocked | StateFolder):
+        if isinstance(error, BenchLocked | StateFolder | StateUnsafe):
             raise error
     return found
 
@@ -71,7 +72,7 @@ def _print(session: Session, found: Scan) -> None:
     for item in found.unlisted:
         out.line()
         out.line(f"# {item.title}")
-        out.line(item.lines)
+        out.lines(item.lines.split("\n"))
 
 
 def _fitted(cells: list[str]) -> Iterator[str]:
@@ -85,15 +86,15 @@ def _fitted(cells: list[str]) -> Iterator[str]:
 
 
 def _row(component: Component) -> tuple[str, ...]:
-    part = " ".join(text for text in (component.manufacturer, component.model) if text)
-    serial = component.properties.get("serial", "")
+    part = " ".join(word(text) for text in (component.manufacturer, component.model) if text)
+    serial = word(component.properties.get("serial", ""))
     return (
         component.name,
-        component.group or "-",
+        word(component.group) or "-",
         part or "-",
-        component.version or "-",
+        word(component.version) or "-",
         component.presence.value,
-        component.where,
+        word(component.where),
         f"serial {serial}" if serial else "",
     )
 
@@ -151,11 +152,13 @@ def info(session: Session, name: str) -> int | None:
         }
     )
     out = session.output
-    out.line(f"{name}  {seen.presence.value}  {seen.where}")
-    rows = [(key.replace("_", " "), value) for key, value in facts.items() if value]
+    out.line(f"{name}  {seen.presence.value}  {word(seen.where)}")
+    rows = [(word(key.replace("_", " ")), word(value)) for key, value in facts.items() if value]
     for region in memory.regions:
         units = ", ".join(f"{run.count} x {run.size:,}" for run in region.units)
-        rows.append(("memory", f"{region.name}  0x{region.start:08X}..0x{region.end - 1:08X}  erase units {units}"))
+        rows.append(
+            ("memory", f"{word(region.name)}  0x{region.start:08X}..0x{region.end - 1:08X}  erase units {units}")
+        )
     rows.append(("can", ", ".join(able) or "write only"))
     width = max(len(key) for key, _ in rows)
     for key, value in rows:

@@ -11,7 +11,9 @@ from typing import Any
 
 import click
 
+from ...transports import private_files
 from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.quoting import shell_line
 from ..output import Mode
 from .session import Session, command
 
@@ -52,16 +54,17 @@ def demo(session: Session, folder: Path | None, example: str) -> int | None:
     out = session.output
     target = _copy(FOLDER / example, folder)
     manifest = EXAMPLES[example]
-    common = ["--bench", str(target / BENCH), "--state", str(target / STATE)]
+    # A folder may be called like an option.
+    here = target.absolute()
+    common = ["--bench", str(here / BENCH), "--state", str(here / STATE)]
     collected: list[dict[str, Any]] = []
     out.collected = collected
-    out.line(f"$ cd {target}")
+    out.line(f"$ {shell_line(['cd', *(['--'] if str(target).startswith('-') else []), target])}")
     status = 0
     for step in (["scan"], ["plan", manifest], ["apply", manifest], ["scan"]):
-        shown = f"proxyflash --state {STATE} {' '.join(step)}"
         out.line()
-        out.line(f"$ {shown}")
-        arguments = [str(target / word) if word == manifest else word for word in step]
+        out.line(f"$ {shell_line(['proxyflash', '--state', STATE, *step])}")
+        arguments = [str(here / word) if word == manifest else word for word in step]
         status = commands.run([*common, *arguments], out)
         if status:
             break
@@ -78,6 +81,8 @@ def _copy(source: Traversable, folder: Path | None) -> Path:
     try:
         if target.exists() and any(target.iterdir()):
             raise DemoFolder(f"{target} is not empty")
+        # Refuses a folder in which another user could exchange what is copied and run.
+        private_files.folder(target / STATE)
         with as_file(source) as example:
             shutil.copytree(example, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     except OSError as error:

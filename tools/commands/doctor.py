@@ -13,6 +13,7 @@ import click
 
 from ...transports import plugins
 from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.quoting import shell_line
 from .session import Session, bus_names, command
 
 CLASHES = {"can": "python-can", "serial": "pyserial", "usb": "pyusb", "isotp": "can-isotp", "udsoncan": "udsoncan"}
@@ -57,7 +58,7 @@ def _packages() -> Iterator[Check]:
             yield Check(f"{package} is not installed", False, f"pip install {package}")
         elif len(found) > 1:
             others = [name for name in found if name != package]
-            fix = f"pip uninstall {' '.join(others)}; pip install --force-reinstall {package}"
+            fix = f"{shell_line(['pip', 'uninstall', *others])}; pip install --force-reinstall {package}"
             yield Check(f"{' and '.join(found)} both provide the module {module!r}", False, fix)
         else:
             yield Check(f"{package} {metadata.version(package)}", True)
@@ -82,7 +83,7 @@ def _can() -> Iterator[Check]:
         if kind.is_file() and kind.read_text().strip() == "280":
             state = (link / "operstate").read_text().strip()
             up = state in ("up", "unknown")
-            fix = f"sudo ip link set {link.name} up type can bitrate 500000"
+            fix = shell_line(["sudo", "ip", "link", "set", "dev", link.name, "up", "type", "can", "bitrate", "500000"])
             yield Check(f"CAN interface {link.name} is {state}", up, fix)
 
 

@@ -8,6 +8,7 @@ import click
 
 from ...flashers.formats import load as load_image
 from ...flashers.formats import save as save_image
+from ...transports.plain import word
 from .session import NUMBER, Session, command
 
 
@@ -54,11 +55,11 @@ def image(session: Session, file: Path, address: int | None, to: Path | None) ->
     for start, count in gaps:
         out.line(f"  {'gap':<{width}} 0x{start:08X}..0x{start + count - 1:08X}  {count:,} bytes")
     if loaded.version:
-        out.line(f"  {'version':<{width}} {loaded.version}")
+        out.line(f"  {'version':<{width}} {word(loaded.version)}")
     if loaded.entry is not None:
         out.line(f"  {'entry':<{width}} 0x{loaded.entry:08X}")
     for key, value in loaded.target.items():
-        out.line(f"  {key:<{width}} {f'0x{value:04X}' if isinstance(value, int) else value}")
+        out.line(f"  {key:<{width}} {f'0x{value:04X}' if isinstance(value, int) else word(value)}")
     if to is not None:
         out.line(f"  {'written':<{width}} {to}")
     return None

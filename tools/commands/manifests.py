@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...transports import json_text
 from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.plain import CAUSE, plain
+from ...transports.quoting import shell_line
 from ..output import describe
 from .session import Session, command
 
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from ...updates.signing import PrivateKey
 
 PATH = click.Path(path_type=Path)
+
+MOST_PROPERTY = 1 << 20
+"""Characters of a property that is given as JSON."""
 
 
 class ManifestOutput(ProxyflashError):
@@ -131,8 +137,8 @@ def _properties(texts: tuple[str, ...], installed_criteria: str | None) -> dict[
         if not equals or not key or key in found:
             raise ValueError(f"--property {text!r} is neither KEY=TEXT nor KEY:=JSON, or a second one of its key")
         try:
-            found[key] = json.loads(value) if as_json else value
-        except (ValueError, RecursionError) as error:
+            found[key] = json_text.parse(value, most=MOST_PROPERTY) if as_json else value
+        except ValueError as error:
             raise ValueError(f"--property {text!r}: what follows := is no JSON: {error}") from error
     return found
 
@@ -180,8 +186,7 @@ def check(session: Session, manifest: Path, root: tuple[Path, ...]) -> int | Non
             "faults": [describe(fault) for fault in told.faults],
         }
     )
-    for line in told.lines:
-        out.line(line)
+    out.lines(plain(line, CAUSE) for line in told.lines)
     status = _told(session, told.faults)
     out.line(f"{manifest}  {'OK' if status is None else f'WRONG  {len(told.faults)} of the above'}")
     return status
@@ -228,11 +233,12 @@ def sign(
     private = signing.PrivateKey.read(key)
     vouching = sjwk or key.with_suffix(".sjwk")
     try:
-        text = vouching.read_text(encoding="ascii").strip()
+        text = vouching.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFile(
             f"{vouching}: {getattr(error, 'strerror', None) or 'no text'}",
-            remedy=f"Have a root key vouch for it: proxyflash manifest key {key} --root ROOT.pem",
+            remedy="Have a root key vouch for it: "
+            + shell_line(["proxyflash", "manifest", "key", "--root", "ROOT.pem", "--", key]),
         ) from error
     if signing.signing_key_of(text, str(vouching)).modulus != private.public.modulus:
         raise KeyFile(f"{vouching} vouches for another key than {key}", remedy="Name the one that belongs to it.")
@@ -290,7 +296,9 @@ def key(session: Session, file: Path, root: Path | None, kid: str) -> int | None
     if vouching and sjwk:
         session.output.line(f"{sjwk}  vouched for by {vouching.public.kid}")
     else:
-        session.output.line(f'hosts trust it by  [updates] roots = ["{public.name}"]')
+        from ...enumerators.component import toml_text
+
+        session.output.line(f"hosts trust it by  [updates] roots = [{toml_text(public.name)}]")
     return None
 
 

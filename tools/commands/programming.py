@@ -18,6 +18,7 @@ from ...flashers.plan import FlashPlan
 from ...flashers.programmer import FlashResult, Programmer
 from ...transports.deadline import Deadline
 from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.plain import word
 from ..output import is_terminal, size
 from .session import NAME, NUMBER, Session, command
 
@@ -68,7 +69,7 @@ def flash(
     """
     component = session.bench.component(name)
     loaded = load_image(image, address=address)
-    session.catch_interrupts()
+    session.stop_safely()
 
     def confirm(plan: FlashPlan) -> bool:
         if dry_run:
@@ -99,8 +100,8 @@ def flash(
 
 def verdict(result: FlashResult) -> str:
     """The last line for one component, from what was read back."""
-    version = f"-> {result.version}" if result.version else "->"
-    verified = f"verified ({result.verified})" if result.verified else "NOT verified (--no-verify)"
+    version = f"-> {word(result.version)}" if result.version else "->"
+    verified = f"verified ({word(result.verified)})" if result.verified else "NOT verified (--no-verify)"
     written = "" if result.written_bytes else ", nothing to write"
     booted = ", booted" if result.booted else ", not booted"
     return f"{result.component}  {version}  OK  {verified}{written}{booted}"
@@ -130,11 +131,11 @@ def verify(session: Session, name: str, image: Path, address: int | None) -> int
     proxyflash verify imu imu-1.5.0.hex
     """
     loaded = load_image(image, address=address)
-    session.catch_interrupts()
+    session.stop_safely()
     with session.programmer(name) as programmer:
         method = programmer.verify(loaded)
     session.output.document({"component": name, "verdict": "ok", "verified": method})
-    session.output.line(f"{name}  OK  holds {image.name}  ({method})")
+    session.output.line(f"{name}  OK  holds {image.name}  ({word(method)})")
     return None
 
 
@@ -152,7 +153,7 @@ def read(session: Session, name: str, out: Path, start: int | None, count: int |
     """
     if (start is None) != (count is None):
         raise click.UsageError("--start and --size go together")
-    session.catch_interrupts()
+    session.stop_safely()
     with session.programmer(name) as programmer:
         if start is None or count is None:
             regions = [region for region in programmer.memory_map().regions if region.readable]
@@ -188,7 +189,7 @@ def erase(session: Session, name: str, start: int | None, count: int | None, yes
     if (start is None) != (count is None):
         raise click.UsageError("--start and --size go together")
     component = session.bench.component(name)
-    session.catch_interrupts()
+    session.stop_safely()
     with session.programmer(name) as programmer:
         if start is None or count is None:
             regions = [item for item in programmer.memory_map().regions if item.writable and not item.self_erasing]
@@ -232,7 +233,7 @@ def reset(session: Session, name: str) -> int | None:
                     raise Unsupported("its bootloader has no way to start the application; cut its supply by hand")
                 version = programmer.boot(question, boot_seconds=seconds)
     session.output.document({"component": name, "verdict": "ok", "how": how, "version": version})
-    session.output.line(f"{name}  {f'-> {version}' if version else '->'}  OK  {how}")
+    session.output.line(f"{name}  {f'-> {word(version)}' if version else '->'}  OK  {how}")
     return None
 
 

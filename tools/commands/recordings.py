@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from ...transports import clock
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.recording import Recorder
 from ...transports.recording_formats import BadRecording, Recording, load, save, save_all
+from .. import replayable
 from ..output import Mode, Output
 from .session import Session, command
 
@@ -53,19 +55,17 @@ def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | No
     proxyflash record imu.jsonl -- flash imu imu-1.5.0.hex
     proxyflash replay imu.jsonl
     """
-    part = file.with_name(file.name + ".part")
-    try:
-        part.touch()
-    except OSError as error:
-        raise Unwritten(f"{file}: {error.strerror}") from error
+    if not os.access(file.parent, os.W_OK | os.X_OK) or file.is_dir():
+        raise Unwritten(f"{file}: a file can't be written there")
     recorder = Recorder(limit_records=LONGEST // 200, limit_bytes=LONGEST)
     described: dict[str, str] = {}
 
     def opener(path: str | None, state: Path | None) -> Bench:
         from ...enumerators.bench import Bench
+        from ...enumerators.benchtext import without_secrets
 
         bench = Bench.open(path or session.bench_path, state=state or session.state, recorder=recorder)
-        described.update(name=bench.file.path.name, text=bench.file.text)
+        described.update(name=bench.file.path.name, text=without_secrets(bench.file))
         return bench
 
     began = clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -81,8 +81,6 @@ def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | No
                 save(records, file, head=head, dropped=recorder.dropped)
             except OSError as error:
                 raise Unwritten(f"{file}: {error.strerror}") from error
-            finally:
-                part.unlink(missing_ok=True)
     facts = {"recording": str(file), "records": len(records), "dropped": recorder.dropped}
     session.output.document(facts | runs)
     session.output.note(f"{len(records):,} records into {file}")
@@ -113,6 +111,8 @@ def replay(session: Session, file: Path, arguments: tuple[str, ...], pace: float
     proxyflash replay imu.jsonl
     proxyflash replay imu.jsonl -- flash imu other.hex
     proxyflash replay imu.jsonl --export imu-recording
+
+    No recorded command of a bench file is run, and nothing is written but what you name on this command line.
     """
     recording = load(file)
     if export is not None:
@@ -121,6 +121,7 @@ def replay(session: Session, file: Path, arguments: tuple[str, ...], pace: float
     from ...emulators.replay import Replay
 
     wanted = list(arguments) or _arguments(recording, file)
+    replayable.require_bus_command(wanted)
     for name in [] if arguments else _changed(recording, file):
         session.output.note(f"{name} is not the file that was recorded")
     running = Replay(recording, pace=pace)
@@ -165,11 +166,19 @@ def _collecting(output: Output) -> Iterator[dict[str, Any]]:
 
 def _files(arguments: Sequence[str]) -> list[dict[str, Any]]:
     """Those of a command's arguments that are files, with what tells whether they are the same later."""
-    return [
-        {"argument": index, "sha256": hashlib.sha256(Path(word).read_bytes()).hexdigest()}
-        for index, word in enumerate(arguments)
-        if Path(word).is_file()
-    ]
+    found = ((index, _digest(word)) for index, word in enumerate(arguments))
+    return [{"argument": index, "sha256": digest} for index, digest in found if digest]
+
+
+def _digest(word: str) -> str:
+    """The SHA-256 of the file of this name; "": there is no such file, or it can't be read."""
+    try:
+        if not Path(word).is_file():
+            return ""
+        with Path(word).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):  # A word that is too long to be a name, or has a zero byte in it.
+        return ""
 
 
 def _export(output: Output, recording: Recording, folder: Path) -> None:
@@ -183,37 +192,37 @@ def _export(output: Output, recording: Recording, folder: Path) -> None:
 
 
 def _arguments(recording: Recording, file: Path) -> list[str]:
-    """The recorded command, with its files where they are now."""
+    """The recorded command, with its files where they are now. Raises BadRecording, Refused."""
     arguments = recording.head.get("arguments")
-    if not isinstance(arguments, list) or not arguments or not all(isinstance(word, str) for word in arguments):
+    if not arguments:
         raise BadRecording(
             f"{file}: no command was recorded with it", remedy="Name one: proxyflash replay FILE -- COMMAND"
         )
     found = list(arguments)
     for index, _ in _recorded_files(recording):
         beside = file.parent / Path(found[index]).name
-        if not Path(found[index]).is_file() and beside.is_file():
+        if not _digest(found[index]) and _digest(str(beside)):
             found[index] = str(beside)
-    return found
+    return replayable.allowed(found)
 
 
 def _recorded_files(recording: Recording) -> Iterator[tuple[int, str]]:
     """Index among the arguments, and SHA-256, of the recorded command's files."""
-    count = len(recording.head.get("arguments", ()))
     for item in recording.head.get("files", ()):
-        if isinstance(item, Mapping) and isinstance(item.get("argument"), int) and 0 <= item["argument"] < count:
-            yield item["argument"], str(item.get("sha256"))
+        yield item["argument"], item["sha256"]
 
 
 def _changed(recording: Recording, file: Path) -> list[str]:
     """The recorded command's files that hold something else now."""
-    arguments = _arguments(recording, file)
-    return [
-        arguments[index]
-        for index, digest in _recorded_files(recording)
-        if Path(arguments[index]).is_file()
-        and hashlib.sha256(Path(arguments[index]).read_bytes()).hexdigest() != digest
-    ]
+    changed = []
+    for index, digest in _recorded_files(recording):
+        word = recording.head["arguments"][index]
+        for path in (Path(word), file.parent / Path(word).name):
+            now = _digest(str(path))
+            if now:
+                changed += [str(path)] if now != digest else []
+                break
+    return changed
 
 
 def _replayed(session: Session, recording: Recording, running: Replay, file: Path, folder: Path) -> Opener:
@@ -223,7 +232,8 @@ def _replayed(session: Session, recording: Recording, running: Replay, file: Pat
         described = recording.head.get("bench")
         chosen = session.bench_path
         if chosen is None and isinstance(described, dict) and isinstance(described.get("text"), str):
-            kept = folder / (Path(str(described.get("name") or "")).name or "bench.toml")
+            # A name of our own: the recorded name is for people, and may be one that no file can have.
+            kept = folder / "bench.toml"
             kept.write_text(described["text"], encoding="utf-8")
             chosen = str(kept)
         return Bench.open(chosen or path, state=folder / "state", replay=running)
@@ -235,11 +245,11 @@ def _difference(
     recording: Recording, running: Replay, status: int, told: ProxyflashError | None
 ) -> ProxyflashError | None:
     """What is not as it was recorded."""
-    from ...emulators.replay import ReplayMismatch
+    from ...emulators.replay import ReplayMismatch, ReplayUnanswered
 
     try:
         running.finish()
-    except ReplayMismatch as error:
+    except (ReplayMismatch, ReplayUnanswered) as error:
         return error
     recorded = recording.head.get("status", 0)
     if status == recorded:

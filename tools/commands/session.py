@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shlex
 import signal
 import sys
 import threading
@@ -21,6 +20,7 @@ from ...flashers import events as ev
 from ...flashers.errors import Cancelled
 from ...transports import clock
 from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.quoting import shell_line
 from ..output import Mode, Output, open_log
 from ..standing import Standing
 
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 CLOSE_SECONDS = 5.0
 """How long closing may take once a second Ctrl-C has ended everything."""
+SAFE_POINT_SECONDS = 3.0
+"""How long a safe point may be away while nothing has been changed yet; then the command is stopped at once."""
+RELEASE_SECONDS = 10.0
+"""How long a part that was only looked at may take to run its application again, once its command was stopped at once."""
 
 
 class LogFile(ProxyflashError):
@@ -52,9 +56,14 @@ class Session:
     ends_process: bool = False
     """Whether the process ends with this: a Ctrl-C that comes when all is done then changes nothing any more."""
     stopping: bool = False
+    begun: bool = False
+    """Whether an engine works on the parts."""
+    _safely: bool = False
     standing: Standing = field(default_factory=Standing)
     _asking: bool = False
     _handlers: dict[int, Any] = field(default_factory=dict)
+    _ended: threading.Event = field(default_factory=threading.Event)
+    """Set when no signal is to come once more."""
     opener: Callable[[str | None, Path | None], Bench] | None = None
     """Opens the bench in a way of its own: recorded, or replayed."""
     _bench: Bench | None = None
@@ -72,16 +81,23 @@ class Session:
     @property
     def command_line(self) -> str:
         """This call, as it can be typed again."""
-        return shlex.join(("proxyflash", *self.arguments))
+        return shell_line(("proxyflash", *self.arguments))
 
     def command_for(self, *words: str) -> str:
         """Another command on the same bench, as it can be typed."""
         options = [] if self.bench_path is None else ["--bench", self.bench_path]
         options += [] if self.state is None else ["--state", str(self.state)]
-        return shlex.join(("proxyflash", *options, *words))
+        return shell_line(("proxyflash", *options, *words))
 
     def catch_interrupts(self) -> None:
-        """From now on the first Ctrl-C asks to stop at the next safe point, the second one stops at once."""
+        """From now on a Ctrl-C or SIGTERM stops the command at once, or, while an engine works on the parts, at its next
+        safe point; the second one stops at once in any case.
+
+        While nothing has been changed, one signal is enough: if the safe point doesn't come in time, the command is
+        stopped at once as well.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
 
         answering, again = False, False
 
@@ -91,19 +107,37 @@ class Session:
                 # Raised in here, it would leave the locks held that starting a thread takes.
                 again = True
                 return
-            if self.stopping or self._asking:
-                raise KeyboardInterrupt
-            answering = self.stopping = True
-            # A thread of its own: what the signal came into may hold the very stream that this is printed on. A real one:
-            # it uses no clock, and a simulated thread can't be started within a signal.
-            said = "stopping at the next safe point; Ctrl-C again stops now"
-            threading.Thread(target=self.output.alarm, args=(said,), daemon=True).start()
+            answering = True
+            first, self.stopping = not self.stopping, True
+            waits = first and self._safely and not self._asking and (self.begun or self.standing.touched)
+            if waits:
+                # A thread of its own: what the signal came into may hold the very stream that this is printed on. A real
+                # one: it uses no clock, and a simulated thread can't be started within a signal.
+                said = "stopping at the next safe point; Ctrl-C again stops now"
+                threading.Thread(target=self.output.alarm, args=(said,), daemon=True).start()
+            if not self.standing.touched:
+                self._once_more(SAFE_POINT_SECONDS if waits else RELEASE_SECONDS)
             answering = False
-            if again:
+            if again or not waits:
                 raise KeyboardInterrupt
 
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers.setdefault(number, signal.signal(number, stop))
+
+    def stop_safely(self) -> None:
+        """Says that the engine of this command looks at `stopping`, and stops at its next safe point."""
+        self._safely = True
+
+    def _once_more(self, seconds: float) -> None:
+        """Has the signal come once more, unless the command ends before, or something was changed after all."""
+
+        def send() -> None:
+            if not ended.wait(seconds) and not self.standing.touched:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        self._ended.set()
+        ended = self._ended = threading.Event()
+        threading.Thread(target=send, name="one more signal", daemon=True).start()
 
     def answer(self, question: str) -> str:
         """Asks on stderr; the line that a person types, "" for Ctrl-C and for the end of the input.
@@ -118,7 +152,7 @@ class Session:
         try:
             if self.stopping:
                 return ""
-            print(question, end=" ", file=sys.stderr, flush=True)
+            self.output.question(question)
             typed = sys.stdin.readline() if sys.stdin in select.select([sys.stdin, woken], [], [])[0] else ""
         except KeyboardInterrupt:
             typed = ""
@@ -128,11 +162,12 @@ class Session:
             os.close(woken)
             os.close(waker)
         if not typed.endswith("\n"):
-            print(file=sys.stderr)
+            self.output.end_question()
         return typed.strip()
 
     def event(self, event: ev.Event) -> None:
         """Shows an event of an engine, and keeps what it says of the parts' state."""
+        self.begun = True
         self.standing.see(event)
         self.output.event(event)
 
@@ -168,6 +203,7 @@ class Session:
 
     def close(self, *, interrupted: bool = False) -> None:
         """`interrupted`: a Ctrl-C ended it at any point, perhaps with a lock held: what waits for that is not waited for."""
+        self._ended.set()
         if self._bench is not None:
             bench, self._bench = self._bench, None
             if interrupted:
@@ -247,15 +283,21 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., int | None]],
 
 
 def _named_in_bench(context: click.Context, names: Callable[[dict[str, Any]], Iterator[str]], start: str) -> list[str]:
-    """Names of the bench file that begin so; it needs to be TOML for that, and no more."""
+    """Names of the bench file that begin so; it needs to be TOML for that, and no more.
+
+    Only what may be a name is offered: a shell puts it on the command line as it is.
+    """
+    import re
     import tomllib
 
     from ...enumerators.bench import find_file
+    from ...enumerators.benchfile import NAME as FORM
 
     session = context.find_object(Session)
     try:
         file = find_file(session.bench_path if session else None)
-        return [name for name in names(tomllib.loads(file.read_text(encoding="utf-8"))) if name.startswith(start)]
+        found = names(tomllib.loads(file.read_text(encoding="utf-8")))
+        return [name for name in found if name.startswith(start) and re.fullmatch(FORM, name)]
     except (OSError, ValueError, AttributeError, TypeError, ProxyflashError):
         return []
 

@@ -9,6 +9,7 @@ import click
 
 from ...flashers.errors import Cancelled
 from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.plain import CAUSE, plain, word
 from ...updates.engine import Engine
 from ...updates.errors import ComponentAbsent, JournalBroken, RestartPending, UpdateUnknown
 from ...updates.events import Status
@@ -71,7 +72,7 @@ def apply(
     proxyflash apply update.importmanifest.json
     proxyflash apply update.importmanifest.json --on-failure rollback
     """
-    session.catch_interrupts()
+    session.stop_safely()
     engine = _engine(session)
     update = _loaded(engine, manifest)
     session.bench.lock()
@@ -101,7 +102,7 @@ def resume(session: Session, again: bool) -> int | None:
     \b
     proxyflash resume
     """
-    session.catch_interrupts()
+    session.stop_safely()
     engine = _engine(session)
     session.bench.lock()
     unfinished = engine.unfinished()
@@ -109,7 +110,7 @@ def resume(session: Session, again: bool) -> int | None:
         session.output.document({"update": None, "verdict": "nothing to resume"})
         session.output.line("nothing to resume: no update is unfinished")
         return None
-    session.output.note(f"going on with update {unfinished.number}, {unfinished.progress().begin['update']}")
+    session.output.note(f"going on with update {unfinished.number}, {word(unfinished.progress().begin['update'])}")
     return _carried_out(session, lambda: engine.resume(again=again))
 
 
@@ -123,7 +124,7 @@ def rollback(session: Session, yes: bool) -> int | None:
     \b
     proxyflash rollback
     """
-    session.catch_interrupts()
+    session.stop_safely()
     engine = _engine(session)
     session.bench.lock()
     entry = engine.to_undo()
@@ -146,7 +147,7 @@ def history(session: Session) -> int | None:
     for row in rows:
         undoes = f"  undoes {row['undoes']}" if row["undoes"] else ""
         session.output.line(
-            f"{row['number']:>4}  {row['began'] or '-':<19}  {row['ending']:<19}  {row['update']}{undoes}"
+            f"{row['number']:>4}  {row['began'] or '-':<19}  {row['ending']:<19}  {word(row['update'])}{undoes}"
         )
     return None
 
@@ -168,7 +169,7 @@ def report(session: Session, number: int | None) -> int | None:
 
     outcome = engine.outcome(entry)
     session.output.document({"number": entry.number, "update": _name(outcome), "report": outcome.report()})
-    session.output.line(json.dumps(outcome.report(), indent=2))
+    session.output.lines(json.dumps(outcome.report(), indent=2).split("\n"))
     return None
 
 
@@ -177,7 +178,7 @@ def _engine(session: Session) -> Engine:
 
 
 def _loaded(engine: Engine, manifest: Path) -> Update:
-    return load(manifest, engine.policy, seen=engine.store.seen())
+    return load(manifest, engine.policy, seen=engine.seen())
 
 
 def _planned(session: Session, engine: Engine, update: Update) -> UpdatePlan:
@@ -211,7 +212,7 @@ def _ask_for_real(session: Session, names: list[str], yes: bool, verb: str) -> N
 
 def _title(update: Update) -> str:
     manifest = update.manifest
-    about = f"  {manifest.description}" if manifest.description else ""
+    about = f"  {word(manifest.description)}" if manifest.description else ""
     return f"{manifest.updateId}{about}"
 
 
@@ -224,11 +225,12 @@ def _print_plan(session: Session, made: UpdatePlan) -> None:
     for task in made.tasks:
         versions = ""
         if task.component and task.wanted:
-            now = task.component.version or task.component.presence
-            versions = f"  {task.wanted}" if task.status is Status.INSTALLED else f"  {now} -> {task.wanted}"
+            now = word(task.component.version or task.component.presence)
+            wanted = word(task.wanted)
+            versions = f"  {wanted}" if task.status is Status.INSTALLED else f"  {now} -> {wanted}"
         state = "" if task.status is Status.TODO else f"  ({task.status})"
         state += "  (a downgrade)" if task.downgrade else ""
-        about = task.step.description or ", ".join(task.step.files)
+        about = word(task.step.description or ", ".join(task.step.files))
         out.line(f"  {task.label:<{labels}}  {task.target:<{targets}}  {task.step.handler}  {about}{versions}{state}")
     for number in made.empty:
         out.line(f"  {number + 1:<{labels}}  no component matches: skipped")
@@ -281,11 +283,15 @@ def _carried_out(session: Session, action: Any) -> int | None:
     """Carries an update out; whatever keeps it from its end names the command by which it goes on."""
     going_on = session.command_for("resume")
     session.standing.remedy = f"It goes on by: {going_on}"
+    session.begun = True
     try:
         outcome: Outcome = action()
     except ProxyflashError as error:
         if error.exit_status is ExitStatus.RESUMABLE:
             error.remedy = error.remedy.replace("proxyflash resume", going_on)
+        if error.exit_status is ExitStatus.POLICY:
+            error.remedy = error.remedy.replace("proxyflash rollback", session.command_for("rollback"))
+            error.remedy = error.remedy.replace("proxyflash apply", session.command_for("apply"))
         raise
     session.standing.finish()
     return _told(session, outcome, going_on)
@@ -308,7 +314,7 @@ def _told(session: Session, outcome: Outcome, going_on: str) -> int | None:
     document |= {"report": outcome.report()}
     out.document(document | ({"error": describe(error)} if error else {}))
     for target, items in rows.items():
-        out.line(f"{target}  {_verdict(items)}")
+        out.line(f"{target}  {plain(_verdict(items), CAUSE)}")
     if outcome.ending in (Ending.ROLLED_BACK, Ending.PARTLY_ROLLED_BACK):
         out.line(f"{_name(outcome)}  {outcome.ending}")
     if outcome.restart:
@@ -331,10 +337,10 @@ def _advise(error: ProxyflashError, outcome: Outcome, going_on: str) -> None:
 
 def _verdict(items: list[TaskResult]) -> str:
     statuses = [item.task.status for item in items]
-    for status, word in ((Status.FAILED, "FAILED"), (Status.NOT_RESTORED, "NOT RESTORED"), (Status.STOPPED, "stopped")):
+    for status, said in ((Status.FAILED, "FAILED"), (Status.NOT_RESTORED, "NOT RESTORED"), (Status.STOPPED, "stopped")):
         if status in statuses:
             worst = items[statuses.index(status)]
-            return f"{word} at step {worst.task.label}: {_why(worst)}{_restored(worst)}"
+            return f"{said} at step {worst.task.label}: {_why(worst)}{_restored(worst)}"
     if Status.AWAITING in statuses:
         return f"awaits a restart, at step {items[statuses.index(Status.AWAITING)].task.label}"
     if Status.RESTORED in statuses:

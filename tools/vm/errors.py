@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.plain import plain
 
 
 class VmError(ProxyflashError):
@@ -21,7 +22,7 @@ class VmError(ProxyflashError):
         self.console = tuple(console)
 
     def __str__(self) -> str:
-        said = "".join(f"\n  | {line}" for line in self.console)
+        said = "".join(f"\n  | {plain(line)}" for line in self.console)
         return super().__str__() + (f" The console's last lines:{said}" if said else "")
 
 

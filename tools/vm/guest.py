@@ -143,6 +143,7 @@ def _share(tag: str, folder: Path, settings: str) -> list[str]:
 @contextmanager
 def _qemu(command: list[str], descriptors: list[int]) -> Iterator[subprocess.Popen[bytes]]:
     """Running, until this ends; also where this process ends without a word."""
+    clock.real("a guest")
     # A session of its own: a terminal's Ctrl-C is for us alone. setpriv is part of util-linux.
     guarded = ["setpriv", "--pdeathsig", "KILL", *command] if shutil.which("setpriv") else command
     try:

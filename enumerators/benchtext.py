@@ -1,0 +1,119 @@
+"""A bench file's text as recordings have it: without its secrets and its comments.
+
+Left out is what a protocol's settings mark as `SECRET`, what a key's name says to be a secret in any part of the file, the
+password of each URL, and every comment. What stands there instead is of the same form, so that the text still is a bench
+file: hexadecimal digits become zeros.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from ..flashers.base import SECRET
+from ..transports import plugins
+from ..transports.outside import without_passwords
+from .benchfile import BenchFile
+
+LEFT_OUT = "left-out"
+_SAYS_SECRET = re.compile(
+    r"secret|passw|passphrase|token|credential|private.?key|api.?key|(^|[_-])pin($|[_-])", re.IGNORECASE
+)
+_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}[ :-]?)+")
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def without_secrets(file: BenchFile) -> str:
+    """The text of a bench file that says the same, less its secrets and comments."""
+    marked = {name for model in _models(file) for name in _marked(model)}
+    return "".join(_table(_masked(tomllib.loads(file.text), marked), ()))
+
+
+def _models(file: BenchFile) -> Iterator[type[BaseModel]]:
+    for entry in file.entries.values():
+        yield type(entry.address)
+        yield type(entry.profile)
+    for bus in file.spec.bus.values():
+        for asked in bus.ask:
+            yield plugins.load(plugins.FLASHERS, asked.protocol).Profile
+
+
+def _marked(model: type[BaseModel]) -> Iterator[str]:
+    """The names of the fields of a model, and of the models in it, that are marked as secrets."""
+    for name, field in model.model_fields.items():
+        if SECRET in field.metadata:
+            yield field.alias or name
+        for inner in _inner(field.annotation):
+            yield from _marked(inner)
+
+
+def _inner(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _inner(argument)
+
+
+def _masked(value: Any, marked: set[str], *, secret: bool = False) -> Any:
+    match value:
+        case dict():
+            return {
+                key: _masked(item, marked, secret=secret or key in marked or _says_secret(key, item))
+                for key, item in value.items()
+            }
+        case list():
+            return [_masked(item, marked, secret=secret) for item in value]
+        case str() if secret:
+            return re.sub("[0-9A-Fa-f]", "0", value) if _HEX.fullmatch(value) else LEFT_OUT
+        case str():
+            return without_passwords(value)
+        case bool():
+            return value
+        case int() | float() if secret:
+            return 0
+    return value
+
+
+def _says_secret(key: str, value: Any) -> bool:
+    """A table may be named after a component or a bus, which says nothing of what is in it."""
+    return not isinstance(value, dict) and bool(_SAYS_SECRET.search(key))
+
+
+def _table(value: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[str]:
+    """A table: first its own keys, then its tables, each under a heading."""
+    inner = {key: item for key, item in value.items() if isinstance(item, dict) or _are_tables(item)}
+    for key, item in value.items():
+        if key not in inner:
+            yield f"{_key(key)} = {_value(item)}\n"
+    for key, item in inner.items():
+        name = ".".join(map(_key, (*place, key)))
+        for table in item if isinstance(item, list) else [item]:
+            yield f"\n[[{name}]]\n" if isinstance(item, list) else f"\n[{name}]\n"
+            yield from _table(table, (*place, key))
+
+
+def _are_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _key(key: str) -> str:
+    return key if _BARE.fullmatch(key) else _value(key)
+
+
+def _value(value: Any) -> str:
+    """TOML 1.0.0; its basic strings take what JSON's have, but for DEL, which it wants escaped."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(_value, value)) + "]"
+        case str():
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case bool():
+            return "true" if value else "false"
+    return repr(value)

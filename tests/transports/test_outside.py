@@ -1,0 +1,58 @@
+"""What is asked outside of the buses: asked once, recorded with its answer, and answered from the recording."""
+
+from __future__ import annotations
+
+import pytest
+from proxyflash.emulators.replay import Replay, ReplayUnanswered
+from proxyflash.transports.outside import Outside, OutsideFailed, without_passwords
+from proxyflash.transports.recording import LONGEST_ANSWER, LONGEST_QUESTION, Answer, Recorder
+from proxyflash.transports.recording_formats import Recording
+
+WITH = "command: curl http://admin:hunter2@pdu/off"
+WITHOUT = "command: curl http://left-out@pdu/off"
+
+
+def broken() -> str:
+    raise OutsideFailed("https://me:hunter3@pdu/ does not answer")
+
+
+def test_an_answer_is_recorded_and_replayed() -> None:
+    recorder = Recorder()
+    outside = Outside(lambda: recorder)
+    assert not outside.replayed
+    assert outside.ask("a", lambda: "1") == "1"
+    assert outside.ask("a", lambda: "2") == "2"
+    replayed = Outside(lambda: None, Replay(Recording(tuple(recorder.records()))))
+    assert replayed.replayed
+    assert [replayed.ask("a", broken) for _ in range(3)] == ["1", "2", "2"]
+    with pytest.raises(ReplayUnanswered, match="no answer to this: b"):
+        replayed.ask("b", lambda: "asked")
+
+
+def test_a_failure_is_replayed_as_one() -> None:
+    recorder = Recorder()
+    with pytest.raises(OutsideFailed, match="hunter3"):
+        Outside(lambda: recorder).ask("a", broken)
+    replayed = Outside(lambda: None, Replay(Recording(tuple(recorder.records()))))
+    with pytest.raises(OutsideFailed, match="https://left-out@pdu/ does not answer"):
+        replayed.ask("a", lambda: "asked")
+
+
+def test_passwords_of_urls_are_in_no_question() -> None:
+    recorder = Recorder()
+    Outside(lambda: recorder).ask(WITH, lambda: "done")
+    [record] = recorder.records()
+    assert isinstance(record, Answer)
+    assert (record.question, record.text) == (WITHOUT, "done")
+    for question in (WITH, WITHOUT):
+        assert Outside(lambda: None, Replay(Recording((record,)))).ask(question, broken) == "done"
+    assert without_passwords(WITHOUT) == WITHOUT
+
+
+def test_long_ones_are_cut() -> None:
+    recorder = Recorder()
+    Outside(lambda: recorder).ask("q" * 10_000, lambda: "a" * 100_000 + "end")
+    [record] = recorder.records()
+    assert isinstance(record, Answer)
+    assert (len(record.question), len(record.text), record.text[-3:]) == (LONGEST_QUESTION, LONGEST_ANSWER, "end")
+    assert Outside(lambda: None, Replay(Recording((record,)))).ask("q" * 10_000, broken).endswith("end")

@@ -1,0 +1,68 @@
+"""`Outside`: what a bench asks outside of its buses: commands of its file, files of the host, keys, steps of an update.
+
+The rule: whatever is neither traffic nor a file that the user named is asked through here. So it is in a recording, and a
+replay takes the recorded answer instead of asking.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from .recording import LONGEST_QUESTION
+
+if TYPE_CHECKING:
+    from .recording import Recorder
+
+_PASSWORD = re.compile(r"(?<=://)[^\s/@\"']*@")
+"""User and password of a URL (RFC 3986, 3.2.1)."""
+
+
+class OutsideFailed(Exception):
+    """What was asked outside of the buses has no answer; the text says why."""
+
+
+class Answers(Protocol):
+    """Where recorded answers come from."""
+
+    def answer(self, question: str) -> tuple[str, bool]:
+        """The recorded answer, and whether it is the reason of a failure. Raises ProxyflashError where there is none."""
+
+
+def without_passwords(text: str) -> str:
+    """The text without the user and password of each URL in it. The same text again for one that has none."""
+    return _PASSWORD.sub("left-out@", text)
+
+
+class Outside:
+    """Asks, records what came of it, or takes the recorded answer."""
+
+    def __init__(self, recorder: Callable[[], Recorder | None], answers: Answers | None = None) -> None:
+        self._recorder = recorder
+        self._answers = answers
+
+    @property
+    def replayed(self) -> bool:
+        """Whether nothing is asked, and every answer comes from a recording."""
+        return self._answers is not None
+
+    def ask(self, question: str, look: Callable[[], str]) -> str:
+        """What `look` returns, under a text that says what is asked. Raises OutsideFailed, and under replay also an error
+        that says that the answer is not in the recording."""
+        question = without_passwords(question)[:LONGEST_QUESTION]
+        if self._answers is not None:
+            text, failed = self._answers.answer(question)
+            if failed:
+                raise OutsideFailed(text)
+            return text
+        recorder = self._recorder()
+        try:
+            text = look()
+        except OutsideFailed as error:
+            if recorder is not None:
+                recorder.answer(question, without_passwords(str(error)), failed=True)
+            raise
+        if recorder is not None:
+            recorder.answer(question, text)
+        return text

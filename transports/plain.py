@@ -1,0 +1,46 @@
+"""Text from elsewhere, made safe to show: what a part, a manifest or a file name says is shown, never obeyed.
+
+A terminal obeys escape sequences, a log file's reader believes each new line, and a bidirectional mark reorders what a
+person reads. Every text that goes to a terminal, a log file, a report or a test result passes `plain` on its way, which
+turns each such character into its visible escape: `\\x1b`, `\\n`, `\\u202e`. Ordinary letters of every script stay.
+
+The rule: who writes a text of several lines gives the lines one by one, and a value in a line never makes a new one.
+JSON documents need none of this, for JSON has escapes of its own.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+WORD = 200
+"""The most characters that are shown of one value that a part or a manifest gives: a version, a name, a description."""
+CAUSE = 2000
+"""The most characters that are shown of an error's cause, which may quote several of them."""
+
+
+def plain(text: str, most: int | None = None) -> str:
+    """The text on one line, with nothing in it that a terminal or a reader of lines would obey.
+
+    Escaped are control characters (C0, DEL, C1), new lines of every kind, format characters (bidirectional marks,
+    zero-width characters), lone surrogates, and code points without a character. Twice is the same as once. A text of
+    more than `most` characters ends with an ellipsis there.
+    """
+    if most is not None and len(text) > most:
+        text = f"{text[:most]}…"
+    if text.isprintable():
+        return text
+    return "".join(character if _is_harmless(character) else _escaped(character) for character in text)
+
+
+def word(value: object) -> str:
+    """One value from elsewhere, for a person: plain, and of at most `WORD` characters."""
+    return plain(str(value), WORD)
+
+
+def _is_harmless(character: str) -> bool:
+    """Spaces other than " " don't count as printable, and belong to ordinary texts."""
+    return character.isprintable() or unicodedata.category(character) == "Zs"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
