@@ -92,6 +92,7 @@ class StateUnsafe(ProxyflashError):
 
     code = "E-STATE-UNSAFE"
     exit_status = ExitStatus.PERMISSION
+    default_remedy = "Name another state folder: --state FOLDER, or PROXYFLASH_STATE."
 
 
 class Unexpected(ProxyflashError):

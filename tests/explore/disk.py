@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_fsync, _write = os.fsync, os.write
+_fsync, _write, _open = os.fsync, os.write, os.open
 _disks: list[Disk] = []
 """The one in use, if there is one."""
 
@@ -97,6 +97,14 @@ class Disk:
         finally:
             self._asleep = False
         return found
+
+    def lost(self, image: Image) -> list[str]:
+        """The files that were brought to the disk by an fsync, and of which a cut left less."""
+        return [
+            path
+            for path, node in self._names.items()
+            if (sure := self._sure.get(node)) and not image.files.get(path, b"").startswith(sure)
+        ]
 
     def after_a_cut(self, chance: random.Random) -> Image:
         """What a host's disk holds that loses its supply now."""
@@ -184,8 +192,13 @@ class Disk:
                     node = self._names.pop(where)
                     self._changes.append(_Change("removed", (os.path.dirname(where),), where, node))
 
-    def _opened(self, path: Any, flags: int) -> None:
-        where = self._below(path)
+    def opening(self, path: Any, flags: int, folder: int) -> None:
+        """A file is about to be opened in an open folder, of which an audit event says nothing."""
+        if not self._asleep and flags & os.O_CREAT:
+            self._opened(path, flags, folder)
+
+    def _opened(self, path: Any, flags: int, folder: int = -1) -> None:
+        where = self._below(path, folder)
         if where is None or where in self._names or not flags & os.O_CREAT:
             return
         self._wants_room(0)
@@ -301,7 +314,13 @@ def _install() -> None:
     def write(descriptor: int, data: Any) -> int:
         return _disks[-1].written(descriptor, data) if _disks else _write(descriptor, data)
 
+    def opened(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if dir_fd is not None and _disks:
+            _disks[-1].opening(path, flags, dir_fd)
+        return _open(path, flags, mode, dir_fd=dir_fd)
+
     sys.addaudithook(heard)
+    os.open = opened
     os.fsync = fsync
     os.write = write
 

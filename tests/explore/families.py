@@ -30,6 +30,8 @@ class Family:
     vectors: bytes | None = None
     mcuboot: bool = False
     by_hand: bool = False
+    checked: bool = True
+    """Whether a bit that is turned in what it sends and gets is noticed by a checksum."""
     weight: int = 4
     """How often it is drawn."""
 
@@ -60,6 +62,7 @@ timings = {{p2 = 0.05, latency = 0.2, reset_gap = 2.0, retries = 1}}
 """,
         0x10000,
         (400, 3000),
+        checked=False,
         weight=5,
     ),
     Family(
@@ -77,6 +80,7 @@ read = "upload"
 """,
         0x20000,
         (400, 3000),
+        checked=False,
         weight=2,
     ),
     Family(
@@ -104,6 +108,7 @@ profile = {{reenumerate = 0.5}}
 """,
         0x08000000,
         (400, 6000),
+        checked=False,
         weight=10,
     ),
     Family(
@@ -119,6 +124,7 @@ profile = {{reenumerate = 0.5, slot_size = 0x20000}}
         (400, 6000),
         slots=((0, 0x20000),),
         address=False,
+        checked=False,
         weight=10,
     ),
     Family(
@@ -163,6 +169,7 @@ profile = {{{{answer = 5.0, entry = {{{{{entry}}}}}}}}}
             (400, 2600),
             vectors=AVR_VECTORS,
             by_hand=protocol == "avr109",
+            checked=protocol == "stk500v2",
             weight=1,
         )
         for protocol, part, emulated, entry in (

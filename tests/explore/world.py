@@ -436,6 +436,9 @@ class World:
             case "power":
                 chance = random.Random(trouble.seed)
                 image = self.disk.after_a_cut(chance)
+                journals = [path for path in self.disk.lost(image) if path.endswith("/journal.jsonl")]
+                if any(self._announced(path) for path in journals):
+                    self.claims.append(f"a journal that announced what was done is lost after a cut: {journals}")
                 self.boot += 1
                 if chance.random() < 0.5:
                     self.tell("the parts lose their supply, too")
@@ -451,6 +454,10 @@ class World:
                 self._raise_in_main(process, KeyboardInterrupt())
             case "clock":
                 self.clock.set_time(self.clock.time() - trouble.amount)
+
+    def _announced(self, path: str) -> bool:
+        """Whether a journal has a record of something that was begun."""
+        return b'"kind":"start"' in self.disk.now().files[path]
 
     def _stop(self, process: Process) -> None:
         if not process.sessions:
