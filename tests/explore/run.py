@@ -58,7 +58,7 @@ def explore(seed: int | Case, *, recorded: bool = False) -> Result:
             try:
                 with world.standing():
                     _lived(world, result)
-                    result.digest = _digest(world, folder)
+                    result.digest = _digest(world)
             except Broken as error:
                 result.wrong = str(error)
             result.log = world.log
@@ -197,15 +197,14 @@ def _check(world: World, ended: Ended | None, more: Iterable[str]) -> None:
         raise Broken("; ".join(wrong))
 
 
-def _digest(world: World, folder: Path) -> str:
+def _digest(world: World) -> str:
     """Of the log, of the disk's content, and of what passed on the buses, if that was recorded."""
     digest = hashlib.sha256()
-    digest.update("\n".join(world.log).replace(str(folder), "").encode())
+    digest.update("\n".join(world.log).encode())
     image = world.disk.now()
     for path, data in image.files.items():
         if not path.endswith("/lock"):
-            name = re.sub(r"benches/[^/]*", "bench", path)
-            digest.update(name.encode() + b"\0" + data.replace(str(folder).encode(), b""))
+            digest.update(world.plain(path).encode() + b"\0" + world.plain(data.decode("latin-1")).encode())
     if world.recorder is not None:
         for record in world.recorder.records():
             digest.update(repr(record).encode())

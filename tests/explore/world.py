@@ -33,6 +33,7 @@ from proxyflash.emulators.protocol_emulated import Serial
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.emulators.usb_wire import UsbWire
 from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.state import bench_folder
 from proxyflash.tools.commands import run
 from proxyflash.tools.commands.session import Session
 from proxyflash.tools.output import Output
@@ -138,9 +139,14 @@ class World:
         """What threads raised that nobody caught."""
         self.chance = random.Random(case.seed)
         self.clock = cast(SimulatedClock, clock.current())
+        self._named = bench_folder(self.state, self.bench_file).name
 
     def tell(self, text: str) -> None:
-        self.log.append(f"{self.clock.elapsed:12.6f} {text}")
+        self.log.append(f"{self.clock.elapsed:12.6f} {self.plain(text)}")
+
+    def plain(self, text: str) -> str:
+        """A text without the names of this run's folders."""
+        return text.replace(self._named, "bench").replace(str(self.folder), "")
 
     # Its making.
 
@@ -552,7 +558,7 @@ class World:
                 # The process ends with the command, and its threads with it.
                 self.clock.kill(thread for thread in self.clock.threads() if process.has(thread))
                 self._bury(process)
-        output = out.getvalue().replace(str(self.folder), "")
+        output = self.plain(out.getvalue())
         for line in output.splitlines():
             if not line.startswith("part") or "  plan" in line or "  " in line:
                 self.tell(f"  {line}")
