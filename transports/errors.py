@@ -92,6 +92,7 @@ class StateUnsafe(ProxyflashError):
 
     code = "E-STATE-UNSAFE"
     exit_status = ExitStatus.PERMISSION
+    default_remedy = "Name another state folder: --state FOLDER, or PROXYFLASH_STATE."
 
 
 class Unexpected(ProxyflashError):
@@ -192,6 +193,7 @@ class CanDriverMissing(AdapterAbsent):
 
 class CanInterfaceUnknown(BadSettings):
     code = "E-CAN-INTERFACE"
+    default_remedy = "Take one of those that it lists, or install the package that brings it: proxyflash doctor"
 
 
 class CanBusy(AdapterBusy):
@@ -216,6 +218,7 @@ class CanGone(AdapterGone):
 
 class CanTimeout(WireTimeout):
     code = "E-CAN-TIMEOUT"
+    default_remedy = "Is the bus overloaded? Run the same command again."
 
 
 class BusOff(TransportError):
@@ -235,6 +238,7 @@ class CanOverrun(TransportError):
 
 class IsoTpTimeout(WireTimeout):
     code = "E-ISOTP-TIMEOUT"
+    default_remedy = "Is the part powered, and are its identifiers right? Run the same command again."
 
 
 class IsoTpFraming(Framing):
@@ -249,6 +253,7 @@ class IsoTpContested(Framing):
 
 class IsoTpSettings(BadSettings):
     code = "E-ISOTP-SETTINGS"
+    default_remedy = "Correct the setting in the component's address or profile."
 
 
 # Serial lines.
@@ -283,6 +288,7 @@ class SerialTimeout(WireTimeout):
     """`received`: the bytes that came before the deadline; they are not read again."""
 
     code = "E-SERIAL-TIMEOUT"
+    default_remedy = "Is the part powered, and are RX and TX crossed? Run the same command again."
 
     def __init__(
         self, cause: str, *, received: bytes = b"", remedy: str | None = None, component: str | None = None
@@ -322,6 +328,7 @@ class UsbForbidden(AdapterForbidden):
 
 class UsbSettings(BadSettings):
     code = "E-USB-SETTINGS"
+    default_remedy = "Correct the setting of the bus in the bench file."
 
 
 class UsbGone(AdapterGone):
@@ -331,12 +338,17 @@ class UsbGone(AdapterGone):
 
 class UsbTimeout(WireTimeout):
     code = "E-USB-TIMEOUT"
+    default_remedy = "Run the same command again; if it fails again, try another USB port."
 
 
 class UsbStall(TransportError):
     """The device answered a control request with STALL: it refuses the request."""
 
     code = "E-USB-STALL"
+    default_remedy = (
+        "Are the device, the interface and the alternate setting those that you mean? Run the same"
+        " command again."
+    )
 
 
 class UsbFault(TransportError):
@@ -356,6 +368,7 @@ class UdpAbsent(AdapterAbsent):
 
 class UdpSettings(BadSettings):
     code = "E-UDP-SETTINGS"
+    default_remedy = "The keys of a UDP bus are host and port."
 
 
 class UdpGone(AdapterGone):

@@ -261,6 +261,7 @@ class UserIsoTp(IsoTpChannel):
             "wftmax": WAIT_FRAMES,
             "max_frame_size": LONGEST_PDU,
             "logger_name": LOGGER,
+            "wait_func": _never_called,
         }
         self._logic = ClockedLogic(
             rxfn=self._rx, txfn=self._tx, address=_library_address(address, request, response),
@@ -379,6 +380,10 @@ class UserIsoTp(IsoTpChannel):
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+
+
+def _never_called(seconds: float) -> None:
+    """Only can-isotp's own threads wait by it, and none is started; by default each check of the settings sleeps a bit."""
 
 
 class ClockTimer(isotp.tools.Timer):

@@ -45,7 +45,7 @@ class ForeignLink(OSError):
 
 
 def folder(path: Path) -> None:
-    """Makes a folder for its owner alone, or checks the one that is there.
+    """Makes a folder for its owner alone, or checks the one that is there. A new folder's name is on the disk.
 
     Raises StateUnsafe, and OSError when the folder can't be made.
     """
@@ -337,6 +337,7 @@ def _entry(number: int, name: str, *, make: bool, is_folder: bool, path: Path) -
                 raise
             with suppress(FileExistsError):
                 os.mkdir(name, FOLDER_MODE, dir_fd=number)
+            _sync_names(number)
             return os.open(name, _NAME | os.O_DIRECTORY, dir_fd=number)
         except NotADirectoryError:
             found = os.open(name, _NAME, dir_fd=number)
@@ -347,6 +348,16 @@ def _entry(number: int, name: str, *, make: bool, is_folder: bool, path: Path) -
     except OSError as error:
         error.filename = str(path)
         raise
+
+
+def _sync_names(number: int) -> None:
+    """Has the names in an open folder (O_PATH) on the disk: what is synced in a new folder is lost with its name."""
+    with suppress(PermissionError):
+        readable = os.open(".", _FOLDER, dir_fd=number)
+        try:
+            os.fsync(readable)
+        finally:
+            os.close(readable)
 
 
 def _check_above(number: int, path: Path) -> None:

@@ -86,6 +86,7 @@ class Journal:
         except OSError as error:
             # What is there now may be half a line: nothing may follow it.
             self._failed = True
+            self.close()
             raise _not_written(self.path, error) from error
         self._written += 1
         return record

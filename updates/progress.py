@@ -313,7 +313,8 @@ def fields_of(result: ActionResult, error: ProxyflashError | None) -> dict[str, 
     """A result, and the error behind it, as a record has them."""
     fields: dict[str, Any] = {"code": int(result.code), "extended": result.extended, "details": result.details}
     if error is not None:
-        fields["error"] = {"code": error.code, "cause": error.cause, "component": error.component}
+        told = {"code": error.code, "cause": error.cause, "remedy": error.remedy, "component": error.component}
+        fields["error"] = told
     return fields
 
 
@@ -327,5 +328,10 @@ def _error(record: Mapping[str, Any]) -> ProxyflashError:
     if kept is None:
         return StepFailed(str(record["details"]))
     cause = str(kept["cause"]) if kept["code"] == StepFailed.code else f"{kept['code']} {kept['cause']}"
-    component = kept["component"]
-    return StepFailed(cause, component=None if component is None else str(component))
+    component, remedy = kept["component"], kept.get("remedy")
+    # A journal of an earlier version has no remedy.
+    return StepFailed(
+        cause,
+        remedy=str(remedy) if remedy else None,
+        component=None if component is None else str(component),
+    )

@@ -76,6 +76,7 @@ class WrongUsage(ProxyflashError):
 
     code = "E-USAGE"
     exit_status = ExitStatus.USAGE
+    default_remedy = "See: proxyflash --help"
 
 
 def run(

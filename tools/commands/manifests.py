@@ -31,6 +31,7 @@ class ManifestOutput(ProxyflashError):
 
     code = "E-MANIFEST-OUTPUT"
     exit_status = ExitStatus.USAGE
+    default_remedy = "Name another file or folder."
 
 
 @click.group("manifest", context_settings={"help_option_names": ["-h", "--help"]})

@@ -40,6 +40,7 @@ RELEASE_SECONDS = 10.0
 class LogFile(ProxyflashError):
     code = "E-LOG"
     exit_status = ExitStatus.USAGE
+    default_remedy = "Name another file."
 
 
 @dataclass
