@@ -14,7 +14,7 @@ from proxyflash.transports.simulated_clock import SimulatedClock
 
 pytest_plugins = ["pytester"]
 
-SIMULATED_FOLDERS: tuple[str, ...] = ()
+SIMULATED_FOLDERS: tuple[str, ...] = ("emulators", "enumerators", "transports", "tools", "examples", "benchmarks")
 """Folders of `tests` whose tests run on simulated time by default."""
 TIMES = pytest.StashKey[list[float]]()
 """Simulated and real seconds of the tests that ran on simulated time."""
@@ -22,7 +22,9 @@ TIMES = pytest.StashKey[list[float]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "simulated_time(seed=None): the test runs on a simulated clock")
-    config.addinivalue_line("markers", "real_time: the test runs in real time, whatever its module or folder says")
+    config.addinivalue_line(
+        "markers", "real_time(why): the test runs in real time, because of what only real time moves"
+    )
     config.stash[TIMES] = [0.0, 0.0]
 
 

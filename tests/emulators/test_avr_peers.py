@@ -32,6 +32,8 @@ from proxyflash.tests.emulators.avr_lab import (
     firmware,
 )
 
+pytestmark = pytest.mark.real_time("peer programs at pseudo-terminals")
+
 MCU = {OPTIBOOT: "m328p", ATMEGABOOT: "m328p", "atmega168-atmegaboot": "m168", "atmega168-optiboot": "m168",
        WIRING: "m2560", CATERINA: "m32u4"}  # fmt: skip
 PROGRAMMER = {"optiboot": "arduino", "atmegaboot": "arduino", "wiring": "wiring", "caterina": "avr109"}

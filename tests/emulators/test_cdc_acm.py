@@ -25,6 +25,8 @@ from proxyflash.emulators.usb_device import Stall
 from proxyflash.emulators.usb_wire import UsbWire
 from proxyflash.emulators.usbip import UsbIpDevice
 
+pytestmark = pytest.mark.real_time("USB/IP over a socket pair")
+
 CONFIGURATION = bytes.fromhex(
     "09 02 43 00 02 01 00 80 32"
     "09 04 00 00 01 02 02 01 00  05 24 00 20 01  05 24 01 00 01  04 24 02 06  05 24 06 00 01  07 05 82 03 10 00 0a"

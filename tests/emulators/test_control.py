@@ -13,6 +13,8 @@ from proxyflash.emulators.stm32_uart import Stm32UartDevice
 from proxyflash.emulators.uart_board import Stage
 from proxyflash.enumerators.bench import Bench
 
+pytestmark = pytest.mark.real_time("a pipe of the kernel")
+
 EMULATED = Path(__file__).parents[2] / "hil_tests" / "benches" / "emulated.toml"
 
 

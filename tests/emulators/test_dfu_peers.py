@@ -13,6 +13,8 @@ import pytest
 from proxyflash.emulators import application
 from proxyflash.tests.peers import environment
 
+pytestmark = pytest.mark.real_time("peer programs in processes of their own")
+
 ROOT = Path(__file__).parents[2]
 RUNNER = """
 import runpy, sys

@@ -28,6 +28,8 @@ from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.emulators.xmodem import XmodemDevice
 from proxyflash.emulators.ymodem import YmodemDevice
 
+pytestmark = pytest.mark.real_time("peer programs at pseudo-terminals")
+
 DEVICES = {"xmodem": XmodemDevice, "ymodem": YmodemDevice}
 
 

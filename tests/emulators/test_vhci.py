@@ -20,6 +20,8 @@ from proxyflash.emulators.errors import VhciAbsent, VhciForbidden, VhciFull
 from proxyflash.emulators.usb_wire import UsbWire
 from proxyflash.emulators.vhci import VhciHost, VhciPort, ports
 
+pytestmark = pytest.mark.real_time("USB/IP over a socket pair")
+
 LONG = 20.0
 HEAD = "hub port sta spd dev      sockfd local_busid\n"
 

@@ -20,6 +20,8 @@ from proxyflash.enumerators.bench import Bench
 from proxyflash.tools.commands import run
 from proxyflash.updates.update import load
 
+pytestmark = pytest.mark.real_time("child programs")
+
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tools" / "adu" / "component_enumerator.c"
 EXAMPLE = ROOT / "examples" / "three_sensors"

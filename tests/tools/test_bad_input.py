@@ -289,6 +289,7 @@ def port() -> Iterator[str]:
         os.close(end)
 
 
+@pytest.mark.real_time("a port of this host")
 def test_an_adapter_that_is_not_there(desk: Desk) -> None:
     desk.bench.write_text(PORT.format(port="/dev/serial/by-id/usb-none"))
     done = desk.run("flash", "imu", desk.image("imu"))
@@ -296,6 +297,7 @@ def test_an_adapter_that_is_not_there(desk: Desk) -> None:
     assert done.err.startswith("E-SERIAL-ABSENT imu: there is no port /dev/serial/by-id/usb-none")
 
 
+@pytest.mark.real_time("a port of this host")
 def test_a_can_interface_that_is_not_there(desk: Desk) -> None:
     interface = '[bus.line]\nkind = "can"\ninterface = "socketcan"\nchannel = "none0"\n'
     address = "address = {request = 0x7E0, response = 0x7E8}\n"
@@ -312,6 +314,7 @@ HOLD = (
 )
 
 
+@pytest.mark.real_time("a port of this host")
 def test_a_busy_adapter_names_its_holder(desk: Desk, port: str) -> None:
     desk.bench.write_text(PORT.format(port=port))
     holder = subprocess.Popen(
@@ -342,6 +345,7 @@ sys.exit(commands.run(arguments))
 """
 
 
+@pytest.mark.real_time("a port of this host")
 def test_a_forbidden_adapter_says_how_it_is_allowed(desk: Desk, port: str, tmp_path: Path) -> None:
     desk.bench.write_text(PORT.format(port=port))
     if os.geteuid() != 0:
@@ -432,6 +436,7 @@ def closed(stream: str, command: list[str]) -> list[str]:
     [FLASH_IMU, ["erase", "imu"], ["apply", "update/imu.importmanifest.json"]],
     ids=lambda arguments: arguments[0],
 )
+@pytest.mark.real_time("a child program")
 def test_real_hardware_is_not_erased_unasked(hardware: Hardware, stdin: str, arguments: list[str]) -> None:
     server, host = hardware.server, hardware.host
     before = server.memory()

@@ -9,6 +9,8 @@ import pytest
 
 from .conftest import PROGRAM, Desk
 
+pytestmark = pytest.mark.real_time("shells")
+
 
 def completed(desk: Desk, shell: str, line: str) -> list[str]:
     """What the shell's completion function is answered for the line, whose last word is being typed."""

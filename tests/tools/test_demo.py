@@ -13,6 +13,8 @@ from proxyflash.tools.commands import demo
 
 from .conftest import PROGRAM, Desk
 
+pytestmark = pytest.mark.real_time("child programs")
+
 
 @pytest.fixture
 def quick(make_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> Desk:

@@ -9,6 +9,8 @@ from proxyflash.tests.mounts import needs_mounts, read_only, small_disk
 
 from .conftest import MANIFEST, Desk
 
+pytestmark = pytest.mark.real_time("child programs")
+
 APPLY = ["apply", MANIFEST]
 PAGE = 4096
 

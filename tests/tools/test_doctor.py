@@ -9,6 +9,8 @@ import pytest
 
 from .conftest import Desk, Done
 
+pytestmark = pytest.mark.real_time("child programs")
+
 
 def run_with(desk: Desk, packages: Path, *arguments: str) -> Done:
     """A command in an environment with more packages in it."""

@@ -10,6 +10,8 @@ import pytest
 
 from .conftest import Desk, served
 
+pytestmark = pytest.mark.real_time("child programs")
+
 ECU = """
 [bus.line]
 kind = "can"

@@ -25,7 +25,7 @@ from proxyflash.updates.events import Status, StepFinished, StepStarted
 
 from .conftest import MANIFEST, NEW, Desk
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.real_time("child programs and signals")]
 MakeDesk = Callable[..., Desk]
 STOPPING = "stopping at the next safe point; Ctrl-C again stops now"
 

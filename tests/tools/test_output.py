@@ -18,6 +18,8 @@ from proxyflash.tools.output import Output, finished_text, plan_text, size
 
 from .conftest import NEW, Desk
 
+pytestmark = pytest.mark.real_time("child programs at pseudo-terminals")
+
 FLASH = ["flash", "camera", NEW["camera"]]
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*[34][0-9;]*m")

@@ -110,6 +110,7 @@ def test_one_other_byte_is_told_with_its_exchange_and_both_sides(desk: Desk, com
     assert (len(was), len(now)) == (len(new), len(before))
 
 
+@pytest.mark.real_time("a step runs a script")
 def test_an_update_of_three_parts_replays(desk: Desk) -> None:
     recording = desk.folder.parent / "apply.jsonl"
     assert desk.run("record", recording, "--", "apply", desk.manifest).status == 0
@@ -126,6 +127,7 @@ def test_a_scan_replays(desk: Desk) -> None:
     assert done.out.splitlines()[-1].startswith("replay  OK  as recorded: exchanges ")
 
 
+@pytest.mark.real_time("a child program")
 def test_what_was_recorded_through_a_real_port_replays_without_it(hardware: Hardware) -> None:
     """The part is behind a PTY here, which has no parity and no modem lines; nor has its replay."""
     host, server = hardware.host, hardware.server
@@ -138,6 +140,7 @@ def test_what_was_recorded_through_a_real_port_replays_without_it(hardware: Hard
     assert done.out.startswith(first.out)
 
 
+@pytest.mark.real_time("a child program")
 def test_nothing_is_asked_where_no_hardware_is_touched(hardware: Hardware) -> None:
     host, server = hardware.host, hardware.server
     recording = host.folder / "imu.jsonl"

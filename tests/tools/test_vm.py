@@ -32,6 +32,8 @@ from proxyflash.tools.vm.errors import VmError, VmModule
 
 from .conftest import PROGRAM
 
+pytestmark = pytest.mark.real_time("child programs and pseudo-terminals")
+
 STATIC = b"\x7fELF\x02\x01\x01" + bytes(25) + struct.pack("<QQIHHHHHH", 64, 0, 0, 64, 56, 0, 64, 0, 0)
 """The header of a 64-bit ELF file without program headers, so without a loader (System V ABI, chapter 4)."""
 PACKAGE = "linux-image-6.0.0-1-amd64"

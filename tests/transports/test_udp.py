@@ -13,6 +13,8 @@ from proxyflash.transports.errors import BadSettings, UdpAbsent, UdpGone, UdpSet
 from proxyflash.transports.recording import Recorder, SerialBytes
 from proxyflash.transports.udp import UdpSocket
 
+pytestmark = pytest.mark.real_time("UDP sockets")
+
 
 @pytest.fixture
 def other() -> Iterator[socket.socket]:
