@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
 
 pytest_plugins = ["pytester"]
+
+# How long an example takes to make or to run is the machine's affair.
+settings.register_profile("proxyflash", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("proxyflash")
 
 SIMULATED_FOLDERS: tuple[str, ...] = ("emulators", "enumerators", "transports", "tools", "examples", "benchmarks")
 """Folders of `tests` whose tests run on simulated time by default."""
@@ -26,6 +32,16 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "real_time(why): the test runs in real time, because of what only real time moves"
     )
     config.stash[TIMES] = [0.0, 0.0]
+    heed_signals()
+
+
+def heed_signals() -> None:
+    """Whoever started the tests may ignore signals, as nohup does and shells do in the background. What the tests start
+    would ignore them too, and some tests send them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            # A program that is started gets the default in the place of a handler.
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else lambda *_: None)
 
 
 def is_simulated(item: pytest.Item) -> bool:

@@ -54,7 +54,7 @@ class Served:
                    "-b", str(facts.baudrate or 57_600)]  # fmt: skip
         for operation in operations:
             command += ["-U", operation]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -18,7 +18,7 @@ from proxyflash.emulators.can_wire import CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.transports import clock
 
-LONG = 30.0
+LONG = 300.0
 numbers = itertools.count()
 OpenBus = Callable[..., can.BusABC]
 

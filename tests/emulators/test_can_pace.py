@@ -12,7 +12,7 @@ from proxyflash.emulators.isotp_node import EcuAddress, IsoTpNode, Request
 from proxyflash.emulators.supply import Supply
 from proxyflash.transports import clock
 
-LONG = 10.0
+LONG = 300.0
 FRAMES = 8
 
 

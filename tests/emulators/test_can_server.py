@@ -22,7 +22,7 @@ from proxyflash.transports.errors import CanBusy
 
 pytestmark = pytest.mark.real_time("sockets between processes")
 
-LONG = 30.0
+LONG = 300.0
 RECORD = struct.Struct(">IBBHd64s")
 """As the module's head describes it: id, flags, length, credits, time, data."""
 numbers = itertools.count()

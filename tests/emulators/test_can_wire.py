@@ -15,7 +15,7 @@ from proxyflash.tests.transports.threads import names
 from proxyflash.transports import clock
 from proxyflash.transports.can_bits import frame_seconds
 
-LONG = 30.0
+LONG = 300.0
 """Seconds that no test is meant to wait."""
 
 numbers = itertools.count()

@@ -18,7 +18,7 @@ from proxyflash.emulators.supply import Supply
 from proxyflash.tests.emulators.isotp_stack import IsoTpStack
 from proxyflash.transports import clock
 
-SECONDS = 10.0
+SECONDS = 300.0
 NORMAL = EcuAddress(0x7E0, 0x7DF, 0x7E8, False)
 FIXED = EcuAddress(0x18DA10F1, 0x18DB33F1, 0x18DAF110, True)
 EXTENDED = EcuAddress(0x600, 0x7DF, 0x601, False, own=0x12, tester=0xF1)
@@ -47,6 +47,7 @@ class Rig:
         self.board = EchoBoard("echo", Supply())
         self.board.link = IsoTpNode(self.board, self.wire, address, fd=fd, **options)
         self.board.start()
+        self.board.settle()
         self.frames: clock.SomeQueue[can.Message] = clock.Queue()
         self.tester: CanNode = self.wire.attach("tester", self.frames.put)
 
@@ -253,7 +254,7 @@ class TestReception:
         assert made.next() == "03 00 3E 00 CC CC CC CC"
 
     @given(st.lists(st.binary(max_size=8), max_size=12))
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
     def test_any_frames_are_survived(self, noise: list[bytes]) -> None:
         rig = Rig(NORMAL)
         try:

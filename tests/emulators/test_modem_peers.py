@@ -64,7 +64,7 @@ class Served:
     def send(self, *command: str | Path) -> str:
         """Runs sx or sb on the line; what it told."""
         done = subprocess.run(
-            [*map(str, command)], stdin=self.line, stdout=self.line, stderr=subprocess.PIPE, timeout=100
+            [*map(str, command)], stdin=self.line, stdout=self.line, stderr=subprocess.PIPE, timeout=600
         )
         assert done.returncode == 0, done.stderr
         return done.stderr.decode()

@@ -35,7 +35,7 @@ from proxyflash.transports.serial import SerialPort
 from proxyflash.transports.usb import UsbBus, UsbMatch
 
 T = 1_700_000_000.0
-LONG = 30.0
+LONG = 300.0
 KEEP_ALIVE = bytes.fromhex("023E80CCCCCCCCCC")
 
 

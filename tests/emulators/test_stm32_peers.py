@@ -94,7 +94,7 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def run(*command: str | Path) -> str:
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -146,7 +146,7 @@ class TestStm32flash:
         served = serve("stm32f103xb", write_protected=[0])
         (tmp_path / "image.bin").write_bytes(bytes(range(256)))
         write = (stm32flash, "-m", "8n1", "-w", tmp_path / "image.bin", "-v", "-n", "0")
-        done = subprocess.run([*map(str, write), served.path], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*map(str, write), served.path], capture_output=True, text=True, timeout=600)
         assert done.returncode == 1
         assert "Failed to verify" in done.stderr
         served.device.board.reset()

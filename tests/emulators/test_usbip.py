@@ -26,7 +26,7 @@ from proxyflash.emulators.usbip import UsbIpDevice
 
 pytestmark = pytest.mark.real_time("USB/IP over sockets")
 
-LONG = 20.0
+LONG = 300.0
 DEVICE_64 = bytes.fromhex("80 06 00 01 00 00 40 00")
 """GET_DESCRIPTOR of the device, 64 bytes: how the hub driver begins after a reset."""
 DEVICE_18 = bytes.fromhex("80 06 00 01 00 00 12 00")

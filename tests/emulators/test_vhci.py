@@ -22,7 +22,7 @@ from proxyflash.emulators.vhci import VhciHost, VhciPort, ports
 
 pytestmark = pytest.mark.real_time("USB/IP over a socket pair")
 
-LONG = 20.0
+LONG = 300.0
 HEAD = "hub port sta spd dev      sockfd local_busid\n"
 
 

@@ -468,7 +468,7 @@ def test_a_command_that_hangs_is_ended_with_what_it_started(fake_desk: Path, mon
     with pytest.raises(PowerFailed, match="took longer than 1 s"):
         cycle(fake_desk)
     child = int((fake_desk.parent / "child").read_text())
-    until = time.monotonic() + 30
+    until = time.monotonic() + 300
     while is_alive(child):
         assert time.monotonic() < until, "what the command started is still there"
         time.sleep(0.01)
@@ -485,7 +485,7 @@ def test_a_command_outlives_a_process_that_is_killed(fake_desk: Path) -> None:
         wait_for(fake_desk.parent / "begun")
         process.kill()
     (fake_desk.parent / "killed").touch()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 300
     while (fake_desk.parent / "power").read_text() != "off\non\n":
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -500,7 +500,7 @@ def test_what_a_command_leaves_running_is_not_waited_for(fake_desk: Path) -> Non
 
 
 def wait_for(path: Path) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 300
     while not path.exists():
         assert time.monotonic() < until, path
         time.sleep(0.01)

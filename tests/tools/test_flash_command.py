@@ -154,7 +154,7 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def end(self) -> tuple[int, str]:
-        out, _ = self.process.communicate(timeout=60)
+        out, _ = self.process.communicate(timeout=600)
         try:
             while data := os.read(self._master, 4096):
                 self.text += data.decode()
@@ -222,7 +222,7 @@ def test_a_dumb_terminal_gets_no_escape_codes(terminal: Terminal) -> None:
 @pytest.mark.real_time("a child program at a pseudo-terminal")
 def test_yes_asks_nobody(hardware: Hardware) -> None:
     command = hardware.host.command("flash", "imu", hardware.server.image("imu"), "--yes")
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     assert hardware.host.seen() == {"imu": "1.5.0"}
     assert bytes(load(hardware.server.image("imu")).segments[0].data) in hardware.server.memory()["imu.flash"]

@@ -25,7 +25,7 @@ from proxyflash.updates.events import Status, StepFinished, StepStarted
 
 from .conftest import MANIFEST, NEW, Desk
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.real_time("child programs and signals")]
+pytestmark = pytest.mark.real_time("child programs and signals")
 MakeDesk = Callable[..., Desk]
 STOPPING = "stopping at the next safe point; Ctrl-C again stops now"
 
@@ -64,7 +64,7 @@ class Running:
     def end(self) -> tuple[int, dict[str, Any], str]:
         """Exit status, the last document, what was said."""
         list(self.events())
-        _, said = self.process.communicate(timeout=120)
+        _, said = self.process.communicate(timeout=600)
         return self.process.returncode, self.seen[-1], said
 
 
@@ -76,7 +76,7 @@ def again(desk: Desk, command: str) -> int:
     """Runs the command that a message names, to its end."""
     words = shlex.split(command)
     assert words[0] == "proxyflash"
-    return subprocess.run([desk.command()[0], *words[1:]], cwd=desk.folder, capture_output=True, timeout=120).returncode
+    return subprocess.run([desk.command()[0], *words[1:]], cwd=desk.folder, capture_output=True, timeout=600).returncode
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_what_changes_nothing_ends_at_once(make_desk: MakeDesk, arguments: list[
         assert not until.expired
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert (process.returncode, said.strip()) == (130, "E-CANCELLED stopped at once; nothing was changed.")
 
 

@@ -38,7 +38,7 @@ def recorded(desk: Desk, component: str, *more: str) -> Path:
 def alone(*arguments: str | Path, folder: Path) -> Done:
     """The program in a process of its own, without a bench file."""
     done = subprocess.run(
-        [PROGRAM, *arguments], cwd=folder, capture_output=True, text=True, timeout=100, stdin=subprocess.DEVNULL
+        [PROGRAM, *arguments], cwd=folder, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL
     )
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -252,12 +252,12 @@ def test_the_documented_test_is_one(desk: Desk) -> None:
     assert found is not None
     (folder / "test_imu.py").write_text(found[1])
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_imu.py"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout
     shutil.copy(desk.folder / "firmware" / "imu-1.4.2.bin", folder / "imu.bin")
     text = (folder / "test_imu.py").read_text().replace('"imu-1.5.0.hex")', '"imu.bin", address=0x08000000)')
     (folder / "test_imu.py").write_text(text)
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     assert "ReplayMismatch" in done.stdout
 

@@ -14,7 +14,7 @@ import pytest
 
 from .conftest import Desk
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.real_time("child programs")]
+pytestmark = pytest.mark.real_time("child programs")
 MakeDesk = Callable[..., Desk]
 BOUND = 120
 """Seconds, within which what would take for ever has ended, on any machine."""

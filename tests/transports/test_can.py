@@ -46,7 +46,7 @@ from proxyflash.transports.errors import (
     TransportError,
 )
 
-LONG = 30.0
+LONG = 300.0
 """Seconds that no test is meant to wait."""
 REQUEST, RESPONSE = CanId(0x7E0), CanId(0x7E8)
 numbers = itertools.count()

@@ -18,7 +18,7 @@ import can
 import isotp
 import pytest
 from can.interfaces.virtual import VirtualBus
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators.can_wire import CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
@@ -40,7 +40,7 @@ from proxyflash.transports.errors import (
 from proxyflash.transports.isotp import Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions, UserIsoTp
 from proxyflash.transports.isotp_frames import heeded
 
-LONG = 30.0
+LONG = 300.0
 """Seconds that no test is meant to wait."""
 REQUEST, RESPONSE = CanId(0x7E0), CanId(0x7E8)
 NORMAL = IsoTpAddress(request=REQUEST, response=RESPONSE)
@@ -533,6 +533,7 @@ def test_a_message_that_never_ends_is_not_waited_for_for_ever(
     while not got.done():
         pair.says("10 0f 00 01 02 03 04 05")
         pair.peer.recv(Deadline.after(0.05))
+        clock.sleep(0.001)  # The wire takes no time.
     with pytest.raises(IsoTpTimeout, match="did not end"):
         got.result(LONG)
 
@@ -911,6 +912,7 @@ def kernel_has_isotp() -> bool:
     return True
 
 
+@pytest.mark.real_time("the kernel's ISO-TP")
 def test_a_socketcan_bus_on_a_kernel_without_isotp(make_pair: MakePair) -> None:
     """Nothing said: can-isotp serves. The kernel asked for: its absence is said. (A kernel that has ISO-TP finds no
     such channel, which is another thing to say.)"""
@@ -976,6 +978,7 @@ def kernel(make_pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     bus.close()
 
 
+@pytest.mark.real_time("the kernel's ISO-TP")
 def test_the_kernels_socket_is_bound_to_both_ids(kernel: tuple[IsoTpChannel, StandIn, CanBus]) -> None:
     """Python's address of it: interface, the id that it receives, the id that it sends."""
     _, stand_in, _ = kernel
@@ -983,6 +986,7 @@ def test_the_kernels_socket_is_bound_to_both_ids(kernel: tuple[IsoTpChannel, Sta
     assert [option[:2] for option in stand_in.options] == [(106, 1), (106, 2)]
 
 
+@pytest.mark.real_time("the kernel's ISO-TP")
 def test_messages_through_the_kernels_socket(kernel: tuple[IsoTpChannel, StandIn, CanBus]) -> None:
     channel, stand_in, _ = kernel
     channel.send(b"\x10\x03", soon())
@@ -1006,6 +1010,7 @@ def test_messages_through_the_kernels_socket(kernel: tuple[IsoTpChannel, StandIn
         (errno.ENETDOWN, CanGone),
     ],
 )
+@pytest.mark.real_time("the kernel's ISO-TP")
 def test_the_kernels_error_numbers(
     kernel: tuple[IsoTpChannel, StandIn, CanBus], number: int, kind: type[TransportError]
 ) -> None:
@@ -1020,6 +1025,7 @@ def test_the_kernels_error_numbers(
         channel.recv(soon())
 
 
+@pytest.mark.real_time("the kernel's ISO-TP")
 def test_who_waits_on_the_kernels_socket_is_told_what_ends_the_bus(
     kernel: tuple[IsoTpChannel, StandIn, CanBus],
 ) -> None:
@@ -1049,7 +1055,7 @@ def test_any_frame_has_a_verdict(data: bytes, prefix: int) -> None:
     assert verdict is None or len(verdict) == len(data)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fuzzed() -> Iterator[dict[bool, Pair]]:
     options = IsoTpOptions(n_cr_timeout=0.005, n_bs_timeout=0.005)
     pairs = {False: Pair(NORMAL, options), True: Pair(EXTENDED, options)}
@@ -1058,7 +1064,7 @@ def fuzzed() -> Iterator[dict[bool, Pair]]:
         pair.close()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(frames, max_size=12), st.booleans(), st.booleans())
 def test_any_frames_are_a_message_or_a_named_failure(
     fuzzed: dict[bool, Pair], said: list[bytes], extended: bool, sends: bool

@@ -35,7 +35,7 @@ from proxyflash.transports.serial import SerialPort
 
 pytestmark = pytest.mark.real_time("pseudo-terminals and sockets")
 
-LONG = 30.0
+LONG = 300.0
 """Seconds that no test is meant to wait: a deadline this far is only reached by what hangs."""
 
 

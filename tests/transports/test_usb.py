@@ -35,7 +35,7 @@ from proxyflash.transports.usb import UsbBus, UsbMatch
 from proxyflash.transports.usb_failures import kind_of
 
 Request = Callable[[int, int, int, int, bytes, int], bytes]
-LONG = 30.0
+LONG = 300.0
 """Seconds that nothing here takes, unless it hangs."""
 
 
