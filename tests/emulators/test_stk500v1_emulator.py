@@ -267,6 +267,7 @@ class TestStages:
 
     def test_blank_flash_runs_into_atmegaboot_again(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig(ATMEGABOOT, boot_window=0.02)
+        rig.reach(Stage.LOADER)
         entered = entries(rig)
         with rig.board.changed:
             rig.board.changed.wait_for(lambda: len(entered) > 3, 20)

@@ -582,6 +582,7 @@ def test_an_unknown_error_says_what_it_was(host: Host) -> None:
     assert caught.value.remedy
 
 
+@pytest.mark.real_time("the USB of this host")
 def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     import usb.backend.libusb1
 
