@@ -208,7 +208,7 @@ def test_a_script_that_lasts_is_ended(make_desk: MakeDesk, action: str, status: 
     desk = make_desk()
     with_script(desk, LASTING.format(action=action))
     running = Running(desk, "apply", MANIFEST)
-    until = Deadline.after(60)
+    until = Deadline.after(300)
     while not list(desk.state.rglob("*.started")):
         assert not until.expired
         time.sleep(0.01)
@@ -231,7 +231,7 @@ def test_a_service_manager_s_stop_is_a_first_ctrl_c(make_desk: MakeDesk) -> None
 def test_what_changes_nothing_ends_at_once(make_desk: MakeDesk, arguments: list[str]) -> None:
     desk = make_desk(pace=50.0)
     process = desk.start(*arguments)
-    until = Deadline.after(60)
+    until = Deadline.after(300)
     while not list(desk.state.rglob("*.flash")):
         assert not until.expired
         time.sleep(0.01)
