@@ -7,16 +7,20 @@ import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from time import perf_counter
-from types import FrameType
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
 
 pytest_plugins = ["pytester"]
 
-SIMULATED_FOLDERS: tuple[str, ...] = ()
+# How long an example takes to make or to run is the machine's affair.
+settings.register_profile("proxyflash", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("proxyflash")
+
+SIMULATED_FOLDERS: tuple[str, ...] = ("emulators", "enumerators", "transports", "tools", "examples", "benchmarks")
 """Folders of `tests` whose tests run on simulated time by default."""
 LIMIT = 86_400.0
 """Simulated seconds of one test: beyond them something ticks for ever while the rest waits."""
@@ -26,17 +30,20 @@ TIMES = pytest.StashKey[list[float]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "simulated_time(seed=None, limit=a day): the test runs on a simulated clock")
-    config.addinivalue_line("markers", "real_time: the test runs in real time, whatever its module or folder says")
+    config.addinivalue_line(
+        "markers", "real_time(why): the test runs in real time, because of what only real time moves"
+    )
     config.stash[TIMES] = [0.0, 0.0]
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        # What is ignored here (under nohup, in a shell's background) a test's child processes would ignore too. A handler
-        # that does nothing ignores it as well, and a child process starts with the default.
+    heed_signals()
+
+
+def heed_signals() -> None:
+    """Whoever started the tests may ignore signals, as nohup does and shells do in the background. What the tests start
+    would ignore them too, and some tests send them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, _ignored)
-
-
-def _ignored(number: int, frame: FrameType | None) -> None:
-    """Is what the signal does."""
+            # A program that is started gets the default in the place of a handler.
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else lambda *_: None)
 
 
 def is_simulated(item: pytest.Item) -> bool:

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from proxyflash.tests.shared import once
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.timeout(900)
@@ -28,15 +29,27 @@ def run(*command: str | Path, folder: Path) -> str:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the tree as it is, without what its own builds left in it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    ignored = shutil.ignore_patterns("build", "dist", ".venv", ".git", "*.egg-info", "__pycache__", ".hypothesis")
-    source = folder / "source"
-    shutil.copytree(ROOT, source, ignore=ignored, symlinks=True)
-    out = folder / "out"
-    # The build's own requirements come from the index, as they do for anybody.
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", out, source, folder=folder)
-    [made] = out.glob("*.whl")
+
+    def make(folder: Path) -> None:
+        ignored = shutil.ignore_patterns("build", "dist", ".venv", ".git", "*.egg-info", "__pycache__", ".hypothesis")
+        source = folder / "source"
+        shutil.copytree(ROOT, source, ignore=ignored, symlinks=True)
+        # The build's own requirements come from the index, as they do for anybody.
+        run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source, folder=folder)
+
+    [made] = once(tmp_path_factory, "wheel", make).glob("*.whl")
     return made
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that holds the wheel and what it requires, and nothing else."""
+
+    def make(folder: Path) -> None:
+        run(sys.executable, "-m", "venv", folder, folder=folder)
+        run(folder / "bin" / "python", "-m", "pip", "install", "-q", wheel, folder=folder)
+
+    return once(tmp_path_factory, "environment", make)
 
 
 def test_it_holds_the_package_and_nothing_with_a_common_name(wheel: Path) -> None:
@@ -69,11 +82,8 @@ def test_it_holds_the_package_and_nothing_with_a_common_name(wheel: Path) -> Non
                 assert f"proxyflash/{path.relative_to(ROOT)}" in held
 
 
-def test_it_installs_alone_and_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
-    environment = tmp_path / "environment"
-    run(sys.executable, "-m", "venv", environment, folder=tmp_path)
+def test_it_installs_alone_and_runs_the_demo(environment: Path, tmp_path: Path) -> None:
     python = environment / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", wheel, folder=tmp_path)
     run(python, "-m", "pip", "check", folder=tmp_path)
     where = run(python, "-c", "import proxyflash; print(proxyflash.__path__[0])", folder=tmp_path).strip()
     assert Path(where).is_relative_to(environment)
@@ -91,11 +101,11 @@ def test_it_installs_alone_and_runs_the_demo(wheel: Path, tmp_path: Path) -> Non
     assert plan.count("(installed already)") == 3
 
 
-def test_its_suite_runs_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
-    environment = tmp_path / "environment"
-    run(sys.executable, "-m", "venv", environment, folder=tmp_path)
+def test_its_suite_runs_where_it_is_installed(environment: Path, tmp_path: Path) -> None:
     python = environment / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", wheel, "pytest", folder=tmp_path)
-    said = run(python, "-m", "pytest", "-q", "--pyargs", "proxyflash.hil_tests", "-k", "scan_finds or declined or protected",
+    # Beside the environment, which stays as it is for the other test.
+    run(python, "-m", "pip", "install", "-q", "--target", tmp_path / "pytest", "pytest", folder=tmp_path)
+    start = f"import sys; sys.path.append({str(tmp_path / 'pytest')!r}); import pytest; sys.exit(pytest.console_main())"
+    said = run(python, "-c", start, "-q", "--pyargs", "proxyflash.hil_tests", "-k", "scan_finds or declined or protected",
                "-W", "error", folder=tmp_path)  # fmt: skip
     assert re.search(r"^15 passed, \d+ deselected", said, re.MULTILINE), said

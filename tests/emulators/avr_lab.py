@@ -89,12 +89,12 @@ class Rig:
     def reach(self, *stages: Stage) -> None:
         """Waits until the part does this."""
         with self.board.changed:
-            assert self.board.changed.wait_for(lambda: self.board.stage in stages, 20), self.board.stage
+            assert self.board.changed.wait_for(lambda: self.board.stage in stages, 300), self.board.stage
 
     def pulse(self) -> None:
         """A falling edge on RESET, by DTR; then the loader has it."""
         self.port.dtr = True
-        assert self.board.settle(20)
+        assert self.board.settle(300)
         self.reach(Stage.LOADER)
         self.port.dtr = False
         self.port.reset_input_buffer()

@@ -32,6 +32,8 @@ from proxyflash.tests.emulators.avr_lab import (
     firmware,
 )
 
+pytestmark = pytest.mark.real_time("peer programs at pseudo-terminals")
+
 MCU = {OPTIBOOT: "m328p", ATMEGABOOT: "m328p", "atmega168-atmegaboot": "m168", "atmega168-optiboot": "m168",
        WIRING: "m2560", CATERINA: "m32u4"}  # fmt: skip
 PROGRAMMER = {"optiboot": "arduino", "atmegaboot": "arduino", "wiring": "wiring", "caterina": "avr109"}
@@ -52,7 +54,7 @@ class Served:
                    "-b", str(facts.baudrate or 57_600)]  # fmt: skip
         for operation in operations:
             command += ["-U", operation]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
 from proxyflash.emulators.board import Board
 from proxyflash.emulators.supply import Supply
+from proxyflash.tests.transports.threads import names
+from proxyflash.transports import clock
 
 
 class Blinker(Board):
@@ -14,8 +13,8 @@ class Blinker(Board):
 
     def __init__(self, pace: float = 1.0) -> None:
         super().__init__("blinker", Supply(), pace=pace)
-        self.starts = threading.Semaphore(0)
-        self.offs = threading.Semaphore(0)
+        self.starts = clock.Semaphore(0)
+        self.offs = clock.Semaphore(0)
 
     def firmware(self) -> None:
         self.starts.release()
@@ -35,7 +34,7 @@ def test_a_cut_stops_it_and_power_starts_it_again() -> None:
     board.supply.on()
     assert board.starts.acquire(timeout=5)
     board.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "board blinker"]
+    assert "board blinker" not in names()
 
 
 def test_a_reset_starts_it_again() -> None:
@@ -58,7 +57,7 @@ def test_a_halted_processor_still_obeys_its_reset_line() -> None:
 
 
 def test_input_wakes_a_waiting_firmware_at_once() -> None:
-    heard = threading.Event()
+    heard = clock.Event()
     inbox: list[bytes] = []
 
     class Listener(Board):
@@ -68,17 +67,17 @@ def test_input_wakes_a_waiting_firmware_at_once() -> None:
 
     board = Listener("listener", Supply())
     board.start()
-    began = time.monotonic()
+    began = clock.monotonic()
     with board.changed:
         inbox.append(b"x")
         board.changed.notify_all()
     assert heard.wait(5)
-    assert time.monotonic() - began < 5
+    assert clock.monotonic() - began < 5
     board.close()
 
 
 def test_a_wait_that_nothing_ends_is_over_in_time() -> None:
-    done = threading.Event()
+    done = clock.Event()
     results: list[bool] = []
 
     class Waiter(Board):
@@ -106,7 +105,7 @@ def test_a_supply_that_is_back_at_once_was_gone_all_the_same() -> None:
 
 
 def test_it_settles_once_its_firmware_waits_for_input() -> None:
-    go = threading.Event()
+    go = clock.Event()
 
     class Starter(Board):
         def firmware(self) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import queue
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,20 +16,23 @@ from proxyflash.emulators.can_bridge import bridge
 from proxyflash.emulators.can_server import serve_can
 from proxyflash.emulators.can_wire import CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
+from proxyflash.transports import clock
 
-LONG = 30.0
+LONG = 300.0
 numbers = itertools.count()
 OpenBus = Callable[..., can.BusABC]
 
 
-@pytest.fixture(params=["in process", "over a socket"])
+@pytest.fixture(params=["in process", pytest.param("over a socket", marks=pytest.mark.real_time("a socket"))])
 def channel(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A CAN FD wire: by its name, and by the socket that it is served at."""
     wire = CanWire(f"interface-{next(numbers)}", data_bitrate=2_000_000, pace=0.0)
-    path = tmp_path / "s"
-    close = serve_can(wire, path)
-    yield wire.channel if request.param == "in process" else f"unix:{path}"
-    close()
+    if request.param == "in process":
+        yield wire.channel
+    else:
+        close = serve_can(wire, tmp_path / "s")
+        yield f"unix:{tmp_path / 's'}"
+        close()
     wire.close()
 
 
@@ -151,9 +152,10 @@ def test_what_no_controller_sends_is_refused(open_bus: OpenBus, wrong: can.Messa
         bus.send(wrong, LONG)
 
 
+@pytest.mark.real_time("threads of python-can's own")
 def test_notifier_and_periodic_messages(open_bus: OpenBus) -> None:
     a, b = open_bus(), open_bus()
-    heard: queue.Queue[can.Message] = queue.Queue()
+    heard: clock.SomeQueue[can.Message] = clock.Queue()
     notifier = can.Notifier(b, [heard.put])
     task = a.send_periodic(can.Message(arbitration_id=0x321, data=b"\1"), 0.002)
     for _ in range(5):
@@ -166,7 +168,7 @@ def test_notifier_and_periodic_messages(open_bus: OpenBus) -> None:
 
 
 def test_shut_down_by_the_context_manager_and_again(channel: str) -> None:
-    before = (threading.active_count(), len(list(Path("/proc/self/fd").iterdir())))
+    before = (clock.active_count(), len(list(Path("/proc/self/fd").iterdir())))
     with can.Bus(interface="proxyflash", channel=channel, ignore_config=True) as bus:
         assert bus.state is can.BusState.ACTIVE
         assert str(bus) == f"emulated CAN {channel}"
@@ -175,12 +177,12 @@ def test_shut_down_by_the_context_manager_and_again(channel: str) -> None:
         bus.send(can.Message(arbitration_id=1), LONG)
     with pytest.raises(can.CanOperationError, match="shut down"):
         bus.recv(LONG)
-    deadline = threading.Event()
+    deadline = clock.Event()
     for _ in range(1000):  # The server's threads end when they see that the client is gone.
-        if (threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))) <= before:
+        if (clock.active_count(), len(list(Path("/proc/self/fd").iterdir()))) <= before:
             return
         deadline.wait(0.01)
-    assert (threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))) == before
+    assert (clock.active_count(), len(list(Path("/proc/self/fd").iterdir()))) == before
 
 
 def test_what_a_closed_bus_has_taken_is_still_sent(open_bus: OpenBus) -> None:
@@ -200,7 +202,7 @@ def test_a_full_queue_is_a_timeout(open_bus: OpenBus) -> None:
         alone.send(can.Message(arbitration_id=1), 0.02)
 
 
-@pytest.mark.parametrize("served", [False, True])
+@pytest.mark.parametrize("served", [False, pytest.param(True, marks=pytest.mark.real_time("a socket"))])
 @pytest.mark.parametrize(
     ("plan", "said"),
     [(FaultPlan(disconnect_after=1), "unplugged"), (FaultPlan(bus_off_after=1), "bus-off")],
@@ -209,7 +211,7 @@ def test_a_full_queue_is_a_timeout(open_bus: OpenBus) -> None:
 def test_what_the_host_is_told(tmp_path: Path, plan: FaultPlan, said: str, served: bool) -> None:
     wire = CanWire(f"interface-{next(numbers)}", faults=Faults(plan), pace=0.0)
     wire.attach("part", lambda message: None)
-    close = serve_can(wire, tmp_path / "s")
+    close = serve_can(wire, tmp_path / "s") if served else lambda: None
     name = f"unix:{tmp_path / 's'}" if served else wire.channel
     with can.Bus(interface="proxyflash", channel=name, ignore_config=True) as bus:
         bus.send(can.Message(arbitration_id=1), LONG)
@@ -226,6 +228,7 @@ def test_what_the_host_is_told(tmp_path: Path, plan: FaultPlan, said: str, serve
     wire.close()
 
 
+@pytest.mark.real_time("a socket")
 def test_no_such_wire_and_no_fd(tmp_path: Path) -> None:
     with pytest.raises(can.CanInitializationError, match="no emulated CAN wire"):
         can.Bus(interface="proxyflash", channel="nowhere", ignore_config=True)
@@ -243,7 +246,7 @@ def test_who_does_not_read_loses_frames_and_is_told(monkeypatch: pytest.MonkeyPa
     wire = CanWire(f"interface-{next(numbers)}", pace=0.0)
     with can.Bus(interface="proxyflash", channel=wire.channel, ignore_config=True) as bus:
         sender = wire.attach("part", lambda message: None)
-        passed = threading.Event()
+        passed = clock.Event()
         wire.attach("counter", lambda message: passed.set() if message.arbitration_id == 19 else None)
         for number in range(20):
             sender.send(can.Message(arbitration_id=number), LONG)
@@ -268,6 +271,7 @@ with can.Bus(interface="proxyflash", channel=sys.argv[1], ignore_config=True) as
 """
 
 
+@pytest.mark.real_time("a socket")
 def test_two_processes_on_one_wire(tmp_path: Path) -> None:
     wire = CanWire(f"interface-{next(numbers)}", pace=0.0)
     close = serve_can(wire, tmp_path / "s")
@@ -290,6 +294,7 @@ def test_two_processes_on_one_wire(tmp_path: Path) -> None:
     wire.close()
 
 
+@pytest.mark.real_time("a bus of python-can's own")
 def test_a_wire_is_joined_with_another_bus() -> None:
     wire = CanWire(f"interface-{next(numbers)}", pace=0.0)
     name = f"joined-{next(numbers)}"
@@ -316,6 +321,7 @@ class Choosy(VirtualBus):
         super().send(msg, timeout)
 
 
+@pytest.mark.real_time("a bus of python-can's own")
 def test_a_frame_that_the_joined_bus_refuses_is_lost_alone() -> None:
     wire = CanWire(f"interface-{next(numbers)}", pace=0.0)
     name = f"joined-{next(numbers)}"
@@ -329,11 +335,12 @@ def test_a_frame_that_the_joined_bus_refuses_is_lost_alone() -> None:
     wire.close()
 
 
+@pytest.mark.real_time("a bus of python-can's own")
 def test_a_joined_bus_that_fails_does_not_stop_the_wire() -> None:
     wire = CanWire(f"interface-{next(numbers)}", pace=0.0)
     gate = can.Bus(interface="virtual", channel=f"joined-{next(numbers)}")
     close = bridge(wire, gate)
-    heard: queue.Queue[can.Message] = queue.Queue()
+    heard: clock.SomeQueue[can.Message] = clock.Queue()
     wire.attach("part", heard.put)
     gate.shutdown()
     with can.Bus(interface="proxyflash", channel=wire.channel, ignore_config=True) as bus:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import queue
 import socket
 import struct
 import threading
@@ -18,9 +17,12 @@ from hypothesis import strategies as st
 from proxyflash.emulators import can_server
 from proxyflash.emulators.can_server import RemoteNode, pack, serve_can, unpack
 from proxyflash.emulators.can_wire import CanNode, CanWire
+from proxyflash.transports import clock
 from proxyflash.transports.errors import CanBusy
 
-LONG = 30.0
+pytestmark = pytest.mark.real_time("sockets between processes")
+
+LONG = 300.0
 RECORD = struct.Struct(">IBBHd64s")
 """As the module's head describes it: id, flags, length, credits, time, data."""
 numbers = itertools.count()
@@ -31,7 +33,7 @@ class Served:
         self.wire = CanWire(f"served-{next(numbers)}", pace=0.0)
         self.path = folder / "s"
         self.end = serve_can(self.wire, self.path)
-        self.heard: queue.Queue[can.Message] = queue.Queue()
+        self.heard: clock.SomeQueue[can.Message] = clock.Queue()
         self.node: CanNode = self.wire.attach("part", self.heard.put)
 
     def connect(self) -> socket.socket:

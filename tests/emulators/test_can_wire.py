@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import queue
 import random
-import threading
-import time
 from collections.abc import Callable, Iterator
 
 import can
@@ -14,9 +11,11 @@ import pytest
 from proxyflash.emulators import wires
 from proxyflash.emulators.can_wire import CAN_ERR_ACK, CAN_ERR_BUSOFF, CanNode, CanWire, WireGone, priority
 from proxyflash.emulators.faults import Fault, FaultPlan, Faults
+from proxyflash.tests.transports.threads import names
+from proxyflash.transports import clock
 from proxyflash.transports.can_bits import frame_seconds
 
-LONG = 30.0
+LONG = 300.0
 """Seconds that no test is meant to wait."""
 
 numbers = itertools.count()
@@ -40,8 +39,8 @@ class Ear:
     """A node that keeps what it hears."""
 
     def __init__(self, wire: CanWire, *, host: bool = False) -> None:
-        self.heard: queue.Queue[can.Message] = queue.Queue()
-        self.lost = threading.Event()
+        self.heard: clock.SomeQueue[can.Message] = clock.Queue()
+        self.lost = clock.Event()
         self.node: CanNode = wire.attach("ear", self.heard.put, host=host, lost=self.lost.set)
 
     def next(self) -> can.Message:
@@ -122,12 +121,12 @@ def test_frames_take_their_bit_times(make_wire: MakeWire) -> None:
     wire = make_wire(pace=1.0, bitrate=125_000)
     ear, sender = Ear(wire), Ear(wire)
     messages = [frame(0x7E0, bytes([number] * 8)) for number in range(40)]
-    began = time.monotonic()
+    began = clock.monotonic()
     for message in messages:
         sender.node.send(message)
     ear.ids(len(messages))
     expected = sum(frame_seconds(message, 125_000, 125_000) for message in messages)
-    assert time.monotonic() - began >= expected
+    assert clock.monotonic() - began >= expected
     assert wire.busy_seconds == pytest.approx(expected)
 
 
@@ -139,12 +138,12 @@ def test_a_pause_does_not_make_the_wire_faster(make_wire: MakeWire) -> None:
     for _ in range(5):
         sender.node.send(frame(0x7E0, bytes(8)))
         ear.next()
-        time.sleep(0.01)
-        began = time.monotonic()
+        clock.sleep(0.01)
+        began = clock.monotonic()
         for _ in range(4):
             sender.node.send(frame(0x7E0, bytes(8)))
         ear.ids(4)
-        assert time.monotonic() - began >= 4 * one
+        assert clock.monotonic() - began >= 4 * one
 
 
 def test_a_full_transmit_queue_makes_the_sender_wait(make_wire: MakeWire) -> None:
@@ -246,14 +245,14 @@ def test_delay_holds_a_frame_back_while_others_pass(make_wire: MakeWire) -> None
 def test_a_delayed_frame_comes_even_if_the_wire_is_never_idle(make_wire: MakeWire) -> None:
     wire = make_wire(plan=FaultPlan(delay=1.0, delay_seconds=0.02, first=1, last=1), pace=1.0, bitrate=125_000)
     sender, part = Ear(wire), Ear(wire)
-    ended = threading.Event()
+    ended = clock.Event()
 
     def babble() -> None:
         sender.node.send(frame(1))
         while not ended.is_set():
             sender.node.send(frame(2), LONG)
 
-    thread = threading.Thread(target=babble, daemon=True)
+    thread = clock.Thread(target=babble)
     thread.start()
     try:
         assert any(part.next().arbitration_id == 1 for _ in range(2000))
@@ -296,14 +295,14 @@ def test_closing_the_wire_unplugs_who_waits_to_send(make_wire: MakeWire) -> None
     alone = Ear(wire)
     while alone.node.send(frame(1), 0.0):
         pass
-    failed = threading.Event()
+    failed = clock.Event()
 
     def send() -> None:
         with pytest.raises(WireGone):
             alone.node.send(frame(1))
         failed.set()
 
-    thread = threading.Thread(target=send, daemon=True)
+    thread = clock.Thread(target=send)
     thread.start()
     wire.close()
     thread.join(LONG)
@@ -327,4 +326,4 @@ def test_no_thread_is_left(make_wire: MakeWire) -> None:
     wire = make_wire()
     Ear(wire)
     wire.close()
-    assert [thread for thread in threading.enumerate() if wire.channel in thread.name] == []
+    assert [name for name in names() if wire.channel in name] == []

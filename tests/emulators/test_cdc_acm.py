@@ -25,6 +25,8 @@ from proxyflash.emulators.usb_device import Stall
 from proxyflash.emulators.usb_wire import UsbWire
 from proxyflash.emulators.usbip import UsbIpDevice
 
+pytestmark = pytest.mark.real_time("USB/IP over a socket pair")
+
 CONFIGURATION = bytes.fromhex(
     "09 02 43 00 02 01 00 80 32"
     "09 04 00 00 01 02 02 01 00  05 24 00 20 01  05 24 01 00 01  04 24 02 06  05 24 06 00 01  07 05 82 03 10 00 0a"
@@ -52,7 +54,7 @@ class Host:
         self.port = self.usb.new_port()
         self.usb.plug(self.port, self.adapter.function)
         self.stream, device = socket.socketpair()
-        self.stream.settimeout(20)
+        self.stream.settimeout(300)
         self.served = UsbIpDevice(self.usb, self.port, self.adapter.function, device)
         self._numbers = itertools.count(1)
         self._inward: set[int] = set()
@@ -154,7 +156,7 @@ class TestRequests:
         host.control(bytes.fromhex("21 23 00 00 00 00 00 00"))
         assert not host.line.host.low
         host.control(bytes.fromhex("21 23 01 00 00 00 00 00"))
-        ends = time.monotonic() + 20
+        ends = time.monotonic() + 300
         while host.line.host.low and time.monotonic() < ends:
             time.sleep(0.001)
         assert not host.line.host.low
@@ -222,7 +224,7 @@ class TestData:
         number = host.submit(0x01, data=data)
         assert host.no_answer()
         assert calls == [True]
-        got, ends = b"", time.monotonic() + 20
+        got, ends = b"", time.monotonic() + 300
         while len(got) < len(data) and time.monotonic() < ends:
             host.adapter.function.ready()
             got += host.line.device.take(host.line.device.available())

@@ -13,6 +13,8 @@ from proxyflash.emulators.stm32_uart import Stm32UartDevice
 from proxyflash.emulators.uart_board import Stage
 from proxyflash.enumerators.bench import Bench
 
+pytestmark = pytest.mark.real_time("a pipe of the kernel")
+
 EMULATED = Path(__file__).parents[2] / "hil_tests" / "benches" / "emulated.toml"
 
 
@@ -34,7 +36,7 @@ def control(bench: Bench, tmp_path: Path) -> Iterator[Path]:
 
 def told(control: Path, line: str) -> str:
     script = 'printf "%s\\n" "$1" >"$2" && read -r answer <"$2.answer" && printf %s "$answer"'
-    done = subprocess.run(["sh", "-c", script, "sh", line, str(control)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["sh", "-c", script, "sh", line, str(control)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

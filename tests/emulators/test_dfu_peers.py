@@ -13,6 +13,8 @@ import pytest
 from proxyflash.emulators import application
 from proxyflash.tests.peers import environment
 
+pytestmark = pytest.mark.real_time("peer programs in processes of their own")
+
 ROOT = Path(__file__).parents[2]
 RUNNER = """
 import runpy, sys
@@ -51,7 +53,7 @@ def run(python: Path, folder: Path, part: str, *arguments: str, pace: float = 0.
         package.mkdir(parents=True)
         (package / "proxyflash").symlink_to(ROOT)
     command = [python, "-c", RUNNER, package, part, pace, folder, *arguments]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=100, cwd=folder)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -28,6 +28,8 @@ from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.emulators.xmodem import XmodemDevice
 from proxyflash.emulators.ymodem import YmodemDevice
 
+pytestmark = pytest.mark.real_time("peer programs at pseudo-terminals")
+
 DEVICES = {"xmodem": XmodemDevice, "ymodem": YmodemDevice}
 
 
@@ -62,7 +64,7 @@ class Served:
     def send(self, *command: str | Path) -> str:
         """Runs sx or sb on the line; what it told."""
         done = subprocess.run(
-            [*map(str, command)], stdin=self.line, stdout=self.line, stderr=subprocess.PIPE, timeout=100
+            [*map(str, command)], stdin=self.line, stdout=self.line, stderr=subprocess.PIPE, timeout=600
         )
         assert done.returncode == 0, done.stderr
         return done.stderr.decode()

@@ -23,6 +23,8 @@ from proxyflash.emulators.uart_board import Stage
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.tests.peers import environment
 
+pytestmark = pytest.mark.real_time("peer programs at pseudo-terminals")
+
 SMPMGR = "smpmgr==0.19.1"
 SMPCLIENT = "smpclient[serial]==7.3.0"
 IMGTOOL = "imgtool==2.5.0"
@@ -90,7 +92,7 @@ def serve(sign: Callable[..., Path]) -> Iterator[Callable[..., Served]]:
 
 
 def run(*command: str | Path) -> str:
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

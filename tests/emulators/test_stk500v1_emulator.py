@@ -267,6 +267,7 @@ class TestStages:
 
     def test_blank_flash_runs_into_atmegaboot_again(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig(ATMEGABOOT, boot_window=0.02)
+        rig.reach(Stage.LOADER)
         entered = entries(rig)
         with rig.board.changed:
             rig.board.changed.wait_for(lambda: len(entered) > 3, 20)
@@ -422,7 +423,7 @@ class TestSettings:
         assert caught.value.key == key
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     pieces=st.lists(st.binary(min_size=1, max_size=40) | st.sampled_from([b"\x30\x20", b"\x64\x00\x80F", b"\x75\x20"]))
 )

@@ -181,7 +181,7 @@ class TestStages:
         ask(rig, "01", b"\x01\x00\x08AVRISP_2")
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     pieces=st.lists(
         st.binary(min_size=1, max_size=40)

@@ -711,7 +711,7 @@ PIECES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(pieces=st.lists(PIECES, max_size=25), synchronised=st.booleans())
 def test_no_bytes_kill_the_firmware(pieces: list[bytes], synchronised: bool) -> None:
     rig = Rig("stm32g474xe", wiring="dtr-reset")

@@ -35,6 +35,8 @@ from proxyflash.tests.peers import environment
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial import SerialPort
 
+pytestmark = pytest.mark.real_time("peer programs at pseudo-terminals")
+
 PARTS = ("stm32f103xb", "stm32f405xg", "stm32l073xz", "stm32l476xg", "stm32g071xb", "stm32g474xe", "stm32h743xi")
 IMAGE = application.make("1.5.0", "imu", "acme", 9_000) + b"\xff" * 3000 + bytes(range(1, 256)) * 4
 """With a long blank stretch in it, and a size that is no multiple of a block."""
@@ -92,7 +94,7 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def run(*command: str | Path) -> str:
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -144,7 +146,7 @@ class TestStm32flash:
         served = serve("stm32f103xb", write_protected=[0])
         (tmp_path / "image.bin").write_bytes(bytes(range(256)))
         write = (stm32flash, "-m", "8n1", "-w", tmp_path / "image.bin", "-v", "-n", "0")
-        done = subprocess.run([*map(str, write), served.path], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*map(str, write), served.path], capture_output=True, text=True, timeout=600)
         assert done.returncode == 1
         assert "Failed to verify" in done.stderr
         served.device.board.reset()

@@ -6,8 +6,6 @@ import contextlib
 import errno
 import os
 import termios
-import threading
-import time
 import tty
 import uuid
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ from proxyflash.emulators.protocol_emulated import Serial
 from proxyflash.emulators.pty import serve_pty
 from proxyflash.emulators.uart_line import Line, received
 from proxyflash.emulators.uart_wire import UartEnd, UartWire
+from proxyflash.transports import clock
 
 
 def make_wire(pace: float = 0.0, plan: FaultPlan | None = None) -> UartWire:
@@ -94,7 +93,7 @@ class TestSchedule:
     def test_each_byte_has_its_time(self) -> None:
         wire = make_wire(pace=1.0)
         wire.host.line = Line(115200, 8, "E", 1)
-        before = time.monotonic()
+        before = clock.monotonic()
         wire.host.send(bytes(100))
         first, last = wire.device.due(1), wire.device.due(100)
         assert first is not None
@@ -118,7 +117,7 @@ class TestSchedule:
     def test_an_answer_counts_from_the_moment_of_the_question(self) -> None:
         wire = make_wire(pace=1.0)
         wire.host.line = wire.device.line = Line(1000, 8, "N", 1)
-        asked = time.monotonic() - 5
+        asked = clock.monotonic() - 5
         wire.device.send(b"late", at=asked)
         assert wire.host.due(4) == pytest.approx(asked + 4 * 10 / 1000)
         assert wire.host.available() == 4
@@ -170,7 +169,7 @@ class TestFaults:
         assert take(wire.device, 9) == b"a"
         due = wire.device.due(2)
         assert due is not None
-        assert due > time.monotonic() + 90
+        assert due > clock.monotonic() + 90
         wire.close()
 
     def test_units_count_without_faults_too(self, wire: UartWire) -> None:
@@ -209,7 +208,7 @@ class TestFaults:
 
     def test_a_read_that_waits_ends_when_the_port_vanishes(self, wire: UartWire) -> None:
         port = open_host(wire, timeout=None)
-        threading.Timer(0.02, wire.unplug).start()
+        clock.Timer(0.02, wire.unplug).start()
         with pytest.raises(serial.SerialException):
             port.read(1)
         port.close()
@@ -257,7 +256,7 @@ class TestPort:
 
     def test_read_waits_for_its_bytes(self, wire: UartWire) -> None:
         with open_host(wire) as port:
-            threading.Timer(0.02, wire.device.send, [b"cd"]).start()
+            clock.Timer(0.02, wire.device.send, [b"cd"]).start()
             wire.device.send(b"ab")
             assert port.read(4) == b"abcd"
 
@@ -269,7 +268,7 @@ class TestPort:
     def test_cancel_read(self, wire: UartWire) -> None:
         with open_host(wire, timeout=None) as port:
             wire.device.send(b"ab")
-            threading.Timer(0.02, port.cancel_read).start()
+            clock.Timer(0.02, port.cancel_read).start()
             assert port.read(4) == b"ab"
 
     def test_a_write_returns_when_the_buffer_has_it(self) -> None:
@@ -300,7 +299,7 @@ class TestPort:
     def test_cancel_write(self) -> None:
         wire = make_wire(pace=1.0)
         with open_host(wire, baudrate=50, write_timeout=None) as port:
-            threading.Timer(0.02, port.cancel_write).start()
+            clock.Timer(0.02, port.cancel_write).start()
             assert 4096 <= port.write(bytes(6000)) < 4200
         wire.close()
 
@@ -338,11 +337,12 @@ class TestPort:
         assert wire.host.available() == 65536
 
 
+@pytest.mark.real_time("pseudo-terminals")
 class TestPty:
     def test_reopened_slave_keeps_working(self) -> None:
         wire = make_wire()
         wire.device.line = Line(115200, 8, "N", 1)
-        echoed = threading.Event()
+        echoed = clock.Event()
 
         def echo() -> None:
             wire.device.send(take(wire.device, 100).upper())
@@ -366,7 +366,7 @@ class TestPty:
 
     def test_the_slaves_rate_is_the_lines(self) -> None:
         wire = make_wire()
-        arrived = threading.Event()
+        arrived = clock.Event()
         wire.device.line = Line(9600, 8, "E", 1)
         wire.device.listener = arrived.set
         path, close = serve_pty(wire)
@@ -380,17 +380,17 @@ class TestPty:
 
     def test_what_comes_late_to_the_program_is_not_its_delay(self) -> None:
         wire = make_wire(pace=1.0)
-        arrived = threading.Event()
+        arrived = clock.Event()
         wire.device.line = wire.host.line = Line(115200, 8, "N", 1)
         wire.device.listener = arrived.set
         path, close = serve_pty(wire)
         with serial.Serial(path, 115200, timeout=5) as port:
-            wire.device.send(b"?", at=time.monotonic() - 0.02)
+            wire.device.send(b"?", at=clock.monotonic() - 0.02)
             assert port.read(1) == b"?"
             port.write(b"!")
             assert arrived.wait(5)
         assert take(wire.device, 1) == b"!"
-        assert wire.device.arrived_at <= time.monotonic() - 0.02 + 2 / 11520
+        assert wire.device.arrived_at <= clock.monotonic() - 0.02 + 2 / 11520
         close()
         wire.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,11 +23,13 @@ from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.flashers.uds import UdsFlasher
 from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile
+from proxyflash.tests.emulators.isotp_stack import IsoTpStack
+from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus
 from udsoncan.client import Client
 from udsoncan.connections import PythonIsoTpConnection
 
-SECONDS = 10.0
+SECONDS = 300.0
 BASE = 0x10000
 OLD = application.make("1.4.2", "radar", "Acme", 2000, start=BASE)
 SECRET = bytes.fromhex("5a5a5a5a")
@@ -39,11 +40,9 @@ class Peer:
 
     def __init__(self, channel: str, fd: bool = False) -> None:
         self.bus = can.Bus(interface="proxyflash", channel=channel, fd=fd)
-        self.notifier = can.Notifier(self.bus, [], timeout=0.05)
         params = {"tx_padding": 0xCC, "can_fd": fd, "tx_data_length": 64 if fd else 8}
         address = isotp.Address(isotp.AddressingMode.Normal_11bits, txid=0x7E0, rxid=0x7E8)
-        self.stack = isotp.NotifierBasedCanStack(self.bus, self.notifier, address=address, params=params)
-        self.stack.start()
+        self.stack = IsoTpStack(self.bus, address, params)
         self.pending = 0
 
     def ask(self, request: str) -> str:
@@ -55,9 +54,9 @@ class Peer:
             self.pending += 1
 
     def next(self) -> str:
-        received = self.stack.recv(block=True, timeout=SECONDS)
+        received = self.stack.recv(SECONDS)
         assert received is not None, "no answer"
-        return bytes(received).hex(" ").upper()
+        return received.hex(" ").upper()
 
     def to_all(self, request: str) -> None:
         data = bytes.fromhex(request)
@@ -74,7 +73,6 @@ class Peer:
 
     def close(self) -> None:
         self.stack.stop()
-        self.notifier.stop()
         self.bus.shutdown()
 
 
@@ -218,7 +216,7 @@ class TestServices:
         """ISO 14229-2, S3: the key is forgotten with it."""
         tester = bench(s3=0.5).tester
         tester.unlock()
-        time.sleep(1.0)
+        clock.sleep(1.0)
         assert tester.ask("22 F1 86") == "62 F1 86 01"
         assert tester.ask("34 00 44 00 01 00 00 00 00 10 00") == "7F 34 7F"
 
@@ -228,7 +226,7 @@ class TestServices:
         tester = bench(s3=1.0).tester
         assert tester.ask("10 03").startswith("50 03")
         tester.frame("10 09 22 12 34 12 34 12")
-        time.sleep(2.5)
+        clock.sleep(2.5)
         tester.frame("21 34 12 34")
         assert tester.next() == "7F 22 31"
         assert tester.ask("22 F1 86") == "62 F1 86 03"
@@ -237,14 +235,14 @@ class TestServices:
         tester = bench(s3=0.5).tester
         assert tester.ask("10 03").startswith("50 03")
         tester.frame("10 09 22 12 34 12 34 12")
-        time.sleep(2.5)
+        clock.sleep(2.5)
         assert tester.ask("22 F1 86") == "62 F1 86 01"
 
     def test_a_session_is_kept_by_requests_to_all(self, bench: Make) -> None:
         tester = bench(s3=1.5).tester
         assert tester.ask("10 03").startswith("50 03")
         for _ in range(10):
-            time.sleep(0.2)
+            clock.sleep(0.2)
             tester.to_all("3E 80")
         assert tester.ask("22 F1 86") == "62 F1 86 03"
 
@@ -259,7 +257,7 @@ class TestServices:
         assert made.device.application_version == "1.4.2"
 
     @given(st.lists(st.binary(min_size=1, max_size=40), max_size=8))
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     def test_any_requests_are_answered_or_passed_over(self, one: Bench, requests: list[bytes]) -> None:
         for request in requests:
             one.tester.stack.send(request)
@@ -290,7 +288,7 @@ class TestSecurity:
             assert tester.ask("27 01").startswith("67 01")
             answers.append(tester.ask("27 02" + "00" * 4))
         assert answers == ["7F 27 35", "7F 27 35", "7F 27 36"]
-        began = time.monotonic()
+        began = clock.monotonic()
         assert tester.ask("27 01") == "7F 27 37"
         made.device.supply.off()
         made.device.supply.on()
@@ -298,8 +296,8 @@ class TestSecurity:
         assert tester.ask("10 03").startswith("50 03")
         while tester.ask("27 01") == "7F 27 37":
             assert tester.ask("3E 00") == "7E 00"
-            time.sleep(0.02)
-        assert time.monotonic() - began >= 1.0
+            clock.sleep(0.02)
+        assert clock.monotonic() - began >= 1.0
         assert tester.ask("27 02" + key(tester.ask("27 01"))) == "67 02"
 
     def test_no_level(self, bench: Make) -> None:
@@ -448,19 +446,19 @@ class TestStages:
         assert made.tester.ask("10 02").startswith("50 02")
         assert made.device.application_version is None
         assert made.tester.ask("11 01") == "51 01"
-        until = time.monotonic() + SECONDS
+        until = clock.monotonic() + SECONDS
         while made.device.application_version is None:
-            assert time.monotonic() < until
-            time.sleep(0.01)
+            assert clock.monotonic() < until
+            clock.sleep(0.01)
         assert made.tester.ask("10 02") == "7F 10 12"
 
     def test_silent_resets(self, bench: Make) -> None:
         made = bench(silent_resets=True)
         made.tester.stack.send(bytes.fromhex("10 02"))
-        until = time.monotonic() + SECONDS
+        until = clock.monotonic() + SECONDS
         while made.device.application_version is not None:
-            assert time.monotonic() < until
-            time.sleep(0.01)
+            assert clock.monotonic() < until
+            clock.sleep(0.01)
         made.device.settle()
         assert made.tester.ask("22 F1 86") == "62 F1 86 02"
 
@@ -478,16 +476,16 @@ class TestStages:
     def test_mute(self, bench: Make) -> None:
         made = bench(mute=True)
         made.tester.stack.send(bytes.fromhex("3E 00"))
-        assert made.tester.stack.recv(block=True, timeout=0.2) is None
+        assert made.tester.stack.recv(0.2) is None
 
     def test_long_work_is_told_ahead_of_p2(self, bench: Make) -> None:
         """8.7: erasing 20 sectors takes 0.24 s, and P2 is 0.05 s; once told, P2* holds."""
         made = bench(pace=1)
         made.tester.unlock()
         made.tester.pending = 0
-        began = time.monotonic()
+        began = clock.monotonic()
         assert made.tester.ask("31 01 FF 00 44 00 01 00 00 00 01 40 00") == "71 01 FF 00 00"
-        assert time.monotonic() - began >= 0.24
+        assert clock.monotonic() - began >= 0.24
         assert made.tester.pending == 1
 
     @pytest.mark.parametrize(
@@ -567,6 +565,7 @@ PROFILE = UdsProfile.model_validate(
 )
 
 
+@pytest.mark.real_time("threads of can-isotp's own")
 @pytest.mark.parametrize("served", [False, True], ids=["in process", "served"])
 @pytest.mark.parametrize("fd", [False, True], ids=["classic", "fd"])
 def test_udsoncan_and_this_flasher_leave_the_same_bytes(tmp_path: Path, fd: bool, served: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,6 +14,7 @@ from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.supply import PowerLost
 from proxyflash.emulators.usb_device import Descriptors, InterfaceDescriptor, Stall, UsbFunction
 from proxyflash.emulators.usb_wire import DeviceGone, TransferTimeout, UsbWire
+from proxyflash.transports import clock
 
 ABOUT = Descriptors(
     0x1209, 0x0001, 0x0150, "Acme", "Sensor", "A1",
@@ -85,14 +85,14 @@ def test_addresses_begin_again_after_the_last_one(wire: UsbWire) -> None:
 
 def test_each_change_is_told(wire: UsbWire) -> None:
     port = wire.new_port()
-    told = threading.Event()
+    told = clock.Event()
 
     def watch() -> None:
         with wire.changed:
             if wire.changed.wait_for(lambda: port.function is not None, 30):
                 told.set()
 
-    watcher = threading.Thread(target=watch)
+    watcher = clock.Thread(target=watch)
     watcher.start()
     wire.plug(port, Echo().function)
     watcher.join()
@@ -153,11 +153,11 @@ def test_paced_transfers_are_never_faster_than_the_wire() -> None:
         echo = Echo()
         port = wire.new_port()
         wire.plug(port, echo.function)
-        began = time.monotonic()
+        began = clock.monotonic()
         for _ in range(40):
             wire.control(port, echo.function, setup(0x21, 1, 0, 0, 2048), bytes(2048))
         # 40 blocks of 2048 bytes at 1664 microseconds each, and 1 ms of tolerance in which sleeps may be made up for.
-        assert time.monotonic() - began >= 40 * (45 + 2048 + 31 * 13) * 8 / 12e6 - 0.002
+        assert clock.monotonic() - began >= 40 * (45 + 2048 + 31 * 13) * 8 / 12e6 - 0.002
     finally:
         wire.close()
 
@@ -210,9 +210,9 @@ def test_a_duplicated_transfer_arrives_twice_and_a_delayed_one_late() -> None:
     assert echo.got == [b"twice", b"twice"]
     wire.close()
     wire, echo, _ = plugged(FaultPlan(delay=1.0, delay_seconds=0.02))
-    began = time.monotonic()
+    began = clock.monotonic()
     send(wire, echo, b"late")
-    assert time.monotonic() - began >= 0.02
+    assert clock.monotonic() - began >= 0.02
     assert echo.got == [b"late"]
     wire.close()
 

@@ -24,7 +24,9 @@ from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.usb_wire import UsbWire
 from proxyflash.emulators.usbip import UsbIpDevice
 
-LONG = 20.0
+pytestmark = pytest.mark.real_time("USB/IP over sockets")
+
+LONG = 300.0
 DEVICE_64 = bytes.fromhex("80 06 00 01 00 00 40 00")
 """GET_DESCRIPTOR of the device, 64 bytes: how the hub driver begins after a reset."""
 DEVICE_18 = bytes.fromhex("80 06 00 01 00 00 12 00")

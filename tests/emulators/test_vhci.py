@@ -20,7 +20,9 @@ from proxyflash.emulators.errors import VhciAbsent, VhciForbidden, VhciFull
 from proxyflash.emulators.usb_wire import UsbWire
 from proxyflash.emulators.vhci import VhciHost, VhciPort, ports
 
-LONG = 20.0
+pytestmark = pytest.mark.real_time("USB/IP over a socket pair")
+
+LONG = 300.0
 HEAD = "hub port sta spd dev      sockfd local_busid\n"
 
 

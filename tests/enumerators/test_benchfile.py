@@ -495,7 +495,7 @@ def only_bench_errors(path: Path, data: bytes) -> None:
     assert error is None or (error.cause.startswith(str(path)) and len(error.cause) < 1000)
 
 
-once = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+once = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @once

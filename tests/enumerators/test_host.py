@@ -65,6 +65,7 @@ OS_RELEASE = '# of the image\nNAME="Gateway OS"\nVERSION_ID="4.2"\nOTHER_VERSION
         ('{command = "no-such-program"}', "", ("", Presence.ABSENT)),
     ],
 )
+@pytest.mark.real_time("commands")
 def test_its_version(tmp_path: Path, version: str, content: str, said: tuple[str, Presence]) -> None:
     (tmp_path / "it").write_text(content, newline="")
     assert looked(tmp_path, f"version_from = {version}") == said

@@ -233,6 +233,7 @@ class TestTheFile:
 
 
 class TestTheAdapter:
+    @pytest.mark.real_time("pseudo-terminals")
     def test_beside_the_part(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         """The pseudo-terminal is given out as a USB adapter, by what pyserial reads from udev's place."""
         wire = lab.avr(OPTIBOOT)

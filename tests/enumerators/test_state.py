@@ -79,7 +79,13 @@ def test_the_command_line_says_it_with_status_6(
         assert run(["--bench", str(file), "--state", str(tmp_path / "state"), "bench", "check"]) == 0
 
 
-@pytest.mark.parametrize("keys", ['kind = "usb"\nemulated = true', 'kind = "can"\ninterface = "virtual"'])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        'kind = "usb"\nemulated = true',
+        pytest.param('kind = "can"\ninterface = "virtual"', marks=pytest.mark.real_time("a bus of python-can's own")),
+    ],
+)
 def test_two_benches_of_one_process_exclude_each_other(keys: str, tmp_path: Path) -> None:
     file = tmp_path / "bench.toml"
     file.write_text(f"[bus.b]\n{keys}\n")

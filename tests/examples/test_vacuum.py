@@ -31,7 +31,6 @@ FACTORY = {
     "rootfs": "1.0.0", "planner": "1.0.0", "left-motor": "1.0.0", "right-motor": "1.0.0",
     "front-camera": "1.0.0", "rear-camera": "1.0.0", "steamer": "absent",
 }  # fmt: skip
-pytestmark = pytest.mark.timeout(300)
 
 
 class Vacuum(Desk):

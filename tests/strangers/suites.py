@@ -55,7 +55,7 @@ def run(home: Path, plugin: str, report: Path, *arguments: str) -> dict[str, str
     # -s: python-can's Printer closes the stdout that its module was imported under, if that is another one.
     command = (sys.executable, "-m", "pytest", "-q", "-s", "-c", os.devnull, "--rootdir", home, "-p", "no:cacheprovider",
                "-p", plugin, f"--junitxml={report}", *arguments)  # fmt: skip
-    done = subprocess.run([*map(str, command)], cwd=home, env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([*map(str, command)], cwd=home, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     sys.stdout.write(done.stdout)
     return {_name(case): _outcome(case) for case in ElementTree.parse(report).iter("testcase")}

@@ -21,7 +21,7 @@ def test_its_own_suite() -> None:
     home = fetch("pyusb", "tests")
     assert files(home / "tests") == {*FILES, *LEFT_OUT}
     command = [sys.executable, str(HERE / "point_usb.py")]
-    done = subprocess.run(command, cwd=home / "tests", capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=home / "tests", capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     sys.stderr.write(done.stderr)
     outcomes = json.loads(done.stdout)

@@ -134,7 +134,7 @@ def served(desk: Desk) -> Iterator[dict[str, Any]]:
         assert line, process.communicate()[1]
         yield json.loads(line)["served"]
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=600)
         assert process.returncode == 0, said
     finally:
         process.kill()

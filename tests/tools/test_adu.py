@@ -17,16 +17,20 @@ from typing import Any
 
 import pytest
 from proxyflash.enumerators.bench import Bench
+from proxyflash.tests.shared import once
 from proxyflash.tools.commands import run
 from proxyflash.updates.update import load
+
+pytestmark = pytest.mark.real_time("child programs")
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tools" / "adu" / "component_enumerator.c"
 EXAMPLE = ROOT / "examples" / "three_sensors"
+LIBRARY = "libproxyflash_adu.so"
 STRICT = ("-std=c11", "-g", "-Wall", "-Wextra", "-Werror")
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 LIMIT = 3
-"""Seconds of the library under test's TIME_LIMIT."""
+"""Seconds of the library's TIME_LIMIT, for commands that never end; the others have as long as they need."""
 
 
 @pytest.fixture(scope="session")
@@ -34,13 +38,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The library and the agent."""
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not installed")
-    folder = tmp_path_factory.mktemp("adu")
-    library, agent = folder / "libproxyflash_adu.so", folder / "agent"
-    shared = ("-shared", "-fPIC", "-fvisibility=hidden", f"-DTIME_LIMIT={LIMIT}")
-    subprocess.run(["gcc", *STRICT, *SANITIZED, *shared, "-o", library, SOURCE, "-pthread"], check=True)
-    source = Path(__file__).with_name("adu_agent.c")
-    subprocess.run(["gcc", *STRICT, *SANITIZED, "-o", agent, source, "-ldl", "-pthread"], check=True)
-    return library, agent
+
+    def make(folder: Path) -> None:
+        for seconds in (LIMIT, 600):
+            (folder / str(seconds)).mkdir()
+            shared = ("-shared", "-fPIC", "-fvisibility=hidden", f"-DTIME_LIMIT={seconds}")
+            library = folder / str(seconds) / LIBRARY
+            subprocess.run(["gcc", *STRICT, *SANITIZED, *shared, "-o", library, SOURCE, "-pthread"], check=True)
+        source = Path(__file__).with_name("adu_agent.c")
+        subprocess.run(["gcc", *STRICT, *SANITIZED, "-o", folder / "agent", source, "-ldl", "-pthread"], check=True)
+
+    folder = once(tmp_path_factory, "adu", make)
+    return folder / "600" / LIBRARY, folder / "agent"
 
 
 Called = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -62,7 +71,7 @@ def agent(built: tuple[Path, Path], tmp_path: Path) -> Called:
             (library.parent / "proxyflash-adu.conf").write_text(configuration)
         # Nothing of a person's shell: the agent is a service.
         return subprocess.run(
-            [built[1], library, *words], env={}, capture_output=True, text=True, timeout=100, check=False
+            [built[1], library, *words], env={}, capture_output=True, text=True, timeout=600, check=False
         )
 
     return call
@@ -158,13 +167,16 @@ def test_no_configuration(agent: Called) -> None:
 
 
 @pytest.mark.parametrize("script", ["sleep 1000", "printf '{}'; exec >&-; sleep 1000", "(sleep 1000 &); sleep 1000"])
-def test_a_command_that_hangs_is_ended_with_what_it_started(agent: Called, tmp_path: Path, script: str) -> None:
+def test_a_command_that_hangs_is_ended_with_what_it_started(
+    agent: Called, built: tuple[Path, Path], tmp_path: Path, script: str
+) -> None:
+    shutil.copyfile(built[0].parents[1] / str(LIMIT) / LIBRARY, tmp_path / "lib" / LIBRARY)
     began = time.monotonic()
     done = agent("all", script=f"echo $$ >{tmp_path}/group; {script}")
     assert (done.returncode, done.stdout, done.stderr) == (0, "NULL\n", "")
     assert time.monotonic() - began >= LIMIT
     group = int((tmp_path / "group").read_text())
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while True:
         try:
             os.killpg(group, 0)
@@ -211,7 +223,7 @@ def test_the_library_that_was_installed_answers_for_a_bench(
     plain = tmp_path / "agent"
     source = Path(__file__).with_name("adu_agent.c")
     subprocess.run(["gcc", *STRICT, "-o", plain, source, "-ldl", "-pthread"], check=True)
-    done = subprocess.run([plain, library, "all"], env={}, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([plain, library, "all"], env={}, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     with Bench.open(bench, state=tmp_path / "state") as opened:
         expected = [component.record() for component in opened.scan().components]
@@ -221,7 +233,7 @@ def test_the_library_that_was_installed_answers_for_a_bench(
         env={},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
     )
     assert [item["name"] for item in json.loads(chosen.stdout)["components"]] == ["imu"]
     # What may be unplugged, and is, is no component for the agent.
@@ -231,12 +243,12 @@ def test_the_library_that_was_installed_answers_for_a_bench(
             text.replace('name = "imu"\n', f'name = "imu"\n{optional}').replace("wiring =", "mute = true, wiring =")
         )
         chosen = subprocess.run(
-            [plain, library, "select", '{"group": "imus"}'], env={}, capture_output=True, text=True, timeout=100
+            [plain, library, "select", '{"group": "imus"}'], env={}, capture_output=True, text=True, timeout=600
         )
         assert len(json.loads(chosen.stdout)["components"]) == count
     bench.write_text(text)
     nothing = subprocess.run(
-        [plain, library, "select", '{"group": "wheels"}'], env={}, capture_output=True, text=True, timeout=100
+        [plain, library, "select", '{"group": "wheels"}'], env={}, capture_output=True, text=True, timeout=600
     )
     assert json.loads(nothing.stdout) == {"components": []}
 
@@ -283,7 +295,7 @@ def acted(update: Path, bench: Path, state: Path, action: str, *more: str) -> di
     ]
     command += ["--result-file", result, "--installed-criteria", "1.5.0", *more]
     environment = {"PATH": "/usr/bin:/bin", "PROXYFLASH_ADU_CONF": str(conf)}
-    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(result.read_text())
     return found
@@ -339,7 +351,9 @@ def test_the_script_tells_a_failure(update: Path, bench: Path, tmp_path: Path) -
 
 def test_the_script_without_a_configuration(update: Path, tmp_path: Path) -> None:
     environment = {"PATH": "/usr/bin:/bin", "PROXYFLASH_ADU_CONF": str(tmp_path / "nowhere")}
-    done = subprocess.run([update / "proxyflash-flash.sh"], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [update / "proxyflash-flash.sh"], env=environment, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 1
     assert done.stderr == f"{tmp_path}/nowhere can't be read; it is written by: proxyflash adu enumerator\n"
 

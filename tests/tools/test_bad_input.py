@@ -234,7 +234,12 @@ REQUESTS = [
 CASES = [*PARTS, *IMAGES, *MANIFESTS, *REQUESTS]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+RUNS_A_SCRIPT = pytest.mark.real_time("a step runs a script")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.name, marks=RUNS_A_SCRIPT if case.arguments is APPLY else ()) for case in CASES]
+)
 def test_each_has_its_message_and_leaves_the_parts_as_they_were(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, case: Case
 ) -> None:
@@ -289,6 +294,7 @@ def port() -> Iterator[str]:
         os.close(end)
 
 
+@pytest.mark.real_time("a port of this host")
 def test_an_adapter_that_is_not_there(desk: Desk) -> None:
     desk.bench.write_text(PORT.format(port="/dev/serial/by-id/usb-none"))
     done = desk.run("flash", "imu", desk.image("imu"))
@@ -296,6 +302,7 @@ def test_an_adapter_that_is_not_there(desk: Desk) -> None:
     assert done.err.startswith("E-SERIAL-ABSENT imu: there is no port /dev/serial/by-id/usb-none")
 
 
+@pytest.mark.real_time("a port of this host")
 def test_a_can_interface_that_is_not_there(desk: Desk) -> None:
     interface = '[bus.line]\nkind = "can"\ninterface = "socketcan"\nchannel = "none0"\n'
     address = "address = {request = 0x7E0, response = 0x7E8}\n"
@@ -312,6 +319,7 @@ HOLD = (
 )
 
 
+@pytest.mark.real_time("a port of this host")
 def test_a_busy_adapter_names_its_holder(desk: Desk, port: str) -> None:
     desk.bench.write_text(PORT.format(port=port))
     holder = subprocess.Popen(
@@ -342,6 +350,7 @@ sys.exit(commands.run(arguments))
 """
 
 
+@pytest.mark.real_time("a port of this host")
 def test_a_forbidden_adapter_says_how_it_is_allowed(desk: Desk, port: str, tmp_path: Path) -> None:
     desk.bench.write_text(PORT.format(port=port))
     if os.geteuid() != 0:
@@ -384,7 +393,7 @@ def small_files() -> None:
 def test_a_full_disk(desk: Desk, arguments: list[str], status: int, code: str) -> None:
     assert desk.seen() == OLD
     process = desk.start(*arguments, preexec_fn=small_files)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert (process.returncode, err.split()[-1:] != []) == (status, True), (out, err)
     assert code in err
     assert "Traceback" not in err
@@ -394,7 +403,7 @@ def test_a_full_disk(desk: Desk, arguments: list[str], status: int, code: str) -
 
 def test_a_log_on_a_full_disk_ends_no_update(desk: Desk) -> None:
     process = desk.start(*APPLY, "--log-file", "/dev/full")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert (process.returncode, "E-OUTPUT" in err, "Traceback" in err) == (1, True, False)
     assert "camera  OK" in out
 
@@ -402,7 +411,7 @@ def test_a_log_on_a_full_disk_ends_no_update(desk: Desk) -> None:
 def test_stdout_on_a_full_disk_ends_no_flash(desk: Desk) -> None:
     with Path("/dev/full").open("w") as full:
         process = desk.start("--jsonl", *FLASH_CAMERA, stdout=full)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "E-OUTPUT the output can't be written: No space left on device" in err
     assert desk.seen() == OLD | {"camera": "1.5.0"}
@@ -432,6 +441,7 @@ def closed(stream: str, command: list[str]) -> list[str]:
     [FLASH_IMU, ["erase", "imu"], ["apply", "update/imu.importmanifest.json"]],
     ids=lambda arguments: arguments[0],
 )
+@pytest.mark.real_time("a child program")
 def test_real_hardware_is_not_erased_unasked(hardware: Hardware, stdin: str, arguments: list[str]) -> None:
     server, host = hardware.server, hardware.host
     before = server.memory()
@@ -440,7 +450,7 @@ def test_real_hardware_is_not_erased_unasked(hardware: Hardware, stdin: str, arg
         assert host.run("reset", "imu").status == 0
         deployable(server)
     done = subprocess.run(
-        closed(stdin, host.command(*arguments)), cwd=server.folder, capture_output=True, text=True, timeout=60
+        closed(stdin, host.command(*arguments)), cwd=server.folder, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 2, done
     assert "E-NOT-CONFIRMED" in done.stderr
@@ -468,7 +478,7 @@ def deployable(desk: Desk) -> None:
 @pytest.mark.parametrize("stream", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
 def test_a_stream_that_is_closed_ends_no_flash(desk: Desk, stream: str) -> None:
     command = closed(stream, desk.command("-v", *FLASH_CAMERA))
-    done = subprocess.run(command, cwd=desk.folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=desk.folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done
     assert "Traceback" not in done.stderr
     assert desk.seen() == OLD | {"camera": "1.5.0"}

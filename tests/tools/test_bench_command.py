@@ -219,6 +219,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             close()
 
 
+@pytest.mark.real_time("pseudo-terminals")
 def test_from_init_to_a_scan_that_shows_the_part(
     say: Say, host: Callable[..., None], line: str, tmp_path: Path
 ) -> None:
@@ -240,6 +241,7 @@ def test_from_init_to_a_scan_that_shows_the_part(
     ]
 
 
+@pytest.mark.real_time("pseudo-terminals")
 def test_a_line_whose_other_end_is_mute(say: Say, tmp_path: Path) -> None:
     master, slave = os.openpty()
     try:

@@ -14,6 +14,8 @@ from proxyflash.tools.commands import cli
 from proxyflash.tools.commands.session import Session
 from proxyflash.tools.output import Output
 
+pytestmark = pytest.mark.real_time("child programs")
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "ci.md"
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from .conftest import PROGRAM, Desk
 
+pytestmark = pytest.mark.real_time("shells")
+
 
 def completed(desk: Desk, shell: str, line: str) -> list[str]:
     """What the shell's completion function is answered for the line, whose last word is being typed."""
@@ -17,7 +19,7 @@ def completed(desk: Desk, shell: str, line: str) -> list[str]:
     if shell == "fish":
         variables["COMP_CWORD"] = words[-1]
     done = subprocess.run(
-        [PROGRAM], env=os.environ | variables, cwd=desk.folder, capture_output=True, text=True, timeout=60
+        [PROGRAM], env=os.environ | variables, cwd=desk.folder, capture_output=True, text=True, timeout=600
     )
     assert done.stderr == ""
     lines = done.stdout.splitlines()
@@ -59,7 +61,7 @@ def test_buses_complete_for_doctor(desk: Desk) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_has_a_script(desk: Desk, shell: str) -> None:
     environment = os.environ | {"_PROXYFLASH_COMPLETE": f"{shell}_source"}
-    done = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0
     assert f"_PROXYFLASH_COMPLETE={shell}_complete" in done.stdout
 
@@ -73,5 +75,7 @@ def test_bash_itself_completes(desk: Desk) -> None:
     _proxyflash_completion proxyflash fr flash
     echo "${{COMPREPLY[@]}}"
     """
-    done = subprocess.run(["bash", "--norc", "-c", script], cwd=desk.folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], cwd=desk.folder, capture_output=True, text=True, timeout=600
+    )
     assert done.stdout.splitlines()[-1] == "front-radar", done

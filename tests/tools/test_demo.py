@@ -13,6 +13,8 @@ from proxyflash.tools.commands import demo
 
 from .conftest import PROGRAM, Desk
 
+pytestmark = pytest.mark.real_time("child programs")
+
 
 @pytest.fixture
 def quick(make_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> Desk:
@@ -44,7 +46,7 @@ def test_the_demo_as_it_comes(tmp_path: Path) -> None:
     assert (after.count("1.4.2"), after.count("1.5.0")) == (0, 3)
     assert "\x1b" not in done.stdout + done.stderr
     words = commands[-1].split()[1:]
-    again = subprocess.run([PROGRAM, *words], cwd=tmp_path / "first-try", capture_output=True, text=True, timeout=60)
+    again = subprocess.run([PROGRAM, *words], cwd=tmp_path / "first-try", capture_output=True, text=True, timeout=600)
     assert again.stdout.strip() == after.partition("\n")[2].strip()
 
 

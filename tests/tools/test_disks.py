@@ -9,6 +9,8 @@ from proxyflash.tests.mounts import needs_mounts, read_only, small_disk
 
 from .conftest import MANIFEST, Desk
 
+pytestmark = pytest.mark.real_time("child programs")
+
 APPLY = ["apply", MANIFEST]
 PAGE = 4096
 
@@ -23,7 +25,7 @@ def test_a_full_disk(desk: Desk, tmp_path: Path, command: list[str], pages: int)
     disk = tmp_path / "disk"
     disk.mkdir()
     process = desk.start("--state", disk, *command, preexec_fn=small_disk(disk, pages * PAGE))
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert (process.returncode, err.split()[:1]) == (1, ["E-STATE"]), (out, err)
     assert "No space left on device" in err
 
@@ -36,7 +38,7 @@ def test_a_disk_that_can_only_be_read(desk: Desk) -> None:
     done = {}
     for command in (["history"], ["report"], ["scan"], APPLY):
         process = desk.start(*command, preexec_fn=read_only(desk.state))
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=600)
         done[command[0]] = (process.returncode, out, err)
     assert [done[name][0] for name in ("history", "report", "scan", "apply")] == [0, 0, 1, 1], done
     assert "succeeded" in done["history"][1]

@@ -9,11 +9,13 @@ import pytest
 
 from .conftest import Desk, Done
 
+pytestmark = pytest.mark.real_time("child programs")
+
 
 def run_with(desk: Desk, packages: Path, *arguments: str) -> Done:
     """A command in an environment with more packages in it."""
     process = desk.start(*arguments, env=os.environ | {"PYTHONPATH": str(packages)})
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     return Done(process.returncode, out, err)
 
 

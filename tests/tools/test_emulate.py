@@ -10,6 +10,8 @@ import pytest
 
 from .conftest import Desk, served
 
+pytestmark = pytest.mark.real_time("child programs")
+
 ECU = """
 [bus.line]
 kind = "can"
@@ -62,7 +64,7 @@ def test_a_person_reads_how_each_is_opened(desk: Desk, short: Path) -> None:
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(3)]
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 0
     assert [line.split()[0] for line in lines] == ["powertrain", "imu-uart", "usb"]
     assert 'interface "proxyflash", channel "unix:' in lines[0]
@@ -83,7 +85,7 @@ def test_a_person_reads_how_each_is_opened(desk: Desk, short: Path) -> None:
 def test_an_option_that_is_wrong(desk: Desk, short: Path, arguments: list[str], status: int, words: str) -> None:
     desk.state = short
     process = desk.start("emulate", *arguments)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == status
     assert words in said
     assert "Traceback" not in said
@@ -98,7 +100,7 @@ def test_a_bench_without_emulated_buses(desk: Desk) -> None:
 def test_a_path_too_long_for_a_socket(desk: Desk) -> None:
     desk.state = desk.folder / ("x" * 60) / ("y" * 60)
     process = desk.start("emulate")
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 12
     assert "too long" in said
     assert "--state FOLDER" in said
@@ -111,7 +113,7 @@ def test_a_path_too_long_for_a_socket(desk: Desk) -> None:
 def test_a_bus_that_is_no_serial_line(desk: Desk, short: Path, arguments: list[str], words: str) -> None:
     desk.state = short
     process = desk.start("emulate", *arguments)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 2
     assert words in said
     assert "Traceback" not in said

@@ -154,7 +154,7 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def end(self) -> tuple[int, str]:
-        out, _ = self.process.communicate(timeout=60)
+        out, _ = self.process.communicate(timeout=600)
         try:
             while data := os.read(self._master, 4096):
                 self.text += data.decode()
@@ -180,6 +180,7 @@ def terminal(hardware: Hardware, request: pytest.FixtureRequest) -> Iterator[Ter
 QUESTION = "erase 48 KiB of imu and write imu-1.5.0.hex? [y/N]: "
 
 
+@pytest.mark.real_time("a child program at a pseudo-terminal")
 def test_a_yes_at_the_terminal(hardware: Hardware, terminal: Terminal) -> None:
     terminal.until(QUESTION)
     before = hardware.server.memory()
@@ -193,6 +194,7 @@ def test_a_yes_at_the_terminal(hardware: Hardware, terminal: Terminal) -> None:
 
 @pytest.mark.parametrize("terminal", ["xterm", "dumb"], indirect=True)
 @pytest.mark.parametrize("answer", ["n", "", "Ctrl-C", "end of file"])
+@pytest.mark.real_time("a child program at a pseudo-terminal")
 def test_a_no_at_the_terminal_leaves_the_part_as_it_was(hardware: Hardware, terminal: Terminal, answer: str) -> None:
     before = hardware.server.memory()
     terminal.until(QUESTION)
@@ -209,6 +211,7 @@ def test_a_no_at_the_terminal_leaves_the_part_as_it_was(hardware: Hardware, term
 
 
 @pytest.mark.parametrize("terminal", ["dumb"], indirect=True)
+@pytest.mark.real_time("a child program at a pseudo-terminal")
 def test_a_dumb_terminal_gets_no_escape_codes(terminal: Terminal) -> None:
     terminal.until(QUESTION)
     terminal.type("y\n")
@@ -216,14 +219,16 @@ def test_a_dumb_terminal_gets_no_escape_codes(terminal: Terminal) -> None:
     assert "\x1b" not in terminal.text
 
 
+@pytest.mark.real_time("a child program at a pseudo-terminal")
 def test_yes_asks_nobody(hardware: Hardware) -> None:
     command = hardware.host.command("flash", "imu", hardware.server.image("imu"), "--yes")
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     assert hardware.host.seen() == {"imu": "1.5.0"}
     assert bytes(load(hardware.server.image("imu")).segments[0].data) in hardware.server.memory()["imu.flash"]
 
 
+@pytest.mark.real_time("a child program at a pseudo-terminal")
 def test_a_dry_run_asks_nobody(hardware: Hardware) -> None:
     before = hardware.server.memory()
     done = hardware.host.run("flash", "imu", hardware.server.image("imu"), "--dry-run")

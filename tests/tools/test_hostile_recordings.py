@@ -149,6 +149,7 @@ def test_programs_are_started_in_two_places_alone() -> None:
     assert starters == {"enumerators/commands.py", "updates/programs.py"}
 
 
+@pytest.mark.real_time("a step runs a script")
 def test_steps_that_reach_the_host_are_not_run_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     recording = desk.folder.parent / "apply.jsonl"
     assert desk.run("record", recording, "--", "apply", desk.manifest).status == 0

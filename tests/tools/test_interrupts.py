@@ -28,7 +28,7 @@ from proxyflash.updates.events import Status, StepFinished, StepStarted
 
 from .conftest import MANIFEST, NEW, Desk
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.real_time("child programs and signals")
 MakeDesk = Callable[..., Desk]
 STOPPING = "stopping at the next safe point; Ctrl-C again stops now"
 
@@ -68,7 +68,7 @@ class Running:
     def end(self) -> tuple[int, dict[str, Any], str]:
         """Exit status, the last document, what was said."""
         list(self.events())
-        _, said = self.process.communicate(timeout=120)
+        _, said = self.process.communicate(timeout=600)
         return self.process.returncode, self.seen[-1], said
 
 
@@ -80,7 +80,7 @@ def again(desk: Desk, command: str) -> int:
     """Runs the command that a message names, to its end."""
     words = shlex.split(command)
     assert words[0] == "proxyflash"
-    return subprocess.run([desk.command()[0], *words[1:]], cwd=desk.folder, capture_output=True, timeout=120).returncode
+    return subprocess.run([desk.command()[0], *words[1:]], cwd=desk.folder, capture_output=True, timeout=600).returncode
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_script_that_lasts_is_ended(make_desk: MakeDesk, action: str, status: 
     desk = make_desk()
     with_script(desk, LASTING.format(action=action))
     running = Running(desk, "apply", MANIFEST)
-    until = Deadline.after(60)
+    until = Deadline.after(300)
     while not list(desk.state.rglob("*.started")):
         assert not until.expired
         time.sleep(0.01)
@@ -248,12 +248,12 @@ def test_a_service_manager_s_stop_is_a_first_ctrl_c(make_desk: MakeDesk) -> None
 def test_what_changes_nothing_ends_at_once(make_desk: MakeDesk, arguments: list[str], number: signal.Signals) -> None:
     desk = make_desk(pace=50.0)
     process = desk.start(*arguments)
-    until = Deadline.after(60)
+    until = Deadline.after(300)
     while not list(desk.state.rglob("*.flash")):
         assert not until.expired
         time.sleep(0.01)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert (process.returncode, said.strip()) == (130, "E-CANCELLED stopped at once; nothing was changed.")
 
 

@@ -18,6 +18,8 @@ from proxyflash.tools.output import Output, finished_text, plan_text, size
 
 from .conftest import NEW, Desk
 
+pytestmark = pytest.mark.real_time("child programs at pseudo-terminals")
+
 FLASH = ["flash", "camera", NEW["camera"]]
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*[34][0-9;]*m")
@@ -40,7 +42,7 @@ def on_terminal(desk: Desk, *arguments: str, columns: int = 80, **environment: s
     except OSError:
         pass  # the other end is closed
     os.close(master)
-    assert process.wait(60) == 0, text
+    assert process.wait(600) == 0, text
     return text.decode()
 
 
@@ -91,7 +93,7 @@ def test_a_row_too_long_for_the_terminal_is_two_lines(desk: Desk) -> None:
 
 def test_a_pipe_gets_neither_bars_nor_escape_codes(desk: Desk) -> None:
     process = desk.start(*FLASH)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (0, "")
     assert [line.split()[1] for line in out.splitlines()] == ["plan", "->"]
     assert "\x1b" not in out
@@ -144,20 +146,20 @@ def test_a_reader_that_goes_away_is_no_error(desk: Desk) -> None:
     os.close(reader)
     process = desk.start("scan", stdout=writer)
     os.close(writer)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert err == ""
 
 
 def test_a_terminal_that_knows_ascii_alone(desk: Desk) -> None:
     process = desk.start(*FLASH, "--dry-run", env=os.environ | {"PYTHONIOENCODING": "ascii"})
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (0, "")
     assert out.isascii()
 
 
 def test_a_file_name_that_is_no_text(desk: Desk) -> None:
     command = [*map(os.fsencode, desk.command("flash", "camera")), b"no-\xff.hex"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 12
     assert done.stderr.startswith("E-IMAGE-MISSING no-\\udcff.hex")
 

@@ -161,6 +161,7 @@ PROFILES = {
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("protocol", PROFILES)
+@pytest.mark.real_time("a peer at a socket")
 def test_the_version_that_a_part_on_a_serial_line_tells(desk: Desk, protocol: str) -> None:
     with talking(b"FW " + ASCII.encode() + b"\r") as url:
         desk.bench.write_text(SERIAL.format(url=url, protocol=protocol, profile=PROFILES[protocol]))
@@ -171,6 +172,7 @@ def test_the_version_that_a_part_on_a_serial_line_tells(desk: Desk, protocol: st
 
 
 @pytest.mark.usefixtures("patient")
+@pytest.mark.real_time("a peer at a socket")
 def test_a_long_version_is_cut_for_a_person(desk: Desk) -> None:
     with talking(b"FW " + b"1" * 4000 + b"\r") as url:
         desk.bench.write_text(SERIAL.format(url=url, protocol="stm32-uart", profile=""))
@@ -209,6 +211,7 @@ def refusing(body: dict[str, Any]) -> Iterator[int]:
 
 
 @pytest.mark.usefixtures("patient")
+@pytest.mark.real_time("a peer at a socket")
 def test_the_reason_of_an_smp_refusal(desk: Desk) -> None:
     with refusing({"rc": 7, "rsn": HOSTILE}) as port:
         desk.bench.write_text(
@@ -256,6 +259,7 @@ def rewritten(path: Path, edit: Edit) -> None:
     path.write_text(json.dumps(manifest))
 
 
+@pytest.mark.real_time("a step runs a script")
 def test_the_description_of_an_update_and_of_its_steps(desk: Desk) -> None:
     def describe(manifest: dict[str, Any]) -> None:
         manifest["description"] = HOSTILE
@@ -270,6 +274,7 @@ def test_the_description_of_an_update_and_of_its_steps(desk: Desk) -> None:
     assert checked(desk, "apply", desk.manifest, "-v").status == 0
 
 
+@pytest.mark.real_time("a step runs a script")
 def test_the_names_of_files(desk: Desk) -> None:
     """One that is there, through to its flashing; and one that is not."""
     manifest = desk.manifest.with_name("camera.importmanifest.json")
@@ -312,6 +317,7 @@ def test_the_properties_and_the_compatibility(desk: Desk) -> None:
     checked(desk, "manifest", "check", desk.manifest)
 
 
+@pytest.mark.real_time("a step runs a script")
 def test_what_a_script_says_of_itself(desk: Desk) -> None:
     """The details of a result file, in the verdict, the report and the history."""
     script = desk.manifest.with_name("check-supply.sh")

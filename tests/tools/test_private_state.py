@@ -13,6 +13,8 @@ from proxyflash.transports.errors import ExitStatus
 
 from .conftest import Desk, served
 
+pytestmark = pytest.mark.real_time("child programs")
+
 
 @pytest.fixture(autouse=True)
 def _nothing_is_masked() -> Iterator[None]:

@@ -88,7 +88,7 @@ def test_the_agent_s_script_names_the_image_and_runs_nothing_else(
         where = there if script.is_absolute() else made
         before = sorted(made.iterdir())
         done = subprocess.run(
-            [*shell, str(script), *words], env=environment, cwd=where, capture_output=True, timeout=60
+            [*shell, str(script), *words], env=environment, cwd=where, capture_output=True, timeout=600
         )
         assert done.returncode == 0, done.stderr
         *told, end = done.stdout.split(b"\0")
@@ -181,7 +181,7 @@ def test_the_command_that_registers_the_library_can_be_pasted(desk: Desk, tmp_pa
 def pasted(line: str, cwd: Path) -> list[str]:
     """The words that a person's shell makes of it."""
     done = subprocess.run(
-        ["bash", "-c", f"tell() {{ printf '%s\\0' \"$@\"; }}; tell {line}"], capture_output=True, cwd=cwd, timeout=60
+        ["bash", "-c", f"tell() {{ printf '%s\\0' \"$@\"; }}; tell {line}"], capture_output=True, cwd=cwd, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return [os.fsdecode(word) for word in done.stdout.split(b"\0")[:-1]]
@@ -335,7 +335,7 @@ def test_completion_offers_no_name_that_a_shell_would_obey(desk: Desk, shell: st
     if shell == "fish":
         variables["COMP_CWORD"] = ""
     done = subprocess.run(
-        [PROGRAM], env=os.environ | variables, cwd=desk.folder, capture_output=True, text=True, timeout=60
+        [PROGRAM], env=os.environ | variables, cwd=desk.folder, capture_output=True, text=True, timeout=600
     )
     assert "fine-1" in done.stdout
     assert "pwned" not in done.stdout
@@ -356,12 +356,12 @@ def test_the_guest_s_command_is_the_one_that_was_given(tmp_path: Path, shell: li
         files = guest._job_files(job, "end")
         script = tmp_path / "script"
         script.write_bytes(files["job/command"].replace(b"exec ", b'printf "%s\\0" "$TOLD" "$PWD"; exec '))
-        done = subprocess.run([*shell, str(script)], env={}, capture_output=True, timeout=60)
+        done = subprocess.run([*shell, str(script)], env={}, capture_output=True, timeout=600)
         assert done.returncode == 0, done.stderr
         told = [os.fsdecode(word) for word in done.stdout.split(b"\0")[:-1]]
         assert told == [name, str(folder), *NAMES, name]
         settings = tmp_path / "settings"
         settings.write_bytes(files["job/settings"] + b'printf %s "$FOLDER"\n')
-        done = subprocess.run([*shell, str(settings)], env={}, capture_output=True, timeout=60)
+        done = subprocess.run([*shell, str(settings)], env={}, capture_output=True, timeout=600)
         assert os.fsdecode(done.stdout) == str(folder)
         assert list(folder.iterdir()) == []

@@ -38,7 +38,7 @@ def recorded(desk: Desk, component: str, *more: str) -> Path:
 def alone(*arguments: str | Path, folder: Path) -> Done:
     """The program in a process of its own, without a bench file."""
     done = subprocess.run(
-        [PROGRAM, *arguments], cwd=folder, capture_output=True, text=True, timeout=100, stdin=subprocess.DEVNULL
+        [PROGRAM, *arguments], cwd=folder, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL
     )
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -110,6 +110,7 @@ def test_one_other_byte_is_told_with_its_exchange_and_both_sides(desk: Desk, com
     assert (len(was), len(now)) == (len(new), len(before))
 
 
+@pytest.mark.real_time("a step runs a script")
 def test_an_update_of_three_parts_replays(desk: Desk) -> None:
     recording = desk.folder.parent / "apply.jsonl"
     assert desk.run("record", recording, "--", "apply", desk.manifest).status == 0
@@ -126,6 +127,7 @@ def test_a_scan_replays(desk: Desk) -> None:
     assert done.out.splitlines()[-1].startswith("replay  OK  as recorded: exchanges ")
 
 
+@pytest.mark.real_time("a child program")
 def test_what_was_recorded_through_a_real_port_replays_without_it(hardware: Hardware) -> None:
     """The part is behind a PTY here, which has no parity and no modem lines; nor has its replay."""
     host, server = hardware.host, hardware.server
@@ -138,6 +140,7 @@ def test_what_was_recorded_through_a_real_port_replays_without_it(hardware: Hard
     assert done.out.startswith(first.out)
 
 
+@pytest.mark.real_time("a child program")
 def test_nothing_is_asked_where_no_hardware_is_touched(hardware: Hardware) -> None:
     host, server = hardware.host, hardware.server
     recording = host.folder / "imu.jsonl"
@@ -249,12 +252,12 @@ def test_the_documented_test_is_one(desk: Desk) -> None:
     assert found is not None
     (folder / "test_imu.py").write_text(found[1])
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_imu.py"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout
     shutil.copy(desk.folder / "firmware" / "imu-1.4.2.bin", folder / "imu.bin")
     text = (folder / "test_imu.py").read_text().replace('"imu-1.5.0.hex")', '"imu.bin", address=0x08000000)')
     (folder / "test_imu.py").write_text(text)
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     assert "ReplayMismatch" in done.stdout
 

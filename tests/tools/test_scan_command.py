@@ -70,6 +70,7 @@ def test_what_the_file_lacks_is_printed_as_lines_that_hold(desk: Desk) -> None:
     assert desk.run("bench", "check", "--json").document["components"][-1] == "usb-1209-0c24"
 
 
+@pytest.mark.real_time("a step runs a script")
 def test_a_bus_that_can_not_be_used_is_told_and_the_others_are_scanned(desk: Desk) -> None:
     head, rest = desk.bench.read_text().split("[bus.imu-uart]")
     _, rest = rest.split("[bus.usb]")
@@ -107,7 +108,7 @@ def test_what_the_bench_does_not_need_is_not_imported(desk: Desk, arguments: lis
         "sys.exit(f'imported: {needless}' if needless else status)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *desk.arguments(*arguments)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, *desk.arguments(*arguments)], capture_output=True, text=True, timeout=600
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -127,6 +128,7 @@ def test_a_plan_names_each_step_and_sends_nothing_that_writes(desk: Desk) -> Non
     assert (desk.seen(), desk.memory()) == (seen, before)
 
 
+@pytest.mark.real_time("a step runs a script")
 def test_an_update_gives_each_component_its_verdict_and_the_next_one_finds_it_done(desk: Desk) -> None:
     done = desk.run("apply", desk.manifest)
     assert done.status == 0
@@ -142,6 +144,7 @@ def test_an_update_gives_each_component_its_verdict_and_the_next_one_finds_it_do
     assert plan.out.count("1.5.0  (installed already)") == 3
 
 
+@pytest.mark.real_time("a step runs a script")
 def test_an_update_that_fails_half_way_tells_of_each_and_goes_on(desk: Desk) -> None:
     # An IMU that says neither its version nor that it is there: only flashing it finds out that it is mute.
     desk.edit(('wiring = "dtr-reset', 'mute = true, wiring = "dtr-reset'))

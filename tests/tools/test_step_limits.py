@@ -14,10 +14,12 @@ import pytest
 
 from .conftest import Desk
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.real_time("child programs")
 MakeDesk = Callable[..., Desk]
-BOUND = 120
+BOUND = 600
 """Seconds, within which what would take for ever has ended, on any machine."""
+LIMIT = 10
+"""Seconds of a step; its other actions take far less, on a busy machine too."""
 DEAF = """#!/bin/sh
 trap '' TERM INT HUP
 while [ $# -gt 0 ]; do
@@ -65,12 +67,12 @@ def runs(pid: str) -> bool:
 
 @pytest.mark.parametrize("action", ["download", "install", "apply"])
 def test_a_script_that_heeds_no_signal(desk: Desk, action: str) -> None:
-    bounded(desk, action, 3)
+    bounded(desk, action, LIMIT)
     process = desk.start("--json", "apply", desk.manifest)
     out, said = process.communicate(timeout=BOUND)
     error = json.loads(out)["error"]
     assert (process.returncode, error["code"]) == (1, "E-STEP-TIMEOUT"), said
-    assert f"step 1: {action} took longer than 3 s" in error["cause"]
+    assert f"step 1: {action} took longer than {LIMIT} s" in error["cause"]
     # With all that it started.
     assert not any(runs(path.read_text()) for path in desk.folder.glob("pid*"))
     assert len(list(desk.folder.glob("pid*"))) == 2
@@ -84,7 +86,7 @@ def test_a_script_that_heeds_no_signal(desk: Desk, action: str) -> None:
 
 @pytest.mark.parametrize("action", ["is_installed", "download", "install", "apply"])
 def test_an_action_that_does_not_return(desk: Desk, action: str) -> None:
-    bounded(desk, "", 3)
+    bounded(desk, "", LIMIT)
     arguments = desk.arguments("--json", "apply", desk.manifest)
     done = subprocess.run(
         [sys.executable, "-c", HANGING, action, *arguments],
@@ -92,7 +94,7 @@ def test_an_action_that_does_not_return(desk: Desk, action: str) -> None:
     )  # fmt: skip
     error = json.loads(done.stdout)["error"]
     assert (done.returncode, error["code"]) == (10, "E-STEP-HANGS"), done.stderr
-    assert f"step 1: {action.replace('_', '-')} has not returned within 3 s" in error["cause"]
+    assert f"step 1: {action.replace('_', '-')} has not returned within {LIMIT} s" in error["cause"]
     assert " resume" in error["remedy"]
     assert set(desk.seen().values()) == {"1.4.2"}
     assert desk.run("history", "--json").document["updates"][0]["ending"] == "unfinished"

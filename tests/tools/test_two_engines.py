@@ -12,7 +12,7 @@ import pytest
 from .conftest import MANIFEST, Desk
 from .test_interrupts import Running
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.real_time("child programs")
 MakeDesk = Callable[..., Desk]
 COMMANDS = {"apply": ["apply", MANIFEST], "resume": ["resume"], "rollback": ["rollback", "--yes"]}
 

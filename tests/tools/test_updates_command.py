@@ -12,7 +12,7 @@ import pytest
 from .conftest import MANIFEST, Desk
 from .test_interrupts import Running, again, in_phase
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.real_time("child programs")
 MakeDesk = Callable[..., Desk]
 
 

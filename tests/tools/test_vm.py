@@ -29,8 +29,11 @@ from hypothesis import strategies as st
 from proxyflash.tools import commands
 from proxyflash.tools.vm import guest, host, initramfs, kernel
 from proxyflash.tools.vm.errors import VmError, VmModule
+from proxyflash.transports import clock
 
 from .conftest import PROGRAM
+
+pytestmark = pytest.mark.real_time("child programs and pseudo-terminals")
 
 STATIC = b"\x7fELF\x02\x01\x01" + bytes(25) + struct.pack("<QQIHHHHHH", 64, 0, 0, 64, 56, 0, 64, 0, 0)
 """The header of a 64-bit ELF file without program headers, so without a loader (System V ABI, chapter 4)."""
@@ -401,16 +404,37 @@ def say(*lines):
 def speaker(path: Path, tmp_path: Path) -> Callable[..., Any]:
     """Runs a job with a QEMU whose part is taken by the lines of a script: `say`, `out`, `err`, `end`."""
 
-    def run(body: str, **settings: Any) -> tuple[int, bytes, bytes, bytes]:
+    def run(
+        body: str, heard: Callable[[bytes], object] = lambda data: None, **settings: Any
+    ) -> tuple[int, bytes, bytes, bytes]:
         take_place(path, body)
         image = tmp_path / "image"
         image.write_bytes(b"")
         job = guest.Job(("true",), tmp_path, {}, **settings)
         said: dict[str, bytearray] = {name: bytearray() for name in ("out", "err", "console")}
-        outcome = guest.run(image, image, job, said["out"].extend, said["err"].extend, said["console"].extend)
+
+        def on_console(data: bytes) -> None:
+            said["console"].extend(data)
+            heard(data)
+
+        outcome = guest.run(image, image, job, said["out"].extend, said["err"].extend, on_console)
         return outcome.status, bytes(said["out"]), bytes(said["err"]), bytes(said["console"])
 
     return run
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Puts the clock forward, so that a time limit passes whenever a test says so, and never before."""
+    passed = 0.0
+    monotonic = clock.monotonic
+
+    def put_forward(seconds: float) -> None:
+        nonlocal passed
+        passed += seconds
+
+    monkeypatch.setattr(clock, "monotonic", lambda: monotonic() + passed)
+    return put_forward
 
 
 def take_place(path: Path, body: str) -> None:
@@ -451,8 +475,8 @@ def test_an_output_in_any_pieces(parts: list[bytes], data: st.DataObject) -> Non
 @pytest.mark.parametrize(
     ("body", "code", "words"),
     [
-        ("time.sleep(1000)", "E-VM-TIME", "the guest's time limit of 1.5 s passed during the boot"),
-        ("say('boot', 'ready'); time.sleep(1000)", "E-VM-TIME", "passed during the command"),
+        ("print('late'); time.sleep(1000)", "E-VM-TIME", "the guest's time limit of 900 s passed during the boot"),
+        ("say('boot', 'ready'); print('late'); time.sleep(1000)", "E-VM-TIME", "passed during the command"),
         ("say('boot', 'failed all of it'); time.sleep(1000)", "E-VM-BOOT", "can't be set up: all of it"),
         ("print('no such machine'); sys.exit(1)", "E-VM-DIED", "QEMU ended with exit status 1"),
         ("os.kill(os.getpid(), 9)", "E-VM-DIED", "QEMU ended by SIGKILL"),
@@ -464,22 +488,42 @@ def test_an_output_in_any_pieces(parts: list[bytes], data: st.DataObject) -> Non
         ),
     ],
 )
-def test_a_guest_that_ends_badly(body: str, code: str, words: str, speaker: Callable[..., Any]) -> None:
+def test_a_guest_that_ends_badly(
+    body: str, code: str, words: str, speaker: Callable[..., Any], later: Callable[[float], None]
+) -> None:
+    body = f"import functools\nprint = functools.partial(print, flush=True)\nprint('first\\nlast')\n{body}"
     with pytest.raises(VmError) as caught:
-        speaker(f"print('first\\nlast', flush=True)\n{body}", time_limit=1.5)
+        speaker(body, lambda data: later(1000) if b"late" in data else None, time_limit=900)
     assert caught.value.code == code
     assert words in caught.value.cause
     assert "\n  | first\n  | last" in str(caught.value)
 
 
-def test_a_guest_without_a_sign_of_life(speaker: Callable[..., Any]) -> None:
-    body = "for _ in range(8): say('alive'); time.sleep(0.25)\ntime.sleep(1000)"
-    started = time.monotonic()
+def test_a_guest_without_a_sign_of_life(
+    speaker: Callable[..., Any], later: Callable[[float], None], tmp_path: Path
+) -> None:
+    body = f"""
+        for number in range(8):
+            say('alive')
+            print(number, flush=True)
+            while not os.path.exists(f'{tmp_path}/{{number}}'):
+                time.sleep(0.001)
+        print('quiet', flush=True)
+        time.sleep(1000)
+    """
+
+    def heard(data: bytes) -> None:
+        for word in data.decode().split():
+            if word == "quiet":
+                later(1100)
+            else:  # Signs of life put it off.
+                later(800)
+                (tmp_path / word).touch()
+
     with pytest.raises(VmError) as caught:
-        speaker(body, silence=1.5)
+        speaker(body, heard, silence=1000, time_limit=1e6)
     assert caught.value.code == "E-VM-SILENT"
-    # Signs of life had put it off.
-    assert time.monotonic() - started > 1.5 + 7 * 0.25
+    assert (tmp_path / "7").exists()
 
 
 def test_the_console_s_last_lines_are_kept_and_no_more(speaker: Callable[..., Any]) -> None:

@@ -15,7 +15,7 @@ from proxyflash.tools.vm import kernel
 
 from .conftest import PROGRAM
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.real_time("child programs")
 LIMIT = 300
 """Seconds for a guest: a loaded machine takes many times the six that it needs."""
 

@@ -12,10 +12,7 @@ import pty
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +22,9 @@ import pytest
 from proxyflash.emulators.can_server import serve_can
 from proxyflash.emulators.can_wire import CanNode, CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
-from proxyflash.tests.transports.threads import in_thread
+from proxyflash.tests.transports.threads import Call, in_thread, names
 from proxyflash.transports import can as can_module
+from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus, CanChannel, CanId
 from proxyflash.transports.can_opening import opening_error
 from proxyflash.transports.deadline import Deadline
@@ -48,7 +46,7 @@ from proxyflash.transports.errors import (
     TransportError,
 )
 
-LONG = 30.0
+LONG = 300.0
 """Seconds that no test is meant to wait."""
 REQUEST, RESPONSE = CanId(0x7E0), CanId(0x7E8)
 numbers = itertools.count()
@@ -58,11 +56,11 @@ def soon() -> Deadline:
     return Deadline.after(LONG)
 
 
-def waiting(channel: CanChannel) -> Future[Any]:
+def waiting(channel: CanChannel) -> Call:
     """A thread that waits in recv, once it does."""
     future = in_thread(lambda: channel.recv(soon()))
     while not channel._waiting and not future.done():
-        time.sleep(0.001)
+        clock.sleep(0.001)
     return future
 
 
@@ -153,7 +151,7 @@ def test_what_was_sent_is_on_the_wire(make_bench: MakeBench) -> None:
     classic = bench.bus.channel(CanId(0x18DA00F1, True), RESPONSE, fd=False)
     classic.send(b"\2", soon())
     while len(bench.heard) < 3:
-        time.sleep(0.001)
+        clock.sleep(0.001)
     shown = [
         (message.arbitration_id, message.is_extended_id, message.is_fd, message.bitrate_switch, bytes(message.data))
         for message in bench.heard
@@ -179,7 +177,7 @@ def test_a_frame_that_is_there_is_read_even_when_the_deadline_has_passed(make_be
     assert bench.received() == b"\1"
     late = bench.bus.channel(REQUEST, CanId(0x700))
     while (message := bench.channel.recv(Deadline.after(-1))) is None:
-        time.sleep(0.001)
+        clock.sleep(0.001)
     assert message.data == b"\2"
     assert late.recv(Deadline.after(0.01)) is None
 
@@ -248,7 +246,13 @@ def test_frames_that_the_adapter_lost_are_an_overrun(make_bench: MakeBench) -> N
 # What ends a bus, seen by who waits and by who sends.
 
 
-@pytest.mark.parametrize("served", [False, True], ids=["in process", "over a socket"])
+@pytest.mark.parametrize(
+    "served",
+    [
+        pytest.param(False, id="in process"),
+        pytest.param(True, id="over a socket", marks=pytest.mark.real_time("a socket")),
+    ],
+)
 @pytest.mark.parametrize(
     ("plan", "kind"),
     [(FaultPlan(disconnect_after=2), CanGone), (FaultPlan(bus_off_after=2), BusOff)],
@@ -263,11 +267,11 @@ def test_who_waits_is_told_within_a_second(
     waiters = [waiting(bench.channel), waiting(idle)]
     with contextlib.suppress(kind):  # It may be told already.
         bench.channel.send(b"\2", soon())
-    began = time.monotonic()
+    began = clock.monotonic()
     for waiter in waiters:
         with pytest.raises(kind):
             waiter.result(LONG)
-    assert time.monotonic() - began < 10.0  # Within a second on a machine with time to spare.
+    assert clock.monotonic() - began < 10.0  # Within a second on a machine with time to spare.
     with pytest.raises(kind):
         bench.channel.send(b"\3", soon())
     with pytest.raises(kind):
@@ -290,6 +294,7 @@ def test_each_who_meets_a_failure_has_one_of_his_own(make_bench: MakeBench) -> N
     assert met[0].cause == met[1].cause
 
 
+@pytest.mark.real_time("a socket")
 def test_a_server_that_ends_is_an_adapter_that_is_gone(make_bench: MakeBench, tmp_path: Path) -> None:
     bench = make_bench(served=tmp_path / "s")
     waiter = waiting(bench.channel)
@@ -303,11 +308,11 @@ def test_nobody_acknowledges(make_bench: MakeBench) -> None:
     """The sender is told, who waits for the answer is told within a second, and once a part is there all is well."""
     bench = make_bench()
     bench.part.power(False)
-    began = time.monotonic()
+    began = clock.monotonic()
     bench.channel.send(b"\1", soon())
     with pytest.raises(NotAcknowledged):
         bench.channel.recv(soon())
-    assert time.monotonic() - began < 5.0
+    assert clock.monotonic() - began < 5.0
     with pytest.raises(NotAcknowledged):
         send_until_it_fails(bench.channel, soon())
     bench.part.power(True)
@@ -323,7 +328,7 @@ def test_a_part_that_is_gone_for_a_moment_is_waited_for(make_bench: MakeBench, m
     bench.part.power(False)
     bench.channel.send(b"\1", soon())
     waiter = waiting(bench.channel)
-    time.sleep(0.1)
+    clock.sleep(0.1)
     bench.part.power(True)
     bench.answer(b"\2")
     assert bytes(waiter.result(LONG).data) == b"\2"
@@ -367,17 +372,17 @@ class FullAdapter(can.BusABC):
             raise can.CanOperationError("Failed to transmit: No buffer space available", errno.ENOBUFS)
 
     def _recv_internal(self, timeout: float | None) -> tuple[can.Message | None, bool]:
-        time.sleep(timeout or 0)
+        clock.sleep(timeout or 0)
         return None, False
 
 
 def test_a_full_device_queue_is_waited_for_and_not_spun_on() -> None:
     adapter = FullAdapter(room_after=20)
     with CanBus("full", adapter, "socketcan", "can0", False) as bus:
-        began = time.monotonic()
+        began = clock.monotonic()
         bus.send(can.Message(arbitration_id=1), soon())
         assert adapter.tries == 21
-        assert time.monotonic() - began >= 20 * can_module.FULL_SECONDS
+        assert clock.monotonic() - began >= 20 * can_module.FULL_SECONDS
         adapter.room_after = sys.maxsize
         with pytest.raises(CanTimeout):
             bus.send(can.Message(arbitration_id=1), Deadline.after(0.02))
@@ -410,9 +415,10 @@ def test_a_driver_that_tells_bus_off_in_words() -> None:
 # Closing.
 
 
+@pytest.mark.real_time("a socket")
 def test_closing_wakes_who_waits_and_leaves_nothing(tmp_path: Path) -> None:
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
-    threads = set(threading.enumerate())
+    threads = names()
     bench = Bench(served=tmp_path / "s")
     waiter = waiting(bench.channel)
     bench.bus.close()
@@ -424,8 +430,7 @@ def test_closing_wakes_who_waits_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(CanGone, match="closed"):
         bench.channel.send(b"\1", soon())
     bench.close()
-    left = [thread for thread in set(threading.enumerate()) - threads if thread.name.startswith("can")]
-    assert left == []
+    assert [name for name in names() if name.startswith("can")] == [name for name in threads if name.startswith("can")]
     assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
 
 
@@ -440,7 +445,7 @@ def test_several_send_at_a_time(make_bench: MakeBench) -> None:
     for sender in [in_thread(partial(send, channel)) for channel in channels]:
         sender.result(LONG)
     while len(bench.heard) < 400:
-        time.sleep(0.001)
+        clock.sleep(0.001)
     for channel in channels:
         own = [message.data[0] for message in bench.heard if message.arbitration_id == channel.transmit.value]
         assert own == list(range(100))
@@ -463,10 +468,12 @@ def exchange(settings: dict[str, Any]) -> None:
         assert back.data == b"\3"
 
 
+@pytest.mark.real_time("a bus of python-can's own")
 def test_python_cans_virtual_interface() -> None:
     exchange({"interface": "virtual", "channel": f"can-{next(numbers)}"})
 
 
+@pytest.mark.real_time("a bus of python-can's own")
 def test_python_cans_udp_multicast_interface() -> None:
     if importlib.util.find_spec("msgpack") is None:
         pytest.skip("msgpack is not installed")
@@ -501,6 +508,7 @@ NEEDS_A_DRIVER = {"interface": "neovi", "channel": 1}
         ({"interface": "udp_multicast", "channel": "x", "receive_own": True}, CanSettings, "'receive_own'"),
     ],
 )
+@pytest.mark.real_time("a bus of python-can's own")
 def test_why_a_bus_does_not_open(settings: dict[str, Any], kind: type[TransportError], said: str) -> None:
     with pytest.raises(TransportError) as caught:
         CanBus.open("powertrain", settings)
@@ -510,6 +518,7 @@ def test_why_a_bus_does_not_open(settings: dict[str, Any], kind: type[TransportE
     assert caught.value.remedy
 
 
+@pytest.mark.real_time("a bus of python-can's own")
 def test_a_serial_adapter_that_is_pulled_out() -> None:
     """python-can's slcan says goodbye to it, which fails; its port is closed all the same."""
     master, slave = pty.openpty()
@@ -525,6 +534,7 @@ def test_a_serial_adapter_that_is_pulled_out() -> None:
     assert not {path, f"{path} (deleted)"} & open_files()
 
 
+@pytest.mark.real_time("a bus of python-can's own")
 def test_a_key_is_told_by_its_likeness() -> None:
     with pytest.raises(CanSettings) as caught:
         CanBus.open("powertrain", {"interface": "slcan", "channel": ABSENT_TTY, "tty_baud_rate": 115_200})
@@ -542,6 +552,7 @@ def test_a_key_is_told_by_its_likeness() -> None:
     ],
     ids=lambda settings: settings["interface"],
 )
+@pytest.mark.real_time("a bus of python-can's own")
 def test_keys_that_an_interface_has_are_its_own_matter(settings: dict[str, Any]) -> None:
     """Those in its signature, and those that it looks up in its keywords; what then lacks is the adapter."""
     with pytest.raises(AdapterAbsent):
@@ -549,6 +560,7 @@ def test_keys_that_an_interface_has_are_its_own_matter(settings: dict[str, Any])
 
 
 @pytest.mark.parametrize("interface", ["iscan", "neousys", "neovi", "pcan", "kvaser"])
+@pytest.mark.real_time("a bus of python-can's own")
 def test_a_vendors_library_that_is_missing(interface: str) -> None:
     """None of them is on a machine without such an adapter; each says so in a way of its own."""
     channel: Any = "PCAN_USBBUS1" if interface == "pcan" else 0
@@ -558,6 +570,7 @@ def test_a_vendors_library_that_is_missing(interface: str) -> None:
     assert caught.value.exit_status is ExitStatus.ABSENT
 
 
+@pytest.mark.real_time("a bus of python-can's own")
 def test_socketcan_without_its_channel() -> None:
     """On a kernel with CAN the channel is absent, on one without the kernel's CAN is missing."""
     with pytest.raises(AdapterAbsent) as caught:
@@ -571,6 +584,7 @@ def test_socketcan_without_its_channel() -> None:
         assert type(caught.value) is CanAbsent
 
 
+@pytest.mark.real_time("a bus of python-can's own")
 def test_a_channel_that_this_user_may_not_open(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

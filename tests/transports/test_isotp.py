@@ -9,10 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,13 +18,13 @@ import can
 import isotp
 import pytest
 from can.interfaces.virtual import VirtualBus
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators.can_wire import CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
-from proxyflash.tests.transports.threads import in_thread
+from proxyflash.tests.transports.threads import Call, in_thread
+from proxyflash.transports import clock, isotp_kernel
 from proxyflash.transports import isotp as isotp_module
-from proxyflash.transports import isotp_kernel
 from proxyflash.transports.can import CanBus, CanChannel, CanId
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import (
@@ -43,7 +40,7 @@ from proxyflash.transports.errors import (
 from proxyflash.transports.isotp import Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions, UserIsoTp
 from proxyflash.transports.isotp_frames import heeded
 
-LONG = 30.0
+LONG = 300.0
 """Seconds that no test is meant to wait."""
 REQUEST, RESPONSE = CanId(0x7E0), CanId(0x7E8)
 NORMAL = IsoTpAddress(request=REQUEST, response=RESPONSE)
@@ -93,10 +90,10 @@ class Pair:
         assert message is not None
         return bytes(message.data).hex(" ")
 
-    def send(self, pdu: bytes, deadline: Deadline | None = None) -> Future[None]:
+    def send(self, pdu: bytes, deadline: Deadline | None = None) -> Call:
         return in_thread(lambda: self.channel.send(pdu, deadline or soon()))
 
-    def recv(self) -> Future[bytes | None]:
+    def recv(self) -> Call:
         return in_thread(lambda: self.channel.recv(soon()))
 
     def close(self) -> None:
@@ -231,13 +228,13 @@ def test_block_size_and_flow_control_for_each_block(make_pair: MakePair) -> None
 def test_separation_times(make_pair: MakePair, st_min: int, seconds: float) -> None:
     """0x00 to 0x7F ms, 0xF1 to 0xF9 100 us each; each reserved value is 127 ms (9.6.5.4)."""
     pair = make_pair()
-    began = time.monotonic()
+    began = clock.monotonic()
     sent = pair.send(counting(6 + 7 * 2))
     pair.hears()
     pair.says(f"30 00 {st_min:02x}")
     assert [pair.hears()[:2] for _ in range(2)] == ["21", "22"]
     sent.result(LONG)
-    assert time.monotonic() - began >= seconds
+    assert clock.monotonic() - began >= seconds
 
 
 def test_a_separation_time_begins_at_the_end_of_the_frame_before() -> None:
@@ -249,14 +246,15 @@ def test_a_separation_time_begins_at_the_end_of_the_frame_before() -> None:
         channel = IsoTpChannel.open(bus, NORMAL)
         sent = in_thread(lambda: channel.send(counting(6 + 7 * 20), soon()))
         while not heard:
-            time.sleep(0.001)
+            clock.sleep(0.001)
         part.send(can.Message(arbitration_id=RESPONSE.value, is_extended_id=False, data=hexed("30 00 04")))
-        began = time.monotonic()
+        began = clock.monotonic()
         sent.result(LONG)
-        assert time.monotonic() - began >= 19 * (0.004 + 111 / 20_000)
+        assert clock.monotonic() - began >= 19 * (0.004 + 111 / 20_000)
     wire.close()
 
 
+@pytest.mark.real_time("a bus of python-can's own")
 def test_a_separation_time_begins_once_the_driver_took_the_frame_before() -> None:
     class Slow(VirtualBus):
         """Its driver is a while in taking a frame. `took`: when each was handed to it, and when it had it."""
@@ -264,10 +262,10 @@ def test_a_separation_time_begins_once_the_driver_took_the_frame_before() -> Non
         took: ClassVar[list[tuple[float, float]]] = []
 
         def send(self, msg: can.Message, timeout: float | None = None) -> None:
-            began = time.monotonic()
-            time.sleep(0.008)
+            began = clock.monotonic()
+            clock.sleep(0.008)
             super().send(msg, timeout)
-            self.took.append((began, time.monotonic()))
+            self.took.append((began, clock.monotonic()))
 
     name = f"isotp-{next(numbers)}"
     with VirtualBus(name) as part, CanBus("slow", Slow(name), "virtual", name, False) as bus:
@@ -286,9 +284,9 @@ def test_a_separation_time_may_be_passed_over(make_pair: MakePair) -> None:
     sent = pair.send(counting(6 + 7 * 100))
     pair.hears()
     pair.says("30 00 7f")  # 12.7 s in all, if it were kept.
-    began = time.monotonic()
+    began = clock.monotonic()
     sent.result(LONG)
-    assert time.monotonic() - began < 6
+    assert clock.monotonic() - began < 6
 
 
 def test_a_peer_may_ask_to_wait(make_pair: MakePair) -> None:
@@ -354,7 +352,7 @@ def test_flow_control_that_came_late_sets_nothing_going(make_pair: MakePair) -> 
     pair = make_pair(NORMAL, IsoTpOptions(n_bs_timeout=0.3))
     pair.says(FLOW, "02 7e 00")
     while not pair.channel._channel._frames or len(pair.channel._channel._frames) < 2:
-        time.sleep(0.001)
+        clock.sleep(0.001)
     sent = pair.send(counting(8))
     assert pair.hears()[:2] == "10"
     with pytest.raises(IsoTpTimeout, match="N_Bs"):
@@ -520,7 +518,7 @@ def test_a_message_that_began_in_time_is_waited_for(make_pair: MakePair) -> None
     pair.says("10 0f 00 01 02 03 04 05")
     pair.hears()
     while not deadline.expired:
-        time.sleep(0.01)
+        clock.sleep(0.01)
     pair.says("21 06 07 08 09 0a 0b 0c", "22 0d 0e")
     assert got.result(LONG) == counting(15)
 
@@ -535,6 +533,7 @@ def test_a_message_that_never_ends_is_not_waited_for_for_ever(
     while not got.done():
         pair.says("10 0f 00 01 02 03 04 05")
         pair.peer.recv(Deadline.after(0.05))
+        clock.sleep(0.001)  # The wire takes no time.
     with pytest.raises(IsoTpTimeout, match="did not end"):
         got.result(LONG)
 
@@ -544,13 +543,13 @@ def test_a_deadline_that_has_passed_takes_what_is_there(make_pair: MakePair) -> 
     assert pair.channel.recv(Deadline.after(0)) is None
     pair.says("30 00 00", "02 50 03")
     while len(pair.channel._channel._frames) < 2:
-        time.sleep(0.001)
+        clock.sleep(0.001)
     assert pair.channel.recv(Deadline.after(-1)) == hexed("50 03")
 
 
 def test_a_bus_full_of_nonsense_does_not_hold_a_poll(make_pair: MakePair) -> None:
     pair = make_pair()
-    ended = threading.Event()
+    ended = clock.Event()
 
     def babble() -> None:
         while not ended.is_set():
@@ -589,7 +588,7 @@ def test_drain_forgets_messages_and_what_is_under_way(make_pair: MakePair) -> No
     pair.says("02 11 01", "02 11 02", "10 20 00 01 02 03 04 05")
     assert got.result(LONG) == hexed("11 01")
     while len(pair.channel._channel._frames) < 2:
-        time.sleep(0.001)
+        clock.sleep(0.001)
     pair.channel.drain()
     pair.says("21 06 07 08 09 0a 0b 0c", "02 11 03")
     assert pair.channel.recv(soon()) == hexed("11 03")
@@ -682,7 +681,7 @@ def test_closing_wakes_who_waits(make_pair: MakePair) -> None:
     pair = make_pair()
     got = pair.recv()
     while not pair.channel._channel._waiting:
-        time.sleep(0.001)
+        clock.sleep(0.001)
     pair.channel.close()
     with pytest.raises(CanGone, match="closed"):
         got.result(LONG)
@@ -737,6 +736,7 @@ ADDRESSES = {
     [(8, 0, 0, 0xCC), (8, 3, 0xF1, None), (64, 0, 0, 0x00), (24, 7, 0, None)],
     ids=["classic", "classic in blocks", "fd 64", "fd 24 in blocks"],
 )
+@pytest.mark.real_time("threads of can-isotp's own")
 def test_a_stranger_understands_us(
     address: IsoTpAddress, tx_dl: int, block_size: int, st_min: int, padding: int | None, stack: str
 ) -> None:
@@ -753,6 +753,7 @@ def test_a_stranger_understands_us(
 
 
 @pytest.mark.parametrize("tx_dl", [8, 64])
+@pytest.mark.real_time("threads of can-isotp's own")
 def test_64_kib_both_ways(tx_dl: int) -> None:
     params = {"blocksize": 0, "tx_data_length": tx_dl, "can_fd": tx_dl > 8, "tx_padding": 0, "max_frame_size": 1 << 17}
     converse(NORMAL, IsoTpOptions(tx_dl=tx_dl), params, [65_536], "NotifierBasedCanStack")
@@ -911,6 +912,7 @@ def kernel_has_isotp() -> bool:
     return True
 
 
+@pytest.mark.real_time("the kernel's ISO-TP")
 def test_a_socketcan_bus_on_a_kernel_without_isotp(make_pair: MakePair) -> None:
     """Nothing said: can-isotp serves. The kernel asked for: its absence is said. (A kernel that has ISO-TP finds no
     such channel, which is another thing to say.)"""
@@ -976,6 +978,7 @@ def kernel(make_pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     bus.close()
 
 
+@pytest.mark.real_time("the kernel's ISO-TP")
 def test_the_kernels_socket_is_bound_to_both_ids(kernel: tuple[IsoTpChannel, StandIn, CanBus]) -> None:
     """Python's address of it: interface, the id that it receives, the id that it sends."""
     _, stand_in, _ = kernel
@@ -983,6 +986,7 @@ def test_the_kernels_socket_is_bound_to_both_ids(kernel: tuple[IsoTpChannel, Sta
     assert [option[:2] for option in stand_in.options] == [(106, 1), (106, 2)]
 
 
+@pytest.mark.real_time("the kernel's ISO-TP")
 def test_messages_through_the_kernels_socket(kernel: tuple[IsoTpChannel, StandIn, CanBus]) -> None:
     channel, stand_in, _ = kernel
     channel.send(b"\x10\x03", soon())
@@ -1006,6 +1010,7 @@ def test_messages_through_the_kernels_socket(kernel: tuple[IsoTpChannel, StandIn
         (errno.ENETDOWN, CanGone),
     ],
 )
+@pytest.mark.real_time("the kernel's ISO-TP")
 def test_the_kernels_error_numbers(
     kernel: tuple[IsoTpChannel, StandIn, CanBus], number: int, kind: type[TransportError]
 ) -> None:
@@ -1020,6 +1025,7 @@ def test_the_kernels_error_numbers(
         channel.recv(soon())
 
 
+@pytest.mark.real_time("the kernel's ISO-TP")
 def test_who_waits_on_the_kernels_socket_is_told_what_ends_the_bus(
     kernel: tuple[IsoTpChannel, StandIn, CanBus],
 ) -> None:
@@ -1049,7 +1055,7 @@ def test_any_frame_has_a_verdict(data: bytes, prefix: int) -> None:
     assert verdict is None or len(verdict) == len(data)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fuzzed() -> Iterator[dict[bool, Pair]]:
     options = IsoTpOptions(n_cr_timeout=0.005, n_bs_timeout=0.005)
     pairs = {False: Pair(NORMAL, options), True: Pair(EXTENDED, options)}
@@ -1058,7 +1064,7 @@ def fuzzed() -> Iterator[dict[bool, Pair]]:
         pair.close()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(frames, max_size=12), st.booleans(), st.booleans())
 def test_any_frames_are_a_message_or_a_named_failure(
     fuzzed: dict[bool, Pair], said: list[bytes], extended: bool, sends: bool

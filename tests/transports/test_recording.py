@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.dfu import DfuDevice
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.emulators.usb_wire import UsbWire
+from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus, CanId
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import SerialGone, UsbStall
@@ -90,7 +89,7 @@ def test_what_is_younger_than_a_moment(tmp_path: Path) -> None:
     recorder = Recorder(limit_records=3)
     for number in range(4):
         recorder.note("usb", str(number))
-    moment = time.monotonic()
+    moment = clock.monotonic()
     recorder.note("usb", "4")
     assert [record.text for record in recorder.records(moment) if isinstance(record, Note)] == ["4"]
     recorder.save(tmp_path, moment)
@@ -103,11 +102,11 @@ def test_what_is_younger_than_a_moment(tmp_path: Path) -> None:
 
 def test_one_clock_for_all_and_a_transfer_stands_where_it_began() -> None:
     recorder = Recorder()
-    before = time.time()
-    started = time.monotonic()
+    before = clock.time()
+    started = clock.monotonic()
     recorder.serial("uart", True, b"a")
     recorder.usb("usb", 1, 2, bytes(8), b"", 0, started)
-    after = time.time()
+    after = clock.time()
     transfer, written = recorder.records()
     assert isinstance(transfer, UsbControl)
     assert isinstance(written, SerialBytes)
@@ -124,7 +123,7 @@ def test_threads_add_to_it_at_once() -> None:
         for _ in range(4000):
             recorder.can("a", True, message)
 
-    threads = [threading.Thread(target=add) for _ in range(4)]
+    threads = [clock.Thread(target=add) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -137,7 +136,7 @@ def test_threads_add_to_it_at_once() -> None:
 
 def test_a_can_bus(tmp_path: Path) -> None:
     wire = CanWire("recorded", bitrate=500_000, data_bitrate=2_000_000, pace=0)
-    answered = threading.Event()
+    answered = clock.Event()
 
     def answer(message: can.Message) -> None:
         if not answered.is_set():

@@ -112,7 +112,7 @@ def test_candump_log_by_can_utils(folder: Path) -> None:
         pytest.skip("can-utils is not installed")
     done = subprocess.run(
         ["log2asc", "-I", folder / "can.log", "-4", "powertrain", "can0"],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
     seconds = re.findall(r"^ *(\d+\.\d{4})", done.stdout, re.MULTILINE)
     first = FRAMES[0].time
@@ -145,7 +145,7 @@ def dissected(folder: Path, wanted: str, *fields: str) -> list[list[str]]:
     options = [word for field in fields for word in ("-e", field)]
     done = subprocess.run(
         ["tshark", "-n", "-r", folder / "recording.pcapng", "-Y", wanted, "-T", "fields", *options],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
     return [line.split("\t") for line in done.stdout.splitlines()]
 

@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import termios
-import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +21,7 @@ import serial.rfc2217
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.tests.transports.threads import in_thread
+from proxyflash.transports import clock
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import (
     SerialAbsent,
@@ -33,7 +33,9 @@ from proxyflash.transports.errors import (
 )
 from proxyflash.transports.serial import SerialPort
 
-LONG = 30.0
+pytestmark = pytest.mark.real_time("pseudo-terminals and sockets")
+
+LONG = 300.0
 """Seconds that no test is meant to wait: a deadline this far is only reached by what hangs."""
 
 
@@ -229,7 +231,7 @@ def test_a_long_write_goes_on_as_the_other_side_reads(pty: Pty) -> None:
 )
 def test_unplugging_ends_a_blocked_read(pty: Pty, read: Callable[[SerialPort], bytes]) -> None:
     with pty.port() as port:
-        begun = threading.Event()
+        begun = clock.Event()
 
         def work() -> bytes:
             assert port.read_exactly(1, soon()) == b"x"
@@ -594,7 +596,7 @@ class Rfc2217Server:
         self.settings_taken = 0
         self._listener = listener
         self.connection: socket.socket | None = None
-        threading.Thread(target=self._serve, daemon=True).start()
+        clock.Thread(target=self._serve).start()
 
     def write(self, data: bytes) -> None:
         assert self.connection

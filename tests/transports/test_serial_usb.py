@@ -39,6 +39,7 @@ def test_a_device_that_came_back_is_found_at_its_place(tmp_path: Path) -> None:
         assert usb_tty(url, ttys) is None
 
 
+@pytest.mark.real_time("pseudo-terminals")
 def test_a_port_is_opened_again() -> None:
     master, slave = pty.openpty()
     other, beside = pty.openpty()

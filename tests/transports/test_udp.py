@@ -13,13 +13,15 @@ from proxyflash.transports.errors import BadSettings, UdpAbsent, UdpGone, UdpSet
 from proxyflash.transports.recording import Recorder, SerialBytes
 from proxyflash.transports.udp import UdpSocket
 
+pytestmark = pytest.mark.real_time("UDP sockets")
+
 
 @pytest.fixture
 def other() -> Iterator[socket.socket]:
     """The other end."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
         end.bind(("127.0.0.1", 0))
-        end.settimeout(30)
+        end.settimeout(300)
         yield end
 
 
@@ -55,7 +57,7 @@ def test_ipv6() -> None:
             end.bind(("::1", 0))
         except OSError:
             pytest.skip("IPv6 is not there on this host")
-        end.settimeout(30)
+        end.settimeout(300)
         with UdpSocket.open("lan", {"host": "::1", "port": end.getsockname()[1]}) as udp:
             udp.send(b"six")
             assert end.recv(10) == b"six"
@@ -87,7 +89,7 @@ def test_a_part_that_restarts_is_silent(udp: UdpSocket, other: socket.socket) ->
         assert udp.receive(Deadline.after(0.02)) is None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind(("127.0.0.1", port))
-        again.settimeout(30)
+        again.settimeout(300)
         udp.send(b"there?")
         data, address = again.recvfrom(100)
         assert data == b"there?"

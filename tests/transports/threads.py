@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 from proxyflash.transports import clock
+from proxyflash.transports.simulated_clock import SimulatedClock
 
 
-class ClockedFuture(Future[Any]):
-    """A future that is waited for on the project's clock."""
+class Call:
+    """What becomes of `work`, which runs beside the test; the interface of `concurrent.futures.Future`."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work = work
         self._ended = clock.Event()
-        self.add_done_callback(lambda _: self._ended.set())
+        self._result: Any = None
+        self._error: BaseException | None = None
+        clock.Thread(self._run).start()
 
-    def result(self, timeout: float | None = None) -> Any:
-        self._ended.wait(timeout)
-        return super().result(0)
+    def _run(self) -> None:
+        try:
+            self._result = self._work()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ended.set()
+
+    def done(self) -> bool:
+        return self._ended.is_set()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        self._ended.wait(timeout)
-        return super().exception(0)
+        if not self._ended.wait(timeout):
+            raise TimeoutError("the call has not returned")
+        return self._error
+
+    def result(self, timeout: float | None = None) -> Any:
+        error = self.exception(timeout)
+        if error is not None:
+            raise error
+        return self._result
 
 
-def in_thread(work: Callable[[], Any]) -> Future[Any]:
-    """What becomes of `work`, which runs beside the test, in a daemon thread."""
-    future = ClockedFuture()
+def in_thread(work: Callable[[], Any]) -> Call:
+    """Calls `work` in a thread of its own."""
+    return Call(work)
 
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
 
-    clock.Thread(run).start()
-    return future
+def names() -> list[str]:
+    """The names of the threads that have not ended, on the clock that is in use."""
+    current = clock.current()
+    threads = current.threads() if isinstance(current, SimulatedClock) else threading.enumerate()
+    return sorted(thread.name for thread in threads)
