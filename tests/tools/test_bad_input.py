@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import zlib
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from proxyflash.tests.users import shared_folder
 
 from .conftest import Desk, Hardware
 
@@ -344,7 +346,7 @@ commands.run(arguments)  # once as root: what it imports, another user may not r
 os.truncate(1, 0), os.lseek(1, 0, os.SEEK_SET)
 for folder, _, files in os.walk(arguments[arguments.index("--state") + 1]):
     for path in (folder, *(os.path.join(folder, name) for name in files)):
-        os.chmod(path, 0o777)
+        os.chown(path, 65534, 65534)
 os.seteuid(65534)
 sys.exit(commands.run(arguments))
 """
@@ -358,12 +360,10 @@ def test_a_forbidden_adapter_says_how_it_is_allowed(desk: Desk, port: str, tmp_p
         done = desk.run("--json", "scan")
         status, out = done.status, done.out
     else:
-        for folder in (desk.state, desk.folder, *desk.folder.parents):
-            folder.mkdir(exist_ok=True)
-            if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
-                folder.chmod(0o777)
-        command = [sys.executable, "-c", AS_ANOTHER_USER, *desk.arguments("--json", "scan")]
-        with (tmp_path / "out").open("w+") as stream:
+        with shared_folder() as shared, (tmp_path / "out").open("w+") as stream:
+            bench = shutil.copy(desk.bench, shared)
+            command = [sys.executable, "-c", AS_ANOTHER_USER, "--bench", bench, "--state", str(shared / "state"),
+                       "--json", "scan"]  # fmt: skip
             status = subprocess.run(command, stdout=stream).returncode
             stream.seek(0)
             out = stream.read()
