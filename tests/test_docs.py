@@ -190,7 +190,6 @@ RUN_ELSEWHERE = [
 ]
 
 
-@pytest.mark.simulated_time
 @pytest.mark.parametrize(("document", "number", "printed"), PRINTED)
 def test_a_python_example_runs(
     document: Path, number: int, printed: str, bench_folder: Path, capsys: pytest.CaptureFixture[str]
