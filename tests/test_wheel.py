@@ -14,6 +14,7 @@ import pytest
 from proxyflash.tests.shared import once
 
 ROOT = Path(__file__).parent.parent
+PIP = (sys.executable, "-m", "pip")
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -35,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = folder / "source"
         shutil.copytree(ROOT, source, ignore=ignored, symlinks=True)
         # The build's own requirements come from the index, as they do for anybody.
-        run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source, folder=folder)
+        run(*PIP, "wheel", "-q", "--no-deps", "-w", folder, source, folder=folder)
 
     [made] = once(tmp_path_factory, "wheel", make).glob("*.whl")
     return made
@@ -46,8 +47,8 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One that holds the wheel and what it requires, and nothing else."""
 
     def make(folder: Path) -> None:
-        run(sys.executable, "-m", "venv", folder, folder=folder)
-        run(folder / "bin" / "python", "-m", "pip", "install", "-q", wheel, folder=folder)
+        run(sys.executable, "-m", "venv", "--without-pip", folder, folder=folder)
+        run(*PIP, "--python", folder / "bin" / "python", "install", "-q", "--no-compile", wheel, folder=folder)
 
     return once(tmp_path_factory, "environment", make)
 
@@ -84,7 +85,7 @@ def test_it_holds_the_package_and_nothing_with_a_common_name(wheel: Path) -> Non
 
 def test_it_installs_alone_and_runs_the_demo(environment: Path, tmp_path: Path) -> None:
     python = environment / "bin" / "python"
-    run(python, "-m", "pip", "check", folder=tmp_path)
+    run(*PIP, "--python", python, "check", folder=tmp_path)
     where = run(python, "-c", "import proxyflash; print(proxyflash.__path__[0])", folder=tmp_path).strip()
     assert Path(where).is_relative_to(environment)
     program = environment / "bin" / "proxyflash"
@@ -104,7 +105,8 @@ def test_it_installs_alone_and_runs_the_demo(environment: Path, tmp_path: Path) 
 def test_its_suite_runs_where_it_is_installed(environment: Path, tmp_path: Path) -> None:
     python = environment / "bin" / "python"
     # Beside the environment, which stays as it is for the other test.
-    run(python, "-m", "pip", "install", "-q", "--target", tmp_path / "pytest", "pytest", folder=tmp_path)
+    run(*PIP, "--python", python, "install", "-q", "--no-compile", "--target", tmp_path / "pytest", "pytest",
+        folder=tmp_path)  # fmt: skip
     start = f"import sys; sys.path.append({str(tmp_path / 'pytest')!r}); import pytest; sys.exit(pytest.console_main())"
     said = run(python, "-c", start, "-q", "--pyargs", "proxyflash.hil_tests", "-k", "scan_finds or declined or protected",
                "-W", "error", folder=tmp_path)  # fmt: skip

@@ -26,6 +26,8 @@ from proxyflash.tests.tools.test_interrupts import Running, in_phase
 from proxyflash.tools import commands
 from proxyflash.tools.commands import demo
 
+pytestmark = pytest.mark.real_time("steps run scripts")
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "vacuum"
 FACTORY = {
     "rootfs": "1.0.0", "planner": "1.0.0", "left-motor": "1.0.0", "right-motor": "1.0.0",
