@@ -20,6 +20,8 @@ from .draw import case
 from .run import Result, explore, told
 
 MOST = 1 << 40
+PROGRESS = 250
+"""Seeds after which it is said how far it is."""
 
 
 class BadSeeds(argparse.ArgumentTypeError):
@@ -82,6 +84,8 @@ def _many(chosen: range, seconds: float | None, processes: int, *, keep_going: b
             _shown(result)
             if not keep_going:
                 break
+        elif count % PROGRESS == 0:
+            print(f"{count:,} seeds, the last one {result.seed}", file=sys.stderr, flush=True)
     real = time.monotonic() - began
     print(
         f"{count:,} seeds from {chosen[0]} on: {failed} failed; {commands:,} commands,"

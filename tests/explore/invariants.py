@@ -8,7 +8,7 @@ from typing import Any
 from proxyflash.emulators.faults import Fault
 from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates import journal
-from proxyflash.updates.events import Status, StepFinished
+from proxyflash.updates.events import ActionStarted, Status, StepFinished
 from proxyflash.updates.progress import Progress
 from proxyflash.updates.store import Entry
 
@@ -47,6 +47,7 @@ def after_command(world: World, ended: Ended) -> Iterator[str]:
             if not world.case.part(name).family.mcuboot:
                 yield f"it was reported that nothing was changed, and the flash of {name} was worked on"
     yield from of_journals(world)
+    yield from not_again(world, ended)
 
 
 def claimed_by_flash(world: World, ended: Ended, part: Part, version: str) -> Iterator[str]:
@@ -77,6 +78,20 @@ def claimed_by_steps(world: World, ended: Ended) -> Iterator[str]:
             yield f"step {event.label} of {part.name} was reported as done, and the part holds {world.held(part)}"
         if event.status is Status.RESTORED and event.result_code in (1000, 1002) and world.held(part) is None:
             yield f"step {event.label} of {part.name} was reported as restored, and the part holds a mixture"
+
+
+def not_again(world: World, ended: Ended) -> Iterator[str]:
+    """No step that was told as done begins again in the same update."""
+    found = entries(world)
+    if not found or ended.arguments[0] not in ("apply", "resume"):
+        return
+    done = world.finished.setdefault(str(found[-1].journal), set())
+    for event in ended.events:
+        if isinstance(event, ActionStarted) and event.action in NOT_AGAIN:
+            if f"{event.label} {event.component}" in done:
+                yield f"step {event.label} of {event.component} was told as done, and {event.action} began again"
+        if isinstance(event, StepFinished) and event.status is Status.DONE:
+            done.add(f"{event.label} {event.component}")
 
 
 def entries(world: World) -> list[Entry]:

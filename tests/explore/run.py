@@ -21,7 +21,7 @@ from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
 
 from . import invariants
-from .draw import NEW, OTHER, Case, Round, case
+from .draw import NEW, OLD, OTHER, Case, Round, case
 from .world import Ended, World
 
 TRIES = 6
@@ -107,8 +107,9 @@ def _marked(world: World) -> dict[str, bytes]:
     for part in world.case.parts:
         flash = world.device(part).flash
         if not part.family.slots and not part.family.vectors:
-            end = invariants.allowed_ranges(world, part)[-1][1]
-            flash.load(end, b"not an image's" * 2)
+            largest = max(len(world.images[part.name, version]) for version in (OLD, NEW, OTHER))
+            last, size = flash.unit_of(part.family.start + largest - 1)
+            flash.load(last + size, b"not an image's" * 2)
         found[part.name] = flash.read(flash.base, flash.size)
     return found
 

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import random
+import re
 import secrets
 import shutil
 import threading
@@ -75,6 +76,9 @@ class Process:
 
     before: set[int]
     """Numbers of the threads that are not this process's."""
+    command: str
+    operations: dict[str, int]
+    """By part, how many flash operations there had been when it began."""
     main: SimulatedThread | None = None
     sessions: list[Session] = field(default_factory=list)
     opened: list[Any] = field(default_factory=list)
@@ -130,6 +134,8 @@ class World:
         self.buses: dict[str, EmulatedBus] = {}
         self.boot = 1
         self.process: Process | None = None
+        self.finished: dict[str, set[str]] = {}
+        """By the journal of an update, the steps that were told as done, as "label component"."""
         self.armed: list[Trouble] = []
         self.hands: list[Any] = []
         """Threads that mend something after a while."""
@@ -154,7 +160,7 @@ class World:
     def standing(self) -> Iterator[World]:
         with ExitStack() as stack:
             for place, name, value in self._seams():
-                stack.enter_context(_replaced(place, name, value))
+                stack.enter_context(replaced(place, name, value))
             self._write_files()
             self.state.mkdir()
             self.disk = stack.enter_context(Disk(self.state, lambda what: self.point("disk", what)))
@@ -461,6 +467,20 @@ class World:
             case "clock":
                 self.clock.set_time(self.clock.time() - trouble.amount)
 
+    def _check_announced(self, process: Process, image: Image) -> None:
+        """Nothing was done to a part by an update before its journal has that it begins."""
+        if process.command not in ("apply", "resume", "rollback"):
+            return
+        worked = [name for name, count in self._operations().items() if count != process.operations[name]]
+        begun = set()
+        for path, data in image.files.items():
+            if path.endswith("/journal.jsonl"):
+                for line in data.splitlines():
+                    if b'"kind":"start"' in line and (found := re.search(rb'"task":(\d+)', line)):
+                        begun.add((path, found[1]))
+        if len(worked) > len(begun):
+            self.claims.append(f"the flash of {', '.join(worked)} was worked on, and the journal has {len(begun)} begun")
+
     def _announced(self, path: str) -> bool:
         """Whether a journal has a record of something that was begun."""
         return b'"kind":"start"' in self.disk.now().files[path]
@@ -480,6 +500,7 @@ class World:
 
     def _kill(self, process: Process, image: Image) -> None:
         process.image = image
+        self._check_announced(process, image)
         mine = [thread for thread in self.clock.threads() if process.has(thread)]
         for thread in process.shielded:
             process.shielded[thread] = GreenletExit()
@@ -528,7 +549,7 @@ class World:
     def run(self, *arguments: str) -> Ended:
         """Runs a command to its end, or until it is killed; what it leaves is tidied up as an operating system does."""
         before, operations = _descriptors(), self._operations()
-        process = self.process = Process({thread.number for thread in self.clock.threads()})
+        process = self.process = Process({thread.number for thread in self.clock.threads()}, arguments[0], operations)
         out = io.StringIO()
         options = ("--bench", str(self.bench_file), "--state", str(self.state))
         self.tell(f"$ proxyflash {' '.join(arguments)}")
@@ -629,7 +650,7 @@ def _bus_text(bus: Bus) -> str:
 
 
 @contextmanager
-def _replaced(place: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(place: Any, name: str, value: Any) -> Iterator[None]:
     before = getattr(place, name)
     setattr(place, name, value)
     try:
