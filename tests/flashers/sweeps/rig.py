@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -48,8 +48,12 @@ class Kind:
     """Nothing but a hand resets it: a cut within the writing of its reset vector wants one."""
     each: int = 1
     """Bytes of each write on its line at which a cut is tried; another one for each kind of cut."""
-    stride: int = 1
-    """At true pace every so many-th place is tried: a byte's arrival is an event there, which costs processor time."""
+    paced: int = 20
+    """How many places are tried at true pace, where each byte's arrival is an event of its own and costs processor time."""
+
+    def thinned(self, places: Sequence[int], pace: int) -> Sequence[int]:
+        """Those of the places that are tried at this pace, from the first one on at even distances."""
+        return places[:: -(-len(places) // self.paced)] if pace else places
 
 
 AVR_VECTORS = bytes.fromhex("0c 94 40 00")
@@ -106,6 +110,7 @@ entry = {reset = "dtr", boot0 = "rts", hold = 0.001, settle = 0.005}
         1000,
         2500,
         2100,
+        paced=12,
     ),
     "dfuse": Kind(
         """
@@ -125,6 +130,7 @@ profile = {reenumerate = 0.5}
         1000,
         2500,
         2500,
+        paced=40,
     ),
     "dfu": Kind(
         """
@@ -145,6 +151,7 @@ profile = {reenumerate = 0.5, slot_size = 0x20000}
         2500,
         2500,
         relocatable=True,
+        paced=40,
     ),
     "smp": Kind(
         """
@@ -165,6 +172,8 @@ profile = {answer = 0.3, quiet = 0.01, swap = 3.0, erase = 1.0}
         800,
         500,
         mcuboot=True,
+        each=2,
+        paced=4,
     ),
     "smp-recovery": Kind(
         """
@@ -185,6 +194,8 @@ profile = {answer = 0.3, quiet = 0.01, swap = 3.0, erase = 1.0, recovery = true}
         800,
         500,
         mcuboot=True,
+        each=2,
+        paced=4,
     ),
 }
 
@@ -202,11 +213,19 @@ profile = {{answer = 1.0, entry = {{{entry}}}}}
         short_size,
         vectors=AVR_VECTORS,
         by_hand=protocol == "avr109",
+        paced=10,
     )
     for protocol, part, emulated, entry, new_size, short_size in (
         ("stk500v1", "atmega328p-optiboot", "boot_window = 20", "discharge = 0.001, settle = 0.005", 2600, 500),
         ("stk500v2", "atmega2560-wiring", "boot_window = 2", "discharge = 0.001, settle = 0.005", 6000, 600),
-        ("avr109", "atmega32u4-caterina", "reenumerate = 0.1, boot_window = 60", 'reset = "none", touch = true', 2600, 500),
+        (
+            "avr109",
+            "atmega32u4-caterina",
+            "reenumerate = 0.1, boot_window = 60",
+            'reset = "none", touch = true',
+            2600,
+            500,
+        ),
     )
 }
 
@@ -228,10 +247,12 @@ timings = {{connect = 8, knock = 0.5, start = 10, block = 2, verdict = 5}}
         900,
         450,
         relocatable=True,
+        each=each,
+        paced=paced,
     )
-    for name, protocol, part, loader, start in (
-        ("xmodem", "xmodem", "efr32mg1", "gecko", 0x4000),
-        ("ymodem", "ymodem", "stm32l4-iap", "st-iap", 0x08008000),
+    for name, protocol, part, loader, start, each, paced in (
+        ("xmodem", "xmodem", "efr32mg1", "gecko", 0x4000, 12, 20),
+        ("ymodem", "ymodem", "stm32l4-iap", "st-iap", 0x08008000, 6, 5),
     )
 }
 
@@ -360,6 +381,8 @@ class WireCut(ABC):
         self.device = bench.emulated_device("part")
         self.wire = bench.emulated_wire("b")
         self.is_done = False
+        self._going: clock.SomeTimer | None = None
+        """Cuts the supply: another thread does, for who notices the cut is within the wire."""
         self._cuts_off = getattr(self.wire, self.CUTS_OFF)
         setattr(self.wire, self.CUTS_OFF, self._happens)
         self.wire.faults.plan = FaultPlan(disconnect_after=self.wire.faults.units + unit)
@@ -368,6 +391,8 @@ class WireCut(ABC):
         """The wire is whole, and the supply is there."""
         self.wire.faults.plan = FaultPlan()
         setattr(self.wire, self.CUTS_OFF, self._cuts_off)
+        if self._going is not None:
+            self._going.join()
         if self.how is How.SUPPLY:
             self.device.supply.on()
         elif self.is_done:
@@ -381,8 +406,11 @@ class WireCut(ABC):
         self.is_done = True
 
     def _cut_supply(self, what: Any) -> None:
-        # By another thread: this one is within the wire.
-        clock.Timer(0.0, self.device.supply.off).start()
+        self._cut_supply_in(0.0)
+
+    def _cut_supply_in(self, seconds: float) -> None:
+        self._going = clock.Timer(seconds, self.device.supply.off)
+        self._going.start()
 
     @abstractmethod
     def _join(self) -> None: ...
@@ -406,7 +434,7 @@ class LineCut(WireCut):
 
     def _cut_supply(self, what: float) -> None:
         """`what`: the byte's time."""
-        clock.Timer(max(0.0, what - clock.monotonic()), self.device.supply.off).start()
+        self._cut_supply_in(max(0.0, what - clock.monotonic()))
 
     def _join(self) -> None:
         self.wire.plug()

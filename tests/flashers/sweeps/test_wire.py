@@ -22,10 +22,7 @@ def test_a_cut_at_the_units_of_the_wire(
 ) -> None:
     kind = KINDS[name]
     rig = Rig(kind, tmp_path, pace=pace, is_short=True)
-    units = course(rig).units(kind.each, f"{name} {how} {pace}")
-    assert len(units) > 20
-    if pace:
-        units = units[:: kind.stride]
+    units = kind.thinned(course(rig).units(kind.each, f"{name} {how} {pace}"), pace)
     for unit in units:
         with rig.powered() as bench:
             cut = wire_cut(bench, unit, how)

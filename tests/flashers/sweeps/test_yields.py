@@ -22,10 +22,11 @@ def test_stopped_at_every_yield(
     name: str, how: str, pace: int, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """At the first, second, ... thing that the engine reports. At true pace by shorter images."""
-    rig = Rig(KINDS[name], tmp_path, pace=pace, is_short=bool(pace))
+    kind = KINDS[name]
+    rig = Rig(kind, tmp_path, pace=pace, is_short=bool(pace))
     last = course(rig).yields
     assert last > 8
-    yields = range(1, last + 1)[:: min(KINDS[name].stride, 4) if pace else 1]
+    yields = kind.thinned(range(1, last + 1), pace)
     for count in yields:
         with rig.powered() as bench:
             device = bench.emulated_device("part")
