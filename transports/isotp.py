@@ -261,6 +261,8 @@ class UserIsoTp(IsoTpChannel):
             "wftmax": WAIT_FRAMES,
             "max_frame_size": LONGEST_PDU,
             "logger_name": LOGGER,
+            # can-isotp tries it by a sleep of 1 ms, twice, and needs it in its own thread alone, which is not used here.
+            "wait_func": _no_wait,
         }
         self._logic = ClockedLogic(
             rxfn=self._rx, txfn=self._tx, address=_library_address(address, request, response),
@@ -379,6 +381,10 @@ class UserIsoTp(IsoTpChannel):
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+
+
+def _no_wait(seconds: float) -> None:
+    """The state machine never waits by itself: `_rx` does."""
 
 
 class ClockTimer(isotp.tools.Timer):

@@ -87,7 +87,7 @@ class ScriptedEcu:
         self._patience = 0.0
         address = isotp.Address(isotp.AddressingMode.Normal_11bits, txid=0x7E8, rxid=0x7E0)
         self._stack = ClockedLogic(
-            self._rx, self._tx, address, params={"tx_padding": 0xCC, "max_frame_size": 5000}
+            self._rx, self._tx, address, params={"tx_padding": 0xCC, "max_frame_size": 5000, "wait_func": clock.sleep}
         )
         self._thread = clock.Thread(target=self._run, name="scripted ecu")
         self._thread.start()

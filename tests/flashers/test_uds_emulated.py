@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -160,6 +161,16 @@ def test_classic_frames_on_an_fd_bus(rig: Make) -> None:
 @pytest.mark.parametrize(("block_size", "st_min"), [(1, 0), (8, 0xF1), (3, 1)])
 def test_the_flow_control_of_the_ecu_is_heeded(rig: Make, block_size: int, st_min: int) -> None:
     made = rig(block_size=block_size, st_min=st_min, profile={"iso_tp": {"block_size": 2, "st_min": 1}})
+    made.flash()
+    assert made.runs("1.5.0")
+
+
+def test_nothing_sleeps_beside_the_clock(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slept(seconds: float) -> None:
+        raise AssertionError(f"{seconds} s of real time")
+
+    monkeypatch.setattr(time, "sleep", slept)
+    made = rig()
     made.flash()
     assert made.runs("1.5.0")
 

@@ -13,12 +13,12 @@ import pytest
 from proxyflash.tests.flashers.sweeps.rig import KINDS, Rig, course
 
 
+@pytest.mark.parametrize("pace", [0, 1])
 @pytest.mark.parametrize("name", KINDS)
-def test_nothing_is_cut(name: str, tmp_path: Path) -> None:
-    for pace in (0, 1):
-        rig = Rig(KINDS[name], tmp_path, pace=pace)
-        with rig.powered() as bench:
-            rig.ends_with_the_new_image(bench)
+def test_nothing_is_cut(name: str, pace: int, tmp_path: Path) -> None:
+    rig = Rig(KINDS[name], tmp_path, pace=pace)
+    with rig.powered() as bench:
+        rig.ends_with_the_new_image(bench)
 
 
 @pytest.mark.timeout(600)
