@@ -453,13 +453,17 @@ class SmpFlasher(Flasher):
         reset = clock.monotonic()
         self._restart(recovery=True)
         self._moved = True
+        again = True
         while True:
             self._await_answer()
             self._look()
             if self._recovery:
                 self._wire.follow(None)
                 return
-            if clock.monotonic() - reset > RESET_SECONDS:
+            if clock.monotonic() - reset > RESET_SECONDS and again:
+                again, reset = False, clock.monotonic()  # The request may have been lost.
+                self._restart(recovery=True)
+            elif clock.monotonic() - reset > RESET_SECONDS:
                 raise PartWrongMode(
                     "the part was told to restart into serial recovery, and runs its application",
                     remedy="Was it built with a boot mode (retention)? If not, bring it there by hand.",

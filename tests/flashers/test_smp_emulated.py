@@ -249,6 +249,13 @@ class TestLostResets:
         assert len(lost) == count
         assert (rig.runs, rig.stays) == (NEW, True)
 
+    def test_into_recovery(self, make_rig: Callable[..., Rig]) -> None:
+        rig = make_rig(profile={"recovery": True})
+        lost = self.losing(rig, 1)
+        rig.flash()
+        assert len(lost) == 1
+        assert (rig.runs, rig.stays) == (NEW, True)
+
     def test_not_for_ever(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig()
         lost = self.losing(rig, 100)
