@@ -8,6 +8,9 @@ written behind its last fsync.
 It also fills up (ENOSPC), and counts operations as points at which something may happen.
 """
 
+# Paths are text here, as the calls get them that are listened to.
+# ruff: noqa: PTH112, PTH115, PTH118, PTH120, PTH123
+
 from __future__ import annotations
 
 import errno
@@ -20,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_fsync, _write = os.fsync, os.write
+_fsync, _open, _write = os.fsync, os.open, os.write
 _disks: list[Disk] = []
 """The one in use, if there is one."""
 
@@ -99,9 +102,29 @@ class Disk:
         return found
 
     def after_a_cut(self, chance: random.Random) -> Image:
-        """What a host's disk holds that loses its supply now."""
-        seen = self.now()
+        """What a host's disk holds that loses its supply now; one of the many things that it may hold."""
         kept = chance.choice((0, len(self._changes), chance.randint(0, len(self._changes))))
+        return self._cut(
+            kept,
+            lambda sure, now: chance.choice((sure, now, chance.randint(sure, now))),
+            lambda: chance.choice((False, True)),
+        )
+
+    def left_of(self, part: float) -> Image:
+        """The same without chance. `part`: of what is not sure to be there, 0.0: nothing, 1.0: all, as after a kill."""
+        if part == 1:
+            return self.now()
+        unsure = [number for number, change in enumerate(self._changes) if not change.sure]
+        count = int(len(unsure) * part)
+        kept = unsure[count] if unsure else 0
+        return self._cut(kept, lambda sure, now: sure + int((now - sure) * part), lambda: part >= 0.5)
+
+    def _cut(self, kept: int, end: Callable[[int, int], int], is_new: Callable[[], bool]) -> Image:
+        """`kept`: so many operations on names. `end`: of what was appended, from the lengths at the last fsync and now.
+
+        `is_new`: whether there is the new one of what was overwritten.
+        """
+        seen = self.now()
         names = dict(self._first)
         for number, change in enumerate(self._changes):
             if not (change.sure or number < kept):
@@ -124,10 +147,9 @@ class Disk:
             sure = self._sure.get(node, b"")
             now = seen.files.get(live.get(node, ""), sure)
             if now.startswith(sure):
-                end = chance.choice((len(sure), len(now), chance.randint(len(sure), len(now))))
-                image.files[path] = now[:end]
+                image.files[path] = now[: end(len(sure), len(now))]
             else:
-                image.files[path] = chance.choice((sure, now))
+                image.files[path] = now if is_new() else sure
         return image
 
     def put(self, image: Image) -> None:
@@ -184,8 +206,13 @@ class Disk:
                     node = self._names.pop(where)
                     self._changes.append(_Change("removed", (os.path.dirname(where),), where, node))
 
-    def _opened(self, path: Any, flags: int) -> None:
-        where = self._below(path)
+    def opened_in(self, folder: int, path: Any, flags: int) -> None:
+        """A file is about to be opened by its name in an open folder."""
+        if not self._asleep:
+            self._opened(path, flags, folder)
+
+    def _opened(self, path: Any, flags: int, folder: int = -1) -> None:
+        where = self._below(path, folder)
         if where is None or where in self._names or not flags & os.O_CREAT:
             return
         self._wants_room(0)
@@ -298,11 +325,18 @@ def _install() -> None:
         else:
             _fsync(number)
 
+    def opened(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        # The audit event of a path in an open folder doesn't tell the folder.
+        if _disks and dir_fd is not None and flags & (os.O_CREAT | os.O_TRUNC):
+            _disks[-1].opened_in(dir_fd, path, flags)
+        return _open(path, flags, mode, dir_fd=dir_fd)
+
     def write(descriptor: int, data: Any) -> int:
         return _disks[-1].written(descriptor, data) if _disks else _write(descriptor, data)
 
     sys.addaudithook(heard)
     os.fsync = fsync
+    os.open = opened
     os.write = write
 
 
