@@ -327,6 +327,8 @@ def _entry(number: int, name: str, *, make: bool, is_folder: bool, path: Path) -
                 raise
             with suppress(FileExistsError):
                 os.mkdir(name, FOLDER_MODE, dir_fd=number)
+            # What is synced in the new folder is lost if the folder's own name is.
+            _sync(number)
             return os.open(name, _NAME | os.O_DIRECTORY, dir_fd=number)
         except NotADirectoryError:
             found = os.open(name, _NAME, dir_fd=number)
@@ -337,6 +339,15 @@ def _entry(number: int, name: str, *, make: bool, is_folder: bool, path: Path) -
     except OSError as error:
         error.filename = str(path)
         raise
+
+
+def _sync(number: int) -> None:
+    """The names in a folder, of which there is an O_PATH descriptor, are on the disk. Raises OSError."""
+    readable = os.open(".", _FOLDER, dir_fd=number)
+    try:
+        os.fsync(readable)
+    finally:
+        os.close(readable)
 
 
 def _check_above(number: int, path: Path) -> None:

@@ -86,6 +86,12 @@ def test_what_the_product_writes_whole_is_whole_or_not_there(disk: Disk) -> None
     assert len(points) > 4
 
 
+def test_a_folder_that_the_product_makes_is_sure_and_so_are_those_above_it(disk: Disk) -> None:
+    """What is synced in a folder is lost if the folder's own name is."""
+    private_files.folder(disk.folder / "one" / "two" / "three")
+    assert disk.left_of(0.0).folders == ["one", "one/two", "one/two/three"]
+
+
 def test_what_the_journal_has_told_is_on_the_disk(disk: Disk) -> None:
     journal = Journal.create(disk.folder / "journal")
     for number in range(3):
