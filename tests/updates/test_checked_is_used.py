@@ -17,7 +17,7 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.tests.updates.authoring import Publisher
-from proxyflash.tests.updates.lab import FileHandler, Lab, all_new, all_old, in_process, kill, serve
+from proxyflash.tests.updates.lab import FileHandler, Lab, all_new, all_old, kill, serve
 from proxyflash.tests.updates.steps import Stage, checked, inline
 from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates import errors, swupdate
@@ -42,7 +42,7 @@ def sha256(data: bytes) -> str:
 def cut(lab: Lab, update: Update) -> None:
     """An update that a power cut ended in its midst: `left` and the first step of `right` are done, the rest isn't."""
     lab.fault("right two", Action.INSTALL, kill)
-    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+    assert lab.process(lambda: lab.apply(update)) == -signal.SIGKILL
     lab.fault("right two", Action.INSTALL, lambda: None)
     (lab.world / "log").unlink()
 
@@ -100,7 +100,7 @@ def test_a_resume_after_a_restart_asks_the_policy_again(lab: Lab) -> None:
 def test_a_rollback_that_was_cut_goes_on_whatever_the_policy_says(lab: Lab) -> None:
     cut(lab, lab.bundle())
     lab.fault("left two", Action.RESTORE, kill)
-    assert in_process(lab.rollback) == -signal.SIGKILL
+    assert lab.process(lab.rollback) == -signal.SIGKILL
     lab.fault("left two", Action.RESTORE, lambda: None)
     signed_only(lab)
     assert lab.resume().ending is Ending.ROLLED_BACK
@@ -236,7 +236,7 @@ def test_a_script_is_not_run_on_what_was_changed(lab: Lab, where: str) -> None:
     """The process is killed in Install; until the resume somebody has the state folder."""
     update = script_update(lab)
     (lab.world / "kill").touch()
-    status = in_process(lambda: lab.apply(update))
+    status = lab.process(lambda: lab.apply(update))
     assert status == -signal.SIGKILL
     (lab.world / "kill").unlink()
     (lab.world / "ran").unlink()
@@ -259,7 +259,7 @@ def test_the_same_script_unchanged_goes_on(lab: Lab) -> None:
     """Or else nothing of the above would show anything."""
     update = script_update(lab)
     (lab.world / "kill").touch()
-    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+    assert lab.process(lambda: lab.apply(update)) == -signal.SIGKILL
     (lab.world / "kill").unlink()
     (lab.world / "ran").unlink()
     assert lab.resume().succeeded

@@ -25,7 +25,7 @@ from proxyflash.updates.progress import Action, Ending
 from proxyflash.updates.results import ActionResult, ResultCode
 from proxyflash.updates.store import Store
 
-from .lab import COMPONENTS, NEW, OLD, Lab, all_new, all_old, cancel, in_process, kill
+from .lab import COMPONENTS, NEW, OLD, Lab, all_new, all_old, cancel, kill
 
 FAILURE = ActionResult(ResultCode.FAILURE, 0x30500001, "it broke")
 ATTEMPTS = Store(Path()).attempts.name
@@ -295,7 +295,7 @@ class TestAttempts:
         update = lab.bundle()
         lab.fault("left one", Action.INSTALL, kill)
         for call in (lambda: lab.apply(update), lab.resume):
-            assert in_process(call) == -signal.SIGKILL
+            assert lab.process(call) == -signal.SIGKILL
         outcome = lab.resume()
         assert isinstance(outcome.error, AttemptsExhausted)
         assert lab.holds() == all_old()

@@ -11,7 +11,7 @@ from proxyflash.updates.events import Status
 from proxyflash.updates.progress import Action, Ending
 from proxyflash.updates.results import ActionResult, ResultCode
 
-from .lab import NEW, Lab, all_new, all_old, cancel, in_process, kill
+from .lab import NEW, Lab, all_new, all_old, cancel, kill
 
 FAILURE = ActionResult(ResultCode.FAILURE, 1, "it broke")
 
@@ -84,7 +84,7 @@ def test_after_a_kill_at_its_install(lab: Lab) -> None:
     assert lab.apply(update).succeeded
     (lab.world / "left.one").write_text("lost")
     lab.fault("left one", Action.INSTALL, kill)
-    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+    assert lab.process(lambda: lab.apply(update)) == -signal.SIGKILL
     assert lab.rollback().ending is Ending.ROLLED_BACK
     assert lab.holds() == all_new() | {"left.one": "lost"}
 
