@@ -156,6 +156,7 @@ class Disk:
         """Has the folder hold this, and all of it is on the disk."""
         self._asleep = True
         try:
+            self.folder.mkdir(mode=0o700, exist_ok=True)
             for path in list(self.folder.iterdir()):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             for path in image.folders:
