@@ -13,6 +13,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -133,10 +134,10 @@ class Process:
             # Nothing is left to be closed when the garbage is collected.
             adapter._is_shutdown = True
         if self.image is not None:
-            for name in os.listdir("/proc/self/fd"):
+            for path in list(Path("/proc/self/fd").iterdir()):
                 with suppress(OSError):
-                    if os.readlink(f"/proc/self/fd/{name}").startswith(f"{self._disk.folder}/"):
-                        os.close(int(name))
+                    if self._disk.folder in path.readlink().parents:
+                        os.close(int(path.name))
 
     def _waiting(self) -> str:
         return "it hangs: " + "; ".join(f"{thread.name} waits for {thread.waits_for}" for thread in self._threads())
