@@ -412,9 +412,9 @@ def test_a_limit_ends_what_a_timer_that_ticks_for_ever_would_hide() -> None:
         clock.Thread(blocked, name="blocked").start()
         clock.sleep(0.01)
         for _ in range(2):
-            with pytest.raises(LimitPassed) as error, lock:
+            with pytest.raises(LimitPassed) as caught, lock:
                 pytest.fail("the lock is held by a thread that waits")
-            told.append(error.value)
+            told.append(caught.value)
         assert 20 <= used.elapsed < 20.1
         # What is closed then may wait.
         clock.sleep(5)
