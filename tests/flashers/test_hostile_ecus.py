@@ -12,7 +12,7 @@ import can
 import pytest
 from proxyflash.emulators.can_wire import CanWire
 from proxyflash.enumerators.bench import Bench
-from proxyflash.tests.flashers.test_sweeps import KINDS, Rig
+from proxyflash.tests.flashers.sweeps.rig import KINDS, Rig
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError, Unexpected
 
