@@ -322,9 +322,9 @@ def killed_and_resumed(case: Case, number: int, where: str, *, again_at: int = 0
     known = case.journal()
     done = {index for index, task in enumerate(Progress.of(known, where).tasks) if task.finished}
     marked = (rig.folder / "log").read_text()
-    if again_at:
-        case.run(again_at)
-    status, _ = case.run()
+    status, _ = case.run(again_at)
+    if again_at and status == KILLED:
+        status, _ = case.run()
     assert status == 0, where
     case.check_whole(where)
     later = case.journal()[len(known) :]
