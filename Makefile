@@ -38,11 +38,15 @@ test: $(STAMP) $(LINKS)  ## ruff, mypy and all tests that need nothing attached
 	@mkdir -p build
 	$(BIN)/mypy -p proxyflash >build/mypy.log 2>&1 & types=$$!; failed=0; \
 	  $(BIN)/python -m pytest -n 3 --dist worksteal || failed=1; \
-	  $(HIL) || failed=1; \
-	  $(HIL) --bench hil_tests/benches/serial.toml -m 'not slow' || failed=1; \
+	  $(SUITE) --simulated-time || failed=1; \
+	  $(SUITE) --simulated-time --bench hil_tests/benches/serial.toml -m 'not slow' || failed=1; \
+	  $(SUITE) -k $(IN_REAL_TIME) || failed=1; \
+	  $(SUITE) -k $(IN_REAL_TIME) --bench hil_tests/benches/serial.toml || failed=1; \
 	  wait $$types || failed=1; cat build/mypy.log; exit $$failed
 
-HIL := $(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel --ignore hil_tests/real
+# The bench suite runs on simulated time, and one flash of each family in real time as well.
+SUITE := $(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel --ignore hil_tests/real
+IN_REAL_TIME := test_an_update_is_written_verified_and_runs
 
 test-real: $(STAMP)  ## real boot loaders on emulated processors, under QEMU and simavr, which boot what was flashed
 	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout=600 hil_tests/real
@@ -72,6 +76,16 @@ lint: $(STAMP) $(LINKS)  ## ruff and mypy alone
 
 bench: $(STAMP)  ## the benchmarks, side by side with other tools where those are installed
 	$(BIN)/python -m benchmarks
+
+SECONDS ?= 600
+FUZZ_STAMP := $(VENV)/.stamp-fuzz
+
+fuzz: $(FUZZ_STAMP)  ## every reader of foreign bytes under atheris, SECONDS=600 in all
+	$(BIN)/python -m proxyflash.tests.fuzz --seconds $(SECONDS)
+
+$(FUZZ_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[fuzz]'
+	touch $@
 
 wheel: $(STAMP)  ## builds the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .
@@ -111,4 +125,5 @@ $(LINKS): Makefile
 clean:  ## removes what the targets made
 	rm -rf build dist .venv *.egg-info
 
-.PHONY: help setup demo demo-real test test-real test-kernel kernel-drivers kernel-suite lint bench wheel lock sbom audit clean
+.PHONY: help setup demo demo-real test test-real test-kernel kernel-drivers kernel-suite lint bench fuzz explore wheel lock \
+  sbom audit clean

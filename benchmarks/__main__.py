@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import avr, dfu, measuring, memory, smp_uploads, startup, stm32, uds, updates, ymodem
+from . import avr, dfu, measuring, memory, simulated, smp_uploads, startup, stm32, uds, updates, ymodem
 from .can_frames import Bus
 from .table import Row, printed
 
@@ -68,20 +68,25 @@ def _stm32(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     for baudrate, size in ((115_200, 64 * KIB), (1_000_000, 256 * KIB)):
         compared = stm32.comparison(baudrate, size // setting.scale)
         rows += measuring.rows(compared, setting.runs, folder / str(baudrate), tell)
+        rows.append(
+            simulated.row(simulated.stm32_uart(baudrate, size // setting.scale), folder / f"simulated-{baudrate}")
+        )
     return rows
 
 
 def _avr(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     rows = []
-    for board in avr.BOARDS:
+    for board, job in zip(avr.BOARDS, (simulated.avr_stk500v1, simulated.avr_stk500v2), strict=True):
         compared = avr.comparison(board, 24 * KIB // setting.scale)
         rows += measuring.rows(compared, setting.runs, folder / board.name, tell)
+        rows.append(simulated.row(job(24 * KIB // setting.scale), folder / f"simulated-{board.name}"))
     return rows
 
 
 def _ymodem(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
-    compared = ymodem.comparison(115_200, 64 * KIB // setting.scale)
-    return measuring.rows(compared, setting.runs, folder / "115200", tell)
+    size = 64 * KIB // setting.scale
+    rows = measuring.rows(ymodem.comparison(115_200, size), setting.runs, folder / "115200", tell)
+    return [*rows, simulated.row(simulated.ymodem_iap(size), folder / "simulated")]
 
 
 def _uds(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
@@ -90,6 +95,9 @@ def _uds(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     for number, (part, bus) in enumerate((("acme-r77", classic), ("acme-r77", fd), ("acme-r88", fd))):
         compared = uds.comparison(part, bus, 256 * KIB // setting.scale)
         rows += measuring.rows(compared, setting.runs, folder / str(number), tell)
+        rows.append(
+            simulated.row(simulated.uds_can(part, bus, 256 * KIB // setting.scale), folder / f"simulated-{number}")
+        )
     return rows
 
 
@@ -99,6 +107,8 @@ def _dfu(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
         for verify in (False, True):
             compared = dfu.comparison(part, title, size // setting.scale, verify=verify)
             rows += measuring.rows(compared, setting.runs, folder / f"{part}-{verify}", tell)
+            job = simulated.usb_dfu(part, title, size // setting.scale, verify=verify)
+            rows.append(simulated.row(job, folder / f"simulated-{part}-{verify}"))
     return rows
 
 
@@ -107,6 +117,11 @@ def _smp(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     for buffer in (1024, 2048):
         rows += smp_uploads.rows(buffer, setting.scale, setting.runs, folder / str(buffer), tell)
     return rows
+
+
+def _simulated(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
+    """Sizes as they are: on the simulated clock they cost little."""
+    return simulated.rows(folder, tell)
 
 
 def _memory(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
@@ -129,6 +144,7 @@ BENCHMARKS: dict[str, Callable[[Setting, Path, Tell], list[Row]]] = {
     "uds": _uds,
     "dfu": _dfu,
     "smp": _smp,
+    "simulated": _simulated,
     "memory": _memory,
     "updates": _updates,
 }

@@ -75,6 +75,7 @@ def comparison(board: Board, size: int) -> Comparison:
             side("proxyflash flash", ours, ours=True),
             side("proxyflash, in process", here, ours=True),
         ),
+        size,
     )
 
 

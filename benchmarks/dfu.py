@@ -131,7 +131,7 @@ emulated = {{part = "{part}", firmware = "old.bin", boot = "dfu"}}
     if not verify:
         sides.insert(0, Side("pyfu-usb, in process", pyfu))
     how = "verified" if verify else "not verified"
-    return Comparison(f"{title}, {size // 1024} KiB, {how}", limit(part, size, verify=verify), sides)
+    return Comparison(f"{title}, {size // 1024} KiB, {how}", limit(part, size, verify=verify), sides, size)
 
 
 def _pyfu(bench: Path, file: Path, facts: dict[str, Any], image: bytes) -> Run:
@@ -157,10 +157,10 @@ def _pyfu(bench: Path, file: Path, facts: dict[str, Any], image: bytes) -> Run:
         ids = {"vid": facts["vendor_id"], "pid": facts["product_id"]}
         address = facts["base"] if facts["flavour"] == "dfuse" else None
         with mock.patch("usb.core.find", find_here), contextlib.redirect_stdout(io.StringIO()):
-            began = time.perf_counter()
+            began, before = time.perf_counter(), time.process_time()
             pyfu_usb.download(str(file), address=address, **ids)
-            took = time.perf_counter() - began
+            took, busy = time.perf_counter() - began, time.process_time() - before
         flash = opened.emulated_device("camera").flash
         if flash.read(flash.base, len(image)) != image:
             raise Failed("the part does not hold the image")
-    return Run(took)
+    return Run(took, busy=busy)

@@ -33,10 +33,12 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`seconds` that it took; `spent`: seconds of it by phase, as far as the side tells them."""
+    """`seconds` that it took; `spent`: seconds of it by phase, as far as the side tells them; `busy`: seconds of the
+    processor, those of programs that it started among them."""
 
     seconds: float
     spent: Mapping[str, float] = field(default_factory=dict)
+    busy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,12 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`limit`: what the wire and the part's own times allow, by phase, in seconds."""
+    """`limit`: what the wire and the part's own times allow, by phase, in seconds. `size`: bytes of the image."""
 
     title: str
     limit: Mapping[str, float]
     sides: Sequence[Side]
+    size: int
 
 
 def environment() -> dict[str, str]:
@@ -76,18 +79,20 @@ def program(command: Sequence[str | Path], output: Path, seconds: float = 300) -
         # Not wait's own time-out: with one it looks at ever longer intervals, of 50 ms in the end.
         killer = threading.Timer(seconds, process.kill)
         killer.start()
-        status = process.wait()
+        _, ended, used = os.wait4(process.pid, 0)
         took = time.perf_counter() - began
         killer.cancel()
+        status = process.returncode = os.waitstatus_to_exitcode(ended)
     if status:
         said = output.read_text(errors="replace")[-500:]
         raise Failed(f"{Path(command[0]).name} ended with {status}: {said}")
-    return Run(took)
+    return Run(took, busy=used.ru_utime + used.ru_stime)
 
 
 def rows(comparison: Comparison, runs: int, folder: Path, tell: Callable[[str], None]) -> list[Row]:
     """A row for the limit and one for each side."""
     best: dict[str, Run] = {}
+    busy: dict[str, float] = {}
     missing: dict[str, str] = {}
     numbers = count()
     for _ in range(runs):
@@ -102,6 +107,8 @@ def rows(comparison: Comparison, runs: int, folder: Path, tell: Callable[[str], 
                 missing[side.name] = str(lack)
                 continue
             tell(f"{comparison.title}: {side.name}: {run.seconds:.3f} s")
+            if run.busy is not None:
+                busy[side.name] = min(run.busy, busy.get(side.name, run.busy))
             if side.name not in best or run.seconds < best[side.name].seconds:
                 best[side.name] = run
     limit = sum(comparison.limit.values())
@@ -114,7 +121,10 @@ def rows(comparison: Comparison, runs: int, folder: Path, tell: Callable[[str], 
             continue
         run = best[side.name]
         against = None if quickest is None else run.seconds / quickest
-        made.append(Row(comparison.title, side.name, run.seconds, limit / run.seconds, against, _shares(run)))
+        host = 1000 * busy[side.name] / (comparison.size / 1024) if side.name in busy else None
+        made.append(
+            Row(comparison.title, side.name, run.seconds, limit / run.seconds, against, _shares(run), host=host)
+        )
     return made
 
 

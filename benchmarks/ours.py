@@ -35,7 +35,7 @@ def flash_command(bench: Path, component: str, image: Path, address: int, option
     for event in events:
         _add(spent, event["kind"], event)
     spent["end"] = began + run.seconds - times[-1]
-    return Run(run.seconds, spent)
+    return Run(run.seconds, spent, run.busy)
 
 
 def flash_here(
@@ -55,14 +55,14 @@ def flash_here(
         part = opened.component(component)
         if part.emulated:
             opened.emulated_device(component)
-        began = time.perf_counter()
+        began, before = time.perf_counter(), time.process_time()
         part.flash(image, address=address, on_event=note, **options)
-        took = time.perf_counter() - began
+        took, busy = time.perf_counter() - began, time.process_time() - before
         if holds is not None:
             flash = opened.emulated_device(component).flash
             if flash.read(flash.base, len(holds)) != holds:
                 raise Failed("the part does not hold the image")
-    return Run(took, spent)
+    return Run(took, spent, busy)
 
 
 def _add(spent: dict[str, float], kind: str, event: dict[str, Any]) -> None:

@@ -89,7 +89,7 @@ def comparison(baudrate: int, size: int) -> Comparison:
         about = ["-n", "-P", "none", "-b", str(baudrate), "-p", path, "-f", FAMILY]
         work = ["-w", "-v", "-a", hex(BASE), "-g", hex(BASE), str(file)]
         took = program([str(peers.stm32loader()), "-c", peers.NO_MODEM_LINES, *about, *work], folder / "out")
-        return Run(took.seconds + erasing, {"erase, as the limit has it": erasing})
+        return Run(took.seconds + erasing, {"erase, as the limit has it": erasing}, took.busy)
 
     def ours(folder: Path, path: str, file: Path) -> Run:
         return flash_command(_bench(folder, path, baudrate), "imu", file, BASE)
@@ -106,6 +106,7 @@ def comparison(baudrate: int, size: int) -> Comparison:
             side("proxyflash flash", ours, ours=True),
             side("proxyflash, in process", here, ours=True),
         ),
+        size,
     )
 
 

@@ -12,7 +12,8 @@ class Row:
 
     `of_limit`: the limit's time divided by this one; 1.0 is as quick as wire and part allow. `to_reference`: this time
     divided by that of the quickest other tool (or by what the comparison names); below 1.0 is quicker than that.
-    `note`: where the time goes, or what else was measured.
+    `note`: where the time goes, or what else was measured. `host`: milliseconds of this host's processor for each 1024
+    bytes of the image.
     """
 
     title: str
@@ -21,9 +22,10 @@ class Row:
     of_limit: float | None = None
     to_reference: float | None = None
     note: str = ""
+    host: float | None = None
 
 
-HEAD = ("comparison", "side", "seconds", "of limit", "to others", "where the time goes")
+HEAD = ("comparison", "side", "seconds", "of limit", "to others", "ms/KiB", "where the time goes")
 
 
 def printed(rows: Sequence[Row]) -> str:
@@ -38,6 +40,7 @@ def printed(rows: Sequence[Row]) -> str:
                 "" if row.seconds is None else f"{row.seconds:.3f}",
                 "" if row.of_limit is None else f"{100 * row.of_limit:.1f} %",
                 "" if row.to_reference is None else f"{row.to_reference:.2f}",
+                "" if row.host is None else f"{row.host:.3f}",
                 row.note,
             )
         )
@@ -46,6 +49,6 @@ def printed(rows: Sequence[Row]) -> str:
     lines = []
     for line in cells:
         texts = [f"{line[column]:<{widths[column]}}" for column in (0, 1)]
-        figures = [f"{line[column]:>{widths[column]}}" for column in (2, 3, 4)]
-        lines.append("  ".join([*texts, *figures, line[5]]).rstrip())
+        figures = [f"{line[column]:>{widths[column]}}" for column in (2, 3, 4, 5)]
+        lines.append("  ".join([*texts, *figures, line[6]]).rstrip())
     return "\n".join(lines)

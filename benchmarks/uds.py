@@ -81,6 +81,13 @@ def limit(part: Mapping[str, Any], image: bytes, bus: Bus) -> dict[str, float]:
     }
 
 
+def title(part: Mapping[str, Any], bus: Bus, size: int) -> str:
+    kind = f"CAN {bus.bitrate // 1000}k"
+    if bus.data_bitrate:
+        kind = f"CAN FD {bus.bitrate // 1000}k/{bus.data_bitrate // 1_000_000}M"
+    return f"UDS, {kind}, blocks of {part['block_length']}, {size // 1024} KiB"
+
+
 def comparison(ecu: str, bus: Bus, size: int) -> Comparison:
     """One part of emulators/parts/uds.toml on one bus; `size` in bytes."""
     part = facts(ecu)
@@ -110,17 +117,15 @@ def comparison(ecu: str, bus: Bus, size: int) -> Comparison:
     def here(folder: Path, there: Served, file: Path) -> Run:
         return flash_here(_bench(folder, there, part, bus), "radar", file, start)
 
-    kind = f"CAN {bus.bitrate // 1000}k"
-    if bus.data_bitrate:
-        kind = f"CAN FD {bus.bitrate // 1000}k/{bus.data_bitrate // 1_000_000}M"
     return Comparison(
-        f"UDS, {kind}, blocks of {part['block_length']}, {size // 1024} KiB",
+        title(part, bus, size),
         limit(part, image, bus),
         (
             side("udsoncan script", script),
             side("proxyflash flash", ours, ours=True),
             side("proxyflash, in process", here, ours=True),
         ),
+        size,
     )
 
 
@@ -145,8 +150,13 @@ emulated = {{part = "{ecu}", firmware = "../old.bin"}}
 """
 
 
+def simulated_bench(ecu: str, bus: Bus) -> str:
+    """The text of a bench file with an ECU, `part`, that runs `old.bin` and is flashed in the same process."""
+    text = _emulated(ecu, bus).replace("../old.bin", "old.bin").replace('"radar"', '"part"')
+    return text + _profile(facts(ecu), bus)
+
+
 def _bench(folder: Path, there: Served, part: Mapping[str, Any], bus: Bus) -> Path:
-    sector, unit = part["sectors"][0], part["program_unit"]
     file = folder / "bench.toml"
     file.write_text(f"""
 [bus.can]
@@ -160,7 +170,13 @@ name = "radar"
 bus = "can"
 protocol = "uds"
 address = {{request = {REQUEST}, response = {RESPONSE}}}
+{_profile(part, bus)}""")
+    return file
 
+
+def _profile(part: Mapping[str, Any], bus: Bus) -> str:
+    sector, unit = part["sectors"][0], part["program_unit"]
+    return f"""
 [component.profile]
 security = {{key = "xor", secret = "5a5a5a5a"}}
 routines = {{merge_erase = true}}
@@ -171,5 +187,4 @@ start = {part["base"]}
 size = {sector["count"] * sector["size"]}
 erase_unit = {sector["size"]}
 write_alignment = {unit}
-""")
-    return file
+"""

@@ -82,6 +82,7 @@ def comparison(baudrate: int, size: int) -> Comparison:
             side("proxyflash flash", ours, ours=True),
             side("proxyflash, in process", here, ours=True),
         ),
+        size,
     )
 
 

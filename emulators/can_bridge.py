@@ -52,10 +52,7 @@ def bridge(wire: CanWire, bus: can.BusABC) -> Callable[[], None]:
                 ended.set()
         node.detach()
 
-    threads = [
-        clock.Thread(target=target, name=f"can bridge {target.__name__}")
-        for target in (outwards, inwards)
-    ]
+    threads = [clock.Thread(target=target, name=f"can bridge {target.__name__}") for target in (outwards, inwards)]
     for thread in threads:
         thread.start()
 

@@ -39,6 +39,8 @@ EXTENDED, REMOTE, ERROR, FD, BRS, NO_FRAME, ESI, OWN = 1, 2, 4, 8, 16, 32, 64, 1
 MAGIC = 0x7066_7731
 BACKLOG = 4096
 """Frames that wait for a client to read them; further ones are lost to it."""
+MOST_CLIENTS = 64
+"""At once on one wire; another one is hung up on. Each has two threads."""
 HELLO_SECONDS = 5.0
 """How long a server may take for its first record."""
 
@@ -101,6 +103,9 @@ def serve_can(wire: CanWire, path: Path) -> Callable[[], None]:
                 return
             for ended in [client for client in clients if not client.thread.is_alive()]:
                 clients.discard(ended)
+            if len(clients) >= MOST_CLIENTS:
+                connection.close()
+                continue
             clients.add(_Client(wire, connection))
 
     thread = clock.Thread(target=accept, name=f"can server {path.name}")

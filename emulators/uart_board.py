@@ -49,7 +49,8 @@ class UartBoard(Board):
     """The part on its board. A subclass overrides `firmware`, and what its pins do."""
 
     receiver_bytes: ClassVar[int] = 1
-    """What the receiver keeps while the processor doesn't look at it."""
+    """What the receiver keeps while the processor doesn't look at it. A part that is the USB device itself loses nothing:
+    the host keeps the bytes until the part takes them (USB 2.0, 8.4.5: NAK)."""
 
     def __init__(self, name: str, supply: Supply, wire: UartWire, sensor: Sensor, *, pace: float = 1.0) -> None:
         # Before the board's own listener, which starts the firmware.
@@ -136,7 +137,8 @@ class UartBoard(Board):
         if seconds * self.pace <= 0:
             return
         self._uart.available(self.clock)
-        self._uart.room = self._uart.available(self.clock) + self.receiver_bytes
+        kept = RECEIVE_BUFFER if self._wire.is_usb else self.receiver_bytes
+        self._uart.room = self._uart.available(self.clock) + kept
         self.clock += seconds * self.pace
         self.wait(lambda: False, self.clock - clock.monotonic())
         self._uart.available(self.clock)

@@ -221,7 +221,8 @@ class UartEnd:
             else:
                 data = self._sampled(run, count)
             self.arrived_at = run.due + (count - 1) * run.step
-            self._unread += data[: max(0, self.room - len(self._unread))]
+            # A USB device that has no room for more says so (NAK), and the host keeps it.
+            self._unread += data if self.wire.is_usb else data[: max(0, self.room - len(self._unread))]
             run.skip(count)
             if not run.data:
                 self._coming.popleft()

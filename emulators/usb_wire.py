@@ -20,6 +20,8 @@ from .usb_device import UsbFunction
 BIT_RATE = 12_000_000
 TRANSFER_OVERHEAD = 45
 PACKET_OVERHEAD = 13
+MOST_ADDRESSES = 127
+"""USB 2.0, 9.4.6: a device's address is 1 to 127."""
 LATE_SECONDS = 0.05
 """What is made up for at most after a late wake-up: a thread that is further behind was stopped with its machine."""
 
@@ -55,7 +57,8 @@ class UsbWire:
         """How often a device came or went."""
         self.busy_seconds = 0.0
         self.ports: list[Port] = []
-        self._addresses = 0
+        self._address: int = 0
+        """The one that was given last."""
         self._free_at = 0.0
         self._woken = clock.local()
         """`late`: how many seconds too late the thread came back from its last transfer."""
@@ -78,10 +81,16 @@ class UsbWire:
     def plug(self, port: Port, function: UsbFunction) -> None:
         """A device appears at a port, under a new address."""
         with self.changed:
-            self._addresses += 1
-            port.function, port.address = function, self._addresses
+            self._address = self._free_address()
+            port.function, port.address = function, self._address
             self.changes += 1
             self.changed.notify_all()
+
+    def _free_address(self) -> int:
+        """The next one, and after the last one the first again, as Linux does."""
+        used = {port.address for port in self.ports if port.function is not None}
+        following: tuple[int, ...] = (*range(self._address + 1, MOST_ADDRESSES + 1), *range(1, self._address + 1))
+        return next(number for number in following if number not in used)
 
     def unplug(self, port: Port) -> None:
         with self.changed:

@@ -21,14 +21,27 @@ from ..flashers.plan import FlashPlan
 from ..flashers.programmer import FlashResult, Programmer
 from ..transports import clock, plugins
 from ..transports.deadline import Deadline
-from ..transports.errors import BadSettings, ProxyflashError
+from ..transports.errors import (
+    AdapterAbsent,
+    AdapterBusy,
+    AdapterForbidden,
+    AdapterGone,
+    BadSettings,
+    BusOff,
+    CanOverrun,
+    NotAcknowledged,
+    PluginBroken,
+    PluginUnknown,
+    ProxyflashError,
+    Unexpected,
+)
 from ..transports.outside import Outside
 from ..transports.recording import Recorder
 from . import benchfile
 from .benchlines import Place
 from .commands import HostCommands
 from .component import Component, Presence, Unlisted, distinct
-from .errors import BenchKey, BenchMissing, ComponentUnknown
+from .errors import BenchError, BenchKey, BenchMissing, ComponentUnknown
 from .host import HostComponent
 from .power import cycle
 from .probers import Prober
@@ -41,11 +54,26 @@ if TYPE_CHECKING:
 
 SIGHT_SECONDS = 2.0
 """How long a component has to answer who it is."""
+OF_THE_BUS = (
+    AdapterAbsent,
+    AdapterBusy,
+    AdapterForbidden,
+    AdapterGone,
+    BadSettings,
+    BusOff,
+    CanOverrun,
+    NotAcknowledged,
+    PluginUnknown,
+    PluginBroken,
+    BenchError,
+)
+"""What no other component of the bus would fare better with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What is there: the file's components in its order, and what the file lacks. `faults`: closed buses."""
+    """What is there: the file's components in its order, and what the file lacks. `faults`: of a bus, or, where the
+    error names one, of one component of that bus."""
 
     components: tuple[Component, ...]
     unlisted: tuple[Unlisted, ...]
@@ -192,7 +220,8 @@ class Bench:
     def scan(self) -> Scan:
         """Asks every component of the file who it is, and looks for what the file lacks. Enters no bootloader.
 
-        Raises BenchLocked and StateFolder; what a bus raises is among the scan's `faults`, and hides no other bus.
+        Raises BenchLocked and StateFolder. What a component raises is among the scan's `faults`, and so is what a bus
+        raises: neither hides another one.
         """
         self.lock()
         components: dict[str, Component] = {}
@@ -203,10 +232,19 @@ class Bench:
             try:
                 prober = self.prober(bus)
                 for entry in entries:
-                    components[entry.spec.name] = _seen(entry, prober)
+                    try:
+                        components[entry.spec.name] = _seen(entry, prober)
+                    except OF_THE_BUS:
+                        raise
+                    except Exception as error:
+                        # One part that answers anything keeps no other from being asked.
+                        fault = error if isinstance(error, ProxyflashError) else Unexpected.of(error)
+                        fault.component = fault.component or entry.spec.name
+                        faults.append((bus, fault))
+                        components[entry.spec.name] = _record(entry, Presence.ABSENT, None)
                 unlisted += prober.unlisted(entries, Deadline.after(SIGHT_SECONDS))
-            except ProxyflashError as error:
-                faults.append((bus, error))
+            except Exception as error:
+                faults.append((bus, error if isinstance(error, ProxyflashError) else Unexpected.of(error)))
                 for entry in entries:
                     components.setdefault(entry.spec.name, _record(entry, Presence.ABSENT, None))
         for name, hosted in self.file.hosted.items():

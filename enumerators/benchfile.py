@@ -31,6 +31,10 @@ SHOWN = 80
 """Characters of a wrong value that a message shows."""
 DEEPEST = 32
 """Levels of nesting; no key of this file needs more than 6."""
+MOST_BYTES = 4 << 20
+"""Of a bench file."""
+LONG_KEY = re.compile(rf"(?:\.[ \t]*+(?:[\w-]++|\"[^\"\n]*+\"|'[^'\n]*+')[ \t]*+){{{DEEPEST}}}", re.ASCII)
+"""A dotted key that is nested too deeply, which tomllib would take quadratic time for."""
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 """The form of the names of buses and components."""
@@ -286,6 +290,8 @@ class BenchFile:
 def load(path: Path) -> BenchFile:
     """Reads and checks a bench file. Raises BenchMissing, BenchSyntax, BenchKey, BenchName, PluginUnknown."""
     text = _read(path)
+    if (long := LONG_KEY.search(text)) is not None:
+        raise BenchSyntax(f"{path}:{text.count(chr(10), 0, long.start()) + 1}: nested too deeply")
     try:
         raw = tomllib.loads(text)
     except RecursionError as error:
@@ -301,7 +307,8 @@ def load(path: Path) -> BenchFile:
 
 def _read(path: Path) -> str:
     try:
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            data = stream.read(MOST_BYTES + 1)
     except IsADirectoryError as error:
         raise BenchMissing(f"{path}: is a folder", remedy="Name the file in it.") from error
     except PermissionError as error:
@@ -309,6 +316,8 @@ def _read(path: Path) -> str:
         raise BenchMissing(f"{path}: {error.strerror}", remedy=f"Make it readable: {make}") from error
     except OSError as error:
         raise BenchMissing(f"{path}: {error.strerror}") from error
+    if len(data) > MOST_BYTES:
+        raise BenchSyntax(f"{path}: more than {MOST_BYTES:,} bytes, which is no bench file")
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

@@ -73,19 +73,28 @@ class _Scanner:
         if self._taken("["):
             index = 0
             while self._skip_gap() < len(self._text) and not self._taken("]"):
+                before = self._at
                 self.lines.setdefault((*place, index), self._line())
                 self._value((*place, index))
                 self._skip_gap()
                 self._taken(",")
                 index += 1
+                self._must_follow(before)
         elif self._taken("{"):
             while self._skip_gap() < len(self._text) and not self._taken("}"):
+                before = self._at
                 self._pair(place)
                 self._skip_gap()
                 self._taken(",")
+                self._must_follow(before)
         else:
             found = _TEXT.match(self._text, self._at) or _PLAIN.match(self._text, self._at)
             self._at = found.end() if found else len(self._text)
+
+    def _must_follow(self, before: int) -> None:
+        """Ends it where nothing was taken since: what is there is no TOML."""
+        if self._at == before:
+            self._at = len(self._text)
 
     def _keys(self) -> Place:
         """A dotted key."""

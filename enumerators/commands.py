@@ -44,7 +44,7 @@ class HostCommands:
 
 
 def _run(command: str, folder: Path) -> str:
-    clock.real(f"the command {command!r}")
+    clock.program(f"the command {command!r}")
     try:
         # A session of its own, so that what the command started ends with it, and Ctrl-C doesn't reach it. A file instead
         # of a pipe: if this process is killed, what the command still says must not end it before it has done its work.

@@ -13,8 +13,12 @@ from enum import StrEnum
 from itertools import count
 from typing import Any
 
+from ..transports import json_text
 from ..transports.plain import plain, word
 from .errors import SelectorWrong
+
+MOST_SELECTOR = 1 << 16
+"""Characters of a selector."""
 
 
 class Presence(StrEnum):
@@ -119,8 +123,8 @@ def _numbered(name: str) -> Iterator[str]:
 def parse_selector(text: str) -> dict[str, str]:
     """A selector from JSON. Raises SelectorWrong unless it is an object whose values are all strings."""
     try:
-        selector = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        selector = json_text.parse(text, most=MOST_SELECTOR)
+    except ValueError as error:
         raise SelectorWrong(f"the selector is no JSON: {error}") from error
     if not isinstance(selector, dict) or not all(isinstance(value, str) for value in selector.values()):
         raise SelectorWrong("a selector is a JSON object of name-value pairs, all strings")

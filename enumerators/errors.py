@@ -45,6 +45,7 @@ class BenchKey(BenchError):
 
 class BenchName(BenchError):
     code = "E-BENCH-NAME"
+    default_remedy = "Correct the name in the bench file, or add the table that it names."
 
 
 class BenchLocked(ProxyflashError):
@@ -62,6 +63,7 @@ class ComponentUnknown(ProxyflashError):
 class SelectorWrong(ProxyflashError):
     code = "E-SELECTOR"
     exit_status = ExitStatus.USAGE
+    default_remedy = 'Write it as a JSON object of strings: {"group": "motors"}'
 
 
 class PowerFailed(ProxyflashError):

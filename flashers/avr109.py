@@ -8,8 +8,6 @@ application section and no less.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from ..transports.deadline import Deadline
 from ..transports.errors import SerialTimeout
 from ..transports.serial import SerialPort
@@ -21,8 +19,8 @@ from .avr_profile import AvrProfile, UsbEntry
 from .devices.avr import AvrPart
 from .errors import PartConfused, PartRefused
 
-GREETINGS = 3
-GREETING_SECONDS = 0.3
+GREETINGS = (0.05, 0.05, 0.1, 0.2, 0.3, 0.3)
+"""How long each greeting of a loader that may still be starting is waited for: what comes while it starts is lost."""
 KINDS = {Memory.FLASH: b"F", Memory.EEPROM: b"E"}
 FAR = 0x2_0000
 """Bytes that SET_ADDRESS reaches."""
@@ -54,11 +52,18 @@ class Avr109Loader(AvrLoader):
 
     def greet(self) -> bool:
         self.port.drain()
-        for _ in range(GREETINGS):
-            with suppress(SerialTimeout, PartConfused):
-                self._identifier(min(GREETING_SECONDS, self.answer))
+        for number, seconds in enumerate(GREETINGS):
+            try:
+                self._identifier(min(seconds, self.answer))
+            except SerialTimeout as late:
+                if late.received:
+                    self._await_quiet()
+            except PartConfused:
+                self._await_quiet()
+            else:
+                if number:
+                    self._await_quiet()  # The greetings before may be answered, too: answers have no numbers.
                 return True
-            self._await_quiet()
         return False
 
     def about(self) -> About:

@@ -20,7 +20,7 @@ TOUCH_RATE = 1200
 """bit/s at which letting go of DTR tells an application to become its loader (Arduino's CDC ports)."""
 LEAVE_SECONDS = 2.0
 """How long a device may take to leave its bus; one that doesn't is in its loader already, or knows no touch."""
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.02
 """Between two looks whether a device is back: nothing tells."""
 
 

@@ -21,10 +21,14 @@ READABLE, ERASABLE, WRITABLE = 1, 2, 4
 FLASH_START = 0x08000000
 """Where ST's parts have their flash, and their vector table."""
 MAX_MEMORY = 1 << 32
+MOST_CHARACTERS = 1024
+"""Of a name. A string descriptor has 126 (USB 2.0, 9.6.7)."""
 
 
 def parse_layout(name: str, write_alignment: int) -> list[Region]:
     """The regions of an alternate setting's name; runs that take the same are one region. Raises PartConfused."""
+    if len(name) > MOST_CHARACTERS:
+        raise PartConfused(f"the memory layout {name[:40]!r}... has {len(name):,} characters, which is no name")
     title, *fields = name.removeprefix("@").split("/")
     if not fields or len(fields) % 2:
         raise PartConfused(f"the memory layout {name!r} has no address and sectors after its name")

@@ -40,6 +40,7 @@ class ImageError(ProxyflashError):
 
 class ImageMissing(ImageError):
     code = "E-IMAGE-MISSING"
+    default_remedy = "Correct the path of the file."
 
 
 class ImageFormat(ImageError):
@@ -67,11 +68,13 @@ class ImageOverlap(ImageError):
 
 class ImageEmpty(ImageError):
     code = "E-IMAGE-EMPTY"
+    default_remedy = "Is it the right file? Look at it: proxyflash image"
 
 
 class ImageNotWritten(ImageError):
     code = "E-IMAGE-WRITE"
     exit_status = ExitStatus.FAILED
+    default_remedy = "Name another file or another format."
 
 
 class ImageTooLarge(ImageError):
@@ -109,11 +112,16 @@ class PartWrongFamily(PartError):
 
 class PartWrongMode(PartError):
     code = "E-PART-MODE"
+    default_remedy = (
+        "Is the part powered and its boot pin or button as its bootloader wants it? Run the same"
+        " command again."
+    )
 
 
 class PartProtected(PartError):
     code = "E-PART-PROTECTED"
     exit_status = ExitStatus.PERMISSION
+    default_remedy = "Lift the protection by the tool of the part's maker, if that is meant: it may erase the part."
 
 
 class SecurityDenied(PartError):
@@ -124,6 +132,7 @@ class SecurityDenied(PartError):
 
 class PartRefused(PartError):
     code = "E-PART-REFUSED"
+    default_remedy = "Look up the part's own code in its manual. Run the same command again."
 
 
 class PartConfused(PartError):
@@ -145,6 +154,7 @@ class VerifyMismatch(PartError):
 class VersionMismatch(PartError):
     code = "E-VERSION-MISMATCH"
     exit_status = ExitStatus.VERIFY
+    default_remedy = "Is it the right file? If flashing was interrupted, run the same command again."
 
 
 class NotBack(PartError):
@@ -156,11 +166,13 @@ class NotBack(PartError):
 class Unsupported(ProxyflashError):
     code = "E-UNSUPPORTED"
     exit_status = ExitStatus.USAGE
+    default_remedy = "What each protocol can do is listed in docs/protocols.md."
 
 
 class ProfileWrong(ProxyflashError):
     code = "E-PROFILE"
     exit_status = ExitStatus.BAD_FILE
+    default_remedy = "Correct the component's profile in the bench file."
 
 
 class Cancelled(ProxyflashError):

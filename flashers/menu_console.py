@@ -17,6 +17,8 @@ from .menu_profile import MenuProfile, Step, filled
 from .xmodem_codec import ABORT
 from .xmodem_sender import QUIET_SECONDS, TEXT_LIMIT, said
 
+HEARD_OUT = 10
+"""Times between two greetings for which a loader that talks is listened to before it is greeted again."""
 BUSY_TRIES = 2
 """Greetings in vain, after which what the loader may be in the middle of is ended."""
 
@@ -61,6 +63,7 @@ class MenuConsole:
                 # It may be in a transfer that was cut, where all that it understands is its end.
                 self._write(ABORT)
             heard += self.ask_for_prompt(deadline.sooner(self._profile.timings.knock))
+            heard = self._heard_out(heard, deadline)
             if self.is_prompt(heard):
                 return heard
             tries += 1
@@ -76,6 +79,16 @@ class MenuConsole:
             f"the loader's prompt did not come within {self._profile.timings.connect:g} s{said(heard)}",
             remedy="Is the part in its loader, and is the profile's prompt the one that it shows?",
         )
+
+    def _heard_out(self, heard: bytes, deadline: Deadline) -> bytes:
+        """`heard`, and what a loader that is talking has yet to say.
+
+        One that answers each byte by its whole menu never comes to its end when it is sent more meanwhile.
+        """
+        deadline = deadline.sooner(HEARD_OUT * self._profile.timings.knock)
+        while not self.is_prompt(heard) and (more := self._port.read_some(deadline.sooner(QUIET_SECONDS))):
+            heard = (heard + more)[-TEXT_LIMIT:]
+        return heard
 
     def ask_for_prompt(self, deadline: Deadline) -> bytes:
         """Sends one greeting; what comes until the prompt, or the deadline. Raises SerialTimeout, SerialGone."""

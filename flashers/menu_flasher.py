@@ -18,7 +18,16 @@ from ..transports.deadline import Deadline
 from ..transports.errors import TransportError
 from ..transports.serial import SerialPort
 from .base import Capability, Flasher, Identity, Sighting, State
-from .errors import PartConfused, PartError, PartMute, PartRefused, PartWrongFamily, ProfileWrong, Unsupported
+from .errors import (
+    PartConfused,
+    PartError,
+    PartMute,
+    PartRefused,
+    PartWrongFamily,
+    PartWrongMode,
+    ProfileWrong,
+    Unsupported,
+)
 from .image import Segment
 from .memory import EraseRun, MemoryMap, Range, Region
 from .menu_console import MenuConsole, plain
@@ -187,7 +196,8 @@ class MenuFlasher(Flasher):
             return
         with suppress(TransportError, PartError):
             self._entry.reset_into(loader=False)
-            if self._profile.enter and not self._entry.resets and not isinstance(error, PartMute):
+            if self._profile.enter and not self._entry.resets and not isinstance(error, PartMute | PartWrongMode):
+                # Only at its prompt: what it does with a command elsewhere is not known, and it may hold half an image.
                 self.boot()
             self._entry.use_application_settings()
 

@@ -109,6 +109,20 @@ class ImageRc(IntEnum):
     IMAGE_SETTING_TEST_TO_ACTIVE_DENIED = 33
 
 
+class Major(IntEnum):
+    """CBOR's major types that are told apart here (RFC 8949, section 3.1)."""
+
+    BYTES = 2
+    TEXT = 3
+    MAP = 5
+    TAG = 6
+
+
+BREAK = 0xFF
+"""Ends an item of indefinite length."""
+DEEPEST = 16
+"""Levels of a reply's body. Those that are known have five."""
+
 VERSION_2 = 1
 """Bits 3 and 4 of a packet's first byte, in which a client asks for `err` maps; older servers answer 0, and `rc`."""
 HEADER = struct.Struct(">BBHHBB")
@@ -167,12 +181,17 @@ class Packet:
         if isinstance(error, dict):
             group, rc = error.get("group"), error.get("rc")
             if isinstance(rc, int) and rc != Rc.EOK:
-                return Refusal(group if isinstance(group, int) else None, rc)
+                return Refusal(_code(group) if isinstance(group, int) else None, _code(rc))
         rc = self.body.get("rc")
         if isinstance(rc, int) and rc != Rc.EOK:
             reason = self.body.get("rsn")
-            return Refusal(None, rc, reason[:80] if isinstance(reason, str) else "")
+            return Refusal(None, _code(rc), reason[:80] if isinstance(reason, str) else "")
         return None
+
+
+def _code(value: int) -> int:
+    """A code as servers have it, in 32 bits; of one that has more nothing else is known than that it is no success."""
+    return value if abs(value) >> 32 == 0 else Rc.EUNKNOWN
 
 
 def encode(packet: Packet, version: int = VERSION_2) -> bytes:
@@ -189,12 +208,56 @@ def decode(data: bytes) -> Packet | None:
     if len(data) != HEADER.size + length:
         return None
     try:
+        if length:
+            check_items(data, HEADER.size)
         body = cbor2.loads(data[HEADER.size :]) if length else {}
     except Exception:  # Whatever a decoder of foreign bytes finds wrong with them, they are no packet.
         return None
     if not isinstance(body, dict) or not all(isinstance(key, str) for key in body):
         return None
     return Packet(first & 0x07, group, sequence, command, body)
+
+
+def check_items(data: bytes, offset: int) -> None:
+    """Holds a CBOR body (RFC 8949, section 3) against what replies are made of, before a library decodes it: no tags, and
+    DEEPEST levels. Without tags no number has more than 64 bits. Raises ValueError."""
+    open_items = [1]
+    """How many items each level still wants; -1: as many as come before a break."""
+    while open_items:
+        first = data[offset] if offset < len(data) else None
+        if first is None:
+            raise ValueError("cut short")
+        offset += 1
+        major, info = first >> 5, first & 0x1F
+        if first == BREAK:
+            if open_items.pop() >= 0:
+                raise ValueError("a break where none may stand")
+            while open_items and not open_items[-1]:
+                open_items.pop()
+            continue
+        value = info
+        if 24 <= info <= 27:
+            size = 1 << info - 24
+            if offset + size > len(data):
+                raise ValueError("cut short")
+            value = int.from_bytes(data[offset : offset + size], "big")
+            offset += size
+        elif info > 27 and not (info == 31 and 2 <= major <= 5):
+            raise ValueError("no form of an item")
+        if major == Major.TAG:
+            raise ValueError("a tag")
+        if open_items[-1] > 0:
+            open_items[-1] -= 1
+        if major in (Major.BYTES, Major.TEXT) and info != 31:
+            offset += value
+        elif 2 <= major <= 5:
+            open_items.append(-1 if info == 31 else 2 * value if major == Major.MAP else value)
+        if len(open_items) > DEEPEST:
+            raise ValueError("nested too deeply")
+        while open_items and not open_items[-1]:
+            open_items.pop()
+    if offset > len(data):
+        raise ValueError("cut short")
 
 
 class Framing(Protocol):
@@ -280,16 +343,18 @@ class RawFraming:
     def feed(self, data: bytes) -> list[bytes]:
         self._data += data
         found = []
-        while len(self._data) >= HEADER.size:
-            first, flags, length, *_ = HEADER.unpack_from(self._data)
+        start = 0
+        while len(self._data) - start >= HEADER.size:
+            first, flags, length, *_ = HEADER.unpack_from(self._data, start)
             if first & 0xE0 or first & 0x07 not in (Op.READ_RSP, Op.WRITE_RSP) or flags:
-                self._data = self._data[1:]
+                start += 1
                 continue
-            end = HEADER.size + length
+            end = start + HEADER.size + length
             if len(self._data) < end:
                 break
-            found.append(self._data[:end])
-            self._data = self._data[end:]
+            found.append(self._data[start:end])
+            start = end
+        self._data = self._data[start:]
         return found
 
     def forget(self) -> None:

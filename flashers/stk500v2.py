@@ -24,9 +24,9 @@ from .stk500v2_codec import Command, Parameter
 
 WIRING = "AVRISP_2"
 """What the Mega 2560's loader calls itself."""
-GREETINGS = 3
-"""How often a loader that may still be starting is greeted."""
-GREETING_SECONDS = 0.3
+GREETINGS = (0.05, 0.05, 0.1, 0.2, 0.3, 0.3)
+"""How long each greeting of a loader that may still be starting is waited for. What comes while it starts is lost, and a
+late answer is known by its number; the first waits are longer than any USB adapter holds an answer back."""
 BLOCK = 256
 """Bytes of one read."""
 FAR = 0x2_0000
@@ -60,9 +60,9 @@ class Stk500v2Loader(AvrLoader):
         self._at = self._erases_next = None
         self.port.drain()
         self._heard.clear()
-        for _ in range(GREETINGS):
+        for seconds in GREETINGS:
             try:
-                body = self._exchange(bytes([Command.SIGN_ON]), min(GREETING_SECONDS, self.answer))
+                body = self._exchange(bytes([Command.SIGN_ON]), min(seconds, self.answer))
                 answer = codec.result(body, Command.SIGN_ON, 1, "the greeting")
             except (SerialTimeout, PartError):
                 continue

@@ -38,6 +38,12 @@ _OBD_IDS = {CanId(number): CanId(number - 8) for number in range(0x7E8, 0x7F0)}
 _FIXED_IDS = {CanId(0x18DAF100 | ecu, True): CanId(0x18DA00F1 | ecu << 8, True) for ecu in range(0x100)}
 """ISO 15765-4:2021, tables 8 and 9: the ids that ECUs answer functional requests under, and those they listen to."""
 
+SIGHT_RUN_ON = 3.0
+"""Seconds for which an answer to a scan may run beyond the scan's time for the ECU. ISO 15765-2 lets 0.9 s pass between
+two frames at most (N_Cs), and an identification number of a vehicle has three frames."""
+DISCOVER_RUN_ON = 10.0
+"""Seconds for which the answers of all ECUs that the bench file does not list may run beyond the scan's time for them."""
+
 _VERDICTS = (
     Nrc.GENERAL_REJECT,
     Nrc.CONDITIONS_NOT_CORRECT,
@@ -89,7 +95,9 @@ class UdsFlasher(Flasher):
     def sight(
         cls, bus: CanBus, address: UdsAddress, profile: UdsProfile, *, active: bool, deadline: Deadline
     ) -> Sighting | None:
-        client = _client(IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options()), profile)
+        channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options())
+        channel.latest = Deadline(deadline.at + SIGHT_RUN_ON)
+        client = _client(channel, profile)
         try:
             return sighting(client, profile, deadline)
         finally:
@@ -327,7 +335,10 @@ def discover(bus: CanBus, *, deadline: Deadline) -> list[Found]:
     It changes nothing in an ECU, and its answer fits one frame. Then each that answered is asked for its serial number.
     """
     pairs = [pair for functional in (OBD_FUNCTIONAL, FIXED_FUNCTIONAL) for pair in _present(bus, functional, deadline)]
-    return [Found(request, response, _serial_of(bus, request, response, deadline)) for request, response in pairs]
+    latest = Deadline(deadline.at + DISCOVER_RUN_ON)
+    return [
+        Found(request, response, _serial_of(bus, request, response, deadline, latest)) for request, response in pairs
+    ]
 
 
 def _present(bus: CanBus, functional: CanId, deadline: Deadline) -> list[tuple[CanId, CanId]]:
@@ -346,10 +357,11 @@ def _present(bus: CanBus, functional: CanId, deadline: Deadline) -> list[tuple[C
     return [(request, response) for response, request in listened.items() if response.value in answered]
 
 
-def _serial_of(bus: CanBus, request: CanId, response: CanId, deadline: Deadline) -> str:
+def _serial_of(bus: CanBus, request: CanId, response: CanId, deadline: Deadline, latest: Deadline) -> str:
     profile = UdsProfile()
-    address = IsoTpAddress(request=request, response=response)
-    client = _client(IsoTpChannel.open(bus, address, profile.iso_tp.options()), profile)
+    channel = IsoTpChannel.open(bus, IsoTpAddress(request=request, response=response), profile.iso_tp.options())
+    channel.latest = latest.sooner(SIGHT_RUN_ON)
+    client = _client(channel, profile)
     try:
         value = read_identifier(client, profile.identifiers.serial, limit=deadline.remaining)
     except (*LOST, PartError):

@@ -131,9 +131,7 @@ class UdsClient:
         """From now on the ECU's session does not run out."""
         self.let_session_go()
         self._let_go = clock.Event()
-        self._keeper = clock.Thread(
-            target=self._keep, args=(s3 / 2, self._let_go), name="uds tester present"
-        )
+        self._keeper = clock.Thread(target=self._keep, args=(s3 / 2, self._let_go), name="uds tester present")
         self._keeper.start()
 
     def let_session_go(self) -> None:

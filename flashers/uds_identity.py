@@ -16,6 +16,8 @@ from .uds_codes import Refusal, Service
 from .uds_profile import UdsProfile
 
 _UNTOLD = (*LOST, PartError)
+LONGEST_TEXT = 128
+"""Characters of a value that a person is shown; ISO 14229-1 gives 17 to the longest one that it describes."""
 LIMIT = 5.0
 """Seconds that an ECU may take to tell one identifier."""
 
@@ -87,7 +89,7 @@ def sighting(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> Sigh
 
 
 def text(value: bytes) -> str:
-    """An identifier's value for a person: ASCII without its padding, else hexadecimal.
+    """An identifier's value for a person: ASCII without its padding, else hexadecimal. A long one ends in "...".
 
     A first byte below 0x20 is the number of modules that F180 and F181 begin with, and is left out.
     """
@@ -95,8 +97,12 @@ def text(value: bytes) -> str:
     if len(value) > 1 and 0 < value[0] < 0x20:
         stripped = value[1:].strip(b"\x00\xff \t\r\n")
     if all(0x20 <= byte < 0x7F for byte in stripped):
-        return stripped.decode("ascii")
-    return value.hex().upper()
+        return _short(stripped.decode("ascii"))
+    return _short(value[:LONGEST_TEXT].hex().upper())
+
+
+def _short(said: str) -> str:
+    return said if len(said) <= LONGEST_TEXT else f"{said[:LONGEST_TEXT]}..."
 
 
 def _text_of(client: UdsClient, identifier: int, deadline: Deadline) -> str:

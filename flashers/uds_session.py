@@ -146,7 +146,8 @@ def _await_restart(client: UdsClient, profile: UdsProfile, gap: Deadline) -> Non
             if session is not None:
                 raise NotBack(f"{profile.timings.reset_gap:g} s after its reset the ECU is in its programming session")
             raise _not_back(profile)
-        client.linger(client.p2)
+        if session is not None:
+            client.linger(client.p2)  # After a question that was lost P2 is over already.
 
 
 def _reset(client: UdsClient) -> bool:

@@ -6,8 +6,8 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -21,13 +21,15 @@ from ..enumerators.errors import PowerFailed
 from ..enumerators.state import BenchLock, bench_folder, default_state
 from ..flashers.base import Capability
 from ..transports import clock
-from ..transports.errors import AdapterAbsent, AdapterGone, ProxyflashError
+from ..transports.errors import AdapterAbsent, AdapterGone, MixedClocks, ProxyflashError
 from ..transports.plain import CAUSE, plain, word
 from ..transports.recording import Recorder
 from .endings import OrderlyEnd, undisturbed
 from .firmware import Firmware, TestImage
 from .needs import CAPABILITIES, Needs
 from .parts import Broken, NotThere, Part, PartLost, has_power
+from .plugin import SIMULATED
+from .simulated_time import SimulatedTime
 
 EMULATED = Path(__file__).parent / "benches" / "emulated.toml"
 """The bench of a run that names none."""
@@ -64,6 +66,9 @@ class BenchRun:
         self._end = OrderlyEnd(worker=hasattr(config, "workerinput"))
         self._began = self._began_before = 0.0
         """When the test began, and the one before it, on time.monotonic's clock."""
+        wanted = config.getoption("simulated_time")
+        self.is_simulated: bool = config.getini("proxyflash_simulated_time") if wanted is None else wanted
+        self._simulated = SimulatedTime() if self.is_simulated else None
 
     @property
     def has_hardware(self) -> bool:
@@ -76,7 +81,14 @@ class BenchRun:
         return Path(self._notes.name)
 
     def check_options(self) -> None:
-        """Raises UsageError where each of several workers is to run all tests of one bench of hardware."""
+        """Raises UsageError for what a bench of hardware can't do: be simulated, or be used by several workers."""
+        if self.is_simulated and self.has_hardware:
+            real = ", ".join(f"'{name}'" for name, bus in self._file.spec.bus.items() if not bus.emulated)
+            error = MixedClocks(
+                f"bench '{self.name}' has buses that are not emulated: {real}",
+                remedy="Simulated time is for emulated buses alone: run with --no-simulated-time.",
+            )
+            raise pytest.UsageError(f"{error.code} {error}")
         if self.has_hardware and self.config.getoption("dist", "no") == "each":
             raise pytest.UsageError(
                 f"bench '{self.name}' has hardware, which one worker at a time can use: not --dist each"
@@ -87,6 +99,40 @@ class BenchRun:
         node.workerinput["proxyflash"] = str(self.notes)
         node.nodemanager.EXIT_TIMEOUT = WORKER_SECONDS
         self._end.arrange()
+
+    # Simulated time.
+
+    def time(self, is_ours: bool = True) -> AbstractContextManager[object]:
+        """The time of a bench test, for a block; real time where the block isn't ours, or nothing is simulated."""
+        if self._simulated is None:
+            return nullcontext()
+        return self._simulated.running() if is_ours else self._simulated.standing_still()
+
+    def at_end(self, is_ours: bool) -> tuple[Callable[[], object], Callable[[], object]]:
+        """Two finalizers of a fixture: the one that is called last, and the one that begins the time of those between."""
+        stack = ExitStack()
+        return stack.close, lambda: stack.enter_context(self.time(is_ours))
+
+    @contextmanager
+    def test_time(self) -> Iterator[None]:
+        """The time of a test's own function. Fails the test for threads that it had beside the simulated clock's."""
+        if self._simulated is None:
+            yield
+            return
+        try:
+            with self._simulated.running():
+                yield
+        except BaseException as error:
+            if said := self._simulated.refused():
+                error.add_note(said)
+            raise
+        if said := self._simulated.refused():
+            _fail(said)
+
+    def tell_time(self, item: pytest.Item) -> None:
+        """What the test took on simulated time goes into its report."""
+        if self._simulated is not None and item.nodeid == self._simulated.test_name:
+            _tell(item, {SIMULATED: f"{self._simulated.test_seconds:.6f}"})
 
     # The bench.
 
@@ -156,6 +202,8 @@ class BenchRun:
 
     def prepare(self, item: pytest.Item) -> None:
         """Skips a test that lacks something or may not run; else makes ready what it is for."""
+        if self._simulated is not None:
+            self._simulated.begin_test(item.nodeid, str(item.path))
         self._began_before, self._began = self._began, clock.monotonic()
         _tell(item, {"bench": self.told["bench"]})
         needs = Needs.of(item)
@@ -330,7 +378,7 @@ class BenchRun:
     def make_safe(self) -> list[str]:
         """All supplies on, all parts running, all buses closed; what could not be done, in words."""
         said: list[str] = []
-        with undisturbed():
+        with undisturbed(), self.time():
             if self._bench is not None:
                 # Supplies first, all of them: a worker of pytest-xdist is killed when this takes too long.
                 steps = [(part, step) for step in (Part.supply, Part.bring_back) for part in self._parts.values()]
@@ -342,6 +390,8 @@ class BenchRun:
             if self._lock is not None:
                 self._lock.close()
                 self._lock = None
+        if self._simulated is not None:
+            self._simulated.end()
         self._end.undo()
         return [plain(f"bench '{self.name}': {text}", CAUSE) for text in said]
 

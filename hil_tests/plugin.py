@@ -7,6 +7,7 @@ docs/bench-tests.md describes it for those who write tests.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -27,6 +28,8 @@ REQUIRABLE = ("can", "serial", "usb", "power")
 RUN = pytest.StashKey["BenchRun"]()
 SAID = pytest.StashKey[dict[str, list[str]]]()
 """What the workers of pytest-xdist have to say at the end."""
+SIMULATED = "simulated_seconds"
+"""The property of a test in which its report says how long it took on simulated time."""
 MARKERS = (
     "needs(*things, name=, group=, protocol=): what a bench test needs, and which components it is for",
     "destructive: a bench test that writes to its part; on hardware it needs --allow-flash",
@@ -47,6 +50,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--record", action="store_true", help="keep a recording of every bench test, not only of failed ones"
     )
+    group.addoption(
+        "--simulated-time",
+        action=argparse.BooleanOptionalAction,
+        help="run bench tests on a simulated clock, in a fraction of the time; every bus must be emulated",
+    )
+    parser.addini("proxyflash_simulated_time", "whether --simulated-time is the default", type="bool", default=False)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,6 +80,21 @@ def run_of(config: pytest.Config) -> BenchRun:
 
 def uses_bench(item: pytest.Item) -> bool:
     return "_proxyflash_run" in getattr(item, "fixturenames", ())
+
+
+def _is_of_bench(fixture: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> bool:
+    """Whether a fixture hangs on the bench."""
+    names, seen = list(fixture.argnames), {fixture.argname}
+    while names:
+        name = names.pop()
+        if name == "_proxyflash_run":
+            return True
+        if name not in seen:
+            seen.add(name)
+            names += [
+                more for found in getattr(request, "_arg2fixturedefs", {}).get(name, ())[-1:] for more in found.argnames
+            ]
+    return fixture.argname == "_proxyflash_run"
 
 
 # Collecting.
@@ -112,16 +136,50 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """After pytest's own look at `skip` and `skipif`, before any fixture."""
     if uses_bench(item) and not item.config.getoption("setupplan", default=False):
-        run_of(item.config).prepare(item)
+        with run_of(item.config).time():
+            run_of(item.config).prepare(item)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Innermost: what other plugins do around a test has real time."""
+    if not uses_bench(item):
+        return (yield)
+    with run_of(item.config).test_time():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """On simulated time a fixture of the bench has that, and one of a single bench test; any other has real time."""
+    if RUN not in request.config.stash or not run_of(request.config).is_simulated:
+        return (yield)
+    run = run_of(request.config)
+    is_ours = uses_bench(request.node) if request.scope == "function" else _is_of_bench(fixturedef, request)
+    # What the fixture leaves to do at its end is done under the clock that it began under.
+    last, first = run.at_end(is_ours)
+    fixturedef.addfinalizer(last)
+    try:
+        with run.time(is_ours):
+            return (yield)
+    finally:
+        fixturedef.addfinalizer(first)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    if RUN not in item.config.stash or not uses_bench(item):
+        return (yield)
+    run = item.config.stash[RUN]
+    if call.when == "teardown":
+        run.tell_time(item)
     report = yield
-    if RUN in item.config.stash and uses_bench(item):
-        item.config.stash[RUN].finished(item, call, report)
+    with run.time():
+        run.finished(item, call, report)
     return report
 
 
@@ -163,12 +221,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         if name == "recording"
     }
     said = [text for texts in config.stash.get(SAID, {}).values() for text in texts]
-    if not (kinds or recordings or said):
+    reports = [report for reports in terminalreporter.stats.values() for report in reports if hasattr(report, "when")]
+    simulated = {
+        report.nodeid: float(value)
+        for report in reports
+        if report.when == "teardown"
+        for name, value in report.user_properties
+        if name == SIMULATED
+    }
+    if not (kinds or recordings or said or simulated):
         return
     from .summary import lines
 
     terminalreporter.section("proxyflash")
-    for line in lines(kinds, recordings, said):
+    times = (sum(simulated.values()), sum(report.duration for report in reports if report.nodeid in simulated))
+    for line in lines(kinds, recordings, said, times):
         terminalreporter.line(line)
 
 

@@ -19,11 +19,15 @@ OTHER = {
 """Kinds of skips that no hardware would help."""
 
 
-def lines(kinds: Mapping[str, int], recordings: Collection[str], unsafe: Sequence[str]) -> list[str]:
+def lines(
+    kinds: Mapping[str, int], recordings: Collection[str], unsafe: Sequence[str], times: tuple[float, float]
+) -> list[str]:
     """`kinds`: how many tests were skipped for want of what. `recordings`: folders that --record has filled. `unsafe`:
-    what went wrong at the end.
+    what went wrong at the end. `times`: simulated and real seconds of the tests on simulated time.
     """
     said = []
+    if any(times):
+        said.append("{:,.1f} simulated seconds in {:,.1f} real seconds".format(*times))
     hardware = {kind: count for kind, count in sorted(kinds.items()) if kind not in OTHER}
     if hardware:
         each = ", ".join(f"{kind} {count}" for kind, count in hardware.items())

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 from proxyflash.enumerators.bench import Bench, BenchComponent
 from proxyflash.flashers import events as ev
@@ -13,6 +10,7 @@ from proxyflash.hil_tests.bench_run import BenchRun
 from proxyflash.hil_tests.firmware import Firmware
 from proxyflash.hil_tests.plugin import run_of
 from proxyflash.hil_tests.running import running
+from proxyflash.transports import clock
 
 pytestmark = [pytest.mark.destructive, pytest.mark.needs("can", "usb")]
 SECONDS = 100.0
@@ -37,22 +35,29 @@ def test_both_are_flashed(component: BenchComponent, other: BenchComponent, requ
     for item in both:
         item.flash(releases[item.name].old.image)
         identities[item.name] = running(item, releases[item.name].old.version).id
-    together = threading.Barrier(2)
+    planned: set[str] = set()
+    changed = clock.Condition()
+    results: dict[str, FlashResult | None] = {}
     told: dict[str, list[ev.Event]] = {item.name: [] for item in both}
 
-    def flash(item: BenchComponent) -> FlashResult | None:
+    def flash(item: BenchComponent) -> None:
         def hear(event: ev.Event) -> None:
             told[item.name].append(event)
             if isinstance(event, ev.Planned):
-                together.wait(SECONDS)
+                with changed:
+                    planned.add(item.name)
+                    changed.notify_all()
+                    assert changed.wait_for(lambda: len(planned) == 2, SECONDS)
 
-        return item.flash(releases[item.name].new.image, on_event=hear)
+        results[item.name] = item.flash(releases[item.name].new.image, on_event=hear)
 
-    with ThreadPoolExecutor(2) as pool:
-        futures = {item.name: pool.submit(flash, item) for item in both}
-        results = {name: future.result(SECONDS) for name, future in futures.items()}
+    threads = [clock.Thread(flash, args=(item,)) for item in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
     for item in both:
-        result = results[item.name]
+        result = results.get(item.name)
         assert result is not None
         assert result.verified
         assert result.component == item.name

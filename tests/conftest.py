@@ -22,12 +22,14 @@ settings.load_profile("proxyflash")
 
 SIMULATED_FOLDERS: tuple[str, ...] = ("emulators", "enumerators", "transports", "tools", "examples", "benchmarks")
 """Folders of `tests` whose tests run on simulated time by default."""
+LIMIT = 86_400.0
+"""Simulated seconds of one test: beyond them something ticks for ever while the rest waits."""
 TIMES = pytest.StashKey[list[float]]()
 """Simulated and real seconds of the tests that ran on simulated time."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "simulated_time(seed=None): the test runs on a simulated clock")
+    config.addinivalue_line("markers", "simulated_time(seed=None, limit=a day): the test runs on a simulated clock")
     config.addinivalue_line(
         "markers", "real_time(why): the test runs in real time, because of what only real time moves"
     )
@@ -64,7 +66,8 @@ def simulated_clock(request: pytest.FixtureRequest) -> Iterator[SimulatedClock |
         yield None
         return
     marker = request.node.get_closest_marker("simulated_time")
-    simulated = SimulatedClock(marker.kwargs.get("seed") if marker else None)
+    settings = marker.kwargs if marker else {}
+    simulated = SimulatedClock(settings.get("seed"), limit=settings.get("limit", LIMIT))
     began = perf_counter()
     try:
         with clock.use(simulated):

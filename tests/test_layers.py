@@ -127,3 +127,48 @@ def test_every_built_in_plugin_loads(group: str) -> None:
     own = [plugin for plugin in plugins.survey() if plugin.group == group and plugin.package == "proxyflash"]
     assert own
     assert [plugin for plugin in own if plugin.fault] == []
+
+
+CLOCKS = ("transports/clock.py", "transports/simulated_clock.py")
+"""The only modules that read time, sleep, and make threads and what they wait with."""
+OF_THE_CLOCK = ("time", "threading", "queue", "sched", "concurrent")
+REAL = {
+    "hil_tests/endings.py": "signals belong to the process's own main thread",
+    "hil_tests/simulated_time.py": "tells tests that they use real time",
+    "tools/commands/session.py": "within a signal nothing but a real thread, which uses no clock, may print",
+    "transports/recording_formats.py": "formats times that were recorded",
+}
+"""Modules that take something of it from the standard library all the same, and why."""
+
+
+def takes_time_itself(path: Path) -> list[str]:
+    """The modules of time and threads that a module imports itself."""
+    taken = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            taken += [alias.name for alias in node.names if alias.name.split(".")[0] in OF_THE_CLOCK]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and str(node.module).split(".")[0] in OF_THE_CLOCK:
+            taken.append(str(node.module))
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) in ("datetime.now", "datetime.utcnow", "date.today"):
+            taken.append(ast.unparse(node))
+    return taken
+
+
+FOR_REAL_PARTS = ("hil_tests/kernel", "hil_tests/real")
+"""Tests against kernel drivers and real bootloaders, which know no other time."""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_time_and_threads_come_from_the_clock(path: Path) -> None:
+    module = str(path.relative_to(ROOT))
+    if module in CLOCKS or module.startswith(FOR_REAL_PARTS):
+        return
+    taken = takes_time_itself(path)
+    if module in REAL:
+        assert taken, f"{module} needs no exception any more"
+    else:
+        assert not taken, f"{module} takes {', '.join(taken)} itself: use transports/clock.py"
+
+
+def test_exceptions_from_the_clock_exist() -> None:
+    assert set(REAL) <= {str(path.relative_to(ROOT)) for path in MODULES}

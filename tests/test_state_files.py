@@ -20,7 +20,7 @@ OS_CALLS = {"open", "mkdir", "makedirs", "mkfifo", "symlink", "link", "rename", 
 SHUTIL_CALLS = {"copy", "copy2", "copyfile", "copytree", "move"}
 ELSEWHERE = {
     # What the user names, or the system has: none of it lies in the state folder.
-    ("enumerators/benchfile.py", "read_bytes"): "the bench file",
+    ("enumerators/benchfile.py", "open"): "the bench file",
     ("enumerators/host.py", "open"): "the file that has a component's version",
     ("emulators/device.py", "read_bytes"): "the firmware that a bench file names",
     ("emulators/vhci.py", "read_text"): "sysfs",
@@ -32,8 +32,8 @@ ELSEWHERE = {
     ("updates/creating.py", "open"): "a payload of a new manifest",
     ("updates/disk.py", "open"): "what is copied into the state folder",
     ("updates/disk.py", "os.open"): "a folder, to bring it onto the disk",
-    ("updates/app.py", "open"): "a staged file, for reading",
-    ("updates/apt.py", "read_bytes"): "a staged file, for reading",
+    ("updates/handler.py", "open"): "a staged file, for reading",
+    ("updates/handler.py", "read_bytes"): "a staged file, for reading",
     ("emulators/usbip.py", "unlink"): "takes back a USB request: no file",
     ("updates/update.py", "read_bytes"): "a manifest that the user names",
     ("updates/files.py", "os.open"): "a payload, where the update came in",

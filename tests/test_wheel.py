@@ -77,7 +77,9 @@ def test_it_holds_the_package_and_nothing_with_a_common_name(wheel: Path) -> Non
     for package in ("transports", "flashers", "enumerators", "updates", "emulators", "tools", "hil_tests", "examples"):
         for path in (ROOT / package).rglob("*"):
             # Tests of the kernel's drivers, and of real boot loaders, are for this tree alone.
-            if path.suffix in (".py", ".toml", ".bin", ".sh") and not {"__pycache__", "kernel", "real"} & set(path.parts):
+            if path.suffix in (".py", ".toml", ".bin", ".sh") and not {"__pycache__", "kernel", "real"} & set(
+                path.parts
+            ):
                 assert f"proxyflash/{path.relative_to(ROOT)}" in held
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 HELP = """\
@@ -73,6 +74,14 @@ def main() -> None:
         if sys.stdout is not None:
             sys.stdout.write(HELP)
         return
-    from .commands import run
+    try:
+        # Python's own way for Ctrl-C: until the command's session takes over, nothing is there that has to be put back.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        from .commands import run
 
-    sys.exit(run(sys.argv[1:], ends_process=True))
+        status = run(sys.argv[1:], ends_process=True)
+    except KeyboardInterrupt:
+        if sys.stderr is not None:
+            sys.stderr.write("E-CANCELLED stopped at once; nothing was changed.\n")
+        status = 130
+    sys.exit(status)

@@ -106,6 +106,8 @@ class Clock(ABC):
     """Where time and threads come from. `is_simulated`: time passes only while every thread waits."""
 
     is_simulated: bool
+    runs_programs = True
+    """Whether child programs may run. They have real time of their own."""
 
     @abstractmethod
     def monotonic(self) -> float: ...
@@ -196,6 +198,12 @@ class _SystemEvent(threading.Event):
         return super().wait(timeout)
 
 
+class _SystemSemaphore(threading.Semaphore):
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        _check()
+        return super().acquire(blocking, timeout)
+
+
 class _SystemThread(threading.Thread):
     def start(self) -> None:
         _check()
@@ -254,7 +262,7 @@ class SystemClock(Clock):
         return _SystemEvent()
 
     def semaphore(self, value: int) -> SomeSemaphore:
-        return threading.Semaphore(value)
+        return _SystemSemaphore(value)
 
     def thread(
         self, target: Callable[..., object], args: Iterable[Any], kwargs: Mapping[str, Any], name: str | None
@@ -296,17 +304,26 @@ def use(clock: Clock) -> Iterator[Clock]:
 
     A simulated clock serves one block. The threads that are left at its end are ended.
     """
-    global _current
-    before = _current
     clock.begin()
-    _current = clock
-    try:
-        yield clock
-    finally:
+    with within(clock):
         try:
-            clock.end()
+            yield clock
         finally:
-            _current = before
+            clock.end()
+
+
+@contextmanager
+def within(clock: Clock) -> Iterator[None]:
+    """Goes on with a clock that has begun; the clock that was in use stands still until the block ends.
+
+    For whoever calls `begin` and `end`, such as a run of tests of which only some are simulated.
+    """
+    global _current
+    before, _current = _current, clock
+    try:
+        yield
+    finally:
+        _current = before
 
 
 def real(what: str) -> None:
@@ -316,6 +333,16 @@ def real(what: str) -> None:
         what: names it, as "the serial port /dev/ttyUSB0".
     """
     if _current.is_simulated:
+        raise MixedClocks(f"{what} can't be used under a simulated clock")
+
+
+def program(what: str) -> None:
+    """Called before a child program is started. Raises MixedClocks under a simulated clock that runs no programs.
+
+    Args:
+        what: names it, as "the program apt-get".
+    """
+    if not _current.runs_programs:
         raise MixedClocks(f"{what} can't be used under a simulated clock")
 
 

@@ -30,9 +30,12 @@ A class of the left column is what code catches; it is never raised itself. Each
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from .plain import CAUSE, plain, word
+
+LONGEST_TEXT = 400
+"""Characters that are kept of the text of an unforeseen exception."""
 
 
 class ExitStatus(IntEnum):
@@ -89,6 +92,23 @@ class StateUnsafe(ProxyflashError):
 
     code = "E-STATE-UNSAFE"
     exit_status = ExitStatus.PERMISSION
+    default_remedy = "Name another state folder: --state FOLDER, or PROXYFLASH_STATE."
+
+
+class Unexpected(ProxyflashError):
+    """An exception that nobody foresaw."""
+
+    code = "E-UNEXPECTED"
+    default_remedy = "This is a fault of proxyflash: run it again with -vv, and report what that prints."
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """For an exception of any class. Its text is cut where it is too long for a message."""
+        try:
+            said = str(error)
+        except Exception:
+            said = "its text can't be made"
+        return cls(f"{type(error).__name__}: {said[:LONGEST_TEXT]}")
 
 
 class TransportError(ProxyflashError):
@@ -173,6 +193,7 @@ class CanDriverMissing(AdapterAbsent):
 
 class CanInterfaceUnknown(BadSettings):
     code = "E-CAN-INTERFACE"
+    default_remedy = "Take one of those that it lists, or install the package that brings it: proxyflash doctor"
 
 
 class CanBusy(AdapterBusy):
@@ -197,6 +218,7 @@ class CanGone(AdapterGone):
 
 class CanTimeout(WireTimeout):
     code = "E-CAN-TIMEOUT"
+    default_remedy = "Is the bus overloaded? Run the same command again."
 
 
 class BusOff(TransportError):
@@ -216,6 +238,7 @@ class CanOverrun(TransportError):
 
 class IsoTpTimeout(WireTimeout):
     code = "E-ISOTP-TIMEOUT"
+    default_remedy = "Is the part powered, and are its identifiers right? Run the same command again."
 
 
 class IsoTpFraming(Framing):
@@ -230,6 +253,7 @@ class IsoTpContested(Framing):
 
 class IsoTpSettings(BadSettings):
     code = "E-ISOTP-SETTINGS"
+    default_remedy = "Correct the setting in the component's address or profile."
 
 
 # Serial lines.
@@ -264,6 +288,7 @@ class SerialTimeout(WireTimeout):
     """`received`: the bytes that came before the deadline; they are not read again."""
 
     code = "E-SERIAL-TIMEOUT"
+    default_remedy = "Is the part powered, and are RX and TX crossed? Run the same command again."
 
     def __init__(
         self, cause: str, *, received: bytes = b"", remedy: str | None = None, component: str | None = None
@@ -303,6 +328,7 @@ class UsbForbidden(AdapterForbidden):
 
 class UsbSettings(BadSettings):
     code = "E-USB-SETTINGS"
+    default_remedy = "Correct the setting of the bus in the bench file."
 
 
 class UsbGone(AdapterGone):
@@ -312,12 +338,17 @@ class UsbGone(AdapterGone):
 
 class UsbTimeout(WireTimeout):
     code = "E-USB-TIMEOUT"
+    default_remedy = "Run the same command again; if it fails again, try another USB port."
 
 
 class UsbStall(TransportError):
     """The device answered a control request with STALL: it refuses the request."""
 
     code = "E-USB-STALL"
+    default_remedy = (
+        "Are the device, the interface and the alternate setting those that you mean? Run the same"
+        " command again."
+    )
 
 
 class UsbFault(TransportError):
@@ -337,6 +368,7 @@ class UdpAbsent(AdapterAbsent):
 
 class UdpSettings(BadSettings):
     code = "E-UDP-SETTINGS"
+    default_remedy = "The keys of a UDP bus are host and port."
 
 
 class UdpGone(AdapterGone):

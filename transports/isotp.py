@@ -117,6 +117,8 @@ class IsoTpChannel(ABC):
     it is there is no failure; where an exchange fails, it is its reason.
     """
 
+    latest: Deadline | None = None
+    """No PDU is waited for beyond this, also none that has begun; None: each has RUN_ON_SECONDS beyond its deadline."""
     _contested_id: CanId | None = None
     """The id under which another tester has sent since our last PDU began."""
 
@@ -156,8 +158,9 @@ class IsoTpChannel(ABC):
     def recv(self, deadline: Deadline) -> bytes | None:
         """The next PDU; None when the deadline passes with nothing begun.
 
-        One that has begun is waited for while its frames keep coming, up to RUN_ON_SECONDS beyond the deadline. Raises
-        IsoTpTimeout, IsoTpFraming, IsoTpContested in place of either or of None, and the CAN errors of the bus.
+        One that has begun is waited for while its frames keep coming, up to RUN_ON_SECONDS beyond the deadline, and not
+        beyond `latest`. Raises IsoTpTimeout, IsoTpFraming, IsoTpContested in place of either or of None, and the CAN
+        errors of the bus.
         """
         try:
             pdu = self._recv(deadline)
@@ -176,6 +179,11 @@ class IsoTpChannel(ABC):
         if contested is not None:
             raise IsoTpContested(f"{cause}, and another tester sends under {contested}")
 
+    def _end(self, deadline: Deadline) -> Deadline:
+        """Until when a PDU is waited for that began before the deadline."""
+        end = deadline.at + RUN_ON_SECONDS
+        return Deadline(end if self.latest is None else min(end, max(self.latest.at, deadline.at)))
+
     @abstractmethod
     def _send(self, pdu: bytes, deadline: Deadline) -> None: ...
 
@@ -188,6 +196,11 @@ class IsoTpChannel(ABC):
 
     @abstractmethod
     def close(self) -> None: ...
+
+
+def unended(deadline: Deadline, end: Deadline) -> IsoTpTimeout:
+    """A PDU that began before the deadline, and whose frames still came at the end of all patience."""
+    return IsoTpTimeout(f"the peer did not end its message within {end.at - deadline.at:.3g} s after the deadline")
 
 
 def _check(bus: CanBus, address: IsoTpAddress, options: IsoTpOptions) -> None:
@@ -261,6 +274,7 @@ class UserIsoTp(IsoTpChannel):
             "wftmax": WAIT_FRAMES,
             "max_frame_size": LONGEST_PDU,
             "logger_name": LOGGER,
+            "wait_func": _never_called,
         }
         self._logic = ClockedLogic(
             rxfn=self._rx, txfn=self._tx, address=_library_address(address, request, response),
@@ -307,7 +321,7 @@ class UserIsoTp(IsoTpChannel):
 
     def _recv(self, deadline: Deadline) -> bytes | None:
         logic = self._logic
-        end = Deadline(deadline.at + RUN_ON_SECONDS)
+        end = self._end(deadline)
         self._deadline = end
         self._error = None
         late = 0
@@ -326,7 +340,7 @@ class UserIsoTp(IsoTpChannel):
                     return None
             if end.expired:
                 logic.stop_receiving()
-                raise IsoTpTimeout(f"the peer did not end its message within {RUN_ON_SECONDS:g} s after the deadline")
+                raise unended(deadline, end)
         data = logic.recv()
         return bytes(data) if data is not None else None
 
@@ -379,6 +393,10 @@ class UserIsoTp(IsoTpChannel):
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+
+
+def _never_called(seconds: float) -> None:
+    """Only can-isotp's own threads wait by it, and none is started; by default each check of the settings sleeps a bit."""
 
 
 class ClockTimer(isotp.tools.Timer):

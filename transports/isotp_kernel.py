@@ -23,7 +23,7 @@ from . import clock
 from .can import FULL_SECONDS, CanBus, CanChannel, CanId, again
 from .deadline import Deadline
 from .errors import CanGone, IsoTpFraming, IsoTpSettings, IsoTpTimeout, TransportError
-from .isotp import LONGEST_PDU, RUN_ON_SECONDS, Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions
+from .isotp import LONGEST_PDU, Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions, unended
 from .isotp_frames import OVERFLOW, Pci, pci_of
 
 SOL_CAN_ISOTP = 106
@@ -193,13 +193,13 @@ class KernelIsoTp(IsoTpChannel):
         self._sending = False
 
     def _recv(self, deadline: Deadline) -> bytes | None:
-        end = Deadline(deadline.at + RUN_ON_SECONDS)
+        end = self._end(deadline)
         until = deadline
         while not self._ready(until, writing=False):
             if self._onlooker.until <= clock.monotonic():
                 return None
             if end.expired:
-                raise IsoTpTimeout(f"the peer did not end its message within {RUN_ON_SECONDS:g} s after the deadline")
+                raise unended(deadline, end)
             until = Deadline(min(self._onlooker.until, end.at))
         try:
             return self._socket.recv(LONGEST_PDU)

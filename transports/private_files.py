@@ -45,7 +45,7 @@ class ForeignLink(OSError):
 
 
 def folder(path: Path) -> None:
-    """Makes a folder for its owner alone, or checks the one that is there.
+    """Makes a folder for its owner alone, or checks the one that is there. A new folder's name is on the disk.
 
     Raises StateUnsafe, and OSError when the folder can't be made.
     """
@@ -81,6 +81,8 @@ def opened(path: Path, flags: int = os.O_RDONLY) -> int:
         if status.st_nlink > 1:
             raise StateUnsafe(f"{path} is a hard link: the file has a second name", remedy=_move_away(path))
         _checked(number, path)
+        if flags & os.O_CREAT:
+            os.fchmod(number, FILE_MODE)
     except BaseException:
         os.close(number)
         raise
@@ -110,12 +112,12 @@ def put(path: Path, data: bytes) -> None:
 def created(path: Path) -> BinaryIO:
     """A new file. What was there under this name is removed, also a link. Raises OSError."""
     path.unlink(missing_ok=True)
-    return os.fdopen(os.open(path, _NEW, FILE_MODE), "wb")
+    return os.fdopen(_new(path, FILE_MODE), "wb")
 
 
 @contextmanager
 def whole(path: Path, mode: int = FILE_MODE) -> Iterator[BinaryIO]:
-    """A file that replaces what was there at the end of the block: whole, and on the disk. `mode`: less the umask.
+    """A file that replaces what was there at the end of the block: whole, and on the disk. `mode`: less the umask, but for 0600.
 
     A link that lies in its place is replaced, not followed. Raises OSError.
     """
@@ -183,12 +185,20 @@ def told(path: Path) -> Iterator[None]:
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def _new(path: Path | str, mode: int, folder: int | None = None) -> int:
+    """A descriptor of a new file. A umask may take from a mode that lets others in, not from the owner's own."""
+    number = os.open(path, _NEW, mode, dir_fd=folder)
+    if mode == FILE_MODE:
+        os.fchmod(number, mode)
+    return number
+
+
 @contextmanager
 def whole_at(number: int, name: str, mode: int = FILE_MODE) -> Iterator[BinaryIO]:
     """As `whole`, in an open folder."""
     partial = partial_name(name)
     remove_at(number, partial)
-    stream = os.fdopen(os.open(partial, _NEW, mode, dir_fd=number), "wb")
+    stream = os.fdopen(_new(partial, mode, folder=number), "wb")
     try:
         with stream:
             yield stream
@@ -327,6 +337,7 @@ def _entry(number: int, name: str, *, make: bool, is_folder: bool, path: Path) -
                 raise
             with suppress(FileExistsError):
                 os.mkdir(name, FOLDER_MODE, dir_fd=number)
+            _sync_names(number)
             return os.open(name, _NAME | os.O_DIRECTORY, dir_fd=number)
         except NotADirectoryError:
             found = os.open(name, _NAME, dir_fd=number)
@@ -337,6 +348,16 @@ def _entry(number: int, name: str, *, make: bool, is_folder: bool, path: Path) -
     except OSError as error:
         error.filename = str(path)
         raise
+
+
+def _sync_names(number: int) -> None:
+    """Has the names in an open folder (O_PATH) on the disk: what is synced in a new folder is lost with its name."""
+    with suppress(PermissionError):
+        readable = os.open(".", _FOLDER, dir_fd=number)
+        try:
+            os.fsync(readable)
+        finally:
+            os.close(readable)
 
 
 def _check_above(number: int, path: Path) -> None:

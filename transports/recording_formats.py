@@ -11,7 +11,6 @@ seconds since 1970 with microseconds, bytes are hexadecimal, a name that is not 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import time
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import private_files
+from . import json_text, private_files
 from .errors import ExitStatus, ProxyflashError
 from .plain import plain
 from .recording import Answer, CanFlag, CanFrame, Note, Record, SerialBytes, SerialLine, UsbControl, UsbDevices, UsbSeen
@@ -180,34 +179,12 @@ def _line(name: str, number: int, line: bytes) -> dict[str, Any]:
     if not line.endswith(b"\n"):
         raise BadRecording(f"{name}:{number}: the file ends in the middle of a line, or the line is too long")
     try:
-        value = json.loads(line, object_pairs_hook=_unique, parse_constant=_no_number)
-    except _Twice as error:
-        raise BadRecording(f"{name}:{number}: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadRecording(f"{name}:{number}: no JSON") from error
+        value = json_text.parse(line, most=LONGEST_LINE, undecoded=True)
+    except ValueError as error:
+        raise BadRecording(f"{name}:{number}: no JSON: {error}") from error
     if not isinstance(value, dict):
         raise BadRecording(f"{name}:{number}: no JSON object")
     return value
-
-
-class _Twice(ValueError):
-    """A key stands twice in one object."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _Twice(f"the key {_shown(key)} stands twice")
-            seen.add(key)
-    return made
-
-
-def _no_number(word: str) -> float:
-    """NaN and the infinities, which JSON doesn't have, are no times and no counts."""
-    return math.nan
 
 
 def _shown(value: object) -> str:

@@ -55,6 +55,10 @@ class Deadlock(BaseException):
     """Every simulated thread waits, none of them with a time limit. No Exception, so that no retry catches it."""
 
 
+class LimitPassed(Deadlock):
+    """The simulation went on beyond its limit of simulated time: a timer that ticks for ever hides a deadlock."""
+
+
 class SimulatedThread:
     """A thread of a simulated clock; the interface of `threading.Thread`."""
 
@@ -79,6 +83,8 @@ class SimulatedThread:
         self.timed_out = False
         self.error: BaseException | None = None
         """What it raises when it goes on."""
+        self.is_killed = False
+        """Its process has ended: it takes no lock any more, and waits for nothing."""
         self._clock = clock
         self._target = target
         self._args = tuple(args)
@@ -171,12 +177,28 @@ class SimulatedClock(Clock):
     Args:
         seed: chooses among the threads that could run; None: in the order in which they became runnable.
         epoch: the wall clock's time at the beginning, in seconds since 1970.
+        limit: simulated seconds. Beyond them the main thread gets LimitPassed, and again after as many seconds more:
+            what the main thread then closes may take its time.
+        runs_programs: whether child programs may run, in real time, while the simulated time stands still. For programs
+            that use nothing of the simulated bench.
+        preemption: how likely another thread may go on at a lock, a notification or a queue, 0.0 to 1.0. Few of these
+            switches find what many hide, and cost less.
     """
 
     is_simulated = True
 
-    def __init__(self, seed: int | None = None, *, epoch: float = EPOCH) -> None:
+    def __init__(
+        self,
+        seed: int | None = None,
+        *,
+        epoch: float = EPOCH,
+        limit: float = inf,
+        preemption: float = 1.0,
+        runs_programs: bool = False,
+    ) -> None:
         self.seed = seed
+        self.limit = limit
+        self.runs_programs = runs_programs
         self.jumps = 0
         self.switches = 0
         self.numbers = itertools.count(1)
@@ -186,8 +208,11 @@ class SimulatedClock(Clock):
         """Threads that had not ended when the `use` block did, and were ended by it."""
         self.left_locked: list[SimulatedThread] = []
         """Threads that held a lock when the block ended; one that holds two is in it twice."""
+        self.refused: list[UnknownThread] = []
+        """What threads got that this clock doesn't run: they may tell nobody."""
         self.main = SimulatedThread(self, None, name="main")
         self.is_seeded = seed is not None
+        self.preemption = preemption
         self._random = random.Random(seed)
         self._now = START
         self._wall = epoch - START
@@ -199,6 +224,7 @@ class SimulatedClock(Clock):
         self._ready: list[SimulatedThread] = []
         self._timers: list[tuple[float, int, SimulatedThread, int]] = []
         self._most_timers = FEW_TIMERS
+        self._until = START + limit
         self._slice = START + SLICE
         """When others go on though the running thread doesn't wait."""
         self._nested = False
@@ -223,6 +249,11 @@ class SimulatedClock(Clock):
     def set_time(self, time: float) -> None:
         """Sets the wall clock, in seconds since 1970; `monotonic` goes on as before."""
         self._wall = time - self._now
+
+    def allow(self, seconds: float) -> None:
+        """Sets the limit anew, from this moment."""
+        self.limit = seconds
+        self._until = self._now + seconds
 
     def monotonic(self) -> float:
         if get_ident() != self._system_thread:
@@ -314,6 +345,28 @@ class SimulatedClock(Clock):
         if not self._nested:
             _unguard_signals()
 
+    def kill(self, threads: Iterable[SimulatedThread]) -> None:
+        """Ends threads as the end of their process does: none of them takes a lock, waits or starts a thread any more.
+
+        Each is ended by an exception, the running one at once and the others when their turn comes. What a thread does
+        on its way out without the clock's help is done: whoever simulates a process has to keep that from counting.
+        """
+        for thread in threads:
+            if thread.is_alive() and not thread.is_killed:
+                thread.is_killed = True
+                if thread is not self.running:
+                    thread.error = GreenletExit()
+                    self.wake(thread)
+        if self.running.is_killed:
+            raise GreenletExit
+
+    def raise_in(self, thread: SimulatedThread, error: BaseException) -> None:
+        """Has a thread raise an error where it waits, as a signal's handler does in a main thread."""
+        if thread is self.running:
+            raise error
+        thread.error = error
+        self.wake(thread)
+
     # What the parts below call.
 
     def me(self) -> SimulatedThread:
@@ -324,7 +377,7 @@ class SimulatedClock(Clock):
 
     def add(self, thread: SimulatedThread) -> None:
         """A thread was started."""
-        if self.ending:
+        if self.ending or self.running.is_killed:
             thread._alive = False
             return
         self._threads.append(thread)
@@ -342,7 +395,9 @@ class SimulatedClock(Clock):
         me.timed_out = False
         me.turn += 1
         if seconds is not None and seconds != inf:
-            heappush(self._timers, (self._now + seconds if seconds > 0 else self._now, next(self._sequence), me, me.turn))
+            heappush(
+                self._timers, (self._now + seconds if seconds > 0 else self._now, next(self._sequence), me, me.turn)
+            )
             if len(self._timers) > self._most_timers:
                 self._throw_away()
         self._hand_over(me)
@@ -365,7 +420,13 @@ class SimulatedClock(Clock):
 
     def preempt(self) -> None:
         """A place where, with a seed, another thread may go on."""
-        if self.is_seeded and self._ready and not self.ending:
+        if (
+            self.is_seeded
+            and self._ready
+            and self._random.random() < self.preemption
+            and not self.ending
+            and not self.running.is_killed
+        ):
             self._let_others()
 
     def hand_on(self) -> None:
@@ -433,12 +494,22 @@ class SimulatedClock(Clock):
         self._fire(jump=True)
         self._slice = self._now + SLICE
         if not ready:
-            self.main.error = Deadlock(self._told())
-            self.main.waits_for = None
-            return self.main
+            return self._stopped(Deadlock, "every thread waits, and none has a time limit")
+        if self._now > self._until:
+            self._until = self._now + self.limit
+            return self._stopped(LimitPassed, f"the simulation has a limit of {self.limit:g} s, which has passed")
         if self.is_seeded and len(ready) > 1:
             return ready.pop(self._random.randrange(len(ready)))
         return ready.pop(0)
+
+    def _stopped(self, kind: type[Deadlock], why: str) -> SimulatedThread:
+        """The main thread, which goes on with an error that lists what each thread waits for."""
+        main = self.main
+        main.error = kind(self._told(why))
+        main.waits_for = None
+        if main in self._ready:
+            self._ready.remove(main)
+        return main
 
     def _throw_away(self) -> None:
         self._timers = [item for item in self._timers if item[2].waits_for is not None and item[2].turn == item[3]]
@@ -450,12 +521,14 @@ class SimulatedClock(Clock):
     def _refuse(self) -> None:
         if clocks._current is not self:
             raise MixedClocks("what was made under a simulated clock is used outside of its block")
-        raise UnknownThread(
+        error = UnknownThread(
             f"the thread {threading.current_thread().name!r} uses a simulated clock that doesn't run it"
         )
+        self.refused.append(error)
+        raise error
 
-    def _told(self) -> str:
-        lines = [f"every thread waits, and none has a time limit (after {self.elapsed:.6f} simulated seconds):"]
+    def _told(self, why: str) -> str:
+        lines = [f"{why} (after {self.elapsed:.6f} simulated seconds):"]
         for thread in [self.main, *self.threads()]:
             lines.append(f"  {thread.name} waits for {_named(thread.waits_for)} at {_place(thread)}")
         return "\n".join(lines)
@@ -475,7 +548,7 @@ class SimulatedClock(Clock):
         """What a signal's handler raised while another thread ran is raised in the main one, as soon as can be."""
         self.main.error = error
         self._interrupted = True
-        if not any(place.f_code.co_filename == __file__ for place in itertools.islice(_callers(frame), 4)):
+        if not any(_is_scheduling(place) for place in itertools.islice(_callers(frame), 4)):
             self._let_others()
 
 
@@ -505,6 +578,11 @@ def _unguard_signals() -> None:
             signal.signal(number, handler.handler)
 
 
+def _is_scheduling(frame: FrameType) -> bool:
+    """Whether a frame is of the clock itself, and not the bottom of a thread."""
+    return frame.f_code.co_filename == __file__ and frame.f_code.co_name not in ("run", "_run")
+
+
 def _callers(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
@@ -513,7 +591,8 @@ def _callers(frame: FrameType | None) -> Iterator[FrameType]:
 
 def _place(thread: SimulatedThread) -> str:
     """File and line where a thread waits."""
-    assert thread.greenlet is not None
+    if not thread.greenlet:
+        return "its start"
     frame = thread.greenlet.gr_frame or sys._getframe()
     for caller in _callers(frame):
         if caller.f_code.co_filename not in (__file__, clocks.__file__):
@@ -552,6 +631,8 @@ class SimulatedLock:
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         clock = self._clock
         me = clock.me()
+        if me.is_killed:
+            raise GreenletExit
         if clock.is_seeded:
             clock.preempt()
         if self._owner is not None and not clock.ending and not (blocking and self._waited(me, timeout)):
@@ -564,6 +645,8 @@ class SimulatedLock:
 
     def release(self) -> None:
         if self._owner is None and not self._clock.ending:
+            if self._clock.running.is_killed:
+                return
             raise RuntimeError("release unlocked lock")
         self._released()
 
@@ -635,7 +718,7 @@ class SimulatedRLock(SimulatedLock):
 
     def release(self) -> None:
         if self._owner is None or self._owner is not self._clock.running:
-            if self._clock.ending:
+            if self._clock.ending or self._clock.running.is_killed:
                 return
             raise RuntimeError("cannot release un-acquired lock")
         self._depth -= 1

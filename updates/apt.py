@@ -12,7 +12,6 @@ packages; and Backup fetches those that will be replaced, so that Restore can pu
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 from ..enumerators.bench import BenchComponent
 from ..enumerators.errors import StateFolder
 from ..enumerators.host import HostComponent
-from ..transports import private_files
+from ..transports import json_text, private_files
 from . import kept, programs, properties
 from .errors import StepFailed
 from .handler import StepHandler
@@ -185,11 +184,11 @@ class AptHandler(StepHandler):
 def parse(data: bytes, source: str) -> tuple[list[Package], bool]:
     """An apt manifest. Raises StepFailed, which names the field."""
     try:
-        raw = json.loads(data) if len(data) <= MOST_BYTES else None
-    except (ValueError, RecursionError) as error:
+        raw = json_text.parse(data, most=MOST_BYTES)
+    except ValueError as error:
         raise StepFailed(f"{source}: {error}") from error
     if not isinstance(raw, dict):
-        raise StepFailed(f"{source}: no JSON object of {MOST_BYTES:,} bytes at most")
+        raise StepFailed(f"{source}: no JSON object")
     for key in ("name", "version"):
         if not isinstance(raw.get(key), str):
             raise StepFailed(f"{source}: {key}: a text is missing")

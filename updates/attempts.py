@@ -10,8 +10,11 @@ import json
 from pathlib import Path
 
 from ..enumerators.errors import StateFolder
-from ..transports import clock, private_files
+from ..transports import clock, json_text, private_files
 from .plan import Task
+
+MOST_BYTES = 16 << 20
+"""Of the file: a hundred thousand steps."""
 
 
 def key(task: Task) -> str:
@@ -61,11 +64,12 @@ class Attempts:
 def _read(path: Path) -> dict[str, int]:
     """Raises StateFolder for what is no such file: a count that is lost would begin the loop anew."""
     try:
-        found = json.loads(private_files.read(path))
+        with private_files.reading(path) as stream:
+            found = json_text.parse(stream.read(MOST_BYTES + 1), most=MOST_BYTES, undecoded=True)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise StateFolder(f"{path} can't be read: {error}", remedy="Move it away; the counts begin anew.") from error
-    if not isinstance(found, dict) or not all(isinstance(count, int) for count in found.values()):
+    if not isinstance(found, dict) or not all(type(count) is int for count in found.values()):
         raise StateFolder(f"{path} holds no counts", remedy="Move it away; the counts begin anew.")
     return found

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from ..enumerators.bench import Bench
 from ..enumerators.component import Component, Presence
 from ..flashers import events as ev
+from ..transports.errors import ProxyflashError
 from . import files, limits, restarting
 from . import plan as planning
 from .attempts import Attempts
@@ -89,7 +91,7 @@ class Engine:
 
         Raises HandlerUnknown, ManifestField, ComponentAbsent, BelowFloor, DowngradeRefused.
         """
-        return planning.make(self.bench, self.policy, update, components)
+        return planning.make(self.bench, self.policy, update, components, self._torn)
 
     def unfinished(self) -> Entry | None:
         """The update that is not at its end; there is one at most. Raises JournalBroken."""
@@ -176,6 +178,16 @@ class Engine:
         self._take()
         found = self._open()
         return self._undoing().carry_out() if found is None else self._go_on(*found).roll_back()
+
+    def _torn(self) -> set[str]:
+        """The components that the last update which changed them left neither as they were nor as it wanted them."""
+        last: dict[str, bool] = {}
+        for entry in reversed(self.store.entries()):
+            with suppress(ProxyflashError):
+                found = {item.task.target: item for item in self.outcome(entry).results if item.touched}
+                for name, item in found.items():
+                    last.setdefault(name, item.is_torn)
+        return {name for name, is_torn in last.items() if is_torn}
 
     def outcome(self, entry: Entry) -> Outcome:
         """What an update of the history has come to, from its journal and its manifest's copy."""

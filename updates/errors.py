@@ -56,10 +56,12 @@ class UpdateError(ProxyflashError):
 
 class ManifestMissing(UpdateError):
     code = "E-MANIFEST-MISSING"
+    default_remedy = "Name the manifest's file, and put the manifests that it refers to beside it."
 
 
 class ManifestSyntax(UpdateError):
     code = "E-MANIFEST-SYNTAX"
+    default_remedy = "Was the file copied whole? Get the update again."
 
 
 class ManifestField(UpdateError):
@@ -69,6 +71,7 @@ class ManifestField(UpdateError):
 
 class ManifestRule(UpdateError):
     code = "E-MANIFEST-RULE"
+    default_remedy = "The rules are described in docs/manifests.md."
 
 
 class HandlerUnknown(UpdateError):
@@ -111,6 +114,7 @@ class DeploymentCancelled(UpdateError):
     """Nothing is to be carried out; `workflow_id` is the deployment that is called off."""
 
     code = "E-DEPLOYMENT-CANCELLED"
+    default_remedy = "Nothing is to be done."
 
     def __init__(self, cause: str, *, workflow_id: str) -> None:
         super().__init__(cause)
@@ -119,6 +123,7 @@ class DeploymentCancelled(UpdateError):
 
 class KeyFile(UpdateError):
     code = "E-KEY-FILE"
+    default_remedy = "Name a file that holds such a key, or make one: proxyflash manifest key"
 
 
 class TrustError(UpdateError):
@@ -192,12 +197,14 @@ class ComponentAbsent(UpdateError):
     code = "E-COMPONENT-ABSENT"
     exit_status = ExitStatus.ABSENT
     default_remedy = (
-        "Is it powered and wired? Run: proxyflash scan. What may be missing is optional = true in the bench file."
+        "Is it powered and wired? Run: proxyflash scan. If flashing it was interrupted, flash it again: proxyflash flash NAME FILE."
+        " What may be missing is optional = true in the bench file."
     )
 
 
 class StepFailed(ProxyflashError):
     code = "E-STEP-FAILED"
+    default_remedy = "Correct what made it fail, then run the same command again."
 
 
 class StepTimeout(ProxyflashError):
@@ -217,6 +224,7 @@ class StepHangs(ProxyflashError):
 
 class ScriptFailed(ProxyflashError):
     code = "E-SCRIPT"
+    default_remedy = "Run the script by hand to see what it says."
 
 
 class ConditionFailed(ProxyflashError):

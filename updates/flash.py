@@ -104,8 +104,10 @@ class FlashHandler(StepHandler):
         if kept.facts(folder) is not None:
             return ActionResult(ResultCode.BACKUP_SUCCESS)
         component = self._component
+        if reason := component.entry.flasher.unreadable(component.entry.profile):
+            return ActionResult(ResultCode.BACKUP_UNSUPPORTED, details=reason)
         seen = self._seen()
-        with self._named(), self._programmer() as programmer:
+        with self._named(), self._programmer(starts_again=seen.presence is Presence.OK) as programmer:
             image = self._image()
             programmer.connect()
             programmer.flasher.verify_target(image.target)
@@ -163,14 +165,18 @@ class FlashHandler(StepHandler):
         return seen
 
     @contextmanager
-    def _programmer(self) -> Iterator[Programmer]:
-        """For looking only: whatever ends it, the part runs its application again."""
+    def _programmer(self, *, starts_again: bool) -> Iterator[Programmer]:
+        """For looking only. `starts_again`: whatever ends it, the part runs its application again, as it did before.
+
+        A part that did not run it may hold half of one, which would not let it be called into its bootloader any more.
+        """
         context = self.context
         programmer = self._component.programmer(on_event=context.on_event, cancelled=context.cancelled)
         try:
             yield programmer
         finally:
-            programmer.release()
+            if starts_again:
+                programmer.release()
             programmer.flasher.close()
 
     @contextmanager

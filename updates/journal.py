@@ -11,10 +11,11 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from ..transports import clock, private_files
+from ..transports import clock, json_text, private_files
 from . import disk
 from .errors import JournalBroken, JournalNotWritten
 
@@ -85,6 +86,7 @@ class Journal:
         except OSError as error:
             # What is there now may be half a line: nothing may follow it.
             self._failed = True
+            self.close()
             raise _not_written(self.path, error) from error
         self._written += 1
         return record
@@ -114,8 +116,8 @@ def decoded(line: bytes) -> Record | None:
     if line[-11:-3] != b"%08x" % zlib.crc32(body):
         return None
     try:
-        record = json.loads(body)
-    except (ValueError, RecursionError):
+        record = json_text.parse(body, most=LONGEST_LINE, undecoded=True)
+    except ValueError:
         return None
     return record if isinstance(record, dict) else None
 
@@ -133,10 +135,20 @@ def _lines(path: Path) -> Iterator[tuple[Record, int]]:
                     continue
                 if bad or record.get("seq") != number:
                     raise JournalBroken(f"{path}: line {bad or number} is damaged, and later ones are not")
+                if not _dated(record):
+                    raise JournalBroken(f"{path}: line {number} has no time of ISO 8601 with its zone")
                 offset += len(line)
                 yield record, offset
     except OSError as error:
         raise JournalBroken(f"{path}: {error.strerror}") from error
+
+
+def _dated(record: Record) -> bool:
+    """Whether it tells its time, with a zone: others can't be compared with it."""
+    try:
+        return datetime.fromisoformat(record["time"]).tzinfo is not None
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from ..enumerators.errors import StateFolder
-from ..transports import private_files
+from ..transports import json_text, private_files
 
 NAME = "backup.json"
+MOST_BYTES = 64 << 20
+"""Of that file: it lists the files of an application."""
 
 
 def facts(folder: Path) -> dict[str, Any] | None:
     """What was kept; None: nothing, or not to its end. Raises StateFolder."""
     try:
-        found = json.loads(private_files.read(folder / NAME))
+        with private_files.reading(folder / NAME) as stream:
+            found = json_text.parse(stream.read(MOST_BYTES + 1), most=MOST_BYTES, undecoded=True)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 import stat
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
+from ..transports import json_text
 from .errors import ManifestField, ManifestMissing, ManifestSyntax, UpdateError
 
 MAX_BYTES = 2 * 1024**3
@@ -220,10 +220,10 @@ def parse(text: str, source: str) -> ImportManifest:
 
 
 def json_object(text: str, source: str, wrong: type[UpdateError] = ManifestSyntax) -> dict[str, Any]:
-    """A JSON object, no field of which is given twice. Raises `wrong`."""
+    """A JSON object of a manifest's size at most. Raises `wrong`."""
     try:
-        raw = json.loads(text, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
+        raw = json_text.parse(text, most=MAX_MANIFEST)
+    except ValueError as error:
         raise wrong(f"{source}: {error}") from error
     if not isinstance(raw, dict):
         raise wrong(f"{source}: not a JSON object")
@@ -243,14 +243,6 @@ def validated(model: type[M], raw: dict[str, Any], source: str) -> M:
         return model.model_validate(raw)
     except ValidationError as error:
         raise ManifestField(f"{source}: {_explain(error)}") from None
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
-        raise ValueError(f"the field {twice!r} is given twice")
-    return found
 
 
 def _explain(error: ValidationError) -> str:

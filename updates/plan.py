@@ -6,7 +6,7 @@ each of these the child's steps in order. A step that selects no component is sk
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..enumerators.bench import Bench, BenchComponent
@@ -101,12 +101,19 @@ def order(update: Update, components: Sequence[Component]) -> UpdatePlan:
     return UpdatePlan(update, tuple(tasks), tuple(empty))
 
 
-def make(bench: Bench, policy: Policy, update: Update, components: Sequence[Component]) -> UpdatePlan:
+def make(
+    bench: Bench,
+    policy: Policy,
+    update: Update,
+    components: Sequence[Component],
+    torn: Callable[[], Container[str]] = lambda: (),
+) -> UpdatePlan:
     """What will be done with the components as they were seen. Touches nothing.
 
-    Raises HandlerUnknown, ManifestField, ComponentAbsent, BelowFloor, DowngradeRefused.
+    `torn`: asked for the components that an earlier update left without a whole application, if any doesn't answer:
+    these can't answer until they are flashed. Raises HandlerUnknown, ManifestField, ComponentAbsent, BelowFloor, DowngradeRefused.
     """
-    away = [component for component in components if bench.unplugged(component)]
+    away = [component for component in components if bench.unplugged(component) and component.name not in torn()]
     plan = order(update, [component for component in components if component not in away])
     start_conditions(bench, policy)
     check_components(bench, plan)
@@ -114,7 +121,7 @@ def make(bench: Bench, policy: Policy, update: Update, components: Sequence[Comp
         for condition in task.options.conditions:
             if lacking := condition.missing(bench):
                 raise ManifestField(f"{update.path}: step {task.label} for {task.target}: {lacking}")
-        _check_present(task)
+        _check_present(task, torn)
     tasks = tuple(_looked_at(bench, policy, task) for task in plan.tasks)
     return replace(plan, tasks=tasks, unplugged=order(update, away).components)
 
@@ -158,11 +165,12 @@ def _reached(bench: Bench, task: Task) -> BenchComponent | HostComponent | None:
     return bench.find(task.component.name) if task.component is not None else None
 
 
-def _check_present(task: Task) -> None:
-    if task.component is not None and task.component.presence is Presence.ABSENT:
+def _check_present(task: Task, torn: Callable[[], Container[str]]) -> None:
+    component = task.component
+    if component is not None and component.presence is Presence.ABSENT and component.name not in torn():
         raise ComponentAbsent(
-            f"step {task.label} is for {task.component.name}, which does not answer ({task.component.where})",
-            component=task.component.name,
+            f"step {task.label} is for {component.name}, which does not answer ({component.where})",
+            component=component.name,
         )
 
 

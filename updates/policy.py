@@ -52,7 +52,8 @@ class Policy(Settings):
     revoked: tuple[KeyId, ...] = ()
     """Root and signing keys that are trusted no more, by their `kid` or their RFC 7638 thumbprint, also in hex."""
     max_age_days: Annotated[float, Field(gt=0, le=36500)] | None = None
-    """How old a manifest may be, by its createdDateTime."""
+    """Days that a manifest may be old, by its createdDateTime, or up to one day in the future. Without: no date is checked,
+    so that a host without a clock can take updates."""
     on_failure: Literal["stop", "continue", "rollback"] = "stop"
     parallel: bool = False
     """Whether components without a dependency between them are updated at once."""

@@ -68,7 +68,7 @@ def started(
 
     In a group of its own: a Ctrl-C at the terminal is for us. `streams`: where its output goes; it has no input.
     """
-    clock.real(f"the program {arguments[0]}")
+    clock.program(f"the program {arguments[0]}")
     with subprocess.Popen(
         arguments, cwd=folder, env=environment, stdin=subprocess.DEVNULL, process_group=0, **streams
     ) as process:  # fmt: skip

@@ -9,12 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..enumerators.component import Presence
 from ..transports.errors import ProxyflashError
 from .errors import JournalBroken, StepFailed
 from .events import Status
 from .results import ActionResult, ResultCode
+
+MOST_TASKS = 100_000
+"""Of one update."""
 
 
 class Action(StrEnum):
@@ -112,6 +118,50 @@ class TaskProgress:
         return self.started is not None or Action.BACKUP in self.results
 
 
+class Begin(dict[str, Any]):
+    """An update's first record. Raises JournalBroken where a field that is asked for is missing."""
+
+    def __missing__(self, key: str) -> Any:
+        raise JournalBroken(f"the first record of the journal has no {key!r}")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class _Component(_Record):
+    """As `Component` has the fields; all of them, and no others."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    id: str
+    name: str
+    group: str
+    manufacturer: str
+    model: str
+    version: str
+    presence: Annotated[Presence, Field(strict=False)]
+    bus: str
+    protocol: str
+    where: str
+    properties: dict[str, str]
+
+
+class _First(_Record):
+    """What an update's first record holds. Which fields must be there is for those to say who use them."""
+
+    tasks: Annotated[int, Field(ge=0, le=MOST_TASKS)]
+    update: str = ""
+    manifest: str = Field(default="", pattern=r"^[^/\x00]*$")
+    documents: list[str] = Field(default_factory=list)
+    workflow: str = ""
+    digest: str = ""
+    on_failure: Literal["stop", "continue", "rollback"] = "stop"
+    parallel: bool = False
+    components: list[_Component] = Field(default_factory=list)
+    undoes: Annotated[int, Field(ge=0)] = 0
+    done: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Progress:
     """The whole update. `seen`: the latest time in a record."""
@@ -135,7 +185,11 @@ class Progress:
         for record in records:
             try:
                 progress.add(record)
-            except (KeyError, IndexError, ValueError, TypeError) as error:
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_context=False)[0]
+                place = ".".join(map(str, first["loc"]))
+                raise JournalBroken(f"{source}: record {record.get('seq')}: {place}: {first['msg']}") from error
+            except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError) as error:
                 raise JournalBroken(f"{source}: record {record.get('seq')} makes no sense: {error!r}") from error
         return progress
 
@@ -155,12 +209,13 @@ class Progress:
             raise ValueError(f"{kind} at this place")
         match kind:
             case Kind.BEGIN:
-                self.begin = dict(record)
-                self.tasks = [TaskProgress() for _ in range(int(record["tasks"]))]
+                _First.model_validate(record)
+                self.begin = Begin(record)
+                self.tasks = [TaskProgress() for _ in range(record["tasks"])]
                 if "undoes" in record:
                     self._undo(record["done"])
             case Kind.DOWNGRADE:
-                self.tasks[record["task"]]  # It is one of them; beyond that it is for people.
+                self._task(record)  # It is one of them; beyond that it is for people.
             case Kind.DOWNLOADED:
                 self.downloaded = True
             case Kind.RESUMED:
@@ -177,18 +232,24 @@ class Progress:
             case Kind.STOPPED:
                 self.stopped = str(record["cause"])
                 if "task" in record and not record["touched"]:
-                    self._untouched(self.tasks[record["task"]])
+                    self._untouched(self._task(record))
             case Kind.START:
-                self._start(self.tasks[record["task"]], Action(record["action"]))
+                self._start(self._task(record), Action(record["action"]))
             case Kind.END:
-                self._end(self.tasks[record["task"]], Action(record["action"]), record)
+                self._end(self._task(record), Action(record["action"]), record)
             case Kind.FAILED:
-                task = self.tasks[record["task"]]
+                task = self._task(record)
                 task.result, task.error = _result(record), _error(record)
                 if record["restore"]:
                     task.failing = True
                 else:
                     self._finish(task, Status.FAILED, record)
+
+    def _task(self, record: Mapping[str, Any]) -> TaskProgress:
+        index = record["task"]
+        if type(index) is not int or index < 0:
+            raise ValueError(f"task {index!r}")
+        return self.tasks[index]
 
     def _undo(self, done: Iterable[int]) -> None:
         """A rollback of an earlier update: its tasks as that one left them. `done`: in the order of their ends."""
@@ -252,7 +313,8 @@ def fields_of(result: ActionResult, error: ProxyflashError | None) -> dict[str, 
     """A result, and the error behind it, as a record has them."""
     fields: dict[str, Any] = {"code": int(result.code), "extended": result.extended, "details": result.details}
     if error is not None:
-        fields["error"] = {"code": error.code, "cause": error.cause, "component": error.component}
+        told = {"code": error.code, "cause": error.cause, "remedy": error.remedy, "component": error.component}
+        fields["error"] = told
     return fields
 
 
@@ -265,5 +327,11 @@ def _error(record: Mapping[str, Any]) -> ProxyflashError:
     kept = record.get("error")
     if kept is None:
         return StepFailed(str(record["details"]))
-    cause = kept["cause"] if kept["code"] == StepFailed.code else f"{kept['code']} {kept['cause']}"
-    return StepFailed(cause, component=kept["component"])
+    cause = str(kept["cause"]) if kept["code"] == StepFailed.code else f"{kept['code']} {kept['cause']}"
+    component, remedy = kept["component"], kept.get("remedy")
+    # A journal of an earlier version has no remedy.
+    return StepFailed(
+        cause,
+        remedy=str(remedy) if remedy else None,
+        component=None if component is None else str(component),
+    )

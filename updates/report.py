@@ -38,6 +38,12 @@ class TaskResult:
         return self.actions.get(Action.RESTORE)
 
     @property
+    def is_torn(self) -> bool:
+        """Whether its component was changed, and holds neither what was wanted nor what it had before."""
+        back = self.restored is not None and self.restored.brought_back
+        return self.touched and not back and self.task.status not in (Status.DONE, Status.INSTALLED, Status.RESTORED)
+
+    @property
     def holds(self) -> str:
         """The version that the component has now, as it was last told by the component; "": that isn't known."""
         before = self.task.component.version if self.task.component else ""

@@ -9,13 +9,12 @@ Properties of other names are let be, as the agent does.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import ClassVar, TypeGuard
 
 from ..flashers.errors import Cancelled
-from ..transports import private_files
+from ..transports import json_text, private_files
 from . import programs
 from .errors import ManifestField, ScriptFailed
 from .handler import StepHandler
@@ -45,6 +44,8 @@ class ScriptHandler(StepHandler):
         for key in KEYS:
             if not isinstance(properties.get(key, ""), str):
                 raise ManifestField(f"{place}.handlerProperties.{key}: {properties[key]!r} is no text")
+            if "\0" in properties.get(key, ""):
+                raise ManifestField(f"{place}.handlerProperties.{key}: a NUL, which no argument of a program has")
         name = properties.get("scriptFileName")
         if name not in step.files:
             raise ManifestField(f"{place}.handlerProperties.scriptFileName: {name!r} is none of the step's files")
@@ -170,13 +171,13 @@ def _read_result(path: Path) -> ActionResult:
     """The script's verdict. Raises ScriptFailed when the file is missing or is not as documented."""
     try:
         with private_files.regular(path) as stream:
-            raw = json.loads(stream.read(MAX_RESULT))
+            raw = json_text.parse(stream.read(MAX_RESULT + 1), most=MAX_RESULT)
     except OSError as error:
         raise ScriptFailed(
             f"the script left no result file: {path.name}: {error.strerror}",
             remedy="It must write the file that --result-file names.",
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ScriptFailed(f"the script's result file {path.name} is no JSON: {error}") from error
     fields = raw if isinstance(raw, dict) else {}
     code, extended, details = (fields.get(key) for key in ("resultCode", "extendedResultCode", "resultDetails"))

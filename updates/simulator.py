@@ -13,13 +13,13 @@ INSTALLED. handlerProperties: `installedCriteria`; others are let be.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.host import HostComponent
+from ..transports import json_text
 from .errors import ManifestField, StepFailed
 from .handler import StepHandler
 from .manifest import InlineStep
@@ -83,8 +83,8 @@ def _data() -> dict[str, Any]:
         return {}
     try:
         with path.open("rb") as stream:
-            data = json.loads(stream.read(MOST_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
+            data = json_text.parse(stream.read(MOST_BYTES + 1), most=MOST_BYTES)
+    except (OSError, ValueError) as error:
         raise StepFailed(f"{path}: {error}") from error
     if not isinstance(data, dict):
         raise StepFailed(f"{path}: no JSON object")

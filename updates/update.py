@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 from ..enumerators.errors import StateFolder
@@ -32,6 +33,10 @@ from .store import Seen
 MANIFEST_PATTERN = "*.importmanifest.json"
 FUTURE = timedelta(days=1)
 """How much later than now a manifest may have been made: clocks differ, and a time without a zone is taken for UTC."""
+MOST_BESIDE = 1000
+"""Manifests in the folder of a manifest that refers to others."""
+MOST_BYTES_BESIDE = 64 << 20
+"""Of all these manifests together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,11 +277,18 @@ class _Neighbours:
         self._path = path
         self._found: dict[str, list[Update]] = {}
         self._broken: list[UpdateError] = []
-        for other in sorted(path.parent.glob(MANIFEST_PATTERN)):
+        others = list(islice(path.parent.glob(MANIFEST_PATTERN), MOST_BESIDE + 1))
+        if len(others) > MOST_BESIDE:
+            raise self._too_much(f"more than {MOST_BESIDE:,} manifests")
+        total = 0
+        for other in sorted(others):
             if other.resolve() == path.resolve():
                 continue
             try:
                 data = mf.read_bytes(other)
+                total += len(data)
+                if total > MOST_BYTES_BESIDE:
+                    break
                 manifest = mf.parse(mf.decoded(data, str(other)), str(other))
             except UpdateError as error:
                 self._broken.append(error)
@@ -284,6 +296,14 @@ class _Neighbours:
                 paths = {file.filename: path.parent / file.filename for file in manifest.files}
                 found = Update(other, manifest, paths, {}, {other.name: data})
                 self._found.setdefault(str(manifest.updateId), []).append(found)
+        if total > MOST_BYTES_BESIDE:
+            raise self._too_much(f"manifests of more than {MOST_BYTES_BESIDE:,} bytes")
+
+    def _too_much(self, what: str) -> ManifestRule:
+        return ManifestRule(
+            f"{self._path}: instructions.steps refers to another update, and {self._path.parent} has {what}",
+            remedy="Put the update's manifests into a folder of their own.",
+        )
 
     def find(self, wanted: mf.UpdateId) -> Update:
         """Raises ManifestMissing, ManifestRule when two claim to be it, and what is wrong with a broken one."""

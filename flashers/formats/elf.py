@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -26,6 +27,8 @@ SHT_NOBITS = 8
 SHF_ALLOC = 2
 MOST_SEGMENTS = 1024
 """Real firmware has fewer than ten; a damaged header could tell of thousands."""
+MOST_BEYOND = 1 << 16
+"""Sections that begin in a segment and end beyond it, counted for each segment. No linker makes one."""
 
 MACHINES = {
     2: "EM_SPARC",
@@ -78,6 +81,10 @@ class _Piece:
         return self.offset <= other.offset and other.offset + other.size <= self.offset + self.size
 
 
+def _offset(piece: _Piece) -> int:
+    return piece.offset
+
+
 def read(stream: BinaryIO, source: str) -> FirmwareImage:
     """Raises ImageFormat with the offset in the file; `target` has the machine by its ELF name, such as EM_ARM."""
     return _Reader(stream, source).image()
@@ -89,6 +96,7 @@ class _Reader:
     def __init__(self, stream: BinaryIO, source: str) -> None:
         self.stream = stream
         self.source = source
+        self.beyond = 0
         self.file_size = stream.seek(0, os.SEEK_END)
         ident = self.bytes_at(0, IDENT_SIZE, "the ELF identification")
         if not ident.startswith(MAGIC):
@@ -110,10 +118,13 @@ class _Reader:
             raise self.error(0, f"the header tells of {fields[9]:,} segments")
         segments = self.table(program_headers, fields[8], fields[9], self.layout.program_header, "program header")
         sections = self.table(section_headers, fields[10], fields[11], self.layout.section_header, "section header")
-        placed = list(self.placed(segments, self.loaded_sections(sections)))
         # Many headers may tell of the same bytes: a small file would become a huge image.
-        if (total := sum(piece.size for _, piece in placed)) > self.file_size:
-            raise self.error(program_headers, f"{total:,} bytes to load in a file of {self.file_size:,}")
+        placed, total = [], 0
+        for address, piece in self.placed(segments, self.loaded_sections(sections)):
+            total += piece.size
+            if total > self.file_size:
+                raise self.error(program_headers, f"{total:,} bytes and more to load in a file of {self.file_size:,}")
+            placed.append((address, piece))
         chunks = [Segment(address, self.bytes_at(piece.offset, piece.size, "a segment")) for address, piece in placed]
         return FirmwareImage(
             join(chunks, source=self.source),
@@ -133,16 +144,30 @@ class _Reader:
             self.check(whole, "a segment")
             if physical + size > HIGHEST:
                 raise self.error(offset, f"a segment that goes beyond 64-bit addresses, from 0x{physical:X} on")
-            for piece in filter(whole.holds, sections) if sections else [whole]:
+            for piece in self.held(whole, sections) if sections else [whole]:
                 yield physical + piece.offset - offset, piece
 
+    def held(self, segment: _Piece, sections: list[_Piece]) -> Iterator[_Piece]:
+        """The sections that lie in a segment. `sections`: by their offsets, so that the others are not looked at."""
+        for place in range(bisect_left(sections, segment.offset, key=_offset), len(sections)):
+            piece = sections[place]
+            if piece.offset >= segment.offset + segment.size:
+                return
+            if segment.holds(piece):
+                yield piece
+                continue
+            self.beyond += 1
+            if self.beyond > MOST_BEYOND:
+                raise self.error(piece.offset, "sections begin in segments and end beyond them, again and again")
+
     def loaded_sections(self, headers: list[tuple[int, ...]]) -> list[_Piece]:
-        """Where the sections lie that take up memory and have bytes in the file."""
-        return [
+        """Where the sections lie that take up memory and have bytes in the file, by their offsets."""
+        found = [
             _Piece(offset, size)
             for _, kind, flags, _, offset, size, *_ in headers
             if flags & SHF_ALLOC and kind != SHT_NOBITS and size
         ]
+        return sorted(found, key=_offset)
 
     def table(self, offset: int, entry_size: int, count: int, layout: str, what: str) -> list[tuple[int, ...]]:
         entry = struct.Struct(self.order + layout)

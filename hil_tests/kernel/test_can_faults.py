@@ -156,8 +156,7 @@ def drips() -> Iterator[bytes]:
 @backends
 def test_a_slow_drip(vcan: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A response of which a frame comes each half of a time-out, for longer than any is waited for."""
-    for module in ("isotp", "isotp_kernel"):
-        monkeypatch.setattr(f"proxyflash.transports.{module}.RUN_ON_SECONDS", 2.0)
+    monkeypatch.setattr("proxyflash.transports.isotp.RUN_ON_SECONDS", 2.0)
     with can.Bus(interface="socketcan", channel=vcan) as part, desk(vcan) as bus:
         channel = IsoTpChannel.open(bus, NORMAL, IsoTpOptions(backend=backend))
         with saying(part, RESPONSE, drips(), 0.5):

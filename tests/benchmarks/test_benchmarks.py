@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,21 +12,23 @@ import can
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.benchmarks import can_frames, dfu, measuring, peers, stm32
+from proxyflash.benchmarks import can_frames, dfu, measuring, peers, simulated, stm32
 from proxyflash.benchmarks.__main__ import BENCHMARKS, QUICK
 from proxyflash.benchmarks.can_frames import Bus
 from proxyflash.benchmarks.measuring import Comparison, Failed, Missing, Run, Side
 from proxyflash.benchmarks.serving import Served
 from proxyflash.benchmarks.table import Row, printed
+from proxyflash.transports import plugins
 from proxyflash.transports.can_bits import frame_seconds
 
+OURS = ["proxyflash flash", "proxyflash, in process", simulated.SIDE]
 SIDES = {
     "start": ["python -c pass", "proxyflash --help"],
-    "stm32": 2 * ["limit", "stm32flash", "stm32loader", "proxyflash flash", "proxyflash, in process"],
-    "avr": 2 * ["limit", "avrdude", "proxyflash flash", "proxyflash, in process"],
-    "ymodem": ["limit", "sb", "proxyflash flash", "proxyflash, in process"],
-    "uds": 3 * ["limit", "udsoncan script", "proxyflash flash", "proxyflash, in process"],
-    "dfu": 2 * ["limit", "pyfu-usb, in process", "proxyflash, in process", "limit", "proxyflash, in process"],
+    "stm32": 2 * ["limit", "stm32flash", "stm32loader", *OURS],
+    "avr": 2 * ["limit", "avrdude", *OURS],
+    "ymodem": ["limit", "sb", *OURS],
+    "uds": 3 * ["limit", "udsoncan script", *OURS],
+    "dfu": 2 * ["limit", "pyfu-usb, in process", *OURS[1:], "limit", *OURS[1:]],
     "smp": 2 * ["smpclient", "proxyflash, window 1", "proxyflash, window 3"],
     "memory": ["bincopy", "intelhex", "proxyflash"],
     "updates": ["4 steps", "16 steps"],
@@ -39,7 +43,7 @@ def short_folder() -> Iterator[Path]:
 
 
 def test_every_benchmark_is_tried() -> None:
-    assert set(SIDES) == set(BENCHMARKS)
+    assert {*SIDES, "simulated"} == set(BENCHMARKS)
 
 
 @pytest.mark.real_time("peer programs, and real time is what is measured")
@@ -58,7 +62,7 @@ def test_every_row_comes(name: str, short_folder: Path) -> None:
 
 class TestMeasuring:
     def comparison(self, *sides: Side) -> Comparison:
-        return Comparison("race", {"walk": 1.0}, sides)
+        return Comparison("race", {"walk": 1.0}, sides, 2048)
 
     def test_sides_alternate_and_the_quickest_run_counts(self, tmp_path: Path) -> None:
         order: list[str] = []
@@ -111,6 +115,44 @@ class TestMeasuring:
     def test_a_program_that_fails(self, tmp_path: Path) -> None:
         with pytest.raises(Failed, match="ended with 3: said"):
             measuring.program(["sh", "-c", "echo said; exit 3"], tmp_path / "out")
+
+    def test_the_processor_time_of_a_program_and_of_what_it_starts(self, tmp_path: Path) -> None:
+        work = f"{sys.executable} -c 'import time\nwhile time.process_time() < 0.2: pass'"
+        took = measuring.program(["sh", "-c", f"{work}; true"], tmp_path / "out")
+        assert took.busy is not None
+        assert 0.2 <= took.busy <= took.seconds + 0.1
+
+    def test_the_least_processor_time_counts_for_each_kib(self, tmp_path: Path) -> None:
+        each = iter([Run(2.0, busy=0.5), Run(3.0, busy=0.4)])
+        rows = measuring.rows(self.comparison(Side("us", lambda folder: next(each), ours=True)), 2, tmp_path, print)
+        assert rows[1].seconds == 2.0
+        assert rows[1].host == pytest.approx(200.0)
+
+
+class TestSimulated:
+    """On the simulated clock a figure is the same on every machine, so it may be asserted."""
+
+    @pytest.mark.parametrize("name", simulated.JOBS)
+    def test_the_share_of_the_limit(self, name: str, tmp_path: Path) -> None:
+        job = simulated.JOBS[name]()
+        row = simulated.row(job, tmp_path / "job")
+        assert row.of_limit is not None
+        assert job.to_reach <= row.of_limit <= 1.0
+        assert row.host is not None
+        assert row.host > 0
+
+    def test_less_than_98_percent_is_explained(self) -> None:
+        jobs = [make() for make in simulated.JOBS.values()]
+        assert all(job.to_reach == 0.98 or (0.95 <= job.to_reach < 0.98 and job.rest) for job in jobs)
+
+    def test_every_family_that_has_an_emulated_part(self) -> None:
+        families = {tomllib.loads(make().bench)["component"][0]["protocol"] for make in simulated.JOBS.values()}
+        assert families == set(plugins.names(plugins.EMULATORS))
+
+    def test_the_same_figure_each_time(self, tmp_path: Path) -> None:
+        job = simulated.JOBS["dfu"]()
+        first, second = (simulated.row(job, tmp_path / name).seconds for name in "ab")
+        assert first == second
 
 
 class TestLimits:

@@ -257,3 +257,35 @@ def test_any_bytes_of_a_client_leave_the_wire_working(one_wire: Served, pieces: 
         except OSError:
             pass  # It hung up already.
     one_wire.works()
+
+
+def test_clients_beyond_the_limit_are_hung_up_on(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(can_server, "MOST_CLIENTS", 3)
+    taken = [served.connect() for _ in range(3)]
+    for _ in range(20):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as refused:
+            refused.settimeout(LONG)
+            refused.connect(str(served.path))
+            assert hung_up(refused)
+    served.works()
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("can client")]
+    assert len(threads) == 6
+    taken.pop().close()
+    until = time.monotonic() + LONG
+    while True:
+        assert time.monotonic() < until
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as again:
+            again.settimeout(LONG)
+            again.connect(str(served.path))
+            if len(again.recv(RECORD.size, socket.MSG_WAITALL)) == RECORD.size:
+                break
+    for client in taken:
+        client.close()
+
+
+@pytest.mark.parametrize("stamp", [float("nan"), float("inf"), -float("inf")])
+def test_a_time_that_is_none_ends_its_own_connection_alone(served: Served, stamp: float) -> None:
+    with served.connect() as client:
+        client.sendall(RECORD.pack(0x123, 0, 2, 0, stamp, b"\1\2"))
+        assert hung_up(client)
+    served.works()

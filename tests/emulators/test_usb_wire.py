@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -66,6 +67,20 @@ def test_a_device_gets_an_address_of_its_own_each_time(wire: UsbWire) -> None:
     assert one.function is None
     wire.plug(one, Echo().function)
     assert len({first, one.address, two.address}) == 3
+
+
+def test_addresses_begin_again_after_the_last_one(wire: UsbWire) -> None:
+    """USB 2.0, 9.4.6: an address is 1 to 127. A device that stays keeps its own."""
+    stays, comes = wire.new_port(), wire.new_port()
+    wire.plug(stays, Echo().function)
+    given = []
+    for _ in range(300):
+        wire.plug(comes, Echo().function)
+        given.append(comes.address)
+        wire.unplug(comes)
+    assert stays.address == 1
+    assert set(given) == set(range(2, 128))
+    assert all(before != after for before, after in pairwise(given))
 
 
 def test_each_change_is_told(wire: UsbWire) -> None:

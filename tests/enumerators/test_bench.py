@@ -13,6 +13,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import usb.backend.libusb1
@@ -20,9 +21,19 @@ from proxyflash.emulators.pty import serve_pty
 from proxyflash.emulators.usb_backend import EmulatedUsbBackend
 from proxyflash.enumerators import commands
 from proxyflash.enumerators.bench import Bench, Scan, find_file
+from proxyflash.enumerators.benchfile import Entry
 from proxyflash.enumerators.component import Presence, Unlisted, distinct, document, select
 from proxyflash.enumerators.errors import BenchKey, BenchMissing, ComponentUnknown, PowerFailed
-from proxyflash.transports.errors import BadSettings, CanSettings, ExitStatus, SerialSettings, TransportError
+from proxyflash.enumerators.probers import Prober
+from proxyflash.transports.errors import (
+    BadSettings,
+    CanGone,
+    CanSettings,
+    ExitStatus,
+    IsoTpFraming,
+    SerialSettings,
+    TransportError,
+)
 from serial.tools import list_ports
 from serial.tools.list_ports_common import ListPortInfo
 
@@ -546,3 +557,60 @@ def test_a_flash_that_is_not_confirmed_changes_nothing(desk: Path) -> None:
         assert result.version == "1.5.0"
     with Bench.open(desk) as bench:  # The flash is kept in the state folder.
         assert bench.component("imu").look().version == "1.5.0"
+
+
+# A part that answers anything.
+
+
+def two_on_the_bus_of(file: Path, name: str) -> str:
+    """Adds a second component to a component's bus; its name."""
+    text = file.read_text()
+    table = next(part for part in text.split("[[component]]") if f'name = "{name}"' in part).split("\n[")[0]
+    other = re.sub(r"0x7E([0-9])", r"0x7D\1", table.replace(name, "other"))
+    file.write_text(text + "\n[[component]]" + other + "\n")
+    return "other"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (ValueError("Exceeds the limit (4300 digits)"), "E-UNEXPECTED"),
+        (KeyError("images"), "E-UNEXPECTED"),
+        (RecursionError(), "E-UNEXPECTED"),
+        (MemoryError(), "E-UNEXPECTED"),
+        (IsoTpFraming("nonsense came"), "E-ISOTP-FRAMING"),
+    ],
+)
+def test_what_one_component_raises_hides_no_other(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, code: str
+) -> None:
+    other = two_on_the_bus_of(desk, "front-radar")
+    ask = Prober.sight
+
+    def sight(prober: Prober, entry: Entry, deadline: Any) -> Any:
+        if entry.spec.name == "front-radar":
+            raise raised
+        return ask(prober, entry, deadline)
+
+    monkeypatch.setattr(Prober, "sight", sight)
+    with Bench.open(desk, state=desk.parent / "state") as bench:
+        found = bench.scan()
+    states = {name: state for name, (state, _) in seen(found).items()}
+    assert states == {"front-radar": "absent", other: "ok", "imu": "ok", "camera": "ok"}
+    ((_, error),) = found.faults
+    assert (error.code, error.component) == (code, "front-radar")
+
+
+def test_what_a_bus_raises_is_told_once(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = two_on_the_bus_of(desk, "front-radar")
+    asked = []
+
+    def sight(prober: Prober, entry: Entry, deadline: Any) -> Any:
+        asked.append(entry.spec.name)
+        raise CanGone("unplugged")
+
+    monkeypatch.setattr(Prober, "sight", sight)
+    with Bench.open(desk, state=desk.parent / "state") as bench:
+        found = bench.scan()
+    assert ("front-radar" in asked) != (other in asked)
+    assert [error.component for _, error in found.faults] == [None] * 3

@@ -528,3 +528,22 @@ def test_an_example_with_a_part_torn_out_or_put_in(tmp_path: Path, data: st.Data
     end = data.draw(st.integers(start, min(len(whole), start + 40)))
     put = data.draw(st.sampled_from([b"", b'"', b"[", b"]", b"=", b"\n", b"#", b"0x", b"[[component]]\n", b"\xff"]))
     only_bench_errors(tmp_path / "bench.toml", whole[:start] + put + whole[end:])
+
+
+@pytest.mark.parametrize("key", [".".join(["a"] * 200_000), ' . "b"' * 100_000, ".'c'" * 100_000])
+def test_a_dotted_key_without_end_is_refused_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr(tomllib, "loads", lambda text: pytest.fail("it was parsed"))
+    path = tmp_path / "bench.toml"
+    path.write_text(f"x = 1\na{key} = 1\n")
+    with pytest.raises(BenchSyntax, match=r"bench.toml:2: nested too deeply"):
+        load(path)
+
+
+def test_a_file_that_is_too_large_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tomllib, "loads", lambda text: pytest.fail("it was parsed"))
+    path = tmp_path / "bench.toml"
+    path.write_bytes(b"#" * (4 << 20) + b"\n")
+    with pytest.raises(BenchSyntax, match="more than 4,194,304 bytes"):
+        load(path)

@@ -162,3 +162,10 @@ def test_any_name_is_a_layout_or_confused(name: str) -> None:
         assert isinstance(region, Region)
         assert 0 <= region.start < region.end <= 1 << 32
         assert region.size == sum(run.count * run.size for run in region.units) > 0
+
+
+def test_a_name_that_no_descriptor_holds_is_refused_before_it_is_taken_apart() -> None:
+    name = "@Flash/0x08000000/" + ",".join(["1*1 g", "1*1 a"] * 4000)
+    with pytest.raises(PartConfused, match=f"has {len(name):,} characters") as raised:
+        parse_layout(name, 4)
+    assert len(raised.value.cause) < 200

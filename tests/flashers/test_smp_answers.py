@@ -329,7 +329,7 @@ VALUES = st.recursive(
     st.one_of(
         st.none(),
         st.booleans(),
-        st.integers(-(1 << 70), 1 << 70),
+        st.integers(-(1 << 63), (1 << 64) - 1),
         st.floats(),
         st.text(max_size=8),
         st.binary(max_size=40),

@@ -10,11 +10,13 @@ import base64
 import struct
 from itertools import pairwise
 
+import cbor2
 import crcmod.predefined
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.flashers.smp_codec import (
+    HEADER,
     ConsoleFraming,
     Op,
     Packet,
@@ -226,3 +228,69 @@ class TestRaw:
             framing.feed(piece)
         framing.forget()
         assert framing.feed(ZEPHYR_PACKET) == [ZEPHYR_PACKET]
+
+
+class TestBodiesThatNoPartSends:
+    """What a CBOR decoder would spend time and memory on, before it is decoded."""
+
+    @staticmethod
+    def packet(body: bytes) -> bytes:
+        return HEADER.pack(1, 0, len(body), 0, 0, 0) + body
+
+    @pytest.fixture(autouse=True)
+    def _no_decoder(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cbor2, "loads", lambda data: pytest.fail("it was decoded"))
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            bytes.fromhex("d823 6161"),  # 35: a regular expression
+            bytes.fromhex("d824 6161"),  # 36: a MIME message
+            bytes.fromhex("c4 82 01 02"),  # 4: a decimal fraction
+            bytes.fromhex("c5 82 01 02"),  # 5: a bigfloat
+            bytes.fromhex("d81c 80"),  # 28: shared
+            bytes.fromhex("d81d 00"),  # 29: a reference
+            bytes.fromhex("c2 41 01"),  # 2: a bignum
+            bytes.fromhex("c3 41 01"),  # 3: a negative bignum
+            bytes.fromhex("81 d9d9f7 00"),  # 55799, in an array
+            bytes.fromhex("9f c1 00 ff"),  # 1, in an array of indefinite length
+        ],
+    )
+    def test_tags(self, value: bytes) -> None:
+        assert decode(self.packet(b"\xa1\x62rc" + value)) is None
+
+    @pytest.mark.parametrize("head", ["9b", "5b", "7b", "bb"])
+    def test_4_gib_and_more_that_are_not_there(self, head: str) -> None:
+        for size in (1 << 32, 1 << 63, (1 << 64) - 1):
+            assert decode(self.packet(b"\xa1\x61a" + bytes.fromhex(head) + size.to_bytes(8, "big"))) is None
+
+    @pytest.mark.parametrize("level", [b"\x81", b"\x9f", b"\xa1\x61a", b"\xbf\x61a"])
+    def test_60_000_levels(self, level: bytes) -> None:
+        assert decode(self.packet((b"\xa1\x61a" + level * 60_000)[:60_000])) is None
+
+    @pytest.mark.parametrize("body", ["ff", "a1ff", "a16161ff", "bf6161", "1c", "3e", "fc", "5f", "a2616100"])
+    def test_what_is_not_whole_or_no_item(self, body: str) -> None:
+        assert decode(self.packet(bytes.fromhex(body))) is None
+
+
+@pytest.mark.parametrize("rc", [1 << 32, 1 << 63, -(1 << 32), (1 << 64) - 1])
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_code_beyond_32_bits_is_a_refusal_of_few_words(rc: int, version: int) -> None:
+    body = {"rc": rc} if version == 1 else {"err": {"group": 1, "rc": rc}}
+    data = cbor2.dumps(body)
+    packet = decode(HEADER.pack(1, 0, len(data), 1, 0, 0) + data)
+    assert packet is not None
+    refusal = packet.refusal
+    assert refusal is not None
+    assert refusal.rc == 1
+    assert len(str(refusal)) < 40
+
+
+def test_a_code_that_is_a_bignum_is_no_packet() -> None:
+    data = cbor2.dumps({"rc": 1 << 16000})
+    assert decode(HEADER.pack(1, 0, len(data), 0, 0, 0) + data) is None
+
+
+def test_raw_packets_are_found_behind_any_number_of_other_bytes() -> None:
+    packet = HEADER.pack(1, 0, 1, 0, 7, 0) + b"\xa0"
+    assert RawFraming().feed(b"\xff" * 100_000 + packet) == [packet]

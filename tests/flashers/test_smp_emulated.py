@@ -19,6 +19,8 @@ from proxyflash.flashers.errors import (
 from proxyflash.tests.emulators.smp_lab import NEW, OLD, image
 from proxyflash.tests.flashers.smp_rig import Rig
 
+pytestmark = pytest.mark.simulated_time
+
 
 @pytest.fixture
 def make_rig() -> Iterator[Callable[..., Rig]]:

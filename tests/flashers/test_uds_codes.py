@@ -219,3 +219,11 @@ def test_tester_present_asks_for_no_answer() -> None:
     theirs = TesterPresent.make_request()
     theirs.suppress_positive_response = True
     assert theirs.get_payload() == uds_codes.TESTER_PRESENT
+
+
+@pytest.mark.parametrize("byte", [b"A", b"\x80", b"\x01"])
+def test_a_value_without_end_is_shown_by_its_beginning(byte: bytes) -> None:
+    shown = text(byte * 4000)
+    assert len(shown) == 131
+    assert shown.endswith("...")
+    assert text(b"A" * 128) == "A" * 128

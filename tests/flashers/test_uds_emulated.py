@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,9 +25,12 @@ from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.uds import UdsFlasher
 from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile
 from proxyflash.tests.transports.threads import in_thread
+from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import IsoTpContested
+
+pytestmark = pytest.mark.simulated_time
 
 BASES = {"acme-r77": 0x10000, "acme-r88": 0x20000}
 SIZES = {"acme-r77": 0x70000, "acme-r88": 0x80000}
@@ -168,7 +169,7 @@ def test_the_flow_control_of_the_ecu_is_heeded(rig: Make, block_size: int, st_mi
 def test_a_second_tester_on_the_same_ids(rig: Make) -> None:
     """A TesterPresent without answer amid each long request: the ECU forgets what it had of it (ISO 15765-2, 9.8.3)."""
     made = rig(st_min=2, profile={"timings": {"latency": 0.1, "reset_gap": 2, "retries": 1}})
-    talks = threading.Event()
+    talks = clock.Event()
     talks.set()
 
     def hears(message: can.Message) -> None:
@@ -188,7 +189,7 @@ def flooded(wire: CanWire, identifier: int) -> Iterator[None]:
     """As many frames of a foreign node as the bus can carry."""
     node = wire.attach("flood", lambda message: None)
     frame = can.Message(arbitration_id=identifier, data=bytes(8), is_extended_id=False)
-    done = threading.Event()
+    done = clock.Event()
 
     def flood() -> None:
         while not done.is_set():
@@ -331,10 +332,10 @@ class TestWays:
     def test_a_window_at_start(self, rig: Make) -> None:
         """The application knows no programming session; the bootloader is met after a reset."""
         made = rig(boot_window=2.0, profile={"stay_in_boot": True, "timings": {"latency": 0.3, "reset_gap": 20}})
-        until = time.monotonic() + 20
+        until = clock.monotonic() + 20
         while made.device.application_version is None:
-            assert time.monotonic() < until
-            time.sleep(0.01)
+            assert clock.monotonic() < until
+            clock.sleep(0.01)
         made.flash()
         assert made.device.flash.read(made.base, 5003) == made.new
 
@@ -353,7 +354,7 @@ class TestWays:
     def test_a_mute_part_is_met_when_its_supply_comes(self, rig: Make) -> None:
         made = rig(boot_window=2.0, profile={"stay_in_boot": True, "timings": {"latency": 0.05, "reset_gap": 30}})
         made.device.supply.off()
-        threading.Timer(1.0, made.device.supply.on).start()
+        clock.Timer(1.0, made.device.supply.on).start()
         made.flash()
         assert made.device.flash.read(made.base, 5003) == made.new
 
@@ -426,7 +427,7 @@ class TestSession:
         made = rig(s3=1.0, profile={"timings": {"s3": 1.0}})
         programmer = made.programmer()
         plan = programmer.plan(FirmwareImage((Segment(made.base, made.new),), "bin"))
-        time.sleep(2.5)
+        clock.sleep(2.5)
         programmer.flash(plan)
         assert made.runs("1.5.0")
 
@@ -434,7 +435,7 @@ class TestSession:
         made = rig(s3=0.5, profile={"timings": {"s3": 100}})
         programmer = made.programmer(attempts=2)
         plan = programmer.plan(FirmwareImage((Segment(made.base, made.new),), "bin"))
-        time.sleep(1.5)
+        clock.sleep(1.5)
         programmer.flash(plan)
         assert made.runs("1.5.0")
 

@@ -87,9 +87,13 @@ class Desk:
     def arguments(self, *arguments: str | Path) -> list[str]:
         return ["--bench", str(self.bench), "--state", str(self.state), *map(str, arguments)]
 
-    def start(self, *arguments: str | Path, **settings: Any) -> subprocess.Popen[str]:
+    def start(self, *arguments: str | Path, shell: str = "", **settings: Any) -> subprocess.Popen[str]:
+        """`shell`: commands that come before it."""
         settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **settings}
-        return subprocess.Popen(self.command(*arguments), text=True, cwd=self.folder, **settings)
+        command = self.command(*arguments)
+        if shell:
+            command = ["/bin/sh", "-c", f'{shell}\nexec "$@"', "sh", *command]
+        return subprocess.Popen(command, text=True, cwd=self.folder, **settings)
 
     def edit(self, *changes: tuple[str, str]) -> None:
         """Changes the bench file; each old text is there exactly once."""

@@ -360,13 +360,16 @@ def test_a_forbidden_adapter_says_how_it_is_allowed(desk: Desk, port: str, tmp_p
         done = desk.run("--json", "scan")
         status, out = done.status, done.out
     else:
-        with shared_folder() as shared, (tmp_path / "out").open("w+") as stream:
-            bench = shutil.copy(desk.bench, shared)
-            command = [sys.executable, "-c", AS_ANOTHER_USER, "--bench", bench, "--state", str(shared / "state"),
-                       "--json", "scan"]  # fmt: skip
-            status = subprocess.run(command, stdout=stream).returncode
-            stream.seek(0)
-            out = stream.read()
+        # Not in pytest's folder: other tests' state folders lie in it, so nobody else may write to it.
+        with shared_folder() as folder:
+            desk.bench = Path(shutil.copy(desk.bench, folder / "bench.toml"))
+            desk.state = folder / "state"
+            desk.state.mkdir()
+            command = [sys.executable, "-c", AS_ANOTHER_USER, *desk.arguments("--json", "scan")]
+            with (tmp_path / "out").open("w+") as stream:
+                status = subprocess.run(command, stdout=stream).returncode
+                stream.seek(0)
+                out = stream.read()
     assert status == 7, out
     error = json.loads(out)["errors"][0]
     assert error["code"] == "E-SERIAL-FORBIDDEN"

@@ -39,6 +39,7 @@ def completed(desk: Desk, shell: str, line: str) -> list[str]:
         ("proxyflash reset x", set()),
         ("proxyflash bench ", {"check", "init", "schema"}),
         ("proxyflash flash --dry", {"--dry-run"}),
+        ("proxyflash demo --sim", {"--simulated-time"}),
     ],
 )
 def test_a_shell_is_told_what_may_follow(desk: Desk, shell: str, line: str, words: set[str]) -> None:

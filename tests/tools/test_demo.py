@@ -99,3 +99,41 @@ def test_without_a_folder_it_makes_one(quick: Desk, monkeypatch: pytest.MonkeyPa
 def test_a_folder_that_can_not_be_made(quick: Desk) -> None:
     done = quick.run("demo", "/proc/none")
     assert (done.status, done.err.split()[0]) == (2, "E-DEMO-FOLDER")
+
+
+MOTORS = 2 * 8192
+"""Bytes that the vacuum's update writes to parts on one CAN bus of 500 kbit/s."""
+
+
+def test_simulated_time_tells_what_real_wires_take(tmp_path: Path, make_desk: Callable[..., Desk]) -> None:
+    """At the true pace; the scripts of the example run beside it."""
+    done = make_desk(name="three_sensors").run(
+        "--json", "demo", "--simulated-time", "--example", "vacuum", tmp_path / "first-try"
+    )
+    assert done.status == 0, done.err
+    document = done.document
+    assert document["runs"][2]["report"]["state"] == 0
+    seconds = {item["command"]: item["seconds"] for item in document["simulated"]}
+    assert [item["command"] for item in document["simulated"]] == ["scan", "plan", "apply", "scan"]
+    assert seconds["apply"] > MOTORS * 8 / 500_000
+    assert document["simulated_seconds"] == pytest.approx(
+        sum(item["seconds"] for item in document["simulated"]), abs=0.01
+    )
+    assert document["real_seconds"] > 0
+
+
+def test_simulated_time_is_shown_at_the_end(quick: Desk, tmp_path: Path) -> None:
+    done = quick.run("demo", "--simulated-time", tmp_path / "first-try")
+    assert done.status == 0, done.err
+    told = done.out.partition("simulated time, as long as real wires take:\n")[2]
+    assert re.findall(r"^  (\S.*?)  +[0-9.]+ s$", told, re.MULTILINE) == [
+        "scan", "plan", "apply", "scan", "total", "real time",
+    ]  # fmt: skip
+
+
+def test_simulated_time_ends_with_a_failure_s_status(quick: Desk, tmp_path: Path) -> None:
+    quick.edit(('part = "acme-r77", ', 'part = "acme-r77", mute = true, '))
+    done = quick.run("--json", "demo", "--simulated-time", tmp_path / "first-try")
+    assert done.status == 4
+    assert [item["command"] for item in done.document["simulated"]] == ["scan", "plan"]
+    assert done.document["runs"][-1]["error"]["code"] == "E-COMPONENT-ABSENT"

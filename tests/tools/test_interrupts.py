@@ -16,10 +16,13 @@ from typing import Any
 
 import pytest
 from proxyflash.flashers import events as ev
+from proxyflash.flashers import formats
 from proxyflash.flashers.events import Phase
+from proxyflash.flashers.programmer import Programmer
 from proxyflash.tools import commands
 from proxyflash.tools.commands import session
 from proxyflash.tools.standing import Standing
+from proxyflash.transports import json_text
 from proxyflash.transports.deadline import Deadline
 from proxyflash.updates.events import Status, StepFinished, StepStarted
 
@@ -33,8 +36,9 @@ STOPPING = "stopping at the next safe point; Ctrl-C again stops now"
 class Running:
     """A command under way, with its events as they come."""
 
-    def __init__(self, desk: Desk, *arguments: str) -> None:
-        self.process = desk.start("--jsonl", *arguments)
+    def __init__(self, desk: Desk, *arguments: str, shell: str = "") -> None:
+        """`shell`: commands that come before it."""
+        self.process = desk.start("--jsonl", *arguments, shell=shell)
         self.seen: list[dict[str, Any]] = []
 
     def events(self) -> Iterator[dict[str, Any]]:
@@ -107,6 +111,16 @@ def test_the_first_stops_at_a_safe_point(make_desk: MakeDesk, component: str, ph
     assert phase == "verify" or desk.seen()[component] in ("bootloader", "1.4.2")
     assert again(desk, command) == 0
     assert desk.seen()[component] == "1.5.0"
+
+
+def test_a_ctrl_c_that_a_shell_s_background_job_ignores_is_ignored(make_desk: MakeDesk) -> None:
+    """A script's `proxyflash flash ... &`: the Ctrl-C is for the script."""
+    running = Running(make_desk(pace=0.1), "flash", "imu", NEW["imu"], shell="trap '' INT")
+    running.until(in_phase("imu", "write"))
+    running.interrupt()
+    status, last, said = running.end()
+    assert (status, said) == (0, "")
+    assert "error" not in last
 
 
 def test_one_that_comes_when_all_is_said_changes_nothing(make_desk: MakeDesk) -> None:
@@ -227,17 +241,79 @@ def test_a_service_manager_s_stop_is_a_first_ctrl_c(make_desk: MakeDesk) -> None
     assert running.end()[0] == 10
 
 
-@pytest.mark.parametrize("arguments", [["scan"], ["plan", MANIFEST], ["info", "imu"]], ids=lambda words: words[0])
-def test_what_changes_nothing_ends_at_once(make_desk: MakeDesk, arguments: list[str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "arguments", [["scan"], ["plan", MANIFEST], ["info", "imu"], ["apply", MANIFEST]], ids=lambda words: words[0]
+)
+def test_what_changes_nothing_ends_at_once(make_desk: MakeDesk, arguments: list[str], number: signal.Signals) -> None:
     desk = make_desk(pace=50.0)
     process = desk.start(*arguments)
     until = Deadline.after(300)
     while not list(desk.state.rglob("*.flash")):
         assert not until.expired
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=600)
     assert (process.returncode, said.strip()) == (130, "E-CANCELLED stopped at once; nothing was changed.")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("command", ["plan", "apply", "manifest", "flash", "verify"])
+def test_what_still_reads_its_files_ends_at_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, command: str, number: signal.Signals
+) -> None:
+    # In this process, with the reader in the midst of its work.
+    def interrupted(*words: Any, **more: Any) -> Any:
+        signal.raise_signal(number)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(json_text, "parse", interrupted)
+    monkeypatch.setattr(formats, "_read", interrupted)
+    given: dict[str, list[str | Path]] = {
+        "manifest": ["manifest", "check", desk.manifest],
+        "plan": ["plan", desk.manifest],
+        "apply": ["apply", desk.manifest],
+    }
+    arguments = given.get(command, [command, "imu", desk.image("imu")])
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    done = desk.run(*arguments)
+    assert (done.status, done.err.strip()) == (130, "E-CANCELLED stopped at once; nothing was changed.")
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_one_signal_is_enough_where_no_safe_point_comes(make_desk: MakeDesk) -> None:
+    # A service manager sends one SIGTERM, and then kills. The part's next answer is minutes away.
+    desk = make_desk(pace=100.0)
+    running = Running(desk, "flash", "imu", NEW["imu"])
+    running.until(in_phase("imu", "connect"))
+    running.interrupt(signal.SIGTERM)
+    status, last, _ = running.end()
+    assert (status, last["error"]["code"]) == (130, "E-CANCELLED")
+    desk.edit_all("pace = 100.0", "pace = 0.0")
+    assert desk.seen()["imu"] == "1.4.2"
+
+
+def test_a_part_that_was_only_looked_at_is_released_by_a_first_signal(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = []
+    release = Programmer.release
+
+    def noted(programmer: Programmer) -> None:
+        release(programmer)
+        released.append(programmer.connected)
+
+    def interrupted(programmer: Programmer) -> Any:
+        assert programmer.connected
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(Programmer, "release", noted)
+    monkeypatch.setattr(Programmer, "memory_map", interrupted)
+    assert desk.run("info", "imu").status == 130
+    assert released == [False]
+    monkeypatch.undo()
+    assert desk.seen()["imu"] == "1.4.2"
 
 
 def test_a_demo_that_is_stopped(make_desk: MakeDesk, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from proxyflash.transports.can import CanBus
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import MixedClocks, UnknownThread
 from proxyflash.transports.serial import SerialPort
-from proxyflash.transports.simulated_clock import EPOCH, Deadlock, SimulatedClock
+from proxyflash.transports.simulated_clock import EPOCH, Deadlock, LimitPassed, SimulatedClock
 from proxyflash.transports.udp import UdpSocket
 
 pytestmark = pytest.mark.real_time
@@ -394,6 +394,62 @@ def test_a_thread_that_waits_in_the_library_is_told_by_where_it_was_called(simul
         _wait(clock.Condition())
 
 
+def test_a_limit_ends_what_a_timer_that_ticks_for_ever_would_hide() -> None:
+    used = SimulatedClock(limit=10)
+    told: list[LimitPassed] = []
+    with clock.use(used):
+        lock = clock.Lock()
+
+        def tick() -> None:
+            while True:
+                clock.sleep(0.02)
+
+        def blocked() -> None:
+            with lock:
+                clock.Event().wait()
+
+        clock.Thread(tick, name="ticks").start()
+        clock.Thread(blocked, name="blocked").start()
+        clock.sleep(0.01)
+        for _ in range(2):
+            with pytest.raises(LimitPassed) as error, lock:
+                pytest.fail("the lock is held by a thread that waits")
+            told.append(error.value)
+        assert 20 <= used.elapsed < 20.1
+        # What is closed then may wait.
+        clock.sleep(5)
+    for error in told:
+        first, *lines = str(error).splitlines()
+        assert "a limit of 10 s" in first
+        assert re.fullmatch(rf"  main waits for a lock that blocked holds at {re.escape(__file__)}:\d+", lines[0])
+        assert "  blocked waits for an event at" in lines[2]
+        assert lines[1].startswith("  ticks waits for ")
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_a_limit_ends_a_loop_that_only_looks_at_the_clock(seed: int | None) -> None:
+    with clock.use(SimulatedClock(seed, limit=0.01)):
+        starts = clock.Thread(print, name="starts")
+
+        def spin() -> None:
+            while True:
+                clock.monotonic()
+
+        spins = clock.Thread(spin, name="spins")
+        spins.start()
+        with pytest.raises(LimitPassed, match="spins waits for its turn at "):
+            spins.join()
+        assert not starts.is_alive()
+
+
+def test_within_its_limit_a_simulation_is_left_alone() -> None:
+    with clock.use(SimulatedClock(limit=10)) as used:
+        clock.sleep(9.9)
+        assert clock.Event().wait(0.05) is False
+        assert isinstance(used, SimulatedClock)
+        assert used.elapsed < 10
+
+
 def trace(seed: int | None) -> tuple[list[tuple[str, int, float]], float, int]:
     """What three threads do that share a lock, a queue and a condition."""
     events: list[tuple[str, int, float]] = []
@@ -481,30 +537,196 @@ def test_a_seed_shows_locks_that_are_taken_in_two_orders() -> None:
     assert any(deadlocks(seed) for seed in range(50))
 
 
-@pytest.mark.parametrize("seed", [None, *range(10)])
-def test_a_notification_at_the_moment_when_the_time_is_up_is_not_lost(seed: int | None) -> None:
-    """Whoever was told meanwhile says so, or another waiter gets the notification."""
-    with clock.use(SimulatedClock(seed)):
-        changed = clock.Condition()
-        ready = [False]
-        woken: list[bool] = []
+# A time-out and what is waited for, at the very same moment.
 
-        def wait() -> None:
-            with changed:
-                woken.append(changed.wait_for(lambda: ready[0], 1.0))
+SEEDS = range(200)
 
-        def notify() -> None:
-            clock.sleep(1.0)
-            with changed:
-                ready[0] = True
-                changed.notify()
 
-        threads = [clock.Thread(notify), clock.Thread(wait)]
+def _condition_at_its_deadline() -> bool:
+    """One notification and two waiters, one of which gives up at that moment: whether that one was in time."""
+    changed = clock.Condition()
+    got: dict[str, bool] = {}
+
+    def wait(name: str, seconds: float | None) -> None:
+        with changed:
+            got[name] = changed.wait(seconds)
+
+    def notify() -> None:
+        clock.sleep(1)
+        with changed:
+            changed.notify()
+
+    threads = [clock.Thread(wait, args=args) for args in (("hurried", 1.0), ("patient", None))]
+    for thread in (*threads, clock.Thread(notify)):
+        thread.start()
+    clock.sleep(2)
+    # It is the notification of exactly one of them.
+    assert sorted(got.items()) in ([("hurried", True)], [("hurried", False), ("patient", True)])
+    with changed:
+        changed.notify_all()
+    for thread in threads:
+        thread.join()
+    return got["hurried"]
+
+
+def _event_at_its_deadline() -> bool:
+    event = clock.Event()
+    is_set = False
+    got: list[tuple[bool, bool]] = []
+
+    def wait() -> None:
+        got.append((event.wait(1.0), is_set))
+
+    def set_for_a_moment() -> None:
+        nonlocal is_set
+        clock.sleep(1)
+        is_set = True
+        event.set()
+        event.clear()
+
+    threads = [clock.Thread(wait), clock.Thread(set_for_a_moment)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ((in_time, was_set),) = got
+    assert in_time == was_set
+    return in_time
+
+
+def _queue_at_its_deadline() -> bool:
+    items: clock.SomeQueue[str] = clock.Queue()
+    got: dict[str, str] = {}
+
+    def hurried() -> None:
+        try:
+            got["hurried"] = items.get(timeout=1.0)
+        except clock.Empty:
+            got["hurried"] = ""
+
+    def patient() -> None:
+        got["patient"] = items.get()
+
+    def put() -> None:
+        clock.sleep(1)
+        items.put("first")
+        clock.sleep(1)
+        items.put("second")
+
+    threads = [clock.Thread(work) for work in (hurried, patient, put)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if got["hurried"]:
+        assert got == {"hurried": "first", "patient": "second"}
+    else:
+        assert got["patient"] == "first"
+        assert items.get(timeout=0) == "second"
+    return bool(got["hurried"])
+
+
+def _bounded_queue_at_its_deadline() -> bool:
+    """Two that put into a full queue, one of which gives up as room is made."""
+    items: clock.SomeQueue[str] = clock.Queue(1)
+    items.put("old")
+    full: list[bool] = []
+
+    def hurried() -> None:
+        try:
+            items.put("hurried", timeout=1.0)
+            full.append(False)
+        except clock.Full:
+            full.append(True)
+
+    threads = [clock.Thread(hurried), clock.Thread(lambda: items.put("patient"))]
+    for thread in threads:
+        thread.start()
+    clock.sleep(1)
+    assert items.get() == "old"
+    taken = [items.get(timeout=5)]
+    for thread in threads:
+        thread.join()
+    while not items.empty():
+        taken.append(items.get_nowait())
+    assert sorted(taken) == (["patient"] if full[0] else ["hurried", "patient"])
+    return not full[0]
+
+
+def _semaphore_at_its_deadline() -> bool:
+    credits = clock.Semaphore(0)
+    got: dict[str, bool] = {}
+
+    def acquire(name: str, seconds: float | None) -> None:
+        got[name] = credits.acquire(timeout=seconds)
+
+    threads = [clock.Thread(acquire, args=args) for args in (("hurried", 1.0), ("patient", None))]
+    for thread in threads:
+        thread.start()
+    clock.sleep(1)
+    credits.release()
+    clock.sleep(1)
+    assert sorted(got.items()) in ([("hurried", True)], [("hurried", False), ("patient", True)])
+    credits.release()
+    for thread in threads:
+        thread.join()
+    # Nobody took more than there was, and nothing was lost.
+    assert credits.acquire(blocking=False) == (not got["hurried"])
+    return got["hurried"]
+
+
+def _lock_at_its_deadline() -> bool:
+    lock = clock.Lock()
+    got: dict[str, bool] = {}
+
+    def acquire(name: str, seconds: float) -> None:
+        got[name] = lock.acquire(timeout=seconds)
+        if got[name]:
+            lock.release()
+
+    with lock:
+        threads = [clock.Thread(acquire, args=args) for args in (("hurried", 1.0), ("patient", -1))]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
-    assert woken == [True]
+        clock.sleep(1)
+    for thread in threads:
+        thread.join()
+    assert got["patient"]
+    assert lock.acquire(blocking=False)
+    return got["hurried"]
+
+
+def _join_at_its_deadline() -> bool:
+    thread = clock.Thread(lambda: clock.sleep(1))
+    thread.start()
+    thread.join(1.0)
+    in_time = not thread.is_alive()
+    thread.join()
+    return in_time
+
+
+@pytest.mark.parametrize(
+    "meet",
+    [
+        _condition_at_its_deadline,
+        _event_at_its_deadline,
+        _queue_at_its_deadline,
+        _bounded_queue_at_its_deadline,
+        _semaphore_at_its_deadline,
+        _lock_at_its_deadline,
+        _join_at_its_deadline,
+    ],
+)
+def test_at_a_deadline_nothing_is_lost_and_both_outcomes_happen(meet: Callable[[], bool]) -> None:
+    outcomes = set()
+    for seed in SEEDS:
+        with clock.use(SimulatedClock(seed, limit=60)):
+            try:
+                outcomes.add(meet())
+            except BaseException as error:
+                error.add_note(f"seed {seed}")
+                raise
+    assert outcomes == {False, True}
 
 
 # What a simulated clock ends.
@@ -538,7 +760,6 @@ def test_threads_that_are_left_are_ended_and_named() -> None:
 
 def test_an_error_in_the_block_ends_the_threads_too() -> None:
     used = SimulatedClock()
-
 
     def fail() -> None:
         with clock.use(used):

@@ -362,7 +362,7 @@ def test_the_format_as_it_is_written(tmp_path: Path) -> None:
         (GOOD.replace(b"0102", b"01" * 9), ":2: no record: data"),
         (GOOD.replace(b"0102", b"0"), ":2: no record"),
         (GOOD.replace(b"true", b"1"), ":2: no record: out"),
-        (GOOD.replace(b"1.5", b"NaN"), ":2: no record: time"),
+        (GOOD.replace(b"1.5", b"NaN"), ":2: no JSON: NaN is no number"),
         (GOOD.replace(b"1.5", b"-1"), ":2: no record: time"),
         (GOOD.replace(b'"out"', b'"ouch": 1, "out"'), ":2: no record: 'ouch'"),
         (GOOD.replace(b'"bus": "b", ', b""), ":2: no record: bus"),

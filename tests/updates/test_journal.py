@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from proxyflash.updates.errors import JournalBroken, JournalNotWritten
 from proxyflash.updates.journal import Journal, decoded, encoded, records
 from proxyflash.updates.progress import Progress
+from proxyflash.updates.store import Store
 
 KINDS = ("begin", "start", "end")
 
@@ -219,3 +220,68 @@ def test_nothing_comes_after_the_end(path: Path) -> None:
             Progress.of((begin, finish, later), "j")
     with pytest.raises(JournalBroken, match="record 2"):
         Progress.of((finish | {"seq": 2},), "j")
+
+
+BEGIN = {
+    "seq": 1, "time": "2026-01-01T00:00:00+00:00", "kind": "begin", "tasks": 1, "update": "a/b 1.0", "manifest": "m",
+    "documents": [], "digest": "", "on_failure": "stop", "parallel": False, "components": [],
+}  # fmt: skip
+COMPONENT = {
+    "id": "1", "name": "a", "group": "", "manufacturer": "", "model": "", "version": "", "presence": "ok", "bus": "b",
+    "protocol": "p", "where": "w", "properties": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        {"components": 5}, {"components": [5]}, {"components": [{}]}, {"components": [COMPONENT | {"presence": "x"}]},
+        {"components": [COMPONENT | {"more": ""}]}, {"components": [COMPONENT | {"id": 1}]}, {"tasks": "1"},
+        {"tasks": 1 << 60}, {"tasks": -1}, {"documents": 5}, {"manifest": "../x"}, {"manifest": 5}, {"update": []},
+        {"time": 5}, {"time": "yesterday"}, {"time": "2026-01-01T00:00:00"}, {"time": None}, {"on_failure": "x"},
+        {"undoes": "x", "done": [0]}, {"undoes": 1, "done": [7]}, {"undoes": 1, "done": "x"}, {"digest": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_first_record_that_checks_and_holds_anything_is_told(tmp_path: Path, junk: dict[str, Any]) -> None:
+    updates = tmp_path / "updates" / "000001"
+    updates.mkdir(parents=True, mode=0o700)
+    (updates / "journal.jsonl").write_bytes(encoded(BEGIN | {"components": [COMPONENT]}))
+    store = Store(tmp_path)
+    assert store.entry(1).progress().begin["update"] == "a/b 1.0"
+    (updates / "journal.jsonl").write_bytes(encoded(BEGIN | junk))
+    with pytest.raises(JournalBroken):
+        store.entry(1).progress()
+    # What looks at all of them passes it over.
+    store.seen(30)
+    assert store.backed_up() == []
+
+
+def test_a_first_record_without_what_is_asked_for_is_told() -> None:
+    begin = Progress.of(({"seq": 1, "time": "", "kind": "begin", "tasks": 0},), "j").begin
+    for field in ("components", "manifest", "digest", "parallel", "update"):
+        with pytest.raises(JournalBroken, match=field):
+            begin[field]
+
+
+@pytest.mark.parametrize("task", [-1, 1, True, "0", 0.0, None, [0]])
+def test_a_record_of_a_task_that_is_none_is_told(task: Any) -> None:
+    start = {"seq": 2, "time": "", "kind": "start", "action": "install", "task": task}
+    with pytest.raises(JournalBroken, match="record 2"):
+        Progress.of((BEGIN, start), "j")
+
+
+@pytest.mark.parametrize("code", [float("inf"), "x", None, []])
+def test_a_record_of_a_result_that_is_none_is_told(code: Any) -> None:
+    end = {
+        "seq": 2,
+        "time": "",
+        "kind": "end",
+        "action": "install",
+        "task": 0,
+        "code": code,
+        "extended": 0,
+        "details": "",
+    }
+    with pytest.raises(JournalBroken, match="record 2"):
+        Progress.of((BEGIN, end), "j")

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates import manifest as mf
+from proxyflash.updates import update as update_module
 from proxyflash.updates.errors import (
     ManifestField,
     ManifestMissing,
@@ -347,7 +348,7 @@ def test_a_manifest_with_one_value_or_key_changed(path: tuple[str | int, ...], v
             place[key] = value
         try:
             parsed(document)
-        except ManifestField as error:
+        except (ManifestField, ManifestSyntax) as error:
             # Whatever it is, it can be told.
             str(error).encode("utf-8", "backslashreplace")
 
@@ -492,3 +493,37 @@ def test_every_file_of_a_child_is_checked_too(tmp_path: Path) -> None:
 def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ManifestMissing):
         load(tmp_path / "none.json")
+
+
+def test_more_manifests_in_the_folder_than_an_update_has_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update_module, "MOST_BESIDE", 3)
+    parent = write_update(tmp_path, PARENT)
+    write_update(tmp_path, MINIMAL | {"isDeployable": False}, "child")
+    (tmp_path / "other.importmanifest.json").write_text("{")
+    assert load(parent).children
+    (tmp_path / "more.importmanifest.json").write_text("{")
+    read = mf.read_bytes
+    monkeypatch.setattr(mf, "read_bytes", lambda path: read(path) if path == parent else pytest.fail("it was read"))
+    with pytest.raises(ManifestRule, match="more than 3 manifests"):
+        load(parent)
+
+
+def test_manifests_in_the_folder_are_read_up_to_a_limit_of_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = write_update(tmp_path, PARENT)
+    write_update(tmp_path, MINIMAL | {"isDeployable": False}, "child")
+    (tmp_path / "other.importmanifest.json").write_bytes(b" " * 100_000)
+    assert load(parent).children
+    monkeypatch.setattr(update_module, "MOST_BYTES_BESIDE", 50_000)
+    with pytest.raises(ManifestRule, match="manifests of more than 50,000 bytes"):
+        load(parent)
+
+
+def test_a_field_given_twice_behind_many_others_is_found_at_once() -> None:
+    # What a search through all earlier fields takes hours for.
+    fields = ",".join(f'"{number}":0' for number in range(200_000))
+    with pytest.raises(ManifestSyntax, match="'199999' is given twice"):
+        mf.parse(f'{{{fields},"199999":0}}', "m.json")

@@ -256,3 +256,11 @@ def alive(process: int) -> bool:
 def test_properties_that_do_not_hold(properties: dict[str, Any]) -> None:
     with pytest.raises(ManifestField, match=r"steps\[0\]\.handlerProperties"):
         ScriptHandler.check(step(**properties), on_component=True, place="m.json: instructions.steps[0]")
+
+
+@pytest.mark.parametrize("key", ["arguments", "installedCriteria", "scriptFileName"])
+def test_a_nul_is_refused_before_anything_runs(key: str) -> None:
+    properties = {"scriptFileName": "a", key: "x\0y"}
+    step = InlineStep(handler="microsoft/script:1", files=("a", "xy"), handlerProperties=properties)
+    with pytest.raises(ManifestField, match=key):
+        ScriptHandler.check(step, on_component=False, place="")

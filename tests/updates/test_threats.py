@@ -178,9 +178,10 @@ def test_freeze_with_the_clock_set_back(gateway: Gateway, monkeypatch: pytest.Mo
 
 def test_freeze_with_the_clock_once_in_the_future(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock was wrong at one update, whose begin is in the history: newer updates are taken all the same."""
+    deployment = gateway.update("1.5.0", "imus")
     with monkeypatch.context() as patch:
         patch.setattr(clock, "now", lambda: datetime(2099, 1, 1, tzinfo=UTC))
-        assert gateway.apply(gateway.update("1.5.0", "imus")) == (0, "")
+        assert gateway.apply(deployment) == (0, "")
     status, _ = gateway.run("history")
     assert status == 0
     assert "2099-01-01" in gateway.said

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.errors import ExitStatus, ProxyflashError, Unexpected
 from ..cli import HELP
 from ..output import Mode, Output
 from .session import Session, global_options
@@ -76,13 +76,7 @@ class WrongUsage(ProxyflashError):
 
     code = "E-USAGE"
     exit_status = ExitStatus.USAGE
-
-
-class Unexpected(ProxyflashError):
-    """An exception that nobody foresaw."""
-
-    code = "E-UNEXPECTED"
-    default_remedy = "This is a fault of proxyflash: run it again with -vv, and report what that prints."
+    default_remedy = "See: proxyflash --help"
 
 
 def run(
@@ -121,6 +115,7 @@ def _carried_out(session: Session) -> int:
     arguments = session.arguments
     try:
         interrupted = False
+        session.catch_interrupts()
         try:
             status = cli.main(args=list(arguments), prog_name="proxyflash", obj=session, standalone_mode=False)
         except (click.Abort, KeyboardInterrupt):
@@ -137,7 +132,7 @@ def _carried_out(session: Session) -> int:
         # click makes an Abort of a KeyboardInterrupt.
         return _failed(session.output, session.stopped())
     except Exception as error:
-        return _failed(session.output, Unexpected(f"{type(error).__name__}: {error}"), error)
+        return _failed(session.output, Unexpected.of(error), error)
 
 
 def _failed(output: Output, error: ProxyflashError, origin: BaseException | None = None) -> int:

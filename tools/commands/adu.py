@@ -219,7 +219,7 @@ def act(
     \b
     proxyflash adu act --action install --component imu --image imu.hex --installed-criteria 1.5.0 --result-file r.json
     """
-    session.catch_interrupts()
+    session.stop_safely()
     properties: dict[str, Any] = {"installedCriteria": version}
     if address is not None:
         properties["address"] = _number(address)

@@ -25,6 +25,7 @@ USB = Path("/sys/bus/usb/devices")
 
 class BenchExists(BenchError):
     code = "E-BENCH-EXISTS"
+    default_remedy = "Name another file, or add --force."
 
 
 class NothingAttached(BenchError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -11,10 +13,10 @@ from typing import Any
 
 import click
 
-from ...transports import private_files
+from ...transports import clock, private_files
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.quoting import shell_line
-from ..output import Mode
+from ..output import Mode, Output
 from .session import Session, command
 
 EXAMPLES = {
@@ -37,15 +39,20 @@ class DemoFolder(ProxyflashError):
 @command("demo")
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
 @click.option("--example", type=click.Choice(list(EXAMPLES)), default="three_sensors", show_default=True)
-def demo(session: Session, folder: Path | None, example: str) -> int | None:
+@click.option("--simulated-time", is_flag=True, help="Run on a simulated clock; print how long real wires take.")
+def demo(session: Session, folder: Path | None, example: str, simulated_time: bool) -> int | None:
     """Updates emulated parts from one manifest: three sensors, on CAN, a serial line and USB.
 
     Copies the example into FOLDER (else a new temporary one), then scans, plans, applies and scans again, and says
     which commands it ran. The example "vacuum" is a robot with a partition, an application, motors and cameras; its
     README.md goes on with five more updates.
 
+    With --simulated-time the emulated wires take no real time. The example's own scripts run in real time. At the end
+    the demo prints the simulated seconds of each command: so long takes the same on real wires.
+
     \b
     proxyflash demo
+    proxyflash demo --simulated-time
     proxyflash demo ./first-try
     proxyflash demo --example vacuum ./vacuum
     """
@@ -60,20 +67,64 @@ def demo(session: Session, folder: Path | None, example: str) -> int | None:
     collected: list[dict[str, Any]] = []
     out.collected = collected
     out.line(f"$ {shell_line(['cd', *(['--'] if str(target).startswith('-') else []), target])}")
-    status = 0
+    status, times = 0, Times() if simulated_time else None
     for step in (["scan"], ["plan", manifest], ["apply", manifest], ["scan"]):
         out.line()
         out.line(f"$ {shell_line(['proxyflash', '--state', STATE, *step])}")
         arguments = [str(here / word) if word == manifest else word for word in step]
-        status = commands.run([*common, *arguments], out)
+        with times.of(step[0]) if times else nullcontext():
+            status = commands.run([*common, *arguments], out)
         if status:
             break
     out.collected = None
+    document: dict[str, Any] = {"folder": str(target)}
+    if times:
+        times.show(out)
+        document |= times.document
     if not status and (target / README).exists():
         out.line()
         out.line(f"{target / README} goes on from here")
-    out.document({"folder": str(target), "runs": collected} if out.mode is Mode.JSON else {"folder": str(target)})
+    out.document(document | {"runs": collected} if out.mode is Mode.JSON else document)
     return status
+
+
+class Times:
+    """What each command takes on a simulated clock of its own, and all of them in real time."""
+
+    def __init__(self) -> None:
+        self._began = clock.monotonic()
+        self._seconds: list[tuple[str, float]] = []
+
+    @contextmanager
+    def of(self, command: str) -> Iterator[None]:
+        from ...transports.simulated_clock import SimulatedClock
+
+        # The example's scripts use nothing of its bench.
+        simulated = SimulatedClock(epoch=clock.time(), runs_programs=True)
+        try:
+            with clock.use(simulated):
+                yield
+        finally:
+            self._seconds.append((command, simulated.elapsed))
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return {
+            "simulated": [{"command": command, "seconds": round(seconds, 3)} for command, seconds in self._seconds],
+            "simulated_seconds": round(sum(seconds for _, seconds in self._seconds), 3),
+            "real_seconds": round(clock.monotonic() - self._began, 3),
+        }
+
+    def show(self, out: Output) -> None:
+        told = self.document
+        lines = [(item["command"], item["seconds"]) for item in told["simulated"]]
+        lines.append(("total", told["simulated_seconds"]))
+        width = len("real time")
+        out.line()
+        out.line("simulated time, as long as real wires take:")
+        for name, seconds in lines:
+            out.line(f"  {name:{width}}  {seconds:8.1f} s")
+        out.line(f"  {'real time':{width}}  {told['real_seconds']:8.1f} s")
 
 
 def _copy(source: Traversable, folder: Path | None) -> Path:

@@ -177,5 +177,6 @@ def _interrupt() -> clock.SomeEvent:
     """Set by Ctrl-C, and by a service manager's stop."""
     ended = clock.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda signum, frame: ended.set())
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda signum, frame: ended.set())
     return ended

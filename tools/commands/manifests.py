@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...transports import json_text
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.plain import CAUSE, plain
 from ...transports.quoting import shell_line
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 
+MOST_PROPERTY = 1 << 20
+"""Characters of a property that is given as JSON."""
+
 
 class ManifestOutput(ProxyflashError):
     """A manifest or a key can't be written."""
 
     code = "E-MANIFEST-OUTPUT"
     exit_status = ExitStatus.USAGE
+    default_remedy = "Name another file or folder."
 
 
 @click.group("manifest", context_settings={"help_option_names": ["-h", "--help"]})
@@ -132,8 +137,8 @@ def _properties(texts: tuple[str, ...], installed_criteria: str | None) -> dict[
         if not equals or not key or key in found:
             raise ValueError(f"--property {text!r} is neither KEY=TEXT nor KEY:=JSON, or a second one of its key")
         try:
-            found[key] = json.loads(value) if as_json else value
-        except (ValueError, RecursionError) as error:
+            found[key] = json_text.parse(value, most=MOST_PROPERTY) if as_json else value
+        except ValueError as error:
             raise ValueError(f"--property {text!r}: what follows := is no JSON: {error}") from error
     return found
 

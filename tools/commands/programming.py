@@ -69,7 +69,7 @@ def flash(
     """
     component = session.bench.component(name)
     loaded = load_image(image, address=address)
-    session.catch_interrupts()
+    session.stop_safely()
 
     def confirm(plan: FlashPlan) -> bool:
         if dry_run:
@@ -131,7 +131,7 @@ def verify(session: Session, name: str, image: Path, address: int | None) -> int
     proxyflash verify imu imu-1.5.0.hex
     """
     loaded = load_image(image, address=address)
-    session.catch_interrupts()
+    session.stop_safely()
     with session.programmer(name) as programmer:
         method = programmer.verify(loaded)
     session.output.document({"component": name, "verdict": "ok", "verified": method})
@@ -153,7 +153,7 @@ def read(session: Session, name: str, out: Path, start: int | None, count: int |
     """
     if (start is None) != (count is None):
         raise click.UsageError("--start and --size go together")
-    session.catch_interrupts()
+    session.stop_safely()
     with session.programmer(name) as programmer:
         if start is None or count is None:
             regions = [region for region in programmer.memory_map().regions if region.readable]
@@ -189,7 +189,7 @@ def erase(session: Session, name: str, start: int | None, count: int | None, yes
     if (start is None) != (count is None):
         raise click.UsageError("--start and --size go together")
     component = session.bench.component(name)
-    session.catch_interrupts()
+    session.stop_safely()
     with session.programmer(name) as programmer:
         if start is None or count is None:
             regions = [item for item in programmer.memory_map().regions if item.writable and not item.self_erasing]

@@ -31,11 +31,16 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 CLOSE_SECONDS = 5.0
 """How long closing may take once a second Ctrl-C has ended everything."""
+SAFE_POINT_SECONDS = 3.0
+"""How long a safe point may be away while nothing has been changed yet; then the command is stopped at once."""
+RELEASE_SECONDS = 10.0
+"""How long a part that was only looked at may take to run its application again, once its command was stopped at once."""
 
 
 class LogFile(ProxyflashError):
     code = "E-LOG"
     exit_status = ExitStatus.USAGE
+    default_remedy = "Name another file."
 
 
 @dataclass
@@ -51,9 +56,14 @@ class Session:
     ends_process: bool = False
     """Whether the process ends with this: a Ctrl-C that comes when all is done then changes nothing any more."""
     stopping: bool = False
+    begun: bool = False
+    """Whether an engine works on the parts."""
+    _safely: bool = False
     standing: Standing = field(default_factory=Standing)
     _asking: bool = False
     _handlers: dict[int, Any] = field(default_factory=dict)
+    _ended: threading.Event = field(default_factory=threading.Event)
+    """Set when no signal is to come once more."""
     opener: Callable[[str | None, Path | None], Bench] | None = None
     """Opens the bench in a way of its own: recorded, or replayed."""
     _bench: Bench | None = None
@@ -80,7 +90,14 @@ class Session:
         return shell_line(("proxyflash", *options, *words))
 
     def catch_interrupts(self) -> None:
-        """From now on the first Ctrl-C asks to stop at the next safe point, the second one stops at once."""
+        """From now on a Ctrl-C or SIGTERM stops the command at once, or, while an engine works on the parts, at its next
+        safe point; the second one stops at once in any case.
+
+        While nothing has been changed, one signal is enough: if the safe point doesn't come in time, the command is
+        stopped at once as well.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
 
         answering, again = False, False
 
@@ -90,19 +107,39 @@ class Session:
                 # Raised in here, it would leave the locks held that starting a thread takes.
                 again = True
                 return
-            if self.stopping or self._asking:
-                raise KeyboardInterrupt
-            answering = self.stopping = True
-            # A thread of its own: what the signal came into may hold the very stream that this is printed on. A real one:
-            # it uses no clock, and a simulated thread can't be started within a signal.
-            said = "stopping at the next safe point; Ctrl-C again stops now"
-            threading.Thread(target=self.output.alarm, args=(said,), daemon=True).start()
+            answering = True
+            first, self.stopping = not self.stopping, True
+            waits = first and self._safely and not self._asking and (self.begun or self.standing.touched)
+            if waits:
+                # A thread of its own: what the signal came into may hold the very stream that this is printed on. A real
+                # one: it uses no clock, and a simulated thread can't be started within a signal.
+                said = "stopping at the next safe point; Ctrl-C again stops now"
+                threading.Thread(target=self.output.alarm, args=(said,), daemon=True).start()
+            if not self.standing.touched:
+                self._once_more(SAFE_POINT_SECONDS if waits else RELEASE_SECONDS)
             answering = False
-            if again:
+            if again or not waits:
                 raise KeyboardInterrupt
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers.setdefault(number, signal.signal(number, stop))
+            # A shell's background job ignores Ctrl-C, which is for the job at the terminal.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers.setdefault(number, signal.signal(number, stop))
+
+    def stop_safely(self) -> None:
+        """Says that the engine of this command looks at `stopping`, and stops at its next safe point."""
+        self._safely = True
+
+    def _once_more(self, seconds: float) -> None:
+        """Has the signal come once more, unless the command ends before, or something was changed after all."""
+
+        def send() -> None:
+            if not ended.wait(seconds) and not self.standing.touched:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        self._ended.set()
+        ended = self._ended = threading.Event()
+        threading.Thread(target=send, name="one more signal", daemon=True).start()
 
     def answer(self, question: str) -> str:
         """Asks on stderr; the line that a person types, "" for Ctrl-C and for the end of the input.
@@ -132,6 +169,7 @@ class Session:
 
     def event(self, event: ev.Event) -> None:
         """Shows an event of an engine, and keeps what it says of the parts' state."""
+        self.begun = True
         self.standing.see(event)
         self.output.event(event)
 
@@ -167,6 +205,7 @@ class Session:
 
     def close(self, *, interrupted: bool = False) -> None:
         """`interrupted`: a Ctrl-C ended it at any point, perhaps with a lock held: what waits for that is not waited for."""
+        self._ended.set()
         if self._bench is not None:
             bench, self._bench = self._bench, None
             if interrupted:

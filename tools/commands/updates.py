@@ -72,7 +72,7 @@ def apply(
     proxyflash apply update.importmanifest.json
     proxyflash apply update.importmanifest.json --on-failure rollback
     """
-    session.catch_interrupts()
+    session.stop_safely()
     engine = _engine(session)
     update = _loaded(engine, manifest)
     session.bench.lock()
@@ -102,7 +102,7 @@ def resume(session: Session, again: bool) -> int | None:
     \b
     proxyflash resume
     """
-    session.catch_interrupts()
+    session.stop_safely()
     engine = _engine(session)
     session.bench.lock()
     unfinished = engine.unfinished()
@@ -124,7 +124,7 @@ def rollback(session: Session, yes: bool) -> int | None:
     \b
     proxyflash rollback
     """
-    session.catch_interrupts()
+    session.stop_safely()
     engine = _engine(session)
     session.bench.lock()
     entry = engine.to_undo()
@@ -283,6 +283,7 @@ def _carried_out(session: Session, action: Any) -> int | None:
     """Carries an update out; whatever keeps it from its end names the command by which it goes on."""
     going_on = session.command_for("resume")
     session.standing.remedy = f"It goes on by: {going_on}"
+    session.begun = True
     try:
         outcome: Outcome = action()
     except ProxyflashError as error:

@@ -223,7 +223,7 @@ def test_many_headers_of_the_same_bytes_are_refused() -> None:
     for number in range(1000):
         struct.pack_into("<I", data, 52 + 32 * number + 16, 100000)
         struct.pack_into("<I", data, 52 + 32 * number + 4, 32052)
-    with pytest.raises(ImageFormat, match="100,000,000 bytes to load in a file of 132,052"):
+    with pytest.raises(ImageFormat, match="200,000 bytes and more to load in a file of 132,052"):
         read(bytes(data))
 
 
@@ -337,3 +337,49 @@ def test_a_damaged_file_gives_an_image_or_an_image_error(
         image = read(bytes(data))
         assert image.size <= len(data)
         assert image.sha256
+
+
+def crowded(segments: int, sections: int, *, offset: int, size: int) -> bytes:
+    """A file with so many headers of both kinds, each section with bytes from `offset` on, segments of the first byte."""
+    name = 52 + 32 * segments
+    header = bytearray(Elf().build()[:52])
+    struct.pack_into("<I", header, 28, 52)
+    struct.pack_into("<I", header, 32, name)
+    struct.pack_into("<HHHH", header, 42, 32, segments, 40, sections)
+    program = struct.pack("<8I", PT_LOAD, 52, 0, 0, 16, 16, 5, 4) * segments
+    section = struct.pack("<10I", 0, 1, 2, 0, offset, size, 0, 0, 0, 0) * sections
+    return bytes(header) + program + section
+
+
+def looked_at(monkeypatch: pytest.MonkeyPatch, data: bytes) -> int:
+    """How often a segment is compared with a section while the file is refused or read."""
+    count = 0
+    holds = elf._Piece.holds
+
+    def counted(piece: elf._Piece, other: elf._Piece) -> bool:
+        nonlocal count
+        count += 1
+        return holds(piece, other)
+
+    monkeypatch.setattr(elf._Piece, "holds", counted)
+    with suppress(ImageError):
+        read(data)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("offset", "size"), [(52, 4), (52, 40), (60, 1000), (4000, 8)], ids=["inside", "beyond", "far beyond", "elsewhere"]
+)
+def test_1024_segments_and_65535_sections_are_not_compared_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, offset: int, size: int
+) -> None:
+    data = crowded(1024, 65535, offset=offset, size=size)
+    # 67 million times, if each were.
+    assert looked_at(monkeypatch, data) <= len(data)
+
+
+def test_bytes_to_load_are_no_more_added_up_once_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = crowded(1000, 1000, offset=52, size=16)
+    with pytest.raises(ImageFormat, match="bytes and more to load in a file of"):
+        read(data)
+    assert looked_at(monkeypatch, data) <= len(data) // 16 + 1

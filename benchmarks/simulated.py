@@ -1,0 +1,433 @@
+"""Every family on an emulated wire, on the simulated clock: its share of the limit, without the machine's noise.
+
+The part, its wire at the true bit time and the flasher run in this process under one `SimulatedClock`, on which computing
+takes no time. What is missing to the limit is what the flasher waits for, asks beyond need or does one after the other.
+The same code gives the same figure on any machine.
+
+Limits, of the bytes that each job needs and of the part's own times (emulators/parts):
+
+    stm32-uart, uds, dfu    as in stm32.py, uds.py, dfu.py
+    ymodem                  as in ymodem.py, and the loader's texts: its menu, its answer to the key, its last word
+    xmodem      a block     SOH, 2, 128, CRC | ACK                                      133 + 1 bytes
+                end         EOT | ACK; and the loader's texts
+    stk500v1    a page      LOAD_ADDRESS 4, PROG_PAGE 5 + 128 | 2   the first answer comes while the page is sent, and
+                                                                    the page is erased while it is received
+                256 bytes   LOAD_ADDRESS 4, READ_PAGE 5 | 2 + 256
+    stk500v2    a page      PROGRAM_FLASH_ISP 16 + 256 | 8          the address follows by itself
+                256 bytes   READ_FLASH_ISP 10 | 9 + 256
+    avr109      a page      SET_ADDRESS 3 | 1, BLOCK_LOAD 4 | 1     the page is erased while its data come
+                128 bytes   SET_ADDRESS 3 | 1, BLOCK_READ 4 | 128
+    smp         a piece     a packet of 8 bytes and its CBOR map in lines of base64, and its reply
+
+An AVR's loader starts and blinks before it listens; Caterina leaves the bus, comes back, and starts the application half
+a second after it was told to. Of SMP it is the upload that is compared: what comes after it is MCUboot's own.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import thread_time
+from typing import Any, Self
+
+import cbor2
+import greenlet
+from proxyflash.emulators import application, mcuboot_image
+from proxyflash.enumerators.bench import Bench
+from proxyflash.flashers import events as ev
+from proxyflash.transports import clock
+from proxyflash.transports.simulated_clock import SimulatedClock
+
+from . import dfu, stm32, uds, ymodem
+from .can_frames import Bus
+from .measuring import ROOT, Failed
+from .table import Row
+
+KIB = 1024
+SIDE = "proxyflash, simulated clock"
+STARTING_SECONDS = 3.0
+"""After which every part runs what it has."""
+TO_REACH = 0.98
+JMP = bytes.fromhex("0c 94 40 00")
+"""What an AVR's flash begins with: JMP 0x80."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`limit`: seconds by phase; where it has one of `write` alone, that phase alone is compared. `rest`: where what is
+    missing goes, and why it must. `address`: None where the image tells it. `options`: of the flash."""
+
+    title: str
+    bench: str
+    image: bytes
+    old: bytes
+    limit: Mapping[str, float]
+    start: int
+    address: int | None
+    rest: str = ""
+    to_reach: float = TO_REACH
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def row(job: Job, folder: Path) -> Row:
+    """Flashes once. Raises Failed."""
+    folder.mkdir(parents=True)
+    (folder / "bench.toml").write_text(job.bench)
+    (folder / "old.bin").write_bytes(job.old)
+    file = folder / "new.bin"
+    file.write_bytes(job.image)
+    spent: dict[str, float] = {}
+
+    def note(event: ev.Event) -> None:
+        if isinstance(event, ev.PhaseFinished):
+            spent[str(event.phase)] = spent.get(str(event.phase), 0.0) + event.seconds
+        elif isinstance(event, ev.Retrying):
+            raise Failed(f"{job.title}: {event.code}: {event.cause}")
+
+    with (
+        clock.use(SimulatedClock()) as simulated,
+        Bench.open(folder / "bench.toml", state=folder / "state") as bench,
+    ):
+        assert isinstance(simulated, SimulatedClock)
+        component, device = bench.component("part"), bench.emulated_device("part")
+        clock.sleep(STARTING_SECONDS)
+        began = simulated.elapsed
+        with HostTime() as host:
+            component.flash(file, address=job.address, on_event=note, **job.options)
+        took = simulated.elapsed - began
+        if job.address is not None and device.flash.read(job.start, len(job.image)) != job.image:
+            raise Failed(f"{job.title}: the part does not hold the image")
+    if set(job.limit) == {"write"} and "boot" in spent:
+        took = spent["write"]
+    limit = sum(job.limit.values())
+    told = ", ".join(f"{name} {value:.3f} s" for name, value in spent.items() if value >= 0.0005)
+    notes = [told, f"to reach: {100 * job.to_reach:g} %", *([job.rest] if job.rest else [])]
+    return Row(
+        job.title, SIDE, took, limit / took, None, "; ".join(notes), host=1000 * host.seconds / (len(job.image) / KIB)
+    )
+
+
+class HostTime:
+    """Seconds of the processor that the flashing thread takes, with its end of the emulated wire: not the part's."""
+
+    def __enter__(self) -> Self:
+        self.seconds = 0.0
+        self._main = greenlet.getcurrent()
+        self._since = thread_time()
+        greenlet.settrace(self._switched)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        greenlet.settrace(None)
+        self.seconds += thread_time() - self._since
+
+    def _switched(self, event: str, args: Any) -> None:
+        now = thread_time()
+        if args[0] is self._main:
+            self.seconds += now - self._since
+        self._since = now
+
+
+# The jobs.
+
+
+def _facts(file: str, part: str) -> dict[str, Any]:
+    rows: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "emulators" / "parts" / f"{file}.toml").read_text())
+    return rows[part]
+
+
+def _serial(protocol: str, more: str, baudrate: int = 115_200) -> str:
+    return f"""
+[bus.b]
+kind = "serial"
+emulated = true
+baudrate = {baudrate}
+dtr = false
+rts = false
+
+[[component]]
+name = "part"
+bus = "b"
+protocol = "{protocol}"
+{more}
+"""
+
+
+def _images(size: int, start: int, vectors: bytes | None = None) -> tuple[bytes, bytes]:
+    """The new firmware and the old one."""
+    new, old = (
+        application.make(version, "part", "acme", size, start=start, seed=seed, vectors=vectors)
+        for version, seed in (("2.0.0", 2), ("1.0.0", 1))
+    )
+    return new, old
+
+
+def stm32_uart(baudrate: int, size: int) -> Job:
+    image, old = _images(size, stm32.BASE)
+    emulated = f'emulated = {{part = "{stm32.PART}", firmware = "old.bin", boot0 = true}}'
+    return Job(
+        f"STM32, {baudrate:,} bit/s, {size // KIB} KiB",
+        _serial("stm32-uart", emulated, baudrate),
+        image,
+        old,
+        stm32.limit(size, baudrate),
+        stm32.BASE,
+        stm32.BASE,
+    )
+
+
+def uds_can(ecu: str, bus: Bus, size: int) -> Job:
+    part = uds.facts(ecu)
+    start = part["base"]
+    image = application.make(uds.VERSION, "radar", "acme", size, start=start, seed=2)
+    old = application.make("1.0.0", "radar", "acme", size, start=start, seed=1)
+    return Job(
+        uds.title(part, bus, size),
+        uds.simulated_bench(ecu, bus),
+        image,
+        old,
+        uds.limit(part, image, bus),
+        start,
+        start,
+    )
+
+
+def usb_dfu(part: str, name: str, size: int, *, verify: bool) -> Job:
+    facts = _facts("dfu", part)
+    base = int(facts["base"])
+    image, old = _images(size, base)
+    bench = f"""
+[bus.b]
+kind = "usb"
+emulated = true
+
+[[component]]
+name = "part"
+bus = "b"
+protocol = "dfu"
+address = {{vendor_id = {facts["vendor_id"]}, product_id = {facts["product_id"]}}}
+emulated = {{part = "{part}", firmware = "old.bin", boot = "dfu"}}
+"""
+    how = "verified" if verify else "not verified"
+    return Job(
+        f"{name}, {size // KIB} KiB, {how}",
+        bench,
+        image,
+        old,
+        dfu.limit(part, size, verify=verify),
+        base,
+        base,
+        options={"boot": False, "verify": verify},
+    )
+
+
+IAP_TEXTS = 375 + 1 + 58 + 127
+"""Bytes of AN4657's example: its menu, the key for a download, what it says of that, its last word with name and size."""
+GECKO_TEXTS = 70 + 1 + 18 + 28
+"""The same of the Gecko Bootloader (btl_comm_xmodem.c)."""
+QUIET = "0.10 s: twice a text ends in what may be its last letter, and nothing tells but 0.05 s without another"
+
+
+def ymodem_iap(size: int) -> Job:
+    facts = _facts("loaders", ymodem.PART)
+    size = max(ymodem.BLOCK, size // ymodem.BLOCK * ymodem.BLOCK)
+    image, old = _images(size, facts["base"])
+    limit = {**ymodem.limit(size, 115_200), "texts": IAP_TEXTS * 10 / 115_200}
+    return Job(
+        f"YMODEM, 115,200 bit/s, {size // KIB} KiB",
+        _serial(
+            "ymodem",
+            f'emulated = {{part = "{ymodem.PART}", boot = true, baudrate = 115200}}\nprofile = {{loader = "st-iap"}}',
+        ),
+        image,
+        old,
+        limit,
+        facts["base"],
+        0,
+        QUIET,
+    )
+
+
+def xmodem_gecko(size: int) -> Job:
+    facts = _facts("loaders", "efr32mg1")
+    image, old = _images(size, facts["base"])
+    blocks = -(-size // 128)
+    byte = 10 / 115_200
+    limit = {
+        "erase": -(-size // facts["pages"][1]) * facts["erase_seconds"],
+        "write": (blocks * (133 + 1) + 2) * byte + -(-size // facts["program_unit"]) * facts["program_seconds"],
+        "texts": GECKO_TEXTS * byte,
+    }
+    return Job(
+        f"XMODEM, 115,200 bit/s, {size // KIB} KiB",
+        _serial(
+            "xmodem", 'emulated = {part = "efr32mg1", boot = true, baudrate = 115200}\nprofile = {loader = "gecko"}'
+        ),
+        image,
+        old,
+        limit,
+        facts["base"],
+        0,
+        QUIET,
+    )
+
+
+TWICE = "what has no checksum on this wire and decides what is written is asked twice"
+
+
+def avr_stk500v1(size: int) -> Job:
+    facts = _facts("avr", "atmega328p-optiboot")
+    image, old = _images(size, 0, JMP)
+    byte = 10 / facts["baudrate"]
+    pages, blocks = -(-size // facts["page"]), -(-size // 256)
+    limit = {
+        "connect": facts["startup_seconds"] + facts["led_seconds"],
+        "write": (size + 11 * pages) * byte + pages * facts["page_seconds"],
+        "verify": (size + 11 * blocks) * byte,
+    }
+    return Job(
+        f"STK500 v1, Optiboot, {size / KIB:g} KiB",
+        _serial(
+            "stk500v1",
+            'emulated = {part = "atmega328p-optiboot", firmware = "old.bin"}\nprofile = {entry = {discharge = 0.01}}',
+        ),
+        image,
+        old,
+        limit,
+        0,
+        0,
+        f"0.05 s without a byte after the greetings, whose answers have no numbers; {TWICE}",
+        0.965,
+    )
+
+
+def avr_stk500v2(size: int) -> Job:
+    facts = _facts("avr", "atmega2560-wiring")
+    image, old = _images(size, 0, JMP)
+    byte = 10 / facts["baudrate"]
+    pages = -(-size // facts["page"])
+    limit = {
+        "connect": facts["startup_seconds"],
+        "write": (size + 24 * pages) * byte + 2 * pages * facts["page_seconds"],
+        "verify": (size + 19 * pages) * byte,
+    }
+    return Job(
+        f"STK500 v2, ATmega2560, {size // KIB} KiB",
+        _serial(
+            "stk500v2",
+            'emulated = {part = "atmega2560-wiring", firmware = "old.bin"}\nprofile = {entry = {discharge = 0.01}}',
+        ),
+        image,
+        old,
+        limit,
+        0,
+        0,
+        f"LOAD_ADDRESS before each page, 11 | 8 bytes: a loader that was reset is at 0; {TWICE}",
+        0.95,
+    )
+
+
+BACK_SECONDS = 0.25
+"""How long Caterina's port is gone, each time."""
+
+
+def avr_109(size: int) -> Job:
+    facts = _facts("avr", "atmega32u4-caterina")
+    image, old = _images(size, 0, JMP)
+    byte = 10e-6  # Of the emulated USB device, about.
+    pages = -(-size // facts["page"])
+    limit = {
+        "connect": BACK_SECONDS,
+        "write": pages * (2 * facts["page_seconds"] + (4 + 4 + 1) * byte),
+        "verify": (size + 8 * pages) * byte,
+        "boot": 0.5 + BACK_SECONDS,
+    }
+    return Job(
+        f"AVR109, Caterina, {size // KIB} KiB",
+        _serial(
+            "avr109",
+            f'emulated = {{part = "atmega32u4-caterina", firmware = "old.bin", reenumerate = {BACK_SECONDS}}}\n'
+            'profile = {entry = {reset = "none", touch = true}}',
+        ),
+        image,
+        old,
+        limit,
+        0,
+        0,
+    )
+
+
+SMP_BUFFER = 384
+"""Bytes of the part's largest packet, with length and CRC."""
+
+
+def _console(packet: int) -> int:
+    """Bytes on a console of a packet: length and CRC with it, in lines of 124 characters of base64 and 3 more."""
+    text = -(-(packet + 4) // 3) * 4
+    return text + 3 * -(-text // 124)
+
+
+def smp(window: int, size: int) -> Job:
+    facts = _facts("smp", "nrf52840")
+    start = facts["pairs"][0][0][0]
+    image, old = (
+        mcuboot_image.make(
+            application.make(f"{major}.0.0", "part", "acme", size, start=start + 32), (major, 0, 0, 0), header_size=32
+        )
+        for major in (2, 1)
+    )
+    byte = 10 / 115_200
+    line = replies = 0.0
+    offset = pieces = 0
+    while offset < len(image):
+        body: dict[str, Any] = {"off": offset}
+        if not offset:
+            body |= {"len": len(image), "sha": bytes(32)}
+        room = SMP_BUFFER - 4 - 8 - len(cbor2.dumps({**body, "data": b""})) - 2
+        count = min(room // 16 * 16, len(image) - offset)
+        line += _console(8 + len(cbor2.dumps({**body, "data": bytes(count)}))) * byte
+        offset += count
+        replies += _console(8 + len(cbor2.dumps({"off": offset}))) * byte
+        pieces += 1
+    programming = -(-len(image) // facts["program_unit"]) * facts["program_seconds"]
+    limit = line + replies + programming if window == 1 else line + (replies + programming) / pieces
+    return Job(
+        f"SMP, 115,200 bit/s, {len(image) // KIB} KiB, window {window}, the upload",
+        _serial("smp", f'emulated = {{part = "nrf52840", firmware = "old.bin"}}\nprofile = {{window = {window}}}'),
+        image,
+        old,
+        {"write": limit},
+        start,
+        None,
+        "after it MCUboot swaps the slots, and a part that restarts is left alone until 1 s passed in silence",
+    )
+
+
+CLASSIC, FD = Bus(500_000), Bus(500_000, 2_000_000)
+
+JOBS: dict[str, Callable[[], Job]] = {
+    "uds, CAN": lambda: uds_can("acme-r77", CLASSIC, 128 * KIB),
+    "uds, CAN FD": lambda: uds_can("acme-r77", FD, 256 * KIB),
+    "uds, CAN FD, long blocks": lambda: uds_can("acme-r88", FD, 256 * KIB),
+    "stm32-uart": lambda: stm32_uart(115_200, 64 * KIB),
+    "stm32-uart, fast": lambda: stm32_uart(1_000_000, 128 * KIB),
+    "dfuse": lambda: usb_dfu("stm32f405-dfu", "DfuSe", 112 * KIB, verify=True),
+    "dfu": lambda: usb_dfu("slot-dfu", "DFU 1.1", 120 * KIB, verify=True),
+    "stk500v1": lambda: avr_stk500v1(31 * KIB),
+    "stk500v2": lambda: avr_stk500v2(64 * KIB),
+    "avr109": lambda: avr_109(24 * KIB),
+    "xmodem": lambda: xmodem_gecko(64 * KIB),
+    "ymodem": lambda: ymodem_iap(64 * KIB),
+    "smp": lambda: smp(1, 64 * KIB),
+    "smp, window 3": lambda: smp(3, 64 * KIB),
+}
+
+
+def rows(folder: Path, tell: Callable[[str], None]) -> list[Row]:
+    made = []
+    for number, make in enumerate(JOBS.values()):
+        made.append(row(make(), folder / str(number)))
+        tell(f"{made[-1].title}: {made[-1].side}: {made[-1].seconds:.3f} s")
+    return made

@@ -1,0 +1,179 @@
+"""Faults that the product once had, or could have, put back one at a time: exploration has to find each of them.
+
+python -m tests.explore.old_faults          # searches the first seed that finds each one, from 1 on
+python -m tests.explore.old_faults NAME     # that of one
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from proxyflash.flashers.memory import Range
+from proxyflash.flashers.programmer import Programmer
+from proxyflash.transports import private_files
+from proxyflash.updates.attempts import Attempts
+from proxyflash.updates.engine import Engine
+from proxyflash.updates.flash import FlashHandler
+from proxyflash.updates.journal import Journal
+from proxyflash.updates.scheduling import Scheduler
+from proxyflash.updates.working import Worker
+
+from .run import explore
+from .world import replaced
+
+MOST = 5000
+"""Seeds among which each fault is found."""
+
+
+@contextmanager
+def retry_that_forgets() -> Iterator[None]:
+    """The same update again doesn't know that the last one left a part without an application, which can't answer."""
+    with replaced(Engine, "_torn", lambda engine: set()):
+        yield
+
+
+@contextmanager
+def late_journal() -> Iterator[None]:
+    """What begins is written together with the next record, when it has ended."""
+    append = Journal.append
+
+    def late(journal: Any, kind: str, fields: Any, *, sync: bool = True) -> Any:
+        return append(journal, kind, fields, sync=sync and kind != "start")
+
+    with replaced(Journal, "append", late):
+        yield
+
+
+@contextmanager
+def lock_order_turned_round() -> Iterator[None]:
+    """One thread takes the journal's lock and then that of the counts, another one the other way round."""
+    made, record, add = Worker.__init__, Worker.record, Attempts.add
+
+    def worker(self: Any, *arguments: Any) -> None:
+        made(self, *arguments)
+        self.setting.attempts.worker = self
+
+    def recorded(self: Any, *arguments: Any, **fields: Any) -> None:
+        with self._lock, self.setting.attempts._lock:
+            record(self, *arguments, **fields)
+
+    def added(self: Any, task: Any) -> None:
+        with self._lock, self.worker._lock:
+            pass
+        add(self, task)
+
+    with ExitStack() as stack:
+        stack.enter_context(replaced(Worker, "__init__", worker))
+        stack.enter_context(replaced(Worker, "record", recorded))
+        stack.enter_context(replaced(Attempts, "add", added))
+        yield
+
+
+@contextmanager
+def lost_wake_up() -> Iterator[None]:
+    """A task's end wakes one of the threads that wait, which may have nothing to do."""
+    done = Scheduler.done
+
+    def woken(self: Any, task: Any) -> None:
+        notify_all, self._changed.notify_all = self._changed.notify_all, self._changed.notify
+        try:
+            done(self, task)
+        finally:
+            self._changed.notify_all = notify_all
+
+    class Waker:
+        """A condition whose `notify_all` can be replaced."""
+
+        def __init__(self, condition: Any) -> None:
+            self._condition = condition
+            self.notify_all = condition.notify_all
+            self.notify = condition.notify
+            self.wait = condition.wait
+
+        def __enter__(self) -> Any:
+            return self._condition.__enter__()
+
+        def __exit__(self, *error: Any) -> Any:
+            return self._condition.__exit__(*error)
+
+    made = Scheduler.__init__
+
+    def scheduler(self: Any, *arguments: Any) -> None:
+        made(self, *arguments)
+        self._changed = Waker(self._changed)
+
+    with ExitStack() as stack:
+        stack.enter_context(replaced(Scheduler, "__init__", scheduler))
+        stack.enter_context(replaced(Scheduler, "done", woken))
+        yield
+
+
+@contextmanager
+def erase_beyond_the_plan() -> Iterator[None]:
+    """One erase unit more is erased than the plan names."""
+    erase = Programmer._erase
+
+    def more(self: Any, units: Any) -> int:
+        last = units[-1] if units else None
+        region = last and self.flasher.memory_map().region_of(last.end)
+        if last is not None and region is not None and not region.ordered:
+            units = (*units, Range(last.end, last.size))
+        return erase(self, units)
+
+    with replaced(Programmer, "_erase", more):
+        yield
+
+
+@contextmanager
+def names_that_are_not_on_the_disk() -> Iterator[None]:
+    """A journal is synced in a folder whose own name is not."""
+    with replaced(private_files, "_sync_names", lambda number: None):
+        yield
+
+
+@contextmanager
+def torn_part_that_is_started() -> Iterator[None]:
+    """A part is started after it was looked at, although it did not run before: it may hold half an application."""
+    programmer = FlashHandler._programmer
+
+    def started(self: Any, *, starts_again: bool) -> Any:
+        return programmer(self, starts_again=True)
+
+    with ExitStack() as stack:
+        stack.enter_context(replaced(FlashHandler, "_programmer", started))
+        from proxyflash.flashers.menu_flasher import MenuFlasher
+
+        stack.enter_context(replaced(MenuFlasher, "unreadable", classmethod(lambda cls, profile: "")))
+        yield
+
+
+FAULTS: dict[str, Callable[[], Any]] = {
+    fault.__name__: fault
+    for fault in (
+        retry_that_forgets,
+        late_journal,
+        lock_order_turned_round,
+        lost_wake_up,
+        erase_beyond_the_plan,
+        names_that_are_not_on_the_disk,
+        torn_part_that_is_started,
+    )
+}
+
+
+def found_by(name: str, seeds: range) -> tuple[int, str] | None:
+    """The first seed that finds a fault, and what is wrong then."""
+    for seed in seeds:
+        with FAULTS[name]():
+            wrong = explore(seed).wrong
+        if wrong and not explore(seed).wrong:
+            return seed, wrong
+    return None
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or FAULTS:
+        print(wanted, found_by(wanted, range(1, MOST + 1)), flush=True)
