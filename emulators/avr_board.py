@@ -114,7 +114,7 @@ class AvrBoard(UartBoard):
         self._in_background = False
         cause = self._cause
         self.clock = self._started_at + self.memory.part.startup_seconds * self.pace
-        self.wait(lambda: False, self.clock - clock.monotonic())
+        self.busy_real(self.clock - clock.monotonic())
         self._uart.discard_received(self.clock)
         if self._mute:
             self._enter(Stage.HUNG)
@@ -163,7 +163,7 @@ class AvrBoard(UartBoard):
 
     def watchdog(self, seconds: float = 0.0) -> NoReturn:
         """The watchdog resets the part after so long. Always raises ResetPulled, or PowerLost."""
-        self.wait(lambda: False, seconds)
+        self.busy_real(seconds)
         self._cause = Reset.WATCHDOG
         self.reset_itself()
 

@@ -53,6 +53,18 @@ class Faults:
         """The faults so far: unit and kind."""
         self._random = random.Random(self.plan.seed)
 
+    def spare(self, count: int) -> bool:
+        """Whether the next `count` units pass as they are, whatever is drawn; then they are counted."""
+        plan = self.plan
+        last = self.units + count
+        if (plan.disconnect_after and last >= plan.disconnect_after) or self.units < plan.bus_off_after <= last:
+            return False
+        has_chances = plan.drop or plan.duplicate or plan.corrupt or plan.delay
+        if has_chances and last >= plan.first and not (plan.last and self.units >= plan.last):
+            return False
+        self.units = last
+        return True
+
     def draw(self) -> Fault | None:
         """The fault of the next unit; None: it passes as it is."""
         plan = self.plan

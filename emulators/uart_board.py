@@ -115,7 +115,7 @@ class UartBoard(Board):
                     uart.discard_received()
                     raise Silence
                 continue
-            self.wait(lambda: False, due - clock.monotonic())
+            self.busy_real(due - clock.monotonic())
             # In one step with the look at the reset line: after a reset the old firmware takes and sends nothing.
             with self.changed:
                 self.tick()
@@ -136,17 +136,15 @@ class UartBoard(Board):
         self.tick()
         if seconds * self.pace <= 0:
             return
-        self._uart.available(self.clock)
-        kept = RECEIVE_BUFFER if self._wire.is_usb else self.receiver_bytes
-        self._uart.room = self._uart.available(self.clock) + kept
+        self._uart.room = self._uart.available(self.clock) + self.receiver_bytes
         self.clock += seconds * self.pace
-        self.wait(lambda: False, self.clock - clock.monotonic())
+        self.busy_real(self.clock - clock.monotonic())
         self._uart.available(self.clock)
         self._uart.room = RECEIVE_BUFFER
 
     def reset_itself(self) -> NoReturn:
         """A system reset, after what was sent has left. Always raises ResetPulled."""
-        self.wait(lambda: False, self._uart.free_at - clock.monotonic())
+        self.busy_real(self._uart.free_at - clock.monotonic())
         self._released(max(self.clock, self._uart.free_at))
         raise ResetPulled
 

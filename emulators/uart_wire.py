@@ -15,13 +15,13 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import serial
 
 from ..transports import clock
 from . import wires
-from .faults import Fault, FaultPlan, Faults
+from .faults import Fault, Faults
 from .uart_line import Line, received
 
 TRANSMIT_BUFFER = 4096
@@ -177,8 +177,7 @@ class UartEnd:
         coming = self.peer._coming
         if len(coming) > RUNS_AHEAD:
             self.peer._arrive(clock.monotonic())
-        if not wire.is_faulty:
-            wire.faults.units += len(data)
+        if wire.faults.spare(len(data)):
             coming.append(_Run(self.free_at + step, step, data, self.line))
             self.free_at += step * len(data)
             return
@@ -279,10 +278,6 @@ class UartWire:
         wires.forget(self.channel)
 
     @property
-    def is_faulty(self) -> bool:
-        return replace(self.faults.plan, seed=0) != _FAULTLESS
-
-    @property
     def is_gone(self) -> bool:
         return self.gone_at is not None and clock.monotonic() >= self.gone_at
 
@@ -339,6 +334,3 @@ class UartWire:
             self.host.discard_unsent()
             self.host.discard_received()
         self.host.listener()
-
-
-_FAULTLESS = FaultPlan()

@@ -45,6 +45,8 @@ POLL_SECONDS = 0.5
 """How long a part that restarts has for an answer before it is asked again."""
 RESET_SECONDS = 3.0
 """How long after it acknowledged a reset a part may still answer as before."""
+RESETS = 3
+"""How often a part is told to restart that still waits to try its new image: a request may get lost."""
 LOG_FACTOR = 5
 """So many times as long as the silence that a starting part is left may its log go on before it is asked anyway."""
 LARGER_BUFFER = (
@@ -451,13 +453,17 @@ class SmpFlasher(Flasher):
         reset = clock.monotonic()
         self._restart(recovery=True)
         self._moved = True
+        again = True
         while True:
             self._await_answer()
             self._look()
             if self._recovery:
                 self._wire.follow(None)
                 return
-            if clock.monotonic() - reset > RESET_SECONDS:
+            if clock.monotonic() - reset > RESET_SECONDS and again:
+                again, reset = False, clock.monotonic()  # The request may have been lost.
+                self._restart(recovery=True)
+            elif clock.monotonic() - reset > RESET_SECONDS:
                 raise PartWrongMode(
                     "the part was told to restart into serial recovery, and runs its application",
                     remedy="Was it built with a boot mode (retention)? If not, bring it there by hand.",
@@ -473,6 +479,7 @@ class SmpFlasher(Flasher):
         reset = clock.monotonic()
         deadline = Deadline.after(self._profile.swap)
         again = self._recovery
+        resets = 1
         in_place = self._recovery and not any(image.pending for image in self._own())
         while True:
             try:
@@ -494,6 +501,11 @@ class SmpFlasher(Flasher):
             if clock.monotonic() - reset < RESET_SECONDS:
                 # It may not have restarted yet.
                 clock.sleep(0.1)
+                continue
+            if slot is not None and slot.pending and not self._recovery and resets < RESETS and not deadline.expired:
+                # A boot loader that starts tries the image or takes the wish back: the request to restart was lost.
+                resets, reset = resets + 1, clock.monotonic()
+                self._restart()
                 continue
             if self._now_in_recovery() and again:
                 again, reset = False, clock.monotonic()

@@ -20,7 +20,15 @@ pytest_plugins = ["pytester"]
 settings.register_profile("proxyflash", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("proxyflash")
 
-SIMULATED_FOLDERS: tuple[str, ...] = ("emulators", "enumerators", "transports", "tools", "examples", "benchmarks")
+SIMULATED_FOLDERS: tuple[str, ...] = (
+    "benchmarks",
+    "emulators",
+    "enumerators",
+    "examples",
+    "flashers",
+    "tools",
+    "transports",
+)
 """Folders of `tests` whose tests run on simulated time by default."""
 LIMIT = 86_400.0
 """Simulated seconds of one test: beyond them something ticks for ever while the rest waits."""

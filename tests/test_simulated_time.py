@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from proxyflash.enumerators.bench import Bench
-from proxyflash.tests.flashers.test_sweeps import AVR_VECTORS, KINDS, Kind, Rig
+from proxyflash.tests.flashers.sweeps.rig import AVR_VECTORS, KINDS, Kind, Rig
 from proxyflash.transports import clock
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.simulated_clock import SimulatedClock

@@ -274,7 +274,8 @@ class UserIsoTp(IsoTpChannel):
             "wftmax": WAIT_FRAMES,
             "max_frame_size": LONGEST_PDU,
             "logger_name": LOGGER,
-            "wait_func": _never_called,
+            # can-isotp tries it by a sleep of 1 ms, twice, and needs it in its own thread alone, which is not used here.
+            "wait_func": _no_wait,
         }
         self._logic = ClockedLogic(
             rxfn=self._rx, txfn=self._tx, address=_library_address(address, request, response),
@@ -395,8 +396,8 @@ class UserIsoTp(IsoTpChannel):
             raise error
 
 
-def _never_called(seconds: float) -> None:
-    """Only can-isotp's own threads wait by it, and none is started; by default each check of the settings sleeps a bit."""
+def _no_wait(seconds: float) -> None:
+    """The state machine never waits by itself: `_rx` does."""
 
 
 class ClockTimer(isotp.tools.Timer):

@@ -157,7 +157,10 @@ class StepHandler(ABC):
         return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
 
     def backup(self) -> ActionResult:
-        """Keeps what Install is about to replace, in `backup_folder`; writes nothing else."""
+        """Keeps what Install is about to replace, in `backup_folder`; writes nothing else.
+
+        What it keeps is on the disk when this returns: Restore may be asked for it after the host has lost its supply.
+        """
         return ActionResult(ResultCode.BACKUP_UNSUPPORTED)
 
     @abstractmethod

@@ -118,6 +118,15 @@ class TestVectors:
 
 
 class TestItsOwnWays:
+    def test_what_the_host_sends_while_a_page_is_erased_waits(self) -> None:
+        """USB has a host wait; a line would lose it."""
+        rig = Rig(CATERINA, pace=1.0, **IN_LOADER)
+        rig.reach(Stage.LOADER)
+        rig.ask(b"A\x00\x00", b"\r")
+        rig.ask(b"B\x00\x80F" + PAGE, b"\r")
+        assert rig.flash.read(0, 128) == PAGE
+        rig.close()
+
     def test_the_boot_section_is_locked_and_says_nothing(self, rig: Rig) -> None:
         for start in range(rig.boot, rig.flash.size, 128):
             write(rig, start // 2, PAGE)

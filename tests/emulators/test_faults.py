@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
 from proxyflash.emulators.faults import Fault, FaultPlan, Faults
 
 
@@ -38,3 +40,30 @@ def test_corruption_turns_one_bit() -> None:
     after = faults.corrupted(before)
     assert sum(bin(byte).count("1") for byte in after) == 1
     assert faults.corrupted(b"") == b""
+
+
+CHANCES = st.sampled_from([0.0, 0.5, 1.0])
+PLACES = st.integers(0, 8)
+
+
+@given(
+    st.builds(
+        FaultPlan, drop=CHANCES, corrupt=CHANCES, disconnect_after=PLACES, bus_off_after=PLACES, first=PLACES, last=PLACES
+    ),
+    st.lists(st.integers(1, 4), max_size=5),
+)
+def test_units_that_are_passed_at_once_are_those_that_no_fault_is_drawn_for(plan: FaultPlan, counts: list[int]) -> None:
+    together, singly = Faults(plan), Faults(plan)
+    for count in counts:
+        drawn = [singly.draw() for _ in range(count)]
+        if together.spare(count):
+            assert drawn == [None] * count
+        else:
+            assert [together.draw() for _ in range(count)] == drawn
+        assert (together.units, together.done) == (singly.units, singly.done)
+
+
+def test_a_fault_that_is_far_away_costs_nothing() -> None:
+    faults = Faults(FaultPlan(disconnect_after=1000))
+    assert faults.spare(999)
+    assert not faults.spare(1)

@@ -375,6 +375,16 @@ class TestCut:
 
 
 class TestTime:
+    def test_it_has_settled_when_it_has_started(self, tmp_path: Path) -> None:
+        rig = Rig(OPTIBOOT, pace=1.0, folder=tmp_path, holds=firmware("1.4.2", 3000))
+        rig.device.settle()
+        assert rig.device.application_version == "1.4.2"
+        rig.device.supply.off()
+        rig.device.supply.on()
+        rig.device.settle()
+        assert rig.device.application_version == "1.4.2"
+        rig.close()
+
     def test_the_line_limits_it_and_so_does_the_flash(self) -> None:
         """A page of 128 bytes at 115200 bit/s, whose write takes 4 ms and whose erase is done meanwhile."""
         rig = Rig(OPTIBOOT, pace=1.0, **IN_LOADER)
@@ -389,7 +399,10 @@ class TestTime:
 
     def test_while_its_light_blinks_it_keeps_three_bytes(self) -> None:
         rig = Rig(OPTIBOOT, pace=1.0, boot_window=0)
-        rig.pulse()
+        rig.port.dtr = True
+        rig.reach(Stage.RESET)
+        rig.reach(Stage.LOADER)
+        rig.port.reset_input_buffer()
         rig.port.write(b"\x30\x20" * 10)
         assert rig.port.read(2) == b"\x14\x10"
         rig.port.timeout = 0.2

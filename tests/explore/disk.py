@@ -8,6 +8,9 @@ written behind its last fsync.
 It also fills up (ENOSPC), and counts operations as points at which something may happen.
 """
 
+# Paths are text here, as the calls get them that are listened to.
+# ruff: noqa: PTH112, PTH115, PTH118, PTH120, PTH123
+
 from __future__ import annotations
 
 import errno
@@ -107,9 +110,29 @@ class Disk:
         ]
 
     def after_a_cut(self, chance: random.Random) -> Image:
-        """What a host's disk holds that loses its supply now."""
-        seen = self.now()
+        """What a host's disk holds that loses its supply now; one of the many things that it may hold."""
         kept = chance.choice((0, len(self._changes), chance.randint(0, len(self._changes))))
+        return self._cut(
+            kept,
+            lambda sure, now: chance.choice((sure, now, chance.randint(sure, now))),
+            lambda: chance.choice((False, True)),
+        )
+
+    def left_of(self, part: float) -> Image:
+        """The same without chance. `part`: of what is not sure to be there, 0.0: nothing, 1.0: all, as after a kill."""
+        if part == 1:
+            return self.now()
+        unsure = [number for number, change in enumerate(self._changes) if not change.sure]
+        count = int(len(unsure) * part)
+        kept = unsure[count] if unsure else 0
+        return self._cut(kept, lambda sure, now: sure + int((now - sure) * part), lambda: part >= 0.5)
+
+    def _cut(self, kept: int, end: Callable[[int, int], int], is_new: Callable[[], bool]) -> Image:
+        """`kept`: so many operations on names. `end`: of what was appended, from the lengths at the last fsync and now.
+
+        `is_new`: whether there is the new one of what was overwritten.
+        """
+        seen = self.now()
         names = dict(self._first)
         for number, change in enumerate(self._changes):
             if not (change.sure or number < kept):
@@ -132,16 +155,16 @@ class Disk:
             sure = self._sure.get(node, b"")
             now = seen.files.get(live.get(node, ""), sure)
             if now.startswith(sure):
-                end = chance.choice((len(sure), len(now), chance.randint(len(sure), len(now))))
-                image.files[path] = now[:end]
+                image.files[path] = now[: end(len(sure), len(now))]
             else:
-                image.files[path] = chance.choice((sure, now))
+                image.files[path] = now if is_new() else sure
         return image
 
     def put(self, image: Image) -> None:
         """Has the folder hold this, and all of it is on the disk."""
         self._asleep = True
         try:
+            self.folder.mkdir(mode=0o700, exist_ok=True)
             for path in list(self.folder.iterdir()):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             for path in image.folders:

@@ -1,12 +1,7 @@
-"""What tests of X- and YMODEM have in common: a part on a line, a receiver's script on a pseudo-terminal, profiles."""
+"""What tests of X- and YMODEM have in common: a part on a line, the other end of a line, profiles."""
 
 from __future__ import annotations
 
-import os
-import select
-import threading
-import time
-import tty
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +12,7 @@ from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import Faults
 from proxyflash.emulators.modem_device import ModemDevice
 from proxyflash.emulators.uart_board import Stage
+from proxyflash.emulators.uart_line import Line
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.emulators.xmodem import XmodemDevice
 from proxyflash.emulators.xmodem_receiver import Receiver, Trouble
@@ -30,6 +26,8 @@ from proxyflash.flashers.menu_profile import MenuAddress
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.xmodem import XmodemFlasher
 from proxyflash.flashers.ymodem import YmodemFlasher
+from proxyflash.tests.flashers.doing import Doing
+from proxyflash.transports import clock
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial import SerialPort
 
@@ -168,42 +166,38 @@ class Rig:
 
 
 class Peer:
-    """The other end of a port, driven by a test: a pseudo-terminal's master."""
+    """The other end of a port, driven by a test. The line between takes no time."""
 
     def __init__(self) -> None:
-        self._master, slave = os.openpty()
-        tty.setraw(slave)
-        self.path = os.ttyname(slave)
-        self.port = SerialPort.open("peer", {"url": self.path, "baudrate": 4_000_000})
-        os.close(slave)
+        self._wire = UartWire(uuid.uuid4().hex, pace=0)
+        self._end = self._wire.device
+        self._end.line = Line(4_000_000)
+        self.port = SerialPort.open("peer", {**self._wire.host_settings(), "baudrate": 4_000_000})
 
     def send(self, data: bytes) -> None:
-        os.write(self._master, data)
+        self._end.send(data)
 
     def read(self, count: int, seconds: float = 10) -> bytes:
-        """`count` bytes; fewer when nothing comes for so long."""
-        data = b""
-        while len(data) < count and select.select([self._master], [], [], seconds)[0]:
-            data += os.read(self._master, count - len(data))
-        return data
+        """`count` bytes; fewer when so many don't come within so long."""
+        with self._wire.changed:
+            self._wire.changed.wait_for(lambda: self._end.available() >= count, seconds)
+        return self._end.take(count)
 
     def expect(self, data: bytes) -> None:
         assert self.read(len(data)) == data
 
     def nothing(self, seconds: float = 0.15) -> None:
-        assert not select.select([self._master], [], [], seconds)[0], "more was sent than expected"
+        assert not self.read(1, seconds), "more was sent than expected"
 
     @contextmanager
     def chattering(self, text: bytes) -> Iterator[None]:
-        """Sends this again and again meanwhile, as fast as it is taken."""
-        over = threading.Event()
+        """Sends this each millisecond meanwhile."""
+        over = clock.Event()
 
         def chatter() -> None:
-            while not over.is_set():
-                if select.select([], [self._master], [], 0.01)[1]:
-                    os.write(self._master, text)
+            while not over.wait(0.001):
+                self.send(text)
 
-        os.set_blocking(self._master, False)
         talking = Doing(chatter)
         try:
             yield
@@ -213,7 +207,7 @@ class Peer:
 
     def close(self) -> None:
         self.port.close()
-        os.close(self._master)
+        self._wire.close()
 
 
 @contextmanager
@@ -223,33 +217,3 @@ def peer() -> Iterator[Peer]:
         yield made
     finally:
         made.close()
-
-
-class Doing:
-    """Something on a thread of its own, whose outcome is asked for."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self._work = work
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._value = self._work()
-        except BaseException as error:
-            self._error = error
-
-    def result(self, seconds: float = 30) -> Any:
-        self._thread.join(seconds)
-        assert not self._thread.is_alive(), "it does not end"
-        if self._error is not None:
-            raise self._error
-        return self._value
-
-
-def timed(work: Callable[[], Any]) -> float:
-    began = time.monotonic()
-    work()
-    return time.monotonic() - began

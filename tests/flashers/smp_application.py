@@ -45,7 +45,7 @@ class Application:
                 return {"output": {"i": "weather_board/nrf9160", "n": "roof"}[asked["format"]]}
             case (0, 5, 2):
                 self.resets += 1
-                self._restart()
+                self.restart()
                 return {}
             case (1, 0, 0):
                 return self._state()
@@ -60,7 +60,9 @@ class Application:
                 return self._upload(asked)
         return {"rc": 8}
 
-    def _restart(self) -> None:
+    def restart(self) -> None:
+        """What it got so far of an upload is in the slot, and forgotten."""
+        self.got.clear()
         if self.pending or not self.confirmed:
             self.running, self.other = self.other, self.running
             self.confirmed, self.pending = not self.pending, False

@@ -7,8 +7,6 @@ command once more ends with the new one.
 from __future__ import annotations
 
 import itertools
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +17,7 @@ from proxyflash.emulators.usb_wire import DeviceGone, TransferTimeout
 from proxyflash.flashers.errors import PartMute
 from proxyflash.flashers.memory import Range
 from proxyflash.tests.flashers.dfu_lab import BLIND, F105, F405, NEW, OLD, SLOT, WAITING, Lab, Part
+from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError, UsbGone, UsbStall, UsbTimeout
 
 PROFILE = {"reenumerate": 0.2, "work": 0.3}
@@ -148,12 +147,12 @@ def test_unplugged_while_it_erases_all() -> None:
         flasher.connect()
         # DS8626: 8.5 s for all sectors.
         erasing = flasher.erase([Range(0x08000000, 0x100000)])
-        unplugged = threading.Timer(0.1, device.supply.off)
+        unplugged = clock.Timer(0.1, device.supply.off)
         unplugged.start()
-        began = time.monotonic()
+        began = clock.monotonic()
         with pytest.raises(UsbGone):
             list(erasing)
-        assert time.monotonic() - began < 4
+        assert clock.monotonic() - began < 4
         unplugged.join()
         flasher.close()
     finally:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.enumerators.bench import Bench
-from proxyflash.tests.flashers.test_sweeps import KINDS, Rig
+from proxyflash.tests.flashers.sweeps.rig import KINDS, Rig
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError, Unexpected
 

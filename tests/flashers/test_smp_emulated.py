@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -216,6 +217,54 @@ class TestFailures:
         assert rig.runs == OLD
         rig.flash()
         assert rig.runs == NEW
+
+
+def is_reset(sent: bytes) -> bool:
+    """Whether a line is the request to restart (op 2, group 0, command 5; "SMP over console")."""
+    if not sent.startswith(b"\x06\x09"):
+        return False
+    header = base64.b64decode(sent[2:].strip())[2:10]
+    return (header[0] & 7, header[4:6], header[7]) == (2, b"\0\0", 5)
+
+
+class TestLostResets:
+    """The request to restart into the new image is lost on its way to the part."""
+
+    def losing(self, rig: Rig, count: int) -> list[bytes]:
+        send = rig.wire.host.send
+        lost: list[bytes] = []
+
+        def sent(data: bytes, at: float | None = None) -> None:
+            if is_reset(data) and len(lost) < count:
+                lost.append(data)
+            else:
+                send(data, at)
+
+        rig.wire.host.send = sent  # type: ignore[method-assign]
+        return lost
+
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_it_is_told_again(self, make_rig: Callable[..., Rig], count: int) -> None:
+        rig = make_rig()
+        lost = self.losing(rig, count)
+        rig.flash()
+        assert len(lost) == count
+        assert (rig.runs, rig.stays) == (NEW, True)
+
+    def test_into_recovery(self, make_rig: Callable[..., Rig]) -> None:
+        rig = make_rig(profile={"recovery": True})
+        lost = self.losing(rig, 1)
+        rig.flash()
+        assert len(lost) == 1
+        assert (rig.runs, rig.stays) == (NEW, True)
+
+    def test_not_for_ever(self, make_rig: Callable[..., Rig]) -> None:
+        rig = make_rig()
+        lost = self.losing(rig, 100)
+        with pytest.raises(VerifyMismatch):
+            rig.flash()
+        assert len(lost) == 3
+        assert rig.runs == OLD
 
 
 def test_what_it_is_asked(make_rig: Callable[..., Rig]) -> None:

@@ -5,8 +5,6 @@ Its memory, its P2 and its key are its own: seed 3657 and key C9A9 are the examp
 
 from __future__ import annotations
 
-import threading
-import time
 import uuid
 import zlib
 from collections import deque
@@ -34,8 +32,11 @@ from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.uds import UdsFlasher
 from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile
+from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus
 from proxyflash.transports.errors import ProxyflashError
+from proxyflash.transports.isotp import ClockedLogic
+from proxyflash.transports.simulated_clock import SimulatedClock
 from udsoncan import AddressAndLengthFormatIdentifier, CommunicationType, DataFormatIdentifier, MemoryLocation
 from udsoncan.Request import Request
 from udsoncan.services.CommunicationControl import CommunicationControl
@@ -83,13 +84,12 @@ class ScriptedEcu:
         self._counter = 0
         self._ended = False
         self._bus = can.Bus(interface="proxyflash", channel=channel)
-        self._notifier = can.Notifier(self._bus, [self._to_all], timeout=0.05)
+        self._patience = 0.0
         address = isotp.Address(isotp.AddressingMode.Normal_11bits, txid=0x7E8, rxid=0x7E0)
-        self._stack = isotp.NotifierBasedCanStack(
-            self._bus, self._notifier, address=address, params={"tx_padding": 0xCC, "max_frame_size": 5000}
+        self._stack = ClockedLogic(
+            self._rx, self._tx, address, params={"tx_padding": 0xCC, "max_frame_size": 5000, "wait_func": clock.sleep}
         )
-        self._stack.start()
-        self._thread = threading.Thread(target=self._run, name="scripted ecu", daemon=True)
+        self._thread = clock.Thread(target=self._run, name="scripted ecu")
         self._thread.start()
 
     def on(self, request: str, *replies: Reply) -> None:
@@ -106,17 +106,36 @@ class ScriptedEcu:
     def close(self) -> None:
         self._ended = True
         self._thread.join()
-        self._stack.stop()
-        self._notifier.stop()
         self._bus.shutdown()
 
-    def _to_all(self, message: can.Message) -> None:
+    def _rx(self, timeout: float) -> isotp.CanMessage | None:
+        """One frame for each turn of can-isotp's state machine is waited for."""
+        message, self._patience = self._bus.recv(self._patience), 0.0
+        if message is None:
+            return None
         if message.arbitration_id == 0x7DF:
             self.functional.append(bytes(message.data[1 : 1 + message.data[0]]))
+        return isotp.CanMessage(arbitration_id=message.arbitration_id, data=bytes(message.data))
+
+    def _tx(self, message: isotp.CanMessage) -> None:
+        self._bus.send(
+            can.Message(arbitration_id=message.arbitration_id, data=message.data, is_extended_id=False)
+        )
+
+    def _turn(self, seconds: float) -> None:
+        self._patience = seconds
+        self._stack.process()
+
+    def _send(self, data: bytes) -> None:
+        self._stack.send(data)
+        self._turn(0.0)
+        while self._stack.transmitting():
+            self._turn(0.001)
 
     def _run(self) -> None:
         while not self._ended:
-            received = self._stack.recv(block=True, timeout=0.05)
+            self._turn(0.05)
+            received = self._stack.recv()
             if received is None:
                 continue
             request = bytes(received)
@@ -125,13 +144,13 @@ class ScriptedEcu:
                 if self._ended:
                     return
                 if isinstance(item, float):
-                    time.sleep(item)
+                    clock.sleep(item)
                 elif item in ("=", "lost"):
                     response = self.serve(request)
                     if item == "=" and response:
-                        self._stack.send(response)
+                        self._send(response)
                 else:
-                    self._stack.send(bytes.fromhex(item))
+                    self._send(bytes.fromhex(item))
 
     def _replies(self, request: bytes) -> Reply:
         for prefix, replies in self._scripts:
@@ -461,10 +480,10 @@ class TestPending:
 
     def test_for_ever_is_too_long(self, rig: Rig) -> None:
         rig.ecu.on("31 01 FF 00", [item for _ in range(600) for item in ("7F 31 78", 0.1)])
-        began = time.monotonic()
+        began = clock.monotonic()
         with pytest.raises(PartFailed, match=r"kept RoutineControl .* pending \(NRC 0x78, .* times\)") as raised:
             rig.flash(timings={"erase": 0.5})
-        assert time.monotonic() - began < 40
+        assert clock.monotonic() - began < 40
         assert "timings.erase" in raised.value.remedy
 
     def test_then_silence(self, rig: Rig) -> None:
@@ -678,10 +697,10 @@ class TestFunctional:
         """ISO 14229-3: all are kept quiet, and kept so, until the end."""
         flasher = rig.flasher(functional=True, timings={"s3": 0.4, "latency": 0.05})
         flasher.connect()
-        until = time.monotonic() + 20
+        until = clock.monotonic() + 20
         while b"\x3e\x80" not in rig.ecu.functional:
-            assert time.monotonic() < until
-            time.sleep(0.02)
+            assert clock.monotonic() < until
+            clock.sleep(0.02)
         flasher.boot()
         said = [item.hex() for item in rig.ecu.functional]
         assert [item for item in said if item != "3e80"] == ["1003", "8502", "280301", "1003", "280001", "8501", "1001"]
@@ -698,21 +717,21 @@ class TestSession:
     def test_it_is_kept_while_nothing_is_asked(self, rig: Rig) -> None:
         flasher = rig.flasher(timings={"s3": 0.2})
         flasher.connect()
-        until = time.monotonic() + 20
+        until = clock.monotonic() + 20
         while rig.ecu.asked(0x3E).count("3E80") < 3:
-            assert time.monotonic() < until
-            time.sleep(0.02)
+            assert clock.monotonic() < until
+            clock.sleep(0.02)
         flasher.boot()
         count = len(rig.ecu.asked(0x3E))
-        time.sleep(0.4)
+        clock.sleep(0.4)
         assert len(rig.ecu.asked(0x3E)) == count
 
-    def test_no_thread_is_left(self, rig: Rig) -> None:
+    def test_no_thread_is_left(self, rig: Rig, simulated_clock: SimulatedClock) -> None:
         flasher = rig.flasher()
         flasher.connect()
-        assert "uds tester present" in [thread.name for thread in threading.enumerate()]
+        assert "uds tester present" in [thread.name for thread in simulated_clock.threads()]
         flasher.close()
-        assert "uds tester present" not in [thread.name for thread in threading.enumerate()]
+        assert "uds tester present" not in [thread.name for thread in simulated_clock.threads()]
 
 
 class TestStop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.uds import UdsFlasher
 from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile
-from proxyflash.tests.transports.threads import in_thread
+from proxyflash.tests.flashers.doing import Doing
 from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus
 from proxyflash.transports.deadline import Deadline
@@ -166,6 +167,16 @@ def test_the_flow_control_of_the_ecu_is_heeded(rig: Make, block_size: int, st_mi
     assert made.runs("1.5.0")
 
 
+def test_nothing_sleeps_beside_the_clock(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slept(seconds: float) -> None:
+        raise AssertionError(f"{seconds} s of real time")
+
+    monkeypatch.setattr(time, "sleep", slept)
+    made = rig()
+    made.flash()
+    assert made.runs("1.5.0")
+
+
 def test_a_second_tester_on_the_same_ids(rig: Make) -> None:
     """A TesterPresent without answer amid each long request: the ECU forgets what it had of it (ISO 15765-2, 9.8.3)."""
     made = rig(st_min=2, profile={"timings": {"latency": 0.1, "reset_gap": 2, "retries": 1}})
@@ -195,7 +206,7 @@ def flooded(wire: CanWire, identifier: int) -> Iterator[None]:
         while not done.is_set():
             node.send(frame, 0.05)
 
-    flooding = in_thread(flood)
+    flooding = Doing(flood)
     try:
         yield
     finally:

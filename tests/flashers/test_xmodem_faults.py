@@ -6,7 +6,6 @@ whole again, that ends with the right image.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -19,6 +18,7 @@ from proxyflash.flashers import events as ev
 from proxyflash.flashers import menu_console, xmodem_sender
 from proxyflash.flashers.errors import ImageError, PartConfused, PartError, PartMute, PartRefused
 from proxyflash.tests.flashers.modem_lab import PARTS, Rig
+from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError, SerialGone, SerialTimeout, TransportError
 
 
@@ -71,10 +71,10 @@ class TestTroubles:
         self, make_rig: Callable[..., Rig], name: str, trouble: str, error: Any, words: str
     ) -> None:
         rig = make_rig(name, trouble=trouble, trouble_at=2, timeout=1)
-        began = time.monotonic()
+        began = clock.monotonic()
         with pytest.raises(error, match=words):
             rig.flash(attempts=1)
-        assert time.monotonic() - began < 20
+        assert clock.monotonic() - began < 20
         ends_well_without(rig)
 
     @pytest.mark.parametrize("trouble", ["nak", "silence", "garbage", "cancel"])
@@ -193,10 +193,10 @@ def test_unplugged_at_any_byte(name: str) -> None:
     for unit in range(1, units_of_one_flash(name), 701):
         rig = faulty(name, FaultPlan())
         rig.faults.plan = FaultPlan(disconnect_after=rig.faults.units + unit)
-        began = time.monotonic()
+        began = clock.monotonic()
         with pytest.raises(SerialGone):
             rig.flash(ask_version=False)
-        assert time.monotonic() - began < 20
+        assert clock.monotonic() - began < 20
         rig.faults.plan = FaultPlan()
         rig.port.close()
         rig.wire.plug()

@@ -13,7 +13,8 @@ from proxyflash.flashers import xmodem_sender
 from proxyflash.flashers.errors import PartConfused, PartRefused
 from proxyflash.flashers.xmodem_codec import ABORT, Piece, Start, header, pieces
 from proxyflash.flashers.xmodem_sender import SILENT_TRIES, TRIES, ReceiverCancelled, Sender, said
-from proxyflash.tests.flashers.modem_lab import Doing, Peer, peer
+from proxyflash.tests.flashers.doing import Doing
+from proxyflash.tests.flashers.modem_lab import Peer, peer
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError, SerialTimeout
 

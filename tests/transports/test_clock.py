@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from proxyflash.transports import clock
@@ -17,7 +17,7 @@ from proxyflash.transports.can import CanBus
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import MixedClocks, UnknownThread
 from proxyflash.transports.serial import SerialPort
-from proxyflash.transports.simulated_clock import EPOCH, Deadlock, LimitPassed, SimulatedClock
+from proxyflash.transports.simulated_clock import EPOCH, Deadlock, LimitPassed, SimulatedClock, SimulatedThread
 from proxyflash.transports.udp import UdpSocket
 
 pytestmark = pytest.mark.real_time
@@ -412,9 +412,9 @@ def test_a_limit_ends_what_a_timer_that_ticks_for_ever_would_hide() -> None:
         clock.Thread(blocked, name="blocked").start()
         clock.sleep(0.01)
         for _ in range(2):
-            with pytest.raises(LimitPassed) as error, lock:
+            with pytest.raises(LimitPassed) as caught, lock:
                 pytest.fail("the lock is held by a thread that waits")
-            told.append(error.value)
+            told.append(caught.value)
         assert 20 <= used.elapsed < 20.1
         # What is closed then may wait.
         clock.sleep(5)
@@ -770,6 +770,63 @@ def test_an_error_in_the_block_ends_the_threads_too() -> None:
         fail()
     assert len(used.left) == 1
     assert not clock.current().is_simulated
+
+
+def test_the_threads_of_a_killed_process_do_nothing_that_counts(simulated: SimulatedClock) -> None:
+    """Whatever they do on their way out: they neither take a lock nor wait nor start a thread, and free what they hold."""
+    lock, other, changed = clock.Lock(), clock.Lock(), clock.Condition()
+    began: list[str] = []
+    did: list[str] = []
+
+    def work(name: str, wait: Callable[[], object]) -> None:
+        try:
+            with lock if name == "holds" else clock.Lock():
+                began.append(name)
+                wait()
+                did.append("went on")
+        finally:
+            clock.Thread(lambda: did.append("started")).start()
+            with other:
+                did.append("took a lock")
+
+    def wait_for_news() -> None:
+        with changed:
+            changed.wait()
+
+    waits = {"holds": clock.Event().wait, "sleeps": lambda: clock.sleep(LONG), "waits": wait_for_news}
+    threads = [clock.Thread(work, args=item) for item in waits.items()]
+    bystander = clock.Thread(lambda: clock.sleep(1))
+    for thread in (*threads, bystander):
+        thread.start()
+    clock.sleep(0.5)
+    assert sorted(began) == ["holds", "sleeps", "waits"]
+    simulated.kill(cast("list[SimulatedThread]", threads))
+    for thread in threads:
+        thread.join(0.1)
+    assert [thread.is_alive() for thread in threads] == [False] * 3
+    assert bystander.is_alive()
+    assert did == []
+    assert lock.acquire(timeout=0)
+    assert other.acquire(timeout=0)
+    with changed:
+        changed.notify_all()
+
+
+def test_a_thread_that_kills_its_own_process_ends_there(simulated: SimulatedClock) -> None:
+    did: list[str] = []
+
+    def work() -> None:
+        try:
+            simulated.kill([simulated.running])
+        except Exception:
+            did.append("caught")
+        did.append("went on")
+
+    thread = clock.Thread(work)
+    thread.start()
+    thread.join(1)
+    assert not thread.is_alive()
+    assert did == []
 
 
 def test_a_simulated_clock_serves_one_block() -> None:

@@ -64,7 +64,7 @@ def kernel_iso_tp(folder: Path) -> object:
     wire = CanWire(uuid.uuid4().hex)
     with CanBus.open("b", {"interface": "proxyflash", "channel": wire.channel}) as bus:
         try:
-            return KernelIsoTp(bus, IsoTpAddress(CanId(0x7E0), CanId(0x7E8)), IsoTpOptions())
+            return KernelIsoTp(bus, IsoTpAddress(request=CanId(0x7E0), response=CanId(0x7E8)), IsoTpOptions())
         finally:
             wire.close()
 

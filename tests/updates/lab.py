@@ -1,7 +1,7 @@
 """A bench of components that are small files, a step handler that works on them, and engines that are killed.
 
 The handler keeps a log of what it is asked; what goes wrong, and where, is said by `Faults`. An engine that is to be
-killed runs in a process of its own, forked from this one.
+killed runs in a process of its own, see kills.
 """
 
 from __future__ import annotations
@@ -9,11 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,8 +20,9 @@ from proxyflash.enumerators.bench import Bench, BenchComponent
 from proxyflash.enumerators.component import Component, Presence
 from proxyflash.enumerators.host import HostComponent
 from proxyflash.flashers.errors import Cancelled
-from proxyflash.transports import plugins
-from proxyflash.updates import restarting
+from proxyflash.tests.explore.disk import Disk
+from proxyflash.transports import clock, plugins
+from proxyflash.updates import kept, restarting
 from proxyflash.updates.engine import Engine
 from proxyflash.updates.handler import StepContext, StepHandler
 from proxyflash.updates.manifest import InlineStep
@@ -33,6 +31,8 @@ from proxyflash.updates.progress import Action
 from proxyflash.updates.report import Outcome
 from proxyflash.updates.results import ActionResult, ResultCode
 from proxyflash.updates.update import Update, load
+
+from .kills import Process, forked, kill, passed
 
 HANDLER = "test/file:1"
 OLD, NEW = "1.0", "1.1"
@@ -57,7 +57,7 @@ class FileHandler(StepHandler):
 
     world: ClassVar[Path]
     faults: ClassVar[dict[tuple[str, str], Fault]]
-    asking: ClassVar[threading.local] = threading.local()
+    asking: ClassVar[Any]
     """`cancelled`: what the action that a thread is at asks."""
 
     @classmethod
@@ -97,8 +97,7 @@ class FileHandler(StepHandler):
 
     def backup(self) -> ActionResult:
         def work() -> None:
-            self.context.backup_folder.mkdir(parents=True, exist_ok=True)
-            (self.context.backup_folder / "kept").write_text(self.file.read_text())
+            kept.write(self.context.backup_folder / "kept", self.file.read_bytes())
 
         return self._do(Action.BACKUP, work)
 
@@ -160,6 +159,10 @@ class Lab:
     policy: dict[str, Any] = field(default_factory=dict)
     cancelled: Callable[[], bool] = lambda: False
     boot: str = "first"
+    disk: Disk | None = None
+    """The host's, on simulated time."""
+    left: float = 1.0
+    """How much a kill leaves of what was written and not synced."""
     undo: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -174,6 +177,7 @@ class Lab:
         (self.folder / "bench.toml").write_text(text)
         FileHandler.world = self.world
         FileHandler.faults = {}
+        FileHandler.asking = clock.local()
 
     @property
     def world(self) -> Path:
@@ -253,6 +257,16 @@ class Lab:
         with self.engine() as engine:
             return engine.rollback()
 
+    def process(self, work: Callable[[], object], *, until: Any = None) -> int:
+        """Runs `work` in a process of its own: 0, or minus the signal that ended it.
+
+        `until`: on simulated time an event: when the process is to be killed; in real time see `kills.forked`.
+        """
+        if not clock.current().is_simulated:
+            return forked(work, until=until)
+        assert self.disk is not None
+        return Process(self.disk, left=self.left).run(work, until)
+
     def journal(self, number: int = 1) -> Path:
         with self.engine() as engine:
             return engine.store.entry(number).journal
@@ -263,7 +277,10 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     made = Lab(tmp_path)
     serve(monkeypatch, FileHandler)
     monkeypatch.setattr(restarting, "boot_id", lambda: made.boot)
-    yield made
+    with ExitStack() as stack:
+        if clock.current().is_simulated:
+            made.disk = stack.enter_context(Disk(made.state, passed))
+        yield made
     for undo in made.undo:
         undo()
 
@@ -294,39 +311,7 @@ def hang_until_asked() -> None:
 
 def until_asked() -> None:
     while not FileHandler.asking.cancelled():
-        threading.Event().wait(0.01)
+        clock.sleep(0.01)
 
 
-def kill() -> None:
-    """What a power cut does to a process."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def in_process(work: Callable[[], object], *, until: Callable[[int], None] | None = None) -> int:
-    """Runs `work` in a process of its own; its exit status, or minus the signal that ended it; 1 if it raised.
-
-    `until`: called with its id, once it runs.
-    """
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    try:
-        if until is not None:
-            until(child)
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        raise
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-__all__ = ["StepContext", "lab"]
+__all__ = ["StepContext", "kill", "lab"]

@@ -17,7 +17,7 @@ from proxyflash.updates.app import AppHandler
 from proxyflash.updates.errors import ManifestField, StepFailed
 from proxyflash.updates.results import ResultCode
 
-from .lab import in_process, kill
+from .kills import forked, kill
 from .steps import Stage, inline
 
 # The service tells the version that it was started with, whatever lies in its folder by then.
@@ -154,7 +154,7 @@ def test_killed_at_each_file_s_place(bench: Bench) -> None:
                     made.act("backup")
                 if actions == ("restore",):
                     made.act("install")
-                if in_process(lambda: dying(made, actions, number, after)) == 0:  # noqa: B023 - called at once
+                if forked(lambda: dying(made, actions, number, after)) == 0:  # noqa: B023 - called at once
                     break
                 cuts += 1
                 found = holds(bench)

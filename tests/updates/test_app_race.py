@@ -19,7 +19,7 @@ from proxyflash.updates.app import AppHandler
 from proxyflash.updates.errors import StepFailed
 from proxyflash.updates.results import ResultCode
 
-from .lab import in_process
+from .kills import forked
 from .steps import Stage, inline
 
 BENCH = """
@@ -147,7 +147,7 @@ def test_what_is_exchanged_between_check_and_use(
         sys.addaudithook(hook)
         place.round(*actions)
 
-    assert in_process(work) == 0
+    assert forked(work) == 0
     assert place.real.is_symlink() or which > 1
     place.check()
 

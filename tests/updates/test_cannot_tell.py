@@ -4,14 +4,15 @@ steps_handler.cpp): what is wrong with it is for Install to find.
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 from proxyflash.updates.errors import StepFailed
 from proxyflash.updates.progress import Action, Ending
 from proxyflash.updates.results import ActionResult, ResultCode
 
-from .lab import Lab, all_new, all_old, in_process, kill
+from .kills import KILLED
+from .lab import Lab, all_new, all_old, kill
+
+pytestmark = pytest.mark.simulated_time
 
 FAILURE = ActionResult(ResultCode.FAILURE, 0x30500001, "it broke")
 HOWS = ["result", "error", "mistake"]
@@ -53,7 +54,7 @@ def test_what_install_comes_to_is_what_counts(lab: Lab, how: str) -> None:
 def test_after_a_cut_the_action_is_run_again(lab: Lab, how: str) -> None:
     update = lab.bundle()
     lab.fault("left one", Action.INSTALL, kill)
-    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+    assert lab.process(lambda: lab.apply(update)) == KILLED
     lab.fault("left one", Action.INSTALL, lambda: None)
     fails(lab, how)
     assert lab.resume().succeeded

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.tests.updates.authoring import Publisher
-from proxyflash.tests.updates.lab import FileHandler, Lab, all_new, all_old, in_process, kill, serve
+from proxyflash.tests.updates.kills import KILLED
+from proxyflash.tests.updates.lab import FileHandler, Lab, all_new, all_old, kill, serve
 from proxyflash.tests.updates.steps import Stage, checked, inline
 from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates import errors, swupdate
@@ -32,6 +32,8 @@ from proxyflash.updates.script import ScriptHandler
 from proxyflash.updates.swupdate import SwupdateHandler, SwupdateScriptHandler
 from proxyflash.updates.update import Update, load
 
+pytestmark = pytest.mark.simulated_time
+
 GOOD, BAD = b"what is installed", b"what is instalLed"
 
 
@@ -42,7 +44,7 @@ def sha256(data: bytes) -> str:
 def cut(lab: Lab, update: Update) -> None:
     """An update that a power cut ended in its midst: `left` and the first step of `right` are done, the rest isn't."""
     lab.fault("right two", Action.INSTALL, kill)
-    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+    assert lab.process(lambda: lab.apply(update)) == KILLED
     lab.fault("right two", Action.INSTALL, lambda: None)
     (lab.world / "log").unlink()
 
@@ -100,7 +102,7 @@ def test_a_resume_after_a_restart_asks_the_policy_again(lab: Lab) -> None:
 def test_a_rollback_that_was_cut_goes_on_whatever_the_policy_says(lab: Lab) -> None:
     cut(lab, lab.bundle())
     lab.fault("left two", Action.RESTORE, kill)
-    assert in_process(lab.rollback) == -signal.SIGKILL
+    assert lab.process(lab.rollback) == KILLED
     lab.fault("left two", Action.RESTORE, lambda: None)
     signed_only(lab)
     assert lab.resume().ending is Ending.ROLLED_BACK
@@ -236,8 +238,8 @@ def test_a_script_is_not_run_on_what_was_changed(lab: Lab, where: str) -> None:
     """The process is killed in Install; until the resume somebody has the state folder."""
     update = script_update(lab)
     (lab.world / "kill").touch()
-    status = in_process(lambda: lab.apply(update))
-    assert status == -signal.SIGKILL
+    status = lab.process(lambda: lab.apply(update))
+    assert status == KILLED
     (lab.world / "kill").unlink()
     (lab.world / "ran").unlink()
     folder = lab.journal().parent
@@ -259,7 +261,7 @@ def test_the_same_script_unchanged_goes_on(lab: Lab) -> None:
     """Or else nothing of the above would show anything."""
     update = script_update(lab)
     (lab.world / "kill").touch()
-    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+    assert lab.process(lambda: lab.apply(update)) == KILLED
     (lab.world / "kill").unlink()
     (lab.world / "ran").unlink()
     assert lab.resume().succeeded

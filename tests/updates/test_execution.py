@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,10 @@ from proxyflash.updates.progress import Action, Ending
 from proxyflash.updates.results import ActionResult, ResultCode
 from proxyflash.updates.store import Store
 
-from .lab import COMPONENTS, NEW, OLD, Lab, all_new, all_old, cancel, in_process, kill
+from .kills import KILLED
+from .lab import COMPONENTS, NEW, OLD, Lab, all_new, all_old, cancel, kill
+
+pytestmark = pytest.mark.simulated_time
 
 FAILURE = ActionResult(ResultCode.FAILURE, 0x30500001, "it broke")
 ATTEMPTS = Store(Path()).attempts.name
@@ -169,6 +171,7 @@ class TestConditions:
         assert lab.holds() == all_old() | {"left.one": NEW}
         assert "left two" not in lab.began(Action.IS_INSTALLED)
 
+    @pytest.mark.real_time  # It runs a program.
     def test_one_that_holds(self, lab: Lab) -> None:
         (lab.folder / "parked").touch()
         assert lab.apply(self.bundle(lab)).succeeded  # type: ignore[arg-type]
@@ -182,6 +185,7 @@ class TestConditions:
         with lab.engine() as engine:
             assert engine.unfinished() is None
 
+    @pytest.mark.real_time  # It runs a program.
     def test_each_of_the_policy_s_is_asked_once_for_a_start(self, lab: Lab) -> None:
         """An apply is one start, a resume another; between them, and by a rollback, none is asked."""
         for name in ("parked", "awake"):
@@ -207,6 +211,7 @@ class TestConditions:
         with lab.engine() as engine, pytest.raises(ManifestField, match=r"step 1\.1 for left: .*parked"):
             engine.plan(update, lab.components())
 
+    @pytest.mark.real_time  # It runs a program.
     def test_a_cut_step_whose_condition_does_not_hold_waits(self, lab: Lab) -> None:
         (lab.folder / "parked").touch()
         update = self.bundle(lab)
@@ -295,7 +300,7 @@ class TestAttempts:
         update = lab.bundle()
         lab.fault("left one", Action.INSTALL, kill)
         for call in (lambda: lab.apply(update), lab.resume):
-            assert in_process(call) == -signal.SIGKILL
+            assert lab.process(call) == KILLED
         outcome = lab.resume()
         assert isinstance(outcome.error, AttemptsExhausted)
         assert lab.holds() == all_old()
@@ -330,6 +335,7 @@ class TestVersions:
         lab.policy = {"floor": {"motors": "1.1"}}
         assert lab.apply(lab.bundle()).succeeded
 
+    @pytest.mark.real_time  # It runs a program.
     def test_a_downgrade_on_request(self, lab: Lab) -> None:
         lab.policy = {"downgrade": "on-request"}
         with lab.engine() as engine:
@@ -410,6 +416,7 @@ class TestRestarts:
         assert "not installed after the restart" in str(outcome.error)
         assert lab.holds() == all_old()
 
+    @pytest.mark.real_time  # It runs a program.
     @pytest.mark.parametrize(
         ("code", "which"), [(1105, "reboot"), (1106, "reboot"), (1107, "restart"), (1108, "restart")]
     )
@@ -439,6 +446,7 @@ class TestRestarts:
         lab.fault("left one", Action.RESTORE, ActionResult(ResultCode.RESTORE_REBOOT))
         assert lab.apply(update).restart == "what was brought back counts once the host has been restarted"
 
+    @pytest.mark.real_time  # It runs a program.
     def test_an_immediate_one_amid_a_rollback_halts_it(self, lab: Lab) -> None:
         lab.policy = {"reboot": "echo >> rebooted"}
         update = lab.bundle()
@@ -463,6 +471,7 @@ class TestRestarts:
         assert again.restart == ""
         assert len((lab.folder / "rebooted").read_text().splitlines()) == 1
 
+    @pytest.mark.real_time  # It runs a program.
     def test_the_policy_s_command_is_run_with_the_journal_on_the_disk(self, lab: Lab) -> None:
         lab.policy = {"reboot": "cp state/benches/*/updates/000001/journal.jsonl then.jsonl"}
         self.waiting(lab, Action.INSTALL, ResultCode.INSTALL_IMMEDIATE_REBOOT)

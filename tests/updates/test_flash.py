@@ -20,6 +20,8 @@ from proxyflash.updates.results import ResultCode
 
 from .steps import Stage, inline
 
+pytestmark = pytest.mark.simulated_time
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors"
 NEW = {"imu": "imu-1.5.0.hex", "front-radar": "radar-1.5.0.bin", "camera": "camera-1.5.0.dfu"}
 HOST = '[[component]]\nname = "app"\n'

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import Cancelled
+from proxyflash.transports import clock
 from proxyflash.updates import limits, programs
 from proxyflash.updates.errors import ManifestField, StepFailed, StepHangs, StepTimeout
 from proxyflash.updates.events import Status
@@ -19,6 +20,8 @@ from proxyflash.updates.progress import Action, Ending
 from proxyflash.updates.results import ActionResult, ResultCode
 
 from .lab import OLD, Lab, all_new, all_old, hang_until_asked, until_asked
+
+pytestmark = pytest.mark.simulated_time
 
 SHORT = 0.3
 WHERE = "left one"
@@ -74,7 +77,7 @@ def test_a_rollback_follows_where_it_is_wanted(lab: Lab) -> None:
 
 def test_a_person_s_stop_is_no_timeout(lab: Lab) -> None:
     update = lab.bundle(one={"timeoutSeconds": SHORT})
-    stop = threading.Event()
+    stop = clock.Event()
     lab.cancelled = stop.is_set
 
     def both() -> None:
@@ -122,6 +125,7 @@ def running(pid: int) -> bool:
     return False
 
 
+@pytest.mark.real_time  # It runs a program.
 def test_the_programs_of_one_that_does_not_stop_are_ended_with_all_that_they_started(
     watch: Watch, tmp_path: Path
 ) -> None:
@@ -142,6 +146,7 @@ def test_the_programs_of_one_that_does_not_stop_are_ended_with_all_that_they_sta
         assert not running(int((tmp_path / name).read_text()))
 
 
+@pytest.mark.real_time  # It runs a program.
 def test_another_thread_s_programs_are_let_be(watch: Watch, tmp_path: Path) -> None:
     with programs.started(["sleep", "1000"], programs.clean_environment(), None) as mine:
         watch.call(lambda: ActionResult(programs.run(["sleep", "1000"], environment=programs.clean_environment())[0]))
@@ -150,7 +155,7 @@ def test_another_thread_s_programs_are_let_be(watch: Watch, tmp_path: Path) -> N
 
 
 def test_what_was_left_behind_is_heard_no_more(watch: Watch, tmp_path: Path) -> None:
-    go_on, said = threading.Event(), threading.Event()
+    go_on, said = clock.Event(), clock.Event()
     found: list[object] = []
 
     def work() -> ActionResult:
@@ -176,7 +181,7 @@ def test_what_was_left_behind_is_heard_no_more(watch: Watch, tmp_path: Path) -> 
 def test_each_action_has_its_own_time(watch: Watch) -> None:
     def late() -> ActionResult:
         while not watch.cancelled():
-            threading.Event().wait(0.01)
+            clock.sleep(0.01)
         return ActionResult(ResultCode.SUCCESS)
 
     assert watch.call(late).succeeded

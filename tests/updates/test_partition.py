@@ -19,7 +19,7 @@ from proxyflash.updates.errors import ManifestField, StepFailed
 from proxyflash.updates.partition import PartitionHandler
 from proxyflash.updates.results import ResultCode
 
-from .lab import in_process, kill
+from .kills import forked, kill
 from .steps import Stage, inline
 
 # The boot loader's choice is `next`; `running` follows it at a restart of the host, or at once without one.
@@ -144,7 +144,7 @@ def test_killed_at_each_block(bench: Bench, tmp_path: Path, monkeypatch: pytest.
     blocks = -(-len(NEW) // partition.BLOCK)
     for number in range(1, blocks + 1):
         (tmp_path / "slot-b").write_bytes(before)
-        assert in_process(lambda: dying(made, number)) == -9  # noqa: B023 - called at once
+        assert forked(lambda: dying(made, number)) == -9  # noqa: B023 - called at once
         assert (tmp_path / "slot-a").read_bytes() == OLD
         found = (tmp_path / "slot-b").read_bytes()
         written = min(len(NEW), number * partition.BLOCK)
@@ -274,7 +274,7 @@ def test_a_slot_that_is_exchanged_while_it_is_opened(bench: Bench, tmp_path: Pat
         assert stage(bench).act("install").succeeded
         assert done
 
-    assert in_process(work) == 0
+    assert forked(work) == 0
     assert (tmp_path / "precious").read_bytes() == b"precious"
     assert (tmp_path / "moved").read_bytes() == NEW
 

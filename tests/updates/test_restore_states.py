@@ -7,14 +7,12 @@ The ways come from the engine's own list of actions, as in test_states: a new on
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import pytest
+from proxyflash.transports import clock
 from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates import limits
 from proxyflash.updates.errors import StepHangs, UpdateUnknown
@@ -25,10 +23,12 @@ from proxyflash.updates.report import Outcome
 from proxyflash.updates.results import ActionResult, ResultCode
 from proxyflash.updates.update import Update
 
-from .lab import NEW, Lab, all_old, cancel, in_process, kill
+from .kills import KILLED, LEFT
+from .lab import NEW, Lab, all_old, cancel, kill
 from .test_states import ERRORS, FAILURE, LIMIT, WHERE, after, hang, mended, reached
 
-LEFT = ("left two", "left one")
+pytestmark = pytest.mark.simulated_time
+DONE = ("left two", "left one")
 """What was done when the engine came to WHERE, the last first."""
 NOT_ROLLED_BACK = {
     Action.DOWNLOAD: "nothing has begun",
@@ -61,7 +61,7 @@ class Way:
 def cut_in(action: Action, lab: Lab, update: Update) -> Callable[[], Outcome]:
     reached(lab, action)
     lab.fault(WHERE, action, kill)
-    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+    assert lab.process(lambda: lab.apply(update)) == KILLED
     mended(lab)
     return lab.rollback
 
@@ -94,18 +94,18 @@ def _cut(action: Action) -> Way:
     if action is Action.DOWNLOAD:
         return Way(partial(cut_in, action), ())
     untouched = (Action.IS_INSTALLED, Action.BACKUP)
-    return Way(partial(cut_in, action), LEFT if action in untouched else (WHERE, *LEFT))
+    return Way(partial(cut_in, action), DONE if action in untouched else (WHERE, *DONE))
 
 
 def _failed(action: Action) -> Way:
-    return Way(partial(failed_in, action, "rollback"), (WHERE, *LEFT) if action in CHANGING else LEFT)
+    return Way(partial(failed_in, action, "rollback"), (WHERE, *DONE) if action in CHANGING else DONE)
 
 
 ALONE = {"restores": (WHERE,), "endings": (Ending.FAILED, Ending.FAILED)}
 WAYS = {
     **{f"cut in {action}": _cut(action) for action in Action},
     **{f"{action} failed": _failed(action) for action in Action if action not in NOT_ROLLED_BACK},
-    "ended": Way(ended, ("camera two", "camera one", "right two", "right one", *LEFT)),
+    "ended": Way(ended, ("camera two", "camera one", "right two", "right one", *DONE)),
     **{
         f"{action} failed, alone": Way(partial(failed_in, action, "stop"), **ALONE)  # type: ignore[arg-type]
         for action in sorted(CHANGING - {Action.RESTORE})
@@ -161,36 +161,32 @@ def test_an_error(lab: Lab, way: Way, where: str, how: str) -> None:
     over(lab)
 
 
+@pytest.mark.parametrize("left", LEFT)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(("way", "where"), CASES)
-def test_a_kill(lab: Lab, way: Way, where: str, when: str) -> None:
+def test_a_kill(lab: Lab, way: Way, where: str, when: str, left: float) -> None:
     """`after`: it is brought back, and nothing is written of it."""
+    lab.left = left
     bring_back = begun(lab, way)
     if when == "before":
         lab.fault(where, Action.RESTORE, kill)
     else:
         after(lab, Action.RESTORE, where)
-    assert in_process(bring_back) == -signal.SIGKILL
+    assert lab.process(bring_back) == KILLED
     gone_on_with(lab, way, where)
 
 
 @pytest.mark.parametrize(("way", "where"), CASES)
 def test_a_hang_that_somebody_ends(lab: Lab, way: Way, where: str) -> None:
     bring_back = begun(lab, way)
-    reader, writer = os.pipe()
+    said = clock.Event()
 
     def hang() -> None:
-        os.write(writer, b"!")
-        threading.Event().wait()
-
-    def end(child: int) -> None:
-        os.close(writer)  # Else nobody tells that it ended before it came there.
-        assert os.read(reader, 1) == b"!"
-        os.kill(child, signal.SIGKILL)
+        said.set()
+        clock.Event().wait()
 
     lab.fault(where, Action.RESTORE, hang)
-    assert in_process(bring_back, until=end) == -signal.SIGKILL
-    os.close(reader)
+    assert lab.process(bring_back, until=said) == KILLED
     gone_on_with(lab, way, where)
 
 
@@ -212,7 +208,7 @@ def test_a_hang_that_its_limit_ends(lab: Lab, way: Way, where: str, monkeypatch:
             with pytest.raises(StepHangs):
                 call()
 
-    assert in_process(work) == 0
+    assert lab.process(work) == 0
     with lab.engine() as engine:
         latest = engine.store.latest()
     assert latest is not None

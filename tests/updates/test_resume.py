@@ -25,7 +25,7 @@ from proxyflash.updates.errors import JournalBroken, JournalNotWritten, StagedCh
 from proxyflash.updates.progress import Action, Ending
 from proxyflash.updates.update import load
 
-from .lab import Lab, all_new, all_old, cancel, in_process, kill
+from .lab import Lab, all_new, all_old, cancel, kill
 
 
 def to_its_end(lab: Lab, update: object) -> None:
@@ -51,7 +51,7 @@ def test_nothing_to_resume(lab: Lab) -> None:
 def test_the_update_s_own_files_need_not_be_there_any_more(lab: Lab) -> None:
     update = lab.bundle()
     lab.fault("right one", Action.INSTALL, kill)
-    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+    assert lab.process(lambda: lab.apply(update)) == -signal.SIGKILL
     for path in (*lab.folder.glob("*.json"), lab.folder / "payload"):
         path.unlink()
     lab.fault("right one", Action.INSTALL, lambda: None)
@@ -133,7 +133,7 @@ def test_nothing_is_begun_that_could_not_be_journalled(lab: Lab, monkeypatch: py
 def test_a_cut_step_that_is_stopped_before_it_did_more_is_not_as_if_it_had_not_begun(lab: Lab) -> None:
     update = lab.bundle()
     lab.fault("left one", Action.INSTALL, kill)
-    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+    assert lab.process(lambda: lab.apply(update)) == -signal.SIGKILL
 
     def stopped() -> None:
         raise Cancelled("stopped", touched=False)
@@ -177,7 +177,7 @@ class TestTwoEngines:
             assert lab.log == begun
             os.kill(child, signal.SIGKILL)
 
-        assert in_process(lambda: lab.apply(update), until=while_it_runs) == -signal.SIGKILL
+        assert lab.process(lambda: lab.apply(update), until=while_it_runs) == -signal.SIGKILL
         # And the lock is no trap once its holder is gone, however that ended.
         lab.fault("left one", Action.INSTALL, lambda: None)
         assert lab.resume().succeeded
@@ -201,7 +201,7 @@ def test_a_clock_that_is_set_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
     for path in lab.world.glob("*.*"):
         path.write_text("1.0")
     lab.fault("right one", Action.INSTALL, kill)
-    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+    assert lab.process(lambda: lab.apply(update)) == -signal.SIGKILL
     lab.fault("right one", Action.INSTALL, lambda: None)
     assert lab.resume().succeeded
     with lab.engine() as engine:
@@ -248,7 +248,7 @@ def test_a_state_folder_that_may_only_be_read(lab: Lab, open_to_all: Path) -> No
             lab.apply(update)
 
     try:
-        assert in_process(look) == 0
+        assert lab.process(look) == 0
     finally:
         for path in (lab.state, *lab.state.rglob("*")):
             os.chown(path, os.getuid(), os.getgid())
@@ -329,7 +329,7 @@ def test_a_rollback_that_is_cut_goes_on(lab: Lab) -> None:
         lab.fault("right two", Action.APPLY, lambda: cancel())
         lab.apply(update)
         lab.fault(where, Action.RESTORE, kill)
-        assert in_process(lab.rollback) == -signal.SIGKILL
+        assert lab.process(lab.rollback) == -signal.SIGKILL
         lab.fault(where, Action.RESTORE, lambda: None)
         (lab.world / "log").unlink()
         outcome = lab.resume()
@@ -342,7 +342,7 @@ def test_a_rollback_that_is_cut_goes_on(lab: Lab) -> None:
 def test_a_rollback_of_an_ended_update_that_is_cut_goes_on(lab: Lab) -> None:
     assert lab.apply(lab.bundle()).succeeded
     lab.fault("left two", Action.RESTORE, kill)
-    assert in_process(lab.rollback) == -signal.SIGKILL
+    assert lab.process(lab.rollback) == -signal.SIGKILL
     lab.fault("left two", Action.RESTORE, lambda: None)
     assert lab.resume().ending is Ending.ROLLED_BACK
     assert lab.holds() == all_old()

@@ -1,18 +1,18 @@
-"""The sweep over a rollback: components at once, one of which fails, and everything is undone; killed at points of all of it.
+"""The sweep over a rollback: components at once, one of which fails, and everything is undone; killed at every point of it.
 
-The points are those of test_sweep: every write of the journal, before it and amid its line, and every boundary of an
-action, of which each third is tried. After each a resume: everything as it was, and nothing brought back twice that the
-journal had as brought back.
+The points are those of test_sweep, in the order of some seeds. After each a resume: everything as it was, and nothing
+brought back twice that the journal had as brought back.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from proxyflash.transports.deadline import Deadline
+from proxyflash.tests.explore.disk import Disk, Image
+from proxyflash.transports import clock
+from proxyflash.transports.simulated_clock import SimulatedClock
 from proxyflash.updates.engine import Engine
 from proxyflash.updates.events import Status
 from proxyflash.updates.journal import records
@@ -20,42 +20,52 @@ from proxyflash.updates.progress import Action, Ending, Progress
 from proxyflash.updates.results import ActionResult, ResultCode
 from proxyflash.updates.update import Update
 
-from .lab import NEW, Lab, all_old, in_process
+from .kills import KILLED, LEFT, Process
+from .lab import NEW, FileHandler, Lab, all_old
 from .test_sweep import Points
 
-EACH = 3
+pytestmark = pytest.mark.simulated_time
+SEEDS = (None, 1, 2, 3)
 FAILS = "camera two"
 
 
-def work(lab: Lab, update: Update, at: int, marks: Path | None = None) -> None:
-    """One engine, to the end or to the given point."""
-    with lab.engine() as engine:
-        points = Points(at, marks)
-        points.hook()
-        if engine.unfinished() is not None:
-            outcome = engine.resume()
-        else:
-            outcome = engine.apply(engine.plan(update, lab.components()), parallel=True, on_failure="rollback")
-        points.release()
-        assert outcome.ending is Ending.ROLLED_BACK, outcome.error
-        assert len(outcome.results) == 6
+def run(lab: Lab, update: Update, at: int = 0) -> tuple[int, Points]:
+    """One engine, to the end or to the given point. How it ended, and its points."""
+    points = Points(at)
+
+    def work() -> None:
+        with lab.engine() as engine, points.hooked():
+            if engine.unfinished() is not None:
+                outcome = engine.resume()
+            else:
+                outcome = engine.apply(engine.plan(update, lab.components()), parallel=True, on_failure="rollback")
+            assert outcome.ending is Ending.ROLLED_BACK, outcome.error
+            assert len(outcome.results) == 6
+
+    assert lab.disk is not None
+    return Process(lab.disk, left=lab.left, point=points.pass_by).run(work), points
 
 
-def prepared(lab: Lab, folder: str) -> Update:
-    """Everything as before the first one, and a bench that has forgotten. What fails does so once all else is done."""
-    lab.state.mkdir(exist_ok=True)
-    lab.state.rename(lab.folder / f"state-{folder}")
-    (lab.world / "log").write_text("")
-    update = lab.bundle()
+@contextmanager
+def begun(lab: Lab, seed: int | None) -> Iterator[Update]:
+    """Everything as before the first one, on a clock of its own. What fails does so once all else is done."""
+    outer = clock.current()
+    own = SimulatedClock(seed)
+    with clock.use(own):
+        assert isinstance(lab.disk, Disk)
+        lab.disk.put(Image())
+        (lab.world / "log").write_text("")
+        FileHandler.asking = clock.local()
+        update = lab.bundle()
 
-    def fails() -> ActionResult:
-        until = Deadline.after(60)
-        while not until.expired and {lab.holds()[f"{name}.two"] for name in ("left", "right")} != {NEW}:
-            threading.Event().wait(0.005)
-        return ActionResult(ResultCode.FAILURE, 1, "it broke")
+        def fails() -> ActionResult:
+            while {lab.holds()[f"{name}.two"] for name in ("left", "right")} != {NEW}:
+                clock.sleep(0.005)
+            return ActionResult(ResultCode.FAILURE, 1, "it broke")
 
-    lab.fault(FAILS, Action.APPLY, fails)
-    return update
+        lab.fault(FAILS, Action.APPLY, fails)
+        yield update
+    outer.sleep(own.elapsed)
 
 
 def known(lab: Lab) -> Progress:
@@ -65,32 +75,34 @@ def known(lab: Lab) -> Progress:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("part", range(2))
-def test_the_sweep_of_a_rollback(lab: Lab, part: int) -> None:
-    marks = lab.folder / "marks"
-    update = prepared(lab, "none")
-    assert in_process(lambda: work(lab, update, 0, marks)) == 0
-    assert lab.holds() == all_old()
-    names = [line.split(" ", 1)[1] for line in marks.read_text().splitlines()]
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_sweep_of_a_rollback(lab: Lab, seed: int | None) -> None:
+    with begun(lab, seed) as update:
+        status, points = run(lab, update)
+        assert status == 0
+        assert lab.holds() == all_old()
+    names = [name for _, name in points.seen]
     assert names.count("before restore") == 6
-    first = names.index("before restore")
     amid = brought_back = 0
-    for number in range(1 + part * EACH, len(names) - 2, 2 * EACH):
-        update = prepared(lab, str(number))
-        where = f"point {number} of {len(names)}, the first restore is at {first}"
-        assert in_process(lambda: work(lab, update, number)) == -signal.SIGKILL, where  # noqa: B023
-        before = known(lab)
-        restored = {index for index, task in enumerate(before.tasks) if task.status is Status.RESTORED}
-        amid += before.rolling_back
-        brought_back += len(restored)
-        log = len(lab.log)
-        assert in_process(lambda: work(lab, update, 0)) == 0, where  # noqa: B023
-        assert lab.holds() == all_old(), where
-        names_of = [f"{name} {step}" for name in ("left", "right", "camera") for step in ("one", "two")]
-        again = [line.removeprefix("restore ") for line in lab.log[log:] if line.startswith("restore ")]
-        assert not {names_of[index] for index in restored} & set(again), where
-        over = known(lab)
-        assert over.over, where
-        assert all(task.finished or not task.touched for task in over.tasks), where
+    for number in range(1 + SEEDS.index(seed), len(names) + 1, len(SEEDS)):
+        lab.left = LEFT[number % len(LEFT)]
+        where = f"seed {seed}, point {number} of {len(names)}: {names[number - 1]}, {lab.left} left"
+        with begun(lab, seed) as update:
+            status, _ = run(lab, update, number)
+            assert status == KILLED, where
+            before = known(lab)
+            restored = {index for index, task in enumerate(before.tasks) if task.status is Status.RESTORED}
+            amid += before.rolling_back
+            brought_back += len(restored)
+            log = len(lab.log)
+            status, _ = run(lab, update)
+            assert status == 0, where
+            assert lab.holds() == all_old(), where
+            names_of = [f"{name} {step}" for name in ("left", "right", "camera") for step in ("one", "two")]
+            again = [line.removeprefix("restore ") for line in lab.log[log:] if line.startswith("restore ")]
+            assert not {names_of[index] for index in restored} & set(again), where
+            over = known(lab)
+            assert over.over, where
+            assert all(task.finished or not task.touched for task in over.tasks), where
     assert amid > 3
     assert brought_back > 3

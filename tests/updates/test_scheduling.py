@@ -20,7 +20,7 @@ from proxyflash.updates.results import ActionResult, ResultCode
 from proxyflash.updates.scheduling import Scheduler, carry_out, stages
 from proxyflash.updates.update import Update, load
 
-from .lab import COMPONENTS, FileHandler, Lab, all_new, all_old, cancel, in_process, kill, reference, step
+from .lab import COMPONENTS, FileHandler, Lab, all_new, all_old, cancel, kill, reference, step
 
 FAILURE = ActionResult(ResultCode.FAILURE, 0, "it broke")
 
@@ -158,7 +158,7 @@ def test_a_kill_in_the_midst_of_three(lab: Lab) -> None:
 
     for name in COMPONENTS:
         lab.fault(f"{name} two", Action.INSTALL, all_at_it)
-    assert in_process(lambda: lab.apply(update, parallel=True)) == -signal.SIGKILL
+    assert lab.process(lambda: lab.apply(update, parallel=True)) == -signal.SIGKILL
     ended = len(lab.log)
     for name in COMPONENTS:
         lab.fault(f"{name} two", Action.INSTALL, lambda: None)

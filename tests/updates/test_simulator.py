@@ -17,6 +17,8 @@ from proxyflash.updates.simulator import NAME, SimulatorHandler, data_file
 
 from .steps import Stage, inline
 
+pytestmark = pytest.mark.simulated_time
+
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:

@@ -5,11 +5,8 @@ The states come from the engine's own list of actions: a new one is here by itse
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-
 import pytest
+from proxyflash.transports import clock
 from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates import limits
 from proxyflash.updates.errors import StepFailed, StepHangs
@@ -18,7 +15,10 @@ from proxyflash.updates.journal import records
 from proxyflash.updates.progress import Action, Ending
 from proxyflash.updates.results import ActionResult, ResultCode
 
-from .lab import ASKED, Fault, FileHandler, Lab, all_new, all_old, cancel, hang_until_asked, in_process, kill
+from .kills import KILLED, LEFT, is_in_process
+from .lab import ASKED, Fault, FileHandler, Lab, all_new, all_old, cancel, hang_until_asked, kill
+
+pytestmark = pytest.mark.simulated_time
 
 FAILURE = ActionResult(ResultCode.FAILURE, 0x30500001, "it broke")
 WHERE = "right one"
@@ -44,7 +44,7 @@ LIMIT = 0.3
 
 
 def hang() -> None:
-    threading.Event().wait()
+    clock.Event().wait()
 
 
 def reached(lab: Lab, action: Action) -> None:
@@ -108,17 +108,19 @@ def test_an_error(lab: Lab, action: Action, how: str) -> None:
     assert lab.holds() == all_new()
 
 
+@pytest.mark.parametrize("left", LEFT)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("action", Action)
-def test_a_kill(lab: Lab, action: Action, when: str) -> None:
+def test_a_kill(lab: Lab, action: Action, when: str, left: float) -> None:
     """`after`: what the action does is done, and nothing is written of it."""
+    lab.left = left
     update = lab.bundle()
     reached(lab, action)
     if when == "before":
         lab.fault(WHERE, action, kill)
     else:
         after(lab, action)
-    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+    assert lab.process(lambda: lab.apply(update)) == KILLED
     settled(lab, action)
 
 
@@ -126,21 +128,14 @@ def test_a_kill(lab: Lab, action: Action, when: str) -> None:
 def test_a_hang_that_somebody_ends(lab: Lab, action: Action) -> None:
     update = lab.bundle()
     reached(lab, action)
-    reader, writer = os.pipe()
+    said = clock.Event()
 
     def hang() -> None:
-        os.write(writer, b"!")
-        threading.Event().wait()
+        said.set()
+        clock.Event().wait()
 
     lab.fault(WHERE, action, hang)
-
-    def end(child: int) -> None:
-        assert os.read(reader, 1) == b"!"
-        os.kill(child, signal.SIGKILL)
-
-    assert in_process(lambda: lab.apply(update), until=end) == -signal.SIGKILL
-    os.close(reader)
-    os.close(writer)
+    assert lab.process(lambda: lab.apply(update), until=said) == KILLED
     settled(lab, action)
 
 
@@ -166,7 +161,7 @@ def test_a_hang_that_its_limit_ends(lab: Lab, action: Action, monkeypatch: pytes
             with pytest.raises(StepHangs):
                 engine.rollback()
 
-    assert in_process(work) == 0
+    assert lab.process(work) == 0
     last = list(records(lab.journal()))[-1]
     assert (last["kind"], last["task"], last["action"]) == ("stopped", 2, action)
     settled(lab, action)
@@ -203,7 +198,7 @@ def test_an_end_before_the_download(lab: Lab, how: str, monkeypatch: pytest.Monk
     def work() -> None:
         assert lab.apply(update).ending is Ending.UNFINISHED
 
-    assert in_process(work) == (-signal.SIGKILL if how == "kill" else 0)
+    assert lab.process(work) == (KILLED if how == "kill" else 0)
     lab.fault(WHERE, ASKED, lambda: None)
     settled(lab, Action.DOWNLOAD)
 
@@ -214,11 +209,10 @@ def after(lab: Lab, action: Action, where: str = WHERE) -> None:
 
     def work(self: FileHandler, asked: Action, call: object) -> ActionResult:
         result = done(self, asked, call)  # type: ignore[arg-type]
-        if asked is action and f"{self.target} {self.context.step.description}" == where and os.getpid() != parent:
+        if asked is action and f"{self.target} {self.context.step.description}" == where and is_in_process():
             kill()
         return result
 
-    parent = os.getpid()
     FileHandler._do = work  # type: ignore[method-assign, assignment]
     lab.undo.append(lambda: setattr(FileHandler, "_do", done))
 

@@ -1,10 +1,13 @@
 """The sweep: an update of three components in six steps, killed at every point there is, and resumed.
 
-The engine is in a process of its own, over a Unix socket on a CAN bus whose three emulated parts are in this one: they
-live on when the engine is killed, as real ones do. The points are every write of the journal (before it, and in the midst
-of its line), every boundary of a handler's action, and each second thing that a flash tells while it is under way; once more, at
-fewer points, with the components beside each other. After each: the wanted end state, nothing done twice that the journal had
-as done, every component accounted for.
+Each case runs on a simulated clock of its own, so that the points of an update are the same each time; the emulated parts
+are not of the process that is killed: they live on, as real ones do. The points are every operation on the state folder's
+disk and every boundary of a handler's action, and everything that a flash tells while it is under way. What the disk holds
+then is all that was written, or what a host that loses its supply leaves of it. After each: the wanted end state, nothing
+done twice that the journal had as done, every component accounted for.
+
+The same once more for components beside each other, in the order of some seeds; with a second kill while the first one is
+resumed; and at a few points with real processes, over a Unix socket to the parts in this one.
 """
 
 from __future__ import annotations
@@ -14,10 +17,9 @@ import hashlib
 import itertools
 import json
 import os
-import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,9 @@ from proxyflash.emulators import application
 from proxyflash.emulators.can_server import serve_can
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
+from proxyflash.tests.explore.disk import Disk
+from proxyflash.transports import clock
+from proxyflash.transports.simulated_clock import SimulatedClock
 from proxyflash.updates import journal as journals
 from proxyflash.updates.engine import Engine
 from proxyflash.updates.events import Status
@@ -36,7 +41,10 @@ from proxyflash.updates.progress import Action, Ending, Progress
 from proxyflash.updates.update import Update, load
 from proxyflash.updates.working import Worker
 
-from .lab import COMPONENTS, FileHandler, in_process, reference, serve, step
+from .kills import KILLED, LEFT, Process, forked, is_in_process, kill, passed
+from .lab import COMPONENTS, FileHandler, reference, serve, step
+
+pytestmark = pytest.mark.simulated_time
 
 OLD, NEW = "1.4.2", "1.5.0"
 START = 0x10000
@@ -55,11 +63,13 @@ security = {{key = "xor", secret = "5a5a5a5a"}}
 timings = {{p2 = 0.05, latency = 0.2, reset_gap = 2.0, retries = 1}}
 """
 PARTS = 4
-"""So that processes can share the work."""
-EACH = 2
-"""Of what a flash tells, each second thing."""
-AT_ONCE = 3
-"""Of all the points of an update of three components at once, each third: which they are, the threads decide."""
+"""So that processes of the test run can share the work."""
+SEEDS = (None, 1, 2, 3)
+"""Schedules of threads, for components beside each other."""
+TWICE = 8
+"""Of the points of an update, each eighth once more with a kill of the resume."""
+REAL = 8
+"""Kills of real processes."""
 
 
 def bench_text(bus: str, *, emulated: bool) -> str:
@@ -78,46 +88,43 @@ def bench_text(bus: str, *, emulated: bool) -> str:
 
 @dataclass
 class Rig:
-    """`folder`: the update and the bench files; `socket`: where the parts are served."""
+    """`folder`: the update and the bench files; `socket`: where the parts are served to real processes."""
 
     folder: Path
     socket: Path
     update: Update
     new: bytes
 
-    @property
-    def state(self) -> Path:
-        return self.folder / "state"
-
     @contextmanager
     def parts(self) -> Iterator[Bench]:
-        """Three parts with the old firmware, on their wire; everything that an engine remembers is forgotten."""
-        with ExitStack() as stack:
-            bench = stack.enter_context(Bench.open(self.folder / "parts.toml", state=Path(self.fresh())))
-            stack.callback(serve_can(bench.emulated_wire("b"), self.socket))
+        """Three parts with the old firmware, on their wire; the handler has forgotten everything."""
+        with Bench.open(self.folder / "parts.toml", state=self.fresh()) as bench:
+            wire = bench.emulated_wire("b")
             for name in COMPONENTS:
                 (self.folder / f"{name}.mark").write_text("1.0")
+                bench.emulated_device(name).settle()
                 assert bench.emulated_device(name).application_version == OLD
             (self.folder / "log").write_text("")
+            FileHandler.asking = clock.local()
+            channel = wire.channel if clock.current().is_simulated else f"unix:{self.socket}"
+            bus = f'[bus.b]\nkind = "can"\ninterface = "proxyflash"\nchannel = "{channel}"\nat_once = 3\n'
+            (self.folder / "engine.toml").write_text(bench_text(bus, emulated=False))
             yield bench
 
-    def fresh(self) -> str:
-        return tempfile.mkdtemp(dir=self.folder)
+    def fresh(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self.folder))
 
-    def work(self, state: Path, point: int, *, marks: Path | None = None, at_once: bool = False) -> None:
-        """One engine, from beginning to end or to the given point; `marks`: gets the name of each point.
+    def work(self, state: Path, points: Points, *, at_once: bool = False) -> None:
+        """One engine, from beginning to end or to the point at which it is killed.
 
         `at_once`: the components beside each other, where the update begins with this engine.
         """
-        with Bench.open(self.folder / "engine.toml", state=state) as bench:
-            points = Points(point, marks)
+        with Bench.open(self.folder / "engine.toml", state=state) as bench, points.hooked():
             engine = Engine(bench, policy=Policy(on_failure="stop"), on_event=points.event)
-            points.hook()
             if engine.unfinished() is not None:
                 outcome = engine.resume()
             else:
                 outcome = engine.apply(engine.plan(self.update, bench.scan().components), parallel=at_once)
-            points.release()
             assert outcome.error is None, outcome.error
             assert outcome.ending is Ending.SUCCEEDED
             assert {item.task.status for item in outcome.results} <= {Status.DONE, Status.INSTALLED}
@@ -125,40 +132,48 @@ class Rig:
 
 
 class Points:
-    """Counts the points at which an engine can be killed, and kills it at one of them. 0: at none."""
+    """Counts the points at which an engine can be killed, and kills it at one of them. 0: at none.
 
-    def __init__(self, at: int, marks: Path | None) -> None:
+    `marks`: gets the name of each point of a real process.
+    """
+
+    def __init__(self, at: int = 0, marks: Path | None = None) -> None:
         self.at = at
-        self.seen = 0
-        self.marks = marks
-        self._undo: list[Callable[[], None]] = []
+        self.seen: list[tuple[str, str]] = []
+        """The thread and the name of each."""
+        self._marks = marks
         self._lock = threading.Lock()
+        self._is_real = not clock.current().is_simulated
 
     def point(self, name: str) -> bool:
         """Whether this is the one."""
         with self._lock:
-            self.seen += 1
-            if self.marks is not None:
-                with self.marks.open("a") as stream:
-                    stream.write(f"{threading.get_ident()} {name}\n")
-            return self.seen == self.at
+            self.seen.append((clock.current_thread().name, name))
+            if self._marks is not None:
+                with self._marks.open("a") as stream:
+                    stream.write(f"{name}\n")
+            return len(self.seen) == self.at
 
     def pass_by(self, name: str) -> None:
-        if self.point(name):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if name.startswith("fsynced"):
+            return  # What a kill leaves there it leaves at the next point, too.
+        if (self._is_real or is_in_process()) and self.point(name):
+            kill()
 
     def event(self, event: ev.Event) -> None:
         if isinstance(event, ev.Progress | ev.PhaseStarted | ev.PhaseFinished):
             self.pass_by(f"flash {event.component} {event.kind}")
 
-    def hook(self) -> None:
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Of a real process the writes of the journal are points, of a simulated one everything that its disk does."""
         write, called = journals._write, Worker._called
 
         def written(descriptor: int, data: bytes) -> None:
             self.pass_by("before a record")
             if self.point("within a record"):
                 write(descriptor, data[: len(data) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
+                kill()
             write(descriptor, data)
 
         def call(run: Worker, task: Any, handler: Any, action: Action, **more: Any) -> Any:
@@ -167,13 +182,77 @@ class Points:
             self.pass_by(f"after {action}")
             return result
 
-        journals._write = written
-        Worker._called = call  # type: ignore[method-assign, assignment]
-        self._undo = [lambda: setattr(journals, "_write", write), lambda: setattr(Worker, "_called", called)]
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Worker, "_called", call)
+            if self._is_real:
+                patched.setattr(journals, "_write", written)
+            yield
 
-    def release(self) -> None:
-        for undo in self._undo:
-            undo()
+
+@dataclass
+class Case:
+    """One update from its beginning on, on parts of its own and a disk of its own.
+
+    `left`: how much of what was not synced a kill leaves.
+    """
+
+    rig: Rig
+    bench: Bench
+    disk: Disk | None
+    state: Path
+    left: float = 1.0
+    at_once: bool = False
+
+    @classmethod
+    @contextmanager
+    def begun(cls, rig: Rig, *, seed: int | None = None, left: float = 1.0, at_once: bool = False) -> Iterator[Case]:
+        """On a simulated clock of its own; in real time where there is no other."""
+        state = rig.fresh()
+        with ExitStack() as stack:
+            if not clock.current().is_simulated:
+                bench = stack.enter_context(rig.parts())
+                stack.callback(serve_can(bench.emulated_wire("b"), rig.socket))
+                yield cls(rig, bench, None, state, at_once=at_once)
+                return
+            own = SimulatedClock(seed)
+            # So that what is told of all tests' time tells of this one's, too.
+            outer = clock.current()
+            stack.callback(lambda: outer.sleep(own.elapsed))
+            stack.enter_context(clock.use(own))
+            bench = stack.enter_context(rig.parts())
+            disk = stack.enter_context(Disk(state, passed))
+            yield cls(rig, bench, disk, state, left, at_once)
+
+    def run(self, at: int = 0, marks: Path | None = None) -> tuple[int, Points]:
+        """An engine, killed at a point. How it ended, and its points."""
+        points = Points(at, marks)
+
+        def work() -> None:
+            self.rig.work(self.state, points, at_once=self.at_once)
+
+        if self.disk is None:
+            return forked(work), points
+        wires = (self.bench.emulated_wire("b"),)
+        return Process(self.disk, left=self.left, point=points.pass_by, wires=wires).run(work), points
+
+    def journal(self) -> list[dict[str, Any]]:
+        """What is in the journal of the one update; nothing when it had not begun."""
+        paths = sorted(self.state.glob("benches/*/updates/*/journal.jsonl"))
+        return list(journals.records(paths[-1])) if paths else []
+
+    def cut_supply(self) -> None:
+        """The parts lose their supply, too."""
+        for name in COMPONENTS:
+            self.bench.emulated_device(name).supply.off()
+            self.bench.emulated_device(name).supply.on()
+
+    def check_whole(self, where: str = "") -> None:
+        """The wanted end state."""
+        for name in COMPONENTS:
+            device = self.bench.emulated_device(name)
+            assert device.application_version == NEW, where
+            assert device.flash.read(START, len(self.rig.new)) == self.rig.new, where
+            assert (self.rig.folder / f"{name}.mark").read_text() == "1.1", where
 
 
 @pytest.fixture
@@ -185,13 +264,11 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
         folder = Path(made)
         FileHandler.world, FileHandler.faults = folder, {}
         old = application.make(OLD, "part", "Acme", 400, start=START)
-        new = application.make(NEW, "part", "Acme", 2500, start=START)
+        new = application.make(NEW, "part", "Acme", 1100, start=START)
         (folder / "old.bin").write_bytes(old)
         socket = folder / "b.sock"
         emulated = '[bus.b]\nkind = "can"\nemulated = true\npace = 0\n'
-        served = f'[bus.b]\nkind = "can"\ninterface = "proxyflash"\nchannel = "unix:{socket}"\nat_once = 3\n'
         (folder / "parts.toml").write_text(bench_text(emulated, emulated=True))
-        (folder / "engine.toml").write_text(bench_text(served, emulated=False))
         yield Rig(folder, socket, bundle(folder, new), new)
 
 
@@ -226,94 +303,107 @@ def _manifest(folder: Path, name: str, steps: list[dict[str, Any]], selectors: l
     return path
 
 
-def marked(rig: Rig, *, at_once: bool = False) -> list[tuple[str, str]]:
+def points_of(rig: Rig, *, seed: int | None = None, at_once: bool = False) -> list[tuple[str, str]]:
     """The points of an update that nothing happens to: the thread, and what it was at."""
-    marks = rig.folder / "marks"
-    with rig.parts() as bench:
-        assert in_process(lambda: rig.work(rig.state, 0, marks=marks, at_once=at_once)) == 0
-        whole(rig, bench)
-    pairs = (line.split(" ", 1) for line in marks.read_text().splitlines())
-    return [(thread, name) for thread, name in pairs]
+    with Case.begun(rig, seed=seed, at_once=at_once) as case:
+        status, points = case.run()
+        assert status == 0
+        case.check_whole()
+    return points.seen
 
 
-def points_of(rig: Rig) -> list[str]:
-    return [name for _, name in marked(rig)]
-
-
-def whole(rig: Rig, bench: Bench) -> None:
-    """The wanted end state."""
-    for name in COMPONENTS:
-        device = bench.emulated_device(name)
-        assert device.application_version == NEW
-        assert device.flash.read(START, len(rig.new)) == rig.new
-        assert (rig.folder / f"{name}.mark").read_text() == "1.1"
+def killed_and_resumed(case: Case, number: int, where: str, *, again_at: int = 0) -> None:
+    """`again_at`: the point of the resume at which that is killed, if it comes so far."""
+    status, _ = case.run(number)
+    assert status == KILLED, where
+    if number % 5 == 0:
+        case.cut_supply()
+    rig = case.rig
+    known = case.journal()
+    done = {index for index, task in enumerate(Progress.of(known, where).tasks) if task.finished}
+    marked = (rig.folder / "log").read_text()
+    if again_at:
+        case.run(again_at)
+    status, _ = case.run()
+    assert status == 0, where
+    case.check_whole(where)
+    later = case.journal()[len(known) :]
+    assert done.isdisjoint(record["task"] for record in later if "task" in record), where
+    again = (rig.folder / "log").read_text().removeprefix(marked)
+    assert not any(f" {name} mark" in again for at, name in enumerate(COMPONENTS) if 2 * at + 1 in done), where
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_the_sweep(rig: Rig, part: int) -> None:
-    names = points_of(rig)
+    names = [name for _, name in points_of(rig)]
     # So that a sweep which finds nothing to kill at is seen.
-    assert {"before a record", "within a record"} <= set(names)
     asked = {Action.DOWNLOAD, Action.IS_INSTALLED, Action.BACKUP, Action.INSTALL, Action.APPLY}
     assert {f"{when} {action}" for when in ("before", "after") for action in asked} <= set(names)
     assert sum(name.startswith("flash") for name in names) > 40
-    chosen = [number for number, name in enumerate(names, 1) if not name.startswith("flash") or number % EACH == 0]
-    assert len(chosen) > 170
-    for number in chosen[part::PARTS]:
-        killed_and_resumed(rig, number, f"point {number} of {len(names)}: {names[number - 1]}")
+    journal = [name for name in names if name.endswith("journal.jsonl")]
+    assert {name.split(" benches")[0] for name in journal} == {"open", "write", "written half of", "fsync"}
+    assert len(names) > 250
+    for number in range(1 + part, len(names) + 1, PARTS):
+        with Case.begun(rig, left=LEFT[number // PARTS % len(LEFT)]) as case:
+            killed_and_resumed(case, number, f"point {number} of {len(names)}: {names[number - 1]}, {case.left} left")
 
 
 def test_a_flash_of_which_no_end_is_known_is_compared_and_verified_again(rig: Rig) -> None:
     """The part reports the new version already; whether all of the image is there, that does not say."""
-    names = points_of(rig)
-    state = Path(rig.fresh())
-    with rig.parts() as bench:
-        assert in_process(lambda: rig.work(state, names.index("after install") + 1)) == -signal.SIGKILL
-        assert bench.emulated_device("left").application_version == NEW
-        assert in_process(lambda: rig.work(state, 0)) == 0
-        whole(rig, bench)
-    starts = [record for record in journal_of(state) if record["kind"] == "start" and record["task"] == 0]
+    names = [name for _, name in points_of(rig)]
+    with Case.begun(rig, left=0.0) as case:
+        status, _ = case.run(names.index("after install") + 1)
+        assert status == KILLED
+        assert case.bench.emulated_device("left").application_version == NEW
+        status, _ = case.run()
+        assert status == 0
+        case.check_whole()
+        starts = [record for record in case.journal() if record["kind"] == "start" and record["task"] == 0]
     assert [record["action"] for record in starts] == ["backup", "install", "install", "apply"]
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("part", range(2))
-def test_the_sweep_of_components_at_once(rig: Rig, part: int) -> None:
-    """Up to three steps are under way when it is killed; the resume works on them beside each other, too."""
-    points = marked(rig, at_once=True)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_sweep_of_components_at_once(rig: Rig, seed: int | None) -> None:
+    """Up to three steps are under way when it is killed; the resume works on them beside each other, too.
+
+    Each point is tried in the order of one of the seeds.
+    """
+    points = points_of(rig, seed=seed, at_once=True)
     flashing = [(thread, name.split()[1]) for thread, name in points if name.startswith("flash")]
     # They did run beside each other: what one tells comes amid what the others tell.
     assert len(set(flashing)) == 3
     assert sum(one != other for one, other in itertools.pairwise(flashing)) > 10
-    # A retry more or less than now moves the last ones.
-    chosen = range(1 + part * AT_ONCE, len(points) - 10, 2 * AT_ONCE)
-    assert len(chosen) > 30
+    chosen = range(1 + SEEDS.index(seed), len(points) + 1, len(SEEDS))
+    assert len(chosen) > 60
     for number in chosen:
-        killed_and_resumed(rig, number, f"point {number} of some {len(points)}", at_once=True)
+        where = f"seed {seed}, point {number} of {len(points)}: {points[number - 1][1]}"
+        with Case.begun(rig, seed=seed, left=LEFT[number % len(LEFT)], at_once=True) as case:
+            killed_and_resumed(case, number, where)
 
 
-def killed_and_resumed(rig: Rig, number: int, where: str, *, at_once: bool = False) -> None:
-    state = Path(rig.fresh())
-    with rig.parts() as bench:
-        assert in_process(lambda: rig.work(state, number, at_once=at_once)) == -signal.SIGKILL, where
-        known = journal_of(state)
-        done = {index for index, task in enumerate(Progress.of(known, where).tasks) if task.finished}
-        marked = (rig.folder / "log").read_text()
-        if number % 5 == 0:
-            # The parts lose their supply with the host.
-            for name in COMPONENTS:
-                bench.emulated_device(name).supply.off()
-                bench.emulated_device(name).supply.on()
-        assert in_process(lambda: rig.work(state, 0)) == 0, where
-        whole(rig, bench)
-        later = journal_of(state)[len(known) :]
-        assert done.isdisjoint(record["task"] for record in later if "task" in record), where
-        again = (rig.folder / "log").read_text().removeprefix(marked)
-        assert not any(f" {name} mark" in again for at, name in enumerate(COMPONENTS) if 2 * at + 1 in done), where
+@pytest.mark.timeout(600)
+def test_the_resume_is_killed_as_well(rig: Rig) -> None:
+    """At points of which the second ones move through all of a resume while the first ones move through the update."""
+    names = [name for _, name in points_of(rig)]
+    for number in range(3, len(names) + 1, TWICE):
+        again_at = 1 + number * 7 % 60
+        with Case.begun(rig, left=LEFT[number // TWICE % len(LEFT)]) as case:
+            killed_and_resumed(case, number, f"points {number} ({names[number - 1]}) and {again_at}", again_at=again_at)
 
 
-def journal_of(state: Path) -> list[dict[str, Any]]:
-    """What is in the journal of the one update; nothing when it had not begun."""
-    paths = list(state.glob("benches/*/updates/*/journal.jsonl"))
-    return list(journals.records(paths[-1])) if paths else []
+@pytest.mark.real_time
+@pytest.mark.timeout(600)
+def test_some_kills_of_real_processes(rig: Rig) -> None:
+    """As a check of the simulation: SIGKILL, and the parts in another process than the engine."""
+    marks = rig.folder / "marks"
+    with Case.begun(rig) as case:
+        status, _ = case.run(marks=marks)
+        assert status == 0
+        case.check_whole()
+    names = marks.read_text().splitlines()
+    assert {"before a record", "within a record"} <= set(names)
+    for number in range(5, len(names) - 10, len(names) // REAL):
+        with Case.begun(rig, at_once=number % 2 == 0) as case:
+            killed_and_resumed(case, number, f"point {number} of some {len(names)}")

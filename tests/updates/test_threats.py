@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 from proxyflash.enumerators import bench
 from proxyflash.tests.updates.authoring import Publisher, changed, private_key
-from proxyflash.tests.updates.lab import in_process
+from proxyflash.tests.updates.kills import forked
 from proxyflash.tools import commands
 from proxyflash.transports import clock
 from proxyflash.updates import errors
@@ -372,7 +372,7 @@ def killed_in_install(gateway: Gateway, deployment: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FlashHandler, "install", cut)
-        assert in_process(lambda: gateway.apply(deployment)) == KILLED
+        assert forked(lambda: gateway.apply(deployment)) == KILLED
 
 
 @pytest.mark.parametrize("advised", ["rollback", "apply"])

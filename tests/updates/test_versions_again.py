@@ -14,6 +14,8 @@ from proxyflash.updates.progress import Action, Ending
 
 from .lab import NEW, OLD, Lab, all_new, all_old, cancel
 
+pytestmark = pytest.mark.simulated_time
+
 WHERE = "right one"
 
 

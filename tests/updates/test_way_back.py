@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.updates.errors import UpdateUnknown
@@ -11,7 +9,10 @@ from proxyflash.updates.events import Status
 from proxyflash.updates.progress import Action, Ending
 from proxyflash.updates.results import ActionResult, ResultCode
 
-from .lab import NEW, Lab, all_new, all_old, cancel, in_process, kill
+from .kills import KILLED
+from .lab import NEW, Lab, all_new, all_old, cancel, kill
+
+pytestmark = pytest.mark.simulated_time
 
 FAILURE = ActionResult(ResultCode.FAILURE, 1, "it broke")
 
@@ -84,7 +85,7 @@ def test_after_a_kill_at_its_install(lab: Lab) -> None:
     assert lab.apply(update).succeeded
     (lab.world / "left.one").write_text("lost")
     lab.fault("left one", Action.INSTALL, kill)
-    assert in_process(lambda: lab.apply(update)) == -signal.SIGKILL
+    assert lab.process(lambda: lab.apply(update)) == KILLED
     assert lab.rollback().ending is Ending.ROLLED_BACK
     assert lab.holds() == all_new() | {"left.one": "lost"}
 

@@ -1,0 +1,33 @@
+"""A cut at the units of the wire: CAN frames, serial bytes, USB control transfers; then the same command again.
+
+Every CAN frame and every control transfer is tried. Of a serial line's bytes, of which an update has thousands, every
+write of the host and of the part is tried, at bytes that a generator chooses (`Kind.each`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from proxyflash.tests.flashers.sweeps.rig import KINDS, How, Rig, course, wire_cut
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("how", How)
+@pytest.mark.parametrize("pace", [0, 1])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_cut_at_the_units_of_the_wire(
+    name: str, pace: int, how: How, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    kind = KINDS[name]
+    rig = Rig(kind, tmp_path, pace=pace, is_short=True)
+    units = kind.thinned(course(rig).units(kind.each, f"{name} {how} {pace}"), pace)
+    for unit in units:
+        with rig.powered() as bench:
+            cut = wire_cut(bench, unit, how)
+            rig.flash(bench)
+            assert cut.is_done
+            cut.mend()
+            rig.ends_well(bench)
+    record_property("cases", len(units))
