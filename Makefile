@@ -10,6 +10,9 @@ TOOLS := build/tools
 LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(TOOLS)/bin/pip-compile -q --generate-hashes --allow-unsafe --strip-extras \
   --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
 
+# Each worker and each program under test would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 

@@ -147,7 +147,7 @@ def test_every_guard_of_the_product_is_tried_here() -> None:
     root = Path(clock.__file__).parents[1]
     packages = ("transports", "flashers", "enumerators", "updates", "emulators", "tools")
     guards = sum(
-        path.read_text().count("clock.real(")
+        path.read_text().count("clock.real(") + path.read_text().count("clock.program(")
         for package in packages
         for path in (root / package).rglob("*.py")
         if str(path.relative_to(root)) not in elsewhere

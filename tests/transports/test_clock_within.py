@@ -9,6 +9,8 @@ from proxyflash.transports import clock
 from proxyflash.transports.errors import MixedClocks, UnknownThread
 from proxyflash.transports.simulated_clock import SimulatedClock
 
+pytestmark = pytest.mark.real_time("clocks of its own")
+
 
 def test_simulated_time_stands_still_outside_of_its_pieces() -> None:
     real, simulated = clock.current(), SimulatedClock()
