@@ -8,6 +8,7 @@ import json
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers import formats
 from proxyflash.flashers.events import Phase
@@ -30,6 +32,8 @@ from .conftest import MANIFEST, NEW, Desk
 
 pytestmark = pytest.mark.real_time("child programs and signals")
 MakeDesk = Callable[..., Desk]
+LONG = 30.0
+"""Seconds that no test is meant to wait."""
 STOPPING = "stopping at the next safe point; Ctrl-C again stops now"
 
 
@@ -279,6 +283,56 @@ def test_what_still_reads_its_files_ends_at_once(
     done = desk.run(*arguments)
     assert (done.status, done.err.strip()) == (130, "E-CANCELLED stopped at once; nothing was changed.")
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_a_finaliser_swallows_comes_once_more(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    class Finalised:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def goes_on(bench: Bench) -> Any:
+        Finalised()
+        threading.Event().wait(LONG)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(session, "RELEASE_SECONDS", 2 * LONG)
+    monkeypatch.setattr(Bench, "scan", goes_on)
+    before = sys.unraisablehook
+    done = desk.run("scan")
+    assert (done.status, done.err.strip()) == (130, "E-CANCELLED stopped at once; nothing was changed.")
+    assert sys.unraisablehook is before
+
+
+def test_what_else_a_finaliser_raises_is_reported_as_before(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Finalised:
+        def __del__(self) -> None:
+            raise RuntimeError("of a finaliser")
+
+    told: list[str] = []
+    scan = Bench.scan
+
+    def noted(bench: Bench) -> Any:
+        Finalised()
+        return scan(bench)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda error: told.append(str(error.exc_value)))
+    monkeypatch.setattr(Bench, "scan", noted)
+    assert desk.run("scan").status == 0
+    assert told == ["of a finaliser"]
+
+
+def test_a_replay_that_is_stopped_reports_no_other_outcome(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "rec.jsonl"
+    assert desk.run("record", str(file), "--", "scan").status == 0
+    monkeypatch.setattr(Bench, "scan", lambda bench: signal.raise_signal(signal.SIGTERM))
+    done = desk.run("replay", str(file))
+    assert (done.status, done.err.strip()) == (130, "E-CANCELLED stopped at once; nothing was changed.")
+    assert done.out == ""
 
 
 def test_one_signal_is_enough_where_no_safe_point_comes(make_desk: MakeDesk) -> None:

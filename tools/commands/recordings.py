@@ -128,6 +128,9 @@ def replay(session: Session, file: Path, arguments: tuple[str, ...], pace: float
     try:
         with _collecting(session.output) as runs, tempfile.TemporaryDirectory() as folder:
             status = _run(wanted, session.output, _replayed(session, recording, running, file, Path(folder)))
+        if status == ExitStatus.INTERRUPTED and recording.head.get("status", 0) != status:
+            # A person stopped it: that says nothing about the recording.
+            return status
         error = _difference(recording, running, status, session.output.told)
         exchanges = running.exchanges
     finally:

@@ -33,6 +33,8 @@ CLOSE_SECONDS = 5.0
 """How long closing may take once a second Ctrl-C has ended everything."""
 SAFE_POINT_SECONDS = 3.0
 """How long a safe point may be away while nothing has been changed yet; then the command is stopped at once."""
+SWALLOWED_SECONDS = 0.05
+"""How long after a signal was lost in a finaliser it comes once more."""
 RELEASE_SECONDS = 10.0
 """How long a part that was only looked at may take to run its application again, once its command was stopped at once."""
 
@@ -64,6 +66,8 @@ class Session:
     _handlers: dict[int, Any] = field(default_factory=dict)
     _ended: threading.Event = field(default_factory=threading.Event)
     """Set when no signal is to come once more."""
+    _unraisable: Callable[[Any], Any] | None = None
+    """The hook of others, while ours is in its place."""
     opener: Callable[[str | None, Path | None], Bench] | None = None
     """Opens the bench in a way of its own: recorded, or replayed."""
     _bench: Bench | None = None
@@ -121,20 +125,36 @@ class Session:
             if again or not waits:
                 raise KeyboardInterrupt
 
+        def swallowed(told: Any) -> None:
+            """A finaliser or a weak reference's callback: what a signal raises in there, Python reports and drops."""
+            nonlocal answering
+            if not issubclass(told.exc_type, KeyboardInterrupt):
+                before(told)
+                return
+            answering = True
+            self._once_more(SWALLOWED_SECONDS, always=True)
+            answering = False
+
         for number in (signal.SIGINT, signal.SIGTERM):
             # A shell's background job ignores Ctrl-C, which is for the job at the terminal.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._handlers.setdefault(number, signal.signal(number, stop))
+        before = sys.unraisablehook
+        if self._unraisable is None:
+            self._unraisable, sys.unraisablehook = before, swallowed
 
     def stop_safely(self) -> None:
         """Says that the engine of this command looks at `stopping`, and stops at its next safe point."""
         self._safely = True
 
-    def _once_more(self, seconds: float) -> None:
-        """Has the signal come once more, unless the command ends before, or something was changed after all."""
+    def _once_more(self, seconds: float, *, always: bool = False) -> None:
+        """Has the signal come once more, unless the command ends before, or something was changed after all.
+
+        `always`: also then.
+        """
 
         def send() -> None:
-            if not ended.wait(seconds) and not self.standing.touched:
+            if not ended.wait(seconds) and (always or not self.standing.touched):
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
         self._ended.set()
@@ -206,6 +226,8 @@ class Session:
     def close(self, *, interrupted: bool = False) -> None:
         """`interrupted`: a Ctrl-C ended it at any point, perhaps with a lock held: what waits for that is not waited for."""
         self._ended.set()
+        if self._unraisable is not None:
+            sys.unraisablehook, self._unraisable = self._unraisable, None
         if self._bench is not None:
             bench, self._bench = self._bench, None
             if interrupted:
