@@ -34,6 +34,12 @@ from .serial_opening import checked, is_pty, let_others_open, open_port, set_mod
 
 DRAIN_LIMIT = 65_536
 """Bytes that `drain` forgets at most: a part that never stops sending must not hold us."""
+MANY = 16
+"""Missing bytes for which a read of many doesn't wake up one by one."""
+FEWEST_BITS = 10
+"""Of a byte on the line: start, 8 data bits, stop."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.0002, 0.005
+"""Seconds between two looks: a system is no more exact than the first, and a line that is gone is noticed after the second."""
 
 
 class SerialPort:
@@ -112,8 +118,11 @@ class SerialPort:
     def read_exactly(self, size: int, deadline: Deadline) -> bytes:
         """Exactly `size` bytes. Raises SerialTimeout (its `received` has what came), SerialGone."""
         data = self.read_some(deadline, size) if size else b""
-        while len(data) < size:
-            more = self._receive(size - len(data), deadline)
+        began, before = clock.monotonic() if len(data) < size else 0.0, len(data)
+        while (missing := size - len(data)) > 0:
+            if missing >= MANY and len(data) > before:
+                self._let_come(missing, (clock.monotonic() - began) / (len(data) - before), deadline)
+            more = self._receive(missing, deadline)
             if not more:
                 raise SerialTimeout(f"{len(data)} of {size} bytes came from {self.url}", received=data)
             data += more
@@ -217,6 +226,15 @@ class SerialPort:
         if self.recorder is not None and data:
             self.recorder.serial(self.name, False, data, drained=drained)
         return data
+
+    def _let_come(self, missing: int, each: float, deadline: Deadline) -> None:
+        """Waits until about half of what is missing is there, instead of waking up for each byte.
+
+        `each`: seconds that each of the bytes before took; those to come are taken to need no more than the line's rate.
+        """
+        pause = min(missing * min(each, FEWEST_BITS / self._port.baudrate) / 2, LONGEST_PAUSE, deadline.remaining)
+        if pause >= SHORTEST_PAUSE:
+            clock.sleep(pause)
 
     def _set(self, key: str, value: int | str) -> bool:
         """Sets one of pyserial's properties; False, with everything as before, if the driver refuses the value."""
