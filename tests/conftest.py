@@ -14,9 +14,7 @@ from proxyflash.transports.simulated_clock import SimulatedClock
 
 pytest_plugins = ["pytester"]
 
-SIMULATED_FOLDERS: tuple[str, ...] = (
-    "flashers",
-)
+SIMULATED_FOLDERS: tuple[str, ...] = ("flashers",)
 """Folders of `tests` whose tests run on simulated time by default."""
 TIMES = pytest.StashKey[list[float]]()
 """Simulated and real seconds of the tests that ran on simulated time."""

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -679,7 +680,7 @@ def test_parts_that_are_flashed_at_the_same_time(paced: Lab) -> None:
     """On one bus, at true times, by threads of their own: each is followed by its own port."""
     devices = [paced.add(SLOT, serial=serial) for serial in "ABC"]
     profile = {"reenumerate": 30.0, "slot_size": 0x20000}
-    flashing = [Doing(lambda serial=serial: paced.flash(SLOT, serial=serial, profile=profile)) for serial in "ABC"]
+    flashing = [Doing(partial(paced.flash, SLOT, serial=serial, profile=profile)) for serial in "ABC"]
     results = [doing.result(100) for doing in flashing]
     assert [result.verified for result in results] == ["read back"] * 3
     assert [device.application_version for device in devices] == [NEW] * 3

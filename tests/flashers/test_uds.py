@@ -115,12 +115,10 @@ class ScriptedEcu:
             return None
         if message.arbitration_id == 0x7DF:
             self.functional.append(bytes(message.data[1 : 1 + message.data[0]]))
-        return isotp.CanMessage(arbitration_id=message.arbitration_id, data=message.data)
+        return isotp.CanMessage(arbitration_id=message.arbitration_id, data=bytes(message.data))
 
     def _tx(self, message: isotp.CanMessage) -> None:
-        self._bus.send(
-            can.Message(arbitration_id=message.arbitration_id, data=message.data, is_extended_id=False)
-        )
+        self._bus.send(can.Message(arbitration_id=message.arbitration_id, data=message.data, is_extended_id=False))
 
     def _turn(self, seconds: float) -> None:
         self._patience = seconds
