@@ -104,6 +104,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     simulated, real = config.stash[TIMES]
     if real:
         terminalreporter.write_line(f"{simulated:,.0f} simulated seconds were tested in {real:,.0f} real ones")
+    cuts = sum(
+        number
+        for report in terminalreporter.stats.get("passed", ())
+        for name, number in report.user_properties
+        if name == "cuts"
+    )
+    if cuts:
+        terminalreporter.write_line(f"{cuts:,} interruptions of an update were followed by the same command")
 
 
 @pytest.fixture(autouse=True)

@@ -48,7 +48,13 @@ PLACES = st.integers(0, 8)
 
 @given(
     st.builds(
-        FaultPlan, drop=CHANCES, corrupt=CHANCES, disconnect_after=PLACES, bus_off_after=PLACES, first=PLACES, last=PLACES
+        FaultPlan,
+        drop=CHANCES,
+        corrupt=CHANCES,
+        disconnect_after=PLACES,
+        bus_off_after=PLACES,
+        first=PLACES,
+        last=PLACES,
     ),
     st.lists(st.integers(1, 4), max_size=5),
 )

@@ -118,9 +118,7 @@ class ScriptedEcu:
         return isotp.CanMessage(arbitration_id=message.arbitration_id, data=bytes(message.data))
 
     def _tx(self, message: isotp.CanMessage) -> None:
-        self._bus.send(
-            can.Message(arbitration_id=message.arbitration_id, data=message.data, is_extended_id=False)
-        )
+        self._bus.send(can.Message(arbitration_id=message.arbitration_id, data=message.data, is_extended_id=False))
 
     def _turn(self, seconds: float) -> None:
         self._patience = seconds

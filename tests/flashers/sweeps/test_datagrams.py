@@ -7,7 +7,6 @@ image, confirmed. The network and the part are of this process: a kernel's socke
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from enum import StrEnum
 
 import pytest
@@ -95,7 +94,7 @@ def flash(network: Network) -> None:
 
 @pytest.mark.parametrize("how", How)
 @pytest.mark.parametrize("take", [0.0, 0.002])
-def test_at_every_datagram(how: How, take: float, record_property: Callable[[str, object], None]) -> None:
+def test_at_every_datagram(how: How, take: float, request: pytest.FixtureRequest) -> None:
     whole = Network(Application(), take)
     flash(whole)
     assert whole.units > 20
@@ -115,4 +114,4 @@ def test_at_every_datagram(how: How, take: float, record_property: Callable[[str
         assert (part.running, part.confirmed) == (NEW, True)
     # One datagram is made up for; without a part no command but a finished one ends well.
     assert failures == 0 if how in (How.LOST, How.DOUBLED) else failures > 0
-    record_property("cases", whole.units)
+    request.node.user_properties.append(("cuts", whole.units))

@@ -6,7 +6,6 @@ more ends with the whole new image.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ def test_nothing_is_cut(name: str, pace: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("pace", "share"), [(0, 0), (0, 1), (1, 0)])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_cut_at_every_flash_operation(
-    name: str, pace: int, share: int, tmp_path: Path, record_property: Callable[[str, object], None]
+    name: str, pace: int, share: int, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     kind = KINDS[name]
     rig = Rig(kind, tmp_path, pace=pace)
@@ -40,4 +39,4 @@ def test_a_cut_at_every_flash_operation(
             assert not supply.is_on
             supply.on()
             rig.ends_well(bench)
-    record_property("cases", len(operations))
+    request.node.user_properties.append(("cuts", len(operations)))

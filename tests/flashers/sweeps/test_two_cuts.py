@@ -7,7 +7,6 @@ of the wire that a generator chooses: once the supply's, and once the host's.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ MOST = 20
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", KINDS)
-def test_two_cuts(name: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+def test_two_cuts(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     rig = Rig(KINDS[name], tmp_path, is_short=True)
     whole = course(rig)
     chosen = random.Random(name)
@@ -41,4 +40,4 @@ def test_two_cuts(name: str, tmp_path: Path, record_property: Callable[[str, obj
             rig.ends_well(bench)
     # What the first command has written need not be sent again, so some commands are over before the second cut.
     assert seconds > len(cases) / 2
-    record_property("cases", len(cases))
+    request.node.user_properties.append(("cuts", len(cases)))

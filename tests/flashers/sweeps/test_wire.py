@@ -6,7 +6,6 @@ write of the host and of the part is tried, at bytes that a generator chooses (`
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from proxyflash.tests.flashers.sweeps.rig import KINDS, How, Rig, course, wire_c
 @pytest.mark.parametrize("pace", [0, 1])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_cut_at_the_units_of_the_wire(
-    name: str, pace: int, how: How, tmp_path: Path, record_property: Callable[[str, object], None]
+    name: str, pace: int, how: How, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     kind = KINDS[name]
     rig = Rig(kind, tmp_path, pace=pace, is_short=True)
@@ -30,4 +29,4 @@ def test_a_cut_at_the_units_of_the_wire(
             assert cut.is_done
             cut.mend()
             rig.ends_well(bench)
-    record_property("cases", len(units))
+    request.node.user_properties.append(("cuts", len(units)))

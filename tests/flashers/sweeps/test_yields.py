@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,7 @@ LAST = (ev.Phase.VERIFY, ev.Phase.BOOT)
 @pytest.mark.parametrize("pace", [0, 1])
 @pytest.mark.parametrize("how", ["cancel", "cut"])
 @pytest.mark.parametrize("name", KINDS)
-def test_stopped_at_every_yield(
-    name: str, how: str, pace: int, tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
+def test_stopped_at_every_yield(name: str, how: str, pace: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """At the first, second, ... thing that the engine reports. At true pace by shorter images."""
     kind = KINDS[name]
     rig = Rig(kind, tmp_path, pace=pace, is_short=bool(pace))
@@ -44,4 +41,4 @@ def test_stopped_at_every_yield(
                 # A loader that was sent some of an image, and has written none, may wait for the rest.
                 assert settled(bench) in ((OLD, None) if stopper.phase is ev.Phase.WRITE else (OLD,))
             rig.ends_well(bench)
-    record_property("cases", len(yields))
+    request.node.user_properties.append(("cuts", len(yields)))
