@@ -15,8 +15,8 @@ from .recording import LONGEST_QUESTION
 if TYPE_CHECKING:
     from .recording import Recorder
 
-_PASSWORD = re.compile(r"(?<=://)[^\s/@\"']*@")
-"""User and password of a URL (RFC 3986, 3.2.1)."""
+_PASSWORD = re.compile(r"(?<=://)[^\s/\"']*@")
+"""User and password of a URL (RFC 3986, 3.2.1), up to the last "@": many programs take one in a password as it is."""
 
 
 class OutsideFailed(Exception):

@@ -57,6 +57,23 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     return make
 
 
+@pytest.mark.parametrize(
+    ("lines", "code", "told"),
+    [
+        ('revoked = ["a "]', "E-BENCH-KEY", "updates.revoked = 'a ': no name of a key"),
+        ('revokd = ["a"]', "E-BENCH-KEY", "updates.revokd is no key"),
+        ('unsigned = "refuse"', "E-BENCH-KEY", 'unsigned = "refuse" needs roots'),
+        ('roots = ["gone.jwk"]', "E-KEY-FILE", "gone.jwk"),
+    ],
+)
+def test_check_looks_at_the_policy_of_updates(say: Say, tmp_path: Path, lines: str, code: str, told: str) -> None:
+    (tmp_path / "bench.toml").write_text(f"[updates]\n{lines}\n")
+    status, out, err = say("bench", "check")
+    assert (status != 0, out) == (True, "")
+    assert err.startswith(f"{code} ")
+    assert told in err
+
+
 def adapter(device: str, product: str | None, serial: str | None = None) -> ListPortInfo:
     port = ListPortInfo(device)
     port.vid, port.pid, port.product, port.serial_number = 0x0403, 0x6001, product, serial

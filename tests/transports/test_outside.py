@@ -56,3 +56,16 @@ def test_long_ones_are_cut() -> None:
     assert isinstance(record, Answer)
     assert (len(record.question), len(record.text), record.text[-3:]) == (LONGEST_QUESTION, LONGEST_ANSWER, "end")
     assert Outside(lambda: None, Replay(Recording((record,)))).ask("q" * 10_000, broken).endswith("end")
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("ftp://me:p@ss@pdu/off", "ftp://left-out@pdu/off"),
+        ("x://a:b@c y://d:e@f@g", "x://left-out@c y://left-out@g"),
+        ("http://pdu/mail?to=me@home", "http://pdu/mail?to=me@home"),
+    ],
+)
+def test_a_password_may_have_an_at_sign(text: str, left: str) -> None:
+    assert without_passwords(text) == left
+    assert without_passwords(left) == left

@@ -425,6 +425,20 @@ def test_arbitrary_software_put_into_the_state_folder(gateway: Gateway, what: st
     assert gateway.versions() == before
 
 
+def test_another_signed_manifest_put_into_the_state_folder(gateway: Gateway) -> None:
+    """Between a power cut and the resume; its signature is right, and it is not the update that began."""
+    deployment = gateway.update("1.5.0", "imus", "cameras")
+    other = gateway.update("1.6.0", "radars")
+    killed_in_install(gateway, deployment)
+    before = gateway.versions()
+    (path,) = (gateway.folder / "state").rglob(f"files/{deployment.name}")
+    path.write_bytes(other.read_bytes())
+    for command in ("resume", "rollback"):
+        status, err = gateway.run(command)
+        assert (status, re.findall(r"^(E-\S+)", err, re.MULTILINE)) == (9, ["E-FILE-CHANGED"])
+    assert gateway.versions() == before
+
+
 def test_a_cancelled_deployment_is_believed_after_its_signature(gateway: Gateway) -> None:
     deployment = gateway.update()
     document = json.loads(deployment.read_text())

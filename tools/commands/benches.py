@@ -40,15 +40,20 @@ def bench() -> None:
 
 @command("check")
 def check(session: Session) -> int | None:
-    """Checks the bench file: every key, every name, and the parts of emulated buses. Opens no adapter.
+    """Checks the bench file: every key, every name, the parts of emulated buses, the root keys. Opens no adapter.
 
     What a bus's own keys come to, python-can, pyserial or pyusb say when it is opened: proxyflash scan.
 
     \b
     proxyflash --bench desk.toml bench check
     """
+    from ...updates.policy import policy_of
+    from ...updates.signing import Trust
+
     session.bench.check()
     file = session.bench.file
+    policy = policy_of(file)
+    Trust.of(policy.roots, policy.revoked)
     session.output.document({"file": str(file.path), "buses": list(file.spec.bus), "components": list(file.names)})
     counts = f"{_counted(len(file.spec.bus), 'bus', 'buses')}, {_counted(len(file.names), 'component')}"
     session.output.line(f"{file.path}  OK  {counts}")
