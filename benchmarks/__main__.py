@@ -109,6 +109,10 @@ def _dfu(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
             rows += measuring.rows(compared, setting.runs, folder / f"{part}-{verify}", tell)
             job = simulated.usb_dfu(part, title, size // setting.scale, verify=verify)
             rows.append(simulated.row(job, folder / f"simulated-{part}-{verify}"))
+            if not verify:
+                own = folder / f"pyfu-{part}"
+                own.mkdir()
+                rows.append(dfu.pyfu_simulated(part, title, size // setting.scale, own))
     return rows
 
 

@@ -15,8 +15,8 @@ must be let alone as long (DFU 1.1, 6.1.2), so that each of its times is rounded
              empty DNLOAD, GETSTATUS, the manifestation's time, GETSTATUS; to read: UPLOAD for each block
              (this part programs the first block at manifestation)
 
-with erase and program times from emulators/parts/dfu.toml. pyfu-usb doesn't wait but asks again and again, so it may be
-ahead of that by the rounding.
+with erase and program times from emulators/parts/dfu.toml. pyfu-usb asks again and again while the device is to be let
+alone, so it is ahead of that by the rounding; on the simulated clock its transfers are counted.
 """
 
 from __future__ import annotations
@@ -35,12 +35,16 @@ from unittest import mock
 import usb.core
 from proxyflash.emulators import application
 from proxyflash.enumerators.bench import Bench
+from proxyflash.transports import clock
+from proxyflash.transports.simulated_clock import SimulatedClock
 
 from . import peers
-from .measuring import ROOT, Comparison, Failed, Run, Side
+from .measuring import ROOT, Comparison, Failed, Missing, Run, Side
 from .ours import flash_here
+from .table import Row
 
 PYFU = "pyfu-usb==2.0.2"
+PYFU_SIMULATED = "pyfu-usb, simulated clock"
 PACKET = 64
 STATUS = 6
 
@@ -134,8 +138,24 @@ emulated = {{part = "{part}", firmware = "old.bin", boot = "dfu"}}
     return Comparison(f"{title}, {size // 1024} KiB, {how}", limit(part, size, verify=verify), sides, size)
 
 
+def pyfu_simulated(part: str, title: str, size: int, folder: Path) -> Row:
+    """What pyfu-usb takes on the simulated clock, and by how many transfers. Raises Failed."""
+    job = comparison(part, title, size, verify=False)
+    limit = sum(job.limit.values())
+    with clock.use(SimulatedClock()):
+        try:
+            run = next(side for side in job.sides if not side.ours).run(folder)
+        except Missing as lack:
+            return Row(job.title, PYFU_SIMULATED, note=str(lack))
+    (transfers,) = run.spent.values()
+    return Row(job.title, PYFU_SIMULATED, run.seconds, limit / run.seconds, note=f"{transfers:,.0f} transfers")
+
+
 def _pyfu(bench: Path, file: Path, facts: dict[str, Any], image: bytes) -> Run:
-    """pyfu-usb's own download, with the emulated bus as pyusb's backend. Raises Missing, Failed."""
+    """pyfu-usb's own download, with the emulated bus as pyusb's backend. Raises Missing, Failed.
+
+    On a simulated clock, `spent` has the number of its transfers.
+    """
     folder = str(peers.library(PYFU))
     with Bench.open(bench, state=bench.parent / "state") as opened:
         backend = opened.emulated_wire("usb").host_settings()["backend"]
@@ -157,10 +177,11 @@ def _pyfu(bench: Path, file: Path, facts: dict[str, Any], image: bytes) -> Run:
         ids = {"vid": facts["vendor_id"], "pid": facts["product_id"]}
         address = facts["base"] if facts["flavour"] == "dfuse" else None
         with mock.patch("usb.core.find", find_here), contextlib.redirect_stdout(io.StringIO()):
-            began, before = time.perf_counter(), time.process_time()
+            began, before = clock.monotonic(), time.process_time()
             pyfu_usb.download(str(file), address=address, **ids)
-            took, busy = time.perf_counter() - began, time.process_time() - before
+            took, busy = clock.monotonic() - began, time.process_time() - before
+        spent = {"transfers": float(opened.emulated_wire("usb").faults.units)} if clock.current().is_simulated else {}
         flash = opened.emulated_device("camera").flash
         if flash.read(flash.base, len(image)) != image:
             raise Failed("the part does not hold the image")
-    return Run(took, busy=busy)
+    return Run(took, spent, busy)
