@@ -22,6 +22,7 @@ ALLOWED = {
     "hil_tests/plugin.py": "prints what summary.py has neutralised, and what make_safe has",
     "hil_tests/bench_run.py": "neutralises",
     "hil_tests/conftest.py": "neutralises",
+    "hil_tests/simulated_time.py": "warns of a test by pytest's own name of it, which pytest has made ASCII",
     "hil_tests/test_soak.py": "keeps numbers, as JSON",
     "hil_tests/kernel_bench.py": "neutralises its errors, and hands on pytest's own output",
     "hil_tests/kernel/usb_lab.py": "has a forked command write into files",
