@@ -378,7 +378,7 @@ class SimulatedClock(Clock):
     def wait(self, seconds: float | None, what: object) -> bool:
         """The running thread waits until it is woken; False: until so many seconds had passed."""
         me = self.running
-        if self.ending:
+        if self.ending or me.is_killed:
             raise GreenletExit
         me.waits_for = what
         me.timed_out = False
