@@ -453,6 +453,8 @@ class SimulatedClock(Clock):
         if self.ending:
             return
         me = self.running
+        if me.is_killed:
+            raise GreenletExit
         self._fire(jump=False)
         self._ready.append(me)
         self._hand_over(me)

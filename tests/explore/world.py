@@ -476,10 +476,13 @@ class World:
         for path, data in image.files.items():
             if path.endswith("/journal.jsonl"):
                 for line in data.splitlines():
-                    if b'"kind":"start"' in line and (found := re.search(rb'"task":(\d+)', line)):
+                    begins = b'"action":"install"' in line or b'"action":"restore"' in line
+                    if begins and b'"kind":"start"' in line and (found := re.search(rb'"task":(\d+)', line)):
                         begun.add((path, found[1]))
         if len(worked) > len(begun):
-            self.claims.append(f"the flash of {', '.join(worked)} was worked on, and the journal has {len(begun)} begun")
+            self.claims.append(
+                f"the flash of {', '.join(worked)} was worked on, and the journal has {len(begun)} begun"
+            )
 
     def _announced(self, path: str) -> bool:
         """Whether a journal has a record of something that was begun."""
