@@ -111,7 +111,8 @@ def make(
     """What will be done with the components as they were seen. Touches nothing.
 
     `torn`: asked for the components that an earlier update left without a whole application, if any doesn't answer:
-    these can't answer until they are flashed. Raises HandlerUnknown, ManifestField, ComponentAbsent, BelowFloor, DowngradeRefused.
+    these can't answer until they are flashed. Raises HandlerUnknown, ManifestField, ComponentAbsent, BelowFloor,
+    DowngradeRefused.
     """
     away = [component for component in components if bench.unplugged(component) and component.name not in torn()]
     plan = order(update, [component for component in components if component not in away])

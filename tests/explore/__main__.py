@@ -31,7 +31,7 @@ class BadSeeds(argparse.ArgumentTypeError):
 def seeds(text: str) -> range:
     """ "5": that one; "5..9": these five."""
     first, dots, last = text.partition("..")
-    numbers = [number for number in (first, last if dots else first)]
+    numbers = (first, last if dots else first)
     if not all(number.isascii() and number.isdigit() for number in numbers):
         raise BadSeeds(f"{text!r} names no seeds: write a number (5), or the first and the last one (5..9)")
     low, high = (int(number) for number in numbers)

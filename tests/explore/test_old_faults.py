@@ -10,6 +10,7 @@ pytestmark = pytest.mark.real_time
 
 FIRST = {
     "erase_beyond_the_plan": 2,
+    "late_journal": 32,
     "retry_that_forgets": 39,
     "names_that_are_not_on_the_disk": 148,
     "lost_wake_up": 805,

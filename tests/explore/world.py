@@ -427,10 +427,10 @@ class World:
         for counted in (kind, "any"):
             process.points[counted] = process.points.get(counted, 0) + 1
         for trouble in self.armed:
-            if trouble.kind in ("kill", "power", "stop", "halt", "clock") and trouble.point in (kind, "any"):
-                if process.points[trouble.point] == trouble.at:
-                    self.tell(f"{trouble.kind} at {kind} {trouble.at}: {what}")
-                    self._strike(process, trouble)
+            strikes = trouble.kind in ("kill", "power", "stop", "halt", "clock") and trouble.point in (kind, "any")
+            if strikes and process.points[trouble.point] == trouble.at:
+                self.tell(f"{trouble.kind} at {kind} {trouble.at}: {what}")
+                self._strike(process, trouble)
 
     def event(self, event: Any) -> None:
         if self.process is not None and self.process.has(self.clock.running) and not self.process.is_dead:
