@@ -142,8 +142,8 @@ class Disk:
         """Has the folder hold this, and all of it is on the disk."""
         self._asleep = True
         try:
-            for path in list(self.folder.iterdir()):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            for there in list(self.folder.iterdir()):
+                shutil.rmtree(there) if there.is_dir() and not there.is_symlink() else there.unlink()
             for path in image.folders:
                 (self.folder / path).mkdir(mode=0o700)
             for path, data in image.files.items():
@@ -321,7 +321,7 @@ def _install() -> None:
 
     sys.addaudithook(heard)
     os.open = opened
-    os.fsync = fsync
+    os.fsync = fsync  # type: ignore[assignment]
     os.write = write
 
 
