@@ -113,8 +113,7 @@ class PartWrongFamily(PartError):
 class PartWrongMode(PartError):
     code = "E-PART-MODE"
     default_remedy = (
-        "Is the part powered and its boot pin or button as its bootloader wants it? Run the same"
-        " command again."
+        "Is the part powered and its boot pin or button as its bootloader wants it? Run the same command again."
     )
 
 

@@ -346,8 +346,7 @@ class UsbStall(TransportError):
 
     code = "E-USB-STALL"
     default_remedy = (
-        "Are the device, the interface and the alternate setting those that you mean? Run the same"
-        " command again."
+        "Are the device, the interface and the alternate setting those that you mean? Run the same command again."
     )
 
 

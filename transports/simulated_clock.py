@@ -389,7 +389,7 @@ class SimulatedClock(Clock):
     def wait(self, seconds: float | None, what: object) -> bool:
         """The running thread waits until it is woken; False: until so many seconds had passed."""
         me = self.running
-        if self.ending:
+        if self.ending or me.is_killed:
             raise GreenletExit
         me.waits_for = what
         me.timed_out = False
@@ -464,6 +464,8 @@ class SimulatedClock(Clock):
         if self.ending:
             return
         me = self.running
+        if me.is_killed:
+            raise GreenletExit
         self._fire(jump=False)
         self._ready.append(me)
         self._hand_over(me)

@@ -29,9 +29,9 @@ class BadSeeds(argparse.ArgumentTypeError):
 
 
 def seeds(text: str) -> range:
-    """"5": that one; "5..9": these five."""
+    """ "5": that one; "5..9": these five."""
     first, dots, last = text.partition("..")
-    numbers = [number for number in (first, last if dots else first)]
+    numbers = (first, last if dots else first)
     if not all(number.isascii() and number.isdigit() for number in numbers):
         raise BadSeeds(f"{text!r} names no seeds: write a number (5), or the first and the last one (5..9)")
     low, high = (int(number) for number in numbers)
@@ -49,7 +49,9 @@ def of_commit() -> int:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.explore", description="Explores benches, updates and faults.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.explore", description="Explores benches, updates and faults."
+    )
     parser.add_argument("seeds", type=seeds, nargs="?", help="a seed, or the first and the last one: 1..500")
     parser.add_argument("--seconds", type=float, help="as many seeds as fit into this time")
     parser.add_argument("--processes", type=int, default=1, metavar="N")

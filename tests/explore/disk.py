@@ -165,8 +165,8 @@ class Disk:
         self._asleep = True
         try:
             self.folder.mkdir(mode=0o700, exist_ok=True)
-            for path in list(self.folder.iterdir()):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            for there in list(self.folder.iterdir()):
+                shutil.rmtree(there) if there.is_dir() and not there.is_symlink() else there.unlink()
             for path in image.folders:
                 (self.folder / path).mkdir(mode=0o700)
             for path, data in image.files.items():
@@ -344,7 +344,7 @@ def _install() -> None:
 
     sys.addaudithook(heard)
     os.open = opened
-    os.fsync = fsync
+    os.fsync = fsync  # type: ignore[assignment]
     os.write = write
 
 

@@ -102,9 +102,20 @@ entry = {{reset = "dtr", boot0 = "rts", hold = 0.001, settle = 0.005}}
         "usb",
         """
 protocol = "dfu"
-address = {{vendor_id = 0x0483, product_id = 0xDF11, runtime_vendor_id = 0x1209, runtime_product_id = {product}, serial = "S{number}"}}
-emulated = {{part = "stm32f105-dfu", firmware = "{firmware}", vendor_id = 0x1209, product_id = {product}, serial = "S{number}"}}
-profile = {{reenumerate = 0.5}}
+[component.address]
+vendor_id = 0x0483
+product_id = 0xDF11
+runtime_vendor_id = 0x1209
+runtime_product_id = {product}
+serial = "S{number}"
+[component.emulated]
+part = "stm32f105-dfu"
+firmware = "{firmware}"
+vendor_id = 0x1209
+product_id = {product}
+serial = "S{number}"
+[component.profile]
+reenumerate = 0.5
 """,
         0x08000000,
         (400, 6000),
@@ -116,9 +127,21 @@ profile = {{reenumerate = 0.5}}
         "usb",
         """
 protocol = "dfu"
-address = {{vendor_id = 0x1209, product_id = 0xDF01, runtime_vendor_id = 0x1209, runtime_product_id = {product}, serial = "S{number}"}}
-emulated = {{part = "slot-dfu", firmware = "{firmware}", vendor_id = 0x1209, product_id = {product}, serial = "S{number}"}}
-profile = {{reenumerate = 0.5, slot_size = 0x20000}}
+[component.address]
+vendor_id = 0x1209
+product_id = 0xDF01
+runtime_vendor_id = 0x1209
+runtime_product_id = {product}
+serial = "S{number}"
+[component.emulated]
+part = "slot-dfu"
+firmware = "{firmware}"
+vendor_id = 0x1209
+product_id = {product}
+serial = "S{number}"
+[component.profile]
+reenumerate = 0.5
+slot_size = 0x20000
 """,
         0,
         (400, 6000),

@@ -87,9 +87,9 @@ def not_again(world: World, ended: Ended) -> Iterator[str]:
         return
     done = world.finished.setdefault(str(found[-1].journal), set())
     for event in ended.events:
-        if isinstance(event, ActionStarted) and event.action in NOT_AGAIN:
-            if f"{event.label} {event.component}" in done:
-                yield f"step {event.label} of {event.component} was told as done, and {event.action} began again"
+        begins = isinstance(event, ActionStarted) and event.action in NOT_AGAIN
+        if begins and f"{event.label} {event.component}" in done:
+            yield f"step {event.label} of {event.component} was told as done, and {event.action} began again"
         if isinstance(event, StepFinished) and event.status is Status.DONE:
             done.add(f"{event.label} {event.component}")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from proxyflash.flashers.memory import Range
 from proxyflash.flashers.programmer import Programmer
-from proxyflash.transports import private_files
+from proxyflash.transports import clock, private_files
 from proxyflash.updates.attempts import Attempts
 from proxyflash.updates.engine import Engine
 from proxyflash.updates.flash import FlashHandler
@@ -41,7 +41,14 @@ def late_journal() -> Iterator[None]:
     append = Journal.append
 
     def late(journal: Any, kind: str, fields: Any, *, sync: bool = True) -> Any:
-        return append(journal, kind, fields, sync=sync and kind != "start")
+        held = vars(journal).pop("held", None)
+        if held is not None:
+            append(journal, *held)
+        if kind != "start":
+            return append(journal, kind, fields, sync=sync)
+        journal.held = (kind, fields)
+        now = clock.now().isoformat(timespec="milliseconds")
+        return {"seq": journal._written + 1, "time": now, "kind": kind, **fields}
 
     with replaced(Journal, "append", late):
         yield
@@ -74,11 +81,11 @@ def lock_order_turned_round() -> Iterator[None]:
 
 @contextmanager
 def lost_wake_up() -> Iterator[None]:
-    """A task's end wakes one of the threads that wait, which may have nothing to do."""
+    """A task's end wakes none of the threads that wait for it."""
     done = Scheduler.done
 
     def woken(self: Any, task: Any) -> None:
-        notify_all, self._changed.notify_all = self._changed.notify_all, self._changed.notify
+        notify_all, self._changed.notify_all = self._changed.notify_all, lambda: None
         try:
             done(self, task)
         finally:

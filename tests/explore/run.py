@@ -129,7 +129,9 @@ def _command(world: World, step: Round) -> Ended:
 def flash(world: World, name: str, version: str = NEW) -> Ended:
     part = world.case.part(name)
     address = ("--address", hex(part.family.start)) if part.family.address else ()
-    return world.run("flash", name, str(world.folder / f"{part.group}-{version}.bin"), *address, "--expect-version", version)
+    return world.run(
+        "flash", name, str(world.folder / f"{part.group}-{version}.bin"), *address, "--expect-version", version
+    )
 
 
 def _manifest(world: World, version: str) -> Path:

@@ -427,10 +427,10 @@ class World:
         for counted in (kind, "any"):
             process.points[counted] = process.points.get(counted, 0) + 1
         for trouble in self.armed:
-            if trouble.kind in ("kill", "power", "stop", "halt", "clock") and trouble.point in (kind, "any"):
-                if process.points[trouble.point] == trouble.at:
-                    self.tell(f"{trouble.kind} at {kind} {trouble.at}: {what}")
-                    self._strike(process, trouble)
+            strikes = trouble.kind in ("kill", "power", "stop", "halt", "clock") and trouble.point in (kind, "any")
+            if strikes and process.points[trouble.point] == trouble.at:
+                self.tell(f"{trouble.kind} at {kind} {trouble.at}: {what}")
+                self._strike(process, trouble)
 
     def event(self, event: Any) -> None:
         if self.process is not None and self.process.has(self.clock.running) and not self.process.is_dead:
@@ -476,10 +476,13 @@ class World:
         for path, data in image.files.items():
             if path.endswith("/journal.jsonl"):
                 for line in data.splitlines():
-                    if b'"kind":"start"' in line and (found := re.search(rb'"task":(\d+)', line)):
+                    begins = b'"action":"install"' in line or b'"action":"restore"' in line
+                    if begins and b'"kind":"start"' in line and (found := re.search(rb'"task":(\d+)', line)):
                         begun.add((path, found[1]))
         if len(worked) > len(begun):
-            self.claims.append(f"the flash of {', '.join(worked)} was worked on, and the journal has {len(begun)} begun")
+            self.claims.append(
+                f"the flash of {', '.join(worked)} was worked on, and the journal has {len(begun)} begun"
+            )
 
     def _announced(self, path: str) -> bool:
         """Whether a journal has a record of something that was begun."""

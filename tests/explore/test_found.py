@@ -1,0 +1,80 @@
+"""What exploration has found: each case holds now, and does not when its fault is put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from proxyflash.flashers.menu_console import MenuConsole
+
+from .draw import NEW, OLD, OTHER, Bus, Case, Part, Round, Trouble
+from .old_faults import names_that_are_not_on_the_disk, retry_that_forgets, torn_part_that_is_started
+from .run import explore
+from .world import replaced
+
+pytestmark = pytest.mark.real_time
+
+
+@dataclass(frozen=True)
+class Found:
+    """`case`: in which it was found, no larger than it has to be. `fault`: puts the fault back.
+
+    `shows`: what a command then says, where another command or a hand gets over it.
+    """
+
+    case: Case
+    fault: Callable[[], Any]
+    shows: str = ""
+
+    @property
+    def holds(self) -> bool:
+        result = explore(self.case)
+        return not result.wrong and not (self.shows and any(self.shows in line for line in result.log))
+
+
+def alone(family: str, kind: str, *troubles: Trouble, update: bool = True, pace: float = 0.0, seed: int = 1) -> Case:
+    part = Part("part1", 1, "bus1", family, "group1", {OLD: 428, NEW: 668, OTHER: 688})
+    what = "apply" if update else "flash"
+    return Case(
+        seed,
+        (Bus("bus1", kind, pace),),
+        (part,),
+        update,
+        rounds=(Round(what, "part1", troubles=troubles),),
+        preemption=0.05,
+    )
+
+
+FOUND = {
+    # A part that was interrupted in the middle of a flash can't answer, and the same update was refused for that.
+    "a part without an application is planned for": Found(
+        alone("stm32-uart", "serial", Trouble("supply", 12, "part1")), retry_that_forgets
+    ),
+    # After a look at a part with half an application, that was started, and nothing could call it back.
+    "a part that did not run is not started after a look": Found(
+        alone("ymodem", "serial", Trouble("supply", 11, "part1")), torn_part_that_is_started
+    ),
+    # A loader that answers each byte with its menu was greeted more often than the line carried the answers.
+    "a menu that talks is heard out": Found(
+        alone("ymodem", "serial", Trouble("supply", 7, "part1", mends=0.05), update=False, pace=1.0),
+        lambda: replaced(MenuConsole, "_heard_out", lambda console, heard, deadline: heard),
+        shows="E-PART-MODE",
+    ),
+    # The journal was on the disk, and the name of its folder was not.
+    "a power cut leaves the journal": Found(
+        alone("dfu", "usb", Trouble("power", 20, point="event", seed=1)), names_that_are_not_on_the_disk
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_it_holds(name: str) -> None:
+    assert FOUND[name].holds
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_it_is_found_when_it_is_put_back(name: str) -> None:
+    with FOUND[name].fault():
+        assert not FOUND[name].holds
