@@ -35,8 +35,8 @@ test: $(STAMP) lint  ## ruff, mypy and all tests that need nothing attached
 	$(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel --ignore hil_tests/real \
 	  --bench hil_tests/benches/serial.toml -m 'not slow'
 
-explore: $(STAMP)  ## benches, updates and faults drawn from seeds: SEEDS=1..500, or new ones for SECONDS=180
-	$(BIN)/python -m tests.explore $(if $(SECONDS),--seconds '$(SECONDS)' --processes 2,'$(SEEDS)')
+explore: $(STAMP)  ## benches, updates and faults drawn from seeds: SEEDS=1..500, or new ones for FOR=180 seconds
+	$(BIN)/python -m tests.explore $(if $(FOR),--seconds '$(FOR)' --processes 2,'$(SEEDS)')
 
 test-real: $(STAMP)  ## real boot loaders on emulated processors, under QEMU and simavr, which boot what was flashed
 	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout=600 hil_tests/real
