@@ -48,8 +48,8 @@ test: $(STAMP) $(LINKS)  ## ruff, mypy and all tests that need nothing attached
 SUITE := $(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel --ignore hil_tests/real
 IN_REAL_TIME := test_an_update_is_written_verified_and_runs
 
-explore: $(STAMP)  ## benches, updates and faults drawn from seeds: SEEDS=1..500, or new ones for SECONDS=180
-	$(BIN)/python -m tests.explore $(if $(SECONDS),--seconds '$(SECONDS)' --processes 2,'$(SEEDS)')
+explore: $(STAMP)  ## benches, updates and faults drawn from seeds: SEEDS=1..500, or new ones for FOR=180 seconds
+	$(BIN)/python -m tests.explore $(if $(FOR),--seconds '$(FOR)' --processes 2,'$(SEEDS)')
 
 test-real: $(STAMP)  ## real boot loaders on emulated processors, under QEMU and simavr, which boot what was flashed
 	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout=600 hil_tests/real

@@ -9,7 +9,6 @@ It also fills up (ENOSPC), and counts operations as points at which something ma
 """
 
 # Paths are text here, as the calls get them that are listened to.
-# ruff: noqa: PTH112, PTH115, PTH118, PTH120, PTH123
 
 from __future__ import annotations
 

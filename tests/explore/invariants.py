@@ -117,7 +117,7 @@ def of_journals(world: World) -> Iterator[str]:
             task = record.get("task")
             if record["kind"] == "start" and task in done and record["action"] in NOT_AGAIN:
                 yield f"update {entry.number}: task {task} was done, and {record['action']} began again"
-            if record["kind"] == "end" and record.get("status") in ("done", "installed already"):
+            if task is not None and record["kind"] == "end" and record.get("status") in ("done", "installed already"):
                 done.add(task)
 
 

@@ -21,7 +21,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,7 +32,7 @@ from proxyflash.emulators.can_wire import CanWire
 from proxyflash.emulators.faults import FaultPlan
 from proxyflash.emulators.protocol_emulated import Serial
 from proxyflash.emulators.uart_wire import UartWire
-from proxyflash.emulators.usb_wire import UsbWire
+from proxyflash.emulators.usb_wire import Port, UsbWire
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.state import bench_folder
 from proxyflash.tools.commands import run
@@ -208,11 +208,15 @@ class World:
             world.show(error)
             faulted(output, error, indent)
 
+        def begun(session: Session) -> None:
+            if world.process:
+                world.process.sessions.append(session)
+
         see, can_send, shown, faulted = Session.event, EmulatedCanBus.send, Output.error, Output.fault
         open_can, open_serial = EmulatedCanBus.__init__, Serial.open
         return [
             (Session, "event", event),
-            (Session, "catch_interrupts", lambda session: world.process and world.process.sessions.append(session)),
+            (Session, "catch_interrupts", begun),
             (EmulatedCanBus, "__init__", opened_can),
             (EmulatedCanBus, "send", send),
             (Serial, "open", opened_serial),
@@ -361,7 +365,8 @@ class World:
             case "bus-off":
                 faults.plan = FaultPlan(bus_off_after=unit)
             case what:
-                faults.plan = FaultPlan(**{what: trouble.chance}, first=unit, last=unit + int(trouble.amount))
+                plan = FaultPlan(first=unit, last=unit + int(trouble.amount))
+                faults.plan = replace(plan, **{what: trouble.chance})  # type: ignore[arg-type]
         faults._random = random.Random(trouble.seed)
         if trouble.what == "disconnect" and trouble.mends:
             self.hands.append(clock.Thread(target=self._plug_in_again, args=(trouble,), name="a hand"))
@@ -413,7 +418,8 @@ class World:
             bus.wire.plug()
         if isinstance(bus.wire, UsbWire):
             for device in bus.devices.values():
-                if device.supply.is_on and device._port.function is None:
+                port: Port = device._port  # type: ignore[attr-defined]
+                if device.supply.is_on and port.function is None:
                     # It is plugged in again, and has its supply from there.
                     device.supply.off()
                     device.supply.on()
@@ -533,7 +539,7 @@ class World:
                 elif error is not None:
                     raise error
 
-        wire.control = shielded  # type: ignore[method-assign]
+        wire.control = shielded  # type: ignore[method-assign,assignment]
 
     def _count_serial(self, wire: UartWire) -> None:
         send = wire.host.send
