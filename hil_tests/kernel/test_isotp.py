@@ -366,7 +366,7 @@ def test_fd_on_an_interface_for_classic_frames(vcan: str) -> None:
     ip("link", "set", vcan, "mtu", "16", "up")
     with pytest.raises(CanSettings) as caught:
         CanBus.open("desk", {"interface": "socketcan", "channel": vcan, "fd": True})
-    assert f"ip link set {vcan} mtu 72" in caught.value.remedy
+    assert f"sudo ip link set dev {vcan} mtu 72" in caught.value.remedy
 
 
 def test_a_second_socket_of_the_same_ids(vcan: str) -> None:
