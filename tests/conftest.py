@@ -42,10 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "real_time(why): the test runs in real time, because of what only real time moves"
     )
     config.stash[TIMES] = [0.0, 0.0]
-    heed_signals()
+    default_signals()
 
 
-def heed_signals() -> None:
+def default_signals() -> None:
     """Whoever started the tests may ignore signals, as nohup does and shells do in the background. What the tests start
     would ignore them too, and some tests send them."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):

@@ -71,6 +71,14 @@ def script_for(name: str, desk: Desk, folder: Path) -> Path:
     return made
 
 
+def test_an_image_with_the_script_s_own_name_is_refused(desk: Desk, tmp_path: Path) -> None:
+    image = tmp_path / "proxyflash-flash.sh"
+    shutil.copyfile(desk.image("imu"), image)
+    options = ["--version", "1.5.0", "--provider", "Contoso", "--name", "Imu", "--group", "imus"]
+    assert run(["adu", "script", *options, "--to", str(tmp_path / "made"), "--", str(image)]) == 1
+    assert not (tmp_path / "made").exists()
+
+
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
 @pytest.mark.parametrize("name", [f"{name}.hex" for name in NAMES if "\\" not in name], ids=ids)
 def test_the_agent_s_script_names_the_image_and_runs_nothing_else(

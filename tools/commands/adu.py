@@ -159,6 +159,8 @@ def script(
     wanted = {key: value for key, value in (("group", group), ("model", model)) if value}
     if not wanted:
         raise click.UsageError("name the components: --group or --model")
+    if image.name == SCRIPT:
+        raise TargetFile(f"{image} has the name of the script that is written beside it", remedy="Rename the image.")
     start = _number(address)
     load(image, address=start)
     try:
