@@ -6,6 +6,7 @@ The scripts and the command lines are run by the shells that they are for; what 
 from __future__ import annotations
 
 import grp
+import hashlib
 import json
 import os
 import re
@@ -145,7 +146,9 @@ def test_the_script_s_address_is_a_number(desk: Desk, tmp_path: Path) -> None:
     assert run(["adu", "script", str(image), *options, "--address", " 0x0800_0000\n"]) == 0
     manifest = json.loads((tmp_path / "C.I-components.1.5.0.importmanifest.json").read_text())
     [step] = manifest["instructions"]["steps"]
-    assert step["handlerProperties"]["arguments"] == "--component --component-name-val --address 0x8000000"
+    digest = hashlib.sha256(image.read_bytes()).hexdigest()
+    arguments = f"--component --component-name-val --sha256 {digest} --address 0x8000000"
+    assert step["handlerProperties"]["arguments"] == arguments
     assert run(["adu", "script", str(image), *options, "--address", "0 --component other"]) == 2
 
 
@@ -245,6 +248,7 @@ def test_the_command_that_makes_a_bench_file_readable(desk: Desk, empty: Path) -
     assert pasted(line, empty) == ["chmod", "+r", "--", str(desk.bench)]
 
 
+@pytest.mark.real_time("the demo's update runs a script")
 def test_the_demo_s_commands_can_be_typed(
     tmp_path: Path, empty: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
