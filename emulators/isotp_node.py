@@ -87,9 +87,10 @@ class IsoTpNode:
         self._wire = wire
         self.node: CanNode = wire.attach(board.name, self._received)
 
-    def forget(self) -> None:
-        """Loses what was under way, as a reset does."""
-        self.inbox.clear()
+    def forget(self, *, frames: bool = True) -> None:
+        """Loses what was under way, as a reset does. `frames`: also what has arrived since."""
+        if frames:
+            self.inbox.clear()
         self._flow.clear()
         self._expected = 0
 

@@ -95,13 +95,24 @@ class Ecu(Board):
         )  # fmt: skip
         memory.flash.busy = self._work
         supply.listen(self.link.node.power)
+        self._is_cold = True
+        """It was without supply, and its receiver empty, until it was switched on."""
+        supply.listen(self._switched)
         self._service = 0
         self._worked = 0.0
         self._patience = 0.0
         self._start_session(DEFAULT)
 
+    def _switched(self, on: bool) -> None:
+        if not on:
+            with self.changed:
+                self._is_cold = True
+                self.link.forget()
+
     def firmware(self) -> None:
-        self.link.forget()
+        # What arrives once it has its supply is not lost, however late the processor's thread comes to it.
+        self.link.forget(frames=not self._is_cold)
+        self._is_cold = False
         self._security.restarted()
         self._start_session(DEFAULT)
         found = self._memory.application()
