@@ -58,8 +58,8 @@ test-real: $(STAMP)  ## real boot loaders on emulated processors, under QEMU and
 # Two time limits: at the inner one pytest still says which tests had failed, the outer one is the guest's.
 # A host that has the drivers itself has only one of each bus: there the lock makes one wait for the other. Guests have a
 # /run of their own, and so run at the same time.
-KERNEL := $(BIN)/proxyflash vm run --needs can,isotp,slcan,usb --time-limit 2400
-LIMITED := flock /run/proxyflash-kernel-bench timeout --foreground --signal=INT 2300
+KERNEL := $(BIN)/proxyflash vm run --needs can,isotp,slcan,usb --time-limit 1800
+LIMITED := flock /run/proxyflash-kernel-bench timeout --foreground --signal=INT 1700
 kernel-drivers: $(STAMP)
 	rm -rf build/kernel-bench/drivers
 	$(KERNEL) --artefacts build/kernel-bench/drivers -- $(LIMITED) \
