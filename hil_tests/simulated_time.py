@@ -112,7 +112,7 @@ class SimulatedTime:
                 self._clock.end()
         self._undo.close()
 
-    # What is told of real time.
+    # What is reported about uses of real time.
 
     def _take(self, module: Any) -> None:
         """Puts the functions that tell in the place of those of `time`, under whatever name the module has them."""
