@@ -31,8 +31,6 @@ START, SIZE = 0x10000, 0x8000
 
 SCRIPT = """
 import sys, zlib
-import can.interfaces
-can.interfaces.BACKENDS["proxyflash"] = ("proxyflash.emulators.can_interface", "EmulatedCanBus")
 from scapy.config import conf
 conf.contribs["ISOTP"] = {"use-can-isotp-kernel-module": False}
 conf.contribs["CANSocket"] = {"use-python-can": True}
@@ -182,9 +180,20 @@ def scapy_ecu(python: Path, folder: Path, *, fd: bool) -> Iterator[CanBus]:
     wire = CanWire(uuid.uuid4().hex, pace=0, data_bitrate=2_000_000 if fd else None)
     close = serve_can(wire, folder / "can.sock")
     (folder / "proxyflash").symlink_to(ROOT)
+    # What an installation would leave: by it python-can knows the emulated wire, whatever folder the tests run in.
+    installed = folder / "proxyflash-0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: proxyflash\nVersion: 0\n")
+    (installed / "entry_points.txt").write_text(
+        "[can.interface]\nproxyflash = proxyflash.emulators.can_interface:EmulatedCanBus\n"
+    )
     command = [python, "-c", SCRIPT, f"unix:{folder / 'can.sock'}", str(int(fd)), folder / "kept"]
     process = subprocess.Popen(
-        [*map(str, command)], stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(folder), "HOME": str(folder)}
+        [*map(str, command)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={"PYTHONPATH": str(folder), "HOME": str(folder)},
     )
     try:
         assert process.stdout is not None
