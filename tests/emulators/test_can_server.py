@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
+import random
 import socket
 import struct
 import threading
@@ -257,6 +260,38 @@ def test_any_bytes_of_a_client_leave_the_wire_working(one_wire: Served, pieces: 
         except OSError:
             pass  # It hung up already.
     one_wire.works()
+
+
+def hostile(chance: random.Random) -> bytes:
+    """What a client may send: noise, or records with anything in their fields, whole or cut."""
+    if chance.random() < 0.3:
+        return chance.randbytes(chance.randrange(1, 600))
+    stamps = (0.0, -1.0, 1e300, math.nan, math.inf, -math.inf)
+    records = [
+        RECORD.pack(
+            chance.choice((0, 0x7FF, 0x1FFFFFFF, 0xFFFFFFFF, chance.getrandbits(32))), chance.getrandbits(8),
+            chance.choice((0, 8, 9, 64, 65, 255)), chance.getrandbits(16), chance.choice(stamps), chance.randbytes(64),
+        )
+        for _ in range(chance.randrange(1, 40))
+    ]  # fmt: skip
+    whole = b"".join(records)
+    return whole[: chance.randrange(1, len(whole) + 1)]
+
+
+def test_hundreds_of_hostile_connections_leave_the_wire_working(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    chance = random.Random(708)
+    for number in range(708):
+        with served.connect() as client, contextlib.suppress(OSError):  # It may hang up while we send.
+            client.sendall(hostile(chance))
+            if number % 2:
+                client.shutdown(socket.SHUT_WR)
+                assert hung_up(client)
+    served.works()
+    assert raised == []
 
 
 def test_clients_beyond_the_limit_are_hung_up_on(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,9 +186,24 @@ def test_a_long_version_is_cut_for_a_person(desk: Desk) -> None:
 # SMP.
 
 
+WEATHER = """
+[bus.lan]
+kind = "udp"
+host = "127.0.0.1"
+port = {port}
+
+[[component]]
+name = "weather"
+bus = "lan"
+protocol = "smp-udp"
+"""
+Answer = Callable[[int, int], dict[str, Any]]
+"""The answer to a request, of which the group and the command are given."""
+
+
 @contextmanager
-def refusing(body: dict[str, Any]) -> Iterator[int]:
-    """A part that answers each SMP request with this map; its UDP port."""
+def answering(answer: Answer) -> Iterator[int]:
+    """A part that speaks SMP; its UDP port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
         ours.bind(("127.0.0.1", 0))
 
@@ -198,7 +213,7 @@ def refusing(body: dict[str, Any]) -> Iterator[int]:
                 if not packet:
                     return
                 op, _, _, group, sequence, command = struct.unpack(">BBHHBB", packet[:8])
-                text = cbor2.dumps(body)
+                text = cbor2.dumps(answer(group, command))
                 ours.sendto(struct.pack(">BBHHBB", op + 1, 0, len(text), group, sequence, command) + text, address)
 
         thread = threading.Thread(target=serve, daemon=True)
@@ -213,15 +228,41 @@ def refusing(body: dict[str, Any]) -> Iterator[int]:
 @pytest.mark.usefixtures("patient")
 @pytest.mark.real_time("a peer at a socket")
 def test_the_reason_of_an_smp_refusal(desk: Desk) -> None:
-    with refusing({"rc": 7, "rsn": HOSTILE}) as port:
-        desk.bench.write_text(
-            f'[bus.lan]\nkind = "udp"\nhost = "127.0.0.1"\nport = {port}\n'
-            '[[component]]\nname = "weather"\nbus = "lan"\nprotocol = "smp-udp"\n'
-        )
+    with answering(lambda group, command: {"rc": 7, "rsn": HOSTILE}) as port:
+        desk.bench.write_text(WEATHER.format(port=port))
         done = checked(desk, "info", "weather")
         identity = desk.run("info", "weather", "--json").document["identity"]
     assert done.status == 0
     assert [value for value in identity.values() if HOSTILE in value]
+
+
+def boasting(group: int, command: int) -> dict[str, Any]:
+    """Every text that an application may tell of itself (os management 7, 8; image management 0)."""
+    image = {"slot": 0, "version": HOSTILE, "hash": b"\1" * 32, "active": True, "confirmed": True, "bootable": True}
+    told: dict[tuple[int, int], dict[str, Any]] = {
+        (0, 0): {"r": "?"},
+        (0, 7): {"output": HOSTILE},
+        (0, 8): {"bootloader": HOSTILE},
+        (1, 0): {"images": [image]},
+    }
+    return told.get((group, command), {"rc": 8})
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("command", [["scan"], ["info", "weather"]])
+@pytest.mark.real_time("a peer at a socket")
+def test_the_version_and_the_names_that_an_smp_part_tells(desk: Desk, command: list[str]) -> None:
+    """The flasher keeps their printable characters alone, also for a JSON document."""
+    kept = "".join(" " if unicodedata.category(character) in OBEYED else character for character in HOSTILE)
+    with answering(boasting) as port:
+        desk.bench.write_text(WEATHER.format(port=port))
+        done = checked(desk, *command, shown=kept)
+        told = desk.run(*command, "--json").out
+    assert done.status == 0
+    assert told.isascii()
+    texts = texts_of(json.loads(told))
+    assert kept in texts
+    assert not [text for text in texts if {unicodedata.category(character) for character in text} & OBEYED]
 
 
 # UDS.
