@@ -31,22 +31,32 @@ demo: $(STAMP)  ## updates three emulated sensors on three buses from one manife
 demo-real: $(STAMP)  ## the same update with a Zephyr part and an AVR part that really boot what they are given
 	$(BIN)/python -m proxyflash.hil_tests.real.demo
 
-# mypy works on one processor: it runs beside the tests, and what it says comes after theirs. Most tests run on simulated
-# time and need a processor each; a third one works while one of the others waits for a pseudo-terminal or a program.
-test: $(STAMP) $(LINKS)  ## ruff, mypy and all tests that need nothing attached
+# mypy works on one processor: it runs beside the tests, and what it says comes after theirs.
+test: $(STAMP) $(LINKS)  ## ruff, mypy, and the tests that need no real time and no other program
 	$(BIN)/ruff check .
 	@mkdir -p build
 	$(BIN)/mypy -p proxyflash >build/mypy.log 2>&1 & types=$$!; failed=0; \
-	  $(BIN)/python -m pytest -n 3 --dist worksteal || failed=1; \
+	  $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not real_time' || failed=1; \
 	  $(SUITE) --simulated-time || failed=1; \
 	  $(SUITE) --simulated-time --bench hil_tests/benches/serial.toml -m 'not slow' || failed=1; \
-	  $(SUITE) -k $(IN_REAL_TIME) || failed=1; \
-	  $(SUITE) -k $(IN_REAL_TIME) --bench hil_tests/benches/serial.toml || failed=1; \
 	  wait $$types || failed=1; cat build/mypy.log; exit $$failed
 
-# The bench suite runs on simulated time, and one flash of each family in real time as well.
 SUITE := $(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel --ignore hil_tests/real
 IN_REAL_TIME := test_an_update_is_written_verified_and_runs
+
+# They wait for pseudo-terminals, sockets and programs, and so share two processors well. Of the bench suite one flash of
+# each family runs in real time, too.
+test-real-time: $(STAMP)  ## whole programs, ours and others', pseudo-terminals, kernels' sockets: in real time
+	failed=0; \
+	  $(BIN)/python -m pytest -n 4 --dist worksteal -m real_time || failed=1; \
+	  $(SUITE) -k $(IN_REAL_TIME) || failed=1; \
+	  $(SUITE) -k $(IN_REAL_TIME) --bench hil_tests/benches/serial.toml || failed=1; \
+	  exit $$failed
+
+test-cuts: $(STAMP)  ## the sweeps at every place; `make test` tries some of them
+	$(BIN)/python -m pytest -n 2 --dist worksteal --every-cut $(SWEEPS)
+
+SWEEPS := tests/flashers/sweeps tests/updates/test_sweep.py tests/updates/test_rollback_sweep.py
 
 explore: $(STAMP)  ## benches, updates and faults drawn from seeds: SEEDS=1..500, or new ones for FOR=180 seconds
 	$(BIN)/python -m tests.explore $(if $(FOR),--seconds '$(FOR)' --processes 2,'$(SEEDS)')
@@ -128,5 +138,5 @@ $(LINKS): Makefile
 clean:  ## removes what the targets made
 	rm -rf build dist .venv *.egg-info
 
-.PHONY: help setup demo demo-real test test-real test-kernel kernel-drivers kernel-suite lint bench fuzz explore wheel lock \
-  sbom audit clean
+.PHONY: help setup demo demo-real test test-real-time test-cuts test-real test-kernel kernel-drivers kernel-suite lint \
+  bench fuzz explore wheel lock sbom audit clean

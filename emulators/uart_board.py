@@ -108,6 +108,10 @@ class UartBoard(Board):
         """Exactly `count` bytes. Raises Silence when none comes for `silence` seconds (None: it waits for ever)."""
         uart = self._uart
         while True:
+            with self.changed:
+                if uart.unread >= count:
+                    self.tick()
+                    return self._taken(count)
             coming = uart.expected()
             due = uart.due(count)
             if due is None:
@@ -120,11 +124,15 @@ class UartBoard(Board):
             with self.changed:
                 self.tick()
                 if uart.available(due) >= count:
-                    self.clock = max(self.clock, uart.arrived_at)
-                    # It has something to do, until it waits again.
-                    self._idle.clear()
-                    self.changed.notify_all()
-                    return uart.take(count)
+                    return self._taken(count)
+
+    def _taken(self, count: int) -> bytes:
+        self.clock = max(self.clock, self._uart.arrived_at)
+        # It has something to do, until it waits again.
+        if self._idle.is_set():
+            self._idle.clear()
+            self.changed.notify_all()
+        return self._uart.take(count)
 
     def send(self, data: bytes) -> None:
         with self.changed:

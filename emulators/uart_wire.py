@@ -96,6 +96,11 @@ class UartEnd:
 
     # Receiving.
 
+    @property
+    def unread(self) -> int:
+        """Bytes that `available` has found and nobody has taken; they are this end's reader's alone."""
+        return len(self._unread)
+
     def available(self, now: float | None = None) -> int:
         """Bytes that can be read."""
         with self.wire.changed:

@@ -15,7 +15,7 @@ from proxyflash.tests.shared import once
 
 ROOT = Path(__file__).parent.parent
 PIP = (sys.executable, "-m", "pip")
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.real_time("an installation")]
 
 
 def run(*command: str | Path, folder: Path) -> str:

@@ -509,9 +509,8 @@ class _WaitingForSocket(_Waiting):
         self._readable.register(self._woken, select.POLLIN)
 
     def recv(self, seconds: float | None) -> can.Message | None:
-        message = self._bus.recv(0)
-        if message is not None or not self._readable.poll(None if seconds is None else seconds * 1000):
-            return message
+        if not self._readable.poll(None if seconds is None else seconds * 1000):
+            return None
         return self._bus.recv(0)
 
     def wake(self) -> None:

@@ -228,6 +228,7 @@ class SimulatedClock(Clock):
         self._slice = START + SLICE
         """When others go on though the running thread doesn't wait."""
         self._nested = False
+        self._gets_signals = False
         self._sequence = itertools.count()
 
     # The interface.
@@ -318,6 +319,7 @@ class SimulatedClock(Clock):
         if self._system_thread:
             raise MixedClocks("a simulated clock serves one block", remedy="Make another one.")
         self._system_thread = get_ident()
+        self._gets_signals = self._system_thread == threading.main_thread().ident
         self._nested = clocks._current.is_simulated
         self.main.greenlet = getcurrent()
         self.main.ident = 0
@@ -539,10 +541,10 @@ class SimulatedClock(Clock):
 
     def _guard_signals(self) -> None:
         """Has handlers that raise do so in the main thread."""
-        if threading.current_thread() is not threading.main_thread():
+        if not self._gets_signals:
             return
         for number in SIGNALS:
-            handler = signal.getsignal(number)
+            handler = _handler_of(number)
             if callable(handler) and not isinstance(handler, _Guarded):
                 signal.signal(number, _Guarded(handler))
 
@@ -552,6 +554,10 @@ class SimulatedClock(Clock):
         self._interrupted = True
         if not any(_is_scheduling(place) for place in itertools.islice(_callers(frame), 4)):
             self._let_others()
+
+
+_handler_of: Callable[[int], Any] = getattr(signal, "_signal", signal).getsignal
+"""As `signal.getsignal`, without the enumeration members that it makes: it is asked at each turn of the main thread."""
 
 
 class _Guarded:

@@ -153,6 +153,7 @@ class TestVersions:
         assert parse_dependencies("") == []
 
 
+@pytest.mark.real_time("a peer program")
 class TestImgtool:
     """MCUboot's own tool."""
 

@@ -144,6 +144,8 @@ def test_without_leave_to_flash_it_says_how_a_torn_part_was_left(suite: Suite, h
 import os, signal
 from proxyflash.flashers.events import Progress
 
+pytestmark = pytest.mark.real_time("a pytest of its own")
+
 @pytest.mark.needs(name="front")
 def test_it(component, firmware):
     def interrupt(event):

@@ -131,6 +131,8 @@ def test_junit_and_the_summary_show_what_a_part_says_and_obey_nothing(
         """
 from proxyflash.transports.errors import ProxyflashError
 
+pytestmark = pytest.mark.real_time("a pytest of its own")
+
 @pytest.mark.needs(name="camera")
 def test_it(component, measurements):
     found = component.look()

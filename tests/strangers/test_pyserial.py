@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 from proxyflash.tests.strangers.suites import differences, fetch, files, run
+
+pytestmark = pytest.mark.real_time("a suite that nobody here wrote")
 
 FILES = ("test", "test_advanced", "test_cancel", "test_context", "test_exclusive", "test_high_load", "test_iolib",
          "test_readline", "test_rs485", "test_settings_dict", "test_threaded")  # fmt: skip

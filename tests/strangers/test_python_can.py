@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 from proxyflash.tests.strangers.suites import differences, fetch, files, run
+
+pytestmark = pytest.mark.real_time("a suite that nobody here wrote")
 
 FILES = (
     "back2back_test",

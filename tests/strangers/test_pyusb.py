@@ -4,8 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
 from proxyflash.tests.strangers.point_usb import FILES
 from proxyflash.tests.strangers.suites import HERE, differences, fetch, files
+
+pytestmark = pytest.mark.real_time("a suite that nobody here wrote")
 
 KNOWN: dict[str, str] = {}
 """The tests that can't hold, and why. Isochronous transfers, which the backend lacks, they pass over by themselves."""

@@ -305,7 +305,8 @@ def test_a_child_s_manifest_is_the_one_that_the_parent_names(tmp_path: Path, cha
 NAMES = st.sampled_from([*PLAIN, "steps", "type", "f0", "workflow", "detachedManifestFileId", "updateManifest"])
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=20,
 )
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 from proxyflash.tests.explore.disk import Disk, Image
+from proxyflash.tests.thinning import Thinning
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
 from proxyflash.updates.engine import Engine
@@ -76,7 +77,7 @@ def known(lab: Lab) -> Progress:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_sweep_of_a_rollback(lab: Lab, seed: int | None) -> None:
+def test_the_sweep_of_a_rollback(lab: Lab, seed: int | None, thinned: Thinning) -> None:
     with begun(lab, seed) as update:
         status, points = run(lab, update)
         assert status == 0
@@ -84,7 +85,7 @@ def test_the_sweep_of_a_rollback(lab: Lab, seed: int | None) -> None:
     names = [name for _, name in points.seen]
     assert names.count("before restore") == 6
     amid = brought_back = 0
-    for number in range(1 + SEEDS.index(seed), len(names) + 1, len(SEEDS)):
+    for number in thinned(range(1 + SEEDS.index(seed), len(names) + 1, len(SEEDS)), 12):
         lab.left = LEFT[number % len(LEFT)]
         where = f"seed {seed}, point {number} of {len(names)}: {names[number - 1]}, {lab.left} left"
         with begun(lab, seed) as update:
@@ -107,5 +108,6 @@ def test_the_sweep_of_a_rollback(lab: Lab, seed: int | None) -> None:
             over = known(lab)
             assert over.over, where
             assert all(task.finished or not task.touched for task in over.tasks), where
-    assert amid > 3
-    assert brought_back > 3
+    if thinned.every:
+        assert amid > 3
+        assert brought_back > 3

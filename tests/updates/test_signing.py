@@ -107,12 +107,14 @@ def peer(asked: dict[str, Any]) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.real_time("a peer program")
 def test_another_implementation_verifies_what_we_signed() -> None:
     found = peer({"signature": SIGNATURE, "root": ROOT.public.jwk()})
     assert base64.b64decode(found["payload"]["sha256"]) == hashlib.sha256(MANIFEST.encode()).digest()
     assert (found["kid"], found["thumbprint"]) == ("release", ROOT.public.thumbprint)
 
 
+@pytest.mark.real_time("a peer program")
 def test_we_verify_what_another_implementation_signed(tmp_path: Path) -> None:
     made = peer({"manifest": MANIFEST})
     (tmp_path / "root.jwk").write_text(json.dumps(made["root"]))

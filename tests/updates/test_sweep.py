@@ -7,7 +7,8 @@ then is all that was written, or what a host that loses its supply leaves of it.
 done twice that the journal had as done, every component accounted for.
 
 The same once more for components beside each other, in the order of some seeds; with a second kill while the first one is
-resumed; and at a few points with real processes, over a Unix socket to the parts in this one.
+resumed; and at a few points with real processes, over a Unix socket to the parts in this one. Without --every-cut each
+test tries some of its points.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from proxyflash.emulators.can_server import serve_can
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.tests.explore.disk import Disk
+from proxyflash.tests.thinning import Thinning
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
 from proxyflash.updates import journal as journals
@@ -342,7 +344,7 @@ def killed_and_resumed(case: Case, number: int, where: str, *, again_at: int = 0
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_the_sweep(rig: Rig, part: int) -> None:
+def test_the_sweep(rig: Rig, part: int, thinned: Thinning) -> None:
     names = [name for _, name in points_of(rig)]
     # So that a sweep which finds nothing to kill at is seen.
     asked = {Action.DOWNLOAD, Action.IS_INSTALLED, Action.BACKUP, Action.INSTALL, Action.APPLY}
@@ -351,7 +353,7 @@ def test_the_sweep(rig: Rig, part: int) -> None:
     journal = [name for name in names if name.endswith("journal.jsonl")]
     assert {name.split(" benches")[0] for name in journal} == {"open", "write", "written half of", "fsync"}
     assert len(names) > 250
-    for number in range(1 + part, len(names) + 1, PARTS):
+    for number in thinned(range(1 + part, len(names) + 1, PARTS), 12):
         with Case.begun(rig, left=LEFT[number // PARTS % len(LEFT)]) as case:
             killed_and_resumed(case, number, f"point {number} of {len(names)}: {names[number - 1]}, {case.left} left")
 
@@ -372,7 +374,7 @@ def test_a_flash_of_which_no_end_is_known_is_compared_and_verified_again(rig: Ri
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_sweep_of_components_at_once(rig: Rig, seed: int | None) -> None:
+def test_the_sweep_of_components_at_once(rig: Rig, seed: int | None, thinned: Thinning) -> None:
     """Up to three steps are under way when it is killed; the resume works on them beside each other, too.
 
     Each point is tried in the order of one of the seeds.
@@ -384,17 +386,17 @@ def test_the_sweep_of_components_at_once(rig: Rig, seed: int | None) -> None:
     assert sum(one != other for one, other in itertools.pairwise(flashing)) > 10
     chosen = range(1 + SEEDS.index(seed), len(points) + 1, len(SEEDS))
     assert len(chosen) > 60
-    for number in chosen:
+    for number in thinned(chosen, 12):
         where = f"seed {seed}, point {number} of {len(points)}: {points[number - 1][1]}"
         with Case.begun(rig, seed=seed, left=LEFT[number % len(LEFT)], at_once=True) as case:
             killed_and_resumed(case, number, where)
 
 
 @pytest.mark.timeout(600)
-def test_the_resume_is_killed_as_well(rig: Rig) -> None:
+def test_the_resume_is_killed_as_well(rig: Rig, thinned: Thinning) -> None:
     """At points of which the second ones move through all of a resume while the first ones move through the update."""
     names = [name for _, name in points_of(rig)]
-    for number in range(3, len(names) + 1, TWICE):
+    for number in thinned(range(3, len(names) + 1, TWICE), 12):
         again_at = 1 + number * 7 % 60
         with Case.begun(rig, left=LEFT[number // TWICE % len(LEFT)]) as case:
             killed_and_resumed(case, number, f"points {number} ({names[number - 1]}) and {again_at}", again_at=again_at)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from proxyflash.tests.flashers.sweeps.rig import KINDS, Rig, course
+from proxyflash.tests.thinning import Thinning
 
 
 @pytest.mark.parametrize("pace", [0, 1])
@@ -24,13 +25,18 @@ def test_nothing_is_cut(name: str, pace: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("pace", "share"), [(0, 0), (0, 1), (1, 0)])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_cut_at_every_flash_operation(
-    name: str, pace: int, share: int, tmp_path: Path, request: pytest.FixtureRequest
+    name: str,
+    pace: int,
+    share: int,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    thinned: Thinning,
 ) -> None:
     kind = KINDS[name]
     rig = Rig(kind, tmp_path, pace=pace)
     last = course(rig).operations
     assert last > 40
-    operations = kind.thinned(range(1, last + 1)[share :: 1 if pace else 2], pace)
+    operations = thinned(kind.thinned(range(1, last + 1)[share :: 1 if pace else 2], pace), 6)
     for operation in operations:
         with rig.powered() as bench:
             supply = bench.emulated_device("part").supply
