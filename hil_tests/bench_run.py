@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -29,7 +29,9 @@ from .firmware import Firmware, TestImage
 from .needs import CAPABILITIES, Needs
 from .parts import Broken, NotThere, Part, PartLost, has_power
 from .plugin import SIMULATED
-from .simulated_time import SimulatedTime
+
+if TYPE_CHECKING:
+    from .simulated_time import SimulatedTime
 
 EMULATED = Path(__file__).parent / "benches" / "emulated.toml"
 """The bench of a run that names none."""
@@ -68,7 +70,7 @@ class BenchRun:
         """When the test began, and the one before it, on time.monotonic's clock."""
         wanted = config.getoption("simulated_time")
         self.is_simulated: bool = config.getini("proxyflash_simulated_time") if wanted is None else wanted
-        self._simulated = SimulatedTime() if self.is_simulated else None
+        self._simulated = _simulated_time() if self.is_simulated else None
 
     @property
     def has_hardware(self) -> bool:
@@ -394,6 +396,13 @@ class BenchRun:
             self._simulated.end()
         self._end.undo()
         return [plain(f"bench '{self.name}': {text}", CAUSE) for text in said]
+
+
+def _simulated_time() -> SimulatedTime:
+    """Only where it is wanted: what is made beside a simulated clock costs more."""
+    from .simulated_time import SimulatedTime
+
+    return SimulatedTime()
 
 
 def _component_of(item: pytest.Item) -> str | None:

@@ -4,7 +4,8 @@ Every other module takes them from here. In production the clock is the system's
 function call more than the standard library's. Under `use(SimulatedClock())` the same calls run on simulated time.
 
 What is made under one clock works under that clock alone: anything else raises MixedClocks, because a thread of real
-time and a thread of simulated time would wait for each other for ever.
+time and a thread of simulated time would wait for each other for ever. Where nothing has imported the simulated clock
+there is nothing to mix, and what is made is the standard library's own.
 """
 
 from __future__ import annotations
@@ -227,19 +228,22 @@ class _SystemQueue(queue.Queue[Any]):
         return super().get(block, timeout)
 
 
-class _SystemUnboundedQueue(queue.SimpleQueue[Any]):
+class _UnboundedQueue(queue.SimpleQueue[Any]):
     def full(self) -> bool:
         return False
 
+
+class _SystemUnboundedQueue(_UnboundedQueue):
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         _check()
         return super().get(block, timeout)
 
 
 class SystemClock(Clock):
-    """Real time and the operating system's threads."""
+    """Real time and the operating system's threads. `checks`: what it makes looks at the clock in use."""
 
     is_simulated = False
+    checks = False
     monotonic = staticmethod(_time.monotonic)
     time = staticmethod(_time.time)
     current_thread = staticmethod(threading.current_thread)
@@ -250,19 +254,19 @@ class SystemClock(Clock):
         _time.sleep(seconds)
 
     def lock(self) -> SomeLock:
-        return _SystemLock(threading.Lock())
+        return _SystemLock(threading.Lock()) if self.checks else threading.Lock()
 
     def rlock(self) -> SomeLock:
-        return _SystemLock(threading.RLock())
+        return _SystemLock(threading.RLock()) if self.checks else threading.RLock()
 
     def condition(self) -> SomeCondition:
-        return _SystemCondition()
+        return _SystemCondition() if self.checks else threading.Condition()
 
     def event(self) -> SomeEvent:
-        return _SystemEvent()
+        return _SystemEvent() if self.checks else threading.Event()
 
     def semaphore(self, value: int) -> SomeSemaphore:
-        return _SystemSemaphore(value)
+        return _SystemSemaphore(value) if self.checks else threading.Semaphore(value)
 
     def thread(
         self, target: Callable[..., object], args: Iterable[Any], kwargs: Mapping[str, Any], name: str | None
@@ -277,7 +281,9 @@ class SystemClock(Clock):
         return timer
 
     def queue(self, most: int) -> SomeQueue[Any]:
-        return _SystemQueue(most) if most else _SystemUnboundedQueue()
+        if most:
+            return _SystemQueue(most) if self.checks else queue.Queue(most)
+        return _SystemUnboundedQueue() if self.checks else _UnboundedQueue()
 
     def local(self) -> Any:
         return threading.local()
@@ -296,6 +302,11 @@ _current: Clock = _SYSTEM
 def current() -> Clock:
     """The clock that is in use."""
     return _current
+
+
+def check_mixing() -> None:
+    """From now on what is made in real time raises MixedClocks under another clock. The simulated one calls it."""
+    _SYSTEM.checks = True
 
 
 @contextmanager

@@ -37,6 +37,8 @@ from .errors import MixedClocks, UnknownThread
 
 T = TypeVar("T")
 
+clocks.check_mixing()
+
 START = 1000.0
 """What `monotonic` starts from, in seconds."""
 EPOCH = 1_800_000_000.0
