@@ -12,6 +12,8 @@ from proxyflash.enumerators.state import bench_folder
 
 from .conftest import POWER, Outside, Suite
 
+pytestmark = pytest.mark.real_time("a pytest of its own")
+
 # Brought back between tests.
 
 
