@@ -17,6 +17,7 @@ from proxyflash.transports.deadline import Deadline
 from proxyflash.updates.conditions import parse
 from proxyflash.updates.errors import ManifestField
 
+pytestmark = pytest.mark.simulated_time
 EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors"
 MORE = """
 [bus.quiet]
@@ -65,6 +66,7 @@ def failed(bench: Bench, raw: Any, component: str | None = None) -> str:
     return parse(raw, "here").failed(bench, component)
 
 
+@pytest.mark.real_time("a command")
 @pytest.mark.parametrize(
     ("volts", "raw", "said"),
     [
@@ -91,12 +93,14 @@ def test_a_supply_that_nothing_measures(bench: Bench, named: str) -> None:
     assert failed(bench, {"supply": {"min": 1}}) == "supply: it names no component, and none is in context"
 
 
+@pytest.mark.real_time("a command")
 def test_a_command_that_measures_and_fails(bench: Bench) -> None:
     assert failed(bench, {"supply": {"component": "front-radar", "min": 1}}).startswith(
         "E-POWER 'cat volts' ended with 1: cat: "
     )
 
 
+@pytest.mark.real_time("commands")
 @pytest.mark.parametrize(
     ("file", "content", "name", "said"),
     [
@@ -143,6 +147,7 @@ def test_a_version_that_can_not_be_told(bench: Bench) -> None:
     assert failed(bench, {"version": {"component": "front-radar", "min": "1"}}) == "front-radar does not answer"
 
 
+@pytest.mark.real_time("a bus of python-can's")
 def test_a_bus_load(bench: Bench) -> None:
     """A frame of 8 bytes has at least 108 bits: 2,000 a second fill 43 % of 500 kbit/s or more, never above 54 %."""
     other = can.Bus(interface="virtual", channel=bench.file.path.parent.name)
@@ -170,6 +175,7 @@ def test_a_bus_load(bench: Bench) -> None:
     assert any(bus.load(0.05) == 0 for _ in range(100)), "it counts no frames of before"
 
 
+@pytest.mark.real_time("a bus of python-can's")
 def test_own_frames_are_load(bench: Bench) -> None:
     bus = bench.transport("quiet")
     frame = can.Message(arbitration_id=0x123, data=bytes(8), is_extended_id=False)

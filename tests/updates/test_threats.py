@@ -36,6 +36,7 @@ from proxyflash.updates.flash import FlashHandler
 from proxyflash.updates.results import ActionResult
 from proxyflash.updates.update import load, staged
 
+pytestmark = pytest.mark.simulated_time
 EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors"
 NEW = {"imus": "imu-1.5.0.hex", "cameras": "camera-1.5.0.dfu", "radars": "radar-1.5.0.s19"}
 
@@ -176,6 +177,7 @@ def test_freeze_with_the_clock_set_back(gateway: Gateway, monkeypatch: pytest.Mo
     assert gateway.versions() == OLD | {"imus": "1.5.0"}
 
 
+@pytest.mark.real_time("the host's own time of day")
 def test_freeze_with_the_clock_once_in_the_future(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock was wrong at one update, whose begin is in the history: newer updates are taken all the same."""
     deployment = gateway.update("1.5.0", "imus")
@@ -198,6 +200,7 @@ def test_freeze_with_the_clock_once_in_the_future(gateway: Gateway, monkeypatch:
     assert gateway.versions() == DONE
 
 
+@pytest.mark.real_time("the host's own time of day")
 @pytest.mark.parametrize(
     "text", ["9999-12-31T23:59:59Z", "9999-12-31", "2099-01-01T00:00:00", "2099-01-01T00:00:00+14:00"]
 )
@@ -375,6 +378,7 @@ def killed_in_install(gateway: Gateway, deployment: Path) -> None:
         assert forked(lambda: gateway.apply(deployment)) == KILLED
 
 
+@pytest.mark.real_time("a process that is killed")
 @pytest.mark.parametrize("advised", ["rollback", "apply"])
 def test_key_compromise_while_an_update_waits(gateway: Gateway, advised: str) -> None:
     """The key is revoked between a power cut and the resume: nothing more is installed, and the advice makes it whole."""
@@ -398,6 +402,7 @@ def test_key_compromise_while_an_update_waits(gateway: Gateway, advised: str) ->
         assert (status, gateway.versions()) == (0, OLD | {"imus": "1.5.0", "cameras": "1.5.0"}), err
 
 
+@pytest.mark.real_time("a process that is killed")
 def test_an_update_that_somebody_plants_in_the_history(gateway: Gateway) -> None:
     """An unfinished one, which was never signed: `resume`, which the host runs when it starts, carries it out for nobody."""
     gateway.policy(unsigned='"allow"', roots="[]")
@@ -410,6 +415,7 @@ def test_an_update_that_somebody_plants_in_the_history(gateway: Gateway) -> None
     assert gateway.versions() == before
 
 
+@pytest.mark.real_time("a process that is killed")
 @pytest.mark.parametrize("what", ["the manifest", "a file"])
 def test_arbitrary_software_put_into_the_state_folder(gateway: Gateway, what: str) -> None:
     """Between a power cut and the resume; the signature says what it was to be."""
@@ -425,6 +431,7 @@ def test_arbitrary_software_put_into_the_state_folder(gateway: Gateway, what: st
     assert gateway.versions() == before
 
 
+@pytest.mark.real_time("a process that is killed")
 def test_another_signed_manifest_put_into_the_state_folder(gateway: Gateway) -> None:
     """Between a power cut and the resume; its signature is right, and it is not the update that began."""
     deployment = gateway.update("1.5.0", "imus", "cameras")
@@ -637,6 +644,7 @@ def test_a_zip_trick(gateway: Gateway, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("escaped"))
 
 
+@pytest.mark.real_time("a script")
 def test_a_script_s_environment(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """What another user or service put into ours (a library to load, a shell's start file, a secret) reaches no script."""
     gateway.policy(unsigned='"allow"')

@@ -19,6 +19,7 @@ from proxyflash.updates.update import Update, load
 
 from .lab import FileHandler, Lab, all_new, cancel, reference, serve
 
+pytestmark = pytest.mark.simulated_time
 BENCH = """
 [bus.wire]
 kind = "can"
