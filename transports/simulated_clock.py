@@ -231,6 +231,7 @@ class SimulatedClock(Clock):
         """When others go on though the running thread doesn't wait."""
         self._nested = False
         self._gets_signals = False
+        self._handlers: list[Any] = []
         self._sequence = itertools.count()
 
     # The interface.
@@ -543,12 +544,9 @@ class SimulatedClock(Clock):
 
     def _guard_signals(self) -> None:
         """Has handlers that raise do so in the main thread."""
-        if not self._gets_signals:
-            return
-        for number in SIGNALS:
-            handler = _handler_of(number)
-            if callable(handler) and not isinstance(handler, _Guarded):
-                signal.signal(number, _Guarded(handler))
+        # Called at each turn: no loop of Python's, in whose jumps back, which have no line, a handler might raise.
+        if self._gets_signals and list(map(_handler_of, SIGNALS)) != self._handlers:
+            self._handlers = _guarded()
 
     def interrupt(self, error: BaseException, frame: FrameType | None) -> None:
         """What a signal's handler raised while another thread ran is raised in the main one, as soon as can be."""
@@ -577,6 +575,15 @@ class _Guarded:
         except BaseException as error:
             clock.interrupt(error, frame)
             return None
+
+
+def _guarded() -> list[Any]:
+    """The handlers, each of which that raises does so in the main thread from now on."""
+    for number in SIGNALS:
+        handler = _handler_of(number)
+        if callable(handler) and not isinstance(handler, _Guarded):
+            signal.signal(number, _Guarded(handler))
+    return list(map(_handler_of, SIGNALS))
 
 
 def _unguard_signals() -> None:
