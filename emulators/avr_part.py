@@ -22,6 +22,7 @@ from ..transports import private_files
 from . import application
 from .application import Application
 from .device import BadDevice, DeviceSpec, factory_content
+from .errors import broken_state
 from .flash import NorFlash
 from .supply import Supply
 
@@ -125,7 +126,11 @@ class AvrMemory:
         self.lock = lock
         if self._lock_path is not None:
             with suppress(FileNotFoundError):
-                self.lock = int(private_files.read(self._lock_path), 16)
+                text = private_files.read(self._lock_path)
+                try:
+                    (self.lock,) = bytes.fromhex(text.decode("ascii"))
+                except ValueError:
+                    raise broken_state(self._lock_path) from None
         self._page: dict[int, int] = {}
 
     def leave_the_factory(self, spec: DeviceSpec, *, fresh: bool) -> None:

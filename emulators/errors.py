@@ -1,8 +1,10 @@
-"""Failures of serving emulated parts through the kernel's drivers."""
+"""Failures of serving emulated parts through the kernel's drivers, and of what they keep on the disk."""
 
 from __future__ import annotations
 
-from ..transports.errors import AdapterAbsent, AdapterBusy, AdapterForbidden
+from pathlib import Path
+
+from ..transports.errors import AdapterAbsent, AdapterBusy, AdapterForbidden, StateFolder
 
 
 class VhciAbsent(AdapterAbsent):
@@ -31,3 +33,10 @@ class AcmDriverAbsent(AdapterAbsent):
 
     code = "E-ACM-DRIVER"
     default_remedy = "Load it: sudo modprobe cdc_acm. A kernel without it: run this under proxyflash vm run."
+
+
+def broken_state(path: Path) -> StateFolder:
+    """A part's own file holds what no emulated part writes."""
+    return StateFolder(
+        f"{path} is not what an emulated part writes", remedy=f"Remove {path}: the part begins as from the factory."
+    )

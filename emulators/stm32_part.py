@@ -19,9 +19,13 @@ from typing import Any
 
 import crcmod
 
-from ..transports import private_files
+from ..transports import json_text, private_files
+from .errors import broken_state
 from .flash import FlashRefused, NorFlash
 from .supply import Supply
+
+MOST_OPTION_BYTES = 1 << 16
+"""Of the file with the option bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,8 +265,15 @@ class Stm32Memory:
     def _stored_options(self) -> Options | None:
         if self._options_path is None or not self._options_path.exists():
             return None
-        stored = json.loads(private_files.read(self._options_path))
-        return Options(int(stored["rdp"]), frozenset(stored["write_protected"]))
+        path = self._options_path
+        try:
+            stored = json_text.parse(private_files.read(path), most=MOST_OPTION_BYTES)
+            rdp, protected = stored["rdp"], stored["write_protected"]
+            if all(type(number) is int and number >= 0 for number in (rdp, *protected)):
+                return Options(rdp, frozenset(protected))
+        except (ValueError, TypeError, KeyError):
+            pass
+        raise broken_state(path)
 
     def _set_options(self, options: Options) -> None:
         self.options = options

@@ -12,10 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..transports import private_files
+from ..transports import json_text, private_files
 from . import application
+from .errors import broken_state
 from .flash import NorFlash
 from .uds_nrc import Nrc, Refusal, location
+
+MOST_BYTES = 16 << 20
+"""Of a marker: every erase unit may be a segment of its own."""
 
 
 class Marker:
@@ -26,15 +30,26 @@ class Marker:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        kept = json.loads(private_files.read(path)) if path is not None and path.exists() else {}
-        self.complete: bool = kept.get("complete", False)
-        self.segments: list[tuple[int, int]] = [(start, size) for start, size in kept.get("segments", [])]
+        self.complete, self.segments = (False, []) if path is None or not path.exists() else _noted(path)
 
     def note(self, *, complete: bool, segments: list[tuple[int, int]]) -> None:
         self.complete = complete
         self.segments = segments
         if self._path is not None:
             private_files.put(self._path, json.dumps({"complete": complete, "segments": segments}).encode())
+
+
+def _noted(path: Path) -> tuple[bool, list[tuple[int, int]]]:
+    """Raises StateFolder for what `note` doesn't write."""
+    try:
+        kept = json_text.parse(private_files.read(path), most=MOST_BYTES)
+        complete, segments = kept["complete"], [(start, size) for start, size in kept["segments"]]
+        numbers = [number for segment in segments for number in segment]
+        if type(complete) is bool and all(type(number) is int and number >= 0 for number in numbers):
+            return complete, segments
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise broken_state(path)
 
 
 class Memory:

@@ -5,6 +5,7 @@ The attempts and the waiting time outlive sessions, resets and cuts: else each o
 
 from __future__ import annotations
 
+import random
 import secrets
 
 from ..transports import clock
@@ -55,7 +56,7 @@ class SecurityAccess:
         if clock.monotonic() < self._closed_until:
             raise Refusal(Nrc.TIME_DELAY_NOT_EXPIRED)
         if not self._seed:
-            self._seed = secrets.token_bytes(len(self._secret) - 1) + b"\x01"
+            self._seed = _drawn(len(self._secret) - 1) + b"\x01"
         return self._seed
 
     def _send_key(self, given: bytes) -> bytes:
@@ -75,3 +76,10 @@ class SecurityAccess:
         self._attempts = 0
         self._closed_until = clock.monotonic() + self._delay
         raise Refusal(Nrc.EXCEEDED_ATTEMPTS)
+
+
+def _drawn(size: int) -> bytes:
+    """Unforeseeable; on simulated time the same in each run, as everything there."""
+    if clock.current().is_simulated:
+        return random.Random(clock.monotonic()).randbytes(size)
+    return secrets.token_bytes(size)

@@ -1,8 +1,8 @@
 """A bench file's text as recordings have it: without its secrets and its comments.
 
 Left out is what a protocol's settings mark as `SECRET`, what a key's name says to be a secret in any part of the file, the
-password of each URL, and every comment. What stands there instead is of the same form, so that the text still is a bench
-file: hexadecimal digits become zeros.
+password and the tokens of each URL, and every comment. What stands there instead is of the same form, so that the text
+still is a bench file: hexadecimal digits become zeros.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from .benchfile import BenchFile
 
 LEFT_OUT = "left-out"
 _SAYS_SECRET = re.compile(
-    r"secret|passw|passphrase|token|credential|private.?key|api.?key|(^|[_-])pin($|[_-])", re.IGNORECASE
+    r"secret|passw|passphrase|token|credential|private.?key|api.?key|sec.?key|psk|bearer|(^|[_-])(pin|pw|pwd|auth)($|[_-])",
+    re.IGNORECASE,
 )
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2}[ :-]?)+")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..transports import clock
-from ..transports.outside import Outside, OutsideFailed
+from ..transports.outside import Outside, OutsideFailed, without_passwords
 
 SECONDS = 30.0
 """How long such a command may take."""
@@ -58,9 +58,9 @@ def _run(command: str, folder: Path) -> str:
             output.seek(max(0, output.seek(0, os.SEEK_END) - MOST))
             said = output.read().decode(errors="replace")
     except (OSError, ValueError) as error:
-        raise CommandFailed(f"{command!r} can't be run in {folder}: {error}") from error
+        raise CommandFailed(f"{without_passwords(command)!r} can't be run in {folder}: {error}") from error
     if process.returncode:
-        ended = f"{command!r} ended with {process.returncode}"
+        ended = f"{without_passwords(command)!r} ended with {process.returncode}"
         raise CommandFailed(f"{ended}: {said.strip()[-SAID:]}".rstrip(": "))
     return said
 
@@ -72,5 +72,5 @@ def _wait(process: subprocess.Popen[bytes], command: str) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         if isinstance(error, subprocess.TimeoutExpired):
-            raise CommandFailed(f"{command!r} took longer than {SECONDS:g} s") from error
+            raise CommandFailed(f"{without_passwords(command)!r} took longer than {SECONDS:g} s") from error
         raise

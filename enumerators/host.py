@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..transports import private_files
 from ..transports.outside import Outside, OutsideFailed
 from .benchfile import ComponentSpec, HostVersion
 from .commands import HostCommands
@@ -78,7 +79,7 @@ def _version(asked: HostVersion, commands: HostCommands, outside: Outside) -> st
 
 def _content(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
+        with private_files.named_file(path) as stream:
             return stream.read(MOST_BYTES).decode("utf-8", "replace")
     except (OSError, ValueError) as error:
         raise OutsideFailed(f"{path}: {getattr(error, 'strerror', None) or error}") from error

@@ -21,7 +21,6 @@ SHUTIL_CALLS = {"copy", "copy2", "copyfile", "copytree", "move"}
 ELSEWHERE = {
     # What the user names, or the system has: none of it lies in the state folder.
     ("enumerators/benchfile.py", "open"): "the bench file",
-    ("enumerators/host.py", "open"): "the file that has a component's version",
     ("emulators/device.py", "read_bytes"): "the firmware that a bench file names",
     ("emulators/vhci.py", "read_text"): "sysfs",
     ("emulators/vhci.py", "write_text"): "sysfs",

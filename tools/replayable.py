@@ -44,10 +44,13 @@ def allowed(arguments: Sequence[str]) -> list[str]:
     words = iter(arguments)
     for word in words:
         if word == "--":
-            # Options of another command line would come behind it; here all that follows is a name.
-            rest = list(words)
-            command = command or next(iter(rest), "")
-            kept += [word, *rest]
+            if not command:
+                # It ends the options of the program, and not those of the command behind it.
+                raise NotReplayable(
+                    "the recorded command line has '--' before its command, which a replay doesn't obey"
+                )
+            # All that follows is a name.
+            kept += [word, *words]
         elif word.startswith("--"):
             option, equals, _ = word.partition("=")
             if option in FLAGS and not equals:

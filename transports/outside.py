@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 _PASSWORD = re.compile(r"(?<=://)[^\s/\"']*@")
 """User and password of a URL (RFC 3986, 3.2.1), up to the last "@": many programs take one in a password as it is."""
+_TOKEN = re.compile(
+    r"([?&][\w.-]*(?:token|secret|passw|passwd|password|pwd|key|sig|signature|auth|code)=)[^\s&\"'#]+", re.IGNORECASE
+)
+"""A field of a URL's query whose name says that it is a secret."""
 
 
 class OutsideFailed(Exception):
@@ -31,8 +35,8 @@ class Answers(Protocol):
 
 
 def without_passwords(text: str) -> str:
-    """The text without the user and password of each URL in it. The same text again for one that has none."""
-    return _PASSWORD.sub("left-out@", text)
+    """The text without the user, password and tokens of each URL in it. The same text again for one that has none."""
+    return _TOKEN.sub(r"\1left-out", _PASSWORD.sub("left-out@", text))
 
 
 class Outside:

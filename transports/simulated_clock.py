@@ -85,6 +85,8 @@ class SimulatedThread:
         self.timed_out = False
         self.error: BaseException | None = None
         """What it raises when it goes on."""
+        self.lost: dict[object, int] = {}
+        """Locks that it was to have back after a wait and has not, and how often it will release each all the same."""
         self.is_killed = False
         """Its process has ended: it takes no lock any more, and waits for nothing."""
         self._clock = clock
@@ -399,6 +401,9 @@ class SimulatedClock(Clock):
         me.waits_for = what
         me.timed_out = False
         me.turn += 1
+        if seconds is not None and seconds <= 0:
+            # Whoever asks again and again without waiting must not hold the time.
+            self._now += CREEP
         if seconds is not None and seconds != inf:
             heappush(
                 self._timers, (self._now + seconds if seconds > 0 else self._now, next(self._sequence), me, me.turn)
@@ -552,7 +557,7 @@ class SimulatedClock(Clock):
         """What a signal's handler raised while another thread ran is raised in the main one, as soon as can be."""
         self.main.error = error
         self._interrupted = True
-        if not any(_is_scheduling(place) for place in itertools.islice(_callers(frame), 4)):
+        if not _is_amid_scheduling(frame):
             self._let_others()
 
 
@@ -568,7 +573,9 @@ class _Guarded:
 
     def __call__(self, number: int, frame: FrameType | None) -> Any:
         clock = clocks._current
-        if not isinstance(clock, SimulatedClock) or clock.running is clock.main:
+        if not isinstance(clock, SimulatedClock):
+            return self.handler(number, frame)
+        if clock.running is clock.main and not _is_amid_scheduling(frame):
             return self.handler(number, frame)
         try:
             return self.handler(number, frame)
@@ -598,6 +605,11 @@ def _unguard_signals() -> None:
 def _is_scheduling(frame: FrameType) -> bool:
     """Whether a frame is of the clock itself, and not the bottom of a thread."""
     return frame.f_code.co_filename == __file__ and frame.f_code.co_name not in ("run", "_run")
+
+
+def _is_amid_scheduling(frame: FrameType | None) -> bool:
+    """Whether an exception raised in this frame would leave the clock's own work half done."""
+    return any(_is_scheduling(place) for place in itertools.islice(_callers(frame), 4))
 
 
 def _callers(frame: FrameType | None) -> Iterator[FrameType]:
@@ -735,7 +747,7 @@ class SimulatedRLock(SimulatedLock):
 
     def release(self) -> None:
         if self._owner is None or self._owner is not self._clock.running:
-            if self._clock.ending or self._clock.running.is_killed:
+            if self._clock.ending or self._clock.running.is_killed or self._is_lost():
                 return
             raise RuntimeError("cannot release un-acquired lock")
         self._depth -= 1
@@ -745,6 +757,14 @@ class SimulatedRLock(SimulatedLock):
             self._released()
         else:
             self._owner = None
+
+    def _is_lost(self) -> bool:
+        """Whether the running thread was to have it back after a wait, and an error was raised instead."""
+        lost = self._clock.running.lost
+        left = lost.pop(self, 0)
+        if left > 1:
+            lost[self] = left - 1
+        return left > 0
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
@@ -781,7 +801,12 @@ class SimulatedCondition(SimulatedRLock):
             if me in sleepers:
                 sleepers.remove(me)
             if self._owner is not me:
-                super().acquire()
+                try:
+                    super().acquire()
+                except BaseException:
+                    # Who leaves a `with` block releases what it has not: that must not hide why.
+                    me.lost[self] = depth
+                    raise
             self._depth = depth
 
     def wait_for(self, predicate: Callable[[], T], timeout: float | None = None) -> T:

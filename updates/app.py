@@ -17,7 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.benchfile import AppSpec
@@ -38,6 +40,22 @@ KEYS = (properties.CRITERIA, "targets", "executable")
 COMPONENT_APP_HANDLER = 34
 HEALTH_PAUSE = 0.5
 """Seconds between two questions for the application's health."""
+
+
+class _File(kept.Facts):
+    """A file that was there. `kept`: its name in the backup's folder; `owner`: user and group."""
+
+    kept: Annotated[str, Field(pattern="^[0-9]{1,9}$")]
+    sha256: kept.Digest
+    mode: Annotated[int, Field(ge=0, le=0o7777)]
+    owner: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+
+
+class _Kept(kept.Facts):
+    """By the names of the step's files; None: there was none."""
+
+    files: dict[str, _File | None]
+    version: str
 
 
 class AppHandler(HostPartHandler):
@@ -93,7 +111,7 @@ class AppHandler(HostPartHandler):
 
     def backup(self) -> ActionResult:
         folder = self.context.backup_folder
-        if kept.facts(folder) is not None:
+        if kept.facts(folder, _Kept) is not None:
             return ActionResult(ResultCode.BACKUP_SUCCESS)
         found: dict[str, Any] = {}
         try:
@@ -136,30 +154,31 @@ class AppHandler(HostPartHandler):
 
     def restore(self) -> ActionResult:
         folder = self.context.backup_folder
-        found = kept.facts(folder)
+        found = kept.facts(folder, _Kept)
         if found is None:
             return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
-        files: dict[str, dict[str, Any] | None] = found["files"]
+        # Where a file goes is the step's to say, whose manifest was checked.
+        if strange := found.files.keys() - set(self.context.step.files):
+            raise kept.broken(folder, f"the step has no file {min(strange)!r}")
         try:
-            for entry in files.values():
-                if entry is not None and kept.digest(folder / entry["kept"]) != entry["sha256"]:
-                    return _failure(3, f"{folder / entry['kept']} is not any more what was kept")
-            for name, entry in files.items():
+            for entry in found.files.values():
+                if entry is not None and kept.digest(folder / entry.kept) != entry.sha256:
+                    return _failure(3, f"{folder / entry.kept} is not any more what was kept")
+            for name, entry in found.files.items():
                 with self._place(name, make=entry is not None) as there:
                     there.tidy()
                     if entry is None:
                         there.remove()
                         continue
-                    owner = (entry["owner"][0], entry["owner"][1])
-                    with private_files.reading(folder / entry["kept"]) as stream:
-                        there.put(partial(disk.poured, stream), mode=entry["mode"], owner=owner)
+                    with private_files.reading(folder / entry.kept) as stream:
+                        there.put(partial(disk.poured, stream), mode=entry.mode, owner=entry.owner)
         except OSError as error:
             raise StepFailed(f"{error.filename}: {error.strerror}") from error
         if reason := self._restarted():
             return _failure(4, f"the old files are back, but {reason}")
         told = self._component.look().version
-        if told != found["version"]:
-            return _failure(5, f"the old files are back, but it tells {told or 'no version'}, not {found['version']}")
+        if told != found.version:
+            return _failure(5, f"the old files are back, but it tells {told or 'no version'}, not {found.version}")
         return ActionResult(ResultCode.RESTORE_SUCCESS, details=f"-> {told}" if told else "")
 
     def _kept(self, there: Place, folder: Path, name: str) -> dict[str, Any] | None:

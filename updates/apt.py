@@ -15,6 +15,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.errors import StateFolder
@@ -57,6 +60,12 @@ class Package:
         return f"{self.name}={self.version}" if self.version else self.name
 
 
+class _Kept(kept.Facts):
+    """Of each package its version, and its file in the backup's folder with its digest; None: it was not installed."""
+
+    packages: dict[str, tuple[str, Annotated[str, Field(pattern="^[0-9]{1,9}/[^/]+[.]deb$")], kept.Digest] | None]
+
+
 class AptHandler(StepHandler):
     """Packages that come along with those that are named are apt's choice, and stay at a Restore."""
 
@@ -83,7 +92,7 @@ class AptHandler(StepHandler):
     def backup(self) -> ActionResult:
         """Which versions are there, and the packages of those; without them no way back is promised."""
         folder = self.context.backup_folder
-        if kept.facts(folder) is not None:
+        if kept.facts(folder, _Kept) is not None:
             return ActionResult(ResultCode.BACKUP_SUCCESS)
         found: dict[str, list[str] | None] = {}
         for index, package in enumerate(self._manifest()[0]):
@@ -122,12 +131,13 @@ class AptHandler(StepHandler):
 
     def restore(self) -> ActionResult:
         folder = self.context.backup_folder
-        found = kept.facts(folder)
+        found = kept.facts(folder, _Kept)
         if found is None:
             return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
-        wanted: dict[str, list[str] | None] = found["packages"]
+        if strange := found.packages.keys() - {package.name for package in self._manifest()[0]}:
+            raise kept.broken(folder, f"the step has no package {min(strange)!r}")
         arguments = []
-        for name, entry in wanted.items():
+        for name, entry in found.packages.items():
             if entry is None:
                 # By the minus apt removes it, in the same go.
                 arguments += [f"{name}-"] if self._version(Package(name)) else []

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Annotated
+
+from pydantic import Field
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.component import Component, Presence
@@ -34,6 +37,15 @@ DEAF_SECONDS = 1.0
 """The longest that a part waits in the midst of an exchange that we were cut in (N_Bs of ISO 15765-2:2016, table 16)."""
 MEMORY = "memory.bin"
 """In the backup folder: what the part held, its segments one after the other; backup.json says where they lay."""
+
+
+class _Kept(kept.Facts):
+    """What the part held: the digest of its bytes, and where they lay, as addresses and sizes."""
+
+    sha256: kept.Digest
+    segments: list[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]]]
+    version: str
+    target: dict[str, int | str] | None = None
 
 
 class FlashHandler(StepHandler):
@@ -101,7 +113,7 @@ class FlashHandler(StepHandler):
     def backup(self) -> ActionResult:
         """Keeps what the units hold that Install will erase. The application runs again afterwards."""
         folder = self.context.backup_folder
-        if kept.facts(folder) is not None:
+        if kept.facts(folder, _Kept) is not None:
             return ActionResult(ResultCode.BACKUP_SUCCESS)
         component = self._component
         if reason := component.entry.flasher.unreadable(component.entry.profile):
@@ -131,24 +143,26 @@ class FlashHandler(StepHandler):
 
     def restore(self) -> ActionResult:
         folder = self.context.backup_folder
-        found = kept.facts(folder)
+        found = kept.facts(folder, _Kept)
         if found is None:
             return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
-        data = kept.read(folder / MEMORY, found["sha256"])
+        data = kept.read(folder / MEMORY, found.sha256)
         if data is None:
             code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_FLASH_HANDLER, 2)
             return ActionResult(ResultCode.FAILURE, code, f"{folder / MEMORY} is not any more what was kept")
+        if sum(size for _, size in found.segments) != len(data):
+            raise kept.broken(folder, f"its segments have not the {len(data):,} bytes of {MEMORY}")
         segments = []
         view = memoryview(data)
-        for address, size in found["segments"]:
+        for address, size in found.segments:
             segments.append(Segment(address, bytes(view[:size])))
             view = view[size:]
-        target = found["target"] if "target" in found else self._image().target
+        target = self._image().target if found.target is None else found.target
         image = FirmwareImage(tuple(segments), "memory", str(folder / MEMORY), target=target)
         with self._named():
             result = self._component.flash(
                 image,
-                expect_version=found["version"] or None,
+                expect_version=found.version or None,
                 on_event=self.context.on_event,
                 cancelled=self.context.cancelled,
             )

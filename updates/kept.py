@@ -11,30 +11,57 @@ import json
 from collections.abc import Mapping
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..enumerators.errors import StateFolder
 from ..transports import json_text, private_files
 
+M = TypeVar("M", bound="Facts")
 NAME = "backup.json"
 MOST_BYTES = 64 << 20
 """Of that file: it lists the files of an application."""
 
 
-def facts(folder: Path) -> dict[str, Any] | None:
-    """What was kept; None: nothing, or not to its end. Raises StateFolder."""
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""SHA-256 in hex."""
+
+
+class Facts(BaseModel):
+    """What a handler keeps. What it reads again it believes only as far as this says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def facts(folder: Path, shape: type[M]) -> M | None:
+    """What was kept; None: nothing, or not to its end. Raises StateFolder, also for what no Backup writes."""
+    path = folder / NAME
     try:
-        with private_files.reading(folder / NAME) as stream:
+        with private_files.reading(path) as stream:
             found = json_text.parse(stream.read(MOST_BYTES + 1), most=MOST_BYTES, undecoded=True)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise StateFolder(f"{folder / NAME} can't be read: {error}") from error
-    return found if isinstance(found, dict) else None
+        raise StateFolder(f"{path} can't be read: {error}") from error
+    try:
+        return shape.model_validate(found)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, wrong["loc"]))
+        raise broken(folder, f"{where}: {wrong['msg']}" if where else wrong["msg"]) from None
+
+
+def broken(folder: Path, why: str) -> StateFolder:
+    """What was kept is not what Backup writes."""
+    return StateFolder(
+        f"{folder / NAME} is not as it was written: {why}",
+        remedy="Nothing was brought back from it. Install the wanted version by an update.",
+    )
 
 
 def keep(folder: Path, found: Mapping[str, Any]) -> None:
-    """Ends a backup. Raises StateFolder."""
+    """Ends a backup, with what `Facts` of the handler describe. Raises StateFolder."""
     write(folder / NAME, json.dumps(dict(found)).encode())
 
 

@@ -34,6 +34,13 @@ COMPONENT_PARTITION_HANDLER = 33
 BLOCK = 1 << 20
 
 
+class _Kept(kept.Facts):
+    """Which slot was in use."""
+
+    slot: str
+    version: str
+
+
 class PartitionHandler(HostPartHandler):
     """Backup keeps which slot was in use: its content stays where it is."""
 
@@ -64,7 +71,7 @@ class PartitionHandler(HostPartHandler):
 
     def backup(self) -> ActionResult:
         folder = self.context.backup_folder
-        if kept.facts(folder) is None:
+        if kept.facts(folder, _Kept) is None:
             kept.keep(folder, {"slot": self._active(), "version": self._component.look().version})
         return ActionResult(ResultCode.BACKUP_SUCCESS)
 
@@ -84,10 +91,10 @@ class PartitionHandler(HostPartHandler):
 
     def apply(self) -> ActionResult:
         """Switches to the other slot than was in use before; when that is so already, it is said once more."""
-        found = kept.facts(self.context.backup_folder)
+        found = kept.facts(self.context.backup_folder, _Kept)
         if found is None:
             raise StepFailed("which slot was in use before is not known: Backup comes first")
-        (slot,) = (name for name in self._spec.slots if name != found["slot"])
+        (slot,) = (name for name in self._spec.slots if name != found.slot)
         self._switch(slot)
         if self._spec.reboot:
             return ActionResult(ResultCode.APPLY_REBOOT, details=f"slot {slot} from the next start on")
@@ -99,10 +106,10 @@ class PartitionHandler(HostPartHandler):
         return ActionResult(ResultCode.FAILURE, code, f"{self._component.name} tells {told}, wanted {wanted}")
 
     def restore(self) -> ActionResult:
-        found = kept.facts(self.context.backup_folder)
+        found = kept.facts(self.context.backup_folder, _Kept)
         if found is None:
             return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
-        slot = found["slot"]
+        slot = found.slot
         self._switch(slot)
         if self._spec.reboot and self._active() != slot:
             return ActionResult(ResultCode.RESTORE_REBOOT, details=f"slot {slot} from the next start on")

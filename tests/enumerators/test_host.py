@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,21 @@ def test_what_the_file_can_not_say(tmp_path: Path, text: str, kind: type[BenchEr
 @settings(max_examples=200, deadline=None)
 def test_any_file(text: str, key: str) -> None:
     assert len(_value(text, key)) <= 200
+
+
+def test_the_link_of_another_user_is_not_followed(tmp_path: Path) -> None:
+    """Whoever may write into an application's folder must not choose a file that this user alone can read."""
+    (tmp_path / "secret").write_text("TOKEN-0123")
+    (tmp_path / "own").symlink_to("secret")
+    (tmp_path / "foreign").symlink_to("secret")
+    try:
+        os.chown(tmp_path / "foreign", 65534, 65534, follow_symlinks=False)
+    except PermissionError:
+        pytest.skip("another user's link: only root can make one")
+    assert looked(tmp_path, 'version_from = {file = "own"}') == ("TOKEN-0123", Presence.OK)
+    assert looked(tmp_path, 'version_from = {file = "foreign"}') == ("", Presence.ABSENT)
+
+
+def test_a_fifo_in_the_place_of_the_file_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "version")
+    assert looked(tmp_path, 'version_from = {file = "version"}') == ("", Presence.ABSENT)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyflash.emulators import can_server
+from proxyflash.emulators.uds_memory import Marker
 from proxyflash.enumerators import benchfile
 from proxyflash.enumerators.benchlines import key_lines
 from proxyflash.enumerators.component import distinct, parse_selector, toml_text
@@ -47,7 +48,7 @@ from proxyflash.flashers.ymodem import YmodemFlasher
 from proxyflash.transports import isotp_frames, json_text
 from proxyflash.transports.errors import PluginUnknown
 from proxyflash.transports.usb import UsbInfo, UsbInterface
-from proxyflash.updates import apt, attempts, journal, kept, script, signing, versions
+from proxyflash.updates import app, apt, attempts, flash, journal, kept, partition, script, signing, versions
 from proxyflash.updates import device_manifest as dm
 from proxyflash.updates import manifest as mf
 from proxyflash.updates.engine import _component
@@ -269,7 +270,13 @@ def attempts_file(data: bytes) -> None:
 @reader(StateFolder)
 def backup_file(data: bytes) -> None:
     file(kept.NAME, data)
-    kept.facts(folder())
+    for shape in (app._Kept, apt._Kept, flash._Kept, partition._Kept):
+        kept.facts(folder(), shape)
+
+
+@reader(StateFolder)
+def emulated_marker(data: bytes) -> None:
+    Marker(file("radar.json", data))
 
 
 @reader(StepFailed)
@@ -511,7 +518,14 @@ def seeds() -> dict[str, list[bytes]]:
         "journal_file": [journal.encoded({"seq": 1, **begin}) + journal.encoded({"seq": 2, **end})],
         "journal_records": [records],
         "attempts_file": [b'{"host 00": 1}'],
-        "backup_file": [b'{"files": {"a": "00"}}'],
+        "backup_file": [
+            b'{"files": {"a": {"kept": "0", "sha256": "%s", "mode": 420, "owner": [0, 0]}, "b": null}, "version": "1"}'
+            % (b"0" * 64),
+            b'{"packages": {"hello": ["1.0", "0/hello.deb", "%s"], "bye": null}}' % (b"0" * 64),
+            b'{"sha256": "%s", "segments": [[0, 4]], "version": "", "target": {"vendor_id": 1}}' % (b"0" * 64),
+            b'{"slot": "a", "version": "1.0"}',
+        ],
+        "emulated_marker": [b'{"complete": true, "segments": [[4096, 12]]}'],
         "apt_manifest": [b'{"name": "a", "version": "1", "packages": [{"name": "libc6", "version": "1.0"}]}'],
         "script_result": [b'{"resultCode": 900, "extendedResultCode": 0, "resultDetails": ""}'],
         "selector": [b'{"group": "motors"}'],

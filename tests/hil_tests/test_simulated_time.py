@@ -241,15 +241,17 @@ def test_each_worker_of_xdist_has_its_own_clock(suite: Suite) -> None:
     assert [float(told["simulated_seconds"]) // AN_HOUR for told in properties(suite.folder / "junit.xml")] == [1] * 4
 
 
-def test_every_run_leaves_the_same_recordings(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["imu", "front"])
+def test_every_run_leaves_the_same_recordings(suite: Suite, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Also where the part draws a seed, as an ECU does."""
     flashing = "def test_it(component, firmware):\n    component.flash(firmware.new.image)\n    clock.sleep(1)\n"
-    tests = TIMES.replace("front", "imu") + flashing
+    tests = TIMES.replace("front", name) + flashing
     kept = []
-    for name in ("first", "second"):
-        monkeypatch.setenv("PROXYFLASH_ARTEFACTS", str(suite.folder / name))
+    for run in ("first", "second"):
+        monkeypatch.setenv("PROXYFLASH_ARTEFACTS", str(suite.folder / run))
         done = suite.run(tests, "--simulated-time", "--record")
         done.assert_outcomes(passed=1)
-        files = sorted((suite.folder / name).rglob("recording.jsonl"))
+        files = sorted((suite.folder / run).rglob("recording.jsonl"))
         kept.append([file.read_bytes() for file in files])
     assert kept[0] == kept[1]
     assert len(kept[0]) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from proxyflash.enumerators.bench import Bench
-from proxyflash.enumerators.errors import BenchKey
+from proxyflash.enumerators.errors import BenchKey, StateFolder
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.updates.app import AppHandler
 from proxyflash.updates.errors import ManifestField, StepFailed
@@ -211,6 +212,24 @@ def test_a_backup_that_was_changed_is_not_put_back(bench: Bench) -> None:
     made.act("install")
     (made.backup / "0").write_bytes(b"#!/bin/sh\nanything\n")
     assert made.act("restore").code == ResultCode.FAILURE
+    assert holds(bench) == NEW
+
+
+@pytest.mark.parametrize("name", ["../../victim", "victim", "/etc/victim", ""])
+def test_a_backup_names_no_file_but_the_step_s(bench: Bench, tmp_path: Path, name: str) -> None:
+    """Not even to take it away."""
+    victim = tmp_path / "victim"
+    victim.write_text("it stays")
+    made = stage(bench)
+    made.act("backup")
+    made.act("install")
+    path = made.backup / "backup.json"
+    found = json.loads(path.read_bytes())
+    found["files"][name] = None
+    path.write_text(json.dumps(found))
+    with pytest.raises(StateFolder, match="the step has no file"):
+        made.act("restore")
+    assert victim.read_text() == "it stays"
     assert holds(bench) == NEW
 
 

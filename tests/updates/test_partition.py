@@ -101,7 +101,7 @@ def test_a_backup_that_names_no_slot_of_the_bench_file_switches_nothing(bench: B
     made = stage(bench)
     for action in ("backup", "install", "apply"):
         made.act(action)
-    kept.keep(made.backup, {"slot": "a; touch pwned; true"})
+    kept.keep(made.backup, {"slot": "a; touch pwned; true", "version": ""})
     with pytest.raises(StepFailed, match="'a; touch pwned; true', and the bench file has a, b"):
         made.act("restore")
     assert (tmp_path / "next").read_text() == "b\n"

@@ -14,6 +14,7 @@ import click
 
 from ...transports import clock
 from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.outside import without_passwords
 from ...transports.recording import Recorder
 from ...transports.recording_formats import BadRecording, Recording, load, save, save_all
 from .. import replayable
@@ -75,7 +76,13 @@ def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | No
         try:
             status = _run(arguments, session.output, opener)
         finally:
-            head = {"began": began, "arguments": list(arguments), "files": files, "status": status, "bench": described}
+            head = {
+                "began": began,
+                "arguments": [without_passwords(word) for word in arguments],
+                "files": files,
+                "status": status,
+                "bench": described,
+            }
             records = recorder.records()
             try:
                 save(records, file, head=head, dropped=recorder.dropped)

@@ -239,7 +239,9 @@ def _log(artefacts: Path | None) -> Iterator[Callable[[bytes], object]]:
         yield len
         return
     try:
-        with (artefacts / CONSOLE).open("wb", buffering=0) as stream:
+        # The folder is the guest's as well, which could have left a link or a FIFO there.
+        how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(artefacts / CONSOLE, how, 0o644), "wb", buffering=0) as stream:
             yield stream.write
     except OSError as error:
         raise VmFolder(f"{artefacts / CONSOLE}: {error.strerror}") from error

@@ -65,7 +65,9 @@ def opened(cache: Path) -> Iterator[Path]:
     """The cache folder, made if need be, and for one process at a time. `VmCache` where it can't be written."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with (cache / "lock").open("w") as lock:
+        # A link that somebody put there is not followed.
+        number = os.open(cache / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(number) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield cache
     except OSError as error:
