@@ -59,7 +59,7 @@ test-cuts: $(STAMP)  ## the sweeps at every place; `make test` tries some of the
 SWEEPS := tests/flashers/sweeps tests/updates/test_sweep.py tests/updates/test_rollback_sweep.py
 
 explore: $(STAMP)  ## benches, updates and faults drawn from seeds: SEEDS=1..500, or new ones for FOR=180 seconds
-	$(BIN)/python -m tests.explore $(if $(FOR),--seconds '$(FOR)' --processes 2,'$(SEEDS)')
+	$(BIN)/python -m tests.explore $(if $(FOR),--seconds='$(FOR)' --processes 2,-- '$(SEEDS)')
 
 test-real: $(STAMP)  ## real boot loaders on emulated processors, under QEMU and simavr, which boot what was flashed
 	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout=600 hil_tests/real

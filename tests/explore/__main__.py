@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import multiprocessing
 import os
 import subprocess
@@ -25,7 +26,7 @@ PROGRESS = 250
 
 
 class BadSeeds(argparse.ArgumentTypeError):
-    """What stands for seeds is none."""
+    """What stands for seeds, or for a time, is none."""
 
 
 def seeds(text: str) -> range:
@@ -42,6 +43,17 @@ def seeds(text: str) -> range:
     return range(low, high + 1)
 
 
+def duration(text: str) -> float:
+    """Seconds, more than none."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise BadSeeds(f"{text!r} is no time: write a number of seconds above 0")
+    return seconds
+
+
 def of_commit() -> int:
     """A first seed that each commit has for itself."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
@@ -53,7 +65,7 @@ def main(arguments: list[str]) -> int:
         prog="python -m tests.explore", description="Explores benches, updates and faults."
     )
     parser.add_argument("seeds", type=seeds, nargs="?", help="a seed, or the first and the last one: 1..500")
-    parser.add_argument("--seconds", type=float, help="as many seeds as fit into this time")
+    parser.add_argument("--seconds", type=duration, help="as many seeds as fit into this time")
     parser.add_argument("--processes", type=int, default=1, metavar="N")
     parser.add_argument("--keep-going", action="store_true", help="run the others too when one has failed")
     asked = parser.parse_args(arguments)

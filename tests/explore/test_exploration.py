@@ -42,6 +42,15 @@ def test_what_names_no_seeds(text: str, told: str, capsys: pytest.CaptureFixture
     assert told in capsys.readouterr().err or told == "expected"
 
 
+@pytest.mark.parametrize("text", ["0", "-5", "nan", "inf", "1e1000", "soon", ""])
+def test_what_is_no_time(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run of no seeds would pass for one that found nothing."""
+    with pytest.raises(SystemExit) as ended:
+        main([f"--seconds={text}"])
+    assert ended.value.code == 2
+    assert "is no time: write a number of seconds above 0" in capsys.readouterr().err
+
+
 def test_a_seed_that_holds_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["22..23"]) == 0
     assert "2 seeds from 22 on: 0 failed" in capsys.readouterr().out

@@ -63,6 +63,9 @@ def test_long_ones_are_cut() -> None:
     [
         ("ftp://me:p@ss@pdu/off", "ftp://left-out@pdu/off"),
         ("x://a:b@c y://d:e@f@g", "x://left-out@c y://left-out@g"),
+        ("curl 'https://h/x?id=7&access_token=T0K#a'", "curl 'https://h/x?id=7&access_token=left-out#a'"),
+        ("https://h/x?sig=a%2Fb&sv=2 -o f", "https://h/x?sig=left-out&sv=2 -o f"),
+        ("test a?b=c", "test a?b=c"),
         ("http://pdu/mail?to=me@home", "http://pdu/mail?to=me@home"),
     ],
 )
