@@ -13,6 +13,8 @@ import pytest
 
 from .conftest import Outside, Suite
 
+pytestmark = pytest.mark.real_time("a pytest of its own")
+
 TESTS = """
 from pathlib import Path
 
@@ -105,7 +107,7 @@ def test_a_worker_tells_after_ctrl_c_what_it_could_not_make_safe(suite: Suite, h
 
 def test_a_second_ctrl_c_leaves_no_supply_off(suite: Suite, hardware: Outside) -> None:
     """It comes while the supply is being switched on."""
-    slowly = "echo on >switching; echo on front >control; read done <done"
+    slowly = "echo on >switching; until test -e sent; do sleep 0.05; done; echo on front >control; read done <done"
     suite.bench.write_text(suite.bench.read_text().replace("echo on front >control; read done <done", slowly))
     with start(suite, TESTS.replace("DO", "power.off()")) as process:
         try:
@@ -113,6 +115,7 @@ def test_a_second_ctrl_c_leaves_no_supply_off(suite: Suite, hardware: Outside) -
             process.send_signal(signal.SIGINT)
             wait_for(suite.folder / "switching", process)
             process.send_signal(signal.SIGINT)
+            (suite.folder / "sent").touch()
             said, _ = process.communicate()
         finally:
             process.kill()
@@ -143,8 +146,6 @@ def test_without_leave_to_flash_it_says_how_a_torn_part_was_left(suite: Suite, h
     tests = """
 import os, signal
 from proxyflash.flashers.events import Progress
-
-pytestmark = pytest.mark.real_time("a pytest of its own")
 
 @pytest.mark.needs(name="front")
 def test_it(component, firmware):

@@ -14,6 +14,8 @@ from proxyflash.hil_tests.measurements import Measurements
 
 from .conftest import Outside, Suite
 
+pytestmark = pytest.mark.real_time("a pytest of its own")
+
 MEASURED = """
 @pytest.mark.destructive
 @pytest.mark.needs(name="front")
@@ -130,8 +132,6 @@ def test_junit_and_the_summary_show_what_a_part_says_and_obey_nothing(
     done = suite.run(
         """
 from proxyflash.transports.errors import ProxyflashError
-
-pytestmark = pytest.mark.real_time("a pytest of its own")
 
 @pytest.mark.needs(name="camera")
 def test_it(component, measurements):
