@@ -33,6 +33,7 @@ from . import app_folder, disk, kept, properties
 from .app_folder import Place
 from .errors import ManifestField, StepFailed
 from .host_part import HostPartHandler
+from .kept import Digest
 from .manifest import InlineStep
 from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 
@@ -46,7 +47,7 @@ class _File(kept.Facts):
     """A file that was there. `kept`: its name in the backup's folder; `owner`: user and group."""
 
     kept: Annotated[str, Field(pattern="^[0-9]{1,9}$")]
-    sha256: kept.Digest
+    sha256: Digest
     mode: Annotated[int, Field(ge=0, le=0o7777)]
     owner: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 

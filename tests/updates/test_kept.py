@@ -18,8 +18,9 @@ WHOLE: dict[type[kept.Facts], dict[str, Any]] = {
     flash._Kept: {"sha256": DIGEST, "segments": [[0, 4]], "version": "", "target": {"vendor_id": 1}},
     partition._Kept: {"slot": "a", "version": "1.0"},
 }
+NO_FACTS: tuple[Any, ...] = ({}, [], 5, None, "", {"version": 1})
 WRONG: list[tuple[type[kept.Facts], Any]] = [
-    *((shape, value) for shape in WHOLE for value in ({}, [], 5, None, "", {"version": 1})),
+    *((shape, value) for shape in WHOLE for value in NO_FACTS),
     *((shape, {**whole, "more": 1}) for shape, whole in WHOLE.items()),
     (app._Kept, {"files": 5, "version": "1.0"}),
     (app._Kept, {"files": {"a": {}}, "version": "1.0"}),
