@@ -34,11 +34,12 @@ class Failed(Exception):
 @dataclass(frozen=True, slots=True)
 class Run:
     """`seconds` that it took; `spent`: seconds of it by phase, as far as the side tells them; `busy`: seconds of the
-    processor, those of programs that it started among them."""
+    processor, those of programs that it started among them; `note`: what else was seen of it."""
 
     seconds: float
     spent: Mapping[str, float] = field(default_factory=dict)
     busy: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,4 +136,5 @@ def _seconds(parts: Mapping[str, float]) -> str:
 def _shares(run: Run) -> str:
     """The phases with their share of the whole, those of half a per cent and more."""
     told = {name: value for name, value in run.spent.items() if value >= 0.005 * run.seconds}
-    return ", ".join(f"{name} {value:.2f} s ({100 * value / run.seconds:.0f} %)" for name, value in told.items())
+    shares = ", ".join(f"{name} {value:.2f} s ({100 * value / run.seconds:.0f} %)" for name, value in told.items())
+    return "; ".join(filter(None, (shares, run.note)))

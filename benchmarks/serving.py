@@ -14,6 +14,8 @@ from pathlib import Path
 from .measuring import Failed, environment
 
 PROXYFLASH = (sys.executable, "-m", "proxyflash.tools")
+RECORDED_PART = (sys.executable, "-m", "proxyflash.benchmarks.recorded_part")
+RECORDING = "recording"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,19 @@ bus = "uart"
 
 
 @contextmanager
-def served(bench: str, folder: Path, bus: str, part: str) -> Iterator[Served]:
-    """Serves the emulated bench of this text, whose one bus and one part are called so; `folder` is made for it."""
+def served(bench: str, folder: Path, bus: str, part: str, *, recorded: bool = False) -> Iterator[Served]:
+    """Serves the emulated bench of this text, whose one bus and one part are called so; `folder` is made for it.
+
+    `recorded`: what passes on its serial line is in `folder / RECORDING` in the end.
+    """
     folder.mkdir(parents=True)
     file = folder / "part.toml"
     file.write_text(bench)
     state = folder / "s"
-    command = [*PROXYFLASH, "--bench", str(file), "--state", str(state), "emulate", "--jsonl", "-q"]
+    if recorded:
+        command = [*RECORDED_PART, str(file), str(state), str(folder / RECORDING)]
+    else:
+        command = [*PROXYFLASH, "--bench", str(file), "--state", str(state), "emulate", "--jsonl", "-q"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
     try:
         assert process.stdout is not None

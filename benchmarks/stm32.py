@@ -28,7 +28,7 @@ from pathlib import Path
 
 from proxyflash.emulators import application
 
-from . import peers
+from . import peers, turns
 from .measuring import ROOT, Comparison, Run, Side, program
 from .ours import flash_command, flash_here
 from .serving import Served, served, uart_bench
@@ -77,7 +77,7 @@ def comparison(baudrate: int, size: int) -> Comparison:
             with _part(folder, baudrate, 0 if blank else size) as part:
                 took = flash(folder, part.path, file)
             part.holds(image)
-            return took
+            return turns.noted(took, folder / "part", f"stm32 {baudrate} {name}")
 
         return Side(name, run, ours)
 
@@ -116,7 +116,7 @@ def _part(folder: Path, baudrate: int, size: int) -> Iterator[Served]:
     old = application.make("1.0.0", "imu", "acme", size, seed=1) if size else b""
     (folder / "old.bin").write_bytes(old)
     emulated = f'protocol = "stm32-uart"\nemulated = {{part = "{PART}", firmware = "../old.bin", boot0 = true}}'
-    with served(uart_bench("emulated = true", baudrate, "imu", emulated), folder / "part", "uart", "imu") as part:
+    with served(uart_bench("emulated = true", baudrate, "imu", emulated), folder / "part", "uart", "imu", recorded=True) as part:
         yield part
 
 

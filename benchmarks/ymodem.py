@@ -26,6 +26,7 @@ from pathlib import Path
 
 from proxyflash.emulators import application
 
+from . import turns
 from .measuring import ROOT, Comparison, Missing, Run, Side, program
 from .ours import flash_command, flash_here
 from .serving import Served, served, uart_bench
@@ -59,7 +60,7 @@ def comparison(baudrate: int, size: int) -> Comparison:
             with _part(folder, baudrate) as part:
                 took = flash(folder, part.path, file)
             part.holds(image)
-            return took
+            return turns.noted(took, folder / "part", f"ymodem {baudrate} {name}")
 
         return Side(name, run, ours)
 
@@ -90,7 +91,7 @@ def comparison(baudrate: int, size: int) -> Comparison:
 def _part(folder: Path, baudrate: int) -> Iterator[Served]:
     """A part held in its loader."""
     emulated = f'protocol = "ymodem"\nemulated = {{part = "{PART}", boot = true, baudrate = {baudrate}}}'
-    with served(uart_bench("emulated = true", baudrate, "imu", emulated), folder / "part", "uart", "imu") as part:
+    with served(uart_bench("emulated = true", baudrate, "imu", emulated), folder / "part", "uart", "imu", recorded=True) as part:
         yield part
 
 

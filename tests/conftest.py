@@ -64,8 +64,11 @@ def default_signals() -> None:
 def is_simulated(item: pytest.Item) -> bool:
     """The nearest marker decides: of the test, its class, its module; else the folder."""
     for marker in item.iter_markers():
-        if marker.name in ("simulated_time", "real_time"):
-            return marker.name == "simulated_time"
+        if marker.name == "real_time":
+            assert marker.args, f"{item.nodeid}: real_time has no reason"
+            return False
+        if marker.name == "simulated_time":
+            return True
     folder = item.path.relative_to(Path(__file__).parent).parent
     return any(str(place) in SIMULATED_FOLDERS for place in (folder, *folder.parents))
 

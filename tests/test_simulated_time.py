@@ -21,7 +21,7 @@ from proxyflash.transports import clock
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.simulated_clock import SimulatedClock
 
-pytestmark = pytest.mark.real_time
+pytestmark = pytest.mark.real_time("each flash runs in real time as well")
 TOLERANCE = 0.05
 MOST_RUNS = 12
 """Real runs until one is fast enough."""

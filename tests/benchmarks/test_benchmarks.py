@@ -12,7 +12,7 @@ import can
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.benchmarks import can_frames, dfu, measuring, peers, simulated, stm32
+from proxyflash.benchmarks import can_frames, dfu, measuring, peers, serving, simulated, stm32, turns
 from proxyflash.benchmarks.__main__ import BENCHMARKS, QUICK
 from proxyflash.benchmarks.can_frames import Bus
 from proxyflash.benchmarks.measuring import Comparison, Failed, Missing, Run, Side
@@ -208,3 +208,15 @@ class TestLimits:
         """USB 2.0, table 5-2: with 64 bytes of data a control transfer is 109 bytes long; 64 more are 77 more."""
         assert dfu.transfer(64) == pytest.approx(109 * 8 / 12e6)
         assert dfu.transfer(128) == pytest.approx(186 * 8 / 12e6)
+
+
+def test_what_a_recording_shows_of_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two answers of it, after 100 and 300 µs; what it sent after a second had nothing to do with the byte before."""
+    lines = ["1.000000 > 7f", "1.000500 < 79", "1.000600 > 11ee", "1.000700 > 00", "1.001000 < 79", "1.001010 < 0102"]
+    (tmp_path / serving.RECORDING).write_text("\n".join([*lines, "1.001310 > 55", "1.002000 < 79", "2.100000 > 21de"]))
+    found = turns.read(tmp_path / serving.RECORDING)
+    assert [round(1e6 * each) for each in found.seconds] == [100, 300]
+    assert (found.sent, found.received) == (7, 5)
+    monkeypatch.setattr(turns, "KEPT", tmp_path / "kept")
+    assert turns.noted(Run(1.0), tmp_path, "test").note == "2 turns of 200 µs, 0.00 s; 7 bytes out, 5 in"
+    assert [file.name for file in turns.KEPT.iterdir()] == ["test"]

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 SEEDS = (20, 22, 24, 26)
 """Flashes and updates, with kills, power cuts and faults of wires."""
 
-pytestmark = pytest.mark.real_time
+pytestmark = pytest.mark.real_time("each seed has a simulated clock of its own, and programs are run")
 
 
 @pytest.mark.parametrize(

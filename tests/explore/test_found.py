@@ -14,7 +14,7 @@ from .old_faults import names_that_are_not_on_the_disk, retry_that_forgets, torn
 from .run import explore
 from .world import replaced
 
-pytestmark = pytest.mark.real_time
+pytestmark = pytest.mark.real_time("each seed has a simulated clock of its own")
 
 
 @dataclass(frozen=True)

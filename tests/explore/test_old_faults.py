@@ -6,7 +6,7 @@ import pytest
 
 from .old_faults import MOST, found_by
 
-pytestmark = pytest.mark.real_time
+pytestmark = pytest.mark.real_time("each seed has a simulated clock of its own")
 
 FIRST = {
     "erase_beyond_the_plan": 2,

@@ -17,7 +17,7 @@ from proxyflash.flashers.errors import NotBack
 from proxyflash.tests.flashers.smp_application import NEW, Application
 from proxyflash.transports.errors import SerialAbsent, SerialGone
 
-pytestmark = pytest.mark.real_time  # The port is a pseudo-terminal of the kernel.
+pytestmark = pytest.mark.real_time("the port is a pseudo-terminal of the kernel")
 
 BENCH = """
 [bus.acm]

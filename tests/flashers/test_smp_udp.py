@@ -14,7 +14,7 @@ from proxyflash.flashers.errors import PartMute
 from proxyflash.flashers.formats import load
 from proxyflash.tests.flashers.smp_application import NEW, OLD, Application, digest
 
-pytestmark = pytest.mark.real_time  # The bus is a socket of the kernel.
+pytestmark = pytest.mark.real_time("the bus is a socket of the kernel")
 
 BENCH = """
 [bus.lan]

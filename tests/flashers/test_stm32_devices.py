@@ -67,7 +67,7 @@ class Answering:
         os.close(self._slave)
 
 
-@pytest.mark.real_time  # stm32flash is a program of its own.
+@pytest.mark.real_time("stm32flash is a program of its own")
 class TestAgainstStm32flash:
     @pytest.fixture
     def told(self, family: Stm32Family) -> str:

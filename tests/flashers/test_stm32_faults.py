@@ -170,7 +170,7 @@ def test_unplugged_at_any_byte() -> None:
         rig.close()
 
 
-@pytest.mark.real_time  # The kernel closes the port.
+@pytest.mark.real_time("the kernel closes the port")
 def test_a_pseudo_terminal_that_is_closed_in_the_middle() -> None:
     wire = UartWire(uuid.uuid4().hex, pace=0)
     device = Stm32UartDevice.attach(DeviceSpec("imu", settings={"part": "stm32l476xg", "boot0": True}, pace=0), wire)

@@ -23,7 +23,7 @@ from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile
 from proxyflash.tests.peers import environment
 from proxyflash.transports.can import CanBus
 
-pytestmark = pytest.mark.real_time  # The ECU is a program of its own.
+pytestmark = pytest.mark.real_time("the ECU is a program of its own")
 
 ROOT = Path(__file__).parents[2]
 SCAPY = "scapy==2.8.0"

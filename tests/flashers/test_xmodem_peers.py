@@ -26,7 +26,7 @@ from proxyflash.tests.flashers.modem_lab import FLASHERS
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial import SerialPort
 
-pytestmark = pytest.mark.real_time  # The receivers are programs of their own.
+pytestmark = pytest.mark.real_time("the receivers are programs of their own")
 
 UBOOT = Path("/usr/lib/u-boot/qemu_arm/u-boot.bin")
 LOOP = """

@@ -19,7 +19,7 @@ from proxyflash.transports.can import CanBus, CanChannel, CanId
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import BusOff, CanGone, NotAcknowledged, TransportError
 
-pytestmark = pytest.mark.real_time
+pytestmark = pytest.mark.real_time("the readers wait for sockets of the kernel's")
 FRAME = struct.Struct("=IB3x8s")
 """struct can_frame (Linux, include/uapi/linux/can.h)."""
 ERROR_FLAG = 0x2000_0000

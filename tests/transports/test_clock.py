@@ -20,7 +20,7 @@ from proxyflash.transports.serial import SerialPort
 from proxyflash.transports.simulated_clock import EPOCH, Deadlock, LimitPassed, SimulatedClock, SimulatedThread
 from proxyflash.transports.udp import UdpSocket
 
-pytestmark = pytest.mark.real_time
+pytestmark = pytest.mark.real_time("each test makes the clock that it is about, the system's among them")
 LONG = 60.0
 SHORT = 0.02
 

@@ -33,7 +33,7 @@ from proxyflash.transports.simulated_clock import SimulatedClock
 from proxyflash.transports.usb import UsbBus
 from proxyflash.updates.programs import started
 
-pytestmark = pytest.mark.real_time
+pytestmark = pytest.mark.real_time("threads of Python's own beside the simulated clock's, and signals")
 
 
 @pytest.fixture

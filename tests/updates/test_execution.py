@@ -171,7 +171,7 @@ class TestConditions:
         assert lab.holds() == all_old() | {"left.one": NEW}
         assert "left two" not in lab.began(Action.IS_INSTALLED)
 
-    @pytest.mark.real_time  # It runs a program or opens a bus of python-can's.
+    @pytest.mark.real_time("it runs a program or opens a bus of python-can's")
     def test_one_that_holds(self, lab: Lab) -> None:
         (lab.folder / "parked").touch()
         assert lab.apply(self.bundle(lab)).succeeded  # type: ignore[arg-type]
@@ -185,7 +185,7 @@ class TestConditions:
         with lab.engine() as engine:
             assert engine.unfinished() is None
 
-    @pytest.mark.real_time  # It runs a program or opens a bus of python-can's.
+    @pytest.mark.real_time("it runs a program or opens a bus of python-can's")
     def test_each_of_the_policy_s_is_asked_once_for_a_start(self, lab: Lab) -> None:
         """An apply is one start, a resume another; between them, and by a rollback, none is asked."""
         for name in ("parked", "awake"):
@@ -211,7 +211,7 @@ class TestConditions:
         with lab.engine() as engine, pytest.raises(ManifestField, match=r"step 1\.1 for left: .*parked"):
             engine.plan(update, lab.components())
 
-    @pytest.mark.real_time  # It runs a program or opens a bus of python-can's.
+    @pytest.mark.real_time("it runs a program or opens a bus of python-can's")
     def test_a_cut_step_whose_condition_does_not_hold_waits(self, lab: Lab) -> None:
         (lab.folder / "parked").touch()
         update = self.bundle(lab)
@@ -335,7 +335,7 @@ class TestVersions:
         lab.policy = {"floor": {"motors": "1.1"}}
         assert lab.apply(lab.bundle()).succeeded
 
-    @pytest.mark.real_time  # It runs a program or opens a bus of python-can's.
+    @pytest.mark.real_time("it runs a program or opens a bus of python-can's")
     def test_a_downgrade_on_request(self, lab: Lab) -> None:
         lab.policy = {"downgrade": "on-request"}
         with lab.engine() as engine:
@@ -416,7 +416,7 @@ class TestRestarts:
         assert "not installed after the restart" in str(outcome.error)
         assert lab.holds() == all_old()
 
-    @pytest.mark.real_time  # It runs a program or opens a bus of python-can's.
+    @pytest.mark.real_time("it runs a program or opens a bus of python-can's")
     @pytest.mark.parametrize(
         ("code", "which"), [(1105, "reboot"), (1106, "reboot"), (1107, "restart"), (1108, "restart")]
     )
@@ -446,7 +446,7 @@ class TestRestarts:
         lab.fault("left one", Action.RESTORE, ActionResult(ResultCode.RESTORE_REBOOT))
         assert lab.apply(update).restart == "what was brought back counts once the host has been restarted"
 
-    @pytest.mark.real_time  # It runs a program or opens a bus of python-can's.
+    @pytest.mark.real_time("it runs a program or opens a bus of python-can's")
     def test_an_immediate_one_amid_a_rollback_halts_it(self, lab: Lab) -> None:
         lab.policy = {"reboot": "echo >> rebooted"}
         update = lab.bundle()
@@ -471,7 +471,7 @@ class TestRestarts:
         assert again.restart == ""
         assert len((lab.folder / "rebooted").read_text().splitlines()) == 1
 
-    @pytest.mark.real_time  # It runs a program or opens a bus of python-can's.
+    @pytest.mark.real_time("it runs a program or opens a bus of python-can's")
     def test_the_policy_s_command_is_run_with_the_journal_on_the_disk(self, lab: Lab) -> None:
         lab.policy = {"reboot": "cp state/benches/*/updates/000001/journal.jsonl then.jsonl"}
         self.waiting(lab, Action.INSTALL, ResultCode.INSTALL_IMMEDIATE_REBOOT)

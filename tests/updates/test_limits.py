@@ -125,7 +125,7 @@ def running(pid: int) -> bool:
     return False
 
 
-@pytest.mark.real_time  # It runs a program.
+@pytest.mark.real_time("it runs a program")
 def test_the_programs_of_one_that_does_not_stop_are_ended_with_all_that_they_started(
     watch: Watch, tmp_path: Path
 ) -> None:
@@ -146,7 +146,7 @@ def test_the_programs_of_one_that_does_not_stop_are_ended_with_all_that_they_sta
         assert not running(int((tmp_path / name).read_text()))
 
 
-@pytest.mark.real_time  # It runs a program.
+@pytest.mark.real_time("it runs a program")
 def test_another_thread_s_programs_are_let_be(watch: Watch, tmp_path: Path) -> None:
     with programs.started(["sleep", "1000"], programs.clean_environment(), None) as mine:
         watch.call(lambda: ActionResult(programs.run(["sleep", "1000"], environment=programs.clean_environment())[0]))

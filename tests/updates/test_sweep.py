@@ -402,7 +402,7 @@ def test_the_resume_is_killed_as_well(rig: Rig, thinned: Thinning) -> None:
             killed_and_resumed(case, number, f"points {number} ({names[number - 1]}) and {again_at}", again_at=again_at)
 
 
-@pytest.mark.real_time
+@pytest.mark.real_time("real processes are killed")
 @pytest.mark.timeout(600)
 def test_some_kills_of_real_processes(rig: Rig) -> None:
     """As a check of the simulation: SIGKILL, and the parts in another process than the engine."""
