@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import re
@@ -145,10 +146,11 @@ class Terminal:
         self.process = desk.start(*arguments, stdin=slave, stderr=slave, env=os.environ | {"TERM": term})
         os.close(slave)
         self.text = ""
+        self._decoded = codecs.getincrementaldecoder("utf-8")().decode
 
     def until(self, words: str) -> None:
         while words not in self.text:
-            self.text += os.read(self._master, 4096).decode()
+            self.text += self._decoded(os.read(self._master, 4096))
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
@@ -157,7 +159,7 @@ class Terminal:
         out, _ = self.process.communicate(timeout=600)
         try:
             while data := os.read(self._master, 4096):
-                self.text += data.decode()
+                self.text += self._decoded(data)
         except OSError:
             pass  # the other end is closed
         return self.process.returncode, out
