@@ -410,14 +410,22 @@ def _checked(number: int, path: Path) -> None:
 
 
 def _own_group_alone(status: os.stat_result) -> bool:
-    """Whether only the owner's group can write, and nobody but the owner is in it: many systems make a group a user."""
+    """Whether only the owner's group can write, and nobody but the owner is in it: many systems make a group a user.
+
+    A group is in two files: its members in one, and in the other the accounts that have it as their primary group. One
+    number may have several names.
+    """
     if status.st_mode & stat.S_IWOTH:
         return False
     try:
         owner, group = pwd.getpwuid(status.st_uid), grp.getgrgid(status.st_gid)
     except KeyError:
         return False
-    return owner.pw_gid == group.gr_gid and owner.pw_name == group.gr_name and set(group.gr_mem) <= {owner.pw_name}
+    if owner.pw_gid != group.gr_gid or owner.pw_name != group.gr_name:
+        return False
+    members = {name for entry in (group, *grp.getgrall()) if entry.gr_gid == group.gr_gid for name in entry.gr_mem}
+    members |= {one.pw_name for one in pwd.getpwall() if one.pw_gid == group.gr_gid and one.pw_uid != owner.pw_uid}
+    return members <= {owner.pw_name}
 
 
 def _trusted() -> set[int]:

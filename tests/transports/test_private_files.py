@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import grp
 import os
+import pwd
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,6 +107,39 @@ def test_a_group_of_the_owner_alone_may_write(tmp_path: Path, monkeypatch: pytes
     folder.chmod(0o770)
     with pytest.raises(StateUnsafe, match="mode 0770"):
         private_files.folder(folder)
+
+
+@needs_root
+def test_a_group_that_another_account_is_in_may_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its primary group, which no list of members has, or by a second name of the group's number."""
+    folder, file = tmp_path / "desk", tmp_path / "desk" / "lock"
+    accounts, groups = pwd.getpwall(), grp.getgrall()
+    private_files.put(file, b"")
+
+    def writable() -> None:
+        folder.chmod(0o770)
+        file.chmod(0o660)
+
+    def account(name: str, uid: int) -> pwd.struct_passwd:
+        return pwd.struct_passwd((name, "x", uid, 0, "", "/", "/bin/sh"))
+
+    monkeypatch.setattr(pwd, "getpwall", lambda: [*accounts, account("toor", 0)])
+    writable()
+    private_files.folder(folder)
+    assert private_files.read(file) == b""
+    for others, aliases in (
+        ([account("operator", 11)], []),
+        ([], [grp.struct_group(("wheel", "x", 0, ["operator"]))]),
+    ):
+        monkeypatch.setattr(pwd, "getpwall", lambda others=others: [*accounts, *others])
+        monkeypatch.setattr(grp, "getgrall", lambda aliases=aliases: [*groups, *aliases])
+        writable()
+        with pytest.raises(StateUnsafe, match="lock can be written to by others"):
+            private_files.read(file)
+        with pytest.raises(StateUnsafe, match="desk can be written to by others"):
+            private_files.folder(folder)
+        with pytest.raises(StateUnsafe, match="who can replace what lies in it"):
+            private_files.folder(folder / "below")
 
 
 @pytest.mark.parametrize("target", ["there", "missing"])
