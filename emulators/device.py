@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from ..transports import named_files
 from . import application
 from .flash import NorFlash
 from .supply import Supply
@@ -104,11 +105,12 @@ def factory_content(spec: DeviceSpec, flash: NorFlash, *, fresh: bool, start: in
     if not fresh or name is None:
         return
     path = spec.firmware_folder / str(name)
+    start = flash.base if start is None else start
+    room = flash.end - start
     try:
-        data = path.read_bytes()
+        data = named_files.read(path, room)
     except OSError as error:
         raise BadDevice("firmware", f"{path}: {error.strerror}") from error
-    start = flash.base if start is None else start
-    if len(data) > flash.end - start:
-        raise BadDevice("firmware", f"{path}: {len(data)} bytes do not fit the part's {flash.end - start}")
+    if len(data) > room:
+        raise BadDevice("firmware", f"{path}: more than the part's {room} bytes")
     flash.load(start, data)

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ..flashers.base import Flasher, Settings
-from ..transports import plugins
+from ..transports import named_files, plugins
 from ..transports.errors import ProxyflashError
 from ..transports.quoting import shell_line
 from .benchlines import Place, key_lines, nearest
@@ -307,8 +307,7 @@ def load(path: Path) -> BenchFile:
 
 def _read(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            data = stream.read(MOST_BYTES + 1)
+        data = named_files.read(path, MOST_BYTES)
     except IsADirectoryError as error:
         raise BenchMissing(f"{path}: is a folder", remedy="Name the file in it.") from error
     except PermissionError as error:

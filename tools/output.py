@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..flashers import events as ev
-from ..transports import clock
+from ..transports import clock, named_files, private_files
 from ..transports.errors import ProxyflashError
 from ..transports.plain import CAUSE, plain, word
 from ..updates.events import ActionStarted, StepFinished, StepStarted
@@ -305,4 +305,6 @@ def finished_text(event: ev.PhaseFinished) -> str:
 
 
 def open_log(path: Path) -> TextIO:
-    return path.open("a", encoding="utf-8", errors="backslashreplace")
+    """A log, which has what the terminal has: a new file is for its owner alone, an existing one keeps its mode."""
+    opener = named_files.opener(private_files.FILE_MODE)
+    return open(path, "a", encoding="utf-8", errors="backslashreplace", opener=opener)

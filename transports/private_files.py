@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from . import named_files
 from .errors import StateFolder, StateUnsafe
 
 FOLDER_MODE = 0o700
@@ -119,10 +120,14 @@ def created(path: Path) -> BinaryIO:
 def whole(path: Path, mode: int = FILE_MODE) -> Iterator[BinaryIO]:
     """A file that replaces what was there at the end of the block: whole, and on the disk. `mode`: less the umask, but for 0600.
 
-    A link that lies in its place is replaced, not followed. Raises OSError.
+    A link that lies in its place is replaced, not followed; a FIFO, a socket or a device stays. Raises OSError.
     """
     number = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        with suppress(FileNotFoundError):
+            kind = stat.S_IFMT(os.stat(path.name, dir_fd=number, follow_symlinks=False).st_mode)
+            if kind not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR):
+                raise FileExistsError(errno.EEXIST, "there is something that is not a regular file", str(path))
         with whole_at(number, path.name, mode) as stream:
             yield stream
     finally:
@@ -269,9 +274,7 @@ def named_file(path: Path) -> BinaryIO:
     """The regular file at `path`, for reading; links as in `reached`. Never waits for a FIFO. Raises OSError."""
     number = named(path)
     try:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return os.fdopen(os.open(f"/proc/self/fd/{number}", os.O_RDONLY | os.O_CLOEXEC), "rb")
+        return named_files.opened_again(number, path)
     finally:
         os.close(number)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import json_text, private_files
+from . import json_text, named_files, private_files
 from .errors import ExitStatus, ProxyflashError
 from .plain import plain
 from .recording import Answer, CanFlag, CanFrame, Note, Record, SerialBytes, SerialLine, UsbControl, UsbDevices, UsbSeen
@@ -80,7 +80,7 @@ def save(records: Iterable[Record], path: Path, *, head: Mapping[str, Any] | Non
 def load(path: Path) -> Recording:
     """Reads what `save` wrote. Raises BadRecording, with the line where it broke."""
     try:
-        with path.open("rb") as file:
+        with named_files.opened(path) as file:
             if os.fstat(file.fileno()).st_size > MOST_BYTES:
                 raise BadRecording(
                     f"{path}: this has more than {MOST_BYTES:,} bytes", remedy="Name a shorter recording."

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..transports import clock, private_files
+from ..transports import clock, named_files, private_files
 from . import device_manifest as dm
 from . import manifest as mf
 from .errors import ManifestRule, PayloadMissing
@@ -90,7 +90,7 @@ def _file(path: Path) -> dict[str, Any]:
     digest = hashlib.sha256()
     size = 0
     try:
-        with path.open("rb") as stream:
+        with named_files.opened(path) as stream:
             while block := stream.read(BLOCK):
                 digest.update(block)
                 size += len(block)

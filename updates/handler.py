@@ -18,6 +18,7 @@ from ..enumerators.bench import Bench, BenchComponent
 from ..enumerators.component import Component
 from ..enumerators.host import HostComponent
 from ..flashers import events as ev
+from ..transports import named_files
 from . import files
 from .errors import PayloadHash, PayloadKind, PayloadMissing, PayloadSize, StagedChanged, UpdateError
 from .manifest import InlineStep, PayloadFile
@@ -62,7 +63,7 @@ class StepContext:
             if name in self.payloads:
                 files.pour(self.files[name], self.payloads[name], target)
             else:
-                target.write(self.files[name].read_bytes())
+                target.write(named_files.read(self.files[name]))
 
     def check(self, name: str, there: Path | None = None) -> None:
         """That a file, or its copy at `there`, is what the manifest says. Raises StagedChanged, `refusal`."""
@@ -74,7 +75,7 @@ class StepContext:
         """What a file's SHA-256 must be. Raises OSError."""
         if name in self.payloads:
             return self.payloads[name].sha256
-        with self.files[name].open("rb") as stream:
+        with named_files.opened(self.files[name]) as stream:
             return hashlib.file_digest(stream, "sha256").digest()
 
     @contextmanager

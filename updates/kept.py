@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..enumerators.errors import StateFolder
-from ..transports import json_text, private_files
+from ..transports import json_text, named_files, private_files
 
 M = TypeVar("M", bound="Facts")
 NAME = "backup.json"
@@ -85,10 +84,10 @@ def read(path: Path, sha256: str) -> bytes | None:
 
 def digest(path: Path) -> str:
     """SHA-256 of a file, in hex. Raises OSError."""
-    with path.open("rb") as stream:
+    with named_files.opened(path) as stream:
         return digest_of(stream)
 
 
-def digest_of(stream: BufferedReader) -> str:
+def digest_of(stream: BinaryIO) -> str:
     """As `digest`, of an open file."""
     return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
-import stat
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from ..transports import json_text
+from ..transports import json_text, named_files
 from .errors import ManifestField, ManifestMissing, ManifestSyntax, UpdateError
 
 MAX_BYTES = 2 * 1024**3
@@ -189,15 +187,7 @@ def read(path: Path) -> ImportManifest:
 def read_bytes(path: Path) -> bytes:
     """A manifest's bytes. Raises ManifestMissing, ManifestSyntax when there are more than a manifest has."""
     try:
-        # Opening a pipe would wait for its other end.
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            if not stat.S_ISREG(os.fstat(number).st_mode):
-                raise ManifestMissing(f"{path} is no file")
-            with open(number, "rb", closefd=False) as file:
-                data = file.read(MAX_MANIFEST + 1)
-        finally:
-            os.close(number)
+        data = named_files.read(path, MAX_MANIFEST)
     except OSError as error:
         raise ManifestMissing(f"{path}: {error.strerror}") from error
     if len(data) > MAX_MANIFEST:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..transports import named_files
 from .errors import (
     DigestWrong,
     KeyFile,
@@ -309,8 +310,7 @@ def read_public_key(path: Path) -> PublicKey:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as stream:
-            data = stream.read(LONGEST_KEY_FILE + 1)
+        data = named_files.read(path, LONGEST_KEY_FILE)
     except OSError as error:
         raise KeyFile(f"{path}: {error.strerror}") from error
     if len(data) > LONGEST_KEY_FILE:

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.host import HostComponent
-from ..transports import json_text
+from ..transports import json_text, named_files
 from .errors import ManifestField, StepFailed
 from .handler import StepHandler
 from .manifest import InlineStep
@@ -82,8 +82,7 @@ def _data() -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        with path.open("rb") as stream:
-            data = json_text.parse(stream.read(MOST_BYTES + 1), most=MOST_BYTES)
+        data = json_text.parse(named_files.read(path, MOST_BYTES), most=MOST_BYTES)
     except (OSError, ValueError) as error:
         raise StepFailed(f"{path}: {error}") from error
     if not isinstance(data, dict):

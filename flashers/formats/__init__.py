@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from ...transports import named_files
 from ..errors import ImageEmpty, ImageFormat, ImageMissing, ImageNotWritten, Unsupported
 from ..image import FirmwareImage
 from . import binary, dfu, elf, ihex, mcuboot, srec
@@ -79,12 +80,8 @@ def load(path: Path | str, *, address: int | None = None, format: str | None = N
     """
     path = Path(path)
     try:
-        status = path.stat()
-        # Opening a pipe would wait for its other end.
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageMissing(f"{path} is no file", remedy="Give a firmware file.")
-        with path.open("rb") as stream:
-            image = _read(stream, path, status.st_size, address, format)
+        with named_files.opened(path) as stream:
+            image = _read(stream, path, os.fstat(stream.fileno()).st_size, address, format)
     except OSError as error:
         remedy = "May you read it?" if isinstance(error, PermissionError) else "Is this the right path?"
         raise ImageMissing(f"{path} can't be read: {error.strerror}", remedy=remedy) from error

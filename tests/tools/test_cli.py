@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +105,21 @@ def test_a_log_file_keeps_what_was_said(tmp_path: Path, capsys: pytest.CaptureFi
     assert "E-BENCH-MISSING" in log.read_text()
     assert run("--log-file", tmp_path / "no" / "log.txt", "plugins") == 2
     assert "E-LOG" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022], ids=oct)
+def test_a_log_file_is_its_owner_s_alone(tmp_path: Path, umask: int) -> None:
+    new, there = tmp_path / "new", tmp_path / "there"
+    there.write_text("older\n")
+    there.chmod(0o644)
+    before = os.umask(umask)
+    try:
+        for log in (new, there):
+            run("--log-file", log, "--bench", tmp_path / "none.toml", "scan")
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(log.stat().st_mode) for log in (new, there)] == [0o600, 0o644]
+    assert there.read_text().startswith("older\n")
 
 
 def test_an_unknown_component_is_not_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

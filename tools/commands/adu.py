@@ -16,7 +16,7 @@ import click
 from ...enumerators.component import document, parse_selector, select
 from ...enumerators.errors import BenchLocked
 from ...flashers.formats import load
-from ...transports import clock, private_files
+from ...transports import clock, named_files, private_files
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError
 from ...transports.plain import CAUSE, plain
@@ -171,7 +171,7 @@ def script(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if image.absolute() != (folder / image.name).absolute():
-            creating.write(folder / image.name, image.read_bytes())
+            creating.write(folder / image.name, named_files.read(image))
         creating.write(folder / SCRIPT, os.fsencode(text), mode=0o755)
     except OSError as error:
         raise TargetFile(f"{error.filename or folder}: {error.strerror}") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ...enumerators.errors import BenchError
+from ...transports import named_files
 from ...transports.quoting import shell_line
 from .session import Session, command
 
@@ -82,7 +83,7 @@ def init(session: Session, file: Path, force: bool) -> int | None:
     if not found:
         raise NothingAttached("no CAN interface, no USB serial adapter and no USB device is attached to this host")
     try:
-        with file.open("w" if force else "x", encoding="utf-8") as stream:
+        with open(file, "w" if force else "x", encoding="utf-8", opener=named_files.opener(0o666)) as stream:
             stream.write("\n\n".join(f"# {bus.title}\n{bus.lines}" for bus in found) + "\n")
     except FileExistsError as error:
         raise BenchExists(f"{file} is there already", remedy="Name another file, or add --force.") from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...transports import json_text
+from ...transports import json_text, named_files
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.plain import CAUSE, plain
 from ...transports.quoting import shell_line
@@ -233,7 +233,7 @@ def sign(
     private = signing.PrivateKey.read(key)
     vouching = sjwk or key.with_suffix(".sjwk")
     try:
-        text = vouching.read_text(encoding="utf-8-sig").strip()
+        text = named_files.read(vouching, signing.LONGEST_KEY_FILE).decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFile(
             f"{vouching}: {getattr(error, 'strerror', None) or 'no text'}",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...transports import clock
+from ...transports import clock, named_files
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.outside import without_passwords
 from ...transports.recording import Recorder
@@ -56,7 +56,7 @@ def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | No
     proxyflash record imu.jsonl -- flash imu imu-1.5.0.hex
     proxyflash replay imu.jsonl
     """
-    if not os.access(file.parent, os.W_OK | os.X_OK) or file.is_dir():
+    if not os.access(file.parent, os.W_OK | os.X_OK) or (file.exists() and not file.is_file()):
         raise Unwritten(f"{file}: a file can't be written there")
     recorder = Recorder(limit_records=LONGEST // 200, limit_bytes=LONGEST)
     described: dict[str, str] = {}
@@ -183,9 +183,7 @@ def _files(arguments: Sequence[str]) -> list[dict[str, Any]]:
 def _digest(word: str) -> str:
     """The SHA-256 of the file of this name; "": there is no such file, or it can't be read."""
     try:
-        if not Path(word).is_file():
-            return ""
-        with Path(word).open("rb") as file:
+        with named_files.opened(word) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError):  # A word that is too long to be a name, or has a zero byte in it.
         return ""

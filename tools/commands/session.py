@@ -315,12 +315,14 @@ def _named_in_bench(context: click.Context, names: Callable[[dict[str, Any]], It
     import tomllib
 
     from ...enumerators.bench import find_file
+    from ...enumerators.benchfile import MOST_BYTES
     from ...enumerators.benchfile import NAME as FORM
+    from ...transports import named_files
 
     session = context.find_object(Session)
     try:
         file = find_file(session.bench_path if session else None)
-        found = names(tomllib.loads(file.read_text(encoding="utf-8")))
+        found = names(tomllib.loads(named_files.read(file, MOST_BYTES).decode()))
         return [name for name in found if name.startswith(start) and re.fullmatch(FORM, name)]
     except (OSError, ValueError, AttributeError, TypeError, ProxyflashError):
         return []

@@ -1,0 +1,69 @@
+"""Files that the user names: regular ones alone, whatever is put in their place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from proxyflash.transports import named_files
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def test_a_file_is_read_through_links(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("file")
+    assert named_files.read(tmp_path / "link") == b"12345"
+    # One byte more says that there are more.
+    assert [len(named_files.read(tmp_path / "file", most)) for most in (0, 3, 4, 5, 9)] == [1, 4, 5, 5, 5]
+
+
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero"), Path("/dev/null")):
+        with pytest.raises(OSError, match="not a regular file") as caught:
+            named_files.opened(path)
+        assert caught.value.filename == str(path)
+    with pytest.raises(IsADirectoryError):
+        named_files.opened(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        named_files.opened(tmp_path / "none")
+    with pytest.raises(ValueError, match="null"):
+        named_files.opened("a\0b")
+
+
+def test_a_device_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watchdog starts when it is opened, and a serial port pulls DTR."""
+    flags = []
+    real = os.open
+
+    def spy(path: str, how: int, *more: int) -> int:
+        flags.append(how)
+        return real(path, how, *more)
+
+    monkeypatch.setattr(os, "open", spy)
+    with pytest.raises(OSError, match="not a regular file"):
+        named_files.opened("/dev/zero")
+    assert flags == [os.O_PATH | os.O_CLOEXEC]
+
+
+def test_descriptors_are_closed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    before = sorted(Path("/proc/self/fd").iterdir())
+    named_files.read(tmp_path / "file")
+    with pytest.raises(IsADirectoryError):
+        named_files.opened(tmp_path)
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_a_file_to_write(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    opener = named_files.opener(0o600)
+    with pytest.raises(OSError, match=os.strerror(errno.ENXIO)):
+        opener(str(tmp_path / "fifo"), os.O_WRONLY)
+    with open(tmp_path / "file", "w", opener=opener) as stream:
+        assert os.get_blocking(stream.fileno())
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
