@@ -21,14 +21,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ..flashers.base import Flasher, Settings
 from ..transports import named_files, plugins
 from ..transports.errors import ProxyflashError
+from ..transports.plain import quoted
 from ..transports.quoting import shell_line
 from .benchlines import Place, key_lines, nearest
 from .errors import BenchKey, BenchMissing, BenchName, BenchSyntax
 
 M = TypeVar("M", bound=BaseModel)
 
-SHOWN = 80
-"""Characters of a wrong value that a message shows."""
 DEEPEST = 32
 """Levels of nesting; no key of this file needs more than 6."""
 MOST_BYTES = 4 << 20
@@ -346,11 +345,6 @@ def _lowered(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-
-
 class _Reader:
     """Checks one file; knows its text, to say on which line a fault is."""
 
@@ -531,7 +525,7 @@ class _Reader:
         if first["type"] == "missing":
             return f"{self._at(path)}: {self._dotted(path[:-1], path[-1])} is missing"
         what = _lowered(first["msg"].removeprefix("Value error, ").removeprefix("Input "))
-        return f"{self._at(path)}: {self._dotted(path)} = {_shown(first['input'])}: {what}"
+        return f"{self._at(path)}: {self._dotted(path)} = {quoted(first['input'])}: {what}"
 
     def _dotted(self, place: Place, *more: str | int) -> str:
         """A place in the words of the file; what pydantic adds (which member of a union it tried) is left out."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ..transports.errors import ExitStatus, ProxyflashError
+from ..transports.plain import quoted
 
 RECORDED = frozenset(("scan", "info", "flash", "verify", "erase", "reset", "plan", "apply"))
 """Commands that a recording may name."""
@@ -59,17 +60,19 @@ def allowed(arguments: Sequence[str]) -> list[str]:
                 value = [] if equals else [_next(words, option)]
                 kept += [word, *value] if option in VALUES else []
             else:
-                raise NotReplayable(f"the recorded command has the option {option!r}, which a replay doesn't obey")
+                raise NotReplayable(
+                    f"the recorded command has the option {quoted(option)}, which a replay doesn't obey"
+                )
         elif word.startswith("-") and len(word) > 1:
             if not SHORT.issuperset(word[1:]):
-                raise NotReplayable(f"the recorded command has the option {word!r}, which a replay doesn't obey")
+                raise NotReplayable(f"the recorded command has the option {quoted(word)}, which a replay doesn't obey")
             kept.append(word)
         else:
             command = command or word
             kept.append(word)
     if command not in RECORDED:
         can = ", ".join(sorted(RECORDED))
-        raise NotReplayable(f"the recorded command is {command!r}, and a recording may only run: {can}")
+        raise NotReplayable(f"the recorded command is {quoted(command)}, and a recording may only run: {can}")
     return kept
 
 
@@ -82,12 +85,12 @@ def require_bus_command(arguments: Sequence[str]) -> None:
         elif not re.match("-.", word):
             if word not in TYPED:
                 can = ", ".join(sorted(TYPED))
-                raise NotReplayable(f"{word!r} does not use the buses of a bench; these do: {can}")
+                raise NotReplayable(f"{quoted(word)} does not use the buses of a bench; these do: {can}")
             return
 
 
 def _next(words: Iterator[str], option: str) -> str:
     value = next(words, None)
     if value is None:
-        raise NotReplayable(f"the recorded command ends with the option {option!r}, which wants a value")
+        raise NotReplayable(f"the recorded command ends with the option {quoted(option)}, which wants a value")
     return value

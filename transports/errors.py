@@ -61,7 +61,7 @@ class ProxyflashError(Exception):
     """Root of all errors. `cause` is one sentence without a full stop at its end; `remedy` one or two with.
 
     `component` is the name of the component that it happened on, filled in by the layer that knows it. As text an error
-    is one plain line, whatever a part or a file put into its cause.
+    is one plain line, whatever a part or a file put into its cause. A longer cause than `CAUSE` ends there.
     """
 
     code: ClassVar[str] = "E-FAILED"
@@ -69,8 +69,9 @@ class ProxyflashError(Exception):
     default_remedy: ClassVar[str] = ""
 
     def __init__(self, cause: str, *, remedy: str | None = None, component: str | None = None) -> None:
-        super().__init__(cause)
-        self.cause = cause
+        # A document in JSON, a journal and a recording hold it as it is.
+        self.cause = cause if len(cause) <= CAUSE else f"{cause[:CAUSE]}…"
+        super().__init__(self.cause)
         self.remedy = self.default_remedy if remedy is None else remedy
         self.component = component
 

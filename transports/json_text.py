@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
+from .plain import quoted
+
 DEEPEST = 64
 """Levels of nesting."""
 
@@ -45,7 +47,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise ValueError(f"the field {name!r} is given twice")
+                raise ValueError(f"the field {quoted(name)} is given twice")
             seen.add(name)
     return found
 

@@ -10,12 +10,12 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import BinaryIO
+from io import BufferedReader
 
 _Path = str | os.PathLike[str]
 
 
-def opened(path: _Path) -> BinaryIO:
+def opened(path: _Path) -> BufferedReader:
     """A regular file, for reading. Raises OSError, and ValueError for a path with a zero byte."""
     number = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
@@ -24,7 +24,7 @@ def opened(path: _Path) -> BinaryIO:
         os.close(number)
 
 
-def opened_again(number: int, path: _Path) -> BinaryIO:
+def opened_again(number: int, path: _Path) -> BufferedReader:
     """As `opened`, of what a descriptor (O_PATH) stands for; `path`: what an error calls it. Raises OSError."""
     kind = os.fstat(number).st_mode
     if stat.S_ISDIR(kind):

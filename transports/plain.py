@@ -37,6 +37,14 @@ def word(value: object) -> str:
     return plain(str(value), WORD)
 
 
+def quoted(value: object) -> str:
+    """A value of a file as Python writes it, for an error's cause: of at most `WORD` characters, so that the rest is seen."""
+    if isinstance(value, (str, bytes)):
+        value = value[: WORD + 1]
+    text = repr(value)
+    return text if len(text) <= WORD else f"{text[:WORD]}…"
+
+
 def _is_harmless(character: str) -> bool:
     """Spaces other than " " don't count as printable, and belong to ordinary texts."""
     return character.isprintable() or unicodedata.category(character) == "Zs"

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from . import json_text, named_files, private_files
 from .errors import ExitStatus, ProxyflashError
-from .plain import plain
+from .plain import plain, quoted, word
 from .recording import Answer, CanFlag, CanFrame, Note, Record, SerialBytes, SerialLine, UsbControl, UsbDevices, UsbSeen
 
 FORMAT = "proxyflash recording"
@@ -45,6 +45,7 @@ HIGHEST_RATE = 1_000_000_000
 CONFIGURATION_BYTES = (9, 0xFFFF)
 """Of a USB configuration's descriptor, with what follows it: its own bytes, and what wTotalLength can say (USB 2.0, 9.6.3)."""
 _SHA256 = re.compile("[0-9a-f]{64}")
+_CAN_ID = re.compile("[0-9A-Fa-f]{1,8}")
 LONGEST_NAME = 15
 """Characters of a network interface's name (Linux, IFNAMSIZ without its end); can-utils take no more."""
 _CAN_EFF, _CAN_RTR, _CAN_ERR = 0x8000_0000, 0x4000_0000, 0x2000_0000
@@ -187,20 +188,16 @@ def _line(name: str, number: int, line: bytes) -> dict[str, Any]:
     return value
 
 
-def _shown(value: object) -> str:
-    return repr(value)[:80]
-
-
 def _head(name: str, value: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """What the first line says beside the format, and how many records were dropped."""
     if value.pop("format", None) != FORMAT:
         raise BadRecording(f"{name}:1: this is no recording of proxyflash", remedy="Name a recording.")
     schema = value.pop("schema", None)
     if type(schema) is not int or schema != SCHEMA:
-        raise BadRecording(f"{name}:1: schema {_shown(schema)} is not known here", remedy="Is this proxyflash too old?")
+        raise BadRecording(f"{name}:1: schema {quoted(schema)} is not known here", remedy="Is this proxyflash too old?")
     dropped = value.pop("dropped", 0)
     if type(dropped) is not int or not 0 <= dropped < 1 << 63:
-        raise BadRecording(f"{name}:1: dropped = {_shown(dropped)} is no count")
+        raise BadRecording(f"{name}:1: dropped = {quoted(dropped)} is no count")
     arguments = value.get("arguments", [])
     # Without arguments there is no command that the files could belong to.
     count = len(arguments) if isinstance(arguments, list) and arguments else MOST_ARGUMENTS
@@ -212,7 +209,7 @@ def _head(name: str, value: dict[str, Any]) -> tuple[dict[str, Any], int]:
     }
     for key, holding in holds.items():
         if not holding:
-            raise BadRecording(f"{name}:1: {key} = {_shown(value.get(key))} is not what record writes")
+            raise BadRecording(f"{name}:1: {key} = {quoted(value.get(key))} is not what record writes")
     return value, dropped
 
 
@@ -256,13 +253,13 @@ class _Fields:
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
-            raise ValueError(f"{key} = {_shown(value)}")
+            raise ValueError(f"{key} = {quoted(value)}")
         return value
 
     def number(self, key: str, low: int, high: int, default: int | None = None) -> int:
         value: int = self.take(key, int, default)
         if not low <= value <= high:
-            raise ValueError(f"{key} = {_shown(value)}")
+            raise ValueError(f"{key} = {quoted(value)}")
         return value
 
     def seconds(self, key: str, most: float) -> float:
@@ -275,7 +272,7 @@ class _Fields:
         """The name of a bus as a bench file may have it, which is short and has nothing to be escaped."""
         value: str = self.take("bus", str)
         if not BUS_NAME.fullmatch(value) and not (optional and value == ""):
-            raise ValueError(f"bus = {_shown(value)} is no name of a bus")
+            raise ValueError(f"bus = {quoted(value)} is no name of a bus")
         return value
 
     def data(self, key: str, longest: int) -> bytes:
@@ -286,7 +283,7 @@ class _Fields:
 
     def end(self) -> None:
         if self._value:
-            raise ValueError(f"{_shown(next(iter(self._value)))} is not known")
+            raise ValueError(f"{quoted(next(iter(self._value)))} is not known")
 
 
 def _record(name: str, number: int, value: dict[str, Any]) -> Record:
@@ -324,7 +321,7 @@ def _parsed(fields: _Fields) -> Record:
         case "answer":
             texts = fields.take("question", str), fields.take("text", str)
             return Answer(*when, *texts, fields.take("failed", bool, False))
-    raise ValueError(f"kind = {_shown(kind)}")
+    raise ValueError(f"kind = {quoted(kind)}")
 
 
 def _can_frame(when: tuple[float, str], fields: _Fields) -> CanFrame:
@@ -332,12 +329,13 @@ def _can_frame(when: tuple[float, str], fields: _Fields) -> CanFrame:
     for name in fields.take("flags", list, []):
         flag = CanFlag.__members__.get(str(name).upper())
         if flag is None:
-            raise ValueError(f"flag {_shown(name)}")
+            raise ValueError(f"flag {quoted(name)}")
         flags |= flag
-    can_id = int(fields.take("id", str), 16)
+    text = fields.take("id", str)
+    can_id = int(text, 16) if _CAN_ID.fullmatch(text) else -1
     extended = flags & (CanFlag.EXTENDED | CanFlag.ERROR)
     if not 0 <= can_id <= (0x1FFF_FFFF if extended else 0x7FF):
-        raise ValueError(f"id = {can_id:X}")
+        raise ValueError(f"id = {quoted(text)}")
     return CanFrame(
         *when, fields.take("out", bool), can_id, int(flags), fields.data("data", 64 if flags & CanFlag.FD else 8)
     )
@@ -355,7 +353,7 @@ def _changes(value: dict[str, Any]) -> Iterator[tuple[str, int | str]]:
             case _:
                 holds = False
         if not holds:
-            raise ValueError(f"changes.{key} = {item!r}"[:80])
+            raise ValueError(f"changes.{word(key)} = {quoted(item)}")
         yield key, item
 
 

@@ -29,6 +29,7 @@ from ..enumerators.host import HostComponent
 from ..flashers.errors import Cancelled
 from ..transports import clock, private_files
 from ..transports.deadline import Deadline
+from ..transports.plain import quoted, word
 from . import app_folder, disk, kept, properties
 from .app_folder import Place
 from .errors import ManifestField, StepFailed
@@ -74,14 +75,16 @@ class AppHandler(HostPartHandler):
         for key, listed in (("targets", targets), ("executable", step.handlerProperties.get("executable", []))):
             for name in listed if isinstance(listed, list | dict) else [listed]:
                 if name not in step.files:
-                    raise ManifestField(f"{place}.{key}: {name!r} is none of the step's files")
+                    raise ManifestField(f"{place}.{key}: {quoted(name)} is none of the step's files")
         for name, path in targets.items():
             if not _stays_inside(path):
-                raise ManifestField(f"{place}.targets.{name}: {path!r} is no path below the application's folder")
+                raise ManifestField(
+                    f"{place}.targets.{word(name)}: {quoted(path)} is no path below the application's folder"
+                )
         paths = [_target(step, name) for name in step.files]
         for path in paths:
             if paths.count(path) > 1 or any(str(parent) in paths for parent in PurePosixPath(path).parents):
-                raise ManifestField(f"{place}.targets: {path!r} is given twice, or lies below another file")
+                raise ManifestField(f"{place}.targets: {quoted(path)} is given twice, or lies below another file")
 
     @classmethod
     def check_component(cls, step: InlineStep, component: BenchComponent | HostComponent | None, place: str) -> None:
@@ -160,7 +163,7 @@ class AppHandler(HostPartHandler):
             return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
         # Where a file goes is the step's to say, whose manifest was checked.
         if strange := found.files.keys() - set(self.context.step.files):
-            raise kept.broken(folder, f"the step has no file {min(strange)!r}")
+            raise kept.broken(folder, f"the step has no file {quoted(min(strange))}")
         try:
             for entry in found.files.values():
                 if entry is not None and kept.digest(folder / entry.kept) != entry.sha256:

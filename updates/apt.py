@@ -23,6 +23,7 @@ from ..enumerators.bench import BenchComponent
 from ..enumerators.errors import StateFolder
 from ..enumerators.host import HostComponent
 from ..transports import json_text, private_files
+from ..transports.plain import quoted
 from . import kept, programs, properties
 from .errors import StepFailed
 from .handler import StepHandler
@@ -135,7 +136,7 @@ class AptHandler(StepHandler):
         if found is None:
             return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
         if strange := found.packages.keys() - {package.name for package in self._manifest()[0]}:
-            raise kept.broken(folder, f"the step has no package {min(strange)!r}")
+            raise kept.broken(folder, f"the step has no package {quoted(min(strange))}")
         arguments = []
         for name, entry in found.packages.items():
             if entry is None:
@@ -210,9 +211,9 @@ def parse(data: bytes, source: str) -> tuple[list[Package], bool]:
         name = item.get("name") if isinstance(item, dict) else None
         version = (item.get("version") or "") if isinstance(item, dict) else ""
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise StepFailed(f"{source}: packages[{index}].name: {name!r} is no name of a package")
+            raise StepFailed(f"{source}: packages[{index}].name: {quoted(name)} is no name of a package")
         if not isinstance(version, str) or (version and not VERSION.fullmatch(version)):
-            raise StepFailed(f"{source}: packages[{index}].version: {version!r} is no version of a package")
+            raise StepFailed(f"{source}: packages[{index}].version: {quoted(version)} is no version of a package")
         packages.append(Package(name, version))
     restart = raw.get("agentRestartRequired") is True or any(package.name.startswith(AGENT) for package in packages)
     return packages, restart

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from ..transports.plain import quoted
 from . import manifest as mf
 from .errors import ManifestField, ManifestRule
 
@@ -126,7 +127,7 @@ class DeviceManifest(_Open):
     compatibility: mf.CompatibilityList
     instructions: DeviceInstructions
     files: Annotated[dict[FileId, DeviceFile], Field(min_length=1, max_length=20)]
-    createdDateTime: Annotated[str, AfterValidator(mf.date_text)]
+    createdDateTime: mf.DateTime
 
     def references(self) -> dict[str, DeviceFile]:
         """The files of the child manifests, by their ids."""
@@ -188,7 +189,9 @@ def device_manifest(raw: dict[str, Any], source: str) -> DeviceManifest | MiniMa
     if "detachedManifestFileId" in raw:
         mini = mf.validated(MiniManifest, raw, source)
         if mini.detachedManifestFileId not in mini.files:
-            raise ManifestField(f"{source}: detachedManifestFileId: {mini.detachedManifestFileId!r} is not in files")
+            raise ManifestField(
+                f"{source}: detachedManifestFileId: {quoted(mini.detachedManifestFileId)} is not in files"
+            )
         return mini
     manifest = mf.validated(DeviceManifest, raw, source)
     _check(manifest, source)
@@ -200,7 +203,9 @@ def _check(manifest: DeviceManifest, source: str) -> None:
     names: dict[str, str] = {}
     for file_id, file in manifest.files.items():
         if (other := names.setdefault(file.filename, file_id)) != file_id:
-            raise ManifestField(f"{source}: files.{file_id}.fileName: {file.filename!r} is that of {other!r} too")
+            raise ManifestField(
+                f"{source}: files.{file_id}.fileName: {quoted(file.filename)} is that of {quoted(other)} too"
+            )
     mf.check_total((file.sizeInBytes for file in manifest.files.values()), source)
     for index, step in enumerate(manifest.instructions.steps):
         place = f"{source}: instructions.steps[{index}]"
@@ -213,7 +218,7 @@ def _check(manifest: DeviceManifest, source: str) -> None:
 
 def _check_id(manifest: DeviceManifest, file_id: str, place: str) -> None:
     if file_id not in manifest.files:
-        raise ManifestField(f"{place}: {file_id!r} is not listed in files")
+        raise ManifestField(f"{place}: {quoted(file_id)} is not listed in files")
 
 
 def check_child(manifest: DeviceManifest, expected: mf.UpdateId | None, source: str) -> None:

@@ -26,6 +26,7 @@ from ..flashers.memory import MemoryMap, Range
 from ..flashers.programmer import Programmer
 from ..transports import clock
 from ..transports.errors import ProxyflashError
+from ..transports.plain import quoted
 from . import kept, properties
 from .errors import ManifestField
 from .handler import StepHandler
@@ -277,5 +278,5 @@ def _address(step: InlineStep, place: str) -> int | None:
     except ValueError:
         number = -1
     if number < 0 or isinstance(value, bool):
-        raise ManifestField(f"{place}.handlerProperties.address: {value!r} is no address")
+        raise ManifestField(f"{place}.handlerProperties.address: {quoted(value)} is no address")
     return number

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -88,6 +89,6 @@ def digest(path: Path) -> str:
         return digest_of(stream)
 
 
-def digest_of(stream: BinaryIO) -> str:
+def digest_of(stream: BufferedReader) -> str:
     """As `digest`, of an open file."""
     return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from ..transports import json_text, named_files
+from ..transports.plain import quoted, word
 from .errors import ManifestField, ManifestMissing, ManifestSyntax, UpdateError
 
 MAX_BYTES = 2 * 1024**3
@@ -61,7 +62,7 @@ def _sha256(hashes: dict[str, str]) -> dict[str, str]:
     return hashes
 
 
-def date_text(text: str) -> str:
+def _date_text(text: str) -> str:
     try:
         datetime.fromisoformat(text)
     except ValueError:
@@ -80,7 +81,8 @@ def _files(value: object) -> object:
 
 
 Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9.-]+$", min_length=1, max_length=64)]
-Version = Annotated[str, AfterValidator(_version)]
+Version = Annotated[str, Field(max_length=64), AfterValidator(_version)]
+DateTime = Annotated[str, Field(max_length=64), AfterValidator(_date_text)]
 Description = Annotated[str, Field(min_length=1, max_length=64)]
 FileName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_plain_name)]
 Handler = Annotated[str, Field(pattern=r"^\S+/\S+:\d{1,5}$", min_length=5, max_length=32)]
@@ -89,7 +91,8 @@ PairName = Annotated[str, Field(min_length=1, max_length=32)]
 Compatibility = Annotated[dict[PairName, Pair], Field(min_length=1, max_length=5)]
 CompatibilityList = Annotated[tuple[Compatibility, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=10)]
 Size = Annotated[int, Field(ge=1, le=MAX_BYTES)]
-Hashes = Annotated[dict[str, str], Field(max_length=2), AfterValidator(_sha256)]
+Hash = Annotated[str, Field(max_length=128)]
+Hashes = Annotated[dict[PairName, Hash], Field(max_length=2), AfterValidator(_sha256)]
 
 
 class UpdateId(Strict):
@@ -168,14 +171,14 @@ class PayloadFile(Strict):
 class ImportManifest(Strict):
     """One update."""
 
-    schema_url: str | None = Field(default=None, alias="$schema")
+    schema_url: Annotated[str, Field(max_length=2048)] | None = Field(default=None, alias="$schema")
     updateId: UpdateId
     isDeployable: bool = True
     description: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     compatibility: CompatibilityList
     instructions: Instructions
     files: Annotated[tuple[PayloadFile, ...], BeforeValidator(_files), Field(max_length=10)] = ()
-    createdDateTime: Annotated[str, AfterValidator(date_text)]
+    createdDateTime: DateTime
     manifestVersion: Literal["4.0", "5.0"]
 
 
@@ -245,12 +248,13 @@ def _explain(error: ValidationError) -> str:
             place += f"[{item}]"
         elif item not in ("inline", "reference", "[key]"):
             place += f".{item}" if place else item
+    place = word(place)
     if first["type"] == "extra_forbidden":
         return f"{place}: no field that is known here"
     if first["type"] == "missing":
         return f"{place} is missing"
     if place == "manifestVersion" and first["type"] == "literal_error":
-        return f"{place}: {first['input']!r}; of import manifests 4.0 and 5.0 are known, of a device's 4 and 5"
+        return f"{place}: {quoted(first['input'])}; of import manifests 4.0 and 5.0 are known, of a device's 4 and 5"
     message = first["msg"].removeprefix("Value error, ")
     return f"{place}: {message[:1].lower() + message[1:]}"
 
@@ -260,7 +264,7 @@ def _check(manifest: ImportManifest, source: str) -> None:
     names = [file.filename for file in manifest.files]
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise ManifestField(f"{source}: files[{index}].filename: {name!r} is listed twice")
+            raise ManifestField(f"{source}: files[{index}].filename: {quoted(name)} is listed twice")
     for index, file in enumerate(manifest.files):
         if manifest.manifestVersion == "4.0" and (file.relatedFiles or file.downloadHandler):
             raise ManifestField(f"{source}: files[{index}]: relatedFiles and downloadHandler are of version 5.0")
@@ -270,7 +274,7 @@ def _check(manifest: ImportManifest, source: str) -> None:
             for position, name in enumerate(step.files):
                 if name not in names:
                     place = f"instructions.steps[{index}].files[{position}]"
-                    raise ManifestField(f"{source}: {place}: {name!r} is not listed in files")
+                    raise ManifestField(f"{source}: {place}: {quoted(name)} is not listed in files")
 
 
 def check_total(sizes: Iterable[int], source: str) -> None:

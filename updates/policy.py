@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from ..enumerators.benchfile import BenchFile
 from ..enumerators.errors import BenchKey
 from ..flashers.base import Settings
+from ..transports.plain import quoted
 from .signing import LONGEST_KID, named_well
 from .versions import key as version_key
 
@@ -101,5 +102,5 @@ def _explain(file: BenchFile, error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"{file.at(place)}: {dotted} is no key that is known here"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    said = f" = {first['input']!r}" if first["loc"] else ""
+    said = f" = {quoted(first['input'])}" if first["loc"] else ""
     return f"{file.at(place)}: {dotted}{said}: {message[:1].lower()}{message[1:]}"

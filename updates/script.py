@@ -15,6 +15,7 @@ from typing import ClassVar, TypeGuard
 
 from ..flashers.errors import Cancelled
 from ..transports import json_text, private_files
+from ..transports.plain import quoted
 from . import programs
 from .errors import ManifestField, ScriptFailed
 from .handler import StepHandler
@@ -43,16 +44,16 @@ class ScriptHandler(StepHandler):
         properties = step.handlerProperties
         for key in KEYS:
             if not isinstance(properties.get(key, ""), str):
-                raise ManifestField(f"{place}.handlerProperties.{key}: {properties[key]!r} is no text")
+                raise ManifestField(f"{place}.handlerProperties.{key}: {quoted(properties[key])} is no text")
             if "\0" in properties.get(key, ""):
                 raise ManifestField(f"{place}.handlerProperties.{key}: a NUL, which no argument of a program has")
         name = properties.get("scriptFileName")
         if name not in step.files:
-            raise ManifestField(f"{place}.handlerProperties.scriptFileName: {name!r} is none of the step's files")
+            raise ManifestField(f"{place}.handlerProperties.scriptFileName: {quoted(name)} is none of the step's files")
         if properties.get("apiVersion", "1.0") not in cls.versions:
             known = ", ".join(cls.versions)
             raise ManifestField(
-                f"{place}.handlerProperties.apiVersion: {properties['apiVersion']!r} is none of {known}"
+                f"{place}.handlerProperties.apiVersion: {quoted(properties['apiVersion'])} is none of {known}"
             )
 
     def is_installed(self) -> ActionResult:

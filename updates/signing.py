@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..transports import named_files
+from ..transports.plain import quoted
 from .errors import (
     DigestWrong,
     KeyFile,
@@ -104,7 +105,9 @@ class Trust:
         for path in map(Path, roots):
             key = read_public_key(path)
             if keys.setdefault(key.kid, key) != key:
-                raise KeyFile(f"{path}: another root key is called {key.kid!r} too", remedy="Give each its own kid.")
+                raise KeyFile(
+                    f"{path}: another root key is called {quoted(key.kid)} too", remedy="Give each its own kid."
+                )
         return cls(keys, frozenset(revoked))
 
     def revokes(self, key: PublicKey) -> bool:
@@ -133,12 +136,12 @@ def verify(manifest: str, signature: str, trust: Trust, source: str) -> Signer:
     inner = _Jws.parse(outer.text_of("sjwk"), f"{source}: updateManifestSignature: sjwk", ("kid",))
     root = _root(inner, trust)
     if not root.verifies(inner.signature, inner.signed):
-        raise SigningKeyForged(f"{inner.place}: the signing key is not signed by the root key {root.kid!r}")
+        raise SigningKeyForged(f"{inner.place}: the signing key is not signed by the root key {quoted(root.kid)}")
     key = public_key(inner.payload, inner.place, KeyWeak, SignatureForm)
     if trust.revokes(key):
-        raise SigningKeyRevoked(f"{source}: the signing key {key.kid!r} is revoked")
+        raise SigningKeyRevoked(f"{source}: the signing key {quoted(key.kid)} is revoked")
     if not key.verifies(outer.signature, outer.signed):
-        raise SignatureWrong(f"{outer.place} is not made by the signing key {key.kid!r}")
+        raise SignatureWrong(f"{outer.place} is not made by the signing key {quoted(key.kid)}")
     if _digest(outer) != hashlib.sha256(manifest.encode("utf-8", "surrogatepass")).digest():
         raise DigestWrong(f"{source}: the signature is for another manifest than this one")
     return Signer(root.kid, key.kid)
@@ -148,10 +151,10 @@ def _root(inner: _Jws, trust: Trust) -> PublicKey:
     kid = inner.text_of("kid")
     root = trust.roots.get(kid)
     if trust.revokes_name(kid) or (root is not None and trust.revokes(root)):
-        raise RootRevoked(f"{inner.place}: the root key {kid!r} is revoked")
+        raise RootRevoked(f"{inner.place}: the root key {quoted(kid)} is revoked")
     if root is None:
         known = ", ".join(trust.roots) or "none"
-        raise RootUnknown(f"{inner.place}: the root key {kid!r} is not trusted here; these are: {known}")
+        raise RootUnknown(f"{inner.place}: the root key {quoted(kid)} is not trusted here; these are: {known}")
     return root
 
 
@@ -195,11 +198,11 @@ class _Jws:
             raise SignatureForm(f"{place}: {len(parts)} parts with dots between, not three")
         header = _object(parts[0], f"{place}: header")
         if header.get("alg") != ALGORITHM:
-            raise SignatureAlgorithm(f"{place}: made with {header.get('alg')!r}; {ALGORITHM} alone is taken")
+            raise SignatureAlgorithm(f"{place}: made with {quoted(header.get('alg'))}; {ALGORITHM} alone is taken")
         for name in header:
             # A key or its address brought along (jwk, jku, x5c), or a rule that must be understood (crit).
             if name not in ("alg", "typ", "kid", *needed):
-                raise SignatureForm(f"{place}: header: {name!r} is no field that is known here")
+                raise SignatureForm(f"{place}: header: {quoted(name)} is no field that is known here")
         payload = _object(parts[1], f"{place}: payload")
         return cls(place, header, payload, f"{parts[0]}.{parts[1]}".encode(), _part(parts[2], place))
 
@@ -245,7 +248,7 @@ def public_key(
 ) -> PublicKey:
     """An RSA key from its JWK. Azure's service writes `n` in plain base64, its agent's root keys have a zero in front."""
     if jwk.get("kty") != "RSA":
-        raise weak(f"{place}: a key of kind {jwk.get('kty')!r}, not RSA")
+        raise weak(f"{place}: a key of kind {quoted(jwk.get('kty'))}, not RSA")
     if jwk.get("alg", ALGORITHM) != ALGORITHM or jwk.get("use", "sig") != "sig":
         raise weak(f"{place}: the key is not for {ALGORITHM} signatures")
     if "d" in jwk:
@@ -271,7 +274,7 @@ def public_key(
 def _check_name(kid: str, place: str, form: type[SignatureForm | KeyFile]) -> None:
     if not named_well(kid):
         raise form(
-            f"{place}: kid {kid[:LONGEST_KID]!r}: a control character, a blank at its start or end, or more than "
+            f"{place}: kid {quoted(kid)}: a control character, a blank at its start or end, or more than "
             f"{LONGEST_KID} characters"
         )
 

@@ -19,6 +19,7 @@ from typing import ClassVar
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.host import HostComponent
+from ..transports.plain import quoted
 from . import programs, properties
 from .errors import ManifestField, StepFailed
 from .handler import StepHandler
@@ -112,7 +113,7 @@ class SwupdateScriptHandler(ScriptHandler):
         super().check(step, on_component=on_component, place=place)
         name = step.handlerProperties.get("swuFileName")
         if name not in step.files:
-            raise ManifestField(f"{place}.handlerProperties.swuFileName: {name!r} is none of the step's files")
+            raise ManifestField(f"{place}.handlerProperties.swuFileName: {quoted(name)} is none of the step's files")
 
     @classmethod
     def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:

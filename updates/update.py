@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..enumerators.errors import StateFolder
 from ..transports import clock, private_files
+from ..transports.plain import quoted
 from . import device_manifest as dm
 from . import disk, files, signing
 from . import manifest as mf
@@ -167,7 +168,7 @@ class _Reader:
         signer = self._signer(text, deployment.updateManifestSignature)
         if workflow.action == dm.CANCEL:
             raise DeploymentCancelled(
-                f"{self.path} calls the deployment {workflow.id!r} off; there is nothing to carry out in it",
+                f"{self.path} calls the deployment {quoted(workflow.id)} off; there is nothing to carry out in it",
                 workflow_id=workflow.id,
             )
         source = f"{self.path}: updateManifest"

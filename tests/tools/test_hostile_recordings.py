@@ -367,6 +367,42 @@ def test_a_broken_recording_is_a_documented_error(
     assert not victim.recording.with_name("out").exists()
 
 
+LONG = "7" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("head", "record"),
+    [
+        ({}, CAN | {"bus": "b", "id": LONG}),
+        ({}, CAN | {"bus": "b", "id": f"{LONG}g"}),
+        ({}, CAN | {"bus": "b", "data": LONG}),
+        ({}, CAN | {"bus": "b", "flags": [LONG]}),
+        ({}, CAN | {"bus": LONG}),
+        ({}, CAN | {"bus": "b", LONG: 1}),
+        ({}, CAN | {"bus": "b", "kind": LONG}),
+        ({}, {"time": 1.0, "bus": "s", "kind": "line", "changes": {LONG: 1}}),
+        ({"schema": LONG}, CAN),
+    ],
+    ids=range(9),
+)
+def test_an_error_quotes_the_start_of_a_long_value(
+    victim: Victim, head: dict[str, Any], record: dict[str, Any]
+) -> None:
+    """Also as JSON, and what follows the value is still seen."""
+    victim.given("", "scan", records=(record,), **head)
+    done = victim.replay()
+    assert len(done.err) < 1000
+    assert "Record it again" in done.err or "too old" in done.err
+    assert len(victim.replay("--json").out) < 1000
+
+
+def test_an_error_quotes_the_start_of_a_long_option(victim: Victim) -> None:
+    victim.given("", "scan", f"--{'x' * 4000}")
+    done = victim.replay()
+    assert (done.err.split()[0], len(done.err) < 1000) == ("E-REPLAY-COMMAND", True)
+    assert "which a replay doesn't obey" in done.err
+
+
 @pytest.mark.parametrize("name", ["a" * 300, "a\0b", "..", "/etc/passwd", "b\n"])
 def test_the_recorded_name_of_a_bench_names_no_file(victim: Victim, name: str) -> None:
     victim.given(None, "scan", bench={"name": name, "text": '[bus.b]\nkind = "can"\n'})

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from proxyflash.transports.errors import ProxyflashError
-from proxyflash.transports.plain import CAUSE, WORD, plain, word
+from proxyflash.transports.plain import CAUSE, WORD, plain, quoted, word
 from proxyflash.transports.quoting import shell_line
 
 
@@ -55,7 +55,20 @@ def test_an_error_is_one_plain_line_of_bounded_length() -> None:
     error = ProxyflashError("it says \x1b[2J\nE-FAKE all is well", remedy="Type: a\u202eb", component="x\ny")
     assert str(error) == r"x\ny: it says \x1b[2J\nE-FAKE all is well. Type: a\u202eb"
     assert error.cause == "it says \x1b[2J\nE-FAKE all is well"
-    assert len(str(ProxyflashError("y" * 100_000))) < CAUSE + 10
+    long = ProxyflashError("y" * 100_000)
+    assert long.cause == "y" * CAUSE + "…"
+    assert str(long) == f"{long.cause}."
+
+
+@pytest.mark.parametrize("value", ["x" * 1_000_000, b"x" * 1_000_000, ["x" * 1_000_000], {"x": 10**4000}], ids=type)
+def test_a_long_value_is_quoted_in_part(value: object) -> None:
+    text = quoted(value)
+    assert (text[:WORD], len(text)) == (repr(value)[:WORD], WORD + 1)
+
+
+def test_a_short_value_is_quoted_whole() -> None:
+    assert [quoted(value) for value in ("it's", b"\n", 5, None, ["a"])] == ['"it\'s"', r"b'\n'", "5", "None", "['a']"]
+    assert quoted("x" * (WORD - 2)) == f"'{'x' * (WORD - 2)}'"
 
 
 # Command lines.

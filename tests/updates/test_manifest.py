@@ -30,6 +30,7 @@ from proxyflash.updates.errors import (
     PayloadSize,
     UpdateError,
 )
+from proxyflash.updates.script import ScriptHandler
 from proxyflash.updates.update import load
 
 PAYLOAD = b"firmware"
@@ -158,6 +159,12 @@ def test_leading_zeros_of_a_version_are_dropped() -> None:
         ("files.0.downloadHandler", {"id": "microsoft/other:1"}),
         ("files.0.url", "x"),
         ("createdDateTime", "yesterday"),
+        # A date in truth, so that its length alone is wrong.
+        ("createdDateTime", "2022-01-19T06:23:52." + "0" * 100_000 + "Z"),
+        ("updateId.version", "1." + "0" * 100 + "2"),
+        ("files.0.hashes", MINIMAL["files"][0]["hashes"] | {"other": "x" * 129}),
+        ("files.0.hashes", MINIMAL["files"][0]["hashes"] | {"x" * 33: "AAAA"}),
+        ("$schema", "s" * 2049),
         ("manifestVersion", "3.0"),
         ("manifestVersion", 5.0),
         ("surprise", 1),
@@ -168,7 +175,35 @@ def test_what_the_schema_forbids_is_told_with_its_place(path: str, value: Any) -
         parsed(changed(path, value))
     place = path.split(".")
     assert place[0] in caught.value.cause
+    assert len(caught.value.cause) < 500
     assert caught.value.exit_status == ExitStatus.BAD_FILE
+
+
+LONG = "\x1b" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("manifestVersion", LONG),
+        (LONG, 1),
+        ("files.0.filename", LONG),
+        ("instructions.steps.0.handlerProperties", {"scriptFileName": LONG}),
+        ("instructions.steps.0.handlerProperties", {"scriptFileName": "firmware.swu", "apiVersion": LONG}),
+        ("instructions.steps.0.handlerProperties", {"scriptFileName": [LONG]}),
+    ],
+    ids=range(6),
+)
+def test_an_error_quotes_the_start_of_a_long_value(path: str, value: Any) -> None:
+    def read() -> None:
+        step = parsed(changed(path, value)).instructions.steps[0]
+        assert isinstance(step, mf.InlineStep)
+        ScriptHandler.check(step, on_component=False, place="steps[0]")
+
+    with pytest.raises(ManifestField) as caught:
+        read()
+    assert len(caught.value.cause) < 1000
+    assert "\x1b" not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["updateId", "compatibility", "instructions", "createdDateTime", "manifestVersion"])
