@@ -13,11 +13,14 @@ from pathlib import Path
 
 from ..transports import clock
 from ..transports.outside import Outside, OutsideFailed, without_passwords
+from ..transports.plain import quoted
 
 SECONDS = 30.0
 """How long such a command may take."""
 SAID = 400
 """Characters of what such a command said that an error repeats: the last ones."""
+MOST_LOOKED_AT = 1 << 14
+"""Characters of it in which secrets are looked for: these may begin before what is repeated."""
 MOST = 1 << 20
 """Bytes of what it said that are kept: the last ones."""
 
@@ -43,8 +46,18 @@ class HostCommands:
             raise CommandFailed(str(error)) from error
 
 
+def shown(command: str) -> str:
+    """A command for a message: without its secrets, and no longer than a message has room for."""
+    return quoted(without_passwords(command))
+
+
+def end_of(said: str) -> str:
+    """The end of what a command said, for a message: curl -v repeats what it sends."""
+    return without_passwords(said.strip()[-MOST_LOOKED_AT:])[-SAID:]
+
+
 def _run(command: str, folder: Path) -> str:
-    clock.program(f"the command {command!r}")
+    clock.program(f"the command {shown(command)}")
     try:
         # A session of its own, so that what the command started ends with it, and Ctrl-C doesn't reach it. A file instead
         # of a pipe: if this process is killed, what the command still says must not end it before it has done its work.
@@ -58,10 +71,10 @@ def _run(command: str, folder: Path) -> str:
             output.seek(max(0, output.seek(0, os.SEEK_END) - MOST))
             said = output.read().decode(errors="replace")
     except (OSError, ValueError) as error:
-        raise CommandFailed(f"{without_passwords(command)!r} can't be run in {folder}: {error}") from error
+        raise CommandFailed(f"{shown(command)} can't be run in {folder}: {error}") from error
     if process.returncode:
-        ended = f"{without_passwords(command)!r} ended with {process.returncode}"
-        raise CommandFailed(f"{ended}: {said.strip()[-SAID:]}".rstrip(": "))
+        ended = f"{shown(command)} ended with {process.returncode}"
+        raise CommandFailed(f"{ended}: {end_of(said)}".rstrip(": "))
     return said
 
 
@@ -72,5 +85,5 @@ def _wait(process: subprocess.Popen[bytes], command: str) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         if isinstance(error, subprocess.TimeoutExpired):
-            raise CommandFailed(f"{without_passwords(command)!r} took longer than {SECONDS:g} s") from error
+            raise CommandFailed(f"{shown(command)} took longer than {SECONDS:g} s") from error
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .commands import SAID, CommandFailed, HostCommands
+from .commands import CommandFailed, HostCommands, end_of, shown
 from .errors import PowerFailed
 
 
@@ -35,5 +35,5 @@ def volts(command: str, *, commands: HostCommands, component: str) -> float:
     except ValueError:
         found = math.nan
     if not math.isfinite(found):
-        raise PowerFailed(f"{command!r} printed {said.strip()[-SAID:]!r}, and no voltage", component=component)
+        raise PowerFailed(f"{shown(command)} printed {end_of(said)!r}, and no voltage", component=component)
     return found

@@ -22,6 +22,16 @@ _TOKEN = re.compile(
 )
 """A field of a URL's query whose name says that it is a secret."""
 
+_NAME = r"\b(?:(?:Proxy-)?Authorization|(?:Set-)?Cookie|[\w-]{1,40}-(?:Auth|Token|Key|Secret))"
+_WORD = r"""(?:\\.|"(?:\\.|[^"\\])*"|'[^']*'|[^\s"'\\]|["'\\][^\n]*)+"""
+_HEADER = re.compile(
+    # In quotes: to their end, and on to the end of the shell's word. Else the word, or after a blank the line.
+    rf"""(["'])({_NAME}\s*:\s*)(?:\\.|(?!\1)[^\\])*(\1?)(?:{_WORD})?"""
+    rf"""|({_NAME}(?:["']\s*:\s*|:(?=\S))){_WORD}|({_NAME}\s*:\s*)[^\r\n]+""",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A header of HTTP whose name says that it holds a secret (RFC 9110, 11.6.2; RFC 6265), as a command or a message has it."""
+
 
 class OutsideFailed(Exception):
     """What was asked outside of the buses has no answer; the text says why."""
@@ -35,8 +45,12 @@ class Answers(Protocol):
 
 
 def without_passwords(text: str) -> str:
-    """The text without the user, password and tokens of each URL in it. The same text again for one that has none."""
-    return _TOKEN.sub(r"\1left-out", _PASSWORD.sub("left-out@", text))
+    """The text without the user, password and tokens of each URL in it, and without the secrets in headers of HTTP.
+
+    The same text again for one that has none.
+    """
+    text = _TOKEN.sub(r"\1left-out", _PASSWORD.sub("left-out@", text))
+    return _HEADER.sub(r"\1\2\4\5left-out\3", text)
 
 
 class Outside:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..enumerators.commands import CommandFailed, HostCommands
+from ..transports.outside import without_passwords
 from .errors import RestartPending
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -27,7 +28,7 @@ def asked_for(host: bool, command: str, commands: HostCommands) -> RestartPendin
         commands.run(command)
     except CommandFailed as error:
         return RestartPending(f"{cause}, and the bench file's command for that failed: {error}")
-    return RestartPending(cause, remedy=f"It is being restarted by: {command}. Then go on: proxyflash resume")
+    return RestartPending(cause, remedy=f"It is being restarted by: {without_passwords(command)}. Then go on: proxyflash resume")
 
 
 def for_the_restored(host: bool, command: str, commands: HostCommands) -> str:
@@ -40,7 +41,7 @@ def for_the_restored(host: bool, command: str, commands: HostCommands) -> str:
         commands.run(command)
     except CommandFailed as error:
         return f"{told}, and the bench file's command for that failed: {error}"
-    return f"{told}; it is being restarted by: {command}"
+    return f"{told}; it is being restarted by: {without_passwords(command)}"
 
 
 def check_restarted(asked: Mapping[str, Any] | None) -> None:

@@ -34,7 +34,7 @@ security = {key = "xor", secret = "C0 FF EE 42"}
 security = {key = "xor", secret = "deadbeef"}
 [power.a-token-ring]
 off = "curl http://me:hunter3@pdu/off"
-on = "curl http://pdu/on"
+on = "curl -H 'Authorization: Bearer hunter4' http://pdu/on"
 """
 
 
@@ -76,7 +76,7 @@ def test_secrets_are_left_out_wherever_they_stand(tmp_path: Path) -> None:
     assert entry.address == file.entries["a-token-ring"].address
     assert entry.spec.properties["odd key"] == '\x7f\x01"\\'
     assert again.spec.power["a-token-ring"].off == "curl http://left-out@pdu/off"
-    assert again.spec.power["a-token-ring"].on == "curl http://pdu/on"
+    assert again.spec.power["a-token-ring"].on == "curl -H 'Authorization: left-out' http://pdu/on"
 
 
 class Inner(Settings):
