@@ -68,7 +68,7 @@ def test_secrets_are_left_out_wherever_they_stand(tmp_path: Path) -> None:
     (tmp_path / "bench.toml").write_text(ECU)
     file = benchfile.load(tmp_path / "bench.toml")
     text = without_secrets(file)
-    for secret in ("hunter0", "hunter1", "hunter2", "hunter3", "C0 FF EE", "deadbeef"):
+    for secret in ("hunter0", "hunter1", "hunter2", "hunter3", "hunter4", "C0 FF EE", "deadbeef"):
         assert secret not in text
     again = reread(text, tmp_path)
     entry = again.entries["a-token-ring"]

@@ -27,6 +27,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.tools import commands
+from proxyflash.tools.commands.vm import CONSOLE
 from proxyflash.tools.vm import guest, host, initramfs, kernel
 from proxyflash.tools.vm.errors import VmError, VmModule
 from proxyflash.transports import clock
@@ -111,6 +112,20 @@ def test_another_processor(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_a_cache_folder_that_can_not_be(cache: str, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("prepare", "--cache", cache) == 125
     assert capsys.readouterr().err.startswith(f"E-VM-CACHE {cache}: ")
+
+
+@pytest.mark.parametrize("target", ["precious", "missing"])
+def test_a_link_in_the_place_of_the_lock_is_not_followed(
+    target: str, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "precious").write_text("precious")
+    cache = tmp_path / "shared"
+    cache.mkdir()
+    (cache / "lock").symlink_to(tmp_path / target)
+    assert run("prepare", "--cache", cache) == 125
+    assert capsys.readouterr().err.startswith(f"E-VM-CACHE {cache / 'lock'}: ")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "missing").exists()
 
 
 def test_an_artefact_folder_that_can_not_be(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -599,6 +614,40 @@ def test_an_output_on_a_full_disk(path: Path, prepared: Path) -> None:
         done = subprocess.run([PROGRAM, "vm", "run", "true"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("E-OUTPUT the command's output can't be written: ")
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "fifo"])
+def test_what_a_guest_left_in_the_place_of_the_console_is_not_opened(
+    kind: str, path: Path, prepared: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The folder of artefacts is the guest's as well, for this run and earlier ones."""
+    take_place(path, "say('boot', 'ready', 'exit 0'); os.write(out, end); os.write(err, end); time.sleep(9999)")
+    (tmp_path / "precious").write_text("precious")
+    artefacts = tmp_path / "artefacts"
+    artefacts.mkdir()
+    console = artefacts / CONSOLE
+    if kind == "fifo":
+        os.mkfifo(console)
+    else:
+        console.symlink_to(tmp_path / ("precious" if kind == "link" else "missing"))
+    assert run("run", "--artefacts", artefacts, "true") == 125
+    assert capfd.readouterr().err.startswith(f"E-VM-ARTEFACTS {console}: ")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_link_in_the_place_of_the_initramfs_is_replaced(path: Path, prepared: Path, tmp_path: Path) -> None:
+    take_place(path, "say('boot', 'ready', 'exit 0'); os.write(out, end); os.write(err, end); time.sleep(9999)")
+    assert run("run", "true") == 0
+    [built] = prepared.parent.glob("initramfs-*.cpio")
+    content = built.read_bytes()
+    built.unlink()
+    (tmp_path / "precious").write_text("precious")
+    for name in (built.name, f".{built.name}.partial", f"{built.stem}.{os.getpid()}"):
+        (built.parent / name).symlink_to(tmp_path / "missing")
+    assert run("run", "true") == 0
+    assert (built.is_symlink(), built.read_bytes() == content) == (False, True)
+    assert not (tmp_path / "missing").exists()
 
 
 def test_where_a_program_reads(path: Path, prepared: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import os
 import re
 import shutil
 import stat
@@ -17,6 +16,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ...transports import private_files
 from .errors import VmBusybox, VmModule
 from .kernel import Kernel
 
@@ -46,12 +46,8 @@ def built(cache: Path, kernel: Kernel, modules: Iterable[str]) -> Path:
     files["modules/order"] = "".join(f"{path.name.partition('.ko')[0]}.ko\n" for path in loaded).encode()
     for path in loaded:
         files[f"modules/{path.name.partition('.ko')[0]}.ko"] = _content(path)
-    unfinished = target.with_suffix(f".{os.getpid()}")
-    try:
-        unfinished.write_bytes(archive(files))
-        unfinished.rename(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with private_files.whole(target) as stream:
+        stream.write(archive(files))
     for old in cache.glob("initramfs-*.cpio"):
         if not old.name.startswith(f"initramfs-{kernel.name}-"):
             old.unlink(missing_ok=True)
