@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.component import Component, Presence
@@ -20,8 +21,8 @@ from ..enumerators.host import HostComponent
 from ..flashers import plan as planning
 from ..flashers.base import Capability
 from ..flashers.errors import ImageWrongPart
-from ..flashers.formats import loads
-from ..flashers.image import FirmwareImage, Segment, join
+from ..flashers.formats import LARGEST_FILE, loads
+from ..flashers.image import HIGHEST, FirmwareImage, Segment, join
 from ..flashers.memory import MemoryMap, Range
 from ..flashers.programmer import Programmer
 from ..transports import clock
@@ -40,13 +41,38 @@ MEMORY = "memory.bin"
 """In the backup folder: what the part held, its segments one after the other; backup.json says where they lay."""
 
 
+MOST_SEGMENTS = 100_000
+"""More than any part has erase units."""
+
+
 class _Kept(kept.Facts):
-    """What the part held: the digest of its bytes, and where they lay, as addresses and sizes."""
+    """What the part held: the digest of its bytes, and where they lay, as addresses and sizes, in order and apart.
+
+    That they lie in the part's memory is checked as of every image, before anything is erased.
+    """
 
     sha256: kept.Digest
-    segments: list[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]]]
+    segments: Annotated[
+        list[
+            tuple[
+                Annotated[int, Field(strict=True, ge=0, lt=HIGHEST)],
+                Annotated[int, Field(strict=True, gt=0, le=LARGEST_FILE)],
+            ]
+        ],
+        Field(min_length=1, max_length=MOST_SEGMENTS),
+    ]
     version: str
     target: dict[str, int | str] | None = None
+
+    @field_validator("segments")
+    @classmethod
+    def _apart(cls, segments: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        for (low, size), (high, _) in pairwise([*segments, (HIGHEST + 1, 0)]):
+            if low + size >= high:
+                raise ValueError(f"the segment at {low:#x} does not end before the next")
+        if sum(size for _, size in segments) > LARGEST_FILE:
+            raise ValueError(f"the segments have more than {LARGEST_FILE:,} bytes")
+        return segments
 
 
 class FlashHandler(StepHandler):

@@ -28,7 +28,9 @@ def asked_for(host: bool, command: str, commands: HostCommands) -> RestartPendin
         commands.run(command)
     except CommandFailed as error:
         return RestartPending(f"{cause}, and the bench file's command for that failed: {error}")
-    return RestartPending(cause, remedy=f"It is being restarted by: {without_passwords(command)}. Then go on: proxyflash resume")
+    return RestartPending(
+        cause, remedy=f"It is being restarted by: {without_passwords(command)}. Then go on: proxyflash resume"
+    )
 
 
 def for_the_restored(host: bool, command: str, commands: HostCommands) -> str:

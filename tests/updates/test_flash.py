@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from proxyflash.enumerators.bench import Bench, BenchComponent
 from proxyflash.enumerators.component import Component, Presence
-from proxyflash.flashers.errors import Cancelled, ImageFormat, VersionMismatch
+from proxyflash.enumerators.errors import StateFolder
+from proxyflash.flashers.errors import Cancelled, ImageFormat, ImageMisplaced, ImageTooLarge, VersionMismatch
 from proxyflash.flashers.events import Phase, Progress
 from proxyflash.flashers.formats import load
+from proxyflash.transports.errors import ProxyflashError
+from proxyflash.updates import kept
 from proxyflash.updates.errors import ManifestField
 from proxyflash.updates.flash import FlashHandler
 from proxyflash.updates.results import ResultCode
@@ -122,14 +126,40 @@ def test_a_backup_that_was_cut_is_made_again(bench: Bench) -> None:
     assert made.act("backup").code == ResultCode.BACKUP_SUCCESS
 
 
+@pytest.mark.parametrize(
+    ("moved", "error"),
+    [
+        (lambda address, size: [[address, size - 4], [address + 4, 4]], StateFolder),
+        (lambda address, size: [[(1 << 64) - size, size]], ImageMisplaced),
+        (lambda address, size: [[0x1000_0000, size]], ImageMisplaced),
+        # From within the memory to beyond its end.
+        (lambda address, size: [[0x0810_0000 - 4, size]], ImageTooLarge),
+    ],
+    ids=["overlap", "last address", "no memory", "beyond the end"],
+)
+def test_a_backup_is_flashed_into_the_part_s_memory_alone(
+    bench: Bench, moved: Callable[[int, int], list[list[int]]], error: type[ProxyflashError]
+) -> None:
+    made = stage(bench, "imu")
+    made.act("backup")
+    made.act("install")
+    facts = json.loads((made.backup / kept.NAME).read_text())
+    facts["segments"] = moved(facts["segments"][0][0], sum(size for _, size in facts["segments"]))
+    (made.backup / kept.NAME).write_text(json.dumps(facts))
+    before = memory(bench, "imu")
+    with pytest.raises(error):
+        made.act("restore")
+    assert (memory(bench, "imu"), version(bench, "imu")) == (before, "1.5.0")
+
+
 def test_a_backup_that_was_changed_is_not_flashed(bench: Bench) -> None:
     made = stage(bench, "imu")
     made.act("backup")
     made.act("install")
-    kept = made.backup / "memory.bin"
-    data = bytearray(kept.read_bytes())
+    path = made.backup / "memory.bin"
+    data = bytearray(path.read_bytes())
     data[1000] ^= 1
-    kept.write_bytes(data)
+    path.write_bytes(data)
     restored = made.act("restore")
     assert restored.code == ResultCode.FAILURE
     assert "memory.bin" in restored.details

@@ -37,7 +37,12 @@ WRONG: list[tuple[type[kept.Facts], Any]] = [
     ),
     *(
         (flash._Kept, WHOLE[flash._Kept] | {"segments": segments})
-        for segments in ([[0]], [[0, 0]], [[-1, 4]], [["a", 4]], {"0": 4}, 4)
+        for segments in (
+            [[0]], [[0, 0]], [[-1, 4]], [["a", 4]], {"0": 4}, 4, [], [["0", 4]], [[True, 4]], [[0, 4.0]],
+            # Beyond 64 bits, over each other, touching, out of order, too large, too large together, too many.
+            [[1 << 64, 4]], [[10**300, 4]], [[(1 << 64) - 3, 4]], [[0, 4], [3, 4]], [[0, 4], [4, 4]], [[8, 4], [0, 4]],
+            [[0, 8], [2, 4]], [[0, (1 << 30) + 1]], [[0, 1 << 30], [1 << 31, 1]], [[2 * at, 1] for at in range(100_001)],
+        )
     ),
 ]  # fmt: skip
 
@@ -51,7 +56,15 @@ def test_what_a_handler_keeps(tmp_path: Path, shape: type[kept.Facts]) -> None:
     assert json.loads(found.model_dump_json()) == WHOLE[shape]
 
 
-@pytest.mark.parametrize(("shape", "value"), WRONG, ids=str)
+def test_memory_up_to_its_last_address_is_kept(tmp_path: Path) -> None:
+    segments = [[0, 4], [5, 1], [(1 << 64) - 4, 4]]
+    kept.keep(tmp_path, WHOLE[flash._Kept] | {"segments": segments})
+    found = kept.facts(tmp_path, flash._Kept)
+    assert found is not None
+    assert [list(item) for item in found.segments] == segments
+
+
+@pytest.mark.parametrize(("shape", "value"), WRONG, ids=lambda item: str(item)[:80])
 def test_what_none_keeps(tmp_path: Path, shape: type[kept.Facts], value: Any) -> None:
     kept.write(tmp_path / kept.NAME, json.dumps(value).encode())
     with pytest.raises(StateFolder, match=r"backup\.json is not as it was written"):
