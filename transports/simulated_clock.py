@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from math import inf
 from queue import Empty, Full
-from threading import get_ident
+from threading import TIMEOUT_MAX, get_ident
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -49,6 +49,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGHUP)
 """Their handlers may raise, which the main thread must get, whichever simulated thread runs."""
 SLICE = 100 * CREEP
 """How long a thread may run that only looks at the clock, while others could run."""
+NEGATIVE = "'timeout' must be a non-negative number"
+"""What a queue answers."""
 FEW_TIMERS = 1000
 """Timers beyond which those are thrown away that nobody waits for any more."""
 
@@ -112,8 +114,14 @@ class SimulatedThread:
         return self._alive
 
     def join(self, timeout: float | None = None) -> None:
+        if self.ident is None:
+            raise RuntimeError("cannot join thread before it is started")
+        if timeout is not None:
+            timeout = max(timeout, 0)
         if not self._alive:
             return
+        if timeout is not None:
+            _check_timeout(timeout)
         clock = self._clock
         me = clock.me()
         if me is self:
@@ -278,6 +286,8 @@ class SimulatedClock(Clock):
 
     def sleep(self, seconds: float) -> None:
         self.me()
+        if not seconds >= 0:
+            raise ValueError(f"the length of a sleep can't be {seconds:g}")
         self.wait(seconds, "time to pass")
 
     def lock(self) -> SimulatedLock:
@@ -398,16 +408,18 @@ class SimulatedClock(Clock):
         me = self.running
         if self.ending or me.is_killed:
             raise GreenletExit
+        if seconds is not None:
+            if not seconds > 0:
+                # Whoever asks again and again without waiting must not hold the time.
+                seconds = 0
+                self._now += CREEP
+            elif seconds > TIMEOUT_MAX:
+                raise OverflowError(f"{seconds:g} s are more than a thread can wait")
         me.waits_for = what
         me.timed_out = False
         me.turn += 1
-        if seconds is not None and seconds <= 0:
-            # Whoever asks again and again without waiting must not hold the time.
-            self._now += CREEP
-        if seconds is not None and seconds != inf:
-            heappush(
-                self._timers, (self._now + seconds if seconds > 0 else self._now, next(self._sequence), me, me.turn)
-            )
+        if seconds is not None:
+            heappush(self._timers, (self._now + seconds, next(self._sequence), me, me.turn))
             if len(self._timers) > self._most_timers:
                 self._throw_away()
         self._hand_over(me)
@@ -638,6 +650,11 @@ def _named(what: object) -> str:
 # What the threads wait with.
 
 
+def _check_timeout(timeout: float, blocking: bool = True) -> None:
+    """Raises what the standard library's lock does when it can't be asked to wait so long."""
+    threading.Lock().acquire(blocking, timeout)
+
+
 class SimulatedLock:
     """The interface of `threading.Lock`."""
 
@@ -660,6 +677,8 @@ class SimulatedLock:
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         clock = self._clock
         me = clock.me()
+        if timeout != -1:
+            _check_timeout(timeout, blocking)
         if me.is_killed:
             raise GreenletExit
         if clock.is_seeded:
@@ -730,6 +749,8 @@ class SimulatedRLock(SimulatedLock):
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if self._owner is not None and self._owner is self._clock.me():
+            if timeout != -1:
+                _check_timeout(timeout, blocking)
             self._depth += 1
             return True
         if super().acquire(blocking, timeout):
@@ -895,6 +916,8 @@ class SimulatedSemaphore:
     __slots__ = ("_changed", "_value")
 
     def __init__(self, clock: SimulatedClock, value: int) -> None:
+        if value < 0:
+            raise ValueError("semaphore initial value must be >= 0")
         self._changed = SimulatedCondition(clock)
         self._value = value
 
@@ -902,6 +925,8 @@ class SimulatedSemaphore:
         return "a semaphore"
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        if not blocking and timeout is not None:
+            raise ValueError("can't specify timeout for non-blocking acquire")
         with self._changed:
             if not self._changed.wait_for_as(self, lambda: self._value > 0, timeout if blocking else 0):
                 return False
@@ -909,13 +934,15 @@ class SimulatedSemaphore:
             return True
 
     def release(self, n: int = 1) -> None:
+        if n < 1:
+            raise ValueError("n must be one or more")
         with self._changed:
             self._value += n
             self._changed.notify(n)
 
 
 class SimulatedQueue:
-    """The interface of `queue.Queue`; `most`: how many items it takes, 0 for no limit."""
+    """The interface of `queue.SimpleQueue`, and of `queue.Queue` where `most`, how many items it takes, is not 0."""
 
     __slots__ = ("_changed", "_items", "_most")
 
@@ -928,8 +955,10 @@ class SimulatedQueue:
         return "a queue"
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        if self._most > 0 and block and timeout is not None and timeout < 0:
+            raise ValueError(NEGATIVE)
         with self._changed:
-            if self._most and not self._changed.wait_for_as(
+            if self._most > 0 and not self._changed.wait_for_as(
                 self, lambda: len(self._items) < self._most, timeout if block else 0
             ):
                 raise Full
@@ -940,11 +969,16 @@ class SimulatedQueue:
         self.put(item, block=False)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        if block and timeout is not None:
+            if timeout < 0:
+                raise ValueError(NEGATIVE)
+            if not self._most and not timeout <= TIMEOUT_MAX:
+                _check_timeout(timeout)
         with self._changed:
             if not self._changed.wait_for_as(self, lambda: bool(self._items), timeout if block else 0):
                 raise Empty
             item = self._items.popleft()
-            if self._most:
+            if self._most > 0:
                 self._changed.notify_all()
             return item
 
@@ -958,20 +992,35 @@ class SimulatedQueue:
         return not self._items
 
     def full(self) -> bool:
-        return bool(self._most) and len(self._items) >= self._most
+        return 0 < self._most <= len(self._items)
 
 
 class SimulatedLocal:
     """The interface of `threading.local`."""
 
+    __slots__ = ("__clock", "__weakref__")
+    __clock: SimulatedClock
+
     def __init__(self, clock: SimulatedClock) -> None:
-        self.__dict__["_clock"] = clock
+        object.__setattr__(self, "_SimulatedLocal__clock", clock)
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """What the running thread has here."""
+        return self.__clock.me().locals.setdefault(self, {})
 
     def __getattr__(self, name: str) -> Any:
-        values = self.__dict__["_clock"].me().locals.get(self, {})
+        values = self.__dict__
         if name not in values:
-            raise AttributeError(name)
+            raise AttributeError(f"no attribute {name!r} in this thread")
         return values[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self.__dict__["_clock"].me().locals.setdefault(self, {})[name] = value
+        if name == "__dict__":
+            raise AttributeError("__dict__ is read-only")
+        self.__dict__[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        if name not in self.__dict__:
+            raise AttributeError(f"no attribute {name!r} in this thread")
+        del self.__dict__[name]

@@ -24,24 +24,6 @@ pytestmark = pytest.mark.real_time("each test makes the clock that it is about, 
 LONG = 60.0
 SHORT = 0.02
 
-
-@pytest.fixture(params=["system", "simulated", "seeded"])
-def either(request: pytest.FixtureRequest) -> Iterator[clock.Clock]:
-    """The system's clock, and a simulated one without and with a seed."""
-    if request.param == "system":
-        yield clock.current()
-        return
-    with clock.use(SimulatedClock(7 if request.param == "seeded" else None)) as used:
-        yield used
-
-
-@pytest.fixture
-def simulated() -> Iterator[SimulatedClock]:
-    used = SimulatedClock()
-    with clock.use(used):
-        yield used
-
-
 # Alike on both clocks.
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,6 @@ from proxyflash.transports.usb import UsbBus
 from proxyflash.updates.programs import started
 
 pytestmark = pytest.mark.real_time("threads of Python's own beside the simulated clock's, and signals")
-
-
-@pytest.fixture
-def simulated() -> Iterator[SimulatedClock]:
-    used = SimulatedClock()
-    with clock.use(used):
-        yield used
 
 
 def open_descriptors() -> set[str]:
