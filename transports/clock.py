@@ -162,12 +162,15 @@ def _check() -> None:
 
 
 class _SystemLock:
-    __slots__ = ("_lock", "release")
+    __slots__ = ("_lock", "locked", "release")
     release: Callable[[], None]
+    locked: Callable[[], bool]
 
     def __init__(self, lock: Any) -> None:
         self._lock = lock
         self.release = lock.release
+        if hasattr(lock, "locked"):  # An RLock has it from Python 3.14 on.
+            self.locked = lock.locked
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         _check()
@@ -184,6 +187,15 @@ class _SystemLock:
 
 
 class _SystemCondition(threading.Condition):
+    def __init__(self) -> None:
+        super().__init__()
+        # The lock's own, which would hide the one below.
+        del vars(self)["acquire"]
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        _check()
+        return bool(self._lock.acquire(blocking, timeout))  # type: ignore[attr-defined]
+
     def __enter__(self) -> bool:
         _check()
         return super().__enter__()
@@ -216,13 +228,15 @@ class _SystemThread(threading.Thread):
         super().join(timeout)
 
 
-class _SystemTimer(threading.Timer):
-    def start(self) -> None:
-        _check()
-        super().start()
+class _SystemTimer(_SystemThread, threading.Timer):
+    """Checked as a thread is."""
 
 
 class _SystemQueue(queue.Queue[Any]):
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        _check()
+        super().put(item, block, timeout)
+
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         _check()
         return super().get(block, timeout)

@@ -95,6 +95,24 @@ def test_a_lock_holds_others_off(either: clock.Clock) -> None:
         lock.release()
 
 
+def test_a_lock_says_whether_it_is_held(either: clock.Clock) -> None:
+    lock: Any = clock.Lock()
+    assert not lock.locked()
+    with lock:
+        assert lock.locked()
+
+
+def test_a_condition_is_acquired_and_released_by_name(either: clock.Clock) -> None:
+    changed = clock.Condition()
+    assert changed.acquire()
+    assert changed.acquire(timeout=1)
+    assert not changed.wait(0)
+    changed.release()
+    changed.release()
+    with pytest.raises(RuntimeError):
+        changed.release()
+
+
 def test_an_rlock_is_taken_twice_by_its_holder_alone(either: clock.Clock) -> None:
     lock = clock.RLock()
     got: list[bool] = []
@@ -853,9 +871,11 @@ MADE: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "lock": (clock.Lock, lambda lock: lock.acquire()),
     "rlock": (clock.RLock, lambda lock: lock.__enter__()),
     "condition": (clock.Condition, lambda changed: changed.__enter__()),
+    "condition's lock": (clock.Condition, lambda changed: changed.acquire()),
     "event": (clock.Event, lambda event: event.wait(1)),
     "queue": (clock.Queue, lambda items: items.get(timeout=1)),
     "bounded queue": (lambda: clock.Queue(1), lambda items: items.get(timeout=1)),
+    "bounded queue's room": (lambda: clock.Queue(1), lambda items: items.put(1, timeout=1)),
     "semaphore": (lambda: clock.Semaphore(0), lambda credits: credits.acquire(timeout=1)),
     "thread": (lambda: clock.Thread(print), lambda thread: thread.start()),
     "timer": (lambda: clock.Timer(1, print), lambda timer: timer.start()),
@@ -881,9 +901,12 @@ def test_what_was_made_under_a_simulated_clock_is_refused_outside(name: str) -> 
         use(made)
 
 
-def test_a_real_thread_that_runs_is_not_joined_under_a_simulated_clock() -> None:
+@pytest.mark.parametrize("make", [clock.Thread, lambda work: clock.Timer(0, work)])
+def test_a_real_thread_that_runs_is_not_joined_under_a_simulated_clock(
+    make: Callable[[Callable[[], object]], clock.SomeThread],
+) -> None:
     go_on = threading.Event()
-    thread = clock.Thread(go_on.wait)
+    thread = make(go_on.wait)
     thread.start()
     with clock.use(SimulatedClock()), pytest.raises(MixedClocks):
         thread.join()
