@@ -111,6 +111,7 @@ class SimulatedThread:
         self._clock.add(self)
 
     def is_alive(self) -> bool:
+        self._clock.poll()
         return self._alive
 
     def join(self, timeout: float | None = None) -> None:
@@ -232,6 +233,8 @@ class SimulatedClock(Clock):
         self.running = self.main
         """The thread that runs."""
         self._interrupted = False
+        self.is_handling = False
+        """Whether a signal's handler runs, in a thread or amid scheduling: nobody else goes on meanwhile."""
         self._threads: list[SimulatedThread] = []
         self._ready: list[SimulatedThread] = []
         self._timers: list[tuple[float, int, SimulatedThread, int]] = []
@@ -253,7 +256,7 @@ class SimulatedClock(Clock):
 
     def threads(self) -> list[SimulatedThread]:
         """The threads that have not ended, but for the main one."""
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads = [thread for thread in self._threads if thread._alive]
         return list(self._threads)
 
     def holders(self) -> list[SimulatedThread]:
@@ -276,6 +279,14 @@ class SimulatedClock(Clock):
         if now >= self._slice or self._interrupted or (self._timers and self._timers[0][0] <= now):
             self._let_others()
         return self._now
+
+    def poll(self) -> None:
+        """Called at each look at what others change: as `monotonic`, so that a loop that only looks comes to its end.
+
+        Whoever looks from outside of the simulation changes nothing in it.
+        """
+        if get_ident() == self._system_thread and clocks._current is self:
+            self.monotonic()
 
     def read(self) -> float:
         """As `monotonic`, but neither does time creep nor do others go on."""
@@ -328,6 +339,7 @@ class SimulatedClock(Clock):
         return self.main
 
     def active_count(self) -> int:
+        self.poll()
         return len(self.threads()) + 1
 
     def begin(self) -> None:
@@ -369,7 +381,7 @@ class SimulatedClock(Clock):
         on its way out without the clock's help is done: whoever simulates a process has to keep that from counting.
         """
         for thread in threads:
-            if thread.is_alive() and not thread.is_killed:
+            if thread._alive and not thread.is_killed:
                 thread.is_killed = True
                 if thread is not self.running:
                     thread.error = GreenletExit()
@@ -483,7 +495,7 @@ class SimulatedClock(Clock):
 
     def _let_others(self) -> None:
         """The running thread could go on, and so may others."""
-        if self.ending:
+        if self.ending or self.is_handling:
             return
         me = self.running
         if me.is_killed:
@@ -589,11 +601,15 @@ class _Guarded:
             return self.handler(number, frame)
         if clock.running is clock.main and not _is_amid_scheduling(frame):
             return self.handler(number, frame)
+        clock.is_handling = True
         try:
             return self.handler(number, frame)
         except BaseException as error:
+            clock.is_handling = False
             clock.interrupt(error, frame)
             return None
+        finally:
+            clock.is_handling = False
 
 
 def _guarded() -> list[Any]:
@@ -658,12 +674,14 @@ def _check_timeout(timeout: float, blocking: bool = True) -> None:
 class SimulatedLock:
     """The interface of `threading.Lock`."""
 
-    __slots__ = ("__weakref__", "_clock", "_owner", "_waiters")
+    __slots__ = ("__weakref__", "_clock", "_is_due", "_owner", "_waiters")
 
     def __init__(self, clock: SimulatedClock) -> None:
         self._clock = clock
         self._owner: SimulatedThread | None = None
         self._waiters: deque[SimulatedThread] = deque()
+        self._is_due = False
+        """One that was woken to take it came too late: at the next release it goes on at once."""
         clock.locks.add(self)
 
     @property
@@ -684,6 +702,7 @@ class SimulatedLock:
         if clock.is_seeded:
             clock.preempt()
         if self._owner is not None and not clock.ending and not (blocking and self._waited(me, timeout)):
+            clock.poll()
             return False
         self._owner = me
         return True
@@ -704,6 +723,7 @@ class SimulatedLock:
         self.release()
 
     def locked(self) -> bool:
+        self._clock.poll()
         return self._owner is not None
 
     def _released(self) -> None:
@@ -713,7 +733,10 @@ class SimulatedLock:
         while self._waiters:
             if clock.wake(self._waiters.popleft()):
                 break
-        if clock.is_seeded:
+        if self._is_due and not clock.running.is_killed:
+            self._is_due = False
+            clock._let_others()
+        elif clock.is_seeded:
             clock.preempt()
 
     def _waited(self, me: SimulatedThread, timeout: float) -> bool:
@@ -735,6 +758,7 @@ class SimulatedLock:
             finally:
                 if me in self._waiters:
                     self._waiters.remove(me)
+            self._is_due = self._owner is not None
         return True
 
 
@@ -816,7 +840,7 @@ class SimulatedCondition(SimulatedRLock):
         depth, self._depth = self._depth, 1
         try:
             self.release()
-            # With a seed, others may have gone on by now and have notified.
+            # Others may have gone on by now and have notified.
             return clock.wait(timeout, what) if me in sleepers else True
         finally:
             if me in sleepers:
@@ -841,6 +865,7 @@ class SimulatedCondition(SimulatedRLock):
         while not result:
             left = None if until is None else until - clock.read()
             if left is not None and left <= 0:
+                clock.poll()
                 break
             self.wait_as(what, left)
             result = predicate()
@@ -881,6 +906,7 @@ class SimulatedEvent:
         return "an event"
 
     def is_set(self) -> bool:
+        self._clock.poll()
         return self._set
 
     def set(self) -> None:
@@ -944,9 +970,10 @@ class SimulatedSemaphore:
 class SimulatedQueue:
     """The interface of `queue.SimpleQueue`, and of `queue.Queue` where `most`, how many items it takes, is not 0."""
 
-    __slots__ = ("_changed", "_items", "_most")
+    __slots__ = ("_changed", "_clock", "_items", "_most")
 
     def __init__(self, clock: SimulatedClock, most: int) -> None:
+        self._clock = clock
         self._changed = SimulatedCondition(clock)
         self._items: deque[Any] = deque()
         self._most = most
@@ -986,13 +1013,14 @@ class SimulatedQueue:
         return self.get(block=False)
 
     def qsize(self) -> int:
+        self._clock.poll()
         return len(self._items)
 
     def empty(self) -> bool:
-        return not self._items
+        return not self.qsize()
 
     def full(self) -> bool:
-        return 0 < self._most <= len(self._items)
+        return 0 < self._most <= self.qsize()
 
 
 class SimulatedLocal:

@@ -1,9 +1,10 @@
-"""What breaks into the simulated clock's own work: a signal at any line of it, an error while a lock is wanted back, a poll."""
+"""What breaks into the simulated clock's own work: a signal at any line of it, an error while a lock is wanted back."""
 
 from __future__ import annotations
 
 import inspect
 import os
+import random
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -95,20 +96,32 @@ def test_a_deadlock_is_told_though_the_condition_s_lock_is_gone(seed: int | None
             changed.wait()
 
 
-@pytest.mark.parametrize("poll", ["wait", "sleep"])
-def test_a_poll_lets_time_pass(poll: str) -> None:
-    with clock.use(SimulatedClock()):
-        done = clock.Event()
+@pytest.mark.parametrize("seed", range(20))
+def test_a_handler_that_looks_lets_nobody_go_on_amid_scheduling(seed: int) -> None:
+    """The next thread is being chosen, from those that could run."""
+    looked: list[bool] = []
 
-        def work() -> None:
-            clock.sleep(0.01)
-            done.set()
+    def look(number: int, frame: FrameType | None) -> None:
+        looked.extend(event.is_set() for _ in range(200))
 
-        clock.Thread(work).start()
-        if poll == "wait":
-            while not done.wait(0):
-                pass
-        else:
-            while not done.is_set():
-                clock.sleep(0)
-        assert clock.monotonic() >= 0.01
+    class Random(random.Random):
+        """A signal comes once a number is drawn."""
+
+        def randrange(self, *range: Any) -> int:
+            drawn = super().randrange(*range)
+            if not looked:
+                os.kill(os.getpid(), signal.SIGALRM)
+            return drawn
+
+    before = signal.signal(signal.SIGALRM, look)
+    used = SimulatedClock(seed)
+    try:
+        with clock.use(used):
+            event = clock.Event()
+            for _ in range(3):
+                clock.Thread(lambda: clock.sleep(1)).start()
+            used._random = Random(seed)
+            clock.sleep(1)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert looked == [False] * 200
