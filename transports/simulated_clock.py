@@ -26,7 +26,7 @@ from math import inf
 from queue import Empty, Full
 from threading import TIMEOUT_MAX, get_ident
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from weakref import WeakSet
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -51,6 +51,10 @@ SLICE = 100 * CREEP
 """How long a thread may run that only looks at the clock, while others could run."""
 NEGATIVE = "'timeout' must be a non-negative number"
 """What a queue answers."""
+MOST_EXITS = 100
+"""How often a thread may catch what ends it."""
+MOST_CALLS = 10_000
+"""Calls of the clock that a thread may do at the end of the simulation before it is ended again."""
 FEW_TIMERS = 1000
 """Timers beyond which those are thrown away that nobody waits for any more."""
 
@@ -61,6 +65,10 @@ class Deadlock(BaseException):
 
 class LimitPassed(Deadlock):
     """The simulation went on beyond its limit of simulated time: a timer that ticks for ever hides a deadlock."""
+
+
+class Unended(Deadlock):
+    """A simulated thread can't be ended: it catches whatever ends it, and goes on."""
 
 
 class SimulatedThread:
@@ -91,6 +99,10 @@ class SimulatedThread:
         """Locks that it was to have back after a wait and has not, and how often it will release each all the same."""
         self.is_killed = False
         """Its process has ended: it takes no lock any more, and waits for nothing."""
+        self.exits = 0
+        """How often it was ended."""
+        self.last_calls = 0
+        """Its calls of the clock since the simulation began to end."""
         self._clock = clock
         self._target = target
         self._args = tuple(args)
@@ -229,7 +241,9 @@ class SimulatedClock(Clock):
         self._random = random.Random(seed)
         self._now = START
         self._wall = epoch - START
+        self._real_thread = 0
         self._system_thread = 0
+        """The real thread that may call; 0 while the simulation ends, where each call is counted."""
         self.running = self.main
         """The thread that runs."""
         self._interrupted = False
@@ -285,7 +299,7 @@ class SimulatedClock(Clock):
 
         Whoever looks from outside of the simulation changes nothing in it.
         """
-        if get_ident() == self._system_thread and clocks._current is self:
+        if get_ident() == self._real_thread and clocks._current is self:
             self.monotonic()
 
     def read(self) -> float:
@@ -343,10 +357,10 @@ class SimulatedClock(Clock):
         return len(self.threads()) + 1
 
     def begin(self) -> None:
-        if self._system_thread:
+        if self._real_thread:
             raise MixedClocks("a simulated clock serves one block", remedy="Make another one.")
-        self._system_thread = get_ident()
-        self._gets_signals = self._system_thread == threading.main_thread().ident
+        self._real_thread = self._system_thread = get_ident()
+        self._gets_signals = self._real_thread == threading.main_thread().ident
         self._nested = clocks._current.is_simulated
         self.main.greenlet = getcurrent()
         self.main.ident = 0
@@ -354,11 +368,16 @@ class SimulatedClock(Clock):
         self._guard_signals()
 
     def end(self) -> None:
-        """Ends the threads that are left, each by an exception where it waits."""
+        """Ends the threads that are left, each by an exception where it waits.
+
+        Raises Unended when threads went on all the same, and what a signal's handler raised meanwhile. Neither keeps
+        the other threads from being ended.
+        """
         self.left = self.threads()
         self.left_locked = self.holders()
         self.ending = True
         self._interrupted = False
+        self._system_thread = 0
         for thread in self.left:
             if thread.greenlet is not None and not thread.greenlet.dead:
                 self.running = thread
@@ -368,11 +387,18 @@ class SimulatedClock(Clock):
             thread._alive = False
         self.running = self.main
         self.main._alive = False
+        self._system_thread = self._real_thread
         self._threads.clear()
         self._ready.clear()
         self._timers.clear()
         if not self._nested:
             _unguard_signals()
+        if self.main.error is not None:
+            raise self.main.error
+        unended = [thread for thread in self.left if thread.greenlet is not None and not thread.greenlet.dead]
+        if unended:
+            places = ", ".join(f"{thread.name} at {_place(thread)}" for thread in unended)
+            raise Unended(f"threads that catch whatever ends them go on at the end of the simulation: {places}")
 
     def kill(self, threads: Iterable[SimulatedThread]) -> None:
         """Ends threads as the end of their process does: none of them takes a lock, waits or starts a thread any more.
@@ -387,7 +413,7 @@ class SimulatedClock(Clock):
                     thread.error = GreenletExit()
                     self.wake(thread)
         if self.running.is_killed:
-            raise GreenletExit
+            self.exit()
 
     def raise_in(self, thread: SimulatedThread, error: BaseException) -> None:
         """Has a thread raise an error where it waits, as a signal's handler does in a main thread."""
@@ -419,7 +445,7 @@ class SimulatedClock(Clock):
         """The running thread waits until it is woken; False: until so many seconds had passed."""
         me = self.running
         if self.ending or me.is_killed:
-            raise GreenletExit
+            self.exit()
         if seconds is not None:
             if not seconds > 0:
                 # Whoever asks again and again without waiting must not hold the time.
@@ -463,6 +489,14 @@ class SimulatedClock(Clock):
         ):
             self._let_others()
 
+    def exit(self) -> NoReturn:
+        """Ends the running thread by an exception; for good when it has caught many of them."""
+        me = self.running
+        me.exits += 1
+        if me.exits > MOST_EXITS:
+            self._abandon(me)
+        raise GreenletExit
+
     def hand_on(self) -> None:
         """The running thread has ended: its greenlet goes on in its parent."""
         following = self.main if self.ending else self._next()
@@ -499,10 +533,24 @@ class SimulatedClock(Clock):
             return
         me = self.running
         if me.is_killed:
-            raise GreenletExit
+            self.exit()
         self._fire(jump=False)
         self._ready.append(me)
         self._hand_over(me)
+
+    def _abandon(self, me: SimulatedThread) -> None:
+        """The running thread never goes on."""
+        me._alive = False
+        ABANDONED.append(me)
+        self.wake_all(me._joining)
+        following = self.main
+        if not self.ending:
+            following = self._stopped(
+                Unended, f"the thread {me.name} was killed, catches whatever ends it, and goes on"
+            )
+        self.running = following
+        assert following.greenlet is not None
+        following.greenlet.switch()
 
     def _fire(self, *, jump: bool) -> None:
         """Makes those runnable whose time has come. `jump`: if nobody is runnable, to the next time that there is."""
@@ -555,6 +603,11 @@ class SimulatedClock(Clock):
     # Errors.
 
     def _refuse(self) -> None:
+        if self.ending and clocks._current is self and get_ident() == self._real_thread:
+            self.running.last_calls += 1
+            if self.running.last_calls > MOST_CALLS:
+                self.exit()
+            return
         if clocks._current is not self:
             raise MixedClocks("what was made under a simulated clock is used outside of its block")
         error = UnknownThread(
@@ -581,10 +634,15 @@ class SimulatedClock(Clock):
         """What a signal's handler raised while another thread ran is raised in the main one, as soon as can be."""
         self.main.error = error
         self._interrupted = True
-        if not _is_amid_scheduling(frame):
+        if self.ending:
+            if getcurrent() is not self.main.greenlet:
+                self._abandon(self.running)
+        elif not _is_amid_scheduling(frame):
             self._let_others()
 
 
+ABANDONED: list[SimulatedThread] = []
+"""Threads that could not be ended. Without a reference to them the interpreter would try so again, and for ever."""
 _handler_of: Callable[[int], Any] = getattr(signal, "_signal", signal).getsignal
 """As `signal.getsignal`, without the enumeration members that it makes: it is asked at each turn of the main thread."""
 
@@ -630,9 +688,13 @@ def _unguard_signals() -> None:
             signal.signal(number, handler.handler)
 
 
+CALLERS = ("run", "_run", "wait_for", "wait_for_as")
+"""Functions below that call threads' targets and predicates, and have nothing half done meanwhile."""
+
+
 def _is_scheduling(frame: FrameType) -> bool:
-    """Whether a frame is of the clock itself, and not the bottom of a thread."""
-    return frame.f_code.co_filename == __file__ and frame.f_code.co_name not in ("run", "_run")
+    """Whether a frame is of the clock itself, and none that only calls what others wrote."""
+    return frame.f_code.co_filename == __file__ and frame.f_code.co_name not in CALLERS
 
 
 def _is_amid_scheduling(frame: FrameType | None) -> bool:
@@ -698,7 +760,7 @@ class SimulatedLock:
         if timeout != -1:
             _check_timeout(timeout, blocking)
         if me.is_killed:
-            raise GreenletExit
+            clock.exit()
         if clock.is_seeded:
             clock.preempt()
         if self._owner is not None and not clock.ending and not (blocking and self._waited(me, timeout)):
@@ -785,9 +847,11 @@ class SimulatedRLock(SimulatedLock):
     def __enter__(self) -> bool:
         # As `acquire`; most of what a simulation does is to enter and to leave conditions.
         if self._owner is None and not self._clock.is_seeded:
-            self._owner = self._clock.me()
-            self._depth = 1
-            return True
+            me = self._clock.me()
+            if not me.is_killed:
+                self._owner = me
+                self._depth = 1
+                return True
         return self.acquire()
 
     def release(self) -> None:
