@@ -117,18 +117,36 @@ class BenchRun:
 
     @contextmanager
     def test_time(self) -> Iterator[None]:
-        """The time of a test's own function. Fails the test for threads that it had beside the simulated clock's."""
-        if self._simulated is None:
+        """The time of a test's own function."""
+        with self._without_strangers(), self.time():
             yield
-            return
+
+    @contextmanager
+    def teardown(self) -> Iterator[None]:
+        """All that ends with a test. Warns of threads that don't."""
+        with self._without_strangers():
+            yield
+            if self._simulated is not None:
+                self._simulated.warn_of_threads()
+
+    def fixture_time(self, is_ours: bool, scope: str) -> AbstractContextManager[object]:
+        """The time of a fixture that is set up."""
+        stack = ExitStack()
+        if self._simulated is not None and scope != "function":
+            stack.enter_context(self._simulated.outlasting())
+        stack.enter_context(self.time(is_ours))
+        return stack
+
+    @contextmanager
+    def _without_strangers(self) -> Iterator[None]:
+        """Fails the test for threads that it had beside the simulated clock's."""
         try:
-            with self._simulated.running():
-                yield
+            yield
         except BaseException as error:
-            if said := self._simulated.refused():
+            if self._simulated is not None and (said := self._simulated.refused()):
                 error.add_note(said)
             raise
-        if said := self._simulated.refused():
+        if self._simulated is not None and (said := self._simulated.refused()):
             _fail(said)
 
     def tell_time(self, item: pytest.Item) -> None:
@@ -393,7 +411,7 @@ class BenchRun:
                 self._lock.close()
                 self._lock = None
         if self._simulated is not None:
-            self._simulated.end()
+            said += self._simulated.end()
         self._end.undo()
         return [plain(f"bench '{self.name}': {text}", CAUSE) for text in said]
 

@@ -150,6 +150,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    if RUN not in item.config.stash or not uses_bench(item):
+        return (yield)
+    with run_of(item.config).teardown():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
@@ -162,7 +170,7 @@ def pytest_fixture_setup(
     last, first = run.at_end(is_ours)
     fixturedef.addfinalizer(last)
     try:
-        with run.time(is_ours):
+        with run.fixture_time(is_ours, request.scope):
             return (yield)
     finally:
         fixturedef.addfinalizer(first)

@@ -4,7 +4,8 @@ One clock serves the whole run, because the bench stays open for the whole run. 
 a fixture of the bench runs. In between the simulated time stands still, and everything else in the run has real time.
 
 Real time that a bench test uses beside the simulated clock shows nothing of its part. So a bench test that waits in
-real time fails, and one that reads a real clock gets a warning. Both name the test and the line.
+real time fails, and one that reads a real clock gets a warning. Both name the test and the line. A thread that outlives
+its test troubles the tests after it, and is reported with the name of the test that started it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ import sysconfig
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ..transports import clock
-from ..transports.errors import MixedClocks
-from ..transports.simulated_clock import SimulatedClock
+from ..transports.errors import MixedClocks, ProxyflashError
+from ..transports.simulated_clock import SimulatedClock, SimulatedThread, SimulatedTimer, Unended
 
 LIMIT = 86_400.0
 """Simulated seconds of one test: something ticks for ever beyond them, while the test waits."""
@@ -50,14 +52,46 @@ class RealTimeRead(UserWarning):
     """A test on simulated time reads a real clock."""
 
 
+class ThreadLeft(UserWarning):
+    """A test on simulated time has ended, and a thread of it has not."""
+
+
+class _Clock(SimulatedClock):
+    """Reports to its SimulatedTime."""
+
+    def __init__(self, told: SimulatedTime) -> None:
+        super().__init__()
+        self._told_time = told
+
+    def thread(self, *arguments: Any) -> SimulatedThread:
+        made = super().thread(*arguments)
+        self._told_time.made(made, sys._getframe(2))
+        return made
+
+    def timer(self, *arguments: Any) -> SimulatedTimer:
+        made = super().timer(*arguments)
+        self._told_time.made(made, sys._getframe(2))
+        return made
+
+    def remember(self, error: ProxyflashError) -> None:
+        self._told_time.remember(error)
+
+
 class SimulatedTime:
     """The simulated clock of one run of pytest. Nothing begins before the first bench test."""
 
     def __init__(self) -> None:
-        self._clock = SimulatedClock()
+        self._clock = _Clock(self)
         self._real = clock.current()
         self._thread = 0
         self.test_name = ""
+        self._owner = ""
+        """Whose the threads are that are started now; "": of a fixture that lasts longer than a test."""
+        self._made: list[tuple[SimulatedThread, str, int]] = []
+        """The simulated threads of the test, each with the line that made it."""
+        self._started: MutableMapping[threading.Thread, str] = WeakKeyDictionary()
+        """The tests that have started threads of real time."""
+        self._refused: list[tuple[str, ProxyflashError]] = []
         self._before = 0.0
         self._files: set[str] = set()
         """Files of tests, wherever they are installed."""
@@ -76,6 +110,8 @@ class SimulatedTime:
             self._take(time)
             self._undo.callback(setattr, threading.Condition, "wait", threading.Condition.wait)
             threading.Condition.wait = self._wait(threading.Condition.wait)  # type: ignore[method-assign]
+            self._undo.callback(setattr, threading.Thread, "start", threading.Thread.start)
+            threading.Thread.start = self._start(threading.Thread.start)  # type: ignore[assignment, method-assign]
         with clock.within(self._clock):
             yield
 
@@ -85,7 +121,8 @@ class SimulatedTime:
 
     def begin_test(self, name: str, file: str) -> None:
         """A bench test begins."""
-        self.test_name = name
+        self.test_name = self._owner = name
+        self._made.clear()
         self._before = self._clock.elapsed
         self._clock.allow(LIMIT)
         self._files.add(file)
@@ -100,17 +137,58 @@ class SimulatedTime:
         """Simulated seconds since the test began."""
         return self._clock.elapsed - self._before
 
-    def refused(self) -> str:
-        """What threads did that the clock doesn't run; "": nothing."""
-        errors = list(self._clock.refused)
-        self._clock.refused.clear()
-        return f"{self.test_name}: {errors[0].code} {errors[0]}" if errors else ""
+    @contextmanager
+    def outlasting(self) -> Iterator[None]:
+        """What is started in this block lasts longer than the test."""
+        before, self._owner = self._owner, ""
+        try:
+            yield
+        finally:
+            self._owner = before
 
-    def end(self) -> None:
+    def refused(self) -> str:
+        """What threads of the test did that the clock doesn't run; "": nothing. Each is told once."""
+        said = self._take_refused(self.test_name)
+        return said[0] if said else ""
+
+    def warn_of_threads(self) -> None:
+        """The test is over; some of its threads may be not."""
+        if any(thread in self._clock.threads() for thread, _, _ in self._made):
+            with self.running():
+                clock.sleep(0)  # For those that only have to end.
+        for thread, file, line in self._made:
+            if thread in self._clock.threads():
+                text = f"{self.test_name} has ended, and its thread '{thread.name}' has not: join it in the test"
+                warnings.warn_explicit(text, ThreadLeft, file, line)
+        self._made.clear()
+
+    def end(self) -> list[str]:
+        """What no test was failed for, in words."""
+        said = []
         if self._thread:
             with clock.within(self._clock):
-                self._clock.end()
+                try:
+                    self._clock.end()
+                except Unended as error:
+                    said.append(str(error))
         self._undo.close()
+        return self._take_refused() + said
+
+    # What the clock reports.
+
+    def made(self, thread: SimulatedThread, maker: FrameType) -> None:
+        """A simulated thread. Those that the bench itself has stay open like its buses."""
+        if self._owner and self._is_users(maker.f_code.co_filename):
+            self._made.append((thread, maker.f_code.co_filename, maker.f_lineno))
+
+    def remember(self, error: ProxyflashError) -> None:
+        """A thread that the clock doesn't run got an error, now or long after its test."""
+        self._refused.append((self._started.get(threading.current_thread()) or self.test_name, error))
+
+    def _take_refused(self, name: str = "") -> list[str]:
+        taken = [item for item in self._refused if name in ("", item[0])]
+        self._refused = [item for item in self._refused if item not in taken]
+        return [f"{test}: {error.code} {error}" for test, error in taken]
 
     # What is reported about uses of real time.
 
@@ -163,6 +241,15 @@ class SimulatedTime:
             return function(condition, timeout)
 
         return wait
+
+    def _start(self, function: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
+        @functools.wraps(function)
+        def start(thread: threading.Thread) -> None:
+            if self._concerns():
+                self._started[thread] = self._owner
+            function(thread)
+
+        return start
 
     def _refuse(self, what: str, frame: FrameType, instead: str) -> None:
         raise MixedClocks(

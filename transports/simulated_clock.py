@@ -33,7 +33,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from . import clock as clocks
 from .clock import Clock
-from .errors import MixedClocks, UnknownThread
+from .errors import MixedClocks, ProxyflashError, UnknownThread
 
 T = TypeVar("T")
 
@@ -233,7 +233,7 @@ class SimulatedClock(Clock):
         """Threads that had not ended when the `use` block did, and were ended by it."""
         self.left_locked: list[SimulatedThread] = []
         """Threads that held a lock when the block ended; one that holds two is in it twice."""
-        self.refused: list[UnknownThread] = []
+        self.refused: list[ProxyflashError] = []
         """What threads got that this clock doesn't run: they may tell nobody."""
         self.main = SimulatedThread(self, None, name="main")
         self.is_seeded = seed is not None
@@ -608,13 +608,18 @@ class SimulatedClock(Clock):
             if self.running.last_calls > MOST_CALLS:
                 self.exit()
             return
-        if clocks._current is not self:
-            raise MixedClocks("what was made under a simulated clock is used outside of its block")
-        error = UnknownThread(
+        error: ProxyflashError = UnknownThread(
             f"the thread {threading.current_thread().name!r} uses a simulated clock that doesn't run it"
         )
-        self.refused.append(error)
+        if get_ident() != self._real_thread:
+            self.remember(error)
+        if clocks._current is not self:
+            error = MixedClocks("what was made under a simulated clock is used outside of its block")
         raise error
+
+    def remember(self, error: ProxyflashError) -> None:
+        """A thread got an error that this clock doesn't run. May be called in any thread."""
+        self.refused.append(error)
 
     def _told(self, why: str) -> str:
         lines = [f"{why} (after {self.elapsed:.6f} simulated seconds):"]

@@ -11,11 +11,12 @@ import pytest
 from .conftest import Outside, Suite
 from .test_plugin_interrupts import start, wait_for
 
-TIMES = """
+IMPORTS = """
 import time
 from proxyflash.hil_tests.running import running
 from proxyflash.transports import clock
-
+"""
+TIMES = f"""{IMPORTS}
 @pytest.mark.needs(name="front")
 """
 LONG = f"""{TIMES}
@@ -112,6 +113,7 @@ def test_a_bus_that_is_not_emulated_is_refused_by_name(suite: Suite, hardware: O
         ("time.sleep(1)", "waits in real time by time.sleep"),
         ("from time import sleep; sleep(1)", "waits in real time by time.sleep"),
         ("threading.Event().wait(1)", "waits in real time by threads of Python's own"),
+        ("threading.Semaphore(0).acquire(timeout=1)", "waits in real time by threads of Python's own"),
         ("queue.Queue().get(timeout=1)", "waits in real time by threads of Python's own"),
         ("ThreadPoolExecutor().submit(component.look).result()", "waits in real time by threads of Python's own"),
     ],
@@ -127,6 +129,21 @@ def test_a_wait_in_real_time_fails_the_test_by_name(suite: Suite, line: str, sai
         number for number, text in enumerate((suite.folder / "test_it.py").read_text().splitlines(), 1) if line in text
     )
     assert f"test_it.py:{place})" in text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "lock = threading.Lock(); lock.acquire(); lock.acquire(timeout=0.01)",
+        "assert pytest.raises(queue.Empty, queue.SimpleQueue().get, timeout=0.01)",
+        "thread = threading.Thread(target=print); thread.start(); thread.join()",
+    ],
+)
+def test_waits_that_the_document_says_nobody_notices(suite: Suite, line: str) -> None:
+    done = suite.run(
+        f"import queue, threading\n{TIMES}def test_it(component):\n    {line}\n", "--simulated-time", "-W", "error"
+    )
+    done.assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize("read", ["time.monotonic()", "time.perf_counter()", "time.time_ns()", "now()"])
@@ -164,6 +181,135 @@ def test_next(component):
         'test_it.py::test_it[front]: E-CLOCK-THREAD the thread "the user\'s" uses a simulated clock'
         in done.stdout.str()
     )
+
+
+STRANGER = f"""
+import threading
+{IMPORTS}
+go = threading.Event()
+
+def look(component):
+    thread = threading.Thread(target=lambda: (go.wait(), component.look()), name="stranger")
+    thread.start()
+    return thread
+"""
+
+
+def strangers(*tests: str) -> list[str]:
+    return [f"test_it.py::{test}: E-CLOCK-THREAD the thread 'stranger' uses a simulated clock" for test in tests]
+
+
+def test_a_thread_that_uses_the_clock_in_a_teardown_fails_that_test(suite: Suite) -> None:
+    tests = f"""{STRANGER}
+@pytest.fixture
+def late(component):
+    yield
+    go.set()
+    look(component).join()
+
+def test_it(late): pass
+
+def test_next(component): pass
+"""
+    done = suite.run(tests, "--simulated-time", "-W", "ignore", "-k", "front")
+    done.assert_outcomes(passed=2, errors=1)
+    (said,) = strangers("test_it[front]")
+    assert said in done.stdout.str()
+    assert "ERROR test_it.py::test_it[front]" in done.stdout.str()
+
+
+@pytest.mark.parametrize("arguments", ["component", ""], ids=["bench", "other"])
+def test_a_thread_that_uses_the_clock_after_its_test_fails_the_run_by_the_name_of_that_test(
+    suite: Suite, arguments: str
+) -> None:
+    """While another bench test runs, or in real time."""
+    tests = f"""{STRANGER}
+def test_it(component):
+    global thread
+    thread = look(component)
+
+def test_next({arguments}):
+    go.set()
+    thread.join()
+
+def test_last(component): pass
+"""
+    done = suite.run(tests, "--simulated-time", "-W", "ignore", "-k", "front or next and not imu and not camera")
+    done.assert_outcomes(passed=3)
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    (said,) = strangers("test_it[front]")
+    assert f"bench 'desk': {said}" in done.stdout.str()
+
+
+def test_a_thread_of_a_fixture_of_the_session_fails_the_test_that_runs(suite: Suite) -> None:
+    tests = f"""{STRANGER}
+@pytest.fixture(scope="session")
+def server(bench):
+    return look(bench.component("front"))
+
+def test_it(component, server): pass
+
+def test_next(component, server):
+    go.set()
+    server.join()
+"""
+    done = suite.run(tests, "--simulated-time", "-W", "ignore", "-k", "front")
+    done.assert_outcomes(passed=1, failed=1)
+    (said,) = strangers("test_next[front]")
+    assert said in done.stdout.str()
+
+
+def test_threads_that_outlive_their_test_are_a_warning_by_name(suite: Suite) -> None:
+    tests = f"""{IMPORTS}
+@pytest.fixture(scope="module")
+def server(bench):
+    clock.Thread(clock.Event().wait, name="server").start()
+
+@pytest.fixture
+def fixture(component):
+    clock.Timer(3600, print).start()  # fixture's
+
+@pytest.mark.needs(name="front")
+def test_it(component, flasher, server, fixture):
+    flasher.connect()
+    clock.Thread(clock.Event().wait, name="test's").start()  # test's
+    ends = clock.Event()
+    clock.Thread(ends.wait, name="ends").start()
+    ends.set()
+    joined = clock.Thread(component.look, name="joined")
+    joined.start()
+    joined.join()
+
+def test_next(component): pass
+"""
+    done = suite.run(tests, "--simulated-time", "-k", "front")
+    done.assert_outcomes(passed=2, warnings=2)
+    lines = (suite.folder / "test_it.py").read_text().splitlines()
+    for name in ("fixture's", "test's"):
+        number = next(number for number, line in enumerate(lines, 1) if line.endswith(f"# {name}"))
+        thread = "timer of 3600 s" if name == "fixture's" else "test's"
+        done.stdout.fnmatch_lines(
+            [f"*test_it.py:{number}: ThreadLeft: *::test_it[[]front] has ended, and its thread*{thread}* has not: *"]
+        )
+    suite.run(tests, "-k", "front").assert_outcomes(passed=2, warnings=0)
+
+
+def test_a_thread_that_nothing_ends_fails_the_run_by_name(suite: Suite) -> None:
+    tests = f"""{TIMES}
+def test_it(component):
+    def stubborn():
+        while True:
+            try:
+                clock.sleep(1)
+            except BaseException:
+                pass
+    clock.Thread(stubborn, name="stubborn").start()
+    clock.sleep(10)
+"""
+    done = suite.run(tests, "--simulated-time", "-W", "ignore")
+    done.assert_outcomes(passed=1)
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    done.stdout.fnmatch_lines(["bench 'desk': threads that catch whatever ends them*: stubborn at *test_it.py:*"])
 
 
 def test_a_test_that_never_ends_shows_what_each_thread_waits_for(suite: Suite) -> None:

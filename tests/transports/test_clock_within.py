@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from proxyflash.transports import clock
@@ -54,6 +55,22 @@ def test_what_a_stranger_gets_is_remembered() -> None:
         thread.join()
         assert simulated.refused == caught
         assert len(caught) == 1
+
+
+def test_what_a_stranger_gets_outside_of_the_pieces_is_remembered_too() -> None:
+    simulated = SimulatedClock()
+    simulated.begin()
+    with clock.within(simulated):
+        event = clock.Event()
+    with ThreadPoolExecutor(1, "stranger") as pool:
+        assert isinstance(pool.submit(event.set).exception(), MixedClocks)
+    with pytest.raises(MixedClocks):
+        event.set()
+    (error,) = simulated.refused
+    assert isinstance(error, UnknownThread)
+    assert "'stranger_0'" in str(error)
+    with clock.within(simulated):
+        simulated.end()
 
 
 def test_programs_run_where_the_clock_was_told_so() -> None:
