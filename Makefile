@@ -41,7 +41,7 @@ test: $(STAMP) $(LINKS)  ## ruff, mypy, and the tests that need no real time; CU
 	  $(SUITE) --simulated-time --bench hil_tests/benches/serial.toml -m 'not slow' || failed=1; \
 	  wait $$types || failed=1; cat build/mypy.log; exit $$failed
 
-SUITE := $(BIN)/python -m pytest -n 2 --dist worksteal hil_tests --ignore hil_tests/kernel --ignore hil_tests/real
+SUITE := $(BIN)/python -m pytest -n 2 --dist worksteal hil_tests
 IN_REAL_TIME := test_an_update_is_written_verified_and_runs
 
 # They wait for pseudo-terminals, sockets and programs, and so share two processors well. Of the bench suite one flash of
@@ -58,8 +58,11 @@ test-cuts: $(STAMP)  ## the sweeps at every place; `make test` tries some of the
 
 SWEEPS := tests/flashers/sweeps tests/updates/test_sweep.py tests/updates/test_rollback_sweep.py
 
+# By the environment, whatever characters they have.
+explore: export SEEDS := $(SEEDS)
+explore: export FOR := $(FOR)
 explore: $(STAMP)  ## benches, updates and faults drawn from seeds: SEEDS=1..500, or new ones for FOR=180 seconds
-	$(BIN)/python -m tests.explore $(if $(FOR),--seconds='$(FOR)' --processes 2,-- '$(SEEDS)')
+	$(BIN)/python -m tests.explore $(if $(FOR),--seconds="$$FOR" --processes 2,-- "$$SEEDS")
 
 test-real: $(STAMP)  ## real boot loaders on emulated processors, under QEMU and simavr, which boot what was flashed
 	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout=600 hil_tests/real

@@ -16,11 +16,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from reprlib import repr as shown
 
 from .draw import case
 from .run import Result, explore, told
 
 MOST = 1 << 40
+MOST_DIGITS = 100
+"""More than a seed can have; Python reads no number of thousands."""
 PROGRESS = 250
 """Seeds after which it is said how far it is."""
 
@@ -34,7 +37,9 @@ def seeds(text: str) -> range:
     first, dots, last = text.partition("..")
     numbers = (first, last if dots else first)
     if not all(number.isascii() and number.isdigit() for number in numbers):
-        raise BadSeeds(f"{text!r} names no seeds: write a number (5), or the first and the last one (5..9)")
+        raise BadSeeds(f"{shown(text)} names no seeds: write a number (5), or the first and the last one (5..9)")
+    if max(map(len, numbers)) > MOST_DIGITS:
+        raise BadSeeds(f"{shown(text)} is too large for a seed: the largest is {MOST}")
     low, high = (int(number) for number in numbers)
     if high > MOST:
         raise BadSeeds(f"{high} is too large for a seed: the largest is {MOST}")
@@ -50,7 +55,7 @@ def duration(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < math.inf:
-        raise BadSeeds(f"{text!r} is no time: write a number of seconds above 0")
+        raise BadSeeds(f"{shown(text)} is no time: write a number of seconds above 0")
     return seconds
 
 

@@ -33,13 +33,34 @@ pytestmark = pytest.mark.real_time("each seed has a simulated clock of its own, 
         ("", "names no seeds"),
         ("-4", "expected"),
         ("1..9999999999999999", "is too large for a seed"),
+        ("1" * 5000, "is too large for a seed"),
+        ("1.." + "1" * 5000, "is too large for a seed"),
+        ("x" * 5000, "names no seeds"),
     ],
+    ids=lambda text: text[:20],
 )
 def test_what_names_no_seeds(text: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([text])
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err or told == "expected"
+    said = capsys.readouterr().err
+    assert told in said or told == "expected"
+    assert len(said.splitlines()[-1]) < 200
+
+
+@pytest.mark.parametrize("variable", ["SEEDS", "FOR"])
+@pytest.mark.parametrize("value", ["'", '"', "`id`", "1;2"])
+def test_make_hands_on_what_names_no_seeds(variable: str, value: str) -> None:
+    """The virtual environment is that of these tests."""
+    done = subprocess.run(
+        ["make", "-s", "-o", "none/.stamp", "explore", "VENV=none", f"BIN={Path(sys.executable).parent}",
+         f"{variable}={value}"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    said = "names no seeds" if variable == "SEEDS" else "is no time"
+    assert f"{value!r} {said}: write a number" in done.stderr
+    assert "Syntax error" not in done.stderr
 
 
 @pytest.mark.parametrize("text", ["0", "-5", "nan", "inf", "1e1000", "soon", ""])
