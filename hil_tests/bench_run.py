@@ -28,7 +28,7 @@ from .endings import OrderlyEnd, undisturbed
 from .firmware import Firmware, TestImage
 from .needs import CAPABILITIES, Needs
 from .parts import Broken, NotThere, Part, PartLost, has_power
-from .plugin import SIMULATED
+from .plugin import SIMULATED, SIMULATED_INI
 
 if TYPE_CHECKING:
     from .simulated_time import SimulatedTime
@@ -69,7 +69,7 @@ class BenchRun:
         self._began = self._began_before = 0.0
         """When the test began, and the one before it, on time.monotonic's clock."""
         wanted = config.getoption("simulated_time")
-        self.is_simulated: bool = config.getini("proxyflash_simulated_time") if wanted is None else wanted
+        self.is_simulated: bool = config.getini(SIMULATED_INI) if wanted is None else wanted
         self._simulated = _simulated_time() if self.is_simulated else None
 
     @property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from proxyflash.enumerators.bench import BenchComponent
@@ -11,11 +13,22 @@ from proxyflash.hil_tests.wire_cuts import BrownOut, Cut, Supply, cut_of
 from proxyflash.transports.plain import plain
 
 SOAK = "soak"
+OTHERS = [Path(__file__).parent / name for name in ("kernel", "real")]
+"""Tests of proxyflash itself, which a source tree has beside the suite."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # It is pytest-timeout's, which not everybody has.
     config.addinivalue_line("markers", "timeout(seconds): for pytest-timeout, where that is installed")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The others are for who names them."""
+    if collection_path not in OTHERS:
+        return None
+    name = f"{collection_path.parent.name}.{collection_path.name}"
+    named = [str(config.invocation_params.dir / argument).replace(os.sep, ".") for argument in config.args]
+    return None if any(name in argument for argument in named) else True
 
 
 @pytest.fixture

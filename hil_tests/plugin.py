@@ -28,6 +28,7 @@ REQUIRABLE = ("can", "serial", "usb", "power")
 RUN = pytest.StashKey["BenchRun"]()
 SAID = pytest.StashKey[dict[str, list[str]]]()
 """What the workers of pytest-xdist have to say at the end."""
+SIMULATED_INI = "proxyflash_simulated_time"
 SIMULATED = "simulated_seconds"
 """The property of a test in which its report says how long it took on simulated time."""
 MARKERS = (
@@ -55,7 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action=argparse.BooleanOptionalAction,
         help="run bench tests on a simulated clock, in a fraction of the time; every bus must be emulated",
     )
-    parser.addini("proxyflash_simulated_time", "whether --simulated-time is the default", type="bool", default=False)
+    parser.addini(SIMULATED_INI, "whether --simulated-time is the default", type="bool", default=False)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,6 +66,10 @@ def pytest_configure(config: pytest.Config) -> None:
     for item in required:
         if item not in REQUIRABLE:
             raise pytest.UsageError(f"--require: {item!r} is none of {', '.join(REQUIRABLE)}")
+    try:
+        config.getini(SIMULATED_INI)
+    except (ValueError, pytest.UsageError):  # By the release of pytest; neither names the option.
+        raise pytest.UsageError(f"ini option {SIMULATED_INI}: write true or false") from None
     if config.getoption("bench") is not None:
         run_of(config).check_options()
 

@@ -23,6 +23,19 @@ def test_it_imports_pytest_and_the_standard_library_alone() -> None:
     assert [name for name in HEAVY if name in loaded] == []
 
 
+@pytest.mark.parametrize(
+    ("named", "others"), [("proxyflash.hil_tests", False), ("proxyflash.hil_tests.real.test_avr", True)]
+)
+def test_the_suite_leaves_out_proxyflash_s_own_tests_unless_they_are_named(
+    suite: Suite, named: str, others: bool
+) -> None:
+    done = suite.pytester.runpytest_subprocess(*suite.arguments("--pyargs", named, "--collect-only", "-q", bench=False))
+    said = done.stdout.str()
+    assert ("optiboot" in said) == others
+    assert ("test_an_update_is_written_verified_and_runs" in said) != others
+    assert "test_a_host_that_has_the_drivers_needs_no_guest" not in said
+
+
 def test_a_suite_that_does_not_use_it_sees_nothing_of_it(suite: Suite) -> None:
     """Fixtures and markers of the same names are its own; nothing more is imported, and nothing is said."""
     (suite.folder / "conftest.py").write_text(

@@ -48,6 +48,14 @@ def test_the_ini_option_is_the_default(suite: Suite) -> None:
     suite.run(test.replace("SIMULATED", "False"), "--no-simulated-time").assert_outcomes(passed=1)
 
 
+def test_an_ini_option_that_is_neither_true_nor_false_is_a_usage_error(suite: Suite) -> None:
+    (suite.folder / "pytest.ini").write_text("[pytest]\nproxyflash_simulated_time = maybe\n")
+    for bench in (True, False):
+        done = suite.run("def test_it(): pass", bench=bench)
+        assert done.ret == pytest.ExitCode.USAGE_ERROR
+        done.stderr.fnmatch_lines(["ERROR: ini option proxyflash_simulated_time: write true or false"])
+
+
 def test_other_tests_and_their_fixtures_have_real_time(suite: Suite) -> None:
     """In between, before and after; a fixture of the bench ends under the clock that it began under."""
     tests = """
