@@ -137,7 +137,7 @@ class HostTime:
 
 
 def _facts(file: str, part: str) -> dict[str, Any]:
-    rows: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "emulators" / "parts" / f"{file}.toml").read_text())
+    rows: dict[str, dict[str, Any]] = tomllib.loads((ROOT / file).read_text())
     return rows[part]
 
 
@@ -198,7 +198,7 @@ def uds_can(ecu: str, bus: Bus, size: int) -> Job:
 
 
 def usb_dfu(part: str, name: str, size: int, *, verify: bool) -> Job:
-    facts = _facts("dfu", part)
+    facts = _facts("emulators/parts/dfu.toml", part)
     base = int(facts["base"])
     image, old = _images(size, base)
     bench = f"""
@@ -234,7 +234,7 @@ QUIET = "0.10 s: twice a text ends in what may be its last letter, and nothing t
 
 
 def ymodem_iap(size: int) -> Job:
-    facts = _facts("loaders", ymodem.PART)
+    facts = _facts("emulators/parts/loaders.toml", ymodem.PART)
     size = max(ymodem.BLOCK, size // ymodem.BLOCK * ymodem.BLOCK)
     image, old = _images(size, facts["base"])
     limit = {**ymodem.limit(size, 115_200), "texts": IAP_TEXTS * 10 / 115_200}
@@ -254,7 +254,7 @@ def ymodem_iap(size: int) -> Job:
 
 
 def xmodem_gecko(size: int) -> Job:
-    facts = _facts("loaders", "efr32mg1")
+    facts = _facts("emulators/parts/loaders.toml", "efr32mg1")
     image, old = _images(size, facts["base"])
     blocks = -(-size // 128)
     byte = 10 / 115_200
@@ -281,7 +281,7 @@ TWICE = "what has no checksum on this wire and decides what is written is asked 
 
 
 def avr_stk500v1(size: int) -> Job:
-    facts = _facts("avr", "atmega328p-optiboot")
+    facts = _facts("emulators/parts/avr.toml", "atmega328p-optiboot")
     image, old = _images(size, 0, JMP)
     byte = 10 / facts["baudrate"]
     pages, blocks = -(-size // facts["page"]), -(-size // 256)
@@ -307,7 +307,7 @@ def avr_stk500v1(size: int) -> Job:
 
 
 def avr_stk500v2(size: int) -> Job:
-    facts = _facts("avr", "atmega2560-wiring")
+    facts = _facts("emulators/parts/avr.toml", "atmega2560-wiring")
     image, old = _images(size, 0, JMP)
     byte = 10 / facts["baudrate"]
     pages = -(-size // facts["page"])
@@ -337,7 +337,7 @@ BACK_SECONDS = 0.25
 
 
 def avr_109(size: int) -> Job:
-    facts = _facts("avr", "atmega32u4-caterina")
+    facts = _facts("emulators/parts/avr.toml", "atmega32u4-caterina")
     image, old = _images(size, 0, JMP)
     byte = 10e-6  # Of the emulated USB device, about.
     pages = -(-size // facts["page"])
@@ -373,7 +373,7 @@ def _console(packet: int) -> int:
 
 
 def smp(window: int, size: int) -> Job:
-    facts = _facts("smp", "nrf52840")
+    facts = _facts("emulators/parts/smp.toml", "nrf52840")
     start = facts["pairs"][0][0][0]
     image, old = (
         mcuboot_image.make(

@@ -1,7 +1,7 @@
 """An ECU that is flashed by UDS, against a plain udsoncan script: erase, download, check, reset, ask for the version.
 
 The limit: every frame that the job needs on the bus, one after the other, at its true length (can_frames.py), and the
-part's own times from emulators/parts/uds.toml. The job's requests, each with its positive response:
+part's own times from emulators/uds/parts.toml. The job's requests, each with its positive response:
 
     10 03   10 02   27 01   27 02 key                       sessions and security access
     31 01 FF00 address and size                             erase, one request for all
@@ -37,7 +37,7 @@ VERSION = "2.0.0"
 
 def facts(part: str) -> dict[str, Any]:
     """The part's data; sectors are all of one size."""
-    rows: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "emulators" / "parts" / "uds.toml").read_text())
+    rows: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "emulators" / "uds" / "parts.toml").read_text())
     return rows[part]
 
 
@@ -89,7 +89,7 @@ def title(part: Mapping[str, Any], bus: Bus, size: int) -> str:
 
 
 def comparison(ecu: str, bus: Bus, size: int) -> Comparison:
-    """One part of emulators/parts/uds.toml on one bus; `size` in bytes."""
+    """One part of emulators/uds/parts.toml on one bus; `size` in bytes."""
     part = facts(ecu)
     start = part["base"]
     image = application.make(VERSION, "radar", "acme", size, start=start, seed=2)

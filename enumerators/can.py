@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..flashers import uds
+from ..flashers.uds import flasher as uds
 from ..transports.can import CanId
 from ..transports.deadline import Deadline
 from .benchfile import Entry

@@ -12,7 +12,7 @@ from ..flashers.errors import Unsupported
 from ..flashers.image import FirmwareImage
 from ..flashers.menu_profile import MenuProfile
 from ..flashers.programmer import Programmer
-from ..flashers.uds_profile import UdsProfile
+from ..flashers.uds.profile import UdsProfile
 from ..transports import clock
 from ..transports.deadline import Deadline
 from ..transports.errors import AdapterGone

@@ -22,7 +22,7 @@ from proxyflash.flashers.errors import (
 from proxyflash.flashers.events import Phase
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
-from proxyflash.flashers.uds_profile import UdsProfile
+from proxyflash.flashers.uds.profile import UdsProfile
 from proxyflash.hil_tests.firmware import Firmware
 from proxyflash.hil_tests.running import bootloader, running
 from proxyflash.transports.errors import ProxyflashError

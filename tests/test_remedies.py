@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
 
-import proxyflash
 import pytest
 from proxyflash.transports.errors import ProxyflashError
+
+ROOT = Path(__file__).parent.parent
 
 WITHOUT = {
     "E-CANCELLED",  # What goes on is said where it is raised; of what was not begun there is nothing to do.
@@ -23,12 +24,10 @@ def classes(base: type[ProxyflashError] = ProxyflashError) -> Iterator[type[Prox
 
 
 def test_each_error_that_is_raised_has_a_remedy() -> None:
-    for package in ("transports", "flashers", "enumerators", "updates", "tools", "tools.commands"):
-        path = importlib.import_module(f"proxyflash.{package}").__path__
-        for module in pkgutil.iter_modules(path):
-            if module.name != "__main__":
-                importlib.import_module(f"proxyflash.{package}.{module.name}")
-    assert proxyflash.__path__
+    for package in ("transports", "flashers", "enumerators", "updates", "tools"):
+        for path in (ROOT / package).rglob("*.py"):
+            if not path.stem.startswith("__"):
+                importlib.import_module("proxyflash." + ".".join(path.relative_to(ROOT).with_suffix("").parts))
     lacking = {
         found.code
         for found in classes()

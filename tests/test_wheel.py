@@ -63,7 +63,7 @@ def test_it_holds_the_package_and_nothing_with_a_common_name(wheel: Path) -> Non
         "proxyflash/py.typed",
         "proxyflash/__init__.py",
         "proxyflash/flashers/devices/stm32.toml",
-        "proxyflash/emulators/parts/uds.toml",
+        "proxyflash/emulators/uds/parts.toml",
         "proxyflash/examples/three_sensors/bench.toml",
         "proxyflash/examples/three_sensors/update/update.importmanifest.json",
         "proxyflash/examples/three_sensors/update/check-supply.sh",

@@ -13,13 +13,13 @@ from proxyflash.emulators import application
 from proxyflash.emulators.can_bridge import bridge
 from proxyflash.emulators.can_wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.uds import UdsDevice
+from proxyflash.emulators.uds.device import UdsDevice
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import Phase
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
-from proxyflash.flashers.uds import UdsFlasher
-from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile
+from proxyflash.flashers.uds.flasher import UdsFlasher
+from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.transports.can import CanBus
 
 BASE, SIZE = 0x10000, 0x70000

@@ -18,11 +18,11 @@ from proxyflash.emulators import application, isotp_node
 from proxyflash.emulators.can_server import serve_can
 from proxyflash.emulators.can_wire import CanWire
 from proxyflash.emulators.device import BadDevice, DeviceSpec
-from proxyflash.emulators.uds import UdsDevice
+from proxyflash.emulators.uds.device import UdsDevice
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
-from proxyflash.flashers.uds import UdsFlasher
-from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile
+from proxyflash.flashers.uds.flasher import UdsFlasher
+from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.tests.emulators.isotp_stack import IsoTpStack
 from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus

@@ -15,7 +15,6 @@ import can
 import isotp
 import pytest
 from proxyflash.emulators.can_wire import CanWire
-from proxyflash.flashers import uds_session
 from proxyflash.flashers.errors import (
     NotBack,
     PartConfused,
@@ -30,8 +29,9 @@ from proxyflash.flashers.errors import (
 )
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
-from proxyflash.flashers.uds import UdsFlasher
-from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile
+from proxyflash.flashers.uds import session as uds_session
+from proxyflash.flashers.uds.flasher import UdsFlasher
+from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus
 from proxyflash.transports.errors import ProxyflashError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from proxyflash.flashers import uds_codes
 from proxyflash.flashers.errors import (
     PartError,
     PartFailed,
@@ -14,8 +13,9 @@ from proxyflash.flashers.errors import (
     SecurityDenied,
     Unsupported,
 )
-from proxyflash.flashers.uds_codes import Nrc, Refusal, Service, decode, describe, expected_head, nrc_name
-from proxyflash.flashers.uds_identity import text
+from proxyflash.flashers.uds import codec as uds_codes
+from proxyflash.flashers.uds.codec import Nrc, Refusal, Service, decode, describe, expected_head, nrc_name
+from proxyflash.flashers.uds.identity import text
 from proxyflash.transports.errors import ExitStatus, ProxyflashError
 from udsoncan import services
 from udsoncan.Response import Response

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import can
 import pytest
 from proxyflash.emulators.can_wire import CanWire
-from proxyflash.flashers.uds import DISCOVER_RUN_ON, SIGHT_RUN_ON, Found, UdsFlasher, discover
-from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile
+from proxyflash.flashers.uds.flasher import DISCOVER_RUN_ON, SIGHT_RUN_ON, Found, UdsFlasher, discover
+from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus
 from proxyflash.transports.deadline import Deadline

@@ -18,13 +18,13 @@ from proxyflash.emulators import application
 from proxyflash.emulators.can_wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
-from proxyflash.emulators.uds import UdsDevice
+from proxyflash.emulators.uds.device import UdsDevice
 from proxyflash.flashers.base import Capability, State
 from proxyflash.flashers.errors import PartFailed, PartMute, PartRefused, SecurityDenied, VerifyMismatch
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
-from proxyflash.flashers.uds import UdsFlasher
-from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile
+from proxyflash.flashers.uds.flasher import UdsFlasher
+from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.tests.flashers.doing import Doing
 from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus

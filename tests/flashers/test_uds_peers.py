@@ -18,8 +18,8 @@ from proxyflash.emulators.can_wire import CanWire
 from proxyflash.flashers.errors import SecurityDenied
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
-from proxyflash.flashers.uds import UdsFlasher
-from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile
+from proxyflash.flashers.uds.flasher import UdsFlasher
+from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.tests.peers import environment
 from proxyflash.transports.can import CanBus
 

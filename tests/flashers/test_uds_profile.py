@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.flashers.errors import ProfileWrong
 from proxyflash.flashers.memory import EraseRun
-from proxyflash.flashers.uds_profile import UdsAddress, UdsProfile, key_function, xor_key
+from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile, key_function, xor_key
 from proxyflash.transports.can import CanId
 from proxyflash.transports.isotp import Addressing
 from pydantic import ValidationError

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyflash.emulators import can_server
-from proxyflash.emulators.uds_memory import Marker
+from proxyflash.emulators.uds.memory import Marker
 from proxyflash.enumerators import benchfile
 from proxyflash.enumerators.benchlines import key_lines
 from proxyflash.enumerators.component import distinct, parse_selector, toml_text
@@ -33,8 +33,6 @@ from proxyflash.flashers import (
     stk500v1_codec,
     stk500v2_codec,
     stm32_codec,
-    uds_codes,
-    uds_identity,
     xmodem_codec,
     xmodem_sender,
 )
@@ -44,6 +42,8 @@ from proxyflash.flashers.formats import binary, dfu, elf, ihex, mcuboot, srec
 from proxyflash.flashers.menu_console import MenuConsole, plain
 from proxyflash.flashers.menu_profile import loaders
 from proxyflash.flashers.smp_client import SmpClient, wanted_offset
+from proxyflash.flashers.uds import codec as uds_codes
+from proxyflash.flashers.uds import identity as uds_identity
 from proxyflash.flashers.ymodem import YmodemFlasher
 from proxyflash.transports import isotp_frames, json_text
 from proxyflash.transports.errors import PluginUnknown

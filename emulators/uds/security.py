@@ -8,8 +8,8 @@ from __future__ import annotations
 import random
 import secrets
 
-from ..transports import clock
-from .uds_nrc import Nrc, Refusal, sub_function
+from ...transports import clock
+from .nrc import Nrc, Refusal, sub_function
 
 ATTEMPTS = 3
 """Wrong keys after which the ECU wants time to pass."""

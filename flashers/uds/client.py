@@ -13,11 +13,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Protocol
 
-from ..transports import clock
-from ..transports.deadline import Deadline
-from ..transports.errors import CanOverrun, Framing, NotAcknowledged, ProxyflashError, TransportError, WireTimeout
-from .errors import PartConfused, PartFailed, PartMute
-from .uds_codes import TESTER_PRESENT, Nrc, Refusal, decode, describe
+from ...transports import clock
+from ...transports.deadline import Deadline
+from ...transports.errors import CanOverrun, Framing, NotAcknowledged, ProxyflashError, TransportError, WireTimeout
+from ..errors import PartConfused, PartFailed, PartMute
+from .codec import TESTER_PRESENT, Nrc, Refusal, decode, describe
 
 LOST = (PartMute, PartConfused, WireTimeout, Framing, NotAcknowledged, CanOverrun)
 """A request or its response got lost; sending it again may help. While the only other node of a bus resets, nobody

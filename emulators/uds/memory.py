@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..transports import json_text, private_files
-from . import application
-from .errors import broken_state
-from .flash import NorFlash
-from .uds_nrc import Nrc, Refusal, location
+from ...transports import json_text, private_files
+from .. import application
+from ..errors import broken_state
+from ..flash import NorFlash
+from .nrc import Nrc, Refusal, location
 
 MOST_BYTES = 16 << 20
 """Of a marker: every erase unit may be a segment of its own."""
@@ -53,7 +53,7 @@ def _noted(path: Path) -> tuple[bool, list[tuple[int, int]]]:
 
 
 class Memory:
-    """`part`: its row of parts/uds.toml."""
+    """`part`: its row of parts.toml."""
 
     def __init__(self, flash: NorFlash, marker: Marker, part: Mapping[str, Any]) -> None:
         self.flash = flash

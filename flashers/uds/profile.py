@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal, Protocol, Self, cast
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ..transports.can import CanId
-from ..transports.isotp import Addressing, IsoTpAddress, IsoTpOptions
-from ..transports.outside import Outside
-from .base import SECRET, Settings
-from .errors import ProfileWrong
-from .memory import MemoryMap, Region, uniform
+from ...transports.can import CanId
+from ...transports.isotp import Addressing, IsoTpAddress, IsoTpOptions
+from ...transports.outside import Outside
+from ..base import SECRET, Settings
+from ..errors import ProfileWrong
+from ..memory import MemoryMap, Region, uniform
 
 
 def _from_hex(value: object) -> object:

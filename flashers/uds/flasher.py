@@ -16,21 +16,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from ..transports.can import CanBus, CanChannel, CanId
-from ..transports.deadline import Deadline
-from ..transports.errors import ProxyflashError, TransportError
-from ..transports.isotp import IsoTpAddress, IsoTpChannel
-from ..transports.outside import Outside
-from . import uds_session
-from .base import Capability, Flasher, Identity, Sighting
-from .errors import PartConfused, PartError, PartFailed, PartWrongFamily, ProfileWrong, VerifyMismatch
-from .image import Segment
-from .memory import MemoryMap, Range
-from .plan import aligned
-from .uds_client import LOST, Broadcast, PduChannel, UdsClient
-from .uds_codes import Nrc, Refusal, Service
-from .uds_identity import merge, read_identifier, read_identity, sighting, text
-from .uds_profile import IsoTp, Parameter, UdsAddress, UdsProfile, recorded_keys
+from ...transports.can import CanBus, CanChannel, CanId
+from ...transports.deadline import Deadline
+from ...transports.errors import ProxyflashError, TransportError
+from ...transports.isotp import IsoTpAddress, IsoTpChannel
+from ...transports.outside import Outside
+from ..base import Capability, Flasher, Identity, Sighting
+from ..errors import PartConfused, PartError, PartFailed, PartWrongFamily, ProfileWrong, VerifyMismatch
+from ..image import Segment
+from ..memory import MemoryMap, Range
+from ..plan import aligned
+from . import session as uds_session
+from .client import LOST, Broadcast, PduChannel, UdsClient
+from .codec import Nrc, Refusal, Service
+from .identity import merge, read_identifier, read_identity, sighting, text
+from .profile import IsoTp, Parameter, UdsAddress, UdsProfile, recorded_keys
 
 OBD_FUNCTIONAL = CanId(0x7DF)
 FIXED_FUNCTIONAL = CanId(0x18DB33F1, True)

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ..transports.errors import ProxyflashError
-from .errors import PartFailed, PartRefused, PartWrongMode, SecurityDenied, Unsupported
+from ...transports.errors import ProxyflashError
+from ..errors import PartFailed, PartRefused, PartWrongMode, SecurityDenied, Unsupported
 
 
 class Service(IntEnum):

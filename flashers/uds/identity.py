@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..transports.deadline import Deadline
-from .base import Identity, Sighting, State
-from .errors import PartError
-from .uds_client import LOST, UdsClient
-from .uds_codes import Refusal, Service
-from .uds_profile import UdsProfile
+from ...transports.deadline import Deadline
+from ..base import Identity, Sighting, State
+from ..errors import PartError
+from .client import LOST, UdsClient
+from .codec import Refusal, Service
+from .profile import UdsProfile
 
 _UNTOLD = (*LOST, PartError)
 LONGEST_TEXT = 128

@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..transports import clock
-from .application import Application
-from .board import Board, ResetPulled
-from .can_wire import CanWire
-from .flash import FlashRefused
-from .isotp_node import EcuAddress, IsoTpNode, Request
-from .supply import Supply
-from .uds_memory import Memory
-from .uds_nrc import Nrc, Refusal, sub_function
-from .uds_security import SecurityAccess
+from ...transports import clock
+from ..application import Application
+from ..board import Board, ResetPulled
+from ..can_wire import CanWire
+from ..flash import FlashRefused
+from ..isotp_node import EcuAddress, IsoTpNode, Request
+from ..supply import Supply
+from .memory import Memory
+from .nrc import Nrc, Refusal, sub_function
+from .security import SecurityAccess
 
 POSITIVE = 0x40
 DEFAULT, PROGRAMMING, EXTENDED = 1, 2, 3
@@ -65,7 +65,7 @@ class Variation:
 
 
 class Ecu(Board):
-    """`part`: its row of parts/uds.toml. `running`: the application that runs now; None in the bootloader."""
+    """`part`: its row of parts.toml. `running`: the application that runs now; None in the bootloader."""
 
     def __init__(
         self,

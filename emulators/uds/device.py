@@ -12,22 +12,22 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, ClassVar, Self
 
-from . import application
-from .board import Board
-from .can_wire import CanWire
-from .device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
-from .flash import NorFlash
-from .isotp_node import EcuAddress
-from .supply import Supply
-from .uds_ecu import Ecu, Variation
-from .uds_memory import Marker, Memory
+from .. import application
+from ..board import Board
+from ..can_wire import CanWire
+from ..device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
+from ..flash import NorFlash
+from ..isotp_node import EcuAddress
+from ..supply import Supply
+from .ecu import Ecu, Variation
+from .memory import Marker, Memory
 
 TESTER = 0xF1
 """The tester's address where the bench file names none, as ISO 14229-3 assigns it."""
 
 
 class UdsDevice(EmulatedDevice):
-    """Keys of the `emulated` table: `part` (of parts/uds.toml), `serial`, `firmware`, and those of Variation."""
+    """Keys of the `emulated` table: `part` (of parts.toml), `serial`, `firmware`, and those of Variation."""
 
     bus_kind: ClassVar[str] = "can"
 
@@ -84,7 +84,7 @@ class UdsDevice(EmulatedDevice):
 
 @cache
 def _parts() -> dict[str, dict[str, Any]]:
-    return tomllib.loads((files(__package__) / "parts" / "uds.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((files(__package__) / "parts.toml").read_text(encoding="utf-8"))
 
 
 def _part(name: object) -> dict[str, Any]:

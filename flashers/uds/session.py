@@ -12,13 +12,22 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from ..transports.deadline import Deadline
-from ..transports.errors import IsoTpContested, ProxyflashError
-from .errors import NotBack, PartConfused, PartError, PartMute, PartRefused, PartWrongMode, ProfileWrong, SecurityDenied
-from .uds_client import LOST, UdsClient
-from .uds_codes import NOT_HERE, Nrc, Refusal, Service
-from .uds_identity import active_session
-from .uds_profile import KeyFunction, UdsProfile
+from ...transports.deadline import Deadline
+from ...transports.errors import IsoTpContested, ProxyflashError
+from ..errors import (
+    NotBack,
+    PartConfused,
+    PartError,
+    PartMute,
+    PartRefused,
+    PartWrongMode,
+    ProfileWrong,
+    SecurityDenied,
+)
+from .client import LOST, UdsClient
+from .codec import NOT_HERE, Nrc, Refusal, Service
+from .identity import active_session
+from .profile import KeyFunction, UdsProfile
 
 HARD_RESET = bytes((Service.ECU_RESET, 0x01))
 ALIVE = bytes((Service.TESTER_PRESENT, 0x00))

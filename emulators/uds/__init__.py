@@ -1,0 +1,1 @@
+"""An emulated ECU that speaks UDS, and its parts as data."""
