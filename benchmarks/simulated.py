@@ -373,7 +373,7 @@ def _console(packet: int) -> int:
 
 
 def smp(window: int, size: int) -> Job:
-    facts = _facts("emulators/parts/smp.toml", "nrf52840")
+    facts = _facts("emulators/smp/parts.toml", "nrf52840")
     start = facts["pairs"][0][0][0]
     image, old = (
         mcuboot_image.make(

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxyflash.flashers.smp import SmpFlasher
-from proxyflash.flashers.smp_profile import SmpAddress, SmpProfile
+from proxyflash.flashers.smp.flasher import SmpFlasher
+from proxyflash.flashers.smp.profile import SmpAddress, SmpProfile
 from proxyflash.hil_tests.real import qemu, zephyr
 from proxyflash.hil_tests.real import zephyr_firmware as firmware
 from proxyflash.transports.serial import SerialPort

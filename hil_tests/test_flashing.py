@@ -9,7 +9,7 @@ from proxyflash.flashers.base import Capability
 from proxyflash.flashers.errors import VerifyMismatch
 from proxyflash.flashers.events import Phase
 from proxyflash.flashers.memory import Range
-from proxyflash.flashers.smp_profile import SmpProfile
+from proxyflash.flashers.smp.profile import SmpProfile
 from proxyflash.hil_tests.firmware import Firmware, TestImage
 from proxyflash.hil_tests.measurements import Measurements
 from proxyflash.hil_tests.running import RUNNING, bootloader, running

@@ -14,7 +14,7 @@ import serial
 from proxyflash.emulators import application, mcuboot_image
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.protocol_emulated import Serial
-from proxyflash.emulators.smp import SmpDevice
+from proxyflash.emulators.smp.device import SmpDevice
 from proxyflash.emulators.uart_board import Stage
 from proxyflash.emulators.uart_wire import UartWire
 

@@ -14,7 +14,7 @@ from proxyflash.emulators.flash import NorFlash
 from proxyflash.emulators.mcuboot import Loader, Mode, Pair, Swap, TrailerBad
 from proxyflash.emulators.mcuboot_image import BadImage
 from proxyflash.emulators.mcuboot_slot import Flag, Slot
-from proxyflash.emulators.smp_part import parts
+from proxyflash.emulators.smp.part import parts
 from proxyflash.emulators.supply import PowerLost, Supply
 
 

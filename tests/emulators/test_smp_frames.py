@@ -8,8 +8,8 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators.smp_frames import Console, Framing, Packet, Raw
-from proxyflash.emulators.smp_server import Handler, Server
+from proxyflash.emulators.smp.frames import Console, Framing, Packet, Raw
+from proxyflash.emulators.smp.server import Handler, Server
 from proxyflash.tests.emulators.smp_lab import framed, packet
 
 CHECK = b"\x06\x09AAsxMjM0NTY3ODkxww==\n"

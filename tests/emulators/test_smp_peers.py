@@ -18,7 +18,7 @@ import pytest
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.pty import serve_pty
-from proxyflash.emulators.smp import SmpDevice
+from proxyflash.emulators.smp.device import SmpDevice
 from proxyflash.emulators.uart_board import Stage
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.tests.peers import environment

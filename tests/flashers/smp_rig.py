@@ -8,14 +8,14 @@ from typing import Any
 
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
-from proxyflash.emulators.smp import SmpDevice
+from proxyflash.emulators.smp.device import SmpDevice
 from proxyflash.emulators.uart_board import Stage
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.flashers.base import Sighting
 from proxyflash.flashers.formats import mcuboot
 from proxyflash.flashers.programmer import FlashResult, Programmer
-from proxyflash.flashers.smp import SmpFlasher
-from proxyflash.flashers.smp_profile import SmpAddress, SmpProfile
+from proxyflash.flashers.smp.flasher import SmpFlasher
+from proxyflash.flashers.smp.profile import SmpAddress, SmpProfile
 from proxyflash.tests.emulators.smp_lab import NEW, OLD, image
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial import SerialPort

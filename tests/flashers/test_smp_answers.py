@@ -11,7 +11,6 @@ import cbor2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.flashers import smp
 from proxyflash.flashers.base import State
 from proxyflash.flashers.errors import (
     ImageWrongPart,
@@ -22,8 +21,9 @@ from proxyflash.flashers.errors import (
 )
 from proxyflash.flashers.formats.mcuboot import parse
 from proxyflash.flashers.image import Segment
-from proxyflash.flashers.smp import SmpFlasher
-from proxyflash.flashers.smp_profile import SmpAddress, SmpProfile
+from proxyflash.flashers.smp import flasher as smp
+from proxyflash.flashers.smp.flasher import SmpFlasher
+from proxyflash.flashers.smp.profile import SmpAddress, SmpProfile
 from proxyflash.tests.flashers.smp_wire import InstantWire
 from proxyflash.tests.flashers.test_mcuboot import made
 from proxyflash.transports.deadline import Deadline

@@ -15,7 +15,7 @@ import crcmod.predefined
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.flashers.smp_codec import (
+from proxyflash.flashers.smp.codec import (
     HEADER,
     ConsoleFraming,
     Op,

@@ -14,8 +14,8 @@ import cbor2
 import pytest
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.flashers.errors import PartMute
-from proxyflash.flashers.smp import SmpFlasher
-from proxyflash.flashers.smp_profile import SmpAddress, SmpProfile
+from proxyflash.flashers.smp.flasher import SmpFlasher
+from proxyflash.flashers.smp.profile import SmpAddress, SmpProfile
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial import SerialPort
 

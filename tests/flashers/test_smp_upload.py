@@ -28,8 +28,8 @@ from proxyflash.flashers.errors import (
     PartRefused,
     VerifyMismatch,
 )
-from proxyflash.flashers.smp_link import SmpLink
-from proxyflash.flashers.smp_upload import SETBACKS, Upload
+from proxyflash.flashers.smp.link import SmpLink
+from proxyflash.flashers.smp.upload import SETBACKS, Upload
 from proxyflash.tests.flashers.smp_wire import InstantWire
 from proxyflash.transports.deadline import Deadline
 

@@ -29,7 +29,6 @@ from proxyflash.flashers import (
     avr109_codec,
     dfu_codec,
     dfu_identity,
-    smp_codec,
     stk500v1_codec,
     stk500v2_codec,
     stm32_codec,
@@ -41,7 +40,8 @@ from proxyflash.flashers.errors import ImageError, PartConfused, PartError, Prof
 from proxyflash.flashers.formats import binary, dfu, elf, ihex, mcuboot, srec
 from proxyflash.flashers.menu_console import MenuConsole, plain
 from proxyflash.flashers.menu_profile import loaders
-from proxyflash.flashers.smp_client import SmpClient, wanted_offset
+from proxyflash.flashers.smp import codec as smp_codec
+from proxyflash.flashers.smp.client import SmpClient, wanted_offset
 from proxyflash.flashers.uds import codec as uds_codes
 from proxyflash.flashers.uds import identity as uds_identity
 from proxyflash.flashers.ymodem import YmodemFlasher

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from proxyflash.enumerators.benchlines import key_lines
-from proxyflash.flashers import smp_codec, stk500v2_codec
+from proxyflash.flashers import stk500v2_codec
 from proxyflash.flashers.formats import dfu, elf, ihex, srec
+from proxyflash.flashers.smp import codec as smp_codec
 from proxyflash.transports import json_text
 from proxyflash.transports.errors import ProxyflashError
 

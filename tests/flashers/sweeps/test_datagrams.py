@@ -12,8 +12,8 @@ from enum import StrEnum
 import pytest
 from proxyflash.flashers.formats import mcuboot
 from proxyflash.flashers.programmer import Programmer
-from proxyflash.flashers.smp_profile import SmpAddress, SmpProfile
-from proxyflash.flashers.smp_udp import SmpUdpFlasher
+from proxyflash.flashers.smp.profile import SmpAddress, SmpProfile
+from proxyflash.flashers.smp.udp import SmpUdpFlasher
 from proxyflash.tests.flashers.smp_application import NEW, OLD, Application
 from proxyflash.transports import clock
 from proxyflash.transports.deadline import Deadline

@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from ..transports import clock
-from .application import Application
-from .mcuboot import Loader, Mode
-from .mcuboot_image import Image
-from .smp_frames import Console, Framing, Raw
-from .smp_images import Images
-from .smp_os import SmpOs
-from .smp_recovery import Recovery
-from .smp_server import Server
-from .strapped_board import Pins, StrappedBoard
-from .supply import Supply
-from .uart_board import Sensor, Silence, Stage
-from .uart_wire import RECEIVE_BUFFER, UartWire
+from ...transports import clock
+from ..application import Application
+from ..mcuboot import Loader, Mode
+from ..mcuboot_image import Image
+from ..strapped_board import Pins, StrappedBoard
+from ..supply import Supply
+from ..uart_board import Sensor, Silence, Stage
+from ..uart_wire import RECEIVE_BUFFER, UartWire
+from .frames import Console, Framing, Raw
+from .images import Images
+from .os_group import SmpOs
+from .recovery import Recovery
+from .server import Server
 
 RESET_SECONDS = 0.25
 """Between the answer to a reset and the reset itself, in which the answer leaves (CONFIG_MCUMGR_GRP_OS_RESET_MS)."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .mcuboot import Loader, Mode
-from .smp_server import Failed, Group, Handler, Os, Rc, argument
+from ..mcuboot import Loader, Mode
+from .server import Failed, Group, Handler, Os, Rc, argument
 
 INVALID_FORMAT = 2
 NO_ANSWER = 3

@@ -1,19 +1,19 @@
 """`SmpDevice`: an emulated sensor with MCUboot and a Zephyr application, updated over SMP on a serial line.
 
-The loader is in mcuboot.py, the commands in smp_images.py, smp_recovery.py and smp_os.py, the part in smp_part.py and
-parts/smp.toml; here is what the bench file says.
+The loader is in mcuboot.py, the commands in images.py, recovery.py and os_group.py, the part in part.py and
+parts.toml; here is what the bench file says.
 """
 
 from __future__ import annotations
 
-from . import mcuboot_image
-from .device import BadDevice, DeviceSpec, factory_content
-from .mcuboot import Mode
-from .smp_board import Build, Log, SmpBoard
-from .smp_part import SmpPart, parts
-from .uart_device import UartDevice
-from .uart_settings import UartSettings
-from .uart_wire import UartWire
+from .. import mcuboot_image
+from ..device import BadDevice, DeviceSpec, factory_content
+from ..mcuboot import Mode
+from ..uart_device import UartDevice
+from ..uart_settings import UartSettings
+from ..uart_wire import UartWire
+from .board import Build, Log, SmpBoard
+from .part import SmpPart, parts
 
 MIN_BUFFER = 64
 MAX_BUFFER = 65_535
@@ -28,7 +28,7 @@ class SmpDevice(UartDevice):
 
     The keys of the `emulated` table:
 
-    - `part`: a table of parts/smp.toml, such as "nrf52840"; needed.
+    - `part`: a table of parts.toml, such as "nrf52840"; needed.
     - `firmware`: the image that slot 0 of a new part holds.
     - `mode`: what MCUboot does with a new image: "swap", "overwrite", "highest". Default: as the part.
     - `framing`: "console" (default) or "raw".

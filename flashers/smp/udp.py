@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..transports.deadline import Deadline
-from ..transports.udp import LARGEST, UdpSocket
-from .smp import SmpFlasher
-from .smp_link import Wire
-from .smp_profile import SmpProfile
+from ...transports.deadline import Deadline
+from ...transports.udp import LARGEST, UdpSocket
+from .flasher import SmpFlasher
+from .link import Wire
+from .profile import SmpProfile
 
 
 class DatagramWire:

@@ -14,10 +14,10 @@ from typing import Any
 
 import cbor2
 
-from .errors import PartConfused, PartError, PartMute, PartRefused, VerifyMismatch
-from .smp_client import accepted, wanted_offset
-from .smp_codec import HEADER, Group, ImageCommand, Op, Packet, Rc
-from .smp_link import TRIES, SmpLink
+from ..errors import PartConfused, PartError, PartMute, PartRefused, VerifyMismatch
+from .client import accepted, wanted_offset
+from .codec import HEADER, Group, ImageCommand, Op, Packet, Rc
+from .link import TRIES, SmpLink
 
 ALIGNMENT = 16
 """Pieces have multiples of so many bytes; a part that writes larger units asks for what is over again, and that is

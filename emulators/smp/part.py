@@ -1,4 +1,4 @@
-"""The facts of the parts in parts/smp.toml, which says what each means."""
+"""The facts of the parts in parts.toml, which says what each means."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from .flash import NorFlash
-from .mcuboot import Loader, Mode, Pair
-from .mcuboot_slot import Slot
-from .supply import Supply
+from ..flash import NorFlash
+from ..mcuboot import Loader, Mode, Pair
+from ..mcuboot_slot import Slot
+from ..supply import Supply
 
 
 @dataclass(frozen=True, slots=True)
 class SmpPart:
-    """A table of parts/smp.toml. Times in seconds."""
+    """A table of parts.toml. Times in seconds."""
 
     name: str
     base: int
@@ -54,7 +54,7 @@ class SmpPart:
 @cache
 def parts() -> Mapping[str, SmpPart]:
     """All parts, by name."""
-    tables = tomllib.loads((files(__package__) / "parts" / "smp.toml").read_text(encoding="utf-8"))
+    tables = tomllib.loads((files(__package__) / "parts.toml").read_text(encoding="utf-8"))
     found = {}
     for name, table in tables.items():
         start, size = table.pop("ram")

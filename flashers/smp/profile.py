@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from .base import Settings
-from .smp_codec import LINE_LENGTH
+from ..base import Settings
+from .codec import LINE_LENGTH
 
 
 class SmpAddress(Settings):

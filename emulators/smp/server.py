@@ -13,7 +13,7 @@ from typing import Any
 
 import cbor2
 
-from .smp_frames import HEADER, Op, Packet
+from .frames import HEADER, Op, Packet
 
 
 class Rc(IntEnum):

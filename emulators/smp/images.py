@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from . import mcuboot_image
-from .mcuboot import Loader, Mode, Pair, Swap, TrailerBad
-from .mcuboot_image import HASH_SIZE, HEADER, NON_BOOTABLE, BadImage, Image
-from .mcuboot_slot import Slot
-from .smp_server import Failed, Group, Handler, Img, Rc, argument
+from .. import mcuboot_image
+from ..mcuboot import Loader, Mode, Pair, Swap, TrailerBad
+from ..mcuboot_image import HASH_SIZE, HEADER, NON_BOOTABLE, BadImage, Image
+from ..mcuboot_slot import Slot
+from .server import Failed, Group, Handler, Img, Rc, argument
 
 BLOCK = 512
 """Bytes that are collected before they are written (CONFIG_IMG_BLOCK_BUF_SIZE)."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .flash import FlashRefused
-from .mcuboot import Loader, Mode, Swap, TrailerBad
-from .mcuboot_image import HASH_SIZE, NON_BOOTABLE
-from .mcuboot_slot import Slot
-from .smp_images import slots
-from .smp_server import Group, Handler, Img, Rc, Refused, argument
+from ..flash import FlashRefused
+from ..mcuboot import Loader, Mode, Swap, TrailerBad
+from ..mcuboot_image import HASH_SIZE, NON_BOOTABLE
+from ..mcuboot_slot import Slot
+from .images import slots
+from .server import Group, Handler, Img, Rc, Refused, argument
 
 
 class Recovery:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import ImageTooLarge, ImageWrongPart, PartConfused, PartFailed, PartProtected, PartRefused
-from .smp_codec import Group, ImageCommand, ImageRc, Op, OsCommand, Packet, Rc, Refusal
-from .smp_link import SmpLink
+from ..errors import ImageTooLarge, ImageWrongPart, PartConfused, PartFailed, PartProtected, PartRefused
+from .codec import Group, ImageCommand, ImageRc, Op, OsCommand, Packet, Rc, Refusal
+from .link import SmpLink
 
 NO_HASH = bytes(32)
 """The hash of no image."""

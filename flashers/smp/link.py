@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
-from ..transports import clock
-from ..transports.deadline import Deadline
-from ..transports.errors import SerialAbsent, SerialBusy, SerialForbidden, SerialGone
-from ..transports.serial import SerialPort
-from ..transports.serial_usb import at_place, usb_tty
-from .errors import PartMute
-from .smp_codec import Framing, Op, Packet, decode, encode
+from ...transports import clock
+from ...transports.deadline import Deadline
+from ...transports.errors import SerialAbsent, SerialBusy, SerialForbidden, SerialGone
+from ...transports.serial import SerialPort
+from ...transports.serial_usb import at_place, usb_tty
+from ..errors import PartMute
+from .codec import Framing, Op, Packet, decode, encode
 
 TRIES = 3
 """How often a request is sent whose reply doesn't come."""

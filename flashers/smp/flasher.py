@@ -5,7 +5,7 @@ reset, and where it swaps, brings the old one back at the one after, unless the 
 takes it into the slot that runs. Which of the two answers, and in which state the slots are, is asked each time: what
 an earlier run has left (half an upload, a whole one, an image on trial) decides what is left to do.
 
-Here is the order of things; what is asked in smp_client.py, the upload in smp_upload.py, packets in smp_codec.py.
+Here is the order of things; what is asked in client.py, the upload in upload.py, packets in codec.py.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Self
 
-from ..transports import clock
-from ..transports.deadline import Deadline
-from ..transports.errors import TransportError
-from ..transports.serial import SerialPort
-from .base import Capability, Flasher, Identity, Sighting, State
-from .errors import (
+from ...transports import clock
+from ...transports.deadline import Deadline
+from ...transports.errors import TransportError
+from ...transports.serial import SerialPort
+from ..base import Capability, Flasher, Identity, Sighting, State
+from ..errors import (
     ImageWrongPart,
     NotBack,
     PartError,
@@ -30,14 +30,14 @@ from .errors import (
     Unsupported,
     VerifyMismatch,
 )
-from .formats.mcuboot import McubootImage, Version, parse, parse_dependencies
-from .image import Segment
-from .memory import EraseRun, MemoryMap, Range, Region
-from .smp_client import ImageSlot, SlotInfo, SmpClient
-from .smp_codec import ConsoleFraming, RawFraming, Refusal
-from .smp_link import SerialWire, SmpLink, Wire
-from .smp_profile import SmpAddress, SmpProfile
-from .smp_upload import Upload
+from ..formats.mcuboot import McubootImage, Version, parse, parse_dependencies
+from ..image import Segment
+from ..memory import EraseRun, MemoryMap, Range, Region
+from .client import ImageSlot, SlotInfo, SmpClient
+from .codec import ConsoleFraming, RawFraming, Refusal
+from .link import SerialWire, SmpLink, Wire
+from .profile import SmpAddress, SmpProfile
+from .upload import Upload
 
 GREETING_SECONDS = 0.5
 """How long a part has for the shortest answer of all, when it is only asked whether it is there."""

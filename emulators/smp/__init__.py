@@ -1,0 +1,1 @@
+"""An emulated part that speaks SMP, and its parts as data."""

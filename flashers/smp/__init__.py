@@ -1,0 +1,1 @@
+"""SMP (MCUmgr): images for MCUboot's slots, over serial lines and UDP."""
