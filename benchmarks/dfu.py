@@ -15,7 +15,7 @@ must be let alone as long (DFU 1.1, 6.1.2), so that each of its times is rounded
              empty DNLOAD, GETSTATUS, the manifestation's time, GETSTATUS; to read: UPLOAD for each block
              (this part programs the first block at manifestation)
 
-with erase and program times from emulators/parts/dfu.toml. pyfu-usb asks again and again while the device is to be let
+with erase and program times from emulators/dfu/parts.toml. pyfu-usb asks again and again while the device is to be let
 alone, so it is ahead of that by the rounding; on the simulated clock its transfers are counted.
 """
 
@@ -57,7 +57,7 @@ def transfer(size: int) -> float:
 
 def limit(part: str, size: int, *, verify: bool) -> dict[str, float]:
     """Seconds by phase for an image of `size` bytes at the start of the flash."""
-    facts = tomllib.loads((ROOT / "emulators" / "parts" / "dfu.toml").read_text())[part]
+    facts = tomllib.loads((ROOT / "emulators" / "dfu" / "parts.toml").read_text())[part]
     sectors = [(bytes_each, seconds) for count, bytes_each, seconds, _ in facts["sectors"] for _ in range(count)]
     step = facts["transfer_size"]
     blocks = [min(step, size - start) for start in range(0, size, step)]
@@ -98,8 +98,8 @@ def _whole(seconds: float) -> float:
 
 
 def comparison(part: str, title: str, size: int, *, verify: bool) -> Comparison:
-    """One part of emulators/parts/dfu.toml; `size` in bytes."""
-    facts = tomllib.loads((ROOT / "emulators" / "parts" / "dfu.toml").read_text())[part]
+    """One part of emulators/dfu/parts.toml; `size` in bytes."""
+    facts = tomllib.loads((ROOT / "emulators" / "dfu" / "parts.toml").read_text())[part]
     base = int(facts["base"])
     image = application.make("2.0.0", "camera", "acme", size, start=base, seed=2)
     old = application.make("1.0.0", "camera", "acme", size, start=base, seed=1)

@@ -198,7 +198,7 @@ def uds_can(ecu: str, bus: Bus, size: int) -> Job:
 
 
 def usb_dfu(part: str, name: str, size: int, *, verify: bool) -> Job:
-    facts = _facts("emulators/parts/dfu.toml", part)
+    facts = _facts("emulators/dfu/parts.toml", part)
     base = int(facts["base"])
     image, old = _images(size, base)
     bench = f"""

@@ -1,7 +1,7 @@
 """A pyusb backend over an emulated USB bus: pyusb finds, opens and talks to emulated devices as to real ones.
 
     from proxyflash.emulators.device import DeviceSpec
-    from proxyflash.emulators.dfu import DfuDevice
+    from proxyflash.emulators.dfu.device import DfuDevice
     from proxyflash.emulators.usb_backend import EmulatedUsbBackend
     from proxyflash.emulators.usb_wire import UsbWire
 

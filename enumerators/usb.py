@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ..flashers.dfu_entry import is_dfu, is_in_dfu_mode
-from ..flashers.dfu_settings import ANY
+from ..flashers.dfu.entry import is_dfu, is_in_dfu_mode
+from ..flashers.dfu.profile import ANY
 from ..transports.deadline import Deadline
 from ..transports.usb import UsbBus, UsbInfo
 from .benchfile import Entry

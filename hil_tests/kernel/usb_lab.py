@@ -36,7 +36,7 @@ VHCI = Path("/sys/devices/platform/vhci_hcd.0")
 
 @dataclass(frozen=True)
 class Kind:
-    """A row of parts/dfu.toml, with its ids in DFU mode and those of its application, and where that lies."""
+    """A row of emulators/dfu/parts.toml, with its ids in DFU mode and those of its application, and where that lies."""
 
     part: str
     vendor_id: int

@@ -16,9 +16,9 @@ import usb.util
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators import application
-from proxyflash.emulators import dfu as emulated
 from proxyflash.emulators.device import BadDevice, DeviceSpec
-from proxyflash.emulators.dfu import DfuDevice
+from proxyflash.emulators.dfu import device as emulated
+from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.usb_backend import EmulatedUsbBackend
 from proxyflash.emulators.usb_device import Stall
 from proxyflash.emulators.usb_wire import UsbWire

@@ -21,7 +21,7 @@ import runpy, sys
 sys.path.insert(0, sys.argv.pop(1))
 import usb.backend.libusb1
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.dfu import DfuDevice
+from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.usb_backend import EmulatedUsbBackend
 from proxyflash.emulators.usb_wire import UsbWire
 from pathlib import Path

@@ -14,7 +14,7 @@ import usb.core
 import usb.util
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.dfu import DfuDevice
+from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.usb_backend import EmulatedUsbBackend
 from proxyflash.emulators.usb_device import BULK, Descriptors, EndpointDescriptor, InterfaceDescriptor, UsbFunction
 from proxyflash.emulators.usb_wire import UsbWire
@@ -260,7 +260,7 @@ def test_a_halted_endpoint_stalls_until_it_is_cleared(adapter: Adapter) -> None:
 PROGRAM = """
 import usb.backend.libusb1, usb.core, usb.util
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.dfu import DfuDevice
+from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.usb_backend import EmulatedUsbBackend
 from proxyflash.emulators.usb_wire import UsbWire
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators import application, usbip
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.dfu import DfuDevice
+from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.usb_wire import UsbWire
 from proxyflash.emulators.usbip import UsbIpDevice

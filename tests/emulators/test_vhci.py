@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.dfu import DfuDevice
+from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.errors import VhciAbsent, VhciForbidden, VhciFull
 from proxyflash.emulators.usb_wire import UsbWire
 from proxyflash.emulators.vhci import VhciHost, VhciPort, ports

@@ -9,12 +9,12 @@ from uuid import uuid4
 
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.dfu import DfuDevice
+from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.usb_backend import EmulatedUsbBackend
 from proxyflash.emulators.usb_wire import UsbWire
 from proxyflash.flashers.base import Capability
-from proxyflash.flashers.dfu import DfuFlasher
-from proxyflash.flashers.dfu_settings import DfuAddress, DfuProfile
+from proxyflash.flashers.dfu.flasher import DfuFlasher
+from proxyflash.flashers.dfu.profile import DfuAddress, DfuProfile
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.transports.usb import UsbBus
@@ -25,7 +25,7 @@ OLD, NEW = "1.4.2", "1.5.0"
 
 @dataclass(frozen=True)
 class Part:
-    """A row of parts/dfu.toml, and how it is reached."""
+    """A row of emulators/dfu/parts.toml, and how it is reached."""
 
     name: str
     vendor_id: int

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxyflash.emulators import dfu as emulated
-from proxyflash.emulators.dfu_states import State as BState
+from proxyflash.emulators.dfu import device as emulated
+from proxyflash.emulators.dfu.states import State as BState
 from proxyflash.flashers.base import State
-from proxyflash.flashers.dfu import DfuFlasher
-from proxyflash.flashers.dfu_codec import DfuState
-from proxyflash.flashers.dfu_settings import DfuAddress, DfuProfile
+from proxyflash.flashers.dfu.codec import DfuState
+from proxyflash.flashers.dfu.flasher import DfuFlasher
+from proxyflash.flashers.dfu.profile import DfuAddress, DfuProfile
 from proxyflash.flashers.errors import (
     ImageMisplaced,
     ImageWrongPart,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.flashers.dfu_codec import (
+from proxyflash.flashers.dfu.codec import (
     APPLICATION_SPECIFIC,
     DFU_SUBCLASS,
     IN,

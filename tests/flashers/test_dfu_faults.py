@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from proxyflash.emulators.dfu import DfuDevice
+from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.usb_device import Stall
 from proxyflash.emulators.usb_wire import DeviceGone, TransferTimeout
 from proxyflash.flashers.errors import PartMute

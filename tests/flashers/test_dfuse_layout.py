@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.flashers.dfuse_layout import parse_layout
+from proxyflash.flashers.dfu.dfuse_layout import parse_layout
 from proxyflash.flashers.errors import PartConfused
 from proxyflash.flashers.memory import EraseRun, Range, Region
 

@@ -25,17 +25,10 @@ from proxyflash.enumerators.benchlines import key_lines
 from proxyflash.enumerators.component import distinct, parse_selector, toml_text
 from proxyflash.enumerators.errors import BenchError, SelectorWrong, StateFolder
 from proxyflash.enumerators.usb import _unlisted
-from proxyflash.flashers import (
-    avr109_codec,
-    dfu_codec,
-    dfu_identity,
-    stk500v1_codec,
-    stk500v2_codec,
-    stm32_codec,
-    xmodem_codec,
-    xmodem_sender,
-)
-from proxyflash.flashers.dfuse_layout import parse_layout
+from proxyflash.flashers import avr109_codec, stk500v1_codec, stk500v2_codec, stm32_codec, xmodem_codec, xmodem_sender
+from proxyflash.flashers.dfu import codec as dfu_codec
+from proxyflash.flashers.dfu import identity as dfu_identity
+from proxyflash.flashers.dfu.dfuse_layout import parse_layout
 from proxyflash.flashers.errors import ImageError, PartConfused, PartError, ProfileWrong
 from proxyflash.flashers.formats import binary, dfu, elf, ihex, mcuboot, srec
 from proxyflash.flashers.menu_console import MenuConsole, plain

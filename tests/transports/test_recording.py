@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators.can_wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.dfu import DfuDevice
+from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.emulators.usb_wire import UsbWire
 from proxyflash.transports import clock

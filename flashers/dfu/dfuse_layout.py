@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from .errors import PartConfused
-from .memory import EraseRun, Region
+from ..errors import PartConfused
+from ..memory import EraseRun, Region
 
 _ADDRESS = re.compile(r"\s*(?:0[xX])?([0-9A-Fa-f]{1,16})\s*")
 _SECTORS = re.compile(r"\s*([0-9]{1,6})\s*\*\s*([0-9]{1,6})\s*([ BKM]?)([a-g])\s*")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from .errors import PartConfused
+from ..errors import PartConfused
 
 OUT = 0x21
 IN = 0xA1

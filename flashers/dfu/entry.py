@@ -8,10 +8,11 @@ from __future__ import annotations
 from contextlib import suppress
 from enum import Enum, auto
 
-from ..transports.deadline import Deadline
-from ..transports.errors import TransportError, UsbAbsent, UsbGone, UsbTimeout
-from ..transports.usb import UsbBus, UsbDevice, UsbInfo, UsbInterface, UsbMatch
-from .dfu_codec import (
+from ...transports.deadline import Deadline
+from ...transports.errors import TransportError, UsbAbsent, UsbGone, UsbTimeout
+from ...transports.usb import UsbBus, UsbDevice, UsbInfo, UsbInterface, UsbMatch
+from ..errors import PartMute, PartWrongMode
+from .codec import (
     APPLICATION_SPECIFIC,
     DFU_SUBCLASS,
     OUT,
@@ -19,9 +20,8 @@ from .dfu_codec import (
     Request,
     parse_functional,
 )
-from .dfu_link import REQUEST_SECONDS
-from .dfu_settings import DfuAddress
-from .errors import PartMute, PartWrongMode
+from .link import REQUEST_SECONDS
+from .profile import DfuAddress
 
 DETACH_MS = 1000
 """wTimeout of a DETACH to a device without a functional descriptor."""

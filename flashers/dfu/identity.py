@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..transports.usb import UsbInfo, UsbInterface
-from .base import Identity, Sighting, State
-from .dfu_codec import PROTOCOL_DFU_MODE
-from .dfu_entry import is_dfu, is_in_dfu_mode
+from ...transports.usb import UsbInfo, UsbInterface
+from ..base import Identity, Sighting, State
+from .codec import PROTOCOL_DFU_MODE
+from .entry import is_dfu, is_in_dfu_mode
 
 
 def alternates(info: UsbInfo) -> list[UsbInterface]:

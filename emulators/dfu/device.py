@@ -2,7 +2,7 @@
 
 Written from the standards and sharing nothing with the flasher. Two stages: the running application, with ids and a
 version of its own and a DFU interface to be detached by (states appIDLE and appDETACH, here), and DFU mode
-(`dfu_states`), with a memory behind it (`dfu_memory`). A part whose application is not whole (application.find) stays
+(`states`), with a memory behind it (`memory`). A part whose application is not whole (application.find) stays
 in DFU mode; one with DFU 1.1 says so by dfuERROR with errFIRMWARE (A.2.11).
 """
 
@@ -16,14 +16,14 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, ClassVar, Self
 
-from . import application
-from .device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
-from .dfu_memory import Area, DfuSeMemory, Slot
-from .dfu_states import DETACH, GETSTATE, GETSTATUS, UPLOAD, DfuStates, Memory, State, Status, Traits
-from .flash import NorFlash
-from .supply import Supply
-from .usb_device import LONGEST_STRING, Descriptors, InterfaceDescriptor, Stall, UsbFunction
-from .usb_wire import TransferTimeout, UsbWire
+from .. import application
+from ..device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
+from ..flash import NorFlash
+from ..supply import Supply
+from ..usb_device import LONGEST_STRING, Descriptors, InterfaceDescriptor, Stall, UsbFunction
+from ..usb_wire import TransferTimeout, UsbWire
+from .memory import Area, DfuSeMemory, Slot
+from .states import DETACH, GETSTATE, GETSTATUS, UPLOAD, DfuStates, Memory, State, Status, Traits
 
 OUT, IN = 0x21, 0xA1
 """bmRequestType of class requests to an interface (table 3.2)."""
@@ -59,12 +59,12 @@ class Options:
 
 @cache
 def parts() -> dict[str, dict[str, Any]]:
-    """The rows of parts/dfu.toml."""
-    return tomllib.loads((files(__package__) / "parts" / "dfu.toml").read_text(encoding="utf-8"))
+    """The rows of parts.toml."""
+    return tomllib.loads((files(__package__) / "parts.toml").read_text(encoding="utf-8"))
 
 
 class DfuDevice(EmulatedDevice):
-    """Keys of the `emulated` table: `part` (of parts/dfu.toml), `serial`, `firmware`, and those of Options."""
+    """Keys of the `emulated` table: `part` (of parts.toml), `serial`, `firmware`, and those of Options."""
 
     bus_kind: ClassVar[str] = "usb"
 

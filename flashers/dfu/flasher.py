@@ -2,7 +2,7 @@
 
 DFU 1.1 takes one blob into one slot, in blocks from 0 on, and judges it itself at manifestation. DfuSe adds addresses:
 commands in block 0, data in blocks from 2 on, memory as described by the alternate settings' names. Here is what they
-have in common and where they part; the requests are in `dfu_link`, coming and going in `dfu_entry`.
+have in common and where they part; the requests are in `link`, coming and going in `entry`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Self
 
-from ..transports.deadline import Deadline
-from ..transports.errors import ProxyflashError, TransportError, UsbGone, UsbStall, UsbTimeout
-from ..transports.usb import UsbBus, UsbInfo, UsbInterface
-from .base import Capability, Flasher, Identity, Sighting, State
-from .dfu_codec import (
+from ...transports.deadline import Deadline
+from ...transports.errors import ProxyflashError, TransportError, UsbGone, UsbStall, UsbTimeout
+from ...transports.usb import UsbBus, UsbInfo, UsbInterface
+from ..base import Capability, Flasher, Identity, Sighting, State
+from ..errors import ImageWrongPart, NotBack, PartConfused, PartWrongFamily, PartWrongMode, VerifyMismatch
+from ..image import Segment
+from ..memory import EraseRun, MemoryMap, Range, Region
+from .codec import (
     DFUSE_VERSION,
     FIRST_DATA_BLOCK,
     LAST_BLOCK,
@@ -24,14 +27,11 @@ from .dfu_codec import (
     Functional,
     parse_functional,
 )
-from .dfu_entry import Came, came_back, detach, find, is_in_dfu_mode
-from .dfu_identity import alternates, common, has_dfu, identity, sighting
-from .dfu_link import DfuLink
-from .dfu_settings import ANY, DfuAddress, DfuProfile
 from .dfuse_layout import FLASH_START, parse_layout
-from .errors import ImageWrongPart, NotBack, PartConfused, PartWrongFamily, PartWrongMode, VerifyMismatch
-from .image import Segment
-from .memory import EraseRun, MemoryMap, Range, Region
+from .entry import Came, came_back, detach, find, is_in_dfu_mode
+from .identity import alternates, common, has_dfu, identity, sighting
+from .link import DfuLink
+from .profile import ANY, DfuAddress, DfuProfile
 
 UNDESCRIBED = Functional(True, False, False, False, 0, 64, 0x0110)
 """Of a device without a functional descriptor: the least that every one can."""

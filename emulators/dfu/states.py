@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ..transports import clock
-from .usb_device import Stall
+from ...transports import clock
+from ..usb_device import Stall
 
 
 class State(IntEnum):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from . import application
-from .dfu_states import Memory, Refused, Status
-from .flash import FlashRefused, NorFlash
+from .. import application
+from ..flash import FlashRefused, NorFlash
+from .states import Memory, Refused, Status
 
 GET_COMMANDS, SET_ADDRESS, ERASE, READ_UNPROTECT = 0x00, 0x21, 0x41, 0x92
 """DfuSe commands (AN2662, 4.4.2 and 4.5)."""

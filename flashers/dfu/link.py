@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from ..transports.deadline import Deadline
-from ..transports.errors import ProxyflashError, TransportError, UsbStall, UsbTimeout
-from ..transports.usb import UsbDevice
-from .dfu_codec import IN, LAST_BLOCK, OUT, DfuSeCommand, DfuState, DfuStatus, Request, Status, parse_status
-from .errors import ImageWrongPart, PartConfused, PartFailed, PartProtected, PartRefused, VerifyMismatch
+from ...transports.deadline import Deadline
+from ...transports.errors import ProxyflashError, TransportError, UsbStall, UsbTimeout
+from ...transports.usb import UsbDevice
+from ..errors import ImageWrongPart, PartConfused, PartFailed, PartProtected, PartRefused, VerifyMismatch
+from .codec import IN, LAST_BLOCK, OUT, DfuSeCommand, DfuState, DfuStatus, Request, Status, parse_status
 
 REQUEST_SECONDS = 5.0
 """How long a control request may take; a device that is at work answers GETSTATUS all the same."""

@@ -1,0 +1,1 @@
+"""An emulated USB device with a DFU interface, and its parts as data."""
