@@ -13,7 +13,7 @@ of both directions come one after the other:
     Go                 2 | ACK | address, checksum | ACK                                          9
 
 To that come the erase time of each unit that the file touches and the program time of each program unit, from
-emulators/parts/stm32.toml. Verifying is reading all of it back: this part's loader has no Get Checksum.
+emulators/stm32/parts.toml. Verifying is reading all of it back: this part's loader has no Get Checksum.
 
 stm32loader 0.7.1 counts pages from address 0 on, so that on these parts it can erase the whole flash or nothing. It
 gets a blank part, and the limit's time of erasing is added to its own.
@@ -43,7 +43,7 @@ BITS = 11
 
 def limit(size: int, baudrate: int) -> dict[str, float]:
     """Seconds by phase for an image of `size` bytes at the start of the flash."""
-    facts = tomllib.loads((ROOT / "emulators" / "parts" / "stm32.toml").read_text())[PART]
+    facts = tomllib.loads((ROOT / "emulators" / "stm32" / "parts.toml").read_text())[PART]
     erased, units = 0.0, 0
     left = size
     for sector in facts["sectors"]:
@@ -116,7 +116,9 @@ def _part(folder: Path, baudrate: int, size: int) -> Iterator[Served]:
     old = application.make("1.0.0", "imu", "acme", size, seed=1) if size else b""
     (folder / "old.bin").write_bytes(old)
     emulated = f'protocol = "stm32-uart"\nemulated = {{part = "{PART}", firmware = "../old.bin", boot0 = true}}'
-    with served(uart_bench("emulated = true", baudrate, "imu", emulated), folder / "part", "uart", "imu", recorded=True) as part:
+    with served(
+        uart_bench("emulated = true", baudrate, "imu", emulated), folder / "part", "uart", "imu", recorded=True
+    ) as part:
         yield part
 
 

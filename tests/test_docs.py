@@ -39,7 +39,7 @@ from proxyflash.enumerators.benchfile import (
     VersionQuestion,
     load,
 )
-from proxyflash.flashers.devices.stm32 import families
+from proxyflash.flashers.stm32.parts import families
 from proxyflash.tools.commands import cli
 from proxyflash.tools.commands.session import Session
 from proxyflash.tools.output import Output

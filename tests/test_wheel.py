@@ -62,7 +62,7 @@ def test_it_holds_the_package_and_nothing_with_a_common_name(wheel: Path) -> Non
     assert {
         "proxyflash/py.typed",
         "proxyflash/__init__.py",
-        "proxyflash/flashers/devices/stm32.toml",
+        "proxyflash/flashers/stm32/parts.toml",
         "proxyflash/emulators/uds/parts.toml",
         "proxyflash/examples/three_sensors/bench.toml",
         "proxyflash/examples/three_sensors/update/update.importmanifest.json",

@@ -14,14 +14,14 @@ from proxyflash.emulators import application
 from proxyflash.emulators.acm_tty import AcmTty
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
-from proxyflash.emulators.stm32_uart import Stm32UartDevice
+from proxyflash.emulators.stm32.device import Stm32UartDevice
 from proxyflash.emulators.uart_board import Stage
 from proxyflash.emulators.uart_line import Line as UartLine
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.flashers.formats import load
 from proxyflash.flashers.programmer import Programmer
-from proxyflash.flashers.stm32_profile import Entry, Line, Stm32Address, Stm32Profile
-from proxyflash.flashers.stm32_uart import Stm32UartFlasher
+from proxyflash.flashers.stm32.profile import Entry, Line, Stm32Address, Stm32Profile
+from proxyflash.flashers.stm32.uart import Stm32UartFlasher
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial import SerialPort
 

@@ -18,7 +18,7 @@ import pytest
 from proxyflash.emulators.faults import FaultPlan
 from proxyflash.emulators.uart_line import Line
 from proxyflash.enumerators.bench import Bench
-from proxyflash.flashers.stm32_profile import Stm32Profile
+from proxyflash.flashers.stm32.profile import Stm32Profile
 from proxyflash.hil_tests.kernel.conftest import wait_until
 from proxyflash.hil_tests.kernel.serial_lab import (
     NEW,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from proxyflash.emulators.control import Control
-from proxyflash.emulators.stm32_uart import Stm32UartDevice
+from proxyflash.emulators.stm32.device import Stm32UartDevice
 from proxyflash.emulators.uart_board import Stage
 from proxyflash.enumerators.bench import Bench
 

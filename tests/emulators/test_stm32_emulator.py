@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from proxyflash.emulators import application
 from proxyflash.emulators.device import BadDevice, DeviceSpec
 from proxyflash.emulators.protocol_emulated import Serial
-from proxyflash.emulators.stm32_part import parts
-from proxyflash.emulators.stm32_uart import Stm32UartDevice
+from proxyflash.emulators.stm32.device import Stm32UartDevice
+from proxyflash.emulators.stm32.part import parts
 from proxyflash.emulators.uart_board import Stage
 from proxyflash.emulators.uart_wire import UartWire
 

@@ -23,14 +23,14 @@ from proxyflash.benchmarks.peers import NO_MODEM_LINES, STM32LOADER
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.pty import serve_pty
-from proxyflash.emulators.stm32_uart import Stm32UartDevice
+from proxyflash.emulators.stm32.device import Stm32UartDevice
 from proxyflash.emulators.uart_board import Stage
 from proxyflash.emulators.uart_wire import UartWire
-from proxyflash.flashers.devices.stm32 import families
 from proxyflash.flashers.formats import load
 from proxyflash.flashers.programmer import Programmer
-from proxyflash.flashers.stm32_profile import Stm32Address, Stm32Profile
-from proxyflash.flashers.stm32_uart import Stm32UartFlasher
+from proxyflash.flashers.stm32.parts import families
+from proxyflash.flashers.stm32.profile import Stm32Address, Stm32Profile
+from proxyflash.flashers.stm32.uart import Stm32UartFlasher
 from proxyflash.tests.peers import environment
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial import SerialPort

@@ -11,7 +11,7 @@ import pytest
 from proxyflash.emulators.avr_part import parts
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.pty import serve_pty
-from proxyflash.emulators.stm32_uart import Stm32UartDevice
+from proxyflash.emulators.stm32.device import Stm32UartDevice
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Presence

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators.uart_line import Line
 from proxyflash.emulators.uart_wire import UartWire
-from proxyflash.flashers import stm32_commands
 from proxyflash.flashers.errors import PartConfused, PartError, PartFailed, PartProtected, PartRefused, ProfileWrong
-from proxyflash.flashers.stm32_codec import MassErase, crc32_mpeg2
-from proxyflash.flashers.stm32_commands import Stm32Commands
-from proxyflash.flashers.stm32_profile import Stm32Profile
-from proxyflash.flashers.stm32_uart import Stm32UartFlasher
+from proxyflash.flashers.stm32 import uart_commands as stm32_commands
+from proxyflash.flashers.stm32.codec import MassErase, crc32_mpeg2
+from proxyflash.flashers.stm32.profile import Stm32Profile
+from proxyflash.flashers.stm32.uart import Stm32UartFlasher
+from proxyflash.flashers.stm32.uart_commands import Stm32Commands
 from proxyflash.tests.flashers.doing import Doing
 from proxyflash.transports import clock
 from proxyflash.transports.errors import SerialTimeout, TransportError

@@ -15,12 +15,12 @@ import tty
 from typing import ClassVar
 
 import pytest
-from proxyflash.emulators.stm32_part import parts
-from proxyflash.flashers.devices.stm32 import FLASH_START, Stm32Family, families
+from proxyflash.emulators.stm32.part import parts
 from proxyflash.flashers.memory import MemoryMap, Range
-from proxyflash.flashers.stm32_codec import MassErase
-from proxyflash.flashers.stm32_erasure import chunks, erasures
-from proxyflash.flashers.stm32_profile import Memory
+from proxyflash.flashers.stm32.codec import MassErase
+from proxyflash.flashers.stm32.erase_plan import chunks, erasures
+from proxyflash.flashers.stm32.parts import FLASH_START, Stm32Family, families
+from proxyflash.flashers.stm32.profile import Memory
 from pydantic import ValidationError
 
 FAMILIES = families()

@@ -16,15 +16,15 @@ from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.pty import serve_pty
-from proxyflash.emulators.stm32_uart import Stm32UartDevice
+from proxyflash.emulators.stm32.device import Stm32UartDevice
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.flashers import events as ev
-from proxyflash.flashers import stm32_commands
 from proxyflash.flashers.errors import ImageTooLarge, PartError, PartMute, ProfileWrong
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
-from proxyflash.flashers.stm32_profile import Stm32Address, Stm32Profile
-from proxyflash.flashers.stm32_uart import Stm32UartFlasher
+from proxyflash.flashers.stm32 import uart_commands as stm32_commands
+from proxyflash.flashers.stm32.profile import Stm32Address, Stm32Profile
+from proxyflash.flashers.stm32.uart import Stm32UartFlasher
 from proxyflash.transports import clock
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError, SerialGone, TransportError

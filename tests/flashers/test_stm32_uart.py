@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from proxyflash.emulators import application, stm32_uart
+from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.stm32_part import parts
-from proxyflash.emulators.stm32_uart import Stm32UartDevice
+from proxyflash.emulators.stm32 import device as stm32_uart
+from proxyflash.emulators.stm32.device import Stm32UartDevice
+from proxyflash.emulators.stm32.part import parts
 from proxyflash.emulators.uart_board import Stage
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.enumerators.benchfile import VersionQuestion
@@ -28,8 +29,8 @@ from proxyflash.flashers.errors import (
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.memory import Range
 from proxyflash.flashers.programmer import FlashResult, Programmer
-from proxyflash.flashers.stm32_profile import Entry, Stm32Address, Stm32Profile
-from proxyflash.flashers.stm32_uart import Stm32UartFlasher
+from proxyflash.flashers.stm32.profile import Entry, Stm32Address, Stm32Profile
+from proxyflash.flashers.stm32.uart import Stm32UartFlasher
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial import SerialPort
 from pydantic import ValidationError

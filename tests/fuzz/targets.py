@@ -25,7 +25,7 @@ from proxyflash.enumerators.benchlines import key_lines
 from proxyflash.enumerators.component import distinct, parse_selector, toml_text
 from proxyflash.enumerators.errors import BenchError, SelectorWrong, StateFolder
 from proxyflash.enumerators.usb import _unlisted
-from proxyflash.flashers import avr109_codec, stk500v1_codec, stk500v2_codec, stm32_codec, xmodem_codec, xmodem_sender
+from proxyflash.flashers import avr109_codec, stk500v1_codec, stk500v2_codec, xmodem_codec, xmodem_sender
 from proxyflash.flashers.dfu import codec as dfu_codec
 from proxyflash.flashers.dfu import identity as dfu_identity
 from proxyflash.flashers.dfu.dfuse_layout import parse_layout
@@ -35,6 +35,7 @@ from proxyflash.flashers.menu_console import MenuConsole, plain
 from proxyflash.flashers.menu_profile import loaders
 from proxyflash.flashers.smp import codec as smp_codec
 from proxyflash.flashers.smp.client import SmpClient, wanted_offset
+from proxyflash.flashers.stm32 import codec as stm32_codec
 from proxyflash.flashers.uds import codec as uds_codes
 from proxyflash.flashers.uds import identity as uds_identity
 from proxyflash.flashers.ymodem import YmodemFlasher

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from .base import Settings
-from .devices.stm32 import FLASH_START
-from .memory import EraseRun, Region
-from .stm32_codec import WORD
+from ..base import Settings
+from ..memory import EraseRun, Region
+from .codec import WORD
+from .parts import FLASH_START
 
 Line = Literal["dtr", "rts", "none"]
 Parity = Literal["N", "E", "O"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from .memory import MemoryMap, Range
-from .stm32_codec import MassErase
+from ..memory import MemoryMap, Range
+from .codec import MassErase
 
 
 def erasures(

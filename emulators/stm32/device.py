@@ -1,6 +1,6 @@
 """`Stm32UartDevice`: an emulated sensor on an STM32, updated through its system-memory bootloader on a serial line.
 
-The loader is in stm32_loader.py, the part in stm32_part.py and parts/stm32.toml; here is what the bench file says.
+The loader is in loader.py, the part in part.py and parts.toml; here is what the bench file says.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import re
 
-from .device import BadDevice, DeviceSpec, factory_content
-from .stm32_board import Stm32Board
-from .stm32_loader import ChecksumForm, Loader
-from .stm32_part import Options, Stm32Memory, parts
-from .uart_device import UartDevice
-from .uart_settings import UartSettings
-from .uart_wire import UartWire
+from ..device import BadDevice, DeviceSpec, factory_content
+from ..uart_device import UartDevice
+from ..uart_settings import UartSettings
+from ..uart_wire import UartWire
+from .board import Stm32Board
+from .loader import ChecksumForm, Loader
+from .part import Options, Stm32Memory, parts
 
 
 class Stm32UartDevice(UartDevice):
@@ -26,7 +26,7 @@ class Stm32UartDevice(UartDevice):
 
     The keys of the `emulated` table:
 
-    - `part`: a table of parts/stm32.toml, such as "stm32f103xb"; needed.
+    - `part`: a table of parts.toml, such as "stm32f103xb"; needed.
     - `firmware`: raw binary that a new part's flash holds.
     - `serial`: the 96-bit unique id, as 24 hexadecimal digits in the order of memory; by default made from the name.
     - `boot0`: true holds BOOT0 high. Default false.

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from .stm32_board import Stm32Board
-from .stm32_part import Stm32Memory
-from .uart_board import Silence
+from ..uart_board import Silence
+from .board import Stm32Board
+from .part import Stm32Memory
 
 
 class Command(IntEnum):

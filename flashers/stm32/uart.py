@@ -1,7 +1,7 @@
 """`stm32-uart`: the STM32 system memory bootloader on a USART, by ST's AN3155 (the protocol) and AN2606 (the parts).
 
-What is sent is in stm32_commands.py and stm32_codec.py, how the part gets into its loader in stm32_entry.py, what is
-known of the parts in devices/. Here is the order of things. Two rules. What carries no checksum on the wire and decides
+What is sent is in uart_commands.py and codec.py, how the part gets into its loader in entry.py, what is
+known of the parts in parts.toml. Here is the order of things. Two rules. What carries no checksum on the wire and decides
 what is erased (which commands there are, which part it is, how large its flash is) counts once it was read twice alike.
 And since the loader acknowledges what write protection keeps it from doing (AN3155, 3.6 to 3.8: "no error is
 returned"), the first unit that each erase command erases is looked at, and the image's first unit is erased alone: a
@@ -14,13 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Self
 
-from ..transports.deadline import Deadline
-from ..transports.errors import SerialTimeout, TransportError
-from ..transports.serial import SerialPort
-from .asking import twice
-from .base import Capability, Digest, Flasher, Identity, Sighting, State
-from .devices.stm32 import FLASH_START, Stm32Family, families
-from .errors import (
+from ...transports.deadline import Deadline
+from ...transports.errors import SerialTimeout, TransportError
+from ...transports.serial import SerialPort
+from ..asking import twice
+from ..base import Capability, Digest, Flasher, Identity, Sighting, State
+from ..errors import (
     PartConfused,
     PartError,
     PartFailed,
@@ -30,13 +29,14 @@ from .errors import (
     PartWrongFamily,
     ProfileWrong,
 )
-from .image import Segment
-from .memory import MemoryMap, Range
-from .stm32_codec import BLOCK, WORD, Command, MassErase, crc32_mpeg2
-from .stm32_commands import UNLOCK_REMEDY, Stm32Commands
-from .stm32_entry import stm32_entry
-from .stm32_erasure import chunks, erasures
-from .stm32_profile import Stm32Address, Stm32Profile
+from ..image import Segment
+from ..memory import MemoryMap, Range
+from .codec import BLOCK, WORD, Command, MassErase, crc32_mpeg2
+from .entry import stm32_entry
+from .erase_plan import chunks, erasures
+from .parts import FLASH_START, Stm32Family, families
+from .profile import Stm32Address, Stm32Profile
+from .uart_commands import UNLOCK_REMEDY, Stm32Commands
 
 ENTRY_TRIES = 3
 """How often the part is brought into its loader."""

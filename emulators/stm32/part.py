@@ -1,7 +1,7 @@
 """An STM32 as its system-memory bootloader sees it, whatever the wire: memories, protections, identity.
 
 Follows AN2606 (system memory boot mode) and the families' reference manuals; the facts of each part are in
-parts/stm32.toml. The rule: a method that changes the flash answers with what the loader would report, which for
+parts.toml. The rule: a method that changes the flash answers with what the loader would report, which for
 write-protected sectors is success without effect (AN3155, sections 3.6 to 3.8: "no error is returned").
 """
 
@@ -19,10 +19,10 @@ from typing import Any
 
 import crcmod
 
-from ..transports import json_text, private_files
-from .errors import broken_state
-from .flash import FlashRefused, NorFlash
-from .supply import Supply
+from ...transports import json_text, private_files
+from ..errors import broken_state
+from ..flash import FlashRefused, NorFlash
+from ..supply import Supply
 
 MOST_OPTION_BYTES = 1 << 16
 """Of the file with the option bytes."""
@@ -41,7 +41,7 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class Stm32Part:
-    """The facts of one part: a table of parts/stm32.toml, which says what each means. Times in seconds."""
+    """The facts of one part: a table of parts.toml, which says what each means. Times in seconds."""
 
     name: str
     product_id: int
@@ -76,7 +76,7 @@ class Stm32Part:
 @cache
 def parts() -> Mapping[str, Stm32Part]:
     """All parts, by name."""
-    text = resources.files(f"{__package__}.parts").joinpath("stm32.toml").read_text()
+    text = resources.files(__package__).joinpath("parts.toml").read_text()
     return {name: _part(name, table) for name, table in tomllib.loads(text).items()}
 
 

@@ -5,9 +5,9 @@ AN2606, 4 (bootloader activation): BOOT0 high while the part leaves reset select
 
 from __future__ import annotations
 
-from ..transports.serial import SerialPort
-from .stm32_profile import Stm32Profile
-from .strapped_entry import LineSettings, StrappedEntry, Wiring
+from ...transports.serial import SerialPort
+from ..strapped_entry import LineSettings, StrappedEntry, Wiring
+from .profile import Stm32Profile
 
 
 def stm32_entry(port: SerialPort, profile: Stm32Profile) -> StrappedEntry:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import application
-from .stm32_part import Stm32Memory
-from .strapped_board import Pins, StrappedBoard
-from .supply import Supply
-from .uart_board import Sensor, Stage
-from .uart_wire import RECEIVE_BUFFER, UartWire
+from .. import application
+from ..strapped_board import Pins, StrappedBoard
+from ..supply import Supply
+from ..uart_board import Sensor, Stage
+from ..uart_wire import RECEIVE_BUFFER, UartWire
+from .part import Stm32Memory
 
 
 class Stm32Board(StrappedBoard):

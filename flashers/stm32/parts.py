@@ -1,4 +1,4 @@
-"""STM32 parts, from stm32.toml beside this file."""
+"""STM32 parts, from parts.toml beside this file."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Stm32Family:
 @cache
 def families() -> dict[int, Stm32Family]:
     """All families by product id."""
-    rows = tomllib.loads((files(__package__) / "stm32.toml").read_text(encoding="utf-8"))["family"]
+    rows = tomllib.loads((files(__package__) / "parts.toml").read_text(encoding="utf-8"))["family"]
     return {row["id"]: _family(row) for row in rows}
 
 

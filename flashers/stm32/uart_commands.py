@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..transports.deadline import Deadline
-from ..transports.errors import SerialTimeout
-from ..transports.serial import SerialPort
-from . import stm32_codec as codec
-from .errors import PartConfused, PartFailed, PartProtected, PartRefused
-from .stm32_codec import ACK, BLOCK, NACK, SYNCHRONISE, WORD, Command, MassErase
+from ...transports.deadline import Deadline
+from ...transports.errors import SerialTimeout
+from ...transports.serial import SerialPort
+from ..errors import PartConfused, PartFailed, PartProtected, PartRefused
+from . import codec
+from .codec import ACK, BLOCK, NACK, SYNCHRONISE, WORD, Command, MassErase
 
 TRIES = 3
 """How often one command is tried, when its answer is lost, garbled or NACK."""

@@ -1,0 +1,1 @@
+"""An emulated STM32 with its system memory bootloader, and its parts as data."""
