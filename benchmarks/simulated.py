@@ -281,7 +281,7 @@ TWICE = "what has no checksum on this wire and decides what is written is asked 
 
 
 def avr_stk500v1(size: int) -> Job:
-    facts = _facts("emulators/parts/avr.toml", "atmega328p-optiboot")
+    facts = _facts("emulators/avr/parts.toml", "atmega328p-optiboot")
     image, old = _images(size, 0, JMP)
     byte = 10 / facts["baudrate"]
     pages, blocks = -(-size // facts["page"]), -(-size // 256)
@@ -307,7 +307,7 @@ def avr_stk500v1(size: int) -> Job:
 
 
 def avr_stk500v2(size: int) -> Job:
-    facts = _facts("emulators/parts/avr.toml", "atmega2560-wiring")
+    facts = _facts("emulators/avr/parts.toml", "atmega2560-wiring")
     image, old = _images(size, 0, JMP)
     byte = 10 / facts["baudrate"]
     pages = -(-size // facts["page"])
@@ -337,7 +337,7 @@ BACK_SECONDS = 0.25
 
 
 def avr_109(size: int) -> Job:
-    facts = _facts("emulators/parts/avr.toml", "atmega32u4-caterina")
+    facts = _facts("emulators/avr/parts.toml", "atmega32u4-caterina")
     image, old = _images(size, 0, JMP)
     byte = 10e-6  # Of the emulated USB device, about.
     pages = -(-size // facts["page"])

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..emulators import application, avr_part, mcuboot_image, modem_slot
+from ..emulators import application, mcuboot_image, modem_slot
+from ..emulators.avr import part as avr_part
 from ..emulators.smp import part as smp_part
 from ..flashers.formats import save
 from ..flashers.image import FirmwareImage, Segment

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 from proxyflash.flashers import formats
-from proxyflash.flashers.avr import EEPROM_START, AvrFlasher
-from proxyflash.flashers.avr_profile import AvrAddress, AvrProfile, Entry
+from proxyflash.flashers.avr.flasher import EEPROM_START, AvrFlasher
+from proxyflash.flashers.avr.profile import AvrAddress, AvrProfile, Entry
+from proxyflash.flashers.avr.stk500v1 import Stk500v1Flasher
+from proxyflash.flashers.avr.stk500v2 import Stk500v2Flasher
 from proxyflash.flashers.base import State
 from proxyflash.flashers.errors import ImageError, PartError, Unsupported
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
-from proxyflash.flashers.stk500v1 import Stk500v1Flasher
-from proxyflash.flashers.stk500v2 import Stk500v2Flasher
 from proxyflash.hil_tests.real.avr import ATMEGABOOT, BOARDS, OPTIBOOT, WIRING, AvrPart, AvrPort, Board, program
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import TransportError

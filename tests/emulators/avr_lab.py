@@ -8,13 +8,13 @@ from typing import Any
 
 import serial
 from proxyflash.emulators import application
-from proxyflash.emulators.avr109 import Avr109Device
-from proxyflash.emulators.avr_device import AvrDevice
-from proxyflash.emulators.avr_part import parts
+from proxyflash.emulators.avr.avr109 import Avr109Device
+from proxyflash.emulators.avr.device import AvrDevice
+from proxyflash.emulators.avr.part import parts
+from proxyflash.emulators.avr.stk500v1 import Stk500v1Device
+from proxyflash.emulators.avr.stk500v2 import Stk500v2Device
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.protocol_emulated import Serial
-from proxyflash.emulators.stk500v1 import Stk500v1Device
-from proxyflash.emulators.stk500v2 import Stk500v2Device
 from proxyflash.emulators.uart_board import Stage
 from proxyflash.emulators.uart_wire import UartWire
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import bincopy
 import pytest
-from proxyflash.emulators.avr_device import AvrDevice
-from proxyflash.emulators.avr_part import parts
+from proxyflash.emulators.avr.device import AvrDevice
+from proxyflash.emulators.avr.part import parts
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.pty import serve_pty
 from proxyflash.emulators.uart_board import Stage

@@ -425,8 +425,8 @@ class TestSettings:
         ],
     )
     def test_bad(self, make_rig: Callable[..., Rig], table: dict[str, Any], key: str) -> None:
+        from proxyflash.emulators.avr.stk500v1 import Stk500v1Device
         from proxyflash.emulators.device import DeviceSpec
-        from proxyflash.emulators.stk500v1 import Stk500v1Device
         from proxyflash.emulators.uart_wire import UartWire
 
         wire = UartWire("bad")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxyflash.emulators.avr_part import parts
+from proxyflash.emulators.avr.part import parts
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.pty import serve_pty
 from proxyflash.emulators.stm32.device import Stm32UartDevice

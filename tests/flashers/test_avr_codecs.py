@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.flashers import avr109_codec, stk500v1_codec, stk500v2_codec
+from proxyflash.flashers.avr import avr109_codec, stk500v1_codec, stk500v2_codec
 from proxyflash.flashers.errors import PartConfused, PartError, PartFailed, PartRefused
 
 FUZZ = settings(max_examples=300, deadline=None)

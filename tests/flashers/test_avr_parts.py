@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.flashers import avr_boot_section as boot_section
 from proxyflash.flashers import plan as planning
-from proxyflash.flashers.avr_loader import Fuses
-from proxyflash.flashers.devices.avr import AvrPart, parts
+from proxyflash.flashers.avr import boot_section
+from proxyflash.flashers.avr.loader import Fuses
+from proxyflash.flashers.avr.parts import AvrPart, parts
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.memory import MemoryMap, Range, uniform
 

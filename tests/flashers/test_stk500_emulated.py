@@ -12,13 +12,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from proxyflash.emulators.avr_part import parts
+from proxyflash.emulators.avr.part import parts
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.uart_board import Stage
 from proxyflash.emulators.uart_wire import UartWire
-from proxyflash.flashers import avr_entry, stk500v1
-from proxyflash.flashers.avr import EEPROM_START
+from proxyflash.flashers.avr import entry as avr_entry
+from proxyflash.flashers.avr import stk500v1
+from proxyflash.flashers.avr.flasher import EEPROM_START
 from proxyflash.flashers.base import Flasher, State
 from proxyflash.flashers.errors import ImageError, PartError, PartMute, PartProtected, PartWrongFamily, ProfileWrong
 from proxyflash.flashers.image import FirmwareImage, Segment

@@ -11,7 +11,7 @@ from proxyflash.emulators import application
 from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
-from proxyflash.flashers.avr109 import Avr109Loader
+from proxyflash.flashers.avr.avr109 import Avr109Loader
 from proxyflash.flashers.events import Phase
 from proxyflash.transports import clock
 from proxyflash.transports.serial import SerialPort

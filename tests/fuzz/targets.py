@@ -25,7 +25,8 @@ from proxyflash.enumerators.benchlines import key_lines
 from proxyflash.enumerators.component import distinct, parse_selector, toml_text
 from proxyflash.enumerators.errors import BenchError, SelectorWrong, StateFolder
 from proxyflash.enumerators.usb import _unlisted
-from proxyflash.flashers import avr109_codec, stk500v1_codec, stk500v2_codec, xmodem_codec, xmodem_sender
+from proxyflash.flashers import xmodem_codec, xmodem_sender
+from proxyflash.flashers.avr import avr109_codec, stk500v1_codec, stk500v2_codec
 from proxyflash.flashers.dfu import codec as dfu_codec
 from proxyflash.flashers.dfu import identity as dfu_identity
 from proxyflash.flashers.dfu.dfuse_layout import parse_layout

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from proxyflash.enumerators.benchlines import key_lines
-from proxyflash.flashers import stk500v2_codec
+from proxyflash.flashers.avr import stk500v2_codec
 from proxyflash.flashers.formats import dfu, elf, ihex, srec
 from proxyflash.flashers.smp import codec as smp_codec
 from proxyflash.transports import json_text

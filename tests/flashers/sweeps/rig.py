@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from proxyflash.emulators import application, mcuboot_image
-from proxyflash.emulators.avr_device import AvrDevice
+from proxyflash.emulators.avr.device import AvrDevice
 from proxyflash.emulators.device import EmulatedDevice
 from proxyflash.emulators.faults import FaultPlan
 from proxyflash.emulators.uart_board import Stage

@@ -1,23 +1,23 @@
 """`avr109`: AVR boot loaders that speak AVR109: Caterina of the Arduino Leonardo and Micro, LUFA's CDC loader, and others.
 
 Caterina is a USB device itself: the application is told to become the loader by the touch of its port at 1200 bit/s
-(avr_entry.py), and the port goes and comes back on the way in and on the way out. Its blocks erase the page that they
+(entry.py), and the port goes and comes back on the way in and on the way out. Its blocks erase the page that they
 write, and so do LUFA's; a loader with another name is taken for one as AVR109 describes it, which erases all of the
 application section and no less.
 """
 
 from __future__ import annotations
 
-from ..transports.deadline import Deadline
-from ..transports.errors import SerialTimeout
-from ..transports.serial import SerialPort
+from ...transports.deadline import Deadline
+from ...transports.errors import SerialTimeout
+from ...transports.serial import SerialPort
+from ..errors import PartConfused, PartRefused
 from . import avr109_codec as codec
-from .avr import AvrFlasher
 from .avr109_codec import Command
-from .avr_loader import About, AvrLoader, Fuses, Memory
-from .avr_profile import AvrProfile, UsbEntry
-from .devices.avr import AvrPart
-from .errors import PartConfused, PartRefused
+from .flasher import AvrFlasher
+from .loader import About, AvrLoader, Fuses, Memory
+from .parts import AvrPart
+from .profile import AvrProfile, UsbEntry
 
 GREETINGS = (0.05, 0.05, 0.1, 0.2, 0.3, 0.3)
 """How long each greeting of a loader that may still be starting is waited for: what comes while it starts is lost."""

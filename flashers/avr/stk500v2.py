@@ -11,15 +11,15 @@ alike is what follows address 0, so that is where each read begins.
 
 from __future__ import annotations
 
-from ..transports.deadline import Deadline
-from ..transports.errors import SerialTimeout
-from ..transports.serial import SerialPort
+from ...transports.deadline import Deadline
+from ...transports.errors import SerialTimeout
+from ...transports.serial import SerialPort
+from ..errors import PartError, PartRefused
 from . import stk500v2_codec as codec
-from .avr import AvrFlasher
-from .avr_loader import About, AvrLoader, Fuses, Memory
-from .avr_profile import AvrProfile
-from .devices.avr import AvrPart
-from .errors import PartError, PartRefused
+from .flasher import AvrFlasher
+from .loader import About, AvrLoader, Fuses, Memory
+from .parts import AvrPart
+from .profile import AvrProfile
 from .stk500v2_codec import Command, Parameter
 
 WIRING = "AVRISP_2"

@@ -9,13 +9,13 @@ before the first byte of the other is over, and on a USB adapter that is half of
 
 from __future__ import annotations
 
-from ..transports.deadline import Deadline
-from ..transports.serial import SerialPort
+from ...transports.deadline import Deadline
+from ...transports.serial import SerialPort
 from . import stk500v1_codec as codec
-from .avr import AvrFlasher
-from .avr_loader import About, AvrLoader, Fuses, Memory
-from .avr_profile import AvrProfile
-from .devices.avr import AvrPart
+from .flasher import AvrFlasher
+from .loader import About, AvrLoader, Fuses, Memory
+from .parts import AvrPart
+from .profile import AvrProfile
 from .stk500v1_codec import IN_STEP, Command, Parameter
 
 GREETINGS = 3

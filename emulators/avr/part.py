@@ -1,7 +1,7 @@
 """An AVR as its boot loader sees it: flash by pages through SPM, EEPROM, fuses and lock bits.
 
 Follows the ATmega328P's datasheet (chapters "Boot Loader Support" and "Memory Programming"), which the other parts share;
-the facts of each are in parts/avr.toml. Two rules of the silicon matter to whoever programs it. SPM into a section that
+the facts of each are in parts.toml. Two rules of the silicon matter to whoever programs it. SPM into a section that
 the lock bits keep it from does nothing and tells nothing; and writing a page clears bits, in a page that nobody erased
 too.
 """
@@ -18,13 +18,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..transports import private_files
-from . import application
-from .application import Application
-from .device import BadDevice, DeviceSpec, factory_content
-from .errors import broken_state
-from .flash import NorFlash
-from .supply import Supply
+from ...transports import private_files
+from .. import application
+from ..application import Application
+from ..device import BadDevice, DeviceSpec, factory_content
+from ..errors import broken_state
+from ..flash import NorFlash
+from ..supply import Supply
 
 BLB01, BLB11 = 0x04, 0x10
 """Lock bits: 0 keeps SPM from writing the application section, and the boot section (datasheet, tables of boot lock
@@ -37,7 +37,7 @@ NOWHERE = range(0)
 
 @dataclass(frozen=True, slots=True)
 class AvrPart:
-    """The facts of one part and its loader: a table of parts/avr.toml, which says what each means. Times in seconds."""
+    """The facts of one part and its loader: a table of parts.toml, which says what each means. Times in seconds."""
 
     name: str
     loader: str
@@ -74,7 +74,7 @@ class AvrPart:
 @cache
 def parts() -> Mapping[str, AvrPart]:
     """All parts, by name."""
-    text = resources.files(f"{__package__}.parts").joinpath("avr.toml").read_text()
+    text = resources.files(__package__).joinpath("parts.toml").read_text()
     return {name: _part(name, table) for name, table in tomllib.loads(text).items()}
 
 

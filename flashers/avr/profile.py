@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from .base import Settings
-from .devices.avr import AvrPart
+from ..base import Settings
+from .parts import AvrPart
 
 
 class AvrAddress(Settings):

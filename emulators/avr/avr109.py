@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from ..transports import clock
-from .avr_board import AvrLoader, Reset
-from .avr_device import AvrDevice
-from .uart_board import Silence
+from ...transports import clock
+from ..uart_board import Silence
+from .board import AvrLoader, Reset
+from .device import AvrDevice
 
 NAME = b"CATERIN"
 PART_CODE = b"\x44\x00"

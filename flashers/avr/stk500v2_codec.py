@@ -13,7 +13,7 @@ from enum import IntEnum
 from functools import reduce
 from operator import xor
 
-from .errors import PartConfused, PartFailed, PartRefused
+from ..errors import PartConfused, PartFailed, PartRefused
 
 START, TOKEN = 0x1B, 0x0E
 HEADER = 5

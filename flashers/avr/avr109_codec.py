@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from .errors import PartConfused, PartRefused
+from ..errors import PartConfused, PartRefused
 
 DONE = b"\r"
 UNKNOWN = b"?"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from .errors import PartConfused, PartRefused
+from ..errors import PartConfused, PartRefused
 
 EOP = 0x20
 

@@ -1,4 +1,4 @@
-"""AVR parts, from avr.toml beside this file."""
+"""AVR parts, from parts.toml beside this file."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ class AvrPart:
 @cache
 def parts() -> dict[int, AvrPart]:
     """All parts by signature."""
-    rows: list[dict[str, Any]] = tomllib.loads((files(__package__) / "avr.toml").read_text(encoding="utf-8"))["part"]
+    rows: list[dict[str, Any]] = tomllib.loads((files(__package__) / "parts.toml").read_text(encoding="utf-8"))["part"]
     return {row["signature"]: AvrPart(**row) for row in rows}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from ..transports import clock
-from ..transports.deadline import Deadline
-from ..transports.errors import SerialGone, TransportError
-from ..transports.serial import SerialPort
-from ..transports.serial_usb import UsbTty, at_place, usb_tty
-from .avr_profile import AvrProfile
-from .strapped_entry import send_text
+from ...transports import clock
+from ...transports.deadline import Deadline
+from ...transports.errors import SerialGone, TransportError
+from ...transports.serial import SerialPort
+from ...transports.serial_usb import UsbTty, at_place, usb_tty
+from ..strapped_entry import send_text
+from .profile import AvrProfile
 
 TOUCH_RATE = 1200
 """bit/s at which letting go of DTR tells an application to become its loader (Arduino's CDC ports)."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .avr_loader import Fuses
-from .devices.avr import AvrPart
+from .loader import Fuses
+from .parts import AvrPart
 
 HEAD = 32
 """Bytes read of a place where the loader may begin."""

@@ -2,7 +2,7 @@
 
 The base of `stk500v1`, `stk500v2` and `avr109`, which bring an `AvrLoader`. Three rules. The boot section is never
 written: where it begins is found out before the memory map is given, and a page in it is no address that `write` takes.
-While not all pages of an image are there, the first one starts nothing (avr_boot_section.parked), so that a cut leaves no
+While not all pages of an image are there, the first one starts nothing (boot_section.parked), so that a cut leaves no
 mixture that runs. And since nothing on this wire carries a checksum but stk500v2's messages, what decides where
 is written counts once it was read twice alike, and everything is read back.
 
@@ -16,17 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import ClassVar, Self, TypeVar
 
-from ..transports.deadline import Deadline
-from ..transports.errors import SerialTimeout, TransportError
-from ..transports.serial import SerialPort
-from . import avr_boot_section as boot_section
-from .asking import twice
-from .avr_entry import AvrEntry
-from .avr_loader import AvrLoader, Fuses, Memory
-from .avr_profile import AvrAddress, AvrProfile
-from .base import Capability, Flasher, Identity, Settings, Sighting, State
-from .devices.avr import AvrPart, parts
-from .errors import (
+from ...transports.deadline import Deadline
+from ...transports.errors import SerialTimeout, TransportError
+from ...transports.serial import SerialPort
+from ..asking import twice
+from ..base import Capability, Flasher, Identity, Settings, Sighting, State
+from ..errors import (
     ImageWrongPart,
     PartConfused,
     PartError,
@@ -37,8 +32,13 @@ from .errors import (
     ProfileWrong,
     Unsupported,
 )
-from .image import Segment
-from .memory import MemoryMap, Range, uniform
+from ..image import Segment
+from ..memory import MemoryMap, Range, uniform
+from . import boot_section
+from .entry import AvrEntry
+from .loader import AvrLoader, Fuses, Memory
+from .parts import AvrPart, parts
+from .profile import AvrAddress, AvrProfile
 
 EEPROM_START = 0x810000
 AVR = "EM_AVR"

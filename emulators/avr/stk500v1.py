@@ -18,9 +18,9 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import ClassVar
 
-from .avr_board import AvrLoader, Reset
-from .avr_device import AvrDevice
-from .uart_board import Silence
+from ..uart_board import Silence
+from .board import AvrLoader, Reset
+from .device import AvrDevice
 
 
 class Command(IntEnum):

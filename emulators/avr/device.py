@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from . import avr_part
-from .avr_board import AvrBoard, AvrLoader, ResetLine
-from .avr_part import AvrMemory, AvrPart, parts
-from .device import BadDevice, DeviceSpec
-from .uart_board import Stage
-from .uart_device import UartDevice
-from .uart_settings import UartSettings
-from .uart_wire import UartWire
+from ..device import BadDevice, DeviceSpec
+from ..uart_board import Stage
+from ..uart_device import UartDevice
+from ..uart_settings import UartSettings
+from ..uart_wire import UartWire
+from . import part as avr_part
+from .board import AvrBoard, AvrLoader, ResetLine
+from .part import AvrMemory, AvrPart, parts
 
 _RESET_LINE = re.compile(r"(!?)(dtr|rts)-reset")
 
@@ -27,7 +27,7 @@ class AvrDevice(UartDevice):
 
     The keys of the `emulated` table:
 
-    - `part`: a table of parts/avr.toml whose loader speaks this protocol; needed.
+    - `part`: a table of parts.toml whose loader speaks this protocol; needed.
     - `firmware`: raw binary that a new part's flash holds from address 0 on.
     - `wiring`: the adapter's output that is coupled to RESET by a capacitor, "dtr-reset" or "rts-reset", with "!" before
       it if through something that turns it round; "none". An assertion resets the part. Default "dtr-reset", "none" of

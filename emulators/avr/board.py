@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import ClassVar, NoReturn
 
-from ..transports import clock
-from .avr_part import AvrMemory
-from .supply import Supply
-from .uart_board import Sensor, Stage, UartBoard
-from .uart_line import Line
-from .uart_wire import RECEIVE_BUFFER, UartWire
+from ...transports import clock
+from ..supply import Supply
+from ..uart_board import Sensor, Stage, UartBoard
+from ..uart_line import Line
+from ..uart_wire import RECEIVE_BUFFER, UartWire
+from .part import AvrMemory
 
 TOUCH_RATE = 1200
 """bit/s of a port that starts the loader while DTR is not asserted."""

@@ -10,9 +10,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
 
-from ..transports.deadline import Deadline
-from ..transports.serial import SerialPort
-from .devices.avr import AvrPart
+from ...transports.deadline import Deadline
+from ...transports.serial import SerialPort
+from .parts import AvrPart
 
 BITS = 10
 """Of a byte on the wire: 8N1."""

@@ -1,0 +1,1 @@
+"""Emulated AVR boards with their bootloaders, and their parts as data."""
