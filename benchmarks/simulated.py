@@ -4,7 +4,7 @@ The part, its wire at the true bit time and the flasher run in this process unde
 takes no time. What is missing to the limit is what the flasher waits for, asks beyond need or does one after the other.
 The same code gives the same figure on any machine.
 
-Limits, of the bytes that each job needs and of the part's own times (emulators/parts):
+Limits, of the bytes that each job needs and of the part's own times (the .toml files in emulators):
 
     stm32-uart, uds, dfu    as in stm32.py, uds.py, dfu.py
     ymodem                  as in ymodem.py, and the loader's texts: its menu, its answer to the key, its last word
@@ -234,7 +234,7 @@ QUIET = "0.10 s: twice a text ends in what may be its last letter, and nothing t
 
 
 def ymodem_iap(size: int) -> Job:
-    facts = _facts("emulators/parts/loaders.toml", ymodem.PART)
+    facts = _facts("emulators/xymodem/loaders.toml", ymodem.PART)
     size = max(ymodem.BLOCK, size // ymodem.BLOCK * ymodem.BLOCK)
     image, old = _images(size, facts["base"])
     limit = {**ymodem.limit(size, 115_200), "texts": IAP_TEXTS * 10 / 115_200}
@@ -254,7 +254,7 @@ def ymodem_iap(size: int) -> Job:
 
 
 def xmodem_gecko(size: int) -> Job:
-    facts = _facts("emulators/parts/loaders.toml", "efr32mg1")
+    facts = _facts("emulators/xymodem/loaders.toml", "efr32mg1")
     image, old = _images(size, facts["base"])
     blocks = -(-size // 128)
     byte = 10 / 115_200

@@ -10,7 +10,7 @@ after the other:
     the empty block 0  SOH, 2, 128, CRC | ACK                                     133 + 1
 
 To that come the erase time of all pages of the slot, which this loader erases before the first block, and the program time
-of each program unit, from emulators/parts/loaders.toml.
+of each program unit, from emulators/xymodem/loaders.toml.
 
 sb gets its part told by the shell to receive, as a terminal program does it. Only our sides ask the part what it makes of
 the file, and start it.
@@ -40,7 +40,7 @@ SB = 'stty -F "$1" raw -echo "$2"; exec 3<>"$1"; printf 1 >&3; sb -k -q "$3" <&3
 
 def limit(size: int, baudrate: int) -> dict[str, float]:
     """Seconds by phase for a file of `size` bytes, a multiple of 1024."""
-    facts = tomllib.loads((ROOT / "emulators" / "parts" / "loaders.toml").read_text())[PART]
+    facts = tomllib.loads((ROOT / "emulators" / "xymodem" / "loaders.toml").read_text())[PART]
     byte = BITS / baudrate
     blocks = -(-size // BLOCK)
     moving = (133 + 2 + blocks * (1029 + 1) + 2 + 3 + 133 + 1) * byte
@@ -91,7 +91,9 @@ def comparison(baudrate: int, size: int) -> Comparison:
 def _part(folder: Path, baudrate: int) -> Iterator[Served]:
     """A part held in its loader."""
     emulated = f'protocol = "ymodem"\nemulated = {{part = "{PART}", boot = true, baudrate = {baudrate}}}'
-    with served(uart_bench("emulated = true", baudrate, "imu", emulated), folder / "part", "uart", "imu", recorded=True) as part:
+    with served(
+        uart_bench("emulated = true", baudrate, "imu", emulated), folder / "part", "uart", "imu", recorded=True
+    ) as part:
         yield part
 
 

@@ -10,9 +10,9 @@ from ..enumerators.component import Component, Presence
 from ..flashers.base import Capability
 from ..flashers.errors import Unsupported
 from ..flashers.image import FirmwareImage
-from ..flashers.menu_profile import MenuProfile
 from ..flashers.programmer import Programmer
 from ..flashers.uds.profile import UdsProfile
+from ..flashers.xymodem.profile import MenuProfile
 from ..transports import clock
 from ..transports.deadline import Deadline
 from ..transports.errors import AdapterGone

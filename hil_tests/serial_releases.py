@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..emulators import application, mcuboot_image, modem_slot
+from ..emulators import application, mcuboot_image
 from ..emulators.avr import part as avr_part
 from ..emulators.smp import part as smp_part
+from ..emulators.xymodem import slot as modem_slot
 from ..flashers.formats import save
 from ..flashers.image import FirmwareImage, Segment
 

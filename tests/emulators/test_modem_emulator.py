@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators import application
 from proxyflash.emulators.device import BadDevice, DeviceSpec
-from proxyflash.emulators.modem_device import ModemDevice
 from proxyflash.emulators.protocol_emulated import Serial
 from proxyflash.emulators.uart_wire import UartWire
-from proxyflash.emulators.xmodem import XmodemDevice
-from proxyflash.emulators.xmodem_receiver import crc
-from proxyflash.emulators.ymodem import YmodemDevice
+from proxyflash.emulators.xymodem.device import ModemDevice
+from proxyflash.emulators.xymodem.receiver import crc
+from proxyflash.emulators.xymodem.xmodem import XmodemDevice
+from proxyflash.emulators.xymodem.ymodem import YmodemDevice
 
 ACK, NAK, CAN, EOT = b"\x06", b"\x15", b"\x18", b"\x04"
 MENU = b"\r\nGecko Bootloader v2.04.02\r\n1. upload gbl\r\n2. run\r\n3. ebl info\r\nBL > \0"

@@ -22,11 +22,11 @@ from typing import Any
 import pytest
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.modem_device import ModemDevice
 from proxyflash.emulators.pty import serve_pty
 from proxyflash.emulators.uart_wire import UartWire
-from proxyflash.emulators.xmodem import XmodemDevice
-from proxyflash.emulators.ymodem import YmodemDevice
+from proxyflash.emulators.xymodem.device import ModemDevice
+from proxyflash.emulators.xymodem.xmodem import XmodemDevice
+from proxyflash.emulators.xymodem.ymodem import YmodemDevice
 
 pytestmark = pytest.mark.real_time("peer programs at pseudo-terminals")
 

@@ -151,7 +151,7 @@ def torn_part_that_is_started() -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(replaced(FlashHandler, "_programmer", started))
-        from proxyflash.flashers.menu_flasher import MenuFlasher
+        from proxyflash.flashers.xymodem.flasher import MenuFlasher
 
         stack.enter_context(replaced(MenuFlasher, "unreadable", classmethod(lambda cls, profile: "")))
         yield

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from proxyflash.flashers.menu_console import MenuConsole
+from proxyflash.flashers.xymodem.console import MenuConsole
 
 from .draw import NEW, OLD, OTHER, Bus, Case, Part, Round, Trouble
 from .old_faults import names_that_are_not_on_the_disk, retry_that_forgets, torn_part_that_is_started

@@ -10,22 +10,22 @@ from typing import Any
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import Faults
-from proxyflash.emulators.modem_device import ModemDevice
 from proxyflash.emulators.uart_board import Stage
 from proxyflash.emulators.uart_line import Line
 from proxyflash.emulators.uart_wire import UartWire
-from proxyflash.emulators.xmodem import XmodemDevice
-from proxyflash.emulators.xmodem_receiver import Receiver, Trouble
-from proxyflash.emulators.ymodem import YmodemDevice
+from proxyflash.emulators.xymodem.device import ModemDevice
+from proxyflash.emulators.xymodem.receiver import Receiver, Trouble
+from proxyflash.emulators.xymodem.xmodem import XmodemDevice
+from proxyflash.emulators.xymodem.ymodem import YmodemDevice
 from proxyflash.enumerators.benchfile import VersionQuestion
 from proxyflash.enumerators.serial import ask
 from proxyflash.flashers.base import Sighting
 from proxyflash.flashers.image import FirmwareImage, Segment
-from proxyflash.flashers.menu_flasher import MenuFlasher
-from proxyflash.flashers.menu_profile import MenuAddress
 from proxyflash.flashers.programmer import FlashResult, Programmer
-from proxyflash.flashers.xmodem import XmodemFlasher
-from proxyflash.flashers.ymodem import YmodemFlasher
+from proxyflash.flashers.xymodem.flasher import MenuFlasher
+from proxyflash.flashers.xymodem.profile import MenuAddress
+from proxyflash.flashers.xymodem.xmodem import XmodemFlasher
+from proxyflash.flashers.xymodem.ymodem import YmodemFlasher
 from proxyflash.tests.flashers.doing import Doing
 from proxyflash.transports import clock
 from proxyflash.transports.deadline import Deadline

@@ -28,11 +28,11 @@ from proxyflash.flashers.errors import (
     Unsupported,
 )
 from proxyflash.flashers.memory import Range
-from proxyflash.flashers.menu_console import plain
-from proxyflash.flashers.menu_profile import MenuProfile, loaders
-from proxyflash.flashers.xmodem import XmodemProfile
-from proxyflash.flashers.xmodem_codec import ABORT
-from proxyflash.flashers.ymodem import YmodemProfile
+from proxyflash.flashers.xymodem.codec import ABORT
+from proxyflash.flashers.xymodem.console import plain
+from proxyflash.flashers.xymodem.profile import MenuProfile, loaders
+from proxyflash.flashers.xymodem.xmodem import XmodemProfile
+from proxyflash.flashers.xymodem.ymodem import YmodemProfile
 from proxyflash.tests.flashers.modem_lab import LINES, PARTS, Rig
 from proxyflash.transports.deadline import Deadline
 from pydantic import ValidationError

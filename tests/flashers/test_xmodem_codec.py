@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from proxyflash.flashers.errors import ProfileWrong
-from proxyflash.flashers.xmodem_codec import ABORT, LAST_HEADER, Piece, Start, block, header, pieces
+from proxyflash.flashers.xymodem.codec import ABORT, LAST_HEADER, Piece, Start, block, header, pieces
 
 FIGURE_6 = bytes.fromhex(
     "01 00 FF 62 62 63 73 63 68 65 64 2E 74 78 74 00"

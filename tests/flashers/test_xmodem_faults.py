@@ -13,10 +13,11 @@ from unittest.mock import patch
 
 import pytest
 from proxyflash.emulators.faults import FaultPlan, Faults
-from proxyflash.emulators.xmodem_receiver import Trouble
+from proxyflash.emulators.xymodem.receiver import Trouble
 from proxyflash.flashers import events as ev
-from proxyflash.flashers import menu_console, xmodem_sender
 from proxyflash.flashers.errors import ImageError, PartConfused, PartError, PartMute, PartRefused
+from proxyflash.flashers.xymodem import console as menu_console
+from proxyflash.flashers.xymodem import sender as xmodem_sender
 from proxyflash.tests.flashers.modem_lab import PARTS, Rig
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError, SerialGone, SerialTimeout, TransportError

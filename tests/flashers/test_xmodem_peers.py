@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from proxyflash.flashers.errors import PartFailed, PartRefused
 from proxyflash.flashers.image import FirmwareImage, Segment
-from proxyflash.flashers.menu_flasher import MenuFlasher
-from proxyflash.flashers.menu_profile import MenuAddress
 from proxyflash.flashers.programmer import FlashResult, Programmer
+from proxyflash.flashers.xymodem.flasher import MenuFlasher
+from proxyflash.flashers.xymodem.profile import MenuAddress
 from proxyflash.tests.flashers.modem_lab import FLASHERS
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial import SerialPort

@@ -9,10 +9,10 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.flashers import xmodem_sender
 from proxyflash.flashers.errors import PartConfused, PartRefused
-from proxyflash.flashers.xmodem_codec import ABORT, Piece, Start, header, pieces
-from proxyflash.flashers.xmodem_sender import SILENT_TRIES, TRIES, ReceiverCancelled, Sender, said
+from proxyflash.flashers.xymodem import sender as xmodem_sender
+from proxyflash.flashers.xymodem.codec import ABORT, Piece, Start, header, pieces
+from proxyflash.flashers.xymodem.sender import SILENT_TRIES, TRIES, ReceiverCancelled, Sender, said
 from proxyflash.tests.flashers.doing import Doing
 from proxyflash.tests.flashers.modem_lab import Peer, peer
 from proxyflash.transports.deadline import Deadline

@@ -25,21 +25,22 @@ from proxyflash.enumerators.benchlines import key_lines
 from proxyflash.enumerators.component import distinct, parse_selector, toml_text
 from proxyflash.enumerators.errors import BenchError, SelectorWrong, StateFolder
 from proxyflash.enumerators.usb import _unlisted
-from proxyflash.flashers import xmodem_codec, xmodem_sender
 from proxyflash.flashers.avr import avr109_codec, stk500v1_codec, stk500v2_codec
 from proxyflash.flashers.dfu import codec as dfu_codec
 from proxyflash.flashers.dfu import identity as dfu_identity
 from proxyflash.flashers.dfu.dfuse_layout import parse_layout
 from proxyflash.flashers.errors import ImageError, PartConfused, PartError, ProfileWrong
 from proxyflash.flashers.formats import binary, dfu, elf, ihex, mcuboot, srec
-from proxyflash.flashers.menu_console import MenuConsole, plain
-from proxyflash.flashers.menu_profile import loaders
 from proxyflash.flashers.smp import codec as smp_codec
 from proxyflash.flashers.smp.client import SmpClient, wanted_offset
 from proxyflash.flashers.stm32 import codec as stm32_codec
 from proxyflash.flashers.uds import codec as uds_codes
 from proxyflash.flashers.uds import identity as uds_identity
-from proxyflash.flashers.ymodem import YmodemFlasher
+from proxyflash.flashers.xymodem import codec as xmodem_codec
+from proxyflash.flashers.xymodem import sender as xmodem_sender
+from proxyflash.flashers.xymodem.console import MenuConsole, plain
+from proxyflash.flashers.xymodem.profile import loaders
+from proxyflash.flashers.xymodem.ymodem import YmodemFlasher
 from proxyflash.transports import isotp_frames, json_text
 from proxyflash.transports.errors import PluginUnknown
 from proxyflash.transports.usb import UsbInfo, UsbInterface

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..transports.serial import SerialPort
-from .menu_profile import MenuProfile
-from .strapped_entry import LineSettings, StrappedEntry, Wiring
+from ...transports.serial import SerialPort
+from ..strapped_entry import LineSettings, StrappedEntry, Wiring
+from .profile import MenuProfile
 
 
 def menu_entry(port: SerialPort, profile: MenuProfile) -> StrappedEntry:

@@ -1,6 +1,6 @@
 """What the emulated sensors whose loader takes a file by XMODEM or YMODEM have in common: the part, the bench file's keys.
 
-The loaders are in modem_loaders.py, the receiving end in xmodem_receiver.py, the parts in parts/loaders.toml.
+The loaders are in loaders.py, the receiving end in receiver.py, the parts in loaders.toml.
 """
 
 from __future__ import annotations
@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from . import application
-from .application import Application
-from .device import BadDevice, DeviceSpec, factory_content
-from .flash import NorFlash
-from .modem_loaders import GeckoLoader, GeckoReceiver, IapLoader, Loader, ShellLoader
-from .modem_slot import LoaderPart, parts
-from .strapped_board import Pins, StrappedBoard
-from .supply import Supply
-from .uart_board import Sensor, Stage
-from .uart_device import UartDevice
-from .uart_line import Line
-from .uart_settings import UartSettings
-from .uart_wire import RECEIVE_BUFFER, UartWire
-from .xmodem_receiver import Receiver, Trouble
+from .. import application
+from ..application import Application
+from ..device import BadDevice, DeviceSpec, factory_content
+from ..flash import NorFlash
+from ..strapped_board import Pins, StrappedBoard
+from ..supply import Supply
+from ..uart_board import Sensor, Stage
+from ..uart_device import UartDevice
+from ..uart_line import Line
+from ..uart_settings import UartSettings
+from ..uart_wire import RECEIVE_BUFFER, UartWire
+from .loaders import GeckoLoader, GeckoReceiver, IapLoader, Loader, ShellLoader
+from .receiver import Receiver, Trouble
+from .slot import LoaderPart, parts
 
 LOADERS: dict[str, type[Loader]] = {"gecko": GeckoLoader, "iap": IapLoader, "shell": ShellLoader}
 ASKS = {"crc": b"C", "checksum": b"\x15", "stream": b"G"}
@@ -103,7 +103,7 @@ class ModemDevice(UartDevice):
 
     The keys of the `emulated` table:
 
-    - `part`: a table of parts/loaders.toml; needed.
+    - `part`: a table of loaders.toml; needed.
     - `firmware`: raw binary that a new part's flash holds.
     - `boot`: true holds the strap pin high. Default false.
     - `wiring`: what the adapter's outputs drive: "dtr-reset,rts-boot", "rts-reset,dtr-boot", or one of the two alone; an

@@ -9,13 +9,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..transports.deadline import Deadline
-from ..transports.errors import SerialTimeout
-from ..transports.serial import SerialPort
-from .errors import ImageWrongPart, PartConfused, PartFailed, PartMute, PartRefused, PartWrongMode
-from .menu_profile import MenuProfile, Step, filled
-from .xmodem_codec import ABORT
-from .xmodem_sender import QUIET_SECONDS, TEXT_LIMIT, said
+from ...transports.deadline import Deadline
+from ...transports.errors import SerialTimeout
+from ...transports.serial import SerialPort
+from ..errors import ImageWrongPart, PartConfused, PartFailed, PartMute, PartRefused, PartWrongMode
+from .codec import ABORT
+from .profile import MenuProfile, Step, filled
+from .sender import QUIET_SECONDS, TEXT_LIMIT, said
 
 HEARD_OUT = 10
 """Times between two greetings for which a loader that talks is listened to before it is greeted again."""

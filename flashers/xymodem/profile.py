@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from .base import Settings
+from ..base import Settings
 
 WORDS = ("size", "size-hex", "sent", "crc32")
 
@@ -91,7 +91,7 @@ class MenuAddress(Settings):
 
 
 class MenuProfile(Settings):
-    """`loader`: one of devices/loaders.toml, whose keys hold where this table has none. `baudrate`: the loader's, None
+    """`loader`: one of loaders.toml, whose keys hold where this table has none. `baudrate`: the loader's, None
     for the bus's own. `entry`, `enter`: how the part gets into its loader, by modem lines or by a text that its
     application is sent. `greet`: what makes the loader say its prompt; `prompt`: what it ends with when it waits for a
     command; `part`: what its greeting must hold; `bootloader`: a group around its version. `upload`: the steps after
@@ -154,4 +154,4 @@ def _with_tuples(table: dict[str, Any]) -> dict[str, Any]:
 @cache
 def loaders() -> dict[str, dict[str, Any]]:
     """The shipped profiles by name."""
-    return tomllib.loads((files(__package__) / "devices" / "loaders.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((files(__package__) / "loaders.toml").read_text(encoding="utf-8"))

@@ -1,16 +1,16 @@
 """`xmodem`: loaders that take a file by XMODEM, with a checksum, a CRC or blocks of 1024 bytes, as they ask for it.
 
-After the "X/YMODEM Protocol Reference" (C. Forsberg, 1988-06-18), 4, 7 and 8. The order of things is in menu_flasher.py.
+After the "X/YMODEM Protocol Reference" (C. Forsberg, 1988-06-18), 4, 7 and 8. The order of things is in flasher.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .menu_flasher import MenuFlasher
-from .menu_profile import MenuProfile
-from .xmodem_codec import Piece
-from .xmodem_sender import Sender
+from .codec import Piece
+from .flasher import MenuFlasher
+from .profile import MenuProfile
+from .sender import Sender
 
 
 class XmodemProfile(MenuProfile):

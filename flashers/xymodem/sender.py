@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from ..transports.deadline import Deadline
-from ..transports.errors import SerialTimeout
-from ..transports.serial import SerialPort
-from .errors import PartConfused, PartRefused
-from .xmodem_codec import ABORT, LAST_HEADER, Control, Piece, Start, block
+from ...transports.deadline import Deadline
+from ...transports.errors import SerialTimeout
+from ...transports.serial import SerialPort
+from ..errors import PartConfused, PartRefused
+from .codec import ABORT, LAST_HEADER, Control, Piece, Start, block
 
 TRIES = 10
 """How often a block goes out that is refused (7.3.1: "All errors are retried 10 times")."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from .flash import NorFlash
-from .xmodem_receiver import Ended
+from ..flash import NorFlash
+from .receiver import Ended
 
 
 @dataclass(frozen=True, slots=True)
 class LoaderPart:
-    """The facts of one part and its loader: a table of parts/loaders.toml, which says what each means."""
+    """The facts of one part and its loader: a table of loaders.toml, which says what each means."""
 
     name: str
     loader: str
@@ -33,7 +33,7 @@ class LoaderPart:
 @cache
 def parts() -> dict[str, LoaderPart]:
     """All parts, by name."""
-    text = resources.files(f"{__package__}.parts").joinpath("loaders.toml").read_text()
+    text = resources.files(__package__).joinpath("loaders.toml").read_text()
     found = {}
     for name, table in tomllib.loads(text).items():
         for key in ("protocols", "pages"):

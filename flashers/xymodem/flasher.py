@@ -1,7 +1,7 @@
 """A part whose loader takes a file over a serial line and says in text what it makes of it: what XMODEM and YMODEM share.
 
-What is said and heard is in menu_console.py, how blocks go out in xmodem_sender.py, how the part gets into its loader
-in menu_entry.py; what the loader's texts are is the profile's. Here is the order of things. One rule: that all blocks
+What is said and heard is in console.py, how blocks go out in sender.py, how the part gets into its loader
+in entry.py; what the loader's texts are is the profile's. Here is the order of things. One rule: that all blocks
 were acknowledged says that they were received. Only the loader's own last word makes it a file that is in place.
 """
 
@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import ClassVar, Self
 
-from ..transports.deadline import Deadline
-from ..transports.errors import TransportError
-from ..transports.serial import SerialPort
-from .base import Capability, Flasher, Identity, Sighting, State
-from .errors import (
+from ...transports.deadline import Deadline
+from ...transports.errors import TransportError
+from ...transports.serial import SerialPort
+from ..base import Capability, Flasher, Identity, Sighting, State
+from ..errors import (
     PartConfused,
     PartError,
     PartMute,
@@ -28,13 +28,13 @@ from .errors import (
     ProfileWrong,
     Unsupported,
 )
-from .image import Segment
-from .memory import EraseRun, MemoryMap, Range, Region
-from .menu_console import MenuConsole, plain
-from .menu_entry import menu_entry
-from .menu_profile import MenuAddress, MenuProfile
-from .xmodem_codec import Control, Piece, pieces
-from .xmodem_sender import ReceiverCancelled, Sender, said
+from ..image import Segment
+from ..memory import EraseRun, MemoryMap, Range, Region
+from .codec import Control, Piece, pieces
+from .console import MenuConsole, plain
+from .entry import menu_entry
+from .profile import MenuAddress, MenuProfile
+from .sender import ReceiverCancelled, Sender, said
 
 CAN = bytes([Control.CAN])
 TELLS_NOTHING = "a loader that takes files by {} does not tell what it holds"

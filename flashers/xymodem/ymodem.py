@@ -1,6 +1,6 @@
 """`ymodem`: loaders that take a file by YMODEM or YMODEM-g: its name and size first, then blocks, then an empty name.
 
-After the "X/YMODEM Protocol Reference" (C. Forsberg, 1988-06-18), 5 and 6. The order of things is in menu_flasher.py.
+After the "X/YMODEM Protocol Reference" (C. Forsberg, 1988-06-18), 5 and 6. The order of things is in flasher.py.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..transports.deadline import Deadline
-from .menu_flasher import MenuFlasher
-from .menu_profile import MenuProfile
-from .xmodem_codec import Piece, header
-from .xmodem_sender import Sender
+from ...transports.deadline import Deadline
+from .codec import Piece, header
+from .flasher import MenuFlasher
+from .profile import MenuProfile
+from .sender import Sender
 
 
 class YmodemProfile(MenuProfile):

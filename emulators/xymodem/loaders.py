@@ -13,11 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
-from . import application
-from .flash import FlashRefused, NorFlash
-from .modem_slot import FlashSlot, LoaderPart, RamSlot
-from .uart_board import Silence, UartBoard
-from .xmodem_receiver import ACK, CAN, EOT, NAK, SOH, Ended, Receiver, Sink, Trouble
+from .. import application
+from ..flash import FlashRefused, NorFlash
+from ..uart_board import Silence, UartBoard
+from .receiver import ACK, CAN, EOT, NAK, SOH, Ended, Receiver, Sink, Trouble
+from .slot import FlashSlot, LoaderPart, RamSlot
 
 MakeReceiver = Callable[[], Receiver]
 

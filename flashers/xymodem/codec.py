@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-from .errors import ProfileWrong
+from ..errors import ProfileWrong
 
 
 class Control(IntEnum):

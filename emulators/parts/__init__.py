@@ -1,1 +1,0 @@
-"""Facts about the emulated parts, as data: geometry, identity, times."""

@@ -1,1 +1,0 @@
-"""Facts about parts, as data: sizes, erase units, identification codes."""
