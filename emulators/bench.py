@@ -78,7 +78,7 @@ def _rate(settings: Mapping[str, Any], key: str, default: int) -> int:
 
 def _wire(kind: str, channel: str, settings: Mapping[str, Any], faults: Faults, pace: float) -> Any:
     if kind == "can":
-        from .can_wire import CanWire
+        from .can.wire import CanWire
 
         bitrate = _rate(settings, "bitrate", 500_000)
         data_bitrate = _rate(settings, "data_bitrate", 2_000_000) if settings.get("fd") else None

@@ -17,7 +17,7 @@ import can
 from ..transports import clock
 from ..transports.recording import CanFlag, CanFrame, Record
 from ..transports.recording_formats import frame_text
-from .can_clocked import ClockedCanBus
+from .can.clocked import ClockedCanBus
 from .replay import LONGEST_WAIT, Replay, ReplayMismatch, Track, find_track
 
 _KEEP_ALIVE = b"\x02\x3e\x80"

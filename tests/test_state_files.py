@@ -22,7 +22,7 @@ ELSEWHERE = {
     # What the user names, or the system has: none of it lies in the state folder.
     ("emulators/vhci.py", "read_text"): "sysfs",
     ("emulators/vhci.py", "write_text"): "sysfs",
-    ("emulators/can_server.py", "unlink"): "a socket, when its server ends",
+    ("emulators/can/server.py", "unlink"): "a socket, when its server ends",
     ("emulators/control.py", "unlink"): "a FIFO, when its reader ends",
     ("emulators/flash.py", "unlink"): "removes a memory that found no room",
     ("updates/app_folder.py", "os.mkdir"): "a folder of the application, by the descriptor of the one above",

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Self
 
 from .. import application
 from ..board import Board
-from ..can_wire import CanWire
+from ..can.isotp import EcuAddress
+from ..can.wire import CanWire
 from ..device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
 from ..flash import NorFlash
-from ..isotp_node import EcuAddress
 from ..supply import Supply
 from .ecu import Ecu, Variation
 from .memory import Marker, Memory

@@ -14,9 +14,9 @@ from typing import Any
 from ...transports import clock
 from ..application import Application
 from ..board import Board, ResetPulled
-from ..can_wire import CanWire
+from ..can.isotp import EcuAddress, IsoTpNode, Request
+from ..can.wire import CanWire
 from ..flash import FlashRefused
-from ..isotp_node import EcuAddress, IsoTpNode, Request
 from ..supply import Supply
 from .memory import Memory
 from .nrc import Nrc, Refusal, sub_function

@@ -10,8 +10,8 @@ from typing import Any
 
 import can
 from proxyflash.emulators import application
-from proxyflash.emulators.can_bridge import bridge
-from proxyflash.emulators.can_wire import CanWire
+from proxyflash.emulators.can.bridge import bridge
+from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.uds.device import UdsDevice
 from proxyflash.flashers import events as ev

@@ -11,10 +11,10 @@ from pathlib import Path
 import can
 import pytest
 from can.interfaces.virtual import VirtualBus
-from proxyflash.emulators import can_interface
-from proxyflash.emulators.can_bridge import bridge
-from proxyflash.emulators.can_server import serve_can
-from proxyflash.emulators.can_wire import CanWire
+from proxyflash.emulators.can import python_can as can_interface
+from proxyflash.emulators.can.bridge import bridge
+from proxyflash.emulators.can.server import serve_can
+from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.transports import clock
 

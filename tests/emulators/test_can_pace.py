@@ -7,8 +7,8 @@ import uuid
 import can
 import pytest
 from proxyflash.emulators.board import Board
-from proxyflash.emulators.can_wire import CanWire
-from proxyflash.emulators.isotp_node import EcuAddress, IsoTpNode, Request
+from proxyflash.emulators.can.isotp import EcuAddress, IsoTpNode, Request
+from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.supply import Supply
 from proxyflash.transports import clock
 

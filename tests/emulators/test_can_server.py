@@ -17,9 +17,9 @@ import can
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators import can_server
-from proxyflash.emulators.can_server import RemoteNode, pack, serve_can, unpack
-from proxyflash.emulators.can_wire import CanNode, CanWire
+from proxyflash.emulators.can import server as can_server
+from proxyflash.emulators.can.server import RemoteNode, pack, serve_can, unpack
+from proxyflash.emulators.can.wire import CanNode, CanWire
 from proxyflash.transports import clock
 from proxyflash.transports.errors import CanBusy
 

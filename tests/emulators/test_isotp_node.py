@@ -10,10 +10,10 @@ import isotp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators import isotp_node
 from proxyflash.emulators.board import Board
-from proxyflash.emulators.can_wire import CanNode, CanWire
-from proxyflash.emulators.isotp_node import EcuAddress, IsoTpNode
+from proxyflash.emulators.can import isotp as isotp_node
+from proxyflash.emulators.can.isotp import EcuAddress, IsoTpNode
+from proxyflash.emulators.can.wire import CanNode, CanWire
 from proxyflash.emulators.supply import Supply
 from proxyflash.tests.emulators.isotp_stack import IsoTpStack
 from proxyflash.transports import clock

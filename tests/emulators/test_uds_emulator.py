@@ -14,9 +14,10 @@ import pytest
 import udsoncan
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators import application, isotp_node
-from proxyflash.emulators.can_server import serve_can
-from proxyflash.emulators.can_wire import CanWire
+from proxyflash.emulators import application
+from proxyflash.emulators.can import isotp as isotp_node
+from proxyflash.emulators.can.server import serve_can
+from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.device import BadDevice, DeviceSpec
 from proxyflash.emulators.uds.device import UdsDevice
 from proxyflash.flashers.image import FirmwareImage, Segment

@@ -27,8 +27,8 @@ from typing import Any, cast
 
 from greenlet import GreenletExit
 from proxyflash.emulators.bench import EmulatedBus
-from proxyflash.emulators.can_interface import EmulatedCanBus
-from proxyflash.emulators.can_wire import CanWire
+from proxyflash.emulators.can.python_can import EmulatedCanBus
+from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.faults import FaultPlan
 from proxyflash.emulators.protocol_emulated import Serial
 from proxyflash.emulators.uart_wire import UartWire

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import can
 import pytest
-from proxyflash.emulators.can_wire import CanWire
+from proxyflash.emulators.can.wire import CanWire
 from proxyflash.enumerators.bench import Bench
 from proxyflash.tests.flashers.sweeps.rig import KINDS, Rig
 from proxyflash.transports import clock

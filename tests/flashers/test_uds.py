@@ -14,7 +14,7 @@ from typing import Any
 import can
 import isotp
 import pytest
-from proxyflash.emulators.can_wire import CanWire
+from proxyflash.emulators.can.wire import CanWire
 from proxyflash.flashers.errors import (
     NotBack,
     PartConfused,

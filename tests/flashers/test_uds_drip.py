@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import can
 import pytest
-from proxyflash.emulators.can_wire import CanWire
+from proxyflash.emulators.can.wire import CanWire
 from proxyflash.flashers.uds.flasher import DISCOVER_RUN_ON, SIGHT_RUN_ON, Found, UdsFlasher, discover
 from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.transports import clock

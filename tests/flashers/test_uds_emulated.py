@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators import application
-from proxyflash.emulators.can_wire import CanWire
+from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.uds.device import UdsDevice

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from proxyflash.emulators.can_server import serve_can
-from proxyflash.emulators.can_wire import CanWire
+from proxyflash.emulators.can.server import serve_can
+from proxyflash.emulators.can.wire import CanWire
 from proxyflash.flashers.errors import SecurityDenied
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
@@ -185,7 +185,7 @@ def scapy_ecu(python: Path, folder: Path, *, fd: bool) -> Iterator[CanBus]:
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: proxyflash\nVersion: 0\n")
     (installed / "entry_points.txt").write_text(
-        "[can.interface]\nproxyflash = proxyflash.emulators.can_interface:EmulatedCanBus\n"
+        "[can.interface]\nproxyflash = proxyflash.emulators.can.python_can:EmulatedCanBus\n"
     )
     command = [python, "-c", SCRIPT, f"unix:{folder / 'can.sock'}", str(int(fd)), folder / "kept"]
     process = subprocess.Popen(

@@ -23,7 +23,7 @@ LONGEST = 65536
 """Bytes of an input."""
 RUNS = re.compile(r"^#(\d+)|Done (\d+) runs", re.MULTILINE)
 INSTRUMENTED = [
-    "proxyflash.emulators.can_server",
+    "proxyflash.emulators.can.server",
     "proxyflash.enumerators",
     "proxyflash.flashers",
     "proxyflash.tests.fuzz",

@@ -18,7 +18,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from proxyflash.emulators import can_server
+from proxyflash.emulators.can import server as can_server
 from proxyflash.emulators.uds.memory import Marker
 from proxyflash.enumerators import benchfile
 from proxyflash.enumerators.benchlines import key_lines

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from proxyflash.emulators import application
-from proxyflash.emulators.can_server import serve_can
+from proxyflash.emulators.can.server import serve_can
 from proxyflash.emulators.device import EmulatedDevice
 from proxyflash.enumerators.bench import Bench
 from proxyflash.hil_tests import bench_run  # noqa: F401 - see below

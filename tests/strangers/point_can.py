@@ -8,8 +8,8 @@ from typing import Any
 import can.interfaces
 import pytest
 from proxyflash.emulators import wires
-from proxyflash.emulators.can_interface import EmulatedCanBus
-from proxyflash.emulators.can_wire import CanWire
+from proxyflash.emulators.can.python_can import EmulatedCanBus
+from proxyflash.emulators.can.wire import CanWire
 
 MADE: list[CanWire] = []
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import can
 import pytest
-from proxyflash.emulators.can_server import serve_can
-from proxyflash.emulators.can_wire import CanNode, CanWire
+from proxyflash.emulators.can.server import serve_can
+from proxyflash.emulators.can.wire import CanNode, CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.tests.transports.threads import Call, in_thread, names
 from proxyflash.transports import can as can_module
@@ -592,7 +592,7 @@ def test_a_channel_that_this_user_may_not_open(tmp_path: Path) -> None:
         listener.listen()
         path.chmod(0o000)
         # Loaded now: that user may not be able to read this checkout.
-        importlib.import_module("proxyflash.emulators.can_interface")
+        importlib.import_module("proxyflash.emulators.can.python_can")
         is_root = os.geteuid() == 0
         try:
             if is_root:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxyflash.emulators import can_bridge, can_server
 from proxyflash.emulators.acm_tty import AcmTty
-from proxyflash.emulators.can_interface import EmulatedCanBus
-from proxyflash.emulators.can_wire import CanWire
+from proxyflash.emulators.can import bridge as can_bridge
+from proxyflash.emulators.can import server as can_server
+from proxyflash.emulators.can.python_can import EmulatedCanBus
+from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.cdc_acm import CdcAcm
 from proxyflash.emulators.control import Control
 from proxyflash.emulators.pty import serve_pty

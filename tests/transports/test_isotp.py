@@ -20,7 +20,7 @@ import pytest
 from can.interfaces.virtual import VirtualBus
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators.can_wire import CanWire
+from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.tests.transports.threads import Call, in_thread
 from proxyflash.transports import clock, isotp_kernel
@@ -831,7 +831,7 @@ def test_settings_that_do_not_hold(
 def test_nothing_is_printed() -> None:
     """can-isotp logs what we are told as well."""
     program = (
-        "from proxyflash.emulators.can_wire import CanWire\n"
+        "from proxyflash.emulators.can.wire import CanWire\n"
         "from proxyflash.transports.can import CanBus, CanId\n"
         "from proxyflash.transports.deadline import Deadline\n"
         "from proxyflash.transports.isotp import IsoTpAddress, IsoTpChannel, IsoTpOptions\n"

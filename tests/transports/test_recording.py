@@ -12,7 +12,7 @@ import pytest
 import usb.core
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators.can_wire import CanWire
+from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.uart_wire import UartWire

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from proxyflash.emulators.can_interface import EmulatedCanBus
-from proxyflash.emulators.can_wire import CanWire
+from proxyflash.emulators.can.python_can import EmulatedCanBus
+from proxyflash.emulators.can.wire import CanWire
 from proxyflash.tests.explore.disk import Disk, Image
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock, SimulatedThread

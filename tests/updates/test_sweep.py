@@ -28,7 +28,7 @@ from typing import Any
 
 import pytest
 from proxyflash.emulators import application
-from proxyflash.emulators.can_server import serve_can
+from proxyflash.emulators.can.server import serve_can
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.tests.explore.disk import Disk

@@ -107,7 +107,7 @@ def _serve(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[s
         closers += [close, lambda: link.unlink(missing_ok=True)]
         return {"kind": kind, "path": str(link), "opens": f"a serial port at {link} ({path})"}
     if kind == "can":
-        from ...emulators.can_server import serve_can
+        from ...emulators.can.server import serve_can
 
         socket = bench.folder / f"{name}.sock"
         if len(str(socket)) > SOCKET_LIMIT:
@@ -160,7 +160,7 @@ def _control(bench: Bench, path: Path) -> Callable[[], None]:
 
 
 def _join(bench: Bench, text: str, closers: list[Callable[[], None]]) -> None:
-    from ...emulators.can_bridge import bridge
+    from ...emulators.can.bridge import bridge
     from ...transports.can_opening import open_bus
 
     name, _, place = text.partition("=")

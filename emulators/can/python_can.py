@@ -10,11 +10,11 @@ from typing import Any
 
 import can
 
-from ..transports import clock
-from ..transports.can_bits import FD_SIZES
-from . import wires
-from .can_clocked import ClockedCanBus
-from .can_wire import CAN_ERR_CRTL, CAN_ERR_CRTL_RX_OVERFLOW, CanWire, WireGone
+from ...transports import clock
+from ...transports.can_bits import FD_SIZES
+from .. import wires
+from .clocked import ClockedCanBus
+from .wire import CAN_ERR_CRTL, CAN_ERR_CRTL_RX_OVERFLOW, CanWire, WireGone
 
 RECEIVE_QUEUE = 32_768
 """Frames that wait to be read; further ones are lost, and an error frame tells so, as socketcan has it."""
@@ -44,7 +44,7 @@ class EmulatedCanBus(ClockedCanBus):
         self.channel_info = f"emulated CAN {channel}"
         self._channel = channel
         if channel.startswith("unix:"):
-            from .can_server import RemoteNode
+            from .server import RemoteNode
 
             self._node: Any = RemoteNode(
                 channel.removeprefix("unix:"), self._take, lambda: self._queue.put(None), receive_own_messages

@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 import can
 
-from ..transports import clock
+from ...transports import clock
 
 
 class ClockedCanBus(can.BusABC):

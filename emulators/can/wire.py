@@ -16,10 +16,10 @@ from typing import Any
 
 import can
 
-from ..transports import clock
-from ..transports.can_bits import frame_seconds
-from . import wires
-from .faults import Fault, Faults
+from ...transports import clock
+from ...transports.can_bits import frame_seconds
+from .. import wires
+from ..faults import Fault, Faults
 
 TRANSMIT_QUEUE = 32
 """Frames that a node's controller and driver keep; a further one has to wait."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import can
 
-from ..transports import clock
-from .can_wire import CanWire, WireGone
+from ...transports import clock
+from .wire import CanWire, WireGone
 
 LOOK_SECONDS = 0.1
 """How often a thread looks whether the bridge was ended."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import can
 
-from ..transports import clock
-from .board import Board
-from .can_wire import CanNode, CanWire
+from ...transports import clock
+from ..board import Board
+from .wire import CanNode, CanWire
 
 SINGLE, FIRST, CONSECUTIVE, FLOW_CONTROL = 0, 1, 2, 3
 """N_PCI types (table 9)."""

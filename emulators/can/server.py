@@ -22,10 +22,10 @@ from pathlib import Path
 
 import can
 
-from ..transports import clock, private_files
-from ..transports.can_bits import FD_SIZES
-from ..transports.errors import CanBusy
-from .can_wire import (
+from ...transports import clock, private_files
+from ...transports.can_bits import FD_SIZES
+from ...transports.errors import CanBusy
+from .wire import (
     CAN_ERR_BUSOFF,
     CAN_ERR_CRTL,
     CAN_ERR_CRTL_RX_OVERFLOW,
