@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from proxyflash.emulators.pty import serve_pty
+from proxyflash.emulators.serial.pty import serve_pty
 from proxyflash.enumerators.bench import Bench
 
 BUS = "uart"

@@ -84,7 +84,7 @@ def _wire(kind: str, channel: str, settings: Mapping[str, Any], faults: Faults, 
         data_bitrate = _rate(settings, "data_bitrate", 2_000_000) if settings.get("fd") else None
         return CanWire(channel, bitrate=bitrate, data_bitrate=data_bitrate, faults=faults, pace=pace)
     if kind == "serial":
-        from .uart_wire import UartWire
+        from .serial.wire import UartWire
 
         return UartWire(channel, faults=faults, pace=pace)
     if kind == "usb":

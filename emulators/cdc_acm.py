@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from ..transports import clock
-from .uart_line import Line
-from .uart_wire import TRANSMIT_BUFFER, UartWire
+from .serial.line import Line
+from .serial.wire import TRANSMIT_BUFFER, UartWire
 from .usb_device import BULK, INTERRUPT, Descriptors, EndpointDescriptor, InterfaceDescriptor, Stall, UsbFunction
 
 VENDOR_ID, PRODUCT_ID = 0x1209, 0x0002

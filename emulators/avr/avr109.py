@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from ...transports import clock
-from ..uart_board import Silence
+from ..serial.board import Silence
 from .board import AvrLoader, Reset
 from .device import AvrDevice
 

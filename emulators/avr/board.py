@@ -13,10 +13,10 @@ from enum import Enum, auto
 from typing import ClassVar, NoReturn
 
 from ...transports import clock
+from ..serial.board import Sensor, Stage, UartBoard
+from ..serial.line import Line
+from ..serial.wire import RECEIVE_BUFFER, UartWire
 from ..supply import Supply
-from ..uart_board import Sensor, Stage, UartBoard
-from ..uart_line import Line
-from ..uart_wire import RECEIVE_BUFFER, UartWire
 from .part import AvrMemory
 
 TOUCH_RATE = 1200

@@ -6,10 +6,10 @@ import re
 from typing import ClassVar
 
 from ..device import BadDevice, DeviceSpec
-from ..uart_board import Stage
-from ..uart_device import UartDevice
-from ..uart_settings import UartSettings
-from ..uart_wire import UartWire
+from ..serial.board import Stage
+from ..serial.device import UartDevice
+from ..serial.settings import UartSettings
+from ..serial.wire import UartWire
 from . import part as avr_part
 from .board import AvrBoard, AvrLoader, ResetLine
 from .part import AvrMemory, AvrPart, parts

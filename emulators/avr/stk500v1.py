@@ -18,7 +18,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import ClassVar
 
-from ..uart_board import Silence
+from ..serial.board import Silence
 from .board import AvrLoader, Reset
 from .device import AvrDevice
 

@@ -18,10 +18,10 @@ from ...transports import clock
 from ..application import Application
 from ..mcuboot import Loader, Mode
 from ..mcuboot_image import Image
-from ..strapped_board import Pins, StrappedBoard
+from ..serial.board import Sensor, Silence, Stage
+from ..serial.strapped_board import Pins, StrappedBoard
+from ..serial.wire import RECEIVE_BUFFER, UartWire
 from ..supply import Supply
-from ..uart_board import Sensor, Silence, Stage
-from ..uart_wire import RECEIVE_BUFFER, UartWire
 from .frames import Console, Framing, Raw
 from .images import Images
 from .os_group import SmpOs

@@ -9,9 +9,9 @@ from __future__ import annotations
 from .. import mcuboot_image
 from ..device import BadDevice, DeviceSpec, factory_content
 from ..mcuboot import Mode
-from ..uart_device import UartDevice
-from ..uart_settings import UartSettings
-from ..uart_wire import UartWire
+from ..serial.device import UartDevice
+from ..serial.settings import UartSettings
+from ..serial.wire import UartWire
 from .board import Build, Log, SmpBoard
 from .part import SmpPart, parts
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .. import application
-from ..strapped_board import Pins, StrappedBoard
+from ..serial.board import Sensor, Stage
+from ..serial.strapped_board import Pins, StrappedBoard
+from ..serial.wire import RECEIVE_BUFFER, UartWire
 from ..supply import Supply
-from ..uart_board import Sensor, Stage
-from ..uart_wire import RECEIVE_BUFFER, UartWire
 from .part import Stm32Memory
 
 

@@ -9,9 +9,9 @@ import hashlib
 import re
 
 from ..device import BadDevice, DeviceSpec, factory_content
-from ..uart_device import UartDevice
-from ..uart_settings import UartSettings
-from ..uart_wire import UartWire
+from ..serial.device import UartDevice
+from ..serial.settings import UartSettings
+from ..serial.wire import UartWire
 from .board import Stm32Board
 from .loader import ChecksumForm, Loader
 from .part import Options, Stm32Memory, parts

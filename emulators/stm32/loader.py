@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ..uart_board import Silence
+from ..serial.board import Silence
 from .board import Stm32Board
 from .part import Stm32Memory
 

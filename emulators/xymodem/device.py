@@ -12,13 +12,13 @@ from .. import application
 from ..application import Application
 from ..device import BadDevice, DeviceSpec, factory_content
 from ..flash import NorFlash
-from ..strapped_board import Pins, StrappedBoard
+from ..serial.board import Sensor, Stage
+from ..serial.device import UartDevice
+from ..serial.line import Line
+from ..serial.settings import UartSettings
+from ..serial.strapped_board import Pins, StrappedBoard
+from ..serial.wire import RECEIVE_BUFFER, UartWire
 from ..supply import Supply
-from ..uart_board import Sensor, Stage
-from ..uart_device import UartDevice
-from ..uart_line import Line
-from ..uart_settings import UartSettings
-from ..uart_wire import RECEIVE_BUFFER, UartWire
 from .loaders import GeckoLoader, GeckoReceiver, IapLoader, Loader, ShellLoader
 from .receiver import Receiver, Trouble
 from .slot import LoaderPart, parts

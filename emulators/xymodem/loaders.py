@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from .. import application
 from ..flash import FlashRefused, NorFlash
-from ..uart_board import Silence, UartBoard
+from ..serial.board import Silence, UartBoard
 from .receiver import ACK, CAN, EOT, NAK, SOH, Ended, Receiver, Sink, Trouble
 from .slot import FlashSlot, LoaderPart, RamSlot
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from ..uart_board import Silence, UartBoard
+from ..serial.board import Silence, UartBoard
 
 SOH, STX, EOT, ACK, NAK, CAN = (bytes([code]) for code in (0x01, 0x02, 0x04, 0x06, 0x15, 0x18))
 TRIES = 10

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from proxyflash.emulators import application
-from proxyflash.emulators.acm_tty import AcmTty
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
+from proxyflash.emulators.serial.acm_tty import AcmTty
+from proxyflash.emulators.serial.board import Stage
+from proxyflash.emulators.serial.line import Line as UartLine
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.stm32.device import Stm32UartDevice
-from proxyflash.emulators.uart_board import Stage
-from proxyflash.emulators.uart_line import Line as UartLine
-from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.flashers.formats import load
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.flashers.stm32.profile import Entry, Line, Stm32Address, Stm32Profile

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from proxyflash.emulators.faults import FaultPlan
-from proxyflash.emulators.uart_line import Line
+from proxyflash.emulators.serial.line import Line
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.stm32.profile import Stm32Profile
 from proxyflash.hil_tests.kernel.conftest import wait_until

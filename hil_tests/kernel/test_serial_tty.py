@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 import serial
-from proxyflash.emulators.uart_line import Line
-from proxyflash.emulators.uart_wire import TRANSMIT_BUFFER
+from proxyflash.emulators.serial.line import Line
+from proxyflash.emulators.serial.wire import TRANSMIT_BUFFER
 from proxyflash.hil_tests.kernel.serial_lab import Serial, nothing_left
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import (

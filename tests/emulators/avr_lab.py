@@ -14,9 +14,9 @@ from proxyflash.emulators.avr.part import parts
 from proxyflash.emulators.avr.stk500v1 import Stk500v1Device
 from proxyflash.emulators.avr.stk500v2 import Stk500v2Device
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.protocol_emulated import Serial
-from proxyflash.emulators.uart_board import Stage
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.board import Stage
+from proxyflash.emulators.serial.protocol_emulated import Serial
+from proxyflash.emulators.serial.wire import UartWire
 
 JMP = bytes.fromhex("0c 94 40 00")
 """JMP 0x40 (AVR instruction set manual), in words: byte 0x80."""

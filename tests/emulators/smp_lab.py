@@ -13,10 +13,10 @@ import cbor2
 import serial
 from proxyflash.emulators import application, mcuboot_image
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.protocol_emulated import Serial
+from proxyflash.emulators.serial.board import Stage
+from proxyflash.emulators.serial.protocol_emulated import Serial
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.smp.device import SmpDevice
-from proxyflash.emulators.uart_board import Stage
-from proxyflash.emulators.uart_wire import UartWire
 
 READ, WRITE = 0, 2
 OS, IMAGE = 0, 1

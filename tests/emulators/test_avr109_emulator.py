@@ -10,7 +10,7 @@ import pytest
 import serial
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators.uart_board import Stage
+from proxyflash.emulators.serial.board import Stage
 from proxyflash.tests.emulators.avr_lab import CATERINA, IN_LOADER, Rig, firmware
 from proxyflash.transports import clock
 

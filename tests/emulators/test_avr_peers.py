@@ -18,9 +18,9 @@ import pytest
 from proxyflash.emulators.avr.device import AvrDevice
 from proxyflash.emulators.avr.part import parts
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.pty import serve_pty
-from proxyflash.emulators.uart_board import Stage
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.board import Stage
+from proxyflash.emulators.serial.pty import serve_pty
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.tests.emulators.avr_lab import (
     ATMEGABOOT,
     CATERINA,

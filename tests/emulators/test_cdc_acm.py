@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators.acm_tty import AcmTty
 from proxyflash.emulators.cdc_acm import CdcAcm, descriptors
 from proxyflash.emulators.errors import VhciAbsent
-from proxyflash.emulators.uart_line import Line
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.acm_tty import AcmTty
+from proxyflash.emulators.serial.line import Line
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.usb_device import Stall
 from proxyflash.emulators.usb_wire import UsbWire
 from proxyflash.emulators.usbip import UsbIpDevice

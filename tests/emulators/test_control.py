@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from proxyflash.emulators.control import Control
+from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.stm32.device import Stm32UartDevice
-from proxyflash.emulators.uart_board import Stage
 from proxyflash.enumerators.bench import Bench
 
 pytestmark = pytest.mark.real_time("a pipe of the kernel")

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators import application
 from proxyflash.emulators.device import BadDevice, DeviceSpec
-from proxyflash.emulators.protocol_emulated import Serial
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.protocol_emulated import Serial
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.xymodem.device import ModemDevice
 from proxyflash.emulators.xymodem.receiver import crc
 from proxyflash.emulators.xymodem.xmodem import XmodemDevice

@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.pty import serve_pty
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.pty import serve_pty
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.xymodem.device import ModemDevice
 from proxyflash.emulators.xymodem.xmodem import XmodemDevice
 from proxyflash.emulators.xymodem.ymodem import YmodemDevice

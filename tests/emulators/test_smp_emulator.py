@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators.device import BadDevice
-from proxyflash.emulators.uart_board import Stage
+from proxyflash.emulators.serial.board import Stage
 from proxyflash.tests.emulators.smp_lab import IMAGE, NEW, OLD, OS, QUESTION, READ, WRITE, Rig, framed, image, packet
 
 EINVAL, EBADSTATE, EMSGSIZE, ENOTSUP, TOO_NEW = 3, 6, 7, 8, 13

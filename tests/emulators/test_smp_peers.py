@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.pty import serve_pty
+from proxyflash.emulators.serial.board import Stage
+from proxyflash.emulators.serial.pty import serve_pty
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.smp.device import SmpDevice
-from proxyflash.emulators.uart_board import Stage
-from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.tests.peers import environment
 
 pytestmark = pytest.mark.real_time("peer programs at pseudo-terminals")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators.device import BadDevice
-from proxyflash.emulators.uart_board import Stage
+from proxyflash.emulators.serial.board import Stage
 from proxyflash.tests.emulators.avr_lab import ATMEGABOOT, IN_LOADER, OPTIBOOT, Rig, firmware
 
 PAGE = bytes(range(128))
@@ -427,7 +427,7 @@ class TestSettings:
     def test_bad(self, make_rig: Callable[..., Rig], table: dict[str, Any], key: str) -> None:
         from proxyflash.emulators.avr.stk500v1 import Stk500v1Device
         from proxyflash.emulators.device import DeviceSpec
-        from proxyflash.emulators.uart_wire import UartWire
+        from proxyflash.emulators.serial.wire import UartWire
 
         wire = UartWire("bad")
         with pytest.raises(BadDevice) as caught:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators.uart_board import Stage
+from proxyflash.emulators.serial.board import Stage
 from proxyflash.tests.emulators.avr_lab import IN_LOADER, WIRING, Rig, firmware
 
 PAGE = bytes(range(256))

@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators import application
 from proxyflash.emulators.device import BadDevice, DeviceSpec
-from proxyflash.emulators.protocol_emulated import Serial
+from proxyflash.emulators.serial.board import Stage
+from proxyflash.emulators.serial.protocol_emulated import Serial
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.stm32.device import Stm32UartDevice
 from proxyflash.emulators.stm32.part import parts
-from proxyflash.emulators.uart_board import Stage
-from proxyflash.emulators.uart_wire import UartWire
 
 ACK, NACK = b"\x79", b"\x1f"
 BASE = 0x08000000

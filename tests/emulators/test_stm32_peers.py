@@ -22,10 +22,10 @@ import pytest
 from proxyflash.benchmarks.peers import NO_MODEM_LINES, STM32LOADER
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.pty import serve_pty
+from proxyflash.emulators.serial.board import Stage
+from proxyflash.emulators.serial.pty import serve_pty
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.stm32.device import Stm32UartDevice
-from proxyflash.emulators.uart_board import Stage
-from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.flashers.formats import load
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.flashers.stm32.parts import families

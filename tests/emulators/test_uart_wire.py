@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import serial
 from proxyflash.emulators.faults import Fault, FaultPlan, Faults
-from proxyflash.emulators.protocol_emulated import Serial
-from proxyflash.emulators.pty import serve_pty
-from proxyflash.emulators.uart_line import Line, received
-from proxyflash.emulators.uart_wire import UartEnd, UartWire
+from proxyflash.emulators.serial.line import Line, received
+from proxyflash.emulators.serial.protocol_emulated import Serial
+from proxyflash.emulators.serial.pty import serve_pty
+from proxyflash.emulators.serial.wire import UartEnd, UartWire
 from proxyflash.transports import clock
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import usb.backend.libusb1
-from proxyflash.emulators.pty import serve_pty
+from proxyflash.emulators.serial.pty import serve_pty
 from proxyflash.emulators.usb_backend import EmulatedUsbBackend
 from proxyflash.enumerators import commands
 from proxyflash.enumerators.bench import Bench, Scan, find_file

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from proxyflash.emulators.avr.part import parts
 from proxyflash.emulators.device import DeviceSpec
-from proxyflash.emulators.pty import serve_pty
+from proxyflash.emulators.serial.pty import serve_pty
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.stm32.device import Stm32UartDevice
-from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Presence
 from proxyflash.enumerators.errors import BenchKey

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators.uart_line import Line
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.line import Line
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.enumerators.benchfile import VersionQuestion
 from proxyflash.enumerators.serial import ANSWER_LIMIT, ask
 from proxyflash.transports.deadline import Deadline

@@ -30,8 +30,8 @@ from proxyflash.emulators.bench import EmulatedBus
 from proxyflash.emulators.can.python_can import EmulatedCanBus
 from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.faults import FaultPlan
-from proxyflash.emulators.protocol_emulated import Serial
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.protocol_emulated import Serial
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.usb_wire import Port, UsbWire
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.state import bench_folder

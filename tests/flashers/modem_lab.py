@@ -10,9 +10,9 @@ from typing import Any
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import Faults
-from proxyflash.emulators.uart_board import Stage
-from proxyflash.emulators.uart_line import Line
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.board import Stage
+from proxyflash.emulators.serial.line import Line
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.xymodem.device import ModemDevice
 from proxyflash.emulators.xymodem.receiver import Receiver, Trouble
 from proxyflash.emulators.xymodem.xmodem import XmodemDevice

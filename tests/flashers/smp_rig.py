@@ -8,9 +8,9 @@ from typing import Any
 
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
+from proxyflash.emulators.serial.board import Stage
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.smp.device import SmpDevice
-from proxyflash.emulators.uart_board import Stage
-from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.flashers.base import Sighting
 from proxyflash.flashers.formats import mcuboot
 from proxyflash.flashers.programmer import FlashResult, Programmer

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.enumerators.bench import Bench
 from proxyflash.tests.flashers.sweeps.rig import KINDS, Rig
 from proxyflash.transports import clock

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from proxyflash.emulators.uart_board import Stage
+from proxyflash.emulators.serial.board import Stage
 from proxyflash.flashers.base import State
 from proxyflash.flashers.errors import (
     ImageTooLarge,

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import cbor2
 import pytest
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.flashers.errors import PartMute
 from proxyflash.flashers.smp.flasher import SmpFlasher
 from proxyflash.flashers.smp.profile import SmpAddress, SmpProfile

@@ -15,8 +15,8 @@ import pytest
 from proxyflash.emulators.avr.part import parts
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
-from proxyflash.emulators.uart_board import Stage
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.board import Stage
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.flashers.avr import entry as avr_entry
 from proxyflash.flashers.avr import stk500v1
 from proxyflash.flashers.avr.flasher import EEPROM_START

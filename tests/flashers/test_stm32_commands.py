@@ -13,8 +13,8 @@ import crcmod.predefined
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators.uart_line import Line
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.line import Line
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.flashers.errors import PartConfused, PartError, PartFailed, PartProtected, PartRefused, ProfileWrong
 from proxyflash.flashers.stm32 import uart_commands as stm32_commands
 from proxyflash.flashers.stm32.codec import MassErase, crc32_mpeg2

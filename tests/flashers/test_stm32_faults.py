@@ -15,9 +15,9 @@ import pytest
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
-from proxyflash.emulators.pty import serve_pty
+from proxyflash.emulators.serial.pty import serve_pty
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.stm32.device import Stm32UartDevice
-from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import ImageTooLarge, PartError, PartMute, ProfileWrong
 from proxyflash.flashers.image import FirmwareImage, Segment

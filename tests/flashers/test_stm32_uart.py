@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
+from proxyflash.emulators.serial.board import Stage
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.stm32 import device as stm32_uart
 from proxyflash.emulators.stm32.device import Stm32UartDevice
 from proxyflash.emulators.stm32.part import parts
-from proxyflash.emulators.uart_board import Stage
-from proxyflash.emulators.uart_wire import UartWire
 from proxyflash.enumerators.benchfile import VersionQuestion
 from proxyflash.enumerators.serial import ask
 from proxyflash.flashers import events as ev

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from proxyflash.emulators import application
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.avr.avr109 import Avr109Loader

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.wire import UartWire
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxyflash.emulators.pty import serve_pty
+from proxyflash.emulators.serial.pty import serve_pty
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.benchfile import load
 from proxyflash.tools.commands import benches, run

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.dfu.device import DfuDevice
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.usb_wire import UsbWire
 from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus, CanId

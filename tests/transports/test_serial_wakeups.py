@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from proxyflash.emulators.uart_line import Line
-from proxyflash.emulators.uart_wire import UartWire
+from proxyflash.emulators.serial.line import Line
+from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.transports import clock
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import SerialTimeout

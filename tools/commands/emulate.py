@@ -98,7 +98,7 @@ def _serve(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[s
     wire = bench.emulated_wire(name)
     kind = bench.file.spec.bus[name].kind
     if kind == "serial":
-        from ...emulators.pty import serve_pty
+        from ...emulators.serial.pty import serve_pty
 
         path, close = serve_pty(wire)
         link = bench.folder / f"{name}.pty"
@@ -135,7 +135,7 @@ def _serve_usb(bench: Bench, name: str, closers: list[Callable[[], None]]) -> di
 
 
 def _serve_tty(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[str, str]:
-    from ...emulators.acm_tty import AcmTty
+    from ...emulators.serial.acm_tty import AcmTty
 
     spec = bench.file.spec.bus.get(name)
     if spec is None or not spec.emulated or spec.kind != "serial":

@@ -19,8 +19,8 @@ from proxyflash.emulators import application, mcuboot_image
 from proxyflash.emulators.avr.device import AvrDevice
 from proxyflash.emulators.device import EmulatedDevice
 from proxyflash.emulators.faults import FaultPlan
-from proxyflash.emulators.uart_board import Stage
-from proxyflash.emulators.uart_wire import UartEnd, UartWire
+from proxyflash.emulators.serial.board import Stage
+from proxyflash.emulators.serial.wire import UartEnd, UartWire
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.formats import mcuboot

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import ClassVar, NoReturn
 
-from ..transports import clock
-from .application import Application
-from .board import Board, ResetPulled
-from .supply import Supply
-from .uart_line import Line
-from .uart_wire import RECEIVE_BUFFER, UartWire
+from ...transports import clock
+from ..application import Application
+from ..board import Board, ResetPulled
+from ..supply import Supply
+from .line import Line
+from .wire import RECEIVE_BUFFER, UartWire
 
 
 class Stage(Enum):

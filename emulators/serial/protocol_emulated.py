@@ -13,10 +13,10 @@ from typing import Any
 
 from serial import PortNotOpenError, SerialBase, SerialException, SerialTimeoutException
 
-from ..transports import clock
-from . import wires
-from .uart_line import Line
-from .uart_wire import TRANSMIT_BUFFER, UartWire
+from ...transports import clock
+from .. import wires
+from .line import Line
+from .wire import TRANSMIT_BUFFER, UartWire
 
 WAKE_WRITER = 1024
 """Free bytes in the transmit buffer at which a waiting writer goes on, so that it isn't woken for each byte."""

@@ -15,12 +15,12 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-from ..transports import clock
-from .cdc_acm import CdcAcm
-from .errors import AcmDriverAbsent
-from .uart_wire import TRANSMIT_BUFFER, UartWire
-from .usb_wire import UsbWire
-from .vhci import CONTROLLER, VhciHost
+from ...transports import clock
+from ..cdc_acm import CdcAcm
+from ..errors import AcmDriverAbsent
+from ..usb_wire import UsbWire
+from ..vhci import CONTROLLER, VhciHost
+from .wire import TRANSMIT_BUFFER, UartWire
 
 BUNCH = 16
 """Bytes that are carried to the host in one go while more come in, as by a UART's FIFO."""

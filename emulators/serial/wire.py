@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 import serial
 
-from ..transports import clock
-from . import wires
-from .faults import Fault, Faults
-from .uart_line import Line, received
+from ...transports import clock
+from .. import wires
+from ..faults import Fault, Faults
+from .line import Line, received
 
 TRANSMIT_BUFFER = 4096
 """Bytes that the host's driver takes before a write has to wait."""

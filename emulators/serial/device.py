@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Self
 
-from .device import DeviceSpec, EmulatedDevice
-from .supply import Supply
-from .uart_board import Stage, UartBoard
-from .uart_wire import UartWire
+from ..device import DeviceSpec, EmulatedDevice
+from ..supply import Supply
+from .board import Stage, UartBoard
+from .wire import UartWire
 
 
 class UartDevice(EmulatedDevice):

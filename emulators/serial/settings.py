@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from .device import BadDevice
+from ..device import BadDevice
+from .board import Sensor
+from .line import Line
 from .strapped_board import Driver, Pins
-from .uart_board import Sensor
-from .uart_line import Line
 
 T = TypeVar("T")
 

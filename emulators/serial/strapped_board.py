@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..transports import clock
-from .supply import Supply
-from .uart_board import Sensor, UartBoard
-from .uart_wire import UartWire
+from ...transports import clock
+from ..supply import Supply
+from .board import Sensor, UartBoard
+from .wire import UartWire
 
 
 @dataclass(frozen=True, slots=True)

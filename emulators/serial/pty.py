@@ -20,9 +20,9 @@ import termios
 import tty
 from collections.abc import Callable
 
-from ..transports import clock
-from .uart_line import Line
-from .uart_wire import TRANSMIT_BUFFER, UartWire
+from ...transports import clock
+from .line import Line
+from .wire import TRANSMIT_BUFFER, UartWire
 
 BUNCH = 16
 """Bytes that are carried to the program in one go while more come in, as by a UART's FIFO."""
