@@ -88,7 +88,7 @@ def _wire(kind: str, channel: str, settings: Mapping[str, Any], faults: Faults, 
 
         return UartWire(channel, faults=faults, pace=pace)
     if kind == "usb":
-        from .usb_wire import UsbWire
+        from .usb.wire import UsbWire
 
         return UsbWire(channel, faults=faults, pace=pace)
     raise BadDevice("emulated", f"buses of kind {kind!r} can't be emulated")

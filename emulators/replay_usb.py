@@ -24,7 +24,7 @@ import usb.core
 from ..transports import clock
 from ..transports.recording import Record, UsbControl, UsbDevices, UsbSeen
 from .replay import LONGEST_WAIT, Replay, ReplayMismatch, Track, both
-from .usb_device import CONFIGURATION, SETUP, StandardRequest
+from .usb.device import CONFIGURATION, SETUP, StandardRequest
 
 INTERFACE, ENDPOINT = 4, 5
 """Descriptor types (USB 2.0, table 9-5)."""

@@ -352,7 +352,7 @@ PART_OF = {
     "xmodem": "efr32mg1",
     "ymodem": "stm32l4-iap",
 }
-WIRES = {"can": "can.wire:CanWire", "serial": "serial.wire:UartWire", "usb": "usb_wire:UsbWire"}
+WIRES = {"can": "can.wire:CanWire", "serial": "serial.wire:UartWire", "usb": "usb.wire:UsbWire"}
 
 
 @pytest.mark.parametrize("protocol", plugins.names(plugins.EMULATORS))

@@ -20,15 +20,15 @@ OS_CALLS = {"open", "mkdir", "makedirs", "mkfifo", "symlink", "link", "rename", 
 SHUTIL_CALLS = {"copy", "copy2", "copyfile", "copytree", "move"}
 ELSEWHERE = {
     # What the user names, or the system has: none of it lies in the state folder.
-    ("emulators/vhci.py", "read_text"): "sysfs",
-    ("emulators/vhci.py", "write_text"): "sysfs",
+    ("emulators/usb/vhci.py", "read_text"): "sysfs",
+    ("emulators/usb/vhci.py", "write_text"): "sysfs",
     ("emulators/can/server.py", "unlink"): "a socket, when its server ends",
     ("emulators/control.py", "unlink"): "a FIFO, when its reader ends",
     ("emulators/flash.py", "unlink"): "removes a memory that found no room",
     ("updates/app_folder.py", "os.mkdir"): "a folder of the application, by the descriptor of the one above",
     ("updates/disk.py", "open"): "what is copied into the state folder",
     ("updates/disk.py", "os.open"): "a folder, to bring it onto the disk",
-    ("emulators/usbip.py", "unlink"): "takes back a USB request: no file",
+    ("emulators/usb/usbip.py", "unlink"): "takes back a USB request: no file",
     ("updates/update.py", "read_bytes"): "a manifest that the user names",
     ("updates/files.py", "os.open"): "a payload, where the update came in",
     ("updates/partition.py", "os.open"): "a slot, and a staged file for reading",

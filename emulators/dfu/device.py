@@ -20,8 +20,8 @@ from .. import application
 from ..device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
 from ..flash import NorFlash
 from ..supply import Supply
-from ..usb_device import LONGEST_STRING, Descriptors, InterfaceDescriptor, Stall, UsbFunction
-from ..usb_wire import TransferTimeout, UsbWire
+from ..usb.device import LONGEST_STRING, Descriptors, InterfaceDescriptor, Stall, UsbFunction
+from ..usb.wire import TransferTimeout, UsbWire
 from .memory import Area, DfuSeMemory, Slot
 from .states import DETACH, GETSTATE, GETSTATUS, UPLOAD, DfuStates, Memory, State, Status, Traits
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from ...transports import clock
-from ..usb_device import Stall
+from ..usb.device import Stall
 
 
 class State(IntEnum):

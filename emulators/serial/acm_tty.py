@@ -16,10 +16,10 @@ import uuid
 from pathlib import Path
 
 from ...transports import clock
-from ..cdc_acm import CdcAcm
 from ..errors import AcmDriverAbsent
-from ..usb_wire import UsbWire
-from ..vhci import CONTROLLER, VhciHost
+from ..usb.cdc_acm import CdcAcm
+from ..usb.vhci import CONTROLLER, VhciHost
+from ..usb.wire import UsbWire
 from .wire import TRANSMIT_BUFFER, UartWire
 
 BUNCH = 16

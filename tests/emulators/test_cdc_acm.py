@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators.cdc_acm import CdcAcm, descriptors
 from proxyflash.emulators.errors import VhciAbsent
 from proxyflash.emulators.serial.acm_tty import AcmTty
 from proxyflash.emulators.serial.line import Line
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.emulators.usb_device import Stall
-from proxyflash.emulators.usb_wire import UsbWire
-from proxyflash.emulators.usbip import UsbIpDevice
+from proxyflash.emulators.usb.cdc_acm import CdcAcm, descriptors
+from proxyflash.emulators.usb.device import Stall
+from proxyflash.emulators.usb.usbip import UsbIpDevice
+from proxyflash.emulators.usb.wire import UsbWire
 
 pytestmark = pytest.mark.real_time("USB/IP over a socket pair")
 

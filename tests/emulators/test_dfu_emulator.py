@@ -19,9 +19,9 @@ from proxyflash.emulators import application
 from proxyflash.emulators.device import BadDevice, DeviceSpec
 from proxyflash.emulators.dfu import device as emulated
 from proxyflash.emulators.dfu.device import DfuDevice
-from proxyflash.emulators.usb_backend import EmulatedUsbBackend
-from proxyflash.emulators.usb_device import Stall
-from proxyflash.emulators.usb_wire import UsbWire
+from proxyflash.emulators.usb.backend import EmulatedUsbBackend
+from proxyflash.emulators.usb.device import Stall
+from proxyflash.emulators.usb.wire import UsbWire
 from proxyflash.transports import clock
 
 DETACH, DNLOAD, UPLOAD, GETSTATUS, CLRSTATUS, GETSTATE, ABORT = range(7)

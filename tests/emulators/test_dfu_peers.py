@@ -22,8 +22,8 @@ sys.path.insert(0, sys.argv.pop(1))
 import usb.backend.libusb1
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.dfu.device import DfuDevice
-from proxyflash.emulators.usb_backend import EmulatedUsbBackend
-from proxyflash.emulators.usb_wire import UsbWire
+from proxyflash.emulators.usb.backend import EmulatedUsbBackend
+from proxyflash.emulators.usb.wire import UsbWire
 from pathlib import Path
 
 part, pace, folder = sys.argv.pop(1), float(sys.argv.pop(1)), Path(sys.argv.pop(1))

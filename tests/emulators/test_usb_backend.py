@@ -15,9 +15,9 @@ import usb.util
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.dfu.device import DfuDevice
-from proxyflash.emulators.usb_backend import EmulatedUsbBackend
-from proxyflash.emulators.usb_device import BULK, Descriptors, EndpointDescriptor, InterfaceDescriptor, UsbFunction
-from proxyflash.emulators.usb_wire import UsbWire
+from proxyflash.emulators.usb.backend import EmulatedUsbBackend
+from proxyflash.emulators.usb.device import BULK, Descriptors, EndpointDescriptor, InterfaceDescriptor, UsbFunction
+from proxyflash.emulators.usb.wire import UsbWire
 from proxyflash.tests.transports.threads import in_thread
 from proxyflash.transports import clock
 
@@ -261,8 +261,8 @@ PROGRAM = """
 import usb.backend.libusb1, usb.core, usb.util
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.dfu.device import DfuDevice
-from proxyflash.emulators.usb_backend import EmulatedUsbBackend
-from proxyflash.emulators.usb_wire import UsbWire
+from proxyflash.emulators.usb.backend import EmulatedUsbBackend
+from proxyflash.emulators.usb.wire import UsbWire
 
 wire = UsbWire("lab")
 imu = DfuDevice.attach(DeviceSpec("imu", settings={"part": "stm32f405-dfu", "serial": "A1"}), wire)

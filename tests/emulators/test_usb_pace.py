@@ -5,8 +5,8 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from proxyflash.emulators.usb_device import SETUP, Descriptors, InterfaceDescriptor, UsbFunction
-from proxyflash.emulators.usb_wire import UsbWire
+from proxyflash.emulators.usb.device import SETUP, Descriptors, InterfaceDescriptor, UsbFunction
+from proxyflash.emulators.usb.wire import UsbWire
 from proxyflash.transports import clock
 
 DOWNLOAD = SETUP.pack(0x21, 1, 0, 0, 1024)

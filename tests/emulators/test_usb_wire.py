@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.supply import PowerLost
-from proxyflash.emulators.usb_device import Descriptors, InterfaceDescriptor, Stall, UsbFunction
-from proxyflash.emulators.usb_wire import DeviceGone, TransferTimeout, UsbWire
+from proxyflash.emulators.usb.device import Descriptors, InterfaceDescriptor, Stall, UsbFunction
+from proxyflash.emulators.usb.wire import DeviceGone, TransferTimeout, UsbWire
 from proxyflash.transports import clock
 
 ABOUT = Descriptors(

@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators import application, usbip
+from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.faults import FaultPlan, Faults
-from proxyflash.emulators.usb_wire import UsbWire
-from proxyflash.emulators.usbip import UsbIpDevice
+from proxyflash.emulators.usb import usbip
+from proxyflash.emulators.usb.usbip import UsbIpDevice
+from proxyflash.emulators.usb.wire import UsbWire
 
 pytestmark = pytest.mark.real_time("USB/IP over sockets")
 

@@ -17,8 +17,8 @@ import pytest
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.errors import VhciAbsent, VhciForbidden, VhciFull
-from proxyflash.emulators.usb_wire import UsbWire
-from proxyflash.emulators.vhci import VhciHost, VhciPort, ports
+from proxyflash.emulators.usb.vhci import VhciHost, VhciPort, ports
+from proxyflash.emulators.usb.wire import UsbWire
 
 pytestmark = pytest.mark.real_time("USB/IP over a socket pair")
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import usb.backend.libusb1
 from proxyflash.emulators.serial.pty import serve_pty
-from proxyflash.emulators.usb_backend import EmulatedUsbBackend
+from proxyflash.emulators.usb.backend import EmulatedUsbBackend
 from proxyflash.enumerators import commands
 from proxyflash.enumerators.bench import Bench, Scan, find_file
 from proxyflash.enumerators.benchfile import Entry

@@ -32,7 +32,7 @@ from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.faults import FaultPlan
 from proxyflash.emulators.serial.protocol_emulated import Serial
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.emulators.usb_wire import Port, UsbWire
+from proxyflash.emulators.usb.wire import Port, UsbWire
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.state import bench_folder
 from proxyflash.tools.commands import run

@@ -10,8 +10,8 @@ from uuid import uuid4
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.dfu.device import DfuDevice
-from proxyflash.emulators.usb_backend import EmulatedUsbBackend
-from proxyflash.emulators.usb_wire import UsbWire
+from proxyflash.emulators.usb.backend import EmulatedUsbBackend
+from proxyflash.emulators.usb.wire import UsbWire
 from proxyflash.flashers.base import Capability
 from proxyflash.flashers.dfu.flasher import DfuFlasher
 from proxyflash.flashers.dfu.profile import DfuAddress, DfuProfile

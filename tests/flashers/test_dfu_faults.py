@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from proxyflash.emulators.dfu.device import DfuDevice
-from proxyflash.emulators.usb_device import Stall
-from proxyflash.emulators.usb_wire import DeviceGone, TransferTimeout
+from proxyflash.emulators.usb.device import Stall
+from proxyflash.emulators.usb.wire import DeviceGone, TransferTimeout
 from proxyflash.flashers.errors import PartMute
 from proxyflash.flashers.memory import Range
 from proxyflash.tests.flashers.dfu_lab import BLIND, F105, F405, NEW, OLD, SLOT, WAITING, Lab, Part

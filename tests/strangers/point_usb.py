@@ -21,8 +21,8 @@ from typing import Any
 import usb.backend.libusb0
 import usb.backend.libusb1
 import usb.backend.openusb
-from proxyflash.emulators.usb_backend import EmulatedUsbBackend
-from proxyflash.emulators.usb_device import (
+from proxyflash.emulators.usb.backend import EmulatedUsbBackend
+from proxyflash.emulators.usb.device import (
     BULK,
     INTERRUPT,
     SETUP,
@@ -32,7 +32,7 @@ from proxyflash.emulators.usb_device import (
     Stall,
     UsbFunction,
 )
-from proxyflash.emulators.usb_wire import UsbWire
+from proxyflash.emulators.usb.wire import UsbWire
 
 SET_BUFFER, GET_BUFFER = (0x40, 0x10), (0xC0, 0x11)
 """bmRequestType and bRequest."""

@@ -14,14 +14,14 @@ from proxyflash.emulators.can import bridge as can_bridge
 from proxyflash.emulators.can import server as can_server
 from proxyflash.emulators.can.python_can import EmulatedCanBus
 from proxyflash.emulators.can.wire import CanWire
-from proxyflash.emulators.cdc_acm import CdcAcm
 from proxyflash.emulators.control import Control
 from proxyflash.emulators.serial.acm_tty import AcmTty
 from proxyflash.emulators.serial.pty import serve_pty
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.emulators.usb_wire import UsbWire
-from proxyflash.emulators.usbip import UsbIpDevice
-from proxyflash.emulators.vhci import VhciHost
+from proxyflash.emulators.usb.cdc_acm import CdcAcm
+from proxyflash.emulators.usb.usbip import UsbIpDevice
+from proxyflash.emulators.usb.vhci import VhciHost
+from proxyflash.emulators.usb.wire import UsbWire
 from proxyflash.enumerators.commands import HostCommands
 from proxyflash.tools.vm import guest
 from proxyflash.transports import clock

@@ -16,7 +16,7 @@ from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.emulators.usb_wire import UsbWire
+from proxyflash.emulators.usb.wire import UsbWire
 from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus, CanId
 from proxyflash.transports.deadline import Deadline

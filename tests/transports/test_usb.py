@@ -13,9 +13,9 @@ import pytest
 import usb.core
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators.usb_backend import EmulatedUsbBackend
-from proxyflash.emulators.usb_device import Descriptors, InterfaceDescriptor, Stall, UsbFunction
-from proxyflash.emulators.usb_wire import Port, TransferTimeout, UsbWire
+from proxyflash.emulators.usb.backend import EmulatedUsbBackend
+from proxyflash.emulators.usb.device import Descriptors, InterfaceDescriptor, Stall, UsbFunction
+from proxyflash.emulators.usb.wire import Port, TransferTimeout, UsbWire
 from proxyflash.transports import clock
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import (

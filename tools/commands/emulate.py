@@ -121,7 +121,7 @@ def _serve(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[s
 
 
 def _serve_usb(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[str, str]:
-    from ...emulators.vhci import VhciHost
+    from ...emulators.usb.vhci import VhciHost
 
     spec = bench.file.spec.bus.get(name)
     if spec is None or not spec.emulated or spec.kind != "usb":

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ..transports import clock
-from .serial.line import Line
-from .serial.wire import TRANSMIT_BUFFER, UartWire
-from .usb_device import BULK, INTERRUPT, Descriptors, EndpointDescriptor, InterfaceDescriptor, Stall, UsbFunction
+from ...transports import clock
+from ..serial.line import Line
+from ..serial.wire import TRANSMIT_BUFFER, UartWire
+from .device import BULK, INTERRUPT, Descriptors, EndpointDescriptor, InterfaceDescriptor, Stall, UsbFunction
 
 VENDOR_ID, PRODUCT_ID = 0x1209, 0x0002
 """pid.codes' ids for tests."""

@@ -2,8 +2,8 @@
 
     from proxyflash.emulators.device import DeviceSpec
     from proxyflash.emulators.dfu.device import DfuDevice
-    from proxyflash.emulators.usb_backend import EmulatedUsbBackend
-    from proxyflash.emulators.usb_wire import UsbWire
+    from proxyflash.emulators.usb.backend import EmulatedUsbBackend
+    from proxyflash.emulators.usb.wire import UsbWire
 
     wire = UsbWire("lab")                       # a bus; pace=0 takes no time
     imu = DfuDevice.attach(DeviceSpec("imu", settings={"part": "stm32f405-dfu", "serial": "A1"}), wire)
@@ -34,9 +34,9 @@ from typing import Any, NoReturn
 import usb.backend
 import usb.core
 
-from ..transports import clock
-from .usb_device import SETUP, Endpoint, InterfaceDescriptor, Stall, UsbFunction
-from .usb_wire import DeviceGone, Port, TransferTimeout, UsbWire
+from ...transports import clock
+from .device import SETUP, Endpoint, InterfaceDescriptor, Stall, UsbFunction
+from .wire import DeviceGone, Port, TransferTimeout, UsbWire
 
 CONTROL_TIMEOUT = 1000
 """Milliseconds that libusb gives the requests it makes of its own accord."""

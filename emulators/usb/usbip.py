@@ -18,10 +18,10 @@ import socket
 import struct
 from enum import IntEnum
 
-from ..transports import clock
-from .usb_device import DEVICE, SETUP, Stall, StandardRequest, UsbFunction
-from .usb_wire import DeviceGone, Port, TransferTimeout, UsbWire
+from ...transports import clock
+from .device import DEVICE, SETUP, Stall, StandardRequest, UsbFunction
 from .usbip_transfers import Transfers
+from .wire import DeviceGone, Port, TransferTimeout, UsbWire
 
 HEADER = struct.Struct(">5I28s")
 """command, seqnum, devid, direction, ep; the rest is the command's own."""

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..transports import clock
-from . import wires
-from .faults import Fault, Faults
-from .supply import PowerLost
-from .usb_device import UsbFunction
+from ...transports import clock
+from .. import wires
+from ..faults import Fault, Faults
+from ..supply import PowerLost
+from .device import UsbFunction
 
 BIT_RATE = 12_000_000
 TRANSFER_OVERHEAD = 45
@@ -68,7 +68,7 @@ class UsbWire:
 
     def host_settings(self) -> dict[str, Any]:
         """How a UsbBus opens this bus."""
-        from .usb_backend import EmulatedUsbBackend
+        from .backend import EmulatedUsbBackend
 
         return {"backend": EmulatedUsbBackend(self)}
 

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..transports import clock
-from .errors import VhciAbsent, VhciForbidden, VhciFull
-from .usb_wire import Port, UsbWire
+from ...transports import clock
+from ..errors import VhciAbsent, VhciForbidden, VhciFull
 from .usbip import UsbIpDevice
+from .wire import Port, UsbWire
 
 CONTROLLER = Path("/sys/devices/platform/vhci_hcd.0")
 """The first; its files `status.N` list the ports of the others, and its `attach` serves all."""

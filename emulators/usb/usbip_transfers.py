@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .usb_device import UsbFunction
+from .device import UsbFunction
 
 Reply = Callable[[int, int, bytes], None]
 """Sends an answer: seqnum, bytes that went through, data for the host."""
