@@ -50,7 +50,7 @@ from .state import BenchLock, bench_folder, default_state
 if TYPE_CHECKING:
     from ..emulators.bench import EmulatedBus
     from ..emulators.device import BadDevice, EmulatedDevice
-    from ..emulators.replay import Replay
+    from ..emulators.replay.session import Replay
 
 SIGHT_SECONDS = 2.0
 """How long a component has to answer who it is."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import can
 import pytest
-from proxyflash.emulators.replay import Replay, ReplayMismatch
+from proxyflash.emulators.replay.session import Replay, ReplayMismatch
 from proxyflash.transports.can import CanBus, CanId
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.isotp import IsoTpAddress, IsoTpChannel, IsoTpOptions

@@ -11,10 +11,10 @@ import pytest
 import serial
 import usb.core
 import usb.util
-from proxyflash.emulators import protocol_replay
-from proxyflash.emulators.replay import Replay, ReplayMismatch, both
-from proxyflash.emulators.replay_can import is_keep_alive
-from proxyflash.emulators.replay_usb import ReplayUsbBackend
+from proxyflash.emulators.replay import protocol_replay
+from proxyflash.emulators.replay.can import is_keep_alive
+from proxyflash.emulators.replay.session import Replay, ReplayMismatch, both
+from proxyflash.emulators.replay.usb import ReplayUsbBackend
 from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus, CanId
 from proxyflash.transports.deadline import Deadline

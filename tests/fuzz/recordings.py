@@ -10,8 +10,8 @@ from itertools import islice
 
 import usb.core
 import usb.util
-from proxyflash.emulators.replay import Replay
-from proxyflash.emulators.replay_usb import ReplayUsbBackend
+from proxyflash.emulators.replay.session import Replay
+from proxyflash.emulators.replay.usb import ReplayUsbBackend
 from proxyflash.tools import replayable
 from proxyflash.transports.errors import ProxyflashError
 from proxyflash.transports.recording import CanFrame, Record, SerialBytes, SerialLine, UsbControl

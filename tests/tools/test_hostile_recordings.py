@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 import pytest
-from proxyflash.emulators.replay import Replay, ReplayUnanswered
+from proxyflash.emulators.replay.session import Replay, ReplayUnanswered
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.commands import CommandFailed
 from proxyflash.enumerators.errors import ComponentUnknown

@@ -7,7 +7,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from proxyflash.emulators.replay import Replay, ReplayUnanswered
+from proxyflash.emulators.replay.session import Replay, ReplayUnanswered
 from proxyflash.transports.outside import Outside, OutsideFailed, without_passwords
 from proxyflash.transports.recording import LONGEST_ANSWER, LONGEST_QUESTION, Answer, Recorder
 from proxyflash.transports.recording_formats import Recording

@@ -22,7 +22,7 @@ from ..output import Mode, Output
 from .session import Session, command
 
 if TYPE_CHECKING:
-    from ...emulators.replay import Replay
+    from ...emulators.replay.session import Replay
     from ...enumerators.bench import Bench
 
 LONGEST = 1 << 30
@@ -125,7 +125,7 @@ def replay(session: Session, file: Path, arguments: tuple[str, ...], pace: float
     if export is not None:
         _export(session.output, recording, export)
         return None
-    from ...emulators.replay import Replay
+    from ...emulators.replay.session import Replay
 
     wanted = list(arguments) or _arguments(recording, file)
     replayable.require_bus_command(wanted)
@@ -253,7 +253,7 @@ def _difference(
     recording: Recording, running: Replay, status: int, told: ProxyflashError | None
 ) -> ProxyflashError | None:
     """What is not as it was recorded."""
-    from ...emulators.replay import ReplayMismatch, ReplayUnanswered
+    from ...emulators.replay.session import ReplayMismatch, ReplayUnanswered
 
     try:
         running.finish()

@@ -14,11 +14,11 @@ from typing import Any
 
 import can
 
-from ..transports import clock
-from ..transports.recording import CanFlag, CanFrame, Record
-from ..transports.recording_formats import frame_text
-from .can.clocked import ClockedCanBus
-from .replay import LONGEST_WAIT, Replay, ReplayMismatch, Track, find_track
+from ...transports import clock
+from ...transports.recording import CanFlag, CanFrame, Record
+from ...transports.recording_formats import frame_text
+from ..can.clocked import ClockedCanBus
+from .session import LONGEST_WAIT, Replay, ReplayMismatch, Track, find_track
 
 _KEEP_ALIVE = b"\x02\x3e\x80"
 """A single frame with TesterPresent and suppressPosRspMsgIndicationBit (ISO 15765-2, 9.6.1; ISO 14229-1, 9.7)."""

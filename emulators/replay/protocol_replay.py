@@ -1,6 +1,6 @@
 """pyserial's URL handler for `replay://`: a recorded serial line.
 
-    from proxyflash.emulators import protocol_replay
+    from proxyflash.emulators.replay import protocol_replay
     protocol_replay.make_known()
     port = serial.serial_for_url("replay://session.jsonl?bus=imu-uart")
 
@@ -19,7 +19,7 @@ import serial
 from serial import PortNotOpenError, SerialBase, SerialException
 
 if TYPE_CHECKING:
-    from .replay_serial import SerialTrack
+    from .serial import SerialTrack
 
 
 def make_known() -> None:
@@ -37,7 +37,7 @@ class Serial(SerialBase):
 
     def open(self) -> None:
         """Raises SerialException for what is no recording with that bus."""
-        from .replay import find_track
+        from .session import find_track
 
         if self.port is None:
             raise SerialException("Port must be configured before it can be used.")

@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..transports import clock
-from ..transports.recording import Record, SerialBytes, SerialLine
+from ...transports import clock
+from ...transports.recording import Record, SerialBytes, SerialLine
 from . import protocol_replay
-from .replay import LONGEST_WAIT, Replay, ReplayMismatch, Track, both
+from .session import LONGEST_WAIT, Replay, ReplayMismatch, Track, both
 
 
 class SerialTrack(Track):

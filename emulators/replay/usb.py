@@ -21,10 +21,10 @@ from typing import Any, NoReturn
 import usb.backend
 import usb.core
 
-from ..transports import clock
-from ..transports.recording import Record, UsbControl, UsbDevices, UsbSeen
-from .replay import LONGEST_WAIT, Replay, ReplayMismatch, Track, both
-from .usb.device import CONFIGURATION, SETUP, StandardRequest
+from ...transports import clock
+from ...transports.recording import Record, UsbControl, UsbDevices, UsbSeen
+from ..usb.device import CONFIGURATION, SETUP, StandardRequest
+from .session import LONGEST_WAIT, Replay, ReplayMismatch, Track, both
 
 INTERFACE, ENDPOINT = 4, 5
 """Descriptor types (USB 2.0, table 9-5)."""

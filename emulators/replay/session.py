@@ -24,12 +24,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from ..transports import clock
-from ..transports.errors import ProxyflashError
-from ..transports.plain import plain
-from ..transports.recording import Answer, Record
-from ..transports.recording_formats import BadRecording, Recording, load
-from . import wires
+from ...transports import clock
+from ...transports.errors import ProxyflashError
+from ...transports.plain import plain
+from ...transports.recording import Answer, Record
+from ...transports.recording_formats import BadRecording, Recording, load
+from .. import wires
 
 SHOWN = 24
 """Bytes around the first difference that a message shows of each side."""
@@ -147,9 +147,9 @@ class Replay:
 
         Raises BadRecording when it was recorded as a bus of another kind.
         """
-        from .replay_can import CanTrack
-        from .replay_serial import SerialTrack
-        from .replay_usb import UsbTrack
+        from .can import CanTrack
+        from .serial import SerialTrack
+        from .usb import UsbTrack
 
         kinds: dict[str, type[Track]] = {"can": CanTrack, "serial": SerialTrack, "usb": UsbTrack}
         if kind not in kinds:
