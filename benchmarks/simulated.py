@@ -35,7 +35,8 @@ from typing import Any, Self
 
 import cbor2
 import greenlet
-from proxyflash.emulators import application, mcuboot_image
+from proxyflash.emulators import application
+from proxyflash.emulators.mcuboot import image as mcuboot_image
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.transports import clock

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..emulators import application, mcuboot_image
+from ..emulators import application
 from ..emulators.avr import part as avr_part
+from ..emulators.mcuboot import image as mcuboot_image
 from ..emulators.smp import part as smp_part
 from ..emulators.xymodem import slot as modem_slot
 from ..flashers.formats import save

@@ -16,8 +16,8 @@ from typing import ClassVar
 
 from ...transports import clock
 from ..application import Application
-from ..mcuboot import Loader, Mode
-from ..mcuboot_image import Image
+from ..mcuboot.image import Image
+from ..mcuboot.loader import Loader, Mode
 from ..serial.board import Sensor, Silence, Stage
 from ..serial.strapped_board import Pins, StrappedBoard
 from ..serial.wire import RECEIVE_BUFFER, UartWire

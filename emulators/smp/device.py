@@ -1,14 +1,14 @@
 """`SmpDevice`: an emulated sensor with MCUboot and a Zephyr application, updated over SMP on a serial line.
 
-The loader is in mcuboot.py, the commands in images.py, recovery.py and os_group.py, the part in part.py and
+The loader is in mcuboot/loader.py, the commands in images.py, recovery.py and os_group.py, the part in part.py and
 parts.toml; here is what the bench file says.
 """
 
 from __future__ import annotations
 
-from .. import mcuboot_image
 from ..device import BadDevice, DeviceSpec, factory_content
-from ..mcuboot import Mode
+from ..mcuboot import image as mcuboot_image
+from ..mcuboot.loader import Mode
 from ..serial.device import UartDevice
 from ..serial.settings import UartSettings
 from ..serial.wire import UartWire

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from .. import mcuboot_image
-from ..mcuboot import Loader, Mode, Pair, Swap, TrailerBad
-from ..mcuboot_image import HASH_SIZE, HEADER, NON_BOOTABLE, BadImage, Image
-from ..mcuboot_slot import Slot
+from ..mcuboot import image as mcuboot_image
+from ..mcuboot.image import HASH_SIZE, HEADER, NON_BOOTABLE, BadImage, Image
+from ..mcuboot.loader import Loader, Mode, Pair, Swap, TrailerBad
+from ..mcuboot.slot import Slot
 from .server import Failed, Group, Handler, Img, Rc, argument
 
 BLOCK = 512

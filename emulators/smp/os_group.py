@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..mcuboot import Loader, Mode
+from ..mcuboot.loader import Loader, Mode
 from .server import Failed, Group, Handler, Os, Rc, argument
 
 INVALID_FORMAT = 2

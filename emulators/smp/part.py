@@ -10,8 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..flash import NorFlash
-from ..mcuboot import Loader, Mode, Pair
-from ..mcuboot_slot import Slot
+from ..mcuboot.loader import Loader, Mode, Pair
+from ..mcuboot.slot import Slot
 from ..supply import Supply
 
 

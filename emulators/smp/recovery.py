@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..flash import FlashRefused
-from ..mcuboot import Loader, Mode, Swap, TrailerBad
-from ..mcuboot_image import HASH_SIZE, NON_BOOTABLE
-from ..mcuboot_slot import Slot
+from ..mcuboot.image import HASH_SIZE, NON_BOOTABLE
+from ..mcuboot.loader import Loader, Mode, Swap, TrailerBad
+from ..mcuboot.slot import Slot
 from .images import slots
 from .server import Group, Handler, Img, Rc, Refused, argument
 

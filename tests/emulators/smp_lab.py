@@ -11,8 +11,9 @@ from typing import Any
 
 import cbor2
 import serial
-from proxyflash.emulators import application, mcuboot_image
+from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
+from proxyflash.emulators.mcuboot import image as mcuboot_image
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.serial.protocol_emulated import Serial
 from proxyflash.emulators.serial.wire import UartWire

@@ -9,11 +9,11 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.emulators import mcuboot_image
 from proxyflash.emulators.flash import NorFlash
-from proxyflash.emulators.mcuboot import Loader, Mode, Pair, Swap, TrailerBad
-from proxyflash.emulators.mcuboot_image import BadImage
-from proxyflash.emulators.mcuboot_slot import Flag, Slot
+from proxyflash.emulators.mcuboot import image as mcuboot_image
+from proxyflash.emulators.mcuboot.image import BadImage
+from proxyflash.emulators.mcuboot.loader import Loader, Mode, Pair, Swap, TrailerBad
+from proxyflash.emulators.mcuboot.slot import Flag, Slot
 from proxyflash.emulators.smp.part import parts
 from proxyflash.emulators.supply import PowerLost, Supply
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from proxyflash.emulators import application, mcuboot_image
+from proxyflash.emulators import application
+from proxyflash.emulators.mcuboot import image as mcuboot_image
 
 AVR_VECTORS = bytes.fromhex("0c 94 40 00")
 """JMP 0x80 (AVR instruction set manual)."""

@@ -15,10 +15,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
-from proxyflash.emulators import application, mcuboot_image
+from proxyflash.emulators import application
 from proxyflash.emulators.avr.device import AvrDevice
 from proxyflash.emulators.device import EmulatedDevice
 from proxyflash.emulators.faults import FaultPlan
+from proxyflash.emulators.mcuboot import image as mcuboot_image
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.serial.wire import UartEnd, UartWire
 from proxyflash.enumerators.bench import Bench

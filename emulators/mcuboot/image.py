@@ -10,8 +10,8 @@ import hashlib
 import struct
 from dataclasses import dataclass
 
-from . import application
-from .flash import NorFlash
+from .. import application
+from ..flash import NorFlash
 
 MAGIC = 0x96F3B83D
 HEADER = struct.Struct("<IIHHIIBBHII")

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
-from .flash import NorFlash
-from .mcuboot_image import BadImage, Image
-from .mcuboot_slot import Flag, Slot
+from ..flash import NorFlash
+from .image import BadImage, Image
+from .slot import Flag, Slot
 
 
 class Mode(StrEnum):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from . import mcuboot_image
-from .flash import NorFlash
-from .mcuboot_image import BadImage, Image
+from ..flash import NorFlash
+from . import image as mcuboot_image
+from .image import BadImage, Image
 
 MAGIC = b"".join(word.to_bytes(4, "little") for word in (0xF395C277, 0x7FEFD260, 0x0F505235, 0x8079B62C))
 SET = 0x01

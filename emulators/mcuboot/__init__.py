@@ -1,0 +1,1 @@
+"""An emulated MCUboot: what it makes of the images in its slots."""
