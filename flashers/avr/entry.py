@@ -13,7 +13,7 @@ from ...transports.deadline import Deadline
 from ...transports.errors import SerialGone, TransportError
 from ...transports.serial import SerialPort
 from ...transports.serial_usb import UsbTty, at_place, usb_tty
-from ..strapped_entry import send_text
+from ..serial.boot_pins import send_text
 from .profile import AvrProfile
 
 TOUCH_RATE = 1200

@@ -19,7 +19,6 @@ from typing import ClassVar, Self, TypeVar
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout, TransportError
 from ...transports.serial import SerialPort
-from ..asking import twice
 from ..base import Capability, Flasher, Identity, Settings, Sighting, State
 from ..errors import (
     ImageWrongPart,
@@ -34,6 +33,7 @@ from ..errors import (
 )
 from ..image import Segment
 from ..memory import MemoryMap, Range, uniform
+from ..serial.stable_read import twice
 from . import boot_section
 from .entry import AvrEntry
 from .loader import AvrLoader, Fuses, Memory

@@ -6,7 +6,7 @@ AN2606, 4 (bootloader activation): BOOT0 high while the part leaves reset select
 from __future__ import annotations
 
 from ...transports.serial import SerialPort
-from ..strapped_entry import LineSettings, StrappedEntry, Wiring
+from ..serial.boot_pins import LineSettings, StrappedEntry, Wiring
 from .profile import Stm32Profile
 
 

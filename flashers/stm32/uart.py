@@ -17,7 +17,6 @@ from typing import Self
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout, TransportError
 from ...transports.serial import SerialPort
-from ..asking import twice
 from ..base import Capability, Digest, Flasher, Identity, Sighting, State
 from ..errors import (
     PartConfused,
@@ -31,6 +30,7 @@ from ..errors import (
 )
 from ..image import Segment
 from ..memory import MemoryMap, Range
+from ..serial.stable_read import twice
 from .codec import BLOCK, WORD, Command, MassErase, crc32_mpeg2
 from .entry import stm32_entry
 from .erase_plan import chunks, erasures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...transports.serial import SerialPort
-from ..strapped_entry import LineSettings, StrappedEntry, Wiring
+from ..serial.boot_pins import LineSettings, StrappedEntry, Wiring
 from .profile import MenuProfile
 
 

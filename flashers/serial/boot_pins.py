@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from ..transports import clock
-from ..transports.deadline import Deadline
-from ..transports.errors import TransportError
-from ..transports.serial import SerialPort
+from ...transports import clock
+from ...transports.deadline import Deadline
+from ...transports.errors import TransportError
+from ...transports.serial import SerialPort
 
 Output = Literal["dtr", "rts", "none"]
 TEXT_BITS = 12

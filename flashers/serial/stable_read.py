@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from .errors import PartConfused
+from ..errors import PartConfused
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""What flashers of bootloaders on serial lines share."""
