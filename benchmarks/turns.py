@@ -34,9 +34,7 @@ def read(recording: Path) -> Turns:
         passed.append((float(at), way, len(data) // 2))
     times = [after[0] - before[0] for before, after in pairwise(passed) if before[1] == "<" and after[1] == ">"]
     sent = sum(size for _, way, size in passed if way == ">")
-    return Turns(
-        [each for each in times if each < LONGEST], sent, sum(size for _, way, size in passed if way == "<")
-    )
+    return Turns([each for each in times if each < LONGEST], sent, sum(size for _, way, size in passed if way == "<"))
 
 
 def noted(run: Run, part: Path, name: str) -> Run:
