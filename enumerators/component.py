@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any
 
 from ..transports import json_text
-from ..transports.plain import plain, word
+from ..transports.plain import word
 from .errors import SelectorWrong
 
 MOST_SELECTOR = 1 << 16
@@ -84,23 +84,6 @@ class Unlisted:
         """What to paste into the file."""
         head = f'[[component]]\nname = "{self.name}"' if self.bus else f"[bus.{self.name}]"
         return f"{head}\n{self.body}"
-
-
-def toml_text(text: str) -> str:
-    """A text, such as a device tells it, as TOML has it: quoted, and safe to show.
-
-    What `plain` would escape stands in TOML's own escapes; a lone surrogate, which TOML can't hold, as U+FFFD.
-    """
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return "".join(
-        character if plain(character) == character else _toml_escape(character)
-        for character in json.dumps(whole, ensure_ascii=False)
-    )
-
-
-def _toml_escape(character: str) -> str:
-    code = ord(character)
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def distinct(found: Iterable[Unlisted], buses: Iterable[str], components: Iterable[str]) -> list[Unlisted]:

@@ -6,17 +6,20 @@ bench file's components what their protocols allow, and to others only where the
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
-from ..flashers.base import Sighting
+from ..flashers.base import Discovered, Discovery, Sighting
+from ..transports import plugins
 from ..transports.deadline import Deadline
+from ..transports.errors import PluginBroken
+from ..transports.toml_text import toml_text
 from .benchfile import BusSpec, Entry
 from .component import Unlisted
 
 
-class Prober(ABC):
+class Prober:
     """The prober of one bus. `transport`: the open bus."""
 
     def __init__(self, name: str, spec: BusSpec, transport: Any) -> None:
@@ -36,8 +39,26 @@ class Prober(ABC):
 
     def can_tell(self, entry: Entry) -> bool:
         """Whether there is a way to see that this component is there without disturbing its work."""
-        return True
+        return entry.flasher.can_tell(entry.address)
 
-    @abstractmethod
     def unlisted(self, entries: Sequence[Entry], deadline: Deadline) -> list[Unlisted]:
         """What is on the bus and none of `entries` (all components of this bus)."""
+        listed = [entry.address for entry in entries]
+        return [
+            _unlisted(self.name, discovery.protocol, part)
+            for discovery in _discoveries(self.spec.kind)
+            for part in discovery.discover(self.transport, listed, active=self.spec.probe, deadline=deadline)
+        ]
+
+
+def _discoveries(kind: str) -> Iterator[type[Discovery]]:
+    """Those of one kind of bus, without those whose package can't be loaded."""
+    for name in plugins.names(plugins.DISCOVERIES):
+        if name.partition(".")[0] == kind:
+            with suppress(PluginBroken):
+                yield plugins.load(plugins.DISCOVERIES, name)
+
+
+def _unlisted(bus: str, protocol: str, part: Discovered) -> Unlisted:
+    body = f"bus = {toml_text(bus)}\nprotocol = {toml_text(protocol)}\naddress = {{{part.address}}}"
+    return Unlisted(bus, f"{protocol} {part.title}", part.name, body)

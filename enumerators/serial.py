@@ -19,8 +19,9 @@ from ..flashers.base import Flasher, Identity, Sighting, State
 from ..transports import plugins
 from ..transports.deadline import Deadline
 from ..transports.serial import SerialPort
+from ..transports.toml_text import toml_text
 from .benchfile import AskSpec, Entry, VersionQuestion
-from .component import Unlisted, toml_text
+from .component import Unlisted
 from .probers import Prober
 
 ANSWER_LIMIT = 4096

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ..transports.deadline import Deadline
-from .benchfile import Entry
-from .component import Unlisted
 from .probers import Prober
 
 
 class UdpProber(Prober):
     """One socket, with one component at its other end. Its protocol is one that a running application answers."""
-
-    def unlisted(self, entries: Sequence[Entry], deadline: Deadline) -> list[Unlisted]:
-        return []

@@ -2,69 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-
-from ..flashers.dfu.entry import is_dfu, is_in_dfu_mode
-from ..flashers.dfu.profile import ANY
-from ..transports.deadline import Deadline
-from ..transports.usb import UsbBus, UsbInfo
-from .benchfile import Entry
-from .component import Unlisted, toml_text
 from .probers import Prober
 
 
 class UsbProber(Prober):
-    """The host's USB devices; those with a DFU interface may be components."""
-
-    transport: UsbBus
-
-    def can_tell(self, entry: Entry) -> bool:
-        """Whether the running application can be recognised: the address has ids of it."""
-        address = entry.address.model_dump()
-        return any(address.get(key) is not None for key in ("runtime_vendor_id", "runtime_product_id"))
-
-    def unlisted(self, entries: Sequence[Entry], deadline: Deadline) -> list[Unlisted]:
-        there = [info for info in self.transport.list() if any(is_dfu(item) for item in info.interfaces)]
-        serials = Counter((info.vendor_id, info.product_id, info.serial) for info in there)
-        found = []
-        for info in there:
-            if not any(_claims(entry, info) for entry in entries):
-                unique = serials[info.vendor_id, info.product_id, info.serial] == 1
-                found.append(_unlisted(self.name, info, by_serial=bool(info.serial) and unique))
-        return found
-
-
-def _claims(entry: Entry, info: UsbInfo) -> bool:
-    address = entry.address.model_dump()
-    if address.get("serial") not in (None, info.serial) or address.get("port") not in (None, info.port):
-        return False
-    return any(
-        vendor in (ANY, info.vendor_id) and product in (ANY, info.product_id) for vendor, product in _ids(address)
-    )
-
-
-def _ids(address: dict[str, object]) -> Iterator[tuple[object, object]]:
-    """Those of DFU mode; those of the running application, of which what is not told is the same."""
-    vendor, product = address.get("vendor_id"), address.get("product_id")
-    yield vendor, product
-    runtime_vendor, runtime_product = address.get("runtime_vendor_id"), address.get("runtime_product_id")
-    yield vendor if runtime_vendor is None else runtime_vendor, product if runtime_product is None else runtime_product
-
-
-def _unlisted(bus: str, info: UsbInfo, *, by_serial: bool) -> Unlisted:
-    """Of a running part only the ids of its application are seen, so it is told by its port, which it keeps."""
-    ids = f"vendor_id = 0x{info.vendor_id:04X}, product_id = 0x{info.product_id:04X}"
-    port = f"port = {toml_text(info.port)}"
-    if is_in_dfu_mode(info):
-        address = f"{ids}, {f'serial = {toml_text(info.serial)}' if by_serial else port}"
-    else:
-        running = ids.replace("vendor", "runtime_vendor").replace("product", "runtime_product")
-        address = f"vendor_id = 0xFFFF, product_id = 0xFFFF, {running}, {port}"
-    about = " ".join(text for text in (info.manufacturer, info.product) if text)
-    return Unlisted(
-        bus,
-        f"dfu {info.vendor_id:04x}:{info.product_id:04x}  port {info.port}  {about}".rstrip(),
-        f"usb-{info.vendor_id:04x}-{info.product_id:04x}",
-        f'bus = "{bus}"\nprotocol = "dfu"\naddress = {{{address}}}',
-    )
+    """The host's USB devices; those that a protocol knows by their descriptors may be components."""

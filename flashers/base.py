@@ -78,6 +78,19 @@ class Sighting:
     identity: Identity
 
 
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """A part that the bench file doesn't name.
+
+    `title`: who it is, for a person. `name`: one that it could have in the file. `address`: the keys and values of its
+    address there, in TOML.
+    """
+
+    title: str
+    name: str
+    address: str
+
+
 class Settings(BaseModel):
     """Base of what the bench file says of one protocol: unknown keys are refused, values are not coerced loosely."""
 
@@ -130,6 +143,11 @@ class Flasher(ABC):
         allows it for. Never puts a running application into its bootloader.
         """
         return None
+
+    @classmethod
+    def can_tell(cls, address: Any) -> bool:
+        """Whether `sight` sees a part at this address whose application runs, or can't know that it is not there."""
+        return True
 
     @classmethod
     def unreadable(cls, profile: Any) -> str:
@@ -192,6 +210,28 @@ class Flasher(ABC):
     @abstractmethod
     def close(self) -> None:
         """Lets go of the wire's resources that this flasher took. Never raises; sends nothing that changes the part."""
+
+
+class Discovery(ABC):
+    """Finds the parts of one protocol on a bus whose address nobody told.
+
+    Its entry point, in the group proxyflash.discoveries, is called KIND.PROTOCOL by the kind of bus ("can.uds"), so that
+    a scan imports what its buses need and nothing else.
+    """
+
+    protocol: ClassVar[str]
+    """As the flasher's."""
+
+    @classmethod
+    @abstractmethod
+    def discover(
+        cls, bus: Any, listed: Sequence[Settings], *, active: bool, deadline: Deadline
+    ) -> Sequence[Discovered]:
+        """The parts on the bus that speak this protocol and are at none of the addresses that the bench file has.
+
+        Without `active` nothing is sent to who is not listed. Never puts a running application into its bootloader.
+        Raises TransportError.
+        """
 
 
 def compare_digest(digest: Digest, segment: Segment) -> None:

@@ -30,6 +30,15 @@ class Segment:
         """The address after the last byte."""
         return self.address + len(self.data)
 
+    def padded(self, grain: int, filler: int) -> Segment:
+        """From one multiple of `grain` bytes to another, with `filler` before and after its bytes."""
+        before = self.address % grain
+        after = -self.end % grain
+        if not before and not after:
+            return self
+        byte = bytes([filler])
+        return Segment(self.address - before, byte * before + bytes(self.data) + byte * after)
+
     def slice(self, start: int, end: int) -> Segment:
         """What of this segment lies in [start, end), sharing its memory. Both bounds are addresses inside it."""
         view = memoryview(self.data)

@@ -190,7 +190,7 @@ def _whole(image: FirmwareImage, region: Region, todo: Sequence[Range]) -> list[
     if region.ordered:
         size = parts[-1].end - region.start
         parts = [Segment(region.start, image.read(region.start, size, region.erased_value))]
-    return [aligned(part, region) for part in parts]
+    return [part.padded(region.write_alignment, region.erased_value) for part in parts]
 
 
 def _runs(image: FirmwareImage, region: Region, todo: Sequence[Range]) -> tuple[int, list[Segment]]:
@@ -251,14 +251,3 @@ def _head_last(chunks: list[Segment], heads: Collection[Range], region: Region) 
             inside.insert(0, first.slice(cut, first.end))
         inside.append(first.slice(first.address, cut))
     return outside + inside
-
-
-def aligned(part: Segment, region: Region) -> Segment:
-    """A segment padded with the erased value to the region's write alignment."""
-    grain = region.write_alignment
-    before = part.address % grain
-    after = -part.end % grain
-    if not before and not after:
-        return part
-    filler = bytes([region.erased_value])
-    return Segment(part.address - before, filler * before + bytes(part.data) + filler * after)

@@ -15,9 +15,10 @@ from .errors import PluginBroken, PluginUnknown
 TRANSPORTS = "proxyflash.transports"
 FLASHERS = "proxyflash.flashers"
 ENUMERATORS = "proxyflash.enumerators"
+DISCOVERIES = "proxyflash.discoveries"
 EMULATORS = "proxyflash.emulators"
 STEPS = "proxyflash.steps"
-GROUPS = (TRANSPORTS, FLASHERS, ENUMERATORS, EMULATORS, STEPS)
+GROUPS = (TRANSPORTS, FLASHERS, ENUMERATORS, DISCOVERIES, EMULATORS, STEPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def load(group: str, name: str) -> type[Any]:
     Raises PluginUnknown when no package registers it, PluginBroken when its module can't be imported or packages
     disagree about it.
     """
-    kind = group.removeprefix("proxyflash.").removesuffix("s")
+    kind = "discovery" if group == DISCOVERIES else group.removeprefix("proxyflash.").removesuffix("s")
     entries = _group(group).get(name, ())
     if not entries:
         known = ", ".join(names(group)) or "none"

@@ -82,6 +82,11 @@ class DfuFlasher(Flasher):
         return None
 
     @classmethod
+    def can_tell(cls, address: DfuAddress) -> bool:
+        """A running application is recognised by its own ids."""
+        return address.runtime() is not None
+
+    @classmethod
     def unreadable(cls, profile: DfuProfile) -> str:
         return "a DFU 1.1 device does not tell how long its present image is" if profile.flavour == "dfu" else ""
 

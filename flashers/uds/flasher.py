@@ -13,36 +13,25 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from ...transports.can import CanBus, CanChannel, CanId
+from ...transports.can import CanBus
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError
-from ...transports.isotp import IsoTpAddress, IsoTpChannel
+from ...transports.isotp import IsoTpChannel
 from ...transports.outside import Outside
 from ..base import Capability, Flasher, Identity, Sighting
-from ..errors import PartConfused, PartError, PartFailed, PartWrongFamily, ProfileWrong, VerifyMismatch
+from ..errors import PartConfused, PartFailed, PartWrongFamily, ProfileWrong, VerifyMismatch
 from ..image import Segment
 from ..memory import MemoryMap, Range
-from ..plan import aligned
 from . import session as uds_session
-from .client import LOST, Broadcast, PduChannel, UdsClient
+from .client import Broadcast, PduChannel
 from .codec import Nrc, Refusal, Service
-from .identity import merge, read_identifier, read_identity, sighting, text
-from .profile import IsoTp, Parameter, UdsAddress, UdsProfile, recorded_keys
-
-OBD_FUNCTIONAL = CanId(0x7DF)
-FIXED_FUNCTIONAL = CanId(0x18DB33F1, True)
-_OBD_IDS = {CanId(number): CanId(number - 8) for number in range(0x7E8, 0x7F0)}
-_FIXED_IDS = {CanId(0x18DAF100 | ecu, True): CanId(0x18DA00F1 | ecu << 8, True) for ecu in range(0x100)}
-"""ISO 15765-4:2021, tables 8 and 9: the ids that ECUs answer functional requests under, and those they listen to."""
-
-SIGHT_RUN_ON = 3.0
-"""Seconds for which an answer to a scan may run beyond the scan's time for the ECU. ISO 15765-2 lets 0.9 s pass between
-two frames at most (N_Cs), and an identification number of a vehicle has three frames."""
-DISCOVER_RUN_ON = 10.0
-"""Seconds for which the answers of all ECUs that the bench file does not list may run beyond the scan's time for them."""
+from .discovery import SIGHT_RUN_ON
+from .functional import FunctionalRequests
+from .identity import merge, read_identity, sighting
+from .profile import Parameter, UdsAddress, UdsProfile, recorded_keys
+from .session import client_over
 
 _VERDICTS = (
     Nrc.GENERAL_REJECT,
@@ -72,7 +61,7 @@ class UdsFlasher(Flasher):
         """Raises ProfileWrong when the key function can't be imported. `outside`: records keys, or replays them."""
         self._key = recorded_keys(profile.security.key, outside)
         self._profile = profile
-        self._client = _client(channel, profile, broadcast)
+        self._client = client_over(channel, profile, broadcast)
         self._signed = False
         self._unjudged: list[Segment] = []
         """What was written and the ECU's routines have not checked yet."""
@@ -84,7 +73,7 @@ class UdsFlasher(Flasher):
         if profile.functional and functional is None:
             raise ProfileWrong("functional = true in the profile needs the address's functional id")
         channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options())
-        broadcast = _Functional(bus, functional, profile.iso_tp) if profile.functional and functional else None
+        broadcast = FunctionalRequests(bus, functional, profile.iso_tp) if profile.functional and functional else None
         try:
             return cls(channel, profile, broadcast, bus.outside)
         except ProxyflashError:
@@ -97,7 +86,7 @@ class UdsFlasher(Flasher):
     ) -> Sighting | None:
         channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options())
         channel.latest = Deadline(deadline.at + SIGHT_RUN_ON)
-        client = _client(channel, profile)
+        client = client_over(channel, profile)
         try:
             return sighting(client, profile, deadline)
         finally:
@@ -243,7 +232,9 @@ class UdsFlasher(Flasher):
         names = self._profile.routines.check_parameters
         for region in self.memory_map().regions:
             inside = [
-                aligned(item.slice(max(item.address, region.start), min(item.end, region.end)), region)
+                item.slice(max(item.address, region.start), min(item.end, region.end)).padded(
+                    region.write_alignment, region.erased_value
+                )
                 for item in segments
                 if item.address < region.end and item.end > region.start
             ]
@@ -318,92 +309,6 @@ class UdsFlasher(Flasher):
                     uds_session.enter(self._client, self._profile, self._key)
                 else:
                     self._end_transfer()
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An ECU that answered a functional request. `serial` is "" where it doesn't tell."""
-
-    request: CanId
-    response: CanId
-    serial: str
-
-
-def discover(bus: CanBus, *, deadline: Deadline) -> list[Found]:
-    """The ECUs at ISO 15765-4's ids, of 11 and 29 bits, that answer a functional TesterPresent, in order of id.
-
-    It changes nothing in an ECU, and its answer fits one frame. Then each that answered is asked for its serial number.
-    """
-    pairs = [pair for functional in (OBD_FUNCTIONAL, FIXED_FUNCTIONAL) for pair in _present(bus, functional, deadline)]
-    latest = Deadline(deadline.at + DISCOVER_RUN_ON)
-    return [
-        Found(request, response, _serial_of(bus, request, response, deadline, latest)) for request, response in pairs
-    ]
-
-
-def _present(bus: CanBus, functional: CanId, deadline: Deadline) -> list[tuple[CanId, CanId]]:
-    """The ids that each ECU which answers listens to and answers under."""
-    listened = _FIXED_IDS if functional.extended else _OBD_IDS
-    profile = UdsProfile()
-    channel = bus.channel(functional, tuple(listened), fd=False)
-    answered: set[int] = set()
-    try:
-        channel.send(_single_frame(uds_session.ALIVE, profile.iso_tp.padding_byte), deadline)
-        window = deadline.sooner(profile.timings.p2 + profile.timings.latency)
-        while (frame := channel.recv(window)) is not None:
-            answered.add(frame.arbitration_id)
-    finally:
-        channel.close()
-    return [(request, response) for response, request in listened.items() if response.value in answered]
-
-
-def _serial_of(bus: CanBus, request: CanId, response: CanId, deadline: Deadline, latest: Deadline) -> str:
-    profile = UdsProfile()
-    channel = IsoTpChannel.open(bus, IsoTpAddress(request=request, response=response), profile.iso_tp.options())
-    channel.latest = latest.sooner(SIGHT_RUN_ON)
-    client = _client(channel, profile)
-    try:
-        value = read_identifier(client, profile.identifiers.serial, limit=deadline.remaining)
-    except (*LOST, PartError):
-        return ""
-    finally:
-        client.close()
-    return "" if isinstance(value, Refusal) else text(value)
-
-
-class _Functional:
-    """Sends functional requests. What answers them comes in on the ECUs' own channels."""
-
-    def __init__(self, bus: CanBus, identifier: CanId, options: IsoTp) -> None:
-        self._channel: CanChannel = bus.channel(identifier, (), fd=options.tx_dl > 8)
-        self._padding = options.padding_byte
-
-    def send(self, pdu: bytes, deadline: Deadline) -> None:
-        self._channel.send(_single_frame(pdu, self._padding), deadline)
-
-    def close(self) -> None:
-        self._channel.close()
-
-
-def _single_frame(pdu: bytes, padding: int | None) -> bytes:
-    """ISO 15765-2:2016, 9.6.2.1: up to 7 bytes."""
-    return _padded(bytes((len(pdu),)) + pdu, padding)
-
-
-def _padded(frame: bytes, padding: int | None) -> bytes:
-    return frame if padding is None else frame.ljust(8, bytes((padding,)))
-
-
-def _client(channel: PduChannel, profile: UdsProfile, broadcast: Broadcast | None = None) -> UdsClient:
-    timings = profile.timings
-    return UdsClient(
-        channel,
-        p2=timings.p2,
-        p2_star=timings.p2_star,
-        latency=timings.latency,
-        pending=timings.pending,
-        broadcast=broadcast,
-    )
 
 
 def _merged(ranges: Sequence[Range], memory: MemoryMap) -> Iterator[Range]:

@@ -24,7 +24,7 @@ from ..errors import (
     ProfileWrong,
     SecurityDenied,
 )
-from .client import LOST, UdsClient
+from .client import LOST, Broadcast, PduChannel, UdsClient
 from .codec import NOT_HERE, Nrc, Refusal, Service
 from .identity import active_session
 from .profile import KeyFunction, UdsProfile
@@ -42,6 +42,18 @@ DEAF_SECONDS = 1.0
 _SEED_PAUSE = 0.5
 _ENTRIES = 3
 """How often an ECU may reset between its programming session and its key."""
+
+
+def client_over(channel: PduChannel, profile: UdsProfile, broadcast: Broadcast | None = None) -> UdsClient:
+    timings = profile.timings
+    return UdsClient(
+        channel,
+        p2=timings.p2,
+        p2_star=timings.p2_star,
+        latency=timings.latency,
+        pending=timings.pending,
+        broadcast=broadcast,
+    )
 
 
 def session_request(session: int) -> bytes:

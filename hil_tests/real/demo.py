@@ -17,7 +17,6 @@ from typing import Any
 
 from proxyflash import examples
 from proxyflash.benchmarks.measuring import Missing
-from proxyflash.enumerators.component import toml_text
 from proxyflash.hil_tests.real import zephyr_bench
 from proxyflash.hil_tests.real.avr import OPTIBOOT, AvrPart, AvrPort, program
 from proxyflash.hil_tests.real.qemu import NotInstalled
@@ -26,6 +25,7 @@ from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.plain import word
 from proxyflash.transports.quoting import shell_line
 from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.toml_text import toml_text
 
 EXAMPLE = Path(next(iter(examples.__path__))) / "three_sensors"
 BALLAST = 4000

@@ -17,10 +17,10 @@ import signal
 import sys
 from pathlib import Path
 
-from proxyflash.enumerators.component import toml_text
 from proxyflash.hil_tests.real import zephyr_firmware as firmware
 from proxyflash.hil_tests.real.zephyr import Microbit
 from proxyflash.transports.plain import plain
+from proxyflash.transports.toml_text import toml_text
 
 BENCH = """\
 [bus.soil-uart]

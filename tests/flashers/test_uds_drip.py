@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import can
 import pytest
 from proxyflash.emulators.can.wire import CanWire
-from proxyflash.flashers.uds.flasher import DISCOVER_RUN_ON, SIGHT_RUN_ON, Found, UdsFlasher, discover
+from proxyflash.flashers.uds.discovery import DISCOVER_RUN_ON, SIGHT_RUN_ON, Found, discover
+from proxyflash.flashers.uds.flasher import UdsFlasher
 from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus

@@ -20,15 +20,15 @@ from typing import Any
 
 from proxyflash.emulators.can import server as can_server
 from proxyflash.emulators.uds.memory import Marker
-from proxyflash.enumerators import benchfile
+from proxyflash.enumerators import benchfile, probers
 from proxyflash.enumerators.benchlines import key_lines
-from proxyflash.enumerators.component import distinct, parse_selector, toml_text
+from proxyflash.enumerators.component import distinct, parse_selector
 from proxyflash.enumerators.errors import BenchError, SelectorWrong, StateFolder
-from proxyflash.enumerators.usb import _unlisted
 from proxyflash.flashers.avr import avr109_codec, stk500v1_codec, stk500v2_codec
 from proxyflash.flashers.dfu import codec as dfu_codec
 from proxyflash.flashers.dfu import identity as dfu_identity
 from proxyflash.flashers.dfu.dfuse_layout import parse_layout
+from proxyflash.flashers.dfu.discovery import as_discovered
 from proxyflash.flashers.errors import ImageError, PartConfused, PartError, ProfileWrong
 from proxyflash.flashers.formats import binary, dfu, elf, ihex, mcuboot, srec
 from proxyflash.flashers.smp import codec as smp_codec
@@ -43,6 +43,7 @@ from proxyflash.flashers.xymodem.profile import loaders
 from proxyflash.flashers.xymodem.ymodem import YmodemFlasher
 from proxyflash.transports import isotp_frames, json_text
 from proxyflash.transports.errors import PluginUnknown
+from proxyflash.transports.toml_text import toml_text
 from proxyflash.transports.usb import UsbInfo, UsbInterface
 from proxyflash.updates import app, apt, attempts, flash, journal, kept, partition, script, signing, versions
 from proxyflash.updates import device_manifest as dm
@@ -388,7 +389,7 @@ def usb_descriptors(data: bytes) -> None:
     if dfu_identity.alternates(info):
         dfu_identity.common([dfu_identity.sighting(info)] * 2)
     toml_text(info.serial)
-    distinct([_unlisted("usb", info, by_serial=True)], [], [])
+    distinct([probers._unlisted("usb", "dfu", as_discovered(info, by_serial=True))], [], [])
 
 
 @reader(ValueError)

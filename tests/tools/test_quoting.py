@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from proxyflash.enumerators.component import Unlisted, distinct, toml_text
+from proxyflash.enumerators.component import Unlisted, distinct
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.tools.commands import benches, run
 from proxyflash.tools.commands.session import Session
@@ -29,6 +29,7 @@ from proxyflash.tools.vm import guest
 from proxyflash.transports import can_opening, serial_opening
 from proxyflash.transports.errors import CanSettings
 from proxyflash.transports.plain import plain
+from proxyflash.transports.toml_text import toml_text
 
 from .conftest import PROGRAM, Desk
 

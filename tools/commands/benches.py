@@ -96,7 +96,8 @@ def init(session: Session, file: Path, force: bool) -> int | None:
 
 
 def _can_buses() -> Iterator[Unlisted]:
-    from ...enumerators.component import Unlisted, toml_text
+    from ...enumerators.component import Unlisted
+    from ...transports.toml_text import toml_text
 
     for link in sorted(NET.iterdir()) if NET.is_dir() else []:
         kind = link / "type"

@@ -296,7 +296,7 @@ def key(session: Session, file: Path, root: Path | None, kid: str) -> int | None
     if vouching and sjwk:
         session.output.line(f"{sjwk}  vouched for by {vouching.public.kid}")
     else:
-        from ...enumerators.component import toml_text
+        from ...transports.toml_text import toml_text
 
         session.output.line(f"hosts trust it by  [updates] roots = [{toml_text(public.name)}]")
     return None
