@@ -1,4 +1,4 @@
-"""What passed on CAN, serial lines and USB, with one clock: the records, and the ring that they are kept in.
+"""The recorder: a ring that keeps the `records` of what passes on CAN, serial lines and USB.
 
 The rule that keeps it cheap: while traffic passes, a record is one tuple in a ring; it becomes a `Record` only when
 somebody asks. A transport without a recorder pays one attribute test.
@@ -9,12 +9,12 @@ An outgoing record is made just before it is handed to the driver, so that no an
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from enum import IntFlag
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from . import clock
+from .recording_formats import save_all
+from .records import Answer, CanFrame, Note, Record, SerialBytes, SerialLine, UsbControl, UsbDevices, UsbSeen
 
 if TYPE_CHECKING:
     import can
@@ -27,124 +27,6 @@ KEPT_BYTES = 64 << 20
 LONGEST_QUESTION = 8192
 LONGEST_ANSWER = 1 << 16
 """Characters of an answer from outside of the buses that are kept: of a question the first, of an answer the last."""
-
-
-class CanFlag(IntFlag):
-    """What a CAN frame is. The values are this project's own."""
-
-    EXTENDED = 1
-    REMOTE = 2
-    ERROR = 4
-    FD = 8
-    BIT_RATE_SWITCH = 16
-    ERROR_STATE = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One thing that happened. `time`: seconds since 1970 to the microsecond, from one monotonic clock for all buses.
-
-    `bus`: the name in the bench file.
-    """
-
-    kind: ClassVar[str] = ""
-    time: float
-    bus: str
-
-
-@dataclass(frozen=True, slots=True)
-class CanFrame(Record):
-    """One frame. `flags`: of CanFlag. A remote frame's `data` has as many zeros as it asks for."""
-
-    kind: ClassVar[str] = "can"
-    outgoing: bool
-    can_id: int
-    flags: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SerialBytes(Record):
-    """What one write sent, or what one read got. `drained`: it was read to be forgotten."""
-
-    kind: ClassVar[str] = "serial"
-    outgoing: bool
-    data: bytes
-    drained: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SerialLine(Record):
-    """What this host changed of a line: baudrate (bit/s), parity ("N", "E", "O"), dtr, rts (True: asserted)."""
-
-    kind: ClassVar[str] = "line"
-    changes: tuple[tuple[str, int | str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class UsbControl(Record):
-    """One control transfer to the device at `address` of the host's USB bus `root`.
-
-    `setup`: its 8 bytes (USB 2.0, 9.3). `data`: of the data stage, in either direction. `status`: 0, or a negative
-    error number of Linux (-32: STALL). `seconds`: how long it took.
-    """
-
-    kind: ClassVar[str] = "usb"
-    root: int
-    address: int
-    setup: bytes
-    data: bytes
-    status: int
-    seconds: float
-
-    @property
-    def incoming(self) -> bool:
-        """Whether its data comes from the device."""
-        return bool(self.setup[0] & 0x80)
-
-
-@dataclass(frozen=True, slots=True)
-class UsbSeen:
-    """A device that is there: where, and its descriptors as they are on the wire (USB 2.0, 9.6).
-
-    `speed`: libusb's enum libusb_speed. `configurations`: each with its interfaces and endpoints.
-    """
-
-    root: int
-    address: int
-    ports: tuple[int, ...]
-    speed: int
-    device: bytes
-    configurations: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class UsbDevices(Record):
-    """The devices that were there when this host looked."""
-
-    kind: ClassVar[str] = "devices"
-    devices: tuple[UsbSeen, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Note(Record):
-    """What a person wants to know beside the traffic: a bus opened, a bus failed."""
-
-    kind: ClassVar[str] = "note"
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Answer(Record):
-    """What was asked outside of the buses, and what came of it: a command of the bench file, a key, a step's action.
-
-    `bus` is "". `text`: the answer; where `failed` is set, why there was none.
-    """
-
-    kind: ClassVar[str] = "answer"
-    question: str
-    text: str
-    failed: bool = False
 
 
 class Recorder:
@@ -215,8 +97,6 @@ class Recorder:
 
     def save(self, folder: Path, since: float = 0.0) -> list[Path]:
         """Writes what `records` has into a folder, in each of the formats, and returns the files. Raises OSError."""
-        from .recording_formats import save_all
-
         with self._lock:
             whole = not self.dropped or (bool(self._ring) and self._ring[0][1][1] < since)
         return save_all(self.records(since), folder, dropped=0 if whole else self.dropped)

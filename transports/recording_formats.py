@@ -22,7 +22,22 @@ from typing import Any, BinaryIO
 from . import json_text, named_files, private_files
 from .errors import ExitStatus, ProxyflashError
 from .plain import plain, quoted, word
-from .recording import Answer, CanFlag, CanFrame, Note, Record, SerialBytes, SerialLine, UsbControl, UsbDevices, UsbSeen
+from .recording_pcapng import write_pcapng
+from .records import (
+    CAN_EFF,
+    Answer,
+    CanFlag,
+    CanFrame,
+    Note,
+    Record,
+    SerialBytes,
+    SerialLine,
+    UsbControl,
+    UsbDevices,
+    UsbSeen,
+    fd_flags,
+    raw_id,
+)
 
 FORMAT = "proxyflash recording"
 SCHEMA = 1
@@ -48,8 +63,6 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 _CAN_ID = re.compile("[0-9A-Fa-f]{1,8}")
 LONGEST_NAME = 15
 """Characters of a network interface's name (Linux, IFNAMSIZ without its end); can-utils take no more."""
-_CAN_EFF, _CAN_RTR, _CAN_ERR = 0x8000_0000, 0x4000_0000, 0x2000_0000
-"""Linux, include/uapi/linux/can.h."""
 
 
 class BadRecording(ProxyflashError):
@@ -115,8 +128,6 @@ def save_all(records: Sequence[Record], folder: Path, *, dropped: int = 0) -> li
     The files are for their owner alone, and so is the folder if it is made here. What an earlier recording left there is
     gone.
     """
-    from .recording_pcapng import write_pcapng
-
     private_files.output_folder(folder)
     files = [folder / "recording.jsonl"]
     save(records, files[0], dropped=dropped)
@@ -409,28 +420,12 @@ def interface_names(records: Iterable[Record]) -> dict[str, str]:
 def frame_text(frame: CanFrame) -> str:
     """A frame as can-utils write it: 123#DEADBEEF, 123##1DEADBEEF for FD with its flags, 123#R4 for remote frames."""
     extended = frame.flags & (CanFlag.EXTENDED | CanFlag.ERROR)
-    can_id = f"{raw_id(frame) & ~_CAN_EFF:08X}" if extended else f"{frame.can_id:03X}"
+    can_id = f"{raw_id(frame) & ~CAN_EFF:08X}" if extended else f"{frame.can_id:03X}"
     if frame.flags & CanFlag.REMOTE:
         return f"{can_id}#R{len(frame.data) or ''}"
     if frame.flags & CanFlag.FD:
         return f"{can_id}##{fd_flags(frame):X}{frame.data.hex().upper()}"
     return f"{can_id}#{frame.data.hex().upper()}"
-
-
-def raw_id(frame: CanFrame) -> int:
-    """The id with Linux's flags for extended, remote and error frames."""
-    flags = frame.flags
-    return (
-        frame.can_id
-        | (_CAN_EFF if flags & CanFlag.EXTENDED else 0)
-        | (_CAN_RTR if flags & CanFlag.REMOTE else 0)
-        | (_CAN_ERR if flags & CanFlag.ERROR else 0)
-    )
-
-
-def fd_flags(frame: CanFrame) -> int:
-    """Linux's flags of an FD frame: CANFD_BRS 0x01, CANFD_ESI 0x02."""
-    return (1 if frame.flags & CanFlag.BIT_RATE_SWITCH else 0) | (2 if frame.flags & CanFlag.ERROR_STATE else 0)
 
 
 def _clock(record: Record) -> str:

@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from .plain import plain
-from .recording import CanFlag, CanFrame, Record, SerialBytes, SerialLine, UsbControl
-from .recording_formats import fd_flags, raw_id
+from .records import CanFlag, CanFrame, Record, SerialBytes, SerialLine, UsbControl, fd_flags, raw_id
 
 LINKTYPE_CAN_SOCKETCAN, LINKTYPE_USB_LINUX_MMAPPED, LINKTYPE_RTAC_SERIAL = 227, 220, 250
 SECTION_HEADER, INTERFACE_DESCRIPTION, ENHANCED_PACKET = 0x0A0D0D0A, 1, 6

@@ -15,7 +15,8 @@ from typing import Any
 import usb.core
 
 from . import clock
-from .recording import Recorder, UsbSeen
+from .recording import Recorder
+from .records import UsbSeen
 from .usb_failures import FAILURES
 
 SETUP = struct.Struct("<BBHHH")

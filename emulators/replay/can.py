@@ -15,8 +15,8 @@ from typing import Any
 import can
 
 from ...transports import clock
-from ...transports.recording import CanFlag, CanFrame, Record
 from ...transports.recording_formats import frame_text
+from ...transports.records import CanFlag, CanFrame, Record
 from ..can.clocked import ClockedCanBus
 from .session import LONGEST_WAIT, Replay, ReplayMismatch, Track, find_track
 

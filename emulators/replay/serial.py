@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...transports import clock
-from ...transports.recording import Record, SerialBytes, SerialLine
+from ...transports.records import Record, SerialBytes, SerialLine
 from . import protocol_replay
 from .session import LONGEST_WAIT, Replay, ReplayMismatch, Track, both
 

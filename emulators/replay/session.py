@@ -27,8 +27,8 @@ from typing import Any, Self
 from ...transports import clock
 from ...transports.errors import ProxyflashError
 from ...transports.plain import plain
-from ...transports.recording import Answer, Record
 from ...transports.recording_formats import BadRecording, Recording, load
+from ...transports.records import Answer, Record
 from .. import wires
 
 SHOWN = 24

@@ -22,7 +22,7 @@ import usb.backend
 import usb.core
 
 from ...transports import clock
-from ...transports.recording import Record, UsbControl, UsbDevices, UsbSeen
+from ...transports.records import Record, UsbControl, UsbDevices, UsbSeen
 from ..usb.device import CONFIGURATION, SETUP, StandardRequest
 from .session import LONGEST_WAIT, Replay, ReplayMismatch, Track, both
 

@@ -27,7 +27,8 @@ from proxyflash.hil_tests.kernel.uds_lab import (
     socketcan,
 )
 from proxyflash.transports.can import CanBus
-from proxyflash.transports.recording import CanFrame, Recorder
+from proxyflash.transports.recording import Recorder
+from proxyflash.transports.records import CanFrame
 
 
 def frame(line: str) -> str:

@@ -14,8 +14,9 @@ from proxyflash.transports.can import CanBus, CanId
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.isotp import IsoTpAddress, IsoTpChannel, IsoTpOptions
 from proxyflash.transports.isotp_kernel import KernelIsoTp
-from proxyflash.transports.recording import CanFrame, Recorder
+from proxyflash.transports.recording import Recorder
 from proxyflash.transports.recording_formats import Recording
+from proxyflash.transports.records import CanFrame
 
 from .conftest import LONG, wait_until
 

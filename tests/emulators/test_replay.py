@@ -19,7 +19,8 @@ from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus, CanId
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import SerialTimeout
-from proxyflash.transports.recording import (
+from proxyflash.transports.recording_formats import BadRecording, Recording, save
+from proxyflash.transports.records import (
     CanFlag,
     CanFrame,
     Note,
@@ -30,7 +31,6 @@ from proxyflash.transports.recording import (
     UsbDevices,
     UsbSeen,
 )
-from proxyflash.transports.recording_formats import BadRecording, Recording, save
 from proxyflash.transports.serial import SerialPort
 from proxyflash.transports.usb import UsbBus, UsbMatch
 

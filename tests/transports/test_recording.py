@@ -21,21 +21,20 @@ from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus, CanId
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import SerialGone, UsbStall
-from proxyflash.transports.recording import (
-    RECORD_BYTES,
+from proxyflash.transports.recording import RECORD_BYTES, Recorder
+from proxyflash.transports.recording_formats import BadRecording, load, save
+from proxyflash.transports.records import (
     Answer,
     CanFlag,
     CanFrame,
     Note,
     Record,
-    Recorder,
     SerialBytes,
     SerialLine,
     UsbControl,
     UsbDevices,
     UsbSeen,
 )
-from proxyflash.transports.recording_formats import BadRecording, load, save
 from proxyflash.transports.serial import SerialPort
 from proxyflash.transports.usb import UsbBus, UsbMatch
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import can
 import pytest
-from proxyflash.transports.recording import (
+from proxyflash.transports.recording_formats import load, save_all
+from proxyflash.transports.records import (
     CanFlag,
     CanFrame,
     Note,
@@ -20,7 +21,6 @@ from proxyflash.transports.recording import (
     UsbDevices,
     UsbSeen,
 )
-from proxyflash.transports.recording_formats import load, save_all
 
 T = 1_700_000_000.0
 POWERTRAIN, CHASSIS = "powertrain", "a-chassis-with-a-long-name"
