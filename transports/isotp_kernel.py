@@ -23,7 +23,7 @@ from . import clock
 from .can import FULL_SECONDS, CanBus, CanChannel, CanId, again
 from .deadline import Deadline
 from .errors import CanGone, IsoTpFraming, IsoTpSettings, IsoTpTimeout, TransportError
-from .isotp import LONGEST_PDU, Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions, unended
+from .isotp_channel import LONGEST_PDU, Addressing, IsoTpAddress, IsoTpBackEnd, IsoTpOptions, unended
 from .isotp_frames import OVERFLOW, Pci, pci_of
 
 SOL_CAN_ISOTP = 106
@@ -133,7 +133,7 @@ def frames_of(size: int, tx_dl: int, prefix: int) -> int:
     return 1 + -(-(size - first) // (tx_dl - 1 - prefix))
 
 
-class KernelIsoTp(IsoTpChannel):
+class KernelIsoTp(IsoTpBackEnd):
     """The kernel's CAN_ISOTP socket. Closing it waits for a PDU that is being sent: for N_Bs if the peer is gone."""
 
     def __init__(self, bus: CanBus, address: IsoTpAddress, options: IsoTpOptions) -> None:
@@ -148,7 +148,7 @@ class KernelIsoTp(IsoTpChannel):
         self._answer_prefix = bytes((address.source or 0,))[: self._prefix]
         self._sending = False
         self._counts = not poll_tells(os.uname().release)
-        self._onlooker = _Onlooker(bus, address, self._contest, counts=self._counts)
+        self._onlooker = _Onlooker(bus, address, self.contest, counts=self._counts)
         self._socket = socket.socket(socket.PF_CAN, socket.SOCK_DGRAM, socket.CAN_ISOTP)
         try:
             self._socket.setsockopt(SOL_CAN_ISOTP, CAN_ISOTP_OPTS, packed_options(address, options))
@@ -164,7 +164,7 @@ class KernelIsoTp(IsoTpChannel):
             self._socket.close()
             raise
 
-    def _send(self, pdu: bytes, deadline: Deadline) -> None:
+    def send(self, pdu: bytes, deadline: Deadline) -> None:
         while True:
             self._forget_error()
             if not self._ready(deadline, writing=True):
@@ -192,8 +192,7 @@ class KernelIsoTp(IsoTpChannel):
         self._raise_error()
         self._sending = False
 
-    def _recv(self, deadline: Deadline) -> bytes | None:
-        end = self._end(deadline)
+    def recv(self, deadline: Deadline, end: Deadline) -> bytes | None:
         until = deadline
         while not self._ready(until, writing=False):
             if self._onlooker.until <= clock.monotonic():

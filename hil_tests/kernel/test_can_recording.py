@@ -9,7 +9,8 @@ from pathlib import Path
 
 import can
 import pytest
-from proxyflash.emulators.replay.session import Replay, ReplayMismatch
+from proxyflash.emulators.replay.session import Replay
+from proxyflash.emulators.replay.track import ReplayMismatch
 from proxyflash.transports.can import CanBus, CanId
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.isotp import IsoTpAddress, IsoTpChannel, IsoTpOptions
@@ -32,7 +33,7 @@ def soon() -> Deadline:
 def exchange(bus: CanBus, peer: socket.socket, backend: str) -> None:
     """One request and its response, through one of our two ISO-TPs, with a peer of the kernel's."""
     channel = IsoTpChannel.open(bus, ADDRESS, IsoTpOptions(backend=backend))
-    assert isinstance(channel, KernelIsoTp) == (backend == "kernel")
+    assert isinstance(channel.back_end, KernelIsoTp) == (backend == "kernel")
     channel.send(ASKED, soon())
     assert peer.recv(4095) == ASKED
     peer.send(ANSWER)

@@ -340,7 +340,7 @@ def test_what_has_begun_in_time_is_waited_for(hand: Hand) -> None:
 def test_an_error_of_a_message_before_is_not_that_of_the_next(hand: Hand) -> None:
     """Nobody waits for the message that the peer breaks off, nor reads its error."""
     hand.says("10 0a 00 01 02 03 04 05")
-    if isinstance(hand.ours, KernelIsoTp):
+    if isinstance(hand.ours.back_end, KernelIsoTp):
         hand.hears()
         threading.Event().wait(1.2)  # The kernel's N_Cr is a second.
     sending = Sending(hand.ours)
@@ -357,7 +357,7 @@ def test_an_error_of_a_message_before_is_not_that_of_the_next(hand: Hand) -> Non
 def test_nothing_said_the_kernels_socket_serves(vcan: str) -> None:
     with socketcan(vcan) as bus:
         channel = IsoTpChannel.open(bus, NORMAL)
-        assert isinstance(channel, KernelIsoTp)
+        assert isinstance(channel.back_end, KernelIsoTp)
         channel.close()
 
 

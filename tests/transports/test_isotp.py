@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.tests.transports.threads import Call, in_thread
-from proxyflash.transports import clock, isotp_kernel
+from proxyflash.transports import clock, isotp_kernel, isotp_user
 from proxyflash.transports import isotp as isotp_module
 from proxyflash.transports.can import CanBus, CanChannel, CanId
 from proxyflash.transports.deadline import Deadline
@@ -37,8 +37,9 @@ from proxyflash.transports.errors import (
     NotAcknowledged,
     TransportError,
 )
-from proxyflash.transports.isotp import Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions, UserIsoTp
+from proxyflash.transports.isotp import Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions
 from proxyflash.transports.isotp_frames import heeded
+from proxyflash.transports.isotp_user import UserIsoTp
 
 LONG = 300.0
 """Seconds that no test is meant to wait."""
@@ -78,7 +79,8 @@ class Pair:
         self.peer_bus = CanBus("peer", can.Bus(interface="proxyflash", channel=name, fd=fd), "proxyflash", name, fd)
         request, response = address.ids()
         self.peer: CanChannel = self.peer_bus.channel(response, request)
-        self.channel = UserIsoTp(self.bus, address, options or IsoTpOptions())
+        self.back_end = UserIsoTp(self.bus, address, options or IsoTpOptions())
+        self.channel = IsoTpChannel(self.back_end)
         self.name = name
 
     def says(self, *frames: str) -> None:
@@ -302,7 +304,7 @@ def test_a_peer_that_asks_to_wait_for_ever(make_pair: MakePair) -> None:
     pair = make_pair()
     sent = pair.send(counting(8))
     pair.hears()
-    pair.says(*["31 00 00"] * (isotp_module.WAIT_FRAMES + 1))
+    pair.says(*["31 00 00"] * (isotp_user.WAIT_FRAMES + 1))
     with pytest.raises(IsoTpFraming, match="100 times"):
         sent.result(LONG)
 
@@ -351,7 +353,7 @@ def test_flow_control_that_came_late_sets_nothing_going(make_pair: MakePair) -> 
     """That of a message before it, which was given up."""
     pair = make_pair(NORMAL, IsoTpOptions(n_bs_timeout=0.3))
     pair.says(FLOW, "02 7e 00")
-    while not pair.channel._channel._frames or len(pair.channel._channel._frames) < 2:
+    while not pair.back_end._channel._frames or len(pair.back_end._channel._frames) < 2:
         clock.sleep(0.001)
     sent = pair.send(counting(8))
     assert pair.hears()[:2] == "10"
@@ -542,7 +544,7 @@ def test_a_deadline_that_has_passed_takes_what_is_there(make_pair: MakePair) -> 
     pair = make_pair()
     assert pair.channel.recv(Deadline.after(0)) is None
     pair.says("30 00 00", "02 50 03")
-    while len(pair.channel._channel._frames) < 2:
+    while len(pair.back_end._channel._frames) < 2:
         clock.sleep(0.001)
     assert pair.channel.recv(Deadline.after(-1)) == hexed("50 03")
 
@@ -577,7 +579,7 @@ class Babbler:
 
 def test_nonsense_without_end_does_not_hold_a_wait(make_pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = make_pair()
-    monkeypatch.setattr(pair.channel, "_channel", Babbler())
+    monkeypatch.setattr(pair.back_end, "_channel", Babbler())
     got = in_thread(lambda: pair.channel.recv(Deadline.after(0.05)))
     assert got.result(LONG) is None
 
@@ -587,7 +589,7 @@ def test_drain_forgets_messages_and_what_is_under_way(make_pair: MakePair) -> No
     got = pair.recv()
     pair.says("02 11 01", "02 11 02", "10 20 00 01 02 03 04 05")
     assert got.result(LONG) == hexed("11 01")
-    while len(pair.channel._channel._frames) < 2:
+    while len(pair.back_end._channel._frames) < 2:
         clock.sleep(0.001)
     pair.channel.drain()
     pair.says("21 06 07 08 09 0a 0b 0c", "02 11 03")
@@ -680,7 +682,7 @@ def test_a_dropped_frame_is_a_named_failure(make_pair: MakePair) -> None:
 def test_closing_wakes_who_waits(make_pair: MakePair) -> None:
     pair = make_pair()
     got = pair.recv()
-    while not pair.channel._channel._waiting:
+    while not pair.back_end._channel._waiting:
         clock.sleep(0.001)
     pair.channel.close()
     with pytest.raises(CanGone, match="closed"):
@@ -924,8 +926,8 @@ def test_a_socketcan_bus_on_a_kernel_without_isotp(make_pair: MakePair) -> None:
         assert "can-not-there" in caught.value.cause
         assert ("modprobe can-isotp" in caught.value.remedy) is not kernel_has_isotp()
         if not kernel_has_isotp():
-            assert isinstance(IsoTpChannel.open(bus, NORMAL), UserIsoTp)
-        assert isinstance(IsoTpChannel.open(bus, NORMAL, IsoTpOptions(backend="user")), UserIsoTp)
+            assert isinstance(IsoTpChannel.open(bus, NORMAL).back_end, UserIsoTp)
+        assert isinstance(IsoTpChannel.open(bus, NORMAL, IsoTpOptions(backend="user")).back_end, UserIsoTp)
     finally:
         bus.close()
 
@@ -1107,7 +1109,7 @@ def test_how_many_frames_a_pdu_has(size: int, tx_dl: int, address: IsoTpAddress)
     """As many as can-isotp makes of it."""
     frames = 0
     flow: list[isotp.CanMessage] = []
-    theirs = isotp_module._library_address(address, *address.ids())
+    theirs = isotp_user._library_address(address, *address.ids())
     reply = bytes((address.source or 0,)) if address.addressing is Addressing.EXTENDED else b""
 
     def out(message: isotp.CanMessage) -> None:
