@@ -18,7 +18,7 @@ from ...transports import clock
 from ...transports.recording_formats import frame_text
 from ...transports.records import CanFlag, CanFrame, Record
 from ..can.clocked import ClockedCanBus
-from .session import LONGEST_WAIT, Replay, ReplayMismatch, Track, find_track
+from .track import LONGEST_WAIT, Course, ReplayMismatch, Track, find_track
 
 _KEEP_ALIVE = b"\x02\x3e\x80"
 """A single frame with TesterPresent and suppressPosRspMsgIndicationBit (ISO 15765-2, 9.6.1; ISO 14229-1, 9.7)."""
@@ -38,7 +38,9 @@ def is_keep_alive(data: bytes) -> bool:
 class CanTrack(Track):
     """Frames of one bus."""
 
-    def __init__(self, replay: Replay, bus: str, records: Sequence[Record]) -> None:
+    kind = "can"
+
+    def __init__(self, replay: Course, bus: str, records: Sequence[Record]) -> None:
         frames = [
             record
             for record in records
@@ -134,7 +136,7 @@ class ReplayCanBus(ClockedCanBus):
         if not place or Path(channel).is_file():
             place, bus = channel, ""
         try:
-            self._track: CanTrack = find_track(place, bus, "can")
+            self._track = find_track(place, bus, CanTrack)
         except Exception as error:
             raise can.CanInitializationError(str(error)) from error
         self.channel_info = f"replay of {channel}"

@@ -12,21 +12,15 @@ from __future__ import annotations
 import errno
 import os
 import termios
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs
 
-import serial
 from serial import PortNotOpenError, SerialBase, SerialException
 
-if TYPE_CHECKING:
-    from .serial import SerialTrack
+from .serial import SerialTrack, make_known
+from .track import find_track
 
-
-def make_known() -> None:
-    """pyserial finds this module by its name, in the packages that it is told of."""
-    package = __name__.rpartition(".")[0]
-    if package not in serial.protocol_handler_packages:
-        serial.protocol_handler_packages.append(package)
+__all__ = ["Serial", "make_known"]
 
 
 class Serial(SerialBase):
@@ -37,8 +31,6 @@ class Serial(SerialBase):
 
     def open(self) -> None:
         """Raises SerialException for what is no recording with that bus."""
-        from .session import find_track
-
         if self.port is None:
             raise SerialException("Port must be configured before it can be used.")
         if self.is_open:
@@ -46,7 +38,7 @@ class Serial(SerialBase):
         place, _, query = str(self.port).partition("://")[2].partition("?")
         bus = parse_qs(query).get("bus", [""])[0]
         try:
-            self._track = find_track(place, bus, "serial")
+            self._track = find_track(place, bus, SerialTrack)
         except Exception as error:
             raise SerialException(errno.ENOENT, f"could not open port {self.port}: {error}") from error
         self.is_open = True

@@ -14,16 +14,26 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import serial
+
 from ...transports import clock
 from ...transports.records import Record, SerialBytes, SerialLine
-from . import protocol_replay
-from .session import LONGEST_WAIT, Replay, ReplayMismatch, Track, both
+from .track import LONGEST_WAIT, Course, ReplayMismatch, Track, both
+
+
+def make_known() -> None:
+    """pyserial finds `protocol_replay` by its name, in the packages that it is told of."""
+    package = __name__.rpartition(".")[0]
+    if package not in serial.protocol_handler_packages:
+        serial.protocol_handler_packages.append(package)
 
 
 class SerialTrack(Track):
     """Bytes and line changes of one bus."""
 
-    def __init__(self, replay: Replay, bus: str, records: Sequence[Record]) -> None:
+    kind = "serial"
+
+    def __init__(self, replay: Course, bus: str, records: Sequence[Record]) -> None:
         kept = [record for record in records if isinstance(record, (SerialBytes, SerialLine))]
         super().__init__(replay, bus, kept)
         self._ahead = deque(kept)
@@ -41,7 +51,7 @@ class SerialTrack(Track):
         return self._count
 
     def host_settings(self, channel: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        protocol_replay.make_known()
+        make_known()
         return {**settings, "url": f"replay://{channel}"}
 
     def write(self, data: bytes) -> None:

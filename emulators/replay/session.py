@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,29 +30,10 @@ from ...transports.plain import plain
 from ...transports.recording_formats import BadRecording, Recording, load
 from ...transports.records import Answer, Record
 from .. import wires
+from .track import KINDS, Course, Track
 
-SHOWN = 24
-"""Bytes around the first difference that a message shows of each side."""
 SHOWN_QUESTION = 200
 """Characters of a question that a message shows."""
-LONGEST_WAIT = 3600.0
-"""Seconds of one wait for what comes in; a recording may have far times, and a wait has a limit of its own."""
-KINDS = {"can": {"can"}, "serial": {"serial", "line"}, "usb": {"usb", "devices"}}
-"""Kinds of records of each kind of bus; any has notes."""
-
-
-class ReplayMismatch(ProxyflashError):
-    """What the host does is not what was recorded. `exchange`: its number on its bus, from 1. Both sides are text."""
-
-    code = "E-REPLAY-MISMATCH"
-    default_remedy = "If the new behaviour is meant, record it again: proxyflash record FILE -- COMMAND"
-
-    def __init__(self, bus: str, exchange: int, count: int, recorded: str, sent: str) -> None:
-        super().__init__(f"exchange {exchange} on {bus} (of {count} recorded) differs: recorded {recorded}; now {sent}")
-        self.bus = bus
-        self.exchange = exchange
-        self.recorded = recorded
-        self.sent = sent
 
 
 class ReplayUnanswered(ProxyflashError):
@@ -62,64 +43,12 @@ class ReplayUnanswered(ProxyflashError):
     default_remedy = "A replay runs nothing. Record it again, with this in it: proxyflash record FILE -- COMMAND"
 
 
-class Track:
-    """One bus under replay. `changed` guards it, and is told when there may be more to read."""
-
-    def __init__(self, replay: Replay, bus: str, records: Sequence[Record]) -> None:
-        self.replay = replay
-        self.bus = bus
-        self.records = records
-        self.changed = clock.Condition()
-        self._anchor = (records[0].time if records else 0.0, clock.monotonic())
-        """When something went out last: then, and now."""
-
-    @property
-    def exchanges(self) -> int:
-        """How many there are."""
-        raise NotImplementedError
-
-    def unsent(self) -> ReplayMismatch | None:
-        """What was recorded and not sent, if anything."""
-        raise NotImplementedError
-
-    def host_settings(self, channel: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """How the bus's transport opens this track, which is registered as `channel`."""
-        raise NotImplementedError
-
-    def due(self, record: Record) -> float:
-        """When something that came in comes again, on time.monotonic's clock."""
-        then, now = self._anchor
-        return now + (record.time - then) * self.replay.pace
-
-    def sent(self, record: Record) -> None:
-        """A recorded outgoing record went out again, now."""
-        self._anchor = (record.time, clock.monotonic())
-        self.changed.notify_all()
-
-    def differ(self, exchange: int, recorded: str, sent: str) -> ReplayMismatch:
-        """Keeps the first difference of the whole replay, and returns it to be raised."""
-        if self.replay.mismatch is None:
-            self.replay.mismatch = ReplayMismatch(self.bus, exchange, self.exchanges, recorded, sent)
-        return self.replay.mismatch
-
-    def require_match(self) -> None:
-        """Raises the first difference again: after it nothing that is sent has an answer."""
-        if self.replay.mismatch is not None:
-            raise self.replay.mismatch
-
-
-class Replay:
+class Replay(Course):
     """One run of a recording. `pace`: 0.0 brings answers at once, 1.0 as late as they were recorded."""
 
     def __init__(self, recording: Recording, *, pace: float = 0.0) -> None:
         """Raises BadRecording for one that has lost its beginning."""
-        if recording.dropped:
-            raise BadRecording(
-                f"the recording has lost its first {recording.dropped:,} records, so it can't be replayed",
-                remedy="Record it again, with a larger ring.",
-            )
-        self.pace = pace
-        self.mismatch: ReplayMismatch | None = None
+        super().__init__(recording, pace=pace)
         self.unanswered: ReplayUnanswered | None = None
         """What was asked first of what the recording has no answer to."""
         self._name = f"replay-{uuid.uuid4().hex[:8]}"
@@ -151,7 +80,7 @@ class Replay:
         from .serial import SerialTrack
         from .usb import UsbTrack
 
-        kinds: dict[str, type[Track]] = {"can": CanTrack, "serial": SerialTrack, "usb": UsbTrack}
+        kinds: dict[str, type[Track]] = {track.kind: track for track in (CanTrack, SerialTrack, UsbTrack)}
         if kind not in kinds:
             raise BadRecording(f"buses of kind {kind!r} are not recorded", remedy="")
         with self._opening:
@@ -205,36 +134,3 @@ class Replay:
     def close(self) -> None:
         for bus in self._tracks:
             wires.forget(f"{self._name}-{bus}")
-
-
-def find_track(place: str, bus: str, kind: str) -> Any:
-    """The track registered as `place`; else that of a recording's file. `bus` "": the only one of that kind.
-
-    Raises BadRecording.
-    """
-    track = wires.find(place)
-    if isinstance(track, Track):
-        return track
-    recording = load(Path(place))
-    buses = sorted({record.bus for record in recording.records if record.kind in KINDS[kind]})
-    if not bus and len(buses) != 1:
-        raise BadRecording(f"{place} has the {kind} buses {', '.join(buses) or 'none'}", remedy="Name one of them.")
-    if bus and bus not in buses:
-        raise BadRecording(f"{place} has no {kind} bus {bus!r}; it has: {', '.join(buses) or 'none'}", remedy="")
-    return Replay(recording).track(bus or buses[0], kind)
-
-
-def both(recorded: bytes, sent: bytes) -> tuple[str, str]:
-    """Both sides as text, around their first difference."""
-    same = next(
-        (index for index, (one, other) in enumerate(zip(recorded, sent, strict=False)) if one != other),
-        min(len(recorded), len(sent)),
-    )
-    start = max(0, same - SHOWN // 2) if max(len(recorded), len(sent)) > SHOWN else 0
-
-    def shown(data: bytes) -> str:
-        part = data[start : start + SHOWN].hex(" ").upper() or "nothing"
-        place = f" (from byte {start} of {len(data)})" if len(data) > SHOWN else ""
-        return part + place
-
-    return shown(recorded), shown(sent)

@@ -24,7 +24,7 @@ import usb.core
 from ...transports import clock
 from ...transports.records import Record, UsbControl, UsbDevices, UsbSeen
 from ..usb.device import CONFIGURATION, SETUP, StandardRequest
-from .session import LONGEST_WAIT, Replay, ReplayMismatch, Track, both
+from .track import LONGEST_WAIT, Course, ReplayMismatch, Track, both
 
 INTERFACE, ENDPOINT = 4, 5
 """Descriptor types (USB 2.0, table 9-5)."""
@@ -50,7 +50,9 @@ def _changes_nothing(transfer: UsbControl) -> bool:
 class UsbTrack(Track):
     """Control transfers of one bus, and the devices that were seen on it."""
 
-    def __init__(self, replay: Replay, bus: str, records: Sequence[Record]) -> None:
+    kind = "usb"
+
+    def __init__(self, replay: Course, bus: str, records: Sequence[Record]) -> None:
         events = [
             record
             for record in records

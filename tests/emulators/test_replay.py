@@ -13,7 +13,8 @@ import usb.core
 import usb.util
 from proxyflash.emulators.replay import protocol_replay
 from proxyflash.emulators.replay.can import is_keep_alive
-from proxyflash.emulators.replay.session import Replay, ReplayMismatch, both
+from proxyflash.emulators.replay.session import Replay
+from proxyflash.emulators.replay.track import ReplayMismatch, both
 from proxyflash.emulators.replay.usb import ReplayUsbBackend
 from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus, CanId

@@ -253,7 +253,8 @@ def _difference(
     recording: Recording, running: Replay, status: int, told: ProxyflashError | None
 ) -> ProxyflashError | None:
     """What is not as it was recorded."""
-    from ...emulators.replay.session import ReplayMismatch, ReplayUnanswered
+    from ...emulators.replay.session import ReplayUnanswered
+    from ...emulators.replay.track import ReplayMismatch
 
     try:
         running.finish()
