@@ -34,6 +34,7 @@ from unittest import mock
 
 import usb.core
 from proxyflash.emulators import application
+from proxyflash.emulators.usb.backend import EmulatedUsbBackend
 from proxyflash.enumerators.bench import Bench
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
@@ -158,7 +159,7 @@ def _pyfu(bench: Path, file: Path, facts: dict[str, Any], image: bytes) -> Run:
     """
     folder = str(peers.library(PYFU))
     with Bench.open(bench, state=bench.parent / "state") as opened:
-        backend = opened.emulated_wire("usb").host_settings()["backend"]
+        backend = EmulatedUsbBackend(opened.emulated_wire("usb"))
         find = usb.core.find
 
         def find_here(**settings: Any) -> Any:

@@ -36,7 +36,7 @@ class EmulatedBus:
         """Raises BadDevice, whose `key` is that of the component's `emulated` table or of the bus."""
         self.faults = Faults(_fault_plan(faults or {}))
         self.wire = _wire(kind, f"{name}-{uuid.uuid4().hex[:8]}", settings, self.faults, pace)
-        self.host_settings: dict[str, Any] = {**settings, **self.wire.host_settings()}
+        self.host_settings: dict[str, Any] = {**settings, **_host_settings(kind, self.wire)}
         self.devices: dict[str, EmulatedDevice] = {}
         try:
             for part in parts:
@@ -59,6 +59,16 @@ class EmulatedBus:
         for device in self.devices.values():
             device.close()
         self.wire.close()
+
+
+def _host_settings(kind: str, wire: Any) -> dict[str, Any]:
+    """How a transport opens an emulated bus: the keys of its settings that lead to the wire."""
+    if kind == "usb":
+        from .usb.backend import EmulatedUsbBackend
+
+        return {"backend": EmulatedUsbBackend(wire)}
+    settings: dict[str, Any] = wire.host_settings()
+    return settings
 
 
 def _fault_plan(faults: Mapping[str, float]) -> FaultPlan:

@@ -9,7 +9,6 @@ asked for earlier by as much. So late wake-ups do not make the bus slower, and p
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ...transports import clock
 from .. import wires
@@ -65,12 +64,6 @@ class UsbWire:
         self._timers: set[clock.SomeTimer] = set()
         self._closed = False
         wires.register(channel, self)
-
-    def host_settings(self) -> dict[str, Any]:
-        """How a UsbBus opens this bus."""
-        from .backend import EmulatedUsbBackend
-
-        return {"backend": EmulatedUsbBackend(self)}
 
     def new_port(self) -> Port:
         with self.changed:

@@ -32,6 +32,7 @@ from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.faults import FaultPlan
 from proxyflash.emulators.serial.protocol_emulated import Serial
 from proxyflash.emulators.serial.wire import UartWire
+from proxyflash.emulators.usb.backend import EmulatedUsbBackend
 from proxyflash.emulators.usb.wire import Port, UsbWire
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.state import bench_folder
@@ -117,7 +118,7 @@ class WorldBench(Bench):
         found = self.world.buses[bus]
         if isinstance(found.wire, UsbWire):
             # What a process has of the USB's back end goes with it.
-            found.host_settings = {**found.host_settings, **found.wire.host_settings()}
+            found.host_settings = {**found.host_settings, "backend": EmulatedUsbBackend(found.wire)}
         return found
 
 

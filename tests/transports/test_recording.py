@@ -16,6 +16,7 @@ from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.serial.wire import UartWire
+from proxyflash.emulators.usb.backend import EmulatedUsbBackend
 from proxyflash.emulators.usb.wire import UsbWire
 from proxyflash.transports import clock
 from proxyflash.transports.can import CanBus, CanId
@@ -229,7 +230,7 @@ def test_usb_devices_and_their_transfers() -> None:
     wire = UsbWire("recorded-usb", pace=0)
     try:
         part = DfuDevice.attach(DeviceSpec("imu", settings={"part": "stm32f405-dfu", "serial": "A1"}), wire)
-        bus = UsbBus.open("usb", wire.host_settings())
+        bus = UsbBus.open("usb", {"backend": EmulatedUsbBackend(wire)})
         bus.recorder = recorder = Recorder()
         device = bus.open_device(UsbMatch(0x0483, 0xDF11))
         device.claim(0)
@@ -265,7 +266,7 @@ def test_a_recorded_backend_is_used_as_the_one_inside() -> None:
     wire = UsbWire("pyusb-recorded", pace=0)
     try:
         DfuDevice.attach(DeviceSpec("imu", settings={"part": "stm32f405-dfu", "serial": "A1"}), wire)
-        bus = UsbBus.open("usb", wire.host_settings())
+        bus = UsbBus.open("usb", {"backend": EmulatedUsbBackend(wire)})
         bus.recorder = recorder = Recorder()
         device = usb.core.find(idVendor=0x0483, backend=bus._backend)
         assert device is not None

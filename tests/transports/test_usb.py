@@ -593,6 +593,6 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         UsbBus.open("usb", {})
     assert "apt install" in caught.value.remedy
     wire = UsbWire("given", pace=0)
-    bus = UsbBus.open("usb", wire.host_settings())
+    bus = UsbBus.open("usb", {"backend": EmulatedUsbBackend(wire)})
     assert list(bus.list()) == []
     wire.close()
