@@ -167,12 +167,15 @@ class Bench:
     def find(self, name: str) -> BenchComponent | HostComponent:
         """One on a bus, or one of the host itself. Raises ComponentUnknown."""
         if (spec := self.file.hosted.get(name)) is not None:
-            return HostComponent(self, spec)
+            return self._hosted(spec)
         entry = self.file.entries.get(name)
         if entry is None:
             known = ", ".join(self.file.names) or "none"
             raise ComponentUnknown(f"{self.file.path} has no component {name!r}; it has: {known}")
         return BenchComponent(self, entry)
+
+    def _hosted(self, spec: benchfile.ComponentSpec) -> HostComponent:
+        return HostComponent(spec, self.commands, self.outside)
 
     def transport(self, bus: str) -> Any:
         """The open CanBus, SerialPort or UsbBus of this name. Raises TransportError, BenchLocked."""
@@ -248,7 +251,7 @@ class Bench:
                 for entry in entries:
                     components.setdefault(entry.spec.name, _record(entry, Presence.ABSENT, None))
         for name, hosted in self.file.hosted.items():
-            components[name] = HostComponent(self, hosted).look()
+            components[name] = self._hosted(hosted).look()
         real = [spec for spec in self.file.spec.bus.values() if not spec.emulated]
         if real and self.replay is None:
             # Brings in pyserial, which a bench of emulated CAN and USB does without.

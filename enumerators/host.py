@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..transports import private_files
 from ..transports.outside import Outside, OutsideFailed
 from .benchfile import ComponentSpec, HostVersion
 from .commands import HostCommands
 from .component import Component, Presence
-
-if TYPE_CHECKING:
-    from .bench import Bench
 
 MOST_BYTES = 1 << 20
 """Of a file that is asked for a version."""
@@ -26,11 +22,15 @@ LONGEST = 200
 
 
 class HostComponent:
-    """One component of the bench that lies in the host."""
+    """One component of the bench that lies in the host.
 
-    def __init__(self, bench: Bench, spec: ComponentSpec) -> None:
-        self.bench = bench
+    `commands`: runs those of the bench file. `outside`: records what the host answers, or replays it.
+    """
+
+    def __init__(self, spec: ComponentSpec, commands: HostCommands, outside: Outside) -> None:
         self.spec = spec
+        self._commands = commands
+        self._outside = outside
 
     @property
     def name(self) -> str:
@@ -39,7 +39,7 @@ class HostComponent:
     @property
     def folder(self) -> Path:
         """The bench file's: where its paths and commands start from."""
-        return self.bench.file.folder
+        return self._commands.folder
 
     def look(self) -> Component:
         """Asks for its version as the bench file says.
@@ -49,7 +49,7 @@ class HostComponent:
         version, presence = "", Presence.UNKNOWN
         if self.spec.version_from is not None:
             try:
-                version = _version(self.spec.version_from, self.bench.commands, self.bench.outside)
+                version = _version(self.spec.version_from, self._commands, self._outside)
                 presence = Presence.OK if version else Presence.UNKNOWN
             except OutsideFailed:
                 presence = Presence.ABSENT
