@@ -10,7 +10,7 @@ from rich.text import Text
 from ..flashers import events as ev
 from ..flashers.events import Phase
 from ..transports.plain import plain
-from .output import finished_text
+from .wording import finished_text
 
 
 class _Amount(ProgressColumn):

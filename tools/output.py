@@ -25,6 +25,7 @@ from ..transports import clock, named_files, private_files
 from ..transports.errors import ProxyflashError
 from ..transports.plain import CAUSE, plain, word
 from ..updates.events import ActionStarted, StepFinished, StepStarted
+from .wording import finished_text, plan_text
 
 SCHEMA = 1
 """The number of the JSON documents' shape; it changes when a key changes its meaning or goes."""
@@ -54,14 +55,6 @@ def is_terminal(stream: TextIO | None) -> bool:
         return stream is not None and stream.isatty()
     except ValueError:
         return False
-
-
-def size(count: int) -> str:
-    """Bytes as people write them: 512 bytes, 64 KiB, 1,048,576."""
-    for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
-        if count >= unit and count % unit == 0:
-            return f"{count // unit:,} {name}"
-    return f"{count:,} bytes"
 
 
 @dataclass
@@ -275,33 +268,6 @@ def describe(error: ProxyflashError) -> dict[str, Any]:
         "remedy": error.remedy,
         "exit_status": int(error.exit_status),
     }
-
-
-def plan_text(event: ev.Planned) -> str:
-    """What a plan comes to, in one line."""
-    parts = [f"{event.image_bytes:,} bytes of {event.memory_bytes:,}"]
-    if event.erase_units:
-        units = "unit" if event.erase_units == 1 else "units"
-        parts.append(f"erase {event.erase_units} {units} ({size(event.erase_bytes)})")
-    if event.blank_bytes:
-        parts.append(f"skip {event.blank_bytes:,} blank bytes")
-    if event.present_bytes:
-        parts.append(f"{event.present_bytes:,} bytes are there already")
-    if not event.erase_units and not event.write_bytes:
-        parts.append("nothing to write")
-    elif event.seconds is not None:
-        parts.append(f"about {max(1, round(event.seconds))} s")
-    return " · ".join(parts)
-
-
-def finished_text(event: ev.PhaseFinished) -> str:
-    """What a phase came to: how it went, or bytes and their mean rate."""
-    if event.detail:
-        return event.detail
-    # What was compared by a sample has no rate to speak of.
-    timed = event.total and event.seconds > 0.05 and event.phase is not ev.Phase.COMPARE
-    rate = f"  {event.total / event.seconds / 1000:.1f} kB/s" if timed else ""
-    return f"{event.total:,} B{rate}" if event.total else f"{event.seconds:.1f} s"
 
 
 def open_log(path: Path) -> TextIO:

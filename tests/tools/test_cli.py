@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 import pytest
 from proxyflash.tools import commands
-from proxyflash.tools.cli import HELP
 from proxyflash.tools.commands import MODULES, cli
+from proxyflash.tools.help_text import HELP
 
 EVERY = [name for name in MODULES if name not in ("adu", "bench", "manifest", "vm")]
 

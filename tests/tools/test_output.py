@@ -14,7 +14,8 @@ import termios
 import pytest
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import Phase
-from proxyflash.tools.output import Output, finished_text, plan_text, size
+from proxyflash.tools.output import Output
+from proxyflash.tools.wording import finished_text, plan_text, size
 
 from .conftest import NEW, Desk
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ...transports.errors import ExitStatus, ProxyflashError, Unexpected
-from ..cli import HELP
+from ..help_text import HELP
 from ..output import Mode, Output
 from .session import Session, global_options
 

@@ -19,7 +19,8 @@ from ...flashers.programmer import FlashResult, Programmer
 from ...transports.deadline import Deadline
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.plain import word
-from ..output import is_terminal, size
+from ..output import is_terminal
+from ..wording import size
 from .session import NAME, NUMBER, Session, command
 
 IMAGE = click.argument("image", type=click.Path(path_type=Path))

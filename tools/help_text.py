@@ -1,0 +1,62 @@
+"""The text of `proxyflash --help`, which is printed before anything else is imported."""
+
+HELP = """\
+Usage: proxyflash [OPTIONS] COMMAND [ARGS]...
+
+  Updates the firmware of sensors wired to this host over CAN, serial lines and
+  USB: finds them, plans, flashes through each one's bootloader, verifies on the
+  part, and reports.
+
+  Try it with nothing attached:
+    proxyflash demo
+
+  One sensor, one file:
+    proxyflash scan
+    proxyflash flash imu imu-1.5.0.hex
+
+  Many sensors, one manifest:
+    proxyflash plan update.importmanifest.json
+    proxyflash apply update.importmanifest.json
+
+Options:
+  --bench FILE      The bench file; else PROXYFLASH_BENCH, else bench.toml here
+                    or in a folder above.
+  --state FOLDER    Where locks and emulated flash are kept.
+  --json            One JSON document on stdout.
+  --jsonl           Events as JSON lines on stdout.
+  -q, --quiet       No progress.
+  -v, --verbose     More; -vv shows tracebacks too.
+  --log-file FILE   Everything, with times, into a file.
+  --version         The version.
+  -h, --help        This text; `proxyflash COMMAND --help` says more.
+
+Components:
+  scan      Finds the components on every bus.
+  info      Everything known of one component.
+  flash     Plans, erases, writes, verifies, boots.
+  verify    Compares a component's memory with an image.
+  read      Reads a component's memory into a file.
+  erase     Erases a component's memory.
+  reset     Restarts a component.
+
+Files and updates:
+  image     What a firmware file holds; converts it.
+  plan      What an update would do.
+  apply     Carries out an update.
+  resume    Goes on with one that was cut or stopped.
+  rollback  Undoes one.
+  history   The updates so far.
+  report    What one has come to.
+  manifest  Writes, explains and signs the manifests of updates.
+  adu       Ties this host to Azure Device Update's agent.
+
+Benches:
+  bench     Checks a bench file, or writes one.
+  demo      Updates three emulated sensors, from nothing.
+  emulate   Serves the bench's emulated parts to other programs.
+  record    Runs a command and keeps what passes on the buses.
+  replay    Runs it again on the recording, with nothing attached.
+  vm        Runs a command in a guest whose kernel has CAN and USB.
+  doctor    Looks for what keeps this host from working.
+  plugins   What is installed, what is broken and why.
+"""
