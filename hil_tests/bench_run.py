@@ -26,9 +26,9 @@ from ..transports.plain import CAUSE, plain, word
 from ..transports.recording import Recorder
 from .endings import OrderlyEnd, undisturbed
 from .firmware import Firmware, TestImage
+from .names import SIMULATED, SIMULATED_INI
 from .needs import CAPABILITIES, Needs
 from .parts import Broken, NotThere, Part, PartLost, has_power
-from .plugin import SIMULATED, SIMULATED_INI
 
 if TYPE_CHECKING:
     from .simulated_time import SimulatedTime

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .names import SIMULATED, SIMULATED_INI
+
 if TYPE_CHECKING:
     from ..enumerators.bench import Bench, BenchComponent
     from ..flashers.base import Flasher
@@ -28,9 +30,6 @@ REQUIRABLE = ("can", "serial", "usb", "power")
 RUN = pytest.StashKey["BenchRun"]()
 SAID = pytest.StashKey[dict[str, list[str]]]()
 """What the workers of pytest-xdist have to say at the end."""
-SIMULATED_INI = "proxyflash_simulated_time"
-SIMULATED = "simulated_seconds"
-"""The property of a test in which its report says how long it took on simulated time."""
 MARKERS = (
     "needs(*things, name=, group=, protocol=): what a bench test needs, and which components it is for",
     "destructive: a bench test that writes to its part; on hardware it needs --allow-flash",
