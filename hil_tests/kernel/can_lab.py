@@ -16,7 +16,7 @@ from proxyflash.transports.can import CanBus, CanId
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.isotp import Addressing, IsoTpAddress
 
-from .conftest import LONG, wait_until
+from .waiting import LONG, wait_until
 
 NORMAL = IsoTpAddress(request=CanId(0x7E0), response=CanId(0x7E8))
 ADDRESSES: dict[str, tuple[IsoTpAddress, tuple[str, ...]]] = {

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from proxyflash.hil_tests.kernel.waiting import LONG
 
 if TYPE_CHECKING:
     from proxyflash.hil_tests.kernel.usb_lab import Kind, MakeBench, Part
 
 ALL_MUST_BE_THERE = os.environ.get("PROXYFLASH_KERNEL_BENCH", "") not in ("", "0")
 GUEST = "Run them in a guest: proxyflash vm run -- .venv/bin/python -m pytest hil_tests/kernel"
-LONG = 60.0
-"""Seconds that no test is meant to wait, in a guest that is ten to twenty times slower than its host."""
 numbers = itertools.count()
 
 
@@ -100,15 +99,6 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROXYFLASH_BENCH", raising=False)
     monkeypatch.setenv("PROXYFLASH_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-
-
-def wait_until(true: Callable[[], object], what: str, seconds: float = LONG) -> None:
-    """Looks again and again. Fails after `seconds`."""
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            pytest.fail(f"after {seconds:g} s still not: {what}")
-        time.sleep(0.01)
 
 
 def descriptors() -> dict[int, str]:

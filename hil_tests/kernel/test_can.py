@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from proxyflash.hil_tests.kernel.can_lab import candump
-from proxyflash.hil_tests.kernel.conftest import LONG
 from proxyflash.hil_tests.kernel.uds_lab import (
     BASE,
     NEW,
@@ -26,6 +25,7 @@ from proxyflash.hil_tests.kernel.uds_lab import (
     profile,
     socketcan,
 )
+from proxyflash.hil_tests.kernel.waiting import LONG
 from proxyflash.transports.can import CanBus
 from proxyflash.transports.recording import Recorder
 from proxyflash.transports.records import CanFrame

@@ -16,8 +16,9 @@ import can
 import pytest
 from proxyflash.flashers.errors import PartFailed
 from proxyflash.hil_tests.kernel.can_lab import NORMAL, program, soon
-from proxyflash.hil_tests.kernel.conftest import LONG, ip
+from proxyflash.hil_tests.kernel.conftest import ip
 from proxyflash.hil_tests.kernel.uds_lab import REQUEST, RESPONSE, InWrite, Radar, flash, profile, socketcan
+from proxyflash.hil_tests.kernel.waiting import LONG
 from proxyflash.transports.can import CanBus
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import BusOff, CanGone, IsoTpContested, IsoTpTimeout

@@ -19,7 +19,7 @@ from proxyflash.transports.recording import Recorder
 from proxyflash.transports.recording_formats import Recording
 from proxyflash.transports.records import CanFrame
 
-from .conftest import LONG, wait_until
+from .waiting import LONG, wait_until
 
 REQUEST, RESPONSE = 0x7E0, 0x7E8
 ADDRESS = IsoTpAddress(request=CanId(REQUEST), response=CanId(RESPONSE))

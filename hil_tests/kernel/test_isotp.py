@@ -31,7 +31,8 @@ from .can_lab import (
     socketcan,
     soon,
 )
-from .conftest import LONG, ip
+from .conftest import ip
+from .waiting import LONG
 
 backends = pytest.mark.parametrize("backend", ["user", "kernel"])
 frames = pytest.mark.parametrize("fd", [False, True], ids=["classic", "fd"])

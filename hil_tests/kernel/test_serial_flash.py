@@ -19,7 +19,6 @@ from proxyflash.emulators.faults import FaultPlan
 from proxyflash.emulators.serial.line import Line
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.stm32.profile import Stm32Profile
-from proxyflash.hil_tests.kernel.conftest import wait_until
 from proxyflash.hil_tests.kernel.serial_lab import (
     NEW,
     OLD,
@@ -32,6 +31,7 @@ from proxyflash.hil_tests.kernel.serial_lab import (
     runs,
     version,
 )
+from proxyflash.hil_tests.kernel.waiting import wait_until
 from proxyflash.hil_tests.kernel_bench import udev
 from proxyflash.transports.errors import ProxyflashError, SerialGone
 

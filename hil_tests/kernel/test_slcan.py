@@ -22,8 +22,9 @@ from typing import Any
 
 import can
 import pytest
-from proxyflash.hil_tests.kernel.conftest import LONG, ip, wait_until
+from proxyflash.hil_tests.kernel.conftest import ip
 from proxyflash.hil_tests.kernel.uds_lab import InWrite, Radar, flash, profile, socketcan
+from proxyflash.hil_tests.kernel.waiting import LONG, wait_until
 from proxyflash.transports.can import CanBus
 from proxyflash.transports.errors import CanGone
 

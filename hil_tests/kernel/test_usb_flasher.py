@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from proxyflash.enumerators.component import Presence
-from proxyflash.hil_tests.kernel.conftest import LONG
 from proxyflash.hil_tests.kernel.usb_lab import SLOT, ST, Kind, MakeBench, Part, bench_text, component_text, run, start
+from proxyflash.hil_tests.kernel.waiting import LONG
 from proxyflash.transports.errors import ExitStatus, UsbBusy
 
 NEW, LATER, LAST = "2.0.0", "2.1.0", "2.2.0"

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxyflash.hil_tests.kernel.conftest import LONG
 from proxyflash.hil_tests.kernel.usb_lab import BLIND, WINDOW, Kind, Part, run
+from proxyflash.hil_tests.kernel.waiting import LONG
 
 NEW = "1.7.0"
 

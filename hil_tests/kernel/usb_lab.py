@@ -19,7 +19,7 @@ import pytest
 import usb.core
 from proxyflash.emulators import application
 from proxyflash.enumerators.bench import Bench
-from proxyflash.hil_tests.kernel.conftest import LONG, wait_until
+from proxyflash.hil_tests.kernel.waiting import LONG, wait_until
 from proxyflash.hil_tests.kernel_bench import udev
 from proxyflash.tools.commands import run as command_line
 
