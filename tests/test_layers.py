@@ -1,11 +1,14 @@
-"""The structure holds: imports point one way, errors have codes of their own, entry points load."""
+"""The structure holds: imports keep their rules and make no circle, errors have codes of their own, entry points load."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,77 +16,390 @@ from proxyflash.transports import plugins
 from proxyflash.transports.errors import ExitStatus, ProxyflashError
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("transports", "flashers", "enumerators", "updates", "tools", "emulators", "hil_tests")
+MODULES = sorted(
+    path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts
+)
+
+
+def name_of(path: Path) -> str:
+    """A module's name without "proxyflash."; a package's for its `__init__`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {name_of(path): path for path in MODULES}
+
+
+@dataclass(frozen=True)
+class Import:
+    """`module` imports `target`, both without "proxyflash.".
+
+    `lazily`: within a function, or for a type checker alone.
+    """
+
+    path: Path
+    line: int
+    target: str
+    lazily: bool
+
+    @property
+    def module(self) -> str:
+        return name_of(self.path)
+
+    @property
+    def package(self) -> str:
+        return self.module.partition(".")[0]
+
+    @property
+    def target_package(self) -> str:
+        return self.target.partition(".")[0]
+
+    def __str__(self) -> str:
+        return f"{self.path.relative_to(ROOT)} imports {self.target}"
+
+
+def import_statements(node: ast.AST, lazily: bool = False) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """Each import below a node, and whether it is lazy."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        yield node, lazily
+    elif isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        for child in node.body:
+            yield from import_statements(child, True)
+        for child in node.orelse:
+            yield from import_statements(child, lazily)
+    else:
+        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for child in ast.iter_child_nodes(node):
+            yield from import_statements(child, lazily or is_function)
+
+
+def own_imports(path: Path, text: str | None = None) -> list[Import]:
+    """What a module imports of proxyflash. `text`: in the place of what the file holds."""
+    folder = path.relative_to(ROOT).parts[:-1]
+    found = []
+    for node, lazily in import_statements(ast.parse(text or path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.startswith("proxyflash.")]
+            targets = [name.removeprefix("proxyflash.") for name in names]
+        else:
+            above = [*("proxyflash", *folder)[: len(folder) + 2 - node.level]] if node.level else []
+            start, _, base = ".".join([*above, *([node.module] if node.module else [])]).partition(".")
+            if start != "proxyflash":
+                continue
+            # What is imported of a module may be a module itself.
+            each = [f"{base}.{alias.name}".lstrip(".") for alias in node.names]
+            targets = [target if not base or target in NAMES else base for target in each]
+        found += [Import(path, node.lineno, target, lazily) for target in dict.fromkeys(targets)]
+    return found
+
+
+IMPORTS = [found for path in MODULES for found in own_imports(path)]
 MAY_IMPORT = {
     "transports": set(),
     "flashers": {"transports"},
     "enumerators": {"flashers", "transports"},
     "updates": {"enumerators", "flashers", "transports"},
     "tools": {"updates", "enumerators", "flashers", "transports"},
-    "emulators": {"transports"},
     "hil_tests": {"updates", "enumerators", "flashers", "transports", "emulators"},
 }
-EXCEPTIONS = {
-    # A bench file that asks for emulated parts, and the command that serves them.
-    ("enumerators/bench.py", "emulators"),
-    ("tools/commands/emulate.py", "emulators"),
-    # A recording in the place of a bench's hardware.
-    ("tools/commands/recordings.py", "emulators"),
-    # Commands under test, in forks: a Python of their own takes its time to start in a guest.
-    ("hil_tests/kernel/usb_lab.py", "tools"),
-    ("hil_tests/kernel/test_vm_run.py", "tools"),
-    # Programs and files of PyPI, each fetched once for the tests and the benchmarks.
-    ("hil_tests/real/conftest.py", "benchmarks"),
-    ("hil_tests/real/zephyr_firmware.py", "benchmarks"),
-    # What a demo copies; the demo on real boot loaders runs the commands.
-    ("tools/commands/demo.py", "examples"),
-    ("hil_tests/real/demo.py", "examples"),
-    ("hil_tests/real/demo.py", "benchmarks"),
-    ("hil_tests/real/demo.py", "tools"),
-}
+FAMILIES = {path.parent.name for path in (ROOT / "flashers").glob("*/profile.py")}
+"""The folders of bootloader protocols."""
+ENGINE = {"flashers.plan", "flashers.programmer", "flashers.events"}
+FOR_FAMILIES = {"flashers.base", "flashers.image", "flashers.memory", "flashers.errors", "flashers.formats.mcuboot"}
+"""Beside `flashers.serial` and `flashers.can`, which hold what the protocols of one kind of bus share."""
+ERRORS = {"flashers.errors", "transports.errors"}
 
 
-def imports(path: Path) -> Iterator[tuple[str, str, bool]]:
-    """The packages of proxyflash that a module imports: package, what of it, whether at import time."""
-    depth = len(path.relative_to(ROOT).parts) - 1
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    top = {id(node) for node in tree.body}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            if node.level > depth:
-                names = [node.module] if node.module else [alias.name for alias in node.names]
-            elif node.level == 0 and (node.module or "").startswith("proxyflash."):
-                names = [str(node.module).removeprefix("proxyflash.")]
-            else:
-                continue
-            for name in names:
-                for alias in node.names:
-                    yield name.split(".")[0], f"{name}.{alias.name}", id(node) in top
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.startswith("proxyflash."):
-                    yield alias.name.split(".")[1], alias.name, id(node) in top
+def family(module: str) -> str | None:
+    """The protocol's folder that a module lies in, or that it is."""
+    start, _, rest = module.partition(".")
+    name = rest.partition(".")[0]
+    return name if start == "flashers" and name in FAMILIES else None
 
 
-MODULES = sorted(
-    path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts
+def is_codec(module: str) -> bool:
+    return module.endswith((".codec", "_codec"))
+
+
+def is_of_the_suite(module: str) -> bool:
+    """In hil_tests, but for the tests of kernel drivers and of real bootloaders, each of which is for one protocol."""
+    return module.startswith("hil_tests.") and not module.startswith(("hil_tests.kernel.", "hil_tests.real."))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`breaks`: whether an import does."""
+
+    number: int
+    sentence: str
+    breaks: Callable[[Import], bool]
+
+
+def points_up(it: Import) -> bool:
+    return it.package in MAY_IMPORT and it.target_package not in MAY_IMPORT[it.package] | {it.package}
+
+
+def from_family(it: Import) -> bool:
+    return family(it.module) is not None and family(it.target) != family(it.module)
+
+
+def imports_more_than_is_shared(it: Import) -> bool:
+    shared = it.target in FOR_FAMILIES or it.target.startswith(("flashers.serial.", "flashers.can."))
+    return (
+        from_family(it)
+        and it.target_package == "flashers"
+        and not shared
+        and it.target not in ENGINE
+        and family(it.target) is None
+    )
+
+
+RULES = (
+    Rule(1, "imports point one way: tools -> updates -> enumerators -> flashers -> transports", points_up),
+    Rule(2, "a protocol's folder never imports the engine", lambda it: from_family(it) and it.target in ENGINE),
+    Rule(
+        2,
+        "a protocol's folder never imports another protocol's folder",
+        lambda it: from_family(it) and family(it.target) is not None,
+    ),
+    Rule(
+        2,
+        "of flashers, a protocol's folder imports what all protocols share: "
+        + ", ".join(sorted(name.removeprefix("flashers.") for name in FOR_FAMILIES))
+        + ", serial, can",
+        imports_more_than_is_shared,
+    ),
+    Rule(
+        3,
+        "the engine, and what all protocols share, never import a protocol's folder",
+        lambda it: it.package == "flashers" and family(it.module) is None and family(it.target) is not None,
+    ),
+    Rule(
+        4,
+        "a codec imports the standard library and errors only",
+        lambda it: is_codec(it.module) and it.target not in ERRORS,
+    ),
+    Rule(
+        5,
+        "enumerators, updates and the suite of bench tests never import a protocol's folder",
+        lambda it: (
+            (it.package in ("enumerators", "updates") or is_of_the_suite(it.module)) and family(it.target) is not None
+        ),
+    ),
+    Rule(
+        6,
+        "emulators import transports only",
+        lambda it: it.package == "emulators" and it.target_package not in ("emulators", "transports"),
+    ),
 )
+NO_CIRCLES = "no module imports itself by way of others, neither within functions nor for a type checker"
+"""Rule 7. Rule 8, the clock's, is further down."""
+LAZY = {
+    ("enumerators.bench", "emulators"): "a bench file that asks for emulated parts",
+    ("tools.commands.emulate", "emulators"): "the command that serves emulated parts",
+    ("tools.commands.recordings", "emulators"): "a recording in the place of a bench's hardware",
+}
+"""What may break rule 1 or 6 within a function or for a type checker: module, package, and why."""
+AT_ONCE = {
+    ("hil_tests.kernel.usb_lab", "tools"): "a forked command: a Python of its own takes long to start in a guest",
+    ("hil_tests.kernel.test_vm_run", "tools"): "tests the command",
+    ("hil_tests.real.conftest", "benchmarks"): "programs of PyPI, each fetched once for tests and benchmarks",
+    ("hil_tests.real.zephyr_firmware", "benchmarks"): "files of PyPI, each fetched once for tests and benchmarks",
+    ("hil_tests.real.demo", "examples"): "the demo on real bootloaders copies an example",
+    ("hil_tests.real.demo", "benchmarks"): "the demo on real bootloaders fetches programs of PyPI",
+    ("hil_tests.real.demo", "tools"): "the demo on real bootloaders runs the commands",
+}
+"""What may break rule 1 anywhere in the module."""
+KNOWN = {
+    ("enumerators.can", "flashers.uds.flasher"),
+    ("enumerators.usb", "flashers.dfu.entry"),
+    ("enumerators.usb", "flashers.dfu.profile"),
+    ("flashers.uds.flasher", "flashers.plan"),
+    ("hil_tests.running", "flashers.uds.profile"),
+    ("hil_tests.running", "flashers.xymodem.profile"),
+    ("hil_tests.test_flashing", "flashers.smp.profile"),
+    ("hil_tests.test_refusals", "flashers.uds.profile"),
+}
+"""Modules that still break rule 2 or 5. Add none."""
+
+
+def is_excepted(it: Import) -> bool:
+    pair = it.module, it.target_package
+    return pair in AT_ONCE or (pair in LAZY and it.lazily)
+
+
+def broken(imports: Iterable[Import]) -> list[str]:
+    """What breaks a rule, in words."""
+    return [
+        f"{it}: {rule.sentence}" + (" (here only within a function)" if (it.module, it.target_package) in LAZY else "")
+        for it in imports
+        for rule in RULES
+        if rule.breaks(it) and not is_excepted(it) and (it.module, it.target) not in KNOWN
+    ]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_one_way(path: Path) -> None:
-    module = str(path.relative_to(ROOT))
-    package = path.relative_to(ROOT).parts[0]
-    for imported, what, at_top in imports(path):
-        if imported == package or imported in MAY_IMPORT[package]:
-            continue
-        lazily = not at_top or package == "hil_tests" or "TYPE_CHECKING" in path.read_text()
-        if (module, imported) in EXCEPTIONS and lazily:
-            continue
-        if package == "emulators" and imported == "flashers":
-            name = what.rpartition(".")[2]
-            assert name[0].isupper(), f"{module} imports {what}: emulators share named constants only"
-            continue
-        pytest.fail(f"{module} imports {what}")
+def test_imports_keep_the_rules(path: Path) -> None:
+    found = broken(it for it in IMPORTS if it.path == path)
+    assert not found, "\n".join(found)
+
+
+def test_each_known_import_is_there() -> None:
+    breaking = {(it.module, it.target) for it in IMPORTS for rule in RULES if rule.breaks(it)}
+    mended = sorted(f"{module} -> {target}" for module, target in KNOWN - breaking)
+    assert not mended, f"nothing breaks a rule here any more, so delete it from KNOWN: {', '.join(mended)}"
+
+
+def test_each_exception_is_needed() -> None:
+    breaking = {(it.module, it.target_package) for it in IMPORTS for rule in RULES if rule.breaks(it)}
+    unneeded = sorted(f"{module} -> {package}" for module, package in (LAZY.keys() | AT_ONCE.keys()) - breaking)
+    assert not unneeded, f"delete these exceptions, which nothing needs: {', '.join(unneeded)}"
+
+
+def circles(imports: Iterable[Import]) -> list[str]:
+    """A shortest circle through each module that imports itself by way of others; each circle once, in words."""
+    graph: dict[str, dict[str, Import]] = {}
+    for it in imports:
+        if it.target in NAMES and it.target != it.module:
+            graph.setdefault(it.module, {}).setdefault(it.target, it)
+    found: dict[frozenset[str], str] = {}
+    for start in sorted(graph):
+        came_from: dict[str, str] = {}
+        ahead = deque([start])
+        while ahead and start not in came_from:
+            module = ahead.popleft()
+            for target in sorted(graph.get(module, {})):
+                if target not in came_from:
+                    came_from[target] = module
+                    ahead.append(target)
+        if start in came_from:
+            way = [start]
+            while len(way) == 1 or way[-1] != start:
+                way.append(came_from[way[-1]])
+            way.reverse()
+            steps = [graph[module][target] for module, target in pairwise(way)]
+            places = "".join(f"\n  {it.path.relative_to(ROOT)}:{it.line} imports {it.target}" for it in steps)
+            found.setdefault(frozenset(way), " -> ".join(way) + places)
+    return list(found.values())
+
+
+def test_no_circle_of_modules() -> None:
+    found = circles(IMPORTS)
+    assert not found, f"{NO_CIRCLES}:\n" + "\n".join(found)
+
+
+# The rules themselves: what they refuse, and how they say it.
+
+
+def reading(module: str, text: str) -> list[str]:
+    return broken(own_imports(ROOT / module, text))
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "said"),
+    [
+        ("transports/can.py", "from ..flashers import image", "flashers.image: imports point one way"),
+        ("flashers/dfu/link.py", "from ...enumerators.bench import Bench", "enumerators.bench: imports point one way"),
+        ("updates/run.py", "def f():\n    from ..tools import output", "tools.output: imports point one way"),
+        (
+            "flashers/smp/flasher.py",
+            "from ..plan import make",
+            "flashers.plan: a protocol's folder never imports the engine",
+        ),
+        (
+            "flashers/smp/flasher.py",
+            "from .. import events as ev",
+            "flashers.events: a protocol's folder never imports the",
+        ),
+        (
+            "flashers/smp/udp.py",
+            "from ..uds import client",
+            "flashers.uds.client: a protocol's folder never imports anot",
+        ),
+        (
+            "flashers/smp/udp.py",
+            "from ..formats import load",
+            "flashers.formats: of flashers, a protocol's folder imports",
+        ),
+        (
+            "flashers/programmer.py",
+            "from .uds.flasher import UdsFlasher",
+            "flashers.uds.flasher: the engine, and what all",
+        ),
+        ("flashers/serial/boot_pins.py", "from ..stm32 import entry", "flashers.stm32.entry: the engine, and what all"),
+        ("flashers/avr/stk500v1_codec.py", "from ...transports import clock", "transports.clock: a codec imports the"),
+        (
+            "enumerators/serial.py",
+            "from ..flashers.smp.profile import Profile",
+            "flashers.smp.profile: enumerators, upd",
+        ),
+        (
+            "updates/flash.py",
+            "from ..flashers.dfu import entry",
+            "flashers.dfu.entry: enumerators, updates and the suite",
+        ),
+        (
+            "hil_tests/parts.py",
+            "from ..flashers.dfu import entry",
+            "flashers.dfu.entry: enumerators, updates and the suit",
+        ),
+        (
+            "emulators/uds/ecu.py",
+            "from ...flashers.uds.codec import Sid",
+            "flashers.uds.codec: emulators import transpo",
+        ),
+        (
+            "emulators/uds/ecu.py",
+            "import proxyflash.flashers.image",
+            "flashers.image: emulators import transports only",
+        ),
+        (
+            "enumerators/bench.py",
+            "from ..emulators import wires",
+            "one way: tools -> updates -> enumerators -> flashers -> tra",
+        ),
+        (
+            "enumerators/bench.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import can\nfrom ..emulators import wires",
+            "emulators.wires: imports point one way: tools -> updates -> enumerators -> flashers -> transports (here only",
+        ),
+    ],
+)
+def test_what_breaks_a_rule_is_said_in_words(module: str, text: str, said: str) -> None:
+    [found] = reading(module, text)
+    assert found.startswith(f"{module} imports ")
+    assert said in found
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        (
+            "flashers/smp/flasher.py",
+            "from ..serial import boot_pins\nfrom ..formats import mcuboot\nfrom . import codec",
+        ),
+        ("flashers/avr/stk500v1_codec.py", "import struct\nfrom ..errors import PartMute"),
+        ("hil_tests/real/demo.py", "from ...flashers.dfu import entry"),
+        ("enumerators/bench.py", "def f():\n    from ..emulators import wires"),
+        ("enumerators/bench.py", "import typing\nif typing.TYPE_CHECKING:\n    from ..emulators import wires"),
+    ],
+)
+def test_what_keeps_the_rules_is_let_through(module: str, text: str) -> None:
+    assert reading(module, text) == []
+
+
+def test_a_circle_is_said_in_words() -> None:
+    """One of three modules, of which one import is within a function and one for a type checker."""
+    texts = {
+        "transports/can.py": "from . import usb",
+        "transports/usb.py": "def f():\n    from .serial import SerialPort",
+        "transports/serial.py": "if TYPE_CHECKING:\n    from proxyflash.transports.can import CanBus",
+        "transports/udp.py": "from . import can",
+    }
+    [found] = circles(it for module, text in texts.items() for it in own_imports(ROOT / module, text))
+    assert found.splitlines()[0] == "transports.can -> transports.usb -> transports.serial -> transports.can"
+    assert "transports/usb.py:2 imports transports.serial" in found
 
 
 def subclasses(kind: type[ProxyflashError]) -> Iterator[type[ProxyflashError]]:
