@@ -64,10 +64,9 @@ def import_statements(node: ast.AST, lazily: bool = False) -> Iterator[tuple[ast
     if isinstance(node, ast.Import | ast.ImportFrom):
         yield node, lazily
     elif isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-        for child in node.body:
-            yield from import_statements(child, True)
-        for child in node.orelse:
-            yield from import_statements(child, lazily)
+        for body, is_lazy in ((node.body, True), (node.orelse, lazily)):
+            for statement in body:
+                yield from import_statements(statement, is_lazy)
     else:
         is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         for child in ast.iter_child_nodes(node):
