@@ -211,10 +211,6 @@ AT_ONCE = {
 }
 """What may break rule 1 anywhere in the module."""
 KNOWN = {
-    ("enumerators.can", "flashers.uds.flasher"),
-    ("enumerators.usb", "flashers.dfu.entry"),
-    ("enumerators.usb", "flashers.dfu.profile"),
-    ("flashers.uds.flasher", "flashers.plan"),
     ("hil_tests.running", "flashers.uds.profile"),
     ("hil_tests.running", "flashers.xymodem.profile"),
     ("hil_tests.test_flashing", "flashers.smp.profile"),
