@@ -29,7 +29,7 @@ def scheduling() -> Iterator[tuple[Any, int]]:
         yield from ((place, line) for line in sorted(lines - {place.__code__.co_firstlineno}))
 
 
-@pytest.mark.parametrize(("place", "line"), scheduling(), ids=lambda value: getattr(value, "__qualname__", None))
+@pytest.mark.parametrize(("place", "line"), list(scheduling()), ids=lambda value: getattr(value, "__qualname__", None))
 def test_ctrl_c_at_any_line_loses_no_thread(place: Callable[..., Any], line: int) -> None:
     """The main thread gets a KeyboardInterrupt and nothing else; the others go on."""
     ticks = 0

@@ -16,7 +16,7 @@ from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.quoting import shell_line
 from .session import Session, bus_names, command
 
-CLASHES = {"can": "python-can", "serial": "pyserial", "usb": "pyusb", "isotp": "can-isotp", "udsoncan": "udsoncan"}
+CLASHES = {"can": "python-can", "serial": "pyserial", "usb": "pyusb", "isotp": "can-isotp"}
 """Importable names that packages of other names provide too, and the package that has to be behind each."""
 
 
