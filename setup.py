@@ -1,6 +1,7 @@
 """Keeps this file itself out of the wheel, and builds the one part in C; everything else is in setup.cfg."""
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
@@ -23,8 +24,15 @@ class BuildLibrary(build_ext):
         return []
 
 
+class WheelForAnyPython(bdist_wheel):
+    """The library in C binds the wheel to a processor and a system, but to no version of Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
 setup(
-    cmdclass={"build_py": BuildWithoutSetup, "build_ext": BuildLibrary},
+    cmdclass={"build_py": BuildWithoutSetup, "build_ext": BuildLibrary, "bdist_wheel": WheelForAnyPython},
     ext_modules=[
         Extension(
             "proxyflash.tools.adu.libproxyflash_adu",

@@ -83,6 +83,18 @@ def test_it_holds_the_package_and_nothing_with_a_common_name(wheel: Path) -> Non
                 assert f"proxyflash/{path.relative_to(ROOT)}" in held
 
 
+def test_it_fits_each_version_of_python_on_this_processor(wheel: Path) -> None:
+    """Its library in C is for the update agent, and knows nothing of Python: PEP 425's tag names no interpreter."""
+    _, _, python, abi, platform = wheel.stem.split("-")
+    assert (python, abi) == ("py3", "none")
+    assert platform.startswith("linux_")
+    with zipfile.ZipFile(wheel) as archive:
+        [facts] = [name for name in archive.namelist() if name.endswith(".dist-info/WHEEL")]
+        assert f"Tag: py3-none-{platform}\n" in archive.read(facts).decode()
+        libraries = [name for name in archive.namelist() if name.endswith(".so")]
+    assert libraries == (["proxyflash/tools/adu/libproxyflash_adu.so"] if shutil.which("cc") else [])
+
+
 def test_it_installs_alone_and_runs_the_demo(environment: Path, tmp_path: Path) -> None:
     python = environment / "bin" / "python"
     run(*PIP, "--python", python, "check", folder=tmp_path)
