@@ -1,6 +1,8 @@
 # proxyflash: `make help` lists the targets.
 VENV ?= .venv
-PYTHON ?= python3.11
+# The host's python3, or another name where that one is too old: `make setup PYTHON=...` takes any.
+PYTHON ?= $(or $(shell for found in python3 python3.14 python3.13 python3.12 python3.11; do \
+  "$$found" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$found"; break; }; done),python3)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 LINKS := build/typing/proxyflash
@@ -9,6 +11,18 @@ PIP := -m pip install -q --disable-pip-version-check
 TOOLS := build/tools
 LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(TOOLS)/bin/pip-compile -q --generate-hashes --allow-unsafe --strip-extras \
   --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
+
+# Before the virtual environment $(1) is made: says in one line why this host can't make one. A virtual environment without
+# pip is what Debian's python3 leaves behind if its package python3-venv is missing.
+define CHECK_PYTHON
+	@test -x $(1)/bin/python -a -x $(1)/bin/pip || { \
+	  version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 11))' 2>/dev/null) \
+	    || { echo "setup: needs Python 3.11 or newer; $(PYTHON) is $${version:-missing}. Name another Python: make setup PYTHON=/path/to/python3" >&2; \
+	      exit 2; }; \
+	  $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	    || { echo "setup: $(PYTHON) can't make virtual environments. Run: sudo apt-get install python$$version-venv" >&2; exit 2; }; }
+endef
+MAKE_VENV = @test -x $(1)/bin/python -a -x $(1)/bin/pip || $(PYTHON) -m venv $(1)
 
 # Each worker and each program under test would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -19,11 +33,13 @@ help:  ## this list
 setup: $(STAMP)  ## the virtual environment in .venv, with everything that the other targets need
 
 $(STAMP): setup.cfg setup.py pyproject.toml requirements/build.lock requirements/dev.lock
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(PIP) --require-hashes -r requirements/build.lock
-	$(BIN)/python $(PIP) --require-hashes --no-build-isolation -r requirements/dev.lock
-	$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
-	touch $@
+	$(call CHECK_PYTHON,$(VENV))
+	@echo "setup: installing proxyflash and the tools of its tests into $(VENV); the first time takes 1 to 3 minutes"
+	$(call MAKE_VENV,$(VENV))
+	@$(BIN)/python $(PIP) --require-hashes -r requirements/build.lock
+	@$(BIN)/python $(PIP) --require-hashes --no-build-isolation --use-pep517 -r requirements/dev.lock
+	@$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
 
 demo: $(STAMP)  ## updates three emulated sensors on three buses from one manifest
 	$(BIN)/proxyflash demo
@@ -116,11 +132,14 @@ wheel: $(STAMP)  ## builds the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .
 
 $(TOOLS)/.stamp: requirements/tools.lock
-	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	$(call CHECK_PYTHON,$(TOOLS))
+	$(call MAKE_VENV,$(TOOLS))
 	$(TOOLS)/bin/python $(PIP) --require-hashes -r requirements/tools.lock
 	touch $@
 
 lock: $(TOOLS)/.stamp  ## brings the lock files up to what setup.cfg asks for; UPGRADE=--upgrade takes the newest releases
+	@$(TOOLS)/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "lock: needs the oldest Python that" \
+	  "proxyflash runs on, 3.11. Run: rm -r $(TOOLS); make lock PYTHON=python3.11" >&2; exit 2; }
 	$(LOCK) $(UPGRADE) -o requirements/build.lock --only-build-deps --build-deps-for wheel setup.py
 	$(LOCK) $(UPGRADE) -o requirements/run.lock setup.py
 	$(LOCK) $(UPGRADE) -o requirements/dev.lock -c requirements/run.lock --extra dev setup.py
