@@ -117,6 +117,6 @@ def test_a_lock_file_holds_what_its_packages_require_on_each_python(lock: str, p
                 needed = canonicalize_name(one.name)
                 assert needed in pins, f"on Python {python} {name} requires {one}, which {lock}.lock has not"
                 assert one.specifier.contains(pins[needed], prereleases=True), f"{name} requires {one}"
-        supported = package.metadata.get("Requires-Python")
-        if supported is not None:
+        if "Requires-Python" in package.metadata:
+            supported = package.metadata["Requires-Python"]
             assert Requirement(f"python{supported}").specifier.contains(f"{python}.0"), f"{name} needs {supported}"
