@@ -50,6 +50,21 @@ def test_the_demo_as_it_comes(tmp_path: Path) -> None:
     assert again.stdout.strip() == after.partition("\n")[2].strip()
 
 
+def test_the_modes_of_the_example_are_not_copied(quick: Desk, tmp_path: Path) -> None:
+    """A clone made with umask 002 lets its group write, and the state folder's check refuses that."""
+    for path in (quick.folder, *quick.folder.rglob("*")):
+        path.chmod(0o775 if path.is_dir() or path.suffix == ".sh" else 0o464)
+    first_try = tmp_path / "first-try"
+    done = quick.run("demo", first_try)
+    assert done.status == 0, done.err
+    script = first_try / "update" / "check-supply.sh"
+    for path in (first_try, *first_try.rglob("*")):
+        mode = path.stat().st_mode
+        assert not mode & 0o022, path
+        if not path.is_dir() and not path.is_relative_to(first_try / "state"):
+            assert (mode & 0o700) == (0o700 if path == script else 0o600), path
+
+
 def test_a_program_gets_one_document(quick: Desk, tmp_path: Path) -> None:
     done = quick.run("--json", "demo", tmp_path / "first-try")
     assert (done.status, done.err) == (0, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -135,7 +136,22 @@ def _copy(source: Traversable, folder: Path | None) -> Path:
         # Refuses a folder in which another user could exchange what is copied and run.
         private_files.folder(target / STATE)
         with as_file(source) as example:
-            shutil.copytree(example, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+            _copy_files(example, target)
     except OSError as error:
         raise DemoFolder(f"{error.filename or target}: {error.strerror}") from error
     return target
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Without the modes of the source: a clone or an installation may let a group write, or nobody."""
+    for path in source.iterdir():
+        copy = target / path.name
+        if path.name == "__pycache__":
+            continue
+        if path.is_dir():
+            copy.mkdir(0o755)
+            _copy_files(path, copy)
+        else:
+            shutil.copyfile(path, copy)
+            mode = stat.S_IMODE(copy.stat().st_mode) & ~0o022
+            copy.chmod(mode | (mode & 0o444) >> 2 if path.stat().st_mode & stat.S_IXUSR else mode)
