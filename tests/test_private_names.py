@@ -41,13 +41,13 @@ class Private:
         return f"{self.library}: {self.owner.__name__}.{self.name}"
 
 
-BUSES = ("emulators/can_interface.py", "emulators/replay_can.py")
-LINES = ("emulators/protocol_emulated.py", "emulators/protocol_replay.py")
+BUSES = ("emulators/can/python_can.py", "emulators/replay/can.py")
+LINES = ("emulators/serial/protocol_emulated.py", "emulators/replay/protocol_replay.py")
 NAMES = (
     Private("python-can", can.BusABC, "_can_protocol", BUSES),
     Private("python-can", can.BusABC, "_is_shutdown", BUSES),
-    Private("python-can", can.BusABC, "_matches_filters", ("emulators/can_clocked.py",)),
-    Private("python-can", can.BusABC, "_recv_internal", ("emulators/can_clocked.py", *BUSES)),
+    Private("python-can", can.BusABC, "_matches_filters", ("emulators/can/clocked.py",)),
+    Private("python-can", can.BusABC, "_recv_internal", ("emulators/can/clocked.py", *BUSES)),
     Private("pyserial", serial.SerialBase, "_reconfigure_port", LINES),
     Private("pyserial", serial.SerialBase, "_timeout", ("transports/serial.py",)),
     Private("pyserial", serial.SerialBase, "_update_break_state", LINES),
