@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..flashers import events as ev
 from ..flashers.base import Flasher, Sighting, State
+from ..flashers.errors import Cancelled
 from ..flashers.formats import load as load_image
 from ..flashers.image import FirmwareImage
 from ..flashers.plan import FlashPlan
@@ -121,6 +122,7 @@ class Bench:
         self.folder = bench_folder(state, file.path)
         self._lock: BenchLock | None = None
         self._opening = clock.RLock()
+        self._is_closed = False
         self._transports: dict[str, Any] = {}
         self._emulated: dict[str, EmulatedBus] = {}
 
@@ -196,6 +198,10 @@ class Bench:
                     self._transports[bus].outside = self.outside
                 if self._recorder is not None:
                     self._transports[bus].recorder = self._recorder
+                if self._is_closed:
+                    # Meanwhile, by another thread.
+                    self._transports.pop(bus).close()
+                    raise _closed()
             return self._transports[bus]
 
     def reopen(self, bus: str) -> Any:
@@ -281,15 +287,19 @@ class Bench:
                 self._emulate(name, spec, None).close()
 
     def lock(self) -> None:
-        """Keeps other processes from this bench until it is closed. Raises BenchLocked, StateFolder."""
+        """Keeps other processes from this bench until it is closed. Raises BenchLocked, StateFolder, Cancelled."""
         with self._opening:
+            if self._is_closed:
+                raise _closed()
             if self._lock is None:
                 self._lock = BenchLock(self.folder)
 
     def close(self) -> None:
-        for transport in self._transports.values():
+        """For good: a thread that is left can't open a bus again, and so does no more to a part."""
+        self._is_closed = True
+        for transport in list(self._transports.values()):
             transport.close()
-        for emulated in self._emulated.values():
+        for emulated in list(self._emulated.values()):
             emulated.close()
         self._transports.clear()
         self._emulated.clear()
@@ -473,6 +483,10 @@ class BenchComponent:
             return False
         cycle(power.off, power.on, commands=self.bench.commands, component=self.name)
         return True
+
+
+def _closed() -> Cancelled:
+    return Cancelled("the bench was closed meanwhile", touched=False)
 
 
 def _question(entry: benchfile.Entry) -> dict[str, str]:

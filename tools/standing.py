@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from ..flashers import events as ev
 from ..flashers.events import Phase
-from ..updates.events import Status, StepFinished, StepStarted
+from ..updates.events import ActionStarted, Status, StepFinished, StepStarted
+from ..updates.progress import CHANGING
 
 WHILE_TOUCHED = {
     Phase.ERASE: "was being erased; it stays in its bootloader until its image is whole",
@@ -17,21 +18,28 @@ WHILE_TOUCHED = {
     Phase.BOOT: "holds its whole image and was being started",
 }
 
+TELL_MORE = ("proxyflash/flash:", "proxyflash/check:")
+"""Beginnings of the handlers' names whose actions alone change nothing: flash tells by its phases, check only asks."""
+SCRIPTS = "microsoft/script:"
+
 
 class Standing:
-    """Told of every event."""
+    """Told of every event. Several components may be worked on at once."""
 
     def __init__(self) -> None:
         self._touched: set[str] = set()
-        self._under_way = ""
+        self._handlers: dict[str, str] = {}
+        self._under_way: dict[str, str] = {}
         self._done: list[str] = []
+        self._changed: dict[str, str] = {}
+        """What became of the other components that were changed."""
         self.remedy = ""
         """How it goes on, where it is not by the same command again."""
 
     @property
     def touched(self) -> bool:
         """Whether anything was changed, or may have been."""
-        return bool(self._under_way or self._done)
+        return bool(self._under_way or self._done or self._changed)
 
     def see(self, event: ev.Event) -> None:
         match event:
@@ -39,27 +47,38 @@ class Standing:
                 if phase in (Phase.ERASE, Phase.WRITE):
                     self._touched.add(name)
                 if name in self._touched:
-                    self._under_way = f"{name} {WHILE_TOUCHED.get(phase, 'was asked what it holds')}"
-            case StepStarted(component=name, label=label, handler=handler) if handler.startswith("microsoft/script:"):
-                self._under_way = f"the script of step {label} was running for {name}, and was ended"
+                    self._under_way[name] = f"{name} {WHILE_TOUCHED.get(phase, 'was asked what it holds')}"
+            case StepStarted(component=name, label=label, handler=handler):
+                self._handlers[name] = handler
+                if handler.startswith(SCRIPTS):
+                    self._under_way[name] = f"the script of step {label} was running for {name}, and was ended"
+            case ActionStarted(component=name, label=label, action=action):
+                if action in CHANGING and not self._handlers.get(name, "").startswith(TELL_MORE):
+                    self._touched.add(name)
+                    self._under_way.setdefault(name, f"step {label} was under way for {name}")
             case StepFinished(component=name, status=status):
-                self._under_way = ""
-                if status is Status.DONE and name not in self._done:
-                    self._done.append(name)
+                self._under_way.pop(name, None)
+                if status is Status.DONE:
+                    self._changed.pop(name, None)
+                    if name not in self._done:
+                        self._done.append(name)
+                elif status is Status.RESTORED or name in self._touched:
+                    if name in self._done:
+                        self._done.remove(name)
+                    self._changed[name] = status
             case _:
                 pass
 
     def finish(self) -> None:
         """The command has done what it was to do."""
-        self._under_way = ""
+        self._under_way.clear()
 
     def sentence(self) -> str:
         """How things stand, in a sentence without its full stop."""
-        parts = ["stopped at once"]
-        if self._under_way:
-            parts.append(self._under_way)
+        parts = ["stopped at once", *self._under_way.values()]
         if self._done:
             parts.append(f"done before: {', '.join(self._done)}")
+        parts += [f"{status} before: {name}" for name, status in self._changed.items()]
         if not self.touched:
             parts.append("nothing was changed")
         return "; ".join(parts)

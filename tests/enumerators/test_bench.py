@@ -25,12 +25,14 @@ from proxyflash.enumerators.benchfile import Entry
 from proxyflash.enumerators.component import Presence, Unlisted, distinct, document, select
 from proxyflash.enumerators.errors import BenchKey, BenchMissing, ComponentUnknown, PowerFailed
 from proxyflash.enumerators.probers import Prober
+from proxyflash.flashers.errors import Cancelled
 from proxyflash.transports.errors import (
     BadSettings,
     CanGone,
     CanSettings,
     ExitStatus,
     IsoTpFraming,
+    SerialGone,
     SerialSettings,
     TransportError,
 )
@@ -181,6 +183,40 @@ def test_a_bus_is_opened_once_and_closed(desk: Path) -> None:
         assert bench.transport("imu-uart").url.startswith("emulated://")
     with Bench.open(desk) as bench:  # The lock is free again.
         bench.transport("usb")
+
+
+def test_a_thread_that_is_left_opens_nothing_any_more(desk: Path) -> None:
+    """An interrupted command closes its bench, and ends; what an engine's thread does meanwhile must not reach a part."""
+    bench = Bench.open(desk)
+    bench.lock()
+    bench.close()
+    for late in (bench.lock, bench.scan, lambda: bench.transport("imu-uart"), lambda: bench.reopen("imu-uart")):
+        with pytest.raises(Cancelled, match="the bench was closed"):
+            late()
+    with Bench.open(desk) as another:
+        another.lock()
+
+
+def test_a_bus_that_is_opened_while_the_bench_is_closed_is_closed_too(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench.open(desk)
+    port = bench.transport("imu-uart")
+    bench.reopen("imu-uart")
+    opening = type(port).open
+
+    def slow(*arguments: Any) -> Any:
+        opened = opening(*arguments)
+        bench.close()
+        late.append(opened)
+        return opened
+
+    late: list[Any] = []
+    monkeypatch.setattr(type(port), "open", slow)
+    with pytest.raises(Cancelled):
+        bench.reopen("imu-uart")
+    with pytest.raises(SerialGone):
+        late[0].drain()
 
 
 @pytest.mark.parametrize(

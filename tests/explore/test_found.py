@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from proxyflash.enumerators.bench import Bench
+from proxyflash.flashers.events import Event
 from proxyflash.flashers.xymodem.console import MenuConsole
+from proxyflash.tools.standing import Standing
 
 from .draw import NEW, OLD, OTHER, Bus, Case, Part, Round, Trouble
 from .old_faults import names_that_are_not_on_the_disk, retry_that_forgets, torn_part_that_is_started
@@ -47,6 +50,16 @@ def alone(family: str, kind: str, *troubles: Trouble, update: bool = True, pace:
     )
 
 
+def opened_again(bench: Bench, close: Callable[[Bench], None] = Bench.close) -> None:
+    close(bench)
+    bench._is_closed = False
+
+
+def restored_is_nothing(standing: Standing, event: Event, see: Callable[..., None] = Standing.see) -> None:
+    see(standing, event)
+    standing._changed.clear()
+
+
 FOUND = {
     # A part that was interrupted in the middle of a flash can't answer, and the same update was refused for that.
     "a part without an application is planned for": Found(
@@ -65,6 +78,26 @@ FOUND = {
     # The journal was on the disk, and the name of its folder was not.
     "a power cut leaves the journal": Found(
         alone("dfu", "usb", Trouble("power", 20, point="event", seed=1)), names_that_are_not_on_the_disk
+    ),
+    # A thread of an update that was stopped at once opened the closed bench again, and went on with the part.
+    "a closed bench stays closed": Found(
+        replace(
+            alone("dfu", "usb", Trouble("halt", 2, point="event")),
+            policy={"parallel": "true"},
+            options={"group1": {"timeoutSeconds": 5}},
+        ),
+        lambda: replaced(Bench, "close", opened_again),
+    ),
+    # Once a part was restored, a Ctrl-C said that nothing was changed.
+    "what a rollback did is told": Found(
+        replace(
+            alone("stk500v1", "serial"),
+            rounds=(
+                Round("apply", "part1"),
+                Round("rollback", "part1", troubles=(Trouble("halt", 20, point="disk"),)),
+            ),
+        ),
+        lambda: replaced(Standing, "see", restored_is_nothing),
     ),
 }
 

@@ -26,7 +26,7 @@ from proxyflash.tools.commands import session
 from proxyflash.tools.standing import Standing
 from proxyflash.transports import json_text
 from proxyflash.transports.deadline import Deadline
-from proxyflash.updates.events import Status, StepFinished, StepStarted
+from proxyflash.updates.events import ActionStarted, Status, StepFinished, StepStarted
 
 from .conftest import MANIFEST, NEW, Desk
 
@@ -161,6 +161,17 @@ def started(component: str, phase: Phase) -> ev.PhaseStarted:
 
 
 SCRIPT = StepStarted("host", "1", "", "microsoft/script:1")
+APP = StepStarted("host", "1", "", "proxyflash/app:1")
+CHECK = StepStarted("imu", "1", "", "proxyflash/check:1")
+FLASH = StepStarted("imu", "1", "", "proxyflash/flash:1")
+
+
+def acts(component: str, action: str) -> ActionStarted:
+    return ActionStarted(component, "1", action)
+
+
+def ended(component: str, status: Status) -> StepFinished:
+    return StepFinished(component, "1", status, 0, 0, "")
 
 
 @pytest.mark.parametrize(
@@ -174,6 +185,17 @@ SCRIPT = StepStarted("host", "1", "", "microsoft/script:1")
         ([started("imu", Phase.WRITE), started("imu", Phase.COMPARE)], "imu was asked what it holds"),
         ([SCRIPT], "the script of step 1 was running for host, and was ended"),
         ([SCRIPT, StepFinished("host", "1", Status.DONE, 700, 0, "")], "stopped at once; done before: host"),
+        ([SCRIPT, ended("host", Status.FAILED)], "stopped at once; nothing was changed"),
+        ([SCRIPT, acts("host", "install"), ended("host", Status.FAILED)], "stopped at once; failed before: host"),
+        ([APP, acts("host", "backup")], "stopped at once; nothing was changed"),
+        ([APP, acts("host", "install")], "stopped at once; step 1 was under way for host"),
+        ([APP, acts("host", "install"), ended("host", Status.FAILED)], "stopped at once; failed before: host"),
+        ([CHECK, acts("imu", "install")], "stopped at once; nothing was changed"),
+        ([FLASH, acts("imu", "install"), ended("imu", Status.FAILED)], "stopped at once; nothing was changed"),
+        ([FLASH, started("imu", Phase.ERASE), ended("imu", Status.FAILED)], "stopped at once; failed before: imu"),
+        ([FLASH, acts("imu", "restore"), ended("imu", Status.RESTORED)], "stopped at once; restored before: imu"),
+        ([FLASH, ended("imu", Status.DONE), ended("imu", Status.RESTORED)], "stopped at once; restored before: imu"),
+        ([started("imu", Phase.ERASE), ended("camera", Status.FAILED)], "imu was being erased; it stays in its boot"),
     ],
 )
 def test_what_is_said_of_the_state(events: list[ev.Event], words: str) -> None:
