@@ -489,6 +489,8 @@ class _Reader:
             raise BenchKey(
                 f"{self._at((*place, 'emulated'))}: component.emulated: {component.bus!r} is no emulated bus"
             )
+        if component.version is not None and not bus.probe:
+            self._refuse_harm(flasher, component, component.version, place)
         raw_profile, profile_place = self._profile(spec, component, place)
         return Entry(
             component,
@@ -498,6 +500,17 @@ class _Reader:
             raw_profile,
             index,
         )
+
+    def _refuse_harm(
+        self, flasher: type[Flasher], component: ComponentSpec, question: VersionQuestion, place: Place
+    ) -> None:
+        """The application's question comes to the bootloader where that waits instead, as after a flash that was cut."""
+        if does := flasher.harmed_by(question.send.encode()):
+            raise BenchKey(
+                f"{self._at((*place, 'version'))}: component {component.name!r}: {does}, and version.send may come to it",
+                remedy=f"Set probe = true for the bus {component.bus!r}: the bootloader is looked for first. Or ask in "
+                "other letters.",
+            )
 
     def _profile(self, spec: FileSpec, component: ComponentSpec, place: Place) -> tuple[dict[str, Any], Place]:
         if isinstance(component.profile, dict):

@@ -150,6 +150,14 @@ class Flasher(ABC):
         return True
 
     @classmethod
+    def harmed_by(cls, question: bytes) -> str:
+        """What the bootloader does at a question that is meant for the running application; "": nothing lasting.
+
+        Of a bootloader that listens on the application's line and takes single letters for commands.
+        """
+        return ""
+
+    @classmethod
     def unreadable(cls, profile: Any) -> str:
         """Why the memory of a part with this profile can't be read; "": nothing is known against it. Sends nothing."""
         return ""

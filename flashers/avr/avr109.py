@@ -145,6 +145,14 @@ class Avr109Flasher(AvrFlasher):
     Profile = Avr109Profile
 
     @classmethod
+    def harmed_by(cls, question: bytes) -> str:
+        """An argument or a letter that the loader doesn't know may hide the next one, which nobody can rely on."""
+        for letter in question.decode("latin-1"):
+            if does := codec.LASTING.get(letter):
+                return f"at {letter!r} its bootloader {does}"
+        return ""
+
+    @classmethod
     def make_loader(cls, port: SerialPort, profile: AvrProfile) -> AvrLoader:
         given = profile.erases_pages if isinstance(profile, Avr109Profile) else None
         return Avr109Loader(port, answer=profile.answer, erases_pages=given)

@@ -38,6 +38,14 @@ class Command(StrEnum):
     SOFTWARE_VERSION = "V"
 
 
+LASTING = {
+    **dict.fromkeys("eBCcmD", "erases or writes memory"),
+    **dict.fromkeys("lfn", "writes fuses or lock bits"),
+    "E": "leaves it",
+}
+"""What loaders do at single letters that lasts (AVR109, table 2; the fuses: AVR910, which older loaders follow)."""
+
+
 def command(code: Command, arguments: bytes = b"") -> bytes:
     return code.value.encode() + arguments
 

@@ -90,7 +90,8 @@ class AvrFlasher(Flasher):
         """With `active` only: asks whether the loader is there, and touches no modem line.
 
         A loader that answers while there is an application is one that was just reset, as by opening the port: it is
-        told to go on, and the application is there to be asked.
+        told to go on, and the application is there to be asked. Opening a part's own USB port resets nothing: its loader
+        waits because somebody wants it to, or because half an application is no good, and is left waiting.
         """
         if not active:
             return None
@@ -100,7 +101,8 @@ class AvrFlasher(Flasher):
             if not flasher._loader.greet():
                 return None
             identity = flasher._identify()
-            if flasher._part is not None and flasher._has_application():
+            by_opening = not profile.entry.touch
+            if by_opening and flasher._part is not None and flasher._has_application():
                 flasher._loader.leave()
                 return None
             return Sighting(State.BOOTLOADER, identity)

@@ -547,3 +547,45 @@ def test_a_file_that_is_too_large_is_not_parsed(tmp_path: Path, monkeypatch: pyt
     path.write_bytes(b"#" * (4 << 20) + b"\n")
     with pytest.raises(BenchSyntax, match="more than 4,194,304 bytes"):
         load(path)
+
+
+CATERINA = """
+[bus.b]
+kind = "serial"
+url = "loop://"
+probe = {probe}
+[[component]]
+name = "motor"
+bus = "b"
+protocol = "{protocol}"
+version = {{send = "{send}", match = "([0-9.]+)"}}  #!
+"""
+
+
+@pytest.mark.parametrize(
+    ("send", "does"),
+    [
+        ("version?\\r", "at 'e' its bootloader erases or writes memory"),
+        ("VER?\\r", "at 'E' its bootloader leaves it"),
+        ("v\\n\\u0042", "at 'B' its bootloader erases or writes memory"),
+        ("lock", "at 'l' its bootloader writes fuses or lock bits"),
+    ],
+)
+def test_a_question_that_its_bootloader_takes_for_commands(tmp_path: Path, send: str, does: str) -> None:
+    """AVR109, table 2: 'e' is Chip Erase, and comes to a loader that waits after a flash that was cut."""
+    text = CATERINA.format(probe="false", protocol="avr109", send=send)
+    error = refused(tmp_path, text)
+    assert isinstance(error, BenchKey)
+    assert does in error.cause
+    assert f":{line_of(text, '#!')}" in error.cause
+    assert "probe = true" in (error.remedy or "")
+
+
+@pytest.mark.parametrize(
+    ("probe", "protocol", "send"),
+    [("true", "avr109", "version?\\r"), ("false", "avr109", "V\\r"), ("false", "stk500v2", "version?\\r")],
+)
+def test_a_question_that_does_no_harm(tmp_path: Path, probe: str, protocol: str, send: str) -> None:
+    path = tmp_path / "bench.toml"
+    path.write_text(CATERINA.format(probe=probe, protocol=protocol, send=send))
+    assert load(path).entries["motor"].spec.version is not None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from proxyflash.enumerators.bench import Bench
+from proxyflash.flashers.avr.flasher import AvrFlasher
 from proxyflash.flashers.events import Event
 from proxyflash.flashers.xymodem.console import MenuConsole
 from proxyflash.tools.standing import Standing
@@ -60,6 +62,16 @@ def restored_is_nothing(standing: Standing, event: Event, see: Callable[..., Non
     standing._changed.clear()
 
 
+def own_port_is_reset_by_opening() -> AbstractContextManager[None]:
+    sight = AvrFlasher.sight.__func__  # type: ignore[attr-defined]
+
+    def reset(cls: type[AvrFlasher], /, bus: Any, address: Any, profile: Any, **more: Any) -> Any:
+        entry = profile.entry.model_copy(update={"touch": False})
+        return sight(cls, bus, address, profile.model_copy(update={"entry": entry}), **more)
+
+    return replaced(AvrFlasher, "sight", classmethod(reset))
+
+
 FOUND = {
     # A part that was interrupted in the middle of a flash can't answer, and the same update was refused for that.
     "a part without an application is planned for": Found(
@@ -78,6 +90,10 @@ FOUND = {
     # The journal was on the disk, and the name of its folder was not.
     "a power cut leaves the journal": Found(
         alone("dfu", "usb", Trouble("power", 20, point="event", seed=1)), names_that_are_not_on_the_disk
+    ),
+    # A part with its own USB port waits in its loader because half an application is no good, and was told to start that.
+    "a scan leaves a loader waiting on its own port": Found(
+        alone("avr109", "serial", Trouble("supply", 2, "part1")), own_port_is_reset_by_opening
     ),
     # A thread of an update that was stopped at once opened the closed bench again, and went on with the part.
     "a closed bench stays closed": Found(

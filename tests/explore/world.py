@@ -19,7 +19,7 @@ import shutil
 import threading
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -247,7 +247,7 @@ class World:
 
     def _bench_text(self) -> str:
         case = self.case
-        text = "".join(_bus_text(bus) for bus in case.buses)
+        text = "".join(_bus_text(bus, case.parts) for bus in case.buses)
         for part in case.parts:
             body = part.family.component.format(
                 number=part.number,
@@ -650,10 +650,12 @@ def _number(name: str) -> int:
     return int("".join(letter for letter in name if letter.isdigit()) or 0)
 
 
-def _bus_text(bus: Bus) -> str:
+def _bus_text(bus: Bus, parts: Sequence[Part]) -> str:
     text = f'[bus.{bus.name}]\nkind = "{bus.kind}"\nemulated = true\npace = {bus.pace}\n'
     if bus.kind == "serial":
         text += "baudrate = 115200\ndtr = false\nrts = false\n"
+    if any(part.family.by_hand for part in parts if part.bus == bus.name):
+        text += "probe = true\n"  # Letters of the question for the version are commands of the loader.
     if bus.at_once:
         text += f"at_once = {bus.at_once}\n"
     return text

@@ -75,6 +75,9 @@ version = {send = "VER?\\r", match = "FW ([0-9.]+)"}
 """
 """A part with modem lines and an application that tells its version; more of its keys follow."""
 
+PROBED = SERIAL.replace("[bus.b]", "[bus.b]\nprobe = true")
+"""For a loader to which letters of the application's question are commands: it is looked for first."""
+
 KINDS = {
     "uds": Kind(
         """
@@ -202,7 +205,7 @@ profile = {answer = 0.3, quiet = 0.01, swap = 3.0, erase = 1.0, recovery = true}
 
 KINDS |= {
     protocol: Kind(
-        SERIAL
+        (PROBED if protocol == "avr109" else SERIAL)
         + f"""
 protocol = "{protocol}"
 emulated = {{part = "{part}", firmware = "old.bin", {emulated}}}
