@@ -14,6 +14,8 @@ from .test_dependencies import ROOT
 pytestmark = pytest.mark.real_time("a program: make")
 
 OLD = "#!/bin/sh\necho 3.9; exit 1\n"
+NOT_OURS = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "VENV")
+"""Of the environment: what a make around the tests leaves there, and what chooses another Python."""
 ABSENT = "#!/bin/sh\nexit 127\n"
 WITHOUT_VENV = '#!/bin/sh\ncase "$*" in *ensurepip*) exit 1;; *version_info*) echo 3.12;; *) exit 99;; esac\n'
 
@@ -35,7 +37,7 @@ def stand_in(folder: Path, name: str, text: str) -> Path:
 
 def make(folder: Path, *arguments: str) -> tuple[str, list[str]]:
     """What `make setup` prints of itself, and its errors but for make's own last line."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "PYTHON", "VENV")}
+    environment = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
     environment["PATH"] = f"{folder}:{environment['PATH']}"
     venv = folder.parent / "venv"
     command = ["make", "--no-print-directory", "-C", str(ROOT), "setup", f"VENV={venv}", *arguments]

@@ -126,7 +126,7 @@ def talking(answer: bytes) -> Iterator[str]:
                     return
                 with line:
                     while heard := line.recv(4096):
-                        if b"VER?" in heard:
+                        if b"V?" in heard:
                             line.sendall(answer)
 
         thread = threading.Thread(target=serve, daemon=True)
@@ -146,7 +146,7 @@ name = "imu"
 bus = "line"
 protocol = "{protocol}"
 {profile}
-version = {{send = "VER?\\r", match = "FW ([^\\r]*)\\r", timeout = 20}}
+version = {{send = "V?\\r", match = "FW ([^\\r]*)\\r", timeout = 20}}
 """
 PROFILES = {
     "stm32-uart": "",
