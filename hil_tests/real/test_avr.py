@@ -52,7 +52,7 @@ def flash(port: AvrPort, wanted: FirmwareImage, **choices: bool) -> Programmer:
     return programmer
 
 
-def heard(port: AvrPort, wanted: bytes, seconds: float = 30.0) -> bytes:
+def heard(port: AvrPort, wanted: bytes, seconds: float = 120.0) -> bytes:
     """What comes until it ends with what is wanted."""
     limit = Deadline.after(seconds)
     data = b""
