@@ -146,14 +146,14 @@ class Flasher(ABC):
 
     @classmethod
     def can_tell(cls, address: Any) -> bool:
-        """Whether `sight` sees a part at this address whose application runs, or can't know that it is not there."""
+        """Whether `sight` can see a part at this address while its application runs; if not, silence says nothing."""
         return True
 
     @classmethod
     def harmed_by(cls, question: bytes) -> str:
-        """What the bootloader does at a question that is meant for the running application; "": nothing lasting.
+        """What the bootloader would do if the application's question came to it; "": nothing lasting.
 
-        Of a bootloader that listens on the application's line and takes single letters for commands.
+        For bootloaders that listen on the application's line and take single letters for commands.
         """
         return ""
 

@@ -19,7 +19,8 @@ WHILE_TOUCHED = {
 }
 
 TELL_MORE = ("proxyflash/flash:", "proxyflash/check:")
-"""Beginnings of the handlers' names whose actions alone change nothing: flash tells by its phases, check only asks."""
+"""Handlers, by how their names begin, of which a started action changes nothing yet: flash tells by its phases what it does,
+check only asks."""
 SCRIPTS = "microsoft/script:"
 
 

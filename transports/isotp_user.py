@@ -1,7 +1,7 @@
 """ISO-TP through can-isotp over a `CanChannel`.
 
 can-isotp's state machine runs on the caller's own thread: `send` and `recv` turn it until they are done, and wait on the
-channel in between; it has no threads here, and sees only frames that the standard has heeded (`isotp_frames`).
+channel in between; it has no threads here, and sees only the frames that the standard does not have ignored (`isotp_frames`).
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class Avr109Flasher(AvrFlasher):
 
     @classmethod
     def harmed_by(cls, question: bytes) -> str:
-        """An argument or a letter that the loader doesn't know may hide the next one, which nobody can rely on."""
+        """Each letter counts, even where the loader might take it for the argument of the letter before."""
         for letter in question.decode("latin-1"):
             if does := codec.LASTING.get(letter):
                 return f"at {letter!r} its bootloader {does}"

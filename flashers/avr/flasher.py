@@ -90,8 +90,8 @@ class AvrFlasher(Flasher):
         """With `active` only: asks whether the loader is there, and touches no modem line.
 
         A loader that answers while there is an application is one that was just reset, as by opening the port: it is
-        told to go on, and the application is there to be asked. Opening a part's own USB port resets nothing: its loader
-        waits because somebody wants it to, or because half an application is no good, and is left waiting.
+        told to go on, and the application is there to be asked. Opening a part's own USB port resets nothing: a loader that
+        waits there is left waiting, for its application may be half written.
         """
         if not active:
             return None

@@ -23,8 +23,5 @@ class FunctionalRequests:
 
 def single_frame(pdu: bytes, padding: int | None) -> bytes:
     """ISO 15765-2:2016, 9.6.2.1: up to 7 bytes."""
-    return _padded(bytes((len(pdu),)) + pdu, padding)
-
-
-def _padded(frame: bytes, padding: int | None) -> bytes:
+    frame = bytes((len(pdu),)) + pdu
     return frame if padding is None else frame.ljust(8, bytes((padding,)))
