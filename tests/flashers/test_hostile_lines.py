@@ -153,6 +153,7 @@ def spoken(speaker: Speaker, protocol: str) -> Iterator[str]:
 
 
 def bench_file(protocol: str, url: str) -> str:
+    """Its question has letters that a Caterina takes for commands, so the bus says that the bootloader is looked for."""
     return f"""
 [bus.b]
 kind = "serial"
@@ -160,6 +161,7 @@ url = "{url}"
 baudrate = {BAUDRATE}
 dtr = false
 rts = false
+probe = true
 [[component]]
 name = "part"
 bus = "b"
