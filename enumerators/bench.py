@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ..flashers import events as ev
-from ..flashers.base import Flasher, Sighting, State
 from ..flashers.errors import Cancelled
+from ..flashers.flasher import Flasher, Sighting, State
 from ..flashers.formats import load as load_image
 from ..flashers.image import FirmwareImage
 from ..flashers.plan import FlashPlan

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ..flashers.base import Flasher, Settings
+from ..flashers.flasher import Flasher, Settings
 from ..transports import named_files, plugins
 from ..transports.errors import ProxyflashError
 from ..transports.plain import quoted

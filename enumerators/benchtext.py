@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from ..flashers.base import SECRET
+from ..flashers.flasher import SECRET
 from ..transports import plugins
 from ..transports.outside import without_passwords
 from .benchfile import BenchFile

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ..flashers.base import Discovered, Discovery, Sighting
+from ..flashers.flasher import Discovered, Discovery, Sighting
 from ..transports import plugins
 from ..transports.deadline import Deadline
 from ..transports.errors import PluginBroken

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..flashers.base import Flasher, Identity, Sighting, State
+from ..flashers.flasher import Flasher, Identity, Sighting, State
 from ..transports import plugins
 from ..transports.deadline import Deadline
 from ..transports.serial import SerialPort

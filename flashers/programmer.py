@@ -17,7 +17,6 @@ from ..transports.deadline import Deadline
 from ..transports.errors import Framing, ProxyflashError, UsbStall, WireTimeout
 from . import events as ev
 from . import plan as planning
-from .base import Capability, Flasher, Identity, compare_digest
 from .errors import (
     Cancelled,
     NotBack,
@@ -33,6 +32,7 @@ from .errors import (
     VersionMismatch,
 )
 from .events import Phase
+from .flasher import Capability, Flasher, Identity, compare_digest
 from .image import FirmwareImage, Segment
 from .memory import MemoryMap, Range
 

@@ -19,7 +19,7 @@ from ..enumerators.bench import Bench, BenchComponent
 from ..enumerators.benchfile import load
 from ..enumerators.errors import PowerFailed
 from ..enumerators.state import BenchLock, bench_folder, default_state
-from ..flashers.base import Capability
+from ..flashers.flasher import Capability
 from ..transports import clock
 from ..transports.errors import AdapterAbsent, AdapterGone, MixedClocks, ProxyflashError
 from ..transports.plain import CAUSE, plain, word

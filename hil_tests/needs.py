@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pytest
 
 from ..enumerators.bench import BenchComponent
-from ..flashers.base import Capability
+from ..flashers.flasher import Capability
 from ..transports import plugins
 
 BUSES = ("can", "serial", "usb")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.component import Component, Presence
-from ..flashers.base import Capability
+from ..flashers.flasher import Capability
 from ..transports import clock
 from ..transports.deadline import Deadline
 from ..transports.errors import AdapterGone, ProxyflashError

@@ -20,7 +20,7 @@ from .names import SIMULATED, SIMULATED_INI
 
 if TYPE_CHECKING:
     from ..enumerators.bench import Bench, BenchComponent
-    from ..flashers.base import Flasher
+    from ..flashers.flasher import Flasher
     from .bench_run import BenchRun
     from .firmware import Firmware
     from .measurements import Measurements

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from ..enumerators.bench import BenchComponent
 from ..enumerators.component import Component, Presence
-from ..flashers.base import Capability
 from ..flashers.errors import Unsupported
+from ..flashers.flasher import Capability
 from ..flashers.image import FirmwareImage
 from ..flashers.programmer import Programmer
 from ..flashers.uds.profile import UdsProfile

@@ -12,8 +12,8 @@ from contextlib import suppress
 
 import pytest
 from proxyflash.enumerators.bench import BenchComponent
-from proxyflash.flashers.base import Capability
 from proxyflash.flashers.errors import ImageMisplaced, ImageWrongPart, Unsupported, VerifyMismatch
+from proxyflash.flashers.flasher import Capability
 from proxyflash.flashers.image import FirmwareImage, Segment, join
 from proxyflash.flashers.memory import Range, Region
 from proxyflash.flashers.programmer import FlashResult

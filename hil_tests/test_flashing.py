@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from proxyflash.enumerators.bench import BenchComponent
 from proxyflash.flashers import events as ev
-from proxyflash.flashers.base import Capability
 from proxyflash.flashers.errors import VerifyMismatch
 from proxyflash.flashers.events import Phase
+from proxyflash.flashers.flasher import Capability
 from proxyflash.flashers.memory import Range
 from proxyflash.flashers.smp.profile import SmpProfile
 from proxyflash.hil_tests.firmware import Firmware, TestImage

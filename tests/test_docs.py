@@ -23,7 +23,7 @@ import click
 import pytest
 from proxyflash.emulators.device import BadDevice, DeviceSpec
 from proxyflash.emulators.faults import FaultPlan
-from proxyflash.emulators.wires import find
+from proxyflash.emulators.registry import find
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.benchfile import (
     AppSpec,

@@ -105,7 +105,7 @@ MAY_IMPORT = {
 FAMILIES = {path.parent.name for path in (ROOT / "flashers").glob("*/profile.py")}
 """The folders of bootloader protocols."""
 ENGINE = {"flashers.plan", "flashers.programmer", "flashers.events"}
-FOR_FAMILIES = {"flashers.base", "flashers.image", "flashers.memory", "flashers.errors", "flashers.formats.mcuboot"}
+FOR_FAMILIES = {"flashers.flasher", "flashers.image", "flashers.memory", "flashers.errors", "flashers.formats.mcuboot"}
 """Beside `flashers.serial` and `flashers.can`, which hold what the protocols of one kind of bus share."""
 ERRORS = {"flashers.errors", "transports.errors"}
 
@@ -361,7 +361,7 @@ def reading(module: str, text: str) -> list[str]:
         (
             "enumerators/bench.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import can\nfrom ..emulators import wires",
-            "emulators.wires: imports point one way: tools -> updates -> enumerators -> flashers -> transports (here only",
+            "emulators.registry: imports point one way: tools -> updates -> enumerators -> flashers -> transports (here only",
         ),
     ],
 )

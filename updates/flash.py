@@ -19,8 +19,8 @@ from ..enumerators.bench import BenchComponent
 from ..enumerators.component import Component, Presence
 from ..enumerators.host import HostComponent
 from ..flashers import plan as planning
-from ..flashers.base import Capability
 from ..flashers.errors import ImageWrongPart
+from ..flashers.flasher import Capability
 from ..flashers.formats import LARGEST_FILE, loads
 from ..flashers.image import HIGHEST, FirmwareImage, Segment, join
 from ..flashers.memory import MemoryMap, Range

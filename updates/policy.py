@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ..enumerators.benchfile import BenchFile
 from ..enumerators.errors import BenchKey
-from ..flashers.base import Settings
+from ..flashers.flasher import Settings
 from ..transports.plain import quoted
 from .signing import LONGEST_KID, named_well
 from .versions import key as version_key

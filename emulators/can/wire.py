@@ -18,7 +18,7 @@ import can
 
 from ...transports import clock
 from ...transports.can_bits import frame_seconds
-from .. import wires
+from .. import registry as wires
 from ..faults import Fault, Faults
 
 TRANSMIT_QUEUE = 32

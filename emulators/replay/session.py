@@ -29,7 +29,7 @@ from ...transports.errors import ProxyflashError
 from ...transports.plain import plain
 from ...transports.recording_formats import BadRecording, Recording, load
 from ...transports.records import Answer, Record
-from .. import wires
+from .. import registry as wires
 from .track import KINDS, Course, Track
 
 SHOWN_QUESTION = 200

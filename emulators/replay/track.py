@@ -10,7 +10,7 @@ from ...transports import clock
 from ...transports.errors import ProxyflashError
 from ...transports.recording_formats import BadRecording, Recording, load
 from ...transports.records import Record
-from .. import wires
+from .. import registry as wires
 
 SHOWN = 24
 """Bytes around the first difference that a message shows of each side."""

@@ -14,7 +14,7 @@ from typing import Any
 from serial import PortNotOpenError, SerialBase, SerialException, SerialTimeoutException
 
 from ...transports import clock
-from .. import wires
+from .. import registry as wires
 from .line import Line
 from .wire import TRANSMIT_BUFFER, UartWire
 

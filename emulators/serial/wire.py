@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import serial
 
 from ...transports import clock
-from .. import wires
+from .. import registry as wires
 from ..faults import Fault, Faults
 from .line import Line, received
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...transports import clock
-from .. import wires
+from .. import registry as wires
 from ..faults import Fault, Faults
 from ..supply import PowerLost
 from .device import UsbFunction

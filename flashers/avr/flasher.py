@@ -19,7 +19,6 @@ from typing import ClassVar, Self, TypeVar
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout, TransportError
 from ...transports.serial import SerialPort
-from ..base import Capability, Flasher, Identity, Settings, Sighting, State
 from ..errors import (
     ImageWrongPart,
     PartConfused,
@@ -31,6 +30,7 @@ from ..errors import (
     ProfileWrong,
     Unsupported,
 )
+from ..flasher import Capability, Flasher, Identity, Settings, Sighting, State
 from ..image import Segment
 from ..memory import MemoryMap, Range, uniform
 from ..serial.stable_read import twice

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ..base import Settings
+from ..flasher import Settings
 from .parts import AvrPart
 
 

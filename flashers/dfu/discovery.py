@@ -9,7 +9,7 @@ from typing import ClassVar
 from ...transports.deadline import Deadline
 from ...transports.toml_text import toml_text
 from ...transports.usb import UsbBus, UsbInfo
-from ..base import Discovered, Discovery, Settings
+from ..flasher import Discovered, Discovery, Settings
 from .entry import is_dfu, is_in_dfu_mode
 from .profile import ANY
 

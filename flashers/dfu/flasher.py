@@ -14,8 +14,8 @@ from typing import Self
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError, UsbGone, UsbStall, UsbTimeout
 from ...transports.usb import UsbBus, UsbInfo, UsbInterface
-from ..base import Capability, Flasher, Identity, Sighting, State
 from ..errors import ImageWrongPart, NotBack, PartConfused, PartWrongFamily, PartWrongMode, VerifyMismatch
+from ..flasher import Capability, Flasher, Identity, Sighting, State
 from ..image import Segment
 from ..memory import EraseRun, MemoryMap, Range, Region
 from .codec import (

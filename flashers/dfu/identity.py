@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...transports.usb import UsbInfo, UsbInterface
-from ..base import Identity, Sighting, State
+from ..flasher import Identity, Sighting, State
 from .codec import PROTOCOL_DFU_MODE
 from .entry import is_dfu, is_in_dfu_mode
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ...transports.usb import UsbMatch
-from ..base import Settings
+from ..flasher import Settings
 
 ANY = 0xFFFF
 """An id that is not told, as in a DFU file's suffix (DFU 1.1, appendix B)."""

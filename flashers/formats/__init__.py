@@ -20,7 +20,8 @@ from typing import BinaryIO
 from ...transports import named_files
 from ..errors import ImageEmpty, ImageFormat, ImageMissing, ImageNotWritten, Unsupported
 from ..image import FirmwareImage
-from . import binary, dfu, elf, ihex, mcuboot, srec
+from . import dfu, elf, ihex, mcuboot, srec
+from . import raw as binary
 
 LARGEST_FILE = 1 << 30
 """Bytes. No part behind these bootloaders has as much, and a disk image taken by mistake would fill the memory."""

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from ..errors import ImageFormat, ImageNotWritten
 from ..image import FirmwareImage, Segment, join
-from . import binary
+from . import raw as binary
 
 SUFFIX = struct.Struct("<4H3sBI")
 """bcdDevice, idProduct, idVendor, bcdDFU, ucDfuSignature, bLength, dwCRC."""

@@ -18,7 +18,6 @@ from ...transports import clock
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError
 from ...transports.serial import SerialPort
-from ..base import Capability, Flasher, Identity, Sighting, State
 from ..errors import (
     ImageWrongPart,
     NotBack,
@@ -30,6 +29,7 @@ from ..errors import (
     Unsupported,
     VerifyMismatch,
 )
+from ..flasher import Capability, Flasher, Identity, Sighting, State
 from ..formats.mcuboot import McubootImage, Version, parse, parse_dependencies
 from ..image import Segment
 from ..memory import EraseRun, MemoryMap, Range, Region

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..base import Settings
+from ..flasher import Settings
 from .codec import LINE_LENGTH
 
 

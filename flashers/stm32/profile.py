@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ..base import Settings
+from ..flasher import Settings
 from ..memory import EraseRun, Region
 from .codec import WORD
 from .parts import FLASH_START

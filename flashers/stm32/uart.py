@@ -17,7 +17,6 @@ from typing import Self
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout, TransportError
 from ...transports.serial import SerialPort
-from ..base import Capability, Digest, Flasher, Identity, Sighting, State
 from ..errors import (
     PartConfused,
     PartError,
@@ -28,6 +27,7 @@ from ..errors import (
     PartWrongFamily,
     ProfileWrong,
 )
+from ..flasher import Capability, Digest, Flasher, Identity, Sighting, State
 from ..image import Segment
 from ..memory import MemoryMap, Range
 from ..serial.stable_read import twice

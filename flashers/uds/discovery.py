@@ -9,8 +9,8 @@ from typing import ClassVar
 from ...transports.can import CanBus, CanId
 from ...transports.deadline import Deadline
 from ...transports.isotp import IsoTpAddress, IsoTpChannel
-from ..base import Discovered, Discovery, Settings
 from ..errors import PartError
+from ..flasher import Discovered, Discovery, Settings
 from .client import LOST
 from .codec import Refusal
 from .functional import single_frame

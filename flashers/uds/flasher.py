@@ -20,8 +20,8 @@ from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError
 from ...transports.isotp import IsoTpChannel
 from ...transports.outside import Outside
-from ..base import Capability, Flasher, Identity, Sighting
 from ..errors import PartConfused, PartFailed, PartWrongFamily, ProfileWrong, VerifyMismatch
+from ..flasher import Capability, Flasher, Identity, Sighting
 from ..image import Segment
 from ..memory import MemoryMap, Range
 from . import session as uds_session

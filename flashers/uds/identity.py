@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...transports.deadline import Deadline
-from ..base import Identity, Sighting, State
 from ..errors import PartError
+from ..flasher import Identity, Sighting, State
 from .client import LOST, UdsClient
 from .codec import Refusal, Service
 from .profile import UdsProfile

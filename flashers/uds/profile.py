@@ -16,8 +16,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from ...transports.can import CanId
 from ...transports.isotp import Addressing, IsoTpAddress, IsoTpOptions
 from ...transports.outside import Outside
-from ..base import SECRET, Settings
 from ..errors import ProfileWrong
+from ..flasher import SECRET, Settings
 from ..memory import MemoryMap, Region, uniform
 
 

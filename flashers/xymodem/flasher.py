@@ -17,7 +17,6 @@ from typing import ClassVar, Self
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError
 from ...transports.serial import SerialPort
-from ..base import Capability, Flasher, Identity, Sighting, State
 from ..errors import (
     PartConfused,
     PartError,
@@ -28,6 +27,7 @@ from ..errors import (
     ProfileWrong,
     Unsupported,
 )
+from ..flasher import Capability, Flasher, Identity, Sighting, State
 from ..image import Segment
 from ..memory import EraseRun, MemoryMap, Range, Region
 from .codec import Control, Piece, pieces

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ..base import Settings
+from ..flasher import Settings
 
 WORDS = ("size", "size-hex", "sent", "crc32")
 

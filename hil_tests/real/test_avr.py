@@ -17,8 +17,8 @@ from proxyflash.flashers.avr.flasher import EEPROM_START, AvrFlasher
 from proxyflash.flashers.avr.profile import AvrAddress, AvrProfile, Entry
 from proxyflash.flashers.avr.stk500v1 import Stk500v1Flasher
 from proxyflash.flashers.avr.stk500v2 import Stk500v2Flasher
-from proxyflash.flashers.base import State
 from proxyflash.flashers.errors import ImageError, PartError, Unsupported
+from proxyflash.flashers.flasher import State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.hil_tests.real.avr import ATMEGABOOT, BOARDS, OPTIBOOT, WIRING, AvrPart, AvrPort, Board, program

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import can
 import pytest
-from proxyflash.emulators import wires
+from proxyflash.emulators import registry as wires
 from proxyflash.emulators.can.wire import CAN_ERR_ACK, CAN_ERR_BUSOFF, CanNode, CanWire, WireGone, priority
 from proxyflash.emulators.faults import Fault, FaultPlan, Faults
 from proxyflash.tests.transports.threads import names

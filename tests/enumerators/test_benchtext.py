@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.enumerators import benchfile, benchtext
 from proxyflash.enumerators.benchtext import without_secrets
-from proxyflash.flashers.base import SECRET, Settings
+from proxyflash.flashers.flasher import SECRET, Settings
 from pydantic import Field
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from proxyflash.enumerators import probers
 from proxyflash.enumerators.benchfile import BusSpec
-from proxyflash.flashers.base import Discovered, Discovery, Settings
+from proxyflash.flashers.flasher import Discovered, Discovery, Settings
 from proxyflash.transports import plugins
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import PluginBroken

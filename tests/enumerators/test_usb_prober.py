@@ -11,7 +11,7 @@ from proxyflash.enumerators import benchfile
 from proxyflash.enumerators.benchfile import BenchFile, BusSpec
 from proxyflash.enumerators.component import Unlisted
 from proxyflash.enumerators.usb import UsbProber
-from proxyflash.flashers.base import State
+from proxyflash.flashers.flasher import State
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.tests.flashers.dfu_lab import F405, NEW, OLD, PARTS, SLOT, Lab, Part
 from proxyflash.transports.deadline import Deadline

@@ -12,9 +12,9 @@ from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.usb.backend import EmulatedUsbBackend
 from proxyflash.emulators.usb.wire import UsbWire
-from proxyflash.flashers.base import Capability
 from proxyflash.flashers.dfu.flasher import DfuFlasher
 from proxyflash.flashers.dfu.profile import DfuAddress, DfuProfile
+from proxyflash.flashers.flasher import Capability
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.transports.usb import UsbBus

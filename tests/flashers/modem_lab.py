@@ -19,7 +19,7 @@ from proxyflash.emulators.xymodem.xmodem import XmodemDevice
 from proxyflash.emulators.xymodem.ymodem import YmodemDevice
 from proxyflash.enumerators.benchfile import VersionQuestion
 from proxyflash.enumerators.serial import ask
-from proxyflash.flashers.base import Sighting
+from proxyflash.flashers.flasher import Sighting
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.xymodem.flasher import MenuFlasher

@@ -11,7 +11,7 @@ from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.smp.device import SmpDevice
-from proxyflash.flashers.base import Sighting
+from proxyflash.flashers.flasher import Sighting
 from proxyflash.flashers.formats import mcuboot
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.smp.flasher import SmpFlasher

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from proxyflash.emulators.dfu import device as emulated
 from proxyflash.emulators.dfu.states import State as BState
-from proxyflash.flashers.base import State
 from proxyflash.flashers.dfu.codec import DfuState
 from proxyflash.flashers.dfu.flasher import DfuFlasher
 from proxyflash.flashers.dfu.profile import DfuAddress, DfuProfile
@@ -31,6 +30,7 @@ from proxyflash.flashers.errors import (
     PartWrongMode,
     VerifyMismatch,
 )
+from proxyflash.flashers.flasher import State
 from proxyflash.flashers.formats import load
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.memory import Range

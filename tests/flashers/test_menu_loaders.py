@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from proxyflash.emulators import application
 from proxyflash.enumerators import bench
 from proxyflash.flashers import events as ev
-from proxyflash.flashers.base import Capability
 from proxyflash.flashers.errors import (
     Cancelled,
     ImageTooLarge,
@@ -27,6 +26,7 @@ from proxyflash.flashers.errors import (
     ProfileWrong,
     Unsupported,
 )
+from proxyflash.flashers.flasher import Capability
 from proxyflash.flashers.memory import Range
 from proxyflash.flashers.xymodem.codec import ABORT
 from proxyflash.flashers.xymodem.console import plain

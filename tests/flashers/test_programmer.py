@@ -11,7 +11,6 @@ import pytest
 from proxyflash.emulators.flash import NorFlash
 from proxyflash.emulators.supply import PowerLost, Supply
 from proxyflash.flashers import events as ev
-from proxyflash.flashers.base import Capability, Digest, Flasher, Identity, Settings
 from proxyflash.flashers.errors import (
     Cancelled,
     ImageTooLarge,
@@ -24,6 +23,7 @@ from proxyflash.flashers.errors import (
     VerifyMismatch,
     VersionMismatch,
 )
+from proxyflash.flashers.flasher import Capability, Digest, Flasher, Identity, Settings
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.memory import MemoryMap, Range, uniform
 from proxyflash.flashers.programmer import Programmer

@@ -11,7 +11,6 @@ import cbor2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.flashers.base import State
 from proxyflash.flashers.errors import (
     ImageWrongPart,
     PartMute,
@@ -19,6 +18,7 @@ from proxyflash.flashers.errors import (
     Unsupported,
     VerifyMismatch,
 )
+from proxyflash.flashers.flasher import State
 from proxyflash.flashers.formats.mcuboot import parse
 from proxyflash.flashers.image import Segment
 from proxyflash.flashers.smp import flasher as smp

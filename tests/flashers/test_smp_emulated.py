@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from proxyflash.emulators.serial.board import Stage
-from proxyflash.flashers.base import State
 from proxyflash.flashers.errors import (
     ImageTooLarge,
     ImageWrongPart,
@@ -17,6 +16,7 @@ from proxyflash.flashers.errors import (
     Unsupported,
     VerifyMismatch,
 )
+from proxyflash.flashers.flasher import State
 from proxyflash.tests.emulators.smp_lab import NEW, OLD, image
 from proxyflash.tests.flashers.smp_rig import Rig
 

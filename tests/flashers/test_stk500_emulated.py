@@ -20,8 +20,8 @@ from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.flashers.avr import entry as avr_entry
 from proxyflash.flashers.avr import stk500v1
 from proxyflash.flashers.avr.flasher import EEPROM_START
-from proxyflash.flashers.base import Flasher, State
 from proxyflash.flashers.errors import ImageError, PartError, PartMute, PartProtected, PartWrongFamily, ProfileWrong
+from proxyflash.flashers.flasher import Flasher, State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.tests.emulators.avr_lab import ATMEGABOOT, CATERINA, DEVICES, OPTIBOOT, WIRING, firmware

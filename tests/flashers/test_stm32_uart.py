@@ -18,7 +18,6 @@ from proxyflash.emulators.stm32.part import parts
 from proxyflash.enumerators.benchfile import VersionQuestion
 from proxyflash.enumerators.serial import ask
 from proxyflash.flashers import events as ev
-from proxyflash.flashers.base import Capability, Sighting, State
 from proxyflash.flashers.errors import (
     PartMute,
     PartProtected,
@@ -26,6 +25,7 @@ from proxyflash.flashers.errors import (
     ProfileWrong,
     VerifyMismatch,
 )
+from proxyflash.flashers.flasher import Capability, Sighting, State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.memory import Range
 from proxyflash.flashers.programmer import FlashResult, Programmer

@@ -19,8 +19,8 @@ from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.uds.device import UdsDevice
-from proxyflash.flashers.base import Capability, State
 from proxyflash.flashers.errors import PartFailed, PartMute, PartRefused, SecurityDenied, VerifyMismatch
+from proxyflash.flashers.flasher import Capability, State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.uds.flasher import UdsFlasher

@@ -30,7 +30,8 @@ from proxyflash.flashers.dfu import identity as dfu_identity
 from proxyflash.flashers.dfu.dfuse_layout import parse_layout
 from proxyflash.flashers.dfu.discovery import as_discovered
 from proxyflash.flashers.errors import ImageError, PartConfused, PartError, ProfileWrong
-from proxyflash.flashers.formats import binary, dfu, elf, ihex, mcuboot, srec
+from proxyflash.flashers.formats import dfu, elf, ihex, mcuboot, srec
+from proxyflash.flashers.formats import raw as binary
 from proxyflash.flashers.smp import codec as smp_codec
 from proxyflash.flashers.smp.client import SmpClient, wanted_offset
 from proxyflash.flashers.stm32 import codec as stm32_codec

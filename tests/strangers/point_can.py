@@ -7,7 +7,7 @@ from typing import Any
 
 import can.interfaces
 import pytest
-from proxyflash.emulators import wires
+from proxyflash.emulators import registry as wires
 from proxyflash.emulators.can.python_can import EmulatedCanBus
 from proxyflash.emulators.can.wire import CanWire
 

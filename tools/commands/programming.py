@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from ...enumerators.bench import BenchComponent
-from ...flashers.base import Capability
 from ...flashers.errors import Cancelled, NotBack, Unsupported
+from ...flashers.flasher import Capability
 from ...flashers.formats import load as load_image
 from ...flashers.formats import save as save_image
 from ...flashers.image import FirmwareImage, join

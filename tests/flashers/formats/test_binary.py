@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.flashers.errors import ImageMisplaced, ImageNotWritten
-from proxyflash.flashers.formats import binary, load
+from proxyflash.flashers.formats import load
+from proxyflash.flashers.formats import raw as binary
 from proxyflash.flashers.image import FirmwareImage, Segment
 
 
