@@ -19,7 +19,7 @@ from proxyflash.flashers.smp.flasher import SmpFlasher
 from proxyflash.flashers.smp.profile import SmpAddress, SmpProfile
 from proxyflash.hil_tests.real import qemu, zephyr
 from proxyflash.hil_tests.real import zephyr_firmware as firmware
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 from . import peers
 from .measuring import ROOT, Failed, Missing, program

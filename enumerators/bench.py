@@ -37,7 +37,7 @@ from ..transports.errors import (
     Unexpected,
 )
 from ..transports.outside import Outside
-from ..transports.recording import Recorder
+from ..transports.recording.recorder import Recorder
 from . import benchfile
 from .benchlines import Place
 from .commands import HostCommands

@@ -18,7 +18,7 @@ from typing import Any
 from ..flashers.flasher import Flasher, Identity, Sighting, State
 from ..transports import plugins
 from ..transports.deadline import Deadline
-from ..transports.serial import SerialPort
+from ..transports.serial.port import SerialPort
 from ..transports.toml_text import toml_text
 from .benchfile import AskSpec, Entry, VersionQuestion
 from .component import Unlisted

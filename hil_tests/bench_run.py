@@ -23,7 +23,7 @@ from ..flashers.flasher import Capability
 from ..transports import clock
 from ..transports.errors import AdapterAbsent, AdapterGone, MixedClocks, ProxyflashError
 from ..transports.plain import CAUSE, plain, word
-from ..transports.recording import Recorder
+from ..transports.recording.recorder import Recorder
 from .endings import OrderlyEnd, undisturbed
 from .firmware import Firmware, TestImage
 from .names import SIMULATED, SIMULATED_INI

@@ -45,7 +45,7 @@ from proxyflash.tools.commands.session import Session
 from proxyflash.tools.output import Output
 from proxyflash.transports import plugins
 from proxyflash.transports.errors import ExitStatus, SerialSettings, UdpSettings
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 from proxyflash.transports.udp import UdpSocket
 from proxyflash.updates.policy import Policy
 from pydantic import BaseModel

@@ -294,7 +294,7 @@ def reading(module: str, text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("module", "text", "said"),
     [
-        ("transports/can.py", "from ..flashers import image", "flashers.image: imports point one way"),
+        ("transports/can/bus.py", "from ..flashers import image", "flashers.image: imports point one way"),
         ("flashers/dfu/link.py", "from ...enumerators.bench import Bench", "enumerators.bench: imports point one way"),
         ("updates/run.py", "def f():\n    from ..tools import output", "tools.output: imports point one way"),
         (
@@ -391,14 +391,17 @@ def test_what_keeps_the_rules_is_let_through(module: str, text: str) -> None:
 def test_a_circle_is_said_in_words() -> None:
     """One of three modules, of which one import is within a function and one for a type checker."""
     texts = {
-        "transports/can.py": "from . import usb",
-        "transports/usb.py": "def f():\n    from .serial import SerialPort",
-        "transports/serial.py": "if TYPE_CHECKING:\n    from proxyflash.transports.can import CanBus",
+        "transports/can/bus.py": "from . import usb",
+        "transports/usb/bus.py": "def f():\n    from .serial import SerialPort",
+        "transports/serial/port.py": "if TYPE_CHECKING:\n    from proxyflash.transports.can.bus import CanBus",
         "transports/udp.py": "from . import can",
     }
     [found] = circles(it for module, text in texts.items() for it in own_imports(ROOT / module, text))
-    assert found.splitlines()[0] == "transports.can -> transports.usb -> transports.serial -> transports.can"
-    assert "transports/usb.py:2 imports transports.serial" in found
+    assert (
+        found.splitlines()[0]
+        == "transports.can.bus -> transports.usb.bus -> transports.serial.port -> transports.can.bus"
+    )
+    assert "transports/usb/bus.py:2 imports transports.serial.port" in found
 
 
 def subclasses(kind: type[ProxyflashError]) -> Iterator[type[ProxyflashError]]:
@@ -451,7 +454,7 @@ REAL = {
     "hil_tests/endings.py": "signals belong to the process's own main thread",
     "hil_tests/simulated_time.py": "tells tests that they use real time",
     "tools/commands/session.py": "within a signal nothing but a real thread, which uses no clock, may print",
-    "transports/recording_formats.py": "formats times that were recorded",
+    "transports/recording/formats.py": "formats times that were recorded",
 }
 """Modules that take something of it from the standard library all the same, and why."""
 

@@ -49,12 +49,12 @@ NAMES = (
     Private("python-can", can.BusABC, "_matches_filters", ("emulators/can/clocked.py",)),
     Private("python-can", can.BusABC, "_recv_internal", ("emulators/can/clocked.py", *BUSES)),
     Private("pyserial", serial.SerialBase, "_reconfigure_port", LINES),
-    Private("pyserial", serial.SerialBase, "_timeout", ("transports/serial.py",)),
+    Private("pyserial", serial.SerialBase, "_timeout", ("transports/serial/port.py",)),
     Private("pyserial", serial.SerialBase, "_update_break_state", LINES),
     Private("pyserial", serial.SerialBase, "_update_dtr_state", LINES),
     Private("pyserial", serial.SerialBase, "_update_rts_state", LINES),
-    Private("pyserial", serial.SerialBase, "_write_timeout", ("transports/serial.py",)),
-    Private("pyusb", usb.core.Device, "_ctx", ("transports/usb_strings.py",)),
+    Private("pyserial", serial.SerialBase, "_write_timeout", ("transports/serial/port.py",)),
+    Private("pyusb", usb.core.Device, "_ctx", ("transports/usb/strings.py",)),
     Private("pytest", pytest.Config, "_tmp_path_factory", ("hil_tests/bench_run.py",)),
     Private("pytest", FixtureRequest, "_arg2fixturedefs", ("hil_tests/plugin.py",)),
     Private("pytest-xdist", LoadScopeScheduling, "_split_scope", ("hil_tests/spreading.py",)),
@@ -106,7 +106,7 @@ def test_can_isotp_has_the_timers_that_are_replaced() -> None:
     logic = isotp.TransportLayerLogic(rxfn=lambda _: None, txfn=lambda _: None, address=address)
     for name in ("timer_tx_stmin", "timer_rx_fc", "timer_rx_cf"):
         assert isinstance(getattr(logic, name, None), isotp.tools.Timer), (
-            f"can-isotp no longer has the timer TransportLayerLogic.{name}, which transports/isotp.py replaces"
+            f"can-isotp no longer has the timer TransportLayerLogic.{name}, which transports/isotp/opening.py replaces"
         )
 
 

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from .recording import LONGEST_QUESTION
+from .recording.recorder import LONGEST_QUESTION
 
 if TYPE_CHECKING:
-    from .recording import Recorder
+    from .recording.recorder import Recorder
 
 _PASSWORD = re.compile(r"(?<=://)[^\s/\"']*@")
 """User and password of a URL (RFC 3986, 3.2.1), up to the last "@": many programs take one in a password as it is."""

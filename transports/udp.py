@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 from . import clock
 from .deadline import Deadline
 from .errors import UdpAbsent, UdpGone, UdpSettings
-from .recording import Recorder
+from .recording.recorder import Recorder
 
 DEFAULT_PORT = 1337
 """Of SMP (Zephyr, CONFIG_MCUMGR_TRANSPORT_UDP_PORT)."""

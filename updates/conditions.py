@@ -22,7 +22,7 @@ from ..enumerators import power
 from ..enumerators.bench import Bench
 from ..enumerators.commands import CommandFailed
 from ..enumerators.component import Presence
-from ..transports.can import CanBus
+from ..transports.can.bus import CanBus
 from ..transports.errors import ProxyflashError
 from .errors import ManifestField
 from .versions import key, older

@@ -11,7 +11,7 @@ from typing import Any
 import can
 
 from ...transports import clock
-from ...transports.can_bits import FD_SIZES
+from ...transports.can.bits import FD_SIZES
 from .. import registry as wires
 from .clocked import ClockedCanBus
 from .wire import CAN_ERR_CRTL, CAN_ERR_CRTL_RX_OVERFLOW, CanWire, WireGone

@@ -23,7 +23,7 @@ from pathlib import Path
 import can
 
 from ...transports import clock, private_files
-from ...transports.can_bits import FD_SIZES
+from ...transports.can.bits import FD_SIZES
 from ...transports.errors import CanBusy
 from .wire import (
     CAN_ERR_BUSOFF,

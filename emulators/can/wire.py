@@ -17,7 +17,7 @@ from typing import Any
 import can
 
 from ...transports import clock
-from ...transports.can_bits import frame_seconds
+from ...transports.can.bits import frame_seconds
 from .. import registry as wires
 from ..faults import Fault, Faults
 

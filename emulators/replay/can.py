@@ -15,8 +15,8 @@ from typing import Any
 import can
 
 from ...transports import clock
-from ...transports.recording_formats import frame_text
-from ...transports.records import CanFlag, CanFrame, Record
+from ...transports.recording.formats import frame_text
+from ...transports.recording.records import CanFlag, CanFrame, Record
 from ..can.clocked import ClockedCanBus
 from .track import LONGEST_WAIT, Course, ReplayMismatch, Track, find_track
 

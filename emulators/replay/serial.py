@@ -17,7 +17,7 @@ from typing import Any
 import serial
 
 from ...transports import clock
-from ...transports.records import Record, SerialBytes, SerialLine
+from ...transports.recording.records import Record, SerialBytes, SerialLine
 from .track import LONGEST_WAIT, Course, ReplayMismatch, Track, both
 
 

@@ -27,8 +27,8 @@ from typing import Any, Self
 from ...transports import clock
 from ...transports.errors import ProxyflashError
 from ...transports.plain import plain
-from ...transports.recording_formats import BadRecording, Recording, load
-from ...transports.records import Answer, Record
+from ...transports.recording.formats import BadRecording, Recording, load
+from ...transports.recording.records import Answer, Record
 from .. import registry as wires
 from .track import KINDS, Course, Track
 

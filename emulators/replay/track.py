@@ -8,8 +8,8 @@ from typing import Any, ClassVar, TypeVar
 
 from ...transports import clock
 from ...transports.errors import ProxyflashError
-from ...transports.recording_formats import BadRecording, Recording, load
-from ...transports.records import Record
+from ...transports.recording.formats import BadRecording, Recording, load
+from ...transports.recording.records import Record
 from .. import registry as wires
 
 SHOWN = 24

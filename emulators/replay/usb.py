@@ -22,7 +22,7 @@ import usb.backend
 import usb.core
 
 from ...transports import clock
-from ...transports.records import Record, UsbControl, UsbDevices, UsbSeen
+from ...transports.recording.records import Record, UsbControl, UsbDevices, UsbSeen
 from ..usb.device import CONFIGURATION, SETUP, StandardRequest
 from .track import LONGEST_WAIT, Course, ReplayMismatch, Track, both
 

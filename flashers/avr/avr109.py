@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
-from ...transports.serial import SerialPort
+from ...transports.serial.port import SerialPort
 from ..errors import PartConfused, PartRefused
 from . import avr109_codec as codec
 from .avr109_codec import Command

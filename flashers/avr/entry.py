@@ -11,8 +11,8 @@ from contextlib import suppress
 from ...transports import clock
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialGone, TransportError
-from ...transports.serial import SerialPort
-from ...transports.serial_usb import UsbTty, at_place, usb_tty
+from ...transports.serial.port import SerialPort
+from ...transports.serial.usb_tty import UsbTty, at_place, usb_tty
 from ..serial.boot_pins import send_text
 from .profile import AvrProfile
 

@@ -18,7 +18,7 @@ from typing import ClassVar, Self, TypeVar
 
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout, TransportError
-from ...transports.serial import SerialPort
+from ...transports.serial.port import SerialPort
 from ..errors import (
     ImageWrongPart,
     PartConfused,

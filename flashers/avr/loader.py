@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ...transports.deadline import Deadline
-from ...transports.serial import SerialPort
+from ...transports.serial.port import SerialPort
 from .parts import AvrPart
 
 BITS = 10

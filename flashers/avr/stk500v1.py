@@ -10,7 +10,7 @@ before the first byte of the other is over, and on a USB adapter that is half of
 from __future__ import annotations
 
 from ...transports.deadline import Deadline
-from ...transports.serial import SerialPort
+from ...transports.serial.port import SerialPort
 from . import stk500v1_codec as codec
 from .flasher import AvrFlasher
 from .loader import About, AvrLoader, Fuses, Memory

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
-from ...transports.serial import SerialPort
+from ...transports.serial.port import SerialPort
 from ..errors import PartError, PartRefused
 from . import stk500v2_codec as codec
 from .flasher import AvrFlasher

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ...transports.deadline import Deadline
 from ...transports.toml_text import toml_text
-from ...transports.usb import UsbBus, UsbInfo
+from ...transports.usb.bus import UsbBus, UsbInfo
 from ..flasher import Discovered, Discovery, Settings
 from .entry import is_dfu, is_in_dfu_mode
 from .profile import ANY

@@ -10,7 +10,7 @@ from enum import Enum, auto
 
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError, UsbAbsent, UsbGone, UsbTimeout
-from ...transports.usb import UsbBus, UsbDevice, UsbInfo, UsbInterface, UsbMatch
+from ...transports.usb.bus import UsbBus, UsbDevice, UsbInfo, UsbInterface, UsbMatch
 from ..errors import PartMute, PartWrongMode
 from .codec import (
     APPLICATION_SPECIFIC,

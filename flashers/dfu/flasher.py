@@ -13,7 +13,7 @@ from typing import Self
 
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError, UsbGone, UsbStall, UsbTimeout
-from ...transports.usb import UsbBus, UsbInfo, UsbInterface
+from ...transports.usb.bus import UsbBus, UsbInfo, UsbInterface
 from ..errors import ImageWrongPart, NotBack, PartConfused, PartWrongFamily, PartWrongMode, VerifyMismatch
 from ..flasher import Capability, Flasher, Identity, Sighting, State
 from ..image import Segment

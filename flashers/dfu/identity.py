@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...transports.usb import UsbInfo, UsbInterface
+from ...transports.usb.bus import UsbInfo, UsbInterface
 from ..flasher import Identity, Sighting, State
 from .codec import PROTOCOL_DFU_MODE
 from .entry import is_dfu, is_in_dfu_mode

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError, UsbStall, UsbTimeout
-from ...transports.usb import UsbDevice
+from ...transports.usb.bus import UsbDevice
 from ..errors import ImageWrongPart, PartConfused, PartFailed, PartProtected, PartRefused, VerifyMismatch
 from .codec import IN, LAST_BLOCK, OUT, DfuSeCommand, DfuState, DfuStatus, Request, Status, parse_status
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ...transports.usb import UsbMatch
+from ...transports.usb.bus import UsbMatch
 from ..flasher import Settings
 
 ANY = 0xFFFF

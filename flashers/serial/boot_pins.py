@@ -13,7 +13,7 @@ from typing import Literal
 from ...transports import clock
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError
-from ...transports.serial import SerialPort
+from ...transports.serial.port import SerialPort
 
 Output = Literal["dtr", "rts", "none"]
 TEXT_BITS = 12

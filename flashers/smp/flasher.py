@@ -17,7 +17,7 @@ from typing import Any, Self
 from ...transports import clock
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError
-from ...transports.serial import SerialPort
+from ...transports.serial.port import SerialPort
 from ..errors import (
     ImageWrongPart,
     NotBack,

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from ...transports import clock
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialAbsent, SerialBusy, SerialForbidden, SerialGone
-from ...transports.serial import SerialPort
-from ...transports.serial_usb import at_place, usb_tty
+from ...transports.serial.port import SerialPort
+from ...transports.serial.usb_tty import at_place, usb_tty
 from ..errors import PartMute
 from .codec import Framing, Op, Packet, decode, encode
 

@@ -5,7 +5,7 @@ AN2606, 4 (bootloader activation): BOOT0 high while the part leaves reset select
 
 from __future__ import annotations
 
-from ...transports.serial import SerialPort
+from ...transports.serial.port import SerialPort
 from ..serial.boot_pins import LineSettings, StrappedEntry, Wiring
 from .profile import Stm32Profile
 

@@ -16,7 +16,7 @@ from typing import Self
 
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout, TransportError
-from ...transports.serial import SerialPort
+from ...transports.serial.port import SerialPort
 from ..errors import (
     PartConfused,
     PartError,

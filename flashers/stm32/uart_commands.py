@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
-from ...transports.serial import SerialPort
+from ...transports.serial.port import SerialPort
 from ..errors import PartConfused, PartFailed, PartProtected, PartRefused
 from . import codec
 from .codec import ACK, BLOCK, NACK, SYNCHRONISE, WORD, Command, MassErase

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...transports.can import CanBus, CanId
+from ...transports.can.bus import CanBus, CanId
 from ...transports.deadline import Deadline
-from ...transports.isotp import IsoTpAddress, IsoTpChannel
+from ...transports.isotp.opening import IsoTpAddress, IsoTpChannel
 from ..errors import PartError
 from ..flasher import Discovered, Discovery, Settings
 from .client import LOST

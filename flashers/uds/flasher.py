@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import ClassVar, Self
 
-from ...transports.can import CanBus
+from ...transports.can.bus import CanBus
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError
-from ...transports.isotp import IsoTpChannel
+from ...transports.isotp.opening import IsoTpChannel
 from ...transports.outside import Outside
 from ..errors import PartConfused, PartFailed, PartWrongFamily, ProfileWrong, VerifyMismatch
 from ..flasher import Capability, Flasher, Identity, Sighting

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...transports.can import CanBus, CanChannel, CanId
+from ...transports.can.bus import CanBus, CanChannel, CanId
 from ...transports.deadline import Deadline
 from .profile import IsoTp
 

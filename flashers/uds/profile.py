@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, Protocol, Self, cast
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ...transports.can import CanId
-from ...transports.isotp import Addressing, IsoTpAddress, IsoTpOptions
+from ...transports.can.bus import CanId
+from ...transports.isotp.opening import Addressing, IsoTpAddress, IsoTpOptions
 from ...transports.outside import Outside
 from ..errors import ProfileWrong
 from ..flasher import SECRET, Settings

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
-from ...transports.serial import SerialPort
+from ...transports.serial.port import SerialPort
 from ..errors import ImageWrongPart, PartConfused, PartFailed, PartMute, PartRefused, PartWrongMode
 from .codec import ABORT
 from .profile import MenuProfile, Step, filled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...transports.serial import SerialPort
+from ...transports.serial.port import SerialPort
 from ..serial.boot_pins import LineSettings, StrappedEntry, Wiring
 from .profile import MenuProfile
 

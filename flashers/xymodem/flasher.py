@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError
-from ...transports.serial import SerialPort
+from ...transports.serial.port import SerialPort
 from ..errors import (
     PartConfused,
     PartError,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
-from ...transports.serial import SerialPort
+from ...transports.serial.port import SerialPort
 from ..errors import PartConfused, PartRefused
 from .codec import ABORT, LAST_HEADER, Control, Piece, Start, block
 

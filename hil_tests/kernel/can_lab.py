@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from proxyflash.transports.can import CanBus, CanId
+from proxyflash.transports.can.bus import CanBus, CanId
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.isotp import Addressing, IsoTpAddress
+from proxyflash.transports.isotp.opening import Addressing, IsoTpAddress
 
 from .waiting import LONG, wait_until
 

@@ -23,7 +23,7 @@ from proxyflash.flashers.programmer import Programmer
 from proxyflash.flashers.stm32.profile import Entry, Line, Stm32Address, Stm32Profile
 from proxyflash.flashers.stm32.uart import Stm32UartFlasher
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 OLD = application.make("1.4.2", "imu", "acme", 2_000)
 NEW = application.make("1.5.0", "imu", "acme", 3_000)

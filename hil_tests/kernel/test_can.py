@@ -26,9 +26,9 @@ from proxyflash.hil_tests.kernel.uds_lab import (
     socketcan,
 )
 from proxyflash.hil_tests.kernel.waiting import LONG
-from proxyflash.transports.can import CanBus
-from proxyflash.transports.recording import Recorder
-from proxyflash.transports.records import CanFrame
+from proxyflash.transports.can.bus import CanBus
+from proxyflash.transports.recording.recorder import Recorder
+from proxyflash.transports.recording.records import CanFrame
 
 
 def frame(line: str) -> str:

@@ -19,10 +19,10 @@ from proxyflash.hil_tests.kernel.can_lab import NORMAL, program, soon
 from proxyflash.hil_tests.kernel.conftest import ip
 from proxyflash.hil_tests.kernel.uds_lab import REQUEST, RESPONSE, InWrite, Radar, flash, profile, socketcan
 from proxyflash.hil_tests.kernel.waiting import LONG
-from proxyflash.transports.can import CanBus
+from proxyflash.transports.can.bus import CanBus
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import BusOff, CanGone, IsoTpContested, IsoTpTimeout
-from proxyflash.transports.isotp import IsoTpChannel, IsoTpOptions
+from proxyflash.transports.isotp.opening import IsoTpChannel, IsoTpOptions
 
 backends = pytest.mark.parametrize("backend", ["kernel", "user"])
 BUS_OFF = can.Message(arbitration_id=0x40, is_error_frame=True, data=bytes(8), is_extended_id=False)
@@ -157,7 +157,7 @@ def drips() -> Iterator[bytes]:
 @backends
 def test_a_slow_drip(vcan: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A response of which a frame comes each half of a time-out, for longer than any is waited for."""
-    monkeypatch.setattr("proxyflash.transports.isotp.RUN_ON_SECONDS", 2.0)
+    monkeypatch.setattr("proxyflash.transports.isotp.opening.RUN_ON_SECONDS", 2.0)
     with can.Bus(interface="socketcan", channel=vcan) as part, desk(vcan) as bus:
         channel = IsoTpChannel.open(bus, NORMAL, IsoTpOptions(backend=backend))
         with saying(part, RESPONSE, drips(), 0.5):

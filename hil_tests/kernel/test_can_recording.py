@@ -11,13 +11,13 @@ import can
 import pytest
 from proxyflash.emulators.replay.session import Replay
 from proxyflash.emulators.replay.track import ReplayMismatch
-from proxyflash.transports.can import CanBus, CanId
+from proxyflash.transports.can.bus import CanBus, CanId
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.isotp import IsoTpAddress, IsoTpChannel, IsoTpOptions
-from proxyflash.transports.isotp_kernel import KernelIsoTp
-from proxyflash.transports.recording import Recorder
-from proxyflash.transports.recording_formats import Recording
-from proxyflash.transports.records import CanFrame
+from proxyflash.transports.isotp.kernel import KernelIsoTp
+from proxyflash.transports.isotp.opening import IsoTpAddress, IsoTpChannel, IsoTpOptions
+from proxyflash.transports.recording.formats import Recording
+from proxyflash.transports.recording.recorder import Recorder
+from proxyflash.transports.recording.records import CanFrame
 
 from .waiting import LONG, wait_until
 

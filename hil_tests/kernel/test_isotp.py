@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxyflash.transports.can import CanBus, CanChannel
+from proxyflash.transports.can.bus import CanBus, CanChannel
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import CanSettings, IsoTpFraming, IsoTpSettings, IsoTpTimeout, TransportError
-from proxyflash.transports.isotp import Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions
-from proxyflash.transports.isotp_kernel import KernelIsoTp
+from proxyflash.transports.isotp.kernel import KernelIsoTp
+from proxyflash.transports.isotp.opening import Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions
 
 from .can_lab import (
     ADDRESSES,

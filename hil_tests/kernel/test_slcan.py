@@ -25,7 +25,7 @@ import pytest
 from proxyflash.hil_tests.kernel.conftest import ip
 from proxyflash.hil_tests.kernel.uds_lab import InWrite, Radar, flash, profile, socketcan
 from proxyflash.hil_tests.kernel.waiting import LONG, wait_until
-from proxyflash.transports.can import CanBus
+from proxyflash.transports.can.bus import CanBus
 from proxyflash.transports.errors import CanGone
 
 N_SLCAN, SIOCGIFNAME = 17, 0x8910

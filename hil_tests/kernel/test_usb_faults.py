@@ -11,7 +11,7 @@ from proxyflash.flashers import events as ev
 from proxyflash.hil_tests.kernel.usb_lab import SLOT, ST, Kind, MakeBench, Part
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import UsbGone, UsbTimeout
-from proxyflash.transports.usb import UsbDevice, UsbMatch
+from proxyflash.transports.usb.bus import UsbDevice, UsbMatch
 
 GETSTATUS = (0xA1, 3, 0, 0)
 """DFU 1.1, 6.1.2, to interface 0: bmRequestType, bRequest, wValue, wIndex."""

@@ -20,7 +20,7 @@ from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.uds.flasher import UdsFlasher
 from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
-from proxyflash.transports.can import CanBus
+from proxyflash.transports.can.bus import CanBus
 
 BASE, SIZE = 0x10000, 0x70000
 OLD = application.make("1.4.2", "radar", "Acme", 1_000, start=BASE)

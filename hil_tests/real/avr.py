@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from proxyflash.hil_tests.real.qemu import NotInstalled
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 LOADERS = Path("/usr/share/arduino/hardware/arduino/avr/bootloaders")
 HERTZ = 16_000_000

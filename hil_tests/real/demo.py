@@ -24,7 +24,7 @@ from proxyflash.hil_tests.real.zephyr import Microbit
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.plain import word
 from proxyflash.transports.quoting import shell_line
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 from proxyflash.transports.toml_text import toml_text
 
 EXAMPLE = Path(next(iter(examples.__path__))) / "three_sensors"

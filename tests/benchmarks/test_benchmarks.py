@@ -19,7 +19,7 @@ from proxyflash.benchmarks.measuring import Comparison, Failed, Missing, Run, Si
 from proxyflash.benchmarks.serving import Served
 from proxyflash.benchmarks.table import Row, printed
 from proxyflash.transports import plugins
-from proxyflash.transports.can_bits import frame_seconds
+from proxyflash.transports.can.bits import frame_seconds
 
 OURS = ["proxyflash flash", "proxyflash, in process", simulated.SIDE]
 SIDES = {

@@ -10,7 +10,7 @@ from typing import Any
 import can
 import isotp
 from proxyflash.transports import clock
-from proxyflash.transports.isotp_user import ClockedLogic
+from proxyflash.transports.isotp.user import ClockedLogic
 
 IDLE_SECONDS = 0.05
 """How long the stack waits for a frame until it looks whether it was stopped."""

@@ -13,7 +13,7 @@ from proxyflash.emulators.can.wire import CAN_ERR_ACK, CAN_ERR_BUSOFF, CanNode, 
 from proxyflash.emulators.faults import Fault, FaultPlan, Faults
 from proxyflash.tests.transports.threads import names
 from proxyflash.transports import clock
-from proxyflash.transports.can_bits import frame_seconds
+from proxyflash.transports.can.bits import frame_seconds
 
 LONG = 300.0
 """Seconds that no test is meant to wait."""

@@ -17,11 +17,11 @@ from proxyflash.emulators.replay.session import Replay
 from proxyflash.emulators.replay.track import ReplayMismatch, both
 from proxyflash.emulators.replay.usb import ReplayUsbBackend
 from proxyflash.transports import clock
-from proxyflash.transports.can import CanBus, CanId
+from proxyflash.transports.can.bus import CanBus, CanId
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import SerialTimeout
-from proxyflash.transports.recording_formats import BadRecording, Recording, save
-from proxyflash.transports.records import (
+from proxyflash.transports.recording.formats import BadRecording, Recording, save
+from proxyflash.transports.recording.records import (
     CanFlag,
     CanFrame,
     Note,
@@ -32,8 +32,8 @@ from proxyflash.transports.records import (
     UsbDevices,
     UsbSeen,
 )
-from proxyflash.transports.serial import SerialPort
-from proxyflash.transports.usb import UsbBus, UsbMatch
+from proxyflash.transports.serial.port import SerialPort
+from proxyflash.transports.usb.bus import UsbBus, UsbMatch
 
 T = 1_700_000_000.0
 LONG = 300.0

@@ -33,7 +33,7 @@ from proxyflash.flashers.stm32.profile import Stm32Address, Stm32Profile
 from proxyflash.flashers.stm32.uart import Stm32UartFlasher
 from proxyflash.tests.peers import environment
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 pytestmark = pytest.mark.real_time("peer programs at pseudo-terminals")
 

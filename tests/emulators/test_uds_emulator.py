@@ -26,7 +26,7 @@ from proxyflash.flashers.uds.flasher import UdsFlasher
 from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.tests.emulators.isotp_stack import IsoTpStack
 from proxyflash.transports import clock
-from proxyflash.transports.can import CanBus
+from proxyflash.transports.can.bus import CanBus
 from udsoncan.client import Client
 from udsoncan.connections import PythonIsoTpConnection
 

@@ -14,7 +14,7 @@ from proxyflash.enumerators.benchfile import VersionQuestion
 from proxyflash.enumerators.serial import ANSWER_LIMIT, ask
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import SerialGone
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 
 class Part:

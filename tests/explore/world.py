@@ -41,7 +41,7 @@ from proxyflash.tools.commands.session import Session
 from proxyflash.tools.output import Output
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError
-from proxyflash.transports.recording import Recorder
+from proxyflash.transports.recording.recorder import Recorder
 from proxyflash.transports.simulated_clock import SimulatedClock, SimulatedThread
 from proxyflash.updates import restarting
 

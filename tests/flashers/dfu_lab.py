@@ -17,7 +17,7 @@ from proxyflash.flashers.dfu.profile import DfuAddress, DfuProfile
 from proxyflash.flashers.flasher import Capability
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
-from proxyflash.transports.usb import UsbBus
+from proxyflash.transports.usb.bus import UsbBus
 
 APP = {"runtime_vendor_id": 0x1209, "runtime_product_id": 1}
 OLD, NEW = "1.4.2", "1.5.0"

@@ -29,7 +29,7 @@ from proxyflash.flashers.xymodem.ymodem import YmodemFlasher
 from proxyflash.tests.flashers.doing import Doing
 from proxyflash.transports import clock
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 DEVICES: dict[str, type[ModemDevice]] = {"xmodem": XmodemDevice, "ymodem": YmodemDevice}
 FLASHERS: dict[str, type[MenuFlasher]] = {"xmodem": XmodemFlasher, "ymodem": YmodemFlasher}

@@ -18,7 +18,7 @@ from proxyflash.flashers.smp.flasher import SmpFlasher
 from proxyflash.flashers.smp.profile import SmpAddress, SmpProfile
 from proxyflash.tests.emulators.smp_lab import NEW, OLD, image
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 
 class Rig:

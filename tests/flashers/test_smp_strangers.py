@@ -17,7 +17,7 @@ from proxyflash.flashers.errors import PartMute
 from proxyflash.flashers.smp.flasher import SmpFlasher
 from proxyflash.flashers.smp.profile import SmpAddress, SmpProfile
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 HEADER = struct.Struct(">BBHHBB")
 """Op and version, flags, length, group, sequence number, command ("SMP Protocol Specification", "Frame")."""

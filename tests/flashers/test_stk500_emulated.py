@@ -28,7 +28,7 @@ from proxyflash.tests.emulators.avr_lab import ATMEGABOOT, CATERINA, DEVICES, OP
 from proxyflash.transports import plugins
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import SerialGone, TransportError
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 PROTOCOL = {OPTIBOOT: "stk500v1", ATMEGABOOT: "stk500v1", WIRING: "stk500v2", CATERINA: "avr109"}
 LINED = [OPTIBOOT, ATMEGABOOT, WIRING]

@@ -24,7 +24,7 @@ from proxyflash.flashers.stm32.uart_commands import Stm32Commands
 from proxyflash.tests.flashers.doing import Doing
 from proxyflash.transports import clock
 from proxyflash.transports.errors import SerialTimeout, TransportError
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 ACK, NACK, GARBAGE, SILENCE = "79", "1f", "a5", ""
 FLASH = 0x08000000

@@ -28,7 +28,7 @@ from proxyflash.flashers.stm32.uart import Stm32UartFlasher
 from proxyflash.transports import clock
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError, SerialGone, TransportError
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 BASE = 0x08000000
 NEW = application.make("1.5.0", "imu", "Acme", 1500)

@@ -32,7 +32,7 @@ from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.stm32.profile import Entry, Stm32Address, Stm32Profile
 from proxyflash.flashers.stm32.uart import Stm32UartFlasher
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 from pydantic import ValidationError
 
 BASE = 0x08000000

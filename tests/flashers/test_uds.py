@@ -33,9 +33,9 @@ from proxyflash.flashers.uds import session as uds_session
 from proxyflash.flashers.uds.flasher import UdsFlasher
 from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.transports import clock
-from proxyflash.transports.can import CanBus
+from proxyflash.transports.can.bus import CanBus
 from proxyflash.transports.errors import ProxyflashError
-from proxyflash.transports.isotp_user import ClockedLogic
+from proxyflash.transports.isotp.user import ClockedLogic
 from proxyflash.transports.simulated_clock import SimulatedClock
 from udsoncan import AddressAndLengthFormatIdentifier, CommunicationType, DataFormatIdentifier, MemoryLocation
 from udsoncan.Request import Request

@@ -13,10 +13,10 @@ from proxyflash.flashers.uds.discovery import DISCOVER_RUN_ON, SIGHT_RUN_ON, Fou
 from proxyflash.flashers.uds.flasher import UdsFlasher
 from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.transports import clock
-from proxyflash.transports.can import CanBus
+from proxyflash.transports.can.bus import CanBus
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import IsoTpTimeout
-from proxyflash.transports.isotp import RUN_ON_SECONDS, IsoTpChannel, IsoTpOptions
+from proxyflash.transports.isotp.opening import RUN_ON_SECONDS, IsoTpChannel, IsoTpOptions
 
 pytestmark = pytest.mark.simulated_time
 

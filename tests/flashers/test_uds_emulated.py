@@ -27,7 +27,7 @@ from proxyflash.flashers.uds.flasher import UdsFlasher
 from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.tests.flashers.doing import Doing
 from proxyflash.transports import clock
-from proxyflash.transports.can import CanBus
+from proxyflash.transports.can.bus import CanBus
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import IsoTpContested
 

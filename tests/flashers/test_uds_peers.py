@@ -21,7 +21,7 @@ from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.uds.flasher import UdsFlasher
 from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.tests.peers import environment
-from proxyflash.transports.can import CanBus
+from proxyflash.transports.can.bus import CanBus
 
 pytestmark = pytest.mark.real_time("the ECU is a program of its own")
 

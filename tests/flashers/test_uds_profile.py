@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from proxyflash.flashers.errors import ProfileWrong
 from proxyflash.flashers.memory import EraseRun
 from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile, key_function, xor_key
-from proxyflash.transports.can import CanId
-from proxyflash.transports.isotp import Addressing
+from proxyflash.transports.can.bus import CanId
+from proxyflash.transports.isotp.opening import Addressing
 from pydantic import ValidationError
 
 

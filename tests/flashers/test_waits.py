@@ -14,7 +14,7 @@ from proxyflash.flashers import events as ev
 from proxyflash.flashers.avr.avr109 import Avr109Loader
 from proxyflash.flashers.events import Phase
 from proxyflash.transports import clock
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 pytestmark = pytest.mark.simulated_time
 

@@ -24,7 +24,7 @@ from proxyflash.flashers.xymodem.flasher import MenuFlasher
 from proxyflash.flashers.xymodem.profile import MenuAddress
 from proxyflash.tests.flashers.modem_lab import FLASHERS
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 pytestmark = pytest.mark.real_time("the receivers are programs of their own")
 

@@ -14,9 +14,9 @@ from proxyflash.emulators.replay.session import Replay
 from proxyflash.emulators.replay.usb import ReplayUsbBackend
 from proxyflash.tools import replayable
 from proxyflash.transports.errors import ProxyflashError
-from proxyflash.transports.recording_formats import Recording, candump_log, read, serial_text, usb_text
-from proxyflash.transports.recording_pcapng import write_pcapng
-from proxyflash.transports.records import CanFrame, Record, SerialBytes, SerialLine, UsbControl
+from proxyflash.transports.recording.formats import Recording, candump_log, read, serial_text, usb_text
+from proxyflash.transports.recording.pcapng import write_pcapng
+from proxyflash.transports.recording.records import CanFrame, Record, SerialBytes, SerialLine, UsbControl
 
 MOST = 50
 """Records of each bus that are replayed."""

@@ -42,10 +42,11 @@ from proxyflash.flashers.xymodem import sender as xmodem_sender
 from proxyflash.flashers.xymodem.console import MenuConsole, plain
 from proxyflash.flashers.xymodem.profile import loaders
 from proxyflash.flashers.xymodem.ymodem import YmodemFlasher
-from proxyflash.transports import isotp_frames, json_text
+from proxyflash.transports import json_text
 from proxyflash.transports.errors import PluginUnknown
+from proxyflash.transports.isotp import frames as isotp_frames
 from proxyflash.transports.toml_text import toml_text
-from proxyflash.transports.usb import UsbInfo, UsbInterface
+from proxyflash.transports.usb.bus import UsbInfo, UsbInterface
 from proxyflash.updates import app, apt, attempts, flash, journal, kept, partition, script, signing, versions
 from proxyflash.updates import device_manifest as dm
 from proxyflash.updates import manifest as mf

@@ -345,7 +345,7 @@ def test_made(firmware):
 
 def test_the_fixtures_are_of_one_component(suite: Suite) -> None:
     done = suite.run("""
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 @pytest.mark.needs(name="imu")
 def test_it(bench, component, bus, flasher, firmware, artefacts):

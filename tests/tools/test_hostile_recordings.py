@@ -19,8 +19,8 @@ from proxyflash.enumerators.errors import ComponentUnknown
 from proxyflash.tools import commands, replayable
 from proxyflash.transports import plugins
 from proxyflash.transports.outside import Outside
-from proxyflash.transports.recording_formats import Recording
-from proxyflash.transports.records import Answer
+from proxyflash.transports.recording.formats import Recording
+from proxyflash.transports.recording.records import Answer
 from proxyflash.updates.errors import StepFailed
 from proxyflash.updates.results import ActionResult, asked
 

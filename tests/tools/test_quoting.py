@@ -26,9 +26,10 @@ from proxyflash.tools.commands import benches, run
 from proxyflash.tools.commands.session import Session
 from proxyflash.tools.output import Output
 from proxyflash.tools.vm import guest
-from proxyflash.transports import can_opening, serial_opening
+from proxyflash.transports.can import opening as can_opening
 from proxyflash.transports.errors import CanSettings
 from proxyflash.transports.plain import plain
+from proxyflash.transports.serial import opening as serial_opening
 from proxyflash.transports.toml_text import toml_text
 
 from .conftest import PROGRAM, Desk

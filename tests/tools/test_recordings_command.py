@@ -263,7 +263,7 @@ def test_the_documented_test_is_one(desk: Desk) -> None:
 
 
 def test_the_documented_recording_loads(tmp_path: Path) -> None:
-    from proxyflash.transports.recording_formats import load as load_recording
+    from proxyflash.transports.recording.formats import load as load_recording
 
     found = re.search(r"```json\n(.+?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     assert found is not None

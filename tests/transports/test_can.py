@@ -23,10 +23,10 @@ from proxyflash.emulators.can.server import serve_can
 from proxyflash.emulators.can.wire import CanNode, CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.tests.transports.threads import Call, in_thread, names
-from proxyflash.transports import can as can_module
 from proxyflash.transports import clock
-from proxyflash.transports.can import CanBus, CanChannel, CanId
-from proxyflash.transports.can_opening import opening_error
+from proxyflash.transports.can import bus as can_module
+from proxyflash.transports.can.bus import CanBus, CanChannel, CanId
+from proxyflash.transports.can.opening import opening_error
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import (
     AdapterAbsent,
@@ -632,7 +632,7 @@ def test_settings_of_the_user_do_not_leak_in(tmp_path: Path) -> None:
         "[default]\ninterface = virtual\nchannel = elsewhere\nreceive_own_messages = True\n"
     )
     program = (
-        "from proxyflash.transports.can_opening import open_bus\n"
+        "from proxyflash.transports.can.opening import open_bus\n"
         "bus = open_bus('b', {'interface': 'virtual'})\n"
         "print(bus.channel_id, bus.receive_own_messages)\n"
         "bus.shutdown()\n"
@@ -645,7 +645,7 @@ def test_settings_of_the_user_do_not_leak_in(tmp_path: Path) -> None:
 def test_nothing_is_printed() -> None:
     """python-can logs what it raises too; without a handler that went to stderr."""
     program = (
-        "from proxyflash.transports.can import CanBus\n"
+        "from proxyflash.transports.can.bus import CanBus\n"
         "for interface in ('socketcan', 'kvaser'):\n"
         "    try: CanBus.open('b', {'interface': interface, 'channel': '0'})\n"
         "    except Exception: pass\n"

@@ -8,7 +8,7 @@ import can
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.transports.can_bits import FD_SIZES, classic_bits, crc15, fd_bits, frame_seconds
+from proxyflash.transports.can.bits import FD_SIZES, classic_bits, crc15, fd_bits, frame_seconds
 
 
 def frame(

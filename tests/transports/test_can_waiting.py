@@ -14,8 +14,8 @@ from pathlib import Path
 
 import can
 import pytest
-from proxyflash.transports import can as transport
-from proxyflash.transports.can import CanBus, CanChannel, CanId
+from proxyflash.transports.can import bus as transport
+from proxyflash.transports.can.bus import CanBus, CanChannel, CanId
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import BusOff, CanGone, NotAcknowledged, TransportError
 

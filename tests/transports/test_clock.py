@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import pytest
 from proxyflash.transports import clock
-from proxyflash.transports.can import CanBus
+from proxyflash.transports.can.bus import CanBus
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import MixedClocks, UnknownThread
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 from proxyflash.transports.simulated_clock import EPOCH, Deadlock, LimitPassed, SimulatedClock, SimulatedThread
 from proxyflash.transports.udp import UdpSocket
 

@@ -25,13 +25,13 @@ from proxyflash.emulators.usb.wire import UsbWire
 from proxyflash.enumerators.commands import HostCommands
 from proxyflash.tools.vm import guest
 from proxyflash.transports import clock
-from proxyflash.transports.can import CanBus, CanId
+from proxyflash.transports.can.bus import CanBus, CanId
 from proxyflash.transports.errors import ExitStatus, MixedClocks
-from proxyflash.transports.isotp import IsoTpAddress, IsoTpOptions
-from proxyflash.transports.isotp_kernel import KernelIsoTp
+from proxyflash.transports.isotp.kernel import KernelIsoTp
+from proxyflash.transports.isotp.opening import IsoTpAddress, IsoTpOptions
 from proxyflash.transports.outside import Outside
 from proxyflash.transports.simulated_clock import SimulatedClock
-from proxyflash.transports.usb import UsbBus
+from proxyflash.transports.usb.bus import UsbBus
 from proxyflash.updates.programs import started
 
 pytestmark = pytest.mark.real_time("threads of Python's own beside the simulated clock's, and signals")
@@ -137,7 +137,7 @@ def test_what_needs_real_time_is_refused_and_nothing_of_it_is_left(
 
 def test_every_guard_of_the_product_is_tried_here() -> None:
     """Those of the ports that a bench file names are tried in test_clock.py."""
-    elsewhere = {"transports/serial_opening.py", "transports/can_opening.py", "transports/udp.py"}
+    elsewhere = {"transports/serial/opening.py", "transports/can/opening.py", "transports/udp.py"}
     root = Path(clock.__file__).parents[1]
     packages = ("transports", "flashers", "enumerators", "updates", "emulators", "tools")
     guards = sum(

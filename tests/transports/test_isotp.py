@@ -23,9 +23,8 @@ from hypothesis import strategies as st
 from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.tests.transports.threads import Call, in_thread
-from proxyflash.transports import clock, isotp_kernel, isotp_user
-from proxyflash.transports import isotp as isotp_module
-from proxyflash.transports.can import CanBus, CanChannel, CanId
+from proxyflash.transports import clock
+from proxyflash.transports.can.bus import CanBus, CanChannel, CanId
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import (
     BusOff,
@@ -37,9 +36,12 @@ from proxyflash.transports.errors import (
     NotAcknowledged,
     TransportError,
 )
-from proxyflash.transports.isotp import Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions
-from proxyflash.transports.isotp_frames import heeded
-from proxyflash.transports.isotp_user import UserIsoTp
+from proxyflash.transports.isotp import kernel as isotp_kernel
+from proxyflash.transports.isotp import opening as isotp_module
+from proxyflash.transports.isotp import user as isotp_user
+from proxyflash.transports.isotp.frames import heeded
+from proxyflash.transports.isotp.opening import Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions
+from proxyflash.transports.isotp.user import UserIsoTp
 
 LONG = 300.0
 """Seconds that no test is meant to wait."""
@@ -834,9 +836,9 @@ def test_nothing_is_printed() -> None:
     """can-isotp logs what we are told as well."""
     program = (
         "from proxyflash.emulators.can.wire import CanWire\n"
-        "from proxyflash.transports.can import CanBus, CanId\n"
+        "from proxyflash.transports.can.bus import CanBus, CanId\n"
         "from proxyflash.transports.deadline import Deadline\n"
-        "from proxyflash.transports.isotp import IsoTpAddress, IsoTpChannel, IsoTpOptions\n"
+        "from proxyflash.transports.isotp.opening import IsoTpAddress, IsoTpChannel, IsoTpOptions\n"
         "wire = CanWire('w', pace=0.0)\n"
         "wire.attach('deaf', lambda message: None)\n"
         "with CanBus.open('w', wire.host_settings()) as bus:\n"

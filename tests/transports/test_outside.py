@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from proxyflash.emulators.replay.session import Replay, ReplayUnanswered
 from proxyflash.transports.outside import Outside, OutsideFailed, without_passwords
-from proxyflash.transports.recording import LONGEST_ANSWER, LONGEST_QUESTION, Recorder
-from proxyflash.transports.recording_formats import Recording
-from proxyflash.transports.records import Answer
+from proxyflash.transports.recording.formats import Recording
+from proxyflash.transports.recording.recorder import LONGEST_ANSWER, LONGEST_QUESTION, Recorder
+from proxyflash.transports.recording.records import Answer
 
 WITH = "command: curl http://admin:hunter2@pdu/off"
 WITHOUT = "command: curl http://left-out@pdu/off"

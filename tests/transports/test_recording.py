@@ -19,12 +19,12 @@ from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.usb.backend import EmulatedUsbBackend
 from proxyflash.emulators.usb.wire import UsbWire
 from proxyflash.transports import clock
-from proxyflash.transports.can import CanBus, CanId
+from proxyflash.transports.can.bus import CanBus, CanId
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import SerialGone, UsbStall
-from proxyflash.transports.recording import RECORD_BYTES, Recorder
-from proxyflash.transports.recording_formats import BadRecording, load, save
-from proxyflash.transports.records import (
+from proxyflash.transports.recording.formats import BadRecording, load, save
+from proxyflash.transports.recording.recorder import RECORD_BYTES, Recorder
+from proxyflash.transports.recording.records import (
     Answer,
     CanFlag,
     CanFrame,
@@ -36,8 +36,8 @@ from proxyflash.transports.records import (
     UsbDevices,
     UsbSeen,
 )
-from proxyflash.transports.serial import SerialPort
-from proxyflash.transports.usb import UsbBus, UsbMatch
+from proxyflash.transports.serial.port import SerialPort
+from proxyflash.transports.usb.bus import UsbBus, UsbMatch
 
 STALL = -32
 """-EPIPE, Linux."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import can
 import pytest
-from proxyflash.transports.recording_formats import load, save_all
-from proxyflash.transports.records import (
+from proxyflash.transports.recording.formats import load, save_all
+from proxyflash.transports.recording.records import (
     CanFlag,
     CanFrame,
     Note,

@@ -31,7 +31,7 @@ from proxyflash.transports.errors import (
     SerialSettings,
     SerialTimeout,
 )
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 pytestmark = pytest.mark.real_time("pseudo-terminals and sockets")
 
@@ -335,7 +335,7 @@ def test_a_port_that_the_system_calls_busy(pty: Pty, monkeypatch: pytest.MonkeyP
 
 FORBIDDEN = """
 import os, sys
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 from proxyflash.transports.errors import SerialForbidden
 if os.getuid() == 0:
     os.setgroups([])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import SerialAbsent, SerialGone
-from proxyflash.transports.serial import SerialPort
-from proxyflash.transports.serial_usb import UsbTty, at_place, usb_tty
+from proxyflash.transports.serial.port import SerialPort
+from proxyflash.transports.serial.usb_tty import UsbTty, at_place, usb_tty
 
 
 def plug(root: Path, place: str, number: int, tty: str, *, converter: bool = False) -> None:

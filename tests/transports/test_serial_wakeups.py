@@ -11,7 +11,7 @@ from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.transports import clock
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import SerialTimeout
-from proxyflash.transports.serial import SerialPort
+from proxyflash.transports.serial.port import SerialPort
 
 pytestmark = pytest.mark.simulated_time
 

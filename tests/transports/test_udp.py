@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import BadSettings, UdpAbsent, UdpGone, UdpSettings
-from proxyflash.transports.recording import Recorder
-from proxyflash.transports.records import SerialBytes
+from proxyflash.transports.recording.recorder import Recorder
+from proxyflash.transports.recording.records import SerialBytes
 from proxyflash.transports.udp import UdpSocket
 
 pytestmark = pytest.mark.real_time("UDP sockets")

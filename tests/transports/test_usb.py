@@ -31,8 +31,8 @@ from proxyflash.transports.errors import (
     UsbStall,
     UsbTimeout,
 )
-from proxyflash.transports.usb import UsbBus, UsbMatch
-from proxyflash.transports.usb_failures import kind_of
+from proxyflash.transports.usb.bus import UsbBus, UsbMatch
+from proxyflash.transports.usb.failures import kind_of
 
 Request = Callable[[int, int, int, int, bytes, int], bytes]
 LONG = 300.0

@@ -161,7 +161,7 @@ def _control(bench: Bench, path: Path) -> Callable[[], None]:
 
 def _join(bench: Bench, text: str, closers: list[Callable[[], None]]) -> None:
     from ...emulators.can.bridge import bridge
-    from ...transports.can_opening import open_bus
+    from ...transports.can.opening import open_bus
 
     name, _, place = text.partition("=")
     interface, _, channel = place.partition(":")

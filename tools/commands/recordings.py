@@ -15,8 +15,8 @@ import click
 from ...transports import clock, named_files
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.outside import without_passwords
-from ...transports.recording import Recorder
-from ...transports.recording_formats import BadRecording, Recording, load, save, save_all
+from ...transports.recording.formats import BadRecording, Recording, load, save, save_all
+from ...transports.recording.recorder import Recorder
 from .. import replayable
 from ..output import Mode, Output
 from .session import Session, command

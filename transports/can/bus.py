@@ -20,13 +20,13 @@ from typing import Any, ClassVar, Self
 
 import can
 
-from . import clock
-from .can_bits import frame_seconds
-from .can_opening import close_bus, open_bus
-from .deadline import Deadline
-from .errors import BusOff, CanGone, CanOverrun, CanSettings, CanTimeout, NotAcknowledged, TransportError
-from .outside import Outside
-from .recording import Recorder
+from .. import clock
+from ..deadline import Deadline
+from ..errors import BusOff, CanGone, CanOverrun, CanSettings, CanTimeout, NotAcknowledged, TransportError
+from ..outside import Outside
+from ..recording.recorder import Recorder
+from .bits import frame_seconds
+from .opening import close_bus, open_bus
 
 LOOK_SECONDS = 0.1
 """How long the adapter may keep a sender before it looks at the bus's state again."""

@@ -12,8 +12,8 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import clock
-from .recording_formats import save_all
+from .. import clock
+from .formats import save_all
 from .records import Answer, CanFrame, Note, Record, SerialBytes, SerialLine, UsbControl, UsbDevices, UsbSeen
 
 if TYPE_CHECKING:

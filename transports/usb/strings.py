@@ -7,8 +7,8 @@ from typing import Any
 
 import usb.util
 
-from .errors import TransportError, UsbForbidden, UsbGone, UsbTimeout
-from .usb_failures import FAILURES, kind_of
+from ..errors import TransportError, UsbForbidden, UsbGone, UsbTimeout
+from .failures import FAILURES, kind_of
 
 STRING_TIMEOUT = 500
 """Milliseconds for a string descriptor (USB 2.0, 9.2.6.4: the first data packet of a request within 500 ms)."""

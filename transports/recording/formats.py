@@ -4,7 +4,7 @@
 seconds since 1970 with microseconds, bytes are hexadecimal, a name that is not there is the default. The other files:
 
 - `can.log`: candump's log format (can-utils, `man candump`, option -l), which canplayer and python-can read;
-- `recording.pcapng`: for Wireshark, see `recording_pcapng`;
+- `recording.pcapng`: for Wireshark, see `pcapng`;
 - `serial.txt`, `usb.txt`: what passed, a line each, for a person.
 """
 
@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import json_text, named_files, private_files
-from .errors import ExitStatus, ProxyflashError
-from .plain import plain, quoted, word
-from .recording_pcapng import write_pcapng
+from .. import json_text, named_files, private_files
+from ..errors import ExitStatus, ProxyflashError
+from ..plain import plain, quoted, word
+from .pcapng import write_pcapng
 from .records import (
     CAN_EFF,
     Answer,

@@ -21,9 +21,9 @@ from typing import Any
 
 import serial
 
-from . import clock
-from .errors import SerialAbsent, SerialBusy, SerialForbidden, SerialSettings, TransportError
-from .quoting import shell_line
+from .. import clock
+from ..errors import SerialAbsent, SerialBusy, SerialForbidden, SerialSettings, TransportError
+from ..quoting import shell_line
 
 _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "url": str,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import usb.core
 
-from .errors import TransportError, UsbBusy, UsbFault, UsbForbidden, UsbGone, UsbStall, UsbTimeout
+from ..errors import TransportError, UsbBusy, UsbFault, UsbForbidden, UsbGone, UsbStall, UsbTimeout
 
 _BY_ERRNO: Mapping[int, type[TransportError]] = {
     errno.EPIPE: UsbStall,

@@ -1,7 +1,7 @@
 """ISO-TP through can-isotp over a `CanChannel`.
 
 can-isotp's state machine runs on the caller's own thread: `send` and `recv` turn it until they are done, and wait on the
-channel in between; it has no threads here, and sees only the frames that the standard does not have ignored (`isotp_frames`).
+channel in between; it has no threads here, and sees only the frames that the standard does not have ignored (`frames`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import can
 import isotp
 import isotp.tools
 
-from . import clock
-from .can import CanBus, CanChannel, CanId
-from .deadline import Deadline
-from .errors import IsoTpFraming, IsoTpTimeout, TransportError
-from .isotp_channel import LONGEST_PDU, Addressing, IsoTpAddress, IsoTpBackEnd, IsoTpOptions, unended
-from .isotp_frames import LAST_FLOW_STATUS, heeded, is_flow_control
+from .. import clock
+from ..can.bus import CanBus, CanChannel, CanId
+from ..deadline import Deadline
+from ..errors import IsoTpFraming, IsoTpTimeout, TransportError
+from .channel import LONGEST_PDU, Addressing, IsoTpAddress, IsoTpBackEnd, IsoTpOptions, unended
+from .frames import LAST_FLOW_STATUS, heeded, is_flow_control
 
 WAIT_FRAMES = 100
 """Flow control frames in a row that may ask us to wait."""

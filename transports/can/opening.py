@@ -21,8 +21,8 @@ import can
 import can.interfaces
 import can.util
 
-from . import clock
-from .errors import (
+from .. import clock
+from ..errors import (
     CanAbsent,
     CanBusy,
     CanDriverMissing,
@@ -31,7 +31,7 @@ from .errors import (
     CanSettings,
     TransportError,
 )
-from .quoting import shell_line
+from ..quoting import shell_line
 
 GENERAL_KEYS = frozenset(
     ("interface", "channel", "bitrate", "fd", "data_bitrate", "can_filters", "receive_own_messages", "timing", "state")

@@ -1,20 +1,20 @@
 """ISO-TP (ISO 15765-2): PDUs of up to 4 GiB over CAN frames.
 
-Through the kernel's CAN_ISOTP socket where the bus is socketcan and the kernel has it (`isotp_kernel`), else through
-can-isotp over a `CanChannel` (`isotp_user`). Both give the same errors.
+Through the kernel's CAN_ISOTP socket where the bus is socketcan and the kernel has it (`kernel`), else through
+can-isotp over a `CanChannel` (`user`). Both give the same errors.
 """
 
 from __future__ import annotations
 
 import errno
 
-from .can import CanBus
-from .deadline import Deadline
-from .errors import IsoTpContested, IsoTpFraming, IsoTpSettings, IsoTpTimeout
-from .isotp_channel import Addressing, IsoTpAddress, IsoTpBackEnd, IsoTpOptions
-from .isotp_frames import FRAME_SIZES
-from .isotp_kernel import KernelIsoTp
-from .isotp_user import UserIsoTp
+from ..can.bus import CanBus
+from ..deadline import Deadline
+from ..errors import IsoTpContested, IsoTpFraming, IsoTpSettings, IsoTpTimeout
+from .channel import Addressing, IsoTpAddress, IsoTpBackEnd, IsoTpOptions
+from .frames import FRAME_SIZES
+from .kernel import KernelIsoTp
+from .user import UserIsoTp
 
 __all__ = ["Addressing", "IsoTpAddress", "IsoTpChannel", "IsoTpOptions"]
 

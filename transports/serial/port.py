@@ -26,11 +26,11 @@ from typing import Any, ClassVar, Protocol, Self
 
 import serial
 
-from . import clock
-from .deadline import Deadline
-from .errors import SerialFraming, SerialGone, SerialSettings, SerialTimeout
-from .recording import Recorder
-from .serial_opening import checked, is_pty, let_others_open, open_port, set_modem_bits
+from .. import clock
+from ..deadline import Deadline
+from ..errors import SerialFraming, SerialGone, SerialSettings, SerialTimeout
+from ..recording.recorder import Recorder
+from .opening import checked, is_pty, let_others_open, open_port, set_modem_bits
 
 DRAIN_LIMIT = 65_536
 """Bytes that `drain` forgets at most: a part that never stops sending must not hold us."""

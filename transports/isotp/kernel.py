@@ -19,12 +19,12 @@ from contextlib import suppress
 
 import can
 
-from . import clock
-from .can import FULL_SECONDS, CanBus, CanChannel, CanId, again
-from .deadline import Deadline
-from .errors import CanGone, IsoTpFraming, IsoTpSettings, IsoTpTimeout, TransportError
-from .isotp_channel import LONGEST_PDU, Addressing, IsoTpAddress, IsoTpBackEnd, IsoTpOptions, unended
-from .isotp_frames import OVERFLOW, Pci, pci_of
+from .. import clock
+from ..can.bus import FULL_SECONDS, CanBus, CanChannel, CanId, again
+from ..deadline import Deadline
+from ..errors import CanGone, IsoTpFraming, IsoTpSettings, IsoTpTimeout, TransportError
+from .channel import LONGEST_PDU, Addressing, IsoTpAddress, IsoTpBackEnd, IsoTpOptions, unended
+from .frames import OVERFLOW, Pci, pci_of
 
 SOL_CAN_ISOTP = 106
 CAN_ISOTP_OPTS, CAN_ISOTP_RECV_FC, CAN_ISOTP_LL_OPTS = 1, 2, 5

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .can import CanId
-from .deadline import Deadline
-from .errors import IsoTpSettings, IsoTpTimeout
+from ..can.bus import CanId
+from ..deadline import Deadline
+from ..errors import IsoTpSettings, IsoTpTimeout
 
 LONGEST_PDU = 1 << 20
 """Bytes of a PDU that is taken from a peer; a first frame that announces more is answered by an overflow."""

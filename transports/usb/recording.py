@@ -14,10 +14,10 @@ from typing import Any
 
 import usb.core
 
-from . import clock
-from .recording import Recorder
-from .records import UsbSeen
-from .usb_failures import FAILURES
+from .. import clock
+from ..recording.recorder import Recorder
+from ..recording.records import UsbSeen
+from .failures import FAILURES
 
 SETUP = struct.Struct("<BBHHH")
 """USB 2.0, table 9-2: bmRequestType, bRequest, wValue, wIndex, wLength."""

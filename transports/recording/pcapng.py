@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from .plain import plain
+from ..plain import plain
 from .records import CanFlag, CanFrame, Record, SerialBytes, SerialLine, UsbControl, fd_flags, raw_id
 
 LINKTYPE_CAN_SOCKETCAN, LINKTYPE_USB_LINUX_MMAPPED, LINKTYPE_RTAC_SERIAL = 227, 220, 250

@@ -25,12 +25,12 @@ from typing import Any, ClassVar, Self
 import usb.core
 import usb.util
 
-from . import clock
-from .deadline import Deadline
-from .errors import UsbAbsent, UsbAmbiguous, UsbForbidden, UsbGone, UsbSettings, UsbTimeout
-from .recording import Recorder
-from .usb_failures import FAILURES, named, naming
-from .usb_strings import Strings, open_handle, release
+from .. import clock
+from ..deadline import Deadline
+from ..errors import UsbAbsent, UsbAmbiguous, UsbForbidden, UsbGone, UsbSettings, UsbTimeout
+from ..recording.recorder import Recorder
+from .failures import FAILURES, named, naming
+from .strings import Strings, open_handle, release
 
 LOOK_AGAIN = 0.025
 """Seconds between two looks at the list of devices, for back ends that don't tell of changes."""
@@ -259,7 +259,7 @@ class UsbBus:
         self._recorder = recorder
         self._backend = self._plain_backend
         if recorder is not None:
-            from .usb_recording import RecordingBackend
+            from .recording import RecordingBackend
 
             self._backend = RecordingBackend(self._backend, recorder, self.name)
 

@@ -1,0 +1,1 @@
+"""CAN: an open bus, how it is opened, and its bit timing."""

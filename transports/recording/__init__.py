@@ -1,0 +1,1 @@
+"""What passed on the buses: the recorder, and the files that it is kept in."""

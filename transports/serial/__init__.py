@@ -1,0 +1,1 @@
+"""Serial lines: an open port, how it is opened, and the USB adapter behind it."""

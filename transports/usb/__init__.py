@@ -1,0 +1,1 @@
+"""USB: the devices of this host, their strings and failures, and how they are recorded."""
