@@ -38,8 +38,8 @@ from ..transports.errors import (
 )
 from ..transports.outside import Outside
 from ..transports.recording.recorder import Recorder
-from . import benchfile
-from .benchlines import Place
+from .benchfile import schema as benchfile
+from .benchfile.toml_positions import Place
 from .commands import HostCommands
 from .component import Component, Presence, Unlisted, distinct
 from .errors import BenchError, BenchKey, BenchMissing, ComponentUnknown
@@ -261,7 +261,7 @@ class Bench:
         real = [spec for spec in self.file.spec.bus.values() if not spec.emulated]
         if real and self.replay is None:
             # Brings in pyserial, which a bench of emulated CAN and USB does without.
-            from .serial import ports_not_listed
+            from .probers.serial import ports_not_listed
 
             unlisted += ports_not_listed([str(spec.settings.get("url", "")) for spec in real if spec.kind == "serial"])
         return Scan(

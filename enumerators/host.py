@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..transports import private_files
 from ..transports.outside import Outside, OutsideFailed
-from .benchfile import ComponentSpec, HostVersion
+from .benchfile.schema import ComponentSpec, HostVersion
 from .commands import HostCommands
 from .component import Component, Presence
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from ..enumerators.bench import Bench, BenchComponent
-from ..enumerators.benchfile import load
+from ..enumerators.benchfile.schema import load
 from ..enumerators.errors import PowerFailed
 from ..enumerators.state import BenchLock, bench_folder, default_state
 from ..flashers.flasher import Capability

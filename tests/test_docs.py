@@ -25,7 +25,7 @@ from proxyflash.emulators.device import BadDevice, DeviceSpec
 from proxyflash.emulators.faults import FaultPlan
 from proxyflash.emulators.registry import find
 from proxyflash.enumerators.bench import Bench
-from proxyflash.enumerators.benchfile import (
+from proxyflash.enumerators.benchfile.schema import (
     AppSpec,
     AskSpec,
     BusSpec,

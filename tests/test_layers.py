@@ -329,7 +329,7 @@ def reading(module: str, text: str) -> list[str]:
             "transports.clock: of proxyflash, a codec",
         ),
         (
-            "enumerators/serial.py",
+            "enumerators/probers/serial.py",
             "from ..flashers.smp.profile import Profile",
             "flashers.smp.profile: enumerators, upd",
         ),

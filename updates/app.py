@@ -22,7 +22,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ..enumerators.bench import BenchComponent
-from ..enumerators.benchfile import AppSpec
+from ..enumerators.benchfile.schema import AppSpec
 from ..enumerators.commands import CommandFailed
 from ..enumerators.errors import StateFolder
 from ..enumerators.host import HostComponent

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..enumerators.bench import BenchComponent
-from ..enumerators.benchfile import PartitionSpec
+from ..enumerators.benchfile.schema import PartitionSpec
 from ..enumerators.commands import CommandFailed
 from ..enumerators.host import HostComponent
 from ..flashers import events as ev

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from ..enumerators.benchfile import BenchFile
+from ..enumerators.benchfile.schema import BenchFile
 from ..enumerators.errors import BenchKey
 from ..flashers.flasher import Settings
 from ..transports.plain import quoted

@@ -14,7 +14,7 @@ import annotated_types
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from proxyflash.enumerators.benchfile import (
+from proxyflash.enumerators.benchfile.schema import (
     AskSpec,
     BusSpec,
     ComponentSpec,
@@ -23,7 +23,7 @@ from proxyflash.enumerators.benchfile import (
     VersionQuestion,
     load,
 )
-from proxyflash.enumerators.benchlines import key_lines, nearest
+from proxyflash.enumerators.benchfile.toml_positions import key_lines, nearest
 from proxyflash.enumerators.errors import BenchError, BenchKey, BenchMissing, BenchName, BenchSyntax
 from proxyflash.transports import plugins
 from proxyflash.transports.errors import ExitStatus, PluginUnknown, ProxyflashError

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.enumerators import benchfile, benchtext
-from proxyflash.enumerators.benchtext import without_secrets
+from proxyflash.enumerators.benchfile import schema as benchfile
+from proxyflash.enumerators.benchfile import text as benchtext
+from proxyflash.enumerators.benchfile.text import without_secrets
 from proxyflash.flashers.flasher import SECRET, Settings
 from pydantic import Field
 

@@ -10,7 +10,7 @@ import can
 import pytest
 from proxyflash.emulators import application
 from proxyflash.enumerators.bench import Bench
-from proxyflash.enumerators.benchfile import load
+from proxyflash.enumerators.benchfile.schema import load
 from proxyflash.enumerators.component import Presence
 
 LISTED = """

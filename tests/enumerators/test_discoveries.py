@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from proxyflash.enumerators import probers
-from proxyflash.enumerators.benchfile import BusSpec
+from proxyflash.enumerators.benchfile.schema import BusSpec
 from proxyflash.flashers.flasher import Discovered, Discovery, Settings
 from proxyflash.transports import plugins
 from proxyflash.transports.deadline import Deadline

@@ -16,7 +16,7 @@ from proxyflash.emulators.stm32.device import Stm32UartDevice
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Presence
 from proxyflash.enumerators.errors import BenchKey
-from proxyflash.enumerators.serial import adapter
+from proxyflash.enumerators.probers.serial import adapter
 from proxyflash.tests.emulators.avr_lab import ATMEGABOOT, CATERINA, DEVICES, IN_LOADER, OPTIBOOT, WIRING
 from proxyflash.transports.errors import ProxyflashError
 from serial.tools import list_ports

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators.serial.line import Line
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.enumerators.benchfile import VersionQuestion
-from proxyflash.enumerators.serial import ANSWER_LIMIT, ask
+from proxyflash.enumerators.benchfile.schema import VersionQuestion
+from proxyflash.enumerators.probers.serial import ANSWER_LIMIT, ask
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import SerialGone
 from proxyflash.transports.serial.port import SerialPort

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxyflash.enumerators import benchfile
-from proxyflash.enumerators.benchfile import BenchFile, BusSpec
+from proxyflash.enumerators.benchfile import schema as benchfile
+from proxyflash.enumerators.benchfile.schema import BenchFile, BusSpec
 from proxyflash.enumerators.component import Unlisted
-from proxyflash.enumerators.usb import UsbProber
+from proxyflash.enumerators.probers.usb import UsbProber
 from proxyflash.flashers.flasher import State
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.tests.flashers.dfu_lab import F405, NEW, OLD, PARTS, SLOT, Lab, Part

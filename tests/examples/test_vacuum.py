@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxyflash.enumerators.benchfile import load as load_bench
+from proxyflash.enumerators.benchfile.schema import load as load_bench
 from proxyflash.tests.tools.conftest import Desk
 from proxyflash.tests.tools.test_interrupts import Running, in_phase
 from proxyflash.tools import commands

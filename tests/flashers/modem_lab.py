@@ -17,8 +17,8 @@ from proxyflash.emulators.xymodem.device import ModemDevice
 from proxyflash.emulators.xymodem.receiver import Receiver, Trouble
 from proxyflash.emulators.xymodem.xmodem import XmodemDevice
 from proxyflash.emulators.xymodem.ymodem import YmodemDevice
-from proxyflash.enumerators.benchfile import VersionQuestion
-from proxyflash.enumerators.serial import ask
+from proxyflash.enumerators.benchfile.schema import VersionQuestion
+from proxyflash.enumerators.probers.serial import ask
 from proxyflash.flashers.flasher import Sighting
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer

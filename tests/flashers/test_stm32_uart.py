@@ -15,8 +15,8 @@ from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.stm32 import device as stm32_uart
 from proxyflash.emulators.stm32.device import Stm32UartDevice
 from proxyflash.emulators.stm32.part import parts
-from proxyflash.enumerators.benchfile import VersionQuestion
-from proxyflash.enumerators.serial import ask
+from proxyflash.enumerators.benchfile.schema import VersionQuestion
+from proxyflash.enumerators.probers.serial import ask
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import (
     PartMute,

@@ -20,8 +20,9 @@ from typing import Any
 
 from proxyflash.emulators.can import server as can_server
 from proxyflash.emulators.uds.memory import Marker
-from proxyflash.enumerators import benchfile, probers
-from proxyflash.enumerators.benchlines import key_lines
+from proxyflash.enumerators import probers
+from proxyflash.enumerators.benchfile import schema as benchfile
+from proxyflash.enumerators.benchfile.toml_positions import key_lines
 from proxyflash.enumerators.component import distinct, parse_selector
 from proxyflash.enumerators.errors import BenchError, SelectorWrong, StateFolder
 from proxyflash.flashers.avr import avr109_codec, stk500v1_codec, stk500v2_codec

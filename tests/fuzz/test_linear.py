@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from proxyflash.enumerators.benchlines import key_lines
+from proxyflash.enumerators.benchfile.toml_positions import key_lines
 from proxyflash.flashers.avr import stk500v2_codec
 from proxyflash.flashers.formats import dfu, elf, ihex, srec
 from proxyflash.flashers.smp import codec as smp_codec

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from proxyflash.emulators.serial.pty import serve_pty
 from proxyflash.enumerators.bench import Bench
-from proxyflash.enumerators.benchfile import load
+from proxyflash.enumerators.benchfile.schema import load
 from proxyflash.tools.commands import benches, run
 from serial.tools import list_ports
 from serial.tools.list_ports_common import ListPortInfo

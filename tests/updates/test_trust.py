@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxyflash.enumerators import benchfile
+from proxyflash.enumerators.benchfile import schema as benchfile
 from proxyflash.enumerators.errors import BenchKey, StateFolder
 from proxyflash.tests.updates.authoring import MICROSOFT, Publisher, changed, private_key
 from proxyflash.transports.errors import ExitStatus

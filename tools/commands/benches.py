@@ -77,7 +77,7 @@ def init(session: Session, file: Path, force: bool) -> int | None:
     proxyflash bench init desk.toml
     """
     from ...enumerators.component import distinct
-    from ...enumerators.serial import ports_not_listed
+    from ...enumerators.probers.serial import ports_not_listed
 
     found = distinct([*_can_buses(), *ports_not_listed([]), *_usb_bus()], (), ())
     if not found:
@@ -121,7 +121,7 @@ def schema(session: Session) -> int | None:
     \b
     proxyflash bench schema > bench.schema.json
     """
-    from ...enumerators.benchfile import FileSpec
+    from ...enumerators.benchfile.schema import FileSpec
 
     session.output.data(json.dumps(FileSpec.model_json_schema(), indent=2))
     return None

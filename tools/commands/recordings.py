@@ -63,7 +63,7 @@ def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | No
 
     def opener(path: str | None, state: Path | None) -> Bench:
         from ...enumerators.bench import Bench
-        from ...enumerators.benchtext import without_secrets
+        from ...enumerators.benchfile.text import without_secrets
 
         bench = Bench.open(path or session.bench_path, state=state or session.state, recorder=recorder)
         described.update(name=bench.file.path.name, text=without_secrets(bench.file))

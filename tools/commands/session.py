@@ -315,8 +315,8 @@ def _named_in_bench(context: click.Context, names: Callable[[dict[str, Any]], It
     import tomllib
 
     from ...enumerators.bench import find_file
-    from ...enumerators.benchfile import MOST_BYTES
-    from ...enumerators.benchfile import NAME as FORM
+    from ...enumerators.benchfile.schema import MOST_BYTES
+    from ...enumerators.benchfile.schema import NAME as FORM
     from ...transports import named_files
 
     session = context.find_object(Session)

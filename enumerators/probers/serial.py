@@ -15,14 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..flashers.flasher import Flasher, Identity, Sighting, State
-from ..transports import plugins
-from ..transports.deadline import Deadline
-from ..transports.serial.port import SerialPort
-from ..transports.toml_text import toml_text
-from .benchfile import AskSpec, Entry, VersionQuestion
-from .component import Unlisted
-from .probers import Prober
+from ...flashers.flasher import Flasher, Identity, Sighting, State
+from ...transports import plugins
+from ...transports.deadline import Deadline
+from ...transports.serial.port import SerialPort
+from ...transports.toml_text import toml_text
+from ..benchfile.schema import AskSpec, Entry, VersionQuestion
+from ..component import Unlisted
+from . import Prober
 
 ANSWER_LIMIT = 4096
 """Bytes read of an answer, at most."""

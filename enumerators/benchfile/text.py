@@ -15,10 +15,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from ..flashers.flasher import SECRET
-from ..transports import plugins
-from ..transports.outside import without_passwords
-from .benchfile import BenchFile
+from ...flashers.flasher import SECRET
+from ...transports import plugins
+from ...transports.outside import without_passwords
+from .schema import BenchFile
 
 LEFT_OUT = "left-out"
 _SAYS_SECRET = re.compile(

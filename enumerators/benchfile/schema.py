@@ -18,13 +18,13 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ..flashers.flasher import Flasher, Settings
-from ..transports import named_files, plugins
-from ..transports.errors import ProxyflashError
-from ..transports.plain import quoted
-from ..transports.quoting import shell_line
-from .benchlines import Place, key_lines, nearest
-from .errors import BenchKey, BenchMissing, BenchName, BenchSyntax
+from ...flashers.flasher import Flasher, Settings
+from ...transports import named_files, plugins
+from ...transports.errors import ProxyflashError
+from ...transports.plain import quoted
+from ...transports.quoting import shell_line
+from ..errors import BenchKey, BenchMissing, BenchName, BenchSyntax
+from .toml_positions import Place, key_lines, nearest
 
 M = TypeVar("M", bound=BaseModel)
 

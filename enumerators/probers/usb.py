@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .probers import Prober
+from . import Prober
 
 
 class UsbProber(Prober):

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ..flashers.flasher import Discovered, Discovery, Sighting
-from ..transports import plugins
-from ..transports.deadline import Deadline
-from ..transports.errors import PluginBroken
-from ..transports.toml_text import toml_text
-from .benchfile import BusSpec, Entry
-from .component import Unlisted
+from ...flashers.flasher import Discovered, Discovery, Sighting
+from ...transports import plugins
+from ...transports.deadline import Deadline
+from ...transports.errors import PluginBroken
+from ...transports.toml_text import toml_text
+from ..benchfile.schema import BusSpec, Entry
+from ..component import Unlisted
 
 
 class Prober:

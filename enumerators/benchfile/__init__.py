@@ -1,0 +1,1 @@
+"""The bench file: what it may say, where a key stands in it, and how it is written."""
