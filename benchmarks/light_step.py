@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..updates.handler import StepHandler
-from ..updates.manifest import InlineStep
-from ..updates.results import ActionResult, ResultCode
+from ..updates.engine.results import ActionResult, ResultCode
+from ..updates.handlers.handler import StepHandler
+from ..updates.manifests.manifest import InlineStep
 
 
 class LightStep(StepHandler):

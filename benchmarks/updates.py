@@ -26,8 +26,8 @@ from pathlib import Path
 from proxyflash.benchmarks.light_step import LightStep
 from proxyflash.enumerators.bench import Bench
 from proxyflash.transports import plugins
-from proxyflash.updates.engine import Engine
-from proxyflash.updates.update import load
+from proxyflash.updates.engine.engine import Engine
+from proxyflash.updates.manifests.resolved_update import load
 def resident(key):
     return int(re.search(key + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
 loaded = plugins.load

@@ -47,7 +47,7 @@ from proxyflash.transports import plugins
 from proxyflash.transports.errors import ExitStatus, SerialSettings, UdpSettings
 from proxyflash.transports.serial.port import SerialPort
 from proxyflash.transports.udp import UdpSocket
-from proxyflash.updates.policy import Policy
+from proxyflash.updates.manifests.policy import Policy
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 

@@ -296,7 +296,7 @@ def reading(module: str, text: str) -> list[str]:
     [
         ("transports/can/bus.py", "from ..flashers import image", "flashers.image: imports point one way"),
         ("flashers/dfu/link.py", "from ...enumerators.bench import Bench", "enumerators.bench: imports point one way"),
-        ("updates/run.py", "def f():\n    from ..tools import output", "tools.output: imports point one way"),
+        ("updates/engine/run.py", "def f():\n    from ..tools import output", "tools.output: imports point one way"),
         (
             "flashers/smp/flasher.py",
             "from ..plan import make",
@@ -334,7 +334,7 @@ def reading(module: str, text: str) -> list[str]:
             "flashers.smp.profile: enumerators, upd",
         ),
         (
-            "updates/flash.py",
+            "updates/handlers/flash.py",
             "from ..flashers.dfu import entry",
             "flashers.dfu.entry: enumerators, updates and the suite",
         ),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from ..flashers import events as ev
 from ..flashers.events import Phase
+from ..updates.engine.progress import CHANGING
 from ..updates.events import ActionStarted, Status, StepFinished, StepStarted
-from ..updates.progress import CHANGING
 
 WHILE_TOUCHED = {
     Phase.ERASE: "was being erased; it stays in its bootloader until its image is whole",

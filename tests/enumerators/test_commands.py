@@ -13,7 +13,7 @@ from proxyflash.transports import clock
 from proxyflash.transports.errors import ClockError
 from proxyflash.transports.outside import Outside
 from proxyflash.transports.simulated_clock import SimulatedClock
-from proxyflash.updates import restarting
+from proxyflash.updates.engine import restarting
 
 pytestmark = pytest.mark.real_time("a shell command")
 SECRETS = "http://admin:T0K@pdu/off?token=T0K 'Authorization: Bearer T0K'"

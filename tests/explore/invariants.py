@@ -7,10 +7,10 @@ from typing import Any
 
 from proxyflash.emulators.faults import Fault
 from proxyflash.transports.errors import ExitStatus
-from proxyflash.updates import journal
+from proxyflash.updates.engine import journal
+from proxyflash.updates.engine.progress import Progress
+from proxyflash.updates.engine.store import Entry
 from proxyflash.updates.events import ActionStarted, Status, StepFinished
-from proxyflash.updates.progress import Progress
-from proxyflash.updates.store import Entry
 
 from .draw import NEW, OTHER, Part
 from .world import Ended, World

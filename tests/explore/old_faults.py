@@ -14,12 +14,12 @@ from typing import Any
 from proxyflash.flashers.memory import Range
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.transports import clock, private_files
-from proxyflash.updates.attempts import Attempts
-from proxyflash.updates.engine import Engine
-from proxyflash.updates.flash import FlashHandler
-from proxyflash.updates.journal import Journal
-from proxyflash.updates.scheduling import Scheduler
-from proxyflash.updates.working import Worker
+from proxyflash.updates.engine.attempts import Attempts
+from proxyflash.updates.engine.engine import Engine
+from proxyflash.updates.engine.journal import Journal
+from proxyflash.updates.engine.scheduling import Scheduler
+from proxyflash.updates.engine.task_runner import Worker
+from proxyflash.updates.handlers.flash import FlashHandler
 
 from .run import explore
 from .world import replaced

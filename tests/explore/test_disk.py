@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from proxyflash.transports import private_files
-from proxyflash.updates import disk as product
-from proxyflash.updates.journal import Journal, records
+from proxyflash.updates.engine import disk as product
+from proxyflash.updates.engine.journal import Journal, records
 
 from .disk import Disk
 

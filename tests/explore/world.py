@@ -43,7 +43,7 @@ from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError
 from proxyflash.transports.recording.recorder import Recorder
 from proxyflash.transports.simulated_clock import SimulatedClock, SimulatedThread
-from proxyflash.updates import restarting
+from proxyflash.updates.engine import restarting
 
 from .disk import Disk, Image
 from .draw import NEW, OLD, OTHER, Bus, Case, Part, Trouble

@@ -48,15 +48,18 @@ from proxyflash.transports.errors import PluginUnknown
 from proxyflash.transports.isotp import frames as isotp_frames
 from proxyflash.transports.toml_text import toml_text
 from proxyflash.transports.usb.bus import UsbInfo, UsbInterface
-from proxyflash.updates import app, apt, attempts, flash, journal, kept, partition, script, signing, versions
-from proxyflash.updates import device_manifest as dm
-from proxyflash.updates import manifest as mf
-from proxyflash.updates.engine import _component
+from proxyflash.updates.engine import attempts, journal
+from proxyflash.updates.engine.engine import _component
+from proxyflash.updates.engine.progress import Progress
+from proxyflash.updates.engine.store import Store
 from proxyflash.updates.errors import JournalBroken, KeyFile, ScriptFailed, StepFailed, TrustError, UpdateError
-from proxyflash.updates.policy import policy_of
-from proxyflash.updates.progress import Progress
-from proxyflash.updates.store import Store
-from proxyflash.updates.update import read as read_update
+from proxyflash.updates.handlers import app, apt, flash, partition, script
+from proxyflash.updates.handlers import backup_store as kept
+from proxyflash.updates.manifests import device_manifest as dm
+from proxyflash.updates.manifests import manifest as mf
+from proxyflash.updates.manifests import signing, versions
+from proxyflash.updates.manifests.policy import policy_of
+from proxyflash.updates.manifests.resolved_update import read as read_update
 
 Target = Callable[[bytes], None]
 TARGETS: dict[str, Target] = {}

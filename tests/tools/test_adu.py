@@ -19,7 +19,7 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.tests.shared import once
 from proxyflash.tools.commands import run
-from proxyflash.updates.update import load
+from proxyflash.updates.manifests.resolved_update import load
 
 pytestmark = pytest.mark.real_time("child programs")
 

@@ -21,8 +21,8 @@ from proxyflash.transports import plugins
 from proxyflash.transports.outside import Outside
 from proxyflash.transports.recording.formats import Recording
 from proxyflash.transports.recording.records import Answer
+from proxyflash.updates.engine.results import ActionResult, asked
 from proxyflash.updates.errors import StepFailed
-from proxyflash.updates.results import ActionResult, asked
 
 from .conftest import Desk, Done
 
@@ -146,7 +146,7 @@ def test_programs_are_started_in_two_places_alone() -> None:
         for path in (root / package).rglob("*.py")
         if any(word in path.read_text(encoding="utf-8") for word in ("import subprocess", "os.system", "os.popen"))
     }
-    assert starters == {"enumerators/commands.py", "updates/programs.py"}
+    assert starters == {"enumerators/commands.py", "updates/handlers/programs.py"}
 
 
 @pytest.mark.real_time("a step runs a script")

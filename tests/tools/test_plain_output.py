@@ -29,8 +29,8 @@ from proxyflash.tools.bars import Bars
 from proxyflash.tools.output import Mode, Output
 from proxyflash.tools.vm.errors import VmPanic
 from proxyflash.transports.plain import CAUSE, WORD
-from proxyflash.updates.journal import Journal
-from proxyflash.updates.store import Store
+from proxyflash.updates.engine.journal import Journal
+from proxyflash.updates.engine.store import Store
 from rich.text import Text
 
 from .conftest import Desk, Done

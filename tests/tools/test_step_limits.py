@@ -38,8 +38,8 @@ printf '{{"resultCode": %s}}' $code > "$result"
 HANGING = """
 import sys, threading
 from proxyflash.tools import commands
-from proxyflash.updates import limits
-from proxyflash.updates.script import ScriptHandler
+from proxyflash.updates.engine import time_limits as limits
+from proxyflash.updates.handlers.script import ScriptHandler
 limits.GRACE_SECONDS = 0.5
 setattr(ScriptHandler, sys.argv.pop(1), lambda handler: threading.Event().wait())
 sys.exit(commands.run(sys.argv[1:]))

@@ -32,7 +32,7 @@ from proxyflash.transports.isotp.opening import IsoTpAddress, IsoTpOptions
 from proxyflash.transports.outside import Outside
 from proxyflash.transports.simulated_clock import SimulatedClock
 from proxyflash.transports.usb.bus import UsbBus
-from proxyflash.updates.programs import started
+from proxyflash.updates.handlers.programs import started
 
 pytestmark = pytest.mark.real_time("threads of Python's own beside the simulated clock's, and signals")
 

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from proxyflash.updates import creating, signing
-from proxyflash.updates.policy import Policy
-from proxyflash.updates.update import read
+from proxyflash.updates.manifests import creating, signing
+from proxyflash.updates.manifests.policy import Policy
+from proxyflash.updates.manifests.resolved_update import read
 
 MICROSOFT = Path(__file__).parent / "microsoft"
 

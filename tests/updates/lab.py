@@ -22,15 +22,16 @@ from proxyflash.enumerators.host import HostComponent
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.tests.explore.disk import Disk
 from proxyflash.transports import clock, plugins
-from proxyflash.updates import kept, restarting
-from proxyflash.updates.engine import Engine
-from proxyflash.updates.handler import StepContext, StepHandler
-from proxyflash.updates.manifest import InlineStep
-from proxyflash.updates.policy import Policy
-from proxyflash.updates.progress import Action
-from proxyflash.updates.report import Outcome
-from proxyflash.updates.results import ActionResult, ResultCode
-from proxyflash.updates.update import Update, load
+from proxyflash.updates.engine import restarting
+from proxyflash.updates.engine.engine import Engine
+from proxyflash.updates.engine.progress import Action
+from proxyflash.updates.engine.report import Outcome
+from proxyflash.updates.engine.results import ActionResult, ResultCode
+from proxyflash.updates.handlers import backup_store as kept
+from proxyflash.updates.handlers.handler import StepContext, StepHandler
+from proxyflash.updates.manifests.manifest import InlineStep
+from proxyflash.updates.manifests.policy import Policy
+from proxyflash.updates.manifests.resolved_update import Update, load
 
 from .kills import Process, forked, kill, passed
 

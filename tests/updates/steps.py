@@ -12,10 +12,10 @@ from typing import Any
 
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
+from proxyflash.updates.engine.results import ActionResult
 from proxyflash.updates.errors import UpdateError
-from proxyflash.updates.handler import StepContext, StepHandler
-from proxyflash.updates.manifest import InlineStep, PayloadFile
-from proxyflash.updates.results import ActionResult
+from proxyflash.updates.handlers.handler import StepContext, StepHandler
+from proxyflash.updates.manifests.manifest import InlineStep, PayloadFile
 
 
 @dataclass

@@ -14,9 +14,9 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.errors import BenchKey, StateFolder
 from proxyflash.flashers.errors import Cancelled
-from proxyflash.updates.app import AppHandler
+from proxyflash.updates.engine.results import ResultCode
 from proxyflash.updates.errors import ManifestField, StepFailed
-from proxyflash.updates.results import ResultCode
+from proxyflash.updates.handlers.app import AppHandler
 
 from .kills import forked, kill
 from .steps import Stage, inline

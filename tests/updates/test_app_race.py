@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.tests.users import NOBODY, exchange, meanwhile_as_nobody, needs_root, shared_folder
-from proxyflash.updates.app import AppHandler
+from proxyflash.updates.engine.results import ResultCode
 from proxyflash.updates.errors import StepFailed
-from proxyflash.updates.results import ResultCode
+from proxyflash.updates.handlers.app import AppHandler
 
 from .kills import forked
 from .steps import Stage, inline

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.errors import Cancelled
-from proxyflash.updates import apt
-from proxyflash.updates.apt import AptHandler, Package, parse
+from proxyflash.updates.engine.results import ResultCode
 from proxyflash.updates.errors import ManifestField, StepFailed
-from proxyflash.updates.results import ResultCode
+from proxyflash.updates.handlers import apt
+from proxyflash.updates.handlers.apt import AptHandler, Package, parse
 
 from .steps import Stage, inline
 

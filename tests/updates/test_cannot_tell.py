@@ -5,9 +5,9 @@ steps_handler.cpp): what is wrong with it is for Install to find.
 from __future__ import annotations
 
 import pytest
+from proxyflash.updates.engine.progress import Action, Ending
+from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.errors import StepFailed
-from proxyflash.updates.progress import Action, Ending
-from proxyflash.updates.results import ActionResult, ResultCode
 
 from .kills import KILLED
 from .lab import Lab, all_new, all_old, kill

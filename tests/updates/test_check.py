@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from proxyflash.enumerators.bench import Bench
-from proxyflash.updates.check import CheckHandler
+from proxyflash.updates.engine.results import ResultCode
 from proxyflash.updates.errors import ConditionFailed, ManifestField
-from proxyflash.updates.results import ResultCode
+from proxyflash.updates.handlers.check import CheckHandler
 
 from .steps import Stage, inline
 

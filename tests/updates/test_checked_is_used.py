@@ -20,17 +20,18 @@ from proxyflash.tests.updates.authoring import Publisher
 from proxyflash.tests.updates.lab import FileHandler, Lab, all_new, all_old, kill, serve
 from proxyflash.tests.updates.steps import Stage, checked, inline
 from proxyflash.transports.errors import ExitStatus
-from proxyflash.updates import errors, swupdate
-from proxyflash.updates.app import AppHandler
-from proxyflash.updates.apt import AptHandler
-from proxyflash.updates.flash import FlashHandler
-from proxyflash.updates.handler import StepHandler
-from proxyflash.updates.partition import PartitionHandler
-from proxyflash.updates.progress import Action, Ending
-from proxyflash.updates.results import ActionResult, ResultCode
-from proxyflash.updates.script import ScriptHandler
-from proxyflash.updates.swupdate import SwupdateHandler, SwupdateScriptHandler
-from proxyflash.updates.update import Update, load
+from proxyflash.updates import errors
+from proxyflash.updates.engine.progress import Action, Ending
+from proxyflash.updates.engine.results import ActionResult, ResultCode
+from proxyflash.updates.handlers import swupdate
+from proxyflash.updates.handlers.app import AppHandler
+from proxyflash.updates.handlers.apt import AptHandler
+from proxyflash.updates.handlers.flash import FlashHandler
+from proxyflash.updates.handlers.handler import StepHandler
+from proxyflash.updates.handlers.partition import PartitionHandler
+from proxyflash.updates.handlers.script import ScriptHandler
+from proxyflash.updates.handlers.swupdate import SwupdateHandler, SwupdateScriptHandler
+from proxyflash.updates.manifests.resolved_update import Update, load
 
 GOOD, BAD = b"what is installed", b"what is instalLed"
 

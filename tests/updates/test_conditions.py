@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.enumerators.bench import Bench
 from proxyflash.transports.deadline import Deadline
-from proxyflash.updates.conditions import parse
 from proxyflash.updates.errors import ManifestField
+from proxyflash.updates.manifests.conditions import parse
 
 pytestmark = pytest.mark.simulated_time
 EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors"

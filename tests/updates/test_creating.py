@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from proxyflash.tests.updates.authoring import Publisher, changed
-from proxyflash.updates import creating
-from proxyflash.updates.creating import Draft, import_manifest
 from proxyflash.updates.errors import ManifestField, ManifestRule, PayloadMissing
-from proxyflash.updates.explaining import explain
-from proxyflash.updates.update import load, read
+from proxyflash.updates.manifests import creating
+from proxyflash.updates.manifests.creating import Draft, import_manifest
+from proxyflash.updates.manifests.explaining import explain
+from proxyflash.updates.manifests.resolved_update import load, read
 
 MADE = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
 

@@ -14,8 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.tests.updates.authoring import MICROSOFT
-from proxyflash.updates import device_manifest as dm
-from proxyflash.updates import manifest as mf
 from proxyflash.updates.errors import (
     DeploymentCancelled,
     ManifestField,
@@ -26,7 +24,9 @@ from proxyflash.updates.errors import (
     PayloadSize,
     UpdateError,
 )
-from proxyflash.updates.update import load, read
+from proxyflash.updates.manifests import device_manifest as dm
+from proxyflash.updates.manifests import manifest as mf
+from proxyflash.updates.manifests.resolved_update import load, read
 
 SCRIPT = b"#!/bin/sh\n"
 HASHES = {"sha256": base64.b64encode(hashlib.sha256(SCRIPT).digest()).decode()}

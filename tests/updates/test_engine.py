@@ -15,14 +15,14 @@ from proxyflash.enumerators.component import Component, Presence
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.transports import plugins
 from proxyflash.transports.errors import ExitStatus
-from proxyflash.updates.engine import Engine
+from proxyflash.updates.engine.engine import Engine
+from proxyflash.updates.engine.report import Outcome
+from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.errors import ComponentAbsent, HandlerUnknown, ManifestField, StepFailed
 from proxyflash.updates.events import Status
-from proxyflash.updates.handler import StepHandler
-from proxyflash.updates.manifest import InlineStep
-from proxyflash.updates.report import Outcome
-from proxyflash.updates.results import ActionResult, ResultCode
-from proxyflash.updates.update import Update, load
+from proxyflash.updates.handlers.handler import StepHandler
+from proxyflash.updates.manifests.manifest import InlineStep
+from proxyflash.updates.manifests.resolved_update import Update, load
 
 SCRIPT = """#!/bin/sh
 # Keeps a log of its actions in $LOG; "$1 $2" is "--action <action>", "$3" its own name.

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from proxyflash.flashers.errors import Cancelled
+from proxyflash.updates.engine.progress import Action, Ending
+from proxyflash.updates.engine.results import ActionResult, ResultCode
+from proxyflash.updates.engine.store import Store
 from proxyflash.updates.errors import (
     AttemptsExhausted,
     BelowFloor,
@@ -20,9 +23,6 @@ from proxyflash.updates.errors import (
     UpdateUnknown,
 )
 from proxyflash.updates.events import Status
-from proxyflash.updates.progress import Action, Ending
-from proxyflash.updates.results import ActionResult, ResultCode
-from proxyflash.updates.store import Store
 
 from .kills import KILLED
 from .lab import COMPONENTS, NEW, OLD, Lab, all_new, all_old, cancel, kill

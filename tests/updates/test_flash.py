@@ -17,10 +17,10 @@ from proxyflash.flashers.errors import Cancelled, ImageFormat, ImageMisplaced, I
 from proxyflash.flashers.events import Phase, Progress
 from proxyflash.flashers.formats import load
 from proxyflash.transports.errors import ProxyflashError
-from proxyflash.updates import kept
+from proxyflash.updates.engine.results import ResultCode
 from proxyflash.updates.errors import ManifestField
-from proxyflash.updates.flash import FlashHandler
-from proxyflash.updates.results import ResultCode
+from proxyflash.updates.handlers import backup_store as kept
+from proxyflash.updates.handlers.flash import FlashHandler
 
 from .steps import Stage, inline
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from proxyflash.updates.engine.journal import Journal, decoded, encoded, records
+from proxyflash.updates.engine.progress import Progress
+from proxyflash.updates.engine.store import Store
 from proxyflash.updates.errors import JournalBroken, JournalNotWritten
-from proxyflash.updates.journal import Journal, decoded, encoded, records
-from proxyflash.updates.progress import Progress
-from proxyflash.updates.store import Store
 
 KINDS = ("begin", "start", "end")
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from proxyflash.enumerators.errors import StateFolder
-from proxyflash.updates import app, apt, flash, kept, partition
+from proxyflash.updates.handlers import app, apt, flash, partition
+from proxyflash.updates.handlers import backup_store as kept
 
 DIGEST = "0" * 64
 FILE = {"kept": "0", "sha256": DIGEST, "mode": 0o644, "owner": [0, 0]}

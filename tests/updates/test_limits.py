@@ -10,14 +10,15 @@ import pytest
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.transports import clock
-from proxyflash.updates import limits, programs
+from proxyflash.updates.engine import time_limits as limits
+from proxyflash.updates.engine.progress import Action, Ending
+from proxyflash.updates.engine.results import ActionResult, ResultCode
+from proxyflash.updates.engine.time_limits import Watch
 from proxyflash.updates.errors import ManifestField, StepFailed, StepHangs, StepTimeout
 from proxyflash.updates.events import Status
-from proxyflash.updates.limits import Watch
-from proxyflash.updates.options import StepOptions
-from proxyflash.updates.policy import Policy
-from proxyflash.updates.progress import Action, Ending
-from proxyflash.updates.results import ActionResult, ResultCode
+from proxyflash.updates.handlers import programs
+from proxyflash.updates.manifests.options import StepOptions
+from proxyflash.updates.manifests.policy import Policy
 
 from .lab import OLD, Lab, all_new, all_old, hang_until_asked, until_asked
 

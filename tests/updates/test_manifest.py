@@ -17,8 +17,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.transports.errors import ExitStatus
-from proxyflash.updates import manifest as mf
-from proxyflash.updates import update as update_module
 from proxyflash.updates.errors import (
     ManifestField,
     ManifestMissing,
@@ -30,8 +28,10 @@ from proxyflash.updates.errors import (
     PayloadSize,
     UpdateError,
 )
-from proxyflash.updates.script import ScriptHandler
-from proxyflash.updates.update import load
+from proxyflash.updates.handlers.script import ScriptHandler
+from proxyflash.updates.manifests import manifest as mf
+from proxyflash.updates.manifests import resolved_update as update_module
+from proxyflash.updates.manifests.resolved_update import load
 
 PAYLOAD = b"firmware"
 

@@ -14,10 +14,11 @@ from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.flashers.events import Phase, Progress
 from proxyflash.tests.users import NOBODY, needs_root
-from proxyflash.updates import kept, partition
+from proxyflash.updates.engine.results import ResultCode
 from proxyflash.updates.errors import ManifestField, StepFailed
-from proxyflash.updates.partition import PartitionHandler
-from proxyflash.updates.results import ResultCode
+from proxyflash.updates.handlers import backup_store as kept
+from proxyflash.updates.handlers import partition
+from proxyflash.updates.handlers.partition import PartitionHandler
 
 from .kills import forked, kill
 from .steps import Stage, inline

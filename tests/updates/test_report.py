@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from proxyflash.updates.progress import RESTARTS, Action
-from proxyflash.updates.results import ActionResult, ResultCode, extended_code
-from proxyflash.updates.update import load
+from proxyflash.updates.engine.progress import RESTARTS, Action
+from proxyflash.updates.engine.results import ActionResult, ResultCode, extended_code
+from proxyflash.updates.manifests.resolved_update import load
 
 from .lab import Lab, cancel, reference
 

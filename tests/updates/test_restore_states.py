@@ -14,14 +14,14 @@ from functools import partial
 import pytest
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ExitStatus
-from proxyflash.updates import limits
+from proxyflash.updates.engine import time_limits as limits
+from proxyflash.updates.engine.journal import records
+from proxyflash.updates.engine.progress import CHANGING, Action, Ending
+from proxyflash.updates.engine.report import Outcome
+from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.errors import StepHangs, UpdateUnknown
 from proxyflash.updates.events import Status
-from proxyflash.updates.journal import records
-from proxyflash.updates.progress import CHANGING, Action, Ending
-from proxyflash.updates.report import Outcome
-from proxyflash.updates.results import ActionResult, ResultCode
-from proxyflash.updates.update import Update
+from proxyflash.updates.manifests.resolved_update import Update
 
 from .kills import KILLED, LEFT
 from .lab import NEW, Lab, all_old, cancel, kill

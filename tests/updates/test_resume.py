@@ -19,11 +19,11 @@ from proxyflash.enumerators.errors import BenchLocked, StateFolder, StateUnsafe
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.tests.users import NOBODY, become_nobody, needs_root
 from proxyflash.transports import clock
-from proxyflash.updates import journal as journals
-from proxyflash.updates.engine import Engine
+from proxyflash.updates.engine import journal as journals
+from proxyflash.updates.engine.engine import Engine
+from proxyflash.updates.engine.progress import Action, Ending
 from proxyflash.updates.errors import JournalBroken, JournalNotWritten, StagedChanged, UpdateError, UpdateUnknown
-from proxyflash.updates.progress import Action, Ending
-from proxyflash.updates.update import load
+from proxyflash.updates.manifests.resolved_update import load
 
 from .lab import Lab, all_new, all_old, cancel, kill
 
@@ -349,7 +349,7 @@ def test_a_rollback_of_an_ended_update_that_is_cut_goes_on(lab: Lab) -> None:
 
 
 def test_the_history_keeps_what_its_reports_need_and_no_more(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyflash.updates.store.MOST_KEPT", 3)
+    monkeypatch.setattr("proxyflash.updates.engine.store.MOST_KEPT", 3)
     for _ in range(5):
         assert lab.apply(lab.bundle()).succeeded
     with lab.engine() as engine:

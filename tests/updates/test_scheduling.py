@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.enumerators.component import Component, Presence
-from proxyflash.updates.conditions import Version
+from proxyflash.updates.engine.plan import Task
+from proxyflash.updates.engine.progress import Action, Ending
+from proxyflash.updates.engine.results import ActionResult, ResultCode
+from proxyflash.updates.engine.scheduling import Scheduler, carry_out, stages
 from proxyflash.updates.events import Status
-from proxyflash.updates.manifest import InlineStep
-from proxyflash.updates.options import StepOptions
-from proxyflash.updates.plan import Task
-from proxyflash.updates.progress import Action, Ending
-from proxyflash.updates.results import ActionResult, ResultCode
-from proxyflash.updates.scheduling import Scheduler, carry_out, stages
-from proxyflash.updates.update import Update, load
+from proxyflash.updates.manifests.conditions import Version
+from proxyflash.updates.manifests.manifest import InlineStep
+from proxyflash.updates.manifests.options import StepOptions
+from proxyflash.updates.manifests.resolved_update import Update, load
 
 from .lab import COMPONENTS, FileHandler, Lab, all_new, all_old, cancel, kill, reference, step
 

@@ -17,12 +17,12 @@ from proxyflash.enumerators.component import Component, Presence
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError
-from proxyflash.updates import files
+from proxyflash.updates.engine.results import ResultCode
 from proxyflash.updates.errors import ManifestField, ScriptFailed
-from proxyflash.updates.handler import StepContext
-from proxyflash.updates.manifest import InlineStep
-from proxyflash.updates.results import ResultCode
-from proxyflash.updates.script import UNKNOWN_FAILURE, ScriptHandler
+from proxyflash.updates.handlers.handler import StepContext
+from proxyflash.updates.handlers.script import UNKNOWN_FAILURE, ScriptHandler
+from proxyflash.updates.manifests import files
+from proxyflash.updates.manifests.manifest import InlineStep
 
 from .steps import checked
 

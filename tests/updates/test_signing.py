@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from proxyflash.tests.peers import environment
 from proxyflash.tests.updates.authoring import MICROSOFT, private_key
 from proxyflash.transports.errors import ExitStatus
-from proxyflash.updates import errors, signing
+from proxyflash.updates import errors
+from proxyflash.updates.manifests import signing
 
 MANIFEST = '{"manifestVersion":"5"}'
 ROOT, RELEASE = private_key("root"), private_key("release")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proxyflash.enumerators.bench import Bench
+from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.errors import ManifestField, StepFailed
-from proxyflash.updates.results import ActionResult, ResultCode
-from proxyflash.updates.simulator import NAME, SimulatorHandler, data_file
+from proxyflash.updates.handlers.simulator import NAME, SimulatorHandler, data_file
 
 from .steps import Stage, inline
 

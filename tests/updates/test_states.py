@@ -8,12 +8,12 @@ from __future__ import annotations
 import pytest
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ExitStatus
-from proxyflash.updates import limits
+from proxyflash.updates.engine import time_limits as limits
+from proxyflash.updates.engine.journal import records
+from proxyflash.updates.engine.progress import Action, Ending
+from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.errors import StepFailed, StepHangs
 from proxyflash.updates.events import Status
-from proxyflash.updates.journal import records
-from proxyflash.updates.progress import Action, Ending
-from proxyflash.updates.results import ActionResult, ResultCode
 
 from .kills import KILLED, LEFT, is_in_process
 from .lab import ASKED, Fault, FileHandler, Lab, all_new, all_old, cancel, hang_until_asked, kill

@@ -35,13 +35,13 @@ from proxyflash.tests.explore.disk import Disk
 from proxyflash.tests.thinning import Thinning
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
-from proxyflash.updates import journal as journals
-from proxyflash.updates.engine import Engine
+from proxyflash.updates.engine import journal as journals
+from proxyflash.updates.engine.engine import Engine
+from proxyflash.updates.engine.progress import Action, Ending, Progress
+from proxyflash.updates.engine.task_runner import Worker
 from proxyflash.updates.events import Status
-from proxyflash.updates.policy import Policy
-from proxyflash.updates.progress import Action, Ending, Progress
-from proxyflash.updates.update import Update, load
-from proxyflash.updates.working import Worker
+from proxyflash.updates.manifests.policy import Policy
+from proxyflash.updates.manifests.resolved_update import Update, load
 
 from .kills import KILLED, LEFT, Process, forked, is_in_process, kill, passed
 from .lab import COMPONENTS, FileHandler, reference, serve, step

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from proxyflash.enumerators.bench import Bench
-from proxyflash.updates import swupdate
+from proxyflash.updates.engine.results import ResultCode
 from proxyflash.updates.errors import ManifestField, StepFailed
-from proxyflash.updates.handler import StepHandler
-from proxyflash.updates.results import ResultCode
-from proxyflash.updates.swupdate import SwupdateHandler, SwupdateScriptHandler
+from proxyflash.updates.handlers import swupdate
+from proxyflash.updates.handlers.handler import StepHandler
+from proxyflash.updates.handlers.swupdate import SwupdateHandler, SwupdateScriptHandler
 
 from .steps import Stage, inline
 

@@ -32,9 +32,9 @@ from proxyflash.tests.updates.kills import forked
 from proxyflash.tools import commands
 from proxyflash.transports import clock
 from proxyflash.updates import errors
-from proxyflash.updates.flash import FlashHandler
-from proxyflash.updates.results import ActionResult
-from proxyflash.updates.update import load, staged
+from proxyflash.updates.engine.results import ActionResult
+from proxyflash.updates.handlers.flash import FlashHandler
+from proxyflash.updates.manifests.resolved_update import load, staged
 
 pytestmark = pytest.mark.simulated_time
 EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors"

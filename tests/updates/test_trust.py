@@ -16,10 +16,10 @@ from proxyflash.enumerators.errors import BenchKey, StateFolder
 from proxyflash.tests.updates.authoring import MICROSOFT, Publisher, changed, private_key
 from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates import errors
-from proxyflash.updates import journal as journals
-from proxyflash.updates.policy import Policy, policy_of
-from proxyflash.updates.store import Seen, Store
-from proxyflash.updates.update import Update, load, staged
+from proxyflash.updates.engine import journal as journals
+from proxyflash.updates.engine.store import Seen, Store
+from proxyflash.updates.manifests.policy import Policy, policy_of
+from proxyflash.updates.manifests.resolved_update import Update, load, staged
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.updates.versions import key, older
+from proxyflash.updates.manifests.versions import key, older
 
 # The order of Semantic Versioning 2.0.0, section 11, with its sections 2 and 3 around.
 IN_ORDER = [

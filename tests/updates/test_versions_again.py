@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from proxyflash.enumerators.bench import BenchComponent
 from proxyflash.enumerators.component import Component
+from proxyflash.updates.engine.journal import records
+from proxyflash.updates.engine.progress import Action, Ending
 from proxyflash.updates.errors import BelowFloor, ConditionFailed, DowngradeRefused
 from proxyflash.updates.events import Status
-from proxyflash.updates.journal import records
-from proxyflash.updates.progress import Action, Ending
 
 from .lab import NEW, OLD, Lab, all_new, all_old, cancel
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from proxyflash.flashers.errors import Cancelled
+from proxyflash.updates.engine.progress import Action, Ending
+from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.errors import UpdateUnknown
 from proxyflash.updates.events import Status
-from proxyflash.updates.progress import Action, Ending
-from proxyflash.updates.results import ActionResult, ResultCode
 
 from .kills import KILLED
 from .lab import NEW, Lab, all_new, all_old, cancel, kill

@@ -12,10 +12,10 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Component, Presence
 from proxyflash.transports import plugins
-from proxyflash.updates.engine import Engine
+from proxyflash.updates.engine.engine import Engine
+from proxyflash.updates.engine.progress import Action
 from proxyflash.updates.errors import ManifestField
-from proxyflash.updates.progress import Action
-from proxyflash.updates.update import Update, load
+from proxyflash.updates.manifests.resolved_update import Update, load
 
 from .lab import FileHandler, Lab, all_new, cancel, reference, serve
 

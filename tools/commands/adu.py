@@ -21,12 +21,19 @@ from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError
 from ...transports.plain import CAUSE, plain
 from ...transports.quoting import shell_line
-from ...updates import creating, kept
+from ...updates.engine.results import (
+    COMPONENT_FLASH_HANDLER,
+    FACILITY_STEP_HANDLERS,
+    ActionResult,
+    ResultCode,
+    extended_code,
+)
 from ...updates.errors import PayloadMissing
-from ...updates.flash import FlashHandler
-from ...updates.handler import StepContext
-from ...updates.manifest import InlineStep, PayloadFile
-from ...updates.results import COMPONENT_FLASH_HANDLER, FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
+from ...updates.handlers import backup_store as kept
+from ...updates.handlers.flash import FlashHandler
+from ...updates.handlers.handler import StepContext
+from ...updates.manifests import creating
+from ...updates.manifests.manifest import InlineStep, PayloadFile
 from .session import Session, command
 
 T = TypeVar("T")

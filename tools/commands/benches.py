@@ -48,8 +48,8 @@ def check(session: Session) -> int | None:
     \b
     proxyflash --bench desk.toml bench check
     """
-    from ...updates.policy import policy_of
-    from ...updates.signing import Trust
+    from ...updates.manifests.policy import policy_of
+    from ...updates.manifests.signing import Trust
 
     session.bench.check()
     file = session.bench.file

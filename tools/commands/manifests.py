@@ -17,8 +17,8 @@ from ..output import describe
 from .session import Session, command
 
 if TYPE_CHECKING:
-    from ...updates.policy import Policy
-    from ...updates.signing import PrivateKey
+    from ...updates.manifests.policy import Policy
+    from ...updates.manifests.signing import PrivateKey
 
 PATH = click.Path(path_type=Path)
 
@@ -90,9 +90,9 @@ def create(
     proxyflash manifest create --provider Contoso --name gateway --version 1.2 \\
         --child Contoso.motors.1.2.importmanifest.json
     """
-    from ...updates import creating
-    from ...updates.explaining import explain
-    from ...updates.update import read
+    from ...updates.manifests import creating
+    from ...updates.manifests.explaining import explain
+    from ...updates.manifests.resolved_update import read
 
     if not files and not child:
         raise click.UsageError("Name files for a step, or child updates by --child.")
@@ -144,7 +144,7 @@ def _properties(texts: tuple[str, ...], installed_criteria: str | None) -> dict[
 
 
 def _write(path: Path, data: bytes, mode: int = 0o644) -> None:
-    from ...updates.creating import write
+    from ...updates.manifests.creating import write
 
     try:
         write(path, data, mode=mode)
@@ -170,8 +170,8 @@ def check(session: Session, manifest: Path, root: tuple[Path, ...]) -> int | Non
     proxyflash manifest check update.importmanifest.json
     proxyflash manifest check update.deployment.json --root root.jwk
     """
-    from ...updates.explaining import explain
-    from ...updates.update import read
+    from ...updates.manifests.explaining import explain
+    from ...updates.manifests.resolved_update import read
 
     update = read(manifest, _policy(session, root))
     told = explain(update)
@@ -194,7 +194,7 @@ def check(session: Session, manifest: Path, root: tuple[Path, ...]) -> int | Non
 
 def _policy(session: Session, roots: tuple[Path, ...]) -> Policy:
     from ...enumerators.errors import BenchMissing
-    from ...updates.policy import Policy, policy_of
+    from ...updates.manifests.policy import Policy, policy_of
 
     if roots:
         return Policy(unsigned="refuse", roots=tuple(str(path) for path in roots))
@@ -225,9 +225,9 @@ def sign(
     proxyflash manifest sign Contoso.gateway.1.2.importmanifest.json --key release.pem
     proxyflash apply Contoso.gateway.1.2.deployment.json
     """
-    from ...updates import creating, signing
     from ...updates.errors import KeyFile
-    from ...updates.update import load
+    from ...updates.manifests import creating, signing
+    from ...updates.manifests.resolved_update import load
 
     update = load(manifest)
     private = signing.PrivateKey.read(key)
@@ -267,7 +267,7 @@ def key(session: Session, file: Path, root: Path | None, kid: str) -> int | None
     proxyflash manifest key root.pem --kid acme-root
     proxyflash manifest key release.pem --kid acme-release-2026 --root root.pem
     """
-    from ...updates import signing
+    from ...updates.manifests import signing
 
     vouching = _with_its_name(root, signing.PrivateKey.read(root)) if root else None
     if file.exists():
@@ -304,7 +304,7 @@ def key(session: Session, file: Path, root: Path | None, kid: str) -> int | None
 
 def _with_its_name(path: Path, private: PrivateKey) -> PrivateKey:
     """A private key's file does not say what it is called; the public one beside it does."""
-    from ...updates import signing
+    from ...updates.manifests import signing
 
     public = path.with_suffix(".jwk")
     if public.exists() and (named := signing.read_public_key(public)).modulus == private.public.modulus:

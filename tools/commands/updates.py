@@ -10,15 +10,15 @@ import click
 from ...flashers.errors import Cancelled
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.plain import CAUSE, plain, word
-from ...updates.engine import Engine
+from ...updates.engine.engine import Engine
+from ...updates.engine.plan import UpdatePlan
+from ...updates.engine.progress import Ending, Progress
+from ...updates.engine.report import Outcome, TaskResult
+from ...updates.engine.results import ActionResult, ResultCode
+from ...updates.engine.store import Entry
 from ...updates.errors import ComponentAbsent, JournalBroken, RestartPending, UpdateUnknown
 from ...updates.events import Status
-from ...updates.plan import UpdatePlan
-from ...updates.progress import Ending, Progress
-from ...updates.report import Outcome, TaskResult
-from ...updates.results import ActionResult, ResultCode
-from ...updates.store import Entry
-from ...updates.update import Update, load
+from ...updates.manifests.resolved_update import Update, load
 from ..output import describe
 from .components import look
 from .programming import YES, ask

@@ -1,0 +1,1 @@
+"""Carrying an update out: the plan, the order, the journal, the report."""

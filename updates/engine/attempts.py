@@ -1,0 +1,75 @@
+"""How often a step was tried on a component with the same files: counted before each try, over restarts and updates.
+
+Kept in one small file, replaced as a whole, and on the disk before the try begins. A step that succeeds clears its count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from ...enumerators.errors import StateFolder
+from ...transports import clock, json_text, private_files
+from .plan import Task
+
+MOST_BYTES = 16 << 20
+"""Of the file: a hundred thousand steps."""
+
+
+def key(task: Task) -> str:
+    """What counts as the same: the component, by its id, and the step, by its files' hashes, handler and properties."""
+    hashes = {file.filename: file.hashes["sha256"] for file in task.update.manifest.files}
+    step = {
+        "handler": task.step.handler,
+        "files": {name: hashes[name] for name in task.step.files},
+        "properties": task.step.handlerProperties,
+    }
+    digest = hashlib.sha256(json.dumps(step, sort_keys=True).encode()).hexdigest()
+    return f"{task.component.id if task.component else 'host'} {digest}"
+
+
+class Attempts:
+    """For any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = clock.Lock()
+        self._counts = _read(path)
+
+    def count(self, task: Task) -> int:
+        return self._counts.get(key(task), 0)
+
+    def add(self, task: Task) -> None:
+        """One more; on the disk when this returns. Raises StateFolder."""
+        with self._lock:
+            name = key(task)
+            self._counts[name] = self._counts.get(name, 0) + 1
+            self._write()
+
+    def clear(self, task: Task) -> None:
+        """None so far. Raises StateFolder."""
+        with self._lock:
+            if self._counts.pop(key(task), 0):
+                self._write()
+
+    def _write(self) -> None:
+        try:
+            with private_files.whole(self._path) as stream:
+                stream.write(json.dumps(self._counts, indent=2).encode())
+        except OSError as error:
+            raise StateFolder(f"{error.filename or self._path}: {error.strerror}") from error
+
+
+def _read(path: Path) -> dict[str, int]:
+    """Raises StateFolder for what is no such file: a count that is lost would begin the loop anew."""
+    try:
+        with private_files.reading(path) as stream:
+            found = json_text.parse(stream.read(MOST_BYTES + 1), most=MOST_BYTES, undecoded=True)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise StateFolder(f"{path} can't be read: {error}", remedy="Move it away; the counts begin anew.") from error
+    if not isinstance(found, dict) or not all(type(count) is int for count in found.values()):
+        raise StateFolder(f"{path} holds no counts", remedy="Move it away; the counts begin anew.")
+    return found

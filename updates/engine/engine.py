@@ -1,0 +1,371 @@
+"""The engine: makes plans of updates, carries them out, goes on with what was cut, and undoes.
+
+    engine = Engine(bench)
+    outcome = engine.apply(engine.plan(load(path, engine.policy), bench.scan().components))
+    ...
+    outcome = engine.resume()
+
+An update begins with copies of all its files in the bench's state folder, and a journal. From there on nothing but these
+two is needed to go on, whatever happens to the process, the host or the folder that the update came in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from ...enumerators.bench import Bench
+from ...enumerators.component import Component, Presence
+from ...flashers import events as ev
+from ...transports.errors import ProxyflashError
+from ..errors import (
+    JournalBroken,
+    KeyFile,
+    ManifestExpired,
+    ManifestFuture,
+    StagedChanged,
+    TrustError,
+    Unfinished,
+    UpdateError,
+    UpdateUnknown,
+)
+from ..events import Status
+from ..handlers.handler import unchanged
+from ..manifests import files
+from ..manifests.options import demand, start_conditions
+from ..manifests.policy import Policy, policy_of
+from ..manifests.resolved_update import Update, read, staged
+from . import plan as planning
+from . import restarting
+from . import time_limits as limits
+from .attempts import Attempts
+from .journal import Journal
+from .plan import UpdatePlan
+from .progress import Ending, Kind, Progress
+from .report import Outcome
+from .run import Run
+from .store import Entry, Seen, Store
+from .task_runner import Setting
+
+CARRIED_OVER = (
+    "update",
+    "manifest",
+    "documents",
+    "workflow",
+    "digest",
+    "created",
+    "on_failure",
+    "parallel",
+    "tasks",
+    "components",
+)
+"""What a rollback's first record has from that of the update which it undoes."""
+
+
+NOT_GONE_ON_WITH = (
+    "Undo it: proxyflash rollback. Or leave the components as they are, and apply another update: "
+    "proxyflash apply --abandon MANIFEST"
+)
+
+
+class Engine:
+    """Carries out updates on one bench. `policy`: None: the bench file's."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        *,
+        policy: Policy | None = None,
+        on_event: ev.EventSink = ev.ignore,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.bench = bench
+        self.policy = policy or policy_of(bench.file)
+        self.on_event = on_event
+        self.cancelled = cancelled
+        self.store = Store(bench.folder)
+
+    def plan(self, update: Update, components: Sequence[Component]) -> UpdatePlan:
+        """What will be done with the components as they were seen. Touches nothing.
+
+        Raises HandlerUnknown, ManifestField, ComponentAbsent, BelowFloor, DowngradeRefused.
+        """
+        return planning.make(self.bench, self.policy, update, components, self._torn)
+
+    def unfinished(self) -> Entry | None:
+        """The update that is not at its end; there is one at most. Raises JournalBroken."""
+        found = self._open()
+        return None if found is None else found[0]
+
+    def _open(self) -> tuple[Entry, Progress] | None:
+        """The one that is not at its end, and how far it is: its journal is read once."""
+        latest = self.store.latest()
+        if latest is None or (progress := latest.progress()).over:
+            return None
+        return latest, progress
+
+    def seen(self) -> Seen | None:
+        """The latest time that this host is known to have had, for `load`. None: age doesn't matter here."""
+        return self.store.seen(self.policy.max_age_days)
+
+    def is_of(self, entry: Entry, update: Update) -> bool:
+        """Whether an update of the history is this one, to the byte of its manifests."""
+        return bool(entry.progress().begin["digest"] == _digest(update))
+
+    def apply(
+        self,
+        plan: UpdatePlan,
+        *,
+        on_failure: str | None = None,
+        parallel: bool | None = None,
+        again: bool = False,
+        abandon: bool = False,
+    ) -> Outcome:
+        """Carries out a plan. A failure ends it; it is in the outcome, not raised.
+
+        `on_failure`, `parallel`: None: as the policy has them. `again`: steps that were tried as often as allowed are
+        tried once more. `abandon`: another update that is unfinished is left as it is. Raises Unfinished,
+        ConditionFailed, StateFolder, UpdateError for a file that has changed since; with all of these nothing was touched.
+        """
+        self._take()
+        self._give_up_other(abandon)
+        self._demand()
+        entry = self.store.create()
+        copy = staged(plan.update, entry.files)
+        begin = {
+            "update": str(plan.update.manifest.updateId),
+            "manifest": copy.path.name,
+            "documents": sorted({name for member in (copy, *copy.children.values()) for name in member.documents}),
+            "workflow": copy.workflow_id,
+            "digest": _digest(plan.update),
+            "created": plan.update.created.isoformat(),
+            "on_failure": on_failure or self.policy.on_failure,
+            "parallel": self.policy.parallel if parallel is None else parallel,
+            "downgrades": [f"{task.label} {task.target}" for task in plan.tasks if task.downgrade],
+            "tasks": len(plan.tasks),
+            "components": [asdict(component) for component in plan.components],
+            "boot": restarting.boot_id(),
+        }
+        journal = Journal.create(entry.journal)
+        progress = Progress()
+        progress.add(journal.append(Kind.BEGIN, begin))
+        # One that turns out to have nothing to install takes no way back from what is installed.
+        self.store.forget(entry, *self.store.backed_up())
+        # The same tasks, with the files that nobody else writes.
+        own = planning.order(copy, plan.components)
+        return self._run(entry, entry, journal, progress, own, again=again).carry_out()
+
+    def resume(self, *, again: bool = False) -> Outcome:
+        """Goes on with the update that is unfinished, if the policy still takes it and its files are still what they were.
+
+        Raises TrustError, KeyFile and StagedChanged, which leave everything as it is and say how it is undone;
+        UpdateUnknown when there is none, RestartPending, ConditionFailed, ManifestField or ComponentUnknown for
+        components that the bench file has otherwise now, JournalBroken, JournalNotWritten.
+        """
+        self._take()
+        found = self._open()
+        if found is None:
+            raise UpdateUnknown("no update is unfinished")
+        return self._go_on(*found, again=again, demands=True).carry_out()
+
+    def rollback(self) -> Outcome:
+        """Undoes the update that is unfinished, else the last that changed something, in reverse order, each as its handler can.
+
+        Of an update that the policy doesn't take any more, what was backed up is brought back, and no file of it is used.
+        Raises UpdateUnknown when there is none whose backups are kept.
+        """
+        self._take()
+        found = self._open()
+        return self._undoing().carry_out() if found is None else self._go_on(*found).roll_back()
+
+    def _torn(self) -> set[str]:
+        """The components that the last update which changed them left neither as they were nor as it wanted them."""
+        last: dict[str, bool] = {}
+        for entry in reversed(self.store.entries()):
+            with suppress(ProxyflashError):
+                found = {item.task.target: item for item in self.outcome(entry).results if item.touched}
+                for name, item in found.items():
+                    last.setdefault(name, item.is_torn)
+        return {name for name, is_torn in last.items() if is_torn}
+
+    def outcome(self, entry: Entry) -> Outcome:
+        """What an update of the history has come to, from its journal and its manifest's copy."""
+        progress = entry.progress()
+        kept = self._kept(entry, progress)
+        return Outcome(_plan_of(kept, progress, _own(kept, progress, Policy())), progress, entry.number)
+
+    def refuse(self, other: Entry) -> None:
+        """Raises Unfinished: no update begins while another one isn't at its end."""
+        raise _unfinished(other, other.progress())
+
+    def to_undo(self) -> Entry:
+        """What a rollback would undo. Raises UpdateUnknown."""
+        return self.unfinished() or self._last_change()
+
+    def _last_change(self) -> Entry:
+        entry = self.store.last_change()
+        if entry is None:
+            none = self.store.latest() is None
+            raise UpdateUnknown(f"no update {'was made on' if none else 'has changed anything of'} this bench so far")
+        return entry
+
+    def _take(self) -> None:
+        """The bench is this engine's alone. Raises BenchLocked, StepHangs."""
+        self.bench.lock()
+        limits.check_none_hangs(self.bench.folder)
+
+    def _demand(self) -> None:
+        """Asked once for each start, before anything is written. Raises ConditionFailed."""
+        demand(start_conditions(self.bench, self.policy), self.bench, None)
+
+    def _give_up_other(self, abandon: bool) -> None:
+        found = self._open()
+        if found is None:
+            return
+        other, progress = found
+        if not abandon:
+            raise _unfinished(other, progress)
+        journal = Journal.reopen(other.journal)
+        journal.append(Kind.FINISH, {"ending": Ending.ABANDONED})
+        journal.close()
+
+    def _go_on(self, entry: Entry, progress: Progress, *, again: bool = False, demands: bool = False) -> Run:
+        """`demands`: whether what the start asks for must hold; to undo, nothing need."""
+        restarting.check_restarted(progress.restart)
+        kept = self._kept(entry, progress)
+        undoes = progress.rolling_back or not demands
+        update, refusal = self._again(kept, progress, undoes=undoes)
+        plan = _plan_of(kept, progress, update)
+        if not undoes:
+            _check_files(plan, progress)
+            self._demand()
+        if demands:
+            # The bench file may be another one than at the start.
+            planning.check_components(self.bench, plan)
+        journal = Journal.reopen(entry.journal)
+        progress.add(journal.append(Kind.RESUMED, {"boot": restarting.boot_id()}))
+        return self._run(entry, kept, journal, progress, plan, refusal=refusal, again=again)
+
+    def _undoing(self) -> Run:
+        """A rollback of the last change, as an update of its own: that one's end stays what it was."""
+        last = self._last_change()
+        before = last.progress()
+        if before.rolling_back:
+            raise UpdateUnknown(f"the last one, update {last.number}, was rolled back already")
+        if not last.backup.is_dir():
+            raise UpdateUnknown(f"of the last one, update {last.number}, nothing was kept that could be brought back")
+        done = [(state.ended, index) for index, state in enumerate(before.tasks) if state.status is Status.DONE]
+        if not done:
+            raise UpdateUnknown(f"update {last.number} has changed nothing that could be rolled back")
+        update, refusal = self._again(last, before, undoes=True)
+        plan = _plan_of(last, before, update)
+        entry = self.store.create()
+        kept = {key: before.begin[key] for key in CARRIED_OVER if key in before.begin}
+        journal = Journal.create(entry.journal)
+        progress = Progress()
+        begin = kept | {
+            "undoes": last.number,
+            "done": [index for _, index in sorted(done)],
+            "boot": restarting.boot_id(),
+        }
+        progress.add(journal.append(Kind.BEGIN, begin))
+        return self._run(entry, last, journal, progress, plan, refusal=refusal)
+
+    def _kept(self, entry: Entry, progress: Progress) -> Entry:
+        """Whose files and backups an update uses."""
+        undone = progress.begin.get("undoes")
+        return entry if undone is None else self.store.entry(int(undone))
+
+    def _again(self, kept: Entry, progress: Progress, *, undoes: bool) -> tuple[Update, UpdateError | None]:
+        """An update that has begun, from its own copies, and why the policy doesn't take it any more.
+
+        `undoes`: it is undone, for which no policy need take it. Raises TrustError, KeyFile, StagedChanged.
+        """
+        try:
+            return _own(kept, progress, self.policy, self.seen()), None
+        except (TrustError, KeyFile) as error:
+            # A manifest that was changed is another matter: nothing can be undone by it either.
+            update = _own(kept, progress, Policy())
+            if undoes:
+                return update, error
+            helps = error.remedy if isinstance(error, ManifestExpired | ManifestFuture | KeyFile) else ""
+            error.remedy = f"{helps} {NOT_GONE_ON_WITH}".strip()
+            raise
+
+    def _run(
+        self,
+        entry: Entry,
+        kept: Entry,
+        journal: Journal,
+        progress: Progress,
+        plan: UpdatePlan,
+        *,
+        refusal: UpdateError | None = None,
+        again: bool = False,
+    ) -> Run:
+        attempts = Attempts(self.store.attempts)
+        setting = Setting(
+            self.bench, self.policy, self.store, kept, attempts, self.on_event, self.cancelled, refusal, again
+        )
+        return Run(entry, journal, progress, plan, setting)
+
+
+def _own(kept: Entry, progress: Progress, policy: Policy, seen: Seen | None = None) -> Update:
+    """An update that has begun, by the copies of its manifests. Raises TrustError, KeyFile, StagedChanged."""
+    path = kept.files / str(progress.begin["manifest"])
+    remedy = f"What was backed up lies in {kept.backup}."
+    if not progress.over:
+        remedy = (
+            "Leave the components as they are, and apply another update: proxyflash apply --abandon MANIFEST. " + remedy
+        )
+    try:
+        update = read(path, policy, seen=seen)
+    except (TrustError, KeyFile):
+        raise
+    except UpdateError as error:
+        cause = f"changed after it was checked: {error.code} {error.cause}"
+        raise StagedChanged(cause, remedy=remedy) from error
+    if _digest(update) != progress.begin["digest"]:
+        cause = f"changed after it was checked: {path} is not the manifest that update {kept.number} began with"
+        raise StagedChanged(cause, remedy=remedy)
+    return update
+
+
+def _plan_of(kept: Entry, progress: Progress, update: Update) -> UpdatePlan:
+    """The plan of an update that has begun. Raises JournalBroken when it doesn't fit."""
+    components = [_component(fields) for fields in progress.begin["components"]]
+    plan = planning.order(update, components)
+    if len(plan.tasks) != len(progress.tasks):
+        raise JournalBroken(
+            f"{kept.journal} is of {len(progress.tasks)} tasks, and the files beside it make {len(plan.tasks)}"
+        )
+    return plan
+
+
+def _check_files(plan: UpdatePlan, progress: Progress) -> None:
+    """Those of the tasks that are left, before anything more is done. Raises StagedChanged."""
+    left = [task for task, state in zip(plan.tasks, progress.tasks, strict=True) if not state.finished]
+    wanted = {task.update.files[name]: (task.update, name) for task in left for name in task.step.files}
+    with unchanged(NOT_GONE_ON_WITH):
+        for path, (update, name) in wanted.items():
+            files.check(path, next(file for file in update.manifest.files if file.filename == name))
+
+
+def _unfinished(other: Entry, progress: Progress) -> Unfinished:
+    return Unfinished(f"update {other.number}, {progress.begin['update']}, is not at its end ({progress.ending})")
+
+
+def _digest(update: Update) -> str:
+    """What tells one update from another: its manifests' bytes."""
+    digest = hashlib.sha256()
+    for member in (update, *update.children.values()):
+        for name, data in sorted(member.documents.items()):
+            digest.update(f"{name} {len(data)} ".encode() + data)
+    return digest.hexdigest()
+
+
+def _component(fields: dict[str, Any]) -> Component:
+    return Component(**fields | {"presence": Presence(fields["presence"])})

@@ -1,0 +1,203 @@
+"""The plan of an update: which step is for which component, in which order, and what is known before the start.
+
+The order is Azure Device Update's: the steps as written; for a reference step, each selected component in turn, and for
+each of these the child's steps in order. A step that selects no component is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ...enumerators.bench import Bench, BenchComponent
+from ...enumerators.component import Component, Presence, select
+from ...enumerators.host import HostComponent
+from ...transports import plugins
+from ...transports.errors import PluginUnknown
+from ..errors import BelowFloor, ComponentAbsent, DowngradeRefused, HandlerUnknown, ManifestField
+from ..events import Status
+from ..handlers.handler import StepHandler
+from ..manifests.manifest import InlineStep, ReferenceStep
+from ..manifests.options import StepOptions, split, start_conditions
+from ..manifests.policy import Policy
+from ..manifests.resolved_update import Update
+from ..manifests.versions import older
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One step on one component, or on the host.
+
+    `index`: its place in the plan. `number`: the parent's step, from 0; `child`: the child's, or None. `step`: as its
+    handler sees it. `no_way_back`: why it can't be undone, "" when it can. `downgrade`: whether the component has a newer
+    version now.
+    """
+
+    index: int
+    number: int
+    child: int | None
+    step: InlineStep
+    update: Update
+    component: Component | None
+    handler: type[StepHandler]
+    options: StepOptions
+    status: Status = Status.TODO
+    no_way_back: str = ""
+    downgrade: bool = False
+
+    @property
+    def label(self) -> str:
+        """The step's number as a person counts: "2", or "2.1" for the first step of a child update."""
+        return f"{self.number + 1}" if self.child is None else f"{self.number + 1}.{self.child + 1}"
+
+    @property
+    def target(self) -> str:
+        return self.component.name if self.component else "host"
+
+    @property
+    def wanted(self) -> str:
+        """The version that it installs, where the step names one."""
+        criteria = self.step.handlerProperties.get("installedCriteria")
+        return criteria if isinstance(criteria, str) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatePlan:
+    """What an update will do, in order. `empty`: the parent's steps that select no component.
+
+    `unplugged`: components that it would be for as well, need not be there, and are not.
+    """
+
+    update: Update
+    tasks: tuple[Task, ...]
+    empty: tuple[int, ...]
+    unplugged: tuple[Component, ...] = ()
+
+    @property
+    def nothing_to_do(self) -> bool:
+        return all(task.status is Status.INSTALLED for task in self.tasks)
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """Those that it is for, each once, in their order."""
+        found = {task.component.name: task.component for task in self.tasks if task.component}
+        return tuple(found.values())
+
+
+def order(update: Update, components: Sequence[Component]) -> UpdatePlan:
+    """The tasks in their order, and nothing looked up beyond what their handlers check of a step.
+
+    The same update and components give the same plan: that is how an update which was cut knows its tasks again.
+    Raises HandlerUnknown, ManifestField.
+    """
+    tasks: list[Task] = []
+    empty = []
+    for number, step in enumerate(update.manifest.instructions.steps):
+        before = len(tasks)
+        for child, inner, owner, component, index in _steps(update, number, step, components, before):
+            tasks.append(_task(owner, number, child, inner, component, index))
+        if len(tasks) == before:
+            empty.append(number)
+    return UpdatePlan(update, tuple(tasks), tuple(empty))
+
+
+def make(
+    bench: Bench,
+    policy: Policy,
+    update: Update,
+    components: Sequence[Component],
+    torn: Callable[[], Container[str]] = lambda: (),
+) -> UpdatePlan:
+    """What will be done with the components as they were seen. Touches nothing.
+
+    `torn`: asked for the components that an earlier update left without a whole application, if any doesn't answer:
+    these can't answer until they are flashed. Raises HandlerUnknown, ManifestField, ComponentAbsent, BelowFloor,
+    DowngradeRefused.
+    """
+    away = [component for component in components if bench.unplugged(component) and component.name not in torn()]
+    plan = order(update, [component for component in components if component not in away])
+    start_conditions(bench, policy)
+    check_components(bench, plan)
+    for task in plan.tasks:
+        for condition in task.options.conditions:
+            if lacking := condition.missing(bench):
+                raise ManifestField(f"{update.path}: step {task.label} for {task.target}: {lacking}")
+        _check_present(task, torn)
+    tasks = tuple(_looked_at(bench, policy, task) for task in plan.tasks)
+    return replace(plan, tasks=tasks, unplugged=order(update, away).components)
+
+
+def _steps(
+    update: Update, number: int, step: InlineStep | ReferenceStep, components: Sequence[Component], first: int
+) -> Iterator[tuple[int | None, InlineStep, Update, Component | None, int]]:
+    """Of one of the parent's steps: the child's step, that step itself, its update, its component, its index."""
+    if isinstance(step, InlineStep):
+        yield None, step, update, None, first
+        return
+    child = update.child(step)
+    for component in select(components, child.manifest.compatibility):
+        for position, inner in enumerate(child.manifest.instructions.steps):
+            if isinstance(inner, InlineStep):
+                yield position, inner, child, component, first
+                first += 1
+
+
+def _task(
+    update: Update, number: int, child: int | None, step: InlineStep, component: Component | None, index: int
+) -> Task:
+    place = f"{update.path}: instructions.steps[{number if child is None else child}]"
+    try:
+        handler: type[StepHandler] = plugins.load(plugins.STEPS, step.handler)
+    except PluginUnknown as error:
+        raise HandlerUnknown(f"{place}.handler: {error.cause}") from error
+    bare, options = split(step, place)
+    handler.check(bare, on_component=component is not None, place=place)
+    return Task(index, number, child, bare, update, component, handler, options)
+
+
+def check_components(bench: Bench, plan: UpdatePlan) -> None:
+    """That each task's handler takes its component, whatever that holds. Raises ManifestField, ComponentUnknown."""
+    for task in plan.tasks:
+        place = f"{task.update.path}: step {task.label} for {task.target}"
+        task.handler.check_component(task.step, _reached(bench, task), place)
+
+
+def _reached(bench: Bench, task: Task) -> BenchComponent | HostComponent | None:
+    return bench.find(task.component.name) if task.component is not None else None
+
+
+def _check_present(task: Task, torn: Callable[[], Container[str]]) -> None:
+    component = task.component
+    if component is not None and component.presence is Presence.ABSENT and component.name not in torn():
+        raise ComponentAbsent(
+            f"step {task.label} is for {component.name}, which does not answer ({component.where})",
+            component=component.name,
+        )
+
+
+def _looked_at(bench: Bench, policy: Policy, task: Task) -> Task:
+    component = task.component
+    if component is not None and task.handler.seems_installed(task.step, component):
+        return replace(task, status=Status.INSTALLED)
+    downgrade = component is not None and is_downgrade(policy, task, component)
+    no_way_back = task.handler.no_way_back(task.step, _reached(bench, task))
+    return replace(task, no_way_back=no_way_back, downgrade=downgrade)
+
+
+def is_downgrade(policy: Policy, task: Task, component: Component) -> bool:
+    """Whether it installs an older version than the component has by this record. Raises BelowFloor, DowngradeRefused."""
+    for name in (component.name, component.group):
+        floor = policy.floor.get(name) if name else None
+        if floor is not None and older(task.wanted, floor):
+            raise BelowFloor(
+                f"step {task.label} installs {task.wanted}, and nothing below {floor} is allowed on {name}",
+                component=component.name,
+            )
+    if not older(task.wanted, component.version):
+        return False
+    if policy.downgrade == "on-request" and not task.options.allow_downgrade:
+        raise DowngradeRefused(
+            f"step {task.label} installs {task.wanted}, and the component has {component.version}",
+            component=component.name,
+        )
+    return True

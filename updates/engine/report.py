@@ -1,0 +1,196 @@
+"""What became of an update: a result for each task, and the report in the shape of Azure Device Update's agent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ...transports.errors import ProxyflashError
+from ..errors import StepFailed
+from ..events import Status
+from .plan import Task, UpdatePlan
+from .progress import Action, Ending, Progress, TaskProgress
+from .results import ActionResult, ResultCode
+
+IDLE = 0
+IN_PROGRESS = 6
+FAILED = 255
+"""The agent's states of an update: the ones that it reports."""
+PROCESS_DEPLOYMENT = 3
+"""The agent's action of a workflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What became of one task. `actions`: what was tried, and what each came to."""
+
+    task: Task
+    result: ActionResult
+    error: ProxyflashError | None = None
+    actions: Mapping[Action, ActionResult] = field(default_factory=dict)
+    touched: bool = False
+
+    @property
+    def restored(self) -> ActionResult | None:
+        """What its restore came to; None: there was none."""
+        return self.actions.get(Action.RESTORE)
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether its component was changed, and holds neither what was wanted nor what it had before."""
+        back = self.restored is not None and self.restored.brought_back
+        return self.touched and not back and self.task.status not in (Status.DONE, Status.INSTALLED, Status.RESTORED)
+
+    @property
+    def holds(self) -> str:
+        """The version that the component has now, as it was last told by the component; "": that isn't known."""
+        before = self.task.component.version if self.task.component else ""
+        back = self.restored is not None and self.restored.brought_back
+        match self.task.status:
+            case Status.DONE | Status.INSTALLED:
+                return self.task.wanted
+            case Status.RESTORED | Status.NOT_RUN:
+                return before
+            case Status.FAILED if back or not self.touched:
+                return before
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an update so far. `number`: its place in the history. `halt`: why it isn't at its end.
+
+    `restart`: what is to be said of a restart that what was brought back needs.
+    """
+
+    plan: UpdatePlan
+    progress: Progress
+    number: int
+    halt: ProxyflashError | None = None
+    restart: str = ""
+
+    @property
+    def ending(self) -> Ending:
+        return self.progress.ending
+
+    @property
+    def results(self) -> list[TaskResult]:
+        """One for each task, in order, also for those that were not run."""
+        pairs = zip(self.plan.tasks, self.progress.tasks, strict=True)
+        return [_result(task, state, self.progress) for task, state in pairs]
+
+    @property
+    def error(self) -> ProxyflashError | None:
+        """What keeps it from its end, else what made it fail."""
+        if self.halt is not None:
+            return self.halt
+        failed = next((item.error for item in self.results if item.error is not None), None)
+        if failed is None and self.ending is Ending.PARTLY_ROLLED_BACK:
+            left = ", ".join(item.task.target for item in self.results if item.task.status is Status.NOT_RESTORED)
+            return StepFailed(f"not everything could be brought back: {left} could not")
+        return failed
+
+    @property
+    def succeeded(self) -> bool:
+        return self.error is None and self.ending in (Ending.SUCCEEDED, Ending.ROLLED_BACK)
+
+    @property
+    def changed(self) -> bool:
+        """Whether any task was carried out."""
+        return self.progress.touched
+
+    def report(self) -> dict[str, Any]:
+        """The report in the agent's shape, with `componentResults` beside its step results."""
+        results = self.results
+        manifest = self.plan.update.manifest
+        steps = {
+            f"step_{number}": _step([item for item in results if item.task.number == number]).report()
+            for number in range(len(manifest.instructions.steps))
+        }
+        identity = {"provider": manifest.updateId.provider, "name": manifest.updateId.name}
+        installed = json.dumps({**identity, "version": manifest.updateId.version}, separators=(",", ":"))
+        return {
+            "state": self._state(),
+            "workflow": {"action": PROCESS_DEPLOYMENT, "id": self.plan.update.workflow_id},
+            "installedUpdateId": installed if self.ending is Ending.SUCCEEDED else "",
+            "lastInstallResult": {**self._total(results).report(), "stepResults": steps},
+            "componentResults": [_component(item) for item in results],
+        }
+
+    def _state(self) -> int:
+        match self.ending:
+            case Ending.UNFINISHED | Ending.AWAITING:
+                return IN_PROGRESS
+            case Ending.SUCCEEDED | Ending.CANCELLED | Ending.ABANDONED:
+                # The agent is idle after a cancelled deployment too, with a result that says so.
+                return IDLE
+        undone = self.ending is Ending.ROLLED_BACK and self.error is None
+        return IDLE if undone else FAILED
+
+    def _total(self, results: list[TaskResult]) -> ActionResult:
+        match self.ending:
+            case Ending.SUCCEEDED:
+                return ActionResult(ResultCode.APPLY_SUCCESS)
+            case Ending.ROLLED_BACK if self.error is None:
+                return ActionResult(ResultCode.RESTORE_SUCCESS)
+            case Ending.CANCELLED | Ending.ABANDONED:
+                return ActionResult(ResultCode.CANCELLED, details=self.progress.stopped or self.ending.value)
+        failed = next((item for item in results if item.error is not None), None)
+        if failed is not None:
+            return failed.result
+        if self.ending is Ending.AWAITING:
+            return next(
+                (item.result for item in results if item.task.status is Status.AWAITING),
+                ActionResult(ResultCode.INSTALL_REBOOT),
+            )
+        return ActionResult(ResultCode.CANCELLED, details=self.progress.stopped or self.ending.value)
+
+
+def _result(task: Task, state: TaskProgress, progress: Progress) -> TaskResult:
+    status = state.status
+    if status is Status.TODO:
+        status = Status.STOPPED if state.begun or state.failing else Status.NOT_RUN
+    result = state.result or ActionResult(ResultCode.CANCELLED, details=_why_not(status, progress))
+    error = state.error
+    return TaskResult(replace(task, status=status), result, error, state.results, state.touched)
+
+
+def _why_not(status: Status, progress: Progress) -> str:
+    return progress.stopped or status.value if status is Status.STOPPED else status.value
+
+
+def _step(own: list[TaskResult]) -> ActionResult:
+    """The result of one of the parent's steps, over its components."""
+    if not own:
+        return ActionResult(ResultCode.INSTALL_NO_MATCHING_COMPONENTS)
+    failed = next((item.result for item in own if item.error is not None), None)
+    waiting = {item.task.target: item.result for item in own if item.task.status is Status.AWAITING}
+    # What a component has yet to do after its restart is no failure of the step.
+    others = [item.result for item in own if item.task.target not in waiting]
+    failed = failed or next((result for result in others if not result.succeeded), None)
+    if failed is not None:
+        return failed
+    if waiting:
+        return next(iter(waiting.values()))
+    for code in (ResultCode.INSTALL_ALREADY_INSTALLED, ResultCode.INSTALL_NO_MATCHING_COMPONENTS):
+        if all(item.result.code == code for item in own):
+            return own[0].result
+    return ActionResult(ResultCode.APPLY_SUCCESS)
+
+
+def _component(item: TaskResult) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "component": item.task.target,
+        "step": item.task.label,
+        "status": item.task.status.value,
+        **item.result.report(),
+        "before": item.task.component.version if item.task.component else "",
+        "wanted": item.task.wanted,
+        "holds": item.holds,
+        "actions": {action.value: result.code for action, result in item.actions.items()},
+    }
+    if item.restored is not None:
+        found["restore"] = item.restored.report()
+    return found

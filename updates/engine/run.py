@@ -1,0 +1,201 @@
+"""One update under way: its tasks in their order, one after the other or beside each other, to its end or to a halt."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import groupby
+
+from ...flashers.errors import Cancelled
+from ...transports.errors import ProxyflashError
+from ..events import Status
+from ..manifests.options import OnFailure
+from . import restarting, scheduling
+from .journal import Journal
+from .plan import Task, UpdatePlan
+from .progress import RESTARTS, Action, Ending, Kind, Progress, TaskProgress
+from .report import Outcome
+from .store import Entry
+from .task_runner import Halt, Setting, Worker
+
+
+class Run:
+    """Carries out one update from where its journal ends."""
+
+    def __init__(self, entry: Entry, journal: Journal, progress: Progress, plan: UpdatePlan, setting: Setting) -> None:
+        self.entry = entry
+        self.plan = plan
+        self.progress = progress
+        self._setting = setting
+        self._worker = Worker(journal, progress, setting)
+        pairs = zip(plan.tasks, progress.tasks, strict=True)
+        self._given_up = {task.target for task, state in pairs if state.status is Status.FAILED}
+        """Components on which a step has failed: their later ones are not run."""
+        self._restarted_first: set[str] = set()
+        """Components on which a step waits for a restart: their later ones are for the next run."""
+
+    def carry_out(self) -> Outcome:
+        """Goes on to the end, or to where it must halt. Raises JournalNotWritten; then it can be resumed."""
+        halt: ProxyflashError | None = None
+        try:
+            if self.progress.rolling_back:
+                self._roll_back()
+            else:
+                self._forward()
+        except Halt as found:
+            halt = found.error
+            if isinstance(halt, Cancelled):
+                halt = self._stopped(halt)
+        finally:
+            self._worker.close()
+        return Outcome(self.plan, self.progress, self.entry.number, halt, self._restart_for_the_restored())
+
+    def _stopped(self, halt: Cancelled) -> Cancelled:
+        """If nothing was changed yet, it is the update's end: there is nothing to go on with."""
+        touched = halt.touched or self.progress.touched
+        if not touched and not self.progress.rolling_back:
+            self._finish(Ending.CANCELLED)
+        return Cancelled(halt.cause, touched=touched, remedy=halt.remedy, component=halt.component)
+
+    def roll_back(self) -> Outcome:
+        """Undoes what was done, whatever is left to do."""
+        if not self.progress.rolling_back:
+            self._worker.record(Kind.ROLLBACK)
+        return self.carry_out()
+
+    def _forward(self) -> None:
+        if not self.progress.downloaded:
+            if not all(self._worker.download(task) for task in self.plan.tasks):
+                return self._finish(Ending.FAILED)
+            self._worker.record(Kind.DOWNLOADED)
+        if self.progress.begin["parallel"]:
+            for stage in scheduling.stages(self.plan.tasks):
+                if not self._stage(stage):
+                    return None
+        else:
+            for _, tasks in groupby(self.plan.tasks, key=lambda task: task.number):
+                if not self._in_turn(list(tasks)):
+                    return None
+        failed = any(state.status is Status.FAILED for state in self.progress.tasks)
+        return self._finish(Ending.FAILED if failed else Ending.SUCCEEDED)
+
+    def _in_turn(self, tasks: list[Task]) -> bool:
+        """The tasks of one of the parent's steps; whether the update goes on. Raises Halt."""
+        for task in tasks:
+            self._task(task)
+            if self._state(task).status is Status.FAILED and self._ends_with(task):
+                return False
+            self._heed_restart(task)
+        self._restart_if_asked(tasks)
+        return True
+
+    def _stage(self, tasks: list[Task]) -> bool:
+        """Tasks that may run beside each other; whether the update goes on. Raises Halt."""
+        left = [task for task in tasks if not self._state(task).finished]
+        limits = {
+            name: spec.at_once or 1
+            for name, spec in self._setting.bench.file.spec.bus.items()
+            if spec.at_once is not None or spec.kind != "usb"
+        }
+        scheduler = scheduling.Scheduler(left, limits)
+
+        def work(task: Task) -> None:
+            self._task(task)
+            state = self._state(task)
+            if state.status is Status.FAILED and self._on_failure(task) != "continue":
+                scheduler.stop()
+            elif state.status is Status.AWAITING:
+                scheduler.end_with(task.number)
+                self._heed_restart(task)
+
+        scheduling.carry_out(scheduler, work)
+        for task in tasks:
+            if self._state(task).status is Status.FAILED and self._ends_with(task):
+                return False
+        self._restart_if_asked(tasks)
+        return True
+
+    def _ends_with(self, task: Task) -> bool:
+        """Whether a failed task is the end of the update, which then has been brought to it."""
+        match self._on_failure(task):
+            case "continue":
+                return False
+            case "rollback":
+                self._worker.record(Kind.ROLLBACK)
+                self._roll_back()
+            case _:
+                self._finish(Ending.FAILED)
+        return True
+
+    def _on_failure(self, task: Task) -> OnFailure:
+        chosen: OnFailure = task.options.on_failure or self.progress.begin["on_failure"]
+        return chosen
+
+    def _roll_back(self) -> None:
+        """Restores what was changed, the last first."""
+        pairs = [(self._state(task), task) for task in self.plan.tasks]
+        under_way = [task for state, task in pairs if not state.finished and (state.touched or state.failing)]
+        done = sorted(((state, task) for state, task in pairs if state.status is Status.DONE), key=lambda p: p[0].ended)
+        left = [*reversed(under_way), *(task for _, task in reversed(done))]
+        while left:
+            task = left.pop(0)
+            self._worker.restore(task)
+            restored = self._state(task).results.get(Action.RESTORE)
+            asked = RESTARTS.get(restored.code) if restored is not None else None
+            if left and asked is not None and asked.immediate:
+                # The rest is brought back once the host, or the service, has been restarted.
+                self._restart(host=asked.host)
+        clean = all(_as_before(state) for state in self.progress.tasks)
+        self._finish(Ending.ROLLED_BACK if clean else Ending.PARTLY_ROLLED_BACK)
+
+    def _finish(self, ending: Ending) -> None:
+        self._worker.record(Kind.FINISH, ending=ending)
+        shutil.rmtree(self._setting.kept.work, ignore_errors=True)
+
+    def _heed_restart(self, task: Task) -> None:
+        state = self._state(task)
+        if state.status is Status.AWAITING and state.awaits is not None and state.awaits.immediate:
+            self._restart(host=state.awaits.host)
+
+    def _restart_if_asked(self, tasks: list[Task]) -> None:
+        waiting = [state for state in map(self._state, tasks) if state.status is Status.AWAITING]
+        if waiting:
+            self._restart(host=any(state.awaits is not None and state.awaits.host for state in waiting))
+
+    def _restart_for_the_restored(self) -> str:
+        """What is brought back may ask for a restart as what is installed does: once the update is at its end.
+
+        The policy's command is run; what is left to be said to a person.
+        """
+        asked = self.progress.restored_restart
+        if asked is None or not self.progress.over:
+            return ""
+        policy = self._setting.policy
+        command = policy.reboot if asked.host else policy.restart
+        return restarting.for_the_restored(asked.host, command, self._setting.bench.commands)
+
+    def _restart(self, *, host: bool) -> None:
+        """Raises Halt: what comes after is for the next run."""
+        self._worker.record(Kind.RESTART, host=host, boot=restarting.boot_id())
+        policy = self._setting.policy
+        commands = self._setting.bench.commands
+        raise Halt(restarting.asked_for(host, policy.reboot if host else policy.restart, commands))
+
+    def _task(self, task: Task) -> None:
+        if self._state(task).finished or task.target in self._given_up | self._restarted_first:
+            return
+        self._worker.carry_out(task)
+        if self._state(task).status is Status.AWAITING:
+            self._restarted_first.add(task.target)
+        if self._state(task).status is Status.FAILED:
+            self._given_up.add(task.target)
+
+    def _state(self, task: Task) -> TaskProgress:
+        return self._worker.state(task)
+
+
+def _as_before(state: TaskProgress) -> bool:
+    """Whether a rolled back update has left the component as it was, as far as this task is concerned."""
+    if not state.touched:
+        return True
+    restored = state.results.get(Action.RESTORE)
+    return restored is not None and restored.brought_back

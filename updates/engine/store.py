@@ -1,0 +1,196 @@
+"""The updates of one bench in its folder: a numbered folder for each, with its journal, files and backups.
+
+`<bench>/updates/000007/`: `journal.jsonl`; `files/`, the update's own checked copies; `work/`, where scripts run;
+`backup/`. Of an update that has ended the journal and the manifests are kept, and, until another one installs something,
+what a rollback needs.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from ...enumerators.errors import StateFolder
+from ...transports import private_files
+from ..errors import JournalBroken, UpdateUnknown
+from . import journal
+from .progress import Progress
+
+MOST_KEPT = 200
+"""Journals of updates that have ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One update. Numbers go up, whatever the clock does."""
+
+    folder: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.folder.name)
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / journal.NAME
+
+    @property
+    def files(self) -> Path:
+        return self.folder / "files"
+
+    @property
+    def work(self) -> Path:
+        return self.folder / "work"
+
+    @property
+    def backup(self) -> Path:
+        return self.folder / "backup"
+
+    def progress(self) -> Progress:
+        """Raises JournalBroken."""
+        return Progress.of(journal.records(self.journal), str(self.journal))
+
+    @property
+    def began(self) -> bool:
+        """Whether its journal has a first record. One that hasn't was cut before it touched anything."""
+        try:
+            return next(journal.records(self.journal), None) is not None
+        except JournalBroken:
+            return self.journal.exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The latest time that this host is known to have had, by an update of its history."""
+
+    time: datetime
+    folder: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.folder.name)
+
+    @property
+    def leave_out(self) -> str:
+        """The command that takes the update out of the history; its number is free again then."""
+        return shlex.join(("mv", str(self.folder), f"{self.folder}.wrong-clock"))
+
+
+class Store:
+    """`folder`: the bench's, in the state folder."""
+
+    def __init__(self, folder: Path) -> None:
+        # Scripts run in folders below it, and are told of them from there.
+        self.folder = folder.absolute() / "updates"
+        self.attempts = folder.absolute() / "attempts.json"
+
+    def entries(self) -> list[Entry]:
+        """All that began, the oldest first. Raises StateFolder."""
+        return [entry for entry in self._all() if entry.began]
+
+    def latest(self) -> Entry | None:
+        """The last that began."""
+        return next((entry for entry in reversed(self._all()) if entry.began), None)
+
+    def last_change(self) -> Entry | None:
+        """The last that changed something, or may have: what a rollback is for. Raises JournalBroken."""
+        return next((entry for entry in reversed(self.entries()) if entry.progress().touched), None)
+
+    def entry(self, number: int) -> Entry:
+        """Raises UpdateUnknown."""
+        found = Entry(self.folder / f"{number:06}")
+        if not found.began:
+            raise UpdateUnknown(f"there is no update {number} in {self.folder}")
+        return found
+
+    def create(self) -> Entry:
+        """A folder for a new update; those of updates that never began are taken away. Raises StateFolder."""
+        number = 1
+        for entry in self._all():
+            number = entry.number + 1
+            if not entry.began:
+                shutil.rmtree(entry.folder, ignore_errors=True)
+        entry = Entry(self.folder / f"{number:06}")
+        try:
+            private_files.folder(entry.folder)
+        except OSError as error:
+            raise StateFolder(f"{error.filename or entry.folder}: {error.strerror}") from error
+        return entry
+
+    def backed_up(self) -> list[Entry]:
+        """The last that changed something and whose backups are there, if there is one. Raises nothing for broken journals."""
+        for entry in reversed(self._all()):
+            with suppress(JournalBroken):
+                if entry.backup.is_dir() and entry.progress().touched:
+                    return [entry]
+        return []
+
+    def forget(self, *needed: Entry) -> None:
+        """Takes away what the reports of updates don't need, but for these."""
+        entries = [entry for entry in self._all() if entry not in needed]
+        for entry in entries[:-MOST_KEPT]:
+            shutil.rmtree(entry.folder, ignore_errors=True)
+        for entry in entries:
+            begin = self._begin(entry)
+            if begin is None or "documents" not in begin:
+                continue
+            for folder in (entry.work, entry.backup):
+                shutil.rmtree(folder, ignore_errors=True)
+            for path in entry.files.glob("*"):
+                # The manifests say what the journal's tasks were.
+                if path.name not in begin["documents"]:
+                    path.unlink(missing_ok=True)
+
+    def seen(self, max_age_days: float | None) -> Seen | None:
+        """The latest time that a journal tells of: a clock behind it was set back. None: age doesn't matter.
+
+        An update was not too old when it began. So the time of its begin is believed up to the end of its manifest's age: a
+        clock that was wrong once refuses older manifests than that update's, and never newer ones.
+        """
+        if max_age_days is None:
+            return None
+        age = timedelta(days=max_age_days)
+        found = []
+        for entry in self._all():
+            begin = self._begin(entry) or {}
+            began, made = _time(begin.get("time")), _time(begin.get("created"))
+            if began is not None:
+                believed = made + age if made is not None and began - made > age else began
+                found.append(Seen(believed, entry.folder))
+        return max(found, key=lambda one: one.time, default=None)
+
+    def _all(self) -> list[Entry]:
+        try:
+            found = [Entry(path) for path in self._folders()]
+        except OSError as error:
+            raise StateFolder(f"{self.folder}: {error.strerror}") from error
+        return sorted(found, key=lambda entry: entry.number)
+
+    def _folders(self) -> Iterator[Path]:
+        if self.folder.is_dir():
+            private_files.folder(self.folder)
+            for path in self.folder.iterdir():
+                if path.name.isascii() and path.name.isdigit():
+                    private_files.own(path)
+                    yield path
+
+    def _begin(self, entry: Entry) -> journal.Record | None:
+        """The first record of an update; None: it has none, or a broken one."""
+        try:
+            return next(journal.records(entry.journal), None)
+        except JournalBroken:
+            return None
+
+
+def _time(text: object) -> datetime | None:
+    """A time of a journal; without a zone it is UTC. None: it is none."""
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,0 +1,1 @@
+"""Step handlers: what a step of each type does, and what they share."""

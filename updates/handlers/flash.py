@@ -1,0 +1,309 @@
+"""`proxyflash/flash:1`: flashes the component in context with the step's one file.
+
+handlerProperties: `installedCriteria`, the version that the component reports once it is installed (required);
+`address`, where a raw binary goes, as a number or in hex ("0x08000000").
+
+Backup reads the erase units that Install will erase, where the part lets its memory be read; Restore flashes them back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from ...enumerators.bench import BenchComponent
+from ...enumerators.component import Component, Presence
+from ...enumerators.host import HostComponent
+from ...flashers import plan as planning
+from ...flashers.errors import ImageWrongPart
+from ...flashers.flasher import Capability
+from ...flashers.formats import LARGEST_FILE, loads
+from ...flashers.image import HIGHEST, FirmwareImage, Segment, join
+from ...flashers.memory import MemoryMap, Range
+from ...flashers.programmer import Programmer
+from ...transports import clock
+from ...transports.errors import ProxyflashError
+from ...transports.plain import quoted
+from ..engine.results import COMPONENT_FLASH_HANDLER, FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
+from ..errors import ManifestField
+from ..manifests.manifest import InlineStep
+from . import backup_store as kept
+from . import properties
+from .handler import StepHandler
+
+KEYS = (properties.CRITERIA, "address")
+DEAF_SECONDS = 1.0
+"""The longest that a part waits in the midst of an exchange that we were cut in (N_Bs of ISO 15765-2:2016, table 16)."""
+MEMORY = "memory.bin"
+"""In the backup folder: what the part held, its segments one after the other; backup.json says where they lay."""
+
+
+MOST_SEGMENTS = 100_000
+"""More than any part has erase units."""
+
+
+class _Kept(kept.Facts):
+    """What the part held: the digest of its bytes, and where they lay, as addresses and sizes, in order and apart.
+
+    That they lie in the part's memory is checked as of every image, before anything is erased.
+    """
+
+    sha256: kept.Digest
+    segments: Annotated[
+        list[
+            tuple[
+                Annotated[int, Field(strict=True, ge=0, lt=HIGHEST)],
+                Annotated[int, Field(strict=True, gt=0, le=LARGEST_FILE)],
+            ]
+        ],
+        Field(min_length=1, max_length=MOST_SEGMENTS),
+    ]
+    version: str
+    target: dict[str, int | str] | None = None
+
+    @field_validator("segments")
+    @classmethod
+    def _apart(cls, segments: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        for (low, size), (high, _) in pairwise([*segments, (HIGHEST + 1, 0)]):
+            if low + size >= high:
+                raise ValueError(f"the segment at {low:#x} does not end before the next")
+        if sum(size for _, size in segments) > LARGEST_FILE:
+            raise ValueError(f"the segments have more than {LARGEST_FILE:,} bytes")
+        return segments
+
+
+class FlashHandler(StepHandler):
+    """Flashes, verifies and boots in Install; in Apply asks the running application for its version once more."""
+
+    buses_only = True
+
+    @classmethod
+    def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
+        told = "flashes a component, but this step is for the host"
+        properties.for_a_component(told, step, place, on_component=on_component)
+        properties.one_file(step, place)
+        properties.none_but(KEYS, step, place)
+        properties.criteria(step, place)
+        _address(step, place)
+
+    @classmethod
+    def check_component(cls, step: InlineStep, component: BenchComponent | HostComponent | None, place: str) -> None:
+        _flashable(step, component, f"{place}: ")
+
+    @classmethod
+    def seems_installed(cls, step: InlineStep, component: Component) -> bool:
+        return component.presence is Presence.OK and component.version == step.handlerProperties[properties.CRITERIA]
+
+    @classmethod
+    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+        """As far as the profile tells; what a part's protection forbids only the part knows, once it is connected."""
+        component = _flashable(step, component)
+        return component.entry.flasher.unreadable(component.entry.profile)
+
+    def download(self) -> ActionResult:
+        """Reads the firmware file: a broken one is told before the first component is touched."""
+        self._image()
+        return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
+
+    def is_installed(self) -> ActionResult:
+        installed = self.seems_installed(self.context.step, self._seen())
+        return ActionResult(ResultCode.INSTALLED if installed else ResultCode.NOT_INSTALLED)
+
+    def is_complete(self) -> ActionResult:
+        """The version alone doesn't show that the rest was written too: Install compares, and writes what is missing."""
+        return ActionResult(ResultCode.NOT_INSTALLED)
+
+    def install(self) -> ActionResult:
+        context = self.context
+        try:
+            result = self._component.flash(
+                self._image(),
+                expect_version=self._wanted,
+                on_event=context.on_event,
+                cancelled=context.cancelled,
+            )
+        except ProxyflashError as error:
+            error.component = error.component or self._component.name
+            raise
+        assert result is not None, "only a refused confirmation gives no result, and none is asked"
+        return ActionResult(ResultCode.INSTALL_SUCCESS, details=f"-> {result.version}, verified ({result.verified})")
+
+    def apply(self) -> ActionResult:
+        if self.is_installed().code == ResultCode.INSTALLED:
+            return ActionResult(ResultCode.APPLY_SUCCESS)
+        code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_FLASH_HANDLER, 1)
+        return ActionResult(ResultCode.FAILURE, code, f"{self._component.name} does not report version {self._wanted}")
+
+    def backup(self) -> ActionResult:
+        """Keeps what the units hold that Install will erase. The application runs again afterwards."""
+        folder = self.context.backup_folder
+        if kept.facts(folder, _Kept) is not None:
+            return ActionResult(ResultCode.BACKUP_SUCCESS)
+        component = self._component
+        if reason := component.entry.flasher.unreadable(component.entry.profile):
+            return ActionResult(ResultCode.BACKUP_UNSUPPORTED, details=reason)
+        seen = self._seen()
+        with self._named(), self._programmer(starts_again=seen.presence is Presence.OK) as programmer:
+            image = self._image()
+            programmer.connect()
+            programmer.flasher.verify_target(image.target)
+            memory = programmer.memory_map()
+            placed = planning.place(image, memory)
+            if reason := _unreadable(programmer, placed, memory):
+                return ActionResult(ResultCode.BACKUP_UNSUPPORTED, details=reason)
+            segments = join(programmer.read(_replaced(placed, memory)))
+        if not _holds_something(segments, memory):
+            return ActionResult(ResultCode.BACKUP_UNSUPPORTED, details=f"{component.name} holds nothing to bring back")
+        found = {
+            "sha256": kept.write(folder / MEMORY, b"".join(segment.data for segment in segments)),
+            "segments": [[segment.address, segment.size] for segment in segments],
+            "version": seen.version if seen.presence is Presence.OK else "",
+            # What the new file says of the part holds for the old content as well.
+            "target": dict(image.target),
+        }
+        kept.keep(folder, found)
+        total = sum(segment.size for segment in segments)
+        return ActionResult(ResultCode.BACKUP_SUCCESS, details=f"{total:,} bytes read")
+
+    def restore(self) -> ActionResult:
+        folder = self.context.backup_folder
+        found = kept.facts(folder, _Kept)
+        if found is None:
+            return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
+        data = kept.read(folder / MEMORY, found.sha256)
+        if data is None:
+            code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_FLASH_HANDLER, 2)
+            return ActionResult(ResultCode.FAILURE, code, f"{folder / MEMORY} is not any more what was kept")
+        if sum(size for _, size in found.segments) != len(data):
+            raise kept.broken(folder, f"its segments have not the {len(data):,} bytes of {MEMORY}")
+        segments = []
+        view = memoryview(data)
+        for address, size in found.segments:
+            segments.append(Segment(address, bytes(view[:size])))
+            view = view[size:]
+        target = self._image().target if found.target is None else found.target
+        image = FirmwareImage(tuple(segments), "memory", str(folder / MEMORY), target=target)
+        with self._named():
+            result = self._component.flash(
+                image,
+                expect_version=found.version or None,
+                on_event=self.context.on_event,
+                cancelled=self.context.cancelled,
+            )
+        assert result is not None, "only a refused confirmation gives no result, and none is asked"
+        details = f"-> {result.version or 'what it held before'}, verified ({result.verified})"
+        return ActionResult(ResultCode.RESTORE_SUCCESS, details=details)
+
+    def _seen(self) -> Component:
+        """Its record. One that is mute is asked twice: a cut may have left it waiting for us, deaf for a second."""
+        seen = self._component.look()
+        if seen.presence is Presence.ABSENT:
+            clock.sleep(DEAF_SECONDS)
+            seen = self._component.look()
+        return seen
+
+    @contextmanager
+    def _programmer(self, *, starts_again: bool) -> Iterator[Programmer]:
+        """For looking only. `starts_again`: whatever ends it, the part runs its application again, as it did before.
+
+        A part that did not run it may hold half of one, which would not let it be called into its bootloader any more.
+        """
+        context = self.context
+        programmer = self._component.programmer(on_event=context.on_event, cancelled=context.cancelled)
+        try:
+            yield programmer
+        finally:
+            if starts_again:
+                programmer.release()
+            programmer.flasher.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except ProxyflashError as error:
+            error.component = error.component or self._component.name
+            raise
+
+    def _image(self) -> FirmwareImage:
+        """Of the bytes that were checked in the same pass."""
+        step = self.context.step
+        (name,) = step.files
+        return loads(self.context.read(name), self.context.files[name], address=_address(step, ""))
+
+    @property
+    def _wanted(self) -> str:
+        return str(self.context.step.handlerProperties[properties.CRITERIA])
+
+    @property
+    def _component(self) -> BenchComponent:
+        return _flashable(self.context.step, self.context.component)
+
+
+def _flashable(step: InlineStep, component: BenchComponent | HostComponent | None, place: str = "") -> BenchComponent:
+    """Raises ManifestField unless the component has a bootloader."""
+    if isinstance(component, BenchComponent):
+        return component
+    name = component.name if component else "the host"
+    raise ManifestField(
+        f"{place}{step.handler} flashes components on buses, and {name} is none",
+        remedy="Parts of the host are updated by proxyflash/partition:1, proxyflash/app:1 or a script.",
+    )
+
+
+def _unreadable(programmer: Programmer, placed: FirmwareImage, memory: MemoryMap) -> str:
+    """Why what the image replaces can't be read, by the connected part's word; "": it can."""
+    if not programmer.flasher.capabilities & Capability.READ:
+        return "the part does not let its memory be read"
+    for region in memory.regions:
+        if any(placed.within(region.start, region.end)):
+            if not region.readable:
+                return f"{region.name} can't be read"
+            if region.ordered:
+                return f"{region.name} takes whole images, and how long the present one is can't be asked"
+    return ""
+
+
+def _replaced(placed: FirmwareImage, memory: MemoryMap) -> list[Range]:
+    """The erase units that the image touches, those that follow each other as one."""
+    found: list[Range] = []
+    for region in memory.regions:
+        for segment in placed.within(region.start, region.end):
+            for unit in region.erase_units(segment.address, segment.end):
+                if found and found[-1].start <= unit.start < found[-1].end:
+                    continue
+                if found and found[-1].end == unit.start and unit.start != region.start:
+                    found[-1] = Range(found[-1].start, found[-1].size + unit.size)
+                else:
+                    found.append(unit)
+    return found
+
+
+def _holds_something(segments: Sequence[Segment], memory: MemoryMap) -> bool:
+    """Whether it is worth bringing back: neither blank nor without what the processor starts by."""
+    try:
+        planning.place(FirmwareImage(tuple(segments), "memory"), memory)
+    except ImageWrongPart:
+        return False
+    for segment in segments:
+        region = memory.region_of(segment.address)
+        if region is None or bytes(segment.data).strip(bytes([region.erased_value])):
+            return True
+    return False
+
+
+def _address(step: InlineStep, place: str) -> int | None:
+    value = step.handlerProperties.get("address")
+    if value is None:
+        return None
+    try:
+        number = value if isinstance(value, int) else int(str(value), 0)
+    except ValueError:
+        number = -1
+    if number < 0 or isinstance(value, bool):
+        raise ManifestField(f"{place}.handlerProperties.address: {quoted(value)} is no address")
+    return number
