@@ -24,11 +24,11 @@ from ..transports import clock
 from ..transports.errors import AdapterAbsent, AdapterGone, MixedClocks, ProxyflashError
 from ..transports.plain import CAUSE, plain, word
 from ..transports.recording.recorder import Recorder
-from .endings import OrderlyEnd, undisturbed
 from .firmware import Firmware, TestImage
 from .names import SIMULATED, SIMULATED_INI
 from .needs import CAPABILITIES, Needs
 from .parts import Broken, NotThere, Part, PartLost, has_power
+from .signal_guard import OrderlyEnd, undisturbed
 
 if TYPE_CHECKING:
     from .simulated_time import SimulatedTime

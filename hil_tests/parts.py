@@ -15,7 +15,7 @@ from ..transports import clock
 from ..transports.deadline import Deadline
 from ..transports.errors import AdapterGone, ProxyflashError
 from .firmware import Firmware, TestImage, listed
-from .supplies import Power
+from .power import Power
 
 LOOK_AGAIN = 0.05
 """Seconds between two looks at a part that starts."""

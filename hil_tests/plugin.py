@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .bench_run import BenchRun
     from .firmware import Firmware
     from .measurements import Measurements
-    from .supplies import Power
+    from .power import Power
 
 REQUIRABLE = ("can", "serial", "usb", "power")
 RUN = pytest.StashKey["BenchRun"]()
@@ -113,7 +113,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     told: dict[str, Any] = getattr(config, "workerinput", {})
     if "proxyflash" in told:
-        from .spreading import note
+        from .xdist_scheduler import note
 
         note(Path(told["proxyflash"]), told["workerid"], [item.nodeid for item in items if uses_bench(item)])
 
@@ -129,7 +129,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """One worker has the bench of hardware, whatever way of spreading was asked for."""
     if RUN not in config.stash or not run_of(config).has_hardware:
         return None
-    from .spreading import BenchScheduling
+    from .xdist_scheduler import BenchScheduling
 
     return BenchScheduling(config, log, run_of(config).notes)
 

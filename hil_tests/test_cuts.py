@@ -10,8 +10,8 @@ import pytest
 from proxyflash.enumerators.bench import BenchComponent
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.flashers.events import Phase
+from proxyflash.hil_tests.boot_session import RUNNING, reopened, running, started
 from proxyflash.hil_tests.firmware import Firmware, TestImage
-from proxyflash.hil_tests.running import RUNNING, reopened, running, started
 from proxyflash.hil_tests.wire_cuts import Cut, InPhase
 from proxyflash.transports.errors import ProxyflashError
 

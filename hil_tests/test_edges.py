@@ -17,8 +17,8 @@ from proxyflash.flashers.flasher import Capability
 from proxyflash.flashers.image import FirmwareImage, Segment, join
 from proxyflash.flashers.memory import Range, Region
 from proxyflash.flashers.programmer import FlashResult
+from proxyflash.hil_tests.boot_session import Session, bootloader, running
 from proxyflash.hil_tests.firmware import Firmware
-from proxyflash.hil_tests.running import Session, bootloader, running
 from proxyflash.transports.errors import ProxyflashError
 
 pytestmark = pytest.mark.destructive

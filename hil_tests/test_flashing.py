@@ -10,9 +10,9 @@ from proxyflash.flashers.events import Phase
 from proxyflash.flashers.flasher import Capability
 from proxyflash.flashers.memory import Range
 from proxyflash.flashers.smp.profile import SmpProfile
+from proxyflash.hil_tests.boot_session import RUNNING, bootloader, running
 from proxyflash.hil_tests.firmware import Firmware, TestImage
 from proxyflash.hil_tests.measurements import Measurements
-from proxyflash.hil_tests.running import RUNNING, bootloader, running
 
 pytestmark = pytest.mark.destructive
 

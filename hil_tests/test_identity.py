@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from proxyflash.enumerators.bench import Bench, BenchComponent
 from proxyflash.enumerators.component import Component
+from proxyflash.hil_tests.boot_session import RUNNING, bootloader, gone, running
 from proxyflash.hil_tests.firmware import Firmware
-from proxyflash.hil_tests.running import RUNNING, bootloader, gone, running
-from proxyflash.hil_tests.supplies import Power
+from proxyflash.hil_tests.power import Power
 
 ROUNDS = 3
 

@@ -23,8 +23,8 @@ from proxyflash.flashers.events import Phase
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.flashers.uds.profile import UdsProfile
+from proxyflash.hil_tests.boot_session import bootloader, running
 from proxyflash.hil_tests.firmware import Firmware
-from proxyflash.hil_tests.running import bootloader, running
 from proxyflash.transports.errors import ProxyflashError
 
 # Destructive: if it is not refused, the part is written to.

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from proxyflash.enumerators.bench import BenchComponent
 from proxyflash.flashers import events as ev
+from proxyflash.hil_tests.boot_session import running
 from proxyflash.hil_tests.firmware import Firmware
 from proxyflash.hil_tests.measurements import Measurements
-from proxyflash.hil_tests.running import running
 
 from ..transports import clock
 

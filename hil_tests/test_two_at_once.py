@@ -7,9 +7,9 @@ from proxyflash.enumerators.bench import Bench, BenchComponent
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.programmer import FlashResult
 from proxyflash.hil_tests.bench_run import BenchRun
+from proxyflash.hil_tests.boot_session import running
 from proxyflash.hil_tests.firmware import Firmware
 from proxyflash.hil_tests.plugin import run_of
-from proxyflash.hil_tests.running import running
 from proxyflash.transports import clock
 
 pytestmark = [pytest.mark.destructive, pytest.mark.needs("can", "usb")]

@@ -17,7 +17,7 @@ from ..enumerators.bench import BenchComponent
 from ..enumerators.power import switch
 from ..flashers import events as ev
 from ..flashers.events import Phase
-from .supplies import Power
+from .power import Power
 
 
 class Cut(ABC):

@@ -451,7 +451,7 @@ CLOCKS = ("transports/clock.py", "transports/simulated_clock.py")
 """The only modules that read time, sleep, and make threads and what they wait with."""
 OF_THE_CLOCK = ("time", "threading", "queue", "sched", "concurrent")
 REAL = {
-    "hil_tests/endings.py": "signals belong to the process's own main thread",
+    "hil_tests/signal_guard.py": "signals belong to the process's own main thread",
     "hil_tests/simulated_time.py": "tells tests that they use real time",
     "tools/commands/session.py": "within a signal nothing but a real thread, which uses no clock, may print",
     "transports/recording/formats.py": "formats times that were recorded",

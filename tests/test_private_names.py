@@ -57,7 +57,7 @@ NAMES = (
     Private("pyusb", usb.core.Device, "_ctx", ("transports/usb/strings.py",)),
     Private("pytest", pytest.Config, "_tmp_path_factory", ("hil_tests/bench_run.py",)),
     Private("pytest", FixtureRequest, "_arg2fixturedefs", ("hil_tests/plugin.py",)),
-    Private("pytest-xdist", LoadScopeScheduling, "_split_scope", ("hil_tests/spreading.py",)),
+    Private("pytest-xdist", LoadScopeScheduling, "_split_scope", ("hil_tests/xdist_scheduler.py",)),
     # Those that tests alone use.
     Private("click", click.Context, "_protected_args", ("tests/test_docs.py",)),
     Private("pyusb", usb.core.Device, "_ctx", ("tests/emulators/test_usb_backend.py",)),

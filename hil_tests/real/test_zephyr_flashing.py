@@ -27,11 +27,11 @@ from proxyflash.flashers.errors import (
 )
 from proxyflash.flashers.events import Phase
 from proxyflash.flashers.programmer import FlashResult
+from proxyflash.hil_tests.boot_session import running
 from proxyflash.hil_tests.real import zephyr_bench
 from proxyflash.hil_tests.real import zephyr_firmware as firmware
 from proxyflash.hil_tests.real.qemu import SECONDS
 from proxyflash.hil_tests.real.zephyr import HEADER_SIZE, Microbit, microbit_flash
-from proxyflash.hil_tests.running import running
 from proxyflash.transports.errors import ExitStatus
 
 pytestmark = pytest.mark.timeout(600)

@@ -8,10 +8,10 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Presence
 from proxyflash.flashers.errors import ImageWrongPart
+from proxyflash.hil_tests.boot_session import running
 from proxyflash.hil_tests.real import zephyr_firmware as firmware
 from proxyflash.hil_tests.real.native_sim import NativeSim
 from proxyflash.hil_tests.real.zephyr import Mps2
-from proxyflash.hil_tests.running import running
 
 pytestmark = pytest.mark.timeout(600)
 BENCH = """

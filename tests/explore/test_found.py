@@ -12,7 +12,7 @@ from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.avr.flasher import AvrFlasher
 from proxyflash.flashers.events import Event
 from proxyflash.flashers.xymodem.console import MenuConsole
-from proxyflash.tools.standing import Standing
+from proxyflash.tools.interrupt_status import Standing
 
 from .draw import NEW, OLD, OTHER, Bus, Case, Part, Round, Trouble
 from .old_faults import names_that_are_not_on_the_disk, retry_that_forgets, torn_part_that_is_started

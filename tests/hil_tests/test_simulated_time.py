@@ -13,7 +13,7 @@ from .test_plugin_interrupts import start, wait_for
 
 IMPORTS = """
 import time
-from proxyflash.hil_tests.running import running
+from proxyflash.hil_tests.boot_session import running
 from proxyflash.transports import clock
 """
 TIMES = f"""{IMPORTS}

@@ -23,7 +23,7 @@ from proxyflash.flashers.events import Phase
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.tools import commands
 from proxyflash.tools.commands import session
-from proxyflash.tools.standing import Standing
+from proxyflash.tools.interrupt_status import Standing
 from proxyflash.transports import json_text
 from proxyflash.transports.deadline import Deadline
 from proxyflash.updates.events import ActionStarted, Status, StepFinished, StepStarted

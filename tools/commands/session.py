@@ -21,8 +21,8 @@ from ...flashers.errors import Cancelled
 from ...transports import clock
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.quoting import shell_line
+from ..interrupt_status import Standing
 from ..output import Mode, Output, open_log
-from ..standing import Standing
 
 if TYPE_CHECKING:
     from ...enumerators.bench import Bench

@@ -1,6 +1,6 @@
 """Makes the releases of benches/serial.toml, which lie in benches/firmware.
 
-    python -m proxyflash.hil_tests.serial_releases
+    python -m proxyflash.hil_tests.sample_firmware
 
 Of each part an old one and a larger new one, in the format that its boot loader wants: MCUboot images, bare programs of AVRs
 and ARMs, one of them as Intel HEX.
