@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from ..enumerators.bench import Bench, BenchComponent
+from ..enumerators.bench import Bench
+from ..enumerators.bench_component import BenchComponent
 from ..enumerators.benchfile.schema import load
 from ..enumerators.errors import PowerFailed
 from ..enumerators.state import BenchLock, bench_folder, default_state

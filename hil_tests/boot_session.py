@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..enumerators.bench import BenchComponent
+from ..enumerators.bench_component import BenchComponent
 from ..enumerators.component import Component, Presence
 from ..flashers.errors import Unsupported
 from ..flashers.flasher import Capability

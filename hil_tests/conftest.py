@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from proxyflash.enumerators.bench import BenchComponent
+from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.hil_tests.wire_cuts import BrownOut, Cut, Supply, cut_of
 from proxyflash.transports.plain import plain
 

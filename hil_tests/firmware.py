@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
-from ..enumerators.bench import BenchComponent
+from ..enumerators.bench_component import BenchComponent
 from ..flashers.formats import load
 from ..flashers.image import FirmwareImage
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from ..enumerators.bench import BenchComponent
+from ..enumerators.bench_component import BenchComponent
 from ..flashers.flasher import Capability
 from ..transports import plugins
 

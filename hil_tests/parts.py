@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..enumerators.bench import BenchComponent
+from ..enumerators.bench_component import BenchComponent
 from ..enumerators.component import Component, Presence
 from ..flashers.flasher import Capability
 from ..transports import clock

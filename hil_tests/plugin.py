@@ -19,7 +19,8 @@ import pytest
 from .names import SIMULATED, SIMULATED_INI
 
 if TYPE_CHECKING:
-    from ..enumerators.bench import Bench, BenchComponent
+    from ..enumerators.bench import Bench
+    from ..enumerators.bench_component import BenchComponent
     from ..flashers.flasher import Flasher
     from .bench_run import BenchRun
     from .firmware import Firmware

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..enumerators.bench import BenchComponent
+from ..enumerators.bench_component import BenchComponent
 from ..enumerators.power import switch
 
 

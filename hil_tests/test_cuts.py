@@ -7,7 +7,7 @@ in one that the same command recovers.
 from __future__ import annotations
 
 import pytest
-from proxyflash.enumerators.bench import BenchComponent
+from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.flashers.events import Phase
 from proxyflash.hil_tests.boot_session import RUNNING, reopened, running, started

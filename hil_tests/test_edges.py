@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 import pytest
-from proxyflash.enumerators.bench import BenchComponent
+from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers.errors import ImageMisplaced, ImageWrongPart, Unsupported, VerifyMismatch
 from proxyflash.flashers.flasher import Capability
 from proxyflash.flashers.image import FirmwareImage, Segment, join

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from proxyflash.enumerators.bench import BenchComponent
+from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import VerifyMismatch
 from proxyflash.flashers.events import Phase

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from proxyflash.enumerators.bench import Bench, BenchComponent
+from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.enumerators.component import Component
 from proxyflash.hil_tests.boot_session import RUNNING, bootloader, gone, running
 from proxyflash.hil_tests.firmware import Firmware

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from proxyflash.enumerators.bench import Bench, BenchComponent
+from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import (
     ImageMisplaced,

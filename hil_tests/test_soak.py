@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from proxyflash.enumerators.bench import BenchComponent
+from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers import events as ev
 from proxyflash.hil_tests.boot_session import running
 from proxyflash.hil_tests.firmware import Firmware

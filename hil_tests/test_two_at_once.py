@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from proxyflash.enumerators.bench import Bench, BenchComponent
+from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.programmer import FlashResult
 from proxyflash.hil_tests.bench_run import BenchRun

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..enumerators.bench import BenchComponent
+from ..enumerators.bench_component import BenchComponent
 from ..enumerators.power import switch
 from ..flashers import events as ev
 from ..flashers.events import Phase

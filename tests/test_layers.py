@@ -195,7 +195,9 @@ RULES = (
 NO_CIRCLES = "no module imports itself by way of others, neither within functions nor for a type checker"
 """Rule 7. Rule 8, the clock's, is further down."""
 LAZY = {
-    ("enumerators.bench", "emulators"): "a bench file that asks for emulated parts",
+    ("enumerators.emulation", "emulators"): "a bench file that asks for emulated parts",
+    ("enumerators.buses", "emulators"): "the types of emulated parts, and of a recording in the place of the buses",
+    ("enumerators.bench", "emulators"): "the type of a recording in the place of the buses",
     ("tools.commands.emulate", "emulators"): "the command that serves emulated parts",
     ("tools.commands.recordings", "emulators"): "a recording in the place of a bench's hardware",
 }

@@ -20,11 +20,12 @@ import usb.backend.libusb1
 from proxyflash.emulators.serial.pty import serve_pty
 from proxyflash.emulators.usb.backend import EmulatedUsbBackend
 from proxyflash.enumerators import commands
-from proxyflash.enumerators.bench import Bench, Scan, find_file
+from proxyflash.enumerators.bench import Bench, find_file
 from proxyflash.enumerators.benchfile.schema import Entry
 from proxyflash.enumerators.component import Presence, Unlisted, distinct, document, select
 from proxyflash.enumerators.errors import BenchKey, BenchMissing, ComponentUnknown, PowerFailed
 from proxyflash.enumerators.probers import Prober
+from proxyflash.enumerators.scan import Scan
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.transports.errors import (
     BadSettings,

@@ -15,7 +15,6 @@ import os
 import random
 import re
 import secrets
-import shutil
 import threading
 import traceback
 import uuid
@@ -35,6 +34,8 @@ from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.usb.backend import EmulatedUsbBackend
 from proxyflash.emulators.usb.wire import Port, UsbWire
 from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.benchfile.schema import load
+from proxyflash.enumerators.emulation import emulate
 from proxyflash.enumerators.state import bench_folder
 from proxyflash.tools.commands import run
 from proxyflash.tools.commands.session import Session
@@ -165,11 +166,10 @@ class World:
             self._write_files()
             self.state.mkdir()
             self.disk = stack.enter_context(Disk(self.state, lambda what: self.point("disk", what)))
-            with Bench.open(self.bench_file, state=self.folder / "made") as bench:
-                for name, spec in bench.file.spec.bus.items():
-                    self.buses[name] = bench._emulate(name, spec, None)
-                    stack.callback(self.buses[name].close)
-            shutil.rmtree(self.folder / "made", ignore_errors=True)
+            file = load(self.bench_file)
+            for name in file.spec.bus:
+                self.buses[name] = emulate(file, name, None)
+                stack.callback(self.buses[name].close)
             for bus in self.buses.values():
                 if isinstance(bus.wire, UsbWire):
                     self._shield(bus.wire)

@@ -110,7 +110,7 @@ def test_json_holds_the_exact_text(camera: Desk) -> None:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine has the time that it takes."""
-    monkeypatch.setattr("proxyflash.enumerators.bench.SIGHT_SECONDS", 60.0)
+    monkeypatch.setattr("proxyflash.enumerators.records.SIGHT_SECONDS", 60.0)
 
 
 @contextmanager

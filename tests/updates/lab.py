@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from proxyflash.enumerators.bench import Bench, BenchComponent
+from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.enumerators.component import Component, Presence
 from proxyflash.enumerators.host import HostComponent
 from proxyflash.flashers.errors import Cancelled

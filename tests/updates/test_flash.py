@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from proxyflash.enumerators.bench import Bench, BenchComponent
+from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.enumerators.component import Component, Presence
 from proxyflash.enumerators.errors import StateFolder
 from proxyflash.flashers.errors import Cancelled, ImageFormat, ImageMisplaced, ImageTooLarge, VersionMismatch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from proxyflash.enumerators.bench import BenchComponent
+from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.enumerators.component import Component
 from proxyflash.updates.engine.journal import records
 from proxyflash.updates.engine.progress import Action, Ending

@@ -6,9 +6,9 @@ import shutil
 import sys
 from collections.abc import Iterator
 
-from ...enumerators.bench import Scan
 from ...enumerators.component import Component
 from ...enumerators.errors import BenchLocked, StateFolder, StateUnsafe
+from ...enumerators.scan import Scan
 from ...transports.plain import word
 from ..output import describe, is_terminal
 from .session import NAME, Session, command

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ...enumerators.bench import BenchComponent
+from ...enumerators.bench_component import BenchComponent
 from ...flashers.errors import Cancelled, NotBack, Unsupported
 from ...flashers.flasher import Capability
 from ...flashers.formats import load as load_image

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ...enumerators.bench import Bench, BenchComponent
+from ...enumerators.bench import Bench
+from ...enumerators.bench_component import BenchComponent
 from ...enumerators.component import Component, Presence, select
 from ...enumerators.host import HostComponent
 from ...transports import plugins

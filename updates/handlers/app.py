@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ...enumerators.bench import BenchComponent
+from ...enumerators.bench_component import BenchComponent
 from ...enumerators.benchfile.schema import AppSpec
 from ...enumerators.commands import CommandFailed
 from ...enumerators.errors import StateFolder

@@ -19,7 +19,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ...enumerators.bench import BenchComponent
+from ...enumerators.bench_component import BenchComponent
 from ...enumerators.errors import StateFolder
 from ...enumerators.host import HostComponent
 from ...transports import json_text, private_files

@@ -7,7 +7,7 @@ back. A step must have a file; this one reads none.
 
 from __future__ import annotations
 
-from ...enumerators.bench import BenchComponent
+from ...enumerators.bench_component import BenchComponent
 from ...enumerators.host import HostComponent
 from ..engine.results import ActionResult, ResultCode
 from ..errors import ConditionFailed, ManifestField

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
-from ...enumerators.bench import Bench, BenchComponent
+from ...enumerators.bench import Bench
+from ...enumerators.bench_component import BenchComponent
 from ...enumerators.component import Component
 from ...enumerators.host import HostComponent
 from ...flashers import events as ev

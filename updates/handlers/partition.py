@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...enumerators.bench import BenchComponent
+from ...enumerators.bench_component import BenchComponent
 from ...enumerators.benchfile.schema import PartitionSpec
 from ...enumerators.commands import CommandFailed
 from ...enumerators.host import HostComponent

@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ...enumerators.bench import BenchComponent
+from ...enumerators.bench_component import BenchComponent
 from ...enumerators.host import HostComponent
 from ...transports import json_text, named_files
 from ..engine.results import ActionResult, ResultCode

@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 from typing import ClassVar
 
-from ...enumerators.bench import BenchComponent
+from ...enumerators.bench_component import BenchComponent
 from ...enumerators.host import HostComponent
 from ...transports.plain import quoted
 from ..engine.results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code

@@ -1,0 +1,57 @@
+"""The record of a component on a bus: what the bench file says of it, joined with what the part answers."""
+
+from __future__ import annotations
+
+from ..flashers.flasher import Sighting, State
+from ..transports.deadline import Deadline
+from .benchfile.schema import Entry
+from .component import Component, Presence
+from .probers import Prober
+
+SIGHT_SECONDS = 2.0
+"""How long a component has to answer who it is."""
+
+
+def look(entry: Entry, prober: Prober) -> Component:
+    sighting = prober.sight(entry, Deadline.after(SIGHT_SECONDS))
+    if sighting is None:
+        return record(entry, Presence.ABSENT if prober.can_tell(entry) else Presence.UNKNOWN, None)
+    presence = Presence.OK if sighting.state is State.RUNNING else Presence.BOOTLOADER
+    return record(entry, presence, sighting)
+
+
+def record(entry: Entry, presence: Presence, sighting: Sighting | None) -> Component:
+    spec = entry.spec
+    identity = sighting.identity if sighting else None
+    properties = dict(spec.properties)
+    if identity:
+        properties |= {key: value for key, value in identity.details.items() if value}
+        if identity.serial:
+            properties["serial"] = identity.serial
+        if identity.bootloader:
+            properties["bootloader"] = identity.bootloader
+    return Component(
+        id=(identity.serial if identity else "") or getattr(entry.address, "serial", None) or spec.name,
+        name=spec.name,
+        group=spec.group,
+        manufacturer=spec.manufacturer or (identity.manufacturer if identity else ""),
+        model=spec.model or (identity.part if identity else ""),
+        version=identity.version if identity else "",
+        presence=presence,
+        bus=spec.bus,
+        protocol=spec.protocol,
+        where=_where(entry),
+        properties=properties,
+    )
+
+
+def _where(entry: Entry) -> str:
+    """Protocol and address, short: "uds 0x7E0/0x7E8", "dfu 0483:df11"."""
+    address = entry.address.model_dump(exclude_none=True)
+    if "request" in address and "response" in address:
+        return f"{entry.spec.protocol} 0x{address['request']:X}/0x{address['response']:X}"
+    if "target" in address and "source" in address:
+        return f"{entry.spec.protocol} 0x{address['target']:02X} from 0x{address['source']:02X}"
+    if "vendor_id" in address and "product_id" in address:
+        return f"{entry.spec.protocol} {address['vendor_id']:04x}:{address['product_id']:04x}"
+    return entry.spec.protocol

@@ -1,0 +1,96 @@
+"""Scanning a bench: asks every component of the bench file who it is, and looks for what the file lacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..transports.deadline import Deadline
+from ..transports.errors import (
+    AdapterAbsent,
+    AdapterBusy,
+    AdapterForbidden,
+    AdapterGone,
+    BadSettings,
+    BusOff,
+    CanOverrun,
+    NotAcknowledged,
+    PluginBroken,
+    PluginUnknown,
+    ProxyflashError,
+    Unexpected,
+)
+from .buses import Buses
+from .component import Component, Presence, Unlisted, distinct
+from .errors import BenchError
+from .host import HostComponent
+from .records import SIGHT_SECONDS, look, record
+
+OF_THE_BUS = (
+    AdapterAbsent,
+    AdapterBusy,
+    AdapterForbidden,
+    AdapterGone,
+    BadSettings,
+    BusOff,
+    CanOverrun,
+    NotAcknowledged,
+    PluginUnknown,
+    PluginBroken,
+    BenchError,
+)
+"""What no other component of the bus would fare better with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What is there: the file's components in its order, and what the file lacks. `faults`: of a bus, or, where the
+    error names one, of one component of that bus."""
+
+    components: tuple[Component, ...]
+    unlisted: tuple[Unlisted, ...]
+    faults: tuple[tuple[str, ProxyflashError], ...]
+
+
+def scan(buses: Buses) -> Scan:
+    """Asks every component of the file who it is, and looks for what the file lacks. Enters no bootloader.
+
+    Raises BenchLocked and StateFolder. What a component raises is among the scan's `faults`, and so is what a bus
+    raises: neither hides another one.
+    """
+    buses.lock()
+    components: dict[str, Component] = {}
+    unlisted: list[Unlisted] = []
+    faults: list[tuple[str, ProxyflashError]] = []
+    for bus in buses.file.spec.bus:
+        entries = [entry for entry in buses.file.entries.values() if entry.spec.bus == bus]
+        try:
+            prober = buses.prober(bus)
+            for entry in entries:
+                try:
+                    components[entry.spec.name] = look(entry, prober)
+                except OF_THE_BUS:
+                    raise
+                except Exception as error:
+                    # One part that answers anything keeps no other from being asked.
+                    fault = error if isinstance(error, ProxyflashError) else Unexpected.of(error)
+                    fault.component = fault.component or entry.spec.name
+                    faults.append((bus, fault))
+                    components[entry.spec.name] = record(entry, Presence.ABSENT, None)
+            unlisted += prober.unlisted(entries, Deadline.after(SIGHT_SECONDS))
+        except Exception as error:
+            faults.append((bus, error if isinstance(error, ProxyflashError) else Unexpected.of(error)))
+            for entry in entries:
+                components.setdefault(entry.spec.name, record(entry, Presence.ABSENT, None))
+    for name, hosted in buses.file.hosted.items():
+        components[name] = HostComponent(hosted, buses.commands, buses.outside).look()
+    real = [spec for spec in buses.file.spec.bus.values() if not spec.emulated]
+    if real and buses.replay is None:
+        # Brings in pyserial, which a bench of emulated CAN and USB does without.
+        from .probers.serial import ports_not_listed
+
+        unlisted += ports_not_listed([str(spec.settings.get("url", "")) for spec in real if spec.kind == "serial"])
+    return Scan(
+        tuple(components[name] for name in buses.file.names),
+        tuple(distinct(unlisted, buses.file.spec.bus, buses.file.names)),
+        tuple(faults),
+    )
