@@ -11,6 +11,7 @@ from typing import Any
 
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
+from proxyflash.flashers.events import RunContext
 
 from .measuring import Failed, Run, program
 
@@ -56,7 +57,7 @@ def flash_here(
         if part.emulated:
             opened.emulated_device(component)
         began, before = time.perf_counter(), time.process_time()
-        part.flash(image, address=address, on_event=note, **options)
+        part.flash(image, address=address, context=RunContext(note), **options)
         took, busy = time.perf_counter() - began, time.process_time() - before
         if holds is not None:
             flash = opened.emulated_device(component).flash

@@ -39,6 +39,7 @@ from proxyflash.emulators import application
 from proxyflash.emulators.mcuboot import image as mcuboot_image
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
+from proxyflash.flashers.events import RunContext
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
 
@@ -97,7 +98,7 @@ def row(job: Job, folder: Path) -> Row:
         clock.sleep(STARTING_SECONDS)
         began = simulated.elapsed
         with HostTime() as host:
-            component.flash(file, address=job.address, on_event=note, **job.options)
+            component.flash(file, address=job.address, context=RunContext(note), **job.options)
         took = simulated.elapsed - began
         if job.address is not None and device.flash.read(job.start, len(job.image)) != job.image:
             raise Failed(f"{job.title}: the part does not hold the image")

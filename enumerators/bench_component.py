@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from ..flashers import events as ev
-from ..flashers.flasher import Flasher, State
+from ..flashers.errors import NotBack, VersionMismatch
+from ..flashers.events import QUIET, RunContext
+from ..flashers.flasher import Bootloader, Capability, State
 from ..flashers.formats import load as load_image
 from ..flashers.image import FirmwareImage
 from ..flashers.plan import FlashPlan
@@ -47,21 +49,15 @@ class BenchComponent:
         """Asks the part who it is, without disturbing its work."""
         return look(self.entry, self.bench.prober(self.entry.spec.bus))
 
-    def flasher(self) -> Flasher:
-        """A flasher for this part; nothing is sent yet. The caller closes it."""
+    def bootloader(self) -> Bootloader:
+        """This part's bootloader; nothing is sent yet. The caller closes it."""
         transport = self.bench.transport(self.entry.spec.bus)
-        flasher: Flasher = self.entry.flasher.attach(transport, self.entry.address, self.entry.profile)
-        return flasher
+        bootloader: Bootloader = self.entry.flasher.attach(transport, self.entry.address, self.entry.profile)
+        return bootloader
 
-    def programmer(
-        self,
-        *,
-        on_event: ev.EventSink = ev.ignore,
-        cancelled: Callable[[], bool] = lambda: False,
-        attempts: int = 3,
-    ) -> Programmer:
-        """The engine with a flasher for this part. The caller closes `programmer.flasher`."""
-        return Programmer(self.flasher(), self.name, on_event=on_event, cancelled=cancelled, attempts=attempts)
+    def programmer(self, context: RunContext = QUIET, *, attempts: int = 3, starts_again: bool = True) -> Programmer:
+        """The engine with this part's bootloader; a context manager."""
+        return Programmer(self.bootloader(), self.name, context, attempts=attempts, starts_again=starts_again)
 
     def flash(
         self,
@@ -72,58 +68,82 @@ class BenchComponent:
         boot: bool = True,
         compare: bool = True,
         expect_version: str | None = None,
-        confirm: Callable[[FlashPlan], bool] | None = None,
-        on_event: ev.EventSink = ev.ignore,
-        cancelled: Callable[[], bool] = lambda: False,
-    ) -> FlashResult | None:
+        context: RunContext = QUIET,
+    ) -> FlashResult:
         """Plans, erases, writes, verifies, boots, and asks for the version.
 
-        `address`: where a raw binary goes. `compare`: skip what the part holds already. `confirm`: asked with the plan
-        before anything is erased; False, for which None is returned, and an exception both leave the part as it was.
+        `address`: where a raw binary goes. `compare`: skip what the part holds already. Who wants to see the plan before
+        anything is erased calls `programmer`, its `plan`, and `carry_out`.
         """
         loaded = image if isinstance(image, FirmwareImage) else load_image(Path(image), address=address)
-        programmer = self.programmer(on_event=on_event, cancelled=cancelled)
-        try:
+        with self.programmer(context) as programmer:
             plan = programmer.plan(loaded, compare=compare)
-            agreed = False
-            try:
-                agreed = confirm is None or confirm(plan)
-            finally:
-                if not agreed:
-                    programmer.release()
-            if not agreed:
+            return self.carry_out(programmer, plan, verify=verify, boot=boot, expect_version=expect_version)
+
+    def carry_out(
+        self,
+        programmer: Programmer,
+        plan: FlashPlan,
+        *,
+        verify: bool = True,
+        boot: bool = True,
+        expect_version: str | None = None,
+    ) -> FlashResult:
+        """Erases, writes and verifies what the plan says, boots, and asks for the version.
+
+        Raises NotBack, VersionMismatch, and what `Programmer.flash` and `Programmer.start` do.
+        """
+        began = clock.monotonic()
+        result = programmer.flash(plan, verify=verify, boot=False)
+        version = self.start(programmer, plan, expect_version=expect_version) if boot else None
+        booted = boot and bool(programmer.bootloader.capabilities & Capability.BOOT)
+        return replace(result, version=version, booted=booted, seconds=clock.monotonic() - began)
+
+    def start(
+        self, programmer: Programmer, plan: FlashPlan | None = None, *, expect_version: str | None = None
+    ) -> str | None:
+        """Starts what the plan has brought, or whatever the part holds; the version that it tells then.
+
+        None where it can't be told to start, or can't be asked. Raises NotBack where it doesn't answer in the time that
+        the bench file gives it to boot, VersionMismatch.
+        """
+        with programmer.starting(plan) as started:
+            if started is None or not self.can_be_asked:
                 return None
-            return programmer.flash(
-                plan,
-                verify=verify,
-                boot=boot,
-                ask_version=self.version_question(),
-                expect_version=expect_version,
-                boot_seconds=self.entry.spec.boot_timeout,
-            )
-        finally:
-            programmer.flasher.close()
+            version = self.await_version()
+            if version is None:
+                seconds = self.entry.spec.boot_timeout
+                raise NotBack(f"the application did not answer within {seconds:g} s after the boot")
+            if expect_version is not None and version != expect_version:
+                raise VersionMismatch(
+                    f"the application reports version {version or 'unknown'}, wanted {expect_version}"
+                )
+            started(version)
+            return version
 
-    def version_question(self) -> Callable[[Deadline], str | None] | None:
-        """Asks the running application for its version until it answers; None: it can not be asked."""
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether silence of its running application means that it doesn't run."""
+        return self.bench.prober(self.entry.spec.bus).can_tell(self.entry)
+
+    def await_version(self) -> str | None:
+        """What the application answers, once it runs: "" if it can't tell.
+
+        None if it can't be asked, or doesn't answer in the time that the bench file gives it to boot.
+        """
         prober = self.bench.prober(self.entry.spec.bus)
-        if not prober.can_tell(self.entry):
-            return None
-
-        def ask(deadline: Deadline) -> str | None:
-            while True:
-                try:
-                    sighting = prober.application(self.entry, deadline)
-                except ProxyflashError:
-                    sighting = None
-                if sighting is not None and sighting.state is State.RUNNING:
-                    return sighting.identity.version
-                if deadline.expired:
-                    return None
-                # A part that boots is mute or answers from its bootloader; ask again soon, but leave it some air.
-                clock.sleep(min(0.05, deadline.remaining))
-
-        return ask
+        deadline = Deadline.after(self.entry.spec.boot_timeout)
+        while self.can_be_asked:
+            found = None
+            with suppress(ProxyflashError):
+                found = prober.application(self.entry, deadline)
+            if found is not None and found.state is State.RUNNING:
+                return found.identity.version
+            if deadline.expired:
+                return None
+            # A part that boots is mute or answers from its bootloader; ask again soon, but leave it some air.
+            clock.sleep(min(0.05, deadline.remaining))
+        return None
 
     def power_cycle(self) -> bool:
         """Cuts and restores the supply, by the file's commands or on the emulated part; False if there is no way.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..flashers.flasher import Sighting, State
+from ..flashers.flasher import ProbeResult, State
 from ..transports.deadline import Deadline
 from .benchfile.schema import Entry
 from .component import Component, Presence
@@ -13,16 +13,16 @@ SIGHT_SECONDS = 2.0
 
 
 def look(entry: Entry, prober: Prober) -> Component:
-    sighting = prober.sight(entry, Deadline.after(SIGHT_SECONDS))
-    if sighting is None:
+    found = prober.probe(entry, Deadline.after(SIGHT_SECONDS))
+    if found is None:
         return record(entry, Presence.ABSENT if prober.can_tell(entry) else Presence.UNKNOWN, None)
-    presence = Presence.OK if sighting.state is State.RUNNING else Presence.BOOTLOADER
-    return record(entry, presence, sighting)
+    presence = Presence.OK if found.state is State.RUNNING else Presence.BOOTLOADER
+    return record(entry, presence, found)
 
 
-def record(entry: Entry, presence: Presence, sighting: Sighting | None) -> Component:
+def record(entry: Entry, presence: Presence, found: ProbeResult | None) -> Component:
     spec = entry.spec
-    identity = sighting.identity if sighting else None
+    identity = found.identity if found else None
     properties = dict(spec.properties)
     if identity:
         properties |= {key: value for key, value in identity.details.items() if value}

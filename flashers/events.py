@@ -57,6 +57,14 @@ class PhaseStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Preparing(Event):
+    """What is done to the part before an upload, such as "erases slot 1"."""
+
+    kind: ClassVar[str] = "preparing"
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class Progress(Event):
     """`done` of `total` bytes, acknowledged by the part."""
 
@@ -94,3 +102,22 @@ EventSink = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """The sink of those who don't listen."""
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """Who is told what happens, and who says when to stop.
+
+    `cancelled`: asked between two units of work; true stops there, with Cancelled.
+    """
+
+    on_event: EventSink = ignore
+    cancelled: Callable[[], bool] = never
+
+
+QUIET = RunContext()
+"""Nobody listens, and nobody stops it."""

@@ -1,11 +1,14 @@
-"""`Flasher`: the one interface to a bootloader. One class, in one file, for each bootloader protocol.
+"""The interfaces to a bootloader: what every one has, and the two ways in which a part takes an image.
 
-The rule that keeps it simple: a flasher knows one bootloader's protocol and nothing of images, plans, files, events or
+`Bootloader` is what every protocol has: into the bootloader, who it is, out again. A `MemoryBootloader` has addressed
+memory, a `SlotBootloader` takes whole images. One class for each protocol.
+
+The rule that keeps it simple: a bootloader's class knows its protocol and nothing of images, plans, files, events or
 components; the engine (`programmer`) knows those and nothing of protocols. Windowing, pipelining and the smallest safe
-retry (one request, one block) live inside the flasher. Cancelling, progress and pacing live outside, at the yields of
-its generators: between two yields a flasher does one unit that the part can stop after.
+retry (one request, one block) live inside. Cancelling, progress and pacing live outside, at the yields of the
+generators: between two yields one unit is done that the part can stop after.
 
-What a flasher can't do it says by `capabilities`, not by failing.
+What a part can't do is said by `capabilities`, not by failing.
 """
 
 from __future__ import annotations
@@ -19,9 +22,12 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict
 
 from ..transports.deadline import Deadline
-from .errors import VerifyMismatch
+from .errors import Unsupported, VerifyMismatch
 from .image import Segment
 from .memory import MemoryMap, Range
+
+Target = Mapping[str, int | str]
+"""What an image file says of its part (`FirmwareImage.target`)."""
 
 
 class Capability(Flag):
@@ -33,9 +39,9 @@ class Capability(Flag):
     DIGEST = auto()
     """`digest` works: the part computes a checksum over any range."""
     CHECK = auto()
-    """`check` gives a verdict without reading back, by a way of the protocol's own."""
+    """`judge` or `verdict` tells without reading back, by a way of the protocol's own."""
     BOOT = auto()
-    """`boot` starts the application; without it the application needs a reset by hand."""
+    """`start_application` works; without it the application needs a reset by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class ProbeResult:
     """A part that answered an enumerator's question, without being disturbed."""
 
     state: State
@@ -105,48 +111,51 @@ SECRET = _Secret()
 """Marks a field of a protocol's settings that recordings leave out: `pin: Annotated[str, SECRET]`."""
 
 
-class Flasher(ABC):
-    """One bootloader at the other end of an open wire.
+class Bootloader(ABC):
+    """One bootloader at the other end of an open wire: what every one has.
+
+    A subclass is a `MemoryBootloader` or a `SlotBootloader`. Where only the connected part tells which of the two it is,
+    `access` gives that form of it.
 
     Every method raises a TransportError when the wire fails and a PartError when the part does; after either the
-    flasher may be used again from `connect` on, which first brings the bootloader back into step.
+    bootloader may be used again from `connect` on, which first brings it back into step.
     """
 
     protocol: ClassVar[str]
     """The name in the bench file and in the entry points, such as "stm32-uart"."""
     bus_kind: ClassVar[str]
-    """The kind of bus that it runs over: "can", "serial", "usb" or "udp"."""
+    """The kind of bus that it runs over: "can", "serial", "usb", "udp" or a plugin's own."""
     Address: ClassVar[type[Settings]]
     """What the component's `address` table holds."""
     Profile: ClassVar[type[Settings]]
     """What the component's `profile` table holds: a maker's variations, as data. Every key has a default."""
 
-    answers_running: ClassVar[bool] = False
-    """Whether the running application answers `sight` too, on a wire that nobody else may be asked on."""
+    probes_application: ClassVar[bool] = False
+    """Whether the running application answers `probe` too, on a wire that nobody else may be asked on."""
 
     capabilities: Capability = Capability.NONE
 
     @classmethod
     @abstractmethod
     def attach(cls, bus: Any, address: Any, profile: Any) -> Self:
-        """A flasher for the part at `address` of an open bus: a CanBus, SerialPort, UsbBus or UdpSocket, as `bus_kind`
-        says.
+        """The bootloader of the part at `address` of an open bus: a CanBus, SerialPort, UsbBus or UdpSocket, as
+        `bus_kind` says.
 
         Sends nothing. `address` and `profile` are instances of this class's `Address` and `Profile`.
         """
 
     @classmethod
-    def sight(cls, bus: Any, address: Any, profile: Any, *, active: bool, deadline: Deadline) -> Sighting | None:
+    def probe(cls, bus: Any, address: Any, profile: Any, *, active: bool, deadline: Deadline) -> ProbeResult | None:
         """Asks the part at `address` who it is, without disturbing its work; None when nothing answers.
 
-        With `active` the flasher may also send what only a bootloader understands, on a wire that the bench file
-        allows it for. Never puts a running application into its bootloader.
+        With `active` it may also send what only a bootloader understands, on a wire that the bench file allows it for.
+        Never puts a running application into its bootloader.
         """
         return None
 
     @classmethod
     def can_tell(cls, address: Any) -> bool:
-        """Whether `sight` can see a part at this address while its application runs; if not, silence says nothing."""
+        """Whether `probe` can see a part at this address while its application runs; if not, silence says nothing."""
         return True
 
     @classmethod
@@ -158,7 +167,7 @@ class Flasher(ABC):
         return ""
 
     @classmethod
-    def unreadable(cls, profile: Any) -> str:
+    def readback_unavailable_reason(cls, profile: Any) -> str:
         """Why the memory of a part with this profile can't be read; "": nothing is known against it. Sends nothing."""
         return ""
 
@@ -171,14 +180,30 @@ class Flasher(ABC):
         """
 
     @abstractmethod
-    def memory_map(self) -> MemoryMap:
-        """What memory this part has. Connected only."""
+    def access(self) -> MemoryAccess | SlotAccess:
+        """How the connected part takes an image."""
 
-    def verify_target(self, target: Mapping[str, int | str]) -> None:  # noqa: B027 - most files tell nothing
-        """Compares what an image file says of its part (`FirmwareImage.target`) with the connected part.
+    @abstractmethod
+    def start_application(self) -> None:
+        """Leaves the bootloader and starts the application. With Capability.BOOT only."""
 
-        Called before `memory_map`, which it may narrow to the memory that the file names. Raises ImageWrongPart when
-        they contradict each other. The default accepts everything.
+    def leave(self) -> None:
+        """Ends a connection in which nothing was changed: the part does again what it did before."""
+        self.start_application()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets go of the wire's resources that were taken. Never raises; sends nothing that changes the part."""
+
+
+class MemoryAccess(ABC):
+    """Addressed memory that is erased and written in pieces, in an order that the engine chooses."""
+
+    @abstractmethod
+    def memory_map(self, target: Target | None = None) -> MemoryMap:
+        """What memory this part has, for an image whose file says `target` of its part; None: for no image.
+
+        Raises ImageWrongPart when they contradict each other; a target may name one of several memories.
         """
 
     @abstractmethod
@@ -192,32 +217,87 @@ class Flasher(ABC):
         Start and end lie on the region's write alignment.
         """
 
+    @abstractmethod
     def read(self, start: int, size: int) -> Iterator[bytes]:
         """Reads memory in order, in pieces of the protocol's own size. With Capability.READ only."""
-        raise NotImplementedError
 
     def digest(self, start: int, size: int) -> Digest | None:
         """The part's own checksum over a range; None where it can't for this range. With Capability.DIGEST only."""
         return None
 
-    def check(self, segments: Sequence[Segment]) -> str:
-        """Has the part judge what it holds; returns how, in words ("routine 0x0202 by the part").
+    def judge(self, segments: Sequence[Segment]) -> str:
+        """Has the part judge what it holds; returns how, in words ("routine 0x0202 by the part"), "" if it can't.
 
         `segments` is the whole image. With Capability.CHECK only. Raises VerifyMismatch when the part disagrees.
         """
-        raise NotImplementedError
+        return ""
 
     def seconds_for(self, erase: Sequence[Range], write_bytes: int) -> float | None:
         """About how long erasing and writing that much takes, from the wire and the part; None if not known."""
         return None
 
-    @abstractmethod
-    def boot(self) -> None:
-        """Leaves the bootloader and starts the application; confirms it where the protocol can."""
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where a whole image goes. `size`: the most that it takes, in bytes."""
+
+    name: str
+    size: int
+
+
+class SlotAccess(ABC):
+    """A slot that takes an image whole, from its first byte to its last, and erases itself for it."""
 
     @abstractmethod
-    def close(self) -> None:
-        """Lets go of the wire's resources that this flasher took. Never raises; sends nothing that changes the part."""
+    def slot(self, target: Target | None = None) -> Slot:
+        """Where an image would go whose file says `target` of its part; None: one of which nothing is known yet.
+
+        Raises ImageWrongPart when they contradict each other, Unsupported where the part takes no image.
+        """
+
+    def prepare(self, image: bytes) -> Iterator[str]:
+        """Makes room for the image. Yields, before it does so, each thing that it does to the part ("erases slot 1")."""
+        yield from ()
+
+    @abstractmethod
+    def upload(self, image: bytes) -> Iterator[int]:
+        """Sends the image, or what the part lacks of it; yields bytes the part has ACKNOWLEDGED so far."""
+
+    @abstractmethod
+    def verdict(self, image: bytes) -> str:
+        """How it is known that the part holds this image, in words; "" where it can tell only after an upload.
+
+        Raises VerifyMismatch when it holds another one.
+        """
+
+    def read(self, start: int, size: int) -> Iterator[bytes]:
+        """Reads the slot in order. With Capability.READ only; raises Unsupported without."""
+        raise Unsupported("this part can't read its memory")
+
+    @abstractmethod
+    def activate(self, image: bytes) -> None:
+        """Starts the image that was uploaded, waits until it runs, and confirms it, as far as the protocol can.
+
+        Raises NotBack when nothing runs then, VerifyMismatch when something else does.
+        """
+
+    def seconds_for(self, size: int) -> float | None:
+        """About how long the upload of that many bytes takes; None if not known."""
+        return None
+
+
+class MemoryBootloader(Bootloader, MemoryAccess):
+    """A bootloader for addressed memory."""
+
+    def access(self) -> MemoryAccess:
+        return self
+
+
+class SlotBootloader(Bootloader, SlotAccess):
+    """A bootloader for whole images."""
+
+    def access(self) -> SlotAccess:
+        return self
 
 
 class Discovery(ABC):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from .image import FirmwareImage
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,18 +34,42 @@ class EraseRun:
     size: int
 
 
+class Erase(Enum):
+    """What erases the units of a region."""
+
+    BY_UNIT = auto()
+    """A command of the bootloader: the engine erases what it is about to write."""
+    BY_WRITE = auto()
+    """Writing a unit erases it before, and nothing else does (an AVR loader's pages): units are written whole, and the
+    engine erases the image's first one alone, so that nothing boots until that is written again."""
+    NEVER = auto()
+    """Nothing needs to be erased, or writing does so byte by byte (an EEPROM): the engine erases nothing."""
+
+
+class Write(Enum):
+    """In which pieces a region takes what is written."""
+
+    RUNS = auto()
+    """Any aligned run of bytes, in any order: what is blank or there already is left out."""
+    WHOLE_SEGMENTS = auto()
+    """Each segment of the image whole, in order of address, because the part judges it as such (a UDS download)."""
+
+
+class Head(ABC):
+    """What a processor starts by, at the start of a region."""
+
+    @abstractmethod
+    def check(self, image: FirmwareImage, region: Region) -> None:
+        """Raises ImageWrongPart where the placed image has none that this part could start by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
     """One contiguous memory of a part.
 
     `units`: its erase units from `start` on; they cover the region, or ValueError is raised. `write_alignment`: writes
-    start and end at its multiples, in bytes (a power of two); the engine pads with `erased_value`. `self_erasing`:
-    writing erases what it needs (a slot that takes a blob, a page-erase-in-write loader): the engine never calls
-    `erase` for it. `ordered`: it must be written from its start upwards, whole, in one go (DFU 1.1, a download slot).
-    `whole_segments`: each segment of the image is written whole, in order of address, because the part judges it as
-    such (a UDS download). `erased_by_writing`: writing a unit erases it before, and nothing else does (an AVR loader's
-    pages): units are written whole, and the engine calls `erase` for the image's first one alone, so that nothing boots
-    until that is written again. `vector_table`: the processor starts by an ARM Cortex-M vector table at the region's start.
+    start and end at its multiples, in bytes (a power of two); the engine pads with `erased_value`. `head`: what the
+    processor starts by at the region's start, where that can be checked.
     """
 
     name: str
@@ -51,11 +80,9 @@ class Region:
     erased_value: int = 0xFF
     readable: bool = True
     writable: bool = True
-    self_erasing: bool = False
-    ordered: bool = False
-    whole_segments: bool = False
-    erased_by_writing: bool = False
-    vector_table: bool = False
+    erase: Erase = Erase.BY_UNIT
+    write: Write = Write.RUNS
+    head: Head | None = None
 
     def __post_init__(self) -> None:
         covered = sum(run.count * run.size for run in self.units)
@@ -81,9 +108,9 @@ class Region:
             unit_start = run_end
 
 
-def uniform(name: str, start: int, size: int, unit: int, **facts: bool | int) -> Region:
+def uniform(name: str, start: int, size: int, unit: int, **facts: Any) -> Region:
     """A region whose erase units all have `unit` bytes. `facts` are further fields of Region."""
-    return Region(name, start, size, (EraseRun(size // unit, unit),), **facts)  # type: ignore[arg-type]
+    return Region(name, start, size, (EraseRun(size // unit, unit),), **facts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,22 +8,18 @@ any moment between finds a part without a bootable image, in its bootloader, and
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from .errors import ImageEmpty, ImageMisplaced, ImageTooLarge, ImageWrongPart
+from .errors import ImageEmpty, ImageMisplaced, ImageTooLarge
 from .image import FirmwareImage, Segment
-from .memory import MemoryMap, Range, Region
+from .memory import Erase, MemoryMap, Range, Region, Write
 
 BLANK_BLOCK = 256
 """Stretches of erased value that are at least this long, at multiples of it, are not written. In bytes."""
 HEAD = 8
 """Bytes at the image's start that are written last, in one write: a Cortex-M's initial stack pointer and reset vector,
 without which nothing starts. More where the part writes more at once."""
-
-ARM = "EM_ARM"
-"""The machine of ELF files for Cortex-M, the processors whose memory has a vector table."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +76,8 @@ def place(image: FirmwareImage, memory: MemoryMap) -> FirmwareImage:
     for segment in placed.segments:
         _check_range(segment, memory, placed.source or "the image")
     for region in memory.regions:
-        if region.vector_table:
-            _check_vectors(placed, region)
+        if region.head is not None:
+            region.head.check(placed, region)
     return placed
 
 
@@ -108,31 +104,11 @@ def _check_range(segment: Segment, memory: MemoryMap, source: str) -> None:
         raise ImageMisplaced(f"{source} has {there}, which {why} ({memories})")
 
 
-def _check_vectors(image: FirmwareImage, region: Region) -> None:
-    """The initial stack pointer and reset vector (ARMv7-M Architecture Reference Manual, B1.5.3)."""
-    machine = image.target.get("machine", ARM)
-    if machine != ARM:
-        raise ImageWrongPart(
-            f"{image.source or 'the image'} is built for {machine}, and {region.name} is that of an {ARM} processor",
-            remedy="Is it the right file for this component?",
-        )
-    if sum(part.size for part in image.within(region.start, region.start + 8)) < 8:
-        return
-    stack, reset = struct.unpack("<II", image.read(region.start, 8, region.erased_value))
-    inside = any(segment.address <= reset - 1 < segment.end for segment in image.segments)
-    if stack % 4 or not 0x10000000 <= stack < 0x40000000 or not reset & 1 or not inside:
-        raise ImageWrongPart(
-            f"{image.source or 'the image'} does not begin with a vector table: at 0x{region.start:08X} the stack "
-            f"pointer would be 0x{stack:08X} and the reset vector 0x{reset:08X}",
-            remedy="Is it linked for this part, and for this address?",
-        )
-
-
 def units_of(image: FirmwareImage, memory: MemoryMap) -> list[tuple[Region, Range]]:
-    """The erase units that a placed image touches, in order of address, without those of self-erasing regions."""
+    """The erase units that a placed image touches, in order of address, without those of regions that nothing erases."""
     found: dict[int, tuple[Region, Range]] = {}
     for region in memory.regions:
-        if region.self_erasing:
+        if region.erase is Erase.NEVER:
             continue
         for segment in image.within(region.start, region.end):
             for unit in region.erase_units(segment.address, segment.end):
@@ -151,19 +127,19 @@ def make(image: FirmwareImage, memory: MemoryMap, present: Collection[Range] = (
     todo = [
         (region, unit)
         for region, unit in units
-        if unit not in there or (id(region) in dirty and (unit in heads or region.whole_segments))
+        if unit not in there or (id(region) in dirty and (unit in heads or region.write is Write.WHOLE_SEGMENTS))
     ]
     kept = sorted({unit for _, unit in units} - {unit for _, unit in todo})
     erase = tuple(
         unit
         for region, unit in sorted(todo, key=lambda item: (item[1] not in heads, item[1].start))
-        if unit in heads or not region.erased_by_writing
+        if unit in heads or region.erase is not Erase.BY_WRITE
     )
     writes: list[Segment] = []
     blank = 0
     # The first page of a processor's own memory is what makes it boot: what lies beside (its EEPROM) goes before.
-    for region in sorted(memory.regions, key=lambda region: region.erased_by_writing):
-        if region.self_erasing or region.ordered or region.whole_segments:
+    for region in sorted(memory.regions, key=lambda region: region.erase is Erase.BY_WRITE):
+        if region.erase is Erase.NEVER or region.write is Write.WHOLE_SEGMENTS:
             writes += _whole(image, region, [unit for owner, unit in todo if owner is region])
             continue
         skipped, chunks = _runs(image, region, [unit for owner, unit in todo if owner is region])
@@ -181,15 +157,10 @@ def make(image: FirmwareImage, memory: MemoryMap, present: Collection[Range] = (
 
 
 def _whole(image: FirmwareImage, region: Region, todo: Sequence[Range]) -> list[Segment]:
-    """Whole segments in order; with gaps filled where the region is written in one go."""
-    if not region.self_erasing and not todo:
+    """Whole segments, in order of address."""
+    if region.erase is not Erase.NEVER and not todo:
         return []
-    parts = list(image.within(region.start, region.end))
-    if not parts:
-        return []
-    if region.ordered:
-        size = parts[-1].end - region.start
-        parts = [Segment(region.start, image.read(region.start, size, region.erased_value))]
+    parts = image.within(region.start, region.end)
     return [part.padded(region.write_alignment, region.erased_value) for part in parts]
 
 
@@ -216,7 +187,7 @@ def _runs(image: FirmwareImage, region: Region, todo: Sequence[Range]) -> tuple[
 def _not_blank(part: Segment, region: Region) -> Iterator[tuple[int, int]]:
     """The stretches of a part that are not erased value, in multiples of BLANK_BLOCK; all of it where only writing
     erases."""
-    if region.erased_by_writing:
+    if region.erase is Erase.BY_WRITE:
         yield part.address, part.end
         return
     view = memoryview(part.data)

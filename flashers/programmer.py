@@ -1,8 +1,9 @@
-"""`Programmer`: the engine that every bootloader shares. Plans, erases, writes, verifies, boots, for one component.
+"""`Programmer`: the engine that every bootloader shares. Plans, erases, writes, verifies, starts, for one component.
 
 It never trusts what it remembers of a part. Every attempt, the first as well as one after a cut, begins by asking the
 part what it holds, and plans from the answer. Everything is checked before the first erase; until then a failure leaves
-the part running what it ran before.
+the part running what it ran before. How an image gets into a part is a strategy's: `memory_strategy` for addressed
+memory, `slot_strategy` for whole images.
 """
 
 from __future__ import annotations
@@ -10,52 +11,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from ..transports import clock
-from ..transports.deadline import Deadline
 from ..transports.errors import Framing, ProxyflashError, UsbStall, WireTimeout
 from . import events as ev
-from . import plan as planning
-from .errors import (
-    Cancelled,
-    NotBack,
-    PartConfused,
-    PartFailed,
-    PartMute,
-    PartProtected,
-    PartRefused,
-    PartWrongMode,
-    SecurityDenied,
-    Unsupported,
-    VerifyMismatch,
-    VersionMismatch,
-)
-from .events import Phase
-from .flasher import Capability, Flasher, Identity, compare_digest
-from .image import FirmwareImage, Segment
+from .errors import PartConfused, PartFailed, PartMute, PartRefused, Unsupported, VerifyMismatch
+from .events import QUIET, Phase, RunContext
+from .flasher import Bootloader, Capability, Identity, MemoryAccess
+from .image import FirmwareImage, Segment, join
 from .memory import MemoryMap, Range
+from .memory_strategy import MemoryStrategy
+from .plan import FlashPlan
+from .reporter import Reporter
+from .slot_strategy import SlotStrategy
+from .strategy import Strategy
 
-SAMPLE = 64
-"""Bytes read of an erase unit to see whether reading the rest of it may be worth while."""
-MISSES = 4
-"""So many units in a row that differ, and the rest is taken to differ too."""
 TRANSIENT = (WireTimeout, Framing, UsbStall, PartConfused, PartFailed, PartMute, PartRefused, VerifyMismatch)
 """Failures after which connecting, comparing and going on may help."""
-REFUSALS = (PartProtected, PartRefused, PartWrongMode, SecurityDenied, Unsupported)
-"""Answers by which a part says that it did not do what was asked."""
 
 T = TypeVar("T")
-
-VersionQuestion = Callable[[Deadline], str | None]
-"""Asks the running application for its version, by the deadline; None when it doesn't answer, "" if it can't tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlashResult:
     """What became of one flash. `verified` says how, "" if verification was turned off.
 
-    `version` is what the application reported after the boot; None when there is no way to ask it.
+    `version` is what the application reported after the start; None when it was not asked.
     """
 
     component: str
@@ -69,48 +51,60 @@ class FlashResult:
 
 
 class Programmer:
-    """Programs one part through its flasher.
+    """Programs one part through its bootloader. As a context manager it closes that at the end, and has a part that was
+    only looked at run its application again.
 
-    `component`: the name that events and errors carry. `on_event`: told of everything. `cancelled`: asked at every
-    yield of the flasher; true stops there, with Cancelled. `attempts`: how often the part is tried when it or the wire
-    fails in a way that may pass.
+    `component`: the name that events and errors carry. `attempts`: how often the part is tried when it or the wire fails
+    in a way that may pass. `starts_again`: whether a part that was only looked at is started.
     """
 
     def __init__(
         self,
-        flasher: Flasher,
+        bootloader: Bootloader,
         component: str,
+        context: RunContext = QUIET,
         *,
-        on_event: ev.EventSink = ev.ignore,
-        cancelled: Callable[[], bool] = lambda: False,
         attempts: int = 3,
+        starts_again: bool = True,
     ) -> None:
-        self.flasher = flasher
+        self.bootloader = bootloader
         self.component = component
-        self.on_event = on_event
-        self.cancelled = cancelled
         self.attempts = attempts
+        self.starts_again = starts_again
+        self.reporter = Reporter(component, context)
         self.identity = Identity()
         self.connected = False
-        self.touched = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self.release()
+        finally:
+            self.bootloader.close()
+
+    @property
+    def touched(self) -> bool:
         """Whether anything of the part's memory was changed, or may have been."""
+        return self.reporter.touched
 
     def connect(self) -> Identity:
         """Brings the part into its bootloader."""
         with self._named():
             if not self.connected:
-                self._check_cancelled()
-                with self._phase(Phase.CONNECT):
-                    self.identity = self.flasher.connect()
+                self.reporter.check_cancelled()
+                with self.reporter.phase(Phase.CONNECT):
+                    self.identity = self.bootloader.connect()
                 self.connected = True
             return self.identity
 
     def memory_map(self) -> MemoryMap:
-        self.connect()
+        """The part's memory; a slot is one that nothing but an upload erases."""
         with self._named():
-            return self.flasher.memory_map()
+            return self._strategy().memory_map()
 
-    def plan(self, image: FirmwareImage, *, compare: bool = True) -> planning.FlashPlan:
+    def plan(self, image: FirmwareImage, *, compare: bool = True) -> FlashPlan:
         """Checks the image against the part and works out what is to be done; changes nothing of the part's memory.
 
         `compare`: ask the part what it holds already. A failure leaves the part running what it ran before.
@@ -118,323 +112,133 @@ class Programmer:
         with self._named(), self._left_as_it_was():
             return self._attempt(lambda: self._plan(image, compare=compare), Phase.PLAN)
 
-    def _plan(self, image: FirmwareImage, *, compare: bool) -> planning.FlashPlan:
-        self.connect()
-        self.flasher.verify_target(image.target)
-        memory = self.flasher.memory_map()
-        placed = planning.place(image, memory)
-        present = self._present(placed, memory) if compare else []
-        plan = planning.make(placed, memory, present)
-        self.on_event(
-            ev.Planned(
-                self.component,
-                image_bytes=placed.size,
-                memory_bytes=plan.memory_bytes,
-                erase_units=len(plan.erase),
-                erase_bytes=plan.erase_bytes,
-                write_bytes=plan.write_bytes,
-                blank_bytes=plan.blank_bytes,
-                present_bytes=plan.present_bytes,
-                seconds=self.flasher.seconds_for(plan.erase, plan.write_bytes),
-            )
-        )
-        return plan
-
-    def flash(
-        self,
-        plan: planning.FlashPlan,
-        *,
-        verify: bool = True,
-        boot: bool = True,
-        ask_version: VersionQuestion | None = None,
-        expect_version: str | None = None,
-        boot_seconds: float = 10.0,
-    ) -> FlashResult:
+    def flash(self, plan: FlashPlan, *, verify: bool = True, boot: bool = True) -> FlashResult:
         """Carries out a plan; after a failure that may pass it connects again, asks what the part holds, and goes on.
 
-        `boot_seconds`: how long the application has to answer after the boot. Raises VerifyMismatch, NotBack,
-        VersionMismatch, Cancelled, and what the flasher and its wire raise.
+        `boot`: then starts the application; without it the part stays in its bootloader, and `start` or `starting` may
+        come next. Raises VerifyMismatch, NotBack, Cancelled, and what the bootloader and its wire raise.
         """
         began = clock.monotonic()
         with self._named(), self._left_as_it_was():
             image = plan.image
-            current: planning.FlashPlan | None = plan
+            current: FlashPlan | None = plan
             erased = written = 0
 
             def once() -> str:
                 nonlocal current, erased, written
                 todo = current or self._plan(image, compare=True)
                 current = None
-                self.connect()
-                self._check_cancelled()
-                erased += self._erase(todo.erase)
-                written += self._write(todo.writes)
-                return self._verify(todo) if verify else ""
+                strategy = self._strategy()
+                self.reporter.check_cancelled()
+                done = strategy.write(todo)
+                erased, written = erased + done[0], written + done[1]
+                return strategy.verify(todo) if verify else ""
 
             verified = self._attempt(once, Phase.WRITE)
-            version = self._boot(ask_version, expect_version, boot_seconds) if boot else None
-            return FlashResult(
-                self.component, self.identity, erased, written, verified, version, boot, clock.monotonic() - began
-            )
+            self.starts_again = False
+            booted = boot and self.start(plan)
+            seconds = clock.monotonic() - began
+            return FlashResult(self.component, self.identity, erased, written, verified, None, booted, seconds)
+
+    def start(self, plan: FlashPlan | None = None) -> bool:
+        """Starts what the plan has brought; None: whatever the part holds. False where the part can't be told to.
+
+        Raises NotBack where nothing runs then, VerifyMismatch where something else does, as far as the protocol tells.
+        """
+        with self.starting(plan) as started:
+            return started is not None
+
+    @contextmanager
+    def starting(self, plan: FlashPlan | None = None) -> Iterator[Callable[[str], None] | None]:
+        """Starts the application, in a phase that goes on until the block ends, for who asks it something.
+
+        A text given to what it yields is told at the phase's end. None where the part can't be told to start.
+        """
+        with self._named():
+            strategy = self._strategy()
+            if not self.bootloader.capabilities & Capability.BOOT:
+                yield None
+                return
+            with self.reporter.phase(Phase.BOOT) as finish:
+                strategy.start(plan)
+                self.connected = False
+                yield finish
 
     def verify(self, image: FirmwareImage) -> str:
-        """Compares what the part holds with the image; how, in words. Raises VerifyMismatch."""
+        """Compares what the part holds with the image; how, in words. Raises VerifyMismatch, Unsupported."""
         with self._named(), self._left_as_it_was():
-            self.connect()
-            self.flasher.verify_target(image.target)
-            memory = self.flasher.memory_map()
-            placed = planning.place(image, memory)
+            placed = self._strategy().place(image)
             return self._attempt(
-                lambda: self._verify(planning.FlashPlan(placed, 0, (), ())),
-                Phase.VERIFY,
-                without=(VerifyMismatch,),
+                lambda: self._strategy().verify(FlashPlan(placed, 0, (), ())), Phase.VERIFY, without=(VerifyMismatch,)
             )
 
     def read(self, ranges: Sequence[Range]) -> list[Segment]:
         """Reads memory. Raises Unsupported where the part can't."""
         with self._named(), self._left_as_it_was():
-            self.connect()
-            self._require(Capability.READ, "read its memory")
-            total = sum(item.size for item in ranges)
-            found = []
-            done = 0
-            with self._phase(Phase.READ, total):
-                for item in ranges:
-                    data = bytearray()
-                    for piece in self.flasher.read(item.start, item.size):
-                        data += piece
-                        done += len(piece)
-                        self._progress(Phase.READ, done, total)
-                    _check_complete(len(data), item)
-                    found.append(Segment(item.start, bytes(data)))
-            return found
+            return self._strategy().read(ranges)
+
+    def read_replaced(self, image: FirmwareImage) -> tuple[Segment, ...]:
+        """What the image would replace: all of the erase units that it touches. Raises Unsupported."""
+        with self._named(), self._left_as_it_was():
+            strategy = self._strategy()
+            ranges, reason = strategy.replaced(strategy.place(image))
+            if reason:
+                raise Unsupported(reason)
+            return join(strategy.read(ranges))
 
     def erase(self, ranges: Sequence[Range]) -> int:
         """Erases the units that the ranges touch; bytes erased."""
         with self._named(), self._left_as_it_was():
-            self.connect()
-            memory = self.flasher.memory_map()
-            units: dict[int, Range] = {}
-            for item in ranges:
-                region = memory.region_of(item.start)
-                if region is None or region.self_erasing or item.end > region.end:
-                    raise Unsupported(f"{item} is no memory of this part that can be erased")
-                units |= {unit.start: unit for unit in region.erase_units(item.start, item.end)}
-            return self._erase(tuple(units[start] for start in sorted(units)))
-
-    def boot(
-        self,
-        ask_version: VersionQuestion | None = None,
-        expect_version: str | None = None,
-        boot_seconds: float = 10.0,
-    ) -> str | None:
-        """Starts the application and asks for its version."""
-        with self._named():
-            self.connect()
-            return self._boot(ask_version, expect_version, boot_seconds)
+            return self._strategy().erase(ranges)
 
     def release(self) -> None:
         """Lets the part run its application again, if it was only looked at. Never raises."""
-        if self.connected and not self.touched and self.flasher.capabilities & Capability.BOOT:
+        if self.connected and self.starts_again and not self.touched and self.bootloader.capabilities & Capability.BOOT:
             self.connected = False
             with suppress(ProxyflashError):
-                self.flasher.boot()
+                self.bootloader.leave()
 
-    def _present(self, image: FirmwareImage, memory: MemoryMap) -> list[Range]:
-        """The units that hold what the image has for them already."""
-        capabilities = self.flasher.capabilities
-        if not capabilities & (Capability.DIGEST | Capability.READ):
-            return []
-        units = planning.units_of(image, memory)
-        total = sum(unit.size for _, unit in units)
-        found = []
-        done = misses = 0
-        with self._phase(Phase.COMPARE, total):
-            # The first unit is written last, so after a cut it is the one that tells least: ask for it last.
-            for region, unit in units[1:] + units[:1]:
-                parts = list(image.within(unit.start, unit.end))
-                if capabilities & Capability.DIGEST:
-                    same = all(self._digest_equal(part) for part in parts)
-                else:
-                    same = region.readable and misses < MISSES and self._read_equal(parts)
-                misses = 0 if same else misses + 1
-                if same:
-                    found.append(unit)
-                done += unit.size
-                self._progress(Phase.COMPARE, done, total)
-        return found
+    def _strategy(self) -> Strategy:
+        """For the part as it is found now: not all protocols tell before they are connected how they take an image."""
+        self.connect()
+        access = self.bootloader.access()
+        if isinstance(access, MemoryAccess):
+            return MemoryStrategy(self.bootloader, access, self.reporter)
+        return SlotStrategy(self.bootloader, access, self.reporter)
 
-    def _digest_equal(self, part: Segment) -> bool:
-        digest = self.flasher.digest(part.address, part.size)
-        if digest is None:
-            return bool(self.flasher.capabilities & Capability.READ) and self._read_equal([part])
-        return digest.value == digest.compute(bytes(part.data))
-
-    def _read_equal(self, parts: Sequence[Segment]) -> bool:
-        for part in parts:
-            sample = min(SAMPLE, part.size)
-            if not self._holds(part.slice(part.address, part.address + sample)):
-                return False
-        return all(self._holds(part.slice(part.address + SAMPLE, part.end)) for part in parts if part.size > SAMPLE)
-
-    def _holds(self, part: Segment) -> bool:
-        offset = 0
-        view = memoryview(part.data)
-        for piece in self.flasher.read(part.address, part.size):
-            if view[offset : offset + len(piece)] != piece:
-                return False
-            offset += len(piece)
-            self._check_cancelled()
-        return offset == part.size
-
-    def _erase(self, units: Sequence[Range]) -> int:
-        if not units:
-            return 0
-        total = sum(unit.size for unit in units)
-        before, acknowledged = self.touched, False
-        with self._phase(Phase.ERASE, total):
-            self.touched = True
-            try:
-                for done in self.flasher.erase(units):
-                    acknowledged = True
-                    self._progress(Phase.ERASE, done, total)
-            except REFUSALS:
-                # What the part refuses it has not done; anything else may have happened all the same.
-                self.touched = before or acknowledged
-                raise
-        return total
-
-    def _write(self, segments: Sequence[Segment]) -> int:
-        if not segments:
-            return 0
-        total = sum(segment.size for segment in segments)
-        before = 0
-        with self._phase(Phase.WRITE, total):
-            self.touched = True
-            for segment in segments:
-                for done in self.flasher.write(segment):
-                    self._progress(Phase.WRITE, before + done, total)
-                before += segment.size
-        return total
-
-    def _verify(self, plan: planning.FlashPlan) -> str:
-        """How it was verified; what was read and compared for the plan is not read again."""
-        capabilities = self.flasher.capabilities
-        parts = list(plan.unproven())
-        total = sum(part.size for part in parts)
-        with self._phase(Phase.VERIFY, total) as finish:
-            self._check_cancelled()
-            if not parts:
-                # A part's own check may be one of its last download, and that may have been another image.
-                method = self._method_of_comparing()
-            elif capabilities & Capability.CHECK:
-                method = self.flasher.check(plan.image.segments)
-            elif not capabilities & (Capability.DIGEST | Capability.READ):
-                raise Unsupported("this part gives no way to verify what it holds")
-            else:
-                method = self._verify_parts(parts, total)
-            finish(method)
-        return method
-
-    def _method_of_comparing(self) -> str:
-        by_part = self.flasher.capabilities & Capability.DIGEST
-        return "checksum by the part" if by_part else "read back"
-
-    def _verify_parts(self, parts: Sequence[Segment], total: int) -> str:
-        done = 0
-        method = "read back"
-        for part in parts:
-            digest = None
-            if self.flasher.capabilities & Capability.DIGEST:
-                digest = self.flasher.digest(part.address, part.size)
-            if digest is not None:
-                compare_digest(digest, part)
-                method = f"{digest.name} by the part"
-                done += part.size
-                self._progress(Phase.VERIFY, done, total)
-                continue
-            self._require(Capability.READ, "verify what it holds")
-            done = self._compare_back(part, done, total)
-        return method
-
-    def _compare_back(self, part: Segment, done: int, total: int) -> int:
-        view = memoryview(part.data)
-        offset = 0
-        for piece in self.flasher.read(part.address, part.size):
-            wanted = view[offset : offset + len(piece)]
-            if wanted != piece:
-                index = next(i for i, (a, b) in enumerate(zip(wanted, piece, strict=False)) if a != b)
-                address = part.address + offset + index
-                raise VerifyMismatch(
-                    f"at 0x{address:08X} the part holds 0x{piece[index]:02X}, the image has 0x{wanted[index]:02X}"
-                )
-            offset += len(piece)
-            self._progress(Phase.VERIFY, done + offset, total)
-        _check_complete(offset, Range(part.address, part.size))
-        return done + offset
-
-    def _boot(self, ask: VersionQuestion | None, expect: str | None, seconds: float) -> str | None:
-        if not self.flasher.capabilities & Capability.BOOT:
-            return None
-        with self._phase(Phase.BOOT) as finish:
-            self.flasher.boot()
-            self.connected = False
-            if ask is None:
-                return None
-            version = ask(Deadline.after(seconds))
-            if version is None:
-                raise NotBack(f"the application did not answer within {seconds:g} s after the boot")
-            if expect is not None and version != expect:
-                raise VersionMismatch(f"the application reports version {version or 'unknown'}, wanted {expect}")
-            finish(version)
-            return version
+    def _plan(self, image: FirmwareImage, *, compare: bool) -> FlashPlan:
+        strategy = self._strategy()
+        plan = strategy.plan(image, compare=compare)
+        self.reporter.tell(
+            ev.Planned(
+                self.component,
+                image_bytes=plan.image.size,
+                memory_bytes=plan.memory_bytes,
+                erase_units=len(plan.erase),
+                erase_bytes=plan.erase_bytes,
+                write_bytes=plan.write_bytes,
+                blank_bytes=plan.blank_bytes,
+                present_bytes=plan.present_bytes,
+                seconds=strategy.seconds_for(plan),
+            )
+        )
+        return plan
 
     def _attempt(self, action: Callable[[], T], phase: Phase, without: tuple[type[Exception], ...] = ()) -> T:
         """Does `action`, up to `attempts` times where the failure may pass; connects anew before each further time."""
-        for attempt in range(1, self.attempts + 1):
+        attempt = 1
+        while True:
             try:
                 return action()
             except TRANSIENT as error:
                 absent = isinstance(error, PartMute) and not self.touched
-                if attempt == self.attempts or absent or isinstance(error, without):
+                if attempt >= self.attempts or absent or isinstance(error, without):
                     raise
+                attempt += 1
                 self.connected = False
-                self.on_event(
-                    ev.Retrying(self.component, phase, attempt + 1, self.attempts, error.code, str(error.cause))
+                self.reporter.tell(
+                    ev.Retrying(self.component, phase, attempt, self.attempts, error.code, str(error.cause))
                 )
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def _require(self, capability: Capability, what: str) -> None:
-        if not self.flasher.capabilities & capability:
-            raise Unsupported(f"this part can't {what}")
-
-    def _progress(self, phase: Phase, done: int, total: int) -> None:
-        self.on_event(ev.Progress(self.component, phase, done, total))
-        self._check_cancelled()
-
-    def _check_cancelled(self) -> None:
-        if not self.cancelled():
-            return
-        if self.touched:
-            raise Cancelled(
-                "stopped on request; the part stays in its bootloader until its image is whole",
-                touched=True,
-                remedy="Run the same command again: it goes on with what is missing.",
-            )
-        raise Cancelled("stopped on request before anything was erased", touched=False)
-
-    @contextmanager
-    def _phase(self, phase: Phase, total: int = 0) -> Iterator[Callable[[str], None]]:
-        began = clock.monotonic()
-        detail = ""
-
-        def finish(text: str) -> None:
-            nonlocal detail
-            detail = text
-
-        self.on_event(ev.PhaseStarted(self.component, phase, total))
-        yield finish
-        self.on_event(ev.PhaseFinished(self.component, phase, total, clock.monotonic() - began, detail))
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -451,8 +255,3 @@ class Programmer:
         except BaseException:
             self.release()
             raise
-
-
-def _check_complete(count: int, wanted: Range) -> None:
-    if count != wanted.size:
-        raise PartConfused(f"the part sent {count:,} of the {wanted.size:,} bytes of {wanted}")

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from ..enumerators.bench_component import BenchComponent
 from ..enumerators.component import Component, Presence
 from ..flashers.errors import Unsupported
-from ..flashers.flasher import Capability
+from ..flashers.flasher import Capability, SlotAccess
 from ..flashers.image import FirmwareImage
+from ..flashers.memory import Erase
 from ..flashers.programmer import Programmer
 from ..flashers.uds.profile import UdsProfile
 from ..flashers.xymodem.profile import MenuProfile
@@ -86,12 +87,14 @@ class Session:
         self.identity = programmer.connect()
         self.memory = programmer.memory_map()
         self.region = self.memory.regions[0]
-        self.capabilities = programmer.flasher.capabilities
+        self.capabilities = programmer.bootloader.capabilities
+        self.is_slot = isinstance(programmer.bootloader.access(), SlotAccess)
+        """Whether it takes whole images, and no pieces of them."""
 
     @property
     def tells(self) -> bool:
         """Whether it tells what its memory holds, so that it can be compared before it is written."""
-        return bool(self.capabilities & (Capability.READ | Capability.DIGEST)) and not self.region.self_erasing
+        return bool(self.capabilities & (Capability.READ | Capability.DIGEST)) and self.region.erase is not Erase.NEVER
 
     def holds(self, image: FirmwareImage) -> bool:
         """Whether it holds this image, which a menu has to say that it can't tell. Raises VerifyMismatch."""
@@ -110,7 +113,7 @@ def bootloader(component: BenchComponent, *, judged: bool = True) -> Iterator[Se
 
     `judged`: whether a UDS part may refuse what it holds for being no firmware that it could run.
     """
-    flasher = component.flasher()
+    flasher = component.bootloader()
     profile = component.entry.profile
     if not judged and isinstance(profile, UdsProfile):
         routines = profile.routines.model_copy(update={"dependencies": "none"})

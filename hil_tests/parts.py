@@ -83,13 +83,9 @@ class Part:
     def capabilities(self) -> Capability:
         """What its bootloader can do: asked once, which takes it there and back."""
         if self._capabilities is None:
-            programmer = self.component.programmer()
-            try:
+            with self.component.programmer() as programmer:
                 programmer.connect()
-                self._capabilities = programmer.flasher.capabilities
-                programmer.release()
-            finally:
-                programmer.flasher.close()
+                self._capabilities = programmer.bootloader.capabilities
             self.make_ready()
         return self._capabilities
 
@@ -209,16 +205,16 @@ class Part:
 
     def _boot(self) -> bool:
         """What its bootloader answers tells less than what is found afterwards."""
-        flasher = self.component.flasher()
+        bootloader = self.component.bootloader()
         try:
-            flasher.connect()
-            flasher.boot()
+            bootloader.connect()
+            bootloader.start_application()
         except AdapterGone:
             raise
         except ProxyflashError:
             return False
         finally:
-            flasher.close()
+            bootloader.close()
         return True
 
     def _restart(self) -> bool:

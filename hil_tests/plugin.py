@@ -21,7 +21,7 @@ from .names import SIMULATED, SIMULATED_INI
 if TYPE_CHECKING:
     from ..enumerators.bench import Bench
     from ..enumerators.bench_component import BenchComponent
-    from ..flashers.flasher import Flasher
+    from ..flashers.flasher import Bootloader
     from .bench_run import BenchRun
     from .firmware import Firmware
     from .measurements import Measurements
@@ -287,9 +287,9 @@ def bus(component: BenchComponent) -> Any:
 
 
 @pytest.fixture
-def flasher(component: BenchComponent) -> Iterator[Flasher]:
-    """The component's flasher; nothing was sent yet."""
-    made = component.flasher()
+def flasher(component: BenchComponent) -> Iterator[Bootloader]:
+    """The component's bootloader; nothing was sent yet."""
+    made = component.bootloader()
     yield made
     made.close()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers.errors import Cancelled
-from proxyflash.flashers.events import Phase
+from proxyflash.flashers.events import Phase, RunContext
 from proxyflash.hil_tests.boot_session import RUNNING, reopened, running, started
 from proxyflash.hil_tests.firmware import Firmware, TestImage
 from proxyflash.hil_tests.wire_cuts import Cut, InPhase
@@ -39,7 +39,7 @@ def fails_or_is_done(component: BenchComponent, new: TestImage, sink: InPhase) -
     """The command, cut by the sink. What it can't survive it says, with the component that it happened on."""
     failure: ProxyflashError | None = None
     try:
-        component.flash(new.image, expect_version=new.version or None, on_event=sink)
+        component.flash(new.image, expect_version=new.version or None, context=RunContext(sink))
     except ProxyflashError as error:
         failure = error
     assert sink.done, f"it was never cut: {failure or 'there was no such phase'}"
@@ -110,7 +110,7 @@ def test_the_person_at_the_keyboard(
     stopped: list[bool] = []
     sink = InPhase(phase, lambda: stopped.append(True))
     with pytest.raises(Cancelled) as caught:
-        component.flash(new.image, on_event=sink, cancelled=lambda: bool(stopped))
+        component.flash(new.image, context=RunContext(sink, lambda: bool(stopped)))
     assert caught.value.component == component.name
     assert caught.value.touched
     recovers(component, old, new, untouched=False)
@@ -125,7 +125,7 @@ def test_twice_in_a_row(component: BenchComponent, firmware: Firmware, old: Test
     for phase in (Phase.VERIFY, Phase.WRITE, Phase.ERASE):
         sink = InPhase(phase, cut.cut)
         try:
-            component.flash(new.image, on_event=sink)
+            component.flash(new.image, context=RunContext(sink))
         except ProxyflashError:
             failed = True
         else:

@@ -15,7 +15,7 @@ from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers.errors import ImageMisplaced, ImageWrongPart, Unsupported, VerifyMismatch
 from proxyflash.flashers.flasher import Capability
 from proxyflash.flashers.image import FirmwareImage, Segment, join
-from proxyflash.flashers.memory import Range, Region
+from proxyflash.flashers.memory import Erase, Range, Region, Write
 from proxyflash.flashers.programmer import FlashResult
 from proxyflash.hil_tests.boot_session import Session, bootloader, running
 from proxyflash.hil_tests.firmware import Firmware
@@ -34,7 +34,7 @@ SMALLEST = 400
 def content(region: Region, start: int, size: int, salt: str) -> bytes:
     """Bytes without a stretch that looks erased. At the start of an ARM's memory they begin with a vector table."""
     data = bytearray(random.Random(f"{salt} {start} {size}").randbytes(size))
-    if region.vector_table and start == region.start and size >= 8:
+    if region.head is not None and start == region.start and size >= 8:
         data[:8] = (0x20001000).to_bytes(4, "little") + (start + 1).to_bytes(4, "little")
     return bytes(data)
 
@@ -60,7 +60,7 @@ class Edges:
 
         A part with a slot judges what it is given. Where it is emulated it gets a firmware to its taste.
         """
-        if not self.region.ordered:
+        if not self.session.is_slot:
             return self.written(self.image((0, size)))
         if self._component.emulated and size >= SMALLEST:
             made = self._firmware.made(version="9.9.9", size=size).image.at(self.region.start)
@@ -86,7 +86,7 @@ class Edges:
         """Writes an image that has nothing for the region's start. False: this part can't, which it said, and holds what
         it held: a loader that erases from the first page on, whatever is written."""
         programmer, start = self.session.programmer, Range(self.region.start, first_unit(self.region).size)
-        if not self.region.erased_by_writing:
+        if self.region.erase is not Erase.BY_WRITE:
             self.flashed(image)
             return True
         before = programmer.read([start])
@@ -114,7 +114,7 @@ class Edges:
     def touched(self, result: FlashResult, units: list[Range]) -> None:
         """These were erased, and no others; where writing erases, the first one was erased, and these were written."""
         size = sum(unit.size for unit in units)
-        if self.region.erased_by_writing:
+        if self.region.erase is Erase.BY_WRITE:
             assert (result.erased_bytes, result.written_bytes) == (units[0].size, size)
         else:
             assert result.erased_bytes == size
@@ -168,7 +168,7 @@ def test_last_unit_and_last_byte(edges: Edges) -> None:
     offset = last.start - region.start
     for piece in ((offset, last.size), (offset, 1), (region.size - 1, 1), (offset, last.size - 1)):
         image = edges.image(piece)
-        if region.ordered:
+        if edges.session.is_slot:
             edges.refuses(image)
         elif not edges.begins_later(image):
             edges.flashed(edges.image((0, 1), piece))
@@ -179,7 +179,7 @@ def test_first_and_last_unit_with_nothing_between(edges: Edges) -> None:
     region = edges.region
     first, last = first_unit(region), last_unit(region)
     image = edges.image((0, min(first.size, region.size // 2)), (last.end - region.start - 8, 8))
-    if region.ordered:
+    if edges.session.is_slot:
         edges.refuses(image)
         return
     between = (first.size, 64)
@@ -197,7 +197,7 @@ def test_one_changed_byte_writes_its_unit_and_the_first(edges: Edges) -> None:
     A part that can't be compared, or judges a download as a whole, is written whole.
     """
     region, session = edges.region, edges.session
-    if region.ordered:
+    if edges.session.is_slot:
         if (last := edges.from_start(min(2000, region.size))) is None:
             return
     else:
@@ -208,6 +208,8 @@ def test_one_changed_byte_writes_its_unit_and_the_first(edges: Edges) -> None:
         data[-1] ^= 0x5A
         last = FirmwareImage((Segment(region.start, bytes(data)),), "bin", "edge")
         result = edges.flashed(last)
-        edges.touched(result, [units[0], units[2]] if session.tells and not region.whole_segments else units)
+        edges.touched(
+            result, [units[0], units[2]] if session.tells and region.write is not Write.WHOLE_SEGMENTS else units
+        )
     again = session.programmer.flash(session.programmer.plan(last), boot=False)
     assert (again.written_bytes == 0) == session.tells

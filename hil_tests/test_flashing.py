@@ -6,7 +6,7 @@ import pytest
 from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import VerifyMismatch
-from proxyflash.flashers.events import Phase
+from proxyflash.flashers.events import Phase, RunContext
 from proxyflash.flashers.flasher import Capability
 from proxyflash.flashers.memory import Range
 from proxyflash.flashers.smp.profile import SmpProfile
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.destructive
 def flashed(component: BenchComponent, release: TestImage) -> list[ev.Event]:
     """What was told while it was flashed; it runs then."""
     told: list[ev.Event] = []
-    result = component.flash(release.image, on_event=told.append)
+    result = component.flash(release.image, context=RunContext(told.append))
     assert result is not None
     assert result.verified
     assert result.component == component.name
@@ -56,7 +56,7 @@ def test_the_same_image_again_writes_nothing(component: BenchComponent, firmware
     flashed(component, release)
     with bootloader(component) as session:
         tells = session.tells
-        session.programmer.boot()
+        session.programmer.start()
     running(component)
     result = component.flash(release.image)
     assert result is not None
@@ -79,7 +79,7 @@ def test_what_it_holds_is_the_image(component: BenchComponent, firmware: Firmwar
             image = new.image.at(session.region.start) if new.image.relocatable else new.image
             read = programmer.read([Range(segment.address, segment.size) for segment in image.segments])
             assert [bytes(piece.data) for piece in read] == [bytes(segment.data) for segment in image.segments]
-        programmer.boot()
+        programmer.start()
     running(component, new.version)
     with bootloader(component) as session:
         if session.is_menu:
@@ -101,7 +101,7 @@ def test_what_was_written_does_not_run_until_it_is_booted(component: BenchCompon
     assert result is not None
     assert not result.booted
     assert result.version is None
-    if component.bench.prober(component.entry.spec.bus).can_tell(component.entry):
+    if component.can_be_asked:
         found = component.look()
         if beside:
             assert found.presence in RUNNING
@@ -112,17 +112,18 @@ def test_what_was_written_does_not_run_until_it_is_booted(component: BenchCompon
         assert component.flash(release.image, expect_version=release.version) is not None
         return
     with bootloader(component) as session:
-        session.programmer.boot(component.version_question(), release.version or None)
+        component.start(session.programmer, expect_version=release.version or None)
     running(component, release.version)
 
 
 def test_a_plan_that_is_declined_changes_nothing(component: BenchComponent, firmware: Firmware) -> None:
     flashed(component, firmware.old)
     told: list[ev.Event] = []
-    assert component.flash(firmware.new.image, confirm=lambda plan: False, on_event=told.append) is None
+    with component.programmer(RunContext(told.append)) as programmer:
+        assert not programmer.plan(firmware.new.image).nothing_to_do
     assert not [event for event in told if isinstance(event, ev.PhaseStarted) and event.phase is Phase.ERASE]
     running(component, firmware.old.version)
     with bootloader(component) as session:
         assert session.holds(firmware.old.image)
-        session.programmer.boot()
+        session.programmer.start()
     running(component, firmware.old.version)

@@ -44,9 +44,9 @@ def test_its_bootloader_says_who_it_is_each_time(component: BenchComponent) -> N
         first = session.identity
         # A menu has no name but its greeting, which was held against the profile.
         assert first.part or session.is_menu
-        again = session.programmer.flasher.connect()
+        again = session.programmer.bootloader.connect()
         assert (again.part, again.serial, again.bootloader) == (first.part, first.serial, first.bootloader)
-        session.programmer.boot()
+        session.programmer.start()
     assert who(running(component, before.version)) == who(before)
 
 
@@ -57,7 +57,7 @@ def test_it_keeps_its_identity_over_resets(component: BenchComponent) -> None:
     for _ in range(ROUNDS):
         with bootloader(component) as session:
             seen.add((session.identity.part, session.identity.serial, session.identity.bootloader))
-            session.programmer.boot(component.version_question())
+            component.start(session.programmer)
         assert who(running(component, before.version)) == who(before)
     assert len(seen) == 1
 

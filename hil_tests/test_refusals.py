@@ -20,7 +20,7 @@ from proxyflash.flashers.errors import (
     PartWrongMode,
     SecurityDenied,
 )
-from proxyflash.flashers.events import Phase
+from proxyflash.flashers.events import Phase, RunContext
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.flashers.uds.profile import UdsProfile
@@ -54,10 +54,10 @@ def refused(
     transport = component.bench.transport(component.entry.spec.bus)
     entry = component.entry
     flasher = entry.flasher.attach(transport, entry.address, profile or entry.profile)
-    programmer = Programmer(flasher, component.name, on_event=told.append)
+    programmer = Programmer(flasher, component.name, RunContext(told.append))
     try:
         with pytest.raises(error) as caught:
-            programmer.flash(programmer.plan(image), boot_seconds=entry.spec.boot_timeout)
+            component.carry_out(programmer, programmer.plan(image))
     finally:
         flasher.close()
     assert caught.value.component == component.name
@@ -72,7 +72,7 @@ def holds_it_still(component: BenchComponent, image: FirmwareImage) -> None:
     """All of it, not only what makes it run."""
     with bootloader(component) as session:
         assert session.holds(image)
-        session.programmer.boot()
+        session.programmer.start()
     running(component)
 
 
@@ -89,7 +89,7 @@ def test_an_image_that_is_too_large(component: BenchComponent, firmware: Firmwar
     component.flash(firmware.old.image)
     with bootloader(component) as session:
         region = session.region
-        session.programmer.boot()
+        session.programmer.start()
     data = bytes(firmware.new.image.segments[0].data)
     filled = data + b"\x5a" * (region.size + more - len(data))
     large = FirmwareImage((Segment(region.start, filled),), "bin", "large", target=firmware.new.image.target)
@@ -104,7 +104,7 @@ def test_an_image_for_another_place(component: BenchComponent, firmware: Firmwar
     component.flash(firmware.old.image)
     with bootloader(component) as session:
         regions = session.memory.regions
-        session.programmer.boot()
+        session.programmer.start()
     far = max(region.end for region in regions) + 0x100
     image = FirmwareImage((Segment(far, b"\x5a" * 64),), "bin", "far", target=firmware.new.image.target)
     refused(component, image, ImageMisplaced)

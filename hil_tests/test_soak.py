@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers import events as ev
+from proxyflash.flashers.events import RunContext
 from proxyflash.hil_tests.boot_session import running
 from proxyflash.hil_tests.firmware import Firmware
 from proxyflash.hil_tests.measurements import Measurements
@@ -54,7 +55,7 @@ def test_soak(
 
     for number in range(rounds()):
         release = releases[number % 2]
-        result = component.flash(release.image, expect_version=release.version or None, on_event=hear)
+        result = component.flash(release.image, expect_version=release.version or None, context=RunContext(hear))
         assert result is not None
         found = running(component, release.version)
         assert found.id == identity, f"round {number + 1}"

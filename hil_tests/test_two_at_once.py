@@ -6,6 +6,7 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers import events as ev
+from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.programmer import FlashResult
 from proxyflash.hil_tests.bench_run import BenchRun
 from proxyflash.hil_tests.boot_session import running
@@ -50,7 +51,7 @@ def test_both_are_flashed(component: BenchComponent, other: BenchComponent, requ
                     changed.notify_all()
                     assert changed.wait_for(lambda: len(planned) == 2, SECONDS)
 
-        results[item.name] = item.flash(releases[item.name].new.image, on_event=hear)
+        results[item.name] = item.flash(releases[item.name].new.image, context=RunContext(hear))
 
     threads = [clock.Thread(flash, args=(item,)) for item in both]
     for thread in threads:

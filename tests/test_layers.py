@@ -104,8 +104,18 @@ MAY_IMPORT = {
 }
 FAMILIES = {path.parent.name for path in (ROOT / "flashers").glob("*/profile.py")}
 """The folders of bootloader protocols."""
-ENGINE = {"flashers.plan", "flashers.programmer", "flashers.events"}
-FOR_FAMILIES = {"flashers.flasher", "flashers.image", "flashers.memory", "flashers.errors", "flashers.formats.mcuboot"}
+ENGINE = {
+    f"flashers.{name}"
+    for name in ("plan", "programmer", "events", "reporter", "strategy", "memory_strategy", "slot_strategy")
+}
+FOR_FAMILIES = {
+    "flashers.flasher",
+    "flashers.image",
+    "flashers.memory",
+    "flashers.errors",
+    "flashers.formats.mcuboot",
+    "flashers.vector_table",
+}
 """Beside `flashers.serial` and `flashers.can`, which hold what the protocols of one kind of bus share."""
 ERRORS = {"flashers.errors", "transports.errors"}
 

@@ -189,6 +189,8 @@ class Output:
                     f"{event.component}  {event.phase}: {event.code} {plain(event.cause, CAUSE)}; trying again "
                     f"({event.attempt} of {event.attempts})"
                 )
+            case ev.Preparing():
+                self.note(f"{event.component}  {event.what}")
             case ev.PhaseStarted() | ev.Progress() | ev.PhaseFinished():
                 self._bar(event)
             case _:

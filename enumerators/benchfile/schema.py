@@ -18,7 +18,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ...flashers.flasher import Flasher, Settings
+from ...flashers.flasher import Bootloader, Settings
 from ...transports import named_files, plugins
 from ...transports.errors import ProxyflashError
 from ...transports.plain import quoted
@@ -252,7 +252,7 @@ class Entry:
     """One component of the file, with everything that its protocol needs, checked. `index`: which `[[component]]`."""
 
     spec: ComponentSpec
-    flasher: type[Flasher]
+    flasher: type[Bootloader]
     address: Settings
     profile: Settings
     raw_profile: dict[str, Any]
@@ -423,9 +423,9 @@ class _Reader:
             )
         self.validated(flasher.Profile, asked.profile, (*place, "profile"))
 
-    def _flasher(self, protocol: str, place: Place) -> type[Flasher]:
+    def _flasher(self, protocol: str, place: Place) -> type[Bootloader]:
         try:
-            flasher: type[Flasher] = plugins.load(plugins.FLASHERS, protocol)
+            flasher: type[Bootloader] = plugins.load(plugins.FLASHERS, protocol)
         except ProxyflashError as error:
             error.cause = f"{self._at(place)}: {error.cause}"
             raise
@@ -502,7 +502,7 @@ class _Reader:
         )
 
     def _refuse_harm(
-        self, flasher: type[Flasher], component: ComponentSpec, question: VersionQuestion, place: Place
+        self, flasher: type[Bootloader], component: ComponentSpec, question: VersionQuestion, place: Place
     ) -> None:
         """The application's question comes to the bootloader where that waits instead, as after a flash that was cut."""
         if does := flasher.harmed_by(question.send.encode()):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ...flashers.flasher import Discovered, Discovery, Sighting
+from ...flashers.flasher import Discovered, Discovery, ProbeResult
 from ...transports import plugins
 from ...transports.deadline import Deadline
 from ...transports.errors import PluginBroken
@@ -27,15 +27,15 @@ class Prober:
         self.spec = spec
         self.transport = transport
 
-    def sight(self, entry: Entry, deadline: Deadline) -> Sighting | None:
+    def probe(self, entry: Entry, deadline: Deadline) -> ProbeResult | None:
         """Who answers at a component's address; None when nothing does."""
-        return entry.flasher.sight(
+        return entry.flasher.probe(
             self.transport, entry.address, entry.profile, active=self.spec.probe, deadline=deadline
         )
 
-    def application(self, entry: Entry, deadline: Deadline) -> Sighting | None:
+    def application(self, entry: Entry, deadline: Deadline) -> ProbeResult | None:
         """The same where the application is expected, after a boot: no bootloader has to be looked for."""
-        return Prober.sight(self, entry, deadline)
+        return Prober.probe(self, entry, deadline)
 
     def can_tell(self, entry: Entry) -> bool:
         """Whether there is a way to see that this component is there without disturbing its work."""

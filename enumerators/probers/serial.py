@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...flashers.flasher import Flasher, Identity, Sighting, State
+from ...flashers.flasher import Bootloader, Identity, ProbeResult, State
 from ...transports import plugins
 from ...transports.deadline import Deadline
 from ...transports.serial.port import SerialPort
@@ -37,19 +37,19 @@ class SerialProber(Prober):
 
     transport: SerialPort
 
-    def sight(self, entry: Entry, deadline: Deadline) -> Sighting | None:
+    def probe(self, entry: Entry, deadline: Deadline) -> ProbeResult | None:
         """The loader first, where it may be asked: it takes the first byte that it hears for the one to measure its
         bit rate by, so a loader that heard a question is out of reach until the next reset."""
-        return self._beside(super().sight(entry, deadline)) or self.application(entry, deadline)
+        return self._beside(super().probe(entry, deadline)) or self.application(entry, deadline)
 
-    def application(self, entry: Entry, deadline: Deadline) -> Sighting | None:
+    def application(self, entry: Entry, deadline: Deadline) -> ProbeResult | None:
         if entry.spec.version is None:
             return self._beside(super().application(entry, deadline))
         version = ask(self.transport, entry.spec.version, deadline)
-        return None if version is None else self._beside(Sighting(State.RUNNING, Identity(version=version)))
+        return None if version is None else self._beside(ProbeResult(State.RUNNING, Identity(version=version)))
 
     def can_tell(self, entry: Entry) -> bool:
-        return self.spec.probe or entry.flasher.answers_running or entry.spec.version is not None
+        return self.spec.probe or entry.flasher.probes_application or entry.spec.version is not None
 
     def unlisted(self, entries: Sequence[Entry], deadline: Deadline) -> list[Unlisted]:
         """The part on a line that has no component, by what the file lets it be asked."""
@@ -60,17 +60,17 @@ class SerialProber(Prober):
             for asked in self.spec.ask:
                 port.set_line(baudrate=asked.baudrate or rate)
                 await_quiet(port, self.spec.quiet)
-                flasher: type[Flasher] = plugins.load(plugins.FLASHERS, asked.protocol)
+                flasher: type[Bootloader] = plugins.load(plugins.FLASHERS, asked.protocol)
                 profile = flasher.Profile.model_validate(asked.profile)
                 limit = Deadline.after(ASK_SECONDS)
-                sighting = flasher.sight(port, flasher.Address(), profile, active=True, deadline=limit)
+                sighting = flasher.probe(port, flasher.Address(), profile, active=True, deadline=limit)
                 if sighting is not None:
                     return [_unlisted(self.name, asked, flasher, sighting.identity, adapter(port.url))]
         finally:
             port.set_line(baudrate=rate)
         return []
 
-    def _beside(self, sighting: Sighting | None) -> Sighting | None:
+    def _beside(self, sighting: ProbeResult | None) -> ProbeResult | None:
         """With the adapter's identity beside the part's."""
         if sighting is None or not (found := adapter(self.transport.url)):
             return sighting
@@ -103,7 +103,9 @@ def adapter(url: str) -> dict[str, str]:
     return {}
 
 
-def _unlisted(bus: str, asked: AskSpec, flasher: type[Flasher], who: Identity, behind: Mapping[str, str]) -> Unlisted:
+def _unlisted(
+    bus: str, asked: AskSpec, flasher: type[Bootloader], who: Identity, behind: Mapping[str, str]
+) -> Unlisted:
     profile = dict(asked.profile)
     if asked.baudrate is not None and "baudrate" in flasher.Profile.model_fields:
         profile.setdefault("baudrate", asked.baudrate)

@@ -12,7 +12,7 @@ EEPROM has the addresses that avr-libc's linker scripts give it, from 0x810000 o
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import ClassVar, Self, TypeVar
 
@@ -30,9 +30,9 @@ from ..errors import (
     ProfileWrong,
     Unsupported,
 )
-from ..flasher import Capability, Flasher, Identity, Settings, Sighting, State
+from ..flasher import Capability, Identity, MemoryBootloader, ProbeResult, Settings, State, Target
 from ..image import Segment
-from ..memory import MemoryMap, Range, uniform
+from ..memory import Erase, MemoryMap, Range, uniform
 from ..serial.stable_read import twice
 from . import boot_section
 from .entry import AvrEntry
@@ -54,7 +54,7 @@ BLANK_WORD = b"\xff\xff"
 T = TypeVar("T")
 
 
-class AvrFlasher(Flasher):
+class AvrFlasher(MemoryBootloader):
     """One part behind a serial port. A class below it says which loader it speaks to."""
 
     bus_kind = "serial"
@@ -84,9 +84,9 @@ class AvrFlasher(Flasher):
         return cls(bus, profile)
 
     @classmethod
-    def sight(
+    def probe(
         cls, bus: SerialPort, address: AvrAddress, profile: AvrProfile, *, active: bool, deadline: Deadline
-    ) -> Sighting | None:
+    ) -> ProbeResult | None:
         """With `active` only: asks whether the loader is there, and touches no modem line.
 
         A loader that answers while there is an application is one that was just reset, as by opening the port: it is
@@ -105,13 +105,13 @@ class AvrFlasher(Flasher):
             if by_opening and flasher._part is not None and flasher._has_application():
                 flasher._loader.leave()
                 return None
-            return Sighting(State.BOOTLOADER, identity)
+            return ProbeResult(State.BOOTLOADER, identity)
         except (TransportError, PartError, ProfileWrong):
             return None
         finally:
             flasher.close()
 
-    # The Flasher interface.
+    # The interface.
 
     def connect(self) -> Identity:
         """Enters the loader, and reads who the part is. A part that it refuses is left to its application.
@@ -129,8 +129,13 @@ class AvrFlasher(Flasher):
             raise
         return identity
 
-    def verify_target(self, target: Mapping[str, int | str]) -> None:
-        """What a file says of whom it is for; only ELF files and MCUboot images do."""
+    def memory_map(self, target: Target | None = None) -> MemoryMap:
+        """The application section, the boot section, which is not written, and the EEPROM where the loader writes it.
+
+        Nor is that written which the loader never erases: it could be once, and then no more. Of files, ELF and MCUboot
+        images say what they are for.
+        """
+        target = target or {}
         if "image_hash" in target:
             raise ImageWrongPart(
                 "the file is an MCUboot image, and the boot loader of an AVR starts the bare program",
@@ -139,22 +144,23 @@ class AvrFlasher(Flasher):
         machine = target.get("machine", AVR)
         if machine != AVR:
             raise ImageWrongPart(f"the file is built for {machine}, and the part is an AVR ({AVR})")
-
-    def memory_map(self) -> MemoryMap:
-        """The application section, the boot section, which is not written, and the EEPROM where the loader writes it.
-
-        Nor is that written which the loader never erases: it could be once, and then no more.
-        """
         part = self._known()
         app, end = self._app.end, self._erasable.end
         pages = self._loader.erases_pages
         regions = [
-            uniform("flash", 0, end, part.page if pages else end, write_alignment=part.page, erased_by_writing=pages),
+            uniform(
+                "flash",
+                0,
+                end,
+                part.page if pages else end,
+                write_alignment=part.page,
+                erase=Erase.BY_WRITE if pages else Erase.BY_UNIT,
+            ),
             *([uniform("not erased by the loader", end, app - end, part.page, writable=False)] if end < app else []),
             uniform("boot section", app, self._boot_size, part.page, writable=False),
         ]
         if self._has_eeprom:
-            regions.append(uniform("eeprom", EEPROM_START, part.eeprom, part.eeprom, self_erasing=True))
+            regions.append(uniform("eeprom", EEPROM_START, part.eeprom, part.eeprom, erase=Erase.NEVER))
         return MemoryMap(tuple(regions))
 
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
@@ -215,7 +221,7 @@ class AvrFlasher(Flasher):
         pages = write_bytes / self._known().page + (len(erase) if self._loader.erases_pages else 0)
         return self._loader.wire_seconds(int(2 * write_bytes + pages * 24)) + pages * PAGE_SECONDS
 
-    def boot(self) -> None:
+    def start_application(self) -> None:
         """Has the loader start the application; where it doesn't answer, a reset does, after the loader's time-out."""
         try:
             self._loader.leave()

@@ -12,7 +12,8 @@ import re
 from itertools import pairwise
 
 from ..errors import PartConfused
-from ..memory import EraseRun, Region
+from ..memory import Erase, EraseRun, Region
+from ..vector_table import VectorTable
 
 _ADDRESS = re.compile(r"\s*(?:0[xX])?([0-9A-Fa-f]{1,16})\s*")
 _SECTORS = re.compile(r"\s*([0-9]{1,6})\s*\*\s*([0-9]{1,6})\s*([ BKM]?)([a-g])\s*")
@@ -72,10 +73,10 @@ def _region(title: str, start: int, units: tuple[EraseRun, ...], kind: int, writ
         write_alignment=write_alignment,
         readable=bool(kind & READABLE),
         writable=bool(kind & WRITABLE),
-        self_erasing=not kind & ERASABLE,
-        vector_table=start == FLASH_START,
+        erase=Erase.BY_UNIT if kind & ERASABLE else Erase.NEVER,
+        head=VectorTable() if start == FLASH_START else None,
     )
 
 
 def _kind(region: Region) -> int:
-    return (READABLE * region.readable) | (ERASABLE * (not region.self_erasing)) | (WRITABLE * region.writable)
+    return (READABLE * region.readable) | (ERASABLE * (region.erase is Erase.BY_UNIT)) | (WRITABLE * region.writable)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...transports.usb.bus import UsbInfo, UsbInterface
-from ..flasher import Identity, Sighting, State
+from ..flasher import Identity, ProbeResult, State
 from .codec import PROTOCOL_DFU_MODE
 from .entry import is_dfu, is_in_dfu_mode
 
@@ -22,19 +22,19 @@ def has_dfu(info: UsbInfo) -> bool:
     return any(is_dfu(item) for item in info.interfaces)
 
 
-def sighting(info: UsbInfo) -> Sighting:
+def probed(info: UsbInfo) -> ProbeResult:
     state = State.BOOTLOADER if is_in_dfu_mode(info) else State.RUNNING
-    return Sighting(state, identity(info, state))
+    return ProbeResult(state, identity(info, state))
 
 
-def common(found: Sequence[Sighting]) -> Sighting:
+def common(found: Sequence[ProbeResult]) -> ProbeResult:
     """What is true of all of several devices that the address can't tell apart."""
     first = found[0]
     if len(found) == 1:
         return first
     version = first.identity.version if len({item.identity.version for item in found}) == 1 else ""
     ports = ", ".join(item.identity.details["port"] for item in found)
-    return Sighting(first.state, replace(first.identity, serial="", version=version, details={"ports": ports}))
+    return ProbeResult(first.state, replace(first.identity, serial="", version=version, details={"ports": ports}))
 
 
 def identity(info: UsbInfo, state: State) -> Identity:

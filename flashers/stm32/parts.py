@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from ..memory import EraseRun, Range, Region
+from ..vector_table import VectorTable
 
 FLASH_START = 0x08000000
 LEAST_WRITE = 4
@@ -77,7 +78,7 @@ class Stm32Family:
             units,
             write_alignment=max(LEAST_WRITE, self.write),
             erased_value=self.erased,
-            vector_table=start == FLASH_START,
+            head=VectorTable() if start == FLASH_START else None,
         )
 
     def _units(self, size: int) -> Iterator[EraseRun]:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ..flasher import Settings
 from ..memory import EraseRun, Region
+from ..vector_table import VectorTable
 from .codec import WORD
 from .parts import FLASH_START
 
@@ -66,7 +67,7 @@ class Memory(Settings):
             (EraseRun(self.size // self.erase_unit, self.erase_unit),),
             write_alignment=max(WORD, self.write_alignment),
             erased_value=self.erased_value,
-            vector_table=True,
+            head=VectorTable(),
         )
 
 

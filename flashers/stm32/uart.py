@@ -27,7 +27,7 @@ from ..errors import (
     PartWrongFamily,
     ProfileWrong,
 )
-from ..flasher import Capability, Digest, Flasher, Identity, Sighting, State
+from ..flasher import Capability, Digest, Identity, MemoryBootloader, ProbeResult, State, Target
 from ..image import Segment
 from ..memory import MemoryMap, Range
 from ..serial.stable_read import twice
@@ -57,7 +57,7 @@ WRITE_PROTECTED_REMEDY = (
 )
 
 
-class Stm32UartFlasher(Flasher):
+class Stm32UartFlasher(MemoryBootloader):
     """One part behind a serial port."""
 
     protocol = "stm32-uart"
@@ -86,9 +86,9 @@ class Stm32UartFlasher(Flasher):
         return cls(bus, profile)
 
     @classmethod
-    def sight(
+    def probe(
         cls, bus: SerialPort, address: Stm32Address, profile: Stm32Profile, *, active: bool, deadline: Deadline
-    ) -> Sighting | None:
+    ) -> ProbeResult | None:
         """With `active` only: asks whether the loader is there, by 0x7F. Touches no modem line."""
         if not active:
             return None
@@ -97,13 +97,13 @@ class Stm32UartFlasher(Flasher):
             flasher._entry.use_loader_settings()
             if not flasher._loader.greet():
                 return None
-            return Sighting(State.BOOTLOADER, flasher._identify())
+            return ProbeResult(State.BOOTLOADER, flasher._identify())
         except (TransportError, PartError):
             return None
         finally:
             flasher.close()
 
-    # The Flasher interface.
+    # The interface.
 
     def connect(self) -> Identity:
         """Enters the loader, and reads who the part is. A part that it refuses, or can't reach, is started again.
@@ -132,7 +132,7 @@ class Stm32UartFlasher(Flasher):
             raise
         return identity
 
-    def memory_map(self) -> MemoryMap:
+    def memory_map(self, target: Target | None = None) -> MemoryMap:
         assert self._memory is not None, "connect comes first"
         return self._memory
 
@@ -197,7 +197,7 @@ class Stm32UartFlasher(Flasher):
         )
         return wire + program + limits / 4
 
-    def boot(self) -> None:
+    def start_application(self) -> None:
         by_reset = self._profile.boot == "reset" or (self._profile.boot == "auto" and self._entry.is_wired)
         if not (by_reset and self._entry.reset_into(loader=False)):
             self._loader.go(FLASH_START)

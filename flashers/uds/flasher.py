@@ -21,7 +21,7 @@ from ...transports.errors import ProxyflashError, TransportError
 from ...transports.isotp.opening import IsoTpChannel
 from ...transports.outside import Outside
 from ..errors import PartConfused, PartFailed, PartWrongFamily, ProfileWrong, VerifyMismatch
-from ..flasher import Capability, Flasher, Identity, Sighting
+from ..flasher import Capability, Identity, MemoryBootloader, ProbeResult, Target
 from ..image import Segment
 from ..memory import MemoryMap, Range
 from . import session as uds_session
@@ -29,7 +29,7 @@ from .client import Broadcast, PduChannel
 from .codec import Nrc, Refusal, Service
 from .discovery import SIGHT_RUN_ON
 from .functional import FunctionalRequests
-from .identity import merge, read_identity, sighting
+from .identity import merge, probed, read_identity
 from .profile import Parameter, UdsAddress, UdsProfile, recorded_keys
 from .session import client_over
 
@@ -42,12 +42,12 @@ _VERDICTS = (
 """Refusals by which a check routine finds fault with what the ECU holds; the others find it with the request."""
 
 
-class UdsFlasher(Flasher):
+class UdsFlasher(MemoryBootloader):
     """One ECU. The fingerprint is written before the first erase, not at `connect`, which changes nothing."""
 
     protocol: ClassVar[str] = "uds"
     bus_kind: ClassVar[str] = "can"
-    answers_running: ClassVar[bool] = True
+    probes_application: ClassVar[bool] = True
     Address = UdsAddress
     Profile = UdsProfile
 
@@ -81,19 +81,19 @@ class UdsFlasher(Flasher):
             raise
 
     @classmethod
-    def sight(
+    def probe(
         cls, bus: CanBus, address: UdsAddress, profile: UdsProfile, *, active: bool, deadline: Deadline
-    ) -> Sighting | None:
+    ) -> ProbeResult | None:
         channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options())
         channel.latest = Deadline(deadline.at + SIGHT_RUN_ON)
         client = client_over(channel, profile)
         try:
-            return sighting(client, profile, deadline)
+            return probed(client, profile, deadline)
         finally:
             client.close()
 
     @classmethod
-    def unreadable(cls, profile: UdsProfile) -> str:
+    def readback_unavailable_reason(cls, profile: UdsProfile) -> str:
         return "the profile has no way to read its memory (read)" if profile.read == "none" else ""
 
     def connect(self) -> Identity:
@@ -122,7 +122,7 @@ class UdsFlasher(Flasher):
             self.capabilities |= Capability.READ
         return identity
 
-    def memory_map(self) -> MemoryMap:
+    def memory_map(self, target: Target | None = None) -> MemoryMap:
         return self._profile.memory_map()
 
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
@@ -161,29 +161,29 @@ class UdsFlasher(Flasher):
     def read(self, start: int, size: int) -> Iterator[bytes]:
         return self._upload(start, size) if self._profile.read == "upload" else self._read_memory(start, size)
 
-    def check(self, segments: Sequence[Segment]) -> str:
+    def judge(self, segments: Sequence[Segment]) -> str:
         routines = self._profile.routines
         said = []
         if isinstance(routines.check, int):
             for parameters in self._check_parameters(segments):
-                self._judge(routines.check, parameters)
+                self._call_check(routines.check, parameters)
             said.append(f"routine 0x{routines.check:04X} by the part")
         if isinstance(routines.dependencies, int):
-            self._judge(routines.dependencies)
+            self._call_check(routines.dependencies)
             said.append(f"dependencies by 0x{routines.dependencies:04X}")
         self._unjudged = []
         self._judged = True
         return ", ".join(said)
 
-    def boot(self) -> None:
-        """An ECU starts only what its own routines accepted, so those that `check` did not call are called first."""
+    def start_application(self) -> None:
+        """An ECU starts only what its own routines accepted, so those that `judge` did not call are called first."""
         dependencies = self._profile.routines.dependencies
         if self._unjudged:
-            self.check(sorted(self._unjudged, key=lambda segment: segment.address))
+            self.judge(sorted(self._unjudged, key=lambda segment: segment.address))
         elif not self._judged and isinstance(dependencies, int):
             # An image that a cut left whole may lack nothing but this; of an ECU that lacks more it changes nothing.
             with suppress(ProxyflashError):
-                self._judge(dependencies)
+                self._call_check(dependencies)
         self._client.let_session_go()
         uds_session.leave(self._client, self._profile)
 
@@ -215,7 +215,7 @@ class UdsFlasher(Flasher):
         timings = self._profile.timings
         return self._client.request(request, limit=timings.erase, retries=timings.retries)
 
-    def _judge(self, routine: int, parameters: bytes = b"") -> None:
+    def _call_check(self, routine: int, parameters: bytes = b"") -> None:
         request = uds_session.routine_request(routine, parameters)
         timings = self._profile.timings
         answer = self._client.ask(request, limit=timings.erase, retries=timings.retries)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ...transports.deadline import Deadline
 from ..errors import PartError
-from ..flasher import Identity, Sighting, State
+from ..flasher import Identity, ProbeResult, State
 from .client import LOST, UdsClient
 from .codec import Refusal, Service
 from .profile import UdsProfile
@@ -75,7 +75,7 @@ def merge(earlier: Identity, later: Identity) -> Identity:
     )
 
 
-def sighting(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> Sighting | None:
+def probed(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> ProbeResult | None:
     """Asks a part that may be doing its work; None when it is mute."""
     try:
         session = active_session(client, profile, limit=deadline.remaining)
@@ -85,7 +85,7 @@ def sighting(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> Sigh
     runs = session != profile.sessions.programming
     if profile.running_when == "version":
         runs = runs and bool(identity.version)
-    return Sighting(State.RUNNING if runs else State.BOOTLOADER, identity)
+    return ProbeResult(State.RUNNING if runs else State.BOOTLOADER, identity)
 
 
 def text(value: bytes) -> str:

@@ -18,7 +18,7 @@ from ...transports.isotp.opening import Addressing, IsoTpAddress, IsoTpOptions
 from ...transports.outside import Outside
 from ..errors import ProfileWrong
 from ..flasher import SECRET, Settings
-from ..memory import MemoryMap, Region, uniform
+from ..memory import Erase, MemoryMap, Region, Write, uniform
 
 
 def _from_hex(value: object) -> object:
@@ -311,8 +311,8 @@ class UdsProfile(Settings):
             write_alignment=item.write_alignment,
             erased_value=item.erased_value,
             readable=self.read != "none",
-            self_erasing=self.routines.erase == "none",
-            whole_segments=True,
+            erase=Erase.NEVER if self.routines.erase == "none" else Erase.BY_UNIT,
+            write=Write.WHOLE_SEGMENTS,
         )
 
     def region_id(self, address: int) -> int:

@@ -25,11 +25,8 @@ from ..errors import (
     PartWrongFamily,
     PartWrongMode,
     ProfileWrong,
-    Unsupported,
 )
-from ..flasher import Capability, Flasher, Identity, Sighting, State
-from ..image import Segment
-from ..memory import EraseRun, MemoryMap, Range, Region
+from ..flasher import Capability, Identity, ProbeResult, Slot, SlotBootloader, State, Target
 from .codec import Control, Piece, pieces
 from .console import MenuConsole, plain
 from .entry import menu_entry
@@ -40,7 +37,7 @@ CAN = bytes([Control.CAN])
 TELLS_NOTHING = "a loader that takes files by {} does not tell what it holds"
 
 
-class MenuFlasher(Flasher):
+class MenuFlasher(SlotBootloader):
     """One part behind a serial port. A subclass says how a file is sent once the loader has asked for it."""
 
     bus_kind = "serial"
@@ -66,9 +63,9 @@ class MenuFlasher(Flasher):
         return cls(bus, profile)
 
     @classmethod
-    def sight(
+    def probe(
         cls, bus: SerialPort, address: MenuAddress, profile: MenuProfile, *, active: bool, deadline: Deadline
-    ) -> Sighting | None:
+    ) -> ProbeResult | None:
         """With `active` only: sends the loader's greeting once, and looks for its prompt. Touches no modem line."""
         if not (active and profile.prompt):
             return None
@@ -77,17 +74,19 @@ class MenuFlasher(Flasher):
             flasher._entry.use_loader_settings()
             bus.drain()
             heard = flasher._console.ask_for_prompt(deadline.sooner(profile.timings.knock))
-            return Sighting(State.BOOTLOADER, flasher._identify(heard)) if flasher._console.is_prompt(heard) else None
+            return (
+                ProbeResult(State.BOOTLOADER, flasher._identify(heard)) if flasher._console.is_prompt(heard) else None
+            )
         except (TransportError, PartError):
             return None
         finally:
             flasher.close()
 
     @classmethod
-    def unreadable(cls, profile: MenuProfile) -> str:
+    def readback_unavailable_reason(cls, profile: MenuProfile) -> str:
         return TELLS_NOTHING.format(cls.protocol)
 
-    # The Flasher interface.
+    # The interface.
 
     def connect(self) -> Identity:
         """Enters the loader and brings it to its prompt. A part that it refuses, or can't reach, is started again.
@@ -107,49 +106,43 @@ class MenuFlasher(Flasher):
             self.capabilities |= Capability.BOOT
         return identity
 
-    def memory_map(self) -> MemoryMap:
-        size = self._profile.slot_size
-        return MemoryMap((Region("slot", 0, size, (EraseRun(1, size),), self_erasing=True, ordered=True),))
+    def slot(self, target: Target | None = None) -> Slot:
+        return Slot("slot", self._profile.slot_size)
 
-    def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
-        """The slot erases itself: the engine never asks for it."""
-        raise NotImplementedError
-
-    def write(self, segment: Segment) -> Iterator[int]:
+    def upload(self, image: bytes) -> Iterator[int]:
         """Sends the file, and hears what the loader makes of it, before the last of it counts as written."""
-        data = bytes(segment.data)
-        blocks = tuple(pieces(data, self._profile.block_size, self._profile.padding))
+        self._verdict = ""
+        blocks = tuple(pieces(image, self._profile.block_size, self._profile.padding))
         self._console.words = {
-            "size": str(len(data)),
-            "size-hex": f"{len(data):x}",
+            "size": str(len(image)),
+            "size-hex": f"{len(image):x}",
             "sent": str(sum(len(piece.data) for piece in blocks)),
-            "crc32": f"{zlib.crc32(data):08x}",
+            "crc32": f"{zlib.crc32(image):08x}",
         }
         sender = Sender(self._port, answer=self._profile.timings.block)
         try:
-            yield from self._transferred(sender, data, blocks)
+            yield from self._transferred(sender, image, blocks)
         except BaseException:
             # It would wait for the rest of the file; so it waits for a command.
             with suppress(TransportError):
                 sender.abort()
             raise
         self._verdict = self._judged(sender)
-        yield len(data)
+        yield len(image)
 
-    def check(self, segments: Sequence[Segment]) -> str:
-        """What the loader said at the end of `write`. Raises Unsupported where nothing was written before."""
-        if not self._verdict:
-            raise Unsupported(
-                f"{TELLS_NOTHING.format(self.protocol)}: only what is written can be verified, by its word"
-            )
-        return f'the loader\'s word "{self._verdict}"'
+    def verdict(self, image: bytes) -> str:
+        """What the loader said at the end of the upload."""
+        return f'the loader\'s word "{self._verdict}"' if self._verdict else ""
 
-    def seconds_for(self, erase: Sequence[Range], write_bytes: int) -> float | None:
+    def activate(self, image: bytes) -> None:
+        self.start_application()
+
+    def seconds_for(self, size: int) -> float | None:
         """The wire's time."""
-        blocks = write_bytes / self._profile.block_size
-        return (write_bytes + blocks * 6) * 10 / (self._profile.baudrate or self._port.baudrate)
+        blocks = size / self._profile.block_size
+        return (size + blocks * 6) * 10 / (self._profile.baudrate or self._port.baudrate)
 
-    def boot(self) -> None:
+    def start_application(self) -> None:
         way = self._profile.way_to_boot
         self._entry.let_go()
         if way == "run":
@@ -198,7 +191,7 @@ class MenuFlasher(Flasher):
             self._entry.reset_into(loader=False)
             if self._profile.enter and not self._entry.resets and not isinstance(error, PartMute | PartWrongMode):
                 # Only at its prompt: what it does with a command elsewhere is not known, and it may hold half an image.
-                self.boot()
+                self.start_application()
             self._entry.use_application_settings()
 
     # Writing.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from proxyflash.flashers import events as ev
+from proxyflash.flashers.events import RunContext
 from proxyflash.hil_tests.kernel.usb_lab import SLOT, ST, Kind, MakeBench, Part
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import UsbGone, UsbTimeout
@@ -118,7 +119,7 @@ def test_unplugged_while_it_is_flashed(
     with make_bench(part) as bench:
         component = bench.component(kind.part)
         with pytest.raises(UsbGone) as caught:
-            component.flash(file, on_event=pull, compare=False)
+            component.flash(file, context=RunContext(pull), compare=False)
         ended = time.monotonic()
         assert (caught.value.code, caught.value.component) == ("E-USB-GONE", kind.part)
         for one in pulls:

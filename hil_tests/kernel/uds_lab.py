@@ -15,7 +15,7 @@ from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.uds.device import UdsDevice
 from proxyflash.flashers import events as ev
-from proxyflash.flashers.events import Phase
+from proxyflash.flashers.events import Phase, RunContext
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.uds.flasher import UdsFlasher
@@ -107,7 +107,7 @@ def flash(
     """Flashes NEW."""
     flasher = UdsFlasher.attach(bus, UdsAddress.model_validate({"request": REQUEST}), asked)
     try:
-        programmer = Programmer(flasher, "radar", on_event=on_event, attempts=attempts)
+        programmer = Programmer(flasher, "radar", RunContext(on_event), attempts=attempts)
         return programmer.flash(programmer.plan(FirmwareImage((Segment(BASE, NEW),), "bin")))
     finally:
         flasher.close()

@@ -158,7 +158,7 @@ def test_after_a_cut_the_part_is_whole_or_recoverable(board: Board, share: float
         assert whole or not boots
         assert part.boot_section_is_whole()
         with AvrPort.to(part) as port:
-            sighted = sight(port)
+            sighted = probe(port)
             assert whole or (sighted is not None and sighted is State.BOOTLOADER)
             flash(port, new)
             heard(port, b"hello from 1.5.0\r\n")
@@ -172,9 +172,9 @@ def parked(board: Board) -> bytes:
     return bytes.fromhex(code).ljust(board.page, b"\xff")
 
 
-def sight(port: AvrPort) -> State | None:
+def probe(port: AvrPort) -> State | None:
     kind = FLASHERS[port.part.board.protocol]
-    found = kind.sight(port, AvrAddress(), QUICK, active=True, deadline=Deadline.after(10))
+    found = kind.probe(port, AvrAddress(), QUICK, active=True, deadline=Deadline.after(10))
     return found.state if found else None
 
 
@@ -195,7 +195,7 @@ def test_an_application_is_left_to_itself_by_a_look(part: AvrPart) -> None:
         flash(port, image(part.board, "1.5.0"))
         heard(port, b"hello from 1.5.0\r\n")
     with AvrPort.to(part) as port:
-        assert sight(port) is None
+        assert probe(port) is None
         heard(port, b"hello from 1.5.0\r\n")
 
 

@@ -26,7 +26,7 @@ from proxyflash.flashers.errors import (
     NotBack,
     PartError,
 )
-from proxyflash.flashers.events import Phase
+from proxyflash.flashers.events import Phase, RunContext
 from proxyflash.flashers.programmer import FlashResult
 from proxyflash.hil_tests.boot_session import running
 from proxyflash.hil_tests.real import zephyr_bench
@@ -77,7 +77,7 @@ def test_a_new_image_is_uploaded_tried_and_stays(
     told: list[ev.Event] = []
     with soil(microbit, tmp_path) as component:
         assert running(component).version == "0.0.0"
-        result = component.flash(new_file, on_event=told.append)
+        result = component.flash(new_file, context=RunContext(told.append))
         assert running(component).version == "2.1.0"
     assert result is not None
     assert (result.verified, result.booted, result.version) == ("image hash in slot 1", True, "2.1.0")

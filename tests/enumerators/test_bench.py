@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,15 @@ from proxyflash.enumerators.benchfile.schema import Entry
 from proxyflash.enumerators.component import Presence, Unlisted, distinct, document, select
 from proxyflash.enumerators.errors import BenchKey, BenchMissing, ComponentUnknown, PowerFailed
 from proxyflash.enumerators.probers import Prober
+from proxyflash.enumerators.probers.serial import SerialProber
 from proxyflash.enumerators.scan import Scan
-from proxyflash.flashers.errors import Cancelled
+from proxyflash.flashers import events as ev
+from proxyflash.flashers.errors import Cancelled, NotBack, VersionMismatch
+from proxyflash.flashers.events import RunContext
+from proxyflash.flashers.flasher import Identity, ProbeResult, State
+from proxyflash.flashers.formats import load
+from proxyflash.flashers.programmer import FlashResult
+from proxyflash.transports import clock
 from proxyflash.transports.errors import (
     BadSettings,
     CanGone,
@@ -149,7 +156,8 @@ def test_a_part_that_can_not_be_asked_is_unknown(desk: Path) -> None:
     desk.write_text(re.sub(r"^(version|probe) = .*$", "", desk.read_text(), flags=re.MULTILINE))
     with Bench.open(desk) as bench:
         assert seen(bench.scan())["imu"] == ("unknown", "")
-        assert bench.component("imu").version_question() is None
+        assert not bench.component("imu").can_be_asked
+        assert bench.component("imu").await_version() is None
 
 
 def test_a_scan_disturbs_nobody(desk: Path) -> None:
@@ -574,8 +582,7 @@ def test_the_supply_of_an_emulated_part(desk: Path) -> None:
         camera = bench.component("camera")
         assert camera.power_cycle()
         bench.emulated_device("camera").settle()
-        question = camera.version_question()
-        assert question is not None
+        assert camera.can_be_asked
 
 
 # Flashing, as far as it is the bench's.
@@ -584,9 +591,8 @@ def test_the_supply_of_an_emulated_part(desk: Path) -> None:
 def test_a_flash_that_is_not_confirmed_changes_nothing(desk: Path) -> None:
     with Bench.open(desk) as bench:
         before = memory(bench, "imu")
-        assert (
-            bench.component("imu").flash(desk.parent / "update" / "imu-1.5.0.hex", confirm=lambda plan: False) is None
-        )
+        with bench.component("imu").programmer() as programmer:
+            assert not programmer.plan(load(desk.parent / "update" / "imu-1.5.0.hex")).nothing_to_do
         assert memory(bench, "imu") == before
         assert bench.component("imu").look().version == "1.4.2"
         result = bench.component("imu").flash(str(desk.parent / "update" / "imu-1.5.0.hex"))
@@ -594,6 +600,45 @@ def test_a_flash_that_is_not_confirmed_changes_nothing(desk: Path) -> None:
         assert result.version == "1.5.0"
     with Bench.open(desk) as bench:  # The flash is kept in the state folder.
         assert bench.component("imu").look().version == "1.5.0"
+
+
+def flash(desk: Path, **options: Any) -> FlashResult:
+    with Bench.open(desk, state=desk.parent / "state") as bench:
+        return bench.component("imu").flash(desk.parent / "update" / "imu-1.5.0.hex", **options)
+
+
+def answering(version: str | None) -> Callable[..., ProbeResult | None]:
+    return lambda prober, entry, deadline: (
+        None if version is None else ProbeResult(State.RUNNING, Identity(version=version))
+    )
+
+
+def test_an_application_that_does_not_answer_is_not_back(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SerialProber, "application", answering(None))
+    began = clock.monotonic()
+    with pytest.raises(NotBack, match="within 10 s") as told:
+        flash(desk)
+    assert told.value.component == "imu"
+    assert 10 <= clock.monotonic() - began < 60
+
+
+def test_another_version_than_wanted_is_a_failure(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SerialProber, "application", answering("1.9"))
+    with pytest.raises(VersionMismatch, match=r"1\.9, wanted 2\.0") as told:
+        flash(desk, expect_version="2.0")
+    assert told.value.component == "imu"
+
+
+def test_what_the_application_answers_is_in_the_result(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SerialProber, "application", answering("1.9"))
+    told: list[ev.Event] = []
+    result = flash(desk, context=RunContext(told.append))
+    assert (result.booted, result.version) == (True, "1.9")
+    assert [event.detail for event in told if isinstance(event, ev.PhaseFinished) and event.phase is ev.Phase.BOOT] == [
+        "1.9"
+    ]
+    result = flash(desk, boot=False)
+    assert (result.booted, result.version) == (False, None)
 
 
 # A part that answers anything.
@@ -622,14 +667,14 @@ def test_what_one_component_raises_hides_no_other(
     desk: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, code: str
 ) -> None:
     other = two_on_the_bus_of(desk, "front-radar")
-    ask = Prober.sight
+    ask = Prober.probe
 
-    def sight(prober: Prober, entry: Entry, deadline: Any) -> Any:
+    def probe(prober: Prober, entry: Entry, deadline: Any) -> Any:
         if entry.spec.name == "front-radar":
             raise raised
         return ask(prober, entry, deadline)
 
-    monkeypatch.setattr(Prober, "sight", sight)
+    monkeypatch.setattr(Prober, "probe", probe)
     with Bench.open(desk, state=desk.parent / "state") as bench:
         found = bench.scan()
     states = {name: state for name, (state, _) in seen(found).items()}
@@ -642,11 +687,11 @@ def test_what_a_bus_raises_is_told_once(desk: Path, monkeypatch: pytest.MonkeyPa
     other = two_on_the_bus_of(desk, "front-radar")
     asked = []
 
-    def sight(prober: Prober, entry: Entry, deadline: Any) -> Any:
+    def probe(prober: Prober, entry: Entry, deadline: Any) -> Any:
         asked.append(entry.spec.name)
         raise CanGone("unplugged")
 
-    monkeypatch.setattr(Prober, "sight", sight)
+    monkeypatch.setattr(Prober, "probe", probe)
     with Bench.open(desk, state=desk.parent / "state") as bench:
         found = bench.scan()
     assert ("front-radar" in asked) != (other in asked)

@@ -61,16 +61,16 @@ RUNNING = "runtime_vendor_id = 0x1209, runtime_product_id = 1"
 def test_running_in_its_bootloader_and_absent(lab: Scanned) -> None:
     entry = lab.component(f"{SLOT_IDS}, {RUNNING}")
     device = lab.add(SLOT, serial="77")
-    seen = lab.prober.sight(entry, Deadline.after(5))
+    seen = lab.prober.probe(entry, Deadline.after(5))
     assert seen is not None
     assert (seen.state, seen.identity.serial, seen.identity.version) == (State.RUNNING, "77", OLD)
     assert device.application_version == OLD
     device.supply.off()
-    assert lab.prober.sight(entry, Deadline.after(5)) is None
+    assert lab.prober.probe(entry, Deadline.after(5)) is None
     assert lab.prober.can_tell(entry)
     device._options = type(device._options)(boot="dfu")
     device.supply.on()
-    seen = lab.prober.sight(entry, Deadline.after(5))
+    seen = lab.prober.probe(entry, Deadline.after(5))
     assert seen is not None
     assert (seen.state, seen.identity.version) == (State.BOOTLOADER, "")
 
@@ -79,7 +79,7 @@ def test_without_ids_of_the_application_it_can_not_be_told(lab: Scanned) -> None
     """It is never said to be absent while it may be running."""
     entry = lab.component(SLOT_IDS)
     lab.add(SLOT)
-    assert lab.prober.sight(entry, Deadline.after(5)) is None
+    assert lab.prober.probe(entry, Deadline.after(5)) is None
     assert not lab.prober.can_tell(entry)
     assert lab.prober.can_tell(lab.component(f"{SLOT_IDS}, runtime_product_id = 1"))
 
@@ -92,7 +92,7 @@ def test_lines_that_are_pasted_work(lab: Scanned, part: Part, boot: str) -> None
     assert found.title.startswith("dfu 1209:0001" if boot == "application" else f"dfu {part.vendor_id:04x}:")
     (entry,) = lab.file(found.lines).entries.values()
     assert lab.unlisted(entry) == []
-    seen = lab.prober.sight(entry, Deadline.after(5))
+    seen = lab.prober.probe(entry, Deadline.after(5))
     assert seen is not None
     assert seen.state is (State.RUNNING if boot == "application" else State.BOOTLOADER)
     device._options = type(device._options)()
@@ -108,7 +108,7 @@ def test_pasted_lines_also_find_the_part_in_its_bootloader(lab: Scanned) -> None
     device.flash.load(0x08000000, b"\xff" * 1024)
     device.supply.off()
     device.supply.on()
-    seen = lab.prober.sight(entry, Deadline.after(5))
+    seen = lab.prober.probe(entry, Deadline.after(5))
     assert seen is not None
     assert seen.state is State.BOOTLOADER
     assert lab.unlisted(entry) == []

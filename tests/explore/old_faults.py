@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers.memory import Range
-from proxyflash.flashers.programmer import Programmer
+from proxyflash.flashers.memory_strategy import MemoryStrategy
 from proxyflash.transports import clock, private_files
 from proxyflash.updates.engine.attempts import Attempts
 from proxyflash.updates.engine.engine import Engine
 from proxyflash.updates.engine.journal import Journal
 from proxyflash.updates.engine.scheduling import Scheduler
 from proxyflash.updates.engine.task_runner import Worker
-from proxyflash.updates.handlers.flash import FlashHandler
 
 from .run import explore
 from .world import replaced
@@ -121,16 +121,16 @@ def lost_wake_up() -> Iterator[None]:
 @contextmanager
 def erase_beyond_the_plan() -> Iterator[None]:
     """One erase unit more is erased than the plan names."""
-    erase = Programmer._erase
+    erase = MemoryStrategy._erase
 
-    def more(self: Any, units: Any) -> int:
+    def more(self: Any, units: Any) -> Any:
         last = units[-1] if units else None
-        region = last and self.flasher.memory_map().region_of(last.end)
-        if last is not None and region is not None and not region.ordered:
+        region = last and self.memory.memory_map().region_of(last.end)
+        if last is not None and region is not None:
             units = (*units, Range(last.end, last.size))
         return erase(self, units)
 
-    with replaced(Programmer, "_erase", more):
+    with replaced(MemoryStrategy, "_erase", more):
         yield
 
 
@@ -144,16 +144,16 @@ def names_that_are_not_on_the_disk() -> Iterator[None]:
 @contextmanager
 def torn_part_that_is_started() -> Iterator[None]:
     """A part is started after it was looked at, although it did not run before: it may hold half an application."""
-    programmer = FlashHandler._programmer
+    programmer = BenchComponent.programmer
 
-    def started(self: Any, *, starts_again: bool) -> Any:
-        return programmer(self, starts_again=True)
+    def started(self: Any, *arguments: Any, **options: Any) -> Any:
+        return programmer(self, *arguments, **{**options, "starts_again": True})
 
     with ExitStack() as stack:
-        stack.enter_context(replaced(FlashHandler, "_programmer", started))
+        stack.enter_context(replaced(BenchComponent, "programmer", started))
         from proxyflash.flashers.xymodem.flasher import MenuFlasher
 
-        stack.enter_context(replaced(MenuFlasher, "unreadable", classmethod(lambda cls, profile: "")))
+        stack.enter_context(replaced(MenuFlasher, "readback_unavailable_reason", classmethod(lambda cls, profile: "")))
         yield
 
 

@@ -12,8 +12,10 @@ from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.usb.backend import EmulatedUsbBackend
 from proxyflash.emulators.usb.wire import UsbWire
+from proxyflash.flashers.dfu.dfuse import DfuSeMemory
 from proxyflash.flashers.dfu.flasher import DfuFlasher
 from proxyflash.flashers.dfu.profile import DfuAddress, DfuProfile
+from proxyflash.flashers.dfu.slot import DfuSlot
 from proxyflash.flashers.flasher import Capability
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
@@ -47,6 +49,18 @@ class Part:
     def image(self, version: str = NEW, size: int = 5000, **target: Any) -> FirmwareImage:
         segment = Segment(self.start, self.firmware(version, size))
         return FirmwareImage((segment,), "bin", target=target, relocatable=self.relocatable)
+
+
+def memory(flasher: DfuFlasher) -> DfuSeMemory:
+    access = flasher.access()
+    assert isinstance(access, DfuSeMemory)
+    return access
+
+
+def slot(flasher: DfuFlasher) -> DfuSlot:
+    access = flasher.access()
+    assert isinstance(access, DfuSlot)
+    return access
 
 
 BOOT, READ, CHECK = Capability.BOOT, Capability.READ, Capability.CHECK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from proxyflash.emulators import application
@@ -19,7 +20,8 @@ from proxyflash.emulators.xymodem.xmodem import XmodemDevice
 from proxyflash.emulators.xymodem.ymodem import YmodemDevice
 from proxyflash.enumerators.benchfile.schema import VersionQuestion
 from proxyflash.enumerators.probers.serial import ask
-from proxyflash.flashers.flasher import Sighting
+from proxyflash.flashers.errors import NotBack
+from proxyflash.flashers.flasher import ProbeResult
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.xymodem.flasher import MenuFlasher
@@ -120,9 +122,15 @@ class Rig:
         programmer = self.programmer(**keys)
         try:
             plan = programmer.plan(self.image(data))
-            return programmer.flash(plan, ask_version=self.version if ask_version else None, boot_seconds=5)
+            result = programmer.flash(plan, boot=False)
+            if not programmer.start(plan) or not ask_version:
+                return result
+            version = self.version(Deadline.after(5))
+            if version is None:
+                raise NotBack("the application did not answer")
+            return replace(result, version=version, booted=True)
         finally:
-            programmer.flasher.close()
+            programmer.bootloader.close()
 
     def version(self, deadline: Deadline) -> str | None:
         while True:
@@ -131,8 +139,8 @@ class Rig:
             if version is not None or deadline.expired:
                 return version
 
-    def sight(self, *, active: bool) -> Sighting | None:
-        return self.flasher_class.sight(
+    def probe(self, *, active: bool) -> ProbeResult | None:
+        return self.flasher_class.probe(
             self.port, MenuAddress(), self.profile, active=active, deadline=Deadline.after(5)
         )
 

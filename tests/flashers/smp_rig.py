@@ -11,7 +11,7 @@ from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.smp.device import SmpDevice
-from proxyflash.flashers.flasher import Sighting
+from proxyflash.flashers.flasher import ProbeResult
 from proxyflash.flashers.formats import mcuboot
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.smp.flasher import SmpFlasher
@@ -68,10 +68,10 @@ class Rig:
         try:
             return programmer.flash(programmer.plan(firmware))
         finally:
-            programmer.flasher.close()
+            programmer.bootloader.close()
 
-    def sight(self) -> Sighting | None:
-        return SmpFlasher.sight(self.port, self.address, self.profile, active=False, deadline=Deadline.after(5))
+    def probe(self) -> ProbeResult | None:
+        return SmpFlasher.probe(self.port, self.address, self.profile, active=False, deadline=Deadline.after(5))
 
     @property
     def runs(self) -> str | None:

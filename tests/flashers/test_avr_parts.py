@@ -15,7 +15,7 @@ from proxyflash.flashers.avr import boot_section
 from proxyflash.flashers.avr.loader import Fuses
 from proxyflash.flashers.avr.parts import AvrPart, parts
 from proxyflash.flashers.image import FirmwareImage, Segment
-from proxyflash.flashers.memory import MemoryMap, Range, uniform
+from proxyflash.flashers.memory import Erase, MemoryMap, Range, uniform
 
 M8, M168, M328P, M2560, M32U4 = (parts()[number] for number in (0x1E9307, 0x1E9406, 0x1E950F, 0x1E9801, 0x1E9587))
 
@@ -126,9 +126,9 @@ def test_the_page_that_starts_nothing(part: AvrPart, start: int, jumps: bool, co
 
 PAGES = MemoryMap(
     (
-        uniform("flash", 0, 0x1000, 128, write_alignment=128, erased_by_writing=True),
+        uniform("flash", 0, 0x1000, 128, write_alignment=128, erase=Erase.BY_WRITE),
         uniform("boot section", 0x1000, 0x200, 128, writable=False),
-        uniform("eeprom", 0x810000, 512, 512, self_erasing=True),
+        uniform("eeprom", 0x810000, 512, 512, erase=Erase.NEVER),
     )
 )
 

@@ -50,6 +50,8 @@ from proxyflash.tests.flashers.dfu_lab import (
     Lab,
     Part,
     Recorder,
+    memory,
+    slot,
 )
 from proxyflash.tests.flashers.doing import Doing
 from proxyflash.transports.deadline import Deadline
@@ -166,9 +168,11 @@ def test_dfuse_blocks_are_counted_from_two_and_a_short_one_is_pointed_at(lab: La
     seen = Recorder(lab)
     flasher = lab.flasher(F105)
     flasher.connect()
-    assert [*flasher.erase([Range(0x08000000, 2048), Range(0x08000800, 2048), Range(0x08001000, 2048)])][-1] == 6144
+    assert [*memory(flasher).erase([Range(0x08000000, 2048), Range(0x08000800, 2048), Range(0x08001000, 2048)])][
+        -1
+    ] == 6144
     del seen.downloads[:], seen.blocks[:]
-    assert [*flasher.write(Segment(0x08000000, b"\x5a" * (2 * 2048 + 16)))] == [2048, 4096, 4112]
+    assert [*memory(flasher).write(Segment(0x08000000, b"\x5a" * (2 * 2048 + 16)))] == [2048, 4096, 4112]
     assert seen.blocks == [0, 2, 3, 0, 2]
     assert seen.downloads[0] == bytes.fromhex("21 00 00 00 08")
     assert seen.downloads[3] == bytes.fromhex("21 00 10 00 08")
@@ -196,11 +200,11 @@ def test_block_numbers_wrap_in_a_slot(lab: Lab) -> None:
     flasher = lab.flasher(SLOT, profile={"slot_size": 0xA0000})
     flasher.connect()
     firmware = SLOT.firmware(NEW, 65538 * 8)
-    assert [*flasher.write(Segment(0, firmware))][-1] == len(firmware)
+    assert [*slot(flasher).upload(firmware)][-1] == len(firmware)
     assert device.flash.read(0, len(firmware)) == firmware
     # The empty block that ends the transfer is a block as well.
     assert seen.blocks[65534:] == [65534, 65535, 0, 1, 2]
-    assert b"".join(flasher.read(65535 * 8, 24)) == firmware[65535 * 8 :]
+    assert b"".join(slot(flasher).read(65535 * 8, 24)) == firmware[65535 * 8 :]
 
 
 @pytest.mark.usefixtures("tiny")
@@ -211,10 +215,10 @@ def test_dfuse_sets_the_address_anew_where_block_numbers_end(lab: Lab) -> None:
     flasher.connect()
     size = (65536 - 2) * 8 + 16
     firmware = F105.firmware(NEW, size)
-    assert [*flasher.write(Segment(0x08000000, firmware))][-1] == size
+    assert [*memory(flasher).write(Segment(0x08000000, firmware))][-1] == size
     assert device.flash.read(0x08000000, size) == firmware
     assert seen.blocks[-4:] == [65535, 0, 2, 3]
-    assert b"".join(flasher.read(0x08000000 + 65533 * 8, 24)) == firmware[65533 * 8 :]
+    assert b"".join(memory(flasher).read(0x08000000 + 65533 * 8, 24)) == firmware[65533 * 8 :]
 
 
 @pytest.mark.parametrize("part", [SLOT, F105], ids=lambda part: part.name)
@@ -224,7 +228,7 @@ def test_an_upload_that_ends_early_is_no_reading(lab: Lab, part: Part) -> None:
     flasher.connect()
     Answering(lab, {2: lambda answer: answer[:100]})
     with pytest.raises(PartConfused, match="100"):
-        b"".join(flasher.read(part.start, 3000))
+        b"".join(flasher.access().read(part.start, 3000))
 
 
 # Waiting.
@@ -291,8 +295,10 @@ def test_each_status_is_an_error_of_its_own(lab: Lab, part: Part, status: int) -
     lab.add(part, boot="dfu", fail_at=2, fail_with=status)
     flasher = lab.flasher(part)
     flasher.connect()
+    firmware = part.firmware(NEW)
+    working = slot(flasher).upload(firmware) if part is SLOT else memory(flasher).write(Segment(part.start, firmware))
     with pytest.raises(ProxyflashError) as caught:
-        for _ in flasher.write(Segment(part.start, part.firmware(NEW))):
+        for _ in working:
             pass
     assert type(caught.value) is MEANING[status][part is F105]
     # It names the status as the standard does, and the device is idle again.
@@ -325,9 +331,9 @@ def test_read_protection_forbids_all(lab: Lab, what: str) -> None:
     flasher = lab.flasher(F405)
     flasher.connect()
     actions: dict[str, Callable[[], Any]] = {
-        "erase": lambda: [*flasher.erase([Range(0x08000000, 0x4000)])],
-        "write": lambda: [*flasher.write(Segment(0x08000000, bytes(16)))],
-        "read": lambda: [*flasher.read(0x08000000, 16)],
+        "erase": lambda: [*memory(flasher).erase([Range(0x08000000, 0x4000)])],
+        "write": lambda: [*memory(flasher).write(Segment(0x08000000, bytes(16)))],
+        "read": lambda: [*memory(flasher).read(0x08000000, 16)],
     }
     with pytest.raises(PartProtected):
         actions[what]()
@@ -378,7 +384,7 @@ def test_a_part_left_waiting_for_its_reset_is_reset(lab: Lab) -> None:
     device = lab.add(WAITING)
     flasher = lab.flasher(WAITING)
     flasher.connect()
-    link = flasher._connected
+    link = flasher._session.link
     firmware = WAITING.firmware(OLD, 600)
     for block, offset in enumerate(range(0, 600, 512)):
         link.download(block, firmware[offset : offset + 512], "")
@@ -460,11 +466,11 @@ def test_a_dfuse_file_for_another_alternate_setting_goes_to_its_memory(lab: Lab)
     otp = FirmwareImage((Segment(0x1FFF7800, b"calibration!"),), "dfuse", target={"alt_setting": 2})
     flasher = lab.flasher(F405)
     flasher.connect()
-    flasher.verify_target(otp.target)
-    assert [region.name for region in flasher.memory_map().regions] == ["OTP Memory"]
-    assert [*flasher.write(otp.segments[0])] == [12]
-    assert b"".join(flasher.read(0x1FFF7800, 12)) == b"calibration!"
-    flasher.boot()
+    memory(flasher).memory_map(otp.target)
+    assert [region.name for region in memory(flasher).memory_map().regions] == ["OTP Memory"]
+    assert [*memory(flasher).write(otp.segments[0])] == [12]
+    assert b"".join(memory(flasher).read(0x1FFF7800, 12)) == b"calibration!"
+    flasher.start_application()
     assert device.application_version == OLD
     assert device.flash.erases == device.flash.programs == 0
 
@@ -556,7 +562,7 @@ def test_a_dfuse_file(lab: Lab, tmp_path: Path) -> None:
     image = load(file)
     result = programmer.flash(programmer.plan(image), boot=False)
     assert (result.erased_bytes, result.verified) == (0, "read back")
-    assert b"".join(flasher.read(0x1FFF7810, 10)) == b"calibrated"
+    assert b"".join(memory(flasher).read(0x1FFF7810, 10)) == b"calibrated"
     file.write_bytes(dfuse_file(1, 0x08000000, F405.firmware(OLD)))
     with pytest.raises(ImageMisplaced):
         programmer.plan(load(file))
@@ -690,19 +696,19 @@ def test_parts_that_are_flashed_at_the_same_time(paced: Lab) -> None:
 
 
 def test_sight(lab: Lab, part: Part) -> None:
-    def sight() -> Any:
-        return DfuFlasher.sight(
+    def probe() -> Any:
+        return DfuFlasher.probe(
             lab.bus, DfuAddress(**part.address), DfuProfile(), active=False, deadline=Deadline.after(1)
         )
 
-    assert sight() is None
+    assert probe() is None
     device = lab.add(part, serial="77")
-    seen = sight()
+    seen = probe()
     assert (seen.state, seen.identity.version, seen.identity.serial) == (State.RUNNING, OLD, "77")
     flasher = lab.flasher(part)
     flasher.connect()
     flasher.close()
-    seen = sight()
+    seen = probe()
     assert (seen.state, seen.identity.version, seen.identity.part) == (State.BOOTLOADER, "", device._part["product"])
     assert seen.identity.bootloader == ("22.0.0" if part.vendor_id == 0x0483 else "1.0.0")
 
@@ -710,7 +716,7 @@ def test_sight(lab: Lab, part: Part) -> None:
 def test_sight_of_two_alike_tells_what_both_have(lab: Lab) -> None:
     lab.add(SLOT, serial="A")
     lab.add(SLOT, serial="B", old=SLOT.firmware("1.0.0"))
-    seen = DfuFlasher.sight(lab.bus, DfuAddress(**SLOT.address), DfuProfile(), active=False, deadline=Deadline.after(1))
+    seen = DfuFlasher.probe(lab.bus, DfuAddress(**SLOT.address), DfuProfile(), active=False, deadline=Deadline.after(1))
     assert seen is not None
     assert (seen.identity.serial, seen.identity.version) == ("", "")
     assert seen.identity.details["ports"] == "1-1, 1-2"

@@ -16,7 +16,7 @@ from proxyflash.emulators.usb.device import Stall
 from proxyflash.emulators.usb.wire import DeviceGone, TransferTimeout
 from proxyflash.flashers.errors import PartMute
 from proxyflash.flashers.memory import Range
-from proxyflash.tests.flashers.dfu_lab import BLIND, F105, F405, NEW, OLD, SLOT, WAITING, Lab, Part
+from proxyflash.tests.flashers.dfu_lab import BLIND, F105, F405, NEW, OLD, SLOT, WAITING, Lab, Part, memory
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError, UsbGone, UsbStall, UsbTimeout
 
@@ -126,9 +126,9 @@ def test_what_a_fault_in_the_middle_is_called(happens: Any, kind: type[Proxyflas
         device = lab.add(F105, old=b"", boot="dfu")
         flasher = lab.flasher(F105, profile=PROFILE)
         flasher.connect()
-        for _ in flasher.erase([Range(0x08000000, 2048)]):
+        for _ in memory(flasher).erase([Range(0x08000000, 2048)]):
             pass
-        writing = flasher.write(F105.image(size=SIZE).segments[0])
+        writing = memory(flasher).write(F105.image(size=SIZE).segments[0])
         # After dfuIDLE is reached (GETSTATUS, ABORT, GETSTATUS) and the address set (DNLOAD, GETSTATUS, GETSTATUS).
         first_block = 7
         Fault(lab, device, first_block, happens)
@@ -146,7 +146,7 @@ def test_unplugged_while_it_erases_all() -> None:
         flasher = lab.flasher(F405)
         flasher.connect()
         # DS8626: 8.5 s for all sectors.
-        erasing = flasher.erase([Range(0x08000000, 0x100000)])
+        erasing = memory(flasher).erase([Range(0x08000000, 0x100000)])
         unplugged = clock.Timer(0.1, device.supply.off)
         unplugged.start()
         began = clock.monotonic()

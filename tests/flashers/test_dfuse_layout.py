@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.flashers.dfu.dfuse_layout import parse_layout
 from proxyflash.flashers.errors import PartConfused
-from proxyflash.flashers.memory import EraseRun, Range, Region
+from proxyflash.flashers.memory import Erase, EraseRun, Range, Region
 
 K, M = 1 << 10, 1 << 20
 
@@ -43,8 +43,8 @@ def test_flash(name: str, start: int, units: tuple[EraseRun, ...]) -> None:
     (region,) = parse_layout(name, 8)
     assert (region.start, region.units) == (start, units)
     assert region.size == sum(run.count * run.size for run in units)
-    assert (region.readable, region.writable, region.self_erasing) == (True, True, False)
-    assert region.vector_table == (start == 0x08000000)
+    assert (region.readable, region.writable, region.erase) == (True, True, Erase.BY_UNIT)
+    assert (region.head is not None) == (start == 0x08000000)
     assert region.write_alignment == 8
 
 
@@ -69,7 +69,7 @@ def test_erase_units_are_where_the_reference_manual_has_them() -> None:
 def test_what_is_written_without_erasing(name: str, start: int, size: int) -> None:
     (region,) = parse_layout(name, 1)
     assert (region.start, region.size) == (start, size)
-    assert (region.readable, region.writable, region.self_erasing) == (True, True, True)
+    assert (region.readable, region.writable, region.erase) == (True, True, Erase.NEVER)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_what_is_written_without_erasing(name: str, start: int, size: int) -> No
 )
 def test_letters(letter: str, readable: bool, erasable: bool, writable: bool) -> None:
     (region,) = parse_layout(f"@Flash/0x08000000/1*1K{letter}", 1)
-    assert (region.readable, not region.self_erasing, region.writable) == (readable, erasable, writable)
+    assert (region.readable, region.erase is Erase.BY_UNIT, region.writable) == (readable, erasable, writable)
 
 
 def test_a_bootloader_in_the_first_sectors_is_a_region_of_its_own() -> None:
@@ -96,7 +96,7 @@ def test_a_bootloader_in_the_first_sectors_is_a_region_of_its_own() -> None:
     assert (boot.start, boot.end, boot.writable, boot.readable) == (0x08000000, 0x0800C000, False, True)
     assert (rest.start, rest.units) == (0x0800C000, runs((1, 16 * K), (1, 64 * K), (7, 128 * K)))
     assert rest.writable
-    assert not rest.vector_table
+    assert rest.head is None
 
 
 def test_several_memories_in_one_name() -> None:

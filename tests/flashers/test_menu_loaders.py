@@ -26,7 +26,8 @@ from proxyflash.flashers.errors import (
     ProfileWrong,
     Unsupported,
 )
-from proxyflash.flashers.flasher import Capability
+from proxyflash.flashers.events import RunContext
+from proxyflash.flashers.flasher import Capability, Slot
 from proxyflash.flashers.memory import Range
 from proxyflash.flashers.xymodem.codec import ABORT
 from proxyflash.flashers.xymodem.console import plain
@@ -82,8 +83,7 @@ class TestEachPart:
     def test_a_slot_of_one_file(self, rig: Rig) -> None:
         flasher = rig.flasher()
         flasher.connect()
-        (region,) = flasher.memory_map().regions
-        assert (region.start, region.size, region.self_erasing, region.ordered) == (0, 0x100_0000, True, True)
+        assert flasher.slot() == Slot("slot", 0x100_0000)
         assert flasher.capabilities == Capability.CHECK | Capability.BOOT
         flasher.close()
 
@@ -95,9 +95,9 @@ class TestEachPart:
         assert rig.runs("1.4.2")
         with pytest.raises(Unsupported, match="can't read"):
             programmer.read([Range(0, 16)])
-        assert "does not tell" in rig.flasher_class.unreadable(rig.profile)
+        assert "does not tell" in rig.flasher_class.readback_unavailable_reason(rig.profile)
         assert rig.runs("1.4.2")
-        programmer.flasher.close()
+        programmer.bootloader.close()
 
     def test_an_image_that_is_too_large_is_refused_before_anything_is_sent(self, rig: Rig) -> None:
         rig.profile = rig.profile.model_copy(update={"slot_size": 3000})
@@ -126,7 +126,7 @@ class TestEachPart:
             seen += isinstance(event, ev.Progress)
 
         with pytest.raises(Cancelled):
-            rig.flash(on_event=count, cancelled=lambda: seen >= stop)
+            rig.flash(context=RunContext(count, lambda: seen >= stop))
         if ABORT in rig.sent:
             assert rig.runs(None)
         assert rig.flash().version == "1.5.0"
@@ -237,16 +237,16 @@ class TestSight:
     def test_a_loader_is_greeted_where_that_is_allowed(self, rig: Rig) -> None:
         rig.flasher().connect()
         rig.sent.clear()
-        assert rig.sight(active=False) is None
+        assert rig.probe(active=False) is None
         assert rig.sent == []
-        sighting = rig.sight(active=True)
+        sighting = rig.probe(active=True)
         assert sighting is not None
         assert sighting.state == "bootloader"
         assert rig.sent == [rig.profile.greet.encode()]
 
     def test_a_running_application_is_not_disturbed(self, rig: Rig) -> None:
         assert rig.runs("1.4.2")
-        assert rig.sight(active=True) is None
+        assert rig.probe(active=True) is None
         assert rig.runs("1.4.2")
 
     def test_a_loader_of_another_kind(self, make_rig: Callable[..., Rig]) -> None:
@@ -254,7 +254,7 @@ class TestSight:
         rig.profile = rig.profile.model_copy(update={"part": ""})
         rig.flasher().connect()
         rig.profile = rig.profile.model_copy(update={"part": "Other"})
-        assert rig.sight(active=True) is None
+        assert rig.probe(active=True) is None
 
     def test_through_the_bench(self, tmp_path: Any) -> None:
         """A part that sits in its loader is seen as such, one that runs by its version."""
@@ -323,7 +323,7 @@ class TestBoot:
         assert rig.runs(None)
         programmer.release()
         assert rig.runs("1.4.2")
-        programmer.flasher.close()
+        programmer.bootloader.close()
 
 
 class TestVerdict:
@@ -344,7 +344,8 @@ class TestVerdict:
         retries: list[ev.Event] = []
         with pytest.raises(ImageWrongPart, match="does not take the file: 'file error 0x 44'"):
             rig.flash(
-                bytes(3000), on_event=lambda event: retries.append(event) if isinstance(event, ev.Retrying) else None
+                bytes(3000),
+                context=RunContext(lambda event: retries.append(event) if isinstance(event, ev.Retrying) else None),
             )
         assert retries == []
         assert rig.holds(rig.old)

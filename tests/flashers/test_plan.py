@@ -8,7 +8,8 @@ import pytest
 from proxyflash.flashers import plan as planning
 from proxyflash.flashers.errors import ImageEmpty, ImageMisplaced, ImageTooLarge, ImageWrongPart
 from proxyflash.flashers.image import FirmwareImage, Segment
-from proxyflash.flashers.memory import EraseRun, MemoryMap, Range, Region, uniform
+from proxyflash.flashers.memory import EraseRun, MemoryMap, Range, Region, Write, uniform
+from proxyflash.flashers.vector_table import VectorTable
 
 UNIT = 1024
 FLASH = uniform("flash", 0x1000, 8 * UNIT, UNIT, write_alignment=8)
@@ -83,15 +84,8 @@ def test_runs_that_share_an_aligned_word_become_one_write() -> None:
     assert [bytes(segment.data) for segment in made.writes] == [b"ab\xff\xffcd\xff\xff"]
 
 
-def test_ordered_regions_are_written_whole_with_gaps_filled() -> None:
-    slot = Region("slot", 0, 4096, (EraseRun(1, 4096),), self_erasing=True, ordered=True)
-    made = planning.make(image((16, b"a"), (32, b"b")), MemoryMap((slot,)))
-    assert made.erase == ()
-    assert [(s.address, bytes(s.data)) for s in made.writes] == [(0, b"\xff" * 16 + b"a" + b"\xff" * 15 + b"b")]
-
-
 def test_whole_segments_keep_their_shape_and_order() -> None:
-    region = uniform("app", 0x1000, 8 * UNIT, UNIT, whole_segments=True)
+    region = uniform("app", 0x1000, 8 * UNIT, UNIT, write=Write.WHOLE_SEGMENTS)
     data = b"s" * 100 + b"\xff" * 1000 + b"t" * 100
     made = planning.make(image((0x1000, data), (0x2000, b"u")), MemoryMap((region,)))
     assert [(s.address, s.size) for s in made.writes] == [(0x1000, 1200), (0x2000, 1)]
@@ -125,7 +119,7 @@ def test_refusals() -> None:
     ids=["no stack", "stack not aligned", "not thumb", "outside"],
 )
 def test_an_image_without_a_vector_table_is_refused(stack: int, reset: int) -> None:
-    arm = MemoryMap((uniform("flash", 0, 8 * UNIT, UNIT, vector_table=True),))
+    arm = MemoryMap((uniform("flash", 0, 8 * UNIT, UNIT, head=VectorTable()),))
     good = struct.pack("<II", 0x20000000, 0x09) + bytes(56)
     assert planning.place(image((0, good)), arm).size == 64
     with pytest.raises(ImageWrongPart, match="vector table"):
@@ -133,14 +127,14 @@ def test_an_image_without_a_vector_table_is_refused(stack: int, reset: int) -> N
 
 
 def test_an_image_that_leaves_the_vector_table_alone_is_fine() -> None:
-    flash = uniform("flash", 8 * UNIT, 8 * UNIT, UNIT, vector_table=True)
+    flash = uniform("flash", 8 * UNIT, 8 * UNIT, UNIT, head=VectorTable())
     arm = MemoryMap((uniform("ram", 0, 8 * UNIT, UNIT), flash))
     assert planning.place(image((9 * UNIT, b"calibration")), arm).start == 9 * UNIT
     assert planning.place(image((0, b"below"), (9 * UNIT, b"calibration")), arm).start == 0
 
 
 def test_a_program_for_another_processor_is_refused() -> None:
-    arm = MemoryMap((uniform("flash", 0, 8 * UNIT, UNIT, vector_table=True),))
+    arm = MemoryMap((uniform("flash", 0, 8 * UNIT, UNIT, head=VectorTable()),))
     for machine in ("EM_ARM", "EM_AVR"):
         built = FirmwareImage((Segment(UNIT, b"code"),), "elf", target={"machine": machine})
         if machine == "EM_ARM":
@@ -152,7 +146,7 @@ def test_a_program_for_another_processor_is_refused() -> None:
 
 def test_segments_that_are_written_whole_are_erased_whole() -> None:
     """A UDS download writes each segment from its start: no unit of it may stay as it is, whatever it holds."""
-    ecu = MemoryMap((uniform("flash", 0, 8 * UNIT, UNIT, whole_segments=True),))
+    ecu = MemoryMap((uniform("flash", 0, 8 * UNIT, UNIT, write=Write.WHOLE_SEGMENTS),))
     wanted = image((0, bytes(range(1, 201)) * 2), (4 * UNIT, b"calibration"))
     units = [unit for _, unit in planning.units_of(wanted, ecu)]
     assert planning.make(wanted, ecu, units).nothing_to_do

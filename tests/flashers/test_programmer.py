@@ -14,20 +14,18 @@ from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import (
     Cancelled,
     ImageTooLarge,
-    NotBack,
     PartConfused,
     PartFailed,
     PartMute,
     PartProtected,
     Unsupported,
     VerifyMismatch,
-    VersionMismatch,
 )
-from proxyflash.flashers.flasher import Capability, Digest, Flasher, Identity, Settings
+from proxyflash.flashers.events import RunContext
+from proxyflash.flashers.flasher import Capability, Digest, Identity, MemoryBootloader, Settings, Target
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.memory import MemoryMap, Range, uniform
 from proxyflash.flashers.programmer import Programmer
-from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ExitStatus, SerialGone, SerialTimeout
 
 UNIT = 512
@@ -35,7 +33,7 @@ UNITS = 6
 BLOCK = 128
 
 
-class NorFlasher(Flasher):
+class NorFlasher(MemoryBootloader):
     """A bootloader that is a memory. `fail`: called before each block is written."""
 
     protocol = "nor"
@@ -59,7 +57,7 @@ class NorFlasher(Flasher):
             raise PartMute("no answer")
         return Identity(part="NOR")
 
-    def memory_map(self) -> MemoryMap:
+    def memory_map(self, target: Target | None = None) -> MemoryMap:
         return MemoryMap((uniform("flash", 0, UNIT * UNITS, UNIT, write_alignment=4),))
 
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
@@ -85,7 +83,7 @@ class NorFlasher(Flasher):
         self.calls.append("digest")
         return Digest("CRC-32", zlib.crc32(self.flash.read(start, size)), zlib.crc32)
 
-    def boot(self) -> None:
+    def start_application(self) -> None:
         self.calls.append("boot")
 
     def close(self) -> None:
@@ -112,7 +110,7 @@ class Bench:
         self.stop = False
 
     def programmer(self) -> Programmer:
-        return Programmer(self.flasher, "imu", on_event=self.events.append, cancelled=lambda: self.stop)
+        return Programmer(self.flasher, "imu", RunContext(self.events.append, lambda: self.stop))
 
     def flash_image(self, wanted: FirmwareImage, **options: Any) -> Any:
         programmer = self.programmer()
@@ -131,10 +129,9 @@ class Bench:
 )
 def test_flashes_verifies_and_boots(capabilities: Capability, method: str) -> None:
     bench = Bench(capabilities)
-    result = bench.flash_image(image(2), ask_version=lambda deadline: "2.0", expect_version="2.0")
+    result = bench.flash_image(image(2))
     assert bench.holds(image(2))
     assert result.verified == method
-    assert result.version == "2.0"
     assert result.booted
     assert bench.flasher.calls[-1] == "boot"
     phases = [event.phase for event in bench.events if isinstance(event, ev.PhaseStarted)]
@@ -243,18 +240,6 @@ def test_a_memory_that_lies_is_a_failed_flash() -> None:
     assert "boot" not in bench.flasher.calls
 
 
-def test_an_application_that_does_not_answer_is_not_back() -> None:
-    bench = Bench()
-    with pytest.raises(NotBack):
-        bench.flash_image(image(2), ask_version=lambda deadline: None)
-
-
-def test_another_version_than_wanted_is_a_failure() -> None:
-    bench = Bench()
-    with pytest.raises(VersionMismatch, match=r"1\.9, wanted 2\.0"):
-        bench.flash_image(image(2), ask_version=lambda deadline: "1.9", expect_version="2.0")
-
-
 def test_without_verification_none_is_claimed() -> None:
     assert Bench().flash_image(image(2), verify=False).verified == ""
 
@@ -262,18 +247,6 @@ def test_without_verification_none_is_claimed() -> None:
 def test_a_part_that_can_not_be_verified_says_so() -> None:
     with pytest.raises(Unsupported, match="no way to verify"):
         Bench(Capability.BOOT).flash_image(image(2))
-
-
-def test_the_boot_deadline_is_the_one_asked_for() -> None:
-    bench = Bench()
-    seen: list[Deadline] = []
-
-    def ask(deadline: Deadline) -> str:
-        seen.append(deadline)
-        return "2"
-
-    bench.flash_image(image(2), ask_version=ask, boot_seconds=1000.0)
-    assert 900 < seen[0].remaining <= 1000
 
 
 def test_cancelling_before_the_erase_leaves_the_part_as_it_was() -> None:
@@ -298,7 +271,7 @@ def test_cancelled_at_every_yield_the_same_command_ends_well() -> None:
                 seen += 1
                 bench.stop = seen >= count
 
-        programmer = Programmer(bench.flasher, "imu", on_event=watch, cancelled=lambda bench=bench: bench.stop)  # type: ignore[misc]
+        programmer = Programmer(bench.flasher, "imu", RunContext(watch, lambda bench=bench: bench.stop))  # type: ignore[misc]
         try:
             programmer.flash(programmer.plan(image(2)))
             break

@@ -18,10 +18,9 @@ from proxyflash.flashers.errors import (
     Unsupported,
     VerifyMismatch,
 )
-from proxyflash.flashers.flasher import State
+from proxyflash.flashers.flasher import Slot, State
 from proxyflash.flashers.formats.mcuboot import parse
-from proxyflash.flashers.image import Segment
-from proxyflash.flashers.smp import flasher as smp
+from proxyflash.flashers.smp import restart as smp_restart
 from proxyflash.flashers.smp.flasher import SmpFlasher
 from proxyflash.flashers.smp.profile import SmpAddress, SmpProfile
 from proxyflash.tests.flashers.smp_wire import InstantWire
@@ -66,6 +65,12 @@ def flasher(answers: Answers, *, image: int = 0, **profile: Any) -> SmpFlasher:
     return SmpFlasher(Part(answers), SmpAddress(image=image), SmpProfile(quiet=0, **profile))
 
 
+def brought(part: SmpFlasher) -> None:
+    """As the engine does."""
+    for _ in (*part.prepare(IMAGE), *part.upload(IMAGE)):
+        pass
+
+
 def target(**more: Any) -> dict[str, int | str]:
     return {"image_hash": "ab" * 32, "image_version": "2.0.0", **more}
 
@@ -91,8 +96,7 @@ class TestIdentity:
             "slot_0": f"1.0.0 active confirmed {'00' * 32}",
             "slot_1": f"0.9.0 {'01' * 32}",
         }
-        (region,) = part.memory_map().regions
-        assert (region.name, region.size, region.self_erasing, region.ordered) == ("slot 1", 8192, True, True)
+        assert part.slot() == Slot("slot 1", 8192)
 
     @pytest.mark.parametrize(
         ("answers", "mode"),
@@ -142,17 +146,17 @@ class TestRefusals:
 
     def test_no_mcuboot_image(self) -> None:
         with pytest.raises(ImageWrongPart, match="no MCUboot image"):
-            self.application().verify_target({})
+            self.application().slot({})
 
     def test_not_to_be_started(self) -> None:
         with pytest.raises(ImageWrongPart, match="not to be started"):
-            self.application().verify_target(target(bootable=0))
+            self.application().slot(target(bootable=0))
 
     def test_no_image_management(self) -> None:
         part = flasher({NAMES: {"output": "x"}})
         part.connect()
         with pytest.raises(Unsupported, match="takes no images"):
-            part.verify_target(target())
+            part.slot(target())
 
     def test_a_list_of_images_that_does_not_fit(self) -> None:
         slots = [{"slot": 0, "size": 4096}, {"slot": 1, "size": 8192, "upload_image_id": 0}]
@@ -163,9 +167,9 @@ class TestRefusals:
         details = part.connect().details
         assert details["images"] == "not told: EMSGSIZE (rc 7)"
         assert (details["slot_1"], details["image_1_slot_2"]) == ("8,192 bytes", "2,048 bytes")
-        assert part.memory_map().regions[0].size == 8192
+        assert part.slot().size == 8192
         with pytest.raises(Unsupported, match="the list of them does not fit its buffer of 128 bytes") as raised:
-            part.verify_target(target())
+            part.slot(target())
         assert "CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE" in (raised.value.remedy or "")
         assert "recovery = true" in (raised.value.remedy or "")
 
@@ -173,30 +177,30 @@ class TestRefusals:
         part = flasher({STATE: {"err": {"group": 1, "rc": 2}}, NAMES: {"output": "x"}})
         part.connect()
         with pytest.raises(Unsupported, match=r"does not tell which: FLASH_CONFIG_QUERY_FAIL \(rc 2 of group 1\)"):
-            part.verify_target(target())
+            part.slot(target())
 
     def test_a_list_of_images_that_is_empty(self) -> None:
         part = flasher({STATE: {"images": []}, NAMES: {"output": "x"}})
         part.connect()
         with pytest.raises(Unsupported, match="tells of no image"):
-            part.verify_target(target())
+            part.slot(target())
 
     @pytest.mark.parametrize(("reset", "fits"), [(0xC1F5, True), (0xBFFF, False), (0xC000 + 0x1000000, False)])
     def test_linked_for_elsewhere(self, reset: int, fits: bool) -> None:
         part = self.application(run_address=0xC000)
         if fits:
-            part.verify_target(target(reset_vector=reset))
+            part.slot(target(reset_vector=reset))
             return
         with pytest.raises(ImageWrongPart, match="this part runs its image at 0x0000C000"):
-            part.verify_target(target(reset_vector=reset))
+            part.slot(target(reset_vector=reset))
 
     def test_another_image_is_too_old(self) -> None:
         radio = slot(0, "1.4.9", image=1, active=True, confirmed=True)
         part = self.application(radio)
-        part.verify_target(target(dependencies="1>=1.4.9"))
-        part.verify_target(target(dependencies="7>=1.4.9"))
+        part.slot(target(dependencies="1>=1.4.9"))
+        part.slot(target(dependencies="7>=1.4.9"))
         with pytest.raises(ImageWrongPart, match=r"needs version 1\.4\.10 of the part's image 1, which has 1\.4\.9"):
-            part.verify_target(target(dependencies="0>=1.0.0 1>=1.4.10"))
+            part.slot(target(dependencies="0>=1.0.0 1>=1.4.10"))
 
     @pytest.mark.parametrize(("version", "fits"), [("1.0.1", True), ("1.0.0", False), ("0.9.9", False)])
     def test_a_boot_loader_that_takes_the_higher_version(self, version: str, fits: bool) -> None:
@@ -206,10 +210,10 @@ class TestRefusals:
         part = flasher({STATE: state, NAMES: {"output": "x"}})
         part.connect()
         if fits:
-            part.verify_target(target(image_version=version))
+            part.slot(target(image_version=version))
             return
         with pytest.raises(ImageWrongPart, match="would not be started"):
-            part.verify_target(target(image_version=version))
+            part.slot(target(image_version=version))
 
     def test_one_that_swaps_takes_an_older_version(self) -> None:
         def state(asked: dict[str, Any]) -> dict[str, Any]:
@@ -217,7 +221,7 @@ class TestRefusals:
 
         part = flasher({STATE: state, NAMES: {"output": "x"}})
         part.connect()
-        part.verify_target(target(image_version="0.0.1"))
+        part.slot(target(image_version="0.0.1"))
 
     def test_one_that_refuses_downgrades(self) -> None:
         part = flasher(
@@ -228,9 +232,9 @@ class TestRefusals:
             }
         )
         part.connect()
-        part.verify_target(target(image_version="1.0.0"))
+        part.slot(target(image_version="1.0.0"))
         with pytest.raises(ImageWrongPart, match=r"takes none below 1\.0\.0"):
-            part.verify_target(target(image_version="0.9.0"))
+            part.slot(target(image_version="0.9.0"))
 
 
 class TestWhereItGoes:
@@ -240,7 +244,7 @@ class TestWhereItGoes:
         wire = part._wire
         assert isinstance(wire, Part)
         wire.answers[1, 1] = lambda asked: {"off": len(IMAGE)}
-        list(part.write(Segment(0, IMAGE)))
+        brought(part)
         return next(body.get("image", 0) for group, command, body in wire.asked if (group, command) == (1, 1))
 
     @pytest.mark.parametrize(("image", "wanted"), [(0, 0), (1, 3), (2, 5)])
@@ -265,13 +269,13 @@ class TestWhereItGoes:
         infos = [{"image": 0, "max_image_size": 7000, "slots": [{"slot": 1, "size": 8192, "upload_image_id": 0}]}]
         part = flasher({STATE: {"images": [RUNNING]}, NAMES: {"output": "x"}, SLOTS: {"images": infos}})
         part.connect()
-        assert part.memory_map().regions[0].size == 7000
+        assert part.slot().size == 7000
 
     def test_what_is_listed_is_not_what_was_wanted(self) -> None:
         part = flasher({STATE: {"images": [RUNNING]}, NAMES: {"output": "x"}})
         part.connect()
         with pytest.raises(VerifyMismatch, match=r"it has slot 0: 1\.0\.0 active confirmed 0000"):
-            part.check([Segment(0, IMAGE)])
+            part.verdict(IMAGE)
 
 
 class TestAfterTheReset:
@@ -284,7 +288,7 @@ class TestAfterTheReset:
         ],
     )
     def test_another_image_runs(self, monkeypatch: pytest.MonkeyPatch, state: dict[str, Any], words: str) -> None:
-        monkeypatch.setattr(smp, "RESET_SECONDS", 0)
+        monkeypatch.setattr(smp_restart, "RESET_SECONDS", 0)
         waiting = slot(1, "2.0.0", parse(IMAGE).hash, pending=True)
         answers: Answers = {STATE: {"images": [RUNNING, waiting]}, NAMES: {"output": "x"}}
 
@@ -295,9 +299,9 @@ class TestAfterTheReset:
         answers[0, 5] = restart
         part = flasher(answers)
         part.connect()
-        list(part.write(Segment(0, IMAGE)))
+        brought(part)
         with pytest.raises(VerifyMismatch, match=words):
-            part.boot()
+            part.activate(IMAGE)
 
     @pytest.mark.parametrize("state", [TOO_LONG, UNSUPPORTED])
     @pytest.mark.parametrize("pending", [False, True])
@@ -305,7 +309,7 @@ class TestAfterTheReset:
         self, monkeypatch: pytest.MonkeyPatch, state: dict[str, Any], pending: bool
     ) -> None:
         """It is the image that recovery took, unless another one waits to be tried."""
-        monkeypatch.setattr(smp, "RESET_SECONDS", 0)
+        monkeypatch.setattr(smp_restart, "RESET_SECONDS", 0)
         images = [{"slot": 0, "version": "2.0.0", "hash": parse(IMAGE).hash}, {"slot": 1, "version": "3.0.0"}]
         images[1]["pending"] = pending
         answers: Answers = {STATE: {"images": images}}
@@ -317,12 +321,12 @@ class TestAfterTheReset:
         answers[0, 5] = restart
         part = flasher(answers)
         assert part.connect().details["mode"] == "recovery"
-        list(part.write(Segment(0, IMAGE)))
+        brought(part)
         if pending:
             with pytest.raises(VerifyMismatch, match="does not tell which image it runs"):
-                part.boot()
+                part.activate(IMAGE)
             return
-        part.boot()
+        part.activate(IMAGE)
 
 
 VALUES = st.recursive(
@@ -364,11 +368,11 @@ def test_whatever_it_says(answers: Answers, image: int) -> None:
     part = flasher(answers, image=image)
     identity = part.connect()
     assert all(isinstance(value, str) and value.isprintable() for value in identity.details.values())
-    assert part.memory_map().regions[0].size >= 1
-    tried(lambda: part.verify_target(target(dependencies="0>=1.0.0 1>=1.0.0", reset_vector=1)))
-    tried(lambda: part.check([Segment(0, IMAGE)]))
-    if part._recovery:
-        tried(lambda: list(part.write(Segment(0, IMAGE))))
+    assert part.slot().size >= 1
+    tried(lambda: part.slot(target(dependencies="0>=1.0.0 1>=1.0.0", reset_vector=1)))
+    tried(lambda: part.verdict(IMAGE))
+    if part._slots.recovery:
+        tried(lambda: brought(part))
 
 
 def test_a_sight_asks_and_changes_nothing() -> None:
@@ -379,7 +383,7 @@ def test_a_sight_asks_and_changes_nothing() -> None:
         def _wire_on(cls, bus: Any, profile: SmpProfile) -> Any:
             return bus
 
-    seen = Flasher.sight(part, SmpAddress(), SmpProfile(), active=False, deadline=Deadline.after(5))
+    seen = Flasher.probe(part, SmpAddress(), SmpProfile(), active=False, deadline=Deadline.after(5))
     assert seen is not None
     assert (seen.state, seen.identity.version) == (State.RUNNING, "1.0.0")
     # Echo is a write by its op, and changes nothing; all others read.

@@ -69,7 +69,7 @@ def test_an_update(make_rig: Callable[..., Rig], part: str, profile: dict[str, A
 def test_a_blank_part(make_rig: Callable[..., Rig], build: str, framing: str) -> None:
     """It sits in serial recovery, and so does it if it is only looked at."""
     rig = make_rig(profile={"framing": framing}, blank=True, build=build, framing=framing)
-    seen = rig.sight()
+    seen = rig.probe()
     assert seen is not None
     assert seen.state is State.BOOTLOADER
     rig.flash()
@@ -196,7 +196,7 @@ class TestRefusals:
         rig = make_rig(profile={"answer": 0.1}, mute=True)
         with pytest.raises(PartMute):
             rig.flash()
-        assert rig.sight() is None
+        assert rig.probe() is None
 
 
 class TestFailures:
@@ -270,7 +270,7 @@ class TestLostResets:
 def test_what_it_is_asked(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(buf_size=512, buf_count=3)
     before = rig.device.supply.operations
-    seen = rig.sight()
+    seen = rig.probe()
     assert seen is not None
     assert seen.state is State.RUNNING
     assert (seen.identity.version, seen.identity.part, seen.identity.bootloader) == (OLD, "acme_s1", "MCUboot")

@@ -15,6 +15,7 @@ import pytest
 from proxyflash.emulators.faults import FaultPlan
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import Cancelled
+from proxyflash.flashers.events import RunContext
 from proxyflash.tests.emulators.smp_lab import IMAGE, NEW, OLD, READ, framed, packet
 from proxyflash.tests.flashers.smp_rig import Rig
 from proxyflash.transports import clock
@@ -119,7 +120,7 @@ def test_the_part_restarts_in_the_middle(count: int, blank: bool) -> None:
     """It has forgotten the upload: the offset that it wants goes back to 0, and the same run gets over it."""
     rig = make(blank=blank)
     at = At(count, rig.board.reset)
-    rig.flash(on_event=at)
+    rig.flash(context=RunContext(at))
     assert at.seen >= count
     assert (rig.runs, rig.stays) == (NEW, True)
     rig.close()
@@ -136,7 +137,7 @@ def test_it_comes_back_as_something_else(into: str) -> None:
 
     at = At(2, moved if into == "recovery" else rig.board.reset)
     with suppress(ProxyflashError):
-        rig.flash(on_event=at)
+        rig.flash(context=RunContext(at))
     rig.wire.set_modem(rts=False)
     rig.board.reset()
     assert rig.runs in (OLD, NEW, None)
@@ -151,7 +152,7 @@ def test_cancelled_and_again() -> None:
     stop: list[bool] = []
     at = At(3, lambda: stop.append(True))
     with pytest.raises(Cancelled):
-        rig.flash(on_event=at, cancelled=lambda: bool(stop))
+        rig.flash(context=RunContext(at, lambda: bool(stop)))
     assert rig.runs == OLD
     programs = rig.device.flash.programs
     before = rig.device.flash.erases

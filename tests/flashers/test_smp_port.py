@@ -134,4 +134,4 @@ def test_one_that_leaves_unasked_is_gone(dongle: Dongle, tmp_path: Path) -> None
         programmer.connect()
         dongle.close()
         with pytest.raises(SerialGone):
-            programmer.flasher.connect()
+            programmer.bootloader.connect()

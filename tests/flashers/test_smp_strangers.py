@@ -93,7 +93,7 @@ def test_it_is_no_part(name: str) -> None:
     with stranger(ANSWERS[name]) as (port, lines):
         with pytest.raises(PartMute):
             SmpFlasher.attach(port, SmpAddress(), profile).connect()
-        assert SmpFlasher.sight(port, SmpAddress(), profile, active=True, deadline=Deadline.after(1)) is None
+        assert SmpFlasher.probe(port, SmpAddress(), profile, active=True, deadline=Deadline.after(1)) is None
     assert lines
     for sent in lines:
         op, _, _, group, _, command = HEADER.unpack(asked(sent)[: HEADER.size])

@@ -21,7 +21,7 @@ from proxyflash.flashers.avr import entry as avr_entry
 from proxyflash.flashers.avr import stk500v1
 from proxyflash.flashers.avr.flasher import EEPROM_START
 from proxyflash.flashers.errors import ImageError, PartError, PartMute, PartProtected, PartWrongFamily, ProfileWrong
-from proxyflash.flashers.flasher import Flasher, State
+from proxyflash.flashers.flasher import Bootloader, State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.tests.emulators.avr_lab import ATMEGABOOT, CATERINA, DEVICES, OPTIBOOT, WIRING, firmware
@@ -74,7 +74,7 @@ class Rig:
         self.device.supply.on()
         self.device.board.settle()
         self.port = self.opened()
-        self.flasher_class: type[Flasher] = plugins.load(plugins.FLASHERS, PROTOCOL[part])
+        self.flasher_class: type[Bootloader] = plugins.load(plugins.FLASHERS, PROTOCOL[part])
         entry: dict[str, Any] = QUICK if lines else {"reset": "none"}
         if part == CATERINA:
             entry = {"touch_seconds": 5}  # The rest is as the protocol has it.
@@ -88,7 +88,7 @@ class Rig:
         url = self.wire.host_settings()["url"]
         return SerialPort.open("imu", {"url": url, "baudrate": self.rate, "dtr": False, "rts": False})
 
-    def flasher(self) -> Flasher:
+    def flasher(self) -> Bootloader:
         return self.flasher_class.attach(self.port, self.flasher_class.Address(), self.profile)
 
     def flash(self, image: FirmwareImage = IMAGE, **keys: Any) -> None:
@@ -96,7 +96,7 @@ class Rig:
         try:
             programmer.flash(programmer.plan(image))
         finally:
-            programmer.flasher.close()
+            programmer.bootloader.close()
 
     def whole_again(self) -> None:
         """No more faults from here on, and all the time that an answer needs on a busy machine."""
@@ -328,9 +328,9 @@ class TestSight:
 
         rig.wire.host.send = sending  # type: ignore[method-assign]
         address, limit = rig.flasher_class.Address(), Deadline.after(20)
-        assert rig.flasher_class.sight(rig.port, address, rig.profile, active=False, deadline=limit) is None
+        assert rig.flasher_class.probe(rig.port, address, rig.profile, active=False, deadline=limit) is None
         assert sent == []
-        sighting = rig.flasher_class.sight(rig.port, address, rig.profile, active=True, deadline=limit)
+        sighting = rig.flasher_class.probe(rig.port, address, rig.profile, active=True, deadline=limit)
         assert sighting is not None
         assert sighting.state is State.BOOTLOADER
         assert sighting.identity.details["signature"] == f"0x{parts()[part].signature:06X}"
@@ -341,7 +341,7 @@ class TestSight:
         rig = Rig(part, boot_window=0.05)
         assert rig.runs("1.4.2")
         address = rig.flasher_class.Address()
-        assert rig.flasher_class.sight(rig.port, address, rig.profile, active=True, deadline=Deadline.after(20)) is None
+        assert rig.flasher_class.probe(rig.port, address, rig.profile, active=True, deadline=Deadline.after(20)) is None
         assert rig.device.board.stage is Stage.APPLICATION
         close(rig)
 
@@ -439,13 +439,13 @@ class TestStrangers:
         wire.device.line = replace(wire.device.line, baudrate=57_600)
         url = wire.host_settings()["url"]
         port = SerialPort.open("imu", {"url": url, "baudrate": 57_600, "dtr": False, "rts": False})
-        flasher_class: type[Flasher] = plugins.load(plugins.FLASHERS, protocol)
+        flasher_class: type[Bootloader] = plugins.load(plugins.FLASHERS, protocol)
         profile = flasher_class.Profile.model_validate({"answer": 0.05, "entry": {**QUICK, "touch": False}})
         flasher = flasher_class.attach(port, flasher_class.Address(), profile)
         with pytest.raises((TransportError, PartError, ProfileWrong)):
             Programmer(flasher, "imu").plan(IMAGE)
         assert (
-            flasher_class.sight(port, flasher_class.Address(), profile, active=True, deadline=Deadline.after(5)) is None
+            flasher_class.probe(port, flasher_class.Address(), profile, active=True, deadline=Deadline.after(5)) is None
         )
         sent = b"".join(heard)
         assert b"\x64\x00\x80" not in sent, "a page was sent"

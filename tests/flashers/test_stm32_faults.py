@@ -20,6 +20,7 @@ from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.stm32.device import Stm32UartDevice
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import ImageTooLarge, PartError, PartMute, ProfileWrong
+from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.flashers.stm32 import uart_commands as stm32_commands
@@ -68,7 +69,7 @@ class Rig:
         try:
             programmer.flash(programmer.plan(IMAGE))
         finally:
-            programmer.flasher.close()
+            programmer.bootloader.close()
 
     def holds_new(self) -> bool:
         return self.memory.read(BASE, len(NEW)) == NEW
@@ -182,7 +183,7 @@ def test_a_pseudo_terminal_that_is_closed_in_the_middle() -> None:
         if isinstance(event, ev.Progress) and event.phase is ev.Phase.WRITE:
             close()
 
-    programmer = Programmer(flasher, "imu", on_event=pulled)
+    programmer = Programmer(flasher, "imu", context=RunContext(pulled))
     plan = programmer.plan(IMAGE)
     started = clock.monotonic()
     with pytest.raises(SerialGone):
@@ -272,7 +273,7 @@ def test_what_is_sent_to_come_into_step_completes_nothing(sights: int, left: str
     send_all_but_the_rest(rig, left, len(bytes.fromhex(left.replace("|", ""))) - 1)
     address = Stm32Address()
     for _ in range(sights):
-        assert Stm32UartFlasher.sight(rig.port, address, rig.profile, active=True, deadline=Deadline.after(5)) is None
+        assert Stm32UartFlasher.probe(rig.port, address, rig.profile, active=True, deadline=Deadline.after(5)) is None
     flasher = Stm32UartFlasher.attach(rig.port, address, rig.profile)
     flasher.connect()
     assert (rig.memory.programs, rig.memory.erases) == (0, 0)
@@ -301,7 +302,7 @@ def test_a_lost_ack_of_a_command(command: bytes) -> None:
     rig.wire.host.send = sent  # type: ignore[method-assign]
     rig.wire.device.send = answered  # type: ignore[method-assign]
     retries: list[ev.Event] = []
-    rig.flash(on_event=lambda event: retries.append(event) if isinstance(event, ev.Retrying) else None)
+    rig.flash(context=RunContext(lambda event: retries.append(event) if isinstance(event, ev.Retrying) else None))
     assert lost == [b"\x79"]
     assert rig.holds_new()
     assert retries == [], "the flasher gets over it by itself"

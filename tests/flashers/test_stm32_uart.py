@@ -25,7 +25,8 @@ from proxyflash.flashers.errors import (
     ProfileWrong,
     VerifyMismatch,
 )
-from proxyflash.flashers.flasher import Capability, Sighting, State
+from proxyflash.flashers.events import RunContext
+from proxyflash.flashers.flasher import Capability, ProbeResult, State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.memory import Range
 from proxyflash.flashers.programmer import FlashResult, Programmer
@@ -79,15 +80,18 @@ class Rig:
         programmer = self.programmer(**keys)
         try:
             plan = programmer.plan(FirmwareImage((Segment(at, data),), "bin"))
-            return programmer.flash(plan, ask_version=self.version if at == BASE and len(data) > 1000 else None)
+            result = programmer.flash(plan)
+            return replace(
+                result, version=self.version(Deadline.after(10)) if at == BASE and len(data) > 1000 else None
+            )
         finally:
-            programmer.flasher.close()
+            programmer.bootloader.close()
 
     def version(self, deadline: Deadline) -> str | None:
         return ask(self.port, VersionQuestion(send=QUESTION["send"], match=QUESTION["match"]), deadline)
 
-    def sight(self, *, active: bool) -> Sighting | None:
-        return Stm32UartFlasher.sight(
+    def probe(self, *, active: bool) -> ProbeResult | None:
+        return Stm32UartFlasher.probe(
             self.port, Stm32Address(), self.profile, active=active, deadline=Deadline.after(5)
         )
 
@@ -207,7 +211,10 @@ class TestEachPart:
         rig.device.memory.protect([0])
         told: list[str] = []
         with pytest.raises(PartProtected, match="nothing was written: it is write-protected"):
-            rig.flash(NEW, on_event=lambda event: told.append(event.code) if isinstance(event, ev.Retrying) else None)
+            rig.flash(
+                NEW,
+                context=RunContext(lambda event: told.append(event.code) if isinstance(event, ev.Retrying) else None),
+            )
         assert told == [VerifyMismatch.code]
 
 
@@ -319,9 +326,9 @@ class TestEntry:
 class TestSight:
     def test_it_asks_only_where_it_may_and_finds_the_loader(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig(wiring="none", boot0=True)
-        assert rig.sight(active=False) is None
+        assert rig.probe(active=False) is None
         assert rig.sent == []
-        sighting = rig.sight(active=True)
+        sighting = rig.probe(active=True)
         assert sighting is not None
         assert sighting.state is State.BOOTLOADER
         assert sighting.identity.part == "STM32L475/L476/L486"
@@ -329,13 +336,13 @@ class TestSight:
 
     def test_readout_protection_and_strangers_are_told(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig(profile={"part": "STM32F4"}, wiring="none", boot0=True, rdp=1)
-        sighting = rig.sight(active=True)
+        sighting = rig.probe(active=True)
         assert sighting is not None
         assert sighting.identity.details["readout_protection"] == "on"
 
     def test_a_running_application_is_not_disturbed(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig(profile={"answer": 0.01})
-        assert rig.sight(active=True) is None
+        assert rig.probe(active=True) is None
         assert rig.sent == [b"\x7f", b"\xf5"]
         assert rig.version(Deadline.after(5)) == "1.4.2"
 

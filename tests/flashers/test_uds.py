@@ -699,7 +699,7 @@ class TestFunctional:
         while b"\x3e\x80" not in rig.ecu.functional:
             assert clock.monotonic() < until
             clock.sleep(0.02)
-        flasher.boot()
+        flasher.start_application()
         said = [item.hex() for item in rig.ecu.functional]
         assert [item for item in said if item != "3e80"] == ["1003", "8502", "280301", "1003", "280001", "8501", "1001"]
         # The ECU itself does not answer to all here, so it is asked itself too.
@@ -719,7 +719,7 @@ class TestSession:
         while rig.ecu.asked(0x3E).count("3E80") < 3:
             assert clock.monotonic() < until
             clock.sleep(0.02)
-        flasher.boot()
+        flasher.start_application()
         count = len(rig.ecu.asked(0x3E))
         clock.sleep(0.4)
         assert len(rig.ecu.asked(0x3E)) == count
@@ -746,7 +746,7 @@ class TestStop:
         next(iter(flasher.write(Segment(START, DATA))))
         flasher.connect()
         rig.ecu.requests.clear()
-        flasher.boot()
+        flasher.start_application()
         assert [item for item in rig.ecu.asked(0x31) if item.startswith("31010202")] == []
 
     def test_a_download_is_judged_before_the_boot_if_verifying_was_turned_off(self, rig: Rig) -> None:

@@ -96,7 +96,7 @@ def test_a_scan_waits_a_few_seconds_for_an_answer_that_never_ends(rig: Rig, head
     rig.ecu(0x7E8, head)
     address, profile = UdsAddress(request=0x7E0), UdsProfile()
     began = clock.monotonic()
-    UdsFlasher.sight(rig.bus, address, profile, active=False, deadline=Deadline.after(SIGHT_SECONDS))
+    UdsFlasher.probe(rig.bus, address, profile, active=False, deadline=Deadline.after(SIGHT_SECONDS))
     assert clock.monotonic() - began < SIGHT_SECONDS + SIGHT_RUN_ON + CLOSE
 
 
@@ -105,7 +105,7 @@ def test_foreign_answers_that_end_late_do_not_add_up(rig: Rig) -> None:
     rig.ecu(0x7E8, "10 0c 50 03 00 00 00 00", frames=1)
     address, profile = UdsAddress(request=0x7E0), UdsProfile()
     began = clock.monotonic()
-    UdsFlasher.sight(rig.bus, address, profile, active=False, deadline=Deadline.after(SIGHT_SECONDS))
+    UdsFlasher.probe(rig.bus, address, profile, active=False, deadline=Deadline.after(SIGHT_SECONDS))
     assert clock.monotonic() - began < SIGHT_SECONDS + SIGHT_RUN_ON + CLOSE
 
 

@@ -276,7 +276,7 @@ class TestReading:
         made.device.flash.load(0x30000, bytes(range(256)) * 32)
         programmer = made.programmer()
         programmer.connect()
-        assert b"".join(programmer.flasher.read(0x30001, 8190)) == (bytes(range(256)) * 32)[1:8191]
+        assert b"".join(made.flashers[-1].read(0x30001, 8190)) == (bytes(range(256)) * 32)[1:8191]
 
     @pytest.mark.parametrize("read", ["memory", "upload"])
     def test_what_is_there_already_is_not_written_again(self, rig: Make, read: str) -> None:
@@ -297,15 +297,16 @@ class TestReading:
         made = rig(part="acme-r88", profile={"read": "upload"})
         programmer = made.programmer()
         programmer.connect()
-        reading = programmer.flasher.read(0x30000, 20_000)
+        reading = made.flashers[-1].read(0x30000, 20_000)
         next(iter(reading))
         del reading
-        assert sum(len(piece) for piece in programmer.flasher.read(0x30000, 5000)) == 5000
+        assert sum(len(piece) for piece in made.flashers[-1].read(0x30000, 5000)) == 5000
 
     def test_an_image_that_lacks_nothing_but_its_declaration(self, rig: Make) -> None:
         """Cut after the last block: all is there, and the ECU does not boot it until its dependencies are checked."""
         made = rig(part="acme-r88", profile={"read": "memory", "routines": {"check": "none"}})
-        flasher = made.programmer().flasher
+        made.programmer()
+        flasher = made.flashers[-1]
         flasher.connect()
         list(flasher.erase(list(flasher.memory_map().regions[0].erase_units(made.base, made.base + 8192))))
         list(flasher.write(Segment(made.base, made.new + b"\xff" * (-len(made.new) % 8))))
@@ -319,7 +320,7 @@ class TestReading:
     def test_a_part_that_can_not_be_read(self, rig: Make) -> None:
         programmer = rig().programmer()
         programmer.connect()
-        assert programmer.flasher.capabilities == Capability.CHECK | Capability.BOOT
+        assert programmer.bootloader.capabilities == Capability.CHECK | Capability.BOOT
 
     def test_verifying_what_was_flashed_before(self, rig: Make) -> None:
         made = rig()
@@ -452,7 +453,7 @@ class TestSession:
 
     def test_a_running_part_is_not_disturbed_by_a_look(self, rig: Make) -> None:
         made = rig()
-        seen = UdsFlasher.sight(made.bus, made.address, made.profile, active=False, deadline=Deadline.after(5))
+        seen = UdsFlasher.probe(made.bus, made.address, made.profile, active=False, deadline=Deadline.after(5))
         assert seen is not None
         assert seen.state is State.RUNNING
         assert (seen.identity.version, seen.identity.serial) == ("1.4.2", "0001")
@@ -460,11 +461,11 @@ class TestSession:
         made.device.flash.load(made.base, b"\0" * 64)
         made.device.board.reset()
         assert made.runs(None)
-        seen = UdsFlasher.sight(made.bus, made.address, made.profile, active=False, deadline=Deadline.after(5))
+        seen = UdsFlasher.probe(made.bus, made.address, made.profile, active=False, deadline=Deadline.after(5))
         assert seen is not None
         assert seen.state is State.BOOTLOADER
         made.device.supply.off()
-        assert UdsFlasher.sight(made.bus, made.address, made.profile, active=False, deadline=Deadline.after(5)) is None
+        assert UdsFlasher.probe(made.bus, made.address, made.profile, active=False, deadline=Deadline.after(5)) is None
 
 
 class TestWire:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.flashers.errors import ProfileWrong
-from proxyflash.flashers.memory import EraseRun
+from proxyflash.flashers.memory import Erase, EraseRun, Write
 from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile, key_function, xor_key
 from proxyflash.transports.can.bus import CanId
 from proxyflash.transports.isotp.opening import Addressing
@@ -125,7 +125,7 @@ class TestProfile:
         regions = two.memory_map().regions
         assert [(region.name, region.start) for region in regions] == [("flash", 0x10000), ("b", 0x30000)]
         assert regions[0].units == (EraseRun(8, 0x1000),)
-        assert all(region.whole_segments and not region.readable for region in regions)
+        assert all(region.write is Write.WHOLE_SEGMENTS and not region.readable for region in regions)
         assert (two.region_id(0x17FFF), two.region_id(0x18000)) == (7, 0)
 
     def test_an_ecu_that_takes_no_address_is_erased_as_a_whole(self) -> None:
@@ -134,7 +134,7 @@ class TestProfile:
 
     def test_without_an_erase_routine_writing_erases(self) -> None:
         profile = UdsProfile.model_validate({"memory": [REGION], "routines": {"erase": "none"}})
-        assert profile.memory_map().regions[0].self_erasing
+        assert profile.memory_map().regions[0].erase is Erase.NEVER
 
     @given(
         st.recursive(

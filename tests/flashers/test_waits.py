@@ -12,7 +12,7 @@ from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.avr.avr109 import Avr109Loader
-from proxyflash.flashers.events import Phase
+from proxyflash.flashers.events import Phase, RunContext
 from proxyflash.transports import clock
 from proxyflash.transports.serial.port import SerialPort
 
@@ -71,7 +71,7 @@ def spent(folder: Path, bench: str, start: int, *, vectors: bytes | None = None)
     with Bench.open(folder / "bench.toml", state=folder / "state") as opened:
         device = opened.emulated_device("part")
         clock.sleep(3.0)
-        opened.component("part").flash(folder / "new.bin", address=start, on_event=events.append)
+        opened.component("part").flash(folder / "new.bin", address=start, context=RunContext(events.append))
         assert device.flash.read(start, len(new)) == new
     assert not [event for event in events if isinstance(event, ev.Retrying)]
     return {event.phase: event.seconds for event in events if isinstance(event, ev.PhaseFinished)}

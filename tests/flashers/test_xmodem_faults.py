@@ -16,6 +16,7 @@ from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.xymodem.receiver import Trouble
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import ImageError, PartConfused, PartError, PartMute, PartRefused
+from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.xymodem import console as menu_console
 from proxyflash.flashers.xymodem import sender as xmodem_sender
 from proxyflash.tests.flashers.modem_lab import PARTS, Rig
@@ -53,7 +54,7 @@ class TestTroubles:
     def test_what_the_sender_gets_over(self, make_rig: Callable[..., Rig], name: str, at: int, trouble: str) -> None:
         rig = make_rig(name, trouble=trouble, trouble_at=at, timeout=1)
         retries: list[ev.Event] = []
-        rig.flash(on_event=lambda event: retries.append(event) if isinstance(event, ev.Retrying) else None)
+        rig.flash(context=RunContext(lambda event: retries.append(event) if isinstance(event, ev.Retrying) else None))
         assert rig.holds(rig.new)
         assert retries == [], "the flasher gets over it by itself"
 

@@ -391,9 +391,9 @@ def usb_descriptors(data: bytes) -> None:
     item = UsbInterface(1, numbers[0], numbers[1], 0xFE, 1, numbers[2], texts[3], data)
     version = numbers[5] << 8 | numbers[6]
     info = UsbInfo(numbers[3], numbers[4], version, texts[0], texts[1], texts[2], "1-1", (item,))
-    str(dfu_identity.sighting(info))
+    str(dfu_identity.probed(info))
     if dfu_identity.alternates(info):
-        dfu_identity.common([dfu_identity.sighting(info)] * 2)
+        dfu_identity.common([dfu_identity.probed(info)] * 2)
     toml_text(info.serial)
     distinct([probers._unlisted("usb", "dfu", as_discovered(info, by_serial=True))], [], [])
 

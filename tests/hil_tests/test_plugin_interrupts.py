@@ -126,7 +126,7 @@ def test_a_second_ctrl_c_leaves_no_supply_off(suite: Suite, hardware: Outside) -
 def test_a_torn_part_gets_its_firmware_back(suite: Suite, hardware: Outside) -> None:
     tests = """
 import os, signal
-from proxyflash.flashers.events import Progress
+from proxyflash.flashers.events import Progress, RunContext
 
 @pytest.mark.destructive
 @pytest.mark.needs(name="front")
@@ -134,7 +134,7 @@ def test_it(component, firmware):
     def interrupt(event):
         if isinstance(event, Progress) and event.phase == "write":
             os.kill(os.getpid(), signal.SIGINT)
-    component.flash(firmware.new.image, on_event=interrupt)
+    component.flash(firmware.new.image, context=RunContext(interrupt))
 """
     with start(suite, tests, "--allow-flash") as process:
         said, _ = process.communicate()
@@ -152,7 +152,7 @@ def test_it(component, firmware):
     def interrupt(event):
         if isinstance(event, Progress) and event.phase == "write":
             os.kill(os.getpid(), signal.SIGINT)
-    component.flash(firmware.new.image, on_event=interrupt)
+    component.flash(firmware.new.image, context=RunContext(interrupt))
 """
     with start(suite, tests) as process:
         said, _ = process.communicate()

@@ -142,7 +142,7 @@ def test_torn(component, firmware):
     from proxyflash.flashers.events import Progress
     seen = []
     with pytest.raises(Cancelled):
-        component.flash(IMAGE, on_event=seen.append, cancelled=lambda: any(
+        component.flash(IMAGE, context=RunContext(seen.append), cancelled=lambda: any(
             isinstance(event, Progress) and event.phase == "write" for event in seen))
     assert component.look().presence == "bootloader"
 

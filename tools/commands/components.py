@@ -123,7 +123,7 @@ def info(session: Session, name: str) -> int | None:
         seen = component.look()
         identity = programmer.connect()
         memory = programmer.memory_map()
-        able = [str(flag.name).lower() for flag in programmer.flasher.capabilities]
+        able = [str(flag.name).lower() for flag in programmer.bootloader.capabilities]
     facts = {
         "part": identity.part,
         "serial": identity.serial or seen.properties.get("serial", ""),

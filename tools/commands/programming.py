@@ -13,10 +13,8 @@ from ...flashers.flasher import Capability
 from ...flashers.formats import load as load_image
 from ...flashers.formats import save as save_image
 from ...flashers.image import FirmwareImage, join
-from ...flashers.memory import Range
-from ...flashers.plan import FlashPlan
+from ...flashers.memory import Erase, Range
 from ...flashers.programmer import FlashResult, Programmer
-from ...transports.deadline import Deadline
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.plain import word
 from ..output import is_terminal
@@ -71,26 +69,14 @@ def flash(
     component = session.bench.component(name)
     loaded = load_image(image, address=address)
     session.stop_safely()
-
-    def confirm(plan: FlashPlan) -> bool:
-        if dry_run:
-            return False
-        if plan.erase or plan.writes:
-            confirm_erase(session, component, yes, f"erase {size(plan.erase_bytes)} of {name} and write {image.name}?")
-        return True
-
-    with session.working_on(name):
-        result = component.flash(
-            loaded,
-            verify=verify,
-            boot=boot,
-            compare=not full,
-            expect_version=expect_version,
-            confirm=confirm,
-            on_event=session.event,
-            cancelled=lambda: session.stopping,
-        )
-    if result is None:
+    with session.programmer(name) as programmer:
+        plan = programmer.plan(loaded, compare=not full)
+        if not dry_run:
+            if not plan.nothing_to_do:
+                what = f"erase {size(plan.erase_bytes)} of {name} and write {image.name}?"
+                confirm_erase(session, component, yes, what)
+            result = component.carry_out(programmer, plan, verify=verify, boot=boot, expect_version=expect_version)
+    if dry_run:
         session.output.document({"component": name, "verdict": "dry run"})
         session.output.line(f"{name}  dry run: nothing was written")
         return None
@@ -193,7 +179,9 @@ def erase(session: Session, name: str, start: int | None, count: int | None, yes
     session.stop_safely()
     with session.programmer(name) as programmer:
         if start is None or count is None:
-            regions = [item for item in programmer.memory_map().regions if item.writable and not item.self_erasing]
+            regions = [
+                item for item in programmer.memory_map().regions if item.writable and item.erase is not Erase.NEVER
+            ]
             ranges = [Range(region.start, region.size) for region in regions]
             if not ranges:
                 raise Unsupported(
@@ -220,19 +208,18 @@ def reset(session: Session, name: str) -> int | None:
     component = session.bench.component(name)
     seconds = component.entry.spec.boot_timeout
     with session.working_on(name):
-        question = component.version_question()
         if component.power_cycle():
             how = "power cycled"
-            version = question(Deadline.after(seconds)) if question else None
-            if question and version is None:
+            version = component.await_version()
+            if version is None and component.can_be_asked:
                 raise NotBack(f"the application did not answer within {seconds:g} s after the supply came back")
         else:
             how = "reset"
             with session.programmer(name) as programmer:
                 programmer.connect()
-                if not programmer.flasher.capabilities & Capability.BOOT:
+                if not programmer.bootloader.capabilities & Capability.BOOT:
                     raise Unsupported("its bootloader has no way to start the application; cut its supply by hand")
-                version = programmer.boot(question, boot_seconds=seconds)
+                version = component.start(programmer)
     session.output.document({"component": name, "verdict": "ok", "how": how, "version": version})
     session.output.line(f"{name}  {f'-> {word(version)}' if version else '->'}  OK  {how}")
     return None

@@ -18,6 +18,7 @@ import click
 
 from ...flashers import events as ev
 from ...flashers.errors import Cancelled
+from ...flashers.events import RunContext
 from ...transports import clock
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.quoting import shell_line
@@ -209,13 +210,13 @@ class Session:
     def programmer(self, name: str) -> Iterator[Programmer]:
         """The engine for one component. Whatever ends it, a part that was only looked at runs its application again."""
         component = self.bench.component(name)
-        with self.working_on(name):
-            programmer = component.programmer(on_event=self.event, cancelled=lambda: self.stopping)
-            try:
-                yield programmer
-            finally:
-                programmer.release()
-                programmer.flasher.close()
+        with self.working_on(name), component.programmer(self.context) as programmer:
+            yield programmer
+
+    @property
+    def context(self) -> RunContext:
+        """The engine's events go to the output, and a Ctrl-C stops it at its next safe point."""
+        return RunContext(self.event, lambda: self.stopping)
 
     def stopped(self) -> Cancelled:
         """What is said when a second Ctrl-C ended everything."""

@@ -19,12 +19,11 @@ from ...enumerators.bench_component import BenchComponent
 from ...enumerators.component import Component, Presence
 from ...enumerators.host import HostComponent
 from ...flashers import plan as planning
-from ...flashers.errors import ImageWrongPart
-from ...flashers.flasher import Capability
+from ...flashers.errors import ImageWrongPart, Unsupported
+from ...flashers.events import RunContext
 from ...flashers.formats import LARGEST_FILE, loads
-from ...flashers.image import HIGHEST, FirmwareImage, Segment, join
-from ...flashers.memory import MemoryMap, Range
-from ...flashers.programmer import Programmer
+from ...flashers.image import HIGHEST, FirmwareImage, Segment
+from ...flashers.memory import MemoryMap
 from ...transports import clock
 from ...transports.errors import ProxyflashError
 from ...transports.plain import quoted
@@ -102,7 +101,7 @@ class FlashHandler(StepHandler):
     def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
         """As far as the profile tells; what a part's protection forbids only the part knows, once it is connected."""
         component = _flashable(step, component)
-        return component.entry.flasher.unreadable(component.entry.profile)
+        return component.entry.flasher.readback_unavailable_reason(component.entry.profile)
 
     def download(self) -> ActionResult:
         """Reads the firmware file: a broken one is told before the first component is touched."""
@@ -118,18 +117,11 @@ class FlashHandler(StepHandler):
         return ActionResult(ResultCode.NOT_INSTALLED)
 
     def install(self) -> ActionResult:
-        context = self.context
         try:
-            result = self._component.flash(
-                self._image(),
-                expect_version=self._wanted,
-                on_event=context.on_event,
-                cancelled=context.cancelled,
-            )
+            result = self._component.flash(self._image(), expect_version=self._wanted, context=self._run_context)
         except ProxyflashError as error:
             error.component = error.component or self._component.name
             raise
-        assert result is not None, "only a refused confirmation gives no result, and none is asked"
         return ActionResult(ResultCode.INSTALL_SUCCESS, details=f"-> {result.version}, verified ({result.verified})")
 
     def apply(self) -> ActionResult:
@@ -144,19 +136,20 @@ class FlashHandler(StepHandler):
         if kept.facts(folder, _Kept) is not None:
             return ActionResult(ResultCode.BACKUP_SUCCESS)
         component = self._component
-        if reason := component.entry.flasher.unreadable(component.entry.profile):
+        if reason := component.entry.flasher.readback_unavailable_reason(component.entry.profile):
             return ActionResult(ResultCode.BACKUP_UNSUPPORTED, details=reason)
         seen = self._seen()
-        with self._named(), self._programmer(starts_again=seen.presence is Presence.OK) as programmer:
+        # A part that did not run its application may hold half of one, which would not let it be called into its
+        # bootloader any more.
+        starts_again = seen.presence is Presence.OK
+        with self._named(), component.programmer(self._run_context, starts_again=starts_again) as programmer:
             image = self._image()
-            programmer.connect()
-            programmer.flasher.verify_target(image.target)
-            memory = programmer.memory_map()
-            placed = planning.place(image, memory)
-            if reason := _unreadable(programmer, placed, memory):
-                return ActionResult(ResultCode.BACKUP_UNSUPPORTED, details=reason)
-            segments = join(programmer.read(_replaced(placed, memory)))
-        if not _holds_something(segments, memory):
+            try:
+                segments = programmer.read_replaced(image)
+            except Unsupported as error:
+                return ActionResult(ResultCode.BACKUP_UNSUPPORTED, details=str(error.cause))
+            worth_keeping = _holds_something(segments, programmer.memory_map())
+        if not worth_keeping:
             return ActionResult(ResultCode.BACKUP_UNSUPPORTED, details=f"{component.name} holds nothing to bring back")
         found = {
             "sha256": kept.write(folder / MEMORY, b"".join(segment.data for segment in segments)),
@@ -191,10 +184,8 @@ class FlashHandler(StepHandler):
             result = self._component.flash(
                 image,
                 expect_version=found.version or None,
-                on_event=self.context.on_event,
-                cancelled=self.context.cancelled,
+                context=self._run_context,
             )
-        assert result is not None, "only a refused confirmation gives no result, and none is asked"
         details = f"-> {result.version or 'what it held before'}, verified ({result.verified})"
         return ActionResult(ResultCode.RESTORE_SUCCESS, details=details)
 
@@ -206,20 +197,9 @@ class FlashHandler(StepHandler):
             seen = self._component.look()
         return seen
 
-    @contextmanager
-    def _programmer(self, *, starts_again: bool) -> Iterator[Programmer]:
-        """For looking only. `starts_again`: whatever ends it, the part runs its application again, as it did before.
-
-        A part that did not run it may hold half of one, which would not let it be called into its bootloader any more.
-        """
-        context = self.context
-        programmer = self._component.programmer(on_event=context.on_event, cancelled=context.cancelled)
-        try:
-            yield programmer
-        finally:
-            if starts_again:
-                programmer.release()
-            programmer.flasher.close()
+    @property
+    def _run_context(self) -> RunContext:
+        return RunContext(self.context.on_event, self.context.cancelled)
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -253,34 +233,6 @@ def _flashable(step: InlineStep, component: BenchComponent | HostComponent | Non
         f"{place}{step.handler} flashes components on buses, and {name} is none",
         remedy="Parts of the host are updated by proxyflash/partition:1, proxyflash/app:1 or a script.",
     )
-
-
-def _unreadable(programmer: Programmer, placed: FirmwareImage, memory: MemoryMap) -> str:
-    """Why what the image replaces can't be read, by the connected part's word; "": it can."""
-    if not programmer.flasher.capabilities & Capability.READ:
-        return "the part does not let its memory be read"
-    for region in memory.regions:
-        if any(placed.within(region.start, region.end)):
-            if not region.readable:
-                return f"{region.name} can't be read"
-            if region.ordered:
-                return f"{region.name} takes whole images, and how long the present one is can't be asked"
-    return ""
-
-
-def _replaced(placed: FirmwareImage, memory: MemoryMap) -> list[Range]:
-    """The erase units that the image touches, those that follow each other as one."""
-    found: list[Range] = []
-    for region in memory.regions:
-        for segment in placed.within(region.start, region.end):
-            for unit in region.erase_units(segment.address, segment.end):
-                if found and found[-1].start <= unit.start < found[-1].end:
-                    continue
-                if found and found[-1].end == unit.start and unit.start != region.start:
-                    found[-1] = Range(found[-1].start, found[-1].size + unit.size)
-                else:
-                    found.append(unit)
-    return found
 
 
 def _holds_something(segments: Sequence[Segment], memory: MemoryMap) -> bool:

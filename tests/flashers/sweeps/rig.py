@@ -24,10 +24,10 @@ from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.serial.wire import UartEnd, UartWire
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
+from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.formats import mcuboot
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.transports import clock
-from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError
 
 
@@ -352,7 +352,7 @@ def course(rig: Rig) -> Course:
         writes: list[range] = []
         for end in (wire.host, wire.device) if isinstance(wire, UartWire) else ():
             _watch(end, lambda before, after: writes.append(range(before - units + 1, after - units + 1)))
-        assert rig.flash(bench, on_event=seen) is None
+        assert rig.flash(bench, context=RunContext(seen)) is None
         last = wire.faults.units - units
         every = tuple(write for write in writes if write) or tuple(range(unit, unit + 1) for unit in range(1, last + 1))
         return Course(supply.operations - operations, seen.seen, every)
@@ -485,11 +485,10 @@ def firmware(kind: Kind, version: str, size: int) -> bytes:
 def settled(bench: Bench) -> str | None:
     """The version that the part runs once it has started; None: it sits in its bootloader."""
     component = bench.component("part")
-    ask = component.version_question()
     device = bench.emulated_device("part")
     device.settle()
-    if ask is not None and device.application_version:
-        return ask(Deadline.after(10))
+    if component.can_be_asked and device.application_version:
+        return component.await_version()
     return device.application_version
 
 

@@ -89,7 +89,7 @@ def flash(network: Network) -> None:
     try:
         programmer.flash(programmer.plan(mcuboot.read(io.BytesIO(NEW), "new.bin")))
     finally:
-        programmer.flasher.close()
+        programmer.bootloader.close()
 
 
 @pytest.mark.parametrize("how", How)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import Cancelled
+from proxyflash.flashers.events import RunContext
 from proxyflash.tests.flashers.sweeps.rig import KINDS, OLD, Rig, Stopper, course, settled
 from proxyflash.tests.thinning import Thinning
 
@@ -37,7 +38,7 @@ def test_stopped_at_every_yield(
             device = bench.emulated_device("part")
             stopper = Stopper(device if how == "cut" else None, count)
             before = device.supply.operations
-            error = rig.flash(bench, on_event=stopper, cancelled=lambda stopper=stopper: stopper.asked)
+            error = rig.flash(bench, context=RunContext(stopper, lambda stopper=stopper: stopper.asked))  # type: ignore[misc]
             assert stopper.seen >= count
             if error is None:
                 # What is asked for or cut there comes too late: nothing was left to be stopped, or to be asked.

@@ -1,0 +1,205 @@
+"""`DfuSession`: a device that was brought into DFU mode, what its descriptors say, and how it is restarted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from ...transports.errors import ProxyflashError, TransportError, UsbGone, UsbStall, UsbTimeout
+from ...transports.usb.bus import UsbBus, UsbInfo, UsbInterface
+from ..errors import ImageWrongPart, NotBack, PartConfused, PartWrongFamily, PartWrongMode
+from ..flasher import Identity, State, Target
+from ..memory import Region
+from .codec import DFUSE_VERSION, Functional, parse_functional
+from .dfuse_layout import FLASH_START, parse_layout
+from .entry import Came, came_back, detach, find, is_in_dfu_mode
+from .identity import alternates, identity
+from .link import DfuLink
+from .profile import ANY, DfuAddress, DfuProfile
+
+UNDESCRIBED = Functional(True, False, False, False, 0, 64, 0x0110)
+"""Of a device without a functional descriptor: the least that every one can."""
+
+
+class DfuSession:
+    """`functional`, `is_dfuse` and `regions` are known once it is open."""
+
+    def __init__(self, bus: UsbBus, address: DfuAddress, profile: DfuProfile) -> None:
+        self._bus = bus
+        self.address = address
+        self.profile = profile
+        self._link: DfuLink | None = None
+        self.functional = UNDESCRIBED
+        self.is_dfuse = False
+        self.regions: list[tuple[int, Region]] = []
+        """By alternate setting, as a DfuSe device describes them."""
+        self._alternate = 0
+        self.wanted_alternate = 0
+        """The one that is read and written where several have an address."""
+        self._ids: set[tuple[int, int]] = set()
+        self._runs = False
+
+    @property
+    def link(self) -> DfuLink:
+        """Raises PartWrongMode."""
+        if self._link is None:
+            raise PartWrongMode("the device is not connected")
+        return self._link
+
+    def open(self) -> Identity:
+        """Brings the device into DFU mode, idle. Raises PartMute, PartWrongFamily, PartWrongMode, PartConfused."""
+        self.close()
+        self.wanted_alternate = self.address.alt
+        detached = self._enter()
+        try:
+            if not self._is_idle():
+                # It waits for the reset that an earlier session owes it (DFU 1.1, A.2.9), or hangs.
+                self.reset()
+                self._enter()
+                if not self.link.become_idle():
+                    raise PartConfused("the device waits for a USB reset, and a reset does not help")
+            return self._look_around()
+        except ProxyflashError:
+            if detached:
+                # What was running, and is not what was wanted, runs on.
+                with suppress(ProxyflashError):
+                    self._restart()
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.device.close()
+            self._link = None
+
+    def check_target(self, target: Target) -> None:
+        """A suffix's ids are those of DFU mode or of the application (DFU 1.1, appendix B, tells not which).
+
+        Raises ImageWrongPart.
+        """
+        wanted = (target.get("vendor_id", ANY), target.get("product_id", ANY))
+        if not any(all(a in (ANY, b) for a, b in zip(wanted, own, strict=True)) for own in self._ids):
+            ids = " or ".join(f"{vendor:04x}:{product:04x}" for vendor, product in sorted(self._ids))
+            named = ":".join(f"{value:04x}" if isinstance(value, int) else str(value) for value in wanted)
+            raise ImageWrongPart(
+                f"the file's suffix is for {named}, the device is {ids}",
+                remedy="Is it the right file for this component?",
+            )
+
+    def take_alternate(self, target: Target, known: Sequence[int]) -> None:
+        """Takes the alternate setting that a file names. Raises ImageWrongPart."""
+        alternate = target.get("alt_setting")
+        if not isinstance(alternate, int):
+            return
+        if alternate not in known:
+            raise ImageWrongPart(
+                f"the file is for alternate setting {alternate}, the device has "
+                f"{', '.join(map(str, known))} to write to",
+                remedy="Is it the right file for this component?",
+            )
+        self.wanted_alternate = alternate
+
+    def select(self, alternate: int) -> None:
+        if alternate != self._alternate:
+            self.link.device.claim(self.link.interface, alternate)
+            self._alternate = alternate
+        self.become_idle()
+
+    def become_idle(self) -> None:
+        """Raises PartConfused."""
+        if not self.link.become_idle():
+            raise PartConfused("the device waits for a USB reset")
+
+    def reset(self) -> Came:
+        """A USB reset, after which the device is elsewhere: in its application, or in DFU mode again."""
+        device = self.link.device
+        with suppress(TransportError):
+            device.reset()
+        return self._gone(device.info)
+
+    def start_application(self) -> None:
+        """Raises NotBack when the device comes back in its bootloader."""
+        if not self._runs and self._restart() is Came.DFU_MODE:
+            raise NotBack("the device was told to start its application, and is in DFU mode again")
+
+    def _restart(self) -> Came:
+        """Has the device start its application."""
+        link = self.link
+        if not self.is_dfuse or not link.become_idle():
+            return self.reset()
+        if self._alternate != 0:
+            self.select(0)
+        flash = (region.start for alternate, region in self.regions if alternate == 0 and region.writable)
+        link.leave(next(flash, FLASH_START))
+        return self._gone(link.device.info)
+
+    def _gone(self, info: UsbInfo) -> Came:
+        self.close()
+        came = came_back(self._bus, self.address, info, self.profile.reenumerate)
+        self._runs = came is not Came.DFU_MODE
+        return came
+
+    def _enter(self) -> bool:
+        """Brings the device into DFU mode and claims it; whether it had to be detached from its application."""
+        device = find(self._bus, self.address)
+        self._runs = False
+        self._ids = {(device.info.vendor_id, device.info.product_id)}
+        running = not is_in_dfu_mode(device.info)
+        if running:
+            device = detach(self._bus, device, self.address, self.profile.reenumerate)
+        info = device.info
+        self._ids.add((info.vendor_id, info.product_id))
+        runtime = self.address.runtime()
+        if runtime is not None and runtime.vendor_id is not None and runtime.product_id is not None:
+            self._ids.add((runtime.vendor_id, runtime.product_id))
+        found = alternates(info)
+        self._describe(found)
+        self._link = DfuLink(device, found[0].number, dfuse=self.is_dfuse, work=self.profile.work)
+        known = [item.alternate for item in found]
+        self._alternate = self.wanted_alternate if self.wanted_alternate in known else known[0]
+        device.claim(found[0].number, self._alternate)
+        return running
+
+    def _describe(self, found: Sequence[UsbInterface]) -> None:
+        """What the descriptors say: flavour, block size, memories. Raises PartConfused."""
+        described = [parse_functional(item.extra) for item in found]
+        self.functional = next((item for item in described if item is not None), UNDESCRIBED)
+        named = any(item.name.startswith("@") for item in found)
+        self.is_dfuse = self.profile.flavour == "dfuse" or (
+            self.profile.flavour == "auto" and (self.functional.version == DFUSE_VERSION or named)
+        )
+        self.regions = [
+            (item.alternate, region)
+            for item in found
+            if self.is_dfuse and item.name.startswith("@")
+            for region in parse_layout(item.name, self.profile.write_alignment)
+        ]
+
+    def _is_idle(self) -> bool:
+        """Whether the device has become idle; False if it doesn't answer, says that it waits for a reset, or leaves: a
+        manifestation that an earlier session began goes on as soon as it is asked."""
+        try:
+            return self.link.become_idle()
+        except (UsbStall, UsbTimeout, UsbGone):
+            return False
+
+    def _look_around(self) -> Identity:
+        """Whether it is the device that is meant. Raises PartWrongFamily, PartWrongMode, PartConfused."""
+        info = self.link.device.info
+        if self.profile.part and info.product != self.profile.part:
+            raise PartWrongFamily(f"the device calls itself {info.product!r}, the profile wants {self.profile.part!r}")
+        found = alternates(info)
+        if self.address.alt not in [item.alternate for item in found]:
+            known = ", ".join(f"{item.alternate} {item.name!r}" for item in found)
+            raise PartWrongMode(
+                f"the device has no alternate setting {self.address.alt}; it has: {known}",
+                remedy="Correct alt in the component's address.",
+            )
+        if not self.functional.can_download or self.functional.transfer_size == 0:
+            raise PartWrongMode("the device's DFU descriptor says that it takes no downloads")
+        if self.is_dfuse and not any(alternate == self.address.alt for alternate, _ in self.regions):
+            raise PartConfused(
+                f"the device says DfuSe, but the name of its alternate setting {self.address.alt} tells no memory",
+                remedy='If it is a DFU 1.1 device, put flavour = "dfu" into its profile.',
+            )
+        return identity(info, State.BOOTLOADER)

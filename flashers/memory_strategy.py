@@ -1,0 +1,193 @@
+"""`MemoryStrategy`: an image into addressed memory. Erases and writes what differs, in the order of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from . import plan as planning
+from .errors import PartProtected, PartRefused, PartWrongMode, SecurityDenied, Unsupported
+from .events import Phase
+from .flasher import Bootloader, Capability, MemoryAccess, compare_digest
+from .image import FirmwareImage, Segment
+from .memory import Erase, MemoryMap, Range
+from .plan import FlashPlan
+from .reporter import Reporter
+from .strategy import Strategy
+
+SAMPLE = 64
+"""Bytes read of an erase unit to see whether reading the rest of it may be worth while."""
+MISSES = 4
+"""So many units in a row that differ, and the rest is taken to differ too."""
+REFUSALS = (PartProtected, PartRefused, PartWrongMode, SecurityDenied, Unsupported)
+"""Answers by which a part says that it did not do what was asked."""
+
+
+class MemoryStrategy(Strategy):
+    def __init__(self, bootloader: Bootloader, memory: MemoryAccess, reporter: Reporter) -> None:
+        super().__init__(bootloader, reporter)
+        self.memory = memory
+
+    def memory_map(self) -> MemoryMap:
+        return self.memory.memory_map()
+
+    def place(self, image: FirmwareImage) -> FirmwareImage:
+        return planning.place(image, self.memory.memory_map(image.target))
+
+    def plan(self, image: FirmwareImage, *, compare: bool) -> FlashPlan:
+        memory = self.memory.memory_map(image.target)
+        placed = planning.place(image, memory)
+        return planning.make(placed, memory, self._present(placed, memory) if compare else [])
+
+    def seconds_for(self, plan: FlashPlan) -> float | None:
+        return self.memory.seconds_for(plan.erase, plan.write_bytes)
+
+    def write(self, plan: FlashPlan) -> tuple[int, int]:
+        return self._erase(plan.erase), self._write(plan.writes)
+
+    def read_piece(self, start: int, size: int) -> Iterator[bytes]:
+        return self.memory.read(start, size)
+
+    def replaced(self, image: FirmwareImage) -> tuple[list[Range], str]:
+        memory = self.memory.memory_map()
+        found: list[Range] = []
+        if not self.has(Capability.READ):
+            return found, "the part does not let its memory be read"
+        for region in memory.regions:
+            if not region.readable and any(image.within(region.start, region.end)):
+                return [], f"{region.name} can't be read"
+            for segment in image.within(region.start, region.end):
+                for unit in region.erase_units(segment.address, segment.end):
+                    if found and found[-1].start <= unit.start < found[-1].end:
+                        continue
+                    # Units that follow each other are read as one.
+                    if found and found[-1].end == unit.start and unit.start != region.start:
+                        found[-1] = Range(found[-1].start, found[-1].size + unit.size)
+                    else:
+                        found.append(unit)
+        return found, ""
+
+    def erase(self, ranges: Sequence[Range]) -> int:
+        memory = self.memory.memory_map()
+        units: dict[int, Range] = {}
+        for item in ranges:
+            region = memory.region_of(item.start)
+            if region is None or region.erase is Erase.NEVER or item.end > region.end:
+                raise Unsupported(f"{item} is no memory of this part that can be erased")
+            units |= {unit.start: unit for unit in region.erase_units(item.start, item.end)}
+        return self._erase(tuple(units[start] for start in sorted(units)))
+
+    def start(self, plan: FlashPlan | None) -> None:
+        self.bootloader.start_application()
+
+    # What the part holds already.
+
+    def _present(self, image: FirmwareImage, memory: MemoryMap) -> list[Range]:
+        """The units that hold what the image has for them already."""
+        if not self.has(Capability.DIGEST | Capability.READ):
+            return []
+        units = planning.units_of(image, memory)
+        total = sum(unit.size for _, unit in units)
+        found = []
+        done = misses = 0
+        with self.reporter.phase(Phase.COMPARE, total):
+            # The first unit is written last, so after a cut it is the one that tells least: ask for it last.
+            for region, unit in units[1:] + units[:1]:
+                parts = list(image.within(unit.start, unit.end))
+                if self.has(Capability.DIGEST):
+                    same = all(self._digest_equal(part) for part in parts)
+                else:
+                    same = region.readable and misses < MISSES and self._read_equal(parts)
+                misses = 0 if same else misses + 1
+                if same:
+                    found.append(unit)
+                done += unit.size
+                self.reporter.progress(Phase.COMPARE, done, total)
+        return found
+
+    def _digest_equal(self, part: Segment) -> bool:
+        digest = self.memory.digest(part.address, part.size)
+        if digest is None:
+            return self.has(Capability.READ) and self._read_equal([part])
+        return digest.value == digest.compute(bytes(part.data))
+
+    def _read_equal(self, parts: Sequence[Segment]) -> bool:
+        for part in parts:
+            sample = min(SAMPLE, part.size)
+            if not self._holds(part.slice(part.address, part.address + sample)):
+                return False
+        return all(self._holds(part.slice(part.address + SAMPLE, part.end)) for part in parts if part.size > SAMPLE)
+
+    def _holds(self, part: Segment) -> bool:
+        offset = 0
+        view = memoryview(part.data)
+        for piece in self.memory.read(part.address, part.size):
+            if view[offset : offset + len(piece)] != piece:
+                return False
+            offset += len(piece)
+            self.reporter.check_cancelled()
+        return offset == part.size
+
+    # Changing what it holds, and verifying that.
+
+    def _erase(self, units: Sequence[Range]) -> int:
+        if not units:
+            return 0
+        total = sum(unit.size for unit in units)
+        before, acknowledged = self.reporter.touched, False
+        with self.reporter.phase(Phase.ERASE, total):
+            self.reporter.touched = True
+            try:
+                for done in self.memory.erase(units):
+                    acknowledged = True
+                    self.reporter.progress(Phase.ERASE, done, total)
+            except REFUSALS:
+                # What the part refuses it has not done; anything else may have happened all the same.
+                self.reporter.touched = before or acknowledged
+                raise
+        return total
+
+    def _write(self, segments: Sequence[Segment]) -> int:
+        if not segments:
+            return 0
+        total = sum(segment.size for segment in segments)
+        before = 0
+        with self.reporter.phase(Phase.WRITE, total):
+            self.reporter.touched = True
+            for segment in segments:
+                for done in self.memory.write(segment):
+                    self.reporter.progress(Phase.WRITE, before + done, total)
+                before += segment.size
+        return total
+
+    def verify(self, plan: FlashPlan) -> str:
+        """What was read and compared for the plan is not read again."""
+        parts = list(plan.unproven())
+        total = sum(part.size for part in parts)
+        with self.reporter.phase(Phase.VERIFY, total) as finish:
+            self.reporter.check_cancelled()
+            if not parts:
+                # A part's own check may be one of its last download, and that may have been another image.
+                method = "checksum by the part" if self.has(Capability.DIGEST) else "read back"
+            elif self.has(Capability.CHECK):
+                method = self.memory.judge(plan.image.segments)
+            elif not self.has(Capability.DIGEST | Capability.READ):
+                raise Unsupported("this part gives no way to verify what it holds")
+            else:
+                method = self._verify_parts(parts, total)
+            finish(method)
+        return method
+
+    def _verify_parts(self, parts: Sequence[Segment], total: int) -> str:
+        done = 0
+        method = "read back"
+        for part in parts:
+            digest = self.memory.digest(part.address, part.size) if self.has(Capability.DIGEST) else None
+            if digest is not None:
+                compare_digest(digest, part)
+                method = f"{digest.name} by the part"
+                done += part.size
+                self.reporter.progress(Phase.VERIFY, done, total)
+                continue
+            self.require(Capability.READ, "verify what it holds")
+            done = self.compare_back(part, done, total)
+        return method

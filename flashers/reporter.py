@@ -1,0 +1,55 @@
+"""`Reporter`: what the engine tells of one component while it works on it, and where it stops on request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ..transports import clock
+from . import events as ev
+from .errors import Cancelled
+from .events import Phase, RunContext
+
+
+class Reporter:
+    """`component`: the name that events and errors carry."""
+
+    def __init__(self, component: str, context: RunContext) -> None:
+        self.component = component
+        self.context = context
+        self.touched = False
+        """Whether anything of the part's memory was changed, or may have been."""
+
+    def tell(self, event: ev.Event) -> None:
+        self.context.on_event(event)
+
+    def progress(self, phase: Phase, done: int, total: int) -> None:
+        """Tells how far it is, in bytes. Raises Cancelled."""
+        self.tell(ev.Progress(self.component, phase, done, total))
+        self.check_cancelled()
+
+    def check_cancelled(self) -> None:
+        """Raises Cancelled once that is wanted."""
+        if not self.context.cancelled():
+            return
+        if self.touched:
+            raise Cancelled(
+                "stopped on request; the part stays in its bootloader until its image is whole",
+                touched=True,
+                remedy="Run the same command again: it goes on with what is missing.",
+            )
+        raise Cancelled("stopped on request before anything was erased", touched=False)
+
+    @contextmanager
+    def phase(self, phase: Phase, total: int = 0) -> Iterator[Callable[[str], None]]:
+        """Tells the start and the end of a phase; a text given to what it yields is told at its end."""
+        began = clock.monotonic()
+        detail = ""
+
+        def finish(text: str) -> None:
+            nonlocal detail
+            detail = text
+
+        self.tell(ev.PhaseStarted(self.component, phase, total))
+        yield finish
+        self.tell(ev.PhaseFinished(self.component, phase, total, clock.monotonic() - began, detail))

@@ -1,0 +1,93 @@
+"""`SlotStrategy`: a whole image into a slot. What is there already, and how an upload goes on, only the part can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from . import events as ev
+from . import plan as planning
+from .errors import Unsupported
+from .events import Phase
+from .flasher import Bootloader, Capability, SlotAccess, Target
+from .image import FirmwareImage, Segment
+from .memory import Erase, EraseRun, MemoryMap, Range, Region
+from .plan import FlashPlan
+from .reporter import Reporter
+from .strategy import Strategy
+
+
+class SlotStrategy(Strategy):
+    def __init__(self, bootloader: Bootloader, slots: SlotAccess, reporter: Reporter) -> None:
+        super().__init__(bootloader, reporter)
+        self.slots = slots
+
+    def memory_map(self) -> MemoryMap:
+        return self._map(None)
+
+    def place(self, image: FirmwareImage) -> FirmwareImage:
+        return planning.place(image, self._map(image.target))
+
+    def plan(self, image: FirmwareImage, *, compare: bool) -> FlashPlan:
+        memory = self._map(image.target)
+        placed = planning.place(image, memory)
+        return FlashPlan(placed, memory.regions[0].size, (), (whole(placed),))
+
+    def seconds_for(self, plan: FlashPlan) -> float | None:
+        return self.slots.seconds_for(plan.write_bytes)
+
+    def write(self, plan: FlashPlan) -> tuple[int, int]:
+        data = _bytes(plan)
+        with self.reporter.phase(Phase.WRITE, len(data)):
+            self.reporter.touched = True
+            for what in self.slots.prepare(data):
+                self.reporter.tell(ev.Preparing(self.reporter.component, what))
+                self.reporter.check_cancelled()
+            for done in self.slots.upload(data):
+                self.reporter.progress(Phase.WRITE, done, len(data))
+        return 0, len(data)
+
+    def verify(self, plan: FlashPlan) -> str:
+        data = _bytes(plan)
+        with self.reporter.phase(Phase.VERIFY, len(data)) as finish:
+            self.reporter.check_cancelled()
+            if self.has(Capability.READ):
+                self.compare_back(Segment(0, data), 0, len(data))
+                method = "read back"
+            else:
+                method = self.slots.verdict(data)
+            if not method:
+                raise Unsupported(
+                    "the bootloader does not tell what it holds: only what is written can be verified, by its word"
+                )
+            finish(method)
+        return method
+
+    def read_piece(self, start: int, size: int) -> Iterator[bytes]:
+        return self.slots.read(start, size)
+
+    def replaced(self, image: FirmwareImage) -> tuple[list[Range], str]:
+        name = self.slots.slot(image.target).name
+        return [], f"{name} takes whole images, and how long the present one is can't be asked"
+
+    def erase(self, ranges: Sequence[Range]) -> int:
+        raise Unsupported("this part erases its slot for what is uploaded to it, and at no other time")
+
+    def start(self, plan: FlashPlan | None) -> None:
+        if plan is None:
+            self.bootloader.start_application()
+        else:
+            self.slots.activate(_bytes(plan))
+
+    def _map(self, target: Target | None) -> MemoryMap:
+        slot = self.slots.slot(target)
+        return MemoryMap((Region(slot.name, 0, slot.size, (EraseRun(1, slot.size),), erase=Erase.NEVER),))
+
+
+def whole(image: FirmwareImage) -> Segment:
+    """A placed image as one run from the slot's start on, with gaps filled."""
+    end = image.segments[-1].end
+    return Segment(0, image.read(0, end, 0xFF))
+
+
+def _bytes(plan: FlashPlan) -> bytes:
+    return bytes(whole(plan.image).data)

@@ -1,0 +1,162 @@
+"""`Restarting`: has a part that speaks SMP restart, and waits for what comes back: the application, an image, recovery."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from ...transports import clock
+from ...transports.deadline import Deadline
+from ..errors import NotBack, PartMute, PartWrongMode, VerifyMismatch
+from ..formats.mcuboot import McubootImage
+from .client import SmpClient
+from .link import Wire
+from .profile import SmpProfile
+from .slots import LARGER_BUFFER, Slots
+
+POLL_SECONDS = 0.5
+"""How long a part that restarts has for an answer before it is asked again."""
+RESET_SECONDS = 3.0
+"""How long after it acknowledged a reset a part may still answer as before."""
+RESETS = 3
+"""How often a part is told to restart that still waits to try its new image: a request may get lost."""
+LOG_FACTOR = 5
+"""So many times as long as the silence that a starting part is left may its log go on before it is asked anyway."""
+
+
+class Restarting:
+    """`moved`: whether the part was brought into recovery, and has not left it since."""
+
+    def __init__(self, wire: Wire, client: SmpClient, slots: Slots, profile: SmpProfile) -> None:
+        self._wire = wire
+        self._client = client
+        self._slots = slots
+        self._profile = profile
+        self.moved = False
+
+    def restart(self, *, recovery: bool = False, quiet: float | None = None) -> None:
+        self._wire.follow(Deadline.after(self._profile.swap))
+        self._client.reset(recovery=recovery)
+        self._leave_alone(self._profile.quiet if quiet is None else quiet)
+
+    def _leave_alone(self, quiet: float) -> None:
+        """Waits until a part that starts has said what it has to say.
+
+        A boot loader that waits for recovery's first request must not take a question for it, and some UART drivers
+        never hear again if something came in while they started.
+        """
+        self._wire.await_silence(quiet, Deadline.after(LOG_FACTOR * quiet))
+
+    def await_application(self) -> None:
+        """Waits until a part that was reset answers again. Raises NotBack."""
+        self._await_answer()
+        self._slots.look()
+        if self._slots.recovery:
+            raise NotBack("the part stays in serial recovery: its boot loader finds no image that it would start")
+        self.moved = False
+        self._wire.follow(None)
+
+    def _await_answer(self) -> None:
+        deadline = Deadline.after(self._profile.swap)
+        while True:
+            with suppress(PartMute):
+                self._slots.greet(POLL_SECONDS, tries=1)
+                return
+            if deadline.expired:
+                raise NotBack(f"the part did not answer within {self._profile.swap:g} s after its reset")
+            self._leave_alone(self._profile.quiet)
+
+    def enter_recovery(self) -> None:
+        """Raises PartWrongMode."""
+        reset = clock.monotonic()
+        self.restart(recovery=True)
+        self.moved = True
+        again = True
+        while True:
+            self._await_answer()
+            self._slots.look()
+            if self._slots.recovery:
+                self._wire.follow(None)
+                return
+            if clock.monotonic() - reset > RESET_SECONDS and again:
+                again, reset = False, clock.monotonic()  # The request may have been lost.
+                self.restart(recovery=True)
+            elif clock.monotonic() - reset > RESET_SECONDS:
+                raise PartWrongMode(
+                    "the part was told to restart into serial recovery, and runs its application",
+                    remedy="Was it built with a boot mode (retention)? If not, bring it there by hand.",
+                )
+            clock.sleep(0.1)
+
+    def await_image(self, goal: McubootImage) -> None:
+        """Waits until an image runs. Raises NotBack where nothing does, VerifyMismatch where another one does.
+
+        What serial recovery took goes where the boot loader starts from: an application that then runs, and can't tell
+        its images, is that one, if no other waited to be tried.
+        """
+        reset = clock.monotonic()
+        deadline = Deadline.after(self._profile.swap)
+        again = self._slots.recovery
+        resets = 1
+        in_place = self._slots.recovery and not any(image.pending for image in self._slots.own())
+        while True:
+            try:
+                self._slots.images = self._client.images(seconds=POLL_SECONDS, tries=1)
+            except PartMute:
+                if deadline.expired:
+                    raise NotBack(
+                        f"the part did not answer within {self._profile.swap:g} s after its reset",
+                        remedy="If the new image does not work, the next reset brings the old one back. Cut its supply, "
+                        "and see: proxyflash scan",
+                    ) from None
+                self._leave_alone(self._profile.quiet)
+                continue
+            slot = self._slots.slot_of(goal.hash)
+            if slot is not None and slot.active and not self._slots.in_recovery_now():
+                self.moved = False
+                self._wire.follow(None)
+                return
+            if clock.monotonic() - reset < RESET_SECONDS:
+                # It may not have restarted yet.
+                clock.sleep(0.1)
+                continue
+            if (
+                slot is not None
+                and slot.pending
+                and not self._slots.recovery
+                and resets < RESETS
+                and not deadline.expired
+            ):
+                # A boot loader that starts tries the image or takes the wish back: the request to restart was lost.
+                resets, reset = resets + 1, clock.monotonic()
+                self.restart()
+                continue
+            if self._slots.in_recovery_now() and again:
+                again, reset = False, clock.monotonic()
+                self.restart(quiet=RESET_SECONDS)
+                continue
+            break
+        if not in_place or self._slots.recovery or self._slots.untold is None:
+            raise self._other_image(goal)
+        self.moved = False
+        self._wire.follow(None)
+
+    def _other_image(self, goal: McubootImage) -> VerifyMismatch:
+        if self._slots.untold is not None and not self._slots.recovery:
+            return VerifyMismatch(
+                f"after its reset the part does not tell which image it runs: {self._slots.untold}",
+                remedy=f"{LARGER_BUFFER}."
+                if self._slots.untold.too_long
+                else "Is the image built with image management?",
+            )
+        running = self._slots.running()
+        what = (
+            "stays in serial recovery"
+            if self._slots.recovery
+            else f"runs {running}"
+            if running
+            else "runs something else"
+        )
+        return VerifyMismatch(
+            f"after its reset the part {what}: its boot loader does not take {goal.version} ({goal.hash.hex()[:16]}...)",
+            remedy="Is the image signed with this part's key, and for its slot?",
+        )

@@ -1,0 +1,39 @@
+"""`VectorTable`: what an ARM Cortex-M starts by (ARMv7-M Architecture Reference Manual, B1.5.3)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from .errors import ImageWrongPart
+from .image import FirmwareImage
+from .memory import Head, Region
+
+ARM = "EM_ARM"
+"""The machine of ELF files for Cortex-M, the processors whose memory has a vector table."""
+RAM = range(0x10000000, 0x40000000)
+"""Where the initial stack pointer of such a processor may point to."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorTable(Head):
+    """The initial stack pointer and the reset vector, one word each."""
+
+    def check(self, image: FirmwareImage, region: Region) -> None:
+        """Raises ImageWrongPart for a file of another machine, and for words that can't be those two."""
+        machine = image.target.get("machine", ARM)
+        if machine != ARM:
+            raise ImageWrongPart(
+                f"{image.source or 'the image'} is built for {machine}, and {region.name} is that of an {ARM} processor",
+                remedy="Is it the right file for this component?",
+            )
+        if sum(part.size for part in image.within(region.start, region.start + 8)) < 8:
+            return
+        stack, reset = struct.unpack("<II", image.read(region.start, 8, region.erased_value))
+        inside = any(segment.address <= reset - 1 < segment.end for segment in image.segments)
+        if stack % 4 or stack not in RAM or not reset & 1 or not inside:
+            raise ImageWrongPart(
+                f"{image.source or 'the image'} does not begin with a vector table: at 0x{region.start:08X} the stack "
+                f"pointer would be 0x{stack:08X} and the reset vector 0x{reset:08X}",
+                remedy="Is it linked for this part, and for this address?",
+            )
