@@ -59,7 +59,7 @@ class SerialProber(Prober):
         try:
             for asked in self.spec.ask:
                 port.set_line(baudrate=asked.baudrate or rate)
-                await_quiet(port, self.spec.quiet)
+                port.until_quiet(self.spec.quiet, Deadline.after(self.spec.quiet * QUIET_TIMES))
                 flasher: type[Bootloader] = plugins.load(plugins.FLASHERS, asked.protocol)
                 profile = flasher.Profile.model_validate(asked.profile)
                 limit = Deadline.after(ASK_SECONDS)
@@ -76,13 +76,6 @@ class SerialProber(Prober):
             return sighting
         identity = sighting.identity
         return replace(sighting, identity=replace(identity, details={**found, **identity.details}))
-
-
-def await_quiet(port: SerialPort, seconds: float) -> None:
-    """Until nothing has come for so long, or it has talked for `QUIET_TIMES` times as long. Raises SerialGone."""
-    limit = Deadline.after(seconds * QUIET_TIMES)
-    while port.read_some(limit.sooner(seconds)) and not limit.expired:
-        pass
 
 
 def adapter(url: str) -> dict[str, str]:

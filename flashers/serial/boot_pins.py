@@ -16,8 +16,6 @@ from ...transports.errors import TransportError
 from ...transports.serial.port import SerialPort
 
 Output = Literal["dtr", "rts", "none"]
-TEXT_BITS = 12
-"""On the wire for each byte of a text, at most: start, 8 data bits, parity, two stop bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ def send_text(port: SerialPort, text: str, seconds: float, settle: float) -> Non
     Raises TransportError.
     """
     data = text.encode()
-    wire = len(data) * TEXT_BITS / port.baudrate
+    wire = port.wire_seconds(len(data))
     port.write(data, Deadline.after(seconds + wire))
     clock.sleep(settle + wire)
 

@@ -75,7 +75,7 @@ class SerialWire:
 
     def send(self, packet: bytes, deadline: Deadline) -> None:
         pieces = self._framing.wrap(packet)
-        limit = Deadline(deadline.at + sum(map(len, pieces)) * 10 / self._port.baudrate)
+        limit = Deadline(deadline.at + self._port.wire_seconds(sum(map(len, pieces))))
         try:
             for number, piece in enumerate(pieces):
                 if number:
@@ -101,8 +101,10 @@ class SerialWire:
         self._ready.clear()
 
     def await_silence(self, seconds: float, deadline: Deadline) -> None:
-        while not deadline.expired and self._read(deadline.sooner(seconds)):
-            pass
+        try:
+            self._port.until_quiet(seconds, deadline)
+        except SerialGone as error:
+            self._come_back(error)
         self._framing.forget()
         self._ready.clear()
 
@@ -110,7 +112,7 @@ class SerialWire:
         self._until = until
 
     def seconds(self, size: int) -> float:
-        return size * 10 * ENCODED / self._port.baudrate
+        return self._port.wire_seconds(size * ENCODED)
 
     def _read(self, deadline: Deadline) -> bytes:
         try:

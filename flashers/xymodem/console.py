@@ -172,7 +172,7 @@ class MenuConsole:
         return None
 
     def _write(self, data: bytes) -> None:
-        seconds = self._profile.timings.knock + len(data) * 10 / self._port.baudrate
+        seconds = self._profile.timings.knock + self._port.wire_seconds(len(data))
         self._port.write(data, Deadline.after(seconds))
 
 

@@ -140,7 +140,7 @@ class MenuFlasher(SlotBootloader):
     def seconds_for(self, size: int) -> float | None:
         """The wire's time."""
         blocks = size / self._profile.block_size
-        return (size + blocks * 6) * 10 / (self._profile.baudrate or self._port.baudrate)
+        return self._port.wire_seconds(size + blocks * 6)
 
     def start_application(self) -> None:
         way = self._profile.way_to_boot

@@ -147,7 +147,7 @@ class Sender:
             before = self._received
             wanted = (Control.ACK, Control.NAK, *(() if self._acknowledged else (self._mode,)))
             ahead = DRIVER_BYTES if self._mode is Start.STREAM else 0
-            deadline = Deadline.after(self._answer_seconds + self._wire_seconds(ahead + len(data) + 1))
+            deadline = Deadline.after(self._answer_seconds + self._port.wire_seconds(ahead + len(data) + 1))
             answer = self._await(wanted, deadline, what, is_over)
             if answer == Control.ACK:
                 self._acknowledged = True
@@ -198,7 +198,7 @@ class Sender:
             ahead = b""
             self._hear(byte)
             if byte[0] in LETTERS & {*wanted}:
-                pause = QUIET_SECONDS if last else max(PAUSE_SECONDS, self._wire_seconds(4))
+                pause = QUIET_SECONDS if last else max(PAUSE_SECONDS, self._port.wire_seconds(4))
                 ahead = self._port.read_some(Deadline.after(pause), 1)
                 if not ahead:
                     return byte[0]
@@ -211,9 +211,7 @@ class Sender:
 
     def _quiet(self) -> bytes:
         """What still comes until nothing does."""
-        heard = b""
-        while len(heard) < TEXT_LIMIT and (more := self._port.read_some(Deadline.after(QUIET_SECONDS))):
-            heard += more
+        heard = self._port.until_quiet(QUIET_SECONDS, Deadline.after(self._answer_seconds))
         self._hear(heard)
         return heard
 
@@ -222,10 +220,7 @@ class Sender:
         self.heard = (self.heard + data)[-TEXT_LIMIT:]
 
     def _write(self, data: bytes) -> None:
-        self._port.write(data, Deadline.after(self._answer_seconds + self._wire_seconds(len(data))))
-
-    def _wire_seconds(self, count: int) -> float:
-        return count * 10 / self._port.baudrate
+        self._port.write(data, Deadline.after(self._answer_seconds + self._port.wire_seconds(len(data))))
 
 
 def said(heard: bytes) -> str:

@@ -33,11 +33,9 @@ from ..recording.recorder import Recorder
 from .opening import checked, is_pty, let_others_open, open_port, set_modem_bits
 
 DRAIN_LIMIT = 65_536
-"""Bytes that `drain` forgets at most: a part that never stops sending must not hold us."""
+"""Bytes that `drain` takes at most, and `until_quiet` keeps: a part that never stops sending must not hold us."""
 MANY = 16
 """Missing bytes for which a read of many doesn't wake up one by one."""
-FEWEST_BITS = 10
-"""Of a byte on the line: start, 8 data bits, stop."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.0002, 0.005
 """Seconds between two looks: a system is no more exact than the first, and a line that is gone is noticed after the second."""
 
@@ -104,6 +102,11 @@ class SerialPort:
         """As set now: "N", "E", "O", or pyserial's "M" and "S"; "N" of what has none (a PTY, a socket)."""
         return str(self._port.parity) if self._has_parity else "N"
 
+    def wire_seconds(self, count: float) -> float:
+        """How long so many bytes take on the line as it is set now, start, parity and stop bits included."""
+        bits = 1 + self._port.bytesize + (self.parity != "N") + self._port.stopbits
+        return float(count * bits / self._port.baudrate)
+
     def write(self, data: bytes, deadline: Deadline) -> None:
         """Writes one protocol unit in one call. Raises SerialTimeout, SerialGone."""
         if self.recorder is not None:
@@ -159,6 +162,16 @@ class SerialPort:
         while len(data) < DRAIN_LIMIT and (more := self._receive(4096, now, drained=True)):
             data += more
         return data
+
+    def until_quiet(self, seconds: float, deadline: Deadline) -> bytes:
+        """Listens until nothing has come for `seconds`, or the deadline passes; the last `DRAIN_LIMIT` bytes of what came.
+
+        Raises SerialGone.
+        """
+        heard = b""
+        while not deadline.expired and (more := self.read_some(deadline.sooner(seconds))):
+            heard = (heard + more)[-DRAIN_LIMIT:]
+        return heard
 
     def set_line(self, *, baudrate: int | None = None, parity: str | None = None) -> bool:
         """Changes rate or parity ("N", "E", "O") of the open port; False if the driver can't set the parity (a PTY).
@@ -232,7 +245,7 @@ class SerialPort:
 
         `each`: seconds that each of the bytes before took; those to come are taken to need no more than the line's rate.
         """
-        pause = min(missing * min(each, FEWEST_BITS / self._port.baudrate) / 2, LONGEST_PAUSE, deadline.remaining)
+        pause = min(missing * min(each, self.wire_seconds(1)) / 2, LONGEST_PAUSE, deadline.remaining)
         if pause >= SHORTEST_PAUSE:
             clock.sleep(pause)
 
