@@ -113,6 +113,7 @@ FOR_FAMILIES = {
     "flashers.image",
     "flashers.memory",
     "flashers.errors",
+    "flashers.retries",
     "flashers.formats.mcuboot",
     "flashers.vector_table",
 }

@@ -15,12 +15,10 @@ from ..errors import PartConfused, PartRefused
 from . import avr109_codec as codec
 from .avr109_codec import Command
 from .flasher import AvrFlasher
-from .loader import About, AvrLoader, Fuses, Memory
+from .loader import STARTING_WAITS, About, AvrLoader, Fuses, Memory
 from .parts import AvrPart
 from .profile import AvrProfile, UsbEntry
 
-GREETINGS = (0.05, 0.05, 0.1, 0.2, 0.3, 0.3)
-"""How long each greeting of a loader that may still be starting is waited for: what comes while it starts is lost."""
 KINDS = {Memory.FLASH: b"F", Memory.EEPROM: b"E"}
 FAR = 0x2_0000
 """Bytes that SET_ADDRESS reaches."""
@@ -50,30 +48,30 @@ class Avr109Loader(AvrLoader):
         self._given = erases_pages
         self._block = 0
 
-    def greet(self) -> bool:
+    def sync(self) -> bool:
         self.port.drain()
-        for number, seconds in enumerate(GREETINGS):
+        for number, seconds in enumerate(STARTING_WAITS):
             try:
-                self._identifier(min(seconds, self.answer))
+                self._identifier(min(seconds, self.line.answer))
             except SerialTimeout as late:
                 if late.received:
-                    self._await_quiet()
+                    self.line.until_quiet()
             except PartConfused:
-                self._await_quiet()
+                self.line.until_quiet()
             else:
                 if number:
-                    self._await_quiet()  # The greetings before may be answered, too: answers have no numbers.
+                    self.line.until_quiet()  # Those before may be answered, too: answers have no numbers.
                 return True
         return False
 
     def about(self) -> About:
-        name = self._identifier(self.answer)
+        name = self._identifier(self.line.answer)
         self.erases_pages = name in PAGE_ERASERS if self._given is None else self._given
-        version = self._ask(codec.command(Command.SOFTWARE_VERSION), 2)
+        version = self.line.ask(codec.command(Command.SOFTWARE_VERSION), 2)
         return About(name, ".".join(version.decode("ascii", "replace")))
 
     def signature(self) -> int:
-        return codec.signature(self._ask(codec.command(Command.READ_SIGNATURE), 3))
+        return codec.signature(self.line.ask(codec.command(Command.READ_SIGNATURE), 3))
 
     def fuses(self) -> Fuses:
         found = {name: self._byte(which) for name, which in FUSES.items()}
@@ -81,13 +79,13 @@ class Avr109Loader(AvrLoader):
 
     def prepare(self, part: AvrPart) -> None:
         self._done(codec.command(Command.ENTER_PROGRAMMING_MODE), "to enter programming mode")
-        self._block = codec.block_size(self._ask(codec.command(Command.CHECK_BLOCK_SUPPORT), 3))
+        self._block = codec.block_size(self.line.ask(codec.command(Command.CHECK_BLOCK_SUPPORT), 3))
         if self._block < part.page:
             raise PartRefused(f"the loader takes {self._block} bytes at once, and a page has {part.page}")
 
     def read(self, part: AvrPart, memory: Memory, address: int, size: int) -> bytes:
         self._go_to(part, memory, address)
-        return self._ask(codec.block_read(KINDS[memory], size), size)
+        return self.line.ask(codec.block_read(KINDS[memory], size), size)
 
     def write(self, part: AvrPart, memory: Memory, address: int, data: bytes) -> None:
         self._go_to(part, memory, address)
@@ -113,29 +111,19 @@ class Avr109Loader(AvrLoader):
 
     def _identifier(self, seconds: float) -> str:
         """The whole answer, and nothing after it: another program would say more, or less."""
-        request = codec.command(Command.SOFTWARE_IDENTIFIER)
-        self.port.write(request, self.within(len(request)))
-        name = codec.identifier(self.port.read_exactly(7, Deadline.after(seconds + self.wire_seconds(8))))
+        self.line.send(codec.command(Command.SOFTWARE_IDENTIFIER))
+        name = codec.identifier(self.port.read_exactly(7, Deadline.after(seconds + self.port.wire_seconds(8))))
         if self.port.drain():
             raise PartConfused("the loader says more than its name")
         return name
 
-    def _await_quiet(self) -> None:
-        limit = Deadline.after(1.0)
-        while self.port.read_some(limit.sooner(0.05)):
-            pass
-
     def _byte(self, which: Command) -> int | None:
         """None where the loader doesn't know the command: "?" is 0x3F, no fuse byte of a part that runs a loader is."""
-        answer = self._ask(codec.command(which), 1)
+        answer = self.line.ask(codec.command(which), 1)
         return None if answer == codec.UNKNOWN else answer[0]
 
     def _done(self, request: bytes, what: str, *, seconds: float = 0.0) -> None:
-        codec.done(self._ask(request, 1, seconds=seconds), what)
-
-    def _ask(self, request: bytes, size: int, *, seconds: float = 0.0) -> bytes:
-        self.port.write(request, self.within(len(request)))
-        return self.port.read_exactly(size, self.within(len(request) + size, seconds))
+        codec.done(self.line.ask(request, 1, seconds=seconds), what)
 
 
 class Avr109Flasher(AvrFlasher):

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import ClassVar, Self, TypeVar
 
 from ...transports.deadline import Deadline
-from ...transports.errors import SerialTimeout, TransportError
+from ...transports.errors import TransportError
 from ...transports.serial.port import SerialPort
 from ..errors import (
     ImageWrongPart,
@@ -33,6 +33,8 @@ from ..errors import (
 from ..flasher import Capability, Identity, MemoryBootloader, ProbeResult, Settings, State, Target
 from ..image import Segment
 from ..memory import Erase, MemoryMap, Range, uniform
+from ..retries import retried
+from ..serial.exchange import LOST
 from ..serial.stable_read import twice
 from . import boot_section
 from .entry import AvrEntry
@@ -98,7 +100,7 @@ class AvrFlasher(MemoryBootloader):
         flasher = cls(bus, profile)
         try:
             flasher._entry.use_loader_rate()
-            if not flasher._loader.greet():
+            if not flasher._loader.sync():
                 return None
             identity = flasher._identify()
             by_opening = not profile.entry.touch
@@ -219,13 +221,13 @@ class AvrFlasher(MemoryBootloader):
     def seconds_for(self, erase: Sequence[Range], write_bytes: int) -> float | None:
         """The wire's time for writing and reading back, and the part's for its pages."""
         pages = write_bytes / self._known().page + (len(erase) if self._loader.erases_pages else 0)
-        return self._loader.wire_seconds(int(2 * write_bytes + pages * 24)) + pages * PAGE_SECONDS
+        return self._port.wire_seconds(int(2 * write_bytes + pages * 24)) + pages * PAGE_SECONDS
 
     def start_application(self) -> None:
         """Has the loader start the application; where it doesn't answer, a reset does, after the loader's time-out."""
         try:
             self._loader.leave()
-        except (SerialTimeout, PartConfused):
+        except LOST:
             if not (self._entry.resets and self._entry.reset()):
                 raise
         self._entry.await_application()
@@ -240,7 +242,7 @@ class AvrFlasher(MemoryBootloader):
         """Brings the part into its loader and the loader into step. Raises PartMute, TransportError."""
         for _ in range(ENTRY_TRIES):
             self._has_lines = self._entry.enter()
-            if self._loader.greet():
+            if self._loader.sync():
                 return
         missing = "" if self._has_lines else " The port has no modem lines, which the profile's entry names."
         raise PartMute(
@@ -388,21 +390,18 @@ class AvrFlasher(MemoryBootloader):
     def _again(self, action: Callable[[], T]) -> T:
         """Does one block, again where the loader fell out of step: a page is written whole each time.
 
-        Without a line to its reset only a loader that can be greeted in the middle of its work comes back.
+        Without a line to its reset only a loader that answers `sync` in the middle of its work comes back.
         """
-        for left in reversed(range(TRIES)):
-            try:
-                return action()
-            except (SerialTimeout, PartConfused):
-                if not left:
-                    raise
-                self._loader.take_care()
-                if self._entry.resets and self._has_lines:
-                    self._come_in()
-                elif not self._loader.greet():
-                    raise
-                self._loader.prepare(self._known())
-        raise AssertionError("unreachable: the last try returns or raises")
+
+        def come_back(error: Exception) -> None:
+            self._loader.take_care()
+            if self._entry.resets and self._has_lines:
+                self._come_in()
+            elif not self._loader.sync():
+                raise error
+            self._loader.prepare(self._known())
+
+        return retried(action, TRIES, LOST, come_back)
 
     @property
     def _app(self) -> Range:

@@ -10,12 +10,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
 
-from ...transports.deadline import Deadline
 from ...transports.serial.port import SerialPort
+from ..serial.exchange import Exchange
 from .parts import AvrPart
 
-BITS = 10
-"""Of a byte on the wire: 8N1."""
+STARTING_WAITS = (0.05, 0.05, 0.1, 0.2, 0.3, 0.3)
+"""How long the answer to each sync of a loader that may still be starting is waited for. What comes while it starts is lost;
+the first waits are longer than any USB adapter holds an answer back."""
 
 
 class Memory(Enum):
@@ -45,7 +46,7 @@ class AvrLoader(ABC):
     """The loader at the other end of `port`. `answer`: seconds that it has for an answer, the wire's time aside.
 
     Each command raises SerialTimeout, PartConfused and PartRefused. After the first two the loader may be anywhere in a
-    command: `greet` comes next, after a reset where there is a way to make one.
+    command: `sync` comes next, after a reset where there is a way to make one.
     """
 
     erases_pages = True
@@ -60,10 +61,10 @@ class AvrLoader(ABC):
 
     def __init__(self, port: SerialPort, *, answer: float) -> None:
         self.port = port
-        self.answer = answer
+        self.line = Exchange(port, answer)
 
     @abstractmethod
-    def greet(self) -> bool:
+    def sync(self) -> bool:
         """Whether a loader answers, and is in step from now on."""
 
     @abstractmethod
@@ -109,11 +110,3 @@ class AvrLoader(ABC):
 
     def take_care(self) -> None:  # noqa: B027 - most loaders have nothing to leave out
         """Something went wrong: shortcuts that the loader may not like are left out from now on."""
-
-    def wire_seconds(self, count: int) -> float:
-        """How long so many bytes take on the wire."""
-        return count * BITS / self.port.baudrate
-
-    def within(self, count: int, seconds: float = 0.0) -> Deadline:
-        """Time for so many bytes on the wire, for an answer, and for `seconds` of work."""
-        return Deadline.after(self.wire_seconds(count) + self.answer + seconds)

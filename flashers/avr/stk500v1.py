@@ -3,7 +3,7 @@
 What they leave out of it is in Optiboot's wiki ("How Optiboot works"): a page is erased as it is written, the EEPROM is
 mostly not there, fuses read as 0, most commands are answered and do nothing. Two things follow. A byte that Optiboot does
 not expect has its watchdog start the application, so that after anything unexpected the part is reset, and the rest
-begins with a greeting. And the address of a page goes out in one write with the page: the loader has taken the one
+begins with GET_SYNC. And the address of a page goes out in one write with the page: the loader has taken the one
 before the first byte of the other is over, and on a USB adapter that is half of the waiting.
 """
 
@@ -18,12 +18,10 @@ from .parts import AvrPart
 from .profile import AvrProfile
 from .stk500v1_codec import IN_STEP, Command, Parameter
 
-GREETINGS = 3
-"""How often a loader that may still be starting is greeted."""
-GREETING_SECONDS = 0.3
-"""How long each greeting is waited for: Optiboot blinks for that long before it listens."""
-QUIET_SECONDS = 0.05
-"""How long the line is silent when nothing more comes: longer than any USB adapter holds a byte back."""
+SYNCS = 3
+"""How often a loader that may still be starting is sent GET_SYNC."""
+SYNC_SECONDS = 0.3
+"""How long each answer is waited for: Optiboot blinks for that long before it listens."""
 LONG_BLOCK = 256
 """Bytes of one read from the loaders that are known by name; else a page."""
 KINDS = {Memory.FLASH: b"F", Memory.EEPROM: b"E"}
@@ -52,31 +50,26 @@ class Stk500v1Loader(AvrLoader):
         self._long_blocks = False
         self._extended: int | None = None
 
-    def greet(self) -> bool:
+    def sync(self) -> bool:
         self._extended = None
         self.port.drain()
-        for time_around in range(GREETINGS):
-            self.port.write(codec.command(Command.GET_SYNC), self.within(2))
+        for number in range(SYNCS):
+            self.line.send(codec.command(Command.GET_SYNC))
             if self._hears_in_step():
-                return not time_around or self._settles()
+                if number:
+                    self.line.until_quiet()  # Those before may be answered, too: answers have no numbers.
+                return True
         return False
 
     def _hears_in_step(self) -> bool:
         """Whether the answer is the last that comes within the time: an application may have been talking before it."""
-        limit = Deadline.after(min(GREETING_SECONDS, self.answer) + self.wire_seconds(4))
+        limit = Deadline.after(min(SYNC_SECONDS, self.line.answer) + self.port.wire_seconds(4))
         heard = b""
         while not heard.endswith(IN_STEP):
             more = self.port.read_some(limit)
             if not more:
                 return False
             heard = (heard + more)[-64:]
-        return True
-
-    def _settles(self) -> bool:
-        """The answers to the greetings that came before are waited for, so that the next one is to the next command."""
-        limit = Deadline.after(1.0)
-        while self.port.read_some(limit.sooner(QUIET_SECONDS)):
-            pass
         return True
 
     def about(self) -> About:
@@ -128,9 +121,7 @@ class Stk500v1Loader(AvrLoader):
         if not self._combines:
             self._ask(load, 0, f"the address 0x{address:05X}")
             return self._ask(request, size, what)
-        self._send(load + request)
-        limit = self.within(len(load) + len(request) + len(IN_STEP) + size + 2)
-        answer = self.port.read_exactly(len(IN_STEP) + size + 2, limit)
+        answer = self.line.ask(load + request, len(IN_STEP) + size + 2)
         codec.payload(answer[: len(IN_STEP)], f"the address 0x{address:05X}")
         return codec.payload(answer[len(IN_STEP) :], what)
 
@@ -141,11 +132,7 @@ class Stk500v1Loader(AvrLoader):
         return self._ask(codec.universal(instruction), 1, f"the instruction {instruction.hex(' ')}")[0]
 
     def _ask(self, request: bytes, size: int, what: str) -> bytes:
-        self._send(request)
-        return codec.payload(self.port.read_exactly(size + 2, self.within(len(request) + size + 2)), what)
-
-    def _send(self, request: bytes) -> None:
-        self.port.write(request, self.within(len(request)))
+        return codec.payload(self.line.ask(request, size + 2), what)
 
 
 class Stk500v1Flasher(AvrFlasher):

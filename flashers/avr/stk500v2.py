@@ -17,16 +17,13 @@ from ...transports.serial.port import SerialPort
 from ..errors import PartError, PartRefused
 from . import stk500v2_codec as codec
 from .flasher import AvrFlasher
-from .loader import About, AvrLoader, Fuses, Memory
+from .loader import STARTING_WAITS, About, AvrLoader, Fuses, Memory
 from .parts import AvrPart
 from .profile import AvrProfile
 from .stk500v2_codec import Command, Parameter
 
 WIRING = "AVRISP_2"
 """What the Mega 2560's loader calls itself."""
-GREETINGS = (0.05, 0.05, 0.1, 0.2, 0.3, 0.3)
-"""How long each greeting of a loader that may still be starting is waited for. What comes while it starts is lost, and a
-late answer is known by its number; the first waits are longer than any USB adapter holds an answer back."""
 BLOCK = 256
 """Bytes of one read."""
 FAR = 0x2_0000
@@ -56,13 +53,13 @@ class Stk500v2Loader(AvrLoader):
         self._erases_next: int | None = None
         """The address of the page that the next PROGRAM_FLASH_ISP erases; None: not known."""
 
-    def greet(self) -> bool:
+    def sync(self) -> bool:
         self._at = self._erases_next = None
         self.port.drain()
         self._heard.clear()
-        for seconds in GREETINGS:
+        for seconds in STARTING_WAITS:
             try:
-                body = self._exchange(bytes([Command.SIGN_ON]), min(seconds, self.answer))
+                body = self._exchange(bytes([Command.SIGN_ON]), min(seconds, self.line.answer))
                 answer = codec.result(body, Command.SIGN_ON, 1, "the greeting")
             except (SerialTimeout, PartError):
                 continue
@@ -131,7 +128,7 @@ class Stk500v2Loader(AvrLoader):
         """Brings the count of erased pages to this one; the pages that it passes keep what they hold."""
         if self._erases_next is None or self._erases_next > address:
             self._erases_next = None
-            self._exchange(codec.chip_erase(), self.answer)
+            self._exchange(codec.chip_erase(), self.line.answer)
             self._erases_next = 0
         while self._erases_next < address:
             passed = self._erases_next
@@ -164,13 +161,13 @@ class Stk500v2Loader(AvrLoader):
         return self._ask(codec.read_byte(command, instruction), 1, command.name)[0]
 
     def _ask(self, body: bytes, size: int, what: str, *, seconds: float = 0.0) -> bytes:
-        return codec.result(self._exchange(body, self.answer + seconds, size), Command(body[0]), size, what)
+        return codec.result(self._exchange(body, self.line.answer + seconds, size), Command(body[0]), size, what)
 
     def _exchange(self, body: bytes, seconds: float, size: int = 0) -> bytes:
         """Sends a message, and returns the body of the answer that has its number. Raises SerialTimeout."""
         self._sequence = (self._sequence + 1) & 0xFF
         request = codec.message(self._sequence, body)
-        limit = Deadline.after(seconds + self.wire_seconds(len(request) + size + 16))
+        limit = Deadline.after(seconds + self.port.wire_seconds(len(request) + size + 16))
         self.port.write(request, limit)
         while True:
             answer = codec.take(self._heard, self._sequence)

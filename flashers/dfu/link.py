@@ -14,6 +14,7 @@ from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError, UsbStall, UsbTimeout
 from ...transports.usb.bus import UsbDevice
 from ..errors import ImageWrongPart, PartConfused, PartFailed, PartProtected, PartRefused, VerifyMismatch
+from ..retries import retried
 from .codec import IN, LAST_BLOCK, OUT, DfuSeCommand, DfuState, DfuStatus, Request, Status, parse_status
 
 REQUEST_SECONDS = 5.0
@@ -78,14 +79,12 @@ class DfuLink:
 
     def status(self, tries: int = STATUS_TRIES) -> Status:
         """GETSTATUS."""
-        for left in reversed(range(tries)):
+
+        def ask() -> Status:
             deadline = Deadline.after(REQUEST_SECONDS)
-            try:
-                return parse_status(self.device.control_in(IN, Request.GETSTATUS, 0, self.interface, 6, deadline))
-            except UsbTimeout:
-                if not left:
-                    raise
-        raise AssertionError("unreachable: the last try returns or raises")
+            return parse_status(self.device.control_in(IN, Request.GETSTATUS, 0, self.interface, 6, deadline))
+
+        return retried(ask, tries, UsbTimeout)
 
     def settle(self, what: str, done: Sequence[DfuState], tries: int = STATUS_TRIES) -> Status:
         """Asks GETSTATUS until the device is in one of `done`, waiting as long as it says. Raises its failure."""

@@ -69,8 +69,7 @@ class Stm32UartFlasher(MemoryBootloader):
         self._port = port
         self._profile = profile
         self._entry = stm32_entry(port, profile)
-        bits = 10 if profile.parity == "N" else 11
-        self._loader = Stm32Commands(port, answer=profile.answer, bits=bits)
+        self._loader = Stm32Commands(port, answer=profile.answer)
         self._commands: frozenset[int] = frozenset()
         self._family: Stm32Family | None = None
         self._product = 0
@@ -95,7 +94,7 @@ class Stm32UartFlasher(MemoryBootloader):
         flasher = cls(bus, profile)
         try:
             flasher._entry.use_loader_settings()
-            if not flasher._loader.greet():
+            if not flasher._loader.sync():
                 return None
             return ProbeResult(State.BOOTLOADER, flasher._identify())
         except (TransportError, PartError):
@@ -187,7 +186,7 @@ class Stm32UartFlasher(MemoryBootloader):
         """The wire's time for writing and reading back, the part's typical time for programming, a quarter of its limit
         for erasing."""
         blocks = write_bytes / BLOCK
-        wire = self._loader.wire_seconds(int(2 * write_bytes + blocks * 24))
+        wire = self._port.wire_seconds(int(2 * write_bytes + blocks * 24))
         if self._family is None:
             return wire
         program = write_bytes / self._family.write * self._family.program_seconds
@@ -214,14 +213,14 @@ class Stm32UartFlasher(MemoryBootloader):
         for _ in range(ENTRY_TRIES):
             if has_lines and self._entry.resets:
                 # A part that was just reset is in no command: filling one up would only spoil its bit rate.
-                if self._loader.greet_started():
+                if self._loader.sync_started():
                     return
                 self._entry.enter()
             else:
-                if self._loader.greet():
+                if self._loader.sync():
                     return
                 with suppress(SerialTimeout, PartConfused):
-                    self._loader.bring_into_step()
+                    self._loader.resync()
                     return
         missing = "" if has_lines else " The port has no modem lines, which the profile's entry names."
         raise PartMute(

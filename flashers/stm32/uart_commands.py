@@ -1,7 +1,7 @@
 """The commands of the STM32 system memory bootloader over an open serial port (ST's AN3155, rev 20).
 
 One method is one command: each group of bytes goes out in one write and its answer is waited for. The rule that keeps
-a retry safe: after anything unexpected the loader is brought back to where it waits for a command (`bring_into_step`)
+a retry safe: after anything unexpected the loader is brought back to where it waits for a command (`resync`)
 before anything else is sent.
 
 What carries no checksum on the wire (who the part is, what its memory holds) is the caller's to ask twice.
@@ -17,19 +17,19 @@ from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
 from ...transports.serial.port import SerialPort
 from ..errors import PartConfused, PartFailed, PartProtected, PartRefused
+from ..retries import retried
+from ..serial.exchange import LOST, QUIET_SECONDS, STREAM_SECONDS, Exchange
 from . import codec
 from .codec import ACK, BLOCK, NACK, SYNCHRONISE, WORD, Command, MassErase
 
 TRIES = 3
 """How often one command is tried, when its answer is lost, garbled or NACK."""
+FAILED = (*LOST, PartRefused)
+"""What a command raises then."""
 RESET_TRIES = 3
 """How often 0x7F is sent to a part that was just reset, and may still be starting."""
 PROBE_SECONDS = 0.3
 """How long a loader may take to start, and to answer 0x7F. AN2606 gives up to about 100 ms for the first."""
-QUIET_SECONDS = 0.05
-"""How long the line is silent when nothing more comes: longer than any USB adapter holds a byte back."""
-STREAM_SECONDS = 1.0
-"""How long a line that never falls silent is listened to."""
 CHECKSUM_SECONDS = 2e-6
 """How long the part may compute over one byte: dozens of cycles a word at 8 MHz, with a margin."""
 PROBE = 0xF5
@@ -55,45 +55,36 @@ class ChecksumForm:
 
 
 class Stm32Commands:
-    """The loader at the other end of `port`.
+    """The loader at the other end of `port`. `answer`: seconds that it has for an answer, its work and the wire's time aside."""
 
-    `answer`: seconds that it has for an answer, its work and the wire's time aside. `bits`: of a byte on the wire, its
-    start, parity and stop bits included.
-    """
-
-    def __init__(self, port: SerialPort, *, answer: float, bits: int) -> None:
+    def __init__(self, port: SerialPort, *, answer: float) -> None:
         self._port = port
-        self._answer_seconds = answer
-        self._bits = bits
+        self._line = Exchange(port, answer)
         self._checksum_form = ChecksumForm(WORD, announced=True)
-
-    def wire_seconds(self, count: int) -> float:
-        """How long so many bytes take on the wire."""
-        return count * self._bits / self._port.baudrate
 
     # Coming into step.
 
-    def greet(self) -> bool:
+    def sync(self) -> bool:
         """Whether a loader answers that was just reset, or that is in step already (AN3155, 1).
 
         ACK comes from one that measures its bit rate by 0x7F. One that has done so takes it for the first byte of a
         command, and what follows for its wrong complement: NACK. One that waits for the rest of an earlier run's
         command answers neither; it is the caller's choice to fill that up.
         """
-        return self._pokes(SYNCHRONISE, PROBE)
+        return self._sync_bytes(SYNCHRONISE, PROBE)
 
-    def greet_started(self) -> bool:
+    def sync_started(self) -> bool:
         """Whether a loader answers that was just reset, and may take a while to start."""
-        return self._pokes(*[SYNCHRONISE] * RESET_TRIES)
+        return self._sync_bytes(*[SYNCHRONISE] * RESET_TRIES)
 
-    def _pokes(self, *each: int) -> bool:
+    def _sync_bytes(self, *each: int) -> bool:
         self._port.drain()
         for byte in each:
             with suppress(SerialTimeout):
-                return self._poke(byte, min(PROBE_SECONDS, self._answer_seconds))
+                return self._sync_byte(byte, min(PROBE_SECONDS, self._line.answer))
         return False
 
-    def bring_into_step(self, *, erase: bool = False) -> None:
+    def resync(self, *, erase: bool = False) -> None:
         """Brings a loader that is anywhere in a command to where it waits for the next one.
 
         It may wait, without limit, for the rest of what was lost or left unfinished: at most a block, or the pages of
@@ -105,16 +96,16 @@ class Stm32Commands:
         is given up. Raises SerialTimeout, PartConfused.
         """
         head, filler = (ERASE_FILLER, ERASE_FILLER) if erase else (FILLER_HEAD, FILLER)
-        self._send(bytes([head]) + bytes([filler]) * (BLOCK + WORD))
-        limit = Deadline.after(2 * self.wire_seconds(BLOCK + WORD) + STREAM_SECONDS)
+        self._line.send(bytes([head]) + bytes([filler]) * (BLOCK + WORD))
+        wire = self._port.wire_seconds(BLOCK + WORD)
+        limit = Deadline.after(2 * wire + STREAM_SECONDS)
         alone = False
         for left in reversed(range(TRIES)):
-            while self._port.read_some(limit.sooner(self.wire_seconds(BLOCK + WORD) + QUIET_SECONDS)):
-                pass
+            self._port.until_quiet(wire + QUIET_SECONDS, limit)
             # The last filler may be half a command; the second one is answered at the latest. A loader that is slow, or
             # behind an adapter that is, may answer what filled it up only now.
             try:
-                alone = self._poke(filler, QUIET_SECONDS)
+                alone = self._sync_byte(filler, QUIET_SECONDS)
             except SerialTimeout:
                 if not left:
                     raise
@@ -122,10 +113,10 @@ class Stm32Commands:
                 return
         raise PartConfused("the loader answers more than a NACK to what is no command")
 
-    def _poke(self, byte: int, seconds: float) -> bool:
+    def _sync_byte(self, byte: int, seconds: float) -> bool:
         """Whether ACK or NACK, and nothing with it, comes to this one byte. Raises SerialTimeout."""
-        self._send(bytes([byte]))
-        answer = self._port.read_exactly(1, Deadline.after(seconds + self.wire_seconds(2)))[0]
+        self._line.send(bytes([byte]))
+        answer = self._port.read_exactly(1, Deadline.after(seconds + self._port.wire_seconds(2)))[0]
         # More than one byte is the tail of something else.
         return answer in (ACK, NACK) and not self._port.drain()
 
@@ -140,7 +131,7 @@ class Stm32Commands:
     def get_version(self) -> tuple[int, bytes]:
         """Version of the protocol, and two option bytes (AN3155, 3.2), which tell something on the first loaders only."""
         self._begin(Command.GET_VERSION)
-        data = self._receive(3)
+        data = self._line.receive(3)
         self._expect_ack("GET_VERSION")
         return data[0], data[1:]
 
@@ -151,18 +142,14 @@ class Stm32Commands:
 
     def read_memory(self, address: int, size: int) -> bytes:
         """1 to 256 bytes (AN3155, 3.4). Raises PartProtected when the loader refuses the command itself."""
-        for left in reversed(range(TRIES)):
-            try:
-                self._begin_or_protected(Command.READ_MEMORY, "read")
-                self._group(codec.word(address), f"the address 0x{address:08X}")
-                self._send(codec.read_length(size))
-                self._expect_ack(f"to read {size} bytes at 0x{address:08X}", sent=2)
-                return self._receive(size)
-            except (SerialTimeout, PartConfused, PartRefused):
-                if not left:
-                    raise
-                self.bring_into_step()
-        raise AssertionError("unreachable: the last try returns or raises")
+
+        def read() -> bytes:
+            self._begin_or_protected(Command.READ_MEMORY, "read")
+            self._group(codec.word(address), f"the address 0x{address:08X}")
+            self._group(codec.read_length(size), f"to read {size} bytes at 0x{address:08X}")
+            return self._line.receive(size)
+
+        return retried(read, TRIES, FAILED, lambda error: self.resync())
 
     def write_memory(self, address: int, data: bytes, *, blank: int, seconds: float) -> None:
         """1 to 256 bytes, a multiple of 4, within `seconds` of their arrival (AN3155, 3.6).
@@ -170,21 +157,21 @@ class Stm32Commands:
         After a lost or garbled answer it looks whether the block is there before it writes again. Raises PartProtected
         when the loader refuses the command itself, PartFailed when the block is neither there nor `blank`.
         """
-        for left in reversed(range(TRIES)):
-            try:
-                self._begin_or_protected(Command.WRITE_MEMORY, "write")
-                self._group(codec.word(address), f"the address 0x{address:08X}")
-                self._group(codec.block(data), f"the block at 0x{address:08X}", seconds)
-                return
-            except (SerialTimeout, PartConfused, PartRefused) as error:
-                if not left:
-                    raise
-                self.bring_into_step()
-                there = self.read_memory(address, len(data))
-                if there == data:
-                    return
-                if there != bytes([blank]) * len(data):
-                    raise PartFailed(f"the block at 0x{address:08X} is half written") from error
+
+        def write() -> bool:
+            self._begin_or_protected(Command.WRITE_MEMORY, "write")
+            self._group(codec.word(address), f"the address 0x{address:08X}")
+            self._group(codec.block(data), f"the block at 0x{address:08X}", seconds)
+            return True
+
+        def look(error: Exception) -> bool | None:
+            self.resync()
+            there = self.read_memory(address, len(data))
+            if there not in (data, bytes([blank]) * len(data)):
+                raise PartFailed(f"the block at 0x{address:08X} is half written") from error
+            return there == data or None
+
+        retried(write, TRIES, FAILED, look)
 
     def go(self, address: int) -> None:
         """Starts the application at `address` (AN3155, 3.5).
@@ -197,10 +184,10 @@ class Stm32Commands:
             try:
                 self._group(codec.word(address), f"to start at 0x{address:08X}")
                 return
-            except (SerialTimeout, PartConfused, PartRefused):
+            except FAILED:
                 if not left:
                     raise
-                if not self.greet():
+                if not self.sync():
                     return
 
     def erase_pages(self, numbers: Sequence[int], *, extended: bool, seconds: float) -> None:
@@ -230,30 +217,32 @@ class Stm32Commands:
         `content` is whole words.
         """
         for unit in (WORD, 1):
-            with suppress(SerialTimeout, PartConfused, PartRefused):
+            with suppress(*FAILED):
                 answer = self._checksum(address, len(content) // unit)
                 wanted = codec.checked(codec.crc32_mpeg2(content).to_bytes(WORD, "big"))
                 announced = answer != wanted
                 if announced and answer[:1] == bytes([ACK]):
-                    answer = answer[1:] + self._receive(1)
+                    answer = answer[1:] + self._line.receive(1)
                 if answer == wanted:
                     self._checksum_form = ChecksumForm(unit, announced)
                     return True
-            self.bring_into_step()
+            self.resync()
         return False
 
     def get_checksum(self, address: int, size: int) -> int | None:
         """The CRC over whole words (AN3155, 3.13), in the form that was learnt; None if the loader doesn't give it."""
         form = self._checksum_form
-        for left in reversed(range(TRIES)):
-            with suppress(SerialTimeout, PartConfused, PartRefused):
-                answer = self._checksum(address, size // form.unit)
-                if form.announced:
-                    answer = answer[1:] + self._receive(1)
-                if codec.is_checked(answer):
-                    return int.from_bytes(answer[:WORD], "big")
-            if left:
-                self.bring_into_step()
+
+        def compute() -> int:
+            answer = self._checksum(address, size // form.unit)
+            if form.announced:
+                answer = answer[1:] + self._line.receive(1)
+            if not codec.is_checked(answer):
+                raise PartConfused("the checksum came garbled")
+            return int.from_bytes(answer[:WORD], "big")
+
+        with suppress(*FAILED):
+            return retried(compute, TRIES, FAILED, lambda error: self.resync())
         return None
 
     def _checksum(self, address: int, count: int) -> bytes:
@@ -264,7 +253,7 @@ class Stm32Commands:
         self._group(codec.word(count), f"the size {count}")
         self._group(codec.word(codec.CRC_POLYNOMIAL), "the polynomial")
         self._group(codec.word(codec.CRC_INITIAL), "the initial value", seconds)
-        return self._receive(WORD + 1, seconds)
+        return self._line.receive(WORD + 1, seconds=seconds)
 
     # What commands are made of.
 
@@ -280,45 +269,31 @@ class Stm32Commands:
 
         Raises PartRefused when it is refused each time: by chance of the wire it would not be.
         """
-        for left in reversed(range(TRIES)):
+
+        def begin() -> None:
             self._port.drain()
-            self._send(codec.command(command))
-            try:
-                self._expect_ack(command.name, sent=2)
-                return
-            except (SerialTimeout, PartConfused, PartRefused):
-                if not left:
-                    raise
-                self.bring_into_step(erase=command is Command.EXTENDED_ERASE)
+            self._group(codec.command(command), command.name)
+
+        retried(begin, TRIES, FAILED, lambda error: self.resync(erase=command is Command.EXTENDED_ERASE))
 
     def _group(self, group: bytes, what: str, seconds: float = 0.0) -> None:
-        """Sends a group of arguments in one write; its answer may take `seconds` more."""
-        self._send(group)
+        """Sends a command or a group of its arguments in one write; its answer may take `seconds` more."""
+        self._line.send(group)
         self._expect_ack(what, seconds, sent=len(group))
 
     def _counted(self, what: str, *, at_most: int) -> bytes:
         """A count, as many bytes and one more, and ACK."""
-        count = self._receive(1)[0] + 1
+        count = self._line.receive(1)[0] + 1
         if count > at_most:
             raise PartConfused(f"the loader announces {count} bytes in its answer to {what}")
-        data = self._receive(count)
+        data = self._line.receive(count)
         self._expect_ack(what)
         return data
 
-    def _send(self, data: bytes) -> None:
-        self._port.write(data, self._within(len(data)))
-
     def _expect_ack(self, what: str, seconds: float = 0.0, *, sent: int = 0) -> None:
         """Waits for ACK. Raises PartRefused on NACK, PartConfused on anything else, SerialTimeout."""
-        answer = self._port.read_exactly(1, self._within(sent + 1, seconds))[0]
+        answer = self._line.receive(1, seconds=seconds, sent=sent)[0]
         if answer == NACK:
             raise PartRefused(f"the loader refuses {what}")
         if answer != ACK:
             raise PartConfused(f"the loader answered {what} with 0x{answer:02X}")
-
-    def _receive(self, size: int, seconds: float = 0.0) -> bytes:
-        return self._port.read_exactly(size, self._within(size, seconds))
-
-    def _within(self, count: int, seconds: float = 0.0) -> Deadline:
-        """Time for so many bytes on the wire, for an answer, and for `seconds` of work."""
-        return Deadline.after(self.wire_seconds(count) + self._answer_seconds + seconds)

@@ -17,6 +17,7 @@ from ...transports import clock
 from ...transports.deadline import Deadline
 from ...transports.errors import CanOverrun, Framing, NotAcknowledged, ProxyflashError, TransportError, WireTimeout
 from ..errors import PartConfused, PartFailed, PartMute
+from ..retries import retried
 from .codec import TESTER_PRESENT, Nrc, Refusal, decode, describe
 
 LOST = (PartMute, PartConfused, WireTimeout, Framing, NotAcknowledged, CanOverrun)
@@ -103,19 +104,13 @@ class UdsClient:
         says to a repeated request that it carried out the first one. Raises PartMute, PartConfused, PartFailed
         (pending for too long), and the wire's errors.
         """
-        for attempt in range(retries + 1):
-            try:
-                answer = self._exchange(request, limit, wait, functional)
-            except LOST:
-                if attempt == retries:
-                    raise
-                continue
-            if not attempt:
-                return answer
-            # The ECU may answer each of the requests; what comes late must not be taken for the answer to the next.
-            self.linger(self.p2)
-            return b"" if isinstance(answer, Refusal) and answer.nrc == settled_by else answer
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        lost: list[Exception] = []
+        answer = retried(lambda: self._exchange(request, limit, wait, functional), retries + 1, LOST, lost.append)
+        if not lost:
+            return answer
+        # The ECU may answer each of the requests; what comes late must not be taken for the answer to the next.
+        self.linger(self.p2)
+        return b"" if isinstance(answer, Refusal) and answer.nrc == settled_by else answer
 
     def drain(self) -> None:
         """Forgets responses that came late."""

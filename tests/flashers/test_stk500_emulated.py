@@ -18,7 +18,6 @@ from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.flashers.avr import entry as avr_entry
-from proxyflash.flashers.avr import stk500v1
 from proxyflash.flashers.avr.flasher import EEPROM_START
 from proxyflash.flashers.errors import ImageError, PartError, PartMute, PartProtected, PartWrongFamily, ProfileWrong
 from proxyflash.flashers.flasher import Bootloader, State
@@ -41,8 +40,6 @@ QUICK = {"discharge": 1e-3, "settle": 1e-3}
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line is taken to be quiet sooner: nothing here holds a byte back."""
-    monkeypatch.setattr(stk500v1, "QUIET_SECONDS", 0.02)
     # A part that is in its loader already doesn't leave its bus.
     monkeypatch.setattr(avr_entry, "LEAVE_SECONDS", 1.0)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import crcmod.predefined
 import pytest
@@ -76,30 +76,18 @@ class Bench:
         self.wire.device.line = Line(4_000_000, 8, "E", 1)
         self.hand = Hand(self.wire)
         self.port = SerialPort.open("imu", {**self.wire.host_settings(), "baudrate": 4_000_000, "parity": "E"})
-        self.loader = Stm32Commands(self.port, answer=0.02, bits=11)
+        self.loader = Stm32Commands(self.port, answer=0.02)
 
     def close(self) -> None:
         self.port.close()
         self.wire.close()
 
 
-@contextmanager
-def hurried() -> Iterator[None]:
-    """The line is taken to be quiet sooner: nothing here holds a byte back."""
-    before = stm32_commands.QUIET_SECONDS
-    stm32_commands.QUIET_SECONDS = 0.002
-    try:
-        yield
-    finally:
-        stm32_commands.QUIET_SECONDS = before
-
-
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    with hurried():
-        made = Bench()
-        yield made
-        made.close()
+    made = Bench()
+    yield made
+    made.close()
 
 
 def write(loader: Stm32Commands) -> None:
@@ -341,29 +329,28 @@ DOCUMENTED = (TransportError, PartError, ProfileWrong)
 @given(answers=st.lists(ANSWERS, max_size=40))
 def test_no_answers_break_the_flasher(answers: list[bytes]) -> None:
     """Whatever comes back, it ends: with what was asked for or with one of the project's errors."""
-    with hurried():
-        bench = Bench()
-        device = bench.wire.device
-        left = list(answers)
+    bench = Bench()
+    device = bench.wire.device
+    left = list(answers)
 
-        def heard() -> None:
-            if device.take(device.available()) and left:
-                device.send(left.pop(0))
+    def heard() -> None:
+        if device.take(device.available()) and left:
+            device.send(left.pop(0))
 
-        device.listener = heard
-        profile = Stm32Profile.model_validate(
-            {"answer": 0.001, "entry": {"reset": "dtr", "boot0": "rts", "hold": 1e-6, "settle": 0}}
-        )
-        flasher = Stm32UartFlasher(bench.port, profile)
-        with suppress(*DOCUMENTED):
-            flasher.connect()
-            list(flasher.erase(list(flasher.memory_map().regions[0].erase_units(FLASH, FLASH + 5000))))
-        with suppress(*DOCUMENTED):
-            write(bench.loader)
-        with suppress(*DOCUMENTED):
-            bench.loader.go(FLASH)
-        with suppress(*DOCUMENTED):
-            bench.loader.learn_checksum(FLASH, bytes(32))
-            bench.loader.get_checksum(FLASH, 64)
-        flasher.close()
-        bench.close()
+    device.listener = heard
+    profile = Stm32Profile.model_validate(
+        {"answer": 0.001, "entry": {"reset": "dtr", "boot0": "rts", "hold": 1e-6, "settle": 0}}
+    )
+    flasher = Stm32UartFlasher(bench.port, profile)
+    with suppress(*DOCUMENTED):
+        flasher.connect()
+        list(flasher.erase(list(flasher.memory_map().regions[0].erase_units(FLASH, FLASH + 5000))))
+    with suppress(*DOCUMENTED):
+        write(bench.loader)
+    with suppress(*DOCUMENTED):
+        bench.loader.go(FLASH)
+    with suppress(*DOCUMENTED):
+        bench.loader.learn_checksum(FLASH, bytes(32))
+        bench.loader.get_checksum(FLASH, 64)
+    flasher.close()
+    bench.close()

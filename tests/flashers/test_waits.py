@@ -122,7 +122,7 @@ class TestTwoAnswers:
         thread.start()
         with SerialPort.open("part", wire.host_settings() | {"baudrate": 9600}) as port:
             loader = Avr109Loader(port, answer=0.5)
-            assert loader.greet()
-            port.write(b"V", loader.within(1))
-            assert port.read_exactly(2, loader.within(3)) == b"10"
+            assert loader.sync()
+            port.write(b"V", loader.line.within(1))
+            assert port.read_exactly(2, loader.line.within(3)) == b"10"
         thread.join()
