@@ -335,7 +335,7 @@ def reading(module: str, text: str) -> list[str]:
             "from .uds.flasher import UdsFlasher",
             "flashers.uds.flasher: the engine, and what all",
         ),
-        ("flashers/serial/boot_pins.py", "from ..stm32 import entry", "flashers.stm32.entry: the engine, and what all"),
+        ("flashers/serial/boot_pins.py", "from ..avr import entry", "flashers.avr.entry: the engine, and what all"),
         (
             "flashers/avr/stk500v1_codec.py",
             "from ...transports import clock",

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from ..device import BadDevice
 from .board import Sensor
+from .boot_pin_board import Driver, Pins
 from .line import Line
-from .strapped_board import Driver, Pins
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from ..application import Application
 from ..mcuboot.image import Image
 from ..mcuboot.loader import Loader, Mode
 from ..serial.board import Sensor, Silence, Stage
-from ..serial.strapped_board import Pins, StrappedBoard
+from ..serial.boot_pin_board import BootPinBoard, Pins
 from ..serial.wire import RECEIVE_BUFFER, UartWire
 from ..supply import Supply
 from .frames import Console, Framing, Raw
@@ -83,7 +83,7 @@ class Build:
     mute: bool = False
 
 
-class SmpBoard(StrappedBoard):
+class SmpBoard(BootPinBoard):
     """`ram`: where the initial stack pointer of an application lies; one that is linked for elsewhere crashes.
 
     `facts`: what the application says of itself (SmpOs). The strap pin asks for serial recovery.

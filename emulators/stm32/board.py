@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from .. import application
 from ..serial.board import Sensor, Stage
-from ..serial.strapped_board import Pins, StrappedBoard
+from ..serial.boot_pin_board import BootPinBoard, Pins
 from ..serial.wire import RECEIVE_BUFFER, UartWire
 from ..supply import Supply
 from .part import Stm32Memory
 
 
-class Stm32Board(StrappedBoard):
+class Stm32Board(BootPinBoard):
     """The part on its board. `loader` is the ROM's firmware: it returns the address that Go names, None to hang.
 
     `mute`: the part never answers.

@@ -13,10 +13,10 @@ from ..application import Application
 from ..device import BadDevice, DeviceSpec, factory_content
 from ..flash import NorFlash
 from ..serial.board import Sensor, Stage
+from ..serial.boot_pin_board import BootPinBoard, Pins
 from ..serial.device import UartDevice
 from ..serial.line import Line
 from ..serial.settings import UartSettings
-from ..serial.strapped_board import Pins, StrappedBoard
 from ..serial.wire import RECEIVE_BUFFER, UartWire
 from ..supply import Supply
 from .loaders import GeckoLoader, GeckoReceiver, IapLoader, Loader, ShellLoader
@@ -27,7 +27,7 @@ LOADERS: dict[str, type[Loader]] = {"gecko": GeckoLoader, "iap": IapLoader, "she
 ASKS = {"crc": b"C", "checksum": b"\x15", "stream": b"G"}
 
 
-class ModemBoard(StrappedBoard):
+class ModemBoard(BootPinBoard):
     """The part on its board. `line`: the loader's. `called_by`: what the application is sent to start the loader; b"":
     nothing does. `mute`: the part never answers."""
 
@@ -196,3 +196,15 @@ class _Settings(UartSettings):
             return kind(board, ask=ASKS[asks], asks=part.asks, timeout=timeout, trouble=Trouble(trouble), trouble_at=at)
 
         return make
+
+
+class XmodemDevice(ModemDevice):
+    """An emulated sensor whose loader takes a file by XMODEM. See ModemDevice."""
+
+    protocol = "xmodem"
+
+
+class YmodemDevice(ModemDevice):
+    """An emulated sensor whose loader takes a file by YMODEM. See ModemDevice."""
+
+    protocol = "ymodem"

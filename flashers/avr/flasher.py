@@ -4,7 +4,7 @@ The base of `stk500v1`, `stk500v2` and `avr109`, which bring an `AvrLoader`. Thr
 written: where it begins is found out before the memory map is given, and a page in it is no address that `write` takes.
 While not all pages of an image are there, the first one starts nothing (boot_section.parked), so that a cut leaves no
 mixture that runs. And since nothing on this wire carries a checksum but stk500v2's messages, what decides where
-is written counts once it was read twice alike, and everything is read back.
+is written counts once it was read read_stable alike, and everything is read back.
 
 EEPROM has the addresses that avr-libc's linker scripts give it, from 0x810000 on.
 """
@@ -35,7 +35,7 @@ from ..image import Segment
 from ..memory import Erase, MemoryMap, Range, uniform
 from ..retries import retried
 from ..serial.exchange import LOST
-from ..serial.stable_read import twice
+from ..serial.stable_read import read_stable
 from . import boot_section
 from .entry import AvrEntry
 from .loader import AvrLoader, Fuses, Memory
@@ -99,7 +99,7 @@ class AvrFlasher(MemoryBootloader):
             return None
         flasher = cls(bus, profile)
         try:
-            flasher._entry.use_loader_rate()
+            flasher._entry.use_loader_settings()
             if not flasher._loader.sync():
                 return None
             identity = flasher._identify()
@@ -231,7 +231,7 @@ class AvrFlasher(MemoryBootloader):
             if not (self._entry.resets and self._entry.reset()):
                 raise
         self._entry.await_application()
-        self._entry.use_application_rate()
+        self._entry.use_application_settings()
 
     def close(self) -> None:
         self._entry.close()
@@ -252,8 +252,8 @@ class AvrFlasher(MemoryBootloader):
         )
 
     def _identify(self) -> Identity:
-        signature = twice(self._loader.signature)
-        about = twice(self._loader.about)
+        signature = read_stable(self._loader.signature)
+        about = read_stable(self._loader.about)
         own = self._profile.memory
         self._part = own.part(signature) if own is not None else parts().get(signature)
         details = {"signature": f"0x{signature:06X}"}
@@ -277,11 +277,11 @@ class AvrFlasher(MemoryBootloader):
     def _learn(self, part: AvrPart) -> None:
         """The fuses, the boot section, and whether the loader has the EEPROM."""
         self._loader.prepare(part)
-        self._fuses = self._believed(part, twice(self._loader.fuses))
+        self._fuses = self._believed(part, read_stable(self._loader.fuses))
         given = self._profile.memory.boot_size if self._profile.memory else self._profile.boot_size
 
         def read(address: int, size: int) -> bytes:
-            return twice(lambda: self._loader.read(part, Memory.FLASH, address, size))
+            return read_stable(lambda: self._loader.read(part, Memory.FLASH, address, size))
 
         self._boot_size = min(boot_section.size(part, self._fuses, given, read), part.flash - part.page)
         wanted = self._profile.eeprom
@@ -292,7 +292,7 @@ class AvrFlasher(MemoryBootloader):
     def _believed(self, part: AvrPart, fuses: Fuses) -> Fuses:
         """A loader that is late to read them gets what the flash has at the same addresses: 0, 3, 2, and 1 for the lock
         (data sheets, "Reading the Fuse and Lock Bits from Software")."""
-        first = twice(lambda: self._loader.read(part, Memory.FLASH, 0, 4))
+        first = read_stable(lambda: self._loader.read(part, Memory.FLASH, 0, 4))
         return Fuses() if (fuses.low, fuses.lock, fuses.extended, fuses.high) == tuple(first) else fuses
 
     def _tells_eeprom_from_flash(self, part: AvrPart) -> bool:
@@ -302,8 +302,8 @@ class AvrFlasher(MemoryBootloader):
         """
 
         def differ(start: int) -> bool:
-            flash = twice(lambda: self._loader.read(part, Memory.FLASH, start, boot_section.HEAD))
-            return twice(lambda: self._loader.read(part, Memory.EEPROM, start, boot_section.HEAD)) != flash
+            flash = read_stable(lambda: self._loader.read(part, Memory.FLASH, start, boot_section.HEAD))
+            return read_stable(lambda: self._loader.read(part, Memory.EEPROM, start, boot_section.HEAD)) != flash
 
         with suppress(PartRefused):
             if self._loader.tells_memories_apart:
@@ -361,7 +361,7 @@ class AvrFlasher(MemoryBootloader):
             self._loader.leave()
             self._entry.await_application()
         with suppress(TransportError):
-            self._entry.use_application_rate()
+            self._entry.use_application_settings()
 
     # Blocks, and the smallest safe retry.
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ..flasher import Settings
+from ..serial.reset_line import ResetSettings
 from .parts import AvrPart
 
 
@@ -14,23 +15,11 @@ class AvrAddress(Settings):
     """The serial bus is the address: one part is on it."""
 
 
-class Entry(Settings):
-    """How the part comes into its loader.
+class Entry(ResetSettings):
+    """How the part comes into its loader. `touch`: the application is told to jump into the loader by opening its USB serial
+    port at 1200 bit/s and closing it with DTR low; the port then vanishes and one of the loader's comes at the same USB
+    place, within `touch_seconds`."""
 
-    `reset`: the lines that reset it, "none" for by hand. `wiring`: "capacitor" where the line's edge makes a pulse (100 nF
-    between DTR and the reset pin, as on Arduino boards), "direct" where the part is held in reset as long as the line
-    is. `asserted`: whether the line asserted (low on the wire) is what resets. `touch`: the application is told to jump
-    into the loader by opening its USB serial port at 1200 bit/s and closing it with DTR low; the port then vanishes and
-    one of the loader's comes at the same USB place, within `touch_seconds`. Times in seconds: `discharge` before a
-    pulse through a capacitor, `hold` of a direct reset, `settle` for the loader to start.
-    """
-
-    reset: Literal["dtr", "rts", "both", "none"] = "dtr"
-    wiring: Literal["capacitor", "direct"] = "capacitor"
-    asserted: bool = True
-    discharge: float = Field(default=0.25, ge=0, le=5)
-    hold: float = Field(default=0.01, gt=0, le=5)
-    settle: float = Field(default=0.05, ge=0, le=5)
     touch: bool = False
     touch_seconds: float = Field(default=10.0, gt=0, le=120)
 

@@ -10,7 +10,7 @@ from ..errors import PartConfused
 T = TypeVar("T")
 
 
-def twice(ask: Callable[[], T]) -> T:
+def read_stable(ask: Callable[[], T]) -> T:
     """What `ask` says twice in a row. Raises PartConfused when it never does."""
     before = ask()
     for _ in range(3):

@@ -8,11 +8,11 @@ from pydantic import Field, model_validator
 
 from ..flasher import Settings
 from ..memory import EraseRun, Region
+from ..serial.boot_pins import Output, PinSettings
 from ..vector_table import VectorTable
 from .codec import WORD
 from .parts import FLASH_START
 
-Line = Literal["dtr", "rts", "none"]
 Parity = Literal["N", "E", "O"]
 
 
@@ -20,26 +20,19 @@ class Stm32Address(Settings):
     """The serial bus is the address: one part is on it."""
 
 
-class Entry(Settings):
-    """How the modem lines bring the part into its loader.
+class Entry(PinSettings):
+    """How the modem lines bring the part into its loader: BOOT0 high while the part leaves its reset (AN2606, 4).
 
-    `reset`, `boot0`: which line drives NRST and BOOT0, "none" for by hand. `reset_asserted`, `boot0_asserted`: whether
-    the line asserted (low on the wire) is what resets, and what selects the loader. Times in seconds: how long the
-    reset is held, and how long the part then has to start.
+    `boot0`: which line drives BOOT0, "none" for by hand. `boot0_asserted`: whether the line asserted (low on the wire) is
+    what selects the loader.
     """
 
-    reset: Line = "none"
-    boot0: Line = "none"
-    reset_asserted: bool = True
+    boot0: Output = "none"
     boot0_asserted: bool = True
-    hold: float = Field(default=0.01, gt=0, le=5)
-    settle: float = Field(default=0.05, ge=0, le=5)
 
-    @model_validator(mode="after")
-    def _two_lines(self) -> Entry:
-        if self.reset == self.boot0 != "none":
-            raise ValueError(f"one line, {self.reset}, can't drive both the reset and BOOT0")
-        return self
+    @property
+    def select_line(self) -> tuple[Output, bool]:
+        return self.boot0, self.boot0_asserted
 
 
 class Memory(Settings):

@@ -1,6 +1,6 @@
 """`stm32-uart`: the STM32 system memory bootloader on a USART, by ST's AN3155 (the protocol) and AN2606 (the parts).
 
-What is sent is in uart_commands.py and codec.py, how the part gets into its loader in entry.py, what is
+What is sent is in uart_commands.py and codec.py, how the part gets into its loader in serial/boot_pins.py, what is
 known of the parts in parts.toml. Here is the order of things. Two rules. What carries no checksum on the wire and decides
 what is erased (which commands there are, which part it is, how large its flash is) counts once it was read twice alike.
 And since the loader acknowledges what write protection keeps it from doing (AN3155, 3.6 to 3.8: "no error is
@@ -30,9 +30,10 @@ from ..errors import (
 from ..flasher import Capability, Digest, Identity, MemoryBootloader, ProbeResult, State, Target
 from ..image import Segment
 from ..memory import MemoryMap, Range
-from ..serial.stable_read import twice
+from ..serial.boot_pins import BootPins
+from ..serial.entry import LineSettings
+from ..serial.stable_read import read_stable
 from .codec import BLOCK, WORD, Command, MassErase, crc32_mpeg2
-from .entry import stm32_entry
 from .erase_plan import chunks, erasures
 from .parts import FLASH_START, Stm32Family, families
 from .profile import Stm32Address, Stm32Profile
@@ -68,7 +69,14 @@ class Stm32UartFlasher(MemoryBootloader):
     def __init__(self, port: SerialPort, profile: Stm32Profile) -> None:
         self._port = port
         self._profile = profile
-        self._entry = stm32_entry(port, profile)
+        self._entry = BootPins(
+            port,
+            profile.entry,
+            text=profile.enter,
+            text_seconds=profile.answer,
+            loader=LineSettings(profile.baudrate, profile.parity),
+            application=LineSettings(profile.app_baudrate or port.baudrate, profile.app_parity or port.parity),
+        )
         self._loader = Stm32Commands(port, answer=profile.answer)
         self._commands: frozenset[int] = frozenset()
         self._family: Stm32Family | None = None
@@ -198,7 +206,7 @@ class Stm32UartFlasher(MemoryBootloader):
 
     def start_application(self) -> None:
         by_reset = self._profile.boot == "reset" or (self._profile.boot == "auto" and self._entry.is_wired)
-        if not (by_reset and self._entry.reset_into(loader=False)):
+        if not (by_reset and self._entry.reset()):
             self._loader.go(FLASH_START)
         self._entry.use_application_settings()
 
@@ -229,12 +237,12 @@ class Stm32UartFlasher(MemoryBootloader):
         )
 
     def _identify(self) -> Identity:
-        version, self._commands = twice(self._loader.get)
+        version, self._commands = read_stable(self._loader.get)
         details: dict[str, str] = {}
         if Command.GET_VERSION in self._commands:
             version, options = self._loader.get_version()
             details["option_bytes"] = options.hex(" ")
-        self._product = twice(self._loader.get_id)
+        self._product = read_stable(self._loader.get_id)
         self._family = families().get(self._product)
         uid, self._flash_size, readable = self._registers()
         self._memory = self._make_memory() if readable else None
@@ -287,7 +295,7 @@ class Stm32UartFlasher(MemoryBootloader):
         if family is None:
             return "", None, True
         with suppress(PartRefused):
-            uid, kibibytes = twice(lambda: (self._unique_id(family), self._register(family, family.size, 2)))
+            uid, kibibytes = read_stable(lambda: (self._unique_id(family), self._register(family, family.size, 2)))
             size = int.from_bytes(kibibytes, "little") * 1024
             return uid.hex(), size if 0 < size <= family.flash else None, True
         return "", None, True
@@ -309,7 +317,7 @@ class Stm32UartFlasher(MemoryBootloader):
         if self._erased:
             return
         with suppress(TransportError, PartError):
-            self._entry.reset_into(loader=False)
+            self._entry.reset()
             if self._profile.enter and not self._entry.resets and not isinstance(error, PartMute):
                 self._loader.go(FLASH_START)
             self._entry.use_application_settings()

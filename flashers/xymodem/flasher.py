@@ -1,7 +1,7 @@
 """A part whose loader takes a file over a serial line and says in text what it makes of it: what XMODEM and YMODEM share.
 
 What is said and heard is in console.py, how blocks go out in sender.py, how the part gets into its loader
-in entry.py; what the loader's texts are is the profile's. Here is the order of things. One rule: that all blocks
+in serial/boot_pins.py; what the loader's texts are is the profile's. Here is the order of things. One rule: that all blocks
 were acknowledged says that they were received. Only the loader's own last word makes it a file that is in place.
 """
 
@@ -27,9 +27,10 @@ from ..errors import (
     ProfileWrong,
 )
 from ..flasher import Capability, Identity, ProbeResult, Slot, SlotBootloader, State, Target
+from ..serial.boot_pins import BootPins
+from ..serial.entry import LineSettings
 from .codec import Control, Piece, pieces
 from .console import MenuConsole, plain
-from .entry import menu_entry
 from .profile import MenuAddress, MenuProfile
 from .sender import ReceiverCancelled, Sender, said
 
@@ -47,7 +48,14 @@ class MenuFlasher(SlotBootloader):
     def __init__(self, port: SerialPort, profile: MenuProfile) -> None:
         self._port = port
         self._profile = profile
-        self._entry = menu_entry(port, profile)
+        self._entry = BootPins(
+            port,
+            profile.entry,
+            text=profile.enter,
+            text_seconds=profile.timings.knock,
+            loader=LineSettings(profile.baudrate, "N"),
+            application=LineSettings(port.baudrate, port.parity),
+        )
         self._console = MenuConsole(port, profile)
         self._verdict = ""
         """The loader's own last word on what this flasher sent; "" as long as there is none."""
@@ -149,7 +157,7 @@ class MenuFlasher(SlotBootloader):
             for step in self._profile.run:
                 self._console.do(step, part_of="to start the application")
         elif way == "reset" or (way == "itself" and not self._verdict):
-            self._entry.reset_into(loader=False)
+            self._entry.reset()
         self._entry.use_application_settings()
 
     def close(self) -> None:
@@ -188,7 +196,7 @@ class MenuFlasher(SlotBootloader):
         if self._sent:
             return
         with suppress(TransportError, PartError):
-            self._entry.reset_into(loader=False)
+            self._entry.reset()
             if self._profile.enter and not self._entry.resets and not isinstance(error, PartMute | PartWrongMode):
                 # Only at its prompt: what it does with a command elsewhere is not known, and it may hold half an image.
                 self.start_application()

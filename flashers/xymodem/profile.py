@@ -12,11 +12,12 @@ import re
 import tomllib
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from ..flasher import Settings
+from ..serial.boot_pins import Output, PinSettings
 
 WORDS = ("size", "size-hex", "sent", "crc32")
 
@@ -36,7 +37,6 @@ def _has_group(text: str) -> str:
 
 
 Pattern = Annotated[str, Field(max_length=1000), AfterValidator(_is_pattern)]
-Line = Literal["dtr", "rts", "none"]
 
 
 def filled(text: str, words: dict[str, str]) -> str:
@@ -55,23 +55,16 @@ class Step(Settings):
     seconds: float = Field(default=10.0, gt=0, le=600)
 
 
-class Entry(Settings):
-    """How the modem lines bring the part into its loader. `reset`, `select`: which line resets it, and which one selects
-    the loader while it starts; "none" for by hand. `..._asserted`: whether it is the line asserted (low on the wire) that
-    does. Times in seconds: how long the reset is held, and how long `select` after it."""
+class Entry(PinSettings):
+    """How the modem lines bring the part into its loader. `select`: which line selects the loader while the part starts,
+    "none" for by hand. `select_asserted`: whether the line asserted (low on the wire) is what selects it."""
 
-    reset: Line = "none"
-    select: Line = "none"
-    reset_asserted: bool = True
+    select: Output = "none"
     select_asserted: bool = True
-    hold: float = Field(default=0.01, gt=0, le=5)
-    settle: float = Field(default=0.05, ge=0, le=5)
 
-    @model_validator(mode="after")
-    def _two_lines(self) -> Self:
-        if self.reset == self.select != "none":
-            raise ValueError(f"one line, {self.reset}, can't both reset the part and select its loader")
-        return self
+    @property
+    def select_line(self) -> tuple[Output, bool]:
+        return self.select, self.select_asserted
 
 
 class Timings(Settings):

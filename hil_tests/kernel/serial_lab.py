@@ -20,7 +20,8 @@ from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.stm32.device import Stm32UartDevice
 from proxyflash.flashers.formats import load
 from proxyflash.flashers.programmer import Programmer
-from proxyflash.flashers.stm32.profile import Entry, Line, Stm32Address, Stm32Profile
+from proxyflash.flashers.serial.boot_pins import Output
+from proxyflash.flashers.stm32.profile import Entry, Stm32Address, Stm32Profile
 from proxyflash.flashers.stm32.uart import Stm32UartFlasher
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial.port import SerialPort
@@ -91,7 +92,7 @@ class Wiring:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        pins: dict[str, tuple[Line, bool]] = {}
+        pins: dict[str, tuple[Output, bool]] = {}
         for wire in text.split(","):
             line, _, pin = wire.lstrip("!").partition("-")
             # Without a transistor an asserted line is a low pin.

@@ -15,10 +15,8 @@ from proxyflash.emulators import application
 from proxyflash.emulators.device import BadDevice, DeviceSpec
 from proxyflash.emulators.serial.protocol_emulated import Serial
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.emulators.xymodem.device import ModemDevice
+from proxyflash.emulators.xymodem.device import ModemDevice, XmodemDevice, YmodemDevice
 from proxyflash.emulators.xymodem.receiver import crc
-from proxyflash.emulators.xymodem.xmodem import XmodemDevice
-from proxyflash.emulators.xymodem.ymodem import YmodemDevice
 
 ACK, NAK, CAN, EOT = b"\x06", b"\x15", b"\x18", b"\x04"
 MENU = b"\r\nGecko Bootloader v2.04.02\r\n1. upload gbl\r\n2. run\r\n3. ebl info\r\nBL > \0"

@@ -24,9 +24,7 @@ from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.serial.pty import serve_pty
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.emulators.xymodem.device import ModemDevice
-from proxyflash.emulators.xymodem.xmodem import XmodemDevice
-from proxyflash.emulators.xymodem.ymodem import YmodemDevice
+from proxyflash.emulators.xymodem.device import ModemDevice, XmodemDevice, YmodemDevice
 
 pytestmark = pytest.mark.real_time("peer programs at pseudo-terminals")
 

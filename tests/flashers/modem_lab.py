@@ -14,10 +14,8 @@ from proxyflash.emulators.faults import Faults
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.serial.line import Line
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.emulators.xymodem.device import ModemDevice
+from proxyflash.emulators.xymodem.device import ModemDevice, XmodemDevice, YmodemDevice
 from proxyflash.emulators.xymodem.receiver import Receiver, Trouble
-from proxyflash.emulators.xymodem.xmodem import XmodemDevice
-from proxyflash.emulators.xymodem.ymodem import YmodemDevice
 from proxyflash.enumerators.benchfile.schema import VersionQuestion
 from proxyflash.enumerators.probers.serial import ask
 from proxyflash.flashers.errors import NotBack
@@ -25,9 +23,8 @@ from proxyflash.flashers.flasher import ProbeResult
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.xymodem.flasher import MenuFlasher
+from proxyflash.flashers.xymodem.flavours import XmodemFlasher, YmodemFlasher
 from proxyflash.flashers.xymodem.profile import MenuAddress
-from proxyflash.flashers.xymodem.xmodem import XmodemFlasher
-from proxyflash.flashers.xymodem.ymodem import YmodemFlasher
 from proxyflash.tests.flashers.doing import Doing
 from proxyflash.transports import clock
 from proxyflash.transports.deadline import Deadline

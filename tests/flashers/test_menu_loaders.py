@@ -31,9 +31,8 @@ from proxyflash.flashers.flasher import Capability, Slot
 from proxyflash.flashers.memory import Range
 from proxyflash.flashers.xymodem.codec import ABORT
 from proxyflash.flashers.xymodem.console import plain
+from proxyflash.flashers.xymodem.flavours import XmodemProfile, YmodemProfile
 from proxyflash.flashers.xymodem.profile import MenuProfile, loaders
-from proxyflash.flashers.xymodem.xmodem import XmodemProfile
-from proxyflash.flashers.xymodem.ymodem import YmodemProfile
 from proxyflash.tests.flashers.modem_lab import LINES, PARTS, Rig
 from proxyflash.transports.deadline import Deadline
 from pydantic import ValidationError

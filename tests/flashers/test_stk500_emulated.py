@@ -17,12 +17,12 @@ from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.flashers.avr import entry as avr_entry
 from proxyflash.flashers.avr.flasher import EEPROM_START
 from proxyflash.flashers.errors import ImageError, PartError, PartMute, PartProtected, PartWrongFamily, ProfileWrong
 from proxyflash.flashers.flasher import Bootloader, State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
+from proxyflash.flashers.serial import usb_touch
 from proxyflash.tests.emulators.avr_lab import ATMEGABOOT, CATERINA, DEVICES, OPTIBOOT, WIRING, firmware
 from proxyflash.transports import plugins
 from proxyflash.transports.deadline import Deadline
@@ -41,7 +41,7 @@ QUICK = {"discharge": 1e-3, "settle": 1e-3}
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     # A part that is in its loader already doesn't leave its bus.
-    monkeypatch.setattr(avr_entry, "LEAVE_SECONDS", 1.0)
+    monkeypatch.setattr(usb_touch, "LEAVE_SECONDS", 1.0)
 
 
 class Rig:

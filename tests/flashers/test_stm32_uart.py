@@ -273,7 +273,7 @@ class TestEntry:
             rig.flash(NEW)
 
     def test_one_line_can_not_drive_both(self) -> None:
-        with pytest.raises(ValidationError, match="dtr, can't drive both"):
+        with pytest.raises(ValidationError, match="dtr, can't both reset"):
             Entry(reset="dtr", boot0="dtr")
 
     def test_a_part_that_could_not_be_reached_starts_its_application(self, make_rig: Callable[..., Rig]) -> None:

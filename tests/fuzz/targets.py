@@ -41,8 +41,8 @@ from proxyflash.flashers.uds import identity as uds_identity
 from proxyflash.flashers.xymodem import codec as xmodem_codec
 from proxyflash.flashers.xymodem import sender as xmodem_sender
 from proxyflash.flashers.xymodem.console import MenuConsole, plain
+from proxyflash.flashers.xymodem.flavours import YmodemFlasher
 from proxyflash.flashers.xymodem.profile import loaders
-from proxyflash.flashers.xymodem.ymodem import YmodemFlasher
 from proxyflash.transports import json_text
 from proxyflash.transports.errors import PluginUnknown
 from proxyflash.transports.isotp import frames as isotp_frames

@@ -1,6 +1,8 @@
-"""`ymodem`: loaders that take a file by YMODEM or YMODEM-g: its name and size first, then blocks, then an empty name.
+"""`xmodem` and `ymodem`: how a file is sent, once the loader has asked for it. The order of things is in flasher.py.
 
-After the "X/YMODEM Protocol Reference" (C. Forsberg, 1988-06-18), 5 and 6. The order of things is in flasher.py.
+After the "X/YMODEM Protocol Reference" (C. Forsberg, 1988-06-18): XMODEM with a checksum, a CRC or blocks of 1024 bytes
+(4, 7 and 8), as the loader asks for it; YMODEM and YMODEM-g (5 and 6), with the file's name and size first and an empty
+name at the end.
 """
 
 from __future__ import annotations
@@ -15,6 +17,21 @@ from .codec import Piece, header
 from .flasher import MenuFlasher
 from .profile import MenuProfile
 from .sender import Sender
+
+
+class XmodemProfile(MenuProfile):
+    protocol = "xmodem"
+
+
+class XmodemFlasher(MenuFlasher):
+    """One part behind a serial port. The loader gets no file size: what it takes is padded to whole blocks."""
+
+    protocol = "xmodem"
+    Profile = XmodemProfile
+
+    def _transfer(self, sender: Sender, data: bytes, blocks: Sequence[Piece]) -> Iterator[int]:
+        yield from sender.send(blocks)
+        sender.end(self._is_judged)
 
 
 class YmodemProfile(MenuProfile):

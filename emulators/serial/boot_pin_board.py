@@ -40,7 +40,7 @@ class Pins:
         return self.strap_held or (self.strap is not None and self.strap.is_high(wire))
 
 
-class StrappedBoard(UartBoard):
+class BootPinBoard(UartBoard):
     """The part on its board. A subclass's `firmware` first waits until `_in_reset` is over."""
 
     def __init__(

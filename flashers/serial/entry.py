@@ -1,0 +1,91 @@
+"""`SerialEntry`: how a part on a serial line gets into its bootloader, and what the line is set to on each side."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ...transports import clock
+from ...transports.deadline import Deadline
+from ...transports.errors import TransportError
+from ...transports.serial.port import SerialPort
+
+
+@dataclass(frozen=True, slots=True)
+class LineSettings:
+    """`baudrate` in bit/s, `parity` as pyserial's; None leaves it as it is."""
+
+    baudrate: int | None
+    parity: str | None = None
+
+
+class SerialEntry(ABC):
+    """`text`: what the application is sent to jump into its bootloader, "" for nothing; it is taken within `text_seconds`
+    and the wire's time, and `settle` seconds are waited after it. `loader`, `application`: their line settings."""
+
+    def __init__(
+        self,
+        port: SerialPort,
+        *,
+        text: str,
+        text_seconds: float,
+        settle: float,
+        loader: LineSettings,
+        application: LineSettings,
+    ) -> None:
+        self._port = port
+        self._text = text.encode()
+        self._text_seconds = text_seconds
+        self._settle = settle
+        self._loader = loader
+        self._application = application
+        self._at_loader_settings = False
+
+    @property
+    @abstractmethod
+    def resets(self) -> bool:
+        """Whether a line resets the part."""
+
+    @abstractmethod
+    def enter(self) -> bool:
+        """Brings the part into its bootloader; False where that takes lines that the port hasn't got.
+
+        Raises TransportError.
+        """
+
+    @abstractmethod
+    def reset(self) -> bool:
+        """Resets the part into its application; False where the port hasn't got the line. Raises TransportError."""
+
+    def await_application(self) -> None:  # noqa: B027 - most parts keep their port
+        """Waits until the application's port is there, once the part was told to start it. Raises TransportError."""
+
+    def send_text(self) -> None:
+        """Sends the text at the application's settings. Raises TransportError."""
+        if self._text:
+            self.use_application_settings()
+            wire = self._port.wire_seconds(len(self._text))
+            self._port.write(self._text, Deadline.after(self._text_seconds + wire))
+            clock.sleep(self._settle + wire)
+
+    def use_loader_settings(self) -> None:
+        """Raises SerialGone, SerialSettings."""
+        self._port.set_line(baudrate=self._loader.baudrate, parity=self._loader.parity)
+        self._at_loader_settings = self._loader != LineSettings(None)
+
+    def use_application_settings(self) -> None:
+        """Raises SerialGone, SerialSettings."""
+        wanted = self._application
+        if (
+            self._at_loader_settings
+            or wanted.baudrate not in (None, self._port.baudrate)
+            or wanted.parity not in (None, self._port.parity)
+        ):
+            self._port.set_line(baudrate=wanted.baudrate, parity=wanted.parity)
+            self._at_loader_settings = False
+
+    def close(self) -> None:
+        """Leaves the line at the application's settings. Never raises."""
+        with suppress(TransportError):
+            self.use_application_settings()

@@ -1,0 +1,56 @@
+"""One modem line resets the part; its bootloader runs after each reset, and waits a while before it starts the application."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ...transports import clock
+from ...transports.serial.port import SerialPort
+from ..flasher import Settings
+
+
+class ResetSettings(Settings):
+    """`reset`: the lines that reset the part, "none" for by hand. `wiring`: "capacitor" where the line's edge makes a pulse
+    (100 nF between DTR and the reset pin, as on Arduino boards), "direct" where the part is held in reset as long as the
+    line is. `asserted`: whether the line asserted (low on the wire) is what resets. Times in seconds: `discharge` before
+    a pulse through a capacitor, `hold` of a direct reset, `settle` for the bootloader to start."""
+
+    reset: Literal["dtr", "rts", "both", "none"] = "dtr"
+    wiring: Literal["capacitor", "direct"] = "capacitor"
+    asserted: bool = True
+    discharge: float = Field(default=0.25, ge=0, le=5)
+    hold: float = Field(default=0.01, gt=0, le=5)
+    settle: float = Field(default=0.05, ge=0, le=5)
+
+
+class ResetLine:
+    """The reset pin of the part on `port`."""
+
+    def __init__(self, port: SerialPort, settings: ResetSettings) -> None:
+        self._port = port
+        self._settings = settings
+
+    @property
+    def is_driven(self) -> bool:
+        """Whether a line drives the reset pin."""
+        return self._settings.reset != "none"
+
+    def pulse(self) -> bool:
+        """Resets the part; False where the port hasn't got the line. Raises TransportError."""
+        settings = self._settings
+        by_edge = settings.wiring == "capacitor"
+        driven = self._drive(settings.asserted != by_edge)
+        if driven:
+            clock.sleep(settings.discharge if by_edge else settings.hold)
+            self._drive(settings.asserted == by_edge)
+        clock.sleep(settings.settle)
+        return driven
+
+    def _drive(self, asserted: bool) -> bool:
+        reset = self._settings.reset
+        return self._port.set_modem(
+            dtr=asserted if reset in ("dtr", "both") else None,
+            rts=asserted if reset in ("rts", "both") else None,
+        )
