@@ -108,10 +108,10 @@ class UdsFlasher(MemoryBootloader):
         try:
             if runs:
                 uds_session.prepare(self._client, self._profile)
-            uds_session.enter(self._client, self._profile, self._key)
+            uds_session.enter_programming(self._client, self._profile, self._key)
         except ProxyflashError:
             if runs:
-                uds_session.retreat(self._client, self._profile)
+                uds_session.leave_programming(self._client, self._profile)
             raise
         self._client.keep_session(self._profile.timings.s3)
         identity = merge(identity, self._told())
@@ -185,7 +185,7 @@ class UdsFlasher(MemoryBootloader):
             with suppress(ProxyflashError):
                 self._call_check(dependencies)
         self._client.let_session_go()
-        uds_session.leave(self._client, self._profile)
+        uds_session.start_application(self._client, self._profile)
 
     def close(self) -> None:
         with suppress(TransportError):
@@ -306,7 +306,7 @@ class UdsFlasher(MemoryBootloader):
             # only by a new session.
             with suppress(ProxyflashError):
                 if left:
-                    uds_session.enter(self._client, self._profile, self._key)
+                    uds_session.enter_programming(self._client, self._profile, self._key)
                 else:
                     self._end_transfer()
 

@@ -89,17 +89,19 @@ def prepare(client: UdsClient, profile: UdsProfile) -> None:
 
     What the ECU does not have, or not in its bootloader, is left out. Raises PartRefused and its like.
     """
-    _adopt(client, profile, _courtesy(client, profile, session_request(profile.sessions.extended)))
+    _apply_server_timing(
+        client, profile, _optional_request(client, profile, session_request(profile.sessions.extended))
+    )
     routine = profile.routines.preconditions
     if isinstance(routine, int):
         _check_preconditions(client, profile, routine)
     if profile.dtc_control:
-        _courtesy(client, profile, DTC_OFF)
+        _optional_request(client, profile, DTC_OFF)
     if profile.communication_control:
-        _courtesy(client, profile, COMMUNICATION_OFF)
+        _optional_request(client, profile, COMMUNICATION_OFF)
 
 
-def enter(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> None:
+def enter_programming(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> None:
     """Programming session and security access. Asked again in the programming session, it aborts a transfer.
 
     Raises PartWrongMode, SecurityDenied, ProfileWrong, and what a negative response is mapped to.
@@ -115,31 +117,31 @@ def enter(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> No
             return
 
 
-def retreat(client: UdsClient, profile: UdsProfile) -> None:
-    """After a failed `prepare` or `enter`: what ran before runs again, as far as that can be had. Never raises.
+def leave_programming(client: UdsClient, profile: UdsProfile) -> None:
+    """After a failed `prepare` or `enter_programming`: what ran before runs again, as far as that can be had. Never raises.
 
     An ECU that did not come into its programming session is not reset: it may have refused because it is at work.
     """
     with suppress(ProxyflashError):
         if active_session(client, profile) == profile.sessions.programming:
-            leave(client, profile)
+            start_application(client, profile)
         else:
             _wake_the_bus(client, profile)
-            _courtesy(client, profile, session_request(profile.sessions.default))
+            _optional_request(client, profile, session_request(profile.sessions.default))
 
 
-def leave(client: UdsClient, profile: UdsProfile) -> None:
+def start_application(client: UdsClient, profile: UdsProfile) -> None:
     """Hard reset, then the post-programming step. Returns once the ECU answers in its default session.
 
     Raises NotBack when it doesn't within the reset gap, and what a refused reset is mapped to.
     """
     gap = Deadline.after(profile.timings.reset_gap)
     _await_restart(client, profile, gap)
-    _courtesy(client, profile, session_request(profile.sessions.extended))
+    _optional_request(client, profile, session_request(profile.sessions.extended))
     _wake_the_bus(client, profile)
     default = session_request(profile.sessions.default)
     if profile.functional:
-        _courtesy(client, profile, default)
+        _optional_request(client, profile, default)
     while True:
         try:
             client.ask(default)
@@ -182,16 +184,16 @@ def _reset(client: UdsClient) -> bool:
 
 def _wake_the_bus(client: UdsClient, profile: UdsProfile) -> None:
     if profile.communication_control:
-        _courtesy(client, profile, COMMUNICATION_ON)
+        _optional_request(client, profile, COMMUNICATION_ON)
     if profile.dtc_control:
-        _courtesy(client, profile, DTC_ON)
+        _optional_request(client, profile, DTC_ON)
 
 
 def _not_back(profile: UdsProfile) -> NotBack:
     return NotBack(f"the ECU did not answer within {profile.timings.reset_gap:g} s after its reset")
 
 
-def _courtesy(client: UdsClient, profile: UdsProfile, request: bytes) -> bytes:
+def _optional_request(client: UdsClient, profile: UdsProfile, request: bytes) -> bytes:
     """A request that programming does not depend on: to all ECUs if the profile says so. b"" if it isn't heeded.
 
     A functional request that is not supported is not answered (ISO 14229-1, 8.7), so it is asked of the ECU itself then.
@@ -228,20 +230,20 @@ def _programming_session(client: UdsClient, profile: UdsProfile) -> None:
         try:
             answer = client.ask(programming)
             if not isinstance(answer, Refusal):
-                _adopt(client, profile, answer)
+                _apply_server_timing(client, profile, answer)
                 if _is_programming(client, profile):
                     return
             elif knocks and not reset and answer.nrc in NOT_HERE:
                 reset = True
                 client.ask(HARD_RESET)
-                _knock(client, profile, programming, gap)
+                _hit_boot_window(client, profile, programming, gap)
             elif answer.nrc == Nrc.SUB_FUNCTION_NOT_SUPPORTED:
                 raise PartWrongMode(answer.error().cause, remedy="Is sessions.programming of its profile right?")
             else:
                 raise answer.error()
         except LOST:
             if knocks:
-                _knock(client, profile, programming, gap)
+                _hit_boot_window(client, profile, programming, gap)
         if last:
             raise PartWrongMode(
                 f"the ECU did not come into its programming session within {profile.timings.reset_gap:g} s",
@@ -250,7 +252,7 @@ def _programming_session(client: UdsClient, profile: UdsProfile) -> None:
         client.linger(profile.timings.knock)
 
 
-def _knock(client: UdsClient, profile: UdsProfile, programming: bytes, gap: Deadline) -> None:
+def _hit_boot_window(client: UdsClient, profile: UdsProfile, programming: bytes, gap: Deadline) -> None:
     """Asks for the programming session and for a sign of life in turn, quickly, until one is answered or the gap over."""
     pause = profile.timings.knock
     while not gap.expired:
@@ -268,7 +270,7 @@ def _is_programming(client: UdsClient, profile: UdsProfile) -> bool:
         return False
 
 
-def _adopt(client: UdsClient, profile: UdsProfile, parameters: bytes) -> None:
+def _apply_server_timing(client: UdsClient, profile: UdsProfile, parameters: bytes) -> None:
     """sessionParameterRecord (10.2.3): P2 in ms, P2* in 10 ms. The longer ones of the ECU and of the profile hold."""
     if len(parameters) >= 4:
         client.p2 = max(profile.timings.p2, int.from_bytes(parameters[0:2], "big") / 1000)

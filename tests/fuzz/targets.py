@@ -409,7 +409,7 @@ def can_record(data: bytes) -> None:
 @reader()
 def isotp_frame(data: bytes) -> None:
     for prefix in (0, 1):
-        isotp_frames.heeded(data[1:65], prefix) if len(data) > 2 + prefix else None
+        isotp_frames.accepted_frame(data[1:65], prefix) if len(data) > 2 + prefix else None
         isotp_frames.pci_of(data, prefix)
 
 

@@ -39,7 +39,7 @@ from proxyflash.transports.errors import (
 from proxyflash.transports.isotp import kernel as isotp_kernel
 from proxyflash.transports.isotp import opening as isotp_module
 from proxyflash.transports.isotp import user as isotp_user
-from proxyflash.transports.isotp.frames import heeded
+from proxyflash.transports.isotp.frames import accepted_frame
 from proxyflash.transports.isotp.opening import Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions
 from proxyflash.transports.isotp.user import UserIsoTp
 
@@ -1055,7 +1055,7 @@ frames = st.one_of(
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=64), st.integers(0, 1))
 def test_any_frame_has_a_verdict(data: bytes, prefix: int) -> None:
-    verdict = heeded(data, prefix)
+    verdict = accepted_frame(data, prefix)
     assert verdict is None or len(verdict) == len(data)
 
 

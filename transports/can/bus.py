@@ -104,7 +104,7 @@ class CanChannel:
         with self._changed:
             while not self._frames:
                 if self._failure is not None:
-                    raise again(self._failure)
+                    raise copy_error(self._failure)
                 self._waiting = True
                 in_time = self._changed.wait(deadline.remaining)
                 self._waiting = False
@@ -285,7 +285,7 @@ class CanBus:
                 watcher(message)
             while True:
                 if self.failure is not None:
-                    raise again(self.failure)
+                    raise copy_error(self.failure)
                 if self._unacknowledged >= UNACKNOWLEDGED_LIMIT:
                     self._acknowledged()
                     raise self._not_acknowledged()
@@ -323,7 +323,7 @@ class CanBus:
                 self._watchers = tuple(watcher for watcher in self._watchers if watcher is not count)
                 self._filter()
         if self.failure is not None:
-            raise again(self.failure)
+            raise copy_error(self.failure)
         return min(busy / passed, 1.0)
 
     def close(self) -> None:
@@ -527,7 +527,7 @@ def _waiting_of(bus: can.BusABC, interface: str) -> _Waiting:
     return _WaitingForSocket(bus) if interface == "socketcan" and hasattr(bus, "socket") else _Waiting(bus)
 
 
-def again(error: TransportError) -> TransportError:
+def copy_error(error: TransportError) -> TransportError:
     """The same failure for one more who meets it: each names a component of its own in it."""
     return type(error)(error.cause, remedy=error.remedy)
 

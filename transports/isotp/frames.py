@@ -37,7 +37,7 @@ def is_flow_control(data: bytes, prefix: int) -> bool:
     return pci_of(data, prefix) == Pci.FLOW_CONTROL
 
 
-def heeded(data: bytes, prefix: int) -> bytes | None:
+def accepted_frame(data: bytes, prefix: int) -> bytes | None:
     """The frame, with a reserved STmin replaced; None when it has to be ignored.
 
     `prefix`: address bytes ahead of the PCI, 1 with extended addressing. A flow control frame with a reserved flow

@@ -20,7 +20,7 @@ from contextlib import suppress
 import can
 
 from .. import clock
-from ..can.bus import FULL_SECONDS, CanBus, CanChannel, CanId, again
+from ..can.bus import FULL_SECONDS, CanBus, CanChannel, CanId, copy_error
 from ..deadline import Deadline
 from ..errors import CanGone, IsoTpFraming, IsoTpSettings, IsoTpTimeout, TransportError
 from .channel import LONGEST_PDU, Addressing, IsoTpAddress, IsoTpBackEnd, IsoTpOptions, unended
@@ -70,7 +70,7 @@ def poll_tells(release: str) -> bool:
     return found is not None and (int(found[1]), int(found[2])) >= (6, 3)
 
 
-class _Onlooker(CanChannel):
+class _FrameMonitor(CanChannel):
     """Sees what the socket doesn't show: that a PDU of the peer is coming in, that nobody acknowledges. Keeps no frame.
 
     `until`: when the PDU that is under way has ended by any means, on `time.monotonic`'s clock; 0.0 for none. `sent` is set
@@ -148,7 +148,7 @@ class KernelIsoTp(IsoTpBackEnd):
         self._answer_prefix = bytes((address.source or 0,))[: self._prefix]
         self._sending = False
         self._counts = not poll_tells(os.uname().release)
-        self._onlooker = _Onlooker(bus, address, self.contest, counts=self._counts)
+        self._monitor = _FrameMonitor(bus, address, self.contest, counts=self._counts)
         self._socket = socket.socket(socket.PF_CAN, socket.SOCK_DGRAM, socket.CAN_ISOTP)
         try:
             self._socket.setsockopt(SOL_CAN_ISOTP, CAN_ISOTP_OPTS, packed_options(address, options))
@@ -159,7 +159,7 @@ class KernelIsoTp(IsoTpBackEnd):
             self._socket.setblocking(False)
             self._sends_as = request
             bus.sent_by_kernel.add(request)
-            bus.listen(self._onlooker)
+            bus.listen(self._monitor)
         except BaseException:
             self._socket.close()
             raise
@@ -169,7 +169,7 @@ class KernelIsoTp(IsoTpBackEnd):
             self._forget_error()
             if not self._ready(deadline, writing=True):
                 raise IsoTpTimeout(f"sending {len(pdu)} bytes took longer than it may")
-            self._onlooker.expect(frames_of(len(pdu), self._tx_dl, self._prefix))
+            self._monitor.expect(frames_of(len(pdu), self._tx_dl, self._prefix))
             try:
                 self._socket.send(pdu)
                 break
@@ -195,11 +195,11 @@ class KernelIsoTp(IsoTpBackEnd):
     def recv(self, deadline: Deadline, end: Deadline) -> bytes | None:
         until = deadline
         while not self._ready(until, writing=False):
-            if self._onlooker.until <= clock.monotonic():
+            if self._monitor.until <= clock.monotonic():
                 return None
             if end.expired:
                 raise unended(deadline, end)
-            until = Deadline(min(self._onlooker.until, end.at))
+            until = Deadline(min(self._monitor.until, end.at))
         try:
             return self._socket.recv(LONGEST_PDU)
         except BlockingIOError:
@@ -207,7 +207,7 @@ class KernelIsoTp(IsoTpBackEnd):
         except OSError as error:
             raise self._named(error) from error
         finally:
-            self._onlooker.until = 0.0
+            self._monitor.until = 0.0
 
     def drain(self) -> None:
         """Forgets what came in, errors of earlier messages among it."""
@@ -223,7 +223,7 @@ class KernelIsoTp(IsoTpBackEnd):
         if self._sending:
             self._stop_sending()
         self._socket.close()
-        self._onlooker.close()
+        self._monitor.close()
         self._bus.sent_by_kernel.discard(self._sends_as)
 
     def _stop_sending(self) -> None:
@@ -259,13 +259,13 @@ class KernelIsoTp(IsoTpBackEnd):
         """Whether the last frame has left before the deadline. Raises the bus's failure and the socket's error."""
         if not self._counts:
             return self._ready(deadline, writing=True)
-        self._onlooker.interruption = None
-        while not self._onlooker.sent.wait(min(LOOK_SECONDS, deadline.remaining)):
+        self._monitor.interruption = None
+        while not self._monitor.sent.wait(min(LOOK_SECONDS, deadline.remaining)):
             self._raise_error()
             if self._bus.failure is not None:
-                raise again(self._bus.failure)
-            if self._onlooker.interruption is not None:
-                raise again(self._onlooker.interruption)
+                raise copy_error(self._bus.failure)
+            if self._monitor.interruption is not None:
+                raise copy_error(self._monitor.interruption)
             if deadline.expired:
                 return False
         return True
@@ -273,14 +273,14 @@ class KernelIsoTp(IsoTpBackEnd):
     def _ready(self, deadline: Deadline, *, writing: bool) -> bool:
         """Whether the socket can be written to, or read from, before the deadline. Raises the bus's failure."""
         readers, writers = ([], [self._socket]) if writing else ([self._socket], [])
-        self._onlooker.interruption = None
+        self._monitor.interruption = None
         while True:
             if self._bus.failure is not None:
-                raise again(self._bus.failure)
+                raise copy_error(self._bus.failure)
             if any(select.select(readers, writers, [], min(LOOK_SECONDS, deadline.remaining))):
                 return True
-            if self._onlooker.interruption is not None:
-                raise again(self._onlooker.interruption)
+            if self._monitor.interruption is not None:
+                raise copy_error(self._monitor.interruption)
             if deadline.expired:
                 return False
 

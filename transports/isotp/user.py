@@ -19,7 +19,7 @@ from ..can.bus import CanBus, CanChannel, CanId
 from ..deadline import Deadline
 from ..errors import IsoTpFraming, IsoTpTimeout, TransportError
 from .channel import LONGEST_PDU, Addressing, IsoTpAddress, IsoTpBackEnd, IsoTpOptions, unended
-from .frames import LAST_FLOW_STATUS, heeded, is_flow_control
+from .frames import LAST_FLOW_STATUS, accepted_frame, is_flow_control
 
 WAIT_FRAMES = 100
 """Flow control frames in a row that may ask us to wait."""
@@ -31,7 +31,7 @@ LOGGER = "proxyflash.isotp"
 logging.getLogger(LOGGER).addHandler(logging.NullHandler())
 
 
-class _Rivals(CanChannel):
+class _OtherTesters(CanChannel):
     """Sees frames of others under the id that we send under. Keeps none."""
 
     def __init__(self, bus: CanBus, request: CanId, prefix: bytes, seen: Callable[[CanId], None]) -> None:
@@ -81,8 +81,8 @@ class UserIsoTp(IsoTpBackEnd):
             error_handler=self._keep_error, params=params,
         )  # fmt: skip
         self._channel: CanChannel = bus.channel(request, response, fd=self._fd)
-        self._rivals = _Rivals(bus, request, bytes((address.target or 0,))[: self._prefix], self.contest)
-        bus.listen(self._rivals)
+        self._other_testers = _OtherTesters(bus, request, bytes((address.target or 0,))[: self._prefix], self.contest)
+        bus.listen(self._other_testers)
 
     def send(self, pdu: bytes, deadline: Deadline) -> None:
         logic = self._logic
@@ -150,7 +150,7 @@ class UserIsoTp(IsoTpBackEnd):
 
     def close(self) -> None:
         self._channel.close()
-        self._rivals.close()
+        self._other_testers.close()
 
     def _rx(self, timeout: float) -> isotp.CanMessage | None:
         """One frame for each turn of the machine, so that a peer that never stops doesn't hold it."""
@@ -159,7 +159,7 @@ class UserIsoTp(IsoTpBackEnd):
         until, self._wait = Deadline.after(self._wait), None
         while (message := self._channel.recv(until)) is not None:
             self._took = True
-            data = heeded(bytes(message.data), self._prefix)
+            data = accepted_frame(bytes(message.data), self._prefix)
             if data is not None and is_flow_control(data, self._prefix):
                 status = data[self._prefix] & 0x0F
                 if status > LAST_FLOW_STATUS:
