@@ -68,8 +68,7 @@ class Buses:
                 try:
                     self._transports[bus] = plugins.load(plugins.TRANSPORTS, spec.kind).open(bus, settings)
                 except BadSettings as error:
-                    error.cause = f"{self.file.at(('bus', bus))}: {error.cause}"
-                    raise
+                    raise error.placed(self.file.at(("bus", bus))) from error
                 if hasattr(self._transports[bus], "outside"):
                     self._transports[bus].outside = self.outside
                 if self._recorder is not None:

@@ -29,7 +29,7 @@ class HostComponent:
 
     def __init__(self, spec: ComponentSpec, commands: HostCommands, outside: Outside) -> None:
         self.spec = spec
-        self._commands = commands
+        self.commands = commands
         self._outside = outside
 
     @property
@@ -39,7 +39,7 @@ class HostComponent:
     @property
     def folder(self) -> Path:
         """The bench file's: where its paths and commands start from."""
-        return self._commands.folder
+        return self.commands.folder
 
     def look(self) -> Component:
         """Asks for its version as the bench file says.
@@ -49,7 +49,7 @@ class HostComponent:
         version, presence = "", Presence.UNKNOWN
         if self.spec.version_from is not None:
             try:
-                version = _version(self.spec.version_from, self._commands, self._outside)
+                version = _version(self.spec.version_from, self.commands, self._outside)
                 presence = Presence.OK if version else Presence.UNKNOWN
             except OutsideFailed:
                 presence = Presence.ABSENT

@@ -73,8 +73,7 @@ def scan(buses: Buses) -> Scan:
                 except Exception as error:
                     # One part that answers anything keeps no other from being asked.
                     fault = error if isinstance(error, ProxyflashError) else Unexpected.of(error)
-                    fault.component = fault.component or entry.spec.name
-                    faults.append((bus, fault))
+                    faults.append((bus, fault.named(entry.spec.name)))
                     components[entry.spec.name] = record(entry, Presence.ABSENT, None)
             unlisted += prober.unlisted(entries, Deadline.after(SIGHT_SECONDS))
         except Exception as error:

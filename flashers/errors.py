@@ -28,7 +28,7 @@
 
 from __future__ import annotations
 
-from ..transports.errors import ExitStatus, ProxyflashError
+from ..transports.errors import ExitStatus, ProxyflashError, Remedy
 
 
 class ImageError(ProxyflashError):
@@ -179,7 +179,9 @@ class Cancelled(ProxyflashError):
 
     code = "E-CANCELLED"
 
-    def __init__(self, cause: str, *, touched: bool, remedy: str | None = None, component: str | None = None) -> None:
+    def __init__(
+        self, cause: str, *, touched: bool, remedy: Remedy | None = None, component: str | None = None
+    ) -> None:
         super().__init__(cause, remedy=remedy, component=component)
         self.touched = touched
         self.exit_status = ExitStatus.RESUMABLE if touched else ExitStatus.INTERRUPTED

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..flashers import events as ev
 from ..flashers.events import Phase
-from ..updates.engine.progress import CHANGING
+from ..updates.engine.action import CHANGING
 from ..updates.events import ActionStarted, Status, StepFinished, StepStarted
 
 WHILE_TOUCHED = {

@@ -29,7 +29,9 @@ A class of the left column is what code catches; it is never raised itself. Each
 
 from __future__ import annotations
 
-from enum import IntEnum
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum, StrEnum
 from typing import ClassVar, Self
 
 from .plain import CAUSE, plain, word
@@ -57,28 +59,86 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130
 
 
+class NextAction(StrEnum):
+    """A command that a remedy names. The command line adds the options of its call, such as `--bench`."""
+
+    RESUME = "resume"
+    ROLLBACK = "rollback"
+    ABANDON = "apply --abandon MANIFEST"
+
+
+Remedy = str | tuple[str | NextAction, ...]
+"""What to do: a text, or its pieces where a command is among them."""
+
+
 class ProxyflashError(Exception):
     """Root of all errors. `cause` is one sentence without a full stop at its end; `remedy` one or two with.
 
-    `component` is the name of the component that it happened on, filled in by the layer that knows it. As text an error
-    is one plain line, whatever a part or a file put into its cause. A longer cause than `CAUSE` ends there.
+    `advice` is the remedy in pieces. `component` is the name of the component that it happened on, filled in by the layer
+    that knows it. As text an error is one plain line, whatever a part or a file put into its cause. A longer cause than
+    `CAUSE` ends there.
     """
 
     code: ClassVar[str] = "E-FAILED"
     exit_status: ExitStatus = ExitStatus.FAILED
-    default_remedy: ClassVar[str] = ""
+    default_remedy: ClassVar[Remedy] = ""
 
-    def __init__(self, cause: str, *, remedy: str | None = None, component: str | None = None) -> None:
-        # A document in JSON, a journal and a recording hold it as it is.
-        self.cause = cause if len(cause) <= CAUSE else f"{cause[:CAUSE]}…"
+    def __init__(self, cause: str, *, remedy: Remedy | None = None, component: str | None = None) -> None:
+        self.cause = _short(cause)
         super().__init__(self.cause)
-        self.remedy = self.default_remedy if remedy is None else remedy
+        self.advice = _pieces(self.default_remedy if remedy is None else remedy)
         self.component = component
+
+    @property
+    def remedy(self) -> str:
+        return "".join(f"proxyflash {piece}" if isinstance(piece, NextAction) else piece for piece in self.advice)
+
+    def named(self, component: str | None) -> Self:
+        """Itself, with the component's name unless it has one."""
+        self.component = self.component or component
+        return self
+
+    def placed(self, place: str) -> Self:
+        """A copy whose cause begins with a place, such as a file and a line."""
+        return self._copy(cause=_short(f"{place}: {self.cause}"))
+
+    def advised(self, remedy: Remedy) -> Self:
+        """A copy with another remedy."""
+        return self._copy(advice=_pieces(remedy))
+
+    def worded(self, command: Callable[[NextAction], str]) -> Self:
+        """A copy whose remedy has the commands as they can be typed."""
+        return self.advised(tuple(command(piece) if isinstance(piece, NextAction) else piece for piece in self.advice))
+
+    def _copy(self, **changed: object) -> Self:
+        found = type(self).__new__(type(self), *self.args)
+        found.__dict__.update(self.__dict__ | changed)
+        found.__cause__, found.__suppress_context__ = self.__cause__, self.__suppress_context__
+        return found
 
     def __str__(self) -> str:
         where = f"{word(self.component)}: " if self.component else ""
         advice = f" {plain(self.remedy)}" if self.remedy else ""
         return f"{where}{plain(self.cause, CAUSE)}.{advice}"
+
+
+def _short(cause: str) -> str:
+    """A document in JSON, a journal and a recording hold a cause as it is."""
+    return cause if len(cause) <= CAUSE else f"{cause[:CAUSE]}…"
+
+
+def _pieces(remedy: Remedy) -> tuple[str | NextAction, ...]:
+    return (remedy,) if isinstance(remedy, str) else remedy
+
+
+@contextmanager
+def naming(component: str | None) -> Iterator[None]:
+    """Names the component in an error of the block that names none."""
+    try:
+        yield
+    except ProxyflashError as error:
+        error.named(component)
+        raise
 
 
 class StateFolder(ProxyflashError):

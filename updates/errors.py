@@ -44,7 +44,7 @@
 
 from __future__ import annotations
 
-from ..transports.errors import ExitStatus, ProxyflashError
+from ..transports.errors import ExitStatus, NextAction, ProxyflashError
 
 
 class UpdateError(ProxyflashError):
@@ -219,7 +219,7 @@ class StepHangs(ProxyflashError):
 
     code = "E-STEP-HANGS"
     exit_status = ExitStatus.RESUMABLE
-    default_remedy = "End this process; then go on: proxyflash resume"
+    default_remedy = ("End this process; then go on: ", NextAction.RESUME)
 
 
 class ScriptFailed(ProxyflashError):
@@ -263,13 +263,13 @@ class JournalNotWritten(ProxyflashError):
 
     code = "E-JOURNAL-WRITE"
     exit_status = ExitStatus.RESUMABLE
-    default_remedy = "Is the disk full? Make room, then go on: proxyflash resume"
+    default_remedy = ("Is the disk full? Make room, then go on: ", NextAction.RESUME)
 
 
 class Unfinished(ProxyflashError):
     code = "E-UNFINISHED"
     exit_status = ExitStatus.BUSY
-    default_remedy = "Go on with it: proxyflash resume. Or undo it: proxyflash rollback"
+    default_remedy = ("Go on with it: ", NextAction.RESUME, ". Or undo it: ", NextAction.ROLLBACK)
 
 
 class RestartPending(ProxyflashError):

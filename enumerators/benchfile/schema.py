@@ -427,8 +427,7 @@ class _Reader:
         try:
             flasher: type[Bootloader] = plugins.load(plugins.FLASHERS, protocol)
         except ProxyflashError as error:
-            error.cause = f"{self._at(place)}: {error.cause}"
-            raise
+            raise error.placed(self._at(place)) from error
         return flasher
 
     def _hosted(self, component: ComponentSpec, place: Place) -> None:

@@ -13,7 +13,8 @@ from proxyflash.transports import clock
 from proxyflash.transports.errors import ClockError
 from proxyflash.transports.outside import Outside
 from proxyflash.transports.simulated_clock import SimulatedClock
-from proxyflash.updates.engine import restarting
+from proxyflash.updates.engine.restarting import Restarts
+from proxyflash.updates.manifests.policy import Policy
 
 pytestmark = pytest.mark.real_time("a shell command")
 SECRETS = "http://admin:T0K@pdu/off?token=T0K 'Authorization: Bearer T0K'"
@@ -62,7 +63,7 @@ def test_an_error_leaves_secrets_out(
 
 
 def test_a_restart_leaves_secrets_out(tmp_path: Path) -> None:
-    asked = restarting.asked_for(True, f"true {SECRETS}", HostCommands(tmp_path, Outside(lambda: None)))
+    asked = Restarts(Policy(reboot=f"true {SECRETS}"), HostCommands(tmp_path, Outside(lambda: None))).ask(host=True)
     assert LEFT in asked.remedy
 
 

@@ -19,7 +19,7 @@ from proxyflash.updates.engine.attempts import Attempts
 from proxyflash.updates.engine.engine import Engine
 from proxyflash.updates.engine.journal import Journal
 from proxyflash.updates.engine.scheduling import Scheduler
-from proxyflash.updates.engine.task_runner import Worker
+from proxyflash.updates.engine.task_runner import TaskRunner
 
 from .run import explore
 from .world import replaced
@@ -57,14 +57,14 @@ def late_journal() -> Iterator[None]:
 @contextmanager
 def lock_order_turned_round() -> Iterator[None]:
     """One thread takes the journal's lock and then that of the counts, another one the other way round."""
-    made, record, add = Worker.__init__, Worker.record, Attempts.add
+    made, record, add = TaskRunner.__init__, TaskRunner.record, Attempts.add
 
     def worker(self: Any, *arguments: Any) -> None:
         made(self, *arguments)
-        self.setting.attempts.worker = self
+        self.settings.attempts.worker = self
 
     def recorded(self: Any, *arguments: Any, **fields: Any) -> None:
-        with self._lock, self.setting.attempts._lock:
+        with self._lock, self.settings.attempts._lock:
             record(self, *arguments, **fields)
 
     def added(self: Any, task: Any) -> None:
@@ -73,8 +73,8 @@ def lock_order_turned_round() -> Iterator[None]:
         add(self, task)
 
     with ExitStack() as stack:
-        stack.enter_context(replaced(Worker, "__init__", worker))
-        stack.enter_context(replaced(Worker, "record", recorded))
+        stack.enter_context(replaced(TaskRunner, "__init__", worker))
+        stack.enter_context(replaced(TaskRunner, "record", recorded))
         stack.enter_context(replaced(Attempts, "add", added))
         yield
 

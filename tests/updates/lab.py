@@ -21,11 +21,12 @@ from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.enumerators.component import Component, Presence
 from proxyflash.enumerators.host import HostComponent
 from proxyflash.flashers.errors import Cancelled
+from proxyflash.flashers.events import RunContext
 from proxyflash.tests.explore.disk import Disk
 from proxyflash.transports import clock, plugins
 from proxyflash.updates.engine import restarting
+from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.engine import Engine
-from proxyflash.updates.engine.progress import Action
 from proxyflash.updates.engine.report import Outcome
 from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.handlers import backup_store as kept
@@ -83,7 +84,7 @@ class FileHandler(StepHandler):
         return str(self.context.step.handlerProperties["installedCriteria"])
 
     def is_installed(self) -> ActionResult:
-        self.asking.cancelled = self.context.cancelled
+        self.asking.cancelled = self.context.run.cancelled
         where = f"{self.target} {self.context.step.description}"
         log = self.world / "log"
         if log.exists() and f"download {where}\n" in log.read_text():
@@ -125,7 +126,7 @@ class FileHandler(StepHandler):
 
     def _do(self, action: Action, work: Callable[[], ActionResult | object]) -> ActionResult:
         step = self.context.step.description
-        self.asking.cancelled = self.context.cancelled
+        self.asking.cancelled = self.context.run.cancelled
         self._log(f"{action} {self.target} {step}")
         fault = self.faults.get((f"{self.target} {step}", action))
         if fault is not None and (told := fault()) is not None:
@@ -245,7 +246,7 @@ class Lab:
     @contextmanager
     def engine(self) -> Iterator[Engine]:
         with Bench.open(self.folder / "bench.toml", state=self.state) as bench:
-            yield Engine(bench, policy=Policy.model_validate(self.policy), cancelled=self.cancelled)
+            yield Engine(bench, policy=Policy.model_validate(self.policy), context=RunContext(cancelled=self.cancelled))
 
     def apply(self, update: Update, **options: Any) -> Outcome:
         with self.engine() as engine:

@@ -12,9 +12,11 @@ from typing import Any
 
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
+from proxyflash.flashers.events import RunContext
 from proxyflash.updates.engine.results import ActionResult
 from proxyflash.updates.errors import UpdateError
 from proxyflash.updates.handlers.handler import StepContext, StepHandler
+from proxyflash.updates.manifests.conditions import BenchConditions
 from proxyflash.updates.manifests.manifest import InlineStep, PayloadFile
 
 
@@ -41,17 +43,16 @@ class Stage:
         component = self.bench.find(self.component) if self.component else None
         return self.handler(
             StepContext(
-                self.step,
-                {name: self.folder / name for name in self.step.files},
-                self.folder / "work",
-                self.backup,
-                self.bench,
-                component,
-                component.look() if component else None,
-                self.events.append,
-                self.cancelled,
-                self.payloads,
-                self.refusal,
+                step=self.step,
+                files={name: self.folder / name for name in self.step.files},
+                work_folder=self.folder / "work",
+                backup_folder=self.backup,
+                component=component,
+                record=component.look() if component else None,
+                conditions=BenchConditions(self.bench, self.component),
+                run=RunContext(self.events.append, self.cancelled),
+                payloads=self.payloads,
+                refusal=self.refusal,
             )
         )
 

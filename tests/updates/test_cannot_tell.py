@@ -5,7 +5,8 @@ steps_handler.cpp): what is wrong with it is for Install to find.
 from __future__ import annotations
 
 import pytest
-from proxyflash.updates.engine.progress import Action, Ending
+from proxyflash.updates.engine.action import Action
+from proxyflash.updates.engine.progress import Ending
 from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.errors import StepFailed
 

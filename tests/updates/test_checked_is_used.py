@@ -21,7 +21,8 @@ from proxyflash.tests.updates.lab import FileHandler, Lab, all_new, all_old, kil
 from proxyflash.tests.updates.steps import Stage, checked, inline
 from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates import errors
-from proxyflash.updates.engine.progress import Action, Ending
+from proxyflash.updates.engine.action import Action
+from proxyflash.updates.engine.progress import Ending
 from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.handlers import swupdate
 from proxyflash.updates.handlers.app import AppHandler

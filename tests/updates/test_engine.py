@@ -13,6 +13,7 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Component, Presence
 from proxyflash.flashers.errors import Cancelled
+from proxyflash.flashers.events import RunContext
 from proxyflash.transports import plugins
 from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates.engine.engine import Engine
@@ -234,7 +235,7 @@ def test_the_plan_knows_what_is_installed_from_the_record(author: Author, bench:
 
 def test_a_cancelled_update_stops_between_two_actions(author: Author, bench: Bench) -> None:
     update = load(author.write("parent", [author.step("one"), author.step("two")]))
-    engine = Engine(bench, cancelled=lambda: "one install" in author.done())
+    engine = Engine(bench, context=RunContext(cancelled=lambda: "one install" in author.done()))
     outcome = engine.apply(engine.plan(update, []))
     assert outcome.error is not None
     assert outcome.error.code == "E-CANCELLED"
@@ -245,7 +246,7 @@ def test_a_cancelled_update_stops_between_two_actions(author: Author, bench: Ben
 
 def test_a_cancellation_before_anything_was_done_changed_nothing(author: Author, bench: Bench) -> None:
     update = load(author.write("parent", [author.step("one")]))
-    engine = Engine(bench, cancelled=lambda: True)
+    engine = Engine(bench, context=RunContext(cancelled=lambda: True))
     outcome = engine.apply(engine.plan(update, []))
     assert isinstance(outcome.error, Cancelled)
     assert (outcome.error.touched, outcome.error.exit_status) == (False, ExitStatus.INTERRUPTED)
@@ -255,7 +256,7 @@ def test_a_cancellation_before_anything_was_done_changed_nothing(author: Author,
 
 def test_a_cancellation_after_a_step_can_be_gone_on_from(author: Author, bench: Bench) -> None:
     update = load(author.write("parent", [author.step("one"), author.step("two")]))
-    engine = Engine(bench, cancelled=lambda: "one apply" in author.done())
+    engine = Engine(bench, context=RunContext(cancelled=lambda: "one apply" in author.done()))
     outcome = engine.apply(engine.plan(update, []))
     assert isinstance(outcome.error, Cancelled)
     assert (outcome.error.touched, outcome.error.exit_status) == (True, ExitStatus.RESUMABLE)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from proxyflash.flashers.errors import Cancelled
-from proxyflash.updates.engine.progress import Action, Ending
+from proxyflash.updates.engine.action import Action
+from proxyflash.updates.engine.progress import Ending
 from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.engine.store import Store
 from proxyflash.updates.errors import (

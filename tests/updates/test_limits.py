@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import Cancelled
+from proxyflash.flashers.events import RunContext
 from proxyflash.transports import clock
 from proxyflash.updates.engine import time_limits as limits
-from proxyflash.updates.engine.progress import Action, Ending
+from proxyflash.updates.engine.action import Action
+from proxyflash.updates.engine.progress import Ending
 from proxyflash.updates.engine.results import ActionResult, ResultCode
-from proxyflash.updates.engine.time_limits import Watch
+from proxyflash.updates.engine.time_limits import ActionTimeout
 from proxyflash.updates.errors import ManifestField, StepFailed, StepHangs, StepTimeout
 from proxyflash.updates.events import Status
 from proxyflash.updates.handlers import programs
@@ -114,10 +116,10 @@ def test_a_limit_that_is_none(lab: Lab, value: object) -> None:
 
 
 @pytest.fixture
-def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watch:
+def timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ActionTimeout:
     monkeypatch.setattr(limits, "GRACE_SECONDS", SHORT)
     told: list[ev.Event] = []
-    return Watch(tmp_path, SHORT, lambda: False, told.append)
+    return ActionTimeout(tmp_path, SHORT, RunContext(told.append))
 
 
 def running(pid: int) -> bool:
@@ -128,7 +130,7 @@ def running(pid: int) -> bool:
 
 @pytest.mark.real_time("it runs a program")
 def test_the_programs_of_one_that_does_not_stop_are_ended_with_all_that_they_started(
-    watch: Watch, tmp_path: Path
+    timeout: ActionTimeout, tmp_path: Path
 ) -> None:
     """As of SWUpdate and apt, which a cancellation doesn't interrupt."""
     script = tmp_path / "endless"
@@ -141,36 +143,36 @@ def test_the_programs_of_one_that_does_not_stop_are_ended_with_all_that_they_sta
         status, _ = programs.run([str(script)], environment=programs.clean_environment())
         return ActionResult(ResultCode.FAILURE, status & 0xFF)
 
-    assert watch.call(work).extended == -9 & 0xFF
-    assert watch.expired
+    assert timeout.call(work).extended == -9 & 0xFF
+    assert timeout.expired
     for name in ("child", "own"):
         assert not running(int((tmp_path / name).read_text()))
 
 
 @pytest.mark.real_time("it runs a program")
-def test_another_thread_s_programs_are_let_be(watch: Watch, tmp_path: Path) -> None:
+def test_another_thread_s_programs_are_let_be(timeout: ActionTimeout, tmp_path: Path) -> None:
     with programs.started(["sleep", "1000"], programs.clean_environment(), None) as mine:
-        watch.call(lambda: ActionResult(programs.run(["sleep", "1000"], environment=programs.clean_environment())[0]))
+        timeout.call(lambda: ActionResult(programs.run(["sleep", "1000"], environment=programs.clean_environment())[0]))
         assert mine.poll() is None
         mine.kill()
 
 
-def test_what_was_left_behind_is_heard_no_more(watch: Watch, tmp_path: Path) -> None:
+def test_what_was_left_behind_is_heard_no_more(timeout: ActionTimeout, tmp_path: Path) -> None:
     go_on, said = clock.Event(), clock.Event()
     found: list[object] = []
 
     def work() -> ActionResult:
         go_on.wait()
-        found.append(watch.cancelled())
+        found.append(timeout.context.cancelled())
         try:
-            watch.tell(ev.Event("left"))
+            timeout.context.on_event(ev.Event("left"))
         except Cancelled as error:
             found.append(error.touched)
         said.set()
         return ActionResult(ResultCode.SUCCESS)
 
     with pytest.raises(StepHangs):
-        watch.call(work)
+        timeout.call(work)
     with pytest.raises(StepHangs):
         limits.check_none_hangs(tmp_path)
     limits.check_none_hangs(tmp_path / "another")
@@ -179,18 +181,18 @@ def test_what_was_left_behind_is_heard_no_more(watch: Watch, tmp_path: Path) -> 
     assert found == [True, True]
 
 
-def test_each_action_has_its_own_time(watch: Watch) -> None:
+def test_each_action_has_its_own_time(timeout: ActionTimeout) -> None:
     def late() -> ActionResult:
-        while not watch.cancelled():
+        while not timeout.context.cancelled():
             clock.sleep(0.01)
         return ActionResult(ResultCode.SUCCESS)
 
-    assert watch.call(late).succeeded
-    assert watch.expired
-    assert watch.call(lambda: ActionResult(int(not watch.cancelled()))).succeeded
+    assert timeout.call(late).succeeded
+    assert timeout.expired
+    assert timeout.call(lambda: ActionResult(int(not timeout.context.cancelled()))).succeeded
 
 
 def test_without_a_limit_it_runs_where_it_is_called(tmp_path: Path) -> None:
-    watch = Watch(tmp_path, 0, lambda: False, ev.ignore)
-    assert watch.call(lambda: ActionResult(threading.get_ident())).code == threading.get_ident()
-    assert not watch.expired
+    timeout = ActionTimeout(tmp_path, 0, RunContext())
+    assert timeout.call(lambda: ActionResult(threading.get_ident())).code == threading.get_ident()
+    assert not timeout.expired

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.errors import Cancelled
-from proxyflash.flashers.events import Phase, Progress
+from proxyflash.flashers.events import Phase, Progress, RunContext
 from proxyflash.tests.users import NOBODY, needs_root
 from proxyflash.updates.engine.results import ResultCode
 from proxyflash.updates.errors import ManifestField, StepFailed
@@ -165,7 +165,7 @@ def dying(made: Stage, number: int) -> None:
             kill()
 
     handler = made.made()
-    object.__setattr__(handler.context, "on_event", count)
+    object.__setattr__(handler.context, "run", RunContext(count))
     made.events.clear()
     handler.install()
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from proxyflash.updates.engine.progress import RESTARTS, Action
+from proxyflash.updates.engine.action import Action
+from proxyflash.updates.engine.progress import RESTARTS
 from proxyflash.updates.engine.results import ActionResult, ResultCode, extended_code
 from proxyflash.updates.manifests.resolved_update import load
 

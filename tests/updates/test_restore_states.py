@@ -15,8 +15,9 @@ import pytest
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates.engine import time_limits as limits
+from proxyflash.updates.engine.action import CHANGING, Action
 from proxyflash.updates.engine.journal import records
-from proxyflash.updates.engine.progress import CHANGING, Action, Ending
+from proxyflash.updates.engine.progress import Ending
 from proxyflash.updates.engine.report import Outcome
 from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.errors import StepHangs, UpdateUnknown

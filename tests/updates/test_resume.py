@@ -20,8 +20,9 @@ from proxyflash.flashers.errors import Cancelled
 from proxyflash.tests.users import NOBODY, become_nobody, needs_root
 from proxyflash.transports import clock
 from proxyflash.updates.engine import journal as journals
+from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.engine import Engine
-from proxyflash.updates.engine.progress import Action, Ending
+from proxyflash.updates.engine.progress import Ending
 from proxyflash.updates.errors import JournalBroken, JournalNotWritten, StagedChanged, UpdateError, UpdateUnknown
 from proxyflash.updates.manifests.resolved_update import load
 

@@ -14,9 +14,10 @@ from proxyflash.tests.explore.disk import Disk, Image
 from proxyflash.tests.thinning import Thinning
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
+from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.engine import Engine
 from proxyflash.updates.engine.journal import records
-from proxyflash.updates.engine.progress import Action, Ending, Progress
+from proxyflash.updates.engine.progress import Ending, Progress
 from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.events import Status
 from proxyflash.updates.manifests.resolved_update import Update

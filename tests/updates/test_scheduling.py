@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.enumerators.component import Component, Presence
+from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.plan import Task
-from proxyflash.updates.engine.progress import Action, Ending
+from proxyflash.updates.engine.progress import Ending
 from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.engine.scheduling import Scheduler, carry_out, stages
 from proxyflash.updates.events import Status

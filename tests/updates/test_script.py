@@ -15,6 +15,7 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Component, Presence
 from proxyflash.flashers.errors import Cancelled
+from proxyflash.flashers.events import RunContext
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError
 from proxyflash.updates.engine.results import ResultCode
@@ -22,6 +23,7 @@ from proxyflash.updates.errors import ManifestField, ScriptFailed
 from proxyflash.updates.handlers.handler import StepContext
 from proxyflash.updates.handlers.script import UNKNOWN_FAILURE, ScriptHandler
 from proxyflash.updates.manifests import files
+from proxyflash.updates.manifests.conditions import BenchConditions
 from proxyflash.updates.manifests.manifest import InlineStep
 
 from .steps import checked
@@ -60,16 +62,15 @@ def handler(
     file = folder / "bench.toml"
     file.write_text("")
     context = StepContext(
-        step(**properties),
-        {"run.sh": source},
-        work,
-        folder / "backup",
-        Bench.open(file, state=folder / "state"),
-        None,
-        record,
-        lambda event: None,
-        stop,
-        checked(folder, "run.sh"),
+        step=step(**properties),
+        files={"run.sh": source},
+        work_folder=work,
+        backup_folder=folder / "backup",
+        component=None,
+        record=record,
+        conditions=BenchConditions(Bench.open(file, state=folder / "state")),
+        run=RunContext(cancelled=stop),
+        payloads=checked(folder, "run.sh"),
     )
     return ScriptHandler(context)
 

@@ -31,14 +31,16 @@ from proxyflash.emulators import application
 from proxyflash.emulators.can.server import serve_can
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
+from proxyflash.flashers.events import RunContext
 from proxyflash.tests.explore.disk import Disk
 from proxyflash.tests.thinning import Thinning
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
 from proxyflash.updates.engine import journal as journals
+from proxyflash.updates.engine.action import Action
+from proxyflash.updates.engine.action_caller import ActionCaller
 from proxyflash.updates.engine.engine import Engine
-from proxyflash.updates.engine.progress import Action, Ending, Progress
-from proxyflash.updates.engine.task_runner import Worker
+from proxyflash.updates.engine.progress import Ending, Progress
 from proxyflash.updates.events import Status
 from proxyflash.updates.manifests.policy import Policy
 from proxyflash.updates.manifests.resolved_update import Update, load
@@ -122,7 +124,7 @@ class Rig:
         `at_once`: the components beside each other, where the update begins with this engine.
         """
         with Bench.open(self.folder / "engine.toml", state=state) as bench, points.hooked():
-            engine = Engine(bench, policy=Policy(on_failure="stop"), on_event=points.event)
+            engine = Engine(bench, policy=Policy(on_failure="stop"), context=RunContext(points.event))
             if engine.unfinished() is not None:
                 outcome = engine.resume()
             else:
@@ -169,7 +171,7 @@ class Points:
     @contextmanager
     def hooked(self) -> Iterator[None]:
         """Of a real process the writes of the journal are points, of a simulated one everything that its disk does."""
-        write, called = journals._write, Worker._called
+        write, called = journals._write, ActionCaller.call
 
         def written(descriptor: int, data: bytes) -> None:
             self.pass_by("before a record")
@@ -178,14 +180,14 @@ class Points:
                 kill()
             write(descriptor, data)
 
-        def call(run: Worker, task: Any, handler: Any, action: Action, **more: Any) -> Any:
+        def call(caller: ActionCaller, action: Action, **more: Any) -> Any:
             self.pass_by(f"before {action}")
-            result = called(run, task, handler, action, **more)
+            result = called(caller, action, **more)
             self.pass_by(f"after {action}")
             return result
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(Worker, "_called", call)
+            patched.setattr(ActionCaller, "call", call)
             if self._is_real:
                 patched.setattr(journals, "_write", written)
             yield

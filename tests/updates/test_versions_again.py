@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.enumerators.component import Component
+from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.journal import records
-from proxyflash.updates.engine.progress import Action, Ending
+from proxyflash.updates.engine.progress import Ending
 from proxyflash.updates.errors import BelowFloor, ConditionFailed, DowngradeRefused
 from proxyflash.updates.events import Status
 

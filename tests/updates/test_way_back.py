@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from proxyflash.flashers.errors import Cancelled
-from proxyflash.updates.engine.progress import Action, Ending
+from proxyflash.updates.engine.action import Action
+from proxyflash.updates.engine.progress import Ending
 from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.errors import UpdateUnknown
 from proxyflash.updates.events import Status

@@ -12,8 +12,8 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Component, Presence
 from proxyflash.transports import plugins
+from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.engine import Engine
-from proxyflash.updates.engine.progress import Action
 from proxyflash.updates.errors import ManifestField
 from proxyflash.updates.manifests.resolved_update import Update, load
 

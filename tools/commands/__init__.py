@@ -125,7 +125,7 @@ def _carried_out(session: Session) -> int:
             session.close(interrupted=interrupted)
         return status if isinstance(status, int) else ExitStatus.DONE
     except ProxyflashError as error:
-        return _failed(session.output, error)
+        return _failed(session.output, session.worded(error), error)
     except click.UsageError as error:
         return _wrong_usage(session.output, arguments, error)
     except (click.Abort, KeyboardInterrupt):

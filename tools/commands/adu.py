@@ -21,6 +21,7 @@ from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError
 from ...transports.plain import CAUSE, plain
 from ...transports.quoting import shell_line
+from ...updates.engine.action import Action
 from ...updates.engine.results import (
     COMPONENT_FLASH_HANDLER,
     FACILITY_STEP_HANDLERS,
@@ -33,6 +34,7 @@ from ...updates.handlers import backup_store as kept
 from ...updates.handlers.flash import FlashHandler
 from ...updates.handlers.handler import StepContext
 from ...updates.manifests import creating
+from ...updates.manifests.conditions import BenchConditions
 from ...updates.manifests.manifest import InlineStep, PayloadFile
 from .session import Session, command
 
@@ -246,18 +248,24 @@ def act(
 
 def _acted(session: Session, action: str, name: str, step: InlineStep, image: Path, sha256: str | None) -> ActionResult:
     """What the handler of flash steps makes of it."""
-    if action == "cancel":
+    if action == Action.CANCEL:
         # The agent asks when an action has ended; there is nothing under way any more.
         return ActionResult(ResultCode.CANCEL_SUCCESS)
     bench = session.bench
     # To look at the file takes no component.
-    component = None if action == "download" else bench.component(name)
+    component = None if action == Action.DOWNLOAD else bench.component(name)
     context = StepContext(
-        step, {image.name: image}, image.parent, image.parent, bench, component, None,
-        session.event, lambda: session.stopping, _payloads(image, sha256),
-    )  # fmt: skip
-    call: Callable[[], ActionResult] = getattr(FlashHandler(context), action.replace("-", "_"))
-    return _once_free(call)
+        step=step,
+        files={image.name: image},
+        work_folder=image.parent,
+        backup_folder=image.parent,
+        component=component,
+        record=None,
+        conditions=BenchConditions(bench, name),
+        run=session.context,
+        payloads=_payloads(image, sha256),
+    )
+    return _once_free(Action(action).method_of(FlashHandler(context)))
 
 
 def _payloads(image: Path, sha256: str | None) -> dict[str, PayloadFile]:

@@ -20,7 +20,7 @@ from ...flashers import events as ev
 from ...flashers.errors import Cancelled
 from ...flashers.events import RunContext
 from ...transports import clock
-from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.errors import ExitStatus, ProxyflashError, naming
 from ...transports.quoting import shell_line
 from ..interrupt_status import Standing
 from ..output import Mode, Output, open_log
@@ -87,6 +87,10 @@ class Session:
     def command_line(self) -> str:
         """This call, as it can be typed again."""
         return shell_line(("proxyflash", *self.arguments))
+
+    def worded(self, error: ProxyflashError) -> ProxyflashError:
+        """The error, whose remedy names commands as they can be typed for this bench."""
+        return error.worded(lambda action: self.command_for(*action.split()))
 
     def command_for(self, *words: str) -> str:
         """Another command on the same bench, as it can be typed."""
@@ -198,11 +202,11 @@ class Session:
     def working_on(self, name: str) -> Iterator[None]:
         """Names the component in errors, and the command by which one goes on that was stopped."""
         try:
-            yield
-        except ProxyflashError as error:
-            error.component = error.component or name
-            if isinstance(error, Cancelled) and error.touched:
-                error.remedy = f"It goes on with what is missing: {self.command_line}"
+            with naming(name):
+                yield
+        except Cancelled as error:
+            if error.touched:
+                raise error.advised(f"It goes on with what is missing: {self.command_line}") from error
             raise
         self.standing.finish()
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import click
 
-from ...flashers.errors import Cancelled
-from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.plain import CAUSE, plain, word
 from ...updates.engine.engine import Engine
 from ...updates.engine.plan import UpdatePlan
@@ -16,7 +14,7 @@ from ...updates.engine.progress import Ending, Progress
 from ...updates.engine.report import Outcome, TaskResult
 from ...updates.engine.results import ActionResult, ResultCode
 from ...updates.engine.store import Entry
-from ...updates.errors import ComponentAbsent, JournalBroken, RestartPending, UpdateUnknown
+from ...updates.errors import ComponentAbsent, JournalBroken, UpdateUnknown
 from ...updates.events import Status
 from ...updates.manifests.resolved_update import Update, load
 from ..output import describe
@@ -174,7 +172,7 @@ def report(session: Session, number: int | None) -> int | None:
 
 
 def _engine(session: Session) -> Engine:
-    return Engine(session.bench, on_event=session.event, cancelled=lambda: session.stopping)
+    return Engine(session.bench, context=session.context)
 
 
 def _loaded(engine: Engine, manifest: Path) -> Update:
@@ -190,8 +188,7 @@ def _planned(session: Session, engine: Engine, update: Update) -> UpdatePlan:
         buses = {component.name: component.bus for component in found.components}
         for bus, error in found.faults:
             if bus == buses.get(absent.component or ""):
-                error.component = error.component or absent.component
-                raise error from absent
+                raise error.named(absent.component) from absent
         raise
     for _, error in found.faults:
         session.output.fault(error)
@@ -281,35 +278,24 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _carried_out(session: Session, action: Any) -> int | None:
     """Carries an update out; whatever keeps it from its end names the command by which it goes on."""
-    going_on = session.command_for("resume")
-    session.standing.remedy = f"It goes on by: {going_on}"
+    session.standing.remedy = f"It goes on by: {session.command_for('resume')}"
     session.begun = True
-    try:
-        outcome: Outcome = action()
-    except ProxyflashError as error:
-        if error.exit_status is ExitStatus.RESUMABLE:
-            error.remedy = error.remedy.replace("proxyflash resume", going_on)
-        if error.exit_status is ExitStatus.POLICY:
-            error.remedy = error.remedy.replace("proxyflash rollback", session.command_for("rollback"))
-            error.remedy = error.remedy.replace("proxyflash apply", session.command_for("apply"))
-        raise
+    outcome: Outcome = action()
     session.standing.finish()
-    return _told(session, outcome, going_on)
+    return _told(session, outcome)
 
 
 def _name(outcome: Outcome) -> str:
     return str(outcome.plan.update.manifest.updateId)
 
 
-def _told(session: Session, outcome: Outcome, going_on: str) -> int | None:
+def _told(session: Session, outcome: Outcome) -> int | None:
     """One line a component, the worst of its steps; then the error, if there is one."""
     out = session.output
     rows: dict[str, list[TaskResult]] = {}
     for item in outcome.results:
         rows.setdefault(item.task.target, []).append(item)
-    error = outcome.error
-    if error is not None and outcome.halt is error:
-        _advise(error, outcome, going_on)
+    error = session.worded(outcome.error) if outcome.error else None
     document = {"update": _name(outcome), "number": outcome.number, "ending": outcome.ending.value}
     document |= {"report": outcome.report()}
     out.document(document | ({"error": describe(error)} if error else {}))
@@ -323,16 +309,6 @@ def _told(session: Session, outcome: Outcome, going_on: str) -> int | None:
         return None
     out.fault(error)
     return error.exit_status
-
-
-def _advise(error: ProxyflashError, outcome: Outcome, going_on: str) -> None:
-    """Of what keeps an update from its end: how it goes on."""
-    if isinstance(error, RestartPending):
-        error.remedy = error.remedy.replace("proxyflash resume", going_on)
-    elif isinstance(error, Cancelled) and not error.touched:
-        return
-    elif not outcome.progress.over:
-        error.remedy = f"What is done is skipped, and the rest goes on, by: {going_on}"
 
 
 def _verdict(items: list[TaskResult]) -> str:

@@ -12,15 +12,15 @@ two is needed to go on, whatever happens to the process, the host or the folder 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from ...enumerators.bench import Bench
 from ...enumerators.component import Component, Presence
-from ...flashers import events as ev
-from ...transports.errors import ProxyflashError
+from ...flashers.events import QUIET, RunContext
+from ...transports.errors import NextAction, ProxyflashError, Remedy
 from ..errors import (
     JournalBroken,
     KeyFile,
@@ -35,20 +35,20 @@ from ..errors import (
 from ..events import Status
 from ..handlers.handler import unchanged
 from ..manifests import files
-from ..manifests.options import demand, start_conditions
+from ..manifests.conditions import BenchConditions
+from ..manifests.options import start_conditions
 from ..manifests.policy import Policy, policy_of
 from ..manifests.resolved_update import Update, read, staged
 from . import plan as planning
-from . import restarting
-from . import time_limits as limits
+from . import restarting, time_limits
 from .attempts import Attempts
 from .journal import Journal
 from .plan import UpdatePlan
 from .progress import Ending, Kind, Progress
 from .report import Outcome
-from .run import Run
 from .store import Entry, Seen, Store
-from .task_runner import Setting
+from .task_runner import RunSettings
+from .update_run import UpdateRun
 
 CARRIED_OVER = (
     "update",
@@ -66,8 +66,10 @@ CARRIED_OVER = (
 
 
 NOT_GONE_ON_WITH = (
-    "Undo it: proxyflash rollback. Or leave the components as they are, and apply another update: "
-    "proxyflash apply --abandon MANIFEST"
+    "Undo it: ",
+    NextAction.ROLLBACK,
+    ". Or leave the components as they are, and apply another update: ",
+    NextAction.ABANDON,
 )
 
 
@@ -79,13 +81,11 @@ class Engine:
         bench: Bench,
         *,
         policy: Policy | None = None,
-        on_event: ev.EventSink = ev.ignore,
-        cancelled: Callable[[], bool] = lambda: False,
+        context: RunContext = QUIET,
     ) -> None:
         self.bench = bench
         self.policy = policy or policy_of(bench.file)
-        self.on_event = on_event
-        self.cancelled = cancelled
+        self.context = context
         self.store = Store(bench.folder)
 
     def plan(self, update: Update, components: Sequence[Component]) -> UpdatePlan:
@@ -215,11 +215,11 @@ class Engine:
     def _take(self) -> None:
         """The bench is this engine's alone. Raises BenchLocked, StepHangs."""
         self.bench.lock()
-        limits.check_none_hangs(self.bench.folder)
+        time_limits.check_none_hangs(self.bench.folder)
 
     def _demand(self) -> None:
         """Asked once for each start, before anything is written. Raises ConditionFailed."""
-        demand(start_conditions(self.bench, self.policy), self.bench, None)
+        BenchConditions(self.bench).demand(start_conditions(self.bench, self.policy))
 
     def _give_up_other(self, abandon: bool) -> None:
         found = self._open()
@@ -232,7 +232,7 @@ class Engine:
         journal.append(Kind.FINISH, {"ending": Ending.ABANDONED})
         journal.close()
 
-    def _go_on(self, entry: Entry, progress: Progress, *, again: bool = False, demands: bool = False) -> Run:
+    def _go_on(self, entry: Entry, progress: Progress, *, again: bool = False, demands: bool = False) -> UpdateRun:
         """`demands`: whether what the start asks for must hold; to undo, nothing need."""
         restarting.check_restarted(progress.restart)
         kept = self._kept(entry, progress)
@@ -249,7 +249,7 @@ class Engine:
         progress.add(journal.append(Kind.RESUMED, {"boot": restarting.boot_id()}))
         return self._run(entry, kept, journal, progress, plan, refusal=refusal, again=again)
 
-    def _undoing(self) -> Run:
+    def _undoing(self) -> UpdateRun:
         """A rollback of the last change, as an update of its own: that one's end stays what it was."""
         last = self._last_change()
         before = last.progress()
@@ -291,9 +291,8 @@ class Engine:
             update = _own(kept, progress, Policy())
             if undoes:
                 return update, error
-            helps = error.remedy if isinstance(error, ManifestExpired | ManifestFuture | KeyFile) else ""
-            error.remedy = f"{helps} {NOT_GONE_ON_WITH}".strip()
-            raise
+            helps = (*error.advice, " ") if isinstance(error, ManifestExpired | ManifestFuture | KeyFile) else ()
+            raise error.advised((*helps, *NOT_GONE_ON_WITH)) from error
 
     def _run(
         self,
@@ -305,22 +304,19 @@ class Engine:
         *,
         refusal: UpdateError | None = None,
         again: bool = False,
-    ) -> Run:
+    ) -> UpdateRun:
         attempts = Attempts(self.store.attempts)
-        setting = Setting(
-            self.bench, self.policy, self.store, kept, attempts, self.on_event, self.cancelled, refusal, again
-        )
-        return Run(entry, journal, progress, plan, setting)
+        settings = RunSettings(self.bench, self.policy, self.store, kept, attempts, self.context, refusal, again)
+        return UpdateRun(entry, journal, progress, plan, settings)
 
 
 def _own(kept: Entry, progress: Progress, policy: Policy, seen: Seen | None = None) -> Update:
     """An update that has begun, by the copies of its manifests. Raises TrustError, KeyFile, StagedChanged."""
     path = kept.files / str(progress.begin["manifest"])
-    remedy = f"What was backed up lies in {kept.backup}."
+    remedy: Remedy = f"What was backed up lies in {kept.backup}."
     if not progress.over:
-        remedy = (
-            "Leave the components as they are, and apply another update: proxyflash apply --abandon MANIFEST. " + remedy
-        )
+        leave = "Leave the components as they are, and apply another update: "
+        remedy = (leave, NextAction.ABANDON, f". {remedy}")
     try:
         update = read(path, policy, seen=seen)
     except (TrustError, KeyFile):

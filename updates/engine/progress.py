@@ -17,27 +17,11 @@ from ...enumerators.component import Presence
 from ...transports.errors import ProxyflashError
 from ..errors import JournalBroken, StepFailed
 from ..events import Status
+from .action import CHANGING, Action
 from .results import ActionResult, ResultCode
 
 MOST_TASKS = 100_000
 """Of one update."""
-
-
-class Action(StrEnum):
-    """What a handler is asked to do, by the names that the script handler has for it."""
-
-    DOWNLOAD = "download"
-    IS_INSTALLED = "is-installed"
-    BACKUP = "backup"
-    INSTALL = "install"
-    APPLY = "apply"
-    RESTORE = "restore"
-    CANCEL = "cancel"
-
-
-ANNOUNCED = frozenset({Action.BACKUP, Action.INSTALL, Action.APPLY, Action.RESTORE})
-"""Whose start is on the disk before they begin."""
-CHANGING = frozenset({Action.INSTALL, Action.APPLY, Action.RESTORE})
 
 
 class Ending(StrEnum):
@@ -90,6 +74,10 @@ RESTARTS = {
 }
 
 
+SKIPPED = (ResultCode.INSTALL_ALREADY_INSTALLED, ResultCode.INSTALL_NO_MATCHING_COMPONENTS)
+"""What Install may come to without having installed anything; Apply then has nothing to do."""
+
+
 @dataclass(slots=True)
 class TaskProgress:
     """One task. `results`: of the actions that have ended. `started`: one that has begun and not ended.
@@ -116,6 +104,31 @@ class TaskProgress:
     @property
     def begun(self) -> bool:
         return self.started is not None or Action.BACKUP in self.results
+
+
+def status_after(action: Action, result: ActionResult, state: TaskProgress) -> Status | None:
+    """What a task has come to by the result of an action. None: the task is not at its end."""
+    match action:
+        case Action.RESTORE if state.failing:
+            return Status.FAILED
+        case Action.RESTORE:
+            return Status.RESTORED if result.brought_back else Status.NOT_RESTORED
+        case Action.INSTALL | Action.APPLY if not result.succeeded:
+            return None  # It is restored first.
+        case Action.IS_INSTALLED if not result.succeeded and state.touched:
+            return None  # As well.
+        case _ if not result.succeeded:
+            return Status.FAILED
+        case Action.IS_INSTALLED if result.code == ResultCode.INSTALLED:
+            return Status.DONE if state.touched else Status.INSTALLED
+        case Action.INSTALL if result.code in SKIPPED:
+            return Status.INSTALLED
+        case Action.INSTALL if (asked := RESTARTS.get(result.code)) and asked.immediate:
+            return Status.AWAITING
+        case Action.APPLY:
+            asked = RESTARTS.get(result.code, state.awaits)
+            return Status.AWAITING if asked else Status.DONE
+    return None
 
 
 class Begin(dict[str, Any]):

@@ -10,8 +10,9 @@ from typing import Any
 from ...transports.errors import ProxyflashError
 from ..errors import StepFailed
 from ..events import Status
+from .action import Action
 from .plan import Task, UpdatePlan
-from .progress import Action, Ending, Progress, TaskProgress
+from .progress import Ending, Progress, TaskProgress
 from .results import ActionResult, ResultCode
 
 IDLE = 0

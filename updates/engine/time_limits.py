@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ...flashers import events as ev
 from ...flashers.errors import Cancelled
+from ...flashers.events import Event, RunContext
 from ...transports import clock
 from ...transports.deadline import Deadline
 from ..errors import StepHangs
@@ -22,26 +22,28 @@ GRACE_SECONDS = 30.0
 """How long an action has to end once it was asked to, and again once its programs were ended."""
 
 _left_behind: dict[Path, list[clock.SomeThread]] = {}
-"""By bench, the actions of this process that didn't return."""
+"""By bench, the actions of this process that did not return. One that returned after all is taken out when it is looked for."""
 
 
 def check_none_hangs(bench: Path) -> None:
     """Raises StepHangs while an action that was left behind may still be at work on this bench. `bench`: its folder."""
-    if any(thread.is_alive() for thread in _left_behind.get(bench, ())):
+    if alive := [thread for thread in _left_behind.pop(bench, ()) if thread.is_alive()]:
+        _left_behind[bench] = alive
         raise StepHangs("an action of a step that did not return is still at work in this process")
 
 
-class Watch:
+class ActionTimeout:
     """Over the actions of one step on one component, one after the other.
 
-    `seconds`: for each of them; 0: no limit. `asked`: whether the whole update is to stop. `bench`: its folder.
+    `seconds`: for each of them; 0: no limit. `context`: of the whole update. `bench`: its folder.
     """
 
-    def __init__(self, bench: Path, seconds: float, asked: Callable[[], bool], on_event: ev.EventSink) -> None:
+    def __init__(self, bench: Path, seconds: float, context: RunContext) -> None:
         self.seconds = seconds
+        self.context = RunContext(self._tell, lambda: self._left or self.expired or self.stops)
+        """What the actions get in the place of the update's."""
         self._bench = bench
-        self._asked = asked
-        self._on_event = on_event
+        self._of_update = context
         self._deadline: Deadline | None = None
         self._left = False
 
@@ -50,15 +52,16 @@ class Watch:
         """Whether the action's time is over; of the last one, when none is under way."""
         return self._deadline is not None and self._deadline.expired
 
-    def cancelled(self) -> bool:
-        """What the action asks."""
-        return self._left or self.expired or self._asked()
+    @property
+    def stops(self) -> bool:
+        """Whether the whole update is to stop."""
+        return self._of_update.cancelled()
 
-    def tell(self, event: ev.Event) -> None:
+    def _tell(self, event: Event) -> None:
         """What the action tells. Raises Cancelled in one that was left behind."""
         if self._left:
             raise Cancelled("it was left behind", touched=True)
-        self._on_event(event)
+        self._of_update.on_event(event)
 
     def call(self, work: Callable[[], ActionResult], what: str = "an action") -> ActionResult:
         """What an action comes to, and what it raises. Raises StepHangs, which names it, when it doesn't return."""

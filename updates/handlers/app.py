@@ -132,7 +132,7 @@ class AppHandler(HostPartHandler):
 
     def install(self) -> ActionResult:
         for name in self.context.files:
-            if self.context.cancelled():
+            if self.context.run.cancelled():
                 raise Cancelled("stopped on request between two files", touched=True)
             with self._place(name, make=True) as there:
                 try:
@@ -206,7 +206,7 @@ class AppHandler(HostPartHandler):
         app = _app(self.context.step, self.context.component)
         try:
             if app.restart:
-                self.context.bench.commands.run(app.restart)
+                self._component.commands.run(app.restart)
         except CommandFailed as error:
             return f"it can't be restarted: {error}"
         if not app.health:
@@ -214,12 +214,12 @@ class AppHandler(HostPartHandler):
         deadline = Deadline.after(app.health_seconds)
         while True:
             try:
-                self.context.bench.commands.run(app.health)
+                self._component.commands.run(app.health)
                 return ""
             except CommandFailed as error:
                 if deadline.expired:
                     return f"it does not work within {app.health_seconds:g} s: {error}"
-            if self.context.cancelled():
+            if self.context.run.cancelled():
                 raise Cancelled("stopped on request while the application started", touched=True)
             clock.sleep(min(HEALTH_PAUSE, deadline.remaining))
 

@@ -184,7 +184,7 @@ class AptHandler(StepHandler):
             "DEBIAN_FRONTEND": "noninteractive",
             **MORE_ENVIRONMENT,
         }
-        cancelled = self.context.cancelled if stoppable else lambda: False
+        cancelled = self.context.run.cancelled if stoppable else lambda: False
         return programs.run(arguments, environment=environment, folder=folder, cancelled=cancelled)
 
     def _manifest(self) -> tuple[list[Package], bool]:

@@ -41,15 +41,12 @@ class CheckHandler(StepHandler):
 
     def download(self) -> ActionResult:
         """What the bench file lacks for it is told before the first component is touched."""
-        if lacking := _condition(self.context.step, "").missing(self.context.bench):
+        if lacking := self.context.conditions.missing(_condition(self.context.step, "")):
             raise ConditionFailed(lacking, remedy="Add it to the bench file, or correct the manifest.")
         return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
 
     def install(self) -> ActionResult:
-        component = self.context.component
-        name = component.name if component else None
-        if reason := _condition(self.context.step, "").failed(self.context.bench, name):
-            raise ConditionFailed(reason, component=name)
+        self.context.conditions.demand([_condition(self.context.step, "")])
         return ActionResult(ResultCode.INSTALL_SUCCESS, details="it holds")
 
     def restore(self) -> ActionResult:

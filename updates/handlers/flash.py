@@ -8,8 +8,7 @@ Backup reads the erase units that Install will erase, where the part lets its me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated
 
@@ -20,12 +19,11 @@ from ...enumerators.component import Component, Presence
 from ...enumerators.host import HostComponent
 from ...flashers import plan as planning
 from ...flashers.errors import ImageWrongPart, Unsupported
-from ...flashers.events import RunContext
 from ...flashers.formats import LARGEST_FILE, loads
 from ...flashers.image import HIGHEST, FirmwareImage, Segment
 from ...flashers.memory import MemoryMap
 from ...transports import clock
-from ...transports.errors import ProxyflashError
+from ...transports.errors import naming
 from ...transports.plain import quoted
 from ..engine.results import COMPONENT_FLASH_HANDLER, FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 from ..errors import ManifestField
@@ -117,11 +115,8 @@ class FlashHandler(StepHandler):
         return ActionResult(ResultCode.NOT_INSTALLED)
 
     def install(self) -> ActionResult:
-        try:
-            result = self._component.flash(self._image(), expect_version=self._wanted, context=self._run_context)
-        except ProxyflashError as error:
-            error.component = error.component or self._component.name
-            raise
+        with naming(self._component.name):
+            result = self._component.flash(self._image(), expect_version=self._wanted, context=self.context.run)
         return ActionResult(ResultCode.INSTALL_SUCCESS, details=f"-> {result.version}, verified ({result.verified})")
 
     def apply(self) -> ActionResult:
@@ -142,7 +137,7 @@ class FlashHandler(StepHandler):
         # A part that did not run its application may hold half of one, which would not let it be called into its
         # bootloader any more.
         starts_again = seen.presence is Presence.OK
-        with self._named(), component.programmer(self._run_context, starts_again=starts_again) as programmer:
+        with naming(component.name), component.programmer(self.context.run, starts_again=starts_again) as programmer:
             image = self._image()
             try:
                 segments = programmer.read_replaced(image)
@@ -180,11 +175,11 @@ class FlashHandler(StepHandler):
             view = view[size:]
         target = self._image().target if found.target is None else found.target
         image = FirmwareImage(tuple(segments), "memory", str(folder / MEMORY), target=target)
-        with self._named():
+        with naming(self._component.name):
             result = self._component.flash(
                 image,
                 expect_version=found.version or None,
-                context=self._run_context,
+                context=self.context.run,
             )
         details = f"-> {result.version or 'what it held before'}, verified ({result.verified})"
         return ActionResult(ResultCode.RESTORE_SUCCESS, details=details)
@@ -196,18 +191,6 @@ class FlashHandler(StepHandler):
             clock.sleep(DEAF_SECONDS)
             seen = self._component.look()
         return seen
-
-    @property
-    def _run_context(self) -> RunContext:
-        return RunContext(self.context.on_event, self.context.cancelled)
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except ProxyflashError as error:
-            error.component = error.component or self._component.name
-            raise
 
     def _image(self) -> FirmwareImage:
         """Of the bytes that were checked in the same pass."""

@@ -8,21 +8,22 @@ from __future__ import annotations
 import hashlib
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
-from ...enumerators.bench import Bench
 from ...enumerators.bench_component import BenchComponent
 from ...enumerators.component import Component
 from ...enumerators.host import HostComponent
-from ...flashers import events as ev
+from ...flashers.events import RunContext
 from ...transports import named_files
+from ...transports.errors import Remedy
 from ..engine.results import ActionResult, ResultCode
 from ..errors import PayloadHash, PayloadKind, PayloadMissing, PayloadSize, StagedChanged, UpdateError
 from ..manifests import files
+from ..manifests.conditions import BenchConditions
 from ..manifests.manifest import InlineStep, PayloadFile
 
 
@@ -33,9 +34,9 @@ class StepContext:
     `record`: the component as it was seen when the update was planned. `files`: the step's files, by name: the update's
     own checked copies, which nobody else writes. `work_folder`: shared by the steps of one (child) update.
     `backup_folder`: this step's and component's own; made when it is first needed, kept until the update has ended, also
-    over a cut and a resume. `bench`: for what a step asks of other components and buses. `payloads`: what the manifest
-    says of the files; a file without an entry is not checked again. `refusal`: why the update's files must not be used:
-    it is rolled back, and the policy does not take it any more.
+    over a cut and a resume. `conditions`: asks conditions on the bench. `run`: where events go, and whether to stop.
+    `payloads`: what the manifest says of the files; a file without an entry is not checked again. `refusal`: why the
+    update's files must not be used: it is rolled back, and the policy does not take it any more.
 
     A handler uses a file by `read`, `pour` or, for a program that gets a path, `check` right before the program starts.
     """
@@ -44,11 +45,10 @@ class StepContext:
     files: Mapping[str, Path]
     work_folder: Path
     backup_folder: Path
-    bench: Bench
     component: BenchComponent | HostComponent | None
     record: Component | None
-    on_event: ev.EventSink
-    cancelled: Callable[[], bool]
+    conditions: BenchConditions
+    run: RunContext = field(default_factory=RunContext)
     payloads: Mapping[str, PayloadFile] = field(default_factory=dict)
     refusal: UpdateError | None = None
 
@@ -88,7 +88,7 @@ class StepContext:
 
 
 @contextmanager
-def unchanged(remedy: str | None = None) -> Iterator[None]:
+def unchanged(remedy: Remedy | None = None) -> Iterator[None]:
     """What is wrong with a file in the block was done to it after it had been checked. Raises StagedChanged."""
     try:
         yield

@@ -24,6 +24,7 @@ from ...enumerators.host import HostComponent
 from ...flashers import events as ev
 from ...flashers.errors import Cancelled
 from ...transports import clock, private_files
+from ...transports.errors import NextAction
 from ..engine.results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 from ..errors import ManifestField, StepFailed
 from ..manifests.manifest import InlineStep
@@ -137,7 +138,7 @@ class PartitionHandler(HostPartHandler):
 
     def _run(self, command: str) -> str:
         try:
-            return self.context.bench.commands.run(command)
+            return self._component.commands.run(command)
         except CommandFailed as error:
             raise StepFailed(str(error)) from error
 
@@ -163,18 +164,18 @@ class PartitionHandler(HostPartHandler):
     def _write(self, source: int, number: int, size: int) -> int:
         written = done = 0
         while done < size:
-            if self.context.cancelled():
+            if self.context.run.cancelled():
                 raise Cancelled(
                     "stopped on request; the slot in use was not touched",
                     touched=True,
-                    remedy="It goes on with what is missing: proxyflash resume",
+                    remedy=("It goes on with what is missing: ", NextAction.RESUME),
                 )
             block = os.pread(source, BLOCK, done)
             if os.pread(number, len(block), done) != block:
                 _write_all(number, block, done)
                 written += len(block)
             done += len(block)
-            self.context.on_event(ev.Progress(self._component.name, ev.Phase.WRITE, done, size))
+            self.context.run.on_event(ev.Progress(self._component.name, ev.Phase.WRITE, done, size))
         if stat.S_ISREG(os.fstat(number).st_mode):
             os.ftruncate(number, size)
         os.fsync(number)
@@ -191,7 +192,7 @@ class PartitionHandler(HostPartHandler):
                 break
             digest.update(block)
             done += len(block)
-            self.context.on_event(ev.Progress(self._component.name, ev.Phase.VERIFY, done, size))
+            self.context.run.on_event(ev.Progress(self._component.name, ev.Phase.VERIFY, done, size))
         name = self.context.step.files[0]
         if digest.digest() != self.context.sha256(name):
             # Either the file has changed while it was written, or the device doesn't keep what it gets.
@@ -202,9 +203,9 @@ class PartitionHandler(HostPartHandler):
     def _phase(self, phase: ev.Phase, total: int) -> Iterator[None]:
         began = clock.monotonic()
         name = self._component.name
-        self.context.on_event(ev.PhaseStarted(name, phase, total))
+        self.context.run.on_event(ev.PhaseStarted(name, phase, total))
         yield
-        self.context.on_event(ev.PhaseFinished(name, phase, total, clock.monotonic() - began))
+        self.context.run.on_event(ev.PhaseFinished(name, phase, total, clock.monotonic() - began))
 
     @contextmanager
     def _source(self) -> Iterator[int]:

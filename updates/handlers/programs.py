@@ -24,8 +24,8 @@ STOP_SECONDS = 5.0
 SAID = 4000
 """Bytes of what it said that are kept: the last ones."""
 
-_running: dict[int, list[subprocess.Popen[bytes]]] = {}
-"""By the thread that waits for them."""
+_running: list[tuple[clock.SomeThread, subprocess.Popen[bytes]]] = []
+"""Each with the thread that waits for it."""
 
 
 def clean_environment() -> dict[str, str]:
@@ -72,20 +72,20 @@ def started(
     with subprocess.Popen(
         arguments, cwd=folder, env=environment, stdin=subprocess.DEVNULL, process_group=0, **streams
     ) as process:  # fmt: skip
-        own = _running.setdefault(clock.current_thread().ident or 0, [])
-        own.append(process)
+        running = clock.current_thread(), process
+        _running.append(running)
         try:
             yield process
         except BaseException:
             _signal(process, signal.SIGKILL)
             raise
         finally:
-            own.remove(process)
+            _running.remove(running)
 
 
 def end_those_of(thread: clock.SomeThread) -> bool:
     """Ends the programs that a thread waits for, with all that they started; whether there were any."""
-    found = list(_running.get(thread.ident or 0, ()))
+    found = [process for waiting, process in _running if waiting is thread]
     for process in found:
         _signal(process, signal.SIGKILL)
     return bool(found)

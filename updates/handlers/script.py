@@ -146,7 +146,7 @@ class ScriptHandler(StepHandler):
         result_file = self._result_file(action)
         result_file.unlink(missing_ok=True)
         # What the clean-up after a cancellation does isn't cancelled itself.
-        cancelled = (lambda: False) if action == "cancel" else self.context.cancelled
+        cancelled = (lambda: False) if action == "cancel" else self.context.run.cancelled
         try:
             # The script's own output goes to our stderr: stdout is for data.
             with programs.started(

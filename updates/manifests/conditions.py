@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -24,7 +26,7 @@ from ...enumerators.commands import CommandFailed
 from ...enumerators.component import Presence
 from ...transports.can.bus import CanBus
 from ...transports.errors import ProxyflashError
-from ..errors import ManifestField
+from ..errors import ConditionFailed, ManifestField
 from .versions import key, older
 
 NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,3})?", re.ASCII)
@@ -65,6 +67,24 @@ class Condition(BaseModel, ABC):
             return self.reason(bench, component)
         except ProxyflashError as error:
             return f"{error.code} {error.cause}"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchConditions:
+    """Asks conditions on a bench. `component`: the one in context."""
+
+    bench: Bench
+    component: str | None = None
+
+    def missing(self, condition: Condition) -> str:
+        """What the bench file lacks for it, with nothing asked yet; "": nothing."""
+        return condition.missing(self.bench)
+
+    def demand(self, conditions: Iterable[Condition]) -> None:
+        """Raises ConditionFailed for the first that doesn't hold."""
+        for condition in conditions:
+            if reason := condition.failed(self.bench, self.component):
+                raise ConditionFailed(reason, component=self.component)
 
 
 class Supply(Condition):

@@ -9,14 +9,13 @@ means just what it means there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
 from ...enumerators.bench import Bench
-from ..errors import ConditionFailed, ManifestField
+from ..errors import ManifestField
 from . import conditions
 from .conditions import Condition
 from .manifest import InlineStep, Strict, as_tuple
@@ -77,10 +76,3 @@ def start_conditions(bench: Bench, policy: Policy) -> list[Condition]:
     """What the policy wants to hold before an update starts. Raises ManifestField with the key."""
     place = f"{bench.file.path}: updates.conditions"
     return [conditions.parse(raw, f"{place}[{at}]") for at, raw in enumerate(policy.conditions)]
-
-
-def demand(found: Sequence[Condition], bench: Bench, component: str | None) -> None:
-    """Raises ConditionFailed for the first that doesn't hold."""
-    for condition in found:
-        if reason := condition.failed(bench, component):
-            raise ConditionFailed(reason, component=component)

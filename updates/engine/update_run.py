@@ -6,27 +6,32 @@ import shutil
 from itertools import groupby
 
 from ...flashers.errors import Cancelled
-from ...transports.errors import ProxyflashError
+from ...transports.errors import NextAction, ProxyflashError
 from ..events import Status
 from ..manifests.options import OnFailure
 from . import restarting, scheduling
+from .action import Action
 from .journal import Journal
 from .plan import Task, UpdatePlan
-from .progress import RESTARTS, Action, Ending, Kind, Progress, TaskProgress
+from .progress import RESTARTS, Ending, Kind, Progress, TaskProgress
 from .report import Outcome
+from .restarting import Restarts
 from .store import Entry
-from .task_runner import Halt, Setting, Worker
+from .task_runner import Halt, RunSettings, TaskRunner
 
 
-class Run:
+class UpdateRun:
     """Carries out one update from where its journal ends."""
 
-    def __init__(self, entry: Entry, journal: Journal, progress: Progress, plan: UpdatePlan, setting: Setting) -> None:
+    def __init__(
+        self, entry: Entry, journal: Journal, progress: Progress, plan: UpdatePlan, settings: RunSettings
+    ) -> None:
         self.entry = entry
         self.plan = plan
         self.progress = progress
-        self._setting = setting
-        self._worker = Worker(journal, progress, setting)
+        self._settings = settings
+        self._runner = TaskRunner(journal, progress, settings)
+        self._restarts = Restarts(settings.policy, settings.bench.commands)
         pairs = zip(plan.tasks, progress.tasks, strict=True)
         self._given_up = {task.target for task, state in pairs if state.status is Status.FAILED}
         """Components on which a step has failed: their later ones are not run."""
@@ -46,27 +51,35 @@ class Run:
             if isinstance(halt, Cancelled):
                 halt = self._stopped(halt)
         finally:
-            self._worker.close()
-        return Outcome(self.plan, self.progress, self.entry.number, halt, self._restart_for_the_restored())
+            self._runner.close()
+        return Outcome(
+            self.plan, self.progress, self.entry.number, self._advised(halt), self._restart_for_the_restored()
+        )
+
+    def _advised(self, halt: ProxyflashError | None) -> ProxyflashError | None:
+        """What keeps the update from its end, with the way to go on."""
+        if halt is None or self.progress.over or NextAction.RESUME in halt.advice:
+            return halt
+        return halt.advised(("What is done is skipped, and the rest goes on, by: ", NextAction.RESUME))
 
     def _stopped(self, halt: Cancelled) -> Cancelled:
         """If nothing was changed yet, it is the update's end: there is nothing to go on with."""
         touched = halt.touched or self.progress.touched
         if not touched and not self.progress.rolling_back:
             self._finish(Ending.CANCELLED)
-        return Cancelled(halt.cause, touched=touched, remedy=halt.remedy, component=halt.component)
+        return Cancelled(halt.cause, touched=touched, remedy=halt.advice, component=halt.component)
 
     def roll_back(self) -> Outcome:
         """Undoes what was done, whatever is left to do."""
         if not self.progress.rolling_back:
-            self._worker.record(Kind.ROLLBACK)
+            self._runner.record(Kind.ROLLBACK)
         return self.carry_out()
 
     def _forward(self) -> None:
         if not self.progress.downloaded:
-            if not all(self._worker.download(task) for task in self.plan.tasks):
+            if not all(self._runner.download(task) for task in self.plan.tasks):
                 return self._finish(Ending.FAILED)
-            self._worker.record(Kind.DOWNLOADED)
+            self._runner.record(Kind.DOWNLOADED)
         if self.progress.begin["parallel"]:
             for stage in scheduling.stages(self.plan.tasks):
                 if not self._stage(stage):
@@ -93,7 +106,7 @@ class Run:
         left = [task for task in tasks if not self._state(task).finished]
         limits = {
             name: spec.at_once or 1
-            for name, spec in self._setting.bench.file.spec.bus.items()
+            for name, spec in self._settings.bench.file.spec.bus.items()
             if spec.at_once is not None or spec.kind != "usb"
         }
         scheduler = scheduling.Scheduler(left, limits)
@@ -120,7 +133,7 @@ class Run:
             case "continue":
                 return False
             case "rollback":
-                self._worker.record(Kind.ROLLBACK)
+                self._runner.record(Kind.ROLLBACK)
                 self._roll_back()
             case _:
                 self._finish(Ending.FAILED)
@@ -138,7 +151,7 @@ class Run:
         left = [*reversed(under_way), *(task for _, task in reversed(done))]
         while left:
             task = left.pop(0)
-            self._worker.restore(task)
+            self._runner.restore(task)
             restored = self._state(task).results.get(Action.RESTORE)
             asked = RESTARTS.get(restored.code) if restored is not None else None
             if left and asked is not None and asked.immediate:
@@ -148,8 +161,8 @@ class Run:
         self._finish(Ending.ROLLED_BACK if clean else Ending.PARTLY_ROLLED_BACK)
 
     def _finish(self, ending: Ending) -> None:
-        self._worker.record(Kind.FINISH, ending=ending)
-        shutil.rmtree(self._setting.kept.work, ignore_errors=True)
+        self._runner.record(Kind.FINISH, ending=ending)
+        shutil.rmtree(self._settings.kept.work, ignore_errors=True)
 
     def _heed_restart(self, task: Task) -> None:
         state = self._state(task)
@@ -169,28 +182,24 @@ class Run:
         asked = self.progress.restored_restart
         if asked is None or not self.progress.over:
             return ""
-        policy = self._setting.policy
-        command = policy.reboot if asked.host else policy.restart
-        return restarting.for_the_restored(asked.host, command, self._setting.bench.commands)
+        return self._restarts.ask_for_the_restored(host=asked.host)
 
     def _restart(self, *, host: bool) -> None:
         """Raises Halt: what comes after is for the next run."""
-        self._worker.record(Kind.RESTART, host=host, boot=restarting.boot_id())
-        policy = self._setting.policy
-        commands = self._setting.bench.commands
-        raise Halt(restarting.asked_for(host, policy.reboot if host else policy.restart, commands))
+        self._runner.record(Kind.RESTART, host=host, boot=restarting.boot_id())
+        raise Halt(self._restarts.ask(host=host))
 
     def _task(self, task: Task) -> None:
         if self._state(task).finished or task.target in self._given_up | self._restarted_first:
             return
-        self._worker.carry_out(task)
+        self._runner.carry_out(task)
         if self._state(task).status is Status.AWAITING:
             self._restarted_first.add(task.target)
         if self._state(task).status is Status.FAILED:
             self._given_up.add(task.target)
 
     def _state(self, task: Task) -> TaskProgress:
-        return self._worker.state(task)
+        return self._runner.state(task)
 
 
 def _as_before(state: TaskProgress) -> bool:
