@@ -7,9 +7,9 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +18,6 @@ from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.updates.engine.results import ResultCode
 from proxyflash.updates.errors import ManifestField, StepFailed
-from proxyflash.updates.handlers import apt
 from proxyflash.updates.handlers.apt import AptHandler, Package, parse
 
 from .steps import Stage, inline
@@ -79,14 +78,10 @@ class System:
 
 
 @pytest.fixture
-def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+def system(tmp_path: Path) -> System:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         pytest.skip("apt is not installed")
     made = System(tmp_path)
-    monkeypatch.setitem(apt.MORE_ENVIRONMENT, "APT_CONFIG", str(tmp_path / "apt.conf"))
-    monkeypatch.setitem(apt.MORE_ENVIRONMENT, "DPKG_ADMINDIR", str(made.root / "var/lib/dpkg"))
-    options = ("--force-not-root", "--force-script-chrootless", f"--log={made.root}/dpkg.log")
-    monkeypatch.setattr(apt, "DPKG", ("dpkg", f"--root={made.root}", *options))
     made.publish(("thermo", "1.0"), ("report", "1:2.0-1"))
     return made
 
@@ -98,11 +93,29 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield opened
 
 
+def handler_in(folder: Path) -> type[AptHandler]:
+    """Of the system in a folder."""
+    root = folder / "root"
+
+    class Handler(AptHandler):
+        environment: ClassVar[Mapping[str, str]] = {
+            "APT_CONFIG": str(folder / "apt.conf"),
+            "DPKG_ADMINDIR": str(root / "var/lib/dpkg"),
+        }
+        dpkg = (
+            "dpkg", f"--root={root}", "--force-not-root", "--force-script-chrootless", f"--log={root}/dpkg.log",
+        )  # fmt: skip
+
+    return Handler
+
+
 def stage(bench: Bench, *packages: dict[str, str], **more: Any) -> Stage:
     made = bench.file.path.parent
     content = {"name": "contoso", "version": "1.0.1", "packages": list(packages), **more}
     (made / "apt.json").write_text(json.dumps(content))
-    return Stage(bench, AptHandler, inline("microsoft/apt:1", "apt.json", installedCriteria="contoso-1.0.1"), made)
+    return Stage(
+        bench, handler_in(made), inline("microsoft/apt:1", "apt.json", installedCriteria="contoso-1.0.1"), made
+    )
 
 
 OLD = ({"name": "thermo", "version": "1.0"},)

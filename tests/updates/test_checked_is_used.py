@@ -24,7 +24,6 @@ from proxyflash.updates import errors
 from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.progress import Ending
 from proxyflash.updates.engine.results import ActionResult, ResultCode
-from proxyflash.updates.handlers import swupdate
 from proxyflash.updates.handlers.app import AppHandler
 from proxyflash.updates.handlers.apt import AptHandler
 from proxyflash.updates.handlers.flash import FlashHandler
@@ -400,14 +399,15 @@ def test_packages_are_not_installed_from_a_list_that_was_changed(
     assert not [words for words in asked if "install" in str(words)]
 
 
-def test_swupdate_does_not_get_an_image_that_was_changed(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_swupdate_does_not_get_an_image_that_was_changed(bench: Bench, tmp_path: Path) -> None:
     agent = tmp_path / "agent.sh"
     agent.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     agent.chmod(0o755)
-    monkeypatch.setattr(swupdate, "AGENT_SCRIPT", agent)
-    made = stage(bench, SwupdateHandler, GOOD)
+
+    class Handler(SwupdateHandler):
+        agent_script = agent
+
+    made = stage(bench, Handler, GOOD)
     flip(tmp_path / "payload")
     refuses(made, "install")
     assert not (tmp_path / "ran").exists()

@@ -13,7 +13,6 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.updates.engine.results import ResultCode
 from proxyflash.updates.errors import ManifestField, StepFailed
-from proxyflash.updates.handlers import swupdate
 from proxyflash.updates.handlers.handler import StepHandler
 from proxyflash.updates.handlers.swupdate import SwupdateHandler, SwupdateScriptHandler
 
@@ -40,13 +39,22 @@ printf '{{"resultCode": %d, "resultDetails": "told"}}' "$code" > "$2"
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(swupdate, "VERSION_FILE", tmp_path / "adu-version")
-    monkeypatch.setattr(swupdate, "AGENT_SCRIPT", tmp_path / "adu-swupdate.sh")
-    monkeypatch.setattr(swupdate, "CONFIGURATION", tmp_path / "swupdate.cfg")
+def bench(tmp_path: Path) -> Iterator[Bench]:
     (tmp_path / "bench.toml").write_text("")
     with Bench.open(tmp_path / "bench.toml", state=tmp_path / "state") as opened:
         yield opened
+
+
+def handler_in(folder: Path, *words: str) -> type[SwupdateHandler]:
+    """With its files in a folder. `words`: the program and its options."""
+
+    class Handler(SwupdateHandler):
+        version_file = folder / "adu-version"
+        agent_script = folder / "adu-swupdate.sh"
+        configuration = folder / "swupdate.cfg"
+        program = words or SwupdateHandler.program
+
+    return Handler
 
 
 def stage(bench: Bench, handler: type[StepHandler], *files: str, **properties: Any) -> Stage:
@@ -80,13 +88,12 @@ def image(folder: Path) -> None:
     (folder / "swupdate.cfg").write_text(f'globals :\n{{\n  public-key-file = "{folder}/cert.pem";\n}};\n')
 
 
-def test_an_image_by_the_host_s_swupdate(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_by_the_host_s_swupdate(bench: Bench, tmp_path: Path) -> None:
     for program in ("swupdate", "cpio", "openssl"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
-    monkeypatch.setattr(swupdate, "PROGRAM", ("swupdate", "-H", "board:1.0"))
     image(tmp_path)
-    made = stage(bench, SwupdateHandler, "update.swu", installedCriteria="1.1")
+    made = stage(bench, handler_in(tmp_path, "swupdate", "-H", "board:1.0"), "update.swu", installedCriteria="1.1")
     assert made.no_way_back() != ""
     for action, code in (
         ("download", ResultCode.DOWNLOAD_SUCCESS),
@@ -119,22 +126,18 @@ def test_an_image_by_the_host_s_swupdate(bench: Bench, tmp_path: Path, monkeypat
         ("", 1, False),
     ],
 )
-def test_what_swupdate_says_last_counts(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, status: int, succeeded: bool
-) -> None:
+def test_what_swupdate_says_last_counts(bench: Bench, tmp_path: Path, said: str, status: int, succeeded: bool) -> None:
     """SWUpdate 2022.12 ends with 1 after some of its successes: its own last word tells."""
     (tmp_path / "said").write_text(said)
     (tmp_path / "program").write_text(f"#!/bin/sh\ncat {tmp_path}/said\nexit {status}\n")
     (tmp_path / "program").chmod(0o755)
-    monkeypatch.setattr(swupdate, "PROGRAM", (str(tmp_path / "program"),))
-    made = stage(bench, SwupdateHandler, "a.swu", installedCriteria="1.1")
+    made = stage(bench, handler_in(tmp_path, str(tmp_path / "program")), "a.swu", installedCriteria="1.1")
     assert made.act("download").succeeded
     assert made.act("install").succeeded is succeeded
 
 
-def test_without_swupdate_it_is_told_at_the_download(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swupdate, "PROGRAM", ("no-such-program",))
-    made = stage(bench, SwupdateHandler, "a.swu", installedCriteria="1.1")
+def test_without_swupdate_it_is_told_at_the_download(bench: Bench, tmp_path: Path) -> None:
+    made = stage(bench, handler_in(tmp_path, "no-such-program"), "a.swu", installedCriteria="1.1")
     for action in ("download", "install"):
         with pytest.raises(StepFailed):
             made.act(action)
@@ -144,7 +147,7 @@ def test_the_agent_s_script_is_used_where_it_is(bench: Bench, tmp_path: Path) ->
     log, sick = tmp_path / "log", tmp_path / "sick"
     (tmp_path / "adu-swupdate.sh").write_text(AGENT.format(log=log, sick=sick))
     (tmp_path / "adu-swupdate.sh").chmod(0o755)
-    made = stage(bench, SwupdateHandler, "a.swu", installedCriteria="1.1")
+    made = stage(bench, handler_in(tmp_path), "a.swu", installedCriteria="1.1")
     assert made.no_way_back() == ""
     for action, code in (
         ("download", ResultCode.DOWNLOAD_SUCCESS),
@@ -171,7 +174,7 @@ def test_the_agent_s_script_is_used_where_it_is(bench: Bench, tmp_path: Path) ->
 def test_the_version_file_s_first_line(bench: Bench, tmp_path: Path, text: str | None, installed: bool) -> None:
     if text is not None:
         (tmp_path / "adu-version").write_text(text)
-    code = stage(bench, SwupdateHandler, "a.swu", installedCriteria="1.1").act("is_installed").code
+    code = stage(bench, handler_in(tmp_path), "a.swu", installedCriteria="1.1").act("is_installed").code
     assert code == (ResultCode.INSTALLED if installed else ResultCode.NOT_INSTALLED)
 
 

@@ -13,9 +13,10 @@ packages; and Backup fetches those that will be replaced, so that Restore can pu
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -41,8 +42,6 @@ VERSION = re.compile(r"[0-9][A-Za-z0-9.+:~-]*", re.ASCII)
 MOST_BYTES = 1 << 20
 """Of an apt manifest."""
 MOST_PACKAGES = 1000
-MORE_ENVIRONMENT: dict[str, str] = {}
-DPKG: tuple[str, ...] = ("dpkg",)
 OPTIONS = (
     "-y",
     "--allow-downgrades",
@@ -69,7 +68,13 @@ class _Kept(kept.Facts):
 
 
 class AptHandler(StepHandler):
-    """Packages that come along with those that are named are apt's choice, and stay at a Restore."""
+    """Packages that come along with those that are named are apt's choice, and stay at a Restore.
+
+    A subclass may give dpkg options, and both programs more environment.
+    """
+
+    dpkg: ClassVar[tuple[str, ...]] = ("dpkg",)
+    environment: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
@@ -172,7 +177,7 @@ class AptHandler(StepHandler):
 
     def _configure(self) -> None:
         """Ends what a cut has left half done; apt refuses to work before. What it can't, apt tells."""
-        self._run(*DPKG, "--configure", "-a", "--force-confdef", "--force-confold")
+        self._run(*self.dpkg, "--configure", "-a", "--force-confdef", "--force-confold")
 
     def _apt(self, *arguments: str, stoppable: bool = False) -> tuple[int, str]:
         return self._run("apt-get", *OPTIONS, *arguments, stoppable=stoppable)
@@ -182,7 +187,7 @@ class AptHandler(StepHandler):
             **programs.clean_environment(),
             "LC_ALL": "C",
             "DEBIAN_FRONTEND": "noninteractive",
-            **MORE_ENVIRONMENT,
+            **self.environment,
         }
         cancelled = self.context.run.cancelled if stoppable else lambda: False
         return programs.run(arguments, environment=environment, folder=folder, cancelled=cancelled)

@@ -28,18 +28,22 @@ from .handler import StepHandler
 from .script import ENDED_BADLY, ScriptHandler
 
 COMPONENT_SWUPDATE_HANDLER = 1
-VERSION_FILE = Path("/etc/adu-version")
-AGENT_SCRIPT = Path("/usr/lib/adu/adu-swupdate.sh")
 AGENT_LOGS = "/var/log/adu"
-CONFIGURATION = Path("/etc/swupdate.cfg")
-PROGRAM: tuple[str, ...] = ("swupdate",)
 VERDICT = re.compile(r"\bSWUPDATE (successful|failed)\b")
 FIRST_LINE = 4096
 """Bytes of the version file that are looked at."""
 
 
 class SwupdateHandler(StepHandler):
-    """`microsoft/swupdate:1`. SWUpdate isn't interrupted: a cancellation is heeded after it."""
+    """`microsoft/swupdate:1`. SWUpdate isn't interrupted: a cancellation is heeded after it.
+
+    A subclass may name other files and another program.
+    """
+
+    version_file: ClassVar[Path] = Path("/etc/adu-version")
+    agent_script: ClassVar[Path] = Path("/usr/lib/adu/adu-swupdate.sh")
+    configuration: ClassVar[Path] = Path("/etc/swupdate.cfg")
+    program: ClassVar[tuple[str, ...]] = ("swupdate",)
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
@@ -48,13 +52,13 @@ class SwupdateHandler(StepHandler):
 
     @classmethod
     def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
-        return "" if AGENT_SCRIPT.exists() else "SWUpdate has no way back without the agent's script"
+        return "" if cls.agent_script.exists() else "SWUpdate has no way back without the agent's script"
 
     def is_installed(self) -> ActionResult:
         """By the version file. One that is not there is as good as another version: the agent has it fail."""
         wanted = self.context.step.handlerProperties[properties.CRITERIA]
         try:
-            with VERSION_FILE.open("rb") as stream:
+            with self.version_file.open("rb") as stream:
                 text = stream.read(FIRST_LINE).decode("utf-8", "replace")
         except OSError:
             text = ""
@@ -62,38 +66,38 @@ class SwupdateHandler(StepHandler):
         return ActionResult(ResultCode.INSTALLED if told == wanted else ResultCode.NOT_INSTALLED)
 
     def download(self) -> ActionResult:
-        if not AGENT_SCRIPT.exists() and shutil.which(PROGRAM[0], path=programs.PATH) is None:
+        if not self.agent_script.exists() and shutil.which(self.program[0], path=programs.PATH) is None:
             raise StepFailed("swupdate is not there", remedy="Install SWUpdate: apt install swupdate")
         return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
 
     def backup(self) -> ActionResult:
         """With two slots the old one stays as it is."""
-        return ActionResult(ResultCode.BACKUP_SUCCESS if AGENT_SCRIPT.exists() else ResultCode.BACKUP_UNSUPPORTED)
+        return ActionResult(ResultCode.BACKUP_SUCCESS if self.agent_script.exists() else ResultCode.BACKUP_UNSUPPORTED)
 
     def install(self) -> ActionResult:
         (name,) = self.context.step.files
         file = str(self.context.files[name].absolute())
         self.context.check(name)
-        if AGENT_SCRIPT.exists():
-            return self._run(ResultCode.INSTALL_SUCCESS, str(AGENT_SCRIPT), "-l", AGENT_LOGS, "-i", file)
-        configuration = ("-f", str(CONFIGURATION)) if CONFIGURATION.exists() else ()
-        return self._run(ResultCode.INSTALL_SUCCESS, *PROGRAM, *configuration, "-i", file)
+        if self.agent_script.exists():
+            return self._run(ResultCode.INSTALL_SUCCESS, str(self.agent_script), "-l", AGENT_LOGS, "-i", file)
+        configuration = ("-f", str(self.configuration)) if self.configuration.exists() else ()
+        return self._run(ResultCode.INSTALL_SUCCESS, *self.program, *configuration, "-i", file)
 
     def apply(self) -> ActionResult:
-        if AGENT_SCRIPT.exists():
-            return self._run(ResultCode.APPLY_IMMEDIATE_REBOOT, str(AGENT_SCRIPT), "-l", AGENT_LOGS, "-a")
+        if self.agent_script.exists():
+            return self._run(ResultCode.APPLY_IMMEDIATE_REBOOT, str(self.agent_script), "-l", AGENT_LOGS, "-a")
         return ActionResult(ResultCode.APPLY_IMMEDIATE_REBOOT)
 
     def restore(self) -> ActionResult:
-        if AGENT_SCRIPT.exists():
-            return self._run(ResultCode.RESTORE_SUCCESS, str(AGENT_SCRIPT), "-l", AGENT_LOGS, "-r")
+        if self.agent_script.exists():
+            return self._run(ResultCode.RESTORE_SUCCESS, str(self.agent_script), "-l", AGENT_LOGS, "-r")
         return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
 
     def _run(self, success: ResultCode, *arguments: str) -> ActionResult:
         status, said = programs.run(arguments, environment=programs.clean_environment())
         # SWUpdate 2022.12 (Debian's) at times ends with 1 when all went well; the last that it says of an update counts.
         verdicts = VERDICT.findall(said)
-        if status == 0 or (arguments[0] == PROGRAM[0] and verdicts and verdicts[-1] == "successful"):
+        if status == 0 or (arguments[0] == self.program[0] and verdicts and verdicts[-1] == "successful"):
             return ActionResult(success)
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         told = [line for line in lines if "ERROR" in line.upper()] or lines[-1:]
