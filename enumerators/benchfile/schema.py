@@ -25,6 +25,7 @@ from ...transports.plain import quoted
 from ...transports.quoting import shell_line
 from ..errors import BenchKey, BenchMissing, BenchName, BenchSyntax
 from .toml_positions import Place, key_lines, nearest
+from .validation import Fault, first_fault, lowered
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -276,6 +277,10 @@ class BenchFile:
         listed = (component.name for component in self.spec.component)
         return tuple(name for name in listed if name in self.entries or name in self.hosted)
 
+    def validated(self, model: type[M], value: object, key: str) -> M:
+        """The table of a key at the top, by its model. Raises BenchKey with the line."""
+        return _Reader(self.path, self.text, {key: value}).validated(model, value, (key,))
+
     @property
     def folder(self) -> Path:
         """Where its paths and commands start from."""
@@ -333,16 +338,12 @@ def _syntax(path: Path, text: str, said: str) -> str:
         long = re.search(r"[0-9_]{4300,}", text)
         return f"{path}:{text.count(chr(10), 0, long.start()) + 1 if long else 1}: a number has too many digits"
     line, column = found[1] or text.rstrip().count("\n") + 1, found[2] or "at the end of the file"
-    return f"{path}:{line}: {_lowered(said[: found.start()])} ({column})"
+    return f"{path}:{line}: {lowered(said[: found.start()])} ({column})"
 
 
 def _at(path: Path, text: str, place: Place) -> str:
     line = nearest(key_lines(text), place)
     return f"{path}:{line}" if line else str(path)
-
-
-def _lowered(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 class _Reader:
@@ -527,17 +528,17 @@ class _Reader:
         try:
             return model.model_validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
-            raise BenchKey(self._explain(error, place)) from None
+            raise BenchKey(self._explain(first_fault(error), place)) from None
 
-    def _explain(self, error: ValidationError, place: Place) -> str:
-        first = error.errors(include_url=False, include_context=False)[0]
-        path = (*place, *first["loc"])
-        if first["type"] == "extra_forbidden":
+    def _explain(self, fault: Fault, place: Place) -> str:
+        path = (*place, *fault.place)
+        if fault.kind == "extra_forbidden":
             return f"{self._at(path)}: {self._dotted(path)} is no key that is known here"
-        if first["type"] == "missing":
+        if fault.kind == "missing":
             return f"{self._at(path)}: {self._dotted(path[:-1], path[-1])} is missing"
-        what = _lowered(first["msg"].removeprefix("Value error, ").removeprefix("Input "))
-        return f"{self._at(path)}: {self._dotted(path)} = {quoted(first['input'])}: {what}"
+        # What is wrong with a whole table is not said better by its keys.
+        said = f" = {quoted(fault.value)}" if fault.place or not isinstance(fault.value, dict) else ""
+        return f"{self._at(path)}: {self._dotted(path)}{said}: {fault.message}"
 
     def _dotted(self, place: Place, *more: str | int) -> str:
         """A place in the words of the file; what pydantic adds (which member of a union it tried) is left out."""

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ...enumerators.benchfile.validation import first_fault
 from ...enumerators.component import Presence
 from ...transports.errors import ProxyflashError
 from ..errors import JournalBroken, StepFailed
@@ -199,9 +200,8 @@ class Progress:
             try:
                 progress.add(record)
             except ValidationError as error:
-                first = error.errors(include_url=False, include_context=False)[0]
-                place = ".".join(map(str, first["loc"]))
-                raise JournalBroken(f"{source}: record {record.get('seq')}: {place}: {first['msg']}") from error
+                fault = first_fault(error)
+                raise JournalBroken(f"{source}: record {record.get('seq')}: {fault.at()}: {fault.message}") from error
             except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError) as error:
                 raise JournalBroken(f"{source}: record {record.get('seq')} makes no sense: {error!r}") from error
         return progress

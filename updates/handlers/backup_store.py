@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ...enumerators.benchfile.validation import first_fault
 from ...enumerators.errors import StateFolder
 from ...transports import json_text, named_files, private_files
 
@@ -47,9 +48,8 @@ def facts(folder: Path, shape: type[M]) -> M | None:
     try:
         return shape.model_validate(found)
     except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, wrong["loc"]))
-        raise broken(folder, f"{where}: {wrong['msg']}" if where else wrong["msg"]) from None
+        fault = first_fault(error)
+        raise broken(folder, f"{fault.at()}: {fault.message}".removeprefix(": ")) from None
 
 
 def broken(folder: Path, why: str) -> StateFolder:

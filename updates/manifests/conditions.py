@@ -22,6 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ...enumerators import power
 from ...enumerators.bench import Bench
+from ...enumerators.benchfile.validation import first_fault
 from ...enumerators.commands import CommandFailed
 from ...enumerators.component import Presence
 from ...transports.can.bus import CanBus
@@ -211,9 +212,9 @@ def parse(raw: Any, place: str) -> Condition:
     try:
         found = kind_class.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(item) for item in (place, kind, *(first["loc"] if kind != "check" else ())))
-        raise ManifestField(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        fault = first_fault(error)
+        where = f"{place}.check" if kind == "check" else fault.at(place, kind)
+        raise ManifestField(f"{where}: {fault.message}") from None
     bounds = [value.get(name) for name in ("min", "max", "below")] if isinstance(value, dict) else []
     if kind in ("supply", "version") and all(bound is None for bound in bounds):
         raise ManifestField(

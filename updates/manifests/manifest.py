@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
+from ...enumerators.benchfile.validation import faults_of
 from ...transports import json_text, named_files
 from ...transports.plain import quoted, word
 from ..errors import ManifestField, ManifestMissing, ManifestSyntax, UpdateError
@@ -239,24 +240,23 @@ def validated(model: type[M], raw: dict[str, Any], source: str) -> M:
 
 
 def _explain(error: ValidationError) -> str:
-    found = error.errors(include_url=False, include_context=False)
+    found = faults_of(error)
     # In a manifest of another version everything else is wrong too.
-    first = next((fault for fault in found if fault["loc"] == ("manifestVersion",)), found[0])
+    fault = next((fault for fault in found if fault.place == ("manifestVersion",)), found[0])
     place = ""
-    for item in first["loc"]:
+    for item in fault.place:
         if isinstance(item, int):
             place += f"[{item}]"
         elif item not in ("inline", "reference", "[key]"):
             place += f".{item}" if place else item
     place = word(place)
-    if first["type"] == "extra_forbidden":
+    if fault.kind == "extra_forbidden":
         return f"{place}: no field that is known here"
-    if first["type"] == "missing":
+    if fault.kind == "missing":
         return f"{place} is missing"
-    if place == "manifestVersion" and first["type"] == "literal_error":
-        return f"{place}: {quoted(first['input'])}; of import manifests 4.0 and 5.0 are known, of a device's 4 and 5"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{place}: {message[:1].lower() + message[1:]}"
+    if place == "manifestVersion" and fault.kind == "literal_error":
+        return f"{place}: {quoted(fault.value)}; of import manifests 4.0 and 5.0 are known, of a device's 4 and 5"
+    return f"{place}: {fault.message}"
 
 
 def _check(manifest: ImportManifest, source: str) -> None:

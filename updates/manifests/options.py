@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 
 from ...enumerators.bench import Bench
+from ...enumerators.benchfile.validation import first_fault
 from ..errors import ManifestField
 from . import conditions
 from .conditions import Condition
@@ -62,10 +63,9 @@ def split(step: InlineStep, place: str) -> tuple[InlineStep, StepOptions]:
     try:
         fields = _Fields.model_validate(step.handlerProperties[KEY])
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join((place, *(str(item) for item in first["loc"])))
+        fault = first_fault(error)
         raise ManifestField(
-            f"{where}: {first['msg']}", remedy="The options are described in docs/updates.md."
+            f"{fault.at(place)}: {fault.message}", remedy="The options are described in docs/updates.md."
         ) from None
     found = tuple(conditions.parse(raw, f"{place}.conditions[{at}]") for at, raw in enumerate(fields.conditions))
     options = StepOptions(fields.onFailure, found, fields.attempts or 0, fields.allowDowngrade, fields.timeoutSeconds)

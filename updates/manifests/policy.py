@@ -10,16 +10,13 @@ floor = {motors = "1.2"}         # no component of these gets an older version
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ...enumerators.benchfile.schema import BenchFile
-from ...enumerators.errors import BenchKey
 from ...flashers.flasher import Settings
-from ...transports.plain import quoted
 from .signing import LONGEST_KID, named_well
 from .versions import key as version_key
 
@@ -86,21 +83,6 @@ class Policy(Settings):
 
 def policy_of(file: BenchFile) -> Policy:
     """The policy of a bench file, the paths in it made absolute. Raises BenchKey with the line."""
-    raw = file.spec.updates
-    try:
-        policy = Policy.model_validate_json(json.dumps(raw), strict=True)
-    except ValidationError as error:
-        raise BenchKey(_explain(file, error)) from None
+    policy = file.validated(Policy, file.spec.updates, "updates")
     folder = file.folder
     return policy.model_copy(update={"roots": tuple(str(folder / Path(root)) for root in policy.roots)})
-
-
-def _explain(file: BenchFile, error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False)[0]
-    place = ("updates", *first["loc"])
-    dotted = ".".join(item for item in place if isinstance(item, str))
-    if first["type"] == "extra_forbidden":
-        return f"{file.at(place)}: {dotted} is no key that is known here"
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    said = f" = {quoted(first['input'])}" if first["loc"] else ""
-    return f"{file.at(place)}: {dotted}{said}: {message[:1].lower()}{message[1:]}"
