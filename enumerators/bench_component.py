@@ -17,7 +17,7 @@ from ..flashers.programmer import FlashResult, Programmer
 from ..transports import clock
 from ..transports.deadline import Deadline
 from ..transports.errors import ProxyflashError
-from .benchfile.schema import Entry
+from .benchfile.schema import BenchEntry
 from .buses import Buses
 from .component import Component
 from .power import cycle
@@ -27,7 +27,7 @@ from .records import look
 class BenchComponent:
     """One component of a bench: what the file says of it, and what can be done with it."""
 
-    def __init__(self, bench: Buses, entry: Entry) -> None:
+    def __init__(self, bench: Buses, entry: BenchEntry) -> None:
         self.bench = bench
         self.entry = entry
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .benchfile.schema import BenchFile, Entry
+from .benchfile.schema import BenchEntry, BenchFile
 from .benchfile.toml_positions import Place
 from .errors import BenchKey
 
@@ -62,7 +62,7 @@ def _place(file: BenchFile, bus: str, error: BadDevice) -> Place:
     return ("component", entry.index, *table, error.key)
 
 
-def _question(entry: Entry) -> dict[str, str]:
+def _question(entry: BenchEntry) -> dict[str, str]:
     """What a running application answers its version to, for an emulated one."""
     question = entry.spec.version
     return question.model_dump(include={"send", "match"}) if question else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..flashers.flasher import ProbeResult, State
 from ..transports.deadline import Deadline
-from .benchfile.schema import Entry
+from .benchfile.schema import BenchEntry
 from .component import Component, Presence
 from .probers import Prober
 
@@ -12,7 +12,7 @@ SIGHT_SECONDS = 2.0
 """How long a component has to answer who it is."""
 
 
-def look(entry: Entry, prober: Prober) -> Component:
+def look(entry: BenchEntry, prober: Prober) -> Component:
     found = prober.probe(entry, Deadline.after(SIGHT_SECONDS))
     if found is None:
         return record(entry, Presence.ABSENT if prober.can_tell(entry) else Presence.UNKNOWN, None)
@@ -20,7 +20,7 @@ def look(entry: Entry, prober: Prober) -> Component:
     return record(entry, presence, found)
 
 
-def record(entry: Entry, presence: Presence, found: ProbeResult | None) -> Component:
+def record(entry: BenchEntry, presence: Presence, found: ProbeResult | None) -> Component:
     spec = entry.spec
     identity = found.identity if found else None
     properties = dict(spec.properties)
@@ -45,7 +45,7 @@ def record(entry: Entry, presence: Presence, found: ProbeResult | None) -> Compo
     )
 
 
-def _where(entry: Entry) -> str:
+def _where(entry: BenchEntry) -> str:
     """Protocol and address, short: "uds 0x7E0/0x7E8", "dfu 0483:df11"."""
     address = entry.address.model_dump(exclude_none=True)
     if "request" in address and "response" in address:

@@ -249,7 +249,7 @@ class FileSpec(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BenchEntry:
     """One component of the file, with everything that its protocol needs, checked. `index`: which `[[component]]`."""
 
     spec: ComponentSpec
@@ -267,7 +267,7 @@ class BenchFile:
     path: Path
     text: str
     spec: FileSpec
-    entries: dict[str, Entry]
+    entries: dict[str, BenchEntry]
     hosted: dict[str, ComponentSpec] = field(default_factory=dict)
     """The components without a bus."""
 
@@ -372,9 +372,9 @@ class _Reader:
             case date() | time():
                 raise BenchKey(f"{self._at(place)}: {self._dotted(place)} = {value} is a date or time")
 
-    def entries(self, spec: FileSpec) -> dict[str, Entry]:
+    def entries(self, spec: FileSpec) -> dict[str, BenchEntry]:
         self._buses(spec)
-        found: dict[str, Entry] = {}
+        found: dict[str, BenchEntry] = {}
         names: set[str] = set()
         for index, component in enumerate(spec.component):
             place = ("component", index)
@@ -447,7 +447,7 @@ class _Reader:
                     remedy="An update asks for the version before and after: add version_from.",
                 )
 
-    def _refuse_twin(self, entry: Entry, others: Iterable[Entry]) -> None:
+    def _refuse_twin(self, entry: BenchEntry, others: Iterable[BenchEntry]) -> None:
         """Two names for one part; a part with several memories may have a component, and so a profile, for each."""
         for other in others:
             same = (other.spec.bus, other.spec.protocol) == (entry.spec.bus, entry.spec.protocol)
@@ -458,7 +458,7 @@ class _Reader:
                     remedy="Correct its bus or address, or take it out.",
                 )
 
-    def _entry(self, spec: FileSpec, component: ComponentSpec, index: int) -> Entry:
+    def _entry(self, spec: FileSpec, component: ComponentSpec, index: int) -> BenchEntry:
         place: Place = ("component", index)
         for key in ("version_from", "partition", "app"):
             if getattr(component, key) is not None:
@@ -492,7 +492,7 @@ class _Reader:
         if component.version is not None and not bus.probe:
             self._refuse_harm(flasher, component, component.version, place)
         raw_profile, profile_place = self._profile(spec, component, place)
-        return Entry(
+        return BenchEntry(
             component,
             flasher,
             self.validated(flasher.Address, component.address, (*place, "address")),

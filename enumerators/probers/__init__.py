@@ -15,7 +15,7 @@ from ...transports import plugins
 from ...transports.deadline import Deadline
 from ...transports.errors import PluginBroken
 from ...transports.toml_text import toml_text
-from ..benchfile.schema import BusSpec, Entry
+from ..benchfile.schema import BenchEntry, BusSpec
 from ..component import Unlisted
 
 
@@ -27,21 +27,21 @@ class Prober:
         self.spec = spec
         self.transport = transport
 
-    def probe(self, entry: Entry, deadline: Deadline) -> ProbeResult | None:
+    def probe(self, entry: BenchEntry, deadline: Deadline) -> ProbeResult | None:
         """Who answers at a component's address; None when nothing does."""
         return entry.flasher.probe(
             self.transport, entry.address, entry.profile, active=self.spec.probe, deadline=deadline
         )
 
-    def application(self, entry: Entry, deadline: Deadline) -> ProbeResult | None:
+    def application(self, entry: BenchEntry, deadline: Deadline) -> ProbeResult | None:
         """The same where the application is expected, after a boot: no bootloader has to be looked for."""
         return Prober.probe(self, entry, deadline)
 
-    def can_tell(self, entry: Entry) -> bool:
+    def can_tell(self, entry: BenchEntry) -> bool:
         """Whether there is a way to see that this component is there without disturbing its work."""
         return entry.flasher.can_tell(entry.address)
 
-    def unlisted(self, entries: Sequence[Entry], deadline: Deadline) -> list[Unlisted]:
+    def unlisted(self, entries: Sequence[BenchEntry], deadline: Deadline) -> list[Unlisted]:
         """What is on the bus and none of `entries` (all components of this bus)."""
         listed = [entry.address for entry in entries]
         return [

@@ -20,7 +20,7 @@ from ...transports import plugins
 from ...transports.deadline import Deadline
 from ...transports.serial.port import SerialPort
 from ...transports.toml_text import toml_text
-from ..benchfile.schema import AskSpec, Entry, VersionQuestion
+from ..benchfile.schema import AskSpec, BenchEntry, VersionQuestion
 from ..component import Unlisted
 from . import Prober
 
@@ -37,21 +37,21 @@ class SerialProber(Prober):
 
     transport: SerialPort
 
-    def probe(self, entry: Entry, deadline: Deadline) -> ProbeResult | None:
+    def probe(self, entry: BenchEntry, deadline: Deadline) -> ProbeResult | None:
         """The loader first, where it may be asked: it takes the first byte that it hears for the one to measure its
         bit rate by, so a loader that heard a question is out of reach until the next reset."""
         return self._beside(super().probe(entry, deadline)) or self.application(entry, deadline)
 
-    def application(self, entry: Entry, deadline: Deadline) -> ProbeResult | None:
+    def application(self, entry: BenchEntry, deadline: Deadline) -> ProbeResult | None:
         if entry.spec.version is None:
             return self._beside(super().application(entry, deadline))
         version = ask(self.transport, entry.spec.version, deadline)
         return None if version is None else self._beside(ProbeResult(State.RUNNING, Identity(version=version)))
 
-    def can_tell(self, entry: Entry) -> bool:
+    def can_tell(self, entry: BenchEntry) -> bool:
         return self.spec.probe or entry.flasher.probes_application or entry.spec.version is not None
 
-    def unlisted(self, entries: Sequence[Entry], deadline: Deadline) -> list[Unlisted]:
+    def unlisted(self, entries: Sequence[BenchEntry], deadline: Deadline) -> list[Unlisted]:
         """The part on a line that has no component, by what the file lets it be asked."""
         if entries:
             return []

@@ -21,7 +21,7 @@ from proxyflash.emulators.serial.pty import serve_pty
 from proxyflash.emulators.usb.backend import EmulatedUsbBackend
 from proxyflash.enumerators import commands
 from proxyflash.enumerators.bench import Bench, find_file
-from proxyflash.enumerators.benchfile.schema import Entry
+from proxyflash.enumerators.benchfile.schema import BenchEntry
 from proxyflash.enumerators.component import Presence, Unlisted, distinct, document, select
 from proxyflash.enumerators.errors import BenchKey, BenchMissing, ComponentUnknown, PowerFailed
 from proxyflash.enumerators.probers import Prober
@@ -669,7 +669,7 @@ def test_what_one_component_raises_hides_no_other(
     other = two_on_the_bus_of(desk, "front-radar")
     ask = Prober.probe
 
-    def probe(prober: Prober, entry: Entry, deadline: Any) -> Any:
+    def probe(prober: Prober, entry: BenchEntry, deadline: Any) -> Any:
         if entry.spec.name == "front-radar":
             raise raised
         return ask(prober, entry, deadline)
@@ -687,7 +687,7 @@ def test_what_a_bus_raises_is_told_once(desk: Path, monkeypatch: pytest.MonkeyPa
     other = two_on_the_bus_of(desk, "front-radar")
     asked = []
 
-    def probe(prober: Prober, entry: Entry, deadline: Any) -> Any:
+    def probe(prober: Prober, entry: BenchEntry, deadline: Any) -> Any:
         asked.append(entry.spec.name)
         raise CanGone("unplugged")
 

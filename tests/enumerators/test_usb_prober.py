@@ -32,14 +32,14 @@ class Scanned(Lab):
         path.write_text("\n\n".join([BUS, *components]), encoding="utf-8")
         return benchfile.load(path)
 
-    def component(self, address: str) -> benchfile.Entry:
+    def component(self, address: str) -> benchfile.BenchEntry:
         lines = f'[[component]]\nname = "it"\nbus = "usb"\nprotocol = "dfu"\naddress = {{{address}}}'
         return self.file(lines).entries["it"]
 
-    def unlisted(self, *entries: benchfile.Entry) -> list[Unlisted]:
+    def unlisted(self, *entries: benchfile.BenchEntry) -> list[Unlisted]:
         return self.prober.unlisted(entries, Deadline.after(5))
 
-    def flash_entry(self, entry: benchfile.Entry, part: Part) -> None:
+    def flash_entry(self, entry: benchfile.BenchEntry, part: Part) -> None:
         profile = entry.profile.model_copy(update={"reenumerate": 1.0, "slot_size": 0x20000})
         flasher = entry.flasher.attach(self.bus, entry.address, profile)
         programmer = Programmer(flasher, "it")

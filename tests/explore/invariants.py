@@ -9,7 +9,7 @@ from proxyflash.emulators.faults import Fault
 from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates.engine import journal
 from proxyflash.updates.engine.progress import Progress
-from proxyflash.updates.engine.store import Entry
+from proxyflash.updates.engine.store import StoredUpdate
 from proxyflash.updates.events import ActionStarted, Status, StepFinished
 
 from .draw import NEW, OTHER, Part
@@ -94,10 +94,10 @@ def not_again(world: World, ended: Ended) -> Iterator[str]:
             done.add(f"{event.label} {event.component}")
 
 
-def entries(world: World) -> list[Entry]:
+def entries(world: World) -> list[StoredUpdate]:
     """The updates that the state folder has, as they lie there."""
     folders = sorted(world.state.glob("benches/*/updates/[0-9]*"))
-    return [Entry(folder) for folder in folders if (folder / journal.NAME).exists()]
+    return [StoredUpdate(folder) for folder in folders if (folder / journal.NAME).exists()]
 
 
 def of_journals(world: World) -> Iterator[str]:

@@ -13,7 +13,7 @@ from ...updates.engine.plan import UpdatePlan
 from ...updates.engine.progress import Ending, Progress
 from ...updates.engine.report import Outcome, TaskResult
 from ...updates.engine.results import ActionResult, ResultCode
-from ...updates.engine.store import Entry
+from ...updates.engine.store import StoredUpdate
 from ...updates.errors import ComponentAbsent, JournalBroken, UpdateUnknown
 from ...updates.events import Status
 from ...updates.manifests.resolved_update import Update, load
@@ -259,7 +259,7 @@ def _plan_document(made: UpdatePlan) -> dict[str, object]:
     }
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: StoredUpdate) -> dict[str, Any]:
     """One update as the history shows it; a broken journal hides no other."""
     try:
         progress = entry.progress()

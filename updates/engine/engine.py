@@ -46,7 +46,7 @@ from .journal import Journal
 from .plan import UpdatePlan
 from .progress import Ending, Kind, Progress
 from .report import Outcome
-from .store import Entry, Seen, Store
+from .store import Seen, Store, StoredUpdate
 from .task_runner import RunSettings
 from .update_run import UpdateRun
 
@@ -95,12 +95,12 @@ class Engine:
         """
         return planning.make(self.bench, self.policy, update, components, self._torn)
 
-    def unfinished(self) -> Entry | None:
+    def unfinished(self) -> StoredUpdate | None:
         """The update that is not at its end; there is one at most. Raises JournalBroken."""
         found = self._open()
         return None if found is None else found[0]
 
-    def _open(self) -> tuple[Entry, Progress] | None:
+    def _open(self) -> tuple[StoredUpdate, Progress] | None:
         """The one that is not at its end, and how far it is: its journal is read once."""
         latest = self.store.latest()
         if latest is None or (progress := latest.progress()).over:
@@ -111,7 +111,7 @@ class Engine:
         """The latest time that this host is known to have had, for `load`. None: age doesn't matter here."""
         return self.store.seen(self.policy.max_age_days)
 
-    def is_of(self, entry: Entry, update: Update) -> bool:
+    def is_of(self, entry: StoredUpdate, update: Update) -> bool:
         """Whether an update of the history is this one, to the byte of its manifests."""
         return bool(entry.progress().begin["digest"] == _digest(update))
 
@@ -191,21 +191,21 @@ class Engine:
                     last.setdefault(name, item.is_torn)
         return {name for name, is_torn in last.items() if is_torn}
 
-    def outcome(self, entry: Entry) -> Outcome:
+    def outcome(self, entry: StoredUpdate) -> Outcome:
         """What an update of the history has come to, from its journal and its manifest's copy."""
         progress = entry.progress()
         kept = self._kept(entry, progress)
         return Outcome(_plan_of(kept, progress, _own(kept, progress, Policy())), progress, entry.number)
 
-    def refuse(self, other: Entry) -> None:
+    def refuse(self, other: StoredUpdate) -> None:
         """Raises Unfinished: no update begins while another one isn't at its end."""
         raise _unfinished(other, other.progress())
 
-    def to_undo(self) -> Entry:
+    def to_undo(self) -> StoredUpdate:
         """What a rollback would undo. Raises UpdateUnknown."""
         return self.unfinished() or self._last_change()
 
-    def _last_change(self) -> Entry:
+    def _last_change(self) -> StoredUpdate:
         entry = self.store.last_change()
         if entry is None:
             none = self.store.latest() is None
@@ -232,7 +232,9 @@ class Engine:
         journal.append(Kind.FINISH, {"ending": Ending.ABANDONED})
         journal.close()
 
-    def _go_on(self, entry: Entry, progress: Progress, *, again: bool = False, demands: bool = False) -> UpdateRun:
+    def _go_on(
+        self, entry: StoredUpdate, progress: Progress, *, again: bool = False, demands: bool = False
+    ) -> UpdateRun:
         """`demands`: whether what the start asks for must hold; to undo, nothing need."""
         restarting.check_restarted(progress.restart)
         kept = self._kept(entry, progress)
@@ -274,12 +276,12 @@ class Engine:
         progress.add(journal.append(Kind.BEGIN, begin))
         return self._run(entry, last, journal, progress, plan, refusal=refusal)
 
-    def _kept(self, entry: Entry, progress: Progress) -> Entry:
+    def _kept(self, entry: StoredUpdate, progress: Progress) -> StoredUpdate:
         """Whose files and backups an update uses."""
         undone = progress.begin.get("undoes")
         return entry if undone is None else self.store.entry(int(undone))
 
-    def _again(self, kept: Entry, progress: Progress, *, undoes: bool) -> tuple[Update, UpdateError | None]:
+    def _again(self, kept: StoredUpdate, progress: Progress, *, undoes: bool) -> tuple[Update, UpdateError | None]:
         """An update that has begun, from its own copies, and why the policy doesn't take it any more.
 
         `undoes`: it is undone, for which no policy need take it. Raises TrustError, KeyFile, StagedChanged.
@@ -296,8 +298,8 @@ class Engine:
 
     def _run(
         self,
-        entry: Entry,
-        kept: Entry,
+        entry: StoredUpdate,
+        kept: StoredUpdate,
         journal: Journal,
         progress: Progress,
         plan: UpdatePlan,
@@ -310,7 +312,7 @@ class Engine:
         return UpdateRun(entry, journal, progress, plan, settings)
 
 
-def _own(kept: Entry, progress: Progress, policy: Policy, seen: Seen | None = None) -> Update:
+def _own(kept: StoredUpdate, progress: Progress, policy: Policy, seen: Seen | None = None) -> Update:
     """An update that has begun, by the copies of its manifests. Raises TrustError, KeyFile, StagedChanged."""
     path = kept.files / str(progress.begin["manifest"])
     remedy: Remedy = f"What was backed up lies in {kept.backup}."
@@ -330,7 +332,7 @@ def _own(kept: Entry, progress: Progress, policy: Policy, seen: Seen | None = No
     return update
 
 
-def _plan_of(kept: Entry, progress: Progress, update: Update) -> UpdatePlan:
+def _plan_of(kept: StoredUpdate, progress: Progress, update: Update) -> UpdatePlan:
     """The plan of an update that has begun. Raises JournalBroken when it doesn't fit."""
     components = [_component(fields) for fields in progress.begin["components"]]
     plan = planning.order(update, components)
@@ -350,7 +352,7 @@ def _check_files(plan: UpdatePlan, progress: Progress) -> None:
             files.check(path, next(file for file in update.manifest.files if file.filename == name))
 
 
-def _unfinished(other: Entry, progress: Progress) -> Unfinished:
+def _unfinished(other: StoredUpdate, progress: Progress) -> Unfinished:
     return Unfinished(f"update {other.number}, {progress.begin['update']}, is not at its end ({progress.ending})")
 
 

@@ -26,7 +26,7 @@ MOST_KEPT = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StoredUpdate:
     """One update. Numbers go up, whatever the clock does."""
 
     folder: Path
@@ -89,40 +89,40 @@ class Store:
         self.folder = folder.absolute() / "updates"
         self.attempts = folder.absolute() / "attempts.json"
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[StoredUpdate]:
         """All that began, the oldest first. Raises StateFolder."""
         return [entry for entry in self._all() if entry.began]
 
-    def latest(self) -> Entry | None:
+    def latest(self) -> StoredUpdate | None:
         """The last that began."""
         return next((entry for entry in reversed(self._all()) if entry.began), None)
 
-    def last_change(self) -> Entry | None:
+    def last_change(self) -> StoredUpdate | None:
         """The last that changed something, or may have: what a rollback is for. Raises JournalBroken."""
         return next((entry for entry in reversed(self.entries()) if entry.progress().touched), None)
 
-    def entry(self, number: int) -> Entry:
+    def entry(self, number: int) -> StoredUpdate:
         """Raises UpdateUnknown."""
-        found = Entry(self.folder / f"{number:06}")
+        found = StoredUpdate(self.folder / f"{number:06}")
         if not found.began:
             raise UpdateUnknown(f"there is no update {number} in {self.folder}")
         return found
 
-    def create(self) -> Entry:
+    def create(self) -> StoredUpdate:
         """A folder for a new update; those of updates that never began are taken away. Raises StateFolder."""
         number = 1
         for entry in self._all():
             number = entry.number + 1
             if not entry.began:
                 shutil.rmtree(entry.folder, ignore_errors=True)
-        entry = Entry(self.folder / f"{number:06}")
+        entry = StoredUpdate(self.folder / f"{number:06}")
         try:
             private_files.folder(entry.folder)
         except OSError as error:
             raise StateFolder(f"{error.filename or entry.folder}: {error.strerror}") from error
         return entry
 
-    def backed_up(self) -> list[Entry]:
+    def backed_up(self) -> list[StoredUpdate]:
         """The last that changed something and whose backups are there, if there is one. Raises nothing for broken journals."""
         for entry in reversed(self._all()):
             with suppress(JournalBroken):
@@ -130,7 +130,7 @@ class Store:
                     return [entry]
         return []
 
-    def forget(self, *needed: Entry) -> None:
+    def forget(self, *needed: StoredUpdate) -> None:
         """Takes away what the reports of updates don't need, but for these."""
         entries = [entry for entry in self._all() if entry not in needed]
         for entry in entries[:-MOST_KEPT]:
@@ -164,9 +164,9 @@ class Store:
                 found.append(Seen(believed, entry.folder))
         return max(found, key=lambda one: one.time, default=None)
 
-    def _all(self) -> list[Entry]:
+    def _all(self) -> list[StoredUpdate]:
         try:
-            found = [Entry(path) for path in self._folders()]
+            found = [StoredUpdate(path) for path in self._folders()]
         except OSError as error:
             raise StateFolder(f"{self.folder}: {error.strerror}") from error
         return sorted(found, key=lambda entry: entry.number)
@@ -179,7 +179,7 @@ class Store:
                     private_files.own(path)
                     yield path
 
-    def _begin(self, entry: Entry) -> journal.Record | None:
+    def _begin(self, entry: StoredUpdate) -> journal.Record | None:
         """The first record of an update; None: it has none, or a broken one."""
         try:
             return next(journal.records(entry.journal), None)

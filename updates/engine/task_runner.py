@@ -38,7 +38,7 @@ from .journal import Journal
 from .plan import Task, is_downgrade
 from .progress import Kind, Progress, TaskProgress, fields_of, status_after
 from .results import ActionResult, ResultCode
-from .store import Entry, Store
+from .store import Store, StoredUpdate
 from .time_limits import ActionTimeout
 
 
@@ -60,7 +60,7 @@ class RunSettings:
     bench: Bench
     policy: Policy
     store: Store
-    kept: Entry
+    kept: StoredUpdate
     attempts: Attempts
     context: RunContext
     refusal: UpdateError | None = None

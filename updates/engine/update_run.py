@@ -16,7 +16,7 @@ from .plan import Task, UpdatePlan
 from .progress import RESTARTS, Ending, Kind, Progress, TaskProgress
 from .report import Outcome
 from .restarting import Restarts
-from .store import Entry
+from .store import StoredUpdate
 from .task_runner import Halt, RunSettings, TaskRunner
 
 
@@ -24,7 +24,7 @@ class UpdateRun:
     """Carries out one update from where its journal ends."""
 
     def __init__(
-        self, entry: Entry, journal: Journal, progress: Progress, plan: UpdatePlan, settings: RunSettings
+        self, entry: StoredUpdate, journal: Journal, progress: Progress, plan: UpdatePlan, settings: RunSettings
     ) -> None:
         self.entry = entry
         self.plan = plan
