@@ -29,7 +29,7 @@ from .firmware import Firmware, TestImage
 from .names import SIMULATED, SIMULATED_INI
 from .needs import CAPABILITIES, Needs
 from .parts import Broken, NotThere, Part, PartLost, has_power
-from .signal_guard import OrderlyEnd, undisturbed
+from .signal_guard import SignalGuard, undisturbed
 
 if TYPE_CHECKING:
     from .simulated_time import SimulatedTime
@@ -66,7 +66,7 @@ class BenchRun:
         self._parts: dict[str, Part] = {}
         self._failed: set[str] = set()
         self._unusable: Broken | None = None
-        self._end = OrderlyEnd(worker=hasattr(config, "workerinput"))
+        self._end = SignalGuard(worker=hasattr(config, "workerinput"))
         self._began = self._began_before = 0.0
         """When the test began, and the one before it, on time.monotonic's clock."""
         wanted = config.getoption("simulated_time")
@@ -178,7 +178,7 @@ class BenchRun:
         if name not in self._parts:
             component = self.bench.component(name)
             may_flash = component.emulated or self.config.getoption("allow_flash")
-            known = Firmware(component, self.bench.state, self._lack_images)
+            known = Firmware(component, self.bench.state, self._report_missing_images)
             self._parts[name] = Part(component, known, may_flash=may_flash)
         return self._parts[name]
 
@@ -192,7 +192,7 @@ class BenchRun:
                 {f"firmware.{image.path.name}.sha256": digest, f"firmware.{image.path.name}.version": image.version},
             )
 
-        return Firmware(component, self.bench.state, self._lack_images, used)
+        return Firmware(component, self.bench.state, self._report_missing_images, used)
 
     def artefacts(self, item: pytest.Item) -> Path:
         """The folder of one test: in PROXYFLASH_ARTEFACTS, else in pytest's own temporary folder."""
@@ -231,10 +231,12 @@ class BenchRun:
         fitting = self.fitting(item)
         one = _component_of(item)
         if not fitting and (one is not None or needs.things or needs.wanted):
-            self._lack(needs.kind, needs.missing(self.name, self.path if self.config.getoption("bench") else None))
+            self._report_missing(
+                needs.kind, needs.missing(self.name, self.path if self.config.getoption("bench") else None)
+            )
         self._need_power(item, needs, [one] if one else fitting)
         involved = [one] if one else fitting if needs.wanted else []
-        self._need_leave(item, involved or fitting)
+        self._require_consent(item, involved or fitting)
         self._need_unbroken(involved)
         with self._out_of_use(item):
             self.bench.recorder.note("", f"test {item.nodeid}")
@@ -248,12 +250,12 @@ class BenchRun:
         asked = "power" in needs.things or "_proxyflash_power" in item.fixturenames  # type: ignore[attr-defined]
         if asked and not any(has_power(component) for component in self._components() if component.name in names):
             whose = " or ".join(f"'{name}'" for name in names)
-            self._lack(
+            self._report_missing(
                 "power",
                 f"no power control for {whose} on bench '{self.name}'; add [power.{names[0]}] to {self.path}",
             )
 
-    def _need_leave(self, item: pytest.Item, names: list[str]) -> None:
+    def _require_consent(self, item: pytest.Item, names: list[str]) -> None:
         """Destructive tests write to hardware only where that was allowed."""
         if item.get_closest_marker("destructive") is None or self.config.getoption("allow_flash"):
             return
@@ -262,19 +264,19 @@ class BenchRun:
         ]
         if real:
             whose = ", ".join(f"'{name}'" for name in real)
-            self._lack(
+            self._report_missing(
                 "flash", f"it writes to {whose} on bench '{self.name}', which is hardware; allow it: --allow-flash"
             )
 
     def _need_unbroken(self, names: list[str]) -> None:
         if self._unusable is not None:
-            self._lack(
+            self._report_missing(
                 "bench", f"bench '{self.name}' is out of use since {self._unusable.test}: {self._unusable.cause}"
             )
         for name in names:
             broken = self._parts[name].broken if name in self._parts else None
             if broken is not None:
-                self._lack("broken", f"'{name}' is broken since {broken.test}: {broken.cause}")
+                self._report_missing("broken", f"'{name}' is broken since {broken.test}: {broken.cause}")
 
     def _need_capabilities(self, name: str, needs: Needs, item: pytest.Item) -> None:
         for wanted in needs.capabilities:
@@ -285,7 +287,7 @@ class BenchRun:
             except (PartLost, ProxyflashError) as error:
                 self._lost(part, item, error)
             if not able:
-                self._lack("capability", f"the bootloader of '{name}' on bench '{self.name}' can't {wanted}")
+                self._report_missing("capability", f"the bootloader of '{name}' on bench '{self.name}' can't {wanted}")
 
     def _make_ready(self, name: str, item: pytest.Item, *, wanted: bool) -> None:
         part = self.part(name)
@@ -298,7 +300,7 @@ class BenchRun:
                 part.absent = True
                 if wanted:
                     kind = part.component.entry.flasher.bus_kind
-                    self._lack(kind, f"'{name}' is absent on bench '{self.name}': {error}")
+                    self._report_missing(kind, f"'{name}' is absent on bench '{self.name}': {error}")
                 return
             self._lost(part, item, error, wanted=wanted)
             return
@@ -326,10 +328,10 @@ class BenchRun:
         if wanted:
             self._need_unbroken([part.name])
 
-    def _lack_images(self, reason: str) -> NoReturn:
-        self._lack("images", reason)
+    def _report_missing_images(self, reason: str) -> NoReturn:
+        self._report_missing("images", reason)
 
-    def _lack(self, kind: str, reason: str) -> NoReturn:
+    def _report_missing(self, kind: str, reason: str) -> NoReturn:
         if kind in self._required:
             _fail(f"{reason} (--require {kind})")
         skipped = pytest.skip.Exception(plain(reason, CAUSE))

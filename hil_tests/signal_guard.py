@@ -14,7 +14,7 @@ CANCELS = (signal.SIGTERM, signal.SIGHUP)
 stands."""
 
 
-class OrderlyEnd:
+class SignalGuard:
     """`worker`: whether this process is one of pytest-xdist's, to which SIGINT is how it is told to end."""
 
     def __init__(self, *, worker: bool) -> None:

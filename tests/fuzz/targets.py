@@ -53,8 +53,7 @@ from proxyflash.updates.engine.engine import _component
 from proxyflash.updates.engine.progress import Progress
 from proxyflash.updates.engine.store import Store
 from proxyflash.updates.errors import JournalBroken, KeyFile, ScriptFailed, StepFailed, TrustError, UpdateError
-from proxyflash.updates.handlers import app, apt, flash, partition, script
-from proxyflash.updates.handlers import backup_store as kept
+from proxyflash.updates.handlers import app, apt, backup_store, flash, partition, script
 from proxyflash.updates.manifests import device_manifest as dm
 from proxyflash.updates.manifests import manifest as mf
 from proxyflash.updates.manifests import signing, versions
@@ -272,9 +271,9 @@ def attempts_file(data: bytes) -> None:
 
 @reader(StateFolder)
 def backup_file(data: bytes) -> None:
-    file(kept.NAME, data)
+    file(backup_store.NAME, data)
     for shape in (app._Kept, apt._Kept, flash._Kept, partition._Kept):
-        kept.facts(folder(), shape)
+        backup_store.facts(folder(), shape)
 
 
 @reader(StateFolder)

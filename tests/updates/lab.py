@@ -29,7 +29,7 @@ from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.engine import Engine
 from proxyflash.updates.engine.report import Outcome
 from proxyflash.updates.engine.results import ActionResult, ResultCode
-from proxyflash.updates.handlers import backup_store as kept
+from proxyflash.updates.handlers import backup_store
 from proxyflash.updates.handlers.handler import StepContext, StepHandler
 from proxyflash.updates.manifests.manifest import InlineStep
 from proxyflash.updates.manifests.policy import Policy
@@ -68,7 +68,7 @@ class FileHandler(StepHandler):
         assert "proxyflash" not in step.handlerProperties
 
     @classmethod
-    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+    def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
         return ""
 
     @property
@@ -100,7 +100,7 @@ class FileHandler(StepHandler):
 
     def backup(self) -> ActionResult:
         def work() -> None:
-            kept.write(self.context.backup_folder / "kept", self.file.read_bytes())
+            backup_store.write(self.context.backup_folder / "kept", self.file.read_bytes())
 
         return self._do(Action.BACKUP, work)
 

@@ -64,8 +64,8 @@ class Stage:
     def check_component(self) -> None:
         self.handler.check_component(self.step, self.bench.find(self.component) if self.component else None, "steps[0]")
 
-    def no_way_back(self) -> str:
-        return self.handler.no_way_back(self.step, self.bench.find(self.component) if self.component else None)
+    def rollback_blocker(self) -> str:
+        return self.handler.rollback_blocker(self.step, self.bench.find(self.component) if self.component else None)
 
 
 def checked(folder: Path, *names: str) -> dict[str, PayloadFile]:

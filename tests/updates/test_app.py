@@ -83,7 +83,7 @@ def running(bench: Bench) -> str:
 
 def test_files_are_put_into_place_and_the_service_restarted(bench: Bench, tmp_path: Path) -> None:
     made = stage(bench)
-    assert made.no_way_back() == ""
+    assert made.rollback_blocker() == ""
     assert made.act("download").code == ResultCode.DOWNLOAD_SUCCESS
     assert made.act("is_installed").code == ResultCode.NOT_INSTALLED
     assert made.act("backup").code == ResultCode.BACKUP_SUCCESS

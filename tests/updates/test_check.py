@@ -61,7 +61,7 @@ def test_the_update_goes_on_only_while_it_holds(bench: Bench, tmp_path: Path) ->
 
 def test_nothing_is_changed_so_all_can_be_undone(bench: Bench) -> None:
     made = stage(bench, {"check": "parked"})
-    assert made.no_way_back() == ""
+    assert made.rollback_blocker() == ""
     assert made.act("apply").code == ResultCode.APPLY_SUCCESS
     assert made.act("restore").code == ResultCode.RESTORE_SUCCESS
     assert not made.backup.exists()

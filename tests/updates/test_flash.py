@@ -20,7 +20,7 @@ from proxyflash.flashers.formats import load
 from proxyflash.transports.errors import ProxyflashError
 from proxyflash.updates.engine.results import ResultCode
 from proxyflash.updates.errors import ManifestField
-from proxyflash.updates.handlers import backup_store as kept
+from proxyflash.updates.handlers import backup_store
 from proxyflash.updates.handlers.flash import FlashHandler
 
 from .steps import Stage, inline
@@ -79,7 +79,7 @@ def version(bench: Bench, name: str) -> str | None:
 @pytest.mark.parametrize("name", list(NEW))
 def test_what_was_there_before_comes_back_to_the_byte(bench: Bench, name: str) -> None:
     made = stage(bench, name)
-    assert made.no_way_back() == ""
+    assert made.rollback_blocker() == ""
     assert made.act("is_installed").code == ResultCode.NOT_INSTALLED
     assert made.act("download").code == ResultCode.DOWNLOAD_SUCCESS
     before = memory(bench, name)
@@ -144,9 +144,9 @@ def test_a_backup_is_flashed_into_the_part_s_memory_alone(
     made = stage(bench, "imu")
     made.act("backup")
     made.act("install")
-    facts = json.loads((made.backup / kept.NAME).read_text())
+    facts = json.loads((made.backup / backup_store.NAME).read_text())
     facts["segments"] = moved(facts["segments"][0][0], sum(size for _, size in facts["segments"]))
-    (made.backup / kept.NAME).write_text(json.dumps(facts))
+    (made.backup / backup_store.NAME).write_text(json.dumps(facts))
     before = memory(bench, "imu")
     with pytest.raises(error):
         made.act("restore")
@@ -185,7 +185,7 @@ def test_a_part_whose_memory_can_not_be_read(file: Path) -> None:
     file.write_text(file.read_text().replace('read = "memory"\n', ""))
     with Bench.open(file, state=file.parent / "state") as bench:
         made = stage(bench, "front-radar")
-        assert "no way to read" in made.no_way_back()
+        assert "no way to read" in made.rollback_blocker()
         assert made.act("backup").code == ResultCode.BACKUP_UNSUPPORTED
         assert made.act("install").code == ResultCode.INSTALL_SUCCESS
         assert made.act("restore").code == ResultCode.RESTORE_UNSUPPORTED

@@ -8,19 +8,18 @@ from typing import Any
 
 import pytest
 from proxyflash.enumerators.errors import StateFolder
-from proxyflash.updates.handlers import app, apt, flash, partition
-from proxyflash.updates.handlers import backup_store as kept
+from proxyflash.updates.handlers import app, apt, backup_store, flash, partition
 
 DIGEST = "0" * 64
 FILE = {"kept": "0", "sha256": DIGEST, "mode": 0o644, "owner": [0, 0]}
-WHOLE: dict[type[kept.Facts], dict[str, Any]] = {
+WHOLE: dict[type[backup_store.Facts], dict[str, Any]] = {
     app._Kept: {"files": {"a": FILE, "b": None}, "version": "1.0"},
     apt._Kept: {"packages": {"hello": ["1.0", "0/hello_1.0%3a1_all.deb", DIGEST], "bye": None}},
     flash._Kept: {"sha256": DIGEST, "segments": [[0, 4]], "version": "", "target": {"vendor_id": 1}},
     partition._Kept: {"slot": "a", "version": "1.0"},
 }
 NO_FACTS: tuple[Any, ...] = ({}, [], 5, None, "", {"version": 1})
-WRONG: list[tuple[type[kept.Facts], Any]] = [
+WRONG: list[tuple[type[backup_store.Facts], Any]] = [
     *((shape, value) for shape in WHOLE for value in NO_FACTS),
     *((shape, {**whole, "more": 1}) for shape, whole in WHOLE.items()),
     (app._Kept, {"files": 5, "version": "1.0"}),
@@ -49,24 +48,24 @@ WRONG: list[tuple[type[kept.Facts], Any]] = [
 
 
 @pytest.mark.parametrize("shape", WHOLE, ids=lambda shape: shape.__module__)
-def test_what_a_handler_keeps(tmp_path: Path, shape: type[kept.Facts]) -> None:
-    assert kept.facts(tmp_path, shape) is None
-    kept.keep(tmp_path, WHOLE[shape])
-    found = kept.facts(tmp_path, shape)
+def test_what_a_handler_keeps(tmp_path: Path, shape: type[backup_store.Facts]) -> None:
+    assert backup_store.facts(tmp_path, shape) is None
+    backup_store.keep(tmp_path, WHOLE[shape])
+    found = backup_store.facts(tmp_path, shape)
     assert found is not None
     assert json.loads(found.model_dump_json()) == WHOLE[shape]
 
 
 def test_memory_up_to_its_last_address_is_kept(tmp_path: Path) -> None:
     segments = [[0, 4], [5, 1], [(1 << 64) - 4, 4]]
-    kept.keep(tmp_path, WHOLE[flash._Kept] | {"segments": segments})
-    found = kept.facts(tmp_path, flash._Kept)
+    backup_store.keep(tmp_path, WHOLE[flash._Kept] | {"segments": segments})
+    found = backup_store.facts(tmp_path, flash._Kept)
     assert found is not None
     assert [list(item) for item in found.segments] == segments
 
 
 @pytest.mark.parametrize(("shape", "value"), WRONG, ids=lambda item: str(item)[:80])
-def test_what_none_keeps(tmp_path: Path, shape: type[kept.Facts], value: Any) -> None:
-    kept.write(tmp_path / kept.NAME, json.dumps(value).encode())
+def test_what_none_keeps(tmp_path: Path, shape: type[backup_store.Facts], value: Any) -> None:
+    backup_store.write(tmp_path / backup_store.NAME, json.dumps(value).encode())
     with pytest.raises(StateFolder, match=r"backup\.json is not as it was written"):
-        kept.facts(tmp_path, shape)
+        backup_store.facts(tmp_path, shape)

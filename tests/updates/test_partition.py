@@ -16,8 +16,7 @@ from proxyflash.flashers.events import Phase, Progress, RunContext
 from proxyflash.tests.users import NOBODY, needs_root
 from proxyflash.updates.engine.results import ResultCode
 from proxyflash.updates.errors import ManifestField, StepFailed
-from proxyflash.updates.handlers import backup_store as kept
-from proxyflash.updates.handlers import partition
+from proxyflash.updates.handlers import backup_store, partition
 from proxyflash.updates.handlers.partition import PartitionHandler
 
 from .kills import forked, kill
@@ -71,7 +70,7 @@ def restart(folder: Path) -> None:
 
 def test_the_other_slot_is_written_and_used_from_the_next_start_on(bench: Bench, tmp_path: Path) -> None:
     made = stage(bench)
-    assert made.no_way_back() == ""
+    assert made.rollback_blocker() == ""
     for action in ("download", "backup", "install"):
         assert made.act(action).succeeded
     assert (tmp_path / "slot-a").read_bytes() == OLD
@@ -102,7 +101,7 @@ def test_a_backup_that_names_no_slot_of_the_bench_file_switches_nothing(bench: B
     made = stage(bench)
     for action in ("backup", "install", "apply"):
         made.act(action)
-    kept.keep(made.backup, {"slot": "a; touch pwned; true", "version": ""})
+    backup_store.keep(made.backup, {"slot": "a; touch pwned; true", "version": ""})
     with pytest.raises(StepFailed, match="'a; touch pwned; true', and the bench file has a, b"):
         made.act("restore")
     assert (tmp_path / "next").read_text() == "b\n"

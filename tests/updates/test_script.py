@@ -205,7 +205,7 @@ def test_there_is_no_backup_and_no_way_back(tmp_path: Path) -> None:
     assert made.backup().code == ResultCode.BACKUP_UNSUPPORTED
     assert made.restore().code == ResultCode.RESTORE_UNSUPPORTED
     assert not (tmp_path / "work").exists()
-    assert ScriptHandler.no_way_back(step(), None)
+    assert ScriptHandler.rollback_blocker(step(), None)
 
 
 def test_a_verdict_of_an_earlier_action_does_not_count(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_an_image_by_the_host_s_swupdate(bench: Bench, tmp_path: Path) -> None:
             pytest.skip(f"{program} is not installed")
     image(tmp_path)
     made = stage(bench, handler_in(tmp_path, "swupdate", "-H", "board:1.0"), "update.swu", installedCriteria="1.1")
-    assert made.no_way_back() != ""
+    assert made.rollback_blocker() != ""
     for action, code in (
         ("download", ResultCode.DOWNLOAD_SUCCESS),
         ("is_installed", ResultCode.NOT_INSTALLED),
@@ -148,7 +148,7 @@ def test_the_agent_s_script_is_used_where_it_is(bench: Bench, tmp_path: Path) ->
     (tmp_path / "adu-swupdate.sh").write_text(AGENT.format(log=log, sick=sick))
     (tmp_path / "adu-swupdate.sh").chmod(0o755)
     made = stage(bench, handler_in(tmp_path), "a.swu", installedCriteria="1.1")
-    assert made.no_way_back() == ""
+    assert made.rollback_blocker() == ""
     for action, code in (
         ("download", ResultCode.DOWNLOAD_SUCCESS),
         ("backup", ResultCode.BACKUP_SUCCESS),
@@ -222,7 +222,7 @@ def test_version_2_calls_the_update_s_script(
 
 
 def test_version_2_restores_by_a_cancel(scripted: Stage, tmp_path: Path) -> None:
-    assert scripted.no_way_back() == ""
+    assert scripted.rollback_blocker() == ""
     assert scripted.act("backup").code == ResultCode.BACKUP_SUCCESS
     (tmp_path / "code").write_text("800")
     assert scripted.act("restore").code == ResultCode.RESTORE_SUCCESS

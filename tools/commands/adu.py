@@ -30,7 +30,7 @@ from ...updates.engine.results import (
     extended_code,
 )
 from ...updates.errors import PayloadMissing
-from ...updates.handlers import backup_store as kept
+from ...updates.handlers import backup_store
 from ...updates.handlers.flash import FlashHandler
 from ...updates.handlers.handler import StepContext
 from ...updates.manifests import creating
@@ -185,7 +185,7 @@ def script(
     except OSError as error:
         raise TargetFile(f"{error.filename or folder}: {error.strerror}") from error
     # The manifest is what is signed: what is flashed is the image that it names, whatever lies beside the script by then.
-    arguments = f"--component --component-name-val --sha256 {kept.digest(folder / image.name)}"
+    arguments = f"--component --component-name-val --sha256 {backup_store.digest(folder / image.name)}"
     arguments += "" if start is None else f" --address 0x{start:X}"
     child = creating.Draft(
         provider, f"{name}-components", version, select=(wanted,), files=(folder / SCRIPT, folder / image.name),

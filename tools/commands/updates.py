@@ -233,8 +233,8 @@ def _print_plan(session: Session, made: UpdatePlan) -> None:
         out.line(f"  {number + 1:<{labels}}  no component matches: skipped")
     for component in made.unplugged:
         out.line(f"  {'':<{labels}}  {component.name:<{targets}}  absent, and optional: passed over")
-    for reason in dict.fromkeys(task.no_way_back for task in made.tasks if task.no_way_back):
-        left = [task.label for task in made.tasks if task.no_way_back == reason]
+    for reason in dict.fromkeys(task.rollback_blocker for task in made.tasks if task.rollback_blocker):
+        left = [task.label for task in made.tasks if task.rollback_blocker == reason]
         out.line(f"  can't be rolled back: {', '.join(dict.fromkeys(left))}: {reason}")
 
 
@@ -250,7 +250,7 @@ def _plan_document(made: UpdatePlan) -> dict[str, object]:
                 "files": list(task.step.files),
                 "status": task.status.value,
                 "downgrade": task.downgrade,
-                "no_way_back": task.no_way_back,
+                "no_way_back": task.rollback_blocker,
             }
             for task in made.tasks
         ],

@@ -30,7 +30,7 @@ class Task:
     """One step on one component, or on the host.
 
     `index`: its place in the plan. `number`: the parent's step, from 0; `child`: the child's, or None. `step`: as its
-    handler sees it. `no_way_back`: why it can't be undone, "" when it can. `downgrade`: whether the component has a newer
+    handler sees it. `rollback_blocker`: why it can't be undone, "" when it can. `downgrade`: whether the component has a newer
     version now.
     """
 
@@ -43,7 +43,7 @@ class Task:
     handler: type[StepHandler]
     options: StepOptions
     status: Status = Status.TODO
-    no_way_back: str = ""
+    rollback_blocker: str = ""
     downgrade: bool = False
 
     @property
@@ -181,8 +181,8 @@ def _looked_at(bench: Bench, policy: Policy, task: Task) -> Task:
     if component is not None and task.handler.seems_installed(task.step, component):
         return replace(task, status=Status.INSTALLED)
     downgrade = component is not None and is_downgrade(policy, task, component)
-    no_way_back = task.handler.no_way_back(task.step, _reached(bench, task))
-    return replace(task, no_way_back=no_way_back, downgrade=downgrade)
+    rollback_blocker = task.handler.rollback_blocker(task.step, _reached(bench, task))
+    return replace(task, rollback_blocker=rollback_blocker, downgrade=downgrade)
 
 
 def is_downgrade(policy: Policy, task: Task, component: Component) -> bool:

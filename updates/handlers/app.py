@@ -34,8 +34,7 @@ from ..engine import disk
 from ..engine.results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 from ..errors import ManifestField, StepFailed
 from ..manifests.manifest import InlineStep
-from . import app_folder, properties
-from . import backup_store as kept
+from . import app_folder, backup_store, properties
 from .app_folder import Place
 from .backup_store import Digest
 from .host_part import HostPartHandler
@@ -46,7 +45,7 @@ HEALTH_PAUSE = 0.5
 """Seconds between two questions for the application's health."""
 
 
-class _File(kept.Facts):
+class _File(backup_store.Facts):
     """A file that was there. `kept`: its name in the backup's folder; `owner`: user and group."""
 
     kept: Annotated[str, Field(pattern="^[0-9]{1,9}$")]
@@ -55,7 +54,7 @@ class _File(kept.Facts):
     owner: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 
 
-class _Kept(kept.Facts):
+class _Kept(backup_store.Facts):
     """By the names of the step's files; None: there was none."""
 
     files: dict[str, _File | None]
@@ -94,7 +93,7 @@ class AppHandler(HostPartHandler):
         _app(step, component, f"{place}: ")
 
     @classmethod
-    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+    def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
         return ""
 
     def is_installed(self) -> ActionResult:
@@ -117,7 +116,7 @@ class AppHandler(HostPartHandler):
 
     def backup(self) -> ActionResult:
         folder = self.context.backup_folder
-        if kept.facts(folder, _Kept) is not None:
+        if backup_store.facts(folder, _Kept) is not None:
             return ActionResult(ResultCode.BACKUP_SUCCESS)
         found: dict[str, Any] = {}
         try:
@@ -127,7 +126,7 @@ class AppHandler(HostPartHandler):
                     found[name] = self._kept(there, folder, str(index))
         except OSError as error:
             raise StateFolder(f"{error.filename or folder}: {error.strerror}") from error
-        kept.keep(folder, {"files": found, "version": self._component.look().version})
+        backup_store.keep(folder, {"files": found, "version": self._component.look().version})
         return ActionResult(ResultCode.BACKUP_SUCCESS)
 
     def install(self) -> ActionResult:
@@ -160,15 +159,15 @@ class AppHandler(HostPartHandler):
 
     def restore(self) -> ActionResult:
         folder = self.context.backup_folder
-        found = kept.facts(folder, _Kept)
+        found = backup_store.facts(folder, _Kept)
         if found is None:
             return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
         # Where a file goes is the step's to say, whose manifest was checked.
         if strange := found.files.keys() - set(self.context.step.files):
-            raise kept.broken(folder, f"the step has no file {quoted(min(strange))}")
+            raise backup_store.broken(folder, f"the step has no file {quoted(min(strange))}")
         try:
             for entry in found.files.values():
-                if entry is not None and kept.digest(folder / entry.kept) != entry.sha256:
+                if entry is not None and backup_store.digest(folder / entry.kept) != entry.sha256:
                     return _failure(3, f"{folder / entry.kept} is not any more what was kept")
             for name, entry in found.files.items():
                 with self._place(name, make=entry is not None) as there:
@@ -237,7 +236,7 @@ class AppHandler(HostPartHandler):
             try:
                 status = os.fstat(found.fileno())
                 same = status.st_size == source.stat().st_size
-                same = same and kept.digest_of(found) == self.context.sha256(name).hex()
+                same = same and backup_store.digest_of(found) == self.context.sha256(name).hex()
                 executable = name in self.context.step.handlerProperties.get("executable", [])
                 return same and (not executable or status.st_mode & 0o111 == 0o111)
             except OSError:

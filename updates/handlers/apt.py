@@ -28,8 +28,7 @@ from ...transports.plain import quoted
 from ..engine.results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 from ..errors import StepFailed
 from ..manifests.manifest import InlineStep
-from . import backup_store as kept
-from . import programs, properties
+from . import backup_store, programs, properties
 from .handler import StepHandler
 
 COMPONENT_APT_HANDLER = 2
@@ -61,10 +60,12 @@ class Package:
         return f"{self.name}={self.version}" if self.version else self.name
 
 
-class _Kept(kept.Facts):
+class _Kept(backup_store.Facts):
     """Of each package its version, and its file in the backup's folder with its digest; None: it was not installed."""
 
-    packages: dict[str, tuple[str, Annotated[str, Field(pattern="^[0-9]{1,9}/[^/]+[.]deb$")], kept.Digest] | None]
+    packages: dict[
+        str, tuple[str, Annotated[str, Field(pattern="^[0-9]{1,9}/[^/]+[.]deb$")], backup_store.Digest] | None
+    ]
 
 
 class AptHandler(StepHandler):
@@ -82,7 +83,7 @@ class AptHandler(StepHandler):
         properties.criteria(step, place, what="a text")
 
     @classmethod
-    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+    def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
         return "packages that apt installs along with those that are named stay"
 
     def is_installed(self) -> ActionResult:
@@ -99,7 +100,7 @@ class AptHandler(StepHandler):
     def backup(self) -> ActionResult:
         """Which versions are there, and the packages of those; without them no way back is promised."""
         folder = self.context.backup_folder
-        if kept.facts(folder, _Kept) is not None:
+        if backup_store.facts(folder, _Kept) is not None:
             return ActionResult(ResultCode.BACKUP_SUCCESS)
         found: dict[str, list[str] | None] = {}
         for index, package in enumerate(self._manifest()[0]):
@@ -118,8 +119,8 @@ class AptHandler(StepHandler):
             if status or len(files) != 1:
                 details = f"{fetched} can't be fetched any more: {_last(said)}"
                 return ActionResult(ResultCode.BACKUP_UNSUPPORTED, details=details)
-            found[package.name] = [version, str(files[0].relative_to(folder)), kept.digest(files[0])]
-        kept.keep(folder, {"packages": found})
+            found[package.name] = [version, str(files[0].relative_to(folder)), backup_store.digest(files[0])]
+        backup_store.keep(folder, {"packages": found})
         return ActionResult(ResultCode.BACKUP_SUCCESS)
 
     def install(self) -> ActionResult:
@@ -138,11 +139,11 @@ class AptHandler(StepHandler):
 
     def restore(self) -> ActionResult:
         folder = self.context.backup_folder
-        found = kept.facts(folder, _Kept)
+        found = backup_store.facts(folder, _Kept)
         if found is None:
             return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
         if strange := found.packages.keys() - {package.name for package in self._manifest()[0]}:
-            raise kept.broken(folder, f"the step has no package {quoted(min(strange))}")
+            raise backup_store.broken(folder, f"the step has no package {quoted(min(strange))}")
         arguments = []
         for name, entry in found.packages.items():
             if entry is None:
@@ -150,7 +151,7 @@ class AptHandler(StepHandler):
                 arguments += [f"{name}-"] if self._version(Package(name)) else []
             elif self._version(Package(name)) != entry[0]:
                 path = folder / entry[1]
-                if not path.is_file() or kept.digest(path) != entry[2]:
+                if not path.is_file() or backup_store.digest(path) != entry[2]:
                     return _failure(4, f"{path} is not any more what was kept")
                 arguments.append(str(path.absolute()))
         if arguments:

@@ -33,7 +33,7 @@ class CheckHandler(StepHandler):
         _condition(step, place)
 
     @classmethod
-    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+    def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
         return ""
 
     def is_installed(self) -> ActionResult:

@@ -28,8 +28,7 @@ from ...transports.plain import quoted
 from ..engine.results import COMPONENT_FLASH_HANDLER, FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 from ..errors import ManifestField
 from ..manifests.manifest import InlineStep
-from . import backup_store as kept
-from . import properties
+from . import backup_store, properties
 from .handler import StepHandler
 
 KEYS = (properties.CRITERIA, "address")
@@ -43,13 +42,13 @@ MOST_SEGMENTS = 100_000
 """More than any part has erase units."""
 
 
-class _Kept(kept.Facts):
+class _Kept(backup_store.Facts):
     """What the part held: the digest of its bytes, and where they lay, as addresses and sizes, in order and apart.
 
     That they lie in the part's memory is checked as of every image, before anything is erased.
     """
 
-    sha256: kept.Digest
+    sha256: backup_store.Digest
     segments: Annotated[
         list[
             tuple[
@@ -96,7 +95,7 @@ class FlashHandler(StepHandler):
         return component.presence is Presence.OK and component.version == step.handlerProperties[properties.CRITERIA]
 
     @classmethod
-    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+    def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
         """As far as the profile tells; what a part's protection forbids only the part knows, once it is connected."""
         component = _flashable(step, component)
         return component.entry.flasher.readback_unavailable_reason(component.entry.profile)
@@ -128,7 +127,7 @@ class FlashHandler(StepHandler):
     def backup(self) -> ActionResult:
         """Keeps what the units hold that Install will erase. The application runs again afterwards."""
         folder = self.context.backup_folder
-        if kept.facts(folder, _Kept) is not None:
+        if backup_store.facts(folder, _Kept) is not None:
             return ActionResult(ResultCode.BACKUP_SUCCESS)
         component = self._component
         if reason := component.entry.flasher.readback_unavailable_reason(component.entry.profile):
@@ -147,27 +146,27 @@ class FlashHandler(StepHandler):
         if not worth_keeping:
             return ActionResult(ResultCode.BACKUP_UNSUPPORTED, details=f"{component.name} holds nothing to bring back")
         found = {
-            "sha256": kept.write(folder / MEMORY, b"".join(segment.data for segment in segments)),
+            "sha256": backup_store.write(folder / MEMORY, b"".join(segment.data for segment in segments)),
             "segments": [[segment.address, segment.size] for segment in segments],
             "version": seen.version if seen.presence is Presence.OK else "",
             # What the new file says of the part holds for the old content as well.
             "target": dict(image.target),
         }
-        kept.keep(folder, found)
+        backup_store.keep(folder, found)
         total = sum(segment.size for segment in segments)
         return ActionResult(ResultCode.BACKUP_SUCCESS, details=f"{total:,} bytes read")
 
     def restore(self) -> ActionResult:
         folder = self.context.backup_folder
-        found = kept.facts(folder, _Kept)
+        found = backup_store.facts(folder, _Kept)
         if found is None:
             return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
-        data = kept.read(folder / MEMORY, found.sha256)
+        data = backup_store.read(folder / MEMORY, found.sha256)
         if data is None:
             code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_FLASH_HANDLER, 2)
             return ActionResult(ResultCode.FAILURE, code, f"{folder / MEMORY} is not any more what was kept")
         if sum(size for _, size in found.segments) != len(data):
-            raise kept.broken(folder, f"its segments have not the {len(data):,} bytes of {MEMORY}")
+            raise backup_store.broken(folder, f"its segments have not the {len(data):,} bytes of {MEMORY}")
         segments = []
         view = memoryview(data)
         for address, size in found.segments:

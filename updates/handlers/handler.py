@@ -133,7 +133,7 @@ class StepHandler(ABC):
         return False
 
     @classmethod
-    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+    def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
         """Why what Install does can't be undone, for the plan; "": it can. Sends nothing.
 
         Asked only once `check_component` has taken the component.

@@ -28,15 +28,14 @@ from ...transports.errors import NextAction
 from ..engine.results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
 from ..errors import ManifestField, StepFailed
 from ..manifests.manifest import InlineStep
-from . import backup_store as kept
-from . import properties
+from . import backup_store, properties
 from .host_part import HostPartHandler
 
 COMPONENT_PARTITION_HANDLER = 33
 BLOCK = 1 << 20
 
 
-class _Kept(kept.Facts):
+class _Kept(backup_store.Facts):
     """Which slot was in use."""
 
     slot: str
@@ -59,7 +58,7 @@ class PartitionHandler(HostPartHandler):
         _partition(step, component, f"{place}: ")
 
     @classmethod
-    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+    def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
         return ""
 
     def is_installed(self) -> ActionResult:
@@ -73,8 +72,8 @@ class PartitionHandler(HostPartHandler):
 
     def backup(self) -> ActionResult:
         folder = self.context.backup_folder
-        if kept.facts(folder, _Kept) is None:
-            kept.keep(folder, {"slot": self._active(), "version": self._component.look().version})
+        if backup_store.facts(folder, _Kept) is None:
+            backup_store.keep(folder, {"slot": self._active(), "version": self._component.look().version})
         return ActionResult(ResultCode.BACKUP_SUCCESS)
 
     def install(self) -> ActionResult:
@@ -93,7 +92,7 @@ class PartitionHandler(HostPartHandler):
 
     def apply(self) -> ActionResult:
         """Switches to the other slot than was in use before; when that is so already, it is said once more."""
-        found = kept.facts(self.context.backup_folder, _Kept)
+        found = backup_store.facts(self.context.backup_folder, _Kept)
         if found is None:
             raise StepFailed("which slot was in use before is not known: Backup comes first")
         (slot,) = (name for name in self._spec.slots if name != found.slot)
@@ -108,7 +107,7 @@ class PartitionHandler(HostPartHandler):
         return ActionResult(ResultCode.FAILURE, code, f"{self._component.name} tells {told}, wanted {wanted}")
 
     def restore(self) -> ActionResult:
-        found = kept.facts(self.context.backup_folder, _Kept)
+        found = backup_store.facts(self.context.backup_folder, _Kept)
         if found is None:
             return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
         slot = found.slot

@@ -39,7 +39,7 @@ class SimulatorHandler(StepHandler):
             raise ManifestField(f"{place}.handlerProperties.installedCriteria: no text")
 
     @classmethod
-    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+    def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
         return ""
 
     def is_installed(self) -> ActionResult:

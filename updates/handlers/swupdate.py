@@ -51,7 +51,7 @@ class SwupdateHandler(StepHandler):
         properties.criteria(step, place)
 
     @classmethod
-    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+    def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
         return "" if cls.agent_script.exists() else "SWUpdate has no way back without the agent's script"
 
     def is_installed(self) -> ActionResult:
@@ -120,7 +120,7 @@ class SwupdateScriptHandler(ScriptHandler):
             raise ManifestField(f"{place}.handlerProperties.swuFileName: {quoted(name)} is none of the step's files")
 
     @classmethod
-    def no_way_back(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
+    def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
         return ""
 
     def backup(self) -> ActionResult:
