@@ -6,14 +6,12 @@ A bench has one `HostCommands`, through which all of them go. Under replay no co
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 
-from ..transports import clock
 from ..transports.outside import Outside, OutsideFailed, without_passwords
 from ..transports.plain import quoted
+from .child_programs import last_of, started
 
 SECONDS = 30.0
 """How long such a command may take."""
@@ -57,33 +55,21 @@ def end_of(said: str) -> str:
 
 
 def _run(command: str, folder: Path) -> str:
-    clock.program(f"the command {shown(command)}")
     try:
-        # A session of its own, so that what the command started ends with it, and Ctrl-C doesn't reach it. A file instead
-        # of a pipe: if this process is killed, what the command still says must not end it before it has done its work.
+        # A file instead of a pipe: if this process is killed, what the command still says must not end it before it has
+        # done its work.
         with os.fdopen(os.memfd_create("output"), "rb") as output:
-            process = subprocess.Popen(
-                command, shell=True, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
-            with process:
-                _wait(process, command)
-            output.seek(max(0, output.seek(0, os.SEEK_END) - MOST))
-            said = output.read().decode(errors="replace")
+            with started(
+                command, f"the command {shown(command)}", folder, stdout=output, stderr=subprocess.STDOUT
+            ) as process:
+                try:
+                    process.wait(SECONDS)
+                except subprocess.TimeoutExpired as error:
+                    raise CommandFailed(f"{shown(command)} took longer than {SECONDS:g} s") from error
+            said = last_of(output, MOST)
     except (OSError, ValueError) as error:
         raise CommandFailed(f"{shown(command)} can't be run in {folder}: {error}") from error
     if process.returncode:
         ended = f"{shown(command)} ended with {process.returncode}"
         raise CommandFailed(f"{ended}: {end_of(said)}".rstrip(": "))
     return said
-
-
-def _wait(process: subprocess.Popen[bytes], command: str) -> None:
-    try:
-        process.wait(SECONDS)
-    except BaseException as error:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise CommandFailed(f"{shown(command)} took longer than {SECONDS:g} s") from error
-        raise

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ...enumerators import child_programs
 from ...flashers.errors import Cancelled
 from ...flashers.events import Event, RunContext
 from ...transports import clock
 from ...transports.deadline import Deadline
 from ..errors import StepHangs
-from ..handlers import programs
 from .results import ActionResult
 
 GRACE_SECONDS = 30.0
@@ -89,7 +89,7 @@ class ActionTimeout:
         """Raises StepHangs."""
         if thread.is_alive():
             thread.join(GRACE_SECONDS)
-        if thread.is_alive() and programs.end_those_of(thread):
+        if thread.is_alive() and child_programs.end_those_of(thread):
             thread.join(GRACE_SECONDS)
         if thread.is_alive():
             self._left = True

@@ -7,13 +7,13 @@ import pwd
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
+from ...enumerators import child_programs
 from ...flashers.errors import Cancelled
-from ...transports import clock
 from ..errors import StepFailed
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -23,9 +23,6 @@ STOP_SECONDS = 5.0
 """How long it has to end after it was asked to."""
 SAID = 4000
 """Bytes of what it said that are kept: the last ones."""
-
-_running: list[tuple[clock.SomeThread, subprocess.Popen[bytes]]] = []
-"""Each with the thread that waits for it."""
 
 
 def clean_environment() -> dict[str, str]:
@@ -55,40 +52,14 @@ def run(
                     raise Cancelled("stopped on request", touched=False)
         except OSError as error:
             raise StepFailed(f"{arguments[0]} can't be run: {error.strerror}", remedy="Is it installed?") from error
-        end = said.seek(0, os.SEEK_END)
-        said.seek(max(0, end - SAID))
-        return process.returncode, said.read().decode("utf-8", "replace")
+        return process.returncode, child_programs.last_of(said, SAID)
 
 
-@contextmanager
 def started(
     arguments: Sequence[str], environment: Mapping[str, str], folder: Path | None, **streams: Any
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that runs; an exception in the block ends it with all that it started. Raises OSError.
-
-    In a group of its own: a Ctrl-C at the terminal is for us. `streams`: where its output goes; it has no input.
-    """
-    clock.program(f"the program {arguments[0]}")
-    with subprocess.Popen(
-        arguments, cwd=folder, env=environment, stdin=subprocess.DEVNULL, process_group=0, **streams
-    ) as process:  # fmt: skip
-        running = clock.current_thread(), process
-        _running.append(running)
-        try:
-            yield process
-        except BaseException:
-            _signal(process, signal.SIGKILL)
-            raise
-        finally:
-            _running.remove(running)
-
-
-def end_those_of(thread: clock.SomeThread) -> bool:
-    """Ends the programs that a thread waits for, with all that they started; whether there were any."""
-    found = [process for waiting, process in _running if waiting is thread]
-    for process in found:
-        _signal(process, signal.SIGKILL)
-    return bool(found)
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """A program that runs; an exception in the block ends it with all that it started. Raises OSError."""
+    return child_programs.started(arguments, f"the program {arguments[0]}", folder, environment, **streams)
 
 
 def ended(process: subprocess.Popen[bytes], cancelled: Callable[[], bool]) -> bool:
@@ -98,12 +69,7 @@ def ended(process: subprocess.Popen[bytes], cancelled: Callable[[], bool]) -> bo
             process.wait(LOOK_SECONDS)
             return True
         if cancelled():
-            _signal(process, signal.SIGTERM)
+            child_programs.end(process, signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
             return False
-
-
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
