@@ -72,7 +72,7 @@ test-real-time: $(STAMP)  ## whole programs, ours and others', pseudo-terminals,
 test-cuts: $(STAMP)  ## the sweeps at every place; `make test` tries some of them
 	$(BIN)/python -m pytest -n 2 --dist worksteal --every-cut $(SWEEPS)
 
-SWEEPS := tests/flashers/sweeps tests/updates/test_sweep.py tests/updates/test_rollback_sweep.py
+SWEEPS := tests/flashers/test_contract.py tests/flashers/test_smp_datagrams.py tests/updates/test_sweep.py tests/updates/test_rollback_sweep.py
 
 # By the environment, whatever characters they have.
 explore: export SEEDS := $(SEEDS)
@@ -163,7 +163,7 @@ audit: $(TOOLS)/.stamp  ## known vulnerabilities of the locked releases; needs t
 # Type checkers want a folder with the package's name: links to the folders of this one.
 $(LINKS): Makefile
 	rm -rf $@ && mkdir -p $@
-	for entry in __init__.py py.typed transports flashers enumerators updates emulators hil_tests tools tests \
+	for entry in __init__.py py.typed transports flashers enumerators updates emulators hil_tests testing tools tests \
 	  benchmarks examples; do ln -s ../../../$$entry $@/$$entry; done
 
 clean:  ## removes what the targets made

@@ -53,6 +53,11 @@ class Faults:
         """The faults so far: unit and kind."""
         self._random = random.Random(self.plan.seed)
 
+    def restart(self, plan: FaultPlan) -> None:
+        """Another plan from now on; its chances are drawn from its seed."""
+        self.plan = plan
+        self._random.seed(plan.seed)
+
     def spare(self, count: int) -> bool:
         """Whether the next `count` units pass as they are, whatever is drawn; then they are counted."""
         plan = self.plan

@@ -56,6 +56,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action=argparse.BooleanOptionalAction,
         help="run bench tests on a simulated clock, in a fraction of the time; every bus must be emulated",
     )
+    group.addoption(
+        "--every-cut",
+        action="store_true",
+        help="interrupt updates at every place in contract tests, not at some at even distances; takes minutes",
+    )
+    group.addoption(
+        "--only-cut", type=int, metavar="PLACE", help="interrupt updates at this place alone, which a failure named"
+    )
     parser.addini(SIMULATED_INI, "whether --simulated-time is the default", type="bool", default=False)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from proxyflash.tests.thinning import Thinning
+from proxyflash.testing.thinning import Thinning
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
 
@@ -35,12 +35,6 @@ LIMIT = 86_400.0
 """Simulated seconds of one test: beyond them something ticks for ever while the rest waits."""
 TIMES = pytest.StashKey[list[float]]()
 """Simulated and real seconds of the tests that ran on simulated time."""
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--every-cut", action="store_true", help="sweeps try every place, not some at even distances; takes minutes"
-    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -16,7 +16,7 @@ from proxyflash.transports import plugins
 from proxyflash.transports.errors import ExitStatus, ProxyflashError
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("transports", "flashers", "enumerators", "updates", "tools", "emulators", "hil_tests")
+PACKAGES = ("transports", "flashers", "enumerators", "updates", "tools", "emulators", "hil_tests", "testing")
 MODULES = sorted(
     path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts
 )
@@ -100,7 +100,8 @@ MAY_IMPORT = {
     "enumerators": {"flashers", "transports"},
     "updates": {"enumerators", "flashers", "transports"},
     "tools": {"updates", "enumerators", "flashers", "transports"},
-    "hil_tests": {"updates", "enumerators", "flashers", "transports", "emulators"},
+    "hil_tests": {"updates", "enumerators", "flashers", "transports", "emulators", "testing"},
+    "testing": {"updates", "enumerators", "flashers", "transports", "emulators"},
 }
 FAMILIES = {path.parent.name for path in (ROOT / "flashers").glob("*/profile.py")}
 """The folders of bootloader protocols."""
@@ -192,9 +193,10 @@ RULES = (
     ),
     Rule(
         5,
-        "enumerators, updates and the suite of bench tests never import a protocol's folder",
+        "enumerators, updates, testing and the suite of bench tests never import a protocol's folder",
         lambda it: (
-            (it.package in ("enumerators", "updates") or is_of_the_suite(it.module)) and family(it.target) is not None
+            (it.package in ("enumerators", "updates", "testing") or is_of_the_suite(it.module))
+            and family(it.target) is not None
         ),
     ),
     Rule(
@@ -349,12 +351,12 @@ def reading(module: str, text: str) -> list[str]:
         (
             "updates/handlers/flash.py",
             "from ...flashers.dfu import entry",
-            "flashers.dfu.entry: enumerators, updates and the suite",
+            "flashers.dfu.entry: enumerators, updates, testing and the suite",
         ),
         (
             "hil_tests/parts.py",
             "from ..flashers.dfu import entry",
-            "flashers.dfu.entry: enumerators, updates and the suit",
+            "flashers.dfu.entry: enumerators, updates, testing and the suit",
         ),
         (
             "emulators/uds/ecu.py",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("transports", "flashers", "enumerators", "updates", "tools", "emulators", "hil_tests")
+PACKAGES = ("transports", "flashers", "enumerators", "updates", "tools", "emulators", "hil_tests", "testing")
 ALLOWED = {
     "tools/output.py": "neutralises",
     "tools/bars.py": "neutralises, as rich's Text",
@@ -23,6 +23,7 @@ ALLOWED = {
     "hil_tests/bench_run.py": "neutralises",
     "hil_tests/conftest.py": "neutralises",
     "hil_tests/simulated_time.py": "warns of a test by pytest's own name of it, which pytest has made ASCII",
+    "testing/thinning.py": "keeps a number",
     "hil_tests/test_soak.py": "keeps numbers, as JSON",
     "hil_tests/kernel_bench.py": "neutralises its errors, and hands on pytest's own output",
     "hil_tests/kernel/usb_lab.py": "has a forked command write into files",

@@ -9,14 +9,15 @@ may set one, which keeps the load of the machine out of it; elsewhere the fastes
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from proxyflash.enumerators.bench import Bench
-from proxyflash.tests.flashers.sweeps.rig import AVR_VECTORS, KINDS, Kind, Rig
+from proxyflash.testing import NEW, OLD, Part, Rig
+from proxyflash.tests.flashers.test_contract import KINDS, LINE, VERSION
 from proxyflash.transports import clock
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.simulated_clock import SimulatedClock
@@ -28,123 +29,83 @@ MOST_RUNS = 12
 START_SECONDS = 10.0
 """Seconds in which each part starts its old application."""
 
-SERIAL = """
-[bus.b]
-kind = "serial"
-emulated = true
-baudrate = {baudrate}
-dtr = false
-rts = false
-[[component]]
-name = "part"
-bus = "b"
-version = {{send = "VER?\\r", match = "FW ([0-9.]+)"}}
-protocol = "{protocol}"
-emulated = {{part = "{part}", firmware = "old.bin", app_baudrate = {baudrate}{emulated}}}
-profile = {profile}
-"""
+
+def slow(name: str, new_size: int, **changed: Mapping[str, Any]) -> Part:
+    """A part of the contract tests with a larger new firmware, and with other tables in its bench file."""
+    kind = KINDS[name]
+    changed_kind: type[Part] = type(kind.__name__, (kind,), {"sizes": kind.sizes._replace(new=new_size), **changed})
+    return changed_kind()
 
 
-def serial(protocol: str, part: str, baudrate: int, profile: str, emulated: str = "") -> str:
-    return SERIAL.format(protocol=protocol, part=part, baudrate=baudrate, profile=profile, emulated=emulated)
+def line(baudrate: int) -> dict[str, Any]:
+    return {**LINE, "baudrate": baudrate}
 
 
-def paced(name: str, size: int, *changed: tuple[str, str]) -> Kind:
-    """A kind of the sweeps at the true pace of its wire, with other texts in its bench file."""
-    bench = KINDS[name].bench
-    for old, new in (("pace = 0\n", ""), *changed):
-        assert old in bench
-        bench = bench.replace(old, new)
-    return replace(KINDS[name], bench=bench, new_size=size)
+def serial(profile: Mapping[str, Any]) -> dict[str, Any]:
+    return {"version": VERSION, "profile": profile}
 
 
-RESET = "entry = {discharge = 0.01}"
-MENU = """{{
-    loader = "{loader}", enter = "LOADER", entry = {{settle = 0.005}}, block_size = 128,
-    timings = {{connect = 2, knock = 0.5, start = 2, block = 2, verdict = 1}}
-}}"""
+def menu(loader: str) -> dict[str, Any]:
+    timings = {"connect": 2, "knock": 0.5, "start": 2, "block": 2, "verdict": 1}
+    entry = {"settle": 0.005}
+    return serial({"loader": loader, "enter": "LOADER", "entry": entry, "block_size": 128, "timings": timings})
+
+
+STM32_ENTRY = {"reset": "dtr", "boot0": "rts", "hold": 0.001, "settle": 0.005}
+AVR = serial({"answer": 0.5, "entry": {"discharge": 0.01}})
 FAMILIES = {
-    "uds": paced("uds", 8000, ("emulated = true\n", "emulated = true\nbitrate = 125_000\n")),
-    "stm32-uart": Kind(
-        serial(
-            "stm32-uart",
-            "stm32l476xg",
-            19_200,
-            '{answer = 0.1, entry = {reset = "dtr", boot0 = "rts", hold = 0.001, settle = 0.005}}',
-            ', wiring = "dtr-reset,!rts-boot0"',
-        ),
-        0x08000000,
-        1000,
+    "uds": slow("uds", 8000, bus={"kind": "can", "bitrate": 125_000}),
+    "stm32-uart": slow(
+        "stm32-uart",
         2500,
-        2500,
+        bus=line(19_200),
+        component=serial({"answer": 0.1, "entry": STM32_ENTRY}),
+        emulated={"part": "stm32l476xg", "app_baudrate": 19_200, "wiring": "dtr-reset,!rts-boot0"},
     ),
-    "dfuse": paced("dfuse", 12_000),
-    "dfu": paced("dfu", 20_000),
-    "smp": paced(
-        "smp", 1600, ("115200", "19_200"), ('firmware = "old.bin"', 'firmware = "old.bin", app_baudrate = 19_200')
+    "dfuse": slow("dfuse", 12_000),
+    "dfu": slow("dfu", 20_000),
+    "smp": slow(
+        "smp",
+        1664,
+        bus={"kind": "serial", "baudrate": 19_200},
+        emulated={"part": "acme-s1", "app_baudrate": 19_200, "buf_size": 280},
     ),
-    "stk500v1": Kind(
-        serial("stk500v1", "atmega328p-optiboot", 115_200, f"{{answer = 0.5, {RESET}}}"),
-        0,
-        1000,
-        6000,
-        6000,
-        vectors=AVR_VECTORS,
+    "stk500v1": slow(
+        "stk500v1", 6000, component=AVR, emulated={"part": "atmega328p-optiboot", "app_baudrate": 115_200}
     ),
-    "stk500v2": Kind(
-        serial("stk500v2", "atmega2560-wiring", 115_200, f"{{answer = 0.5, {RESET}}}"),
-        0,
-        1000,
-        6000,
-        6000,
-        vectors=AVR_VECTORS,
-    ),
-    "xmodem": Kind(
-        serial(
-            "xmodem",
-            "efr32mg1",
-            9600,
-            MENU.format(loader="gecko").replace("\n", ""),
-            ', enter = "LOADER", baudrate = 9600',
-        ),
-        0x4000,
-        1000,
+    "stk500v2": slow("stk500v2", 6000, component=AVR, emulated={"part": "atmega2560-wiring", "app_baudrate": 115_200}),
+    "xmodem": slow(
+        "xmodem",
         1500,
-        1500,
-        relocatable=True,
+        bus=line(9600),
+        component=menu("gecko"),
+        emulated={"part": "efr32mg1", "app_baudrate": 9600, "enter": "LOADER", "baudrate": 9600},
     ),
-    "ymodem": Kind(
-        serial(
-            "ymodem",
-            "stm32l4-iap",
-            19_200,
-            MENU.format(loader="st-iap").replace("\n", ""),
-            ', enter = "LOADER", baudrate = 19_200',
-        ),
-        0x08008000,
-        1000,
+    "ymodem": slow(
+        "ymodem",
         1500,
-        1500,
-        relocatable=True,
+        bus=line(19_200),
+        component=menu("st-iap"),
+        emulated={"part": "stm32l4-iap", "app_baudrate": 19_200, "enter": "LOADER", "baudrate": 19_200},
     ),
 }
 
 
-def seconds_of(kind: Kind, folder: Path) -> float:
+def seconds_of(part: Part, folder: Path) -> float:
     """How long one flash takes, by the clock in use, from a running old application to a running new one."""
     folder.mkdir()
-    rig = Rig(kind, folder)
+    rig = Rig(part, folder, pace=1)
     with Bench.open(folder / "bench.toml", state=folder / "state") as bench:
         device = bench.emulated_device("part")
         starts = Deadline.after(START_SECONDS)
-        while device.application_version != "1.4.2":
+        while device.application_version != OLD:
             assert not starts.expired
             clock.sleep(0.1)
         began = clock.monotonic()
-        result = bench.component("part").flash(rig.image, expect_version="1.5.0")
+        result = bench.component("part").flash(rig.image, expect_version=NEW)
         taken = clock.monotonic() - began
     assert result is not None
-    assert result.version == "1.5.0"
+    assert result.version == NEW
     return taken
 
 

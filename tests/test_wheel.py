@@ -74,7 +74,17 @@ def test_it_holds_the_package_and_nothing_with_a_common_name(wheel: Path) -> Non
         if path.is_file() and "__pycache__" not in path.parts:
             assert f"proxyflash/examples/vacuum/{path.relative_to(vacuum)}" in held
     # Each data file and each module of the packages, whichever are added.
-    for package in ("transports", "flashers", "enumerators", "updates", "emulators", "tools", "hil_tests", "examples"):
+    for package in (
+        "transports",
+        "flashers",
+        "enumerators",
+        "updates",
+        "emulators",
+        "tools",
+        "hil_tests",
+        "testing",
+        "examples",
+    ):
         for path in (ROOT / package).rglob("*"):
             # Tests of the kernel's drivers, and of real boot loaders, are for this tree alone.
             if path.suffix in (".py", ".toml", ".bin", ".sh") and not {"__pycache__", "kernel", "real"} & set(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from proxyflash.enumerators.bench import Bench
-from proxyflash.tests.flashers.sweeps.rig import KINDS, Rig
+from proxyflash.testing import Rig
+from proxyflash.tests.flashers.test_contract import KINDS
 from proxyflash.transports.errors import StateFolder
 
 KEPT = {"uds": "part.json", "stm32-uart": "part.options.json", "stk500v1": "part.lock"}
@@ -21,7 +22,7 @@ BROKEN = {
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BROKEN.items() for text in texts])
 def test_another_text_is_told(tmp_path: Path, name: str, text: str) -> None:
-    rig = Rig(KINDS[name], tmp_path)
+    rig = Rig(KINDS[name](), tmp_path)
     with rig.powered() as bench:
         rig.ends_with_the_new_image(bench)
     (flash,) = (tmp_path / "state1").rglob("part.flash")

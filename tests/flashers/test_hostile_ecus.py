@@ -12,7 +12,8 @@ import can
 import pytest
 from proxyflash.emulators.can.wire import CanWire
 from proxyflash.enumerators.bench import Bench
-from proxyflash.tests.flashers.sweeps.rig import KINDS, Rig
+from proxyflash.testing import Rig
+from proxyflash.tests.flashers.test_contract import KINDS
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError, Unexpected
 
@@ -173,7 +174,7 @@ def answered(ecu: Ecu) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", ECUS)
 def test_an_ecu_that_answers_for_ever_is_given_up(name: str, tmp_path: Path) -> None:
-    rig = Rig(KINDS["uds"], tmp_path)
+    rig = Rig(KINDS["uds"](), tmp_path)
     with answered(ECUS[name]) as channel:
         (tmp_path / "bench.toml").write_text(BENCH.format(channel=channel))
         with Bench.open(tmp_path / "bench.toml", state=tmp_path / "state") as bench:

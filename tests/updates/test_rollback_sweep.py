@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from proxyflash.testing.thinning import Thinning
 from proxyflash.tests.explore.disk import Disk, Image
-from proxyflash.tests.thinning import Thinning
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
 from proxyflash.updates.engine.action import Action

@@ -32,8 +32,8 @@ from proxyflash.emulators.can.server import serve_can
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import RunContext
+from proxyflash.testing.thinning import Thinning
 from proxyflash.tests.explore.disk import Disk
-from proxyflash.tests.thinning import Thinning
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
 from proxyflash.updates.engine import journal as journals

@@ -1,0 +1,194 @@
+"""The built-in bootloaders pass through the contract kit, one class for each kind of part."""
+
+from __future__ import annotations
+
+from proxyflash.emulators.avr.device import AvrDevice
+from proxyflash.emulators.device import EmulatedDevice
+from proxyflash.emulators.serial.board import Stage
+from proxyflash.testing import HostileLine, MemoryContract, Part, Sizes, SlotContract
+
+LINE = {"kind": "serial", "baudrate": 115200, "dtr": False, "rts": False}
+VERSION = {"send": "VER?\r", "match": "FW ([0-9.]+)"}
+
+
+class TestUds(MemoryContract):
+    protocol = "uds"
+    bus = {"kind": "can"}
+    component = {
+        "address": {"request": 0x7E0, "response": 0x7E8},
+        "profile": {
+            "memory": [{"start": 0x10000, "size": 0x70000, "erase_unit": 4096}],
+            "security": {"key": "xor", "secret": "5a5a5a5a"},
+            "timings": {"p2": 0.05, "latency": 0.2, "reset_gap": 2.0, "retries": 1},
+        },
+    }
+    emulated = {"part": "acme-r77"}
+    sizes = Sizes(1000, 1500, 500)
+    tells = False
+
+
+class TestStm32Uart(MemoryContract, HostileLine):
+    protocol = "stm32-uart"
+    bus = LINE
+    component = {
+        "version": VERSION,
+        "profile": {"answer": 0.05, "entry": {"reset": "dtr", "boot0": "rts", "hold": 0.001, "settle": 0.005}},
+    }
+    emulated = {"part": "stm32l476xg", "wiring": "dtr-reset,!rts-boot0"}
+    sizes = Sizes(1000, 2500, 2100)
+    paced = 12
+    hostile_profile = {"answer": 0.1}
+    greeting = b"\x79"
+
+
+class TestDfuse(MemoryContract):
+    protocol = "dfu"
+    bus = {"kind": "usb"}
+    component = {
+        "address": {"runtime_vendor_id": 0x1209, "runtime_product_id": 1},
+        "profile": {"reenumerate": 0.5},
+    }
+    emulated = {"part": "stm32f105-dfu"}
+    sizes = Sizes(1000, 2500, 2500)
+    paced = 40
+    foreign_target = {"vendor_id": 0xF055, "product_id": 1}
+
+
+class TestDfu(SlotContract):
+    protocol = "dfu"
+    bus = {"kind": "usb"}
+    component = {
+        "address": {
+            "vendor_id": 0x1209,
+            "product_id": 0xDF01,
+            "runtime_vendor_id": 0x1209,
+            "runtime_product_id": 1,
+        },
+        "profile": {"reenumerate": 0.5, "slot_size": 0x20000},
+    }
+    emulated = {"part": "slot-dfu"}
+    sizes = Sizes(1000, 2500, 2500)
+    paced = 40
+    tells = False
+    foreign_target = {"vendor_id": 0xF055, "product_id": 1}
+
+
+class TestSmp(SlotContract, HostileLine):
+    protocol = "smp"
+    bus = {"kind": "serial", "baudrate": 115200}
+    component = {"profile": {"answer": 0.3, "quiet": 0.01, "swap": 3.0, "erase": 1.0}}
+    emulated = {"part": "acme-s1", "buf_size": 280}
+    sizes = Sizes(464, 864, 564)
+    each = 2
+    paced = 4
+    foreign_target = {"machine": "AVR"}
+    greeting = b"\x06\x09AAg=\n"
+
+
+class TestSmpRecovery(SlotContract):
+    protocol = "smp"
+    bus = TestSmp.bus
+    component = {"profile": {**TestSmp.component["profile"], "recovery": True}}
+    emulated = {"part": "acme-s1", "recovery_buf_size": 280}
+    sizes = TestSmp.sizes
+    each = 2
+    paced = 4
+    foreign_target = {"machine": "AVR"}
+
+
+class Avr(MemoryContract, HostileLine):
+    bus = LINE
+    component = {
+        "version": VERSION,
+        "profile": {"answer": 1.0, "entry": {"discharge": 0.001, "settle": 0.005}},
+    }
+    paced = 10
+    foreign_target = {"machine": "ARM"}
+    hostile_profile = {"answer": 0.2}
+
+
+class TestStk500v1(Avr):
+    protocol = "stk500v1"
+    emulated = {"part": "atmega328p-optiboot", "boot_window": 20}
+    sizes = Sizes(1000, 2600, 500)
+    greeting = b"\x14\x10"
+
+
+class TestStk500v2(Avr):
+    protocol = "stk500v2"
+    emulated = {"part": "atmega2560-wiring", "boot_window": 2}
+    sizes = Sizes(1000, 6000, 600)
+    greeting = b"\x1b\x01\x00\x0b\x0e\x01\x00\x08AVRISP_2\x15"
+
+
+class TestAvr109(Avr):
+    protocol = "avr109"
+    bus = {**LINE, "probe": True}
+    component = {
+        "version": VERSION,
+        "profile": {"answer": 1.0, "entry": {"reset": "none", "touch": True}},
+    }
+    emulated = {"part": "atmega32u4-caterina", "reenumerate": 0.1, "boot_window": 60}
+    sizes = Sizes(1000, 2600, 500)
+    greeting = b"CATERIN"
+    hostile_profile = {"answer": 0.2, "entry": {"reset": "none"}}
+
+    def by_hand(self, device: EmulatedDevice) -> None:
+        """An interruption while its reset vector is written leaves a part that only a hand can reset."""
+        if isinstance(device, AvrDevice) and device.board.stage is Stage.HUNG:
+            device.reset()
+
+
+class Menu(SlotContract, HostileLine):
+    bus = LINE
+    tells = False
+    verifies = False
+    hostile_profile = {"timings": {"connect": 2, "knock": 0.1, "start": 2, "block": 0.3, "verdict": 1}}
+
+
+def menu(loader: str, slot_size: int) -> dict[str, object]:
+    return {
+        "version": VERSION,
+        "profile": {
+            "loader": loader,
+            "enter": "LOADER",
+            "slot_size": slot_size,
+            "entry": {"settle": 0.005},
+            "block_size": 128,
+            "timings": {"connect": 8, "knock": 0.5, "start": 10, "block": 2, "verdict": 5},
+        },
+    }
+
+
+class TestXmodem(Menu):
+    protocol = "xmodem"
+    component = menu("gecko", 120 * 2048)
+    emulated = {"part": "efr32mg1", "enter": "LOADER", "timeout": 1}
+    sizes = Sizes(1000, 900, 450)
+    each = 12
+    greeting = b"\r\n1. upload gbl\r\n2. run\r\n3. ebl info\r\nBL > "
+
+
+class TestYmodem(Menu):
+    protocol = "ymodem"
+    component = menu("st-iap", 48 * 2048)
+    emulated = {"part": "stm32l4-iap", "enter": "LOADER", "timeout": 1}
+    sizes = Sizes(1000, 900, 450)
+    each = 6
+    greeting = b"=== Main Menu ===\r\nDownload image\r\n"
+    paced = 5
+
+
+KINDS: dict[str, type[Part]] = {
+    "uds": TestUds,
+    "stm32-uart": TestStm32Uart,
+    "dfuse": TestDfuse,
+    "dfu": TestDfu,
+    "smp": TestSmp,
+    "smp-recovery": TestSmpRecovery,
+    "stk500v1": TestStk500v1,
+    "stk500v2": TestStk500v2,
+    "avr109": TestAvr109,
+    "xmodem": TestXmodem,
+    "ymodem": TestYmodem,
+}
