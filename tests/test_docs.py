@@ -182,6 +182,8 @@ PRINTED = [
     (ROOT / "docs" / "recordings.md", 1, "0462f18601cccccc C24-7781"),  # ReadDataByIdentifier of the default session.
 ]
 RUN_ELSEWHERE = [
+    # Such classes are in tests/flashers/test_contract.py.
+    (ROOT / "docs" / "contract-tests.md", 0),
     # Tests for pytest: tests/hil_tests/test_bench_tests_document.py.
     (ROOT / "docs" / "bench-tests.md", 0),
     (ROOT / "docs" / "bench-tests.md", 1),
