@@ -14,26 +14,23 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, TypeVar
 
 from ...transports.deadline import Deadline
-from ...transports.errors import TransportError
 from ...transports.serial.port import SerialPort
 from ..errors import (
     ImageWrongPart,
     PartConfused,
-    PartError,
-    PartMute,
     PartProtected,
     PartRefused,
-    PartWrongFamily,
     ProfileWrong,
     Unsupported,
 )
-from ..flasher import Capability, Identity, MemoryBootloader, ProbeResult, Settings, State, Target
+from ..flasher import Capability, Identity, MemoryBootloader, Settings, Target
 from ..image import Segment
 from ..memory import Erase, MemoryMap, Range, uniform
 from ..retries import retried
+from ..serial.bootloader import SerialBootloader
 from ..serial.exchange import LOST
 from ..serial.stable_read import read_stable
 from . import boot_section
@@ -45,8 +42,6 @@ from .profile import AvrAddress, AvrProfile
 EEPROM_START = 0x810000
 AVR = "EM_AVR"
 """The machine of ELF files for these parts."""
-ENTRY_TRIES = 3
-"""How often the part is brought into its loader."""
 TRIES = 3
 """How often a block is tried, where a reset brings the loader back."""
 PAGE_SECONDS = 0.009
@@ -56,80 +51,35 @@ BLANK_WORD = b"\xff\xff"
 T = TypeVar("T")
 
 
-class AvrFlasher(MemoryBootloader):
+class AvrFlasher(SerialBootloader, MemoryBootloader):
     """One part behind a serial port. A class below it says which loader it speaks to."""
 
-    bus_kind = "serial"
     Address = AvrAddress
     Profile: ClassVar[type[Settings]] = AvrProfile
 
+    _profile: AvrProfile
+    _mute = (
+        "what the boot loader is greeted with",
+        "Are its wires, its rate and its profile's entry right? Without a line to its reset: reset it, and start at once.",
+    )
+
     def __init__(self, port: SerialPort, profile: AvrProfile) -> None:
-        self._port = port
-        self._profile = profile
-        self._entry = AvrEntry(port, profile)
+        super().__init__(port, profile)
         self._loader = self.make_loader(port, profile)
         self._part: AvrPart | None = None
         self._fuses = Fuses()
         self._has_eeprom = False
         self._boot_size = 0
-        self._has_lines = False
         self._is_parked = False
-        self._changed = False
-        """Whether anything was written or erased."""
 
     @classmethod
     @abstractmethod
     def make_loader(cls, port: SerialPort, profile: AvrProfile) -> AvrLoader: ...
 
-    @classmethod
-    def attach(cls, bus: SerialPort, address: AvrAddress, profile: AvrProfile) -> Self:
-        return cls(bus, profile)
-
-    @classmethod
-    def probe(
-        cls, bus: SerialPort, address: AvrAddress, profile: AvrProfile, *, active: bool, deadline: Deadline
-    ) -> ProbeResult | None:
-        """With `active` only: asks whether the loader is there, and touches no modem line.
-
-        A loader that answers while there is an application is one that was just reset, as by opening the port: it is
-        told to go on, and the application is there to be asked. Opening a part's own USB port resets nothing: a loader that
-        waits there is left waiting, for its application may be half written.
-        """
-        if not active:
-            return None
-        flasher = cls(bus, profile)
-        try:
-            flasher._entry.use_loader_settings()
-            if not flasher._loader.sync():
-                return None
-            identity = flasher._identify()
-            by_opening = not profile.entry.touch
-            if by_opening and flasher._part is not None and flasher._has_application():
-                flasher._loader.leave()
-                return None
-            return ProbeResult(State.BOOTLOADER, identity)
-        except (TransportError, PartError, ProfileWrong):
-            return None
-        finally:
-            flasher.close()
+    def _make_entry(self) -> AvrEntry:
+        return AvrEntry(self._port, self._profile)
 
     # The interface.
-
-    def connect(self) -> Identity:
-        """Enters the loader, and reads who the part is. A part that it refuses is left to its application.
-
-        Raises PartMute, PartWrongFamily, PartProtected, ProfileWrong, PartConfused, TransportError.
-        """
-        try:
-            self._come_in()
-            identity = self._identify()
-            self._check_part()
-            self._check_lock()
-            self.capabilities = Capability.READ | Capability.BOOT
-        except (TransportError, PartError, ProfileWrong):
-            self._leave_as_found()
-            raise
-        return identity
 
     def memory_map(self, target: Target | None = None) -> MemoryMap:
         """The application section, the boot section, which is not written, and the EEPROM where the loader writes it.
@@ -233,23 +183,36 @@ class AvrFlasher(MemoryBootloader):
         self._entry.await_application()
         self._entry.use_application_settings()
 
-    def close(self) -> None:
-        self._entry.close()
-
     # Into the loader, and who it is.
 
-    def _come_in(self) -> None:
-        """Brings the part into its loader and the loader into step. Raises PartMute, TransportError."""
-        for _ in range(ENTRY_TRIES):
-            self._has_lines = self._entry.enter()
-            if self._loader.sync():
-                return
-        missing = "" if self._has_lines else " The port has no modem lines, which the profile's entry names."
-        raise PartMute(
-            f"no answer on {self._port.name} to what the boot loader is greeted with",
-            remedy=f"Are its wires, its rate and its profile's entry right? Without a line to its reset: reset it, and "
-            f"start at once.{missing}",
-        )
+    def _sync(self) -> bool:
+        return self._loader.sync()
+
+    def _find(self, deadline: Deadline) -> Identity | None:
+        """A loader that answers while there is an application is one that was just reset, as by opening the port: it is
+        told to go on, and the application is there to be asked. Opening a part's own USB port resets nothing: a loader that
+        waits there is left waiting, for its application may be half written."""
+        identity = super()._find(deadline)
+        by_opening = not self._profile.entry.touch
+        if identity is not None and by_opening and self._part is not None and self._has_application():
+            self._loader.leave()
+            return None
+        return identity
+
+    def _accept(self, identity: Identity) -> None:
+        part = self._part
+        if part is None:
+            raise ProfileWrong(
+                "nothing is known of the AVR with the signature that the loader tells",
+                remedy="Give its memory in the profile: memory = {flash = ..., page = ..., boot_size = ...}",
+            )
+        self._check_part(f"an {part.name}", part.name, f"0x{part.signature:06X}")
+        self._check_lock()
+        self.capabilities = Capability.READ | Capability.BOOT
+
+    def _leave_as_found(self, error: Exception) -> None:
+        self._loader.leave()
+        self._entry.await_application()
 
     def _identify(self) -> Identity:
         signature = read_stable(self._loader.signature)
@@ -311,20 +274,6 @@ class AvrFlasher(MemoryBootloader):
             return differ(0) or differ(part.flash - self._boot_size)
         return False
 
-    def _check_part(self) -> None:
-        wanted = self._profile.part
-        part = self._part
-        if wanted != "" and part is not None:
-            fits = wanted == part.signature if isinstance(wanted, int) else wanted.lower() in part.name.lower()
-            if not fits:
-                asked = f"0x{wanted:06X}" if isinstance(wanted, int) else wanted
-                raise PartWrongFamily(f"the part is an {part.name} (0x{part.signature:06X}), the profile wants {asked}")
-        if part is None:
-            raise ProfileWrong(
-                "nothing is known of the AVR with the signature that the loader tells",
-                remedy="Give its memory in the profile: memory = {flash = ..., page = ..., boot_size = ...}",
-            )
-
     def _check_lock(self) -> None:
         """Boot lock bits 0 (data sheets, "Boot Loader Lock Bits"): may the loader write the application, and read it?
 
@@ -352,16 +301,6 @@ class AvrFlasher(MemoryBootloader):
             and self._read_block(Memory.FLASH, 0, boot_section.HEAD) != self._parked()[: boot_section.HEAD]
         ):
             raise PartConfused("the part was reset while it was written", remedy="Run the same command again.")
-
-    def _leave_as_found(self) -> None:
-        """Starts the application of a part that was only moved into its loader, and nothing of which was changed."""
-        if self._changed:
-            return
-        with suppress(TransportError, PartError):
-            self._loader.leave()
-            self._entry.await_application()
-        with suppress(TransportError):
-            self._entry.use_application_settings()
 
     # Blocks, and the smallest safe retry.
 
@@ -395,8 +334,8 @@ class AvrFlasher(MemoryBootloader):
 
         def come_back(error: Exception) -> None:
             self._loader.take_care()
-            if self._entry.resets and self._has_lines:
-                self._come_in()
+            if self._can_reset:
+                self._enter()
             elif not self._loader.sync():
                 raise error
             self._loader.prepare(self._known())

@@ -12,26 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Self
 
 from ...transports.deadline import Deadline
-from ...transports.errors import SerialTimeout, TransportError
 from ...transports.serial.port import SerialPort
 from ..errors import (
-    PartConfused,
-    PartError,
     PartFailed,
-    PartMute,
     PartProtected,
     PartRefused,
-    PartWrongFamily,
     ProfileWrong,
 )
-from ..flasher import Capability, Digest, Identity, MemoryBootloader, ProbeResult, State, Target
+from ..flasher import Capability, Digest, Identity, MemoryBootloader, Target
 from ..image import Segment
 from ..memory import MemoryMap, Range
 from ..serial.boot_pins import BootPins
+from ..serial.bootloader import SerialBootloader
 from ..serial.entry import LineSettings
+from ..serial.exchange import LOST
 from ..serial.stable_read import read_stable
 from .codec import BLOCK, WORD, Command, MassErase, crc32_mpeg2
 from .erase_plan import chunks, erasures
@@ -39,8 +35,6 @@ from .parts import FLASH_START, Stm32Family, families
 from .profile import Stm32Address, Stm32Profile
 from .uart_commands import UNLOCK_REMEDY, Stm32Commands
 
-ENTRY_TRIES = 3
-"""How often the part is brought into its loader."""
 ERASE_CHUNK_SECONDS = 0.5
 """About how long the pages of one Erase command take at most, so that progress and cancelling stay fine-grained."""
 MAX_PAGES = 128
@@ -58,25 +52,22 @@ WRITE_PROTECTED_REMEDY = (
 )
 
 
-class Stm32UartFlasher(MemoryBootloader):
+class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
     """One part behind a serial port."""
 
     protocol = "stm32-uart"
-    bus_kind = "serial"
     Address = Stm32Address
     Profile = Stm32Profile
 
+    _profile: Stm32Profile
+    _entry: BootPins
+    _mute = (
+        "the loader's 0x7F",
+        "Is BOOT0 set, and the part reset? Are its wires and its profile's entry right?",
+    )
+
     def __init__(self, port: SerialPort, profile: Stm32Profile) -> None:
-        self._port = port
-        self._profile = profile
-        self._entry = BootPins(
-            port,
-            profile.entry,
-            text=profile.enter,
-            text_seconds=profile.answer,
-            loader=LineSettings(profile.baudrate, profile.parity),
-            application=LineSettings(profile.app_baudrate or port.baudrate, profile.app_parity or port.parity),
-        )
+        super().__init__(port, profile)
         self._loader = Stm32Commands(port, answer=profile.answer)
         self._commands: frozenset[int] = frozenset()
         self._family: Stm32Family | None = None
@@ -88,56 +79,18 @@ class Stm32UartFlasher(MemoryBootloader):
         self._wary = False
         """Something was erased for a second time, so it didn't hold what was written: every step is looked at."""
 
-    @classmethod
-    def attach(cls, bus: SerialPort, address: Stm32Address, profile: Stm32Profile) -> Self:
-        return cls(bus, profile)
-
-    @classmethod
-    def probe(
-        cls, bus: SerialPort, address: Stm32Address, profile: Stm32Profile, *, active: bool, deadline: Deadline
-    ) -> ProbeResult | None:
-        """With `active` only: asks whether the loader is there, by 0x7F. Touches no modem line."""
-        if not active:
-            return None
-        flasher = cls(bus, profile)
-        try:
-            flasher._entry.use_loader_settings()
-            if not flasher._loader.sync():
-                return None
-            return ProbeResult(State.BOOTLOADER, flasher._identify())
-        except (TransportError, PartError):
-            return None
-        finally:
-            flasher.close()
+    def _make_entry(self) -> BootPins:
+        port, profile = self._port, self._profile
+        return BootPins(
+            port,
+            profile.entry,
+            text=profile.enter,
+            text_seconds=profile.answer,
+            loader=LineSettings(profile.baudrate, profile.parity),
+            application=LineSettings(profile.app_baudrate or port.baudrate, profile.app_parity or port.parity),
+        )
 
     # The interface.
-
-    def connect(self) -> Identity:
-        """Enters the loader, and reads who the part is. A part that it refuses, or can't reach, is started again.
-
-        Raises PartMute, PartWrongFamily, PartProtected, ProfileWrong, PartConfused, TransportError.
-        """
-        try:
-            self._come_in()
-            identity = self._identify()
-            self._check_family()
-            if identity.details["readout_protection"] == "on":
-                raise PartProtected(
-                    f"the readout protection of this {identity.part} is on: its loader reads, writes and erases nothing",
-                    remedy=UNLOCK_REMEDY,
-                )
-            if self._memory is None:
-                raise ProfileWrong(
-                    f"nothing is known of the STM32 with product id 0x{self._product:03X}",
-                    remedy="Give its memory in the profile: memory = {size = ..., erase_unit = ...}",
-                )
-            self.capabilities = Capability.READ | Capability.BOOT
-            if Command.GET_CHECKSUM in self._commands and self._learn_checksum():
-                self.capabilities |= Capability.DIGEST
-        except (TransportError, PartError, ProfileWrong) as error:
-            self._leave_as_found(error)
-            raise
-        return identity
 
     def memory_map(self, target: Target | None = None) -> MemoryMap:
         assert self._memory is not None, "connect comes first"
@@ -146,6 +99,7 @@ class Stm32UartFlasher(MemoryBootloader):
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
         """By a mass erase where everything is to be erased, by a bank's where all of it is, else by pages."""
         done = 0
+        self._changed = True
         self._wary |= any(unit.start in self._erased for unit in ranges)
         for what, units in self._erasures(ranges):
             if what is not None and self._mass_erased(what):
@@ -162,6 +116,7 @@ class Stm32UartFlasher(MemoryBootloader):
     def write(self, segment: Segment) -> Iterator[int]:
         step = self._family.block if self._family else BLOCK
         blank = self._blank(segment.address)
+        self._changed = True
         view = memoryview(segment.data)
         for offset in range(0, len(view), step):
             data = bytes(view[offset : offset + step])
@@ -210,31 +165,43 @@ class Stm32UartFlasher(MemoryBootloader):
             self._loader.go(FLASH_START)
         self._entry.use_application_settings()
 
-    def close(self) -> None:
-        self._entry.close()
-
     # Into the loader, and who it is.
 
-    def _come_in(self) -> None:
-        """Brings the part into its loader and the loader into step. Raises PartMute, TransportError."""
-        has_lines = self._entry.enter()
-        for _ in range(ENTRY_TRIES):
-            if has_lines and self._entry.resets:
-                # A part that was just reset is in no command: filling one up would only spoil its bit rate.
-                if self._loader.sync_started():
-                    return
-                self._entry.enter()
-            else:
-                if self._loader.sync():
-                    return
-                with suppress(SerialTimeout, PartConfused):
-                    self._loader.resync()
-                    return
-        missing = "" if has_lines else " The port has no modem lines, which the profile's entry names."
-        raise PartMute(
-            f"no answer on {self._port.name} to the loader's 0x7F",
-            remedy=f"Is BOOT0 set, and the part reset? Are its wires and its profile's entry right?{missing}",
-        )
+    def _sync(self) -> bool:
+        if self._can_reset:
+            # A part that was just reset is in no command: filling one up would only spoil its bit rate.
+            return self._loader.sync_started()
+        if self._loader.sync():
+            return True
+        with suppress(*LOST):
+            self._loader.resync()
+            return True
+        return False
+
+    @property
+    def _enters_again(self) -> bool:
+        return self._can_reset
+
+    def _find(self, deadline: Deadline) -> Identity | None:
+        """By 0x7F alone: what fills up a command would be noise to another program."""
+        return self._identify() if self._loader.sync() else None
+
+    def _accept(self, identity: Identity) -> None:
+        name = self._family.name if self._family else ""
+        self._check_part(f"a {name or 'unknown STM32'}", name, f"0x{self._product:03X}")
+        if identity.details["readout_protection"] == "on":
+            raise PartProtected(
+                f"the readout protection of this {identity.part} is on: its loader reads, writes and erases nothing",
+                remedy=UNLOCK_REMEDY,
+            )
+        if self._memory is None:
+            raise ProfileWrong(
+                f"nothing is known of the STM32 with product id 0x{self._product:03X}",
+                remedy="Give its memory in the profile: memory = {size = ..., erase_unit = ...}",
+            )
+        self.capabilities = Capability.READ | Capability.BOOT
+        if Command.GET_CHECKSUM in self._commands and self._learn_checksum():
+            self.capabilities |= Capability.DIGEST
 
     def _identify(self) -> Identity:
         version, self._commands = read_stable(self._loader.get)
@@ -256,18 +223,6 @@ class Stm32UartFlasher(MemoryBootloader):
             manufacturer="ST",
             details=details,
         )
-
-    def _check_family(self) -> None:
-        wanted = self._profile.part
-        if wanted == "":
-            return
-        name = self._family.name if self._family else ""
-        fits = wanted == self._product if isinstance(wanted, int) else wanted.lower() in name.lower()
-        if not fits:
-            asked = f"0x{wanted:03X}" if isinstance(wanted, int) else wanted
-            raise PartWrongFamily(
-                f"the part is a {name or 'unknown STM32'} (0x{self._product:03X}), the profile wants {asked}"
-            )
 
     def _make_memory(self) -> MemoryMap | None:
         """What the profile says goes before what is known; None where neither says anything."""
@@ -311,16 +266,6 @@ class Stm32UartFlasher(MemoryBootloader):
 
     def _learn_checksum(self) -> bool:
         return self._loader.learn_checksum(FLASH_START, self._loader.read_memory(FLASH_START, SAMPLE))
-
-    def _leave_as_found(self, error: Exception) -> None:
-        """Starts the application of a part that was only moved into its loader, and nothing of which was changed."""
-        if self._erased:
-            return
-        with suppress(TransportError, PartError):
-            self._entry.reset()
-            if self._profile.enter and not self._entry.resets and not isinstance(error, PartMute):
-                self._loader.go(FLASH_START)
-            self._entry.use_application_settings()
 
     # Erasing, and looking at what became of it.
 

@@ -12,22 +12,20 @@ import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError
 from ...transports.serial.port import SerialPort
 from ..errors import (
     PartConfused,
-    PartError,
-    PartMute,
     PartRefused,
     PartWrongFamily,
-    PartWrongMode,
     ProfileWrong,
 )
-from ..flasher import Capability, Identity, ProbeResult, Slot, SlotBootloader, State, Target
+from ..flasher import Capability, Identity, Slot, SlotBootloader, Target
 from ..serial.boot_pins import BootPins
+from ..serial.bootloader import SerialBootloader
 from ..serial.entry import LineSettings
 from .codec import Control, Piece, pieces
 from .console import MenuConsole, plain
@@ -38,17 +36,26 @@ CAN = bytes([Control.CAN])
 TELLS_NOTHING = "a loader that takes files by {} does not tell what it holds"
 
 
-class MenuFlasher(SlotBootloader):
+class MenuFlasher(SerialBootloader, SlotBootloader):
     """One part behind a serial port. A subclass says how a file is sent once the loader has asked for it."""
 
-    bus_kind = "serial"
     Address = MenuAddress
     Profile: ClassVar[type[MenuProfile]]
 
+    _profile: MenuProfile
+    _entry: BootPins
+
     def __init__(self, port: SerialPort, profile: MenuProfile) -> None:
-        self._port = port
-        self._profile = profile
-        self._entry = BootPins(
+        super().__init__(port, profile)
+        self._console = MenuConsole(port, profile)
+        self._greeting = b""
+        """What the loader said on the way to its prompt."""
+        self._verdict = ""
+        """The loader's own last word on what this flasher sent; "" as long as there is none."""
+
+    def _make_entry(self) -> BootPins:
+        port, profile = self._port, self._profile
+        return BootPins(
             port,
             profile.entry,
             text=profile.enter,
@@ -56,39 +63,10 @@ class MenuFlasher(SlotBootloader):
             loader=LineSettings(profile.baudrate, "N"),
             application=LineSettings(port.baudrate, port.parity),
         )
-        self._console = MenuConsole(port, profile)
-        self._verdict = ""
-        """The loader's own last word on what this flasher sent; "" as long as there is none."""
-        self._sent = False
-        """Whether blocks were sent: the slot may hold half a file then, which only the loader is to be started with."""
 
     @abstractmethod
     def _transfer(self, sender: Sender, data: bytes, blocks: Sequence[Piece]) -> Iterator[int]:
         """Sends the file, up to where the loader is to say what it makes of it; yields bytes acknowledged."""
-
-    @classmethod
-    def attach(cls, bus: SerialPort, address: MenuAddress, profile: MenuProfile) -> Self:
-        return cls(bus, profile)
-
-    @classmethod
-    def probe(
-        cls, bus: SerialPort, address: MenuAddress, profile: MenuProfile, *, active: bool, deadline: Deadline
-    ) -> ProbeResult | None:
-        """With `active` only: sends the loader's greeting once, and looks for its prompt. Touches no modem line."""
-        if not (active and profile.prompt):
-            return None
-        flasher = cls(bus, profile)
-        try:
-            flasher._entry.use_loader_settings()
-            bus.drain()
-            heard = flasher._console.ask_for_prompt(deadline.sooner(profile.timings.knock))
-            return (
-                ProbeResult(State.BOOTLOADER, flasher._identify(heard)) if flasher._console.is_prompt(heard) else None
-            )
-        except (TransportError, PartError):
-            return None
-        finally:
-            flasher.close()
 
     @classmethod
     def readback_unavailable_reason(cls, profile: MenuProfile) -> str:
@@ -103,16 +81,7 @@ class MenuFlasher(SlotBootloader):
         """
         self._check_profile()
         self._verdict = ""
-        try:
-            self._entry.enter()
-            identity = self._identify(self._console.greet())
-        except (TransportError, PartError) as error:
-            self._leave_as_found(error)
-            raise
-        self.capabilities = Capability.CHECK
-        if self._profile.way_to_boot != "none":
-            self.capabilities |= Capability.BOOT
-        return identity
+        return super().connect()
 
     def slot(self, target: Target | None = None) -> Slot:
         return Slot("slot", self._profile.slot_size)
@@ -161,10 +130,10 @@ class MenuFlasher(SlotBootloader):
         self._entry.use_application_settings()
 
     def close(self) -> None:
-        if not self._sent:
+        if not self._changed:
             with suppress(TransportError):
                 self._entry.let_go()
-        self._entry.close()
+        super().close()
 
     # Connecting.
 
@@ -181,9 +150,21 @@ class MenuFlasher(SlotBootloader):
                 remedy="Give success, what the loader says when it has taken a file, in the component's profile.",
             )
 
-    def _identify(self, greeting: bytes) -> Identity:
+    def _sync(self) -> bool:
+        self._greeting = self._console.greet()
+        return True
+
+    def _find(self, deadline: Deadline) -> Identity | None:
+        """Sends the loader's greeting once, and looks for its prompt."""
+        if not self._profile.prompt:
+            return None
+        self._port.drain()
+        self._greeting = self._console.ask_for_prompt(deadline.sooner(self._profile.timings.knock))
+        return self._identify() if self._console.is_prompt(self._greeting) else None
+
+    def _identify(self) -> Identity:
         """Raises PartWrongFamily where the greeting is another loader's."""
-        profile = self._profile
+        profile, greeting = self._profile, self._greeting
         if profile.part and not re.search(profile.part.encode(), greeting):
             raise PartWrongFamily(
                 f"the loader's greeting does not fit the profile's part, {profile.part!r}{said(greeting)}"
@@ -191,16 +172,10 @@ class MenuFlasher(SlotBootloader):
         version = re.search(profile.bootloader.encode(), greeting) if profile.bootloader else None
         return Identity(bootloader=plain(version[1] or b"") if version else "")
 
-    def _leave_as_found(self, error: Exception) -> None:
-        """Starts the application of a part that was only moved into its loader, and nothing of which was changed."""
-        if self._sent:
-            return
-        with suppress(TransportError, PartError):
-            self._entry.reset()
-            if self._profile.enter and not self._entry.resets and not isinstance(error, PartMute | PartWrongMode):
-                # Only at its prompt: what it does with a command elsewhere is not known, and it may hold half an image.
-                self.start_application()
-            self._entry.use_application_settings()
+    def _accept(self, identity: Identity) -> None:
+        self.capabilities = Capability.CHECK
+        if self._profile.way_to_boot != "none":
+            self.capabilities |= Capability.BOOT
 
     # Writing.
 
@@ -215,7 +190,7 @@ class MenuFlasher(SlotBootloader):
             heard = self._console.after(step, heard)
         try:
             sender.await_start(Deadline.after(self._profile.timings.start), heard)
-            self._sent = True
+            self._changed = True
             for done in self._transfer(sender, data, blocks):
                 if done < len(data):
                     yield done

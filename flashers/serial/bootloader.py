@@ -1,0 +1,138 @@
+"""`SerialBootloader`: what the bootloaders on serial lines do alike: in, into step, and out again as they were found."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from contextlib import suppress
+from typing import Any, ClassVar, Self
+
+from ...transports.deadline import Deadline
+from ...transports.errors import TransportError
+from ...transports.serial.port import SerialPort
+from ..errors import PartError, PartMute, PartWrongFamily, PartWrongMode, ProfileWrong
+from ..flasher import Bootloader, Identity, ProbeResult, Settings, State
+from .entry import SerialEntry
+
+ENTRY_TRIES = 3
+"""How often the bootloader is brought into step, and the part into its bootloader where that is repeated."""
+FAILURES = (TransportError, PartError, ProfileWrong)
+"""What speaks against a part, or keeps it from answering."""
+
+
+class SerialBootloader(Bootloader):
+    """One part behind a serial port. The keys `part`, `enter` and `entry` of its profile are a subclass's to define."""
+
+    bus_kind = "serial"
+
+    _mute: ClassVar[tuple[str, str]] = ("its greeting", "Are its wires, its rate and its profile's entry right?")
+    """What the bootloader does not answer, and what to do then."""
+
+    def __init__(self, port: SerialPort, profile: Any) -> None:
+        self._port = port
+        self._profile = profile
+        self._entry = self._make_entry()
+        self._has_lines = False
+        self._changed = False
+        """Whether anything was erased or written: only the bootloader is to be started with it then."""
+
+    @abstractmethod
+    def _make_entry(self) -> SerialEntry: ...
+
+    @abstractmethod
+    def _sync(self) -> bool:
+        """Whether the bootloader answers, and is in step from now on.
+
+        Raises SerialGone, and PartMute or PartWrongMode where it was tried for long enough.
+        """
+
+    @abstractmethod
+    def _identify(self) -> Identity: ...
+
+    @abstractmethod
+    def _accept(self, identity: Identity) -> None:
+        """Sets `capabilities`. Raises PartWrongFamily, PartProtected, ProfileWrong for what can't be flashed."""
+
+    @classmethod
+    def attach(cls, bus: SerialPort, address: Settings, profile: Any) -> Self:
+        return cls(bus, profile)
+
+    @classmethod
+    def probe(
+        cls, bus: SerialPort, address: Settings, profile: Any, *, active: bool, deadline: Deadline
+    ) -> ProbeResult | None:
+        """With `active` only: asks whether the bootloader is there. Touches no modem line."""
+        if not active:
+            return None
+        bootloader = cls(bus, profile)
+        try:
+            bootloader._entry.use_loader_settings()
+            identity = bootloader._find(deadline)
+            return ProbeResult(State.BOOTLOADER, identity) if identity is not None else None
+        except FAILURES:
+            return None
+        finally:
+            bootloader.close()
+
+    def connect(self) -> Identity:
+        """Enters the bootloader, and reads who the part is. A part that it refuses, or can't reach, is started again.
+
+        Raises PartMute, PartWrongMode, PartWrongFamily, PartProtected, ProfileWrong, PartConfused, TransportError.
+        """
+        try:
+            self._enter()
+            identity = self._identify()
+            self._accept(identity)
+        except FAILURES as error:
+            if not self._changed:
+                with suppress(TransportError, PartError):
+                    self._leave_as_found(error)
+                with suppress(TransportError):
+                    self._entry.use_application_settings()
+            raise
+        return identity
+
+    def close(self) -> None:
+        self._entry.close()
+
+    @property
+    def _can_reset(self) -> bool:
+        """Whether a line resets the part, and the port has it."""
+        return self._has_lines and self._entry.resets
+
+    @property
+    def _enters_again(self) -> bool:
+        """Whether the way into the bootloader is taken again when it doesn't answer."""
+        return True
+
+    def _enter(self) -> None:
+        """Brings the part into its bootloader and that into step. Raises PartMute, PartWrongMode, TransportError."""
+        self._has_lines = self._entry.enter()
+        for left in reversed(range(ENTRY_TRIES)):
+            if self._sync():
+                return
+            if left and self._enters_again:
+                self._entry.enter()
+        what, remedy = self._mute
+        missing = "" if self._has_lines else " The port has no modem lines, which the profile's entry names."
+        raise PartMute(f"no answer on {self._port.name} to {what}", remedy=remedy + missing)
+
+    def _find(self, deadline: Deadline) -> Identity | None:
+        """Who is there, if a bootloader is; asked by nothing that disturbs another program."""
+        return self._identify() if self._sync() else None
+
+    def _leave_as_found(self, error: Exception) -> None:
+        """Starts the application of a part that was only moved into its bootloader, and of which nothing was changed.
+
+        A bootloader that was entered by a text, and reached, is told to; what another one would do is not known.
+        """
+        self._entry.reset()
+        if self._profile.enter and not self._entry.resets and not isinstance(error, PartMute | PartWrongMode):
+            self.start_application()
+
+    def _check_part(self, described: str, name: str, number: str) -> None:
+        """Raises PartWrongFamily unless the profile's `part` is a piece of the name, or the number ("0x1E950F")."""
+        wanted = self._profile.part
+        asked = f"0x{wanted:0{len(number) - 2}X}" if isinstance(wanted, int) else wanted
+        fits = asked == number if isinstance(wanted, int) else asked.lower() in name.lower()
+        if not fits:
+            raise PartWrongFamily(f"the part is {described} ({number}), the profile wants {asked}")
