@@ -7,6 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+SHORT = {"extra_forbidden": "is not known here", "missing": "is missing"}
+"""Messages by the kind of fault, in the place of pydantic's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -28,7 +31,7 @@ class Fault:
 def faults_of(error: ValidationError) -> list[Fault]:
     """All faults, in pydantic's order; there is at least one."""
     return [
-        Fault(found["loc"], found["type"], _message(found["msg"]), found["input"])
+        Fault(found["loc"], found["type"], SHORT.get(found["type"]) or _message(found["msg"]), found["input"])
         for found in error.errors(include_url=False, include_context=False)
     ]
 
