@@ -149,7 +149,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """After pytest's own look at `skip` and `skipif`, before any fixture."""
     if uses_bench(item) and not item.config.getoption("setupplan", default=False):
-        with run_of(item.config).time():
+        with run_of(item.config).time.of():
             run_of(item.config).prepare(item)
 
 
@@ -158,7 +158,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Innermost: what other plugins do around a test has real time."""
     if not uses_bench(item):
         return (yield)
-    with run_of(item.config).test_time():
+    with run_of(item.config).time.test_time():
         return (yield)
 
 
@@ -166,7 +166,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     if RUN not in item.config.stash or not uses_bench(item):
         return (yield)
-    with run_of(item.config).teardown():
+    with run_of(item.config).time.teardown():
         return (yield)
 
 
@@ -175,15 +175,15 @@ def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
     """On simulated time a fixture of the bench has that, and one of a single bench test; any other has real time."""
-    if RUN not in request.config.stash or not run_of(request.config).is_simulated:
+    if RUN not in request.config.stash or not run_of(request.config).time.is_simulated:
         return (yield)
     run = run_of(request.config)
     is_ours = uses_bench(request.node) if request.scope == "function" else _is_of_bench(fixturedef, request)
     # What the fixture leaves to do at its end is done under the clock that it began under.
-    last, first = run.at_end(is_ours)
+    last, first = run.time.at_end(is_ours)
     fixturedef.addfinalizer(last)
     try:
-        with run.fixture_time(is_ours, request.scope):
+        with run.time.fixture_time(is_ours, request.scope):
             return (yield)
     finally:
         fixturedef.addfinalizer(first)
@@ -197,9 +197,9 @@ def pytest_runtest_makereport(
         return (yield)
     run = item.config.stash[RUN]
     if call.when == "teardown":
-        run.tell_time(item)
+        run.time.tell(item)
     report = yield
-    with run.time():
+    with run.time.of():
         run.finished(item, call, report)
     return report
 
@@ -305,7 +305,7 @@ def flasher(component: BenchComponent) -> Iterator[Bootloader]:
 @pytest.fixture
 def _proxyflash_power(_proxyflash_run: BenchRun, component: BenchComponent) -> Power:
     """Apart from `power`, so that a suite may have one of that name that is of another kind."""
-    supply = _proxyflash_run.part(component.name).power
+    supply = _proxyflash_run.parts.of(component.name).power
     assert supply is not None  # Else the test was skipped before.
     return supply
 

@@ -21,6 +21,7 @@ ALLOWED = {
     "tools/commands/vm.py": "hands on the output of the user's own command, byte for byte",
     "hil_tests/plugin.py": "prints what summary.py has neutralised, and what make_safe has",
     "hil_tests/bench_run.py": "neutralises",
+    "hil_tests/verdicts.py": "neutralises",
     "hil_tests/conftest.py": "neutralises",
     "hil_tests/simulated_time.py": "warns of a test by pytest's own name of it, which pytest has made ASCII",
     "testing/thinning.py": "keeps a number",

@@ -341,7 +341,7 @@ def test_all_supplies_are_on_before_any_part_is_waited_for(suite: Suite, hardwar
 def test_off(bench, request):
     run = request.getfixturevalue("_proxyflash_run")
     for name in ("front", "rear"):
-        run.part(name).power.off()
+        run.parts.of(name).power.off()
 """)
     done.assert_outcomes(passed=1)
     assert (suite.folder / "log").read_text().split()[:2] == ["front", "rear"]

@@ -1,0 +1,135 @@
+"""`PartsOfRun`: the parts of a bench over a run: each made ready for a test that is for it, and what broke."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ..enumerators.errors import PowerFailed
+from ..flashers.flasher import Capability
+from ..transports.errors import AdapterAbsent, AdapterGone, ProxyflashError
+from ..transports.plain import word
+from .needs import CAPABILITIES, Needs
+from .parts import Broken, NotThere, Part, PartLost
+from .verdicts import Missing, component_of, fail, tell
+
+HARDWARE_FAILED = (AdapterAbsent, AdapterGone, PowerFailed)
+"""What no test can help: the part is broken from then on."""
+
+
+class PartsOfRun:
+    """`bench`: its name. `make`: makes the part of a component when it is first asked for."""
+
+    def __init__(self, bench: str, make: Callable[[str], Part], missing: Missing) -> None:
+        self.failed: set[str] = set()
+        """The tests that failed."""
+        self._bench = bench
+        self._make = make
+        self._missing = missing
+        self._parts: dict[str, Part] = {}
+        self._unusable: Broken | None = None
+
+    def of(self, name: str) -> Part:
+        if name not in self._parts:
+            self._parts[name] = self._make(name)
+        return self._parts[name]
+
+    def need_unbroken(self, names: list[str]) -> None:
+        if self._unusable is not None:
+            self._missing.report(
+                "bench", f"bench '{self._bench}' is out of use since {self._unusable.test}: {self._unusable.cause}"
+            )
+        for name in names:
+            broken = self._parts[name].broken if name in self._parts else None
+            if broken is not None:
+                self._missing.report("broken", f"'{name}' is broken since {broken.test}: {broken.cause}")
+
+    def need_capabilities(self, name: str, needs: Needs, item: pytest.Item) -> None:
+        for wanted in needs.capabilities:
+            part = self.of(name)
+            able = Capability.NONE
+            try:
+                able = part.capabilities() & CAPABILITIES[wanted]
+            except (PartLost, ProxyflashError) as error:
+                self._lost(part, item, error)
+            if not able:
+                self._missing.report(
+                    "capability", f"the bootloader of '{name}' on bench '{self._bench}' can't {wanted}"
+                )
+
+    def make_ready(self, name: str, item: pytest.Item, *, wanted: bool) -> None:
+        part = self.of(name)
+        if not wanted and (part.broken or part.absent):
+            return
+        try:
+            found = part.make_ready()
+        except (NotThere, PartLost, ProxyflashError) as error:
+            if part.seen is None and isinstance(error, NotThere | AdapterAbsent):
+                part.absent = True
+                if wanted:
+                    kind = part.component.entry.flasher.bus_kind
+                    self._missing.report(kind, f"'{name}' is absent on bench '{self._bench}': {error}")
+                return
+            self._lost(part, item, error, wanted=wanted)
+            return
+        part.test = item.nodeid
+        if not wanted:
+            return
+        told = {
+            "component": name,
+            "protocol": found.protocol,
+            "serial": found.properties.get("serial", ""),
+            "manufacturer": found.manufacturer,
+            "model": found.model,
+            "version": found.version,
+            "state": found.presence.value,
+        }
+        alone = component_of(item) is not None
+        tell(item, {key if alone else f"{name}.{key}": word(value) for key, value in told.items()})
+
+    def _lost(self, part: Part, item: pytest.Item, error: Exception, *, wanted: bool = True) -> None:
+        """A part that can't be made ready any more is told once: by the test that lost it, or, if that passed, here."""
+        self._break(part, part.test or item.nodeid, error)
+        if part.test not in self.failed:
+            since = f" since {part.test}" if part.test else ""
+            fail(f"'{part.name}' is broken{since}: {error}")
+        if wanted:
+            self.need_unbroken([part.name])
+
+    @contextmanager
+    def out_of_use(self, item: pytest.Item) -> Iterator[None]:
+        """Of the bench as a whole: another process has it, its state can't be kept."""
+        try:
+            yield
+        except ProxyflashError as error:
+            self._unusable = Broken(item.nodeid, str(error))
+            fail(f"bench '{self._bench}': {error}")
+
+    def _break(self, part: Part, test: str, error: Exception) -> None:
+        """A CAN adapter or a serial port that is gone takes all parts of its bus with it."""
+        names = {part.name}
+        spec = part.component.entry.spec
+        if isinstance(error, AdapterAbsent | AdapterGone) and part.component.entry.flasher.bus_kind != "usb":
+            entries = part.component.bench.file.entries.values()
+            names |= {entry.spec.name for entry in entries if entry.spec.bus == spec.bus}
+        for name in names:
+            other = self.of(name)
+            other.broken = other.broken or Broken(test, str(error))
+
+    def look_for_cause(self, item: pytest.Item, error: BaseException | None) -> None:
+        """Of a test that failed: whether the hardware did."""
+        self.failed.add(item.nodeid)
+        while error is not None and not isinstance(error, HARDWARE_FAILED):
+            error = error.__cause__
+        if error is not None:
+            name = error.component or component_of(item)
+            if name in self._parts:
+                self._break(self._parts[name], item.nodeid, error)
+
+    def make_safe(self) -> list[str]:
+        """All supplies on, all parts running; what could not be done, in words."""
+        # Supplies first, all of them: a worker of pytest-xdist is killed when this takes too long.
+        steps = [(part, step) for step in (Part.supply, Part.bring_back) for part in self._parts.values()]
+        return [f"'{part.name}' is left as it is: {fault}" for part, step in steps if (fault := step(part))]

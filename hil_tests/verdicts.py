@@ -1,0 +1,41 @@
+"""What becomes of a bench test that can't run, and what the report of a test says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NoReturn
+
+import pytest
+
+from ..transports.plain import CAUSE, plain
+
+
+class Missing:
+    """`required`: the kinds of things for want of which a test fails instead of being skipped."""
+
+    def __init__(self, required: frozenset[str]) -> None:
+        self._required = required
+
+    def report(self, kind: str, reason: str) -> NoReturn:
+        if kind in self._required:
+            fail(f"{reason} (--require {kind})")
+        skipped = pytest.skip.Exception(plain(reason, CAUSE))
+        skipped.proxyflash_kind = kind  # type: ignore[attr-defined]
+        raise skipped from None
+
+
+def component_of(item: pytest.Item) -> str | None:
+    """The component that a test was made for; "" if it is for one and none fits, None if it is for none."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return (parameters["_proxyflash_component"] or "") if "_proxyflash_component" in parameters else None
+
+
+def tell(item: pytest.Item, told: Mapping[str, str]) -> None:
+    """What the JUnit file says of a test, each thing once. What a part says is shown in it, not obeyed."""
+    shown = [(plain(key), plain(value)) for key, value in told.items() if value]
+    item.user_properties += [pair for pair in shown if pair not in item.user_properties]
+
+
+def fail(reason: str) -> NoReturn:
+    """What is wrong is said in `reason`; what led there would only hide it."""
+    raise pytest.fail.Exception(plain(reason, CAUSE), pytrace=False) from None
