@@ -107,7 +107,9 @@ class ProxyflashError(Exception):
         return self._copy(advice=_pieces(remedy))
 
     def worded(self, command: Callable[[NextAction], str]) -> Self:
-        """A copy whose remedy has the commands as they can be typed."""
+        """A copy whose remedy has the commands as they can be typed; itself, if the remedy names none."""
+        if not any(isinstance(piece, NextAction) for piece in self.advice):
+            return self
         return self.advised(tuple(command(piece) if isinstance(piece, NextAction) else piece for piece in self.advice))
 
     def _copy(self, **changed: object) -> Self:
