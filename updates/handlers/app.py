@@ -21,11 +21,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ...enumerators.bench_component import BenchComponent
-from ...enumerators.benchfile.schema import AppSpec
+from ...enumerators.benchfile.schema import AppSpec, ComponentSpec
 from ...enumerators.commands import CommandFailed
 from ...enumerators.errors import StateFolder
-from ...enumerators.host import HostComponent
 from ...flashers.errors import Cancelled
 from ...transports import clock, private_files
 from ...transports.deadline import Deadline
@@ -61,8 +59,15 @@ class _Kept(backup_store.Facts):
     version: str
 
 
-class AppHandler(HostPartHandler):
+class AppHandler(HostPartHandler[AppSpec]):
     """Backup copies what Install replaces; Restore puts it back, takes away what was not there, and restarts."""
+
+    kind = "applications"
+    table = "an app table"
+
+    @classmethod
+    def table_of(cls, spec: ComponentSpec) -> AppSpec | None:
+        return spec.app
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
@@ -86,15 +91,6 @@ class AppHandler(HostPartHandler):
         for path in paths:
             if paths.count(path) > 1 or any(str(parent) in paths for parent in PurePosixPath(path).parents):
                 raise ManifestField(f"{place}.targets: {quoted(path)} is given twice, or lies below another file")
-
-    @classmethod
-    def check_component(cls, step: InlineStep, component: BenchComponent | HostComponent | None, place: str) -> None:
-        """Refuses one that the bench file doesn't call an application."""
-        _app(step, component, f"{place}: ")
-
-    @classmethod
-    def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
-        return ""
 
     def is_installed(self) -> ActionResult:
         """By the version and by the files."""
@@ -152,9 +148,7 @@ class AppHandler(HostPartHandler):
         if reason := self._restarted():
             return _failure(1, reason)
         if self.is_installed().code != ResultCode.INSTALLED:
-            wanted = self.context.step.handlerProperties[properties.CRITERIA]
-            told = self._component.look().version or "no version"
-            return _failure(2, f"{self._component.name} tells {told}, wanted {wanted}")
+            return _failure(2, self._told_and_wanted())
         return ActionResult(ResultCode.APPLY_SUCCESS, details=f"-> {self._component.look().version}")
 
     def restore(self) -> ActionResult:
@@ -202,7 +196,7 @@ class AppHandler(HostPartHandler):
 
     def _restarted(self) -> str:
         """Restarts it and waits until it works; why it doesn't, "": it does."""
-        app = _app(self.context.step, self.context.component)
+        app = self._table
         try:
             if app.restart:
                 self._component.commands.run(app.restart)
@@ -253,7 +247,7 @@ class AppHandler(HostPartHandler):
     @contextmanager
     def _place(self, name: str, *, make: bool = False) -> Iterator[Place]:
         """Where a file goes. Raises StepFailed for what leads out of the folder."""
-        root = self._component.folder / _app(self.context.step, self.context.component).folder
+        root = self._component.folder / self._table.folder
         target = PurePosixPath(_target(self.context.step, name))
         with app_folder.reached(root, target, make=make) as place:
             yield place
@@ -262,17 +256,6 @@ class AppHandler(HostPartHandler):
 def _failure(value: int, details: str) -> ActionResult:
     code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_APP_HANDLER, value)
     return ActionResult(ResultCode.FAILURE, code, details)
-
-
-def _app(step: InlineStep, component: BenchComponent | HostComponent | None, place: str = "") -> AppSpec:
-    """Raises ManifestField."""
-    if isinstance(component, HostComponent) and component.spec.app is not None:
-        return component.spec.app
-    name = component.name if component else "the host"
-    raise ManifestField(
-        f"{place}{step.handler} updates applications of the host, and the bench file doesn't call {name} one",
-        remedy="Give the component an app table in the bench file: see docs/bench-file.md.",
-    )
 
 
 def _target(step: InlineStep, name: str) -> str:

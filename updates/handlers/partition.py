@@ -17,16 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...enumerators.bench_component import BenchComponent
-from ...enumerators.benchfile.schema import PartitionSpec
+from ...enumerators.benchfile.schema import ComponentSpec, PartitionSpec
 from ...enumerators.commands import CommandFailed
-from ...enumerators.host import HostComponent
 from ...flashers import events as ev
 from ...flashers.errors import Cancelled
 from ...transports import clock, private_files
 from ...transports.errors import NextAction
 from ..engine.results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
-from ..errors import ManifestField, StepFailed
+from ..errors import StepFailed
 from ..manifests.manifest import InlineStep
 from . import backup_store, properties
 from .host_part import HostPartHandler
@@ -42,8 +40,15 @@ class _Kept(backup_store.Facts):
     version: str
 
 
-class PartitionHandler(HostPartHandler):
+class PartitionHandler(HostPartHandler[PartitionSpec]):
     """Backup keeps which slot was in use: its content stays where it is."""
+
+    kind = "partitions"
+    table = "a partition table"
+
+    @classmethod
+    def table_of(cls, spec: ComponentSpec) -> PartitionSpec | None:
+        return spec.partition
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
@@ -51,19 +56,6 @@ class PartitionHandler(HostPartHandler):
         properties.one_file(step, place)
         properties.none_but([properties.CRITERIA], step, place)
         properties.criteria(step, place)
-
-    @classmethod
-    def check_component(cls, step: InlineStep, component: BenchComponent | HostComponent | None, place: str) -> None:
-        """Refuses one that the bench file doesn't call a partition."""
-        _partition(step, component, f"{place}: ")
-
-    @classmethod
-    def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
-        return ""
-
-    def is_installed(self) -> ActionResult:
-        installed = self.seems_installed(self.context.step, self._component.look())
-        return ActionResult(ResultCode.INSTALLED if installed else ResultCode.NOT_INSTALLED)
 
     def download(self) -> ActionResult:
         """Whether both slots are there, one is in use, and the other has room: before anything is touched."""
@@ -95,16 +87,14 @@ class PartitionHandler(HostPartHandler):
         found = backup_store.facts(self.context.backup_folder, _Kept)
         if found is None:
             raise StepFailed("which slot was in use before is not known: Backup comes first")
-        (slot,) = (name for name in self._spec.slots if name != found.slot)
+        (slot,) = (name for name in self._table.slots if name != found.slot)
         self._switch(slot)
-        if self._spec.reboot:
+        if self._table.reboot:
             return ActionResult(ResultCode.APPLY_REBOOT, details=f"slot {slot} from the next start on")
         if self.is_installed().code == ResultCode.INSTALLED:
             return ActionResult(ResultCode.APPLY_SUCCESS, details=f"slot {slot}")
-        wanted = self.context.step.handlerProperties[properties.CRITERIA]
-        told = self._component.look().version or "no version"
         code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_PARTITION_HANDLER, 1)
-        return ActionResult(ResultCode.FAILURE, code, f"{self._component.name} tells {told}, wanted {wanted}")
+        return ActionResult(ResultCode.FAILURE, code, self._told_and_wanted())
 
     def restore(self) -> ActionResult:
         found = backup_store.facts(self.context.backup_folder, _Kept)
@@ -112,28 +102,28 @@ class PartitionHandler(HostPartHandler):
             return ActionResult(ResultCode.RESTORE_UNSUPPORTED)
         slot = found.slot
         self._switch(slot)
-        if self._spec.reboot and self._active() != slot:
+        if self._table.reboot and self._active() != slot:
             return ActionResult(ResultCode.RESTORE_REBOOT, details=f"slot {slot} from the next start on")
         return ActionResult(ResultCode.RESTORE_SUCCESS, details=f"slot {slot}")
 
     # The slots.
 
     def _active(self) -> str:
-        said = self._run(self._spec.active).strip()
-        if said not in self._spec.slots:
-            known = ", ".join(self._spec.slots)
+        said = self._run(self._table.active).strip()
+        if said not in self._table.slots:
+            known = ", ".join(self._table.slots)
             raise StepFailed(f"the slot in use is {said[-80:]!r} by the bench file's command, which is none of {known}")
         return said
 
     def _spare(self) -> str:
         active = self._active()
-        return next(name for name in self._spec.slots if name != active)
+        return next(name for name in self._table.slots if name != active)
 
     def _switch(self, slot: str) -> None:
-        if slot not in self._spec.slots:
-            known = ", ".join(self._spec.slots)
+        if slot not in self._table.slots:
+            known = ", ".join(self._table.slots)
             raise StepFailed(f"the backup names the slot {slot[:80]!r}, and the bench file has {known}")
-        self._run(self._spec.switch.replace("{slot}", shlex.quote(slot)))
+        self._run(self._table.switch.replace("{slot}", shlex.quote(slot)))
 
     def _run(self, command: str) -> str:
         try:
@@ -144,8 +134,8 @@ class PartitionHandler(HostPartHandler):
     @contextmanager
     def _opened(self, slot: str, how: int) -> Iterator[int]:
         """A slot that has room for the file. Raises StepFailed; for a block device also when it is mounted."""
-        path = self._component.folder / self._spec.slots[slot]
-        other = next(self._component.folder / there for name, there in self._spec.slots.items() if name != slot)
+        path = self._component.folder / self._table.slots[slot]
+        other = next(self._component.folder / there for name, there in self._table.slots.items() if name != slot)
         try:
             number = _opened(path, other, how)
         except OSError as error:
@@ -217,21 +207,6 @@ class PartitionHandler(HostPartHandler):
     @property
     def _size(self) -> int:
         return self.context.files[self.context.step.files[0]].stat().st_size
-
-    @property
-    def _spec(self) -> PartitionSpec:
-        return _partition(self.context.step, self.context.component)
-
-
-def _partition(step: InlineStep, component: BenchComponent | HostComponent | None, place: str = "") -> PartitionSpec:
-    """Raises ManifestField."""
-    if isinstance(component, HostComponent) and component.spec.partition is not None:
-        return component.spec.partition
-    name = component.name if component else "the host"
-    raise ManifestField(
-        f"{place}{step.handler} updates partitions of the host, and the bench file doesn't call {name} one",
-        remedy="Give the component a partition table in the bench file: see docs/bench-file.md.",
-    )
 
 
 def _opened(path: Path, other: Path, how: int) -> int:
