@@ -17,7 +17,7 @@ from ..transports.errors import (
     PluginBroken,
     PluginUnknown,
     ProxyflashError,
-    Unexpected,
+    known,
 )
 from .buses import Buses
 from .component import Component, Presence, Unlisted, distinct
@@ -72,12 +72,11 @@ def scan(buses: Buses) -> Scan:
                     raise
                 except Exception as error:
                     # One part that answers anything keeps no other from being asked.
-                    fault = error if isinstance(error, ProxyflashError) else Unexpected.of(error)
-                    faults.append((bus, fault.named(entry.spec.name)))
+                    faults.append((bus, known(error).named(entry.spec.name)))
                     components[entry.spec.name] = record(entry, Presence.ABSENT, None)
             unlisted += prober.unlisted(entries, Deadline.after(SIGHT_SECONDS))
         except Exception as error:
-            faults.append((bus, error if isinstance(error, ProxyflashError) else Unexpected.of(error)))
+            faults.append((bus, known(error)))
             for entry in entries:
                 components.setdefault(entry.spec.name, record(entry, Presence.ABSENT, None))
     for name, hosted in buses.file.hosted.items():

@@ -174,6 +174,11 @@ class Unexpected(ProxyflashError):
         return cls(f"{type(error).__name__}: {said[:LONGEST_TEXT]}")
 
 
+def known(error: Exception) -> ProxyflashError:
+    """The error itself, or an `Unexpected` for an exception that nobody foresaw."""
+    return error if isinstance(error, ProxyflashError) else Unexpected.of(error)
+
+
 class TransportError(ProxyflashError):
     """A wire failed."""
 
