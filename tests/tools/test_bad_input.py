@@ -395,7 +395,9 @@ def small_files() -> None:
 )
 def test_a_full_disk(desk: Desk, arguments: list[str], status: int, code: str) -> None:
     assert desk.seen() == OLD
-    process = desk.start(*arguments, preexec_fn=small_files)
+    # Bytecode that Python caches would be cut short, and break whoever runs the program next.
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    process = desk.start(*arguments, preexec_fn=small_files, env=environment)
     out, err = process.communicate(timeout=600)
     assert (process.returncode, err.split()[-1:] != []) == (status, True), (out, err)
     assert code in err
