@@ -14,11 +14,12 @@ from .errors import PluginBroken, PluginUnknown
 
 TRANSPORTS = "proxyflash.transports"
 FLASHERS = "proxyflash.flashers"
+FORMATS = "proxyflash.formats"
 ENUMERATORS = "proxyflash.enumerators"
 DISCOVERIES = "proxyflash.discoveries"
 EMULATORS = "proxyflash.emulators"
 STEPS = "proxyflash.steps"
-GROUPS = (TRANSPORTS, FLASHERS, ENUMERATORS, DISCOVERIES, EMULATORS, STEPS)
+GROUPS = (TRANSPORTS, FLASHERS, FORMATS, ENUMERATORS, DISCOVERIES, EMULATORS, STEPS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,73 +1,39 @@
 """Firmware file formats: bytes of a file in, a `FirmwareImage` out, and back.
 
-One module a format: `ihex`, `srec`, `elf`, `binary`, `dfu` (with ST's DfuSe), `mcuboot`. Each reads a stream and writes one, and
-knows nothing of paths. The rule: what a file is, its content says; its ending is asked only where the content can't.
+One module a format: `ihex`, `srec`, `elf`, `raw`, `dfu` (with ST's DfuSe), `mcuboot`, and those of other packages, by entry
+points of the group `proxyflash.formats`. Each reads a stream and writes one, and knows nothing of paths. The rule: what a
+file is, its content says; its ending is asked only where the content can't.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import re
 import secrets
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ...transports import named_files
+from ...transports import named_files, plugins
+from ...transports.errors import PluginBroken
 from ..errors import ImageEmpty, ImageFormat, ImageMissing, ImageNotWritten, Unsupported
 from ..image import FirmwareImage
-from . import dfu, elf, ihex, mcuboot, srec
-from . import raw as binary
+from .format import Format
+from .raw import RawBinary
 
 LARGEST_FILE = 1 << 30
 """Bytes. No part behind these bootloaders has as much, and a disk image taken by mistake would fill the memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
-    """`recognises` gets a file's first and last 64 bytes; `write` is None for what is only read. `addresses`: whether a
-    file says where its bytes go."""
-
-    name: str
-    endings: tuple[str, ...]
-    recognises: Callable[[bytes, bytes], bool]
-    read: Callable[[BinaryIO, str], FirmwareImage]
-    write: Callable[[FirmwareImage, BinaryIO], None] | None
-    addresses: bool = True
-
-
-FORMATS = (
-    Format("elf", (".elf", ".axf", ".out"), lambda head, tail: head.startswith(elf.MAGIC), elf.read, None),
-    Format(
-        "dfuse",
-        (),
-        lambda head, tail: head.startswith(dfu.PREFIX_SIGNATURE + b"\1"),
-        dfu.read_dfuse,
-        dfu.write_dfuse,
-    ),
-    Format("dfu", (".dfu",), lambda head, tail: dfu.has_suffix(tail), dfu.read, dfu.write, addresses=False),
-    Format(
-        "ihex",
-        (".hex", ".ihex", ".ihx"),
-        lambda head, tail: re.match(rb"\s*:[0-9A-Fa-f]{10}", head) is not None,
-        ihex.read,
-        ihex.write,
-    ),
-    Format(
-        "srec",
-        (".s19", ".srec", ".mot", ".s28", ".s37"),
-        lambda head, tail: re.match(rb"\s*S[0-9][0-9A-Fa-f]{8}", head) is not None,
-        srec.read,
-        srec.write,
-    ),
-    Format("mcuboot", (), lambda head, tail: mcuboot.recognises(head), mcuboot.read, None, addresses=False),
-    Format("bin", (".bin",), lambda head, tail: False, binary.read, binary.write, addresses=False),
-)
-"""In the order in which content is looked at."""
+def formats() -> list[type[Format]]:
+    """In the order in which content is looked at. One whose package can't be loaded is left out."""
+    found: list[type[Format]] = []
+    for name in plugins.names(plugins.FORMATS):
+        with suppress(PluginBroken):
+            found.append(plugins.load(plugins.FORMATS, name))
+    return sorted(found, key=lambda one: one.priority)
 
 
 def load(path: Path | str, *, address: int | None = None, format: str | None = None) -> FirmwareImage:
@@ -145,11 +111,9 @@ def save(image: FirmwareImage, path: Path | str, *, format: str | None = None) -
 
 
 def _writer(image: FirmwareImage, path: Path, format: str | None) -> Callable[[FirmwareImage, BinaryIO], None]:
-    kind = _named(format) if format else _by_ending(path)
-    if kind is not None and kind.name == "dfu" and format is None and not image.relocatable:
-        kind = _named("dfuse")
-    if kind is None or kind.write is None:
-        known = ", ".join(ending for one in FORMATS if one.write for ending in one.endings)
+    kind = _named(format) if format else _for_ending(path, relocatable=image.relocatable)
+    if kind is None or not kind.is_written:
+        known = ", ".join(dict.fromkeys(ending for one in formats() if one.is_written for ending in one.endings))
         raise ImageNotWritten(
             f"{path}: a format that is only read" if kind else f"{path}: no firmware format has this ending",
             remedy=f"Name a file that ends in {known}.",
@@ -175,9 +139,11 @@ def _read(stream: BinaryIO, path: Path, size: int, address: int | None, format: 
     stream.seek(0)
     if not head:
         raise ImageEmpty(f"{path} is empty", remedy="Did the build that made it go well?")
-    kind = next((one for one in FORMATS if one.recognises(head, tail)), None) or _by_ending(path)
+    kind = next((one for one in formats() if one.recognises(head, tail)), None)
+    # Of several formats with one ending, the last takes what none recognises.
+    kind = kind or next(reversed(_with_ending(path)), None)
     if kind is None and address is not None:
-        kind = _named("bin")
+        kind = RawBinary
     if kind is None:
         raise ImageFormat(
             f"{path}: neither its content nor its ending is that of a firmware format",
@@ -186,16 +152,21 @@ def _read(stream: BinaryIO, path: Path, size: int, address: int | None, format: 
     return kind.read(stream, str(path))
 
 
-def _by_ending(path: Path) -> Format | None:
+def _with_ending(path: Path) -> list[type[Format]]:
     ending = path.suffix.lower()
-    return next((one for one in FORMATS if ending in one.endings), None)
+    return [one for one in formats() if ending in one.endings]
 
 
-def _named(name: str) -> Format:
-    for one in FORMATS:
-        if one.name == name:
-            return one
-    raise Unsupported(
-        f"no firmware file format is called {name!r}",
-        remedy=f"One of {', '.join(one.name for one in FORMATS)}.",
-    )
+def _for_ending(path: Path, *, relocatable: bool) -> type[Format] | None:
+    """What an image is written in: of several formats with one ending, the first that has addresses just as the image has."""
+    found = _with_ending(path)
+    fitting = (one for one in found if one.addresses is not relocatable)
+    return next(fitting, found[0] if found else None)
+
+
+def _named(name: str) -> type[Format]:
+    """Raises Unsupported, PluginBroken."""
+    if name not in (known := plugins.names(plugins.FORMATS)):
+        raise Unsupported(f"no firmware file format is called {name!r}", remedy=f"One of {', '.join(known)}.")
+    kind: type[Format] = plugins.load(plugins.FORMATS, name)
+    return kind

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from ..errors import ImageFormat, ImageNotWritten
 from ..image import FirmwareImage, Segment, join
 from . import raw as binary
+from .format import Format
 
 SUFFIX = struct.Struct("<4H3sBI")
 """bcdDevice, idProduct, idVendor, bcdDFU, ucDfuSignature, bLength, dwCRC."""
@@ -84,6 +85,49 @@ def write_dfuse(image: FirmwareImage, stream: BinaryIO) -> None:
         checked.write(ELEMENT.pack(segment.address, segment.size))
         checked.write(segment.data)
     checked.finish(image, BCD_DFUSE)
+
+
+class DfuSe(Format):
+    """ST's DfuSe, a .dfu file with addresses."""
+
+    name = "dfuse"
+    endings = (".dfu",)
+    priority = 20
+    is_written = True
+
+    @staticmethod
+    def recognises(head: bytes, tail: bytes) -> bool:
+        return head.startswith(PREFIX_SIGNATURE + b"\1")
+
+    @staticmethod
+    def read(stream: BinaryIO, source: str) -> FirmwareImage:
+        return read_dfuse(stream, source)
+
+    @staticmethod
+    def write(image: FirmwareImage, stream: BinaryIO) -> None:
+        write_dfuse(image, stream)
+
+
+class Dfu(Format):
+    """A DFU file with its suffix alone."""
+
+    name = "dfu"
+    endings = (".dfu",)
+    priority = 30
+    addresses = False
+    is_written = True
+
+    @staticmethod
+    def recognises(head: bytes, tail: bytes) -> bool:
+        return has_suffix(tail)
+
+    @staticmethod
+    def read(stream: BinaryIO, source: str) -> FirmwareImage:
+        return read(stream, source)
+
+    @staticmethod
+    def write(image: FirmwareImage, stream: BinaryIO) -> None:
+        write(image, stream)
 
 
 class _Checksummed:

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from ..errors import ImageFormat
 from ..image import HIGHEST, FirmwareImage, Segment, join
+from .format import Format
 
 MAGIC = b"\x7fELF"
 IDENT_SIZE = 16
@@ -88,6 +89,22 @@ def _offset(piece: _Piece) -> int:
 def read(stream: BinaryIO, source: str) -> FirmwareImage:
     """Raises ImageFormat with the offset in the file; `target` has the machine by its ELF name, such as EM_ARM."""
     return _Reader(stream, source).image()
+
+
+class Elf(Format):
+    """Executable and Linkable Format."""
+
+    name = "elf"
+    endings = (".elf", ".axf", ".out")
+    priority = 10
+
+    @staticmethod
+    def recognises(head: bytes, tail: bytes) -> bool:
+        return head.startswith(MAGIC)
+
+    @staticmethod
+    def read(stream: BinaryIO, source: str) -> FirmwareImage:
+        return read(stream, source)
 
 
 class _Reader:

@@ -7,6 +7,7 @@ extended segment address record (its addresses wrap within 64 KiB) or an extende
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import BinaryIO
@@ -14,6 +15,7 @@ from typing import BinaryIO
 from ..errors import ImageFormat, ImageNotWritten
 from ..image import FirmwareImage
 from . import records
+from .format import Format
 
 BYTES_PER_RECORD = 32
 KIB_64 = 0x10000
@@ -67,6 +69,27 @@ def write(image: FirmwareImage, stream: BinaryIO) -> None:
             raise ImageNotWritten(f"Intel HEX has 32 bits for the entry point, which is 0x{image.entry:X}")
         stream.write(_record(RecordType.START_LINEAR_ADDRESS, 0, image.entry.to_bytes(4, "big")))
     stream.write(_record(RecordType.END_OF_FILE, 0, b""))
+
+
+class IntelHex(Format):
+    """Intel HEX."""
+
+    name = "ihex"
+    endings = (".hex", ".ihex", ".ihx")
+    priority = 40
+    is_written = True
+
+    @staticmethod
+    def recognises(head: bytes, tail: bytes) -> bool:
+        return re.match(rb"\s*:[0-9A-Fa-f]{10}", head) is not None
+
+    @staticmethod
+    def read(stream: BinaryIO, source: str) -> FirmwareImage:
+        return read(stream, source)
+
+    @staticmethod
+    def write(image: FirmwareImage, stream: BinaryIO) -> None:
+        write(image, stream)
 
 
 def _record(kind: RecordType, address: int, data: bytes) -> bytes:

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from ..errors import ImageFormat
 from ..image import FirmwareImage, Segment, join
+from .format import Format
 
 HEADER = struct.Struct("<IIHHIIBBHII")
 MAGIC = 0x96F3B83D
@@ -137,6 +138,22 @@ def read(stream: BinaryIO, source: str) -> FirmwareImage:
         target["dependencies"] = " ".join(map(str, image.dependencies))
     segments = join([Segment(0, data[: image.size])])
     return FirmwareImage(segments, "mcuboot", source, target=target, relocatable=True, version=str(image.version))
+
+
+class Mcuboot(Format):
+    """A signed image for MCUboot."""
+
+    name = "mcuboot"
+    priority = 60
+    addresses = False
+
+    @staticmethod
+    def recognises(head: bytes, tail: bytes) -> bool:
+        return recognises(head)
+
+    @staticmethod
+    def read(stream: BinaryIO, source: str) -> FirmwareImage:
+        return read(stream, source)
 
 
 def parse(data: bytes, source: str = "the image") -> McubootImage:

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from ..errors import ImageNotWritten
 from ..image import FirmwareImage, Segment, join
+from .format import Format
 
 MOST_FILLING = 16 << 20
 """Bytes. An image with wider gaps has several memories rather than holes in one, and its file would be filling."""
@@ -21,6 +22,28 @@ def read(stream: BinaryIO, source: str) -> FirmwareImage:
 def write(image: FirmwareImage, stream: BinaryIO) -> None:
     for chunk in filled(image):
         stream.write(chunk)
+
+
+class RawBinary(Format):
+    """Raw binary, which only the file's ending tells."""
+
+    name = "bin"
+    endings = (".bin",)
+    priority = 100
+    addresses = False
+    is_written = True
+
+    @staticmethod
+    def recognises(head: bytes, tail: bytes) -> bool:
+        return False
+
+    @staticmethod
+    def read(stream: BinaryIO, source: str) -> FirmwareImage:
+        return read(stream, source)
+
+    @staticmethod
+    def write(image: FirmwareImage, stream: BinaryIO) -> None:
+        write(image, stream)
 
 
 def filled(image: FirmwareImage) -> Iterator[bytes | memoryview]:

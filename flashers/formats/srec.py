@@ -7,6 +7,7 @@ one termination record, S7, S8 or S9; where it has none, a count of its data rec
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import BinaryIO
@@ -14,6 +15,7 @@ from typing import BinaryIO
 from ..errors import ImageFormat, ImageNotWritten
 from ..image import FirmwareImage
 from . import records
+from .format import Format
 
 BYTES_PER_RECORD = 32
 
@@ -73,6 +75,27 @@ def write(image: FirmwareImage, stream: BinaryIO) -> None:
     if count < 1 << 24:
         stream.write(_record(RecordType.COUNT_16 if count < 1 << 16 else RecordType.COUNT_24, count))
     stream.write(_record(RecordType(11 - size), entry))
+
+
+class SRecord(Format):
+    """Motorola S-records."""
+
+    name = "srec"
+    endings = (".s19", ".srec", ".mot", ".s28", ".s37")
+    priority = 50
+    is_written = True
+
+    @staticmethod
+    def recognises(head: bytes, tail: bytes) -> bool:
+        return re.match(rb"\s*S[0-9][0-9A-Fa-f]{8}", head) is not None
+
+    @staticmethod
+    def read(stream: BinaryIO, source: str) -> FirmwareImage:
+        return read(stream, source)
+
+    @staticmethod
+    def write(image: FirmwareImage, stream: BinaryIO) -> None:
+        write(image, stream)
 
 
 def _record(kind: RecordType, address: int, data: bytes = b"") -> bytes:

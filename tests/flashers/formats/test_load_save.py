@@ -92,7 +92,7 @@ def test_a_format_that_is_named_is_not_guessed(tmp_path: Path) -> None:
         load(path, format="srec")
     with pytest.raises(Unsupported, match="'hex'") as raised:
         load(path, format="hex")
-    assert "ihex, srec" in raised.value.remedy
+    assert "ihex, mcuboot, srec" in raised.value.remedy
 
 
 @pytest.mark.parametrize(("name", "data"), [("fw.hex", HEX), ("fw.s19", SREC)])
