@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..transports import plugins
+from .bench_wire import BenchWire
 from .device import BadDevice, DeviceSpec, EmulatedDevice
 from .faults import FaultPlan, Faults
 
@@ -21,7 +22,7 @@ class PartSpec:
 
 
 class EmulatedBus:
-    """One wire with its parts, in this process. `kind`: "can", "serial" or "usb"."""
+    """One wire with its parts, in this process. `kind`: of the bus."""
 
     def __init__(
         self,
@@ -35,8 +36,8 @@ class EmulatedBus:
     ) -> None:
         """Raises BadDevice, whose `key` is that of the component's `emulated` table or of the bus."""
         self.faults = Faults(_fault_plan(faults or {}))
-        self.wire = _wire(kind, f"{name}-{uuid.uuid4().hex[:8]}", settings, self.faults, pace)
-        self.host_settings: dict[str, Any] = {**settings, **_host_settings(kind, self.wire)}
+        self.wire = _wire(kind).make(f"{name}-{uuid.uuid4().hex[:8]}", settings, self.faults, pace)
+        self.host_settings: dict[str, Any] = {**settings, **self.wire.host_settings()}
         self.devices: dict[str, EmulatedDevice] = {}
         try:
             for part in parts:
@@ -61,16 +62,6 @@ class EmulatedBus:
         self.wire.close()
 
 
-def _host_settings(kind: str, wire: Any) -> dict[str, Any]:
-    """How a transport opens an emulated bus: the keys of its settings that lead to the wire."""
-    if kind == "usb":
-        from .usb.backend import EmulatedUsbBackend
-
-        return {"backend": EmulatedUsbBackend(wire)}
-    settings: dict[str, Any] = wire.host_settings()
-    return settings
-
-
 def _fault_plan(faults: Mapping[str, float]) -> FaultPlan:
     for key in faults:
         if key not in FaultPlan.names():
@@ -79,26 +70,8 @@ def _fault_plan(faults: Mapping[str, float]) -> FaultPlan:
     return FaultPlan(**{key: int(value) if key in whole else float(value) for key, value in faults.items()})  # type: ignore[arg-type]
 
 
-def _rate(settings: Mapping[str, Any], key: str, default: int) -> int:
-    value = settings.get(key, default)
-    if type(value) is not int or value < 1:
-        raise BadDevice(key, f"{value!r} is no bit rate")
-    return value
-
-
-def _wire(kind: str, channel: str, settings: Mapping[str, Any], faults: Faults, pace: float) -> Any:
-    if kind == "can":
-        from .can.wire import CanWire
-
-        bitrate = _rate(settings, "bitrate", 500_000)
-        data_bitrate = _rate(settings, "data_bitrate", 2_000_000) if settings.get("fd") else None
-        return CanWire(channel, bitrate=bitrate, data_bitrate=data_bitrate, faults=faults, pace=pace)
-    if kind == "serial":
-        from .serial.wire import UartWire
-
-        return UartWire(channel, faults=faults, pace=pace)
-    if kind == "usb":
-        from .usb.wire import UsbWire
-
-        return UsbWire(channel, faults=faults, pace=pace)
-    raise BadDevice("emulated", f"buses of kind {kind!r} can't be emulated")
+def _wire(kind: str) -> type[BenchWire]:
+    if kind not in plugins.names(plugins.WIRES):
+        raise BadDevice("emulated", f"buses of kind {kind!r} can't be emulated")
+    wire: type[BenchWire] = plugins.load(plugins.WIRES, kind)
+    return wire

@@ -136,8 +136,7 @@ class Part:
         plan = type(wire.faults.plan)(**bench.file.spec.bus[bus].faults.model_dump())
         if wire.faults.plan != plan:
             wire.faults.plan = plan
-            if self.component.entry.flasher.bus_kind == "serial":
-                wire.plug()
+            wire.rejoin()
 
     def _look(self, seconds: float) -> Component:
         """Who it says it is; asked again for so many seconds while nothing answers."""

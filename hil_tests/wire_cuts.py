@@ -93,11 +93,8 @@ class EmulatedCut(Cut):
         if self._wire.faults.plan == self._plan:
             return
         self._wire.faults.plan = self._plan
-        kind = self._component.entry.flasher.bus_kind
-        if kind == "serial":
-            self._wire.plug()
-        if kind == "usb" and self._adapter:
-            # Who is plugged in is powered anew.
+        self._wire.rejoin()
+        if self._adapter and self._wire.powers_parts:
             self._component.power_cycle()
 
 

@@ -469,7 +469,7 @@ REAL = {
     "hil_tests/signal_guard.py": "signals belong to the process's own main thread",
     "hil_tests/simulated_time.py": "tells tests that they use real time",
     "tools/commands/session.py": "within a signal nothing but a real thread, which uses no clock, may print",
-    "transports/recording/formats.py": "formats times that were recorded",
+    "transports/recording/records.py": "formats times that were recorded",
 }
 """Modules that take something of it from the standard library all the same, and why."""
 

@@ -18,8 +18,11 @@ FORMATS = "proxyflash.formats"
 ENUMERATORS = "proxyflash.enumerators"
 DISCOVERIES = "proxyflash.discoveries"
 EMULATORS = "proxyflash.emulators"
+WIRES = "proxyflash.wires"
+TRACKS = "proxyflash.tracks"
+RECORDS = "proxyflash.records"
 STEPS = "proxyflash.steps"
-GROUPS = (TRANSPORTS, FLASHERS, FORMATS, ENUMERATORS, DISCOVERIES, EMULATORS, STEPS)
+GROUPS = (TRANSPORTS, RECORDS, FLASHERS, FORMATS, ENUMERATORS, DISCOVERIES, EMULATORS, WIRES, TRACKS, STEPS)
 
 
 @dataclass(frozen=True, slots=True)

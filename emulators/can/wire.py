@@ -118,8 +118,6 @@ class CanWire:
     the CRC. Disconnect and bus-off hit the nodes that `attach` marked as adapters of the host.
     """
 
-    kind = "can"
-
     def __init__(
         self,
         channel: str,

@@ -39,6 +39,7 @@ class CanTrack(Track):
     """Frames of one bus."""
 
     kind = "can"
+    record_types = (CanFrame,)
 
     def __init__(self, replay: Course, bus: str, records: Sequence[Record]) -> None:
         frames = [

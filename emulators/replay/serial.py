@@ -32,6 +32,7 @@ class SerialTrack(Track):
     """Bytes and line changes of one bus."""
 
     kind = "serial"
+    record_types = (SerialBytes, SerialLine)
 
     def __init__(self, replay: Course, bus: str, records: Sequence[Record]) -> None:
         kept = [record for record in records if isinstance(record, (SerialBytes, SerialLine))]

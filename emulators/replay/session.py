@@ -24,13 +24,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from ...transports import clock
+from ...transports import clock, plugins
 from ...transports.errors import ProxyflashError
 from ...transports.plain import plain
 from ...transports.recording.formats import BadRecording, Recording, load
-from ...transports.recording.records import Answer, Record
+from ...transports.recording.records import Answer, Note, Record
 from .. import registry as wires
-from .track import KINDS, Course, Track
+from .track import Course, Track
 
 SHOWN_QUESTION = 200
 """Characters of a question that a message shows."""
@@ -72,27 +72,23 @@ class Replay(Course):
         return {bus: track.exchanges for bus, track in self._tracks.items()}
 
     def track(self, bus: str, kind: str) -> Any:
-        """The track of a bus: a CanTrack, SerialTrack or UsbTrack. One that was not recorded is empty.
+        """The track of a bus, of the class for its kind. One that was not recorded is empty.
 
         Raises BadRecording when it was recorded as a bus of another kind.
         """
-        from .can import CanTrack
-        from .serial import SerialTrack
-        from .usb import UsbTrack
-
-        kinds: dict[str, type[Track]] = {track.kind: track for track in (CanTrack, SerialTrack, UsbTrack)}
-        if kind not in kinds:
+        if kind not in plugins.names(plugins.TRACKS):
             raise BadRecording(f"buses of kind {kind!r} are not recorded", remedy="")
+        track_class: type[Track] = plugins.load(plugins.TRACKS, kind)
         with self._opening:
             if bus not in self._tracks:
                 records = self._of_bus.get(bus, [])
-                seen = {record.kind for record in records} - {"note"}
-                if seen and not seen.intersection(KINDS[kind]):
-                    was = ", ".join(sorted(seen))
+                seen = [record for record in records if not isinstance(record, Note)]
+                if seen and not any(isinstance(record, track_class.record_types) for record in seen):
+                    was = ", ".join(sorted({record.kind for record in seen}))
                     raise BadRecording(f"bus {bus!r} was recorded with {was}, not {kind}", remedy="")
-                self._tracks[bus] = kinds[kind](self, bus, records)
+                self._tracks[bus] = track_class(self, bus, records)
             track = self._tracks[bus]
-        if not isinstance(track, kinds[kind]):
+        if not isinstance(track, track_class):
             raise BadRecording(f"bus {bus!r} is replayed as a bus of another kind, not {kind}", remedy="")
         return track
 

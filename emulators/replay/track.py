@@ -1,4 +1,7 @@
-"""A track: one recorded bus under replay. The modules of the kinds of buses have one each, `session` makes them."""
+"""A track: one recorded bus under replay. There is a class for each kind of bus; `session` makes the tracks.
+
+Registered under the entry-point group `proxyflash.tracks` by the kind of bus.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,6 @@ SHOWN = 24
 """Bytes around the first difference that a message shows of each side."""
 LONGEST_WAIT = 3600.0
 """Seconds of one wait for what comes in; a recording may have far times, and a wait has a limit of its own."""
-KINDS = {"can": {"can"}, "serial": {"serial", "line"}, "usb": {"usb", "devices"}}
-"""Kinds of records of each kind of bus; any has notes."""
 
 
 class ReplayMismatch(ProxyflashError):
@@ -52,7 +53,9 @@ class Track:
     """One bus under replay. `changed` guards it, and is told when there may be more to read."""
 
     kind: ClassVar[str]
-    """Of its bus: a key of KINDS."""
+    """Of its bus."""
+    record_types: ClassVar[tuple[type[Record], ...]]
+    """What is recorded of such a bus, beside notes."""
 
     def __init__(self, replay: Course, bus: str, records: Sequence[Record]) -> None:
         self.replay = replay
@@ -110,7 +113,7 @@ def find_track(place: str, bus: str, track_class: type[AnyTrack]) -> AnyTrack:
         return track
     kind = track_class.kind
     recording = load(Path(place))
-    buses = sorted({record.bus for record in recording.records if record.kind in KINDS[kind]})
+    buses = sorted({record.bus for record in recording.records if isinstance(record, track_class.record_types)})
     if not bus and len(buses) != 1:
         raise BadRecording(f"{place} has the {kind} buses {', '.join(buses) or 'none'}", remedy="Name one of them.")
     if bus and bus not in buses:

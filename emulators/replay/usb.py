@@ -51,6 +51,7 @@ class UsbTrack(Track):
     """Control transfers of one bus, and the devices that were seen on it."""
 
     kind = "usb"
+    record_types = (UsbControl, UsbDevices)
 
     def __init__(self, replay: Course, bus: str, records: Sequence[Record]) -> None:
         events = [

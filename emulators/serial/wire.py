@@ -16,6 +16,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import serial
 
@@ -274,7 +275,7 @@ class UartWire:
         if package not in serial.protocol_handler_packages:
             serial.protocol_handler_packages.append(package)
 
-    def host_settings(self) -> dict[str, str]:
+    def host_settings(self) -> dict[str, Any]:
         """What a bench file would have to say to open the host's end."""
         return {"url": f"emulated://{self.channel}"}
 

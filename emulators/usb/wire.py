@@ -45,8 +45,6 @@ class Port:
 class UsbWire:
     """`pace`: 1.0 real time, 0.0 no waiting. Faults count control transfers to devices."""
 
-    kind = "usb"
-
     def __init__(self, channel: str, *, faults: Faults | None = None, pace: float = 1.0) -> None:
         self.channel = channel
         self.faults = faults or Faults()

@@ -13,8 +13,9 @@ import usb.util
 from proxyflash.emulators.replay.session import Replay
 from proxyflash.emulators.replay.usb import ReplayUsbBackend
 from proxyflash.tools import replayable
+from proxyflash.transports import plugins
 from proxyflash.transports.errors import ProxyflashError
-from proxyflash.transports.recording.formats import Recording, candump_log, read, serial_text, usb_text
+from proxyflash.transports.recording.formats import Recording, candump_log, read
 from proxyflash.transports.recording.pcapng import write_pcapng
 from proxyflash.transports.recording.records import CanFrame, Record, SerialBytes, SerialLine, UsbControl
 
@@ -62,15 +63,15 @@ def recording(data: bytes) -> None:
     _export(loaded.records)
     _allow(loaded)
     for bus in sorted({record.bus for record in loaded.records if record.bus})[:5]:
-        for kind in ("can", "serial", "usb"):
+        for kind in plugins.names(plugins.TRACKS):
             _replay(loaded, bus, kind, [record for record in loaded.records if record.bus == bus][:MOST])
 
 
 def _export(records: tuple[Record, ...]) -> None:
     for line in candump_log(records):
         assert CANDUMP.fullmatch(line), line
-    for line in (*serial_text(records), *usb_text(records)):
-        assert line.isprintable(), line
+    for record in records:
+        assert record.line.isprintable(), record.line
     write_pcapng(records, io.BytesIO())
 
 

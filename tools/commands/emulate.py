@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -13,8 +14,7 @@ from ...enumerators.errors import BenchName
 from ...transports import clock
 from .session import Session, command
 
-SOCKET_LIMIT = 100
-"""Bytes that a Unix socket's path may have, below Linux's 108."""
+AnyWire = TypeVar("AnyWire")
 
 ENUMERATION_SECONDS = 10.0
 """How long the kernel may take to configure the devices that are plugged into it."""
@@ -67,7 +67,7 @@ def emulate(
     """
     ended = _interrupt()
     bench = session.bench
-    closers: list[Callable[[], None]] = []
+    closers: list[Callable[[], object]] = []
     served: dict[str, dict[str, str]] = {}
     try:
         for name, spec in bench.file.spec.bus.items():
@@ -94,55 +94,49 @@ def emulate(
     return None
 
 
-def _serve(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[str, str]:
+def _serve(bench: Bench, name: str, closers: list[Callable[[], object]]) -> dict[str, str]:
     wire = bench.emulated_wire(name)
-    kind = bench.file.spec.bus[name].kind
-    if kind == "serial":
-        from ...emulators.serial.pty import serve_pty
-
-        path, close = serve_pty(wire)
-        link = bench.folder / f"{name}.pty"
-        link.unlink(missing_ok=True)
-        link.symlink_to(path)
-        closers += [close, lambda: link.unlink(missing_ok=True)]
-        return {"kind": kind, "path": str(link), "opens": f"a serial port at {link} ({path})"}
-    if kind == "can":
-        from ...emulators.can.server import serve_can
-
-        socket = bench.folder / f"{name}.sock"
-        if len(str(socket)) > SOCKET_LIMIT:
-            raise BenchName(
-                f"{socket}: the path is too long for a socket", remedy="Name another folder: --state FOLDER"
-            )
-        closers.append(serve_can(wire, socket))
-        opens = f'python-can: interface "proxyflash", channel "unix:{socket}"'
-        return {"kind": kind, "path": str(socket), "opens": opens}
-    return {"kind": kind, "path": "", "opens": f"not served: plug it into the kernel with --vhci {name}"}
+    try:
+        served = wire.serve(name, bench.folder)
+    except OSError as error:
+        where = error.filename or bench.folder
+        raise BenchName(f"{where}: {error.strerror}", remedy="Name another folder: --state FOLDER") from error
+    if served is None:
+        return {"kind": wire.kind, "path": "", "opens": f"not served: plug it into the kernel with --vhci {name}"}
+    closers.append(served.close)
+    return {"kind": wire.kind, "path": served.path, "opens": served.opens}
 
 
-def _serve_usb(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[str, str]:
+def _wire(bench: Bench, name: str, wanted: type[AnyWire], usage: str) -> AnyWire:
+    """The wire of an emulated bus, of the kind that an option is for."""
+    spec = bench.file.spec.bus.get(name)
+    wire = bench.emulated_wire(name) if spec is not None and spec.emulated else None
+    if not isinstance(wire, wanted):
+        raise click.UsageError(usage)
+    return wire
+
+
+def _serve_usb(bench: Bench, name: str, closers: list[Callable[[], object]]) -> dict[str, str]:
+    from ...emulators.usb.bench_wire import BenchUsbWire
     from ...emulators.usb.vhci import VhciHost
 
-    spec = bench.file.spec.bus.get(name)
-    if spec is None or not spec.emulated or spec.kind != "usb":
-        raise click.UsageError(f"--vhci {name}: name an emulated USB bus")
-    host = VhciHost(bench.emulated_wire(name))
+    wire = _wire(bench, name, BenchUsbWire, f"--vhci {name}: name an emulated USB bus")
+    host = VhciHost(wire)
     closers.append(host.close)
     # So that who waits for this command's answer finds the devices.
     host.wait_enumerated(ENUMERATION_SECONDS)
     places = ", ".join(host.places())
-    return {"kind": "usb", "path": places, "opens": f"USB devices of this host at {places}"}
+    return {"kind": wire.kind, "path": places, "opens": f"USB devices of this host at {places}"}
 
 
-def _serve_tty(bench: Bench, name: str, closers: list[Callable[[], None]]) -> dict[str, str]:
+def _serve_tty(bench: Bench, name: str, closers: list[Callable[[], object]]) -> dict[str, str]:
     from ...emulators.serial.acm_tty import AcmTty
+    from ...emulators.serial.bench_wire import BenchUartWire
 
-    spec = bench.file.spec.bus.get(name)
-    if spec is None or not spec.emulated or spec.kind != "serial":
-        raise click.UsageError(f"--acm {name}: name an emulated serial bus")
-    tty = AcmTty(bench.emulated_wire(name), name)
+    wire = _wire(bench, name, BenchUartWire, f"--acm {name}: name an emulated serial bus")
+    tty = AcmTty(wire, name)
     closers.append(tty.close)
-    return {"kind": "serial", "path": tty.path, "opens": f"a serial port at {tty.path}"}
+    return {"kind": wire.kind, "path": tty.path, "opens": f"a serial port at {tty.path}"}
 
 
 def _control(bench: Bench, path: Path) -> Callable[[], None]:
@@ -159,18 +153,20 @@ def _control(bench: Bench, path: Path) -> Callable[[], None]:
     return made.close
 
 
-def _join(bench: Bench, text: str, closers: list[Callable[[], None]]) -> None:
+def _join(bench: Bench, text: str, closers: list[Callable[[], object]]) -> None:
+    from ...emulators.can.bench_wire import BenchCanWire
     from ...emulators.can.bridge import bridge
     from ...transports.can.opening import open_bus
 
     name, _, place = text.partition("=")
     interface, _, channel = place.partition(":")
-    spec = bench.file.spec.bus.get(name)
-    if spec is None or not spec.emulated or spec.kind != "can" or not interface:
-        raise click.UsageError(f"--join {text}: write BUS=INTERFACE:CHANNEL, where BUS is an emulated CAN bus")
-    settings = {"interface": interface, "channel": channel, "fd": bool(spec.settings.get("fd"))}
+    usage = f"--join {text}: write BUS=INTERFACE:CHANNEL, where BUS is an emulated CAN bus"
+    if not interface:
+        raise click.UsageError(usage)
+    wire = _wire(bench, name, BenchCanWire, usage)
+    settings = {"interface": interface, "channel": channel, "fd": wire.data_bitrate is not None}
     opened = open_bus(f"--join {text}", settings)
-    closers += [opened.shutdown, bridge(bench.emulated_wire(name), opened)]
+    closers += [opened.shutdown, bridge(wire, opened)]
 
 
 def _interrupt() -> clock.SomeEvent:

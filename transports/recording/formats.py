@@ -5,7 +5,7 @@ seconds since 1970 with microseconds, bytes are hexadecimal, a name that is not 
 
 - `can.log`: candump's log format (can-utils, `man candump`, option -l), which canplayer and python-can read;
 - `recording.pcapng`: for Wireshark, see `pcapng`;
-- `serial.txt`, `usb.txt`: what passed, a line each, for a person.
+- `serial.txt`, `usb.txt` and those of other kinds of records: what passed, a line each, for a person.
 """
 
 from __future__ import annotations
@@ -13,31 +13,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .. import json_text, named_files, private_files
+from .. import json_text, named_files, plugins, private_files
 from ..errors import ExitStatus, ProxyflashError
-from ..plain import plain, quoted, word
-from .pcapng import write_pcapng
-from .records import (
-    CAN_EFF,
-    Answer,
-    CanFlag,
-    CanFrame,
-    Note,
-    Record,
-    SerialBytes,
-    SerialLine,
-    UsbControl,
-    UsbDevices,
-    UsbSeen,
-    fd_flags,
-    raw_id,
-)
+from ..plain import quoted
+from .pcapng import PCAPNG_RECORDS, write_pcapng
+from .records import BUS_NAME, CAN_EFF, CanFlag, CanFrame, Fields, Record, fd_flags, raw_id
 
 FORMAT = "proxyflash recording"
 SCHEMA = 1
@@ -49,18 +35,9 @@ MOST_RECORDS = 6_000_000
 MOST_ARGUMENTS = 1000
 LONGEST_WORD = 4096
 """Characters of an argument."""
-BUS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""As the bench file has it."""
 LAST_TIME = 1 << 32
 """Seconds since 1970 that a recording may have: what the exported formats have room for."""
-LONGEST_TRANSFER = 86_400
-"""Seconds that a transfer may take."""
-HIGHEST_RATE = 1_000_000_000
-"""Bit/s of a serial line."""
-CONFIGURATION_BYTES = (9, 0xFFFF)
-"""Of a USB configuration's descriptor, with what follows it: its own bytes, and what wTotalLength can say (USB 2.0, 9.6.3)."""
 _SHA256 = re.compile("[0-9a-f]{64}")
-_CAN_ID = re.compile("[0-9A-Fa-f]{1,8}")
 LONGEST_NAME = 15
 """Characters of a network interface's name (Linux, IFNAMSIZ without its end); can-utils take no more."""
 
@@ -88,7 +65,8 @@ def save(records: Iterable[Record], path: Path, *, head: Mapping[str, Any] | Non
     with private_files.whole(path) as file:
         file.write(json.dumps(first).encode() + b"\n")
         for record in records:
-            file.write(json.dumps(_as_json(record)).encode() + b"\n")
+            made = {"time": record.time, "bus": record.bus, "kind": record.kind, **record.fields()}
+            file.write(json.dumps(made).encode() + b"\n")
 
 
 def load(path: Path) -> Recording:
@@ -131,7 +109,11 @@ def save_all(records: Sequence[Record], folder: Path, *, dropped: int = 0) -> li
     private_files.output_folder(folder)
     files = [folder / "recording.jsonl"]
     save(records, files[0], dropped=dropped)
-    texts = {"can.log": candump_log(records), "serial.txt": serial_text(records), "usb.txt": usb_text(records)}
+    # With those that no record of this recording has, so that nothing is left of an earlier one.
+    texts: dict[str, list[str]] = {"can.log": list(candump_log(records)), "serial.txt": [], "usb.txt": []}
+    for record in records:
+        if record.text_file:
+            texts.setdefault(record.text_file, []).append(record.line)
     for name, lines in texts.items():
         text = "".join(f"{line}\n" for line in lines)
         (folder / name).unlink(missing_ok=True)
@@ -140,7 +122,7 @@ def save_all(records: Sequence[Record], folder: Path, *, dropped: int = 0) -> li
             with private_files.whole(files[-1]) as file:
                 file.write(text.encode())
     (folder / "recording.pcapng").unlink(missing_ok=True)
-    if any(isinstance(record, (CanFrame, SerialBytes, UsbControl)) for record in records):
+    if any(isinstance(record, PCAPNG_RECORDS) for record in records):
         files.append(folder / "recording.pcapng")
         with private_files.whole(files[-1]) as file:
             write_pcapng(records, file)
@@ -148,43 +130,6 @@ def save_all(records: Sequence[Record], folder: Path, *, dropped: int = 0) -> li
 
 
 # The format that is loaded again.
-
-
-def _as_json(record: Record) -> dict[str, Any]:
-    made: dict[str, Any] = {"time": record.time, "bus": record.bus, "kind": record.kind}
-    match record:
-        case CanFrame():
-            made |= {"out": record.outgoing, "id": f"{record.can_id:X}", "data": record.data.hex()}
-            if record.flags:
-                made["flags"] = [flag.name.lower() for flag in CanFlag if record.flags & flag and flag.name]
-        case SerialBytes():
-            made |= {"out": record.outgoing, "data": record.data.hex()}
-            if record.drained:
-                made["drained"] = True
-        case SerialLine():
-            made["changes"] = dict(record.changes)
-        case UsbControl():
-            made |= {"root": record.root, "address": record.address, "setup": record.setup.hex()}
-            made |= {"data": record.data.hex(), "status": record.status, "seconds": record.seconds}
-        case UsbDevices():
-            made["devices"] = [
-                {
-                    "root": seen.root,
-                    "address": seen.address,
-                    "ports": list(seen.ports),
-                    "speed": seen.speed,
-                    "device": seen.device.hex(),
-                    "configurations": [item.hex() for item in seen.configurations],
-                }
-                for seen in record.devices
-            ]
-        case Note():
-            made["text"] = record.text
-        case Answer():
-            made |= {"question": record.question, "text": record.text}
-            if record.failed:
-                made["failed"] = True
-    return made
 
 
 def _line(name: str, number: int, line: bytes) -> dict[str, Any]:
@@ -253,145 +198,24 @@ def _is_bench(value: object) -> bool:
         return False
 
 
-class _Fields:
-    """Takes fields of one line, of the type that is wanted; nothing may be left."""
-
-    def __init__(self, value: dict[str, Any]) -> None:
-        self._value = value
-
-    def take(self, key: str, kind: type, default: Any = None) -> Any:
-        value = self._value.pop(key, default)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            raise ValueError(f"{key} = {quoted(value)}")
-        return value
-
-    def number(self, key: str, low: int, high: int, default: int | None = None) -> int:
-        value: int = self.take(key, int, default)
-        if not low <= value <= high:
-            raise ValueError(f"{key} = {quoted(value)}")
-        return value
-
-    def seconds(self, key: str, most: float) -> float:
-        value: float = self.take(key, float)
-        if not 0 <= value < most:
-            raise ValueError(f"{key} = {value}")
-        return value
-
-    def bus(self, *, optional: bool) -> str:
-        """The name of a bus as a bench file may have it, which is short and has nothing to be escaped."""
-        value: str = self.take("bus", str)
-        if not BUS_NAME.fullmatch(value) and not (optional and value == ""):
-            raise ValueError(f"bus = {quoted(value)} is no name of a bus")
-        return value
-
-    def data(self, key: str, longest: int) -> bytes:
-        value = bytes.fromhex(self.take(key, str))
-        if len(value) > longest:
-            raise ValueError(f"{key} has {len(value)} bytes")
-        return value
-
-    def end(self) -> None:
-        if self._value:
-            raise ValueError(f"{quoted(next(iter(self._value)))} is not known")
-
-
 def _record(name: str, number: int, value: dict[str, Any]) -> Record:
-    fields = _Fields(value)
+    fields = Fields(value)
     try:
-        record = _parsed(fields)
+        kind = _kind(fields.take("kind", str))
+        record = kind.parse(fields.seconds("time", LAST_TIME), fields.bus(optional=not kind.of_bus), fields)
         fields.end()
         return record
     except (ValueError, OverflowError) as error:
         raise BadRecording(f"{name}:{number}: no record: {error}") from error
 
 
-def _parsed(fields: _Fields) -> Record:
-    kind = fields.take("kind", str)
-    when = fields.seconds("time", LAST_TIME), fields.bus(optional=kind in ("note", "answer"))
-    match kind:
-        case "can":
-            return _can_frame(when, fields)
-        case "serial":
-            data = fields.data("data", 1 << 18)
-            return SerialBytes(*when, fields.take("out", bool), data, fields.take("drained", bool, False))
-        case "line":
-            return SerialLine(*when, tuple(_changes(fields.take("changes", dict))))
-        case "usb":
-            root, address = fields.number("root", 0, 0xFFFF), fields.number("address", 0, 0xFF)
-            setup, data = fields.data("setup", 8), fields.data("data", 0xFFFF)
-            if len(setup) != 8:
-                raise ValueError("setup is not 8 bytes")
-            status = fields.number("status", -4095, 0)
-            return UsbControl(*when, root, address, setup, data, status, fields.seconds("seconds", LONGEST_TRANSFER))
-        case "devices":
-            return UsbDevices(*when, tuple(map(_seen, fields.take("devices", list))))
-        case "note":
-            return Note(*when, fields.take("text", str))
-        case "answer":
-            texts = fields.take("question", str), fields.take("text", str)
-            return Answer(*when, *texts, fields.take("failed", bool, False))
-    raise ValueError(f"kind = {quoted(kind)}")
-
-
-def _can_frame(when: tuple[float, str], fields: _Fields) -> CanFrame:
-    flags = CanFlag(0)
-    for name in fields.take("flags", list, []):
-        flag = CanFlag.__members__.get(str(name).upper())
-        if flag is None:
-            raise ValueError(f"flag {quoted(name)}")
-        flags |= flag
-    text = fields.take("id", str)
-    can_id = int(text, 16) if _CAN_ID.fullmatch(text) else -1
-    extended = flags & (CanFlag.EXTENDED | CanFlag.ERROR)
-    if not 0 <= can_id <= (0x1FFF_FFFF if extended else 0x7FF):
-        raise ValueError(f"id = {quoted(text)}")
-    return CanFrame(
-        *when, fields.take("out", bool), can_id, int(flags), fields.data("data", 64 if flags & CanFlag.FD else 8)
-    )
-
-
-def _changes(value: dict[str, Any]) -> Iterator[tuple[str, int | str]]:
-    for key, item in value.items():
-        match key:
-            case "baudrate":
-                holds = type(item) is int and 0 < item <= HIGHEST_RATE
-            case "parity":
-                holds = item in ("N", "E", "O", "M", "S")
-            case "dtr" | "rts":
-                holds = type(item) is bool
-            case _:
-                holds = False
-        if not holds:
-            raise ValueError(f"changes.{word(key)} = {quoted(item)}")
-        yield key, item
-
-
-def _seen(value: Any) -> UsbSeen:
-    if not isinstance(value, dict):
-        raise ValueError("a device is no object")
-    fields = _Fields(dict(value))
-    ports = fields.take("ports", list)
-    if not all(type(port) is int and 0 <= port <= 255 for port in ports):
-        raise ValueError("ports are no numbers")
-    device = fields.data("device", 18)
-    configurations = fields.take("configurations", list)
-    if len(device) != 18 or not all(isinstance(item, str) for item in configurations):
-        raise ValueError("descriptors are wrong")
-    parsed = tuple(map(bytes.fromhex, configurations))
-    if any(not CONFIGURATION_BYTES[0] <= len(item) <= CONFIGURATION_BYTES[1] for item in parsed):
-        raise ValueError("a configuration's descriptor is too short or too long")
-    seen = UsbSeen(
-        fields.number("root", 0, 0xFFFF),
-        fields.number("address", 0, 0xFF),
-        tuple(ports),
-        fields.number("speed", 0, 255),
-        device,
-        parsed,
-    )
-    fields.end()
-    return seen
+@cache
+def _kind(name: str) -> type[Record]:
+    """Raises ValueError, PluginBroken."""
+    if name not in plugins.names(plugins.RECORDS):
+        raise ValueError(f"kind = {quoted(name)}")
+    kind: type[Record] = plugins.load(plugins.RECORDS, name)
+    return kind
 
 
 # For other programs, and for people.
@@ -426,38 +250,3 @@ def frame_text(frame: CanFrame) -> str:
     if frame.flags & CanFlag.FD:
         return f"{can_id}##{fd_flags(frame):X}{frame.data.hex().upper()}"
     return f"{can_id}#{frame.data.hex().upper()}"
-
-
-def _clock(record: Record) -> str:
-    whole = int(record.time)
-    micro = min(round((record.time - whole) * 1e6), 999_999)
-    return f"{time.strftime('%H:%M:%S', time.gmtime(whole))}.{micro:06d} {plain(record.bus)}"
-
-
-def serial_text(records: Iterable[Record]) -> Iterator[str]:
-    """What passed on serial lines: UTC, bus, direction, bytes in hex and as ASCII."""
-    for record in records:
-        if isinstance(record, SerialBytes):
-            shown = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in record.data)
-            arrow = "->" if record.outgoing else "<x" if record.drained else "<-"
-            yield f"{_clock(record)} {arrow} {record.data.hex(' ').upper()}  |{shown}|"
-        elif isinstance(record, SerialLine):
-            yield f"{_clock(record)} :: {plain(' '.join(f'{key}={value}' for key, value in record.changes))}"
-
-
-def usb_text(records: Iterable[Record]) -> Iterator[str]:
-    """What passed on USB: UTC, bus, the device, the setup packet, the direction of the data and the data."""
-    for record in records:
-        if isinstance(record, UsbControl):
-            arrow = "<-" if record.incoming else "->"
-            failed = f" {os.strerror(-record.status)}" if record.status else ""
-            place = f"{record.root}.{record.address}"
-            data = f" {record.data.hex(' ')}" if record.data else ""
-            yield f"{_clock(record)} {place} {record.setup.hex(' ')} {arrow}{data}{failed}"
-        elif isinstance(record, UsbDevices):
-            listed = ", ".join(
-                f"{seen.root}.{seen.address} {seen.device[9]:02x}{seen.device[8]:02x}:"
-                f"{seen.device[11]:02x}{seen.device[10]:02x}"
-                for seen in record.devices
-            )
-            yield f"{_clock(record)} devices: {listed or 'none'}"

@@ -35,6 +35,8 @@ _LINK_TYPES: dict[type[Record], int] = {
     SerialLine: LINKTYPE_RTAC_SERIAL,
     UsbControl: LINKTYPE_USB_LINUX_MMAPPED,
 }
+PCAPNG_RECORDS = (CanFrame, SerialBytes, UsbControl)
+"""For a recording with one of them a file is worth writing."""
 
 
 def write_pcapng(records: Sequence[Record], file: BinaryIO) -> None:

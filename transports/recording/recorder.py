@@ -1,4 +1,4 @@
-"""The recorder: a ring that keeps the `records` of what passes on CAN, serial lines and USB.
+"""The recorder: a ring that keeps the `records` of what passes on the buses.
 
 The rule that keeps it cheap: while traffic passes, a record is one tuple in a ring; it becomes a `Record` only when
 somebody asks. A transport without a recorder pays one attribute test.
@@ -45,6 +45,10 @@ class Recorder:
         self._monotonic = clock.monotonic
         self._wall_offset = clock.time() - clock.monotonic()
 
+    def add(self, kind: type[Record], bus: str, *values: Any, size: int = 0) -> None:
+        """A record of any kind, of now. `values`: its fields behind time and bus; `size`: about the bytes of them."""
+        self._keep((kind, self._monotonic(), bus, *values), size)
+
     def can(self, bus: str, outgoing: bool, message: can.Message) -> None:
         """A CAN frame that goes out or came in."""
         flags = 1 if message.is_extended_id else 0
@@ -55,17 +59,17 @@ class Recorder:
         if message.is_error_frame:
             flags |= 4
         data = bytes(message.dlc) if flags & 2 else bytes(message.data)
-        self._keep((CanFrame, self._monotonic(), bus, outgoing, message.arbitration_id, flags, data), len(data))
+        self.add(CanFrame, bus, outgoing, message.arbitration_id, flags, data, size=len(data))
 
     def serial(self, bus: str, outgoing: bool, data: bytes, *, drained: bool = False) -> None:
         """Bytes of a serial line."""
-        self._keep((SerialBytes, self._monotonic(), bus, outgoing, bytes(data), drained), len(data))
+        self.add(SerialBytes, bus, outgoing, bytes(data), drained, size=len(data))
 
     def line(self, bus: str, **changes: int | str | None) -> None:
         """What is changed of a serial line; None: unchanged."""
         made = tuple((key, value) for key, value in changes.items() if value is not None)
         if made:
-            self._keep((SerialLine, self._monotonic(), bus, made), RECORD_BYTES)
+            self.add(SerialLine, bus, made, size=RECORD_BYTES)
 
     def usb(self, bus: str, root: int, address: int, setup: bytes, data: bytes, status: int, started: float) -> None:
         """A control transfer that has ended. `started`: when it began, on time.monotonic's clock."""
@@ -75,16 +79,16 @@ class Recorder:
     def devices(self, bus: str, devices: tuple[UsbSeen, ...]) -> None:
         """The USB devices that are there."""
         size = sum(RECORD_BYTES + sum(map(len, seen.configurations)) for seen in devices)
-        self._keep((UsbDevices, self._monotonic(), bus, devices), size)
+        self.add(UsbDevices, bus, devices, size=size)
 
     def note(self, bus: str, text: str) -> None:
         """A remark."""
-        self._keep((Note, self._monotonic(), bus, text), len(text))
+        self.add(Note, bus, text, size=len(text))
 
     def answer(self, question: str, text: str, *, failed: bool = False) -> None:
         """What was asked outside of the buses, and what came of it."""
         question, text = question[:LONGEST_QUESTION], text[-LONGEST_ANSWER:]
-        self._keep((Answer, self._monotonic(), "", question, text, failed), len(question) + len(text))
+        self.add(Answer, "", question, text, failed, size=len(question) + len(text))
 
     def records(self, since: float = 0.0) -> list[Record]:
         """What the ring holds, in the order of its times. `since`: only what is younger, on time.monotonic's clock."""
