@@ -23,6 +23,7 @@ from .buses import Buses
 from .component import Component, Presence, Unlisted, distinct
 from .errors import BenchError
 from .host import HostComponent
+from .probers import probers
 from .records import SIGHT_SECONDS, look, record
 
 OF_THE_BUS = (
@@ -83,10 +84,11 @@ def scan(buses: Buses) -> Scan:
         components[name] = HostComponent(hosted, buses.commands, buses.outside).look()
     real = [spec for spec in buses.file.spec.bus.values() if not spec.emulated]
     if real and buses.replay is None:
-        # Brings in pyserial, which a bench of emulated CAN and USB does without.
-        from .probers.serial import ports_not_listed
-
-        unlisted += ports_not_listed([str(spec.settings.get("url", "")) for spec in real if spec.kind == "serial"])
+        unlisted += [
+            bus
+            for kind, prober_class in probers()
+            for bus in prober_class.not_listed([spec.settings for spec in real if spec.kind == kind])
+        ]
     return Scan(
         tuple(components[name] for name in buses.file.names),
         tuple(distinct(unlisted, buses.file.spec.bus, buses.file.names)),

@@ -163,9 +163,7 @@ class Part:
 
     def _drain(self) -> None:
         transport = self.component.bench.transport(self.component.entry.spec.bus)
-        drain = getattr(transport, "drain", None)
-        if drain is not None:
-            drain()
+        transport.drain()
 
     def _started(self) -> Component:
         """As it is found once it has had the time to start."""
@@ -219,7 +217,7 @@ class Part:
     def _restart(self) -> bool:
         if self.power is None:
             return False
-        if self.component.entry.flasher.bus_kind == "serial":
+        if self.component.bench.transport(self.component.entry.spec.bus).steers_parts:
             # The lines that a test left asserted may hold it in its bootloader.
             self.component.bench.reopen(self.component.entry.spec.bus)
         self.power.cycle()

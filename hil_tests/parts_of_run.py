@@ -9,6 +9,7 @@ import pytest
 
 from ..enumerators.errors import PowerFailed
 from ..flashers.flasher import Capability
+from ..transports import plugins
 from ..transports.errors import AdapterAbsent, AdapterGone, ProxyflashError
 from ..transports.plain import word
 from .needs import CAPABILITIES, Needs
@@ -108,10 +109,11 @@ class PartsOfRun:
             fail(f"bench '{self._bench}': {error}")
 
     def _break(self, part: Part, test: str, error: Exception) -> None:
-        """A CAN adapter or a serial port that is gone takes all parts of its bus with it."""
+        """An adapter that is gone takes all parts of its bus with it, unless each has its own way."""
         names = {part.name}
         spec = part.component.entry.spec
-        if isinstance(error, AdapterAbsent | AdapterGone) and part.component.entry.flasher.bus_kind != "usb":
+        kind = part.component.entry.flasher.bus_kind
+        if isinstance(error, AdapterAbsent | AdapterGone) and plugins.load(plugins.TRANSPORTS, kind).shared_wire:
             entries = part.component.bench.file.entries.values()
             names |= {entry.spec.name for entry in entries if entry.spec.bus == spec.bus}
         for name in names:

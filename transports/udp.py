@@ -16,6 +16,7 @@ from . import clock
 from .deadline import Deadline
 from .errors import UdpAbsent, UdpGone, UdpSettings
 from .recording.recorder import Recorder
+from .transport import Transport
 
 DEFAULT_PORT = 1337
 """Of SMP (Zephyr, CONFIG_MCUMGR_TRANSPORT_UDP_PORT)."""
@@ -25,11 +26,10 @@ DRAIN_LIMIT = 1000
 """Datagrams that `drain` forgets at most."""
 
 
-class UdpSocket:
+class UdpSocket(Transport):
     """One socket, connected: it hears nobody else."""
 
     kind: ClassVar[str] = "udp"
-    name: str
     recorder: Recorder | None = None
 
     def __init__(self, name: str, connected: socket.socket) -> None:

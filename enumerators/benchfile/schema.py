@@ -409,8 +409,11 @@ class _Reader:
                 if key in bus.model_fields_set and not bus.emulated:
                     raise BenchKey(f"{self._at(('bus', name, key))}: bus.{name}.{key} is for emulated buses only")
             for key in ("ask", "quiet"):
-                if key in bus.model_fields_set and bus.kind != "serial":
-                    raise BenchKey(f"{self._at(('bus', name, key))}: bus.{name}.{key} is for serial lines only")
+                if key in bus.model_fields_set and not plugins.load(plugins.ENUMERATORS, bus.kind).asks:
+                    raise BenchKey(
+                        f"{self._at(('bus', name, key))}: bus.{name}.{key} is not for a bus of kind {bus.kind}, as for "
+                        "serial lines"
+                    )
             for index, asked in enumerate(bus.ask):
                 self._asked(name, bus, asked, index)
 

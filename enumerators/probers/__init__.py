@@ -6,9 +6,9 @@ bench file's components what their protocols allow, and to others only where the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from ...flashers.flasher import Discovered, Discovery, ProbeResult
 from ...transports import plugins
@@ -21,6 +21,19 @@ from ..component import Unlisted
 
 class Prober:
     """The prober of one bus. `transport`: the open bus."""
+
+    asks: ClassVar[bool] = False
+    """Whether `unlisted` asks what the keys `ask` and `quiet` of the bus say."""
+
+    @classmethod
+    def attached(cls) -> list[Unlisted]:
+        """The buses of this kind that this host has, for a new bench file. Opens none of them."""
+        return []
+
+    @classmethod
+    def not_listed(cls, listed: Sequence[Mapping[str, Any]]) -> list[Unlisted]:
+        """Those that are worth telling after a scan. `listed`: the settings of the buses in the bench file."""
+        return []
 
     def __init__(self, name: str, spec: BusSpec, transport: Any) -> None:
         self.name = name
@@ -62,3 +75,10 @@ def _discoveries(kind: str) -> Iterator[type[Discovery]]:
 def _unlisted(bus: str, protocol: str, part: Discovered) -> Unlisted:
     body = f"bus = {toml_text(bus)}\nprotocol = {toml_text(protocol)}\naddress = {{{part.address}}}"
     return Unlisted(bus, f"{protocol} {part.title}", part.name, body)
+
+
+def probers() -> Iterator[tuple[str, type[Prober]]]:
+    """Each kind of bus with its prober, without those whose package can't be loaded."""
+    for kind in plugins.names(plugins.ENUMERATORS):
+        with suppress(PluginBroken):
+            yield kind, plugins.load(plugins.ENUMERATORS, kind)

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
+from ...transports.can.host import interfaces
+from ...transports.toml_text import toml_text
+from ..component import Unlisted
 from . import Prober
 
 
 class CanProber(Prober):
     """Parts that the file doesn't name are looked for where the bus's `probe` allows it."""
+
+    @classmethod
+    def attached(cls) -> list[Unlisted]:
+        return [_bus(link.name) for link in interfaces()]
+
+
+def _bus(interface: str) -> Unlisted:
+    body = f'kind = "can"\ninterface = "socketcan"\nchannel = {toml_text(interface)}'
+    name = re.sub(r"[^A-Za-z0-9-]", "-", interface).strip("-") or "can"
+    return Unlisted("", f"CAN interface {interface}", name, body)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...flashers.flasher import Bootloader, Identity, ProbeResult, State
 from ...transports import plugins
@@ -23,6 +23,9 @@ from ...transports.toml_text import toml_text
 from ..benchfile.schema import AskSpec, BenchEntry, VersionQuestion
 from ..component import Unlisted
 from . import Prober
+
+if TYPE_CHECKING:
+    from serial.tools.list_ports_common import ListPortInfo
 
 ANSWER_LIMIT = 4096
 """Bytes read of an answer, at most."""
@@ -36,6 +39,24 @@ class SerialProber(Prober):
     """One port, with one component on it."""
 
     transport: SerialPort
+    asks = True
+
+    @classmethod
+    def attached(cls) -> list[Unlisted]:
+        return cls.not_listed([])
+
+    @classmethod
+    def not_listed(cls, listed: Sequence[Mapping[str, Any]]) -> list[Unlisted]:
+        """The host's USB serial adapters that the bench file has no bus for, by the adapters' own descriptors."""
+        from serial.tools import list_ports
+
+        urls = (str(settings.get("url", "")) for settings in listed)
+        real = {str(Path(url).resolve()) for url in urls if url.startswith("/")}
+        return [
+            _bus(port)
+            for port in sorted(list_ports.comports(), key=lambda info: info.device)
+            if port.vid is not None and str(Path(port.device).resolve()) not in real
+        ]
 
     def probe(self, entry: BenchEntry, deadline: Deadline) -> ProbeResult | None:
         """The loader first, where it may be asked: it takes the first byte that it hears for the one to measure its
@@ -155,21 +176,12 @@ def ask(port: SerialPort, question: VersionQuestion, deadline: Deadline) -> str 
     return version
 
 
-def ports_not_listed(listed: Sequence[str]) -> list[Unlisted]:
-    """The host's USB serial adapters that the bench file has no bus for, by the adapters' own descriptors."""
-    from serial.tools import list_ports
-
-    real = {str(Path(url).resolve()) for url in listed if url.startswith("/")}
-    found = []
-    for port in sorted(list_ports.comports(), key=lambda info: info.device):
-        if port.vid is None or str(Path(port.device).resolve()) in real:
-            continue
-        name = re.sub(r"[^a-z0-9]+", "-", (port.product or port.name).lower()).strip("-") or "port"
-        url = _lasting_name(port.device)
-        body = f'kind = "serial"\nurl = {toml_text(url)}\nbaudrate = 115_200'
-        about = " ".join(text for text in (port.manufacturer, port.product, port.serial_number) if text)
-        found.append(Unlisted("", f"{url}  {about}".rstrip(), name, body))
-    return found
+def _bus(port: ListPortInfo) -> Unlisted:
+    name = re.sub(r"[^a-z0-9]+", "-", (port.product or port.name).lower()).strip("-") or "port"
+    url = _lasting_name(port.device)
+    body = f'kind = "serial"\nurl = {toml_text(url)}\nbaudrate = 115_200'
+    about = " ".join(text for text in (port.manufacturer, port.product, port.serial_number) if text)
+    return Unlisted("", f"{url}  {about}".rstrip(), name, body)
 
 
 def _lasting_name(device: str) -> str:

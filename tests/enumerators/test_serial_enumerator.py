@@ -228,7 +228,7 @@ class TestTheFile:
 
     def test_other_buses_have_nothing_to_ask(self, tmp_path: Path) -> None:
         (tmp_path / "bench.toml").write_text('[bus.c]\nkind = "usb"\nask = [{protocol = "dfu"}]\n')
-        with pytest.raises(BenchKey, match="serial lines only"):
+        with pytest.raises(BenchKey, match="not for a bus of kind usb, as for serial lines"):
             Bench.open(tmp_path / "bench.toml", state=tmp_path)
 
 

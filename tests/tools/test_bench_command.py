@@ -14,7 +14,9 @@ import pytest
 from proxyflash.emulators.serial.pty import serve_pty
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.benchfile.schema import load
-from proxyflash.tools.commands import benches, run
+from proxyflash.tools.commands import run
+from proxyflash.transports.can import host as can_host
+from proxyflash.transports.usb import host as usb_host
 from serial.tools import list_ports
 from serial.tools.list_ports_common import ListPortInfo
 
@@ -39,8 +41,8 @@ def say(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes a host that has these: entries of sysfs as Linux has them, and serial ports as pyserial lists them."""
     folder = Path(tempfile.mkdtemp(dir=tmp_path.parent))
-    monkeypatch.setattr(benches, "NET", folder / "net")
-    monkeypatch.setattr(benches, "USB", folder / "usb")
+    monkeypatch.setattr(can_host, "NET", folder / "net")
+    monkeypatch.setattr(usb_host, "DEVICES", folder / "usb")
     monkeypatch.setattr(list_ports, "comports", list)
 
     def make(*, net: dict[str, str] | None = None, usb: bool = False, ports: list[ListPortInfo] | None = None) -> None:

@@ -22,15 +22,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from proxyflash.enumerators.component import Unlisted, distinct
 from proxyflash.flashers.errors import Cancelled
-from proxyflash.tools.commands import benches, run
+from proxyflash.tools.commands import run
 from proxyflash.tools.commands.session import Session
 from proxyflash.tools.output import Output
 from proxyflash.tools.vm import guest
+from proxyflash.transports.can import host as can_host
 from proxyflash.transports.can import opening as can_opening
 from proxyflash.transports.errors import CanSettings
 from proxyflash.transports.plain import plain
 from proxyflash.transports.serial import opening as serial_opening
 from proxyflash.transports.toml_text import toml_text
+from proxyflash.transports.usb import host as usb_host
 
 from .conftest import PROGRAM, Desk
 
@@ -296,8 +298,8 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands for /sys/class/net; nothing else is attached."""
     folder = tmp_path / "net"
     folder.mkdir()
-    monkeypatch.setattr(benches, "NET", folder)
-    monkeypatch.setattr(benches, "USB", tmp_path / "none")
+    monkeypatch.setattr(can_host, "NET", folder)
+    monkeypatch.setattr(usb_host, "DEVICES", tmp_path / "none")
     monkeypatch.setattr("serial.tools.list_ports.comports", list)
     return folder
 

@@ -191,7 +191,7 @@ def test_own_frames_are_load(bench: Bench) -> None:
     ("name", "said"),
     [
         ("nothing", "busLoad: the bench file has no bus 'nothing'"),
-        ("usb", "busLoad: usb is a bus of kind usb, and only that of a CAN bus can be measured"),
+        ("usb", "busLoad: usb is a bus of kind usb, whose load can't be measured"),
         ("unknown-rate", "busLoad: the bench file gives no bitrate for unknown-rate"),
     ],
 )

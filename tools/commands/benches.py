@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,14 +11,6 @@ from ...enumerators.errors import BenchError
 from ...transports import named_files
 from ...transports.quoting import shell_line
 from .session import Session, command
-
-if TYPE_CHECKING:
-    from ...enumerators.component import Unlisted
-
-CAN_DEVICE_TYPE = "280"
-"""ARPHRD_CAN of Linux's if_arp.h, as /sys/class/net/<name>/type has it."""
-NET = Path("/sys/class/net")
-USB = Path("/sys/bus/usb/devices")
 
 
 class BenchExists(BenchError):
@@ -77,9 +66,9 @@ def init(session: Session, file: Path, force: bool) -> int | None:
     proxyflash bench init desk.toml
     """
     from ...enumerators.component import distinct
-    from ...enumerators.probers.serial import ports_not_listed
+    from ...enumerators.probers import probers
 
-    found = distinct([*_can_buses(), *ports_not_listed([]), *_usb_bus()], (), ())
+    found = distinct([bus for _, prober in probers() for bus in prober.attached()], (), ())
     if not found:
         raise NothingAttached("no CAN interface, no USB serial adapter and no USB device is attached to this host")
     try:
@@ -93,25 +82,6 @@ def init(session: Session, file: Path, force: bool) -> int | None:
     scan = shell_line(["proxyflash", "--bench", str(file), "scan"])
     session.output.line(f"{file}  {_counted(len(found), 'bus', 'buses')}; now: {scan}")
     return None
-
-
-def _can_buses() -> Iterator[Unlisted]:
-    from ...enumerators.component import Unlisted
-    from ...transports.toml_text import toml_text
-
-    for link in sorted(NET.iterdir()) if NET.is_dir() else []:
-        kind = link / "type"
-        if kind.is_file() and kind.read_text().strip() == CAN_DEVICE_TYPE:
-            body = f'kind = "can"\ninterface = "socketcan"\nchannel = {toml_text(link.name)}'
-            name = re.sub(r"[^A-Za-z0-9-]", "-", link.name).strip("-") or "can"
-            yield Unlisted("", f"CAN interface {link.name}", name, body)
-
-
-def _usb_bus() -> Iterator[Unlisted]:
-    from ...enumerators.component import Unlisted
-
-    if USB.is_dir() and any(USB.iterdir()):
-        yield Unlisted("", "the USB devices of this host", "usb", 'kind = "usb"')
 
 
 @command("schema")

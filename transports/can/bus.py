@@ -13,7 +13,7 @@ import os
 import re
 import select
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -23,8 +23,9 @@ import can
 from .. import clock
 from ..deadline import Deadline
 from ..errors import BusOff, CanGone, CanOverrun, CanSettings, CanTimeout, NotAcknowledged, TransportError
-from ..outside import Outside
 from ..recording.recorder import Recorder
+from ..transport import HostCheck, Transport
+from . import host
 from .bits import frame_seconds
 from .opening import close_bus, open_bus
 
@@ -169,17 +170,16 @@ class CanChannel:
             self._changed.notify_all()
 
 
-class CanBus:
+class CanBus(Transport):
     """One CAN adapter, opened once and shared by everything that talks on its bus.
 
     `failure` is what ended it, None while it works. `frame_seconds`: about what its longest frame takes on the wire, 0.0
     when the bit rate isn't known (the kernel may have set it). `recorder` records its frames. `sent_by_kernel`: ids under
     which the kernel's ISO-TP sends on this bus; its frames come in here like others. `bit_rates`: of arbitration and data,
-    in bit/s; None where the settings have none. `outside`: asks what a flasher needs from outside of the bus, as a key.
+    in bit/s; None where the settings have none.
     """
 
     kind: ClassVar[str] = "can"
-    outside: Outside | None = None
 
     def __init__(self, name: str, bus: can.BusABC, interface: str, channel_name: str, fd: bool) -> None:
         self.name = name
@@ -222,6 +222,10 @@ class CanBus:
             opened.bit_rates = bitrate, fast
             opened.frame_seconds = FD_BITS[0] / bitrate + FD_BITS[1] / fast if opened.fd else CLASSIC_BITS / bitrate
         return opened
+
+    @classmethod
+    def host_checks(cls) -> Iterator[HostCheck]:
+        return host.checks()
 
     @property
     def recorder(self) -> Recorder | None:
@@ -293,6 +297,10 @@ class CanBus:
                     return
         finally:
             self._sending.release()
+
+    @classmethod
+    def no_load(cls, name: str, settings: Mapping[str, Any]) -> str:
+        return "" if "bitrate" in settings else f"the bench file gives no bitrate for {name}"
 
     def load(self, seconds: float) -> float | None:
         """The share of time, 0.0 to 1.0, that frames take on this bus, measured over `seconds`; None: no bit rates known.

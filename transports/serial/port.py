@@ -19,7 +19,7 @@ import errno
 import os
 import select
 import termios
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
@@ -30,6 +30,8 @@ from .. import clock
 from ..deadline import Deadline
 from ..errors import SerialFraming, SerialGone, SerialSettings, SerialTimeout
 from ..recording.recorder import Recorder
+from ..transport import HostCheck, Transport
+from . import host
 from .opening import checked, is_pty, let_others_open, open_port, set_modem_bits
 
 DRAIN_LIMIT = 65_536
@@ -40,14 +42,14 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.0002, 0.005
 """Seconds between two looks: a system is no more exact than the first, and a line that is gone is noticed after the second."""
 
 
-class SerialPort:
+class SerialPort(Transport):
     """One serial port. Opening it changes no modem line that `settings` doesn't name.
 
     One thread may read while another writes; not two at the same.
     """
 
     kind: ClassVar[str] = "serial"
-    name: str
+    steers_parts: ClassVar[bool] = True
     url: str
     recorder: Recorder | None = None
 
@@ -79,6 +81,10 @@ class SerialPort:
         port = cls(name, settings["url"], open_port(settings))
         port._settings = dict(settings)
         return port
+
+    @classmethod
+    def host_checks(cls) -> Iterator[HostCheck]:
+        return host.checks()
 
     def reopen(self, url: str = "") -> None:
         """Closes the port, and opens it with the settings that it was opened with first, at another `url` if given.

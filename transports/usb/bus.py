@@ -29,6 +29,8 @@ from .. import clock
 from ..deadline import Deadline
 from ..errors import UsbAbsent, UsbAmbiguous, UsbForbidden, UsbGone, UsbSettings, UsbTimeout
 from ..recording.recorder import Recorder
+from ..transport import HostCheck, Transport
+from . import host
 from .failures import FAILURES, named, naming
 from .strings import Strings, open_handle, release
 
@@ -216,11 +218,11 @@ class UsbDevice:
             yield
 
 
-class UsbBus:
+class UsbBus(Transport):
     """The USB devices of this host, or those of an emulated backend."""
 
     kind: ClassVar[str] = "usb"
-    name: str
+    shared_wire: ClassVar[bool] = False
 
     def __init__(self, name: str, backend: Any) -> None:
         self.name = name
@@ -248,6 +250,10 @@ class UsbBus:
                 remedy="Install it: sudo apt install libusb-1.0-0",
             )
         return cls(name, backend)
+
+    @classmethod
+    def host_checks(cls) -> Iterator[HostCheck]:
+        return host.checks()
 
     @property
     def recorder(self) -> Recorder | None:

@@ -6,6 +6,7 @@ import shutil
 from itertools import groupby
 
 from ...flashers.errors import Cancelled
+from ...transports import plugins
 from ...transports.errors import NextAction, ProxyflashError
 from ..events import Status
 from ..manifests.options import OnFailure
@@ -107,7 +108,7 @@ class UpdateRun:
         limits = {
             name: spec.at_once or 1
             for name, spec in self._settings.bench.file.spec.bus.items()
-            if spec.at_once is not None or spec.kind != "usb"
+            if spec.at_once is not None or plugins.load(plugins.TRANSPORTS, spec.kind).shared_wire
         }
         scheduler = scheduling.Scheduler(left, limits)
 

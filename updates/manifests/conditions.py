@@ -25,8 +25,9 @@ from ...enumerators.bench import Bench
 from ...enumerators.benchfile.validation import first_fault
 from ...enumerators.commands import CommandFailed
 from ...enumerators.component import Presence
-from ...transports.can.bus import CanBus
+from ...transports import plugins
 from ...transports.errors import ProxyflashError
+from ...transports.transport import Transport
 from ..errors import ConditionFailed, ManifestField
 from .versions import key, older
 
@@ -121,14 +122,11 @@ class BusLoad(Condition):
         spec = bench.file.spec.bus.get(self.bus)
         if spec is None:
             return f"busLoad: the bench file has no bus {self.bus!r}"
-        if spec.kind != "can":
-            return f"busLoad: {self.bus} is a bus of kind {spec.kind}, and only that of a CAN bus can be measured"
-        if "bitrate" not in spec.settings:
-            return f"busLoad: the bench file gives no bitrate for {self.bus}"
-        return ""
+        why: str = plugins.load(plugins.TRANSPORTS, spec.kind).no_load(self.bus, spec.settings)
+        return f"busLoad: {why}" if why else ""
 
     def reason(self, bench: Bench, component: str | None) -> str:
-        bus: CanBus = bench.transport(self.bus)
+        bus: Transport = bench.transport(self.bus)
         load = bus.load(self.seconds)
         if load is None:
             return f"busLoad: the bit rate of {self.bus} is not known"

@@ -1,0 +1,37 @@
+"""What this host has for CAN: sockets of the kernel, interfaces."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..quoting import shell_line
+from ..transport import HostCheck
+
+NET = Path("/sys/class/net")
+CAN_DEVICE_TYPE = "280"
+"""ARPHRD_CAN of Linux's if_arp.h, as /sys/class/net/<name>/type has it."""
+
+
+def interfaces() -> Iterator[Path]:
+    """The kernel's CAN interfaces: their folders, whose names are those of the interfaces."""
+    for link in sorted(NET.iterdir()) if NET.is_dir() else []:
+        kind = link / "type"
+        if kind.is_file() and kind.read_text().strip() == CAN_DEVICE_TYPE:
+            yield link
+
+
+def checks() -> Iterator[HostCheck]:
+    try:
+        socket.socket(socket.PF_CAN, socket.SOCK_RAW, socket.CAN_RAW).close()
+    except (OSError, AttributeError):
+        fix = "sudo modprobe can-raw; on a kernel without it, use an adapter that python-can drives from user space"
+        yield HostCheck("the kernel has no CAN sockets", None, fix)
+        return
+    yield HostCheck("the kernel has CAN sockets", True)
+    for link in interfaces():
+        state = (link / "operstate").read_text().strip()
+        up = state in ("up", "unknown")
+        fix = shell_line(["sudo", "ip", "link", "set", "dev", link.name, "up", "type", "can", "bitrate", "500000"])
+        yield HostCheck(f"CAN interface {link.name} is {state}", up, fix)

@@ -1,0 +1,78 @@
+"""`Transport`: what a bench and its commands need of any kind of bus. What is said on it, each kind has of its own.
+
+Registered under the entry-point group `proxyflash.transports` by the kind of bus.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from .outside import Outside
+from .recording.recorder import Recorder
+
+
+@dataclass(frozen=True, slots=True)
+class HostCheck:
+    """One thing that keeps this host from using its buses, or doesn't. `fix`: what to do about it.
+
+    `passed` None: neither good nor bad without a bench that needs it.
+    """
+
+    title: str
+    passed: bool | None
+    fix: str = ""
+
+
+class Transport(ABC):
+    """One bus, opened once and shared by everything that talks on it."""
+
+    kind: ClassVar[str]
+    """The `kind` of the bench file, and the entry point."""
+    shared_wire: ClassVar[bool] = True
+    """Whether the parts share one wire and one adapter.
+
+    An update then works on one component of the bus at a time, and an adapter that is gone takes all parts with it.
+    """
+    steers_parts: ClassVar[bool] = False
+    """Whether lines beside the data, such as modem lines, may hold a part in its bootloader until the bus is opened again."""
+
+    name: str
+    recorder: Recorder | None
+    """Keeps what passes; None: nobody does."""
+    outside: Outside | None = None
+    """Asks what a flasher needs from outside of the bus, as a key."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, name: str, settings: Mapping[str, Any]) -> Self:
+        """`settings`: the keys of the bus in the bench file that are not proxyflash's own.
+
+        Raises TransportError; BadSettings for a key that does not hold.
+        """
+
+    def drain(self) -> object:  # noqa: B027 - most keep nothing that nobody waits for
+        """Forgets what came in and nobody has read. Raises TransportError."""
+
+    @classmethod
+    def no_load(cls, name: str, settings: Mapping[str, Any]) -> str:
+        """Why `load` can't tell how busy a bus with these settings is; "": it can."""
+        return f"{name} is a bus of kind {cls.kind}, whose load can't be measured"
+
+    def load(self, seconds: float) -> float | None:
+        """The share of time, 0.0 to 1.0, for which the bus is busy, measured over `seconds`; None: not known.
+
+        Raises what ended the bus.
+        """
+        return None
+
+    @classmethod
+    def host_checks(cls) -> Iterator[HostCheck]:
+        """What this host has for buses of this kind: drivers, adapters, permissions. Opens none of them."""
+        yield from ()
+
+    @abstractmethod
+    def close(self) -> None:
+        """A second call does nothing."""
