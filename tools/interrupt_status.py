@@ -6,10 +6,15 @@ this is all that is known.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ..flashers import events as ev
 from ..flashers.events import Phase
+from ..transports import plugins
+from ..transports.errors import PluginBroken, PluginUnknown
 from ..updates.engine.action import CHANGING
 from ..updates.events import ActionStarted, Status, StepFinished, StepStarted
+from ..updates.handlers.handler import StepHandler
 
 WHILE_TOUCHED = {
     Phase.ERASE: "was being erased; it stays in its bootloader until its image is whole",
@@ -18,10 +23,13 @@ WHILE_TOUCHED = {
     Phase.BOOT: "holds its whole image and was being started",
 }
 
-TELL_MORE = ("proxyflash/flash:", "proxyflash/check:")
-"""Handlers, by how their names begin, of which a started action changes nothing yet: flash tells by its phases what it does,
-check only asks."""
-SCRIPTS = "microsoft/script:"
+
+def handler_of(name: str) -> type[StepHandler]:
+    """The class of a step's handler; that of any handler where nobody has it, or it can't be loaded."""
+    with suppress(PluginUnknown, PluginBroken):
+        found: type[StepHandler] = plugins.load(plugins.STEPS, name)
+        return found
+    return StepHandler
 
 
 class Standing:
@@ -51,10 +59,10 @@ class Standing:
                     self._under_way[name] = f"{name} {WHILE_TOUCHED.get(phase, 'was asked what it holds')}"
             case StepStarted(component=name, label=label, handler=handler):
                 self._handlers[name] = handler
-                if handler.startswith(SCRIPTS):
+                if handler_of(handler).runs_script:
                     self._under_way[name] = f"the script of step {label} was running for {name}, and was ended"
             case ActionStarted(component=name, label=label, action=action):
-                if action in CHANGING and not self._handlers.get(name, "").startswith(TELL_MORE):
+                if action in CHANGING and not handler_of(self._handlers.get(name, "")).tells_changes:
                     self._touched.add(name)
                     self._under_way.setdefault(name, f"step {label} was under way for {name}")
             case StepFinished(component=name, status=status):

@@ -24,6 +24,7 @@ class CheckHandler(StepHandler):
     """Asks in Install, and once more where a cut has ended that."""
 
     buses_only = True
+    tells_changes = True
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
@@ -76,6 +76,11 @@ class FlashHandler(StepHandler):
     """Flashes, verifies and boots in Install; in Apply asks the running application for its version once more."""
 
     buses_only = True
+    tells_changes = True
+
+    @classmethod
+    def draft(cls, version: str, files: Sequence[str]) -> dict[str, Any]:
+        return {properties.CRITERIA: version}
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:

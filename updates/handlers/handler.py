@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 from ...enumerators.bench_component import BenchComponent
 from ...enumerators.component import Component
@@ -108,6 +108,15 @@ class StepHandler(ABC):
 
     A replay runs the actions of such handlers alone; of all others it takes the recorded results.
     """
+    runs_script: ClassVar[bool] = False
+    """Whether a program of the update runs from the step's start on, which is ended when the command is."""
+    tells_changes: ClassVar[bool] = False
+    """Whether its events say what it changes, or it changes nothing: that an action has started then changes nothing yet."""
+
+    @classmethod
+    def draft(cls, version: str, files: Sequence[str]) -> dict[str, Any]:
+        """The handler properties of a new step whose author says nothing else. `version`: the update's. `files`: names."""
+        return {}
 
     @classmethod
     @abstractmethod

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ...enumerators.bench_component import BenchComponent
 from ...enumerators.benchfile.schema import ComponentSpec
@@ -33,6 +34,10 @@ class HostPartHandler(StepHandler, Generic[T]):
     @abstractmethod
     def table_of(cls, spec: ComponentSpec) -> T | None:
         """The table of a component; None: it has none."""
+
+    @classmethod
+    def draft(cls, version: str, files: Sequence[str]) -> dict[str, Any]:
+        return {properties.CRITERIA: version}
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:

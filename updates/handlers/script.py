@@ -10,8 +10,9 @@ Properties of other names are let be, as the agent does.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, TypeGuard
+from typing import Any, ClassVar, TypeGuard
 
 from ...flashers.errors import Cancelled
 from ...transports import json_text, private_files
@@ -35,9 +36,14 @@ MAX_RESULT = 1 << 20
 class ScriptHandler(StepHandler):
     """One run of the script for each action."""
 
+    runs_script = True
     component_code: ClassVar[int] = COMPONENT_SCRIPT_HANDLER
     versions: ClassVar[dict[str, str]] = {"1.0": "1.0", "1.1": "1.1"}
     """What `apiVersion` may be, and the version of the script's interface that it means."""
+
+    @classmethod
+    def draft(cls, version: str, files: Sequence[str]) -> dict[str, Any]:
+        return {"scriptFileName": files[0]}
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:

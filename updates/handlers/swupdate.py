@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ...enumerators.bench_component import BenchComponent
 from ...enumerators.host import HostComponent
@@ -107,10 +108,14 @@ class SwupdateHandler(StepHandler):
 
 
 class SwupdateScriptHandler(ScriptHandler):
-    """`microsoft/swupdate:2`."""
+    """`microsoft/swupdate:2`. Which of its files is the script, its author says."""
 
     component_code: ClassVar[int] = COMPONENT_SWUPDATE_HANDLER
     versions: ClassVar[dict[str, str]] = {"1.0": "1.0", "2.0": "1.0", "1.1": "1.1", "2.1": "1.1"}
+
+    @classmethod
+    def draft(cls, version: str, files: Sequence[str]) -> dict[str, Any]:
+        return {}
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:

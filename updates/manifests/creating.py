@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ...transports import clock, named_files, private_files
+from ...transports import clock, named_files, plugins, private_files
 from ..errors import ManifestRule, PayloadMissing
 from . import device_manifest as dm
 from . import manifest as mf
@@ -20,8 +20,7 @@ from .resolved_update import Update
 from .signing import PrivateKey
 
 FLASH, SCRIPT = "proxyflash/flash:1", "microsoft/script:1"
-BY_VERSION = (FLASH, "proxyflash/partition:1", "proxyflash/app:1")
-"""Handlers that want to know the version which the component then tells."""
+"""The handlers of most updates."""
 SCHEMA = "https://json.schemastore.org/azure-deviceupdate-import-manifest-{version}.json"
 BLOCK = 1 << 20
 
@@ -77,12 +76,10 @@ def import_manifest(draft: Draft, made: datetime | None = None) -> tuple[str, mf
 
 
 def _inline(draft: Draft) -> dict[str, Any]:
-    properties = dict(draft.properties)
-    if draft.handler in BY_VERSION:
-        properties.setdefault("installedCriteria", draft.version)
-    elif draft.handler == SCRIPT:
-        properties.setdefault("scriptFileName", draft.files[0].name)
     names = [path.name for path in draft.files]
+    properties = dict(draft.properties)
+    if draft.handler in plugins.names(plugins.STEPS):
+        properties = plugins.load(plugins.STEPS, draft.handler).draft(draft.version, names) | properties
     return {"type": "inline", "handler": draft.handler, "files": names, "handlerProperties": properties}
 
 
