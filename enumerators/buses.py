@@ -62,9 +62,9 @@ class Buses:
                 spec = self.file.spec.bus[bus]
                 self.lock()
                 if self.replay is not None:
-                    settings = self.replay.host_settings(bus, spec.kind, spec.settings)
+                    settings = self.replay.host_settings(bus, spec.kind, self.file.settings(bus))
                 else:
-                    settings = self._emulated_bus(bus).host_settings if spec.emulated else spec.settings
+                    settings = self._emulated_bus(bus).host_settings if spec.emulated else self.file.settings(bus)
                 try:
                     self._transports[bus] = plugins.load(plugins.TRANSPORTS, spec.kind).open(bus, settings)
                 except BadSettings as error:

@@ -31,7 +31,7 @@ def record(entry: BenchEntry, presence: Presence, found: ProbeResult | None) -> 
         if identity.bootloader:
             properties["bootloader"] = identity.bootloader
     return Component(
-        id=(identity.serial if identity else "") or getattr(entry.address, "serial", None) or spec.name,
+        id=(identity.serial if identity else "") or entry.address.serial_number or spec.name,
         name=spec.name,
         group=spec.group,
         manufacturer=spec.manufacturer or (identity.manufacturer if identity else ""),
@@ -47,11 +47,4 @@ def record(entry: BenchEntry, presence: Presence, found: ProbeResult | None) -> 
 
 def _where(entry: BenchEntry) -> str:
     """Protocol and address, short: "uds 0x7E0/0x7E8", "dfu 0483:df11"."""
-    address = entry.address.model_dump(exclude_none=True)
-    if "request" in address and "response" in address:
-        return f"{entry.spec.protocol} 0x{address['request']:X}/0x{address['response']:X}"
-    if "target" in address and "source" in address:
-        return f"{entry.spec.protocol} 0x{address['target']:02X} from 0x{address['source']:02X}"
-    if "vendor_id" in address and "product_id" in address:
-        return f"{entry.spec.protocol} {address['vendor_id']:04x}:{address['product_id']:04x}"
-    return entry.spec.protocol
+    return f"{entry.spec.protocol} {entry.address.label()}".rstrip()

@@ -103,6 +103,26 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Address(Settings):
+    """Base of what a component's `address` table holds: where on its bus the part is."""
+
+    @property
+    def serial_number(self) -> str:
+        """The serial number that is part of the address; "": none is."""
+        return ""
+
+    def label(self) -> str:
+        """The address for a person, short, such as "0x7E0/0x7E8"; "": the bus is the address."""
+        return ""
+
+    def means(self, found: object) -> bool:
+        """Whether this is the address of what a discovery has found, in the words of its kind of bus (UsbInfo on USB).
+
+        By this, one protocol's discovery leaves out the parts of another protocol.
+        """
+        return False
+
+
 class _Secret:
     """See SECRET."""
 
@@ -124,8 +144,10 @@ class Bootloader(ABC):
     protocol: ClassVar[str]
     """The name in the bench file and in the entry points, such as "stm32-uart"."""
     bus_kind: ClassVar[str]
-    """The kind of bus that it runs over: "can", "serial", "usb", "udp" or a plugin's own."""
-    Address: ClassVar[type[Settings]]
+    """The kind of bus that it runs over: a name of the entry-point group proxyflash.transports, such as "can"."""
+    bus_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Settings that its bus has where the bench file gives none."""
+    Address: ClassVar[type[Address]]
     """What the component's `address` table holds."""
     Profile: ClassVar[type[Settings]]
     """What the component's `profile` table holds: a maker's variations, as data. Every key has a default."""
@@ -133,13 +155,15 @@ class Bootloader(ABC):
     probes_application: ClassVar[bool] = False
     """Whether the running application answers `probe` too, on a wire that nobody else may be asked on."""
 
+    is_silent: ClassVar[bool] = False
+    """Whether the bootloader tells nothing of its part and its memory: it judges a file just taken, and no other."""
+
     capabilities: Capability = Capability.NONE
 
     @classmethod
     @abstractmethod
     def attach(cls, bus: Any, address: Any, profile: Any) -> Self:
-        """The bootloader of the part at `address` of an open bus: a CanBus, SerialPort, UsbBus or UdpSocket, as
-        `bus_kind` says.
+        """The bootloader of the part at `address` of an open bus, of the transport's class for `bus_kind`.
 
         Sends nothing. `address` and `profile` are instances of this class's `Address` and `Profile`.
         """
@@ -170,6 +194,21 @@ class Bootloader(ABC):
     def readback_unavailable_reason(cls, profile: Any) -> str:
         """Why the memory of a part with this profile can't be read; "": nothing is known against it. Sends nothing."""
         return ""
+
+    @classmethod
+    def runs_while_written(cls, profile: Any) -> bool:
+        """Whether the old application runs on beside the new one until that is booted."""
+        return False
+
+    @classmethod
+    def unjudged(cls, profile: Any) -> Any:
+        """The profile with which the part takes what it could not run, for tests that fill its memory."""
+        return profile
+
+    @classmethod
+    def wrong_key(cls, profile: Any) -> Any | None:
+        """The profile with a key that the part refuses, for tests; None: it asks for no key."""
+        return None
 
     @abstractmethod
     def connect(self) -> Identity:
@@ -312,9 +351,7 @@ class Discovery(ABC):
 
     @classmethod
     @abstractmethod
-    def discover(
-        cls, bus: Any, listed: Sequence[Settings], *, active: bool, deadline: Deadline
-    ) -> Sequence[Discovered]:
+    def discover(cls, bus: Any, listed: Sequence[Address], *, active: bool, deadline: Deadline) -> Sequence[Discovered]:
         """The parts on the bus that speak this protocol and are at none of the addresses that the bench file has.
 
         Without `active` nothing is sent to who is not listed. Never puts a running application into its bootloader.

@@ -12,8 +12,6 @@ from ..flashers.flasher import Capability, SlotAccess
 from ..flashers.image import FirmwareImage
 from ..flashers.memory import Erase
 from ..flashers.programmer import Programmer
-from ..flashers.uds.profile import UdsProfile
-from ..flashers.xymodem.profile import MenuProfile
 from ..transports import clock
 from ..transports.deadline import Deadline
 from ..transports.errors import AdapterGone
@@ -80,10 +78,9 @@ def gone(component: BenchComponent) -> None:
 class Session:
     """The engine on a part that is in its bootloader, with what that knows of itself."""
 
-    def __init__(self, programmer: Programmer, profile: object) -> None:
+    def __init__(self, programmer: Programmer) -> None:
         self.programmer = programmer
-        self.is_menu = isinstance(profile, MenuProfile)
-        """A loader that takes files and talks in text: of what it holds it tells nothing but of a file just taken."""
+        self.is_silent = programmer.bootloader.is_silent
         self.identity = programmer.connect()
         self.memory = programmer.memory_map()
         self.region = self.memory.regions[0]
@@ -97,8 +94,8 @@ class Session:
         return bool(self.capabilities & (Capability.READ | Capability.DIGEST)) and self.region.erase is not Erase.NEVER
 
     def holds(self, image: FirmwareImage) -> bool:
-        """Whether it holds this image, which a menu has to say that it can't tell. Raises VerifyMismatch."""
-        if not self.is_menu:
+        """Whether it holds this image, which a silent bootloader has to say that it can't tell. Raises VerifyMismatch."""
+        if not self.is_silent:
             return bool(self.programmer.verify(image))
         try:
             self.programmer.verify(image)
@@ -111,17 +108,12 @@ class Session:
 def bootloader(component: BenchComponent, *, judged: bool = True) -> Iterator[Session]:
     """Brings the part into its bootloader; it is left as it is then.
 
-    `judged`: whether a UDS part may refuse what it holds for being no firmware that it could run.
+    `judged`: whether the part may refuse what it holds for being no firmware that it could run.
     """
-    flasher = component.bootloader()
-    profile = component.entry.profile
-    if not judged and isinstance(profile, UdsProfile):
-        routines = profile.routines.model_copy(update={"dependencies": "none"})
-        transport = component.bench.transport(component.entry.spec.bus)
-        flasher = component.entry.flasher.attach(
-            transport, component.entry.address, profile.model_copy(update={"routines": routines})
-        )
+    entry = component.entry
+    profile = entry.profile if judged else entry.flasher.unjudged(entry.profile)
+    flasher = entry.flasher.attach(component.bench.transport(entry.spec.bus), entry.address, profile)
     try:
-        yield Session(Programmer(flasher, component.name), profile)
+        yield Session(Programmer(flasher, component.name))
     finally:
         flasher.close()

@@ -13,7 +13,6 @@ from ..enumerators.bench_component import BenchComponent
 from ..flashers.flasher import Capability
 from ..transports import plugins
 
-BUSES = ("can", "serial", "usb")
 WHERE = ("emulated", "hardware")
 CAPABILITIES = {
     "read": Capability.READ,
@@ -21,8 +20,17 @@ CAPABILITIES = {
     "check": Capability.CHECK,
     "boot": Capability.BOOT,
 }
-THINGS = (*BUSES, "power", *WHERE, *CAPABILITIES)
 KEYS = ("name", "group", "protocol")
+
+
+def buses() -> list[str]:
+    """The kinds of bus that are installed."""
+    return plugins.names(plugins.TRANSPORTS)
+
+
+def things() -> tuple[str, ...]:
+    """All that a `needs` marker may name."""
+    return (*buses(), "power", *WHERE, *CAPABILITIES)
 
 
 class Marked(Protocol):
@@ -44,20 +52,21 @@ class Needs:
     @classmethod
     def of(cls, test: Marked) -> Needs:
         """Fails what is collected when a marker is wrong."""
-        things: set[str] = set()
+        known = things()
+        named: set[str] = set()
         wanted: list[tuple[str, frozenset[str]]] = []
         for mark in test.iter_markers("needs"):
             for thing in mark.args:
-                _check(test, thing in THINGS, f"{thing!r} is none of {', '.join(THINGS)}")
-                things.add(thing)
+                _check(test, thing in known, f"{thing!r} is none of {', '.join(known)}")
+                named.add(thing)
             for key, value in mark.kwargs.items():
                 _check(test, key in KEYS, f"{key!r} is no key; there are: {', '.join(KEYS)}")
                 wanted.append((key, frozenset([value] if isinstance(value, str) else value)))
-        return cls(frozenset(things), tuple(wanted))
+        return cls(frozenset(named), tuple(wanted))
 
     @property
     def buses(self) -> tuple[str, ...]:
-        return tuple(kind for kind in BUSES if kind in self.things)
+        return tuple(kind for kind in buses() if kind in self.things)
 
     @property
     def capabilities(self) -> tuple[str, ...]:

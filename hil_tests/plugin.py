@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .measurements import Measurements
     from .power import Power
 
-REQUIRABLE = ("can", "serial", "usb", "power")
 RUN = pytest.StashKey["BenchRun"]()
 SAID = pytest.StashKey[dict[str, list[str]]]()
 """What the workers of pytest-xdist have to say at the end."""
@@ -46,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require",
         metavar="THINGS",
         default="",
-        help=f"fail instead of skipping tests that lack these, separated by commas: {', '.join(REQUIRABLE)}",
+        help="fail instead of skipping tests that lack these, separated by commas: kinds of bus, such as can; power",
     )
     group.addoption(
         "--record", action="store_true", help="keep a recording of every bench test, not only of failed ones"
@@ -71,9 +70,13 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     required = [item for item in config.getoption("require").split(",") if item]
-    for item in required:
-        if item not in REQUIRABLE:
-            raise pytest.UsageError(f"--require: {item!r} is none of {', '.join(REQUIRABLE)}")
+    if required:
+        from .needs import buses
+
+        requirable = [*buses(), "power"]
+        for item in required:
+            if item not in requirable:
+                raise pytest.UsageError(f"--require: {item!r} is none of {', '.join(requirable)}")
     try:
         config.getini(SIMULATED_INI)
     except (ValueError, pytest.UsageError):  # By the release of pytest; neither names the option.

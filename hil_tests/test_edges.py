@@ -72,14 +72,16 @@ class Edges:
 
     @property
     def judgements(self) -> tuple[type[ProxyflashError], ...]:
-        """How it is told that a slot takes no such image. Of one that takes a certain format alone, and of a menu whose
-        loader says so, nothing else is said of the file."""
+        """How it is told that a slot takes no such image. Of one that takes a certain format alone, and of a silent one
+        that says so, nothing else is said of the file."""
         known = self._firmware.new.image.target
-        return (VerifyMismatch, *((ImageWrongPart,) if "image_hash" in known or self.session.is_menu else ()))
+        return (VerifyMismatch, *((ImageWrongPart,) if "image_hash" in known or self.session.is_silent else ()))
 
     def refuses(self, image: FirmwareImage) -> None:
-        """What is no firmware a slot does not take, but for a menu's, which may put any file into its flash."""
-        with suppress(*self.judgements) if self.session.is_menu else pytest.raises((ImageMisplaced, *self.judgements)):
+        """What is no firmware a slot does not take, but for a silent loader's, which may put any file into its flash."""
+        with (
+            suppress(*self.judgements) if self.session.is_silent else pytest.raises((ImageMisplaced, *self.judgements))
+        ):
             self.flashed(image)
 
     def begins_later(self, image: FirmwareImage) -> bool:

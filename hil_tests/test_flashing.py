@@ -9,7 +9,6 @@ from proxyflash.flashers.errors import VerifyMismatch
 from proxyflash.flashers.events import Phase, RunContext
 from proxyflash.flashers.flasher import Capability
 from proxyflash.flashers.memory import Range
-from proxyflash.flashers.smp.profile import SmpProfile
 from proxyflash.hil_tests.boot_session import RUNNING, bootloader, running
 from proxyflash.hil_tests.firmware import Firmware, TestImage
 from proxyflash.hil_tests.measurements import Measurements
@@ -82,7 +81,7 @@ def test_what_it_holds_is_the_image(component: BenchComponent, firmware: Firmwar
         programmer.start()
     running(component, new.version)
     with bootloader(component) as session:
-        if session.is_menu:
+        if session.is_silent:
             assert session.holds(old.image)
         else:
             with pytest.raises(VerifyMismatch):
@@ -92,10 +91,10 @@ def test_what_it_holds_is_the_image(component: BenchComponent, firmware: Firmwar
 
 
 def test_what_was_written_does_not_run_until_it_is_booted(component: BenchComponent, firmware: Firmware) -> None:
-    """The part waits in its bootloader. One that speaks SMP runs the old release beside it, and the same command, which
+    """The part waits in its bootloader. One with a slot for it runs the old release beside it, and the same command, which
     sends nothing again, has it started."""
     release = firmware.new
-    beside = isinstance(component.entry.profile, SmpProfile) and not component.entry.profile.recovery
+    beside = component.entry.flasher.runs_while_written(component.entry.profile)
     flashed(component, firmware.old)
     result = component.flash(release.image, boot=False)
     assert result is not None

@@ -42,8 +42,8 @@ def test_its_bootloader_says_who_it_is_each_time(component: BenchComponent) -> N
     before = running(component)
     with bootloader(component) as session:
         first = session.identity
-        # A menu has no name but its greeting, which was held against the profile.
-        assert first.part or session.is_menu
+        # A silent one has no name but its greeting, which was held against the profile.
+        assert first.part or session.is_silent
         again = session.programmer.bootloader.connect()
         assert (again.part, again.serial, again.bootloader) == (first.part, first.serial, first.bootloader)
         session.programmer.start()

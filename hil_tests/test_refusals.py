@@ -23,7 +23,6 @@ from proxyflash.flashers.errors import (
 from proxyflash.flashers.events import Phase, RunContext
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
-from proxyflash.flashers.uds.profile import UdsProfile
 from proxyflash.hil_tests.boot_session import bootloader, running
 from proxyflash.hil_tests.firmware import Firmware
 from proxyflash.transports.errors import ProxyflashError
@@ -122,16 +121,13 @@ def test_a_file_for_another_device(component: BenchComponent, firmware: Firmware
     holds_it_still(component, firmware.old.image)
 
 
-@pytest.mark.needs("can")
 def test_a_key_that_is_wrong(component: BenchComponent, firmware: Firmware) -> None:
     """And the next command has the right one."""
-    profile = component.entry.profile
-    assert isinstance(profile, UdsProfile)
-    if profile.security.key == "none":
+    profile = component.entry.flasher.wrong_key(component.entry.profile)
+    if profile is None:
         pytest.skip(f"'{component.name}' asks for no key")
     component.flash(firmware.old.image)
-    wrong = profile.security.model_copy(update={"key": "xor", "secret": b"\x01\x02\x03\x04"})
-    refused(component, firmware.new.image, SecurityDenied, profile.model_copy(update={"security": wrong}))
+    refused(component, firmware.new.image, SecurityDenied, profile)
     component.flash(firmware.new.image)
     running(component, firmware.new.version)
 

@@ -225,12 +225,7 @@ AT_ONCE = {
     ("hil_tests.real.demo", "tools"): "the demo on real bootloaders runs the commands",
 }
 """What may break rule 1 anywhere in the module."""
-KNOWN = {
-    ("hil_tests.boot_session", "flashers.uds.profile"),
-    ("hil_tests.boot_session", "flashers.xymodem.profile"),
-    ("hil_tests.test_flashing", "flashers.smp.profile"),
-    ("hil_tests.test_refusals", "flashers.uds.profile"),
-}
+KNOWN: set[tuple[str, str]] = set()
 """Modules that still break rule 2 or 5. Add none."""
 
 

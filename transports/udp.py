@@ -18,8 +18,6 @@ from .errors import UdpAbsent, UdpGone, UdpSettings
 from .recording.recorder import Recorder
 from .transport import Transport
 
-DEFAULT_PORT = 1337
-"""Of SMP (Zephyr, CONFIG_MCUMGR_TRANSPORT_UDP_PORT)."""
 LARGEST = 1472
 """Bytes of a datagram that is one Ethernet frame: 1500, less the headers of IPv4 and UDP (RFC 894, 791, 768)."""
 DRAIN_LIMIT = 1000
@@ -117,9 +115,11 @@ def _checked(settings: Mapping[str, Any]) -> tuple[str, int]:
     for key in settings:
         if key not in ("host", "port"):
             raise UdpSettings(f"a UDP bus has no key {key!r}; there are: host, port")
-    host, port = settings.get("host"), settings.get("port", DEFAULT_PORT)
+    host, port = settings.get("host"), settings.get("port")
     if not isinstance(host, str) or not host:
         raise UdpSettings("a UDP bus needs a host, a text")
+    if port is None:
+        raise UdpSettings("a UDP bus needs a port, unless the protocol of its component has one of its own")
     if type(port) is not int or not 0 < port < 0x1_0000:
         raise UdpSettings(f"port = {port!r} is no port of UDP")
     return host, port

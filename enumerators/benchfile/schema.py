@@ -18,7 +18,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ...flashers.flasher import Bootloader, Settings
+from ...flashers.flasher import Address, Bootloader, Settings
 from ...transports import named_files, plugins
 from ...transports.errors import ProxyflashError
 from ...transports.plain import quoted
@@ -254,7 +254,7 @@ class BenchEntry:
 
     spec: ComponentSpec
     flasher: type[Bootloader]
-    address: Settings
+    address: Address
     profile: Settings
     raw_profile: dict[str, Any]
     index: int
@@ -280,6 +280,14 @@ class BenchFile:
     def validated(self, model: type[M], value: object, key: str) -> M:
         """The table of a key at the top, by its model. Raises BenchKey with the line."""
         return _Reader(self.path, self.text, {key: value}).validated(model, value, (key,))
+
+    def settings(self, bus: str) -> dict[str, Any]:
+        """What the transport of a bus is opened with: its own keys, and what the protocols on it have for those left out."""
+        found: dict[str, Any] = {}
+        for entry in self.entries.values():
+            if entry.spec.bus == bus:
+                found |= entry.flasher.bus_defaults
+        return found | self.spec.bus[bus].settings
 
     @property
     def folder(self) -> Path:

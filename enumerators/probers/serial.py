@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...flashers.flasher import Bootloader, Identity, ProbeResult, State
+from ...flashers.serial.profile import SerialProfile
 from ...transports import plugins
 from ...transports.deadline import Deadline
 from ...transports.serial.port import SerialPort
@@ -121,7 +122,7 @@ def _unlisted(
     bus: str, asked: AskSpec, flasher: type[Bootloader], who: Identity, behind: Mapping[str, str]
 ) -> Unlisted:
     profile = dict(asked.profile)
-    if asked.baudrate is not None and "baudrate" in flasher.Profile.model_fields:
+    if asked.baudrate is not None and issubclass(flasher.Profile, SerialProfile):
         profile.setdefault("baudrate", asked.baudrate)
     at = f" at {asked.baudrate} bit/s" if asked.baudrate is not None else ""
     about = " ".join(text for text in (who.manufacturer, who.part, who.bootloader, who.serial) if text)

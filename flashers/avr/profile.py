@@ -6,12 +6,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ..flasher import Settings
+from ..flasher import Address, Settings
+from ..serial.profile import SerialProfile
 from ..serial.reset_line import ResetSettings
 from .parts import AvrPart
 
 
-class AvrAddress(Settings):
+class AvrAddress(Address):
     """The serial bus is the address: one part is on it."""
 
 
@@ -53,7 +54,7 @@ class Memory(Settings):
         return AvrPart(signature, f"AVR 0x{signature:06X}", self.flash, self.page, self.eeprom, self.boot_size)
 
 
-class AvrProfile(Settings):
+class AvrProfile(SerialProfile):
     """`part`: the expected part's name, or a piece of it, or its signature; "" for any. `baudrate`: of the loader, None
     for the bus's own. `app_baudrate`: of the application, None for the bus's own. `enter`: what makes the application
     jump into the loader, sent at the application's rate, "" for nothing. `boot_size`: bytes of the boot section where
@@ -61,7 +62,6 @@ class AvrProfile(Settings):
     found out where that is possible. `answer`: seconds that the loader has for an answer, the wire's time aside."""
 
     part: str | int = ""
-    baudrate: int | None = Field(default=None, gt=0)
     app_baudrate: int | None = Field(default=None, gt=0)
     entry: Entry = Entry()
     enter: str = ""

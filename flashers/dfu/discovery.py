@@ -3,51 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from ...transports.deadline import Deadline
 from ...transports.toml_text import toml_text
 from ...transports.usb.bus import UsbBus, UsbInfo
-from ..flasher import Discovered, Discovery, Settings
+from ..flasher import Address, Discovered, Discovery
 from .entry import is_dfu, is_in_dfu_mode
-from .profile import ANY
 
 
 class DfuDiscovery(Discovery):
-    """The devices that none of the addresses means; those of other protocols on USB count by the same keys."""
+    """The devices that none of the addresses means; whichever protocols they are of."""
 
     protocol: ClassVar[str] = "dfu"
 
     @classmethod
     def discover(
-        cls, bus: UsbBus, listed: Sequence[Settings], *, active: bool, deadline: Deadline
+        cls, bus: UsbBus, listed: Sequence[Address], *, active: bool, deadline: Deadline
     ) -> Sequence[Discovered]:
         there = [info for info in bus.list() if any(is_dfu(item) for item in info.interfaces)]
         serials = Counter((info.vendor_id, info.product_id, info.serial) for info in there)
         found = []
         for info in there:
-            if not any(_claims(address, info) for address in listed):
+            if not any(address.means(info) for address in listed):
                 unique = serials[info.vendor_id, info.product_id, info.serial] == 1
                 found.append(as_discovered(info, by_serial=bool(info.serial) and unique))
         return found
-
-
-def _claims(listed: Settings, info: UsbInfo) -> bool:
-    address = listed.model_dump()
-    if address.get("serial") not in (None, info.serial) or address.get("port") not in (None, info.port):
-        return False
-    return any(
-        vendor in (ANY, info.vendor_id) and product in (ANY, info.product_id) for vendor, product in _ids(address)
-    )
-
-
-def _ids(address: dict[str, object]) -> Iterator[tuple[object, object]]:
-    """Those of DFU mode; those of the running application, of which what is not told is the same."""
-    vendor, product = address.get("vendor_id"), address.get("product_id")
-    yield vendor, product
-    runtime_vendor, runtime_product = address.get("runtime_vendor_id"), address.get("runtime_product_id")
-    yield vendor if runtime_vendor is None else runtime_vendor, product if runtime_product is None else runtime_product
 
 
 def as_discovered(info: UsbInfo, *, by_serial: bool) -> Discovered:

@@ -6,14 +6,14 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ...transports.usb.bus import UsbMatch
-from ..flasher import Settings
+from ...transports.usb.bus import UsbInfo, UsbMatch
+from ..flasher import Address, Settings
 
 ANY = 0xFFFF
 """An id that is not told, as in a DFU file's suffix (DFU 1.1, appendix B)."""
 
 
-class DfuAddress(Settings):
+class DfuAddress(Address):
     """Which device. The ids of DFU mode (both 0xFFFF: any, at the given port); those of the running application if they
     differ; serial or port path ("1-4.2") to tell two alike apart; `alt`: the alternate setting that is read and written,
     unless the image file names one."""
@@ -31,6 +31,28 @@ class DfuAddress(Settings):
         if ANY in (self.vendor_id, self.product_id) and not self.port:
             raise ValueError("ids of 0xFFFF stand for any device, and need a port")
         return self
+
+    @property
+    def serial_number(self) -> str:
+        return self.serial or ""
+
+    def label(self) -> str:
+        return f"{self.vendor_id:04x}:{self.product_id:04x}"
+
+    def means(self, found: object) -> bool:
+        """Whether it is this device, in DFU mode or running."""
+        if not isinstance(found, UsbInfo):
+            return False
+        if self.serial not in (None, found.serial) or self.port not in (None, found.port):
+            return False
+        running = (
+            self.vendor_id if self.runtime_vendor_id is None else self.runtime_vendor_id,
+            self.product_id if self.runtime_product_id is None else self.runtime_product_id,
+        )
+        return any(
+            vendor in (ANY, found.vendor_id) and product in (ANY, found.product_id)
+            for vendor, product in ((self.vendor_id, self.product_id), running)
+        )
 
     def dfu_mode(self, port: str | None = None) -> UsbMatch:
         """The device in DFU mode; at a known port without its serial number, which may be another one there."""

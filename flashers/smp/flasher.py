@@ -56,6 +56,10 @@ class SmpFlasher(SlotBootloader):
         self._matched = False
 
     @classmethod
+    def runs_while_written(cls, profile: SmpProfile) -> bool:
+        return not profile.recovery
+
+    @classmethod
     def attach(cls, bus: Any, address: SmpAddress, profile: SmpProfile) -> Self:
         return cls(cls._wire_on(bus, profile), address, profile)
 

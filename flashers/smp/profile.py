@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..flasher import Settings
+from ..flasher import Address, Settings
 from .codec import LINE_LENGTH
 
 
-class SmpAddress(Settings):
+class SmpAddress(Address):
     """One part is on the bus; `image`: which of its images this component is, 0 for the only or first one."""
 
     image: int = Field(default=0, ge=0, le=15)

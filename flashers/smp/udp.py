@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from ...transports.deadline import Deadline
 from ...transports.udp import LARGEST, UdpSocket
 from .flasher import SmpFlasher
@@ -44,6 +47,8 @@ class SmpUdpFlasher(SmpFlasher):
 
     protocol = "smp-udp"
     bus_kind = "udp"
+    bus_defaults: ClassVar[Mapping[str, Any]] = {"port": 1337}
+    """Of Zephyr (CONFIG_MCUMGR_TRANSPORT_UDP_PORT)."""
 
     @classmethod
     def _wire_on(cls, bus: UdpSocket, profile: SmpProfile) -> Wire:  # type: ignore[override]

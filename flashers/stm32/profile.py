@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ..flasher import Settings
+from ..flasher import Address, Settings
 from ..memory import EraseRun, Region
 from ..serial.boot_pins import Output, PinSettings
+from ..serial.profile import SerialProfile
 from ..vector_table import VectorTable
 from .codec import WORD
 from .parts import FLASH_START
@@ -16,7 +17,7 @@ from .parts import FLASH_START
 Parity = Literal["N", "E", "O"]
 
 
-class Stm32Address(Settings):
+class Stm32Address(Address):
     """The serial bus is the address: one part is on it."""
 
 
@@ -64,7 +65,7 @@ class Memory(Settings):
         )
 
 
-class Stm32Profile(Settings):
+class Stm32Profile(SerialProfile):
     """`part`: the expected family's name, or a part of it, or the product id; "" for any. `parity`: of the loader, "N"
     for BlueNRG. `baudrate`: of the loader, None for the bus's own. `enter`: what makes the application jump into the
     loader, sent at the application's settings, "" for nothing. `boot`: how the application is started: by Go, by a
@@ -74,7 +75,6 @@ class Stm32Profile(Settings):
 
     part: str | int = ""
     parity: Parity = "E"
-    baudrate: int | None = Field(default=None, gt=0)
     entry: Entry = Entry()
     enter: str = ""
     boot: Literal["auto", "go", "reset"] = "auto"

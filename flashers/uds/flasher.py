@@ -93,6 +93,17 @@ class UdsFlasher(MemoryBootloader):
             client.close()
 
     @classmethod
+    def unjudged(cls, profile: UdsProfile) -> UdsProfile:
+        return profile.model_copy(update={"routines": profile.routines.model_copy(update={"dependencies": "none"})})
+
+    @classmethod
+    def wrong_key(cls, profile: UdsProfile) -> UdsProfile | None:
+        if profile.security.key == "none":
+            return None
+        wrong = profile.security.model_copy(update={"key": "xor", "secret": b"\x01\x02\x03\x04"})
+        return profile.model_copy(update={"security": wrong})
+
+    @classmethod
     def readback_unavailable_reason(cls, profile: UdsProfile) -> str:
         return "the profile has no way to read its memory (read)" if profile.read == "none" else ""
 

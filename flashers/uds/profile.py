@@ -17,7 +17,7 @@ from ...transports.can.bus import CanId
 from ...transports.isotp.opening import Addressing, IsoTpAddress, IsoTpOptions
 from ...transports.outside import Outside
 from ..errors import ProfileWrong
-from ..flasher import SECRET, Settings
+from ..flasher import SECRET, Address, Settings
 from ..memory import Erase, MemoryMap, Region, Write, uniform
 
 
@@ -42,7 +42,7 @@ Parameter = Literal["alfi", "address", "size", "crc32", "region"]
 All big endian."""
 
 
-class UdsAddress(Settings):
+class UdsAddress(Address):
     """Where the ECU listens and answers.
 
     normal: `request` and `response` (default: 8 above). normal-fixed: `target` and `source`, from which the ids follow.
@@ -95,6 +95,9 @@ class UdsAddress(Settings):
 
     def _id(self, value: int | None) -> CanId | None:
         return None if value is None else CanId(value, self._wide(value))
+
+    def label(self) -> str:
+        return f"0x{self.request:X}/0x{self.response:X}"
 
     def isotp(self) -> IsoTpAddress:
         return IsoTpAddress(self.addressing, self._id(self.request), self._id(self.response), self.target, self.source)

@@ -39,6 +39,7 @@ TELLS_NOTHING = "a loader that takes files by {} does not tell what it holds"
 class MenuFlasher(SerialBootloader, SlotBootloader):
     """One part behind a serial port. A subclass says how a file is sent once the loader has asked for it."""
 
+    is_silent = True
     Address = MenuAddress
     Profile: ClassVar[type[MenuProfile]]
 

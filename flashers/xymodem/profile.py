@@ -16,8 +16,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ..flasher import Settings
+from ..flasher import Address, Settings
 from ..serial.boot_pins import Output, PinSettings
+from ..serial.profile import SerialProfile
 
 WORDS = ("size", "size-hex", "sent", "crc32")
 
@@ -79,11 +80,11 @@ class Timings(Settings):
     verdict: float = Field(default=60.0, gt=0, le=600)
 
 
-class MenuAddress(Settings):
+class MenuAddress(Address):
     """The serial bus is the address: one part is on it."""
 
 
-class MenuProfile(Settings):
+class MenuProfile(SerialProfile):
     """`loader`: one of loaders.toml, whose keys hold where this table has none. `baudrate`: the loader's, None
     for the bus's own. `entry`, `enter`: how the part gets into its loader, by modem lines or by a text that its
     application is sent. `greet`: what makes the loader say its prompt; `prompt`: what it ends with when it waits for a
@@ -99,7 +100,6 @@ class MenuProfile(Settings):
 
     loader: str = ""
     part: Pattern = ""
-    baudrate: int | None = Field(default=None, gt=0)
     entry: Entry = Entry()
     enter: str = ""
     greet: str = "\r"

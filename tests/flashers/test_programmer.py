@@ -22,7 +22,7 @@ from proxyflash.flashers.errors import (
     VerifyMismatch,
 )
 from proxyflash.flashers.events import RunContext
-from proxyflash.flashers.flasher import Capability, Digest, Identity, MemoryBootloader, Settings, Target
+from proxyflash.flashers.flasher import Address, Capability, Digest, Identity, MemoryBootloader, Settings, Target
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.memory import MemoryMap, Range, uniform
 from proxyflash.flashers.programmer import Programmer
@@ -38,7 +38,7 @@ class NorFlasher(MemoryBootloader):
 
     protocol = "nor"
     bus_kind = "none"
-    Address = Settings
+    Address = Address
     Profile = Settings
 
     def __init__(self, flash: NorFlash, capabilities: Capability) -> None:

@@ -137,7 +137,10 @@ def test_without_an_option_there_is_an_emulated_bench(suite: Suite) -> None:
 @pytest.mark.parametrize(
     ("marker", "said"),
     [
-        ('needs("powr")', "'powr' is none of can, serial, usb, power, emulated, hardware, read, digest, check, boot"),
+        (
+            'needs("powr")',
+            "'powr' is none of can, serial, udp, usb, power, emulated, hardware, read, digest, check, boot",
+        ),
         ('needs(colour="red")', "'colour' is no key; there are: name, group, protocol"),
     ],
 )
@@ -151,7 +154,7 @@ def test_a_wrong_marker_is_told_when_it_is_collected(suite: Suite, marker: str, 
 def test_require_takes_what_it_knows(suite: Suite, option: str) -> None:
     done = suite.run("def test_it(): pass", option)
     assert done.ret == pytest.ExitCode.USAGE_ERROR
-    done.stderr.fnmatch_lines(["ERROR: --require: '*' is none of can, serial, usb, power"])
+    done.stderr.fnmatch_lines(["ERROR: --require: '*' is none of can, serial, udp, usb, power"])
 
 
 def test_a_bench_file_that_is_not_there(suite: Suite) -> None:
