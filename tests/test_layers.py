@@ -103,7 +103,7 @@ MAY_IMPORT = {
     "hil_tests": {"updates", "enumerators", "flashers", "transports", "emulators", "testing"},
     "testing": {"updates", "enumerators", "flashers", "transports", "emulators"},
 }
-FAMILIES = {path.parent.name for path in (ROOT / "flashers").glob("*/profile.py")}
+FAMILIES = {path.parent.name for path in (ROOT / "flashers").glob("*/profile.py")} - {"serial", "can"}
 """The folders of bootloader protocols."""
 ENGINE = {
     f"flashers.{name}"
