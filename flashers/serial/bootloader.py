@@ -33,7 +33,8 @@ class SerialBootloader(Bootloader):
         self._entry = self._make_entry()
         self._has_lines = False
         self._changed = False
-        """Whether anything was erased or written: only the bootloader is to be started with it then."""
+        """Whether the part has erased or written anything: only its bootloader is to be started then. Set once it has
+        acknowledged that; a part that lost its supply before still has what it had."""
 
     @abstractmethod
     def _make_entry(self) -> SerialEntry: ...

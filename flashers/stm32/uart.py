@@ -99,7 +99,6 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
         """By a mass erase where everything is to be erased, by a bank's where all of it is, else by pages."""
         done = 0
-        self._changed = True
         self._wary |= any(unit.start in self._erased for unit in ranges)
         for what, units in self._erasures(ranges):
             if what is not None and self._mass_erased(what):
@@ -297,6 +296,7 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
 
         Raises PartProtected if not.
         """
+        self._changed = True
         self._erased.update(unit.start for unit in erased)
         for unit in erased if self._wary else erased[:1]:
             if not self._holds(unit.start, bytes([self._blank(unit.start)]) * min(LOOK, unit.size)):
