@@ -10,7 +10,7 @@ from ...transports.deadline import Deadline
 from ...transports.errors import TransportError
 from ...transports.serial.port import SerialPort
 from ..errors import PartError, PartMute, PartWrongFamily, PartWrongMode, ProfileWrong
-from ..flasher import Bootloader, Identity, ProbeResult, Settings, State
+from ..flasher import Address, Bootloader, Identity, ProbeResult, State
 from .entry import SerialEntry
 
 ENTRY_TRIES = 3
@@ -54,12 +54,12 @@ class SerialBootloader(Bootloader):
         """Sets `capabilities`. Raises PartWrongFamily, PartProtected, ProfileWrong for what can't be flashed."""
 
     @classmethod
-    def attach(cls, bus: SerialPort, address: Settings, profile: Any) -> Self:
+    def attach(cls, bus: SerialPort, address: Address, profile: Any) -> Self:
         return cls(bus, profile)
 
     @classmethod
     def probe(
-        cls, bus: SerialPort, address: Settings, profile: Any, *, active: bool, deadline: Deadline
+        cls, bus: SerialPort, address: Address, profile: Any, *, active: bool, deadline: Deadline
     ) -> ProbeResult | None:
         """With `active` only: asks whether the bootloader is there. Touches no modem line."""
         if not active:
