@@ -2,7 +2,7 @@
 
 with Bench.open("bench.toml") as bench:
     component = bench.component("imu")
-    component.flash("imu-1.5.0.hex", on_event=print)
+    component.flash("imu-1.5.0.hex", context=RunContext(on_event=print))
 """
 
 from __future__ import annotations

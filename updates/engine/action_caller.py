@@ -9,7 +9,7 @@ from ...flashers.errors import Cancelled
 from ...transports.errors import ProxyflashError, naming
 from ...transports.outside import Outside
 from ..errors import StepFailed, StepHangs, StepTimeout
-from ..handlers.handler import StepHandler
+from ..handlers.handler import StepContext, StepHandler
 from .action import Action
 from .plan import Task
 from .results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, asked, extended_code
@@ -30,6 +30,10 @@ class ActionCaller:
         self.handler = handler
         self._timeout = timeout
         self._outside = outside
+
+    @property
+    def context(self) -> StepContext:
+        return self.handler.context
 
     @property
     def is_late(self) -> bool:

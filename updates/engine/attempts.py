@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...enumerators.errors import StateFolder
 from ...transports import clock, json_text, private_files
+from ..errors import AttemptsExhausted
 from .plan import Task
 
 MOST_BYTES = 16 << 20
@@ -36,6 +37,18 @@ class Attempts:
         self._path = path
         self._lock = clock.Lock()
         self._counts = _read(path)
+
+    def take(self, task: Task, limit: int, *, again: bool = False) -> None:
+        """Counts an attempt; on the disk when this returns. `again`: those before don't count.
+
+        Raises AttemptsExhausted, StateFolder.
+        """
+        if again:
+            self.clear(task)
+        if (tried := self.count(task)) >= limit:
+            times = "once" if tried == 1 else f"{tried} times"
+            raise AttemptsExhausted(f"step {task.label} was tried {times}, and is not tried again")
+        self.add(task)
 
     def count(self, task: Task) -> int:
         return self._counts.get(key(task), 0)

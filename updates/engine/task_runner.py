@@ -6,7 +6,7 @@ done again. An action that a cut ended is begun again once the component has bee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..events import ActionStarted, Status, StepFinished, StepStarted
 from ..handlers.handler import StepContext
-from ..manifests.conditions import BenchConditions, Condition, Version
+from ..manifests.conditions import BenchConditions, Version
 from ..manifests.policy import Policy
 from ..manifests.resolved_update import Update
 from .action import ANNOUNCED, Action
@@ -136,13 +136,12 @@ class TaskRunner:
     def _install(self, task: Task, caller: ActionCaller) -> None:
         """Asks, then carries out the actions that have not ended yet; on a failure restores."""
         state = self.state(task)
-        if self._allowed(task) and self._wanted(task, caller):
+        allowed = self._holds(task, lambda: caller.context.conditions.demand(task.options.conditions))
+        if allowed and self._wanted(task, caller):
             for action in (Action.BACKUP, Action.INSTALL, Action.APPLY):
                 if action in state.results:
                     continue
-                if action is Action.INSTALL and not (
-                    self._unchanged(task, caller) and self._still_allowed(task) and self._may_try(task)
-                ):
+                if action is Action.INSTALL and not self._may_install(task, caller):
                     break
                 if not self._act(task, caller, action):
                     break
@@ -171,19 +170,11 @@ class TaskRunner:
         self._failed(task, error, restore=True)
         self._act(task, caller, Action.RESTORE)
 
-    def _allowed(self, task: Task) -> bool:
-        """Whether the step's conditions hold; if not, it has failed. Raises Halt if it was under way."""
-        return self._holds(task, lambda: self._demand(task, task.options.conditions))
+    def _check_versions(self, task: Task, caller: ActionCaller) -> None:
+        """What was known when it was planned, asked again: another hand may have changed the part.
 
-    def _still_allowed(self, task: Task) -> bool:
-        """The same right before Install for what was known when it was planned: another hand may have changed the part.
-
-        The floor, downgrades, and the versions of other components.
+        The floor, downgrades, and the versions of other components. Raises BelowFloor, DowngradeRefused, ConditionFailed.
         """
-        return self._holds(task, lambda: self._check_versions(task))
-
-    def _check_versions(self, task: Task) -> None:
-        """Raises BelowFloor, DowngradeRefused, ConditionFailed."""
         settings = self.settings
         if task.component is not None and task.wanted:
             # Without anything that would refuse it the part needn't be asked.
@@ -191,15 +182,10 @@ class TaskRunner:
             seen = settings.bench.find(task.component.name).look() if ask else task.component
             if is_downgrade(settings.policy, task, seen):
                 self.record(Kind.DOWNGRADE, task=task.index, version=seen.version)
-        self._demand(task, [one for one in task.options.conditions if isinstance(one, Version)])
-
-    def _demand(self, task: Task, conditions: Sequence[Condition]) -> None:
-        self._conditions(task).demand(conditions)
-
-    def _conditions(self, task: Task) -> BenchConditions:
-        return BenchConditions(self.settings.bench, task.component.name if task.component else None)
+        caller.context.conditions.demand(one for one in task.options.conditions if isinstance(one, Version))
 
     def _holds(self, task: Task, check: Callable[[], None]) -> bool:
+        """Whether a condition holds; if not, the task has failed. Raises Halt if the task was under way."""
         try:
             with naming(task.target):
                 check()
@@ -210,33 +196,20 @@ class TaskRunner:
             return False
         return True
 
-    def _unchanged(self, task: Task, caller: ActionCaller) -> bool:
-        """Whether the step's files are still those that were checked; if not, it has failed."""
+    def _may_install(self, task: Task, caller: ActionCaller) -> bool:
+        """Whether the files are still those that were checked, and an attempt is left; if not, the task has failed."""
+        limit = task.options.attempts_under(self.settings.policy)
         try:
             with naming(task.target):
                 for name in task.step.files:
-                    caller.handler.context.check(name)
-        except UpdateError as error:
+                    caller.context.check(name)
+                if not self._holds(task, lambda: self._check_versions(task, caller)):
+                    return False
+                if limit:
+                    self.settings.attempts.take(task, limit, again=self.settings.again)
+        except (UpdateError, AttemptsExhausted) as error:
             self._failed(task, error, restore=self.state(task).touched)
             return False
-        return True
-
-    def _may_try(self, task: Task) -> bool:
-        """Counts an attempt; whether there was one left. If not, the task has failed."""
-        limit = task.options.attempts_under(self.settings.policy)
-        if not limit:
-            return True
-        attempts = self.settings.attempts
-        if self.settings.again:
-            attempts.clear(task)
-        if (tried := attempts.count(task)) >= limit:
-            times = "once" if tried == 1 else f"{tried} times"
-            error = AttemptsExhausted(
-                f"step {task.label} was tried {times}, and is not tried again", component=task.target
-            )
-            self._failed(task, error, restore=self.state(task).touched)
-            return False
-        attempts.add(task)
         return True
 
     # One action.
@@ -329,7 +302,7 @@ class TaskRunner:
             backup_folder=kept.backup / task.label / task.target,
             component=settings.bench.find(task.component.name) if task.component else None,
             record=task.component,
-            conditions=self._conditions(task),
+            conditions=BenchConditions(settings.bench, task.component.name if task.component else None),
             run=context,
             payloads={file.filename: file for file in task.update.manifest.files if file.filename in task.step.files},
             refusal=settings.refusal,
