@@ -15,6 +15,8 @@ import typing
 import uuid
 from collections.abc import Iterator
 from enum import Enum
+from importlib import import_module
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 BENCH_FILE = ROOT / "docs" / "bench-file.md"
 EMULATION = ROOT / "docs" / "emulation.md"
+PLUGINS = ROOT / "docs" / "plugins.md"
 
 
 def name_of(path: Path) -> str:
@@ -187,6 +190,8 @@ RUN_ELSEWHERE = [
     # Tests for pytest: tests/hil_tests/test_bench_tests_document.py.
     (ROOT / "docs" / "bench-tests.md", 0),
     (ROOT / "docs" / "bench-tests.md", 1),
+    # Pieces of tests/plugin_package, which tests/test_plugin_package.py installs and runs; held to it below.
+    *((ROOT / "docs" / "plugins.md", number) for number in range(13)),
     # A test for pytest: tests/tools/test_recordings_command.py.
     (ROOT / "docs" / "recordings.md", 0),
 ]
@@ -203,6 +208,30 @@ def test_a_python_example_runs(
 def test_all_python_examples_are_run() -> None:
     there = [(document, number) for document in DOCUMENTS for number in range(len(fences(document, "python")))]
     assert there == sorted([(document, number) for document, number, _ in PRINTED] + RUN_ELSEWHERE)
+
+
+def test_the_examples_of_plugins_are_pieces_of_the_package() -> None:
+    package = ROOT / "tests" / "plugin_package"
+    pieces = [path.read_text(encoding="utf-8") for path in (package / "proxyflash_loop").glob("*.py")]
+    for example in fences(PLUGINS, "python"):
+        assert any(example.rstrip() in piece for piece in pieces), example
+    [entries] = fences(PLUGINS, "ini")
+    assert entries.rstrip() in (package / "setup.cfg").read_text(encoding="utf-8")
+
+
+def test_the_plugins_and_their_groups_are_those_that_there_are() -> None:
+    text = PLUGINS.read_text(encoding="utf-8")
+    groups, _, known = text.partition("## Known plugins")
+    assert re.findall(r"^\| `(proxyflash\.\w+)` \|", groups, re.MULTILINE) == list(plugins.GROUPS)
+    own = {
+        group: sorted(entry.name for entry in distribution("proxyflash").entry_points if entry.group == group)
+        for group in plugins.GROUPS
+    }
+    rows = re.findall(r"^\| `(proxyflash\.\w+)` \| (.*) \|", known, re.MULTILINE)
+    assert {group: re.findall(r"`([^`]+)`", names) for group, names in rows} == own
+    for name in re.findall(r"`(proxyflash(?:\.\w+)+\.[A-Z]\w+)`", groups):
+        module, _, attribute = name.rpartition(".")
+        assert isinstance(getattr(import_module(module), attribute), type)
 
 
 def test_emulate_serves_as_the_document_says(bench_folder: Path) -> None:
