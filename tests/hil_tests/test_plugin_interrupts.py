@@ -145,7 +145,7 @@ def test_it(component, firmware):
 def test_without_leave_to_flash_it_says_how_a_torn_part_was_left(suite: Suite, hardware: Outside) -> None:
     tests = """
 import os, signal
-from proxyflash.flashers.events import Progress
+from proxyflash.flashers.events import Progress, RunContext
 
 @pytest.mark.needs(name="front")
 def test_it(component, firmware):

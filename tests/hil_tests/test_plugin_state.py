@@ -139,11 +139,12 @@ TORN = """
 @pytest.mark.needs(name={name!r})
 def test_torn(component, firmware):
     from proxyflash.flashers.errors import Cancelled
-    from proxyflash.flashers.events import Progress
+    from proxyflash.flashers.events import Progress, RunContext
     seen = []
+    def writes():
+        return any(isinstance(event, Progress) and event.phase == "write" for event in seen)
     with pytest.raises(Cancelled):
-        component.flash(IMAGE, context=RunContext(seen.append), cancelled=lambda: any(
-            isinstance(event, Progress) and event.phase == "write" for event in seen))
+        component.flash(IMAGE, context=RunContext(seen.append, writes))
     assert component.look().presence == "bootloader"
 
 @pytest.mark.needs(name={name!r})
