@@ -227,7 +227,7 @@ class IsoTp(Settings):
     padding: Byte | Literal["none"] = 0xCC
     tx_dl: Literal[8, 12, 16, 20, 24, 32, 48, 64] = 8
     squash_st_min: bool = False
-    backend: Literal["auto", "kernel", "user"] = "auto"
+    backend: Literal["user", "kernel"] = "user"
 
     def options(self) -> IsoTpOptions:
         return IsoTpOptions(

@@ -73,7 +73,7 @@ def socketcan(interface: str, *, fd: bool = False) -> can.BusABC:
     return can.Bus(interface="socketcan", channel=interface, fd=fd, can_filters=wanted)
 
 
-def profile(*, backend: str = "auto", fd: bool = False, **more: Any) -> UdsProfile:
+def profile(*, backend: str = "user", fd: bool = False, **more: Any) -> UdsProfile:
     keys: dict[str, Any] = {
         "memory": [{"start": BASE, "size": SIZE, "erase_unit": 0x1000, "write_alignment": 8}],
         "security": {"key": "xor", "secret": "5a5a5a5a"},

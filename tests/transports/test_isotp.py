@@ -818,7 +818,7 @@ def converse(
         (NORMAL, IsoTpOptions(block_size=-1), "block_size"),
         (NORMAL, IsoTpOptions(padding=300), "padding"),
         (NORMAL, IsoTpOptions(n_cr_timeout=0), "n_cr_timeout"),
-        (NORMAL, IsoTpOptions(backend="kernal"), "none of auto, kernel, user"),
+        (NORMAL, IsoTpOptions(backend="kernal"), "neither kernel nor user"),
         (NORMAL, IsoTpOptions(backend="kernel"), "socketcan"),
     ],
 )

@@ -63,7 +63,7 @@ class IsoTpOptions:
 
     `padding`: the byte that fills short frames, None for none. `tx_dl`: CAN FD frame size that we send (8 to 64).
     `squash_st_min`: send without the peer's separation time. `n_bs_timeout`, `n_cr_timeout`: seconds; the kernel's are
-    always 1.0. `backend`: "auto", "kernel" or "user".
+    always 1.0. `backend`: "user" or "kernel".
     """
 
     block_size: int = 0
@@ -74,7 +74,7 @@ class IsoTpOptions:
     squash_st_min: bool = False
     n_bs_timeout: float = 1.0
     n_cr_timeout: float = 1.0
-    backend: str = "auto"
+    backend: str = "user"
 
 
 class IsoTpBackEnd(ABC):

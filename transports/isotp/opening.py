@@ -1,7 +1,7 @@
 """ISO-TP (ISO 15765-2): PDUs of up to 4 GiB over CAN frames.
 
-Through the kernel's CAN_ISOTP socket where the bus is socketcan and the kernel has it (`kernel`), else through
-can-isotp over a `CanChannel` (`user`). Both give the same errors.
+Through can-isotp over a `CanChannel` (`user`), or where that is asked for through the kernel's CAN_ISOTP socket (`kernel`).
+Both give the same errors.
 """
 
 from __future__ import annotations
@@ -46,16 +46,15 @@ class IsoTpChannel:
         """A channel to one peer. Raises IsoTpSettings."""
         chosen = options or IsoTpOptions()
         _check(bus, address, chosen)
-        if chosen.backend == "kernel" or (chosen.backend == "auto" and bus.interface == "socketcan"):
-            try:
-                return IsoTpChannel(KernelIsoTp(bus, address, chosen))
-            except OSError as error:
-                if chosen.backend == "kernel" or error.errno not in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
-                    raise IsoTpSettings(
-                        f"the kernel's ISO-TP socket on {bus.channel_name}: {error.strerror or error}",
-                        remedy=_KERNEL_REMEDIES.get(error.errno or 0, _NO_KERNEL_ISOTP),
-                    ) from error
-        return IsoTpChannel(UserIsoTp(bus, address, chosen))
+        if chosen.backend == "user":
+            return IsoTpChannel(UserIsoTp(bus, address, chosen))
+        try:
+            return IsoTpChannel(KernelIsoTp(bus, address, chosen))
+        except OSError as error:
+            raise IsoTpSettings(
+                f"the kernel's ISO-TP socket on {bus.channel_name}: {error.strerror or error}",
+                remedy=_KERNEL_REMEDIES.get(error.errno or 0, _NO_KERNEL_ISOTP),
+            ) from error
 
     def send(self, pdu: bytes, deadline: Deadline) -> None:
         """Sends one PDU; returns once its last frame is handed to the bus.
@@ -109,8 +108,8 @@ class IsoTpChannel:
 def _check(bus: CanBus, address: IsoTpAddress, options: IsoTpOptions) -> None:
     """Raises IsoTpSettings for what neither backend can do."""
     wrong = ""
-    if options.backend not in ("auto", "kernel", "user"):
-        wrong = f"backend {options.backend!r} is none of auto, kernel, user"
+    if options.backend not in ("kernel", "user"):
+        wrong = f"backend {options.backend!r} is neither kernel nor user"
     elif options.backend == "kernel" and bus.interface != "socketcan":
         wrong = f"backend kernel needs a socketcan bus, and {bus.name} is {bus.interface}"
     elif options.tx_dl not in FRAME_SIZES:
