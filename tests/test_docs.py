@@ -143,6 +143,8 @@ TOML = [
     pytest.param(text, id=f"{name_of(document)} {number}")
     for document in DOCUMENTS
     for number, text in enumerate(fences(document, "toml"), 1)
+    # The bench of a package that is installed elsewhere: tests/test_add_a_protocol.py.
+    if document.name != "add-a-protocol.md"
 ]
 
 
@@ -185,6 +187,8 @@ PRINTED = [
     (ROOT / "docs" / "recordings.md", 1, "0462f18601cccccc C24-7781"),  # ReadDataByIdentifier of the default session.
 ]
 RUN_ELSEWHERE = [
+    # The files of a package: tests/test_add_a_protocol.py.
+    *((ROOT / "docs" / "add-a-protocol.md", number) for number in range(5)),
     # Such classes are in tests/flashers/test_contract.py.
     (ROOT / "docs" / "contract-tests.md", 0),
     # Tests for pytest: tests/hil_tests/test_bench_tests_document.py.

@@ -6,12 +6,8 @@ The package is `tests/plugin_package`. It is installed beside proxyflash, and no
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
-import sys
-import sysconfig
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +17,7 @@ from typing import Any
 
 import pytest
 from proxyflash.emulators import application
-from proxyflash.tests.shared import once
+from proxyflash.tests.environments import python_with, run
 
 PACKAGE = Path(__file__).parent / "plugin_package"
 BASE = 0x1000
@@ -56,31 +52,9 @@ emulated = {{serial = "V-4", firmware = "old.bin"}}
 pytestmark = [pytest.mark.timeout(900), pytest.mark.real_time("an installation, child programs")]
 
 
-def run(*command: str | Path, folder: Path, **environment: str) -> str:
-    """Its stdout. Without what this environment would lend to it."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "PROXY"))}
-    done = subprocess.run(
-        command, cwd=folder, env=own | environment, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of an environment that sees what this one has, and has the package."""
-
-    def make(folder: Path) -> None:
-        run(sys.executable, "-m", "venv", "--without-pip", folder, folder=folder)
-        ours = sysconfig.get_path("purelib")
-        theirs = sysconfig.get_path("purelib", vars={"base": str(folder)})
-        # As a site folder, whose own .pth files count: that of an editable proxyflash too.
-        Path(theirs, "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n", encoding="utf-8")
-        source = shutil.copytree(PACKAGE, folder / "source", ignore=shutil.ignore_patterns("__pycache__"))
-        pip = (sys.executable, "-m", "pip", "--python", folder / "bin" / "python")
-        run(*pip, "install", "-q", "--no-deps", "--no-build-isolation", "--no-index", source, folder=folder)
-
-    return once(tmp_path_factory, "plugin", make) / "bin" / "python"
+    return python_with(PACKAGE, tmp_path_factory)
 
 
 @dataclass
