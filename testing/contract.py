@@ -23,9 +23,11 @@ from ..flashers.errors import (
     Cancelled,
     ImageError,
     ImageWrongPart,
+    NotBack,
     PartWrongFamily,
     Unsupported,
     VerifyMismatch,
+    VersionMismatch,
 )
 from ..flashers.events import RunContext
 from ..flashers.image import FirmwareImage, Segment
@@ -246,7 +248,10 @@ class Contract(Part):
                     flash.load(bad, b"\0")
 
             flash.program = wears_out  # type: ignore[method-assign]
-            assert rig.error(bench) is not None, "the flash succeeded"
+            error = rig.error(bench)
+            assert error is not None, "the flash succeeded"
+            if self.verifies:
+                assert not isinstance(error, (NotBack, VersionMismatch)), "not verified before the application started"
             flash.program = program  # type: ignore[method-assign]
             device.supply.off()
             device.supply.on()

@@ -66,7 +66,7 @@ FAMILIES = {
     "dfu": slow("dfu", 20_000),
     "smp": slow(
         "smp",
-        1664,
+        1672,
         bus={"kind": "serial", "baudrate": 19_200},
         emulated={"part": "acme-s1", "app_baudrate": 19_200, "buf_size": 280},
     ),

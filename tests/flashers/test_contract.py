@@ -78,7 +78,7 @@ class TestSmp(SlotContract, HostileLine):
     bus = {"kind": "serial", "baudrate": 115200}
     component = {"profile": {"answer": 0.3, "quiet": 0.01, "swap": 3.0, "erase": 1.0}}
     emulated = {"part": "acme-s1", "buf_size": 280}
-    sizes = Sizes(464, 864, 564)
+    sizes = Sizes(472, 872, 572)
     each = 2
     paced = 4
     foreign_target = {"machine": "AVR"}
