@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from ..flashers.errors import NotBack, VersionMismatch
+from ..flashers.errors import RebootFailed, VersionMismatch
 from ..flashers.events import QUIET, RunContext
 from ..flashers.flasher import Bootloader, Capability, State
 from ..flashers.formats import load as load_image
@@ -91,7 +91,7 @@ class BenchComponent:
     ) -> FlashResult:
         """Erases, writes and verifies what the plan says, boots, and asks for the version.
 
-        Raises NotBack, VersionMismatch, and what `Programmer.flash` and `Programmer.start` do.
+        Raises RebootFailed, VersionMismatch, and what `Programmer.flash` and `Programmer.start` do.
         """
         began = clock.monotonic()
         result = programmer.flash(plan, verify=verify, boot=False)
@@ -104,7 +104,7 @@ class BenchComponent:
     ) -> str | None:
         """Starts what the plan has brought, or whatever the part holds; the version that it tells then.
 
-        None where it can't be told to start, or can't be asked. Raises NotBack where it doesn't answer in the time that
+        None where it can't be told to start, or can't be asked. Raises RebootFailed where it doesn't answer in the time that
         the bench file gives it to boot, VersionMismatch.
         """
         with programmer.starting(plan) as started:
@@ -113,7 +113,7 @@ class BenchComponent:
             version = self.await_version()
             if version is None:
                 seconds = self.entry.spec.boot_timeout
-                raise NotBack(f"the application did not answer within {seconds:g} s after the boot")
+                raise RebootFailed(f"the application did not answer within {seconds:g} s after the boot")
             if expect_version is not None and version != expect_version:
                 raise VersionMismatch(
                     f"the application reports version {version or 'unknown'}, wanted {expect_version}"

@@ -10,17 +10,17 @@
 | `ImageTooLarge`     | E-IMAGE-TOO-LARGE    | 12 | it does not fit the part |
 | `ImageMisplaced`    | E-IMAGE-MISPLACED    | 12 | it has bytes where the part has no memory to write |
 | `ImageWrongPart`    | E-IMAGE-WRONG-PART   | 12 | it is made for another part |
-| `PartMute`          | E-PART-MUTE          | 4  | nothing answers at the component's address |
-| `PartWrongFamily`   | E-PART-FAMILY        | 12 | another part than the bench file names answers |
+| `NoResponse`        | E-PART-MUTE          | 4  | nothing answers at the component's address |
+| `WrongPart`         | E-PART-FAMILY        | 12 | another part than the bench file names answers |
 | `PartWrongMode`     | E-PART-MODE          | 1  | it answers, but can't be brought into its bootloader |
 | `PartProtected`     | E-PART-PROTECTED     | 7  | read or write protection forbids it |
 | `SecurityDenied`    | E-PART-SECURITY      | 7  | the part did not accept the key |
 | `PartRefused`       | E-PART-REFUSED       | 1  | the part refused a command |
-| `PartConfused`      | E-PART-PROTOCOL      | 1  | the part answered what its protocol does not allow |
-| `PartFailed`        | E-PART-FAILED        | 1  | the part says that erasing or programming failed |
+| `ProtocolError`     | E-PART-PROTOCOL      | 1  | the part answered what its protocol does not allow |
+| `OperationFailed`   | E-PART-FAILED        | 1  | the part says that erasing or programming failed |
 | `VerifyMismatch`    | E-VERIFY-MISMATCH    | 8  | what the part holds is not the image |
 | `VersionMismatch`   | E-VERSION-MISMATCH   | 8  | the application reports another version than wanted |
-| `NotBack`           | E-PART-NOT-BACK      | 11 | after the boot the application does not answer |
+| `RebootFailed`      | E-PART-NOT-BACK      | 11 | after the boot the application does not answer |
 | `Unsupported`       | E-UNSUPPORTED        | 2  | this protocol or part can't do what was asked |
 | `Cancelled`         | E-CANCELLED          | 10, 130 | asked to stop; 130 if nothing had been erased |
 | `ProfileWrong`      | E-PROFILE            | 12 | a protocol's settings in the bench file do not hold |
@@ -98,13 +98,13 @@ class PartError(ProxyflashError):
     code = "E-PART"
 
 
-class PartMute(PartError):
+class NoResponse(PartError):
     code = "E-PART-MUTE"
     exit_status = ExitStatus.ABSENT
     default_remedy = "Is it powered and wired, and its address right? Run: proxyflash scan"
 
 
-class PartWrongFamily(PartError):
+class WrongPart(PartError):
     code = "E-PART-FAMILY"
     exit_status = ExitStatus.BAD_FILE
     default_remedy = "Is it the right component? Correct part in its profile if so."
@@ -134,12 +134,12 @@ class PartRefused(PartError):
     default_remedy = "Look up the part's own code in its manual. Run the same command again."
 
 
-class PartConfused(PartError):
+class ProtocolError(PartError):
     code = "E-PART-PROTOCOL"
     default_remedy = "Does something else talk on this wire, or is the protocol another one?"
 
 
-class PartFailed(PartError):
+class OperationFailed(PartError):
     code = "E-PART-FAILED"
     default_remedy = "Is its supply within range? Run the same command again."
 
@@ -156,7 +156,7 @@ class VersionMismatch(PartError):
     default_remedy = "Is it the right file? If flashing was interrupted, run the same command again."
 
 
-class NotBack(PartError):
+class RebootFailed(PartError):
     code = "E-PART-NOT-BACK"
     exit_status = ExitStatus.NOT_BACK
     default_remedy = "See what state it is in: proxyflash scan. Then run the same command again."

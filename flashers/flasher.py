@@ -214,8 +214,8 @@ class Bootloader(ABC):
     def connect(self) -> Identity:
         """Enters the bootloader if need be, synchronises, reads who it is. May be called again after a failure.
 
-        Raises PartMute when nothing answers, PartWrongMode when it can't be brought into its bootloader,
-        PartWrongFamily when the profile names another part.
+        Raises NoResponse when nothing answers, PartWrongMode when it can't be brought into its bootloader,
+        WrongPart when the profile names another part.
         """
 
     @abstractmethod
@@ -317,7 +317,7 @@ class SlotAccess(ABC):
     def activate(self, image: bytes) -> None:
         """Starts the image that was uploaded, waits until it runs, and confirms it, as far as the protocol can.
 
-        Raises NotBack when nothing runs then, VerifyMismatch when something else does.
+        Raises RebootFailed when nothing runs then, VerifyMismatch when something else does.
         """
 
     def seconds_for(self, size: int) -> float | None:

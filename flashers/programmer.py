@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 from ..transports import clock
 from ..transports.errors import Framing, ProxyflashError, UsbStall, WireTimeout
 from . import events as ev
-from .errors import PartConfused, PartFailed, PartMute, PartRefused, Unsupported, VerifyMismatch
+from .errors import NoResponse, OperationFailed, PartRefused, ProtocolError, Unsupported, VerifyMismatch
 from .events import QUIET, Phase, RunContext
 from .flasher import Bootloader, Capability, Identity, MemoryAccess
 from .image import FirmwareImage, Segment, join
@@ -27,7 +27,7 @@ from .reporter import Reporter
 from .slot_strategy import SlotStrategy
 from .strategy import Strategy
 
-TRANSIENT = (WireTimeout, Framing, UsbStall, PartConfused, PartFailed, PartMute, PartRefused, VerifyMismatch)
+TRANSIENT = (WireTimeout, Framing, UsbStall, ProtocolError, OperationFailed, NoResponse, PartRefused, VerifyMismatch)
 """Failures after which connecting, comparing and going on may help."""
 
 T = TypeVar("T")
@@ -116,7 +116,7 @@ class Programmer:
         """Carries out a plan; after a failure that may pass it connects again, asks what the part holds, and goes on.
 
         `boot`: then starts the application; without it the part stays in its bootloader, and `start` or `starting` may
-        come next. Raises VerifyMismatch, NotBack, Cancelled, and what the bootloader and its wire raise.
+        come next. Raises VerifyMismatch, RebootFailed, Cancelled, and what the bootloader and its wire raise.
         """
         began = clock.monotonic()
         with self._named(), self._left_as_it_was():
@@ -143,7 +143,7 @@ class Programmer:
     def start(self, plan: FlashPlan | None = None) -> bool:
         """Starts what the plan has brought; None: whatever the part holds. False where the part can't be told to.
 
-        Raises NotBack where nothing runs then, VerifyMismatch where something else does, as far as the protocol tells.
+        Raises RebootFailed where nothing runs then, VerifyMismatch where something else does, as far as the protocol tells.
         """
         with self.starting(plan) as started:
             return started is not None
@@ -231,7 +231,7 @@ class Programmer:
             try:
                 return action()
             except TRANSIENT as error:
-                absent = isinstance(error, PartMute) and not self.touched
+                absent = isinstance(error, NoResponse) and not self.touched
                 if attempt >= self.attempts or absent or isinstance(error, without):
                     raise
                 attempt += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
-from .errors import PartConfused, Unsupported, VerifyMismatch
+from .errors import ProtocolError, Unsupported, VerifyMismatch
 from .events import Phase
 from .flasher import Bootloader, Capability
 from .image import FirmwareImage, Segment
@@ -108,6 +108,6 @@ class Strategy(ABC):
 
 
 def check_complete(count: int, wanted: Range) -> None:
-    """Raises PartConfused."""
+    """Raises ProtocolError."""
     if count != wanted.size:
-        raise PartConfused(f"the part sent {count:,} of the {wanted.size:,} bytes of {wanted}")
+        raise ProtocolError(f"the part sent {count:,} of the {wanted.size:,} bytes of {wanted}")

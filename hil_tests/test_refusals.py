@@ -16,9 +16,9 @@ from proxyflash.flashers.errors import (
     PartError,
     PartProtected,
     PartRefused,
-    PartWrongFamily,
     PartWrongMode,
     SecurityDenied,
+    WrongPart,
 )
 from proxyflash.flashers.events import Phase, RunContext
 from proxyflash.flashers.image import FirmwareImage, Segment
@@ -79,7 +79,7 @@ def test_a_part_of_another_family(component: BenchComponent, firmware: Firmware)
     """The bench file names another part than the one that answers."""
     component.flash(firmware.old.image)
     profile = component.entry.profile.model_copy(update={"part": "No such part"})
-    refused(component, firmware.new.image, PartWrongFamily, profile)
+    refused(component, firmware.new.image, WrongPart, profile)
     holds_it_still(component, firmware.old.image)
 
 

@@ -23,11 +23,11 @@ from ..flashers.errors import (
     Cancelled,
     ImageError,
     ImageWrongPart,
-    NotBack,
-    PartWrongFamily,
+    RebootFailed,
     Unsupported,
     VerifyMismatch,
     VersionMismatch,
+    WrongPart,
 )
 from ..flashers.events import RunContext
 from ..flashers.image import FirmwareImage, Segment
@@ -251,7 +251,9 @@ class Contract(Part):
             error = rig.error(bench)
             assert error is not None, "the flash succeeded"
             if self.verifies:
-                assert not isinstance(error, (NotBack, VersionMismatch)), "not verified before the application started"
+                assert not isinstance(error, (RebootFailed, VersionMismatch)), (
+                    "not verified before the application started"
+                )
             flash.program = program  # type: ignore[method-assign]
             device.supply.off()
             device.supply.on()
@@ -283,7 +285,7 @@ class Contract(Part):
         rig = Rig(self, tmp_path, profile=None if is_file else self.foreign_profile)
         with rig.powered() as bench:
             image = replace(rig.image, target=self.foreign_target) if is_file else rig.image
-            self._refused(rig, bench, image, ImageWrongPart if is_file else PartWrongFamily)
+            self._refused(rig, bench, image, ImageWrongPart if is_file else WrongPart)
 
     def _refused(
         self,

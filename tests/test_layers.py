@@ -388,7 +388,7 @@ def test_what_breaks_a_rule_is_said_in_words(module: str, text: str, said: str) 
             "flashers/smp/flasher.py",
             "from ..serial import boot_pins\nfrom ..formats import mcuboot\nfrom . import codec",
         ),
-        ("flashers/avr/stk500v1_codec.py", "import struct\nfrom ..errors import PartMute"),
+        ("flashers/avr/stk500v1_codec.py", "import struct\nfrom ..errors import NoResponse"),
         ("hil_tests/real/demo.py", "from ...flashers.dfu import entry"),
         ("enumerators/bench.py", "def f():\n    from ..emulators import registry"),
         ("enumerators/bench.py", "import typing\nif typing.TYPE_CHECKING:\n    from ..emulators import registry"),

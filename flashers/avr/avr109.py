@@ -11,7 +11,7 @@ from __future__ import annotations
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
 from ...transports.serial.port import SerialPort
-from ..errors import PartConfused, PartRefused
+from ..errors import PartRefused, ProtocolError
 from . import avr109_codec as codec
 from .avr109_codec import Command
 from .flasher import AvrFlasher
@@ -56,7 +56,7 @@ class Avr109Loader(AvrLoader):
             except SerialTimeout as late:
                 if late.received:
                     self.line.until_quiet()
-            except PartConfused:
+            except ProtocolError:
                 self.line.until_quiet()
             else:
                 if number:
@@ -114,7 +114,7 @@ class Avr109Loader(AvrLoader):
         self.line.send(codec.command(Command.SOFTWARE_IDENTIFIER))
         name = codec.identifier(self.port.read_exactly(7, Deadline.after(seconds + self.port.wire_seconds(8))))
         if self.port.drain():
-            raise PartConfused("the loader says more than its name")
+            raise ProtocolError("the loader says more than its name")
         return name
 
     def _byte(self, which: Command) -> int | None:

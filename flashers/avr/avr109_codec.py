@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from ..errors import PartConfused, PartRefused
+from ..errors import PartRefused, ProtocolError
 
 DONE = b"\r"
 UNKNOWN = b"?"
@@ -70,33 +70,33 @@ def block_read(kind: bytes, size: int) -> bytes:
 
 
 def done(answer: bytes, what: str) -> None:
-    """Raises PartRefused on "?", PartConfused on anything else than a carriage return."""
+    """Raises PartRefused on "?", ProtocolError on anything else than a carriage return."""
     if answer == UNKNOWN:
         raise PartRefused(f"the loader doesn't know how {what}")
     if answer != DONE:
-        raise PartConfused(f"the loader answered the command {what} with {answer.hex(' ') or 'nothing'}")
+        raise ProtocolError(f"the loader answered the command {what} with {answer.hex(' ') or 'nothing'}")
 
 
 def block_size(answer: bytes) -> int:
-    """Bytes that a block may have, from the three bytes of the answer to CHECK_BLOCK_SUPPORT. Raises PartConfused."""
+    """Bytes that a block may have, from the three bytes of the answer to CHECK_BLOCK_SUPPORT. Raises ProtocolError."""
     size = int.from_bytes(answer[1:3], "big")
     if answer[:1] != YES or len(answer) != 3 or not size:
-        raise PartConfused(f"the loader answered the question for its block size with {answer.hex(' ') or 'nothing'}")
+        raise ProtocolError(f"the loader answered the question for its block size with {answer.hex(' ') or 'nothing'}")
     return size
 
 
 def signature(answer: bytes) -> int:
-    """The last byte comes first. Raises PartConfused, also for one that is no AVR's: what sends one byte again and again
+    """The last byte comes first. Raises ProtocolError, also for one that is no AVR's: what sends one byte again and again
     would pass for a name and a version."""
     if len(answer) != 3:
-        raise PartConfused(f"the loader told {len(answer)} of 3 signature bytes")
+        raise ProtocolError(f"the loader told {len(answer)} of 3 signature bytes")
     if answer[2] != MANUFACTURER:
-        raise PartConfused(f"the loader told {answer.hex(' ')} for a signature, and those of AVRs end with 1e here")
+        raise ProtocolError(f"the loader told {answer.hex(' ')} for a signature, and those of AVRs end with 1e here")
     return int.from_bytes(answer, "little")
 
 
 def identifier(answer: bytes) -> str:
-    """The loader's name of seven characters. Raises PartConfused where it is none."""
+    """The loader's name of seven characters. Raises ProtocolError where it is none."""
     if len(answer) != 7 or not all(0x20 <= byte < 0x7F for byte in answer):
-        raise PartConfused(f"the loader calls itself {answer.hex(' ') or 'nothing'}")
+        raise ProtocolError(f"the loader calls itself {answer.hex(' ') or 'nothing'}")
     return answer.decode("ascii").strip()

@@ -20,10 +20,10 @@ from ...transports.deadline import Deadline
 from ...transports.serial.port import SerialPort
 from ..errors import (
     ImageWrongPart,
-    PartConfused,
     PartProtected,
     PartRefused,
     ProfileWrong,
+    ProtocolError,
     Unsupported,
 )
 from ..flasher import Capability, Identity, MemoryBootloader, Settings, Target
@@ -295,12 +295,12 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
 
     def _check_still_parked(self) -> None:
         """A loader that was reset unseen counts from 0 again: it has erased this page with what it wrote since, and none
-        of the others. Raises PartConfused."""
+        of the others. Raises ProtocolError."""
         if (
             self._is_parked
             and self._read_block(Memory.FLASH, 0, boot_section.HEAD) != self._parked()[: boot_section.HEAD]
         ):
-            raise PartConfused("the part was reset while it was written", remedy="Run the same command again.")
+            raise ProtocolError("the part was reset while it was written", remedy="Run the same command again.")
 
     # Blocks, and the smallest safe retry.
 

@@ -45,7 +45,7 @@ class About:
 class AvrLoader(ABC):
     """The loader at the other end of `port`. `answer`: seconds that it has for an answer, the wire's time aside.
 
-    Each command raises SerialTimeout, PartConfused and PartRefused. After the first two the loader may be anywhere in a
+    Each command raises SerialTimeout, ProtocolError and PartRefused. After the first two the loader may be anywhere in a
     command: `sync` comes next, after a reset where there is a way to make one.
     """
 

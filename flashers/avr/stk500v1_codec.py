@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from ..errors import PartConfused, PartRefused
+from ..errors import PartRefused, ProtocolError
 
 EOP = 0x20
 
@@ -81,11 +81,11 @@ def read_page(kind: bytes, size: int) -> bytes:
 
 
 def payload(answer: bytes, what: str) -> bytes:
-    """What lies between INSYNC and OK. Raises PartRefused where the loader says no, PartConfused on anything else."""
+    """What lies between INSYNC and OK. Raises PartRefused where the loader says no, ProtocolError on anything else."""
     if answer[:1] != bytes([Answer.INSYNC]):
-        raise PartConfused(f"the loader answered {what} with {answer[:4].hex(' ') or 'nothing'}")
+        raise ProtocolError(f"the loader answered {what} with {answer[:4].hex(' ') or 'nothing'}")
     if answer[-1:] in (bytes([Answer.FAILED]), bytes([Answer.NODEVICE]), bytes([Answer.UNKNOWN])):
         raise PartRefused(f"the loader refuses {what} ({Answer(answer[-1]).name})")
     if len(answer) < 2 or answer[-1] != Answer.OK:
-        raise PartConfused(f"the loader ended its answer to {what} with 0x{answer[-1]:02X}")
+        raise ProtocolError(f"the loader ended its answer to {what} with 0x{answer[-1]:02X}")
     return answer[1:-1]

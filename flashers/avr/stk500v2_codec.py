@@ -13,7 +13,7 @@ from enum import IntEnum
 from functools import reduce
 from operator import xor
 
-from ..errors import PartConfused, PartFailed, PartRefused
+from ..errors import OperationFailed, PartRefused, ProtocolError
 
 START, TOKEN = 0x1B, 0x0E
 HEADER = 5
@@ -127,14 +127,14 @@ def read_byte(command: Command, instruction: Sequence[int]) -> bytes:
 
 
 def result(body: bytes, command: Command, size: int, what: str) -> bytes:
-    """What follows the status, `size` bytes at least. Raises PartRefused, PartFailed, PartConfused."""
+    """What follows the status, `size` bytes at least. Raises PartRefused, OperationFailed, ProtocolError."""
     if len(body) < 2 or body[0] != command:
-        raise PartConfused(f"the loader answered {what} with {body[:8].hex(' ') or 'nothing'}")
+        raise ProtocolError(f"the loader answered {what} with {body[:8].hex(' ') or 'nothing'}")
     if body[1] in (Status.CMD_TOUT, Status.RDY_BSY_TOUT):
-        raise PartFailed(f"the part did not do {what} in time ({Status(body[1]).name})")
+        raise OperationFailed(f"the part did not do {what} in time ({Status(body[1]).name})")
     if body[1] != Status.CMD_OK:
         name = Status(body[1]).name if body[1] in set(Status) else f"0x{body[1]:02X}"
         raise PartRefused(f"the loader refuses {what} ({name})")
     if len(body) < 2 + size:
-        raise PartConfused(f"the loader answered {what} with {len(body) - 2} of {size} bytes")
+        raise ProtocolError(f"the loader answered {what} with {len(body) - 2} of {size} bytes")
     return body[2:]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ..errors import PartConfused
+from ..errors import ProtocolError
 
 OUT = 0x21
 IN = 0xA1
@@ -128,10 +128,10 @@ def parse_functional(extra: bytes) -> Functional | None:
 
 
 def parse_status(data: bytes) -> Status:
-    """The six bytes of a GETSTATUS answer. Raises PartConfused."""
+    """The six bytes of a GETSTATUS answer. Raises ProtocolError."""
     if len(data) != 6:
-        raise PartConfused(f"the device answered GETSTATUS with {len(data)} bytes instead of 6")
+        raise ProtocolError(f"the device answered GETSTATUS with {len(data)} bytes instead of 6")
     try:
         return Status(DfuStatus(data[0]), int.from_bytes(data[1:4], "little"), DfuState(data[4]))
     except ValueError as error:
-        raise PartConfused(f"the device answered GETSTATUS with {data.hex(' ')}: {error}") from None
+        raise ProtocolError(f"the device answered GETSTATUS with {data.hex(' ')}: {error}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..errors import PartConfused
+from ..errors import ProtocolError
 from ..flasher import MemoryAccess, Target
 from ..image import Segment
 from ..memory import Erase, MemoryMap, Range
@@ -74,7 +74,7 @@ class DfuSeMemory(MemoryAccess):
             what = f"read 0x{start + offset:08X}"
             data = link.upload(block, count, what)
             if len(data) != count:
-                raise PartConfused(f"{what}: the device sent {len(data)} of {count} bytes")
+                raise ProtocolError(f"{what}: the device sent {len(data)} of {count} bytes")
             yield data
             block += 1
         self._session.become_idle()
@@ -93,7 +93,7 @@ class DfuSeMemory(MemoryAccess):
         """The alternate setting whose memory holds an address; the wanted one if several do."""
         found = [alternate for alternate, region in self._session.regions if region.start <= address < region.end]
         if not found:
-            raise PartConfused(f"no memory of the device holds 0x{address:08X}")
+            raise ProtocolError(f"no memory of the device holds 0x{address:08X}")
         wanted = self._session.wanted_alternate
         self._session.select(wanted if wanted in found else found[0])
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from ..errors import PartConfused
+from ..errors import ProtocolError
 from ..memory import Erase, EraseRun, Region
 from ..vector_table import VectorTable
 
@@ -27,17 +27,17 @@ MOST_CHARACTERS = 1024
 
 
 def parse_layout(name: str, write_alignment: int) -> list[Region]:
-    """The regions of an alternate setting's name; runs that take the same are one region. Raises PartConfused."""
+    """The regions of an alternate setting's name; runs that take the same are one region. Raises ProtocolError."""
     if len(name) > MOST_CHARACTERS:
-        raise PartConfused(f"the memory layout {name[:40]!r}... has {len(name):,} characters, which is no name")
+        raise ProtocolError(f"the memory layout {name[:40]!r}... has {len(name):,} characters, which is no name")
     title, *fields = name.removeprefix("@").split("/")
     if not fields or len(fields) % 2:
-        raise PartConfused(f"the memory layout {name!r} has no address and sectors after its name")
+        raise ProtocolError(f"the memory layout {name!r} has no address and sectors after its name")
     regions: list[Region] = []
     for address, sectors in zip(fields[::2], fields[1::2], strict=True):
         match = _ADDRESS.fullmatch(address)
         if match is None:
-            raise PartConfused(f"the memory layout {name!r} has no address in {address!r}")
+            raise ProtocolError(f"the memory layout {name!r} has no address in {address!r}")
         start = int(match[1], 16)
         for run, kind in _runs(sectors, name):
             if regions and regions[-1].end == start and _kind(regions[-1]) == kind:
@@ -47,10 +47,10 @@ def parse_layout(name: str, write_alignment: int) -> list[Region]:
                 regions.append(_region(title, start, (run,), kind, write_alignment))
             start = regions[-1].end
             if start > MAX_MEMORY:
-                raise PartConfused(f"the memory layout {name!r} goes beyond 4 GiB")
+                raise ProtocolError(f"the memory layout {name!r} goes beyond 4 GiB")
     ordered = sorted(regions, key=lambda region: region.start)
     if any(one.end > other.start for one, other in pairwise(ordered)):
-        raise PartConfused(f"the memory layout {name!r} has memories that overlap")
+        raise ProtocolError(f"the memory layout {name!r} has memories that overlap")
     return regions
 
 
@@ -59,7 +59,7 @@ def _runs(sectors: str, name: str) -> list[tuple[EraseRun, int]]:
     for text in sectors.split(","):
         match = _SECTORS.fullmatch(text)
         if match is None or not int(match[1]) or not int(match[2]):
-            raise PartConfused(f"the memory layout {name!r} has no sectors in {text!r}")
+            raise ProtocolError(f"the memory layout {name!r} has no sectors in {text!r}")
         found.append((EraseRun(int(match[1]), int(match[2]) * _UNITS[match[3]]), ord(match[4]) & 7))
     return found
 

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError, UsbAbsent, UsbGone, UsbTimeout
 from ...transports.usb.bus import UsbBus, UsbDevice, UsbInfo, UsbInterface, UsbMatch
-from ..errors import PartMute, PartWrongMode
+from ..errors import NoResponse, PartWrongMode
 from .codec import (
     APPLICATION_SPECIFIC,
     DFU_SUBCLASS,
@@ -47,7 +47,7 @@ def is_in_dfu_mode(info: UsbInfo) -> bool:
 
 
 def find(bus: UsbBus, address: DfuAddress) -> UsbDevice:
-    """The device in DFU mode, else its running application. Raises PartMute, UsbAmbiguous and what opening raises."""
+    """The device in DFU mode, else its running application. Raises NoResponse, UsbAmbiguous and what opening raises."""
     runtime = address.runtime()
     for match in (address.dfu_mode(), runtime):
         if match is None:
@@ -59,7 +59,7 @@ def find(bus: UsbBus, address: DfuAddress) -> UsbDevice:
             # Any device at the port was meant, if only it is in DFU mode.
             device.close()
     ids = [match for match in (address.dfu_mode(), runtime) if match is not None]
-    raise PartMute(f"no USB device {' or '.join(str(match) for match in ids)}")
+    raise NoResponse(f"no USB device {' or '.join(str(match) for match in ids)}")
 
 
 def detach(bus: UsbBus, device: UsbDevice, address: DfuAddress, seconds: float) -> UsbDevice:

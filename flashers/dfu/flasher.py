@@ -81,7 +81,7 @@ class DfuFlasher(Bootloader):
         return self._access
 
     def start_application(self) -> None:
-        """Raises NotBack when the device comes back in its bootloader."""
+        """Raises RebootFailed when the device comes back in its bootloader."""
         self._session.start_application()
 
     def close(self) -> None:

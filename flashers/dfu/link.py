@@ -13,7 +13,7 @@ from typing import NoReturn
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError, UsbStall, UsbTimeout
 from ...transports.usb.bus import UsbDevice
-from ..errors import ImageWrongPart, PartConfused, PartFailed, PartProtected, PartRefused, VerifyMismatch
+from ..errors import ImageWrongPart, OperationFailed, PartProtected, PartRefused, ProtocolError, VerifyMismatch
 from ..retries import retried
 from .codec import IN, LAST_BLOCK, OUT, DfuSeCommand, DfuState, DfuStatus, Request, Status, parse_status
 
@@ -34,7 +34,7 @@ FAILURES: Mapping[DfuStatus, type[ProxyflashError]] = {
     DfuStatus.errSTALLEDPKT: PartRefused,
     DfuStatus.errNOTDONE: PartRefused,
 }
-"""Which error a status means (6.1.2); the others are PartFailed. A DfuSe device says errTARGET of an address that it
+"""Which error a status means (6.1.2); the others are OperationFailed. A DfuSe device says errTARGET of an address that it
 does not allow (AN2662, 4.5), which is PartRefused."""
 REMEDIES: Mapping[DfuStatus, str] = {
     DfuStatus.errTARGET: "Is it the right file for this component?",
@@ -66,7 +66,7 @@ class DfuLink:
             self._fail_if_it_tells_why(what)
             raise
         if taken != len(data):
-            raise PartConfused(f"{what}: the device took {taken} of {len(data)} bytes")
+            raise ProtocolError(f"{what}: the device took {taken} of {len(data)} bytes")
 
     def upload(self, block: int, size: int, what: str) -> bytes:
         """UPLOAD of up to `size` bytes. Raises as `download`."""
@@ -96,7 +96,7 @@ class DfuLink:
             if status.state is DfuState.dfuERROR or status.status is not DfuStatus.OK:
                 self.fail(what, status)
             if deadline.expired:
-                raise PartFailed(
+                raise OperationFailed(
                     f"{what}: still in {status.state.name} after {self._work:g} s",
                     remedy="If the part may take longer, raise work in its profile.",
                 )
@@ -106,7 +106,7 @@ class DfuLink:
         """Raises what a status means, and clears it."""
         with suppress(TransportError):
             self.clear()
-        kind = FAILURES.get(status.status, PartFailed)
+        kind = FAILURES.get(status.status, OperationFailed)
         if status.status is DfuStatus.errTARGET and self._dfuse:
             raise PartRefused(f"{what}: the device does not allow this address ({status.status.name})")
         raise kind(
@@ -140,12 +140,12 @@ class DfuLink:
                 return False
             if state in (DfuState.dfuDNBUSY, DfuState.dfuMANIFEST, DfuState.dfuMANIFEST_SYNC):
                 if deadline.expired:
-                    raise PartConfused(f"the device stays in {state.name} for {self._work:g} s")
+                    raise ProtocolError(f"the device stays in {state.name} for {self._work:g} s")
                 self._wait(status, deadline)
                 continue
             tries -= 1
             if tries < 0:
-                raise PartConfused(f"the device stays in {state.name} and does not become idle")
+                raise ProtocolError(f"the device stays in {state.name} and does not become idle")
             if state is DfuState.dfuERROR:
                 self.clear()
             else:
@@ -172,7 +172,7 @@ class DfuLink:
             try:
                 self.status(tries=1)
                 return
-            except (UsbStall, UsbTimeout, PartConfused):
+            except (UsbStall, UsbTimeout, ProtocolError):
                 # Gone before it answered, or the request was lost: asked once more, it is gone or goes.
                 continue
             except TransportError:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from ...transports.errors import ProxyflashError, TransportError, UsbGone, UsbStall, UsbTimeout
 from ...transports.usb.bus import UsbBus, UsbInfo, UsbInterface
-from ..errors import ImageWrongPart, NotBack, PartConfused, PartWrongFamily, PartWrongMode
+from ..errors import ImageWrongPart, PartWrongMode, ProtocolError, RebootFailed, WrongPart
 from ..flasher import Identity, State, Target
 from ..memory import Region
 from .codec import DFUSE_VERSION, Functional, parse_functional
@@ -47,7 +47,7 @@ class DfuSession:
         return self._link
 
     def open(self) -> Identity:
-        """Brings the device into DFU mode, idle. Raises PartMute, PartWrongFamily, PartWrongMode, PartConfused."""
+        """Brings the device into DFU mode, idle. Raises NoResponse, WrongPart, PartWrongMode, ProtocolError."""
         self.close()
         self.wanted_alternate = self.address.alt
         detached = self._enter()
@@ -57,7 +57,7 @@ class DfuSession:
                 self.reset()
                 self._enter()
                 if not self.link.become_idle():
-                    raise PartConfused("the device waits for a USB reset, and a reset does not help")
+                    raise ProtocolError("the device waits for a USB reset, and a reset does not help")
             return self._look_around()
         except ProxyflashError:
             if detached:
@@ -106,9 +106,9 @@ class DfuSession:
         self.become_idle()
 
     def become_idle(self) -> None:
-        """Raises PartConfused."""
+        """Raises ProtocolError."""
         if not self.link.become_idle():
-            raise PartConfused("the device waits for a USB reset")
+            raise ProtocolError("the device waits for a USB reset")
 
     def reset(self) -> Came:
         """A USB reset, after which the device is elsewhere: in its application, or in DFU mode again."""
@@ -118,9 +118,9 @@ class DfuSession:
         return self._gone(device.info)
 
     def start_application(self) -> None:
-        """Raises NotBack when the device comes back in its bootloader."""
+        """Raises RebootFailed when the device comes back in its bootloader."""
         if not self._runs and self._restart() is Came.DFU_MODE:
-            raise NotBack("the device was told to start its application, and is in DFU mode again")
+            raise RebootFailed("the device was told to start its application, and is in DFU mode again")
 
     def _restart(self) -> Came:
         """Has the device start its application."""
@@ -161,7 +161,7 @@ class DfuSession:
         return running
 
     def _describe(self, found: Sequence[UsbInterface]) -> None:
-        """What the descriptors say: flavour, block size, memories. Raises PartConfused."""
+        """What the descriptors say: flavour, block size, memories. Raises ProtocolError."""
         described = [parse_functional(item.extra) for item in found]
         self.functional = next((item for item in described if item is not None), UNDESCRIBED)
         named = any(item.name.startswith("@") for item in found)
@@ -184,10 +184,10 @@ class DfuSession:
             return False
 
     def _look_around(self) -> Identity:
-        """Whether it is the device that is meant. Raises PartWrongFamily, PartWrongMode, PartConfused."""
+        """Whether it is the device that is meant. Raises WrongPart, PartWrongMode, ProtocolError."""
         info = self.link.device.info
         if self.profile.part and info.product != self.profile.part:
-            raise PartWrongFamily(f"the device calls itself {info.product!r}, the profile wants {self.profile.part!r}")
+            raise WrongPart(f"the device calls itself {info.product!r}, the profile wants {self.profile.part!r}")
         found = alternates(info)
         if self.address.alt not in [item.alternate for item in found]:
             known = ", ".join(f"{item.alternate} {item.name!r}" for item in found)
@@ -198,7 +198,7 @@ class DfuSession:
         if not self.functional.can_download or self.functional.transfer_size == 0:
             raise PartWrongMode("the device's DFU descriptor says that it takes no downloads")
         if self.is_dfuse and not any(alternate == self.address.alt for alternate, _ in self.regions):
-            raise PartConfused(
+            raise ProtocolError(
                 f"the device says DfuSe, but the name of its alternate setting {self.address.alt} tells no memory",
                 remedy='If it is a DFU 1.1 device, put flavour = "dfu" into its profile.',
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from ...transports.errors import UsbGone, UsbStall, UsbTimeout
-from ..errors import NotBack, PartConfused, VerifyMismatch
+from ..errors import ProtocolError, RebootFailed, VerifyMismatch
 from ..flasher import Slot, SlotAccess, Target
 from .codec import DfuState
 from .entry import Came
@@ -47,7 +47,7 @@ class DfuSlot(SlotAccess):
         return "manifestation by the part" if image and self._manifested == image else ""
 
     def read(self, start: int, size: int) -> Iterator[bytes]:
-        """DFU 1.1 uploads from the slot's start on; what lies before `start` is passed over. Raises PartConfused."""
+        """DFU 1.1 uploads from the slot's start on; what lies before `start` is passed over. Raises ProtocolError."""
         self._session.become_idle()
         step = self._session.functional.transfer_size
         position = block = 0
@@ -59,7 +59,7 @@ class DfuSlot(SlotAccess):
             position += len(data)
             block += 1
             if len(data) < step and position < start + size:
-                raise PartConfused(f"the device's upload ends after {position} bytes, {start + size} were wanted")
+                raise ProtocolError(f"the device's upload ends after {position} bytes, {start + size} were wanted")
         self._session.become_idle()
 
     def activate(self, image: bytes) -> None:
@@ -83,4 +83,4 @@ class DfuSlot(SlotAccess):
                 remedy="Is it the right file for this component?",
             )
         if came is Came.NOTHING and session.address.runtime() is not None:
-            raise NotBack(f"after manifestation nothing came back within {session.profile.reenumerate:g} s")
+            raise RebootFailed(f"after manifestation nothing came back within {session.profile.reenumerate:g} s")

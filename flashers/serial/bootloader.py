@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError
 from ...transports.serial.port import SerialPort
-from ..errors import PartError, PartMute, PartWrongFamily, PartWrongMode, ProfileWrong
+from ..errors import NoResponse, PartError, PartWrongMode, ProfileWrong, WrongPart
 from ..flasher import Address, Bootloader, Identity, ProbeResult, State
 from .entry import SerialEntry
 
@@ -43,7 +43,7 @@ class SerialBootloader(Bootloader):
     def _sync(self) -> bool:
         """Whether the bootloader answers, and is in step from now on.
 
-        Raises SerialGone, and PartMute or PartWrongMode where it was tried for long enough.
+        Raises SerialGone, and NoResponse or PartWrongMode where it was tried for long enough.
         """
 
     @abstractmethod
@@ -51,7 +51,7 @@ class SerialBootloader(Bootloader):
 
     @abstractmethod
     def _accept(self, identity: Identity) -> None:
-        """Sets `capabilities`. Raises PartWrongFamily, PartProtected, ProfileWrong for what can't be flashed."""
+        """Sets `capabilities`. Raises WrongPart, PartProtected, ProfileWrong for what can't be flashed."""
 
     @classmethod
     def attach(cls, bus: SerialPort, address: Address, profile: Any) -> Self:
@@ -77,7 +77,7 @@ class SerialBootloader(Bootloader):
     def connect(self) -> Identity:
         """Enters the bootloader, and reads who the part is. A part that it refuses, or can't reach, is started again.
 
-        Raises PartMute, PartWrongMode, PartWrongFamily, PartProtected, ProfileWrong, PartConfused, TransportError.
+        Raises NoResponse, PartWrongMode, WrongPart, PartProtected, ProfileWrong, ProtocolError, TransportError.
         """
         try:
             self._enter()
@@ -106,7 +106,7 @@ class SerialBootloader(Bootloader):
         return True
 
     def _enter(self) -> None:
-        """Brings the part into its bootloader and that into step. Raises PartMute, PartWrongMode, TransportError."""
+        """Brings the part into its bootloader and that into step. Raises NoResponse, PartWrongMode, TransportError."""
         self._has_lines = self._entry.enter()
         for left in reversed(range(ENTRY_TRIES)):
             if self._sync():
@@ -115,7 +115,7 @@ class SerialBootloader(Bootloader):
                 self._entry.enter()
         what, remedy = self._mute
         missing = "" if self._has_lines else " The port has no modem lines, which the profile's entry names."
-        raise PartMute(f"no answer on {self._port.name} to {what}", remedy=remedy + missing)
+        raise NoResponse(f"no answer on {self._port.name} to {what}", remedy=remedy + missing)
 
     def _find(self, deadline: Deadline) -> Identity | None:
         """Who is there, if a bootloader is; asked by nothing that disturbs another program."""
@@ -127,13 +127,13 @@ class SerialBootloader(Bootloader):
         A bootloader that was entered by a text, and reached, is told to; what another one would do is not known.
         """
         self._entry.reset()
-        if self._profile.enter and not self._entry.resets and not isinstance(error, PartMute | PartWrongMode):
+        if self._profile.enter and not self._entry.resets and not isinstance(error, NoResponse | PartWrongMode):
             self.start_application()
 
     def _check_part(self, described: str, name: str, number: str) -> None:
-        """Raises PartWrongFamily unless the profile's `part` is a piece of the name, or the number ("0x1E950F")."""
+        """Raises WrongPart unless the profile's `part` is a piece of the name, or the number ("0x1E950F")."""
         wanted = self._profile.part
         asked = f"0x{wanted:0{len(number) - 2}X}" if isinstance(wanted, int) else wanted
         fits = asked == number if isinstance(wanted, int) else asked.lower() in name.lower()
         if not fits:
-            raise PartWrongFamily(f"the part is {described} ({number}), the profile wants {asked}")
+            raise WrongPart(f"the part is {described} ({number}), the profile wants {asked}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
 from ...transports.serial.port import SerialPort
-from ..errors import PartConfused
+from ..errors import ProtocolError
 
-LOST = (SerialTimeout, PartConfused)
+LOST = (SerialTimeout, ProtocolError)
 """What a request raises whose answer is lost or garbled. The bootloader may be anywhere in a command then."""
 QUIET_SECONDS = 0.05
 """How long the line is silent when nothing more comes: longer than any USB adapter holds a byte back."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ImageTooLarge, ImageWrongPart, PartConfused, PartFailed, PartProtected, PartRefused
+from ..errors import ImageTooLarge, ImageWrongPart, OperationFailed, PartProtected, PartRefused, ProtocolError
 from .codec import Group, ImageCommand, ImageRc, Op, OsCommand, Packet, Rc, Refusal
 from .link import SmpLink
 
@@ -74,7 +74,7 @@ class SlotInfo:
 
 
 class SmpClient:
-    """The part at the other end of `link`. Every method raises PartMute and TransportError."""
+    """The part at the other end of `link`. Every method raises NoResponse and TransportError."""
 
     def __init__(self, link: SmpLink) -> None:
         self.link = link
@@ -162,14 +162,14 @@ class SmpClient:
 
 
 def accepted(reply: Packet, what: str) -> Packet:
-    """Raises PartRefused, or where the part tells more ImageWrongPart, ImageTooLarge, PartFailed, PartProtected."""
+    """Raises PartRefused, or where the part tells more ImageWrongPart, ImageTooLarge, OperationFailed, PartProtected."""
     refusal = reply.refusal
     if refusal is None:
         return reply
     text = f"the part refuses {what}: {refusal}"
     if refusal.group == Group.IMAGE:
         if refusal.rc in FAILED:
-            raise PartFailed(text)
+            raise OperationFailed(text)
         if refusal.rc in WRONG_IMAGE:
             raise ImageWrongPart(text, remedy="Is it the right file for this component?")
         if refusal.rc == ImageRc.INVALID_IMAGE_TOO_LARGE:
@@ -180,10 +180,10 @@ def accepted(reply: Packet, what: str) -> Packet:
 
 
 def wanted_offset(reply: Packet) -> int:
-    """From which byte on the part wants an upload. Raises PartConfused."""
+    """From which byte on the part wants an upload. Raises ProtocolError."""
     offset = _number(reply.body, "off")
     if offset is None:
-        raise PartConfused("the part acknowledges a piece of the upload without an offset")
+        raise ProtocolError("the part acknowledges a piece of the upload without an offset")
     return offset
 
 

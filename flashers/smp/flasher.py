@@ -17,7 +17,7 @@ from typing import Any, Self
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError
 from ...transports.serial.port import SerialPort
-from ..errors import ImageWrongPart, PartError, PartRefused, PartWrongFamily, VerifyMismatch
+from ..errors import ImageWrongPart, PartError, PartRefused, VerifyMismatch, WrongPart
 from ..flasher import Capability, Identity, ProbeResult, Slot, SlotBootloader, State, Target
 from ..formats.mcuboot import McubootImage, parse
 from .client import SmpClient
@@ -83,7 +83,7 @@ class SmpFlasher(SlotBootloader):
         return ProbeResult(State.BOOTLOADER if flasher._slots.recovery else State.RUNNING, identity)
 
     def connect(self) -> Identity:
-        """Raises PartMute, PartWrongFamily, PartWrongMode, TransportError."""
+        """Raises NoResponse, WrongPart, PartWrongMode, TransportError."""
         slots = self._slots
         self._brought, self._sent = b"", False
         self._wire.follow(None)
@@ -92,9 +92,7 @@ class SmpFlasher(SlotBootloader):
         identity = slots.look()
         named = f"{identity.part} {identity.details.get('name', '')}".strip()
         if self._profile.part not in named and not slots.recovery:
-            raise PartWrongFamily(
-                f"the part calls itself {named or 'nothing'}, the profile wants {self._profile.part!r}"
-            )
+            raise WrongPart(f"the part calls itself {named or 'nothing'}, the profile wants {self._profile.part!r}")
         if self._profile.recovery and not slots.recovery:
             self._restarting.enter_recovery()
             identity = slots.look()
@@ -171,7 +169,7 @@ class SmpFlasher(SlotBootloader):
     def activate(self, image: bytes) -> None:
         """Restarts into the image, waits until that runs, and confirms it.
 
-        Raises NotBack, VerifyMismatch where the boot loader starts something else, PartRefused.
+        Raises RebootFailed, VerifyMismatch where the boot loader starts something else, PartRefused.
         """
         goal, slots = parse(image), self._slots
         slot = slots.slot_of(goal.hash)
@@ -191,7 +189,7 @@ class SmpFlasher(SlotBootloader):
             self._client.set_state(goal.hash, confirm=True)
 
     def start_application(self) -> None:
-        """A restart, into whatever the boot loader starts then. Raises NotBack."""
+        """A restart, into whatever the boot loader starts then. Raises RebootFailed."""
         self._restarting.restart()
         self._restarting.await_application()
 

@@ -14,7 +14,7 @@ from ...transports.deadline import Deadline
 from ...transports.errors import SerialAbsent, SerialBusy, SerialForbidden, SerialGone
 from ...transports.serial.port import SerialPort
 from ...transports.serial.usb_tty import at_place, usb_tty
-from ..errors import PartMute
+from ..errors import NoResponse
 from .codec import Framing, Op, Packet, decode, encode
 
 TRIES = 3
@@ -155,13 +155,13 @@ class SmpLink:
         seconds: float | None = None,
         tries: int = TRIES,
     ) -> Packet:
-        """A request and its reply. `seconds`: that the part has for each try. Raises PartMute, TransportError."""
+        """A request and its reply. `seconds`: that the part has for each try. Raises NoResponse, TransportError."""
         for _ in range(tries):
             request = self.send(op, group, command, body)
             reply = self.await_reply(request, self.answer if seconds is None else seconds)
             if reply is not None:
                 return reply
-        raise PartMute(f"no answer on {self.wire.name} to {op.name} {command} of group {group}")
+        raise NoResponse(f"no answer on {self.wire.name} to {op.name} {command} of group {group}")
 
     def send(self, op: Op, group: int, command: int, body: Mapping[str, Any]) -> Packet:
         """Sends a request under a number of its own, and waits for nothing."""

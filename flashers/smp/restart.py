@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from ...transports import clock
 from ...transports.deadline import Deadline
-from ..errors import NotBack, PartMute, PartWrongMode, VerifyMismatch
+from ..errors import NoResponse, PartWrongMode, RebootFailed, VerifyMismatch
 from ..formats.mcuboot import McubootImage
 from .client import SmpClient
 from .link import Wire
@@ -47,22 +47,22 @@ class Restarting:
         self._wire.await_silence(quiet, Deadline.after(LOG_FACTOR * quiet))
 
     def await_application(self) -> None:
-        """Waits until a part that was reset answers again. Raises NotBack."""
+        """Waits until a part that was reset answers again. Raises RebootFailed."""
         self._await_answer()
         self._slots.look()
         if self._slots.recovery:
-            raise NotBack("the part stays in serial recovery: its boot loader finds no image that it would start")
+            raise RebootFailed("the part stays in serial recovery: its boot loader finds no image that it would start")
         self.moved = False
         self._wire.follow(None)
 
     def _await_answer(self) -> None:
         deadline = Deadline.after(self._profile.swap)
         while True:
-            with suppress(PartMute):
+            with suppress(NoResponse):
                 self._slots.greet(POLL_SECONDS, tries=1)
                 return
             if deadline.expired:
-                raise NotBack(f"the part did not answer within {self._profile.swap:g} s after its reset")
+                raise RebootFailed(f"the part did not answer within {self._profile.swap:g} s after its reset")
             self._leave_alone(self._profile.quiet)
 
     def enter_recovery(self) -> None:
@@ -88,7 +88,7 @@ class Restarting:
             clock.sleep(0.1)
 
     def await_image(self, goal: McubootImage) -> None:
-        """Waits until an image runs. Raises NotBack where nothing does, VerifyMismatch where another one does.
+        """Waits until an image runs. Raises RebootFailed where nothing does, VerifyMismatch where another one does.
 
         What serial recovery took goes where the boot loader starts from: an application that then runs, and can't tell
         its images, is that one, if no other waited to be tried.
@@ -101,9 +101,9 @@ class Restarting:
         while True:
             try:
                 self._slots.images = self._client.images(seconds=POLL_SECONDS, tries=1)
-            except PartMute:
+            except NoResponse:
                 if deadline.expired:
-                    raise NotBack(
+                    raise RebootFailed(
                         f"the part did not answer within {self._profile.swap:g} s after its reset",
                         remedy="If the new image does not work, the next reset brings the old one back. Cut its supply, "
                         "and see: proxyflash scan",

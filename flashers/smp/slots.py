@@ -33,7 +33,7 @@ class Slots:
         self.no_downgrade = False
 
     def greet(self, seconds: float, tries: int) -> None:
-        """Raises PartMute."""
+        """Raises NoResponse."""
         self._has_echo = self.client.echo(seconds=seconds, tries=tries)
 
     def look(self) -> Identity:

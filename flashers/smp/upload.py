@@ -14,7 +14,7 @@ from typing import Any
 
 import cbor2
 
-from ..errors import PartConfused, PartError, PartMute, PartRefused, VerifyMismatch
+from ..errors import NoResponse, PartError, PartRefused, ProtocolError, VerifyMismatch
 from .client import accepted, wanted_offset
 from .codec import HEADER, Group, ImageCommand, Op, Packet, Rc
 from .link import TRIES, SmpLink
@@ -63,7 +63,7 @@ class Upload:
         self._losses = self._setbacks = 0
 
     def run(self) -> Iterator[int]:
-        """Yields how many bytes the part has. Raises PartMute, PartConfused, VerifyMismatch, TransportError, and what
+        """Yields how many bytes the part has. Raises NoResponse, ProtocolError, VerifyMismatch, TransportError, and what
         `accepted` raises."""
         total = len(self._data)
         while self._confirmed < total:
@@ -100,15 +100,15 @@ class Upload:
                 continue
             offset = self._offset(reply)
             if offset > len(self._data):
-                raise PartConfused(f"the part wants byte {offset:,} of an image of {len(self._data):,}")
+                raise ProtocolError(f"the part wants byte {offset:,} of an image of {len(self._data):,}")
             if offset == 0:
                 self._losses += 1
                 if self._losses >= TRIES:
-                    raise PartConfused("the part acknowledges the first piece of the upload, and wants it again")
+                    raise ProtocolError("the part acknowledges the first piece of the upload, and wants it again")
             self._confirmed = self._sent = offset
             self._highest = max(self._highest, offset)
             return
-        raise PartMute(f"no answer on {self._link.wire.name} to the first piece of the upload")
+        raise NoResponse(f"no answer on {self._link.wire.name} to the first piece of the upload")
 
     def _fill(self) -> Packet:
         """Sends pieces until the window is full; returns one request of the kind."""
@@ -131,7 +131,7 @@ class Upload:
             return False
         offset = self._offset(reply)
         if offset > self._highest:
-            raise PartConfused(f"the part acknowledges {offset:,} bytes, and {self._highest:,} were sent")
+            raise ProtocolError(f"the part acknowledges {offset:,} bytes, and {self._highest:,} were sent")
         before, self._confirmed = self._confirmed, offset
         if offset == end:
             self._under_way = {key: piece for key, piece in self._under_way.items() if piece[1] > offset}
@@ -149,16 +149,16 @@ class Upload:
         if offset < before:
             self._setbacks += 1
             if self._setbacks > SETBACKS:
-                raise PartConfused(f"the part wants for the {self._setbacks}th time what it had acknowledged")
+                raise ProtocolError(f"the part wants for the {self._setbacks}th time what it had acknowledged")
             return True
-        self._count_loss(PartConfused(f"the part wants the piece at byte {offset:,} again and again"))
+        self._count_loss(ProtocolError(f"the part wants the piece at byte {offset:,} again and again"))
         return False
 
     def _lost(self) -> None:
         self._one_at_a_time()
         if self._losses >= SMALLER_AFTER:
             self._step = min(self._largest, max(ALIGNMENT, self._step // 2 // ALIGNMENT * ALIGNMENT))
-        self._count_loss(PartMute(f"no answer on {self._link.wire.name} to the piece at byte {self._confirmed:,}"))
+        self._count_loss(NoResponse(f"no answer on {self._link.wire.name} to the piece at byte {self._confirmed:,}"))
 
     def _count_loss(self, error: PartError) -> None:
         self._losses += 1

@@ -16,7 +16,7 @@ from contextlib import suppress
 from ...transports.deadline import Deadline
 from ...transports.serial.port import SerialPort
 from ..errors import (
-    PartFailed,
+    OperationFailed,
     PartProtected,
     PartRefused,
     ProfileWrong,
@@ -306,7 +306,7 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
                 )
 
     def _look_at_block(self, address: int, data: bytes) -> None:
-        """Raises PartProtected where the block was acknowledged and not written, PartFailed where it is another one."""
+        """Raises PartProtected where the block was acknowledged and not written, OperationFailed where it is another one."""
         if self._holds(address, data):
             return
         if self._holds(address, bytes([self._blank(address)]) * len(data)):
@@ -314,7 +314,7 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
                 f"the loader acknowledged the block at 0x{address:08X}, and nothing was written: it is write-protected",
                 remedy=WRITE_PROTECTED_REMEDY,
             )
-        raise PartFailed(f"the block at 0x{address:08X} was acknowledged, and holds something else")
+        raise OperationFailed(f"the block at 0x{address:08X} was acknowledged, and holds something else")
 
     def _holds(self, address: int, data: bytes) -> bool:
         """A read that the wire garbled is no evidence: it is read once more."""

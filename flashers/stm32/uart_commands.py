@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
 from ...transports.serial.port import SerialPort
-from ..errors import PartConfused, PartFailed, PartProtected, PartRefused
+from ..errors import OperationFailed, PartProtected, PartRefused, ProtocolError
 from ..retries import retried
 from ..serial.exchange import LOST, QUIET_SECONDS, STREAM_SECONDS, Exchange
 from . import codec
@@ -93,7 +93,7 @@ class Stm32Commands:
         comparing and verifying see it.
 
         `erase`: it may wait for the page count of an Extended Erase. After 0x7F in its place it wants 64 KiB more, and
-        is given up. Raises SerialTimeout, PartConfused.
+        is given up. Raises SerialTimeout, ProtocolError.
         """
         head, filler = (ERASE_FILLER, ERASE_FILLER) if erase else (FILLER_HEAD, FILLER)
         self._line.send(bytes([head]) + bytes([filler]) * (BLOCK + WORD))
@@ -111,7 +111,7 @@ class Stm32Commands:
                     raise
             if alone:
                 return
-        raise PartConfused("the loader answers more than a NACK to what is no command")
+        raise ProtocolError("the loader answers more than a NACK to what is no command")
 
     def _sync_byte(self, byte: int, seconds: float) -> bool:
         """Whether ACK or NACK, and nothing with it, comes to this one byte. Raises SerialTimeout."""
@@ -155,7 +155,7 @@ class Stm32Commands:
         """1 to 256 bytes, a multiple of 4, within `seconds` of their arrival (AN3155, 3.6).
 
         After a lost or garbled answer it looks whether the block is there before it writes again. Raises PartProtected
-        when the loader refuses the command itself, PartFailed when the block is neither there nor `blank`.
+        when the loader refuses the command itself, OperationFailed when the block is neither there nor `blank`.
         """
 
         def write() -> bool:
@@ -168,7 +168,7 @@ class Stm32Commands:
             self.resync()
             there = self.read_memory(address, len(data))
             if there not in (data, bytes([blank]) * len(data)):
-                raise PartFailed(f"the block at 0x{address:08X} is half written") from error
+                raise OperationFailed(f"the block at 0x{address:08X} is half written") from error
             return there == data or None
 
         retried(write, TRIES, FAILED, look)
@@ -197,7 +197,7 @@ class Stm32Commands:
         try:
             self._group(group, f"to erase {len(numbers)} pages", seconds)
         except PartRefused as error:
-            raise PartFailed(f"{error.cause}: no such page, or it could not be erased") from error
+            raise OperationFailed(f"{error.cause}: no such page, or it could not be erased") from error
 
     def mass_erase(self, what: MassErase, *, extended: bool, seconds: float) -> bool:
         """All, or with `extended` a bank, within `seconds` (AN3155, 3.7 and 3.8); False if the loader refuses it."""
@@ -238,7 +238,7 @@ class Stm32Commands:
             if form.announced:
                 answer = answer[1:] + self._line.receive(1)
             if not codec.is_checked(answer):
-                raise PartConfused("the checksum came garbled")
+                raise ProtocolError("the checksum came garbled")
             return int.from_bytes(answer[:WORD], "big")
 
         with suppress(*FAILED):
@@ -285,15 +285,15 @@ class Stm32Commands:
         """A count, as many bytes and one more, and ACK."""
         count = self._line.receive(1)[0] + 1
         if count > at_most:
-            raise PartConfused(f"the loader announces {count} bytes in its answer to {what}")
+            raise ProtocolError(f"the loader announces {count} bytes in its answer to {what}")
         data = self._line.receive(count)
         self._expect_ack(what)
         return data
 
     def _expect_ack(self, what: str, seconds: float = 0.0, *, sent: int = 0) -> None:
-        """Waits for ACK. Raises PartRefused on NACK, PartConfused on anything else, SerialTimeout."""
+        """Waits for ACK. Raises PartRefused on NACK, ProtocolError on anything else, SerialTimeout."""
         answer = self._line.receive(1, seconds=seconds, sent=sent)[0]
         if answer == NACK:
             raise PartRefused(f"the loader refuses {what}")
         if answer != ACK:
-            raise PartConfused(f"the loader answered {what} with 0x{answer:02X}")
+            raise ProtocolError(f"the loader answered {what} with 0x{answer:02X}")

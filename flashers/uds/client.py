@@ -16,13 +16,13 @@ from typing import Protocol
 from ...transports import clock
 from ...transports.deadline import Deadline
 from ...transports.errors import CanOverrun, Framing, NotAcknowledged, ProxyflashError, TransportError, WireTimeout
-from ..errors import PartConfused, PartFailed, PartMute
+from ..errors import NoResponse, OperationFailed, ProtocolError
 from ..retries import retried
 from .codec import TESTER_PRESENT, Nrc, Refusal, decode, describe
 
-LOST = (PartMute, PartConfused, WireTimeout, Framing, NotAcknowledged, CanOverrun)
+LOST = (NoResponse, ProtocolError, WireTimeout, Framing, NotAcknowledged, CanOverrun)
 """A request or its response got lost; sending it again may help. While the only other node of a bus resets, nobody
-acknowledges a frame. PartConfused: all that came was no answer, such as a late one to the request before. CanOverrun:
+acknowledges a frame. ProtocolError: all that came was no answer, such as a late one to the request before. CanOverrun:
 on a busy host, the answer may be among the frames that were lost."""
 
 _FOREIGN_LIMIT = 32
@@ -101,7 +101,7 @@ class UdsClient:
 
         `limit`: how long the ECU may keep it pending; `wait`: how long until its first answer, instead of P2.
         `retries`: how often it is sent again when it or its response is lost. `settled_by`: the code by which an ECU
-        says to a repeated request that it carried out the first one. Raises PartMute, PartConfused, PartFailed
+        says to a repeated request that it carried out the first one. Raises NoResponse, ProtocolError, OperationFailed
         (pending for too long), and the wire's errors.
         """
         lost: list[Exception] = []
@@ -207,15 +207,15 @@ class UdsClient:
     ) -> ProxyflashError:
         if foreign and (not pending or len(foreign) == _FOREIGN_LIMIT):
             shown = foreign[-1][:12].hex(" ").upper() or "nothing"
-            return PartConfused(f"the part answered {describe(request)} with {shown}, which is no answer to it")
+            return ProtocolError(f"the part answered {describe(request)} with {shown}, which is no answer to it")
         if not pending:
-            return PartMute(f"no answer to {describe(request)} within {wait:g} s")
+            return NoResponse(f"no answer to {describe(request)} within {wait:g} s")
         if end.expired:
-            return PartFailed(
+            return OperationFailed(
                 f"the part kept {describe(request)} pending (NRC 0x78, {pending} times) beyond the limit",
                 remedy="Raise timings.erase or timings.pending in its profile if it needs that long.",
             )
-        return PartMute(
+        return NoResponse(
             f"the part said that it works on {describe(request)} (NRC 0x78, {pending} times), then fell silent for "
             f"{self.p2_star:g} s"
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from ...transports.errors import ProxyflashError
-from ..errors import PartFailed, PartRefused, PartWrongMode, SecurityDenied, Unsupported
+from ..errors import OperationFailed, PartRefused, PartWrongMode, SecurityDenied, Unsupported
 
 
 class Service(IntEnum):
@@ -104,8 +104,8 @@ _ERRORS: dict[int, tuple[type[ProxyflashError], str | None]] = {
     Nrc.SERVICE_NOT_SUPPORTED: (Unsupported, "Turn what it lacks off in its profile."),
     Nrc.SUB_FUNCTION_NOT_SUPPORTED: (Unsupported, "Turn what it lacks off in its profile."),
     Nrc.CONDITIONS_NOT_CORRECT: (PartRefused, _STATE),
-    Nrc.NO_RESPONSE_FROM_SUBNET_COMPONENT: (PartFailed, None),
-    Nrc.FAILURE_PREVENTS_EXECUTION_OF_REQUESTED_ACTION: (PartFailed, None),
+    Nrc.NO_RESPONSE_FROM_SUBNET_COMPONENT: (OperationFailed, None),
+    Nrc.FAILURE_PREVENTS_EXECUTION_OF_REQUESTED_ACTION: (OperationFailed, None),
     Nrc.REQUEST_OUT_OF_RANGE: (PartRefused, "Do the addresses, routines and identifiers of its profile hold?"),
     Nrc.SECURITY_ACCESS_DENIED: (SecurityDenied, "Does its profile name the security level and the key function?"),
     Nrc.AUTHENTICATION_REQUIRED: (SecurityDenied, "It asks for Authentication (0x29), which is not supported."),
@@ -113,10 +113,10 @@ _ERRORS: dict[int, tuple[type[ProxyflashError], str | None]] = {
     Nrc.EXCEED_NUMBER_OF_ATTEMPTS: (SecurityDenied, _WAIT),
     Nrc.REQUIRED_TIME_DELAY_NOT_EXPIRED: (SecurityDenied, _WAIT),
     Nrc.SECURE_DATA_TRANSMISSION_REQUIRED: (SecurityDenied, "It asks for secured data (0x84), which is not supported."),
-    Nrc.UPLOAD_DOWNLOAD_NOT_ACCEPTED: (PartFailed, None),
-    Nrc.TRANSFER_DATA_SUSPENDED: (PartFailed, None),
-    Nrc.GENERAL_PROGRAMMING_FAILURE: (PartFailed, None),
-    Nrc.WRONG_BLOCK_SEQUENCE_COUNTER: (PartFailed, "Run the same command again."),
+    Nrc.UPLOAD_DOWNLOAD_NOT_ACCEPTED: (OperationFailed, None),
+    Nrc.TRANSFER_DATA_SUSPENDED: (OperationFailed, None),
+    Nrc.GENERAL_PROGRAMMING_FAILURE: (OperationFailed, None),
+    Nrc.WRONG_BLOCK_SEQUENCE_COUNTER: (OperationFailed, "Run the same command again."),
     Nrc.SUB_FUNCTION_NOT_SUPPORTED_IN_ACTIVE_SESSION: (PartWrongMode, _SESSION),
     Nrc.SERVICE_NOT_SUPPORTED_IN_ACTIVE_SESSION: (PartWrongMode, _SESSION),
     Nrc.VOLTAGE_TOO_HIGH: (PartRefused, _SUPPLY),

@@ -20,7 +20,7 @@ from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError
 from ...transports.isotp.opening import IsoTpChannel
 from ...transports.outside import Outside
-from ..errors import PartConfused, PartFailed, PartWrongFamily, ProfileWrong, VerifyMismatch
+from ..errors import OperationFailed, ProfileWrong, ProtocolError, VerifyMismatch, WrongPart
 from ..flasher import Capability, Identity, MemoryBootloader, ProbeResult, Target
 from ..image import Segment
 from ..memory import MemoryMap, Range
@@ -146,7 +146,9 @@ class UdsFlasher(MemoryBootloader):
             parameters = self._parameters(routines.erase_parameters, item.start, item.size)
             status = self._start(routines.erase, parameters)
             if status and status[-1] != routines.passed:
-                raise PartFailed(f"erasing {item} failed (routine 0x{routines.erase:04X}: {status.hex(' ').upper()})")
+                raise OperationFailed(
+                    f"erasing {item} failed (routine 0x{routines.erase:04X}: {status.hex(' ').upper()})"
+                )
             done += item.size
             yield done
 
@@ -203,12 +205,12 @@ class UdsFlasher(MemoryBootloader):
             self._client.close()
 
     def _told(self) -> Identity:
-        """Who it says it is, now. Raises PartWrongFamily."""
+        """Who it says it is, now. Raises WrongPart."""
         identity = read_identity(self._client, self._profile, Deadline.after(self._profile.timings.pending))
         wanted = self._profile.part
         names = [name for key in ("system", "hardware") if (name := identity.details.get(key))]
         if wanted and names and wanted not in names:
-            raise PartWrongFamily(f"the profile is for {wanted}, but the part says that it is {' / '.join(names)}")
+            raise WrongPart(f"the profile is for {wanted}, but the part says that it is {' / '.join(names)}")
         return identity
 
     def _sign(self) -> None:
@@ -278,7 +280,7 @@ class UdsFlasher(MemoryBootloader):
         width = answer[0] >> 4 if answer else 0
         longest = int.from_bytes(answer[1 : 1 + width], "big")
         if not width or len(answer) < 1 + width or longest < 3:
-            raise PartConfused(f"the part gives no usable maxNumberOfBlockLength ({answer[:12].hex(' ').upper()})")
+            raise ProtocolError(f"the part gives no usable maxNumberOfBlockLength ({answer[:12].hex(' ').upper()})")
         return min(longest, self._profile.block_limit) - 2
 
     def _end_transfer(self, parameters: bytes = b"") -> None:
@@ -297,7 +299,7 @@ class UdsFlasher(MemoryBootloader):
             request = bytes((Service.READ_MEMORY_BY_ADDRESS,)) + where
             data = self._client.request(request, retries=self._profile.timings.retries)
             if len(data) != length:
-                raise PartConfused(f"the part was asked for {length} bytes at 0x{address:08X}, and sent {len(data)}")
+                raise ProtocolError(f"the part was asked for {length} bytes at 0x{address:08X}, and sent {len(data)}")
             yield data
 
     def _upload(self, start: int, size: int) -> Iterator[bytes]:
@@ -308,7 +310,7 @@ class UdsFlasher(MemoryBootloader):
                 request = bytes((Service.TRANSFER_DATA, counter))
                 data = self._client.request(request, retries=self._profile.timings.retries)
                 if not 0 < len(data) <= left:
-                    raise PartConfused(f"the part was to upload {left} more bytes, and sent {len(data)}")
+                    raise ProtocolError(f"the part was to upload {left} more bytes, and sent {len(data)}")
                 left -= len(data)
                 counter = (counter + 1) & 0xFF
                 yield data

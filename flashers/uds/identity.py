@@ -27,7 +27,7 @@ def read_identifier(
 ) -> bytes | Refusal:
     """The value of one identifier, or why the ECU doesn't tell it. `wait`: as that of `UdsClient.ask`.
 
-    Raises PartMute, PartConfused, PartFailed (pending for longer than `limit` seconds), transport errors.
+    Raises NoResponse, ProtocolError, OperationFailed (pending for longer than `limit` seconds), transport errors.
     """
     request = bytes((Service.READ_DATA_BY_IDENTIFIER,)) + identifier.to_bytes(2, "big")
     return client.ask(request, limit=limit, wait=wait, retries=1)

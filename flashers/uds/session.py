@@ -15,13 +15,13 @@ from contextlib import suppress
 from ...transports.deadline import Deadline
 from ...transports.errors import IsoTpContested, ProxyflashError
 from ..errors import (
-    NotBack,
-    PartConfused,
+    NoResponse,
     PartError,
-    PartMute,
     PartRefused,
     PartWrongMode,
     ProfileWrong,
+    ProtocolError,
+    RebootFailed,
     SecurityDenied,
 )
 from .client import LOST, Broadcast, PduChannel, UdsClient
@@ -69,19 +69,19 @@ def wake(client: UdsClient, profile: UdsProfile) -> tuple[bool, int | None]:
     """Whether it answers, and the active session, None where it doesn't tell.
 
     A tester that was killed while the ECU told it something long has left it waiting for a flow control: it is asked until
-    that is over. Raises PartMute when it doesn't answer and need not be met while it starts.
+    that is over. Raises NoResponse when it doesn't answer and need not be met while it starts.
     """
     deaf = Deadline.after(DEAF_SECONDS)
     while True:
         try:
             return True, active_session(client, profile)
-        except (PartConfused, IsoTpContested):
+        except (ProtocolError, IsoTpContested):
             raise
         except LOST as error:
             if profile.stay_in_boot:
                 return False, None
             if deaf.expired:
-                raise PartMute(error.cause) from error
+                raise NoResponse(error.cause) from error
 
 
 def prepare(client: UdsClient, profile: UdsProfile) -> None:
@@ -133,7 +133,7 @@ def leave_programming(client: UdsClient, profile: UdsProfile) -> None:
 def start_application(client: UdsClient, profile: UdsProfile) -> None:
     """Hard reset, then the post-programming step. Returns once the ECU answers in its default session.
 
-    Raises NotBack when it doesn't within the reset gap, and what a refused reset is mapped to.
+    Raises RebootFailed when it doesn't within the reset gap, and what a refused reset is mapped to.
     """
     gap = Deadline.after(profile.timings.reset_gap)
     _await_restart(client, profile, gap)
@@ -167,7 +167,9 @@ def _await_restart(client: UdsClient, profile: UdsProfile, gap: Deadline) -> Non
             session = None
         if gap.expired:
             if session is not None:
-                raise NotBack(f"{profile.timings.reset_gap:g} s after its reset the ECU is in its programming session")
+                raise RebootFailed(
+                    f"{profile.timings.reset_gap:g} s after its reset the ECU is in its programming session"
+                )
             raise _not_back(profile)
         if session is not None:
             client.linger(client.p2)  # After a question that was lost P2 is over already.
@@ -189,8 +191,8 @@ def _wake_the_bus(client: UdsClient, profile: UdsProfile) -> None:
         _optional_request(client, profile, DTC_ON)
 
 
-def _not_back(profile: UdsProfile) -> NotBack:
-    return NotBack(f"the ECU did not answer within {profile.timings.reset_gap:g} s after its reset")
+def _not_back(profile: UdsProfile) -> RebootFailed:
+    return RebootFailed(f"the ECU did not answer within {profile.timings.reset_gap:g} s after its reset")
 
 
 def _optional_request(client: UdsClient, profile: UdsProfile, request: bytes) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
 from ...transports.serial.port import SerialPort
-from ..errors import ImageWrongPart, PartConfused, PartFailed, PartMute, PartRefused, PartWrongMode
+from ..errors import ImageWrongPart, NoResponse, OperationFailed, PartRefused, PartWrongMode, ProtocolError
 from .codec import ABORT
 from .profile import MenuProfile, Step, filled
 from .sender import QUIET_SECONDS, TEXT_LIMIT, said
@@ -32,13 +32,13 @@ class Verdict:
     rejected: bool = False
     """Because of the file: it would be so again."""
 
-    def failure(self, after: str) -> ImageWrongPart | PartFailed:
+    def failure(self, after: str) -> ImageWrongPart | OperationFailed:
         """The error that this verdict is, if it is no success."""
         if self.rejected:
             return ImageWrongPart(
                 f"the loader does not take the file: {self.text!r}", remedy="Is it the right file for this component?"
             )
-        return PartFailed(f"{after} the loader says: {self.text!r}")
+        return OperationFailed(f"{after} the loader says: {self.text!r}")
 
 
 class MenuConsole:
@@ -53,7 +53,7 @@ class MenuConsole:
     def greet(self) -> bytes:
         """Brings the loader to its prompt; what it said on the way.
 
-        Raises PartMute when nothing comes within `timings.connect`, PartWrongMode when no prompt does, SerialGone.
+        Raises NoResponse when nothing comes within `timings.connect`, PartWrongMode when no prompt does, SerialGone.
         """
         deadline = Deadline.after(self._profile.timings.connect)
         heard = b""
@@ -70,7 +70,7 @@ class MenuConsole:
             if deadline.expired:
                 break
         if not heard:
-            raise PartMute(
+            raise NoResponse(
                 f"no answer on {self._port.name} to the loader's greeting",
                 remedy="Is the part in its loader: its boot pin or button held while it was reset? Are its wires, its "
                 "bit rate and its profile's entry right?",
@@ -102,7 +102,7 @@ class MenuConsole:
     def do(self, step: Step, *, part_of: str) -> bytes:
         """Sends a step; what the loader said, up to what the step expects.
 
-        Raises PartFailed or ImageWrongPart where it says that it failed, PartRefused where it is at its prompt again or
+        Raises OperationFailed or ImageWrongPart where it says that it failed, PartRefused where it is at its prompt again or
         says something else until the time is over, SerialTimeout where it says nothing.
         """
         self._port.drain()
@@ -147,13 +147,13 @@ class MenuConsole:
     def hear_verdict(self, heard: bytes) -> tuple[Verdict, bytes]:
         """What it says of the file, and all that it said. `heard`: what it has said already.
 
-        Raises PartConfused when it says nothing of it.
+        Raises ProtocolError when it says nothing of it.
         """
         deadline = Deadline.after(self._profile.timings.verdict)
         heard = self.listen(deadline, lambda text: self.verdict_in(text) is not None, heard)
         found = self.verdict_in(heard)
         if found is None:
-            raise PartConfused(
+            raise ProtocolError(
                 f"all of the file was sent, and the loader did not say what it makes of it{said(heard)}",
                 remedy="Whether it is in place is not known. Are success and failure of the profile what it says?",
             )

@@ -18,10 +18,10 @@ from ...transports.deadline import Deadline
 from ...transports.errors import TransportError
 from ...transports.serial.port import SerialPort
 from ..errors import (
-    PartConfused,
     PartRefused,
-    PartWrongFamily,
     ProfileWrong,
+    ProtocolError,
+    WrongPart,
 )
 from ..flasher import Capability, Identity, Slot, SlotBootloader, Target
 from ..serial.boot_pins import BootPins
@@ -78,7 +78,7 @@ class MenuFlasher(SerialBootloader, SlotBootloader):
     def connect(self) -> Identity:
         """Enters the loader and brings it to its prompt. A part that it refuses, or can't reach, is started again.
 
-        Raises ProfileWrong, PartMute, PartWrongMode, PartWrongFamily, TransportError.
+        Raises ProfileWrong, NoResponse, PartWrongMode, WrongPart, TransportError.
         """
         self._check_profile()
         self._verdict = ""
@@ -164,12 +164,10 @@ class MenuFlasher(SerialBootloader, SlotBootloader):
         return self._identify() if self._console.is_prompt(self._greeting) else None
 
     def _identify(self) -> Identity:
-        """Raises PartWrongFamily where the greeting is another loader's."""
+        """Raises WrongPart where the greeting is another loader's."""
         profile, greeting = self._profile, self._greeting
         if profile.part and not re.search(profile.part.encode(), greeting):
-            raise PartWrongFamily(
-                f"the loader's greeting does not fit the profile's part, {profile.part!r}{said(greeting)}"
-            )
+            raise WrongPart(f"the loader's greeting does not fit the profile's part, {profile.part!r}{said(greeting)}")
         version = re.search(profile.bootloader.encode(), greeting) if profile.bootloader else None
         return Identity(bootloader=plain(version[1] or b"") if version else "")
 
@@ -183,7 +181,7 @@ class MenuFlasher(SerialBootloader, SlotBootloader):
     def _transferred(self, sender: Sender, data: bytes, blocks: Sequence[Piece]) -> Iterator[int]:
         """Has the loader receive, and sends; what it says where it ends the transfer is the error.
 
-        Raises PartRefused, PartFailed, ImageWrongPart, and what `_transfer` does.
+        Raises PartRefused, OperationFailed, ImageWrongPart, and what `_transfer` does.
         """
         heard = b""
         for step in self._profile.upload:
@@ -207,7 +205,7 @@ class MenuFlasher(SerialBootloader, SlotBootloader):
     def _judged(self, sender: Sender) -> str:
         """The loader's last word: on the file, or on the steps that put it into place.
 
-        Raises PartConfused, PartRefused, PartFailed, ImageWrongPart, SerialTimeout.
+        Raises ProtocolError, PartRefused, OperationFailed, ImageWrongPart, SerialTimeout.
         """
         word, heard = "", sender.heard
         if self._profile.success:
@@ -223,7 +221,7 @@ class MenuFlasher(SerialBootloader, SlotBootloader):
             if step.expect:
                 word = self._console.matched(step, answer)
         if not word:
-            raise PartConfused("the loader said nothing of the file")
+            raise ProtocolError("the loader said nothing of the file")
         return word
 
     def _is_judged(self, heard: bytes) -> bool:

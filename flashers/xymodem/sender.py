@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
 from ...transports.serial.port import SerialPort
-from ..errors import PartConfused, PartRefused
+from ..errors import PartRefused, ProtocolError
 from .codec import ABORT, LAST_HEADER, Control, Piece, Start, block
 
 TRIES = 10
@@ -102,7 +102,7 @@ class Sender:
     def send(self, pieces: Iterable[Piece]) -> Iterator[int]:
         """Blocks from number 1 on; yields bytes of the file that are acknowledged. Of a stream nothing is until its end.
 
-        Raises PartRefused for a block that is refused TRIES times, SerialTimeout, PartConfused, ReceiverCancelled.
+        Raises PartRefused for a block that is refused TRIES times, SerialTimeout, ProtocolError, ReceiverCancelled.
         """
         for number, piece in enumerate(pieces, 1):
             data = block(number, piece.data, self._mode)
@@ -158,7 +158,7 @@ class Sender:
                 silent += 1
                 if silent == SILENT_TRIES:
                     if self._received > before:
-                        raise PartConfused(f"the loader answered {what} with what is no answer{said(self.heard)}")
+                        raise ProtocolError(f"the loader answered {what} with what is no answer{said(self.heard)}")
                     raise SerialTimeout(f"the loader does not answer {what}")
             else:
                 refused += 1

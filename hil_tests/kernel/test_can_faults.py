@@ -14,7 +14,7 @@ from pathlib import Path
 
 import can
 import pytest
-from proxyflash.flashers.errors import PartFailed
+from proxyflash.flashers.errors import OperationFailed
 from proxyflash.hil_tests.kernel.can_lab import NORMAL, program, soon
 from proxyflash.hil_tests.kernel.conftest import ip
 from proxyflash.hil_tests.kernel.uds_lab import REQUEST, RESPONSE, InWrite, Radar, flash, profile, socketcan
@@ -195,7 +195,7 @@ def test_a_part_that_works_on_it_for_ever(vcan: str, backend: str) -> None:
         began = time.monotonic()
         with (
             saying(part, RESPONSE, repeat(b"\x03\x7f\x22\x78"), 0.3),
-            pytest.raises(PartFailed, match="kept ReadDataByIdentifier"),
+            pytest.raises(OperationFailed, match="kept ReadDataByIdentifier"),
         ):
             flash(bus, asked)
         assert time.monotonic() - began < LONG / 2

@@ -23,8 +23,8 @@ from proxyflash.flashers.errors import (
     ImageFormat,
     ImageTooLarge,
     ImageWrongPart,
-    NotBack,
     PartError,
+    RebootFailed,
 )
 from proxyflash.flashers.events import Phase, RunContext
 from proxyflash.flashers.programmer import FlashResult
@@ -203,7 +203,7 @@ def test_an_image_that_does_not_start_is_taken_back_by_the_next_cut(
     microbit.load(microbit_flash(mute, on_trial=False))
     path = tmp_path / "mute.bin"
     path.write_bytes(mute)
-    with soil(microbit, tmp_path, "swap = 3") as component, pytest.raises(NotBack):
+    with soil(microbit, tmp_path, "swap = 3") as component, pytest.raises(RebootFailed):
         component.flash(path)
     assert microbit.holds(mute)
     # QEMU's nRF51 stays deaf after bytes that nobody took, whatever resets it: another takes over the flash.

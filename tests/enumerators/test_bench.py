@@ -28,7 +28,7 @@ from proxyflash.enumerators.probers import Prober
 from proxyflash.enumerators.probers.serial import SerialProber
 from proxyflash.enumerators.scan import Scan
 from proxyflash.flashers import events as ev
-from proxyflash.flashers.errors import Cancelled, NotBack, VersionMismatch
+from proxyflash.flashers.errors import Cancelled, RebootFailed, VersionMismatch
 from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.flasher import Identity, ProbeResult, State
 from proxyflash.flashers.formats import load
@@ -616,7 +616,7 @@ def answering(version: str | None) -> Callable[..., ProbeResult | None]:
 def test_an_application_that_does_not_answer_is_not_back(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SerialProber, "application", answering(None))
     began = clock.monotonic()
-    with pytest.raises(NotBack, match="within 10 s") as told:
+    with pytest.raises(RebootFailed, match="within 10 s") as told:
         flash(desk)
     assert told.value.component == "imu"
     assert 10 <= clock.monotonic() - began < 60

@@ -18,7 +18,7 @@ from proxyflash.emulators.xymodem.device import ModemDevice, XmodemDevice, Ymode
 from proxyflash.emulators.xymodem.receiver import Receiver, Trouble
 from proxyflash.enumerators.benchfile.schema import VersionQuestion
 from proxyflash.enumerators.probers.serial import ask
-from proxyflash.flashers.errors import NotBack
+from proxyflash.flashers.errors import RebootFailed
 from proxyflash.flashers.flasher import ProbeResult
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
@@ -124,7 +124,7 @@ class Rig:
                 return result
             version = self.version(Deadline.after(5))
             if version is None:
-                raise NotBack("the application did not answer")
+                raise RebootFailed("the application did not answer")
             return replace(result, version=version, booted=True)
         finally:
             programmer.bootloader.close()

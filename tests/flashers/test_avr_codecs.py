@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.flashers.avr import avr109_codec, stk500v1_codec, stk500v2_codec
-from proxyflash.flashers.errors import PartConfused, PartError, PartFailed, PartRefused
+from proxyflash.flashers.errors import OperationFailed, PartError, PartRefused, ProtocolError
 
 FUZZ = settings(max_examples=300, deadline=None)
 
@@ -41,7 +41,7 @@ class TestStk500v1:
 
     @pytest.mark.parametrize("wire", ["", "15", "14", "10 14", "14 1e 15", "68 65 6c"])
     def test_what_is_no_answer(self, wire: str) -> None:
-        with pytest.raises(PartConfused):
+        with pytest.raises(ProtocolError):
             stk500v1_codec.payload(bytes.fromhex(wire), "it")
 
     @FUZZ
@@ -126,7 +126,7 @@ class TestStk500v2:
         assert len(rest) >= 4
 
     @pytest.mark.parametrize(
-        ("status", "error"), [(0x80, PartFailed), (0x81, PartFailed), (0xC0, PartRefused), (0x7, PartRefused)]
+        ("status", "error"), [(0x80, OperationFailed), (0x81, OperationFailed), (0xC0, PartRefused), (0x7, PartRefused)]
     )
     def test_statuses(self, status: int, error: type[PartError]) -> None:
         with pytest.raises(error):
@@ -160,15 +160,15 @@ class TestAvr109:
     @pytest.mark.parametrize("heard", [b"UUU", b"\xff\xff\xff", b"???", b"\x1e\x95\x87"])
     def test_no_signature_of_atmels(self, heard: bytes) -> None:
         """The manufacturer's byte, 0x1E, comes last."""
-        with pytest.raises(PartConfused, match="signature"):
+        with pytest.raises(ProtocolError, match="signature"):
             avr109_codec.signature(heard)
 
     @FUZZ
     @given(st.binary(max_size=12))
     def test_anything(self, heard: bytes) -> None:
         for decode in (avr109_codec.signature, avr109_codec.block_size, avr109_codec.identifier):
-            with suppress(PartConfused):
+            with suppress(ProtocolError):
                 decode(heard)
         if heard != b"\r":
-            with pytest.raises((PartConfused, PartRefused)):
+            with pytest.raises((ProtocolError, PartRefused)):
                 avr109_codec.done(heard, "it")

@@ -20,15 +20,15 @@ from proxyflash.flashers.dfu.profile import DfuAddress, DfuProfile
 from proxyflash.flashers.errors import (
     ImageMisplaced,
     ImageWrongPart,
-    NotBack,
-    PartConfused,
-    PartFailed,
-    PartMute,
+    NoResponse,
+    OperationFailed,
     PartProtected,
     PartRefused,
-    PartWrongFamily,
     PartWrongMode,
+    ProtocolError,
+    RebootFailed,
     VerifyMismatch,
+    WrongPart,
 )
 from proxyflash.flashers.flasher import State
 from proxyflash.flashers.formats import load
@@ -227,7 +227,7 @@ def test_an_upload_that_ends_early_is_no_reading(lab: Lab, part: Part) -> None:
     flasher = lab.flasher(part)
     flasher.connect()
     Answering(lab, {2: lambda answer: answer[:100]})
-    with pytest.raises(PartConfused, match="100"):
+    with pytest.raises(ProtocolError, match="100"):
         b"".join(flasher.access().read(part.start, 3000))
 
 
@@ -262,7 +262,7 @@ def test_work_that_takes_for_ever_is_an_error(lab: Lab) -> None:
     plan = programmer.plan(F405.image())
     status = bytes([0, 10, 0, 0, BState.DNBUSY, 0])
     Answering(lab, {3: lambda answer: status})
-    with pytest.raises(PartConfused, match=r"dfuDNBUSY for 0\.2 s"):
+    with pytest.raises(ProtocolError, match=r"dfuDNBUSY for 0\.2 s"):
         programmer.flash(plan)
     assert device.application_version is None
 
@@ -273,18 +273,18 @@ MEANING = {
     # bStatus (DFU 1.1, 6.1.2): on a DFU 1.1 device, on a DfuSe device.
     0x01: (ImageWrongPart, PartRefused),
     0x02: (ImageWrongPart, ImageWrongPart),
-    0x03: (PartFailed, PartFailed),
-    0x04: (PartFailed, PartFailed),
-    0x05: (PartFailed, PartFailed),
-    0x06: (PartFailed, PartFailed),
+    0x03: (OperationFailed, OperationFailed),
+    0x04: (OperationFailed, OperationFailed),
+    0x05: (OperationFailed, OperationFailed),
+    0x06: (OperationFailed, OperationFailed),
     0x07: (VerifyMismatch, VerifyMismatch),
     0x08: (PartRefused, PartRefused),
     0x09: (PartRefused, PartRefused),
     0x0A: (VerifyMismatch, VerifyMismatch),
     0x0B: (PartProtected, PartProtected),
-    0x0C: (PartFailed, PartFailed),
-    0x0D: (PartFailed, PartFailed),
-    0x0E: (PartFailed, PartFailed),
+    0x0C: (OperationFailed, OperationFailed),
+    0x0D: (OperationFailed, OperationFailed),
+    0x0E: (OperationFailed, OperationFailed),
     0x0F: (PartRefused, PartRefused),
 }
 
@@ -412,7 +412,7 @@ def test_a_part_with_no_whole_firmware_says_so_and_is_flashed(lab: Lab) -> None:
 def test_not_back(lab: Lab) -> None:
     """Its boot pin is held: it starts its bootloader again."""
     lab.add(F405, boot="dfu")
-    with pytest.raises(NotBack, match="in DFU mode again"):
+    with pytest.raises(RebootFailed, match="in DFU mode again"):
         lab.flash(F405)
 
 
@@ -535,7 +535,7 @@ def test_the_address_names_no_alternate_setting_of_the_part(lab: Lab) -> None:
 
 def test_another_part_than_the_profile_names(lab: Lab) -> None:
     device = lab.add(F405)
-    with pytest.raises(PartWrongFamily, match="STM32  BOOTLOADER"):
+    with pytest.raises(WrongPart, match="STM32  BOOTLOADER"):
         lab.flash(F405, profile={"part": "STM32H7"})
     assert device.application_version == OLD
 
@@ -584,7 +584,7 @@ def test_a_file_with_a_suffix(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_nothing_there(lab: Lab) -> None:
-    with pytest.raises(PartMute, match="0483:df11 or 1209:0001"):
+    with pytest.raises(NoResponse, match="0483:df11 or 1209:0001"):
         lab.flash(F405)
 
 
@@ -641,9 +641,9 @@ def test_any_ids_at_a_port(lab: Lab) -> None:
     device = lab.add(SLOT)
     lab.flash(SLOT, vendor_id=0xFFFF, product_id=0xFFFF, port="1-1")
     assert device.application_version == NEW
-    with pytest.raises(PartMute):
+    with pytest.raises(NoResponse):
         lab.flash(SLOT, vendor_id=0xFFFF, product_id=0xFFFF, port="1-2")
-    with pytest.raises(PartMute):
+    with pytest.raises(NoResponse):
         # It runs, and what runs has other ids.
         lab.flash(SLOT, vendor_id=0xFFFF, product_id=0xFFFF, port="1-1", runtime_product_id=2)
     with pytest.raises(ValueError, match="port"):

@@ -20,7 +20,7 @@ from proxyflash.flashers.dfu.codec import (
     parse_functional,
     parse_status,
 )
-from proxyflash.flashers.errors import PartConfused
+from proxyflash.flashers.errors import ProtocolError
 
 
 def test_requests_are_those_of_table_3_2() -> None:
@@ -82,7 +82,7 @@ def test_status(data: str, meaning: Status) -> None:
     "data", ["", "00 00 00 00 02", "00 00 00 00 02 00 00", "10 00 00 00 02 00", "00 00 00 00 0b 00"]
 )
 def test_no_status(data: str) -> None:
-    with pytest.raises(PartConfused, match="GETSTATUS"):
+    with pytest.raises(ProtocolError, match="GETSTATUS"):
         parse_status(bytes.fromhex(data))
 
 
@@ -91,7 +91,7 @@ def test_no_status(data: str) -> None:
 def test_any_bytes_are_a_status_or_confused(data: bytes) -> None:
     try:
         status = parse_status(data)
-    except PartConfused:
+    except ProtocolError:
         return
     assert len(data) == 6
     assert (status.status, status.state) == (data[0], data[4])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.flashers.dfu.dfuse_layout import parse_layout
-from proxyflash.flashers.errors import PartConfused
+from proxyflash.flashers.errors import ProtocolError
 from proxyflash.flashers.memory import Erase, EraseRun, Range, Region
 
 K, M = 1 << 10, 1 << 20
@@ -140,7 +140,7 @@ def test_memories_that_touch_and_take_the_same_are_one() -> None:
     ],
 )
 def test_no_layout(name: str) -> None:
-    with pytest.raises(PartConfused, match="memory layout"):
+    with pytest.raises(ProtocolError, match="memory layout"):
         parse_layout(name, 1)
 
 
@@ -155,7 +155,7 @@ LAYOUTS = st.from_regex(
 def test_any_name_is_a_layout_or_confused(name: str) -> None:
     try:
         regions = parse_layout(name, 8)
-    except PartConfused:
+    except ProtocolError:
         return
     assert regions
     for region in regions:
@@ -166,6 +166,6 @@ def test_any_name_is_a_layout_or_confused(name: str) -> None:
 
 def test_a_name_that_no_descriptor_holds_is_refused_before_it_is_taken_apart() -> None:
     name = "@Flash/0x08000000/" + ",".join(["1*1 g", "1*1 a"] * 4000)
-    with pytest.raises(PartConfused, match=f"has {len(name):,} characters") as raised:
+    with pytest.raises(ProtocolError, match=f"has {len(name):,} characters") as raised:
         parse_layout(name, 4)
     assert len(raised.value.cause) < 200

@@ -16,15 +16,15 @@ from proxyflash.flashers.errors import (
     Cancelled,
     ImageTooLarge,
     ImageWrongPart,
-    NotBack,
-    PartConfused,
-    PartFailed,
-    PartMute,
+    NoResponse,
+    OperationFailed,
     PartRefused,
-    PartWrongFamily,
     PartWrongMode,
     ProfileWrong,
+    ProtocolError,
+    RebootFailed,
     Unsupported,
+    WrongPart,
 )
 from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.flasher import Capability, Slot
@@ -179,7 +179,7 @@ class TestEntry:
     def test_by_hand_and_nobody_did_it(self, make_rig: Callable[..., Rig]) -> None:
         """The application says nothing to the greeting."""
         rig = make_rig("gecko", {"entry": {}, "timings": {"connect": 0.5, "knock": 0.1}}, wiring="none")
-        with pytest.raises(PartMute, match="greeting"):
+        with pytest.raises(NoResponse, match="greeting"):
             rig.flash()
         assert rig.holds(rig.old)
 
@@ -205,7 +205,7 @@ class TestEntry:
         self, make_rig: Callable[..., Rig]
     ) -> None:
         rig = make_rig("iap", {"entry": {}, "enter": "x", "part": "Another Menu"}, wiring="none", enter="x")
-        with pytest.raises(PartWrongFamily, match="Another Menu"):
+        with pytest.raises(WrongPart, match="Another Menu"):
             rig.flash()
         assert rig.runs("1.4.2")
 
@@ -311,7 +311,7 @@ class TestBoot:
     def test_a_loader_that_does_it_itself(self, make_rig: Callable[..., Rig]) -> None:
         """Here it does not: the application that should run doesn't answer, and that is told."""
         rig = make_rig("gecko", {"boot": "itself"})
-        with pytest.raises(NotBack):
+        with pytest.raises(RebootFailed):
             rig.flash()
         assert rig.holds(rig.new)
 
@@ -329,12 +329,12 @@ class TestVerdict:
     def test_sent_is_not_flashed(self, make_rig: Callable[..., Rig]) -> None:
         """All blocks and the end are acknowledged, and the loader then says that it didn't take the file."""
         rig = make_rig("iap", {"success": "never said", "failure": "Programming Completed", "timings": {"verdict": 1}})
-        with pytest.raises(PartFailed, match="all of the file was sent; the loader says: 'Programming Completed'"):
+        with pytest.raises(OperationFailed, match="all of the file was sent; the loader says: 'Programming Completed'"):
             rig.flash(attempts=1)
 
     def test_a_loader_that_says_nothing_of_it(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig("gecko", {"success": "never said"})
-        with pytest.raises(PartConfused, match=r"did not say what it makes of it; it said: '.*Serial upload complete"):
+        with pytest.raises(ProtocolError, match=r"did not say what it makes of it; it said: '.*Serial upload complete"):
             rig.flash(attempts=1)
 
     def test_a_file_that_the_loader_refuses_is_not_tried_again(self, make_rig: Callable[..., Rig]) -> None:
@@ -374,7 +374,7 @@ class TestVerdict:
     def test_a_step_that_says_that_it_failed(self, make_rig: Callable[..., Rig]) -> None:
         commit = [{"send": "erase 0 +1\r", "expect": "Erased"}]
         rig = make_rig("shell-y", {"commit": commit, "failure": "- range at 0x[0-9A-F]+"})
-        with pytest.raises(PartFailed, match="the loader says: '- range at 0x00000000'"):
+        with pytest.raises(OperationFailed, match="the loader says: '- range at 0x00000000'"):
             rig.flash(attempts=1)
 
     def test_a_step_alone_may_be_the_verdict(self, make_rig: Callable[..., Rig]) -> None:

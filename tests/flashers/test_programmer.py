@@ -14,10 +14,10 @@ from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import (
     Cancelled,
     ImageTooLarge,
-    PartConfused,
-    PartFailed,
-    PartMute,
+    NoResponse,
+    OperationFailed,
     PartProtected,
+    ProtocolError,
     Unsupported,
     VerifyMismatch,
 )
@@ -54,7 +54,7 @@ class NorFlasher(MemoryBootloader):
     def connect(self) -> Identity:
         self.calls.append("connect")
         if not self.flash.supply.is_on:
-            raise PartMute("no answer")
+            raise NoResponse("no answer")
         return Identity(part="NOR")
 
     def memory_map(self, target: Target | None = None) -> MemoryMap:
@@ -200,10 +200,10 @@ def test_a_lasting_fault_ends_after_three_attempts() -> None:
     bench = Bench()
 
     def fail() -> None:
-        raise PartFailed("programming failed")
+        raise OperationFailed("programming failed")
 
     bench.flasher.fail = fail
-    with pytest.raises(PartFailed):
+    with pytest.raises(OperationFailed):
         bench.flash_image(image(2))
     assert bench.flasher.calls.count("connect") == 3
     assert "boot" not in bench.flasher.calls
@@ -335,9 +335,9 @@ def test_a_read_that_ends_early_proves_nothing(monkeypatch: pytest.MonkeyPatch) 
     bench.programmer().verify(wanted)
     whole = bench.flasher.read
     monkeypatch.setattr(bench.flasher, "read", lambda start, size: list(whole(start, size))[:-1])
-    with pytest.raises(PartConfused, match="of the"):
+    with pytest.raises(ProtocolError, match="of the"):
         bench.programmer().verify(wanted)
-    with pytest.raises(PartConfused, match="of the"):
+    with pytest.raises(ProtocolError, match="of the"):
         bench.programmer().read([Range(0, UNIT)])
 
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.flashers.errors import (
     ImageWrongPart,
-    PartMute,
-    PartWrongFamily,
+    NoResponse,
     Unsupported,
     VerifyMismatch,
+    WrongPart,
 )
 from proxyflash.flashers.flasher import Slot, State
 from proxyflash.flashers.formats.mcuboot import parse
@@ -124,13 +124,13 @@ class TestIdentity:
     def test_another_part_than_the_profile_s(self) -> None:
         answers: Answers = {STATE: {"images": [RUNNING]}, NAMES: {"output": "board/soc"}}
         flasher(answers, part="board").connect()
-        with pytest.raises(PartWrongFamily, match="board/soc"):
+        with pytest.raises(WrongPart, match="board/soc"):
             flasher(answers, part="other").connect()
 
     def test_nobody(self) -> None:
         part = Part({})
         part.send = lambda packet, deadline: None  # type: ignore[method-assign]
-        with pytest.raises(PartMute):
+        with pytest.raises(NoResponse):
             SmpFlasher(part, SmpAddress(), SmpProfile()).connect()
 
     def test_no_line_ends_in_names(self) -> None:

@@ -11,8 +11,8 @@ from proxyflash.emulators.serial.board import Stage
 from proxyflash.flashers.errors import (
     ImageTooLarge,
     ImageWrongPart,
-    NotBack,
-    PartMute,
+    NoResponse,
+    RebootFailed,
     Unsupported,
     VerifyMismatch,
 )
@@ -194,7 +194,7 @@ class TestRefusals:
 
     def test_mute(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig(profile={"answer": 0.1}, mute=True)
-        with pytest.raises(PartMute):
+        with pytest.raises(NoResponse):
             rig.flash()
         assert rig.probe() is None
 
@@ -203,7 +203,7 @@ class TestFailures:
     def test_an_image_that_crashes(self, make_rig: Callable[..., Rig]) -> None:
         """Whole, and for another layout, which nothing told: the next reset brings the old one back."""
         rig = make_rig(profile={"swap": 1.0, "answer": 0.2})
-        with pytest.raises(NotBack):
+        with pytest.raises(RebootFailed):
             rig.flash(image(NEW, start=0x40000))
         assert rig.board.stage is Stage.HUNG
         rig.board.reset()

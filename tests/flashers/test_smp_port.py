@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from proxyflash.enumerators.bench import Bench
-from proxyflash.flashers.errors import NotBack
+from proxyflash.flashers.errors import RebootFailed
 from proxyflash.tests.flashers.smp_application import NEW, Application
 from proxyflash.transports.errors import SerialAbsent, SerialGone
 
@@ -124,7 +124,7 @@ def test_it_is_updated_over_the_port_that_comes_back(dongle: Dongle, tmp_path: P
 
 def test_one_that_stays_away_is_told(dongle: Dongle, tmp_path: Path) -> None:
     dongle.lasting = False
-    with opened(dongle, tmp_path, swap=0.3) as bench, pytest.raises((SerialAbsent, NotBack)):
+    with opened(dongle, tmp_path, swap=0.3) as bench, pytest.raises((SerialAbsent, RebootFailed)):
         bench.component("dongle").flash(tmp_path / "new.bin")
 
 

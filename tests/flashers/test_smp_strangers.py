@@ -13,7 +13,7 @@ from dataclasses import replace
 import cbor2
 import pytest
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.flashers.errors import PartMute
+from proxyflash.flashers.errors import NoResponse
 from proxyflash.flashers.smp.flasher import SmpFlasher
 from proxyflash.flashers.smp.profile import SmpAddress, SmpProfile
 from proxyflash.transports.deadline import Deadline
@@ -91,7 +91,7 @@ def stranger(answer: Callable[[bytes], bytes]) -> Iterator[tuple[SerialPort, lis
 def test_it_is_no_part(name: str) -> None:
     profile = SmpProfile(answer=0.05)
     with stranger(ANSWERS[name]) as (port, lines):
-        with pytest.raises(PartMute):
+        with pytest.raises(NoResponse):
             SmpFlasher.attach(port, SmpAddress(), profile).connect()
         assert SmpFlasher.probe(port, SmpAddress(), profile, active=True, deadline=Deadline.after(1)) is None
     assert lines
@@ -104,6 +104,6 @@ def test_what_answers_rightly_is_heard() -> None:
     """The stranger's frames are whole but for what the cases above change."""
     with stranger(echoed) as (port, lines):
         flasher = SmpFlasher.attach(port, SmpAddress(), SmpProfile(answer=0.05))
-        with pytest.raises(PartMute):
+        with pytest.raises(NoResponse):
             flasher.connect()
     assert len({HEADER.unpack(asked(sent)[: HEADER.size])[3::2] for sent in lines}) > 1, "it went on after the echo"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Presence
-from proxyflash.flashers.errors import PartMute
+from proxyflash.flashers.errors import NoResponse
 from proxyflash.flashers.formats import load
 from proxyflash.tests.flashers.smp_application import NEW, OLD, Application, digest
 
@@ -97,7 +97,7 @@ def test_a_part_that_is_not_there_is_absent(bench: Bench, server: Server, new: P
     server.deaf = True
     (found,) = bench.scan().components
     assert found.presence is Presence.ABSENT
-    with pytest.raises(PartMute):
+    with pytest.raises(NoResponse):
         bench.component("weather").flash(new)
 
 

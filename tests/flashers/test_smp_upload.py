@@ -20,12 +20,12 @@ from proxyflash.flashers.errors import (
     ImageError,
     ImageTooLarge,
     ImageWrongPart,
-    PartConfused,
+    NoResponse,
+    OperationFailed,
     PartError,
-    PartFailed,
-    PartMute,
     PartProtected,
     PartRefused,
+    ProtocolError,
     VerifyMismatch,
 )
 from proxyflash.flashers.smp.link import SmpLink
@@ -251,25 +251,25 @@ class TestLies:
     @pytest.mark.parametrize(
         ("tamper", "error", "said"),
         [
-            (lambda n, asked, told: told | {"off": 10**6}, PartConfused, "wants byte 1,000,000"),
-            (lambda n, asked, told: told | {"off": 4990} if n == 3 else told, PartConfused, "were sent"),
-            (lambda n, asked, told: {"off": -1}, PartConfused, "without an offset"),
-            (lambda n, asked, told: {"off": "1"}, PartConfused, "without an offset"),
-            (lambda n, asked, told: {"off": True}, PartConfused, "without an offset"),
-            (lambda n, asked, told: {}, PartConfused, "without an offset"),
-            (lambda n, asked, told: {"off": 0}, PartConfused, "wants it again"),
-            (lambda n, asked, told: {"off": 288} if n > 2 else told, PartConfused, "again"),
-            (lambda n, asked, told: {"off": 320 * (n % 2)}, PartConfused, "for the"),
+            (lambda n, asked, told: told | {"off": 10**6}, ProtocolError, "wants byte 1,000,000"),
+            (lambda n, asked, told: told | {"off": 4990} if n == 3 else told, ProtocolError, "were sent"),
+            (lambda n, asked, told: {"off": -1}, ProtocolError, "without an offset"),
+            (lambda n, asked, told: {"off": "1"}, ProtocolError, "without an offset"),
+            (lambda n, asked, told: {"off": True}, ProtocolError, "without an offset"),
+            (lambda n, asked, told: {}, ProtocolError, "without an offset"),
+            (lambda n, asked, told: {"off": 0}, ProtocolError, "wants it again"),
+            (lambda n, asked, told: {"off": 288} if n > 2 else told, ProtocolError, "again"),
+            (lambda n, asked, told: {"off": 320 * (n % 2)}, ProtocolError, "for the"),
             (lambda n, asked, told: {"rc": 1}, PartRefused, "EUNKNOWN"),
             (lambda n, asked, told: {"rc": 6}, PartRefused, "EBADSTATE"),
             (lambda n, asked, told: {"rc": 11}, PartProtected, "EACCESSDENIED"),
             (lambda n, asked, told: {"rc": 10} if n > 2 else told, PartRefused, "takes nothing more"),
             (lambda n, asked, told: {"err": {"group": 1, "rc": 9}}, PartRefused, "NO_FREE_SLOT"),
-            (lambda n, asked, told: {"err": {"group": 1, "rc": 12}}, PartFailed, "FLASH_WRITE_FAILED"),
+            (lambda n, asked, told: {"err": {"group": 1, "rc": 12}}, OperationFailed, "FLASH_WRITE_FAILED"),
             (lambda n, asked, told: {"err": {"group": 1, "rc": 23}}, ImageWrongPart, "HEADER_MAGIC"),
             (lambda n, asked, told: {"err": {"group": 1, "rc": 30}}, ImageTooLarge, "TOO_LARGE"),
-            (lambda n, asked, told: None, PartMute, "first piece"),
-            (lambda n, asked, told: told if n < 5 else None, PartMute, "piece at byte"),
+            (lambda n, asked, told: None, NoResponse, "first piece"),
+            (lambda n, asked, told: told if n < 5 else None, NoResponse, "piece at byte"),
         ],
     )
     @pytest.mark.parametrize("window", [1, 3])
@@ -292,7 +292,7 @@ class TestLies:
                 if offset > 1000:
                     part.reset()
 
-        with pytest.raises(PartConfused, match="th time"):
+        with pytest.raises(ProtocolError, match="th time"):
             reset_again_and_again()
         assert [request["off"] for request in part.requests].count(0) == SETBACKS + 1
 
@@ -323,7 +323,7 @@ def test_on_a_bad_wire_it_arrives_or_fails(
     part = Part(drop=drop, twice=twice, late=late, unit=unit, seed=seed)
     try:
         list(upload(part, window=window, packet=packet).run())
-    except (PartMute, PartConfused):
+    except (NoResponse, ProtocolError):
         # What has arrived is a beginning of the image, and never anything else.
         assert drop or late
         assert IMAGE.startswith(bytes(part.got))

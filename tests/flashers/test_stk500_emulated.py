@@ -18,7 +18,7 @@ from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.flashers.avr.flasher import EEPROM_START
-from proxyflash.flashers.errors import ImageError, PartError, PartMute, PartProtected, PartWrongFamily, ProfileWrong
+from proxyflash.flashers.errors import ImageError, NoResponse, PartError, PartProtected, ProfileWrong, WrongPart
 from proxyflash.flashers.flasher import Bootloader, State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
@@ -193,7 +193,7 @@ class TestClean:
         rig.whole_again()
         rig.profile = rig.profile.model_copy(update={"part": "ATmega8"})
         operations = rig.device.supply.operations
-        with pytest.raises(PartWrongFamily):
+        with pytest.raises(WrongPart):
             rig.flash()
         assert rig.device.supply.operations == operations
         close(rig)
@@ -286,7 +286,7 @@ class TestClean:
     def test_the_other_line_resets_nothing(self) -> None:
         rig = Rig(OPTIBOOT, wiring="rts-reset")
         assert rig.runs("1.4.2")
-        with pytest.raises(PartMute):
+        with pytest.raises(NoResponse):
             rig.flash()
         assert rig.runs("1.4.2")
         close(rig)
@@ -297,7 +297,7 @@ class TestClean:
         rig.profile = rig.flasher_class.Profile.model_validate(
             {"answer": 0.1, "entry": {"reset": "none", "touch": False}}
         )
-        with pytest.raises(PartMute):
+        with pytest.raises(NoResponse):
             rig.flash()
         assert rig.runs("1.4.2")
         close(rig)
@@ -306,7 +306,7 @@ class TestClean:
     def test_mute(self, part: str) -> None:
         rig = Rig(part, mute=True)
         rig.profile = rig.profile.model_copy(update={"entry": rig.profile.entry.model_copy(update={"touch": False})})
-        with pytest.raises(PartMute):
+        with pytest.raises(NoResponse):
             rig.flash()
         close(rig)
 

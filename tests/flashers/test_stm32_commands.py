@@ -15,7 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators.serial.line import Line
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.flashers.errors import PartConfused, PartError, PartFailed, PartProtected, PartRefused, ProfileWrong
+from proxyflash.flashers.errors import (
+    OperationFailed,
+    PartError,
+    PartProtected,
+    PartRefused,
+    ProfileWrong,
+    ProtocolError,
+)
 from proxyflash.flashers.stm32 import uart_commands as stm32_commands
 from proxyflash.flashers.stm32.codec import MassErase, crc32_mpeg2
 from proxyflash.flashers.stm32.profile import Stm32Profile
@@ -176,15 +183,15 @@ def test_one_wrong_answer_is_got_over(bench: Bench, name: str, unit: str, deviat
 
 
 FOREVER: dict[str, dict[str, type[Exception]]] = {
-    "get 3.1": {NACK: PartRefused, GARBAGE: PartConfused, SILENCE: SerialTimeout},
-    "get version 3.2": {NACK: PartRefused, GARBAGE: PartConfused, SILENCE: SerialTimeout},
-    "get id 3.3": {NACK: PartRefused, GARBAGE: PartConfused, SILENCE: SerialTimeout},
-    "read 3.4": {NACK: PartRefused, GARBAGE: PartConfused, SILENCE: SerialTimeout},
-    "go 3.5": {NACK: PartRefused, GARBAGE: PartConfused, SILENCE: SerialTimeout},
-    "write 3.6": {NACK: PartRefused, GARBAGE: PartConfused, SILENCE: SerialTimeout},
-    "erase 3.7": {NACK: PartFailed, GARBAGE: PartConfused, SILENCE: SerialTimeout},
-    "global erase 3.7": {GARBAGE: PartConfused, SILENCE: SerialTimeout},
-    "extended erase 3.8": {NACK: PartFailed, GARBAGE: PartConfused, SILENCE: SerialTimeout},
+    "get 3.1": {NACK: PartRefused, GARBAGE: ProtocolError, SILENCE: SerialTimeout},
+    "get version 3.2": {NACK: PartRefused, GARBAGE: ProtocolError, SILENCE: SerialTimeout},
+    "get id 3.3": {NACK: PartRefused, GARBAGE: ProtocolError, SILENCE: SerialTimeout},
+    "read 3.4": {NACK: PartRefused, GARBAGE: ProtocolError, SILENCE: SerialTimeout},
+    "go 3.5": {NACK: PartRefused, GARBAGE: ProtocolError, SILENCE: SerialTimeout},
+    "write 3.6": {NACK: PartRefused, GARBAGE: ProtocolError, SILENCE: SerialTimeout},
+    "erase 3.7": {NACK: OperationFailed, GARBAGE: ProtocolError, SILENCE: SerialTimeout},
+    "global erase 3.7": {GARBAGE: ProtocolError, SILENCE: SerialTimeout},
+    "extended erase 3.8": {NACK: OperationFailed, GARBAGE: ProtocolError, SILENCE: SerialTimeout},
 }
 FORBIDDEN = ("11 ee", "31 ce", "21 de", "43 bc", "44 bb")
 """The commands that readout protection refuses (AN3155, table 2)."""
@@ -216,7 +223,7 @@ def test_a_read_that_ends_early(bench: Bench, cut: int) -> None:
 @pytest.mark.parametrize("answer", ["79 02 04 10 00 79", "79 ff", "79 00"])
 def test_a_product_id_of_another_size(bench: Bench, answer: str) -> None:
     bench.hand.answers = {"02 fd": answer}
-    with pytest.raises((PartConfused, SerialTimeout)):
+    with pytest.raises((ProtocolError, SerialTimeout)):
         bench.loader.get_id()
 
 
@@ -230,7 +237,7 @@ class TestWriting:
     def test_a_block_that_is_half_there_is_not_written_over(self, bench: Bench) -> None:
         bench.hand.answers = WRITE | READ | {"03 fc": "79 de ad ff ff"}
         bench.hand.deviations = {"03 de ad be ef 21": [SILENCE]}
-        with pytest.raises(PartFailed, match="0x08000400 is half written"):
+        with pytest.raises(OperationFailed, match="0x08000400 is half written"):
             write(bench.loader)
         assert bench.hand.units.count("03 de ad be ef 21") == 1
 
@@ -307,7 +314,7 @@ def test_a_line_that_never_falls_silent(bench: Bench, monkeypatch: pytest.Monkey
     bench.wire.device.listener = lambda: None
     streaming = Doing(stream)
     try:
-        with pytest.raises(PartConfused):
+        with pytest.raises(ProtocolError):
             bench.loader.read_memory(FLASH, 4)
     finally:
         ended.set()

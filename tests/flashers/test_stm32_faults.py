@@ -19,7 +19,7 @@ from proxyflash.emulators.serial.pty import serve_pty
 from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.stm32.device import Stm32UartDevice
 from proxyflash.flashers import events as ev
-from proxyflash.flashers.errors import ImageTooLarge, PartError, PartMute, ProfileWrong
+from proxyflash.flashers.errors import ImageTooLarge, NoResponse, PartError, ProfileWrong
 from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
@@ -142,7 +142,7 @@ def test_all_faults_at_once_without_lines() -> None:
         rig.whole_again()
         try:
             rig.flash()
-        except PartMute:
+        except NoResponse:
             # The first 0x7F was garbled: its bit rate is none of ours until it is reset.
             rig.device.board.reset()
             rig.flash()
@@ -226,7 +226,7 @@ def test_a_loader_in_the_middle_of_a_command(name: str) -> None:
         rig = Rig(part, lines=False)
         send_all_but_the_rest(rig, LEFT[name], count)
         if (name, count) in GIVEN_UP:
-            with pytest.raises(PartMute, match="0x7F"):
+            with pytest.raises(NoResponse, match="0x7F"):
                 rig.flash()
             rig.device.board.reset()
         rig.flash()

@@ -19,11 +19,11 @@ from proxyflash.enumerators.benchfile.schema import VersionQuestion
 from proxyflash.enumerators.probers.serial import ask
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import (
-    PartMute,
+    NoResponse,
     PartProtected,
-    PartWrongFamily,
     ProfileWrong,
     VerifyMismatch,
+    WrongPart,
 )
 from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.flasher import Capability, ProbeResult, State
@@ -257,19 +257,19 @@ class TestEntry:
 
     def test_a_running_application_without_lines_is_no_loader(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig(profile={"entry": {}, "answer": 0.01})
-        with pytest.raises(PartMute, match="no answer on imu to the loader's 0x7F"):
+        with pytest.raises(NoResponse, match="no answer on imu to the loader's 0x7F"):
             rig.flash(NEW)
         assert rig.holds(OLD)
 
     def test_the_wrong_lines(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig(profile={"entry": LINES | {"reset": "rts", "boot0": "dtr"}, "answer": 0.01})
-        with pytest.raises(PartMute):
+        with pytest.raises(NoResponse):
             rig.flash(NEW)
         assert rig.holds(OLD)
 
     def test_a_mute_part(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig(profile={"answer": 0.01}, mute=True)
-        with pytest.raises(PartMute):
+        with pytest.raises(NoResponse):
             rig.flash(NEW)
 
     def test_one_line_can_not_drive_both(self) -> None:
@@ -280,7 +280,7 @@ class TestEntry:
         """Its supply is off meanwhile: the lines must not go on to select the loader."""
         rig = make_rig(profile={"answer": 0.01})
         rig.device.supply.off()
-        with pytest.raises(PartMute):
+        with pytest.raises(NoResponse):
             rig.flash(NEW)
         rig.device.supply.on()
         assert rig.runs("1.4.2")
@@ -351,7 +351,7 @@ class TestFamilies:
     @pytest.mark.parametrize("wanted", ["F4", "STM32H7", 0x410, "contoso"])
     def test_another_family(self, make_rig: Callable[..., Rig], wanted: str | int) -> None:
         rig = make_rig(profile={"part": wanted})
-        with pytest.raises(PartWrongFamily, match=r"STM32L475/L476/L486 \(0x415\)"):
+        with pytest.raises(WrongPart, match=r"STM32L475/L476/L486 \(0x415\)"):
             rig.flash(NEW)
         assert rig.holds(OLD)
         assert rig.runs("1.4.2")

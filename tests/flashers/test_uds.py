@@ -16,16 +16,16 @@ import isotp
 import pytest
 from proxyflash.emulators.can.wire import CanWire
 from proxyflash.flashers.errors import (
-    NotBack,
-    PartConfused,
-    PartFailed,
-    PartMute,
+    NoResponse,
+    OperationFailed,
     PartRefused,
-    PartWrongFamily,
     PartWrongMode,
     ProfileWrong,
+    ProtocolError,
+    RebootFailed,
     SecurityDenied,
     VerifyMismatch,
+    WrongPart,
 )
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
@@ -404,7 +404,7 @@ class TestLoss:
 
     def test_the_same_refusals_of_a_first_request_are_failures(self, rig: Rig) -> None:
         rig.ecu.on("36 04", ["7F 36 73"])
-        with pytest.raises(PartFailed, match="wrongBlockSequenceCounter"):
+        with pytest.raises(OperationFailed, match="wrongBlockSequenceCounter"):
             rig.flash()
 
     def test_a_download_that_can_not_be_asked_for_twice_begins_anew(self, rig: Rig) -> None:
@@ -417,14 +417,14 @@ class TestLoss:
 
     def test_retries_are_bounded(self, rig: Rig) -> None:
         rig.ecu.on("36 02", *[[]] * 20)
-        with pytest.raises(PartMute, match="TransferData"):
+        with pytest.raises(NoResponse, match="TransferData"):
             rig.flash()
         assert [item[:4] for item in rig.ecu.asked(0x36)] == ["3601", "3602", "3602", "3602"]
 
     def test_a_late_response_is_not_taken_for_the_next_one(self, rig: Rig) -> None:
         """The first erase is answered twice, the second one is refused: that must not get lost."""
         rig.ecu.on("31 01 FF 00", [0.6, "71 01 FF 00 00"], ["71 01 FF 00 00"], ["7F 31 72"])
-        with pytest.raises(PartFailed, match="generalProgrammingFailure"):
+        with pytest.raises(OperationFailed, match="generalProgrammingFailure"):
             rig.flash(DATA * 5)
 
     def test_a_late_response_to_a_block(self, rig: Rig) -> None:
@@ -449,12 +449,12 @@ class TestLoss:
 
     def test_nothing_but_responses_to_others(self, rig: Rig) -> None:
         rig.ecu.on("36 01", *[["76 07"]] * 3)
-        with pytest.raises(PartConfused, match="76 07, which is no answer to it"):
+        with pytest.raises(ProtocolError, match="76 07, which is no answer to it"):
             rig.flash()
 
     def test_a_flood_of_responses_to_others(self, rig: Rig) -> None:
         rig.ecu.on("31 01 FF 00", *[["7F 31 78", *["7E 00"] * 40]] * 3)
-        with pytest.raises(PartConfused, match="7E 00, which is no answer to it"):
+        with pytest.raises(ProtocolError, match="7E 00, which is no answer to it"):
             rig.flash()
 
 
@@ -479,14 +479,14 @@ class TestPending:
     def test_for_ever_is_too_long(self, rig: Rig) -> None:
         rig.ecu.on("31 01 FF 00", [item for _ in range(600) for item in ("7F 31 78", 0.1)])
         began = clock.monotonic()
-        with pytest.raises(PartFailed, match=r"kept RoutineControl .* pending \(NRC 0x78, .* times\)") as raised:
+        with pytest.raises(OperationFailed, match=r"kept RoutineControl .* pending \(NRC 0x78, .* times\)") as raised:
             rig.flash(timings={"erase": 0.5})
         assert clock.monotonic() - began < 40
         assert "timings.erase" in raised.value.remedy
 
     def test_then_silence(self, rig: Rig) -> None:
         rig.ecu.on("31 01 FF 00", *[["7F 31 78"]] * 3)
-        with pytest.raises(PartMute, match=r"works on RoutineControl .* then fell silent for 0\.3 s"):
+        with pytest.raises(NoResponse, match=r"works on RoutineControl .* then fell silent for 0\.3 s"):
             rig.flash()
 
     def test_busy_is_asked_again(self, rig: Rig) -> None:
@@ -527,13 +527,13 @@ BEFORE = [
     ("31 01 FF 00", 0x22, PartRefused),
 ]
 AFTER = [
-    ("34", 0x70, PartFailed),
+    ("34", 0x70, OperationFailed),
     ("34", 0x31, PartRefused),
     ("34", 0x33, SecurityDenied),
-    ("36 01", 0x72, PartFailed),
-    ("36 01", 0x71, PartFailed),
+    ("36 01", 0x72, OperationFailed),
+    ("36 01", 0x71, OperationFailed),
     ("36 01", 0x93, PartRefused),
-    ("37", 0x72, PartFailed),
+    ("37", 0x72, OperationFailed),
     ("37", 0x24, PartRefused),
     ("31 01 02 02", 0x72, VerifyMismatch),
     ("31 01 02 02", 0x22, VerifyMismatch),
@@ -575,7 +575,7 @@ class TestRefusals:
         ("request_", "answer", "error", "told"),
         [
             ("31 01 02 03", "71 01 02 03 05", PartRefused, "may not be programmed now .*: 05"),
-            ("31 01 FF 00", "71 01 FF 00 01", PartFailed, "erasing 0x00010000..0x00010FFF failed"),
+            ("31 01 FF 00", "71 01 FF 00 01", OperationFailed, "erasing 0x00010000..0x00010FFF failed"),
             ("31 01 02 02", "71 01 02 02 01", VerifyMismatch, "routine 0x0202 .* does not hold the image"),
             ("31 01 FF 01", "71 01 FF 01 10 01", VerifyMismatch, "routine 0xFF01"),
         ],
@@ -602,7 +602,7 @@ class TestRefusals:
     )
     def test_no_usable_block_length(self, rig: Rig, answer: str) -> None:
         rig.ecu.on("34", [answer])
-        with pytest.raises(PartConfused, match="maxNumberOfBlockLength"):
+        with pytest.raises(ProtocolError, match="maxNumberOfBlockLength"):
             rig.flash()
 
     def test_a_failed_check_is_tried_again(self, rig: Rig) -> None:
@@ -636,7 +636,7 @@ class TestRefusals:
         assert rig.ecu.asked(0x34) == []
 
     def test_another_part(self, rig: Rig) -> None:
-        with pytest.raises(PartWrongFamily, match="for R88, but the part says that it is R77"):
+        with pytest.raises(WrongPart, match="for R88, but the part says that it is R77"):
             rig.flash(part="R88")
         assert rig.ecu.session == 1
 
@@ -646,7 +646,7 @@ class TestSilence:
         """Not tried anew; that it is asked for longer than an ECU may be deaf is tried elsewhere."""
         monkeypatch.setattr(uds_session, "DEAF_SECONDS", 0)
         rig.ecu.on("", *[[]] * 100)
-        with pytest.raises(PartMute):
+        with pytest.raises(NoResponse):
             rig.flash(attempts=3)
         assert len(rig.ecu.requests) == 2
 
@@ -676,12 +676,12 @@ class TestSilence:
     def test_after_the_reset(self, rig: Rig) -> None:
         rig.ecu.lose("11 01")
         rig.ecu.on("22 F1 86", ["62 F1 86 01"], ["62 F1 86 02"], *[[]] * 100)
-        with pytest.raises(NotBack, match=r"did not answer within 0\.5 s"):
+        with pytest.raises(RebootFailed, match=r"did not answer within 0\.5 s"):
             rig.flash()
 
     def test_it_comes_back_to_its_programming_session(self, rig: Rig) -> None:
         rig.ecu.on("11 01", ["51 01"])
-        with pytest.raises(NotBack, match="the ECU is in its programming session"):
+        with pytest.raises(RebootFailed, match="the ECU is in its programming session"):
             rig.flash()
 
     def test_a_part_that_does_not_tell_its_session(self, rig: Rig) -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from proxyflash.flashers.errors import (
+    OperationFailed,
     PartError,
-    PartFailed,
     PartRefused,
     PartWrongMode,
     SecurityDenied,
@@ -154,7 +154,7 @@ def test_each_code_is_an_error_with_a_name_and_a_remedy_where_there_is_one(nrc: 
         assert error.exit_status == ExitStatus.PERMISSION
         assert error.remedy
     elif nrc in FAILED:
-        expected = PartFailed
+        expected = OperationFailed
         assert error.remedy
     elif nrc in (0x11, 0x12):
         expected = Unsupported

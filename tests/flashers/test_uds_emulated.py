@@ -19,7 +19,7 @@ from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.uds.device import UdsDevice
-from proxyflash.flashers.errors import PartFailed, PartMute, PartRefused, SecurityDenied, VerifyMismatch
+from proxyflash.flashers.errors import NoResponse, OperationFailed, PartRefused, SecurityDenied, VerifyMismatch
 from proxyflash.flashers.flasher import Capability, State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
@@ -373,7 +373,7 @@ class TestWays:
     def test_a_dead_part(self, rig: Make) -> None:
         made = rig()
         made.device.supply.off()
-        with pytest.raises(PartMute):
+        with pytest.raises(NoResponse):
             made.flash(attempts=3)
 
     def test_another_level_and_secret(self, rig: Make) -> None:
@@ -410,7 +410,7 @@ class TestWays:
             ({"refuse": 0x22}, PartRefused, "conditionsNotCorrect", False),
             ({"refuse": 0x93}, PartRefused, "voltageTooLow", False),
             ({"preconditions": 2}, PartRefused, "may not be programmed now", False),
-            ({"locked": True}, PartFailed, "uploadDownloadNotAccepted", True),
+            ({"locked": True}, OperationFailed, "uploadDownloadNotAccepted", True),
             ({"fail_check": True}, VerifyMismatch, "routine 0x0202", True),
         ],
     )

@@ -15,7 +15,7 @@ import pytest
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.xymodem.receiver import Trouble
 from proxyflash.flashers import events as ev
-from proxyflash.flashers.errors import ImageError, PartConfused, PartError, PartMute, PartRefused
+from proxyflash.flashers.errors import ImageError, NoResponse, PartError, PartRefused, ProtocolError
 from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.xymodem import console as menu_console
 from proxyflash.flashers.xymodem import sender as xmodem_sender
@@ -63,7 +63,7 @@ class TestTroubles:
         [
             ("nak", PartRefused, "refused block 2 10 times"),
             ("silence", SerialTimeout, "does not answer block 2"),
-            ("garbage", PartConfused, "answered block 2 with what is no answer; it said: .*z"),
+            ("garbage", ProtocolError, "answered block 2 with what is no answer; it said: .*z"),
             ("cancel", ProxyflashError, "block 2"),
             ("gone", (PartError, TransportError), "block 2"),
         ],
@@ -100,7 +100,7 @@ class TestTroubles:
             make_rig("shell-x", trouble="cancel", trouble_at=2).flash(attempts=1)
 
     def test_a_mute_part(self, make_rig: Callable[..., Rig]) -> None:
-        with pytest.raises(PartMute):
+        with pytest.raises(NoResponse):
             make_rig("gecko", {"timings": {"connect": 0.5, "knock": 0.1}}, mute=True).flash()
 
     @pytest.mark.parametrize("name", PARTS)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxyflash.flashers.errors import PartFailed, PartRefused
+from proxyflash.flashers.errors import OperationFailed, PartRefused
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.xymodem.flasher import MenuFlasher
@@ -244,7 +244,7 @@ class TestUBoot:
         """The sectors that hold U-Boot itself are protected: it says so, and it is no success."""
         protected: list[dict[str, Any]] = [CHECK, {"send": f"cp.b {RAM} 0 0x<size-hex>\r", "expect": "done"}]
         profile = board("ymodem", 1024, protected) | {"failure": "Can't write to protected Flash sectors"}
-        with pytest.raises(PartFailed, match="protected Flash sectors"):
+        with pytest.raises(OperationFailed, match="protected Flash sectors"):
             flash(uboot, "ymodem", bytes(1000), profile)
 
     def test_a_transfer_that_was_cut(self, uboot: SerialPort) -> None:

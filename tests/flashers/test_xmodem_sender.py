@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.flashers.errors import PartConfused, PartRefused
+from proxyflash.flashers.errors import PartRefused, ProtocolError
 from proxyflash.flashers.xymodem import sender as xmodem_sender
 from proxyflash.flashers.xymodem.codec import ABORT, Piece, Start, header, pieces
 from proxyflash.flashers.xymodem.sender import SILENT_TRIES, TRIES, ReceiverCancelled, Sender, said
@@ -214,7 +214,7 @@ class TestStart:
 
     def test_a_receiver_that_never_stops_talking(self, other: Peer) -> None:
         sender = begun(other, b"C", answer=0.1)
-        with other.chattering(b"tick\r\n" * 20), pytest.raises(PartConfused):
+        with other.chattering(b"tick\r\n" * 20), pytest.raises(ProtocolError):
             list(sender.send([Piece(bytes(128), 128)]))
 
 
@@ -276,7 +276,7 @@ class TestAnswers:
         for _ in range(SILENT_TRIES):
             other.expect(crc_block("01 01 FE", bytes(128)))
             other.send(b"\xff\x00what?")
-        with pytest.raises(PartConfused, match=r"answered block 1 with what is no answer; it said: '.*what.*'"):
+        with pytest.raises(ProtocolError, match=r"answered block 1 with what is no answer; it said: '.*what.*'"):
             sending.result()
 
     def test_cancelled(self, other: Peer) -> None:

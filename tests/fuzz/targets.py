@@ -30,7 +30,7 @@ from proxyflash.flashers.dfu import codec as dfu_codec
 from proxyflash.flashers.dfu import identity as dfu_identity
 from proxyflash.flashers.dfu.dfuse_layout import parse_layout
 from proxyflash.flashers.dfu.discovery import as_discovered
-from proxyflash.flashers.errors import ImageError, PartConfused, PartError, ProfileWrong
+from proxyflash.flashers.errors import ImageError, PartError, ProfileWrong, ProtocolError
 from proxyflash.flashers.formats import dfu, elf, ihex, mcuboot, srec
 from proxyflash.flashers.formats import raw as binary
 from proxyflash.flashers.smp import codec as smp_codec
@@ -374,12 +374,12 @@ def smp_framing(data: bytes) -> None:
         framing.forget()
 
 
-@reader(PartConfused)
+@reader(ProtocolError)
 def dfuse_layout(data: bytes) -> None:
     parse_layout(data.decode("latin-1"), 4)
 
 
-@reader(PartConfused)
+@reader(ProtocolError)
 def usb_descriptors(data: bytes) -> None:
     functional = dfu_codec.parse_functional(data)
     assert functional is None or functional.transfer_size <= 0xFFFF

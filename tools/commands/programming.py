@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ...enumerators.bench_component import BenchComponent
-from ...flashers.errors import Cancelled, NotBack, Unsupported
+from ...flashers.errors import Cancelled, RebootFailed, Unsupported
 from ...flashers.flasher import Capability
 from ...flashers.formats import load as load_image
 from ...flashers.formats import save as save_image
@@ -212,7 +212,7 @@ def reset(session: Session, name: str) -> int | None:
             how = "power cycled"
             version = component.await_version()
             if version is None and component.can_be_asked:
-                raise NotBack(f"the application did not answer within {seconds:g} s after the supply came back")
+                raise RebootFailed(f"the application did not answer within {seconds:g} s after the supply came back")
         else:
             how = "reset"
             with session.programmer(name) as programmer:

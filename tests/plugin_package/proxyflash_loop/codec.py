@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from proxyflash.flashers.errors import PartConfused, PartRefused
+from proxyflash.flashers.errors import PartRefused, ProtocolError
 
 ANSWERED, REFUSED = 0x80, 0xFF
 """Set in the command of an answer; the whole of a refusal's."""
@@ -38,10 +38,10 @@ def is_whole(frame: bytes) -> bool:
 
 
 def answer(command: Command, frame: bytes) -> bytes:
-    """The payload. Raises PartRefused, PartConfused."""
+    """The payload. Raises PartRefused, ProtocolError."""
     if frame[0] == REFUSED:
         why = REASONS.get(frame[1], f"reason {frame[1]}")
         raise PartRefused(f"the part refuses {command.name}: {why}")
     if frame[0] != command | ANSWERED:
-        raise PartConfused(f"the part answers {command.name} with 0x{frame[0]:02X}")
+        raise ProtocolError(f"the part answers {command.name} with 0x{frame[0]:02X}")
     return frame[1:-1]

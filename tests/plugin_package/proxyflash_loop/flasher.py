@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Self
 
-from proxyflash.flashers.errors import PartMute, PartWrongFamily
+from proxyflash.flashers.errors import NoResponse, WrongPart
 from proxyflash.flashers.flasher import (
     Address,
     Capability,
@@ -57,12 +57,12 @@ class LoopClient:
         self.seconds = seconds
 
     def ask(self, command: Command, payload: bytes = b"", *, tries: int = TRIES) -> bytes:
-        """Raises PartMute, PartRefused, PartConfused, LoopGone."""
+        """Raises NoResponse, PartRefused, ProtocolError, LoopGone."""
         for _ in range(tries):
             frame = self.bus.exchange(self.node, request(command, payload), Deadline.after(self.seconds))
             if frame is not None and is_whole(frame):
                 return answer(command, frame)
-        raise PartMute(f"node {self.node} of {self.bus.name} does not answer {command.name}")
+        raise NoResponse(f"node {self.node} of {self.bus.name} does not answer {command.name}")
 
     def hello(self, *, tries: int = TRIES) -> ProbeResult:
         """Who it is; asked of a running application as well. Raises as `ask`."""
@@ -95,13 +95,13 @@ class LoopBoot(MemoryBootloader):
     ) -> ProbeResult | None:
         try:
             return LoopClient(bus, address.node, min(profile.answer, deadline.remaining)).hello()
-        except PartMute:
+        except NoResponse:
             return None
 
     def connect(self) -> Identity:
         found = self._client.hello().identity
         if self._profile.part not in found.part:
-            raise PartWrongFamily(f"the profile names {self._profile.part!r}, and {found.part!r} answers")
+            raise WrongPart(f"the profile names {self._profile.part!r}, and {found.part!r} answers")
         self._client.ask(Command.ENTER)
         return found
 
