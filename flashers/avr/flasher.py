@@ -4,7 +4,7 @@ The base of `stk500v1`, `stk500v2` and `avr109`, which bring an `AvrLoader`. Thr
 written: where it begins is found out before the memory map is given, and a page in it is no address that `write` takes.
 While not all pages of an image are there, the first one starts nothing (boot_section.parked), so that a cut leaves no
 mixture that runs. And since nothing on this wire carries a checksum but stk500v2's messages, what decides where
-is written counts once it was read read_stable alike, and everything is read back.
+is written counts once it was read twice alike, and everything is read back.
 
 EEPROM has the addresses that avr-libc's linker scripts give it, from 0x810000 on.
 """
