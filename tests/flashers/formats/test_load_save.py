@@ -18,6 +18,8 @@ from proxyflash.flashers import formats
 from proxyflash.flashers.errors import ImageEmpty, ImageError, ImageFormat, ImageMissing, ImageNotWritten, Unsupported
 from proxyflash.flashers.formats import load, save
 from proxyflash.flashers.image import FirmwareImage, Segment, join
+from proxyflash.transports import plugins
+from proxyflash.transports.errors import PluginBroken
 
 HEX = b":0300300002337A1E\n:00000001FF\n"
 SREC = b"S10512346162F1\nS9030000FC\n"
@@ -397,3 +399,24 @@ def test_a_large_image_takes_memory_in_proportion_to_its_bytes(ending: str, mib:
     assert size == mib << 20
     # The text of a HEX file alone has 2.4 bytes for each of these.
     assert size // 2 < grown < 2.5 * size
+
+
+@pytest.fixture
+def broken_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a format whose package can't be imported."""
+    info = tmp_path / "site" / "acme_formats-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-formats\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[proxyflash.formats]\nacme = a_module_that_is_not_there:Format\n")
+    monkeypatch.syspath_prepend(str(info.parent))
+    plugins._group.cache_clear()
+    yield "acme"
+    plugins._group.cache_clear()
+
+
+def test_a_format_that_is_broken_stops_no_other(broken_format: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.hex"
+    path.write_bytes(HEX)
+    assert load(path).format == "ihex"
+    with pytest.raises(PluginBroken, match="a_module_that_is_not_there"):
+        load(path, format=broken_format)
