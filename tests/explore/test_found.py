@@ -63,13 +63,13 @@ def restored_is_nothing(standing: Standing, event: Event, see: Callable[..., Non
 
 
 def own_port_is_reset_by_opening() -> AbstractContextManager[None]:
-    sight = AvrFlasher.sight.__func__  # type: ignore[attr-defined]
+    probe = AvrFlasher.probe.__func__  # type: ignore[attr-defined]
 
     def reset(cls: type[AvrFlasher], /, bus: Any, address: Any, profile: Any, **more: Any) -> Any:
         entry = profile.entry.model_copy(update={"touch": False})
-        return sight(cls, bus, address, profile.model_copy(update={"entry": entry}), **more)
+        return probe(cls, bus, address, profile.model_copy(update={"entry": entry}), **more)
 
-    return replaced(AvrFlasher, "sight", classmethod(reset))
+    return replaced(AvrFlasher, "probe", classmethod(reset))
 
 
 FOUND = {
@@ -89,7 +89,7 @@ FOUND = {
     ),
     # The journal was on the disk, and the name of its folder was not.
     "a power cut leaves the journal": Found(
-        alone("dfu", "usb", Trouble("power", 20, point="event", seed=1)), names_that_are_not_on_the_disk
+        alone("dfu", "usb", Trouble("power", 14, point="event", seed=1)), names_that_are_not_on_the_disk
     ),
     # A part with its own USB port waits in its loader because half an application is no good, and was told to start that.
     "a scan leaves a loader waiting on its own port": Found(

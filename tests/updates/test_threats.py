@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxyflash.enumerators import bench
+from proxyflash.enumerators import records
 from proxyflash.tests.updates.authoring import Publisher, changed, private_key
 from proxyflash.tests.updates.kills import forked
 from proxyflash.tools import commands
@@ -113,7 +113,7 @@ DONE = dict.fromkeys(NEW, "1.5.0")
 
 @pytest.fixture
 def gateway(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Gateway:
-    monkeypatch.setattr(bench, "SIGHT_SECONDS", 60.0)
+    monkeypatch.setattr(records, "SIGHT_SECONDS", 60.0)
     return Gateway(tmp_path, capsys)
 
 
