@@ -145,4 +145,4 @@ def test_settings_are_checked(settings: dict[str, object], said: str) -> None:
 @pytest.mark.parametrize("host", ["nobody.invalid", "a" * 300, "\x00", "1.2.3.4.5"])
 def test_a_host_that_is_not_known(host: str) -> None:
     with pytest.raises(UdpAbsent, match="not known"):
-        UdpSocket.open("lan", {"host": host})
+        UdpSocket.open("lan", {"host": host, "port": 1337})
