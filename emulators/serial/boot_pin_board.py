@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ...transports import clock
 from ..supply import Supply
-from .board import Sensor, UartBoard
-from .wire import UartWire
+from .board import Sensor, Stage, UartBoard
+from .wire import RECEIVE_BUFFER, UartWire
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,22 @@ class Pins:
 
 
 class BootPinBoard(UartBoard):
-    """The part on its board. A subclass's `firmware` first waits until `_in_reset` is over."""
+    """The part on its board. A subclass's `firmware` begins with `_comes_out_of_reset`. `mute`: it never answers."""
 
     def __init__(
-        self, name: str, supply: Supply, wire: UartWire, pins: Pins, sensor: Sensor, *, pace: float = 1.0
+        self,
+        name: str,
+        supply: Supply,
+        wire: UartWire,
+        pins: Pins,
+        sensor: Sensor,
+        *,
+        mute: bool = False,
+        pace: float = 1.0,
     ) -> None:
         super().__init__(name, supply, wire, sensor, pace=pace)
         self._pins = pins
+        self._mute = mute
         self._in_reset = False
         self._strap = False
         """Whether the strap was high when the part left its reset."""
@@ -55,6 +64,17 @@ class BootPinBoard(UartBoard):
     def start(self) -> None:
         self._in_reset = self._pins.in_reset(self._wire)
         super().start()
+
+    def _comes_out_of_reset(self) -> bool:
+        """Waits until the reset pin is let go; False: nothing runs then, for the part is mute."""
+        self.running = None
+        self._enter(Stage.RESET)
+        self._uart.room = RECEIVE_BUFFER
+        self.wait(lambda: not self._in_reset, None)
+        self.clock = self._started_at
+        if self._mute:
+            self._enter(Stage.HUNG)
+        return not self._mute
 
     def reset(self) -> None:
         """Pulls the reset line for a moment, or with `_pins_changed` for as long as the pin is low."""

@@ -105,7 +105,7 @@ class SmpBoard(BootPinBoard):
         facts: Mapping[str, str],
         pace: float,
     ) -> None:
-        super().__init__(name, supply, wire, pins, sensor, pace=pace)
+        super().__init__(name, supply, wire, pins, sensor, mute=build.mute, pace=pace)
         self.loader: Loader
         self._build = build
         self._ram = ram
@@ -122,16 +122,11 @@ class SmpBoard(BootPinBoard):
 
     def firmware(self) -> None:
         self.starts += 1
-        self.running = None
         self._asked_reset = None
         into_recovery, self._boot_mode = self._boot_mode, False
-        self._enter(Stage.RESET)
         self._uart.line = self._sensor.line
-        self.wait(lambda: not self._in_reset, None)
-        self.clock = self._started_at
         build = self._build
-        if build.mute:
-            self._enter(Stage.HUNG)
+        if not self._comes_out_of_reset():
             return
         self._enter(Stage.LOADER)
         self._say("*** Booting MCUboot v2.1.0 ***")

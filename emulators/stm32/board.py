@@ -7,7 +7,7 @@ from collections.abc import Callable
 from .. import application
 from ..serial.board import Sensor, Stage
 from ..serial.boot_pin_board import BootPinBoard, Pins
-from ..serial.wire import RECEIVE_BUFFER, UartWire
+from ..serial.wire import UartWire
 from ..supply import Supply
 from .part import Stm32Memory
 
@@ -29,21 +29,14 @@ class Stm32Board(BootPinBoard):
         mute: bool = False,
         pace: float = 1.0,
     ) -> None:
-        super().__init__(name, supply, wire, pins, sensor, pace=pace)
+        super().__init__(name, supply, wire, pins, sensor, mute=mute, pace=pace)
         self.memory: Stm32Memory
         self.loader: Callable[[], int | None]
-        self._mute = mute
 
     # What the processor does.
 
     def firmware(self) -> None:
-        self.running = None
-        self._enter(Stage.RESET)
-        self._uart.room = RECEIVE_BUFFER
-        self.wait(lambda: not self._in_reset, None)
-        self.clock = self._started_at
-        if self._mute:
-            self._enter(Stage.HUNG)
+        if not self._comes_out_of_reset():
             return
         start = self.memory.flash.base
         if not self._strap and application.find(self.memory.flash, start) is not None:

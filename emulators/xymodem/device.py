@@ -17,7 +17,7 @@ from ..serial.boot_pin_board import BootPinBoard, Pins
 from ..serial.device import UartDevice
 from ..serial.line import Line
 from ..serial.settings import UartSettings
-from ..serial.wire import RECEIVE_BUFFER, UartWire
+from ..serial.wire import UartWire
 from ..supply import Supply
 from .loaders import GeckoLoader, GeckoReceiver, IapLoader, Loader, ShellLoader
 from .receiver import Receiver, Trouble
@@ -44,21 +44,14 @@ class ModemBoard(BootPinBoard):
         mute: bool = False,
         pace: float = 1.0,
     ) -> None:
-        super().__init__(name, supply, wire, pins, sensor, pace=pace)
+        super().__init__(name, supply, wire, pins, sensor, mute=mute, pace=pace)
         self.loader: Loader
         self.flash: NorFlash
         self._line = line
         self._called_by = called_by
-        self._mute = mute
 
     def firmware(self) -> None:
-        self.running = None
-        self._enter(Stage.RESET)
-        self._uart.room = RECEIVE_BUFFER
-        self.wait(lambda: not self._in_reset, None)
-        self.clock = self._started_at
-        if self._mute:
-            self._enter(Stage.HUNG)
+        if not self._comes_out_of_reset():
             return
         wanted = self._strap or not self.loader.is_bootable()
         while True:

@@ -99,13 +99,8 @@ class DfuSe(Format):
     def recognises(head: bytes, tail: bytes) -> bool:
         return head.startswith(PREFIX_SIGNATURE + b"\1")
 
-    @staticmethod
-    def read(stream: BinaryIO, source: str) -> FirmwareImage:
-        return read_dfuse(stream, source)
-
-    @staticmethod
-    def write(image: FirmwareImage, stream: BinaryIO) -> None:
-        write_dfuse(image, stream)
+    read = staticmethod(read_dfuse)
+    write = staticmethod(write_dfuse)
 
 
 class Dfu(Format):
@@ -121,13 +116,8 @@ class Dfu(Format):
     def recognises(head: bytes, tail: bytes) -> bool:
         return has_suffix(tail)
 
-    @staticmethod
-    def read(stream: BinaryIO, source: str) -> FirmwareImage:
-        return read(stream, source)
-
-    @staticmethod
-    def write(image: FirmwareImage, stream: BinaryIO) -> None:
-        write(image, stream)
+    read = staticmethod(read)
+    write = staticmethod(write)
 
 
 class _Checksummed:

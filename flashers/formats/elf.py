@@ -102,9 +102,7 @@ class Elf(Format):
     def recognises(head: bytes, tail: bytes) -> bool:
         return head.startswith(MAGIC)
 
-    @staticmethod
-    def read(stream: BinaryIO, source: str) -> FirmwareImage:
-        return read(stream, source)
+    read = staticmethod(read)
 
 
 class _Reader:

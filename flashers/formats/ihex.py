@@ -83,13 +83,8 @@ class IntelHex(Format):
     def recognises(head: bytes, tail: bytes) -> bool:
         return re.match(rb"\s*:[0-9A-Fa-f]{10}", head) is not None
 
-    @staticmethod
-    def read(stream: BinaryIO, source: str) -> FirmwareImage:
-        return read(stream, source)
-
-    @staticmethod
-    def write(image: FirmwareImage, stream: BinaryIO) -> None:
-        write(image, stream)
+    read = staticmethod(read)
+    write = staticmethod(write)
 
 
 def _record(kind: RecordType, address: int, data: bytes) -> bytes:

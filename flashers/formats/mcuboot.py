@@ -151,9 +151,7 @@ class Mcuboot(Format):
     def recognises(head: bytes, tail: bytes) -> bool:
         return recognises(head)
 
-    @staticmethod
-    def read(stream: BinaryIO, source: str) -> FirmwareImage:
-        return read(stream, source)
+    read = staticmethod(read)
 
 
 def parse(data: bytes, source: str = "the image") -> McubootImage:

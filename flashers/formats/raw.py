@@ -37,13 +37,8 @@ class RawBinary(Format):
     def recognises(head: bytes, tail: bytes) -> bool:
         return False
 
-    @staticmethod
-    def read(stream: BinaryIO, source: str) -> FirmwareImage:
-        return read(stream, source)
-
-    @staticmethod
-    def write(image: FirmwareImage, stream: BinaryIO) -> None:
-        write(image, stream)
+    read = staticmethod(read)
+    write = staticmethod(write)
 
 
 def filled(image: FirmwareImage) -> Iterator[bytes | memoryview]:

@@ -89,13 +89,8 @@ class SRecord(Format):
     def recognises(head: bytes, tail: bytes) -> bool:
         return re.match(rb"\s*S[0-9][0-9A-Fa-f]{8}", head) is not None
 
-    @staticmethod
-    def read(stream: BinaryIO, source: str) -> FirmwareImage:
-        return read(stream, source)
-
-    @staticmethod
-    def write(image: FirmwareImage, stream: BinaryIO) -> None:
-        write(image, stream)
+    read = staticmethod(read)
+    write = staticmethod(write)
 
 
 def _record(kind: RecordType, address: int, data: bytes = b"") -> bytes:
