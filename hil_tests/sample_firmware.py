@@ -15,7 +15,7 @@ from ..emulators import application
 from ..emulators.avr import part as avr_part
 from ..emulators.mcuboot import image as mcuboot_image
 from ..emulators.smp import part as smp_part
-from ..emulators.xymodem import slot as modem_slot
+from ..emulators.xymodem import slot as xymodem_slot
 from ..flashers.formats import save
 from ..flashers.image import FirmwareImage, Segment
 
@@ -36,7 +36,7 @@ def avr(product: str, manufacturer: str) -> Maker:
 
 
 def modem(part: str, product: str, manufacturer: str) -> Maker:
-    start = modem_slot.parts()[part].base
+    start = xymodem_slot.parts()[part].base
     return lambda version, size: application.make(version, product, manufacturer, size, start=start)
 
 

@@ -27,7 +27,7 @@ LOADERS: dict[str, type[Loader]] = {"gecko": GeckoLoader, "iap": IapLoader, "she
 ASKS = {"crc": b"C", "checksum": b"\x15", "stream": b"G"}
 
 
-class ModemBoard(BootPinBoard):
+class XymodemBoard(BootPinBoard):
     """The part on its board. `line`: the loader's. `called_by`: what the application is sent to start the loader; b"":
     nothing does. `mute`: the part never answers."""
 
@@ -87,7 +87,7 @@ class ModemBoard(BootPinBoard):
         self.running = None
 
 
-class ModemDevice(UartDevice):
+class XymodemDevice(UartDevice):
     """One part, alone on its line.
 
     After a reset it starts the loader if the strap pin `boot` is high or its flash holds no whole application, else the
@@ -113,7 +113,7 @@ class ModemDevice(UartDevice):
     - `mute`: true: the part never answers.
     """
 
-    board: ModemBoard
+    board: XymodemBoard
     protocol: ClassVar[str]
 
     def __init__(self, spec: DeviceSpec, wire: UartWire) -> None:
@@ -121,7 +121,7 @@ class ModemDevice(UartDevice):
         part = settings.part(self.protocol)
         fresh = spec.is_new
         super().__init__(spec, wire)
-        self.board = ModemBoard(
+        self.board = XymodemBoard(
             spec.name,
             self.supply,
             wire,
@@ -171,7 +171,7 @@ class _Settings(UartSettings):
             raise BadDevice("baudrate", f"{baudrate} is no bit rate")
         return Line(baudrate)
 
-    def receiver(self, board: ModemBoard, part: LoaderPart) -> Callable[[], Receiver]:
+    def receiver(self, board: XymodemBoard, part: LoaderPart) -> Callable[[], Receiver]:
         asks = self._get("asks", str, "crc")
         streams = part.loader == "shell" and "ymodem" in part.protocols
         if asks not in ASKS or (part.loader == "gecko" and asks != "crc") or (asks == "stream" and not streams):
@@ -191,13 +191,13 @@ class _Settings(UartSettings):
         return make
 
 
-class XmodemDevice(ModemDevice):
-    """An emulated sensor whose loader takes a file by XMODEM. See ModemDevice."""
+class XmodemDevice(XymodemDevice):
+    """An emulated sensor whose loader takes a file by XMODEM. See XymodemDevice."""
 
     protocol = "xmodem"
 
 
-class YmodemDevice(ModemDevice):
-    """An emulated sensor whose loader takes a file by YMODEM. See ModemDevice."""
+class YmodemDevice(XymodemDevice):
+    """An emulated sensor whose loader takes a file by YMODEM. See XymodemDevice."""
 
     protocol = "ymodem"

@@ -14,7 +14,7 @@ from ...transports.errors import SerialTimeout
 from ...transports.serial.port import SerialPort
 from ..errors import ImageWrongPart, NoResponse, OperationFailed, PartRefused, PartWrongMode, ProtocolError
 from .codec import ABORT
-from .profile import MenuProfile, Step, filled
+from .profile import Step, XymodemProfile, filled
 from .sender import QUIET_SECONDS, TEXT_LIMIT, said
 
 HEARD_OUT = 10
@@ -41,10 +41,10 @@ class Verdict:
         return OperationFailed(f"{after} the loader says: {self.text!r}")
 
 
-class MenuConsole:
+class LoaderConsole:
     """One loader behind a serial port. `words`: what stands in texts and patterns for the image, once there is one."""
 
-    def __init__(self, port: SerialPort, profile: MenuProfile) -> None:
+    def __init__(self, port: SerialPort, profile: XymodemProfile) -> None:
         self._port = port
         self._profile = profile
         self.words: dict[str, str] = {}

@@ -28,27 +28,27 @@ from ..serial.boot_pins import BootPins
 from ..serial.bootloader import SerialBootloader
 from ..serial.entry import LineSettings
 from .codec import Control, Piece, pieces
-from .console import MenuConsole, plain
-from .profile import MenuAddress, MenuProfile
+from .console import LoaderConsole, plain
+from .profile import XymodemAddress, XymodemProfile
 from .sender import ReceiverCancelled, Sender, said
 
 CAN = bytes([Control.CAN])
 TELLS_NOTHING = "a loader that takes files by {} does not tell what it holds"
 
 
-class MenuFlasher(SerialBootloader, SlotBootloader):
+class XymodemFlasher(SerialBootloader, SlotBootloader):
     """One part behind a serial port. A subclass says how a file is sent once the loader has asked for it."""
 
     is_silent = True
-    Address = MenuAddress
-    Profile: ClassVar[type[MenuProfile]]
+    Address = XymodemAddress
+    Profile: ClassVar[type[XymodemProfile]]
 
-    _profile: MenuProfile
+    _profile: XymodemProfile
     _entry: BootPins
 
-    def __init__(self, port: SerialPort, profile: MenuProfile) -> None:
+    def __init__(self, port: SerialPort, profile: XymodemProfile) -> None:
         super().__init__(port, profile)
-        self._console = MenuConsole(port, profile)
+        self._console = LoaderConsole(port, profile)
         self._greeting = b""
         """What the loader said on the way to its prompt."""
         self._verdict = ""
@@ -70,7 +70,7 @@ class MenuFlasher(SerialBootloader, SlotBootloader):
         """Sends the file, up to where the loader is to say what it makes of it; yields bytes acknowledged."""
 
     @classmethod
-    def readback_unavailable_reason(cls, profile: MenuProfile) -> str:
+    def readback_unavailable_reason(cls, profile: XymodemProfile) -> str:
         return TELLS_NOTHING.format(cls.protocol)
 
     # The interface.

@@ -14,16 +14,16 @@ from pydantic import Field
 
 from ...transports.deadline import Deadline
 from .codec import Piece, header
-from .flasher import MenuFlasher
-from .profile import MenuProfile
+from .flasher import XymodemFlasher
+from .profile import XymodemProfile
 from .sender import Sender
 
 
-class XmodemProfile(MenuProfile):
+class XmodemProfile(XymodemProfile):
     protocol = "xmodem"
 
 
-class XmodemFlasher(MenuFlasher):
+class XmodemFlasher(XymodemFlasher):
     """One part behind a serial port. The loader gets no file size: what it takes is padded to whole blocks."""
 
     protocol = "xmodem"
@@ -34,8 +34,8 @@ class XmodemFlasher(MenuFlasher):
         sender.end(self._is_judged)
 
 
-class YmodemProfile(MenuProfile):
-    """Beside MenuProfile's keys `file_name`: what the loader is told that the file is called."""
+class YmodemProfile(XymodemProfile):
+    """Beside XymodemProfile's keys `file_name`: what the loader is told that the file is called."""
 
     protocol = "ymodem"
 
@@ -43,7 +43,7 @@ class YmodemProfile(MenuProfile):
     file_name: str = Field(default="firmware.bin", pattern=r"^[\x21-\x7E]+$", max_length=100)
 
 
-class YmodemFlasher(MenuFlasher):
+class YmodemFlasher(XymodemFlasher):
     """One part behind a serial port."""
 
     protocol = "ymodem"

@@ -80,11 +80,11 @@ class Timings(Settings):
     verdict: float = Field(default=60.0, gt=0, le=600)
 
 
-class MenuAddress(Address):
+class XymodemAddress(Address):
     """The serial bus is the address: one part is on it."""
 
 
-class MenuProfile(SerialProfile):
+class XymodemProfile(SerialProfile):
     """`loader`: one of loaders.toml, whose keys hold where this table has none. `baudrate`: the loader's, None
     for the bus's own. `entry`, `enter`: how the part gets into its loader, by modem lines or by a text that its
     application is sent. `greet`: what makes the loader say its prompt; `prompt`: what it ends with when it waits for a

@@ -151,9 +151,11 @@ def torn_part_that_is_started() -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(replaced(BenchComponent, "programmer", started))
-        from proxyflash.flashers.xymodem.flasher import MenuFlasher
+        from proxyflash.flashers.xymodem.flasher import XymodemFlasher
 
-        stack.enter_context(replaced(MenuFlasher, "readback_unavailable_reason", classmethod(lambda cls, profile: "")))
+        stack.enter_context(
+            replaced(XymodemFlasher, "readback_unavailable_reason", classmethod(lambda cls, profile: ""))
+        )
         yield
 
 

@@ -11,7 +11,7 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.avr.flasher import AvrFlasher
 from proxyflash.flashers.events import Event
-from proxyflash.flashers.xymodem.console import MenuConsole
+from proxyflash.flashers.xymodem.console import LoaderConsole
 from proxyflash.tools.interrupt_status import Standing
 
 from .draw import NEW, OLD, OTHER, Bus, Case, Part, Round, Trouble
@@ -84,7 +84,7 @@ FOUND = {
     # A loader that answers each byte with its menu was greeted more often than the line carried the answers.
     "a menu that talks is heard out": Found(
         alone("ymodem", "serial", Trouble("supply", 7, "part1", mends=0.05), update=False, pace=1.0),
-        lambda: replaced(MenuConsole, "_heard_out", lambda console, heard, deadline: heard),
+        lambda: replaced(LoaderConsole, "_heard_out", lambda console, heard, deadline: heard),
         shows="E-PART-MODE",
     ),
     # The journal was on the disk, and the name of its folder was not.

@@ -40,7 +40,7 @@ from proxyflash.flashers.uds import codec as uds_codes
 from proxyflash.flashers.uds import identity as uds_identity
 from proxyflash.flashers.xymodem import codec as xmodem_codec
 from proxyflash.flashers.xymodem import sender as xmodem_sender
-from proxyflash.flashers.xymodem.console import MenuConsole, plain
+from proxyflash.flashers.xymodem.console import LoaderConsole, plain
 from proxyflash.flashers.xymodem.flavours import YmodemFlasher
 from proxyflash.flashers.xymodem.profile import loaders
 from proxyflash.transports import json_text
@@ -449,14 +449,14 @@ def stm32_answer(data: bytes) -> None:
 
 
 @cache
-def _consoles() -> list[MenuConsole]:
+def _consoles() -> list[LoaderConsole]:
     names = [name for name, table in loaders().items() if "ymodem" in table["protocols"]]
     profiles = [YmodemFlasher.Profile.model_validate({"loader": name}) for name in names]
-    return [MenuConsole(None, profile) for profile in profiles]  # type: ignore[arg-type]
+    return [LoaderConsole(None, profile) for profile in profiles]  # type: ignore[arg-type]
 
 
 @reader()
-def menu_text(data: bytes) -> None:
+def loader_text(data: bytes) -> None:
     """What the loaders of XMODEM and YMODEM say."""
     assert len(plain(data)) <= 160
     assert len(xmodem_sender.said(data)) <= 400
@@ -543,7 +543,7 @@ def seeds() -> dict[str, list[bytes]]:
         "isotp_frame": [b"\0\x02\x3e\0\0\0\0\0\0", b"\0\x10\x14abcdef", b"\0\x30\0\0"],
         "uds_answer": [b"\x02\x22\xf1\x89\x62\xf1\x891.4.2", b"\x01\x10\x02\x7f\x10\x22"],
         "avr_answers": [stk500v2_codec.message(1, b"\1\0\x08STK500_2"), b"\x14\x01\x10", b"CATERIN", b"Y\0\x80"],
-        "menu_text": [b"\r\nU-Boot 2023.01\r\n=> ", b"Programming Completed Successfully!\r\n"],
+        "loader_text": [b"\r\nU-Boot 2023.01\r\n=> ", b"Programming Completed Successfully!\r\n"],
         "ymodem_header": [b"fw.bin\0\0\0\1"],
     }
 

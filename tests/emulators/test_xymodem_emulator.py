@@ -15,7 +15,7 @@ from proxyflash.emulators import application
 from proxyflash.emulators.device import BadDevice, DeviceSpec
 from proxyflash.emulators.serial.protocol_emulated import Serial
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.emulators.xymodem.device import ModemDevice, XmodemDevice, YmodemDevice
+from proxyflash.emulators.xymodem.device import XmodemDevice, XymodemDevice, YmodemDevice
 from proxyflash.emulators.xymodem.receiver import crc
 
 ACK, NAK, CAN, EOT = b"\x06", b"\x15", b"\x18", b"\x04"
@@ -27,7 +27,7 @@ class Rig:
 
     def __init__(self, protocol: str, part: str, **table: Any) -> None:
         self.wire = UartWire(uuid.uuid4().hex, pace=0)
-        kind: type[ModemDevice] = XmodemDevice if protocol == "xmodem" else YmodemDevice
+        kind: type[XymodemDevice] = XmodemDevice if protocol == "xmodem" else YmodemDevice
         spec = DeviceSpec("part", settings={"part": part, "boot": True, "timeout": 1, **table}, pace=0)
         self.device = kind.attach(spec, self.wire)
         self.flash = self.device.flash

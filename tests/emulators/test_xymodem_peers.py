@@ -1,7 +1,7 @@
 """The emulated X- and YMODEM loaders, given files by lrzsz's sx and sb, over a pseudo-terminal.
 
 sx and sb throw away what comes in while they end, so what the loaders say of a file is seen elsewhere
-(tests/flashers/test_menu_loaders.py).
+(tests/flashers/test_xymodem_loaders.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.serial.pty import serve_pty
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.emulators.xymodem.device import ModemDevice, XmodemDevice, YmodemDevice
+from proxyflash.emulators.xymodem.device import XmodemDevice, XymodemDevice, YmodemDevice
 
 pytestmark = pytest.mark.real_time("peer programs at pseudo-terminals")
 
@@ -35,7 +35,7 @@ DEVICES = {"xmodem": XmodemDevice, "ymodem": YmodemDevice}
 class Served:
     """A part behind a path, and what a person at a terminal does."""
 
-    device: ModemDevice
+    device: XymodemDevice
     line: int
 
     def type(self, text: str) -> None:

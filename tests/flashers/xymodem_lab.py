@@ -14,7 +14,7 @@ from proxyflash.emulators.faults import Faults
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.serial.line import Line
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.emulators.xymodem.device import ModemDevice, XmodemDevice, YmodemDevice
+from proxyflash.emulators.xymodem.device import XmodemDevice, XymodemDevice, YmodemDevice
 from proxyflash.emulators.xymodem.receiver import Receiver, Trouble
 from proxyflash.enumerators.benchfile.schema import VersionQuestion
 from proxyflash.enumerators.probers.serial import ask
@@ -22,16 +22,16 @@ from proxyflash.flashers.errors import RebootFailed
 from proxyflash.flashers.flasher import ProbeResult
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
-from proxyflash.flashers.xymodem.flasher import MenuFlasher
+from proxyflash.flashers.xymodem.flasher import XymodemFlasher
 from proxyflash.flashers.xymodem.flavours import XmodemFlasher, YmodemFlasher
-from proxyflash.flashers.xymodem.profile import MenuAddress
+from proxyflash.flashers.xymodem.profile import XymodemAddress
 from proxyflash.tests.flashers.doing import Doing
 from proxyflash.transports import clock
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial.port import SerialPort
 
-DEVICES: dict[str, type[ModemDevice]] = {"xmodem": XmodemDevice, "ymodem": YmodemDevice}
-FLASHERS: dict[str, type[MenuFlasher]] = {"xmodem": XmodemFlasher, "ymodem": YmodemFlasher}
+DEVICES: dict[str, type[XymodemDevice]] = {"xmodem": XmodemDevice, "ymodem": YmodemDevice}
+FLASHERS: dict[str, type[XymodemFlasher]] = {"xmodem": XmodemFlasher, "ymodem": YmodemFlasher}
 QUESTION = {"send": "VER?\r", "match": "FW ([0-9.]+)"}
 LINES = {"reset": "dtr", "select": "rts", "hold": 1e-4, "settle": 1e-3}
 HASTY = {"connect": 3, "knock": 0.2, "start": 3, "block": 0.3, "verdict": 1}
@@ -105,8 +105,8 @@ class Rig:
         settings = {**self.wire.host_settings(), "baudrate": 115_200, "dtr": False, "rts": False}
         return SerialPort.open("part", settings)
 
-    def flasher(self) -> MenuFlasher:
-        return self.flasher_class.attach(self.port, MenuAddress(), self.profile)
+    def flasher(self) -> XymodemFlasher:
+        return self.flasher_class.attach(self.port, XymodemAddress(), self.profile)
 
     def programmer(self, **keys: Any) -> Programmer:
         return Programmer(self.flasher(), "part", **keys)
@@ -138,7 +138,7 @@ class Rig:
 
     def probe(self, *, active: bool) -> ProbeResult | None:
         return self.flasher_class.probe(
-            self.port, MenuAddress(), self.profile, active=active, deadline=Deadline.after(5)
+            self.port, XymodemAddress(), self.profile, active=active, deadline=Deadline.after(5)
         )
 
     def holds(self, data: bytes) -> bool:

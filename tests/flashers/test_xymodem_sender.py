@@ -14,7 +14,7 @@ from proxyflash.flashers.xymodem import sender as xmodem_sender
 from proxyflash.flashers.xymodem.codec import ABORT, Piece, Start, header, pieces
 from proxyflash.flashers.xymodem.sender import SILENT_TRIES, TRIES, ReceiverCancelled, Sender, said
 from proxyflash.tests.flashers.doing import Doing
-from proxyflash.tests.flashers.modem_lab import Peer, peer
+from proxyflash.tests.flashers.xymodem_lab import Peer, peer
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError, SerialTimeout
 

@@ -32,8 +32,8 @@ from proxyflash.flashers.memory import Range
 from proxyflash.flashers.xymodem.codec import ABORT
 from proxyflash.flashers.xymodem.console import plain
 from proxyflash.flashers.xymodem.flavours import XmodemProfile, YmodemProfile
-from proxyflash.flashers.xymodem.profile import MenuProfile, loaders
-from proxyflash.tests.flashers.modem_lab import LINES, PARTS, Rig
+from proxyflash.flashers.xymodem.profile import XymodemProfile, loaders
+from proxyflash.tests.flashers.xymodem_lab import LINES, PARTS, Rig
 from proxyflash.transports.deadline import Deadline
 from pydantic import ValidationError
 
@@ -397,7 +397,7 @@ class TestProfile:
     def test_the_shipped_ones_hold(self, name: str) -> None:
         for model in (XmodemProfile, YmodemProfile):
             if model.protocol in loaders()[name]["protocols"]:
-                profile: MenuProfile = model.model_validate({"loader": name})
+                profile: XymodemProfile = model.model_validate({"loader": name})
                 assert profile.prompt
                 assert profile.success
                 assert profile.way_to_boot == "run"

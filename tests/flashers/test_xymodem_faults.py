@@ -17,9 +17,9 @@ from proxyflash.emulators.xymodem.receiver import Trouble
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import ImageError, NoResponse, PartError, PartRefused, ProtocolError
 from proxyflash.flashers.events import RunContext
-from proxyflash.flashers.xymodem import console as menu_console
+from proxyflash.flashers.xymodem import console as loader_console
 from proxyflash.flashers.xymodem import sender as xmodem_sender
-from proxyflash.tests.flashers.modem_lab import PARTS, Rig
+from proxyflash.tests.flashers.xymodem_lab import PARTS, Rig
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError, SerialGone, SerialTimeout, TransportError
 
@@ -139,7 +139,7 @@ def hurried() -> Iterator[None]:
     """The line is taken to be quiet sooner: nothing here holds a byte back."""
     with (
         patch.object(xmodem_sender, "QUIET_SECONDS", 0.02),
-        patch.object(menu_console, "QUIET_SECONDS", 0.02),
+        patch.object(loader_console, "QUIET_SECONDS", 0.02),
         patch.object(xmodem_sender, "LAST_SECONDS", 0.3),
     ):
         yield

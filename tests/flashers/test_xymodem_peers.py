@@ -20,9 +20,9 @@ import pytest
 from proxyflash.flashers.errors import OperationFailed, PartRefused
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
-from proxyflash.flashers.xymodem.flasher import MenuFlasher
-from proxyflash.flashers.xymodem.profile import MenuAddress
-from proxyflash.tests.flashers.modem_lab import FLASHERS
+from proxyflash.flashers.xymodem.flasher import XymodemFlasher
+from proxyflash.flashers.xymodem.profile import XymodemAddress
+from proxyflash.tests.flashers.xymodem_lab import FLASHERS
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial.port import SerialPort
 
@@ -53,7 +53,7 @@ def program(name: str, package: str) -> str:
 
 def flash(port: SerialPort, protocol: str, data: bytes, profile: dict[str, Any]) -> FlashResult:
     model = FLASHERS[protocol].Profile.model_validate(profile)
-    flasher: MenuFlasher = FLASHERS[protocol].attach(port, MenuAddress(), model)
+    flasher: XymodemFlasher = FLASHERS[protocol].attach(port, XymodemAddress(), model)
     programmer = Programmer(flasher, "part", attempts=1)
     try:
         plan = programmer.plan(FirmwareImage((Segment(0, data),), "bin", relocatable=True))
