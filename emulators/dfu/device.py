@@ -23,14 +23,14 @@ from ..supply import Supply
 from ..usb.device import LONGEST_STRING, Descriptors, InterfaceDescriptor, Stall, UsbFunction
 from ..usb.wire import TransferTimeout, UsbWire
 from .memory import Area, DfuSeMemory, Slot
-from .states import DETACH, GETSTATE, GETSTATUS, UPLOAD, DfuStates, Memory, State, Status, Traits
+from .states import DETACH, GETSTATE, GETSTATUS, UPLOAD, DfuMemory, DfuStates, State, Status, Traits
 
 OUT, IN = 0x21, 0xA1
 """bmRequestType of class requests to an interface (table 3.2)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class DfuOptions:
     """Keys of the `emulated` table beside part, firmware, serial.
 
     `vendor_id`, `product_id`, `product`, `manufacturer`: of the running application. `boot`: "application", or "dfu" as
@@ -132,7 +132,7 @@ class DfuDevice(EmulatedDevice):
     def application_start(self) -> int:
         return int(self._part.get("application", self._part["base"]))
 
-    def _make_memory(self) -> Memory:
+    def _make_memory(self) -> DfuMemory:
         if not self._dfuse:
             return Slot(self.flash)
         letters: dict[int, str] = {}
@@ -296,8 +296,8 @@ class DfuDevice(EmulatedDevice):
         )  # fmt: skip
 
 
-def _options(settings: Mapping[str, Any]) -> Options:
-    known = {name: type(getattr(Options(), name)) for name in Options.__slots__}
+def _options(settings: Mapping[str, Any]) -> DfuOptions:
+    known = {name: type(getattr(DfuOptions(), name)) for name in DfuOptions.__slots__}
     known["fail_with"] = int
     values = dict(settings)
     for key, value in values.items():
@@ -311,7 +311,7 @@ def _options(settings: Mapping[str, Any]) -> Options:
             raise BadDevice(key, f"{value!r} is no {known[key].__name__}")
     for key in ("product", "manufacturer", "dfu_serial"):
         _string(key, values.get(key, ""))
-    options = Options(**values)
+    options = DfuOptions(**values)
     for key, choices in (("boot", ("application", "dfu")), ("early", ("busy", "stall"))):
         if getattr(options, key) not in choices:
             raise BadDevice(key, f"{getattr(options, key)!r} is none of {', '.join(choices)}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .. import application
 from ..flash import FlashRefused, NorFlash
-from .states import Memory, Refused, Status
+from .states import DfuMemory, DfuRefused, Status
 
 GET_COMMANDS, SET_ADDRESS, ERASE, READ_UNPROTECT = 0x00, 0x21, 0x41, 0x92
 """DfuSe commands (AN2662, 4.4.2 and 4.5)."""
@@ -19,7 +19,7 @@ READABLE, ERASABLE, WRITABLE = 1, 2, 4
 """Bits of a sector's letter (UM0391, 10.3.2)."""
 
 
-class Slot(Memory):
+class Slot(DfuMemory):
     """DFU 1.1: one firmware, in blocks that follow each other from 0 on; a sector is erased when its first byte comes."""
 
     def __init__(self, flash: NorFlash) -> None:
@@ -101,7 +101,7 @@ class Area:
         return self.start + len(self.cells)
 
 
-class DfuSeMemory(Memory):
+class DfuSeMemory(DfuMemory):
     """ST's loader: commands in block 0, data from block 2 on, at an address that is set before.
 
     Strict in one thing that ST's ROM may not be: an address counts only in the alternate setting that it belongs to.
@@ -156,13 +156,13 @@ class DfuSeMemory(Memory):
 
     def upload(self, block: int, length: int) -> bytes:
         if self.read_protected:
-            raise Refused(Status.ERR_VENDOR)
+            raise DfuRefused(Status.ERR_VENDOR)
         if block == 0:
             return bytes([GET_COMMANDS, *self._commands])[:length]
         address = self._address(block)
         area = self._area()
         if block == 1 or not self._allowed(address, min(length, 1), READABLE):
-            raise Refused(Status.ERR_TARGET)
+            raise DfuRefused(Status.ERR_TARGET)
         if area is not None:
             return bytes(area.cells[address - area.start :][:length])
         return self._flash.read(address, min(length, self._flash.end - address))

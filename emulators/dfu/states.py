@@ -1,7 +1,7 @@
 """The states of a device in DFU mode: USB DFU 1.1 (USB-IF, 2004-08-05), annex A.2.3 to A.2.11.
 
 Which requests a state takes is the table `TAKEN`; every other request is stalled, and brings dfuERROR with
-errSTALLEDPKT. What a download is for, the memory behind knows (`Memory`): this file knows only the order of things.
+errSTALLEDPKT. What a download is for, the memory behind knows (`DfuMemory`): this file knows only the order of things.
 Work (an erase, a program) begins at the GETSTATUS that follows its download, and what came of it is told once its time
 is over, as ST's AN2662, 4.5 describes it. DFU_ABORT is taken in the two SYNC states too, which hosts rely on.
 """
@@ -71,7 +71,7 @@ TAKEN: Mapping[State, frozenset[int]] = {
 }
 
 
-class Refused(Exception):
+class DfuRefused(Exception):
     """The memory refuses an upload. `status`: what GETSTATUS tells of it."""
 
     def __init__(self, status: Status) -> None:
@@ -79,7 +79,7 @@ class Refused(Exception):
         self.status = status
 
 
-class Memory(ABC):
+class DfuMemory(ABC):
     """What a device downloads into and uploads from."""
 
     seconds = 0.0
@@ -130,7 +130,7 @@ class Traits:
 class DfuStates:
     """A device in DFU mode, from dfuIDLE on. `leave`: called with the seconds after which the part leaves DFU mode."""
 
-    def __init__(self, memory: Memory, traits: Traits, leave: Callable[[float], None], pace: float) -> None:
+    def __init__(self, memory: DfuMemory, traits: Traits, leave: Callable[[float], None], pace: float) -> None:
         self.state = State.IDLE
         self.status = Status.OK
         self._memory = memory
@@ -204,7 +204,7 @@ class DfuStates:
             self._memory.begin()
         try:
             data = self._memory.upload(block, length)
-        except Refused as refused:
+        except DfuRefused as refused:
             self.fail(refused.status)
             raise Stall from None
         self.state = State.UPLOAD_IDLE if len(data) == length else State.IDLE

@@ -81,7 +81,7 @@ class Pair:
                 slot.set_image_ok()
 
 
-class Loader:
+class Mcuboot:
     """`scratch`: start of the scratch area, as large as the largest sector. `no_downgrade`: a lower version is refused."""
 
     def __init__(

@@ -17,7 +17,7 @@ from typing import ClassVar
 from ...transports import clock
 from ..application import Application
 from ..mcuboot.image import Image
-from ..mcuboot.loader import Loader, Mode
+from ..mcuboot.loader import Mcuboot, Mode
 from ..serial.board import Sensor, Silence, Stage
 from ..serial.boot_pin_board import BootPinBoard, Pins
 from ..serial.wire import RECEIVE_BUFFER, UartWire
@@ -106,7 +106,7 @@ class SmpBoard(BootPinBoard):
         pace: float,
     ) -> None:
         super().__init__(name, supply, wire, pins, sensor, mute=build.mute, pace=pace)
-        self.loader: Loader
+        self.loader: Mcuboot
         self._build = build
         self._ram = ram
         self._facts = facts

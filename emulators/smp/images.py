@@ -14,7 +14,7 @@ from typing import Any
 
 from ..mcuboot import image as mcuboot_image
 from ..mcuboot.image import HASH_SIZE, HEADER, NON_BOOTABLE, BadImage, Image
-from ..mcuboot.loader import Loader, Mode, Pair, Swap, TrailerBad
+from ..mcuboot.loader import Mcuboot, Mode, Pair, Swap, TrailerBad
 from ..mcuboot.slot import Slot
 from .server import Failed, Group, Handler, Img, Rc, argument
 
@@ -84,7 +84,7 @@ class Images:
     `progressive`: a sector is erased when the first byte for it comes, not the whole slot with the first chunk.
     """
 
-    def __init__(self, loader: Loader, active: int, *, checks: bool, progressive: bool) -> None:
+    def __init__(self, loader: Mcuboot, active: int, *, checks: bool, progressive: bool) -> None:
         self._loader = loader
         self._active = active
         self._checks = checks
@@ -319,7 +319,7 @@ def _matches(upload: _Upload) -> bool:
     return len(upload.sha) == HASH_SIZE and hashlib.sha256(held).digest() == upload.sha
 
 
-def slots(loader: Loader, *, upload_ids: bool = False) -> Mapping[str, Any]:
+def slots(loader: Mcuboot, *, upload_ids: bool = False) -> Mapping[str, Any]:
     """Slot info. `upload_ids`: with the image number to upload to, for the slots that take one."""
     return {
         "images": [

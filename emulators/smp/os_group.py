@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..mcuboot.loader import Loader, Mode
+from ..mcuboot.loader import Mcuboot, Mode
 from .server import Failed, Group, Handler, Os, Rc, argument
 
 INVALID_FORMAT = 2
@@ -24,7 +24,13 @@ class SmpOs:
     """
 
     def __init__(
-        self, loader: Loader, reset: Callable[[bool], None], facts: Mapping[str, str], *, buffer_size: int, buffers: int
+        self,
+        loader: Mcuboot,
+        reset: Callable[[bool], None],
+        facts: Mapping[str, str],
+        *,
+        buffer_size: int,
+        buffers: int,
     ) -> None:
         self._loader = loader
         self._reset = reset

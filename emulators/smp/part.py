@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..flash import NorFlash
-from ..mcuboot.loader import Loader, Mode, Pair
+from ..mcuboot.loader import Mcuboot, Mode, Pair
 from ..mcuboot.slot import Slot
 from ..supply import Supply
 
@@ -46,9 +46,9 @@ class SmpPart:
             busy=busy,
         )
 
-    def make_loader(self, flash: NorFlash, mode: Mode, *, no_downgrade: bool) -> Loader:
+    def make_loader(self, flash: NorFlash, mode: Mode, *, no_downgrade: bool) -> Mcuboot:
         pairs = [Pair(Slot(flash, *primary), Slot(flash, *secondary)) for primary, secondary in self.pairs]
-        return Loader(flash, pairs, self.scratch, mode, no_downgrade=no_downgrade)
+        return Mcuboot(flash, pairs, self.scratch, mode, no_downgrade=no_downgrade)
 
 
 @cache

@@ -11,10 +11,10 @@ from typing import Any
 
 from ..flash import FlashRefused
 from ..mcuboot.image import HASH_SIZE, NON_BOOTABLE
-from ..mcuboot.loader import Loader, Mode, Swap, TrailerBad
+from ..mcuboot.loader import Mcuboot, Mode, Swap, TrailerBad
 from ..mcuboot.slot import Slot
 from .images import slots
-from .server import Group, Handler, Img, Rc, Refused, argument
+from .server import Group, Handler, Img, Rc, SmpRefused, argument
 
 
 class Recovery:
@@ -23,7 +23,7 @@ class Recovery:
     `progressive`: a sector is erased when the first byte for it comes, not the whole slot with the first chunk.
     """
 
-    def __init__(self, loader: Loader, *, full: bool, progressive: bool) -> None:
+    def __init__(self, loader: Mcuboot, *, full: bool, progressive: bool) -> None:
         self._loader = loader
         self._full = full
         self._progressive = progressive
@@ -74,18 +74,18 @@ class Recovery:
         digest: bytes = argument(arguments, "hash", bytes, b"")
         confirm: bool = argument(arguments, "confirm", bool, False)
         if len(digest) not in (0, HASH_SIZE) or (not digest and len(self._loader.pairs) > 1):
-            raise Refused(Rc.EINVAL)
+            raise SmpRefused(Rc.EINVAL)
         number, place = self._find(digest) if digest else (0, 0)
         pair = self._loader.pairs[number]
         swap = pair.swap()
         if place == 0 and not confirm:
-            raise Refused(Rc.EINVAL)
+            raise SmpRefused(Rc.EINVAL)
         if swap in (Swap.TEST, Swap.PERM) or (swap is Swap.REVERT and (place == 1 or not confirm)):
-            raise Refused(Rc.EBADSTATE)
+            raise SmpRefused(Rc.EBADSTATE)
         try:
             pair.set_next(pair.slots[place], active=place == 0, confirm=confirm)
         except TrailerBad as error:
-            raise Refused(Rc.EUNKNOWN) from error
+            raise SmpRefused(Rc.EUNKNOWN) from error
         return self.state()
 
     def _find(self, digest: bytes) -> tuple[int, int]:
@@ -94,13 +94,13 @@ class Recovery:
                 image = slot.whole_image()
                 if image is not None and image.hash == digest:
                     return number, place
-        raise Refused(Rc.ENOENT)
+        raise SmpRefused(Rc.ENOENT)
 
     def _take(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         offset: int | None = argument(arguments, "off", int, None)
         data: bytes | None = argument(arguments, "data", bytes, None)
         if offset is None or data is None:
-            raise Refused(Rc.EINVAL)
+            raise SmpRefused(Rc.EINVAL)
         if offset == 0:
             slot = self._begin(arguments)
         elif self._slot is None or offset != self._offset:
@@ -108,18 +108,18 @@ class Recovery:
         else:
             slot = self._slot
         if self._offset + len(data) > self._size:
-            raise Refused(Rc.EINVAL)
+            raise SmpRefused(Rc.EINVAL)
         self._write(slot, data)
         return {"rc": 0, "off": self._offset}
 
     def _begin(self, arguments: Mapping[str, Any]) -> Slot:
         number: int = argument(arguments, "image", int, 0)
         if number >= len(self._loader.pairs):
-            raise Refused(Rc.ENOENT if number > len(self._loader.pairs) else Rc.EINVAL)
+            raise SmpRefused(Rc.ENOENT if number > len(self._loader.pairs) else Rc.EINVAL)
         slot = self._loader.pairs[number].primary
         size: int | None = argument(arguments, "len", int, None)
         if size is None or size > slot.room:
-            raise Refused(Rc.EINVAL)
+            raise SmpRefused(Rc.EINVAL)
         self._slot, self._size, self._offset, self._erased_to = slot, size, 0, 0
         if not self._progressive:
             slot.erase(0, slot.size)
@@ -134,7 +134,7 @@ class Recovery:
         try:
             slot.program(self._offset, data)
         except FlashRefused as error:
-            raise Refused(Rc.EINVAL) from error
+            raise SmpRefused(Rc.EINVAL) from error
         self._offset += len(data)
         if self._offset == self._size and self._progressive:
             slot.erase_trailer()

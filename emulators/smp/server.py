@@ -1,7 +1,7 @@
 """What answers SMP requests: the groups of commands, and how an error is told (Zephyr, "SMP Protocol Specification").
 
 Written from Zephyr's documents and the behaviour of its servers. A server keeps what it keeps in RAM: a reset forgets
-uploads. `Refused` is an error of SMP itself, told as `rc` in both versions; `Failed` is one of a group, told as `err` in
+uploads. `SmpRefused` is an error of SMP itself, told as `rc` in both versions; `Failed` is one of a group, told as `err` in
 version 2 and as the `rc` that stands for it in version 1.
 """
 
@@ -66,7 +66,7 @@ TOLD = ((Group.OS, Os.RESET), (Group.IMAGE, Img.UPLOAD), (Group.IMAGE, Img.ERASE
 """Commands that tell `rc` of a success too (CONFIG_MCUMGR_SMP_LEGACY_RC_BEHAVIOUR)."""
 
 
-class Refused(Exception):
+class SmpRefused(Exception):
     def __init__(self, rc: Rc) -> None:
         super().__init__(rc.name)
         self.rc = rc
@@ -108,11 +108,11 @@ class Server:
         reply: Mapping[str, Any]
         try:
             if self._newest and packet.version > self._newest:
-                raise Refused(Rc.UNSUPPORTED_TOO_NEW)
+                raise SmpRefused(Rc.UNSUPPORTED_TOO_NEW)
             reply = self._handler(packet)(_arguments(packet.body))
             if self._told and (packet.group, packet.command) in TOLD:
                 reply = {"rc": 0, **reply}
-        except Refused as refused:
+        except SmpRefused as refused:
             reply = {"rc": int(refused.rc)}
         except Failed as failed:
             reply = {"err": {"group": int(failed.group), "rc": failed.code}} if version else {"rc": int(failed.rc)}
@@ -124,7 +124,7 @@ class Server:
     def _handler(self, packet: Packet) -> Handler:
         handler = self._handlers.get((packet.group, packet.command, packet.op == Op.WRITE))
         if handler is None:
-            raise Refused(Rc.ENOTSUP)
+            raise SmpRefused(Rc.ENOTSUP)
         return handler
 
 
@@ -139,9 +139,9 @@ def _arguments(body: bytes) -> Mapping[str, Any]:
     try:
         found = cbor2.loads(body)
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, ArithmeticError) as error:
-        raise Refused(Rc.EINVAL) from error
+        raise SmpRefused(Rc.EINVAL) from error
     if not isinstance(found, dict):
-        raise Refused(Rc.EINVAL)
+        raise SmpRefused(Rc.EINVAL)
     return found
 
 
@@ -155,5 +155,5 @@ def argument(arguments: Mapping[str, Any], key: str, kind: type, default: Any) -
     else:
         is_right = isinstance(value, kind)
     if not is_right:
-        raise Refused(Rc.EINVAL)
+        raise SmpRefused(Rc.EINVAL)
     return value

@@ -13,8 +13,8 @@ from ..serial.device import UartDevice
 from ..serial.settings import UartSettings
 from ..serial.wire import UartWire
 from .board import Stm32Board
-from .loader import ChecksumForm, Loader
-from .part import Options, Stm32Memory, parts
+from .loader import ChecksumForm, Stm32Loader
+from .part import OptionBytes, Stm32Memory, parts
 
 
 class Stm32UartDevice(UartDevice):
@@ -77,7 +77,7 @@ class Stm32UartDevice(UartDevice):
         self.flash = memory.flash
         factory_content(spec, self.flash, fresh=fresh)
         self.board.memory = memory
-        self.board.loader = Loader(self.board, memory, checksum=checksum, silence=silence).run
+        self.board.loader = Stm32Loader(self.board, memory, checksum=checksum, silence=silence).run
         self.board.start()
 
     def reset(self) -> None:
@@ -94,14 +94,14 @@ class _Settings(UartSettings):
             raise BadDevice("serial", f"{text!r} is not 24 hexadecimal digits")
         return bytes.fromhex(text)
 
-    def options(self) -> Options:
+    def options(self) -> OptionBytes:
         level = self._get("rdp", int, 0)
         if level not in (0, 1):
             raise BadDevice("rdp", f"{level} is neither 0 nor 1")
         sectors = self._get("write_protected", list, [])
         if not all(isinstance(sector, int) and 0 <= sector < 256 for sector in sectors):
             raise BadDevice("write_protected", f"{sectors} is no list of sector numbers")
-        return Options(level, frozenset(sectors))
+        return OptionBytes(level, frozenset(sectors))
 
     def checksum(self, default: bool) -> ChecksumForm | None:
         unit = self._get("checksum_unit", int, 4)

@@ -57,7 +57,7 @@ LEFT_BY_PROTECTION = frozenset({Command.GET, Command.GET_VERSION, Command.GET_ID
 """What readout protection leaves (AN3155, table 2, note 2)."""
 
 
-class Refused(Exception):
+class CommandRefused(Exception):
     """The command ends with NACK."""
 
 
@@ -69,7 +69,7 @@ class ChecksumForm:
     announced: bool = True
 
 
-class Loader:
+class Stm32Loader:
     """`checksum`: how its Get Checksum is, None for without. `silence`: seconds after which a command that waits for
     bytes is given up."""
 
@@ -108,16 +108,16 @@ class Loader:
         while self._go_to is None:
             try:
                 self._command()
-            except (Refused, Silence):
+            except (CommandRefused, Silence):
                 self._board.send(NACK)
         return self._go_to
 
     def _command(self) -> None:
         code = self._board.receive(1)[0]
         if self._take(1)[0] != code ^ 0xFF or code not in self._commands:
-            raise Refused
+            raise CommandRefused
         if self._memory.options.rdp and code not in LEFT_BY_PROTECTION:
-            raise Refused
+            raise CommandRefused
         self._board.send(ACK)
         self._commands[code]()
 
@@ -129,7 +129,7 @@ class Loader:
     def _checked(self, data: bytes) -> bytes:
         """`data`, if the XOR that follows it is right."""
         if self._take(1)[0] != functools.reduce(operator.xor, data):
-            raise Refused
+            raise CommandRefused
         return data
 
     def _word(self) -> int:
@@ -138,7 +138,7 @@ class Loader:
 
     def _accept(self, accepted: bool) -> None:
         if not accepted:
-            raise Refused
+            raise CommandRefused
         self._board.send(ACK)
 
     # Commands, after their ACK.

@@ -90,7 +90,7 @@ def _part(name: str, table: dict[str, Any]) -> Stm32Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class OptionBytes:
     """The option bytes: readout protection level 0 or 1, and the write-protected sectors, numbered from 0."""
 
     rdp: int = 0
@@ -110,7 +110,7 @@ class Stm32Memory:
         supply: Supply,
         *,
         uid: bytes,
-        options: Options,
+        options: OptionBytes,
         path: Path | None = None,
         busy: Callable[[float], None] = lambda seconds: None,
     ) -> None:
@@ -243,15 +243,15 @@ class Stm32Memory:
 
     def protect(self, sectors: Iterable[int]) -> None:
         """Write-protects these sectors and no others (AN3155, section 3.9)."""
-        self._set_options(Options(self.options.rdp, frozenset(sectors)))
+        self._set_options(OptionBytes(self.options.rdp, frozenset(sectors)))
 
     def protect_readout(self) -> None:
-        self._set_options(Options(1, self.options.write_protected))
+        self._set_options(OptionBytes(1, self.options.write_protected))
 
     def unprotect_readout(self) -> None:
         """Mass-erases the flash, protected sectors too, then goes back to level 0. Raises PowerLost."""
         self._erase_quickly(range(self.flash.unit_count))
-        self._set_options(Options(0, self.options.write_protected))
+        self._set_options(OptionBytes(0, self.options.write_protected))
 
     def _is_protected(self, address: int) -> bool:
         if not self.options.write_protected:
@@ -262,7 +262,7 @@ class Stm32Memory:
     def _in_flash(self, address: int, size: int) -> bool:
         return self.flash.base <= address and address + size <= self.flash.end
 
-    def _stored_options(self) -> Options | None:
+    def _stored_options(self) -> OptionBytes | None:
         if self._options_path is None or not self._options_path.exists():
             return None
         path = self._options_path
@@ -270,12 +270,12 @@ class Stm32Memory:
             stored = json_text.parse(private_files.read(path), most=MOST_OPTION_BYTES)
             rdp, protected = stored["rdp"], stored["write_protected"]
             if all(type(number) is int and number >= 0 for number in (rdp, *protected)):
-                return Options(rdp, frozenset(protected))
+                return OptionBytes(rdp, frozenset(protected))
         except (ValueError, TypeError, KeyError):
             pass
         raise broken_state(path)
 
-    def _set_options(self, options: Options) -> None:
+    def _set_options(self, options: OptionBytes) -> None:
         self.options = options
         if self._options_path is not None:
             stored = {"rdp": options.rdp, "write_protected": sorted(options.write_protected)}

@@ -20,7 +20,7 @@ from ..device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
 from ..flash import NorFlash
 from ..supply import Supply
 from .ecu import Ecu, Variation
-from .memory import Marker, Memory
+from .memory import Marker, UdsMemory
 
 TESTER = 0xF1
 """The tester's address where the bench file names none, as ISO 14229-3 assigns it."""
@@ -56,7 +56,7 @@ class UdsDevice(EmulatedDevice):
         if fresh:
             segments = [(self.flash.base, found.size)] if found is not None and found.size else []
             marker.note(complete=found is not None, segments=segments)
-        memory = Memory(self.flash, marker, part)
+        memory = UdsMemory(self.flash, marker, part)
         self._ecu = Ecu(spec.name, part, serial, variation, self.supply, memory, wire, address, pace=spec.pace)
         self._ecu.start()
 

@@ -18,8 +18,8 @@ from ..can.isotp import EcuAddress, IsoTpNode, Request
 from ..can.wire import CanWire
 from ..flash import FlashRefused
 from ..supply import Supply
-from .memory import Memory
-from .nrc import Nrc, Refusal, sub_function
+from .memory import UdsMemory
+from .nrc import Nrc, RequestRefused, sub_function
 from .security import SecurityAccess
 
 POSITIVE = 0x40
@@ -74,7 +74,7 @@ class Ecu(Board):
         serial: str,
         variation: Variation,
         supply: Supply,
-        memory: Memory,
+        memory: UdsMemory,
         wire: CanWire,
         address: EcuAddress,
         *,
@@ -153,7 +153,7 @@ class Ecu(Board):
         self._patience = self._part["p2"] * EARLY
         try:
             answer = self._dispatch(request.data)
-        except Refusal as refusal:
+        except RequestRefused as refusal:
             if not (request.functional and refusal.nrc in SILENT_WHEN_FUNCTIONAL):
                 self.link.send(bytes([0x7F, service, refusal.nrc]))
             return
@@ -164,7 +164,7 @@ class Ecu(Board):
             self.link.send(bytes([service + POSITIVE]) + answer)
 
     def _dispatch(self, data: bytes) -> bytes | None:
-        """The answer behind the service id; None: none is sent. Raises Refusal."""
+        """The answer behind the service id; None: none is sent. Raises RequestRefused."""
         always: dict[int, Callable[[bytes], bytes | None]] = {
             0x10: self._session_control,
             0x11: self._ecu_reset,
@@ -188,11 +188,11 @@ class Ecu(Board):
         service = data[0]
         serve = always.get(service) or in_a_session.get(service) or in_bootloader.get(service)
         if serve is None:
-            raise Refusal(Nrc.SERVICE_NOT_SUPPORTED)
+            raise RequestRefused(Nrc.SERVICE_NOT_SUPPORTED)
         if service in in_a_session and self._session == DEFAULT:
-            raise Refusal(Nrc.SERVICE_NOT_IN_SESSION)
+            raise RequestRefused(Nrc.SERVICE_NOT_IN_SESSION)
         if service in in_bootloader and not self._programming:
-            raise Refusal(Nrc.SERVICE_NOT_IN_SESSION)
+            raise RequestRefused(Nrc.SERVICE_NOT_IN_SESSION)
         return serve(data[1:])
 
     @property
@@ -205,10 +205,10 @@ class Ecu(Board):
         variation = self._variation
         kind, quiet = sub_function(data, (DEFAULT, PROGRAMMING, EXTENDED), 1)
         if kind == PROGRAMMING and variation.refuse:
-            raise Refusal(variation.refuse)
+            raise RequestRefused(variation.refuse)
         if kind == PROGRAMMING and self.running is not None:
             if variation.boot_window:
-                raise Refusal(Nrc.SUB_FUNCTION_NOT_SUPPORTED)
+                raise RequestRefused(Nrc.SUB_FUNCTION_NOT_SUPPORTED)
             # The application hands over to the bootloader, which answers once it is up.
             if not variation.silent_resets:
                 self._pending()
@@ -235,7 +235,7 @@ class Ecu(Board):
     def _communication_control(self, data: bytes) -> bytes | None:
         kind, quiet = sub_function(data, range(4), 2)
         if not 1 <= data[1] & 0x03 <= 3:  # Annex B.1: which messages.
-            raise Refusal(Nrc.REQUEST_OUT_OF_RANGE)
+            raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
         return None if quiet else bytes([kind])
 
     def _dtc_setting(self, data: bytes) -> bytes | None:
@@ -250,7 +250,7 @@ class Ecu(Board):
 
     def _read_data(self, data: bytes) -> bytes | None:
         if not data or len(data) % 2:
-            raise Refusal(Nrc.INCORRECT_LENGTH)
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
         known = self._identifiers()
         answer = b""
         for offset in range(0, len(data), 2):
@@ -258,7 +258,7 @@ class Ecu(Board):
             if value is not None:
                 answer += data[offset : offset + 2] + value
         if not answer:
-            raise Refusal(Nrc.REQUEST_OUT_OF_RANGE)
+            raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
         return answer
 
     def _identifiers(self) -> dict[int, bytes]:
@@ -285,9 +285,9 @@ class Ecu(Board):
 
     def _write_data(self, data: bytes) -> bytes | None:
         if len(data) < 3:
-            raise Refusal(Nrc.INCORRECT_LENGTH)
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
         if int.from_bytes(data[:2], "big") not in (0xF15A, 0xF184, 0xF199):
-            raise Refusal(Nrc.REQUEST_OUT_OF_RANGE)
+            raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
         self._security.need()
         self._fingerprint = data[2:]
         return data[:2]
@@ -296,7 +296,7 @@ class Ecu(Board):
 
     def _routine_control(self, data: bytes) -> bytes | None:
         if len(data) < 3:
-            raise Refusal(Nrc.INCORRECT_LENGTH)
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
         head, argument = data[:3], data[3:]
         routine = int.from_bytes(head[1:], "big")
         variation = self._variation
@@ -304,7 +304,7 @@ class Ecu(Board):
             passed = variation.preconditions == 0
             status = variation.preconditions
         elif not self._programming:
-            raise Refusal(Nrc.REQUEST_OUT_OF_RANGE)
+            raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
         else:
             passed = self._routine(routine, head[0], argument)
             status = 0 if passed else 1
@@ -312,10 +312,10 @@ class Ecu(Board):
         return None if quiet and passed else bytes([kind]) + head[1:] + bytes([status])
 
     def _routine(self, routine: int, kind: int, argument: bytes) -> bool:
-        """One of the programming routines: whether it passed. Raises Refusal."""
+        """One of the programming routines: whether it passed. Raises RequestRefused."""
         variation, memory = self._variation, self._memory
         if routine not in (variation.routine_erase, variation.routine_check, variation.routine_dependencies):
-            raise Refusal(Nrc.REQUEST_OUT_OF_RANGE)
+            raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
         self._security.need()
         sub_function(bytes([kind]), (1,), 1)
         if routine == variation.routine_erase:
@@ -324,7 +324,7 @@ class Ecu(Board):
         if routine == variation.routine_check:
             return memory.check(argument) and not variation.fail_check
         if argument:
-            raise Refusal(Nrc.INCORRECT_LENGTH)
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
         return memory.check_dependencies()
 
     # Upload and download (clause 15).
@@ -332,7 +332,7 @@ class Ecu(Board):
     def _request_download(self, data: bytes) -> bytes | None:
         self._security.need()
         if self._variation.locked:
-            raise Refusal(Nrc.UPLOAD_DOWNLOAD_NOT_ACCEPTED)
+            raise RequestRefused(Nrc.UPLOAD_DOWNLOAD_NOT_ACCEPTED)
         return self._memory.request_transfer(data, uploading=False)
 
     def _request_upload(self, data: bytes) -> bytes | None:

@@ -16,7 +16,7 @@ from ...transports import json_text, private_files
 from .. import application
 from ..errors import broken_state
 from ..flash import NorFlash
-from .nrc import Nrc, Refusal, location
+from .nrc import Nrc, RequestRefused, location
 
 MOST_BYTES = 16 << 20
 """Of a marker: every erase unit may be a segment of its own."""
@@ -52,7 +52,7 @@ def _noted(path: Path) -> tuple[bool, list[tuple[int, int]]]:
     raise broken_state(path)
 
 
-class Memory:
+class UdsMemory:
     """`part`: its row of parts.toml."""
 
     def __init__(self, flash: NorFlash, marker: Marker, part: Mapping[str, Any]) -> None:
@@ -79,7 +79,7 @@ class Memory:
     def erase(self, argument: bytes) -> None:
         start, size, rest = location(argument)
         if rest:
-            raise Refusal(Nrc.INCORRECT_LENGTH)
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
         self._inside(start, size)
         end = start + size
         self.marker.note(complete=False, segments=[])
@@ -98,7 +98,7 @@ class Memory:
         start, size, rest = location(argument)
         self._inside(start, size)
         if len(rest) != 4:
-            raise Refusal(Nrc.INCORRECT_LENGTH)
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
         return zlib.crc32(self.flash.read(start, size)) == int.from_bytes(rest, "big")
 
     def check_dependencies(self) -> bool:
@@ -111,27 +111,27 @@ class Memory:
     def read(self, data: bytes) -> bytes:
         start, size, rest = location(data)
         if rest:
-            raise Refusal(Nrc.INCORRECT_LENGTH)
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
         if not self._uploads:
-            raise Refusal(Nrc.SERVICE_NOT_SUPPORTED)
+            raise RequestRefused(Nrc.SERVICE_NOT_SUPPORTED)
         self._inside(start, size)
         if size >= self._block_length:
-            raise Refusal(Nrc.REQUEST_OUT_OF_RANGE)
+            raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
         return self.flash.read(start, size)
 
     def request_transfer(self, data: bytes, *, uploading: bool) -> bytes:
         if uploading and not self._uploads:
-            raise Refusal(Nrc.SERVICE_NOT_SUPPORTED)
+            raise RequestRefused(Nrc.SERVICE_NOT_SUPPORTED)
         if len(data) < 2:
-            raise Refusal(Nrc.INCORRECT_LENGTH)
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
         start, size, rest = location(data[1:])
         if rest:
-            raise Refusal(Nrc.INCORRECT_LENGTH)
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
         if data[0] != 0:
-            raise Refusal(Nrc.REQUEST_OUT_OF_RANGE)
+            raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
         self._inside(start, size)
         if self._transfer is not None:
-            raise Refusal(Nrc.CONDITIONS_NOT_CORRECT)
+            raise RequestRefused(Nrc.CONDITIONS_NOT_CORRECT)
         self.abandon()
         self._transfer, self._next, self._uploading = (start, size), start, uploading
         if not uploading:
@@ -140,29 +140,29 @@ class Memory:
 
     def transfer(self, data: bytes) -> bytes:
         if not data:
-            raise Refusal(Nrc.INCORRECT_LENGTH)
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
         if self._transfer is None:
-            raise Refusal(Nrc.REQUEST_SEQUENCE_ERROR)
+            raise RequestRefused(Nrc.REQUEST_SEQUENCE_ERROR)
         counter, block = data[0], data[1:]
         if counter == self._counter and self._last_answer is not None:
             return self._last_answer  # A repetition: its answer got lost (15.4.1). Nothing is done twice.
         if counter != (self._counter + 1) & 0xFF:
-            raise Refusal(Nrc.WRONG_BLOCK_COUNTER)
+            raise RequestRefused(Nrc.WRONG_BLOCK_COUNTER)
         start, size = self._transfer
         left = start + size - self._next
         if not left:
-            raise Refusal(Nrc.REQUEST_SEQUENCE_ERROR)
+            raise RequestRefused(Nrc.REQUEST_SEQUENCE_ERROR)
         answer = bytes([counter])
         if self._uploading:
             if block:
-                raise Refusal(Nrc.INCORRECT_LENGTH)
+                raise RequestRefused(Nrc.INCORRECT_LENGTH)
             block = self.flash.read(self._next, min(self._block_length - 2, left))
             answer += block
         else:
             if not block:
-                raise Refusal(Nrc.INCORRECT_LENGTH)
+                raise RequestRefused(Nrc.INCORRECT_LENGTH)
             if len(block) > left:
-                raise Refusal(Nrc.TRANSFER_SUSPENDED)
+                raise RequestRefused(Nrc.TRANSFER_SUSPENDED)
             self.flash.program(self._next, block + b"\xff" * (-len(block) % self.flash.program_unit))
         self._next += len(block)
         self._counter = counter
@@ -172,12 +172,12 @@ class Memory:
     def exit_transfer(self, data: bytes) -> bytes:
         """`data`: nothing, or the CRC-32 of the segment."""
         if self._transfer is None or self._next != sum(self._transfer):
-            raise Refusal(Nrc.REQUEST_SEQUENCE_ERROR)
+            raise RequestRefused(Nrc.REQUEST_SEQUENCE_ERROR)
         start, size = self._transfer
         if data and len(data) != 4:
-            raise Refusal(Nrc.INCORRECT_LENGTH)
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
         if data and zlib.crc32(self.flash.read(start, size)) != int.from_bytes(data, "big"):
-            raise Refusal(Nrc.PROGRAMMING_FAILURE)
+            raise RequestRefused(Nrc.PROGRAMMING_FAILURE)
         if not self._uploading:
             self.marker.note(complete=False, segments=[*self.marker.segments, (start, size)])
         self.abandon()
@@ -185,4 +185,4 @@ class Memory:
 
     def _inside(self, start: int, size: int) -> None:
         if size == 0 or start < self.flash.base or start + size > self.flash.end:
-            raise Refusal(Nrc.REQUEST_OUT_OF_RANGE)
+            raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)

@@ -30,7 +30,7 @@ class Nrc(IntEnum):
     SERVICE_NOT_IN_SESSION = 0x7F
 
 
-class Refusal(Exception):
+class RequestRefused(Exception):
     """A negative response."""
 
     def __init__(self, nrc: int) -> None:
@@ -42,27 +42,27 @@ def sub_function(data: bytes, supported: range | tuple[int, ...], length: int | 
     """The sub-function, and whether the positive response is suppressed. `length`: of sub-function and parameters.
 
     The order of the checks is that of figure 6: a sub-function that is not supported counts before a wrong length.
-    Raises Refusal.
+    Raises RequestRefused.
     """
     if not data:
-        raise Refusal(Nrc.INCORRECT_LENGTH)
+        raise RequestRefused(Nrc.INCORRECT_LENGTH)
     kind = data[0] & 0x7F
     if kind not in supported:
-        raise Refusal(Nrc.SUB_FUNCTION_NOT_SUPPORTED)
+        raise RequestRefused(Nrc.SUB_FUNCTION_NOT_SUPPORTED)
     if length is not None and len(data) != length:
-        raise Refusal(Nrc.INCORRECT_LENGTH)
+        raise RequestRefused(Nrc.INCORRECT_LENGTH)
     return kind, bool(data[0] & 0x80)
 
 
 def location(data: bytes) -> tuple[int, int, bytes]:
-    """Address and size behind an addressAndLengthFormatIdentifier (annex H), and what follows. Raises Refusal."""
+    """Address and size behind an addressAndLengthFormatIdentifier (annex H), and what follows. Raises RequestRefused."""
     if not data:
-        raise Refusal(Nrc.INCORRECT_LENGTH)
+        raise RequestRefused(Nrc.INCORRECT_LENGTH)
     sizes, addresses = data[0] >> 4, data[0] & 0x0F
     if not 1 <= sizes <= 4 or not 1 <= addresses <= 5:
-        raise Refusal(Nrc.REQUEST_OUT_OF_RANGE)
+        raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
     if len(data) < 1 + addresses + sizes:
-        raise Refusal(Nrc.INCORRECT_LENGTH)
+        raise RequestRefused(Nrc.INCORRECT_LENGTH)
     start = int.from_bytes(data[1 : 1 + addresses], "big")
     size = int.from_bytes(data[1 + addresses : 1 + addresses + sizes], "big")
     return start, size, data[1 + addresses + sizes :]

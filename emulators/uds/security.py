@@ -9,7 +9,7 @@ import random
 import secrets
 
 from ...transports import clock
-from .nrc import Nrc, Refusal, sub_function
+from .nrc import Nrc, RequestRefused, sub_function
 
 ATTEMPTS = 3
 """Wrong keys after which the ECU wants time to pass."""
@@ -41,11 +41,11 @@ class SecurityAccess:
 
     def need(self) -> None:
         if not self.unlocked:
-            raise Refusal(Nrc.SECURITY_ACCESS_DENIED)
+            raise RequestRefused(Nrc.SECURITY_ACCESS_DENIED)
 
     def serve(self, data: bytes) -> bytes | None:
         if self._level == 0:
-            raise Refusal(Nrc.SERVICE_NOT_SUPPORTED)
+            raise RequestRefused(Nrc.SERVICE_NOT_SUPPORTED)
         kind, quiet = sub_function(data, (self._level, self._level + 1), None)
         answer = self._request_seed() if kind == self._level else self._send_key(data[1:])
         return None if quiet else bytes([kind]) + answer
@@ -54,16 +54,16 @@ class SecurityAccess:
         if self.unlocked:
             return bytes(len(self._secret))
         if clock.monotonic() < self._closed_until:
-            raise Refusal(Nrc.TIME_DELAY_NOT_EXPIRED)
+            raise RequestRefused(Nrc.TIME_DELAY_NOT_EXPIRED)
         if not self._seed:
             self._seed = _drawn(len(self._secret) - 1) + b"\x01"
         return self._seed
 
     def _send_key(self, given: bytes) -> bytes:
         if not self._seed:
-            raise Refusal(Nrc.REQUEST_SEQUENCE_ERROR)
+            raise RequestRefused(Nrc.REQUEST_SEQUENCE_ERROR)
         if len(given) != len(self._secret):
-            raise Refusal(Nrc.INCORRECT_LENGTH)
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
         key = bytes(a ^ b for a, b in zip(self._seed, self._secret, strict=True))
         self._seed = b""
         if given == key:
@@ -72,10 +72,10 @@ class SecurityAccess:
             return b""
         self._attempts += 1
         if self._attempts < ATTEMPTS:
-            raise Refusal(Nrc.INVALID_KEY)
+            raise RequestRefused(Nrc.INVALID_KEY)
         self._attempts = 0
         self._closed_until = clock.monotonic() + self._delay
-        raise Refusal(Nrc.EXCEEDED_ATTEMPTS)
+        raise RequestRefused(Nrc.EXCEEDED_ATTEMPTS)
 
 
 def _drawn(size: int) -> bytes:

@@ -19,11 +19,11 @@ from ..serial.line import Line
 from ..serial.settings import UartSettings
 from ..serial.wire import UartWire
 from ..supply import Supply
-from .loaders import GeckoLoader, GeckoReceiver, IapLoader, Loader, ShellLoader
+from .loaders import GeckoLoader, GeckoReceiver, IapLoader, ShellLoader, XymodemLoader
 from .receiver import Receiver, Trouble
 from .slot import LoaderPart, parts
 
-LOADERS: dict[str, type[Loader]] = {"gecko": GeckoLoader, "iap": IapLoader, "shell": ShellLoader}
+LOADERS: dict[str, type[XymodemLoader]] = {"gecko": GeckoLoader, "iap": IapLoader, "shell": ShellLoader}
 ASKS = {"crc": b"C", "checksum": b"\x15", "stream": b"G"}
 
 
@@ -45,7 +45,7 @@ class XymodemBoard(BootPinBoard):
         pace: float = 1.0,
     ) -> None:
         super().__init__(name, supply, wire, pins, sensor, mute=mute, pace=pace)
-        self.loader: Loader
+        self.loader: XymodemLoader
         self.flash: NorFlash
         self._line = line
         self._called_by = called_by

@@ -22,7 +22,7 @@ from .slot import FlashSlot, LoaderPart, RamSlot
 MakeReceiver = Callable[[], Receiver]
 
 
-class Loader(ABC):
+class XymodemLoader(ABC):
     """`receiver`: makes what takes one file."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Loader(ABC):
         self._board.send(text.encode())
 
 
-class GeckoLoader(Loader):
+class GeckoLoader(XymodemLoader):
     """Every text of it ends with a NUL. A packet of one byte that it doesn't know cancels the transfer."""
 
     VERSION = "2.04.02"
@@ -123,7 +123,7 @@ class GeckoReceiver(Receiver):
                 self._board.send(NAK)
 
 
-class IapLoader(Loader):
+class IapLoader(XymodemLoader):
     """Erases all of the slot when it is told the file's name, and starts what it holds when told to, whole or not."""
 
     def run(self) -> None:
@@ -167,7 +167,7 @@ class IapLoader(Loader):
     )
 
 
-class ShellLoader(Loader):
+class ShellLoader(XymodemLoader):
     """A command line. Numbers are hexadecimal, with or without 0x; Ctrl-C and Ctrl-X empty the line."""
 
     PROMPT = "=> "

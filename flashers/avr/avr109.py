@@ -15,11 +15,11 @@ from ..errors import PartRefused, ProtocolError
 from . import avr109_codec as codec
 from .avr109_codec import Command
 from .flasher import AvrFlasher
-from .loader import STARTING_WAITS, About, AvrLoader, Fuses, Memory
+from .loader import STARTING_WAITS, About, AvrLoader, Fuses, MemoryKind
 from .parts import AvrPart
-from .profile import AvrProfile, UsbEntry
+from .profile import AvrProfile, AvrUsbEntrySettings
 
-KINDS = {Memory.FLASH: b"F", Memory.EEPROM: b"E"}
+KINDS = {MemoryKind.FLASH: b"F", MemoryKind.EEPROM: b"E"}
 FAR = 0x2_0000
 """Bytes that SET_ADDRESS reaches."""
 PAGE_ERASERS = ("CATERIN", "LUFACDC")
@@ -38,7 +38,7 @@ class Avr109Profile(AvrProfile):
     """As the others', but for the entry. `erases_pages`: whether writing a block erases its page; None: by the loader's
     name."""
 
-    entry: UsbEntry = UsbEntry()
+    entry: AvrUsbEntrySettings = AvrUsbEntrySettings()
     erases_pages: bool | None = None
 
 
@@ -83,11 +83,11 @@ class Avr109Loader(AvrLoader):
         if self._block < part.page:
             raise PartRefused(f"the loader takes {self._block} bytes at once, and a page has {part.page}")
 
-    def read(self, part: AvrPart, memory: Memory, address: int, size: int) -> bytes:
+    def read(self, part: AvrPart, memory: MemoryKind, address: int, size: int) -> bytes:
         self._go_to(part, memory, address)
         return self.line.ask(codec.block_read(KINDS[memory], size), size)
 
-    def write(self, part: AvrPart, memory: Memory, address: int, data: bytes) -> None:
+    def write(self, part: AvrPart, memory: MemoryKind, address: int, data: bytes) -> None:
         self._go_to(part, memory, address)
         what = f"to write {len(data)} bytes of {memory.value} at 0x{address:05X}"
         self._done(codec.block_load(KINDS[memory], data), what, seconds=len(data) * 0.01)
@@ -102,9 +102,9 @@ class Avr109Loader(AvrLoader):
     def read_block(self, part: AvrPart) -> int:
         return self._block
 
-    def _go_to(self, part: AvrPart, memory: Memory, address: int) -> None:
-        number = address // 2 if memory is Memory.FLASH else address
-        if memory is Memory.FLASH and part.flash > FAR:
+    def _go_to(self, part: AvrPart, memory: MemoryKind, address: int) -> None:
+        number = address // 2 if memory is MemoryKind.FLASH else address
+        if memory is MemoryKind.FLASH and part.flash > FAR:
             self._done(codec.set_extended_address(number), f"the address 0x{address:05X}")
         else:
             self._done(codec.set_address(number), f"the address 0x{address:05X}")

@@ -35,7 +35,7 @@ from ..serial.exchange import LOST
 from ..serial.stable_read import read_stable
 from . import boot_section
 from .entry import AvrEntry
-from .loader import AvrLoader, Fuses, Memory
+from .loader import AvrLoader, Fuses, MemoryKind
 from .parts import AvrPart, parts
 from .profile import AvrAddress, AvrProfile
 
@@ -140,7 +140,7 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
                 if address == 0 and not all_of_it:
                     empty = self._parked()
                     self._is_parked = True
-                self._write_block(Memory.FLASH, address, empty)
+                self._write_block(MemoryKind.FLASH, address, empty)
             done += unit.size
             yield done
 
@@ -156,11 +156,13 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
             self._check_still_parked()
         view = memoryview(segment.data)
         for offset in range(0, len(view), part.page):
-            self._write_block(Memory.FLASH, segment.address + offset, bytes(view[offset : offset + part.page]))
+            self._write_block(MemoryKind.FLASH, segment.address + offset, bytes(view[offset : offset + part.page]))
             yield min(offset + part.page, len(view))
 
     def read(self, start: int, size: int) -> Iterator[bytes]:
-        memory, address = (Memory.EEPROM, start - EEPROM_START) if start >= EEPROM_START else (Memory.FLASH, start)
+        memory, address = (
+            (MemoryKind.EEPROM, start - EEPROM_START) if start >= EEPROM_START else (MemoryKind.FLASH, start)
+        )
         end = address + size
         step = self._loader.read_block(self._known())
         while address < end:
@@ -244,7 +246,7 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
         given = self._profile.memory.boot_size if self._profile.memory else self._profile.boot_size
 
         def read(address: int, size: int) -> bytes:
-            return read_stable(lambda: self._loader.read(part, Memory.FLASH, address, size))
+            return read_stable(lambda: self._loader.read(part, MemoryKind.FLASH, address, size))
 
         self._boot_size = min(boot_section.size(part, self._fuses, given, read), part.flash - part.page)
         wanted = self._profile.eeprom
@@ -255,7 +257,7 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
     def _believed(self, part: AvrPart, fuses: Fuses) -> Fuses:
         """A loader that is late to read them gets what the flash has at the same addresses: 0, 3, 2, and 1 for the lock
         (data sheets, "Reading the Fuse and Lock Bits from Software")."""
-        first = read_stable(lambda: self._loader.read(part, Memory.FLASH, 0, 4))
+        first = read_stable(lambda: self._loader.read(part, MemoryKind.FLASH, 0, 4))
         return Fuses() if (fuses.low, fuses.lock, fuses.extended, fuses.high) == tuple(first) else fuses
 
     def _tells_eeprom_from_flash(self, part: AvrPart) -> bool:
@@ -265,12 +267,12 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
         """
 
         def differ(start: int) -> bool:
-            flash = read_stable(lambda: self._loader.read(part, Memory.FLASH, start, boot_section.HEAD))
-            return read_stable(lambda: self._loader.read(part, Memory.EEPROM, start, boot_section.HEAD)) != flash
+            flash = read_stable(lambda: self._loader.read(part, MemoryKind.FLASH, start, boot_section.HEAD))
+            return read_stable(lambda: self._loader.read(part, MemoryKind.EEPROM, start, boot_section.HEAD)) != flash
 
         with suppress(PartRefused):
             if self._loader.tells_memories_apart:
-                return bool(self._loader.read(part, Memory.EEPROM, 0, 2))
+                return bool(self._loader.read(part, MemoryKind.EEPROM, 0, 2))
             return differ(0) or differ(part.flash - self._boot_size)
         return False
 
@@ -287,7 +289,7 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
             )
 
     def _has_application(self) -> bool:
-        first = self._read_block(Memory.FLASH, 0, boot_section.HEAD)
+        first = self._read_block(MemoryKind.FLASH, 0, boot_section.HEAD)
         return not first.startswith(BLANK_WORD) and first != self._parked()[: boot_section.HEAD]
 
     def _parked(self) -> bytes:
@@ -298,17 +300,17 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
         of the others. Raises ProtocolError."""
         if (
             self._is_parked
-            and self._read_block(Memory.FLASH, 0, boot_section.HEAD) != self._parked()[: boot_section.HEAD]
+            and self._read_block(MemoryKind.FLASH, 0, boot_section.HEAD) != self._parked()[: boot_section.HEAD]
         ):
             raise ProtocolError("the part was reset while it was written", remedy="Run the same command again.")
 
     # Blocks, and the smallest safe retry.
 
-    def _write_block(self, memory: Memory, address: int, data: bytes) -> None:
+    def _write_block(self, memory: MemoryKind, address: int, data: bytes) -> None:
         part = self._known()
         self._again(lambda: self._loader.write(part, memory, address, data))
 
-    def _read_block(self, memory: Memory, address: int, size: int) -> bytes:
+    def _read_block(self, memory: MemoryKind, address: int, size: int) -> bytes:
         """Addresses on the wire are those of words: an odd one is read from the byte before."""
         part = self._known()
         odd = address % 2
@@ -320,9 +322,9 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
         offset = 0
         while offset < len(view):
             address = segment.address - EEPROM_START + offset
-            before = self._read_block(Memory.EEPROM, address - 1, 1) if address % 2 else b""
+            before = self._read_block(MemoryKind.EEPROM, address - 1, 1) if address % 2 else b""
             data = bytes(view[offset : offset + step - len(before)])
-            self._write_block(Memory.EEPROM, address - len(before), before + data)
+            self._write_block(MemoryKind.EEPROM, address - len(before), before + data)
             offset += len(data)
             yield offset
 

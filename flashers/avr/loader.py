@@ -19,7 +19,7 @@ STARTING_WAITS = (0.05, 0.05, 0.1, 0.2, 0.3, 0.3)
 the first waits are longer than any USB adapter holds an answer back."""
 
 
-class Memory(Enum):
+class MemoryKind(Enum):
     FLASH = "flash"
     EEPROM = "eeprom"
 
@@ -81,11 +81,11 @@ class AvrLoader(ABC):
         """What comes between the signature and the first read or write."""
 
     @abstractmethod
-    def read(self, part: AvrPart, memory: Memory, address: int, size: int) -> bytes:
+    def read(self, part: AvrPart, memory: MemoryKind, address: int, size: int) -> bytes:
         """At most `read_block` bytes. `address` in bytes, even."""
 
     @abstractmethod
-    def write(self, part: AvrPart, memory: Memory, address: int, data: bytes) -> None:
+    def write(self, part: AvrPart, memory: MemoryKind, address: int, data: bytes) -> None:
         """A whole page of flash, or at most `eeprom_block` bytes of EEPROM. `address` in bytes, even."""
 
     def erase_all(self) -> None:

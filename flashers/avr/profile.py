@@ -16,7 +16,7 @@ class AvrAddress(Address):
     """The serial bus is the address: one part is on it."""
 
 
-class Entry(ResetSettings):
+class AvrEntrySettings(ResetSettings):
     """How the part comes into its loader. `touch`: the application is told to jump into the loader by opening its USB serial
     port at 1200 bit/s and closing it with DTR low; the port then vanishes and one of the loader's comes at the same USB
     place, within `touch_seconds`."""
@@ -25,14 +25,14 @@ class Entry(ResetSettings):
     touch_seconds: float = Field(default=10.0, gt=0, le=120)
 
 
-class UsbEntry(Entry):
+class AvrUsbEntrySettings(AvrEntrySettings):
     """Of a part that is its own USB device: by the touch, and no line resets it."""
 
     reset: Literal["dtr", "rts", "both", "none"] = "none"
     touch: bool = True
 
 
-class Memory(Settings):
+class AvrMemorySizes(Settings):
     """The memory of a part whose signature is not among the known ones. Sizes in bytes."""
 
     flash: int = Field(gt=0, le=0x80_0000)
@@ -41,7 +41,7 @@ class Memory(Settings):
     eeprom: int = Field(default=0, ge=0, le=0x1_0000)
 
     @model_validator(mode="after")
-    def _whole_pages(self) -> Memory:
+    def _whole_pages(self) -> AvrMemorySizes:
         if self.page & (self.page - 1):
             raise ValueError(f"page = {self.page} is no power of two")
         if self.flash % self.page or self.boot_size % self.page:
@@ -63,9 +63,9 @@ class AvrProfile(SerialProfile):
 
     part: str | int = ""
     app_baudrate: int | None = Field(default=None, gt=0)
-    entry: Entry = Entry()
+    entry: AvrEntrySettings = AvrEntrySettings()
     enter: str = ""
     boot_size: int | None = Field(default=None, gt=0)
-    memory: Memory | None = None
+    memory: AvrMemorySizes | None = None
     eeprom: bool | None = None
     answer: float = Field(default=1.0, gt=0, le=60)

@@ -13,7 +13,7 @@ from ...transports.deadline import Deadline
 from ...transports.serial.port import SerialPort
 from . import stk500v1_codec as codec
 from .flasher import AvrFlasher
-from .loader import About, AvrLoader, Fuses, Memory
+from .loader import About, AvrLoader, Fuses, MemoryKind
 from .parts import AvrPart
 from .profile import AvrProfile
 from .stk500v1_codec import IN_STEP, Command, Parameter
@@ -24,7 +24,7 @@ SYNC_SECONDS = 0.3
 """How long each answer is waited for: Optiboot blinks for that long before it listens."""
 LONG_BLOCK = 256
 """Bytes of one read from the loaders that are known by name; else a page."""
-KINDS = {Memory.FLASH: b"F", Memory.EEPROM: b"E"}
+KINDS = {MemoryKind.FLASH: b"F", MemoryKind.EEPROM: b"E"}
 FAR = 0x2_0000
 """Bytes that the address of LOAD_ADDRESS reaches."""
 FUSES = {
@@ -94,11 +94,11 @@ class Stk500v1Loader(AvrLoader):
     def prepare(self, part: AvrPart) -> None:
         self._ask(codec.command(Command.ENTER_PROGMODE), 0, "to enter programming mode")
 
-    def read(self, part: AvrPart, memory: Memory, address: int, size: int) -> bytes:
+    def read(self, part: AvrPart, memory: MemoryKind, address: int, size: int) -> bytes:
         what = f"to read {size} bytes of {memory.value} at 0x{address:05X}"
         return self._at(part, memory, address, codec.read_page(KINDS[memory], size), size, what)
 
-    def write(self, part: AvrPart, memory: Memory, address: int, data: bytes) -> None:
+    def write(self, part: AvrPart, memory: MemoryKind, address: int, data: bytes) -> None:
         what = f"to write {len(data)} bytes of {memory.value} at 0x{address:05X}"
         self._at(part, memory, address, codec.prog_page(KINDS[memory], data), 0, what)
 
@@ -112,9 +112,9 @@ class Stk500v1Loader(AvrLoader):
         self._combines = False
         self._long_blocks = False
 
-    def _at(self, part: AvrPart, memory: Memory, address: int, request: bytes, size: int, what: str) -> bytes:
+    def _at(self, part: AvrPart, memory: MemoryKind, address: int, request: bytes, size: int, what: str) -> bytes:
         """A request that the address goes before, in the same write unless that was seen to go wrong."""
-        if part.flash > FAR and memory is Memory.FLASH and self._extended != address >> 17:
+        if part.flash > FAR and memory is MemoryKind.FLASH and self._extended != address >> 17:
             self._ask(codec.extended_address(address), 1, "the extended address")
             self._extended = address >> 17
         load = codec.load_address(address)

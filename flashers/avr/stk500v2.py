@@ -17,7 +17,7 @@ from ...transports.serial.port import SerialPort
 from ..errors import PartError, PartRefused
 from . import stk500v2_codec as codec
 from .flasher import AvrFlasher
-from .loader import STARTING_WAITS, About, AvrLoader, Fuses, Memory
+from .loader import STARTING_WAITS, About, AvrLoader, Fuses, MemoryKind
 from .parts import AvrPart
 from .profile import AvrProfile
 from .stk500v2_codec import Command, Parameter
@@ -84,9 +84,9 @@ class Stk500v2Loader(AvrLoader):
     def prepare(self, part: AvrPart) -> None:
         self._ask(codec.enter_progmode(), 0, "to enter programming mode")
 
-    def read(self, part: AvrPart, memory: Memory, address: int, size: int) -> bytes:
+    def read(self, part: AvrPart, memory: MemoryKind, address: int, size: int) -> bytes:
         what = f"to read {size} bytes of {memory.value} at 0x{address:05X}"
-        if memory is Memory.EEPROM:
+        if memory is MemoryKind.EEPROM:
             return self._read_eeprom(address, size, what)
         self._go_to(part, address)
         self._at = None
@@ -95,9 +95,9 @@ class Stk500v2Loader(AvrLoader):
         self._at = address + size + size % 2
         return data
 
-    def write(self, part: AvrPart, memory: Memory, address: int, data: bytes) -> None:
+    def write(self, part: AvrPart, memory: MemoryKind, address: int, data: bytes) -> None:
         what = f"to write {len(data)} bytes of {memory.value} at 0x{address:05X}"
-        if memory is Memory.EEPROM:
+        if memory is MemoryKind.EEPROM:
             self._at = None
             self._ask(codec.load_address(address), 0, f"the address 0x{address:05X}")
             self._ask(codec.program(Command.PROGRAM_EEPROM_ISP, data), 0, what, seconds=len(data) * 0.01)
@@ -132,7 +132,7 @@ class Stk500v2Loader(AvrLoader):
             self._erases_next = 0
         while self._erases_next < address:
             passed = self._erases_next
-            data = self.read(part, Memory.FLASH, passed, part.page)
+            data = self.read(part, MemoryKind.FLASH, passed, part.page)
             self._program(part, passed, data, f"to write the page at 0x{passed:05X} again")
 
     def _go_to(self, part: AvrPart, address: int) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ImageTooLarge, ImageWrongPart, OperationFailed, PartProtected, PartRefused, ProtocolError
-from .codec import Group, ImageCommand, ImageRc, Op, OsCommand, Packet, Rc, Refusal
+from .codec import Group, ImageCommand, ImageRc, Op, OsCommand, Packet, Rc, SmpRefusal
 from .link import SmpLink
 
 NO_HASH = bytes(32)
@@ -126,7 +126,7 @@ class SmpClient:
         """What the slots hold; [] where the part doesn't tell."""
         return self.image_state(seconds=seconds, tries=tries)[0]
 
-    def image_state(self, *, seconds: float | None = None, tries: int = 3) -> tuple[list[ImageSlot], Refusal | None]:
+    def image_state(self, *, seconds: float | None = None, tries: int = 3) -> tuple[list[ImageSlot], SmpRefusal | None]:
         """What the slots hold, and why the part doesn't tell it: it may know no images, or have a list that is too long
         for its buffer."""
         reply = self.link.ask(Op.READ, Group.IMAGE, ImageCommand.STATE, {}, seconds=seconds, tries=tries)
@@ -174,7 +174,7 @@ def accepted(reply: Packet, what: str) -> Packet:
             raise ImageWrongPart(text, remedy="Is it the right file for this component?")
         if refusal.rc == ImageRc.INVALID_IMAGE_TOO_LARGE:
             raise ImageTooLarge(text)
-    if refusal == Refusal(None, Rc.EACCESSDENIED, refusal.reason):
+    if refusal == SmpRefusal(None, Rc.EACCESSDENIED, refusal.reason):
         raise PartProtected(text)
     raise PartRefused(text)
 

@@ -138,7 +138,7 @@ LONGEST_LINE = 0x4000
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class SmpRefusal:
     """Why a request was not carried out. `group` is None where the code is one of all groups (Rc)."""
 
     group: int | None
@@ -174,18 +174,18 @@ class Packet:
     body: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def refusal(self) -> Refusal | None:
+    def refusal(self) -> SmpRefusal | None:
         """What a reply says against the request; None: it was carried out. Replies of version 1 have `rc`, those of
         version 2 `err`, or `rc` where the command is not known; some say `rc` 0 with what was asked for."""
         error = self.body.get("err")
         if isinstance(error, dict):
             group, rc = error.get("group"), error.get("rc")
             if isinstance(rc, int) and rc != Rc.EOK:
-                return Refusal(_code(group) if isinstance(group, int) else None, _code(rc))
+                return SmpRefusal(_code(group) if isinstance(group, int) else None, _code(rc))
         rc = self.body.get("rc")
         if isinstance(rc, int) and rc != Rc.EOK:
             reason = self.body.get("rsn")
-            return Refusal(None, _code(rc), reason[:80] if isinstance(reason, str) else "")
+            return SmpRefusal(None, _code(rc), reason[:80] if isinstance(reason, str) else "")
         return None
 
 

@@ -6,7 +6,7 @@ from ..errors import ImageWrongPart, Unsupported
 from ..flasher import Identity, Target
 from ..formats.mcuboot import Version, parse_dependencies
 from .client import ImageSlot, SlotInfo, SmpClient
-from .codec import Refusal
+from .codec import SmpRefusal
 from .profile import SmpProfile
 
 LARGER_BUFFER = (
@@ -27,7 +27,7 @@ class Slots:
         self._has_echo = False
         self.buffer, self.buffers = profile.buffer, 1
         self.images: list[ImageSlot] = []
-        self.untold: Refusal | None = None
+        self.untold: SmpRefusal | None = None
         """Why the part doesn't tell its images."""
         self._infos: list[SlotInfo] = []
         self.no_downgrade = False

@@ -21,7 +21,7 @@ class Stm32Address(Address):
     """The serial bus is the address: one part is on it."""
 
 
-class Entry(PinSettings):
+class Stm32Pins(PinSettings):
     """How the modem lines bring the part into its loader: BOOT0 high while the part leaves its reset (AN2606, 4).
 
     `boot0`: which line drives BOOT0, "none" for by hand. `boot0_asserted`: whether the line asserted (low on the wire) is
@@ -36,7 +36,7 @@ class Entry(PinSettings):
         return self.boot0, self.boot0_asserted
 
 
-class Memory(Settings):
+class Stm32MemorySizes(Settings):
     """The flash of a part whose product id is not among the known ones. Sizes in bytes."""
 
     size: int = Field(gt=0, le=0x1000_0000)
@@ -46,7 +46,7 @@ class Memory(Settings):
     mass_erase: bool = True
 
     @model_validator(mode="after")
-    def _whole_units(self) -> Memory:
+    def _whole_units(self) -> Stm32MemorySizes:
         if self.size % self.erase_unit:
             raise ValueError(f"size = {self.size} is not a multiple of erase_unit = {self.erase_unit}")
         if self.write_alignment & (self.write_alignment - 1):
@@ -75,10 +75,10 @@ class Stm32Profile(SerialProfile):
 
     part: str | int = ""
     parity: Parity = "E"
-    entry: Entry = Entry()
+    entry: Stm32Pins = Stm32Pins()
     enter: str = ""
     boot: Literal["auto", "go", "reset"] = "auto"
     app_parity: Parity | None = None
     app_baudrate: int | None = Field(default=None, gt=0)
-    memory: Memory | None = None
+    memory: Stm32MemorySizes | None = None
     answer: float = Field(default=1.0, gt=0, le=60)

@@ -18,7 +18,7 @@ from ...transports.deadline import Deadline
 from ...transports.errors import CanOverrun, Framing, NotAcknowledged, ProxyflashError, TransportError, WireTimeout
 from ..errors import NoResponse, OperationFailed, ProtocolError
 from ..retries import retried
-from .codec import TESTER_PRESENT, Nrc, Refusal, decode, describe
+from .codec import TESTER_PRESENT, NegativeResponse, Nrc, decode, describe
 
 LOST = (NoResponse, ProtocolError, WireTimeout, Framing, NotAcknowledged, CanOverrun)
 """A request or its response got lost; sending it again may help. While the only other node of a bus resets, nobody
@@ -83,7 +83,7 @@ class UdsClient:
     ) -> bytes:
         """What follows the head of the positive response; raises what a negative response is mapped to. See `ask`."""
         answer = self.ask(request, limit=limit, retries=retries, settled_by=settled_by)
-        if isinstance(answer, Refusal):
+        if isinstance(answer, NegativeResponse):
             raise answer.error()
         return answer
 
@@ -96,7 +96,7 @@ class UdsClient:
         functional: bool = False,
         retries: int = 0,
         settled_by: int | None = None,
-    ) -> bytes | Refusal:
+    ) -> bytes | NegativeResponse:
         """What follows the head of the positive response, or the final negative response.
 
         `limit`: how long the ECU may keep it pending; `wait`: how long until its first answer, instead of P2.
@@ -110,7 +110,7 @@ class UdsClient:
             return answer
         # The ECU may answer each of the requests; what comes late must not be taken for the answer to the next.
         self.linger(self.p2)
-        return b"" if isinstance(answer, Refusal) and answer.nrc == settled_by else answer
+        return b"" if isinstance(answer, NegativeResponse) and answer.nrc == settled_by else answer
 
     def drain(self) -> None:
         """Forgets responses that came late."""
@@ -141,13 +141,15 @@ class UdsClient:
         if self._broadcast is not None:
             self._broadcast.close()
 
-    def _exchange(self, request: bytes, limit: float | None, wait: float | None, functional: bool) -> bytes | Refusal:
+    def _exchange(
+        self, request: bytes, limit: float | None, wait: float | None, functional: bool
+    ) -> bytes | NegativeResponse:
         end = Deadline.after(self._pending if limit is None else limit)
         with self._lock:
             for _ in range(_BUSY_LIMIT):
                 self._send(request, functional)
                 answer = self._answer(request, end, self.p2 + self._latency if wait is None else wait)
-                if not isinstance(answer, Refusal) or answer.nrc != Nrc.BUSY_REPEAT_REQUEST or end.expired:
+                if not isinstance(answer, NegativeResponse) or answer.nrc != Nrc.BUSY_REPEAT_REQUEST or end.expired:
                     break
                 self._linger(end.sooner(_BUSY_WAIT))
             self._sent_at = clock.monotonic()
@@ -182,7 +184,7 @@ class UdsClient:
             self._send(TESTER_PRESENT, functional=False)
         self._sent_at = clock.monotonic()
 
-    def _answer(self, request: bytes, end: Deadline, wait: float) -> bytes | Refusal:
+    def _answer(self, request: bytes, end: Deadline, wait: float) -> bytes | NegativeResponse:
         patience = Deadline.after(wait + len(request) * _SECONDS_PER_BYTE)
         foreign: list[bytes] = []
         pending = 0
@@ -193,7 +195,10 @@ class UdsClient:
             answer = decode(request, response)
             if answer is None:
                 foreign.append(response)
-            elif not isinstance(answer, Refusal) or answer.nrc != Nrc.REQUEST_CORRECTLY_RECEIVED_RESPONSE_PENDING:
+            elif (
+                not isinstance(answer, NegativeResponse)
+                or answer.nrc != Nrc.REQUEST_CORRECTLY_RECEIVED_RESPONSE_PENDING
+            ):
                 return answer
             else:
                 pending += 1

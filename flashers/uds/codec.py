@@ -140,7 +140,7 @@ _ECHO: dict[int, int] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class NegativeResponse:
     """A negative response."""
 
     request: bytes
@@ -187,7 +187,7 @@ def expected_head(request: bytes) -> bytes:
     return bytes((service + POSITIVE,)) + echo
 
 
-def decode(request: bytes, response: bytes) -> bytes | Refusal | None:
+def decode(request: bytes, response: bytes) -> bytes | NegativeResponse | None:
     """What a PDU is to the outstanding request: what follows the head of its positive response, a refusal, or None.
 
     None: not an answer to this request. Never raises, whatever the bytes.
@@ -196,5 +196,5 @@ def decode(request: bytes, response: bytes) -> bytes | Refusal | None:
     if response.startswith(head):
         return response[len(head) :]
     if len(response) >= 3 and response[0] == NEGATIVE_RESPONSE and response[1] == request[0]:
-        return Refusal(bytes(request[:16]), response[2])
+        return NegativeResponse(bytes(request[:16]), response[2])
     return None

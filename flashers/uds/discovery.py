@@ -12,7 +12,7 @@ from ...transports.isotp.opening import IsoTpAddress, IsoTpChannel
 from ..errors import PartError
 from ..flasher import Discovered, Discovery, Settings
 from .client import LOST
-from .codec import Refusal
+from .codec import NegativeResponse
 from .functional import single_frame
 from .identity import read_identifier, text
 from .profile import UdsAddress, UdsProfile
@@ -89,7 +89,7 @@ def _serial_of(bus: CanBus, request: CanId, response: CanId, deadline: Deadline,
         return ""
     finally:
         client.close()
-    return "" if isinstance(value, Refusal) else text(value)
+    return "" if isinstance(value, NegativeResponse) else text(value)
 
 
 class UdsDiscovery(Discovery):

@@ -26,7 +26,7 @@ from ..image import Segment
 from ..memory import MemoryMap, Range
 from . import session as uds_session
 from .client import Broadcast, PduChannel
-from .codec import Nrc, Refusal, Service
+from .codec import NegativeResponse, Nrc, Service
 from .discovery import SIGHT_RUN_ON
 from .functional import FunctionalRequests
 from .identity import merge, probed, read_identity
@@ -232,7 +232,7 @@ class UdsFlasher(MemoryBootloader):
         request = uds_session.routine_request(routine, parameters)
         timings = self._profile.timings
         answer = self._client.ask(request, limit=timings.erase, retries=timings.retries)
-        if isinstance(answer, Refusal):
+        if isinstance(answer, NegativeResponse):
             error = answer.error()
             raise VerifyMismatch(error.cause) if answer.nrc in _VERDICTS else error
         if answer and answer[-1] != self._profile.routines.passed:

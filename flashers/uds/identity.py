@@ -12,7 +12,7 @@ from ...transports.deadline import Deadline
 from ..errors import PartError
 from ..flasher import Identity, ProbeResult, State
 from .client import LOST, UdsClient
-from .codec import Refusal, Service
+from .codec import NegativeResponse, Service
 from .profile import UdsProfile
 
 _UNTOLD = (*LOST, PartError)
@@ -24,7 +24,7 @@ LIMIT = 5.0
 
 def read_identifier(
     client: UdsClient, identifier: int, *, limit: float = LIMIT, wait: float | None = None
-) -> bytes | Refusal:
+) -> bytes | NegativeResponse:
     """The value of one identifier, or why the ECU doesn't tell it. `wait`: as that of `UdsClient.ask`.
 
     Raises NoResponse, ProtocolError, OperationFailed (pending for longer than `limit` seconds), transport errors.
@@ -39,7 +39,7 @@ def active_session(
     """The active session's type; None where the ECU doesn't tell. Parameters and errors are those of
     `read_identifier`."""
     value = read_identifier(client, profile.identifiers.session, limit=limit, wait=wait)
-    return value[0] if not isinstance(value, Refusal) and value else None
+    return value[0] if not isinstance(value, NegativeResponse) and value else None
 
 
 def read_identity(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> Identity:
@@ -112,4 +112,4 @@ def _text_of(client: UdsClient, identifier: int, deadline: Deadline) -> str:
         value = read_identifier(client, identifier, limit=min(LIMIT, deadline.remaining))
     except _UNTOLD:
         return ""
-    return "" if isinstance(value, Refusal) else text(value)
+    return "" if isinstance(value, NegativeResponse) else text(value)

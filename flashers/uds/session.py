@@ -25,7 +25,7 @@ from ..errors import (
     SecurityDenied,
 )
 from .client import LOST, Broadcast, PduChannel, UdsClient
-from .codec import NOT_HERE, Nrc, Refusal, Service
+from .codec import NOT_HERE, NegativeResponse, Nrc, Service
 from .identity import active_session
 from .profile import KeyFunction, UdsProfile
 
@@ -203,14 +203,14 @@ def _optional_request(client: UdsClient, profile: UdsProfile, request: bytes) ->
     for functional in (True, False) if profile.functional else (False,):
         with suppress(*LOST, PartError):
             answer = client.ask(request, functional=functional)
-            if not isinstance(answer, Refusal):
+            if not isinstance(answer, NegativeResponse):
                 return answer
     return b""
 
 
 def _check_preconditions(client: UdsClient, profile: UdsProfile, routine: int) -> None:
     answer = client.ask(routine_request(routine), retries=profile.timings.retries)
-    if isinstance(answer, Refusal):
+    if isinstance(answer, NegativeResponse):
         if answer.nrc in NOT_HERE:
             return
         raise answer.error()
@@ -231,7 +231,7 @@ def _programming_session(client: UdsClient, profile: UdsProfile) -> None:
         last = gap.expired
         try:
             answer = client.ask(programming)
-            if not isinstance(answer, Refusal):
+            if not isinstance(answer, NegativeResponse):
                 _apply_server_timing(client, profile, answer)
                 if _is_programming(client, profile):
                     return
@@ -260,7 +260,7 @@ def _hit_boot_window(client: UdsClient, profile: UdsProfile, programming: bytes,
     while not gap.expired:
         for request in (programming, ALIVE):
             with suppress(*LOST):
-                if not isinstance(client.ask(request, wait=pause), Refusal):
+                if not isinstance(client.ask(request, wait=pause), NegativeResponse):
                     return
 
 
@@ -295,7 +295,7 @@ def _unlock(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> 
     if not isinstance(made, bytes | bytearray):
         raise ProfileWrong(f"the key function {security.key!r} returned no bytes, but {type(made).__name__}")
     answer = client.ask(bytes((Service.SECURITY_ACCESS, security.level + 1)) + made)
-    if isinstance(answer, Refusal):
+    if isinstance(answer, NegativeResponse):
         denied = answer.error()
         # Of the key itself the ECU may also say that its length is wrong, or that it is out of range.
         wrong = answer.nrc in (Nrc.INCORRECT_MESSAGE_LENGTH_OR_INVALID_FORMAT, Nrc.REQUEST_OUT_OF_RANGE)
@@ -308,7 +308,7 @@ def _seed(client: UdsClient, profile: UdsProfile) -> bytes:
     patience = Deadline.after(profile.security.wait)
     while True:
         answer = client.ask(request)
-        if not isinstance(answer, Refusal):
+        if not isinstance(answer, NegativeResponse):
             return answer
         if answer.nrc != Nrc.REQUIRED_TIME_DELAY_NOT_EXPIRED or patience.expired:
             raise answer.error()

@@ -56,7 +56,7 @@ class Step(Settings):
     seconds: float = Field(default=10.0, gt=0, le=600)
 
 
-class Entry(PinSettings):
+class XymodemPins(PinSettings):
     """How the modem lines bring the part into its loader. `select`: which line selects the loader while the part starts,
     "none" for by hand. `select_asserted`: whether the line asserted (low on the wire) is what selects it."""
 
@@ -100,7 +100,7 @@ class XymodemProfile(SerialProfile):
 
     loader: str = ""
     part: Pattern = ""
-    entry: Entry = Entry()
+    entry: XymodemPins = XymodemPins()
     enter: str = ""
     greet: str = "\r"
     prompt: Pattern = ""

@@ -21,7 +21,7 @@ from proxyflash.emulators.stm32.device import Stm32UartDevice
 from proxyflash.flashers.formats import load
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.flashers.serial.boot_pins import Output
-from proxyflash.flashers.stm32.profile import Entry, Stm32Address, Stm32Profile
+from proxyflash.flashers.stm32.profile import Stm32Address, Stm32Pins, Stm32Profile
 from proxyflash.flashers.stm32.uart import Stm32UartFlasher
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial.port import SerialPort
@@ -108,7 +108,9 @@ class Wiring:
         return f"{high}&{pulse},:{low}&{pulse}"
 
     def profile(self, **more: Any) -> Stm32Profile:
-        entry = Entry(reset=self.reset, boot0=self.boot0, reset_asserted=self.reset_low, boot0_asserted=self.boot0_high)
+        entry = Stm32Pins(
+            reset=self.reset, boot0=self.boot0, reset_asserted=self.reset_low, boot0_asserted=self.boot0_high
+        )
         # A machine that does other things too may stop for longer than the loader's second.
         return Stm32Profile(**{"entry": entry, "answer": 10.0, **more})
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from proxyflash.flashers import formats
 from proxyflash.flashers.avr.flasher import EEPROM_START, AvrFlasher
-from proxyflash.flashers.avr.profile import AvrAddress, AvrProfile, Entry
+from proxyflash.flashers.avr.profile import AvrAddress, AvrEntrySettings, AvrProfile
 from proxyflash.flashers.avr.stk500v1 import Stk500v1Flasher
 from proxyflash.flashers.avr.stk500v2 import Stk500v2Flasher
 from proxyflash.flashers.errors import ImageError, PartError, Unsupported
@@ -27,7 +27,7 @@ from proxyflash.transports.errors import TransportError
 
 FLASHERS: dict[str, type[AvrFlasher]] = {"stk500v1": Stk500v1Flasher, "stk500v2": Stk500v2Flasher}
 SIZE = 5000
-QUICK = AvrProfile(entry=Entry(discharge=0.0, settle=0.02))
+QUICK = AvrProfile(entry=AvrEntrySettings(discharge=0.0, settle=0.02))
 """There is no capacitor."""
 
 

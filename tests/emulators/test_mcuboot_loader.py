@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from proxyflash.emulators.flash import NorFlash
 from proxyflash.emulators.mcuboot import image as mcuboot_image
 from proxyflash.emulators.mcuboot.image import BadImage
-from proxyflash.emulators.mcuboot.loader import Loader, Mode, Pair, Swap, TrailerBad
+from proxyflash.emulators.mcuboot.loader import Mcuboot, Mode, Pair, Swap, TrailerBad
 from proxyflash.emulators.mcuboot.slot import Flag, Slot
 from proxyflash.emulators.smp.part import parts
 from proxyflash.emulators.supply import PowerLost, Supply
@@ -397,7 +397,7 @@ def test_pairs_have_slots_of_one_layout() -> None:
     """A sector changes places with the one of the same number."""
     for name in parts():
         part = Part(name)
-        assert isinstance(part.loader, Loader)
+        assert isinstance(part.loader, Mcuboot)
         for pair in part.loader.pairs:
             assert isinstance(pair, Pair)
             sizes = [[size for _, size in slot.sectors] for slot in pair.slots]

@@ -374,7 +374,7 @@ def test_a_part_that_comes_back_in_its_bootloader_has_refused(lab: Lab, part: Pa
     device = lab.add(part)
     programmer = lab.programmer(part, profile={"reenumerate": 0.1})
     plan = programmer.plan(part.image())
-    device._options = emulated.Options(boot="dfu")
+    device._options = emulated.DfuOptions(boot="dfu")
     with pytest.raises(VerifyMismatch, match="in DFU mode again"):
         programmer.flash(plan)
 

@@ -21,7 +21,7 @@ from proxyflash.flashers.smp.codec import (
     Op,
     Packet,
     RawFraming,
-    Refusal,
+    SmpRefusal,
     decode,
     encode,
 )
@@ -57,9 +57,9 @@ class TestPackets:
     @pytest.mark.parametrize(
         ("body", "refusal"),
         [
-            (b"\xa1\x62rc\x08", Refusal(None, 8)),
-            (b"\xa2\x62rc\x06\x63rsn\x64busy", Refusal(None, 6, "busy")),
-            (b"\xa1\x63err\xa2\x65group\x01\x62rc\x18\x1e", Refusal(1, 30)),
+            (b"\xa1\x62rc\x08", SmpRefusal(None, 8)),
+            (b"\xa2\x62rc\x06\x63rsn\x64busy", SmpRefusal(None, 6, "busy")),
+            (b"\xa1\x63err\xa2\x65group\x01\x62rc\x18\x1e", SmpRefusal(1, 30)),
             (b"\xa1\x62rc\x00", None),
             (b"\xa2\x62rc\x00\x63off\x05", None),
             (b"\xa0", None),
@@ -67,17 +67,17 @@ class TestPackets:
             (b"\xa1\x62rc\x61x", None),
         ],
     )
-    def test_what_a_reply_says_against_the_request(self, body: bytes, refusal: Refusal | None) -> None:
+    def test_what_a_reply_says_against_the_request(self, body: bytes, refusal: SmpRefusal | None) -> None:
         packet = decode(reply(body))
         assert packet is not None
         assert packet.refusal == refusal
 
     def test_a_refusal_is_named(self) -> None:
-        assert str(Refusal(None, 8)) == "ENOTSUP (rc 8)"
-        assert str(Refusal(1, 9)) == "NO_FREE_SLOT (rc 9 of group 1)"
-        assert str(Refusal(64, 5)) == "rc 5 of group 64"
-        assert Refusal(None, 8).unsupported
-        assert not Refusal(1, 8).unsupported
+        assert str(SmpRefusal(None, 8)) == "ENOTSUP (rc 8)"
+        assert str(SmpRefusal(1, 9)) == "NO_FREE_SLOT (rc 9 of group 1)"
+        assert str(SmpRefusal(64, 5)) == "rc 5 of group 64"
+        assert SmpRefusal(None, 8).unsupported
+        assert not SmpRefusal(1, 8).unsupported
 
     @pytest.mark.parametrize(
         "data",
@@ -108,7 +108,7 @@ class TestPackets:
     def test_whatever_a_body_holds(self, body: bytes) -> None:
         packet = decode(reply(body))
         if packet is not None:
-            assert isinstance(packet.refusal, Refusal | None)
+            assert isinstance(packet.refusal, SmpRefusal | None)
 
 
 class TestConsole:

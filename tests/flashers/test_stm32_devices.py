@@ -20,7 +20,7 @@ from proxyflash.flashers.memory import MemoryMap, Range
 from proxyflash.flashers.stm32.codec import MassErase
 from proxyflash.flashers.stm32.erase_plan import chunks, erasures
 from proxyflash.flashers.stm32.parts import FLASH_START, Stm32Family, families
-from proxyflash.flashers.stm32.profile import Memory
+from proxyflash.flashers.stm32.profile import Stm32MemorySizes
 from pydantic import ValidationError
 
 FAMILIES = families()
@@ -245,4 +245,4 @@ class TestErasures:
 )  # fmt: skip
 def test_memories_that_can_not_be(memory: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
-        Memory.model_validate(memory)
+        Stm32MemorySizes.model_validate(memory)

@@ -30,7 +30,7 @@ from proxyflash.flashers.flasher import Capability, ProbeResult, State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.memory import Range
 from proxyflash.flashers.programmer import FlashResult, Programmer
-from proxyflash.flashers.stm32.profile import Entry, Stm32Address, Stm32Profile
+from proxyflash.flashers.stm32.profile import Stm32Address, Stm32Pins, Stm32Profile
 from proxyflash.flashers.stm32.uart import Stm32UartFlasher
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial.port import SerialPort
@@ -274,7 +274,7 @@ class TestEntry:
 
     def test_one_line_can_not_drive_both(self) -> None:
         with pytest.raises(ValidationError, match="dtr, can't both reset"):
-            Entry(reset="dtr", boot0="dtr")
+            Stm32Pins(reset="dtr", boot0="dtr")
 
     def test_a_part_that_could_not_be_reached_starts_its_application(self, make_rig: Callable[..., Rig]) -> None:
         """Its supply is off meanwhile: the lines must not go on to select the loader."""

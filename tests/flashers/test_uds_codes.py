@@ -14,7 +14,7 @@ from proxyflash.flashers.errors import (
     Unsupported,
 )
 from proxyflash.flashers.uds import codec as uds_codes
-from proxyflash.flashers.uds.codec import Nrc, Refusal, Service, decode, describe, expected_head, nrc_name
+from proxyflash.flashers.uds.codec import NegativeResponse, Nrc, Service, decode, describe, expected_head, nrc_name
 from proxyflash.flashers.uds.identity import text
 from proxyflash.transports.errors import ExitStatus, ProxyflashError
 from udsoncan import services
@@ -88,7 +88,7 @@ requests = st.builds(
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_are_an_answer_a_refusal_or_not_ours(request_: bytes, response: bytes) -> None:
     answer = decode(request_, response)
-    if isinstance(answer, Refusal):
+    if isinstance(answer, NegativeResponse):
         assert answer.nrc == response[2]
         assert isinstance(answer.error(), ProxyflashError)
     elif answer is not None:
@@ -103,7 +103,7 @@ def test_refusals_as_udsoncan_reads_them(request_: bytes, nrc: int, rest: bytes)
     payload = bytes((0x7F, request_[0], nrc)) + rest
     theirs = Response.from_payload(payload)
     ours = decode(request_, payload)
-    assert isinstance(ours, Refusal)
+    assert isinstance(ours, NegativeResponse)
     assert ours.nrc == theirs.code
     assert not theirs.positive
     assert theirs.service is not None
@@ -145,7 +145,7 @@ FAILED = {0x25, 0x26, 0x70, 0x71, 0x72, 0x73}
 
 @pytest.mark.parametrize("nrc", range(256))
 def test_each_code_is_an_error_with_a_name_and_a_remedy_where_there_is_one(nrc: int) -> None:
-    error = Refusal(bytes.fromhex("34 00 44 00 01 00 00"), nrc).error()
+    error = NegativeResponse(bytes.fromhex("34 00 44 00 01 00 00"), nrc).error()
     assert f"NRC 0x{nrc:02X}" in error.cause
     assert "RequestDownload (34 00 44 00 01 00 00)" in error.cause
     expected: type[ProxyflashError] = PartRefused
@@ -183,7 +183,7 @@ def test_names_as_in_table_a_1(nrc: int, name: str) -> None:
 @pytest.mark.parametrize("words", ["Its maker says", "supply voltage", "waiting time"])
 def test_a_remedy_fits_its_cause(words: str) -> None:
     codes = {"Its maker says": 0x22, "supply voltage": 0x93, "waiting time": 0x37}
-    assert words in Refusal(b"\x10\x02", codes[words]).error().remedy
+    assert words in NegativeResponse(b"\x10\x02", codes[words]).error().remedy
 
 
 @given(st.binary(max_size=40))

@@ -419,7 +419,7 @@ def uds_answer(data: bytes) -> None:
     # What is asked is ours: no service of ISO 14229-1 is above 0x3F and below its answers.
     request = bytes([request[0] & 0x3F, *request[1:]])
     found = uds_codes.decode(request, answer)
-    if isinstance(found, uds_codes.Refusal):
+    if isinstance(found, uds_codes.NegativeResponse):
         assert len(str(found.error())) < 400
     elif found is not None:
         assert len(uds_identity.text(found)) <= uds_identity.LONGEST_TEXT + 3
