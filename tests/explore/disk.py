@@ -178,7 +178,7 @@ class Disk:
     # What happens to it.
 
     def __enter__(self) -> Disk:
-        _install()
+        _listen()
         _disks.append(self)
         return self
 
@@ -313,38 +313,43 @@ def _parents(path: str) -> list[str]:
     return ["/".join(pieces[: end + 1]) for end in range(len(pieces))]
 
 
-_installed: list[bool] = []
+_EVENTS = frozenset(("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"))
+_listens: list[bool] = []
 
 
-def _install() -> None:
+def _listen() -> None:
     """An audit hook can't be taken back: it stays, and does nothing while no disk is in use."""
-    if _installed:
+    if _listens:
         return
-    _installed.append(True)
+    _listens.append(True)
 
     def heard(event: str, arguments: tuple[Any, ...]) -> None:
         if _disks and event in _EVENTS:
             _disks[-1].changed(event, arguments)
 
-    def fsync(descriptor: Any) -> None:
-        number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
-        if _disks:
-            _disks[-1].synced(number)
-        else:
-            _fsync(number)
-
-    def write(descriptor: int, data: Any) -> int:
-        return _disks[-1].written(descriptor, data) if _disks else _write(descriptor, data)
-
-    def opened(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        if dir_fd is not None and _disks:
-            _disks[-1].opening(path, flags, dir_fd)
-        return _open(path, flags, mode, dir_fd=dir_fd)
-
     sys.addaudithook(heard)
-    os.open = opened
-    os.fsync = fsync  # type: ignore[assignment]
-    os.write = write
 
 
-_EVENTS = frozenset(("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"))
+def _fsync_of_disk(descriptor: Any) -> None:
+    number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+    if _disks:
+        _disks[-1].synced(number)
+    else:
+        _fsync(number)
+
+
+def _write_of_disk(descriptor: int, data: Any) -> int:
+    return _disks[-1].written(descriptor, data) if _disks else _write(descriptor, data)
+
+
+def _open_of_disk(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+    if dir_fd is not None and _disks:
+        _disks[-1].opening(path, flags, dir_fd)
+    return _open(path, flags, mode, dir_fd=dir_fd)
+
+
+# While this module is imported, when no test runs: one that has put something in the place of these would take ours away
+# at its end.
+os.open = _open_of_disk
+os.fsync = _fsync_of_disk  # type: ignore[assignment]
+os.write = _write_of_disk
