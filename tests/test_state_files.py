@@ -25,6 +25,8 @@ ELSEWHERE = {
     ("emulators/can/server.py", "unlink"): "a socket, when its server ends",
     ("emulators/control.py", "unlink"): "a FIFO, when its reader ends",
     ("emulators/flash.py", "unlink"): "removes a memory that found no room",
+    ("emulators/serial/bench_wire.py", "symlink_to"): "a name for a pseudo-terminal, in the folder of emulate",
+    ("emulators/serial/bench_wire.py", "unlink"): "the same name, when its server ends",
     ("updates/handlers/app_folder.py", "os.mkdir"): "a folder of the application, by the descriptor of the one above",
     ("updates/engine/disk.py", "open"): "what is copied into the state folder",
     ("updates/engine/disk.py", "os.open"): "a folder, to bring it onto the disk",
