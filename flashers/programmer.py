@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from ..transports import clock
-from ..transports.errors import Framing, ProxyflashError, UsbStall, WireTimeout
+from ..transports.errors import Framing, ProxyflashError, UsbStall, WireTimeout, naming
 from . import events as ev
 from .errors import NoResponse, OperationFailed, PartRefused, ProtocolError, Unsupported, VerifyMismatch
 from .events import QUIET, Phase, RunContext
@@ -91,7 +91,7 @@ class Programmer:
 
     def connect(self) -> Identity:
         """Brings the part into its bootloader."""
-        with self._named():
+        with naming(self.component):
             if not self.connected:
                 self.reporter.check_cancelled()
                 with self.reporter.phase(Phase.CONNECT):
@@ -101,7 +101,7 @@ class Programmer:
 
     def memory_map(self) -> MemoryMap:
         """The part's memory; a slot is one that nothing but an upload erases."""
-        with self._named():
+        with naming(self.component):
             return self._strategy().memory_map()
 
     def plan(self, image: FirmwareImage, *, compare: bool = True) -> FlashPlan:
@@ -109,7 +109,7 @@ class Programmer:
 
         `compare`: ask the part what it holds already. A failure leaves the part running what it ran before.
         """
-        with self._named(), self._left_as_it_was():
+        with naming(self.component), self._left_as_it_was():
             return self._attempt(lambda: self._plan(image, compare=compare), Phase.PLAN)
 
     def flash(self, plan: FlashPlan, *, verify: bool = True, boot: bool = True) -> FlashResult:
@@ -119,7 +119,7 @@ class Programmer:
         come next. Raises VerifyMismatch, RebootFailed, Cancelled, and what the bootloader and its wire raise.
         """
         began = clock.monotonic()
-        with self._named(), self._left_as_it_was():
+        with naming(self.component), self._left_as_it_was():
             image = plan.image
             current: FlashPlan | None = plan
             erased = written = 0
@@ -154,7 +154,7 @@ class Programmer:
 
         A text given to what it yields is told at the phase's end. None where the part can't be told to start.
         """
-        with self._named():
+        with naming(self.component):
             strategy = self._strategy()
             if not self.bootloader.capabilities & Capability.BOOT:
                 yield None
@@ -166,7 +166,7 @@ class Programmer:
 
     def verify(self, image: FirmwareImage) -> str:
         """Compares what the part holds with the image; how, in words. Raises VerifyMismatch, Unsupported."""
-        with self._named(), self._left_as_it_was():
+        with naming(self.component), self._left_as_it_was():
             placed = self._strategy().place(image)
             return self._attempt(
                 lambda: self._strategy().verify(FlashPlan(placed, 0, (), ())), Phase.VERIFY, without=(VerifyMismatch,)
@@ -174,12 +174,12 @@ class Programmer:
 
     def read(self, ranges: Sequence[Range]) -> list[Segment]:
         """Reads memory. Raises Unsupported where the part can't."""
-        with self._named(), self._left_as_it_was():
+        with naming(self.component), self._left_as_it_was():
             return self._strategy().read(ranges)
 
     def read_replaced(self, image: FirmwareImage) -> tuple[Segment, ...]:
         """What the image would replace: all of the erase units that it touches. Raises Unsupported."""
-        with self._named(), self._left_as_it_was():
+        with naming(self.component), self._left_as_it_was():
             strategy = self._strategy()
             ranges, reason = strategy.replaced(strategy.place(image))
             if reason:
@@ -188,7 +188,7 @@ class Programmer:
 
     def erase(self, ranges: Sequence[Range]) -> int:
         """Erases the units that the ranges touch; bytes erased."""
-        with self._named(), self._left_as_it_was():
+        with naming(self.component), self._left_as_it_was():
             return self._strategy().erase(ranges)
 
     def release(self) -> None:
@@ -239,14 +239,6 @@ class Programmer:
                 self.reporter.tell(
                     ev.Retrying(self.component, phase, attempt, self.attempts, error.code, str(error.cause))
                 )
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except ProxyflashError as error:
-            error.component = error.component or self.component
-            raise
 
     @contextmanager
     def _left_as_it_was(self) -> Iterator[None]:
