@@ -213,6 +213,11 @@ class Contract(Part):
             assert error.cause
         rig.ends_well(bench)
 
+    def test_a_part_without_a_firmware_gets_its_first_one(self, tmp_path: Path) -> None:
+        rig = Rig(self, tmp_path)
+        with rig.blank() as bench:
+            rig.ends_with_the_new_image(bench)
+
     # What is verified.
 
     def test_verifying_looks_at_the_part(self, tmp_path: Path) -> None:

@@ -61,6 +61,19 @@ class Rig:
             assert device.application_version == OLD
             yield bench
 
+    @contextmanager
+    def blank(self) -> Iterator[Bench]:
+        """A new part that holds no firmware yet."""
+        file = self.folder / "bench.toml"
+        text = file.read_text()
+        file.write_text(self.part.bench_file(pace=0))
+        try:
+            with self._open() as bench:
+                assert settled(bench) is None
+                yield bench
+        finally:
+            file.write_text(text)
+
     def flash(self, bench: Bench, image: FirmwareImage | None = None, **keys: Any) -> FlashResult:
         """Flashes the new image, or another one. Raises what the flash raises."""
         return bench.component("part").flash(image or self.image, **keys)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ...transports.serial.port import SerialPort
+from ..errors import PartRefused
 from ..serial.exchange import Exchange
 from .parts import AvrPart
 
@@ -89,8 +90,8 @@ class AvrLoader(ABC):
         """A whole page of flash, or at most `eeprom_block` bytes of EEPROM. `address` in bytes, even."""
 
     def erase_all(self) -> None:
-        """Erases the application section. Only where not `erases_pages`."""
-        raise NotImplementedError
+        """Erases the application section; a loader that erases pages refuses it."""
+        raise PartRefused("this loader erases no more than the page that it writes")
 
     @abstractmethod
     def leave(self) -> None:
