@@ -24,7 +24,7 @@ from .memory import MemoryMap, Range
 from .memory_strategy import MemoryStrategy
 from .plan import FlashPlan
 from .reporter import Reporter
-from .slot_strategy import SlotStrategy
+from .slot_strategy import UNTOLD, SlotStrategy
 from .strategy import Strategy
 
 TRANSIENT = (WireTimeout, Framing, UsbStall, ProtocolError, OperationFailed, NoResponse, PartRefused, VerifyMismatch)
@@ -167,6 +167,8 @@ class Programmer:
     def verify(self, image: FirmwareImage) -> str:
         """Compares what the part holds with the image; how, in words. Raises VerifyMismatch, Unsupported."""
         with naming(self.component), self._left_as_it_was():
+            if self.bootloader.is_silent and not self.connected:
+                raise Unsupported(UNTOLD)  # Known beforehand: the part's work is not disturbed for it.
             placed = self._strategy().place(image)
             return self._attempt(
                 lambda: self._strategy().verify(FlashPlan(placed, 0, (), ())), Phase.VERIFY, without=(VerifyMismatch,)

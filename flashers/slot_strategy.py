@@ -15,6 +15,8 @@ from .plan import FlashPlan
 from .reporter import Reporter
 from .strategy import Strategy
 
+UNTOLD = "the bootloader does not tell what it holds: only what is written can be verified, by its word"
+
 
 class SlotStrategy(Strategy):
     def __init__(self, bootloader: Bootloader, slots: SlotAccess, reporter: Reporter) -> None:
@@ -56,9 +58,7 @@ class SlotStrategy(Strategy):
             else:
                 method = self.slots.verdict(data)
             if not method:
-                raise Unsupported(
-                    "the bootloader does not tell what it holds: only what is written can be verified, by its word"
-                )
+                raise Unsupported(UNTOLD)
             finish(method)
         return method
 

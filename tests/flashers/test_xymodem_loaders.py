@@ -91,6 +91,7 @@ class TestEachPart:
         programmer = rig.programmer()
         with pytest.raises(Unsupported, match="does not tell what it holds"):
             programmer.verify(rig.image())
+        assert rig.sent == []
         assert rig.runs("1.4.2")
         with pytest.raises(Unsupported, match="can't read"):
             programmer.read([Range(0, 16)])
