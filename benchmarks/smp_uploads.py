@@ -119,7 +119,7 @@ def _ours(url: str, file: Path, window: int) -> Upload:
         flasher.connect()
         data = file.read_bytes()
         began, busy = time.perf_counter(), time.process_time()
-        for _ in flasher.upload(data):
+        for _ in flasher.send(data):
             pass
         return Upload(time.perf_counter() - began, time.process_time() - busy)
 
