@@ -179,14 +179,14 @@ class Programmer:
         with naming(self.component), self._left_as_it_was():
             return self._strategy().read(ranges)
 
-    def read_replaced(self, image: FirmwareImage) -> tuple[Segment, ...]:
-        """What the image would replace: all of the erase units that it touches. Raises Unsupported."""
+    def read_replaced(self, image: FirmwareImage) -> tuple[tuple[Segment, ...], str]:
+        """What the image would replace, which is all of the erase units that it touches; and why that can't be read, ""
+        if it can. Raises what the part has against the image.
+        """
         with naming(self.component), self._left_as_it_was():
             strategy = self._strategy()
             ranges, reason = strategy.replaced(strategy.place(image))
-            if reason:
-                raise Unsupported(reason)
-            return join(strategy.read(ranges))
+            return (() if reason else join(strategy.read(ranges))), reason
 
     def erase(self, ranges: Sequence[Range]) -> int:
         """Erases the units that the ranges touch; bytes erased."""

@@ -365,3 +365,24 @@ def test_a_refused_erase_leaves_the_application_running(acknowledged: int, monke
         bench.flash_image(image(2))
     assert ("boot" in bench.flasher.calls) == (acknowledged == 0)
     assert bench.holds(image(1)) == (acknowledged == 0)
+
+
+def test_what_an_image_replaces_is_read_or_said_to_be_unreadable() -> None:
+    bench = Bench()
+    segments, reason = bench.programmer().read_replaced(image(2, UNIT + 1))
+    assert reason == ""
+    assert [(segment.address, bytes(segment.data)) for segment in segments] == [(0, bench.flash.read(0, 2 * UNIT))]
+    bench.flasher.capabilities = Capability.DIGEST | Capability.BOOT
+    assert bench.programmer().read_replaced(image(2)) == ((), "the part does not let its memory be read")
+
+
+def test_what_the_part_has_against_an_image_is_no_reason_to_go_on_without_a_backup(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuses(target: Target | None = None) -> MemoryMap:
+        raise Unsupported("the part's application takes no images")
+
+    bench = Bench()
+    monkeypatch.setattr(bench.flasher, "memory_map", refuses)
+    with pytest.raises(Unsupported, match="takes no images"):
+        bench.programmer().read_replaced(image(2))

@@ -18,7 +18,7 @@ from ...enumerators.bench_component import BenchComponent
 from ...enumerators.component import Component, Presence
 from ...enumerators.host import HostComponent
 from ...flashers import plan as planning
-from ...flashers.errors import ImageWrongPart, Unsupported
+from ...flashers.errors import ImageWrongPart
 from ...flashers.formats import LARGEST_FILE, loads
 from ...flashers.image import HIGHEST, FirmwareImage, Segment
 from ...flashers.memory import MemoryMap
@@ -143,10 +143,9 @@ class FlashHandler(StepHandler):
         starts_again = seen.presence is Presence.OK
         with naming(component.name), component.programmer(self.context.run, starts_again=starts_again) as programmer:
             image = self._image()
-            try:
-                segments = programmer.read_replaced(image)
-            except Unsupported as error:
-                return ActionResult(ResultCode.BACKUP_UNSUPPORTED, details=str(error.cause))
+            segments, reason = programmer.read_replaced(image)
+            if reason:
+                return ActionResult(ResultCode.BACKUP_UNSUPPORTED, details=reason)
             worth_keeping = _holds_something(segments, programmer.memory_map())
         if not worth_keeping:
             return ActionResult(ResultCode.BACKUP_UNSUPPORTED, details=f"{component.name} holds nothing to bring back")
