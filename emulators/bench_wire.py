@@ -29,7 +29,7 @@ class BenchWire(ABC):
     kind: ClassVar[str]
     """Of its bus."""
     powers_parts: ClassVar[bool] = False
-    """Whether a part has its supply from the wire, and so is powered anew when the host's adapter comes back."""
+    """Whether the wire powers its parts: each starts anew when the host's adapter comes back."""
     faults: Faults
 
     @classmethod

@@ -80,7 +80,10 @@ class Buses:
             return self._transports[bus]
 
     def reopen(self, bus: str) -> Any:
-        """Opens a bus anew whose adapter was gone; what was made on it before is done with. Raises as `transport`."""
+        """Opens a bus again, once its adapter is back. What was made on it before can't be used any more.
+
+        Raises as `transport`.
+        """
         with self._opening:
             if bus in self._transports:
                 self._transports.pop(bus).close()

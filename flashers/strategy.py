@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from .errors import ProtocolError, Unsupported, VerifyMismatch
 from .events import Phase
@@ -12,9 +12,6 @@ from .image import FirmwareImage, Segment
 from .memory import MemoryMap, Range
 from .plan import FlashPlan
 from .reporter import Reporter
-
-Reader = Callable[[int, int], Iterator[bytes]]
-"""Reads so many bytes from an address on."""
 
 
 class Strategy(ABC):

@@ -11,7 +11,7 @@ from ..transports.plain import CAUSE, plain
 
 
 class Missing:
-    """`required`: the kinds of things for want of which a test fails instead of being skipped."""
+    """`required`: kinds of things. A test that lacks one of these fails; a test that lacks another thing is skipped."""
 
     def __init__(self, required: frozenset[str]) -> None:
         self._required = required

@@ -37,7 +37,7 @@ class Course:
     writes: tuple[range, ...]
 
     def units(self, each: int, seed: str) -> list[int]:
-        """Of each write so many units, as a generator chooses them from this seed; all of a shorter one."""
+        """Some units of each write: `each` of them, chosen at random by this seed, or all if the write has fewer."""
         chosen = random.Random(seed)
         return sorted(unit for write in self.writes for unit in chosen.sample(write, min(each, len(write))))
 

@@ -24,7 +24,7 @@ class Exchange:
         self.answer = answer
 
     def within(self, count: int, seconds: float = 0.0) -> Deadline:
-        """Time for so many bytes on the wire, for an answer, and for `seconds` of work."""
+        """A deadline with time for `count` bytes on the wire, an answer, and `seconds` of work."""
         return Deadline.after(self.port.wire_seconds(count) + self.answer + seconds)
 
     def send(self, data: bytes) -> None:
