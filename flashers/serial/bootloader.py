@@ -33,8 +33,8 @@ class SerialBootloader(Bootloader):
         self._entry = self._make_entry()
         self._has_lines = False
         self._changed = False
-        """Whether the part has erased or written anything: only its bootloader is to be started then. Set once it has
-        acknowledged that; a part that lost its supply before still has what it had."""
+        """Whether its memory may be half written, so that a failed connection leaves it in its bootloader. Where only a line
+        or a command gets the part out again, this is set once the part has acknowledged the first change."""
 
     @abstractmethod
     def _make_entry(self) -> SerialEntry: ...
