@@ -47,6 +47,8 @@ from proxyflash.transports.errors import (
 from serial.tools import list_ports
 from serial.tools.list_ports_common import ListPortInfo
 
+from ..processes import until_ended
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors"
 
 
@@ -529,11 +531,7 @@ def test_a_command_that_hangs_is_ended_with_what_it_started(fake_desk: Path, mon
     fake_desk.write_text(fake_desk.read_text().replace("echo off >>power", hang))
     with pytest.raises(PowerFailed, match="took longer than 1 s"):
         cycle(fake_desk)
-    child = int((fake_desk.parent / "child").read_text())
-    until = time.monotonic() + 300
-    while is_alive(child):
-        assert time.monotonic() < until, "what the command started is still there"
-        time.sleep(0.01)
+    until_ended(int((fake_desk.parent / "child").read_text()))
     assert (fake_desk.parent / "power").read_text() == "on\n"
 
 
@@ -568,13 +566,6 @@ def wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < until, path
         time.sleep(0.01)
-
-
-def is_alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_the_supply_of_an_emulated_part(desk: Path) -> None:

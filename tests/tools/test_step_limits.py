@@ -8,10 +8,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
+from ..processes import until_ended
 from .conftest import Desk
 
 pytestmark = pytest.mark.real_time("child programs")
@@ -58,13 +58,6 @@ def bounded(desk: Desk, action: str, seconds: float) -> None:
     desk.manifest.write_text(json.dumps(document))
 
 
-def runs(pid: str) -> bool:
-    try:
-        return Path(f"/proc/{int(pid)}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.parametrize("action", ["download", "install", "apply"])
 def test_a_script_that_heeds_no_signal(desk: Desk, action: str) -> None:
     bounded(desk, action, LIMIT)
@@ -74,8 +67,10 @@ def test_a_script_that_heeds_no_signal(desk: Desk, action: str) -> None:
     assert (process.returncode, error["code"]) == (1, "E-STEP-TIMEOUT"), said
     assert f"step 1: {action} took longer than {LIMIT} s" in error["cause"]
     # With all that it started.
-    assert not any(runs(path.read_text()) for path in desk.folder.glob("pid*"))
-    assert len(list(desk.folder.glob("pid*"))) == 2
+    started = list(desk.folder.glob("pid*"))
+    assert len(started) == 2
+    for path in started:
+        until_ended(int(path.read_text()))
     assert set(desk.seen().values()) == {"1.4.2"}
     # A failure ends an update: there is nothing to resume, and a script that ends is another update.
     assert desk.run("resume").out.startswith("nothing to resume")

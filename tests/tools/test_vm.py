@@ -18,7 +18,6 @@ import struct
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from proxyflash.tools.vm import guest, host, initramfs, kernel
 from proxyflash.tools.vm.errors import VmError, VmModule
 from proxyflash.transports import clock
 
+from ..processes import until_ended
 from .conftest import PROGRAM
 
 pytestmark = pytest.mark.real_time("child programs and pseudo-terminals")
@@ -571,15 +571,6 @@ def running(path: Path, prepared: Path) -> Iterator[tuple[subprocess.Popen[str],
         process.kill()
 
 
-def until_gone(number: int) -> None:
-    """A process, or what is left of it for its parent to fetch."""
-    while (
-        Path(f"/proc/{number}").exists()
-        and Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    ):
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_the_guest_at_once(number: signal.Signals, running: tuple[subprocess.Popen[str], int]) -> None:
     process, qemu = running
@@ -594,7 +585,7 @@ def test_no_guest_outlives_us(running: tuple[subprocess.Popen[str], int]) -> Non
     process, qemu = running
     process.kill()
     process.wait()
-    until_gone(qemu)
+    until_ended(qemu)
 
 
 def test_a_reader_that_went_away_ends_the_guest(path: Path, prepared: Path) -> None:
@@ -733,7 +724,7 @@ def test_a_time_limit_without_a_guest(able: None, tmp_path: Path, capfd: pytest.
     started = "sleep 1000 & echo $! > number; wait"
     assert run("run", "--needs", "can", "--time-limit", "1", "sh", "-c", f"cd {tmp_path}; {started}") == 125
     assert "E-VM-TIME the time limit of 1 s passed. --time-limit SECONDS." in capfd.readouterr().err
-    until_gone(int((tmp_path / "number").read_text()))
+    until_ended(int((tmp_path / "number").read_text()))
 
 
 def test_a_host_that_lacks_a_driver_boots_a_guest(

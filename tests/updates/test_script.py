@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +15,6 @@ from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Component, Presence
 from proxyflash.flashers.errors import Cancelled
 from proxyflash.flashers.events import RunContext
-from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError
 from proxyflash.updates.engine.results import ResultCode
 from proxyflash.updates.errors import ManifestField, ScriptFailed
@@ -26,6 +24,7 @@ from proxyflash.updates.manifests import files
 from proxyflash.updates.manifests.conditions import BenchConditions
 from proxyflash.updates.manifests.manifest import InlineStep
 
+from ..processes import until_ended
 from .steps import checked
 
 MOTOR = Component(
@@ -230,18 +229,7 @@ def test_a_running_script_is_ended_with_all_that_it_started_when_the_update_is_c
     with pytest.raises(Cancelled) as caught:
         made.install()
     assert caught.value.touched
-    until = Deadline.after(60)
-    while alive(int(child.read_text())):
-        assert not until.expired, "the script's child runs on"
-        time.sleep(0.01)
-
-
-def alive(process: int) -> bool:
-    """Whether a process still runs; one that ended and that nobody waited for does not."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return False
+    until_ended(int(child.read_text()))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,23 @@
+"""Processes that a test didn't start itself."""
+
+import os
+import select
+
+__all__ = ["until_ended"]
+
+
+def until_ended(process: int, seconds: float = 60) -> None:
+    """Fails if a process runs on for so many seconds.
+
+    One that was killed may run for a moment more; one that ended counts as ended before its parent fetches it.
+    """
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        assert poll.poll(seconds * 1000), f"process {process} runs on"
+    finally:
+        os.close(descriptor)
