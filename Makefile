@@ -27,6 +27,13 @@ MAKE_VENV = @test -x $(1)/bin/python -a -x $(1)/bin/pip || $(PYTHON) -m venv $(1
 # Each worker and each program under test would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
+# The tests make many small files, and what they test waits for each until it is on the disk. Where /dev/shm has room and
+# lets programs run, it is the disk of the tests.
+MEMORY := /dev/shm
+test test-cuts test-real-time: export TMPDIR := $(or $(TMPDIR),$(shell \
+  test "$$(df --output=avail -k $(MEMORY) 2>/dev/null | tail -n 1)" -gt 4000000 2>/dev/null \
+  && findmnt -no OPTIONS $(MEMORY) | grep -vqw noexec && echo $(MEMORY)),/tmp)
+
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 

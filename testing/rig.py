@@ -35,7 +35,6 @@ class Rig:
     ) -> None:
         self.part = part
         self.folder = folder
-        self._benches = 0
         file = folder / "bench.toml"
         file.write_text(part.bench_file(pace=0))
         with self._open() as bench:
@@ -49,8 +48,12 @@ class Rig:
         file.write_text(part.bench_file(pace=pace, firmware="old.bin", profile=profile or {}))
 
     def _open(self) -> Bench:
-        self._benches += 1
-        return Bench.open(self.folder / "bench.toml", state=self.folder / f"state{self._benches}")
+        """With a new part: nothing is left of what an earlier one held."""
+        state = self.folder / "state"
+        for path in state.rglob("*"):
+            if path.is_file():
+                path.unlink()
+        return Bench.open(self.folder / "bench.toml", state=state)
 
     @contextmanager
     def powered(self) -> Iterator[Bench]:
