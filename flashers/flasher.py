@@ -100,7 +100,7 @@ class Discovered:
 class Settings(BaseModel):
     """Base of what the bench file says of one protocol: unknown keys are refused, values are not coerced loosely."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Address(Settings):

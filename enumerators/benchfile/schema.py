@@ -162,7 +162,7 @@ class AskSpec(Settings):
 class BusSpec(BaseModel):
     """One bus. Keys beyond these are the library's own and are passed on."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
     kind: str
     emulated: bool = False

@@ -32,7 +32,7 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 class Facts(BaseModel):
     """What a handler keeps. What it reads again it believes only as far as this says."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def facts(folder: Path, shape: type[M]) -> M | None:

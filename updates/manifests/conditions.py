@@ -50,7 +50,7 @@ Volts = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 class Condition(BaseModel, ABC):
     """One condition. `component`: the one that it is about; None: the one in context."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
     component: Text | None = None
 
     @abstractmethod

@@ -31,7 +31,7 @@ _NAMES = AliasChoices("fileName", "filename")
 class _Open(mf.Strict):
     """Further fields may stand here."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, defer_build=True)
 
 
 class Workflow(_Open):

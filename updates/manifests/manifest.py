@@ -32,7 +32,7 @@ M = TypeVar("M", bound=BaseModel)
 class Strict(BaseModel):
     """Unknown fields are refused, and no value is made into one of another type."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 def _version(text: str) -> str:
@@ -142,7 +142,7 @@ class Instructions(Strict):
 class RelatedFile(Strict):
     """A file beside another one, such as a delta (v5). The one place where the schema lets further fields stand."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, defer_build=True)
 
     filename: FileName
     sizeInBytes: Size
