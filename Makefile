@@ -67,11 +67,11 @@ test: $(STAMP) $(LINKS)  ## ruff, mypy, and the tests that need no real time; CU
 SUITE := $(BIN)/python -m pytest -n 2 --dist worksteal hil_tests
 IN_REAL_TIME := test_an_update_is_written_verified_and_runs
 
-# They wait for pseudo-terminals, sockets and programs, and so share two processors well. Of the bench suite one flash of
+# They wait for pseudo-terminals, sockets and programs, and so six share two processors well. Of the bench suite one flash of
 # each family runs in real time, too.
 test-real-time: $(STAMP)  ## whole programs, ours and others', pseudo-terminals, kernels' sockets: in real time
 	failed=0; \
-	  $(BIN)/python -m pytest -n 4 --dist worksteal -m real_time || failed=1; \
+	  $(BIN)/python -m pytest -n 6 --dist worksteal -m real_time || failed=1; \
 	  $(SUITE) -k $(IN_REAL_TIME) || failed=1; \
 	  $(SUITE) -k $(IN_REAL_TIME) --bench hil_tests/benches/serial.toml || failed=1; \
 	  exit $$failed
@@ -87,8 +87,9 @@ explore: export FOR := $(FOR)
 explore: $(STAMP)  ## benches, updates and faults drawn from seeds: SEEDS=1..500, or new ones for FOR=180 seconds
 	$(BIN)/python -m tests.explore $(if $(FOR),--seconds="$$FOR" --processes 2,-- "$$SEEDS")
 
+# They wait for lines at their true pace, four fifths of their time.
 test-real: $(STAMP)  ## real boot loaders on emulated processors, under QEMU and simavr, which boot what was flashed
-	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout=600 hil_tests/real
+	$(BIN)/python -m pytest -n 4 --dist worksteal --timeout=600 hil_tests/real
 
 # What the tests leave in build/kernel-bench: pytest's results, the console's log, what passed on the buses when one failed.
 # Two time limits: at the inner one pytest still says which tests had failed, the outer one is the guest's.

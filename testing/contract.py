@@ -45,7 +45,7 @@ LAST = (ev.Phase.VERIFY, ev.Phase.BOOT)
 """The phases after the last write: an engine that is asked to stop there may as well finish."""
 FIRST_CUTS = 20
 """First interruptions of an update that is interrupted twice."""
-FAULTY_UNITS = 40
+FAULTY_UNITS = 20
 """Units of the wire of which one is faulty, and updates on a wire where any unit may be."""
 VAGUE = ("E-FAILED", "E-TRANSPORT", "E-PART", "E-IMAGE")
 """Codes of errors that tell nobody what to do."""
