@@ -23,6 +23,8 @@ from ..flashers.errors import (
     Cancelled,
     ImageError,
     ImageWrongPart,
+    NoResponse,
+    PartWrongMode,
     RebootFailed,
     Unsupported,
     VerifyMismatch,
@@ -32,7 +34,7 @@ from ..flashers.errors import (
 from ..flashers.events import RunContext
 from ..flashers.image import FirmwareImage, Segment
 from ..transports import clock
-from ..transports.errors import ProxyflashError
+from ..transports.errors import AdapterAbsent, AdapterGone, ProxyflashError
 from ..transports.simulated_clock import SimulatedClock
 from .cuts import How, Stopper, WireCut
 from .part import NEW, OLD, Part
@@ -47,6 +49,12 @@ FIRST_CUTS = 20
 """First interruptions of an update that is interrupted twice."""
 FAULTY_UNITS = 20
 """Units of the wire of which one is faulty, and updates on a wire where any unit may be."""
+KEPT_CHANGED = "an erase unit in which the image has nothing was changed"
+ADAPTER_GONE = (AdapterGone, AdapterAbsent, NoResponse, PartWrongMode, RebootFailed)
+"""What a command without its adapter ends with: the last three where a part is waited for that brings its adapter along,
+or an application."""
+GIVEN_UP = 30.0
+"""Seconds after which a command without its adapter has ended."""
 VAGUE = ("E-FAILED", "E-TRANSPORT", "E-PART", "E-IMAGE")
 """Codes of errors that tell nobody what to do."""
 
@@ -147,8 +155,11 @@ class Contract(Part):
         for unit in sweep:
             with sweep.at(unit), rig.powered() as bench:
                 cut = WireCut.at(bench, unit, how)
-                rig.error(bench)
+                error = rig.error(bench)
                 assert cut.is_done
+                if how is How.UNPLUGGED and error is not None:
+                    assert isinstance(error, ADAPTER_GONE), f"without its adapter the flash ended with {error!r}"
+                    assert clock.monotonic() - cut.happened < GIVEN_UP, "a command without its adapter went on"
                 cut.mend()
                 rig.ends_well(bench)
 
@@ -202,6 +213,7 @@ class Contract(Part):
 
     def _on_a_faulty_wire(self, rig: Rig, bench: Bench, plan: FaultPlan) -> None:
         """The new image, or an error that says what to do; on a whole wire the same command then ends with the image."""
+        kept = self._kept(rig, bench)
         faults = bench.emulated_wire("b").faults
         faults.restart(replace(plan, delay_seconds=0.03))
         error = rig.error(bench)
@@ -212,6 +224,8 @@ class Contract(Part):
             assert error.code not in VAGUE
             assert error.cause
         rig.ends_well(bench)
+        flash = bench.emulated_device("part").flash
+        assert all(flash.read(address, len(data)) == data for address, data in kept.items()), KEPT_CHANGED
 
     def test_a_part_without_a_firmware_gets_its_first_one(self, tmp_path: Path) -> None:
         rig = Rig(self, tmp_path)
@@ -349,6 +363,10 @@ class Contract(Part):
     def _rig(self, folder: Path, *, pace: int = 0, is_short: bool = False) -> Rig:
         return Rig(self, folder, pace=pace, size=self.sizes.short if is_short else None)
 
+    def _kept(self, rig: Rig, bench: Bench) -> Mapping[int, bytes]:
+        """What is in the flash, by its address, that an update does not change."""
+        return {}
+
     def _affordable(self, places: Sequence[int], pace: int) -> Sequence[int]:
         return spread(places, self.paced) if pace else places
 
@@ -368,14 +386,19 @@ class MemoryContract(Contract):
     def test_only_the_erase_units_of_the_image_change(self, tmp_path: Path) -> None:
         rig = Rig(self, tmp_path)
         with rig.powered() as bench:
-            flash = bench.emulated_device("part").flash
-            unit, size = flash.unit_of(rig.start + len(rig.new) - 1)
-            used, kept = unit + size, b"\xc3" * 64
-            flash.load(used, kept)
-            flash.load(flash.end - len(kept), kept)
+            kept = self._kept(rig, bench)
             rig.ends_with_the_new_image(bench)
-            assert flash.read(used, len(kept)) == kept
-            assert flash.read(flash.end - len(kept), len(kept)) == kept
+            flash = bench.emulated_device("part").flash
+            assert all(flash.read(address, len(data)) == data for address, data in kept.items()), KEPT_CHANGED
+
+    def _kept(self, rig: Rig, bench: Bench) -> Mapping[int, bytes]:
+        """Bytes in the erase unit behind those of the images, and at the flash's end."""
+        flash = bench.emulated_device("part").flash
+        unit, size = flash.unit_of(rig.start + max(len(rig.new), rig.part.sizes.old) - 1)
+        kept = dict.fromkeys((unit + size, flash.end - 64), b"\xc3" * 64)
+        for address, data in kept.items():
+            flash.load(address, data)
+        return kept
 
     def test_an_interrupted_update_goes_on_where_it_was(self, tmp_path: Path) -> None:
         """The erase units that are whole are not written again."""

@@ -96,6 +96,8 @@ class WireCut(ABC):
         self.device = bench.emulated_device("part")
         self.wire = bench.emulated_wire("b")
         self.is_done = False
+        self.happened = 0.0
+        """When it was done, by the clock."""
         self._going: clock.SomeTimer | None = None
         """Cuts the supply: another thread does, for who notices the cut is within the wire."""
         self._cuts_off = getattr(self.wire, self.CUTS_OFF)
@@ -114,6 +116,8 @@ class WireCut(ABC):
             self._join()
 
     def _happens(self, what: Any) -> None:
+        if not self.is_done:
+            self.happened = clock.monotonic()
         if self.how is How.UNPLUGGED:
             self._cuts_off(what)
         elif not self.is_done:

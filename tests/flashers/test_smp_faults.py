@@ -1,4 +1,4 @@
-"""The SMP flasher on lines that lose, garble, double and delay bytes, on ports that vanish, and with parts that restart.
+"""The SMP flasher beyond the contract kit: the raw framing, windows, parts that restart, and what earlier programs left.
 
 After any of it: the new image runs and stays, or an error of the documented kind, the old or the new image running, and a
 second run, on a line that is whole again, that ends with the new image.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,23 +17,11 @@ from proxyflash.flashers.errors import Cancelled
 from proxyflash.flashers.events import RunContext
 from proxyflash.tests.emulators.smp_lab import IMAGE, NEW, OLD, READ, framed, packet
 from proxyflash.tests.flashers.smp_rig import Rig
-from proxyflash.transports import clock
+from proxyflash.tests.flashers.wire_faults import FAULTS, faults
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.errors import ProxyflashError, SerialAbsent, SerialGone
+from proxyflash.transports.errors import ProxyflashError
 
 SHORT = {"answer": 0.2, "swap": 5.0, "erase": 0.5}
-HARM = {
-    "drop": FaultPlan(drop=1.0),
-    "duplicate": FaultPlan(duplicate=1.0),
-    "corrupt": FaultPlan(corrupt=1.0),
-    "delay": FaultPlan(delay=1.0, delay_seconds=0.03),
-}
-SPREAD = {
-    "drop": FaultPlan(drop=0.001),
-    "duplicate": FaultPlan(duplicate=0.001),
-    "corrupt": FaultPlan(corrupt=0.001),
-    "delay": FaultPlan(delay=0.001, delay_seconds=0.03),
-}
 
 
 def make(plan: FaultPlan | None = None, **table: Any) -> Rig:
@@ -66,37 +53,11 @@ def units_of_one_flash(**table: Any) -> int:
     return rig.faults.units
 
 
-@pytest.mark.parametrize("kind", HARM)
-@pytest.mark.parametrize("framing", ["console", "raw"])
-def test_one_fault_at_any_byte(kind: str, framing: str) -> None:
+@pytest.mark.parametrize("kind", FAULTS)
+def test_one_fault_at_any_byte_without_the_consoles_framing(kind: str) -> None:
     """Every 307th byte of a flash, from its first one on; each kind begins elsewhere."""
-    for unit in range(1 + 53 * list(HARM).index(kind), units_of_one_flash(framing=framing), 307):
-        ends_well(make(replace(HARM[kind], first=unit, last=unit, seed=unit), framing=framing))
-
-
-@pytest.mark.parametrize("kind", SPREAD)
-def test_faults_all_along(kind: str) -> None:
-    for seed in range(2):
-        ends_well(make(replace(SPREAD[kind], seed=seed)))
-        ends_well(make(replace(SPREAD[kind], seed=seed), blank=True))
-
-
-def test_unplugged_at_any_byte() -> None:
-    """It ends with that, if after the time that a part has which is the port itself; plugged in again, a second run
-    ends well."""
-    for unit in range(1, units_of_one_flash(), 803):
-        rig = make(FaultPlan(disconnect_after=unit))
-        started = clock.monotonic()
-        with pytest.raises((SerialGone, SerialAbsent)):
-            rig.flash()
-        assert clock.monotonic() - started < 30
-        rig.whole_again()
-        rig.port.close()
-        rig.wire.plug()
-        rig.open()
-        rig.flash()
-        assert (rig.runs, rig.stays) == (NEW, True)
-        rig.close()
+    for unit in range(1 + 53 * FAULTS.index(kind), units_of_one_flash(framing="raw"), 307):
+        ends_well(make(faults(kind, 1.0, first=unit, last=unit, seed=unit), framing="raw"))
 
 
 class At:

@@ -24,9 +24,10 @@ from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.flashers.serial import usb_touch
 from proxyflash.tests.emulators.avr_lab import ATMEGABOOT, CATERINA, DEVICES, OPTIBOOT, WIRING, firmware
+from proxyflash.tests.flashers.wire_faults import FAULTS, faults
 from proxyflash.transports import plugins
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.errors import SerialGone, TransportError
+from proxyflash.transports.errors import TransportError
 from proxyflash.transports.serial.port import SerialPort
 
 PROTOCOL = {OPTIBOOT: "stk500v1", ATMEGABOOT: "stk500v1", WIRING: "stk500v2", CATERINA: "avr109"}
@@ -343,18 +344,8 @@ class TestSight:
         close(rig)
 
 
-HARM = {
-    "drop": FaultPlan(drop=1.0),
-    "duplicate": FaultPlan(duplicate=1.0),
-    "corrupt": FaultPlan(corrupt=1.0),
-    "delay": FaultPlan(delay=1.0, delay_seconds=0.03),
-}
-ALONG = {
-    "drop": FaultPlan(drop=0.001),
-    "duplicate": FaultPlan(duplicate=0.001),
-    "corrupt": FaultPlan(corrupt=0.001),
-    "delay": FaultPlan(delay=0.001, delay_seconds=0.03),
-}
+FAULTY = [*((ATMEGABOOT, kind) for kind in FAULTS), (CATERINA, "corrupt")]
+"""What the contract kit leaves out: a part, and a fault of its wire."""
 
 
 def units_of_one_flash(part: str) -> int:
@@ -365,37 +356,18 @@ def units_of_one_flash(part: str) -> int:
     return rig.faults.units
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("part", "kind"), FAULTY)
 class TestFaults:
-    @pytest.mark.timeout(300)
-    @pytest.mark.parametrize("kind", HARM)
-    @pytest.mark.parametrize("part", PROTOCOL)
     def test_one_fault_at_any_byte(self, part: str, kind: str) -> None:
         """Some 20 of them, spread over the flash; each kind begins elsewhere."""
         units = units_of_one_flash(part)
-        for unit in range(1 + 13 * list(HARM).index(kind), units, units // 20):
-            ends_well(Rig(part, plan=replace(HARM[kind], first=unit, last=unit, seed=unit)))
+        for unit in range(1 + 13 * FAULTS.index(kind), units, units // 20):
+            ends_well(Rig(part, plan=faults(kind, 1.0, first=unit, last=unit, seed=unit)))
 
-    @pytest.mark.timeout(300)
-    @pytest.mark.parametrize("kind", ALONG)
-    @pytest.mark.parametrize("part", PROTOCOL)
     def test_faults_all_along(self, part: str, kind: str) -> None:
         for seed in range(3):
-            ends_well(Rig(part, plan=replace(ALONG[kind], seed=seed)))
-
-    @pytest.mark.parametrize("part", LINED)
-    def test_unplugged_at_any_byte(self, part: str) -> None:
-        units = units_of_one_flash(part)
-        for unit in range(1, units, units // 12):
-            rig = Rig(part, plan=FaultPlan(disconnect_after=unit))
-            with pytest.raises(SerialGone):
-                rig.flash()
-            rig.whole_again()
-            rig.port.close()
-            rig.wire.plug()
-            rig.port = rig.opened()
-            rig.flash()
-            assert rig.holds_new()
-            close(rig)
+            ends_well(Rig(part, plan=faults(kind, 0.001, seed=seed)))
 
 
 AS_READ = {b"S": 7, b"s": 3, b"V": 2}

@@ -1,4 +1,4 @@
-"""X- and YMODEM with receivers that go wrong, on lines that lose, garble and double bytes, and on ports that vanish.
+"""X- and YMODEM with receivers that go wrong, and command lines on lines that lose, garble and double bytes.
 
 After any of it: the right image, or an error of its own within its limit and a second run, with a part and a line that are
 whole again, that ends with the right image.
@@ -7,7 +7,6 @@ whole again, that ends with the right image.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -19,9 +18,13 @@ from proxyflash.flashers.errors import ImageError, NoResponse, PartError, PartRe
 from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.xymodem import console as loader_console
 from proxyflash.flashers.xymodem import sender as xmodem_sender
+from proxyflash.tests.flashers.wire_faults import FAULTS, faults
 from proxyflash.tests.flashers.xymodem_lab import PARTS, Rig
 from proxyflash.transports import clock
-from proxyflash.transports.errors import ProxyflashError, SerialGone, SerialTimeout, TransportError
+from proxyflash.transports.errors import ProxyflashError, SerialTimeout, TransportError
+
+SHELLS = [name for name in PARTS if name.startswith("shell")]
+"""The parts that the contract kit has not."""
 
 
 @pytest.fixture
@@ -103,7 +106,7 @@ class TestTroubles:
         with pytest.raises(NoResponse):
             make_rig("gecko", {"timings": {"connect": 0.5, "knock": 0.1}}, mute=True).flash()
 
-    @pytest.mark.parametrize("name", PARTS)
+    @pytest.mark.parametrize("name", SHELLS)
     def test_the_supply_goes_in_the_middle(self, make_rig: Callable[..., Rig], name: str) -> None:
         rig = make_rig(name)
         rig.device.supply.cut_at(3)
@@ -119,19 +122,6 @@ class TestTroubles:
 
 
 # The wire's own faults.
-
-HARM = {
-    "drop": FaultPlan(drop=1.0),
-    "duplicate": FaultPlan(duplicate=1.0),
-    "corrupt": FaultPlan(corrupt=1.0),
-    "delay": FaultPlan(delay=1.0, delay_seconds=0.03),
-}
-SPREAD = {
-    "drop": FaultPlan(drop=0.0005),
-    "duplicate": FaultPlan(duplicate=0.0005),
-    "corrupt": FaultPlan(corrupt=0.0005),
-    "delay": FaultPlan(delay=0.0005, delay_seconds=0.03),
-}
 
 
 @pytest.fixture
@@ -172,36 +162,9 @@ def units_of_one_flash(name: str) -> int:
 
 
 @pytest.mark.usefixtures("hurried")
-@pytest.mark.parametrize("kind", HARM)
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("name", SHELLS)
 def test_one_fault_at_any_byte(name: str, kind: str) -> None:
     """Every 211th byte of a flash, from its first one on; each kind begins elsewhere."""
-    for unit in range(1 + 50 * list(HARM).index(kind), units_of_one_flash(name), 211):
-        ends_well(faulty(name, replace(HARM[kind], first=unit, last=unit, seed=unit)))
-
-
-@pytest.mark.usefixtures("hurried")
-@pytest.mark.parametrize("kind", SPREAD)
-@pytest.mark.parametrize("name", PARTS)
-def test_faults_all_along(name: str, kind: str) -> None:
-    for seed in range(2):
-        ends_well(faulty(name, replace(SPREAD[kind], seed=seed)))
-
-
-@pytest.mark.usefixtures("hurried")
-@pytest.mark.parametrize("name", PARTS)
-def test_unplugged_at_any_byte(name: str) -> None:
-    """It ends at once with SerialGone, and after plugging in again a second run ends well."""
-    for unit in range(1, units_of_one_flash(name), 701):
-        rig = faulty(name, FaultPlan())
-        rig.faults.plan = FaultPlan(disconnect_after=rig.faults.units + unit)
-        began = clock.monotonic()
-        with pytest.raises(SerialGone):
-            rig.flash(ask_version=False)
-        assert clock.monotonic() - began < 20
-        rig.faults.plan = FaultPlan()
-        rig.port.close()
-        rig.wire.plug()
-        rig.port = rig.opened()
-        ends_well_without(rig)
-        rig.close()
+    for unit in range(1 + 50 * FAULTS.index(kind), units_of_one_flash(name), 211):
+        ends_well(faulty(name, faults(kind, 1.0, first=unit, last=unit, seed=unit)))
