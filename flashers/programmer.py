@@ -51,8 +51,8 @@ class FlashResult:
 
 
 class Programmer:
-    """Programs one part through its bootloader. As a context manager it closes that at the end, and has a part that was
-    only looked at run its application again.
+    """Programs one part through its bootloader. As a context manager it closes that at the end, and leaves a part that was
+    only looked at as it was found.
 
     `component`: the name that events and errors carry. `attempts`: how often the part is tried when it or the wire fails
     in a way that may pass. `starts_again`: whether a part that was only looked at is started.

@@ -28,6 +28,8 @@ class AvrEntry(SerialEntry):
         )
         self._reset_line = ResetLine(port, entry)
         self._usb = UsbTouch(port, entry.touch_seconds) if entry.touch else None
+        self.is_untouched = False
+        """Whether the touch changed nothing: of a part that answers, its loader has the port."""
 
     @property
     def resets(self) -> bool:
@@ -36,7 +38,7 @@ class AvrEntry(SerialEntry):
     def enter(self) -> bool:
         self.send_text()
         if self._usb is not None:
-            self._usb.touch()
+            self.is_untouched = not self._usb.touch()
         driven = self.reset() if self.resets else True
         self.use_loader_settings()
         return driven

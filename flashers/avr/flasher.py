@@ -58,6 +58,7 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
     Profile: ClassVar[type[Settings]] = AvrProfile
 
     _profile: AvrProfile
+    _entry: AvrEntry
     _mute = (
         "what the boot loader is greeted with",
         "Are its wires, its rate and its profile's entry right? Without a line to its reset: reset it, and start at once.",
@@ -183,12 +184,22 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
             if not (self._entry.resets and self._entry.reset()):
                 raise
         self._entry.await_application()
-        self._entry.use_application_settings()
+        self._started()
 
     # Into the loader, and who it is.
 
     def _sync(self) -> bool:
         return self._loader.sync()
+
+    def _is_found(self) -> bool:
+        """Of a loader that each reset starts, and that gives the application the part by itself, it is not asked; of a part
+        on its own USB port the touch shows it."""
+        return not (self._entry.resets or self._profile.entry.touch) and super()._is_found()
+
+    def _enter(self) -> None:
+        is_first = self._found is None
+        super()._enter()
+        self._found = self._found or (is_first and self._entry.is_untouched)
 
     def _find(self, deadline: Deadline) -> Identity | None:
         """A loader that answers while there is an application is one that was just reset, as by opening the port: it is

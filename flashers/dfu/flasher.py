@@ -84,5 +84,12 @@ class DfuFlasher(Bootloader):
         """Raises RebootFailed when the device comes back in its bootloader."""
         self._session.start_application()
 
+    def leave(self) -> None:
+        """A device that was found in DFU mode stays there, idle."""
+        if self._session.moved:
+            self._session.start_application()
+        else:
+            self._session.become_idle()
+
     def close(self) -> None:
         self._session.close()

@@ -38,6 +38,8 @@ class DfuSession:
         """The one that is read and written where several have an address."""
         self._ids: set[tuple[int, int]] = set()
         self._runs = False
+        self.moved = False
+        """Whether it was detached from its application, and has not run it since."""
 
     @property
     def link(self) -> DfuLink:
@@ -137,6 +139,7 @@ class DfuSession:
         self.close()
         came = came_back(self._bus, self.address, info, self.profile.reenumerate)
         self._runs = came is not Came.DFU_MODE
+        self.moved &= not self._runs
         return came
 
     def _enter(self) -> bool:
@@ -146,6 +149,7 @@ class DfuSession:
         self._ids = {(device.info.vendor_id, device.info.product_id)}
         running = not is_in_dfu_mode(device.info)
         if running:
+            self.moved = True
             device = detach(self._bus, device, self.address, self.profile.reenumerate)
         info = device.info
         self._ids.add((info.vendor_id, info.product_id))

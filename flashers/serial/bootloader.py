@@ -35,6 +35,8 @@ class SerialBootloader(Bootloader):
         self._changed = False
         """Whether its memory may be half written, so that a failed connection leaves it in its bootloader. Where only a line
         or a command gets the part out again, this is set once the part has acknowledged the first change."""
+        self._found: bool | None = None
+        """Whether the part sat in its bootloader before it was brought there; None: not known yet."""
 
     @abstractmethod
     def _make_entry(self) -> SerialEntry: ...
@@ -86,11 +88,17 @@ class SerialBootloader(Bootloader):
         except FAILURES as error:
             if not self._changed:
                 with suppress(TransportError, PartError):
-                    self._leave_as_found(error)
+                    if not self._found:
+                        self._leave_as_found(error)
                 with suppress(TransportError):
                     self._entry.use_application_settings()
             raise
         return identity
+
+    def leave(self) -> None:
+        """A part that was found in its bootloader stays there; another one runs its application again."""
+        if not self._found:
+            self.start_application()
 
     def close(self) -> None:
         self._entry.close()
@@ -107,15 +115,38 @@ class SerialBootloader(Bootloader):
 
     def _enter(self) -> None:
         """Brings the part into its bootloader and that into step. Raises NoResponse, PartWrongMode, TransportError."""
+        if self._found is None:
+            self._found = self._is_found()
         self._has_lines = self._entry.enter()
         for left in reversed(range(ENTRY_TRIES)):
             if self._sync():
                 return
             if left and self._enters_again:
                 self._entry.enter()
+        self._found = self._found and None
         what, remedy = self._mute
         missing = "" if self._has_lines else " The port has no modem lines, which the profile's entry names."
         raise NoResponse(f"no answer on {self._port.name} to {what}", remedy=remedy + missing)
+
+    def _is_found(self) -> bool:
+        """Whether the part sits in its bootloader already: it can't be elsewhere where nothing brings it there, else it is
+        asked. What an application has heard of that is ended before it is sent its text."""
+        if not self._entry.enters:
+            return True
+        self._entry.use_loader_settings()
+        found = self._answers()
+        if not found:
+            self._entry.end_line()
+        return found
+
+    def _answers(self) -> bool:
+        """Whether a bootloader answers what is sent before the part is brought into one. Raises SerialGone."""
+        return self._sync()
+
+    def _started(self) -> None:
+        """The application was told to start: the line is set for it."""
+        self._found = None
+        self._entry.use_application_settings()
 
     def _find(self, deadline: Deadline) -> Identity | None:
         """Who is there, if a bootloader is; asked by nothing that disturbs another program."""

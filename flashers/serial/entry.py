@@ -47,6 +47,11 @@ class SerialEntry(ABC):
     def resets(self) -> bool:
         """Whether a line resets the part."""
 
+    @property
+    def enters(self) -> bool:
+        """Whether anything but a person brings the part into its bootloader."""
+        return bool(self._text) or self.resets
+
     @abstractmethod
     def enter(self) -> bool:
         """Brings the part into its bootloader; False where that takes lines that the port hasn't got.
@@ -63,10 +68,20 @@ class SerialEntry(ABC):
 
     def send_text(self) -> None:
         """Sends the text at the application's settings. Raises TransportError."""
-        if self._text:
+        self._send(self._text)
+
+    def end_line(self) -> None:
+        """Sends the line's end of a text that has one: what an application heard before is no part of its next line.
+
+        Raises TransportError.
+        """
+        self._send(self._text[len(self._text.rstrip(b"\r\n")) :])
+
+    def _send(self, text: bytes) -> None:
+        if text:
             self.use_application_settings()
-            wire = self._port.wire_seconds(len(self._text))
-            self._port.write(self._text, Deadline.after(self._text_seconds + wire))
+            wire = self._port.wire_seconds(len(text))
+            self._port.write(text, Deadline.after(self._text_seconds + wire))
             clock.sleep(self._settle + wire)
 
     def use_loader_settings(self) -> None:

@@ -29,13 +29,16 @@ class UsbTouch:
         self._seconds = seconds
         self._url = port.url
 
-    def touch(self) -> None:
-        """Tells the application to become its bootloader, and opens the bootloader's port. Raises TransportError."""
+    def touch(self) -> bool:
+        """Tells the application to become its bootloader, and opens the bootloader's port; whether the port went.
+
+        Raises TransportError.
+        """
         before = usb_tty(self._port.url)
         with suppress(SerialGone):
             self._port.set_line(baudrate=TOUCH_RATE)
             self._port.set_modem(dtr=False)
-        self._come_back(before)
+        return self._come_back(before)
 
     def await_application(self) -> None:
         """Waits until the bootloader's port is gone, and opens the application's.
@@ -44,30 +47,33 @@ class UsbTouch:
         """
         self._come_back(usb_tty(self._port.url), first=self._url)
 
-    def _come_back(self, before: UsbTty | None, first: str = "") -> None:
-        """Waits until the port is gone, then until one is there at the same place, and opens it.
+    def _come_back(self, before: UsbTty | None, first: str = "") -> bool:
+        """Waits until the port is gone, then until one is there at the same place, and opens it; whether it was gone.
 
         `first`: the port to try before others. One that doesn't go is opened again as it is.
         """
         limit = Deadline.after(self._seconds)
-        self._await_end(limit.sooner(LEAVE_SECONDS))
+        went = self._ends(limit.sooner(LEAVE_SECONDS))
         self._port.close()
         while True:
             now = at_place(before.place) if before is not None else None
             try:
                 if before is None or now is not None:
                     self._port.reopen(now.path if now is not None else first)
-                    return
+                    return went
             except TransportError:
                 if limit.expired:
                     raise
             if limit.expired:
                 self._port.reopen(first)
-                return
+                return went
             clock.sleep(LOOK_SECONDS)
 
-    def _await_end(self, limit: Deadline) -> None:
-        """Until the port is gone, or the time is over."""
-        with suppress(SerialGone):
+    def _ends(self, limit: Deadline) -> bool:
+        """Whether the port is gone before the time is over."""
+        try:
             while self._port.read_some(limit):
                 pass
+        except SerialGone:
+            return True
+        return False

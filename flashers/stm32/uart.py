@@ -42,6 +42,8 @@ UNKNOWN_BLOCK_SECONDS = 2.0
 UNKNOWN_ERASE_SECONDS = 5.0
 UNKNOWN_MASS_SECONDS = 40.0
 """For a part of which only its memory is known."""
+FOUND_SECONDS = 0.1
+"""How long a loader has for an answer that runs already: the part is brought into it if none comes."""
 LOOK = 16
 """Bytes read of what was erased, to see that it was."""
 SAMPLE = 32
@@ -162,7 +164,7 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
         by_reset = self._profile.boot == "reset" or (self._profile.boot == "auto" and self._entry.is_wired)
         if not (by_reset and self._entry.reset()):
             self._loader.go(FLASH_START)
-        self._entry.use_application_settings()
+        self._started()
 
     # Into the loader, and who it is.
 
@@ -176,6 +178,9 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
             self._loader.resync()
             return True
         return False
+
+    def _answers(self) -> bool:
+        return self._loader.sync(FOUND_SECONDS)
 
     @property
     def _enters_again(self) -> bool:

@@ -64,24 +64,24 @@ class Stm32Commands:
 
     # Coming into step.
 
-    def sync(self) -> bool:
-        """Whether a loader answers that was just reset, or that is in step already (AN3155, 1).
+    def sync(self, seconds: float = PROBE_SECONDS) -> bool:
+        """Whether a loader answers, within so many seconds, that was just reset, or that is in step already (AN3155, 1).
 
         ACK comes from one that measures its bit rate by 0x7F. One that has done so takes it for the first byte of a
         command, and what follows for its wrong complement: NACK. One that waits for the rest of an earlier run's
         command answers neither; it is the caller's choice to fill that up.
         """
-        return self._sync_bytes(SYNCHRONISE, PROBE)
+        return self._sync_bytes(SYNCHRONISE, PROBE, seconds=seconds)
 
     def sync_started(self) -> bool:
         """Whether a loader answers that was just reset, and may take a while to start."""
         return self._sync_bytes(*[SYNCHRONISE] * RESET_TRIES)
 
-    def _sync_bytes(self, *each: int) -> bool:
+    def _sync_bytes(self, *each: int, seconds: float = PROBE_SECONDS) -> bool:
         self._port.drain()
         for byte in each:
             with suppress(SerialTimeout):
-                return self._sync_byte(byte, min(PROBE_SECONDS, self._line.answer))
+                return self._sync_byte(byte, min(seconds, self._line.answer))
         return False
 
     def resync(self, *, erase: bool = False) -> None:

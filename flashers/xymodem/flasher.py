@@ -128,7 +128,7 @@ class XymodemFlasher(SerialBootloader, SlotBootloader):
                 self._console.do(step, part_of="to start the application")
         elif way == "reset" or (way == "itself" and not self._verdict):
             self._entry.reset()
-        self._entry.use_application_settings()
+        self._started()
 
     def close(self) -> None:
         if not self._changed:
@@ -155,13 +155,20 @@ class XymodemFlasher(SerialBootloader, SlotBootloader):
         self._greeting = self._console.greet()
         return True
 
+    def _answers(self) -> bool:
+        return bool(self._profile.prompt) and self._is_at_prompt(Deadline.after(self._profile.timings.knock))
+
+    def _is_at_prompt(self, deadline: Deadline) -> bool:
+        """Whether the loader shows its prompt to one greeting."""
+        self._port.drain()
+        self._greeting = self._console.ask_for_prompt(deadline)
+        return self._console.is_prompt(self._greeting)
+
     def _find(self, deadline: Deadline) -> Identity | None:
         """Sends the loader's greeting once, and looks for its prompt."""
         if not self._profile.prompt:
             return None
-        self._port.drain()
-        self._greeting = self._console.ask_for_prompt(deadline.sooner(self._profile.timings.knock))
-        return self._identify() if self._console.is_prompt(self._greeting) else None
+        return self._identify() if self._is_at_prompt(deadline.sooner(self._profile.timings.knock)) else None
 
     def _identify(self) -> Identity:
         """Raises WrongPart where the greeting is another loader's."""

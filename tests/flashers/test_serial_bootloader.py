@@ -39,7 +39,10 @@ class Entry(SerialEntry):
 
 
 class Toy(SerialBootloader):
-    """`answers`: at which sync it answers, 0 for never. `calls`: what was asked of it."""
+    """`answers`: at which sync it answers, 0 for never. `calls`: what was asked of it. `is_there`: before it was brought
+    into its bootloader."""
+
+    is_there = False
 
     protocol = "toy"
     Address = Address
@@ -53,11 +56,16 @@ class Toy(SerialBootloader):
 
     def _make_entry(self) -> Entry:
         line = LineSettings(self._port.baudrate)
-        return Entry(self._port, text="", text_seconds=1, settle=0, loader=LineSettings(9600), application=line)
+        return Entry(
+            self._port, text=self._profile.enter, text_seconds=1, settle=0, loader=LineSettings(9600), application=line
+        )
 
     def _sync(self) -> bool:
         self.calls.append("sync")
         return self.calls.count("sync") == self.answers
+
+    def _answers(self) -> bool:
+        return self.is_there
 
     def _identify(self) -> Identity:
         return Identity(part="Toy")
@@ -106,6 +114,15 @@ def test_a_part_that_is_refused_is_started_again(port: SerialPort, part: str | i
     with pytest.raises(WrongPart, match=rf"the part is a Toy \(0x00AB\), the profile wants {asked}"):
         toy.connect()
     assert toy.calls == ["sync", "start"]
+    assert port.baudrate == 115_200
+
+
+def test_a_part_that_was_there_already_is_not_started_when_it_is_refused(port: SerialPort) -> None:
+    toy = Toy(port, ToyProfile(part="Other"))
+    toy.is_there = True
+    with pytest.raises(WrongPart):
+        toy.connect()
+    assert toy.calls == ["sync"]
     assert port.baudrate == 115_200
 
 

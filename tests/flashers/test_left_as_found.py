@@ -1,0 +1,116 @@
+"""A part that was found in its bootloader is left there by what only looks: nobody has to press its button in between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proxyflash.emulators.serial.wire import UartWire
+from proxyflash.enumerators.bench import Bench
+from proxyflash.flashers.serial.entry import LineSettings, SerialEntry
+from proxyflash.testing.rig import Rig, settled
+from proxyflash.transports.serial.port import SerialPort
+
+from .test_contract import KINDS
+
+BY_HAND = {"reset": "none"}
+AVR_LOADER = {"power_on": True, "boot_window": 0}
+"""A loader that waits for ever after each reset, as one does whose button selects it."""
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "stm32-uart, jumper": ("stm32-uart", {"profile": {"entry": {}}, "emulated": {"wiring": "none", "boot0": True}}),
+    "stk500v1, button": (
+        "stk500v1",
+        {"profile": {"entry": BY_HAND}, "emulated": {**AVR_LOADER, "wiring": "none"}},
+    ),
+    "stk500v2, button": (
+        "stk500v2",
+        {"profile": {"entry": BY_HAND}, "emulated": {**AVR_LOADER, "wiring": "none"}},
+    ),
+    "avr109, button": ("avr109", {"profile": {"entry": {**BY_HAND, "touch": False}}, "emulated": AVR_LOADER}),
+    "avr109, touch": ("avr109", {"emulated": AVR_LOADER}),
+    "xmodem, strap": ("xmodem", {"profile": {"enter": ""}, "emulated": {"enter": "", "boot": True}}),
+    "xmodem, text": ("xmodem", {"emulated": {"boot": True}}),
+    "ymodem, strap": ("ymodem", {"profile": {"enter": ""}, "emulated": {"enter": "", "boot": True}}),
+    "ymodem, text": ("ymodem", {"emulated": {"boot": True}}),
+}
+
+
+def look(bench: Bench, rig: Rig) -> None:
+    """What `info`, `flash --dry-run`, `verify` and `read` do."""
+    component = bench.component("part")
+    with component.programmer() as programmer:
+        programmer.connect()
+    rig.plan(bench)
+    if rig.part.protocol not in ("xmodem", "ymodem"):
+        rig.verify(bench, rig.old_image)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_by_hand_in_its_bootloader(case: str, tmp_path: Path) -> None:
+    kind, changed = CASES[case]
+    rig = Rig(KINDS[kind](), tmp_path)
+    file = tmp_path / "bench.toml"
+    file.write_text(rig.part.bench_file(firmware="old.bin", **changed))
+    with Bench.open(file, state=tmp_path / "by-hand") as bench:
+        assert settled(bench) is None
+        for _ in range(2):
+            look(bench, rig)
+            assert settled(bench) is None
+
+
+@pytest.mark.parametrize("kind", ["stm32-uart", "dfu", "dfuse"])
+def test_left_in_its_bootloader_by_another_command(kind: str, tmp_path: Path) -> None:
+    """As `flash --no-boot` and `erase` do."""
+    rig = Rig(KINDS[kind](), tmp_path)
+    with rig.powered() as bench:
+        rig.connect(bench)
+        for _ in range(2):
+            assert settled(bench) is None
+            with bench.component("part").programmer() as programmer:
+                programmer.connect()
+            rig.plan(bench)
+        assert settled(bench) is None
+        rig.ends_with_the_new_image(bench)
+        rig.plan(bench)
+        assert settled(bench) == "1.5.0"
+
+
+class Sent(SerialEntry):
+    """Writes down what an application hears."""
+
+    resets = False
+
+    def enter(self) -> bool:
+        self.send_text()
+        return True
+
+    def reset(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("text", "ending"), [("boot\r\n", b"\r\n"), ("boot\r", b"\r"), ("B", b"")])
+def test_what_a_question_began_is_no_part_of_the_text(text: str, ending: bytes, serial_pair: Any) -> None:
+    port, heard = serial_pair
+    line = LineSettings(None)
+    entry = Sent(port, text=text, text_seconds=1, settle=0, loader=line, application=line)
+    entry.end_line()
+    entry.enter()
+    assert heard() == ending + text.encode()
+
+
+@pytest.fixture
+def serial_pair() -> Any:
+    wire = UartWire("left-as-found")
+    with SerialPort.open("b", {**wire.host_settings(), "baudrate": 115_200}) as port:
+        sent: list[bytes] = []
+        write = port.write
+
+        def noted(data: bytes, deadline: Any) -> None:
+            sent.append(bytes(data))
+            write(data, deadline)
+
+        port.write = noted  # type: ignore[method-assign]
+        yield port, lambda: b"".join(sent)
+    wire.close()
