@@ -40,16 +40,19 @@ OF_THE_BUS = (
     BenchError,
 )
 """What no other component of the bus would fare better with."""
+UNSEEN = (Presence.ABSENT, Presence.UNKNOWN)
+"""Of a component of which nothing was seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
     """What is there: the file's components in its order, and what the file lacks. `faults`: of a bus, or, where the
-    error names one, of one component of that bus."""
+    error names one, of one component of that bus. `unasked`: what was not asked on a bus, and the key that would let it."""
 
     components: tuple[Component, ...]
     unlisted: tuple[Unlisted, ...]
     faults: tuple[tuple[str, ProxyflashError], ...]
+    unasked: tuple[tuple[str, str], ...] = ()
 
 
 def scan(buses: Buses) -> Scan:
@@ -62,13 +65,16 @@ def scan(buses: Buses) -> Scan:
     components: dict[str, Component] = {}
     unlisted: list[Unlisted] = []
     faults: list[tuple[str, ProxyflashError]] = []
+    unasked: list[tuple[str, str]] = []
     for bus in buses.file.spec.bus:
         entries = [entry for entry in buses.file.entries.values() if entry.spec.bus == bus]
         try:
             prober = buses.prober(bus)
             for entry in entries:
                 try:
-                    components[entry.spec.name] = look(entry, prober)
+                    seen = components[entry.spec.name] = look(entry, prober)
+                    if seen.presence in UNSEEN and (said := prober.unasked_of(entry)):
+                        unasked.append((bus, f"{seen.name}: {said}"))
                 except OF_THE_BUS:
                     raise
                 except Exception as error:
@@ -76,6 +82,8 @@ def scan(buses: Buses) -> Scan:
                     faults.append((bus, known(error).named(entry.spec.name)))
                     components[entry.spec.name] = record(entry, Presence.ABSENT, None)
             unlisted += prober.unlisted(entries, Deadline.after(SIGHT_SECONDS))
+            if said := prober.unasked(entries):
+                unasked.append((bus, said))
         except Exception as error:
             faults.append((bus, known(error)))
             for entry in entries:
@@ -93,4 +101,5 @@ def scan(buses: Buses) -> Scan:
         tuple(components[name] for name in buses.file.names),
         tuple(distinct(unlisted, buses.file.spec.bus, buses.file.names)),
         tuple(faults),
+        tuple(unasked),
     )

@@ -54,6 +54,14 @@ class Prober:
         """Whether there is a way to see that this component is there without disturbing its work."""
         return entry.flasher.can_tell(entry.address)
 
+    def unasked(self, entries: Sequence[BenchEntry]) -> str:
+        """What a scan leaves unasked on a bus that has these components, and the key that would let it; "": nothing."""
+        return ""
+
+    def unasked_of(self, entry: BenchEntry) -> str:
+        """The same of one component that was not seen."""
+        return ""
+
     def unlisted(self, entries: Sequence[BenchEntry], deadline: Deadline) -> list[Unlisted]:
         """What is on the bus and none of `entries` (all components of this bus)."""
         listed = [entry.address for entry in entries]

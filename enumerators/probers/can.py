@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from ...transports.can.host import interfaces
 from ...transports.toml_text import toml_text
+from ..benchfile.schema import BenchEntry
 from ..component import Unlisted
 from . import Prober
+
+
+PROBE = "# probe = true  # lets scan ask whoever is on this bus, by a functional TesterPresent"
 
 
 class CanProber(Prober):
@@ -17,8 +22,15 @@ class CanProber(Prober):
     def attached(cls) -> list[Unlisted]:
         return [_bus(link.name) for link in interfaces()]
 
+    def unasked(self, entries: Sequence[BenchEntry]) -> str:
+        if self.spec.probe:
+            return ""
+        return (
+            f"{'no other part' if entries else 'nothing'} was asked: probe = true lets scan ask whoever is on this bus"
+        )
+
 
 def _bus(interface: str) -> Unlisted:
-    body = f'kind = "can"\ninterface = "socketcan"\nchannel = {toml_text(interface)}'
+    body = f'kind = "can"\ninterface = "socketcan"\nchannel = {toml_text(interface)}\n{PROBE}'
     name = re.sub(r"[^A-Za-z0-9-]", "-", interface).strip("-") or "can"
     return Unlisted("", f"CAN interface {interface}", name, body)

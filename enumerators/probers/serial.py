@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from ...flashers.flasher import Bootloader, Identity, ProbeResult, State
 from ...flashers.serial.profile import SerialProfile
 from ...transports import plugins
 from ...transports.deadline import Deadline
+from ...transports.errors import PluginBroken
 from ...transports.serial.port import SerialPort
 from ...transports.toml_text import toml_text
 from ..benchfile.schema import AskSpec, BenchEntry, VersionQuestion
@@ -72,6 +74,21 @@ class SerialProber(Prober):
 
     def can_tell(self, entry: BenchEntry) -> bool:
         return self.spec.probe or entry.flasher.probes_application or entry.spec.version is not None
+
+    def unasked(self, entries: Sequence[BenchEntry]) -> str:
+        if entries or self.spec.ask:
+            return ""
+        idle = "probe = true does nothing on a line without a component, and " if self.spec.probe else ""
+        return f"{idle}nothing was asked: ask = [...] lists by which protocols scan may ask, such as {_asks()[0]}"
+
+    def unasked_of(self, entry: BenchEntry) -> str:
+        if self.can_tell(entry) and (self.spec.probe or entry.flasher.probes_application):
+            return ""
+        asked = (
+            "version = {send = ..., match = ...} lets scan ask its application, " if entry.spec.version is None else ""
+        )
+        what = "nothing was asked" if asked else "its bootloader was not asked"
+        return f"{what}: {asked}probe = true{' its bootloader' if asked else ' lets scan ask it'}"
 
     def unlisted(self, entries: Sequence[BenchEntry], deadline: Deadline) -> list[Unlisted]:
         """The part on a line that has no component, by what the file lets it be asked."""
@@ -180,9 +197,31 @@ def ask(port: SerialPort, question: VersionQuestion, deadline: Deadline) -> str 
 def _bus(port: ListPortInfo) -> Unlisted:
     name = re.sub(r"[^a-z0-9]+", "-", (port.product or port.name).lower()).strip("-") or "port"
     url = _lasting_name(port.device)
-    body = f'kind = "serial"\nurl = {toml_text(url)}\nbaudrate = 115_200'
+    lines = [
+        'kind = "serial"',
+        f"url = {toml_text(url)}",
+        "baudrate = 115_200",
+        "# dtr = false  # where DTR or RTS drive the part's reset: otherwise each opening resets it",
+        "# rts = false",
+        "# What scan may ask here while there is no component; keep what is likely, the likeliest first:",
+        f"# ask = [{', '.join(_asks())}]",
+    ]
     about = " ".join(text for text in (port.manufacturer, port.product, port.serial_number) if text)
-    return Unlisted("", f"{url}  {about}".rstrip(), name, body)
+    return Unlisted("", f"{url}  {about}".rstrip(), name, "\n".join(lines))
+
+
+def _asks() -> list[str]:
+    """An entry of `ask` for each protocol on serial lines that needs no profile to be asked by.
+
+    First those that a running application answers.
+    """
+    found: list[type[Bootloader]] = []
+    for name in reversed(plugins.names(plugins.FLASHERS)):
+        with suppress(PluginBroken):
+            found.append(plugins.load(plugins.FLASHERS, name))
+    serial = [one for one in found if one.bus_kind == SerialPort.kind and not one.is_silent]
+    serial.sort(key=lambda one: not one.probes_application)
+    return [f"{{protocol = {toml_text(one.protocol)}}}" for one in serial]
 
 
 def _lasting_name(device: str) -> str:

@@ -166,6 +166,22 @@ def test_a_file_from_what_is_attached(say: Say, host: Callable[..., None], tmp_p
     assert say("bench", "check")[0] == 0
 
 
+def test_it_has_the_lines_that_would_let_scan_ask(say: Say, host: Callable[..., None], tmp_path: Path) -> None:
+    """As comments: whoever takes out the # has a file that holds."""
+    host(net={"can0": "280"}, ports=[adapter("/dev/ttyUSB0", "USB")])
+    say("bench", "init")
+    text = (tmp_path / "bench.toml").read_text()
+    for line in ("probe = true", "ask = [", "dtr = false", "rts = false"):
+        assert f"# {line}" in text
+        text = text.replace(f"# {line}", line)
+    (tmp_path / "bench.toml").write_text(text)
+    file = load(tmp_path / "bench.toml")
+    assert file.spec.bus["can0"].probe
+    asked = [one.protocol for one in file.spec.bus["usb"].ask]
+    assert asked[0] == "smp"
+    assert {"stm32-uart", "stk500v1", "stk500v2", "avr109"} < set(asked)
+
+
 def test_as_a_document(say: Say, host: Callable[..., None]) -> None:
     host(usb=True)
     status, out, err = say("--json", "bench", "init", "desk.toml")
@@ -247,7 +263,8 @@ def test_from_init_to_a_scan_that_shows_the_part(
     assert say("bench", "init")[0] == 0
     assert say("bench", "check")[:2] == (0, f"{tmp_path}/bench.toml  OK  1 bus, 0 components\n")
     status, out, err = say("scan")
-    assert (status, out, err) == (0, "ttl232r (serial)\n", "")
+    asks = 'ask = [...] lists by which protocols scan may ask, such as {protocol = "smp"}'
+    assert (status, out, err) == (0, f"ttl232r (serial)\n  nothing was asked: {asks}\n", "")
     with (tmp_path / "bench.toml").open("a") as file:
         file.write('\n[[component]]\nname = "imu"\nbus = "ttl232r"\nprotocol = "stm32-uart"\n')
         file.write('version = {send = "VER?\\r", match = "FW ([0-9.]+)", timeout = 30}\n')

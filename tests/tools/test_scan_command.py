@@ -164,3 +164,50 @@ def test_an_update_that_fails_half_way_tells_of_each_and_goes_on(desk: Desk) -> 
     done = desk.run("apply", desk.folder / MANIFEST)
     assert done.status == 0
     assert set(desk.seen().values()) == {"1.5.0"}
+
+
+ASKED = {
+    "can": ('kind = "can"', "nothing was asked: probe = true lets scan ask whoever is on this bus"),
+    "serial": ('kind = "serial"', "nothing was asked: ask = [...] lists by which protocols scan may ask"),
+    "probed serial": (
+        'kind = "serial"\nprobe = true',
+        "probe = true does nothing on a line without a component, and nothing was asked: ask = [...] lists",
+    ),
+    "asked serial": ('kind = "serial"\nask = [{protocol = "stm32-uart"}]', ""),
+}
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_what_is_not_asked_is_said_with_the_key_that_lets_scan_ask(case: str, desk: Desk) -> None:
+    keys, said = ASKED[case]
+    desk.bench.write_text(f"[bus.b]\nemulated = true\npace = 0.0\n{keys}\n")
+    done = desk.run("scan")
+    assert (done.status, done.err) == (0, "")
+    rest = done.out.splitlines()[1:]
+    assert len(rest) == bool(said)
+    assert not rest or rest[0].startswith(f"  {said}")
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("", "imu: nothing was asked: version = {send = ..., match = ...} lets scan ask its application, probe = true"),
+        (
+            'version = {send = "V", match = "FW ([0-9.]+)"}',
+            "imu: its bootloader was not asked: probe = true lets scan ask it",
+        ),
+    ],
+)
+def test_of_a_part_that_is_not_seen_it_is_said_what_was_not_asked(version: str, said: str, desk: Desk) -> None:
+    desk.bench.write_text(
+        f'[bus.b]\nkind = "serial"\nemulated = true\npace = 0.0\n[[component]]\nname = "imu"\nbus = "b"\n'
+        f'protocol = "stm32-uart"\n{version}\nemulated = {{part = "stm32f405xg"}}\n'
+    )
+    assert said in desk.run("scan").out
+    assert said in json.loads(desk.run("scan", "--json").out)["unasked"][0]["text"]
+
+
+def test_that_others_of_a_bus_were_not_asked_is_said_with_v(desk: Desk) -> None:
+    said = "no other part was asked: probe = true lets scan ask whoever is on this bus"
+    assert said not in desk.run("scan").out
+    assert said in desk.run("scan", "-v").out

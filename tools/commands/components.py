@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ...enumerators.component import Component
 from ...enumerators.errors import BenchLocked, StateFolder, StateUnsafe
-from ...enumerators.scan import Scan
+from ...enumerators.scan import UNSEEN, Scan
 from ...transports.plain import word
 from ..output import describe, is_terminal
 from .session import NAME, Session, command
@@ -30,6 +30,7 @@ def scan(session: Session) -> int | None:
         {
             "components": [_full(component) for component in found.components],
             "unlisted": [{"bus": item.bus, "title": item.title, "lines": item.lines} for item in found.unlisted],
+            "unasked": [{"bus": bus, "text": text} for bus, text in found.unasked],
             "errors": [{"bus": bus, **describe(error)} for bus, error in found.faults],
         }
     )
@@ -63,6 +64,10 @@ def _print(session: Session, found: Scan) -> None:
                 cells = [cell.ljust(width) for cell, width in zip(rows[component.name], widths, strict=True)]
                 for line in _fitted(cells):
                     out.line(line)
+        if out.verbosity or not any(part.bus == bus and part.presence not in UNSEEN for part in found.components):
+            for name, text in found.unasked:
+                if name == bus:
+                    out.line(f"  {text}")
         for name, error in found.faults:
             if name == bus:
                 out.fault(error, indent="  ")
