@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -15,6 +15,16 @@ from ..vector_table import VectorTable
 FLASH_START = 0x08000000
 LEAST_WRITE = 4
 """The loader takes whole words, whatever the flash programs at once (AN3155, 3.6). In bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptionLayout:
+    """The sectors that a part has while `bit` of the option word at `address` is `value`."""
+
+    address: int
+    bit: int
+    value: int
+    sectors: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,14 @@ class Stm32Family:
     erase_seconds: float
     mass_seconds: float
     program_seconds: float
+    option: OptionLayout | None = None
+
+    def by_option(self, word: int) -> Stm32Family:
+        """The family as a part is that has this option word: its sectors may be others than those as delivered."""
+        option = self.option
+        if option is None or word >> option.bit & 1 != option.value:
+            return self
+        return replace(self, sectors=option.sectors, banks=1)
 
     def regions(self, size: int | None = None) -> tuple[Region, ...]:
         """The flash of a part of this family that has `size` bytes of it; None: as many as the largest."""
@@ -99,12 +117,17 @@ def families() -> dict[int, Stm32Family]:
     return {row["id"]: _family(row) for row in rows}
 
 
+def _sectors(pairs: list[list[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((count, size) for count, size in pairs)
+
+
 def _family(row: dict[str, Any]) -> Stm32Family:
+    option = row.get("option")
     return Stm32Family(
         product_id=row["id"],
         name=row["name"],
         flash=row["flash"],
-        sectors=tuple((count, size) for count, size in row["sectors"]),
+        sectors=_sectors(row["sectors"]),
         write=row["write"],
         block=row.get("block", 256),
         erased=row.get("erased", 0xFF),
@@ -118,4 +141,5 @@ def _family(row: dict[str, Any]) -> Stm32Family:
         erase_seconds=float(row["erase_s"]),
         mass_seconds=float(row["mass_s"]),
         program_seconds=row["program_us"] / 1e6,
+        option=OptionLayout(**option | {"sectors": _sectors(option["sectors"])}) if option else None,
     )

@@ -216,6 +216,8 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
         self._product = read_stable(self._loader.get_id)
         self._family = families().get(self._product)
         uid, self._flash_size, readable = self._registers()
+        if self._family is not None and readable:
+            self._family = self._family.by_option(self._option_word(self._family))
         self._memory = self._make_memory() if readable else None
         details |= {"product_id": f"0x{self._product:03X}", "readout_protection": "off" if readable else "on"}
         if self._memory is not None:
@@ -254,12 +256,26 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
         if family is None:
             return "", None, True
         with suppress(PartRefused):
-            uid, kibibytes = read_stable(lambda: (self._unique_id(family), self._register(family, family.size, 2)))
+            uid, kibibytes = read_stable(lambda: (self._unique_id(family), self._size_register(family)))
             size = int.from_bytes(kibibytes, "little") * 1024
             return uid.hex(), size if 0 < size <= family.flash else None, True
         return "", None, True
 
+    def _option_word(self, family: Stm32Family) -> int:
+        """Of a family whose option bytes choose its sectors; as delivered where they can't be read."""
+        option = family.option
+        if option is None:
+            return 0
+        with suppress(PartRefused):
+            return read_stable(lambda: int.from_bytes(self._loader.read_memory(option.address, 4), "little"))
+        return (1 - option.value) << option.bit
+
+    def _size_register(self, family: Stm32Family) -> bytes:
+        return self._register(family, family.size, 2) if family.size else b""
+
     def _unique_id(self, family: Stm32Family) -> bytes:
+        if not family.uid:
+            return b""
         data = self._register(family, family.uid, family.uid_words[-1] + 4)
         return b"".join(data[word : word + 4] for word in family.uid_words)
 

@@ -1,7 +1,8 @@
 """What is known of STM32 parts, held against stm32flash's own knowledge and against the reference manuals.
 
-stm32flash is GPL: it is run, never read. It is asked by a loader, played by hand on a pseudo-terminal, that has one
-product id after the other, and prints the flash and its first sectors. (stm32loader: tests/emulators/test_stm32_peers.py.)
+stm32flash is asked by a loader, played by hand on a pseudo-terminal, that has one product id after the other, and prints
+the flash and its first sectors. (stm32loader: tests/emulators/test_stm32_peers.py.) What it has no row for, and the sectors
+that follow the first ones, are held against FACTS.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import shutil
 import subprocess
 import threading
 import tty
+from itertools import groupby
+from operator import itemgetter
 from typing import ClassVar
 
 import pytest
@@ -24,8 +27,43 @@ from proxyflash.flashers.stm32.profile import Stm32MemorySizes
 from pydantic import ValidationError
 
 FAMILIES = families()
-UNKNOWN_TO_STM32FLASH = {0x495, 0x497}
-"""Parts that stm32flash 0.7 has no row for."""
+KNOWN_TO_STM32FLASH = frozenset(
+    (
+        *range(0x410, 0x41A), *range(0x420, 0x424), 0x425, *range(0x427, 0x42A), *range(0x430, 0x43A),
+        0x440, 0x441, 0x442, *range(0x444, 0x44A), *range(0x450, 0x453), *range(0x456, 0x459), *range(0x460, 0x465), *range(0x466, 0x46A),
+        0x470, 0x479, 0x641, 0x9A8, 0x9B0,
+    )
+)  # fmt: skip
+"""What stm32flash 0.7 (Debian) has a row for."""
+
+FACTS = {
+    "STM32C0": "443: 16x2  453: 16x2  44C: 32x2  493: 64x2  44D: 128x2",
+    "STM32F0": "440: 64x1  442: 128x2  444: 32x1  445: 32x1  448: 64x2",
+    "STM32F1": "410: 128x1  412: 32x1  414: 256x2  418: 128x2  420: 128x1  428: 256x2  430: 512x2",
+    "STM32F2": "411: 4x16 1x64 7x128",
+    "STM32F3": "422: 128x2  432: 128x2  438: 32x2  439: 32x2  446: 256x2",
+    "STM32F4": "413: 4x16 1x64 7x128  419: 4x16 1x64 7x128 4x16 1x64 7x128  421: 4x16 1x64 3x128  423: 4x16 1x64 1x128"
+    "  431: 4x16 1x64 3x128  433: 4x16 1x64 3x128  434: 4x16 1x64 7x128 4x16 1x64 7x128  441: 4x16 1x64 7x128"
+    "  458: 4x16 1x64  463: 4x16 1x64 11x128",
+    "STM32F7": "449: 4x32 1x128 3x256  451: 4x32 1x128 7x256  452: 4x16 1x64 3x128",
+    "STM32G0": "456: 32x2  460: 64x2  466: 32x2  467: 256x2",
+    "STM32G4": "468: 64x2  469: 256x2  479: 256x2",
+    "STM32H5": "474: 16x8  478: 64x8  484: 256x8",
+    "STM32H7": "450: 16x128  480: 256x8  483: 8x128  485: 8x8",
+    "STM32L0": "417: 512x.125  425: 256x.125  447: 1536x.125  457: 128x.125",
+    "STM32L1": "416: 512x.25  427: 1024x.25  429: 512x.25  436: 1536x.25  437: 2048x.25",
+    "STM32L4": "415: 512x2  435: 128x2  461: 512x2  462: 256x2  464: 64x2  470: 512x4  471: 256x4",
+    "STM32L5": "472: 256x2",
+    "STM32U0": "459: 32x2  489: 128x2",
+    "STM32U3": "454: 256x4",
+    "STM32U5": "455: 64x8  476: 512x8  481: 512x8  482: 256x8",
+    "STM32WB": "494: 160x2  495: 256x4",
+    "STM32WBA": "492: 128x8  4B0: 256x8",
+    "STM32WL": "497: 128x2",
+}
+"""Product ids (ST's AN2606, rev 69, and the DEV_ID of the reference manuals) and the erase units of the largest part as
+delivered, COUNTxKIBIBYTES, from the reference manuals' chapters on flash; where OpenOCD, stm32flash or stm32-data know a
+part, they say the same. All begin at 0x08000000."""
 
 
 @pytest.fixture(params=sorted(FAMILIES), ids=lambda product: f"0x{product:03X}")
@@ -81,12 +119,15 @@ class TestAgainstStm32flash:
 
     def test_flash_and_first_sectors(self, family: Stm32Family, told: str) -> None:
         known = re.search(r"Flash *: Up to (\d+)KiB \(size first sector: (\d+)x(\d+)\)", told)
-        if family.product_id in UNKNOWN_TO_STM32FLASH:
-            assert known is None
+        assert (known is not None) == (family.product_id in KNOWN_TO_STM32FLASH), told
+        if known is None:
             return
-        assert known is not None, told
         # Its count is of sectors under one write protection, which nothing here uses.
         size, _, sector = (int(text) for text in known.groups())
+        if family.product_id == 0x470:
+            # It has 1 MiB of 2 KiB pages; RM0432, 3.3.1, and OpenOCD have 2 MiB, of 4 KiB pages in two banks.
+            assert (size, sector) == (1024, 2048)
+            return
         assert (family.flash, family.sectors[0][1]) == (size * 1024, sector)
 
 
@@ -105,7 +146,11 @@ class TestEachFamily:
         assert all(size % family.block == 0 or size == family.block for _, size in family.sectors)
         assert family.erased in (0x00, 0xFF)
         assert 0 < family.erase_seconds <= family.mass_seconds
-        assert 0x1FF00000 <= family.uid < 0x20000000
+        # In system memory, engineering bytes or the OTP area; none of a part that only stm32flash knows.
+        places = (range(0x08FFF800, 0x08FFF900), range(0x0BF90000, 0x0BFA1000), range(0x1FF00000, 0x20000000))
+        if family.product_id < 0x600:
+            assert any(family.uid in place for place in places)
+            assert family.size == 0 or any(family.size in place for place in places)
         assert family.uid % family.registers_from + family.uid_words[-1] + 4 <= 256
         assert family.size % family.registers_from + 2 <= 256
 
@@ -128,9 +173,48 @@ class TestEachFamily:
                 assert size <= covered < size + max(unit for _, unit in family.sectors)
 
 
-def test_the_families_that_must_be_there() -> None:
-    for line in ("F1", "F4", "L0", "L4", "G0", "G4", "H7"):
-        assert any(f"STM32{line}" in family.name for family in FAMILIES.values()), line
+def test_every_known_product_id_is_there() -> None:
+    listed = {int(found, 16) for facts in FACTS.values() for found in re.findall(r"(\w+):", facts)}
+    assert set(FAMILIES) == listed | KNOWN_TO_STM32FLASH
+
+
+@pytest.mark.parametrize("line", FACTS)
+def test_sizes_and_sectors(line: str) -> None:
+    for product, units in re.findall(r"(\w{3}):((?: [0-9]+x[0-9.]+)+)", FACTS[line]):
+        family = FAMILIES[int(product, 16)]
+        assert family.name.startswith(line)
+        runs = [(int(count), int(float(size) * 1024)) for count, size in re.findall(r"(\d+)x([0-9.]+)", units)]
+        found = [(run.count, run.size) for region in family.regions() for run in region.units]
+        assert (product, merged(found)) == (product, merged(runs))
+
+
+def merged(runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Runs of one size, one after the other, as one."""
+    return [(sum(run[0] for run in group), size) for size, group in groupby(runs, itemgetter(1))]
+
+
+class TestLayoutsByOption:
+    """RM0410 (nDBANK), RM0440 and RM0432 (DBANK): one bank or two, with other sectors."""
+
+    @pytest.mark.parametrize(
+        ("product", "word", "runs"),
+        [
+            (0x451, 1 << 13, [(4, 0x8000), (1, 0x20000), (7, 0x40000)]),
+            (0x451, 0, [(4, 0x4000), (1, 0x10000), (7, 0x20000)] * 2),
+            (0x469, 1 << 22, [(256, 2048)]),
+            (0x469, 0, [(128, 4096)]),
+            (0x470, 1 << 22, [(512, 4096)]),
+            (0x470, 0, [(256, 8192)]),
+            (0x471, 0, [(128, 8192)]),
+        ],
+    )
+    def test_sectors(self, product: int, word: int, runs: list[tuple[int, int]]) -> None:
+        (region,) = FAMILIES[product].by_option(word).regions()
+        assert merged([(run.count, run.size) for run in region.units]) == merged(runs)
+
+    def test_one_bank_has_no_bank_erase(self) -> None:
+        assert FAMILIES[0x469].bank(1) is not None
+        assert FAMILIES[0x469].by_option(0).bank(1) is None
 
 
 @pytest.mark.parametrize("name", parts())
