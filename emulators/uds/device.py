@@ -19,7 +19,7 @@ from ..can.wire import CanWire
 from ..device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
 from ..flash import NorFlash
 from ..supply import Supply
-from .ecu import Ecu, Variation
+from .ecu import ENDINGS, Ecu, Variation
 from .memory import Marker, UdsMemory
 
 TESTER = 0xF1
@@ -102,6 +102,8 @@ def _variation(settings: Mapping[str, Any]) -> Variation:
         if type(value) is not known[key] and not (known[key] is float and type(value) is int):
             raise BadDevice(key, f"{value!r} is no {known[key].__name__}")
     variation = Variation(**settings)
+    if variation.download_ends not in ENDINGS:
+        raise BadDevice("download_ends", f"{variation.download_ends!r} is none of {', '.join(ENDINGS)}")
     level = variation.security_level
     if level != 0 and (level % 2 == 0 or not 0 < level < 0x7F):
         raise BadDevice("security_level", f"{level} is no odd number from 1 to 0x7D, nor 0")

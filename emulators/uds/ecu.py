@@ -27,6 +27,9 @@ DEFAULT, PROGRAMMING, EXTENDED = 1, 2, 3
 """Sessions (table 25)."""
 SILENT_WHEN_FUNCTIONAL = (0x11, 0x12, 0x31, 0x7E, 0x7F)
 """Refusals that a functional request gets no answer for (7.5.3.3, table 5)."""
+ENDINGS = ("session", "exit", "reset", "s3", "power")
+"""What ends an incomplete download: whatever begins a session or resets the ECU, and RequestTransferExit is refused; the
+refused RequestTransferExit alone; ECUReset alone; a session that ran out alone; a cut of the supply alone, which ends each."""
 EARLY = 0.8
 """Of P2 or P2*, after which a requester is told that it has to wait longer."""
 
@@ -43,6 +46,9 @@ class Variation:
     ECUReset and that of programmingSession. `refuse`: an NRC for every programmingSession, 0 for none. `locked`:
     RequestDownload is refused by uploadDownloadNotAccepted whatever the key. `mute`: nothing is ever answered.
     `fail_check`: the memory check finds fault with everything. `block_size`, `st_min`: of its flow control.
+    `download_ends`: what ends a download that is not complete, one of ENDINGS. `repeats`: a block that comes again is
+    acknowledged again; else refused by wrongBlockSequenceCounter. `seed_delay`: seconds after each start in which no
+    seed is given.
     """
 
     security_level: int = 1
@@ -60,6 +66,9 @@ class Variation:
     locked: bool = False
     mute: bool = False
     fail_check: bool = False
+    download_ends: str = "session"
+    repeats: bool = True
+    seed_delay: float = 0.0
     block_size: int = 0
     st_min: int = 0
 
@@ -85,7 +94,9 @@ class Ecu(Board):
         self._serial = serial
         self._variation = variation
         self._memory = memory
-        self._security = SecurityAccess(variation.security_level, bytes.fromhex(variation.secret), variation.key_delay)
+        self._security = SecurityAccess(
+            variation.security_level, bytes.fromhex(variation.secret), variation.key_delay, variation.seed_delay
+        )
         self.running: Application | None = None
         self._to_bootloader = False
         self._fingerprint = b""
@@ -101,7 +112,7 @@ class Ecu(Board):
         self._service = 0
         self._worked = 0.0
         self._patience = 0.0
-        self._start_session(DEFAULT)
+        self._start_session(DEFAULT, "power")
 
     def _switched(self, on: bool) -> None:
         if not on:
@@ -112,9 +123,10 @@ class Ecu(Board):
     def firmware(self) -> None:
         # What arrives once it has its supply is not lost, however late the processor's thread comes to it.
         self.link.forget(frames=not self._is_cold)
+        began = "power" if self._is_cold else "session" if self._to_bootloader else "reset"
         self._is_cold = False
         self._security.restarted()
-        self._start_session(DEFAULT)
+        self._start_session(DEFAULT, began)
         found = self._memory.application()
         self.running = None
         if self._to_bootloader:
@@ -128,7 +140,9 @@ class Ecu(Board):
         while True:
             request = self.link.receive(self._variation.s3 if self._session != DEFAULT else None)
             if request is None:
-                self._start_session(DEFAULT)
+                self._start_session(DEFAULT, "s3")
+                if self._has_an_application_to_start():
+                    self._restart()
             else:
                 self._serve(request)
 
@@ -140,10 +154,16 @@ class Ecu(Board):
             if request is not None:
                 self._serve(request)
 
-    def _start_session(self, session: int) -> None:
+    def _start_session(self, session: int, by: str = "session") -> None:
+        """`by`: what began it, one of ENDINGS."""
         self._session = session
         self._security.lock()
-        self._memory.abandon()
+        if by == "power" or self._variation.download_ends in ("session", by):
+            self._memory.abandon()
+
+    def _has_an_application_to_start(self) -> bool:
+        """A bootloader whose session has ended has nothing to wait for where there is an application."""
+        return self.running is None and self._session == DEFAULT and self._memory.application() is not None
 
     def _serve(self, request: Request) -> None:
         if not request.data or self._variation.mute:
@@ -214,7 +234,12 @@ class Ecu(Board):
                 self._pending()
             self._to_bootloader = True
             self._restart()
+        before = self._session
         self._start_session(kind)
+        if before != DEFAULT and self._has_an_application_to_start():
+            if not (quiet or variation.silent_resets):
+                self.link.send(bytes([0x50, kind]) + self._times())
+            self._restart()
         return None if quiet else bytes([kind]) + self._times()
 
     def _times(self) -> bytes:
@@ -340,10 +365,15 @@ class Ecu(Board):
         return self._memory.request_transfer(data, uploading=True)
 
     def _transfer_data(self, data: bytes) -> bytes | None:
-        return self._memory.transfer(data)
+        return self._memory.transfer(data, repeats=self._variation.repeats)
 
     def _transfer_exit(self, data: bytes) -> bytes | None:
-        return self._memory.exit_transfer(data)
+        try:
+            return self._memory.exit_transfer(data)
+        except RequestRefused:
+            if self._variation.download_ends == "exit":
+                self._memory.abandon()
+            raise
 
     # What the services share.
 

@@ -1,7 +1,7 @@
 """The memory of an emulated ECU as its bootloader sees it: erase, check, download, upload.
 
 After ISO 14229-1:2020: ReadMemoryByAddress (11.3), RequestDownload, RequestUpload, TransferData, RequestTransferExit
-(15.2 to 15.5). One transfer at a time; only its exit or a new session ends it.
+(15.2 to 15.5). One transfer at a time; only its exit ends it, or who calls `abandon`.
 """
 
 from __future__ import annotations
@@ -138,13 +138,14 @@ class UdsMemory:
             self.marker.note(complete=False, segments=self.marker.segments)
         return b"\x20" + self._block_length.to_bytes(2, "big")
 
-    def transfer(self, data: bytes) -> bytes:
+    def transfer(self, data: bytes, *, repeats: bool = True) -> bytes:
+        """`repeats`: whether a block that comes again is acknowledged again."""
         if not data:
             raise RequestRefused(Nrc.INCORRECT_LENGTH)
         if self._transfer is None:
             raise RequestRefused(Nrc.REQUEST_SEQUENCE_ERROR)
         counter, block = data[0], data[1:]
-        if counter == self._counter and self._last_answer is not None:
+        if repeats and counter == self._counter and self._last_answer is not None:
             return self._last_answer  # A repetition: its answer got lost (15.4.1). Nothing is done twice.
         if counter != (self._counter + 1) & 0xFF:
             raise RequestRefused(Nrc.WRONG_BLOCK_COUNTER)

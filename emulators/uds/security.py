@@ -18,13 +18,14 @@ ATTEMPTS = 3
 class SecurityAccess:
     """One level: the key is the seed with the secret's bits turned. `level`: the odd sub-function; 0: none is needed.
 
-    `delay`: seconds to wait after the last attempt.
+    `delay`: seconds to wait after the last attempt; `delay_at_start`: after each start.
     """
 
-    def __init__(self, level: int, secret: bytes, delay: float) -> None:
+    def __init__(self, level: int, secret: bytes, delay: float, delay_at_start: float = 0.0) -> None:
         self._level = level
         self._secret = secret
         self._delay = delay
+        self._delay_at_start = delay_at_start
         self._attempts = 0
         self._closed_until = 0.0
         self.lock()
@@ -36,8 +37,9 @@ class SecurityAccess:
 
     def restarted(self) -> None:
         """A reset or a cut begins the waiting time anew, if it was running (annex I, figure I.1)."""
-        if self._closed_until > clock.monotonic():
-            self._closed_until = clock.monotonic() + self._delay
+        now = clock.monotonic()
+        delay = max(self._delay_at_start, self._delay if self._closed_until > now else 0.0)
+        self._closed_until = now + delay
 
     def need(self) -> None:
         if not self.unlocked:

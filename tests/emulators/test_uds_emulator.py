@@ -301,6 +301,16 @@ class TestSecurity:
         assert clock.monotonic() - began >= 1.0
         assert tester.ask("27 02" + key(tester.ask("27 01"))) == "67 02"
 
+    def test_no_seed_is_given_for_a_while_after_each_start(self, bench: Make) -> None:
+        """10.4: requiredTimeDelayNotExpired, whoever asks."""
+        tester = bench(seed_delay=1.0).tester
+        assert tester.ask("10 03").startswith("50 03")
+        assert tester.ask("27 01") == "7F 27 37"
+        clock.sleep(1.0)
+        assert tester.ask("27 01").startswith("67 01")
+        assert tester.ask("10 02").startswith("50 02")
+        assert tester.ask("27 01") == "7F 27 37"
+
     def test_no_level(self, bench: Make) -> None:
         tester = bench(security_level=0).tester
         assert tester.ask("10 02").startswith("50 02")
@@ -345,6 +355,42 @@ class TestTransfer:
         erased.tester.unlock()
         assert ask("36 01" + BLOCK) == "7F 36 24"
         assert ask(DOWNLOAD) == "74 20 04 02"
+
+    @pytest.mark.parametrize("ending", ["exit", "reset", "s3", "power"])
+    def test_what_ends_a_download_that_is_not_complete(self, bench: Make, ending: str) -> None:
+        """ISO 14229-1 lets the ECU choose; until then 15.2.5 has it refuse the next one."""
+        made = bench(download_ends=ending, s3=1.0)
+        ask = made.tester.ask
+
+        def asked_anew(by: str, unlock: bool = True) -> None:
+            if unlock:
+                made.tester.unlock()
+            assert ask(DOWNLOAD) == ("74 20 04 02" if by == ending else "7F 34 22"), by
+
+        made.tester.unlock()
+        assert ask(ERASE) == "71 01 FF 00 00"
+        assert ask(DOWNLOAD) == "74 20 04 02"
+        asked_anew("session")
+        assert ask("37") == "7F 37 24"
+        asked_anew("exit", unlock=False)
+        assert ask("11 01") == "51 01"
+        made.device.settle()
+        asked_anew("reset")
+        clock.sleep(1.5)
+        asked_anew("s3")
+        made.device.supply.off()
+        made.device.supply.on()
+        made.device.settle()
+        made.tester.unlock()
+        assert ask(DOWNLOAD) == "74 20 04 02"
+
+    def test_an_ecu_that_refuses_a_block_that_comes_again(self, bench: Make) -> None:
+        made = bench(repeats=False)
+        made.tester.unlock()
+        assert made.tester.ask(ERASE) == "71 01 FF 00 00"
+        assert made.tester.ask(DOWNLOAD) == "74 20 04 02"
+        assert made.tester.ask("36 01" + BLOCK) == "76 01"
+        assert made.tester.ask("36 01" + BLOCK) == "7F 36 73"
 
     def test_the_first_block_is_number_one(self, erased: Bench) -> None:
         assert erased.tester.ask(DOWNLOAD) == "74 20 04 02"
@@ -432,6 +478,18 @@ class TestStages:
         made.device.settle()
         assert made.device.application_version == "1.4.2"
 
+    @pytest.mark.parametrize("end", ["default session", "s3"])
+    def test_a_bootloader_whose_session_ends_starts_an_application_that_is_whole(self, bench: Make, end: str) -> None:
+        made = bench(s3=0.5)
+        made.tester.unlock()
+        assert made.device.application_version is None
+        if end == "s3":
+            clock.sleep(1.0)
+        else:
+            assert made.tester.ask("10 01") == "50 01 00 32 01 F4"
+        made.device.settle()
+        assert made.device.application_version == "1.4.2"
+
     def test_what_it_noted_outlives_the_process(self, bench: Make) -> None:
         first = bench()
         first.tester.unlock()
@@ -499,6 +557,7 @@ class TestStages:
             ({"security_level": 2}, "security_level: 2 is no odd number"),
             ({"secret": "5g"}, "secret: '5g' is no hexadecimal"),
             ({"secret": ""}, "secret: '' is no hexadecimal"),
+            ({"download_ends": "never"}, "download_ends: 'never' is none of session, exit"),
             ({"firmware": "none.bin"}, "firmware: "),
         ],
     )
