@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ...transports.errors import ProxyflashError
 from ...transports.plain import CAUSE, plain, word
 from ...updates.engine.engine import Engine
 from ...updates.engine.plan import UpdatePlan
@@ -117,7 +119,8 @@ def resume(session: Session, again: bool) -> int | None:
 def rollback(session: Session, yes: bool) -> int | None:
     """Undoes an update, the last thing first: the one that is unfinished, else the last one.
 
-    What can't be undone is said by `plan`, before the start. Each restore's outcome is told.
+    What can't be undone is said by `plan`, before the start. Each restore's outcome is told. Run it again for what could
+    not be brought back.
 
     \b
     proxyflash rollback
@@ -126,7 +129,7 @@ def rollback(session: Session, yes: bool) -> int | None:
     engine = _engine(session)
     session.bench.lock()
     entry = engine.to_undo()
-    names = [item.task.target for item in engine.outcome(entry).results if item.task.component is not None]
+    names = [item.task.target for item in engine.outcome(entry).results if item.task.component and not item.as_before]
     _ask_for_real(session, names, yes, "bring back what was on")
     return _carried_out(session, engine.rollback)
 
@@ -138,15 +141,16 @@ def history(session: Session) -> int | None:
     \b
     proxyflash history
     """
-    rows = [_row(entry) for entry in _engine(session).store.entries()]
+    engine = _engine(session)
+    rows = [_row(engine, entry) for entry in engine.store.entries()]
     session.output.document({"updates": rows})
     if not rows:
         session.output.line("no update so far")
     for row in rows:
-        undoes = f"  undoes {row['undoes']}" if row["undoes"] else ""
-        session.output.line(
-            f"{row['number']:>4}  {row['began'] or '-':<19}  {row['ending']:<19}  {word(row['update'])}{undoes}"
-        )
+        began = f"{row['began'][:19].replace('T', ' ')}Z" if row["began"] else "-"
+        about = f"  undoes {row['undoes']}" if row["undoes"] else ""
+        about += f"  not whole: {word(', '.join(row['not_whole']))}" if row["not_whole"] else ""
+        session.output.line(f"{row['number']:>4}  {began:<20}  {row['ending']:<19}  {word(row['update'])}{about}")
     return None
 
 
@@ -259,20 +263,29 @@ def _plan_document(made: UpdatePlan) -> dict[str, object]:
     }
 
 
-def _row(entry: StoredUpdate) -> dict[str, Any]:
-    """One update as the history shows it; a broken journal hides no other."""
+def _row(engine: Engine, entry: StoredUpdate) -> dict[str, Any]:
+    """One update as the history shows it; a broken journal hides no other. Times are ISO 8601, in UTC.
+
+    `not_whole`: components that it left neither as they were nor as it wanted them.
+    """
+    torn: dict[str, None] = {}
     try:
         progress = entry.progress()
     except JournalBroken:
         progress = Progress(begin={"update": "its journal is damaged"})
+    if progress.over and any(state.touched and not state.as_before for state in progress.tasks):
+        with suppress(ProxyflashError):
+            torn = {item.task.target: None for item in engine.outcome(entry).results if item.is_torn}
     begin = progress.begin
     return {
         "number": entry.number,
         "update": begin["update"],
-        "began": str(begin.get("time", ""))[:19].replace("T", " "),
+        "began": begin.get("time"),
+        "ended": progress.ended or None,
         "ending": progress.ending.value if "time" in begin else "unknown",
         "workflow": begin.get("workflow", ""),
         "undoes": begin.get("undoes"),
+        "not_whole": list(torn),
     }
 
 

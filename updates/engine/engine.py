@@ -174,8 +174,9 @@ class Engine:
     def rollback(self) -> Outcome:
         """Undoes the update that is unfinished, else the last that changed something, in reverse order, each as its handler can.
 
-        Of an update that the policy doesn't take any more, what was backed up is brought back, and no file of it is used.
-        Raises UpdateUnknown when there is none whose backups are kept.
+        What a rollback could not bring back the next one tries again. Of an update that the policy doesn't take any more,
+        what was backed up is brought back, and no file of it is used. Raises UpdateUnknown when there is none whose backups
+        are kept, or everything was brought back.
         """
         self._take()
         found = self._open()
@@ -186,9 +187,11 @@ class Engine:
         last: dict[str, bool] = {}
         for entry in reversed(self.store.entries()):
             with suppress(ProxyflashError):
-                found = {item.task.target: item for item in self.outcome(entry).results if item.touched}
-                for name, item in found.items():
-                    last.setdefault(name, item.is_torn)
+                found: dict[str, bool] = {}
+                for item in self.outcome(entry).results:
+                    if item.touched:
+                        found[item.task.target] = found.get(item.task.target, False) or item.is_torn
+                last = found | last
         return {name for name, is_torn in last.items() if is_torn}
 
     def outcome(self, entry: StoredUpdate) -> Outcome:
@@ -203,7 +206,7 @@ class Engine:
 
     def to_undo(self) -> StoredUpdate:
         """What a rollback would undo. Raises UpdateUnknown."""
-        return self.unfinished() or self._last_change()
+        return self.unfinished() or self._undoable()[0]
 
     def _last_change(self) -> StoredUpdate:
         entry = self.store.last_change()
@@ -253,28 +256,33 @@ class Engine:
 
     def _undoing(self) -> UpdateRun:
         """A rollback of the last change, as an update of its own: that one's end stays what it was."""
-        last = self._last_change()
-        before = last.progress()
-        if before.rolling_back:
-            raise UpdateUnknown(f"the last one, update {last.number}, was rolled back already")
-        if not last.backup.is_dir():
-            raise UpdateUnknown(f"of the last one, update {last.number}, nothing was kept that could be brought back")
+        last, before = self._undoable()
+        kept = self._kept(last, before)
+        update, refusal = self._again(kept, before, undoes=True)
+        plan = _plan_of(kept, before, update)
         done = [(state.ended, index) for index, state in enumerate(before.tasks) if state.status is Status.DONE]
-        if not done:
-            raise UpdateUnknown(f"update {last.number} has changed nothing that could be rolled back")
-        update, refusal = self._again(last, before, undoes=True)
-        plan = _plan_of(last, before, update)
         entry = self.store.create()
-        kept = {key: before.begin[key] for key in CARRIED_OVER if key in before.begin}
+        carried_over = {key: before.begin[key] for key in CARRIED_OVER if key in before.begin}
         journal = Journal.create(entry.journal)
         progress = Progress()
-        begin = kept | {
-            "undoes": last.number,
+        begin = carried_over | {
+            "undoes": kept.number,
             "done": [index for _, index in sorted(done)],
+            "torn": _to_bring_back(plan, before),
             "boot": restarting.boot_id(),
         }
         progress.add(journal.append(Kind.BEGIN, begin))
-        return self._run(entry, last, journal, progress, plan, refusal=refusal)
+        return self._run(entry, kept, journal, progress, plan, refusal=refusal)
+
+    def _undoable(self) -> tuple[StoredUpdate, Progress]:
+        """The last change, of which something is left to be brought back. Raises UpdateUnknown."""
+        last = self._last_change()
+        before = last.progress()
+        if all(state.as_before for state in before.tasks):
+            raise UpdateUnknown(f"the last one, update {last.number}, was rolled back already")
+        if not self._kept(last, before).backup.is_dir():
+            raise UpdateUnknown(f"of the last one, update {last.number}, nothing was kept that could be brought back")
+        return last, before
 
     def _kept(self, entry: StoredUpdate, progress: Progress) -> StoredUpdate:
         """Whose files and backups an update uses."""
@@ -341,6 +349,20 @@ def _plan_of(kept: StoredUpdate, progress: Progress, update: Update) -> UpdatePl
             f"{kept.journal} is of {len(progress.tasks)} tasks, and the files beside it make {len(plan.tasks)}"
         )
     return plan
+
+
+def _to_bring_back(plan: UpdatePlan, before: Progress) -> list[int]:
+    """The tasks of an update at its end that changed something, are not done, and have not been brought back.
+
+    With the earlier ones of the same component, which are brought back after it: each has kept what there was before it.
+    """
+    pairs = list(zip(plan.tasks, before.tasks, strict=True))
+    last = {task.target: task.index for task, state in pairs if not state.as_before and state.status is not Status.DONE}
+    return [
+        task.index
+        for task, state in pairs
+        if state.touched and state.status is not Status.DONE and task.index <= last.get(task.target, -1)
+    ]
 
 
 def _check_files(plan: UpdatePlan, progress: Progress) -> None:

@@ -104,7 +104,18 @@ class TaskProgress:
 
     @property
     def begun(self) -> bool:
-        return self.started is not None or Action.BACKUP in self.results
+        return self.started is not None or self.touched or Action.BACKUP in self.results
+
+    @property
+    def as_before(self) -> bool:
+        """Whether the component is as it was before, as far as this task is concerned."""
+        restored = self.results.get(Action.RESTORE)
+        return not self.touched or (restored is not None and restored.brought_back)
+
+    @property
+    def torn(self) -> bool:
+        """Whether it has ended, and left neither what was wanted nor what was there before."""
+        return self.status in (Status.FAILED, Status.NOT_RESTORED) and not self.as_before
 
 
 def status_after(action: Action, result: ActionResult, state: TaskProgress) -> Status | None:
@@ -174,6 +185,7 @@ class _First(_Record):
     components: list[_Component] = Field(default_factory=list)
     undoes: Annotated[int, Field(ge=0)] = 0
     done: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
+    torn: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -184,11 +196,15 @@ class Progress:
     begin: Mapping[str, Any] = field(default_factory=dict)
     downloaded: bool = False
     rolling_back: bool = False
+    undoing: bool = False
+    """Whether the rollback was asked for. If not, the failure of a step began it, and stays what the update has come to."""
     restart: Mapping[str, Any] | None = None
     ending: Ending = Ending.UNFINISHED
     restored_restart: Restart | None = None
     """What restored components ask for, of the host if one of them does, and have not got yet."""
     seen: str = ""
+    ended: str = ""
+    """The time of the last record, once it is at its end."""
     stopped: str = ""
     """Why it was stopped last, "" when it goes on."""
 
@@ -226,7 +242,7 @@ class Progress:
                 self.begin = Begin(record)
                 self.tasks = [TaskProgress() for _ in range(record["tasks"])]
                 if "undoes" in record:
-                    self._undo(record["done"])
+                    self._undo(record["done"], record.get("torn", ()))
             case Kind.DOWNGRADE:
                 self._task(record)  # It is one of them; beyond that it is for people.
             case Kind.DOWNLOADED:
@@ -237,11 +253,12 @@ class Progress:
                     self.restored_restart = None
                 self.restart, self.ending = None, Ending.UNFINISHED
             case Kind.ROLLBACK:
-                self.rolling_back = True
+                self.rolling_back, self.undoing = True, bool(record.get("asked"))
+                self._reopen(record.get("torn", ()))
             case Kind.RESTART:
                 self.restart, self.ending = dict(record), Ending.AWAITING
             case Kind.FINISH:
-                self.ending = Ending(record["ending"])
+                self.ending, self.ended = Ending(record["ending"]), str(record["time"])
             case Kind.STOPPED:
                 self.stopped = str(record["cause"])
                 if "task" in record and not record["touched"]:
@@ -264,12 +281,20 @@ class Progress:
             raise ValueError(f"task {index!r}")
         return self.tasks[index]
 
-    def _undo(self, done: Iterable[int]) -> None:
+    def _undo(self, done: Iterable[int], torn: Iterable[int]) -> None:
         """A rollback of an earlier update: its tasks as that one left them. `done`: in the order of their ends."""
-        self.rolling_back = self.downloaded = True
+        self.rolling_back = self.undoing = self.downloaded = True
         for place, index in enumerate(done):
             task = self.tasks[index]
             task.status, task.touched, task.ended = Status.DONE, True, place + 1
+        self._reopen(torn)
+
+    def _reopen(self, torn: Iterable[int]) -> None:
+        """Tasks that are restored once more, whatever their last restore came to."""
+        for index in torn:
+            task = self._task({"task": index})
+            task.status, task.touched, task.failing, task.started = Status.TODO, True, False, None
+            task.results.pop(Action.RESTORE, None)
 
     def _start(self, task: TaskProgress, action: Action) -> None:
         task.started = action

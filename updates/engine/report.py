@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ...transports.errors import ProxyflashError
+from ...transports.errors import NextAction, ProxyflashError, Remedy
 from ..errors import StepFailed
 from ..events import Status
 from .action import Action
@@ -39,10 +39,19 @@ class TaskResult:
         return self.actions.get(Action.RESTORE)
 
     @property
+    def as_before(self) -> bool:
+        """Whether its component is as it was before, as far as this task is concerned."""
+        return not self.touched or (self.restored is not None and self.restored.brought_back)
+
+    @property
     def is_torn(self) -> bool:
         """Whether its component was changed, and holds neither what was wanted nor what it had before."""
-        back = self.restored is not None and self.restored.brought_back
-        return self.touched and not back and self.task.status not in (Status.DONE, Status.INSTALLED, Status.RESTORED)
+        return not self.as_before and self.task.status not in (Status.DONE, Status.INSTALLED, Status.RESTORED)
+
+    @property
+    def can_be_brought_back(self) -> bool:
+        """Whether another rollback may do what the last restore could not."""
+        return self.is_torn and (self.restored is None or self.restored.code != ResultCode.RESTORE_UNSUPPORTED)
 
     @property
     def holds(self) -> str:
@@ -87,11 +96,18 @@ class Outcome:
         """What keeps it from its end, else what made it fail."""
         if self.halt is not None:
             return self.halt
-        failed = next((item.error for item in self.results if item.error is not None), None)
-        if failed is None and self.ending is Ending.PARTLY_ROLLED_BACK:
-            left = ", ".join(item.task.target for item in self.results if item.task.status is Status.NOT_RESTORED)
-            return StepFailed(f"not everything could be brought back: {left} could not")
-        return failed
+        # What was undone on request is judged by what came back, not by why it was undone.
+        undoing = self.progress.undoing and self.progress.over
+        failed = None if undoing else next((item.error for item in self.results if item.error is not None), None)
+        left = ", ".join(dict.fromkeys(item.task.target for item in self.results if item.is_torn))
+        if not left or not self.progress.over or self.ending is Ending.ABANDONED:
+            return failed
+        again: Remedy = ()
+        if any(item.can_be_brought_back for item in self.results):
+            again = ("Once the cause is mended, bring back what is left: ", NextAction.ROLLBACK)
+        if failed is None:
+            return StepFailed(f"not everything could be brought back: {left} could not", remedy=again)
+        return failed.advised((*failed.advice, " ", *again)) if again else failed
 
     @property
     def succeeded(self) -> bool:
@@ -127,8 +143,8 @@ class Outcome:
             case Ending.SUCCEEDED | Ending.CANCELLED | Ending.ABANDONED:
                 # The agent is idle after a cancelled deployment too, with a result that says so.
                 return IDLE
-        undone = self.ending is Ending.ROLLED_BACK and self.error is None
-        return IDLE if undone else FAILED
+        # Also when all was brought back: what was deployed is not there.
+        return FAILED
 
     def _total(self, results: list[TaskResult]) -> ActionResult:
         match self.ending:
@@ -138,6 +154,8 @@ class Outcome:
                 return ActionResult(ResultCode.RESTORE_SUCCESS)
             case Ending.CANCELLED | Ending.ABANDONED:
                 return ActionResult(ResultCode.CANCELLED, details=self.progress.stopped or self.ending.value)
+        if self.ending is Ending.PARTLY_ROLLED_BACK and self.progress.undoing and self.error is not None:
+            return ActionResult(ResultCode.FAILURE, details=self.error.cause)
         failed = next((item for item in results if item.error is not None), None)
         if failed is not None:
             return failed.result

@@ -71,9 +71,10 @@ class UpdateRun:
         return Cancelled(halt.cause, touched=touched, remedy=halt.advice, component=halt.component)
 
     def roll_back(self) -> Outcome:
-        """Undoes what was done, whatever is left to do."""
+        """Undoes what was done, whatever is left to do; also what a step's own restore could not bring back."""
         if not self.progress.rolling_back:
-            self._runner.record(Kind.ROLLBACK)
+            torn = [index for index, state in enumerate(self.progress.tasks) if state.torn]
+            self._runner.record(Kind.ROLLBACK, asked=True, torn=torn)
         return self.carry_out()
 
     def _forward(self) -> None:
@@ -158,7 +159,7 @@ class UpdateRun:
             if left and asked is not None and asked.immediate:
                 # The rest is brought back once the host, or the service, has been restarted.
                 self._restart(host=asked.host)
-        clean = all(_as_before(state) for state in self.progress.tasks)
+        clean = all(state.as_before for state in self.progress.tasks)
         self._finish(Ending.ROLLED_BACK if clean else Ending.PARTLY_ROLLED_BACK)
 
     def _finish(self, ending: Ending) -> None:
@@ -201,11 +202,3 @@ class UpdateRun:
 
     def _state(self, task: Task) -> TaskProgress:
         return self._runner.state(task)
-
-
-def _as_before(state: TaskProgress) -> bool:
-    """Whether a rolled back update has left the component as it was, as far as this task is concerned."""
-    if not state.touched:
-        return True
-    restored = state.results.get(Action.RESTORE)
-    return restored is not None and restored.brought_back
