@@ -8,9 +8,11 @@ with Bench.open("bench.toml") as bench:
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from ..transports.errors import ProxyflashError
 from ..transports.recording.recorder import Recorder
 from .bench_component import BenchComponent
 from .benchfile import schema as benchfile
@@ -105,6 +107,14 @@ class Bench(Buses):
             return False
         found = self.find(component.name)
         return (found.spec if isinstance(found, HostComponent) else found.entry.spec).optional
+
+    def may_be_in_bootloader(self, component: Component) -> bool:
+        """Whether its silence doesn't mean that it isn't there: on its bus only connecting to its bootloader tells."""
+        if component.presence is not Presence.ABSENT or component.name not in self.file.entries:
+            return False
+        with suppress(ProxyflashError):
+            return not self.prober(component.bus).sees_bootloaders
+        return False
 
     def check(self) -> None:
         """Brings the emulated buses to life, in memory and unlocked, for what only that shows. Raises BenchKey.

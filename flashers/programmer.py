@@ -99,6 +99,11 @@ class Programmer:
                 self.connected = True
             return self.identity
 
+    def find(self) -> Identity:
+        """As `connect`, tried again after a failure that may pass. Raises NoResponse."""
+        with naming(self.component), self._left_as_it_was():
+            return self._attempt(self.connect, Phase.CONNECT)
+
     def memory_map(self) -> MemoryMap:
         """The part's memory; a slot is one that nothing but an upload erases."""
         with naming(self.component):

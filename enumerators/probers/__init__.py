@@ -24,6 +24,8 @@ class Prober:
 
     asks: ClassVar[bool] = False
     """Whether `unlisted` asks what the keys `ask` and `quiet` of the bus say."""
+    sees_bootloaders: ClassVar[bool] = True
+    """Whether a component that answers nothing isn't there. If not, it may be in its bootloader, or need to be brought there."""
 
     @classmethod
     def attached(cls) -> list[Unlisted]:

@@ -43,6 +43,7 @@ class SerialProber(Prober):
 
     transport: SerialPort
     asks = True
+    sees_bootloaders = False
 
     @classmethod
     def attached(cls) -> list[Unlisted]:

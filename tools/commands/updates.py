@@ -226,7 +226,8 @@ def _print_plan(session: Session, made: UpdatePlan) -> None:
     for task in made.tasks:
         versions = ""
         if task.component and task.wanted:
-            now = word(task.component.version or task.component.presence)
+            silent = "silent" if task.target in made.silent else task.component.presence
+            now = word(task.component.version or silent)
             wanted = word(task.wanted)
             versions = f"  {wanted}" if task.status is Status.INSTALLED else f"  {now} -> {wanted}"
         state = "" if task.status is Status.TODO else f"  ({task.status})"
@@ -235,6 +236,8 @@ def _print_plan(session: Session, made: UpdatePlan) -> None:
         out.line(f"  {task.label:<{labels}}  {task.target:<{targets}}  {task.step.handler}  {about}{versions}{state}")
     for number in made.empty:
         out.line(f"  {number + 1:<{labels}}  no component matches: skipped")
+    for name in made.silent:
+        out.line(f"  {'':<{labels}}  {name:<{targets}}  silent: apply enters its bootloader to see whether it is there")
     for component in made.unplugged:
         out.line(f"  {'':<{labels}}  {component.name:<{targets}}  absent, and optional: passed over")
     for reason in dict.fromkeys(task.rollback_blocker for task in made.tasks if task.rollback_blocker):
@@ -260,6 +263,7 @@ def _plan_document(made: UpdatePlan) -> dict[str, object]:
         ],
         "skipped_steps": [number + 1 for number in made.empty],
         "unplugged": [component.name for component in made.unplugged],
+        "silent": list(made.silent),
     }
 
 

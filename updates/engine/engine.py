@@ -14,14 +14,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ...enumerators.bench import Bench
 from ...enumerators.component import Component, Presence
+from ...flashers.errors import NoResponse
 from ...flashers.events import QUIET, RunContext
-from ...transports.errors import NextAction, ProxyflashError, Remedy
+from ...transports.errors import AdapterAbsent, AdapterGone, NextAction, ProxyflashError, Remedy
 from ..errors import (
+    ComponentAbsent,
     JournalBroken,
     KeyFile,
     ManifestExpired,
@@ -128,13 +130,21 @@ class Engine:
 
         `on_failure`, `parallel`: None: as the policy has them. `again`: steps that were tried as often as allowed are
         tried once more. `abandon`: another update that is unfinished is left as it is. Raises Unfinished,
-        ConditionFailed, StateFolder, UpdateError for a file that has changed since; with all of these nothing was touched.
+        ConditionFailed, StateFolder, ComponentAbsent, UpdateError for a file that has changed since; with all of these
+        nothing was touched.
         """
         self._take()
-        self._give_up_other(abandon)
+        other = self._open()
+        if other is not None and not abandon:
+            raise _unfinished(*other)
         self._demand()
+        components = self._found(plan)
+        if other is not None:
+            self._give_up(other[0])
         entry = self.store.create()
         copy = staged(plan.update, entry.files)
+        # The same tasks, with the files that nobody else writes.
+        own = planning.order(copy, components)
         begin = {
             "update": str(plan.update.manifest.updateId),
             "manifest": copy.path.name,
@@ -145,8 +155,8 @@ class Engine:
             "on_failure": on_failure or self.policy.on_failure,
             "parallel": self.policy.parallel if parallel is None else parallel,
             "downgrades": [f"{task.label} {task.target}" for task in plan.tasks if task.downgrade],
-            "tasks": len(plan.tasks),
-            "components": [asdict(component) for component in plan.components],
+            "tasks": len(own.tasks),
+            "components": [asdict(component) for component in own.components],
             "boot": restarting.boot_id(),
         }
         journal = Journal.create(entry.journal)
@@ -154,8 +164,6 @@ class Engine:
         progress.add(journal.append(Kind.BEGIN, begin))
         # One that turns out to have nothing to install takes no way back from what is installed.
         self.store.forget(entry, *self.store.backed_up())
-        # The same tasks, with the files that nobody else writes.
-        own = planning.order(copy, plan.components)
         return self._run(entry, entry, journal, progress, own, again=again).carry_out()
 
     def resume(self, *, again: bool = False) -> Outcome:
@@ -224,13 +232,32 @@ class Engine:
         """Asked once for each start, before anything is written. Raises ConditionFailed."""
         BenchConditions(self.bench).demand(start_conditions(self.bench, self.policy))
 
-    def _give_up_other(self, abandon: bool) -> None:
-        found = self._open()
-        if found is None:
-            return
-        other, progress = found
-        if not abandon:
-            raise _unfinished(other, progress)
+    def _found(self, plan: UpdatePlan) -> list[Component]:
+        """The components of a plan, with those that were silent as they are found in their bootloaders. They stay there.
+
+        One that is optional and not there is left out. Raises ComponentAbsent, and what else keeps a bootloader from being
+        entered; nothing was changed then.
+        """
+        found = []
+        for component in plan.components:
+            if component.name not in plan.silent:
+                found.append(component)
+                continue
+            part = self.bench.component(component.name)
+            try:
+                with part.programmer(self.context, starts_again=False) as programmer:
+                    programmer.find()
+            except (AdapterAbsent, AdapterGone, NoResponse) as error:
+                if part.entry.spec.optional:
+                    continue
+                if not isinstance(error, NoResponse):
+                    raise
+                cause = f"neither {component.name} nor its bootloader answers ({component.where}): {error.cause}"
+                raise ComponentAbsent(cause, component=component.name) from error
+            found.append(replace(component, presence=Presence.BOOTLOADER))
+        return found
+
+    def _give_up(self, other: StoredUpdate) -> None:
         journal = Journal.reopen(other.journal)
         journal.append(Kind.FINISH, {"ending": Ending.ABANDONED})
         journal.close()

@@ -66,13 +66,15 @@ class Task:
 class UpdatePlan:
     """What an update will do, in order. `empty`: the parent's steps that select no component.
 
-    `unplugged`: components that it would be for as well, need not be there, and are not.
+    `unplugged`: components that it would be for as well, need not be there, and are not. `silent`: the names of those that
+    don't answer and may be in their bootloaders, where they are looked for before anything else is done.
     """
 
     update: Update
     tasks: tuple[Task, ...]
     empty: tuple[int, ...]
     unplugged: tuple[Component, ...] = ()
+    silent: tuple[str, ...] = ()
 
     @property
     def nothing_to_do(self) -> bool:
@@ -115,7 +117,12 @@ def make(
     these can't answer until they are flashed. Raises HandlerUnknown, ManifestField, ComponentAbsent, BelowFloor,
     DowngradeRefused.
     """
-    away = [component for component in components if bench.unplugged(component) and component.name not in torn()]
+    silent = _silent(bench, order(update, components))
+    away = [
+        component
+        for component in components
+        if bench.unplugged(component) and component.name not in silent and component.name not in torn()
+    ]
     plan = order(update, [component for component in components if component not in away])
     start_conditions(bench, policy)
     check_components(bench, plan)
@@ -123,9 +130,10 @@ def make(
         for condition in task.options.conditions:
             if lacking := condition.missing(bench):
                 raise ManifestField(f"{update.path}: step {task.label} for {task.target}: {lacking}")
-        _check_present(task, torn)
+        if task.target not in silent:
+            _check_present(task, torn)
     tasks = tuple(_looked_at(bench, policy, task) for task in plan.tasks)
-    return replace(plan, tasks=tasks, unplugged=order(update, away).components)
+    return replace(plan, tasks=tasks, unplugged=order(update, away).components, silent=silent)
 
 
 def _steps(
@@ -165,6 +173,13 @@ def check_components(bench: Bench, plan: UpdatePlan) -> None:
 
 def _reached(bench: Bench, task: Task) -> BenchComponent | HostComponent | None:
     return bench.find(task.component.name) if task.component is not None else None
+
+
+def _silent(bench: Bench, plan: UpdatePlan) -> tuple[str, ...]:
+    """Components that don't answer, and that a step reaches by their bootloaders if they are there."""
+    reached = {task.target for task in plan.tasks if task.component and task.handler.enters_bootloader}
+    silent = [component for component in plan.components if bench.may_be_in_bootloader(component)]
+    return tuple(component.name for component in silent if component.name in reached)
 
 
 def _check_present(task: Task, torn: Callable[[], Container[str]]) -> None:

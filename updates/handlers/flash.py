@@ -76,6 +76,7 @@ class FlashHandler(StepHandler):
     """Flashes, verifies and boots in Install; in Apply asks the running application for its version once more."""
 
     buses_only = True
+    enters_bootloader = True
     tells_changes = True
 
     @classmethod

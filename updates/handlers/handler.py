@@ -110,6 +110,8 @@ class StepHandler(ABC):
     """
     runs_script: ClassVar[bool] = False
     """Whether a program of the update runs from the step's start on, which is ended when the command is."""
+    enters_bootloader: ClassVar[bool] = False
+    """Whether Install reaches a component that doesn't answer, by its bootloader. Such a component must be on a bus."""
     tells_changes: ClassVar[bool] = False
     """Whether its events say what it changes, or it changes nothing: that an action has started then changes nothing yet."""
 
