@@ -115,14 +115,14 @@ def parse_selector(text: str) -> dict[str, str]:
 
 
 def matches(component: Component, selector: Mapping[str, str]) -> bool:
-    """Whether every pair of the selector equals the component's top-level value, case-sensitively.
+    """Whether every pair of the selector equals the component's value of that name, case-sensitively.
 
-    A key that the component lacks, an empty value and an empty selector match nothing.
+    A value is looked for at the record's top level, then among its properties. A key that the component lacks and an empty
+    value match nothing. An empty selector matches every component.
     """
     record = component.record()
-    return bool(selector) and all(
-        bool(value) and isinstance(record.get(key), str) and record[key] == value for key, value in selector.items()
-    )
+    values = record["properties"] | {key: value for key, value in record.items() if isinstance(value, str)}
+    return all(bool(value) and values.get(key) == value for key, value in selector.items())
 
 
 def select(components: Iterable[Component], selectors: Iterable[Mapping[str, str]]) -> list[Component]:

@@ -54,7 +54,7 @@ class HostComponent:
             except OutsideFailed:
                 presence = Presence.ABSENT
         return Component(
-            id=self.spec.name,
+            id=self.spec.id or self.spec.name,
             name=self.spec.name,
             group=self.spec.group,
             manufacturer=self.spec.manufacturer,

@@ -195,6 +195,8 @@ class ComponentSpec(Settings):
     """One component. Without a bus it lies in the host: a partition, an application."""
 
     name: Name
+    id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Of a part of this host, as an inventory has it; unique. None: its name."""
     group: str = ""
     bus: str = ""
     protocol: str = ""
@@ -392,6 +394,13 @@ class _Reader:
                     remedy="Give each component a name of its own.",
                 )
             names.add(component.name)
+            if component.id is not None and any(
+                other is not component and component.id in (other.id, other.name) for other in spec.component
+            ):
+                raise BenchName(
+                    f"{self._at((*place, 'id'))}: the id {component.id!r} is that of another component",
+                    remedy="Give each component an id of its own.",
+                )
             if not component.bus:
                 self._hosted(component, place)
                 continue
@@ -471,14 +480,15 @@ class _Reader:
 
     def _entry(self, spec: FileSpec, component: ComponentSpec, index: int) -> BenchEntry:
         place: Place = ("component", index)
-        for key in ("version_from", "partition", "app"):
+        for key in ("id", "version_from", "partition", "app"):
             if getattr(component, key) is not None:
                 raise BenchKey(
                     f"{self._at((*place, key))}: component {component.name!r} is on bus {component.bus!r}; "
                     f"{key} is for parts of this host",
-                    remedy="It tells its version itself, or is asked by the key version."
-                    if key == "version_from"
-                    else "Parts on buses are flashed.",
+                    remedy={
+                        "id": "It tells its serial number itself, or has one in its address.",
+                        "version_from": "It tells its version itself, or is asked by the key version.",
+                    }.get(key, "Parts on buses are flashed."),
                 )
         if not component.protocol:
             raise BenchKey(f"{self._at(place)}: component.protocol is missing: {component.name!r} is on a bus")

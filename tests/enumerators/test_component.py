@@ -57,13 +57,17 @@ def test_the_document_is_json_of_strings() -> None:
         ({"manufacturer": "Other", "model": "other"}, []),
         ({"group": "Motors"}, []),
         ({"group": ""}, []),
-        ({"color": "red"}, []),
+        ({"color": "red"}, ["left-motor", "right-motor", "camera"]),
+        ({"color": "Red"}, []),
+        ({"color": "red", "group": "cameras"}, ["camera"]),
+        ({"status": "ok", "version": "1.0"}, ["left-motor", "right-motor"]),
+        ({"shape": "round"}, []),
         ({"properties": "red"}, []),
         ({"version": ""}, []),
-        ({}, []),
+        ({}, ["left-motor", "right-motor", "camera"]),
     ],
 )
-def test_every_pair_must_equal_a_top_level_value(selector: dict[str, str], names: list[str]) -> None:
+def test_every_pair_must_equal_a_value(selector: dict[str, str], names: list[str]) -> None:
     assert [item.name for item in select([LEFT, RIGHT, CAMERA], [selector])] == names
 
 

@@ -149,3 +149,28 @@ def test_the_link_of_another_user_is_not_followed(tmp_path: Path) -> None:
 def test_a_fifo_in_the_place_of_the_file_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "version")
     assert looked(tmp_path, 'version_from = {file = "version"}') == ("", Presence.ABSENT)
+
+
+def test_the_inventory_s_id(tmp_path: Path) -> None:
+    """Azure's example enumerator has ids such as "contoso-virtual-vacuum-1-left-motor"."""
+    text = (HEAD + CAMERA).replace('group = "partitions"', 'group = "partitions"\nid = "serial-no-0042/a"')
+    (tmp_path / "bench.toml").write_text(text)
+    with Bench.open(tmp_path / "bench.toml", state=tmp_path / "state") as opened:
+        assert opened.find("rootfs").look().id == "serial-no-0042/a"
+        (found,) = select(opened.scan().components, [{"id": "serial-no-0042/a", "slot": "b"}])
+        assert found.name == "rootfs"
+
+
+@pytest.mark.parametrize(
+    ("rootfs", "camera", "error"),
+    [
+        ('id = ""', "", BenchKey),
+        ('id = "camera"', "", BenchName),
+        ("", 'id = "C24"', BenchKey),
+    ],
+)
+def test_an_id_that_can_not_be(tmp_path: Path, rootfs: str, camera: str, error: type[BenchError]) -> None:
+    text = HEAD.replace('model = "gateway"', rootfs) + CAMERA + camera + "\n"
+    (tmp_path / "bench.toml").write_text(text)
+    with pytest.raises(error, match="id"):
+        Bench.open(tmp_path / "bench.toml", state=tmp_path / "state")
