@@ -16,12 +16,14 @@ from ..flashers.plan import FlashPlan
 from ..flashers.programmer import FlashResult, Programmer
 from ..transports import clock
 from ..transports.deadline import Deadline
-from ..transports.errors import ProxyflashError
+from ..transports.errors import Left, ProxyflashError
 from .benchfile.schema import BenchEntry
 from .buses import Buses
 from .component import Component
 from .power import cycle
 from .records import look
+
+UNTOUCHED = Left("connect", touched=False, erased_bytes=0, written_bytes=0, boots=None)
 
 
 class BenchComponent:
@@ -57,7 +59,13 @@ class BenchComponent:
 
     def programmer(self, context: RunContext = QUIET, *, attempts: int = 3, starts_again: bool = True) -> Programmer:
         """The engine with this part's bootloader; a context manager."""
-        return Programmer(self.bootloader(), self.name, context, attempts=attempts, starts_again=starts_again)
+        runs_on = self.entry.flasher.runs_while_written(self.entry.profile)
+        try:
+            bootloader = self.bootloader()
+        except ProxyflashError as error:
+            error.left = UNTOUCHED
+            raise
+        return Programmer(bootloader, self.name, context, attempts=attempts, starts_again=starts_again, runs_on=runs_on)
 
     def flash(
         self,

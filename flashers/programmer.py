@@ -14,9 +14,19 @@ from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from ..transports import clock
-from ..transports.errors import Framing, ProxyflashError, UsbStall, WireTimeout, naming
+from ..transports.errors import ExitStatus, Framing, Left, ProxyflashError, UsbStall, WireTimeout
 from . import events as ev
-from .errors import NoResponse, OperationFailed, PartRefused, ProtocolError, Unsupported, VerifyMismatch
+from .errors import (
+    Cancelled,
+    NoResponse,
+    OperationFailed,
+    PartRefused,
+    ProtocolError,
+    RebootFailed,
+    Unsupported,
+    VerifyMismatch,
+    VersionMismatch,
+)
 from .events import QUIET, Phase, RunContext
 from .flasher import Bootloader, Capability, Identity, MemoryAccess
 from .image import FirmwareImage, Segment, join
@@ -55,7 +65,8 @@ class Programmer:
     only looked at as it was found.
 
     `component`: the name that events and errors carry. `attempts`: how often the part is tried when it or the wire fails
-    in a way that may pass. `starts_again`: whether a part that was only looked at is started.
+    in a way that may pass. `starts_again`: whether a part that was only looked at is started. `runs_on`: whether the old
+    application runs on until the new one is whole.
     """
 
     def __init__(
@@ -66,14 +77,18 @@ class Programmer:
         *,
         attempts: int = 3,
         starts_again: bool = True,
+        runs_on: bool = False,
     ) -> None:
         self.bootloader = bootloader
         self.component = component
         self.attempts = attempts
         self.starts_again = starts_again
+        self.runs_on = runs_on
         self.reporter = Reporter(component, context)
         self.identity = Identity()
         self.connected = False
+        self._in_pieces = False
+        """Whether the part has addressed memory, which boots nothing while it is changed."""
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +106,7 @@ class Programmer:
 
     def connect(self) -> Identity:
         """Brings the part into its bootloader."""
-        with naming(self.component):
+        with self._telling():
             if not self.connected:
                 self.reporter.check_cancelled()
                 with self.reporter.phase(Phase.CONNECT):
@@ -101,12 +116,12 @@ class Programmer:
 
     def find(self) -> Identity:
         """As `connect`, tried again after a failure that may pass. Raises NoResponse."""
-        with naming(self.component), self._left_as_it_was():
+        with self._telling(), self._left_as_it_was():
             return self._attempt(self.connect, Phase.CONNECT)
 
     def memory_map(self) -> MemoryMap:
         """The part's memory; a slot is one that nothing but an upload erases."""
-        with naming(self.component):
+        with self._telling():
             return self._strategy().memory_map()
 
     def plan(self, image: FirmwareImage, *, compare: bool = True) -> FlashPlan:
@@ -114,7 +129,7 @@ class Programmer:
 
         `compare`: ask the part what it holds already. A failure leaves the part running what it ran before.
         """
-        with naming(self.component), self._left_as_it_was():
+        with self._telling(), self._left_as_it_was():
             return self._attempt(lambda: self._plan(image, compare=compare), Phase.PLAN)
 
     def flash(self, plan: FlashPlan, *, verify: bool = True, boot: bool = True) -> FlashResult:
@@ -124,7 +139,7 @@ class Programmer:
         come next. Raises VerifyMismatch, RebootFailed, Cancelled, and what the bootloader and its wire raise.
         """
         began = clock.monotonic()
-        with naming(self.component), self._left_as_it_was():
+        with self._telling(), self._left_as_it_was():
             image = plan.image
             current: FlashPlan | None = plan
             erased = written = 0
@@ -159,7 +174,7 @@ class Programmer:
 
         A text given to what it yields is told at the phase's end. None where the part can't be told to start.
         """
-        with naming(self.component):
+        with self._telling():
             strategy = self._strategy()
             if not self.bootloader.capabilities & Capability.BOOT:
                 yield None
@@ -171,7 +186,7 @@ class Programmer:
 
     def verify(self, image: FirmwareImage) -> str:
         """Compares what the part holds with the image; how, in words. Raises VerifyMismatch, Unsupported."""
-        with naming(self.component), self._left_as_it_was():
+        with self._telling(), self._left_as_it_was():
             if self.bootloader.is_silent and not self.connected:
                 raise Unsupported(UNTOLD)  # Known beforehand: the part's work is not disturbed for it.
             placed = self._strategy().place(image)
@@ -181,21 +196,21 @@ class Programmer:
 
     def read(self, ranges: Sequence[Range]) -> list[Segment]:
         """Reads memory. Raises Unsupported where the part can't."""
-        with naming(self.component), self._left_as_it_was():
+        with self._telling(), self._left_as_it_was():
             return self._strategy().read(ranges)
 
     def read_replaced(self, image: FirmwareImage) -> tuple[tuple[Segment, ...], str]:
         """What the image would replace, which is all of the erase units that it touches; and why that can't be read, ""
         if it can. Raises what the part has against the image.
         """
-        with naming(self.component), self._left_as_it_was():
+        with self._telling(), self._left_as_it_was():
             strategy = self._strategy()
             ranges, reason = strategy.replaced(strategy.place(image))
             return (() if reason else join(strategy.read(ranges))), reason
 
     def erase(self, ranges: Sequence[Range]) -> int:
         """Erases the units that the ranges touch; bytes erased."""
-        with naming(self.component), self._left_as_it_was():
+        with self._telling(), self._left_as_it_was():
             return self._strategy().erase(ranges)
 
     def release(self) -> None:
@@ -209,12 +224,14 @@ class Programmer:
         """For the part as it is found now: not all protocols tell before they are connected how they take an image."""
         self.connect()
         access = self.bootloader.access()
+        self._in_pieces = isinstance(access, MemoryAccess)
         if isinstance(access, MemoryAccess):
             return MemoryStrategy(self.bootloader, access, self.reporter)
         return SlotStrategy(self.bootloader, access, self.reporter)
 
     def _plan(self, image: FirmwareImage, *, compare: bool) -> FlashPlan:
         strategy = self._strategy()
+        self.reporter.enter(Phase.PLAN)
         plan = strategy.plan(image, compare=compare)
         self.reporter.tell(
             ev.Planned(
@@ -248,9 +265,37 @@ class Programmer:
                 )
 
     @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """An error of the block gets the component's name, and how it was left."""
+        try:
+            yield
+        except ProxyflashError as error:
+            error.named(self.component)
+            if error.left is None:
+                error.left = self._left(error)
+                error.exit_status = _exit_status(error, error.left)
+            raise
+
+    def _left(self, error: ProxyflashError) -> Left:
+        found = self.reporter
+        boots: bool | None = None
+        if isinstance(error, RebootFailed | VersionMismatch) and found.current is Phase.BOOT:
+            boots = isinstance(error, VersionMismatch)
+        elif found.touched and found.current in (Phase.ERASE, Phase.WRITE):
+            boots = True if self.runs_on else False if self._in_pieces else None
+        return Left(found.current.value, found.touched, found.erased, found.written, boots)
+
+    @contextmanager
     def _left_as_it_was(self) -> Iterator[None]:
         try:
             yield
         except BaseException:
             self.release()
             raise
+
+
+def _exit_status(error: ProxyflashError, left: Left) -> ExitStatus:
+    """A part that was changed and isn't whole is told from one that isn't there, whatever kept it from being whole."""
+    amid = left.phase in (Phase.ERASE, Phase.WRITE)
+    passes = amid or error.exit_status in (ExitStatus.ABSENT, ExitStatus.FAILED)
+    return ExitStatus.RESUMABLE if left.touched and passes and not isinstance(error, Cancelled) else error.exit_status

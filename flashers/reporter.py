@@ -19,12 +19,21 @@ class Reporter:
         self.context = context
         self.touched = False
         """Whether anything of the part's memory was changed, or may have been."""
+        self.current = Phase.CONNECT
+        """The phase that it is in. Connecting again and comparing, once the part was changed, is part of that change."""
+        self.erased = self.written = 0
+        """Bytes that the part has acknowledged, over all attempts."""
+        self._before = 0
 
     def tell(self, event: ev.Event) -> None:
         self.context.on_event(event)
 
     def progress(self, phase: Phase, done: int, total: int) -> None:
         """Tells how far it is, in bytes. Raises Cancelled."""
+        if phase is Phase.ERASE:
+            self.erased = self._before + done
+        elif phase is Phase.WRITE:
+            self.written = self._before + done
         self.tell(ev.Progress(self.component, phase, done, total))
         self.check_cancelled()
 
@@ -40,6 +49,11 @@ class Reporter:
             )
         raise Cancelled("stopped on request before anything was erased", touched=False)
 
+    def enter(self, phase: Phase) -> None:
+        if not self.touched or phase in (Phase.ERASE, Phase.WRITE, Phase.VERIFY, Phase.BOOT):
+            self.current = phase
+            self._before = self.written if phase is Phase.WRITE else self.erased
+
     @contextmanager
     def phase(self, phase: Phase, total: int = 0) -> Iterator[Callable[[str], None]]:
         """Tells the start and the end of a phase; a text given to what it yields is told at its end."""
@@ -50,6 +64,7 @@ class Reporter:
             nonlocal detail
             detail = text
 
+        self.enter(phase)
         self.tell(ev.PhaseStarted(self.component, phase, total))
         yield finish
         self.tell(ev.PhaseFinished(self.component, phase, total, clock.monotonic() - began, detail))

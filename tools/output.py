@@ -262,13 +262,14 @@ def _lines_of(error: ProxyflashError, indent: str = "") -> list[str]:
 
 
 def describe(error: ProxyflashError) -> dict[str, Any]:
-    """An error as a JSON object."""
+    """An error as a JSON object; of a component that was worked on with the phase, and how it was left."""
     return {
         "code": error.code,
         "component": error.component,
         "cause": error.cause,
         "remedy": error.remedy,
         "exit_status": int(error.exit_status),
+        **(asdict(error.left) if error.left is not None else {}),
     }
 
 

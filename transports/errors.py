@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import ClassVar, Self
 
@@ -67,6 +68,35 @@ class NextAction(StrEnum):
     ABANDON = "apply --abandon MANIFEST"
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How a failure left its component. `phase`: in which it was. `boots`: whether an application starts; None: not known.
+
+    `touched`: whether anything was changed, or may have been. The bytes are those that the part has acknowledged.
+    """
+
+    phase: str
+    touched: bool
+    erased_bytes: int
+    written_bytes: int
+    boots: bool | None
+
+    @property
+    def text(self) -> str:
+        """For a person, to be read behind what failed."""
+        if not self.touched:
+            return f"in {self.phase}: nothing was erased or written"
+        how = {"erase": "it was being erased", "write": "it was being written", "boot": "it was being started"}
+        amid = self.phase in ("erase", "write")
+        boots = {
+            True: "its old application still boots" if amid else "it boots",
+            False: "it does not boot until its image is whole" if amid else "it does not boot",
+            None: "whether it boots is not known",
+        }
+        counts = f"{self.erased_bytes:,} bytes erased, {self.written_bytes:,} written"
+        return f"{how.get(self.phase, 'it was written and is not verified')}: {counts}; {boots[self.boots]}"
+
+
 Remedy = str | tuple[str | NextAction, ...]
 """What to do: a text, or its pieces where a command is among them."""
 
@@ -75,13 +105,15 @@ class ProxyflashError(Exception):
     """Root of all errors. `cause` is one sentence without a full stop at its end; `remedy` one or two with.
 
     `advice` is the remedy in pieces. `component` is the name of the component that it happened on, filled in by the layer
-    that knows it. As text an error is one plain line, whatever a part or a file put into its cause. A longer cause than
-    `CAUSE` ends there.
+    that knows it, as is `left`. As text an error is one plain line, whatever a part or a file put into its cause. A longer
+    cause than `CAUSE` ends there.
     """
 
     code: ClassVar[str] = "E-FAILED"
     exit_status: ExitStatus = ExitStatus.FAILED
     default_remedy: ClassVar[Remedy] = ""
+    left: Left | None = None
+    """How the component was left, where it was worked on."""
 
     def __init__(self, cause: str, *, remedy: Remedy | None = None, component: str | None = None) -> None:
         self.cause = _short(cause)
@@ -121,7 +153,8 @@ class ProxyflashError(Exception):
     def __str__(self) -> str:
         where = f"{word(self.component)}: " if self.component else ""
         advice = f" {plain(self.remedy)}" if self.remedy else ""
-        return f"{where}{plain(self.cause, CAUSE)}.{advice}"
+        left = f" ({self.left.text})" if self.left else ""
+        return f"{where}{plain(self.cause, CAUSE)}{left}.{advice}"
 
 
 def _short(cause: str) -> str:

@@ -11,77 +11,29 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.component import Presence
-from proxyflash.flashers.errors import Cancelled
-from proxyflash.flashers.events import Event, Phase, Progress, RunContext
-from proxyflash.tests.explore.families import BY_NAME, FAMILIES, Family
+from proxyflash.tests.explore.families import BY_NAME, FAMILIES
 from proxyflash.tools.commands import run
 from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates.engine.engine import Engine
 from proxyflash.updates.errors import ComponentAbsent
-from proxyflash.updates.manifests.resolved_update import Update, load
 
-from .authoring import Publisher
+from .one_part import OnePart
 
 pytestmark = pytest.mark.simulated_time
 SERIAL = [family for family in FAMILIES if family.kind == "serial"]
 SILENT = {"stm32-uart", "stk500v1", "stk500v2", "xmodem", "ymodem"}
 """Those that nothing is heard of then; the others answer from their bootloaders, or run their old application."""
-SIZE = 1500
-
-
-class Line:
-    """One part on a serial line that asks no bootloader, with version 1.0.0, and an update to 1.1.0."""
-
-    def __init__(self, folder: Path, family: Family, stack: ExitStack, *, more: str = "") -> None:
-        self.family = family
-        (folder / "old.bin").write_bytes(family.firmware("1.0.0", SIZE, 1))
-        self.new = folder / "new.bin"
-        self.new.write_bytes(family.firmware("1.1.0", SIZE, 2))
-        probe = "probe = true\n" if family.by_hand else ""
-        text = (
-            f'[bus.line]\nkind = "serial"\nemulated = true\npace = 0.0\nbaudrate = 115200\ndtr = false\nrts = false\n{probe}'
-            f'[[component]]\nname = "part"\ngroup = "parts"\nbus = "line"\n{more}'
-            + family.component.format(number=1, firmware="old.bin", request=0, response=0, product=0)
-        )
-        (folder / "bench.toml").write_text(text)
-        self.bench = stack.enter_context(Bench.open(folder / "bench.toml", state=folder / "state"))
-        self.folder = folder
-
-    @property
-    def update(self) -> Update:
-        publisher = Publisher(self.folder)
-        child = publisher.component_update("parts", "1.1.0", given=(self.new,))
-        if self.family.address:
-            text = child.read_text()
-            child.write_text(
-                text.replace('"installedCriteria"', f'"address": {self.family.start}, "installedCriteria"', 1)
-            )
-        return load(publisher.update("all", "1.1.0", child))
-
-    def interrupt(self) -> None:
-        """A flash that is interrupted amid its writing."""
-        events: list[Event] = []
-        amid = RunContext(
-            events.append, lambda: any(isinstance(e, Progress) and e.phase is Phase.WRITE for e in events)
-        )
-        with pytest.raises(Cancelled):
-            self.bench.component("part").flash(self.new, address=self.address, context=amid)
-
-    @property
-    def address(self) -> int | None:
-        return self.family.start if self.family.address else None
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Line]]:
+def make(tmp_path: Path) -> Iterator[Callable[..., OnePart]]:
     with ExitStack() as stack:
-        yield lambda name, **settings: Line(tmp_path, BY_NAME[name], stack, **settings)
+        yield lambda name, **settings: OnePart(tmp_path, BY_NAME[name], stack, **settings)
 
 
 @pytest.mark.parametrize("name", [family.name for family in SERIAL])
-def test_an_interrupted_part_is_updated(make: Callable[..., Line], name: str) -> None:
+def test_an_interrupted_part_is_updated(make: Callable[..., OnePart], name: str) -> None:
     line = make(name)
     line.interrupt()
     engine = Engine(line.bench)
@@ -94,7 +46,7 @@ def test_an_interrupted_part_is_updated(make: Callable[..., Line], name: str) ->
 
 
 @pytest.mark.parametrize("name", [family.name for family in SERIAL])
-def test_one_that_is_not_there_ends_the_update_before_it_begins(make: Callable[..., Line], name: str) -> None:
+def test_one_that_is_not_there_ends_the_update_before_it_begins(make: Callable[..., OnePart], name: str) -> None:
     line = make(name)
     line.bench.emulated_device("part").supply.off()
     engine = Engine(line.bench)
@@ -106,7 +58,7 @@ def test_one_that_is_not_there_ends_the_update_before_it_begins(make: Callable[.
     assert engine.store.entries() == []
 
 
-def test_one_that_may_be_unplugged_is_looked_for_too(make: Callable[..., Line]) -> None:
+def test_one_that_may_be_unplugged_is_looked_for_too(make: Callable[..., OnePart]) -> None:
     line = make("stm32-uart", more="optional = true\n")
     line.interrupt()
     engine = Engine(line.bench)
@@ -123,7 +75,7 @@ def test_one_that_may_be_unplugged_is_looked_for_too(make: Callable[..., Line]) 
 
 
 def test_the_plan_says_that_apply_will_look(
-    make: Callable[..., Line], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    make: Callable[..., OnePart], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     line = make("stm32-uart")
     line.interrupt()

@@ -204,9 +204,13 @@ class Session:
         try:
             with naming(name):
                 yield
-        except Cancelled as error:
-            if error.touched:
-                raise error.advised(f"It goes on with what is missing: {self.command_line}") from error
+        except ProxyflashError as error:
+            again = f"It goes on with what is missing: {self.command_line}"
+            if isinstance(error, Cancelled):
+                if error.touched:
+                    raise error.advised(again) from error
+            elif error.exit_status is ExitStatus.RESUMABLE and error.left is not None:
+                raise error.advised((*error.advice, " ", again) if error.remedy else again) from error
             raise
         self.standing.finish()
 

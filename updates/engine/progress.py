@@ -7,20 +7,21 @@ journal is what the engine knew when it was cut.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ...enumerators.benchfile.validation import first_fault
 from ...enumerators.component import Presence
-from ...transports.errors import ProxyflashError
+from ...transports.errors import Left, ProxyflashError
 from ..errors import JournalBroken, StepFailed
 from ..events import Status
 from .action import CHANGING, Action
 from .results import ActionResult, ResultCode
 
+_LEFT = TypeAdapter(Left)
 MOST_TASKS = 100_000
 """Of one update."""
 
@@ -351,7 +352,14 @@ def fields_of(result: ActionResult, error: ProxyflashError | None) -> dict[str, 
     """A result, and the error behind it, as a record has them."""
     fields: dict[str, Any] = {"code": int(result.code), "extended": result.extended, "details": result.details}
     if error is not None:
-        told = {"code": error.code, "cause": error.cause, "remedy": error.remedy, "component": error.component}
+        told: dict[str, Any] = {
+            "code": error.code,
+            "cause": error.cause,
+            "remedy": error.remedy,
+            "component": error.component,
+        }
+        if error.left is not None:
+            told["left"] = asdict(error.left)
         fields["error"] = told
     return fields
 
@@ -368,8 +376,11 @@ def _error(record: Mapping[str, Any]) -> ProxyflashError:
     cause = str(kept["cause"]) if kept["code"] == StepFailed.code else f"{kept['code']} {kept['cause']}"
     component, remedy = kept["component"], kept.get("remedy")
     # A journal of an earlier version has no remedy.
-    return StepFailed(
+    error = StepFailed(
         cause,
         remedy=str(remedy) if remedy else None,
         component=None if component is None else str(component),
     )
+    if kept.get("left") is not None:
+        error.left = _LEFT.validate_python(kept["left"])
+    return error

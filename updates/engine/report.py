@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ...transports.errors import NextAction, ProxyflashError, Remedy
+from ...transports.errors import ExitStatus, NextAction, ProxyflashError, Remedy
 from ..errors import StepFailed
 from ..events import Status
 from .action import Action
@@ -96,6 +96,15 @@ class Outcome:
         """What keeps it from its end, else what made it fail."""
         if self.halt is not None:
             return self.halt
+        found = self._failure
+        if found is not None and self.progress.over and found.exit_status is ExitStatus.RESUMABLE:
+            # A component can be flashed again; the update doesn't go on.
+            found = found.advised(found.advice)
+            found.exit_status = ExitStatus.FAILED
+        return found
+
+    @property
+    def _failure(self) -> ProxyflashError | None:
         # What was undone on request is judged by what came back, not by why it was undone.
         undoing = self.progress.undoing and self.progress.over
         failed = None if undoing else next((item.error for item in self.results if item.error is not None), None)
@@ -212,4 +221,6 @@ def _component(item: TaskResult) -> dict[str, Any]:
     }
     if item.restored is not None:
         found["restore"] = item.restored.report()
+    if item.is_torn and item.error is not None and item.error.left is not None:
+        found["left"] = asdict(item.error.left)
     return found
