@@ -19,6 +19,8 @@ class Status(StrEnum):
     FAILED = "failed"
     STOPPED = "stopped"
     """It was under way when the update was stopped; `resume` goes on with it."""
+    WAITING = "waiting"
+    """Not begun: the update awaits the restart that another step has asked for."""
     NOT_RUN = "not run"
     RESTORED = "restored"
     """Undone by a rollback."""

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -237,6 +237,11 @@ class Lab:
                 (self.world / f"{name}.{item}").write_text(OLD)
         return load(self.write("bundle", [reference("motors"), reference("cameras")]))
 
+    def look(self, name: str) -> Component:
+        """What a component tells: the version of its first step."""
+        (found,) = (component for component in self.components() if component.name == name)
+        return replace(found, version=(self.world / f"{name}.one").read_text())
+
     def components(self, **versions: str) -> list[Component]:
         return [
             Component(name, name, group, "", "", versions.get(name, OLD), Presence.OK, "bus", "uds", "")
@@ -279,6 +284,7 @@ class Lab:
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     made = Lab(tmp_path)
     serve(monkeypatch, FileHandler)
+    monkeypatch.setattr(BenchComponent, "look", lambda component: made.look(component.name))
     monkeypatch.setattr(restarting, "boot_id", lambda: made.boot)
     with ExitStack() as stack:
         if clock.current().is_simulated:

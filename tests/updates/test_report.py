@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from proxyflash.enumerators.component import Component
+from proxyflash.flashers.errors import NoResponse
 from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.progress import RESTARTS
 from proxyflash.updates.engine.results import ActionResult, ResultCode, extended_code
@@ -42,6 +44,8 @@ BROKEN = ActionResult(0, 0x30500042, "no good")
 FAILED: dict[str, Any] = {"extended": "30500042", "details": "no good"}
 OPEN = -1
 """Nothing was done: neither a success nor, by itself, a failure."""
+WAITS = 601
+"""ADUC_Result_Install_InProgress: it has yet to begin, after the restart."""
 
 CASES = [
     Case("all is well", {}, 0, 700, (700, 700), (700, 700)),
@@ -63,14 +67,14 @@ CASES = [
     Case("no restore supported", {Action.APPLY: BROKEN, Action.RESTORE: 1101}, 255, 0, (0, OPEN), (0, OPEN), **FAILED),
     Case("any code below 1 is a failure", {Action.INSTALL: ActionResult(-7, 1, "x")}, 255, -7, (-7, OPEN), (-7, OPEN),
          "00000001", "x"),
-    Case("install wants a reboot now", {Action.INSTALL: 605}, 6, 605, (OPEN, OPEN), (605, OPEN)),
-    Case("install wants a reboot", {Action.INSTALL: 606}, 6, 700, (700, OPEN), (700, OPEN)),
-    Case("install wants a restart now", {Action.INSTALL: 607}, 6, 607, (OPEN, OPEN), (607, OPEN)),
-    Case("install wants a restart", {Action.INSTALL: 608}, 6, 700, (700, OPEN), (700, OPEN)),
-    Case("apply wants a reboot now", {Action.APPLY: 705}, 6, 705, (OPEN, OPEN), (705, OPEN)),
-    Case("apply wants a reboot", {Action.APPLY: 706}, 6, 706, (706, OPEN), (706, OPEN)),
-    Case("apply wants a restart now", {Action.APPLY: 707}, 6, 707, (OPEN, OPEN), (707, OPEN)),
-    Case("apply wants a restart", {Action.APPLY: 708}, 6, 708, (708, OPEN), (708, OPEN)),
+    Case("install wants a reboot now", {Action.INSTALL: 605}, 6, 605, (605, WAITS), (605, WAITS)),
+    Case("install wants a reboot", {Action.INSTALL: 606}, 6, 700, (700, WAITS), (700, WAITS)),
+    Case("install wants a restart now", {Action.INSTALL: 607}, 6, 607, (607, WAITS), (607, WAITS)),
+    Case("install wants a restart", {Action.INSTALL: 608}, 6, 700, (700, WAITS), (700, WAITS)),
+    Case("apply wants a reboot now", {Action.APPLY: 705}, 6, 705, (705, WAITS), (705, WAITS)),
+    Case("apply wants a reboot", {Action.APPLY: 706}, 6, 706, (706, WAITS), (706, WAITS)),
+    Case("apply wants a restart now", {Action.APPLY: 707}, 6, 707, (707, WAITS), (707, WAITS)),
+    Case("apply wants a restart", {Action.APPLY: 708}, 6, 708, (708, WAITS), (708, WAITS)),
     *(
         Case(f"restore answers {code}", {Action.APPLY: BROKEN, Action.RESTORE: code}, 255, 0, (0, OPEN), (0, OPEN), **FAILED)
         for code in (1100, 1105, 1106, 1107, 1108)
@@ -104,8 +108,8 @@ def test_what_is_reported(lab: Lab, case: Case) -> None:
 def test_every_code_of_the_agent_is_in_the_table_or_answers_nothing_here() -> None:
     answers = [answer for case in CASES for answer in case.answers.values()]
     tried = {answer.code if isinstance(answer, ActionResult) else answer for answer in answers}
-    elsewhere = {-1, 500, 600, 700, 800, 801}
-    """The plain successes, which every step without a fault has, and those of a cancellation, below."""
+    elsewhere = {-1, 500, 600, WAITS, 700, 800, 801}
+    """The plain successes, which every step without a fault has, those of a cancellation, below, and of what waits."""
     assert tried | elsewhere >= {int(code) for code in ResultCode}
 
 
@@ -183,6 +187,33 @@ def test_each_component_s_part_says_what_was_tried_and_what_it_holds(lab: Lab) -
         "camera 1": "1.0",
         "camera 2": "1.0",
     }
+
+
+def test_what_it_holds_is_what_it_tells(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A component of which the criteria say one thing, and which tells another, or nothing."""
+    update = lab.bundle()
+    versions = {"left": "1.1-rc2", "right": "", "camera": "1.1"}
+    seen = lab.look
+
+    def told(name: str) -> Component:
+        if name == "camera":
+            raise NoResponse("mute")
+        return replace(seen(name), version=versions[name])
+
+    monkeypatch.setattr(lab, "look", told)
+    report = lab.apply(update).report()
+    assert [item["holds"] for item in report["componentResults"]] == ["1.1-rc2"] * 2 + [""] * 4
+    with lab.engine() as engine:
+        (entry,) = engine.store.entries()
+        assert engine.outcome(entry).report() == report
+
+
+def test_what_waits_for_a_restart_is_not_cancelled(lab: Lab) -> None:
+    update = lab.bundle()
+    lab.fault("left one", Action.INSTALL, ActionResult(605))
+    report = lab.apply(update).report()
+    statuses = [item["status"] for item in report["componentResults"]]
+    assert statuses == ["awaits a restart", *["waiting"] * 5]
 
 
 def test_what_was_restored_holds_what_it_held(lab: Lab) -> None:

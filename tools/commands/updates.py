@@ -336,6 +336,8 @@ def _verdict(items: list[TaskResult]) -> str:
             return f"{said} at step {worst.task.label}: {_why(worst)}{_restored(worst)}"
     if Status.AWAITING in statuses:
         return f"awaits a restart, at step {items[statuses.index(Status.AWAITING)].task.label}"
+    if Status.WAITING in statuses:
+        return f"waits for a restart, from step {items[statuses.index(Status.WAITING)].task.label} on"
     if Status.RESTORED in statuses:
         return _brought_back(items[statuses.index(Status.RESTORED)].restored)
     done = [item for item in items if item.task.status is Status.DONE]

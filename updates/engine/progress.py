@@ -53,6 +53,8 @@ class Kind(StrEnum):
     """A task is about to install an older version than the component has: by request."""
     STOPPED = "stopped"
     ROLLBACK = "rollback"
+    HOLDS = "holds"
+    """What a component tells once a task has ended: its version."""
     RESTART = "restart"
     FINISH = "finish"
 
@@ -204,6 +206,8 @@ class Progress:
     restored_restart: Restart | None = None
     """What restored components ask for, of the host if one of them does, and have not got yet."""
     seen: str = ""
+    holds: dict[int, str] = field(default_factory=dict)
+    """The versions that components told at the end of tasks, the latest last. "": it told none."""
     ended: str = ""
     """The time of the last record, once it is at its end."""
     stopped: str = ""
@@ -246,6 +250,10 @@ class Progress:
                     self._undo(record["done"], record.get("torn", ()))
             case Kind.DOWNGRADE:
                 self._task(record)  # It is one of them; beyond that it is for people.
+            case Kind.HOLDS:
+                self._task(record)
+                self.holds.pop(record["task"], None)
+                self.holds[record["task"]] = str(record["version"])
             case Kind.DOWNLOADED:
                 self.downloaded = True
             case Kind.RESUMED:

@@ -32,6 +32,8 @@ class TaskResult:
     error: ProxyflashError | None = None
     actions: Mapping[Action, ActionResult] = field(default_factory=dict)
     touched: bool = False
+    told: str | None = None
+    """The version that the component told last, "": none; None: it was not asked since the plan."""
 
     @property
     def restored(self) -> ActionResult | None:
@@ -56,16 +58,11 @@ class TaskResult:
     @property
     def holds(self) -> str:
         """The version that the component has now, as it was last told by the component; "": that isn't known."""
-        before = self.task.component.version if self.task.component else ""
-        back = self.restored is not None and self.restored.brought_back
-        match self.task.status:
-            case Status.DONE | Status.INSTALLED:
-                return self.task.wanted
-            case Status.RESTORED | Status.NOT_RUN:
-                return before
-            case Status.FAILED if back or not self.touched:
-                return before
-        return ""
+        if self.task.component is None or (not self.as_before and self.task.status is not Status.DONE):
+            return ""
+        if self.told is None:
+            return self.task.component.version if not self.touched else ""
+        return self.told
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +85,13 @@ class Outcome:
     @property
     def results(self) -> list[TaskResult]:
         """One for each task, in order, also for those that were not run."""
-        pairs = zip(self.plan.tasks, self.progress.tasks, strict=True)
-        return [_result(task, state, self.progress) for task, state in pairs]
+        pairs = list(zip(self.plan.tasks, self.progress.tasks, strict=True))
+        told = {self.plan.tasks[index].target: version for index, version in self.progress.holds.items()}
+        failed = {task.target for task, state in pairs if state.status is Status.FAILED}
+        return [
+            replace(_result(task, state, self.progress, may_wait=task.target not in failed), told=told.get(task.target))
+            for task, state in pairs
+        ]
 
     @property
     def error(self) -> ProxyflashError | None:
@@ -176,11 +178,14 @@ class Outcome:
         return ActionResult(ResultCode.CANCELLED, details=self.progress.stopped or self.ending.value)
 
 
-def _result(task: Task, state: TaskProgress, progress: Progress) -> TaskResult:
+def _result(task: Task, state: TaskProgress, progress: Progress, *, may_wait: bool) -> TaskResult:
     status = state.status
     if status is Status.TODO:
         status = Status.STOPPED if state.begun or state.failing else Status.NOT_RUN
-    result = state.result or ActionResult(ResultCode.CANCELLED, details=_why_not(status, progress))
+    if status is Status.NOT_RUN and progress.ending is Ending.AWAITING and may_wait:
+        status = Status.WAITING
+    code = ResultCode.INSTALL_IN_PROGRESS if status is Status.WAITING else ResultCode.CANCELLED
+    result = state.result or ActionResult(code, details=_why_not(status, progress))
     error = state.error
     return TaskResult(replace(task, status=status), result, error, state.results, state.touched)
 
@@ -202,6 +207,9 @@ def _step(own: list[TaskResult]) -> ActionResult:
         return failed
     if waiting:
         return next(iter(waiting.values()))
+    behind = next((item.result for item in own if item.task.status is Status.WAITING), None)
+    if behind is not None:
+        return behind
     for code in (ResultCode.INSTALL_ALREADY_INSTALLED, ResultCode.INSTALL_NO_MATCHING_COMPONENTS):
         if all(item.result.code == code for item in own):
             return own[0].result

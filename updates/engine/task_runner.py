@@ -7,10 +7,12 @@ done again. An action that a cut ended is begun again once the component has bee
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ...enumerators.bench import Bench
+from ...enumerators.component import Presence
 from ...flashers.errors import Cancelled
 from ...flashers.events import Event, RunContext
 from ...transports import clock
@@ -115,6 +117,7 @@ class TaskRunner:
         caller = self._caller(task)
         if caller is not None:
             self._act(task, caller, Action.RESTORE)
+        self._ask_what_it_holds(task)
         self._told(task)
 
     def carry_out(self, task: Task) -> None:
@@ -131,7 +134,22 @@ class TaskRunner:
                 self._install(task, caller)
         if state.status is Status.DONE and task.options.attempts_under(self.settings.policy):
             self.settings.attempts.clear(task)
+        self._ask_what_it_holds(task)
         self._told(task)
+
+    def _ask_what_it_holds(self, task: Task) -> None:
+        """Journals the version that the component tells once the task has changed it, or found it installed."""
+        state = self.state(task)
+        ended = state.status in (Status.DONE, Status.INSTALLED) or (
+            state.finished and state.touched and state.as_before
+        )
+        if task.component is None or not ended:
+            return
+        version = ""
+        with suppress(ProxyflashError):
+            seen = self.settings.bench.find(task.component.name).look()
+            version = seen.version if seen.presence is Presence.OK else ""
+        self.record(Kind.HOLDS, sync=False, task=task.index, version=version)
 
     def _install(self, task: Task, caller: ActionCaller) -> None:
         """Asks, then carries out the actions that have not ended yet; on a failure restores."""

@@ -122,7 +122,8 @@ class FlashHandler(StepHandler):
     def install(self) -> ActionResult:
         with naming(self._component.name):
             result = self._component.flash(self._image(), expect_version=self._wanted, context=self.context.run)
-        return ActionResult(ResultCode.INSTALL_SUCCESS, details=f"-> {result.version}, verified ({result.verified})")
+        version = f"-> {result.version}, " if result.version else ""
+        return ActionResult(ResultCode.INSTALL_SUCCESS, details=f"{version}verified ({result.verified})")
 
     def apply(self) -> ActionResult:
         if self.is_installed().code == ResultCode.INSTALLED:
