@@ -24,9 +24,11 @@ from ..flashers import events as ev
 from ..transports import clock, named_files, private_files
 from ..transports.errors import ProxyflashError
 from ..transports.plain import CAUSE, plain, word
-from ..updates.events import ActionStarted, StepFinished, StepStarted
+from ..updates.events import ActionStarted, ComponentFinished, StepFinished, StepStarted
 from .wording import finished_text, plan_text
 
+PROGRESS_SECONDS = 10.0
+"""How often progress is told where there is no terminal."""
 SCHEMA = 1
 """The number of the JSON documents' shape; it changes when a key changes its meaning or goes."""
 
@@ -70,6 +72,9 @@ class Output:
     """The error that was shown last."""
     lost: OutputLost | None = None
     """Why something could not be shown."""
+    _verdicts: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    _last_told: dict[tuple[str, ev.Phase], float] = field(default_factory=dict, init=False, repr=False)
+    """When progress was told last where there is no terminal."""
     _bars: Any = field(default=None, init=False, repr=False)
 
     def line(self, text: str = "") -> None:
@@ -83,6 +88,12 @@ class Output:
         """Several of them, such as a document of our own, split into its lines."""
         for text in texts:
             self.line(text)
+
+    def verdict(self, component: str, text: str) -> None:
+        """What became of a component: told once, and again only if that has changed."""
+        if self._verdicts.get(component) != text:
+            self._verdicts[component] = text
+            self.line(f"{word(component)}  {plain(text, CAUSE)}")
 
     def note(self, text: str) -> None:
         """A remark on stderr."""
@@ -159,7 +170,7 @@ class Output:
         if self.mode is Mode.JSONL:
             self._print_json({"schema": SCHEMA, "kind": event.kind, "time": round(clock.time(), 6), **asdict(event)})
         if not isinstance(event, ev.Progress):
-            self._logged([f"{event.kind} {asdict(event)}"])
+            self._logged([f"{event.kind} {json.dumps(asdict(event), default=str)}"])
         if self.mode is Mode.TEXT:
             self._show(event)
 
@@ -182,6 +193,8 @@ class Output:
                 self.note(f"{event.component}  step {event.label}{about} ({event.handler})")
             case ActionStarted(action="restore"):
                 self.note(f"{event.component}  step {event.label}: restore")
+            case ComponentFinished():
+                self.verdict(event.component, event.verdict)
             case StepFinished() if event.details and self.verbosity:
                 self.note(f"{event.component}  step {event.label}: {plain(event.details, CAUSE)}")
             case ev.Retrying():
@@ -200,14 +213,26 @@ class Output:
         if self.quiet:
             return
         if not is_terminal(sys.stderr) or os.environ.get("TERM") in (None, "", "dumb"):
-            if isinstance(event, ev.PhaseFinished) and self.verbosity:
-                self.note(f"{event.component}  {event.phase:<7} {finished_text(event)}")
+            self._tell_progress(event)
             return
         if self._bars is None:
             from .bars import Bars
 
             self._bars = Bars()
         self._bars.show(event)
+
+    def _tell_progress(self, event: ev.PhaseStarted | ev.Progress | ev.PhaseFinished) -> None:
+        """A line now and then where no bar is shown: a journal is read while the work goes on."""
+        key, now = (event.component, event.phase), clock.monotonic()
+        if isinstance(event, ev.PhaseStarted):
+            self._last_told[key] = now
+        elif isinstance(event, ev.Progress):
+            if now - self._last_told.setdefault(key, now) >= PROGRESS_SECONDS:
+                self._last_told[key] = now
+                percent = 100 * event.done // max(1, event.total)
+                self.note(f"{event.component}  {event.phase:<7} {percent}%  {event.done:,} of {event.total:,} B")
+        elif self.verbosity:
+            self.note(f"{event.component}  {event.phase:<7} {finished_text(event)}")
 
     def _end_bars(self) -> None:
         if self._bars is not None:
@@ -236,7 +261,7 @@ class Output:
     def _logged(self, lines: Sequence[str]) -> None:
         if self.log is None:
             return
-        began = clock.strftime("%Y-%m-%dT%H:%M:%S")
+        began = clock.now().astimezone().isoformat(timespec="milliseconds")
         try:
             self.log.write("".join(f"{began} {plain(line)}\n" for line in lines))
             self.log.flush()

@@ -55,3 +55,11 @@ class StepFinished(ev.Event):
     result_code: int
     extended: int
     details: str
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentFinished(ev.Event):
+    """No further step is for the component, as far as is known. `verdict`: what became of it, in words."""
+
+    kind: ClassVar[str] = "component-done"
+    verdict: str

@@ -114,7 +114,17 @@ def test_each_line_of_jsonl_is_a_document_and_looks_the_same_on_a_terminal(desk:
     lines = done.lines
     assert {line["schema"] for line in lines} == {1}
     kinds = [line["kind"] for line in lines]
-    assert set(kinds) == {"step", "action", "planned", "phase", "progress", "phase-done", "step-done", "result"}
+    assert set(kinds) == {
+        "step",
+        "action",
+        "planned",
+        "phase",
+        "progress",
+        "phase-done",
+        "step-done",
+        "component-done",
+        "result",
+    }
     assert (kinds.count("result"), kinds[-1]) == (1, "result")
     written = [line for line in lines if line["kind"] == "progress" and line["phase"] == "write"]
     for component in NEW:
@@ -135,7 +145,7 @@ def test_the_log_keeps_everything_with_times(desk: Desk) -> None:
     log = desk.folder / "log.txt"
     assert desk.run(*FLASH[:2], desk.image("camera"), "--quiet", "--log-file", log).status == 0
     lines = log.read_text().splitlines()
-    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d ", line) for line in lines)
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d ", line) for line in lines)
     assert [kind for kind in ("planned", "phase", "phase-done", "camera  -> 1.5.0  OK") if kind in log.read_text()]
     before = len(lines)
     desk.run("scan", "--log-file", log)

@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 from ...transports.errors import ProxyflashError
-from ...transports.plain import CAUSE, plain, word
+from ...transports.plain import word
 from ...updates.engine.engine import Engine
 from ...updates.engine.plan import UpdatePlan
 from ...updates.engine.progress import Ending, Progress
 from ...updates.engine.report import Outcome, TaskResult
-from ...updates.engine.results import ActionResult, ResultCode
 from ...updates.engine.store import StoredUpdate
+from ...updates.engine.verdict import verdict
 from ...updates.errors import ComponentAbsent, JournalBroken, UpdateUnknown
 from ...updates.events import Status
 from ...updates.manifests.resolved_update import Update, load
@@ -307,7 +307,7 @@ def _name(outcome: Outcome) -> str:
 
 
 def _told(session: Session, outcome: Outcome) -> int | None:
-    """One line a component, the worst of its steps; then the error, if there is one."""
+    """One line a component, unless it was told when it was known; then the error, if there is one."""
     out = session.output
     rows: dict[str, list[TaskResult]] = {}
     for item in outcome.results:
@@ -317,7 +317,7 @@ def _told(session: Session, outcome: Outcome) -> int | None:
     document |= {"report": outcome.report()}
     out.document(document | ({"error": describe(error)} if error else {}))
     for target, items in rows.items():
-        out.line(f"{target}  {plain(_verdict(items), CAUSE)}")
+        out.verdict(target, verdict(items))
     if outcome.ending in (Ending.ROLLED_BACK, Ending.PARTLY_ROLLED_BACK):
         out.line(f"{_name(outcome)}  {outcome.ending}")
     if outcome.restart:
@@ -326,44 +326,3 @@ def _told(session: Session, outcome: Outcome) -> int | None:
         return None
     out.fault(error)
     return error.exit_status
-
-
-def _verdict(items: list[TaskResult]) -> str:
-    statuses = [item.task.status for item in items]
-    for status, said in ((Status.FAILED, "FAILED"), (Status.NOT_RESTORED, "NOT RESTORED"), (Status.STOPPED, "stopped")):
-        if status in statuses:
-            worst = items[statuses.index(status)]
-            return f"{said} at step {worst.task.label}: {_why(worst)}{_restored(worst)}"
-    if Status.AWAITING in statuses:
-        return f"awaits a restart, at step {items[statuses.index(Status.AWAITING)].task.label}"
-    if Status.WAITING in statuses:
-        return f"waits for a restart, from step {items[statuses.index(Status.WAITING)].task.label} on"
-    if Status.RESTORED in statuses:
-        return _brought_back(items[statuses.index(Status.RESTORED)].restored)
-    done = [item for item in items if item.task.status is Status.DONE]
-    if Status.NOT_RUN in statuses:
-        first = items[statuses.index(Status.NOT_RUN)]
-        return f"not run from step {first.task.label} on" if done else "not run"
-    if not done:
-        return "OK  installed already"
-    details = "; ".join(item.result.details for item in done if item.result.details)
-    return f"OK  {details}" if details else "OK"
-
-
-def _why(item: TaskResult) -> str:
-    if item.result.code == ResultCode.RESTORE_UNSUPPORTED:
-        return item.result.details or f"{item.task.step.handler} has nothing to bring back"
-    return item.result.details or item.task.status
-
-
-def _restored(item: TaskResult) -> str:
-    """What came of the restore after a failure: nothing where the handler has none."""
-    if item.restored is None or item.task.status is not Status.FAILED:
-        return ""
-    if not item.restored.succeeded:
-        return f"; NOT restored: {item.restored.details}"
-    return "" if item.restored.code == ResultCode.RESTORE_UNSUPPORTED else f"; {_brought_back(item.restored)}"
-
-
-def _brought_back(result: ActionResult | None) -> str:
-    return f"restored: {result.details}" if result and result.details else "restored"

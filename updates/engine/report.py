@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -85,13 +85,7 @@ class Outcome:
     @property
     def results(self) -> list[TaskResult]:
         """One for each task, in order, also for those that were not run."""
-        pairs = list(zip(self.plan.tasks, self.progress.tasks, strict=True))
-        told = {self.plan.tasks[index].target: version for index, version in self.progress.holds.items()}
-        failed = {task.target for task, state in pairs if state.status is Status.FAILED}
-        return [
-            replace(_result(task, state, self.progress, may_wait=task.target not in failed), told=told.get(task.target))
-            for task, state in pairs
-        ]
+        return results_of(self.plan.tasks, self.progress)
 
     @property
     def error(self) -> ProxyflashError | None:
@@ -176,6 +170,18 @@ class Outcome:
                 ActionResult(ResultCode.INSTALL_REBOOT),
             )
         return ActionResult(ResultCode.CANCELLED, details=self.progress.stopped or self.ending.value)
+
+
+def results_of(tasks: Sequence[Task], progress: Progress) -> list[TaskResult]:
+    """What became of some tasks: all of the components that they are for."""
+    pairs = [(task, progress.tasks[task.index]) for task in tasks]
+    targets = {task.index: task.target for task in tasks}
+    told = {targets[index]: version for index, version in list(progress.holds.items()) if index in targets}
+    failed = {task.target for task, state in pairs if state.status is Status.FAILED}
+    return [
+        replace(_result(task, state, progress, may_wait=task.target not in failed), told=told.get(task.target))
+        for task, state in pairs
+    ]
 
 
 def _result(task: Task, state: TaskProgress, progress: Progress, *, may_wait: bool) -> TaskResult:

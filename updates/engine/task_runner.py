@@ -238,7 +238,7 @@ class TaskRunner:
             raise self._stopped(task, None, Cancelled("stopped on request between two steps", touched=False))
         if action in ANNOUNCED:
             self.record(Kind.START, task=task.index, action=action)
-            self._tell(ActionStarted(task.target, task.label, action))
+            self.tell(ActionStarted(task.target, task.label, action))
         result, error = self._called(task, caller, action, after_cut=after_cut)
         if action is Action.INSTALL:
             self._give_up_older()
@@ -303,7 +303,7 @@ class TaskRunner:
         """None: its handler can't be made, and the task has failed."""
         settings = self.settings
         seconds = task.options.seconds_under(settings.policy)
-        timeout = ActionTimeout(settings.bench.folder, seconds, RunContext(self._tell, settings.context.cancelled))
+        timeout = ActionTimeout(settings.bench.folder, seconds, RunContext(self.tell, settings.context.cancelled))
         try:
             handler = task.handler(self._context(task, timeout.context))
         except ProxyflashError as error:
@@ -327,16 +327,16 @@ class TaskRunner:
         )
 
     def _started(self, task: Task) -> None:
-        self._tell(StepStarted(task.target, task.label, task.step.description or "", task.step.handler))
+        self.tell(StepStarted(task.target, task.label, task.step.description or "", task.step.handler))
 
     def _told(self, task: Task) -> None:
         state = self.state(task)
         if state.result is not None:
             result = state.result
             finished = StepFinished(task.target, task.label, state.status, result.code, result.extended, result.details)
-            self._tell(finished)
+            self.tell(finished)
 
-    def _tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
         with self._lock:
             self.settings.context.on_event(event)
 

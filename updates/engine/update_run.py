@@ -8,17 +8,18 @@ from itertools import groupby
 from ...flashers.errors import Cancelled
 from ...transports import plugins
 from ...transports.errors import NextAction, ProxyflashError
-from ..events import Status
+from ..events import ComponentFinished, Status
 from ..manifests.options import OnFailure
 from . import restarting, scheduling
 from .action import Action
 from .journal import Journal
 from .plan import Task, UpdatePlan
 from .progress import RESTARTS, Ending, Kind, Progress, TaskProgress
-from .report import Outcome
+from .report import Outcome, results_of
 from .restarting import Restarts
 from .store import StoredUpdate
 from .task_runner import Halt, RunSettings, TaskRunner
+from .verdict import verdict
 
 
 class UpdateRun:
@@ -36,6 +37,10 @@ class UpdateRun:
         pairs = zip(plan.tasks, progress.tasks, strict=True)
         self._given_up = {task.target for task, state in pairs if state.status is Status.FAILED}
         """Components on which a step has failed: their later ones are not run."""
+        self._of: dict[str, list[Task]] = {}
+        """The tasks of each component."""
+        for task in plan.tasks:
+            self._of.setdefault(task.target, []).append(task)
         self._restarted_first: set[str] = set()
         """Components on which a step waits for a restart: their later ones are for the next run."""
 
@@ -154,6 +159,8 @@ class UpdateRun:
         while left:
             task = left.pop(0)
             self._runner.restore(task)
+            if all(task.target != other.target for other in left):
+                self._tell_verdict(task.target)
             restored = self._state(task).results.get(Action.RESTORE)
             asked = RESTARTS.get(restored.code) if restored is not None else None
             if left and asked is not None and asked.immediate:
@@ -199,6 +206,11 @@ class UpdateRun:
             self._restarted_first.add(task.target)
         if self._state(task).status is Status.FAILED:
             self._given_up.add(task.target)
+        if task is self._of[task.target][-1] or task.target in self._given_up:
+            self._tell_verdict(task.target)
+
+    def _tell_verdict(self, target: str) -> None:
+        self._runner.tell(ComponentFinished(target, verdict(results_of(self._of[target], self.progress))))
 
     def _state(self, task: Task) -> TaskProgress:
         return self._runner.state(task)
