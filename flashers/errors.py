@@ -18,6 +18,7 @@
 | `PartRefused`       | E-PART-REFUSED       | 1  | the part refused a command |
 | `ProtocolError`     | E-PART-PROTOCOL      | 1  | the part answered what its protocol does not allow |
 | `OperationFailed`   | E-PART-FAILED        | 1  | the part says that erasing or programming failed |
+| `WrongLayout`       | E-PART-LAYOUT        | 12 | an erase took more than was planned, or less |
 | `VerifyMismatch`    | E-VERIFY-MISMATCH    | 8  | what the part holds is not the image |
 | `VersionMismatch`   | E-VERSION-MISMATCH   | 8  | the application reports another version than wanted |
 | `RebootFailed`      | E-PART-NOT-BACK      | 11 | after the boot the application does not answer |
@@ -142,6 +143,15 @@ class ProtocolError(PartError):
 class OperationFailed(PartError):
     code = "E-PART-FAILED"
     default_remedy = "Is its supply within range? Run the same command again."
+
+
+class WrongLayout(PartError):
+    code = "E-PART-LAYOUT"
+    exit_status = ExitStatus.BAD_FILE
+    default_remedy = (
+        "Give the part's erase units as memory in the component's profile, by its manual (docs/bench-file.md), and run the "
+        "same command again. Flash again what else lay where memory was erased."
+    )
 
 
 class VerifyMismatch(PartError):

@@ -55,6 +55,17 @@ class Write(Enum):
     """Each segment of the image whole, in order of address, because the part judges it as such (a UDS download)."""
 
 
+class Watch(Enum):
+    """After which erases the engine looks whether more went than was planned, where the part can be read."""
+
+    NO = auto()
+    """After none: the part itself says where its erase units are."""
+    FIRST = auto()
+    """After the first: the part is told numbers of units, which are counted by a table of parts."""
+    EACH = auto()
+    """After each: a person described the units."""
+
+
 class Head(ABC):
     """What a processor starts by, at the start of a region."""
 
@@ -69,7 +80,7 @@ class Region:
 
     `units`: its erase units from `start` on; they cover the region, or ValueError is raised. `write_alignment`: writes
     start and end at its multiples, in bytes (a power of two); the engine pads with `erased_value`. `head`: what the
-    processor starts by at the region's start, where that can be checked.
+    processor starts by at the region's start, where that can be checked. `watch`: how far `units` are trusted.
     """
 
     name: str
@@ -83,6 +94,7 @@ class Region:
     erase: Erase = Erase.BY_UNIT
     write: Write = Write.RUNS
     head: Head | None = None
+    watch: Watch = Watch.NO
 
     def __post_init__(self) -> None:
         covered = sum(run.count * run.size for run in self.units)

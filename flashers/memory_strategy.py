@@ -9,6 +9,7 @@ from .errors import PartProtected, PartRefused, PartWrongMode, SecurityDenied, U
 from .events import Phase
 from .flasher import Bootloader, Capability, MemoryAccess, compare_digest
 from .image import FirmwareImage, Segment
+from .lookout import Lookout
 from .memory import Erase, MemoryMap, Range
 from .plan import FlashPlan
 from .reporter import Reporter
@@ -135,16 +136,22 @@ class MemoryStrategy(Strategy):
         total = sum(unit.size for unit in units)
         before, acknowledged = self.reporter.touched, False
         with self.reporter.phase(Phase.ERASE, total):
+            lookout = Lookout(self._read_at, self.memory.memory_map(), units if self.has(Capability.READ) else ())
             self.reporter.touched = True
             try:
                 for done in self.memory.erase(units):
                     acknowledged = True
+                    lookout.after(done)
                     self.reporter.progress(Phase.ERASE, done, total)
             except REFUSALS:
+                lookout.after_refusal()
                 # What the part refuses it has not done; anything else may have happened all the same.
                 self.reporter.touched = before or acknowledged
                 raise
         return total
+
+    def _read_at(self, start: int, size: int) -> bytes:
+        return b"".join(self.memory.read(start, size))
 
     def _write(self, segments: Sequence[Segment]) -> int:
         if not segments:

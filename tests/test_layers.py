@@ -107,12 +107,13 @@ FAMILIES = {path.parent.name for path in (ROOT / "flashers").glob("*/profile.py"
 """The folders of bootloader protocols."""
 ENGINE = {
     f"flashers.{name}"
-    for name in ("plan", "programmer", "events", "reporter", "strategy", "memory_strategy", "slot_strategy")
+    for name in ("plan", "programmer", "events", "reporter", "strategy", "memory_strategy", "slot_strategy", "lookout")
 }
 FOR_FAMILIES = {
     "flashers.flasher",
     "flashers.image",
     "flashers.memory",
+    "flashers.memory_runs",
     "flashers.errors",
     "flashers.retries",
     "flashers.formats.mcuboot",

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from ..memory import EraseRun, Range, Region
+from ..memory import EraseRun, Range, Region, Watch
 from ..vector_table import VectorTable
 
 FLASH_START = 0x08000000
@@ -97,6 +97,7 @@ class Stm32Family:
             write_alignment=max(LEAST_WRITE, self.write),
             erased_value=self.erased,
             head=VectorTable() if start == FLASH_START else None,
+            watch=Watch.FIRST,
         )
 
     def _units(self, size: int) -> Iterator[EraseRun]:

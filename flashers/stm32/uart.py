@@ -32,7 +32,7 @@ from ..serial.stable_read import read_stable
 from .codec import BLOCK, WORD, Command, MassErase, crc32_mpeg2
 from .erase_plan import chunks, erasures
 from .parts import FLASH_START, Stm32Family, families
-from .profile import Stm32Address, Stm32Profile
+from .profile import EXAMPLE, Stm32Address, Stm32Profile
 from .uart_commands import UNLOCK_REMEDY, Stm32Commands
 
 ERASE_CHUNK_SECONDS = 0.5
@@ -76,6 +76,7 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
         self._product = 0
         self._flash_size: int | None = None
         self._memory: MemoryMap | None = None
+        self._more: bool | None = None
         self._numbers: dict[int, int] = {}
         self._erased: set[int] = set()
         self._wary = False
@@ -201,7 +202,8 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
         if self._memory is None:
             raise ProfileWrong(
                 f"nothing is known of the STM32 with product id 0x{self._product:03X}",
-                remedy="Give its memory in the profile: memory = {size = ..., erase_unit = ...}",
+                remedy="Give its memory in the profile, by its reference manual: one run for each size of erase unit, as in "
+                f"memory = {EXAMPLE}",
             )
         self.capabilities = Capability.READ | Capability.BOOT
         if Command.GET_CHECKSUM in self._commands and self._learn_checksum():
@@ -219,6 +221,7 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
         if self._family is not None and readable:
             self._family = self._family.by_option(self._option_word(self._family))
         self._memory = self._make_memory() if readable else None
+        self._more = None
         details |= {"product_id": f"0x{self._product:03X}", "readout_protection": "off" if readable else "on"}
         if self._memory is not None:
             details["flash"] = f"{sum(region.size for region in self._memory.regions) // 1024} KiB"
@@ -232,12 +235,10 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
 
     def _make_memory(self) -> MemoryMap | None:
         """What the profile says goes before what is known; None where neither says anything."""
-        own = self._profile.memory
+        own = self._profile.memory_map()
         if own is not None:
-            region = own.region()
-            units = region.erase_units(region.start, region.end)
-            self._numbers = {unit.start: number for number, unit in enumerate(units)}
-            return MemoryMap((region,))
+            self._numbers = self._profile.numbers()
+            return own
         if self._family is None:
             return None
         self._numbers = self._family.page_numbers()
@@ -290,11 +291,25 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
     # Erasing, and looking at what became of it.
 
     def _erasures(self, units: Sequence[Range]) -> Iterator[tuple[MassErase | None, Sequence[Range]]]:
-        return erasures(units, self.memory_map(), self._banks, mass=self._has_mass_erase)
+        return erasures(units, self.memory_map(), self._banks, mass=self._takes_mass_erase(units))
+
+    def _takes_mass_erase(self, units: Sequence[Range]) -> bool:
+        """Whether a mass erase erases these and nothing else. Parts may have more flash than they say: what lies beyond
+        would go with it."""
+        everything = sum(region.size for region in self.memory_map().regions)
+        if not self._has_mass_erase or sum(unit.size for unit in units) != everything:
+            return False
+        if self._more is None:
+            region = self.memory_map().regions[-1]
+            try:
+                self._more = not self._holds(region.end, bytes([region.erased_value]) * LOOK)
+            except PartRefused:
+                self._more = False
+        return not self._more
 
     @property
     def _banks(self) -> dict[MassErase, Range]:
-        if not (self._extended and self._has_mass_erase) or self._family is None or self._profile.memory is not None:
+        if not (self._extended and self._has_mass_erase) or self._family is None or self._profile.memory:
             return {}
         found = {
             MassErase.BANK_1: self._family.bank(1, self._flash_size),
@@ -353,12 +368,14 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
 
     @property
     def _has_mass_erase(self) -> bool:
-        if self._profile.memory is not None:
-            return self._profile.memory.mass_erase
-        return self._family is not None and self._family.mass
+        if self._profile.mass_erase is not None:
+            return self._profile.mass_erase
+        return self._family is not None and self._family.mass and not self._profile.memory
 
     @property
     def _pages_at_once(self) -> int:
+        if self._profile.memory:
+            return 1  # The engine looks what became of each.
         seconds = (self._family.erase_seconds if self._family else UNKNOWN_ERASE_SECONDS) / 10
         return max(1, min(MAX_PAGES, int(ERASE_CHUNK_SECONDS / seconds)))
 

@@ -19,11 +19,11 @@ from typing import ClassVar
 
 import pytest
 from proxyflash.emulators.stm32.part import parts
-from proxyflash.flashers.memory import MemoryMap, Range
+from proxyflash.flashers.memory import EraseRun, MemoryMap, Range
 from proxyflash.flashers.stm32.codec import MassErase
 from proxyflash.flashers.stm32.erase_plan import chunks, erasures
 from proxyflash.flashers.stm32.parts import FLASH_START, Stm32Family, families
-from proxyflash.flashers.stm32.profile import Stm32MemorySizes
+from proxyflash.flashers.stm32.profile import Stm32Profile
 from pydantic import ValidationError
 
 FAMILIES = families()
@@ -319,14 +319,52 @@ class TestErasures:
         assert tuple(unit for chunk in found for unit in chunk) == self.units
 
 
-@pytest.mark.parametrize(
-    "memory",
-    [
-        {"size": 1000, "erase_unit": 256}, {"size": 0, "erase_unit": 256}, {"size": 1024, "erase_unit": 0},
-        {"size": 1024, "erase_unit": 256, "write_alignment": 12}, {"size": 1024, "erase_unit": 256, "erased_value": 256},
-        {"size": 1024},
-    ],
-)  # fmt: skip
-def test_memories_that_can_not_be(memory: dict[str, int]) -> None:
-    with pytest.raises(ValidationError):
-        Stm32MemorySizes.model_validate(memory)
+RUN = {"start": FLASH_START, "size": 1024, "erase_unit": 256}
+
+
+class TestMemoryByHand:
+    @pytest.mark.parametrize(
+        ("memory", "why"),
+        [
+            ({"size": 1024, "erase_unit": 256}, r"memory = \[\{start = 0x0800_0000"),
+            ([RUN | {"size": 1000}], "no multiple of erase_unit"),
+            ([RUN | {"size": 0}], "greater than 0"),
+            ([RUN | {"erase_unit": 0}], "greater than 0"),
+            ([RUN | {"write_alignment": 12}], "no power of two"),
+            ([RUN | {"start": FLASH_START + 4}], "multiples of write_alignment"),
+            ([RUN | {"erased_value": 256}], "less than or equal to 255"),
+            ([{"size": 1024, "erase_unit": 256}], "Field required"),
+            ([RUN, RUN | {"start": FLASH_START + 768}], "overlap"),
+            ([RUN | {"start": FLASH_START + 1024}], "needs number"),
+            ([RUN, RUN | {"start": FLASH_START + 2048}], "needs number"),
+            ([RUN, RUN | {"start": FLASH_START + 1024, "number": 3}], "the same number"),
+            ([RUN | {"number": 0xFFEF}], "the same number, or one above"),
+            ([RUN | {"start": 0xFFFF_FF00}], "beyond 32 bits"),
+            ([RUN | {"size": 0x100_0000, "erase_unit": 16}], "more than"),
+        ],
+    )
+    def test_can_not_be(self, memory: object, why: str) -> None:
+        with pytest.raises(ValidationError, match=why):
+            Stm32Profile.model_validate({"memory": memory})
+
+    def test_runs_are_numbered_on(self) -> None:
+        """RM0430, table 5: sectors 4 and 5 of an STM32F413 begin at 0x08010000 and 0x08020000, sector 15 at 0x08160000."""
+        runs = [(0x0802_0000, 0x16_0000, 0x2_0000), (0x0800_0000, 0x1_0000, 0x4000), (0x0801_0000, 0x1_0000, 0x1_0000)]
+        keys = ("start", "size", "erase_unit")
+        profile = Stm32Profile.model_validate({"memory": [dict(zip(keys, run, strict=True)) for run in runs]})
+        known = FAMILIES[0x463]
+        memory = profile.memory_map()
+        assert memory is not None
+        (region,) = memory.regions
+        assert (region.start, region.size, list(region.units)) == (
+            FLASH_START, known.flash, [EraseRun(4, 0x4000), EraseRun(1, 0x10000), EraseRun(11, 0x20000)],
+        )  # fmt: skip
+        assert profile.numbers() == known.page_numbers()
+        assert profile.numbers()[0x0816_0000] == 15
+
+    def test_a_second_bank_beyond_a_gap(self) -> None:
+        profile = Stm32Profile.model_validate({"memory": [RUN, RUN | {"start": 0x0810_0000, "number": 8}]})
+        assert profile.numbers()[0x0810_0000] == 8
+        memory = profile.memory_map()
+        assert memory is not None
+        assert [region.start for region in memory.regions] == [FLASH_START, 0x0810_0000]

@@ -23,6 +23,7 @@ from proxyflash.flashers.errors import (
     PartProtected,
     ProfileWrong,
     VerifyMismatch,
+    WrongLayout,
     WrongPart,
 )
 from proxyflash.flashers.events import RunContext
@@ -38,6 +39,7 @@ from pydantic import ValidationError
 
 BASE = 0x08000000
 PARTS = tuple(parts())
+MASS_ERASE = b"\xff\xff\x00"
 QUESTION = {"send": "VER?\r", "match": "FW ([0-9.]+)"}
 LINES = {"reset": "dtr", "boot0": "rts", "hold": 1e-4, "settle": 1e-3}
 OLD = application.make("1.4.2", "imu", "Acme", 1200)
@@ -371,15 +373,30 @@ class TestFamilies:
         rig = make_rig(stranger)
         with pytest.raises(ProfileWrong, match="0x7FE") as caught:
             rig.flash(NEW)
-        assert "memory = {size" in caught.value.remedy
+        assert "memory = [{start" in caught.value.remedy
         assert rig.runs("1.4.2")
 
     def test_an_unknown_product_id_with_its_memory_given(self, make_rig: Callable[..., Rig], stranger: str) -> None:
-        rig = make_rig(stranger, {"memory": {"size": 0x20000, "erase_unit": 2048, "write_alignment": 8}})
+        rig = make_rig(stranger, {"memory": [{"start": BASE, "size": 0x20000, "erase_unit": 2048}]})
         assert rig.flash(NEW).version == "1.5.0"
         assert rig.holds(NEW)
         rig.programmer().erase([Range(BASE, 0x20000)])
-        assert b"\xff\xff\x00" in rig.sent, "a mass erase, unless the profile says that there is none"
+        assert MASS_ERASE not in rig.sent, "what a person has described is erased unit by unit"
+
+    def test_an_unknown_product_id_with_a_mass_erase(self, make_rig: Callable[..., Rig], stranger: str) -> None:
+        memory = [{"start": BASE, "size": 0x20000, "erase_unit": 2048}]
+        rig = make_rig(stranger, {"memory": memory, "mass_erase": True})
+        rig.programmer().erase([Range(BASE, 0x20000)])
+        assert MASS_ERASE in rig.sent
+
+    def test_no_mass_erase_where_more_lies_beyond(self, make_rig: Callable[..., Rig], stranger: str) -> None:
+        """Parts are sold with more flash than they say, and people use it."""
+        memory = [{"start": BASE, "size": 0x10000, "erase_unit": 2048}]
+        rig = make_rig(stranger, {"memory": memory, "mass_erase": True})
+        rig.flash_memory.load(BASE + 0x10000, b"CALIBRATION DATA")
+        rig.programmer().erase([Range(BASE, 0x10000)])
+        assert MASS_ERASE not in rig.sent
+        assert rig.flash_memory.read(BASE + 0x10000, 16) == b"CALIBRATION DATA"
 
     def test_a_smaller_part_of_the_family(self, make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
         known = dict(parts())
@@ -390,6 +407,105 @@ class TestFamilies:
         flasher = rig.flasher()
         assert flasher.connect().details["flash"] == "256 KiB"
         assert [(region.start, region.size) for region in flasher.memory_map().regions] == [(BASE, 0x40000)]
+
+
+class TestWrongMemory:
+    """An STM32F413 (RM0430, table 5: 4 x 16 KiB, 64 KiB, 11 x 128 KiB) that nobody knows, and what a person says of it."""
+
+    size = 0x18_0000
+    units = (*[0x4000] * 4, 0x1_0000, *[0x2_0000] * 11)
+    image = FirmwareImage((Segment(BASE, application.make("1.5.0", "imu", "Acme", 0x2_0400)),), "bin")
+
+    @pytest.fixture
+    def unknown(self, monkeypatch: pytest.MonkeyPatch) -> str:
+        known = dict(parts())
+        sectors = tuple(
+            {"count": count, "size": size, "erase_seconds": 1.0}
+            for count, size in ((4, 0x4000), (1, 0x1_0000), (11, 0x2_0000))
+        )
+        known["unknown"] = replace(known["stm32f405xg"], name="unknown", product_id=0x7FE, sectors=sectors)
+        monkeypatch.setattr(stm32_uart, "parts", lambda: known)
+        return "unknown"
+
+    def rig(self, make_rig: Callable[..., Rig], unknown: str, *runs: tuple[int, int, int], **keys: Any) -> Rig:
+        memory = [dict(zip(("start", "size", "erase_unit"), run, strict=True)) for run in runs]
+        rig = make_rig(unknown, {"memory": memory, **keys})
+        for start in range(0x4000, self.size, 0x4000):
+            rig.flash_memory.load(BASE + start, start.to_bytes(4, "big") * 8)
+        return rig
+
+    def erased(self, rig: Rig) -> list[int]:
+        """The real sectors that hold nothing any more of what lay there at each 16 KiB."""
+        found, start = [], self.units[0]
+        for number, size in enumerate(self.units[1:], 1):
+            places = range(start, start + size, 0x4000)
+            if not any(rig.flash_memory.read(BASE + place, 32) == place.to_bytes(4, "big") * 8 for place in places):
+                found.append(number)
+            start += size
+        return found
+
+    def test_the_right_one(self, make_rig: Callable[..., Rig], unknown: str) -> None:
+        rig = self.rig(
+            make_rig, unknown, (BASE, 0x1_0000, 0x4000), (BASE + 0x1_0000, 0x1_0000, 0x1_0000),
+            (BASE + 0x2_0000, 0x16_0000, 0x2_0000),
+        )  # fmt: skip
+        programmer = rig.programmer()
+        programmer.flash(programmer.plan(self.image), boot=False)
+        assert rig.holds(bytes(self.image.segments[0].data))
+        assert self.erased(rig) == [1, 2, 3, 4, 5]
+
+    @pytest.mark.parametrize(
+        ("unit", "why", "gone"),
+        [
+            (0x800, "has also erased what lay at 0x08000800", []),
+            (0x2000, "has also erased what lay at 0x08002000", []),
+            (0x4000, "erasing 0x08010000..0x08013FFF has also erased what lay at 0x08014000", [1, 2, 3, 4]),
+            (0x8000, "has left a part of it as it was", []),
+            (0x2_0000, "has left a part of it as it was", []),
+            (0x8_0000, "has left a part of it as it was", []),
+        ],
+    )
+    def test_units_of_one_size(
+        self, make_rig: Callable[..., Rig], unknown: str, unit: int, why: str, gone: list[int]
+    ) -> None:
+        """The image reaches into the real sector 5; none is erased beyond it, and nothing is written."""
+        rig = self.rig(make_rig, unknown, (BASE, self.size, unit))
+        rig.flash_memory.load(BASE, bytes(range(1, 255)) * 64)
+        programmer = rig.programmer()
+        plan = programmer.plan(self.image)
+        with pytest.raises(WrongLayout, match=why) as caught:
+            programmer.flash(plan)
+        assert (caught.value.code, caught.value.component) == ("E-PART-LAYOUT", "imu")
+        assert programmer.touched
+        assert self.erased(rig) == gone
+        assert rig.flash_memory.read(BASE, 0x2000) in (b"\xff" * 0x2000, (bytes(range(1, 255)) * 64)[:0x2000])
+
+    def test_a_number_that_is_another_place(self, make_rig: Callable[..., Rig], unknown: str) -> None:
+        """It must not look write-protected, which is what a unit is that stays as it was."""
+        rig = self.rig(make_rig, unknown, (BASE, 0x1_0000, 0x4000))
+        runs = [{"start": BASE + 0x8000, "size": 0x8_0000, "erase_unit": 0x4000, "number": 7}]
+        rig.profile = Stm32Profile.model_validate({"answer": 0.1, "entry": LINES, "memory": runs})
+        with pytest.raises(
+            WrongLayout, match=r"erasing 0x08008000\.\.0x0800BFFF has also erased what lay at 0x08060000"
+        ):
+            rig.programmer().erase([Range(BASE + 0x8000, 0x4000)])
+        assert self.erased(rig) == [7]
+
+    def test_a_table_that_is_wrong(
+        self, make_rig: Callable[..., Rig], unknown: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """RM0440: a G474 with DBANK = 0 has pages of 4 KiB. Its option bytes say two banks of 2 KiB all the same."""
+        known = dict(parts())
+        sectors = ({"count": 128, "size": 4096, "erase_seconds": 0.02},)
+        known["unknown"] = replace(known["stm32g474xe"], name="unknown", sectors=sectors)
+        monkeypatch.setattr(stm32_uart, "parts", lambda: known)
+        rig = make_rig(unknown, {})
+        rig.flash_memory.load(BASE, b"\x5a" * 0x4000)
+        with pytest.raises(
+            WrongLayout, match=r"erasing 0x08000000\.\.0x080007FF has also erased what lay at 0x08000800"
+        ):
+            rig.flash(NEW)
+        assert rig.flash_memory.read(BASE + 0x1000, 0x3000) == b"\x5a" * 0x3000
 
 
 class TestErasing:

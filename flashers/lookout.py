@@ -1,0 +1,141 @@
+"""`Lookout`: whether an erase took more than was planned, or less. Seen from a few bytes, before and after.
+
+A part that is told numbers of erase units erases what it calls so, and one whose memory a person described may have other
+units than that. So bytes outside of the units are read before the first erase, and again after it: both neighbours, the
+far ends, and more of them where a person gave the units. What was blank before tells nothing, and has lost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import accumulate
+
+from .errors import PartProtected, PartRefused, SecurityDenied, Unsupported, WrongLayout
+from .memory import Erase, MemoryMap, Range, Region, Watch
+
+LOOK = 16
+"""Bytes read at each place."""
+GRID = 64
+"""Of a memory that a person described: at most so many places spread evenly, and so many starts of units."""
+STATE = (
+    "the part's erase units are not those of the plan. Erasing stopped there, before anything was written. The part is in its "
+    "bootloader, without a whole image"
+)
+NEAREST = 3
+"""Places on each side of what was erased that are looked at each time."""
+SAID = 6
+"""Places that a message names, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Witness:
+    """What was read at an address, and was not blank."""
+
+    address: int
+    data: bytes
+    blank: bytes
+
+    def is_in(self, ranges: Sequence[Range]) -> bool:
+        return any(item.start <= self.address and self.address + len(self.data) <= item.end for item in ranges)
+
+    def is_outside_of(self, ranges: Sequence[Range]) -> bool:
+        return all(self.address + len(self.data) <= item.start or item.end <= self.address for item in ranges)
+
+
+class Lookout:
+    """For the units that are to be erased, in their order. `read`: an address and a size, the bytes there.
+
+    Reads at once what it compares with later.
+    """
+
+    def __init__(self, read: Callable[[int, int], bytes], memory: MemoryMap, units: Sequence[Range]) -> None:
+        self._read = read
+        self._memory = memory
+        self._units = units
+        region = memory.region_of(units[0].start) if units else None
+        self._watch = region.watch if region is not None else Watch.NO
+        self._sees_inside = region is not None and region.erase is Erase.BY_UNIT
+        self._count = 0
+        """How many of the units are erased."""
+        self._witnesses = list(self._seen()) if self._watch is not Watch.NO else []
+
+    def after(self, done: int) -> None:
+        """To be called after each step of erasing, with the bytes erased so far. Raises WrongLayout."""
+        first = self._count == 0
+        self._count = self._units_in(done)
+        if self._witnesses and (first or self._watch is Watch.EACH):
+            erased = self._units[: self._count]
+            self._check_outside(erased[-1], self._near(erased))
+            if self._sees_inside:
+                self._check_inside(erased[-1])
+            self._witnesses = [witness for witness in self._witnesses if not witness.is_in(erased)]
+
+    def after_refusal(self) -> None:
+        """To be called where the part did not erase what it was told to: something else may be gone instead."""
+        if self._witnesses and self._count < len(self._units):
+            unit = self._units[self._count]
+            self._check_outside(unit, [witness for witness in self._witnesses if witness.is_outside_of([unit])])
+
+    def _units_in(self, done: int) -> int:
+        """How many units make up so many bytes; all of them where these are no whole first ones."""
+        sizes = accumulate(unit.size for unit in self._units)
+        return next((count for count, total in enumerate(sizes, 1) if total == done), len(self._units))
+
+    def _check_outside(self, unit: Range, witnesses: Sequence[_Witness]) -> None:
+        lost = [witness for witness in witnesses if self._bytes(witness.address) == witness.blank]
+        if lost:
+            places = ", ".join(f"0x{witness.address:08X}" for witness in lost[:SAID])
+            raise WrongLayout(f"erasing {unit} has also erased what lay at {places}: {STATE}")
+
+    def _check_inside(self, unit: Range) -> None:
+        kept = (witness for witness in self._witnesses if witness.is_in([unit]))
+        if any(self._bytes(witness.address) == witness.data for witness in kept):
+            raise WrongLayout(f"erasing {unit} has left a part of it as it was: {STATE}")
+
+    def _near(self, erased: Sequence[Range]) -> list[_Witness]:
+        """Those that must be as they were: all of them, or the nearest on both sides, and the ends."""
+        outside = [witness for witness in self._witnesses if witness.is_outside_of(erased)]
+        last = erased[-1]
+        if self._watch is not Watch.EACH:
+            return outside
+        below = [witness for witness in outside if witness.address < last.start]
+        above = [witness for witness in outside if witness.address >= last.end]
+        return list(dict.fromkeys([*below[:1], *below[-NEAREST:], *above[:NEAREST], *above[-1:]]))
+
+    def _seen(self) -> Iterator[_Witness]:
+        for address in sorted({address for region in self._memory.regions for address in self._places(region)}):
+            region = self._memory.region_of(address)
+            assert region is not None, "a place in a region"
+            blank = bytes([region.erased_value]) * LOOK
+            data = self._bytes(address)
+            # A wire may garble what it brings: twice the same is believed.
+            if data is not None and data != blank and data == self._bytes(address):
+                yield _Witness(address, data, blank)
+
+    def _bytes(self, address: int) -> bytes | None:
+        """What is there; None where the part does not tell, which says nothing."""
+        with suppress(PartProtected, PartRefused, SecurityDenied, Unsupported):
+            return self._read(address, LOOK)
+        return None
+
+    def _places(self, region: Region) -> Iterator[int]:
+        """Addresses of LOOK bytes each, within the region."""
+        if not region.readable or region.size < LOOK:
+            return
+        yield from (region.start, region.end - LOOK)
+        if region.watch is Watch.NO:
+            return
+        inside = [unit for unit in self._units if region.start <= unit.start < region.end]
+        if not inside:
+            return
+        for unit in (inside[0], max(inside, key=lambda unit: unit.end)):
+            around = (max(region.start, unit.start - 1), min(region.end, unit.end + 1))
+            for item in region.erase_units(*around):
+                if item.size >= LOOK:
+                    yield from (item.start, item.start + item.size // 2 // LOOK * LOOK, item.end - LOOK)
+        if region.watch is Watch.EACH:
+            yield from (unit.start for unit in inside[:: -(-len(inside) // GRID)] if unit.size >= LOOK)
+            step = 1 << max(10, (region.size // GRID - 1).bit_length())
+            yield from range(region.start, region.end - LOOK, step)

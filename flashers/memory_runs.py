@@ -1,0 +1,67 @@
+"""Memory as a person describes it in a bench file: a list of runs of erase units, each with its start.
+
+A run has units of one size; a part that mixes sizes (4 x 16 KiB, 64 KiB, 7 x 128 KiB) has one run for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from .flasher import Settings
+from .memory import EraseRun, Region, Watch
+
+MOST = 1 << 32
+"""Where addresses end, in bytes."""
+
+
+class MemoryRun(Settings):
+    """`start` is an address; `size` of the whole run and `erase_unit` are in bytes."""
+
+    name: str = "flash"
+    start: int = Field(ge=0, lt=MOST)
+    size: int = Field(gt=0, le=MOST)
+    erase_unit: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _whole_units(self) -> Self:
+        if self.size % self.erase_unit:
+            raise ValueError(f"size is no multiple of erase_unit ({self.size} and {self.erase_unit})")
+        if self.end > MOST:
+            raise ValueError("the run ends beyond 32 bits of address")
+        return self
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+    @property
+    def units(self) -> EraseRun:
+        return EraseRun(self.size // self.erase_unit, self.erase_unit)
+
+
+def listed(value: object, example: str) -> object:
+    """For validators: refuses one table in the place of a list of runs, and shows what to write. Raises ValueError."""
+    if isinstance(value, dict):
+        raise ValueError(f"memory is a list of runs of erase units, each with its start: memory = {example}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def check_apart(runs: Sequence[MemoryRun]) -> None:
+    """Raises ValueError where two overlap."""
+    for low, high in pairwise(sorted(runs, key=lambda run: run.start)):
+        if low.end > high.start:
+            raise ValueError(f"the runs at 0x{low.start:08X} and 0x{high.start:08X} overlap")
+
+
+def regions(runs: Sequence[MemoryRun], **facts: Any) -> tuple[Region, ...]:
+    """Runs that follow one another become one region. `facts` are further fields of Region."""
+    found: list[Region] = []
+    for run in sorted(runs, key=lambda run: run.start):
+        before = found.pop() if found and found[-1].end == run.start and found[-1].name == run.name else None
+        start, units = (before.start, before.units) if before else (run.start, ())
+        found.append(Region(run.name, start, run.end - start, (*units, run.units), watch=Watch.EACH, **facts))
+    return tuple(found)
