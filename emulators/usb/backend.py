@@ -44,6 +44,7 @@ SPEED_FULL = 2
 """libusb.h, enum libusb_speed."""
 _LIBUSB = {
     errno.EIO: -1,
+    errno.EINVAL: -2,
     errno.EACCES: -3,
     errno.ENODEV: -4,
     errno.ENOENT: -5,
@@ -52,6 +53,8 @@ _LIBUSB = {
     errno.EPIPE: -9,
 }
 """libusb.h, enum libusb_error, by the errno that pyusb gives for it."""
+MOST_CONTROL = 4096
+"""libusb's os/linux_usbfs.h, MAX_CTRL_BUFFER_LENGTH: the most bytes of a control transfer."""
 CLASS_TO_INTERFACE = 0x21
 
 
@@ -181,6 +184,8 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
     def ctrl_transfer(
         self, dev_handle: _Handle, bmRequestType: int, bRequest: int, wValue: int, wIndex: int, data: Any, timeout: int
     ) -> int:
+        if data is not None and len(data) > MOST_CONTROL:
+            _fail(errno.EINVAL, "Invalid parameter")
         holder = dev_handle.device.function.claims.get(wIndex & 0xFF, dev_handle)
         if bmRequestType & 0x7F == CLASS_TO_INTERFACE and holder is not dev_handle:
             _fail(errno.EBUSY, "Resource busy")

@@ -46,7 +46,7 @@ class DfuSeMemory(MemoryAccess):
         self._select_for(segment.address)
         link = self._session.link
         view = memoryview(segment.data)
-        size = self._session.functional.transfer_size
+        size = self._session.block_size
         block = LAST_BLOCK + 1
         for offset in range(0, len(view), size):
             data = bytes(view[offset : offset + size])
@@ -62,7 +62,7 @@ class DfuSeMemory(MemoryAccess):
     def read(self, start: int, size: int) -> Iterator[bytes]:
         self._select_for(start)
         link = self._session.link
-        step = self._session.functional.transfer_size
+        step = self._session.block_size
         block = LAST_BLOCK + 1
         for offset in range(0, size, step):
             count = min(step, size - offset)

@@ -75,10 +75,15 @@ class DfuAddress(Address):
         )
 
 
+MOST_TRANSFER = 4096
+"""The most bytes of one control transfer: libusb takes no longer ones on Linux (MAX_CTRL_BUFFER_LENGTH) and Windows."""
+
+
 class DfuProfile(Settings):
     """`part`: what the product string must be, "" for any. `flavour`: "auto" tells by the descriptors. `slot_size`: of
     a DFU 1.1 device, which doesn't tell it. `write_alignment`: in bytes, of a DfuSe device's flash. `mass_erase`: erase
-    all at once where all of it is to be erased. `reenumerate`, `work`: seconds that the device may take to come back,
+    all at once where all of it is to be erased. `transfer_size`: most bytes of one transfer, of a device that takes fewer
+    than its wTransferSize says, or behind a host that does; 8 at least, and whole multiples of 8. `reenumerate`, `work`: seconds that the device may take to come back,
     and to finish one piece of work."""
 
     part: str = ""
@@ -86,5 +91,12 @@ class DfuProfile(Settings):
     slot_size: int = Field(default=0x0100_0000, gt=0)
     write_alignment: int = Field(default=8, ge=1, le=1024)
     mass_erase: bool = True
+    transfer_size: int = Field(default=MOST_TRANSFER, ge=8, le=MOST_TRANSFER, multiple_of=8)
     reenumerate: float = Field(default=10.0, gt=0, le=120)
     work: float = Field(default=60.0, gt=0, le=600)
+
+    @model_validator(mode="after")
+    def _writes_whole_pieces(self) -> Self:
+        if self.transfer_size % self.write_alignment:
+            raise ValueError(f"transfer_size = {self.transfer_size} is no multiple of write_alignment")
+        return self

@@ -48,6 +48,11 @@ class DfuSession:
             raise PartWrongMode("the device is not connected")
         return self._link
 
+    @property
+    def block_size(self) -> int:
+        """Bytes of one block. A host may send fewer than the wTransferSize of the device (DFU 1.1, 4.1.3)."""
+        return min(self.functional.transfer_size, self.profile.transfer_size)
+
     def open(self) -> Identity:
         """Brings the device into DFU mode, idle. Raises NoResponse, WrongPart, PartWrongMode, ProtocolError."""
         self.close()

@@ -32,7 +32,7 @@ class DfuSlot(SlotAccess):
         self._manifested = b""
         self._session.become_idle()
         link = self._session.link
-        size = self._session.functional.transfer_size
+        size = self._session.block_size
         for block, offset in enumerate(range(0, len(image), size)):
             data = image[offset : offset + size]
             what = f"write block {block}"
@@ -49,7 +49,7 @@ class DfuSlot(SlotAccess):
     def read(self, start: int, size: int) -> Iterator[bytes]:
         """DFU 1.1 uploads from the slot's start on; what lies before `start` is passed over. Raises ProtocolError."""
         self._session.become_idle()
-        step = self._session.functional.transfer_size
+        step = self._session.block_size
         position = block = 0
         while position < start + size:
             data = self._session.link.upload(block, step, f"read block {block}")

@@ -221,6 +221,21 @@ def test_dfuse_sets_the_address_anew_where_block_numbers_end(lab: Lab) -> None:
     assert b"".join(memory(flasher).read(0x08000000 + 65533 * 8, 24)) == firmware[65533 * 8 :]
 
 
+@pytest.mark.parametrize(("size", "most"), [(8192, 4096), (65535, 4096), (4096, 4096), (8192, 512), (2048, 512)])
+@pytest.mark.parametrize("part", [SLOT, WAITING, F105], ids=lambda part: part.name)
+def test_transfers_are_no_longer_than_libusb_takes(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, part: Part, size: int, most: int
+) -> None:
+    """libusb's os/linux_usbfs.h: MAX_CTRL_BUFFER_LENGTH is 4096. A device may say more (DFU 1.1, 4.1.3)."""
+    rows = emulated.parts()
+    monkeypatch.setitem(rows, part.name, {**rows[part.name], "transfer_size": size})
+    device = lab.add(part)
+    seen = Recorder(lab)
+    lab.flash(part, part.image(size=18_000), profile={} if most == 4096 else {"transfer_size": most})
+    assert device.application_version == NEW
+    assert max(map(len, seen.downloads)) == min(size, most)
+
+
 @pytest.mark.parametrize("part", [SLOT, F105], ids=lambda part: part.name)
 def test_an_upload_that_ends_early_is_no_reading(lab: Lab, part: Part) -> None:
     lab.add(part, boot="dfu")
