@@ -34,7 +34,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Planned(Event):
-    """What will be done; sizes in bytes, `seconds` None where nothing is known of the part's pace."""
+    """What will be done; sizes in bytes, `seconds` None where nothing is known of the part's pace. What is erased counts
+    whether a command erases it or writing does; `replaces`: the slot whose contents go, "" where there is none."""
 
     kind: ClassVar[str] = "planned"
     image_bytes: int
@@ -45,6 +46,7 @@ class Planned(Event):
     blank_bytes: int
     present_bytes: int
     seconds: float | None
+    replaces: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,8 @@ class MemoryStrategy(Strategy):
         return self.memory.seconds_for(plan.erase, plan.write_bytes)
 
     def write(self, plan: FlashPlan) -> tuple[int, int]:
-        return self._erase(plan.erase), self._write(plan.writes)
+        self._erase(plan.erase)
+        return plan.erased_bytes, self._write(plan.writes)
 
     def read_piece(self, start: int, size: int) -> Iterator[bytes]:
         return self.memory.read(start, size)

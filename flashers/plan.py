@@ -27,7 +27,8 @@ class FlashPlan:
     """`image` as placed in the part's memory. `erase` and `writes` in the order in which they are done.
 
     `blank_bytes`: of the image, not written because erasing leaves them as they should be. `present_bytes`: of the
-    image, in units that hold it already; `present`: those units.
+    image, in units that hold it already; `present`: those units. `rewritten`: units that writing erases. `replaces`: the
+    slot whose contents go, whole, in the words of a message; "": it is no slot.
     """
 
     image: FirmwareImage
@@ -37,10 +38,22 @@ class FlashPlan:
     present: tuple[Range, ...] = ()
     blank_bytes: int = 0
     present_bytes: int = 0
+    rewritten: tuple[Range, ...] = ()
+    replaces: str = ""
 
     @property
     def erase_bytes(self) -> int:
+        """What erase commands take; writing may erase more."""
         return sum(unit.size for unit in self.erase)
+
+    @property
+    def erased(self) -> tuple[Range, ...]:
+        """Every unit that is erased, by a command or by writing, in order of address."""
+        return tuple(sorted({*self.erase, *self.rewritten}))
+
+    @property
+    def erased_bytes(self) -> int:
+        return sum(unit.size for unit in self.erased)
 
     @property
     def write_bytes(self) -> int:
@@ -153,6 +166,7 @@ def make(image: FirmwareImage, memory: MemoryMap, present: Collection[Range] = (
         present=tuple(kept),
         blank_bytes=blank,
         present_bytes=sum(part.size for unit in kept for part in image.within(unit.start, unit.end)),
+        rewritten=tuple(unit for region, unit in todo if region.erase is Erase.BY_WRITE),
     )
 
 

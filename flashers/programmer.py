@@ -238,11 +238,12 @@ class Programmer:
                 self.component,
                 image_bytes=plan.image.size,
                 memory_bytes=plan.memory_bytes,
-                erase_units=len(plan.erase),
-                erase_bytes=plan.erase_bytes,
+                erase_units=len(plan.erased),
+                erase_bytes=plan.erased_bytes,
                 write_bytes=plan.write_bytes,
                 blank_bytes=plan.blank_bytes,
                 present_bytes=plan.present_bytes,
+                replaces=plan.replaces,
                 seconds=strategy.seconds_for(plan),
             )
         )

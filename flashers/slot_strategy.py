@@ -32,7 +32,9 @@ class SlotStrategy(Strategy):
     def plan(self, image: FirmwareImage, *, compare: bool) -> FlashPlan:
         memory = self._map(image.target)
         placed = planning.place(image, memory)
-        return FlashPlan(placed, memory.regions[0].size, (), (whole(placed),))
+        slot = memory.regions[0]
+        name = "the slot" if slot.name == "slot" else slot.name
+        return FlashPlan(placed, slot.size, (), (whole(placed),), replaces=name)
 
     def seconds_for(self, plan: FlashPlan) -> float | None:
         return self.slots.seconds_for(plan.write_bytes)

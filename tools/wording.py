@@ -19,6 +19,8 @@ def plan_text(event: ev.Planned) -> str:
     if event.erase_units:
         units = "unit" if event.erase_units == 1 else "units"
         parts.append(f"erase {event.erase_units} {units} ({size(event.erase_bytes)})")
+    if event.replaces:
+        parts.append(f"replace what {event.replaces} holds")
     if event.blank_bytes:
         parts.append(f"skip {event.blank_bytes:,} blank bytes")
     if event.present_bytes:

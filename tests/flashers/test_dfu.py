@@ -221,6 +221,13 @@ def test_dfuse_sets_the_address_anew_where_block_numbers_end(lab: Lab) -> None:
     assert b"".join(memory(flasher).read(0x08000000 + 65533 * 8, 24)) == firmware[65533 * 8 :]
 
 
+def test_a_plan_for_a_slot_says_that_its_contents_go(lab: Lab) -> None:
+    lab.add(SLOT)
+    with lab.programmer(SLOT) as programmer:
+        plan = programmer.plan(SLOT.image())
+    assert (plan.erased_bytes, plan.replaces) == (0, "the slot")
+
+
 @pytest.mark.parametrize(("size", "most"), [(8192, 4096), (65535, 4096), (4096, 4096), (8192, 512), (2048, 512)])
 @pytest.mark.parametrize("part", [SLOT, WAITING, F105], ids=lambda part: part.name)
 def test_transfers_are_no_longer_than_libusb_takes(

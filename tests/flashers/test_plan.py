@@ -8,7 +8,7 @@ import pytest
 from proxyflash.flashers import plan as planning
 from proxyflash.flashers.errors import ImageEmpty, ImageMisplaced, ImageTooLarge, ImageWrongPart
 from proxyflash.flashers.image import FirmwareImage, Segment
-from proxyflash.flashers.memory import EraseRun, MemoryMap, Range, Region, Write, uniform
+from proxyflash.flashers.memory import Erase, EraseRun, MemoryMap, Range, Region, Write, uniform
 from proxyflash.flashers.vector_table import VectorTable
 
 UNIT = 1024
@@ -48,6 +48,21 @@ def test_blank_blocks_are_erased_but_not_written() -> None:
     assert made.blank_bytes == 512
     assert made.write_bytes == 512
     assert list(made.erase) == units(1)
+
+
+def test_pages_that_writing_erases_are_counted() -> None:
+    """ATmega328P (DS40001984): pages of 128 bytes, so 4,000 bytes from 0 on take 32 of them."""
+    pages = uniform("flash", 0, 0x7E00, 128, write_alignment=128, erase=Erase.BY_WRITE)
+    made = planning.make(image((0, b"a" * 4000)), MemoryMap((pages,)))
+    assert (len(made.erase), len(made.erased), made.erased_bytes) == (1, 32, 4096)
+    there = made.erased[5:]
+    again = planning.make(image((0, b"a" * 4000)), MemoryMap((pages,)), there)
+    assert again.erased == made.erased[:5]
+
+
+def test_what_commands_erase_is_all_that_is_erased() -> None:
+    made = planning.make(image((0x1000 + UNIT, b"a" * 10), (0x1000 + 5 * UNIT - 1, b"bc")), MAP)
+    assert (list(made.erased), made.erased_bytes) == (units(1, 4, 5), 3 * UNIT)
 
 
 def test_erased_value_of_the_part_counts() -> None:

@@ -10,6 +10,7 @@ import re
 import struct
 import subprocess
 import termios
+from typing import Any
 
 import pytest
 from proxyflash.flashers import events as ev
@@ -213,9 +214,13 @@ def test_sizes_as_people_write_them(count: int, text: str) -> None:
             {"image_bytes": 10, "erase_units": 1, "erase_bytes": 100, "write_bytes": 10, "seconds": 0.2},
             "10 bytes of 1,048,576 · erase 1 unit (100 bytes) · about 1 s",
         ),
+        (
+            {"image_bytes": 10, "write_bytes": 10, "replaces": "slot 1"},
+            "10 bytes of 1,048,576 · replace what slot 1 holds · about 7 s",
+        ),
     ],
 )
-def test_a_plan_in_one_line(fields: dict[str, int], text: str) -> None:
+def test_a_plan_in_one_line(fields: dict[str, Any], text: str) -> None:
     nothing = {"erase_units": 0, "erase_bytes": 0, "write_bytes": 0, "blank_bytes": 0, "present_bytes": 0, "seconds": 7}
     assert plan_text(ev.Planned("imu", memory_bytes=1 << 20, **{**nothing, **fields})) == text
 

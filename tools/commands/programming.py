@@ -73,7 +73,12 @@ def flash(
         plan = programmer.plan(loaded, compare=not full)
         if not dry_run:
             if not plan.nothing_to_do:
-                what = f"erase {size(plan.erase_bytes)} of {name} and write {image.name}?"
+                gone = (
+                    f"replace what {plan.replaces} of {name} holds"
+                    if plan.replaces
+                    else f"erase {size(plan.erased_bytes)} of {name}"
+                )
+                what = f"{gone} and write {image.name}?"
                 confirm_erase(session, component, yes, what)
             result = component.carry_out(programmer, plan, verify=verify, boot=boot, expect_version=expect_version)
     if dry_run:
