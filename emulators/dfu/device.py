@@ -280,6 +280,7 @@ class DfuDevice(EmulatedDevice):
         for area in self._part.get("areas", ()):
             runs = ",".join(f"{count:02d}*{size:03d} {area['letter']}" for count, size in area["runs"])
             names.append(f"@{area['name']}/0x{area['base']:08X}/{runs}")
+        names[0] = self._part.get("layout", names[0])
         return names
 
     def _application_descriptors(self, found: application.Application) -> Descriptors:

@@ -80,10 +80,13 @@ class DfuSeMemory(MemoryAccess):
         self._session.become_idle()
 
     def _is_everything(self, ranges: Sequence[Range]) -> bool:
-        """Whether to erase these is to erase all of the flash, by one command."""
+        """Whether to erase these is to erase all of the flash, by one command. What a device is wrong about, or hides from
+        its layout, that command may take too."""
         flash = [region for alternate, region in self._session.regions if alternate == 0]
-        if not self._session.profile.mass_erase or any(
-            region.erase is Erase.NEVER or not region.writable for region in flash
+        if (
+            not self._session.profile.mass_erase
+            or not self._session.tells_its_layout
+            or any(region.erase is Erase.NEVER or not region.writable for region in flash)
         ):
             return False
         inside = all(any(region.start <= item.start < region.end for region in flash) for item in ranges)

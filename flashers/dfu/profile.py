@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from dataclasses import replace
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ...transports.usb.bus import UsbInfo, UsbMatch
 from ..flasher import Address, Settings
+from ..memory import Region
+from ..memory_runs import MemoryRun, check_apart, listed, regions
+from ..vector_table import VectorTable
+from .dfuse_layout import FLASH_START
 
 ANY = 0xFFFF
 """An id that is not told, as in a DFU file's suffix (DFU 1.1, appendix B)."""
@@ -79,17 +84,29 @@ MOST_TRANSFER = 4096
 """The most bytes of one control transfer: libusb takes no longer ones on Linux (MAX_CTRL_BUFFER_LENGTH) and Windows."""
 
 
+class DfuMemoryRun(MemoryRun):
+    """A run of erase units of one of a DfuSe device's memories. `alt`: its alternate setting."""
+
+    alt: int = Field(default=0, ge=0, le=255)
+
+
+def _listed(value: object) -> object:
+    return listed(value, "[{start = 0x0800_0000, size = 0x2_0000, erase_unit = 0x400}]")
+
+
 class DfuProfile(Settings):
     """`part`: what the product string must be, "" for any. `flavour`: "auto" tells by the descriptors. `slot_size`: of
-    a DFU 1.1 device, which doesn't tell it. `write_alignment`: in bytes, of a DfuSe device's flash. `mass_erase`: erase
-    all at once where all of it is to be erased. `transfer_size`: most bytes of one transfer, of a device that takes fewer
-    than its wTransferSize says, or behind a host that does; 8 at least, and whole multiples of 8. `reenumerate`, `work`: seconds that the device may take to come back,
-    and to finish one piece of work."""
+    a DFU 1.1 device, which doesn't tell it. `write_alignment`: in bytes, of a DfuSe device's flash. `memory`: of a DfuSe
+    device that tells a wrong one; of the alternate settings that it names it takes the place of what they tell.
+    `mass_erase`: erase all at once where all of it is to be erased. `transfer_size`: most bytes of one transfer, of a
+    device that takes fewer than its wTransferSize says, or behind a host that does; whole multiples of 8.
+    `reenumerate`, `work`: seconds that the device may take to come back, and to finish one piece of work."""
 
     part: str = ""
     flavour: Literal["auto", "dfu", "dfuse"] = "auto"
     slot_size: int = Field(default=0x0100_0000, gt=0)
     write_alignment: int = Field(default=8, ge=1, le=1024)
+    memory: Annotated[tuple[DfuMemoryRun, ...], BeforeValidator(_listed)] = ()
     mass_erase: bool = True
     transfer_size: int = Field(default=MOST_TRANSFER, ge=8, le=MOST_TRANSFER, multiple_of=8)
     reenumerate: float = Field(default=10.0, gt=0, le=120)
@@ -100,3 +117,16 @@ class DfuProfile(Settings):
         if self.transfer_size % self.write_alignment:
             raise ValueError(f"transfer_size = {self.transfer_size} is no multiple of write_alignment")
         return self
+
+    @model_validator(mode="after")
+    def _memory_holds(self) -> Self:
+        for alternate in {run.alt for run in self.memory}:
+            check_apart([run for run in self.memory if run.alt == alternate])
+        if any(run.erase_unit % self.write_alignment or run.start % self.write_alignment for run in self.memory):
+            raise ValueError("start and erase_unit of memory are multiples of write_alignment")
+        return self
+
+    def own_regions(self, alternate: int) -> list[Region]:
+        """What `memory` says of an alternate setting; nothing: it is as the device tells."""
+        found = regions([run for run in self.memory if run.alt == alternate], write_alignment=self.write_alignment)
+        return [replace(region, head=VectorTable() if region.start == FLASH_START else None) for region in found]

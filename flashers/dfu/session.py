@@ -10,6 +10,7 @@ from ...transports.usb.bus import UsbBus, UsbInfo, UsbInterface
 from ..errors import ImageWrongPart, PartWrongMode, ProtocolError, RebootFailed, WrongPart
 from ..flasher import Identity, State, Target
 from ..memory import Region
+from . import layouts
 from .codec import DFUSE_VERSION, Functional, parse_functional
 from .dfuse_layout import FLASH_START, parse_layout
 from .entry import Came, came_back, detach, find, is_in_dfu_mode
@@ -33,6 +34,8 @@ class DfuSession:
         self.is_dfuse = False
         self.regions: list[tuple[int, Region]] = []
         """By alternate setting, as a DfuSe device describes them."""
+        self.tells_its_layout = True
+        """Whether the memories are as the device itself describes them."""
         self._alternate = 0
         self.wanted_alternate = 0
         """The one that is read and written where several have an address."""
@@ -162,27 +165,36 @@ class DfuSession:
         if runtime is not None and runtime.vendor_id is not None and runtime.product_id is not None:
             self._ids.add((runtime.vendor_id, runtime.product_id))
         found = alternates(info)
-        self._describe(found)
+        self._describe(info, found)
         self._link = DfuLink(device, found[0].number, dfuse=self.is_dfuse, work=self.profile.work)
         known = [item.alternate for item in found]
         self._alternate = self.wanted_alternate if self.wanted_alternate in known else known[0]
         device.claim(found[0].number, self._alternate)
         return running
 
-    def _describe(self, found: Sequence[UsbInterface]) -> None:
-        """What the descriptors say: flavour, block size, memories. Raises ProtocolError."""
+    def _describe(self, info: UsbInfo, found: Sequence[UsbInterface]) -> None:
+        """What the descriptors say: flavour, block size, memories; where they are wrong, what is known of the device or what
+        its profile says. Raises ProtocolError."""
         described = [parse_functional(item.extra) for item in found]
         self.functional = next((item for item in described if item is not None), UNDESCRIBED)
         named = any(item.name.startswith("@") for item in found)
-        self.is_dfuse = self.profile.flavour == "dfuse" or (
-            self.profile.flavour == "auto" and (self.functional.version == DFUSE_VERSION or named)
+        known = [*layouts.of(info)]
+        flavour = self.profile.flavour
+        if flavour == "auto" and any(row.flavour for row in known):
+            flavour = "dfu"
+        self.is_dfuse = flavour == "dfuse" or (
+            flavour == "auto" and (self.functional.version == DFUSE_VERSION or named or bool(self.profile.memory))
         )
-        self.regions = [
-            (item.alternate, region)
-            for item in found
-            if self.is_dfuse and item.name.startswith("@")
-            for region in parse_layout(item.name, self.profile.write_alignment)
-        ]
+        right = {row.alt: row.layout for row in known}
+        self.regions = []
+        self.tells_its_layout = True
+        for item in found if self.is_dfuse else ():
+            own = self.profile.own_regions(item.alternate)
+            name = right.get(item.alternate, item.name)
+            if not own and name.startswith("@"):
+                own = parse_layout(name, self.profile.write_alignment)
+            self.regions += [(item.alternate, region) for region in own]
+            self.tells_its_layout &= not own or own == _told(item.name, self.profile.write_alignment)
 
     def _is_idle(self) -> bool:
         """Whether the device has become idle; False if it doesn't answer, says that it waits for a reset, or leaves: a
@@ -212,3 +224,10 @@ class DfuSession:
                 remedy='If it is a DFU 1.1 device, put flavour = "dfu" into its profile.',
             )
         return identity(info, State.BOOTLOADER)
+
+
+def _told(name: str, write_alignment: int) -> list[Region]:
+    """What a name tells; nothing where that is no layout."""
+    with suppress(ProtocolError):
+        return parse_layout(name, write_alignment)
+    return []

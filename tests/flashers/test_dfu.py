@@ -28,6 +28,7 @@ from proxyflash.flashers.errors import (
     ProtocolError,
     RebootFailed,
     VerifyMismatch,
+    WrongLayout,
     WrongPart,
 )
 from proxyflash.flashers.flasher import State
@@ -56,6 +57,7 @@ from proxyflash.tests.flashers.dfu_lab import (
 from proxyflash.tests.flashers.doing import Doing
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError, UsbAmbiguous, UsbStall
+from pydantic import ValidationError
 
 
 @pytest.fixture
@@ -219,6 +221,89 @@ def test_dfuse_sets_the_address_anew_where_block_numbers_end(lab: Lab) -> None:
     assert device.flash.read(0x08000000, size) == firmware
     assert seen.blocks[-4:] == [65535, 0, 2, 3]
     assert b"".join(memory(flasher).read(0x08000000 + 65533 * 8, 24)) == firmware[65533 * 8 :]
+
+
+class TestWrongLayouts:
+    """A device with pages of 1 KiB whose name tells others."""
+
+    runs = ({"start": 0x0800_0000, "size": 0x2_0000, "erase_unit": 1024},)
+
+    @pytest.fixture
+    def liar(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        def make(layout: str, **facts: Any) -> None:
+            rows = emulated.parts()
+            row = {**rows[F105.name], "sectors": [[128, 1024, 0.03, "g"]], "layout": layout, **facts}
+            monkeypatch.setitem(rows, F105.name, row)
+
+        return make
+
+    @staticmethod
+    def erase_units(flasher: DfuFlasher) -> list[tuple[int, int]]:
+        (region,) = memory(flasher).memory_map().regions
+        return [(run.count, run.size) for run in region.units]
+
+    @pytest.mark.parametrize(
+        ("serial", "pages"),
+        [("3CBJ", 128), ("3C8J", 64), ("3C6J", 32), ("3C4J", 16), (b"3CBJ".decode("utf-16-le"), 128), ("X", 256)],
+    )
+    def test_a_gd32vf103(self, lab: Lab, liar: Callable[..., None], serial: str, pages: int) -> None:
+        """dfu-util's quirks.c: it says 2 KiB pages, and its serial number is not UTF-16; "X" is a device nobody knows."""
+        liar("@Internal Flash  /0x08000000/256*002Kg", vendor_id=0x28E9, product_id=0x0189)
+        lab.add(F105, dfu_serial=serial, boot="dfu")
+        part = replace(F105, vendor_id=0x28E9, product_id=0x0189)
+        flasher = lab.flasher(part)
+        flasher.connect()
+        assert self.erase_units(flasher) == [(pages, 2048 if serial == "X" else 1024)]
+
+    def test_the_profile_goes_before_the_device(self, lab: Lab, liar: Callable[..., None]) -> None:
+        liar("@Internal Flash  /0x08000000/064*002Kg")
+        device = lab.add(F105)
+        device.flash.load(0x0800_1800, b"KEEP")
+        lab.flash(F105, profile={"memory": self.runs})
+        assert device.application_version == NEW
+        assert device.flash.read(0x0800_1800, 4) == b"KEEP"
+
+    def test_a_wrong_one_ends_after_the_first_erase(self, lab: Lab, liar: Callable[..., None]) -> None:
+        """The device has the 2 KiB that it tells; the profile knows it better, and is wrong."""
+        liar("@Internal Flash  /0x08000000/064*002Kg", sectors=[[64, 2048, 0.03, "g"]])
+        device = lab.add(F105, boot="dfu")
+        device.flash.load(0x0800_0000, b"\x5a" * 0x4000)
+        with pytest.raises(WrongLayout, match="has also erased what lay at 0x08000400"):
+            lab.flash(F105, profile={"memory": self.runs})
+        assert device.flash.read(0x0800_0000, 0x4000) == b"\xff" * 2048 + b"\x5a" * 0x3800
+
+    def test_no_mass_erase_by_another_layout(self, lab: Lab, liar: Callable[..., None]) -> None:
+        liar("@Internal Flash  /0x08000000/064*002Kg")
+        device = lab.add(F105, boot="dfu")
+        device.flash.load(0x0801_0000, b"KEEP")
+        half = ({**self.runs[0], "size": 0x1_0000},)
+        with lab.programmer(F105, profile={"memory": half}) as programmer:
+            programmer.erase([Range(0x0800_0000, 0x1_0000)])
+        assert device.flash.read(0x0801_0000, 4) == b"KEEP"
+
+    def test_a_maple_is_no_dfuse_device(self, lab: Lab, liar: Callable[..., None]) -> None:
+        """dfu-util's quirks.c, FORCE_DFU11."""
+        liar("@Flash/0x08005000/1*1Kg", vendor_id=0x1EAF, product_id=0x0003, bcd_device=0x0200)
+        lab.add(F105, boot="dfu")
+        flasher = lab.flasher(replace(F105, vendor_id=0x1EAF, product_id=0x0003))
+        flasher.connect()
+        assert slot(flasher).slot().name == "slot"
+
+    @pytest.mark.parametrize(
+        ("profile", "why"),
+        [
+            ({"memory": {"size": 1024}}, r"memory = \[\{start"),
+            ({"memory": (runs[0], runs[0])}, "overlap"),
+            ({"memory": ({**runs[0], "erase_unit": 1000},)}, "no multiple of erase_unit"),
+            ({"memory": ({**runs[0], "start": 4},)}, "multiples of write_alignment"),
+            ({"transfer_size": 8192}, "less than or equal to 4096"),
+            ({"transfer_size": 12}, "multiple of 8"),
+            ({"transfer_size": 24, "write_alignment": 16}, "no multiple of write_alignment"),
+        ],
+    )
+    def test_can_not_be(self, profile: dict[str, Any], why: str) -> None:
+        with pytest.raises(ValidationError, match=why):
+            DfuProfile.model_validate(profile)
 
 
 def test_a_plan_for_a_slot_says_that_its_contents_go(lab: Lab) -> None:
