@@ -29,6 +29,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from ..transports.errors import ExitStatus, ProxyflashError, Remedy
 
 
@@ -97,6 +99,13 @@ class PartError(ProxyflashError):
     """A part at the other end of the wire did not do what was asked."""
 
     code = "E-PART"
+    passes: bool | None = None
+    """Whether connecting again and going on may help, where the protocol can tell; None: the class says."""
+
+    def passing(self, passes: bool | None) -> Self:
+        """Itself, with what `passes` says."""
+        self.passes = passes
+        return self
 
 
 class NoResponse(PartError):

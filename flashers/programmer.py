@@ -20,6 +20,7 @@ from .errors import (
     Cancelled,
     NoResponse,
     OperationFailed,
+    PartError,
     PartRefused,
     ProtocolError,
     RebootFailed,
@@ -38,7 +39,7 @@ from .slot_strategy import UNTOLD, SlotStrategy
 from .strategy import Strategy
 
 TRANSIENT = (WireTimeout, Framing, UsbStall, ProtocolError, OperationFailed, NoResponse, PartRefused, VerifyMismatch)
-"""Failures after which connecting, comparing and going on may help."""
+"""Failures after which connecting, comparing and going on may help, where the error itself does not say."""
 
 T = TypeVar("T")
 
@@ -255,15 +256,19 @@ class Programmer:
         while True:
             try:
                 return action()
-            except TRANSIENT as error:
-                absent = isinstance(error, NoResponse) and not self.touched
-                if attempt >= self.attempts or absent or isinstance(error, without):
+            except ProxyflashError as error:
+                if attempt >= self.attempts or isinstance(error, without) or not self._may_pass(error):
                     raise
                 attempt += 1
                 self.connected = False
                 self.reporter.tell(
                     ev.Retrying(self.component, phase, attempt, self.attempts, error.code, str(error.cause))
                 )
+
+    def _may_pass(self, error: ProxyflashError) -> bool:
+        if isinstance(error, PartError) and error.passes is not None:
+            return error.passes
+        return isinstance(error, TRANSIENT) and (self.touched or not isinstance(error, NoResponse))
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from ...transports.deadline import Deadline
 from ...transports.errors import CanOverrun, Framing, NotAcknowledged, ProxyflashError, TransportError, WireTimeout
 from ..errors import NoResponse, OperationFailed, ProtocolError
 from ..retries import retried
-from .codec import TESTER_PRESENT, NegativeResponse, Nrc, decode, describe
+from .codec import TESTER_PRESENT, Meaning, NegativeResponse, Nrc, decode, describe
 
 LOST = (NoResponse, ProtocolError, WireTimeout, Framing, NotAcknowledged, CanOverrun)
 """A request or its response got lost; sending it again may help. While the only other node of a bus resets, nobody
@@ -69,6 +69,8 @@ class UdsClient:
     ) -> None:
         self.p2 = p2
         self.p2_star = p2_star
+        self.heard = False
+        """Whether the ECU has answered anything since this was last set: one that has is not absent."""
         self._channel = channel
         self._latency = latency
         self._pending = pending
@@ -149,7 +151,7 @@ class UdsClient:
             for _ in range(_BUSY_LIMIT):
                 self._send(request, functional)
                 answer = self._answer(request, end, self.p2 + self._latency if wait is None else wait)
-                if not isinstance(answer, NegativeResponse) or answer.nrc != Nrc.BUSY_REPEAT_REQUEST or end.expired:
+                if not isinstance(answer, NegativeResponse) or answer.meaning is not Meaning.BUSY or end.expired:
                     break
                 self._linger(end.sooner(_BUSY_WAIT))
             self._sent_at = clock.monotonic()
@@ -192,6 +194,7 @@ class UdsClient:
             response = self._channel.recv(patience)
             if response is None:
                 break
+            self.heard = True
             answer = decode(request, response)
             if answer is None:
                 foreign.append(response)
@@ -214,7 +217,8 @@ class UdsClient:
             shown = foreign[-1][:12].hex(" ").upper() or "nothing"
             return ProtocolError(f"the part answered {describe(request)} with {shown}, which is no answer to it")
         if not pending:
-            return NoResponse(f"no answer to {describe(request)} within {wait:g} s")
+            silence = NoResponse(f"no answer to {describe(request)} within {wait:g} s")
+            return silence.passing(True) if self.heard else silence
         if end.expired:
             return OperationFailed(
                 f"the part kept {describe(request)} pending (NRC 0x78, {pending} times) beyond the limit",
@@ -223,4 +227,4 @@ class UdsClient:
         return NoResponse(
             f"the part said that it works on {describe(request)} (NRC 0x78, {pending} times), then fell silent for "
             f"{self.p2_star:g} s"
-        )
+        ).passing(True)

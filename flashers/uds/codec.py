@@ -10,10 +10,10 @@ which is 1 % of a bus at 128-byte blocks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum, auto
 
 from ...transports.errors import ProxyflashError
-from ..errors import OperationFailed, PartRefused, PartWrongMode, SecurityDenied, Unsupported
+from ..errors import OperationFailed, PartError, PartRefused, PartWrongMode, SecurityDenied, Unsupported
 
 
 class Service(IntEnum):
@@ -95,7 +95,47 @@ NOT_HERE = frozenset(
 )
 """The ECU has no such thing, or not in this session. Functional requests for it are not answered at all (8.7)."""
 
-_WAIT = "Leave it powered until its waiting time is over (often 10 s to 10 min), then run the same command again."
+
+class Meaning(Enum):
+    """What a negative response says of the session that it ends. The others refuse for good: nothing passes by itself."""
+
+    BUSY = auto()
+    """The same request is sent again, for as long as a request may be pending."""
+    DELAYED = auto()
+    """A seed is asked for again until `security.wait` is over."""
+    LOST = auto()
+    """Session, unlock or transfer was lost, or never was: the ECU is asked which, and the engine begins anew."""
+    FAILED = auto()
+    """What was asked went wrong; another attempt may go well."""
+    REFUSED = auto()
+
+
+MEANINGS: dict[int, Meaning] = {
+    Nrc.BUSY_REPEAT_REQUEST: Meaning.BUSY,
+    Nrc.RESOURCE_TEMPORARILY_NOT_AVAILABLE: Meaning.BUSY,
+    Nrc.REQUIRED_TIME_DELAY_NOT_EXPIRED: Meaning.DELAYED,
+    Nrc.SERVICE_NOT_SUPPORTED_IN_ACTIVE_SESSION: Meaning.LOST,
+    Nrc.SUB_FUNCTION_NOT_SUPPORTED_IN_ACTIVE_SESSION: Meaning.LOST,
+    Nrc.SECURITY_ACCESS_DENIED: Meaning.LOST,
+    Nrc.AUTHENTICATION_REQUIRED: Meaning.LOST,
+    Nrc.REQUEST_SEQUENCE_ERROR: Meaning.LOST,
+    Nrc.TRANSFER_DATA_SUSPENDED: Meaning.LOST,
+    Nrc.WRONG_BLOCK_SEQUENCE_COUNTER: Meaning.LOST,
+    Nrc.GENERAL_REJECT: Meaning.FAILED,
+    Nrc.NO_RESPONSE_FROM_SUBNET_COMPONENT: Meaning.FAILED,
+    Nrc.FAILURE_PREVENTS_EXECUTION_OF_REQUESTED_ACTION: Meaning.FAILED,
+    Nrc.GENERAL_PROGRAMMING_FAILURE: Meaning.FAILED,
+}
+"""What each code means amid programming; the others are REFUSED."""
+
+OPEN_TRANSFER = frozenset({Nrc.CONDITIONS_NOT_CORRECT, Nrc.REQUEST_SEQUENCE_ERROR, Nrc.UPLOAD_DOWNLOAD_NOT_ACCEPTED})
+"""By these RequestDownload and RequestUpload are refused while a transfer is open (15.2.5: conditionsNotCorrect)."""
+
+_WAIT = (
+    "Leave it powered until its waiting time is over (often 10 s to 10 min), then run the same command again, or set "
+    "security.wait in its profile to that many seconds."
+)
+_ANEW = "Run the same command again."
 _SUPPLY = "Bring its supply voltage into range, then run the same command again."
 _STATE = "Its maker says under which conditions it may be programmed: supply, speed, temperature, ignition."
 _SESSION = "Is its bootloader entered another way? See sessions and stay_in_boot in its profile."
@@ -116,7 +156,7 @@ _ERRORS: dict[int, tuple[type[ProxyflashError], str | None]] = {
     Nrc.UPLOAD_DOWNLOAD_NOT_ACCEPTED: (OperationFailed, None),
     Nrc.TRANSFER_DATA_SUSPENDED: (OperationFailed, None),
     Nrc.GENERAL_PROGRAMMING_FAILURE: (OperationFailed, None),
-    Nrc.WRONG_BLOCK_SEQUENCE_COUNTER: (OperationFailed, "Run the same command again."),
+    Nrc.WRONG_BLOCK_SEQUENCE_COUNTER: (OperationFailed, _ANEW),
     Nrc.SUB_FUNCTION_NOT_SUPPORTED_IN_ACTIVE_SESSION: (PartWrongMode, _SESSION),
     Nrc.SERVICE_NOT_SUPPORTED_IN_ACTIVE_SESSION: (PartWrongMode, _SESSION),
     Nrc.VOLTAGE_TOO_HIGH: (PartRefused, _SUPPLY),
@@ -146,12 +186,19 @@ class NegativeResponse:
     request: bytes
     nrc: int
 
+    @property
+    def meaning(self) -> Meaning:
+        return MEANINGS.get(self.nrc, Meaning.REFUSED)
+
     def error(self) -> ProxyflashError:
         """The error that this code is, with the code's ISO name and number in the cause."""
         kind, remedy = _ERRORS.get(self.nrc, (PartRefused, None))
-        return kind(
+        error = kind(
             f"the part refused {describe(self.request)}: {nrc_name(self.nrc)} (NRC 0x{self.nrc:02X})", remedy=remedy
         )
+        if isinstance(error, PartError) and self.meaning is Meaning.REFUSED:
+            error.passes = False
+        return error
 
 
 def nrc_name(nrc: int) -> str:

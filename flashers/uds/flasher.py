@@ -5,7 +5,8 @@ After ISO 14229-1:2020: RoutineControl (14.2), RequestDownload, RequestUpload, T
 
 The rule: the ECU judges what it holds. Segments are downloaded whole, its own routines check them, and a transfer that
 broke off starts anew: UDS has no way to go on with one. The smallest unit that is sent again is one block, under the
-same counter, which an ECU that has it acknowledges without writing it again.
+same counter, which an ECU that has it acknowledges without writing it again. A refusal is for good or not: `Meaning` of
+the code says which, and of what may be lost the ECU is asked.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError
 from ...transports.isotp.opening import IsoTpChannel
 from ...transports.outside import Outside
-from ..errors import OperationFailed, ProfileWrong, ProtocolError, VerifyMismatch, WrongPart
+from ..errors import NoResponse, OperationFailed, PartError, ProfileWrong, ProtocolError, VerifyMismatch, WrongPart
 from ..flasher import Capability, Identity, MemoryBootloader, ProbeResult, Target
 from ..image import Segment
 from ..memory import MemoryMap, Range
 from . import session as uds_session
-from .client import Broadcast, PduChannel
-from .codec import NegativeResponse, Nrc, Service
+from .client import LOST, Broadcast, PduChannel
+from .codec import OPEN_TRANSFER, Meaning, NegativeResponse, Nrc, Service
 from .discovery import SIGHT_RUN_ON
 from .functional import FunctionalRequests
 from .identity import merge, probed, read_identity
@@ -40,6 +41,18 @@ _VERDICTS = (
     Nrc.GENERAL_PROGRAMMING_FAILURE,
 )
 """Refusals by which a check routine finds fault with what the ECU holds; the others find it with the request."""
+_OF_THE_TRANSFER = (Nrc.REQUEST_SEQUENCE_ERROR, Nrc.TRANSFER_DATA_SUSPENDED, Nrc.WRONG_BLOCK_SEQUENCE_COUNTER)
+"""Refusals by which a transfer is lost, whatever became of the session."""
+_OF_THE_KEY = (Nrc.SECURITY_ACCESS_DENIED, Nrc.AUTHENTICATION_REQUIRED)
+_LOST_REMEDY = "Session, unlock or transfer were lost. Run the same command again."
+_HELD_OPEN = (
+    "If an earlier download was interrupted, the ECU still holds it open, also after RequestTransferExit, a reset and S3: "
+    "cut its supply for some seconds, then run the same command again. If not:"
+)
+_S3_TIMES = 1.5
+"""So many times S3 a session is left alone that has to run out: the ECU's clock is not ours."""
+LONGEST_S3 = 60.0
+"""Seconds that a session is left alone at most."""
 
 
 class UdsFlasher(MemoryBootloader):
@@ -66,6 +79,10 @@ class UdsFlasher(MemoryBootloader):
         self._unjudged: list[Segment] = []
         """What was written and the ECU's routines have not checked yet."""
         self._judged = False
+        self._refused: tuple[bytes, int] | None = None
+        """The last request that was refused, and how: what is refused twice alike is refused for good."""
+        self._is_held_open = False
+        """Whether the ECU refused a transfer though all was done that ends one."""
 
     @classmethod
     def attach(cls, bus: CanBus, address: UdsAddress, profile: UdsProfile) -> Self:
@@ -110,22 +127,11 @@ class UdsFlasher(MemoryBootloader):
     def connect(self) -> Identity:
         self._client.let_session_go()
         self._client.drain()
+        self._client.heard = False
         self._signed = False
         self._unjudged = []
         self._judged = False
-        awake, session = uds_session.wake(self._client, self._profile)
-        identity = self._told() if awake else Identity()
-        runs = awake and session != self._profile.sessions.programming
-        try:
-            if runs:
-                uds_session.prepare(self._client, self._profile)
-            uds_session.enter_programming(self._client, self._profile, self._key)
-        except ProxyflashError:
-            if runs:
-                uds_session.leave_programming(self._client, self._profile)
-            raise
-        self._client.keep_session(self._profile.timings.s3)
-        identity = merge(identity, self._told())
+        identity = merge(self._enter(), self._told())
         self.capabilities = Capability.BOOT
         if isinstance(self._profile.routines.check, int):
             self.capabilities |= Capability.CHECK
@@ -160,14 +166,17 @@ class UdsFlasher(MemoryBootloader):
         grain = region.write_alignment if region is not None else 1
         step = max(block // grain * grain, min(block, grain))
         view = memoryview(segment.data)
-        retries = self._profile.timings.retries
         counter = 1
-        for start in range(0, segment.size, step):
-            piece = view[start : start + step]
-            request = bytes((Service.TRANSFER_DATA, counter)) + piece
-            self._client.request(request, retries=retries, settled_by=Nrc.WRONG_BLOCK_SEQUENCE_COUNTER)
-            counter = (counter + 1) & 0xFF
-            yield start + len(piece)
+        try:
+            for start in range(0, segment.size, step):
+                piece = view[start : start + step]
+                # An ECU that refuses the repeated block may have the first one, or a part of it: all begins anew.
+                self._request(bytes((Service.TRANSFER_DATA, counter)) + piece)
+                counter = (counter + 1) & 0xFF
+                yield start + len(piece)
+        except (GeneratorExit, KeyboardInterrupt):
+            self._give_up_transfer()
+            raise
         data = bytes(segment.data) if "crc32" in self._profile.transfer_exit else b""
         self._end_transfer(self._parameters(self._profile.transfer_exit, segment.address, segment.size, data))
 
@@ -204,37 +213,51 @@ class UdsFlasher(MemoryBootloader):
         with suppress(TransportError):
             self._client.close()
 
+    def _enter(self) -> Identity:
+        """Into the programming session, with its key; who it said it was before."""
+        awake, session = uds_session.wake(self._client, self._profile)
+        identity = self._told() if awake else Identity()
+        runs = awake and session != self._profile.sessions.programming
+        try:
+            if runs:
+                uds_session.prepare(self._client, self._profile)
+            uds_session.enter_programming(self._client, self._profile, self._key)
+        except ProxyflashError:
+            if runs:
+                uds_session.leave_programming(self._client, self._profile)
+            raise
+        self._client.keep_session(self._profile.timings.s3)
+        return identity
+
     def _told(self) -> Identity:
-        """Who it says it is, now. Raises WrongPart."""
-        identity = read_identity(self._client, self._profile, Deadline.after(self._profile.timings.pending))
-        wanted = self._profile.part
-        names = [name for key in ("system", "hardware") if (name := identity.details.get(key))]
+        """Who it says it is, now. Raises WrongPart, NoResponse where it must tell and does not answer."""
+        told = read_identity(self._client, self._profile, Deadline.after(self._profile.timings.pending))
+        wanted, identifiers = self._profile.part, self._profile.identifiers
+        names = [name for key in ("system", "hardware") if (name := told.identity.details.get(key))]
         if wanted and names and wanted not in names:
             raise WrongPart(f"the profile is for {wanted}, but the part says that it is {' / '.join(names)}")
-        return identity
+        if wanted and not names and told.lost & {identifiers.system, identifiers.hardware}:
+            raise NoResponse(f"the part did not answer whether it is {wanted}").passing(True)
+        return told.identity
 
     def _sign(self) -> None:
         """Writes the fingerprint, once."""
         fingerprint = self._profile.fingerprint
         if fingerprint is not None and not self._signed:
             identifier = fingerprint.identifier.to_bytes(2, "big")
-            request = bytes((Service.WRITE_DATA_BY_IDENTIFIER,)) + identifier + fingerprint.data
-            self._client.request(request, retries=self._profile.timings.retries)
+            self._request(bytes((Service.WRITE_DATA_BY_IDENTIFIER,)) + identifier + fingerprint.data)
         self._signed = True
 
     def _start(self, routine: int, parameters: bytes = b"") -> bytes:
         """The routine's status record. Raises what a negative response is mapped to."""
-        request = uds_session.routine_request(routine, parameters)
-        timings = self._profile.timings
-        return self._client.request(request, limit=timings.erase, retries=timings.retries)
+        return self._request(uds_session.routine_request(routine, parameters), limit=self._profile.timings.erase)
 
     def _call_check(self, routine: int, parameters: bytes = b"") -> None:
         request = uds_session.routine_request(routine, parameters)
         timings = self._profile.timings
         answer = self._client.ask(request, limit=timings.erase, retries=timings.retries)
         if isinstance(answer, NegativeResponse):
-            error = answer.error()
-            raise VerifyMismatch(error.cause) if answer.nrc in _VERDICTS else error
+            raise VerifyMismatch(answer.error().cause) if answer.nrc in _VERDICTS else self._refusal(answer)
         if answer and answer[-1] != self._profile.routines.passed:
             raise VerifyMismatch(
                 f"routine 0x{routine:04X} of the part says that it does not hold the image ({answer.hex(' ').upper()})"
@@ -274,30 +297,115 @@ class UdsFlasher(MemoryBootloader):
     def _request_transfer(self, service: Service, address: int, size: int) -> int:
         """How many bytes of data one TransferData takes: maxNumberOfBlockLength counts its identifier and counter too."""
         head = bytes((service, self._profile.data_format))
-        request = head + self._parameters(("alfi", "address", "size"), address, size)
-        timings = self._profile.timings
-        answer = self._client.request(request, limit=timings.erase, retries=timings.retries)
+        answer = self._open(head + self._parameters(("alfi", "address", "size"), address, size))
         width = answer[0] >> 4 if answer else 0
         longest = int.from_bytes(answer[1 : 1 + width], "big")
         if not width or len(answer) < 1 + width or longest < 3:
             raise ProtocolError(f"the part gives no usable maxNumberOfBlockLength ({answer[:12].hex(' ').upper()})")
         return min(longest, self._profile.block_limit) - 2
 
+    def _open(self, request: bytes) -> bytes:
+        """Asks for a transfer. One that the ECU holds open, of a tester that was killed, is ended first.
+
+        By what makers use: RequestTransferExit; a reset; a session that runs out. What the ECU refuses after a reset may be
+        refused because of the reset, so the engine begins anew once before it is for good.
+        """
+        timings = self._profile.timings
+        refusals = OPEN_TRANSFER if request[0] == Service.REQUEST_DOWNLOAD else {Nrc.CONDITIONS_NOT_CORRECT}
+        # An ECU that was reset may have forgotten the segments before this one.
+        is_first = len(self._unjudged) < 2
+        answer = self._client.ask(request, limit=timings.erase, retries=timings.retries)
+        if not isinstance(answer, NegativeResponse) or answer.nrc not in refusals:
+            return self._opened(answer)
+        self._exit_transfer()
+        answer = self._client.ask(request, limit=timings.erase, retries=timings.retries)
+        for end in (self._restart, self._outwait_session) if is_first and not self._is_held_open else ():
+            if isinstance(answer, NegativeResponse) and answer.nrc in refusals:
+                end()
+                answer = self._client.ask(request, limit=timings.erase, retries=timings.retries)
+        if not isinstance(answer, NegativeResponse):
+            return self._opened(answer)
+        error = answer.error()
+        if not isinstance(error, PartError):
+            raise error
+        if is_first:
+            error.passes, self._is_held_open = not self._is_held_open, True
+        else:
+            error.passes = True
+        if answer.nrc not in refusals:
+            raise error
+        raise error.advised(f"{_HELD_OPEN} {error.remedy}")
+
+    def _opened(self, answer: bytes | NegativeResponse) -> bytes:
+        if isinstance(answer, NegativeResponse):
+            raise self._refusal(answer)
+        self._is_held_open = False
+        return answer
+
+    def _exit_transfer(self) -> None:
+        """An ECU that refuses it, as the transfer isn't complete, may have ended it all the same."""
+        self._client.ask(bytes((Service.REQUEST_TRANSFER_EXIT,)), retries=1)
+
+    def _restart(self) -> None:
+        self._client.let_session_go()
+        with suppress(PartError):
+            uds_session.restart(self._client, self._profile)
+        self._enter()
+
+    def _outwait_session(self) -> None:
+        self._client.let_session_go()
+        self._client.linger(min(self._profile.timings.s3 * _S3_TIMES, LONGEST_S3))
+        self._enter()
+
+    def _give_up_transfer(self) -> None:
+        """Leaves the ECU without an open transfer. Never raises."""
+        with suppress(ProxyflashError):
+            if isinstance(self._client.ask(bytes((Service.REQUEST_TRANSFER_EXIT,))), NegativeResponse):
+                self._client.ask(uds_session.HARD_RESET)
+
+    def _request(self, request: bytes, *, limit: float | None = None) -> bytes:
+        """What follows the head of the positive response. Raises what a negative response is here."""
+        answer = self._client.ask(request, limit=limit, retries=self._profile.timings.retries)
+        if isinstance(answer, NegativeResponse):
+            raise self._refusal(answer)
+        if request[0] == Service.TRANSFER_DATA:
+            self._refused = None
+        return answer
+
+    def _refusal(self, answer: NegativeResponse) -> ProxyflashError:
+        """The error that a refusal amid programming is, with whether it passes: where the ECU may have lost its session or
+        its unlock, it is asked."""
+        error = answer.error()
+        if answer.meaning is not Meaning.LOST or not isinstance(error, PartError):
+            return error
+        refused = (answer.request, answer.nrc)
+        lost = refused != self._refused or answer.request[0] == Service.TRANSFER_DATA
+        self._refused = refused
+        if lost and answer.nrc not in _OF_THE_TRANSFER:
+            with suppress(*LOST):
+                # By 0x7E and 0x7F it refuses the session, whatever the key.
+                key = self._key if answer.nrc in _OF_THE_KEY else None
+                lost = not uds_session.is_unlocked(self._client, self._profile, key)
+        error.passes = lost
+        return error.advised(_LOST_REMEDY) if lost else error
+
     def _end_transfer(self, parameters: bytes = b"") -> None:
-        self._client.request(
+        timings = self._profile.timings
+        answer = self._client.ask(
             bytes((Service.REQUEST_TRANSFER_EXIT,)) + parameters,
-            limit=self._profile.timings.erase,
-            retries=self._profile.timings.retries,
+            limit=timings.erase,
+            retries=timings.retries,
             settled_by=Nrc.REQUEST_SEQUENCE_ERROR,
         )
+        if isinstance(answer, NegativeResponse):
+            raise self._refusal(answer)
 
     def _read_memory(self, start: int, size: int) -> Iterator[bytes]:
         step = self._profile.read_block
         for address in range(start, start + size, step):
             length = min(step, start + size - address)
             where = self._parameters(("alfi", "address", "size"), address, length)
-            request = bytes((Service.READ_MEMORY_BY_ADDRESS,)) + where
-            data = self._client.request(request, retries=self._profile.timings.retries)
+            data = self._request(bytes((Service.READ_MEMORY_BY_ADDRESS,)) + where)
             if len(data) != length:
                 raise ProtocolError(f"the part was asked for {length} bytes at 0x{address:08X}, and sent {len(data)}")
             yield data
@@ -307,21 +415,20 @@ class UdsFlasher(MemoryBootloader):
         left, counter = size, 1
         try:
             while left:
-                request = bytes((Service.TRANSFER_DATA, counter))
-                data = self._client.request(request, retries=self._profile.timings.retries)
+                data = self._request(bytes((Service.TRANSFER_DATA, counter)))
                 if not 0 < len(data) <= left:
                     raise ProtocolError(f"the part was to upload {left} more bytes, and sent {len(data)}")
                 left -= len(data)
                 counter = (counter + 1) & 0xFF
                 yield data
         finally:
-            # Whoever reads may have seen enough; the ECU must still be told, and ends a transfer that is not complete
+            # Whoever reads may have seen enough; the ECU must still be told. A transfer that is not complete many end
             # only by a new session.
             with suppress(ProxyflashError):
-                if left:
-                    uds_session.enter_programming(self._client, self._profile, self._key)
-                else:
+                if not left:
                     self._end_transfer()
+                elif isinstance(self._client.ask(bytes((Service.REQUEST_TRANSFER_EXIT,))), NegativeResponse):
+                    uds_session.enter_programming(self._client, self._profile, self._key)
 
 
 def _merged(ranges: Sequence[Range], memory: MemoryMap) -> Iterator[Range]:

@@ -6,7 +6,7 @@ asks a running ECU, and the flasher, which asks its bootloader.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ...transports.deadline import Deadline
 from ..errors import PartError
@@ -20,6 +20,8 @@ LONGEST_TEXT = 128
 """Characters of a value that a person is shown; ISO 14229-1 gives 17 to the longest one that it describes."""
 LIMIT = 5.0
 """Seconds that an ECU may take to tell one identifier."""
+_LATE = 1.0
+"""Seconds that its answer may take where none came within P2: an ECU at work, or a bus that is full, may be that late."""
 
 
 def read_identifier(
@@ -42,17 +44,29 @@ def active_session(
     return value[0] if not isinstance(value, NegativeResponse) and value else None
 
 
-def read_identity(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> Identity:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who an ECU says it is. `lost`: the identifiers that were asked for without an answer: not refused, but not known."""
+
+    identity: Identity
+    lost: frozenset[int]
+
+
+def read_identity(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> Told:
     """What the ECU tells by the deadline; "" for what it refuses or is silent about."""
     wanted = profile.identifiers
+    lost: set[int] = set()
 
     def tell(identifier: int) -> str:
-        return _text_of(client, identifier, deadline)
+        found = _text_of(client, identifier, deadline, patient=not lost)
+        if found is None:
+            lost.add(identifier)
+        return found or ""
 
     version = next((text for identifier in wanted.version if (text := tell(identifier))), "")
     serial, system, hardware = tell(wanted.serial), tell(wanted.system), tell(wanted.hardware)
     details = {"system": system, "hardware": hardware}
-    return Identity(
+    identity = Identity(
         part=system or hardware,
         serial=serial,
         version=version,
@@ -60,6 +74,7 @@ def read_identity(client: UdsClient, profile: UdsProfile, deadline: Deadline) ->
         manufacturer=tell(wanted.supplier),
         details={name: value for name, value in details.items() if value},
     )
+    return Told(identity, frozenset(lost))
 
 
 def merge(earlier: Identity, later: Identity) -> Identity:
@@ -81,11 +96,16 @@ def probed(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> ProbeR
         session = active_session(client, profile, limit=deadline.remaining)
     except _UNTOLD:
         return None
-    identity = read_identity(client, profile, deadline)
-    runs = session != profile.sessions.programming
-    if profile.running_when == "version":
-        runs = runs and bool(identity.version)
-    return ProbeResult(State.RUNNING if runs else State.BOOTLOADER, identity)
+    told = read_identity(client, profile, deadline)
+    return ProbeResult(State.RUNNING if runs(profile, session, told) else State.BOOTLOADER, told.identity)
+
+
+def runs(profile: UdsProfile, session: int | None, told: Told) -> bool:
+    """Whether it runs its application. A version that was lost on the way is not one that it refused to tell."""
+    if session == profile.sessions.programming:
+        return False
+    tells_version = bool(told.identity.version or told.lost & set(profile.identifiers.version))
+    return tells_version or profile.running_when != "version"
 
 
 def text(value: bytes) -> str:
@@ -105,11 +125,16 @@ def _short(said: str) -> str:
     return said if len(said) <= LONGEST_TEXT else f"{said[:LONGEST_TEXT]}..."
 
 
-def _text_of(client: UdsClient, identifier: int, deadline: Deadline) -> str:
-    if deadline.expired:
-        return ""
-    try:
-        value = read_identifier(client, identifier, limit=min(LIMIT, deadline.remaining))
-    except _UNTOLD:
-        return ""
-    return "" if isinstance(value, NegativeResponse) else text(value)
+def _text_of(client: UdsClient, identifier: int, deadline: Deadline, *, patient: bool) -> str | None:
+    """None: no answer came. `patient`: it may come late."""
+    for wait in (None, _LATE) if patient else (None,):
+        if deadline.expired:
+            return None
+        try:
+            value = read_identifier(client, identifier, limit=min(LIMIT, deadline.remaining), wait=wait)
+        except LOST:
+            continue
+        except PartError:
+            return None
+        return "" if isinstance(value, NegativeResponse) else text(value)
+    return None

@@ -149,8 +149,9 @@ class Security(Settings):
     level: int = Field(default=0x01, ge=0x01, le=0x7D)
     key: str = Field(default="none", pattern=r"^(none|xor|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
     secret: Annotated[Hex, SECRET] = b""
-    wait: float = Field(default=0.0, ge=0, le=3600)
-    """How long to go on asking for a seed while the ECU says that its waiting time is not over (NRC 0x37)."""
+    wait: float = Field(default=12.0, ge=0, le=3600)
+    """How long to go on asking for a seed while the ECU says that its waiting time is not over (NRC 0x37). Many have one
+    of 10 s after each start (ISO 14229-1:2020, 10.4)."""
 
     @model_validator(mode="after")
     def _odd(self) -> Self:

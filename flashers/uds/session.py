@@ -130,6 +130,32 @@ def leave_programming(client: UdsClient, profile: UdsProfile) -> None:
             _optional_request(client, profile, session_request(profile.sessions.default))
 
 
+def restart(client: UdsClient, profile: UdsProfile) -> None:
+    """Hard reset, until it answers again. Raises what a refused reset is mapped to, NoResponse after the reset gap."""
+    gap = Deadline.after(profile.timings.reset_gap)
+    _reset(client)
+    while True:
+        try:
+            active_session(client, profile, wait=client.p2)
+            return
+        except LOST:
+            if gap.expired:
+                raise
+
+
+def is_unlocked(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> bool:
+    """Whether it is in its programming session still, with its security access, as far as it tells: a seed of zeros.
+
+    Raises NoResponse, and what else is lost on the way.
+    """
+    if active_session(client, profile) != profile.sessions.programming:
+        return False
+    if key is None:
+        return True
+    answer = client.ask(bytes((Service.SECURITY_ACCESS, profile.security.level)))
+    return not isinstance(answer, NegativeResponse) and not any(answer)
+
+
 def start_application(client: UdsClient, profile: UdsProfile) -> None:
     """Hard reset, then the post-programming step. Returns once the ECU answers in its default session.
 

@@ -27,6 +27,8 @@ from proxyflash.flashers.errors import (
     VerifyMismatch,
     WrongPart,
 )
+from proxyflash.flashers.events import Event, Retrying, RunContext
+from proxyflash.flashers.flasher import ProbeResult, State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.uds import session as uds_session
@@ -34,6 +36,7 @@ from proxyflash.flashers.uds.flasher import UdsFlasher
 from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.transports import clock
 from proxyflash.transports.can.bus import CanBus
+from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError
 from proxyflash.transports.isotp.user import ClockedLogic
 from proxyflash.transports.simulated_clock import SimulatedClock
@@ -62,7 +65,8 @@ TABLE: dict[str, Any] = {
 }  # fmt: skip
 
 Reply = Sequence[str | float]
-"""Responses in hexadecimal, "=" for the one that is due, pauses in seconds between them; nothing: silence."""
+"""Responses in hexadecimal, "=" for the one that is due, "forget" before one of an ECU that lost its session,
+pauses in seconds between them; nothing: silence."""
 
 
 class ScriptedEcu:
@@ -97,6 +101,10 @@ class ScriptedEcu:
 
     def lose(self, request: str) -> None:
         self.on(request, ["lost"])
+
+    def forget(self, request: str, reply: str) -> None:
+        """Lose session and unlock when the next one that begins so comes, and refuse it so."""
+        self.on(request, ["forget", reply])
 
     def asked(self, *services: int) -> list[str]:
         """The requests for these services; all but those for identifiers if none is named."""
@@ -143,6 +151,8 @@ class ScriptedEcu:
                     return
                 if isinstance(item, float):
                     clock.sleep(item)
+                elif item == "forget":
+                    self.session, self.unlocked = 1, False
                 elif item in ("=", "lost"):
                     response = self.serve(request)
                     if item == "=" and response:
@@ -218,9 +228,21 @@ class Rig:
         self.flashers.append(flasher)
         return flasher
 
-    def flash(self, data: bytes = DATA, *, attempts: int = 1, **keys: Any) -> FlashResult:
-        programmer = Programmer(self.flasher(**keys), "ecu", attempts=attempts)
+    def flash(
+        self, data: bytes = DATA, *, attempts: int = 1, told: list[str] | None = None, **keys: Any
+    ) -> FlashResult:
+        """`told`: gets the codes of the failures after which it was tried again."""
+
+        def hear(event: Event) -> None:
+            if isinstance(event, Retrying) and told is not None:
+                told.append(event.code)
+
+        programmer = Programmer(self.flasher(**keys), "ecu", RunContext(hear), attempts=attempts)
         return programmer.flash(programmer.plan(FirmwareImage((Segment(START, data),), "bin")))
+
+    def probe(self) -> ProbeResult | None:
+        profile = UdsProfile.model_validate(TABLE)
+        return UdsFlasher.probe(self.bus, UdsAddress(request=0x7E0), profile, active=False, deadline=Deadline.after(10))
 
     def close(self) -> None:
         for flasher in self.flashers:
@@ -393,14 +415,77 @@ class TestLoss:
         assert rig.ecu.memory[: len(DATA)] == DATA
         assert rig.ecu.session == 1
 
-    def test_an_ecu_that_does_not_acknowledge_repetitions(self, rig: Rig) -> None:
-        """It carried out the first request and refuses the second as out of sequence."""
+    def test_a_block_that_was_perhaps_received_begins_the_download_anew(self, rig: Rig) -> None:
+        """An ECU that does not acknowledge repetitions (15.4.1) has the block, or a part of it: nobody can tell."""
         rig.ecu.lose("36 04")
         rig.ecu.on("36 04", ["7F 36 73"])
+        rig.flash(attempts=2)
+        assert rig.ecu.memory[: len(DATA)] == DATA
+        erases = [item for item in rig.ecu.asked(0x31) if item.startswith("3101FF00")]
+        assert (len(erases), len(rig.ecu.asked(0x34))) == (2, 2)
+
+    def test_a_transfer_exit_that_is_refused_the_second_time_was_carried_out(self, rig: Rig) -> None:
         rig.ecu.lose("37")
         rig.ecu.on("37", ["7F 37 24"])
         rig.flash()
         assert rig.ecu.memory[: len(DATA)] == DATA
+
+    @pytest.mark.parametrize("nrc", ["7F", "7E", "33", "34", "24", "71"])
+    def test_an_ecu_that_lost_its_session_amid_a_transfer(self, rig: Rig, nrc: str) -> None:
+        """ISO 14229-2, S3; a reset; a driver of the ECU's that gave up: it forgot session and unlock, and is asked again."""
+        told: list[str] = []
+        rig.ecu.forget("36 03", f"7F 36 {nrc}")
+        rig.flash(attempts=2, told=told)
+        assert rig.ecu.memory[: len(DATA)] == DATA
+        assert len(told) == 1
+        assert len(rig.ecu.asked(0x34)) == 2
+
+    @pytest.mark.parametrize("request_", ["31 01 FF 00", "34", "36 01", "37", "31 01 02 02", "31 01 FF 01", "2E"])
+    def test_one_that_lost_it_before_any_request(self, rig: Rig, request_: str) -> None:
+        rig.ecu.forget(request_, f"7F {request_[:2]} 7F")
+        rig.flash(attempts=2, fingerprint={"data": "01"})
+        assert rig.ecu.memory[: len(DATA)] == DATA
+
+    @pytest.mark.parametrize(
+        ("request_", "nrc", "erases"),
+        [
+            ("34", 0x31, 1), ("36 01", 0x31, 1), ("36 03", 0x93, 1), ("34", 0x13, 1), ("31 01 02 02", 0x31, 1),
+            ("34", 0x7F, 1), ("34", 0x33, 2), ("36 01", 0x72, 3),
+        ],
+    )  # fmt: skip
+    def test_what_is_refused_for_good_erases_nothing_more(self, rig: Rig, request_: str, nrc: int, erases: int) -> None:
+        """A service that the ECU lacks in its programming session; a level that does not unlock it; but a program that failed
+        may do better."""
+        rig.ecu.on(request_, *[[f"7F {request_[:2]} {nrc:02X}"]] * 9)
+        with pytest.raises(ProxyflashError, match=f"NRC 0x{nrc:02X}"):
+            rig.flash(attempts=3)
+        assert len([item for item in rig.ecu.asked(0x31) if item.startswith("3101FF00")]) == erases
+
+    @pytest.mark.parametrize(("refusals", "ended_by"), [(1, "37"), (2, "1101"), (3, "")])
+    @pytest.mark.parametrize("nrc", ["22", "24", "70"])
+    def test_a_download_that_is_open_is_ended_as_the_ecu_lets_it(
+        self, rig: Rig, refusals: int, ended_by: str, nrc: str
+    ) -> None:
+        rig.ecu.on("34", *[[f"7F 34 {nrc}"]] * refusals)
+        began = clock.monotonic()
+        rig.flash(timings={"s3": 4})
+        asked = rig.ecu.asked()
+        assert rig.ecu.memory[: len(DATA)] == DATA
+        last = max(index for index, item in enumerate(asked) if item.startswith("34"))
+        assert not ended_by or ended_by in asked[:last]
+        assert (clock.monotonic() - began > 4) is not ended_by
+
+    def test_an_ecu_that_was_reset_may_want_to_be_erased_again(self, rig: Rig) -> None:
+        rig.ecu.on("34", ["7F 34 22"], ["7F 34 22"], ["7F 34 31"])
+        rig.flash(attempts=2)
+        assert rig.ecu.memory[: len(DATA)] == DATA
+
+    def test_one_that_holds_a_download_open_for_ever(self, rig: Rig) -> None:
+        rig.ecu.on("34", *[["7F 34 22"]] * 99)
+        with pytest.raises(PartRefused, match="0x22") as raised:
+            rig.flash(attempts=3, timings={"s3": 4})
+        assert "cut its supply" in raised.value.remedy
+        assert len([item for item in rig.ecu.asked(0x31) if item.startswith("3101FF00")]) == 2
 
     def test_the_same_refusals_of_a_first_request_are_failures(self, rig: Rig) -> None:
         rig.ecu.on("36 04", ["7F 36 73"])
@@ -408,12 +493,12 @@ class TestLoss:
             rig.flash()
 
     def test_a_download_that_can_not_be_asked_for_twice_begins_anew(self, rig: Rig) -> None:
-        """15.2.5: conditionsNotCorrect while the first one is under way. The engine connects again, which ends that."""
+        """15.2.5: conditionsNotCorrect while the first one is under way, which RequestTransferExit ends."""
         rig.ecu.lose("34")
         rig.ecu.on("34", ["7F 34 22"])
-        rig.flash(attempts=2)
+        rig.flash()
         assert rig.ecu.memory[: len(DATA)] == DATA
-        assert len(rig.ecu.asked(0x34)) == 3
+        assert [item[:2] for item in rig.ecu.asked(0x34, 0x37)] == ["34", "34", "37", "34", "37"]
 
     def test_retries_are_bounded(self, rig: Rig) -> None:
         rig.ecu.on("36 02", *[[]] * 20)
@@ -516,7 +601,6 @@ BEFORE = [
     ("10 02", 0x33, SecurityDenied),
     ("31 01 02 03", 0x22, PartRefused),
     ("31 01 02 03", 0x92, PartRefused),
-    ("27 01", 0x37, SecurityDenied),
     ("27 02", 0x35, SecurityDenied),
     ("27 02", 0x36, SecurityDenied),
     ("27 02", 0x13, SecurityDenied),
@@ -527,7 +611,6 @@ BEFORE = [
     ("31 01 FF 00", 0x22, PartRefused),
 ]
 AFTER = [
-    ("34", 0x70, OperationFailed),
     ("34", 0x31, PartRefused),
     ("34", 0x33, SecurityDenied),
     ("36 01", 0x72, OperationFailed),
@@ -610,6 +693,19 @@ class TestRefusals:
         rig.flash(attempts=2)
         assert len(rig.ecu.asked(0x34)) == 2
 
+    def test_a_waiting_time_after_a_start_is_waited_out(self, rig: Rig) -> None:
+        """10.4: requiredTimeDelayNotExpired. Many ECUs have 10 s after each start."""
+        rig.ecu.on("27 01", *[["7F 27 37"]] * 20)
+        rig.flash()
+        assert rig.ecu.asked(0x27) == ["2701"] * 21 + ["2702C9A9"]
+        assert rig.ecu.asked(0x11) == ["1101"]
+
+    def test_one_that_is_longer_is_reported_with_the_key_of_the_profile(self, rig: Rig) -> None:
+        rig.ecu.on("27 01", *[["7F 27 37"]] * 200)
+        with pytest.raises(SecurityDenied, match="NRC 0x37") as raised:
+            rig.flash(attempts=3)
+        assert "security.wait" in raised.value.remedy
+
     def test_a_waiting_time_is_waited_out_if_the_profile_says_so(self, rig: Rig) -> None:
         rig.ecu.on("27 01", ["7F 27 37"], ["7F 27 37"])
         rig.flash(security={"wait": 20})
@@ -642,6 +738,36 @@ class TestRefusals:
 
 
 class TestSilence:
+    def test_a_part_that_has_answered_is_not_absent(self, rig: Rig) -> None:
+        """On a full bus, or a busy host, a seed may come too late: it is tried anew as a garbled answer is."""
+        rig.ecu.on("27 01", *[[]] * 4)
+        told: list[str] = []
+        rig.flash(attempts=2, told=told)
+        assert told == ["E-PART-MUTE"]
+        assert rig.ecu.memory[: len(DATA)] == DATA
+
+    def test_a_version_that_comes_late_is_not_one_that_is_not_told(self, rig: Rig) -> None:
+        rig.ecu.on("22 F1 89", [1.2, "62 F1 89 31 2E 34 2E 32"])
+        found = rig.probe()
+        assert found is not None
+        assert (found.state, found.identity.version) == (State.RUNNING, "1.4.2")
+
+    @pytest.mark.parametrize(("reply", "state"), [([], State.RUNNING), (["7F 22 31"], State.BOOTLOADER)])
+    def test_silence_about_a_version_is_no_refusal(self, rig: Rig, reply: Reply, state: State) -> None:
+        """Only a bootloader refuses to tell it: requestOutOfRange (11.2.5)."""
+        for identifier in ("22 F1 89", "22 F1 95"):
+            rig.ecu.on(identifier, *[reply] * 9)
+        found = rig.probe()
+        assert found is not None
+        assert found.state is state
+
+    def test_a_part_that_must_tell_who_it_is_and_does_not_answer_is_not_programmed(self, rig: Rig) -> None:
+        for identifier in ("22 F1 97", "22 F1 91"):
+            rig.ecu.on(identifier, *[[]] * 99)
+        with pytest.raises(NoResponse, match="whether it is R77"):
+            rig.flash(part="R77")
+        assert rig.ecu.asked(0x10) == []
+
     def test_a_mute_part(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
         """Not tried anew; that it is asked for longer than an ECU may be deaf is tried elsewhere."""
         monkeypatch.setattr(uds_session, "DEAF_SECONDS", 0)

@@ -391,7 +391,7 @@ class TestWays:
 
     def test_wrong_keys_then_a_waiting_time(self, rig: Make) -> None:
         made = rig(key_delay=1.0)
-        wrong = {"key": "xor", "secret": "00000000"}
+        wrong = {"key": "xor", "secret": "00000000", "wait": 0}
         right = made.profile
         made.profile = right.model_validate(right.model_dump() | {"security": wrong})
         for told in ("invalidKey", "invalidKey", "exceedNumberOfAttempts", "requiredTimeDelayNotExpired"):
