@@ -1,9 +1,13 @@
-"""Processes that a test didn't start itself."""
+"""Processes: those that a test didn't start itself, and its own."""
 
 import os
 import select
+from pathlib import Path
 
-__all__ = ["until_ended"]
+
+def descriptors() -> set[str]:
+    """The numbers of this process's open files, and that of listing them."""
+    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
 
 
 def until_ended(process: int, seconds: float = 60) -> None:

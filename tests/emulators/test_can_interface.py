@@ -16,6 +16,7 @@ from proxyflash.emulators.can.bridge import bridge
 from proxyflash.emulators.can.server import serve_can
 from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
+from proxyflash.tests.processes import descriptors
 from proxyflash.transports import clock
 
 LONG = 300.0
@@ -168,7 +169,7 @@ def test_notifier_and_periodic_messages(open_bus: OpenBus) -> None:
 
 
 def test_shut_down_by_the_context_manager_and_again(channel: str) -> None:
-    before = (clock.active_count(), len(list(Path("/proc/self/fd").iterdir())))
+    before = (clock.active_count(), len(descriptors()))
     with can.Bus(interface="proxyflash", channel=channel, ignore_config=True) as bus:
         assert bus.state is can.BusState.ACTIVE
         assert str(bus) == f"emulated CAN {channel}"
@@ -179,10 +180,10 @@ def test_shut_down_by_the_context_manager_and_again(channel: str) -> None:
         bus.recv(LONG)
     deadline = clock.Event()
     for _ in range(1000):  # The server's threads end when they see that the client is gone.
-        if (clock.active_count(), len(list(Path("/proc/self/fd").iterdir()))) <= before:
+        if (clock.active_count(), len(descriptors())) <= before:
             return
         deadline.wait(0.01)
-    assert (clock.active_count(), len(list(Path("/proc/self/fd").iterdir()))) == before
+    assert (clock.active_count(), len(descriptors())) == before
 
 
 def test_what_a_closed_bus_has_taken_is_still_sent(open_bus: OpenBus) -> None:

@@ -19,6 +19,7 @@ from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.errors import VhciAbsent, VhciForbidden, VhciFull
 from proxyflash.emulators.usb.vhci import VhciHost, VhciPort, ports
 from proxyflash.emulators.usb.wire import UsbWire
+from proxyflash.tests.processes import descriptors
 
 pytestmark = pytest.mark.real_time("USB/IP over a socket pair")
 
@@ -125,17 +126,13 @@ def add(wire: UsbWire) -> Iterator[Callable[..., DfuDevice]]:
         device.close()
 
 
-def descriptors() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
 @pytest.fixture(autouse=True)
 def nothing_left(wire: UsbWire, kernel: Kernel) -> Iterator[None]:
     """No thread of its own, and no end of a stream."""
-    before = descriptors()
+    before = len(descriptors())
     yield
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("vhci-", "usbip-"))]
-    assert descriptors() - len(kernel.streams) == before
+    assert len(descriptors()) - len(kernel.streams) == before
 
 
 def test_each_device_gets_a_port(

@@ -12,31 +12,13 @@ from proxyflash.emulators.mcuboot import image as mcuboot_image
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import Phase, RunContext
+from proxyflash.tests.flashers.benches import UDS, VECTORS, serial
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError
 
 pytestmark = pytest.mark.simulated_time
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-VECTORS = bytes.fromhex("0c 94 40 00")
-"""JMP 0x80 (AVR instruction set manual)."""
-
-
-def serial(protocol: str, part: str, profile: str = "", emulated: str = "") -> str:
-    return f"""
-[bus.b]
-kind = "serial"
-emulated = true
-baudrate = 115200
-dtr = false
-rts = false
-[[component]]
-name = "part"
-bus = "b"
-protocol = "{protocol}"
-emulated = {{part = "{part}", firmware = "old.bin"{emulated}}}
-profile = {{{profile}}}
-"""
 
 
 def usb(part: str, address: str, profile: str = "") -> str:
@@ -54,17 +36,7 @@ profile = {{{profile}}}
 """
 
 
-UDS = """
-[bus.b]
-kind = "can"
-emulated = true
-[[component]]
-name = "part"
-bus = "b"
-protocol = "uds"
-address = {request = 0x7E0, response = 0x7E8}
-emulated = {part = "acme-r77", firmware = "old.bin"}
-profile = {memory = [{start = 0x10000, size = 0x70000, erase_unit = 4096}], security = {key = "xor", secret = "5a5a5a5a"}}
+NEIGHBOUR = """
 [[component]]
 name = "neighbour"
 bus = "b"
@@ -72,10 +44,10 @@ protocol = "uds"
 address = {request = 0x7E1, response = 0x7E9}
 emulated = {part = "acme-r77"}
 """
-"""The neighbour acknowledges frames: without one, a bus on which nobody does is given up after a second."""
+"""It acknowledges frames: without it, a bus on which nobody does is given up after a second."""
 TEXT = ', enter = "LOADER"'
 BENCHES = {
-    "uds": (UDS, 0x10000),
+    "uds": (UDS + NEIGHBOUR, 0x10000),
     "stm32-uart": (
         serial(
             "stm32-uart",

@@ -13,52 +13,14 @@ from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.avr.avr109 import Avr109Loader
 from proxyflash.flashers.events import Phase, RunContext
+from proxyflash.tests.flashers.benches import UDS, VECTORS, serial
 from proxyflash.transports import clock
 from proxyflash.transports.serial.port import SerialPort
 
 pytestmark = pytest.mark.simulated_time
 
-VECTORS = bytes.fromhex("0c 94 40 00")
-"""JMP 0x80 (AVR instruction set manual)."""
-SERIAL = """
-[bus.b]
-kind = "serial"
-emulated = true
-baudrate = 115200
-dtr = false
-rts = false
-[[component]]
-name = "part"
-bus = "b"
-"""
-UDS = """
-[bus.b]
-kind = "can"
-emulated = true
-[[component]]
-name = "part"
-bus = "b"
-protocol = "uds"
-address = {request = 0x7E0, response = 0x7E8}
-emulated = {part = "acme-r77", firmware = "old.bin"}
-profile = {memory = [{start = 0x10000, size = 0x70000, erase_unit = 4096}], security = {key = "xor", secret = "5a5a5a5a"}}
-"""
-STK500V2 = (
-    SERIAL
-    + """
-protocol = "stk500v2"
-emulated = {part = "atmega2560-wiring", firmware = "old.bin"}
-profile = {entry = {discharge = 0.01}}
-"""
-)
-AVR109 = (
-    SERIAL
-    + """
-protocol = "avr109"
-emulated = {part = "atmega32u4-caterina", firmware = "old.bin", reenumerate = 0.25}
-profile = {entry = {reset = "none", touch = true}}
-"""
-)
+STK500V2 = serial("stk500v2", "atmega2560-wiring", "entry = {discharge = 0.01}")
+AVR109 = serial("avr109", "atmega32u4-caterina", 'entry = {reset = "none", touch = true}', ", reenumerate = 0.25")
 
 
 def spent(folder: Path, bench: str, start: int, *, vectors: bytes | None = None) -> dict[Phase, float]:

@@ -22,6 +22,7 @@ import pytest
 from proxyflash.emulators.can.server import serve_can
 from proxyflash.emulators.can.wire import CanNode, CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
+from proxyflash.tests.processes import descriptors
 from proxyflash.tests.transports.threads import Call, in_thread, names
 from proxyflash.transports import clock
 from proxyflash.transports.can import bus as can_module
@@ -417,7 +418,7 @@ def test_a_driver_that_tells_bus_off_in_words() -> None:
 
 @pytest.mark.real_time("a socket")
 def test_closing_wakes_who_waits_and_leaves_nothing(tmp_path: Path) -> None:
-    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    before = len(descriptors())
     threads = names()
     bench = Bench(served=tmp_path / "s")
     waiter = waiting(bench.channel)
@@ -431,7 +432,7 @@ def test_closing_wakes_who_waits_and_leaves_nothing(tmp_path: Path) -> None:
         bench.channel.send(b"\1", soon())
     bench.close()
     assert [name for name in names() if name.startswith("can")] == [name for name in threads if name.startswith("can")]
-    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
+    assert len(descriptors()) <= before
 
 
 def test_several_send_at_a_time(make_bench: MakeBench) -> None:

@@ -10,10 +10,10 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import can
 import pytest
+from proxyflash.tests.processes import descriptors
 from proxyflash.transports.can import bus as transport
 from proxyflash.transports.can.bus import CanBus, CanChannel, CanId
 from proxyflash.transports.deadline import Deadline
@@ -86,10 +86,6 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     yield made
     made.bus.close()
     made.end.close()
-
-
-def descriptors() -> set[str]:
-    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
 
 
 def test_the_reader_of_a_socket_looks_only_when_something_came(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from proxyflash.emulators.usb.usbip import UsbIpDevice
 from proxyflash.emulators.usb.vhci import VhciHost
 from proxyflash.emulators.usb.wire import UsbWire
 from proxyflash.enumerators.commands import HostCommands
+from proxyflash.tests.processes import descriptors
 from proxyflash.tools.vm import guest
 from proxyflash.transports import clock
 from proxyflash.transports.can.bus import CanBus, CanId
@@ -35,10 +36,6 @@ from proxyflash.transports.usb.bus import UsbBus
 from proxyflash.updates.handlers.programs import started
 
 pytestmark = pytest.mark.real_time("threads of Python's own beside the simulated clock's, and signals")
-
-
-def open_descriptors() -> set[str]:
-    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
 
 
 def uart() -> UartWire:
@@ -123,7 +120,7 @@ def test_what_needs_real_time_is_refused_and_nothing_of_it_is_left(
     opens, what = REAL[name]
     folder = tmp_path / "own"
     folder.mkdir()
-    descriptors = open_descriptors()
+    before = descriptors()
     with pytest.raises(MixedClocks) as told:
         opens(folder)
     assert told.value.code == "E-CLOCK-MIXED"
@@ -131,7 +128,7 @@ def test_what_needs_real_time_is_refused_and_nothing_of_it_is_left(
     assert told.value.cause == f"{what.format(folder=folder)} can't be used under a simulated clock"
     assert "all emulated in this process" in told.value.remedy
     assert list(folder.iterdir()) == []
-    assert open_descriptors() == descriptors
+    assert descriptors() == before
     assert simulated.threads() == []
 
 

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from proxyflash.tests.processes import descriptors
 from proxyflash.transports import named_files
 
 pytestmark = pytest.mark.timeout(60)
@@ -52,11 +53,11 @@ def test_a_device_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_descriptors_are_closed(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"1")
-    before = sorted(Path("/proc/self/fd").iterdir())
+    before = descriptors()
     named_files.read(tmp_path / "file")
     with pytest.raises(IsADirectoryError):
         named_files.opened(tmp_path)
-    assert sorted(Path("/proc/self/fd").iterdir()) == before
+    assert descriptors() == before
 
 
 def test_a_file_to_write(tmp_path: Path) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 
 import bincopy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.flashers.errors import ImageEmpty, ImageError, ImageFormat, ImageNotWritten, ImageOverlap
+from proxyflash.flashers.errors import ImageFormat, ImageNotWritten, ImageOverlap
 from proxyflash.flashers.formats import ihex, load
 from proxyflash.flashers.image import FirmwareImage, Segment, join
+from proxyflash.tests.flashers.formats.text_lab import TextFormat, contents, in_bincopy
 
 END = ":00000001FF"
 """The specification prints it so (end of file record)."""
@@ -25,12 +23,8 @@ def record(kind: int, offset: int, data: bytes) -> str:
     return f":{body.hex()}{-sum(body) % 256:02x}".upper()
 
 
-def read(*lines: str) -> FirmwareImage:
-    return ihex.read(BytesIO("\n".join(lines).encode() + b"\n"), "fw.hex")
-
-
-def contents(image: FirmwareImage) -> list[tuple[int, bytes]]:
-    return [(segment.address, bytes(segment.data)) for segment in image.segments]
+FORMAT = TextFormat(ihex, "fw.hex")
+read, written = FORMAT.read, FORMAT.written
 
 
 # Each record type. The checksums were worked out by hand: 03+00+30+00+02+33+7A = E2, and 100 - E2 = 1E.
@@ -170,11 +164,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_wrong_is_said_with_its_line(name: str) -> None:
-    lines, cause = BROKEN[name]
-    with pytest.raises(ImageFormat) as raised:
-        read(*lines)
-    assert raised.value.cause.startswith(f"fw.hex: {cause}")
-    assert (raised.value.code, raised.value.exit_status) == ("E-IMAGE-FORMAT", 12)
+    FORMAT.refuses(*BROKEN[name])
 
 
 def test_a_line_number_deep_in_the_file() -> None:
@@ -200,27 +190,15 @@ def test_other_encodings_are_named(text: bytes, encoding: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("text", [b"", b"\n \r\n", b":00000001FF\n", b":020000040800F2\n:00000001FF\n"])
 def test_a_file_without_data_is_empty(text: bytes, tmp_path: Path) -> None:
-    (tmp_path / "fw.hex").write_bytes(text)
-    with pytest.raises(ImageEmpty):
-        load(tmp_path / "fw.hex")
+    FORMAT.finds_no_data(text, tmp_path)
 
 
 # What it costs.
 
 
-def peak_while_reading(text: bytes) -> tuple[FirmwareImage, int]:
-    stream = BytesIO(text)
-    tracemalloc.start()
-    try:
-        image = ihex.read(stream, "fw.hex")
-        return image, tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 def test_a_gap_of_4_gib_costs_nothing() -> None:
     lines = [record(0, 0, b"low"), record(4, 0, b"\xff\xff"), record(0, 0xFFF0, b"high"), END]
-    image, peak = peak_while_reading("\n".join(lines).encode())
+    image, peak = FORMAT.peak_while_reading("\n".join(lines).encode())
     assert contents(image) == [(0, b"low"), (0xFFFFFFF0, b"high")]
     assert image.size == 7
     assert peak < 1 << 20
@@ -229,7 +207,7 @@ def test_a_gap_of_4_gib_costs_nothing() -> None:
 def test_the_memory_of_a_file_in_the_worst_order_stays_in_proportion() -> None:
     # A byte in each record, from the top downwards: no record continues another.
     text = "\n".join([*(record(0, 0xFFFF - i, b"x") for i in range(40000)), END]).encode()
-    image, peak = peak_while_reading(text)
+    image, peak = FORMAT.peak_while_reading(text)
     assert image.size == 40000
     assert peak < 20 * len(text)
 
@@ -250,16 +228,10 @@ def images(draw: st.DrawFn, top: int = 1 << 32) -> FirmwareImage:
     return FirmwareImage(join(chunks), "ihex", "fw.hex", entry)
 
 
-def written(image: FirmwareImage) -> bytes:
-    stream = BytesIO()
-    ihex.write(image, stream)
-    return stream.getvalue()
-
-
 @given(images())
 @settings(max_examples=100, deadline=None)
 def test_reading_what_was_written_gives_the_same(image: FirmwareImage) -> None:
-    again = ihex.read(BytesIO(written(image)), "fw.hex")
+    again = FORMAT.read_bytes(written(image))
     assert again == image
     assert again.sha256 == image.sha256
 
@@ -269,18 +241,15 @@ def test_reading_what_was_written_gives_the_same(image: FirmwareImage) -> None:
 def test_bincopy_reads_what_was_written(image: FirmwareImage) -> None:
     oracle = bincopy.BinFile()
     oracle.add_ihex(written(image).decode())
-    assert [(segment.address, bytes(segment.data)) for segment in oracle.segments] == contents(image)
+    assert contents(oracle) == contents(image)
     assert oracle.execution_start_address == image.entry
 
 
 @given(images(), st.sampled_from([1, 8, 16, 32, 255]))
 @settings(max_examples=100, deadline=None)
 def test_what_bincopy_writes_is_read(image: FirmwareImage, width: int) -> None:
-    oracle = bincopy.BinFile()
-    for segment in image.segments:
-        oracle.add_binary(bytes(segment.data), segment.address)
-    oracle.execution_start_address = image.entry
-    again = ihex.read(BytesIO(oracle.as_ihex(width).encode()), "fw.hex")
+    oracle = in_bincopy(image)
+    again = FORMAT.read_bytes(oracle.as_ihex(width).encode())
     assert contents(again) == contents(image)
     assert again.entry == image.entry
 
@@ -292,8 +261,8 @@ def test_what_bincopy_writes_with_20_bit_segments_is_read(paragraphs: list[int])
     oracle = bincopy.BinFile()
     for paragraph in paragraphs:
         oracle.add_binary(paragraph.to_bytes(16, "big"), paragraph * 16)
-    image = ihex.read(BytesIO(oracle.as_ihex(16, 24).encode()), "fw.hex")
-    assert contents(image) == [(segment.address, bytes(segment.data)) for segment in oracle.segments]
+    image = FORMAT.read_bytes(oracle.as_ihex(16, 24).encode())
+    assert contents(image) == contents(oracle)
 
 
 def test_what_its_addresses_cannot_hold_is_refused() -> None:
@@ -310,8 +279,7 @@ def test_what_its_addresses_cannot_hold_is_refused() -> None:
 @given(st.binary(max_size=300))
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_give_an_image_or_an_image_error(data: bytes) -> None:
-    with suppress(ImageError):
-        ihex.read(BytesIO(data), "fw.hex")
+    FORMAT.reads_or_refuses(data)
 
 
 @given(images(), st.data())
@@ -331,8 +299,5 @@ def test_a_damaged_file_is_refused_or_says_the_same(image: FirmwareImage, data: 
             place = data.draw(st.integers(0, len(text)))
             text[place:place] = data.draw(st.binary(min_size=1, max_size=3))
     # No change of one character, and no byte put in or left out, passes both the count and the checksum.
-    try:
-        again = ihex.read(BytesIO(bytes(text)), "fw.hex")
-    except ImageError:
-        return
-    assert again.segments == image.segments
+    again = FORMAT.reads_or_refuses(bytes(text))
+    assert again is None or again.segments == image.segments

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 
 import bincopy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.flashers.errors import ImageEmpty, ImageError, ImageFormat, ImageNotWritten, ImageOverlap
+from proxyflash.flashers.errors import ImageFormat, ImageNotWritten, ImageOverlap
 from proxyflash.flashers.formats import load, srec
 from proxyflash.flashers.image import FirmwareImage, Segment, join
+from proxyflash.tests.flashers.formats.text_lab import TextFormat, contents, in_bincopy
 
 EXAMPLE = """\
 S00600004844521B
@@ -37,12 +35,8 @@ def record(kind: int, address: int, data: bytes = b"") -> str:
     return f"S{kind}{body.hex()}{255 - sum(body) % 256:02x}".upper()
 
 
-def read(*lines: str) -> FirmwareImage:
-    return srec.read(BytesIO("\n".join(lines).encode() + b"\n"), "fw.s19")
-
-
-def contents(image: FirmwareImage) -> list[tuple[int, bytes]]:
-    return [(segment.address, bytes(segment.data)) for segment in image.segments]
+FORMAT = TextFormat(srec, "fw.s19")
+read, written = FORMAT.read, FORMAT.written
 
 
 def test_the_manuals_example() -> None:
@@ -158,28 +152,17 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_wrong_is_said_with_its_line(name: str) -> None:
-    lines, cause = BROKEN[name]
-    with pytest.raises(ImageFormat) as raised:
-        read(*lines)
-    assert raised.value.cause.startswith(f"fw.s19: {cause}")
-    assert (raised.value.code, raised.value.exit_status) == ("E-IMAGE-FORMAT", 12)
+    FORMAT.refuses(*BROKEN[name])
 
 
 @pytest.mark.parametrize("text", [b"", b"\n\n", b"S00600004844521B\nS9030000FC\n", b"S9031234B6\n"])
 def test_a_file_without_data_is_empty(text: bytes, tmp_path: Path) -> None:
-    (tmp_path / "fw.s19").write_bytes(text)
-    with pytest.raises(ImageEmpty):
-        load(tmp_path / "fw.s19")
+    FORMAT.finds_no_data(text, tmp_path)
 
 
 def test_a_gap_of_4_gib_costs_nothing() -> None:
-    stream = BytesIO("\n".join([record(1, 0, b"low"), record(3, 0xFFFFFFF0, b"high"), record(7, 0)]).encode())
-    tracemalloc.start()
-    try:
-        image = srec.read(stream, "fw.s19")
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    lines = [record(1, 0, b"low"), record(3, 0xFFFFFFF0, b"high"), record(7, 0)]
+    image, peak = FORMAT.peak_while_reading("\n".join(lines).encode())
     assert contents(image) == [(0, b"low"), (0xFFFFFFF0, b"high")]
     assert peak < 1 << 20
 
@@ -199,16 +182,10 @@ def images(draw: st.DrawFn) -> FirmwareImage:
     return FirmwareImage(join(chunks), "srec", "fw.s19", draw(st.none() | st.integers(1, top - 1)))
 
 
-def written(image: FirmwareImage) -> bytes:
-    stream = BytesIO()
-    srec.write(image, stream)
-    return stream.getvalue()
-
-
 @given(images())
 @settings(max_examples=100, deadline=None)
 def test_reading_what_was_written_gives_the_same(image: FirmwareImage) -> None:
-    assert srec.read(BytesIO(written(image)), "fw.s19") == image
+    assert FORMAT.read_bytes(written(image)) == image
 
 
 @given(images())
@@ -216,18 +193,15 @@ def test_reading_what_was_written_gives_the_same(image: FirmwareImage) -> None:
 def test_bincopy_reads_what_was_written(image: FirmwareImage) -> None:
     oracle = bincopy.BinFile()
     oracle.add_srec(written(image).decode())
-    assert [(segment.address, bytes(segment.data)) for segment in oracle.segments] == contents(image)
+    assert contents(oracle) == contents(image)
     assert (oracle.execution_start_address or None) == image.entry
 
 
 @given(images(), st.sampled_from([1, 16, 32, 250]))
 @settings(max_examples=100, deadline=None)
 def test_what_bincopy_writes_is_read(image: FirmwareImage, width: int) -> None:
-    oracle = bincopy.BinFile()
-    for segment in image.segments:
-        oracle.add_binary(bytes(segment.data), segment.address)
-    oracle.execution_start_address = image.entry
-    again = srec.read(BytesIO(oracle.as_srec(width, 32).encode()), "fw.s19")
+    oracle = in_bincopy(image)
+    again = FORMAT.read_bytes(oracle.as_srec(width, 32).encode())
     assert contents(again) == contents(image)
     assert again.entry == image.entry
 
@@ -237,7 +211,7 @@ def test_more_records_than_16_bits_count_are_counted_in_24() -> None:
     text = written(image)
     # 04+01+00+00 = 05
     assert b"\nS604010000FA\n" in text
-    assert srec.read(BytesIO(text), "fw.s19") == image
+    assert FORMAT.read_bytes(text) == image
 
 
 def test_what_its_addresses_cannot_hold_is_refused() -> None:
@@ -253,8 +227,7 @@ def test_what_its_addresses_cannot_hold_is_refused() -> None:
 @given(st.binary(max_size=300))
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_give_an_image_or_an_image_error(data: bytes) -> None:
-    with suppress(ImageError):
-        srec.read(BytesIO(data), "fw.s19")
+    FORMAT.reads_or_refuses(data)
 
 
 @given(images(), st.data())
@@ -273,8 +246,5 @@ def test_a_damaged_file_is_refused_or_says_the_same(image: FirmwareImage, data: 
         case "drop":
             # The count knows of every data record.
             del lines[data.draw(st.integers(1, len(lines) - 3))]
-    try:
-        again = srec.read(BytesIO(b"".join(lines)), "fw.s19")
-    except ImageError:
-        return
-    assert again.segments == image.segments
+    again = FORMAT.reads_or_refuses(b"".join(lines))
+    assert again is None or again.segments == image.segments

@@ -1,0 +1,36 @@
+"""Bench files with one emulated part of each kind, at the wire's true pace, whose profiles have their defaults."""
+
+from __future__ import annotations
+
+VECTORS = bytes.fromhex("0c 94 40 00")
+"""JMP 0x80 (AVR instruction set manual)."""
+UDS = """
+[bus.b]
+kind = "can"
+emulated = true
+[[component]]
+name = "part"
+bus = "b"
+protocol = "uds"
+address = {request = 0x7E0, response = 0x7E8}
+emulated = {part = "acme-r77", firmware = "old.bin"}
+profile = {memory = [{start = 0x10000, size = 0x70000, erase_unit = 4096}], security = {key = "xor", secret = "5a5a5a5a"}}
+"""
+
+
+def serial(protocol: str, part: str, profile: str = "", emulated: str = "") -> str:
+    """`profile`, `emulated`: further keys of these tables."""
+    return f"""
+[bus.b]
+kind = "serial"
+emulated = true
+baudrate = 115200
+dtr = false
+rts = false
+[[component]]
+name = "part"
+bus = "b"
+protocol = "{protocol}"
+emulated = {{part = "{part}", firmware = "old.bin"{emulated}}}
+profile = {{{profile}}}
+"""
