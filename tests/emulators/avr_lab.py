@@ -6,7 +6,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import serial
 from proxyflash.emulators import application
 from proxyflash.emulators.avr.avr109 import Avr109Device
 from proxyflash.emulators.avr.device import AvrDevice
@@ -15,8 +14,8 @@ from proxyflash.emulators.avr.stk500v1 import Stk500v1Device
 from proxyflash.emulators.avr.stk500v2 import Stk500v2Device
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.serial.board import Stage
-from proxyflash.emulators.serial.protocol_emulated import Serial
 from proxyflash.emulators.serial.wire import UartWire
+from proxyflash.tests.emulators.line_lab import ByteRig
 
 JMP = bytes.fromhex("0c 94 40 00")
 """JMP 0x40 (AVR instruction set manual), in words: byte 0x80."""
@@ -41,11 +40,11 @@ def firmware(version: str, size: int) -> bytes:
     return application.make(version, "imu", "acme", size, vectors=JMP)
 
 
-class Rig:
+class Rig(ByteRig):
     """One part, and the host's port; at first neither line is asserted."""
 
     def __init__(
-        self, part: str, *, folder: Path | None = None, pace: float = 0, holds: bytes = b"", **table: Any
+        self, part: str = OPTIBOOT, *, folder: Path | None = None, pace: float = 0, holds: bytes = b"", **table: Any
     ) -> None:
         self.wire = UartWire(uuid.uuid4().hex, pace=pace)
         baudrate = parts()[part].baudrate or 57_600
@@ -60,36 +59,11 @@ class Rig:
         self.flash = self.device.flash
         self.boot = parts()[part].boot
         self.boot_section = self.flash.read(self.boot, self.flash.size - self.boot)
-        self.port = self.opened(baudrate)
-
-    def opened(self, baudrate: int) -> Serial:
-        url = self.wire.host_settings()["url"]
-        port = serial.serial_for_url(url, do_not_open=True, baudrate=baudrate, timeout=20)
-        assert isinstance(port, Serial)
-        port.dtr = port.rts = False
-        port.open()
-        return port
-
-    def close(self) -> None:
-        self.port.close()
-        self.device.close()
-        self.wire.close()
-        assert self.board.fault is None
-
-    def ask(self, sent: str | bytes, answer: str | bytes) -> None:
-        """Sends bytes (or their hexadecimal digits) and reads exactly this answer."""
-        sent, answer = (bytes.fromhex(text) if isinstance(text, str) else text for text in (sent, answer))
-        self.port.write(sent)
-        assert self.port.read(len(answer)).hex(" ") == answer.hex(" ")
+        self.port = self.opened(baudrate=baudrate, timeout=20)
 
     @property
     def boot_section_is_whole(self) -> bool:
         return self.flash.read(self.boot, self.flash.size - self.boot) == self.boot_section
-
-    def reach(self, *stages: Stage) -> None:
-        """Waits until the part does this."""
-        with self.board.changed:
-            assert self.board.changed.wait_for(lambda: self.board.stage in stages, 300), self.board.stage
 
     def pulse(self) -> None:
         """A falling edge on RESET, by DTR; then the loader has it."""

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import cbor2
-import serial
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.mcuboot import image as mcuboot_image
 from proxyflash.emulators.serial.board import Stage
-from proxyflash.emulators.serial.protocol_emulated import Serial
 from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.smp.device import SmpDevice
+from proxyflash.tests.emulators.line_lab import LineRig
 
 READ, WRITE = 0, 2
 OS, IMAGE = 0, 1
@@ -43,7 +42,7 @@ def framed(data: bytes, line: int = 124) -> bytes:
     return b"".join((b"\x04\x14" if number else b"\x06\x09") + piece + b"\n" for number, piece in enumerate(pieces))
 
 
-class Rig:
+class Rig(LineRig):
     """One part with the old image in it, unless `blank`, and the host's port."""
 
     def __init__(self, part: str = "acme-s1", *, blank: bool = False, folder: Path | None = None, **table: Any) -> None:
@@ -58,23 +57,11 @@ class Rig:
         if not blank and self.pair.primary.whole_image() is None:
             self.flash.load(self.start, self.image(OLD))
             self.board.reset()
-        port = serial.serial_for_url(
-            self.wire.host_settings()["url"], do_not_open=True, baudrate=115_200, timeout=5, dsrdtr=True, rtscts=True
-        )
-        assert isinstance(port, Serial)
-        self.port = port
-        self.port.dtr = self.port.rts = False
-        self.port.open()
+        self.port = self.opened(baudrate=115_200, timeout=5, dsrdtr=True, rtscts=True)
         self.board.settle()
         self.port.reset_input_buffer()
         self.text = b""
         """What came beside packets."""
-
-    def close(self) -> None:
-        self.port.close()
-        self.device.close()
-        self.wire.close()
-        assert self.board.fault is None
 
     def image(self, version: str, **keys: int) -> bytes:
         return image(version, start=self.start, **keys)

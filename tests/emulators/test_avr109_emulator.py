@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import serial
@@ -12,22 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.tests.emulators.avr_lab import CATERINA, IN_LOADER, Rig, firmware
+from proxyflash.tests.rigs import rigs
 from proxyflash.transports import clock
 
 PAGE = bytes(range(128))
 
 
-@pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(**table: Any) -> Rig:
-        made.append(Rig(CATERINA, **table))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.close()
+make_rig = rigs(partial(Rig, CATERINA))
 
 
 @pytest.fixture
@@ -221,7 +212,7 @@ class TestStages:
         deadline = clock.monotonic() + 300
         while True:
             try:
-                again = rig.opened(57_600)
+                again = rig.opened(baudrate=57_600, timeout=20)
                 break
             except serial.SerialException:
                 assert clock.monotonic() < deadline

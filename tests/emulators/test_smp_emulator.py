@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,14 @@ from hypothesis import strategies as st
 from proxyflash.emulators.device import BadDevice
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.tests.emulators.smp_lab import IMAGE, NEW, OLD, OS, QUESTION, READ, WRITE, Rig, framed, image, packet
+from proxyflash.tests.rigs import rigs
 
 EINVAL, EBADSTATE, EMSGSIZE, ENOTSUP, TOO_NEW = 3, 6, 7, 8, 13
 NO_FREE_SLOT, INVALID_HEADER_MAGIC, TOO_LARGE, OVERRUN, IS_NEWER, PENDING, NO_HASH = 9, 23, 30, 31, 27, 28, 8
 """mcumgr_err_t and img_mgmt_err_code_t."""
 
 
-@pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(part: str = "acme-s1", **table: Any) -> Rig:
-        made.append(Rig(part, **table))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.close()
+make_rig = rigs(Rig)
 
 
 @pytest.fixture

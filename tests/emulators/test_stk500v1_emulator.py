@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,13 @@ from hypothesis import strategies as st
 from proxyflash.emulators.device import BadDevice
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.tests.emulators.avr_lab import ATMEGABOOT, IN_LOADER, OPTIBOOT, Rig, firmware
+from proxyflash.tests.rigs import rigs
 
 PAGE = bytes(range(128))
 OTHER = bytes(range(255, 127, -1))
 
 
-@pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(part: str = OPTIBOOT, **table: Any) -> Rig:
-        made.append(Rig(part, **table))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.close()
+make_rig = rigs(Rig)
 
 
 @pytest.fixture(params=[OPTIBOOT, ATMEGABOOT])

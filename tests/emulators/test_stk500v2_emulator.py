@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.tests.emulators.avr_lab import IN_LOADER, WIRING, Rig, firmware
+from proxyflash.tests.rigs import rigs
 
 PAGE = bytes(range(256))
 OK, FAILED = "00", "c0"
 
 
-@pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(**table: Any) -> Rig:
-        made.append(Rig(WIRING, **table))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.close()
+make_rig = rigs(partial(Rig, WIRING))
 
 
 @pytest.fixture

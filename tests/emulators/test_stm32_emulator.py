@@ -7,7 +7,7 @@ import json
 import operator
 import struct
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +18,28 @@ from hypothesis import strategies as st
 from proxyflash.emulators import application
 from proxyflash.emulators.device import BadDevice, DeviceSpec
 from proxyflash.emulators.serial.board import Stage
-from proxyflash.emulators.serial.protocol_emulated import Serial
 from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.stm32.device import Stm32UartDevice
 from proxyflash.emulators.stm32.part import parts
+from proxyflash.tests.emulators.line_lab import ByteRig
+from proxyflash.tests.rigs import rigs
 
 ACK, NACK = b"\x79", b"\x1f"
 BASE = 0x08000000
 QUESTION = {"send": "VER?\r", "match": "FW ([0-9.]+)"}
 
 
-class Rig:
+class Rig(ByteRig):
     """One part on a line without pace, and the host's port."""
 
-    def __init__(self, part: str, *, folder: Path | None = None, **table: Any) -> None:
+    def __init__(self, part: str = "stm32f103xb", *, folder: Path | None = None, **table: Any) -> None:
         self.wire = UartWire(uuid.uuid4().hex, pace=0)
         spec = DeviceSpec("imu", settings={"part": part, "boot0": True, **table}, folder=folder, pace=0,
                           version=QUESTION)  # fmt: skip
         self.device = Stm32UartDevice.attach(spec, self.wire)
         self.board = self.device.board
         self.flash = self.device.flash
-        url = self.wire.host_settings()["url"]
-        port = serial.serial_for_url(url, do_not_open=True, baudrate=115200, parity="E", timeout=5)
-        assert isinstance(port, Serial)
-        self.port = port
-        self.port.dtr = self.port.rts = False
-        self.port.open()
-
-    def close(self) -> None:
-        self.port.close()
-        self.device.close()
-        self.wire.close()
-        assert self.board.fault is None
-
-    def ask(self, sent: str | bytes, answer: str | bytes) -> None:
-        """Sends bytes (or their hexadecimal digits) and reads exactly this answer."""
-        sent, answer = (bytes.fromhex(text) if isinstance(text, str) else text for text in (sent, answer))
-        self.port.write(sent)
-        assert self.port.read(len(answer)).hex(" ") == answer.hex(" ")
+        self.port = self.opened(baudrate=115200, parity="E", timeout=5)
 
     def sync(self) -> None:
         self.ask("7f", ACK)
@@ -73,11 +57,6 @@ class Rig:
         self.ask(bytes([size - 1, 256 - size]), ACK)
         return self.port.read(size)
 
-    def reach(self, *stages: Stage) -> None:
-        """Waits until the part does this."""
-        with self.board.changed:
-            assert self.board.changed.wait_for(lambda: self.board.stage in stages, 5), self.board.stage
-
     def nothing_more(self) -> None:
         """The loader has sent nothing beyond what was read: what comes next is the answer to the next command."""
         self.ask("01 fe", ACK)
@@ -94,17 +73,7 @@ def word(value: int) -> bytes:
     return data + bytes([xor(data)])
 
 
-@pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(part: str = "stm32f103xb", **table: Any) -> Rig:
-        made.append(Rig(part, **table))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.close()
+make_rig = rigs(Rig)
 
 
 @pytest.fixture

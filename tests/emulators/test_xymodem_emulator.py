@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import binascii
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import serial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators import application
 from proxyflash.emulators.device import BadDevice, DeviceSpec
-from proxyflash.emulators.serial.protocol_emulated import Serial
 from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.xymodem.device import XmodemDevice, XymodemDevice, YmodemDevice
 from proxyflash.emulators.xymodem.receiver import crc
+from proxyflash.tests.emulators.line_lab import ByteRig
+from proxyflash.tests.rigs import rigs
 
 ACK, NAK, CAN, EOT = b"\x06", b"\x15", b"\x18", b"\x04"
 MENU = b"\r\nGecko Bootloader v2.04.02\r\n1. upload gbl\r\n2. run\r\n3. ebl info\r\nBL > \0"
 
 
-class Rig:
+class Rig(ByteRig):
     """One part in its loader on a line without pace, and the host's port."""
 
     def __init__(self, protocol: str, part: str, **table: Any) -> None:
@@ -30,36 +30,13 @@ class Rig:
         kind: type[XymodemDevice] = XmodemDevice if protocol == "xmodem" else YmodemDevice
         spec = DeviceSpec("part", settings={"part": part, "boot": True, "timeout": 1, **table}, pace=0)
         self.device = kind.attach(spec, self.wire)
+        self.board = self.device.board
         self.flash = self.device.flash
         self.device.settle()
-        port = serial.serial_for_url(self.wire.host_settings()["url"], do_not_open=True, baudrate=115_200, timeout=10)
-        assert isinstance(port, Serial)
-        self.port = port
-        self.port.open()
-
-    def ask(self, sent: bytes, answer: bytes) -> None:
-        """Sends bytes and reads exactly this answer."""
-        self.port.write(sent)
-        assert self.port.read(len(answer)) == answer
-
-    def close(self) -> None:
-        self.port.close()
-        self.device.close()
-        self.wire.close()
-        assert self.device.board.fault is None
+        self.port = self.opened(dtr=True, rts=True, baudrate=115_200, timeout=10)
 
 
-@pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(protocol: str, part: str, **table: Any) -> Rig:
-        made.append(Rig(protocol, part, **table))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.close()
+make_rig = rigs(Rig)
 
 
 def block(number: int, data: bytes) -> bytes:

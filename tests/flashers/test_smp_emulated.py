@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,21 +19,12 @@ from proxyflash.flashers.errors import (
 from proxyflash.flashers.flasher import State
 from proxyflash.tests.emulators.smp_lab import NEW, OLD, image
 from proxyflash.tests.flashers.smp_rig import Rig
+from proxyflash.tests.rigs import rigs
 
 pytestmark = pytest.mark.simulated_time
 
 
-@pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(part: str = "acme-s1", profile: dict[str, Any] | None = None, **table: Any) -> Rig:
-        made.append(Rig(part, profile, **table))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.close()
+make_rig = rigs(Rig)
 
 
 @pytest.mark.parametrize(

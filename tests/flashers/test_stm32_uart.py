@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,7 @@ from proxyflash.flashers.memory import Range
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.stm32.profile import Stm32Address, Stm32Pins, Stm32Profile
 from proxyflash.flashers.stm32.uart import Stm32UartFlasher
+from proxyflash.tests.rigs import rigs
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial.port import SerialPort
 from pydantic import ValidationError
@@ -49,7 +50,7 @@ NEW = application.make("1.5.0", "imu", "Acme", 3001)
 class Rig:
     """A part that runs 1.4.2, and the host's port; `sent`: each of the host's writes."""
 
-    def __init__(self, part: str, profile: dict[str, Any], **table: Any) -> None:
+    def __init__(self, part: str = "stm32l476xg", profile: dict[str, Any] | None = None, **table: Any) -> None:
         self.wire = UartWire(uuid.uuid4().hex, pace=0)
         self.sent: list[bytes] = []
         self._spy()
@@ -60,7 +61,7 @@ class Rig:
         self.device.board.reset()
         url = self.wire.host_settings()["url"]
         self.port = SerialPort.open("imu", {"url": url, "baudrate": 1_000_000, "dtr": False, "rts": False})
-        self.profile = Stm32Profile.model_validate({"answer": 0.1, "entry": LINES, **profile})
+        self.profile = Stm32Profile.model_validate({"answer": 0.1, "entry": LINES, **(profile or {})})
 
     def _spy(self) -> None:
         send = self.wire.host.send
@@ -118,17 +119,7 @@ class Rig:
         assert self.device.board.fault is None
 
 
-@pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(part: str = "stm32l476xg", profile: dict[str, Any] | None = None, **table: Any) -> Rig:
-        made.append(Rig(part, profile or {}, **table))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.close()
+make_rig = rigs(Rig)
 
 
 @pytest.fixture(params=PARTS)

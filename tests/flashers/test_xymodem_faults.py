@@ -20,6 +20,7 @@ from proxyflash.flashers.xymodem import console as loader_console
 from proxyflash.flashers.xymodem import sender as xmodem_sender
 from proxyflash.tests.flashers.wire_faults import FAULTS, faults
 from proxyflash.tests.flashers.xymodem_lab import PARTS, Rig
+from proxyflash.tests.rigs import rigs
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError, SerialTimeout, TransportError
 
@@ -27,17 +28,7 @@ SHELLS = [name for name in PARTS if name.startswith("shell")]
 """The parts that the contract kit has not."""
 
 
-@pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(*about: Any, **table: Any) -> Rig:
-        made.append(Rig(*about, **table))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.close()
+make_rig = rigs(Rig)
 
 
 def ends_well_without(rig: Rig) -> None:

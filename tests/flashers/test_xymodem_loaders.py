@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,21 +34,11 @@ from proxyflash.flashers.xymodem.console import plain
 from proxyflash.flashers.xymodem.flavours import XmodemProfile, YmodemProfile
 from proxyflash.flashers.xymodem.profile import XymodemProfile, loaders
 from proxyflash.tests.flashers.xymodem_lab import LINES, PARTS, Rig
+from proxyflash.tests.rigs import rigs
 from proxyflash.transports.deadline import Deadline
 from pydantic import ValidationError
 
-
-@pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(name: str = "gecko", profile: dict[str, Any] | None = None, **table: Any) -> Rig:
-        made.append(Rig(name, profile, **table))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.close()
+make_rig = rigs(Rig)
 
 
 @pytest.fixture(params=PARTS)

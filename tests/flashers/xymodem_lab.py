@@ -71,7 +71,12 @@ class Rig:
     """A part that runs 1.4.2, and the host's port. `table`: of the part's `emulated`; `sent`: each of the host's writes."""
 
     def __init__(
-        self, name: str, profile: dict[str, Any] | None = None, *, faults: Faults | None = None, **table: Any
+        self,
+        name: str = "gecko",
+        profile: dict[str, Any] | None = None,
+        *,
+        faults: Faults | None = None,
+        **table: Any,
     ) -> None:
         self.protocol, part, known = PARTS[name]
         self.faults = faults or Faults()
