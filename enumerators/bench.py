@@ -12,8 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from ..transports.errors import ProxyflashError
+from ..transports import plugins
+from ..transports.errors import ProxyflashError, TransportError
 from ..transports.recording.recorder import Recorder
+from ..transports.transport import Transport
 from .bench_component import BenchComponent
 from .benchfile import schema as benchfile
 from .buses import Buses
@@ -21,6 +23,7 @@ from .component import Component, Presence
 from .emulation import emulate
 from .errors import BenchMissing, ComponentUnknown
 from .host import HostComponent
+from .probers import Prober
 from .scan import Scan, scan
 from .state import default_state
 
@@ -116,11 +119,29 @@ class Bench(Buses):
             return not self.prober(component.bus).sees_bootloaders
         return False
 
-    def check(self) -> None:
-        """Brings the emulated buses to life, in memory and unlocked, for what only that shows. Raises BenchKey.
+    def check(self) -> list[str]:
+        """Finds what opening the buses would find wrong with the file, and opens none; what is likely not meant, in words.
 
-        Under replay no part is emulated.
+        Emulated buses are brought to life, in memory and unlocked, for what only that shows. Under replay nothing is looked
+        at. Raises BenchKey, and the TransportError that a bus's own keys are.
         """
-        for name, spec in self.file.spec.bus.items():
-            if spec.emulated and self.replay is None:
+        said: list[str] = []
+        for name, spec in self.file.spec.bus.items() if self.replay is None else ():
+            entries = [entry for entry in self.file.entries.values() if entry.spec.bus == name]
+            if spec.emulated:
                 emulate(self.file, name, None).close()
+            else:
+                transport: type[Transport] = plugins.load(plugins.TRANSPORTS, spec.kind)
+                settings = self.file.settings(name)
+                try:
+                    transport.check(name, settings)
+                except TransportError as error:
+                    raise error.placed(self.file.at(("bus", name))) from error
+                said += [f"bus {name}: {text}" for text in transport.surprises(settings)]
+                for entry in entries:
+                    about = f"component {entry.spec.name}"
+                    said += [f"{about}: {text}" for text in entry.flasher.surprises(entry.profile, settings)]
+            prober: Prober = plugins.load(plugins.ENUMERATORS, spec.kind)(name, spec, None)
+            if spec.probe and (idle := prober.unasked(entries)):
+                said.append(f"bus {name}: {idle}")
+        return said

@@ -191,6 +191,12 @@ class Bootloader(ABC):
         return ""
 
     @classmethod
+    def surprises(cls, profile: Any, bus: Mapping[str, Any]) -> Iterator[str]:
+        """What a part with this profile meets on a bus with these settings that is likely not meant, and how it is said
+        otherwise. Sends nothing."""
+        yield from ()
+
+    @classmethod
     def readback_unavailable_reason(cls, profile: Any) -> str:
         """Why the memory of a part with this profile can't be read; "": nothing is known against it. Sends nothing."""
         return ""

@@ -53,6 +53,15 @@ class Transport(ABC):
         Raises TransportError; BadSettings for a key that does not hold.
         """
 
+    @classmethod  # noqa: B027 - some kinds leave it to `open`
+    def check(cls, name: str, settings: Mapping[str, Any]) -> None:
+        """Raises what `open` has against the settings themselves; opens nothing."""
+
+    @classmethod
+    def surprises(cls, settings: Mapping[str, Any]) -> Iterator[str]:
+        """What these settings come to that is likely not meant, and the key that says it otherwise. Opens nothing."""
+        yield from ()
+
     def drain(self) -> object:  # noqa: B027 - most keep nothing that nobody waits for
         """Forgets what came in and nobody has read. Raises TransportError."""
 

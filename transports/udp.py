@@ -54,6 +54,10 @@ class UdpSocket(Transport):
         connected.setblocking(False)
         return cls(name, connected)
 
+    @classmethod
+    def check(cls, name: str, settings: Mapping[str, Any]) -> None:
+        _checked(settings)
+
     def send(self, data: bytes) -> None:
         """Sends one datagram. It may be lost, and nobody tells. Raises UdpGone."""
         if self.recorder is not None:

@@ -11,7 +11,6 @@ from ..benchfile.schema import BenchEntry
 from ..component import Unlisted
 from . import Prober
 
-
 PROBE = "# probe = true  # lets scan ask whoever is on this bus, by a functional TesterPresent"
 
 

@@ -79,8 +79,8 @@ class SerialProber(Prober):
     def unasked(self, entries: Sequence[BenchEntry]) -> str:
         if entries or self.spec.ask:
             return ""
-        idle = "probe = true does nothing on a line without a component, and " if self.spec.probe else ""
-        return f"{idle}nothing was asked: ask = [...] lists by which protocols scan may ask, such as {_asks()[0]}"
+        idle = "probe = true does nothing on a line without a component" if self.spec.probe else "nothing was asked"
+        return f"{idle}: ask = [...] lists by which protocols scan may ask, such as {_asks()[0]}"
 
     def unasked_of(self, entry: BenchEntry) -> str:
         if self.can_tell(entry) and (self.spec.probe or entry.flasher.probes_application):

@@ -6,6 +6,7 @@ What the modem lines drive is the board's, and so is what an asserted line does:
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -41,6 +42,20 @@ class PinSettings(Settings):
     @abstractmethod
     def select_line(self) -> tuple[Output, bool]:
         """Which line drives the second pin, and whether it selects the bootloader when it is asserted."""
+
+    def at_opening(self, asserted: Mapping[str, bool]) -> Iterator[str]:
+        """What the lines do to the part once the port is open. `asserted`: each line's state then."""
+        select, selects = self.select_line
+        for line, active, does in (
+            (self.reset, self.reset_asserted, "hold the part in reset"),
+            (select, selects, "have each reset start its bootloader"),
+        ):
+            if asserted.get(line) == active:
+                state = "asserted" if active else "released"
+                yield (
+                    f"{line.upper()} is {state} from opening the port on, which by the profile's entry would {does}; "
+                    f"give the bus {line} = {str(not active).lower()}"
+                )
 
 
 class BootPins(SerialEntry):

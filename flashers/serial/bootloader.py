@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Self
 
@@ -11,7 +12,9 @@ from ...transports.errors import TransportError
 from ...transports.serial.port import SerialPort
 from ..errors import NoResponse, PartError, PartWrongMode, ProfileWrong, WrongPart
 from ..flasher import Address, Bootloader, Identity, ProbeResult, State
+from .boot_pins import PinSettings
 from .entry import SerialEntry
+from .reset_line import ResetSettings
 
 ENTRY_TRIES = 3
 """How often the bootloader is brought into step, and the part into its bootloader where that is repeated."""
@@ -75,6 +78,15 @@ class SerialBootloader(Bootloader):
             return None
         finally:
             bootloader.close()
+
+    @classmethod
+    def surprises(cls, profile: Any, bus: Mapping[str, Any]) -> Iterator[str]:
+        """What opening the port does to the lines that the profile's `entry` names."""
+        entry = getattr(profile, "entry", None)
+        if isinstance(entry, PinSettings | ResetSettings):
+            # Linux asserts both lines unless told otherwise.
+            return entry.at_opening({line: bool(bus.get(line, True)) for line in ("dtr", "rts")})
+        return iter(())
 
     def connect(self) -> Identity:
         """Enters the bootloader, and reads who the part is. A part that it refuses, or can't reach, is started again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -23,6 +24,20 @@ class ResetSettings(Settings):
     discharge: float = Field(default=0.25, ge=0, le=5)
     hold: float = Field(default=0.01, gt=0, le=5)
     settle: float = Field(default=0.05, ge=0, le=5)
+
+    def at_opening(self, asserted: Mapping[str, bool]) -> Iterator[str]:
+        """What the lines do to the part when the port is opened. `asserted`: each line's state then."""
+        if self.reset == "none":
+            return
+        by_edge = self.wiring == "capacitor"
+        for line in ("dtr", "rts") if self.reset == "both" else (self.reset,):
+            # Before, both lines are released: only what is asserted makes an edge.
+            if asserted[line] == self.asserted and not (by_edge and not self.asserted):
+                does = "resets the part each time" if by_edge else "holds the part in reset"
+                yield (
+                    f"opening the port leaves {line.upper()} {'asserted' if self.asserted else 'released'}, which by the "
+                    f"profile's entry {does}; give the bus {line} = {str(not self.asserted).lower()}"
+                )
 
 
 class ResetLine:

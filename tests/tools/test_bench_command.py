@@ -141,6 +141,96 @@ def test_a_wrong_key_of_an_emulated_part_is_found_without_opening_anything(say: 
     assert not (tmp_path / "state").exists()
 
 
+KEYS = {
+    "no interface": ('kind = "can"\nchannel = "can0"', "E-CAN-SETTINGS", "names no interface"),
+    "no channel": ('kind = "can"\ninterface = "socketcan"', "E-CAN-SETTINGS", "names no channel"),
+    "an interface that there isn't": (
+        'kind = "can"\ninterface = "sockcan"',
+        "E-CAN-INTERFACE",
+        "no interface 'sockcan'",
+    ),
+    "an unknown key of CAN": (
+        'kind = "can"\ninterface = "slcan"\nchannel = "/dev/ttyACM0"\nbitrat = 1',
+        "E-CAN-SETTINGS",
+        "no key 'bitrat'",
+    ),
+    "a bit rate in quotes": (
+        'kind = "can"\ninterface = "slcan"\nchannel = "/dev/ttyACM0"\nbitrate = "500000"',
+        "E-CAN-SETTINGS",
+        "no number of bit/s",
+    ),
+    "no url": ('kind = "serial"\nbaudrate = 115_200', "E-SERIAL-SETTINGS", "needs a url"),
+    "a key of python": ('kind = "serial"\nurl = "/dev/ttyUSB0"\nbaud = 1', "E-SERIAL-SETTINGS", "no key 'baud'"),
+    "bits": ('kind = "serial"\nurl = "/dev/ttyUSB0"\nbytesize = 9', "E-SERIAL-SETTINGS", "can't be opened so"),
+    "an unknown scheme": ('kind = "serial"\nurl = "sockets://a:1"', "E-SERIAL-SETTINGS", "can't be opened so"),
+    "no host": ('kind = "udp"\nport = 1337', "E-UDP-SETTINGS", "needs a host"),
+    "an unknown key of UDP": ('kind = "udp"\nhost = "a"\nport = 1\nfoo = 1', "E-UDP-SETTINGS", "no key 'foo'"),
+    "a key of USB": ('kind = "usb"\nfoo = 1', "E-USB-SETTINGS", "no key 'foo'"),
+}
+
+
+@pytest.mark.parametrize("case", KEYS)
+def test_what_opening_a_bus_would_refuse_is_found_without_opening_it(case: str, say: Say, tmp_path: Path) -> None:
+    keys, code, told = KEYS[case]
+    (tmp_path / "bench.toml").write_text(f"\n[bus.b]\n{keys}\n")
+    status, out, err = say("bench", "check")
+    assert (status, out) == (12, "")
+    assert err.startswith(f"{code} {tmp_path}/bench.toml:2: ")
+    assert told in err
+
+
+LINE = '[bus.b]\nkind = "serial"\nurl = "/dev/null"\n'
+PART = '[[component]]\nname = "a"\nbus = "b"\nprotocol = '
+PINS = '{reset = "dtr", boot0 = "rts"}'
+RELEASED = '{reset = "dtr", reset_asserted = false}'
+SURPRISES = {
+    "a bit rate left out": (LINE, ["bus b: no baudrate is given, so the line has pyserial's 9600 bit/s"]),
+    "a port that is not there": (
+        '[bus.b]\nkind = "serial"\nurl = "/dev/serial/by-id/gone"\nbaudrate = 9600',
+        ["bus b: there is no port /dev/serial/by-id/gone now"],
+    ),
+    "an idle probe": (
+        LINE + "baudrate = 9600\nprobe = true",
+        ["bus b: probe = true does nothing on a line without a component"],
+    ),
+    "lines that hold the part": (
+        f'{LINE}baudrate = 9600\n{PART}"stm32-uart"\nprofile = {{entry = {PINS}}}',
+        ["component a: DTR is asserted", "component a: RTS is asserted"],
+    ),
+    "lines as they should be": (
+        f'{LINE}baudrate = 9600\ndtr = false\nrts = false\n{PART}"stm32-uart"\nprofile = {{entry = {PINS}}}',
+        [],
+    ),
+    "a line that is turned round": (
+        f'{LINE}baudrate = 9600\ndtr = false\n{PART}"xmodem"\nprofile = {{loader = "gecko", entry = {RELEASED}}}',
+        ["component a: DTR is released from opening the port on, which by the profile's entry would hold"],
+    ),
+    "an Arduino": (f'{LINE}baudrate = 9600\n{PART}"stk500v1"', ["component a: opening the port leaves DTR asserted"]),
+    "no entry": (f'{LINE}baudrate = 9600\n{PART}"stm32-uart"', []),
+    "an adapter's bit rate": (
+        '[bus.b]\nkind = "can"\ninterface = "slcan"\nchannel = "/dev/ttyACM0"',
+        ["bus b: no bitrate is given"],
+    ),
+    "a kernel's bit rate": (
+        '[bus.b]\nkind = "can"\ninterface = "socketcan"\nchannel = "can77"\nbitrate = 500_000',
+        ["bus b: there is no CAN interface can77 now", "bus b: bitrate is without effect"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SURPRISES)
+def test_what_will_surprise_is_said(case: str, say: Say, tmp_path: Path) -> None:
+    text, told = SURPRISES[case]
+    (tmp_path / "bench.toml").write_text(text + "\n")
+    status, _, err = say("bench", "check")
+    assert status == 0
+    assert len(err.splitlines()) == len(told)
+    for line, start in zip(err.splitlines(), told, strict=True):
+        assert line.startswith(start)
+    status, out, _ = say("bench", "check", "--json")
+    assert len(json.loads(out).get("surprises", [])) == len(told)
+
+
 # init
 
 

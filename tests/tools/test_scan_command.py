@@ -171,7 +171,7 @@ ASKED = {
     "serial": ('kind = "serial"', "nothing was asked: ask = [...] lists by which protocols scan may ask"),
     "probed serial": (
         'kind = "serial"\nprobe = true',
-        "probe = true does nothing on a line without a component, and nothing was asked: ask = [...] lists",
+        "probe = true does nothing on a line without a component: ask = [...] lists by which protocols",
     ),
     "asked serial": ('kind = "serial"\nask = [{protocol = "stm32-uart"}]', ""),
 }

@@ -32,7 +32,7 @@ def bench() -> None:
 def check(session: Session) -> int | None:
     """Checks the bench file: every key, every name, the parts of emulated buses, the root keys. Opens no adapter.
 
-    What a bus's own keys come to, python-can, pyserial or pyusb say when it is opened: proxyflash scan.
+    What is likely not meant is said on stderr: a bit rate that is left out, modem lines that reset a part.
 
     \b
     proxyflash --bench desk.toml bench check
@@ -40,11 +40,16 @@ def check(session: Session) -> int | None:
     from ...updates.manifests.policy import policy_of
     from ...updates.manifests.signing import Trust
 
-    session.bench.check()
+    surprises = session.bench.check()
     file = session.bench.file
     policy = policy_of(file)
     Trust.of(policy.roots, policy.revoked)
-    session.output.document({"file": str(file.path), "buses": list(file.spec.bus), "components": list(file.names)})
+    told = {"surprises": surprises} if surprises else {}
+    session.output.document(
+        {"file": str(file.path), "buses": list(file.spec.bus), "components": list(file.names), **told}
+    )
+    for text in surprises:
+        session.output.note(text)
     counts = f"{_counted(len(file.spec.bus), 'bus', 'buses')}, {_counted(len(file.names), 'component')}"
     session.output.line(f"{file.path}  OK  {counts}")
     return None

@@ -25,7 +25,7 @@ from ..deadline import Deadline
 from ..errors import BusOff, CanGone, CanOverrun, CanSettings, CanTimeout, NotAcknowledged, TransportError
 from ..recording.recorder import Recorder
 from ..transport import HostCheck, Transport
-from . import host
+from . import host, opening
 from .bits import frame_seconds
 from .opening import close_bus, open_bus
 
@@ -222,6 +222,14 @@ class CanBus(Transport):
             opened.bit_rates = bitrate, fast
             opened.frame_seconds = FD_BITS[0] / bitrate + FD_BITS[1] / fast if opened.fd else CLASSIC_BITS / bitrate
         return opened
+
+    @classmethod
+    def check(cls, name: str, settings: Mapping[str, Any]) -> None:
+        opening.check(name, settings)
+
+    @classmethod
+    def surprises(cls, settings: Mapping[str, Any]) -> Iterator[str]:
+        return opening.surprises(settings)
 
     @classmethod
     def host_checks(cls) -> Iterator[HostCheck]:

@@ -37,6 +37,8 @@ GENERAL_KEYS = frozenset(
     ("interface", "channel", "bitrate", "fd", "data_bitrate", "can_filters", "receive_own_messages", "timing", "state")
 )
 """Keys of python-can itself. An interface may have no use for one: the kernel sets the bit rate of socketcan."""
+SOCKETCAN = "socketcan"
+NET = Path("/sys/class/net")
 OWN_INTERFACES = ("proxyflash", "proxyflash-replay")
 """The interfaces that this project adds to python-can's: their buses are of this process."""
 TIMING_KEYS = frozenset(can.typechecking.BitTimingDict.__annotations__) | frozenset(
@@ -59,31 +61,62 @@ def open_bus(name: str, settings: Mapping[str, Any]) -> can.BusABC:
 
     Raises CanAbsent, CanBusy, CanDriverMissing, CanForbidden, CanInterfaceUnknown, CanSettings.
     """
-    interface = str(settings.get("interface", ""))
-    if not interface:
-        raise CanSettings(f"bus {name!r} names no interface", remedy='Add one, such as interface = "socketcan".')
-    if interface not in can.VALID_INTERFACES:
-        known = ", ".join(sorted(can.VALID_INTERFACES))
-        raise CanInterfaceUnknown(
-            f"bus {name!r}: python-can has no interface {interface!r}", remedy=f"It has: {known}."
-        )
+    check(name, settings)
+    interface = settings["interface"]
     if interface not in OWN_INTERFACES:
         clock.real(f"bus {name!r}, which python-can opens by its interface {interface},")
-    _check_values(name, settings)
     try:
-        _check_keys(name, interface, settings)
-        if interface == "socketcan" and settings.get("fd"):
-            _check_mtu(name, str(settings.get("channel", "")))
+        if interface == SOCKETCAN and settings.get("fd"):
+            _check_mtu(name, settings["channel"])
         config = can.util.load_config(config=dict(settings))
         given = {key: value for key, value in config.items() if key in settings or key == "timing"}
         bus = can.Bus(ignore_config=True, **given)
-        if interface == "socketcan":
+        if interface == SOCKETCAN:
             _make_room(bus)
         return bus
     except TransportError:
         raise
     except Exception as error:
         raise opening_error(name, interface, str(settings.get("channel", "")), error) from error
+
+
+def check(name: str, settings: Mapping[str, Any]) -> None:
+    """What can be said against the settings before anything is opened.
+
+    Raises CanInterfaceUnknown, CanSettings, CanDriverMissing where the interface's own module can't be imported.
+    """
+    interface = settings.get("interface", "")
+    if not interface or not isinstance(interface, str):
+        raise CanSettings(f"bus {name!r} names no interface", remedy='Add one, such as interface = "socketcan".')
+    if interface not in can.VALID_INTERFACES:
+        known = ", ".join(sorted(can.VALID_INTERFACES))
+        raise CanInterfaceUnknown(
+            f"bus {name!r}: python-can has no interface {interface!r}", remedy=f"It has: {known}."
+        )
+    _check_values(name, settings)
+    channel = settings.get("channel")
+    if interface == SOCKETCAN and not (isinstance(channel, str) and channel):
+        # Without one python-can hears all interfaces, and can send on none.
+        raise CanSettings(f"bus {name!r} names no channel", remedy='Add one, such as channel = "can0".')
+    try:
+        _check_keys(name, interface, settings)
+    except TransportError:
+        raise
+    except Exception as error:
+        raise opening_error(name, interface, str(settings.get("channel", "")), error) from error
+
+
+def surprises(settings: Mapping[str, Any]) -> Iterator[str]:
+    """What settings come to, in which `check` has found no fault, that is likely not meant."""
+    interface, channel = settings["interface"], settings.get("channel", "")
+    given = "bitrate" in settings or "timing" in settings or not TIMING_KEYS.isdisjoint(settings)
+    if interface == SOCKETCAN:
+        if not (NET / channel).exists():
+            yield f"there is no CAN interface {channel} now"
+        if given:
+            yield "bitrate is without effect: an interface of the kernel has the one that it was brought up with"
+    elif interface not in OWN_INTERFACES and not given and "bitrate" in _own_keys(interface):
+        yield "no bitrate is given, so the bus has its adapter's or python-can's own; say it: bitrate = 500_000"
 
 
 def close_bus(bus: can.BusABC) -> None:
@@ -134,7 +167,7 @@ def _check_keys(name: str, interface: str, settings: Mapping[str, Any]) -> None:
 def _check_mtu(name: str, channel: str) -> None:
     """The kernel opens an interface that is set up for classic frames all the same, and then refuses each FD frame."""
     try:
-        mtu = int((Path("/sys/class/net") / channel / "mtu").read_text())
+        mtu = int((NET / channel / "mtu").read_text())
     except (OSError, ValueError):
         return  # There is no such interface, which opening it tells.
     if mtu < CANFD_MTU:
@@ -147,9 +180,13 @@ def _check_mtu(name: str, channel: str) -> None:
 
 def _keys_of(interface: str) -> frozenset[str]:
     """The keys that an interface reads: its constructors' parameters, and what they look up in their keywords."""
+    return GENERAL_KEYS | TIMING_KEYS | _own_keys(interface)
+
+
+def _own_keys(interface: str) -> frozenset[str]:
     module_name, class_name = can.interfaces.BACKENDS[interface]
     module = importlib.import_module(module_name)
-    keys = set(GENERAL_KEYS | TIMING_KEYS)
+    keys: set[str] = set()
     for base in inspect.getmro(getattr(module, class_name)):
         if base is object or "__init__" not in vars(base):
             continue

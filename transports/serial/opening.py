@@ -70,17 +70,39 @@ def checked(settings: Mapping[str, Any]) -> None:
         raise SerialSettings(f"baudrate = {settings['baudrate']} is no bit rate")
 
 
+def check(settings: Mapping[str, Any]) -> None:
+    """The same, and what pyserial has against the values. Opens nothing. Raises SerialSettings."""
+    checked(settings)
+    outer = sys.exception()
+    try:
+        serial.serial_for_url(settings["url"], do_not_open=True, **_pyserials(settings))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise _failure(settings["url"], list(_chain(error, outer))) from error
+
+
+def surprises(settings: Mapping[str, Any]) -> Iterator[str]:
+    """What these settings come to that is likely not meant."""
+    url = settings["url"]
+    if "baudrate" not in settings:
+        yield "no baudrate is given, so the line has pyserial's 9600 bit/s; say it: baudrate = 115_200"
+    if url.startswith("/") and not Path(url).exists():
+        yield f"there is no port {url} now"
+
+
+def _pyserials(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"exclusive": True} | {key: value for key, value in settings.items() if key not in _NOT_PYSERIALS}
+
+
 def open_port(settings: Mapping[str, Any]) -> serial.SerialBase:
     """The opened port, locked and with low latency where it is a device. The settings have passed `checked`.
 
     Raises SerialAbsent, SerialBusy, SerialForbidden, SerialSettings.
     """
     url = settings["url"]
-    keys = {key: value for key, value in settings.items() if key not in _NOT_PYSERIALS}
     outer = sys.exception()
     port = None
     try:
-        port = serial.serial_for_url(url, do_not_open=True, **{"exclusive": True, **keys})
+        port = serial.serial_for_url(url, do_not_open=True, **_pyserials(settings))
         if not getattr(port, "follows_clock", False):
             clock.real(f"the serial port {url}")
         if is_pty(port):

@@ -31,7 +31,7 @@ from ..deadline import Deadline
 from ..errors import SerialFraming, SerialGone, SerialSettings, SerialTimeout
 from ..recording.recorder import Recorder
 from ..transport import HostCheck, Transport
-from . import host
+from . import host, opening
 from .opening import checked, is_pty, let_others_open, open_port, set_modem_bits
 
 DRAIN_LIMIT = 65_536
@@ -81,6 +81,14 @@ class SerialPort(Transport):
         port = cls(name, settings["url"], open_port(settings))
         port._settings = dict(settings)
         return port
+
+    @classmethod
+    def check(cls, name: str, settings: Mapping[str, Any]) -> None:
+        opening.check(settings)
+
+    @classmethod
+    def surprises(cls, settings: Mapping[str, Any]) -> Iterator[str]:
+        return opening.surprises(settings)
 
     @classmethod
     def host_checks(cls) -> Iterator[HostCheck]:

@@ -235,9 +235,7 @@ class UsbBus(Transport):
     @classmethod
     def open(cls, name: str, settings: Mapping[str, Any]) -> Self:
         """`settings`: `backend`, an instance of pyusb's IBackend; None: libusb. Raises UsbSettings without libusb."""
-        for key in settings:
-            if key != "backend":
-                raise UsbSettings(f"a USB bus has no key {key!r}", remedy="It needs none: its devices are found.")
+        cls.check(name, settings)
         backend = settings.get("backend")
         if backend is None:
             clock.real("the USB of this host")
@@ -250,6 +248,12 @@ class UsbBus(Transport):
                 remedy="Install it: sudo apt install libusb-1.0-0",
             )
         return cls(name, backend)
+
+    @classmethod
+    def check(cls, name: str, settings: Mapping[str, Any]) -> None:
+        for key in settings:
+            if key != "backend":
+                raise UsbSettings(f"a USB bus has no key {key!r}", remedy="It needs none: its devices are found.")
 
     @classmethod
     def host_checks(cls) -> Iterator[HostCheck]:
