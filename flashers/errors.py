@@ -48,7 +48,11 @@ class ImageMissing(ImageError):
 
 class ImageFormat(ImageError):
     code = "E-IMAGE-FORMAT"
-    default_remedy = "Was the file copied whole? Copy or build it again."
+    default_remedy = "Take the file as the build made it, or build it again."
+
+
+NOT_WHOLE = "Was the file copied whole? Copy or build it again."
+"""The remedy where a file ends too early, or where its own checksum says that a byte of it is another one."""
 
 
 class ImageOverlap(ImageError):

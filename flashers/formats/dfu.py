@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from ..errors import ImageFormat, ImageNotWritten
+from ..errors import NOT_WHOLE, ImageFormat, ImageNotWritten
 from ..image import FirmwareImage, Segment, join
 from . import raw as binary
 from .format import Format
@@ -209,7 +209,7 @@ class _Reader:
         # UM0391 calls it the total length of the file; ST's own tools leave the suffix out.
         if size not in (len(self.data), len(self.data) + SUFFIX.size):
             raise self.error(
-                6, f"the prefix tells of {size:,} bytes before the suffix, and there are {len(self.data):,}"
+                6, f"the prefix tells of {size:,} bytes before the suffix, and there are {len(self.data):,}", NOT_WHOLE
             )
         for _ in range(count):
             yield self.target()
@@ -242,10 +242,10 @@ class _Reader:
 
     def unpack(self, layout: struct.Struct, end: int, what: str) -> tuple[Any, ...]:
         if self.offset + layout.size > end:
-            raise self.error(self.offset, f"no room for the {what} of {layout.size} bytes")
+            raise self.error(self.offset, f"no room for the {what} of {layout.size} bytes", NOT_WHOLE)
         values = layout.unpack_from(self.data, self.offset)
         self.offset += layout.size
         return values
 
-    def error(self, offset: int, what: str) -> ImageFormat:
-        return ImageFormat(f"{self.source}: offset 0x{offset:X}: {what}")
+    def error(self, offset: int, what: str, remedy: str | None = None) -> ImageFormat:
+        return ImageFormat(f"{self.source}: offset 0x{offset:X}: {what}", remedy=remedy)

@@ -16,13 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ..errors import ImageFormat
+from ..errors import NOT_WHOLE, ImageFormat
 from ..image import HIGHEST, FirmwareImage, Segment, join
 from .format import Format
 
 MAGIC = b"\x7fELF"
 IDENT_SIZE = 16
 ET_REL = 1
+ET_CORE = 4
 PT_LOAD = 1
 SHT_NOBITS = 8
 SHF_ALLOC = 2
@@ -128,7 +129,15 @@ class _Reader:
         fields = header.unpack(self.bytes_at(IDENT_SIZE, header.size, "the ELF header"))
         kind, machine, _, entry, program_headers, section_headers = fields[:6]
         if kind == ET_REL:
-            raise self.error(IDENT_SIZE, "an object file, which no linker has placed yet")
+            raise self.error(
+                IDENT_SIZE,
+                "an object file, which no linker has placed yet",
+                "Give the linker's output: the build's .elf.",
+            )
+        if kind == ET_CORE:
+            raise self.error(
+                IDENT_SIZE, "the memory of a program that crashed (a core file)", "Give the program: the build's .elf."
+            )
         if fields[9] > MOST_SEGMENTS:
             raise self.error(0, f"the header tells of {fields[9]:,} segments")
         segments = self.table(program_headers, fields[8], fields[9], self.layout.program_header, "program header")
@@ -197,7 +206,7 @@ class _Reader:
         self.stream.seek(offset)
         data = self.stream.read(size)
         if len(data) < size:
-            raise self.error(offset + len(data), "the file ended while it was read")
+            raise self.error(offset + len(data), "the file ended while it was read", NOT_WHOLE)
         return data
 
     def check(self, piece: _Piece, what: str) -> None:
@@ -205,7 +214,8 @@ class _Reader:
             raise self.error(
                 piece.offset,
                 f"{what} should have {piece.size:,} bytes, and the file ends at 0x{self.file_size:X}",
+                NOT_WHOLE,
             )
 
-    def error(self, offset: int, what: str) -> ImageFormat:
-        return ImageFormat(f"{self.source}: offset 0x{offset:X}: {what}")
+    def error(self, offset: int, what: str, remedy: str | None = None) -> ImageFormat:
+        return ImageFormat(f"{self.source}: offset 0x{offset:X}: {what}", remedy=remedy)

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import BinaryIO
 
-from ..errors import ImageFormat, ImageNotWritten
+from ..errors import NOT_WHOLE, ImageFormat, ImageNotWritten
 from ..image import FirmwareImage
 from . import records
 from .format import Format
 
 BYTES_PER_RECORD = 32
+END = b":00000001FF"
 KIB_64 = 0x10000
 GIB_4 = 0x1_0000_0000
 
@@ -81,7 +82,7 @@ class IntelHex(Format):
 
     @staticmethod
     def recognises(head: bytes, tail: bytes) -> bool:
-        return re.match(rb"\s*:[0-9A-Fa-f]{10}", head) is not None
+        return re.match(records.BEFORE + rb":[0-9A-Fa-f]{10}", head) is not None
 
     read = staticmethod(read)
     write = staticmethod(write)
@@ -104,7 +105,13 @@ class _Parser:
         base, wraps, number, ended = 0, False, 0, False
         for number, line in records.lines(self.stream, self.source):
             if ended:
-                raise self.error(number, "comes after the end-of-file record")
+                if line[:11] == END:
+                    continue
+                raise self.error(
+                    number,
+                    "comes after the end-of-file record",
+                    remedy="Is it several files in one? Join them by a tool that knows the format, as srec_cat.",
+                )
             record = self.checked(number, line)
             if not record[3]:
                 offset = record[1] << 8 | record[2]
@@ -128,19 +135,21 @@ class _Parser:
             else:
                 self.entry = value
         if number and not ended:
-            raise self.error(number, "is the last, and it is no end-of-file record: the file is cut short")
+            raise self.error(number, "is the last, and it is no end-of-file record: the file is cut short", NOT_WHOLE)
 
     def checked(self, number: int, line: bytes) -> bytes:
         """The record's bytes, count to checksum, after its length and its checksum have been compared."""
         if line[:1] != b":":
             raise self.error(number, "does not begin with ':'")
-        record = records.octets(line[1:], self.source, number)
+        record = records.octets(line[1:], self.source, number, 5)
         if len(record) < 5 or len(record) != record[0] + 5:
             told = f"{record[0]} bytes of data" if record else "no count"
             raise self.error(number, f"tells of {told} and has {max(0, len(record) - 5)}")
         if total := sum(record) & 0xFF:
             wanted = (record[-1] - total) & 0xFF
-            raise self.error(number, f"has the checksum 0x{record[-1]:02X}, and its bytes give 0x{wanted:02X}")
+            raise self.error(
+                number, f"has the checksum 0x{record[-1]:02X}, and its bytes give 0x{wanted:02X}", NOT_WHOLE
+            )
         return record
 
     def control(self, number: int, record: bytes) -> tuple[RecordType, int]:
@@ -153,5 +162,5 @@ class _Parser:
             raise self.error(number, f"has {record[0]} bytes of data, and its type {DATA_LENGTH[kind]}")
         return kind, int.from_bytes(record[4:-1], "big")
 
-    def error(self, number: int, what: str) -> ImageFormat:
-        return ImageFormat(f"{self.source}: line {number} {what}")
+    def error(self, number: int, what: str, remedy: str | None = None) -> ImageFormat:
+        return ImageFormat(f"{self.source}: line {number} {what}", remedy=remedy)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import BinaryIO
 
-from ..errors import ImageFormat
+from ..errors import NOT_WHOLE, ImageFormat
 from ..image import FirmwareImage, Segment, join
 from .format import Format
 
@@ -30,7 +30,10 @@ PROTECTED_MAGIC = 0x6908
 DEPENDENCY = struct.Struct("<BBHBBHI")
 """Number of the other image, its slot, padding, the lowest version that it must have."""
 TRAILER_MAGIC = bytes.fromhex("77c295f360d2ef7f3552500f2cb67980")
-"""The end of an image that was padded to its slot's size, and marked to be swapped in."""
+"""The end of an image that was padded to its slot's size, and marked to be swapped in, of parts that write at most 8 bytes
+at once."""
+ALIGNED_TRAILER_MAGIC = bytes.fromhex("2de15d29410b8d77679c110f1f8a")
+"""The same of parts that write more at once, after that number in 2 bytes (boot_img_magic, bootutil_public.h)."""
 
 
 class Flag(IntFlag):
@@ -174,7 +177,7 @@ class _Reader:
             raise self.error(8, f"the header tells of {header_size} bytes for itself, and has {HEADER.size}")
         end = header_size + size
         if not size or end > len(self.data):
-            raise self.error(12, f"the header tells of {end:,} bytes, and the file has {len(self.data):,}")
+            raise self.error(12, f"the header tells of {end:,} bytes, and the file has {len(self.data):,}", NOT_WHOLE)
         hashed = end
         found: list[tuple[int, bytes]] = []
         if protected:
@@ -201,13 +204,14 @@ class _Reader:
     def tlvs(self, start: int, wanted: int) -> tuple[int, list[tuple[int, bytes]]]:
         """A list's end, and its types and values."""
         if start + INFO.size > len(self.data):
-            raise self.error(start, "the file ends before its TLVs")
+            raise self.error(start, "the file ends before its TLVs", NOT_WHOLE)
         magic, size = INFO.unpack_from(self.data, start)
         if magic != wanted:
             raise self.error(start, f"0x{magic:04X} where TLVs begin with 0x{wanted:04X}")
         end = start + size
         if size < INFO.size or end > len(self.data):
-            raise self.error(start + 2, f"the TLVs tell of {size} bytes, and {len(self.data) - start} are there")
+            what = f"the TLVs tell of {size} bytes, and {len(self.data) - start} are there"
+            raise self.error(start + 2, what, NOT_WHOLE)
         return end, list(self.entries(start + INFO.size, end))
 
     def entries(self, offset: int, end: int) -> Iterator[tuple[int, bytes]]:
@@ -230,9 +234,8 @@ class _Reader:
         if len(value) != digest.digest_size:
             raise self.error(hashed, f"a {kind.name} of {len(value)} bytes")
         if not sealed and digest.digest() != value:
-            raise self.error(
-                hashed, f"its {kind.name} is {value.hex()[:16]}..., and its bytes give {digest.hexdigest()[:16]}..."
-            )
+            what = f"its {kind.name} is {value.hex()[:16]}..., and its bytes give {digest.hexdigest()[:16]}..."
+            raise self.error(hashed, what, NOT_WHOLE)
         return value
 
     def dependencies(self, found: list[tuple[int, bytes]]) -> Iterator[Dependency]:
@@ -247,8 +250,21 @@ class _Reader:
     def check_padding(self, end: int) -> None:
         """What follows an image may be blank, or end as a slot does whose image was marked."""
         rest = self.data[end:]
-        if rest.strip(b"\xff") and not rest.endswith(TRAILER_MAGIC):
-            raise self.error(end, f"{len(rest):,} bytes after the image")
+        if rest.strip(b"\xff") and not _ends_as_a_slot(rest):
+            raise self.error(
+                end,
+                f"{len(rest):,} bytes follow the image, and are neither blank nor the end of a slot",
+                "Are several images in the file? Give each in a file of its own, as imgtool sign writes it.",
+            )
 
-    def error(self, offset: int, what: str) -> ImageFormat:
-        return ImageFormat(f"{self.source}: offset 0x{offset:X}: {what}")
+    def error(self, offset: int, what: str, remedy: str | None = None) -> ImageFormat:
+        return ImageFormat(f"{self.source}: offset 0x{offset:X}: {what}", remedy=remedy)
+
+
+def _ends_as_a_slot(rest: bytes) -> bool:
+    """Whether the last 16 bytes are those of a slot whose image was marked to be swapped in."""
+    magic = rest[-16:]
+    aligned = int.from_bytes(magic[:2], "little")
+    return magic == TRAILER_MAGIC or (
+        magic[2:] == ALIGNED_TRAILER_MAGIC and aligned > 8 and not aligned & (aligned - 1)
+    )

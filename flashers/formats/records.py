@@ -6,6 +6,7 @@ what is in memory grows with the bytes of the image and not with the text.
 
 from __future__ import annotations
 
+import re
 from binascii import Error as OddDigits
 from binascii import unhexlify
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,12 @@ from ..image import Segment, join
 
 LONGEST_LINE = 1024
 """Bytes. Longer than the longest record of either format, which has 255 bytes after its count: under 530 characters."""
+CHUNK = 1 << 16
+"""Bytes that are looked at for line feeds, and read at once where lines end by carriage returns alone."""
+COMMENTS = (b";", b"#", b"//")
+"""What lines begin with that assemblers, linkers and people leave between the records."""
+CONTROL_Z = b"\x1a"
+"""The end of a text file of CP/M and DOS."""
 
 BYTE_ORDER_MARKS = {
     b"\xef\xbb\xbf": "UTF-8 with a byte order mark",
@@ -25,23 +32,51 @@ BYTE_ORDER_MARKS = {
 }
 """What editors and shells of Windows make of a text file."""
 
+BEFORE = rb"(?:\s*(?:;|#|//)[^\r\n]*[\r\n])*\s*"
+"""What may come before a file's first record: blank lines and comments."""
+HEX_DIGITS = b"0123456789abcdefABCDEF"
+
 Piece = tuple[int, int, bytes]
 """Line number, address, data."""
 
 
 def lines(stream: BinaryIO, source: str) -> Iterator[tuple[int, bytes]]:
-    """The lines from the stream's start on that aren't blank, stripped, with their numbers from 1 on."""
-    stream.seek(0)
-    readline = stream.readline
-    number = 0
-    while line := readline(LONGEST_LINE):
-        number += 1
-        if len(line) == LONGEST_LINE:
+    """The lines from the stream's start on that are neither blank nor comments, stripped, with their numbers from 1 on."""
+    for number, line in enumerate(_all_lines(stream), 1):
+        if len(line) >= LONGEST_LINE:
             raise ImageFormat(f"{source}: line {number} is longer than any record")
         if number == 1:
             _refuse_marked(line, source)
-        if stripped := line.strip():
+        stripped = line.strip()
+        if stripped and stripped != CONTROL_Z and not _is_comment(stripped):
             yield number, stripped
+
+
+def _is_comment(line: bytes) -> bool:
+    return line.startswith(COMMENTS) and _holds_no_record(line)
+
+
+def _holds_no_record(text: bytes) -> bool:
+    """A record whose first character was damaged is no comment, nor is one after a line feed that was."""
+    return re.search(rb":[0-9A-Fa-f]{10}|S[0-9][0-9A-Fa-f]{8}|^.[0-9A-Fa-f]{8,}$", text) is None
+
+
+def _all_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Each line, or its first LONGEST_LINE bytes. Lines end by a line feed, or by a carriage return where no line has one."""
+    stream.seek(0)
+    start = stream.read(CHUNK)
+    stream.seek(0)
+    if b"\r" not in start or b"\n" in start:
+        while line := stream.readline(LONGEST_LINE):
+            yield line
+        return
+    rest = b""
+    while chunk := stream.read(CHUNK):
+        *whole, rest = (rest + chunk).split(b"\r")
+        yield from whole
+        if len(rest) >= LONGEST_LINE:
+            break
+    yield rest
 
 
 def _refuse_marked(line: bytes, source: str) -> None:
@@ -53,15 +88,21 @@ def _refuse_marked(line: bytes, source: str) -> None:
             )
 
 
-def octets(digits: bytes, source: str, number: int) -> bytes:
-    """The bytes that a record's hex digits stand for."""
+def octets(digits: bytes, source: str, number: int, overhead: int) -> bytes:
+    """The bytes that a record's hex digits stand for. Text after a whole record is a comment (avrdude writes such).
+
+    `overhead`: bytes of a whole record that its first byte, the count, doesn't count.
+    """
     try:
         return unhexlify(digits)
     except OddDigits:
-        strange = next((chr(digit) for digit in digits if digit not in b"0123456789abcdefABCDEF"), None)
-        what = (
-            f"has an odd number of hex digits ({len(digits)})" if strange is None else f"has {strange!r} in its digits"
-        )
+        strange = next((at for at, digit in enumerate(digits) if digit not in HEX_DIGITS), None)
+        if strange is None:
+            what = f"has an odd number of hex digits ({len(digits)})"
+        elif strange >= 2 and strange == 2 * (int(digits[:2], 16) + overhead) and _holds_no_record(digits[strange:]):
+            return unhexlify(digits[:strange])
+        else:
+            what = f"has {chr(digits[strange])!r} in its digits"
         raise ImageFormat(f"{source}: line {number} {what}") from None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import BinaryIO
 
-from ..errors import ImageFormat, ImageNotWritten
+from ..errors import NOT_WHOLE, ImageFormat, ImageNotWritten
 from ..image import FirmwareImage
 from . import records
 from .format import Format
@@ -87,7 +87,7 @@ class SRecord(Format):
 
     @staticmethod
     def recognises(head: bytes, tail: bytes) -> bool:
-        return re.match(rb"\s*S[0-9][0-9A-Fa-f]{8}", head) is not None
+        return re.match(records.BEFORE + rb"[Ss][0-9][0-9A-Fa-f]{8}", head) is not None
 
     read = staticmethod(read)
     write = staticmethod(write)
@@ -108,10 +108,14 @@ class _Parser:
         self.entry: int | None = None
 
     def pieces(self) -> Iterator[records.Piece]:
-        count, number, ended, counted = 0, 0, False, False
+        count, block, number, ended, counted = 0, 0, 0, False, False
         for number, line in records.lines(self.stream, self.source):
             if ended:
-                raise self.error(number, "comes after the termination record")
+                raise self.error(
+                    number,
+                    "comes after the termination record",
+                    remedy="Is it several files in one? Join them by a tool that knows the format, as srec_cat.",
+                )
             kind, size = self.kind(number, line)
             record = self.checked(number, line, size)
             address = int.from_bytes(record[1 : 1 + size], "big")
@@ -125,14 +129,19 @@ class _Parser:
                 ended = True
                 # Writers that know no start address put 0 there.
                 self.entry = address or None
-            elif counted and address != count:
-                raise self.error(number, f"tells of {address} data records, and there are {count} before it")
+            elif counted:
+                # The count of a block (C.2), or of all the file before it; what doesn't fit its field is lost.
+                if address not in (count % (1 << 8 * size), count - block):
+                    raise self.error(
+                        number, f"tells of {address} data records, and there are {count} before it", NOT_WHOLE
+                    )
+                block = count
         if number and not ended and not counted:
-            raise self.error(number, "is the last, and it is no termination record: the file is cut short")
+            raise self.error(number, "is the last, and it is no termination record: the file is cut short", NOT_WHOLE)
 
     def kind(self, number: int, line: bytes) -> tuple[RecordType, int]:
         """The record's type and the bytes of its address."""
-        if line[:1] != b"S":
+        if line[:1] not in b"Ss":
             raise self.error(number, "does not begin with 'S'")
         known = BY_TYPE[line[1] - 0x30] if len(line) > 1 and 0x30 <= line[1] <= 0x39 else None
         if known is None:
@@ -143,7 +152,7 @@ class _Parser:
 
     def checked(self, number: int, line: bytes, size: int) -> bytes:
         """The record's bytes, count to checksum, after its length and its checksum have been compared."""
-        record = records.octets(line[2:], self.source, number)
+        record = records.octets(line[2:], self.source, number, 1)
         if not record or len(record) != record[0] + 1:
             told = f"{record[0]} bytes" if record else "no count"
             raise self.error(number, f"tells of {told} after its count and has {max(0, len(record) - 1)}")
@@ -151,8 +160,10 @@ class _Parser:
             raise self.error(number, f"has no room for its address of {size} bytes")
         if (total := sum(record) & 0xFF) != 0xFF:
             wanted = (record[-1] + 0xFF - total) & 0xFF
-            raise self.error(number, f"has the checksum 0x{record[-1]:02X}, and its bytes give 0x{wanted:02X}")
+            raise self.error(
+                number, f"has the checksum 0x{record[-1]:02X}, and its bytes give 0x{wanted:02X}", NOT_WHOLE
+            )
         return record
 
-    def error(self, number: int, what: str) -> ImageFormat:
-        return ImageFormat(f"{self.source}: line {number} {what}")
+    def error(self, number: int, what: str, remedy: str | None = None) -> ImageFormat:
+        return ImageFormat(f"{self.source}: line {number} {what}", remedy=remedy)

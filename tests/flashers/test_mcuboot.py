@@ -49,6 +49,9 @@ def made(
     return hashed + listed(0x6907, tlv(0x10, wanted), more)
 
 
+ALIGNED = bytes.fromhex("2de15d29410b8d77679c110f1f8a")
+
+
 class TestByHand:
     def test_the_header_s_fields(self) -> None:
         image = parse(made(version=(2, 1, 0x0304, 0x05060708)))
@@ -103,7 +106,8 @@ class TestByHand:
             (made(more=b"\x22\0\x09\0"), "a TLV tells of 9 bytes"),
             (made(protected=listed(0x6907, tlv(0x50, bytes(4)))), "0x6907 where"),
             (made(protected=listed(0x6908, tlv(0x40, bytes(11)))), "a dependency of 11 bytes"),
-            (made() + b"appendix", "8 bytes after the image"),
+            (made() + b"appendix", "8 bytes follow the image"),
+            (made() + b"\xff" * 16 + b"\x0c\0" + ALIGNED, "neither blank nor the end of a slot"),
             (made(b""), "the header tells of"),
         ],
     )
@@ -113,7 +117,9 @@ class TestByHand:
 
     def test_padding_and_the_trailer_are_left_away(self, tmp_path: Path) -> None:
         image = made()
-        for padding in (b"\xff" * 100, b"\xff" * 77 + bytes.fromhex("77c295f360d2ef7f3552500f2cb67980")):
+        # bootutil_public.h, boot_img_magic: the number of bytes that are written at once, where they are more than 8.
+        trailers = [bytes.fromhex("77c295f360d2ef7f3552500f2cb67980"), b"\x10\0" + ALIGNED, b"\x20\0" + ALIGNED]
+        for padding in (b"\xff" * 100, *(b"\xff" * 77 + trailer for trailer in trailers)):
             file = tmp_path / "padded.bin"
             file.write_bytes(image + padding)
             assert bytes(load(file).segments[0].data) == image

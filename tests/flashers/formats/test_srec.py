@@ -91,6 +91,14 @@ def test_a_count_of_24_bits() -> None:
     assert contents(read("S10512346162F1", "S604000001FA", END)) == [(0x1234, b"ab")]
 
 
+def test_counts_of_blocks() -> None:
+    # C.2: S5 counts the S1, S2 and S3 records of a block.
+    one, two, count = record(1, 0, b"a"), record(1, 1, b"b"), record(5, 1)
+    assert contents(read(one, count, two, count, END)) == [(0, b"ab")]
+    with pytest.raises(ImageFormat, match="line 4 tells of 3 data records, and there are 2 before it"):
+        read(one, count, two, record(5, 3), END)
+
+
 @pytest.mark.parametrize("count", ["S5030002FA", "S5030000FC", "S604000002F9", "S604010001F9"])
 def test_a_wrong_count_is_refused(count: str) -> None:
     with pytest.raises(ImageFormat, match=r"line 2 tells of \d+ data records, and there are 1 before it"):
@@ -118,8 +126,10 @@ def test_an_overlap_names_both_lines(second: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [EXAMPLE.replace("\n", "\r\n"), EXAMPLE.replace("A", "a").replace("F", "f").replace("E", "e"), EXAMPLE.strip(),
-     EXAMPLE.replace("\n", "  \n\n"), "\n" + EXAMPLE],
-    ids=["CRLF", "lower case", "no newline at the end", "blanks", "a blank line first"],
+     EXAMPLE.replace("\n", "  \n\n"), "\n" + EXAMPLE, EXAMPLE.replace("\n", "\r"), "; gsrec\n" + EXAMPLE,
+     EXAMPLE.replace("\n", " // 00\n"), EXAMPLE + "\x1a", EXAMPLE.replace("S", "s")],
+    ids=["CRLF", "lower case", "no newline at the end", "blanks", "a blank line first", "CR", "a comment first",
+         "comments after records", "a control-Z at the end", "s"],
 )  # fmt: skip
 def test_text_that_is_read_all_the_same(text: str, tmp_path: Path) -> None:
     (tmp_path / "fw.s19").write_bytes(text.encode())
@@ -138,7 +148,8 @@ BROKEN = {
     "S4": (["S4051234616200"], "line 1 has the record type 'S4', which S-record does not know"),
     "SA": (["SA051234616200"], "line 1 has the record type 'SA'"),
     "an S alone": (["S"], "line 1 has the record type 'S'"),
-    "a lower case s": (["s10512346162F1"], "line 1 does not begin with 'S'"),
+    "text amid it": (["S105123461 62F1"], "line 1 has ' ' in its digits"),
+    "a damaged S": (["#10512346162F1", END], "line 1 does not begin with 'S'"),
     "Intel HEX in between": ([":00000001FF"], "line 1 does not begin with 'S'"),
     "beyond 16 bits": ([record(1, 0xFFFF, b"ab")], "line 1 runs over the end of its 16-bit addresses"),
     "beyond 24 bits": ([record(2, 0xFFFFFF, b"ab")], "line 1 runs over the end of its 24-bit addresses"),
