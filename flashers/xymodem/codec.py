@@ -64,13 +64,16 @@ def block(number: int, data: bytes, start: Start) -> bytes:
     return head + data + binascii.crc_hqx(data, 0).to_bytes(2, "big")
 
 
-def pieces(data: bytes | memoryview, block_size: int, padding: int) -> Iterator[Piece]:
-    """A file cut into blocks; the last one filled up. What is left of a long block goes into short ones, if that is less."""
+def pieces(data: bytes | memoryview, block_size: int, padding: int, *, whole: bool = False) -> Iterator[Piece]:
+    """A file cut into blocks; the last one filled up. What is left of a long block goes into short ones, if that is less.
+
+    `whole`: it goes into a long one all the same.
+    """
     view = memoryview(data)
     offset = 0
     while offset < len(view):
         left = len(view) - offset
-        size = block_size if left > block_size - SHORT else SHORT
+        size = block_size if whole or left > block_size - SHORT else SHORT
         part = bytes(view[offset : offset + size])
         offset += len(part)
         yield Piece(part + bytes([padding]) * (size - len(part)), offset)

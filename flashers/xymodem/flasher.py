@@ -90,7 +90,7 @@ class XymodemFlasher(SerialBootloader, SlotBootloader):
     def upload(self, image: bytes) -> Iterator[int]:
         """Sends the file, and hears what the loader makes of it, before the last of it counts as written."""
         self._verdict = ""
-        blocks = tuple(pieces(image, self._profile.block_size, self._profile.padding))
+        blocks = tuple(pieces(image, self._profile.block_size, self._profile.padding, whole=self._profile.whole_blocks))
         self._console.words = {
             "size": str(len(image)),
             "size-hex": f"{len(image):x}",

@@ -75,6 +75,12 @@ def test_how_a_file_is_cut(size: int, block_size: int, blocks: list[tuple[int, i
     assert found[-1].data.rstrip(b"\x1a").endswith(b"x")
 
 
+def test_a_file_is_cut_into_whole_blocks_on_request() -> None:
+    """ST's SBSFU takes each packet but the last for 1024 bytes, and counts on ceil(size / 1024) of them."""
+    found = list(pieces(b"x" * 4500, 1024, 0x1A, whole=True))
+    assert [(len(piece.data), piece.end) for piece in found] == [(1024, end) for end in (1024, 2048, 3072, 4096, 4500)]
+
+
 @given(st.binary(max_size=5000), st.sampled_from([128, 1024]))
 def test_what_is_cut_is_the_file(data: bytes, block_size: int) -> None:
     found = list(pieces(data, block_size, 0x1A))
