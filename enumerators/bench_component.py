@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,21 @@ class BenchComponent:
             raise
         return Programmer(bootloader, self.name, context, attempts=attempts, starts_again=starts_again, runs_on=runs_on)
 
+    def load(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        address: int | None = None,
+        format: str | None = None,
+        only: Sequence[str] = (),
+    ) -> FirmwareImage:
+        """A firmware file for this part. `format`: its name, which is then not guessed. `only`: the memories that are meant.
+
+        Raises what `formats.load` raises.
+        """
+        image = load_image(Path(path), address=address, format=format, as_is=self.entry.flasher.is_silent)
+        return replace(image, only=tuple(only))
+
     def flash(
         self,
         image: FirmwareImage | str | os.PathLike[str],
@@ -83,7 +99,7 @@ class BenchComponent:
         `address`: where a raw binary goes. `compare`: skip what the part holds already. Who wants to see the plan before
         anything is erased calls `programmer`, its `plan`, and `carry_out`.
         """
-        loaded = image if isinstance(image, FirmwareImage) else load_image(Path(image), address=address)
+        loaded = image if isinstance(image, FirmwareImage) else self.load(image, address=address)
         with self.programmer(context) as programmer:
             plan = programmer.plan(loaded, compare=compare)
             return self.carry_out(programmer, plan, verify=verify, boot=boot, expect_version=expect_version)

@@ -35,7 +35,8 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class Planned(Event):
     """What will be done; sizes in bytes, `seconds` None where nothing is known of the part's pace. What is erased counts
-    whether a command erases it or writing does; `replaces`: the slot whose contents go, "" where there is none."""
+    whether a command erases it or writing does; `replaces`: the slot whose contents go, "" where there is none;
+    `left_out`: what of the file is not written, and why."""
 
     kind: ClassVar[str] = "planned"
     image_bytes: int
@@ -47,6 +48,7 @@ class Planned(Event):
     present_bytes: int
     seconds: float | None
     replaces: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

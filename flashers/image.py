@@ -53,7 +53,9 @@ class FirmwareImage:
     file says of the part that it is for, by the format's own names (vendor_id, product_id, device of DFU; machine of
     ELF; alt_setting of DfuSe), so that a flasher can refuse it for another part. `relocatable`: the addresses mean
     nothing (raw binary without an address, DFU): the flasher places it at the start of the region it writes. `version`:
-    what the file says of its own version, "" where its format has no place for one (all but DFU).
+    what the file says of its own version, "" where its format has no place for one (all but DFU). `only`: names of the
+    part's memories that are to be written, where the rest of the file is left out on purpose; (): all of it is meant.
+    `left_out`: of an image that was placed, what of it is not written, and why, for a person.
     """
 
     segments: tuple[Segment, ...]
@@ -63,6 +65,8 @@ class FirmwareImage:
     target: Mapping[str, int | str] = field(default_factory=dict)
     relocatable: bool = False
     version: str = ""
+    only: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

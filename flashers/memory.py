@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-from .image import FirmwareImage
+from .image import FirmwareImage, Segment
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -126,10 +126,45 @@ def uniform(name: str, start: int, size: int, unit: int, **facts: Any) -> Region
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """A place that files have bytes for and that is no memory to write: fuses, signatures, option bytes.
+
+    `contents`: what the part holds there, a byte each, None where it can't be asked; several where files have it in
+    several orders. `readable`: whether it is read to see. `names_part`: other bytes are those of another part.
+    """
+
+    name: str
+    start: int
+    size: int
+    contents: tuple[tuple[int | None, ...], ...] = ()
+    readable: bool = False
+    names_part: bool = False
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+    def holds(self, part: Segment) -> bool | None:
+        """Whether the part holds these bytes of this place already; None where that can't be told from `contents`."""
+        low, high = part.address - self.start, part.end - self.start
+        wanted = tuple(bytes(part.data))
+        known = [content[low:high] for content in self.contents]
+        if wanted in known:
+            return True
+        return None if not known or any(None in content for content in known) else False
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryMap:
-    """The regions of a part, sorted by address, not overlapping. The first one takes relocatable images."""
+    """The regions of a part, sorted by address, not overlapping. The first one takes relocatable images.
+
+    `beside`: places outside of the regions whose meaning is known. `target`: what a file with their contents says of its
+    part, where one is needed to find them again (alt_setting of DfuSe).
+    """
 
     regions: tuple[Region, ...]
+    beside: tuple[Beside, ...] = ()
+    target: Mapping[str, int | str] = field(default_factory=dict)
 
     def region_of(self, address: int) -> Region | None:
         """The region that holds this address."""
@@ -137,3 +172,8 @@ class MemoryMap:
             if region.start <= address < region.end:
                 return region
         return None
+
+    def place_of(self, address: int) -> Region | Beside | None:
+        """The region that holds this address, or the place beside."""
+        found = next((place for place in self.beside if place.start <= address < place.end), None)
+        return self.region_of(address) or found

@@ -32,11 +32,11 @@ class MemoryStrategy(Strategy):
         return self.memory.memory_map()
 
     def place(self, image: FirmwareImage) -> FirmwareImage:
-        return planning.place(image, self.memory.memory_map(image.target))
+        return self._placed(image, self.memory.memory_map(image.target))
 
     def plan(self, image: FirmwareImage, *, compare: bool) -> FlashPlan:
         memory = self.memory.memory_map(image.target)
-        placed = planning.place(image, memory)
+        placed = self._placed(image, memory)
         return planning.make(placed, memory, self._present(placed, memory) if compare else [])
 
     def seconds_for(self, plan: FlashPlan) -> float | None:
@@ -83,12 +83,24 @@ class MemoryStrategy(Strategy):
 
     # What the part holds already.
 
+    def _placed(self, image: FirmwareImage, memory: MemoryMap) -> FirmwareImage:
+        """What can't be written is compared where the part can be read."""
+
+        def holds(part: Segment) -> bool:
+            try:
+                return self._digest_equal(part) if self.has(Capability.DIGEST) else self._holds(part)
+            except REFUSALS:
+                return False
+
+        return planning.place(image, memory, holds if self.has(Capability.READ) else None)
+
     def _present(self, image: FirmwareImage, memory: MemoryMap) -> list[Range]:
         """The units that hold what the image has for them already."""
         if not self.has(Capability.DIGEST | Capability.READ):
             return []
         units = planning.units_of(image, memory)
-        total = sum(unit.size for _, unit in units)
+        loose = list(planning.never_erased(image, memory))
+        total = sum(unit.size for _, unit in units) + sum(part.size for part in loose)
         found = []
         done = misses = 0
         with self.reporter.phase(Phase.COMPARE, total):
@@ -103,6 +115,12 @@ class MemoryStrategy(Strategy):
                 if same:
                     found.append(unit)
                 done += unit.size
+                self.reporter.progress(Phase.COMPARE, done, total)
+            for part in loose:
+                region = memory.region_of(part.address)
+                if region is not None and region.readable and self.has(Capability.READ) and self._read_equal([part]):
+                    found.append(Range(part.address, part.size))
+                done += part.size
                 self.reporter.progress(Phase.COMPARE, done, total)
         return found
 

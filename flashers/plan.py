@@ -8,12 +8,14 @@ any moment between finds a part without a bootable image, in its bootloader, and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from .errors import ImageEmpty, ImageMisplaced, ImageTooLarge
-from .image import FirmwareImage, Segment
-from .memory import Erase, MemoryMap, Range, Region, Write
+from ..transports.quoting import shell_line
+from .errors import ImageEmpty, ImageMisplaced, ImageTooLarge, ImageWrongPart
+from .formats.places import conventional
+from .image import FirmwareImage, Segment, join
+from .memory import Beside, Erase, MemoryMap, Range, Region, Write
 
 BLANK_BLOCK = 256
 """Stretches of erased value that are at least this long, at multiples of it, are not written. In bytes."""
@@ -78,43 +80,126 @@ class FlashPlan:
                 yield segment.slice(start, segment.end)
 
 
-def place(image: FirmwareImage, memory: MemoryMap) -> FirmwareImage:
+def place(image: FirmwareImage, memory: MemoryMap, holds: Callable[[Segment], bool] | None = None) -> FirmwareImage:
     """The image at the addresses that it will have, checked against the part's memory.
+
+    What can't be written is left out where the part holds it already, or where the image says what is `only` meant; it is
+    listed in `left_out`. `holds`: reads the part and compares; None where it can't be read.
 
     Raises ImageEmpty, ImageTooLarge, ImageMisplaced, ImageWrongPart.
     """
     if not image.segments:
         raise ImageEmpty(f"{image.source or 'the image'} holds no bytes")
     placed = image.at(memory.regions[0].start) if image.relocatable else image
+    _check_only(image.only, memory)
+    if not image.only:
+        _check_part(placed, memory)
+    kept: list[Segment] = []
+    left_out: list[str] = []
     for segment in placed.segments:
-        _check_range(segment, memory, placed.source or "the image")
+        for part, there in _split(segment, memory):
+            if isinstance(there, Region) and there.writable and _is_meant(there, image.only):
+                kept.append(part)
+            else:
+                left_out.append(_left_out(part, there, segment, placed, memory, holds))
+    if not kept and image.only:
+        raise ImageEmpty(
+            f"{image.source or 'the image'} holds nothing for {', '.join(image.only)}: {'; '.join(left_out)}",
+            remedy="See what it holds: proxyflash image FILE",
+        )
+    placed = replace(placed, segments=join(kept), only=(), left_out=tuple(left_out))
     for region in memory.regions:
-        if region.head is not None:
+        # A blank one starts nothing: that is a part's own content read before, which `make` finds there, or refuses.
+        if region.head is not None and not _is_blank(list(placed.within(region.start, region.start + HEAD)), region):
             region.head.check(placed, region)
     return placed
 
 
-def _check_range(segment: Segment, memory: MemoryMap, source: str) -> None:
+def _check_only(names: Collection[str], memory: MemoryMap) -> None:
+    """Raises ImageMisplaced for a name that no memory has which is written."""
+    known = [region.name for region in memory.regions if region.writable]
+    for name in names:
+        if name.lower() not in map(str.lower, known):
+            raise ImageMisplaced(
+                f"no memory of this part that is written is called {name!r}", remedy=f"One of {', '.join(known)}."
+            )
+
+
+def _check_part(image: FirmwareImage, memory: MemoryMap) -> None:
+    """Raises ImageWrongPart for a file that names another part."""
+    for place in memory.beside:
+        for part in image.within(place.start, place.end):
+            if place.names_part and place.holds(part) is False:
+                found = bytes(part.data).hex(" ").upper()
+                own = " ".join(f"{byte:02X}" for byte in place.contents[0] if byte is not None)
+                raise ImageWrongPart(
+                    f"{image.source or 'the image'} is for a part with the {place.name} {found}, and this one's is {own}"
+                )
+
+
+def _is_meant(region: Region, only: Collection[str]) -> bool:
+    return not only or region.name.lower() in map(str.lower, only)
+
+
+def _split(segment: Segment, memory: MemoryMap) -> Iterator[tuple[Segment, Region | Beside | None]]:
+    """A segment in pieces, each in one place of the part or in none."""
+    starts = sorted(place.start for place in (*memory.regions, *memory.beside))
     address = segment.address
     while address < segment.end:
-        region = memory.region_of(address)
-        if region is not None and region.writable:
-            address = region.end
-            continue
-        there = Range(segment.address, segment.size)
-        if address > segment.address:
-            if region is not None:
-                raise ImageTooLarge(
-                    f"{source} has {there}, and from 0x{address:08X} on is the {region.name}, which may not be written: "
-                    f"{segment.end - address:,} bytes too many"
-                )
+        there = memory.place_of(address)
+        end = there.end if there is not None else next((start for start in starts if start > address), segment.end)
+        end = min(end, segment.end)
+        yield segment if end - address == segment.size else segment.slice(address, end), there
+        address = end
+
+
+def _left_out(
+    part: Segment,
+    there: Region | Beside | None,
+    segment: Segment,
+    image: FirmwareImage,
+    memory: MemoryMap,
+    holds: Callable[[Segment], bool] | None,
+) -> str:
+    """Why a piece of a segment that is not written may be left out. Raises what speaks against that."""
+    source, place = image.source or "the image", Range(part.address, part.size)
+    fitting = [
+        region.name for region in memory.regions if region.writable and any(image.within(region.start, region.end))
+    ]
+    writes = ", ".join(region.name for region in memory.regions if region.writable)
+    without = (
+        f"To leave it out, name what is meant: {shell_line(['--only', fitting[0]])}"
+        if fitting
+        else f"What can be written: {writes or 'nothing'}."
+    )
+    if there is None:
+        # Bytes that run on beyond a memory are those of an image that is too large for it.
+        if image.only and part.address == segment.address:
+            return f"{place}, no memory of the part"
+        if part.address > segment.address:
             raise ImageTooLarge(
-                f"{source} has {there}, but the part's memory ends at 0x{address - 1:08X}, {segment.end - address:,} "
-                "bytes short"
+                f"{source} has {Range(segment.address, segment.size)}, but the part's memory ends at "
+                f"0x{part.address - 1:08X}, {segment.end - part.address:,} bytes short"
             )
         memories = ", ".join(f"{region.name} {Range(region.start, region.size)}" for region in memory.regions)
-        why = "may not be written" if region is not None else "is not in the part's memory"
-        raise ImageMisplaced(f"{source} has {there}, which {why} ({memories})")
+        known = conventional(part.address)
+        raise ImageMisplaced(
+            f"{source} has {place}, which is not in the part's memory ({memories})"
+            + (f"; files have {known} there" if known else ""),
+            remedy=without if known else f"Is the file linked for this part? {without}",
+        )
+    if image.only:
+        return f"{place}, {there.name}"
+    same = there.holds(part) if isinstance(there, Beside) else None
+    if same is None and there.readable and holds is not None:
+        same = holds(part)
+    if same:
+        return f"{place}, {there.name}: the part holds it already"
+    why = "the part holds other bytes there" if same is False else "what the part holds there can't be read"
+    said = f"{source} has {place}, the part's {there.name}, which may not be written; {why}"
+    if part.address > segment.address:
+        raise ImageTooLarge(f"{said}. {segment.end - part.address:,} bytes too many", remedy=without)
+    raise ImageMisplaced(said, remedy=without)
 
 
 def units_of(image: FirmwareImage, memory: MemoryMap) -> list[tuple[Region, Range]]:
@@ -129,8 +214,19 @@ def units_of(image: FirmwareImage, memory: MemoryMap) -> list[tuple[Region, Rang
     return [found[start] for start in sorted(found)]
 
 
+def never_erased(image: FirmwareImage, memory: MemoryMap) -> Iterator[Segment]:
+    """What a placed image has for regions that nothing erases."""
+    for region in memory.regions:
+        if region.erase is Erase.NEVER:
+            yield from image.within(region.start, region.end)
+
+
 def make(image: FirmwareImage, memory: MemoryMap, present: Collection[Range] = ()) -> FlashPlan:
-    """The plan for a placed image. `present`: units known to hold what the image has for them."""
+    """The plan for a placed image. `present`: units known to hold what the image has for them, and segments that lie in
+    regions which nothing erases.
+
+    Raises ImageMisplaced or ImageWrongPart where what the processor starts by would be erased, and the image has none.
+    """
     units = units_of(image, memory)
     heads = {unit for index, (region, unit) in enumerate(units) if index == 0 or units[index - 1][0] is not region}
     there = set(present)
@@ -143,17 +239,21 @@ def make(image: FirmwareImage, memory: MemoryMap, present: Collection[Range] = (
         if unit not in there or (id(region) in dirty and (unit in heads or region.write is Write.WHOLE_SEGMENTS))
     ]
     kept = sorted({unit for _, unit in units} - {unit for _, unit in todo})
+    kept += [unit for part in never_erased(image, memory) if (unit := Range(part.address, part.size)) in there]
     erase = tuple(
         unit
         for region, unit in sorted(todo, key=lambda item: (item[1] not in heads, item[1].start))
         if unit in heads or region.erase is not Erase.BY_WRITE
     )
+    for region, unit in todo:
+        if region.head is not None and unit.start == region.start:
+            _check_head(image, region, unit)
     writes: list[Segment] = []
     blank = 0
     # The first page of a processor's own memory is what makes it boot: what lies beside (its EEPROM) goes before.
     for region in sorted(memory.regions, key=lambda region: region.erase is Erase.BY_WRITE):
         if region.erase is Erase.NEVER or region.write is Write.WHOLE_SEGMENTS:
-            writes += _whole(image, region, [unit for owner, unit in todo if owner is region])
+            writes += _whole(image, region, [unit for owner, unit in todo if owner is region], there)
             continue
         skipped, chunks = _runs(image, region, [unit for owner, unit in todo if owner is region])
         blank += skipped
@@ -170,11 +270,30 @@ def make(image: FirmwareImage, memory: MemoryMap, present: Collection[Range] = (
     )
 
 
-def _whole(image: FirmwareImage, region: Region, todo: Sequence[Range]) -> list[Segment]:
-    """Whole segments, in order of address."""
-    if region.erase is not Erase.NEVER and not todo:
+def _is_blank(parts: Sequence[Segment], region: Region) -> bool:
+    """Whether these are there, and nothing but erased value."""
+    return bool(parts) and not any(bytes(part.data).strip(bytes([region.erased_value])) for part in parts)
+
+
+def _check_head(image: FirmwareImage, region: Region, unit: Range) -> None:
+    """Raises ImageMisplaced, ImageWrongPart."""
+    if sum(part.size for part in image.within(region.start, region.start + HEAD)) < HEAD:
+        raise ImageMisplaced(
+            f"{image.source or 'the image'} begins at 0x{image.start:08X}, and {unit} is erased with it: what the part "
+            f"starts by, at 0x{region.start:08X}, would be lost",
+            remedy="Is the address right? Else flash a file that begins where the memory does.",
+        )
+    assert region.head is not None
+    region.head.check(image, region)
+
+
+def _whole(image: FirmwareImage, region: Region, todo: Sequence[Range], there: Collection[Range]) -> list[Segment]:
+    """Whole segments, in order of address; none of a region that holds all of them already."""
+    parts = list(image.within(region.start, region.end))
+    if region.erase is Erase.NEVER:
+        todo = [unit for part in parts if (unit := Range(part.address, part.size)) not in there]
+    if not todo:
         return []
-    parts = image.within(region.start, region.end)
     return [part.padded(region.write_alignment, region.erased_value) for part in parts]
 
 

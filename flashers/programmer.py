@@ -246,6 +246,7 @@ class Programmer:
                 present_bytes=plan.present_bytes,
                 replaces=plan.replaces,
                 seconds=strategy.seconds_for(plan),
+                left_out=plan.image.left_out,
             )
         )
         return plan

@@ -20,18 +20,20 @@ OLD, NEW = "1.4.2", "1.5.0"
 
 @dataclass(frozen=True)
 class TestImage:
-    """One release. `version`: what the application reports, "" where the bench file doesn't say."""
+    """One release. `version`: what the application reports, "" where the bench file doesn't say. `as_is`: its component's
+    bootloader judges files itself."""
 
     __test__ = False
 
     path: Path
     version: str
     address: int | None = None
+    as_is: bool = False
 
     @cached_property
     def image(self) -> FirmwareImage:
         """Raises ImageError."""
-        return load(self.path, address=self.address)
+        return load(self.path, address=self.address, as_is=self.as_is)
 
 
 class Firmware:
@@ -91,7 +93,7 @@ class Firmware:
         data = device.make_firmware(version, product or spec.model or spec.name, spec.manufacturer, size, seed=seed)
         path = self._folder / f"{component.name}-{version}-{size}-{seed}.bin"
         path.write_bytes(data)
-        return TestImage(path, version)
+        return TestImage(path, version, as_is=component.entry.flasher.is_silent)
 
     def _handed_out(self, image: TestImage) -> TestImage:
         self._used(image)
@@ -109,5 +111,7 @@ class Firmware:
 
 def listed(component: BenchComponent) -> tuple[TestImage, ...]:
     """The releases that the bench file has for a component, oldest first."""
-    folder = component.bench.file.folder
-    return tuple(TestImage(folder / spec.file, spec.version, spec.address) for spec in component.entry.spec.images)
+    folder, as_is = component.bench.file.folder, component.entry.flasher.is_silent
+    return tuple(
+        TestImage(folder / spec.file, spec.version, spec.address, as_is) for spec in component.entry.spec.images
+    )

@@ -26,6 +26,7 @@ SIMULATED_FOLDERS: tuple[str, ...] = (
     "emulators",
     "enumerators",
     "examples",
+    "field",
     "flashers",
     "tools",
     "transports",

@@ -116,6 +116,7 @@ FOR_FAMILIES = {
     "flashers.memory_runs",
     "flashers.errors",
     "flashers.retries",
+    "flashers.formats.avr_memories",
     "flashers.formats.mcuboot",
     "flashers.vector_table",
 }

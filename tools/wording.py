@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from ..flashers import events as ev
+from ..transports.plain import word
+
+MOST_LEFT_OUT = 5
+"""Pieces of a file that are named in a line."""
 
 
 def size(count: int) -> str:
@@ -25,6 +29,9 @@ def plan_text(event: ev.Planned) -> str:
         parts.append(f"skip {event.blank_bytes:,} blank bytes")
     if event.present_bytes:
         parts.append(f"{event.present_bytes:,} bytes are there already")
+    parts += [f"left out: {word(what)}" for what in event.left_out[:MOST_LEFT_OUT]]
+    if (more := len(event.left_out) - MOST_LEFT_OUT) > 0:
+        parts.append(f"and {more:,} more")
     if not event.erase_units and not event.write_bytes:
         parts.append("nothing to write")
     elif event.seconds is not None:

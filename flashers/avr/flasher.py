@@ -27,8 +27,9 @@ from ..errors import (
     Unsupported,
 )
 from ..flasher import Capability, Identity, MemoryBootloader, Settings, Target
+from ..formats import avr_memories as avr
 from ..image import Segment
-from ..memory import Erase, MemoryMap, Range, uniform
+from ..memory import Beside, Erase, MemoryMap, Range, uniform
 from ..retries import retried
 from ..serial.bootloader import SerialBootloader
 from ..serial.exchange import LOST
@@ -39,7 +40,7 @@ from .loader import AvrLoader, Fuses, MemoryKind
 from .parts import AvrPart, parts
 from .profile import AvrAddress, AvrProfile
 
-EEPROM_START = 0x810000
+EEPROM_START = avr.EEPROM
 AVR = "EM_AVR"
 """The machine of ELF files for these parts."""
 TRIES = 3
@@ -114,7 +115,19 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
         ]
         if self._has_eeprom:
             regions.append(uniform("eeprom", EEPROM_START, part.eeprom, part.eeprom, erase=Erase.NEVER))
-        return MemoryMap(tuple(regions))
+        return MemoryMap(tuple(regions), self._beside(part))
+
+    def _beside(self, part: AvrPart) -> tuple[Beside, ...]:
+        """Fuses, lock bits and signature, as files of avr-gcc have them. avr-libc has the signature's bytes in reverse."""
+        fuses, signature = self._fuses, tuple(part.signature.to_bytes(3, "big"))
+        places = [
+            Beside("fuses", avr.FUSES, 3, ((fuses.low, fuses.high, fuses.extended),)),
+            Beside("lock bits", avr.LOCK, 1, ((fuses.lock,),)),
+            Beside("signature", avr.SIGNATURE, 3, (signature[::-1], signature), names_part=True),
+        ]
+        if part.eeprom and not self._has_eeprom:
+            places.insert(0, Beside("eeprom", EEPROM_START, part.eeprom))
+        return tuple(places)
 
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
         """Of a loader that erases pages as it writes them: writes empty ones.

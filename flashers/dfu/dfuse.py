@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from ..errors import ProtocolError
 from ..flasher import MemoryAccess, Target
 from ..image import Segment
-from ..memory import Erase, MemoryMap, Range
+from ..memory import Beside, Erase, MemoryMap, Range
 from .codec import FIRST_DATA_BLOCK, LAST_BLOCK, DfuSeCommand, DfuState
 from .session import DfuSession
 
@@ -23,9 +23,13 @@ class DfuSeMemory(MemoryAccess):
         session = self._session
         session.check_target(target or {})
         session.take_alternate(target or {}, sorted({number for number, _ in session.regions}))
-        return MemoryMap(
-            tuple(region for alternate, region in session.regions if alternate == session.wanted_alternate)
+        own = tuple(region for alternate, region in session.regions if alternate == session.wanted_alternate)
+        beside = tuple(
+            Beside(f"{region.name}, alternate setting {alternate}", region.start, region.size, readable=region.readable)
+            for alternate, region in session.regions
+            if not any(region.start < mine.end and mine.start < region.end for mine in own)
         )
+        return MemoryMap(own, beside, {"alt_setting": session.wanted_alternate})
 
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
         link = self._session.link

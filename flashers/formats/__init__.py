@@ -2,7 +2,8 @@
 
 One module a format: `ihex`, `srec`, `elf`, `raw`, `dfu` (with ST's DfuSe), `mcuboot`, and those of other packages, by entry
 points of the group `proxyflash.formats`. Each reads a stream and writes one, and knows nothing of paths. The rule: what a
-file is, its content says; its ending is asked only where the content can't.
+file is, its content says; its ending is asked only where the content can't. What is no program for a part (`foreign`) is
+refused by its name.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ...transports import named_files, plugins
 from ...transports.errors import PluginBroken
 from ..errors import ImageEmpty, ImageFormat, ImageMissing, ImageNotWritten, Unsupported
 from ..image import FirmwareImage
+from . import avr_memories, foreign
 from .format import Format
 from .raw import RawBinary
 
@@ -36,11 +38,15 @@ def formats() -> list[type[Format]]:
     return sorted(found, key=lambda one: one.priority)
 
 
-def load(path: Path | str, *, address: int | None = None, format: str | None = None) -> FirmwareImage:
+def load(
+    path: Path | str, *, address: int | None = None, format: str | None = None, as_is: bool = False
+) -> FirmwareImage:
     """Reads a firmware file of any known format.
 
     `address`: where a file without addresses goes (raw binary, DFU without DfuSe's); without it the image is
-    relocatable, at 0. `format`: the name of a format, which is then not guessed.
+    relocatable, at 0. `format`: the name of a format, which is then not guessed. `as_is`: the part's bootloader takes a
+    file whole and judges it itself, so that a file of no known format, and another bootloader's container, are its
+    matter; archives and documents are refused all the same.
 
     Raises ImageMissing, ImageFormat (with the line or the offset), ImageOverlap and ImageEmpty; ImageMisplaced for an
     `address` that is none; Unsupported for a `format` that isn't known.
@@ -48,25 +54,29 @@ def load(path: Path | str, *, address: int | None = None, format: str | None = N
     path = Path(path)
     try:
         with named_files.opened(path) as stream:
-            image = _read(stream, path, os.fstat(stream.fileno()).st_size, address, format)
+            image = _read(stream, path, os.fstat(stream.fileno()).st_size, address, format, as_is)
     except OSError as error:
         remedy = "May you read it?" if isinstance(error, PermissionError) else "Is this the right path?"
         raise ImageMissing(f"{path} can't be read: {error.strerror}", remedy=remedy) from error
     return _placed(image, path, address)
 
 
-def loads(data: bytes, path: Path, *, address: int | None = None) -> FirmwareImage:
+def loads(
+    data: bytes, path: Path, *, address: int | None = None, format: str | None = None, as_is: bool = False
+) -> FirmwareImage:
     """As `load`, of bytes that were read already; `path`: what errors call them, with the ending of their format.
 
     Raises what `load` raises, but ImageMissing.
     """
-    return _placed(_read(io.BytesIO(data), path, len(data), address, None), path, address)
+    return _placed(_read(io.BytesIO(data), path, len(data), address, format, as_is), path, address)
 
 
 def _placed(image: FirmwareImage, path: Path, address: int | None) -> FirmwareImage:
     """Raises ImageEmpty, ImageFormat."""
     if not image.segments:
         raise ImageEmpty(f"{path} holds no bytes to write", remedy="Did the build that made it go well?")
+    if path.suffix.lower() == avr_memories.EEPROM_ENDING and address is None:
+        return avr_memories.in_eeprom(image)
     if address is None:
         return image
     if not image.relocatable:
@@ -128,28 +138,46 @@ def _writer(image: FirmwareImage, path: Path, format: str | None) -> Callable[[F
     return kind.write
 
 
-def _read(stream: BinaryIO, path: Path, size: int, address: int | None, format: str | None) -> FirmwareImage:
+def _read(
+    stream: BinaryIO, path: Path, size: int, address: int | None, format: str | None, as_is: bool
+) -> FirmwareImage:
     if size > LARGEST_FILE:
         raise ImageFormat(f"{path} has {size:,} bytes, more than any firmware file", remedy="Is it the right file?")
     if format:
         return _named(format).read(stream, str(path))
-    head = stream.read(64)
+    head = stream.read(foreign.HEAD_SIZE)
     stream.seek(max(0, size - 64))
     tail = stream.read(64)
     stream.seek(0)
     if not head:
         raise ImageEmpty(f"{path} is empty", remedy="Did the build that made it go well?")
-    kind = next((one for one in formats() if one.recognises(head, tail)), None)
-    # Of several formats with one ending, the last takes what none recognises.
-    kind = kind or next(reversed(_with_ending(path)), None)
-    if kind is None and address is not None:
-        kind = RawBinary
+    kind = next((one for one in formats() if one.recognises(head[:64], tail)), None)
+    if kind is None:
+        # Of several formats with one ending, the last takes what none recognises.
+        kind = next(reversed(_with_ending(path)), None)
+        if kind is None and (address is not None or as_is or path.suffix.lower() == avr_memories.EEPROM_ENDING):
+            kind = RawBinary
+        _refuse_foreign(head, path, kind, as_is)
     if kind is None:
         raise ImageFormat(
             f"{path}: neither its content nor its ending is that of a firmware format",
             remedy="If it is a raw binary, give its address, or let its name end in .bin.",
         )
     return kind.read(stream, str(path))
+
+
+def _refuse_foreign(head: bytes, path: Path, kind: type[Format] | None, as_is: bool) -> None:
+    """Raises ImageFormat for a file that is no firmware by its start, whatever its name ends in."""
+    found = foreign.kind(head)
+    if found is None or (found.container and as_is) or (found.text and kind is not RawBinary):
+        return
+    raise ImageFormat(f"{path} is {found.what}, not firmware for this part", remedy=found.remedy)
+
+
+def keeps_addresses(path: Path) -> bool:
+    """Whether a file of this name would say where its bytes go; True for an ending that no format has."""
+    kind = _for_ending(path, relocatable=False)
+    return kind is None or kind.addresses
 
 
 def _with_ending(path: Path) -> list[type[Format]]:

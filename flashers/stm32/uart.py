@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from ...transports.deadline import Deadline
 from ...transports.serial.port import SerialPort
@@ -23,7 +24,7 @@ from ..errors import (
 )
 from ..flasher import Capability, Digest, Identity, MemoryBootloader, Target
 from ..image import Segment
-from ..memory import MemoryMap, Range
+from ..memory import Beside, MemoryMap, Range
 from ..serial.boot_pins import BootPins
 from ..serial.bootloader import SerialBootloader
 from ..serial.entry import LineSettings
@@ -35,6 +36,8 @@ from .parts import FLASH_START, Stm32Family, families
 from .profile import EXAMPLE, Stm32Address, Stm32Profile
 from .uart_commands import UNLOCK_REMEDY, Stm32Commands
 
+BESIDE = (Beside("option bytes, OTP and system memory", 0x1FF0_0000, 0x10_0000, readable=True),)
+"""Where the families have them (reference manuals, "Embedded flash memory"); some have option bytes elsewhere."""
 ERASE_CHUNK_SECONDS = 0.5
 """About how long the pages of one Erase command take at most, so that progress and cancelling stay fine-grained."""
 MAX_PAGES = 128
@@ -97,7 +100,7 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
 
     def memory_map(self, target: Target | None = None) -> MemoryMap:
         assert self._memory is not None, "connect comes first"
-        return self._memory
+        return replace(self._memory, beside=BESIDE)
 
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
         """By a mass erase where everything is to be erased, by a bank's where all of it is, else by pages."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 from proxyflash.flashers import plan as planning
 from proxyflash.flashers.errors import ImageEmpty, ImageMisplaced, ImageTooLarge, ImageWrongPart
 from proxyflash.flashers.image import FirmwareImage, Segment
-from proxyflash.flashers.memory import Erase, EraseRun, MemoryMap, Range, Region, Write, uniform
+from proxyflash.flashers.memory import Beside, Erase, EraseRun, MemoryMap, Range, Region, Write, uniform
 from proxyflash.flashers.vector_table import VectorTable
 
 UNIT = 1024
@@ -146,6 +147,84 @@ def test_an_image_that_leaves_the_vector_table_alone_is_fine() -> None:
     arm = MemoryMap((uniform("ram", 0, 8 * UNIT, UNIT), flash))
     assert planning.place(image((9 * UNIT, b"calibration")), arm).start == 9 * UNIT
     assert planning.place(image((0, b"below"), (9 * UNIT, b"calibration")), arm).start == 0
+
+
+def test_nothing_is_erased_that_the_part_starts_by_unless_the_image_brings_it() -> None:
+    arm = MemoryMap((uniform("flash", 0, 8 * UNIT, UNIT, head=VectorTable()),))
+    for start in (1, 7, 8, UNIT - 4):
+        with pytest.raises(ImageMisplaced, match="would be lost"):
+            planning.make(planning.place(image((start, b"calibration")), arm), arm)
+    blank = planning.place(image((0, b"\xff" * 64 + b"data")), arm)
+    with pytest.raises(ImageWrongPart, match="vector table"):
+        planning.make(blank, arm)
+    assert planning.make(blank, arm, present=[Range(0, UNIT)]).nothing_to_do
+
+
+PART = MemoryMap(
+    (FLASH, uniform("boot section", FLASH.end, UNIT, UNIT, writable=False)),
+    (
+        Beside("fuses", 0x820000, 3, ((0x62, 0xD9, None),)),
+        Beside("signature", 0x840000, 3, ((0x1E, 0x95, 0x0F),), names_part=True),
+        Beside("option bytes", 0x1FFF0000, 16, readable=True),
+    ),
+)
+
+
+def test_what_the_part_holds_already_is_left_out() -> None:
+    code, boot = (0x1000, b"code"), (FLASH.end, b"boot")
+    asked: list[int] = []
+
+    def holds(part: Segment) -> bool:
+        asked.append(part.address)
+        return True
+
+    there = (boot, (0x820000, b"\x62\xd9"), (0x840000, b"\x1e\x95\x0f"), (0x1FFF0004, b"opt"))
+    placed = planning.place(image(code, *there), PART, holds)
+    assert [(segment.address, bytes(segment.data)) for segment in placed.segments] == [code]
+    assert len(placed.left_out) == 4
+    # Of the fuses and the signature it is known; the rest is read.
+    assert asked == [FLASH.end, 0x1FFF0004]
+    whole = planning.place(image((0x1000, b"a" * 9 * UNIT)), PART, lambda part: True)
+    assert [(segment.address, segment.size) for segment in whole.segments] == [(0x1000, 8 * UNIT)]
+
+
+@pytest.mark.parametrize(
+    ("part", "holds", "said"),
+    [
+        ((FLASH.end, b"boot"), False, "boot section.*holds other bytes"),
+        ((FLASH.end, b"boot"), None, "boot section.*can't be read"),
+        ((0x820000, b"\x63"), None, "fuses.*holds other bytes|fuses.*can't be read"),
+        ((0x820002, b"\xff"), None, "fuses.*can't be read"),
+        ((0x1FFF0000, b"\x5a"), False, "option bytes.*holds other bytes"),
+        ((0x10001014, b"\0\xf0\7\0"), True, "UICR"),
+        ((0x5000_0000, b"text"), True, "not in the part's memory"),
+    ],
+)
+def test_what_can_not_be_written_is_refused_or_left_out_on_request(
+    part: tuple[int, bytes], holds: bool | None, said: str
+) -> None:
+    wanted = image((0x1000, b"code"), part)
+    answer = None if holds is None else lambda part: bool(holds)
+    with pytest.raises(ImageMisplaced, match=said) as raised:
+        planning.place(wanted, PART, answer)
+    assert "--only flash" in raised.value.remedy
+    placed = planning.place(replace(wanted, only=("Flash",)), PART, answer)
+    assert [segment.address for segment in placed.segments] == [0x1000]
+    assert len(placed.left_out) == 1
+
+
+def test_only_leaves_out_no_end_of_an_image() -> None:
+    too_large = replace(image((0x2000, bytes(8 * UNIT))), only=("flash",))
+    with pytest.raises(ImageTooLarge):
+        planning.place(too_large, MAP)
+    # What begins before a memory, as a bootloader in the same file, is left out.
+    below = replace(image((0x0800, bytes(4 * UNIT))), only=("flash",))
+    assert [(s.address, s.size) for s in planning.place(below, MAP).segments] == [(0x1000, 2 * UNIT)]
+
+
+def test_another_part_s_signature_is_refused() -> None:
+    with pytest.raises(ImageWrongPart, match="signature 1E 98 01, and this one's is 1E 95 0F"):
+        planning.place(image((0x1000, b"code"), (0x840000, b"\x1e\x98\x01")), PART)
 
 
 def test_a_program_for_another_processor_is_refused() -> None:

@@ -16,7 +16,8 @@ from proxyflash.enumerators.component import Component, Presence
 from proxyflash.enumerators.errors import StateFolder
 from proxyflash.flashers.errors import Cancelled, ImageFormat, ImageMisplaced, ImageTooLarge, VersionMismatch
 from proxyflash.flashers.events import Phase, Progress
-from proxyflash.flashers.formats import load
+from proxyflash.flashers.formats import load, save
+from proxyflash.flashers.image import Segment
 from proxyflash.transports.errors import ProxyflashError
 from proxyflash.updates.engine.results import ResultCode
 from proxyflash.updates.errors import ManifestField
@@ -93,6 +94,28 @@ def test_what_was_there_before_comes_back_to_the_byte(bench: Bench, name: str) -
         restored = made.act("restore")
         assert (restored.code, restored.details.startswith("-> 1.4.2, verified")) == (ResultCode.RESTORE_SUCCESS, True)
         assert (memory(bench, name), version(bench, name)) == (before, "1.4.2")
+
+
+def test_a_step_names_the_format_and_the_memory_that_is_meant(bench: Bench) -> None:
+    folder = bench.file.path.parent / "update"
+    image = replace(load(folder / NEW["imu"]), format="ihex")
+    more = Segment(0x1FFFC000, b"\x01\x02\x03\x04")  # the option bytes of an STM32F4
+    save(replace(image, segments=(*image.segments, more)), folder / "all.hex")
+
+    def staged(**properties: object) -> Stage:
+        step = inline("proxyflash/flash:1", "all.hex", installedCriteria="1.5.0", **properties)
+        return Stage(bench, FlashHandler, step, folder, "imu")
+
+    with pytest.raises(ImageMisplaced, match="option bytes"):
+        staged().act("install")
+    assert staged(only=["flash"], format="ihex").act("install").code == ResultCode.INSTALL_SUCCESS
+    assert staged(only="flash").act("install").code == ResultCode.INSTALL_SUCCESS
+    with pytest.raises(ImageFormat):
+        staged(format="srec").act("download")
+    for key, value in (("only", 1), ("only", [1]), ("format", ["ihex"])):
+        step = inline("proxyflash/flash:1", "all.hex", installedCriteria="1.5.0", **{key: value})
+        with pytest.raises(ManifestField, match=rf"handlerProperties\.{key}"):
+            FlashHandler.check(step, on_component=True, place="steps[0]")
 
 
 @pytest.mark.parametrize("name", list(NEW))

@@ -15,8 +15,9 @@ from .session import NUMBER, Session, command
 @command("image")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--address", type=NUMBER, help="Where a raw binary goes.")
+@click.option("--format", "format", metavar="NAME", help="The file's format, which is then not guessed.")
 @click.option("--to", type=click.Path(path_type=Path), help="Write it to this file; its ending picks the format.")
-def image(session: Session, file: Path, address: int | None, to: Path | None) -> int | None:
+def image(session: Session, file: Path, address: int | None, format: str | None, to: Path | None) -> int | None:
     """What a firmware file holds: format, segments, gaps, entry, hash, version; converts it with --to.
 
     Reads Intel HEX, S-record, ELF, raw binary, DFU, DfuSe and MCUboot files.
@@ -26,7 +27,7 @@ def image(session: Session, file: Path, address: int | None, to: Path | None) ->
     proxyflash image imu.elf --to imu.hex
     proxyflash image imu.bin --address 0x08000000 --to imu.dfu
     """
-    loaded = load_image(file, address=address)
+    loaded = load_image(file, address=address, format=format)
     segments = [(segment.address, segment.size) for segment in loaded.segments]
     gaps = [(low.end, high.address - low.end) for low, high in zip(loaded.segments, loaded.segments[1:], strict=False)]
     if to is not None:

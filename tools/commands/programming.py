@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import click
 
 from ...enumerators.bench_component import BenchComponent
-from ...flashers.errors import Cancelled, RebootFailed, Unsupported
+from ...flashers.errors import Cancelled, ImageNotWritten, RebootFailed, Unsupported
 from ...flashers.flasher import Capability
-from ...flashers.formats import load as load_image
+from ...flashers.formats import keeps_addresses
 from ...flashers.formats import save as save_image
 from ...flashers.image import FirmwareImage, join
 from ...flashers.memory import Erase, Range
@@ -23,6 +24,10 @@ from .session import NAME, NUMBER, Session, command
 
 IMAGE = click.argument("image", type=click.Path(path_type=Path))
 ADDRESS = click.option("--address", type=NUMBER, help="Where a raw binary goes.")
+FORMAT = click.option("--format", "format", metavar="NAME", help="The file's format, which is then not guessed.")
+ONLY = click.option(
+    "--only", multiple=True, metavar="MEMORY", help="Write this memory of the part, and leave out what is for others."
+)
 YES = click.option("-y", "--yes", is_flag=True, help="Don't ask before erasing real hardware.")
 
 
@@ -38,6 +43,8 @@ class NotConfirmed(ProxyflashError):
 @NAME
 @IMAGE
 @ADDRESS
+@FORMAT
+@ONLY
 @YES
 @click.option("--dry-run", is_flag=True, help="Everything but what writes.")
 @click.option("--verify/--no-verify", default=True, help="Whether the part's memory is compared afterwards.")
@@ -49,6 +56,8 @@ def flash(
     name: str,
     image: Path,
     address: int | None,
+    format: str | None,
+    only: tuple[str, ...],
     yes: bool,
     dry_run: bool,
     verify: bool,
@@ -64,10 +73,11 @@ def flash(
     \b
     proxyflash flash imu imu-1.5.0.hex
     proxyflash flash imu imu.bin --address 0x08000000
+    proxyflash flash panel panel.elf --only flash
     proxyflash flash imu imu-1.5.0.hex --dry-run
     """
     component = session.bench.component(name)
-    loaded = load_image(image, address=address)
+    loaded = component.load(image, address=address, format=format, only=only)
     session.stop_safely()
     with session.programmer(name) as programmer:
         plan = programmer.plan(loaded, compare=not full)
@@ -116,13 +126,17 @@ def _result_fields(result: FlashResult) -> dict[str, object]:
 @NAME
 @IMAGE
 @ADDRESS
-def verify(session: Session, name: str, image: Path, address: int | None) -> int | None:
+@FORMAT
+@ONLY
+def verify(
+    session: Session, name: str, image: Path, address: int | None, format: str | None, only: tuple[str, ...]
+) -> int | None:
     """Compares a component's memory with an image.
 
     \b
     proxyflash verify imu imu-1.5.0.hex
     """
-    loaded = load_image(image, address=address)
+    loaded = session.bench.component(name).load(image, address=address, format=format, only=only)
     session.stop_safely()
     with session.programmer(name) as programmer:
         method = programmer.verify(loaded)
@@ -147,13 +161,20 @@ def read(session: Session, name: str, out: Path, start: int | None, count: int |
         raise click.UsageError("--start and --size go together")
     session.stop_safely()
     with session.programmer(name) as programmer:
+        memory = programmer.memory_map()
         if start is None or count is None:
-            regions = [region for region in programmer.memory_map().regions if region.readable]
+            regions = [region for region in memory.regions if region.readable]
             ranges = [Range(region.start, region.size) for region in regions]
+            if not keeps_addresses(out) and any(low.end != high.start for low, high in pairwise(ranges)):
+                raise ImageNotWritten(
+                    f"{name} has several memories ({', '.join(region.name for region in regions)}), and a {out.suffix} "
+                    "file has no addresses to tell them apart",
+                    remedy="Name a file that ends in .hex or .s19, or read one memory: --start and --size.",
+                )
         else:
             ranges = [_inside(programmer, Range(start, count))]
         segments = programmer.read(ranges)
-    save_image(FirmwareImage(join(segments), "memory", name), out)
+    save_image(FirmwareImage(join(segments), "memory", name, target=memory.target), out)
     total = sum(segment.size for segment in segments)
     session.output.document({"component": name, "verdict": "ok", "file": str(out), "bytes": total})
     session.output.line(f"{name}  OK  {total:,} bytes into {out}")

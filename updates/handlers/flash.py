@@ -1,7 +1,8 @@
 """`proxyflash/flash:1`: flashes the component in context with the step's one file.
 
 handlerProperties: `installedCriteria`, the version that the component reports once it is installed (required);
-`address`, where a raw binary goes, as a number or in hex ("0x08000000").
+`address`, where a raw binary goes, as a number or in hex ("0x08000000"); `format`, the name of the file's format, which is
+then not guessed; `only`, a name or a list of names of the part's memories that are written, where the rest is left out.
 
 Backup reads the erase units that Install will erase, where the part lets its memory be read; Restore flashes them back.
 """
@@ -9,6 +10,7 @@ Backup reads the erase units that Install will erase, where the part lets its me
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -31,7 +33,7 @@ from ..manifests.manifest import InlineStep
 from . import backup_store, properties
 from .handler import StepHandler
 
-KEYS = (properties.CRITERIA, "address")
+KEYS = (properties.CRITERIA, "address", "format", "only")
 DEAF_SECONDS = 1.0
 """The longest that a part waits in the midst of an exchange that we were cut in (N_Bs of ISO 15765-2:2016, table 16)."""
 MEMORY = "memory.bin"
@@ -91,6 +93,8 @@ class FlashHandler(StepHandler):
         properties.none_but(KEYS, step, place)
         properties.criteria(step, place)
         _address(step, place)
+        _format(step, place)
+        _only(step, place)
 
     @classmethod
     def check_component(cls, step: InlineStep, component: BenchComponent | HostComponent | None, place: str) -> None:
@@ -201,7 +205,14 @@ class FlashHandler(StepHandler):
         """Of the bytes that were checked in the same pass."""
         step = self.context.step
         (name,) = step.files
-        return loads(self.context.read(name), self.context.files[name], address=_address(step, ""))
+        image = loads(
+            self.context.read(name),
+            self.context.files[name],
+            address=_address(step, ""),
+            format=_format(step, ""),
+            as_is=self._component.entry.flasher.is_silent,
+        )
+        return replace(image, only=_only(step, ""))
 
     @property
     def _wanted(self) -> str:
@@ -226,7 +237,10 @@ def _flashable(step: InlineStep, component: BenchComponent | HostComponent | Non
 def _holds_something(segments: Sequence[Segment], memory: MemoryMap) -> bool:
     """Whether it is worth bringing back: neither blank nor without what the processor starts by."""
     try:
-        planning.place(FirmwareImage(tuple(segments), "memory"), memory)
+        image = planning.place(FirmwareImage(tuple(segments), "memory"), memory)
+        for region in memory.regions:
+            if region.head is not None:
+                region.head.check(image, region)
     except ImageWrongPart:
         return False
     for segment in segments:
@@ -234,6 +248,21 @@ def _holds_something(segments: Sequence[Segment], memory: MemoryMap) -> bool:
         if region is None or bytes(segment.data).strip(bytes([region.erased_value])):
             return True
     return False
+
+
+def _format(step: InlineStep, place: str) -> str | None:
+    value = step.handlerProperties.get("format")
+    if value is not None and not isinstance(value, str):
+        raise ManifestField(f"{place}.handlerProperties.format: {quoted(value)} is no name")
+    return value
+
+
+def _only(step: InlineStep, place: str) -> tuple[str, ...]:
+    value = step.handlerProperties.get("only", [])
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ManifestField(f"{place}.handlerProperties.only: {quoted(value)} is neither a name nor a list of names")
+    return tuple(names)
 
 
 def _address(step: InlineStep, place: str) -> int | None:

@@ -1,0 +1,244 @@
+"""Files that people gave to parts, reduced to small ones made here: each goes to its memory, or is refused by what it is."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import shutil
+import struct
+import tarfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from proxyflash.tests.tools.conftest import Desk
+
+OK, USAGE, BAD_FILE = 0, 2, 12
+
+
+@pytest.fixture
+def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
+    shutil.copy(Path(__file__).with_name("files.toml"), tmp_path / "bench.toml")
+    return Desk(tmp_path, capsys)
+
+
+def hexed(*runs: tuple[int, str]) -> bytes:
+    """Intel HEX of addresses and hex digits, as Intel's specification puts records together."""
+    lines = []
+    for address, digits in runs:
+        for head, data in ((b"\x02\0\0\4", (address >> 16).to_bytes(2, "big")), (None, bytes.fromhex(digits))):
+            record = (head or bytes([len(data)]) + (address & 0xFFFF).to_bytes(2, "big") + b"\0") + data
+            lines.append(f":{record.hex()}{-sum(record) & 0xFF:02x}".upper())
+    return "\n".join([*lines, ":00000001FF", ""]).encode()
+
+
+def zipped() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("firmware.bin", bytes(3000))
+    return stream.getvalue()
+
+
+def tarred() -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("firmware.bin"))
+    return stream.getvalue()
+
+
+def gbl() -> bytes:
+    """UG266, "GBL file format": header, application, program data and end, each a tag, a size and content."""
+    body = b"".join(
+        struct.pack("<II", tag, len(data)) + data
+        for tag, data in (
+            (0x03A617EB, struct.pack("<II", 0x03000000, 0)),
+            (0xF40A0AF4, struct.pack("<III16s", 0x20, 1, 0, bytes(16))),
+            (0xFE0101FE, struct.pack("<I", 0x4000) + bytes(range(256)) * 8),
+        )
+    )
+    body += struct.pack("<II", 0xFC0404FC, 4)
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def padded(align: int) -> bytes:
+    """An MCUboot image as `imgtool sign --pad --slot-size 0x2000 --max-align ALIGN` pads it (imgtool, image.py, pad_to)."""
+    body = struct.pack("<II", 0x2001_0000, 0x0800_C201) + bytes(i & 255 for i in range(504))
+    head = struct.pack("<IIHHIIBBHII", 0x96F3B83D, 0, 0x20, 0, len(body), 0, 1, 2, 3, 0, 0)
+    image = head + body + struct.pack("<HHHH", 0x6907, 40, 0x10, 32) + hashlib.sha256(head + body).digest()
+    magic = "77c295f360d2ef7f3552500f2cb67980"
+    if align > 8:
+        magic = f"{align:02x}002de15d29410b8d77679c110f1f8a"
+    return image.ljust(0x2000 - 16, b"\xff") + bytes.fromhex(magic)
+
+
+CODE = "0C9434000C9434000C9434000C943400"
+WITH_FUSES = [(0, CODE), (0x820000, "FFDEFD"), (0x830000, "CF")]
+EEPROM = (0x810000, "01020304")
+UF2 = (
+    struct.pack("<8I", 0x0A324655, 0x9E5D5157, 0x2000, 0x10000000, 256, 0, 1, 0xE48BFF56).ljust(508)
+    + b"\x30\x6f\xb1\x0a"
+)
+ESP = bytes.fromhex("E9020020 0C044040 EE000000 00000000 00000000 00000001").ljust(4096, b"\0")
+CORE = b"\x7fELF\2\1\1".ljust(16, b"\0") + struct.pack("<HHIQQQIHHHHHH", 4, 62, 1, 0, 64, 0, 0, 64, 56, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """`said`: in what the command prints, in this order. `options`: of `flash`, which is run with --dry-run."""
+
+    component: str
+    file: str
+    content: bytes
+    status: int
+    said: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+CASES = {
+    "an EEPROM file for a loader without EEPROM": Case(
+        "sonar", "settings.eep", hexed((0, "01020304")), BAD_FILE, ("0x00810000..0x00810003", "eeprom"),
+    ),
+    "an EEPROM file for a loader with EEPROM": Case(
+        "panel", "settings.eep", hexed((0, "01020304")), OK, ("plan    4 bytes",),
+    ),
+    "a raw EEPROM file": Case("panel", "settings.eep", bytes(range(64)), OK, ("plan    64 bytes",)),
+    "an EEPROM file for a part that has none": Case(
+        "imu", "settings.eep", hexed((0, "01020304")), BAD_FILE, ("0x00810000", "an AVR's EEPROM"),
+    ),
+    "code and EEPROM": Case("panel", "all.hex", hexed((0, CODE), EEPROM), OK, ("plan    20 bytes",)),
+    "code and an EEPROM out of reach": Case(
+        "sonar", "all.hex", hexed((0, CODE), EEPROM), BAD_FILE, ("E-IMAGE-MISPLACED", "eeprom", "--only flash"),
+    ),
+    "only the code": Case(
+        "sonar", "all.hex", hexed((0, CODE), EEPROM), OK, ("plan    16 bytes", "left out: 0x00810000"),
+        ("--only", "flash"),
+    ),
+    "only what isn't in the file": Case(
+        "panel", "all.hex", hexed(EEPROM), BAD_FILE, ("E-IMAGE-EMPTY", "nothing for flash"), ("--only", "flash"),
+    ),
+    "only a memory that isn't there": Case(
+        "sonar", "all.hex", hexed((0, CODE)), BAD_FILE, ("called 'rom'", "flash"), ("--only", "rom"),
+    ),
+    "fuses": Case("sonar", "all.hex", hexed(*WITH_FUSES), BAD_FILE, ("E-IMAGE-MISPLACED", "fuses", "--only flash")),
+    "only the code, not the fuses": Case(
+        "sonar", "all.hex", hexed(*WITH_FUSES), OK, ("left out: 0x00820000..0x00820002, fuses", "lock bits"),
+        ("--only", "flash"),
+    ),
+    "another part's signature": Case(
+        "panel", "all.hex", hexed(*WITH_FUSES, (0x840000, "0F951E")), BAD_FILE,
+        ("E-IMAGE-WRONG-PART", "signature 0F 95 1E", "01 98 1E"),
+    ),
+    "its own signature": Case(
+        "sonar", "all.hex", hexed((0, CODE), (0x840000, "0F951E")), OK, ("plan    16 bytes", "the part holds it already"),
+    ),
+    "its own signature, as avrdude writes it": Case(
+        "sonar", "all.hex", hexed((0, CODE), (0x840000, "1E950F")), OK, ("plan    16 bytes", "the part holds it already"),
+    ),
+    "a bootloader's section with other bytes": Case(
+        "sonar", "all.hex", hexed((0, CODE), (0x7E00, CODE)), BAD_FILE, ("boot section", "other bytes", "--only flash"),
+    ),
+    "only the code, not the bootloader": Case(
+        "sonar", "all.hex", hexed((0, CODE), (0x7E00, CODE)), OK, ("left out: 0x00007E00",), ("--only", "flash"),
+    ),
+    "Nordic's UICR": Case(
+        "imu", "app.hex", hexed((0x08001000, CODE), (0x10001014, "00F00700")), BAD_FILE, ("UICR", "--only flash"),
+    ),
+    "option bytes": Case(
+        "imu", "app.hex", hexed((0x08001000, CODE), (0x1FFFF800, "5AA500FF")), BAD_FILE, ("option bytes", "--only flash"),
+    ),
+    "option bytes, another alternate setting": Case(
+        "resident", "app.hex", hexed((0x08010000, CODE), (0x1FFFC000, "01020304")), BAD_FILE, ("E-IMAGE-MISPLACED",),
+    ),
+    "a text after each record": Case(
+        "sonar", "app.hex", hexed((0, CODE)).replace(b"\n", b" // 00000> .4...4..\n"), OK, ("plan    16 bytes",),
+    ),
+    "Intel HEX that is called .bin": Case("sonar", "app.bin", hexed((0, CODE)), OK, ("plan    16 bytes",)),
+    **{
+        f"an MCUboot image padded for {align} bytes": Case("soil", "app.bin", padded(align), OK, ("plan    584 bytes",))
+        for align in (8, 16, 32)
+    },
+    "GBL": Case("radio", "app.gbl", gbl(), OK, (f"plan    {len(gbl()):,} bytes",)),
+    "a U-Boot image": Case("radio", "u-boot.img", b"\x27\x05\x19\x56" + bytes(100), OK, ("plan    104 bytes",)),
+    "a zip archive for a loader of files": Case("radio", "app.gbl", zipped(), BAD_FILE, ("a zip archive",)),
+    **{
+        f"{what} as {name}": Case(component, name, content, BAD_FILE, ("E-IMAGE-FORMAT", what, "--format bin"))
+        for component, name, content, what in (
+            ("cam", "app.bin", zipped(), "a zip archive"),
+            ("sonar", "app.hex", zipped(), "a zip archive"),
+            ("sonar", "app.bin", gzip.compress(bytes(3000)), "compressed by gzip"),
+            ("imu", "app.bin", bz2.compress(bytes(3000)), "compressed by bzip2"),
+            ("cam", "app.bin", lzma.compress(bytes(3000)), "compressed by xz"),
+            ("cam", "app.bin", lzma.compress(bytes(3000), lzma.FORMAT_ALONE), "compressed by lzma"),
+            ("radar", "app.bin", tarred(), "a tar archive"),
+            ("cam", "app.bin", b"7z\xbc\xaf\x27\x1c\0\4" + bytes(99), "a 7z archive"),
+            ("sonar", "app.bin", b"\n<!DOCTYPE html>\n<html><title>404</title></html>", "a web page"),
+            ("cam", "app.hex", b"<html><head></head></html>", "a web page"),
+            ("sonar", "app.bin", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS"),
+            ("cam", "app.bin", b'{"message": "Not Found"}\n', "a JSON document"),
+            ("cam", "app.bin", b"Salted__" + bytes(range(200, 250)), "encrypted by openssl"),
+            ("imu", "app.bin", gbl(), "a GBL file"),
+            ("sonar", "app.bin", UF2, "a UF2 file"),
+            ("radar", "app.bin", ESP, "Espressif's"),
+        )
+    },
+    "a zip archive that is meant": Case("cam", "app.bin", zipped(), OK, ("plan ",), ("--format", "bin")),
+    "a core file": Case("sonar", "core.elf", CORE, BAD_FILE, ("E-IMAGE-FORMAT", "core file")),
+    "a raw binary one byte off": Case(
+        "imu", "app.bin", bytes(range(256)) * 8, BAD_FILE, ("E-IMAGE-MISPLACED", "would be lost"),
+        ("--address", "0x08000001"),
+    ),
+    "data in the unit of the vector table": Case(
+        "imu", "data.bin", bytes(range(64)), BAD_FILE, ("E-IMAGE-MISPLACED", "would be lost"),
+        ("--address", "0x08000200"),
+    ),
+    "data elsewhere": Case(
+        "imu", "data.bin", bytes(range(64)), OK, ("plan    64 bytes",), ("--address", "0x08001000"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_file(name: str, desk: Desk) -> None:
+    case = CASES[name]
+    (desk.folder / case.file).write_bytes(case.content)
+    done = desk.run("flash", case.component, desk.folder / case.file, "--dry-run", *case.options)
+    text = done.out + done.err
+    assert done.status == case.status, text
+    place = 0
+    for said in case.said:
+        place = text.find(said, place)
+        assert place >= 0, (said, text)
+    assert "copied whole" not in text
+
+
+READ = [
+    ("sonar", "own.bin", ()),
+    ("knob", "own.hex", ()),
+    ("imu", "own.s19", ()),
+    ("resident", "own.dfu", ()),
+    ("options", "own.dfu", ()),
+    ("cam", "own.bin", ("--start", "0", "--size", "0x400")),
+    ("cam", "own.dfu", ("--start", "0", "--size", "0x400")),
+    ("radar", "own.hex", ("--start", "0x20000", "--size", "0x2000")),
+]
+
+
+@pytest.mark.parametrize(("component", "file", "where"), READ)
+def test_what_read_wrote_flash_takes_back(component: str, file: str, where: tuple[str, ...], desk: Desk) -> None:
+    out = desk.folder / file
+    read = desk.run("read", component, out, *where)
+    assert read.status == OK, read.err
+    done = desk.run("flash", component, out, "--dry-run")
+    assert done.status == OK, done.err
+    if component != "cam":  # A slot's old content is known after an upload alone.
+        assert "nothing to write" in done.out
+
+
+def test_several_memories_are_not_read_into_one_without_addresses(desk: Desk) -> None:
+    done = desk.run("read", "knob", desk.folder / "own.bin")
+    assert (done.status, "E-IMAGE-WRITE" in done.err, ".hex" in done.err) == (1, True, True)
