@@ -85,16 +85,16 @@ class XymodemAddress(Address):
 
 
 class XymodemProfile(SerialProfile):
-    """`loader`: one of loaders.toml, whose keys hold where this table has none. `baudrate`: the loader's, None
-    for the bus's own. `entry`, `enter`: how the part gets into its loader, by modem lines or by a text that its
-    application is sent. `greet`: what makes the loader say its prompt; `prompt`: what it ends with when it waits for a
-    command; `part`: what its greeting must hold; `bootloader`: a group around its version. `upload`: the steps after
-    which it asks for the file. `block_size`: 128 or 1024. `whole_blocks`: the rest of a file goes into a block of
-    `block_size` too, for loaders that count on it; else into blocks of 128 bytes where that is less. `padding`: byte that the last block is filled up with.
-    `success`, `failure`, `rejection`: what the loader says of the file that it got: that it is in place, that it is not
-    for a reason that may pass, that it is not because of the file. `commit`: steps after that, such as copying it into
-    the flash, each of which must be answered by what it expects. `run`: steps that start the application. `boot`: how
-    it is started: by `run`, by the reset line, by the loader itself once the file is in place, not at all, or by what
+    """`loader`: one of loaders.toml, whose keys hold where this table has none. `baudrate`: the loader's, None for the
+    bus's own. `entry`, `enter`: how the part gets into its loader, by modem lines or by a text that its application is
+    sent. `greet`: what makes the loader say its prompt; `prompt`: what it ends with when it waits for a command; `part`:
+    what its greeting must hold; `bootloader`: a group around its version. `upload`: the steps after which it asks for the
+    file. `block_size`: 128 or 1024. `whole_blocks`: the rest of a file goes into a block of `block_size` too, for loaders
+    that count on it; else into blocks of 128 bytes where that is less. `padding`: byte that the last block is filled up
+    with. `success`, `failure`, `rejection`: what the loader says of the file that it got: that it is in place, that it is
+    not for a reason that may pass, that it is not because of the file. `commit`: steps after that, such as copying it
+    into the flash, each of which must be answered by what it expects. `run`: steps that start the application. `boot`:
+    how it is started: by `run`, by the reset line, by the loader itself once the file is in place, not at all, or by what
     there is ("auto"). `slot_size`: bytes that the part takes."""
 
     protocol: ClassVar[str]
