@@ -216,6 +216,13 @@ class Bootloader(ABC):
         """The profile with a key that the part refuses, for tests; None: it asks for no key."""
         return None
 
+    def look(self) -> Identity | None:
+        """Who the part is, asked so that a running application feels nothing of it; None: only `connect` tells.
+
+        Then the capabilities and the memory map are known as after `connect`, and an image can be planned. Raises as `connect`.
+        """
+        return None
+
     @abstractmethod
     def connect(self) -> Identity:
         """Enters the bootloader if need be, synchronises, reads who it is. May be called again after a failure.

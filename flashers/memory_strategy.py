@@ -186,7 +186,8 @@ class MemoryStrategy(Strategy):
         return total
 
     def verify(self, plan: FlashPlan) -> str:
-        """What was read and compared for the plan is not read again."""
+        """What was read and compared for the plan is not read again. A part judges what was written to it just now; what it
+        held before is compared, where that can be done."""
         parts = list(plan.unproven())
         total = sum(part.size for part in parts)
         with self.reporter.phase(Phase.VERIFY, total) as finish:
@@ -194,7 +195,7 @@ class MemoryStrategy(Strategy):
             if not parts:
                 # A part's own check may be one of its last download, and that may have been another image.
                 method = "checksum by the part" if self.has(Capability.DIGEST) else "read back"
-            elif self.has(Capability.CHECK):
+            elif self.has(Capability.CHECK) and (plan.writes or not self.has(Capability.DIGEST | Capability.READ)):
                 method = self.memory.judge(plan.image.segments)
             elif not self.has(Capability.DIGEST | Capability.READ):
                 raise Unsupported("this part gives no way to verify what it holds")

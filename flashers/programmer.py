@@ -90,6 +90,7 @@ class Programmer:
         self.connected = False
         self._in_pieces = False
         """Whether the part has addressed memory, which boots nothing while it is changed."""
+        self._looked = False
 
     def __enter__(self) -> Self:
         return self
@@ -104,6 +105,17 @@ class Programmer:
     def touched(self) -> bool:
         """Whether anything of the part's memory was changed, or may have been."""
         return self.reporter.touched
+
+    def look(self) -> Identity:
+        """Who the part is. It is brought into its bootloader only where nothing else tells what planning needs."""
+        with self._telling():
+            if not (self.connected or self._looked):
+                self.reporter.check_cancelled()
+                found = self.bootloader.look()
+                if found is None:
+                    return self.connect()
+                self.identity, self._looked = found, True
+            return self.identity
 
     def connect(self) -> Identity:
         """Brings the part into its bootloader."""
@@ -123,7 +135,7 @@ class Programmer:
     def memory_map(self) -> MemoryMap:
         """The part's memory; a slot is one that nothing but an upload erases."""
         with self._telling():
-            return self._strategy().memory_map()
+            return self._strategy(looking=True).memory_map()
 
     def plan(self, image: FirmwareImage, *, compare: bool = True) -> FlashPlan:
         """Checks the image against the part and works out what is to be done; changes nothing of the part's memory.
@@ -205,7 +217,7 @@ class Programmer:
         if it can. Raises what the part has against the image.
         """
         with self._telling(), self._left_as_it_was():
-            strategy = self._strategy()
+            strategy = self._strategy(looking=True)
             ranges, reason = strategy.replaced(strategy.place(image))
             return (() if reason else join(strategy.read(ranges))), reason
 
@@ -221,9 +233,15 @@ class Programmer:
             with suppress(ProxyflashError):
                 self.bootloader.leave()
 
-    def _strategy(self) -> Strategy:
-        """For the part as it is found now: not all protocols tell before they are connected how they take an image."""
-        self.connect()
+    def _strategy(self, *, looking: bool = False) -> Strategy:
+        """For the part as it is found now: not all protocols tell before they are connected how they take an image.
+
+        `looking`: for what asks nothing of the part's memory unless it is connected.
+        """
+        if looking:
+            self.look()
+        else:
+            self.connect()
         access = self.bootloader.access()
         self._in_pieces = isinstance(access, MemoryAccess)
         if isinstance(access, MemoryAccess):
@@ -231,7 +249,7 @@ class Programmer:
         return SlotStrategy(self.bootloader, access, self.reporter)
 
     def _plan(self, image: FirmwareImage, *, compare: bool) -> FlashPlan:
-        strategy = self._strategy()
+        strategy = self._strategy(looking=True)
         self.reporter.enter(Phase.PLAN)
         plan = strategy.plan(image, compare=compare)
         self.reporter.tell(

@@ -103,19 +103,21 @@ class Meaning(Enum):
     """The same request is sent again, for as long as a request may be pending."""
     DELAYED = auto()
     """A seed is asked for again until `security.wait` is over."""
+    NOT_HERE = auto()
+    """The ECU has no such thing, or not in its active session: if that is not the programming session it was lost, and the
+    engine begins anew."""
     LOST = auto()
-    """Session, unlock or transfer was lost, or never was: the ECU is asked which, and the engine begins anew."""
+    """Unlock or transfer was lost, or never was: the ECU is asked which, and the engine begins anew."""
     FAILED = auto()
     """What was asked went wrong; another attempt may go well."""
     REFUSED = auto()
 
 
 MEANINGS: dict[int, Meaning] = {
+    **dict.fromkeys(NOT_HERE, Meaning.NOT_HERE),
     Nrc.BUSY_REPEAT_REQUEST: Meaning.BUSY,
     Nrc.RESOURCE_TEMPORARILY_NOT_AVAILABLE: Meaning.BUSY,
     Nrc.REQUIRED_TIME_DELAY_NOT_EXPIRED: Meaning.DELAYED,
-    Nrc.SERVICE_NOT_SUPPORTED_IN_ACTIVE_SESSION: Meaning.LOST,
-    Nrc.SUB_FUNCTION_NOT_SUPPORTED_IN_ACTIVE_SESSION: Meaning.LOST,
     Nrc.SECURITY_ACCESS_DENIED: Meaning.LOST,
     Nrc.AUTHENTICATION_REQUIRED: Meaning.LOST,
     Nrc.REQUEST_SEQUENCE_ERROR: Meaning.LOST,
@@ -196,7 +198,7 @@ class NegativeResponse:
         error = kind(
             f"the part refused {describe(self.request)}: {nrc_name(self.nrc)} (NRC 0x{self.nrc:02X})", remedy=remedy
         )
-        if isinstance(error, PartError) and self.meaning is Meaning.REFUSED:
+        if isinstance(error, PartError) and self.meaning in (Meaning.REFUSED, Meaning.NOT_HERE):
             error.passes = False
         return error
 

@@ -21,7 +21,17 @@ from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError
 from ...transports.isotp.opening import IsoTpChannel
 from ...transports.outside import Outside
-from ..errors import NoResponse, OperationFailed, PartError, ProfileWrong, ProtocolError, VerifyMismatch, WrongPart
+from ..errors import (
+    NoResponse,
+    OperationFailed,
+    PartError,
+    PartWrongMode,
+    ProfileWrong,
+    ProtocolError,
+    Unsupported,
+    VerifyMismatch,
+    WrongPart,
+)
 from ..flasher import Capability, Identity, MemoryBootloader, ProbeResult, Target
 from ..image import Segment
 from ..memory import MemoryMap, Range
@@ -30,7 +40,7 @@ from .client import LOST, Broadcast, PduChannel
 from .codec import OPEN_TRANSFER, Meaning, NegativeResponse, Nrc, Service
 from .discovery import SIGHT_RUN_ON
 from .functional import FunctionalRequests
-from .identity import merge, probed, read_identity
+from .identity import Told, merge, probed, read_identity, runs
 from .profile import Parameter, UdsAddress, UdsProfile, recorded_keys
 from .session import client_over
 
@@ -41,9 +51,10 @@ _VERDICTS = (
     Nrc.GENERAL_PROGRAMMING_FAILURE,
 )
 """Refusals by which a check routine finds fault with what the ECU holds; the others find it with the request."""
+_WANTS_A_DOWNLOAD = (Nrc.CONDITIONS_NOT_CORRECT, Nrc.REQUEST_SEQUENCE_ERROR)
+"""Refusals of a check routine that has nothing to check."""
 _OF_THE_TRANSFER = (Nrc.REQUEST_SEQUENCE_ERROR, Nrc.TRANSFER_DATA_SUSPENDED, Nrc.WRONG_BLOCK_SEQUENCE_COUNTER)
 """Refusals by which a transfer is lost, whatever became of the session."""
-_OF_THE_KEY = (Nrc.SECURITY_ACCESS_DENIED, Nrc.AUTHENTICATION_REQUIRED)
 _LOST_REMEDY = "Session, unlock or transfer were lost. Run the same command again."
 _HELD_OPEN = (
     "If an earlier download was interrupted, the ECU still holds it open, also after RequestTransferExit, a reset and S3: "
@@ -79,6 +90,8 @@ class UdsFlasher(MemoryBootloader):
         self._unjudged: list[Segment] = []
         """What was written and the ECU's routines have not checked yet."""
         self._judged = False
+        self._found: bool | None = None
+        """Whether the part was found in its bootloader; None: not known yet."""
         self._refused: tuple[bytes, int] | None = None
         """The last request that was refused, and how: what is refused twice alike is refused for good."""
         self._is_held_open = False
@@ -124,6 +137,18 @@ class UdsFlasher(MemoryBootloader):
     def readback_unavailable_reason(cls, profile: UdsProfile) -> str:
         return "the profile has no way to read its memory (read)" if profile.read == "none" else ""
 
+    def look(self) -> Identity | None:
+        """Where memory can't be read, nothing that planning needs is in the ECU: its application goes on."""
+        if self._profile.read != "none":
+            return None
+        self._client.drain()
+        self._client.heard = False
+        awake, _ = uds_session.wake(self._client, self._profile)
+        if not awake:
+            return None
+        self._set_capabilities()
+        return self._told().identity
+
     def connect(self) -> Identity:
         self._client.let_session_go()
         self._client.drain()
@@ -131,13 +156,22 @@ class UdsFlasher(MemoryBootloader):
         self._signed = False
         self._unjudged = []
         self._judged = False
-        identity = merge(self._enter(), self._told())
+        identity = merge(self._enter(), self._told().identity)
+        self._set_capabilities()
+        return identity
+
+    def _set_capabilities(self) -> None:
         self.capabilities = Capability.BOOT
         if isinstance(self._profile.routines.check, int):
             self.capabilities |= Capability.CHECK
         if self._profile.read != "none":
             self.capabilities |= Capability.READ
-        return identity
+
+    def leave(self) -> None:
+        """An ECU that was found in its bootloader stays there; its session runs out as it would have."""
+        self._client.let_session_go()
+        if not self._found:
+            uds_session.start_application(self._client, self._profile)
 
     def memory_map(self, target: Target | None = None) -> MemoryMap:
         return self._profile.memory_map()
@@ -208,6 +242,7 @@ class UdsFlasher(MemoryBootloader):
                 self._call_check(dependencies)
         self._client.let_session_go()
         uds_session.start_application(self._client, self._profile)
+        self._found = None
 
     def close(self) -> None:
         with suppress(TransportError):
@@ -216,20 +251,22 @@ class UdsFlasher(MemoryBootloader):
     def _enter(self) -> Identity:
         """Into the programming session, with its key; who it said it was before."""
         awake, session = uds_session.wake(self._client, self._profile)
-        identity = self._told() if awake else Identity()
-        runs = awake and session != self._profile.sessions.programming
+        told = self._told() if awake else Told()
+        if self._found is None:
+            self._found = awake and not runs(self._profile, session, told)
+        is_elsewhere = awake and session != self._profile.sessions.programming
         try:
-            if runs:
+            if is_elsewhere:
                 uds_session.prepare(self._client, self._profile)
             uds_session.enter_programming(self._client, self._profile, self._key)
         except ProxyflashError:
-            if runs:
+            if is_elsewhere:
                 uds_session.leave_programming(self._client, self._profile)
             raise
         self._client.keep_session(self._profile.timings.s3)
-        return identity
+        return told.identity
 
-    def _told(self) -> Identity:
+    def _told(self) -> Told:
         """Who it says it is, now. Raises WrongPart, NoResponse where it must tell and does not answer."""
         told = read_identity(self._client, self._profile, Deadline.after(self._profile.timings.pending))
         wanted, identifiers = self._profile.part, self._profile.identifiers
@@ -238,7 +275,7 @@ class UdsFlasher(MemoryBootloader):
             raise WrongPart(f"the profile is for {wanted}, but the part says that it is {' / '.join(names)}")
         if wanted and not names and told.lost & {identifiers.system, identifiers.hardware}:
             raise NoResponse(f"the part did not answer whether it is {wanted}").passing(True)
-        return told.identity
+        return told
 
     def _sign(self) -> None:
         """Writes the fingerprint, once."""
@@ -257,6 +294,11 @@ class UdsFlasher(MemoryBootloader):
         timings = self._profile.timings
         answer = self._client.ask(request, limit=timings.erase, retries=timings.retries)
         if isinstance(answer, NegativeResponse):
+            if not self._unjudged and answer.nrc in _WANTS_A_DOWNLOAD:
+                raise Unsupported(
+                    f"{answer.error().cause}; it checks only what was just downloaded",
+                    remedy="Set read in its profile if its memory can be read back.",
+                )
             raise VerifyMismatch(answer.error().cause) if answer.nrc in _VERDICTS else self._refusal(answer)
         if answer and answer[-1] != self._profile.routines.passed:
             raise VerifyMismatch(
@@ -376,16 +418,17 @@ class UdsFlasher(MemoryBootloader):
         """The error that a refusal amid programming is, with whether it passes: where the ECU may have lost its session or
         its unlock, it is asked."""
         error = answer.error()
-        if answer.meaning is not Meaning.LOST or not isinstance(error, PartError):
+        if answer.meaning not in (Meaning.LOST, Meaning.NOT_HERE):
             return error
         refused = (answer.request, answer.nrc)
         lost = refused != self._refused or answer.request[0] == Service.TRANSFER_DATA
         self._refused = refused
         if lost and answer.nrc not in _OF_THE_TRANSFER:
             with suppress(*LOST):
-                # By 0x7E and 0x7F it refuses the session, whatever the key.
-                key = self._key if answer.nrc in _OF_THE_KEY else None
+                key = self._key if answer.meaning is Meaning.LOST else None
                 lost = not uds_session.is_unlocked(self._client, self._profile, key)
+        if not isinstance(error, PartError):
+            return PartWrongMode(error.cause, remedy=_LOST_REMEDY).passing(True) if lost else error
         error.passes = lost
         return error.advised(_LOST_REMEDY) if lost else error
 

@@ -6,7 +6,7 @@ asks a running ECU, and the flasher, which asks its bootloader.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ...transports.deadline import Deadline
 from ..errors import PartError
@@ -48,8 +48,8 @@ def active_session(
 class Told:
     """Who an ECU says it is. `lost`: the identifiers that were asked for without an answer: not refused, but not known."""
 
-    identity: Identity
-    lost: frozenset[int]
+    identity: Identity = field(default_factory=Identity)
+    lost: frozenset[int] = frozenset()
 
 
 def read_identity(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> Told:

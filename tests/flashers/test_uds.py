@@ -24,11 +24,12 @@ from proxyflash.flashers.errors import (
     ProtocolError,
     RebootFailed,
     SecurityDenied,
+    Unsupported,
     VerifyMismatch,
     WrongPart,
 )
 from proxyflash.flashers.events import Event, Retrying, RunContext
-from proxyflash.flashers.flasher import ProbeResult, State
+from proxyflash.flashers.flasher import Capability, ProbeResult, State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.uds import session as uds_session
@@ -196,6 +197,9 @@ class ScriptedEcu:
                     start, size = int.from_bytes(rest[4:8], "big") - START, int.from_bytes(rest[8:12], "big")
                     self.memory[start : start + size] = b"\xff" * size
                 return head + rest[:3] + b"\x00"
+            case 0x23:
+                start, size = int.from_bytes(rest[1:5], "big") - START, int.from_bytes(rest[5:9], "big")
+                return head + self.memory[start : start + size]
             case 0x34:
                 self._place, self._counter = int.from_bytes(rest[2:6], "big") - START, 0
                 return head + b"\x20" + (BLOCK + 2).to_bytes(2, "big")
@@ -430,7 +434,7 @@ class TestLoss:
         rig.flash()
         assert rig.ecu.memory[: len(DATA)] == DATA
 
-    @pytest.mark.parametrize("nrc", ["7F", "7E", "33", "34", "24", "71"])
+    @pytest.mark.parametrize("nrc", ["7F", "7E", "33", "34", "24", "71", "11", "31"])
     def test_an_ecu_that_lost_its_session_amid_a_transfer(self, rig: Rig, nrc: str) -> None:
         """ISO 14229-2, S3; a reset; a driver of the ECU's that gave up: it forgot session and unlock, and is asked again."""
         told: list[str] = []
@@ -801,7 +805,7 @@ class TestSilence:
 
     def test_after_the_reset(self, rig: Rig) -> None:
         rig.ecu.lose("11 01")
-        rig.ecu.on("22 F1 86", ["62 F1 86 01"], ["62 F1 86 02"], *[[]] * 100)
+        rig.ecu.on("22 F1 86", ["62 F1 86 01"], ["62 F1 86 01"], ["62 F1 86 02"], *[[]] * 100)
         with pytest.raises(RebootFailed, match=r"did not answer within 0\.5 s"):
             rig.flash()
 
@@ -856,6 +860,52 @@ class TestSession:
         assert "uds tester present" in [thread.name for thread in simulated_clock.threads()]
         flasher.close()
         assert "uds tester present" not in [thread.name for thread in simulated_clock.threads()]
+
+
+class TestLooking:
+    def test_a_plan_asks_a_running_application_who_it_is_and_nothing_more(self, rig: Rig) -> None:
+        with Programmer(rig.flasher(), "ecu") as programmer:
+            identity = programmer.look()
+            plan = programmer.plan(FirmwareImage((Segment(START, DATA),), "bin"))
+            assert programmer.memory_map().regions[0].size == SIZE
+            assert programmer.bootloader.capabilities == Capability.BOOT | Capability.CHECK
+        assert (identity.part, identity.version) == ("R77", "1.4.2")
+        assert plan.erase_bytes == UNIT
+        assert {item[0] for item in rig.ecu.requests} == {0x22}
+
+    def test_the_plan_is_carried_out_afterwards(self, rig: Rig) -> None:
+        programmer = Programmer(rig.flasher(), "ecu")
+        plan = programmer.plan(FirmwareImage((Segment(START, DATA),), "bin"))
+        clock.sleep(60)
+        programmer.flash(plan)
+        assert rig.ecu.memory[: len(DATA)] == DATA
+
+    def test_another_part_is_seen_without_its_bootloader(self, rig: Rig) -> None:
+        with pytest.raises(WrongPart), Programmer(rig.flasher(part="R88"), "ecu") as programmer:
+            programmer.plan(FirmwareImage((Segment(START, DATA),), "bin"))
+        assert rig.ecu.asked() == []
+
+    def test_a_part_that_was_found_in_its_bootloader_is_left_there(self, rig: Rig) -> None:
+        rig.ecu.session = 2
+        with Programmer(rig.flasher(), "ecu") as programmer:
+            programmer.connect()
+        assert rig.ecu.asked(0x11) == []
+        assert rig.ecu.session == 2
+
+    def test_verifying_reads_back_where_that_can_be_done(self, rig: Rig) -> None:
+        """Many ECUs refuse the routine without a download in the session; then the application runs again."""
+        rig.ecu.memory[: len(DATA)] = DATA
+        with Programmer(rig.flasher(read="memory"), "ecu") as programmer:
+            assert programmer.verify(FirmwareImage((Segment(START, DATA),), "bin")) == "read back"
+        assert not [item for item in rig.ecu.asked(0x31) if item.startswith("31010202")]
+        assert rig.ecu.session == 1
+
+    @pytest.mark.parametrize("nrc", ["22", "24"])
+    def test_a_check_that_wants_a_download_before_it_is_no_mismatch(self, rig: Rig, nrc: str) -> None:
+        rig.ecu.on("31 01 02 02", [f"7F 31 {nrc}"])
+        with pytest.raises(Unsupported, match="just downloaded"), Programmer(rig.flasher(), "ecu") as programmer:
+            programmer.verify(FirmwareImage((Segment(START, DATA),), "bin"))
+        assert rig.ecu.session == 1
 
 
 class TestStop:

@@ -118,7 +118,7 @@ def _full(component: Component) -> dict[str, object]:
 def info(session: Session, name: str) -> int | None:
     """Everything known of one component: identity, memory, what its bootloader can do.
 
-    Enters the part's bootloader to ask, and starts its application again.
+    Enters the part's bootloader to ask where nothing else tells, and leaves the part as it was found.
 
     \b
     proxyflash info imu
@@ -126,7 +126,7 @@ def info(session: Session, name: str) -> int | None:
     component = session.bench.component(name)
     with session.programmer(name) as programmer:
         seen = component.look()
-        identity = programmer.connect()
+        identity = programmer.look()
         memory = programmer.memory_map()
         able = [str(flag.name).lower() for flag in programmer.bootloader.capabilities]
     facts = {
