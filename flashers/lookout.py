@@ -92,6 +92,7 @@ class Lookout:
     def _check_inside(self, unit: Range) -> None:
         kept = (witness for witness in self._witnesses if witness.is_in([unit]))
         if any(self._bytes(witness.address) == witness.data for witness in kept):
+            self._check_outside(unit, [witness for witness in self._witnesses if witness.is_outside_of([unit])])
             raise WrongLayout(f"erasing {unit} has left a part of it as it was: {STATE}")
 
     def _near(self, erased: Sequence[Range]) -> list[_Witness]:
@@ -130,7 +131,8 @@ class Lookout:
         inside = [unit for unit in self._units if region.start <= unit.start < region.end]
         if not inside:
             return
-        for unit in (inside[0], max(inside, key=lambda unit: unit.end)):
+        last = [max(inside, key=lambda unit: unit.end)] if region.watch is Watch.EACH else []
+        for unit in (inside[0], *last):
             around = (max(region.start, unit.start - 1), min(region.end, unit.end + 1))
             for item in region.erase_units(*around):
                 if item.size >= LOOK:

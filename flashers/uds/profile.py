@@ -18,7 +18,7 @@ from ...transports.isotp.opening import Addressing, IsoTpAddress, IsoTpOptions
 from ...transports.outside import Outside
 from ..errors import ProfileWrong
 from ..flasher import SECRET, Address, Settings
-from ..memory import Erase, MemoryMap, Region, Write, uniform
+from ..memory import Erase, MemoryMap, Region, Watch, Write, uniform
 
 
 def _from_hex(value: object) -> object:
@@ -315,6 +315,7 @@ class UdsProfile(Settings):
             write_alignment=item.write_alignment,
             erased_value=item.erased_value,
             readable=self.read != "none",
+            watch=Watch.FIRST if self.read == "memory" else Watch.NO,
             erase=Erase.NEVER if self.routines.erase == "none" else Erase.BY_UNIT,
             write=Write.WHOLE_SEGMENTS,
         )
