@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import textwrap
 from collections.abc import Iterator
@@ -184,6 +185,12 @@ def test_the_bench_suite_runs_on_it(desk: Desk) -> None:
     assert passed is not None, said
     assert int(passed[1]) > 50
     assert "skipped for want of hardware" in said
+
+
+def test_its_bootloader_passes_through_the_contract_kit(desk: Desk) -> None:
+    tests = shutil.copy(PACKAGE / "contract_loop.py", desk.folder)
+    said = run(desk.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests, folder=desk.folder)
+    assert re.search(r"^\d+ passed in", said, re.MULTILINE), said
 
 
 def test_a_test_needs_its_kind_of_bus(desk: Desk) -> None:

@@ -47,6 +47,10 @@ class LoopWire(BenchWire):
     def rejoin(self) -> None:
         self._is_gone = False
 
+    def unplug(self, what: object) -> None:
+        """Takes the host's place in the ring from it. `what`: brought that about."""
+        self._is_gone = True
+
     # The host's place in the ring.
 
     def send(self, node: int, data: bytes) -> None:
@@ -78,7 +82,7 @@ class LoopWire(BenchWire):
         clock.sleep(len(data) * BYTE_SECONDS * self.pace)
         fault = self.faults.draw()
         if fault in (Fault.DISCONNECT, Fault.BUS_OFF):
-            self._is_gone = True
+            self.unplug(fault)
             self._require()
         held, self._held = self._held, []
         match fault:
