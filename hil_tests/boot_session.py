@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from ..enumerators.bench_component import BenchComponent
 from ..enumerators.component import Component, Presence
-from ..flashers.errors import Unsupported
-from ..flashers.flasher import Capability, SlotAccess
+from ..flashers.errors import ImageWrongPart, Unsupported
+from ..flashers.flasher import Capability, SlotAccess, Target
 from ..flashers.image import FirmwareImage
 from ..flashers.memory import Erase
 from ..flashers.programmer import Programmer
@@ -92,6 +92,18 @@ class Session:
     def tells(self) -> bool:
         """Whether it tells what its memory holds, so that it can be compared before it is written."""
         return bool(self.capabilities & (Capability.READ | Capability.DIGEST)) and self.region.erase is not Erase.NEVER
+
+    def refuses(self, target: Target) -> bool:
+        """Whether it takes no file that says this of its part."""
+        access = self.programmer.bootloader.access()
+        try:
+            if isinstance(access, SlotAccess):
+                access.slot(target)
+            else:
+                access.memory_map(target)
+        except ImageWrongPart:
+            return True
+        return False
 
     def holds(self, image: FirmwareImage) -> bool:
         """Whether it holds this image, which a silent bootloader has to say that it can't tell. Raises VerifyMismatch."""

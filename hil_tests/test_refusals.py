@@ -31,6 +31,8 @@ from proxyflash.transports.errors import ProxyflashError
 pytestmark = pytest.mark.destructive
 
 PROTECTED = Path(__file__).parent / "benches" / "protected.toml"
+FOREIGN = {"vendor_id": 0xF055, "product_id": 0x0001, "machine": "none"}
+"""What a file says of its part that is true of no part."""
 LOCKS: dict[str, type[PartError] | tuple[type[PartError], ...]] = {
     "not-ready": (PartWrongMode, PartRefused),
     "locked-session": (PartWrongMode, PartRefused),
@@ -110,13 +112,17 @@ def test_an_image_for_another_place(component: BenchComponent, firmware: Firmwar
     holds_it_still(component, firmware.old.image)
 
 
-@pytest.mark.needs("usb")
 def test_a_file_for_another_device(component: BenchComponent, firmware: Firmware) -> None:
-    """A DFU file's suffix names the device that it is for."""
+    """A DFU file's suffix names the device that it is for, an ELF file its processor."""
+    with bootloader(component) as session:
+        refuses = session.refuses(FOREIGN)
+        session.programmer.start()
+    running(component)
+    if not refuses:
+        pytest.skip(f"'{component.name}' does not look at what a file says of its part")
     component.flash(firmware.old.image)
     good = firmware.new.image
-    bad = FirmwareImage(good.segments, "dfu", "other", target={"vendor_id": 0xF055, "product_id": 0x0001},
-                        relocatable=good.relocatable)  # fmt: skip
+    bad = FirmwareImage(good.segments, good.format, "other", target=FOREIGN, relocatable=good.relocatable)
     refused(component, bad, ImageWrongPart)
     holds_it_still(component, firmware.old.image)
 

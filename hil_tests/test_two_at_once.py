@@ -14,7 +14,7 @@ from proxyflash.hil_tests.firmware import Firmware
 from proxyflash.hil_tests.plugin import run_of
 from proxyflash.transports import clock
 
-pytestmark = [pytest.mark.destructive, pytest.mark.needs("can", "usb")]
+pytestmark = pytest.mark.destructive
 SECONDS = 100.0
 """For both to come to their first phase, and for both to end."""
 
