@@ -30,6 +30,8 @@ class BenchWire(ABC):
     """Of its bus."""
     powers_parts: ClassVar[bool] = False
     """Whether the wire powers its parts: each starts anew when the host's adapter comes back."""
+    kernel_driver: ClassVar[str] = ""
+    """The driver of the kernel that can take the wire, and the option of `emulate` for it; "": none."""
     faults: Faults
 
     @classmethod
@@ -51,6 +53,20 @@ class BenchWire(ABC):
         """Serves the wire to other programs; None: there is no way. `name`: of the bus. `folder`: for sockets and links.
 
         Raises ProxyflashError, and OSError where the folder can't have them.
+        """
+        return None
+
+    def serve_by_kernel(self, name: str) -> Served | None:
+        """Has the kernel's driver take the wire, which root may; None: there is no such driver. `name`: of the bus.
+
+        Raises ProxyflashError.
+        """
+        return None
+
+    def join(self, place: str, name: str) -> Callable[[], object] | None:
+        """Joins the wire with another bus of its kind until what it returns is called; None: there is no way.
+
+        `place`: where that bus is, as the wire has it. `name`: what its errors call it. Raises TransportError.
         """
         return None
 

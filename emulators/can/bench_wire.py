@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +34,25 @@ class BenchCanWire(CanWire, BenchWire):
             raise OSError(errno.ENAMETOOLONG, "the path is too long for a socket", str(socket))
         opens = f'python-can: interface "proxyflash", channel "unix:{socket}"'
         return Served(str(socket), opens, serve_can(self, socket))
+
+    def join(self, place: str, name: str) -> Callable[[], object]:
+        """`place`: INTERFACE:CHANNEL of python-can."""
+        from ...transports.can.opening import open_bus
+        from .bridge import bridge
+
+        interface, _, channel = place.partition(":")
+        opened = open_bus(name, {"interface": interface, "channel": channel, "fd": self.data_bitrate is not None})
+        try:
+            end = bridge(self, opened)
+        except BaseException:
+            opened.shutdown()
+            raise
+
+        def close() -> None:
+            end()
+            opened.shutdown()
+
+        return close
 
 
 def _rate(settings: Mapping[str, Any], key: str, default: int) -> int:

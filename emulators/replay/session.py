@@ -77,7 +77,7 @@ class Replay(Course):
         Raises BadRecording when it was recorded as a bus of another kind.
         """
         if kind not in plugins.names(plugins.TRACKS):
-            raise BadRecording(f"buses of kind {kind!r} are not recorded", remedy="")
+            raise BadRecording(f"buses of kind {kind!r} can't be replayed", remedy="")
         track_class: type[Track] = plugins.load(plugins.TRACKS, kind)
         with self._opening:
             if bus not in self._tracks:

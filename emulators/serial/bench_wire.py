@@ -16,6 +16,7 @@ class BenchUartWire(UartWire, BenchWire):
     """Other programs get a PTY."""
 
     kind = "serial"
+    kernel_driver = "acm"
 
     @classmethod
     def make(cls, channel: str, settings: Mapping[str, Any], faults: Faults, pace: float) -> Self:
@@ -35,3 +36,9 @@ class BenchUartWire(UartWire, BenchWire):
             close()
 
         return Served(str(link), f"a serial port at {link} ({path})", end)
+
+    def serve_by_kernel(self, name: str) -> Served:
+        from .acm_tty import AcmTty
+
+        tty = AcmTty(self, name)
+        return Served(tty.path, f"a serial port at {tty.path}", tty.close)

@@ -241,7 +241,7 @@ def test_a_kind_of_bus_that_is_not_recorded_is_refused(victim: Victim) -> None:
     victim.given('[bus.b]\nkind = "udp"\nhost = "127.0.0.1"\n', "scan")
     done = victim.replay()
     assert done.status == 1
-    assert "E-RECORDING buses of kind 'udp' are not recorded" in done.err
+    assert "E-RECORDING buses of kind 'udp' can't be replayed" in done.err
 
 
 def test_no_part_is_emulated(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,10 +14,11 @@ from ...enumerators.errors import BenchName
 from ...transports import clock
 from .session import Session, command
 
-AnyWire = TypeVar("AnyWire")
+if TYPE_CHECKING:
+    from ...emulators.bench_wire import BenchWire, Served
 
-ENUMERATION_SECONDS = 10.0
-"""How long the kernel may take to configure the devices that are plugged into it."""
+KERNEL = {"vhci": "USB", "acm": "serial"}
+"""The options that have a driver of the kernel take a bus, and what an error calls such a bus."""
 
 
 @command("emulate")
@@ -71,14 +72,13 @@ def emulate(
     served: dict[str, dict[str, str]] = {}
     try:
         for name, spec in bench.file.spec.bus.items():
-            if spec.emulated and name not in kernel_ttys:
+            if spec.emulated and name not in (*kernel_usb, *kernel_ttys):
                 served[name] = _serve(bench, name, closers)
         for join in joins:
             _join(bench, join, closers)
-        for name in kernel_usb:
-            served[name] = _serve_usb(bench, name, closers)
-        for name in kernel_ttys:
-            served[name] = _serve_tty(bench, name, closers)
+        for driver, names in (("vhci", kernel_usb), ("acm", kernel_ttys)):
+            for name in names:
+                served[name] = _serve_by_kernel(bench, driver, name, closers)
         if not served:
             raise BenchName(f"{bench.file.path} has no emulated bus", remedy="Set emulated = true for one.")
         if control is not None:
@@ -102,41 +102,29 @@ def _serve(bench: Bench, name: str, closers: list[Callable[[], object]]) -> dict
         where = error.filename or bench.folder
         raise BenchName(f"{where}: {error.strerror}", remedy="Name another folder: --state FOLDER") from error
     if served is None:
-        return {"kind": wire.kind, "path": "", "opens": f"not served: plug it into the kernel with --vhci {name}"}
+        driver = wire.kernel_driver
+        opens = f"not served: plug it into the kernel with --{driver} {name}" if driver else "not served"
+        return {"kind": wire.kind, "path": "", "opens": opens}
+    return _listed(wire, served, closers)
+
+
+def _serve_by_kernel(bench: Bench, driver: str, name: str, closers: list[Callable[[], object]]) -> dict[str, str]:
+    wire = _wire(bench, name)
+    served = wire.serve_by_kernel(name) if wire is not None and wire.kernel_driver == driver else None
+    if wire is None or served is None:
+        raise click.UsageError(f"--{driver} {name}: name an emulated {KERNEL[driver]} bus")
+    return _listed(wire, served, closers)
+
+
+def _listed(wire: BenchWire, served: Served, closers: list[Callable[[], object]]) -> dict[str, str]:
     closers.append(served.close)
     return {"kind": wire.kind, "path": served.path, "opens": served.opens}
 
 
-def _wire(bench: Bench, name: str, wanted: type[AnyWire], usage: str) -> AnyWire:
-    """The wire of an emulated bus, of the kind that an option is for."""
+def _wire(bench: Bench, name: str) -> BenchWire | None:
+    """None: there is no emulated bus of this name."""
     spec = bench.file.spec.bus.get(name)
-    wire = bench.emulated_wire(name) if spec is not None and spec.emulated else None
-    if not isinstance(wire, wanted):
-        raise click.UsageError(usage)
-    return wire
-
-
-def _serve_usb(bench: Bench, name: str, closers: list[Callable[[], object]]) -> dict[str, str]:
-    from ...emulators.usb.bench_wire import BenchUsbWire
-    from ...emulators.usb.vhci import VhciHost
-
-    wire = _wire(bench, name, BenchUsbWire, f"--vhci {name}: name an emulated USB bus")
-    host = VhciHost(wire)
-    closers.append(host.close)
-    # So that who waits for this command's answer finds the devices.
-    host.wait_enumerated(ENUMERATION_SECONDS)
-    places = ", ".join(host.places())
-    return {"kind": wire.kind, "path": places, "opens": f"USB devices of this host at {places}"}
-
-
-def _serve_tty(bench: Bench, name: str, closers: list[Callable[[], object]]) -> dict[str, str]:
-    from ...emulators.serial.acm_tty import AcmTty
-    from ...emulators.serial.bench_wire import BenchUartWire
-
-    wire = _wire(bench, name, BenchUartWire, f"--acm {name}: name an emulated serial bus")
-    tty = AcmTty(wire, name)
-    closers.append(tty.close)
-    return {"kind": wire.kind, "path": tty.path, "opens": f"a serial port at {tty.path}"}
+    return bench.emulated_wire(name) if spec is not None and spec.emulated else None
 
 
 def _control(bench: Bench, path: Path) -> Callable[[], None]:
@@ -154,19 +142,12 @@ def _control(bench: Bench, path: Path) -> Callable[[], None]:
 
 
 def _join(bench: Bench, text: str, closers: list[Callable[[], object]]) -> None:
-    from ...emulators.can.bench_wire import BenchCanWire
-    from ...emulators.can.bridge import bridge
-    from ...transports.can.opening import open_bus
-
     name, _, place = text.partition("=")
-    interface, _, channel = place.partition(":")
-    usage = f"--join {text}: write BUS=INTERFACE:CHANNEL, where BUS is an emulated CAN bus"
-    if not interface:
-        raise click.UsageError(usage)
-    wire = _wire(bench, name, BenchCanWire, usage)
-    settings = {"interface": interface, "channel": channel, "fd": wire.data_bitrate is not None}
-    opened = open_bus(f"--join {text}", settings)
-    closers += [opened.shutdown, bridge(wire, opened)]
+    wire = _wire(bench, name)
+    ends = wire.join(place, f"--join {text}") if wire is not None and place.partition(":")[0] else None
+    if ends is None:
+        raise click.UsageError(f"--join {text}: write BUS=INTERFACE:CHANNEL, where BUS is an emulated CAN bus")
+    closers.append(ends)
 
 
 def _interrupt() -> clock.SomeEvent:
