@@ -10,6 +10,7 @@ import click
 from ...enumerators.errors import BenchError
 from ...transports import named_files
 from ...transports.quoting import shell_line
+from ..wording import counted
 from .session import Session, command
 
 
@@ -50,13 +51,9 @@ def check(session: Session) -> int | None:
     )
     for text in surprises:
         session.output.note(text)
-    counts = f"{_counted(len(file.spec.bus), 'bus', 'buses')}, {_counted(len(file.names), 'component')}"
+    counts = f"{counted(len(file.spec.bus), 'bus', 'buses')}, {counted(len(file.names), 'component')}"
     session.output.line(f"{file.path}  OK  {counts}")
     return None
-
-
-def _counted(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 @command("init")
@@ -85,7 +82,7 @@ def init(session: Session, file: Path, force: bool) -> int | None:
         raise BenchExists(f"{file}: {error.strerror}", remedy="Name another file.") from error
     session.output.document({"file": str(file), "buses": [bus.name for bus in found]})
     scan = shell_line(["proxyflash", "--bench", str(file), "scan"])
-    session.output.line(f"{file}  {_counted(len(found), 'bus', 'buses')}; now: {scan}")
+    session.output.line(f"{file}  {counted(len(found), 'bus', 'buses')}; now: {scan}")
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from ...transports import plugins
 from ...transports.errors import ExitStatus, PluginBroken, ProxyflashError
 from ...transports.quoting import shell_line
 from ...transports.transport import HostCheck
+from ..wording import counted
 from .session import Session, bus_names, command
 
 CLASHES = {"can": "python-can", "serial": "pyserial", "usb": "pyusb", "isotp": "can-isotp"}
@@ -24,7 +26,8 @@ CLASHES = {"can": "python-can", "serial": "pyserial", "usb": "pyusb", "isotp": "
 def doctor(session: Session, bus: str | None) -> int | None:
     """Looks for what keeps this host from working: packages, kernel, permissions, and the buses of the bench.
 
-    With BUS only that bus of the bench file is opened.
+    With BUS only that bus of the bench file is opened. Exit status 1 if anything is wrong; what is not there, and no bus of the
+    bench needs, is marked by "-" and is nothing wrong.
 
     \b
     proxyflash doctor
@@ -37,6 +40,13 @@ def doctor(session: Session, bus: str | None) -> int | None:
         session.output.line(marks[check.passed] + check.title)
         if check.fix and not check.passed:
             session.output.line(f"       {check.fix}")
+    wrong, missing = ([check for check in checks if check.passed is passed] for passed in (False, None))
+    verdict = f"{counted(len(wrong), 'problem')}" if wrong else "no problem"
+    if missing:
+        verdict += (
+            f"; not there, and needed by no bus that was opened: {len(missing)} of {counted(len(checks), 'check')}"
+        )
+    session.output.line(verdict)
     return ExitStatus.FAILED if any(check.passed is False for check in checks) else None
 
 
@@ -69,6 +79,12 @@ def _kinds() -> Iterator[HostCheck]:
             yield from plugins.load(plugins.TRANSPORTS, kind).host_checks()
 
 
+def _without_itself(remedy: str) -> str:
+    """A remedy without the sentence that sends here."""
+    left = " ".join(part for part in re.split(r"(?<=[.?!]) +", remedy) if "proxyflash doctor" not in part)
+    return left or "What this host has, and the fix of what it lacks, is said above."
+
+
 def _buses(session: Session, only: str | None) -> Iterator[HostCheck]:
     try:
         bench = session.bench
@@ -82,6 +98,6 @@ def _buses(session: Session, only: str | None) -> Iterator[HostCheck]:
         try:
             bench.transport(name)
         except ProxyflashError as error:
-            yield HostCheck(f"bus {name}: {error.code} {error.cause}", False, error.remedy)
+            yield HostCheck(f"bus {name}: {error.code} {error.cause}", False, _without_itself(error.remedy))
         else:
             yield HostCheck(f"bus {name} opens", True)

@@ -13,6 +13,9 @@ NET = Path("/sys/class/net")
 CAN_DEVICE_TYPE = "280"
 """ARPHRD_CAN of Linux's if_arp.h, as /sys/class/net/<name>/type has it."""
 
+IFF_UP = 1
+"""Of Linux's if.h: operstate is "unknown" of a virtual interface that is up."""
+
 
 def interfaces() -> Iterator[Path]:
     """The kernel's CAN interfaces: their folders, whose names are those of the interfaces."""
@@ -31,7 +34,8 @@ def checks() -> Iterator[HostCheck]:
         return
     yield HostCheck("the kernel has CAN sockets", True)
     for link in interfaces():
-        state = (link / "operstate").read_text().strip()
-        up = state in ("up", "unknown")
-        fix = shell_line(["sudo", "ip", "link", "set", "dev", link.name, "up", "type", "can", "bitrate", "500000"])
-        yield HostCheck(f"CAN interface {link.name} is {state}", up, fix)
+        up = bool(int((link / "flags").read_text(), 16) & IFF_UP)
+        # Of a virtual one there is no device, and no bit rate.
+        rate = ["type", "can", "bitrate", "500000"] if (link / "device").exists() else []
+        fix = shell_line(["sudo", "ip", "link", "set", "dev", link.name, "up", *rate])
+        yield HostCheck(f"CAN interface {link.name} is {'up' if up else 'down'}", up, fix)

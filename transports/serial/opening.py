@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import grp
 import os
 import socket
 import struct
@@ -23,7 +22,7 @@ import serial
 
 from .. import clock
 from ..errors import SerialAbsent, SerialBusy, SerialForbidden, SerialSettings, TransportError
-from ..quoting import shell_line
+from .host import permission_remedy
 
 _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "url": str,
@@ -195,14 +194,15 @@ def _failure(url: str, chain: list[BaseException]) -> TransportError:
         holders = ", ".join(_holders(url)) or "another program"
         return SerialBusy(f"the port {url} is held by {holders}")
     if kind is SerialForbidden:
-        return SerialForbidden(f"this user may not open {url}", remedy=_group_remedy(url))
+        return SerialForbidden(f"this user may not open {url}", remedy=permission_remedy(url) or None)
     if kind is SerialSettings:
         return SerialSettings(f"the port {url} refuses its settings: {_words(chain[-1])}")
     if number == errno.ENOENT:
         folder = Path(url).parent
         missing = "" if "://" in url or folder.is_dir() else f", nor its folder {folder}"
         return SerialAbsent(f"there is no port {url}{missing}")
-    return SerialAbsent(f"nothing answers at the port {url}: {_words(chain[-1])}")
+    remedy = "Does its server run, and are its host and port right?" if "://" in url else None
+    return SerialAbsent(f"nothing answers at the port {url}: {_words(chain[-1])}", remedy=remedy)
 
 
 def _number(error: BaseException) -> int | None:
@@ -232,13 +232,3 @@ def _leads_to(link: Path, device: str) -> bool:
     except OSError:
         # A descriptor that was closed meanwhile says nothing of the next one.
         return False
-
-
-def _group_remedy(path: str) -> str | None:
-    try:
-        group = grp.getgrgid(Path(path).stat().st_gid).gr_name
-    except (OSError, KeyError):
-        return None
-    if group == "root":
-        return "The port belongs to root alone. Run: proxyflash doctor, which prints the udev line."
-    return f"Add yourself to the port's group: sudo usermod -aG {shell_line([group])} $USER, then log in again."
