@@ -76,6 +76,19 @@ def padded(align: int) -> bytes:
     return image.ljust(0x2000 - 16, b"\xff") + bytes.fromhex(magic)
 
 
+def elf(*runs: tuple[int, bytes]) -> bytes:
+    """An AVR's program as avr-ld makes it: a PT_LOAD segment for each of .text, .eeprom, .fuse, .lock and .signature."""
+    offset = 52 + 32 * len(runs)
+    headers, content = b"", b""
+    for address, data in runs:
+        headers += struct.pack("<8I", 1, offset + len(content), address, address, len(data), len(data), 5, 1)
+        content += data
+    ident = b"\x7fELF\1\1\1".ljust(16, b"\0")
+    return (
+        ident + struct.pack("<HHIIIIIHHHHHH", 2, 83, 1, 0, 52, 0, 0x85, 52, 32, len(runs), 0, 0, 0) + headers + content
+    )
+
+
 CODE = "0C9434000C9434000C9434000C943400"
 WITH_FUSES = [(0, CODE), (0x820000, "FFDEFD"), (0x830000, "CF")]
 EEPROM = (0x810000, "01020304")
@@ -128,6 +141,16 @@ CASES = {
     "only the code, not the fuses": Case(
         "sonar", "all.hex", hexed(*WITH_FUSES), OK, ("left out: 0x00820000..0x00820002, fuses", "lock bits"),
         ("--only", "flash"),
+    ),
+    "an ELF file with fuses": Case(
+        "sonar", "app.elf", elf((0, bytes(16)), (0x820000, b"\xff\xde\xfd")), BAD_FILE, ("fuses", "--only flash"),
+    ),
+    "only the code of an ELF file": Case(
+        "sonar", "app.elf", elf((0, bytes(16)), (0x820000, b"\xff\xde\xfd"), (0x850000, b"user")), OK,
+        ("left out: 0x00820000..0x00820002, fuses", "left out: 0x00850000..0x00850003"), ("--only", "flash"),
+    ),
+    "an ELF file with user signatures": Case(
+        "panel", "app.elf", elf((0, bytes(16)), (0x850000, b"user")), BAD_FILE, ("an AVR's user signatures", "--only flash"),
     ),
     "another part's signature": Case(
         "panel", "all.hex", hexed(*WITH_FUSES, (0x840000, "0F951E")), BAD_FILE,

@@ -171,7 +171,7 @@ def script(
     if image.name == SCRIPT:
         raise TargetFile(f"{image} has the name of the script that is written beside it", remedy="Rename the image.")
     start = _number(address)
-    load(image, address=start)
+    load(image, address=start, as_is=True)
     try:
         selected = creating.selectors(hosts, "--host")
     except ValueError as error:

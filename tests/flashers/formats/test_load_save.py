@@ -71,13 +71,13 @@ def test_a_raw_binary_with_a_suffix_is_dfu_whatever_its_name(tmp_path: Path) -> 
 
 def test_the_ending_says_what_broken_content_should_have_been(tmp_path: Path) -> None:
     with pytest.raises(ImageFormat, match=r"fw\.hex: line 1 does not begin with ':'"):
-        load(put(tmp_path / "fw.hex", b"no firmware at all"))
+        load(put(tmp_path / "fw.hex", b"this is not a firmware"))
     with pytest.raises(ImageFormat, match=r"fw\.mot: line 1 does not begin with 'S'"):
-        load(put(tmp_path / "fw.mot", b"no firmware at all"))
+        load(put(tmp_path / "fw.mot", b"this is not a firmware"))
     with pytest.raises(ImageFormat, match=r"fw\.elf: offset 0x0: no ELF file"):
-        load(put(tmp_path / "fw.elf", b"no firmware at all"))
+        load(put(tmp_path / "fw.elf", b"this is not a firmware"))
     with pytest.raises(ImageFormat, match=r"fw\.dfu: offset 0x6: no DFU suffix"):
-        load(put(tmp_path / "fw.dfu", b"no firmware at all"))
+        load(put(tmp_path / "fw.dfu", b"this is not a firmware"))
 
 
 def test_what_nothing_is_known_of_is_refused_unless_it_has_an_address(tmp_path: Path) -> None:
