@@ -31,7 +31,17 @@ from __future__ import annotations
 
 from typing import Self
 
-from ..transports.errors import ExitStatus, ProxyflashError, Remedy
+from ..transports.errors import (
+    AdapterAbsent,
+    AdapterBusy,
+    AdapterForbidden,
+    AdapterGone,
+    BusOff,
+    ExitStatus,
+    NotAcknowledged,
+    ProxyflashError,
+    Remedy,
+)
 
 
 class ImageError(ProxyflashError):
@@ -116,6 +126,10 @@ class NoResponse(PartError):
     code = "E-PART-MUTE"
     exit_status = ExitStatus.ABSENT
     default_remedy = "Is it powered and wired, and its address right? Run: proxyflash scan"
+
+
+NOT_THERE = (AdapterAbsent, AdapterBusy, AdapterForbidden, AdapterGone, BusOff, NotAcknowledged, NoResponse)
+"""What is raised for a bus or a part that isn't there, or can't be used. Later it may be."""
 
 
 class WrongPart(PartError):

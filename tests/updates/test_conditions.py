@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.enumerators.bench import Bench
 from proxyflash.transports.deadline import Deadline
-from proxyflash.updates.errors import ManifestField
-from proxyflash.updates.manifests.conditions import parse
+from proxyflash.updates.errors import ConditionFailed, ManifestField
+from proxyflash.updates.manifests.conditions import BenchConditions, parse
 
 pytestmark = pytest.mark.simulated_time
 EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors"
@@ -63,7 +63,11 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def failed(bench: Bench, raw: Any, component: str | None = None) -> str:
-    return parse(raw, "here").failed(bench, component)
+    try:
+        BenchConditions(bench, component).demand([parse(raw, "here")])
+    except ConditionFailed as error:
+        return error.cause
+    return ""
 
 
 @pytest.mark.real_time("a command")
@@ -144,7 +148,10 @@ def test_a_version_that_can_not_be_told(bench: Bench) -> None:
     said = "version: the bench file has no component 'nobody'"
     assert failed(bench, {"version": {"component": "nobody", "min": "1"}}) == said
     bench.emulated_device("front-radar").supply.off()
-    assert failed(bench, {"version": {"component": "front-radar", "min": "1"}}) == "front-radar does not answer"
+    assert (
+        failed(bench, {"version": {"component": "front-radar", "min": "1"}})
+        == "E-PART-MUTE front-radar does not answer"
+    )
 
 
 @pytest.mark.real_time("a bus of python-can's")

@@ -60,6 +60,13 @@ class Attempts:
             self._counts[name] = self._counts.get(name, 0) + 1
             self._write()
 
+    def give_back(self, task: Task) -> None:
+        """One less: it did not come to trying. Raises StateFolder."""
+        with self._lock:
+            if self._counts.get(key(task), 0):
+                self._counts[key(task)] -= 1
+                self._write()
+
     def clear(self, task: Task) -> None:
         """None so far. Raises StateFolder."""
         with self._lock:

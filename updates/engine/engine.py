@@ -21,9 +21,10 @@ from ...enumerators.bench import Bench
 from ...enumerators.component import Component, Presence
 from ...flashers.errors import NoResponse
 from ...flashers.events import QUIET, RunContext
-from ...transports.errors import AdapterAbsent, AdapterGone, NextAction, ProxyflashError, Remedy
+from ...transports.errors import AdapterAbsent, AdapterGone, ExitStatus, NextAction, ProxyflashError, Remedy
 from ..errors import (
     ComponentAbsent,
+    ConditionFailed,
     JournalBroken,
     KeyFile,
     ManifestExpired,
@@ -273,13 +274,17 @@ class Engine:
         plan = _plan_of(kept, progress, update)
         if not undoes:
             _check_files(plan, progress)
-            self._demand()
+            try:
+                self._demand()
+            except ConditionFailed as error:
+                error.exit_status = ExitStatus.RESUMABLE
+                raise
         if demands:
             # The bench file may be another one than at the start.
             planning.check_components(self.bench, plan)
         journal = Journal.reopen(entry.journal)
         progress.add(journal.append(Kind.RESUMED, {"boot": restarting.boot_id()}))
-        return self._run(entry, kept, journal, progress, plan, refusal=refusal, again=again)
+        return self._run(entry, kept, journal, progress, plan, refusal=refusal, again=again, resumed=demands)
 
     def _undoing(self) -> UpdateRun:
         """A rollback of the last change, as an update of its own: that one's end stays what it was."""
@@ -341,9 +346,12 @@ class Engine:
         *,
         refusal: UpdateError | None = None,
         again: bool = False,
+        resumed: bool = False,
     ) -> UpdateRun:
         attempts = Attempts(self.store.attempts)
-        settings = RunSettings(self.bench, self.policy, self.store, kept, attempts, self.context, refusal, again)
+        settings = RunSettings(
+            self.bench, self.policy, self.store, kept, attempts, self.context, refusal, again, resumed
+        )
         return UpdateRun(entry, journal, progress, plan, settings)
 
 

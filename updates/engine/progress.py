@@ -258,6 +258,8 @@ class Progress:
                 self.downloaded = True
             case Kind.RESUMED:
                 self.stopped = ""
+                for task in self.tasks:
+                    task.fresh = False
                 if self.restart is not None:
                     self.restored_restart = None
                 self.restart, self.ending = None, Ending.UNFINISHED

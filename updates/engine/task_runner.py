@@ -13,8 +13,8 @@ from typing import Any
 
 from ...enumerators.bench import Bench
 from ...enumerators.component import Presence
-from ...flashers.errors import Cancelled
-from ...flashers.events import Event, RunContext
+from ...flashers.errors import NOT_THERE, Cancelled
+from ...flashers.events import Event, Phase, PhaseStarted, RunContext
 from ...transports import clock
 from ...transports.errors import ProxyflashError, naming
 from ..errors import (
@@ -51,6 +51,11 @@ class Halt(Exception):
         super().__init__(str(error))
         self.error = error
 
+    @property
+    def of_component(self) -> bool:
+        """Whether it is one component that isn't there: others may be."""
+        return isinstance(self.error, NOT_THERE)
+
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
@@ -69,6 +74,8 @@ class RunSettings:
     """Why the policy doesn't take the update any more: it is rolled back without its files."""
     again: bool = False
     """Whether steps are tried although they were tried as often as allowed."""
+    resumed: bool = False
+    """Whether the update goes on after it was interrupted: then what isn't there yet is waited for by a resume."""
 
 
 class TaskRunner:
@@ -80,6 +87,8 @@ class TaskRunner:
         self._journal = journal
         self._lock = clock.RLock()
         self._installs = False
+        self._changed: set[str] = set()
+        """Components that this run has changed, or may have."""
 
     def state(self, task: Task) -> TaskProgress:
         return self.progress.tasks[task.index]
@@ -181,6 +190,7 @@ class TaskRunner:
                 self._install(task, caller)
             return
         result, error = self._called(task, caller, Action.IS_INSTALLED)
+        self._check_there(task, None, error)
         if result.code == ResultCode.INSTALLED:
             self._ended(task, Action.IS_INSTALLED, result, None)
             return
@@ -208,7 +218,7 @@ class TaskRunner:
             with naming(task.target):
                 check()
         except (ConditionFailed, BelowFloor, DowngradeRefused) as error:
-            if self.state(task).touched:
+            if self.state(task).touched or (self.settings.resumed and isinstance(error.__cause__, NOT_THERE)):
                 raise Halt(error) from error
             self._failed(task, error)
             return False
@@ -239,13 +249,31 @@ class TaskRunner:
         if action in ANNOUNCED:
             self.record(Kind.START, task=task.index, action=action)
             self.tell(ActionStarted(task.target, task.label, action))
+            if action in (Action.INSTALL, Action.APPLY) and not task.handler.tells_changes:
+                self._changed.add(task.target)
         result, error = self._called(task, caller, action, after_cut=after_cut)
+        self._check_there(task, action, error)
         if action is Action.INSTALL:
             self._give_up_older()
         if action is Action.IS_INSTALLED and error is not None and not isinstance(error, StepTimeout | StagedChanged):
             # As the agent does: one that can't tell is taken for not installed, and Install shows what is wrong with it.
             result, error = ActionResult(ResultCode.NOT_INSTALLED, result.extended, result.details), None
         return self._ended(task, action, result, error)
+
+    def _check_there(self, task: Task, action: Action | None, error: ProxyflashError | None) -> None:
+        """A bus or a component that isn't there, and that this run has not changed, fails no step: it may be there later.
+
+        Raises Halt.
+        """
+        if isinstance(error, ConditionFailed):
+            missing = self.settings.resumed and isinstance(error.__cause__, NOT_THERE)
+        else:
+            missing = isinstance(error, NOT_THERE) and (self.settings.resumed or action is not Action.RESTORE)
+        if error is None or not missing or task.target in self._changed:
+            return
+        if action is Action.INSTALL and task.options.attempts_under(self.settings.policy):
+            self.settings.attempts.give_back(task)
+        raise self._stopped(task, action if action in ANNOUNCED else None, error) from error
 
     def _give_up_older(self) -> None:
         """After the first Install, what the updates before kept for a rollback is of no use any more."""
@@ -292,9 +320,10 @@ class TaskRunner:
         self.record(Kind.FAILED, task=task.index, restore=restore, **fields)
         self.state(task).error = error
 
-    def _stopped(self, task: Task, action: Action | None, error: Cancelled | StepHangs) -> Halt:
-        """Journals that it was stopped on request, or hangs: then it may have touched anything."""
-        touched = not isinstance(error, Cancelled) or error.touched
+    def _stopped(self, task: Task, action: Action | None, error: ProxyflashError) -> Halt:
+        """Journals that it was stopped on request, that a component isn't there, or that an action hangs: then it may
+        have touched anything."""
+        touched = error.touched if isinstance(error, Cancelled) else isinstance(error, StepHangs)
         under_way: dict[str, Any] = {} if action is None else {"task": task.index, "action": action, "touched": touched}
         self.record(Kind.STOPPED, cause=error.cause, **under_way)
         return Halt(error.named(task.target))
@@ -338,6 +367,8 @@ class TaskRunner:
 
     def tell(self, event: Event) -> None:
         with self._lock:
+            if isinstance(event, PhaseStarted) and event.phase in (Phase.ERASE, Phase.WRITE):
+                self._changed.add(event.component)
             self.settings.context.on_event(event)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from itertools import groupby
 
-from ...flashers.errors import Cancelled
+from ...flashers.errors import NOT_THERE, Cancelled
 from ...transports import plugins
-from ...transports.errors import NextAction, ProxyflashError
+from ...transports.errors import ExitStatus, NextAction, ProxyflashError, Remedy
 from ..events import ComponentFinished, Status
 from ..manifests.options import OnFailure
 from . import restarting, scheduling
@@ -43,6 +43,8 @@ class UpdateRun:
             self._of.setdefault(task.target, []).append(task)
         self._restarted_first: set[str] = set()
         """Components on which a step waits for a restart: their later ones are for the next run."""
+        self._away: dict[str, Halt] = {}
+        """Components that aren't there, while the update goes on with others."""
 
     def carry_out(self) -> Outcome:
         """Goes on to the end, or to where it must halt. Raises JournalNotWritten; then it can be resumed."""
@@ -66,7 +68,13 @@ class UpdateRun:
         """What keeps the update from its end, with the way to go on."""
         if halt is None or self.progress.over or NextAction.RESUME in halt.advice:
             return halt
-        return halt.advised(("What is done is skipped, and the rest goes on, by: ", NextAction.RESUME))
+        remedy: Remedy = ("What is done is skipped, and the rest goes on, by: ", NextAction.RESUME)
+        if isinstance(halt, NOT_THERE):
+            remedy = ("When it is there, go on: ", NextAction.RESUME, ". ", *halt.advice)
+        found = halt.advised(remedy)
+        if not isinstance(halt, Cancelled):
+            found.exit_status = ExitStatus.RESUMABLE
+        return found
 
     def _stopped(self, halt: Cancelled) -> Cancelled:
         """If nothing was changed yet, it is the update's end: there is nothing to go on with."""
@@ -95,6 +103,7 @@ class UpdateRun:
             for _, tasks in groupby(self.plan.tasks, key=lambda task: task.number):
                 if not self._in_turn(list(tasks)):
                     return None
+        self._halt_for(self._away)
         failed = any(state.status is Status.FAILED for state in self.progress.tasks)
         return self._finish(Ending.FAILED if failed else Ending.SUCCEEDED)
 
@@ -156,9 +165,18 @@ class UpdateRun:
         under_way = [task for state, task in pairs if not state.finished and (state.touched or state.failing)]
         done = sorted(((state, task) for state, task in pairs if state.status is Status.DONE), key=lambda p: p[0].ended)
         left = [*reversed(under_way), *(task for _, task in reversed(done))]
+        away: dict[str, Halt] = {}
         while left:
             task = left.pop(0)
-            self._runner.restore(task)
+            if task.target in away:
+                continue
+            try:
+                self._runner.restore(task)
+            except Halt as halt:
+                if not halt.of_component:
+                    raise
+                away[task.target] = halt
+                continue
             if all(task.target != other.target for other in left):
                 self._tell_verdict(task.target)
             restored = self._state(task).results.get(Action.RESTORE)
@@ -166,6 +184,7 @@ class UpdateRun:
             if left and asked is not None and asked.immediate:
                 # The rest is brought back once the host, or the service, has been restarted.
                 self._restart(host=asked.host)
+        self._halt_for(away)
         clean = all(state.as_before for state in self.progress.tasks)
         self._finish(Ending.ROLLED_BACK if clean else Ending.PARTLY_ROLLED_BACK)
 
@@ -199,9 +218,15 @@ class UpdateRun:
         raise Halt(self._restarts.ask(host=host))
 
     def _task(self, task: Task) -> None:
-        if self._state(task).finished or task.target in self._given_up | self._restarted_first:
+        if self._state(task).finished or task.target in self._given_up | self._restarted_first | self._away.keys():
             return
-        self._runner.carry_out(task)
+        try:
+            self._runner.carry_out(task)
+        except Halt as halt:
+            if not halt.of_component or self._on_failure(task) != "continue":
+                raise
+            self._away[task.target] = halt
+            return
         if self._state(task).status is Status.AWAITING:
             self._restarted_first.add(task.target)
         if self._state(task).status is Status.FAILED:
@@ -211,6 +236,11 @@ class UpdateRun:
 
     def _tell_verdict(self, target: str) -> None:
         self._runner.tell(ComponentFinished(target, verdict(results_of(self._of[target], self.progress))))
+
+    @staticmethod
+    def _halt_for(away: dict[str, Halt]) -> None:
+        for halt in away.values():
+            raise halt
 
     def _state(self, task: Task) -> TaskProgress:
         return self._runner.state(task)

@@ -20,7 +20,7 @@ from ...enumerators.bench_component import BenchComponent
 from ...enumerators.component import Component, Presence
 from ...enumerators.host import HostComponent
 from ...flashers import plan as planning
-from ...flashers.errors import ImageWrongPart
+from ...flashers.errors import ImageWrongPart, NoResponse
 from ...flashers.formats import LARGEST_FILE, loads
 from ...flashers.image import HIGHEST, FirmwareImage, Segment
 from ...flashers.memory import MemoryMap
@@ -130,8 +130,11 @@ class FlashHandler(StepHandler):
         return ActionResult(ResultCode.INSTALL_SUCCESS, details=f"{version}verified ({result.verified})")
 
     def apply(self) -> ActionResult:
-        if self.is_installed().code == ResultCode.INSTALLED:
+        seen = self._seen()
+        if self.seems_installed(self.context.step, seen):
             return ActionResult(ResultCode.APPLY_SUCCESS)
+        if seen.presence is Presence.ABSENT:
+            raise NoResponse(f"{self._component.name} does not answer")
         code = extended_code(FACILITY_STEP_HANDLERS, COMPONENT_FLASH_HANDLER, 1)
         return ActionResult(ResultCode.FAILURE, code, f"{self._component.name} does not report version {self._wanted}")
 

@@ -25,6 +25,7 @@ from ...enumerators.bench import Bench
 from ...enumerators.benchfile.validation import first_fault
 from ...enumerators.commands import CommandFailed
 from ...enumerators.component import Presence
+from ...flashers.errors import NoResponse
 from ...transports import plugins
 from ...transports.errors import ProxyflashError
 from ...transports.transport import Transport
@@ -62,13 +63,8 @@ class Condition(BaseModel, ABC):
         """Why it does not hold now; "": it holds. `component`: the one in context. May raise ProxyflashError."""
 
     def failed(self, bench: Bench, component: str | None) -> str:
-        """Why it does not hold now, or could not be looked at; "": it holds."""
-        if lacking := self.missing(bench):
-            return lacking
-        try:
-            return self.reason(bench, component)
-        except ProxyflashError as error:
-            return f"{error.code} {error.cause}"
+        """Why it does not hold now, or lacks what it needs; "": it holds. Raises what keeps it from being looked at."""
+        return self.missing(bench) or self.reason(bench, component)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +81,13 @@ class BenchConditions:
     def demand(self, conditions: Iterable[Condition]) -> None:
         """Raises ConditionFailed for the first that doesn't hold."""
         for condition in conditions:
-            if reason := condition.failed(self.bench, self.component):
-                raise ConditionFailed(reason, component=self.component)
+            cause: ProxyflashError | None = None
+            try:
+                reason = condition.failed(self.bench, self.component)
+            except ProxyflashError as error:
+                cause, reason = error, f"{error.code} {error.cause}"
+            if reason:
+                raise ConditionFailed(reason, component=self.component) from cause
 
 
 class Supply(Condition):
@@ -180,7 +181,7 @@ class Version(Condition):
             return "version: it names no component, and none is in context"
         found = bench.find(name).look()
         if found.presence is Presence.ABSENT:
-            return f"{name} does not answer"
+            raise NoResponse(f"{name} does not answer")
         if not found.version:
             return f"{name} does not tell its version"
         if key(found.version) is None:

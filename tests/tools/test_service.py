@@ -1,0 +1,87 @@
+"""`service install`: its unit passes systemd's own check, runs `resume` on the right bench, and is taken away again."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from proxyflash.tools import commands
+from proxyflash.transports.quoting import systemd_word
+
+from .. import peers
+from .conftest import Desk
+
+UNIT = "etc/systemd/system/proxyflash-resume.service"
+ENABLED = "etc/systemd/system/multi-user.target.wants/proxyflash-resume.service"
+RULES = "etc/udev/rules.d/70-proxyflash.rules"
+
+
+def settings(text: str, section: str) -> dict[str, str]:
+    parser = configparser.RawConfigParser(strict=False, delimiters="=", comment_prefixes="#")
+    parser.read_string(text)
+    return dict(parser[section])
+
+
+def test_it_is_written_and_taken_away(desk: Desk, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    assert desk.run("service", "install", "--user", "nobody", "--root", root).status == 0
+    found = settings((root / UNIT).read_text(), "Service")
+    assert shlex.split(found["execstart"])[0] == sys.executable
+    assert shlex.split(found["execstart"])[-3:] == ["resume", "--wait", "600"]
+    assert (found["user"], found["restart"]) == ("nobody", "on-failure")
+    assert {"6", "10"}.isdisjoint(found["restartpreventexitstatus"].split())
+    assert {"1", "8", "9", "12"} <= set(found["restartpreventexitstatus"].split())
+    assert "network.target" in (root / UNIT).read_text()
+    assert (root / ENABLED).readlink() == Path("/") / UNIT
+    assert 'ATTR{idVendor}=="1209", ATTR{idProduct}=="0c24"' in (root / RULES).read_text()
+    # Once more is no fault.
+    assert desk.run("service", "install", "--root", root).status == 0
+    assert "user" not in settings((root / UNIT).read_text(), "Service")
+    assert desk.run("service", "uninstall", "--root", root).status == 0
+    assert [path for path in root.rglob("*") if not path.is_dir()] == []
+    assert desk.run("service", "uninstall", "--root", root).out == "the service is not installed\n"
+
+
+def test_what_somebody_else_wrote_stays(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / UNIT).parent.mkdir(parents=True)
+    (tmp_path / UNIT).write_text("[Unit]\n")
+    for command in ("install", "uninstall"):
+        done = desk.run("service", command, "--root", tmp_path)
+        assert (done.status, done.err.split()[0]) == (1, "E-TARGET")
+    assert (tmp_path / UNIT).read_text() == "[Unit]\n"
+
+
+def test_print_writes_nothing(desk: Desk, tmp_path: Path) -> None:
+    done = desk.run("service", "install", "--print", "--root", tmp_path / "root")
+    assert (done.status, done.out.splitlines()[0]) == (0, f"# {tmp_path / 'root' / UNIT}")
+    assert not (tmp_path / "root").exists()
+
+
+def test_an_unknown_user(desk: Desk) -> None:
+    done = desk.run("service", "install", "--print", "--user", "nobody-here")
+    assert (done.status, done.err.split()[0]) == (4, "E-ACCOUNT")
+
+
+def test_words_of_systemd() -> None:
+    """As systemd.syntax(7), systemd.unit(5) and systemd.service(5) have it."""
+    assert systemd_word('a b"c\\d%n') == '"a b\\"c\\\\d%%n"'
+    assert systemd_word("$HOME\n", argument=True) == '"$$HOME\\x0a"'
+    assert systemd_word("/srv/$HOME\udcff") == '"/srv/$HOME\\xff"'
+
+
+@pytest.mark.real_time("a program")
+@pytest.mark.parametrize("user", ["root", "nobody"])
+@pytest.mark.parametrize("name", ["plain", "a b%n $X;'\"\\x"])
+def test_systemd_takes_it(desk: Desk, tmp_path: Path, user: str, name: str) -> None:
+    analyze = peers.systemd_analyze()
+    folder = desk.folder.rename(tmp_path / name)
+    arguments = ["--bench", str(folder / "bench.toml"), "--state", str(folder / "state")]
+    assert commands.run([*arguments, "service", "install", "--user", user, "--root", str(tmp_path)]) == 0
+    done = subprocess.run([analyze, "verify", "--man=no", tmp_path / UNIT], capture_output=True, text=True, timeout=60)
+    said = [line for line in done.stderr.splitlines() if re.search("proxyflash-resume", line)]
+    assert (done.returncode, said) == (0, [])

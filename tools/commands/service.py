@@ -1,0 +1,277 @@
+"""`service`: a unit of systemd that resumes an interrupted update when this host starts, and the udev rules that it needs."""
+
+from __future__ import annotations
+
+import grp
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from ...enumerators.bench import Bench
+from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.quoting import systemd_word
+from ...updates.manifests import creating
+from .adu import TargetFile
+from .session import Session, command
+
+MARK = "# Written by: proxyflash service install\n"
+UNIT = Path("etc/systemd/system/proxyflash-resume.service")
+WANTED = Path("etc/systemd/system/multi-user.target.wants/proxyflash-resume.service")
+RULES = Path("etc/udev/rules.d/70-proxyflash.rules")
+ENDED = sorted(set(ExitStatus) - {ExitStatus.DONE, ExitStatus.BUSY, ExitStatus.RESUMABLE, ExitStatus.INTERRUPTED,
+                                  ExitStatus.GUEST})  # fmt: skip
+"""Exit statuses after which nothing is left to resume, or a person is needed."""
+ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?")
+
+FORM = """\
+[Unit]
+Description=Resume an interrupted update of the parts on this host's buses
+{order}
+RequiresMountsFor={mounts}
+StartLimitIntervalSec=0
+
+[Service]
+Type=oneshot
+ExecStart={command}
+# 10: the update is unfinished, as long as a bus or a part isn't there; 6: another command uses the bench.
+Restart=on-failure
+RestartPreventExitStatus={ended}
+RestartSec=30
+TimeoutStartSec=infinity
+# SIGTERM stops at the next safe point.
+KillMode=mixed
+TimeoutStopSec=90
+{account}
+[Install]
+WantedBy=multi-user.target
+"""
+HARDENED = """\
+User={user}
+{groups}UMask=0077
+CapabilityBoundingSet=
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=read-only
+ReadWritePaths={state}
+PrivateTmp=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+RestrictNamespaces=yes
+RestrictSUIDSGID=yes
+RestrictRealtime=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_CAN AF_NETLINK
+"""
+FOR_ROOT = """\
+# Steps for the host itself (scripts, packages, partitions) may need all of root's rights; --user NAME takes them away.
+ProtectHostname=yes
+RestrictRealtime=yes
+LockPersonality=yes
+"""
+
+
+class AccountUnknown(ProxyflashError):
+    """The user that the service is to run as."""
+
+    code = "E-ACCOUNT"
+    exit_status = ExitStatus.ABSENT
+    default_remedy = "Make the user first: sudo useradd --system NAME"
+
+
+@click.group("service", context_settings={"help_option_names": ["-h", "--help"]})
+def service() -> None:
+    """Has systemd resume an interrupted update when this host starts.
+
+    \b
+    sudo proxyflash --bench /etc/proxyflash/bench.toml --state /var/lib/proxyflash service install
+    sudo proxyflash service uninstall
+    """
+
+
+ROOT = click.option("--root", type=click.Path(path_type=Path, file_okay=False), default=Path("/"), metavar="FOLDER",
+                    help="The root of another system, such as an image that is being made.")  # fmt: skip
+
+
+@command("install")
+@click.option("--user", metavar="NAME", default="root", help="Who the service runs as, without rights beyond that.")
+@click.option("--wait", type=click.IntRange(0, 86_400), default=600, help="Seconds to wait for parts in each run.")
+@click.option("--print", "only_print", is_flag=True, help="Only show what would be written.")
+@ROOT
+def install(session: Session, user: str, wait: int, only_print: bool, root: Path) -> int | None:
+    """Writes the unit for this bench file and state folder, enables it, and writes udev rules for the user.
+
+    \b
+    sudo proxyflash --bench /etc/proxyflash/bench.toml --state /var/lib/proxyflash service install
+    proxyflash service install --print
+    """
+    texts = {UNIT: unit(session.bench, user, wait)}
+    if rules := "".join(f"{line}\n" for line in _rules(session.bench, user)):
+        texts[RULES] = MARK + rules
+    files = {root / path: text for path, text in texts.items()}
+    session.output.document({"files": {str(path): text for path, text in files.items()}, "written": not only_print})
+    if only_print:
+        for path, text in files.items():
+            session.output.lines([f"# {path}", *text.rstrip("\n").split("\n")])
+        return None
+    for path in (root / UNIT, root / RULES):
+        _check_ours(path)
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            creating.write(path, text.encode())
+            path.chmod(0o644)
+        (root / WANTED).parent.mkdir(parents=True, exist_ok=True)
+        (root / WANTED).unlink(missing_ok=True)
+        (root / WANTED).symlink_to(Path("/") / UNIT)
+    except OSError as error:
+        raise TargetFile(f"{error.filename}: {error.strerror}") from error
+    _reload(session, root)
+    session.output.lines([str(path) for path in files])
+    session.output.line("It resumes an interrupted update from the next start of this host on.")
+    return None
+
+
+@command("uninstall")
+@ROOT
+def uninstall(session: Session, root: Path) -> int | None:
+    """Takes away what `install` wrote. A run that is under way goes on to its end.
+
+    \b
+    sudo proxyflash service uninstall
+    """
+    removed = [root / path for path in (UNIT, RULES) if (root / path).exists()]
+    for path in removed:
+        _check_ours(path)
+    try:
+        for path in ([root / WANTED] if (root / WANTED).is_symlink() else []) + removed:
+            path.unlink()
+    except OSError as error:
+        raise TargetFile(f"{error.filename}: {error.strerror}") from error
+    if removed:
+        _reload(session, root)
+    session.output.document({"removed": [str(path) for path in removed]})
+    session.output.lines([f"removed {path}" for path in removed] or ["the service is not installed"])
+    return None
+
+
+service.add_command(install)
+service.add_command(uninstall)
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    name: str
+    group: str
+
+
+def _account(name: str) -> _Account:
+    try:
+        found = pwd.getpwnam(name)
+        group = grp.getgrgid(found.pw_gid).gr_name
+    except (KeyError, ValueError) as error:
+        raise AccountUnknown(f"there is no user {name!r} on this host") from error
+    if not ACCOUNT.fullmatch(found.pw_name) or not ACCOUNT.fullmatch(group):
+        raise AccountUnknown(f"systemd takes no user of the name {name!r}", remedy="Name another user.")
+    return _Account(found.pw_name, group)
+
+
+def unit(bench: Bench, user: str, wait: int) -> str:
+    """The unit of systemd. Raises AccountUnknown."""
+    account = _account(user)
+    path, state = bench.file.path.absolute(), bench.state.absolute()
+    # Isolated: neither a working folder nor a user's folder says what Python imports.
+    arguments = ("-I", "-m", "proxyflash.tools", "--bench", path, "--state", state, "resume", "--wait", str(wait))
+    words = [systemd_word(sys.executable), *(systemd_word(word, argument=True) for word in arguments)]
+    groups = " ".join(_serial_groups(bench))
+    hardened = HARDENED.format(
+        user=account.name,
+        groups=f"SupplementaryGroups={groups}\n" if groups else "",
+        # Without the folder, which is no fault, there is nothing to resume.
+        state=systemd_word(f"-{state}"),
+    )
+    return MARK + FORM.format(
+        order="\n".join(_order(bench)),
+        mounts=" ".join(map(systemd_word, (path.parent, state))),
+        command=" ".join(words),
+        ended=" ".join(str(int(status)) for status in ENDED),
+        account=FOR_ROOT if account.name == "root" else hardened,
+    )
+
+
+def _order(bench: Bench) -> Iterator[str]:
+    """Behind what brings the devices of the buses. Which of them are there, `--wait` sees to."""
+    kinds = {spec.kind for spec in bench.file.spec.bus.values()}
+    yield "After=local-fs.target systemd-udevd.service systemd-udev-trigger.service systemd-modules-load.service"
+    if "can" in kinds:
+        yield "After=network.target"
+    if "udp" in kinds:
+        yield "Wants=network-online.target"
+        yield "After=network-online.target"
+
+
+def _serial_groups(bench: Bench) -> list[str]:
+    """Those that the serial ports belong to; Debian's, where no port is there yet."""
+    found: set[str] = set()
+    for name, spec in bench.file.spec.bus.items():
+        if spec.kind != "serial" or spec.emulated:
+            continue
+        group = "dialout"
+        with suppress(OSError, KeyError, ValueError):
+            group = Path(str(bench.file.settings(name).get("url", ""))).group()
+        with suppress(KeyError):
+            if group != "root" and ACCOUNT.fullmatch(group):
+                found.add(grp.getgrnam(group).gr_name)
+    return sorted(found)
+
+
+def _rules(bench: Bench, user: str) -> Iterator[str]:
+    """What gives the USB devices of the bench's components to the user's group. Root needs none."""
+    account = _account(user)
+    pairs: dict[tuple[int, int], None] = {}
+    for entry in bench.file.entries.values():
+        address = entry.address.model_dump()
+        for key, vendor in address.items():
+            product = address.get(key.removesuffix("vendor_id") + "product_id") if key.endswith("vendor_id") else None
+            if isinstance(vendor, int) and isinstance(product, int):
+                pairs[vendor, product] = None
+    if account.name != "root":
+        for vendor, product in pairs:
+            yield (
+                f'SUBSYSTEM=="usb", ATTR{{idVendor}}=="{vendor:04x}", ATTR{{idProduct}}=="{product:04x}", '
+                f'MODE="0660", GROUP="{account.group}"'
+            )
+
+
+def _check_ours(path: Path) -> None:
+    """Raises TargetFile for a file that somebody else wrote."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            ours = stream.readline(200) == MARK
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise TargetFile(f"{path}: {error.strerror}") from error
+    if not ours:
+        raise TargetFile(f"{path} was not written by proxyflash service install", remedy="Move it away first.")
+
+
+def _reload(session: Session, root: Path) -> None:
+    """Has systemd and udev read their files again, where they run."""
+    if root != Path("/") or not Path("/run/systemd/system").is_dir():
+        return
+    for words in (["systemctl", "daemon-reload"], ["udevadm", "control", "--reload"]):
+        program = shutil.which(words[0])
+        if program is None or subprocess.run([program, *words[1:]], stdin=subprocess.DEVNULL, check=False).returncode:
+            session.output.note(f"run this by hand: sudo {' '.join(words)}")
