@@ -112,6 +112,12 @@ class Buses:
             if self._lock is None:
                 self._lock = BenchLock(self.folder)
 
+    def hang_up(self) -> None:
+        """Closes every bus; each is opened again when it is next needed."""
+        with self._opening:
+            while self._transports:
+                self._transports.popitem()[1].close()
+
     def close(self) -> None:
         """For good: a thread that is left can't open a bus again, and so does no more to a part."""
         self._is_closed = True

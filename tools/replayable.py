@@ -21,7 +21,9 @@ FLAGS = frozenset(
      "--full", "--again", "--parallel", "--one-by-one", "--abandon")
 )  # fmt: skip
 """Options without a value that a recording may have."""
-VALUES = frozenset(("--address", "--format", "--only", "--expect-version", "--start", "--size", "--on-failure"))
+VALUES = frozenset(
+    ("--address", "--format", "--only", "--expect-version", "--start", "--size", "--on-failure", "--wait")
+)
 """Options with a value that a recording may have."""
 LEFT_OUT = frozenset(("--bench", "--state"))
 """Options with a value that are left out: the bench is the recorded bench, and the state is the replay's own."""

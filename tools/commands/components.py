@@ -6,16 +6,20 @@ import shutil
 import sys
 from collections.abc import Iterator
 
-from ...enumerators.component import Component
+from ...enumerators.component import Component, Presence
 from ...enumerators.errors import BenchLocked, StateFolder, StateUnsafe
 from ...enumerators.scan import UNSEEN, Scan
+from ...flashers.errors import NOT_THERE, NoResponse
+from ...transports.errors import ProxyflashError
 from ...transports.plain import word
 from ..output import describe, is_terminal
 from .session import NAME, Session, command
+from .waiting import WAIT, Wait, waits
 
 
 @command("scan")
-def scan(session: Session) -> int | None:
+@WAIT
+def scan(session: Session, wait: float) -> int | None:
     """Finds the components on every bus of the bench.
 
     Asks each component of the file who it is, without disturbing its work. What it finds and the file lacks is printed
@@ -24,8 +28,12 @@ def scan(session: Session) -> int | None:
     \b
     proxyflash scan
     proxyflash --bench desk.toml scan --json
+    proxyflash scan --wait 30
     """
-    found = look(session)
+    with Wait(session, wait) as waiting:
+        found = look(session)
+        while (error := _missing(session, found)) and waiting.may_go_on(error):
+            found = look(session)
     session.output.document(
         {
             "components": [_full(component) for component in found.components],
@@ -35,7 +43,20 @@ def scan(session: Session) -> int | None:
         }
     )
     _print(session, found)
+    if wait and error is not None and not found.faults:
+        session.output.fault(waiting.over(error))
+        return error.exit_status
     return found.faults[0][1].exit_status if found.faults else None
+
+
+def _missing(session: Session, found: Scan) -> ProxyflashError | None:
+    """Why something that should be there isn't."""
+    for _, error in found.faults:
+        if isinstance(error, NOT_THERE):
+            return error
+    away = [component for component in found.components if component.presence is Presence.ABSENT]
+    names = ", ".join(component.name for component in away if not session.bench.unplugged(component))
+    return NoResponse(f"{names} can't be seen") if names else None
 
 
 def look(session: Session) -> Scan:
@@ -115,6 +136,7 @@ def _full(component: Component) -> dict[str, object]:
 
 @command("info")
 @NAME
+@waits
 def info(session: Session, name: str) -> int | None:
     """Everything known of one component: identity, memory, what its bootloader can do.
 

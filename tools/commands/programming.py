@@ -21,6 +21,7 @@ from ...transports.plain import word
 from ..output import is_terminal
 from ..wording import size
 from .session import NAME, NUMBER, Session, command
+from .waiting import waits
 
 IMAGE = click.argument("image", type=click.Path(path_type=Path))
 ADDRESS = click.option("--address", type=NUMBER, help="Where a raw binary goes.")
@@ -51,6 +52,7 @@ class NotConfirmed(ProxyflashError):
 @click.option("--boot/--no-boot", default=True, help="Whether the application is started afterwards.")
 @click.option("--full", is_flag=True, help="Write everything, also what the part holds already.")
 @click.option("--expect-version", metavar="VERSION", help="What the application must report afterwards.")
+@waits
 def flash(
     session: Session,
     name: str,
@@ -128,6 +130,7 @@ def _result_fields(result: FlashResult) -> dict[str, object]:
 @ADDRESS
 @FORMAT
 @ONLY
+@waits
 def verify(
     session: Session, name: str, image: Path, address: int | None, format: str | None, only: tuple[str, ...]
 ) -> int | None:
@@ -150,6 +153,7 @@ def verify(
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--start", type=NUMBER, help="The first address; else all memory that can be read.")
 @click.option("--size", "count", type=NUMBER, help="Bytes, from --start on.")
+@waits
 def read(session: Session, name: str, out: Path, start: int | None, count: int | None) -> int | None:
     """Reads a component's memory into a file; the file's ending picks the format.
 
@@ -193,6 +197,7 @@ def _inside(programmer: Programmer, wanted: Range) -> Range:
 @click.option("--start", type=NUMBER, help="The first address; else all memory that is written to.")
 @click.option("--size", "count", type=NUMBER, help="Bytes, from --start on; whole erase units are erased.")
 @YES
+@waits
 def erase(session: Session, name: str, start: int | None, count: int | None, yes: bool) -> int | None:
     """Erases a component's memory. It stays in its bootloader.
 
@@ -225,6 +230,7 @@ def erase(session: Session, name: str, start: int | None, count: int | None, yes
 
 @command("reset")
 @NAME
+@waits
 def reset(session: Session, name: str) -> int | None:
     """Restarts a component: by its supply where the bench can cut that, else through its bootloader.
 

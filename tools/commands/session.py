@@ -99,8 +99,8 @@ class Session:
         return shell_line(("proxyflash", *options, *words))
 
     def catch_interrupts(self) -> None:
-        """From now on a Ctrl-C or SIGTERM stops the command at once, or, while an engine works on the parts, at its next
-        safe point; the second one stops at once in any case.
+        """From now on a Ctrl-C, SIGTERM or SIGHUP stops the command at once, or, while an engine works on the parts, at its
+        next safe point; the second Ctrl-C or SIGTERM stops at once in any case.
 
         While nothing has been changed, one signal is enough: if the safe point doesn't come in time, the command is
         stopped at once as well.
@@ -115,6 +115,9 @@ class Session:
             if answering:
                 # Raised in here, it would leave the locks held that starting a thread takes.
                 again = True
+                return
+            if signum == signal.SIGHUP and self.stopping:
+                # Of a terminal that is closed the kernel and the shell tell, each by a signal of its own.
                 return
             answering = True
             first, self.stopping = not self.stopping, True
@@ -140,8 +143,8 @@ class Session:
             self._once_more(SWALLOWED_SECONDS, always=True)
             answering = False
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # A shell's background job ignores Ctrl-C, which is for the job at the terminal.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # A shell's background job ignores Ctrl-C, which is for the job at the terminal, and nohup has SIGHUP ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._handlers.setdefault(number, signal.signal(number, stop))
         before = sys.unraisablehook
@@ -191,6 +194,17 @@ class Session:
         if not typed.endswith("\n"):
             self.output.end_question()
         return typed.strip()
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """Nothing is under way in the block: a signal ends the command there at once."""
+        self._asking = True
+        try:
+            if self.stopping:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._asking = False
 
     def event(self, event: ev.Event) -> None:
         """Shows an event of an engine, and keeps what it says of the parts' state."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ...transports.errors import ProxyflashError
+from ...enumerators.component import Presence
+from ...flashers.errors import NOT_THERE, Cancelled, NoResponse
+from ...transports.errors import NextAction, ProxyflashError
 from ...transports.plain import word
 from ...updates.engine.engine import Engine
 from ...updates.engine.plan import UpdatePlan
@@ -23,14 +26,17 @@ from ..output import describe
 from .components import look
 from .programming import YES, ask
 from .session import Session, command
+from .waiting import WAIT, Wait
 
 MANIFEST = click.argument("manifest", type=click.Path(path_type=Path))
+GO_ON = ("Go on: ", NextAction.RESUME)
 AGAIN = click.option("--again", is_flag=True, help="Also try steps that were tried as often as is allowed.")
 
 
 @command("plan")
 @MANIFEST
-def plan(session: Session, manifest: Path) -> int | None:
+@WAIT
+def plan(session: Session, manifest: Path, wait: float) -> int | None:
     """What an update would do: each step, on which component, in which order, and what is skipped.
 
     Checks the manifest and every file of it first. Says what can't be rolled back. Sends nothing that writes.
@@ -39,7 +45,8 @@ def plan(session: Session, manifest: Path) -> int | None:
     proxyflash plan update.importmanifest.json
     """
     engine = _engine(session)
-    made = _planned(session, engine, _loaded(engine, manifest))
+    with Wait(session, wait) as waiting:
+        made = _planned(waiting, engine, _loaded(engine, manifest))
     session.output.document(_plan_document(made))
     _print_plan(session, made)
     return None
@@ -54,6 +61,7 @@ def plan(session: Session, manifest: Path) -> int | None:
 )
 @click.option("--parallel/--one-by-one", default=None, help="Whether components are updated at once.")
 @click.option("--abandon", is_flag=True, help="Leave another update, which is unfinished, as it is.")
+@WAIT
 def apply(
     session: Session,
     manifest: Path,
@@ -62,6 +70,7 @@ def apply(
     on_failure: str | None,
     parallel: bool | None,
     abandon: bool,
+    wait: float,
 ) -> int | None:
     """Carries out an update: makes the same plan as `plan`, then does it.
 
@@ -79,21 +88,24 @@ def apply(
     unfinished = engine.unfinished()
     if unfinished is not None and not abandon and engine.is_of(unfinished, update):
         session.output.note(f"going on with update {unfinished.number}, which is this one")
-        return _carried_out(session, lambda: engine.resume(again=again))
+        return _resumed(session, engine, unfinished, again, wait)
     if unfinished is not None and not abandon:
         engine.refuse(unfinished)
-    made = _planned(session, engine, update)
-    _print_plan(session, made)
-    _confirm(session, made, yes)
-    return _carried_out(
-        session,
-        lambda: engine.apply(made, on_failure=on_failure, parallel=parallel, again=again, abandon=abandon),
-    )
+    with Wait(session, wait) as waiting:
+        made = _planned(waiting, engine, update)
+        _print_plan(session, made)
+        _confirm(session, made, yes)
+        return _carried_out(
+            session,
+            lambda: engine.apply(made, on_failure=on_failure, parallel=parallel, again=again, abandon=abandon),
+            lambda outcome: _gone_on(waiting, engine, outcome, again),
+        )
 
 
 @command("resume")
 @AGAIN
-def resume(session: Session, again: bool) -> int | None:
+@WAIT
+def resume(session: Session, again: bool, wait: float) -> int | None:
     """Goes on with an update that was cut, stopped, or that waits for a restart.
 
     With the first action that has not ended; inside of a flash, with what the part says that it lacks. The update's files
@@ -101,6 +113,7 @@ def resume(session: Session, again: bool) -> int | None:
 
     \b
     proxyflash resume
+    proxyflash resume --wait 60
     """
     session.stop_safely()
     engine = _engine(session)
@@ -111,12 +124,13 @@ def resume(session: Session, again: bool) -> int | None:
         session.output.line("nothing to resume: no update is unfinished")
         return None
     session.output.note(f"going on with update {unfinished.number}, {word(unfinished.progress().begin['update'])}")
-    return _carried_out(session, lambda: engine.resume(again=again))
+    return _resumed(session, engine, unfinished, again, wait)
 
 
 @command("rollback")
 @YES
-def rollback(session: Session, yes: bool) -> int | None:
+@WAIT
+def rollback(session: Session, yes: bool, wait: float) -> int | None:
     """Undoes an update, the last thing first: the one that is unfinished, else the last one.
 
     What can't be undone is said by `plan`, before the start. Each restore's outcome is told. Run it again for what could
@@ -131,6 +145,9 @@ def rollback(session: Session, yes: bool) -> int | None:
     entry = engine.to_undo()
     names = [item.task.target for item in engine.outcome(entry).results if item.task.component and not item.as_before]
     _ask_for_real(session, names, yes, "bring back what was on")
+    if wait:
+        with Wait(session, wait) as waiting:
+            waiting.until_there(lambda: _open_buses(session, names))
     return _carried_out(session, engine.rollback)
 
 
@@ -183,7 +200,53 @@ def _loaded(engine: Engine, manifest: Path) -> Update:
     return load(manifest, engine.policy, seen=engine.seen())
 
 
-def _planned(session: Session, engine: Engine, update: Update) -> UpdatePlan:
+def _resumed(session: Session, engine: Engine, entry: StoredUpdate, again: bool, wait: float) -> int | None:
+    with Wait(session, wait) as waiting:
+        if wait:
+            left = (Status.NOT_RUN, Status.STOPPED, Status.AWAITING)
+            names = [item.task.target for item in engine.outcome(entry).results if item.task.status in left]
+            # What isn't there even then is said of each component.
+            try:
+                waiting.until_there(lambda: _open_buses(session, names))
+            except NOT_THERE:
+                pass
+            except KeyboardInterrupt as stopped:
+                raise Cancelled("stopped while it waited", touched=True, remedy=GO_ON) from stopped
+        return _carried_out(
+            session,
+            lambda: engine.resume(again=again),
+            lambda outcome: _gone_on(waiting, engine, outcome, again),
+        )
+
+
+def _gone_on(waiting: Wait, engine: Engine, outcome: Outcome, again: bool) -> Outcome:
+    """What becomes of an update that something which isn't there keeps from its end, as long as there is time to wait."""
+    # Ctrl-C while it waits leaves it as it is.
+    with suppress(KeyboardInterrupt):
+        while isinstance(outcome.halt, NOT_THERE) and not outcome.progress.over and waiting.may_go_on(outcome.halt):
+            outcome = engine.resume(again=again)
+    return outcome
+
+
+def _open_buses(session: Session, names: list[str]) -> None:
+    """Opens the buses of components. Raises what keeps one from being opened."""
+    entries = session.bench.file.entries
+    for bus in dict.fromkeys(entries[name].spec.bus for name in names if name in entries):
+        session.bench.transport(bus)
+
+
+def _planned(waiting: Wait, engine: Engine, update: Update) -> UpdatePlan:
+    """The plan, once all components that it is for are there, or the time for that is over."""
+    session = waiting.session
+    made = waiting.until_there(lambda: _plan_now(session, engine, update), ComponentAbsent)
+    while away := [component for component in made.components if component.presence is Presence.ABSENT]:
+        if not waiting.may_go_on(NoResponse(f"{', '.join(component.name for component in away)} can't be seen")):
+            break
+        made = waiting.until_there(lambda: _plan_now(session, engine, update), ComponentAbsent)
+    return made
+
+
+def _plan_now(session: Session, engine: Engine, update: Update) -> UpdatePlan:
     """The plan over the components as they are now. A bus that can't be used ends it if the update needs that bus."""
     found = look(session)
     try:
@@ -293,11 +356,13 @@ def _row(engine: Engine, entry: StoredUpdate) -> dict[str, Any]:
     }
 
 
-def _carried_out(session: Session, action: Any) -> int | None:
+def _carried_out(
+    session: Session, action: Callable[[], Outcome], then: Callable[[Outcome], Outcome] = lambda outcome: outcome
+) -> int | None:
     """Carries an update out; whatever keeps it from its end names the command by which it goes on."""
     session.standing.remedy = f"It goes on by: {session.command_for('resume')}"
     session.begun = True
-    outcome: Outcome = action()
+    outcome = then(action())
     session.standing.finish()
     return _told(session, outcome)
 

@@ -1,0 +1,157 @@
+"""`--wait`: a bus or a part that comes later, one that never comes, and Ctrl-C meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import Any
+
+import pytest
+from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.buses import Buses
+from proxyflash.flashers.events import Event, Phase, PhaseStarted
+from proxyflash.tools import commands
+from proxyflash.tools.commands.session import Session
+from proxyflash.transports import clock
+from proxyflash.transports.errors import SerialAbsent
+from proxyflash.transports.host_changes import HostChanges
+
+from ..updates.authoring import Publisher
+from .conftest import Desk, Done
+
+LATE = 30.0
+LONG, SHORT = "60", "10"
+
+
+class Late:
+    """The IMU's port is there after LATE seconds, or its supply is."""
+
+    def __init__(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.desk = desk
+        self.tries = 0
+        self._opened = Buses.transport
+        self._patch = monkeypatch
+
+    def port(self) -> None:
+        there = clock.monotonic() + LATE
+
+        def transport(buses: Buses, bus: str) -> Any:
+            if bus == "imu-uart" and clock.monotonic() < there:
+                self.tries += 1
+                raise SerialAbsent("no port /dev/imu")
+            return self._opened(buses, bus)
+
+        self._patch.setattr(Buses, "transport", transport)
+
+    def supply(self, *arguments: object, capsys: pytest.CaptureFixture[str]) -> Done:
+        def opener(path: str | None, state: Any) -> Bench:
+            bench = Bench.open(path, state=state)
+            supply = bench.emulated_device("imu").supply
+            supply.off()
+            clock.Timer(LATE, supply.on).start()
+            return bench
+
+        capsys.readouterr()
+        status = commands.run(self.desk.arguments(*map(str, arguments)), opener=opener)
+        return Done(status, *capsys.readouterr())
+
+
+@pytest.fixture
+def late(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Late:
+    desk.edit_all("probe = true", "probe = false")
+    return Late(desk, monkeypatch)
+
+
+@pytest.fixture
+def manifest(desk: Desk) -> Any:
+    folder = desk.folder / "update"
+    return Publisher(folder).update("Imus", "1.5", folder / "imu.importmanifest.json")
+
+
+def commands_of(desk: Desk, manifest: Any) -> dict[str, list[object]]:
+    return {
+        "flash": ["flash", "imu", desk.image("imu")],
+        "read": ["read", "imu", desk.folder / "out.bin", "--start", "0x08000000", "--size", "16"],
+        "plan": ["plan", manifest],
+        "apply": ["apply", manifest],
+        "scan": ["scan"],
+    }
+
+
+@pytest.mark.parametrize("name", ["read", "plan", "scan"])
+def test_a_port_that_comes_later(late: Late, desk: Desk, manifest: Any, name: str) -> None:
+    command = [str(word) for word in commands_of(desk, manifest)[name]]
+    late.port()
+    done = desk.run(*command)
+    assert (done.status, done.err.count("no port")) == (4, 1)
+    began = clock.monotonic()
+    done = desk.run(*command, "--wait", SHORT)
+    assert done.status == 4
+    assert "E-SERIAL-ABSENT" in done.err
+    assert clock.monotonic() - began == pytest.approx(float(SHORT), abs=3)
+    if name != "scan":
+        assert f"waited {SHORT} s: no port" in done.err
+    assert late.tries < 20
+    done = desk.run(*command, "--wait", LONG)
+    assert (done.status, "E-" in done.err) == (0, False), done.err
+
+
+@pytest.mark.parametrize("name", ["flash", "apply"])
+def test_a_part_that_gets_its_supply_later(
+    late: Late, desk: Desk, manifest: Any, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = commands_of(desk, manifest)[name]
+    assert late.supply(*command, capsys=capsys).status == 4
+    done = late.supply(*command, "--wait", 90, capsys=capsys)
+    assert (done.status, "E-" in done.err) == (0, False), done.err
+    assert "waiting, for up to " in done.err
+
+
+def test_resume_waits_for_what_is_left(late: Late, desk: Desk, manifest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cut(BaseException):
+        pass
+
+    def event(session: Session, event: Event) -> None:
+        if isinstance(event, PhaseStarted) and event.phase is Phase.WRITE:
+            raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "event", event)
+        with pytest.raises(Cut):
+            desk.run("apply", manifest)
+    late.port()
+    done = desk.run("resume", "--wait", SHORT)
+    assert (done.status, "resume" in done.err) == (10, True), done.err
+    assert desk.run("history", "--json").document["updates"][0]["ending"] == "unfinished"
+    done = desk.run("resume", "--wait", LONG)
+    assert (done.status, "E-" in done.err) == (0, False), done.err
+    assert desk.run("rollback", "--wait", SHORT).status == 0
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "soon"])
+def test_no_seconds(desk: Desk, seconds: str) -> None:
+    assert desk.run("info", "imu", "--wait", seconds).status == 2
+
+
+def test_ctrl_c_ends_the_wait_at_once(late: Late, desk: Desk) -> None:
+    late.port()
+    began = clock.monotonic()
+    clock.Timer(5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    done = desk.run("flash", "imu", desk.image("imu"), "--wait", LONG)
+    assert done.status == 130
+    assert clock.monotonic() - began < 8
+
+
+@pytest.mark.real_time("a socket of the kernel")
+def test_a_change_of_this_host_wakes() -> None:
+    ours, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    with HostChanges() as changes:
+        changes._sockets.append(ours)  # As if the kernel's were this one.
+        for _ in range(12):
+            kernels.send(b"add@/devices/pci0000:00/usb1/1-1/ttyUSB0")
+        began = clock.monotonic()
+        changes.wait(20)
+        assert clock.monotonic() - began < 10
+    kernels.close()
