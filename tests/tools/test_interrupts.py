@@ -127,6 +127,25 @@ def test_a_ctrl_c_that_a_shell_s_background_job_ignores_is_ignored(make_desk: Ma
     assert "error" not in last
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_is_closed(make_desk: MakeDesk, ignored: bool) -> None:
+    """The kernel sends a SIGHUP, and so does the shell; nohup has it ignored."""
+    desk = make_desk(pace=0.1)
+    running = Running(desk, "flash", "imu", NEW["imu"], shell="trap '' HUP" if ignored else "")
+    running.until(in_phase("imu", "write"))
+    running.interrupt(signal.SIGHUP)
+    if ignored:
+        assert running.end()[0] == 0
+        return
+    assert running.process.stderr is not None
+    assert running.process.stderr.readline().strip() == STOPPING
+    running.interrupt(signal.SIGHUP)
+    status, last, _ = running.end()
+    assert (status, last["error"]["code"]) == (10, "E-CANCELLED")
+    assert "stopped at once" not in last["error"]["cause"]
+    assert again(desk, last["error"]["remedy"].partition(": ")[2]) == 0
+
+
 def test_one_that_comes_when_all_is_said_changes_nothing(make_desk: MakeDesk) -> None:
     running = Running(make_desk(pace=0.1), "flash", "imu", NEW["imu"])
     running.until(in_phase("imu", "write"))
