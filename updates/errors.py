@@ -13,6 +13,7 @@
 | `PayloadKind`      | E-FILE-KIND         | 9  | what the manifest names is a link, a folder, a pipe or a device |
 | `StagedChanged`    | E-FILE-CHANGED      | 9  | a file of an update under way is not any more what was checked |
 | `ComponentAbsent`  | E-COMPONENT-ABSENT  | 4  | a component that the update selects does not answer |
+| `NoRoom`           | E-ROOM              | 1  | the state folder's disk has no room for the copies and backups |
 | `ConditionFailed`  | E-CONDITION         | 1  | a condition of the update, of a step or of the policy does not hold |
 | `StepFailed`       | E-STEP-FAILED       | 1  | a step's handler reported a failure |
 | `StepTimeout`      | E-STEP-TIMEOUT      | 1  | an action of a step took longer than it may |
@@ -225,6 +226,13 @@ class StepHangs(ProxyflashError):
 class ScriptFailed(ProxyflashError):
     code = "E-SCRIPT"
     default_remedy = "Run the script by hand to see what it says."
+
+
+class NoRoom(ProxyflashError):
+    """Nothing was begun."""
+
+    code = "E-ROOM"
+    default_remedy = "Make room on that disk, then run the same command again."
 
 
 class ConditionFailed(ProxyflashError):

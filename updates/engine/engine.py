@@ -19,6 +19,7 @@ from typing import Any
 
 from ...enumerators.bench import Bench
 from ...enumerators.component import Component, Presence
+from ...enumerators.errors import StateFolder
 from ...flashers.errors import NoResponse
 from ...flashers.events import QUIET, RunContext
 from ...transports.errors import AdapterAbsent, AdapterGone, ExitStatus, NextAction, ProxyflashError, Remedy
@@ -43,7 +44,7 @@ from ..manifests.options import start_conditions
 from ..manifests.policy import Policy, policy_of
 from ..manifests.resolved_update import Update, read, staged
 from . import plan as planning
-from . import restarting, time_limits
+from . import restarting, room, time_limits
 from .attempts import Attempts
 from .journal import Journal
 from .plan import UpdatePlan
@@ -94,9 +95,11 @@ class Engine:
     def plan(self, update: Update, components: Sequence[Component]) -> UpdatePlan:
         """What will be done with the components as they were seen. Touches nothing.
 
-        Raises HandlerUnknown, ManifestField, ComponentAbsent, BelowFloor, DowngradeRefused.
+        Raises HandlerUnknown, ManifestField, ComponentAbsent, BelowFloor, DowngradeRefused, NoRoom.
         """
-        return planning.make(self.bench, self.policy, update, components, self._torn)
+        made = planning.make(self.bench, self.policy, update, components, self._torn)
+        room.demand(self.bench.folder, update, made.tasks)
+        return made
 
     def unfinished(self) -> StoredUpdate | None:
         """The update that is not at its end; there is one at most. Raises JournalBroken."""
@@ -143,7 +146,10 @@ class Engine:
         if other is not None:
             self._give_up(other[0])
         entry = self.store.create()
-        copy = staged(plan.update, entry.files)
+        try:
+            copy = staged(plan.update, entry.files)
+        except StateFolder as error:
+            raise room.advised(error) from error.__cause__
         # The same tasks, with the files that nobody else writes.
         own = planning.order(copy, components)
         begin = {

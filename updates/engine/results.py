@@ -107,7 +107,10 @@ def asked(outside: Outside, question: str, call: Callable[[], ActionResult]) -> 
     try:
         text = outside.ask(question, look)
     except OutsideFailed as error:
-        raise errors[0] if errors else StepFailed(str(error)) from error
+        if errors:
+            # With its own cause.
+            raise errors[0] from errors[0].__cause__
+        raise StepFailed(str(error)) from error
     return results[0] if results else _recorded(question, text)
 
 

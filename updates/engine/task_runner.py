@@ -13,6 +13,7 @@ from typing import Any
 
 from ...enumerators.bench import Bench
 from ...enumerators.component import Presence
+from ...enumerators.errors import StateFolder
 from ...flashers.errors import NOT_THERE, Cancelled
 from ...flashers.events import Event, Phase, PhaseStarted, RunContext
 from ...transports import clock
@@ -33,6 +34,7 @@ from ..handlers.handler import StepContext
 from ..manifests.conditions import BenchConditions, Version
 from ..manifests.policy import Policy
 from ..manifests.resolved_update import Update
+from . import room
 from .action import ANNOUNCED, Action
 from .action_caller import ActionCaller, Ended, failure
 from .attempts import Attempts
@@ -235,6 +237,10 @@ class TaskRunner:
                     return False
                 if limit:
                     self.settings.attempts.take(task, limit, again=self.settings.again)
+        except StateFolder as error:
+            if room.is_full(error):
+                raise self._stopped(task, None, error) from error
+            raise
         except (UpdateError, AttemptsExhausted) as error:
             self._failed(task, error, restore=self.state(task).touched)
             return False
@@ -263,8 +269,10 @@ class TaskRunner:
     def _check_there(self, task: Task, action: Action | None, error: ProxyflashError | None) -> None:
         """A bus or a component that isn't there, and that this run has not changed, fails no step: it may be there later.
 
-        Raises Halt.
+        Neither does a disk that is full before anything was changed. Raises Halt.
         """
+        if error is not None and action is Action.BACKUP and room.is_full(error):
+            raise self._stopped(task, action, error) from error
         if isinstance(error, ConditionFailed):
             missing = self.settings.resumed and isinstance(error.__cause__, NOT_THERE)
         else:

@@ -10,7 +10,7 @@ from ...transports import plugins
 from ...transports.errors import ExitStatus, NextAction, ProxyflashError, Remedy
 from ..events import ComponentFinished, Status
 from ..manifests.options import OnFailure
-from . import restarting, scheduling
+from . import restarting, room, scheduling
 from .action import Action
 from .journal import Journal
 from .plan import Task, UpdatePlan
@@ -71,6 +71,8 @@ class UpdateRun:
         remedy: Remedy = ("What is done is skipped, and the rest goes on, by: ", NextAction.RESUME)
         if isinstance(halt, NOT_THERE):
             remedy = ("When it is there, go on: ", NextAction.RESUME, ". ", *halt.advice)
+        elif room.is_full(halt):
+            remedy = ("Make room on that disk, then go on: ", NextAction.RESUME)
         found = halt.advised(remedy)
         if not isinstance(halt, Cancelled):
             found.exit_status = ExitStatus.RESUMABLE

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -91,6 +91,10 @@ class AppHandler(HostPartHandler[AppSpec]):
         for path in paths:
             if paths.count(path) > 1 or any(str(parent) in paths for parent in PurePosixPath(path).parents):
                 raise ManifestField(f"{place}.targets: {quoted(path)} is given twice, or lies below another file")
+
+    @classmethod
+    def backup_bytes(cls, step: InlineStep, files: Sequence[Path]) -> int:
+        return sum(path.stat().st_size for path in files)
 
     def is_installed(self) -> ActionResult:
         """By the version and by the files."""

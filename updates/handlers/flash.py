@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
@@ -21,7 +22,7 @@ from ...enumerators.component import Component, Presence
 from ...enumerators.host import HostComponent
 from ...flashers import plan as planning
 from ...flashers.errors import ImageWrongPart, NoResponse
-from ...flashers.formats import LARGEST_FILE, loads
+from ...flashers.formats import LARGEST_FILE, load, loads
 from ...flashers.image import HIGHEST, FirmwareImage, Segment
 from ...flashers.memory import MemoryMap
 from ...transports import clock
@@ -103,6 +104,12 @@ class FlashHandler(StepHandler):
     @classmethod
     def seems_installed(cls, step: InlineStep, component: Component) -> bool:
         return component.presence is Presence.OK and component.version == step.handlerProperties[properties.CRITERIA]
+
+    @classmethod
+    def backup_bytes(cls, step: InlineStep, files: Sequence[Path]) -> int:
+        """The image's bytes; Backup rounds them up to erase units, which only the part knows."""
+        (path,) = files
+        return sum(segment.size for segment in load(path, address=_address(step, "")).segments)
 
     @classmethod
     def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:

@@ -144,6 +144,11 @@ class StepHandler(ABC):
         return False
 
     @classmethod
+    def backup_bytes(cls, step: InlineStep, files: Sequence[Path]) -> int:
+        """About how many bytes Backup keeps of one component, for the plan. `files`: the step's, in its order."""
+        return 0
+
+    @classmethod
     def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
         """Why what Install does can't be undone, for the plan; "": it can. Sends nothing.
 

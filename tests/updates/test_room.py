@@ -1,0 +1,76 @@
+"""Room on the state folder's disk: counted for the plan, and used up amid an update."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from proxyflash.enumerators.errors import StateFolder
+from proxyflash.updates.engine import room
+from proxyflash.updates.engine.action import Action
+from proxyflash.updates.engine.progress import Ending
+from proxyflash.updates.errors import NoRoom
+from proxyflash.updates.handlers.flash import FlashHandler
+
+from .lab import Lab, all_new
+from .steps import inline
+
+pytestmark = pytest.mark.simulated_time
+EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors"
+
+
+def full(number: int = errno.ENOSPC) -> None:
+    try:
+        raise OSError(number, os.strerror(number))
+    except OSError as error:
+        raise StateFolder("backup: No space left on device") from error
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_pauses_an_update(lab: Lab, number: int) -> None:
+    lab.fault("right one", Action.BACKUP, lambda: full(number))
+    for work in (lambda: lab.apply(lab.bundle(), on_failure="rollback"), lab.resume):
+        outcome = work()
+        assert (outcome.ending, outcome.progress.rolling_back) == (Ending.UNFINISHED, False)
+        assert outcome.error is not None
+        assert (outcome.error.code, outcome.error.exit_status) == ("E-STATE", 10)
+        assert outcome.error.remedy == "Make room on that disk, then go on: proxyflash resume"
+    lab.fault("right one", Action.BACKUP, lambda: None)
+    assert lab.resume().succeeded
+    assert lab.holds() == all_new()
+
+
+def test_another_fault_of_the_disk_is_a_failure(lab: Lab) -> None:
+    lab.fault("right one", Action.BACKUP, lambda: full(errno.EIO))
+    assert lab.apply(lab.bundle()).ending is Ending.FAILED
+
+
+def test_the_plan_counts_the_room(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = lab.bundle()
+    documents = sum(len(data) for one in (update, *update.children.values()) for data in one.documents.values())
+    needed = documents + 17 + room.JOURNAL_BYTES
+    left = SimpleNamespace(f_bavail=needed // 512, f_frsize=512)
+    monkeypatch.setattr(os, "statvfs", lambda path: left)
+    with lab.engine() as engine:
+        with pytest.raises(NoRoom) as caught:
+            engine.plan(update, lab.components())
+        assert f"needs {needed:,} bytes" in caught.value.cause
+        assert f"its disk has {needed // 512 * 512:,} left" in caught.value.cause
+        assert str(engine.bench.folder) in caught.value.cause
+        assert "--state" not in caught.value.remedy
+        left.f_bavail += 1
+        assert engine.plan(update, lab.components()).tasks
+        assert engine.store.entries() == []
+
+
+def test_a_flash_keeps_about_what_it_writes() -> None:
+    """48,416 bytes are what objcopy makes of the file."""
+    step = inline("proxyflash/flash:1", "imu-1.5.0.hex", installedCriteria="1.5.0")
+    assert FlashHandler.backup_bytes(step, [EXAMPLE / "update" / "imu-1.5.0.hex"]) == 48_416
+
+
+def test_the_room_is_that_of_the_folder_that_will_be_made(tmp_path: Path) -> None:
+    assert room._free(tmp_path / "not" / "yet") == pytest.approx(room._free(tmp_path), rel=0.2)
