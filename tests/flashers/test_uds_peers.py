@@ -1,7 +1,8 @@
-"""The UDS flasher against an ECU that nobody here wrote: scapy's answering machine, ISO-TP and UDS dissectors.
+"""The UDS flasher against ECUs that nobody here wrote: scapy's answering machine, ISO-TP and UDS dissectors, and the server of
+python-uds-server, which refuses a block that comes again.
 
-scapy is GPL: it is run, never imported, in an environment of its own under build/peers. What the script below adds to
-it is the memory behind its services. It reaches the emulated wire over the socket that `proxyflash emulate` serves.
+Both run in environments of their own under build/peers; scapy is GPL: it is run, never imported. What the scripts below add
+is the memory behind their services. They reach the emulated wire over the socket that `proxyflash emulate` serves.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 from proxyflash.emulators.can.server import serve_can
 from proxyflash.emulators.can.wire import CanWire
+from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.flashers.errors import SecurityDenied
+from proxyflash.flashers.events import Event, Phase, Progress, Retrying, RunContext
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.uds.flasher import UdsFlasher
@@ -168,6 +171,63 @@ with ISOTPSoftSocket(wire, tx_id=0x7E8, rx_id=0x7E0, basecls=UDS, padding=True, 
 """
 
 
+SERVER = "python-uds-server==0.1.0"
+SERVER_SCRIPT = """
+import sys, zlib
+import can, isotp
+from uds_server import (
+    DiagnosticSession, EcuResetDefinition, MemoryRegionDefinition, RoutineDefinition, SecurityLevel, UdsServer,
+)
+from uds_server.transport import IsoTpTransport
+
+channel, _, kept = sys.argv[1:4]
+START, SIZE = 0x10000, 0x8000
+memory = bytearray(b"\\x5a" * SIZE)
+
+
+def write(address, data):
+    place = address - START
+    if memory[place:place + len(data)] != b"\\xff" * len(data):
+        raise ValueError("not erased")
+    memory[place:place + len(data)] = data
+
+
+def erase(parameters):
+    start, size = int.from_bytes(parameters[1:5], "big") - START, int.from_bytes(parameters[5:9], "big")
+    memory[start:start + size] = b"\\xff" * size
+    return b"\\0"
+
+
+def check(parameters):
+    size = int.from_bytes(parameters[5:9], "big")
+    start = int.from_bytes(parameters[1:5], "big") - START
+    return bytes([zlib.crc32(memory[start:start + size]) != int.from_bytes(parameters[9:13], "big")])
+
+
+def keep():
+    with open(kept, "wb") as file:
+        file.write(memory)
+
+
+stack = isotp.CanStack(
+    can.Bus(interface="proxyflash", channel=channel), params={"tx_padding": 0xCC, "blocksize": 0},
+    address=isotp.Address(isotp.AddressingMode.Normal_11bits, txid=0x7E8, rxid=0x7E0),
+)
+server = UdsServer(
+    transport=IsoTpTransport(stack),
+    sessions=[DiagnosticSession(1), DiagnosticSession(2), DiagnosticSession(3)],
+    security_levels=[SecurityLevel(1, lambda: b"\\x36\\x57", key_validator=lambda seed, key: key == b"\\xc9\\xa9")],
+    routines=[RoutineDefinition(0xFF00, erase), RoutineDefinition(0x0202, check),
+              RoutineDefinition(0xFF01, lambda parameters: b"\\0")],
+    memory_regions=[MemoryRegionDefinition(START, SIZE, write_callback=write)],
+    resets=[EcuResetDefinition(1, keep)],
+)
+server.start()
+print("ready", flush=True)
+server._thread.join()
+"""
+
+
 @pytest.fixture(scope="session")
 def scapy() -> Path:
     """The interpreter of the environment that scapy is in."""
@@ -175,9 +235,11 @@ def scapy() -> Path:
 
 
 @contextmanager
-def scapy_ecu(python: Path, folder: Path, *, fd: bool) -> Iterator[CanBus]:
-    """An ECU of scapy's on a wire of its own; the host's end of the wire. What it holds goes to "kept" at its reset."""
-    wire = CanWire(uuid.uuid4().hex, pace=0, data_bitrate=2_000_000 if fd else None)
+def foreign_ecu(
+    python: Path, folder: Path, *, fd: bool, script: str = SCRIPT, faults: Faults | None = None
+) -> Iterator[CanBus]:
+    """An ECU of somebody else's on a wire of its own; the host's end of the wire. What it holds goes to "kept" at its reset."""
+    wire = CanWire(uuid.uuid4().hex, pace=0, data_bitrate=2_000_000 if fd else None, faults=faults)
     close = serve_can(wire, folder / "can.sock")
     (folder / "proxyflash").symlink_to(ROOT)
     # What an installation would leave: by it python-can knows the emulated wire, whatever folder the tests run in.
@@ -187,7 +249,7 @@ def scapy_ecu(python: Path, folder: Path, *, fd: bool) -> Iterator[CanBus]:
     (installed / "entry_points.txt").write_text(
         "[can.interface]\nproxyflash = proxyflash.emulators.can.python_can:EmulatedCanBus\n"
     )
-    command = [python, "-c", SCRIPT, f"unix:{folder / 'can.sock'}", str(int(fd)), folder / "kept"]
+    command = [python, "-c", script, f"unix:{folder / 'can.sock'}", str(int(fd)), folder / "kept"]
     process = subprocess.Popen(
         [*map(str, command)],
         stdout=subprocess.PIPE,
@@ -233,7 +295,7 @@ IMAGE = FirmwareImage(
 
 @pytest.mark.parametrize("fd", [False, True], ids=["classic", "fd"])
 def test_scapy_is_flashed(scapy: Path, tmp_path: Path, fd: bool) -> None:
-    with scapy_ecu(scapy, tmp_path, fd=fd) as bus:
+    with foreign_ecu(scapy, tmp_path, fd=fd) as bus:
         result = flash(bus, IMAGE, fd=fd)
     assert result.identity.part == "scapy"
     assert result.identity.serial == "a serial number that needs two frames"
@@ -246,5 +308,43 @@ def test_scapy_is_flashed(scapy: Path, tmp_path: Path, fd: bool) -> None:
 
 
 def test_scapy_refuses_a_wrong_key(scapy: Path, tmp_path: Path) -> None:
-    with scapy_ecu(scapy, tmp_path, fd=False) as bus, pytest.raises(SecurityDenied, match="invalidKey"):
+    with foreign_ecu(scapy, tmp_path, fd=False) as bus, pytest.raises(SecurityDenied, match="invalidKey"):
         flash(bus, IMAGE, fd=False, secret="00 01")
+
+
+def test_python_uds_server_is_flashed_though_a_response_is_lost(tmp_path: Path) -> None:
+    """Its refusal of the repeated block (0x73) leaves open what it has: the download begins again."""
+    faults = Faults()
+    tried_again: list[Event] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Retrying):
+            tried_again.append(event)
+        if isinstance(event, Progress) and event.phase is Phase.WRITE and not faults.plan.drop:
+            # A block of 254 bytes: its first frame, a flow control, 36 consecutive frames, and the response.
+            faults.restart(FaultPlan(drop=1.0, first=faults.units + 39, last=faults.units + 39))
+
+    profile = UdsProfile.model_validate(
+        {
+            "memory": [{"start": START, "size": SIZE, "erase_unit": 0x1000}],
+            "security": {"key": "xor", "secret": "FF FE"},
+            "routines": {"check_parameters": ["alfi", "address", "size", "crc32"]},
+            "timings": {"latency": 2.0},
+        }
+    )
+    with foreign_ecu(
+        environment(SERVER, "can-isotp", "python-can"), tmp_path, fd=False, script=SERVER_SCRIPT, faults=faults
+    ) as bus:
+        flasher = UdsFlasher.attach(bus, UdsAddress(request=0x7E0), profile)
+        try:
+            programmer = Programmer(flasher, "ecu", RunContext(hear))
+            programmer.flash(programmer.plan(IMAGE))
+        finally:
+            flasher.close()
+    assert len(faults.done) == 1
+    assert len(tried_again) == 1
+    held = (tmp_path / "kept").read_bytes()
+    for segment in IMAGE.segments:
+        place = segment.address - START
+        assert held[place : place + segment.size] == bytes(segment.data)
+    assert held[0x2000:] == b"\x5a" * (SIZE - 0x2000)
