@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ..transports import plugins
-from ..transports.errors import ProxyflashError, TransportError
+from ..transports.errors import ProxyflashError, TransportError, naming
 from ..transports.recording.recorder import Recorder
 from ..transports.transport import Transport
 from .bench_component import BenchComponent
@@ -122,12 +122,16 @@ class Bench(Buses):
     def check(self) -> list[str]:
         """Finds what opening the buses would find wrong with the file, and opens none; what is likely not meant, in words.
 
-        Emulated buses are brought to life, in memory and unlocked, for what only that shows. Under replay nothing is looked
-        at. Raises BenchKey, and the TransportError that a bus's own keys are.
+        Emulated buses are brought to life, in memory and unlocked, for what only that shows; the files and functions that
+        profiles name are looked at. Under replay nothing is looked at. Raises BenchKey, the TransportError that a bus's own
+        keys are, and what `Bootloader.check_profile` raises.
         """
         said: list[str] = []
         for name, spec in self.file.spec.bus.items() if self.replay is None else ():
             entries = [entry for entry in self.file.entries.values() if entry.spec.bus == name]
+            for entry in entries:
+                with naming(entry.spec.name):
+                    entry.flasher.check_profile(entry.profile)
             if spec.emulated:
                 emulate(self.file, name, None).close()
             else:

@@ -25,6 +25,7 @@
 | `Unsupported`       | E-UNSUPPORTED        | 2  | this protocol or part can't do what was asked |
 | `Cancelled`         | E-CANCELLED          | 10, 130 | asked to stop; 130 if nothing had been erased |
 | `ProfileWrong`      | E-PROFILE            | 12 | a protocol's settings in the bench file do not hold |
+| `KeyLibraryFailed`  | E-KEY-LIBRARY        | 1  | the maker's library that makes keys crashed, hung, or gave none |
 """
 
 from __future__ import annotations
@@ -209,6 +210,11 @@ class ProfileWrong(ProxyflashError):
     code = "E-PROFILE"
     exit_status = ExitStatus.BAD_FILE
     default_remedy = "Correct the component's profile in the bench file."
+
+
+class KeyLibraryFailed(ProxyflashError):
+    code = "E-KEY-LIBRARY"
+    default_remedy = "Ask the library's maker, or try it alone: does it take this seed, level and variant?"
 
 
 class Cancelled(ProxyflashError):

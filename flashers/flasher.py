@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..transports.deadline import Deadline
 from .errors import Unsupported, VerifyMismatch
-from .image import Segment
+from .image import FirmwareImage, Segment
 from .memory import MemoryMap, Range
 
 Target = Mapping[str, int | str]
@@ -201,6 +201,13 @@ class Bootloader(ABC):
         """Why the memory of a part with this profile can't be read; "": nothing is known against it. Sends nothing."""
         return ""
 
+    @classmethod  # noqa: B027 - most protocols name nothing
+    def check_profile(cls, profile: Any) -> None:
+        """Looks at what the profile names outside of the bench file: functions, libraries, files. Sends nothing.
+
+        Raises ProfileWrong, and what reading a firmware file raises.
+        """
+
     @classmethod
     def runs_while_written(cls, profile: Any) -> bool:
         """Whether the old application runs on beside the new one until that is booted."""
@@ -257,6 +264,22 @@ class MemoryAccess(ABC):
 
         Raises ImageWrongPart when they contradict each other; a target may name one of several memories.
         """
+
+    def fit(self, image: FirmwareImage) -> FirmwareImage:
+        """What of the image goes into the part's memory, in the form that the part takes.
+
+        The rest is kept for use, such as a program for the part's RAM. Raises ImageError, ProfileWrong.
+        """
+        return image
+
+    def turns(
+        self, erase: Sequence[Range], writes: Sequence[Segment]
+    ) -> Iterator[tuple[Sequence[Range], Sequence[Segment]]]:
+        """The turns in which a plan is carried out: what is erased in each, and then written.
+
+        What the part wants between two of them is done here, when the next one is asked for.
+        """
+        yield erase, writes
 
     @abstractmethod
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:

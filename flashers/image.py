@@ -56,6 +56,7 @@ class FirmwareImage:
     what the file says of its own version, "" where its format has no place for one (all but DFU). `only`: names of the
     part's memories that are to be written, where the rest of the file is left out on purpose; (): all of it is meant.
     `left_out`: of an image that was placed, what of it is not written, and why, for a person.
+    `is_alone`: what lies beside the file does not belong to it, as a signed update vouches for the file alone.
     """
 
     segments: tuple[Segment, ...]
@@ -67,6 +68,7 @@ class FirmwareImage:
     version: str = ""
     only: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    is_alone: bool = False
 
     @property
     def size(self) -> int:

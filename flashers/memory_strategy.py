@@ -32,19 +32,22 @@ class MemoryStrategy(Strategy):
         return self.memory.memory_map()
 
     def place(self, image: FirmwareImage) -> FirmwareImage:
-        return self._placed(image, self.memory.memory_map(image.target))
+        return self._placed(self.memory.fit(image), self.memory.memory_map(image.target))
 
     def plan(self, image: FirmwareImage, *, compare: bool) -> FlashPlan:
         memory = self.memory.memory_map(image.target)
-        placed = self._placed(image, memory)
+        placed = self._placed(self.memory.fit(image), memory)
         return planning.make(placed, memory, self._present(placed, memory) if compare else [])
 
     def seconds_for(self, plan: FlashPlan) -> float | None:
         return self.memory.seconds_for(plan.erase, plan.write_bytes)
 
     def write(self, plan: FlashPlan) -> tuple[int, int]:
-        self._erase(plan.erase)
-        return plan.erased_bytes, self._write(plan.writes)
+        written = 0
+        for erase, writes in self.memory.turns(plan.erase, plan.writes):
+            self._erase(erase)
+            written += self._write(writes)
+        return plan.erased_bytes, written
 
     def read_piece(self, start: int, size: int) -> Iterator[bytes]:
         return self.memory.read(start, size)

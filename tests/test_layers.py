@@ -116,6 +116,7 @@ FOR_FAMILIES = {
     "flashers.memory_runs",
     "flashers.errors",
     "flashers.retries",
+    "flashers.formats",
     "flashers.formats.avr_memories",
     "flashers.formats.mcuboot",
     "flashers.vector_table",
@@ -326,8 +327,8 @@ def reading(module: str, text: str) -> list[str]:
         ),
         (
             "flashers/smp/udp.py",
-            "from ..formats import load",
-            "flashers.formats: of flashers, a protocol's folder imports",
+            "from ..formats import ihex",
+            "flashers.formats.ihex: of flashers, a protocol's folder imports",
         ),
         (
             "flashers/programmer.py",

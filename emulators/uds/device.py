@@ -20,6 +20,7 @@ from ..device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
 from ..flash import NorFlash
 from ..supply import Supply
 from .ecu import ENDINGS, Ecu, Variation
+from .maker import Maker, MakerMemory
 from .memory import Marker, UdsMemory
 
 TESTER = 0xF1
@@ -27,7 +28,8 @@ TESTER = 0xF1
 
 
 class UdsDevice(EmulatedDevice):
-    """Keys of the `emulated` table: `part` (of parts.toml), `serial`, `firmware`, and those of Variation."""
+    """Keys of the `emulated` table: `part` (of parts.toml), `serial`, `firmware`, `maker` (see Maker), and those of
+    Variation."""
 
     bus_kind: ClassVar[str] = "can"
 
@@ -36,6 +38,7 @@ class UdsDevice(EmulatedDevice):
         part = _part(settings.pop("part", "acme-r77"))
         serial = str(settings.pop("serial", "0001"))
         settings.pop("firmware", None)
+        maker = Maker.of(settings.pop("maker", {}))
         variation = _variation(settings)
         address = _address(spec)
         self.name = spec.name
@@ -56,8 +59,9 @@ class UdsDevice(EmulatedDevice):
         if fresh:
             segments = [(self.flash.base, found.size)] if found is not None and found.size else []
             marker.note(complete=found is not None, segments=segments)
-        memory = UdsMemory(self.flash, marker, part)
-        self._ecu = Ecu(spec.name, part, serial, variation, self.supply, memory, wire, address, pace=spec.pace)
+        rest = self.flash, marker, part
+        memory = MakerMemory(maker, *rest) if maker != Maker() else UdsMemory(*rest)
+        self._ecu = Ecu(spec.name, part, serial, variation, self.supply, memory, wire, address, maker, pace=spec.pace)
         self._ecu.start()
 
     @classmethod
@@ -98,7 +102,9 @@ def _variation(settings: Mapping[str, Any]) -> Variation:
     known = {name: type(getattr(Variation(), name)) for name in Variation.__slots__}
     for key, value in settings.items():
         if key not in known:
-            raise BadDevice(key, f"no key of an emulated ECU; there are: part, serial, firmware, {', '.join(known)}")
+            raise BadDevice(
+                key, f"no key of an emulated ECU; there are: part, serial, firmware, maker, {', '.join(known)}"
+            )
         if type(value) is not known[key] and not (known[key] is float and type(value) is int):
             raise BadDevice(key, f"{value!r} is no {known[key].__name__}")
     variation = Variation(**settings)

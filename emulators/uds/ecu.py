@@ -18,6 +18,7 @@ from ..can.isotp import EcuAddress, IsoTpNode, Request
 from ..can.wire import CanWire
 from ..flash import FlashRefused
 from ..supply import Supply
+from .maker import Levels, Maker, Order
 from .memory import UdsMemory
 from .nrc import Nrc, RequestRefused, sub_function
 from .security import SecurityAccess
@@ -86,6 +87,7 @@ class Ecu(Board):
         memory: UdsMemory,
         wire: CanWire,
         address: EcuAddress,
+        maker: Maker,
         *,
         pace: float,
     ) -> None:
@@ -97,6 +99,13 @@ class Ecu(Board):
         self._security = SecurityAccess(
             variation.security_level, bytes.fromhex(variation.secret), variation.key_delay, variation.seed_delay
         )
+        if maker.levels or maker.seed_data:
+            others = {
+                level: SecurityAccess(level, bytes.fromhex(secret), variation.key_delay, variation.seed_delay)
+                for level, secret in maker.levels.items()
+            }
+            self._security = Levels(self._security, others, maker.seed_data)
+        self._order = Order(maker.rules)
         self.running: Application | None = None
         self._to_bootloader = False
         self._fingerprint = b""
@@ -157,6 +166,7 @@ class Ecu(Board):
     def _start_session(self, session: int, by: str = "session") -> None:
         """`by`: what began it, one of ENDINGS."""
         self._session = session
+        self._order.restarted()
         self._security.lock()
         if by == "power" or self._variation.download_ends in ("session", by):
             self._memory.abandon()
@@ -172,6 +182,7 @@ class Ecu(Board):
         self._worked = 0.0
         self._patience = self._part["p2"] * EARLY
         try:
+            self._order.check(request.data)
             answer = self._dispatch(request.data)
         except RequestRefused as refusal:
             if not (request.functional and refusal.nrc in SILENT_WHEN_FUNCTIONAL):
@@ -180,6 +191,8 @@ class Ecu(Board):
         except FlashRefused:
             self.link.send(bytes([0x7F, service, Nrc.PROGRAMMING_FAILURE]))
             return
+        if service != 0x31 or answer is None or answer[-1] == 0:
+            self._order.answered(request.data)
         if answer is not None:
             self.link.send(bytes([service + POSITIVE]) + answer)
 
@@ -339,8 +352,12 @@ class Ecu(Board):
     def _routine(self, routine: int, kind: int, argument: bytes) -> bool:
         """One of the programming routines: whether it passed. Raises RequestRefused."""
         variation, memory = self._variation, self._memory
-        if routine not in (variation.routine_erase, variation.routine_check, variation.routine_dependencies):
-            raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
+        known = (variation.routine_erase, variation.routine_check, variation.routine_dependencies)
+        if routine not in known:
+            if not memory.call(routine, argument):
+                raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
+            self._security.need()
+            return True
         self._security.need()
         sub_function(bytes([kind]), (1,), 1)
         if routine == variation.routine_erase:

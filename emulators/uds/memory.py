@@ -106,6 +106,10 @@ class UdsMemory:
         self.marker.note(complete=whole, segments=self.marker.segments)
         return whole
 
+    def call(self, routine: int, argument: bytes) -> bool:
+        """Runs a routine that there is beside the standard's; False for one that there isn't. Raises RequestRefused."""
+        return False
+
     # Services.
 
     def read(self, data: bytes) -> bytes:

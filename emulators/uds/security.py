@@ -22,7 +22,7 @@ class SecurityAccess:
     """
 
     def __init__(self, level: int, secret: bytes, delay: float, delay_at_start: float = 0.0) -> None:
-        self._level = level
+        self.level = level
         self._secret = secret
         self._delay = delay
         self._delay_at_start = delay_at_start
@@ -32,7 +32,7 @@ class SecurityAccess:
 
     def lock(self) -> None:
         """As a new session does."""
-        self.unlocked = self._level == 0
+        self.unlocked = self.level == 0
         self._seed = b""
 
     def restarted(self) -> None:
@@ -46,10 +46,10 @@ class SecurityAccess:
             raise RequestRefused(Nrc.SECURITY_ACCESS_DENIED)
 
     def serve(self, data: bytes) -> bytes | None:
-        if self._level == 0:
+        if self.level == 0:
             raise RequestRefused(Nrc.SERVICE_NOT_SUPPORTED)
-        kind, quiet = sub_function(data, (self._level, self._level + 1), None)
-        answer = self._request_seed() if kind == self._level else self._send_key(data[1:])
+        kind, quiet = sub_function(data, (self.level, self.level + 1), None)
+        answer = self._request_seed() if kind == self.level else self._send_key(data[1:])
         return None if quiet else bytes([kind]) + answer
 
     def _request_seed(self) -> bytes:

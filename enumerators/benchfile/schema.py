@@ -547,7 +547,8 @@ class _Reader:
     def validated(self, model: type[M], value: object, place: Place) -> M:
         """Strictly, as JSON is: no number for a boolean, no text for a number. TOML's other types are refused before."""
         try:
-            return model.model_validate_json(json.dumps(value), strict=True)
+            text, folder = json.dumps(value), self.path.absolute().parent
+            return model.model_validate_json(text, strict=True, context={"folder": folder})
         except ValidationError as error:
             raise BenchKey(self._explain(first_fault(error), place)) from None
 

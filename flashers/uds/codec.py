@@ -139,6 +139,11 @@ _WAIT = (
 )
 _ANEW = "Run the same command again."
 _SUPPLY = "Bring its supply voltage into range, then run the same command again."
+_PROGRAMMING = (
+    "Is write_alignment of its memory in the profile as the ECU programs it, and erase_unit as it erases it? Is its supply "
+    "within range? Then run the same command again."
+)
+_ORDER = "Does it want a flash driver first, or another order of steps? See driver, order and steps in its profile."
 _STATE = "Its maker says under which conditions it may be programmed: supply, speed, temperature, ignition."
 _SESSION = "Is its bootloader entered another way? See sessions and stay_in_boot in its profile."
 
@@ -146,6 +151,7 @@ _ERRORS: dict[int, tuple[type[ProxyflashError], str | None]] = {
     Nrc.SERVICE_NOT_SUPPORTED: (Unsupported, "Turn what it lacks off in its profile."),
     Nrc.SUB_FUNCTION_NOT_SUPPORTED: (Unsupported, "Turn what it lacks off in its profile."),
     Nrc.CONDITIONS_NOT_CORRECT: (PartRefused, _STATE),
+    Nrc.REQUEST_SEQUENCE_ERROR: (PartRefused, _ORDER),
     Nrc.NO_RESPONSE_FROM_SUBNET_COMPONENT: (OperationFailed, None),
     Nrc.FAILURE_PREVENTS_EXECUTION_OF_REQUESTED_ACTION: (OperationFailed, None),
     Nrc.REQUEST_OUT_OF_RANGE: (PartRefused, "Do the addresses, routines and identifiers of its profile hold?"),
@@ -157,7 +163,7 @@ _ERRORS: dict[int, tuple[type[ProxyflashError], str | None]] = {
     Nrc.SECURE_DATA_TRANSMISSION_REQUIRED: (SecurityDenied, "It asks for secured data (0x84), which is not supported."),
     Nrc.UPLOAD_DOWNLOAD_NOT_ACCEPTED: (OperationFailed, None),
     Nrc.TRANSFER_DATA_SUSPENDED: (OperationFailed, None),
-    Nrc.GENERAL_PROGRAMMING_FAILURE: (OperationFailed, None),
+    Nrc.GENERAL_PROGRAMMING_FAILURE: (OperationFailed, _PROGRAMMING),
     Nrc.WRONG_BLOCK_SEQUENCE_COUNTER: (OperationFailed, _ANEW),
     Nrc.SUB_FUNCTION_NOT_SUPPORTED_IN_ACTIVE_SESSION: (PartWrongMode, _SESSION),
     Nrc.SERVICE_NOT_SUPPORTED_IN_ACTIVE_SESSION: (PartWrongMode, _SESSION),

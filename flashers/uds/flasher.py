@@ -11,10 +11,10 @@ the code says which, and of what may be lost the ECU is asked.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import ClassVar, Self
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 from ...transports.can.bus import CanBus
 from ...transports.deadline import Deadline
@@ -22,6 +22,7 @@ from ...transports.errors import ProxyflashError, TransportError
 from ...transports.isotp.opening import IsoTpChannel
 from ...transports.outside import Outside
 from ..errors import (
+    ImageWrongPart,
     NoResponse,
     OperationFailed,
     PartError,
@@ -33,16 +34,20 @@ from ..errors import (
     WrongPart,
 )
 from ..flasher import Capability, Identity, MemoryBootloader, ProbeResult, Target
-from ..image import Segment
+from ..image import FirmwareImage, Segment, join
 from ..memory import MemoryMap, Range
 from . import session as uds_session
 from .client import LOST, Broadcast, PduChannel
 from .codec import OPEN_TRANSFER, Meaning, NegativeResponse, Nrc, Service
 from .discovery import SIGHT_RUN_ON
+from .files import IMAGE, FilesOfProfile
 from .functional import FunctionalRequests
 from .identity import Told, merge, probed, read_identity, runs
-from .profile import Parameter, UdsAddress, UdsProfile, recorded_keys
-from .session import client_over
+from .keys import keys_of
+from .parameters import Subject, encoded
+from .profile import UdsAddress, UdsProfile
+from .sequence import REGION, Words
+from .session import NOTHING, client_over
 
 _VERDICTS = (
     Nrc.GENERAL_REJECT,
@@ -66,6 +71,12 @@ LONGEST_S3 = 60.0
 """Seconds that a session is left alone at most."""
 
 
+_CLASSIC = (
+    "The bus is CAN FD, and the ECU is asked in classic frames: set iso_tp = {tx_dl = 64} in its profile if it hears CAN FD "
+    "frames only. If not: is it powered and wired, and its address right? Run: proxyflash scan"
+)
+
+
 class UdsFlasher(MemoryBootloader):
     """One ECU. The fingerprint is written before the first erase, not at `connect`, which changes nothing."""
 
@@ -82,11 +93,16 @@ class UdsFlasher(MemoryBootloader):
         broadcast: Broadcast | None = None,
         outside: Outside | None = None,
     ) -> None:
-        """Raises ProfileWrong when the key function can't be imported. `outside`: records keys, or replays them."""
-        self._key = recorded_keys(profile.security.key, outside)
+        """Raises what `check_profile` raises. `outside`: records keys, or replays them."""
+        self._keys = keys_of(profile, outside)
+        self._files = FilesOfProfile(profile)
         self._profile = profile
+        self._order = profile.sequence
         self._client = client_over(channel, profile, broadcast)
-        self._signed = False
+        self._asks_classic = False
+        """Whether it is asked in classic frames on a CAN FD bus."""
+        self._prepared = False
+        self._has_driver = False
         self._unjudged: list[Segment] = []
         """What was written and the ECU's routines have not checked yet."""
         self._judged = False
@@ -105,10 +121,12 @@ class UdsFlasher(MemoryBootloader):
         channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options())
         broadcast = FunctionalRequests(bus, functional, profile.iso_tp) if profile.functional and functional else None
         try:
-            return cls(channel, profile, broadcast, bus.outside)
+            made = cls(channel, profile, broadcast, bus.outside)
         except ProxyflashError:
             channel.close()
             raise
+        made._asks_classic = bus.fd and profile.iso_tp.tx_dl == 8
+        return made
 
     @classmethod
     def probe(
@@ -130,12 +148,26 @@ class UdsFlasher(MemoryBootloader):
     def wrong_key(cls, profile: UdsProfile) -> UdsProfile | None:
         if profile.security.key == "none":
             return None
-        wrong = profile.security.model_copy(update={"key": "xor", "secret": b"\x01\x02\x03\x04"})
+        wrong = profile.security.model_copy(update={"key": "xor", "secret": b"\x01\x02\x03\x04", "library": None})
         return profile.model_copy(update={"security": wrong})
 
     @classmethod
+    def surprises(cls, profile: UdsProfile, bus: Mapping[str, Any]) -> Iterator[str]:
+        if bus.get("fd") and profile.iso_tp.tx_dl == 8:
+            yield "on a CAN FD bus it is asked in classic frames; if it hears CAN FD frames only, set iso_tp = {tx_dl = 64}"
+
+    @classmethod
+    def check_profile(cls, profile: UdsProfile) -> None:
+        keys_of(profile, None)
+        FilesOfProfile(profile)
+
+    @classmethod
     def readback_unavailable_reason(cls, profile: UdsProfile) -> str:
-        return "the profile has no way to read its memory (read)" if profile.read == "none" else ""
+        if profile.read == "none":
+            return "the profile has no way to read its memory (read)"
+        if profile.driver is not None and (not profile.driver.file or profile.driver.file.startswith(IMAGE)):
+            return "the flash driver comes with the image, and what is read back has none (driver.file)"
+        return ""
 
     def look(self) -> Identity | None:
         """Where memory can't be read, nothing that planning needs is in the ECU: its application goes on."""
@@ -143,7 +175,7 @@ class UdsFlasher(MemoryBootloader):
             return None
         self._client.drain()
         self._client.heard = False
-        awake, _ = uds_session.wake(self._client, self._profile)
+        awake, _ = self._wake()
         if not awake:
             return None
         self._set_capabilities()
@@ -153,7 +185,8 @@ class UdsFlasher(MemoryBootloader):
         self._client.let_session_go()
         self._client.drain()
         self._client.heard = False
-        self._signed = False
+        self._prepared = False
+        self._has_driver = False
         self._unjudged = []
         self._judged = False
         identity = merge(self._enter(), self._told().identity)
@@ -162,7 +195,7 @@ class UdsFlasher(MemoryBootloader):
 
     def _set_capabilities(self) -> None:
         self.capabilities = Capability.BOOT
-        if isinstance(self._profile.routines.check, int):
+        if isinstance(self._profile.routines.check, int) and "check" in self._order.words:
             self.capabilities |= Capability.CHECK
         if self._profile.read != "none":
             self.capabilities |= Capability.READ
@@ -176,56 +209,79 @@ class UdsFlasher(MemoryBootloader):
     def memory_map(self, target: Target | None = None) -> MemoryMap:
         return self._profile.memory_map()
 
+    def fit(self, image: FirmwareImage) -> FirmwareImage:
+        """The image without the flash driver, which is kept; by id, each region's part of it as one segment."""
+        image = self._files.keep(image)
+        placed = image.at(self.memory_map().regions[0].start) if image.relocatable and image.segments else image
+        self._check_packed(placed)
+        if self._profile.address_by == "id":
+            placed = self._joined(placed)
+        if self._profile.routines.erase_all:
+            self._check_all_covered(placed.segments)
+        return placed
+
+    def turns(
+        self, erase: Sequence[Range], writes: Sequence[Segment]
+    ) -> Iterator[tuple[Sequence[Range], Sequence[Segment]]]:
+        if erase or writes:
+            self._prepare(writes)
+            yield from self._turns(self._order.body, erase, writes)
+
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
-        self._sign()
         routines = self._profile.routines
         if not isinstance(routines.erase, int):
             return
+        if routines.erase_all:
+            try:
+                self._check_all_covered([Segment(item.start, bytes(1)) for item in ranges])
+            except ImageWrongPart as error:
+                raise Unsupported(str(error.cause), remedy="Erase all of its memories.") from error
+        self._prepare()
         done = 0
-        for item in _merged(ranges, self.memory_map()) if routines.merge_erase else ranges:
-            parameters = self._parameters(routines.erase_parameters, item.start, item.size)
-            status = self._start(routines.erase, parameters)
-            if status and status[-1] != routines.passed:
-                raise OperationFailed(
-                    f"erasing {item} failed (routine 0x{routines.erase:04X}: {status.hex(' ').upper()})"
-                )
+        calls = _merged(ranges, self.memory_map()) if routines.merge_erase else ranges
+        for item in calls:
+            if not done or not routines.erase_all:
+                parameters = self._parameters(routines.erase_parameters, item.start, item.size)
+                status = self._start(routines.erase, parameters)
+                if status and status[-1] != routines.passed:
+                    raise OperationFailed(
+                        f"erasing {item} failed (routine 0x{routines.erase:04X}: {status.hex(' ').upper()})"
+                    )
             done += item.size
             yield done
 
     def write(self, segment: Segment) -> Iterator[int]:
-        self._sign()
+        self._prepare()
         self._unjudged.append(segment)
-        block = self._request_transfer(Service.REQUEST_DOWNLOAD, segment.address, segment.size)
-        region = self.memory_map().region_of(segment.address)
-        grain = region.write_alignment if region is not None else 1
-        step = max(block // grain * grain, min(block, grain))
-        view = memoryview(segment.data)
-        counter = 1
-        try:
-            for start in range(0, segment.size, step):
-                piece = view[start : start + step]
-                # An ECU that refuses the repeated block may have the first one, or a part of it: all begins anew.
-                self._request(bytes((Service.TRANSFER_DATA, counter)) + piece)
-                counter = (counter + 1) & 0xFF
-                yield start + len(piece)
-        except (GeneratorExit, KeyboardInterrupt):
-            self._give_up_transfer()
-            raise
-        data = bytes(segment.data) if "crc32" in self._profile.transfer_exit else b""
-        self._end_transfer(self._parameters(self._profile.transfer_exit, segment.address, segment.size, data))
+        subject = self._subject(segment)
+        region = self._profile.region_at(segment.address)
+        yield from self._download(
+            subject,
+            self._profile.data_format if region is None or region.data_format is None else region.data_format,
+            (region.announce if region is not None else None) or segment.size,
+            region.write_alignment if region is not None else 1,
+        )
 
     def read(self, start: int, size: int) -> Iterator[bytes]:
         return self._upload(start, size) if self._profile.read == "upload" else self._read_memory(start, size)
 
     def judge(self, segments: Sequence[Segment]) -> str:
-        routines = self._profile.routines
         said = []
-        if isinstance(routines.check, int):
-            for parameters in self._check_parameters(segments):
-                self._call_check(routines.check, parameters)
+        checks = self._order.checks_in_turns
+        if checks and not self._unjudged:
+            self._check(segments)
+        for word in self._order.end:
+            if word == "check":
+                self._check(segments)
+                checks = True
+            elif word == "dependencies":
+                self._check_dependencies()
+            else:
+                self._take_step(word, segments)
+        routines = self._profile.routines
+        if checks and isinstance(routines.check, int):
             said.append(f"routine 0x{routines.check:04X} by the part")
-        if isinstance(routines.dependencies, int):
-            self._call_check(routines.dependencies)
+        if "dependencies" in self._order.end and isinstance(routines.dependencies, int):
             said.append(f"dependencies by 0x{routines.dependencies:04X}")
         self._unjudged = []
         self._judged = True
@@ -233,13 +289,12 @@ class UdsFlasher(MemoryBootloader):
 
     def start_application(self) -> None:
         """An ECU starts only what its own routines accepted, so those that `judge` did not call are called first."""
-        dependencies = self._profile.routines.dependencies
         if self._unjudged:
             self.judge(sorted(self._unjudged, key=lambda segment: segment.address))
-        elif not self._judged and isinstance(dependencies, int):
+        elif not self._judged and "dependencies" in self._order.words:
             # An image that a cut left whole may lack nothing but this; of an ECU that lacks more it changes nothing.
             with suppress(ProxyflashError):
-                self._call_check(dependencies)
+                self._check_dependencies()
         self._client.let_session_go()
         uds_session.start_application(self._client, self._profile)
         self._found = None
@@ -248,17 +303,24 @@ class UdsFlasher(MemoryBootloader):
         with suppress(TransportError):
             self._client.close()
 
+    def _wake(self) -> tuple[bool, int | None]:
+        """See `session.wake`. Raises NoResponse."""
+        try:
+            return uds_session.wake(self._client, self._profile)
+        except NoResponse as error:
+            raise (error.advised(_CLASSIC) if self._asks_classic else error) from error
+
     def _enter(self) -> Identity:
         """Into the programming session, with its key; who it said it was before."""
-        awake, session = uds_session.wake(self._client, self._profile)
+        awake, session = self._wake()
         told = self._told() if awake else Told()
         if self._found is None:
             self._found = awake and not runs(self._profile, session, told)
         is_elsewhere = awake and session != self._profile.sessions.programming
         try:
             if is_elsewhere:
-                uds_session.prepare(self._client, self._profile)
-            uds_session.enter_programming(self._client, self._profile, self._key)
+                uds_session.prepare(self._client, self._profile, self._keys)
+            uds_session.enter_programming(self._client, self._profile, self._keys)
         except ProxyflashError:
             if is_elsewhere:
                 uds_session.leave_programming(self._client, self._profile)
@@ -277,13 +339,111 @@ class UdsFlasher(MemoryBootloader):
             raise NoResponse(f"the part did not answer whether it is {wanted}").passing(True)
         return told
 
-    def _sign(self) -> None:
-        """Writes the fingerprint, once."""
-        fingerprint = self._profile.fingerprint
-        if fingerprint is not None and not self._signed:
-            identifier = fingerprint.identifier.to_bytes(2, "big")
-            self._request(bytes((Service.WRITE_DATA_BY_IDENTIFIER,)) + identifier + fingerprint.data)
-        self._signed = True
+    def _prepare(self, writes: Sequence[Segment] = ()) -> None:
+        """What comes between the key and the first erase, once: fingerprint, flash driver, the maker's own steps."""
+        if self._prepared:
+            return
+        for word in self._order.prepare:
+            if word == "driver":
+                self._load_driver()
+            else:
+                self._take_step(word, writes)
+        self._prepared = True
+
+    def _load_driver(self) -> None:
+        """Downloads the flash driver, has the ECU check it, and starts it."""
+        driver = self._profile.driver
+        if driver is None:
+            return
+        segments = self._files.driver()
+        signature = self._files.signature(driver.signature)
+        subjects = [Subject(item.address, item.size, bytes(item.data), driver.id, signature) for item in segments]
+        for subject in subjects:
+            for _ in self._download(subject, driver.data_format, subject.size, 1):
+                pass
+            self._has_driver = True
+        if isinstance(driver.check, int):
+            data = b"".join(subject.data for subject in subjects)
+            whole = replace(subjects[0], size=len(data), data=data)
+            for subject in subjects if "address" in driver.check_parameters else [whole]:
+                self._call_check(driver.check, encoded(driver.check_parameters, self._profile, subject))
+        if isinstance(driver.run, int):
+            first = replace(subjects[0], address=self._files.driver_entry)
+            status = self._start(driver.run, encoded(driver.run_parameters, self._profile, first))
+            if status and status[-1] != self._profile.routines.passed:
+                raise OperationFailed(
+                    f"the part did not start the flash driver (routine 0x{driver.run:04X}: {status.hex(' ').upper()})",
+                    remedy="Does driver of its profile hold: its file, its addresses, its routines?",
+                )
+
+    def _turns(
+        self, words: Words, erase: Sequence[Range], writes: Sequence[Segment]
+    ) -> Iterator[tuple[Sequence[Range], Sequence[Segment]]]:
+        for word in words:
+            if isinstance(word, str):
+                if word == "erase":
+                    yield erase, ()
+                elif word == "download":
+                    yield (), writes
+                elif word == "check":
+                    self._check(writes)
+                else:
+                    self._take_step(word, writes)
+            elif word[0] == REGION:
+                for region in self.memory_map().regions:
+                    units = [item for item in erase if region.start <= item.start < region.end]
+                    segments = [item for item in writes if region.start <= item.address < region.end]
+                    if units or segments:
+                        yield from self._turns(word[1:], units, segments)
+            else:
+                for segment in writes:
+                    yield from self._turns(word[1:], (), (segment,))
+
+    def _take_step(self, word: str, segments: Sequence[Segment] = ()) -> None:
+        if word == "dependencies":
+            self._check_dependencies()
+            return
+        subject = NOTHING
+        if segments:
+            data = b"".join(bytes(item.data) for item in segments)
+            subject = replace(self._subject(segments[0]), size=len(data), data=data)
+        uds_session.take_step(self._client, self._profile, self._keys, word, subject, self._request)
+
+    def _joined(self, image: FirmwareImage) -> FirmwareImage:
+        """Each region's part of the image as one segment from the region's start on. Raises ImageWrongPart."""
+        joined = []
+        for region in self.memory_map().regions:
+            parts = list(image.within(region.start, region.end))
+            if not parts:
+                continue
+            size = parts[-1].end - region.start
+            joined.append(Segment(region.start, image.read(region.start, size, region.erased_value)))
+        within = sum(
+            part.size for region in self.memory_map().regions for part in image.within(region.start, region.end)
+        )
+        # What lies outside of all regions is refused as it is.
+        return replace(image, segments=join(joined)) if within == image.size else image
+
+    def _check_packed(self, image: FirmwareImage) -> None:
+        """Raises ImageWrongPart where compressed bytes are not one piece from the region's start on."""
+        for region in self._profile.memory:
+            parts = list(image.within(region.start, region.start + region.size))
+            if region.announce and parts and (len(parts) > 1 or parts[0].address != region.start):
+                raise ImageWrongPart(
+                    f"the image has more than one piece for {region.name}, or none at 0x{region.start:08X}; the ECU takes "
+                    "its compressed bytes (announce) as one piece from there on",
+                    remedy="Is it the right file? See what it holds: proxyflash image FILE",
+                )
+
+    def _check_all_covered(self, segments: Sequence[Segment]) -> None:
+        """Raises ImageWrongPart where one erase takes more than is named."""
+        for region in self.memory_map().regions:
+            if not any(item.address < region.end and item.end > region.start for item in segments):
+                raise ImageWrongPart(
+                    f"this part erases all its memories at once (routines.erase_all), and there is nothing for "
+                    f"{region.name}",
+                    remedy="Take an image for all of them.",
+                )
 
     def _start(self, routine: int, parameters: bytes = b"") -> bytes:
         """The routine's status record. Raises what a negative response is mapped to."""
@@ -305,6 +465,18 @@ class UdsFlasher(MemoryBootloader):
                 f"routine 0x{routine:04X} of the part says that it does not hold the image ({answer.hex(' ').upper()})"
             )
 
+    def _check(self, segments: Sequence[Segment]) -> None:
+        """Calls the check routine for them, if there is one. Raises VerifyMismatch."""
+        routine = self._profile.routines.check
+        if isinstance(routine, int):
+            for parameters in self._check_parameters(segments):
+                self._call_check(routine, parameters)
+
+    def _check_dependencies(self) -> None:
+        routine = self._profile.routines.dependencies
+        if isinstance(routine, int):
+            self._call_check(routine)
+
     def _check_parameters(self, segments: Sequence[Segment]) -> Iterator[bytes]:
         """The parameters of each call of the check routine. CRCs go over what was downloaded, with its padding."""
         names = self._profile.routines.check_parameters
@@ -320,26 +492,43 @@ class UdsFlasher(MemoryBootloader):
                 continue
             if "address" in names:
                 for item in inside:
-                    yield self._parameters(names, item.address, item.size, bytes(item.data))
+                    yield encoded(names, self._profile, self._subject(item))
             else:
                 data = b"".join(item.data for item in inside)
-                yield self._parameters(names, inside[0].address, len(data), data)
+                yield encoded(names, self._profile, replace(self._subject(inside[0]), size=len(data), data=data))
 
-    def _parameters(self, names: Sequence[Parameter], address: int, size: int, data: bytes = b"") -> bytes:
-        profile = self._profile
-        encoded: dict[str, bytes] = {
-            "alfi": bytes((profile.size_length << 4 | profile.address_length,)),
-            "address": address.to_bytes(profile.address_length, "big"),
-            "size": size.to_bytes(profile.size_length, "big"),
-            "crc32": zlib.crc32(data).to_bytes(4, "big"),
-            "region": bytes((profile.region_id(address),)),
-        }
-        return b"".join(encoded[name] for name in names)
+    def _subject(self, segment: Segment) -> Subject:
+        region = self._profile.region_at(segment.address)
+        signature = self._files.signature(region.signature) if region is not None else b""
+        return Subject(
+            segment.address, segment.size, bytes(segment.data), self._profile.region_id(segment.address), signature
+        )
 
-    def _request_transfer(self, service: Service, address: int, size: int) -> int:
+    def _parameters(self, names: Sequence[str], address: int, size: int) -> bytes:
+        return encoded(names, self._profile, Subject(address, size, id=self._profile.region_id(address)))
+
+    def _download(self, subject: Subject, data_format: int, announced: int, alignment: int) -> Iterator[int]:
+        """Yields bytes that the ECU has acknowledged so far."""
+        where = encoded(("alfi", "address", "size"), self._profile, replace(subject, size=announced))
+        block = self._request_transfer(Service.REQUEST_DOWNLOAD, data_format, where)
+        step = max(block // alignment * alignment, min(block, alignment))
+        view = memoryview(subject.data)
+        counter = 1
+        try:
+            for start in range(0, subject.size, step):
+                piece = view[start : start + step]
+                # An ECU that refuses the repeated block may have the first one, or a part of it: all begins anew.
+                self._request(bytes((Service.TRANSFER_DATA, counter)) + piece)
+                counter = (counter + 1) & 0xFF
+                yield start + len(piece)
+        except (GeneratorExit, KeyboardInterrupt):
+            self._give_up_transfer()
+            raise
+        self._end_transfer(encoded(self._profile.transfer_exit, self._profile, subject))
+
+    def _request_transfer(self, service: Service, data_format: int, where: bytes) -> int:
         """How many bytes of data one TransferData takes: maxNumberOfBlockLength counts its identifier and counter too."""
-        head = bytes((service, self._profile.data_format))
-        answer = self._open(head + self._parameters(("alfi", "address", "size"), address, size))
+        answer = self._open(bytes((service, data_format)) + where)
         width = answer[0] >> 4 if answer else 0
         longest = int.from_bytes(answer[1 : 1 + width], "big")
         if not width or len(answer) < 1 + width or longest < 3:
@@ -354,8 +543,8 @@ class UdsFlasher(MemoryBootloader):
         """
         timings = self._profile.timings
         refusals = OPEN_TRANSFER if request[0] == Service.REQUEST_DOWNLOAD else {Nrc.CONDITIONS_NOT_CORRECT}
-        # An ECU that was reset may have forgotten the segments before this one.
-        is_first = len(self._unjudged) < 2
+        # An ECU that was reset may have forgotten the segments before this one, and has no flash driver any more.
+        is_first = len(self._unjudged) < 2 and not self._has_driver
         answer = self._client.ask(request, limit=timings.erase, retries=timings.retries)
         if not isinstance(answer, NegativeResponse) or answer.nrc not in refusals:
             return self._opened(answer)
@@ -425,8 +614,8 @@ class UdsFlasher(MemoryBootloader):
         self._refused = refused
         if lost and answer.nrc not in _OF_THE_TRANSFER:
             with suppress(*LOST):
-                key = self._key if answer.meaning is Meaning.LOST else None
-                lost = not uds_session.is_unlocked(self._client, self._profile, key)
+                keys = self._keys if answer.meaning is Meaning.LOST else {}
+                lost = not uds_session.is_unlocked(self._client, self._profile, keys)
         if not isinstance(error, PartError):
             return PartWrongMode(error.cause, remedy=_LOST_REMEDY).passing(True) if lost else error
         error.passes = lost
@@ -454,7 +643,8 @@ class UdsFlasher(MemoryBootloader):
             yield data
 
     def _upload(self, start: int, size: int) -> Iterator[bytes]:
-        self._request_transfer(Service.REQUEST_UPLOAD, start, size)
+        where = self._parameters(("alfi", "address", "size"), start, size)
+        self._request_transfer(Service.REQUEST_UPLOAD, self._profile.data_format, where)
         left, counter = size, 1
         try:
             while left:
@@ -471,7 +661,7 @@ class UdsFlasher(MemoryBootloader):
                 if not left:
                     self._end_transfer()
                 elif isinstance(self._client.ask(bytes((Service.REQUEST_TRANSFER_EXIT,))), NegativeResponse):
-                    uds_session.enter_programming(self._client, self._profile, self._key)
+                    uds_session.enter_programming(self._client, self._profile, self._keys)
 
 
 def _merged(ranges: Sequence[Range], memory: MemoryMap) -> Iterator[Range]:

@@ -7,18 +7,19 @@ practice give, so that a profile names only what its maker does differently. All
 
 from __future__ import annotations
 
-from importlib import import_module
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Protocol, Self, cast
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WrapValidator, model_validator
 
 from ...transports.can.bus import CanId
 from ...transports.isotp.opening import Addressing, IsoTpAddress, IsoTpOptions
-from ...transports.outside import Outside
 from ..errors import ProfileWrong
 from ..flasher import SECRET, Address, Settings
 from ..memory import Erase, MemoryMap, Region, Watch, Write, uniform
+from .sequence import STANDARD, Order, flat, parse, with_heads
 
 
 def _from_hex(value: object) -> object:
@@ -36,10 +37,41 @@ ArbitrationId = Annotated[int, Field(ge=0, le=0x1FFFFFFF)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Hex = Annotated[bytes, BeforeValidator(_from_hex)]
 RoutineId = Word | Literal["none"]
-Parameter = Literal["alfi", "address", "size", "crc32", "region"]
-"""One part of a request's parameters. "alfi": the addressAndLengthFormatIdentifier; "address" and "size": as wide as
-`address_length` and `size_length` say; "crc32": CRC-32/ISO-HDLC, 4 bytes; "region": the memory region's `id`, 1 byte.
-All big endian."""
+ParameterName = Literal[
+    "alfi", "address", "size", "region", "signature", "crc32", "crc32-mpeg2", "crc16", "crc16-xmodem", "crc16-arc"
+]
+"""A part of a request's parameters that the bootloader's class fills in, big endian.
+
+"alfi": the addressAndLengthFormatIdentifier; "address" and "size": as wide as `address_length` and `size_length` say;
+"region": the memory region's `id`, 1 byte; "signature": what the region's `signature` file holds; the checksums: see
+`checksums`."""
+
+
+def _parameter(value: object, inner: Any) -> str:
+    try:
+        return cast(str, inner(value))
+    except ValueError:
+        names = ", ".join(map(repr, get_args(ParameterName)))
+        raise ValueError(f"should be one of {names}, or bytes in hexadecimal, such as '01'") from None
+
+
+Parameter = Annotated[
+    ParameterName | Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{2}( ?[0-9A-Fa-f]{2})*$")], WrapValidator(_parameter)
+]
+"""A name, or literal bytes."""
+
+
+def _from_folder(value: str, info: ValidationInfo) -> str:
+    """A file, from the bench file's folder on; one that goes by the image's name is found later."""
+    folder = (info.context or {}).get("folder")
+    return value if not value or not folder or value.startswith("{") else str(Path(folder) / value)
+
+
+BenchPath = Annotated[str, Field(max_length=4096), AfterValidator(_from_folder)]
+"""A file beside the bench file or, with {image} for the image's path without its ending, beside the image."""
+
+
+KEY = r"^(none|xor|library|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"
 
 
 class UdsAddress(Address):
@@ -118,6 +150,12 @@ class MemoryRegion(Settings):
     erased_value: Byte = 0xFF
     id: Byte = 0
     """What the maker numbers it with, for routines that take "region"."""
+    data_format: Byte | None = None
+    """Its own dataFormatIdentifier; by default that of the profile."""
+    announce: int | None = Field(default=None, gt=0)
+    """The size that RequestDownload names, in bytes, where the image is compressed already; by default what is sent."""
+    signature: BenchPath = ""
+    """The file whose bytes the parameter "signature" is."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -128,7 +166,32 @@ class MemoryRegion(Settings):
             raise ValueError("write_alignment must be a power of two that divides the erase unit")
         if self.start % self.write_alignment:
             raise ValueError("start must be a multiple of write_alignment")
+        if self.announce and self.erase_unit:
+            raise ValueError("announce is for a region that is erased as a whole: leave erase_unit out")
         return self
+
+
+class FlashDriver(Settings):
+    """A program that the ECU gets into its RAM before the first erase: a flash driver, or a secondary bootloader.
+
+    It is downloaded, then checked, then started. Sizes in bytes.
+    """
+
+    file: BenchPath = ""
+    """By default it is in the image, at these addresses."""
+    start: int = Field(ge=0)
+    size: int = Field(gt=0, le=1 << 24)
+    id: Byte = 0
+    """What the maker numbers it with."""
+    data_format: Byte = 0x00
+    check: RoutineId = "none"
+    check_parameters: tuple[Parameter, ...] = ("crc32",)
+    """With "address", the routine is called once for each of its segments."""
+    run: RoutineId = "none"
+    """The routine that starts it."""
+    run_parameters: tuple[Parameter, ...] = ("address",)
+    """"address": where its first segment starts; where the file tells an entry point, that."""
+    signature: BenchPath = ""
 
 
 class Sessions(Settings):
@@ -139,16 +202,34 @@ class Sessions(Settings):
     extended: Byte = 0x03
 
 
+class KeyLibrary(Settings):
+    """A shared library that makes keys. It is called in a process of its own, which may crash or hang."""
+
+    file: BenchPath
+    call: Literal["GenerateKeyEx", "GenerateKeyExOpt", "XCP_ComputeKeyFromSeed"] = "GenerateKeyEx"
+    level: int | None = Field(default=None, ge=0, le=0xFF)
+    """What it is given as level, access type or privilege; by default that of `security`."""
+    variant: str = Field(default="", max_length=256)
+    options: Annotated[str, SECRET] = Field(default="", max_length=4096)
+    """For GenerateKeyExOpt."""
+    seconds: float = Field(default=5.0, gt=0, le=60)
+    """How long one call may take."""
+
+
 class Security(Settings):
     """SecurityAccess. `level`: the odd sub-function that asks for a seed. `key`: what makes the key from the seed.
 
-    "none": the ECU asks for no key. "xor": each byte of the seed with that of `secret`, repeated. Else
-    "package.module:function", called with (seed: bytes, secret: bytes, level: int), which returns the key as bytes.
+    "none": the ECU asks for no key. "xor": each byte of the seed with that of `secret`, repeated. "library": the
+    shared library that `library` names. Else "package.module:function", called with (seed: bytes, secret: bytes,
+    level: int), which returns the key as bytes.
     """
 
     level: int = Field(default=0x01, ge=0x01, le=0x7D)
-    key: str = Field(default="none", pattern=r"^(none|xor|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
+    key: str = Field(default="none", pattern=KEY)
     secret: Annotated[Hex, SECRET] = b""
+    library: KeyLibrary | None = None
+    request_data: Hex = b""
+    """securityAccessDataRecord: bytes that follow the sub-function that asks for the seed."""
     wait: float = Field(default=12.0, ge=0, le=3600)
     """How long to go on asking for a seed while the ECU says that its waiting time is not over (NRC 0x37). Many have one
     of 10 s after each start (ISO 14229-1:2020, 10.4)."""
@@ -159,6 +240,8 @@ class Security(Settings):
             raise ValueError("level must be odd: the sub-function that asks for the seed")
         if self.key == "xor" and not self.secret:
             raise ValueError('key = "xor" needs a secret')
+        if (self.key == "library") != (self.library is not None):
+            raise ValueError('key = "library" goes with the table library')
         return self
 
 
@@ -169,6 +252,8 @@ class Routines(Settings):
     erase_parameters: tuple[Parameter, ...] = ("alfi", "address", "size")
     merge_erase: bool = False
     """Whether one call may erase several erase units that lie side by side."""
+    erase_all: bool = False
+    """Whether one call erases all memory regions at once."""
     check: RoutineId = 0x0202
     check_parameters: tuple[Parameter, ...] = ("crc32",)
     """With "address", it is called once for each segment. Without, once for each memory region, whose segments, in
@@ -179,8 +264,50 @@ class Routines(Settings):
     """What the last byte of a status record says when all is well. A response without a status record says the same."""
 
 
+class OwnStep(Settings):
+    """A step of the maker's own, which `order` calls by its name. It has one of `session`, `level`, `routine`, `write`
+    and `request`.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)
+    session: Byte | None = None
+    """DiagnosticSessionControl, into this session."""
+    level: int | None = Field(default=None, ge=0x01, le=0x7D)
+    """SecurityAccess at another level; what is not said here is as in `security`."""
+    key: str | None = Field(default=None, pattern=KEY)
+    secret: Annotated[Hex | None, SECRET] = None
+    request_data: Hex | None = None
+    routine: Word | None = None
+    """RoutineControl, startRoutine; the last byte of its status record has to be routines.passed."""
+    parameters: tuple[Parameter, ...] = ()
+    """Of the routine. Address, size and checksums are those of the region or the segment that it is called for."""
+    write: Word | None = None
+    """WriteDataByIdentifier, of `data`."""
+    data: Hex = b""
+    request: Hex = b""
+    """Any other request, as it is."""
+    optional: bool = False
+    """Whether the ECU may refuse it."""
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> Self:
+        things = [key for key in ("session", "level", "routine", "write") if getattr(self, key) is not None]
+        things += ["request"] if self.request else []
+        if len(things) != 1:
+            raise ValueError("it takes one of session, level, routine, write and request")
+        for key, owner in (("parameters", "routine"), ("data", "write"), ("key", "level"), ("secret", "level"),
+                           ("request_data", "level")):  # fmt: skip
+            if key in self.model_fields_set and owner not in things:
+                raise ValueError(f"{key} goes with {owner}")
+        if "write" in things and not self.data:
+            raise ValueError("write needs data")
+        if self.level is not None and not self.level & 1:
+            raise ValueError("level must be odd: the sub-function that asks for the seed")
+        return self
+
+
 class Fingerprint(Settings):
-    """Who programmed it, when: written to an identifier before the first erase."""
+    """Who programmed it, when: written to an identifier, by default before the first erase."""
 
     identifier: Word = 0xF15A
     data: Hex
@@ -253,6 +380,9 @@ class UdsProfile(Settings):
     memory: tuple[MemoryRegion, ...] = ()
     address_length: int = Field(default=4, ge=1, le=5)
     size_length: int = Field(default=4, ge=1, le=4)
+    address_by: Literal["memory", "id"] = "memory"
+    """What requests have as "address": that of the memory, or the region's `id`. By id, a region is downloaded from its
+    start on, as one segment."""
     data_format: Byte = 0x00
     """dataFormatIdentifier: high nibble compression, low nibble encryption."""
     block_limit: int = Field(default=4095, ge=3)
@@ -266,6 +396,11 @@ class UdsProfile(Settings):
     sessions: Sessions = Sessions()
     security: Security = Security()
     routines: Routines = Routines()
+    driver: FlashDriver | None = None
+    order: Annotated[tuple[str | tuple[str | tuple[str, ...], ...], ...], AfterValidator(with_heads)] = STANDARD  # type: ignore[assignment]
+    """The steps of a programming session, in their order: the words of the default, and the names of `steps`. A list in
+    the list is done for one memory region, or segment, after the other."""
+    steps: tuple[OwnStep, ...] = ()
     fingerprint: Fingerprint | None = None
     identifiers: Identifiers = Identifiers()
     running_when: Literal["version", "session"] = "version"
@@ -286,14 +421,83 @@ class UdsProfile(Settings):
         for low, high in pairwise(regions):
             if low.start + low.size > high.start:
                 raise ValueError(f"memory regions {low.name!r} and {high.name!r} overlap")
-        if regions and (regions[-1].start + regions[-1].size) > 1 << 8 * self.address_length:
+        by_id = self.address_by == "id"
+        if by_id and len({region.id for region in regions}) < len(regions):
+            raise ValueError('address_by = "id" needs an id of its own for each memory region')
+        if not by_id and regions and (regions[-1].start + regions[-1].size) > 1 << 8 * self.address_length:
             raise ValueError(f"memory {regions[-1].name!r} ends beyond {self.address_length} bytes of address")
         for region in regions:
-            if region.size >> 8 * self.size_length:
+            if max(region.size, region.announce or 0) >> 8 * self.size_length:
                 raise ValueError(f"the size of memory {region.name!r} does not fit {self.size_length} bytes of size")
-        if len(regions) > 1 and not {"address", "region"} & set(self.routines.erase_parameters):
-            raise ValueError("several memory regions need an address or a region in routines.erase_parameters")
+        erase_all, names = self.routines.erase_all, set(self.routines.erase_parameters)
+        if len(regions) > 1 and not erase_all and not {"address", "region"} & names:
+            raise ValueError(
+                "several memory regions need an address or a region in routines.erase_parameters, or routines.erase_all"
+            )
+        if len(regions) > 1 and erase_all and self.read != "none":
+            raise ValueError("what is erased at once is not compared region by region: leave read or erase_all out")
         return self
+
+    @model_validator(mode="after")
+    def _order_holds(self) -> Self:
+        if len(self.own_steps) < len(self.steps):
+            raise ValueError("two steps have the same name")
+        words = self.sequence.words
+        if self.driver is not None:
+            self._driver_holds(self.driver, words)
+        for key, word, given in (
+            ("security.key", "key", self.security.key != "none"), ("fingerprint", "fingerprint", bool(self.fingerprint))
+        ):  # fmt: skip
+            if given and word not in words:
+                raise ValueError(f"{key} is set, and the order has no {word!r}")
+        for step in self.steps:
+            if step.level is not None:
+                self.access(step)
+        if self.routines.erase_all and any("erase" in flat((word,)) for word in self.sequence.body if word != "erase"):
+            raise ValueError("with routines.erase_all, 'erase' goes into no list of the order")
+        if "signature" in self._parameters_used() and not all(region.signature for region in self.memory):
+            raise ValueError('the parameter "signature" needs a signature in each memory region')
+        if self.read != "none" and self.address_by == "id":
+            raise ValueError("memory is read by its addresses, not by ids: leave read or address_by out")
+        if self.read != "none" and any(region.announce for region in self.memory):
+            raise ValueError("what is read back is not what is sent where a region has announce: leave read out")
+        return self
+
+    def _driver_holds(self, driver: FlashDriver, words: frozenset[str]) -> None:
+        if "driver" not in words:
+            raise ValueError("driver is set, and the order has no 'driver'")
+        if self.address_by == "memory" and driver.start + driver.size > 1 << 8 * self.address_length:
+            raise ValueError(f"driver ends beyond {self.address_length} bytes of address")
+        for region in self.memory:
+            if driver.start < region.start + region.size and region.start < driver.start + driver.size:
+                raise ValueError(f"driver and memory region {region.name!r} overlap")
+        if "signature" in (*driver.check_parameters, *driver.run_parameters) and not driver.signature:
+            raise ValueError('the parameter "signature" needs driver.signature')
+
+    def _parameters_used(self) -> Iterator[str]:
+        yield from self.transfer_exit
+        yield from self.routines.erase_parameters
+        yield from self.routines.check_parameters
+        for step in self.steps:
+            yield from step.parameters
+
+    @property
+    def sequence(self) -> Order:
+        """The order, taken apart."""
+        entering = [name for name, step in self.own_steps.items() if step.session is not None or step.level is not None]
+        return parse(self.order, list(self.own_steps), entering)
+
+    @property
+    def own_steps(self) -> dict[str, OwnStep]:
+        return {step.name: step for step in self.steps}
+
+    def access(self, step: OwnStep) -> Security:
+        """What a step of the maker's own with a level unlocks by."""
+        own = {key: getattr(step, key) for key in ("level", "key", "secret", "request_data")}
+        given = {key: value for key, value in own.items() if value is not None}
+        if given.get("key", "library") != "library":
+            given["library"] = None
+        return Security.model_validate(dict(self.security) | given)
 
     def memory_map(self) -> MemoryMap:
         """Raises ProfileWrong when the profile names no memory."""
@@ -306,7 +510,10 @@ class UdsProfile(Settings):
         return MemoryMap(tuple(self._region(item) for item in ordered))
 
     def _region(self, item: MemoryRegion) -> Region:
-        by_address = "address" in self.routines.erase_parameters
+        by_address = (
+            "address" in self.routines.erase_parameters and self.address_by == "memory" and not self.routines.erase_all
+        )
+        erases = isinstance(self.routines.erase, int) and "erase" in self.sequence.words
         return uniform(
             item.name,
             item.start,
@@ -316,60 +523,15 @@ class UdsProfile(Settings):
             erased_value=item.erased_value,
             readable=self.read != "none",
             watch=Watch.FIRST if self.read == "memory" else Watch.NO,
-            erase=Erase.NEVER if self.routines.erase == "none" else Erase.BY_UNIT,
+            erase=Erase.BY_UNIT if erases else Erase.NEVER,
             write=Write.WHOLE_SEGMENTS,
         )
 
+    def region_at(self, address: int) -> MemoryRegion | None:
+        """The region that holds this address."""
+        return next((item for item in self.memory if item.start <= address < item.start + item.size), None)
+
     def region_id(self, address: int) -> int:
         """The maker's number of the region that holds this address."""
-        return next((item.id for item in self.memory if item.start <= address < item.start + item.size), 0)
-
-
-class KeyFunction(Protocol):
-    """Makes the key for a seed."""
-
-    def __call__(self, seed: bytes, secret: bytes, level: int) -> bytes: ...
-
-
-def key_function(name: str) -> KeyFunction | None:
-    """The key function of that name; None for "none". Raises ProfileWrong when it can't be imported."""
-    if name == "none":
-        return None
-    if name == "xor":
-        return xor_key
-    module, _, function = name.partition(":")
-    try:
-        found: Any = getattr(import_module(module), function)
-    except Exception as error:  # A module of somebody else's may raise anything while it is imported.
-        raise ProfileWrong(
-            f"the key function {name!r} can't be imported: {type(error).__name__}: {error}",
-            remedy="Is the module installed, or on PYTHONPATH?",
-        ) from error
-    if not callable(found):
-        raise ProfileWrong(f"the key function {name!r} is no function")
-    return cast(KeyFunction, found)
-
-
-def recorded_keys(name: str, outside: Outside | None) -> KeyFunction | None:
-    """The key function of that name, whose keys are recorded; under replay a function that gives the recorded keys.
-
-    Under replay nothing is imported and no secret is needed. Raises ProfileWrong when it can't be imported.
-    """
-    if outside is None or name == "none":
-        return key_function(name)
-    make = None if outside.replayed else key_function(name)
-
-    def key(seed: bytes, secret: bytes, level: int) -> bytes:
-        question = f"UDS key of level {level} for the seed {seed.hex()}"
-        if make is None:
-            return bytes.fromhex(outside.ask(question, str))
-        made = make(seed, secret, level)
-        if isinstance(made, bytes | bytearray):
-            outside.ask(question, bytes(made).hex)
-        return made
-
-    return key
-
-
-def xor_key(seed: bytes, secret: bytes, level: int) -> bytes:
-    return bytes(byte ^ secret[index % len(secret)] for index, byte in enumerate(seed))
+        region = self.region_at(address)
+        return region.id if region is not None else 0

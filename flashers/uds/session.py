@@ -10,12 +10,14 @@ until it is answered or the profile's reset gap is over, and looks at the active
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from ...transports.deadline import Deadline
 from ...transports.errors import IsoTpContested, ProxyflashError
 from ..errors import (
     NoResponse,
+    OperationFailed,
     PartError,
     PartRefused,
     PartWrongMode,
@@ -27,8 +29,14 @@ from ..errors import (
 from .client import LOST, Broadcast, PduChannel, UdsClient
 from .codec import NOT_HERE, NegativeResponse, Nrc, Service
 from .identity import active_session
-from .profile import KeyFunction, UdsProfile
+from .keys import KeyFunction
+from .parameters import Subject, encoded
+from .profile import Security, UdsProfile
 
+Keys = Mapping[str, tuple[Security, KeyFunction | None]]
+"""What each step that unlocks the ECU does so by."""
+
+NOTHING = Subject()
 HARD_RESET = bytes((Service.ECU_RESET, 0x01))
 ALIVE = bytes((Service.TESTER_PRESENT, 0x00))
 COMMUNICATION_ON = bytes((Service.COMMUNICATION_CONTROL, 0x00, 0x01))
@@ -65,6 +73,10 @@ def routine_request(routine: int, parameters: bytes = b"") -> bytes:
     return bytes((Service.ROUTINE_CONTROL, 0x01)) + routine.to_bytes(2, "big") + parameters
 
 
+def write_request(identifier: int, data: bytes) -> bytes:
+    return bytes((Service.WRITE_DATA_BY_IDENTIFIER,)) + identifier.to_bytes(2, "big") + data
+
+
 def wake(client: UdsClient, profile: UdsProfile) -> tuple[bool, int | None]:
     """Whether it answers, and the active session, None where it doesn't tell.
 
@@ -84,37 +96,107 @@ def wake(client: UdsClient, profile: UdsProfile) -> tuple[bool, int | None]:
                 raise NoResponse(error.cause) from error
 
 
-def prepare(client: UdsClient, profile: UdsProfile) -> None:
-    """The pre-programming step: extended session, preconditions, and the bus kept quiet.
+def prepare(client: UdsClient, profile: UdsProfile, keys: Keys) -> None:
+    """The pre-programming step, in the profile's order: extended session, preconditions, and the bus kept quiet.
 
     What the ECU does not have, or not in its bootloader, is left out. Raises PartRefused and its like.
     """
-    _apply_server_timing(
-        client, profile, _optional_request(client, profile, session_request(profile.sessions.extended))
-    )
-    routine = profile.routines.preconditions
-    if isinstance(routine, int):
-        _check_preconditions(client, profile, routine)
-    if profile.dtc_control:
-        _optional_request(client, profile, DTC_OFF)
-    if profile.communication_control:
-        _optional_request(client, profile, COMMUNICATION_OFF)
+    for word in profile.sequence.before:
+        take_step(client, profile, keys, word)
 
 
-def enter_programming(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> None:
+def enter_programming(client: UdsClient, profile: UdsProfile, keys: Keys) -> None:
     """Programming session and security access. Asked again in the programming session, it aborts a transfer.
 
     Raises PartWrongMode, SecurityDenied, ProfileWrong, and what a negative response is mapped to.
     """
+    order = profile.sequence
     for entry in range(1, _ENTRIES + 1):
-        _programming_session(client, profile)
         try:
-            _unlock(client, profile, key)
+            _programming_session(client, profile)
+        except SecurityDenied:
+            # A bootloader that wants its key first has had none where the application's steps were left out.
+            if entry > 1 or not keys.keys() & set(order.before):
+                raise
+            prepare(client, profile, keys)
+            _programming_session(client, profile)
+        try:
+            for word in order.enter:
+                take_step(client, profile, keys, word)
         except LOST:
             if entry == _ENTRIES:
                 raise
         else:
             return
+
+
+def take_step(
+    client: UdsClient,
+    profile: UdsProfile,
+    keys: Keys,
+    word: str,
+    subject: Subject = NOTHING,
+    asked: Callable[..., bytes] | None = None,
+) -> None:
+    """One step of the order that is neither the programming session nor about an image.
+
+    `subject`: what the parameters of a routine are about. `asked`: sends a request amid programming, with a `limit`, and
+    raises what a refusal is there. Raises PartRefused and its like, SecurityDenied, ProfileWrong.
+    """
+
+    def ask(request: bytes, *, limit: float | None = None) -> bytes:
+        return client.request(request, limit=limit, retries=profile.timings.retries)
+
+    if word in profile.own_steps:
+        _own_step(client, profile, keys, word, subject, asked or ask)
+        return
+    match word:
+        case "extended":
+            request = session_request(profile.sessions.extended)
+            _apply_server_timing(client, profile, _optional_request(client, profile, request))
+        case "preconditions":
+            if isinstance(profile.routines.preconditions, int):
+                _check_preconditions(client, profile, profile.routines.preconditions)
+        case "dtc-off":
+            if profile.dtc_control:
+                _optional_request(client, profile, DTC_OFF)
+        case "communication-off":
+            if profile.communication_control:
+                _optional_request(client, profile, COMMUNICATION_OFF)
+        case "key":
+            _unlock(client, *keys[word])
+        case "fingerprint":
+            if profile.fingerprint is not None:
+                (asked or ask)(write_request(profile.fingerprint.identifier, profile.fingerprint.data))
+
+
+def _own_step(
+    client: UdsClient, profile: UdsProfile, keys: Keys, name: str, subject: Subject, asked: Callable[..., bytes]
+) -> None:
+    step = profile.own_steps[name]
+    try:
+        if step.level is not None:
+            _unlock(client, *keys[name])
+            return
+        if step.session is not None:
+            request = session_request(step.session)
+        elif step.routine is not None:
+            request = routine_request(step.routine, encoded(step.parameters, profile, subject))
+        elif step.write is not None:
+            request = write_request(step.write, step.data)
+        else:
+            request = step.request
+        answer = asked(request, limit=profile.timings.erase)
+        if step.session is not None:
+            _apply_server_timing(client, profile, answer)
+        if step.routine is not None and answer and answer[-1] != profile.routines.passed:
+            raise OperationFailed(
+                f"step {name!r}: the part says that routine 0x{step.routine:04X} failed ({answer.hex(' ').upper()})",
+                remedy="Its maker says what this status means.",
+            )
+    except PartError:
+        if not step.optional:
+            raise
 
 
 def leave_programming(client: UdsClient, profile: UdsProfile) -> None:
@@ -143,16 +225,17 @@ def restart(client: UdsClient, profile: UdsProfile) -> None:
                 raise
 
 
-def is_unlocked(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> bool:
+def is_unlocked(client: UdsClient, profile: UdsProfile, keys: Keys) -> bool:
     """Whether it is in its programming session still, with its security access, as far as it tells: a seed of zeros.
 
     Raises NoResponse, and what else is lost on the way.
     """
     if active_session(client, profile) != profile.sessions.programming:
         return False
-    if key is None:
+    asked = [keys[word][0] for word in profile.sequence.enter if word in keys and keys[word][1] is not None]
+    if not asked:
         return True
-    answer = client.ask(bytes((Service.SECURITY_ACCESS, profile.security.level)))
+    answer = client.ask(bytes((Service.SECURITY_ACCESS, asked[-1].level)) + asked[-1].request_data)
     return not isinstance(answer, NegativeResponse) and not any(answer)
 
 
@@ -305,11 +388,10 @@ def _apply_server_timing(client: UdsClient, profile: UdsProfile, parameters: byt
         client.p2_star = max(profile.timings.p2_star, int.from_bytes(parameters[2:4], "big") / 100)
 
 
-def _unlock(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> None:
+def _unlock(client: UdsClient, security: Security, key: KeyFunction | None) -> None:
     if key is None:
         return
-    security = profile.security
-    seed = _seed(client, profile)
+    seed = _seed(client, security)
     if not any(seed):
         return  # It is unlocked already.
     try:
@@ -328,10 +410,10 @@ def _unlock(client: UdsClient, profile: UdsProfile, key: KeyFunction | None) -> 
         raise SecurityDenied(denied.cause) if wrong else denied
 
 
-def _seed(client: UdsClient, profile: UdsProfile) -> bytes:
+def _seed(client: UdsClient, security: Security) -> bytes:
     """Asked for until the ECU's waiting time is over, if the profile has patience. Raises SecurityDenied."""
-    request = bytes((Service.SECURITY_ACCESS, profile.security.level))
-    patience = Deadline.after(profile.security.wait)
+    request = bytes((Service.SECURITY_ACCESS, security.level)) + security.request_data
+    patience = Deadline.after(security.wait)
     while True:
         answer = client.ask(request)
         if not isinstance(answer, NegativeResponse):

@@ -160,6 +160,21 @@ def test_classic_frames_on_an_fd_bus(rig: Make) -> None:
     assert made.runs("1.5.0")
 
 
+def test_an_ecu_that_hears_fd_frames_only_is_said_to_be_asked_in_classic_ones(rig: Make) -> None:
+    made = rig(fd=True, mute=True)
+    with pytest.raises(NoResponse) as caught:
+        made.flash()
+    assert "tx_dl = 64" in str(caught.value)
+
+
+def test_a_wrong_alignment_is_named_where_programming_fails(rig: Make) -> None:
+    """The block length of acme-r88 less two, 4093, is no multiple of the 8 bytes that it programs at a time."""
+    made = rig(part="acme-r88", profile={"memory": [{"start": 0x20000, "size": 0x80000, "erase_unit": 0x2000}]})
+    with pytest.raises(OperationFailed, match="NRC 0x72") as caught:
+        made.flash()
+    assert "write_alignment" in str(caught.value)
+
+
 @pytest.mark.parametrize(("block_size", "st_min"), [(1, 0), (8, 0xF1), (3, 1)])
 def test_the_flow_control_of_the_ecu_is_heeded(rig: Make, block_size: int, st_min: int) -> None:
     made = rig(block_size=block_size, st_min=st_min, profile={"iso_tp": {"block_size": 2, "st_min": 1}})

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.flashers.errors import ProfileWrong
 from proxyflash.flashers.memory import Erase, EraseRun, Write
-from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile, key_function, xor_key
+from proxyflash.flashers.uds.keys import key_function, xor_key
+from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.transports.can.bus import CanId
 from proxyflash.transports.isotp.opening import Addressing
 from pydantic import ValidationError
@@ -110,6 +111,41 @@ class TestProfile:
             ({"block_limit": 2}, "greater than or equal to 3"),
             ({"read": "all"}, "'none', 'memory' or 'upload'"),
             ({"colour": 1}, "Extra inputs"),
+            ({"routines": {"check_parameters": ["crc32", "0"]}}, "'crc16-arc', or bytes in hexadecimal"),
+            ({"order": ["programming", "key"]}, "needs 'download' once"),
+            ({"order": ["programming", "download", "erase"]}, "'erase' has to come before 'download'"),
+            ({"order": ["programming", "download", "flash"]}, "'flash', which is none of extended, "),
+            ({"order": ["programming", ["download"]]}, "begins with 'for each region' or 'for each segment'"),
+            ({"order": ["programming", ["for each segment", "erase", "download"]]}, "not for each segment"),
+            ({"order": ["programming", ["for each region", "key", "download"]]}, "it is done once"),
+            ({"order": ["erase", "programming", "download"]}, "'erase' has to come after 'programming'"),
+            ({"order": ["programming", "download"], "security": {"key": "a:b"}}, "the order has no 'key'"),
+            ({"order": ["programming", "download"], "fingerprint": {"data": "01"}}, "no 'fingerprint'"),
+            ({"order": ["programming", "download"], "driver": {"start": 0, "size": 1}}, "no 'driver'"),
+            ({"memory": [REGION], "driver": {"start": 0x17FFF, "size": 1}}, "driver and memory region 'flash' overlap"),
+            ({"driver": {"start": 0xFFFF_FFFF, "size": 2}}, "driver ends beyond 4 bytes"),
+            ({"driver": {"start": 0, "size": 2, "check_parameters": ["signature"]}}, "needs driver.signature"),
+            ({"memory": [REGION], "transfer_exit": ["signature"]}, "needs a signature in each memory region"),
+            ({"memory": [{**REGION, "announce": 9}]}, "leave erase_unit out"),
+            ({"memory": [{"start": 0, "size": 9, "announce": 9}], "read": "memory"}, "leave read out"),
+            ({"address_by": "id", "read": "memory"}, "leave read or address_by out"),
+            ({"address_by": "id", "memory": [REGION, {**REGION, "start": 0x20000}]}, "an id of its own"),
+            ({"steps": [{"name": "a", "write": 1, "data": "00"}]}, "steps.a is not in the order"),
+            ({"steps": [{"name": "a"}]}, "one of session, level, routine, write and request"),
+            ({"steps": [{"name": "a", "routine": 1, "data": "00"}]}, "data goes with write"),
+            ({"steps": [{"name": "a", "write": 1}]}, "write needs data"),
+            ({"steps": [{"name": "a", "level": 2}]}, "level must be odd"),
+            ({"steps": [{"name": "key", "session": 2}], "order": ["key", "programming", "download"]}, "name is taken"),
+            ({"security": {"key": "library"}}, "goes with the table library"),
+            ({"security": {"library": {"file": "a.so"}}}, "goes with the table library"),
+            (
+                {
+                    "memory": [REGION],
+                    "order": ["programming", ["for each region", "erase", "download"]],
+                    "routines": {"erase_all": True},
+                },
+                "'erase' goes into no list",
+            ),
         ],
     )
     def test_what_does_not_hold_is_told(self, keys: dict[str, Any], told: str) -> None:

@@ -211,6 +211,11 @@ SURPRISES = {
         '[bus.b]\nkind = "can"\ninterface = "slcan"\nchannel = "/dev/ttyACM0"',
         ["bus b: no bitrate is given"],
     ),
+    "an FD bus": (
+        '[bus.b]\nkind = "can"\ninterface = "virtual"\nchannel = "c"\nfd = true\n[[component]]\nname = "a"\nbus = "b"\n'
+        'protocol = "uds"\naddress = {request = 0x7E0}',
+        ["component a: on a CAN FD bus it is asked in classic frames"],
+    ),
     "a kernel's bit rate": (
         '[bus.b]\nkind = "can"\ninterface = "socketcan"\nchannel = "can77"\nbitrate = 500_000',
         ["bus b: there is no CAN interface can77 now", "bus b: bitrate is without effect"],

@@ -222,7 +222,7 @@ class FlashHandler(StepHandler):
             format=_format(step, ""),
             as_is=self._component.entry.flasher.is_silent,
         )
-        return replace(image, only=_only(step, ""))
+        return replace(image, only=_only(step, ""), is_alone=True)
 
     @property
     def _wanted(self) -> str:

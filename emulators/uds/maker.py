@@ -1,0 +1,284 @@
+"""What a maker's ECU insists on beside the standard: an order of requests, blocks by number, a driver in RAM, two keys.
+
+Data of the `emulated` table, under `maker`; written from ISO 14229-1:2020 and from what is publicly known of makers'
+bootloaders, sharing nothing with the flasher. The rule: the ECU knows no list of steps. It knows, of a request, which
+others it must have answered before.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+import crcmod
+
+from ..device import BadDevice
+from .memory import UdsMemory
+from .nrc import Nrc, RequestRefused, location
+from .security import SecurityAccess
+
+_CRC16 = crcmod.mkCrcFun(0x11021, initCrc=0xFFFF, rev=False, xorOut=0)
+"""CRC-16/IBM-3740."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`request` is refused by `nrc` unless each of `after` was answered positively in this session.
+
+    `since`: since that request was answered last; while it was not, the rule does not hold. Requests by their first bytes.
+    """
+
+    request: bytes
+    after: tuple[bytes, ...]
+    since: bytes = b""
+    nrc: int = Nrc.REQUEST_SEQUENCE_ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """`rules`: see Rule. `blocks`: start and size of the memory that each block number stands for; requests then have the
+    number as their address, of one byte. `ram`: start and size of what takes a driver. `erase`, `check`, `check_ram`: what
+    follows the routine's id, as words: hexadecimal bytes, "alfi", "block", "address", "size", "crc32", "crc16",
+    "signature". `signature`: what that has to be. `routines`: further ones, with their words. `formats`: by
+    dataFormatIdentifier "zlib", or "xor" with 0x55. `levels`: secrets of further levels, in hex; only rules need them.
+    `seed_data`: what has to follow requestSeed.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    blocks: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    ram: tuple[int, int] = (0, 0)
+    erase: tuple[str, ...] = ("alfi", "address", "size")
+    check: tuple[str, ...] = ("crc32",)
+    check_ram: tuple[str, ...] = ()
+    signature: bytes = b""
+    routines: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    formats: Mapping[int, str] = field(default_factory=dict)
+    levels: Mapping[int, str] = field(default_factory=dict)
+    seed_data: bytes = b""
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Self:
+        """Raises BadDevice."""
+        known = [item.name for item in fields(cls)]
+        for key in table:
+            if key not in known:
+                raise BadDevice("maker", f"{key!r} is no key of it; there are {' and '.join(known)}")
+        try:
+            rules = [
+                Rule(
+                    bytes.fromhex(rule["request"]), tuple(bytes.fromhex(item) for item in rule["after"]),
+                    bytes.fromhex(rule.get("since", "")), int(rule.get("nrc", Nrc.REQUEST_SEQUENCE_ERROR)),
+                )
+                for rule in table.get("rules", ())
+            ]  # fmt: skip
+            found: dict[str, Any] = {"rules": tuple(rules)}
+            for key, value in table.items():
+                match key:
+                    case "formats" | "levels":
+                        found[key] = {int(number, 0): str(item) for number, item in value.items()}
+                    case "routines":
+                        found[key] = {int(number, 0): tuple(words) for number, words in value.items()}
+                    case "blocks":
+                        found[key] = {
+                            int(number, 0): (int(start), int(size)) for number, (start, size) in value.items()
+                        }
+                    case "signature" | "seed_data":
+                        found[key] = bytes.fromhex(value)
+                    case "ram":
+                        found[key] = (int(value[0]), int(value[1]))
+                    case "erase" | "check" | "check_ram":
+                        found[key] = tuple(value)
+            return cls(**found)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise BadDevice("maker", f"it does not hold: {error!r}") from error
+
+
+class Order:
+    """The requests that the ECU has answered in this session, and the rules about them."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = rules
+        self._done: list[bytes] = []
+
+    def restarted(self) -> None:
+        self._done.clear()
+
+    def check(self, request: bytes) -> None:
+        """Raises RequestRefused."""
+        for rule in self._rules:
+            if request.startswith(rule.request):
+                done = self._done
+                if rule.since:
+                    last = max((at for at, item in enumerate(done) if item.startswith(rule.since)), default=None)
+                    if last is None:
+                        continue
+                    done = done[last:]
+                if not all(any(item.startswith(wanted) for item in done) for wanted in rule.after):
+                    raise RequestRefused(rule.nrc)
+
+    def answered(self, request: bytes) -> None:
+        self._done.append(request[:8])
+
+
+class Levels(SecurityAccess):
+    """Several levels, each with a secret of its own. Only the main one opens the memory."""
+
+    def __init__(self, main: SecurityAccess, others: Mapping[int, SecurityAccess], seed_data: bytes) -> None:
+        self._main = main
+        self._all = {main.level: main, **others}
+        self._seed_data = seed_data
+        self.level = main.level
+
+    def lock(self) -> None:
+        for level in self._all.values():
+            level.lock()
+
+    def restarted(self) -> None:
+        for level in self._all.values():
+            level.restarted()
+
+    def need(self) -> None:
+        self._main.need()
+
+    def serve(self, data: bytes) -> bytes | None:
+        kind = data[0] & 0x7F if data else 0
+        level = self._all.get(kind) or self._all.get(kind - 1) or self._main
+        if kind in self._all and data[1:] != self._seed_data:
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
+        return level.serve(data)
+
+
+class MakerMemory(UdsMemory):
+    """The memory of an ECU with a maker's requests."""
+
+    def __init__(self, maker: Maker, *rest: Any) -> None:
+        self.maker = maker
+        self._ram = bytearray()
+        self._was_ram = False
+        self._form = ""
+        self._packed: bytearray | None = None
+        self._taken: list[tuple[int, int]] = []
+        super().__init__(*rest)
+
+    def abandon(self) -> None:
+        self._packed = None
+        super().abandon()
+
+    def _arguments(self, words: Sequence[str], argument: bytes) -> dict[str, int]:
+        """What the words name in a routine's argument. Raises RequestRefused."""
+        found: dict[str, int] = {}
+        signature = self.maker.signature
+        widths = {"alfi": 1, "block": 1, "address": 4, "size": 4, "crc32": 4, "crc16": 2, "signature": len(signature)}
+        for word in words:
+            wanted = b"" if word in widths else bytes.fromhex(word)
+            width = widths.get(word, len(wanted))
+            part, argument = argument[:width], argument[width:]
+            if len(part) != width:
+                raise RequestRefused(Nrc.INCORRECT_LENGTH)
+            if wanted and part != wanted:
+                raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
+            if word == "signature" and part != signature:
+                raise RequestRefused(Nrc.PROGRAMMING_FAILURE)
+            found[word] = int.from_bytes(part, "big")
+        if argument:
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
+        if "block" in found:
+            if found["block"] not in self.maker.blocks:
+                raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
+            found["address"], found["size"] = self.maker.blocks[found["block"]]
+        return found
+
+    def erase(self, argument: bytes) -> None:
+        found = self._arguments(self.maker.erase, argument)
+        start, size = found.get("address", self.flash.base), found.get("size", self.flash.end - self.flash.base)
+        super().erase(b"\x44" + start.to_bytes(4, "big") + size.to_bytes(4, "big"))
+        self._taken = []
+
+    def check(self, argument: bytes) -> bool:
+        """The last download, or the block, against its checksum."""
+        ram = bool(self.maker.check_ram) and self._was_ram
+        found = self._arguments(self.maker.check_ram if ram else self.maker.check, argument)
+        if ram:
+            data = bytes(self._ram)
+        elif "block" in found or "address" in found:
+            inside = [item for item in self._taken if found["address"] <= item[0] < found["address"] + found["size"]]
+            data = b"".join(self.flash.read(start, size) for start, size in sorted(inside))
+        else:
+            data = b"".join(self.flash.read(start, size) for start, size in sorted(self._taken))
+        return found.get("crc32", zlib.crc32(data)) == zlib.crc32(data) and found.get("crc16", _CRC16(data)) == _CRC16(
+            data
+        )
+
+    def call(self, routine: int, argument: bytes) -> bool:
+        if routine not in self.maker.routines:
+            return False
+        self._arguments(self.maker.routines[routine], argument)
+        return True
+
+    def request_transfer(self, data: bytes, *, uploading: bool) -> bytes:
+        if len(data) < 2:
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
+        start, size, _ = location(data[1:])
+        if self.maker.blocks:
+            if start not in self.maker.blocks:
+                raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
+            start, most = self.maker.blocks[start]
+            if size > most:
+                raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
+        ram, ram_size = self.maker.ram
+        self._was_ram = ram <= start and start + size <= ram + ram_size
+        self._form = self.maker.formats.get(data[0], "") if data[0] else ""
+        if data[0] and not self._form:
+            raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
+        if self._transfer is not None:
+            raise RequestRefused(Nrc.CONDITIONS_NOT_CORRECT)
+        if not self._was_ram and not self._form:
+            where = b"\0\x44" + start.to_bytes(4, "big") + size.to_bytes(4, "big")
+            return super().request_transfer(where, uploading=uploading)
+        if not self._was_ram:
+            self._inside(start, size)
+            self.marker.note(complete=False, segments=self.marker.segments)
+        self.abandon()
+        self._transfer, self._packed = (start, size), bytearray()
+        return b"\x20" + self._block_length.to_bytes(2, "big")
+
+    def transfer(self, data: bytes, *, repeats: bool = True) -> bytes:
+        if self._packed is None or not data:
+            return super().transfer(data, repeats=repeats)
+        counter, block = data[0], data[1:]
+        if repeats and counter == self._counter and self._last_answer is not None:
+            return self._last_answer
+        if counter != (self._counter + 1) & 0xFF:
+            raise RequestRefused(Nrc.WRONG_BLOCK_COUNTER)
+        if len(self._packed) + len(block) > 1 << 20:
+            raise RequestRefused(Nrc.TRANSFER_SUSPENDED)
+        self._packed += block
+        self._counter, self._last_answer = counter, bytes([counter])
+        return self._last_answer
+
+    def exit_transfer(self, data: bytes) -> bytes:
+        if self._packed is None or self._transfer is None:
+            if self._transfer is not None:
+                self._taken.append(self._transfer)
+            return super().exit_transfer(data)
+        start, size = self._transfer
+        plain = bytes(self._packed)
+        if self._form == "zlib":
+            try:
+                plain = zlib.decompressobj().decompress(plain, size + 1)
+            except zlib.error:
+                raise RequestRefused(Nrc.PROGRAMMING_FAILURE) from None
+        elif self._form == "xor":
+            plain = bytes(byte ^ 0x55 for byte in plain)
+        if len(plain) != size:
+            raise RequestRefused(Nrc.PROGRAMMING_FAILURE)
+        if self._was_ram:
+            self._ram[:] = plain
+        else:
+            self.flash.program(start, plain + b"\xff" * (-size % self.flash.program_unit))
+            self._taken.append((start, size))
+            self.marker.note(complete=False, segments=[*self.marker.segments, (start, size)])
+        self.abandon()
+        return b""

@@ -1,0 +1,211 @@
+"""Makers' orders: the profiles of docs/uds-profiles.md, each against an emulated ECU that insists on its order.
+
+The emulated ECU has its rules as data, and shares nothing with the flasher: see emulators/uds/maker.py.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proxyflash.emulators import application
+from proxyflash.enumerators.bench import Bench
+from proxyflash.flashers.errors import ImageWrongPart, ProfileWrong
+from proxyflash.flashers.events import RunContext
+from proxyflash.flashers.formats import load, save
+from proxyflash.flashers.image import FirmwareImage, Segment
+from proxyflash.flashers.programmer import FlashResult
+from proxyflash.transports.errors import ProxyflashError
+
+pytestmark = pytest.mark.simulated_time
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "uds-profiles.md"
+DRIVER = bytes(range(200)) * 2
+APP = application.make("1.5.0", "radar", "Acme", 5003, start=0x10000)
+
+
+class Maker:
+    """One profile of the document, with the files that it names, and its emulated ECU."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder = folder
+        self.text = re.findall(r"^```toml\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.M | re.S)[number]
+        self.image = folder / "app.hex"
+        self.image_of: Callable[[Path], FirmwareImage] = load
+
+    def put(self, *segments: tuple[int, bytes]) -> None:
+        save(FirmwareImage(tuple(Segment(*item) for item in segments), "mem"), self.image)
+
+    def flash(self, old: str = "", new: str = "", **keys: Any) -> FlashResult:
+        """With the profile's text changed from `old` to `new`."""
+        assert old in self.text
+        path = self.folder / "bench.toml"
+        path.write_text(self.text.replace(old, new, 1), encoding="utf-8")
+        with Bench.open(path, state=self.folder / "state") as bench:
+            [component] = bench.components
+            result = component.flash(self.image_of(self.image), **keys)
+            self.flashed = bench.emulated_device(component.name).flash.read(0x10000, len(APP))
+            return result
+
+
+def driver_first(folder: Path) -> Maker:
+    made = Maker(folder, 0)
+    (folder / "flash_driver.bin").write_bytes(DRIVER)
+    made.put((0x10000, APP), (0x18000, b"\x01" * 64))
+    return made
+
+
+def numbered_blocks(folder: Path) -> Maker:
+    made = Maker(folder, 1)
+    blocks = {1: (0x10000, APP + bytes(0x4000 - len(APP))), 5: (0x20000, bytes(range(256)) * 32)}
+    made.put(*((start, zlib.compress(data)) for start, data in blocks.values()))
+    for number, (_, data) in blocks.items():
+        (folder / f"app-{number}.crc").write_bytes(zlib.crc32(data).to_bytes(4, "big"))
+    return made
+
+
+def two_keys(folder: Path) -> Maker:
+    made = Maker(folder, 2)
+    (folder / "app.sig").write_bytes(bytes(range(1, 9)))
+    made.put((0x10000, APP), (0x18000, b"\x01" * 64), (0x40000000, DRIVER))
+    return made
+
+
+Make = Callable[[Path], Maker]
+
+
+@pytest.mark.parametrize("make", [driver_first, numbered_blocks, two_keys], ids=lambda make: make.__name__)
+def test_a_profile_of_the_document_is_flashed_by_its_ecu_s_order(make: Make, tmp_path: Path) -> None:
+    maker = make(tmp_path)
+    for _ in range(2):
+        result = maker.flash()
+        assert (result.version, result.booted) == ("1.5.0", True)
+        assert "0x0202" in result.verified
+        assert maker.flashed == APP
+
+
+@pytest.mark.parametrize(
+    ("make", "old", "new", "told"),
+    [
+        (driver_first, "run = 0x0301\n", "", "requestSequenceError"),
+        (driver_first, "check = 0x0202\n", "", "requestSequenceError"),
+        (driver_first, '"2026', "", "requestSequenceError"),
+        (numbered_blocks, '"erase", "download", "check"],', '"erase", "download"], "check",', "requestSequenceError"),
+        (numbered_blocks, '["for each region", "fingerprint", ', '"fingerprint", ["for each region", ', "Sequence"),
+        (numbered_blocks, 'erase_parameters = ["01", "region"]', 'erase_parameters = ["region"]', "NRC 0x"),
+        (numbered_blocks, "data_format = 0x10\n", "", "NRC 0x"),
+        (two_keys, '"early-key", ', "", "is not in the order"),
+        (two_keys, "0x03\n", "0x05\n", "requestSeed|NRC 0x12"),
+        (two_keys, ', request_data = "01 02"', "", "NRC 0x13"),
+        (two_keys, '"driver",\n    "erase"', '\n    "erase"', "the order has no 'driver'"),
+        (two_keys, '["for each segment", "download", "check"]', '"download", "check"', "requestSequenceError"),
+        (two_keys, '"signature", "dependencies"', '"dependencies", "signature"', "requestSequenceError"),
+    ],
+)
+def test_another_order_is_refused(make: Make, old: str, new: str, told: str, tmp_path: Path) -> None:
+    """So the ECU insists on it; and what a profile lacks of it is told."""
+    maker = make(tmp_path)
+    if old == '"2026':
+        old, new = 'fingerprint = {identifier = 0xF15A, data = "20 26 01 15 C0 FF EE"}\n', ""
+    with pytest.raises(ProxyflashError, match=told):
+        maker.flash(old, new)
+
+
+@pytest.mark.parametrize(
+    ("make", "ending"), [(driver_first, "exit"), (numbered_blocks, "reset"), (two_keys, "session")]
+)
+def test_after_an_interruption_the_same_command_succeeds(make: Make, ending: str, tmp_path: Path) -> None:
+    """Wherever it was: in the driver, the erase, a download, a check; whatever ends the ECU's download."""
+    maker = make(tmp_path)
+    text = maker.text.replace("emulated = {", f'emulated = {{download_ends = "{ending}", ', 1)
+    assert text != maker.text
+    (tmp_path / "bench.toml").write_text(text, encoding="utf-8")
+    with Bench.open(tmp_path / "bench.toml", state=tmp_path / "state") as bench:
+        [component] = bench.components
+        for place in range(4, 40, 9):
+            left = place
+
+            def stop(event: object) -> None:
+                nonlocal left
+                left -= 1
+                if not left:
+                    raise KeyboardInterrupt
+
+            with suppress(KeyboardInterrupt):
+                component.flash(maker.image, context=RunContext(stop))
+            assert component.flash(maker.image).version == "1.5.0", place
+
+
+class TestDriver:
+    def test_an_image_without_it(self, tmp_path: Path) -> None:
+        maker = two_keys(tmp_path)
+        maker.put((0x10000, APP))
+        with pytest.raises(ImageWrongPart, match="holds no flash driver at 0x40000000"):
+            maker.flash()
+
+    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+        maker = driver_first(tmp_path)
+        (tmp_path / "flash_driver.bin").unlink()
+        with pytest.raises(ProxyflashError, match=r"flash_driver\.bin can't be read"):
+            maker.flash()
+
+    def test_one_that_does_not_fit(self, tmp_path: Path) -> None:
+        maker = driver_first(tmp_path)
+        (tmp_path / "flash_driver.bin").write_bytes(bytes(0x4001))
+        with pytest.raises(ProfileWrong, match=r"outside of 0x20000000\.\.0x20003FFF"):
+            maker.flash()
+
+    def test_it_may_lie_beside_the_image(self, tmp_path: Path) -> None:
+        maker = driver_first(tmp_path)
+        (tmp_path / "flash_driver.bin").rename(tmp_path / "app-driver.bin")
+        assert maker.flash('"flash_driver.bin"', '"{image}-driver.bin"').version == "1.5.0"
+
+    def test_an_update_vouches_for_nothing_beside_its_image(self, tmp_path: Path) -> None:
+        maker = driver_first(tmp_path)
+        (tmp_path / "flash_driver.bin").rename(tmp_path / "app-driver.bin")
+        maker.image_of = lambda path: replace(load(path), is_alone=True)
+        with pytest.raises(ProfileWrong, match="the update does not vouch for it"):
+            maker.flash('"flash_driver.bin"', '"{image}-driver.bin"')
+
+
+class TestBlocks:
+    """By numbers, not compressed."""
+
+    def maker(self, folder: Path, *segments: tuple[int, bytes], more: str = "") -> Maker:
+        maker = numbered_blocks(folder)
+        maker.text = maker.text.replace("data_format = 0x10\n", "").replace(', signature = "{image}-1.crc"', "")
+        maker.text = maker.text.replace(', signature = "{image}-5.crc"', "").replace('"signature"]', '"crc32"]')
+        maker.text = re.sub(", announce = 0x[0-9]+", "", maker.text) + more
+        maker.put(*segments)
+        return maker
+
+    def test_a_gap_is_filled(self, tmp_path: Path) -> None:
+        """A block has no addresses within."""
+        maker = self.maker(tmp_path, (0x10000, APP), (0x13000, b"\x01"))
+        assert maker.flash().written_bytes == 0x3001
+        assert maker.flashed == APP
+
+    def test_what_does_not_begin_with_its_block_is_filled_before(self, tmp_path: Path) -> None:
+        maker = self.maker(tmp_path, (0x10000, APP), (0x20010, b"\x01"))
+        assert maker.flash().written_bytes == len(APP) + 0x11
+
+    def test_a_compressed_block_has_no_gap(self, tmp_path: Path) -> None:
+        maker = numbered_blocks(tmp_path)
+        maker.put((0x10000, bytes(10)), (0x10020, bytes(10)))
+        with pytest.raises(ImageWrongPart, match="more than one piece for application"):
+            maker.flash()
+
+    def test_one_erase_for_all_needs_an_image_for_all(self, tmp_path: Path) -> None:
+        maker = self.maker(tmp_path, (0x10000, APP))
+        keys = maker.text.replace('"fingerprint", "erase", ', "").replace(
+            '"key",\n', '"key", "fingerprint", "erase",\n'
+        )
+        maker.text = keys.replace("routines = {", "routines = {erase_all = true, ")
+        with pytest.raises(ImageWrongPart, match="nothing for calibration"):
+            maker.flash()
