@@ -120,8 +120,8 @@ class MemoryStrategy(Strategy):
                 done += unit.size
                 self.reporter.progress(Phase.COMPARE, done, total)
             for part in loose:
-                region = memory.region_of(part.address)
-                if region is not None and region.readable and self.has(Capability.READ) and self._read_equal([part]):
+                owner = memory.region_of(part.address)
+                if owner is not None and owner.readable and self.has(Capability.READ) and self._read_equal([part]):
                     found.append(Range(part.address, part.size))
                 done += part.size
                 self.reporter.progress(Phase.COMPARE, done, total)

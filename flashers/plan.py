@@ -143,7 +143,7 @@ def _is_meant(region: Region, only: Collection[str]) -> bool:
 
 def _split(segment: Segment, memory: MemoryMap) -> Iterator[tuple[Segment, Region | Beside | None]]:
     """A segment in pieces, each in one place of the part or in none."""
-    starts = sorted(place.start for place in (*memory.regions, *memory.beside))
+    starts = sorted([*(region.start for region in memory.regions), *(place.start for place in memory.beside)])
     address = segment.address
     while address < segment.end:
         there = memory.place_of(address)
@@ -196,10 +196,15 @@ def _left_out(
     if same:
         return f"{place}, {there.name}: the part holds it already"
     why = "the part holds other bytes there" if same is False else "what the part holds there can't be read"
-    said = f"{source} has {place}, the part's {there.name}, which may not be written; {why}"
     if part.address > segment.address:
-        raise ImageTooLarge(f"{said}. {segment.end - part.address:,} bytes too many", remedy=without)
-    raise ImageMisplaced(said, remedy=without)
+        # Perhaps a program that is too large: what is left out of that would be missed.
+        raise ImageTooLarge(
+            f"{source} has {Range(segment.address, segment.size)}, and from 0x{part.address:08X} on is the {there.name}, "
+            f"which may not be written: {segment.end - part.address:,} bytes too many; {why}"
+        )
+    raise ImageMisplaced(
+        f"{source} has {place}, the part's {there.name}, which may not be written; {why}", remedy=without
+    )
 
 
 def units_of(image: FirmwareImage, memory: MemoryMap) -> list[tuple[Region, Range]]:

@@ -125,7 +125,7 @@ CASES = [
     Case(
         "a loader beside the program", "motor", "x.hex",
         hex_file((0, firmware("2.0.0", 2000)), (BOOT_SECTION, bytes(range(32)))),
-        "E-IMAGE-MISPLACED", "0x00007E00..0x00007E1F, which may not be written", "linked for",
+        "E-IMAGE-MISPLACED", "0x00007E00..0x00007E1F, the part's boot section, which may not be written", "--only flash",
     ),
     Case("an MCUboot image", "motor", "x.bin", GOOD, "E-IMAGE-WRONG-PART", "is an MCUboot image", ".hex or .elf"),
     Case(
