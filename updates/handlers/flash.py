@@ -248,9 +248,9 @@ def _holds_something(segments: Sequence[Segment], memory: MemoryMap) -> bool:
     """Whether it is worth bringing back: neither blank nor without what the processor starts by."""
     try:
         image = planning.place(FirmwareImage(tuple(segments), "memory"), memory)
-        for region in memory.regions:
-            if region.head is not None:
-                region.head.check(image, region)
+        for item in memory.regions:
+            if item.head is not None:
+                item.head.check(image, item)
     except ImageWrongPart:
         return False
     for segment in segments:
