@@ -35,7 +35,6 @@ class _Witness:
 
     address: int
     data: bytes
-    blank: bytes
 
     def is_in(self, ranges: Sequence[Range]) -> bool:
         return any(item.start <= self.address and self.address + len(self.data) <= item.end for item in ranges)
@@ -84,10 +83,15 @@ class Lookout:
         return next((count for count, total in enumerate(sizes, 1) if total == done), len(self._units))
 
     def _check_outside(self, unit: Range, witnesses: Sequence[_Witness]) -> None:
-        lost = [witness for witness in witnesses if self._bytes(witness.address) == witness.blank]
+        lost = [witness for witness in witnesses if self._is_lost(witness)]
         if lost:
             places = ", ".join(f"0x{witness.address:08X}" for witness in lost[:SAID])
             raise WrongLayout(f"erasing {unit} has also erased what lay at {places}: {STATE}")
+
+    def _is_lost(self, witness: _Witness) -> bool:
+        """Whether something else is there now: it is blank, or holds what came with a page. A garbled read is no proof."""
+        now = self._bytes(witness.address)
+        return now not in (None, witness.data) and now == self._bytes(witness.address)
 
     def _check_inside(self, unit: Range) -> None:
         kept = (witness for witness in self._witnesses if witness.is_in([unit]))
@@ -113,7 +117,7 @@ class Lookout:
             data = self._bytes(address)
             # A wire may garble what it brings: twice the same is believed.
             if data is not None and data != blank and data == self._bytes(address):
-                yield _Witness(address, data, blank)
+                yield _Witness(address, data)
 
     def _bytes(self, address: int) -> bytes | None:
         """What is there; None where the part does not tell, which says nothing."""

@@ -29,7 +29,7 @@ from ..errors import (
 from ..flasher import Capability, Identity, MemoryBootloader, Settings, Target
 from ..formats import avr_memories as avr
 from ..image import Segment
-from ..memory import Beside, Erase, MemoryMap, Range, uniform
+from ..memory import Beside, Erase, MemoryMap, Range, Watch, uniform
 from ..retries import retried
 from ..serial.bootloader import SerialBootloader
 from ..serial.exchange import LOST
@@ -109,6 +109,7 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
                 part.page if pages else end,
                 write_alignment=part.page,
                 erase=Erase.BY_WRITE if pages else Erase.BY_UNIT,
+                watch=Watch.FIRST if self._profile.memory is not None else Watch.NO,
             ),
             *([uniform("not erased by the loader", end, app - end, part.page, writable=False)] if end < app else []),
             uniform("boot section", app, self._boot_size, part.page, writable=False),

@@ -18,7 +18,16 @@ from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.flashers.avr.flasher import EEPROM_START
-from proxyflash.flashers.errors import ImageError, NoResponse, PartError, PartProtected, ProfileWrong, WrongPart
+from proxyflash.flashers.avr.profile import AvrMemorySizes
+from proxyflash.flashers.errors import (
+    ImageError,
+    NoResponse,
+    PartError,
+    PartProtected,
+    ProfileWrong,
+    WrongLayout,
+    WrongPart,
+)
 from proxyflash.flashers.flasher import Bootloader, State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
@@ -151,6 +160,17 @@ class TestClean:
         rig.whole_again()
         rig.flash()
         assert rig.holds_new()
+        close(rig)
+
+    def test_a_page_that_is_given_too_small(self) -> None:
+        """The pages of an ATmega328P have 128 bytes (DS40001984): writing the first 64 erases them all."""
+        rig = Rig(OPTIBOOT)
+        rig.whole_again()
+        memory = AvrMemorySizes(flash=0x8000, page=64, boot_size=512)
+        rig.profile = rig.profile.model_copy(update={"memory": memory})
+        with pytest.raises(WrongLayout, match="has also erased what lay at 0x00000040"):
+            rig.flash()
+        assert rig.memory.read(128, len(OLD) - 128) == OLD[128:]
         close(rig)
 
     @pytest.mark.parametrize("part", PROTOCOL)
