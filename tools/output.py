@@ -89,6 +89,10 @@ class Output:
         for text in texts:
             self.line(text)
 
+    def forget_verdicts(self) -> None:
+        """Another command begins, of those that one command runs."""
+        self._verdicts.clear()
+
     def verdict(self, component: str, text: str) -> None:
         """What became of a component: told once, and again only if that has changed."""
         if self._verdicts.get(component) != text:

@@ -20,7 +20,7 @@ SIZE = 1500
 class OnePart:
     """One part, whose bus asks no bootloader, with version 1.0.0, and an update to 1.1.0."""
 
-    def __init__(self, folder: Path, family: Family, stack: ExitStack, *, more: str = "") -> None:
+    def __init__(self, folder: Path, family: Family, stack: ExitStack, *, more: str = "", profile: str = "") -> None:
         self.family = family
         (folder / "old.bin").write_bytes(family.firmware("1.0.0", SIZE, 1))
         self.new = folder / "new.bin"
@@ -31,6 +31,7 @@ class OnePart:
             f'[bus.line]\nkind = "{family.kind}"\nemulated = true\npace = 0.0\n{bus}'
             f'[[component]]\nname = "part"\ngroup = "parts"\nbus = "line"\n{more}'
             + family.component.format(number=1, firmware="old.bin", request=0x700, response=0x701, product=0x5711)
+            + profile
         )
         (folder / "bench.toml").write_text(text)
         self.bench = stack.enter_context(Bench.open(folder / "bench.toml", state=folder / "state"))

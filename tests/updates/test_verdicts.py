@@ -61,6 +61,22 @@ def test_the_command_prints_each_once(tmp_path: Path, capsys: pytest.CaptureFixt
         assert run([*where, "apply", str(path)]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert [line for line in lines if line.startswith("part  OK  -> 1.1.0, verified")] == lines[-1:]
+        # Once for each command of those that run one after the other.
+        out = Output()
+        assert [run([*where, "apply", str(path)], out) for _ in range(2)] == [0, 0]
+        assert capsys.readouterr().out.count("part  OK  installed already") == 2
+
+
+@pytest.mark.parametrize("name", ["xmodem", "ymodem"])
+def test_what_is_not_started_is_not_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    with ExitStack() as stack:
+        part = OnePart(tmp_path, BY_NAME[name], stack, profile='boot = "none"\n')
+        part.bench.close()
+    where = ["--bench", str(tmp_path / "bench.toml"), "--state", str(tmp_path / "state")]
+    assert run([*where, "flash", "part", str(part.new)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(", not booted")
+    assert run([*where, "flash", "part", str(part.new), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["booted"] is False
 
 
 def test_progress_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -362,6 +362,7 @@ def _carried_out(
     """Carries an update out; whatever keeps it from its end names the command by which it goes on."""
     session.standing.remedy = f"It goes on by: {session.command_for('resume')}"
     session.begun = True
+    session.output.forget_verdicts()
     outcome = then(action())
     session.standing.finish()
     return _told(session, outcome)
