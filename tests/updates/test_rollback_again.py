@@ -85,6 +85,9 @@ def test_only_what_is_left_is_restored_again(lab: Lab) -> None:
     mend(lab, "left one")
     assert told(lab.rollback()) == UNDONE
     assert lab.began(Action.RESTORE)[before:] == ["left one"]
+    with lab.engine() as engine:
+        report = engine.outcome(engine.store.entries()[-1]).report()
+    assert {item["resultDetails"] for item in report["componentResults"][2:]} == {"nothing to bring back"}
     assert lab.holds() == all_old()
 
 
@@ -149,4 +152,4 @@ def test_what_has_no_way_back_is_told_each_time(lab: Lab) -> None:
         outcome = lab.rollback()
         assert told(outcome) == IN_PART
         assert outcome.error is not None
-        assert NextAction.ROLLBACK not in outcome.error.advice  # It would not help.
+        assert outcome.error.remedy == "Install the wanted version by an update."  # Another rollback would not help.

@@ -110,6 +110,8 @@ class Outcome:
         again: Remedy = ()
         if any(item.can_be_brought_back for item in self.results):
             again = ("Once the cause is mended, bring back what is left: ", NextAction.ROLLBACK)
+        elif failed is None:
+            again = "Install the wanted version by an update."
         if failed is None:
             return StepFailed(f"not everything could be brought back: {left} could not", remedy=again)
         return failed.advised((*failed.advice, " ", *again)) if again else failed
@@ -197,6 +199,8 @@ def _result(task: Task, state: TaskProgress, progress: Progress, *, may_wait: bo
 
 
 def _why_not(status: Status, progress: Progress) -> str:
+    if status is Status.NOT_RUN and progress.undoing:
+        return "nothing to bring back"
     return progress.stopped or status.value if status is Status.STOPPED else status.value
 
 

@@ -25,7 +25,7 @@ def verdict(items: Sequence[TaskResult]) -> str:
     done = [item for item in items if item.task.status is Status.DONE]
     if Status.NOT_RUN in statuses:
         first = items[statuses.index(Status.NOT_RUN)]
-        return f"not run from step {first.task.label} on" if done else "not run"
+        return f"not run from step {first.task.label} on" if done else first.result.details
     if not done:
         return "OK  installed already"
     details = "; ".join(item.result.details for item in done if item.result.details)
