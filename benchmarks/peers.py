@@ -44,6 +44,15 @@ def avrdude() -> str:
 
 
 @cache
+def systemd_analyze() -> str:
+    """The program. Raises Missing."""
+    found = shutil.which("systemd-analyze")
+    if found is None:
+        raise Missing("systemd-analyze is not installed (Debian: systemd)")
+    return found
+
+
+@cache
 def stm32loader() -> Path:
     """The interpreter of stm32loader's own environment. Raises Missing."""
     return environment(STM32LOADER)

@@ -1,4 +1,4 @@
-"""Programs of PyPI that nobody here wrote, each in an environment of its own under build/peers, made once."""
+"""Programs that nobody here wrote: of PyPI, each in an environment of its own under build/peers, made once; and Debian's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from pathlib import Path
 import pytest
 from proxyflash.benchmarks import peers
 from proxyflash.benchmarks.measuring import Missing
+
+
+def systemd_analyze() -> str:
+    """The program; the test is skipped where it isn't installed."""
+    try:
+        return peers.systemd_analyze()
+    except Missing as missing:
+        pytest.skip(str(missing))
 
 
 def environment(requirement: str, *more: str) -> Path:

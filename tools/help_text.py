@@ -48,6 +48,7 @@ Files and updates:
   history   The updates so far.
   report    What one has come to.
   manifest  Writes, explains and signs the manifests of updates.
+  service   Has systemd resume an update when this host starts.
   adu       Ties this host to Azure Device Update's agent.
 
 Benches:

@@ -33,3 +33,22 @@ def _ansi(character: str) -> str:
     # A file name's byte that is no UTF-8 stands as U+DC80 to U+DCFF (PEP 383).
     form = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
     return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", form))
+
+
+def systemd_word(text: str | os.PathLike[str], *, argument: bool = False) -> str:
+    """One word of a setting of systemd that takes words (systemd.syntax(7)), with no specifier in it.
+
+    `argument`: of a command line, after its program, where systemd also puts in variables (systemd.service(5)).
+    """
+    quoted = ""
+    for character in os.fspath(text):
+        if character in '\\"':
+            quoted += f"\\{character}"
+        elif character == "%" or (character == "$" and argument):
+            quoted += character * 2
+        elif plain(character) == character:
+            quoted += character
+        else:
+            form = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
+            quoted += "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", form))
+    return f'"{quoted}"'

@@ -16,7 +16,7 @@ from proxyflash.tools import commands
 from proxyflash.tools.commands import MODULES, cli
 from proxyflash.tools.help_text import HELP
 
-EVERY = [name for name in MODULES if name not in ("adu", "bench", "manifest", "vm")]
+EVERY = [name for name in MODULES if name not in ("adu", "bench", "manifest", "service", "vm")]
 
 
 def run(*arguments: str | Path) -> int:

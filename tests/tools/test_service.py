@@ -29,11 +29,11 @@ def settings(text: str, section: str) -> dict[str, str]:
 
 def test_it_is_written_and_taken_away(desk: Desk, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    assert desk.run("service", "install", "--user", "nobody", "--root", root).status == 0
+    assert desk.run("service", "install", "--user", "daemon", "--root", root).status == 0
     found = settings((root / UNIT).read_text(), "Service")
     assert shlex.split(found["execstart"])[0] == sys.executable
     assert shlex.split(found["execstart"])[-3:] == ["resume", "--wait", "600"]
-    assert (found["user"], found["restart"]) == ("nobody", "on-failure")
+    assert (found["user"], found["restart"]) == ("daemon", "on-failure")
     assert {"6", "10"}.isdisjoint(found["restartpreventexitstatus"].split())
     assert {"1", "8", "9", "12"} <= set(found["restartpreventexitstatus"].split())
     assert "network.target" in (root / UNIT).read_text()
@@ -75,7 +75,7 @@ def test_words_of_systemd() -> None:
 
 
 @pytest.mark.real_time("a program")
-@pytest.mark.parametrize("user", ["root", "nobody"])
+@pytest.mark.parametrize("user", ["root", "daemon"])
 @pytest.mark.parametrize("name", ["plain", "a b%n $X;'\"\\x"])
 def test_systemd_takes_it(desk: Desk, tmp_path: Path, user: str, name: str) -> None:
     analyze = peers.systemd_analyze()

@@ -35,6 +35,7 @@ MODULES = {
     "history": "updates",
     "report": "updates",
     "manifest": "manifests",
+    "service": "service",
     "adu": "adu",
     "bench": "benches",
     "demo": "demo",
