@@ -12,6 +12,8 @@
 | `PayloadHash`      | E-FILE-HASH         | 9  | a file has another SHA-256 than the manifest says |
 | `PayloadKind`      | E-FILE-KIND         | 9  | what the manifest names is a link, a folder, a pipe or a device |
 | `StagedChanged`    | E-FILE-CHANGED      | 9  | a file of an update under way is not any more what was checked |
+| `PlanFile`         | E-PLAN-FILE         | 12 | a kept plan is broken, or too long |
+| `PlanChanged`      | E-PLAN-CHANGED      | 9  | a component, the bench or the manifest is not what a kept plan was made for |
 | `ComponentAbsent`  | E-COMPONENT-ABSENT  | 4  | a component that the update selects does not answer |
 | `NoRoom`           | E-ROOM              | 1  | the state folder's disk has no room for the copies and backups |
 | `ConditionFailed`  | E-CONDITION         | 1  | a condition of the update, of a step or of the policy does not hold |
@@ -101,6 +103,19 @@ class PayloadKind(UpdateError):
     code = "E-FILE-KIND"
     exit_status = ExitStatus.POLICY
     default_remedy = "Put the file itself there."
+
+
+class PlanFile(UpdateError):
+    code = "E-PLAN-FILE"
+    default_remedy = "Make it again: proxyflash plan MANIFEST --out FILE"
+
+
+class PlanChanged(UpdateError):
+    """What a kept plan was made for is not any more what it was. Nothing was begun."""
+
+    code = "E-PLAN-CHANGED"
+    exit_status = ExitStatus.POLICY
+    default_remedy = "Look at what would be done now, and keep it: proxyflash plan MANIFEST --out FILE"
 
 
 class StagedChanged(UpdateError):

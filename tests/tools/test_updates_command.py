@@ -159,3 +159,16 @@ def test_the_policy_s_floor_is_held_to(desk: Desk) -> None:
     assert (done.status, done.err.split()[0]) == (9, "E-FLOOR")
     assert set(desk.seen().values()) == {"1.4.2"}
     assert desk.run("history").out == "no update so far\n"
+
+
+def test_a_plan_that_is_kept_and_carried_out_later(desk: Desk) -> None:
+    kept = desk.folder / "plan.json"
+    assert desk.run("plan", desk.manifest, "--out", kept).status == 0
+    assert desk.run("flash", "imu", desk.image("imu")).status == 0
+    done = desk.run("apply", kept)
+    assert (done.status, done.err.split()[0]) == (9, "E-PLAN-CHANGED")
+    assert "'imu' had version '1.4.2' and has '1.5.0'" in done.err
+    assert desk.run("history").out == "no update so far\n"
+    assert desk.run("plan", desk.manifest, "--out", kept).status == 0
+    assert desk.run("apply", kept).status == 0
+    assert set(desk.seen().values()) == {"1.5.0"}

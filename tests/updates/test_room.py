@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from proxyflash.enumerators.errors import StateFolder
 from proxyflash.updates.engine import room
 from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.progress import Ending
+from proxyflash.updates.engine.report import Outcome
 from proxyflash.updates.errors import NoRoom
 from proxyflash.updates.handlers.flash import FlashHandler
 
@@ -32,7 +34,8 @@ def full(number: int = errno.ENOSPC) -> None:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_pauses_an_update(lab: Lab, number: int) -> None:
     lab.fault("right one", Action.BACKUP, lambda: full(number))
-    for work in (lambda: lab.apply(lab.bundle(), on_failure="rollback"), lab.resume):
+    works: list[Callable[[], Outcome]] = [lambda: lab.apply(lab.bundle(), on_failure="rollback"), lab.resume]
+    for work in works:
         outcome = work()
         assert (outcome.ending, outcome.progress.rolling_back) == (Ending.UNFINISHED, False)
         assert outcome.error is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ...enumerators.component import Presence
 from ...flashers.errors import NOT_THERE, Cancelled, NoResponse
 from ...transports.errors import NextAction, ProxyflashError
 from ...transports.plain import word
+from ...updates.engine import kept_plan
 from ...updates.engine.engine import Engine
 from ...updates.engine.plan import UpdatePlan
 from ...updates.engine.progress import Ending, Progress
@@ -21,8 +23,10 @@ from ...updates.engine.store import StoredUpdate
 from ...updates.engine.verdict import verdict
 from ...updates.errors import ComponentAbsent, JournalBroken, UpdateUnknown
 from ...updates.events import Status
+from ...updates.manifests import creating
 from ...updates.manifests.resolved_update import Update, load
 from ..output import describe
+from .adu import TargetFile
 from .components import look
 from .programming import YES, ask
 from .session import Session, command
@@ -35,18 +39,26 @@ AGAIN = click.option("--again", is_flag=True, help="Also try steps that were tri
 
 @command("plan")
 @MANIFEST
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Keep the plan in this file, for apply.")
 @WAIT
-def plan(session: Session, manifest: Path, wait: float) -> int | None:
+def plan(session: Session, manifest: Path, out: Path | None, wait: float) -> int | None:
     """What an update would do: each step, on which component, in which order, and what is skipped.
 
     Checks the manifest and every file of it first. Says what can't be rolled back. Sends nothing that writes.
 
     \b
     proxyflash plan update.importmanifest.json
+    proxyflash plan update.importmanifest.json --out plan.json
     """
     engine = _engine(session)
     with Wait(session, wait) as waiting:
-        made = _planned(waiting, engine, _loaded(engine, manifest))
+        made = _plan_of_the_present(waiting, engine, _loaded(engine, manifest))
+    if out is not None:
+        text = kept_plan.KeptPlan.of(session.bench, made, manifest).text()
+        try:
+            creating.write(out, text.encode())
+        except OSError as error:
+            raise TargetFile(f"{out}: {error.strerror}") from error
     session.output.document(_plan_document(made))
     _print_plan(session, made)
     return None
@@ -72,18 +84,20 @@ def apply(
     abandon: bool,
     wait: float,
 ) -> int | None:
-    """Carries out an update: makes the same plan as `plan`, then does it.
+    """Carries out an update: makes the same plan as `plan`, then does it. MANIFEST may be a plan that `plan --out` kept.
 
     Every component that the update selects gets its own verdict. What was cut goes on by `resume`, or by the same command
     again.
 
     \b
     proxyflash apply update.importmanifest.json
+    proxyflash apply plan.json
     proxyflash apply update.importmanifest.json --on-failure rollback
     """
     session.stop_safely()
     engine = _engine(session)
-    update = _loaded(engine, manifest)
+    kept = kept_plan.read(manifest)
+    update = _loaded(engine, Path(kept.manifest) if kept else manifest)
     session.bench.lock()
     unfinished = engine.unfinished()
     if unfinished is not None and not abandon and engine.is_of(unfinished, update):
@@ -92,12 +106,23 @@ def apply(
     if unfinished is not None and not abandon:
         engine.refuse(unfinished)
     with Wait(session, wait) as waiting:
-        made = _planned(waiting, engine, update)
+        made = waiting.until_there(lambda: _planned(session, engine, update), ComponentAbsent)
+        if kept is not None:
+            kept.check(kept_plan.KeptPlan.of(session.bench, made, update.path))
         _print_plan(session, made)
         _confirm(session, made, yes)
+        plans = chain([made], iter(lambda: _planned(session, engine, update), None))
+
+        def work() -> Outcome:
+            """Begins it; one that was waited for is planned for again."""
+            now = next(plans)
+            if kept is not None:
+                kept.check(kept_plan.KeptPlan.of(session.bench, now, update.path))
+            return engine.apply(now, on_failure=on_failure, parallel=parallel, again=again, abandon=abandon)
+
         return _carried_out(
             session,
-            lambda: engine.apply(made, on_failure=on_failure, parallel=parallel, again=again, abandon=abandon),
+            lambda: waiting.until_there(work, ComponentAbsent),
             lambda outcome: _gone_on(waiting, engine, outcome, again),
         )
 
@@ -235,18 +260,18 @@ def _open_buses(session: Session, names: list[str]) -> None:
         session.bench.transport(bus)
 
 
-def _planned(waiting: Wait, engine: Engine, update: Update) -> UpdatePlan:
+def _plan_of_the_present(waiting: Wait, engine: Engine, update: Update) -> UpdatePlan:
     """The plan, once all components that it is for are there, or the time for that is over."""
     session = waiting.session
-    made = waiting.until_there(lambda: _plan_now(session, engine, update), ComponentAbsent)
+    made = waiting.until_there(lambda: _planned(session, engine, update), ComponentAbsent)
     while away := [component for component in made.components if component.presence is Presence.ABSENT]:
         if not waiting.may_go_on(NoResponse(f"{', '.join(component.name for component in away)} can't be seen")):
             break
-        made = waiting.until_there(lambda: _plan_now(session, engine, update), ComponentAbsent)
+        made = waiting.until_there(lambda: _planned(session, engine, update), ComponentAbsent)
     return made
 
 
-def _plan_now(session: Session, engine: Engine, update: Update) -> UpdatePlan:
+def _planned(session: Session, engine: Engine, update: Update) -> UpdatePlan:
     """The plan over the components as they are now. A bus that can't be used ends it if the update needs that bus."""
     found = look(session)
     try:

@@ -11,7 +11,6 @@ two is needed to go on, whatever happens to the process, the host or the folder 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -119,7 +118,7 @@ class Engine:
 
     def is_of(self, entry: StoredUpdate, update: Update) -> bool:
         """Whether an update of the history is this one, to the byte of its manifests."""
-        return bool(entry.progress().begin["digest"] == _digest(update))
+        return bool(entry.progress().begin["digest"] == update.digest)
 
     def apply(
         self,
@@ -157,7 +156,7 @@ class Engine:
             "manifest": copy.path.name,
             "documents": sorted({name for member in (copy, *copy.children.values()) for name in member.documents}),
             "workflow": copy.workflow_id,
-            "digest": _digest(plan.update),
+            "digest": plan.update.digest,
             "created": plan.update.created.isoformat(),
             "on_failure": on_failure or self.policy.on_failure,
             "parallel": self.policy.parallel if parallel is None else parallel,
@@ -375,7 +374,7 @@ def _own(kept: StoredUpdate, progress: Progress, policy: Policy, seen: Seen | No
     except UpdateError as error:
         cause = f"changed after it was checked: {error.code} {error.cause}"
         raise StagedChanged(cause, remedy=remedy) from error
-    if _digest(update) != progress.begin["digest"]:
+    if update.digest != progress.begin["digest"]:
         cause = f"changed after it was checked: {path} is not the manifest that update {kept.number} began with"
         raise StagedChanged(cause, remedy=remedy)
     return update
@@ -417,15 +416,6 @@ def _check_files(plan: UpdatePlan, progress: Progress) -> None:
 
 def _unfinished(other: StoredUpdate, progress: Progress) -> Unfinished:
     return Unfinished(f"update {other.number}, {progress.begin['update']}, is not at its end ({progress.ending})")
-
-
-def _digest(update: Update) -> str:
-    """What tells one update from another: its manifests' bytes."""
-    digest = hashlib.sha256()
-    for member in (update, *update.children.values()):
-        for name, data in sorted(member.documents.items()):
-            digest.update(f"{name} {len(data)} ".encode() + data)
-    return digest.hexdigest()
 
 
 def _component(fields: dict[str, Any]) -> Component:

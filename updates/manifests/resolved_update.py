@@ -6,6 +6,7 @@ Loading one reads every byte of every file once. Nothing that is wrong is left t
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,15 @@ class Update:
 
     def child(self, step: mf.ReferenceStep) -> Update:
         return self.children[str(step.updateId)]
+
+    @property
+    def digest(self) -> str:
+        """What tells one update from another: the SHA-256 of its manifests, in hex."""
+        digest = hashlib.sha256()
+        for member in (self, *self.children.values()):
+            for name, data in sorted(member.documents.items()):
+                digest.update(f"{name} {len(data)} ".encode() + data)
+        return digest.hexdigest()
 
     @property
     def created(self) -> datetime:
