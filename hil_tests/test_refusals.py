@@ -31,7 +31,7 @@ from proxyflash.transports.errors import ProxyflashError
 pytestmark = pytest.mark.destructive
 
 PROTECTED = Path(__file__).parent / "benches" / "protected.toml"
-FOREIGN = {"vendor_id": 0xF055, "product_id": 0x0001, "machine": "none"}
+FOREIGN: dict[str, int | str] = {"vendor_id": 0xF055, "product_id": 0x0001, "machine": "none"}
 """What a file says of its part that is true of no part."""
 LOCKS: dict[str, type[PartError] | tuple[type[PartError], ...]] = {
     "not-ready": (PartWrongMode, PartRefused),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +118,11 @@ def kill(bus: CanBus) -> None:
 
 def recovers(lab: Lab, ending: str) -> None:
     """By the same command; where nothing but power ends a download, the message says so at once, and it does then."""
+    error: PartRefused | None = None
     try:
         lab.flash()
     except PartRefused as refused:
         error = refused
-    else:
-        error = None
     if error is not None:
         assert ending == "power"
         assert "conditionsNotCorrect (NRC 0x22)" in error.cause
@@ -154,7 +154,7 @@ def test_ctrl_c(lab: Callable[..., Lab], request: pytest.FixtureRequest, ending:
             made = lab(download_ends=ending)
             stop: list[object] = []
             with suppress(Cancelled):
-                made.flash(place, stop.append, lambda stop=stop: bool(stop))
+                made.flash(place, stop.append, partial(bool, stop))
             assert stop
             recovers(made, ending)
 

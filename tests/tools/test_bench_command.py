@@ -212,8 +212,10 @@ SURPRISES = {
         ["bus b: no bitrate is given"],
     ),
     "an FD bus": (
-        '[bus.b]\nkind = "can"\ninterface = "virtual"\nchannel = "c"\nfd = true\n[[component]]\nname = "a"\nbus = "b"\n'
-        'protocol = "uds"\naddress = {request = 0x7E0}',
+        (
+            '[bus.b]\nkind = "can"\ninterface = "virtual"\nchannel = "c"\nfd = true\n'
+            '[[component]]\nname = "a"\nbus = "b"\nprotocol = "uds"\naddress = {request = 0x7E0}'
+        ),
         ["component a: on a CAN FD bus it is asked in classic frames"],
     ),
     "a kernel's bit rate": (

@@ -24,7 +24,7 @@ def permission_remedy(path: str) -> str:
         group = grp.getgrgid(Path(path).stat().st_gid).gr_name
     except (OSError, KeyError):
         return ""
-    join = "sudo usermod -aG {{}} $USER, then log in again."
+    join = "sudo usermod -aG {} $USER, then log in again."
     if group != "root":
         return f"Add yourself to the port's group: {join.format(shell_line([group]))}"
     return (
