@@ -65,9 +65,11 @@ class Lookout:
         first = self._count == 0
         self._count = self._units_in(done)
         if self._witnesses and (first or self._watch is Watch.EACH):
-            erased = self._units[: self._count]
+            # A bank that goes at once takes its units in no order of ours: then only what is not planned must be there.
+            together = self._count > 1 and self._watch is not Watch.EACH
+            erased = self._units if together else self._units[: self._count]
             self._check_outside(erased[-1], self._near(erased))
-            if self._sees_inside:
+            if self._sees_inside and not together:
                 self._check_inside(erased[-1])
             self._witnesses = [witness for witness in self._witnesses if not witness.is_in(erased)]
 

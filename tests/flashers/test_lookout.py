@@ -118,6 +118,20 @@ def test_pages_that_writing_erases_need_not_be_blank() -> None:
         lookout.after(unit.size)
 
 
+def test_a_bank_that_goes_at_once() -> None:
+    """Its units are not the first ones of the plan, which are erased by pages afterwards."""
+    flash, area = Flash(0x1000), region(0x1000, Watch.FIRST)
+    units = [*area.erase_units(START, START + SIZE)]
+    planned = [units[8], *units[:2], *units[9:]]
+    lookout = Lookout(flash.read, MemoryMap((area,)), planned)
+    flash.data[0x8000:] = b"\xff" * 0x8000
+    lookout.after(0x8000)
+    lookout = Lookout(flash.read, MemoryMap((area,)), planned)
+    flash.data[0x7000:] = b"\xff" * 0x9000
+    with pytest.raises(WrongLayout, match="what lay at 0x00008000"):
+        lookout.after(0x8000)
+
+
 def test_a_refusal_that_is_another_place() -> None:
     flash, area = Flash(0x1000), region(0x1000, Watch.FIRST)
     lookout = Lookout(flash.read, MemoryMap((area,)), [Range(START, 0x1000)])
