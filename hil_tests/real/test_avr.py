@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from proxyflash.flashers import formats
-from proxyflash.flashers.avr.flasher import EEPROM_START, AvrFlasher
+from proxyflash.flashers.avr.flasher import AvrFlasher
+from proxyflash.flashers.avr.identity import EEPROM_START
 from proxyflash.flashers.avr.profile import AvrAddress, AvrEntrySettings, AvrProfile
 from proxyflash.flashers.avr.stk500v1 import Stk500v1Flasher
 from proxyflash.flashers.avr.stk500v2 import Stk500v2Flasher

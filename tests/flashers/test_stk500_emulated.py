@@ -17,7 +17,7 @@ from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.flashers.avr.flasher import EEPROM_START
+from proxyflash.flashers.avr.identity import EEPROM_START
 from proxyflash.flashers.avr.profile import AvrMemorySizes
 from proxyflash.flashers.errors import (
     ImageError,
