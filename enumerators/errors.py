@@ -35,12 +35,12 @@ class BenchMissing(BenchError):
 
 class BenchSyntax(BenchError):
     code = "E-BENCH-SYNTAX"
-    default_remedy = "Correct that line; the bench file is TOML, docs/bench-file.md has examples."
+    default_remedy = "Correct that line; the bench file is TOML. Examples: proxyflash help bench-file"
 
 
 class BenchKey(BenchError):
     code = "E-BENCH-KEY"
-    default_remedy = "The keys are described in docs/bench-file.md."
+    default_remedy = "The keys: proxyflash help bench-file"
 
 
 class BenchName(BenchError):

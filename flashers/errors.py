@@ -203,7 +203,7 @@ class RebootFailed(PartError):
 class Unsupported(ProxyflashError):
     code = "E-UNSUPPORTED"
     exit_status = ExitStatus.USAGE
-    default_remedy = "What each protocol can do is listed in docs/protocols.md."
+    default_remedy = "What each protocol can do: proxyflash help protocols"
 
 
 class ProfileWrong(ProxyflashError):

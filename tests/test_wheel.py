@@ -57,8 +57,9 @@ def test_it_holds_the_package_and_nothing_with_a_common_name(wheel: Path) -> Non
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"proxyflash"}
     tops = {name.split("/")[1] for name in names if name.startswith("proxyflash/")}
-    assert not tops & {"setup.py", "tests", "benchmarks", "docs", "conftest.py", "build"}
+    assert not tops & {"setup.py", "tests", "benchmarks", "conftest.py", "build"}
     held = set(names)
+    assert {f"proxyflash/docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= held
     assert {
         "proxyflash/py.typed",
         "proxyflash/__init__.py",

@@ -60,4 +60,5 @@ Benches:
   vm        Runs a command in a guest whose kernel has CAN and USB.
   doctor    Looks for what keeps this host from working.
   plugins   What is installed, what is broken and why.
+  help      A page of the documentation: help bench-file; without a name, all.
 """

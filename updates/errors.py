@@ -69,12 +69,12 @@ class ManifestSyntax(UpdateError):
 
 class ManifestField(UpdateError):
     code = "E-MANIFEST-FIELD"
-    default_remedy = "The fields are described in docs/manifests.md."
+    default_remedy = "The fields: proxyflash help manifests"
 
 
 class ManifestRule(UpdateError):
     code = "E-MANIFEST-RULE"
-    default_remedy = "The rules are described in docs/manifests.md."
+    default_remedy = "The rules: proxyflash help manifests"
 
 
 class HandlerUnknown(UpdateError):
@@ -227,7 +227,7 @@ class StepTimeout(ProxyflashError):
     """The step has failed, and is restored as after any failure."""
 
     code = "E-STEP-TIMEOUT"
-    default_remedy = "What kept it? If it needs the time, give it more: timeoutSeconds; see docs/updates.md."
+    default_remedy = "What kept it? If it needs the time, give it more: timeoutSeconds. More: proxyflash help updates"
 
 
 class StepHangs(ProxyflashError):
@@ -273,7 +273,7 @@ class BelowFloor(UpdateError):
 class DowngradeRefused(UpdateError):
     code = "E-DOWNGRADE"
     exit_status = ExitStatus.POLICY
-    default_remedy = "If that is meant, the step says so: allowDowngrade; see docs/updates.md."
+    default_remedy = "If that is meant, the step says so: allowDowngrade. More: proxyflash help updates"
 
 
 class JournalBroken(ProxyflashError):

@@ -83,5 +83,5 @@ class HostPartHandler(StepHandler, Generic[T]):
         name = component.name if component else "the host"
         raise ManifestField(
             f"{place}{step.handler} updates {cls.kind} of the host, and the bench file doesn't call {name} one",
-            remedy=f"Give the component {cls.table} in the bench file: see docs/bench-file.md.",
+            remedy=f"Give the component {cls.table} in the bench file. Its keys: proxyflash help bench-file",
         )

@@ -8,7 +8,7 @@ from ..errors import ManifestField
 from ..manifests.manifest import InlineStep
 
 CRITERIA = "installedCriteria"
-REMEDY = "What each handler takes is described in docs/step-handlers.md."
+REMEDY = "What each handler takes: proxyflash help step-handlers"
 
 
 def one_file(step: InlineStep, place: str) -> None:

@@ -65,7 +65,7 @@ def split(step: InlineStep, place: str) -> tuple[InlineStep, StepOptions]:
     except ValidationError as error:
         fault = first_fault(error)
         raise ManifestField(
-            f"{fault.at(place)}: {fault.message}", remedy="The options are described in docs/updates.md."
+            f"{fault.at(place)}: {fault.message}", remedy="The options: proxyflash help updates"
         ) from None
     found = tuple(conditions.parse(raw, f"{place}.conditions[{at}]") for at, raw in enumerate(fields.conditions))
     options = StepOptions(fields.onFailure, found, fields.attempts or 0, fields.allowDowngrade, fields.timeoutSeconds)
