@@ -20,7 +20,7 @@ class _Amount(ProgressColumn):
         said = task.fields.get("said")
         if said is not None:
             return Text(plain(said))
-        parts = [f"{int(task.completed):,} B"]
+        parts = [f"{task.percentage:3.0f}%", f"{int(task.completed):,} B"]
         seconds = task.elapsed or 0.0
         if seconds > 0.05 and task.completed:
             parts.append(f"{task.completed / seconds / 1000:.1f} kB/s")
@@ -29,22 +29,31 @@ class _Amount(ProgressColumn):
         return Text("  ".join(parts))
 
 
+TEXT_COLUMNS = 64
+"""What stands beside a bar, at most."""
+
+
 class Bars:
-    """Started by the first event, until `stop`."""
+    """Shown from the first event on; `stop` takes them from the terminal."""
 
     def __init__(self) -> None:
+        console = Console(stderr=True, highlight=False)
+        # One that is too narrow for text and bar has the text alone.
+        width = max(1, min(40, console.width - TEXT_COLUMNS))
         self._progress = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=16),
-            _Amount(),
-            console=Console(stderr=True, highlight=False),
+            BarColumn(bar_width=width, complete_style="cyan", finished_style="green"),
+            _Amount(table_column=Column(no_wrap=True)),
+            console=console,
         )
         self._tasks: dict[tuple[str, Phase], TaskID] = {}
-        self._progress.start()
 
     def show(self, event: ev.PhaseStarted | ev.Progress | ev.PhaseFinished) -> None:
         key = (event.component, event.phase)
         if isinstance(event, ev.PhaseStarted):
+            before = self._tasks.pop(key, None)
+            if before is not None and before not in self._finished():
+                self._progress.remove_task(before)  # It failed, and begins anew.
             if event.total:
                 self._tasks[key] = self._progress.add_task(
                     plain(f"{event.component}  {event.phase:<7}"), total=event.total
@@ -55,10 +64,28 @@ class Bars:
             else:
                 # The phase's own time: the clock of a bar goes on for as long as others are shown beside it.
                 self._progress.update(self._tasks[key], completed=event.total, said=finished_text(event))
+        if key in self._tasks:
+            self._progress.start()
 
     def say(self, text: str) -> None:
         """A line above the bars."""
         self._progress.console.print(Text(plain(text)))
 
     def stop(self) -> None:
+        """Makes room for text below what is finished. What is under way is shown again below that text, with its next event."""
+        if not self._progress.live.is_started:
+            return
+        finished = self._finished()
+        under_way = {key: task for key, task in self._tasks.items() if task not in finished}
+        self._progress.live.transient = not finished
+        for task in under_way.values() if finished else ():
+            self._progress.update(task, visible=False)
         self._progress.stop()
+        for task in finished:
+            self._progress.remove_task(task)
+        for task in under_way.values():
+            self._progress.update(task, visible=True)
+        self._tasks = under_way
+
+    def _finished(self) -> set[TaskID]:
+        return {task.id for task in self._progress.tasks if task.fields.get("said") is not None}

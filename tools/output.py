@@ -239,9 +239,9 @@ class Output:
             self.note(f"{event.component}  {event.phase:<7} {finished_text(event)}")
 
     def _end_bars(self) -> None:
+        """Until the next event of what is under way: that is shown again below what is printed meanwhile."""
         if self._bars is not None:
             self._bars.stop()
-            self._bars = None
 
     def _print_json(self, data: Mapping[str, Any], indent: int | None = None) -> None:
         """On stdout, in ASCII: what is no ASCII stands in JSON's escapes."""

@@ -9,12 +9,14 @@ import pty
 import re
 import struct
 import subprocess
+import sys
 import termios
 from typing import Any
 
 import pytest
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import Phase
+from proxyflash.tools.bars import Bars
 from proxyflash.tools.output import Output
 from proxyflash.tools.wording import finished_text, plan_text, size
 
@@ -63,7 +65,7 @@ def test_a_terminal_gets_bars_that_fit(desk: Desk, columns: int) -> None:
         assert all(len(line) <= columns for line in bars)
         # Whole at the end: as many cells as the bar has.
         assert re.search(r"━{16} \S", bars[-1])
-    assert re.search(r"write   ━{16} 96,416 B", "\n".join(lines))
+    assert re.search(r"write   ━+ 96,416 B", "\n".join(lines))
     assert [line for line in lines if line][-1] == "camera  -> 1.5.0  OK  verified (read back), booted"
     assert COLOUR.search(text)
 
@@ -237,3 +239,49 @@ def test_a_step_s_own_words_show_with_v(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == "imu  write: E-SERIAL-TIMEOUT no answer; trying again (2 of 3)\n"
     Output(quiet=True).event(retry)
     assert capsys.readouterr().err == ""
+
+
+def screen(text: str) -> list[str]:
+    """What a terminal shows in the end, by the few codes that bars use: ECMA-48's CUU and EL, CR, LF."""
+    rows, row = [""], 0
+    for code in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\n]|[^\x1b\r\n]+", text):
+        if code == "\n":
+            row += 1
+            rows += [""] * (row == len(rows))
+        elif re.fullmatch(r"\x1b\[\d*A", code):
+            row -= int(code[2:-1] or 1)
+        elif code == "\x1b[2K":
+            rows[row] = ""
+        elif not code.startswith("\x1b") and code != "\r":
+            rows[row] += code
+    return [line.rstrip() for line in rows]
+
+
+def test_what_is_under_way_leaves_no_bar_above_another_s_verdict(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}.items():
+        monkeypatch.setenv(name, value)
+    bars = Bars()
+    for part in ("imu", "cam"):
+        bars.show(ev.PhaseStarted(part, ev.Phase.WRITE, 1000))
+    bars.show(ev.Progress("cam", ev.Phase.WRITE, 500, 1000))
+    bars.show(ev.PhaseFinished("imu", ev.Phase.WRITE, 1000, 1.0, ""))
+    bars.stop()
+    sys.stderr.write("imu  OK\n")
+    bars.stop()
+    bars.show(ev.Progress("cam", ev.Phase.WRITE, 800, 1000))
+    bars.stop()
+    sys.stderr.write("a note\n")
+    bars.show(ev.PhaseFinished("cam", ev.Phase.WRITE, 1000, 1.0, ""))
+    bars.show(ev.PhaseStarted("cam", ev.Phase.VERIFY, 1000))
+    bars.stop()
+    sys.stderr.write("cam  FAILED\n")
+    shown = screen(capsys.readouterr().err)
+    assert [re.sub(r" *━+ *", " ", line) for line in shown if line] == [
+        "imu  write 1,000 B  1.0 kB/s",
+        "imu  OK",
+        "a note",
+        "cam  write 1,000 B  1.0 kB/s",
+        "cam  FAILED",
+    ]
