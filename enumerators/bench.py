@@ -134,6 +134,12 @@ class Bench(Buses):
                     entry.flasher.check_profile(entry.profile)
             if spec.emulated:
                 emulate(self.file, name, None).close()
+                said += [
+                    f"component {entry.spec.name}: its emulated part has no firmware, and so no application to run; give it "
+                    'emulated = {firmware = "..."}'
+                    for entry in entries
+                    if "firmware" not in entry.spec.emulated
+                ]
             else:
                 transport: type[Transport] = plugins.load(plugins.TRANSPORTS, spec.kind)
                 settings = self.file.settings(name)

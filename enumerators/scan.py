@@ -86,8 +86,10 @@ def scan(buses: Buses) -> Scan:
                 unasked.append((bus, said))
         except Exception as error:
             faults.append((bus, known(error)))
+            # A port that another program holds, or that this user may not open, says nothing of its part.
+            presence = Presence.UNKNOWN if isinstance(error, AdapterBusy | AdapterForbidden) else Presence.ABSENT
             for entry in entries:
-                components.setdefault(entry.spec.name, record(entry, Presence.ABSENT, None))
+                components.setdefault(entry.spec.name, record(entry, presence, None))
     for name, hosted in buses.file.hosted.items():
         components[name] = HostComponent(hosted, buses.commands, buses.outside).look()
     real = [spec for spec in buses.file.spec.bus.values() if not spec.emulated]

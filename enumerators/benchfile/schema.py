@@ -347,6 +347,9 @@ def _syntax(path: Path, text: str, said: str) -> str:
         # The one thing that tomllib leaves to Python: an integer of more digits than int() takes.
         long = re.search(r"[0-9_]{4300,}", text)
         return f"{path}:{text.count(chr(10), 0, long.start()) + 1 if long else 1}: a number has too many digits"
+    if (twice := re.search(r"Cannot declare \('(component)',\) twice", said)) is not None:
+        said = f"[{twice[1]}] stands there twice; each one is [[{twice[1]}]]" + found[0]
+        found = re.search(r" \(at line (\d+), (column \d+)\)$", said) or found
     line, column = found[1] or text.rstrip().count("\n") + 1, found[2] or "at the end of the file"
     return f"{path}:{line}: {lowered(said[: found.start()])} ({column})"
 
@@ -554,6 +557,8 @@ class _Reader:
 
     def _explain(self, fault: Fault, place: Place) -> str:
         path = (*place, *fault.place)
+        if path == ("component",) and fault.kind == "list_type":
+            return f"{self._at(path)}: [component] is one table; write [[component]], for each component one"
         if fault.kind == "extra_forbidden":
             return f"{self._at(path)}: {self._dotted(path)} is no key that is known here"
         if fault.kind == "missing":

@@ -52,6 +52,13 @@ class ImageCommand(IntEnum):
     SLOT_INFO = 6
 
 
+def request_name(group: int, command: int) -> str:
+    """A request of `Group` in words, such as "SMP's image state"."""
+    if group == Group.OS:
+        return f"SMP's {OsCommand(command).name.lower().replace('_', ' ')}"
+    return f"SMP's image {ImageCommand(command).name.lower().replace('_', ' ')}"
+
+
 class Rc(IntEnum):
     """`rc` of any group (MGMT_ERR)."""
 

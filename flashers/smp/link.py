@@ -15,7 +15,7 @@ from ...transports.errors import SerialAbsent, SerialBusy, SerialForbidden, Seri
 from ...transports.serial.port import SerialPort
 from ...transports.serial.usb_tty import at_place, usb_tty
 from ..errors import NoResponse
-from .codec import Framing, Op, Packet, decode, encode
+from .codec import Framing, Op, Packet, decode, encode, request_name
 
 TRIES = 3
 """How often a request is sent whose reply doesn't come."""
@@ -161,7 +161,7 @@ class SmpLink:
             reply = self.await_reply(request, self.answer if seconds is None else seconds)
             if reply is not None:
                 return reply
-        raise NoResponse(f"no answer on {self.wire.name} to {op.name} {command} of group {group}")
+        raise NoResponse(f"no answer on {self.wire.name} to {request_name(group, command)}")
 
     def send(self, op: Op, group: int, command: int, body: Mapping[str, Any]) -> Packet:
         """Sends a request under a number of its own, and waits for nothing."""

@@ -207,6 +207,10 @@ SURPRISES = {
     ),
     "an Arduino": (f'{LINE}baudrate = 9600\n{PART}"stk500v1"', ["component a: opening the port leaves DTR asserted"]),
     "no entry": (f'{LINE}baudrate = 9600\n{PART}"stm32-uart"', []),
+    "an emulated part without firmware": (
+        '[bus.b]\nkind = "serial"\nemulated = true\n' + PART + '"stm32-uart"\nemulated = {part = "stm32f405xg"}',
+        ["component a: its emulated part has no firmware"],
+    ),
     "an adapter's bit rate": (
         '[bus.b]\nkind = "can"\ninterface = "slcan"\nchannel = "/dev/ttyACM0"',
         ["bus b: no bitrate is given"],

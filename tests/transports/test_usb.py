@@ -589,7 +589,7 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsbSettings, match="no key 'speed'"):
         UsbBus.open("usb", {"speed": "full"})
     monkeypatch.setattr(usb.backend.libusb1, "get_backend", lambda: None)
-    with pytest.raises(UsbSettings, match="libusb") as caught:
+    with pytest.raises(UsbAbsent, match="libusb") as caught:
         UsbBus.open("usb", {})
     assert "apt install" in caught.value.remedy
     wire = UsbWire("given", pace=0)

@@ -23,7 +23,8 @@ def scan(session: Session, wait: float) -> int | None:
     """Finds the components on every bus of the bench.
 
     Asks each component of the file who it is, without disturbing its work. What it finds and the file lacks is printed
-    as lines to paste into the file.
+    as lines to paste into the file. What could not be asked is said with the key that lets it. The exit status is that of the
+    first bus that can't be used; that a part is absent is an answer, and no failure of the scan.
 
     \b
     proxyflash scan

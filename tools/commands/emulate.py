@@ -67,6 +67,8 @@ def emulate(
     stm32flash -m 8n1 <the PTY that it names>
     """
     ended = _interrupt()
+    # What is printed is pasted elsewhere.
+    session.state = session.state and session.state.absolute()
     bench = session.bench
     closers: list[Callable[[], object]] = []
     served: dict[str, dict[str, str]] = {}

@@ -104,11 +104,11 @@ def flash(
 
 def verdict(result: FlashResult) -> str:
     """The last line for one component, from what was read back."""
-    version = f"-> {word(result.version)}" if result.version else "->"
+    version = f"-> {word(result.version)}  " if result.version else ""
     verified = f"verified ({word(result.verified)})" if result.verified else "NOT verified (--no-verify)"
     written = "" if result.written_bytes else ", nothing to write"
     booted = ", booted" if result.booted else ", not booted"
-    return f"{result.component}  {version}  OK  {verified}{written}{booted}"
+    return f"{result.component}  {version}OK  {verified}{written}{booted}"
 
 
 def _result_fields(result: FlashResult) -> dict[str, object]:
@@ -253,7 +253,7 @@ def reset(session: Session, name: str) -> int | None:
                     raise Unsupported("its bootloader has no way to start the application; cut its supply by hand")
                 version = component.start(programmer)
     session.output.document({"component": name, "verdict": "ok", "how": how, "version": version})
-    session.output.line(f"{name}  {f'-> {word(version)}' if version else '->'}  OK  {how}")
+    session.output.line(f"{name}  {f'-> {word(version)}  ' if version else ''}OK  {how}")
     return None
 
 

@@ -88,6 +88,11 @@ class Session:
         """This call, as it can be typed again."""
         return shell_line(("proxyflash", *self.arguments))
 
+    @property
+    def goes_on(self) -> str:
+        """The call that goes on with what this one has left: without --full, which begins anew."""
+        return shell_line(("proxyflash", *(word for word in self.arguments if word != "--full")))
+
     def worded(self, error: ProxyflashError) -> ProxyflashError:
         """The error, whose remedy names commands as they can be typed for this bench."""
         return error.worded(lambda action: self.command_for(*action.split()))
@@ -219,7 +224,7 @@ class Session:
             with naming(name):
                 yield
         except ProxyflashError as error:
-            again = f"It goes on with what is missing: {self.command_line}"
+            again = f"It goes on with what is missing: {self.goes_on}"
             if isinstance(error, Cancelled):
                 if error.touched:
                     raise error.advised(again) from error
@@ -243,7 +248,7 @@ class Session:
     def stopped(self) -> Cancelled:
         """What is said when a second Ctrl-C ended everything."""
         touched = self.standing.touched
-        remedy = self.standing.remedy or f"It goes on with what is missing: {self.command_line}" if touched else ""
+        remedy = self.standing.remedy or f"It goes on with what is missing: {self.goes_on}" if touched else ""
         return Cancelled(self.standing.sentence(), touched=touched, remedy=remedy)
 
     def close(self, *, interrupted: bool = False) -> None:

@@ -14,6 +14,7 @@ import logging
 import re
 import socket
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,10 @@ def opening_error(name: str, interface: str, channel: str, error: Exception) -> 
     # Where the vendor's library is missing, kvaser's module ends in a NameError, and pcan's in a bare OSError.
     missing = (can.CanInterfaceNotImplementedError, ImportError, NameError)
     if isinstance(error, missing) or "library not found" in str(error).lower():
-        return CanDriverMissing(said)
+        extra = interface.replace("_", "-")
+        known = metadata.metadata("python-can").get_all("Provides-Extra") or []
+        install = f"Run: pip install {shell_line([f'python-can[{extra}]'])}" if extra in known else None
+        return CanDriverMissing(said, remedy=install)
     if isinstance(error, can.CanInitializationError):
         return CanAbsent(said)
     return CanSettings(said)

@@ -234,7 +234,7 @@ class UsbBus(Transport):
 
     @classmethod
     def open(cls, name: str, settings: Mapping[str, Any]) -> Self:
-        """`settings`: `backend`, an instance of pyusb's IBackend; None: libusb. Raises UsbSettings without libusb."""
+        """`settings`: `backend`, an instance of pyusb's IBackend; None: libusb. Raises UsbAbsent without libusb."""
         cls.check(name, settings)
         backend = settings.get("backend")
         if backend is None:
@@ -243,7 +243,7 @@ class UsbBus(Transport):
 
             backend = usb.backend.libusb1.get_backend()
         if backend is None:
-            raise UsbSettings(
+            raise UsbAbsent(
                 "libusb 1.0 is not installed, or finds no USB in this kernel",
                 remedy="Install it: sudo apt install libusb-1.0-0",
             )
