@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from proxyflash.tools.commands import cli
+from proxyflash.enumerators.benchfile.schema import load
+from proxyflash.tools.commands import cli, run
 from proxyflash.tools.commands.session import Session
 from proxyflash.tools.output import Output
 
 pytestmark = pytest.mark.real_time("child programs")
 
+PYTEST_OPTIONS = {"--bench", "--simulated-time", "--junitxml", "--allow-flash", "--require"}
+EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "ci.md"
 
 
 @pytest.fixture(scope="module")
 def jobs() -> dict[str, Any]:
     yaml: Any = pytest.importorskip("yaml", reason="PyYAML is not installed")
-    [text] = re.findall(r"^```yaml\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    found: dict[str, Any] = yaml.safe_load(text)["jobs"]
+    found: dict[str, Any] = {}
+    for text in blocks("yaml"):
+        found |= yaml.safe_load(text)["jobs"]
+    assert list(found) == ["emulated", "bench", "runner", "guest"]
     return found
+
+
+def blocks(language: str) -> list[str]:
+    """The document's examples in a language, in order."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def scripts(job: dict[str, Any]) -> list[str]:
@@ -37,6 +49,8 @@ def test_every_step_runs_or_uses_something(jobs: dict[str, Any]) -> None:
         for step in job["steps"]:
             assert ("run" in step) != ("uses" in step)
             assert set(step) <= {"run", "uses", "with", "if"}
+            if (words := re.findall(r"pytest (--[a-z].*)", step.get("run", "").replace("\n", " "))) and job["runs-on"]:
+                assert not set(re.findall(r"--[a-z-]+", words[0])) - PYTEST_OPTIONS
 
 
 def test_the_scripts_are_bash(jobs: dict[str, Any]) -> None:
@@ -56,10 +70,28 @@ def test_both_ways_are_there(jobs: dict[str, Any]) -> None:
     assert (program, name) == (".venv/bin/proxyflash", "vm")
     group = cli.get_command(click.Context(cli), "vm")
     assert isinstance(group, click.Group)
-    run = group.get_command(click.Context(group), words[0])
-    assert run is not None
-    values = run.make_context("run", words[1:], obj=Session((), Output())).params
+    command = group.get_command(click.Context(group), words[0])
+    assert command is not None
+    values = command.make_context("run", words[1:], obj=Session((), Output())).params
     assert values["words"][:3] == (".venv/bin/python", "-m", "pytest")
     # What is kept and what is uploaded is what the command names.
     paths = [step["with"]["path"] for step in jobs["guest"]["steps"] if "path" in step.get("with", {})]
     assert paths == [str(values["cache"]), str(values["artefacts"])]
+
+
+def test_the_parts_on_a_kernel_s_can_are_as_the_document_has_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The two bench files hold, and are of the same part; the script is one of sh, and names them."""
+    shutil.copy(EXAMPLE / "firmware" / "radar-1.4.2.bin", tmp_path)
+    entries = []
+    for text in blocks("toml"):
+        name = text.split()[1]
+        (tmp_path / name).write_text(text)
+        assert run(["--bench", str(tmp_path / name), "bench", "check"]) == 0
+        [entry] = load(tmp_path / name).entries.values()
+        entries.append((entry.spec.name, entry.spec.protocol, entry.address, entry.profile))
+    assert entries[0] == entries[1]
+    [script] = blocks("sh")
+    assert {"parts.toml", "vcan.toml", "--join", "powertrain=socketcan:vcan0"} <= set(script.split())
+    subprocess.run(["sh", "-n", "-c", script], check=True)
