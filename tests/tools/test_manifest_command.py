@@ -196,3 +196,16 @@ def test_files_of_another_folder(say: Say, tmp_path: Path) -> None:
     status, _, err = say("create", "motor.bin", "sub/other.bin", *MOTOR)
     assert (status, err.split()[0]) == (12, "E-MANIFEST-RULE")
     assert not list(tmp_path.glob("*.json"))
+
+
+def test_private_keys_beside_a_deployment_are_warned_of(say: Say, tmp_path: Path) -> None:
+    """The document's own commands keep them in a folder of their own."""
+    with_keys(say)
+    warning = "holds a private key, and lies in the folder that goes to the gateways: move it elsewhere"
+    _, _, err = say("sign", PARENT, "--key", "release.pem")
+    assert err.splitlines() == [f"{name} {warning}" for name in ("release.pem", "root.pem")]
+    (tmp_path / "keys").mkdir()
+    for name in ("root.pem", "release.pem", "release.sjwk"):
+        (tmp_path / name).rename(tmp_path / "keys" / name)
+    status, _, err = say("sign", PARENT, "--key", "keys/release.pem")
+    assert (status, err) == (0, "")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 
+MOST_LOOKED_AT = 1000
+"""Files of a deployment's folder that are looked at for private keys."""
 MOST_PROPERTY = 1 << 20
 """Characters of a property that is given as JSON."""
 
@@ -249,8 +253,22 @@ def sign(
         _write(path if name == made.name else manifest.parent / name, data)
     children = [name for name in made.documents if name != made.name]
     session.output.document({"deployment": str(path), "update": str(update.manifest.updateId), "children": children})
+    for private_key in _private_keys(manifest.parent):
+        session.output.note(
+            f"{private_key} holds a private key, and lies in the folder that goes to the gateways: move it elsewhere"
+        )
     session.output.line(f"{path}  {update.manifest.updateId}, signed")
     return None
+
+
+def _private_keys(folder: Path) -> Iterator[Path]:
+    """Files of the folder that hold a private key in PEM (RFC 7468)."""
+    from ...updates.manifests import signing
+
+    for file in sorted(folder.iterdir())[:MOST_LOOKED_AT]:
+        with suppress(OSError):
+            if file.is_file() and b"PRIVATE KEY-----" in named_files.read(file, signing.LONGEST_KEY_FILE):
+                yield file
 
 
 @command("key")
