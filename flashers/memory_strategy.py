@@ -10,7 +10,7 @@ from .events import Phase
 from .flasher import Bootloader, Capability, MemoryAccess, compare_digest
 from .image import FirmwareImage, Segment
 from .lookout import Lookout
-from .memory import Erase, MemoryMap, Range
+from .memory import Erase, MemoryMap, Range, Region
 from .plan import FlashPlan
 from .reporter import Reporter
 from .strategy import Strategy
@@ -37,7 +37,9 @@ class MemoryStrategy(Strategy):
     def plan(self, image: FirmwareImage, *, compare: bool) -> FlashPlan:
         memory = self.memory.memory_map(image.target)
         placed = self._placed(self.memory.fit(image), memory)
-        return planning.make(placed, memory, self._present(placed, memory) if compare else [])
+        present = self._present(placed, memory) if compare else []
+        used = [region for region in planning.headless(placed, memory) if self._starts_something(region)]
+        return planning.make(placed, memory, present, used)
 
     def seconds_for(self, plan: FlashPlan) -> float | None:
         return self.memory.seconds_for(plan.erase, plan.write_bytes)
@@ -85,6 +87,11 @@ class MemoryStrategy(Strategy):
         self.bootloader.start_application()
 
     # What the part holds already.
+
+    def _starts_something(self, region: Region) -> bool:
+        """Whether its first bytes are there; False where they can't be read."""
+        blank = Segment(region.start, bytes([region.erased_value]) * planning.HEAD)
+        return self.has(Capability.READ) and region.readable and not self._holds(blank)
 
     def _placed(self, image: FirmwareImage, memory: MemoryMap) -> FirmwareImage:
         """What can't be written is compared where the part can be read."""

@@ -226,9 +226,22 @@ def never_erased(image: FirmwareImage, memory: MemoryMap) -> Iterator[Segment]:
             yield from image.within(region.start, region.end)
 
 
-def make(image: FirmwareImage, memory: MemoryMap, present: Collection[Range] = ()) -> FlashPlan:
+def headless(image: FirmwareImage, memory: MemoryMap) -> list[Region]:
+    """The regions whose first unit a placed image touches without any byte of what the processor starts by."""
+    return [
+        region
+        for region in memory.regions
+        if region.head is not None
+        and not any(image.within(region.start, region.start + HEAD))
+        and any(image.within(region.start, next(region.erase_units(region.start, region.end)).end))
+    ]
+
+
+def make(
+    image: FirmwareImage, memory: MemoryMap, present: Collection[Range] = (), used: Collection[Region] = ()
+) -> FlashPlan:
     """The plan for a placed image. `present`: units known to hold what the image has for them, and segments that lie in
-    regions which nothing erases.
+    regions which nothing erases. `used`: of `headless`, those that hold something which the processor starts by.
 
     Raises ImageMisplaced or ImageWrongPart where what the processor starts by would be erased, and the image has none.
     """
@@ -252,7 +265,7 @@ def make(image: FirmwareImage, memory: MemoryMap, present: Collection[Range] = (
     )
     for region, unit in todo:
         if region.head is not None and unit.start == region.start:
-            _check_head(image, region, unit)
+            _check_head(image, region, unit, used)
     writes: list[Segment] = []
     blank = 0
     # The first page of a processor's own memory is what makes it boot: what lies beside (its EEPROM) goes before.
@@ -280,9 +293,12 @@ def _is_blank(parts: Sequence[Segment], region: Region) -> bool:
     return bool(parts) and not any(bytes(part.data).strip(bytes([region.erased_value])) for part in parts)
 
 
-def _check_head(image: FirmwareImage, region: Region, unit: Range) -> None:
+def _check_head(image: FirmwareImage, region: Region, unit: Range, used: Collection[Region]) -> None:
     """Raises ImageMisplaced, ImageWrongPart."""
-    if sum(part.size for part in image.within(region.start, region.start + HEAD)) < HEAD:
+    covered = sum(part.size for part in image.within(region.start, region.start + HEAD))
+    if not covered and region not in used:
+        return
+    if covered < HEAD:
         raise ImageMisplaced(
             f"{image.source or 'the image'} begins at 0x{image.start:08X}, and {unit} is erased with it: what the part "
             f"starts by, at 0x{region.start:08X}, would be lost",

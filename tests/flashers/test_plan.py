@@ -152,8 +152,13 @@ def test_an_image_that_leaves_the_vector_table_alone_is_fine() -> None:
 def test_nothing_is_erased_that_the_part_starts_by_unless_the_image_brings_it() -> None:
     arm = MemoryMap((uniform("flash", 0, 8 * UNIT, UNIT, head=VectorTable()),))
     for start in (1, 7, 8, UNIT - 4):
+        placed = planning.place(image((start, b"calibration")), arm)
+        assert planning.headless(placed, arm) == (list(arm.regions) if start >= 8 else [])
         with pytest.raises(ImageMisplaced, match="would be lost"):
-            planning.make(planning.place(image((start, b"calibration")), arm), arm)
+            planning.make(placed, arm, used=planning.headless(placed, arm))
+        if start >= 8:
+            assert planning.make(placed, arm).erase  # A part that holds nothing has nothing to lose.
+    assert planning.headless(planning.place(image((UNIT, b"calibration")), arm), arm) == []
     blank = planning.place(image((0, b"\xff" * 64 + b"data")), arm)
     with pytest.raises(ImageWrongPart, match="vector table"):
         planning.make(blank, arm)
