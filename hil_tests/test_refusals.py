@@ -21,6 +21,7 @@ from proxyflash.flashers.errors import (
     WrongPart,
 )
 from proxyflash.flashers.events import Phase, RunContext
+from proxyflash.flashers.flasher import Target
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.hil_tests.boot_session import bootloader, running
@@ -31,7 +32,7 @@ from proxyflash.transports.errors import ProxyflashError
 pytestmark = pytest.mark.destructive
 
 PROTECTED = Path(__file__).parent / "benches" / "protected.toml"
-FOREIGN: dict[str, int | str] = {"vendor_id": 0xF055, "product_id": 0x0001, "machine": "none"}
+FOREIGN: Target = {"vendor_id": 0xF055, "product_id": 0x0001, "machine": "none"}
 """What a file says of its part that is true of no part."""
 LOCKS: dict[str, type[PartError] | tuple[type[PartError], ...]] = {
     "not-ready": (PartWrongMode, PartRefused),

@@ -43,6 +43,8 @@ def firmware(version: str, size: int) -> bytes:
 class Rig(ByteRig):
     """One part, and the host's port; at first neither line is asserted."""
 
+    device: AvrDevice
+
     def __init__(
         self, part: str = OPTIBOOT, *, folder: Path | None = None, pace: float = 0, holds: bytes = b"", **table: Any
     ) -> None:

@@ -15,6 +15,7 @@ from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.mcuboot import image as mcuboot_image
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.serial.wire import UartWire
+from proxyflash.emulators.smp.board import SmpBoard
 from proxyflash.emulators.smp.device import SmpDevice
 from proxyflash.tests.emulators.line_lab import LineRig
 
@@ -44,6 +45,9 @@ def framed(data: bytes, line: int = 124) -> bytes:
 
 class Rig(LineRig):
     """One part with the old image in it, unless `blank`, and the host's port."""
+
+    device: SmpDevice
+    board: SmpBoard
 
     def __init__(self, part: str = "acme-s1", *, blank: bool = False, folder: Path | None = None, **table: Any) -> None:
         self.wire = UartWire(uuid.uuid4().hex, pace=0)

@@ -32,6 +32,8 @@ QUESTION = {"send": "VER?\r", "match": "FW ([0-9.]+)"}
 class Rig(ByteRig):
     """One part on a line without pace, and the host's port."""
 
+    device: Stm32UartDevice
+
     def __init__(self, part: str = "stm32f103xb", *, folder: Path | None = None, **table: Any) -> None:
         self.wire = UartWire(uuid.uuid4().hex, pace=0)
         spec = DeviceSpec("imu", settings={"part": part, "boot0": True, **table}, folder=folder, pace=0,

@@ -25,6 +25,8 @@ MENU = b"\r\nGecko Bootloader v2.04.02\r\n1. upload gbl\r\n2. run\r\n3. ebl info
 class Rig(ByteRig):
     """One part in its loader on a line without pace, and the host's port."""
 
+    device: XymodemDevice
+
     def __init__(self, protocol: str, part: str, **table: Any) -> None:
         self.wire = UartWire(uuid.uuid4().hex, pace=0)
         kind: type[XymodemDevice] = XmodemDevice if protocol == "xmodem" else YmodemDevice
