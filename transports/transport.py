@@ -85,3 +85,9 @@ class Transport(ABC):
     @abstractmethod
     def close(self) -> None:
         """A second call does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

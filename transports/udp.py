@@ -89,12 +89,6 @@ class UdpSocket(Transport):
         """A second call does nothing."""
         self._socket.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
     def _receive(self, deadline: Deadline, *, drained: bool) -> bytes | None:
         try:
             while self._readable.poll(min(deadline.remaining * 1000, 1e9)):

@@ -18,11 +18,11 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-import usb.backend
 import usb.core
 
 from ...transports import clock
 from ...transports.recording.records import Record, UsbControl, UsbDevices, UsbSeen
+from ..usb.backend import DriverlessBackend
 from ..usb.device import CONFIGURATION, SETUP, StandardRequest
 from .track import LONGEST_WAIT, Course, ReplayMismatch, Track, both
 
@@ -189,7 +189,7 @@ class _Setting:
     endpoints: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
-class ReplayUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
+class ReplayUsbBackend(DriverlessBackend):
     """The devices of a UsbTrack."""
 
     def __init__(self, track: UsbTrack) -> None:
@@ -287,15 +287,6 @@ class ReplayUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         return None
 
     def reset_device(self, dev_handle: _Handle) -> None:
-        return None
-
-    def is_kernel_driver_active(self, dev_handle: _Handle, intf: int) -> bool:
-        return False
-
-    def detach_kernel_driver(self, dev_handle: _Handle, intf: int) -> None:
-        return None
-
-    def attach_kernel_driver(self, dev_handle: _Handle, intf: int) -> None:
         return None
 
 

@@ -77,7 +77,20 @@ def _fail(code: int, text: str) -> NoReturn:
     raise usb.core.USBError(text, _LIBUSB.get(code), code)
 
 
-class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
+class DriverlessBackend(usb.backend.IBackend):  # type: ignore[misc]
+    """No driver of a kernel has an interface."""
+
+    def is_kernel_driver_active(self, dev_handle: object, intf: int) -> bool:
+        return False
+
+    def detach_kernel_driver(self, dev_handle: object, intf: int) -> None:
+        return None
+
+    def attach_kernel_driver(self, dev_handle: object, intf: int) -> None:
+        return None
+
+
+class EmulatedUsbBackend(DriverlessBackend):
     """What libusb's backend is to a real bus, errors and their numbers included."""
 
     def __init__(self, wire: UsbWire) -> None:
@@ -234,15 +247,6 @@ class EmulatedUsbBackend(usb.backend.IBackend):  # type: ignore[misc]
         if device.port.function is not device.function:
             _fail(errno.ENODEV, "No such device (it may have been disconnected)")
         device.function.bus_reset()
-
-    def is_kernel_driver_active(self, dev_handle: _Handle, intf: int) -> bool:
-        return False
-
-    def detach_kernel_driver(self, dev_handle: _Handle, intf: int) -> None:
-        return None
-
-    def attach_kernel_driver(self, dev_handle: _Handle, intf: int) -> None:
-        return None
 
     def _endpoint(self, handle: _Handle, address: int) -> Endpoint:
         device = handle.device

@@ -15,7 +15,6 @@ import select
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import can
@@ -353,14 +352,6 @@ class CanBus(Transport):
         close_bus(self._bus)
         if not self._reader.is_alive():
             self._waiting.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _filter(self) -> None:
         """Has the kernel keep the frames that no channel is for: a busy bus has more than this process could look at.

@@ -21,7 +21,6 @@ import select
 import termios
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
 import serial
@@ -236,14 +235,6 @@ class SerialPort(Transport):
         let_others_open(self._port)
         with suppress(OSError):
             self._port.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _receive(self, limit: int, deadline: Deadline, *, drained: bool = False) -> bytes:
         try:

@@ -19,7 +19,6 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import usb.core
@@ -339,14 +338,6 @@ class UsbBus(Transport):
         """Closes the devices that are still open."""
         for device in tuple(self._opened):
             device.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _devices(self) -> Iterator[Any]:
         with naming("listing the USB devices"):
