@@ -143,8 +143,9 @@ TOML = [
     pytest.param(text, id=f"{name_of(document)} {number}")
     for document in DOCUMENTS
     for number, text in enumerate(fences(document, "toml"), 1)
-    # The bench of a package that is installed elsewhere: tests/test_add_a_protocol.py.
-    if document.name != "add-a-protocol.md"
+    # The bench of a package that is installed elsewhere: tests/test_add_a_protocol.py. Benches with firmware beside them:
+    # tests/tools/test_ci_document.py.
+    if document.name not in ("add-a-protocol.md", "ci.md")
 ]
 
 
@@ -199,8 +200,7 @@ RUN_ELSEWHERE = [
     # Such classes are in tests/flashers/test_contract.py.
     (ROOT / "docs" / "contract-tests.md", 0),
     # Tests for pytest: tests/hil_tests/test_bench_tests_document.py.
-    (ROOT / "docs" / "bench-tests.md", 0),
-    (ROOT / "docs" / "bench-tests.md", 1),
+    *((ROOT / "docs" / "bench-tests.md", number) for number in range(10)),
     # Pieces of tests/plugin_package, which tests/test_plugin_package.py installs and runs; held to it below.
     *((ROOT / "docs" / "plugins.md", number) for number in range(13)),
     # A test for pytest: tests/tools/test_recordings_command.py.

@@ -119,6 +119,7 @@ def test_a_port_of_root_alone_gets_its_udev_line(tmp_path: Path) -> None:
     (tmp_path / "ttyS9").touch()
     remedy = permission_remedy(str(tmp_path / "ttyS9"))
     assert 'SUBSYSTEM=="tty", KERNEL=="ttyS9", GROUP="dialout", MODE="0660"' in remedy
+    assert "sudo usermod -aG dialout $USER" in remedy
     assert "doctor" not in remedy
 
 

@@ -30,7 +30,7 @@ from proxyflash.transports.can import host as can_host
 from proxyflash.transports.can import opening as can_opening
 from proxyflash.transports.errors import CanSettings
 from proxyflash.transports.plain import plain
-from proxyflash.transports.serial import host as serial_host
+from proxyflash.transports.serial.host import permission_remedy
 from proxyflash.transports.toml_text import toml_text
 from proxyflash.transports.usb import host as usb_host
 
@@ -273,7 +273,7 @@ def test_the_commands_of_a_wire_s_errors(tmp_path: Path, empty: Path, monkeypatc
     line = caught.value.remedy.partition("A vcan: ")[2].partition(". An adapter")[0]
     assert pasted(line, empty) == ["sudo", "ip", "link", "set", "dev", str(channel), "mtu", "72"]
     monkeypatch.setattr("grp.getgrgid", lambda number: grp.struct_group(("$(touch pwned)", "", 7, [])))
-    remedy = serial_host.permission_remedy(str(tmp_path))
+    remedy = permission_remedy(str(tmp_path))
     line = remedy.partition("group: ")[2].partition(" $USER")[0]
     assert pasted(line, empty) == ["sudo", "usermod", "-aG", "$(touch pwned)"]
     assert list(empty.iterdir()) == []

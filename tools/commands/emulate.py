@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -67,8 +68,6 @@ def emulate(
     stm32flash -m 8n1 <the PTY that it names>
     """
     ended = _interrupt()
-    # What is printed is pasted elsewhere.
-    session.state = session.state and session.state.absolute()
     bench = session.bench
     closers: list[Callable[[], object]] = []
     served: dict[str, dict[str, str]] = {}
@@ -96,6 +95,10 @@ def emulate(
     return None
 
 
+LONGEST_PATH = 107
+"""Bytes of a Unix socket's path (Linux, sun_path less the NUL); a longer one is opened from this folder."""
+
+
 def _serve(bench: Bench, name: str, closers: list[Callable[[], object]]) -> dict[str, str]:
     wire = bench.emulated_wire(name)
     try:
@@ -120,7 +123,12 @@ def _serve_by_kernel(bench: Bench, driver: str, name: str, closers: list[Callabl
 
 def _listed(wire: BenchWire, served: Served, closers: list[Callable[[], object]]) -> dict[str, str]:
     closers.append(served.close)
-    return {"kind": wire.kind, "path": served.path, "opens": served.opens}
+    path = str(Path(served.path).absolute())
+    too_long = "unix:" in served.opens and len(os.fsencode(path)) > LONGEST_PATH
+    if too_long or not Path(served.path).exists():
+        return {"kind": wire.kind, "path": served.path, "opens": served.opens}
+    # It is pasted into the bench file of another folder.
+    return {"kind": wire.kind, "path": path, "opens": served.opens.replace(served.path, path)}
 
 
 def _wire(bench: Bench, name: str) -> BenchWire | None:

@@ -84,11 +84,6 @@ class Session:
         return self._bench
 
     @property
-    def command_line(self) -> str:
-        """This call, as it can be typed again."""
-        return shell_line(("proxyflash", *self.arguments))
-
-    @property
     def goes_on(self) -> str:
         """The call that goes on with what this one has left: without --full, which begins anew."""
         return shell_line(("proxyflash", *(word for word in self.arguments if word != "--full")))
