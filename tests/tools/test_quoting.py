@@ -215,7 +215,7 @@ def test_the_commands_that_go_on(tmp_path: Path, empty: Path, name: str) -> None
     bench, state = str(tmp_path / name / "bench.toml"), tmp_path / name / "state"
     words = ("--bench", bench, "flash", "imu", name)
     session = Session(words, Output(), bench_path=bench, state=state)
-    assert pasted(session.command_line, empty) == ["proxyflash", *words]
+    assert pasted(session.goes_on, empty) == ["proxyflash", *words]
     expected = ["proxyflash", "--bench", bench, "--state", str(state), "resume"]
     assert pasted(session.command_for("resume"), empty) == expected
     assert list(empty.iterdir()) == []
