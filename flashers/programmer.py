@@ -296,7 +296,7 @@ class Programmer:
             yield
         except ProxyflashError as error:
             error.named(self.component)
-            if error.left is None:
+            if error.left is None and error.is_of_a_part:
                 error.left = self._left(error)
                 error.exit_status = _exit_status(error, error.left)
             raise

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from . import events as ev
 from . import plan as planning
-from .errors import Unsupported
+from .errors import ImageError, Unsupported
 from .events import Phase
 from .flasher import Bootloader, Capability, SlotAccess, Target
 from .image import FirmwareImage, Segment
@@ -41,13 +41,21 @@ class SlotStrategy(Strategy):
 
     def write(self, plan: FlashPlan) -> tuple[int, int]:
         data = _bytes(plan)
+        before, acknowledged = self.reporter.touched, False
         with self.reporter.phase(Phase.WRITE, len(data)):
             self.reporter.touched = True
-            for what in self.slots.prepare(data):
-                self.reporter.tell(ev.Preparing(self.reporter.component, what))
-                self.reporter.check_cancelled()
-            for done in self.slots.upload(data):
-                self.reporter.progress(Phase.WRITE, done, len(data))
+            try:
+                for what in self.slots.prepare(data):
+                    acknowledged = True
+                    self.reporter.tell(ev.Preparing(self.reporter.component, what))
+                    self.reporter.check_cancelled()
+                for done in self.slots.upload(data):
+                    acknowledged = True
+                    self.reporter.progress(Phase.WRITE, done, len(data))
+            except ImageError:
+                # A loader that refuses a file by its name and size has taken nothing of it.
+                self.reporter.touched = before or acknowledged
+                raise
         return 0, len(data)
 
     def verify(self, plan: FlashPlan) -> str:

@@ -114,6 +114,8 @@ class ProxyflashError(Exception):
     default_remedy: ClassVar[Remedy] = ""
     left: Left | None = None
     """How the component was left, where it was worked on."""
+    is_of_a_part: ClassVar[bool] = True
+    """Whether it can tell of a part, as what a replay meets can't."""
 
     def __init__(self, cause: str, *, remedy: Remedy | None = None, component: str | None = None) -> None:
         self.cause = _short(cause)

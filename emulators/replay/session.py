@@ -40,6 +40,7 @@ class ReplayUnanswered(ProxyflashError):
     """A command, a key or a step's action was asked for outside of the buses, and the recording has no answer."""
 
     code = "E-REPLAY-UNANSWERED"
+    is_of_a_part = False
     default_remedy = "A replay runs nothing. Record it again, with this in it: proxyflash record FILE -- COMMAND"
 
 

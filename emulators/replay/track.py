@@ -25,6 +25,7 @@ class ReplayMismatch(ProxyflashError):
     """What the host does is not what was recorded. `exchange`: its number on its bus, from 1. Both sides are text."""
 
     code = "E-REPLAY-MISMATCH"
+    is_of_a_part = False
     default_remedy = "If the new behaviour is meant, record it again: proxyflash record FILE -- COMMAND"
 
     def __init__(self, bus: str, exchange: int, count: int, recorded: str, sent: str) -> None:

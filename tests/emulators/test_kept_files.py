@@ -25,15 +25,15 @@ def test_another_text_is_told(tmp_path: Path, name: str, text: str) -> None:
     rig = Rig(KINDS[name](), tmp_path)
     with rig.powered() as bench:
         rig.ends_with_the_new_image(bench)
-    (flash,) = (tmp_path / "state1").rglob("part.flash")
+    (flash,) = (tmp_path / "state").rglob("part.flash")
     path = flash.with_name(KEPT[name])
     path.write_bytes(text.encode("latin-1"))
     path.chmod(0o600)
     with (
         pytest.raises(StateFolder, match="is not what an emulated part writes"),
-        Bench.open(tmp_path / "bench.toml", state=tmp_path / "state1") as bench,
+        Bench.open(tmp_path / "bench.toml", state=tmp_path / "state") as bench,
     ):
         bench.emulated_device("part")
     path.unlink()
-    with Bench.open(tmp_path / "bench.toml", state=tmp_path / "state1") as bench:
+    with Bench.open(tmp_path / "bench.toml", state=tmp_path / "state") as bench:
         bench.emulated_device("part")

@@ -40,7 +40,7 @@ SHOWN = r"C24\x1b[2J\x1b]0;PWNED\x07\u202eabc\nE-FAKE all is well"
 ASCII = HOSTILE.replace("\u202e", "")
 """For wires that carry ASCII."""
 OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d ")
+STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d ")
 
 
 def clean(text: str) -> None:

