@@ -61,9 +61,8 @@ FACTS = {
     "STM32WBA": "492: 128x8  4B0: 256x8",
     "STM32WL": "497: 128x2",
 }
-"""Product ids (ST's AN2606, rev 69, and the DEV_ID of the reference manuals) and the erase units of the largest part as
-delivered, COUNTxKIBIBYTES, from the reference manuals' chapters on flash; where OpenOCD, stm32flash or stm32-data know a
-part, they say the same. All begin at 0x08000000."""
+"""Product ids and the erase units of the largest part as delivered, COUNTxKIBIBYTES, as OpenOCD and stm32-data have them.
+All begin at 0x08000000. Not read from AN2606 itself, whose tables were not at hand."""
 
 
 @pytest.fixture(params=sorted(FAMILIES), ids=lambda product: f"0x{product:03X}")
