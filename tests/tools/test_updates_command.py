@@ -113,6 +113,9 @@ def test_rollback_brings_back_what_can_be(desk: Desk) -> None:
     # The script's step can't be undone, and so not all of it was.
     assert (done.status, done.out.splitlines()[-1]) == (1, "Example/Host 1.5  rolled back in part")
     assert planned[None] == "microsoft/script:1 has no restore"
+    listed = desk.run("history", "--json").document["updates"][-1]
+    assert set(listed["not_brought_back"]) == {"host", "front-radar", "imu", "camera"} - back
+    assert listed["not_whole"] == []
 
 
 def test_rollback_without_an_update(desk: Desk) -> None:

@@ -191,7 +191,8 @@ def history(session: Session) -> int | None:
     for row in rows:
         began = f"{row['began'][:19].replace('T', ' ')}Z" if row["began"] else "-"
         about = f"  undoes {row['undoes']}" if row["undoes"] else ""
-        about += f"  not whole: {word(', '.join(row['not_whole']))}" if row["not_whole"] else ""
+        for what in ("not_whole", "not_brought_back"):
+            about += f"  {what.replace('_', ' ')}: {word(', '.join(row[what]))}" if row[what] else ""
         session.output.line(f"{row['number']:>4}  {began:<20}  {row['ending']:<19}  {word(row['update'])}{about}")
     return None
 
@@ -358,7 +359,8 @@ def _plan_document(made: UpdatePlan) -> dict[str, object]:
 def _row(engine: Engine, entry: StoredUpdate) -> dict[str, Any]:
     """One update as the history shows it; a broken journal hides no other. Times are ISO 8601, in UTC.
 
-    `not_whole`: components that it left neither as they were nor as it wanted them.
+    `not_whole`: components that it left neither as they were nor as it wanted them; `not_brought_back`: those that a
+    rollback left as they were.
     """
     torn: dict[str, None] = {}
     try:
@@ -377,7 +379,8 @@ def _row(engine: Engine, entry: StoredUpdate) -> dict[str, Any]:
         "ending": progress.ending.value if "time" in begin else "unknown",
         "workflow": begin.get("workflow", ""),
         "undoes": begin.get("undoes"),
-        "not_whole": list(torn),
+        "not_whole": [] if begin.get("undoes") else list(torn),
+        "not_brought_back": list(torn) if begin.get("undoes") else [],
     }
 
 
