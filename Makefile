@@ -55,11 +55,11 @@ demo-real: $(STAMP)  ## the same update with a Zephyr part and an AVR part that 
 	$(BIN)/python -m proxyflash.hil_tests.real.demo
 
 # mypy works on one processor: it runs beside the tests, and what it says comes after theirs.
-test: $(STAMP) $(LINKS)  ## ruff, mypy, and the tests that need no real time; CUTS=every tries each place of each sweep
+test: $(STAMP) $(LINKS)  ## ruff, mypy, and the tests that need no real time; CUTS=every tries each place of each sweep, CUTS=2/4 a share
 	$(BIN)/ruff check .
 	@mkdir -p build
 	$(BIN)/mypy -p proxyflash >build/mypy.log 2>&1 & types=$$!; failed=0; \
-	  $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not real_time' $(if $(CUTS),--every-cut) || failed=1; \
+	  $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not real_time' $(if $(CUTS),--every-cut $(if $(filter-out every,$(CUTS)),--cut-share $(CUTS))) || failed=1; \
 	  $(SUITE) --simulated-time || failed=1; \
 	  $(SUITE) --simulated-time --bench hil_tests/benches/serial.toml -m 'not slow' || failed=1; \
 	  wait $$types || failed=1; cat build/mypy.log; exit $$failed

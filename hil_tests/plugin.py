@@ -61,6 +61,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="interrupt updates at every place in contract tests, not at some at even distances; takes minutes",
     )
     group.addoption(
+        "--cut-share",
+        default="1/1",
+        metavar="N/COUNT",
+        help="with --every-cut: the N-th of COUNT shares of the places, so that runs can share them",
+    )
+    group.addoption(
         "--only-cut", type=int, metavar="PLACE", help="interrupt updates at this place alone, which a failure named"
     )
     parser.addini(SIMULATED_INI, "whether --simulated-time is the default", type="bool", default=False)

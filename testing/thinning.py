@@ -1,10 +1,11 @@
 """Which of its places a sweep tries, and how a failure names the place.
 
-The options --every-cut and --only-cut are those of the pytest plugin.
+The options --every-cut, --cut-share and --only-cut are those of the pytest plugin.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +18,30 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Thinning:
-    """`every`: all places, as --every-cut wants it; else about as many as the test says, at even distances."""
+    """`every`: all places, as --every-cut wants it; else about as many as the test says, at even distances.
+
+    `share`: (2, 4) is the second of four shares of all places, each fourth from the second on.
+    """
 
     every: bool
+    share: tuple[int, int] = (1, 1)
+
+    @property
+    def is_all(self) -> bool:
+        return self.every and self.share[1] == 1
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Thinning:
+        """As the options want it. Raises pytest.UsageError for a share that is none."""
+        said = str(config.getoption("cut_share"))
+        found = re.fullmatch("([1-9][0-9]{0,3})/([1-9][0-9]{0,3})", said)
+        if found is None or int(found[1]) > int(found[2]):
+            raise pytest.UsageError(f"--cut-share {said!r} is no share, such as 2/4")
+        return cls(bool(config.getoption("every_cut")), (int(found[1]), int(found[2])))
 
     def __call__(self, places: Sequence[T], wanted: int) -> Sequence[T]:
-        return places if self.every else spread(places, wanted)
+        number, count = self.share
+        return (places[number - 1 :: count] or places[:1]) if self.every else spread(places, wanted)
 
 
 def spread(places: Sequence[T], wanted: int) -> Sequence[T]:
@@ -36,11 +55,11 @@ class Sweep:
     def __init__(self, request: pytest.FixtureRequest, places: Sequence[int], wanted: int, what: str) -> None:
         """`wanted`: how many places are tried without --every-cut. `what`: happens at a place, in words."""
         self.only: int | None = request.config.getoption("only_cut")
-        self.every = bool(request.config.getoption("every_cut"))
+        thinning = Thinning.of(request.config)
         self._what = what
         self._last = places[-1]
         self._node = request.node.nodeid
-        self.chosen = Thinning(self.every)(places, wanted) if self.only is None else [self.only]
+        self.chosen = thinning(places, wanted) if self.only is None else [self.only]
         request.node.user_properties.append(("cuts", len(self.chosen)))
 
     def __iter__(self) -> Iterator[int]:

@@ -121,7 +121,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture
 def thinned(request: pytest.FixtureRequest) -> Thinning:
-    return Thinning(request.config.getoption("--every-cut"))
+    return Thinning.of(request.config)
 
 
 @pytest.fixture(autouse=True)

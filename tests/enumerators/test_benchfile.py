@@ -270,7 +270,7 @@ WRONG = [
     ("name of 65", CAN + RADAR.replace('"radar"', f'"{"r" * 65}"  #!'), BenchKey, "component.name"),
     ("bus with a space", '["bus"."my bus"]  #!\nkind = "can"', BenchKey, "bus.my bus"),
     ("a key at the top", "buses = 1  #!", BenchKey, "buses is no key"),
-    ("components as a table", "[component]  #!\nname = 1", BenchKey, "component = "),
+    ("components as a table", "[component]  #!\nname = 1", BenchKey, "write [[component]], for each component one"),
     ("a date", CAN + "since = 2024-01-01  #!", BenchKey, "is a date"),
     ("a time", CAN + "since = 07:32:00  #!", BenchKey, "is a date or time"),
     ("nan", CAN + RADAR + "boot_timeout = nan  #!", BenchKey, "component.boot_timeout = nan"),

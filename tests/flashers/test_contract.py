@@ -131,6 +131,7 @@ class TestAvr109(Avr):
     emulated = {"part": "atmega32u4-caterina", "reenumerate": 0.1, "boot_window": 60}
     sizes = Sizes(1000, 2600, 500)
     greeting = b"CATERIN"
+    guards = False
     faults = ("drop", "duplicate", "delay")
     """A garbled length of a block has the loader wait for tens of thousands of bytes, with no line to reset it by."""
     hostile_profile = {"answer": 0.2, "entry": {"reset": "none"}}

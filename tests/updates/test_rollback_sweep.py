@@ -109,6 +109,6 @@ def test_the_sweep_of_a_rollback(lab: Lab, seed: int | None, thinned: Thinning) 
             over = known(lab)
             assert over.over, where
             assert all(task.finished or not task.touched for task in over.tasks), where
-    if thinned.every:
+    if thinned.is_all:
         assert amid > 3
         assert brought_back > 3

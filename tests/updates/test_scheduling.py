@@ -106,15 +106,21 @@ def test_a_step_of_the_host_has_its_place_for_itself(lab: Lab) -> None:
 def test_a_failure_begins_nothing_more_and_ends_what_is_begun(lab: Lab) -> None:
     """Two at once: one fails while the other is at it. The other's step ends; its next one isn't begun."""
     update = lab.bundle()
-    failed = threading.Event()
+    failed, begun = threading.Event(), threading.Semaphore(0)
 
     def fail() -> ActionResult:
+        begun.acquire(timeout=30)
+        begun.acquire(timeout=30)
         failed.set()
         return FAILURE
 
+    def wait() -> ActionResult | None:
+        begun.release()
+        return None if failed.wait(30) else FAILURE
+
     lab.fault("left one", Action.APPLY, fail)
-    lab.fault("right one", Action.INSTALL, lambda: None if failed.wait(30) else FAILURE)
-    lab.fault("camera one", Action.INSTALL, lambda: None if failed.wait(30) else FAILURE)
+    lab.fault("right one", Action.INSTALL, wait)
+    lab.fault("camera one", Action.INSTALL, wait)
     outcome = lab.apply(update, parallel=True)
     assert outcome.ending is Ending.FAILED
     statuses = {f"{item.task.target} {item.task.label[-1]}": item.task.status for item in outcome.results}
