@@ -178,6 +178,8 @@ class BenchRun:
         self.parts.need_unbroken(involved)
         with self.parts.out_of_use(item):
             self.bench.recorder.note("", f"test {item.nodeid}")
+            for component in self._components():
+                self.parts.of(component.name).await_start()
             # A test of the bench as a whole may touch any part; those that aren't there don't hold it up.
             for name in involved or [component.name for component in self._components()]:
                 self.parts.make_ready(name, item, wanted=name in involved)

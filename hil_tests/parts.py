@@ -61,6 +61,18 @@ class Part:
         """The last test that had it."""
         self._capabilities: Capability | None = None
         self._was_switched_on = False
+        self._is_started = False
+
+    def await_start(self) -> None:
+        """The supply of an emulated part came with the bench. A loader that is asked within its first seconds, by a scan for
+        instance, may wait for more for ever."""
+        if self._is_started or not (self.component.emulated and "firmware" in self.component.entry.spec.emulated):
+            return
+        self._is_started = True
+        device = self.component.bench.emulated_device(self.name)
+        deadline = Deadline.after(START_EMULATED + IN_WINDOW)
+        while device.supply.is_on and device.application_version is None and not deadline.expired:
+            clock.sleep(LOOK_AGAIN)
 
     def make_ready(self) -> Component:
         """Powered, and running if it can be. Raises NotThere, PartLost, ProxyflashError."""

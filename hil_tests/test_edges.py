@@ -16,6 +16,7 @@ from proxyflash.flashers.errors import ImageMisplaced, ImageWrongPart, Unsupport
 from proxyflash.flashers.flasher import Capability
 from proxyflash.flashers.image import FirmwareImage, Segment, join
 from proxyflash.flashers.memory import Erase, Range, Region, Write
+from proxyflash.flashers.plan import HEAD
 from proxyflash.flashers.programmer import FlashResult
 from proxyflash.hil_tests.boot_session import Session, bootloader, running
 from proxyflash.hil_tests.firmware import Firmware
@@ -153,8 +154,12 @@ SIZES: dict[str, Callable[[Region], Iterable[int]]] = {
     "sizes", ["one byte", *(pytest.param(name, marks=pytest.mark.slow) for name in SIZES if name != "one byte")]
 )
 def test_small_images(edges: Edges, sizes: str) -> None:
+    """What is shorter than that which the processor starts by takes its place, and is refused."""
     for size in sorted(SIZES[sizes](edges.region)):
-        edges.from_start(min(size, edges.region.size))
+        if edges.region.head is not None and size < HEAD:
+            edges.refuses(edges.image((0, size)))
+        else:
+            edges.from_start(min(size, edges.region.size))
 
 
 @pytest.mark.slow

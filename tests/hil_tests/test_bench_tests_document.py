@@ -25,7 +25,7 @@ def listed(title: str) -> list[str]:
     return [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
 
 
-@pytest.mark.parametrize(("number", "passed"), enumerate((5, 5, 1, 1, 1, 3, 3, 3, 1, 3)))
+@pytest.mark.parametrize(("number", "passed"), list(enumerate((5, 5, 1, 1, 1, 3, 3, 3, 1, 3))))
 def test_an_example_runs(suite: Suite, number: int, passed: int) -> None:
     (suite.folder / "test_example.py").write_text(EXAMPLES[number])
     done = suite.pytester.runpytest_inprocess(*suite.arguments(), "test_example.py")
