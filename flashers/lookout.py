@@ -70,14 +70,15 @@ class Lookout:
             erased = self._units if together else self._units[: self._count]
             self._check_outside(erased[-1], self._near(erased))
             if self._sees_inside and not together:
-                self._check_inside(erased[-1])
+                self._check_inside(erased)
             self._witnesses = [witness for witness in self._witnesses if not witness.is_in(erased)]
 
     def after_refusal(self) -> None:
         """To be called where the part did not erase what it was told to: something else may be gone instead."""
-        if self._witnesses and self._count < len(self._units):
+        if self._count < len(self._units):
             unit = self._units[self._count]
-            self._check_outside(unit, [witness for witness in self._witnesses if witness.is_outside_of([unit])])
+            # Of the others a part may have erased some before it refused.
+            self._check_outside(unit, [witness for witness in self._witnesses if witness.is_outside_of(self._units)])
 
     def _units_in(self, done: int) -> int:
         """How many units make up so many bytes; all of them where these are no whole first ones."""
@@ -95,10 +96,11 @@ class Lookout:
         now = self._bytes(witness.address)
         return now not in (None, witness.data) and now == self._bytes(witness.address)
 
-    def _check_inside(self, unit: Range) -> None:
+    def _check_inside(self, erased: Sequence[Range]) -> None:
+        unit = erased[-1]
         kept = (witness for witness in self._witnesses if witness.is_in([unit]))
         if any(self._bytes(witness.address) == witness.data for witness in kept):
-            self._check_outside(unit, [witness for witness in self._witnesses if witness.is_outside_of([unit])])
+            self._check_outside(unit, [witness for witness in self._witnesses if witness.is_outside_of(erased)])
             raise WrongLayout(f"erasing {unit} has left a part of it as it was: {STATE}")
 
     def _near(self, erased: Sequence[Range]) -> list[_Witness]:

@@ -140,6 +140,23 @@ def test_a_refusal_that_is_another_place() -> None:
         lookout.after_refusal()
 
 
+@pytest.mark.parametrize("watch", [Watch.FIRST, Watch.EACH])
+def test_a_refusal_after_erases_that_were_planned(watch: Watch) -> None:
+    """Unit 0 alone, then 1 to 8 by one command, and the next command is refused amid its units; nothing else is gone."""
+    flash, area = Flash(0x400), region(0x400, watch)
+    lookout = Lookout(flash.read, MemoryMap((area,)), [*area.erase_units(START, START + 17 * 0x400)])
+    flash.erase(0)
+    lookout.after(0x400)
+    for number in range(1, 12):
+        flash.erase(number)
+        if number == 8:
+            lookout.after(9 * 0x400)
+    lookout.after_refusal()
+    flash.erase(63)
+    with pytest.raises(WrongLayout, match=r"erasing 0x00003400\.\.0x000037FF has also erased .*0x00010FF0"):
+        lookout.after_refusal()
+
+
 def test_what_can_not_be_read_says_nothing() -> None:
     def refuse(address: int, size: int) -> bytes:
         raise PartRefused("no")

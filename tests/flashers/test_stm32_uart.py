@@ -574,6 +574,16 @@ class TestErasing:
         with pytest.raises(PartProtected, match=r"0x08004000\.\.0x08007FFF.* write-protected"):
             rig.programmer().erase([Range(BASE, 0x8000)])
 
+    def test_write_protection_behind_pages_that_were_erased_as_planned(self, make_rig: Callable[..., Rig]) -> None:
+        """The part is looked at for collateral damage; the pages of the commands before are none."""
+        rig = make_rig("stm32g071xb")
+        rig.flash_memory.load(BASE, b"\x5a" * rig.flash_memory.size)
+        rig.device.memory.protect([11])
+        with pytest.raises(PartProtected, match=r"0x08005800\.\.0x08005FFF.* write-protected"):
+            rig.programmer().erase([Range(BASE, 20 * 0x800)])
+        # The first page alone, then ten at a time.
+        assert rig.holds(b"\xff" * 11 * 0x800)
+
     def test_a_protected_part_refuses_a_mass_erase_by_doing_nothing(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig("stm32f405xg", write_protected=[5])
         with pytest.raises(PartProtected):
