@@ -2,7 +2,8 @@
 
 After Motorola's "M68000 Family Programmer's Reference Manual" (M68000PM/AD, revision 1), appendix C. The count is of
 the bytes that follow it. All of a record's bytes, its checksum with them, add up to 0xFF modulo 256. A file ends with
-one termination record, S7, S8 or S9; where it has none, a count of its data records shows as well that it is whole.
+one termination record, S7, S8 or S9; where it has none, a count of all its data records shows as well that it is whole,
+and that of a later block does not.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class _Parser:
             kind, size = self.kind(number, line)
             record = self.checked(number, line, size)
             address = int.from_bytes(record[1 : 1 + size], "big")
-            counted = 5 <= kind <= 6
+            counted = False
             if 1 <= kind <= 3:
                 count += 1
                 if address + len(record) - size - 2 > 1 << 8 * size:
@@ -129,9 +130,10 @@ class _Parser:
                 ended = True
                 # Writers that know no start address put 0 there.
                 self.entry = address or None
-            elif counted:
+            elif kind in (RecordType.COUNT_16, RecordType.COUNT_24):
                 # The count of a block (C.2), or of all the file before it; what doesn't fit its field is lost.
-                if address not in (count % (1 << 8 * size), count - block):
+                counted = address == count % (1 << 8 * size)
+                if not counted and address != count - block:
                     raise self.error(
                         number, f"tells of {address} data records, and there are {count} before it", NOT_WHOLE
                     )

@@ -99,6 +99,13 @@ def test_counts_of_blocks() -> None:
         read(one, count, two, record(5, 3), END)
 
 
+def test_a_file_that_is_cut_after_the_count_of_a_later_block() -> None:
+    one, two, count = record(1, 0, b"a"), record(1, 1, b"b"), record(5, 1)
+    with pytest.raises(ImageFormat, match="line 4 is the last, and it is no termination record: the file is cut short"):
+        read(one, count, two, count)
+    assert contents(read(one, count, two, record(5, 2))) == [(0, b"ab")]
+
+
 @pytest.mark.parametrize("count", ["S5030002FA", "S5030000FC", "S604000002F9", "S604010001F9"])
 def test_a_wrong_count_is_refused(count: str) -> None:
     with pytest.raises(ImageFormat, match=r"line 2 tells of \d+ data records, and there are 1 before it"):
