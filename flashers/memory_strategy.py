@@ -96,11 +96,11 @@ class MemoryStrategy(Strategy):
     def _placed(self, image: FirmwareImage, memory: MemoryMap) -> FirmwareImage:
         """What can't be written is compared where the part can be read."""
 
-        def holds(part: Segment) -> bool:
+        def holds(part: Segment) -> bool | None:
             try:
                 return self._digest_equal(part) if self.has(Capability.DIGEST) else self._holds(part)
             except REFUSALS:
-                return False
+                return None
 
         return planning.place(image, memory, holds if self.has(Capability.READ) else None)
 

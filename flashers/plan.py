@@ -80,11 +80,13 @@ class FlashPlan:
                 yield segment.slice(start, segment.end)
 
 
-def place(image: FirmwareImage, memory: MemoryMap, holds: Callable[[Segment], bool] | None = None) -> FirmwareImage:
+def place(
+    image: FirmwareImage, memory: MemoryMap, holds: Callable[[Segment], bool | None] | None = None
+) -> FirmwareImage:
     """The image at the addresses that it will have, checked against the part's memory.
 
     What can't be written is left out where the part holds it already, or where the image says what is `only` meant; it is
-    listed in `left_out`. `holds`: reads the part and compares; None where it can't be read.
+    listed in `left_out`. `holds`: reads the part and compares, None where it refuses; None where the part can't be read.
 
     Raises ImageEmpty, ImageTooLarge, ImageMisplaced, ImageWrongPart.
     """
@@ -159,7 +161,7 @@ def _left_out(
     segment: Segment,
     image: FirmwareImage,
     memory: MemoryMap,
-    holds: Callable[[Segment], bool] | None,
+    holds: Callable[[Segment], bool | None] | None,
 ) -> str:
     """Why a piece of a segment that is not written may be left out. Raises what speaks against that."""
     source, place = image.source or "the image", Range(part.address, part.size)

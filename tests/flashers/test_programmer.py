@@ -13,10 +13,12 @@ from proxyflash.emulators.supply import PowerLost, Supply
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import (
     Cancelled,
+    ImageMisplaced,
     ImageTooLarge,
     NoResponse,
     OperationFailed,
     PartProtected,
+    PartRefused,
     ProtocolError,
     Unsupported,
     VerifyMismatch,
@@ -24,9 +26,9 @@ from proxyflash.flashers.errors import (
 from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.flasher import Address, Capability, Digest, Identity, MemoryBootloader, Settings, Target
 from proxyflash.flashers.image import FirmwareImage, Segment
-from proxyflash.flashers.memory import MemoryMap, Range, uniform
+from proxyflash.flashers.memory import Beside, MemoryMap, Range, uniform
 from proxyflash.flashers.programmer import Programmer
-from proxyflash.transports.errors import ExitStatus, SerialGone, SerialTimeout
+from proxyflash.transports.errors import ExitStatus, ProxyflashError, SerialGone, SerialTimeout
 
 UNIT = 512
 UNITS = 6
@@ -386,3 +388,22 @@ def test_what_the_part_has_against_an_image_is_no_reason_to_go_on_without_a_back
     monkeypatch.setattr(bench.flasher, "memory_map", refuses)
     with pytest.raises(Unsupported, match="takes no images"):
         bench.programmer().read_replaced(image(2))
+
+
+@pytest.mark.parametrize("capability", [Capability.READ, Capability.READ | Capability.DIGEST])
+@pytest.mark.parametrize("refusal", [PartProtected, PartRefused, Unsupported])
+def test_what_the_part_refuses_to_read_is_not_told_to_be_different(
+    capability: Capability, refusal: type[ProxyflashError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(capability)
+
+    def refuse(start: int, size: int) -> Any:
+        raise refusal("not there")
+
+    monkeypatch.setattr(bench.flasher, "read", refuse)
+    monkeypatch.setattr(bench.flasher, "digest", refuse)
+    memory = MemoryMap(bench.flasher.memory_map().regions, (Beside("option bytes", 0x1000, 16, readable=True),))
+    monkeypatch.setattr(bench.flasher, "memory_map", lambda target=None: memory)
+    wanted = FirmwareImage((Segment(0, content(2)), Segment(0x1000, b"\xa5")), "bin")
+    with pytest.raises(ImageMisplaced, match="which may not be written; what the part holds there can't be read"):
+        bench.programmer().plan(wanted)
