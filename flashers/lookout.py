@@ -20,8 +20,8 @@ LOOK = 16
 GRID = 64
 """Of a memory that a person described: at most so many places spread evenly, and so many starts of units."""
 STATE = (
-    "the part's erase units are not those of the plan. Erasing stopped there, before anything was written. The part is in its "
-    "bootloader, without a whole image"
+    "the part's erase units are not those of the plan. Nothing was erased or written after that. The part is in its "
+    "bootloader, and what it holds is not whole"
 )
 NEAREST = 3
 """Places on each side of what was erased that are looked at each time."""

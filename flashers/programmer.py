@@ -27,6 +27,7 @@ from .errors import (
     Unsupported,
     VerifyMismatch,
     VersionMismatch,
+    WrongLayout,
 )
 from .events import QUIET, Phase, RunContext
 from .flasher import Bootloader, Capability, Identity, MemoryAccess
@@ -320,7 +321,14 @@ class Programmer:
 
 
 def _exit_status(error: ProxyflashError, left: Left) -> ExitStatus:
-    """A part that was changed and isn't whole is told from one that isn't there, whatever kept it from being whole."""
+    """A part that was changed and isn't whole is told from one that isn't there, whatever kept it from being whole.
+
+    After a WrongLayout the same command would erase on beyond the plan, and see nothing of it.
+    """
     amid = left.phase in (Phase.ERASE, Phase.WRITE)
     passes = amid or error.exit_status in (ExitStatus.ABSENT, ExitStatus.FAILED)
-    return ExitStatus.RESUMABLE if left.touched and passes and not isinstance(error, Cancelled) else error.exit_status
+    return (
+        ExitStatus.RESUMABLE
+        if left.touched and passes and not isinstance(error, Cancelled | WrongLayout)
+        else error.exit_status
+    )

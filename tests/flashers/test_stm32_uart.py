@@ -35,6 +35,7 @@ from proxyflash.flashers.stm32.profile import Stm32Address, Stm32Pins, Stm32Prof
 from proxyflash.flashers.stm32.uart import Stm32UartFlasher
 from proxyflash.tests.rigs import rigs
 from proxyflash.transports.deadline import Deadline
+from proxyflash.transports.errors import ExitStatus
 from proxyflash.transports.serial.port import SerialPort
 from pydantic import ValidationError
 
@@ -473,6 +474,9 @@ class TestWrongMemory:
         with pytest.raises(WrongLayout, match=why) as caught:
             programmer.flash(plan)
         assert (caught.value.code, caught.value.component) == ("E-PART-LAYOUT", "imu")
+        # Not 10: the same command again would see nothing of it, and erase on.
+        assert caught.value.exit_status is ExitStatus.BAD_FILE
+        assert "before anything was written" not in str(caught.value)
         assert programmer.touched
         assert self.erased(rig) == gone
         assert rig.flash_memory.read(BASE, 0x2000) in (b"\xff" * 0x2000, (bytes(range(1, 255)) * 64)[:0x2000])
