@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from ..errors import OperationFailed, PartProtected, PartRefused
+from ..errors import OperationFailed, PartProtected, PartRefused, Unsupported
 from ..memory import MemoryMap, Range
 from .codec import MassErase
 from .erase_plan import chunks, erasures
@@ -18,6 +18,8 @@ from .uart_commands import Stm32Commands
 ERASE_CHUNK_SECONDS = 0.5
 """About how long the pages of one Erase command take at most, so that progress and cancelling stay fine-grained."""
 MAX_PAGES = 128
+LAST_PAGE = 0xFF
+"""Of Erase. Extended Erase tells each page by two bytes, and a profile's numbers fit into these."""
 UNKNOWN_ERASE_SECONDS = 5.0
 UNKNOWN_MASS_SECONDS = 40.0
 """For a part of which only its memory is known."""
@@ -48,15 +50,21 @@ class Eraser:
         self.part, self.memory, self._more = part, memory, None
 
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
-        """By a mass erase where everything is to be erased, by a bank's where all of it is, else by pages."""
+        """By a mass erase where everything is to be erased, by a bank's where all of it is, else by pages.
+
+        Raises Unsupported, before anything is erased, where the loader has no name for a page.
+        """
         done = 0
         self.is_wary |= any(unit.start in self._erased for unit in ranges)
-        for what, units in self._erasures(ranges):
+        erasures = list(self._erasures(ranges))
+        self._check_numbers([unit for what, units in erasures if what is None for unit in units])
+        for what, units in erasures:
             if what is not None and self._mass_erased(what):
                 self._look(units)
                 done += sum(unit.size for unit in units)
                 yield done
                 continue
+            self._check_numbers(units)
             for chunk in chunks(units, self._pages_at_once):
                 self._erase_pages(chunk)
                 self._look(chunk)
@@ -132,6 +140,16 @@ class Eraser:
         """False where the loader refuses it."""
         seconds = self.part.family.mass_seconds if self.part.family else UNKNOWN_MASS_SECONDS
         return self._loader.mass_erase(what, extended=self.part.has_extended_erase, seconds=seconds)
+
+    def _check_numbers(self, units: Sequence[Range]) -> None:
+        """Erase tells each page by one byte (AN3155, 3.7). Raises Unsupported."""
+        for unit in () if self.part.has_extended_erase else units:
+            if (number := self.part.numbers[unit.start]) > LAST_PAGE:
+                raise Unsupported(
+                    f"{unit} is the erase unit {number}, and this loader has no Extended Erase: it erases 0 to {LAST_PAGE}",
+                    remedy="Are the numbers in the profile's memory right? The units above go only with all others at once: "
+                    "with mass_erase = true in the profile, where the whole memory is to be erased.",
+                )
 
     def _erase_pages(self, units: Sequence[Range]) -> None:
         numbers = [self.part.numbers[unit.start] for unit in units]

@@ -22,6 +22,7 @@ from proxyflash.flashers.errors import (
     NoResponse,
     PartProtected,
     ProfileWrong,
+    Unsupported,
     VerifyMismatch,
     WrongLayout,
     WrongPart,
@@ -33,6 +34,7 @@ from proxyflash.flashers.memory import Range
 from proxyflash.flashers.programmer import FlashResult, Programmer
 from proxyflash.flashers.stm32.profile import Stm32Address, Stm32Pins, Stm32Profile
 from proxyflash.flashers.stm32.uart import Stm32UartFlasher
+from proxyflash.flashers.stm32.uart_commands import Stm32Commands
 from proxyflash.tests.rigs import rigs
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ExitStatus
@@ -571,6 +573,33 @@ class TestErasing:
         assert self.erases(rig)[0] == "ff fd 02"
         assert rig.holds(b"\x5a" * 0x40000)
         assert rig.holds(b"\xff" * 0x40000, BASE + 0x40000)
+
+    def test_a_page_that_erase_has_no_byte_for(self, make_rig: Callable[..., Rig]) -> None:
+        """AN3155, 3.7: Erase takes page numbers of one byte. Page 256 is refused before page 0 is erased."""
+        run = {"start": BASE, "size": 0x2_0000, "erase_unit": 0x100}
+        rig = make_rig("stm32f103xb", {"memory": [run]})
+        programmer = rig.programmer()
+        with pytest.raises(Unsupported, match=r"0x08010000\.\.0x080100FF is the erase unit 256") as caught:
+            programmer.erase([Range(BASE, 0x400), Range(BASE + 0xFF00, 0x200)])
+        assert "mass_erase = true" in caught.value.remedy
+        assert caught.value.left is not None
+        assert not caught.value.left.touched
+        assert self.erases(rig) == []
+        assert rig.holds(OLD)
+        # All of them go at once where that is what the profile says.
+        rig.profile = Stm32Profile.model_validate({"answer": 0.1, "entry": LINES, "memory": [run], "mass_erase": True})
+        rig.programmer().erase([Range(BASE, 0x2_0000)])
+        assert self.erases(rig) == ["ff 00"]
+
+    def test_a_refused_mass_erase_where_erase_has_no_byte_for_a_page(
+        self, make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Stm32Commands, "mass_erase", lambda *args, **keys: False)
+        run = {"start": BASE, "size": 0x2_0000, "erase_unit": 0x100}
+        rig = make_rig("stm32f103xb", {"memory": [run], "mass_erase": True})
+        with pytest.raises(Unsupported, match="is the erase unit 256"):
+            rig.programmer().erase([Range(BASE, 0x2_0000)])
+        assert self.erases(rig) == []
 
     def test_write_protection_in_the_middle_of_an_erase(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig("stm32f405xg", write_protected=[1])
