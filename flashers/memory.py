@@ -173,6 +173,12 @@ class MemoryMap:
                 return region
         return None
 
+    @property
+    def starts(self) -> frozenset[int]:
+        """Where the processor may start: at the known heads, or at each region's start where none is known."""
+        known = frozenset(region.start for region in self.regions if region.head is not None)
+        return known or frozenset(region.start for region in self.regions)
+
     def place_of(self, address: int) -> Region | Beside | None:
         """The region that holds this address, or the place beside."""
         found = next((place for place in self.beside if place.start <= address < place.end), None)

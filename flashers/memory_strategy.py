@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from . import plan as planning
 from .errors import PartProtected, PartRefused, PartWrongMode, SecurityDenied, Unsupported
@@ -46,6 +47,7 @@ class MemoryStrategy(Strategy):
 
     def write(self, plan: FlashPlan) -> tuple[int, int]:
         written = 0
+        self.reporter.headless.difference_update(unit.start for unit in plan.present)
         for erase, writes in self.memory.turns(plan.erase, plan.writes):
             self._erase(erase)
             written += self._write(writes)
@@ -164,12 +166,16 @@ class MemoryStrategy(Strategy):
             return 0
         total = sum(unit.size for unit in units)
         before, acknowledged = self.reporter.touched, False
+        memory = self.memory.memory_map()
+        starts, ends = memory.starts, accumulate(unit.size for unit in units)
+        heads = [(unit.start, end) for unit, end in zip(units, ends, strict=True) if unit.start in starts]
         with self.reporter.phase(Phase.ERASE, total):
-            lookout = Lookout(self._read_at, self.memory.memory_map(), units if self.has(Capability.READ) else ())
+            lookout = Lookout(self._read_at, memory, units if self.has(Capability.READ) else ())
             self.reporter.touched = True
             try:
                 for done in self.memory.erase(units):
                     acknowledged = True
+                    self.reporter.headless.update(start for start, end in heads if end <= done)
                     lookout.after(done)
                     self.reporter.progress(Phase.ERASE, done, total)
             except REFUSALS:
@@ -193,6 +199,8 @@ class MemoryStrategy(Strategy):
                 for done in self.memory.write(segment):
                     self.reporter.progress(Phase.WRITE, before + done, total)
                 before += segment.size
+                written = range(segment.address, segment.end)
+                self.reporter.headless -= {start for start in self.reporter.headless if start in written}
         return total
 
     def verify(self, plan: FlashPlan) -> str:

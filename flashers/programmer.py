@@ -89,8 +89,6 @@ class Programmer:
         self.reporter = Reporter(component, context)
         self.identity = Identity()
         self.connected = False
-        self._in_pieces = False
-        """Whether the part has addressed memory, which boots nothing while it is changed."""
         self._looked = False
 
     def __enter__(self) -> Self:
@@ -244,7 +242,6 @@ class Programmer:
         else:
             self.connect()
         access = self.bootloader.access()
-        self._in_pieces = isinstance(access, MemoryAccess)
         if isinstance(access, MemoryAccess):
             return MemoryStrategy(self.bootloader, access, self.reporter)
         return SlotStrategy(self.bootloader, access, self.reporter)
@@ -308,7 +305,7 @@ class Programmer:
         if isinstance(error, RebootFailed | VersionMismatch) and found.current is Phase.BOOT:
             boots = isinstance(error, VersionMismatch)
         elif found.touched and found.current in (Phase.ERASE, Phase.WRITE):
-            boots = True if self.runs_on else False if self._in_pieces else None
+            boots = True if self.runs_on else False if found.headless else None
         return Left(found.current.value, found.touched, found.erased, found.written, boots)
 
     @contextmanager

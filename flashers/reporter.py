@@ -23,6 +23,8 @@ class Reporter:
         """The phase that it is in. Connecting again and comparing, once the part was changed, is part of that change."""
         self.erased = self.written = 0
         """Bytes that the part has acknowledged, over all attempts."""
+        self.headless: set[int] = set()
+        """Where the processor may start, and the part has acknowledged an erase, and no write since, over all attempts."""
         self._before = 0
 
     def tell(self, event: ev.Event) -> None:

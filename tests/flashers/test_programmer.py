@@ -26,7 +26,7 @@ from proxyflash.flashers.errors import (
 from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.flasher import Address, Capability, Digest, Identity, MemoryBootloader, Settings, Target
 from proxyflash.flashers.image import FirmwareImage, Segment
-from proxyflash.flashers.memory import Beside, MemoryMap, Range, uniform
+from proxyflash.flashers.memory import Beside, Head, MemoryMap, Range, Region, uniform
 from proxyflash.flashers.programmer import Programmer
 from proxyflash.transports.errors import ExitStatus, ProxyflashError, SerialGone, SerialTimeout
 
@@ -407,3 +407,99 @@ def test_what_the_part_refuses_to_read_is_not_told_to_be_different(
     wanted = FirmwareImage((Segment(0, content(2)), Segment(0x1000, b"\xa5")), "bin")
     with pytest.raises(ImageMisplaced, match="which may not be written; what the part holds there can't be read"):
         bench.programmer().plan(wanted)
+
+
+class Start(Head):
+    def check(self, image: FirmwareImage, region: Region) -> None:
+        pass
+
+
+def config_below(start: int, head: Head | None) -> MemoryMap:
+    """A memory of one unit, and another one from `start` on."""
+    return MemoryMap(
+        (uniform("config", 0, start, UNIT), uniform("flash", start, UNIT * UNITS - start, UNIT, head=head))
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "memory", "acknowledged", "boots"),
+    [
+        (0, None, 0, None),
+        (0, None, 1, False),
+        # 16 bytes of configuration, far from where the processor starts.
+        (4 * UNIT, None, 0, None),
+        (4 * UNIT, None, 1, None),
+        # Where a head is known, no other region's start counts.
+        (0, config_below(UNIT, Start()), 1, None),
+        (0, config_below(UNIT, None), 1, False),
+        (UNIT, config_below(UNIT, Start()), 1, False),
+    ],
+)
+@pytest.mark.parametrize("phase", ["erase", "write"])
+def test_a_part_whose_start_is_not_erased_may_boot(
+    address: int,
+    memory: MemoryMap | None,
+    acknowledged: int,
+    boots: bool | None,
+    phase: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The adapter is pulled at the first erase, after it, or at the first write."""
+    bench = Bench()
+    if memory is not None:
+        monkeypatch.setattr(bench.flasher, "memory_map", lambda target=None: memory)
+    whole = bench.flasher.erase
+
+    def gone() -> None:
+        raise SerialGone("unplugged")
+
+    def pulled(ranges: Sequence[Range]) -> Iterator[int]:
+        yield from itertools.islice(whole(ranges), acknowledged)
+        gone()
+
+    if phase == "erase" or not acknowledged:
+        monkeypatch.setattr(bench.flasher, "erase", pulled)
+    else:
+        bench.flasher.fail = gone
+    with pytest.raises(SerialGone) as caught:
+        bench.flash_image(FirmwareImage((Segment(address, b"configuration..."),), "bin"))
+    left = caught.value.left
+    assert left is not None
+    assert (left.touched, left.erased_bytes, left.boots) == (True, acknowledged * UNIT, boots)
+
+
+def test_what_a_first_attempt_erased_is_still_gone_in_the_next_one() -> None:
+    """The wire fails amid the write, and the part is away when it is asked again."""
+    bench = Bench()
+
+    def fail() -> None:
+        bench.supply.off()
+        raise SerialTimeout("mute")
+
+    bench.flasher.fail = fail
+    with pytest.raises(NoResponse) as caught:
+        bench.flash_image(image(2))
+    assert bench.flasher.calls.count("connect") == 3
+    assert caught.value.left is not None
+    assert caught.value.left.boots is False
+
+
+def test_a_start_that_is_there_again_may_boot() -> None:
+    """Of two memories the first is whole, and the adapter is pulled at the second one's first write."""
+    bench = Bench()
+    memory = config_below(4 * UNIT, None)
+    bench.flasher.memory_map = lambda target=None: memory  # type: ignore[method-assign]
+    wanted = FirmwareImage((Segment(0, content(2, UNIT)), Segment(5 * UNIT, b"configuration...")), "bin")
+    blocks = itertools.count(1)
+
+    def fail() -> None:
+        # The first memory's: all but its first bytes, and these.
+        if next(blocks) > UNIT // BLOCK + 1:
+            raise SerialGone("unplugged")
+
+    bench.flasher.fail = fail
+    with pytest.raises(SerialGone) as caught:
+        bench.flash_image(wanted)
+    assert bench.holds(image(2, UNIT))
+    assert caught.value.left is not None
+    assert caught.value.left.boots is None
