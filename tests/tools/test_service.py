@@ -21,15 +21,22 @@ ENABLED = "etc/systemd/system/multi-user.target.wants/proxyflash-resume.service"
 RULES = "etc/udev/rules.d/70-proxyflash.rules"
 
 
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the command finds the host's folders."""
+    folder = tmp_path / "root"
+    monkeypatch.setattr("proxyflash.tools.commands.service.ROOT", folder)
+    return folder
+
+
 def settings(text: str, section: str) -> dict[str, str]:
     parser = configparser.RawConfigParser(strict=False, delimiters="=", comment_prefixes="#")
     parser.read_string(text)
     return dict(parser[section])
 
 
-def test_it_is_written_and_taken_away(desk: Desk, tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    assert desk.run("service", "install", "--user", "daemon", "--root", root).status == 0
+def test_it_is_written_and_taken_away(desk: Desk, root: Path) -> None:
+    assert desk.run("service", "install", "--user", "daemon").status == 0
     found = settings((root / UNIT).read_text(), "Service")
     assert shlex.split(found["execstart"])[0] == sys.executable
     assert shlex.split(found["execstart"])[-3:] == ["resume", "--wait", "600"]
@@ -37,29 +44,29 @@ def test_it_is_written_and_taken_away(desk: Desk, tmp_path: Path) -> None:
     assert {"6", "10"}.isdisjoint(found["restartpreventexitstatus"].split())
     assert {"1", "8", "9", "12"} <= set(found["restartpreventexitstatus"].split())
     assert "network.target" in (root / UNIT).read_text()
-    assert (root / ENABLED).readlink() == Path("/") / UNIT
+    assert (root / ENABLED).readlink() == root / UNIT
     assert 'ATTR{idVendor}=="1209", ATTR{idProduct}=="0c24"' in (root / RULES).read_text()
     # Once more is no fault.
-    assert desk.run("service", "install", "--root", root).status == 0
+    assert desk.run("service", "install").status == 0
     assert "user" not in settings((root / UNIT).read_text(), "Service")
-    assert desk.run("service", "uninstall", "--root", root).status == 0
+    assert desk.run("service", "uninstall").status == 0
     assert [path for path in root.rglob("*") if not path.is_dir()] == []
-    assert desk.run("service", "uninstall", "--root", root).out == "the service is not installed\n"
+    assert desk.run("service", "uninstall").out == "the service is not installed\n"
 
 
-def test_what_somebody_else_wrote_stays(desk: Desk, tmp_path: Path) -> None:
-    (tmp_path / UNIT).parent.mkdir(parents=True)
-    (tmp_path / UNIT).write_text("[Unit]\n")
+def test_what_somebody_else_wrote_stays(desk: Desk, root: Path) -> None:
+    (root / UNIT).parent.mkdir(parents=True)
+    (root / UNIT).write_text("[Unit]\n")
     for command in ("install", "uninstall"):
-        done = desk.run("service", command, "--root", tmp_path)
+        done = desk.run("service", command)
         assert (done.status, done.err.split()[0]) == (1, "E-TARGET")
-    assert (tmp_path / UNIT).read_text() == "[Unit]\n"
+    assert (root / UNIT).read_text() == "[Unit]\n"
 
 
-def test_print_writes_nothing(desk: Desk, tmp_path: Path) -> None:
-    done = desk.run("service", "install", "--print", "--root", tmp_path / "root")
-    assert (done.status, done.out.splitlines()[0]) == (0, f"# {tmp_path / 'root' / UNIT}")
-    assert not (tmp_path / "root").exists()
+def test_print_writes_nothing(desk: Desk, root: Path) -> None:
+    done = desk.run("service", "install", "--print")
+    assert (done.status, done.out.splitlines()[0]) == (0, f"# {root / UNIT}")
+    assert not root.exists()
 
 
 def test_an_unknown_user(desk: Desk) -> None:
@@ -77,11 +84,11 @@ def test_words_of_systemd() -> None:
 @pytest.mark.real_time("a program")
 @pytest.mark.parametrize("user", ["root", "daemon"])
 @pytest.mark.parametrize("name", ["plain", "a b%n $X;'\"\\x"])
-def test_systemd_takes_it(desk: Desk, tmp_path: Path, user: str, name: str) -> None:
+def test_systemd_takes_it(desk: Desk, tmp_path: Path, root: Path, user: str, name: str) -> None:
     analyze = peers.systemd_analyze()
     folder = desk.folder.rename(tmp_path / name)
     arguments = ["--bench", str(folder / "bench.toml"), "--state", str(folder / "state")]
-    assert commands.run([*arguments, "service", "install", "--user", user, "--root", str(tmp_path)]) == 0
-    done = subprocess.run([analyze, "verify", "--man=no", tmp_path / UNIT], capture_output=True, text=True, timeout=60)
+    assert commands.run([*arguments, "service", "install", "--user", user]) == 0
+    done = subprocess.run([analyze, "verify", "--man=no", root / UNIT], capture_output=True, text=True, timeout=60)
     said = [line for line in done.stderr.splitlines() if re.search("proxyflash-resume", line)]
     assert (done.returncode, said) == (0, [])

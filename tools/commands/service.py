@@ -26,6 +26,7 @@ MARK = "# Written by: proxyflash service install\n"
 UNIT = Path("etc/systemd/system/proxyflash-resume.service")
 WANTED = Path("etc/systemd/system/multi-user.target.wants/proxyflash-resume.service")
 RULES = Path("etc/udev/rules.d/70-proxyflash.rules")
+ROOT = Path("/")
 ENDED = sorted(set(ExitStatus) - {ExitStatus.DONE, ExitStatus.BUSY, ExitStatus.RESUMABLE, ExitStatus.INTERRUPTED,
                                   ExitStatus.GUEST})  # fmt: skip
 """Exit statuses after which nothing is left to resume, or a person is needed."""
@@ -100,16 +101,11 @@ def service() -> None:
     """
 
 
-ROOT = click.option("--root", type=click.Path(path_type=Path, file_okay=False), default=Path("/"), metavar="FOLDER",
-                    help="The root of another system, such as an image that is being made.")  # fmt: skip
-
-
 @command("install")
 @click.option("--user", metavar="NAME", default="root", help="Who the service runs as, without rights beyond that.")
 @click.option("--wait", type=click.IntRange(0, 86_400), default=600, help="Seconds to wait for parts in each run.")
 @click.option("--print", "only_print", is_flag=True, help="Only show what would be written.")
-@ROOT
-def install(session: Session, user: str, wait: int, only_print: bool, root: Path) -> int | None:
+def install(session: Session, user: str, wait: int, only_print: bool) -> int | None:
     """Writes the unit for this bench file and state folder, enables it, and writes udev rules for the user.
 
     \b
@@ -119,48 +115,47 @@ def install(session: Session, user: str, wait: int, only_print: bool, root: Path
     texts = {UNIT: unit(session.bench, user, wait)}
     if rules := "".join(f"{line}\n" for line in _rules(session.bench, user)):
         texts[RULES] = MARK + rules
-    files = {root / path: text for path, text in texts.items()}
+    files = {ROOT / path: text for path, text in texts.items()}
     session.output.document({"files": {str(path): text for path, text in files.items()}, "written": not only_print})
     if only_print:
         for path, text in files.items():
             session.output.lines([f"# {path}", *text.rstrip("\n").split("\n")])
         return None
-    for path in (root / UNIT, root / RULES):
+    for path in (ROOT / UNIT, ROOT / RULES):
         _check_ours(path)
     try:
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             creating.write(path, text.encode())
             path.chmod(0o644)
-        (root / WANTED).parent.mkdir(parents=True, exist_ok=True)
-        (root / WANTED).unlink(missing_ok=True)
-        (root / WANTED).symlink_to(Path("/") / UNIT)
+        (ROOT / WANTED).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / WANTED).unlink(missing_ok=True)
+        (ROOT / WANTED).symlink_to(ROOT / UNIT)
     except OSError as error:
         raise TargetFile(f"{error.filename}: {error.strerror}") from error
-    _reload(session, root)
+    _reload(session)
     session.output.lines([str(path) for path in files])
     session.output.line("It resumes an interrupted update from the next start of this host on.")
     return None
 
 
 @command("uninstall")
-@ROOT
-def uninstall(session: Session, root: Path) -> int | None:
+def uninstall(session: Session) -> int | None:
     """Takes away what `install` wrote. A run that is under way goes on to its end.
 
     \b
     sudo proxyflash service uninstall
     """
-    removed = [root / path for path in (UNIT, RULES) if (root / path).exists()]
+    removed = [path for path in (ROOT / UNIT, ROOT / RULES) if path.exists()]
     for path in removed:
         _check_ours(path)
     try:
-        for path in ([root / WANTED] if (root / WANTED).is_symlink() else []) + removed:
+        for path in ([ROOT / WANTED] if (ROOT / WANTED).is_symlink() else []) + removed:
             path.unlink()
     except OSError as error:
         raise TargetFile(f"{error.filename}: {error.strerror}") from error
     if removed:
-        _reload(session, root)
+        _reload(session)
     session.output.document({"removed": [str(path) for path in removed]})
     session.output.lines([f"removed {path}" for path in removed] or ["the service is not installed"])
     return None
@@ -267,9 +262,9 @@ def _check_ours(path: Path) -> None:
         raise TargetFile(f"{path} was not written by proxyflash service install", remedy="Move it away first.")
 
 
-def _reload(session: Session, root: Path) -> None:
+def _reload(session: Session) -> None:
     """Has systemd and udev read their files again, where they run."""
-    if root != Path("/") or not Path("/run/systemd/system").is_dir():
+    if not (ROOT / "run/systemd/system").is_dir():
         return
     for words in (["systemctl", "daemon-reload"], ["udevadm", "control", "--reload"]):
         program = shutil.which(words[0])
