@@ -40,13 +40,12 @@ RequiresMountsFor={mounts}
 StartLimitIntervalSec=0
 
 [Service]
-Type=oneshot
+Type=exec
 ExecStart={command}
 # 10: the update is unfinished, as long as a bus or a part isn't there; 6: another command uses the bench.
 Restart=on-failure
 RestartPreventExitStatus={ended}
 RestartSec=30
-TimeoutStartSec=infinity
 # SIGTERM stops at the next safe point.
 KillMode=mixed
 TimeoutStopSec=90
