@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from proxyflash.enumerators.state import bench_folder
 from proxyflash.tools import commands
 from proxyflash.transports.quoting import systemd_word
 
@@ -48,8 +49,9 @@ def test_it_is_written_and_taken_away(desk: Desk, root: Path) -> None:
     assert "network.target" in (root / UNIT).read_text()
     assert (root / ENABLED).readlink() == root / UNIT
     assert 'ATTR{idVendor}=="1209", ATTR{idProduct}=="0c24"' in (root / RULES).read_text()
-    # Once more is no fault.
+    # Once more is no fault. What root doesn't need is gone.
     assert desk.run("service", "install").status == 0
+    assert not (root / RULES).exists()
     assert "user" not in settings((root / UNIT).read_text(), "Service")
     assert desk.run("service", "uninstall").status == 0
     assert [path for path in root.rglob("*") if not path.is_dir()] == []
@@ -81,6 +83,26 @@ def test_words_of_systemd() -> None:
     assert systemd_word('a b"c\\d%n') == '"a b\\"c\\\\d%%n"'
     assert systemd_word("$HOME\n", argument=True) == '"$$HOME\\x0a"'
     assert systemd_word("/srv/$HOME\udcff") == '"/srv/$HOME\\xff"'
+
+
+@pytest.mark.real_time("a program")
+@pytest.mark.parametrize("name", ["plain", "a b%n $X;'\"x"])
+def test_it_begins_once_the_bench_has_a_folder(desk: Desk, tmp_path: Path, root: Path, name: str) -> None:
+    analyze = peers.systemd_analyze()
+    folder = desk.folder.rename(tmp_path / name)
+    arguments = ["--bench", str(folder / "bench.toml"), "--state", str(folder / "state")]
+    assert commands.run([*arguments, "service", "install", "--user", "daemon"]) == 0
+    (condition,) = [line for line in (root / UNIT).read_text().splitlines() if line.startswith("Condition")]
+    check = [analyze, "condition", condition]
+    assert subprocess.run(check, capture_output=True, timeout=60).returncode != 0
+    bench_folder(folder / "state", folder / "bench.toml").mkdir(parents=True)
+    assert subprocess.run(check, capture_output=True, timeout=60).returncode == 0
+
+
+def test_a_path_that_no_line_holds_has_no_condition(desk: Desk) -> None:
+    done = desk.run("--state", "a\nb", "service", "install", "--print")
+    assert done.status == 0
+    assert "Condition" not in done.out
 
 
 @pytest.mark.real_time("a program")

@@ -17,6 +17,7 @@ import click
 
 from ...enumerators.bench import Bench
 from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.plain import plain
 from ...transports.quoting import systemd_word
 from ...updates.manifests import creating
 from .adu import TargetFile
@@ -37,7 +38,7 @@ FORM = """\
 Description=Resume an interrupted update of the parts on this host's buses
 {order}
 RequiresMountsFor={mounts}
-StartLimitIntervalSec=0
+{condition}StartLimitIntervalSec=0
 
 [Service]
 Type=exec
@@ -123,6 +124,9 @@ def install(session: Session, user: str, wait: int, only_print: bool) -> int | N
     for path in (ROOT / UNIT, ROOT / RULES):
         _check_ours(path)
     try:
+        if RULES not in texts:
+            # Those of an earlier user, or of the bench file as it was.
+            (ROOT / RULES).unlink(missing_ok=True)
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             creating.write(path, text.encode())
@@ -192,12 +196,13 @@ def unit(bench: Bench, user: str, wait: int) -> str:
     hardened = HARDENED.format(
         user=account.name,
         groups=f"SupplementaryGroups={groups}\n" if groups else "",
-        # Without the folder, which is no fault, there is nothing to resume.
+        # That it isn't there is no fault.
         state=systemd_word(f"-{state}"),
     )
     return MARK + FORM.format(
         order="\n".join(_order(bench)),
         mounts=" ".join(map(systemd_word, (path.parent, state))),
+        condition=_condition(bench.folder.absolute()),
         command=" ".join(words),
         ended=" ".join(str(int(status)) for status in ENDED),
         account=FOR_ROOT if account.name == "root" else hardened,
@@ -213,6 +218,15 @@ def _order(bench: Bench) -> Iterator[str]:
     if "udp" in kinds:
         yield "Wants=network-online.target"
         yield "After=network-online.target"
+
+
+def _condition(folder: Path) -> str:
+    """Nothing is begun, and nothing fails, as long as the bench has no folder: then there is no update to resume.
+
+    systemd takes such a path to the end of its line, without quotes. One that no line can hold has no condition.
+    """
+    text = str(folder)
+    return "" if plain(text) != text else "ConditionPathIsDirectory={}\n".format(text.replace("%", "%%"))
 
 
 def _serial_groups(bench: Bench) -> list[str]:
