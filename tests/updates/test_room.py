@@ -17,7 +17,7 @@ from proxyflash.updates.engine.report import Outcome
 from proxyflash.updates.errors import NoRoom
 from proxyflash.updates.handlers.flash import FlashHandler
 
-from .lab import Lab, all_new
+from .lab import FileHandler, Lab, all_new
 from .steps import inline
 
 pytestmark = pytest.mark.simulated_time
@@ -73,6 +73,67 @@ def test_a_flash_keeps_about_what_it_writes() -> None:
     """48,416 bytes are what objcopy makes of the file."""
     step = inline("proxyflash/flash:1", "imu-1.5.0.hex", installedCriteria="1.5.0")
     assert FlashHandler.backup_bytes(step, [EXAMPLE / "update" / "imu-1.5.0.hex"]) == 48_416
+
+
+def test_a_flash_keeps_what_its_format_makes_of_the_file() -> None:
+    """An Intel HEX file that is flashed as it is, byte for byte."""
+    source = EXAMPLE / "update" / "imu-1.5.0.hex"
+    step = inline("proxyflash/flash:1", source.name, installedCriteria="1.5.0", format="bin", address="0x08000000")
+    assert FlashHandler.backup_bytes(step, [source]) == source.stat().st_size
+
+
+def test_what_only_leaves_of_a_file_is_not_counted() -> None:
+    step = inline("proxyflash/flash:1", "imu-1.5.0.hex", installedCriteria="1.5.0", only="application")
+    assert FlashHandler.backup_bytes(step, [EXAMPLE / "update" / "imu-1.5.0.hex"]) == 0
+
+
+def test_what_earlier_updates_keep_is_given_up(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lab.apply(lab.bundle()).succeeded
+    update = lab.bundle()
+    copies = sum(len(data) for one in (update, *update.children.values()) for data in one.documents.values()) + 17
+    left = SimpleNamespace(f_bavail=0, f_frsize=1)
+    monkeypatch.setattr(os, "statvfs", lambda path: left)
+    monkeypatch.setattr(FileHandler, "backup_bytes", lambda step, files: 10_000)
+
+    def needed() -> int:
+        """The least that is enough."""
+        with lab.engine() as engine:
+            left.f_bavail = 0
+            with pytest.raises(NoRoom) as caught:
+                engine.plan(update, lab.components())
+            found = int(caught.value.cause.partition(" needs ")[2].partition(" bytes")[0].replace(",", ""))
+            left.f_bavail = found - 1
+            with pytest.raises(NoRoom):
+                engine.plan(update, lab.components())
+            left.f_bavail = found
+            assert engine.plan(update, lab.components()).tasks
+        return found
+
+    with lab.engine() as engine:
+        (entry,) = engine.store.entries()
+        _, before = engine.store.to_be_freed()
+    tasks = 6
+    assert needed() == copies + tasks * 10_000 + room.JOURNAL_BYTES - before
+    (entry.backup / "memory.bin").write_bytes(bytes(range(250)) * 100)
+    assert needed() == copies + tasks * 10_000 + room.JOURNAL_BYTES - before - 25_000
+    # The first backup is made before anything is given up.
+    (entry.backup / "more.bin").write_bytes(bytes(range(250)) * 1000)
+    assert needed() == copies + 10_000 + room.JOURNAL_BYTES
+    # A folder of an update that never began is taken away before the copies are made.
+    (entry.folder.parent / "000002" / "files").mkdir(parents=True, mode=0o700)
+    (entry.folder.parent / "000002" / "files" / "cut").write_bytes(bytes(range(250)) * 20)
+    assert needed() == copies + 10_000 + room.JOURNAL_BYTES - 5_000
+
+
+def test_what_is_said_to_be_given_up_is(lab: Lab) -> None:
+    assert lab.apply(lab.bundle()).succeeded
+    with lab.engine() as engine:
+        (entry,) = engine.store.entries()
+        (entry.backup / "memory.bin").write_bytes(b"held" * 1000)
+        assert engine.store.to_be_freed()[1] >= 4000
+        engine.store.forget()
+        assert engine.store.to_be_freed() == (0, 0)
+        assert entry.progress().begin["documents"]
 
 
 def test_the_room_is_that_of_the_folder_that_will_be_made(tmp_path: Path) -> None:

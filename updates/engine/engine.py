@@ -97,7 +97,7 @@ class Engine:
         Raises HandlerUnknown, ManifestField, ComponentAbsent, BelowFloor, DowngradeRefused, NoRoom.
         """
         made = planning.make(self.bench, self.policy, update, components, self._torn)
-        room.demand(self.bench.folder, update, made.tasks)
+        room.demand(self.bench.folder, update, made.tasks, self.store.to_be_freed())
         return made
 
     def unfinished(self) -> StoredUpdate | None:

@@ -19,15 +19,22 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 MAKE_ROOM = "Make room on that disk."
 
 
-def demand(folder: Path, update: Update, tasks: Iterable[Task]) -> None:
-    """That the disk of `folder` has room for the update's copies and backups. Raises NoRoom."""
-    copies = _copies(update)
-    backups = _backups(tasks)
-    needed, free = copies + backups + JOURNAL_BYTES, _free(folder)
+def demand(folder: Path, update: Update, tasks: Iterable[Task], freed: tuple[int, int] = (0, 0)) -> None:
+    """That the disk of `folder` has room for the update's copies and backups. Raises NoRoom.
+
+    `freed`: bytes of earlier updates that are given up before the copies are made, and those after the first Install: the
+    backups before that need room beside them.
+    """
+    copies, backups = _copies(update), _backups(tasks)
+    at_once, later = freed
+    in_all = sum(backups)
+    needed = copies + max(max(backups, default=0), in_all - later) + JOURNAL_BYTES - at_once
+    free = _free(folder)
     if free < needed:
+        given_up = f" ({at_once + later:,} that earlier updates have there are given up for them)" if any(freed) else ""
         raise NoRoom(
-            f"{folder} needs {needed:,} bytes, {copies:,} for copies of the update's files and {backups:,} for backups, and "
-            f"its disk has {free:,} left"
+            f"{folder} needs {needed:,} bytes, {copies:,} for copies of the update's files and {in_all:,} for backups{given_up}, "
+            f"and its disk has {free:,} left"
         )
 
 
@@ -48,22 +55,24 @@ def _copies(update: Update) -> int:
     return documents + sum(size for _, size in files)
 
 
-def _backups(tasks: Iterable[Task]) -> int:
-    """About what the backups will have: what the steps write is what they replace."""
-    known: dict[tuple[Path, ...], int] = {}
-    total = 0
+def _backups(tasks: Iterable[Task]) -> list[int]:
+    """About what each backup will have: what the steps write is what they replace."""
+    known: dict[tuple[object, ...], int] = {}
+    found = []
     for task in tasks:
         if task.status is Status.INSTALLED or task.rollback_blocker:
             continue
         paths = tuple(task.update.files[name] for name in task.step.files)
-        if paths not in known:
+        # One step is that of many components.
+        step = (task.handler, paths, repr(task.step.handlerProperties))
+        if step not in known:
             try:
-                known[paths] = task.handler.backup_bytes(task.step, paths)
+                known[step] = task.handler.backup_bytes(task.step, paths)
             except (ProxyflashError, OSError):
                 # What is wrong with a file is for Download to say.
-                known[paths] = 0
-        total += known[paths]
-    return total
+                known[step] = 0
+        found.append(known[step])
+    return found
 
 
 def _free(folder: Path) -> int:

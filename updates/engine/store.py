@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -139,12 +140,21 @@ class Store:
             begin = self._begin(entry)
             if begin is None or "documents" not in begin:
                 continue
-            for folder in (entry.work, entry.backup):
-                shutil.rmtree(folder, ignore_errors=True)
-            for path in entry.files.glob("*"):
-                # The manifests say what the journal's tasks were.
-                if path.name not in begin["documents"]:
+            for path in _beyond_reports(entry, begin):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
                     path.unlink(missing_ok=True)
+
+    def to_be_freed(self) -> tuple[int, int]:
+        """Bytes that `create` takes away, and those that `forget` takes away once nothing before is needed any more."""
+        at_once = later = 0
+        for entry in self._all():
+            if not entry.began:
+                at_once += _bytes_of(entry.folder)
+            elif (begin := self._begin(entry)) is not None and "documents" in begin:
+                later += sum(map(_bytes_of, _beyond_reports(entry, begin)))
+        return at_once, later
 
     def seen(self, max_age_days: float | None) -> Seen | None:
         """The latest time that a journal tells of: a clock behind it was set back. None: age doesn't matter.
@@ -185,6 +195,29 @@ class Store:
             return next(journal.records(entry.journal), None)
         except JournalBroken:
             return None
+
+
+def _beyond_reports(entry: StoredUpdate, begin: journal.Record) -> Iterator[Path]:
+    """What the report of an update doesn't need: the manifests say what the journal's tasks were."""
+    yield from (entry.work, entry.backup)
+    for path in entry.files.glob("*"):
+        if path.name not in begin["documents"]:
+            yield path
+
+
+def _bytes_of(path: Path) -> int:
+    """Of a file, or of all files in a folder, as far as they take room of the disk that nothing else holds."""
+    total = 0
+    left = [path]
+    while left:
+        with suppress(OSError):
+            path = left.pop()
+            found = path.lstat()
+            if stat.S_ISDIR(found.st_mode):
+                left.extend(path.iterdir())
+            elif stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+                total += min(found.st_size, found.st_blocks * 512)
+    return total
 
 
 def _time(text: object) -> datetime | None:

@@ -107,9 +107,15 @@ class FlashHandler(StepHandler):
 
     @classmethod
     def backup_bytes(cls, step: InlineStep, files: Sequence[Path]) -> int:
-        """The image's bytes; Backup rounds them up to erase units, which only the part knows."""
+        """The image's bytes; Backup rounds them up to erase units, which only the part knows.
+
+        What `only` leaves of them the part alone knows as well: none are counted.
+        """
         (path,) = files
-        return sum(segment.size for segment in load(path, address=_address(step, "")).segments)
+        if _only(step, ""):
+            return 0
+        image = load(path, address=_address(step, ""), format=_format(step, ""))
+        return sum(segment.size for segment in image.segments)
 
     @classmethod
     def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
