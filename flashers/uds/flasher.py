@@ -106,6 +106,8 @@ class UdsFlasher(MemoryBootloader):
         self._unjudged: list[Segment] = []
         """What was written and the ECU's routines have not checked yet."""
         self._judged = False
+        self._unended = False
+        """Whether something was erased or written, and the steps at the order's end were not done since."""
         self._found: bool | None = None
         """Whether the part was found in its bootloader; None: not known yet."""
         self._refused: tuple[bytes, int] | None = None
@@ -266,6 +268,11 @@ class UdsFlasher(MemoryBootloader):
         return self._upload(start, size) if self._profile.read == "upload" else self._read_memory(start, size)
 
     def judge(self, segments: Sequence[Segment]) -> str:
+        """Steps that change the ECU are done only after something was changed: who but verifies changes nothing."""
+        return self._judge(segments, own_steps=self._unended)
+
+    def _judge(self, segments: Sequence[Segment], *, own_steps: bool) -> str:
+        """`own_steps`: does the fingerprint and the maker's own steps too, where the order has them at its end."""
         said = []
         checks = self._order.checks_in_turns
         if checks and not self._unjudged:
@@ -276,7 +283,7 @@ class UdsFlasher(MemoryBootloader):
                 checks = True
             elif word == "dependencies":
                 self._check_dependencies()
-            else:
+            elif own_steps or not self._changes(word):
                 self._take_step(word, segments)
         routines = self._profile.routines
         if checks and isinstance(routines.check, int):
@@ -285,6 +292,7 @@ class UdsFlasher(MemoryBootloader):
             said.append(f"dependencies by 0x{routines.dependencies:04X}")
         self._unjudged = []
         self._judged = True
+        self._unended = False
         return ", ".join(said)
 
     def start_application(self) -> None:
@@ -341,6 +349,7 @@ class UdsFlasher(MemoryBootloader):
 
     def _prepare(self, writes: Sequence[Segment] = ()) -> None:
         """What comes between the key and the first erase, once: fingerprint, flash driver, the maker's own steps."""
+        self._unended = True
         if self._prepared:
             return
         for word in self._order.prepare:
@@ -398,6 +407,11 @@ class UdsFlasher(MemoryBootloader):
             else:
                 for segment in writes:
                     yield from self._turns(word[1:], (), (segment,))
+
+    def _changes(self, word: str) -> bool:
+        """Whether this step at the order's end may change the ECU."""
+        step = self._profile.own_steps.get(word)
+        return word == "fingerprint" if step is None else not step.only_enters
 
     def _take_step(self, word: str, segments: Sequence[Segment] = ()) -> None:
         if word == "dependencies":

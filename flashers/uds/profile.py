@@ -289,6 +289,11 @@ class OwnStep(Settings):
     optional: bool = False
     """Whether the ECU may refuse it."""
 
+    @property
+    def only_enters(self) -> bool:
+        """Whether it enters a session or unlocks the ECU, and changes nothing."""
+        return self.session is not None or self.level is not None
+
     @model_validator(mode="after")
     def _one_thing(self) -> Self:
         things = [key for key in ("session", "level", "routine", "write") if getattr(self, key) is not None]
@@ -484,7 +489,7 @@ class UdsProfile(Settings):
     @property
     def sequence(self) -> Order:
         """The order, taken apart."""
-        entering = [name for name, step in self.own_steps.items() if step.session is not None or step.level is not None]
+        entering = [name for name, step in self.own_steps.items() if step.only_enters]
         return parse(self.order, list(self.own_steps), entering)
 
     @property

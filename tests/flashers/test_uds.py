@@ -900,6 +900,41 @@ class TestLooking:
         assert not [item for item in rig.ecu.asked(0x31) if item.startswith("31010202")]
         assert rig.ecu.session == 1
 
+    def test_verifying_does_none_of_the_steps_that_change_something(self, rig: Rig) -> None:
+        """Neither a fingerprint nor a step of the maker's at the order's end, but for one that enters; a flash does them."""
+        keys: dict[str, Any] = {
+            "order": [
+                "programming",
+                "key",
+                "erase",
+                "download",
+                "late",
+                "check",
+                "fingerprint",
+                "activate",
+                "dependencies",
+            ],
+            "steps": [{"name": "late", "session": 3}, {"name": "activate", "routine": 0x0304}],
+            "fingerprint": {"data": "01"},
+        }
+        image = FirmwareImage((Segment(START, DATA),), "bin")
+        with Programmer(rig.flasher(**keys), "ecu") as programmer:
+            assert programmer.verify(image) == "routine 0x0202 by the part, dependencies by 0xFF01"
+        assert [item[:8] for item in rig.ecu.asked(0x31, 0x2E, 0x10)] == [
+            "1002",
+            "1003",
+            "31010202",
+            "3101FF01",
+            "1003",
+            "1001",
+        ]
+        rig.ecu.requests.clear()
+        programmer = Programmer(rig.flasher(**keys), "ecu")
+        programmer.flash(programmer.plan(image), boot=False)
+        programmer.verify(image)
+        steps = [item[:8] for item in rig.ecu.asked(0x31, 0x2E)]
+        assert steps == ["3101FF00", "31010202", "2EF15A01", "31010304", "3101FF01", "31010202", "3101FF01"]
+
     @pytest.mark.parametrize("nrc", ["22", "24"])
     def test_a_check_that_wants_a_download_before_it_is_no_mismatch(self, rig: Rig, nrc: str) -> None:
         rig.ecu.on("31 01 02 02", [f"7F 31 {nrc}"])
