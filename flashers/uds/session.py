@@ -405,6 +405,9 @@ def _unlock(client: UdsClient, security: Security, key: KeyFunction | None) -> N
     answer = client.ask(bytes((Service.SECURITY_ACCESS, security.level + 1)) + made)
     if isinstance(answer, NegativeResponse):
         denied = answer.error()
+        # Keys that were not accepted are counted, so it is not sent again: only after a seed that was forgotten it is.
+        if isinstance(denied, PartError) and answer.nrc != Nrc.REQUEST_SEQUENCE_ERROR:
+            denied.passing(False)
         # Of the key itself the ECU may also say that its length is wrong, or that it is out of range.
         wrong = answer.nrc in (Nrc.INCORRECT_MESSAGE_LENGTH_OR_INVALID_FORMAT, Nrc.REQUEST_OUT_OF_RANGE)
         raise SecurityDenied(denied.cause) if wrong else denied

@@ -697,6 +697,16 @@ class TestRefusals:
         rig.flash(attempts=2)
         assert len(rig.ecu.asked(0x34)) == 2
 
+    @pytest.mark.parametrize(
+        ("nrc", "keys"), [(0x10, 1), (0x22, 1), (0x25, 1), (0x26, 1), (0x35, 1), (0x70, 1), (0x72, 1), (0x24, 3)]
+    )
+    def test_a_key_that_was_refused_is_not_sent_again(self, rig: Rig, nrc: int, keys: int) -> None:
+        """10.4: an ECU counts the keys, and locks itself after some. Only requestSequenceError says that it took none."""
+        rig.ecu.on("27 02", *[[f"7F 27 {nrc:02X}"]] * 9)
+        with pytest.raises(ProxyflashError, match=f"NRC 0x{nrc:02X}"):
+            rig.flash(attempts=3)
+        assert rig.ecu.asked(0x27).count("2702C9A9") == keys
+
     def test_a_waiting_time_after_a_start_is_waited_out(self, rig: Rig) -> None:
         """10.4: requiredTimeDelayNotExpired. Many ECUs have 10 s after each start."""
         rig.ecu.on("27 01", *[["7F 27 37"]] * 20)
