@@ -628,8 +628,8 @@ class UdsFlasher(MemoryBootloader):
         self._refused = refused
         if lost and answer.nrc not in _OF_THE_TRANSFER:
             with suppress(*LOST):
-                keys = self._keys if answer.meaning is Meaning.LOST else {}
-                lost = not uds_session.is_unlocked(self._client, self._profile, keys)
+                seed = answer.meaning is Meaning.LOST
+                lost = not uds_session.is_unlocked(self._client, self._profile, self._keys, seed=seed)
         if not isinstance(error, PartError):
             return PartWrongMode(error.cause, remedy=_LOST_REMEDY).passing(True) if lost else error
         error.passes = lost

@@ -225,16 +225,18 @@ def restart(client: UdsClient, profile: UdsProfile) -> None:
                 raise
 
 
-def is_unlocked(client: UdsClient, profile: UdsProfile, keys: Keys) -> bool:
-    """Whether it is in its programming session still, with its security access, as far as it tells: a seed of zeros.
+def is_unlocked(client: UdsClient, profile: UdsProfile, keys: Keys, *, seed: bool) -> bool:
+    """Whether it is in its programming session still, and with `seed` whether it is unlocked, as far as it tells: by its
+    active session, and by a seed of zeros. One that does not tell its session is asked for a seed all the same.
 
     Raises NoResponse, and what else is lost on the way.
     """
-    if active_session(client, profile) != profile.sessions.programming:
+    session = active_session(client, profile)
+    if session not in (profile.sessions.programming, None):
         return False
     asked = [keys[word][0] for word in profile.sequence.enter if word in keys and keys[word][1] is not None]
-    if not asked:
-        return True
+    if not asked or (session is not None and not seed):
+        return session is not None
     answer = client.ask(bytes((Service.SECURITY_ACCESS, asked[-1].level)) + asked[-1].request_data)
     return not isinstance(answer, NegativeResponse) and not any(answer)
 

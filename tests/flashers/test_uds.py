@@ -465,6 +465,28 @@ class TestLoss:
             rig.flash(attempts=3)
         assert len([item for item in rig.ecu.asked(0x31) if item.startswith("3101FF00")]) == erases
 
+    @pytest.mark.parametrize(
+        ("request_", "nrc"), [("34", 0x31), ("36 01", 0x31), ("36 02", 0x7F), ("36 02", 0x33), ("31 01 02 02", 0x31)]
+    )
+    def test_nor_where_the_ecu_does_not_tell_its_session(self, rig: Rig, request_: str, nrc: int) -> None:
+        """10.4.2: a seed of zeros says that it is unlocked, and so in the session that it was unlocked in."""
+        rig.ecu.on("22 F1 86", *[["7F 22 31"]] * 99)
+        rig.ecu.on("27 01", ["="], *[["67 01 00 00"]] * 9)
+        rig.ecu.on(request_, *[[f"7F {request_[:2]} {nrc:02X}"]] * 9)
+        with pytest.raises(ProxyflashError, match=f"NRC 0x{nrc:02X}"):
+            rig.flash(attempts=3)
+        assert len([item for item in rig.ecu.asked(0x31) if item.startswith("3101FF00")]) == 1
+
+    @pytest.mark.parametrize("key", ["xor", "none"])
+    @pytest.mark.parametrize("nrc", ["7F", "33", "31"])
+    def test_a_loss_is_seen_where_the_ecu_does_not_tell_its_session(self, rig: Rig, nrc: str, key: str) -> None:
+        told: list[str] = []
+        rig.ecu.on("22 F1 86", *[["7F 22 31"]] * 99)
+        rig.ecu.forget("36 03", f"7F 36 {nrc}")
+        rig.flash(attempts=2, told=told, security={"key": key})
+        assert rig.ecu.memory[: len(DATA)] == DATA
+        assert len(told) == 1
+
     @pytest.mark.parametrize(("refusals", "ended_by"), [(1, "37"), (2, "1101"), (3, "")])
     @pytest.mark.parametrize("nrc", ["22", "24", "70"])
     def test_a_download_that_is_open_is_ended_as_the_ecu_lets_it(
