@@ -108,6 +108,10 @@ class UdsFlasher(MemoryBootloader):
         self._judged = False
         self._unended = False
         """Whether something was erased or written, and the steps at the order's end were not done since."""
+        self._fitted: Sequence[Segment] = ()
+        """What of the last image goes into the ECU's memory."""
+        self._ran = False
+        """Whether an application was seen to run, as far as the ECU tells."""
         self._found: bool | None = None
         """Whether the part was found in its bootloader; None: not known yet."""
         self._refused: tuple[bytes, int] | None = None
@@ -220,6 +224,7 @@ class UdsFlasher(MemoryBootloader):
             placed = self._joined(placed)
         if self._profile.routines.erase_all:
             self._check_all_covered(placed.segments)
+        self._fitted = placed.segments
         return placed
 
     def turns(
@@ -299,13 +304,24 @@ class UdsFlasher(MemoryBootloader):
         """An ECU starts only what its own routines accepted, so those that `judge` did not call are called first."""
         if self._unjudged:
             self.judge(sorted(self._unjudged, key=lambda segment: segment.address))
-        elif not self._judged and "dependencies" in self._order.words:
-            # An image that a cut left whole may lack nothing but this; of an ECU that lacks more it changes nothing.
-            with suppress(ProxyflashError):
-                self._check_dependencies()
+        elif not self._judged:
+            self._end_what_was_cut()
         self._client.let_session_go()
         uds_session.start_application(self._client, self._profile)
         self._found = None
+        self._unended = False
+
+    def _end_what_was_cut(self) -> None:
+        """An image that a cut left whole may lack nothing but the order's end. An ECU that lacks more it does not change.
+
+        Of one whose application ran, or that no image was brought to, only the dependencies are asked.
+        """
+        if self._fitted and (self._unended or not self._ran):
+            with suppress(ProxyflashError):
+                self._judge(self._fitted, own_steps=True)
+        if not self._judged and "dependencies" in self._order.words:
+            with suppress(ProxyflashError):
+                self._check_dependencies()
 
     def close(self) -> None:
         with suppress(TransportError):
@@ -324,6 +340,7 @@ class UdsFlasher(MemoryBootloader):
         told = self._told() if awake else Told()
         if self._found is None:
             self._found = awake and not runs(self._profile, session, told)
+            self._ran = awake and not self._found and self._profile.running_when == "version"
         is_elsewhere = awake and session != self._profile.sessions.programming
         try:
             if is_elsewhere:

@@ -450,6 +450,14 @@ class TestLoss:
         rig.flash(attempts=2, fingerprint={"data": "01"})
         assert rig.ecu.memory[: len(DATA)] == DATA
 
+    def test_one_that_lost_it_before_its_check_is_checked_though_it_holds_all(self, rig: Rig) -> None:
+        told: list[str] = []
+        rig.ecu.forget("31 01 02 02", "7F 31 7F")
+        result = rig.flash(attempts=2, told=told, read="memory")
+        assert (len(told), result.written_bytes) == (1, len(DATA))
+        routines = [item[4:8] for item in rig.ecu.asked(0x31)]
+        assert routines == ["0203", "FF00", "0202", "0203", "0202", "FF01"]
+
     @pytest.mark.parametrize(
         ("request_", "nrc", "erases"),
         [
@@ -991,6 +999,15 @@ class TestStop:
         rig.ecu.requests.clear()
         flasher.start_application()
         assert [item for item in rig.ecu.asked(0x31) if item.startswith("31010202")] == []
+
+    def test_an_application_that_runs_and_is_whole_gets_no_fingerprint(self, rig: Rig) -> None:
+        rig.ecu.memory[: len(DATA)] = DATA
+        result = rig.flash(
+            read="memory", fingerprint={"data": "01"},
+            order=["programming", "key", "erase", "download", "check", "fingerprint", "dependencies"],
+        )  # fmt: skip
+        assert (result.erased_bytes, result.written_bytes) == (0, 0)
+        assert [item[:8] for item in rig.ecu.asked(0x31, 0x2E)] == ["3101FF01"]
 
     def test_a_download_is_judged_before_the_boot_if_verifying_was_turned_off(self, rig: Rig) -> None:
         programmer = Programmer(rig.flasher(), "ecu")

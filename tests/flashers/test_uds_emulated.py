@@ -332,6 +332,40 @@ class TestReading:
         assert (result.erased_bytes, result.written_bytes) == (0, 0)
         assert made.runs("1.5.0")
 
+    @pytest.mark.parametrize("running_when", ["version", "session"])
+    def test_an_image_that_lacks_nothing_but_the_end_of_the_order(self, rig: Make, running_when: str) -> None:
+        """Cut after the last block; the ECU has its dependencies checked only after the memory and a routine of its own."""
+        order = ["extended", "programming", "key", "erase", "download", "check", "accept", "dependencies"]
+        made = rig(
+            part="acme-r88",
+            maker={
+                "rules": [
+                    {"request": "31 01 FF 01", "after": ["31 01 03 04"]},
+                    {"request": "31 01 03 04", "after": ["31 01 02 02"]},
+                ],
+                "routines": {"0x0304": []},
+            },
+            profile={
+                "read": "memory",
+                "running_when": running_when,
+                "order": order,
+                "steps": [{"name": "accept", "routine": 0x0304}],
+            },
+        )
+        programmer = made.programmer()
+        plan = programmer.plan(FirmwareImage((Segment(made.base, made.new),), "bin"))
+        for erase, writes in made.flashers[-1].turns(plan.erase, plan.writes):
+            list(made.flashers[-1].erase(erase))
+            for segment in writes:
+                list(made.flashers[-1].write(segment))
+        made.flashers[-1].close()
+        made.device.supply.off()
+        made.device.supply.on()
+        assert made.runs(None)
+        result = made.flash()
+        assert (result.erased_bytes, result.written_bytes) == (0, 0)
+        assert made.runs("1.5.0")
+
     def test_a_part_that_can_not_be_read(self, rig: Make) -> None:
         programmer = rig().programmer()
         programmer.connect()
