@@ -10,12 +10,19 @@ from typing import Any
 import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.buses import Buses
+from proxyflash.flashers.errors import NoResponse
 from proxyflash.flashers.events import Event, Phase, PhaseStarted
 from proxyflash.tools import commands
 from proxyflash.tools.commands.session import Session
+from proxyflash.tools.commands.waiting import Wait
 from proxyflash.transports import clock
 from proxyflash.transports.errors import SerialAbsent
 from proxyflash.transports.host_changes import HostChanges
+from proxyflash.updates.engine.engine import Engine
+from proxyflash.updates.engine.plan import UpdatePlan
+from proxyflash.updates.engine.progress import Progress
+from proxyflash.updates.engine.report import Outcome
+from proxyflash.updates.manifests.resolved_update import load
 
 from ..updates.authoring import Publisher
 from .conftest import Desk, Done
@@ -127,6 +134,27 @@ def test_resume_waits_for_what_is_left(late: Late, desk: Desk, manifest: Any, mo
     done = desk.run("resume", "--wait", LONG)
     assert (done.status, "E-" in done.err) == (0, False), done.err
     assert desk.run("rollback", "--wait", SHORT).status == 0
+
+
+@pytest.mark.parametrize("amid", ["wait", "work"])
+def test_only_the_wait_for_the_rest_of_an_update_is_left_by_ctrl_c(
+    late: Late, desk: Desk, manifest: Any, monkeypatch: pytest.MonkeyPatch, amid: str
+) -> None:
+    """Amid the work it is an interruption like any other, and no earlier outcome is told."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def halted(engine: Engine, *_: object, **__: object) -> Outcome:
+        outcome = Outcome(UpdatePlan(load(manifest), (), ()), Progress(), 1, NoResponse("nothing answers"))
+        monkeypatch.setattr(Wait, "may_go_on", stop if amid == "wait" else lambda *_: True)
+        monkeypatch.setattr(Engine, "resume", stop)
+        return outcome
+
+    monkeypatch.setattr(Engine, "apply", halted)
+    done = desk.run("apply", manifest, "--wait", LONG)
+    assert ("nothing answers" in done.err) is (amid == "wait"), done.err
+    assert (done.status == NoResponse.exit_status) is (amid == "wait")
 
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "soon"])

@@ -247,10 +247,14 @@ def _resumed(session: Session, engine: Engine, entry: StoredUpdate, again: bool,
 
 def _gone_on(waiting: Wait, engine: Engine, outcome: Outcome, again: bool) -> Outcome:
     """What becomes of an update that something which isn't there keeps from its end, as long as there is time to wait."""
-    # Ctrl-C while it waits leaves it as it is.
-    with suppress(KeyboardInterrupt):
-        while isinstance(outcome.halt, NOT_THERE) and not outcome.progress.over and waiting.may_go_on(outcome.halt):
-            outcome = engine.resume(again=again)
+    while isinstance(outcome.halt, NOT_THERE) and not outcome.progress.over:
+        try:
+            if not waiting.may_go_on(outcome.halt):
+                break
+        except KeyboardInterrupt:
+            # It leaves the update as it is: nothing is under way while it waits.
+            break
+        outcome = engine.resume(again=again)
     return outcome
 
 
