@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.enumerators.component import Component
+from proxyflash.flashers.errors import NoResponse, ProtocolError
+from proxyflash.transports.errors import ProxyflashError, SerialAbsent
 from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.journal import records
 from proxyflash.updates.engine.progress import Ending
@@ -61,6 +63,31 @@ def test_a_downgrade_that_the_plan_did_not_know_of_is_journalled(lab: Lab, told:
     assert [(record["task"], record["version"]) for record in found] == [(2, "2.0")]
     with lab.engine() as engine:
         assert engine.outcome(engine.store.entry(1)).succeeded
+
+
+@pytest.mark.parametrize("error", [SerialAbsent, NoResponse, ProtocolError])
+def test_a_part_that_can_not_be_asked_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, error: type[ProxyflashError]
+) -> None:
+    """One that isn't there waits for a resume; another fault is the step's failure. Neither escapes from the engine."""
+    lab.policy = {"downgrade": "on-request"}
+
+    def look(component: BenchComponent) -> Component:
+        if component.name == "right":
+            raise error("no answer")
+        return lab.look(component.name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BenchComponent, "look", look)
+        outcome = lab.apply(lab.bundle())
+    assert isinstance(outcome.error, error)
+    assert lab.holds() == all_old() | {"left.one": NEW, "left.two": NEW}
+    if error is ProtocolError:
+        assert (outcome.ending, outcome.results[2].task.status) == (Ending.FAILED, Status.FAILED)
+        return
+    assert (outcome.ending, outcome.error.exit_status) == (Ending.UNFINISHED, 10)
+    assert [record for record in records(lab.journal()) if record["kind"] == "stopped"]
+    assert lab.resume().succeeded
 
 
 def test_a_floor_that_was_raised_before_the_resume(lab: Lab) -> None:

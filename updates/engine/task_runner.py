@@ -14,10 +14,10 @@ from typing import Any
 from ...enumerators.bench import Bench
 from ...enumerators.component import Presence
 from ...enumerators.errors import StateFolder
-from ...flashers.errors import NOT_THERE, Cancelled
+from ...flashers.errors import NOT_THERE, Cancelled, PartError
 from ...flashers.events import Event, Phase, PhaseStarted, RunContext
 from ...transports import clock
-from ...transports.errors import ProxyflashError, naming
+from ...transports.errors import ProxyflashError, TransportError, naming
 from ..errors import (
     AttemptsExhausted,
     BelowFloor,
@@ -241,6 +241,10 @@ class TaskRunner:
             if room.is_full(error):
                 raise self._stopped(task, None, error) from error
             raise
+        except (TransportError, PartError) as error:
+            self._check_there(task, None, error)
+            self._failed(task, error, restore=self.state(task).touched)
+            return False
         except (UpdateError, AttemptsExhausted) as error:
             self._failed(task, error, restore=self.state(task).touched)
             return False
