@@ -136,6 +136,19 @@ def test_resume_waits_for_what_is_left(late: Late, desk: Desk, manifest: Any, mo
     assert desk.run("rollback", "--wait", SHORT).status == 0
 
 
+def test_what_is_lost_amid_a_flash_was_not_waited_for(late: Late, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def event(session: Session, event: Event) -> None:
+        session.standing.see(event)
+        if isinstance(event, PhaseStarted) and event.phase is Phase.WRITE:
+            raise SerialAbsent("no port /dev/imu")
+
+    monkeypatch.setattr(Session, "event", event)
+    began = clock.monotonic()
+    done = desk.run("flash", "imu", desk.image("imu"), "--wait", "600")
+    assert clock.monotonic() - began < 300
+    assert ("no port" in done.err, "waited" in done.err) == (True, False), done.err
+
+
 @pytest.mark.parametrize("amid", ["wait", "work"])
 def test_only_the_wait_for_the_rest_of_an_update_is_left_by_ctrl_c(
     late: Late, desk: Desk, manifest: Any, monkeypatch: pytest.MonkeyPatch, amid: str

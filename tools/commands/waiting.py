@@ -79,7 +79,9 @@ class Wait:
             try:
                 return attempt()
             except caught as error:
-                if self.session.standing.touched or not self.may_go_on(error):
+                if self.session.standing.touched:
+                    raise
+                if not self.may_go_on(error):
                     raise self.over(error) from error.__cause__
 
     def may_go_on(self, error: ProxyflashError) -> bool:
