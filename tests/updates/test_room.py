@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pytest
 from proxyflash.enumerators.errors import StateFolder
 from proxyflash.updates.engine import room
 from proxyflash.updates.engine.action import Action
+from proxyflash.updates.engine.attempts import Attempts
 from proxyflash.updates.engine.progress import Ending
 from proxyflash.updates.engine.report import Outcome
 from proxyflash.updates.errors import NoRoom
@@ -138,3 +140,29 @@ def test_what_is_said_to_be_given_up_is(lab: Lab) -> None:
 
 def test_the_room_is_that_of_the_folder_that_will_be_made(tmp_path: Path) -> None:
     assert room._free(tmp_path / "not" / "yet") == pytest.approx(room._free(tmp_path), rel=0.2)
+
+
+def test_a_count_of_attempts_that_can_not_become_less_ends_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full once the last step is applied, and its count is to be cleared."""
+    lab.policy = {"attempts": 2}
+    lab.fault("camera two", Action.APPLY, lambda: monkeypatch.setattr(Attempts, "_write", lambda _: full()))
+    assert lab.apply(lab.bundle()).succeeded
+    assert lab.holds() == all_new()
+
+
+def test_counts_on_a_full_disk(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lab.engine() as engine:
+        (task, *_) = engine.plan(lab.bundle(), lab.components()).tasks
+    path = tmp_path / "attempts.json"
+    for less in (Attempts.give_back, Attempts.clear):
+        Attempts(path).add(task)
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            counts = Attempts(path)
+            with monkeypatch.context() as patch:
+                patch.setattr(Attempts, "_write", lambda _, number=number: full(number))
+                with pytest.raises(StateFolder) if number == errno.EIO else nullcontext():
+                    less(counts, task)
+                with pytest.raises(StateFolder):
+                    counts.take(task, 2, again=True)
+        assert Attempts(path).count(task) == 1
+        Attempts(path).clear(task)

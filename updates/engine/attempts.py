@@ -1,6 +1,7 @@
 """How often a step was tried on a component with the same files: counted before each try, over restarts and updates.
 
 Kept in one small file, replaced as a whole, and on the disk before the try begins. A step that succeeds clears its count.
+On a full disk a count stays as it was where it should become less: at worst a step is tried less often.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from ...enumerators.errors import StateFolder
 from ...transports import clock, json_text, private_files
 from ..errors import AttemptsExhausted
+from . import room
 from .plan import Task
 
 MOST_BYTES = 16 << 20
@@ -61,17 +63,24 @@ class Attempts:
             self._write()
 
     def give_back(self, task: Task) -> None:
-        """One less: it did not come to trying. Raises StateFolder."""
+        """One less: it did not come to trying. Raises StateFolder, but not for a full disk."""
         with self._lock:
             if self._counts.get(key(task), 0):
                 self._counts[key(task)] -= 1
-                self._write()
+                self._write_if_there_is_room()
 
     def clear(self, task: Task) -> None:
-        """None so far. Raises StateFolder."""
+        """None so far. Raises StateFolder, but not for a full disk."""
         with self._lock:
             if self._counts.pop(key(task), 0):
-                self._write()
+                self._write_if_there_is_room()
+
+    def _write_if_there_is_room(self) -> None:
+        try:
+            self._write()
+        except StateFolder as error:
+            if not room.is_full(error):
+                raise
 
     def _write(self) -> None:
         try:
