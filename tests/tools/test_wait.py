@@ -51,10 +51,10 @@ class Late:
 
         self._patch.setattr(Buses, "transport", transport)
 
-    def supply(self, *arguments: object, capsys: pytest.CaptureFixture[str]) -> Done:
+    def supply(self, *arguments: object, capsys: pytest.CaptureFixture[str], part: str = "imu") -> Done:
         def opener(path: str | None, state: Any) -> Bench:
             bench = Bench.open(path, state=state)
-            supply = bench.emulated_device("imu").supply
+            supply = bench.emulated_device(part).supply
             supply.off()
             clock.Timer(LATE, supply.on).start()
             return bench
@@ -168,6 +168,27 @@ def test_only_the_wait_for_the_rest_of_an_update_is_left_by_ctrl_c(
     done = desk.run("apply", manifest, "--wait", LONG)
     assert ("nothing answers" in done.err) is (amid == "wait"), done.err
     assert (done.status == NoResponse.exit_status) is (amid == "wait")
+
+
+def test_a_rollback_waits_for_parts_and_goes_on_without_those_that_do_not_come(
+    late: Late, desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = desk.folder / "update"
+    children = [folder / f"{name}.importmanifest.json" for name in ("camera", "imu")]
+    both = Publisher(folder).update("Both", "1.5", *children)
+    with pytest.MonkeyPatch.context() as patch:
+        assert desk.run("apply", both).status == 0
+        Late(desk, patch).port()
+        done = desk.run("rollback", "--wait", SHORT)
+        assert done.status == 1, done.err
+        (row,) = (row for row in desk.run("history", "--json").document["updates"] if row["undoes"])
+        assert (row["ending"], row["not_brought_back"]) == ("rolled back in part", ["imu"])
+    assert desk.seen()["camera"] == "1.4.2"
+    assert desk.run("rollback").status == 0
+    assert desk.run("apply", both).status == 0
+    done = late.supply("rollback", "--wait", 90, capsys=capsys, part="camera")
+    assert (done.status, "camera can't be seen" in done.err) == (0, True), done.err
+    assert desk.seen()["camera"] == "1.4.2"
 
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "soon"])

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from ...enumerators.component import Presence
-from ...flashers.errors import NOT_THERE, Cancelled, NoResponse
-from ...transports.errors import NextAction, ProxyflashError
+from ...flashers.errors import NOT_THERE, Cancelled, NoResponse, PartError
+from ...transports.errors import NextAction, ProxyflashError, TransportError
 from ...transports.plain import word
 from ...updates.engine import kept_plan
 from ...updates.engine.engine import Engine
@@ -171,8 +171,9 @@ def rollback(session: Session, yes: bool, wait: float) -> int | None:
     names = [item.task.target for item in engine.outcome(entry).results if item.task.component and not item.as_before]
     _ask_for_real(session, names, yes, "bring back what was on")
     if wait:
-        with Wait(session, wait) as waiting:
-            waiting.until_there(lambda: _open_buses(session, names))
+        # What isn't there even then, or can't be asked, is told of each component; the others are brought back.
+        with suppress(TransportError, PartError), Wait(session, wait) as waiting:
+            waiting.until_there(lambda: _see(session, names))
     return _carried_out(session, engine.rollback)
 
 
@@ -263,6 +264,16 @@ def _open_buses(session: Session, names: list[str]) -> None:
     entries = session.bench.file.entries
     for bus in dict.fromkeys(entries[name].spec.bus for name in names if name in entries):
         session.bench.transport(bus)
+
+
+def _see(session: Session, names: list[str]) -> None:
+    """Opens the buses of components, and asks those that answer outside of their bootloaders. Raises NoResponse, and others."""
+    _open_buses(session, names)
+    for name in dict.fromkeys(names):
+        if name in session.bench.file.entries:
+            seen = session.bench.component(name).look()
+            if seen.presence is Presence.ABSENT and not session.bench.may_be_in_bootloader(seen):
+                raise NoResponse(f"{name} can't be seen", component=name)
 
 
 def _plan_of_the_present(waiting: Wait, engine: Engine, update: Update) -> UpdatePlan:
