@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from proxyflash.enumerators.component import Presence
+from proxyflash.flashers.events import Event, RunContext
 from proxyflash.tests.explore.families import BY_NAME, FAMILIES
 from proxyflash.tools.commands import run
 from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates.engine.engine import Engine
 from proxyflash.updates.errors import ComponentAbsent
+from proxyflash.updates.events import ComponentFinished
 
 from .one_part import OnePart
 
@@ -61,12 +63,15 @@ def test_one_that_is_not_there_ends_the_update_before_it_begins(make: Callable[.
 def test_one_that_may_be_unplugged_is_looked_for_too(make: Callable[..., OnePart]) -> None:
     line = make("stm32-uart", more="optional = true\n")
     line.interrupt()
-    engine = Engine(line.bench)
+    told: list[Event] = []
+    engine = Engine(line.bench, context=RunContext(told.append))
     update = line.update
     supply = line.bench.emulated_device("part").supply
     supply.off()
     outcome = engine.apply(engine.plan(update, line.bench.scan().components))
     assert (outcome.error, outcome.results) == (None, [])
+    verdicts = [(event.component, event.verdict) for event in told if isinstance(event, ComponentFinished)]
+    assert verdicts == [("part", "absent, and optional: passed over")]
     supply.on()
     plan = engine.plan(update, line.bench.scan().components)
     assert (plan.silent, plan.unplugged) == (("part",), ())

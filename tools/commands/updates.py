@@ -20,7 +20,7 @@ from ...updates.engine.plan import UpdatePlan
 from ...updates.engine.progress import Ending, Progress
 from ...updates.engine.report import Outcome, TaskResult
 from ...updates.engine.store import StoredUpdate
-from ...updates.engine.verdict import verdict
+from ...updates.engine.verdict import PASSED_OVER, verdict
 from ...updates.errors import ComponentAbsent, JournalBroken, UpdateUnknown
 from ...updates.events import Status
 from ...updates.manifests import creating
@@ -343,7 +343,7 @@ def _print_plan(session: Session, made: UpdatePlan) -> None:
     for name in made.silent:
         out.line(f"  {'':<{labels}}  {name:<{targets}}  silent: apply enters its bootloader to see whether it is there")
     for component in made.unplugged:
-        out.line(f"  {'':<{labels}}  {component.name:<{targets}}  absent, and optional: passed over")
+        out.line(f"  {'':<{labels}}  {component.name:<{targets}}  {PASSED_OVER}")
     for reason in dict.fromkeys(task.rollback_blocker for task in made.tasks if task.rollback_blocker):
         left = [task.label for task in made.tasks if task.rollback_blocker == reason]
         out.line(f"  can't be rolled back: {', '.join(dict.fromkeys(left))}: {reason}")

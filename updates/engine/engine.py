@@ -35,7 +35,7 @@ from ..errors import (
     UpdateError,
     UpdateUnknown,
 )
-from ..events import Status
+from ..events import ComponentFinished, Status
 from ..handlers.handler import unchanged
 from ..manifests import files
 from ..manifests.conditions import BenchConditions
@@ -52,6 +52,7 @@ from .report import Outcome
 from .store import Seen, Store, StoredUpdate
 from .task_runner import RunSettings
 from .update_run import UpdateRun
+from .verdict import PASSED_OVER
 
 CARRIED_OVER = (
     "update",
@@ -170,6 +171,10 @@ class Engine:
         progress.add(journal.append(Kind.BEGIN, begin))
         # One that turns out to have nothing to install takes no way back from what is installed.
         self.store.forget(entry, *self.store.backed_up())
+        names = [component.name for component in components]
+        for component in plan.components:
+            if component.name not in names:
+                self.context.on_event(ComponentFinished(component.name, PASSED_OVER))
         return self._run(entry, entry, journal, progress, own, again=again).carry_out()
 
     def resume(self, *, again: bool = False) -> Outcome:
@@ -241,8 +246,8 @@ class Engine:
     def _found(self, plan: UpdatePlan) -> list[Component]:
         """The components of a plan, with those that were silent as they are found in their bootloaders. They stay there.
 
-        One that is optional and not there is left out. Raises ComponentAbsent, and what else keeps a bootloader from being
-        entered; nothing was changed then.
+        One that is optional and not there is left out, for the caller to tell. Raises ComponentAbsent, and what else keeps a
+        bootloader from being entered; nothing was changed then.
         """
         found = []
         for component in plan.components:

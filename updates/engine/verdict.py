@@ -8,6 +8,9 @@ from ..events import Status
 from .report import TaskResult
 from .results import ActionResult, ResultCode
 
+PASSED_OVER = "absent, and optional: passed over"
+"""Of a component that the update would be for as well."""
+
 
 def verdict(items: Sequence[TaskResult]) -> str:
     """What became of a component, by the results of its tasks; the worst of them counts."""
