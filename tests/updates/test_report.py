@@ -182,7 +182,7 @@ def test_each_component_s_part_says_what_was_tried_and_what_it_holds(lab: Lab) -
     assert holds == {
         "left 1": "1.1",
         "left 2": "1.1",
-        "right 1": "1.1",
+        "right 1": "",
         "right 2": "",
         "camera 1": "1.0",
         "camera 2": "1.0",
@@ -221,6 +221,22 @@ def test_what_was_restored_holds_what_it_held(lab: Lab) -> None:
     lab.fault("right two", Action.APPLY, BROKEN)
     report = lab.apply(update, on_failure="rollback").report()
     assert {item["holds"] for item in report["componentResults"]} == {"1.0"}
+
+
+def test_what_a_torn_component_told_before_holds_no_more(lab: Lab) -> None:
+    """Neither does what it had when it was planned, for a step that was not run; once it is brought back, it tells again."""
+    update = lab.bundle()
+    for action in (Action.APPLY, Action.RESTORE):
+        lab.fault("right one", action, BROKEN)
+    assert [item.holds for item in lab.apply(update).results] == ["1.1", "1.1", "", "", "1.0", "1.0"]
+    lab.fault("right one", Action.RESTORE, ActionResult(1100))
+    (lab.world / "right.one").write_text("1.0")
+    assert [item.holds for item in lab.rollback().results] == ["1.0"] * 6
+
+
+def test_what_install_found_installed_is_told(lab: Lab) -> None:
+    lab.fault("left one", Action.INSTALL, ActionResult(603))
+    assert lab.apply(lab.bundle()).results[0].holds == "1.0"
 
 
 def test_the_workflow_s_id_is_the_deployment_s(lab: Lab) -> None:

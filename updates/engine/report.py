@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -33,7 +34,7 @@ class TaskResult:
     actions: Mapping[Action, ActionResult] = field(default_factory=dict)
     touched: bool = False
     told: str | None = None
-    """The version that the component told last, "": none; None: it was not asked since the plan."""
+    """The version that the component told last, "": none, or none since it was torn; None: it was not asked since the plan."""
 
     @property
     def restored(self) -> ActionResult | None:
@@ -58,7 +59,7 @@ class TaskResult:
     @property
     def holds(self) -> str:
         """The version that the component has now, as it was last told by the component; "": that isn't known."""
-        if self.task.component is None or (not self.as_before and self.task.status is not Status.DONE):
+        if self.task.component is None or self.is_torn:
             return ""
         if self.told is None:
             return self.task.component.version if not self.touched else ""
@@ -178,12 +179,22 @@ def results_of(tasks: Sequence[Task], progress: Progress) -> list[TaskResult]:
     """What became of some tasks: all of the components that they are for."""
     pairs = [(task, progress.tasks[task.index]) for task in tasks]
     targets = {task.index: task.target for task in tasks}
-    told = {targets[index]: version for index, version in list(progress.holds.items()) if index in targets}
+    told = {targets[index]: (version, index) for index, version in list(progress.holds.items()) if index in targets}
     failed = {task.target for task, state in pairs if state.status is Status.FAILED}
-    return [
-        replace(_result(task, state, progress, may_wait=task.target not in failed), told=told.get(task.target))
-        for task, state in pairs
-    ]
+    found = [_result(task, state, progress, may_wait=task.target not in failed) for task, state in pairs]
+    torn: dict[str, float] = {}
+    for item in found:
+        if item.is_torn:
+            state = progress.tasks[item.task.index]
+            torn[item.task.target] = max(torn.get(item.task.target, 0), state.ended if state.finished else math.inf)
+
+    def last_told(target: str) -> str | None:
+        """What a component told before it was torn doesn't hold any more."""
+        version, index = told.get(target, (None, None))
+        since = 0 if index is None else progress.tasks[index].ended
+        return "" if torn.get(target, 0) > since else version
+
+    return [replace(item, told=last_told(item.task.target)) for item in found]
 
 
 def _result(task: Task, state: TaskProgress, progress: Progress, *, may_wait: bool) -> TaskResult:
