@@ -164,6 +164,18 @@ def test_the_policy_s_floor_is_held_to(desk: Desk) -> None:
     assert desk.run("history").out == "no update so far\n"
 
 
+def test_a_plan_replaces_no_file_but_a_plan(desk: Desk) -> None:
+    kept = desk.folder / "plan.json"
+    for other in (desk.manifest, desk.bench, desk.image("imu")):
+        before = other.read_bytes()
+        done = desk.run("plan", desk.manifest, "--out", other)
+        assert (done.status, done.err.split()[0]) == (1, "E-TARGET")
+        assert other.read_bytes() == before
+    for text in ("", '{"format": "proxyflash plan", "schema": 9}'):
+        kept.write_text(text)
+        assert desk.run("plan", desk.manifest, "--out", kept).status == 0
+
+
 def test_a_plan_that_is_kept_and_carried_out_later(desk: Desk) -> None:
     kept = desk.folder / "plan.json"
     assert desk.run("plan", desk.manifest, "--out", kept).status == 0

@@ -21,7 +21,7 @@ from ...updates.engine.progress import Ending, Progress
 from ...updates.engine.report import Outcome, TaskResult
 from ...updates.engine.store import StoredUpdate
 from ...updates.engine.verdict import PASSED_OVER, verdict
-from ...updates.errors import ComponentAbsent, JournalBroken, UpdateUnknown
+from ...updates.errors import ComponentAbsent, JournalBroken, PlanFile, UpdateUnknown
 from ...updates.events import Status
 from ...updates.manifests import creating
 from ...updates.manifests.resolved_update import Update, load
@@ -50,6 +50,10 @@ def plan(session: Session, manifest: Path, out: Path | None, wait: float) -> int
     proxyflash plan update.importmanifest.json
     proxyflash plan update.importmanifest.json --out plan.json
     """
+    if out is not None and _holds_something_else(out):
+        raise TargetFile(
+            f"{out} is there already, and is no kept plan", remedy="Name a new file, or one that holds a plan."
+        )
     engine = _engine(session)
     with Wait(session, wait) as waiting:
         made = _plan_of_the_present(waiting, engine, _loaded(engine, manifest))
@@ -217,6 +221,13 @@ def report(session: Session, number: int | None) -> int | None:
     session.output.document({"number": entry.number, "update": _name(outcome), "report": outcome.report()})
     session.output.lines(json.dumps(outcome.report(), indent=2).split("\n"))
     return None
+
+
+def _holds_something_else(path: Path) -> bool:
+    """Whether there is a file that is no kept plan, not even a broken one, and not empty."""
+    with suppress(OSError, PlanFile):
+        return path.is_file() and path.stat().st_size > 0 and kept_plan.read(path) is None
+    return False
 
 
 def _engine(session: Session) -> Engine:
