@@ -258,6 +258,9 @@ class Bootloader(ABC):
 class MemoryAccess(ABC):
     """Addressed memory that is erased and written in pieces, in an order that the engine chooses."""
 
+    changed_in_turns = False
+    """Whether what `turns` does by itself changed the part, or may have."""
+
     @abstractmethod
     def memory_map(self, target: Target | None = None) -> MemoryMap:
         """What memory this part has, for an image whose file says `target` of its part; None: for no image.

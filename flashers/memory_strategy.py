@@ -48,9 +48,14 @@ class MemoryStrategy(Strategy):
     def write(self, plan: FlashPlan) -> tuple[int, int]:
         written = 0
         self.reporter.headless.difference_update(unit.start for unit in plan.present)
-        for erase, writes in self.memory.turns(plan.erase, plan.writes):
-            self._erase(erase)
-            written += self._write(writes)
+        try:
+            for erase, writes in self.memory.turns(plan.erase, plan.writes):
+                self._erase(erase)
+                written += self._write(writes)
+        finally:
+            if self.memory.changed_in_turns and not self.reporter.touched:
+                self.reporter.enter(Phase.ERASE)
+                self.reporter.touched = True
         return plan.erased_bytes, written
 
     def read_piece(self, start: int, size: int) -> Iterator[bytes]:

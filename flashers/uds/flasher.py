@@ -26,9 +26,11 @@ from ..errors import (
     NoResponse,
     OperationFailed,
     PartError,
+    PartRefused,
     PartWrongMode,
     ProfileWrong,
     ProtocolError,
+    SecurityDenied,
     Unsupported,
     VerifyMismatch,
     WrongPart,
@@ -58,6 +60,8 @@ _VERDICTS = (
 """Refusals by which a check routine finds fault with what the ECU holds; the others find it with the request."""
 _WANTS_A_DOWNLOAD = (Nrc.CONDITIONS_NOT_CORRECT, Nrc.REQUEST_SEQUENCE_ERROR)
 """Refusals of a check routine that has nothing to check."""
+_NOT_DONE = (PartRefused, PartWrongMode, SecurityDenied, Unsupported)
+"""Refusals by which an ECU says that it did nothing."""
 _OF_THE_TRANSFER = (Nrc.REQUEST_SEQUENCE_ERROR, Nrc.TRANSFER_DATA_SUSPENDED, Nrc.WRONG_BLOCK_SEQUENCE_COUNTER)
 """Refusals by which a transfer is lost, whatever became of the session."""
 _LOST_REMEDY = "Session, unlock or transfer were lost. Run the same command again."
@@ -438,7 +442,13 @@ class UdsFlasher(MemoryBootloader):
         if segments:
             data = b"".join(bytes(item.data) for item in segments)
             subject = replace(self._subject(segments[0]), size=len(data), data=data)
-        uds_session.take_step(self._client, self._profile, self._keys, word, subject, self._request)
+        before = self.changed_in_turns
+        self.changed_in_turns = before or (word in self._profile.own_steps and self._changes(word))
+        try:
+            uds_session.take_step(self._client, self._profile, self._keys, word, subject, self._request)
+        except _NOT_DONE:
+            self.changed_in_turns = before
+            raise
 
     def _joined(self, image: FirmwareImage) -> FirmwareImage:
         """Each region's part of the image as one segment from the region's start on. Raises ImageWrongPart."""

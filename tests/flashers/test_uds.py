@@ -38,7 +38,7 @@ from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.transports import clock
 from proxyflash.transports.can.bus import CanBus
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.errors import ProxyflashError
+from proxyflash.transports.errors import ExitStatus, ProxyflashError
 from proxyflash.transports.isotp.user import ClockedLogic
 from proxyflash.transports.simulated_clock import SimulatedClock
 from udsoncan import AddressAndLengthFormatIdentifier, CommunicationType, DataFormatIdentifier, MemoryLocation
@@ -680,6 +680,25 @@ class TestRefusals:
         assert rig.ecu.session == 1
         if "280301" in rig.ecu.asked():
             assert rig.ecu.asked().index("280001") > rig.ecu.asked().index("280301")
+
+    @pytest.mark.parametrize(
+        ("replies", "changed"), [(["7F 31 22"], False), (["71 01 03 04 01"], True), (["="], True), ([], True)]
+    )
+    def test_a_step_of_the_maker_s_may_erase(self, rig: Rig, replies: Reply, changed: bool) -> None:
+        """So once it was sent and not refused, whatever fails then leaves a part that may be without its application."""
+        rig.ecu.on("31 01 03 04", *[replies] * 9)
+        rig.ecu.on("34", *[["7F 34 31"]] * 9)
+        with pytest.raises(ProxyflashError) as raised:
+            rig.flash(
+                order=["programming", "key", "wipe", "download", "check"], steps=[{"name": "wipe", "routine": 0x0304}],
+                routines={"erase": "none"}, fingerprint=None,
+            )  # fmt: skip
+        left = raised.value.left
+        assert left is not None
+        assert left.touched == changed
+        assert left.boots is (False if changed else None)
+        assert (raised.value.exit_status is ExitStatus.RESUMABLE) == changed
+        assert (rig.ecu.session == 1) == (not changed)
 
     @pytest.mark.parametrize(("request_", "nrc", "error"), AFTER)
     def test_after_it(self, rig: Rig, request_: str, nrc: int, error: type[ProxyflashError]) -> None:
