@@ -351,6 +351,7 @@ class UdsFlasher(MemoryBootloader):
                 uds_session.prepare(self._client, self._profile, self._keys)
             uds_session.enter_programming(self._client, self._profile, self._keys)
         except ProxyflashError:
+            self._client.let_session_go()
             if is_elsewhere:
                 uds_session.leave_programming(self._client, self._profile)
             raise

@@ -164,7 +164,7 @@ def take_step(
             if profile.communication_control:
                 _optional_request(client, profile, COMMUNICATION_OFF)
         case "key":
-            _unlock(client, *keys[word])
+            _unlock(client, *keys[word], profile.timings.s3)
         case "fingerprint":
             if profile.fingerprint is not None:
                 (asked or ask)(write_request(profile.fingerprint.identifier, profile.fingerprint.data))
@@ -176,7 +176,7 @@ def _own_step(
     step = profile.own_steps[name]
     try:
         if step.level is not None:
-            _unlock(client, *keys[name])
+            _unlock(client, *keys[name], profile.timings.s3)
             return
         if step.session is not None:
             request = session_request(step.session)
@@ -390,12 +390,14 @@ def _apply_server_timing(client: UdsClient, profile: UdsProfile, parameters: byt
         client.p2_star = max(profile.timings.p2_star, int.from_bytes(parameters[2:4], "big") / 100)
 
 
-def _unlock(client: UdsClient, security: Security, key: KeyFunction | None) -> None:
+def _unlock(client: UdsClient, security: Security, key: KeyFunction | None, s3: float) -> None:
+    """From its seed on the session is kept: a key may take its maker's library longer to make than S3."""
     if key is None:
         return
     seed = _seed(client, security)
     if not any(seed):
         return  # It is unlocked already.
+    client.keep_session(s3)
     try:
         made = key(seed, security.secret, security.level)
     except ProxyflashError:

@@ -913,6 +913,13 @@ class TestSession:
         clock.sleep(0.4)
         assert len(rig.ecu.asked(0x3E)) == count
 
+    def test_one_whose_key_was_refused_is_not_kept(self, rig: Rig, simulated_clock: SimulatedClock) -> None:
+        rig.ecu.session = 2
+        rig.ecu.on("27 02", ["7F 27 35"])
+        with pytest.raises(SecurityDenied):
+            rig.flasher().connect()
+        assert "uds tester present" not in [thread.name for thread in simulated_clock.threads()]
+
     def test_no_thread_is_left(self, rig: Rig, simulated_clock: SimulatedClock) -> None:
         flasher = rig.flasher()
         flasher.connect()

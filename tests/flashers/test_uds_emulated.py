@@ -284,6 +284,30 @@ def one(rig: Make) -> Rig:
     return rig()
 
 
+@pytest.mark.parametrize(
+    "order", [(), ("extended", "key", "programming", "late-key", "erase", "download", "check", "dependencies")]
+)
+def test_a_session_outlives_a_key_that_takes_long(
+    rig: Make, order: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 of ISO 14229-2 is 5 s; a maker's library may take a minute."""
+    name = f"keys_{uuid.uuid4().hex}"
+    text = """
+from proxyflash.transports import clock
+def key(seed, secret, level):
+    clock.sleep(40)
+    return bytes(a ^ b for a, b in zip(seed, secret))
+"""
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    profile: dict[str, Any] = {"security": {"key": f"{name}:key", "secret": "5a5a5a5a"}}
+    if order:
+        profile |= {"order": order, "steps": [{"name": "late-key", "level": 1}]}
+    made = rig(profile=profile)
+    made.flash()
+    assert made.runs("1.5.0")
+
+
 class TestReading:
     @pytest.mark.parametrize("read", ["memory", "upload"])
     def test_reading_back(self, rig: Make, read: str) -> None:
