@@ -17,7 +17,7 @@ from proxyflash.transports.errors import CanGone, ProxyflashError, SerialAbsent,
 from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.attempts import Attempts
 from proxyflash.updates.engine.engine import Engine
-from proxyflash.updates.engine.progress import Ending
+from proxyflash.updates.engine.progress import Ending, Progress
 from proxyflash.updates.engine.report import Outcome
 from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.events import Status
@@ -185,3 +185,32 @@ def test_an_attempt_that_came_to_nothing_is_given_back(tmp_path: Path, lab: Lab)
     counts.give_back(task)
     counts.take(task, 1)
     assert Attempts(tmp_path / "attempts.json").count(task) == 1
+
+
+def test_each_component_that_is_stopped_tells_its_own_cause(lab: Lab) -> None:
+    for name in ("left", "camera"):
+
+        def fault(name: str = name) -> None:
+            raise SerialAbsent(f"no port for {name}")
+
+        lab.fault(f"{name} one", Action.BACKUP, fault)
+    outcome = lab.apply(lab.bundle(), on_failure="continue")
+    unfinished(outcome)
+    with lab.engine() as engine:
+        again = engine.outcome(engine.store.entry(1))
+    for found in (outcome, again):
+        causes = {item.task.target: item.result.details for item in found.results if item.task.status is Status.STOPPED}
+        assert causes == {"left": "no port for left", "camera": "no port for camera"}
+
+
+def test_a_journal_that_names_no_task_for_a_stop_is_read() -> None:
+    started = {"task": 1, "action": "backup"}
+    kinds: list[dict[str, Any]] = [
+        {"kind": "begin", "tasks": 2},
+        {"kind": "start"} | started,
+        {"kind": "stopped", "cause": "gone"},
+    ]
+    progress = Progress.of(
+        ({"time": "2026-01-01", "seq": seq} | fields for seq, fields in enumerate(kinds, 1)), "journal"
+    )
+    assert (progress.stopped, progress.stopped_at_a_task) == ("gone", False)

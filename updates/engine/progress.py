@@ -87,7 +87,8 @@ class TaskProgress:
     """One task. `results`: of the actions that have ended. `started`: one that has begun and not ended.
 
     `touched`: an action that changes something has begun; `fresh`: by this start of it, not before. `failing`: it is to be
-    restored. `awaits`: a restart that it asked for. `ended`: the number of the record that ended it.
+    restored. `awaits`: a restart that it asked for. `ended`: the number of the record that ended it. `stopped`: why it was
+    stopped last, "" when the update goes on.
     """
 
     status: Status = Status.TODO
@@ -100,6 +101,7 @@ class TaskProgress:
     result: ActionResult | None = None
     error: ProxyflashError | None = None
     ended: int = 0
+    stopped: str = ""
 
     @property
     def finished(self) -> bool:
@@ -232,6 +234,11 @@ class Progress:
         return self.ending not in (Ending.UNFINISHED, Ending.AWAITING)
 
     @property
+    def stopped_at_a_task(self) -> bool:
+        """Whether a task is named for why it was stopped: then it is not why others have not ended."""
+        return any(task.stopped for task in self.tasks)
+
+    @property
     def touched(self) -> bool:
         """Whether anything was changed, or may have been."""
         return any(task.touched for task in self.tasks)
@@ -259,7 +266,7 @@ class Progress:
             case Kind.RESUMED:
                 self.stopped = ""
                 for task in self.tasks:
-                    task.fresh = False
+                    task.fresh, task.stopped = False, ""
                 if self.restart is not None:
                     self.restored_restart = None
                 self.restart, self.ending = None, Ending.UNFINISHED
@@ -272,8 +279,11 @@ class Progress:
                 self.ending, self.ended = Ending(record["ending"]), str(record["time"])
             case Kind.STOPPED:
                 self.stopped = str(record["cause"])
-                if "task" in record and not record["touched"]:
-                    self._untouched(self._task(record))
+                # In a journal of an earlier version a task is named only with its action.
+                if "task" in record:
+                    self._task(record).stopped = self.stopped
+                    if "action" in record and not record["touched"]:
+                        self._untouched(self._task(record))
             case Kind.START:
                 self._start(self._task(record), Action(record["action"]))
             case Kind.END:

@@ -204,15 +204,17 @@ def _result(task: Task, state: TaskProgress, progress: Progress, *, may_wait: bo
     if status is Status.NOT_RUN and progress.ending is Ending.AWAITING and may_wait:
         status = Status.WAITING
     code = ResultCode.INSTALL_IN_PROGRESS if status is Status.WAITING else ResultCode.CANCELLED
-    result = state.result or ActionResult(code, details=_why_not(status, progress))
+    result = state.result or ActionResult(code, details=_why_not(status, state, progress))
     error = state.error
     return TaskResult(replace(task, status=status), result, error, state.results, state.touched)
 
 
-def _why_not(status: Status, progress: Progress) -> str:
+def _why_not(status: Status, state: TaskProgress, progress: Progress) -> str:
     if status is Status.NOT_RUN and progress.undoing:
         return "nothing to bring back"
-    return progress.stopped or status.value if status is Status.STOPPED else status.value
+    if status is not Status.STOPPED:
+        return status.value
+    return state.stopped or (progress.stopped if not progress.stopped_at_a_task else "") or status.value
 
 
 def _step(own: list[TaskResult]) -> ActionResult:

@@ -336,8 +336,8 @@ class TaskRunner:
         """Journals that it was stopped on request, that a component isn't there, or that an action hangs: then it may
         have touched anything."""
         touched = error.touched if isinstance(error, Cancelled) else isinstance(error, StepHangs)
-        under_way: dict[str, Any] = {} if action is None else {"task": task.index, "action": action, "touched": touched}
-        self.record(Kind.STOPPED, cause=error.cause, **under_way)
+        under_way: dict[str, Any] = {} if action is None else {"action": action, "touched": touched}
+        self.record(Kind.STOPPED, cause=error.cause, task=task.index, **under_way)
         return Halt(error.named(task.target))
 
     def _caller(self, task: Task) -> ActionCaller | None:
