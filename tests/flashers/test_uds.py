@@ -696,7 +696,7 @@ class TestRefusals:
         left = raised.value.left
         assert left is not None
         assert left.touched == changed
-        assert left.boots is (False if changed else None)
+        assert left.boots is None
         assert (raised.value.exit_status is ExitStatus.RESUMABLE) == changed
         assert (rig.ecu.session == 1) == (not changed)
 
