@@ -191,6 +191,10 @@ class TestSameContents:
         assert contents(ours) == contents(theirs)
 
 
+OTHER_REGISTERS = {0x452: (0x1FF07A10, 0x1FF07A22)}
+"""UID_BASE and FLASHSIZE_BASE of STM32F72x/F73x in ST's CMSIS headers; stm32loader takes those of F74x for all F7."""
+
+
 class TestStm32loader:
     def test_its_tables(self, stm32loader: Path) -> None:
         """What it knows of the families' registers and blocks, and what we do."""
@@ -209,6 +213,9 @@ print(json.dumps({"ids": b.CHIP_IDS, "uid": kind.UID_ADDRESS, "size": kind.FLASH
                 continue
             compared += 1
             assert line[1] in known.name, name
+            if int(product) in OTHER_REGISTERS:
+                assert (known.uid, known.size) == OTHER_REGISTERS[int(product)], name
+                continue
             assert known.size == tables["size"][line[1]], name
             if tables["uid"][line[1]]:
                 assert known.uid == tables["uid"][line[1]], name

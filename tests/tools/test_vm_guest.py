@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,13 @@ def peers() -> None:
             pytest.skip(f"{package} is not installed")
     if kernel.kept(kernel.cache_folder()) is None and shutil.which("apt-get") is None:
         pytest.skip("apt-get is not installed")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """On the disk: a guest has a /dev/shm of its own."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        yield Path(folder)
 
 
 def vm_run(

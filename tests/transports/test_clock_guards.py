@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ from proxyflash.emulators.usb.usbip import UsbIpDevice
 from proxyflash.emulators.usb.vhci import VhciHost
 from proxyflash.emulators.usb.wire import UsbWire
 from proxyflash.enumerators.commands import HostCommands
+from proxyflash.flashers.uds.keys import library_keys
+from proxyflash.flashers.uds.profile import KeyLibrary
 from proxyflash.tests.processes import descriptors
 from proxyflash.tools.vm import guest
 from proxyflash.transports import clock
@@ -93,6 +96,11 @@ def remote_can(folder: Path) -> object:
     return can_server.RemoteNode(str(folder / "can.socket"), lambda message: None, lambda: None)
 
 
+def library(folder: Path) -> Any:
+    """A file of the kind that a key library is: the interpreter's own."""
+    return library_keys(KeyLibrary.model_construct(file=sys.executable, call="GenerateKeyEx", variant="", options=""))
+
+
 REAL: dict[str, tuple[Callable[[Path], Any], str]] = {
     "pty": (lambda folder: serve_pty(uart()), "a pseudo-terminal"),
     "vhci": (lambda folder: VhciHost(UsbWire("v"), folder), "the kernel's virtual USB controller"),
@@ -109,6 +117,7 @@ REAL: dict[str, tuple[Callable[[Path], Any], str]] = {
         "the command 'touch made'",
     ),
     "program": (program, "the program touch"),
+    "key library": (library, f"the key library {sys.executable}"),
     "guest": (in_guest, "a guest"),
 }
 
