@@ -191,8 +191,9 @@ class TestSameContents:
         assert contents(ours) == contents(theirs)
 
 
-OTHER_REGISTERS = {0x452: (0x1FF07A10, 0x1FF07A22)}
-"""UID_BASE and FLASHSIZE_BASE of STM32F72x/F73x in ST's CMSIS headers; stm32loader takes those of F74x for all F7."""
+OTHER_REGISTERS = {0x452: (0x1FF07A10, 0x1FF07A22), 0x480: (0x08FFF800, 0x08FFF80C)}
+"""UID_BASE and FLASHSIZE_BASE of STM32F72x/F73x and STM32H7A3/B3 in ST's CMSIS headers; stm32loader takes those of F74x and
+H74x for all F7 and H7."""
 
 
 class TestStm32loader:
