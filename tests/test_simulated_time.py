@@ -15,19 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxyflash.enumerators.bench import Bench
-from proxyflash.testing import NEW, OLD, Part, Rig
+from proxyflash.testing import NEW, Part, Rig
 from proxyflash.tests.flashers.test_contract import KINDS, LINE, VERSION
 from proxyflash.transports import clock
-from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.simulated_clock import SimulatedClock
 
 pytestmark = pytest.mark.real_time("each flash runs in real time as well")
 TOLERANCE = 0.05
 MOST_RUNS = 12
 """Real runs until one is fast enough."""
-START_SECONDS = 10.0
-"""Seconds in which each part starts its old application."""
 
 
 def slow(name: str, new_size: int, **changed: Mapping[str, Any]) -> Part:
@@ -95,12 +91,7 @@ def seconds_of(part: Part, folder: Path) -> float:
     """How long one flash takes, by the clock in use, from a running old application to a running new one."""
     folder.mkdir()
     rig = Rig(part, folder, pace=1)
-    with Bench.open(folder / "bench.toml", state=folder / "state") as bench:
-        device = bench.emulated_device("part")
-        starts = Deadline.after(START_SECONDS)
-        while device.application_version != OLD:
-            assert not starts.expired
-            clock.sleep(0.1)
+    with rig.powered() as bench:
         began = clock.monotonic()
         result = bench.component("part").flash(rig.image, expect_version=NEW)
         taken = clock.monotonic() - began
