@@ -12,9 +12,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from proxyflash.enumerators.bench_component import BenchComponent
+from proxyflash.flashers.flasher import Bootloader
 from proxyflash.flashers.memory import Range
 from proxyflash.flashers.memory_strategy import MemoryStrategy
+from proxyflash.flashers.serial.bootloader import SerialBootloader
 from proxyflash.transports import clock, private_files
+from proxyflash.updates.engine import plan as planning
 from proxyflash.updates.engine.attempts import Attempts
 from proxyflash.updates.engine.engine import Engine
 from proxyflash.updates.engine.journal import Journal
@@ -30,8 +33,11 @@ MOST = 5000
 
 @contextmanager
 def retry_that_forgets() -> Iterator[None]:
-    """The same update again doesn't know that the last one left a part without an application, which can't answer."""
-    with replaced(Engine, "_torn", lambda engine: set()):
+    """The same update again doesn't know that the last one left a part without an application, which can't answer.
+
+    Nor does it look for a silent part in its bootloader.
+    """
+    with replaced(Engine, "_torn", lambda engine: set()), replaced(planning, "_silent", lambda bench, plan: ()):
         yield
 
 
@@ -143,7 +149,10 @@ def names_that_are_not_on_the_disk() -> Iterator[None]:
 
 @contextmanager
 def torn_part_that_is_started() -> Iterator[None]:
-    """A part is started after it was looked at, although it did not run before: it may hold half an application."""
+    """A part is started after it was looked at, although it did not run before: it may hold half an application.
+
+    A serial bootloader leaves what it found so as well.
+    """
     programmer = BenchComponent.programmer
 
     def started(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -151,6 +160,7 @@ def torn_part_that_is_started() -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(replaced(BenchComponent, "programmer", started))
+        stack.enter_context(replaced(SerialBootloader, "leave", Bootloader.leave))
         from proxyflash.flashers.xymodem.flasher import XymodemFlasher
 
         stack.enter_context(

@@ -110,7 +110,7 @@ FOUND = {
             alone("stk500v1", "serial"),
             rounds=(
                 Round("apply", "part1"),
-                Round("rollback", "part1", troubles=(Trouble("halt", 20, point="disk"),)),
+                Round("rollback", "part1", troubles=(Trouble("halt", 22, point="disk"),)),
             ),
         ),
         lambda: replaced(Standing, "see", restored_is_nothing),
