@@ -177,6 +177,10 @@ class Hardware:
     host: Desk
     server: Desk
 
+    def in_bootloader(self) -> bool:
+        """Whether its bootloader answers, and its application doesn't. Who looks leaves it there."""
+        return self.host.seen() == {"imu": "absent"} and self.host.run("info", "imu").status == 0
+
 
 @pytest.fixture
 def hardware(

@@ -209,7 +209,7 @@ def test_a_no_at_the_terminal_leaves_the_part_as_it_was(hardware: Hardware, term
     assert "E-CANCELLED imu: not confirmed; nothing was changed." in terminal.text
     assert "OK" not in out
     assert hardware.server.memory() == before
-    assert hardware.host.seen() == {"imu": "1.4.2"}
+    assert hardware.in_bootloader()
 
 
 @pytest.mark.parametrize("terminal", ["dumb"], indirect=True)
@@ -235,4 +235,15 @@ def test_a_dry_run_asks_nobody(hardware: Hardware) -> None:
     before = hardware.server.memory()
     done = hardware.host.run("flash", "imu", hardware.server.image("imu"), "--dry-run")
     assert (done.status, hardware.server.memory()) == (0, before)
+    assert hardware.in_bootloader()
+
+
+@pytest.mark.real_time("a child program at a pseudo-terminal")
+def test_a_dry_run_leaves_an_application_running(hardware: Hardware) -> None:
+    """Nothing here brings it into its bootloader: it says so, and goes on running."""
+    assert hardware.host.run("reset", "imu").status == 0
+    before = hardware.server.memory()
+    done = hardware.host.run("flash", "imu", hardware.server.image("imu"), "--dry-run")
+    assert (done.status, done.err.split()[0], hardware.server.memory()) == (4, "E-PART-MUTE", before)
     assert hardware.host.seen() == {"imu": "1.4.2"}
+    assert not hardware.in_bootloader()
