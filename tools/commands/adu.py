@@ -252,14 +252,12 @@ def _acted(session: Session, action: str, name: str, step: InlineStep, image: Pa
         # The agent asks when an action has ended; there is nothing under way any more.
         return ActionResult(ResultCode.CANCEL_SUCCESS)
     bench = session.bench
-    # To look at the file takes no component.
-    component = None if action == Action.DOWNLOAD else bench.component(name)
     context = StepContext(
         step=step,
         files={image.name: image},
         work_folder=image.parent,
         backup_folder=image.parent,
-        component=component,
+        component=bench.component(name),
         record=None,
         conditions=BenchConditions(bench, name),
         run=session.context,
