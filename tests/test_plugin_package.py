@@ -184,7 +184,6 @@ def test_the_bench_suite_runs_on_it(desk: Desk) -> None:
     passed = re.search(r"^(\d+) passed", said, re.MULTILINE)
     assert passed is not None, said
     assert int(passed[1]) > 50
-    assert "skipped for want of hardware" in said
 
 
 def test_its_bootloader_passes_through_the_contract_kit(desk: Desk) -> None:

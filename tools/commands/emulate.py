@@ -124,7 +124,7 @@ def _serve_by_kernel(bench: Bench, driver: str, name: str, closers: list[Callabl
 def _listed(wire: BenchWire, served: Served, closers: list[Callable[[], object]]) -> dict[str, str]:
     closers.append(served.close)
     path = str(Path(served.path).absolute())
-    too_long = "unix:" in served.opens and len(os.fsencode(path)) > LONGEST_PATH
+    too_long = Path(served.path).is_socket() and len(os.fsencode(path)) > LONGEST_PATH
     if too_long or not Path(served.path).exists():
         return {"kind": wire.kind, "path": served.path, "opens": served.opens}
     # It is pasted into the bench file of another folder.
