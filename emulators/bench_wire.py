@@ -29,7 +29,7 @@ class BenchWire(ABC):
     kind: ClassVar[str]
     """Of its bus."""
     powers_parts: ClassVar[bool] = False
-    """Whether the wire powers its parts: each starts anew when the host's adapter comes back."""
+    """Whether the parts get their supply from the wire, and so start anew when the host's adapter comes back."""
     kernel_driver: ClassVar[str] = ""
     """The driver of the kernel that can take the wire, and the option of `emulate` for it; "": none."""
     faults: Faults
@@ -57,7 +57,7 @@ class BenchWire(ABC):
         return None
 
     def serve_by_kernel(self, name: str) -> Served | None:
-        """Has the kernel's driver take the wire, which root may; None: there is no such driver. `name`: of the bus.
+        """Puts the wire behind a driver of the kernel. Needs root. None: there is no such driver. `name`: of the bus.
 
         Raises ProxyflashError.
         """

@@ -18,7 +18,7 @@ from .memory import Erase, MemoryMap, Range, Region, Watch
 LOOK = 16
 """Bytes read at each place."""
 GRID = 64
-"""Of a memory that a person described: at most so many places spread evenly, and so many starts of units."""
+"""Where a person described the memory: the greatest number of places, evenly spread, and of starts of units."""
 STATE = (
     "the part's erase units are not those of the plan. Nothing was erased or written after that. The part is in its "
     "bootloader, and what it holds is not whole"
@@ -81,7 +81,7 @@ class Lookout:
             self._check_outside(unit, [witness for witness in self._witnesses if witness.is_outside_of(self._units)])
 
     def _units_in(self, done: int) -> int:
-        """How many units make up so many bytes; all of them where these are no whole first ones."""
+        """How many of the first units make up so many bytes; all units if the bytes end within one."""
         sizes = accumulate(unit.size for unit in self._units)
         return next((count for count, total in enumerate(sizes, 1) if total == done), len(self._units))
 

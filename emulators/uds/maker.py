@@ -64,7 +64,7 @@ class Maker:
         known = [item.name for item in fields(cls)]
         for key in table:
             if key not in known:
-                raise BadDevice("maker", f"{key!r} is no key of it; there are {' and '.join(known)}")
+                raise BadDevice("maker", f"{key!r} is not among its keys, {' and '.join(known)}")
         try:
             rules = [
                 Rule(

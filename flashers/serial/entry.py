@@ -71,7 +71,7 @@ class SerialEntry(ABC):
         self._send(self._text)
 
     def end_line(self) -> None:
-        """Sends the line's end of a text that has one: what an application heard before is no part of its next line.
+        """Sends the text's line end, if it has one, so that an application takes nothing from before into its next line.
 
         Raises TransportError.
         """
