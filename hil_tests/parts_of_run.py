@@ -10,7 +10,7 @@ import pytest
 from ..enumerators.errors import PowerFailed
 from ..flashers.flasher import Capability
 from ..transports import plugins
-from ..transports.errors import AdapterAbsent, AdapterGone, ProxyflashError
+from ..transports.errors import AdapterAbsent, AdapterGone, ProxyflashError, causes
 from ..transports.plain import word
 from .needs import CAPABILITIES, Needs
 from .parts import Broken, NotThere, Part, PartLost
@@ -123,12 +123,11 @@ class PartsOfRun:
     def look_for_cause(self, item: pytest.Item, error: BaseException | None) -> None:
         """Of a test that failed: whether the hardware did."""
         self.failed.add(item.nodeid)
-        while error is not None and not isinstance(error, HARDWARE_FAILED):
-            error = error.__cause__
-        if error is not None:
-            name = error.component or component_of(item)
+        failed = next((cause for cause in causes(error) if isinstance(cause, HARDWARE_FAILED)), None)
+        if failed is not None:
+            name = failed.component or component_of(item)
             if name in self._parts:
-                self._break(self._parts[name], item.nodeid, error)
+                self._break(self._parts[name], item.nodeid, failed)
 
     def make_safe(self) -> list[str]:
         """All supplies on, all parts running; what could not be done, in words."""

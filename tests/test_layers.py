@@ -501,5 +501,25 @@ def test_time_and_threads_come_from_the_clock(path: Path) -> None:
         assert not taken, f"{module} takes {', '.join(taken)} itself: use transports/clock.py"
 
 
+def may_be(raised: ast.expr) -> set[str]:
+    """The names whose value a raised expression may have."""
+    match raised:
+        case ast.Name(id=name):
+            return {name}
+        case ast.IfExp(body=body, orelse=other):
+            return may_be(body) | may_be(other)
+        case ast.BoolOp(values=values):
+            return set().union(*map(may_be, values))
+    return set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_error_is_raised_from_itself(path: Path) -> None:
+    """Whoever follows its causes would never end."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Raise) and node.exc is not None and isinstance(node.cause, ast.Name):
+            assert node.cause.id not in may_be(node.exc), f"line {node.lineno}: {ast.unparse(node)}"
+
+
 def test_exceptions_from_the_clock_exist() -> None:
     assert set(REAL) <= {str(path.relative_to(ROOT)) for path in MODULES}

@@ -159,6 +159,18 @@ class ProxyflashError(Exception):
         return f"{where}{plain(self.cause, CAUSE)}{left}.{advice}"
 
 
+def causes(error: BaseException | None, *, contexts: bool = False) -> Iterator[BaseException]:
+    """An error and those that it was raised from, each once: a program can raise an error from itself.
+
+    `contexts`: where it was raised from none, on to the error that was being handled.
+    """
+    seen: list[BaseException] = []
+    while error is not None and not any(error is other for other in seen):
+        seen.append(error)
+        yield error
+        error = error.__cause__ or (error.__context__ if contexts else None)
+
+
 def _short(cause: str) -> str:
     """A document in JSON, a journal and a recording hold a cause as it is."""
     return cause if len(cause) <= CAUSE else f"{cause[:CAUSE]}…"

@@ -336,7 +336,9 @@ class UdsFlasher(MemoryBootloader):
         try:
             return uds_session.wake(self._client, self._profile)
         except NoResponse as error:
-            raise (error.advised(_CLASSIC) if self._asks_classic else error) from error
+            if not self._asks_classic:
+                raise
+            raise error.advised(_CLASSIC) from error
 
     def _enter(self) -> Identity:
         """Into the programming session, with its key; who it said it was before."""

@@ -9,6 +9,7 @@ from proxyflash.transports.errors import (
     ProxyflashError,
     SerialTimeout,
     Unexpected,
+    causes,
     known,
     naming,
 )
@@ -70,3 +71,16 @@ def test_an_exception_that_nobody_foresaw() -> None:
     ours = CanGone("can0 is down")
     assert known(ours) is ours
     assert isinstance(known(KeyError("x")), Unexpected)
+
+
+def test_an_error_that_was_raised_from_itself_ends_its_chain() -> None:
+    inner, outer = CanGone("can0 is down"), SerialTimeout("no answer")
+    outer.__cause__, inner.__cause__ = inner, outer
+    assert list(causes(outer)) == [outer, inner]
+
+
+def test_the_error_that_was_being_handled_is_a_cause_when_asked_for() -> None:
+    inner, outer = OSError(19, "No such device"), CanGone("can0 is down")
+    outer.__context__ = inner
+    assert list(causes(outer)) == [outer]
+    assert list(causes(outer, contexts=True)) == [outer, inner]

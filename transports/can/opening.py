@@ -31,6 +31,7 @@ from ..errors import (
     CanInterfaceUnknown,
     CanSettings,
     TransportError,
+    causes,
 )
 from ..quoting import shell_line
 
@@ -223,8 +224,7 @@ def opening_error(name: str, interface: str, channel: str, error: Exception) -> 
 
 def _numbers(error: BaseException | None) -> Iterator[int]:
     """The error numbers of an error and of what it was raised for."""
-    while error is not None:
-        number = error.errno if isinstance(error, OSError) else getattr(error, "error_code", None)
+    for cause in causes(error, contexts=True):
+        number = cause.errno if isinstance(cause, OSError) else getattr(cause, "error_code", None)
         if isinstance(number, int):
             yield number
-        error = error.__cause__ or error.__context__
