@@ -49,6 +49,14 @@ bus = "uart"
 
 
 @contextmanager
+def part_on_uart(folder: Path, baudrate: int, more: str) -> Iterator[Served]:
+    """Serves `imu`, an emulated part on a serial line, from `folder / "part"`. `more`: other lines of the component."""
+    bench = uart_bench("emulated = true", baudrate, "imu", more)
+    with served(bench, folder / "part", "uart", "imu", recorded=True) as part:
+        yield part
+
+
+@contextmanager
 def served(bench: str, folder: Path, bus: str, part: str, *, recorded: bool = False) -> Iterator[Served]:
     """Serves the emulated bench of this text, whose one bus and one part are called so; `folder` is made for it.
 

@@ -22,8 +22,8 @@ gets a blank part, and the limit's time of erasing is added to its own.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from proxyflash.emulators import application
@@ -31,7 +31,7 @@ from proxyflash.emulators import application
 from . import peers, turns
 from .measuring import ROOT, Comparison, Run, Side, program
 from .ours import flash_command, flash_here
-from .serving import Served, served, uart_bench
+from .serving import Served, part_on_uart, uart_bench
 
 PART = "stm32f405xg"
 FAMILY = "F4"
@@ -110,16 +110,12 @@ def comparison(baudrate: int, size: int) -> Comparison:
     )
 
 
-@contextmanager
-def _part(folder: Path, baudrate: int, size: int) -> Iterator[Served]:
+def _part(folder: Path, baudrate: int, size: int) -> AbstractContextManager[Served]:
     """A part held in its loader, with an older firmware of `size` bytes in its flash."""
     old = application.make("1.0.0", "imu", "acme", size, seed=1) if size else b""
     (folder / "old.bin").write_bytes(old)
     emulated = f'protocol = "stm32-uart"\nemulated = {{part = "{PART}", firmware = "../old.bin", boot0 = true}}'
-    with served(
-        uart_bench("emulated = true", baudrate, "imu", emulated), folder / "part", "uart", "imu", recorded=True
-    ) as part:
-        yield part
+    return part_on_uart(folder, baudrate, emulated)
 
 
 def _bench(folder: Path, path: str, baudrate: int) -> Path:

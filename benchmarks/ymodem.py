@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import shutil
 import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from proxyflash.emulators import application
@@ -29,7 +29,7 @@ from proxyflash.emulators import application
 from . import turns
 from .measuring import ROOT, Comparison, Missing, Run, Side, program
 from .ours import flash_command, flash_here
-from .serving import Served, served, uart_bench
+from .serving import Served, part_on_uart, uart_bench
 
 PART = "stm32l4-iap"
 BITS = 10
@@ -87,14 +87,10 @@ def comparison(baudrate: int, size: int) -> Comparison:
     )
 
 
-@contextmanager
-def _part(folder: Path, baudrate: int) -> Iterator[Served]:
+def _part(folder: Path, baudrate: int) -> AbstractContextManager[Served]:
     """A part held in its loader."""
     emulated = f'protocol = "ymodem"\nemulated = {{part = "{PART}", boot = true, baudrate = {baudrate}}}'
-    with served(
-        uart_bench("emulated = true", baudrate, "imu", emulated), folder / "part", "uart", "imu", recorded=True
-    ) as part:
-        yield part
+    return part_on_uart(folder, baudrate, emulated)
 
 
 def _bench(folder: Path, path: str, baudrate: int) -> Path:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from proxyflash.hil_tests.real.required import pytest_runtest_makereport as pytest_runtest_makereport
 from proxyflash.testing.thinning import Thinning
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
@@ -130,14 +130,3 @@ def own_folders(simulated_clock: object, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.delenv("PROXYFLASH_BENCH", raising=False)
     monkeypatch.setenv("PROXYFLASH_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where every peer must be there, a test that lacks one fails."""
-    report = yield
-    if os.environ.get("PROXYFLASH_REQUIRE_PEERS") and report.skipped and "is not installed" in str(report.longrepr):
-        report.outcome = "failed"
-    return report

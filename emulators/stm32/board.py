@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .. import application
-from ..serial.board import Sensor, Stage
-from ..serial.boot_pin_board import BootPinBoard, Pins
-from ..serial.wire import UartWire
-from ..supply import Supply
+from ..serial.board import Stage
+from ..serial.boot_pin_board import BootPinBoard
 from .part import Stm32Memory
 
 
@@ -18,20 +16,8 @@ class Stm32Board(BootPinBoard):
     `mute`: the part never answers.
     """
 
-    def __init__(
-        self,
-        name: str,
-        supply: Supply,
-        wire: UartWire,
-        pins: Pins,
-        sensor: Sensor,
-        *,
-        mute: bool = False,
-        pace: float = 1.0,
-    ) -> None:
-        super().__init__(name, supply, wire, pins, sensor, mute=mute, pace=pace)
-        self.memory: Stm32Memory
-        self.loader: Callable[[], int | None]
+    memory: Stm32Memory
+    loader: Callable[[], int | None]
 
     # What the processor does.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -14,21 +13,11 @@ from proxyflash.benchmarks import peers
 from proxyflash.benchmarks.measuring import Missing
 from proxyflash.hil_tests.real import zephyr_firmware as firmware
 from proxyflash.hil_tests.real.qemu import NotInstalled
+from proxyflash.hil_tests.real.required import pytest_runtest_makereport as pytest_runtest_makereport
 from proxyflash.hil_tests.real.zephyr import Microbit, microbit_flash
 
 Smpclient = Callable[..., list[Any]]
 NEW = (2, 1, 0)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where every peer must be there, a test that lacks one fails."""
-    report = yield
-    if os.environ.get("PROXYFLASH_REQUIRE_PEERS") and report.skipped and "is not installed" in str(report.longrepr):
-        report.outcome = "failed"
-    return report
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,14 +34,19 @@ def test_never_reached(component):
 """
 
 
-def start(suite: Suite, tests: str, *arguments: str, shell: str = "") -> subprocess.Popen[str]:
-    """`shell`: commands that come before it."""
+@contextmanager
+def start(suite: Suite, tests: str, *arguments: str, shell: str = "") -> Iterator[subprocess.Popen[str]]:
+    """`shell`: commands that come before it. It is killed in the end, if it still runs."""
     suite.write(tests)
     command = [sys.executable, "-m", "pytest", *map(str, suite.arguments(*arguments))]
-    return subprocess.Popen(
+    with subprocess.Popen(
         ["/bin/sh", "-c", f'{shell}\nexec "$@"', "sh", *command], cwd=suite.folder,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -52,13 +59,10 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize("left", ["pass", "power.off()"])
 def test_parts_end_powered_and_running(suite: Suite, hardware: Outside, number: int, left: str) -> None:
     with start(suite, TESTS.replace("DO", left)) as process:
-        try:
-            wait_for(suite.folder / "there", process)
-            assert hardware.part("front").application_version is None
-            process.send_signal(number)
-            said, _ = process.communicate()
-        finally:
-            process.kill()
+        wait_for(suite.folder / "there", process)
+        assert hardware.part("front").application_version is None
+        process.send_signal(number)
+        said, _ = process.communicate()
     assert process.returncode == pytest.ExitCode.INTERRUPTED, said
     assert "KeyboardInterrupt" in said
     assert hardware.version("front") == "1.4.2", said
@@ -68,26 +72,20 @@ def test_parts_end_powered_and_running(suite: Suite, hardware: Outside, number: 
 def test_a_terminal_that_goes(suite: Suite, hardware: Outside) -> None:
     """Nobody reads any more what the run says."""
     with start(suite, TESTS.replace("DO", "power.off()")) as process:
-        try:
-            wait_for(suite.folder / "there", process)
-            assert process.stdout is not None
-            process.stdout.close()
-            process.send_signal(signal.SIGHUP)
-            process.wait()
-        finally:
-            process.kill()
+        wait_for(suite.folder / "there", process)
+        assert process.stdout is not None
+        process.stdout.close()
+        process.send_signal(signal.SIGHUP)
+        process.wait()
     assert hardware.version("front") == "1.4.2"
 
 
 def test_a_worker_whose_run_is_cancelled(suite: Suite, hardware: Outside) -> None:
     """Started in the background of a script, where SIGINT is ignored, by which pytest-xdist ends its workers."""
     with start(suite, TESTS.replace("DO", "power.off()"), "-n", "1", shell="trap '' INT") as process:
-        try:
-            wait_for(suite.folder / "there", process)
-            process.send_signal(signal.SIGTERM)
-            said, _ = process.communicate()
-        finally:
-            process.kill()
+        wait_for(suite.folder / "there", process)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate()
     assert process.returncode == pytest.ExitCode.INTERRUPTED, said
     assert hardware.version("front") == "1.4.2", said
 
@@ -95,12 +93,9 @@ def test_a_worker_whose_run_is_cancelled(suite: Suite, hardware: Outside) -> Non
 def test_a_worker_tells_after_ctrl_c_what_it_could_not_make_safe(suite: Suite, hardware: Outside) -> None:
     suite.bench.write_text(suite.bench.read_text().replace("echo on front >control; read done <done", "exit 9"))
     with start(suite, TESTS.replace("DO", "power.off()"), "-n", "1") as process:
-        try:
-            wait_for(suite.folder / "there", process)
-            os.killpg(process.pid, signal.SIGINT)  # As a terminal does.
-            said, _ = process.communicate()
-        finally:
-            process.kill()
+        wait_for(suite.folder / "there", process)
+        os.killpg(process.pid, signal.SIGINT)  # As a terminal does.
+        said, _ = process.communicate()
     assert process.returncode == pytest.ExitCode.INTERRUPTED, said
     assert said.count("bench 'desk': 'front' is left as it is: front: 'exit 9' ended with 9") == 1
 
@@ -110,15 +105,12 @@ def test_a_second_ctrl_c_leaves_no_supply_off(suite: Suite, hardware: Outside) -
     slowly = "echo on >switching; until test -e sent; do sleep 0.05; done; echo on front >control; read done <done"
     suite.bench.write_text(suite.bench.read_text().replace("echo on front >control; read done <done", slowly))
     with start(suite, TESTS.replace("DO", "power.off()")) as process:
-        try:
-            wait_for(suite.folder / "there", process)
-            process.send_signal(signal.SIGINT)
-            wait_for(suite.folder / "switching", process)
-            process.send_signal(signal.SIGINT)
-            (suite.folder / "sent").touch()
-            said, _ = process.communicate()
-        finally:
-            process.kill()
+        wait_for(suite.folder / "there", process)
+        process.send_signal(signal.SIGINT)
+        wait_for(suite.folder / "switching", process)
+        process.send_signal(signal.SIGINT)
+        (suite.folder / "sent").touch()
+        said, _ = process.communicate()
     assert process.returncode == pytest.ExitCode.INTERRUPTED, said
     assert hardware.version("front") == "1.4.2", said
 

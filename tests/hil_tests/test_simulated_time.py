@@ -378,12 +378,9 @@ def test_it(component):
         clock.sleep(0.0001)
 """
     with start(suite, tests, "--simulated-time") as process:
-        try:
-            wait_for(suite.folder / "there", process)
-            process.send_signal(signal.SIGINT)
-            said, _ = process.communicate(timeout=60)
-        finally:
-            process.kill()
+        wait_for(suite.folder / "there", process)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
     assert process.returncode == pytest.ExitCode.INTERRUPTED, said
     assert "INTERNALERROR" not in said
 
