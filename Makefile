@@ -87,6 +87,9 @@ explore: export FOR := $(FOR)
 explore: $(STAMP)  ## benches, updates and faults drawn from seeds: SEEDS=1..500, or new ones for FOR=180 seconds
 	$(BIN)/python -m tests.explore $(if $(FOR),--seconds="$$FOR" --processes 2,-- "$$SEEDS")
 
+properties: $(STAMP)  ## the tests that draw their examples, with new ones
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'hypothesis and not real_time' --hypothesis-profile others
+
 # They wait for lines at their true pace, four fifths of their time.
 test-real: $(STAMP)  ## real boot loaders on emulated processors, under QEMU and simavr, which boot what was flashed
 	$(BIN)/python -m pytest -n 4 --dist worksteal --timeout=600 hil_tests/real
@@ -177,5 +180,5 @@ $(LINKS): Makefile
 clean:  ## removes what the targets made
 	rm -rf build dist .venv *.egg-info
 
-.PHONY: help setup demo demo-real test test-real-time test-cuts test-real test-kernel kernel-drivers kernel-flashes kernel-suite lint \
+.PHONY: help setup demo demo-real test test-real-time test-cuts test-real test-kernel kernel-drivers kernel-flashes kernel-suite properties lint \
   bench fuzz explore wheel lock sbom audit clean
