@@ -13,6 +13,7 @@ from ...transports import named_files
 from ..errors import ImageWrongPart, ProfileWrong
 from ..formats import load
 from ..image import FirmwareImage, Segment
+from .parameters import Subject
 from .profile import FlashDriver, UdsProfile
 
 IMAGE = "{image}"
@@ -73,6 +74,14 @@ class FilesOfProfile:
         if name and name not in self._signatures:
             raise ProfileWrong(f"the signature {name} goes by the image's name, and there is no image here")
         return self._signatures.get(name, b"")
+
+    def subject(self, segment: Segment) -> Subject:
+        """What a request about this segment is about."""
+        region = self._profile.region_at(segment.address)
+        signature = self.signature(region.signature) if region is not None else b""
+        return Subject(
+            segment.address, segment.size, bytes(segment.data), self._profile.region_id(segment.address), signature
+        )
 
     def _read(self, later: str) -> None:
         """Reads what is named. `later`: names that begin so are left for later; "": none are."""

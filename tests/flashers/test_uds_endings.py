@@ -26,7 +26,10 @@ from proxyflash.testing.thinning import Sweep
 from proxyflash.transports import clock
 from proxyflash.transports.can.bus import CanBus
 
-pytestmark = pytest.mark.simulated_time
+pytestmark = [
+    pytest.mark.simulated_time,
+    pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning"),
+]
 
 ENDINGS = ("exit", "reset", "s3", "power")
 BASE = 0x10000
@@ -85,7 +88,8 @@ class Lab:
             programmer = Programmer(flasher, "radar", RunContext(hear, cancelled))
             return programmer.flash(programmer.plan(IMAGE))
         finally:
-            flasher.close()
+            with suppress(Killed):
+                flasher.close()
             bus.close()
 
     def runs(self, version: str) -> bool:
@@ -111,8 +115,13 @@ def lab(tmp_path: Path) -> Iterator[Callable[..., Lab]]:
         item.close()
 
 
+def dead(*_: object, **__: object) -> None:
+    raise Killed
+
+
 def kill(bus: CanBus) -> None:
-    bus.close()
+    """What the process would still send on its way out ends it there, too."""
+    setattr(bus, "send", dead)  # noqa: B010
     raise Killed
 
 

@@ -1,0 +1,160 @@
+"""One ECU on an open channel: what it is asked, its programming session, and what a refusal in it means.
+
+The rule: a refusal is for good or not. `Meaning` of its code says which, and of what may be lost the ECU is asked.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from ...transports.deadline import Deadline
+from ...transports.errors import ProxyflashError
+from ...transports.outside import Outside
+from ..errors import NoResponse, PartError, PartWrongMode, WrongPart
+from ..flasher import Identity
+from . import session
+from .client import LOST, Broadcast, PduChannel
+from .codec import Meaning, NegativeResponse, Nrc, Service
+from .identity import Told, read_identity, runs
+from .keys import keys_of
+from .parameters import Subject
+from .profile import UdsProfile
+
+_OF_THE_TRANSFER = (Nrc.REQUEST_SEQUENCE_ERROR, Nrc.TRANSFER_DATA_SUSPENDED, Nrc.WRONG_BLOCK_SEQUENCE_COUNTER)
+"""Refusals by which a transfer is lost, whatever became of the session."""
+_LOST_REMEDY = "Session, unlock or transfer were lost. Run the same command again."
+_S3_TIMES = 1.5
+"""So many times S3 a session is left alone that has to run out: the ECU's clock is not ours."""
+LONGEST_S3 = 60.0
+"""Seconds that a session is left alone at most."""
+_CLASSIC = (
+    "The bus is CAN FD, and the ECU is asked in classic frames: set iso_tp = {tx_dl = 64} in its profile if it hears CAN FD "
+    "frames only. If not: is it powered and wired, and its address right? Run: proxyflash scan"
+)
+
+
+class Connection:
+    """`asks_classic`: whether the ECU is asked in classic frames on a CAN FD bus."""
+
+    def __init__(
+        self, channel: PduChannel, profile: UdsProfile, broadcast: Broadcast | None, outside: Outside | None
+    ) -> None:
+        """Raises ProfileWrong. `outside`: records keys, or replays them."""
+        self.profile = profile
+        self.keys = keys_of(profile, outside)
+        self.client = session.client_over(channel, profile, broadcast)
+        self.asks_classic = False
+        self.ran = False
+        """Whether an application was seen to run, as far as the ECU tells."""
+        self._found: bool | None = None
+        """Whether the part was found in its bootloader; None: not known yet."""
+        self._refused: tuple[bytes, int] | None = None
+        """The last request that was refused, and how: what is refused twice alike is refused for good."""
+
+    def begin(self) -> None:
+        """Forgets what came in before."""
+        self.client.drain()
+        self.client.heard = False
+
+    def wake(self) -> tuple[bool, int | None]:
+        """See `session.wake`. Raises NoResponse."""
+        try:
+            return session.wake(self.client, self.profile)
+        except NoResponse as error:
+            if not self.asks_classic:
+                raise
+            raise error.advised(_CLASSIC) from error
+
+    def told(self) -> Told:
+        """Who it says it is, now. Raises WrongPart, NoResponse where it must tell and does not answer."""
+        told = read_identity(self.client, self.profile, Deadline.after(self.profile.timings.pending))
+        wanted, identifiers = self.profile.part, self.profile.identifiers
+        names = [name for key in ("system", "hardware") if (name := told.identity.details.get(key))]
+        if wanted and names and wanted not in names:
+            raise WrongPart(f"the profile is for {wanted}, but the part says that it is {' / '.join(names)}")
+        if wanted and not names and told.lost & {identifiers.system, identifiers.hardware}:
+            raise NoResponse(f"the part did not answer whether it is {wanted}").passing(True)
+        return told
+
+    def enter(self) -> Identity:
+        """Into the programming session, with its key, and keeps it; who the ECU said it was before."""
+        awake, active = self.wake()
+        told = self.told() if awake else Told()
+        if self._found is None:
+            self._found = awake and not runs(self.profile, active, told)
+            self.ran = awake and not self._found and self.profile.running_when == "version"
+        is_elsewhere = awake and active != self.profile.sessions.programming
+        try:
+            if is_elsewhere:
+                session.prepare(self.client, self.profile, self.keys)
+            session.enter_programming(self.client, self.profile, self.keys)
+        except ProxyflashError:
+            self.client.let_session_go()
+            if is_elsewhere:
+                session.leave_programming(self.client, self.profile)
+            raise
+        self.client.keep_session(self.profile.timings.s3)
+        return told.identity
+
+    def leave(self) -> None:
+        """An ECU that was found in its bootloader stays there; its session runs out as it would have."""
+        self.client.let_session_go()
+        if not self._found:
+            session.start_application(self.client, self.profile)
+
+    def start_application(self) -> None:
+        self.client.let_session_go()
+        session.start_application(self.client, self.profile)
+        self._found = None
+
+    def restart(self) -> None:
+        """Resets the ECU, and enters again."""
+        self.client.let_session_go()
+        with suppress(PartError):
+            session.restart(self.client, self.profile)
+        self.enter()
+
+    def outwait_session(self) -> None:
+        """Lets the session run out, and enters again."""
+        self.client.let_session_go()
+        self.client.linger(min(self.profile.timings.s3 * _S3_TIMES, LONGEST_S3))
+        self.enter()
+
+    def take_step(self, word: str, subject: Subject) -> None:
+        """See `session.take_step`."""
+        session.take_step(self.client, self.profile, self.keys, word, subject, self.request)
+
+    def ask(self, request: bytes, *, limit: float, settled_by: int | None = None) -> bytes | NegativeResponse:
+        """See `UdsClient.ask`; what is lost is sent again as often as the profile says."""
+        return self.client.ask(request, limit=limit, retries=self.profile.timings.retries, settled_by=settled_by)
+
+    def request(self, request: bytes, *, limit: float | None = None) -> bytes:
+        """What follows the head of the positive response. Raises what a negative response is amid programming."""
+        answer = self.client.ask(request, limit=limit, retries=self.profile.timings.retries)
+        if isinstance(answer, NegativeResponse):
+            raise self.refusal(answer)
+        if request[0] == Service.TRANSFER_DATA:
+            self._refused = None
+        return answer
+
+    def start_routine(self, routine: int, parameters: bytes) -> bytes:
+        """The routine's status record. Raises what a negative response is mapped to."""
+        return self.request(session.routine_request(routine, parameters), limit=self.profile.timings.erase)
+
+    def refusal(self, answer: NegativeResponse) -> ProxyflashError:
+        """The error that a refusal amid programming is, with whether it passes: where the ECU may have lost its session or
+        its unlock, it is asked."""
+        error = answer.error()
+        if answer.meaning not in (Meaning.LOST, Meaning.NOT_HERE):
+            return error
+        refused = (answer.request, answer.nrc)
+        lost = refused != self._refused or answer.request[0] == Service.TRANSFER_DATA
+        self._refused = refused
+        if lost and answer.nrc not in _OF_THE_TRANSFER:
+            with suppress(*LOST):
+                seed = answer.meaning is Meaning.LOST
+                lost = not session.is_unlocked(self.client, self.profile, self.keys, seed=seed)
+        if not isinstance(error, PartError):
+            return PartWrongMode(error.cause, remedy=_LOST_REMEDY).passing(True) if lost else error
+        error.passes = lost
+        return error.advised(_LOST_REMEDY) if lost else error

@@ -1,0 +1,140 @@
+"""Downloads to an ECU and uploads from it: RequestDownload, RequestUpload, TransferData, RequestTransferExit.
+
+After ISO 14229-1:2020, clause 15. The rule: a transfer that broke off starts anew, as UDS has no way to go on with one.
+The smallest unit that is sent again is one block, under the same counter, which an ECU that has it acknowledges without
+writing it again. A transfer that the ECU still holds open, from before, is ended first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+from ...transports.errors import ProxyflashError
+from ..errors import PartError, ProtocolError
+from . import session
+from .codec import OPEN_TRANSFER, NegativeResponse, Nrc, Service
+from .connection import Connection
+from .parameters import Subject, encoded
+
+_EXIT = bytes((Service.REQUEST_TRANSFER_EXIT,))
+_HELD_OPEN = (
+    "If an earlier download was interrupted, the ECU still holds it open, also after RequestTransferExit, a reset and S3: "
+    "cut its supply for some seconds, then run the same command again. If not:"
+)
+
+
+class Transfers:
+    """`bears_a_reset`: whether the ECU may be reset to end a transfer that it holds open. One that was reset may have
+    forgotten the segments that it was sent before, and has no flash driver any more."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._client, self._profile = connection.client, connection.profile
+        self._is_held_open = False
+        """Whether the ECU refused a transfer though all was done that ends one."""
+        self._is_given_up = False
+        """Whether a download was left before its end, and the ECU not told so yet."""
+
+    def download(
+        self, subject: Subject, data_format: int, *, announced: int, alignment: int = 1, bears_a_reset: bool
+    ) -> Iterator[int]:
+        """Yields bytes that the ECU has acknowledged so far. `announced`: the size that RequestDownload names."""
+        where = self._where(replace(subject, size=announced))
+        block = self._request(Service.REQUEST_DOWNLOAD, data_format, where, bears_a_reset)
+        step = max(block // alignment * alignment, min(block, alignment))
+        view = memoryview(subject.data)
+        counter = 1
+        try:
+            for start in range(0, subject.size, step):
+                piece = view[start : start + step]
+                # An ECU that refuses the repeated block may have the first one, or a part of it: all begins anew.
+                self._connection.request(bytes((Service.TRANSFER_DATA, counter)) + piece)
+                counter = (counter + 1) & 0xFF
+                yield start + len(piece)
+        except (GeneratorExit, KeyboardInterrupt):
+            self._is_given_up = True  # A generator that is dropped must not wait: `give_up` does.
+            raise
+        self._end(encoded(self._profile.transfer_exit, self._profile, subject))
+
+    def upload(self, start: int, size: int, *, bears_a_reset: bool) -> Iterator[bytes]:
+        self._request(
+            Service.REQUEST_UPLOAD, self._profile.data_format, self._where(Subject(start, size)), bears_a_reset
+        )
+        left, counter = size, 1
+        try:
+            while left:
+                data = self._connection.request(bytes((Service.TRANSFER_DATA, counter)))
+                if not 0 < len(data) <= left:
+                    raise ProtocolError(f"the part was to upload {left} more bytes, and sent {len(data)}")
+                left -= len(data)
+                counter = (counter + 1) & 0xFF
+                yield data
+        finally:
+            # Whoever reads may have seen enough; the ECU must still be told. A transfer that is not complete many end
+            # only by a new session.
+            with suppress(ProxyflashError):
+                if not left:
+                    self._end()
+                elif isinstance(self._client.ask(_EXIT), NegativeResponse):
+                    session.enter_programming(self._client, self._profile, self._connection.keys)
+
+    def give_up(self) -> None:
+        """Leaves the ECU without an open download. Never raises."""
+        if not self._is_given_up:
+            return
+        self._is_given_up = False
+        with suppress(ProxyflashError):
+            if isinstance(self._client.ask(_EXIT), NegativeResponse):
+                self._client.ask(session.HARD_RESET)
+
+    def _where(self, subject: Subject) -> bytes:
+        return encoded(("alfi", "address", "size"), self._profile, subject)
+
+    def _request(self, service: Service, data_format: int, where: bytes, bears_a_reset: bool) -> int:
+        """How many bytes of data one TransferData takes: maxNumberOfBlockLength counts its identifier and counter too."""
+        answer = self._open(bytes((service, data_format)) + where, bears_a_reset)
+        self._is_held_open = self._is_given_up = False
+        width = answer[0] >> 4 if answer else 0
+        longest = int.from_bytes(answer[1 : 1 + width], "big")
+        if not width or len(answer) < 1 + width or longest < 3:
+            raise ProtocolError(f"the part gives no usable maxNumberOfBlockLength ({answer[:12].hex(' ').upper()})")
+        return min(longest, self._profile.block_limit) - 2
+
+    def _open(self, request: bytes, bears_a_reset: bool) -> bytes:
+        """Asks for a transfer. One that the ECU holds open, of a tester that was killed, is ended first.
+
+        By what makers use: RequestTransferExit; a reset; a session that runs out. What the ECU refuses after a reset may be
+        refused because of the reset, so the engine begins anew once before it is for good.
+        """
+        refusals = OPEN_TRANSFER if request[0] == Service.REQUEST_DOWNLOAD else {Nrc.CONDITIONS_NOT_CORRECT}
+        limit = self._profile.timings.erase
+        answer = self._connection.ask(request, limit=limit)
+        if not isinstance(answer, NegativeResponse):
+            return answer
+        if answer.nrc not in refusals:
+            raise self._connection.refusal(answer)
+        # An ECU that refuses the exit, as the transfer isn't complete, may have ended it all the same.
+        self._client.ask(_EXIT, retries=1)
+        answer = self._connection.ask(request, limit=limit)
+        ends = (self._connection.restart, self._connection.outwait_session)
+        for end in ends if bears_a_reset and not self._is_held_open else ():
+            if isinstance(answer, NegativeResponse) and answer.nrc in refusals:
+                end()
+                answer = self._connection.ask(request, limit=limit)
+        if not isinstance(answer, NegativeResponse):
+            return answer
+        error = answer.error()
+        if not isinstance(error, PartError):
+            raise error
+        error.passes = not (bears_a_reset and self._is_held_open)
+        self._is_held_open = self._is_held_open or bears_a_reset
+        raise error if answer.nrc not in refusals else error.advised(f"{_HELD_OPEN} {error.remedy}")
+
+    def _end(self, parameters: bytes = b"") -> None:
+        answer = self._connection.ask(
+            _EXIT + parameters, limit=self._profile.timings.erase, settled_by=Nrc.REQUEST_SEQUENCE_ERROR
+        )
+        if isinstance(answer, NegativeResponse):
+            raise self._connection.refusal(answer)
