@@ -28,8 +28,9 @@ _S3_TIMES = 1.5
 LONGEST_S3 = 60.0
 """Seconds that a session is left alone at most."""
 _CLASSIC = (
-    "The bus is CAN FD, and the ECU is asked in classic frames: set iso_tp = {tx_dl = 64} in its profile if it hears CAN FD "
-    "frames only. If not: is it powered and wired, and its address right? Run: proxyflash scan"
+    "The bus is CAN FD, and the ECU is asked in classic frames: set iso_tp = {tx_dl = 64} in its profile, or {fd = true} for "
+    "frames of 8 bytes, if it hears CAN FD frames only. If not: is it powered and wired, and its address right? Run: "
+    "proxyflash scan"
 )
 
 

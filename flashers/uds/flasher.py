@@ -93,7 +93,7 @@ class UdsFlasher(MemoryBootloader):
         except ProxyflashError:
             channel.close()
             raise
-        made._connection.asks_classic = bus.fd and profile.iso_tp.tx_dl == 8
+        made._connection.asks_classic = bus.fd and not profile.iso_tp.options().sends_fd
         return made
 
     @classmethod
@@ -121,8 +121,11 @@ class UdsFlasher(MemoryBootloader):
 
     @classmethod
     def surprises(cls, profile: UdsProfile, bus: Mapping[str, Any]) -> Iterator[str]:
-        if bus.get("fd") and profile.iso_tp.tx_dl == 8:
-            yield "on a CAN FD bus it is asked in classic frames; if it hears CAN FD frames only, set iso_tp = {tx_dl = 64}"
+        if bus.get("fd") and profile.iso_tp.fd is None and profile.iso_tp.tx_dl == 8:
+            yield (
+                "on a CAN FD bus it is asked in classic frames; if it hears CAN FD frames only, set iso_tp = {tx_dl = 64}, "
+                "or iso_tp = {fd = true} for frames of 8 bytes"
+            )
 
     @classmethod
     def check_profile(cls, profile: UdsProfile) -> None:

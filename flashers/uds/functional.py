@@ -11,7 +11,7 @@ class FunctionalRequests:
     """Sends functional requests. What answers them comes in on the ECUs' own channels."""
 
     def __init__(self, bus: CanBus, identifier: CanId, options: IsoTp) -> None:
-        self._channel: CanChannel = bus.channel(identifier, (), fd=options.tx_dl > 8)
+        self._channel: CanChannel = bus.channel(identifier, (), fd=options.options().sends_fd)
         self._padding = options.padding_byte
 
     def send(self, pdu: bytes, deadline: Deadline) -> None:

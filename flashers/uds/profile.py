@@ -359,6 +359,8 @@ class IsoTp(Settings):
     st_min: Byte = 0
     padding: Byte | Literal["none"] = 0xCC
     tx_dl: Literal[8, 12, 16, 20, 24, 32, 48, 64] = 8
+    fd: bool | None = None
+    """Whether frames of 8 bytes are CAN FD frames too; longer ones always are."""
     squash_st_min: bool = False
     backend: Literal["user", "kernel"] = "user"
 
@@ -368,9 +370,16 @@ class IsoTp(Settings):
             st_min=self.st_min,
             padding=self.padding_byte,
             tx_dl=self.tx_dl,
+            fd=self.fd,
             squash_st_min=self.squash_st_min,
             backend=self.backend,
         )
+
+    @model_validator(mode="after")
+    def _long_frames_are_fd(self) -> Self:
+        if self.fd is False and self.tx_dl > 8:
+            raise ValueError(f"tx_dl = {self.tx_dl} is for CAN FD frames: leave fd or tx_dl out")
+        return self
 
     @property
     def padding_byte(self) -> int | None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators import application
+from proxyflash.emulators.can.isotp import IsoTpNode
 from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
@@ -160,11 +161,26 @@ def test_classic_frames_on_an_fd_bus(rig: Make) -> None:
     assert made.runs("1.5.0")
 
 
+def test_fd_frames_of_8_bytes(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ISO 15765-2:2016, table 4: TX_DL 8 is for classic frames and for CAN FD frames. The ECU hears those with FDF only."""
+    hear = IsoTpNode._received
+    monkeypatch.setattr(IsoTpNode, "_received", lambda node, frame: hear(node, frame) if frame.is_fd else None)
+    made = rig(fd=True, profile={"functional": True, "iso_tp": {"fd": True, "tx_dl": 8}})
+    seen: list[can.Message] = []
+    made.wire.attach("listener", seen.append)
+    made.flash()
+    asked = [message for message in seen if message.arbitration_id in (0x7E0, 0x7DF)]
+    assert {message.arbitration_id for message in asked} == {0x7E0, 0x7DF}
+    assert {(message.is_fd, message.bitrate_switch, len(message.data)) for message in asked} == {(True, True, 8)}
+    assert made.runs("1.5.0")
+
+
 def test_an_ecu_that_hears_fd_frames_only_is_said_to_be_asked_in_classic_ones(rig: Make) -> None:
     made = rig(fd=True, mute=True)
     with pytest.raises(NoResponse) as caught:
         made.flash()
     assert "tx_dl = 64" in str(caught.value)
+    assert "fd = true" in str(caught.value)
 
 
 def test_a_wrong_alignment_is_named_where_programming_fails(rig: Make) -> None:

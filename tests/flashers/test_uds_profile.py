@@ -106,6 +106,7 @@ class TestProfile:
             ({"timings": {"p2": 0}}, "greater than 0"),
             ({"timings": {"retries": -1}}, "greater than or equal to 0"),
             ({"iso_tp": {"tx_dl": 9}}, "8, 12, 16"),
+            ({"iso_tp": {"tx_dl": 12, "fd": False}}, "tx_dl = 12 is for CAN FD frames"),
             ({"iso_tp": {"padding": 256}}, "less than or equal to 255"),
             ({"fingerprint": {}}, "Field required"),
             ({"block_limit": 2}, "greater than or equal to 3"),

@@ -736,16 +736,21 @@ ADDRESSES = {
 @pytest.mark.parametrize("stack", ["CanStack", "NotifierBasedCanStack"])
 @pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES.keys())
 @pytest.mark.parametrize(
-    ("tx_dl", "block_size", "st_min", "padding"),
-    [(8, 0, 0, 0xCC), (8, 3, 0xF1, None), (64, 0, 0, 0x00), (24, 7, 0, None)],
-    ids=["classic", "classic in blocks", "fd 64", "fd 24 in blocks"],
+    ("tx_dl", "fd", "block_size", "st_min", "padding"),
+    [
+        (8, False, 0, 0, 0xCC),
+        (8, False, 3, 0xF1, None),
+        (64, True, 0, 0, 0x00),
+        (24, True, 7, 0, None),
+        (8, True, 3, 0, None),
+    ],
+    ids=["classic", "classic in blocks", "fd 64", "fd 24 in blocks", "fd 8 in blocks"],
 )
 @pytest.mark.real_time("threads of can-isotp's own")
 def test_a_stranger_understands_us(
-    address: IsoTpAddress, tx_dl: int, block_size: int, st_min: int, padding: int | None, stack: str
+    address: IsoTpAddress, tx_dl: int, fd: bool, block_size: int, st_min: int, padding: int | None, stack: str
 ) -> None:
-    fd = tx_dl > 8
-    options = IsoTpOptions(tx_dl=tx_dl, block_size=block_size, st_min=st_min, padding=padding)
+    options = IsoTpOptions(tx_dl=tx_dl, fd=fd, block_size=block_size, st_min=st_min, padding=padding)
     params = {
         "blocksize": block_size, "stmin": st_min, "tx_data_length": tx_dl, "can_fd": fd, "bitrate_switch": fd,
         "tx_padding": padding, "max_frame_size": 1 << 17,
@@ -767,7 +772,7 @@ def converse(
     address: IsoTpAddress, options: IsoTpOptions, params: dict[str, Any], sizes: list[int], stack: str
 ) -> None:
     """The stranger sends back each message reversed."""
-    fd = options.tx_dl > 8
+    fd = options.sends_fd
     name = f"isotp-{next(numbers)}"
     wire = CanWire(name, data_bitrate=2_000_000 if fd else None, pace=0.0)
     their_bus = can.Bus(interface="proxyflash", channel=name, fd=fd)
@@ -813,7 +818,9 @@ def converse(
         (IsoTpAddress(request=REQUEST, response=CanId(1 << 29, True)), IsoTpOptions(), "29-bit"),
         (IsoTpAddress(Addressing.NORMAL_FIXED, target=0x100, source=0), IsoTpOptions(), "target"),
         (NORMAL, IsoTpOptions(tx_dl=13), "tx_dl = 13"),
-        (NORMAL, IsoTpOptions(tx_dl=64), "needs CAN FD"),
+        (NORMAL, IsoTpOptions(tx_dl=64), "tx_dl = 64 needs CAN FD"),
+        (NORMAL, IsoTpOptions(fd=True), "fd = true needs CAN FD"),
+        (NORMAL, IsoTpOptions(tx_dl=64, fd=False), "needs CAN FD, and fd is false"),
         (NORMAL, IsoTpOptions(st_min=256), "st_min"),
         (NORMAL, IsoTpOptions(block_size=-1), "block_size"),
         (NORMAL, IsoTpOptions(padding=300), "padding"),
@@ -906,6 +913,7 @@ def test_the_kernels_options_by_hand() -> None:
     padded = isotp_kernel.packed_options(NORMAL, IsoTpOptions(padding=0xAA))
     assert padded == (b"\4\0\0\0" if little else b"\0\0\0\4") + bytes(4) + b"\0\xaa\0\0"
     assert isotp_kernel.packed_link_layer(IsoTpOptions(tx_dl=12, bit_rate_switch=False)) == bytes((72, 12, 0))
+    assert isotp_kernel.packed_link_layer(IsoTpOptions(fd=True)) == bytes((72, 8, 1))
 
 
 def kernel_has_isotp() -> bool:

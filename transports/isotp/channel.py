@@ -61,7 +61,8 @@ class IsoTpAddress:
 class IsoTpOptions:
     """Timings and sizes. `block_size` and `st_min` (the byte as sent) are what we ask of a peer that sends to us.
 
-    `padding`: the byte that fills short frames, None for none. `tx_dl`: CAN FD frame size that we send (8 to 64).
+    `padding`: the byte that fills short frames, None for none. `tx_dl`: the most bytes of a frame that we send (8 to 64).
+    `fd`: whether these are CAN FD frames; None: those of more than 8 bytes, which CAN FD alone has, are.
     `squash_st_min`: send without the peer's separation time. `n_bs_timeout`, `n_cr_timeout`: seconds; the kernel's are
     always 1.0. `backend`: "user" or "kernel".
     """
@@ -70,11 +71,17 @@ class IsoTpOptions:
     st_min: int = 0
     padding: int | None = 0xCC
     tx_dl: int = 8
+    fd: bool | None = None
     bit_rate_switch: bool = True
     squash_st_min: bool = False
     n_bs_timeout: float = 1.0
     n_cr_timeout: float = 1.0
     backend: str = "user"
+
+    @property
+    def sends_fd(self) -> bool:
+        """Whether we send CAN FD frames."""
+        return self.tx_dl > 8 if self.fd is None else self.fd
 
 
 class IsoTpBackEnd(ABC):

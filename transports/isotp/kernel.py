@@ -143,6 +143,7 @@ class KernelIsoTp(IsoTpBackEnd):
         self._bus = bus
         self._name = bus.channel_name
         self._tx_dl = options.tx_dl
+        self._sends_fd = options.sends_fd
         self._prefix = 1 if address.addressing is Addressing.EXTENDED else 0
         self._answers_as = response
         self._answer_prefix = bytes((address.source or 0,))[: self._prefix]
@@ -153,7 +154,7 @@ class KernelIsoTp(IsoTpBackEnd):
         try:
             self._socket.setsockopt(SOL_CAN_ISOTP, CAN_ISOTP_OPTS, packed_options(address, options))
             self._socket.setsockopt(SOL_CAN_ISOTP, CAN_ISOTP_RECV_FC, packed_flow_control(options))
-            if options.tx_dl > 8:
+            if options.sends_fd:
                 self._socket.setsockopt(SOL_CAN_ISOTP, CAN_ISOTP_LL_OPTS, packed_link_layer(options))
             self._socket.bind((bus.channel_name, _kernel_id(response), _kernel_id(request)))
             self._socket.setblocking(False)
@@ -238,7 +239,7 @@ class KernelIsoTp(IsoTpBackEnd):
                     arbitration_id=self._answers_as.value,
                     is_extended_id=self._answers_as.extended,
                     data=self._answer_prefix + bytes((Pci.FLOW_CONTROL << 4 | OVERFLOW, 0, 0)),
-                    is_fd=self._bus.fd and self._tx_dl > 8,
+                    is_fd=self._sends_fd,
                 ),
                 Deadline.after(LOOK_SECONDS),
             )

@@ -114,8 +114,11 @@ def _check(bus: CanBus, address: IsoTpAddress, options: IsoTpOptions) -> None:
         wrong = f"backend kernel needs a socketcan bus, and {bus.name} is {bus.interface}"
     elif options.tx_dl not in FRAME_SIZES:
         wrong = f"tx_dl = {options.tx_dl} is none of {', '.join(map(str, FRAME_SIZES))}"
-    elif options.tx_dl > 8 and not bus.fd:
-        wrong = f"tx_dl = {options.tx_dl} needs CAN FD, and {bus.name} is opened without fd"
+    elif options.tx_dl > 8 and not options.sends_fd:
+        wrong = f"tx_dl = {options.tx_dl} needs CAN FD, and fd is false"
+    elif options.sends_fd and not bus.fd:
+        said = "fd = true" if options.fd else f"tx_dl = {options.tx_dl}"
+        wrong = f"{said} needs CAN FD, and {bus.name} is opened without fd"
     for name in ("block_size", "st_min", "padding"):
         value = getattr(options, name)
         if value is not None and not 0 <= value <= 0xFF:

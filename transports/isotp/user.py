@@ -49,7 +49,7 @@ class UserIsoTp(IsoTpBackEnd):
 
     def __init__(self, bus: CanBus, address: IsoTpAddress, options: IsoTpOptions) -> None:
         request, response = address.ids()
-        self._fd = options.tx_dl > 8
+        self._fd = options.sends_fd
         self._brs = options.bit_rate_switch
         self._prefix = 1 if address.addressing is Addressing.EXTENDED else 0
         self._frame_seconds = bus.frame_seconds
