@@ -279,6 +279,20 @@ def named_file(path: Path) -> BinaryIO:
         os.close(number)
 
 
+def code(path: Path, most: int) -> bytes:
+    """A file of code that is about to be run, one byte more than `most` if it is longer; links as in `reached`.
+
+    Raises OSError: PermissionError when another user than root and this one owns it, or may write to it.
+    """
+    with named_file(path) as stream:
+        status = os.fstat(stream.fileno())
+        if status.st_uid not in _trusted():
+            raise PermissionError(errno.EPERM, f"it belongs to {user_name(status.st_uid)}", str(path))
+        if status.st_mode & _OTHERS_WRITE and not _own_group_alone(status):
+            raise PermissionError(errno.EPERM, f"it can be written to by others (mode {_mode(status)})", str(path))
+        return stream.read(most + 1)
+
+
 def user_name(number: int) -> str:
     """For messages: a name if this host has one, and the number."""
     with suppress(KeyError):

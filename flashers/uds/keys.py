@@ -8,6 +8,7 @@ anything is sent to the ECU.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import struct
 import subprocess
@@ -15,9 +16,10 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, cast
 
-from ...transports import clock, named_files
+from ...transports import clock, named_files, private_files
 from ...transports.outside import Outside
 from ..errors import KeyLibraryFailed, ProfileWrong
 from .profile import KeyLibrary, Security, UdsProfile
@@ -26,6 +28,8 @@ LOADER = Path(__file__).with_name("key_process.py")
 LOAD_SECONDS = 10.0
 """How long a library may take to be loaded."""
 LONGEST_KEY = 255
+MOST_SOURCE = 1 << 20
+"""Bytes of a file with a key function."""
 MOST_SAID = 300
 _MACHINES = {3: "32-bit x86", 40: "32-bit ARM", 62: "64-bit x86", 183: "64-bit ARM", 243: "RISC-V"}
 """e_machine of the System V ABI's ELF header."""
@@ -66,26 +70,59 @@ def recorded_keys(security: Security, outside: Outside | None) -> KeyFunction | 
 
 
 def _maker(security: Security) -> KeyFunction | None:
-    return key_function(security.key) if security.library is None else library_keys(security.library)
+    if security.library is not None:
+        return library_keys(security.library)
+    return key_function(security.key, security.folder)
 
 
-def key_function(name: str) -> KeyFunction | None:
-    """The key function of that name; None for "none". Raises ProfileWrong when it can't be imported."""
+def key_function(name: str, folder: str = "") -> KeyFunction | None:
+    """The key function of that name, from a file in this folder or from an installed module; None for "none".
+
+    Raises ProfileWrong when it can't be imported, or when another user could have written the file.
+    """
     if name == "none":
         return None
     if name == "xor":
         return xor_key
     module, _, function = name.partition(":")
+    beside = Path(folder, *module.split(".")).with_suffix(".py") if folder else None
+    is_beside = beside is not None and os.path.lexists(beside)
+    source = _source(name, beside) if beside is not None and is_beside else b""
     try:
-        found: Any = getattr(import_module(module), function)
+        found: Any = getattr(_run(source, str(beside)) if is_beside else import_module(module), function)
     except Exception as error:  # A module of somebody else's may raise anything while it is imported.
+        cause = f"the key function {name!r} can't be imported: {type(error).__name__}: {error}"
+        if is_beside:
+            raise ProfileWrong(cause, remedy=f"Correct {beside}, or install the module that it imports.") from error
+        places = [*([str(beside)] if beside else []), *(place or "." for place in sys.path)]
         raise ProfileWrong(
-            f"the key function {name!r} can't be imported: {type(error).__name__}: {error}",
-            remedy="Is the module installed, or on PYTHONPATH?",
+            f"{cause}; looked for it in {', '.join(places)}", remedy="Put its file there, or install its module."
         ) from error
     if not callable(found):
         raise ProfileWrong(f"the key function {name!r} is no function")
     return cast(KeyFunction, found)
+
+
+def _source(name: str, path: Path) -> bytes:
+    try:
+        source = private_files.code(path, MOST_SOURCE)
+    except OSError as error:
+        raise ProfileWrong(
+            f"the key function {name!r} is not taken from {path}: {error.strerror}",
+            remedy="Look at what the file does. If it is right, make it yours alone: chown, chmod go-w.",
+        ) from error
+    if len(source) > MOST_SOURCE:
+        raise ProfileWrong(f"the key function {name!r} is not taken from {path}: more than {MOST_SOURCE:,} bytes")
+    return source
+
+
+def _run(source: bytes, path: str) -> ModuleType:
+    """The module that a file is, under a name that no installed module has. Raises anything."""
+    module = ModuleType(f"proxyflash keys {path}")
+    module.__file__ = path
+    sys.modules[module.__name__] = module
+    exec(compile(source, path, "exec"), module.__dict__)
+    return module
 
 
 def xor_key(seed: bytes, secret: bytes, level: int) -> bytes:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WrapValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, WrapValidator, model_validator
 
 from ...transports.can.bus import CanId
 from ...transports.isotp.opening import Addressing, IsoTpAddress, IsoTpOptions
@@ -221,9 +221,10 @@ class Security(Settings):
 
     "none": the ECU asks for no key. "xor": each byte of the seed with that of `secret`, repeated. "library": the
     shared library that `library` names. Else "package.module:function", called with (seed: bytes, secret: bytes,
-    level: int), which returns the key as bytes.
+    level: int), which returns the key as bytes. The module is a file in the bench file's folder, or an installed one.
     """
 
+    _folder: str = PrivateAttr(default="")
     level: int = Field(default=0x01, ge=0x01, le=0x7D)
     key: str = Field(default="none", pattern=KEY)
     secret: Annotated[Hex, SECRET] = b""
@@ -234,8 +235,14 @@ class Security(Settings):
     """How long to go on asking for a seed while the ECU says that its waiting time is not over (NRC 0x37). Many have one
     of 10 s after each start (ISO 14229-1:2020, 10.4)."""
 
+    @property
+    def folder(self) -> str:
+        """The bench file's folder, where the module of a key function may lie; "": there is no bench file."""
+        return self._folder
+
     @model_validator(mode="after")
-    def _odd(self) -> Self:
+    def _odd(self, info: ValidationInfo) -> Self:
+        self._folder = str((info.context or {}).get("folder", ""))
         if not self.level & 1:
             raise ValueError("level must be odd: the sub-function that asks for the seed")
         if self.key == "xor" and not self.secret:
@@ -511,7 +518,7 @@ class UdsProfile(Settings):
         given = {key: value for key, value in own.items() if value is not None}
         if given.get("key", "library") != "library":
             given["library"] = None
-        return Security.model_validate(dict(self.security) | given)
+        return Security.model_validate(dict(self.security) | given, context={"folder": self.security.folder})
 
     def memory_map(self) -> MemoryMap:
         """Raises ProfileWrong when the profile names no memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.flashers.errors import ProfileWrong
 from proxyflash.flashers.memory import Erase, EraseRun, Write
-from proxyflash.flashers.uds.keys import key_function, xor_key
+from proxyflash.flashers.uds.keys import key_function, keys_of, xor_key
 from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
+from proxyflash.tests.users import NOBODY, needs_root
 from proxyflash.transports.can.bus import CanId
 from proxyflash.transports.isotp.opening import Addressing
 from pydantic import ValidationError
@@ -222,6 +224,49 @@ class TestKeyFunction:
     def test_a_module_that_is_not_there(self) -> None:
         with pytest.raises(ProfileWrong, match="No module named 'acme_keys_not_here'"):
             key_function("acme_keys_not_here:f")
+
+    def test_what_lies_beside_the_bench_file_is_found(self, tmp_path: Path) -> None:
+        """As other files that a bench file names; a step of the maker's own has it too."""
+        (tmp_path / "mykeys.py").write_text("def f(seed, secret, level):\n    return bytes(reversed(seed))\n")
+        table = {
+            "order": ["extended", "early", "programming", "key", "erase", "download", "check", "dependencies"],
+            "security": {"key": "mykeys:f"},
+            "steps": [{"name": "early", "level": 3}],
+        }
+        profile = UdsProfile.model_validate(table, context={"folder": tmp_path})
+        for _, found in keys_of(profile, None).values():
+            assert found is not None
+            assert found(b"\1\2", b"", 1) == b"\2\1"
+        assert "mykeys" not in sys.modules
+
+    def test_the_error_says_where_was_looked(self, tmp_path: Path) -> None:
+        with pytest.raises(ProfileWrong, match="No module named 'acme_not_here'") as caught:
+            key_function("acme_not_here.keys:f", str(tmp_path))
+        for place in (f"{tmp_path}/acme_not_here/keys.py", sys.path[-1]):
+            assert place in caught.value.cause
+
+    @pytest.mark.parametrize("mode", [0o666, 0o602])
+    def test_a_file_that_others_may_write_to_is_not_run(self, tmp_path: Path, mode: int) -> None:
+        (tmp_path / "mykeys.py").write_text("raise AssertionError('run')")
+        (tmp_path / "mykeys.py").chmod(mode)
+        with pytest.raises(ProfileWrong, match="written to by others"):
+            key_function("mykeys:f", str(tmp_path))
+
+    @needs_root
+    @pytest.mark.parametrize("as_link", [False, True])
+    def test_a_file_or_link_of_another_user_is_not_run(self, tmp_path: Path, as_link: bool) -> None:
+        there = tmp_path / ("own.py" if as_link else "mykeys.py")
+        there.write_text("raise AssertionError('run')")
+        if as_link:
+            (tmp_path / "mykeys.py").symlink_to(there)
+        os.chown(tmp_path / "mykeys.py", NOBODY, NOBODY, follow_symlinks=False)
+        with pytest.raises(ProfileWrong, match=rf"belongs to user nobody \({NOBODY}\)"):
+            key_function("mykeys:f", str(tmp_path))
+
+    def test_one_that_is_no_file_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "mykeys.py")
+        with pytest.raises(ProfileWrong, match="not a regular file"):
+            key_function("mykeys:f", str(tmp_path))
 
     @given(st.from_regex(r"\A(none|xor|[A-Za-z_][\w.]*:[A-Za-z_]\w*)\Z", alphabet="abz_.:0"))
     @settings(max_examples=100, deadline=None)
