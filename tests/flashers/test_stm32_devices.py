@@ -38,6 +38,7 @@ KNOWN_TO_STM32FLASH = frozenset(
 
 FACTS = {
     "STM32C0": "443: 16x2  453: 16x2  44C: 32x2  493: 64x2  44D: 128x2",
+    "STM32C5": "44E: 64x8  44F: 32x8  45A: 128x8",
     "STM32F0": "440: 64x1  442: 128x2  444: 32x1  445: 32x1  448: 64x2",
     "STM32F1": "410: 128x1  412: 32x1  414: 256x2  418: 128x2  420: 128x1  428: 256x2  430: 512x2",
     "STM32F2": "411: 4x16 1x64 7x128",
@@ -48,21 +49,22 @@ FACTS = {
     "STM32F7": "449: 4x32 1x128 3x256  451: 4x32 1x128 7x256  452: 4x16 1x64 3x128",
     "STM32G0": "456: 32x2  460: 64x2  466: 32x2  467: 256x2",
     "STM32G4": "468: 64x2  469: 256x2  479: 256x2",
-    "STM32H5": "474: 16x8  478: 64x8  484: 256x8",
+    "STM32H5": "474: 16x8  478: 64x8  47A: 512x8  47C: 128x8  484: 256x8",
     "STM32H7": "450: 16x128  480: 256x8  483: 8x128  485: 8x8",
     "STM32L0": "417: 512x.125  425: 256x.125  447: 1536x.125  457: 128x.125",
     "STM32L1": "416: 512x.25  427: 1024x.25  429: 512x.25  436: 1536x.25  437: 2048x.25",
     "STM32L4": "415: 512x2  435: 128x2  461: 512x2  462: 256x2  464: 64x2  470: 512x4  471: 256x4",
     "STM32L5": "472: 256x2",
     "STM32U0": "459: 32x2  489: 128x2",
-    "STM32U3": "454: 256x4",
+    "STM32U3": "42A: 512x4  454: 256x4",
     "STM32U5": "455: 64x8  476: 512x8  481: 512x8  482: 256x8",
     "STM32WB": "494: 160x2  495: 256x4",
     "STM32WBA": "492: 128x8  4B0: 256x8",
     "STM32WL": "497: 128x2",
 }
-"""Product ids and the erase units of the largest part as delivered, COUNTxKIBIBYTES, as OpenOCD and stm32-data have them.
-All begin at 0x08000000. Not read from AN2606 itself, whose tables were not at hand."""
+"""Product ids and the erase units of the largest part as delivered, COUNTxKIBIBYTES, as OpenOCD, ST's OpenOCD,
+stm32-data and, for the C5, stlink have them (write protection of two pages by each of 32 bits a bank, in ST's driver of the
+C5A3, says 8 KiB too, stm32-data 2). All begin at 0x08000000. Not read from AN2606 itself, whose tables were not at hand."""
 
 
 @pytest.fixture(params=sorted(FAMILIES), ids=lambda product: f"0x{product:03X}")
