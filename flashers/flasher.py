@@ -284,6 +284,12 @@ class MemoryAccess(ABC):
         """
         yield erase, writes
 
+    def check_erase(self, ranges: Sequence[Range]) -> None:  # noqa: B027 - most bootloaders erase any
+        """Looks whether the bootloader can erase these units in this order; sends nothing that changes the part.
+
+        Raises Unsupported. Asked when a plan is made, and before the first erase.
+        """
+
     @abstractmethod
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
         """Erases whole erase units in the order given; yields bytes erased so far."""

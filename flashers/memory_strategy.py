@@ -40,7 +40,9 @@ class MemoryStrategy(Strategy):
         placed = self._placed(self.memory.fit(image), memory)
         present = self._present(placed, memory) if compare else []
         used = [region for region in planning.headless(placed, memory) if self._starts_something(region)]
-        return planning.make(placed, memory, present, used)
+        plan = planning.make(placed, memory, present, used)
+        self.memory.check_erase(plan.erase)
+        return plan
 
     def seconds_for(self, plan: FlashPlan) -> float | None:
         return self.memory.seconds_for(plan.erase, plan.write_bytes)
@@ -171,6 +173,7 @@ class MemoryStrategy(Strategy):
             return 0
         total = sum(unit.size for unit in units)
         before, acknowledged = self.reporter.touched, False
+        self.memory.check_erase(units)
         memory = self.memory.memory_map()
         starts, ends = memory.starts, accumulate(unit.size for unit in units)
         heads = [(unit.start, end) for unit, end in zip(units, ends, strict=True) if unit.start in starts]

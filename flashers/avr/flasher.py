@@ -84,6 +84,14 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
             raise ImageWrongPart(f"the file is built for {machine}, and the part is an AVR ({AVR})")
         return self._known.memory_map(self._loader)
 
+    def check_erase(self, ranges: Sequence[Range]) -> None:
+        loader = self._loader
+        if loader.erases_pages and loader.erases_in_order and ranges and ranges[0].start:
+            raise Unsupported(
+                f"this loader erases from the first page on, and what is to be written begins at {ranges[0]}",
+                remedy="Flash a file that has the whole application.",
+            )
+
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
         """Of a loader that erases pages as it writes them: writes empty ones.
 
@@ -96,11 +104,6 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
             self._loader.erase_all()
             yield sum(unit.size for unit in ranges)
             return
-        if self._loader.erases_in_order and ranges and ranges[0].start:
-            raise Unsupported(
-                f"this loader erases from the first page on, and what is to be written begins at {ranges[0]}",
-                remedy="Flash a file that has the whole application.",
-            )
         self._changed = True
         all_of_it = sum(unit.size for unit in ranges) == self._erasable.size
         for unit in ranges:

@@ -49,16 +49,17 @@ class Eraser:
     def found(self, part: FoundPart, memory: MemoryMap) -> None:
         self.part, self.memory, self._more = part, memory, None
 
-    def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
-        """By a mass erase where everything is to be erased, by a bank's where all of it is, else by pages.
+    def check(self, ranges: Sequence[Range]) -> None:
+        """Raises Unsupported where the loader has no name for a page that is not erased with all others."""
+        for what, units in self._erasures(ranges):
+            if what is None:
+                self._check_numbers(units)
 
-        Raises Unsupported, before anything is erased, where the loader has no name for a page.
-        """
+    def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
+        """By a mass erase where everything is to be erased, by a bank's where all of it is, else by pages."""
         done = 0
         self.is_wary |= any(unit.start in self._erased for unit in ranges)
-        erasures = list(self._erasures(ranges))
-        self._check_numbers([unit for what, units in erasures if what is None for unit in units])
-        for what, units in erasures:
+        for what, units in list(self._erasures(ranges)):
             if what is not None and self._mass_erased(what):
                 self._look(units)
                 done += sum(unit.size for unit in units)

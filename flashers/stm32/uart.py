@@ -80,6 +80,9 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
     def memory_map(self, target: Target | None = None) -> MemoryMap:
         return replace(self._eraser.memory, beside=BESIDE)
 
+    def check_erase(self, ranges: Sequence[Range]) -> None:
+        self._eraser.check(ranges)
+
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
         return self._eraser.erase(ranges)
 

@@ -25,6 +25,7 @@ from proxyflash.flashers.errors import (
     PartError,
     PartProtected,
     ProfileWrong,
+    Unsupported,
     WrongLayout,
     WrongPart,
 )
@@ -198,6 +199,14 @@ class TestClean:
         for last in (b"\x55" * 256, b"\xaa" * 256):
             rig.flash(FirmwareImage((Segment(0, NEW), Segment(end - 256, last)), "bin"))
             assert rig.memory.read(end - 256, 256) == last
+        close(rig)
+
+    def test_a_plan_says_that_a_loader_erases_from_the_first_page_on(self) -> None:
+        rig = Rig(WIRING)
+        programmer = Programmer(rig.flasher(), "imu")
+        with pytest.raises(Unsupported, match="erases from the first page on"):
+            programmer.plan(FirmwareImage((Segment(0x1000, b"\x5a" * 256),), "bin"))
+        assert rig.memory.read(0, len(OLD)) == OLD
         close(rig)
 
     @pytest.mark.parametrize("part", PROTOCOL)

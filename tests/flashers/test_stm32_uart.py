@@ -584,6 +584,10 @@ class TestErasing:
         assert "mass_erase = true" in caught.value.remedy
         assert caught.value.left is not None
         assert not caught.value.left.touched
+        # A dry run says so too.
+        with pytest.raises(Unsupported, match=r"0x08010000\.\.0x080100FF is the erase unit 256"):
+            programmer.plan(FirmwareImage((Segment(BASE + 0xFF00, b"\x5a" * 0x200),), "bin"))
+        programmer.plan(FirmwareImage((Segment(BASE + 0xFF00, b"\x5a" * 0x100),), "bin"))
         assert self.erases(rig) == []
         assert rig.holds(OLD)
         # All of them go at once where that is what the profile says.
