@@ -6,10 +6,11 @@ Optiboot's. What drives the reset pin is the board's: the profile says it.
 
 from __future__ import annotations
 
+from ...transports.errors import SerialGone
 from ...transports.serial.port import SerialPort
 from ..serial.entry import LineSettings, SerialEntry
 from ..serial.reset_line import ResetLine
-from ..serial.usb_touch import UsbTouch
+from ..serial.usb_touch import touch
 from .profile import AvrProfile
 
 
@@ -27,9 +28,14 @@ class AvrEntry(SerialEntry):
             application=LineSettings(profile.app_baudrate or port.baudrate),
         )
         self._reset_line = ResetLine(port, entry)
-        self._usb = UsbTouch(port, entry.touch_seconds) if entry.touch else None
+        self._always_leaves = entry.touch
+        self._return_seconds = entry.touch_seconds
         self.is_untouched = False
         """Whether the touch changed nothing: of a part that answers, its loader has the port."""
+
+    @property
+    def _leaves_usb(self) -> bool:
+        return self._always_leaves or super()._leaves_usb
 
     @property
     def resets(self) -> bool:
@@ -37,8 +43,9 @@ class AvrEntry(SerialEntry):
 
     def enter(self) -> bool:
         self.send_text()
-        if self._usb is not None:
-            self.is_untouched = not self._usb.touch()
+        if self._always_leaves:
+            self.is_untouched = not touch(self._port, self._return, self._return_seconds)
+            self._has_left |= not self.is_untouched
         driven = self.reset() if self.resets else True
         self.use_loader_settings()
         return driven
@@ -46,7 +53,6 @@ class AvrEntry(SerialEntry):
     def reset(self) -> bool:
         return self._reset_line.pulse()
 
-    def await_application(self) -> None:
-        """Of a part that is its own USB device; another one keeps its port."""
-        if self._usb is not None:
-            self._usb.await_application()
+    def follow(self, gone: SerialGone) -> None:
+        super().follow(gone)
+        self.is_untouched = False

@@ -154,7 +154,6 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
         except LOST:
             if not (self._entry.resets and self._entry.reset()):
                 raise
-        self._entry.await_application()
         self._started()
 
     # Into the loader, and who it is.

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Self
 
 from ...transports.deadline import Deadline
-from ...transports.errors import TransportError
+from ...transports.errors import SerialGone, TransportError
 from ...transports.serial.port import SerialPort
 from ..errors import NoResponse, PartError, PartWrongMode, ProfileWrong, WrongPart
 from ..flasher import Address, Bootloader, Identity, ProbeResult, State
@@ -129,16 +129,30 @@ class SerialBootloader(Bootloader):
         """Brings the part into its bootloader and that into step. Raises NoResponse, PartWrongMode, TransportError."""
         if self._found is None:
             self._found = self._is_found()
-        self._has_lines = self._entry.enter()
+        self._has_lines = self._enter_once()
         for left in reversed(range(ENTRY_TRIES)):
-            if self._sync():
-                return
+            try:
+                if self._sync():
+                    return
+            except SerialGone as gone:
+                # Its application took its time, or the part its port with it.
+                self._entry.follow(gone)
+                self._entry.use_loader_settings()
+                continue
             if left and self._enters_again:
-                self._entry.enter()
+                self._enter_once()
         self._found = self._found and None
         what, remedy = self._mute
         missing = "" if self._has_lines else " The port has no modem lines, which the profile's entry names."
         raise NoResponse(f"no answer on {self._port.name} to {what}", remedy=remedy + missing)
+
+    def _enter_once(self) -> bool:
+        try:
+            return self._entry.enter()
+        except SerialGone as gone:
+            self._entry.follow(gone)
+            self._entry.use_loader_settings()
+            return True
 
     def _is_found(self) -> bool:
         """Whether the part sits in its bootloader already: it can't be elsewhere where nothing brings it there, else it is
@@ -158,6 +172,7 @@ class SerialBootloader(Bootloader):
     def _started(self) -> None:
         """The application was told to start: the line is set for it."""
         self._found = None
+        self._entry.await_application()
         self._entry.use_application_settings()
 
     def _find(self, deadline: Deadline) -> Identity | None:

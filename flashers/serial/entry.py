@@ -8,8 +8,12 @@ from dataclasses import dataclass
 
 from ...transports import clock
 from ...transports.deadline import Deadline
-from ...transports.errors import TransportError
+from ...transports.errors import SerialGone, TransportError
 from ...transports.serial.port import SerialPort
+from .usb_return import UsbReturn
+
+RETURN_SECONDS = 10.0
+"""How long a part that takes its USB port with it may take to come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,18 @@ class SerialEntry(ABC):
         self._loader = loader
         self._application = application
         self._at_loader_settings = False
+        self._url = port.url
+        self._return = UsbReturn(port)
+        self._return_seconds = RETURN_SECONDS
+        self._always_leaves = False
+        """Whether the part is known to be its own USB device."""
+        self._has_left = False
+        """Whether its port left with it on the way into its bootloader: so it will on the way out."""
+
+    @property
+    def _leaves_usb(self) -> bool:
+        """Whether the application may take its port with it: where a text makes it jump into the bootloader."""
+        return bool(self._text) and self._return.can_leave
 
     @property
     @abstractmethod
@@ -63,8 +79,26 @@ class SerialEntry(ABC):
     def reset(self) -> bool:
         """Resets the part into its application; False where the port hasn't got the line. Raises TransportError."""
 
-    def await_application(self) -> None:  # noqa: B027 - most parts keep their port
-        """Waits until the application's port is there, once the part was told to start it. Raises TransportError."""
+    def await_application(self) -> None:
+        """Waits until the application's port is there, once the part was told to start it. Most parts keep their port.
+
+        Raises TransportError.
+        """
+        if self._has_left or self._always_leaves:
+            self._return.is_leaving()
+            self._return.leave_and_come_back(self._return_seconds, self._url, surely=self._has_left)
+            self._has_left = False
+
+    def follow(self, gone: SerialGone) -> None:
+        """Finds the part again whose port left when it was told to start another program.
+
+        Raises `gone` where the port can't leave with its part, and what opening raises.
+        """
+        if not self._leaves_usb:
+            raise gone
+        self._port.close()
+        self._return.come_back(Deadline.after(self._return_seconds))
+        self._has_left = True
 
     def send_text(self) -> None:
         """Sends the text at the application's settings. Raises TransportError."""
@@ -80,6 +114,7 @@ class SerialEntry(ABC):
     def _send(self, text: bytes) -> None:
         if text:
             self.use_application_settings()
+            self._return.is_leaving()
             wire = self._port.wire_seconds(len(text))
             self._port.write(text, Deadline.after(self._text_seconds + wire))
             clock.sleep(self._settle + wire)

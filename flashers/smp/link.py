@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from ...transports import clock
 from ...transports.deadline import Deadline
-from ...transports.errors import SerialAbsent, SerialBusy, SerialForbidden, SerialGone
+from ...transports.errors import SerialGone
 from ...transports.serial.port import SerialPort
-from ...transports.serial.usb_tty import at_place, usb_tty
 from ..errors import NoResponse
+from ..serial.usb_return import UsbReturn
 from .codec import Framing, Op, Packet, decode, encode, request_name
 
 TRIES = 3
@@ -24,8 +24,6 @@ REPLY = 512
 LINE_GAP = 0.001
 """Seconds between two lines of a console. A part has buffers for two of them (Zephyr's default), and on what is no real
 line (a socket, USB) more come before it has emptied one; on a real one a line takes longer, and nothing waits."""
-LOOK_SECONDS = 0.05
-"""Between two looks whether a port is back: nothing tells."""
 ENCODED = 1.4
 """Bytes on a console for each of a packet, at most."""
 REPLIES = {Op.READ: Op.READ_RSP, Op.WRITE: Op.WRITE_RSP}
@@ -59,7 +57,7 @@ class Wire(Protocol):
 
 
 class SerialWire:
-    """Packets in a serial line's stream of bytes. A part that is its own USB device is found again by its place."""
+    """Packets in a serial line's stream of bytes. A part that is its own USB device is found again."""
 
     largest = 0xFFFF
 
@@ -69,8 +67,7 @@ class SerialWire:
         self._port = port
         self._framing = framing
         self._ready: list[bytes] = []
-        self._url = port.url
-        self._usb = usb_tty(port.url)
+        self._usb = UsbReturn(port)
         self._until: Deadline | None = None
 
     def send(self, packet: bytes, deadline: Deadline) -> None:
@@ -109,6 +106,8 @@ class SerialWire:
         self._ready.clear()
 
     def follow(self, until: Deadline | None) -> None:
+        if until is not None:
+            self._usb.is_leaving()
         self._until = until
 
     def seconds(self, size: int) -> float:
@@ -124,17 +123,10 @@ class SerialWire:
     def _come_back(self, error: SerialGone) -> None:
         """Opens a port again that left with its part. Raises the error if it wasn't to be expected, else what opening
         raises."""
-        while self._until is not None:
-            now = at_place(self._usb.place) if self._usb is not None else None
-            try:
-                self._port.reopen(now.path if now is not None else self._url)
-                return
-            except (SerialAbsent, SerialBusy, SerialForbidden):
-                # Not there yet, or not yet as udev will have it.
-                if self._until.expired:
-                    raise
-            clock.sleep(LOOK_SECONDS)
-        raise error
+        if self._until is None:
+            raise error
+        self._port.close()
+        self._usb.come_back(self._until)
 
 
 class SmpLink:

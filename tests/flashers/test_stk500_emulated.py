@@ -32,7 +32,7 @@ from proxyflash.flashers.errors import (
 from proxyflash.flashers.flasher import Bootloader, State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import Programmer
-from proxyflash.flashers.serial import usb_touch
+from proxyflash.flashers.serial import usb_return
 from proxyflash.tests.emulators.avr_lab import ATMEGABOOT, CATERINA, DEVICES, OPTIBOOT, WIRING, firmware
 from proxyflash.tests.flashers.wire_faults import FAULTS, faults
 from proxyflash.transports import plugins
@@ -52,7 +52,7 @@ QUICK = {"discharge": 1e-3, "settle": 1e-3}
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     # A part that is in its loader already doesn't leave its bus.
-    monkeypatch.setattr(usb_touch, "LEAVE_SECONDS", 1.0)
+    monkeypatch.setattr(usb_return, "LEAVE_SECONDS", 1.0)
 
 
 class Rig:

@@ -1,42 +1,129 @@
-"""Ports found again by their USB place, in a sysfs of our own making (Documentation/ABI/testing/sysfs-bus-usb)."""
+"""Ports found again by their USB place, their serial number or as the only one.
+
+In a sysfs of our own making (Documentation/ABI/testing/sysfs-bus-usb).
+"""
 
 from __future__ import annotations
 
 import os
 import pty
+import shutil
 from pathlib import Path
 
 import pytest
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import SerialAbsent, SerialGone
+from proxyflash.transports.serial import usb_tty as usb_ttys
 from proxyflash.transports.serial.port import SerialPort
-from proxyflash.transports.serial.usb_tty import UsbTty, at_place, usb_tty
+from proxyflash.transports.serial.usb_tty import Followed, UsbTty, usb_tty
+
+PRODUCT = "Arduino Leonardo"
 
 
-def plug(root: Path, place: str, number: int, tty: str, *, converter: bool = False) -> None:
-    """As cdc_acm lays it out, or with a `converter`'s own folder for its port."""
-    device = root / "devices" / "usb1" / place
-    interface = device / f"{place}:1.0"
-    owner = interface / tty if converter else interface
-    owner.mkdir(parents=True)
-    (device / "devnum").write_text(f"{number}\n")
-    (device / "idVendor").write_text("2341\n")
-    folder = root / "class" / "tty" / tty
-    folder.mkdir(parents=True)
-    (folder / "device").symlink_to(owner)
+class Host:
+    """A host's sysfs."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        self.ttys = root / "class" / "tty"
+        self.ttys.mkdir(parents=True)
+        monkeypatch.setattr(usb_ttys, "TTYS", self.ttys)
+
+    def plug(
+        self, place: str, number: int, tty: str, *, serial: str = "", interface: int = 0, converter: bool = False
+    ) -> None:
+        """As cdc_acm lays it out, or with a `converter`'s own folder for its port."""
+        device = self.root / "devices" / "usb1" / place
+        folder = device / f"{place}:1.{interface}"
+        owner = folder / tty if converter else folder
+        owner.mkdir(parents=True)
+        said = {"devnum": f"{number}", "idVendor": "2341", "idProduct": "0036", "product": PRODUCT, "serial": serial}
+        for name, text in said.items():
+            (device / name).write_text(f"{text}\n")
+        (folder / "bInterfaceNumber").write_text(f"{interface:02x}\n")
+        (self.ttys / tty).mkdir()
+        (self.ttys / tty / "device").symlink_to(owner)
+
+    def unplug(self, tty: str) -> None:
+        shutil.rmtree((self.ttys / tty / "device").resolve().parent)
+        shutil.rmtree(self.ttys / tty)
 
 
-def test_a_device_that_came_back_is_found_at_its_place(tmp_path: Path) -> None:
-    ttys = tmp_path / "class" / "tty"
-    plug(tmp_path, "1-4.2", 17, "ttyACM0")
-    plug(tmp_path, "1-4.3", 9, "ttyUSB0", converter=True)
-    (ttys / "ttyS0").mkdir()
-    assert usb_tty("/dev/ttyACM0", ttys) == UsbTty("1-4.2", 17, "/dev/ttyACM0")
-    assert usb_tty("/dev/ttyUSB0", ttys) == UsbTty("1-4.3", 9, "/dev/ttyUSB0")
-    assert at_place("1-4.2", ttys) == UsbTty("1-4.2", 17, "/dev/ttyACM0")
-    assert at_place("1-9", ttys) is None
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    return Host(tmp_path, monkeypatch)
+
+
+def path(port: UsbTty | None) -> str | None:
+    return port.path if port is not None else None
+
+
+def test_where_a_port_is_plugged_in(host: Host) -> None:
+    host.plug("1-4.2", 17, "ttyACM0", serial="85430353531351B0E1E2")
+    host.plug("1-4.3", 9, "ttyUSB0", converter=True)
+    (host.ttys / "ttyS0").mkdir()
+    found = usb_tty("/dev/ttyACM0")
+    assert found == UsbTty("1-4.2", 17, "/dev/ttyACM0")
+    assert str(found) == f"/dev/ttyACM0 (2341:0036 {PRODUCT}, serial number 85430353531351B0E1E2, USB port 1-4.2)"
+    assert usb_tty("/dev/ttyUSB0") == UsbTty("1-4.3", 9, "/dev/ttyUSB0")
     for url in ("/dev/ttyS0", "/dev/ttyACM7", "socket://localhost:1", "loop://"):
-        assert usb_tty(url, ttys) is None
+        assert usb_tty(url) is None
+
+
+class TestFollowed:
+    @pytest.fixture
+    def followed(self, host: Host) -> Followed:
+        host.plug("1-1", 3, "ttyACM7", serial="0001")
+        host.plug("1-4.2", 17, "ttyACM0", serial="0001")
+        return Followed("/dev/ttyACM0")
+
+    def test_at_its_place(self, host: Host, followed: Followed) -> None:
+        host.unplug("ttyACM0")
+        assert followed.now(only_one=True) is None
+        host.plug("1-4.2", 18, "ttyACM1")
+        assert path(followed.now(only_one=False)) == "/dev/ttyACM1"
+
+    def test_the_same_interface_of_several(self, host: Host) -> None:
+        host.plug("1-4.2", 17, "ttyACM0", interface=2)
+        followed = Followed("/dev/ttyACM0")
+        host.unplug("ttyACM0")
+        host.plug("1-4.2", 18, "ttyACM1", interface=0)
+        host.plug("1-4.2", 18, "ttyACM2", interface=2)
+        assert path(followed.now(only_one=False)) == "/dev/ttyACM2"
+
+    def test_by_its_serial_number(self, host: Host, followed: Followed) -> None:
+        """Not one that was there before, though it has the same."""
+        host.unplug("ttyACM0")
+        assert followed.now(only_one=False) is None
+        host.plug("2-1", 4, "ttyACM3", serial="0002")
+        host.plug("2-2", 5, "ttyACM1", serial="0001")
+        assert path(followed.now(only_one=False)) == "/dev/ttyACM1"
+
+    def test_the_only_one_that_came(self, host: Host, followed: Followed) -> None:
+        host.unplug("ttyACM0")
+        host.plug("2-1", 4, "ttyACM1")
+        assert followed.now(only_one=False) is None
+        assert path(followed.now(only_one=True)) == "/dev/ttyACM1"
+        host.plug("2-2", 5, "ttyACM2")
+        assert followed.now(only_one=True) is None, "which of the two can't be told"
+
+    def test_another_ones_place_is_not_its_own(self, host: Host, followed: Followed) -> None:
+        """Two boards leave at the same time: the first that is back is not taken for the other."""
+        other = Followed("/dev/ttyACM7")
+        host.unplug("ttyACM7")
+        followed.see("/dev/ttyACM0")
+        host.unplug("ttyACM0")
+        host.plug("1-1", 19, "ttyACM1")
+        assert followed.now(only_one=True) is None
+        assert path(other.now(only_one=True)) == "/dev/ttyACM1"
+
+
+@pytest.mark.real_time("a port of the kernel")
+def test_what_is_there_instead_is_named(host: Host) -> None:
+    host.plug("1-4.2", 18, "ttyACM1")
+    for url in ("/dev/ttyACM0-gone", "hwgrep://SER=0815"):
+        with pytest.raises(SerialAbsent, match=r"; USB serial ports that are there: /dev/ttyACM1 \(2341:0036 Arduino"):
+            SerialPort.open("line", {"url": url})
 
 
 @pytest.mark.real_time("pseudo-terminals")

@@ -23,6 +23,7 @@ import serial
 from .. import clock
 from ..errors import SerialAbsent, SerialBusy, SerialForbidden, SerialSettings, TransportError
 from .host import permission_remedy
+from .usb_tty import listed, ports
 
 _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "url": str,
@@ -200,9 +201,17 @@ def _failure(url: str, chain: list[BaseException]) -> TransportError:
     if number == errno.ENOENT:
         folder = Path(url).parent
         missing = "" if "://" in url or folder.is_dir() else f", nor its folder {folder}"
-        return SerialAbsent(f"there is no port {url}{missing}")
+        return SerialAbsent(f"there is no port {url}{missing}{_usb_ports()}")
+    if url.startswith("hwgrep://"):
+        return SerialAbsent(f"no port is as {url} says{_usb_ports()}")
     remedy = "Does its server run, and are its host and port right?" if "://" in url else None
     return SerialAbsent(f"nothing answers at the port {url}: {_words(chain[-1])}", remedy=remedy)
+
+
+def _usb_ports() -> str:
+    """Which there are instead: a device that came back elsewhere is among them."""
+    found = ports()
+    return f"; USB serial ports that are there: {listed(found)}" if found else ""
 
 
 def _number(error: BaseException) -> int | None:

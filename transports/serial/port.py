@@ -106,6 +106,11 @@ class SerialPort(Transport):
             self.recorder.note(self.name, f"opened again: {self.url}")
 
     @property
+    def path(self) -> str:
+        """The device that was opened, where the URL only says how to find it (hwgrep://); else the URL."""
+        return str(self._port.port) if isinstance(self._port, serial.Serial) else self.url
+
+    @property
     def baudrate(self) -> int:
         """bit/s, as set now."""
         return int(self._port.baudrate)

@@ -1,47 +1,137 @@
-"""Serial ports that are USB devices themselves, and come back under another name: found again by their place.
+"""Serial ports that are USB devices themselves, and come back under another name: found again.
 
 A board whose processor is its own USB device leaves the bus at a reset, and what comes back (its boot loader, another
 program) may have other ids, another serial number and another tty. What stays is the socket that it is plugged into:
-sysfs names it as bus and port path, "1-4.2".
+sysfs names it as bus and port path, "1-4.2". Where that changes too, as behind a virtual machine that the device is handed to
+anew, the device is known by its serial number, or by being the only one that came.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import weakref
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 TTYS = Path("/sys/class/tty")
+MOST_LISTED = 5
+"""Ports that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsbTty:
-    """A serial port of the device that is plugged in at `place` now. `number`: of the device, another each time."""
+    """A serial port of the device that is plugged in at `place` now. `number`: of the device, another each time.
+
+    `interface`: which of the device's interfaces it is. The rest is what the device says of itself, "" where it says nothing.
+    """
 
     place: str
     number: int
     path: str
+    interface: int = field(default=0, compare=False)
+    ids: str = field(default="", compare=False)
+    product: str = field(default="", compare=False)
+    serial: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        about = " ".join(text for text in (self.ids, self.product) if text)
+        serial = f"serial number {self.serial}" if self.serial else "no serial number"
+        return f"{self.path} ({', '.join(text for text in (about, serial, f'USB port {self.place}') if text)})"
 
 
-def usb_tty(url: str, ttys: Path = TTYS) -> UsbTty | None:
+def ports() -> Sequence[UsbTty]:
+    """All of this host, by name."""
+    found = (_look(tty) for tty in sorted(TTYS.glob("tty*")))
+    return [port for port in found if port is not None]
+
+
+def usb_tty(path: str) -> UsbTty | None:
     """Where a port is plugged in; None for one that is no USB device, or isn't there."""
-    if not url.startswith("/"):
-        return None
-    return _look(ttys / Path(url).resolve().name)
+    own = str(Path(path).resolve()) if path.startswith("/") else path
+    return next((port for port in ports() if port.path == own), None)
 
 
-def at_place(place: str, ttys: Path = TTYS) -> UsbTty | None:
-    """The port of what is plugged in there now, the first of several; None: none is."""
-    found = (_look(tty) for tty in sorted(ttys.glob("tty*")))
-    return next((port for port in found if port is not None and port.place == place), None)
+def listed(found: Sequence[UsbTty]) -> str:
+    """For messages: which USB serial ports are there."""
+    more = f", and {len(found) - MOST_LISTED} more" if len(found) > MOST_LISTED else ""
+    return ", ".join(map(str, found[:MOST_LISTED])) + more if found else "none"
+
+
+class Followed:
+    """The USB device behind a port, which leaves and comes back. Made, or seen again, while it is there.
+
+    `device`: None where the port is no USB device of this host.
+    """
+
+    _all: ClassVar[weakref.WeakValueDictionary[int, Followed]] = weakref.WeakValueDictionary()
+
+    def __init__(self, path: str) -> None:
+        self.device: UsbTty | None = None
+        self._there: set[tuple[str, int]] = set()
+        self._serials: set[str] = set()
+        """Of its application, and of its boot loader."""
+        self.see(path)
+        self._all[id(self)] = self
+
+    def see(self, path: str) -> None:
+        """The device is there, at this path; what else is there is not it. Nothing changes where it has left already."""
+        found = usb_tty(path)
+        if found is not None:
+            self.device = found
+            self._serials.add(found.serial)
+            self._there = {(port.place, port.number) for port in ports()}
+
+    def now(self, *, only_one: bool) -> UsbTty | None:
+        """Its port now: at its place, else by its serial number, and else, with `only_one`, the only one that came since at a
+        place that no other followed device has. None: not back yet, or that can't be told."""
+        before = self.device
+        if before is None:
+            return None
+        there = ports()
+        if found := self._own(port for port in there if port.place == before.place):
+            return found
+        new = [port for port in there if (port.place, port.number) not in self._there]
+        if found := self._own(port for port in new if port.serial and port.serial in self._serials):
+            return found
+        others = [ref() for ref in self._all.valuerefs()]
+        taken = {other.device.place for other in others if other is not None and other.device is not None}
+        return self._own(port for port in new if port.place not in taken) if only_one else None
+
+    def _own(self, candidates: Iterable[UsbTty]) -> UsbTty | None:
+        """Of one device the port of the same interface, or its first; None where several devices may be meant."""
+        found = list(candidates)
+        if len({port.place for port in found}) != 1:
+            return None
+        wanted = self.device.interface if self.device is not None else 0
+        return min(found, key=lambda port: (port.interface != wanted, port.interface, port.path))
 
 
 def _look(tty: Path) -> UsbTty | None:
     """A tty's `device` is an interface, or a port of one; the device with its number is above that."""
     try:
         interface = (tty / "device").resolve(strict=True)
+        number = 0
         for folder in (interface, *interface.parents):
+            if said := _said(folder, "bInterfaceNumber"):
+                number = int(said, 16)
             if (folder / "devnum").is_file() and (folder / "idVendor").is_file():
-                return UsbTty(folder.name, int((folder / "devnum").read_text()), f"/dev/{tty.name}")
+                return UsbTty(
+                    folder.name,
+                    int((folder / "devnum").read_text()),
+                    f"/dev/{tty.name}",
+                    number,
+                    ":".join(_said(folder, name) for name in ("idVendor", "idProduct")),
+                    _said(folder, "product"),
+                    _said(folder, "serial"),
+                )
     except (OSError, ValueError):
         pass
     return None
+
+
+def _said(folder: Path, name: str) -> str:
+    with suppress(OSError):
+        return (folder / name).read_bytes().decode(errors="replace").strip()
+    return ""
