@@ -1,15 +1,19 @@
 """Into DFU mode and out of it: which USB device is meant, detaching (DFU 1.1, chapter 5), coming back.
 
-A device is followed by its port: it keeps that, while its ids, its serial number and its address may all change.
+A device is followed by its port: as a rule it keeps that, while its ids, its serial number and its address may all change.
+Where it comes back at another one, as behind a virtual machine, it is known by its serial number, or by being the only one that
+came.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from enum import Enum, auto
 
 from ...transports.deadline import Deadline
-from ...transports.errors import TransportError, UsbAbsent, UsbGone, UsbTimeout
+from ...transports.errors import TransportError, UsbAbsent, UsbForbidden, UsbGone, UsbTimeout
 from ...transports.usb.bus import UsbBus, UsbDevice, UsbInfo, UsbInterface, UsbMatch
 from ..errors import NoResponse, PartWrongMode
 from .codec import (
@@ -25,6 +29,10 @@ from .profile import DfuAddress
 
 DETACH_MS = 1000
 """wTimeout of a DETACH to a device without a functional descriptor."""
+LOOK_SECONDS = 0.25
+"""Between two looks whether a device that left is back at another port."""
+MOST_LISTED = 5
+"""Devices that a message names."""
 STRANGER_SECONDS = 2.0
 """How long an application may take to appear, of which nothing is known: it may have no USB at all."""
 
@@ -59,7 +67,7 @@ def find(bus: UsbBus, address: DfuAddress) -> UsbDevice:
             # Any device at the port was meant, if only it is in DFU mode.
             device.close()
     ids = [match for match in (address.dfu_mode(), runtime) if match is not None]
-    raise NoResponse(f"no USB device {' or '.join(str(match) for match in ids)}")
+    raise NoResponse(f"no USB device {' or '.join(str(match) for match in ids)}; {_there(bus, ids)}")
 
 
 def detach(bus: UsbBus, device: UsbDevice, address: DfuAddress, seconds: float) -> UsbDevice:
@@ -68,6 +76,7 @@ def detach(bus: UsbBus, device: UsbDevice, address: DfuAddress, seconds: float) 
     Closes `device`. Raises PartWrongMode.
     """
     info = device.info
+    others = bus.ports()
     interface = next((item for item in info.interfaces if is_dfu(item)), None)
     if interface is None:
         device.close()
@@ -91,10 +100,15 @@ def detach(bus: UsbBus, device: UsbDevice, address: DfuAddress, seconds: float) 
     wanted = address.dfu_mode(info.port or None)
     while True:
         try:
-            back = bus.wait_for([wanted], deadline)
-        except UsbAbsent:
+            matches = [wanted, *_elsewhere(bus, address.dfu_mode(), info, others, alone=address.port is None)]
+            back = bus.wait_for(matches, deadline.sooner(LOOK_SECONDS))
+        except (UsbAbsent, UsbForbidden) as error:
+            if not deadline.expired:
+                continue
+            if isinstance(error, UsbForbidden):
+                raise
             raise PartWrongMode(
-                f"detached, but no {wanted} came back within {seconds:g} s; {_there(bus, info)}",
+                f"detached, but no {wanted} came back within {seconds:g} s; {_there(bus, [wanted])}",
                 remedy="Are vendor_id and product_id of its address those of its DFU mode?",
             ) from None
         if is_in_dfu_mode(back.info):
@@ -113,16 +127,46 @@ def came_back(bus: UsbBus, address: DfuAddress, info: UsbInfo, seconds: float) -
     """
     deadline = Deadline.after(seconds)
     runtime = address.runtime()
+    others = bus.ports()
     if not bus.wait_gone(UsbMatch(port=info.port) if info.port else address.dfu_mode(), deadline):
         return Came.DFU_MODE
     if runtime is None:
         deadline = deadline.sooner(STRANGER_SECONDS)
     where = UsbMatch(port=info.port) if info.port else runtime or address.dfu_mode()
-    if bus.wait_seen(where, deadline, lambda seen: not is_in_dfu_mode(seen)) is not None:
-        return Came.APPLICATION
-    return Came.DFU_MODE if bus.list(where) else Came.NOTHING
+    while True:
+        if bus.wait_seen(where, deadline.sooner(LOOK_SECONDS), lambda seen: not is_in_dfu_mode(seen)) is not None:
+            return Came.APPLICATION
+        if _elsewhere(bus, runtime, info, others, alone=address.port is None):
+            return Came.APPLICATION
+        if deadline.expired:
+            return Came.DFU_MODE if bus.list(where) else Came.NOTHING
 
 
-def _there(bus: UsbBus, info: UsbInfo) -> str:
-    there = bus.list(UsbMatch(port=info.port)) if info.port else ()
-    return f"there is {there[0]}" if there else "nothing is there"
+def _elsewhere(
+    bus: UsbBus, match: UsbMatch | None, info: UsbInfo, others: Collection[str], *, alone: bool
+) -> Sequence[UsbMatch]:
+    """The port where a device came back that left `info.port`; none where that can't be told, or it isn't back.
+
+    `others`: the ports where devices were before. `alone`: the only one that came is taken for it, unless another component of
+    the bus was there.
+    """
+    if match is None or match.vendor_id is None or info.port in bus.ports():
+        return ()
+    came = [seen for seen in bus.list(replace(match, serial=None, port=None)) if seen.port not in others]
+    same = [seen for seen in came if info.serial and seen.serial == info.serial]
+    found = same or [seen for seen in came if alone and seen.port not in bus.opened_ports]
+    return [UsbMatch(port=found[0].port)] if len(found) == 1 else ()
+
+
+def _there(bus: UsbBus, wanted: Sequence[UsbMatch]) -> str:
+    """Where such devices are, or else any with a DFU interface, and what is at the port that is meant."""
+    there = bus.list()
+    ids = {(match.vendor_id, match.product_id) for match in wanted}
+    places = {match.port for match in wanted if match.port is not None}
+    near = [seen for seen in there if seen.port in places or (seen.vendor_id, seen.product_id) in ids]
+    shown = (near or [seen for seen in there if any(map(is_dfu, seen.interfaces))])[:MOST_LISTED]
+    if not shown:
+        return "nothing is there" if places else "no device with a DFU interface is there"
+    return "there is " + ", ".join(
+        f"{seen}, {f'serial {seen.serial}' if seen.serial else 'no serial number'}" for seen in shown
+    )

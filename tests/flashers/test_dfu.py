@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 from proxyflash.emulators.dfu import device as emulated
+from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.dfu.states import State as BState
+from proxyflash.emulators.usb.device import UsbFunction
+from proxyflash.emulators.usb.wire import Port
 from proxyflash.flashers.dfu.codec import DfuState
 from proxyflash.flashers.dfu.flasher import DfuFlasher
 from proxyflash.flashers.dfu.profile import DfuAddress, DfuProfile
@@ -761,6 +764,49 @@ def test_the_ids_of_dfu_mode_are_not_those_of_the_address(lab: Lab) -> None:
     lab.add(SLOT)
     with pytest.raises(PartWrongMode, match=r"no 1209:dead.* came back within 1 s; there is 1209:df01"):
         lab.flash(SLOT, product_id=0xDEAD)
+
+
+class TestAnotherPort:
+    """A virtual machine that a device is handed to anew plugs it in wherever there is room."""
+
+    def moving(self, lab: Lab, **settings: Any) -> DfuDevice:
+        device = lab.add(SLOT, **settings)
+        plug = lab.wire.plug
+
+        def elsewhere(port: Port, function: UsbFunction) -> None:
+            if port is device._port:
+                device._port = port = lab.wire.new_port()
+            plug(port, function)
+
+        lab.wire.plug = elsewhere  # type: ignore[method-assign]
+        return device
+
+    @pytest.mark.parametrize("dfu_serial", ["", "ROM1"], ids=["by its serial number", "as the only one"])
+    def test_it_is_found_there(self, lab: Lab, dfu_serial: str) -> None:
+        other = lab.add(SLOT, serial="B2")
+        device = self.moving(lab, serial="A1", dfu_serial=dfu_serial)
+        lab.flash(SLOT, serial="A1")
+        assert (device.application_version, other.application_version) == (NEW, OLD)
+
+    def test_of_two_that_came_neither_is_taken(self, lab: Lab) -> None:
+        self.moving(lab, serial="A1", dfu_serial="ROM1")
+        plug = lab.wire.plug
+
+        def with_another(port: Port, function: UsbFunction) -> None:
+            plug(port, function)
+            lab.wire.plug = plug  # type: ignore[method-assign]
+            lab.add(SLOT, serial="B2", boot="dfu")
+
+        lab.wire.plug = with_another  # type: ignore[method-assign]
+        with pytest.raises(
+            PartWrongMode, match=r"; there is 1209:df01 at port 1-2, serial ROM1, 1209:df01 at port 1-3"
+        ):
+            lab.flash(SLOT, serial="A1")
+
+    def test_a_message_names_where_such_devices_are(self, lab: Lab) -> None:
+        lab.add(SLOT, serial="B2")
+        with pytest.raises(NoResponse, match=r"; there is 1209:0001 at port 1-1, serial B2"):
+            lab.flash(SLOT, serial="A1")
 
 
 def test_the_same_ids_in_both_modes(lab: Lab) -> None:

@@ -6,6 +6,7 @@ The host's list of USB serial ports is played; the board and its wire are emulat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from proxyflash.emulators import registry
@@ -50,7 +51,7 @@ class Usb:
 def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Usb]]:
     all_of_them: list[Usb] = []
 
-    def make(where: Callable[[int], tuple[str, str]], **table: float) -> Usb:
+    def make(where: Callable[[int], tuple[str, str]], **table: Any) -> Usb:
         usb = Usb(Rig(CATERINA, **table), where)
         monkeypatch.setattr(usb_tty, "ports", usb.ports)
         monkeypatch.setattr(usb_return, "ports", usb.ports)

@@ -277,6 +277,15 @@ class UsbBus(Transport):
         found, _ = self._find(match or UsbMatch())
         return [_look_at(device) for device in found]
 
+    def ports(self) -> frozenset[str]:
+        """Where devices are now; none of them is opened."""
+        return frozenset(_port(device) for device in self._devices())
+
+    @property
+    def opened_ports(self) -> frozenset[str]:
+        """Where devices were opened through this bus, whether they are still there or not."""
+        return frozenset(self._addresses)
+
     def open_device(self, match: UsbMatch) -> UsbDevice:
         """Raises UsbAbsent, UsbAmbiguous (lists what tells the candidates apart), UsbForbidden."""
         device = self._the_one(match)
