@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from proxyflash.enumerators.errors import StateFolder
@@ -19,7 +20,7 @@ from proxyflash.updates.engine.report import Outcome
 from proxyflash.updates.errors import NoRoom
 from proxyflash.updates.handlers.flash import FlashHandler
 
-from .lab import FileHandler, Lab, all_new
+from .lab import COMPONENTS, FileHandler, Lab, all_new
 from .steps import inline
 
 pytestmark = pytest.mark.simulated_time
@@ -97,18 +98,18 @@ def test_what_earlier_updates_keep_is_given_up(lab: Lab, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "statvfs", lambda path: left)
     monkeypatch.setattr(FileHandler, "backup_bytes", lambda step, files: 10_000)
 
-    def needed() -> int:
+    def needed(**options: bool) -> int:
         """The least that is enough."""
         with lab.engine() as engine:
             left.f_bavail = 0
             with pytest.raises(NoRoom) as caught:
-                engine.plan(update, lab.components())
+                engine.plan(update, lab.components(), **options)
             found = int(caught.value.cause.partition(" needs ")[2].partition(" bytes")[0].replace(",", ""))
             left.f_bavail = found - 1
             with pytest.raises(NoRoom):
-                engine.plan(update, lab.components())
+                engine.plan(update, lab.components(), **options)
             left.f_bavail = found
-            assert engine.plan(update, lab.components()).tasks
+            assert engine.plan(update, lab.components(), **options).tasks
         return found
 
     with lab.engine() as engine:
@@ -118,9 +119,10 @@ def test_what_earlier_updates_keep_is_given_up(lab: Lab, monkeypatch: pytest.Mon
     assert needed() == copies + tasks * 10_000 + room.JOURNAL_BYTES - before
     (entry.backup / "memory.bin").write_bytes(bytes(range(250)) * 100)
     assert needed() == copies + tasks * 10_000 + room.JOURNAL_BYTES - before - 25_000
-    # The first backup is made before anything is given up.
+    # The first backup is made before anything is given up; with components at once, that of each of them.
     (entry.backup / "more.bin").write_bytes(bytes(range(250)) * 1000)
     assert needed() == copies + 10_000 + room.JOURNAL_BYTES
+    assert needed(parallel=True) == copies + len(COMPONENTS) * 10_000 + room.JOURNAL_BYTES
     # A folder of an update that never began is taken away before the copies are made.
     (entry.folder.parent / "000002" / "files").mkdir(parents=True, mode=0o700)
     (entry.folder.parent / "000002" / "files" / "cut").write_bytes(bytes(range(250)) * 20)
@@ -136,6 +138,16 @@ def test_what_is_said_to_be_given_up_is(lab: Lab) -> None:
         engine.store.forget()
         assert engine.store.to_be_freed() == (0, 0)
         assert entry.progress().begin["documents"]
+
+
+@pytest.mark.parametrize(("limit", "most"), [(None, 3_000), (1, 1_000), (2, 2_000)])
+def test_a_bus_bears_so_many_backups_at_once(limit: int | None, most: int) -> None:
+    """Three components with two backups each, of which the first Install gives up none."""
+    tasks: list[Any] = [
+        SimpleNamespace(component=SimpleNamespace(bus="can0"), target=f"motor {n % 3}") for n in range(6)
+    ]
+    limits = {"can1": 1} | ({} if limit is None else {"can0": limit})
+    assert room._before_an_install([(task, 1_000) for task in tasks], limits) == most
 
 
 def test_the_room_is_that_of_the_folder_that_will_be_made(tmp_path: Path) -> None:

@@ -110,12 +110,12 @@ def apply(
     if unfinished is not None and not abandon:
         engine.refuse(unfinished)
     with Wait(session, wait) as waiting:
-        made = waiting.until_there(lambda: _planned(session, engine, update), ComponentAbsent)
+        made = waiting.until_there(lambda: _planned(session, engine, update, parallel), ComponentAbsent)
         if kept is not None:
             kept.check(kept_plan.KeptPlan.of(session.bench, made, update.path))
         _print_plan(session, made)
         _confirm(session, made, yes)
-        plans = chain([made], iter(lambda: _planned(session, engine, update), None))
+        plans = chain([made], iter(lambda: _planned(session, engine, update, parallel), None))
 
         def work() -> Outcome:
             """Begins it; one that was waited for is planned for again."""
@@ -298,11 +298,11 @@ def _plan_of_the_present(waiting: Wait, engine: Engine, update: Update) -> Updat
     return made
 
 
-def _planned(session: Session, engine: Engine, update: Update) -> UpdatePlan:
+def _planned(session: Session, engine: Engine, update: Update, parallel: bool | None = None) -> UpdatePlan:
     """The plan over the components as they are now. A bus that can't be used ends it if the update needs that bus."""
     found = look(session)
     try:
-        made = engine.plan(update, found.components)
+        made = engine.plan(update, found.components, parallel=parallel)
     except ComponentAbsent as absent:
         buses = {component.name: component.bus for component in found.components}
         for bus, error in found.faults:

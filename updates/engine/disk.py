@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import BinaryIO
 from ...transports import private_files
 
 BLOCK = 1 << 20
+JOURNAL_BYTES = 64 << 10
+"""What is planned for the journal and the counts of attempts; one of a few dozen steps has as much."""
+LEAST_LEFT = 16 << 10
+"""What a backup leaves for them, of which some is used up by then."""
 
 
 def copy(source: Path, target: Path, *, mode: int = private_files.FILE_MODE) -> None:
@@ -26,6 +31,22 @@ def poured(source: BinaryIO, target: BinaryIO) -> str:
         digest.update(block)
         target.write(block)
     return digest.hexdigest()
+
+
+def claim(stream: BinaryIO, size: int) -> None:
+    """Takes the room for a new file of a backup before it is written: of two at once, one sees what the other has taken.
+
+    Raises OSError, also where too little would be left for the journal.
+    """
+    try:
+        os.posix_fallocate(stream.fileno(), 0, size)
+    except OSError as error:
+        # A file system that can't: then the file is as full as it is written.
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    found = os.fstatvfs(stream.fileno())
+    if found.f_bavail * found.f_frsize < LEAST_LEFT:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {size:,} bytes and room for the journal are needed")
 
 
 def sync_folder(folder: Path) -> None:

@@ -43,7 +43,7 @@ from ..manifests.options import start_conditions
 from ..manifests.policy import Policy, policy_of
 from ..manifests.resolved_update import Update, read, staged
 from . import plan as planning
-from . import restarting, room, time_limits
+from . import restarting, room, scheduling, time_limits
 from .attempts import Attempts
 from .journal import Journal
 from .plan import UpdatePlan
@@ -92,13 +92,16 @@ class Engine:
         self.context = context
         self.store = Store(bench.folder)
 
-    def plan(self, update: Update, components: Sequence[Component]) -> UpdatePlan:
+    def plan(self, update: Update, components: Sequence[Component], *, parallel: bool | None = None) -> UpdatePlan:
         """What will be done with the components as they were seen. Touches nothing.
 
+        `parallel`: whether components will be updated at once, for which their backups need room; None: as the policy has it.
         Raises HandlerUnknown, ManifestField, ComponentAbsent, BelowFloor, DowngradeRefused, NoRoom.
         """
         made = planning.make(self.bench, self.policy, update, components, self._torn)
-        room.demand(self.bench.folder, update, made.tasks, self.store.to_be_freed())
+        at_once = self.policy.parallel if parallel is None else parallel
+        limits = scheduling.limits_of(self.bench) if at_once else None
+        room.demand(self.bench.folder, update, made.tasks, self.store.to_be_freed(), limits)
         return made
 
     def unfinished(self) -> StoredUpdate | None:

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ...transports.errors import ProxyflashError, StateFolder
 from ..errors import NoRoom
 from ..events import Status
 from ..manifests.resolved_update import Update
+from . import scheduling
+from .disk import JOURNAL_BYTES
 from .plan import Task
 
-JOURNAL_BYTES = 64 << 10
-"""What is left for the journal and the counts of attempts; one of a few dozen steps has as much."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MAKE_ROOM = "Make room on that disk."
 
 
-def demand(folder: Path, update: Update, tasks: Iterable[Task], freed: tuple[int, int] = (0, 0)) -> None:
+def demand(
+    folder: Path,
+    update: Update,
+    tasks: Iterable[Task],
+    freed: tuple[int, int] = (0, 0),
+    limits: Mapping[str, int] | None = None,
+) -> None:
     """That the disk of `folder` has room for the update's copies and backups. Raises NoRoom.
 
     `freed`: bytes of earlier updates that are given up before the copies are made, and those after the first Install: the
-    backups before that need room beside them.
+    backups before that need room beside them. `limits`: of each bus, for components that are updated at once; None: they are
+    updated one by one.
     """
     copies, backups = _copies(update), _backups(tasks)
     at_once, later = freed
-    in_all = sum(backups)
-    needed = copies + max(max(backups, default=0), in_all - later) + JOURNAL_BYTES - at_once
+    in_all = sum(size for _, size in backups)
+    needed = copies + max(_before_an_install(backups, limits), in_all - later) + JOURNAL_BYTES - at_once
     free = _free(folder)
     if free < needed:
         given_up = f" ({at_once + later:,} that earlier updates have there are given up for them)" if any(freed) else ""
@@ -55,7 +62,18 @@ def _copies(update: Update) -> int:
     return documents + sum(size for _, size in files)
 
 
-def _backups(tasks: Iterable[Task]) -> list[int]:
+def _before_an_install(backups: list[tuple[Task, int]], limits: Mapping[str, int] | None) -> int:
+    """The most that may be kept before the first Install has ended: a backup of each component that is worked on."""
+    if limits is None:
+        return max((size for _, size in backups), default=0)
+    largest: dict[str, dict[str, int]] = {}
+    for task, size in backups:
+        of_bus = largest.setdefault(scheduling.bus_of(task), {})
+        of_bus[task.target] = max(size, of_bus.get(task.target, 0))
+    return sum(sum(sorted(found.values(), reverse=True)[: limits.get(bus)]) for bus, found in largest.items())
+
+
+def _backups(tasks: Iterable[Task]) -> list[tuple[Task, int]]:
     """About what each backup will have: what the steps write is what they replace."""
     known: dict[tuple[object, ...], int] = {}
     found = []
@@ -71,7 +89,7 @@ def _backups(tasks: Iterable[Task]) -> list[int]:
             except (ProxyflashError, OSError):
                 # What is wrong with a file is for Download to say.
                 known[step] = 0
-        found.append(known[step])
+        found.append((task, known[step]))
     return found
 
 

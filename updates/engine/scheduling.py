@@ -11,7 +11,8 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
-from ...transports import clock
+from ...enumerators.bench import Bench
+from ...transports import clock, plugins
 from ..manifests.conditions import Version
 from .plan import Task
 
@@ -37,11 +38,25 @@ def waits_for(tasks: Sequence[Task]) -> dict[int, set[int]]:
     return found
 
 
+def limits_of(bench: Bench) -> dict[str, int]:
+    """By bus, how many components may be worked on at once; a bus that is not in it has no limit."""
+    return {
+        name: spec.at_once or 1
+        for name, spec in bench.file.spec.bus.items()
+        if spec.at_once is not None or plugins.load(plugins.TRANSPORTS, spec.kind).shared_wire
+    }
+
+
+def bus_of(task: Task) -> str:
+    """The name of its component's bus; "" for a step for the host, and for a component of the host."""
+    return task.component.bus if task.component else ""
+
+
 class Scheduler:
     """Hands out the tasks of one stage to threads, the lowest index first; every hand-out is followed by `done`."""
 
     def __init__(self, tasks: Sequence[Task], limits: Mapping[str, int]) -> None:
-        """`limits`: by bus, how many components may be worked on at once; a bus that is not in it has none."""
+        """`limits`: as `limits_of` has them."""
         self._tasks = {task.index: task for task in tasks}
         self._waits = waits_for(tasks)
         self._followers: dict[int, list[int]] = {}
@@ -80,8 +95,8 @@ class Scheduler:
         with self._changed:
             self._running -= 1
             self._left -= 1
-            if self._bus(task) in self._free:
-                self._free[self._bus(task)] += 1
+            if bus_of(task) in self._free:
+                self._free[bus_of(task)] += 1
             for index in self._followers.get(task.index, ()):
                 self._waits[index].discard(task.index)
                 if not self._waits[index]:
@@ -116,11 +131,7 @@ class Scheduler:
         return task
 
     def _make_ready(self, index: int) -> None:
-        heapq.heappush(self._ready.setdefault(self._bus(self._tasks[index]), []), index)
-
-    @staticmethod
-    def _bus(task: Task) -> str:
-        return task.component.bus if task.component else ""
+        heapq.heappush(self._ready.setdefault(bus_of(self._tasks[index]), []), index)
 
 
 def carry_out(scheduler: Scheduler, work: Callable[[Task], None]) -> None:

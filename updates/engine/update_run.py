@@ -6,7 +6,6 @@ import shutil
 from itertools import groupby
 
 from ...flashers.errors import NOT_THERE, Cancelled
-from ...transports import plugins
 from ...transports.errors import ExitStatus, NextAction, ProxyflashError, Remedy
 from ..events import ComponentFinished, Status
 from ..manifests.options import OnFailure
@@ -122,12 +121,7 @@ class UpdateRun:
     def _stage(self, tasks: list[Task]) -> bool:
         """Tasks that may run beside each other; whether the update goes on. Raises Halt."""
         left = [task for task in tasks if not self._state(task).finished]
-        limits = {
-            name: spec.at_once or 1
-            for name, spec in self._settings.bench.file.spec.bus.items()
-            if spec.at_once is not None or plugins.load(plugins.TRANSPORTS, spec.kind).shared_wire
-        }
-        scheduler = scheduling.Scheduler(left, limits)
+        scheduler = scheduling.Scheduler(left, scheduling.limits_of(self._settings.bench))
 
         def work(task: Task) -> None:
             self._task(task)

@@ -191,9 +191,12 @@ class AppHandler(HostPartHandler[AppSpec]):
             return None
         with source, private_files.whole(folder / name) as out:
             status = os.fstat(source.fileno())
+            disk.claim(out, status.st_size)
+            digest = disk.poured(source, out)
+            out.truncate()
             return {
                 "kept": name,
-                "sha256": disk.poured(source, out),
+                "sha256": digest,
                 "mode": stat.S_IMODE(status.st_mode),
                 "owner": [status.st_uid, status.st_gid],
             }

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...enumerators.benchfile.validation import first_fault
 from ...enumerators.errors import StateFolder
 from ...transports import json_text, named_files, private_files
+from ..engine import disk
 
 M = TypeVar("M", bound="Facts")
 NAME = "backup.json"
@@ -70,6 +71,7 @@ def write(path: Path, data: bytes) -> str:
     with private_files.told(path):
         private_files.folder(path.parent)
         with private_files.whole(path) as stream:
+            disk.claim(stream, len(data))
             stream.write(data)
     return hashlib.sha256(data).hexdigest()
 
