@@ -93,11 +93,11 @@ class Output:
         """Another command begins, of those that one command runs."""
         self._verdicts.clear()
 
-    def verdict(self, component: str, text: str) -> None:
+    def verdict(self, component: str, text: str, remark: str = "") -> None:
         """What became of a component: told once, and again only if that has changed."""
         if self._verdicts.get(component) != text:
             self._verdicts[component] = text
-            self.line(f"{word(component)}  {plain(text, CAUSE)}")
+            self.line(f"{word(component)}  {plain(text, CAUSE)}{remark}")
 
     def note(self, text: str) -> None:
         """A remark on stderr."""

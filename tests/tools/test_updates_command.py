@@ -47,6 +47,8 @@ def test_the_same_apply_goes_on_as_well(make_desk: MakeDesk) -> None:
     done = desk.run("apply", desk.manifest)
     assert done.status == 0
     assert "going on with update 1" in done.err
+    told = [re.sub("  .*?(  .earlier.)?$", r"\1", line) for line in done.out.splitlines() if "  OK" in line]
+    assert told == ["host  (earlier)", "front-radar  (earlier)", "imu", "camera"]
     assert set(desk.seen().values()) == {"1.5.0"}
     assert len(desk.run("history", "--json").document["updates"]) == 1
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,10 +187,18 @@ def test_a_component_that_may_be_unplugged_is_passed_over(author: Author, bench:
     author.write("child", [author.step("one")], child=True, group="motors")
     update = load(author.write("parent", [author.step("before"), reference("child")]))
     with Bench.open(file, state=bench.state) as opened:
-        plan = Engine(opened).plan(update, [component("left"), component("right", Presence.ABSENT)])
+        seen = [component("left"), component("right", Presence.ABSENT), replace(component("camera"), group="cameras")]
+        plan = Engine(opened).plan(update, seen)
+        assert plan.unselected == ("camera",)
         assert [item.name for item in plan.unplugged] == ["right"]
         assert [task.target for task in plan.tasks] == ["host", "left"]
-        assert Engine(opened).apply(plan).succeeded
+        outcome = Engine(opened).apply(plan)
+        assert outcome.succeeded
+        assert outcome.report()["passedOver"] == [
+            {"component": "right", "reason": "absent, and optional: passed over"},
+            {"component": "camera", "reason": "no step of the update selects it"},
+        ]
+        assert Engine(opened).outcome(Engine(opened).store.entry(1)).report() == outcome.report()
         assert [line for line in author.done() if line.endswith("install")] == ["before install", "one install"]
         again = Engine(opened).plan(update, MOTORS)
         assert ([item.name for item in again.unplugged], len(again.tasks)) == ([], 3)

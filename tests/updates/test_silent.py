@@ -72,6 +72,8 @@ def test_one_that_may_be_unplugged_is_looked_for_too(make: Callable[..., OnePart
     assert (outcome.error, outcome.results) == (None, [])
     verdicts = [(event.component, event.verdict) for event in told if isinstance(event, ComponentFinished)]
     assert verdicts == [("part", "absent, and optional: passed over")]
+    (left,) = outcome.report()["passedOver"]
+    assert (left["component"], left["reason"]) == verdicts[0]
     supply.on()
     plan = engine.plan(update, line.bench.scan().components)
     assert (plan.silent, plan.unplugged) == (("part",), ())

@@ -178,7 +178,7 @@ def rollback(session: Session, yes: bool, wait: float) -> int | None:
         # What isn't there even then, or can't be asked, is told of each component; the others are brought back.
         with suppress(TransportError, PartError), Wait(session, wait) as waiting:
             waiting.until_there(lambda: _see(session, names))
-    return _carried_out(session, engine.rollback)
+    return _carried_out(session, engine.rollback, earlier=entry if entry.progress().rolling_back else None)
 
 
 @command("history")
@@ -254,6 +254,7 @@ def _resumed(session: Session, engine: Engine, entry: StoredUpdate, again: bool,
             session,
             lambda: engine.resume(again=again),
             lambda outcome: _gone_on(waiting, engine, outcome, again),
+            earlier=entry,
         )
 
 
@@ -379,6 +380,7 @@ def _plan_document(made: UpdatePlan) -> dict[str, object]:
         "skipped_steps": [number + 1 for number in made.empty],
         "unplugged": [component.name for component in made.unplugged],
         "silent": list(made.silent),
+        "not_selected": list(made.unselected),
     }
 
 
@@ -411,12 +413,23 @@ def _row(engine: Engine, entry: StoredUpdate) -> dict[str, Any]:
 
 
 def _carried_out(
-    session: Session, action: Callable[[], Outcome], then: Callable[[Outcome], Outcome] = lambda outcome: outcome
+    session: Session,
+    action: Callable[[], Outcome],
+    then: Callable[[Outcome], Outcome] = lambda outcome: outcome,
+    earlier: StoredUpdate | None = None,
 ) -> int | None:
-    """Carries an update out; whatever keeps it from its end names the command by which it goes on."""
+    """Carries an update out; whatever keeps it from its end names the command by which it goes on.
+
+    `earlier`: the update, if it goes on: what it has come to so far is told first.
+    """
     session.standing.remedy = f"It goes on by: {session.command_for('resume')}"
     session.begun = True
     session.output.forget_verdicts()
+    if earlier is not None:
+        # What keeps it from being read is told by whatever goes on with it.
+        with suppress(ProxyflashError):
+            for target, items in _engine(session).outcome(earlier).ended.items():
+                session.output.verdict(target, verdict(items), "  (earlier)")
     outcome = then(action())
     session.standing.finish()
     return _told(session, outcome)

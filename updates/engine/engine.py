@@ -52,7 +52,7 @@ from .report import Outcome
 from .store import Seen, Store, StoredUpdate
 from .task_runner import RunSettings
 from .update_run import UpdateRun
-from .verdict import PASSED_OVER
+from .verdict import NOT_SELECTED, PASSED_OVER
 
 CARRIED_OVER = (
     "update",
@@ -169,15 +169,17 @@ class Engine:
             "components": [asdict(component) for component in own.components],
             "boot": restarting.boot_id(),
         }
+        names = [component.name for component in components]
+        away = [component.name for component in plan.components if component.name not in names]
+        absent = [*away, *(component.name for component in plan.unplugged)]
+        begin["passed_over"] = dict.fromkeys(absent, PASSED_OVER) | dict.fromkeys(plan.unselected, NOT_SELECTED)
         journal = Journal.create(entry.journal)
         progress = Progress()
         progress.add(journal.append(Kind.BEGIN, begin))
         # One that turns out to have nothing to install takes no way back from what is installed.
         self.store.forget(entry, *self.store.backed_up())
-        names = [component.name for component in components]
-        for component in plan.components:
-            if component.name not in names:
-                self.context.on_event(ComponentFinished(component.name, PASSED_OVER))
+        for name in away:
+            self.context.on_event(ComponentFinished(name, PASSED_OVER))
         return self._run(entry, entry, journal, progress, own, again=again).carry_out()
 
     def resume(self, *, again: bool = False) -> Outcome:

@@ -67,7 +67,8 @@ class UpdatePlan:
     """What an update will do, in order. `empty`: the parent's steps that select no component.
 
     `unplugged`: components that it would be for as well, need not be there, and are not. `silent`: the names of those that
-    don't answer and may be in their bootloaders, where they are looked for before anything else is done.
+    don't answer and may be in their bootloaders, where they are looked for before anything else is done. `unselected`: the
+    names of those that it is not for.
     """
 
     update: Update
@@ -75,6 +76,7 @@ class UpdatePlan:
     empty: tuple[int, ...]
     unplugged: tuple[Component, ...] = ()
     silent: tuple[str, ...] = ()
+    unselected: tuple[str, ...] = ()
 
     @property
     def nothing_to_do(self) -> bool:
@@ -133,7 +135,10 @@ def make(
         if task.target not in silent:
             _check_present(task, torn)
     tasks = tuple(_looked_at(bench, policy, task) for task in plan.tasks)
-    return replace(plan, tasks=tasks, unplugged=order(update, away).components, silent=silent)
+    unplugged = order(update, away).components
+    selected = {component.name for component in (*plan.components, *unplugged)}
+    unselected = tuple(component.name for component in components if component.name not in selected)
+    return replace(plan, tasks=tasks, unplugged=unplugged, silent=silent, unselected=unselected)
 
 
 def _steps(

@@ -89,6 +89,20 @@ class Outcome:
         return results_of(self.plan.tasks, self.progress)
 
     @property
+    def ended(self) -> dict[str, list[TaskResult]]:
+        """The components of which the update has nothing more to do or to undo, as far as is known, with their results."""
+        rows: dict[str, list[TaskResult]] = {}
+        for item in self.results:
+            rows.setdefault(item.task.target, []).append(item)
+        return {target: items for target, items in rows.items() if self._is_ended({item.task.status for item in items})}
+
+    def _is_ended(self, statuses: set[Status]) -> bool:
+        if self.progress.rolling_back:
+            undone = {Status.RESTORED, Status.NOT_RESTORED, Status.FAILED}
+            return bool(statuses & undone) and not statuses & {Status.DONE, Status.STOPPED}
+        return Status.FAILED in statuses or statuses <= {Status.DONE, Status.INSTALLED}
+
+    @property
     def error(self) -> ProxyflashError | None:
         """What keeps it from its end, else what made it fail."""
         if self.halt is not None:
@@ -127,7 +141,7 @@ class Outcome:
         return self.progress.touched
 
     def report(self) -> dict[str, Any]:
-        """The report in the agent's shape, with `componentResults` beside its step results."""
+        """The report in the agent's shape, with `componentResults` and `passedOver` beside its step results."""
         results = self.results
         manifest = self.plan.update.manifest
         steps = {
@@ -142,6 +156,10 @@ class Outcome:
             "installedUpdateId": installed if self.ending is Ending.SUCCEEDED else "",
             "lastInstallResult": {**self._total(results).report(), "stepResults": steps},
             "componentResults": [_component(item) for item in results],
+            "passedOver": [
+                {"component": name, "reason": reason}
+                for name, reason in self.progress.begin.get("passed_over", {}).items()
+            ],
         }
 
     def _state(self) -> int:

@@ -10,6 +10,7 @@ from .results import ActionResult, ResultCode
 
 PASSED_OVER = "absent, and optional: passed over"
 """Of a component that the update would be for as well."""
+NOT_SELECTED = "no step of the update selects it"
 
 
 def verdict(items: Sequence[TaskResult]) -> str:
