@@ -216,6 +216,8 @@ class ComponentAbsent(UpdateError):
         "Is it powered and wired? Run: proxyflash scan. If flashing it was interrupted, flash it again: "
         "proxyflash flash NAME FILE. What may be missing is optional = true in the bench file."
     )
+    away: tuple[str, ...] = ()
+    """The names of all that the update needs and that don't answer, where they are known."""
 
 
 class StepFailed(ProxyflashError):

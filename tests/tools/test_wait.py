@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from typing import Any
@@ -187,8 +188,37 @@ def test_a_rollback_waits_for_parts_and_goes_on_without_those_that_do_not_come(
     assert desk.run("rollback").status == 0
     assert desk.run("apply", both).status == 0
     done = late.supply("rollback", "--wait", 90, capsys=capsys, part="camera")
-    assert (done.status, "camera can't be seen" in done.err) == (0, True), done.err
+    assert (done.status, "camera: not there yet" in done.err) == (0, True), done.err
+    assert done.err.splitlines().count("camera is there") == 1
     assert desk.seen()["camera"] == "1.4.2"
+
+
+@pytest.mark.parametrize("name", ["plan", "apply", "rollback", "scan"])
+def test_all_parts_are_waited_for_and_each_is_told_when_it_comes(
+    desk: Desk, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """The camera comes before the radar, which is asked first."""
+    folder = desk.folder / "update"
+    children = [folder / f"{part}.importmanifest.json" for part in ("radar", "camera")]
+    both = Publisher(folder).update("Both", "1.5", *children)
+    if name == "rollback":
+        assert desk.run("apply", both).status == 0
+    capsys.readouterr()
+
+    def opener(path: str | None, state: Any) -> Bench:
+        bench = Bench.open(path, state=state)
+        for part, seconds in (("front-radar", 50.0), ("camera", 20.0)):
+            supply = bench.emulated_device(part).supply
+            supply.off()
+            clock.Timer(seconds, supply.on).start()
+        return bench
+
+    words = [name, *([both] if name in ("plan", "apply") else []), "--wait", "120"]
+    # The radar's memory can't be read, so it was not backed up.
+    assert commands.run(desk.arguments(*words), opener=opener) == (1 if name == "rollback" else 0)
+    told = [line for line in capsys.readouterr().err.splitlines() if re.search("is there$|^waiting", line)]
+    assert "front-radar, camera: not there yet" in told[0]
+    assert [line for line in told if line.endswith("is there")] == ["camera is there", "front-radar is there"]
 
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "soon"])

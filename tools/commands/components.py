@@ -33,8 +33,9 @@ def scan(session: Session, wait: float) -> int | None:
     """
     with Wait(session, wait) as waiting:
         found = look(session)
-        while (error := _missing(session, found)) and waiting.may_go_on(error):
+        while (error := _missing(session, found)) and waiting.may_go_on(error, *_away(session, found)):
             found = look(session)
+        waiting.all_but(*_away(session, found))
     session.output.document(
         {
             "components": [_full(component) for component in found.components],
@@ -55,9 +56,14 @@ def _missing(session: Session, found: Scan) -> ProxyflashError | None:
     for _, error in found.faults:
         if isinstance(error, NOT_THERE):
             return error
-    away = [component for component in found.components if component.presence is Presence.ABSENT]
-    names = ", ".join(component.name for component in away if not session.bench.unplugged(component))
+    names = ", ".join(_away(session, found))
     return NoResponse(f"{names} can't be seen") if names else None
+
+
+def _away(session: Session, found: Scan) -> list[str]:
+    """The components that should be there, and aren't."""
+    away = [component for component in found.components if component.presence is Presence.ABSENT]
+    return [component.name for component in away if not session.bench.unplugged(component)]
 
 
 def look(session: Session) -> Scan:

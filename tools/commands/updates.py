@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from ...enumerators.component import Presence
-from ...flashers.errors import NOT_THERE, Cancelled, NoResponse, PartError
-from ...transports.errors import NextAction, ProxyflashError, TransportError
+from ...flashers.errors import NOT_THERE, Cancelled, NoResponse
+from ...transports.errors import NextAction, ProxyflashError
 from ...transports.plain import word
 from ...updates.engine import kept_plan
 from ...updates.engine.engine import Engine
@@ -176,8 +176,8 @@ def rollback(session: Session, yes: bool, wait: float) -> int | None:
     _ask_for_real(session, names, yes, "bring back what was on")
     if wait:
         # What isn't there even then, or can't be asked, is told of each component; the others are brought back.
-        with suppress(TransportError, PartError), Wait(session, wait) as waiting:
-            waiting.until_there(lambda: _see(session, names))
+        with Wait(session, wait) as waiting:
+            waiting.until_all_are_there(names, lambda name: _see(session, name))
     return _carried_out(session, engine.rollback, earlier=entry if entry.progress().rolling_back else None)
 
 
@@ -245,9 +245,7 @@ def _resumed(session: Session, engine: Engine, entry: StoredUpdate, again: bool,
             names = [item.task.target for item in engine.outcome(entry).results if item.task.status in left]
             # What isn't there even then is said of each component.
             try:
-                waiting.until_there(lambda: _open_buses(session, names))
-            except NOT_THERE:
-                pass
+                waiting.until_all_are_there(names, lambda name: _open_bus(session, name))
             except KeyboardInterrupt as stopped:
                 raise Cancelled("stopped while it waited", touched=True, remedy=GO_ON) from stopped
         return _carried_out(
@@ -268,35 +266,48 @@ def _gone_on(waiting: Wait, engine: Engine, outcome: Outcome, again: bool) -> Ou
             # It leaves the update as it is: nothing is under way while it waits.
             break
         outcome = engine.resume(again=again)
+        if not isinstance(outcome.halt, NOT_THERE):
+            waiting.all_but()
     return outcome
 
 
-def _open_buses(session: Session, names: list[str]) -> None:
-    """Opens the buses of components. Raises what keeps one from being opened."""
+def _open_bus(session: Session, name: str) -> None:
+    """Opens a component's bus. Raises what keeps it from being opened."""
     entries = session.bench.file.entries
-    for bus in dict.fromkeys(entries[name].spec.bus for name in names if name in entries):
-        session.bench.transport(bus)
+    if name in entries:
+        session.bench.transport(entries[name].spec.bus)
 
 
-def _see(session: Session, names: list[str]) -> None:
-    """Opens the buses of components, and asks those that answer outside of their bootloaders. Raises NoResponse, and others."""
-    _open_buses(session, names)
-    for name in dict.fromkeys(names):
-        if name in session.bench.file.entries:
-            seen = session.bench.component(name).look()
-            if seen.presence is Presence.ABSENT and not session.bench.may_be_in_bootloader(seen):
-                raise NoResponse(f"{name} can't be seen", component=name)
+def _see(session: Session, name: str) -> None:
+    """Opens a component's bus, and asks it if it answers outside of its bootloader. Raises NoResponse, and others."""
+    _open_bus(session, name)
+    if name in session.bench.file.entries:
+        seen = session.bench.component(name).look()
+        if seen.presence is Presence.ABSENT and not session.bench.may_be_in_bootloader(seen):
+            raise NoResponse("not there yet", component=name)
 
 
 def _plan_of_the_present(waiting: Wait, engine: Engine, update: Update) -> UpdatePlan:
     """The plan, once all components that it is for are there, or the time for that is over."""
-    session = waiting.session
-    made = waiting.until_there(lambda: _planned(session, engine, update), ComponentAbsent)
-    while away := [component for component in made.components if component.presence is Presence.ABSENT]:
-        if not waiting.may_go_on(NoResponse(f"{', '.join(component.name for component in away)} can't be seen")):
-            break
-        made = waiting.until_there(lambda: _planned(session, engine, update), ComponentAbsent)
-    return made
+    without: list[UpdatePlan] = []
+
+    def attempt() -> UpdatePlan:
+        without.clear()
+        made = _planned(waiting.session, engine, update)
+        away = tuple(component.name for component in made.components if component.presence is Presence.ABSENT)
+        if away:
+            without.append(made)
+            error = ComponentAbsent("not there yet", component=away[0])
+            error.away = away
+            raise error
+        return made
+
+    try:
+        return waiting.until_there(attempt, ComponentAbsent)
+    except ComponentAbsent:
+        if without:
+            return without[0]
+        raise
 
 
 def _planned(session: Session, engine: Engine, update: Update, parallel: bool | None = None) -> UpdatePlan:

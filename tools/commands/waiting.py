@@ -7,16 +7,19 @@ of a part that gets its supply, every few seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import update_wrapper
 from typing import Any, TypeVar
 
 import click
 
-from ...flashers.errors import NOT_THERE
+from ...flashers.errors import NOT_THERE, PartError
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError
 from ...transports.host_changes import HostChanges
+from ...transports.plain import word
+from ...updates.errors import ComponentAbsent
 from .session import Session
 
 T = TypeVar("T")
@@ -61,6 +64,8 @@ class Wait:
         self._deadline = Deadline.after(seconds)
         self._changes: HostChanges | None = None
         self._said = ""
+        self._away: tuple[str, ...] = ()
+        """The components that are waited for, as far as they are known."""
 
     def __enter__(self) -> Wait:
         return self
@@ -77,23 +82,56 @@ class Wait:
         caught: tuple[type[ProxyflashError], ...] = (*NOT_THERE, *missing)
         while True:
             try:
-                return attempt()
+                found = attempt()
             except caught as error:
                 if self.session.standing.touched:
                     raise
                 if not self.may_go_on(error):
                     raise self.over(error) from error.__cause__
+            else:
+                self.all_but()
+                return found
 
-    def may_go_on(self, error: ProxyflashError) -> bool:
-        """Waits until it is worth trying again; False: the time is over."""
+    def until_all_are_there(self, names: Iterable[str], look: Callable[[str], object]) -> None:
+        """Waits for each component that `look` doesn't find, as long as there is time.
+
+        One that it fails for otherwise isn't waited for.
+        """
+        left = list(dict.fromkeys(names))
+        while left:
+            away: dict[str, ProxyflashError] = {}
+            for name in left:
+                with suppress(TransportError, PartError):
+                    try:
+                        look(name)
+                    except NOT_THERE as error:
+                        away[name] = error
+            if not away or not self.may_go_on(next(iter(away.values())), *away):
+                break
+            left = list(away)
+        self.all_but(*away)
+
+    def all_but(self, *away: str) -> None:
+        """Tells which of those that were waited for are there, and remembers who isn't."""
+        for name in self._away:
+            if name not in away:
+                self.session.output.note(f"{word(name)} is there")
+        self._away = away
+
+    def may_go_on(self, error: ProxyflashError, *away: str) -> bool:
+        """Waits until it is worth trying again; False: the time is over. `away`: the components that aren't there."""
+        if not away and isinstance(error, ComponentAbsent):
+            away = error.away
+        self.all_but(*(away or filter(None, [error.component])))
         if self._changes is None and self.seconds:
             self._changes = HostChanges()
         if self._changes is None or self._deadline.expired:
             return False
-        if self._said != str(error.cause):
-            self._said = str(error.cause)
-            where = f"{error.component}: " if error.component else ""
-            self.session.output.note(f"waiting, for up to {self._deadline.remaining:.0f} s: {where}{error.cause}")
+        said = f"{', '.join(map(word, self._away))}: " if self._away else ""
+        said += error.cause if len(self._away) < 2 else "not there yet"
+        if self._said != said:
+            self._said = said
+            self.session.output.note(f"waiting, for up to {self._deadline.remaining:.0f} s: {said}")
         with self.session.idle():
             self._changes.wait(min(AGAIN_SECONDS, self._deadline.remaining))
         if isinstance(error, TransportError):

@@ -132,8 +132,9 @@ def make(
         for condition in task.options.conditions:
             if lacking := condition.missing(bench):
                 raise ManifestField(f"{update.path}: step {task.label} for {task.target}: {lacking}")
-        if task.target not in silent:
-            _check_present(task, torn)
+        if task.target not in silent and _is_absent(task, torn):
+            left = [other for other in plan.tasks if other.target not in silent and _is_absent(other, torn)]
+            raise _absent(task, left)
     tasks = tuple(_looked_at(bench, policy, task) for task in plan.tasks)
     unplugged = order(update, away).components
     selected = {component.name for component in (*plan.components, *unplugged)}
@@ -187,13 +188,18 @@ def _silent(bench: Bench, plan: UpdatePlan) -> tuple[str, ...]:
     return tuple(component.name for component in silent if component.name in reached)
 
 
-def _check_present(task: Task, torn: Callable[[], Container[str]]) -> None:
+def _is_absent(task: Task, torn: Callable[[], Container[str]]) -> bool:
     component = task.component
-    if component is not None and component.presence is Presence.ABSENT and component.name not in torn():
-        raise ComponentAbsent(
-            f"step {task.label} is for {component.name}, which does not answer ({component.where})",
-            component=component.name,
-        )
+    return component is not None and component.presence is Presence.ABSENT and component.name not in torn()
+
+
+def _absent(task: Task, left: Sequence[Task]) -> ComponentAbsent:
+    """The first task whose component isn't there, and all of them."""
+    where = task.component.where if task.component else ""
+    cause = f"step {task.label} is for {task.target}, which does not answer ({where})"
+    error = ComponentAbsent(cause, component=task.target)
+    error.away = tuple(dict.fromkeys(other.target for other in left))
+    return error
 
 
 def _looked_at(bench: Bench, policy: Policy, task: Task) -> Task:
