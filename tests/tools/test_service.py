@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +117,33 @@ def test_systemd_takes_it(desk: Desk, tmp_path: Path, root: Path, user: str, nam
     done = subprocess.run([analyze, "verify", "--man=no", root / UNIT], capture_output=True, text=True, timeout=60)
     said = [line for line in done.stderr.splitlines() if re.search("proxyflash-resume", line)]
     assert (done.returncode, said) == (0, [])
+
+
+@pytest.mark.real_time("a program")
+def test_what_systemd_starts_runs_resume(desk: Desk, root: Path) -> None:
+    """From another folder, with systemd's environment."""
+    assert desk.run("service", "install").status == 0
+    words = shlex.split(settings((root / UNIT).read_text(), "Service")["execstart"])
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=600, cwd="/", env={"PATH": "/usr/sbin:/usr/bin"}
+    )
+    assert (done.returncode, done.stdout) == (0, "nothing to resume: no update is unfinished\n"), done.stderr
+
+
+RULE = re.compile(r'(?:(?:^|, )(?:SUBSYSTEM|ATTR\{[A-Za-z]+\}|MODE|GROUP)(?:==|=)"[^"\\*?|\[]+")+')
+"""A line of matches and assignments, as udev(7) has it, without patterns."""
+
+
+@pytest.mark.real_time("a program")
+def test_udev_takes_its_rules(desk: Desk, root: Path) -> None:
+    assert desk.run("service", "install", "--user", "daemon").status == 0
+    lines = (root / RULES).read_text().splitlines()
+    rules = [line for line in lines if not line.startswith("#")]
+    assert rules
+    assert all(RULE.fullmatch(line) for line in rules)
+    assert all("==" in line and ', MODE="0660", GROUP="daemon"' in line for line in rules)
+    # From systemd 254 on udevadm says what is wrong with a file.
+    udevadm = shutil.which("udevadm")
+    if udevadm and subprocess.run([udevadm, "verify", "--help"], capture_output=True, timeout=60).returncode == 0:
+        done = subprocess.run([udevadm, "verify", root / RULES], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -127,8 +127,10 @@ class Wait:
             self._changes = HostChanges()
         if self._changes is None or self._deadline.expired:
             return False
-        said = f"{', '.join(map(word, self._away))}: " if self._away else ""
-        said += error.cause if len(self._away) < 2 else "not there yet"
+        names = ", ".join(map(word, self._away))
+        said = error.cause if len(self._away) < 2 else "not there yet"
+        if names and names not in said:
+            said = f"{names}: {said}"
         if self._said != said:
             self._said = said
             self.session.output.note(f"waiting, for up to {self._deadline.remaining:.0f} s: {said}")
