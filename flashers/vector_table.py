@@ -32,8 +32,11 @@ class VectorTable(Head):
         stack, reset = struct.unpack("<II", image.read(region.start, 8, region.erased_value))
         inside = any(segment.address <= reset - 1 < segment.end for segment in image.segments)
         if stack % 4 or stack not in RAM or not reset & 1 or not inside:
+            is_mcuboot = "image_hash" in image.target
             raise ImageWrongPart(
-                f"{image.source or 'the image'} does not begin with a vector table: at 0x{region.start:08X} the stack "
-                f"pointer would be 0x{stack:08X} and the reset vector 0x{reset:08X}",
-                remedy="Is it linked for this part, and for this address?",
+                f"{image.source or 'the image'}{', an image for MCUboot,' * is_mcuboot} does not begin with a vector "
+                f"table: at 0x{region.start:08X} the stack pointer would be 0x{stack:08X} and the reset vector 0x{reset:08X}",
+                remedy="Give the address of its slot: --address. Or give the program itself."
+                if is_mcuboot
+                else "Is it linked for this part, and for this address?",
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 HEAD_SIZE = 1024
@@ -18,145 +19,142 @@ ANOTHER = f"Is it the right file? {MEANT}"
 UNPACK = f"Unpack it, and give the firmware file that is in it. {MEANT}"
 DECRYPT = f"Decrypt it first. {MEANT}"
 PROGRAM = f"Give the program itself: the .hex, .elf or .bin of the build. {MEANT}"
+DOWNLOAD = f"Download the file itself. {MEANT}"
+CONVERT = f"Convert it to Intel HEX. {MEANT}"
+
+
+def _has_pe_header(head: bytes) -> bool:
+    (place,) = struct.unpack_from("<I", head, 60)
+    return head[place : place + 4] == b"PE\0\0"
+
+
+def _has_tar_checksum(head: bytes) -> bool:
+    """POSIX.1, "ustar Interchange Format": the sum of the header's bytes, its own eight taken for spaces."""
+    found = re.match(rb" *([0-7]+)[\x00 ]", head[148:156])
+    return found is not None and int(found[1], 8) == sum(head[:148]) + 8 * 0x20 + sum(head[156:512])
+
+
+def _is_utf_8(text: bytes) -> bool:
+    """The last character may be cut."""
+    try:
+        text[:-3].decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`container`: for a bootloader that takes a file whole and judges it itself, which is given such files as they are.
-    `text`: nothing more is known than that it is a text, as files of other formats are."""
+    """`mark`: a regular expression for how such a file begins; of a text, in small letters and without blanks before it.
+    `check`: what else must hold. `container`: for a bootloader that takes a file whole and judges it itself, which is
+    given such files as they are. `unknown`: nothing more is known than that it is a text, as files of other formats are."""
 
+    mark: bytes
     what: str
     remedy: str = ANOTHER
-    container: bool = False
+    check: Callable[[bytes], bool] | None = None
     text: bool = False
+    container: bool = False
+    unknown: bool = False
+
+    def begins(self, head: bytes) -> bool:
+        return re.match(self.mark, head, re.DOTALL) is not None and (self.check is None or self.check(head))
 
 
-MARKS: tuple[tuple[int, bytes, Kind], ...] = (
-    *(
-        (0, mark, Kind(what, UNPACK))
-        for mark, what in (
-            (b"PK\3\4", "a zip archive"),
-            (b"PK\5\6", "an empty zip archive"),
-            (b"PK\7\x08", "a zip archive in several parts"),
-            (b"\xfd7zXZ\0", "compressed by xz"),
-            (b"\x28\xb5\x2f\xfd", "compressed by zstd"),
-            (b"\x04\x22\x4d\x18", "compressed by lz4"),
-            (b"\x89LZO\0\r\n\x1a\n", "compressed by lzop"),
-            (b"LZIP\1", "compressed by lzip"),
-            (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-            (b"Rar!\x1a\x07", "a RAR archive"),
-            (b"MSCF\0\0\0\0", "a cabinet archive"),
-            (b"!<arch>\n", "an ar archive, as static libraries and .deb packages are"),
-            (b"\xed\xab\xee\xdb", "an RPM package"),
-            (b"070701", "a cpio archive"),
-            (b"070702", "a cpio archive"),
-            (b"070707", "a cpio archive"),
-            (b"hsqs", "a SquashFS file system"),
-        )
+KINDS = (
+    Kind(rb"PK\x03\x04", "a zip archive", UNPACK),
+    Kind(rb"PK\x05\x06", "an empty zip archive", UNPACK),
+    Kind(rb"PK\x07\x08", "a zip archive in several parts", UNPACK),
+    Kind(rb"\xfd7zXZ\x00", "compressed by xz", UNPACK),
+    Kind(rb"\x28\xb5\x2f\xfd", "compressed by zstd", UNPACK),
+    Kind(rb"\x04\x22\x4d\x18|\x02\x21\x4c\x18", "compressed by lz4", UNPACK),
+    Kind(rb"\x89LZO\x00\r\n\x1a\n", "compressed by lzop", UNPACK),
+    Kind(rb"LZIP\x01", "compressed by lzip", UNPACK),
+    Kind(rb"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
+    Kind(rb"Rar!\x1a\x07", "a RAR archive", UNPACK),
+    Kind(rb"MSCF\x00{4}", "a cabinet archive", UNPACK),
+    Kind(rb"!<arch>\n", "an ar archive, as static libraries and .deb packages are", UNPACK),
+    Kind(rb"\xed\xab\xee\xdb", "an RPM package", UNPACK),
+    Kind(rb"07070[127]", "a cpio archive", UNPACK),
+    Kind(rb"hsqs", "a SquashFS file system", UNPACK),
+    Kind(rb"[^\x00].{511}", "a tar archive", UNPACK, _has_tar_checksum),
+    # RFC 1952, 2.3.1: deflate, no reserved flags, extra flags, known system.
+    Kind(rb"\x1f\x8b\x08[\x00-\x1f].{5}[\x00-\x0d\xff]", "compressed by gzip", UNPACK),
+    Kind(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "compressed by bzip2", UNPACK),
+    # The .lzma file format: properties, dictionary size, uncompressed size or all ones.
+    Kind(rb"\x5d\x00\x00..(\xff{8}|.{4}\x00{5})", "compressed by lzma", UNPACK),
+    Kind(rb"%PDF-", "a PDF document"),
+    Kind(rb"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    Kind(rb"GIF8", "a GIF picture"),
+    Kind(rb"\xff\xd8\xff[\xe0\xe1\xdb\xee]", "a JPEG picture"),
+    Kind(rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Office document"),
+    Kind(rb"SQLite format 3\x00", "an SQLite database"),
+    Kind(rb"MZ.{62}", "a program for Windows", check=_has_pe_header),
+    Kind(rb"[\xce\xcf]\xfa\xed\xfe", "a program for macOS"),
+    Kind(rb"\xca\xfe\xba\xbe", "a Java class or a program for macOS"),
+    Kind(rb"\x00asm\x01\x00{3}", "a WebAssembly module"),
+    Kind(rb"\xd4\xc3\xb2\xa1|\x0a\x0d\x0d\x0a", "a network capture"),
+    Kind(rb"Salted__", "encrypted by openssl enc", DECRYPT),
+    Kind(rb"age-encryption\.org/", "encrypted by age", DECRYPT),
+    Kind(rb"LUKS\xba\xbe", "an encrypted disk (LUKS)", DECRYPT),
+    Kind(rb"-----BEGIN PGP MESSAGE", "encrypted by PGP", DECRYPT),
+    # UG266, table "Header tag": 0x03A617EB, its length, version 0x03000000.
+    Kind(rb"\xeb\x17\xa6\x03\x08\x00{3}", "a GBL file, for Silicon Labs' Gecko Bootloader", PROGRAM, container=True),
+    # Ember's .ebl: tag 0x0000, its length, version, signature 0xE350; all big endian.
+    Kind(rb"\x00\x00\x00\x8c..\xe3\x50", "an EBL file, for Ember's bootloader", PROGRAM, container=True),
+    # Zigbee Cluster Library, "OTA File Format": 0x0BEEF11E.
+    Kind(rb"\x1e\xf1\xee\x0b", "a Zigbee OTA file", PROGRAM, container=True),
+    # UF2's specification: 0x0A324655, 0x9E5D5157.
+    Kind(rb"UF2\n\x57\x51\x5d\x9e", "a UF2 file, for a bootloader that is a USB drive", PROGRAM, container=True),
+    # UM2262, the header of ST's SBSFU.
+    Kind(rb"SFU1", "an encrypted image for ST's SBSFU", PROGRAM, container=True),
+    Kind(rb".{20}STMP", "an SB file, for NXP's boot ROM", PROGRAM, container=True),
+    Kind(rb"sbv3", "an SB3 file, for NXP's boot ROM", PROGRAM, container=True),
+    Kind(rb"ANDROID!", "a boot image for Android's bootloader", PROGRAM, container=True),
+    Kind(
+        rb"(\s|//[^\n]*\n|/\*([^*]|\*(?!/))*\*/)*vbf_version", "a VBF file, for a vehicle maker's tester", PROGRAM,
+        container=True,
     ),
-    (257, b"ustar", Kind("a tar archive", UNPACK)),
-    *(
-        (0, mark, Kind(what))
-        for mark, what in (
-            (b"%PDF-", "a PDF document"),
-            (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
-            (b"GIF8", "a GIF picture"),
-            (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Office document"),
-            (b"SQLite format 3\0", "an SQLite database"),
-            (b"\xcf\xfa\xed\xfe", "a program for macOS"),
-            (b"\xca\xfe\xba\xbe", "a Java class or a program for macOS"),
-            (b"\0asm\1\0\0\0", "a WebAssembly module"),
-            (b"\xd4\xc3\xb2\xa1", "a network capture"),
-            (b"\x0a\x0d\x0d\x0a", "a network capture"),
-        )
+    # Espressif's image header: magic, segments, flash mode, size and speed, an entry point in the internal memory.
+    Kind(
+        rb"\xe9[\x01-\x10][\x00-\x05].{4}[\x40-\x4f]", "an image for Espressif's ESP bootloader", PROGRAM,
+        container=True,
     ),
-    *(
-        (0, mark, Kind(what, DECRYPT))
-        for mark, what in (
-            (b"Salted__", "encrypted by openssl enc"),
-            (b"age-encryption.org/", "encrypted by age"),
-            (b"LUKS\xba\xbe", "an encrypted disk (LUKS)"),
-            (b"-----BEGIN PGP MESSAGE", "encrypted by PGP"),
-        )
+    # Infineon's AN60317 and AN213924: a line of silicon ID, revision and checksum type, with .cyacd2 also of versions and ids.
+    Kind(
+        rb"([0-9a-f]{12}|[0-9a-f]{24})\r?\n[:@]", "a .cyacd file, for Infineon's PSoC bootloader", PROGRAM,
+        text=True, container=True,
     ),
-    *(
-        (offset, mark, Kind(what, PROGRAM, container=True))
-        for offset, mark, what in (
-            # UG266, table "Header tag": 0x03A617EB, its length, version 0x03000000.
-            (0, b"\xeb\x17\xa6\x03\x08\0\0\0", "a GBL file, for Silicon Labs' Gecko Bootloader"),
-            # UF2's specification: 0x0A324655, 0x9E5D5157.
-            (0, b"UF2\n\x57\x51\x5d\x9e", "a UF2 file, for a bootloader that is a USB drive"),
-            # UM2262, the header of ST's SBSFU.
-            (0, b"SFU1", "an encrypted image for ST's SBSFU"),
-            (20, b"STMP", "an SB file, for NXP's boot ROM"),
-            (0, b"sbv3", "an SB3 file, for NXP's boot ROM"),
-            (0, b"ANDROID!", "a boot image for Android's bootloader"),
-            (0, b"vbf_version", "a VBF file, for a vehicle maker's tester"),
-        )
+    Kind(rb"(<!--.*?-->\s*)?(<!doctype html|<html|<head|<body)", "a web page (HTML)", DOWNLOAD, text=True),
+    Kind(rb"<\?xml|<!--|<[a-z][\w:.-]*[\s/>]", "an XML document", text=True),
+    Kind(
+        rb"version https://git-lfs\.github\.com", "a pointer of Git LFS, not the file itself",
+        f"Fetch the file: git lfs pull. {MEANT}", text=True,
     ),
-)
-
-TEXTS: tuple[tuple[bytes, Kind], ...] = (
-    (rb"<!doctype html|<html|<head|<body", Kind("a web page (HTML)", f"Download the file itself. {MEANT}")),
-    (rb"<\?xml|<[a-z][\w:.-]*[\s/>]", Kind("an XML document")),
-    (
-        rb"version https://git-lfs\.github\.com",
-        Kind("a pointer of Git LFS, not the file itself", f"Fetch the file: git lfs pull. {MEANT}"),
-    ),
-    (rb"-----begin ", Kind("a key, a certificate or another PEM file")),
-    (rb'\{\s*["}]|\[\s*["{\[\d]', Kind("a JSON document")),
-    (rb"@[0-9a-f]{2,8}\s", Kind("hex digits in TI-TXT's or Verilog's format", f"Convert it to Intel HEX. {MEANT}")),
-    (rb"%[0-9a-f]{2}[68]", Kind("hex digits in Tektronix's format", f"Convert it to Intel HEX. {MEANT}")),
-    (rb"#!", Kind("a script")),
-    (rb"", Kind("a text", text=True)),
-)
-"""By how a text begins, in small letters and without blanks before it."""
+    Kind(rb"-----begin ", "a key, a certificate or another PEM file", text=True),
+    Kind(rb"\{\s*[\"}]|\[\s*[\"{\[\]\d]", "a JSON document", text=True),
+    Kind(rb"(http/[\d.]+ )?([45]\d\d[: ]+)?(not found|forbidden|unauthorized|access denied|bad gateway|bad request|"
+         rb"internal server error|service unavailable|too many requests)\b",
+         "an error message of a web server", DOWNLOAD, text=True),
+    Kind(rb"@[0-9a-f]{2,8}\s", "hex digits in TI-TXT's or Verilog's format", CONVERT, text=True),
+    Kind(rb"%[0-9a-f]{2}[68]", "hex digits in Tektronix's format", CONVERT, text=True),
+    Kind(rb"#!", "a script", text=True),
+    Kind(rb"(?=.{8}).*[\r\n]", "a text", check=_is_utf_8, text=True, unknown=True),
+)  # fmt: skip
+"""In the order in which they are looked for."""
 
 
 def kind(head: bytes) -> Kind | None:
     """What a file is that begins with these HEAD_SIZE bytes; None where it may be a raw binary."""
-    for offset, mark, found in MARKS:
-        if head.startswith(mark, offset):
-            return found
-    return _with_fields(head) or _text(head)
+    text = _as_text(head)
+    return next((one for one in KINDS if (not one.text or text) and one.begins(text if one.text else head)), None)
 
 
-def _with_fields(head: bytes) -> Kind | None:
-    """Marks that are short, with the fields beside them."""
-    # RFC 1952, 2.3.1: deflate, no reserved flags, known extra flags and system.
-    if head[:3] == b"\x1f\x8b\x08" and len(head) > 9 and not head[3] & 0xE0 and (head[9] < 14 or head[9] == 255):
-        return Kind("compressed by gzip", UNPACK)
-    if re.match(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", head):
-        return Kind("compressed by bzip2", UNPACK)
-    # The .lzma file format: properties, dictionary size, uncompressed size or all ones.
-    if head[:3] == b"\x5d\0\0" and (head[5:13] == b"\xff" * 8 or (len(head) > 13 and head[9:14] == bytes(5))):
-        return Kind("compressed by lzma", UNPACK)
-    if head[:2] == b"MZ" and len(head) >= 64:
-        (place,) = struct.unpack_from("<I", head, 60)
-        if head[place : place + 4] == b"PE\0\0":
-            return Kind("a program for Windows")
-    if head[:3] == b"\xff\xd8\xff" and head[3:4] in (b"\xe0", b"\xe1", b"\xdb", b"\xee"):
-        return Kind("a JPEG picture")
-    # Espressif's image header: magic, segments, flash mode, size and speed, an entry point in the internal memory.
-    if len(head) >= 8 and head[0] == 0xE9 and 1 <= head[1] <= 16 and head[2] <= 5 and head[7] >> 4 == 4:
-        return Kind("an image for Espressif's ESP bootloader", PROGRAM, container=True)
-    return None
-
-
-def _text(head: bytes) -> Kind | None:
-    """A text has line ends or markup, and no control characters."""
+def _as_text(head: bytes) -> bytes:
+    """In small letters and without blanks before it; b"" where there are control characters, which no text has."""
     for mark, encoding in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"), (b"\xef\xbb\xbf", "utf-8")):
         if head.startswith(mark):
             head = head[len(mark) :].decode(encoding, "ignore").encode()
-            break
-    else:
-        try:
-            head[:-3].decode()
-        except UnicodeDecodeError:
-            return None
     if re.search(rb"[^\t\n\r\f\x1b\x20-\x7e\x80-\xff]", head):
-        return None
-    start = head.lstrip().lower()
-    if len(start) < 8 or not (b"\n" in start or b"\r" in start or start.startswith(b"<")):
-        return None
-    return next(found for pattern, found in TEXTS if re.match(pattern, start))
+        return b""
+    return head.lstrip().lower()

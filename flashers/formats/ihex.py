@@ -135,7 +135,11 @@ class _Parser:
             else:
                 self.entry = value
         if number and not ended:
-            raise self.error(number, "is the last, and it is no end-of-file record: the file is cut short", NOT_WHOLE)
+            raise self.error(
+                number,
+                "is the last, and it is no end-of-file record",
+                f"Copy or build it again. If the tool that made it writes no end, add the line {END.decode()}",
+            )
 
     def checked(self, number: int, line: bytes) -> bytes:
         """The record's bytes, count to checksum, after its length and its checksum have been compared."""

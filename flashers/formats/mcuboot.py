@@ -250,7 +250,7 @@ class _Reader:
     def check_padding(self, end: int) -> None:
         """What follows an image may be blank, or end as a slot does whose image was marked."""
         rest = self.data[end:]
-        if rest.strip(b"\xff") and not _ends_as_a_slot(rest):
+        if rest.strip(b"\xff") and rest.strip(b"\0") and not _ends_as_a_slot(rest):
             raise self.error(
                 end,
                 f"{len(rest):,} bytes follow the image, and are neither blank nor the end of a slot",

@@ -22,8 +22,8 @@ CHUNK = 1 << 16
 """Bytes that are looked at for line feeds, and read at once where lines end by carriage returns alone."""
 COMMENTS = (b";", b"#", b"//")
 """What lines begin with that assemblers, linkers and people leave between the records."""
-CONTROL_Z = b"\x1a"
-"""The end of a text file of CP/M and DOS."""
+FILLING = b"\0\x1a"
+"""What follows the end of a text file of CP/M and DOS, and that of a file in blocks of a fixed size."""
 
 BYTE_ORDER_MARKS = {
     b"\xef\xbb\xbf": "UTF-8 with a byte order mark",
@@ -48,7 +48,7 @@ def lines(stream: BinaryIO, source: str) -> Iterator[tuple[int, bytes]]:
         if number == 1:
             _refuse_marked(line, source)
         stripped = line.strip()
-        if stripped and stripped != CONTROL_Z and not _is_comment(stripped):
+        if stripped.strip(FILLING) and not _is_comment(stripped):
             yield number, stripped
 
 

@@ -139,7 +139,11 @@ class _Parser:
                     )
                 block = count
         if number and not ended and not counted:
-            raise self.error(number, "is the last, and it is no termination record: the file is cut short", NOT_WHOLE)
+            raise self.error(
+                number,
+                "is the last, and it is no termination record",
+                "Copy or build it again. If the tool that made it writes no end, add the line S9030000FC",
+            )
 
     def kind(self, number: int, line: bytes) -> tuple[RecordType, int]:
         """The record's type and the bytes of its address."""

@@ -124,7 +124,7 @@ class Slots:
         """
         if "image_hash" not in target:
             raise ImageWrongPart(
-                "the file is no MCUboot image, and MCUboot starts nothing else",
+                "the file is no signed image in binary form, and MCUboot starts nothing else",
                 remedy="Give the signed binary of the build: zephyr.signed.bin",
             )
         if not self.images and not self.recovery:

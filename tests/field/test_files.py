@@ -51,6 +51,13 @@ def tarred() -> bytes:
     return stream.getvalue()
 
 
+def old_tar() -> bytes:
+    """As `tar --format=v7` writes a header: nothing in it but the checksum tells a tar archive."""
+    names = b"firmware.bin".ljust(100, b"\0") + b"0000644\0" + b"0001750\0" * 2 + b"00000000000\0" * 2
+    total = sum(names) + 8 * 0x20 + 0x30
+    return (names + b"%06o\0 0" % total).ljust(10240, b"\0")
+
+
 def gbl() -> bytes:
     """UG266, "GBL file format": header, application, program data and end, each a tag, a size and content."""
     body = b"".join(
@@ -65,15 +72,34 @@ def gbl() -> bytes:
     return body + struct.pack("<I", zlib.crc32(body))
 
 
-def padded(align: int) -> bytes:
-    """An MCUboot image as `imgtool sign --pad --slot-size 0x2000 --max-align ALIGN` pads it (imgtool, image.py, pad_to)."""
+def mcuboot() -> bytes:
+    """An image as `imgtool sign` makes it, with a header, a program and a SHA-256."""
     body = struct.pack("<II", 0x2001_0000, 0x0800_C201) + bytes(i & 255 for i in range(504))
     head = struct.pack("<IIHHIIBBHII", 0x96F3B83D, 0, 0x20, 0, len(body), 0, 1, 2, 3, 0, 0)
-    image = head + body + struct.pack("<HHHH", 0x6907, 40, 0x10, 32) + hashlib.sha256(head + body).digest()
+    return head + body + struct.pack("<HHHH", 0x6907, 40, 0x10, 32) + hashlib.sha256(head + body).digest()
+
+
+def padded(align: int) -> bytes:
+    """The image as `imgtool sign --pad --slot-size 0x2000 --max-align ALIGN` pads it (imgtool, image.py, pad_to)."""
     magic = "77c295f360d2ef7f3552500f2cb67980"
     if align > 8:
         magic = f"{align:02x}002de15d29410b8d77679c110f1f8a"
-    return image.ljust(0x2000 - 16, b"\xff") + bytes.fromhex(magic)
+    return mcuboot().ljust(0x2000 - 16, b"\xff") + bytes.fromhex(magic)
+
+
+def dfu(content: bytes, product: int, bcd_dfu: int = 0x0100) -> bytes:
+    """USB-IF, DFU 1.1, appendix B: the suffix, whose CRC is that of Ethernet without its final inversion."""
+    content += struct.pack("<4H3sB", 0xFFFF, product, 0x1209, bcd_dfu, b"UFD", 16)
+    return content + (zlib.crc32(content) ^ 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def dfuse(*elements: tuple[int, int, bytes]) -> bytes:
+    """ST's UM0391: a target for each element of an alternate setting, an address and content."""
+    targets = b"".join(
+        struct.pack("<6sBI255sIIII", b"Target", alt, 0, b"", 8 + len(data), 1, address, len(data)) + data
+        for alt, address, data in elements
+    )
+    return dfu(struct.pack("<5sBIB", b"DfuSe", 1, 11 + len(targets), len(elements)) + targets, 0xDF03, 0x011A)
 
 
 def elf(*runs: tuple[int, bytes]) -> bytes:
@@ -180,6 +206,39 @@ CASES = {
     "a text after each record": Case(
         "sonar", "app.hex", hexed((0, CODE)).replace(b"\n", b" // 00000> .4...4..\n"), OK, ("plan    16 bytes",),
     ),
+    "zeros behind the end": Case("sonar", "app.hex", hexed((0, CODE)) + bytes(100), OK, ("plan    16 bytes",)),
+    "the end of a text file of DOS": Case(
+        "sonar", "app.hex", hexed((0, CODE)).replace(b"\n", b"\r\n") + b"\x1a\x1a\0\0", OK, ("plan    16 bytes",),
+    ),
+    "no end-of-file record": Case(
+        "sonar", "app.hex", b"\n".join(hexed((0, CODE)).split(b"\n")[:-2]), BAD_FILE, ("add the line :00000001FF",),
+    ),
+    "S-records without an end": Case(
+        "imu", "app.s19", b"S315080010000C9434000C9434000C9434000C94340082\n", BAD_FILE, ("add the line S9030000FC",),
+    ),
+    "lower-case digits": Case("sonar", "app.hex", hexed((0, CODE)).lower(), OK, ("plan    16 bytes",)),
+    "the same bytes twice": Case(
+        "sonar", "app.hex", hexed((0, CODE), (0, CODE)), BAD_FILE, ("E-IMAGE-OVERLAP", "by lines 2 and 4"),
+    ),
+    "the highest addresses": Case("imu", "app.hex", hexed((0xFFFFFFF0, CODE)), BAD_FILE, ("0xFFFFFFF0..0xFFFFFFFF",)),
+    "a suffix for another device": Case(
+        "cam", "app.dfu", dfu(bytes(64), 0x5555), BAD_FILE, ("E-IMAGE-WRONG-PART", "1209:5555", "1209:df01"),
+    ),
+    "DfuSe with two targets of one alternate setting": Case(
+        "resident", "app.dfu", dfuse((0, 0x08010000, bytes(64)), (0, 0x08020000, bytes(64))), OK, ("plan    128 bytes",),
+    ),
+    "DfuSe with another alternate setting": Case(
+        "resident", "app.dfu", dfuse((0, 0x08010000, bytes(64)), (1, 0x1FFFC000, bytes(16))), BAD_FILE,
+        ("E-IMAGE-MISPLACED", "option bytes"),
+    ),
+    "an MCUboot image followed by zeros": Case("soil", "app.bin", mcuboot() + bytes(99), OK, ("plan    584 bytes",)),
+    "an MCUboot image in Intel HEX": Case(
+        "soil", "app.hex", hexed((0x0800C000, mcuboot()[:64].hex())), BAD_FILE,
+        ("no signed image in binary form", "zephyr.signed.bin"),
+    ),
+    "an MCUboot image for a part without MCUboot": Case(
+        "imu", "app.bin", mcuboot(), BAD_FILE, ("E-IMAGE-WRONG-PART", "an image for MCUboot", "--address"),
+    ),
     "Intel HEX that is called .bin": Case("sonar", "app.bin", hexed((0, CODE)), OK, ("plan    16 bytes",)),
     **{
         f"an MCUboot image padded for {align} bytes": Case("soil", "app.bin", padded(align), OK, ("plan    584 bytes",))
@@ -189,7 +248,7 @@ CASES = {
     "a U-Boot image": Case("radio", "u-boot.img", b"\x27\x05\x19\x56" + bytes(100), OK, ("plan    104 bytes",)),
     "a zip archive for a loader of files": Case("radio", "app.gbl", zipped(), BAD_FILE, ("a zip archive",)),
     **{
-        f"{what} as {name}": Case(component, name, content, BAD_FILE, ("E-IMAGE-FORMAT", what, "--format bin"))
+        f"{what} as {name} for {component}": Case(component, name, content, BAD_FILE, ("E-IMAGE-FORMAT", what, "--format bin"))
         for component, name, content, what in (
             ("cam", "app.bin", zipped(), "a zip archive"),
             ("sonar", "app.hex", zipped(), "a zip archive"),
@@ -204,6 +263,20 @@ CASES = {
             ("sonar", "app.bin", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS"),
             ("cam", "app.bin", b'{"message": "Not Found"}\n', "a JSON document"),
             ("cam", "app.bin", b"Salted__" + bytes(range(200, 250)), "encrypted by openssl"),
+            ("radio", "app.gbl", b'{"message":"Not Found"}', "a JSON document"),
+            ("radio", "app.gbl", b"404: Not Found", "an error message of a web server"),
+            ("cam", "app.bin", "<html><title>Zugriff für Sie verweigert</title>".encode("latin-1"), "a web page"),
+            ("imu", "app.bin", b"\xff\xfe" + "<!DOCTYPE html>".encode("utf-16-le"), "a web page"),
+            ("cam", "app.bin", old_tar(), "a tar archive"),
+            ("cam", "app.bin", b"\x02\x21\x4c\x18" + bytes(99), "compressed by lz4"),
+            ("radio", "fw.deb", b"!<arch>\ndebian-binary   ", "an ar archive"),
+            ("sonar", "app.hex", gzip.compress(hexed((0, CODE))), "compressed by gzip"),
+            ("radar", "app.bin", b"%PDF-1.7\n", "a PDF document"),
+            ("imu", "app.ebl", bytes.fromhex("0000 008C 0201 E350") + bytes(200), "an EBL file"),
+            ("imu", "app.ota", bytes.fromhex("1EF1EE0B 0001 3800") + bytes(99), "a Zigbee OTA file"),
+            ("imu", "app.cyacd", b"04C811931100\n" + b":000020008000\n", "a .cyacd file"),
+            ("imu", "app.hex", b"01E206200021000001020304\n@APPINFO:0x10000000,0x20\n", "a .cyacd file"),
+            ("radar", "app.vbf", b"// made by us\nvbf_version = 2.6;\nheader {\n}\0", "a VBF file"),
             ("imu", "app.bin", gbl(), "a GBL file"),
             ("sonar", "app.bin", UF2, "a UF2 file"),
             ("radar", "app.bin", ESP, "Espressif's"),

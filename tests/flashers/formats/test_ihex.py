@@ -160,7 +160,7 @@ BROKEN = {
     "a short start segment": ([record(3, 0, b"\0\0")], "line 1 has 2 bytes of data, and its type 4"),
     "a short start address": ([record(5, 0, b"\0\0")], "line 1 has 2 bytes of data, and its type 4"),
     "an end with data": ([record(1, 0, b"a")], "line 1 has 1 bytes of data, and its type 0"),
-    "no end": ([":0300300002337A1E"], "line 1 is the last, and it is no end-of-file record: the file is cut short"),
+    "no end": ([":0300300002337A1E"], "line 1 is the last, and it is no end-of-file record"),
     "no end, blanks": ([":0300300002337A1E", "", ""], "line 1 is the last"),
     "data after the end": ([END, "", ":0300300002337A1E"], "line 3 comes after the end-of-file record"),
     "garbage after the end": ([END, "\x1b"], "line 2 comes after the end-of-file record"),

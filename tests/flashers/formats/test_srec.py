@@ -101,7 +101,7 @@ def test_counts_of_blocks() -> None:
 
 def test_a_file_that_is_cut_after_the_count_of_a_later_block() -> None:
     one, two, count = record(1, 0, b"a"), record(1, 1, b"b"), record(5, 1)
-    with pytest.raises(ImageFormat, match="line 4 is the last, and it is no termination record: the file is cut short"):
+    with pytest.raises(ImageFormat, match="line 4 is the last, and it is no termination record"):
         read(one, count, two, count)
     assert contents(read(one, count, two, record(5, 2))) == [(0, b"ab")]
 
@@ -161,7 +161,7 @@ BROKEN = {
     "beyond 16 bits": ([record(1, 0xFFFF, b"ab")], "line 1 runs over the end of its 16-bit addresses"),
     "beyond 24 bits": ([record(2, 0xFFFFFF, b"ab")], "line 1 runs over the end of its 24-bit addresses"),
     "beyond 32 bits": ([record(3, 0xFFFFFFFF, b"ab")], "line 1 runs over the end of its 32-bit addresses"),
-    "no end": (["S10512346162F1"], "line 1 is the last, and it is no termination record: the file is cut short"),
+    "no end": (["S10512346162F1"], "line 1 is the last, and it is no termination record"),
     "data after the end": ([END, "S10512346162F1"], "line 2 comes after the termination record"),
     "two ends": ([END, "", END], "line 3 comes after the termination record"),
     "an endless line": ([END, "S1" + "00" * 600], "line 2 is longer than any record"),
