@@ -112,10 +112,14 @@ def test_a_step_names_the_format_and_the_memory_that_is_meant(bench: Bench) -> N
     assert staged(only="flash").act("install").code == ResultCode.INSTALL_SUCCESS
     with pytest.raises(ImageFormat):
         staged(format="srec").act("download")
-    for key, value in (("only", 1), ("only", [1]), ("format", ["ihex"])):
+    for key, value in (("only", 1), ("only", [1]), ("format", ["ihex"]), ("format", "hex")):
         step = inline("proxyflash/flash:1", "all.hex", installedCriteria="1.5.0", **{key: value})
         with pytest.raises(ManifestField, match=rf"handlerProperties\.{key}"):
             FlashHandler.check(step, on_component=True, place="steps[0]")
+    with pytest.raises(ManifestField, match="'hex'.* One of bin, dfu, dfuse, elf, ihex, mcuboot, srec"):
+        FlashHandler.check(step, on_component=True, place="steps[0]")
+    with pytest.raises(ImageMisplaced, match=r"no memory .*'rom'.* One of .*flash"):
+        staged(only="rom").act("install")
 
 
 @pytest.mark.parametrize("name", list(NEW))

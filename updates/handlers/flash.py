@@ -25,7 +25,7 @@ from ...flashers.errors import ImageWrongPart, NoResponse
 from ...flashers.formats import LARGEST_FILE, load, loads
 from ...flashers.image import HIGHEST, FirmwareImage, Segment
 from ...flashers.memory import MemoryMap
-from ...transports import clock
+from ...transports import clock, plugins
 from ...transports.errors import naming
 from ...transports.plain import quoted
 from ..engine.results import COMPONENT_FLASH_HANDLER, FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
@@ -268,8 +268,11 @@ def _holds_something(segments: Sequence[Segment], memory: MemoryMap) -> bool:
 
 def _format(step: InlineStep, place: str) -> str | None:
     value = step.handlerProperties.get("format")
-    if value is not None and not isinstance(value, str):
-        raise ManifestField(f"{place}.handlerProperties.format: {quoted(value)} is no name")
+    if value is not None and value not in (known := plugins.names(plugins.FORMATS)):
+        raise ManifestField(
+            f"{place}.handlerProperties.format: no firmware file format is called {quoted(value)}",
+            remedy=f"One of {', '.join(known)}.",
+        )
     return value
 
 
