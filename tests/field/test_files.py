@@ -296,6 +296,13 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_file(name: str, desk: Desk) -> None:
+    """EEPROM, fuses and signatures of AVRs: https://github.com/avrdudes/avrdude/issues/986, /1508, /1204, /1195.
+    A bootloader in the file: https://github.com/twinearthsoftware/ArduinoSketchUploader/issues/36.
+    Trailers of MCUboot: https://github.com/mcu-tools/mcuboot/issues/1217, /1955.
+    Files for a bootloader that judges them: https://github.com/NabuCasa/universal-silabs-flasher/issues/9.
+    Text after a record: https://github.com/avrdudes/avrdude/issues/1030.
+    An archive that is called firmware: https://github.com/IntelRealSense/librealsense/issues/6635.
+    """
     case = CASES[name]
     (desk.folder / case.file).write_bytes(case.content)
     done = desk.run("flash", case.component, desk.folder / case.file, "--dry-run", *case.options)
@@ -333,6 +340,7 @@ READ = [
 
 @pytest.mark.parametrize(("component", "file", "where"), READ)
 def test_what_read_wrote_flash_takes_back(component: str, file: str, where: tuple[str, ...], desk: Desk) -> None:
+    """https://github.com/twinearthsoftware/ArduinoSketchUploader/issues/36"""
     out = desk.folder / file
     read = desk.run("read", component, out, *where)
     assert read.status == OK, read.err

@@ -116,7 +116,7 @@ def test_a_step_names_the_format_and_the_memory_that_is_meant(bench: Bench) -> N
         step = inline("proxyflash/flash:1", "all.hex", installedCriteria="1.5.0", **{key: value})
         with pytest.raises(ManifestField, match=rf"handlerProperties\.{key}"):
             FlashHandler.check(step, on_component=True, place="steps[0]")
-    with pytest.raises(ManifestField, match="'hex'.* One of bin, dfu, dfuse, elf, ihex, mcuboot, srec"):
+    with pytest.raises(ManifestField, match=r"'hex'.* One of bin, dfu, dfuse, elf, ihex, mcuboot, srec"):
         FlashHandler.check(step, on_component=True, place="steps[0]")
     with pytest.raises(ImageMisplaced, match=r"no memory .*'rom'.* One of .*flash"):
         staged(only="rom").act("install")
