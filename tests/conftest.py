@@ -17,7 +17,7 @@ from proxyflash.transports.simulated_clock import SimulatedClock
 
 pytest_plugins = ["pytester"]
 
-# How long an example takes to make or to run is the machine's affair. The same examples each time: `make properties` tries others.
+# How long an example takes to make or to run is the machine's affair. `make properties` tries other examples.
 settings.register_profile("proxyflash", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.register_profile("others", settings.get_profile("proxyflash"), derandomize=False)
 settings.load_profile("proxyflash")
