@@ -159,7 +159,6 @@ class MakerMemory(UdsMemory):
         self._was_ram = False
         self._form = ""
         self._packed: bytearray | None = None
-        self._taken: list[tuple[int, int]] = []
         super().__init__(*rest)
 
     def abandon(self) -> None:
@@ -194,22 +193,31 @@ class MakerMemory(UdsMemory):
         found = self._arguments(self.maker.erase, argument)
         start, size = found.get("address", self.flash.base), found.get("size", self.flash.end - self.flash.base)
         super().erase(b"\x44" + start.to_bytes(4, "big") + size.to_bytes(4, "big"))
-        self._taken = []
 
     def check(self, argument: bytes) -> bool:
-        """The last download, or the block, against its checksum."""
+        """What was downloaded to RAM, the range, what was downloaded to the block or at all: against its checksum."""
         ram = bool(self.maker.check_ram) and self._was_ram
         found = self._arguments(self.maker.check_ram if ram else self.maker.check, argument)
+        taken = sorted(self.marker.segments)
+        if "address" in found and "block" not in found:
+            ram = self._is_ram(found["address"], found["size"])
         if ram:
             data = bytes(self._ram)
-        elif "block" in found or "address" in found:
-            inside = [item for item in self._taken if found["address"] <= item[0] < found["address"] + found["size"]]
-            data = b"".join(self.flash.read(start, size) for start, size in sorted(inside))
+        elif "address" in found and "block" not in found:
+            self._inside(found["address"], found["size"])
+            data = self.flash.read(found["address"], found["size"])
+        elif "block" in found:
+            inside = [item for item in taken if found["address"] <= item[0] < found["address"] + found["size"]]
+            data = b"".join(self.flash.read(start, size) for start, size in inside)
         else:
-            data = b"".join(self.flash.read(start, size) for start, size in sorted(self._taken))
+            data = b"".join(self.flash.read(start, size) for start, size in taken)
         return found.get("crc32", zlib.crc32(data)) == zlib.crc32(data) and found.get("crc16", _CRC16(data)) == _CRC16(
             data
         )
+
+    def _is_ram(self, start: int, size: int) -> bool:
+        ram, ram_size = self.maker.ram
+        return ram <= start and start + size <= ram + ram_size
 
     def call(self, routine: int, argument: bytes) -> bool:
         if routine not in self.maker.routines:
@@ -227,8 +235,7 @@ class MakerMemory(UdsMemory):
             start, most = self.maker.blocks[start]
             if size > most:
                 raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
-        ram, ram_size = self.maker.ram
-        self._was_ram = ram <= start and start + size <= ram + ram_size
+        self._was_ram = self._is_ram(start, size)
         self._form = self.maker.formats.get(data[0], "") if data[0] else ""
         if data[0] and not self._form:
             raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
@@ -260,8 +267,6 @@ class MakerMemory(UdsMemory):
 
     def exit_transfer(self, data: bytes) -> bytes:
         if self._packed is None or self._transfer is None:
-            if self._transfer is not None:
-                self._taken.append(self._transfer)
             return super().exit_transfer(data)
         start, size = self._transfer
         plain = bytes(self._packed)
@@ -278,7 +283,6 @@ class MakerMemory(UdsMemory):
             self._ram[:] = plain
         else:
             self.flash.program(start, plain + b"\xff" * (-size % self.flash.program_unit))
-            self._taken.append((start, size))
             self.marker.note(complete=False, segments=[*self.marker.segments, (start, size)])
         self.abandon()
         return b""

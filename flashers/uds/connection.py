@@ -10,7 +10,7 @@ from contextlib import suppress
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError
 from ...transports.outside import Outside
-from ..errors import NoResponse, PartError, PartWrongMode, WrongPart
+from ..errors import NoResponse, PartError, PartRefused, PartWrongMode, SecurityDenied, Unsupported, WrongPart
 from ..flasher import Identity
 from . import session
 from .client import LOST, Broadcast, PduChannel
@@ -20,6 +20,8 @@ from .keys import keys_of
 from .parameters import Subject
 from .profile import UdsProfile
 
+NOT_DONE = (PartRefused, PartWrongMode, SecurityDenied, Unsupported)
+"""Refusals by which an ECU says that it did nothing."""
 _OF_THE_TRANSFER = (Nrc.REQUEST_SEQUENCE_ERROR, Nrc.TRANSFER_DATA_SUSPENDED, Nrc.WRONG_BLOCK_SEQUENCE_COUNTER)
 """Refusals by which a transfer is lost, whatever became of the session."""
 _LOST_REMEDY = "Session, unlock or transfer were lost. Run the same command again."
@@ -97,10 +99,11 @@ class Connection:
         self.client.keep_session(self.profile.timings.s3)
         return told.identity
 
-    def leave(self) -> None:
-        """An ECU that was found in its bootloader stays there; its session runs out as it would have."""
+    def leave(self, *, resets: bool) -> None:
+        """An ECU that was found in its bootloader stays there; its session runs out as it would have. `resets`: it is reset
+        all the same, so that what runs in its RAM ends."""
         self.client.let_session_go()
-        if not self._found:
+        if resets or not self._found:
             session.start_application(self.client, self.profile)
 
     def start_application(self) -> None:

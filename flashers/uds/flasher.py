@@ -20,11 +20,8 @@ from ...transports.outside import Outside
 from ..errors import (
     ImageWrongPart,
     OperationFailed,
-    PartRefused,
-    PartWrongMode,
     ProfileWrong,
     ProtocolError,
-    SecurityDenied,
     Unsupported,
 )
 from ..flasher import Capability, Identity, MemoryBootloader, ProbeResult, Target
@@ -32,7 +29,7 @@ from ..image import FirmwareImage, Segment
 from ..memory import MemoryMap, Range
 from .client import Broadcast, PduChannel
 from .codec import Service
-from .connection import Connection
+from .connection import NOT_DONE, Connection
 from .discovery import SIGHT_RUN_ON
 from .files import IMAGE, FilesOfProfile
 from .fitting import check_all_covered, fitted, merged
@@ -45,9 +42,6 @@ from .profile import UdsAddress, UdsProfile
 from .sequence import REGION, Words
 from .session import client_over
 from .transfer import Transfers
-
-_NOT_DONE = (PartRefused, PartWrongMode, SecurityDenied, Unsupported)
-"""Refusals by which an ECU says that it did nothing."""
 
 
 class UdsFlasher(MemoryBootloader):
@@ -72,7 +66,7 @@ class UdsFlasher(MemoryBootloader):
         self._profile = profile
         self._order = profile.sequence
         self._transfers = Transfers(self._connection)
-        self._judge = Judge(self._connection, self._files)
+        self._judge = Judge(self._connection, self._files, self._bring_driver)
         self._prepared = False
         self._has_driver = False
         self._judged = False
@@ -171,7 +165,7 @@ class UdsFlasher(MemoryBootloader):
             self.capabilities |= Capability.READ
 
     def leave(self) -> None:
-        self._connection.leave()
+        self._connection.leave(resets=self._has_driver)
 
     def memory_map(self, target: Target | None = None) -> MemoryMap:
         return self._profile.memory_map()
@@ -235,11 +229,8 @@ class UdsFlasher(MemoryBootloader):
         return len(self._judge.unjudged) < 2 and not self._has_driver
 
     def judge(self, segments: Sequence[Segment]) -> str:
-        """Steps that change the ECU are done only after something was changed: who but verifies changes nothing."""
-        return self._have_judged(segments, own_steps=self._unended)
-
-    def _have_judged(self, segments: Sequence[Segment], *, own_steps: bool) -> str:
-        """`own_steps`: does the fingerprint and the maker's own steps too, where the order has them at its end."""
+        """The fingerprint and the maker's own steps at the order's end are done only after something was changed: who but
+        verifies changes nothing."""
         said = []
         checks = self._order.checks_in_turns
         if checks and not self._judge.unjudged:
@@ -250,7 +241,7 @@ class UdsFlasher(MemoryBootloader):
                 checks = True
             elif word == "dependencies":
                 self._judge.check_dependencies()
-            elif own_steps or not self._changes(word):
+            elif self._unended or not self._changes(word):
                 self._take_step(word, segments)
         routines = self._profile.routines
         if checks and isinstance(routines.check, int):
@@ -278,11 +269,12 @@ class UdsFlasher(MemoryBootloader):
         Of one whose application ran, or that no image was brought to, only the dependencies are asked.
         """
         if self._fitted and (self._unended or not self._connection.ran):
+            self._unended = True
             with suppress(ProxyflashError):
-                self._have_judged(self._fitted, own_steps=True)
+                self.judge(self._fitted)
         if not self._judged and "dependencies" in self._order.words:
             with suppress(ProxyflashError):
-                self._judge.check_dependencies()
+                self._judge.check_dependencies(brings_driver=False)
 
     def close(self) -> None:
         try:
@@ -302,6 +294,21 @@ class UdsFlasher(MemoryBootloader):
             else:
                 self._take_step(word, writes)
         self._prepared = True
+
+    def _bring_driver(self) -> bool:
+        """Loads the flash driver for a check that is offered only while it runs; False where there is none, or it is there.
+
+        An ECU that takes the driver only after the steps before it gets those too, where it lacks but the order's end.
+        """
+        if self._has_driver or self._profile.driver is None:
+            return False
+        try:
+            self._load_driver()
+        except NOT_DONE:
+            if not self._unended or self._prepared:
+                raise
+            self._prepare(self._fitted)
+        return True
 
     def _load_driver(self) -> None:
         """Downloads the flash driver, has the ECU check it, and starts it."""
@@ -372,7 +379,7 @@ class UdsFlasher(MemoryBootloader):
         self.changed_in_turns = before or (word in self._profile.own_steps and self._changes(word))
         try:
             self._connection.take_step(word, subject)
-        except _NOT_DONE:
+        except NOT_DONE:
             self.changed_in_turns = before
             raise
 

@@ -5,13 +5,13 @@ The rule: the ECU judges. An ECU that finds fault with what it holds is told fro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ..errors import Unsupported, VerifyMismatch
 from ..image import Segment
-from .codec import NegativeResponse, Nrc
-from .connection import Connection
+from .codec import NOT_HERE, NegativeResponse, Nrc
+from .connection import NOT_DONE, Connection
 from .files import FilesOfProfile
 from .parameters import encoded
 from .session import routine_request
@@ -25,13 +25,19 @@ _VERDICTS = (
 """Refusals by which a check routine finds fault with what the ECU holds; the others find it with the request."""
 _WANTS_A_DOWNLOAD = (Nrc.CONDITIONS_NOT_CORRECT, Nrc.REQUEST_SEQUENCE_ERROR)
 """Refusals of a check routine that has nothing to check."""
+_WANTS_A_DRIVER = NOT_HERE | {*_WANTS_A_DOWNLOAD}
+"""Refusals of a routine that is the flash driver's, which does not run."""
 
 
 class Judge:
-    """`unjudged`: what was written and the ECU's routines have not checked yet."""
+    """`unjudged`: what was written and the ECU's routines have not checked yet.
 
-    def __init__(self, connection: Connection, files: FilesOfProfile) -> None:
+    `bring_driver`: loads the flash driver where it does not run yet, as after a power cut; False: there is nothing to load.
+    """
+
+    def __init__(self, connection: Connection, files: FilesOfProfile, bring_driver: Callable[[], bool]) -> None:
         self._connection = connection
+        self._bring_driver = bring_driver
         self._profile = connection.profile
         self._files = files
         self.unjudged: list[Segment] = []
@@ -43,14 +49,17 @@ class Judge:
             for parameters in self._check_parameters(segments):
                 self.call(routine, parameters)
 
-    def check_dependencies(self) -> None:
+    def check_dependencies(self, *, brings_driver: bool = True) -> None:
         routine = self._profile.routines.dependencies
         if isinstance(routine, int):
-            self.call(routine)
+            self.call(routine, brings_driver=brings_driver)
 
-    def call(self, routine: int, parameters: bytes = b"") -> None:
+    def call(self, routine: int, parameters: bytes = b"", *, brings_driver: bool = True) -> None:
         """Calls a routine that checks. Raises VerifyMismatch, Unsupported where it has nothing to check."""
-        answer = self._connection.ask(routine_request(routine, parameters), limit=self._profile.timings.erase)
+        request, limit = routine_request(routine, parameters), self._profile.timings.erase
+        answer = self._connection.ask(request, limit=limit)
+        if brings_driver and isinstance(answer, NegativeResponse) and self._has_brought_driver(answer):
+            answer = self._connection.ask(request, limit=limit)
         if isinstance(answer, NegativeResponse):
             if not self.unjudged and answer.nrc in _WANTS_A_DOWNLOAD:
                 raise Unsupported(
@@ -64,6 +73,16 @@ class Judge:
             raise VerifyMismatch(
                 f"routine 0x{routine:04X} of the part says that it does not hold the image ({answer.hex(' ').upper()})"
             )
+
+    def _has_brought_driver(self, answer: NegativeResponse) -> bool:
+        """Whether the flash driver was loaded for what was refused. Raises Unsupported where the ECU does not take it."""
+        try:
+            return answer.nrc in _WANTS_A_DRIVER and self._bring_driver()
+        except NOT_DONE as error:
+            raise Unsupported(
+                f"{answer.error().cause}; its routines may need the flash driver, which it does not take now: {error.cause}",
+                remedy="Flash the image again; and set read in its profile if its memory can be read back.",
+            ) from error
 
     def _check_parameters(self, segments: Sequence[Segment]) -> Iterator[bytes]:
         """The parameters of each call of the check routine. CRCs go over what was downloaded, with its padding."""

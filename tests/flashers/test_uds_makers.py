@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from proxyflash.emulators import application
 from proxyflash.enumerators.bench import Bench
-from proxyflash.flashers.errors import ImageWrongPart, ProfileWrong
+from proxyflash.flashers import events as ev
+from proxyflash.flashers.errors import ImageWrongPart, ProfileWrong, Unsupported
 from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.formats import load, save
 from proxyflash.flashers.image import FirmwareImage, Segment
@@ -50,7 +51,8 @@ class Maker:
         with Bench.open(path, state=self.folder / "state") as bench:
             [component] = bench.components
             result = component.flash(self.image_of(self.image), **keys)
-            self.flashed = bench.emulated_device(component.name).flash.read(0x10000, len(APP))
+            flash = bench.emulated_device(component.name).flash
+            self.flashed = flash.read(flash.base, len(APP))
             return result
 
 
@@ -149,6 +151,59 @@ def test_after_an_interruption_the_same_command_succeeds(make: Make, ending: str
 
 
 class TestDriver:
+    def offering(self, folder: Path, *rules: str, part: str = "acme-r77") -> Maker:
+        """An ECU whose check routine is the flash driver's: while that does not run there is none, requestOutOfRange."""
+        maker = driver_first(folder)
+        offered = '{request = "31 01 02 02", after = ["31 01 03 01"], nrc = 0x31}'
+        for old, new in (
+            ('{request = "31 01 03 01", after = ["31 01 02 02"]}', offered),
+            ("rules = [", f"rules = [{''.join(rules)}"),
+            ("emulated = {", f'emulated = {{part = "{part}", '),
+            (', since = "37"', ""),
+            ("\ncheck = 0x0202\n", "\n"),
+        ):
+            assert maker.text.count(old) == 1
+            maker.text = maker.text.replace(old, new)
+        return maker
+
+    WANTS_FINGERPRINT = '{request = "34 00 44 20", after = ["2E F1 5A"]},'
+
+    @pytest.mark.parametrize("rule", ["", WANTS_FINGERPRINT], ids=["", "and its driver wants a fingerprint"])
+    def test_after_a_power_cut_it_is_loaded_again_for_the_check(self, tmp_path: Path, rule: str) -> None:
+        """All was written, and nothing checked: the same command has it checked, and writes nothing."""
+        maker = self.offering(tmp_path, rule, part="acme-r88")
+        memory = "0x2_0000, size = 0x8_0000, erase_unit = 0x2000"
+        maker.text = maker.text.replace("0x1_0000, size = 0x7_0000, erase_unit = 0x1000", memory)
+        maker.put((0x20000, application.make("1.5.0", "radar", "Acme", 5003, start=0x20000)))
+
+        def cut(event: ev.Event) -> None:
+            if isinstance(event, ev.Progress) and event.phase is ev.Phase.WRITE and event.done == event.total:
+                raise KeyboardInterrupt
+
+        read = 'read = "memory"\nfingerprint ='
+        with pytest.raises(KeyboardInterrupt):
+            maker.flash("fingerprint =", read, context=RunContext(cut))
+        result = maker.flash("fingerprint =", read)
+        assert (result.written_bytes, result.version) == (0, "1.5.0")
+
+    def verified(self, maker: Maker, rule: str = "") -> str:
+        """After a flash; its application runs again."""
+        maker.flash()
+        (maker.folder / "bench.toml").write_text(maker.text.replace("rules = [", f"rules = [{rule}"), encoding="utf-8")
+        with Bench.open(maker.folder / "bench.toml", state=maker.folder / "state") as bench:
+            try:
+                with bench.components[0].programmer() as programmer:
+                    return programmer.verify(load(maker.image))
+            finally:
+                assert bench.emulated_device("brake").application_version == "1.5.0"
+
+    def test_verify_loads_it_for_the_check(self, tmp_path: Path) -> None:
+        assert "0x0202" in self.verified(self.offering(tmp_path))
+
+    def test_verify_says_what_an_ecu_that_takes_none_then_can_t_do(self, tmp_path: Path) -> None:
+        with pytest.raises(Unsupported, match="may need the flash driver, which it does not take now"):
+            self.verified(self.offering(tmp_path), self.WANTS_FINGERPRINT)
+
     def test_an_image_without_it(self, tmp_path: Path) -> None:
         maker = two_keys(tmp_path)
         maker.put((0x10000, APP))
