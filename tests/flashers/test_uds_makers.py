@@ -7,22 +7,28 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import can
 import pytest
 from proxyflash.emulators import application
 from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers import events as ev
-from proxyflash.flashers.errors import ImageWrongPart, ProfileWrong, Unsupported
+from proxyflash.flashers.errors import Cancelled, ImageWrongPart, ProfileWrong, Unsupported
 from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.formats import load, save
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult
+from proxyflash.testing.thinning import Sweep
+from proxyflash.transports.can.bus import CanBus
+from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError
+from proxyflash.transports.isotp.opening import IsoTpChannel
 
 pytestmark = pytest.mark.simulated_time
 
@@ -43,16 +49,20 @@ class Maker:
     def put(self, *segments: tuple[int, bytes]) -> None:
         save(FirmwareImage(tuple(Segment(*item) for item in segments), "mem"), self.image)
 
-    def flash(self, old: str = "", new: str = "", **keys: Any) -> FlashResult:
+    @contextmanager
+    def opened(self, old: str = "", new: str = "") -> Iterator[BenchComponent]:
         """With the profile's text changed from `old` to `new`."""
         assert old in self.text
         path = self.folder / "bench.toml"
         path.write_text(self.text.replace(old, new, 1), encoding="utf-8")
         with Bench.open(path, state=self.folder / "state") as bench:
-            [component] = bench.components
+            self.device = bench.emulated_device(bench.components[0].name)
+            yield bench.components[0]
+
+    def flash(self, old: str = "", new: str = "", **keys: Any) -> FlashResult:
+        with self.opened(old, new) as component:
             result = component.flash(self.image_of(self.image), **keys)
-            flash = bench.emulated_device(component.name).flash
-            self.flashed = flash.read(flash.base, len(APP))
+            self.flashed = self.device.flash.read(self.device.flash.base, len(APP))
             return result
 
 
@@ -82,14 +92,64 @@ def two_keys(folder: Path) -> Maker:
 Make = Callable[[Path], Maker]
 
 
-@pytest.mark.parametrize("make", [driver_first, numbered_blocks, two_keys], ids=lambda make: make.__name__)
-def test_a_profile_of_the_document_is_flashed_by_its_ecu_s_order(make: Make, tmp_path: Path) -> None:
+class Killed(BaseException):
+    """What the process does not survive."""
+
+
+class Process:
+    """Flashes one part. Killed once the first frame of its request number `at` has left: it sends nothing from then on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.requests = self.events = 0
+        self._at, self._is_dead = 0, False
+        send, send_frame = IsoTpChannel.send, CanBus.send
+
+        def request(channel: IsoTpChannel, pdu: bytes, deadline: Deadline) -> None:
+            self.requests += 1
+            send(channel, pdu, deadline)
+
+        def frame(bus: CanBus, message: can.Message, deadline: Deadline) -> None:
+            if not self._is_dead:
+                send_frame(bus, message, deadline)
+                self._is_dead = self.requests == self._at
+            if self._is_dead:
+                raise Killed
+
+        monkeypatch.setattr(IsoTpChannel, "send", request)
+        monkeypatch.setattr(CanBus, "send", frame)
+
+    def flash(self, component: BenchComponent, image: Path, *, killed: int = 0, stopped: int = 0) -> FlashResult:
+        """`stopped`: by Ctrl-C, at which event."""
+        self._is_dead, self._at, self.requests, self.events = False, killed, 0, 0
+
+        def hear(event: ev.Event) -> None:
+            self.events += 1
+
+        return component.flash(image, context=RunContext(hear, lambda: 0 < stopped <= self.events))
+
+
+PROFILES = {
+    driver_first: ("exit", 66, 20),
+    numbered_blocks: ("reset", 61, 23),
+    two_keys: ("session", 66, 22),
+}
+"""What ends the ECU's download; of one flash, its requests and its events."""
+
+
+@pytest.mark.parametrize("make", PROFILES, ids=lambda make: make.__name__)
+def test_a_profile_of_the_document_is_flashed_by_its_ecu_s_order(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     maker = make(tmp_path)
     for _ in range(2):
         result = maker.flash()
         assert (result.version, result.booted) == ("1.5.0", True)
         assert "0x0202" in result.verified
         assert maker.flashed == APP
+    process = Process(monkeypatch)
+    with maker.opened() as component:
+        process.flash(component, maker.image)
+    assert (process.requests, process.events) == PROFILES[make][1:]
 
 
 def test_a_key_function_in_a_file_beside_the_bench_file(tmp_path: Path) -> None:
@@ -125,29 +185,23 @@ def test_another_order_is_refused(make: Make, old: str, new: str, told: str, tmp
         maker.flash(old, new)
 
 
-@pytest.mark.parametrize(
-    ("make", "ending"), [(driver_first, "exit"), (numbered_blocks, "reset"), (two_keys, "session")]
-)
-def test_after_an_interruption_the_same_command_succeeds(make: Make, ending: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+@pytest.mark.parametrize("make", PROFILES, ids=lambda make: make.__name__)
+def test_after_an_interruption_the_same_command_succeeds(
+    make: Make, how: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Wherever it was: in the driver, the erase, a download, a check; whatever ends the ECU's download."""
     maker = make(tmp_path)
-    text = maker.text.replace("emulated = {", f'emulated = {{download_ends = "{ending}", ', 1)
-    assert text != maker.text
-    (tmp_path / "bench.toml").write_text(text, encoding="utf-8")
-    with Bench.open(tmp_path / "bench.toml", state=tmp_path / "state") as bench:
-        [component] = bench.components
-        for place in range(4, 40, 9):
-            left = place
-
-            def stop(event: object) -> None:
-                nonlocal left
-                left -= 1
-                if not left:
-                    raise KeyboardInterrupt
-
-            with suppress(KeyboardInterrupt):
-                component.flash(maker.image, context=RunContext(stop))
-            assert component.flash(maker.image).version == "1.5.0", place
+    ending, requests, events = PROFILES[make]
+    maker.text = maker.text.replace("emulated = {", f'emulated = {{download_ends = "{ending}", ', 1)
+    process = Process(monkeypatch)
+    sweep = Sweep(request, range(1, (requests if how == "killed" else events) + 1), 3, f"{how} at")
+    with maker.opened() as component:
+        for place in sweep:
+            with sweep.at(place):
+                with suppress(Killed, Cancelled):
+                    process.flash(component, maker.image, **{how: place})
+                assert process.flash(component, maker.image).version == "1.5.0"
 
 
 class TestDriver:
@@ -189,13 +243,12 @@ class TestDriver:
     def verified(self, maker: Maker, rule: str = "") -> str:
         """After a flash; its application runs again."""
         maker.flash()
-        (maker.folder / "bench.toml").write_text(maker.text.replace("rules = [", f"rules = [{rule}"), encoding="utf-8")
-        with Bench.open(maker.folder / "bench.toml", state=maker.folder / "state") as bench:
+        with maker.opened("rules = [", f"rules = [{rule}") as component:
             try:
-                with bench.components[0].programmer() as programmer:
+                with component.programmer() as programmer:
                     return programmer.verify(load(maker.image))
             finally:
-                assert bench.emulated_device("brake").application_version == "1.5.0"
+                assert maker.device.application_version == "1.5.0"
 
     def test_verify_loads_it_for_the_check(self, tmp_path: Path) -> None:
         assert "0x0202" in self.verified(self.offering(tmp_path))
