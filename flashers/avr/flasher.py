@@ -30,7 +30,7 @@ from .entry import AvrEntry
 from .identity import EEPROM_START, FoundPart, learn
 from .loader import AvrLoader, MemoryKind
 from .parts import parts
-from .profile import AvrAddress, AvrProfile
+from .profile import EXAMPLE, AvrAddress, AvrProfile
 
 AVR = "EM_AVR"
 """The machine of ELF files for these parts."""
@@ -187,7 +187,7 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
         if found is None:
             raise ProfileWrong(
                 "nothing is known of the AVR with the signature that the loader tells",
-                remedy="Give its memory in the profile: memory = {flash = ..., page = ..., boot_size = ...}",
+                remedy=f"Give its memory in the profile, by its data sheet, as in memory = {EXAMPLE}",
             )
         self._check_part(f"an {found.part.name}", found.part.name, f"0x{found.part.signature:06X}")
         found.check_lock()
@@ -200,8 +200,7 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
     def _identify(self) -> Identity:
         signature = read_stable(self._loader.signature)
         about = read_stable(self._loader.about)
-        own = self._profile.memory
-        part = own.part(signature) if own is not None else parts().get(signature)
+        part = self._profile.described(signature) or parts().get(signature)
         self._found_part = learn(self._loader, part, self._profile) if part is not None else None
         details = {"signature": f"0x{signature:06X}"}
         if self._found_part is not None:

@@ -103,7 +103,7 @@ def learn(loader: AvrLoader, part: AvrPart, profile: AvrProfile) -> FoundPart:
     """Asks a loader that is in step. Raises PartError, TransportError."""
     loader.prepare(part)
     fuses = _believed(loader, part, read_stable(loader.fuses))
-    given = profile.memory.boot_size if profile.memory else profile.boot_size
+    given = profile.given_boot_size
 
     def read(address: int, size: int) -> bytes:
         return _flash(loader, part, address, size)
@@ -112,7 +112,7 @@ def learn(loader: AvrLoader, part: AvrPart, profile: AvrProfile) -> FoundPart:
     wanted = profile.eeprom
     if part.eeprom and wanted is None:
         wanted = _tells_eeprom_from_flash(loader, part, boot_size)
-    return FoundPart(part, fuses, boot_size, bool(part.eeprom and wanted), profile.memory is not None)
+    return FoundPart(part, fuses, boot_size, bool(part.eeprom and wanted), bool(profile.memory))
 
 
 def _flash(loader: AvrLoader, part: AvrPart, address: int, size: int) -> bytes:

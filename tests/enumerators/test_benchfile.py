@@ -25,6 +25,7 @@ from proxyflash.enumerators.benchfile.schema import (
 )
 from proxyflash.enumerators.benchfile.toml_positions import key_lines, nearest
 from proxyflash.enumerators.errors import BenchError, BenchKey, BenchMissing, BenchName, BenchSyntax
+from proxyflash.flashers.avr.profile import AvrMemoryRun
 from proxyflash.flashers.uds.profile import OwnStep
 from proxyflash.transports import plugins
 from proxyflash.transports.errors import ExitStatus, PluginUnknown, ProxyflashError
@@ -89,8 +90,7 @@ def component_text(protocol: str, *, address: bool = True) -> str:
 
 def needed(model: type[BaseModel]) -> dict[str, str]:
     values: dict[str, str] = {
-        "data": '"00"', "start": "0", "size": "4096", "erase_unit": "1024", "flash": "32768", "page": "128",
-        "boot_size": "512", "file": '"a"',
+        "data": '"00"', "start": "0", "size": "4096", "erase_unit": "1024", "file": '"a"',
     }  # fmt: skip
     return {name: values[name] for name, info in model.model_fields.items() if info.is_required()}
 
@@ -121,6 +121,10 @@ def protocol_tables() -> Iterator[Table]:
                 if sub[0] is OwnStep:
                     ordered = f'{before}\n[component.profile]\norder = ["own", "programming", "download"]'
                     yield Table(OwnStep, place, f"[[{place}]]", ordered, {"name": '"own"', "session": "2"})
+                    continue
+                if sub[0] is AvrMemoryRun:
+                    sized = f"{before}\n[component.profile]\nboot_size = 1024"
+                    yield Table(sub[0], place, f"[[{place}]]", sized, needed(sub[0]))
                     continue
                 yield Table(sub[0], place, f"[[{place}]]" if sub[1] else f"[{place}]", before, needed(sub[0]))
 

@@ -14,8 +14,10 @@ from proxyflash.flashers import plan as planning
 from proxyflash.flashers.avr import boot_section
 from proxyflash.flashers.avr.loader import Fuses
 from proxyflash.flashers.avr.parts import AvrPart, parts
+from proxyflash.flashers.avr.profile import AvrProfile
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.memory import Erase, MemoryMap, Range, uniform
+from pydantic import ValidationError
 
 M8, M168, M328P, M2560, M32U4 = (parts()[number] for number in (0x1E9307, 0x1E9406, 0x1E950F, 0x1E9801, 0x1E9587))
 
@@ -160,3 +162,40 @@ def test_pages_that_hold_the_image_are_left_but_the_first() -> None:
 def test_what_lies_beside_goes_before_the_first_page() -> None:
     plan = made(Segment(0, bytes(256)), Segment(0x810000, b"kept"))
     assert [part.address for part in plan.writes] == [0x810000, 128, 0]
+
+
+APP = {"start": 0, "size": 0x7800, "erase_unit": 128}
+BOOT = {"start": 0x7800, "size": 0x800, "erase_unit": 128, "boot": True}
+EEPROM = {"name": "eeprom", "start": 0x81_0000, "size": 1024, "erase_unit": 1}
+
+
+class TestMemoryByHand:
+    def test_its_runs_are_the_part(self) -> None:
+        """An ATmega328P with 1,024 words of boot section (DS40001984: 32 KiB of 128 byte pages, 1 KiB of EEPROM)."""
+        known = parts()[0x1E950F]
+        made = AvrProfile.model_validate({"memory": [EEPROM, BOOT, APP]}).described(known.signature)
+        assert made is not None
+        assert (made.flash, made.page, made.eeprom, made.boot) == (known.flash, known.page, known.eeprom, 0x800)
+
+    def test_the_boot_section_beside_one_run(self) -> None:
+        made = AvrProfile.model_validate({"memory": [APP | {"size": 0x8000}], "boot_size": 500}).described(1)
+        assert made is not None
+        assert (made.flash, made.eeprom, made.boot) == (0x8000, 0, 512)
+
+    @pytest.mark.parametrize(
+        ("memory", "why"),
+        [
+            ({"flash": 0x8000, "page": 128, "boot_size": 512}, r"memory = \[\{start = 0, size = 0x7800"),
+            ([APP], "boot = true"),
+            ([BOOT | {"start": 0}], "boot = true"),
+            ([EEPROM], "no run of flash"),
+            ([APP, BOOT | {"start": 0x7880}], "none begins at 0x7800"),
+            ([APP | {"boot": True}, BOOT], "its boot section last"),
+            ([APP, BOOT | {"erase_unit": 256}], "pages of one size"),
+            ([APP | {"size": 0x7800, "erase_unit": 96}], "power of two"),
+            ([APP, BOOT, EEPROM | {"start": 0x80_0000}], "EEPROM begins at 0x810000"),
+        ],
+    )
+    def test_what_can_not_be(self, memory: object, why: str) -> None:
+        with pytest.raises(ValidationError, match=why):
+            AvrProfile.model_validate({"memory": memory})

@@ -18,7 +18,6 @@ from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.flashers.avr.identity import EEPROM_START
-from proxyflash.flashers.avr.profile import AvrMemorySizes
 from proxyflash.flashers.errors import (
     ImageError,
     NoResponse,
@@ -167,8 +166,9 @@ class TestClean:
         """The pages of an ATmega328P have 128 bytes (DS40001984): writing the first 64 erases them all."""
         rig = Rig(OPTIBOOT)
         rig.whole_again()
-        memory = AvrMemorySizes(flash=0x8000, page=64, boot_size=512)
-        rig.profile = rig.profile.model_copy(update={"memory": memory})
+        app, boot = {"start": 0, "size": 0x7E00}, {"start": 0x7E00, "size": 512, "boot": True}
+        memory = [run | {"erase_unit": 64} for run in (app, boot)]
+        rig.profile = type(rig.profile).model_validate(rig.profile.model_dump() | {"memory": memory})
         with pytest.raises(WrongLayout, match="has also erased what lay at 0x00000040"):
             rig.flash()
         assert rig.memory.read(128, len(OLD) - 128) == OLD[128:]
