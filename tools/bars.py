@@ -14,19 +14,33 @@ from .wording import finished_text
 
 
 class _Amount(ProgressColumn):
-    """Bytes, rate and time left while it goes on; bytes and mean rate, or how it was verified, once done."""
+    """Bytes, rate and time left while it goes on; bytes and mean rate, or how it was verified, once done.
+
+    `room`: columns for it and the description. What has no room is left out from its end, in whole words.
+    """
+
+    def __init__(self, room: int) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._room = room
 
     def render(self, task: Task) -> Text:
+        room = self._room - len(task.description)
         said = task.fields.get("said")
         if said is not None:
-            return Text(plain(said))
+            return Text(_fitted(plain(said), " ", room))
         parts = [f"{task.percentage:3.0f}%", f"{int(task.completed):,} B"]
         seconds = task.elapsed or 0.0
         if seconds > 0.05 and task.completed:
             parts.append(f"{task.completed / seconds / 1000:.1f} kB/s")
         if task.time_remaining is not None:
             parts.append(f"{task.time_remaining:.0f} s left")
-        return Text("  ".join(parts))
+        return Text(_fitted("  ".join(parts), "  ", room))
+
+
+def _fitted(text: str, between: str, room: int) -> str:
+    while len(text) > room and between in text:
+        text = text.rpartition(between)[0].rstrip()
+    return text
 
 
 TEXT_COLUMNS = 64
@@ -43,7 +57,7 @@ class Bars:
         self._progress = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(bar_width=width, complete_style="cyan", finished_style="green"),
-            _Amount(table_column=Column(no_wrap=True)),
+            _Amount(console.width - width - 2),
             console=console,
         )
         self._tasks: dict[tuple[str, Phase], TaskID] = {}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,6 +32,11 @@ PROGRESS_SECONDS = 10.0
 """How often progress is told where there is no terminal."""
 SCHEMA = 1
 """The number of the JSON documents' shape; it changes when a key changes its meaning or goes."""
+
+
+COLOURS = {"OK": 32, "ok": 32, "FAILED": 31, "NOT RESTORED": 31, "absent": 33, "bootloader": 33, "stopped": 33}
+_COLOURED = re.compile(rf"(?<=  )(?:{'|'.join(COLOURS)})(?=  | at step |, |: |$)")
+"""Such a word, where it stands in a column of its own."""
 
 
 class OutputLost(ProxyflashError):
@@ -57,6 +63,15 @@ def is_terminal(stream: TextIO | None) -> bool:
         return stream is not None and stream.isatty()
     except ValueError:
         return False
+
+
+def takes_escapes(stream: TextIO | None) -> bool:
+    """Whether it is a terminal that knows more than lines."""
+    return is_terminal(stream) and os.environ.get("TERM") not in (None, "", "dumb")
+
+
+def _painted(line: str) -> str:
+    return _COLOURED.sub(lambda found: f"\x1b[{COLOURS[found[0]]}m{found[0]}\x1b[0m", line)
 
 
 @dataclass
@@ -216,7 +231,7 @@ class Output:
     def _bar(self, event: ev.PhaseStarted | ev.Progress | ev.PhaseFinished) -> None:
         if self.quiet:
             return
-        if not is_terminal(sys.stderr) or os.environ.get("TERM") in (None, "", "dumb"):
+        if not takes_escapes(sys.stderr):
             self._tell_progress(event)
             return
         if self._bars is None:
@@ -250,8 +265,11 @@ class Output:
     def _print(self, lines: Iterable[str], stream: TextIO | None, end: str = "\n") -> None:
         if stream is None:
             return
+        shown = map(plain, lines)
+        if takes_escapes(stream) and not os.environ.get("NO_COLOR"):
+            shown = map(_painted, shown)
         try:
-            print("\n".join(map(plain, lines)), file=stream, end=end, flush=True)
+            print("\n".join(shown), file=stream, end=end, flush=True)
         except (OSError, ValueError) as error:
             # What it still holds would fail once more at exit.
             _silence(stream)

@@ -68,6 +68,14 @@ def test_a_wrong_word_gets_a_near_one(desk: Desk) -> None:
     done = desk.run("flsh", "imu", "x.hex")
     assert (done.status, "No such command 'flsh'. Did you mean 'flash'?" in done.err) == (2, True)
     assert "Did you mean" not in desk.run("qqqqqq").err
+    done = desk.run("bench", "chekc")
+    assert (done.status, "No such command 'chekc'. Did you mean 'check'?" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("group", ["adu", "bench", "manifest", "service", "vm"])
+def test_the_help_of_a_group_is_not_cut(desk: Desk, group: str) -> None:
+    done = desk.run(group, "--help")
+    assert (done.status, "..." in done.out.partition("Commands:")[2]) == (0, False), done.out
 
 
 # verdicts

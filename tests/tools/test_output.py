@@ -67,6 +67,7 @@ def test_a_terminal_gets_bars_that_fit(desk: Desk, columns: int) -> None:
         assert re.search(r"━{16} \S", bars[-1])
     assert re.search(r"write   ━+ 96,416 B", "\n".join(lines))
     assert [line for line in lines if line][-1] == "camera  -> 1.5.0  OK  verified (read back), booted"
+    assert "  \x1b[32mOK\x1b[0m  verified" in text
     assert COLOUR.search(text)
 
 
@@ -79,7 +80,7 @@ def test_no_color_is_heeded(desk: Desk) -> None:
 @pytest.mark.parametrize("option", ["--quiet", "-q"])
 def test_quiet_leaves_the_verdict(desk: Desk, option: str) -> None:
     text = on_terminal(desk, *FLASH, option)
-    assert text == "camera  -> 1.5.0  OK  verified (read back), booted\r\n"
+    assert ESCAPE.sub("", text) == "camera  -> 1.5.0  OK  verified (read back), booted\r\n"
 
 
 def test_a_dumb_terminal_gets_lines(desk: Desk) -> None:
@@ -91,8 +92,43 @@ def test_a_dumb_terminal_gets_lines(desk: Desk) -> None:
 
 def test_a_row_too_long_for_the_terminal_is_two_lines(desk: Desk) -> None:
     assert all(len(line) <= 80 for line in drawn(on_terminal(desk, "scan")))
-    wide = on_terminal(desk, "scan", columns=120)
+    wide = ESCAPE.sub("", on_terminal(desk, "scan", columns=120))
     assert "uds 0x7E0/0x7E8  serial RA-0019\r\n" in wide
+
+
+@pytest.mark.parametrize(
+    ("line", "painted"),
+    [
+        ("imu  OK  -> 1.5.0", "imu  <32>OK<0>  -> 1.5.0"),
+        ("imu  FAILED at step 2.1: E-X", "imu  <31>FAILED<0> at step 2.1: E-X"),
+        ("  imu  imus  -  -  absent  stm32-uart", "  imu  imus  -  -  <33>absent<0>  stm32-uart"),
+        ("imu  absent, and optional: passed over", "imu  <33>absent<0>, and optional: passed over"),
+        ("step OK of the FAILED part", "step OK of the FAILED part"),
+    ],
+)
+def test_what_became_of_a_component_has_a_colour(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, painted: str
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    for term, no_colour, shown in (("xterm", "", painted), ("xterm", "1", line), ("dumb", "", line)):
+        monkeypatch.setenv("TERM", term)
+        monkeypatch.setenv("NO_COLOR", no_colour)
+        Output().line(line)
+        assert re.sub("\x1b\\[(\\d+)m", r"<\1>", capsys.readouterr().out) == f"{shown}\n"
+
+
+def test_bars_of_a_narrow_terminal_cut_no_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    bars = Bars()
+    bars.show(ev.PhaseStarted("front-radar", ev.Phase.WRITE, 1_000_000))
+    bars.show(ev.Progress("front-radar", ev.Phase.WRITE, 500_000, 1_000_000))
+    bars.show(ev.PhaseFinished("front-radar", ev.Phase.WRITE, 1_000_000, 12.0, "routine 0x0202 by the part"))
+    bars.stop()
+    lines = [line.rstrip() for line in drawn(capsys.readouterr().err)]
+    assert lines
+    assert all(len(line) <= 40 and "…" not in line for line in lines)
 
 
 def test_a_pipe_gets_neither_bars_nor_escape_codes(desk: Desk) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ import click
 from ...transports.errors import ExitStatus, ProxyflashError, Unexpected
 from ..help_text import HELP
 from ..output import Mode, Output
-from .session import Session, global_options
+from .session import Group, Session, global_options
 
 if TYPE_CHECKING:
     from ...enumerators.bench import Bench
@@ -51,7 +50,7 @@ MODULES = {
 """Which module has which command."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """Imports the module of a command when that command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -62,13 +61,6 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = getattr(import_module(f"{__name__}.{MODULES[name]}"), name)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in MODULES and (near := get_close_matches(args[0], MODULES, n=1)):
-            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
-        return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write(HELP)

@@ -36,7 +36,7 @@ from ...updates.handlers.handler import StepContext
 from ...updates.manifests import creating
 from ...updates.manifests.conditions import BenchConditions
 from ...updates.manifests.manifest import InlineStep, PayloadFile
-from .session import Session, command
+from .session import Session, command, group
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class TargetFile(ProxyflashError):
     default_remedy = "Is there room, and may this user write there?"
 
 
-@click.group("adu", context_settings={"help_option_names": ["-h", "--help"]})
+@group("adu")
 def adu() -> None:
     """Azure Device Update: the agent's component enumerator, and scripts that flash.
 

@@ -11,7 +11,7 @@ from ...enumerators.errors import BenchError
 from ...transports import named_files
 from ...transports.quoting import shell_line
 from ..wording import counted
-from .session import Session, command
+from .session import Session, command, group
 
 
 class BenchExists(BenchError):
@@ -24,7 +24,7 @@ class NothingAttached(BenchError):
     default_remedy = "Plug an adapter in. Or try an emulated bench: proxyflash demo"
 
 
-@click.group("bench", context_settings={"help_option_names": ["-h", "--help"]})
+@group("bench")
 def bench() -> None:
     """Checks a bench file, or writes one."""
 

@@ -16,7 +16,7 @@ from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.plain import CAUSE, plain
 from ...transports.quoting import shell_line
 from ..output import describe
-from .session import Session, command
+from .session import Session, command, group
 
 if TYPE_CHECKING:
     from ...updates.manifests.policy import Policy
@@ -38,7 +38,7 @@ class ManifestOutput(ProxyflashError):
     default_remedy = "Name another file or folder."
 
 
-@click.group("manifest", context_settings={"help_option_names": ["-h", "--help"]})
+@group("manifest")
 def manifest() -> None:
     """Writes, explains and signs the manifests of updates.
 

@@ -21,7 +21,7 @@ from ...transports.plain import plain
 from ...transports.quoting import systemd_word
 from ...updates.manifests import creating
 from .adu import TargetFile
-from .session import Session, command
+from .session import Session, command, group
 
 MARK = "# Written by: proxyflash service install\n"
 UNIT = Path("etc/systemd/system/proxyflash-resume.service")
@@ -91,7 +91,7 @@ class AccountUnknown(ProxyflashError):
     default_remedy = "Make the user first: sudo useradd --system NAME"
 
 
-@click.group("service", context_settings={"help_option_names": ["-h", "--help"]})
+@group("service")
 def service() -> None:
     """Has systemd resume an interrupted update when this host starts.
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -311,6 +312,28 @@ def global_options(function: F) -> F:
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
+
+
+class Group(click.Group):
+    """Commands of one subject. A wrong word gets a near one, and no command's help is cut."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        names = self.list_commands(ctx)
+        if args and args[0] not in names and (near := get_close_matches(args[0], names, n=1)):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, item.get_short_help_str(limit=1000)) for name, item in found if item])
+
+
+def group(name: str) -> Callable[[Callable[[], None]], Group]:
+    """A group of commands, whose help is the function's docstring."""
+    return click.group(name, cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., int | None]], click.Command]:

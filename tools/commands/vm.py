@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from ..output import Mode, OutputLost
-from .session import Session, command
+from .session import Session, command, group
 
 if TYPE_CHECKING:
     from ..vm.guest import Job, Outcome
@@ -29,7 +29,7 @@ HANDED_ON_PREFIXES = ("LC_", "PROXYFLASH_", "PYTHON", "PYTEST_", "PY_")
 CONSOLE = "console.log"
 
 
-@click.group("vm", context_settings={"help_option_names": ["-h", "--help"]})
+@group("vm")
 def vm() -> None:
     """Runs commands in a guest with CAN, ISO-TP, USB and tty drivers, for a host without them."""
 
