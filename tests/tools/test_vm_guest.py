@@ -75,6 +75,7 @@ id -un
 ls -A /run
 echo "$GIVEN $ANSWER $PROXYFLASH_KERNEL_BENCH"
 echo said >&2
+echo "<4>a driver warns" >/dev/kmsg
 {python} checks.py
 cat bytes
 cp bytes "$PROXYFLASH_ARTEFACTS/copy"
@@ -104,6 +105,7 @@ def test_a_command_in_a_guest(tmp_path: Path) -> None:
     assert (kept / "copy").read_bytes() == content
     assert (kept / "copy").stat().st_uid == os.getuid()
     assert sorted(file.name for file in kept.iterdir()) == ["console.log", "copy"]
+    assert b"a driver warns" in (kept / "console.log").read_bytes()
     assert sorted(file.name for file in folder.iterdir()) == ["bytes", "checks.py", "kept, all", "script"]
     assert not outside.exists()
     assert not Path("/tmp/lost").exists()

@@ -36,7 +36,7 @@ CONSOLE_LINES = 15
 """Of the console, in an error."""
 CHUNK = 1 << 16
 PARAMETERS = (
-    "console=ttyS0", "quiet", "panic=-1", "mitigations=off", "nokaslr",
+    "console=ttyS0", "loglevel=5", "panic=-1", "mitigations=off", "nokaslr",
     # On a busy host a guest's processor stands still for a while: the kernel takes that for a broken timer, a lock-up.
     "no_timer_check", "nowatchdog", "rcupdate.rcu_cpu_stall_suppress=1",
 )  # fmt: skip
