@@ -32,11 +32,16 @@ class Verdict:
     rejected: bool = False
     """Because of the file: it would be so again."""
 
-    def failure(self, after: str) -> ImageWrongPart | OperationFailed:
-        """The error that this verdict is, if it is no success."""
+    def failure(self, after: str, *, in_short_blocks: bool = False) -> ImageWrongPart | OperationFailed:
+        """The error that this verdict is, if it is no success. `in_short_blocks`: a loader that counts on 1024 bytes in
+        each block would take another file for this one."""
         if self.rejected:
+            counts = (
+                " Or does the loader count whole blocks? Set block_size = 1024 and whole_blocks = true in its profile."
+            )
             return ImageWrongPart(
-                f"the loader does not take the file: {self.text!r}", remedy="Is it the right file for this component?"
+                f"the loader does not take the file: {self.text!r}",
+                remedy=f"Is it the right file for this component?{counts * in_short_blocks}",
             )
         return OperationFailed(f"{after} the loader says: {self.text!r}")
 

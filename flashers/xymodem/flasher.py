@@ -105,7 +105,7 @@ class XymodemFlasher(SerialBootloader, SlotBootloader):
             with suppress(TransportError):
                 sender.abort()
             raise
-        self._verdict = self._judged(sender)
+        self._verdict = self._judged(sender, in_short_blocks=any(len(piece.data) < 1024 for piece in blocks))
         yield len(image)
 
     def verdict(self, image: bytes) -> str:
@@ -209,7 +209,7 @@ class XymodemFlasher(SerialBootloader, SlotBootloader):
                 raise verdict.failure(f"after {cancelled.what}") from cancelled
             raise PartRefused(f"the loader cancelled the transfer after {cancelled.what}{said(heard)}") from cancelled
 
-    def _judged(self, sender: Sender) -> str:
+    def _judged(self, sender: Sender, *, in_short_blocks: bool) -> str:
         """The loader's last word: on the file, or on the steps that put it into place.
 
         Raises ProtocolError, PartRefused, OperationFailed, ImageWrongPart, SerialTimeout.
@@ -218,7 +218,7 @@ class XymodemFlasher(SerialBootloader, SlotBootloader):
         if self._profile.success:
             verdict, heard = self._console.hear_verdict(heard)
             if not verdict.success:
-                raise verdict.failure("all of the file was sent;")
+                raise verdict.failure("all of the file was sent;", in_short_blocks=in_short_blocks)
             word = verdict.text
         if self._profile.commit:
             # It has to be at its prompt before it is told more.

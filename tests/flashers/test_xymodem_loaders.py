@@ -323,6 +323,15 @@ class TestVerdict:
         with pytest.raises(OperationFailed, match="all of the file was sent; the loader says: 'Programming Completed'"):
             rig.flash(attempts=1)
 
+    @pytest.mark.parametrize("whole", [False, True])
+    def test_a_file_that_went_in_short_blocks_may_be_refused_for_that(
+        self, make_rig: Callable[..., Rig], whole: bool
+    ) -> None:
+        rig = make_rig("iap", {"success": "never said", "rejection": "Completed", "whole_blocks": whole})
+        with pytest.raises(ImageWrongPart) as caught:
+            rig.flash(bytes(1500), attempts=1)
+        assert ("whole_blocks = true" in str(caught.value)) is not whole
+
     def test_a_loader_that_says_nothing_of_it(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig("gecko", {"success": "never said"})
         with pytest.raises(ProtocolError, match=r"did not say what it makes of it; it said: '.*Serial upload complete"):
