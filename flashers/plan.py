@@ -113,7 +113,12 @@ def place(
     for region in memory.regions:
         # A blank one starts nothing: that is a part's own content read before, which `make` finds there, or refuses.
         if region.head is not None and not _is_blank(list(placed.within(region.start, region.start + HEAD)), region):
-            region.head.check(placed, region)
+            try:
+                region.head.check(placed, region)
+            except ImageWrongPart:
+                # A piece of what the part holds: what it starts by stays as it is.
+                if holds is None or not region.readable or not all(map(holds, placed.within(region.start, region.end))):
+                    raise
     return placed
 
 

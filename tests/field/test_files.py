@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from proxyflash.emulators import application
+from proxyflash.flashers.formats import formats, keeps_addresses
 from proxyflash.tests.tools.conftest import Desk
 
 OK, USAGE, BAD_FILE = 0, 2, 12
@@ -326,28 +328,45 @@ def test_data_do_not_cost_the_vector_table(desk: Desk) -> None:
     assert (done.status, "E-IMAGE-MISPLACED" in done.err, "would be lost" in done.err) == (BAD_FILE, True, True)
 
 
-READ = [
-    ("sonar", "own.bin", ()),
-    ("knob", "own.hex", ()),
-    ("imu", "own.s19", ()),
-    ("resident", "own.dfu", ()),
-    ("options", "own.dfu", ()),
-    ("cam", "own.bin", ("--start", "0", "--size", "0x400")),
-    ("cam", "own.dfu", ("--start", "0", "--size", "0x400")),
-    ("radar", "own.hex", ("--start", "0x20000", "--size", "0x2000")),
-]
+READ = {
+    "sonar": (0, ".bin", 0),
+    "knob": (0, ".hex", 0),
+    "imu": (0x0800_0000, ".s19", 0x0800_0000),
+    "resident": (0x0801_0000, ".dfu", 0x0801_0000),
+    "options": (None, ".dfu", 0x1FFF_C000),
+    "cam": (None, "", 0),
+    "radar": (0x2_0000, "", 0x2_0000),
+}
+"""Where a part's firmware begins, None where it keeps what it has; the format that all of its memory is read into; from where
+16 bytes are read into each other format."""
 
 
-@pytest.mark.parametrize(("component", "file", "where"), READ)
-def test_what_read_wrote_flash_takes_back(component: str, file: str, where: tuple[str, ...], desk: Desk) -> None:
+@pytest.mark.parametrize("component", READ)
+def test_what_read_wrote_flash_takes_back(component: str, desk: Desk) -> None:
     """https://github.com/twinearthsoftware/ArduinoSketchUploader/issues/36"""
-    out = desk.folder / file
-    read = desk.run("read", component, out, *where)
-    assert read.status == OK, read.err
-    done = desk.run("flash", component, out, "--dry-run")
-    assert done.status == OK, done.err
-    if component != "cam":  # A slot's old content is known after an upload alone.
-        assert "nothing to write" in done.out
+    firmware, whole, start = READ[component]
+    if firmware is not None:
+        (desk.folder / "old.bin").write_bytes(application.make("1.0", "part", "Acme", 700, start=firmware))
+        done = desk.run("flash", component, desk.folder / "old.bin", "--address", hex(firmware), "--no-boot")
+        assert done.status == OK, done.err
+    for ending in sorted({kind.endings[0] for kind in formats() if kind.is_written}):
+        out = desk.folder / f"own{ending}"
+        where = () if ending == whole else ("--start", hex(start), "--size", "16")
+        read = desk.run("read", component, out, *where)
+        assert read.status == OK, read.err
+        done = desk.run(
+            "flash", component, out, "--dry-run", *() if keeps_addresses(out) else ("--address", hex(start))
+        )
+        assert done.status == OK, done.err
+        # A slot's old content is known after an upload alone.
+        assert component == "cam" or "nothing to write" in done.out, done.out
+
+
+def test_a_file_without_addresses_says_where_its_bytes_belong(desk: Desk) -> None:
+    out = desk.folder / "own.bin"
+    read = desk.run("read", "knob", out, "--start", "0x810000", "--size", "16")
+    assert (read.status, "--address 0x00810000" in read.err) == (OK, True), read.err
+    assert "nothing to write" in desk.run("flash", "knob", out, "--address", "0x00810000", "--dry-run").out
 
 
 def test_several_memories_are_not_read_into_one_without_addresses(desk: Desk) -> None:

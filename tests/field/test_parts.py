@@ -185,7 +185,8 @@ protocol = "ymodem"
 profile = {{loader = "st-iap", block_size = 1024, whole_blocks = {whole}}}
 emulated = {{part = "stm32l4-iap", boot = true}}
 """, "baudrate = 115_200")  # fmt: skip
-        assert desk.run("flash", "part", desk.folder / "app.bin").status == OK
+        done = desk.run("flash", "part", desk.folder / "app.bin")
+        assert done.status == OK, done.err
         [held] = desk.memory().values()
         assert (held[:size] == image) is (whole == "true" or size != 4500)
 

@@ -182,6 +182,8 @@ def read(session: Session, name: str, out: Path, start: int | None, count: int |
     total = sum(segment.size for segment in segments)
     session.output.document({"component": name, "verdict": "ok", "file": str(out), "bytes": total})
     session.output.line(f"{name}  OK  {total:,} bytes into {out}")
+    if not keeps_addresses(out) and ranges[0].start != memory.regions[0].start:
+        session.output.note(f"{out} has no addresses. To flash it back: --address 0x{ranges[0].start:08X}")
     return None
 
 
