@@ -213,7 +213,7 @@ def test_all_parts_are_waited_for_and_each_is_told_when_it_comes(
             clock.Timer(seconds, supply.on).start()
         return bench
 
-    words = [name, *([both] if name in ("plan", "apply") else []), "--wait", "120"]
+    words = [name, *([str(both)] if name in ("plan", "apply") else []), "--wait", "120"]
     # The radar's memory can't be read, so it was not backed up.
     assert commands.run(desk.arguments(*words), opener=opener) == (1 if name == "rollback" else 0)
     told = [line for line in capsys.readouterr().err.splitlines() if re.search("is there$|^waiting", line)]

@@ -15,6 +15,7 @@ from proxyflash.enumerators.errors import StateFolder
 from proxyflash.updates.engine import room
 from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.attempts import Attempts
+from proxyflash.updates.engine.disk import JOURNAL_BYTES
 from proxyflash.updates.engine.progress import Ending
 from proxyflash.updates.engine.report import Outcome
 from proxyflash.updates.errors import NoRoom
@@ -57,7 +58,7 @@ def test_another_fault_of_the_disk_is_a_failure(lab: Lab) -> None:
 def test_the_plan_counts_the_room(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     update = lab.bundle()
     documents = sum(len(data) for one in (update, *update.children.values()) for data in one.documents.values())
-    needed = documents + 17 + room.JOURNAL_BYTES
+    needed = documents + 17 + JOURNAL_BYTES
     left = SimpleNamespace(f_bavail=needed // 512, f_frsize=512)
     monkeypatch.setattr(os, "statvfs", lambda path: left)
     with lab.engine() as engine:
@@ -116,17 +117,17 @@ def test_what_earlier_updates_keep_is_given_up(lab: Lab, monkeypatch: pytest.Mon
         (entry,) = engine.store.entries()
         _, before = engine.store.to_be_freed()
     tasks = 6
-    assert needed() == copies + tasks * 10_000 + room.JOURNAL_BYTES - before
+    assert needed() == copies + tasks * 10_000 + JOURNAL_BYTES - before
     (entry.backup / "memory.bin").write_bytes(bytes(range(250)) * 100)
-    assert needed() == copies + tasks * 10_000 + room.JOURNAL_BYTES - before - 25_000
+    assert needed() == copies + tasks * 10_000 + JOURNAL_BYTES - before - 25_000
     # The first backup is made before anything is given up; with components at once, that of each of them.
     (entry.backup / "more.bin").write_bytes(bytes(range(250)) * 1000)
-    assert needed() == copies + 10_000 + room.JOURNAL_BYTES
-    assert needed(parallel=True) == copies + len(COMPONENTS) * 10_000 + room.JOURNAL_BYTES
+    assert needed() == copies + 10_000 + JOURNAL_BYTES
+    assert needed(parallel=True) == copies + len(COMPONENTS) * 10_000 + JOURNAL_BYTES
     # A folder of an update that never began is taken away before the copies are made.
     (entry.folder.parent / "000002" / "files").mkdir(parents=True, mode=0o700)
     (entry.folder.parent / "000002" / "files" / "cut").write_bytes(bytes(range(250)) * 20)
-    assert needed() == copies + 10_000 + room.JOURNAL_BYTES - 5_000
+    assert needed() == copies + 10_000 + JOURNAL_BYTES - 5_000
 
 
 def test_what_is_said_to_be_given_up_is(lab: Lab) -> None:
