@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import BinaryIO
 
-from ..errors import NOT_WHOLE, ImageFormat, ImageNotWritten
+from ..errors import NOT_WHOLE, ImageNotWritten
 from ..image import FirmwareImage
 from . import records
 from .format import Format
@@ -45,9 +45,7 @@ DATA_LENGTH = {
 
 def read(stream: BinaryIO, source: str) -> FirmwareImage:
     """Raises ImageFormat and ImageOverlap with the numbers of the lines."""
-    parser = _Parser(stream, source)
-    segments = records.gather(parser.pieces, source)
-    return FirmwareImage(segments, "ihex", source, entry=parser.entry)
+    return _Parser(stream, source).image()
 
 
 def write(image: FirmwareImage, stream: BinaryIO) -> None:
@@ -93,13 +91,9 @@ def _record(kind: RecordType, address: int, data: bytes) -> bytes:
     return b":" + (body + bytes((-sum(body) & 0xFF,))).hex().upper().encode() + b"\n"
 
 
-class _Parser:
-    """What the records so far have set; `pieces` starts afresh."""
-
-    def __init__(self, stream: BinaryIO, source: str) -> None:
-        self.stream = stream
-        self.source = source
-        self.entry: int | None = None
+class _Parser(records.Parser):
+    format = "ihex"
+    end = "end-of-file record"
 
     def pieces(self) -> Iterator[records.Piece]:
         base, wraps, number, ended = 0, False, 0, False
@@ -107,11 +101,7 @@ class _Parser:
             if ended:
                 if line[:11] == END:
                     continue
-                raise self.error(
-                    number,
-                    "comes after the end-of-file record",
-                    remedy="Is it several files in one? Join them by a tool that knows the format, as srec_cat.",
-                )
+                raise self.after_end(number)
             record = self.checked(number, line)
             if not record[3]:
                 offset = record[1] << 8 | record[2]
@@ -135,11 +125,7 @@ class _Parser:
             else:
                 self.entry = value
         if number and not ended:
-            raise self.error(
-                number,
-                "is the last, and it is no end-of-file record",
-                f"Copy or build it again. If the tool that made it writes no end, add the line {END.decode()}",
-            )
+            raise self.without_end(number, END.decode())
 
     def checked(self, number: int, line: bytes) -> bytes:
         """The record's bytes, count to checksum, after its length and its checksum have been compared."""
@@ -165,6 +151,3 @@ class _Parser:
         if record[0] != DATA_LENGTH[kind]:
             raise self.error(number, f"has {record[0]} bytes of data, and its type {DATA_LENGTH[kind]}")
         return kind, int.from_bytes(record[4:-1], "big")
-
-    def error(self, number: int, what: str, remedy: str | None = None) -> ImageFormat:
-        return ImageFormat(f"{self.source}: line {number} {what}", remedy=remedy)

@@ -7,14 +7,15 @@ what is in memory grows with the bytes of the image and not with the text.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from binascii import Error as OddDigits
 from binascii import unhexlify
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from ..errors import ImageFormat, ImageOverlap
-from ..image import Segment, join
+from ..image import FirmwareImage, Segment, join
 
 LONGEST_LINE = 1024
 """Bytes. Longer than the longest record of either format, which has 255 bytes after its count: under 530 characters."""
@@ -104,6 +105,45 @@ def octets(digits: bytes, source: str, number: int, overhead: int) -> bytes:
         else:
             what = f"has {chr(digits[strange])!r} in its digits"
         raise ImageFormat(f"{source}: line {number} {what}") from None
+
+
+class Parser(ABC):
+    """One file. `format`: its name; `end`: what the record is called that ends a file. `entry`: by the records so far."""
+
+    format: ClassVar[str]
+    end: ClassVar[str]
+
+    def __init__(self, stream: BinaryIO, source: str) -> None:
+        self.stream = stream
+        self.source = source
+        self.entry: int | None = None
+
+    @abstractmethod
+    def pieces(self) -> Iterator[Piece]:
+        """The data of each record; starts afresh. Raises ImageFormat with the number of the line."""
+
+    def image(self) -> FirmwareImage:
+        """Raises ImageFormat and ImageOverlap with the numbers of the lines."""
+        segments = gather(self.pieces, self.source)
+        return FirmwareImage(segments, self.format, self.source, entry=self.entry)
+
+    def error(self, number: int, what: str, remedy: str | None = None) -> ImageFormat:
+        return ImageFormat(f"{self.source}: line {number} {what}", remedy=remedy)
+
+    def after_end(self, number: int) -> ImageFormat:
+        return self.error(
+            number,
+            f"comes after the {self.end}",
+            remedy="Is it several files in one? Join them by a tool that knows the format, as srec_cat.",
+        )
+
+    def without_end(self, number: int, line: str) -> ImageFormat:
+        """`line`: the record that is not there."""
+        return self.error(
+            number,
+            f"is the last, and it is no {self.end}",
+            remedy=f"Copy or build it again. If the tool that made it writes no end, add the line {line}",
+        )
 
 
 def gather(pieces: Callable[[], Iterable[Piece]], source: str) -> tuple[Segment, ...]:

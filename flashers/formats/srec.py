@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import BinaryIO
 
-from ..errors import NOT_WHOLE, ImageFormat, ImageNotWritten
+from ..errors import NOT_WHOLE, ImageNotWritten
 from ..image import FirmwareImage
 from . import records
 from .format import Format
@@ -53,9 +53,7 @@ BY_TYPE = [(RecordType(kind), ADDRESS_SIZE[RecordType(kind)]) if kind != 4 else 
 
 def read(stream: BinaryIO, source: str) -> FirmwareImage:
     """Raises ImageFormat and ImageOverlap with the numbers of the lines."""
-    parser = _Parser(stream, source)
-    segments = records.gather(parser.pieces, source)
-    return FirmwareImage(segments, "srec", source, entry=parser.entry)
+    return _Parser(stream, source).image()
 
 
 def write(image: FirmwareImage, stream: BinaryIO) -> None:
@@ -100,23 +98,15 @@ def _record(kind: RecordType, address: int, data: bytes = b"") -> bytes:
     return b"S%d" % kind + (body + bytes((~sum(body) & 0xFF,))).hex().upper().encode() + b"\n"
 
 
-class _Parser:
-    """What the records so far have told; `pieces` starts afresh."""
-
-    def __init__(self, stream: BinaryIO, source: str) -> None:
-        self.stream = stream
-        self.source = source
-        self.entry: int | None = None
+class _Parser(records.Parser):
+    format = "srec"
+    end = "termination record"
 
     def pieces(self) -> Iterator[records.Piece]:
         count, block, number, ended, counted = 0, 0, 0, False, False
         for number, line in records.lines(self.stream, self.source):
             if ended:
-                raise self.error(
-                    number,
-                    "comes after the termination record",
-                    remedy="Is it several files in one? Join them by a tool that knows the format, as srec_cat.",
-                )
+                raise self.after_end(number)
             kind, size = self.kind(number, line)
             record = self.checked(number, line, size)
             address = int.from_bytes(record[1 : 1 + size], "big")
@@ -139,11 +129,7 @@ class _Parser:
                     )
                 block = count
         if number and not ended and not counted:
-            raise self.error(
-                number,
-                "is the last, and it is no termination record",
-                "Copy or build it again. If the tool that made it writes no end, add the line S9030000FC",
-            )
+            raise self.without_end(number, "S9030000FC")
 
     def kind(self, number: int, line: bytes) -> tuple[RecordType, int]:
         """The record's type and the bytes of its address."""
@@ -170,6 +156,3 @@ class _Parser:
                 number, f"has the checksum 0x{record[-1]:02X}, and its bytes give 0x{wanted:02X}", NOT_WHOLE
             )
         return record
-
-    def error(self, number: int, what: str, remedy: str | None = None) -> ImageFormat:
-        return ImageFormat(f"{self.source}: line {number} {what}", remedy=remedy)
