@@ -145,7 +145,7 @@ class TestRefusals:
         return part
 
     def test_no_mcuboot_image(self) -> None:
-        with pytest.raises(ImageWrongPart, match="no MCUboot image"):
+        with pytest.raises(ImageWrongPart, match="no signed image"):
             self.application().slot({})
 
     def test_not_to_be_started(self) -> None:
