@@ -128,7 +128,7 @@ class Process:
         return component.flash(image, context=RunContext(hear, lambda: 0 < stopped <= self.events))
 
 
-PROFILES: dict[Callable[[Path], Maker], tuple[str, int, int]] = {
+PROFILES: dict[Make, tuple[str, int, int]] = {
     driver_first: ("exit", 66, 20),
     numbered_blocks: ("reset", 61, 23),
     two_keys: ("session", 66, 22),
