@@ -141,9 +141,18 @@ class Connection:
             self._refused = None
         return answer
 
-    def start_routine(self, routine: int, parameters: bytes) -> bytes:
+    def run_routine(self, routine: int, parameters: bytes) -> bytes:
         """The routine's status record. Raises what a negative response is mapped to."""
-        return self.request(session.routine_request(routine, parameters), limit=self.profile.timings.erase)
+        started = self.request(session.routine_request(routine, parameters), limit=self.profile.timings.erase)
+        return session.result_of(self.client, self.profile, routine, started, self.request)
+
+    def ask_routine(self, routine: int, parameters: bytes) -> bytes | NegativeResponse:
+        """As `run_routine`; what the ECU refuses is returned."""
+        limit = self.profile.timings.erase
+        started = self.ask(session.routine_request(routine, parameters), limit=limit)
+        return session.result_of(
+            self.client, self.profile, routine, started, lambda asked: self.ask(asked, limit=limit)
+        )
 
     def refusal(self, answer: NegativeResponse) -> ProxyflashError:
         """The error that a refusal amid programming is, with whether it passes: where the ECU may have lost its session or

@@ -199,7 +199,7 @@ class UdsFlasher(MemoryBootloader):
             if not done or not routines.erase_all:
                 subject = Subject(item.start, item.size, id=self._profile.region_id(item.start))
                 parameters = encoded(routines.erase_parameters, self._profile, subject)
-                status = self._connection.start_routine(routines.erase, parameters)
+                status = self._connection.run_routine(routines.erase, parameters)
                 if status and status[-1] != routines.passed:
                     raise OperationFailed(
                         f"erasing {item} failed (routine 0x{routines.erase:04X}: {status.hex(' ').upper()})"
@@ -332,7 +332,7 @@ class UdsFlasher(MemoryBootloader):
                 self._judge.call(driver.check, encoded(driver.check_parameters, self._profile, subject))
         if isinstance(driver.run, int):
             first = replace(subjects[0], address=self._files.driver_entry)
-            status = self._connection.start_routine(driver.run, encoded(driver.run_parameters, self._profile, first))
+            status = self._connection.run_routine(driver.run, encoded(driver.run_parameters, self._profile, first))
             if status and status[-1] != self._profile.routines.passed:
                 raise OperationFailed(
                     f"the part did not start the flash driver (routine 0x{driver.run:04X}: {status.hex(' ').upper()})",

@@ -14,7 +14,6 @@ from .codec import NOT_HERE, NegativeResponse, Nrc
 from .connection import NOT_DONE, Connection
 from .files import FilesOfProfile
 from .parameters import encoded
-from .session import routine_request
 
 _VERDICTS = (
     Nrc.GENERAL_REJECT,
@@ -56,10 +55,9 @@ class Judge:
 
     def call(self, routine: int, parameters: bytes = b"", *, brings_driver: bool = True) -> None:
         """Calls a routine that checks. Raises VerifyMismatch, Unsupported where it has nothing to check."""
-        request, limit = routine_request(routine, parameters), self._profile.timings.erase
-        answer = self._connection.ask(request, limit=limit)
+        answer = self._connection.ask_routine(routine, parameters)
         if brings_driver and isinstance(answer, NegativeResponse) and self._has_brought_driver(answer):
-            answer = self._connection.ask(request, limit=limit)
+            answer = self._connection.ask_routine(routine, parameters)
         if isinstance(answer, NegativeResponse):
             if not self.unjudged and answer.nrc in _WANTS_A_DOWNLOAD:
                 raise Unsupported(

@@ -269,6 +269,10 @@ class Routines(Settings):
     preconditions: RoutineId = 0x0203
     passed: Byte = 0x00
     """What the last byte of a status record says when all is well. A response without a status record says the same."""
+    poll: bool = False
+    """Whether a routine runs on after its start was answered, and its result is asked for (requestRoutineResults)."""
+    running: Byte = 0x01
+    """With poll: what the last byte of that result says while the routine runs."""
 
 
 class OwnStep(Settings):
@@ -450,6 +454,8 @@ class UdsProfile(Settings):
         for region in regions:
             if max(region.size, region.announce or 0) >> 8 * self.size_length:
                 raise ValueError(f"the size of memory {region.name!r} does not fit {self.size_length} bytes of size")
+        if self.routines.poll and self.routines.running == self.routines.passed:
+            raise ValueError("routines.running and routines.passed are the same")
         erase_all, names = self.routines.erase_all, set(self.routines.erase_parameters)
         if len(regions) > 1 and not erase_all and not {"address", "region"} & names:
             raise ValueError(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import TypeVar
 
 from ...transports.deadline import Deadline
 from ...transports.errors import IsoTpContested, ProxyflashError
@@ -36,6 +37,8 @@ from .profile import Security, UdsProfile
 Keys = Mapping[str, tuple[Security, KeyFunction | None]]
 """What each step that unlocks the ECU does so by."""
 
+Answer = TypeVar("Answer", bytes, bytes | NegativeResponse)
+
 NOTHING = Subject()
 HARD_RESET = bytes((Service.ECU_RESET, 0x01))
 ALIVE = bytes((Service.TESTER_PRESENT, 0x00))
@@ -48,6 +51,7 @@ DTC_OFF = bytes((Service.CONTROL_DTC_SETTING, 0x02))
 DEAF_SECONDS = 1.0
 """N_Bs of ISO 15765-2:2016, table 16: so long an ECU waits for a flow control, and may hear nothing else."""
 _SEED_PAUSE = 0.5
+_POLL_PAUSE = 0.1
 _ENTRIES = 3
 """How often an ECU may reset between its programming session and its key."""
 
@@ -71,6 +75,28 @@ def session_request(session: int) -> bytes:
 def routine_request(routine: int, parameters: bytes = b"") -> bytes:
     """startRoutine."""
     return bytes((Service.ROUTINE_CONTROL, 0x01)) + routine.to_bytes(2, "big") + parameters
+
+
+def result_of(
+    client: UdsClient, profile: UdsProfile, routine: int, started: Answer, ask: Callable[[bytes], Answer]
+) -> Answer:
+    """A routine's result: what its start was answered, or with `routines.poll` what it is once the routine has ended.
+
+    `ask`: sends a request. Raises OperationFailed when the routine runs for longer than `timings.erase`.
+    """
+    if not profile.routines.poll or isinstance(started, NegativeResponse):
+        return started
+    end = Deadline.after(profile.timings.erase)
+    while True:
+        answer = ask(bytes((Service.ROUTINE_CONTROL, 0x03)) + routine.to_bytes(2, "big"))
+        if isinstance(answer, NegativeResponse) or not answer or answer[-1] != profile.routines.running:
+            return answer
+        if end.expired:
+            raise OperationFailed(
+                f"routine 0x{routine:04X} of the part still runs after {profile.timings.erase:g} s",
+                remedy="Raise timings.erase in its profile if it needs longer. Is routines.running of its profile right?",
+            )
+        client.linger(_POLL_PAUSE)
 
 
 def write_request(identifier: int, data: bytes) -> bytes:
@@ -189,6 +215,8 @@ def _own_step(
         answer = asked(request, limit=profile.timings.erase)
         if step.session is not None:
             _apply_server_timing(client, profile, answer)
+        if step.routine is not None:
+            answer = result_of(client, profile, step.routine, answer, asked)
         if step.routine is not None and answer and answer[-1] != profile.routines.passed:
             raise OperationFailed(
                 f"step {name!r}: the part says that routine 0x{step.routine:04X} failed ({answer.hex(' ').upper()})",

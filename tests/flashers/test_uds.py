@@ -322,6 +322,38 @@ class TestSequence:
         ]  # fmt: skip
         assert len(blocks) == 8
 
+    def test_routines_whose_results_are_asked_for(self, rig: Rig) -> None:
+        """ISO 14229-1:2020, 14.2: requestRoutineResults, 0x03. The ECU answers the start at once, and works on."""
+        rig.ecu.on("31 01 FF 00", ["lost", "71 01 FF 00"])
+        rig.ecu.on("31 03 FF 00", ["71 03 FF 00 01"], ["71 03 FF 00 01"], ["71 03 FF 00 00"])
+        rig.ecu.on("31 01 02 02", ["71 01 02 02 01"])
+        rig.ecu.on("31 03 02 02", ["71 03 02 02 01"], ["71 03 02 02 00"])
+        rig.ecu.on("31 03 FF 01", ["71 03 FF 01"])
+        rig.flash(routines={"poll": True})
+        assert rig.ecu.memory[: len(DATA)] == DATA
+        asked = [item[:8] for item in rig.ecu.asked(0x31)]
+        assert asked == [
+            "31010203",
+            "3101FF00",
+            *["3103FF00"] * 3,
+            "31010202",
+            *["31030202"] * 2,
+            "3101FF01",
+            "3103FF01",
+        ]
+
+    @pytest.mark.parametrize(
+        ("status", "kind", "told"),
+        [("02", OperationFailed, "erasing .* failed .*02"), ("01", OperationFailed, "still runs after 1.5 s")],
+    )
+    def test_a_routine_that_ends_badly_or_not_at_all(
+        self, rig: Rig, status: str, kind: type[ProxyflashError], told: str
+    ) -> None:
+        rig.ecu.on("31 03 FF 00", *[[f"71 03 FF 00 {status}"]] * 99)
+        with pytest.raises(kind, match=told):
+            rig.flash(routines={"poll": True})
+        assert rig.ecu.asked(0x34) == []
+
     def test_a_part_that_is_in_its_bootloader_needs_no_preparation(self, rig: Rig) -> None:
         rig.ecu.session = 2
         rig.flash()
