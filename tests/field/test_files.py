@@ -10,6 +10,7 @@ import lzma
 import shutil
 import struct
 import tarfile
+import tomllib
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import pytest
 from proxyflash.emulators import application
 from proxyflash.flashers.formats import formats, keeps_addresses
 from proxyflash.tests.tools.conftest import Desk
+from proxyflash.transports import plugins
 
 OK, USAGE, BAD_FILE = 0, 2, 12
 
@@ -331,6 +333,7 @@ def test_data_do_not_cost_the_vector_table(desk: Desk) -> None:
 READ = {
     "sonar": (0, ".bin", 0),
     "knob": (0, ".hex", 0),
+    "panel": (0, ".hex", 0),
     "imu": (0x0800_0000, ".s19", 0x0800_0000),
     "resident": (0x0801_0000, ".dfu", 0x0801_0000),
     "options": (None, ".dfu", 0x1FFF_C000),
@@ -367,6 +370,26 @@ def test_a_file_without_addresses_says_where_its_bytes_belong(desk: Desk) -> Non
     read = desk.run("read", "knob", out, "--start", "0x810000", "--size", "16")
     assert (read.status, "--address 0x00810000" in read.err) == (OK, True), read.err
     assert "nothing to write" in desk.run("flash", "knob", out, "--address", "0x00810000", "--dry-run").out
+
+
+UNREADABLE = {"soil": ("smp", "smp-udp"), "radio": ("xmodem", "ymodem")}
+"""Of protocols that read nothing back, by the component that speaks the first of them."""
+
+
+@pytest.mark.parametrize("component", UNREADABLE)
+def test_what_can_not_be_read_is_refused(component: str, desk: Desk) -> None:
+    done = desk.run("read", component, desk.folder / "own.bin")
+    assert (done.status, "E-UNSUPPORTED" in done.err) == (USAGE, True), done.err
+    assert not (desk.folder / "own.bin").exists()
+
+
+def test_each_protocol_is_read_or_said_not_to_be() -> None:
+    bench = tomllib.loads(Path(__file__).with_name("files.toml").read_text())
+    by_name = {item["name"]: item["protocol"] for item in bench["component"]}
+    read = {by_name[component] for component in READ}
+    unread = {protocol for protocols in UNREADABLE.values() for protocol in protocols}
+    assert read | unread == set(plugins.names(plugins.FLASHERS))
+    assert not read & unread
 
 
 def test_several_memories_are_not_read_into_one_without_addresses(desk: Desk) -> None:
