@@ -30,6 +30,7 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import Self
 
 from ..transports.errors import (
@@ -108,6 +109,24 @@ class ImageMisplaced(ImageError):
 class ImageWrongPart(ImageError):
     code = "E-IMAGE-WRONG-PART"
     default_remedy = "Is it the right file for this component?"
+
+
+class Meaning(Enum):
+    """What an answer that is no success says. Each family has a table of its codes, MEANINGS, in its codec."""
+
+    BUSY = auto()
+    """The part has no time or room now: the same request is sent again for a while."""
+    DELAYED = auto()
+    """The part wants to be left alone for a time that its profile says, and is asked again then."""
+    NOT_HERE = auto()
+    """The part has no such thing, or not in its present session: if that is not the one for programming it was lost, and
+    the engine begins anew."""
+    LOST = auto()
+    """Session, unlock, step or transfer was lost, or never was: the part is asked which, or the engine begins anew."""
+    FAILED = auto()
+    """What was asked went wrong; another attempt may go well."""
+    REFUSED = auto()
+    """For good: nothing passes by itself, and nothing more is erased."""
 
 
 class PartError(ProxyflashError):

@@ -6,15 +6,20 @@ A command is a letter and its arguments; the answer is a value, or a carriage re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
-from ..errors import PartRefused, ProtocolError
+from ..errors import Meaning, PartRefused, ProtocolError
 
 DONE = b"\r"
 UNKNOWN = b"?"
 YES = b"Y"
 MANUFACTURER = 0x1E
 """Atmel's, in the signature of each AVR (data sheets, "Signature Bytes")."""
+
+MEANINGS: Mapping[int, Meaning] = {UNKNOWN[0]: Meaning.REFUSED}
+"""Of an answer that is not DONE; any other byte is LOST. There is no checksum, so a refusal counts once it came again in another
+attempt."""
 
 
 class Command(StrEnum):
@@ -71,10 +76,11 @@ def block_read(kind: bytes, size: int) -> bytes:
 
 def done(answer: bytes, what: str) -> None:
     """Raises PartRefused on "?", ProtocolError on anything else than a carriage return."""
-    if answer == UNKNOWN:
+    if answer == DONE:
+        return
+    if MEANINGS.get(answer[0] if answer else -1) is Meaning.REFUSED:
         raise PartRefused(f"the loader doesn't know how {what}")
-    if answer != DONE:
-        raise ProtocolError(f"the loader answered the command {what} with {answer.hex(' ') or 'nothing'}")
+    raise ProtocolError(f"the loader answered the command {what} with {answer.hex(' ') or 'nothing'}")
 
 
 def block_size(answer: bytes) -> int:

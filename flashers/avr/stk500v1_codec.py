@@ -7,9 +7,10 @@ Addresses are those of words, little endian; sizes are in bytes, big endian. The
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
-from ..errors import PartRefused, ProtocolError
+from ..errors import Meaning, PartRefused, ProtocolError
 
 EOP = 0x20
 
@@ -38,6 +39,16 @@ class Answer(IntEnum):
     NODEVICE = 0x13
     INSYNC = 0x14
     NOSYNC = 0x15
+
+
+MEANINGS: Mapping[int, Meaning] = {
+    Answer.FAILED: Meaning.REFUSED,
+    Answer.NODEVICE: Meaning.REFUSED,
+    Answer.UNKNOWN: Meaning.REFUSED,
+    Answer.NOSYNC: Meaning.LOST,
+}
+"""Of an answer's last byte, and NOSYNC of its first; any other byte is LOST. There is no checksum: a refusal counts once it
+came again in another attempt."""
 
 
 class Parameter(IntEnum):
@@ -84,7 +95,7 @@ def payload(answer: bytes, what: str) -> bytes:
     """What lies between INSYNC and OK. Raises PartRefused where the loader says no, ProtocolError on anything else."""
     if answer[:1] != bytes([Answer.INSYNC]):
         raise ProtocolError(f"the loader answered {what} with {answer[:4].hex(' ') or 'nothing'}")
-    if answer[-1:] in (bytes([Answer.FAILED]), bytes([Answer.NODEVICE]), bytes([Answer.UNKNOWN])):
+    if MEANINGS.get(answer[-1]) is Meaning.REFUSED:
         raise PartRefused(f"the loader refuses {what} ({Answer(answer[-1]).name})")
     if len(answer) < 2 or answer[-1] != Answer.OK:
         raise ProtocolError(f"the loader ended its answer to {what} with 0x{answer[-1]:02X}")

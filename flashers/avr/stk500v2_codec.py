@@ -8,12 +8,12 @@ of words for flash and of bytes for EEPROM; bit 31 asks for the extended address
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from functools import reduce
 from operator import xor
 
-from ..errors import OperationFailed, PartRefused, ProtocolError
+from ..errors import Meaning, OperationFailed, PartRefused, ProtocolError
 
 START, TOKEN = 0x1B, 0x0E
 HEADER = 5
@@ -52,6 +52,14 @@ class Status(IntEnum):
     CMD_FAILED = 0xC0
     CKSUM_ERROR = 0xC1
     CMD_UNKNOWN = 0xC9
+
+
+MEANINGS: Mapping[int, Meaning] = {
+    Status.CMD_TOUT: Meaning.FAILED,
+    Status.RDY_BSY_TOUT: Meaning.FAILED,
+    Status.CKSUM_ERROR: Meaning.LOST,
+}
+"""Of a status that is not CMD_OK; the others are REFUSED."""
 
 
 class Parameter(IntEnum):
@@ -130,11 +138,15 @@ def result(body: bytes, command: Command, size: int, what: str) -> bytes:
     """What follows the status, `size` bytes at least. Raises PartRefused, OperationFailed, ProtocolError."""
     if len(body) < 2 or body[0] != command:
         raise ProtocolError(f"the loader answered {what} with {body[:8].hex(' ') or 'nothing'}")
-    if body[1] in (Status.CMD_TOUT, Status.RDY_BSY_TOUT):
-        raise OperationFailed(f"the part did not do {what} in time ({Status(body[1]).name})")
     if body[1] != Status.CMD_OK:
         name = Status(body[1]).name if body[1] in set(Status) else f"0x{body[1]:02X}"
-        raise PartRefused(f"the loader refuses {what} ({name})")
+        match MEANINGS.get(body[1], Meaning.REFUSED):
+            case Meaning.FAILED:
+                raise OperationFailed(f"the part did not do {what} in time ({name})")
+            case Meaning.LOST:
+                raise ProtocolError(f"the loader did not get {what} whole ({name})")
+            case _:
+                raise PartRefused(f"the loader refuses {what} ({name})").passing(False)
     if len(body) < 2 + size:
         raise ProtocolError(f"the loader answered {what} with {len(body) - 2} of {size} bytes")
     return body[2:]

@@ -6,10 +6,11 @@ and AN3156 for DfuSe.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ..errors import ProtocolError
+from ..errors import Meaning, ProtocolError
 
 OUT = 0x21
 IN = 0xA1
@@ -63,6 +64,19 @@ class DfuStatus(IntEnum):
     errPOR = 0x0D
     errUNKNOWN = 0x0E
     errSTALLEDPKT = 0x0F
+
+
+MEANINGS: Mapping[int, Meaning] = {
+    DfuStatus.errTARGET: Meaning.REFUSED,
+    DfuStatus.errFILE: Meaning.REFUSED,
+    DfuStatus.errADDRESS: Meaning.REFUSED,
+    DfuStatus.errVENDOR: Meaning.REFUSED,
+    DfuStatus.errNOTDONE: Meaning.LOST,
+    DfuStatus.errUSBR: Meaning.LOST,
+    DfuStatus.errPOR: Meaning.LOST,
+    DfuStatus.errSTALLEDPKT: Meaning.LOST,
+}
+"""Of a status that is not OK; the others are FAILED."""
 
 
 class DfuSeCommand(IntEnum):

@@ -13,9 +13,18 @@ from typing import NoReturn
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError, UsbStall, UsbTimeout
 from ...transports.usb.bus import UsbDevice
-from ..errors import ImageWrongPart, OperationFailed, PartProtected, PartRefused, ProtocolError, VerifyMismatch
+from ..errors import (
+    ImageWrongPart,
+    Meaning,
+    OperationFailed,
+    PartError,
+    PartProtected,
+    PartRefused,
+    ProtocolError,
+    VerifyMismatch,
+)
 from ..retries import retried
-from .codec import IN, LAST_BLOCK, OUT, DfuSeCommand, DfuState, DfuStatus, Request, Status, parse_status
+from .codec import IN, LAST_BLOCK, MEANINGS, OUT, DfuSeCommand, DfuState, DfuStatus, Request, Status, parse_status
 
 REQUEST_SECONDS = 5.0
 """How long a control request may take; a device that is at work answers GETSTATUS all the same."""
@@ -107,12 +116,15 @@ class DfuLink:
         with suppress(TransportError):
             self.clear()
         kind = FAILURES.get(status.status, OperationFailed)
-        if status.status is DfuStatus.errTARGET and self._dfuse:
-            raise PartRefused(f"{what}: the device does not allow this address ({status.status.name})")
-        raise kind(
+        error = kind(
             f"{what}: the device reports {status.status.name} in {status.state.name}",
             remedy=REMEDIES.get(status.status),
         )
+        if status.status is DfuStatus.errTARGET and self._dfuse:
+            error = PartRefused(f"{what}: the device does not allow this address ({status.status.name})")
+        if isinstance(error, PartError) and MEANINGS.get(status.status) is Meaning.REFUSED:
+            error.passes = False
+        raise error
 
     def _fail_if_it_tells_why(self, what: str) -> None:
         status = self.status()

@@ -11,7 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ImageTooLarge, ImageWrongPart, OperationFailed, PartProtected, PartRefused, ProtocolError
+from ..errors import (
+    ImageTooLarge,
+    ImageWrongPart,
+    Meaning,
+    OperationFailed,
+    PartProtected,
+    PartRefused,
+    ProtocolError,
+)
 from .codec import Group, ImageCommand, ImageRc, Op, OsCommand, Packet, Rc, SmpRefusal
 from .link import SmpLink
 
@@ -21,12 +29,6 @@ MOST_SLOTS = 64
 RECOVERY_MODE = 1
 """`boot_mode` of a reset: into the boot loader's recovery."""
 
-FAILED = (
-    ImageRc.FLASH_OPEN_FAILED,
-    ImageRc.FLASH_READ_FAILED,
-    ImageRc.FLASH_WRITE_FAILED,
-    ImageRc.FLASH_ERASE_FAILED,
-)
 WRONG_IMAGE = (
     ImageRc.INVALID_IMAGE_HEADER,
     ImageRc.INVALID_IMAGE_HEADER_MAGIC,
@@ -168,7 +170,7 @@ def accepted(reply: Packet, what: str) -> Packet:
         return reply
     text = f"the part refuses {what}: {refusal}"
     if refusal.group == Group.IMAGE:
-        if refusal.rc in FAILED:
+        if refusal.meaning is Meaning.FAILED:
             raise OperationFailed(text)
         if refusal.rc in WRONG_IMAGE:
             raise ImageWrongPart(text, remedy="Is it the right file for this component?")
@@ -176,7 +178,7 @@ def accepted(reply: Packet, what: str) -> Packet:
             raise ImageTooLarge(text)
     if refusal == SmpRefusal(None, Rc.EACCESSDENIED, refusal.reason):
         raise PartProtected(text)
-    raise PartRefused(text)
+    raise PartRefused(text).passing(False if refusal.meaning is Meaning.REFUSED else None)
 
 
 def wanted_offset(reply: Packet) -> int:

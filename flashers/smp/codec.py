@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 import cbor2
 
+from ..errors import Meaning
+
 
 class Op(IntEnum):
     """The lowest three bits of a packet's first byte."""
@@ -116,6 +118,31 @@ class ImageRc(IntEnum):
     IMAGE_SETTING_TEST_TO_ACTIVE_DENIED = 33
 
 
+MEANINGS: Mapping[int, Meaning] = {
+    Rc.EUNKNOWN: Meaning.FAILED,
+    Rc.ENOMEM: Meaning.BUSY,
+    Rc.ETIMEOUT: Meaning.FAILED,
+    Rc.EBADSTATE: Meaning.FAILED,
+    Rc.ECORRUPT: Meaning.LOST,
+    Rc.EBUSY: Meaning.BUSY,
+}
+"""Of an `rc` of any group; the others are REFUSED."""
+IMAGE_MEANINGS: Mapping[int, Meaning] = {
+    ImageRc.UNKNOWN: Meaning.FAILED,
+    ImageRc.FLASH_CONFIG_QUERY_FAIL: Meaning.FAILED,
+    ImageRc.FLASH_OPEN_FAILED: Meaning.FAILED,
+    ImageRc.FLASH_READ_FAILED: Meaning.FAILED,
+    ImageRc.FLASH_WRITE_FAILED: Meaning.FAILED,
+    ImageRc.FLASH_ERASE_FAILED: Meaning.FAILED,
+    ImageRc.NO_FREE_MEMORY: Meaning.BUSY,
+    ImageRc.FLASH_CONTEXT_ALREADY_SET: Meaning.LOST,
+    ImageRc.FLASH_CONTEXT_NOT_SET: Meaning.LOST,
+    ImageRc.INVALID_OFFSET: Meaning.LOST,
+    ImageRc.INVALID_LENGTH: Meaning.LOST,
+}
+"""Of an `err.rc` of group 1; the others are REFUSED."""
+
+
 class Major(IntEnum):
     """CBOR's major types that are told apart here (RFC 8949, section 3.1)."""
 
@@ -151,6 +178,13 @@ class SmpRefusal:
     group: int | None
     rc: int
     reason: str = ""
+
+    @property
+    def meaning(self) -> Meaning:
+        """Codes of groups that nothing here is asked of are REFUSED."""
+        if self.group is None:
+            return MEANINGS.get(self.rc, Meaning.REFUSED)
+        return IMAGE_MEANINGS.get(self.rc, Meaning.REFUSED) if self.group == Group.IMAGE else Meaning.REFUSED
 
     @property
     def unsupported(self) -> bool:

@@ -14,9 +14,9 @@ from typing import Any
 
 import cbor2
 
-from ..errors import NoResponse, PartError, PartRefused, ProtocolError, VerifyMismatch
+from ..errors import Meaning, NoResponse, PartError, PartRefused, ProtocolError, VerifyMismatch
 from .client import accepted, wanted_offset
-from .codec import HEADER, Group, ImageCommand, Op, Packet, Rc
+from .codec import HEADER, Group, ImageCommand, Op, Packet
 from .link import TRIES, SmpLink
 
 ALIGNMENT = 16
@@ -33,8 +33,6 @@ HEADER_ROOM = 64
 """Bytes that the first piece should have: the part looks at the image's header in it."""
 LOSS_SECONDS = 0.5
 """With several requests under way replies come one after the other: after so long without one, one is lost."""
-BUSY = (Rc.ENOMEM, Rc.EBUSY)
-"""What a part answers that has too much to do, and may not have a moment later."""
 PATIENCE = 4
 """By this factor the second wait for the first piece's reply is longer than the first."""
 
@@ -125,7 +123,7 @@ class Upload:
     def _take(self, reply: Packet) -> bool:
         """Whether the part has got further."""
         start, end = self._under_way.pop(reply.sequence)
-        if reply.refusal is not None and reply.refusal.group is None and reply.refusal.rc in BUSY:
+        if reply.refusal is not None and reply.refusal.meaning is Meaning.BUSY:
             self._one_at_a_time()
             self._count_loss(PartRefused(f"the part takes nothing more: {reply.refusal}"))
             return False

@@ -16,9 +16,9 @@ from typing import Protocol
 from ...transports import clock
 from ...transports.deadline import Deadline
 from ...transports.errors import CanOverrun, Framing, NotAcknowledged, ProxyflashError, TransportError, WireTimeout
-from ..errors import NoResponse, OperationFailed, ProtocolError
+from ..errors import Meaning, NoResponse, OperationFailed, ProtocolError
 from ..retries import retried
-from .codec import TESTER_PRESENT, Meaning, NegativeResponse, Nrc, decode, describe
+from .codec import TESTER_PRESENT, NegativeResponse, Nrc, decode, describe
 
 LOST = (NoResponse, ProtocolError, WireTimeout, Framing, NotAcknowledged, CanOverrun)
 """A request or its response got lost; sending it again may help. While the only other node of a bus resets, nobody

@@ -10,10 +10,10 @@ which is 1 % of a bus at 128-byte blocks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, IntEnum, auto
+from enum import IntEnum
 
 from ...transports.errors import ProxyflashError
-from ..errors import OperationFailed, PartError, PartRefused, PartWrongMode, SecurityDenied, Unsupported
+from ..errors import Meaning, OperationFailed, PartError, PartRefused, PartWrongMode, SecurityDenied, Unsupported
 
 
 class Service(IntEnum):
@@ -94,23 +94,6 @@ NOT_HERE = frozenset(
     }
 )
 """The ECU has no such thing, or not in this session. Functional requests for it are not answered at all (8.7)."""
-
-
-class Meaning(Enum):
-    """What a negative response says of the session that it ends. The others refuse for good: nothing passes by itself."""
-
-    BUSY = auto()
-    """The same request is sent again, for as long as a request may be pending."""
-    DELAYED = auto()
-    """A seed is asked for again until `security.wait` is over."""
-    NOT_HERE = auto()
-    """The ECU has no such thing, or not in its active session: if that is not the programming session it was lost, and the
-    engine begins anew."""
-    LOST = auto()
-    """Unlock or transfer was lost, or never was: the ECU is asked which, and the engine begins anew."""
-    FAILED = auto()
-    """What was asked went wrong; another attempt may go well."""
-    REFUSED = auto()
 
 
 MEANINGS: dict[int, Meaning] = {

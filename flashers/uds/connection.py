@@ -10,11 +10,11 @@ from contextlib import suppress
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError
 from ...transports.outside import Outside
-from ..errors import NoResponse, PartError, PartRefused, PartWrongMode, SecurityDenied, Unsupported, WrongPart
+from ..errors import Meaning, NoResponse, PartError, PartRefused, PartWrongMode, SecurityDenied, Unsupported, WrongPart
 from ..flasher import Identity
 from . import session
 from .client import LOST, Broadcast, PduChannel
-from .codec import Meaning, NegativeResponse, Nrc, Service
+from .codec import NegativeResponse, Nrc, Service
 from .identity import Told, read_identity, runs
 from .keys import keys_of
 from .parameters import Subject
