@@ -8,13 +8,18 @@ object for each write.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from functools import cache, reduce
 from operator import xor
 
+from ..errors import Meaning
+
 ACK = 0x79
 NACK = 0x1F
+MEANINGS: Mapping[int, Meaning] = {NACK: Meaning.FAILED}
+"""Of a byte that is not ACK; any other is LOST. A command that gets NACK three times is refused for good: by chance of the wire
+it would not be."""
 SYNCHRONISE = 0x7F
 """AN3155, 1 and 2: the byte by which the loader measures the bit rate. Once it has, the byte is half a command."""
 BLOCK = 256

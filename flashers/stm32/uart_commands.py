@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
 from ...transports.serial.port import SerialPort
-from ..errors import OperationFailed, PartProtected, PartRefused, ProtocolError
+from ..errors import Meaning, OperationFailed, PartProtected, PartRefused, ProtocolError
 from ..retries import retried
 from ..serial.exchange import LOST, QUIET_SECONDS, STREAM_SECONDS, Exchange
 from . import codec
@@ -293,7 +293,8 @@ class Stm32Commands:
     def _expect_ack(self, what: str, seconds: float = 0.0, *, sent: int = 0) -> None:
         """Waits for ACK. Raises PartRefused on NACK, ProtocolError on anything else, SerialTimeout."""
         answer = self._line.receive(1, seconds=seconds, sent=sent)[0]
-        if answer == NACK:
+        if answer == ACK:
+            return
+        if codec.MEANINGS.get(answer, Meaning.LOST) is Meaning.FAILED:
             raise PartRefused(f"the loader refuses {what}")
-        if answer != ACK:
-            raise ProtocolError(f"the loader answered {what} with 0x{answer:02X}")
+        raise ProtocolError(f"the loader answered {what} with 0x{answer:02X}")

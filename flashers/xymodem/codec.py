@@ -7,11 +7,11 @@ complement, 128 or 1024 bytes, and a checksum of one byte or a CRC of two, as th
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ..errors import ProfileWrong
+from ..errors import Meaning, ProfileWrong
 
 
 class Control(IntEnum):
@@ -36,6 +36,10 @@ class Start(IntEnum):
     STREAM = Control.G
     """A CRC, and no acknowledgement of each block."""
 
+
+MEANINGS: Mapping[int, Meaning] = {Control.NAK: Meaning.LOST, Control.CAN: Meaning.REFUSED}
+"""Of an answer to a block that is not ACK; CAN counts where two come in a row. Any other byte is passed over, and LOST where
+nothing else comes."""
 
 SHORT, LONG = 128, 1024
 """Bytes in a block that begins with SOH, and in one that begins with STX."""

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
 from ...transports.serial.port import SerialPort
-from ..errors import PartRefused, ProtocolError
-from .codec import ABORT, LAST_HEADER, Control, Piece, Start, block
+from ..errors import Meaning, PartRefused, ProtocolError
+from .codec import ABORT, LAST_HEADER, MEANINGS, Control, Piece, Start, block
 
 TRIES = 10
 """How often a block goes out that is refused (7.3.1: "All errors are retried 10 times")."""
@@ -33,6 +33,8 @@ TEXT_LIMIT = 16384
 
 STARTS = bytes(Start)
 LETTERS = frozenset((Control.C, Control.G))
+LOST = tuple(code for code, meaning in MEANINGS.items() if meaning is Meaning.LOST)
+"""The answers by which a block is wanted again."""
 CANCELLED = bytes([Control.CAN, Control.CAN])
 
 
@@ -145,7 +147,7 @@ class Sender:
         while True:
             self._put(data)
             before = self._received
-            wanted = (Control.ACK, Control.NAK, *(() if self._acknowledged else (self._mode,)))
+            wanted = (Control.ACK, *LOST, *(() if self._acknowledged else (self._mode,)))
             ahead = DRIVER_BYTES if self._mode is Start.STREAM else 0
             deadline = Deadline.after(self._answer_seconds + self._port.wire_seconds(ahead + len(data) + 1))
             answer = self._await(wanted, deadline, what, is_over)
@@ -204,7 +206,7 @@ class Sender:
                     return byte[0]
             elif byte[0] in wanted:
                 return byte[0]
-            if what and last == byte[0] == Control.CAN:
+            if what and last == byte[0] and MEANINGS.get(last) is Meaning.REFUSED:
                 raise ReceiverCancelled(what)
             last = byte[0]
         return None

@@ -13,12 +13,17 @@ from proxyflash.flashers.dfu import codec as dfu
 from proxyflash.flashers.errors import Meaning, OperationFailed, PartError, PartRefused, ProtocolError
 from proxyflash.flashers.smp import codec as smp
 from proxyflash.flashers.smp.client import accepted
+from proxyflash.flashers.stm32 import codec as stm32
+from proxyflash.flashers.xymodem import codec as xymodem
 from proxyflash.tests.flashers.dfu_lab import NEW, SLOT, Lab
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocols.md"
 COLUMNS = (Meaning.BUSY, Meaning.LOST, Meaning.FAILED, Meaning.REFUSED)
 OTHERS = "all others"
+SPELT = {stm32.NACK: "NACK"}
 TABLES: dict[str, tuple[Mapping[int, Meaning], type[IntEnum] | None, Meaning]] = {
+    "`stm32-uart`": (stm32.MEANINGS, None, Meaning.LOST),
+    "`xmodem`, `ymodem`": (xymodem.MEANINGS, xymodem.Control, Meaning.LOST),
     "`stk500v1`": (stk500v1_codec.MEANINGS, stk500v1_codec.Answer, Meaning.LOST),
     "`stk500v2`": (stk500v2_codec.MEANINGS, stk500v2_codec.Status, Meaning.REFUSED),
     "`avr109`": (avr109_codec.MEANINGS, None, Meaning.LOST),
@@ -36,7 +41,11 @@ def test_the_documents_have_the_same(family: str) -> None:
     ]
     for meaning, cell in zip(COLUMNS, line.split("|")[2:], strict=False):
         said = {name for name in cell.strip().split(", ") if name != "-"}
-        known = {names(code).name if names else chr(code) for code, own in meanings.items() if own is meaning}
+        known = {
+            names(code).name if names else SPELT.get(code, chr(code))
+            for code, own in meanings.items()
+            if own is meaning
+        }
         assert said == known | ({OTHERS} if meaning is others else set())
 
 
