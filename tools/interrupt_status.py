@@ -42,6 +42,8 @@ class Standing:
         self._done: list[str] = []
         self._changed: dict[str, str] = {}
         """What became of the other components that were changed."""
+        self.is_unfinished = False
+        """Whether it goes on with what an earlier command began: then stopping it leaves that as it is."""
         self.remedy = ""
         """How it goes on, where it is not by the same command again."""
 
@@ -81,6 +83,7 @@ class Standing:
     def finish(self) -> None:
         """The command has done what it was to do."""
         self._under_way.clear()
+        self.is_unfinished = False
 
     def sentence(self) -> str:
         """How things stand, in a sentence without its full stop."""
@@ -89,5 +92,5 @@ class Standing:
             parts.append(f"done before: {', '.join(self._done)}")
         parts += [f"{status} before: {name}" for name, status in self._changed.items()]
         if not self.touched:
-            parts.append("nothing was changed")
+            parts.append(f"nothing was changed{' by this command' if self.is_unfinished else ''}")
         return "; ".join(parts)

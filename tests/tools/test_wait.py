@@ -32,6 +32,10 @@ LATE = 30.0
 LONG, SHORT = "60", "10"
 
 
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 class Late:
     """The IMU's port is there after LATE seconds, or its supply is."""
 
@@ -128,6 +132,11 @@ def test_resume_waits_for_what_is_left(late: Late, desk: Desk, manifest: Any, mo
         patch.setattr(Session, "event", event)
         with pytest.raises(Cut):
             desk.run("apply", manifest)
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "resume", interrupt)
+        done = desk.run("resume")
+    assert (done.status, "nothing was changed by this command" in done.err) == (10, True), done.err
+    assert done.err.strip().endswith(" resume")
     late.port()
     done = desk.run("resume", "--wait", SHORT)
     assert (done.status, "resume" in done.err) == (10, True), done.err
@@ -156,13 +165,10 @@ def test_only_the_wait_for_the_rest_of_an_update_is_left_by_ctrl_c(
 ) -> None:
     """Amid the work it is an interruption like any other, and no earlier outcome is told."""
 
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     def halted(engine: Engine, *_: object, **__: object) -> Outcome:
         outcome = Outcome(UpdatePlan(load(manifest), (), ()), Progress(), 1, NoResponse("nothing answers"))
-        monkeypatch.setattr(Wait, "may_go_on", stop if amid == "wait" else lambda *_: True)
-        monkeypatch.setattr(Engine, "resume", stop)
+        monkeypatch.setattr(Wait, "may_go_on", interrupt if amid == "wait" else lambda *_: True)
+        monkeypatch.setattr(Engine, "resume", interrupt)
         return outcome
 
     monkeypatch.setattr(Engine, "apply", halted)

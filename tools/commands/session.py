@@ -243,7 +243,7 @@ class Session:
 
     def stopped(self) -> Cancelled:
         """What is said when a second Ctrl-C ended everything."""
-        touched = self.standing.touched
+        touched = self.standing.touched or self.standing.is_unfinished
         remedy = self.standing.remedy or f"It goes on with what is missing: {self.goes_on}" if touched else ""
         return Cancelled(self.standing.sentence(), touched=touched, remedy=remedy)
 

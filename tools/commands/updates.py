@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from ...enumerators.component import Presence
-from ...flashers.errors import NOT_THERE, Cancelled, NoResponse
-from ...transports.errors import NextAction, ProxyflashError
+from ...flashers.errors import NOT_THERE, Cancelled, NoResponse, PartError
+from ...transports.errors import NextAction, ProxyflashError, TransportError
 from ...transports.plain import word
 from ...updates.engine import kept_plan
 from ...updates.engine.engine import Engine
@@ -177,7 +177,7 @@ def rollback(session: Session, yes: bool, wait: float) -> int | None:
     if wait:
         # What isn't there even then, or can't be asked, is told of each component; the others are brought back.
         with Wait(session, wait) as waiting:
-            waiting.until_all_are_there(names, lambda name: _see(session, name))
+            waiting.until_all_are_there(names, lambda name: _see_if_it_can_be_asked(session, name))
     return _carried_out(session, engine.rollback, earlier=entry if entry.progress().rolling_back else None)
 
 
@@ -239,6 +239,8 @@ def _loaded(engine: Engine, manifest: Path) -> Update:
 
 
 def _resumed(session: Session, engine: Engine, entry: StoredUpdate, again: bool, wait: float) -> int | None:
+    session.standing.is_unfinished = True
+    session.standing.remedy = f"It goes on by: {session.command_for('resume')}"
     with Wait(session, wait) as waiting:
         if wait:
             left = (Status.NOT_RUN, Status.STOPPED, Status.AWAITING)
@@ -285,6 +287,16 @@ def _see(session: Session, name: str) -> None:
         seen = session.bench.component(name).look()
         if seen.presence is Presence.ABSENT and not session.bench.may_be_in_bootloader(seen):
             raise NoResponse("not there yet", component=name)
+
+
+def _see_if_it_can_be_asked(session: Session, name: str) -> None:
+    """As `_see`, and nothing for a component that can't be asked for another reason. Raises NOT_THERE."""
+    try:
+        _see(session, name)
+    except NOT_THERE:
+        raise
+    except (TransportError, PartError):
+        pass
 
 
 def _plan_of_the_present(waiting: Wait, engine: Engine, update: Update) -> UpdatePlan:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import update_wrapper
 from typing import Any, TypeVar
 
 import click
 
-from ...flashers.errors import NOT_THERE, PartError
+from ...flashers.errors import NOT_THERE
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError
 from ...transports.host_changes import HostChanges
@@ -93,19 +92,15 @@ class Wait:
                 return found
 
     def until_all_are_there(self, names: Iterable[str], look: Callable[[str], object]) -> None:
-        """Waits for each component that `look` doesn't find, as long as there is time.
-
-        One that it fails for otherwise isn't waited for.
-        """
+        """Waits for each component that `look` doesn't find, as long as there is time. Raises what `look` fails for otherwise."""
         left = list(dict.fromkeys(names))
         while left:
             away: dict[str, ProxyflashError] = {}
             for name in left:
-                with suppress(TransportError, PartError):
-                    try:
-                        look(name)
-                    except NOT_THERE as error:
-                        away[name] = error
+                try:
+                    look(name)
+                except NOT_THERE as error:
+                    away[name] = error
             if not away or not self.may_go_on(next(iter(away.values())), *away):
                 break
             left = list(away)
