@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from proxyflash.tools.commands.updates import _row
 from proxyflash.transports.errors import ExitStatus, NextAction
 from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.progress import Ending
@@ -14,7 +15,7 @@ from proxyflash.updates.errors import UpdateUnknown
 from proxyflash.updates.events import Status
 
 from .kills import KILLED
-from .lab import OLD, Lab, all_old, cancel, kill
+from .lab import NEW, OLD, Lab, all_old, cancel, kill
 
 pytestmark = pytest.mark.simulated_time
 BROKEN = ActionResult(ResultCode.FAILURE, 1, "the wire is broken")
@@ -50,6 +51,18 @@ def told(outcome: Outcome) -> tuple[Any, ...]:
 def of(outcome: Outcome, where: str) -> Status:
     (found,) = (item for item in outcome.results if f"{item.task.target} {item.task.step.description}" == where)
     return found.task.status
+
+
+def test_what_was_installed_and_has_no_restore_is_whole(lab: Lab) -> None:
+    """A later failure rolls the update back. What is on the first component is what the update wanted."""
+    breaks(lab, "right one")
+    for step in ("one", "two"):
+        lab.fault(f"left {step}", Action.RESTORE, ActionResult(ResultCode.RESTORE_UNSUPPORTED))
+    assert lab.apply(lab.bundle(), on_failure="rollback").ending is Ending.PARTLY_ROLLED_BACK
+    with lab.engine() as engine:
+        row = _row(engine, engine.store.entry(1))
+    assert (row["not_whole"], row["not_brought_back"]) == (["right"], ["left"])
+    assert lab.look("left").version == NEW
 
 
 @pytest.mark.parametrize("on_failure", ["stop", "continue", "rollback"])

@@ -411,17 +411,20 @@ def _row(engine: Engine, entry: StoredUpdate) -> dict[str, Any]:
     """One update as the history shows it; a broken journal hides no other. Times are ISO 8601, in UTC.
 
     `not_whole`: components that it left neither as they were nor as it wanted them; `not_brought_back`: those that a
-    rollback left as they were.
+    rollback, also one of its own, left as they were.
     """
-    torn: dict[str, None] = {}
+    torn: dict[str, bool] = {}
     try:
         progress = entry.progress()
     except JournalBroken:
         progress = Progress(begin={"update": "its journal is damaged"})
     if progress.over and any(state.touched and not state.as_before for state in progress.tasks):
         with suppress(ProxyflashError):
-            torn = {item.task.target: None for item in engine.outcome(entry).results if item.is_torn}
+            for item in engine.outcome(entry).results:
+                if item.is_torn:
+                    torn[item.task.target] = torn.get(item.task.target, True) and item.is_as_wanted
     begin = progress.begin
+    left = [name for name, is_as_wanted in torn.items() if begin.get("undoes") or is_as_wanted]
     return {
         "number": entry.number,
         "update": begin["update"],
@@ -430,8 +433,8 @@ def _row(engine: Engine, entry: StoredUpdate) -> dict[str, Any]:
         "ending": progress.ending.value if "time" in begin else "unknown",
         "workflow": begin.get("workflow", ""),
         "undoes": begin.get("undoes"),
-        "not_whole": [] if begin.get("undoes") else list(torn),
-        "not_brought_back": list(torn) if begin.get("undoes") else [],
+        "not_whole": [name for name in torn if name not in left],
+        "not_brought_back": left,
     }
 
 

@@ -52,6 +52,13 @@ class TaskResult:
         return not self.as_before and self.task.status not in (Status.DONE, Status.INSTALLED, Status.RESTORED)
 
     @property
+    def is_as_wanted(self) -> bool:
+        """Whether it was installed, and a rollback had nothing to bring back with: its component holds what was wanted."""
+        applied = self.actions.get(Action.APPLY)
+        untouched = self.restored is not None and self.restored.code == ResultCode.RESTORE_UNSUPPORTED
+        return self.task.status is Status.NOT_RESTORED and untouched and applied is not None and applied.succeeded
+
+    @property
     def can_be_brought_back(self) -> bool:
         """Whether another rollback may do what the last restore could not."""
         return self.is_torn and (self.restored is None or self.restored.code != ResultCode.RESTORE_UNSUPPORTED)
