@@ -32,8 +32,8 @@ def test_the_page_s_script(tmp_path: Path) -> None:
     (tmp_path / "on-vcan.sh").chmod(0o755)
     (tmp_path / "test_radar.py").write_text(TEST)
     example = ROOT / "examples" / "three_sensors"
-    for path in (example / "firmware" / "radar-1.4.2.bin", example / "update" / "radar-1.5.0.s19"):
-        shutil.copy(path, tmp_path)
+    for file in (example / "firmware" / "radar-1.4.2.bin", example / "update" / "radar-1.5.0.s19"):
+        shutil.copy(file, tmp_path)
     [line] = re.findall(r"^    proxyflash vm run \S+ \S+ -- (\./on-vcan\.sh.*)$", page, re.MULTILINE)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     # In a process group of its own: a script that is too late takes the parts that it serves with it.
@@ -45,9 +45,5 @@ def test_the_page_s_script(tmp_path: Path) -> None:
             os.killpg(process.pid, 9)
             process.wait()
     [suite] = ElementTree.parse(tmp_path / "build" / "kernel" / "junit.xml").getroot().iter("testsuite")
-    assert (suite.get("tests"), suite.get("failures"), suite.get("errors"), suite.get("skipped")) == (
-        "1",
-        "0",
-        "0",
-        "0",
-    )
+    found = [suite.get(what) for what in ("tests", "failures", "errors", "skipped")]
+    assert found == ["1", "0", "0", "0"]
