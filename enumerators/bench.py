@@ -26,6 +26,7 @@ from .host import HostComponent
 from .probers import Prober
 from .scan import Scan, scan
 from .state import default_state
+from .target import Target
 
 if TYPE_CHECKING:
     from ..emulators.replay.session import Replay
@@ -59,18 +60,19 @@ class Bench(Buses):
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str] | None = None,
+        path: str | os.PathLike[str] | Target | None = None,
         *,
         state: Path | None = None,
         recorder: Recorder | None = None,
         replay: Replay | None = None,
     ) -> Self:
-        """Reads the bench file; opens no bus yet. Raises BenchError.
+        """Reads the bench file, or takes a target in its place; opens no bus yet. Raises BenchError, TargetWrong.
 
         `recorder`: keeps what passes on the buses. `replay`: a recording that stands for all of them; the caller closes
         it.
         """
-        return cls(benchfile.load(find_file(path)), state or default_state(), recorder, replay)
+        file = path.file() if isinstance(path, Target) else benchfile.load(find_file(path))
+        return cls(file, state or default_state(), recorder, replay)
 
     @property
     def components(self) -> tuple[BenchComponent, ...]:
@@ -85,6 +87,17 @@ class Bench(Buses):
                 remedy="It has no bootloader; an update's steps reach it: proxyflash apply MANIFEST",
             )
         return found
+
+    @property
+    def only(self) -> BenchComponent:
+        """The one component of a target's bench. Raises ComponentUnknown where there is none, or are several."""
+        found = self.components
+        if len(found) != 1:
+            raise ComponentUnknown(
+                f"{self.file.path} has {len(found)} components, and the target stands for one",
+                remedy="Name the component: proxyflash scan",
+            )
+        return found[0]
 
     def find(self, name: str) -> BenchComponent | HostComponent:
         """One on a bus, or one of the host itself. Raises ComponentUnknown."""

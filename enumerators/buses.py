@@ -15,7 +15,7 @@ from .commands import HostCommands
 from .emulation import emulate
 from .errors import ComponentUnknown
 from .probers import Prober
-from .state import BenchLock, bench_folder
+from .state import BenchLock
 
 if TYPE_CHECKING:
     from ..emulators.bench import EmulatedBus
@@ -38,7 +38,7 @@ class Buses:
         self.outside = Outside(lambda: self._recorder, replay)
         self.commands = HostCommands(file.folder, self.outside)
         self.state = state
-        self.folder = bench_folder(state, file.path)
+        self.folder = file.state_folder(state)
         self._lock: BenchLock | None = None
         self._opening = clock.RLock()
         self._is_closed = False

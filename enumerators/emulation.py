@@ -37,7 +37,7 @@ def emulate(file: BenchFile, bus: str, folder: Path | None) -> EmulatedBus:
                 profile=entry.raw_profile,
                 settings=entry.spec.emulated,
                 folder=folder,
-                firmware_folder=file.path.parent,
+                firmware_folder=file.folder,
                 pace=spec.pace,
                 version=_question(entry),
             ),

@@ -8,6 +8,7 @@
 | `BenchName`          | E-BENCH-NAME      | 12 | two components share a name, or a name refers to nothing |
 | `BenchLocked`        | E-BENCH-LOCKED    | 6  | another process works on this bench |
 | `ComponentUnknown`   | E-COMPONENT       | 4  | the bench file has no component of this name |
+| `TargetWrong`        | E-TARGET-WRONG    | 2  | a target on the command line is wrong |
 | `SelectorWrong`      | E-SELECTOR        | 2  | a selector is no JSON object of strings |
 | `PowerFailed`        | E-POWER           | 1  | a command that cuts or restores the supply failed |
 """
@@ -58,6 +59,14 @@ class ComponentUnknown(ProxyflashError):
     code = "E-COMPONENT"
     exit_status = ExitStatus.ABSENT
     default_remedy = "List what there is: proxyflash scan"
+
+
+class TargetWrong(ProxyflashError):
+    """`cause` begins with the target."""
+
+    code = "E-TARGET-WRONG"
+    exit_status = ExitStatus.USAGE
+    default_remedy = "Write PROTOCOL:WHERE or 'PROTOCOL:WHERE?KEY=VALUE&KEY=VALUE'. Examples: proxyflash help targets"
 
 
 class SelectorWrong(ProxyflashError):

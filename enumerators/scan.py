@@ -93,7 +93,7 @@ def scan(buses: Buses) -> Scan:
     for name, hosted in buses.file.hosted.items():
         components[name] = HostComponent(hosted, buses.commands, buses.outside).look()
     real = [spec for spec in buses.file.spec.bus.values() if not spec.emulated]
-    if real and buses.replay is None:
+    if real and buses.replay is None and buses.file.lists_host:
         unlisted += [
             bus
             for kind, prober_class in probers()

@@ -28,6 +28,11 @@ def bench_folder(state: Path, bench: Path) -> Path:
     return state / "benches" / f"{path.parent.name or 'root'}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
+def target_folder(state: Path, name: str, identity: str) -> Path:
+    """The folder of one target: the name of its component, and a part of the SHA-256 of what it is known by."""
+    return state / "targets" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+
 class BenchLock:
     """Keeps two processes from working on one bench. Gone with its process, however that ends."""
 

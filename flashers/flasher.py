@@ -106,6 +106,9 @@ class Settings(BaseModel):
 class Address(Settings):
     """Base of what a component's `address` table holds: where on its bus the part is."""
 
+    example: ClassVar[str] = ""
+    """The settings of a target that it can't do without, such as "request=0x7E0"."""
+
     @property
     def serial_number(self) -> str:
         """The serial number that is part of the address; "": none is."""

@@ -192,6 +192,7 @@ PRINTED = [
     (EMULATION, 2, "C24-7781"),
     (EMULATION, 3, "1.4.2"),
     (ROOT / "README.md", 0, "1.5.0 read back"),
+    (ROOT / "docs" / "targets.md", 0, "dfu-0483-df11 bootloader"),
     (ROOT / "docs" / "recordings.md", 1, "0462f18601cccccc C24-7781"),  # ReadDataByIdentifier of the default session.
 ]
 RUN_ELSEWHERE = [

@@ -11,8 +11,7 @@ Usage: proxyflash [OPTIONS] COMMAND [ARGS]...
     proxyflash demo
 
   One sensor, one file:
-    proxyflash scan
-    proxyflash flash imu imu-1.5.0.hex
+    proxyflash flash stm32-uart:/dev/ttyUSB0 fw.hex
 
   Many sensors, one manifest:
     proxyflash plan update.importmanifest.json
@@ -52,7 +51,7 @@ Files and updates:
   adu       Ties this host to Azure Device Update's agent.
 
 Benches:
-  bench     Checks a bench file, or writes one.
+  bench     Checks a bench file, writes one, or adds to it.
   demo      Updates three emulated sensors, from nothing.
   emulate   Serves the bench's emulated parts to other programs.
   record    Runs a command and keeps what passes on the buses.

@@ -25,7 +25,7 @@ VALUES = frozenset(
     ("--address", "--format", "--only", "--expect-version", "--start", "--size", "--on-failure", "--wait")
 )
 """Options with a value that a recording may have."""
-LEFT_OUT = frozenset(("--bench", "--state"))
+LEFT_OUT = frozenset(("--bench", "--state", "--profile"))
 """Options with a value that are left out: the bench is the recorded bench, and the state is the replay's own."""
 SHORT = frozenset("qvy")
 """Options of one letter, without a value."""

@@ -1,10 +1,19 @@
-"""Texts from elsewhere in a line of TOML."""
+"""Texts from elsewhere, and values, in a line of TOML."""
 
 from __future__ import annotations
 
 import json
+import re
+from typing import Any
 
 from .plain import plain
+
+
+class Hexadecimal(int):
+    """A number that is written as 0x7E0 in TOML."""
+
+    def __repr__(self) -> str:
+        return f"0x{int(self):X}"
 
 
 def toml_text(text: str) -> str:
@@ -17,6 +26,22 @@ def toml_text(text: str) -> str:
         character if plain(character) == character else _toml_escape(character)
         for character in json.dumps(whole, ensure_ascii=False)
     )
+
+
+def toml_value(value: Any) -> str:
+    """A value of the bench file, in one line of TOML."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{toml_key(key)} = {toml_value(item)}" for key, item in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(toml_value, value)) + "]"
+        case bool():
+            return str(value).lower()
+    return toml_text(value) if isinstance(value, str) else repr(value)
+
+
+def toml_key(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else toml_text(text)
 
 
 def _toml_escape(character: str) -> str:

@@ -6,8 +6,8 @@ Registered under the entry-point group `proxyflash.transports` by the kind of bu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from .outside import Outside
@@ -26,6 +26,19 @@ class HostCheck:
     fix: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A place that a target names, in the words of the bench file.
+
+    `settings`: keys of the bus. `address`: keys of the component's address, on a bus whose name alone tells no part.
+    `label`: the place in short, of which a name is made.
+    """
+
+    settings: Mapping[str, Any]
+    label: str
+    address: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Transport(ABC):
     """One bus, opened once and shared by everything that talks on it."""
 
@@ -38,6 +51,9 @@ class Transport(ABC):
     """
     steers_parts: ClassVar[bool] = False
     """Whether lines beside the data, such as modem lines, may hold a part in its bootloader until the bus is opened again."""
+
+    where_form: ClassVar[str] = ""
+    """How a target says where on such buses its part is, by an example; "": by no target."""
 
     name: str
     recorder: Recorder | None
@@ -56,6 +72,21 @@ class Transport(ABC):
     @classmethod  # noqa: B027 - some kinds leave it to `open`
     def check(cls, name: str, settings: Mapping[str, Any]) -> None:
         """Raises what `open` has against the settings themselves; opens nothing."""
+
+    @classmethod
+    def where(cls, text: str) -> Where | None:
+        """The place that a target names by this text; None: it names none on a bus of this kind. Opens nothing."""
+        return None
+
+    @classmethod
+    def wheres(cls) -> Iterator[str]:
+        """The places of this kind that this host has, as `where` reads them, to choose from. Opens none of them."""
+        yield from ()
+
+    @classmethod
+    def keys(cls, settings: Mapping[str, Any]) -> Iterable[str]:
+        """The library's own keys for a bus with these settings, for targets; the bench file may hold more."""
+        return ()
 
     @classmethod
     def surprises(cls, settings: Mapping[str, Any]) -> Iterator[str]:

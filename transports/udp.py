@@ -6,9 +6,10 @@ there: that is silence, as on a line.
 
 from __future__ import annotations
 
+import re
 import select
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Self
 
@@ -16,7 +17,7 @@ from . import clock
 from .deadline import Deadline
 from .errors import UdpAbsent, UdpGone, UdpSettings
 from .recording.recorder import Recorder
-from .transport import Transport
+from .transport import Transport, Where
 
 LARGEST = 1472
 """Bytes of a datagram that is one Ethernet frame: 1500, less the headers of IPv4 and UDP (RFC 894, 791, 768)."""
@@ -28,6 +29,7 @@ class UdpSocket(Transport):
     """One socket, connected: it hears nobody else."""
 
     kind: ClassVar[str] = "udp"
+    where_form: ClassVar[str] = "192.0.2.17:1337"
     recorder: Recorder | None = None
 
     def __init__(self, name: str, connected: socket.socket) -> None:
@@ -53,6 +55,19 @@ class UdpSocket(Transport):
             raise UdpAbsent(f"there is no way to {host}: {_why(error)}") from error
         connected.setblocking(False)
         return cls(name, connected)
+
+    @classmethod
+    def where(cls, text: str) -> Where | None:
+        """HOST or HOST:PORT; an address of IPv6 stands in brackets."""
+        found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_][A-Za-z0-9_.-]*))(?::([0-9]{1,5}))?", text)
+        if found is None:
+            return None
+        host = found[1] or found[2]
+        return Where({"host": host} | ({"port": int(found[3])} if found[3] else {}), host)
+
+    @classmethod
+    def keys(cls, settings: Mapping[str, Any]) -> Iterable[str]:
+        return ("host", "port")
 
     @classmethod
     def check(cls, name: str, settings: Mapping[str, Any]) -> None:

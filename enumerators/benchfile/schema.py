@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, time
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -24,6 +24,7 @@ from ...transports.errors import ProxyflashError
 from ...transports.plain import quoted
 from ...transports.quoting import shell_line
 from ..errors import BenchKey, BenchMissing, BenchName, BenchSyntax
+from ..state import bench_folder
 from .toml_positions import Place, key_lines, nearest
 from .validation import Fault, first_fault, lowered
 
@@ -272,6 +273,8 @@ class BenchFile:
     entries: dict[str, BenchEntry]
     hosted: dict[str, ComponentSpec] = field(default_factory=dict)
     """The components without a bus."""
+    lists_host: ClassVar[bool] = True
+    """Whether it is meant to list the buses of this host, so that others are worth telling."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -281,7 +284,7 @@ class BenchFile:
 
     def validated(self, model: type[M], value: object, key: str) -> M:
         """The table of a key at the top, by its model. Raises BenchKey with the line."""
-        return _Reader(self.path, self.text, {key: value}).validated(model, value, (key,))
+        return Reader(self.path, self.text, {key: value}).validated(model, value, (key,))
 
     def settings(self, bus: str) -> dict[str, Any]:
         """What the transport of a bus is opened with: its own keys, and what the protocols on it have for those left out."""
@@ -290,6 +293,10 @@ class BenchFile:
             if entry.spec.bus == bus:
                 found |= entry.flasher.bus_defaults
         return found | self.spec.bus[bus].settings
+
+    def state_folder(self, state: Path) -> Path:
+        """The part of the state folder that is this bench's."""
+        return bench_folder(state, self.path)
 
     @property
     def folder(self) -> Path:
@@ -303,20 +310,35 @@ class BenchFile:
 
 def load(path: Path) -> BenchFile:
     """Reads and checks a bench file. Raises BenchMissing, BenchSyntax, BenchKey, BenchName, PluginUnknown."""
-    text = _read(path)
-    if (long := LONG_KEY.search(text)) is not None:
-        raise BenchSyntax(f"{path}:{text.count(chr(10), 0, long.start()) + 1}: nested too deeply")
-    try:
-        raw = tomllib.loads(text)
-    except RecursionError as error:
-        raise BenchSyntax(f"{path}: nested too deeply") from error
-    except ValueError as error:
-        raise BenchSyntax(_syntax(path, text, str(error))) from error
-    reader = _Reader(path, text, raw)
+    return from_text(path, _read(path))
+
+
+def from_text(path: Path, text: str) -> BenchFile:
+    """A bench file that is to have this text. Raises as `load`, but for BenchMissing."""
+    raw = _tables(path, text)
+    reader = Reader(path, text, raw)
     reader.refuse_odd_values(raw, ())
     spec = reader.validated(FileSpec, raw, ())
     hosted = {component.name: component for component in spec.component if not component.bus}
     return BenchFile(path, text, spec, reader.entries(spec), hosted)
+
+
+def parsed(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a TOML file, and its tables. Raises BenchMissing, BenchSyntax."""
+    text = _read(path)
+    return text, _tables(path, text)
+
+
+def _tables(path: Path, text: str) -> dict[str, Any]:
+    """Raises BenchSyntax."""
+    if (long := LONG_KEY.search(text)) is not None:
+        raise BenchSyntax(f"{path}:{text.count(chr(10), 0, long.start()) + 1}: nested too deeply")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise BenchSyntax(f"{path}: nested too deeply") from error
+    except ValueError as error:
+        raise BenchSyntax(_syntax(path, text, str(error))) from error
 
 
 def _read(path: Path) -> str:
@@ -359,7 +381,7 @@ def _at(path: Path, text: str, place: Place) -> str:
     return f"{path}:{line}" if line else str(path)
 
 
-class _Reader:
+class Reader:
     """Checks one file; knows its text, to say on which line a fault is."""
 
     def __init__(self, path: Path, text: str, raw: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from ...transports import plugins
 from ...transports.deadline import Deadline
 from ...transports.errors import PluginBroken
 from ...transports.serial.port import SerialPort
-from ...transports.toml_text import toml_text
+from ...transports.toml_text import toml_text, toml_value
 from ..benchfile.schema import AskSpec, BenchEntry, VersionQuestion
 from ..component import Unlisted
 from . import Prober
@@ -149,25 +149,10 @@ def _unlisted(
     lines = [
         f"bus = {toml_text(bus)}",
         f"protocol = {toml_text(asked.protocol)}",
-        *([f"profile = {_inline(profile)}"] if profile else []),
+        *([f"profile = {toml_value(profile)}"] if profile else []),
     ]
     title = f"{asked.protocol}{at}  {about}" + (f"  through {through}" if through else "")
     return Unlisted(bus, title.rstrip(), name, "\n".join(lines))
-
-
-def _inline(value: Any) -> str:
-    """A value of the bench file, in one line of TOML."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_key(key)} = {_inline(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_inline, value)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return toml_text(value) if isinstance(value, str) else repr(value)
-
-
-def _key(text: str) -> str:
-    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else toml_text(text)
 
 
 def ask(port: SerialPort, question: VersionQuestion, deadline: Deadline) -> str | None:

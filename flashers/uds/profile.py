@@ -82,6 +82,8 @@ class UdsAddress(Address):
     listen to; known by itself for 11-bit and normal-fixed addresses.
     """
 
+    example = "request=0x7E0"
+
     addressing: Addressing = Addressing.NORMAL
     request: ArbitrationId | None = None
     response: ArbitrationId | None = None

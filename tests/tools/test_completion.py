@@ -6,6 +6,7 @@ import os
 import subprocess
 
 import pytest
+from proxyflash.transports import plugins
 
 from .conftest import PROGRAM, Desk
 
@@ -34,10 +35,13 @@ def completed(desk: Desk, shell: str, line: str) -> list[str]:
     ("line", "words"),
     [
         ("proxyflash fl", {"flash"}),
-        ("proxyflash flash ", {"front-radar", "imu", "camera"}),
+        (
+            "proxyflash flash ",
+            {"front-radar", "imu", "camera", *(f"{name}:" for name in plugins.names(plugins.FLASHERS))},
+        ),
         ("proxyflash flash c", {"camera"}),
-        ("proxyflash reset x", set()),
-        ("proxyflash bench ", {"check", "init", "schema"}),
+        ("proxyflash reset q", set()),
+        ("proxyflash bench ", {"check", "init", "add", "schema"}),
         ("proxyflash flash --dry", {"--dry-run"}),
         ("proxyflash demo --sim", {"--simulated-time"}),
     ],
@@ -48,10 +52,10 @@ def test_a_shell_is_told_what_may_follow(desk: Desk, shell: str, line: str, word
 
 def test_another_bench_file_has_other_names(desk: Desk) -> None:
     (desk.folder / "other.toml").write_text('[[component]]\nname = "gyro"\n')
-    assert completed(desk, "bash", "proxyflash --bench other.toml info ") == ["gyro"]
+    assert completed(desk, "bash", "proxyflash --bench other.toml info g") == ["gyro"]
     (desk.folder / "broken.toml").write_text("component = 7")
     for name in ("none.toml", "broken.toml", "update/imu-1.5.0.hex"):
-        assert completed(desk, "bash", f"proxyflash --bench {name} info ") == []
+        assert completed(desk, "bash", f"proxyflash --bench {name} info g") == []
 
 
 def test_buses_complete_for_doctor(desk: Desk) -> None:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from ...transports.errors import ExitStatus, ProxyflashError, Unexpected
 from ..help_text import HELP
 from ..output import Mode, Output
-from .session import Group, Session, global_options
-
-if TYPE_CHECKING:
-    from ...enumerators.bench import Bench
+from .session import Group, Opener, Session, global_options
 
 MODULES = {
     "scan": "components",
@@ -86,7 +82,7 @@ def run(
     output: Output | None = None,
     *,
     ends_process: bool = False,
-    opener: Callable[[str | None, Path | None], Bench] | None = None,
+    opener: Opener | None = None,
 ) -> int:
     """Runs one command; its exit status. `output`: that of the command which runs this one; None: one of its own.
 
@@ -95,6 +91,10 @@ def run(
     session = Session(
         tuple(arguments), output or Output(), owns_output=output is None, ends_process=ends_process, opener=opener
     )
+    if "_PROXYFLASH_COMPLETE" in os.environ:
+        from ..completion import register
+
+        register()
     for stream in (sys.stdout, sys.stderr):
         # What a terminal can't show, or a file name that is no text, is no reason to end.
         if isinstance(stream, io.TextIOWrapper):

@@ -1,4 +1,4 @@
-"""`bench check`, `bench init`, `bench schema`: the bench file."""
+"""`bench check`, `bench init`, `bench add`, `bench schema`: the bench file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from ...enumerators.errors import BenchError
+from ...enumerators.errors import BenchError, BenchMissing
 from ...transports import named_files
 from ...transports.quoting import shell_line
 from ..wording import counted
-from .session import Session, command, group
+from .session import PROFILE, Session, command, group, target_names
 
 
 class BenchExists(BenchError):
@@ -26,7 +26,7 @@ class NothingAttached(BenchError):
 
 @group("bench")
 def bench() -> None:
-    """Checks a bench file, or writes one."""
+    """Checks a bench file, writes one, or adds to it."""
 
 
 @command("check")
@@ -99,5 +99,36 @@ def schema(session: Session) -> int | None:
     return None
 
 
-for _command in (check, init, schema):
+@command("add")
+@click.argument("name")
+@click.argument("target", shell_complete=target_names)
+@PROFILE
+def add(session: Session, name: str, target: str) -> int | None:
+    """Writes a target into the bench file, as a component with a name.
+
+    What the file has stays as it is; the component is added at its end, on a bus that the file has for that place, or on
+    a new bus. Without a bench file, bench.toml is made here.
+
+    \b
+    proxyflash bench add imu stm32-uart:/dev/ttyUSB0
+    proxyflash bench add front-radar 'uds:socketcan:can0?request=0x7E0' --profile acme.toml
+    """
+    from ...enumerators.bench import find_file
+    from ...enumerators.benchfile.adding import add as add_to
+    from ...enumerators.target import Target
+
+    wanted = Target(target, session.profile).file()
+    try:
+        path = find_file(session.bench_path)
+    except BenchMissing:
+        path = Path("bench.toml")
+    made = add_to(path, name, wanted)
+    bus = made.entries[name].spec.bus
+    session.output.document({"file": str(path), "component": name, "bus": bus})
+    look = shell_line(["proxyflash", *(["--bench", str(path)] if session.bench_path else []), "info", name])
+    session.output.line(f"{path}  component {name} on bus {bus}; now: {look}")
+    return None
+
+
+for _command in (check, init, add, schema):
     bench.add_command(_command)

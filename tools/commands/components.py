@@ -4,92 +4,127 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import click
+
+from ...enumerators.bench import Bench
 from ...enumerators.component import Component, Presence
 from ...enumerators.errors import BenchLocked, StateFolder, StateUnsafe
 from ...enumerators.scan import UNSEEN, Scan
+from ...enumerators.target import TargetFile, as_toml
 from ...flashers.errors import NOT_THERE, NoResponse
 from ...transports.errors import ProxyflashError
 from ...transports.plain import word
-from ..output import describe, is_terminal
-from .session import NAME, Session, command
+from ..output import Output, describe, is_terminal
+from .session import NAME, PROFILE, Session, command, target_words
 from .waiting import WAIT, Wait, waits
 
 
 @command("scan")
+@click.argument("targets", nargs=-1, metavar="[TARGET]...", shell_complete=target_words)
+@PROFILE
 @WAIT
-def scan(session: Session, wait: float) -> int | None:
-    """Finds the components on every bus of the bench.
+def scan(session: Session, targets: tuple[str, ...], wait: float) -> int | None:
+    """Finds the components on every bus of the bench, or on the buses that are named.
 
     Asks each component of the file who it is, without disturbing its work. What it finds and the file lacks is printed
     as lines to paste into the file. What could not be asked is said with the key that lets it. The exit status is that of the
     first bus that can't be used; that a part is absent is an answer, and no failure of the scan.
 
+    With TARGETs no bench file is read. Each is a component, or a bus: proxyflash help targets
+
     \b
     proxyflash scan
     proxyflash --bench desk.toml scan --json
     proxyflash scan --wait 30
+    proxyflash scan socketcan:can0 /dev/ttyUSB0 usb
     """
     with Wait(session, wait) as waiting:
-        found = look(session)
-        while (error := _missing(session, found)) and waiting.may_go_on(error, *_away(session, found)):
-            found = look(session)
-        waiting.all_but(*_away(session, found))
+        found = _look(session, targets)
+        while (error := _missing(found)) and waiting.may_go_on(error, *_away(found)):
+            found = _look(session, targets)
+        waiting.all_but(*_away(found))
+    faults = [fault for _, seen in found for fault in seen.faults]
     session.output.document(
         {
-            "components": [_full(component) for component in found.components],
-            "unlisted": [{"bus": item.bus, "title": item.title, "lines": item.lines} for item in found.unlisted],
-            "unasked": [{"bus": bus, "text": text} for bus, text in found.unasked],
-            "errors": [{"bus": bus, **describe(error)} for bus, error in found.faults],
+            "components": [_full(component) for _, seen in found for component in seen.components],
+            "unlisted": [
+                {"bus": item.bus, "title": item.title, "lines": item.lines}
+                for _, seen in found
+                for item in seen.unlisted
+            ],
+            "unasked": [{"bus": bus, "text": text} for _, seen in found for bus, text in seen.unasked],
+            "errors": [{"bus": bus, **describe(error)} for bus, error in faults],
         }
     )
-    _print(session, found)
-    if wait and error is not None and not found.faults:
+    _print(session.output, found)
+    if wait and error is not None and not faults:
         session.output.fault(waiting.over(error))
         return error.exit_status
-    return found.faults[0][1].exit_status if found.faults else None
+    return faults[0][1].exit_status if faults else None
 
 
-def _missing(session: Session, found: Scan) -> ProxyflashError | None:
+Found = list[tuple[Bench, Scan]]
+
+
+def _look(session: Session, targets: tuple[str, ...]) -> Found:
+    return [(bench, _scanned(bench)) for bench in session.benches(targets)]
+
+
+def _missing(found: Found) -> ProxyflashError | None:
     """Why something that should be there isn't."""
-    for _, error in found.faults:
-        if isinstance(error, NOT_THERE):
-            return error
-    names = ", ".join(_away(session, found))
+    for _, seen in found:
+        for _, error in seen.faults:
+            if isinstance(error, NOT_THERE):
+                return error
+    names = ", ".join(_away(found))
     return NoResponse(f"{names} can't be seen") if names else None
 
 
-def _away(session: Session, found: Scan) -> list[str]:
+def _away(found: Found) -> list[str]:
     """The components that should be there, and aren't."""
-    away = [component for component in found.components if component.presence is Presence.ABSENT]
-    return [component.name for component in away if not session.bench.unplugged(component)]
+    return [
+        component.name
+        for bench, seen in found
+        for component in seen.components
+        if component.presence is Presence.ABSENT and not bench.unplugged(component)
+    ]
 
 
 def look(session: Session) -> Scan:
     """What is there. Raises what keeps every bus from being used, and is no fault of a bus."""
-    found = session.bench.scan()
+    return _scanned(session.bench)
+
+
+def _scanned(bench: Bench) -> Scan:
+    found = bench.scan()
     for _, error in found.faults:
         if isinstance(error, BenchLocked | StateFolder | StateUnsafe):
             raise error
     return found
 
 
-def _print(session: Session, found: Scan) -> None:
-    out = session.output
-    rows = {component.name: _row(component) for component in found.components}
-    widths = [max((len(row[column]) for row in rows.values()), default=0) for column in range(7)]
+def _print(out: Output, found: Found) -> None:
+    rows = [_row(component) for _, seen in found for component in seen.components]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(7)]
+    for bench, seen in found:
+        _print_buses(out, bench, seen, widths)
+    for bench, seen in found:
+        _print_unlisted(out, bench, seen)
+
+
+def _print_buses(out: Output, bench: Bench, found: Scan, widths: Sequence[int]) -> None:
     heads = {
-        bus: f"{bus} ({spec.kind}{', emulated' if spec.emulated else ''})"
-        for bus, spec in session.bench.file.spec.bus.items()
+        bus: f"{bus} ({spec.kind}{', emulated' if spec.emulated else ''})" for bus, spec in bench.file.spec.bus.items()
     }
-    if session.bench.file.hosted:
+    if bench.file.hosted:
         heads[""] = "host"
     for bus, head in heads.items():
         out.line(head)
         for component in found.components:
             if component.bus == bus:
-                cells = [cell.ljust(width) for cell, width in zip(rows[component.name], widths, strict=True)]
+                cells = [cell.ljust(width) for cell, width in zip(_row(component), widths, strict=True)]
                 for line in _fitted(cells):
                     out.line(line)
         if out.verbosity or not any(part.bus == bus and part.presence not in UNSEEN for part in found.components):
@@ -99,9 +134,17 @@ def _print(session: Session, found: Scan) -> None:
         for name, error in found.faults:
             if name == bus:
                 out.fault(error, indent="  ")
+
+
+def _print_unlisted(out: Output, bench: Bench, found: Scan) -> None:
     if found.unlisted:
         out.line()
-        out.line("Found, and not in the bench file; to add, paste:")
+        if isinstance(bench.file, TargetFile):
+            out.line("Found, and not named; for a bench file, paste:")
+            out.line()
+            out.lines(as_toml({"bus": bench.file.raw["bus"]}))
+        else:
+            out.line("Found, and not in the bench file; to add, paste:")
     for item in found.unlisted:
         out.line()
         out.line(f"# {item.title}")
@@ -151,8 +194,9 @@ def info(session: Session, name: str) -> int | None:
 
     \b
     proxyflash info imu
+    proxyflash info dfu:0483:df11
     """
-    component = session.bench.component(name)
+    component = session.component(name)
     with session.programmer(name) as programmer:
         seen = component.look()
         identity = programmer.look()
@@ -186,7 +230,7 @@ def info(session: Session, name: str) -> int | None:
         }
     )
     out = session.output
-    out.line(f"{name}  {seen.presence.value}  {word(seen.where)}")
+    out.line(f"{component.name}  {seen.presence.value}  {word(seen.where)}")
     rows = [(word(key.replace("_", " ")), word(value)) for key, value in facts.items() if value]
     for region in memory.regions:
         units = ", ".join(f"{run.count} x {run.size:,}" for run in region.units)

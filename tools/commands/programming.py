@@ -77,8 +77,9 @@ def flash(
     proxyflash flash imu imu.bin --address 0x08000000
     proxyflash flash panel panel.elf --only flash
     proxyflash flash imu imu-1.5.0.hex --dry-run
+    proxyflash flash stm32-uart:/dev/ttyUSB0 fw.hex
     """
-    component = session.bench.component(name)
+    component = session.component(name)
     loaded = component.load(image, address=address, format=format, only=only)
     session.stop_safely()
     with session.programmer(name) as programmer:
@@ -86,18 +87,18 @@ def flash(
         if not dry_run:
             if not plan.nothing_to_do:
                 gone = (
-                    f"replace what {plan.replaces} of {name} holds"
+                    f"replace what {plan.replaces} of {component.name} holds"
                     if plan.replaces
-                    else f"erase {size(plan.erased_bytes)} of {name}"
+                    else f"erase {size(plan.erased_bytes)} of {component.name}"
                 )
                 what = f"{gone} and write {image.name}?"
                 confirm_erase(session, component, yes, what)
             result = component.carry_out(programmer, plan, verify=verify, boot=boot, expect_version=expect_version)
     if dry_run:
-        session.output.document({"component": name, "verdict": "dry run"})
-        session.output.line(f"{name}  dry run: nothing was written")
+        session.output.document({"component": component.name, "verdict": "dry run"})
+        session.output.line(f"{component.name}  dry run: nothing was written")
         return None
-    session.output.document({"component": name, "verdict": "ok", **_result_fields(result)})
+    session.output.document({"component": component.name, "verdict": "ok", **_result_fields(result)})
     session.output.line(verdict(result))
     return None
 
@@ -139,12 +140,13 @@ def verify(
     \b
     proxyflash verify imu imu-1.5.0.hex
     """
-    loaded = session.bench.component(name).load(image, address=address, format=format, only=only)
+    component = session.component(name)
+    loaded = component.load(image, address=address, format=format, only=only)
     session.stop_safely()
     with session.programmer(name) as programmer:
         method = programmer.verify(loaded)
-    session.output.document({"component": name, "verdict": "ok", "verified": method})
-    session.output.line(f"{name}  OK  holds {image.name}  ({word(method)})")
+    session.output.document({"component": component.name, "verdict": "ok", "verified": method})
+    session.output.line(f"{component.name}  OK  holds {image.name}  ({word(method)})")
     return None
 
 
@@ -163,6 +165,7 @@ def read(session: Session, name: str, out: Path, start: int | None, count: int |
     """
     if (start is None) != (count is None):
         raise click.UsageError("--start and --size go together")
+    component = session.component(name)
     session.stop_safely()
     with session.programmer(name) as programmer:
         memory = programmer.memory_map()
@@ -171,17 +174,17 @@ def read(session: Session, name: str, out: Path, start: int | None, count: int |
             ranges = [Range(region.start, region.size) for region in regions]
             if not keeps_addresses(out) and any(low.end != high.start for low, high in pairwise(ranges)):
                 raise ImageNotWritten(
-                    f"{name} has several memories ({', '.join(region.name for region in regions)}), and a {out.suffix} "
+                    f"{component.name} has several memories ({', '.join(region.name for region in regions)}), and a {out.suffix} "
                     "file has no addresses to tell them apart",
                     remedy="Name a file that ends in .hex or .s19, or read one memory: --start and --size.",
                 )
         else:
             ranges = [_inside(programmer, Range(start, count))]
         segments = programmer.read(ranges)
-    save_image(FirmwareImage(join(segments), "memory", name, target=memory.target), out)
+    save_image(FirmwareImage(join(segments), "memory", component.name, target=memory.target), out)
     total = sum(segment.size for segment in segments)
-    session.output.document({"component": name, "verdict": "ok", "file": str(out), "bytes": total})
-    session.output.line(f"{name}  OK  {total:,} bytes into {out}")
+    session.output.document({"component": component.name, "verdict": "ok", "file": str(out), "bytes": total})
+    session.output.line(f"{component.name}  OK  {total:,} bytes into {out}")
     if not keeps_addresses(out) and ranges[0].start != memory.regions[0].start:
         session.output.note(f"{out} has no addresses. To flash it back: --address 0x{ranges[0].start:08X}")
     return None
@@ -208,7 +211,7 @@ def erase(session: Session, name: str, start: int | None, count: int | None, yes
     """
     if (start is None) != (count is None):
         raise click.UsageError("--start and --size go together")
-    component = session.bench.component(name)
+    component = session.component(name)
     session.stop_safely()
     with session.programmer(name) as programmer:
         if start is None or count is None:
@@ -223,10 +226,10 @@ def erase(session: Session, name: str, start: int | None, count: int | None, yes
                 )
         else:
             ranges = [_inside(programmer, Range(start, count))]
-        confirm_erase(session, component, yes, f"erase {', '.join(map(str, ranges))} of {name}?")
+        confirm_erase(session, component, yes, f"erase {', '.join(map(str, ranges))} of {component.name}?")
         total = programmer.erase(ranges)
-    session.output.document({"component": name, "verdict": "ok", "erased_bytes": total})
-    session.output.line(f"{name}  OK  {total:,} bytes erased; it is in its bootloader")
+    session.output.document({"component": component.name, "verdict": "ok", "erased_bytes": total})
+    session.output.line(f"{component.name}  OK  {total:,} bytes erased; it is in its bootloader")
     return None
 
 
@@ -239,9 +242,9 @@ def reset(session: Session, name: str) -> int | None:
     \b
     proxyflash reset imu
     """
-    component = session.bench.component(name)
+    component = session.component(name)
     seconds = component.entry.spec.boot_timeout
-    with session.working_on(name):
+    with session.working_on(component.name):
         if component.power_cycle():
             how = "power cycled"
             version = component.await_version()
@@ -254,8 +257,8 @@ def reset(session: Session, name: str) -> int | None:
                 if not programmer.bootloader.capabilities & Capability.BOOT:
                     raise Unsupported("its bootloader has no way to start the application; cut its supply by hand")
                 version = component.start(programmer)
-    session.output.document({"component": name, "verdict": "ok", "how": how, "version": version})
-    session.output.line(f"{name}  {f'-> {word(version)}  ' if version else ''}OK  {how}")
+    session.output.document({"component": component.name, "verdict": "ok", "how": how, "version": version})
+    session.output.line(f"{component.name}  {f'-> {word(version)}  ' if version else ''}OK  {how}")
     return None
 
 

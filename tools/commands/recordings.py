@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +19,15 @@ from ...transports.recording.formats import BadRecording, Recording, load, save,
 from ...transports.recording.recorder import Recorder
 from .. import replayable
 from ..output import Mode, Output
-from .session import Session, command
+from .session import Opener, Session, command
 
 if TYPE_CHECKING:
     from ...emulators.replay.session import Replay
     from ...enumerators.bench import Bench
+    from ...enumerators.target import Target
 
 LONGEST = 1 << 30
 """Bytes of memory that a recording may take: about five million CAN frames."""
-
-Opener = Callable[[str | None, Path | None], "Bench"]
 
 
 class Unwritten(ProxyflashError):
@@ -60,11 +59,17 @@ def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | No
         raise Unwritten(f"{file}: a file can't be written there")
     recorder = Recorder(limit_records=LONGEST // 200, limit_bytes=LONGEST)
     described: dict[str, str] = {}
+    targets: dict[str, str] = {}
 
-    def opener(path: str | None, state: Path | None) -> Bench:
+    def opener(path: str | Target | None, state: Path | None) -> Bench:
         from ...enumerators.bench import Bench
         from ...enumerators.benchfile.text import without_secrets
+        from ...enumerators.target import Target, without_settings
 
+        if described:
+            raise click.UsageError("a recording holds one target; record them one by one")
+        if isinstance(path, Target):
+            targets[path.text] = without_settings(path.text)
         bench = Bench.open(path or session.bench_path, state=state or session.state, recorder=recorder)
         described.update(name=bench.file.path.name, text=without_secrets(bench.file))
         return bench
@@ -78,7 +83,7 @@ def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | No
         finally:
             head = {
                 "began": began,
-                "arguments": [without_passwords(word) for word in arguments],
+                "arguments": [without_passwords(targets.get(word, word)) for word in arguments],
                 "files": files,
                 "status": status,
                 "bench": described,
@@ -134,7 +139,7 @@ def replay(session: Session, file: Path, arguments: tuple[str, ...], pace: float
     running = Replay(recording, pace=pace)
     try:
         with _collecting(session.output) as runs, tempfile.TemporaryDirectory() as folder:
-            status = _run(wanted, session.output, _replayed(session, recording, running, file, Path(folder)))
+            status = _run(wanted, session.output, _replayed(session, recording, running, bool(arguments), Path(folder)))
         if status == ExitStatus.INTERRUPTED and recording.head.get("status", 0) != status:
             # A person stopped it: that says nothing about the recording.
             return status
@@ -233,12 +238,15 @@ def _changed(recording: Recording, file: Path) -> list[str]:
     return changed
 
 
-def _replayed(session: Session, recording: Recording, running: Replay, file: Path, folder: Path) -> Opener:
-    def opener(path: str | None, state: Path | None) -> Bench:
+def _replayed(session: Session, recording: Recording, running: Replay, typed: bool, folder: Path) -> Opener:
+    """`typed`: whether a person named the command; a target that was recorded is in the recorded bench file."""
+
+    def opener(path: str | Target | None, state: Path | None) -> Bench:
         from ...enumerators.bench import Bench
+        from ...enumerators.target import Target
 
         described = recording.head.get("bench")
-        chosen = session.bench_path
+        chosen = path if typed and isinstance(path, Target) else session.bench_path
         if chosen is None and isinstance(described, dict) and isinstance(described.get("text"), str):
             # A name of our own: the recorded name is for people, and may be one that no file can have.
             kept = folder / "bench.toml"

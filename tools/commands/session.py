@@ -7,7 +7,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -27,10 +27,16 @@ from ..interrupt_status import Standing
 from ..output import Mode, Output, open_log
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from ...enumerators.bench import Bench
+    from ...enumerators.bench_component import BenchComponent
+    from ...enumerators.target import Target
     from ...flashers.programmer import Programmer
 
 F = TypeVar("F", bound=Callable[..., Any])
+Opener = Callable[[Any, "Path | None"], "Bench"]
+"""Opens a bench: a bench file's path or None for the usual one, or a target; and the state folder."""
 CLOSE_SECONDS = 5.0
 """How long closing may take once a second Ctrl-C has ended everything."""
 SAFE_POINT_SECONDS = 3.0
@@ -70,19 +76,52 @@ class Session:
     """Set when no signal is to come once more."""
     _unraisable: Callable[[Any], Any] | None = None
     """The hook of others, while ours is in its place."""
-    opener: Callable[[str | None, Path | None], Bench] | None = None
+    opener: Opener | None = None
     """Opens the bench in a way of its own: recorded, or replayed."""
+    profile: Path | None = None
+    """The profile of the component that a target names."""
     _bench: Bench | None = None
+    _more: list[Bench] = field(default_factory=list)
+    """Of further targets."""
 
     @property
     def bench(self) -> Bench:
         """The bench of this call, read when it is first asked for."""
         if self._bench is None:
-            from ...enumerators.bench import Bench
-
-            opener = self.opener or (lambda path, state: Bench.open(path, state=state))
-            self._bench = opener(self.bench_path, self.state)
+            self._bench = self._opened(self.bench_path)
         return self._bench
+
+    def component(self, name: str) -> BenchComponent:
+        """The component of this name, or the one that a target names. Raises ComponentUnknown, TargetWrong, BenchError."""
+        from ...enumerators.target import Target, is_target
+
+        if not is_target(name):
+            if self.profile is not None:
+                raise click.UsageError("--profile goes with a target; a component's profile is in the bench file")
+            return self.bench.component(name)
+        if self._bench is None:
+            self._bench = self._opened(Target(name, self.profile))
+        return self._bench.only
+
+    def benches(self, targets: Sequence[str]) -> list[Bench]:
+        """A bench for each target; the bench of this call, if there is none. Raises TargetWrong, BenchError."""
+        from ...enumerators.target import Target
+
+        if targets and not self._more:
+            for text in dict.fromkeys(targets):
+                self._more.append(self._opened(Target(text, self.profile, whole_bus=True)))
+        return self._more or [self.bench]
+
+    def hang_up(self) -> None:
+        """Closes every bus; each is opened again when it is next needed."""
+        for bench in self._more or [self.bench]:
+            bench.hang_up()
+
+    def _opened(self, which: str | Target | None) -> Bench:
+        from ...enumerators.bench import Bench
+
+        opener = self.opener or (lambda path, state: Bench.open(path, state=state))
+        return opener(which, self.state)
 
     @property
     def goes_on(self) -> str:
@@ -232,8 +271,8 @@ class Session:
     @contextmanager
     def programmer(self, name: str) -> Iterator[Programmer]:
         """The engine for one component. Whatever ends it, a part that was only looked at runs its application again."""
-        component = self.bench.component(name)
-        with self.working_on(name), component.programmer(self.context) as programmer:
+        component = self.component(name)
+        with self.working_on(component.name), component.programmer(self.context) as programmer:
             yield programmer
 
     @property
@@ -252,8 +291,9 @@ class Session:
         self._ended.set()
         if self._unraisable is not None:
             sys.unraisablehook, self._unraisable = self._unraisable, None
-        if self._bench is not None:
-            bench, self._bench = self._bench, None
+        opened = [*self._more, *([self._bench] if self._bench is not None else [])]
+        self._more, self._bench = [], None
+        for bench in opened:
             if interrupted:
                 closing = clock.Thread(target=bench.close, name="closing")
                 closing.start()
@@ -277,6 +317,8 @@ def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
                 session.bench_path = value
             case "state":
                 session.state = value
+            case "profile":
+                session.profile = value
             case "json":
                 session.output.mode = Mode.JSON
             case "jsonl":
@@ -386,8 +428,36 @@ def bus_names(context: click.Context, parameter: click.Parameter, incomplete: st
     return _named_in_bench(context, lambda file: iter(file.get("bus", {})), incomplete)
 
 
-NAME = click.argument("name", shell_complete=component_names)
-"""A component's name."""
+def target_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completion: targets."""
+    from ..completion import targets
+
+    return targets(incomplete)
+
+
+def target_words(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completion: targets, and buses alone."""
+    from ..completion import targets
+
+    return targets(incomplete, whole_bus=True)
+
+
+def _name_words(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completion: the names of the bench file's components, and targets."""
+    from click.shell_completion import CompletionItem
+
+    names = component_names(context, parameter, incomplete)
+    return [*map(CompletionItem, names), *target_names(context, parameter, incomplete)]
+
+
+PROFILE = click.option("--profile", metavar="FILE", type=click.Path(path_type=Path), expose_value=False,
+                       callback=_set("profile"), help="A TOML file with the profile of the TARGET's component.")  # fmt: skip
+
+
+def NAME(function: F) -> F:
+    """A component's name, or a target."""
+    argument = click.argument("name", metavar="NAME|TARGET", shell_complete=_name_words)
+    return argument(PROFILE(function))
 
 
 class _Number(click.ParamType[int]):

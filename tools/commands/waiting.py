@@ -132,7 +132,7 @@ class Wait:
         with self.session.idle():
             self._changes.wait(min(AGAIN_SECONDS, self._deadline.remaining))
         if isinstance(error, TransportError):
-            self.session.bench.hang_up()
+            self.session.hang_up()
         return True
 
     def over(self, error: ProxyflashError) -> ProxyflashError:

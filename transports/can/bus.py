@@ -13,7 +13,7 @@ import os
 import re
 import select
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -23,7 +23,7 @@ from .. import clock
 from ..deadline import Deadline
 from ..errors import BusOff, CanGone, CanOverrun, CanSettings, CanTimeout, NotAcknowledged, TransportError
 from ..recording.recorder import Recorder
-from ..transport import HostCheck, Transport
+from ..transport import HostCheck, Transport, Where
 from . import host, opening
 from .bits import frame_seconds
 from .opening import close_bus, open_bus
@@ -179,6 +179,7 @@ class CanBus(Transport):
     """
 
     kind: ClassVar[str] = "can"
+    where_form: ClassVar[str] = "socketcan:can0"
 
     def __init__(self, name: str, bus: can.BusABC, interface: str, channel_name: str, fd: bool) -> None:
         self.name = name
@@ -221,6 +222,19 @@ class CanBus(Transport):
             opened.bit_rates = bitrate, fast
             opened.frame_seconds = FD_BITS[0] / bitrate + FD_BITS[1] / fast if opened.fd else CLASSIC_BITS / bitrate
         return opened
+
+    @classmethod
+    def where(cls, text: str) -> Where | None:
+        """INTERFACE:CHANNEL, an interface of python-can and what it calls a bus; digits are a number."""
+        return opening.where(text)
+
+    @classmethod
+    def wheres(cls) -> Iterator[str]:
+        yield from (f"{opening.SOCKETCAN}:{link.name}" for link in host.interfaces())
+
+    @classmethod
+    def keys(cls, settings: Mapping[str, Any]) -> Iterable[str]:
+        return opening.keys(settings["interface"])
 
     @classmethod
     def check(cls, name: str, settings: Mapping[str, Any]) -> None:

@@ -34,6 +34,7 @@ from ..errors import (
     causes,
 )
 from ..quoting import shell_line
+from ..transport import Where
 
 GENERAL_KEYS = frozenset(
     ("interface", "channel", "bitrate", "fd", "data_bitrate", "can_filters", "receive_own_messages", "timing", "state")
@@ -106,6 +107,24 @@ def check(name: str, settings: Mapping[str, Any]) -> None:
         raise
     except Exception as error:
         raise opening_error(name, interface, str(settings.get("channel", "")), error) from error
+
+
+def where(text: str) -> Where | None:
+    """The place that a target names: see `CanBus.where`."""
+    interface, _, channel = text.partition(":")
+    if interface not in can.VALID_INTERFACES or not channel:
+        return None
+    named = int(channel) if channel.isascii() and channel.isdigit() and len(channel) < 10 else channel
+    return Where({"interface": interface, "channel": named}, Path(channel).name or channel)
+
+
+def keys(interface: str) -> frozenset[str]:
+    """What an interface takes beside its name and channel; only what all take, if its library is missing."""
+    try:
+        own = _keys_of(interface) - TIMING_KEYS
+    except Exception:  # The modules of python-can's interfaces end in whatever their drivers raise.
+        own = GENERAL_KEYS
+    return own
 
 
 def surprises(settings: Mapping[str, Any]) -> Iterator[str]:

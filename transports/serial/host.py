@@ -42,10 +42,20 @@ def _udev_line(path: str) -> str:
     return f'SUBSYSTEM=="tty", {which}, GROUP="{GROUP}", MODE="0660"'
 
 
+def ports() -> Iterator[str]:
+    """USB serial adapters: by their lasting names, else as the kernel numbers them."""
+    lasting = sorted(Path("/dev/serial/by-id").glob("*"))
+    named = {path.resolve() for path in lasting}
+    yield from map(str, [*lasting, *(path for path in _numbered() if path not in named)])
+
+
+def _numbered() -> list[Path]:
+    return sorted([*Path("/dev").glob("ttyUSB*"), *Path("/dev").glob("ttyACM*")])
+
+
 def checks() -> Iterator[HostCheck]:
-    ports = sorted([*Path("/dev").glob("ttyUSB*"), *Path("/dev").glob("ttyACM*")])
-    if not ports:
+    if not (found := _numbered()):
         yield HostCheck("no USB serial adapter is attached", None, "Plug one in.")
-    for port in ports:
+    for port in found:
         allowed = os.access(port, os.R_OK | os.W_OK)
         yield HostCheck(f"{port} may {'' if allowed else 'not '}be used", allowed, permission_remedy(str(port)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import socket
 import struct
 import sys
@@ -22,10 +23,11 @@ import serial
 
 from .. import clock
 from ..errors import SerialAbsent, SerialBusy, SerialForbidden, SerialSettings, TransportError
+from ..transport import Where
 from .host import permission_remedy
 from .usb_tty import listed, ports
 
-_KEYS: Mapping[str, type | tuple[type, ...]] = {
+KEYS: Mapping[str, type | tuple[type, ...]] = {
     "url": str,
     "baudrate": int,
     "bytesize": int,
@@ -59,9 +61,9 @@ _CAUSES: Mapping[int, type[TransportError]] = {
 def checked(settings: Mapping[str, Any]) -> None:
     """Raises SerialSettings for a key that there isn't, or a value of the wrong kind."""
     for key, value in settings.items():
-        kind = _KEYS.get(key)
+        kind = KEYS.get(key)
         if kind is None:
-            raise SerialSettings(f"a serial bus has no key {key!r}; there are: {', '.join(_KEYS)}")
+            raise SerialSettings(f"a serial bus has no key {key!r}; there are: {', '.join(KEYS)}")
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise SerialSettings(f"{key} = {value!r} is of the wrong type")
     if not settings.get("url"):
@@ -78,6 +80,18 @@ def check(settings: Mapping[str, Any]) -> None:
         serial.serial_for_url(settings["url"], do_not_open=True, **_pyserials(settings))
     except (ValueError, TypeError, OverflowError) as error:
         raise _failure(settings["url"], list(_chain(error, outer))) from error
+
+
+def where(text: str) -> Where | None:
+    """The place that a target names: see `SerialPort.where`. A relative path is taken from the current folder on."""
+    if re.match(r"[a-z0-9]+://.", text):
+        return Where({"url": text}, text.partition("://")[2])
+    if text.startswith(("/", "./", "../")) and not text.endswith("/"):
+        path = Path(text)
+        # A link under /dev/serial is the lasting name, so only a relative path is followed.
+        url = text if path.is_absolute() else str(path.parent.resolve() / path.name)
+        return Where({"url": url}, path.name)
+    return None
 
 
 def surprises(settings: Mapping[str, Any]) -> Iterator[str]:

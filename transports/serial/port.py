@@ -19,7 +19,7 @@ import errno
 import os
 import select
 import termios
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Protocol, Self
 
@@ -29,7 +29,7 @@ from .. import clock
 from ..deadline import Deadline
 from ..errors import SerialFraming, SerialGone, SerialSettings, SerialTimeout
 from ..recording.recorder import Recorder
-from ..transport import HostCheck, Transport
+from ..transport import HostCheck, Transport, Where
 from . import host, opening
 from .opening import checked, is_pty, let_others_open, open_port, set_modem_bits
 
@@ -49,6 +49,7 @@ class SerialPort(Transport):
 
     kind: ClassVar[str] = "serial"
     steers_parts: ClassVar[bool] = True
+    where_form: ClassVar[str] = "/dev/ttyUSB0"
     url: str
     recorder: Recorder | None = None
 
@@ -84,6 +85,19 @@ class SerialPort(Transport):
     @classmethod
     def check(cls, name: str, settings: Mapping[str, Any]) -> None:
         opening.check(settings)
+
+    @classmethod
+    def where(cls, text: str) -> Where | None:
+        """The path of a device, which begins with "/" or ".", or a URL of pyserial's."""
+        return opening.where(text)
+
+    @classmethod
+    def wheres(cls) -> Iterator[str]:
+        return host.ports()
+
+    @classmethod
+    def keys(cls, settings: Mapping[str, Any]) -> Iterable[str]:
+        return opening.KEYS
 
     @classmethod
     def surprises(cls, settings: Mapping[str, Any]) -> Iterator[str]:

@@ -15,6 +15,7 @@ that returns early when its devices have changed.
 from __future__ import annotations
 
 import math
+import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,7 +29,8 @@ from .. import clock
 from ..deadline import Deadline
 from ..errors import UsbAbsent, UsbAmbiguous, UsbForbidden, UsbGone, UsbSettings, UsbTimeout
 from ..recording.recorder import Recorder
-from ..transport import HostCheck, Transport
+from ..toml_text import Hexadecimal
+from ..transport import HostCheck, Transport, Where
 from . import host
 from .failures import FAILURES, named, naming
 from .strings import Strings, open_handle, release
@@ -221,6 +223,7 @@ class UsbBus(Transport):
     """The USB devices of this host, or those of an emulated backend."""
 
     kind: ClassVar[str] = "usb"
+    where_form: ClassVar[str] = "0483:df11"
     shared_wire: ClassVar[bool] = False
 
     def __init__(self, name: str, backend: Any) -> None:
@@ -247,6 +250,20 @@ class UsbBus(Transport):
                 remedy="Install it: sudo apt install libusb-1.0-0",
             )
         return cls(name, backend)
+
+    @classmethod
+    def where(cls, text: str) -> Where | None:
+        """VENDOR:PRODUCT in hexadecimal, or a port path such as 1-4.2; "": all devices of this host."""
+        if found := re.fullmatch(r"([0-9A-Fa-f]{4}):([0-9A-Fa-f]{4})", text):
+            vendor, product = (Hexadecimal(word, 16) for word in found.groups())
+            return Where({}, text, {"vendor_id": vendor, "product_id": product})
+        if re.fullmatch(r"[0-9]+-[0-9]+(\.[0-9]+)*", text):
+            return Where({}, text, {"port": text})
+        return None if text else Where({}, cls.kind)
+
+    @classmethod
+    def wheres(cls) -> Iterator[str]:
+        return host.devices()
 
     @classmethod
     def check(cls, name: str, settings: Mapping[str, Any]) -> None:

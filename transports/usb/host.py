@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ..transport import HostCheck
 
 DEVICES = Path("/sys/bus/usb/devices")
+HUB = "09"
+"""bDeviceClass of hubs (USB 2.0, 11.23.1)."""
 
 
 def has_devices() -> bool:
     """Whether this host has USB, with or without a device on it."""
     return DEVICES.is_dir() and any(DEVICES.iterdir())
+
+
+def devices() -> Iterator[str]:
+    """VENDOR:PRODUCT of each device but hubs, as the kernel lists them."""
+    found = set()
+    for device in DEVICES.glob("*"):
+        with suppress(OSError):
+            if (device / "bDeviceClass").read_text().strip() != HUB:
+                found.add(":".join((device / name).read_text().strip() for name in ("idVendor", "idProduct")))
+    yield from sorted(found)
 
 
 def checks() -> Iterator[HostCheck]:

@@ -1,0 +1,375 @@
+"""`Target`: one component, or one bus, named on the command line instead of in a bench file.
+
+    stm32-uart:/dev/ttyUSB0
+    stm32-uart:/dev/ttyUSB0?entry.reset=dtr&entry.boot0=rts
+    uds:socketcan:can0?request=0x7E0
+
+A target is PROTOCOL:WHERE or PROTOCOL:WHERE?KEY=VALUE&KEY=VALUE. It becomes a bench file of one component, checked as any
+bench file is (`TargetFile`), so whatever works on a bench works on a target. The class of the bus reads WHERE
+(`Transport.where`); keys and values are those of the bench file, and the schema says which table a key belongs to
+(`target_keys`). In WHERE and in the settings %XX stands for a byte, such as %26 for "&".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+from urllib.parse import unquote
+
+from ..flashers.flasher import Bootloader
+from ..transports import plugins
+from ..transports.errors import PluginBroken
+from ..transports.plain import quoted
+from ..transports.quoting import shell_line
+from ..transports.toml_text import toml_key, toml_value
+from ..transports.transport import Transport, Where
+from . import target_keys
+from .benchfile.schema import BenchFile, FileSpec, Reader, parsed
+from .benchfile.toml_positions import Place
+from .errors import BenchError, BenchMissing, TargetWrong
+from .state import target_folder
+from .target_keys import KeyWrong
+
+LONGEST = 4096
+"""Characters of a target."""
+LONGEST_LINE = 100
+"""Characters of a line of TOML; a longer table gets a heading of its own."""
+MOST_SHOWN = 300
+"""Characters of a target that a remedy repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A target as written. `profile`: a TOML file with keys of the component's profile, over which the settings go.
+
+    `whole_bus`: whether it may also be a bus without a component, such as socketcan:can0.
+    """
+
+    text: str
+    profile: Path | None = None
+    whole_bus: bool = False
+
+    def file(self) -> TargetFile:
+        """The bench file that says the same. Opens no bus. Raises TargetWrong, BenchError for the profile, PluginBroken."""
+        return _parsed(self)
+
+
+def is_target(text: str) -> bool:
+    """Whether a word is meant as a target: no component's name has one of these characters."""
+    return ":" in text or "/" in text
+
+
+def without_settings(text: str) -> str:
+    """A target for a recording: its settings, which may be secret, are in the bench file that is recorded with it."""
+    return text.partition("?")[0]
+
+
+class _Reader(Reader):
+    """Says where a fault is in the words of the target."""
+
+    target = ""
+
+    def _at(self, place: Place) -> str:
+        return quoted(self.target)
+
+    def _dotted(self, place: Place, *more: str | int) -> str:
+        said = super()._dotted(place, *more)
+        said = said.removeprefix("component.")
+        return re.sub(r"^bus\.[^.]*\.", "bus.", said)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A target taken apart, before its settings are looked at. `flasher` None: a bus without a component."""
+
+    target: Target
+    protocol: str
+    flasher: type[Bootloader] | None
+    transport: type[Transport]
+    where: Where
+    settings: str
+
+    @property
+    def keys(self) -> Mapping[str, target_keys.Fields]:
+        return target_keys.tables(self.transport, self.where.settings, self.flasher)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetFile(BenchFile):
+    """The bench file of one target. Its relative paths start at the profile's folder, else at the current folder.
+
+    `identity`: the same for each way to write a target with this protocol, place and address. `raw`: its tables.
+    """
+
+    lists_host: ClassVar[bool] = False
+    parts: Parts
+    raw: dict[str, Any]
+    identity: str = ""
+
+    def state_folder(self, state: Path) -> Path:
+        return target_folder(state, self.path.stem, self.identity)
+
+    def at(self, place: Place) -> str:
+        return quoted(self.parts.target.text)
+
+
+def taken_apart(target: Target) -> Parts:
+    """Raises TargetWrong, PluginBroken."""
+    text = target.text
+    if len(text) > LONGEST:
+        _wrong(text, f"has more than {LONGEST:,} characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        _wrong(text, "has bytes that are no UTF-8")
+    head, mark, settings = text.partition("?")
+    if mark and not settings:
+        _wrong(text, "ends with '?' and has no setting after it")
+    protocol, colon, place = head.partition(":")
+    if colon and protocol in plugins.names(plugins.FLASHERS):
+        flasher: type[Bootloader] = plugins.load(plugins.FLASHERS, protocol)
+        transport: type[Transport] = plugins.load(plugins.TRANSPORTS, flasher.bus_kind)
+        where = transport.where(_decoded(text, place)) if place else None
+        if where is None:
+            _wrong_place(text, protocol, place, transport)
+        return Parts(target, protocol, flasher, transport, where, settings)
+    if not target.whole_bus:
+        _wrong_protocol(text, protocol, head, colon)
+    transport, where = _bus(text, head)
+    return Parts(target, "", None, transport, where, settings)
+
+
+def _parsed(target: Target) -> TargetFile:
+    parts = taken_apart(target)
+    folder = Path.cwd()
+    tables: dict[str, dict[str, Any]] = {
+        "bus": {},
+        "component": {},
+        "address": dict(parts.where.address),
+        "profile": {},
+    }
+    if target.profile is not None:
+        tables["profile"], folder = _profile(parts, target.profile), target.profile.absolute().parent
+    for place, value in _settings(parts, target.text):
+        inner: dict[str, Any] = tables
+        for key in place[:-1]:
+            inner[key] = dict(found) if isinstance(found := inner.get(key), dict) else {}
+            inner = inner[key]
+        inner[place[-1]] = value
+    bus = parts.transport.kind if parts.where.address else _name(parts.where.label)
+    raw: dict[str, Any] = {"bus": {bus: {"kind": parts.transport.kind, **parts.where.settings, **tables["bus"]}}}
+    if parts.flasher is not None:
+        of_component = {key: tables[key] for key in ("address", "profile") if tables[key]}
+        component = {"bus": bus, "protocol": parts.protocol, **of_component, **tables["component"]}
+        raw["component"] = [{"name": _name(parts.protocol, parts.where.label), **component}]
+    return _file(parts, folder, raw)
+
+
+def _file(parts: Parts, folder: Path, raw: dict[str, Any]) -> TargetFile:
+    file = _checked(parts, folder, raw)
+    address = None
+    for entry in file.entries.values():
+        address = entry.address.model_dump(mode="json")
+        if (label := entry.address.label()) and not parts.where.address:
+            raw["component"][0]["name"] = _name(parts.protocol, parts.where.label, label)
+            file = _checked(parts, folder, raw)
+    emulated = [spec.emulated for spec in file.spec.bus.values()]
+    known_by = [parts.transport.kind, parts.where.settings, parts.protocol, address, emulated]
+    return replace(file, identity=json.dumps(known_by, sort_keys=True))
+
+
+def _checked(parts: Parts, folder: Path, raw: dict[str, Any]) -> TargetFile:
+    """Raises TargetWrong."""
+    named = raw["component"][0]["name"] if "component" in raw else next(iter(raw["bus"]))
+    path, text = folder / f"{named}.toml", "\n".join(as_toml(raw)) + "\n"
+    reader = _Reader(path, text, raw)
+    reader.target = parts.target.text
+    try:
+        reader.refuse_odd_values(raw, ())
+        spec = reader.validated(FileSpec, raw, ())
+        return TargetFile(path, text, spec, reader.entries(spec), parts=parts, raw=raw)
+    except BenchError as error:
+        if parts.protocol and not parts.settings:
+            _wrong(parts.target.text, error.cause.removeprefix(f"{reader._at(())}: "), example(parts.protocol))
+        raise TargetWrong(error.cause, remedy="The keys: proxyflash help bench-file") from error
+
+
+def _settings(parts: Parts, text: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The place and the value of each setting. Raises TargetWrong."""
+    known = parts.keys if parts.settings else {}
+    seen: dict[tuple[str, ...], str] = {}
+    for setting in parts.settings.split("&") if parts.settings else ():
+        key, equals, value = setting.partition("=")
+        key = _decoded(text, key)
+        if not equals or not key:
+            _wrong(text, f"has a setting {quoted(setting)}, which is not KEY=VALUE")
+        try:
+            place = target_keys.place(known, key)
+            for other, written in seen.items():
+                if place[: len(other)] == other or other[: len(place)] == place:
+                    both = "" if written == key else f" and {quoted(written)}"
+                    raise KeyWrong(f"{quoted(key)}{both} {'set the same' if both else 'is set twice'}")
+        except KeyWrong as error:
+            _wrong(text, str(error), *(_with(text, setting, f"{right}={value}") for right in error.right))
+        seen[place] = key
+        yield place, target_keys.value(known, place, _decoded(text, value))
+
+
+def _profile(parts: Parts, path: Path) -> dict[str, Any]:
+    """The keys of a profile's file. It holds without the settings. Raises BenchError, TargetWrong."""
+    if parts.flasher is None:
+        _wrong(parts.target.text, "is a bus, and a profile is of a component")
+    try:
+        text, raw = parsed(path)
+    except BenchMissing as error:
+        raise error.advised("Name a TOML file with the keys of the component's profile.") from error
+    reader = Reader(path, text, raw)
+    reader.refuse_odd_values(raw, ())
+    reader.validated(parts.flasher.Profile, raw, ())
+    return raw
+
+
+def _bus(text: str, head: str) -> tuple[type[Transport], Where]:
+    """The bus that a target without a protocol names: KIND, KIND:WHERE, or a WHERE that only one kind has."""
+    kinds = plugins.names(plugins.TRANSPORTS)
+    kind, _, place = head.partition(":")
+    if kind in kinds:
+        transport: type[Transport] = plugins.load(plugins.TRANSPORTS, kind)
+        where = transport.where(_decoded(text, place))
+        if where is None or where.address:
+            _wrong(text, f"names no bus of kind {kind}: {quoted(place)}", *_bus_forms([transport]))
+        return transport, where
+    claims = _claims(text, head)
+    if len(claims) > 1:
+        _wrong(text, "may be several kinds of bus", *(f"{one.kind}:{head}" for one, _ in claims))
+    if not claims or claims[0][1].address:
+        _refuse_near_protocol(text, kind)
+        _wrong(text, "begins with no protocol and names no bus", *_bus_forms(one for _, one in _transports()))
+    return claims[0]
+
+
+def _claims(text: str, head: str) -> list[tuple[type[Transport], Where]]:
+    """The kinds of bus that have such a place."""
+    place = _decoded(text, head)
+    return [
+        (transport, where)
+        for _, transport in _transports()
+        if is_target(place) and (where := transport.where(place)) is not None
+    ]
+
+
+def _transports() -> Iterator[tuple[str, type[Transport]]]:
+    for kind in plugins.names(plugins.TRANSPORTS):
+        try:
+            yield kind, plugins.load(plugins.TRANSPORTS, kind)
+        except PluginBroken:
+            continue
+
+
+def _bus_forms(transports: Iterable[type[Transport]]) -> list[str]:
+    """How a bus without a component is written; that of which a place names one part by its kind."""
+    forms = []
+    for one in transports:
+        whole = one.where(one.where_form) if one.where_form else None
+        if whole is not None:
+            forms.append(one.kind if whole.address else f"{one.kind}:{one.where_form}")
+    return forms
+
+
+def _wrong_place(text: str, protocol: str, place: str, transport: type[Transport]) -> NoReturn:
+    if not transport.where_form:
+        _wrong(text, f"can't be named so: a bus of kind {transport.kind} needs a bench file")
+    said = f"{quoted(place)} is no place" if place else "there is no place after the protocol,"
+    _wrong(text, f"{said} on a bus of kind {transport.kind}", example(protocol))
+
+
+def _wrong_protocol(text: str, protocol: str, head: str, colon: str) -> NoReturn:
+    names = plugins.names(plugins.FLASHERS)
+    if colon:
+        _refuse_near_protocol(text, protocol)
+    fitting = [
+        name
+        for transport, where in _claims(text, head)
+        for name in names
+        if transport.where_form and _kind_of(name) == transport.kind
+    ]
+    _wrong(
+        text,
+        f"does not begin with a protocol; there are: {', '.join(names)}",
+        *(f"{name}:{text}" for name in fitting[:1]),
+    )
+
+
+def _refuse_near_protocol(text: str, protocol: str) -> None:
+    if near := get_close_matches(protocol[:MOST_SHOWN], plugins.names(plugins.FLASHERS), n=1):
+        _wrong(text, f"{quoted(protocol)} is no protocol", near[0] + text[len(protocol) :])
+
+
+def example(protocol: str) -> str:
+    """A target with this protocol; "": there is none."""
+    flasher: type[Bootloader] = plugins.load(plugins.FLASHERS, protocol)
+    form = plugins.load(plugins.TRANSPORTS, flasher.bus_kind).where_form
+    settings = f"?{flasher.Address.example}" if flasher.Address.example else ""
+    return f"{protocol}:{form}{settings}" if form else ""
+
+
+def _kind_of(protocol: str) -> str:
+    try:
+        return str(plugins.load(plugins.FLASHERS, protocol).bus_kind)
+    except PluginBroken:
+        return ""
+
+
+def _wrong(text: str, said: str, *right: str) -> NoReturn:
+    """Raises TargetWrong. `right`: how the target is likely meant."""
+    forms = [shell_line([form]) for form in right if len(form) <= MOST_SHOWN]
+    raise TargetWrong(f"{quoted(text)}: {said}", remedy=f"Write: {' or '.join(forms)}" if forms else None)
+
+
+def _with(text: str, setting: str, other: str) -> str:
+    head, _, settings = text.partition("?")
+    return f"{head}?{'&'.join(other if item == setting else item for item in settings.split('&'))}"
+
+
+def _decoded(text: str, piece: str) -> str:
+    """With the bytes that %XX stands for. Raises TargetWrong."""
+    if wrong := re.search(r"%(?![0-9A-Fa-f]{2}).{0,2}", piece, re.DOTALL):
+        _wrong(text, f"has {quoted(wrong[0])}, and '%' stands before two hexadecimal digits; write %25 for '%'")
+    try:
+        return unquote(piece, errors="strict")
+    except UnicodeDecodeError:
+        _wrong(text, f"has bytes in {quoted(piece)} that are no UTF-8")
+
+
+def _name(*words: str) -> str:
+    """A name for a bus or component, as the bench file has them."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(words)).strip("-")[:64].strip("-") or "part"
+
+
+def as_toml(raw: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of a bench file with these tables `bus` and `component`."""
+    for name, bus in raw["bus"].items():
+        yield from _table(f"[bus.{toml_key(name)}]", f"bus.{toml_key(name)}", bus)
+    for component in raw.get("component", ()):
+        yield ""
+        yield from _table("[[component]]", "component", component)
+
+
+def _table(head: str, name: str, table: Mapping[str, Any]) -> Iterator[str]:
+    """A table; a table in it that is too long for a line follows under a heading."""
+    yield head
+    long = []
+    for key, value in table.items():
+        line = f"{toml_key(key)} = {toml_value(value)}"
+        if isinstance(value, dict) and len(line) > LONGEST_LINE:
+            long.append((f"{name}.{toml_key(key)}", value))
+        else:
+            yield line
+    for inner, value in long:
+        yield ""
+        yield from _table(f"[{inner}]", inner, value)

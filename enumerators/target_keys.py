@@ -1,0 +1,209 @@
+"""Which table of the bench file a target's key belongs to, and what its value means there: the schema is asked for both.
+
+Four tables take keys: `bus`, `component`, `address` and `profile`. A key that only one of them has is written as it is; a
+key that several of them have is written with its table before it: `bus.baudrate`, `profile.baudrate`.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+import types
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from enum import Enum
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from ..flashers.flasher import Bootloader
+from ..transports.plain import quoted
+from ..transports.toml_text import Hexadecimal
+from ..transports.transport import Transport
+from .benchfile.schema import BusSpec, ComponentSpec
+
+Fields = Mapping[str, FieldInfo | None]
+"""The keys of a table. None: a key whose values the library of the bus judges."""
+LONGEST_KEY = 64
+"""Characters of a wrong key that others are compared with."""
+DEEPEST = 4
+"""Levels of keys that `all_keys` lists."""
+NOT_OF_A_TARGET = ("name", "id", "bus", "protocol", "address", "profile", "version_from", "partition", "app")
+"""Keys of a component that the target says itself, or that only parts of the host have."""
+
+
+class KeyWrong(Exception):
+    """A key or value that does not hold. `right`: the keys that were likely meant."""
+
+    def __init__(self, said: str, *right: str) -> None:
+        super().__init__(said)
+        self.right = right
+
+
+def tables(
+    transport: type[Transport], settings: Mapping[str, Any], flasher: type[Bootloader] | None
+) -> dict[str, Fields]:
+    """The tables that a target may fill. `flasher` None: the target is a bus alone.
+
+    Args:
+        settings: What the target's place says of the bus; these keys can't be set again.
+    """
+    bus = dict.fromkeys(transport.keys(settings)) | _fields(BusSpec)
+    found: dict[str, Fields] = {"bus": {key: bus[key] for key in bus if key != "kind" and key not in settings}}
+    if flasher is not None:
+        component = _fields(ComponentSpec)
+        found["component"] = {key: component[key] for key in component if key not in NOT_OF_A_TARGET}
+        found |= {"address": _fields(flasher.Address), "profile": _fields(flasher.Profile)}
+    return found
+
+
+def place(known: Mapping[str, Fields], key: str) -> tuple[str, ...]:
+    """The table and the keys in it that a key as written leads to. Raises KeyWrong."""
+    first, *rest = path = key.split(".")
+    if first in known:
+        if not rest:
+            raise KeyWrong(f"{first!r} is a table: write a key of it", f"{first}.KEY")
+        if first != "bus" or rest[0] in known["bus"]:
+            _annotation(known, tuple(path), key)
+            return tuple(path)
+        # The library of a plugin's bus may take keys that it doesn't list.
+        return tuple(path)
+    owners = [table for table, fields in known.items() if first in fields]
+    if len(owners) > 1:
+        raise KeyWrong(
+            f"{key!r} is a key of {' and of '.join(owners)}: say which", *(f"{owner}.{key}" for owner in owners)
+        )
+    if not owners:
+        raise KeyWrong(f"unknown key {quoted(key)}", *_near(known, key))
+    found = (owners[0], *path)
+    _annotation(known, found, key)
+    return found
+
+
+def value(known: Mapping[str, Fields], where: tuple[str, ...], text: str) -> Any:
+    """What a text means as the value of the key at `where`.
+
+    It is read as TOML where the schema takes what TOML makes of it (numbers, true and false, lists and tables in line,
+    text in quotes), and else as it stands. Raises KeyWrong with the schema's reason.
+    """
+    wanted: TypeAdapter[Any] = TypeAdapter(_annotation(known, where, ".".join(where)))
+    reasons = []
+    for candidate in _meanings(text):
+        try:
+            wanted.validate_json(json.dumps(candidate), strict=True)
+            return candidate
+        except ValidationError as error:
+            # What a table lacks is told once all keys are there.
+            if isinstance(candidate, dict):
+                return candidate
+            reasons.append((candidate, error.errors(include_url=False)[0]))
+    # Of a number that is too large the bound is told, not that it is no text.
+    told = next((item for item in reasons if not item[1]["type"].endswith("_type")), reasons[-1])
+    return told[0]
+
+
+def all_keys(known: Mapping[str, Fields]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each key that has a value, as it is written, with the values that it can have if these are words."""
+    for table, fields in known.items():
+        for key, field in fields.items():
+            shared = sum(key in others for others in known.values()) > 1
+            for path, words in _leaves((key,), field):
+                yield ".".join((table, *path) if shared else path), words
+
+
+def _leaves(path: tuple[str, ...], field: FieldInfo | None) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    models = [] if field is None else list(_models(field.annotation))
+    if not models or len(path) == DEEPEST:
+        yield path, () if field is None else tuple(_words(field.annotation))
+    for model in models:
+        for key, inner in _fields(model).items():
+            if len(path) < DEEPEST:
+                yield from _leaves((*path, key), inner)
+
+
+def _words(annotation: Any) -> Iterator[str]:
+    """The words that a value can be."""
+    if annotation is bool:
+        yield from ("true", "false")
+    elif get_origin(annotation) is Literal:
+        yield from (str(word) for word in get_args(annotation))
+    elif isinstance(annotation, type) and issubclass(annotation, Enum):
+        yield from (str(word.value) for word in annotation)
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from _words(member)
+
+
+def _meanings(text: str) -> Iterator[Any]:
+    """What a value may mean: first what it is in TOML, then the text itself."""
+    try:
+        read = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        read = {}
+    if set(read) == {"value"} and isinstance(read["value"], (bool, int, float, str, list, dict)):
+        number = read["value"]
+        yield Hexadecimal(number) if type(number) is int and text[:2] == "0x" else number
+        if isinstance(number, str):
+            return
+    yield text
+
+
+def _annotation(known: Mapping[str, Fields], where: tuple[str, ...], written: str) -> Any:
+    """What the schema takes as the value of a key. Raises KeyWrong for a key that there isn't."""
+    table, key, *rest = where
+    if key not in known[table]:
+        if table == "bus" and not rest:
+            return Any
+        raise KeyWrong(f"unknown key {quoted(written)}", *_near(known, written))
+    field = known[table][key]
+    annotation: Any = Any if field is None else _whole(field)
+    for index, name in enumerate(rest):
+        models = list(_models(annotation))
+        inner = [field for model in models if (field := _fields(model).get(name)) is not None]
+        if inner:
+            annotation = _whole(inner[0])
+        elif models:
+            raise KeyWrong(f"unknown key {quoted(written)}", *_near(known, written))
+        elif (values := _of_a_table(annotation)) is not None:
+            annotation = values
+        else:
+            holder = written.rsplit(".", len(rest) - index)[0]
+            raise KeyWrong(f"{quoted(holder)} has no keys in it", holder)
+    return annotation
+
+
+def _whole(field: FieldInfo) -> Any:
+    """A field's type with what limits its values."""
+    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The tables with known keys that a value may be; not those in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from _models(member)
+    elif get_origin(annotation) is Annotated:
+        yield from _models(get_args(annotation)[0])
+
+
+def _of_a_table(annotation: Any) -> Any | None:
+    """What the values are of a table whose keys are free; None: it is no such table."""
+    if get_origin(annotation) is Annotated:
+        return _of_a_table(get_args(annotation)[0])
+    if get_origin(annotation) is dict:
+        return get_args(annotation)[1]
+    return Any if annotation is Any else None
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo | None]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _near(known: Mapping[str, Fields], key: str) -> list[str]:
+    """A key that ends like this one, or is written like it."""
+    there = dict(all_keys(known))
+    alike = [other for other in there if other.rpartition(".")[2] == key.rpartition(".")[2]]
+    return alike[:1] or get_close_matches(key[:LONGEST_KEY], there, n=1, cutoff=0.7)

@@ -1,0 +1,246 @@
+"""Targets: what a text on the command line comes to as a bench file, and what is said of one that is wrong."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.benchfile.schema import load
+from proxyflash.enumerators.errors import BenchKey, BenchMissing, BenchSyntax, TargetWrong
+from proxyflash.enumerators.target import LONGEST, Target, TargetFile, example
+from proxyflash.transports import plugins
+from proxyflash.transports.errors import ExitStatus
+
+UART = "stm32-uart:/dev/ttyUSB0"
+RADAR = "uds:socketcan:can0?request=0x7E0"
+
+
+def tables(text: str, **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The bus and the component that the target's bench file has, less what every one has."""
+    raw = tomllib.loads(Target(text, **settings).file().text)
+    ((_, bus),) = raw["bus"].items()
+    (component,) = raw.get("component", [{}])
+    return bus, {key: value for key, value in component.items() if key not in ("name", "bus", "protocol")}
+
+
+SERIAL = {"kind": "serial", "url": "/dev/ttyUSB0"}
+CAN = {"kind": "can", "interface": "socketcan", "channel": "can0"}
+RIGHT = [
+    (UART, SERIAL, {}),
+    (f"{UART}?entry.reset=dtr&entry.boot0=rts", SERIAL, {"profile": {"entry": {"reset": "dtr", "boot0": "rts"}}}),
+    # A key of the bus, one of the component, one of the profile: each goes where the schema has it.
+    (f"{UART}?dtr=false&group=imus&answer=2.5", SERIAL | {"dtr": False}, {"group": "imus", "profile": {"answer": 2.5}}),
+    (
+        f"{UART}?bus.baudrate=115_200&profile.baudrate=57600",
+        SERIAL | {"baudrate": 115200},
+        {"profile": {"baudrate": 57600}},
+    ),
+    # `part` is a number or a text: what TOML takes for a number is one, unless it stands in quotes.
+    (f"{UART}?part=0x413", SERIAL, {"profile": {"part": 0x413}}),
+    (f'{UART}?part="0x413"', SERIAL, {"profile": {"part": "0x413"}}),
+    (f"{UART}?part=STM32F40x", SERIAL, {"profile": {"part": "STM32F40x"}}),
+    (f"{UART}?properties.mounted=left", SERIAL, {"properties": {"mounted": "left"}}),
+    (
+        f"{UART}?version.send=VER%3F%0D&version.match=FW ([0-9.]%2B)",
+        SERIAL,
+        {"version": {"send": "VER?\r", "match": "FW ([0-9.]+)"}},
+    ),
+    (
+        f"{UART}?memory=[{{start=0x0800_0000,size=0x2_0000,erase_unit=0x800}}]",
+        SERIAL,
+        {"profile": {"memory": [{"start": 0x08000000, "size": 0x20000, "erase_unit": 0x800}]}},
+    ),
+    ("stm32-uart:socket://192.0.2.7:4000", {"kind": "serial", "url": "socket://192.0.2.7:4000"}, {}),
+    ("stm32-uart:spy:///dev/ttyUSB0%3Ffile=x", {"kind": "serial", "url": "spy:///dev/ttyUSB0?file=x"}, {}),
+    (RADAR, CAN, {"address": {"request": 0x7E0}}),
+    (
+        f"{RADAR}&security.secret=12345678",
+        CAN,
+        {"address": {"request": 0x7E0}, "profile": {"security": {"secret": "12345678"}}},
+    ),
+    (
+        "uds:slcan:/dev/ttyACM0?bitrate=500000&addressing=normal-fixed&target=0x10",
+        {"kind": "can", "interface": "slcan", "channel": "/dev/ttyACM0", "bitrate": 500000},
+        {"address": {"addressing": "normal-fixed", "target": 0x10}},
+    ),
+    ("uds:kvaser:0?request=1", {"kind": "can", "interface": "kvaser", "channel": 0}, {"address": {"request": 1}}),
+    ("dfu:0483:df11", {"kind": "usb"}, {"address": {"vendor_id": 0x0483, "product_id": 0xDF11}}),
+    ("dfu:1-4.2?serial=0031", {"kind": "usb"}, {"address": {"port": "1-4.2", "serial": "0031"}}),
+    ("smp-udp:192.0.2.17", {"kind": "udp", "host": "192.0.2.17"}, {}),
+    ("smp-udp:[2001:db8::7]:1338", {"kind": "udp", "host": "2001:db8::7", "port": 1338}, {}),
+    (
+        "dfu:0483:df11?bus.emulated=true&component.emulated.part=stm32f405-dfu",
+        {"kind": "usb", "emulated": True},
+        {"address": {"vendor_id": 0x0483, "product_id": 0xDF11}, "emulated": {"part": "stm32f405-dfu"}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "bus", "component"), RIGHT)
+def test_a_target_is_a_bench_file_of_one_component(
+    text: str, bus: dict[str, Any], component: dict[str, Any], tmp_path: Path
+) -> None:
+    assert tables(text) == (bus, component)
+    file, kept = Target(text).file(), tmp_path / "bench.toml"
+    # Its text, as a recording has it, is a bench file that says the same.
+    kept.write_text(file.text)
+    again = load(kept)
+    assert {name: (entry.address, entry.profile.model_dump()) for name, entry in again.entries.items()} == {
+        name: (entry.address, entry.profile.model_dump()) for name, entry in file.entries.items()
+    }
+    assert again.spec == file.spec
+
+
+@pytest.mark.parametrize(
+    ("text", "bus"),
+    [
+        ("socketcan:can0?probe=true", CAN | {"probe": True}),
+        ("can:socketcan:can0", CAN),
+        ("/dev/ttyUSB0", SERIAL),
+        ("serial:/dev/ttyUSB0", SERIAL),
+        ('/dev/ttyUSB0?ask=[{protocol="smp"}]', SERIAL | {"ask": [{"protocol": "smp"}]}),
+        ("usb", {"kind": "usb"}),
+    ],
+)
+def test_a_scan_takes_a_bus_too(text: str, bus: dict[str, Any]) -> None:
+    assert tables(text, whole_bus=True) == (bus, {})
+
+
+WRONG = [
+    ("/dev/ttyUSB0", "does not begin with a protocol", "Write: avr109:/dev/ttyUSB0"),
+    ("stm32uart:/dev/ttyUSB0", "'stm32uart' is no protocol", f"Write: {UART}"),
+    ("stm32-uart:", "there is no place", f"Write: {UART}"),
+    ("stm32-uart:ttyUSB0", "'ttyUSB0' is no place on a bus of kind serial", f"Write: {UART}"),
+    ("stm32-uart:socketcan:can0", "no place on a bus of kind serial", f"Write: {UART}"),
+    ("uds:can0?request=0x7E0", "'can0' is no place on a bus of kind can", f"Write: '{RADAR}'"),
+    ("uds:socketcan:can0", "request is missing", f"Write: '{RADAR}'"),
+    ("dfu:483:df11", "'483:df11' is no place on a bus of kind usb", "Write: dfu:0483:df11"),
+    (f"{UART}?", "ends with '?'", "Write PROTOCOL:WHERE"),
+    (f"{UART}?entry", "a setting 'entry', which is not KEY=VALUE", "Write PROTOCOL:WHERE"),
+    (f"{UART}?group=a&&answer=1", "a setting ''", "Write PROTOCOL:WHERE"),
+    (f"{UART}?boot0=rts", "unknown key 'boot0'", f"Write: '{UART}?entry.boot0=rts'"),
+    (f"{UART}?group=a&entry.rset=dtr", "unknown key 'entry.rset'", f"Write: '{UART}?group=a&entry.reset=dtr'"),
+    (
+        f"{UART}?baudrate=115200",
+        "'baudrate' is a key of bus and of profile",
+        f"Write: '{UART}?bus.baudrate=115200' or '{UART}?profile.baudrate=115200'",
+    ),
+    (f"{UART}?group=a&component.group=b", "'component.group' and 'group' set the same", ""),
+    (f"{UART}?group=a&group=b", "'group' is set twice", ""),
+    (f"{UART}?entry.reset=dtr&entry={{}}", "'entry' and 'entry.reset' set the same", ""),
+    (f"{UART}?entry.boot0=foo", "profile.entry.boot0 = 'foo': should be 'dtr', 'rts' or 'none'", ""),
+    (f"{UART}?answer=fast", "profile.answer = 'fast': should be a valid number", ""),
+    (f"{UART}?answer=100", "profile.answer = 100: should be less than or equal to 60", ""),
+    ("uds:socketcan:can0?request=0xFFFFFFFF", "address.request = 4294967295: should be less than", ""),
+    (f"{UART}?answer=1e999", "profile.answer", ""),
+    (f"{UART}?part={'9' * 30}", "", ""),
+    (f"{UART}?group.x=1", "'group' has no keys in it", ""),
+    (f"{UART}?url=/dev/ttyUSB1", "unknown key 'url'", ""),
+    (f"{UART}?name=imu", "unknown key 'name'", ""),
+    (f"{UART}?profile=acme.toml", "'profile' is a table", ""),
+    (f"{UART}?group=%zz", "'%' stands before two hexadecimal digits", ""),
+    (f"{UART}?group=%ff", "no UTF-8", ""),
+    (f"{UART}?memory={'[' * 3000}", "memory", ""),
+    (f"{UART}?group={'a' * LONGEST}", "more than 4,096 characters", ""),
+    ("stm32-uart:/dev/\udcff", "no UTF-8", ""),
+    (f"{UART}?{'a.' * 1500}a=1", "unknown key", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "said", "right"), WRONG)
+def test_a_wrong_target_says_what_is_wrong_and_the_right_form(text: str, said: str, right: str) -> None:
+    with pytest.raises(TargetWrong) as caught:
+        Target(text).file()
+    assert said in str(caught.value)
+    assert right in str(caught.value)
+    assert caught.value.cause.startswith((repr(text), repr(text[:201])[:150]))
+    assert (caught.value.code, caught.value.exit_status) == ("E-TARGET-WRONG", ExitStatus.USAGE)
+    assert caught.value.remedy
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 2500
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("ttyUSB0", "Write: can:socketcan:can0 or serial:/dev/ttyUSB0 or udp:192.0.2.17:1337 or usb"),
+        ("0483:1234", "Write: udp:0483:1234 or usb:0483:1234"),
+        ("can:can0", "Write: can:socketcan:can0"),
+        ("usb:0483:df11", "Write: usb"),
+        ("stm32uart:/dev/ttyUSB0", f"Write: {UART}"),
+    ],
+)
+def test_a_wrong_bus_says_the_right_form(text: str, right: str) -> None:
+    with pytest.raises(TargetWrong) as caught:
+        Target(text, whole_bus=True).file()
+    assert right in str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", plugins.names(plugins.FLASHERS))
+def test_the_right_form_is_right(protocol: str) -> None:
+    assert example(protocol)
+    assert Target(example(protocol)).file().entries
+
+
+def test_a_profile_is_a_file_over_which_the_settings_go(tmp_path: Path) -> None:
+    profile = tmp_path / "acme.toml"
+    profile.write_text('part = "R77"\n[security]\nkey = "xor"\nsecret = "5a5a"\nlevel = 3\n')
+    _, component = tables(f"{RADAR}&security.level=5", profile=profile)
+    assert component["profile"] == {"part": "R77", "security": {"key": "xor", "secret": "5a5a", "level": 5}}
+    # Its paths start at its folder.
+    assert Target(RADAR, profile).file().folder == tmp_path
+    profile.write_text('part = "R77"\nsecurty = {}\n')
+    with pytest.raises(BenchKey, match=r"acme\.toml:2: securty is no key"):
+        Target(RADAR, profile).file()
+    profile.write_text("part = \n")
+    with pytest.raises(BenchSyntax, match=r"acme\.toml:1"):
+        Target(RADAR, profile).file()
+    with pytest.raises(BenchMissing, match="keys of the component's profile"):
+        Target(RADAR, tmp_path / "gone.toml").file()
+    with pytest.raises(TargetWrong, match="a profile is of a component"):
+        Target("usb", profile, whole_bus=True).file()
+
+
+def state_of(text: str, state: Path) -> Path:
+    return Target(text).file().state_folder(state)
+
+
+def test_one_part_has_one_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = state_of(RADAR, tmp_path)
+    # However the address is written, whatever is set beside it, and wherever it is run.
+    for same in (
+        "request=2016",
+        "request=0x7E0&response=0x7E8",
+        "request=0x7E0&bitrate=500000&group=a",
+        "address.request=0x7E0",
+    ):
+        assert state_of(f"uds:socketcan:can0?{same}", tmp_path) == here
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert state_of(RADAR, tmp_path) == here
+    others = ("uds:socketcan:can0?request=0x7E1", "uds:socketcan:can1?request=0x7E0", f"{RADAR}&bus.emulated=true")
+    assert len({here, *(state_of(other, tmp_path) for other in others)}) == 4
+    # A relative path is where it is.
+    there = state_of("stm32-uart:./pty", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert state_of("stm32-uart:./other/pty", tmp_path) == there
+    assert here.parent == tmp_path / "targets"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (UART, "stm32-uart-ttyUSB0"),
+        (RADAR, "uds-can0-0x7E0-0x7E8"),
+        ("dfu:0483:DF11", "dfu-0483-DF11"),
+        ("smp-udp:192.0.2.17", "smp-udp-192-0-2-17"),
+        (f"stm32-uart:/dev/{'a' * 100}", f"stm32-uart-{'a' * 53}"),
+    ],
+)
+def test_its_component_has_a_short_name(text: str, name: str, tmp_path: Path) -> None:
+    with Bench.open(Target(text), state=tmp_path) as bench:
+        assert isinstance(bench.file, TargetFile)
+        assert (bench.only.name, bench.file.names) == (name, (name,))

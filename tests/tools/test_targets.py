@@ -1,0 +1,449 @@
+"""Targets in the place of components' names: what a command does with one, and the lines of the documents."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.benchfile.schema import load
+from proxyflash.enumerators.state import BenchLock
+from proxyflash.enumerators.target import Target
+from proxyflash.tools.commands import cli, run
+from proxyflash.tools.completion import BashTargets, targets
+from proxyflash.transports.serial import host as serial_host
+
+from .conftest import EXAMPLE, PROGRAM, Desk
+
+ROOT = Path(__file__).parents[2]
+CAMERA = (
+    "dfu:0483:df11?bus.emulated=true&pace=0&component.emulated.part=stm32f405-dfu"
+    "&runtime_vendor_id=0x1209&component.emulated.vendor_id=0x1209"
+    "&runtime_product_id=0x0C24&component.emulated.product_id=0x0C24"
+)
+PROFILE = """
+part = "R77"
+memory = [{start = 0x0001_0000, size = 0x7_0000, erase_unit = 4096}]
+security = {key = "xor", secret = "5a5a5a5a"}
+"""
+ONE_CAMERA = '[bus.u]\nkind = "usb"\n[[component]]\nname = "imu"\nbus = "u"\nprotocol = "dfu"\n'
+SERVED = """
+[bus.line]
+kind = "serial"
+emulated = true
+pace = {pace}
+
+[bus.can]
+kind = "can"
+emulated = true
+pace = {pace}
+
+[[component]]
+name = "imu"
+bus = "line"
+protocol = "stm32-uart"
+emulated = {{part = "stm32f405xg", boot0 = true}}
+
+[[component]]
+name = "front-radar"
+bus = "can"
+protocol = "uds"
+address = {{request = 0x7E0}}
+profile = {{memory = [{{start = 0x0001_0000, size = 0x7_0000}}]}}
+emulated = {{part = "acme-r77", serial = "RA-0019", firmware = "{firmware}"}}
+"""
+
+
+@dataclass
+class Wired:
+    """A folder without a bench file, and parts behind a PTY and a socket, as another program has them."""
+
+    folder: Path
+    imu: str
+    radar: str
+    say: Callable[..., tuple[int, str, str]]
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        return [str(PROGRAM), "--state", str(self.folder / "state"), *map(str, arguments)]
+
+
+@pytest.fixture
+def wire(
+    tmp_path: Path, short: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Wired]]:
+    """Serves the parts. `pace`: 0.0 takes no time."""
+    folder = tmp_path / "here"
+    shutil.copytree(EXAMPLE / "update", folder)
+    (folder / "acme.toml").write_text(PROFILE)
+    shutil.copy(folder / "imu-1.5.0.hex", folder / "fw.hex")
+    shutil.copy(folder / "radar-1.5.0.s19", folder / "fw.s19")
+    monkeypatch.chdir(folder)
+    closers: list[Callable[[], object]] = []
+
+    def say(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = run(["--state", str(folder / "state"), *map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    def make(pace: float = 0.0) -> Wired:
+        (short / "bench.toml").write_text(SERVED.format(pace=pace, firmware=EXAMPLE / "firmware" / "radar-1.4.2.bin"))
+        bench = Bench.open(short / "bench.toml", state=short)
+        closers.append(bench.close)
+        served = [bench.emulated_wire(bus).serve(bus, short) for bus in ("line", "can")]
+        closers.extend(one.close for one in served)
+        return Wired(folder, f"stm32-uart:{served[0].path}", f"uds:proxyflash:unix:{served[1].path}?request=0x7E0", say)
+
+    yield make
+    for close in reversed(closers):
+        close()
+
+
+# Each command on a part that is emulated in its own process.
+
+
+@pytest.fixture
+def say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(EXAMPLE / "update" / "camera-1.5.0.dfu", tmp_path / "fw.dfu")
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = run(["--state", "state", *map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.simulated_time
+def test_each_command_takes_a_target(say: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    status, out, err = say("scan", CAMERA)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[1].split()[:1] == ["dfu-0483-df11"]
+    status, out, err = say("flash", CAMERA, "fw.dfu", "--no-boot")
+    assert (status, out.splitlines()[-1].split()[:2]) == (0, ["dfu-0483-df11", "OK"]), err
+    assert say("verify", CAMERA, "fw.dfu")[0] == 0
+    assert say("read", CAMERA, "out.bin", "--start", "0x08000000", "--size", "0x100")[0] == 0
+    assert len((tmp_path / "out.bin").read_bytes()) == 0x100
+    status, out, _ = say("info", CAMERA, "--json")
+    assert (status, json.loads(out)["component"]["name"]) == (0, "dfu-0483-df11")
+    assert say("reset", CAMERA)[0] == 0
+    assert say("erase", CAMERA)[0] == 0
+    assert say("verify", CAMERA, "fw.dfu")[0] == 8
+
+
+@pytest.mark.simulated_time
+def test_a_profile_without_a_target_is_refused(say: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    (tmp_path / "bench.toml").write_text("")
+    status, _, err = say("info", "imu", "--profile", "acme.toml")
+    assert (status, err.splitlines()[-1]) == (
+        2,
+        "Error: --profile goes with a target; a component's profile is in the bench file",
+    )
+
+
+@pytest.mark.simulated_time
+@pytest.mark.parametrize("command", ["info", "flash", "verify", "read", "erase", "reset", "scan"])
+def test_a_wrong_target_is_refused_by_each_command(say: Callable[..., tuple[int, str, str]], command: str) -> None:
+    more = ["fw.dfu"] if command in ("flash", "verify", "read") else []
+    status, out, err = say(command, "stm32-uart:/dev/none?boot0=\x1brts", *more)
+    assert (status, out) == (2, "")
+    assert err.startswith("E-TARGET-WRONG 'stm32-uart:/dev/none?boot0=\\x1brts': unknown key 'boot0'. Write: ")
+    assert shlex.split(err.rpartition("Write: ")[2].replace("$'", "'"))[0].startswith(
+        "stm32-uart:/dev/none?entry.boot0="
+    )
+
+
+@pytest.mark.simulated_time
+def test_a_target_needs_no_bench_file_and_reads_none(say: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    (tmp_path / "bench.toml").write_text("not a bench file")
+    assert say("info", CAMERA)[0] == 0
+
+
+@pytest.mark.simulated_time
+def test_the_lock_is_the_target_s(say: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    with BenchLock(Target(CAMERA).file().state_folder(tmp_path / "state")):
+        status, _, err = say("info", f"{CAMERA}&group=other")
+        assert (status, err.split()[0]) == (6, "E-BENCH-LOCKED")
+        assert say("info", f"{CAMERA}&serial=0001")[0] == 0
+
+
+@pytest.mark.simulated_time
+def test_a_recording_holds_the_target_s_bench_file_and_not_its_secrets(
+    say: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    radar = (
+        "uds:proxyflash:can?bus.emulated=true&pace=0&request=0x7E0&component.emulated.part=acme-r77"
+        "&security.key=xor&security.secret=5a5a5a5a&memory=[{start=0x10000,size=0x70000,erase_unit=4096}]"
+    )
+    shutil.copy(EXAMPLE / "update" / "radar-1.5.0.s19", tmp_path / "fw.s19")
+    status, _, err = say("record", "radar.jsonl", "--", "flash", radar, "fw.s19", "--no-boot")
+    assert status == 0, err
+    text = (tmp_path / "radar.jsonl").read_text()
+    assert "5a5a5a5a" not in text
+    assert "uds:proxyflash:can" in text
+    status, out, err = say("replay", "radar.jsonl")
+    assert (status, out.splitlines()[-1].split()[:2]) == (0, ["replay", "OK"]), err
+
+
+@pytest.mark.simulated_time
+def test_a_recorded_target_s_profile_is_not_read_in_a_replay(
+    say: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "acme.toml").write_text("work = 30.0\n")
+    assert say("record", "camera.jsonl", "--", "info", CAMERA, "--profile", "acme.toml")[0] == 0
+    (tmp_path / "acme.toml").write_text("no TOML")
+    status, out, _ = say("replay", "camera.jsonl")
+    assert (status, out.splitlines()[-1].split()[:2]) == (0, ["replay", "OK"])
+
+
+# bench add
+
+
+@pytest.mark.simulated_time
+def test_what_is_added_flashes_the_same(say: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    status, out, err = say("bench", "add", "camera", CAMERA)
+    assert (status, err) == (0, "")
+    assert out == "bench.toml  component camera on bus usb; now: proxyflash info camera\n"
+    assert say("bench", "check")[0] == 0
+    status, out, _ = say("flash", "camera", "fw.dfu", "--no-boot", "--json")
+    by_name = json.loads(out)
+    status, out, _ = say("flash", CAMERA, "fw.dfu", "--no-boot", "--json")
+    by_target = json.loads(out)
+    for told in (by_name, by_target):
+        told.pop("seconds")
+    assert by_name | {"component": "dfu-0483-df11"} == by_target
+
+
+def test_the_rest_of_the_file_is_kept(say: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    file = tmp_path / "real.toml"
+    before = b'# mine\r\n[bus.usb]  # all of them\r\nkind = "usb"\r\n\r\n[updates]\r\nhistory = 3'
+    file.write_bytes(before)
+    file.chmod(0o640)
+    link = tmp_path / "bench.toml"
+    link.symlink_to(file)
+    assert say("bench", "add", "camera", "dfu:0483:df11")[0] == 0
+    assert say("bench", "add", "imu", "stm32-uart:/dev/ttyUSB0?entry.reset=dtr&bus.baudrate=115200")[0] == 0
+    after = file.read_bytes()
+    assert after.startswith(before + b"\r\n\r\n[[component]]\r\n")
+    assert b"\n" not in after.replace(b"\r\n", b"")
+    assert (link.is_symlink(), file.stat().st_mode & 0o777) == (True, 0o640)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.toml", "fw.dfu", "real.toml"]
+    made = load(link)
+    assert (list(made.spec.bus), made.names) == (["usb", "ttyUSB0"], ("camera", "imu"))
+    assert made.spec.bus["ttyUSB0"].settings == {"url": "/dev/ttyUSB0", "baudrate": 115200}
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "status", "said"),
+    [
+        (ONE_CAMERA, ["imu", "dfu:1-4"], 12, "has a component 'imu'"),
+        ("", ["a/b", "dfu:1-4"], 12, "'a/b' can't be a component's name"),
+        ("", ["imu", "dfu:x"], 2, "E-TARGET-WRONG"),
+        ("", ["imu", "usb"], 2, "E-TARGET-WRONG"),
+        ("component = []\n", ["imu", "dfu:1-4"], 12, "in one value. Write each component under [[component]]"),
+        ("unknown = 1\n", ["imu", "dfu:1-4"], 12, "unknown is no key"),
+        (
+            '[bus.line]\nkind = "serial"\nurl = "/dev/ttyUSB0"\nbaudrate = 9600\n',
+            ["imu", "stm32-uart:/dev/ttyUSB0?bus.baudrate=115200"],
+            12,
+            "bench.toml:1: bus 'line' is at this place, and its baudrate is not the target's",
+        ),
+        (
+            ONE_CAMERA,
+            ["camera", "dfu:0483:df11"],
+            12,
+            "component 'camera' is the same part as 'imu'",
+        ),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_added_leaves_the_file(
+    say: Callable[..., tuple[int, str, str]], tmp_path: Path, text: str, arguments: list[str], status: int, said: str
+) -> None:
+    file = tmp_path / "bench.toml"
+    file.write_text(text)
+    got, out, err = say("bench", "add", *arguments)
+    assert (got, out, file.read_text()) == (status, "", text)
+    assert said in err
+
+
+def test_a_profile_with_paths_of_another_folder_is_not_added(
+    say: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "vendor").mkdir()
+    profile = tmp_path / "vendor" / "acme.toml"
+    target = "uds:socketcan:can0?request=0x7E0"
+    profile.write_text('security = {key = "library", library = {file = "keys.so"}}\n')
+    status, _, err = say("bench", "add", "radar", target, "--profile", profile)
+    assert (status, (tmp_path / "bench.toml").exists()) == (12, False)
+    assert "Name the files by their whole paths" in err
+    profile.write_text(f'security = {{key = "library", library = {{file = "{tmp_path}/vendor/keys.so"}}}}\n')
+    assert say("bench", "add", "radar", target, "--profile", profile)[0] == 0
+
+
+# Behind a PTY and a served CAN bus, which is what hardware looks like from here.
+
+
+@pytest.mark.real_time("a PTY")
+def test_the_lines_of_the_documents_work(wire: Callable[..., Wired]) -> None:
+    wired = wire()
+    port, bus = wired.imu.partition(":")[2], wired.radar.partition(":")[2].partition("?")[0]
+    emulated = "&bus.emulated=true&pace=0&component.emulated.part=stm32f405-dfu"
+    lines = [
+        line
+        for document in (ROOT / "README.md", ROOT / "docs" / "targets.md")
+        for line in re.findall(
+            r"^ {4}(proxyflash (?:scan|info|flash|bench add) .*)$", document.read_text(), re.MULTILINE
+        )
+        if re.search(r"/dev/ttyUSB0|can0|0483:df11", line)
+    ]
+    assert len(lines) >= 9
+    for line in dict.fromkeys(lines):
+        words = shlex.split(line.replace("entry.reset=dtr&entry.boot0=rts", "entry.reset=none"))[1:]
+        words = [word.replace("/dev/ttyUSB0", port).replace("socketcan:can0", bus) for word in words]
+        words = [re.sub("^(dfu:0483:df11)$", rf"\1?{emulated[1:]}", word) for word in words]
+        words = [re.sub("^usb$", "usb?emulated=true", word) for word in words]
+        status, out, err = wired.say(*words, *(["--yes", "--no-boot"] if words[0] == "flash" else []))
+        assert status == 0, (line, out, err)
+        if "add" in words:
+            (wired.folder / "bench.toml").unlink()
+
+
+@pytest.mark.real_time("a PTY")
+def test_a_scan_of_buses_and_targets(wire: Callable[..., Wired]) -> None:
+    wired = wire()
+    port, bus = wired.imu.partition(":")[2], wired.radar.partition(":")[2].partition("?")[0]
+    status, out, err = wired.say(
+        "scan", f"{bus}?probe=true", f'{port}?quiet=0.1&ask=[{{protocol="stm32-uart"}}]', wired.radar
+    )
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[:3] == ["can-sock (can)", "line-pty (serial)", "can-sock (can)"]
+    assert re.match("  uds-can-sock-0x7E0-0x7E8  .* 1.4.2  ok  uds 0x7E0/0x7E8  serial RA-0019", lines[3])
+    # What was found is a bench file.
+    _, *found = out.split("Found, and not named; for a bench file, paste:\n")
+    (wired.folder / "bench.toml").write_text("".join(found))
+    assert wired.say("bench", "check", "--json")[0] == 0
+    assert load(wired.folder / "bench.toml").names == ("ecu-7e8", "stm32f40x-f41x")
+
+
+@pytest.mark.real_time("a PTY, and processes that are killed")
+def test_the_same_command_goes_on_after_a_kill(wire: Callable[..., Wired], tmp_path: Path) -> None:
+    wired = wire(pace=1.0)
+    target = f"{wired.imu}?bus.baudrate=115200"
+    command = wired.command("flash", target, "fw.hex", "--yes", "--jsonl")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        written = 0
+        for line in process.stdout:
+            event = json.loads(line)
+            if event["kind"] == "progress" and event.get("phase") == "write":
+                written = event["done"]
+                # The lock is the same from another folder, with another setting.
+                if written > 24_000:
+                    other = wired.command("info", f"{wired.imu}?group=x")
+                    done = subprocess.run(other, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+                    assert (done.returncode, done.stderr.split()[0]) == (6, "E-BENCH-LOCKED")
+                    assert f"process {process.pid}" in done.stderr
+                    process.kill()
+                    break
+    assert written > 24_000
+    time.sleep(1.0)
+    status, out, err = wired.say("flash", target, "fw.hex", "--yes", "--json")
+    assert status == 0, err
+    assert json.loads(out)["written_bytes"] < 40_000
+
+
+@pytest.mark.real_time("a PTY")
+def test_a_stopped_flash_says_the_command_that_goes_on(wire: Callable[..., Wired]) -> None:
+    wired = wire(pace=1.0)
+    target = f"{wired.imu}?bus.baudrate=115200&answer=2"
+    process = subprocess.Popen(
+        wired.command("flash", target, "fw.hex", "--yes", "--jsonl"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if '"write"' in line:
+            process.send_signal(2)
+            break
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 10, out
+    again = re.search(r'"remedy": ?"It goes on with what is missing: (proxyflash .*?)\.?"', out)
+    assert again is not None
+    assert shlex.split(again[1])[1:] == wired.command("flash", target, "fw.hex", "--yes", "--jsonl")[1:]
+    assert f"'{target}'" in again[1]
+
+
+# Completion
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        ("st", ["stk500v1:", "stk500v2:", "stm32-uart:"]),
+        ("stm32-uart:", ["stm32-uart:/dev/ttyUSB0"]),
+        ("stm32-uart:/dev/ttyUSB0?entry.reset_", ["stm32-uart:/dev/ttyUSB0?entry.reset_asserted="]),
+        ("stm32-uart:/dev/ttyUSB0?bus.bau", ["stm32-uart:/dev/ttyUSB0?bus.baudrate="]),
+        ("uds:socketcan:can0?reques", ["uds:socketcan:can0?request="]),
+        ("dfu:1-4?group=a&flav", ["dfu:1-4?group=a&flavour="]),
+        ("dfu:1-4?flavour=", ["dfu:1-4?flavour=auto", "dfu:1-4?flavour=dfu", "dfu:1-4?flavour=dfuse"]),
+        ("dfu:x?fl", []),
+        ("nothing:x?fl", []),
+    ],
+)
+def test_a_target_is_completed(start: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # A device can have any name; a shell would obey some.
+    monkeypatch.setattr(serial_host, "ports", lambda: iter(["/dev/ttyUSB0", "/dev/serial/by-id/usb-$(x)"]))
+    assert [item.value for item in targets(start)] == words
+
+
+def test_a_bus_is_completed_for_a_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serial_host, "ports", lambda: iter(["/dev/ttyUSB0"]))
+    assert [item.value for item in targets("us", whole_bus=True)] == ["usb"]
+    assert [item.value for item in targets("/dev/t", whole_bus=True)] == ["/dev/ttyUSB0"]
+    assert [item.value for item in targets("/dev/t")] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        # bash replaces only what follows the last ":" or "=", unless the word is in quotes.
+        ("proxyflash info dfu:1-4?flavour=dfus", "dfuse"),
+        ("proxyflash info dfu:1-4?flavou", "1-4?flavour="),
+        ("proxyflash info 'dfu:1-4?group=a&flavour=dfus", "dfu:1-4?group=a&flavour=dfuse"),
+    ],
+)
+def test_bash_is_told_what_it_replaces(line: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    complete = BashTargets(cli, {}, "proxyflash", "_PROXYFLASH_COMPLETE")
+    arguments, incomplete = complete.get_completion_args()
+    assert arguments == ["info"]
+    assert [complete.format_completion(item) for item in targets(incomplete)] == [f"plain,{told}"]
+
+
+@pytest.mark.real_time("shells")
+def test_bash_itself_completes_a_target(desk: Desk) -> None:
+    script = f"""
+    export PATH={PROGRAM.parent}:$PATH
+    eval "$(_PROXYFLASH_COMPLETE=bash_source proxyflash)"
+    COMP_LINE='proxyflash flash stm32-uart:/dev/ttyUSB0?entry.boot0_'; COMP_POINT=${{#COMP_LINE}}
+    COMP_WORDS=(proxyflash flash stm32-uart : /dev/ttyUSB0?entry.boot0_) COMP_CWORD=4
+    _proxyflash_completion proxyflash /dev/ttyUSB0?entry.boot0_ :
+    echo "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], cwd=desk.folder, capture_output=True, text=True, timeout=600
+    )
+    assert done.stdout.splitlines()[-1] == "/dev/ttyUSB0?entry.boot0_asserted=", done
