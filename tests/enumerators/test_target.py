@@ -53,6 +53,8 @@ RIGHT = [
         SERIAL,
         {"profile": {"memory": [{"start": 0x08000000, "size": 0x20000, "erase_unit": 0x800}]}},
     ),
+    # What the library of a bus takes, only that library knows.
+    (f"{UART}?bus.vendor.key=1", SERIAL | {"vendor": {"key": 1}}, {}),
     ("stm32-uart:socket://192.0.2.7:4000", {"kind": "serial", "url": "socket://192.0.2.7:4000"}, {}),
     ("stm32-uart:spy:///dev/ttyUSB0%3Ffile=x", {"kind": "serial", "url": "spy:///dev/ttyUSB0?file=x"}, {}),
     (RADAR, CAN, {"address": {"request": 0x7E0}}),
