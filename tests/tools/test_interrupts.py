@@ -24,6 +24,7 @@ from proxyflash.flashers.programmer import Programmer
 from proxyflash.tools import commands
 from proxyflash.tools.commands import session
 from proxyflash.tools.interrupt_status import Standing
+from proxyflash.tools.output import Output
 from proxyflash.transports import json_text
 from proxyflash.transports.deadline import Deadline
 from proxyflash.updates.events import ActionStarted, Status, StepFinished, StepStarted
@@ -324,6 +325,21 @@ def test_what_still_reads_its_files_ends_at_once(
     done = desk.run(*arguments)
     assert (done.status, done.err.strip()) == (130, "E-CANCELLED stopped at once; nothing was changed.")
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_second_sighup_while_the_first_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = session.Session(("flash",), Output())
+    told.begun = True
+    told.stop_safely()
+    monkeypatch.setattr(session.Session, "_once_more", lambda *arguments: signal.raise_signal(signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        told.catch_interrupts()
+        signal.raise_signal(signal.SIGHUP)
+        assert told.stopping
+    finally:
+        told.close()
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -152,15 +152,15 @@ class Session:
 
         def stop(signum: int, frame: object) -> None:
             nonlocal answering, again
+            if signum == signal.SIGHUP and self.stopping:
+                # Of a terminal that is closed the kernel and the shell tell, each by a signal of its own.
+                return
             if answering:
                 # Raised in here, it would leave the locks held that starting a thread takes.
                 again = True
                 return
-            if signum == signal.SIGHUP and self.stopping:
-                # Of a terminal that is closed the kernel and the shell tell, each by a signal of its own.
-                return
-            answering = True
             first, self.stopping = not self.stopping, True
+            answering = True
             waits = first and self._safely and not self._asking and (self.begun or self.standing.touched)
             if waits:
                 # A thread of its own: what the signal came into may hold the very stream that this is printed on. A real
