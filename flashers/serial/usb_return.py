@@ -21,7 +21,7 @@ class UsbReturn:
 
     def __init__(self, port: SerialPort) -> None:
         self._port = port
-        self._followed = Followed(port.path)
+        self._followed = Followed(port.path, port.name)
 
     @property
     def can_leave(self) -> bool:

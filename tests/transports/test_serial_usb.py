@@ -117,6 +117,39 @@ class TestFollowed:
         assert followed.now(only_one=True) is None
         assert path(other.now(only_one=True)) == "/dev/ttyACM1"
 
+    def test_another_ones_place_is_not_its_own_by_the_same_serial_number(self, host: Host, followed: Followed) -> None:
+        """Cheap boards all have the same."""
+        other = Followed("/dev/ttyACM7")
+        host.unplug("ttyACM7")
+        host.unplug("ttyACM0")
+        host.plug("1-1", 19, "ttyACM1", serial="0001")
+        assert followed.now(only_one=True) is None
+        assert path(other.now(only_one=True)) == "/dev/ttyACM1"
+
+    def test_who_followed_the_same_part_before_is_no_other_one(self, host: Host) -> None:
+        host.plug("1-1", 3, "ttyACM0", serial="A")
+        before = Followed("/dev/ttyACM0", "imu")
+        host.unplug("ttyACM0")
+        host.plug("1-2", 4, "ttyACM1", serial="A")
+        followed = Followed("/dev/ttyACM1", "imu")
+        host.unplug("ttyACM1")
+        host.plug("1-1", 5, "ttyACM0", serial="A")
+        assert path(followed.now(only_one=False)) == path(before.now(only_one=False)) == "/dev/ttyACM0"
+
+    def test_another_ones_serial_number_is_not_its_own(self, host: Host) -> None:
+        """A virtual machine gives the first place that is free: to whichever board is back first."""
+        host.plug("1-1", 3, "ttyACM7", serial="A")
+        host.plug("1-2", 4, "ttyACM0", serial="B")
+        first, second = Followed("/dev/ttyACM7"), Followed("/dev/ttyACM0")
+        host.unplug("ttyACM7")
+        host.unplug("ttyACM0")
+        host.plug("1-1", 5, "ttyACM1", serial="B")
+        assert first.now(only_one=True) is None
+        assert path(second.now(only_one=False)) == "/dev/ttyACM1"
+        host.plug("1-2", 6, "ttyACM2", serial="A")
+        assert path(first.now(only_one=False)) == "/dev/ttyACM2"
+        assert path(second.now(only_one=False)) == "/dev/ttyACM1"
+
 
 @pytest.mark.real_time("a port of the kernel")
 def test_what_is_there_instead_is_named(host: Host) -> None:

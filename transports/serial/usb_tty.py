@@ -67,7 +67,9 @@ class Followed:
 
     _all: ClassVar[weakref.WeakValueDictionary[int, Followed]] = weakref.WeakValueDictionary()
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, owner: str = "") -> None:
+        """`owner`: the bus whose port it is; what follows the device of the same bus is no other one."""
+        self._owner = owner or path
         self.device: UsbTty | None = None
         self._there: set[tuple[str, int]] = set()
         self._serials: set[str] = set()
@@ -84,20 +86,31 @@ class Followed:
             self._there = {(port.place, port.number) for port in ports()}
 
     def now(self, *, only_one: bool) -> UsbTty | None:
-        """Its port now: at its place, else by its serial number, and else, with `only_one`, the only one that came since at a
-        place that no other followed device has. None: not back yet, or that can't be told."""
+        """Its port now: at its place, else by its serial number, and else, with `only_one`, the only one that came since.
+        None: not back yet, or that can't be told.
+
+        What another followed device has is not it: that one's serial number, or where both have the same, its place.
+        """
         before = self.device
         if before is None:
             return None
-        there = ports()
+        there = [port for port in ports() if not self._is_anothers(port, before)]
         if found := self._own(port for port in there if port.place == before.place):
             return found
         new = [port for port in there if (port.place, port.number) not in self._there]
         if found := self._own(port for port in new if port.serial and port.serial in self._serials):
             return found
-        others = [ref() for ref in self._all.valuerefs()]
-        taken = {other.device.place for other in others if other is not None and other.device is not None}
-        return self._own(port for port in new if port.place not in taken) if only_one else None
+        return self._own(new) if only_one else None
+
+    def _is_anothers(self, port: UsbTty, before: UsbTty) -> bool:
+        others = [other for ref in self._all.valuerefs() if (other := ref()) is not None and other._owner != self._owner]
+        theirs = any(port.serial in other._serials for other in others if not other._is_at(before.place))
+        if port.serial and theirs != (port.serial in self._serials):
+            return theirs
+        return port.place != before.place and any(other._is_at(port.place) for other in others)
+
+    def _is_at(self, place: str) -> bool:
+        return self.device is not None and self.device.place == place
 
     def _own(self, candidates: Iterable[UsbTty]) -> UsbTty | None:
         """Of one device the port of the same interface, or its first; None where several devices may be meant."""
