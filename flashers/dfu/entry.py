@@ -100,7 +100,7 @@ def detach(bus: UsbBus, device: UsbDevice, address: DfuAddress, seconds: float) 
     wanted = address.dfu_mode(info.port or None)
     while True:
         try:
-            matches = [wanted, *_elsewhere(bus, address.dfu_mode(), info, others, alone=address.port is None)]
+            matches = [wanted, *_elsewhere(bus, address, info, others, in_dfu_mode=True)]
             back = bus.wait_for(matches, deadline.sooner(LOOK_SECONDS))
         except (UsbAbsent, UsbForbidden) as error:
             if not deadline.expired:
@@ -119,15 +119,14 @@ def detach(bus: UsbBus, device: UsbDevice, address: DfuAddress, seconds: float) 
             raise PartWrongMode(f"{info} was asked to detach, and is still running after {seconds:g} s")
 
 
-def came_back(bus: UsbBus, address: DfuAddress, info: UsbInfo, seconds: float) -> Came:
+def came_back(bus: UsbBus, address: DfuAddress, info: UsbInfo, others: Collection[str], seconds: float) -> Came:
     """Waits for a device that is to start its application: what is at its port then, within `seconds`.
 
     One that shows its DFU mode for a moment, on its way to its application, is waited for. Opens nothing: the user may
-    have no right to the application.
+    have no right to the application. `others`: the ports where devices were before it was told to.
     """
     deadline = Deadline.after(seconds)
     runtime = address.runtime()
-    others = bus.ports()
     if not bus.wait_gone(UsbMatch(port=info.port) if info.port else address.dfu_mode(), deadline):
         return Came.DFU_MODE
     if runtime is None:
@@ -136,25 +135,32 @@ def came_back(bus: UsbBus, address: DfuAddress, info: UsbInfo, seconds: float) -
     while True:
         if bus.wait_seen(where, deadline.sooner(LOOK_SECONDS), lambda seen: not is_in_dfu_mode(seen)) is not None:
             return Came.APPLICATION
-        if _elsewhere(bus, runtime, info, others, alone=address.port is None):
+        if _elsewhere(bus, address, info, others, in_dfu_mode=False):
             return Came.APPLICATION
         if deadline.expired:
-            return Came.DFU_MODE if bus.list(where) else Came.NOTHING
+            fell_back = bus.list(where) or _elsewhere(bus, address, info, others, in_dfu_mode=True)
+            return Came.DFU_MODE if fell_back else Came.NOTHING
 
 
 def _elsewhere(
-    bus: UsbBus, match: UsbMatch | None, info: UsbInfo, others: Collection[str], *, alone: bool
+    bus: UsbBus, address: DfuAddress, info: UsbInfo, others: Collection[str], *, in_dfu_mode: bool
 ) -> Sequence[UsbMatch]:
-    """The port where a device came back that left `info.port`; none where that can't be told, or it isn't back.
+    """The port where a device came back in that mode which left `info.port`; none where that can't be told, or it isn't back.
 
-    `others`: the ports where devices were before. `alone`: the only one that came is taken for it, unless another component of
-    the bus was there.
+    `others`: the ports where devices were before. Where another component of the bus was, it is looked for by a serial number
+    that alone tells it. The only one that came is taken for it, unless the address names its port.
     """
+    match = address.dfu_mode() if in_dfu_mode else address.runtime()
     if match is None or match.vendor_id is None or info.port in bus.ports():
         return ()
-    came = [seen for seen in bus.list(replace(match, serial=None, port=None)) if seen.port not in others]
-    same = [seen for seen in came if info.serial and seen.serial == info.serial]
-    found = same or [seen for seen in came if alone and seen.port not in bus.opened_ports]
+    came = [
+        seen
+        for seen in bus.list(replace(match, serial=None, port=None))
+        if seen.port not in others and seen.interfaces and is_in_dfu_mode(seen) is in_dfu_mode
+    ]
+    new = [seen for seen in came if seen.port not in bus.opened_ports]
+    same = [seen for seen in (came if address.port is None else new) if info.serial and seen.serial == info.serial]
+    found = same or (new if address.port is None else [])
     return [UsbMatch(port=found[0].port)] if len(found) == 1 else ()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from ...transports.errors import ProxyflashError, TransportError, UsbGone, UsbStall, UsbTimeout
@@ -123,9 +123,10 @@ class DfuSession:
     def reset(self) -> Came:
         """A USB reset, after which the device is elsewhere: in its application, or in DFU mode again."""
         device = self.link.device
+        others = self._bus.ports()
         with suppress(TransportError):
             device.reset()
-        return self._gone(device.info)
+        return self._gone(device.info, others)
 
     def start_application(self) -> None:
         """Raises RebootFailed when the device comes back in its bootloader."""
@@ -140,12 +141,13 @@ class DfuSession:
         if self._alternate != 0:
             self.select(0)
         flash = (region.start for alternate, region in self.regions if alternate == 0 and region.writable)
+        others = self._bus.ports()
         link.leave(next(flash, FLASH_START))
-        return self._gone(link.device.info)
+        return self._gone(link.device.info, others)
 
-    def _gone(self, info: UsbInfo) -> Came:
+    def _gone(self, info: UsbInfo, others: Collection[str]) -> Came:
         self.close()
-        came = came_back(self._bus, self.address, info, self.profile.reenumerate)
+        came = came_back(self._bus, self.address, info, others, self.profile.reenumerate)
         self._runs = came is not Came.DFU_MODE
         self.moved &= not self._runs
         return came

@@ -17,6 +17,7 @@ from proxyflash.emulators.dfu.device import DfuDevice
 from proxyflash.emulators.dfu.states import State as BState
 from proxyflash.emulators.usb.device import UsbFunction
 from proxyflash.emulators.usb.wire import Port
+from proxyflash.flashers.dfu import entry
 from proxyflash.flashers.dfu.codec import DfuState
 from proxyflash.flashers.dfu.flasher import DfuFlasher
 from proxyflash.flashers.dfu.profile import DfuAddress, DfuProfile
@@ -60,6 +61,7 @@ from proxyflash.tests.flashers.dfu_lab import (
 from proxyflash.tests.flashers.doing import Doing
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError, UsbAmbiguous, UsbStall
+from proxyflash.transports.usb.bus import UsbMatch
 from pydantic import ValidationError
 
 
@@ -802,6 +804,30 @@ class TestAnotherPort:
             PartWrongMode, match=r"; there is 1209:df01 at port 1-2, serial ROM1, 1209:df01 at port 1-3"
         ):
             lab.flash(SLOT, serial="A1")
+
+    @pytest.mark.parametrize("told", [True, False], ids=["the same ids in both modes", "no ids of its application"])
+    def test_one_that_is_there_in_dfu_mode_again_runs_nothing(self, lab: Lab, told: bool) -> None:
+        self.moving(lab, boot="dfu")
+        vendor, product = (SLOT.vendor_id, SLOT.product_id) if told else (None, None)
+        with pytest.raises(RebootFailed, match="in DFU mode again"):
+            lab.flash(SLOT, runtime_vendor_id=vendor, runtime_product_id=product)
+
+    def test_one_whose_application_runs_on_there(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        device = self.moving(lab, vendor_id=SLOT.vendor_id, product_id=SLOT.product_id)
+        restart = device._restart
+        monkeypatch.setattr(device, "_restart", lambda dfu: restart(dfu=False))
+        with pytest.raises(PartWrongMode, match="came back within 1 s"):
+            lab.flash(SLOT, runtime_vendor_id=None, runtime_product_id=None)
+
+    def test_another_one_of_the_same_serial_number(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Both are told by their ports, and leave at the same time: the first that is back is not taken for the other."""
+        lab.add(SLOT, serial="0001")
+        second = lab.add(SLOT, serial="0001", boot="dfu")
+        lab.bus.open_device(UsbMatch(port=f"1-{second._port.number}")).close()
+        monkeypatch.setattr(lab.bus, "ports", lambda: frozenset())
+        address = DfuAddress(**{**SLOT.address, "port": "1-1"})
+        [info] = lab.bus.list(address.runtime())
+        assert not entry._elsewhere(lab.bus, address, info, (), in_dfu_mode=True)
 
     def test_a_message_names_where_such_devices_are(self, lab: Lab) -> None:
         lab.add(SLOT, serial="B2")
