@@ -298,16 +298,23 @@ class UdsFlasher(MemoryBootloader):
     def _bring_driver(self) -> bool:
         """Loads the flash driver for a check that is offered only while it runs; False where there is none, or it is there.
 
-        An ECU that takes the driver only after the steps before it gets those too, where it lacks but the order's end.
+        An ECU that takes the driver only after the steps before it gets those too, where it lacks but the order's end. What
+        comes after the driver may erase, and so may a step of the maker's own where no other one does: it is not done.
         """
-        if self._has_driver or self._profile.driver is None:
+        order, own_steps = self._order.prepare, self._profile.own_steps
+        if self._has_driver or self._profile.driver is None or "driver" not in order:
             return False
         try:
             self._load_driver()
         except NOT_DONE:
-            if not self._unended or self._prepared:
+            before = order[: order.index("driver")]
+            erases = isinstance(self._profile.routines.erase, int) and "erase" in self._order.words
+            own = [own_steps[word] for word in before if word in own_steps]
+            if not self._unended or self._prepared or (not erases and any(step.may_erase for step in own)):
                 raise
-            self._prepare(self._fitted)
+            for word in before:
+                self._take_step(word, self._fitted)
+            self._load_driver()
         return True
 
     def _load_driver(self) -> None:
@@ -329,15 +336,21 @@ class UdsFlasher(MemoryBootloader):
             data = b"".join(subject.data for subject in subjects)
             whole = replace(subjects[0], size=len(data), data=data)
             for subject in subjects if "address" in driver.check_parameters else [whole]:
-                self._judge.call(driver.check, encoded(driver.check_parameters, self._profile, subject))
+                parameters = encoded(driver.check_parameters, self._profile, subject)
+                self._call_for_driver(driver.check, parameters, "does not take the flash driver for whole")
         if isinstance(driver.run, int):
             first = replace(subjects[0], address=self._files.driver_entry)
-            status = self._connection.run_routine(driver.run, encoded(driver.run_parameters, self._profile, first))
-            if status and status[-1] != self._profile.routines.passed:
-                raise OperationFailed(
-                    f"the part did not start the flash driver (routine 0x{driver.run:04X}: {status.hex(' ').upper()})",
-                    remedy="Does driver of its profile hold: its file, its addresses, its routines?",
-                )
+            parameters = encoded(driver.run_parameters, self._profile, first)
+            self._call_for_driver(driver.run, parameters, "did not start the flash driver")
+
+    def _call_for_driver(self, routine: int, parameters: bytes, failure: str) -> None:
+        """What the ECU says here it says of the driver, and nothing of what it holds."""
+        status = self._connection.run_routine(routine, parameters)
+        if status and status[-1] != self._profile.routines.passed:
+            raise OperationFailed(
+                f"the part {failure} (routine 0x{routine:04X}: {status.hex(' ').upper()})",
+                remedy="Does driver of its profile hold: its file, its addresses, its routines?",
+            )
 
     def _turns(
         self, words: Words, erase: Sequence[Range], writes: Sequence[Segment]

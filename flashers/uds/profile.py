@@ -307,6 +307,11 @@ class OwnStep(Settings):
         """Whether it enters a session or unlocks the ECU, and changes nothing."""
         return self.session is not None or self.level is not None
 
+    @property
+    def may_erase(self) -> bool:
+        """Whether only its maker knows what it does."""
+        return self.routine is not None or bool(self.request)
+
     @model_validator(mode="after")
     def _one_thing(self) -> Self:
         things = [key for key in ("session", "level", "routine", "write") if getattr(self, key) is not None]

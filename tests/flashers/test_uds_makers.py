@@ -19,7 +19,7 @@ from proxyflash.emulators import application
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers import events as ev
-from proxyflash.flashers.errors import Cancelled, ImageWrongPart, ProfileWrong, Unsupported
+from proxyflash.flashers.errors import Cancelled, ImageWrongPart, OperationFailed, ProfileWrong, Unsupported
 from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.formats import load, save
 from proxyflash.flashers.image import FirmwareImage, Segment
@@ -239,6 +239,38 @@ class TestDriver:
             maker.flash("fingerprint =", read, context=RunContext(cut))
         result = maker.flash("fingerprint =", read)
         assert (result.written_bytes, result.version) == (0, "1.5.0")
+
+    @pytest.mark.parametrize("order", ['"driver", "wipe"', '"wipe", "driver"'], ids=["after", "before"])
+    def test_for_a_check_no_step_is_done_that_may_erase(self, tmp_path: Path, order: str) -> None:
+        """An ECU that lacks but its check holds all that is wanted."""
+        maker = self.offering(tmp_path, self.WANTS_FINGERPRINT, part="acme-r88")
+        begin, end = '"programming", "key", "fingerprint"', '"erase", "download", "check", "dependencies"'
+        for old, new in (
+            ("0x1_0000, size = 0x7_0000, erase_unit = 0x1000", "0x2_0000, size = 0x8_0000, erase_unit = 0x2000"),
+            ("routines = {check", 'routines = {erase = "none", check'),
+            ('"2E F1 5A", "31 01 03 01"', '"2E F1 5A"'),
+            ("fingerprint =", f'read = "memory"\norder = [{begin}, {order}, {end}]\nfingerprint ='),
+        ):
+            assert maker.text.count(old) == 1
+            maker.text = maker.text.replace(old, new)
+        maker.text += '[[profile.driver-first.steps]]\nname = "wipe"\nroutine = 0xFF00\n'
+        maker.text += 'parameters = ["44 00 02 00 00 00 00 20 00"]\n'
+        maker.put((0x20000, application.make("1.5.0", "radar", "Acme", 5003, start=0x20000)))
+
+        def cut(event: ev.Event) -> None:
+            if isinstance(event, ev.Progress) and event.phase is ev.Phase.WRITE and event.done == event.total:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            maker.flash(context=RunContext(cut))
+        assert maker.flash().written_bytes == 0
+        assert maker.flashed[:5003] == application.make("1.5.0", "radar", "Acme", 5003, start=0x20000)
+
+    def test_what_the_ecu_says_of_it_is_not_said_of_the_image(self, tmp_path: Path) -> None:
+        maker = driver_first(tmp_path)
+        own = 'check = 0x0202\ncheck_parameters = ["alfi", "address", "size", "crc32'
+        with pytest.raises(OperationFailed, match="does not take the flash driver for whole"):
+            maker.flash(own, f"{own}-mpeg2")
 
     def verified(self, maker: Maker, rule: str = "") -> str:
         """After a flash; its application runs again."""
