@@ -90,7 +90,7 @@ def key_function(name: str, folder: str = "") -> KeyFunction | None:
     source = _source(name, beside) if beside is not None and is_beside else b""
     try:
         found: Any = getattr(_run(source, str(beside)) if is_beside else import_module(module), function)
-    except Exception as error:  # A module of somebody else's may raise anything while it is imported.
+    except (Exception, SystemExit) as error:  # A module of somebody else's may raise anything while it is imported.
         cause = f"the key function {name!r} can't be imported: {type(error).__name__}: {error}"
         if is_beside:
             raise ProfileWrong(cause, remedy=f"Correct {beside}, or install the module that it imports.") from error

@@ -430,7 +430,7 @@ def _unlock(client: UdsClient, security: Security, key: KeyFunction | None, s3: 
         made = key(seed, security.secret, security.level)
     except ProxyflashError:
         raise
-    except Exception as error:  # Somebody else's function may raise anything.
+    except (Exception, SystemExit) as error:  # Somebody else's function may raise anything.
         raise ProfileWrong(f"the key function {security.key!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(made, bytes | bytearray):
         raise ProfileWrong(f"the key function {security.key!r} returned no bytes, but {type(made).__name__}")

@@ -810,6 +810,7 @@ class TestRefusals:
         ("body", "told"),
         [
             ("raise RuntimeError('no dongle')", "RuntimeError: no dongle"),
+            ("raise SystemExit(0)", "SystemExit: 0"),
             ("return 'C9A9'", "returned no bytes, but str"),
             ("return 2", "returned no bytes, but int"),
             ("return None", "returned no bytes, but NoneType"),

@@ -214,6 +214,7 @@ class TestKeyFunction:
             ("f = 5", "is no function"),
             ("g = 5", "has no attribute 'f'"),
             ("raise OSError('no dongle')", "OSError: no dongle"),
+            ("raise SystemExit(0)", "SystemExit: 0"),
             ("def f(:", "SyntaxError"),
         ],
     )
