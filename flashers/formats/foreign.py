@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+from codecs import getincrementaldecoder
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ def _has_tar_checksum(head: bytes) -> bool:
 def _is_utf_8(text: bytes) -> bool:
     """The last character may be cut."""
     try:
-        text[:-3].decode()
+        getincrementaldecoder("utf-8")().decode(text)
     except UnicodeDecodeError:
         return False
     return True

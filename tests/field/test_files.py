@@ -272,6 +272,7 @@ CASES = {
             ("cam", "app.bin", "<html><title>Zugriff für Sie verweigert</title>".encode("latin-1"), "a web page"),
             ("imu", "app.bin", b"\xff\xfe" + "<!DOCTYPE html>".encode("utf-16-le"), "a web page"),
             ("cam", "app.bin", old_tar(), "a tar archive"),
+            ("cam", "app.bin", "Prüfsumme falsch, falsche Größe\n".encode(), "a text"),
             ("cam", "app.bin", b"\x02\x21\x4c\x18" + bytes(99), "compressed by lz4"),
             ("radio", "fw.deb", b"!<arch>\ndebian-binary   ", "an ar archive"),
             ("sonar", "app.hex", gzip.compress(hexed((0, CODE))), "compressed by gzip"),
