@@ -121,12 +121,13 @@ class ImageRc(IntEnum):
 MEANINGS: Mapping[int, Meaning] = {
     Rc.EUNKNOWN: Meaning.FAILED,
     Rc.ENOMEM: Meaning.BUSY,
+    Rc.EINVAL: Meaning.FAILED,
     Rc.ETIMEOUT: Meaning.FAILED,
     Rc.EBADSTATE: Meaning.FAILED,
     Rc.ECORRUPT: Meaning.LOST,
     Rc.EBUSY: Meaning.BUSY,
 }
-"""Of an `rc` of any group; the others are REFUSED."""
+"""Of an `rc` of any group; the others are REFUSED. EINVAL: MCUboot's serial recovery says it of a failed erase or write too."""
 IMAGE_MEANINGS: Mapping[int, Meaning] = {
     ImageRc.UNKNOWN: Meaning.FAILED,
     ImageRc.FLASH_CONFIG_QUERY_FAIL: Meaning.FAILED,

@@ -76,7 +76,8 @@ def test_a_dfu_device_that_refuses_is_not_asked_again(status: int, refused: bool
     ("body", "meaning", "kind"),
     [
         ({"rc": 10}, Meaning.BUSY, PartRefused),
-        ({"rc": 3}, Meaning.REFUSED, PartRefused),
+        ({"rc": 3}, Meaning.FAILED, PartRefused),
+        ({"rc": 8}, Meaning.REFUSED, PartRefused),
         ({"err": {"group": 1, "rc": 15}}, Meaning.BUSY, PartRefused),
         ({"err": {"group": 1, "rc": 12}}, Meaning.FAILED, OperationFailed),
         ({"err": {"group": 1, "rc": 9}}, Meaning.REFUSED, PartRefused),
@@ -84,7 +85,7 @@ def test_a_dfu_device_that_refuses_is_not_asked_again(status: int, refused: bool
     ],
 )
 def test_refusals_of_smp(body: dict[str, object], meaning: Meaning, kind: type[PartRefused | OperationFailed]) -> None:
-    """MGMT_ERR_EBUSY is 10, EINVAL 3; IMG_MGMT_ERR_NO_FREE_MEMORY 15, FLASH_WRITE_FAILED 12, NO_FREE_SLOT 9 (Zephyr)."""
+    """MGMT_ERR_EBUSY is 10, EINVAL 3, ENOTSUP 8; NO_FREE_MEMORY 15, FLASH_WRITE_FAILED 12, NO_FREE_SLOT 9 (Zephyr)."""
     reply = smp.Packet(smp.Op.WRITE_RSP, 1, 0, 1, body)
     assert reply.refusal is not None
     assert reply.refusal.meaning is meaning
