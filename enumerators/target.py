@@ -214,10 +214,11 @@ def _settings(parts: Parts, text: str) -> Iterator[tuple[tuple[str, ...], Any]]:
                 if place[: len(other)] == other or other[: len(place)] == place:
                     both = "" if written == key else f" and {quoted(written)}"
                     raise KeyWrong(f"{quoted(key)}{both} {'set the same' if both else 'is set twice'}")
+            meant = target_keys.value(known, place, _decoded(text, value))
         except KeyWrong as error:
             _wrong(text, str(error), *(_with(text, setting, f"{right}={value}") for right in error.right))
         seen[place] = key
-        yield place, target_keys.value(known, place, _decoded(text, value))
+        yield place, meant
 
 
 def _profile(parts: Parts, path: Path) -> dict[str, Any]:

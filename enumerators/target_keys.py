@@ -88,7 +88,11 @@ def value(known: Mapping[str, Fields], where: tuple[str, ...], text: str) -> Any
     reasons = []
     for candidate in _meanings(text):
         try:
-            wanted.validate_json(json.dumps(candidate), strict=True)
+            written = json.dumps(candidate)
+        except (TypeError, ValueError):
+            continue  # A date in a list, or a number of thousands of digits: no key has such a value.
+        try:
+            wanted.validate_json(written, strict=True)
             return candidate
         except ValidationError as error:
             # What a table lacks is told once all keys are there.
