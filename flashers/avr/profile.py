@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ..flasher import Address
 from ..formats import avr_memories
-from ..memory_runs import MemoryRun, listed
+from ..memory_runs import MemoryRun, check_apart, listed
 from ..serial.profile import SerialProfile
 from ..serial.reset_line import ResetSettings
 from .parts import AvrPart
@@ -96,8 +96,11 @@ class AvrProfile(SerialProfile):
             if run.erase_unit != flash[0].erase_unit or (run.boot and run is not flash[-1]):
                 raise ValueError("flash has pages of one size, and its boot section last")
             end = run.end
+        check_apart(self.memory)
         if self.memory and not flash:
             raise ValueError("memory has no run of flash")
+        if flash and flash[-1].boot and self.boot_size not in (None, flash[-1].size):
+            raise ValueError(f"boot_size is {self.boot_size}, and the run with boot = true has {flash[-1].size} bytes")
         if flash and (len(flash) == 1 if flash[-1].boot else not 0 < (self.boot_size or 0) < end):
             raise ValueError("the last run of flash has boot = true, behind one for the application; or give boot_size")
         return self

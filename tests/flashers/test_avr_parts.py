@@ -194,8 +194,13 @@ class TestMemoryByHand:
             ([APP, BOOT | {"erase_unit": 256}], "pages of one size"),
             ([APP | {"size": 0x7800, "erase_unit": 96}], "power of two"),
             ([APP, BOOT, EEPROM | {"start": 0x80_0000}], "EEPROM begins at 0x810000"),
+            ([APP, BOOT, EEPROM, EEPROM], "runs at 0x00810000 and 0x00810000 overlap"),
         ],
     )
     def test_what_can_not_be(self, memory: object, why: str) -> None:
         with pytest.raises(ValidationError, match=why):
             AvrProfile.model_validate({"memory": memory})
+
+    def test_two_sizes_of_the_boot_section(self) -> None:
+        with pytest.raises(ValidationError, match="boot_size is 4096, and the run with boot = true has 2048 bytes"):
+            AvrProfile.model_validate({"memory": [APP, BOOT], "boot_size": 4096})
