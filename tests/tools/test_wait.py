@@ -253,3 +253,53 @@ def test_a_change_of_this_host_wakes() -> None:
         changes.wait(20)
         assert clock.monotonic() - began < 10
     kernels.close()
+
+
+def test_a_rollback_of_what_has_changed_nothing_waits_for_nothing(
+    desk: Desk, manifest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cut(BaseException):
+        pass
+
+    def event(session: Session, event: Event) -> None:
+        if isinstance(event, PhaseStarted):
+            raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "event", event)
+        with pytest.raises(Cut):
+            desk.run("apply", manifest)
+    done = desk.run("rollback", "--wait", SHORT)
+    assert (done.status, "E-" in done.err) == (0, False), done.err
+
+
+def test_no_part_is_called_there_when_the_bus_of_another_is_lost(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The IMU's port goes while the camera, which has no supply, is waited for."""
+    folder = desk.folder / "update"
+    children = [folder / f"{part}.importmanifest.json" for part in ("imu", "camera")]
+    both = Publisher(folder).update("Both", "1.5", *children)
+    opened, began = Buses.transport, clock.monotonic()
+    lost = []
+
+    def transport(buses: Buses, bus: str) -> Any:
+        if bus == "imu-uart" and 10 < clock.monotonic() - began < 20:
+            lost.append(bus)
+            raise SerialAbsent("no port /dev/imu")
+        return opened(buses, bus)
+
+    def opener(path: str | None, state: Any) -> Bench:
+        bench = Bench.open(path, state=state)
+        for part, seconds in (("imu", 40.0), ("camera", 60.0)):
+            supply = bench.emulated_device(part).supply
+            supply.off()
+            clock.Timer(seconds, supply.on).start()
+        return bench
+
+    monkeypatch.setattr(Buses, "transport", transport)
+    capsys.readouterr()
+    assert commands.run(desk.arguments("apply", str(both), "--wait", "120"), opener=opener) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert lost
+    assert [line for line in told if line.endswith("is there")] == ["imu is there", "camera is there"]

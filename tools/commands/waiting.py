@@ -15,7 +15,7 @@ import click
 
 from ...flashers.errors import NOT_THERE
 from ...transports.deadline import Deadline
-from ...transports.errors import ProxyflashError, TransportError
+from ...transports.errors import ProxyflashError, TransportError, causes
 from ...transports.host_changes import HostChanges
 from ...transports.plain import word
 from ...updates.errors import ComponentAbsent
@@ -94,8 +94,9 @@ class Wait:
     def until_all_are_there(self, names: Iterable[str], look: Callable[[str], object]) -> None:
         """Waits for each component that `look` doesn't find, as long as there is time. Raises what `look` fails for otherwise."""
         left = list(dict.fromkeys(names))
+        away: dict[str, ProxyflashError] = {}
         while left:
-            away: dict[str, ProxyflashError] = {}
+            away = {}
             for name in left:
                 try:
                     look(name)
@@ -115,9 +116,13 @@ class Wait:
 
     def may_go_on(self, error: ProxyflashError, *away: str) -> bool:
         """Waits until it is worth trying again; False: the time is over. `away`: the components that aren't there."""
-        if not away and isinstance(error, ComponentAbsent):
-            away = error.away
-        self.all_but(*(away or filter(None, [error.component])))
+        if not away:
+            away = next((cause.away for cause in causes(error) if isinstance(cause, ComponentAbsent)), ())
+        if away:
+            self.all_but(*away)
+        elif error.component not in (None, *self._away):
+            # Whether the others are there now, it doesn't say.
+            self._away = (*self._away, error.component)
         if self._changes is None and self.seconds:
             self._changes = HostChanges()
         if self._changes is None or self._deadline.expired:
