@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, StrEnum, auto
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -203,6 +204,11 @@ class Bootloader(ABC):
     def readback_unavailable_reason(cls, profile: Any) -> str:
         """Why the memory of a part with this profile can't be read; "": nothing is known against it. Sends nothing."""
         return ""
+
+    @classmethod
+    def files_named(cls, profile: Any) -> Iterator[Path]:
+        """The files that the profile names, or that it has code run from, but for those that go by an image's name."""
+        yield from ()
 
     @classmethod  # noqa: B027 - most protocols name nothing
     def check_profile(cls, profile: Any) -> None:

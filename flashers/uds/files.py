@@ -6,6 +6,7 @@ every file is read and checked before the ECU is asked to change anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,8 +87,7 @@ class FilesOfProfile:
     def _read(self, later: str) -> None:
         """Reads what is named. `later`: names that begin so are left for later; "": none are."""
         driver = self._profile.driver
-        names = [region.signature for region in self._profile.memory] + [driver.signature if driver else ""]
-        for name in names:
+        for name in _signatures(self._profile):
             if name and not (later and name.startswith(later)):
                 self._signatures[name] = _signature(self._path(name))
         if driver is not None and driver.file and not (later and driver.file.startswith(later)):
@@ -120,6 +120,17 @@ class FilesOfProfile:
     def _take(self, segments: tuple[Segment, ...]) -> None:
         self._driver = segments
         self.driver_entry = segments[0].address
+
+
+def files_named(profile: UdsProfile) -> Iterator[Path]:
+    """Those that don't go by the image's name."""
+    for name in [*_signatures(profile), profile.driver.file if profile.driver else ""]:
+        if name and not name.startswith(IMAGE):
+            yield Path(name)
+
+
+def _signatures(profile: UdsProfile) -> list[str]:
+    return [region.signature for region in profile.memory] + [profile.driver.signature if profile.driver else ""]
 
 
 def _signature(path: Path) -> bytes:

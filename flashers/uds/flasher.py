@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from ...transports.can.bus import CanBus
@@ -31,12 +32,12 @@ from .client import Broadcast, PduChannel
 from .codec import Service
 from .connection import NOT_DONE, Connection
 from .discovery import SIGHT_RUN_ON
-from .files import IMAGE, FilesOfProfile
+from .files import IMAGE, FilesOfProfile, files_named
 from .fitting import check_all_covered, fitted, merged
 from .functional import FunctionalRequests
 from .identity import merge, probed
 from .judging import Judge
-from .keys import keys_of
+from .keys import key_files, keys_of
 from .parameters import Subject, encoded
 from .profile import UdsAddress, UdsProfile
 from .sequence import REGION, Words
@@ -120,6 +121,11 @@ class UdsFlasher(MemoryBootloader):
                 "on a CAN FD bus it is asked in classic frames; if it hears CAN FD frames only, set iso_tp = {tx_dl = 64}, "
                 "or iso_tp = {fd = true} for frames of 8 bytes"
             )
+
+    @classmethod
+    def files_named(cls, profile: UdsProfile) -> Iterator[Path]:
+        yield from files_named(profile)
+        yield from key_files(profile)
 
     @classmethod
     def check_profile(cls, profile: UdsProfile) -> None:

@@ -13,7 +13,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -43,9 +43,22 @@ class KeyFunction(Protocol):
 
 def keys_of(profile: UdsProfile, outside: Outside | None) -> dict[str, tuple[Security, KeyFunction | None]]:
     """What each step of the profile's order that unlocks the ECU does so by; see `recorded_keys`."""
+    return {name: (security, recorded_keys(security, outside)) for name, security in _levels(profile).items()}
+
+
+def key_files(profile: UdsProfile) -> Iterator[Path]:
+    """The files of the key libraries, and of the key functions beside the bench file."""
+    for security in _levels(profile).values():
+        beside = _beside(security.key, security.folder)
+        if security.library is not None:
+            yield Path(security.library.file)
+        elif beside is not None and os.path.lexists(beside):
+            yield beside
+
+
+def _levels(profile: UdsProfile) -> dict[str, Security]:
     levels = {"key": profile.security}
-    levels |= {name: profile.access(step) for name, step in profile.own_steps.items() if step.level is not None}
-    return {name: (security, recorded_keys(security, outside)) for name, security in levels.items()}
+    return levels | {name: profile.access(step) for name, step in profile.own_steps.items() if step.level is not None}
 
 
 def recorded_keys(security: Security, outside: Outside | None) -> KeyFunction | None:
@@ -85,7 +98,7 @@ def key_function(name: str, folder: str = "") -> KeyFunction | None:
     if name == "xor":
         return xor_key
     module, _, function = name.partition(":")
-    beside = Path(folder, *module.split(".")).with_suffix(".py") if folder else None
+    beside = _beside(name, folder)
     is_beside = beside is not None and os.path.lexists(beside)
     source = _source(name, beside) if beside is not None and is_beside else b""
     try:
@@ -101,6 +114,12 @@ def key_function(name: str, folder: str = "") -> KeyFunction | None:
     if not callable(found):
         raise ProfileWrong(f"the key function {name!r} is no function")
     return cast(KeyFunction, found)
+
+
+def _beside(name: str, folder: str) -> Path | None:
+    """The file that a key function would lie in; None: it lies in no file of the bench's."""
+    module, colon, _ = name.partition(":")
+    return Path(folder, *module.split(".")).with_suffix(".py") if folder and colon else None
 
 
 def _source(name: str, path: Path) -> bytes:

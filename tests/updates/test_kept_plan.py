@@ -73,6 +73,31 @@ def test_another_bench_file_and_another_manifest_are_named(lab: Lab, kept: KeptP
         kept.check(planned(lab))
 
 
+PROFILE = """
+profile.memory = [{start = 0, size = 0x10000, signature = "region.sig"}]
+profile.driver = {file = "{image}.drv", start = 0x20000, size = 4096, signature = "driver.sig"}
+profile.security = {key = "library", library = {file = "keys.so"}}
+profile.steps = [{name = "own", level = 3, key = "ours.keys:front"}]
+profile.order = ["programming", "key", "own", "driver", "erase", "download", "check"]
+"""
+
+
+@pytest.mark.parametrize("name", ["region.sig", "driver.sig", "keys.so", "ours/keys.py"])
+def test_another_file_of_a_profile_is_named(lab: Lab, name: str) -> None:
+    bench = lab.folder / "bench.toml"
+    bench.write_text(bench.read_text() + PROFILE)
+    (lab.folder / "ours").mkdir()
+    for file in ("region.sig", "driver.sig", "keys.so", "ours/keys.py"):
+        (lab.folder / file).write_text("one")
+    lab.bundle()
+    kept = planned(lab)
+    kept.check(planned(lab))
+    for change in (lambda file: file.write_text("two"), Path.unlink):
+        change(lab.folder / name)
+        with pytest.raises(PlanChanged, match=rf"/{name}, which a profile names, has changed\."):
+            kept.check(planned(lab))
+
+
 def test_what_is_no_plan(lab: Lab, kept: KeptPlan, tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     assert read(path) is None

@@ -120,7 +120,7 @@ class Wait:
             away = next((cause.away for cause in causes(error) if isinstance(cause, ComponentAbsent)), ())
         if away:
             self.all_but(*away)
-        elif error.component not in (None, *self._away):
+        elif error.component is not None and error.component not in self._away:
             # Whether the others are there now, it doesn't say.
             self._away = (*self._away, error.component)
         if self._changes is None and self.seconds:

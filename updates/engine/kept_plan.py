@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -59,6 +59,8 @@ class KeptPlan(_Part):
     bench: Sha256
     components: list[PlannedComponent]
     tasks: list[PlannedTask]
+    named: dict[Annotated[str, Field(max_length=8192)], Sha256 | Literal[""]]
+    """By path, the SHA-256 of the files that the components' profiles name; "": it can't be read."""
 
     @classmethod
     def of(cls, bench: Bench, made: UpdatePlan, manifest: Path) -> Self:
@@ -75,6 +77,7 @@ class KeptPlan(_Part):
             "bench": hashlib.sha256(bench.file.text.encode()).hexdigest(),
             "components": components,
             "tasks": [_task(task) for task in made.tasks],
+            "named": _named(bench, [one["name"] for one in components]),
         }
         try:
             return cls.model_validate(found)
@@ -109,6 +112,9 @@ class KeptPlan(_Part):
                 before, after = getattr(was[name], what), getattr(are[name], what)
                 if before != after:
                     yield f"{quoted(name)} had {what} {quoted(before)} and has {quoted(after)}"
+        for path in dict.fromkeys((*self.named, *now.named)):
+            if self.named.get(path) != now.named.get(path):
+                yield f"{path}, which a profile names, has changed"
         if self.tasks != now.tasks:
             pairs = zip(self.tasks, now.tasks, strict=False)
             first = next((after for before, after in pairs if before != after), None)
@@ -128,6 +134,21 @@ def read(path: Path) -> KeptPlan | None:
         return KeptPlan.model_validate(raw)
     except ValidationError as error:
         raise PlanFile(f"{path}: {_fault(error)}") from None
+
+
+def _named(bench: Bench, components: Iterable[str]) -> dict[str, str]:
+    entries = [bench.file.entries[name] for name in components if name in bench.file.entries]
+    paths = {path for entry in entries for path in entry.flasher.files_named(entry.profile)}
+    return {str(path.absolute()): _sha256(path) for path in sorted(paths)} if bench.replay is None else {}
+
+
+def _sha256(path: Path) -> str:
+    """"": it can't be read; then what needs it says so."""
+    try:
+        with named_files.opened(path) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return ""
 
 
 def _fault(error: ValidationError) -> str:
