@@ -178,8 +178,10 @@ def _file(parts: Parts, folder: Path, raw: dict[str, Any]) -> TargetFile:
         if (label := entry.address.label()) and not parts.where.address:
             raw["component"][0]["name"] = _name(parts.protocol, parts.where.label, label)
             file = _checked(parts, folder, raw)
-    emulated = [spec.emulated for spec in file.spec.bus.values()]
-    known_by = [parts.transport.kind, parts.where.settings, parts.protocol, address, emulated]
+    ((bus, spec),) = file.spec.bus.items()
+    left_out = {key: value for key, value in file.settings(bus).items() if key in parts.where.left_out}
+    where = {**parts.where.settings, **left_out}
+    known_by = [parts.transport.kind, where, parts.protocol, address, [spec.emulated]]
     return replace(file, identity=json.dumps(known_by, sort_keys=True))
 
 

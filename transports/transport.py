@@ -31,12 +31,14 @@ class Where:
     """A place that a target names, in the words of the bench file.
 
     `settings`: keys of the bus. `address`: keys of the component's address, on a bus whose name alone tells no part.
-    `label`: the place in short, of which a name is made.
+    `label`: the place in short, of which a name is made; one place has one. `left_out`: keys of the bus that belong to the
+    place as well, and that the target leaves to its settings or to the protocol.
     """
 
     settings: Mapping[str, Any]
     label: str
     address: Mapping[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 class Transport(ABC):

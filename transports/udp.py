@@ -6,6 +6,7 @@ there: that is silence, as on a line.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import select
 import socket
@@ -62,8 +63,10 @@ class UdpSocket(Transport):
         found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_][A-Za-z0-9_.-]*))(?::([0-9]{1,5}))?", text)
         if found is None:
             return None
-        host = found[1] or found[2]
-        return Where({"host": host} | ({"port": int(found[3])} if found[3] else {}), host)
+        host = _one_way(found[1] or found[2])
+        if found[3]:
+            return Where({"host": host, "port": int(found[3])}, host)
+        return Where({"host": host}, host, left_out=("port",))
 
     @classmethod
     def keys(cls, settings: Mapping[str, Any]) -> Iterable[str]:
@@ -140,3 +143,11 @@ def _checked(settings: Mapping[str, Any]) -> tuple[str, int]:
 
 def _why(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
+
+
+def _one_way(host: str) -> str:
+    """A host as it is always written."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()

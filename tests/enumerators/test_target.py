@@ -234,6 +234,15 @@ def test_one_part_has_one_state_folder(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     assert state_of("stm32-uart:./other/pty", tmp_path) == there
     assert here.parent == tmp_path / "targets"
+    for one, other in (
+        ("dfu:0483:df11", "dfu:0483:DF11"),
+        ("smp-udp:192.0.2.17", "smp-udp:192.0.2.17:1337"),
+        ("smp-udp:192.0.2.17:1338", "smp-udp:192.0.2.17?port=1338"),
+        ("smp-udp:Gateway", "smp-udp:gateway"),
+        ("smp-udp:[2001:db8::7]", "smp-udp:[2001:0DB8:0::7]"),
+    ):
+        assert state_of(one, tmp_path) == state_of(other, tmp_path)
+    assert state_of("smp-udp:192.0.2.17", tmp_path) != state_of("smp-udp:192.0.2.17?port=1338", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +250,7 @@ def test_one_part_has_one_state_folder(tmp_path: Path, monkeypatch: pytest.Monke
     [
         (UART, "stm32-uart-ttyUSB0"),
         (RADAR, "uds-can0-0x7E0-0x7E8"),
-        ("dfu:0483:DF11", "dfu-0483-DF11"),
+        ("dfu:0483:DF11", "dfu-0483-df11"),
         ("smp-udp:192.0.2.17", "smp-udp-192-0-2-17"),
         (f"stm32-uart:/dev/{'a' * 100}", f"stm32-uart-{'a' * 53}"),
     ],

@@ -256,7 +256,7 @@ class UsbBus(Transport):
         """VENDOR:PRODUCT in hexadecimal, or a port path such as 1-4.2; "": all devices of this host."""
         if found := re.fullmatch(r"([0-9A-Fa-f]{4}):([0-9A-Fa-f]{4})", text):
             vendor, product = (Hexadecimal(word, 16) for word in found.groups())
-            return Where({}, text, {"vendor_id": vendor, "product_id": product})
+            return Where({}, text.lower(), {"vendor_id": vendor, "product_id": product})
         if re.fullmatch(r"[0-9]+-[0-9]+(\.[0-9]+)*", text):
             return Where({}, text, {"port": text})
         return None if text else Where({}, cls.kind)
