@@ -65,6 +65,17 @@ def test_what_was_installed_and_has_no_restore_is_whole(lab: Lab) -> None:
     assert lab.look("left").version == NEW
 
 
+def test_what_holds_one_step_of_two_is_not_whole(lab: Lab) -> None:
+    """The second step on it was undone, and the first has no restore: it is neither as it was nor as it was to be."""
+    breaks(lab, "right one")
+    lab.fault("left one", Action.RESTORE, ActionResult(ResultCode.RESTORE_UNSUPPORTED))
+    assert lab.apply(lab.bundle(), on_failure="rollback").ending is Ending.PARTLY_ROLLED_BACK
+    with lab.engine() as engine:
+        row = _row(engine, engine.store.entry(1))
+    assert (row["not_whole"], row["not_brought_back"]) == (["left", "right"], [])
+    assert (lab.holds()["left.one"], lab.holds()["left.two"]) == (NEW, OLD)
+
+
 @pytest.mark.parametrize("on_failure", ["stop", "continue", "rollback"])
 def test_a_part_that_failed_and_was_not_restored(lab: Lab, on_failure: str) -> None:
     update = lab.bundle()

@@ -420,9 +420,11 @@ def _row(engine: Engine, entry: StoredUpdate) -> dict[str, Any]:
         progress = Progress(begin={"update": "its journal is damaged"})
     if progress.over and any(state.touched and not state.as_before for state in progress.tasks):
         with suppress(ProxyflashError):
-            for item in engine.outcome(entry).results:
-                if item.is_torn:
-                    torn[item.task.target] = torn.get(item.task.target, True) and item.is_as_wanted
+            results = engine.outcome(entry).results
+            torn = {item.task.target: True for item in results if item.is_torn}
+            for item in results:
+                if item.task.target in torn and not (item.is_as_wanted or item.task.status is Status.INSTALLED):
+                    torn[item.task.target] = False
     begin = progress.begin
     left = [name for name, is_as_wanted in torn.items() if begin.get("undoes") or is_as_wanted]
     return {
