@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 from ...transports import named_files
 from ..errors import BenchLocked, BenchMissing, BenchName, BenchSyntax
 from ..target import TargetFile, as_toml
-from .schema import MOST_BYTES, NAME, BenchFile, BusSpec, from_text, load
+from .schema import MOST_BYTES, NAME, BenchEntry, BenchFile, BusSpec, from_text, load
 
 INLINE = "Write each component under [[component]] and each bus under [bus.NAME], and run this again."
 
@@ -39,12 +40,12 @@ def add(path: Path, name: str, target: TargetFile) -> BenchFile:
         whole = (before or b"") + gap + (end.join(lines).lstrip() + end).encode()
         made = _checked(path, whole)
         entry, (wanted,) = made.entries[name], target.entries.values()
-        if (entry.address, entry.profile.model_dump()) != (wanted.address, wanted.profile.model_dump()):
+        if _said(entry) != _said(wanted):
             raise BenchName(
                 f"the target names files from {target.folder} on, and {path} is in another folder",
-                remedy="Name the files by their whole paths.",
+                remedy="Name the files by their whole paths, or copy the profile and its files there.",
             )
-        _write(path, whole, new=before is None)
+        _write(path, whole, _mode(target) if before is None else None)
     return made
 
 
@@ -119,21 +120,40 @@ def _alone(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise BenchMissing(f"{folder}: {error.strerror}", remedy="Name another file.") from error
     try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BenchLocked(f"another process works on {folder}", remedy="Run this again.") from None
+        except OSError as error:
+            # NFS locks no folder.
+            if error.errno not in (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise BenchMissing(f"{folder}: {error.strerror}", remedy="Name another file.") from error
         yield
-    except BlockingIOError:
-        raise BenchLocked(f"another process works on {folder}", remedy="Run this again.") from None
     finally:
         os.close(number)
 
 
-def _write(path: Path, whole: bytes, *, new: bool) -> None:
-    """Has the file hold this, at once; whoever it belongs to, and who may read it, stays. Raises BenchMissing."""
+def _said(entry: BenchEntry) -> tuple[object, ...]:
+    return entry.address, entry.profile.model_dump(), list(entry.flasher.files_named(entry.profile))
+
+
+def _mode(target: TargetFile) -> int:
+    """Of a new bench file: what the profile's file, which may hold secrets, lets nobody read, that one doesn't either."""
+    profile = target.parts.target.profile
+    return 0o666 if profile is None else profile.stat().st_mode & 0o666 | 0o600
+
+
+def _write(path: Path, whole: bytes, mode: int | None) -> None:
+    """Has the file hold this, at once. Raises BenchMissing.
+
+    `mode`: of a new file, less the umask; None: whoever the file belongs to, and who may read it, stays.
+    """
     try:
         beside = path.with_name(f".{path.name}.{os.getpid()}")
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb") as stream:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(beside, flags, 0o600 if mode is None else mode), "wb") as stream:
             try:
-                if not new:
+                if mode is None:
                     before = path.stat()
                     with suppress(PermissionError):
                         os.fchown(stream.fileno(), before.st_uid, before.st_gid)

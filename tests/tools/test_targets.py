@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import re
 import shlex
@@ -142,7 +144,9 @@ def test_each_command_takes_a_target(say: Callable[..., tuple[int, str, str]], t
 
 
 @pytest.mark.simulated_time
-def test_a_profile_without_a_target_is_refused(say: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_a_profile_for_a_scan_of_the_whole_bench_is_refused(
+    say: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
     (tmp_path / "bench.toml").write_text("")
     status, _, err = say("info", "imu", "--profile", "acme.toml")
     assert (status, err.splitlines()[-1]) == (
@@ -288,6 +292,47 @@ def test_a_profile_with_paths_of_another_folder_is_not_added(
     assert "Name the files by their whole paths" in err
     profile.write_text(f'security = {{key = "library", library = {{file = "{tmp_path}/vendor/keys.so"}}}}\n')
     assert say("bench", "add", "radar", target, "--profile", profile)[0] == 0
+    # A key function lies beside the profile, and would not be found from the bench file on.
+    (tmp_path / "vendor" / "ours.py").touch()
+    profile.write_text('security = {key = "ours:front"}\n')
+    assert say("bench", "add", "other", "uds:socketcan:can0?request=0x7E1", "--profile", profile)[0] == 12
+
+
+def test_a_new_bench_file_shows_no_more_than_the_profile_did(
+    say: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    profile = tmp_path / "acme.toml"
+    profile.write_text(PROFILE)
+    profile.chmod(0o600)
+    assert say("bench", "add", "radar", "uds:socketcan:can0?request=0x7E0", "--profile", profile)[0] == 0
+    assert (tmp_path / "bench.toml").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_that_can_not_be_locked_is_added_to(
+    say: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert say("bench", "add", "camera", "dfu:0483:df11")[0] == 0
+
+
+def test_a_profile_without_a_target_is_refused(say: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    (tmp_path / "bench.toml").write_text(ONE_CAMERA)
+    (tmp_path / "acme.toml").write_text(PROFILE)
+    status, _, err = say("scan", "--profile", "acme.toml")
+    assert (status, "--profile goes with a target" in err) == (2, True)
+
+
+def test_a_recording_of_too_many_targets_has_the_settings_of_none(
+    say: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    own = "&bus.emulated=true&security.library.file=k.so&security.key=library&security.library.options="
+    radars = [f"uds:socketcan:can{number}?request=0x700{own}option-{number}" for number in (1, 2)]
+    assert say("record", "r.jsonl", "--", "scan", *radars)[0] == 2
+    text = (tmp_path / "r.jsonl").read_text()
+    assert ("can2" in text, "option-" in text) == (True, False)
 
 
 # Behind a PTY and a served CAN bus, which is what hardware looks like from here.

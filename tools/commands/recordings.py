@@ -66,10 +66,10 @@ def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | No
         from ...enumerators.benchfile.text import without_secrets
         from ...enumerators.target import Target, without_settings
 
-        if described:
-            raise click.UsageError("a recording holds one target; record them one by one")
         if isinstance(path, Target):
             targets[path.text] = without_settings(path.text)
+        if described:
+            raise click.UsageError("a recording holds one target; record them one by one")
         bench = Bench.open(path or session.bench_path, state=state or session.state, recorder=recorder)
         described.update(name=bench.file.path.name, text=without_secrets(bench.file))
         return bench

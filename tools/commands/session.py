@@ -96,8 +96,7 @@ class Session:
         from ...enumerators.target import Target, is_target
 
         if not is_target(name):
-            if self.profile is not None:
-                raise click.UsageError("--profile goes with a target; a component's profile is in the bench file")
+            self._refuse_profile()
             return self.bench.component(name)
         if self._bench is None:
             self._bench = self._opened(Target(name, self.profile))
@@ -107,10 +106,16 @@ class Session:
         """A bench for each target; the bench of this call, if there is none. Raises TargetWrong, BenchError."""
         from ...enumerators.target import Target
 
+        if not targets:
+            self._refuse_profile()
         if targets and not self._more:
             for text in dict.fromkeys(targets):
                 self._more.append(self._opened(Target(text, self.profile, whole_bus=True)))
         return self._more or [self.bench]
+
+    def _refuse_profile(self) -> None:
+        if self.profile is not None:
+            raise click.UsageError("--profile goes with a target; a component's profile is in the bench file")
 
     def hang_up(self) -> None:
         """Closes every bus; each is opened again when it is next needed."""
