@@ -154,7 +154,7 @@ class Output:
 
     def data(self, document: str) -> None:
         """A JSON document that is what the command is for, on stdout in every mode."""
-        self._print(document.split("\n"), sys.stdout)
+        self._print(document.split("\n"), sys.stdout, paint=False)
 
     def document(self, data: Mapping[str, Any]) -> None:
         """The result, where a program reads it."""
@@ -260,13 +260,14 @@ class Output:
 
     def _print_json(self, data: Mapping[str, Any], indent: int | None = None) -> None:
         """On stdout, in ASCII: what is no ASCII stands in JSON's escapes."""
-        self._print(json.dumps(data, indent=indent, default=str).split("\n"), sys.stdout)
+        self._print(json.dumps(data, indent=indent, default=str).split("\n"), sys.stdout, paint=False)
 
-    def _print(self, lines: Iterable[str], stream: TextIO | None, end: str = "\n") -> None:
+    def _print(self, lines: Iterable[str], stream: TextIO | None, end: str = "\n", *, paint: bool = True) -> None:
+        """`paint`: whether verdicts may have their colours; not in what a program reads."""
         if stream is None:
             return
         shown = map(plain, lines)
-        if takes_escapes(stream) and not os.environ.get("NO_COLOR"):
+        if paint and takes_escapes(stream) and not os.environ.get("NO_COLOR"):
             shown = map(_painted, shown)
         try:
             print("\n".join(shown), file=stream, end=end, flush=True)

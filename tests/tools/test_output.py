@@ -17,7 +17,7 @@ import pytest
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import Phase
 from proxyflash.tools.bars import Bars
-from proxyflash.tools.output import Output
+from proxyflash.tools.output import Mode, Output
 from proxyflash.tools.wording import finished_text, plan_text, size
 
 from .conftest import NEW, Desk
@@ -115,6 +115,18 @@ def test_what_became_of_a_component_has_a_colour(
         monkeypatch.setenv("NO_COLOR", no_colour)
         Output().line(line)
         assert re.sub("\x1b\\[(\\d+)m", r"<\1>", capsys.readouterr().out) == f"{shown}\n"
+
+
+def test_a_document_has_no_colour(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    value = "serial x  OK  y"
+    for mode in (Mode.JSON, Mode.JSONL):
+        Output(mode=mode).document({"cause": value})
+        assert json.loads(capsys.readouterr().out)["cause"] == value
+    Output().data(value)
+    assert capsys.readouterr().out == f"{value}\n"
 
 
 def test_bars_of_a_narrow_terminal_cut_no_word(
