@@ -15,7 +15,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -133,7 +134,8 @@ class Output:
     def alarm(self, text: str) -> None:
         """A remark on stderr that nothing keeps back, above the bars that are there. For any thread."""
         if self._bars is not None:
-            self._bars.say(plain(text))
+            with self._terminal():
+                self._bars.say(plain(text))
         else:
             self._print([text], sys.stderr)
         self._logged([text])
@@ -238,7 +240,8 @@ class Output:
             from .bars import Bars
 
             self._bars = Bars()
-        self._bars.show(event)
+        with self._terminal():
+            self._bars.show(event)
 
     def _tell_progress(self, event: ev.PhaseStarted | ev.Progress | ev.PhaseFinished) -> None:
         """A line now and then where no bar is shown: a journal is read while the work goes on."""
@@ -256,7 +259,20 @@ class Output:
     def _end_bars(self) -> None:
         """Until the next event of what is under way: that is shown again below what is printed meanwhile."""
         if self._bars is not None:
-            self._bars.stop()
+            with self._terminal():
+                self._bars.stop()
+
+    @contextmanager
+    def _terminal(self) -> Iterator[None]:
+        """A terminal that was closed while bars are on it is told at the end, and stops no work."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            _silence(sys.stderr)
+            self._missed("the messages", error)
+            bars, self._bars = self._bars, None
+            with suppress(OSError, ValueError):
+                bars.stop()
 
     def _print_json(self, data: Mapping[str, Any], indent: int | None = None) -> None:
         """On stdout, in ASCII: what is no ASCII stands in JSON's escapes."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import pty
 import shlex
 import signal
 import subprocess
@@ -325,6 +327,23 @@ def test_what_still_reads_its_files_ends_at_once(
     done = desk.run(*arguments)
     assert (done.status, done.err.strip()) == (130, "E-CANCELLED stopped at once; nothing was changed.")
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_terminal_that_is_closed_while_it_shows_bars(make_desk: MakeDesk) -> None:
+    desk = make_desk(pace=0.1)
+    ours, its = pty.openpty()
+    command = [*desk.command(), "flash", "imu", NEW["imu"], "--yes"]
+    with subprocess.Popen(command, cwd=desk.folder, stdin=its, stdout=its, stderr=its) as process:
+        os.close(its)
+        try:
+            shown = b""
+            while b"imu  write" not in shown:
+                shown += os.read(ours, 4096)
+        finally:
+            os.close(ours)
+            process.send_signal(signal.SIGHUP)
+    assert process.returncode == 10
+    assert again(desk, f"proxyflash flash imu {NEW['imu']} --yes") == 0
 
 
 def test_a_second_sighup_while_the_first_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
