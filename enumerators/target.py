@@ -212,6 +212,7 @@ def _settings(parts: Parts, text: str) -> Iterator[tuple[tuple[str, ...], Any]]:
             _wrong(text, f"has a setting {quoted(setting)}, which is not KEY=VALUE")
         try:
             place = target_keys.place(known, key)
+            _refuse_place(parts, place, key)
             for other, written in seen.items():
                 if place[: len(other)] == other or other[: len(place)] == place:
                     both = "" if written == key else f" and {quoted(written)}"
@@ -221,6 +222,13 @@ def _settings(parts: Parts, text: str) -> Iterator[tuple[tuple[str, ...], Any]]:
             _wrong(text, str(error), *(_with(text, setting, f"{right}={value}") for right in error.right))
         seen[place] = key
         yield place, meant
+
+
+def _refuse_place(parts: Parts, place: tuple[str, ...], key: str) -> None:
+    """What the target's place says stays: by it the part is named and locked. Raises KeyWrong."""
+    said = {"bus": ("kind", *parts.where.settings), "address": tuple(parts.where.address)}
+    if place[1] in said.get(place[0], ()):
+        raise KeyWrong(f"{quoted(key)} is said by what stands before the '?'")
 
 
 def _profile(parts: Parts, path: Path) -> dict[str, Any]:

@@ -210,6 +210,22 @@ def test_a_profile_is_a_file_over_which_the_settings_go(tmp_path: Path) -> None:
         Target("usb", profile, whole_bus=True).file()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{UART}?bus.url=/dev/ttyUSB1",
+        f"{UART}?bus.kind=can",
+        "uds:socketcan:can0?request=0x7E0&bus.channel=can1",
+        "smp-udp:192.0.2.17:1337?bus.port=1338",
+        "dfu:0483:df11?product_id=0xdf12",
+        "dfu:1-4?address.port=1-5",
+    ],
+)
+def test_the_place_is_not_said_twice(text: str) -> None:
+    with pytest.raises(TargetWrong, match="is said by what stands before"):
+        Target(text).file()
+
+
 def state_of(text: str, state: Path) -> Path:
     return Target(text).file().state_folder(state)
 
