@@ -29,6 +29,8 @@ from .world import replaced
 
 MOST = 5000
 """Seeds among which each fault is found."""
+WRITTEN = 0.001
+"""Seconds that a disk takes to write."""
 
 
 @contextmanager
@@ -62,7 +64,10 @@ def late_journal() -> Iterator[None]:
 
 @contextmanager
 def lock_order_turned_round() -> Iterator[None]:
-    """One thread takes the journal's lock and then that of the counts, another one the other way round."""
+    """One thread takes the journal's lock and then that of the counts, another one the other way round.
+
+    Each holds its first one for as long as a disk takes to write.
+    """
     made, record, add = TaskRunner.__init__, TaskRunner.record, Attempts.add
 
     def worker(self: Any, *arguments: Any) -> None:
@@ -70,12 +75,16 @@ def lock_order_turned_round() -> Iterator[None]:
         self.settings.attempts.worker = self
 
     def recorded(self: Any, *arguments: Any, **fields: Any) -> None:
-        with self._lock, self.settings.attempts._lock:
-            record(self, *arguments, **fields)
+        with self._lock:
+            clock.sleep(WRITTEN)
+            with self.settings.attempts._lock:
+                record(self, *arguments, **fields)
 
     def added(self: Any, task: Any) -> None:
-        with self._lock, self.worker._lock:
-            pass
+        with self._lock:
+            clock.sleep(WRITTEN)
+            with self.worker._lock:
+                pass
         add(self, task)
 
     with ExitStack() as stack:
