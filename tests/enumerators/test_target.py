@@ -123,7 +123,6 @@ WRONG = [
     (f"{UART}?", "ends with '?'", "Write PROTOCOL:WHERE"),
     (f"{UART}?entry", "a setting 'entry', which is not KEY=VALUE", "Write PROTOCOL:WHERE"),
     (f"{UART}?group=a&&answer=1", "a setting ''", "Write PROTOCOL:WHERE"),
-    (f"{UART}?bus.own.key=1", "unknown key 'bus.own.key'", "Write PROTOCOL:WHERE"),
     (f"{UART}?memory=[1979-05-27]", "profile.memory = '[1979-05-27]'", "proxyflash help bench-file"),
     (f"{RADAR}&timings={{erase=07:32:00}}", "profile.timings = '{erase=07:32:00}'", "proxyflash help bench-file"),
     (f"uds:socketcan:can0?request=0x{'F' * 4000}", "address.request = '0xFFF", "proxyflash help bench-file"),
