@@ -196,8 +196,10 @@ def _checked(parts: Parts, folder: Path, raw: dict[str, Any]) -> TargetFile:
         spec = reader.validated(FileSpec, raw, ())
         return TargetFile(path, text, spec, reader.entries(spec), parts=parts, raw=raw)
     except BenchError as error:
-        if parts.protocol and not parts.settings:
-            _wrong(parts.target.text, error.cause.removeprefix(f"{reader._at(())}: "), example(parts.protocol))
+        setting = parts.flasher.Address.example if parts.flasher is not None else ""
+        if setting and f"{setting.partition('=')[0]} is missing" in error.cause:
+            said = error.cause.removeprefix(f"{reader._at(())}: ")
+            _wrong(parts.target.text, said, forms=[_set(parts.target.text, setting)])
         raise TargetWrong(error.cause, remedy="The keys: proxyflash help bench-file") from error
 
 
@@ -219,7 +221,9 @@ def _settings(parts: Parts, text: str) -> Iterator[tuple[tuple[str, ...], Any]]:
                     raise KeyWrong(f"{quoted(key)}{both} {'set the same' if both else 'is set twice'}")
             meant = target_keys.value(known, place, _decoded(text, value))
         except KeyWrong as error:
-            _wrong(text, str(error), *(_with(text, setting, f"{right}={value}") for right in error.right))
+            able = [right for right in error.right if target_keys.takes(known, right, _decoded(text, value))]
+            forms = () if able else (_with(text, setting, f"{right}=VALUE") for right in error.right)
+            _wrong(text, str(error), *(_with(text, setting, f"{right}={value}") for right in able), forms=forms)
         seen[place] = key
         yield place, meant
 
@@ -253,14 +257,16 @@ def _bus(text: str, head: str) -> tuple[type[Transport], Where]:
         transport: type[Transport] = plugins.load(plugins.TRANSPORTS, kind)
         where = transport.where(_decoded(text, place))
         if where is None or where.address:
-            _wrong(text, f"names no bus of kind {kind}: {quoted(place)}", *_bus_forms([transport]))
+            _wrong(text, f"names no bus of kind {kind}: {quoted(place)}", forms=_bus_forms([transport]))
         return transport, where
     claims = _claims(text, head)
     if len(claims) > 1:
-        _wrong(text, "may be several kinds of bus", *(f"{one.kind}:{head}" for one, _ in claims))
+        parts = [one for one, where in claims if where.address]
+        right = [f"{one.kind}:{text}" for one, where in claims if not where.address]
+        _wrong(text, "may be several kinds of bus", *right, forms=_bus_forms(parts))
     if not claims or claims[0][1].address:
         _refuse_near_protocol(text, kind)
-        _wrong(text, "begins with no protocol and names no bus", *_bus_forms(one for _, one in _transports()))
+        _wrong(text, "begins with no protocol and names no bus", forms=_bus_forms(one for _, one in _transports()))
     return claims[0]
 
 
@@ -284,19 +290,14 @@ def _transports() -> Iterator[tuple[str, type[Transport]]]:
 
 def _bus_forms(transports: Iterable[type[Transport]]) -> list[str]:
     """How a bus without a component is written; that of which a place names one part by its kind."""
-    forms = []
-    for one in transports:
-        whole = one.where(one.where_form) if one.where_form else None
-        if whole is not None:
-            forms.append(one.kind if whole.address else f"{one.kind}:{one.where_form}")
-    return forms
+    return [one.kind if one.where("") else f"{one.kind}:{one.where_form}" for one in transports if one.where_form]
 
 
 def _wrong_place(text: str, protocol: str, place: str, transport: type[Transport]) -> NoReturn:
     if not transport.where_form:
         _wrong(text, f"can't be named so: a bus of kind {transport.kind} needs a bench file")
     said = f"{quoted(place)} is no place" if place else "there is no place after the protocol,"
-    _wrong(text, f"{said} on a bus of kind {transport.kind}", example(protocol))
+    _wrong(text, f"{said} on a bus of kind {transport.kind}", forms=[form(protocol)])
 
 
 def _wrong_protocol(text: str, protocol: str, head: str, colon: str) -> NoReturn:
@@ -309,11 +310,13 @@ def _wrong_protocol(text: str, protocol: str, head: str, colon: str) -> NoReturn
         for name in names
         if transport.where_form and _kind_of(name) == transport.kind
     ]
-    _wrong(
-        text,
-        f"does not begin with a protocol; there are: {', '.join(names)}",
-        *(f"{name}:{text}" for name in fitting[:1]),
-    )
+    said = f"does not begin with a protocol; {'these fit' if fitting else 'there are'}: {', '.join(fitting or names)}"
+    if len(fitting) != 1:
+        _wrong(text, said, forms=[f"PROTOCOL:{text}"] if fitting else ())
+    right, flasher = f"{fitting[0]}:{text}", plugins.load(plugins.FLASHERS, fitting[0])
+    if flasher.Address.example and "?" not in text:
+        _wrong(text, said, forms=[_set(right, flasher.Address.example)])
+    _wrong(text, said, right)
 
 
 def _refuse_near_protocol(text: str, protocol: str) -> None:
@@ -321,12 +324,14 @@ def _refuse_near_protocol(text: str, protocol: str) -> None:
         _wrong(text, f"{quoted(protocol)} is no protocol", near[0] + text[len(protocol) :])
 
 
-def example(protocol: str) -> str:
-    """A target with this protocol; "": there is none."""
+def form(protocol: str) -> str:
+    """How a target with this protocol is written; words in capitals stand for what only its writer knows. "": there is none."""
     flasher: type[Bootloader] = plugins.load(plugins.FLASHERS, protocol)
-    form = plugins.load(plugins.TRANSPORTS, flasher.bus_kind).where_form
-    settings = f"?{flasher.Address.example}" if flasher.Address.example else ""
-    return f"{protocol}:{form}{settings}" if form else ""
+    place = plugins.load(plugins.TRANSPORTS, flasher.bus_kind).where_form
+    if not place:
+        return ""
+    found = f"{protocol}:{place}"
+    return _set(found, flasher.Address.example) if flasher.Address.example else found
 
 
 def _kind_of(protocol: str) -> str:
@@ -336,10 +341,23 @@ def _kind_of(protocol: str) -> str:
         return ""
 
 
-def _wrong(text: str, said: str, *right: str) -> NoReturn:
-    """Raises TargetWrong. `right`: how the target is likely meant."""
-    forms = [shell_line([form]) for form in right if len(form) <= MOST_SHOWN]
-    raise TargetWrong(f"{quoted(text)}: {said}", remedy=f"Write: {' or '.join(forms)}" if forms else None)
+def _wrong(text: str, said: str, *right: str, forms: Iterable[str] = ()) -> NoReturn:
+    """Raises TargetWrong.
+
+    Args:
+        right: The target repaired: each names the place that was typed, and keeps its settings.
+        forms: How such a target is written in general, with words in capitals.
+    """
+    told = []
+    for head, lines in (("Write", right), ("The form", forms)):
+        if shown := [shell_line([line]) for line in lines if len(line) <= MOST_SHOWN]:
+            told.append(f"{head}: {' or '.join(shown)}")
+    raise TargetWrong(f"{quoted(text)}: {said}", remedy=". ".join(told) or None)
+
+
+def _set(text: str, setting: str) -> str:
+    """A target with one more setting."""
+    return f"{text}{'&' if '?' in text else '?'}{setting}"
 
 
 def _with(text: str, setting: str, other: str) -> str:

@@ -104,6 +104,18 @@ def value(known: Mapping[str, Fields], where: tuple[str, ...], text: str) -> Any
     return told[0]
 
 
+def takes(known: Mapping[str, Fields], key: str, text: str) -> bool:
+    """Whether there is a key, as written, that can have this value."""
+    try:
+        where = place(known, key)
+        found = value(known, where, text)
+        wanted: TypeAdapter[Any] = TypeAdapter(_annotation(known, where, key))
+        wanted.validate_json(json.dumps(found), strict=True)
+    except (KeyWrong, TypeError, ValueError):
+        return False
+    return True
+
+
 def all_keys(known: Mapping[str, Fields]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Each key that has a value, as it is written, with the values that it can have if these are words."""
     for table, fields in known.items():
@@ -205,7 +217,13 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo | None]:
 
 
 def _near(known: Mapping[str, Fields], key: str) -> list[str]:
-    """A key that ends like this one, or is written like it."""
+    """A key of the same table that is written like this one; else one that ends like it, or is written like it."""
     there = dict(all_keys(known))
+    table, dot, _ = key.rpartition(".")
+    beside = [other for other in there if dot and other.rpartition(".")[0] == table]
     alike = [other for other in there if other.rpartition(".")[2] == key.rpartition(".")[2]]
-    return alike[:1] or get_close_matches(key[:LONGEST_KEY], there, n=1, cutoff=0.7)
+    return (
+        get_close_matches(key[:LONGEST_KEY], beside, n=1, cutoff=0.7)
+        or alike[:1]
+        or get_close_matches(key[:LONGEST_KEY], there, n=1, cutoff=0.7)
+    )

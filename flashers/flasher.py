@@ -108,7 +108,7 @@ class Address(Settings):
     """Base of what a component's `address` table holds: where on its bus the part is."""
 
     example: ClassVar[str] = ""
-    """The settings of a target that it can't do without, such as "request=0x7E0"."""
+    """The settings of a target that it can't do without, such as "request=ID"."""
 
     @property
     def serial_number(self) -> str:

@@ -55,7 +55,7 @@ class Transport(ABC):
     """Whether lines beside the data, such as modem lines, may hold a part in its bootloader until the bus is opened again."""
 
     where_form: ClassVar[str] = ""
-    """How a target says where on such buses its part is, by an example; "": by no target."""
+    """How a target says where on such buses its part is, with words in capitals for what isn't fixed; "": by no target."""
 
     name: str
     recorder: Recorder | None

@@ -30,7 +30,7 @@ class UdpSocket(Transport):
     """One socket, connected: it hears nobody else."""
 
     kind: ClassVar[str] = "udp"
-    where_form: ClassVar[str] = "192.0.2.17:1337"
+    where_form: ClassVar[str] = "HOST:PORT"
     recorder: Recorder | None = None
 
     def __init__(self, name: str, connected: socket.socket) -> None:

@@ -82,7 +82,7 @@ class UdsAddress(Address):
     listen to; known by itself for 11-bit and normal-fixed addresses.
     """
 
-    example = "request=0x7E0"
+    example = "request=ID"
 
     addressing: Addressing = Addressing.NORMAL
     request: ArbitrationId | None = None

@@ -10,7 +10,7 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.benchfile.schema import load
 from proxyflash.enumerators.errors import BenchKey, BenchMissing, BenchSyntax, TargetWrong
-from proxyflash.enumerators.target import LONGEST, Target, TargetFile, example
+from proxyflash.enumerators.target import LONGEST, Target, TargetFile, form
 from proxyflash.transports import plugins
 from proxyflash.transports.errors import ExitStatus
 
@@ -111,15 +111,33 @@ def test_a_scan_takes_a_bus_too(text: str, bus: dict[str, Any]) -> None:
     assert tables(text, whole_bus=True) == (bus, {})
 
 
+FILLED = {
+    "HOST:PORT": "192.0.2.17:1337",
+    "VENDOR:PRODUCT": "0483:df11",
+    "PORT": "ttyUSB0",
+    "CHANNEL": "can0",
+    "=ID": "=0x7E0",
+}
+"""What stands for the words in capitals."""
+
 WRONG = [
-    ("/dev/ttyUSB0", "does not begin with a protocol", "Write: avr109:/dev/ttyUSB0"),
+    (
+        "/dev/ttyUSB0",
+        "protocol; these fit: avr109, smp, stk500v1, stk500v2, stm32-uart, xmodem, ymodem",
+        "The form: PROTOCOL:/dev/ttyUSB0",
+    ),
+    ("socketcan:can1?request=0x7E4", "these fit: uds", "Write: 'uds:socketcan:can1?request=0x7E4'"),
+    ("socketcan:can1", "these fit: uds", "The form: 'uds:socketcan:can1?request=ID'"),
     ("stm32uart:/dev/ttyUSB0", "'stm32uart' is no protocol", f"Write: {UART}"),
-    ("stm32-uart:", "there is no place", f"Write: {UART}"),
-    ("stm32-uart:ttyUSB0", "'ttyUSB0' is no place on a bus of kind serial", f"Write: {UART}"),
-    ("stm32-uart:socketcan:can0", "no place on a bus of kind serial", f"Write: {UART}"),
-    ("uds:can0?request=0x7E0", "'can0' is no place on a bus of kind can", f"Write: '{RADAR}'"),
-    ("uds:socketcan:can0", "request is missing", f"Write: '{RADAR}'"),
-    ("dfu:483:df11", "'483:df11' is no place on a bus of kind usb", "Write: dfu:0483:df11"),
+    ("stm32-uart:", "there is no place", "The form: stm32-uart:/dev/PORT"),
+    ("stm32-uart:ttyACM0", "'ttyACM0' is no place on a bus of kind serial", "The form: stm32-uart:/dev/PORT"),
+    ("stm32-uart:socketcan:can0", "no place on a bus of kind serial", "The form: stm32-uart:/dev/PORT"),
+    ("uds:can1?request=0x7E4", "'can1' is no place on a bus of kind can", "'uds:socketcan:CHANNEL?request=ID'"),
+    ("uds:sockcan:can1?request=0x7E4", "'sockcan:can1' is no place", "'uds:socketcan:CHANNEL?request=ID'"),
+    ("uds:socketcan:can1", "request is missing", "The form: 'uds:socketcan:can1?request=ID'"),
+    ("uds:socketcan:can1?group=a", "request is missing", "The form: 'uds:socketcan:can1?group=a&request=ID'"),
+    ("uds:proxyflash:unix:/x/can.sock", "request is missing", "'uds:proxyflash:unix:/x/can.sock?request=ID'"),
+    ("dfu:483:df11", "'483:df11' is no place on a bus of kind usb", "The form: dfu:VENDOR:PRODUCT"),
     (f"{UART}?", "ends with '?'", "Write PROTOCOL:WHERE"),
     (f"{UART}?entry", "a setting 'entry', which is not KEY=VALUE", "Write PROTOCOL:WHERE"),
     (f"{UART}?group=a&&answer=1", "a setting ''", "Write PROTOCOL:WHERE"),
@@ -127,6 +145,9 @@ WRONG = [
     (f"{RADAR}&timings={{erase=07:32:00}}", "profile.timings = '{erase=07:32:00}'", "proxyflash help bench-file"),
     (f"uds:socketcan:can0?request=0x{'F' * 4000}", "address.request = '0xFFF", "proxyflash help bench-file"),
     (f"{UART}?boot0=rts", "unknown key 'boot0'", f"Write: '{UART}?entry.boot0=rts'"),
+    # `boot` is a key of the component, and takes no line's name.
+    (f"{UART}?entry.reset=dtr&entry.boot=rts", "unknown key", f"Write: '{UART}?entry.reset=dtr&entry.boot0=rts'"),
+    (f"{UART}?boot0=yellow", "unknown key 'boot0'", f"The form: '{UART}?entry.boot0=VALUE'"),
     (f"{UART}?group=a&entry.rset=dtr", "unknown key 'entry.rset'", f"Write: '{UART}?group=a&entry.reset=dtr'"),
     (
         f"{UART}?baudrate=115200",
@@ -145,7 +166,7 @@ WRONG = [
     (f"{UART}?group.x=1", "'group' has no keys in it", ""),
     (f"{UART}?url=/dev/ttyUSB1", "unknown key 'url'", ""),
     (f"{UART}?name=imu", "unknown key 'name'", ""),
-    (f"{UART}?profile=acme.toml", "'profile' is a table", ""),
+    (f"{UART}?profile=acme.toml", "'profile' is a table", f"The form: '{UART}?profile.KEY=VALUE'"),
     (f"{UART}?group=%zz", "'%' stands before two hexadecimal digits", ""),
     (f"{UART}?group=%ff", "no UTF-8", ""),
     (f"{UART}?memory={'[' * 3000}", "memory", ""),
@@ -171,10 +192,10 @@ def test_a_wrong_target_says_what_is_wrong_and_the_right_form(text: str, said: s
 @pytest.mark.parametrize(
     ("text", "right"),
     [
-        ("ttyUSB0", "Write: can:socketcan:can0 or serial:/dev/ttyUSB0 or udp:192.0.2.17:1337 or usb"),
-        ("0483:1234", "Write: udp:0483:1234 or usb:0483:1234"),
-        ("can:can0", "Write: can:socketcan:can0"),
-        ("usb:0483:df11", "Write: usb"),
+        ("ttyUSB0", "The form: can:socketcan:CHANNEL or serial:/dev/PORT or udp:HOST:PORT or usb"),
+        ("0483:1234?group=a", "Write: 'udp:0483:1234?group=a'. The form: usb"),
+        ("can:can0", "The form: can:socketcan:CHANNEL"),
+        ("usb:0483:df11", "The form: usb"),
         ("stm32uart:/dev/ttyUSB0", f"Write: {UART}"),
     ],
 )
@@ -185,9 +206,13 @@ def test_a_wrong_bus_says_the_right_form(text: str, right: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", plugins.names(plugins.FLASHERS))
-def test_the_right_form_is_right(protocol: str) -> None:
-    assert example(protocol)
-    assert Target(example(protocol)).file().entries
+def test_the_form_is_right_and_names_no_part(protocol: str) -> None:
+    said = form(protocol)
+    filled = said
+    for word, meant in FILLED.items():
+        filled = filled.replace(word, meant)
+    assert filled != said
+    assert Target(filled).file().entries
 
 
 def test_a_profile_is_a_file_over_which_the_settings_go(tmp_path: Path) -> None:

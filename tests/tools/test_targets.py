@@ -159,12 +159,10 @@ def test_a_profile_for_a_scan_of_the_whole_bench_is_refused(
 @pytest.mark.parametrize("command", ["info", "flash", "verify", "read", "erase", "reset", "scan"])
 def test_a_wrong_target_is_refused_by_each_command(say: Callable[..., tuple[int, str, str]], command: str) -> None:
     more = ["fw.dfu"] if command in ("flash", "verify", "read") else []
-    status, out, err = say(command, "stm32-uart:/dev/none?boot0=\x1brts", *more)
+    status, out, err = say(command, "stm32-uart:/dev/none?grup=\x1brts", *more)
     assert (status, out) == (2, "")
-    assert err.startswith("E-TARGET-WRONG 'stm32-uart:/dev/none?boot0=\\x1brts': unknown key 'boot0'. Write: ")
-    assert shlex.split(err.rpartition("Write: ")[2].replace("$'", "'"))[0].startswith(
-        "stm32-uart:/dev/none?entry.boot0="
-    )
+    assert err.startswith("E-TARGET-WRONG 'stm32-uart:/dev/none?grup=\\x1brts': unknown key 'grup'. Write: ")
+    assert shlex.split(err.rpartition("Write: ")[2].replace("$'", "'"))[0].startswith("stm32-uart:/dev/none?group=")
 
 
 @pytest.mark.simulated_time

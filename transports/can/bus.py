@@ -179,7 +179,7 @@ class CanBus(Transport):
     """
 
     kind: ClassVar[str] = "can"
-    where_form: ClassVar[str] = "socketcan:can0"
+    where_form: ClassVar[str] = "socketcan:CHANNEL"
 
     def __init__(self, name: str, bus: can.BusABC, interface: str, channel_name: str, fd: bool) -> None:
         self.name = name

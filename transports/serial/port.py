@@ -49,7 +49,7 @@ class SerialPort(Transport):
 
     kind: ClassVar[str] = "serial"
     steers_parts: ClassVar[bool] = True
-    where_form: ClassVar[str] = "/dev/ttyUSB0"
+    where_form: ClassVar[str] = "/dev/PORT"
     url: str
     recorder: Recorder | None = None
 

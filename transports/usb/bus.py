@@ -223,7 +223,7 @@ class UsbBus(Transport):
     """The USB devices of this host, or those of an emulated backend."""
 
     kind: ClassVar[str] = "usb"
-    where_form: ClassVar[str] = "0483:df11"
+    where_form: ClassVar[str] = "VENDOR:PRODUCT"
     shared_wire: ClassVar[bool] = False
 
     def __init__(self, name: str, backend: Any) -> None:
