@@ -169,9 +169,10 @@ class BenchRun:
         fitting = self.fitting(item)
         one = component_of(item)
         if not fitting and (one is not None or needs.things or needs.wanted):
-            self._missing.report(
-                needs.kind, needs.missing(self.name, self.path if self.config.getoption("bench") else None)
-            )
+            path = self.path if self.config.getoption("bench") else None
+            buses = self._file.spec.bus.values()
+            emulated = any(bus.emulated and bus.kind in (needs.buses or (bus.kind,)) for bus in buses)
+            self._missing.report(needs.kind, needs.missing(self.name, path, emulated=emulated))
         self._need_power(item, needs, [one] if one else fitting)
         involved = [one] if one else fitting if needs.wanted else []
         self._require_consent(item, involved or fitting)

@@ -94,8 +94,11 @@ class Needs:
                     return str(plugins.load(plugins.FLASHERS, value).bus_kind)
         return "hardware" if "hardware" in self.things else "components"
 
-    def missing(self, bench: str, path: Path | None) -> str:
-        """Why nothing fits, and what to do, where no component of the bench does. `path`: None if no file was named."""
+    def missing(self, bench: str, path: Path | None, *, emulated: bool = False) -> str:
+        """Why nothing fits, and what to do, where no component of the bench does. `path`: None if no file was named.
+
+        `emulated`: the bench has an emulated bus of a kind that fits.
+        """
         described, lines = [], []
         for key, values in self.wanted:
             described.append(f"{key} {_either(sorted(values))}")
@@ -106,11 +109,12 @@ class Needs:
         on = f" on a bus of kind {_either(self.buses, quoted=False)}" if self.buses else ""
         having = f" with {what}" if what else ""
         lacking = f"{article}{having}{on} on bench '{bench}'"
-        if "emulated" in self.things and path:
+        if "emulated" in self.things and path and not emulated:
             return f"{lacking}; run it without --bench, or add a bus with emulated = true to {path}"
         if path is None or ("hardware" in self.things and not (what or on)):
             return f"{lacking}; name a bench file that has one: --bench FILE"
-        bus = f'a [bus.NAME] with kind = "{self.buses[0]}" and ' if self.buses else ""
+        wants_bus = self.buses and not (emulated and "emulated" in self.things)
+        bus = f'a [bus.NAME] with kind = "{self.buses[0]}" and ' if wants_bus else ""
         keys = f" with {', '.join(lines)}" if lines else ""
         remedy = f"add {bus}a [[component]]{keys} to {path}, or name another: --bench FILE"
         return f"{lacking}; {remedy}"

@@ -221,6 +221,13 @@ def test_what_is_for_emulated_parts_alone_lacks_no_hardware(suite: Suite, hardwa
     assert "want of hardware" not in done.stdout.str()
 
 
+@pytest.mark.parametrize(("things", "on"), [("'emulated'", ""), ("'can', 'emulated'", " on a bus of kind can")])
+def test_an_emulated_bench_lacks_a_component_and_no_bus(suite: Suite, things: str, on: str) -> None:
+    done = suite.run(f"@pytest.mark.needs({things}, group='lidars')\ndef test_it(component): pass")
+    reason = LIDARS.replace("no component", "no emulated component").replace("'lidars' on", f"'lidars'{on} on")
+    done.stdout.fnmatch_lines([f"SKIPPED [[]1] test_it.py:*: {reason.replace('[[', '[[][[]')}"])
+
+
 def test_a_supply_of_the_suites_own(suite: Suite, hardware: Outside) -> None:
     """Its fixture has the name of one of the plugin's, which the plugin takes for no wish for its own."""
     suite.run("""
