@@ -23,6 +23,7 @@ from ..transports.errors import MixedClocks, ProxyflashError
 from ..transports.plain import CAUSE, plain
 from ..transports.recording.recorder import Recorder
 from .firmware import Firmware, TestImage
+from .names import NOT_KEPT, RECORDED
 from .needs import Needs
 from .parts import Part, has_power
 from .parts_of_run import PartsOfRun
@@ -227,7 +228,7 @@ class BenchRun:
                 self._bench, item, self._began_before if item.nodeid in self.parts.failed else self._began
             )
             report.user_properties = list(item.user_properties)
-            report.sections.append(("what passed on the buses", plain(kept)))
+            report.sections.append((RECORDED, plain(kept)))
 
     def _kept(self, bench: Bench, item: pytest.Item, since: float) -> str:
         """The folder with what was recorded since then, and its files."""
@@ -235,7 +236,7 @@ class BenchRun:
             folder = self.artefacts(item) / "recording"
             files = bench.recorder.save(folder, since)
         except OSError as error:  # A full disk is no reason to lose the run.
-            return f"not kept: {error}"
+            return f"{NOT_KEPT}{error}"
         tell(item, {"recording": str(folder)})
         return f"{folder}: {', '.join(file.name for file in files)}"
 

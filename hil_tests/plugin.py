@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .names import SIMULATED, SIMULATED_INI
+from .names import NOT_KEPT, RECORDED, SIMULATED, SIMULATED_INI
 
 if TYPE_CHECKING:
     from ..enumerators.bench import Bench
@@ -252,6 +252,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     }
     said = [text for texts in config.stash.get(SAID, {}).values() for text in texts]
     reports = [report for reports in terminalreporter.stats.values() for report in reports if hasattr(report, "when")]
+    unkept = {
+        report.nodeid: text.removeprefix(NOT_KEPT)
+        for report in (reports if config.getoption("record") else ())
+        for title, text in report.sections
+        if title == RECORDED and text.startswith(NOT_KEPT)
+    }
     simulated = {
         report.nodeid: float(value)
         for report in reports
@@ -259,13 +265,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         for name, value in report.user_properties
         if name == SIMULATED
     }
-    if not (kinds or recordings or said or simulated):
+    if not (kinds or recordings or unkept or said or simulated):
         return
     from .summary import lines
 
     terminalreporter.section("proxyflash")
     times = (sum(simulated.values()), sum(report.duration for report in reports if report.nodeid in simulated))
-    for line in lines(kinds, recordings, said, times):
+    for line in lines(kinds, recordings, list(unkept.values()), said, times):
         terminalreporter.line(line)
 
 

@@ -20,10 +20,15 @@ OTHER = {
 
 
 def lines(
-    kinds: Mapping[str, int], recordings: Collection[str], unsafe: Sequence[str], times: tuple[float, float]
+    kinds: Mapping[str, int],
+    recordings: Collection[str],
+    unkept: Sequence[str],
+    unsafe: Sequence[str],
+    times: tuple[float, float],
 ) -> list[str]:
-    """`kinds`: how many tests were skipped for want of what. `recordings`: folders that --record has filled. `unsafe`:
-    what went wrong at the end. `times`: simulated and real seconds of the tests on simulated time.
+    """`kinds`: how many tests were skipped for want of what. `recordings`: folders that --record has filled. `unkept`:
+    for each test whose recording --record could not keep, why. `unsafe`: what went wrong at the end. `times`: simulated
+    and real seconds of the tests on simulated time.
     """
     said = []
     if any(times):
@@ -36,4 +41,6 @@ def lines(
     if recordings:
         tests = [Path(folder).parent for folder in recordings]
         said.append(f"{len(recordings)} recordings below {os.path.commonpath([test.parent for test in tests])}")
+    if unkept:
+        said.append(f"{len(unkept)} recordings not kept: {unkept[0]}")
     return [plain(line) for line in (*said, *unsafe)]

@@ -190,6 +190,17 @@ def test_with_record_every_test_keeps_its_recording(suite: Suite, monkeypatch: p
     assert not (folder / "can.log").exists(), "what passed before the test"
 
 
+@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+def test_with_record_a_recording_that_can_not_be_kept_is_told_at_the_end(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
+) -> None:
+    (suite.folder / "kept").write_text("a file, where the folder should be")
+    monkeypatch.setenv("PROXYFLASH_ARTEFACTS", str(suite.folder / "kept"))
+    done = suite.run("def test_it(component): pass", "--record", *workers)
+    done.assert_outcomes(passed=3)
+    done.stdout.fnmatch_lines([f"3 recordings not kept: *Not a directory: '{suite.folder}/kept/*'"])
+
+
 def test_a_failure_shows_what_the_test_before_did_too(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     """And no more: a long run writes no more for its last failure than for its first."""
     monkeypatch.setenv("PROXYFLASH_ARTEFACTS", str(suite.folder / "kept"))
