@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, time
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
@@ -532,6 +533,11 @@ class Reader:
                 f"kind {flasher.bus_kind}, but {component.bus!r} is of kind {bus.kind}"
             )
         if component.emulated and not bus.emulated:
+            if near := get_close_matches("emulated", bus.settings, n=1, cutoff=0.8):
+                raise BenchKey(
+                    f"{self._at(('bus', component.bus, near[0]))}: bus.{component.bus}: unknown key {near[0]!r} "
+                    "(did you mean emulated?)"
+                )
             raise BenchKey(
                 f"{self._at((*place, 'emulated'))}: component.emulated: {component.bus!r} is no emulated bus"
             )
