@@ -95,3 +95,10 @@ def test_the_parts_on_a_kernel_s_can_are_as_the_document_has_them(
     [script] = blocks("sh")
     assert {"parts.toml", "vcan.toml", "--join", "powertrain=socketcan:vcan0"} <= set(script.split())
     subprocess.run(["sh", "-n", "-c", script], check=True)
+
+
+def test_the_first_recipe_says_where_its_files_are() -> None:
+    recipe = DOCUMENT.read_text(encoding="utf-8").partition("\n## ")[2].partition("\n## ")[0]
+    assert "(#emulated-parts-on-the-kernels-can)" in recipe
+    assert "`examples/three_sensors/firmware`" in recipe
+    assert (EXAMPLE / "firmware" / "radar-1.4.2.bin").is_file()
