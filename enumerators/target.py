@@ -69,6 +69,17 @@ def without_settings(text: str) -> str:
     return text.partition("?")[0]
 
 
+def bus_of(target: Target) -> str:
+    """The bus that a component's target is on, as a target of its own. Raises TargetWrong, PluginBroken."""
+    parts = taken_apart(target)
+    kind, place = parts.transport.kind, without_settings(target.text).partition(":")[2]
+    bus = kind if parts.where.address else f"{kind}:{place}"
+    for (table, *_), _, setting in _settings(parts, target.text):
+        if table == "bus":
+            bus = _set(bus, setting)
+    return bus
+
+
 class _Reader(Reader):
     """Says where a fault is in the words of the target."""
 
@@ -155,7 +166,7 @@ def _parsed(target: Target) -> TargetFile:
     }
     if target.profile is not None:
         tables["profile"], folder = _profile(parts, target.profile), target.profile.absolute().parent
-    for place, value in _settings(parts, target.text):
+    for place, value, _ in _settings(parts, target.text):
         inner: dict[str, Any] = tables
         for key in place[:-1]:
             inner[key] = dict(found) if isinstance(found := inner.get(key), dict) else {}
@@ -203,8 +214,8 @@ def _checked(parts: Parts, folder: Path, raw: dict[str, Any]) -> TargetFile:
         raise TargetWrong(error.cause, remedy="The keys: proxyflash help bench-file") from error
 
 
-def _settings(parts: Parts, text: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The place and the value of each setting. Raises TargetWrong."""
+def _settings(parts: Parts, text: str) -> Iterator[tuple[tuple[str, ...], Any, str]]:
+    """The place and the value of each setting, and the setting as written. Raises TargetWrong."""
     known = parts.keys if parts.settings else {}
     seen: dict[tuple[str, ...], str] = {}
     for setting in parts.settings.split("&") if parts.settings else ():
@@ -225,7 +236,7 @@ def _settings(parts: Parts, text: str) -> Iterator[tuple[tuple[str, ...], Any]]:
             forms = () if able else (_with(text, setting, f"{right}=VALUE") for right in error.right)
             _wrong(text, str(error), *(_with(text, setting, f"{right}={value}") for right in able), forms=forms)
         seen[place] = key
-        yield place, meant
+        yield place, meant, setting
 
 
 def _refuse_place(parts: Parts, place: tuple[str, ...], key: str) -> None:

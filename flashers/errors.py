@@ -40,6 +40,7 @@ from ..transports.errors import (
     AdapterGone,
     BusOff,
     ExitStatus,
+    NextAction,
     NotAcknowledged,
     ProxyflashError,
     Remedy,
@@ -145,7 +146,7 @@ class PartError(ProxyflashError):
 class NoResponse(PartError):
     code = "E-PART-MUTE"
     exit_status = ExitStatus.ABSENT
-    default_remedy = "Is it powered and wired, and its address right? Run: proxyflash scan"
+    default_remedy = ("Is it powered and wired, and its address right? Run: ", NextAction.SCAN)
 
 
 NOT_THERE = (AdapterAbsent, AdapterBusy, AdapterForbidden, AdapterGone, BusOff, NotAcknowledged, NoResponse)
@@ -216,7 +217,7 @@ class VersionMismatch(PartError):
 class RebootFailed(PartError):
     code = "E-PART-NOT-BACK"
     exit_status = ExitStatus.NOT_BACK
-    default_remedy = "See what state it is in: proxyflash scan. Then run the same command again."
+    default_remedy = ("See what state it is in: ", NextAction.SCAN, ". Then run the same command again.")
 
 
 class Unsupported(ProxyflashError):

@@ -66,6 +66,7 @@ class NextAction(StrEnum):
     RESUME = "resume"
     ROLLBACK = "rollback"
     ABANDON = "apply --abandon MANIFEST"
+    SCAN = "scan"
 
 
 @dataclass(frozen=True, slots=True)

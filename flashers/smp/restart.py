@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from ...transports import clock
 from ...transports.deadline import Deadline
+from ...transports.errors import NextAction
 from ..errors import NoResponse, PartWrongMode, RebootFailed, VerifyMismatch
 from ..formats.mcuboot import McubootImage
 from .client import SmpClient
@@ -105,8 +106,10 @@ class Restarting:
                 if deadline.expired:
                     raise RebootFailed(
                         f"the part did not answer within {self._profile.swap:g} s after its reset",
-                        remedy="If the new image does not work, the next reset brings the old one back. Cut its supply, "
-                        "and see: proxyflash scan",
+                        remedy=(
+                            "If the new image does not work, the next reset brings the old one back. Cut its supply, and see: ",
+                            NextAction.SCAN,
+                        ),
                     ) from None
                 self._leave_alone(self._profile.quiet)
                 continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ...transports.deadline import Deadline
-from ...transports.errors import ProxyflashError
+from ...transports.errors import NextAction, ProxyflashError
 from ...transports.outside import Outside
 from ..errors import Meaning, NoResponse, PartError, PartRefused, PartWrongMode, SecurityDenied, Unsupported, WrongPart
 from ..flasher import Identity
@@ -30,9 +30,11 @@ _S3_TIMES = 1.5
 LONGEST_S3 = 60.0
 """Seconds that a session is left alone at most."""
 _CLASSIC = (
-    "The bus is CAN FD, and the ECU is asked in classic frames: set iso_tp = {tx_dl = 64} in its profile, or {fd = true} for "
-    "frames of 8 bytes, if it hears CAN FD frames only. If not: is it powered and wired, and its address right? Run: "
-    "proxyflash scan"
+    (
+        "The bus is CAN FD, and the ECU is asked in classic frames: set iso_tp = {tx_dl = 64} in its profile, or {fd = true} for "
+        "frames of 8 bytes, if it hears CAN FD frames only. If not: is it powered and wired, and its address right? Run: "
+    ),
+    NextAction.SCAN,
 )
 
 

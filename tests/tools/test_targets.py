@@ -18,7 +18,7 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.benchfile.schema import load
 from proxyflash.enumerators.state import BenchLock
-from proxyflash.enumerators.target import Target
+from proxyflash.enumerators.target import Target, bus_of
 from proxyflash.tools.commands import cli, run
 from proxyflash.tools.completion import BashTargets, targets
 from proxyflash.transports.serial import host as serial_host
@@ -163,6 +163,29 @@ def test_a_wrong_target_is_refused_by_each_command(say: Callable[..., tuple[int,
     assert (status, out) == (2, "")
     assert err.startswith("E-TARGET-WRONG 'stm32-uart:/dev/none?grup=\\x1brts': unknown key 'grup'. Write: ")
     assert shlex.split(err.rpartition("Write: ")[2].replace("$'", "'"))[0].startswith("stm32-uart:/dev/none?group=")
+
+
+@pytest.mark.simulated_time
+def test_an_absent_part_s_remedy_scans_the_bus_of_the_target(say: Callable[..., tuple[int, str, str]]) -> None:
+    status, _, err = say("info", CAMERA.replace("dfu:0483:df11", "dfu:0483:df12"))
+    assert (status, err.split()[0]) == (4, "E-PART-MUTE")
+    said = shlex.split(err.rpartition("Run: ")[2])
+    assert said[1:] == ["--state", said[2], "scan", "usb?bus.emulated=true&pace=0"]
+    assert say(*said[1:])[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "bus"),
+    [
+        ("uds:kvaser:1?request=0x7E4&bitrate=250000&group=a", "can:kvaser:1?bitrate=250000"),
+        ("stm32-uart:/dev/ttyACM0?bus.baudrate=115200", "serial:/dev/ttyACM0?bus.baudrate=115200"),
+        ("dfu:0483:df11", "usb"),
+        ("smp-udp:[2001:db8::7]", "udp:[2001:db8::7]"),
+    ],
+)
+def test_the_bus_of_a_target_can_be_scanned(text: str, bus: str) -> None:
+    assert bus_of(Target(text)) == bus
+    assert Target(bus, whole_bus=True).file().spec.bus
 
 
 @pytest.mark.simulated_time

@@ -79,7 +79,11 @@ def _missing(found: Found) -> ProxyflashError | None:
             if isinstance(error, NOT_THERE):
                 return error
     names = ", ".join(_away(found))
-    return NoResponse(f"{names} can't be seen") if names else None
+    return (
+        NoResponse(f"{names} can't be seen", remedy="Is it powered and wired, and its address right?")
+        if names
+        else None
+    )
 
 
 def _away(found: Found) -> list[str]:

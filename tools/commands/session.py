@@ -21,7 +21,7 @@ from ...flashers import events as ev
 from ...flashers.errors import Cancelled
 from ...flashers.events import RunContext
 from ...transports import clock
-from ...transports.errors import ExitStatus, ProxyflashError, naming
+from ...transports.errors import ExitStatus, NextAction, ProxyflashError, naming
 from ...transports.quoting import shell_line
 from ..interrupt_status import Standing
 from ..output import Mode, Output, open_log
@@ -81,6 +81,8 @@ class Session:
     profile: Path | None = None
     """The profile of the component that a target names."""
     _bench: Bench | None = None
+    _target: Target | None = None
+    """In the place of a component's name."""
     _more: list[Bench] = field(default_factory=list)
     """Of further targets."""
 
@@ -99,7 +101,8 @@ class Session:
             self._refuse_profile()
             return self.bench.component(name)
         if self._bench is None:
-            self._bench = self._opened(Target(name, self.profile))
+            self._target = Target(name, self.profile)
+            self._bench = self._opened(self._target)
         return self._bench.only
 
     def benches(self, targets: Sequence[str]) -> list[Bench]:
@@ -134,8 +137,14 @@ class Session:
         return shell_line(("proxyflash", *(word for word in self.arguments if word != "--full")))
 
     def worded(self, error: ProxyflashError) -> ProxyflashError:
-        """The error, whose remedy names commands as they can be typed for this bench."""
-        return error.worded(lambda action: self.command_for(*action.split()))
+        """The error, whose remedy names commands as they can be typed for this bench, or for the bus of this target."""
+        from ...enumerators.target import bus_of
+
+        def command(action: NextAction) -> str:
+            bus = [bus_of(self._target)] if action is NextAction.SCAN and self._target is not None else []
+            return self.command_for(*action.split(), *bus)
+
+        return error.worded(command)
 
     def command_for(self, *words: str) -> str:
         """Another command on the same bench, as it can be typed."""
