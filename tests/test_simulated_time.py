@@ -87,11 +87,16 @@ FAMILIES = {
 }
 
 
+BANNER_SECONDS = 0.2
+"""How long an application says that it has started. What it still says meets the flash, or not, by chance."""
+
+
 def seconds_of(part: Part, folder: Path) -> float:
     """How long one flash takes, by the clock in use, from a running old application to a running new one."""
     folder.mkdir()
     rig = Rig(part, folder, pace=1)
     with rig.powered() as bench:
+        clock.sleep(BANNER_SECONDS)
         began = clock.monotonic()
         result = bench.component("part").flash(rig.image, expect_version=NEW)
         taken = clock.monotonic() - began
