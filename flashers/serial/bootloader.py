@@ -144,7 +144,9 @@ class SerialBootloader(Bootloader):
         self._found = self._found and None
         what, remedy = self._mute
         missing = "" if self._has_lines else " The port has no modem lines, which the profile's entry names."
-        raise NoResponse(f"no answer on {self._port.name} to {what}", remedy=remedy + missing)
+        raise NoResponse(
+            f"no answer on {self._port.name} to {what} at {self._port.baudrate:,} bit/s", remedy=remedy + missing
+        )
 
     def _enter_once(self) -> bool:
         try:

@@ -52,7 +52,7 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
     _entry: BootPins
     _mute = (
         "the loader's 0x7F",
-        "Is BOOT0 set, and the part reset? Are its wires and its profile's entry right?",
+        "Is BOOT0 set, the part reset, its wires and its profile's entry right? Spoken to at another rate, it needs a reset.",
     )
 
     def __init__(self, port: SerialPort, profile: Stm32Profile) -> None:

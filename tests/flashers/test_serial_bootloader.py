@@ -102,7 +102,7 @@ def test_the_way_in_is_taken_again_until_it_answers(port: SerialPort) -> None:
 def test_a_mute_part_is_not_told_to_start_anything(port: SerialPort) -> None:
     toy = Toy(port, ToyProfile(), answers=0)
     toy._entry.has_line = False
-    with pytest.raises(NoResponse, match=r"no answer on b to its greeting.*has no modem lines"):
+    with pytest.raises(NoResponse, match=r"no answer on b to its greeting at 9,600 bit/s.*has no modem lines"):
         toy.connect()
     assert toy.calls == ["sync"] * ENTRY_TRIES
     assert port.baudrate == 115_200

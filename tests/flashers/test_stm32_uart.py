@@ -259,7 +259,9 @@ class TestEntry:
 
     def test_a_running_application_without_lines_is_no_loader(self, make_rig: Callable[..., Rig]) -> None:
         rig = make_rig(profile={"entry": {}, "answer": 0.01})
-        with pytest.raises(NoResponse, match="no answer on imu to the loader's 0x7F"):
+        with pytest.raises(
+            NoResponse, match=r"to the loader's 0x7F at 1,000,000 bit/s.*at another rate, it needs a reset"
+        ):
             rig.flash(NEW)
         assert rig.holds(OLD)
 
