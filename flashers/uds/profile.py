@@ -538,7 +538,8 @@ class UdsProfile(Settings):
         if not self.memory:
             raise ProfileWrong(
                 "the profile names no memory",
-                remedy="Add memory = [{start = ..., size = ..., erase_unit = ...}] to the component's profile.",
+                remedy="Add memory = [{start = ..., size = ..., erase_unit = ...}] to the component's profile; a target takes it "
+                "by --profile FILE.",
             )
         ordered = sorted(self.memory, key=lambda item: item.start)
         return MemoryMap(tuple(self._region(item) for item in ordered))

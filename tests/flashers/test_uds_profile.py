@@ -156,7 +156,7 @@ class TestProfile:
             UdsProfile.model_validate(keys)
 
     def test_without_memory_there_is_no_map(self) -> None:
-        with pytest.raises(ProfileWrong, match="names no memory"):
+        with pytest.raises(ProfileWrong, match=r"names no memory.*--profile FILE"):
             UdsProfile().memory_map()
 
     def test_the_map_is_in_order_of_address(self) -> None:
