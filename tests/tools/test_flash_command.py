@@ -76,6 +76,10 @@ def test_verify_compares_and_lets_the_part_run(desk: Desk) -> None:
     done = desk.run("verify", "imu", desk.image("imu"))
     assert done.status == 8
     assert re.search(r"^E-VERIFY-MISMATCH imu: at 0x080\w{5} ", done.err, re.MULTILINE)
+    assert re.search(
+        rf"To write it: proxyflash .*flash imu {re.escape(str(desk.image('imu')))}$", done.err, re.MULTILINE
+    )
+    assert "same command" not in done.err
     old = desk.folder / "firmware" / OLD_FILE["imu"]
     done = desk.run("verify", "imu", old, "--address", "0x08000000")
     assert (done.status, done.out) == (0, "imu  OK  holds imu-1.4.2.bin  (read back)\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ...enumerators.bench_component import BenchComponent
-from ...flashers.errors import Cancelled, ImageNotWritten, RebootFailed, Unsupported
+from ...flashers.errors import Cancelled, ImageNotWritten, RebootFailed, Unsupported, VerifyMismatch
 from ...flashers.flasher import Capability
 from ...flashers.formats import keeps_addresses
 from ...flashers.formats import save as save_image
@@ -18,6 +18,7 @@ from ...flashers.memory import Erase, Range
 from ...flashers.programmer import FlashResult, Programmer
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.plain import word
+from ...transports.quoting import shell_line
 from ..output import is_terminal
 from ..wording import size
 from .session import NAME, NUMBER, Session, command
@@ -143,8 +144,13 @@ def verify(
     component = session.component(name)
     loaded = component.load(image, address=address, format=format, only=only)
     session.stop_safely()
-    with session.programmer(name) as programmer:
-        method = programmer.verify(loaded)
+    try:
+        with session.programmer(name) as programmer:
+            method = programmer.verify(loaded)
+    except VerifyMismatch as error:
+        at = session.arguments.index("verify")
+        flash = shell_line(("proxyflash", *session.arguments[:at], "flash", *session.arguments[at + 1 :]))
+        raise error.advised(f"Is it the right file? To write it: {flash}") from error
     session.output.document({"component": component.name, "verdict": "ok", "verified": method})
     session.output.line(f"{component.name}  OK  holds {image.name}  ({word(method)})")
     return None
