@@ -88,9 +88,9 @@ class Standing:
     def sentence(self) -> str:
         """How things stand, in a sentence without its full stop."""
         parts = ["stopped at once", *self._under_way.values()]
-        if self._done:
-            parts.append(f"done before: {', '.join(self._done)}")
-        parts += [f"{status} before: {name}" for name, status in self._changed.items()]
+        if done := [name for name in self._done if name not in self._under_way]:
+            parts.append(f"done before: {', '.join(done)}")
+        parts += [f"{status} before: {name}" for name, status in self._changed.items() if name not in self._under_way]
         if not self.touched:
             parts.append(f"nothing was changed{' by this command' if self.is_unfinished else ''}")
         return "; ".join(parts)

@@ -10,7 +10,7 @@ from proxyflash.transports.errors import ExitStatus
 from proxyflash.updates.engine import journal
 from proxyflash.updates.engine.progress import Progress
 from proxyflash.updates.engine.store import StoredUpdate
-from proxyflash.updates.events import ActionStarted, Status, StepFinished
+from proxyflash.updates.events import ActionStarted, Status, StepFinished, StepStarted
 
 from .draw import NEW, OTHER, Part
 from .world import Ended, World
@@ -70,6 +70,9 @@ def claimed_by_steps(world: World, ended: Ended) -> Iterator[str]:
     for event in ended.events:
         if isinstance(event, StepFinished):
             last[event.component] = event
+        elif isinstance(event, StepStarted):
+            # Its end is not told yet: a rollback may have begun to bring the old image back.
+            last.pop(event.component, None)
     for part in world.case.parts:
         event = last.get(part.name)
         if event is None:

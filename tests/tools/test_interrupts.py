@@ -228,6 +228,16 @@ def test_what_is_said_of_the_state(events: list[ev.Event], words: str) -> None:
     assert standing.touched == ("nothing was changed" not in words)
 
 
+@pytest.mark.parametrize("status", [Status.DONE, Status.FAILED])
+def test_a_part_whose_old_image_is_brought_back_is_told_once(status: Status) -> None:
+    standing = Standing()
+    erased = started("imu", Phase.ERASE)
+    for event in (FLASH, erased, ended("imu", status), FLASH, acts("imu", "restore"), erased):
+        standing.see(event)
+    left = "imu was being erased; it stays in its bootloader until its image is whole"
+    assert standing.sentence() == f"stopped at once; {left}"
+
+
 def test_an_update_that_is_stopped_tells_of_each_component_and_goes_on(make_desk: MakeDesk) -> None:
     desk = make_desk(pace=0.1)
     running = Running(desk, "apply", MANIFEST)
