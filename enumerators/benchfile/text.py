@@ -7,7 +7,6 @@ still is a bench file: hexadecimal digits become zeros.
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from pydantic import BaseModel
 from ...flashers.flasher import SECRET
 from ...transports import plugins
 from ...transports.outside import without_passwords
+from ...transports.toml_text import toml_key, toml_value
 from .schema import BenchFile
 
 LEFT_OUT = "left-out"
@@ -26,7 +26,6 @@ _SAYS_SECRET = re.compile(
     re.IGNORECASE,
 )
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2}[ :-]?)+")
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def without_secrets(file: BenchFile) -> str:
@@ -90,9 +89,9 @@ def _table(value: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[str]:
     inner = {key: item for key, item in value.items() if isinstance(item, dict) or _are_tables(item)}
     for key, item in value.items():
         if key not in inner:
-            yield f"{_key(key)} = {_value(item)}\n"
+            yield f"{toml_key(key)} = {toml_value(item)}\n"
     for key, item in inner.items():
-        name = ".".join(map(_key, (*place, key)))
+        name = ".".join(map(toml_key, (*place, key)))
         for table in item if isinstance(item, list) else [item]:
             yield f"\n[[{name}]]\n" if isinstance(item, list) else f"\n[{name}]\n"
             yield from _table(table, (*place, key))
@@ -100,21 +99,3 @@ def _table(value: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[str]:
 
 def _are_tables(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
-
-
-def _key(key: str) -> str:
-    return key if _BARE.fullmatch(key) else _value(key)
-
-
-def _value(value: Any) -> str:
-    """TOML 1.0.0; its basic strings take what JSON's have, but for DEL, which it wants escaped."""
-    match value:
-        case dict():
-            return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + "}"
-        case list():
-            return "[" + ", ".join(map(_value, value)) + "]"
-        case str():
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        case bool():
-            return "true" if value else "false"
-    return repr(value)
