@@ -81,7 +81,7 @@ class UdsFlasher(MemoryBootloader):
         functional = address.functional_id()
         if profile.functional and functional is None:
             raise ProfileWrong("functional = true in the profile needs the address's functional id")
-        channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options())
+        channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options(profile.timings.latency))
         broadcast = FunctionalRequests(bus, functional, profile.iso_tp) if profile.functional and functional else None
         try:
             made = cls(channel, profile, broadcast, bus.outside)
@@ -95,7 +95,7 @@ class UdsFlasher(MemoryBootloader):
     def probe(
         cls, bus: CanBus, address: UdsAddress, profile: UdsProfile, *, active: bool, deadline: Deadline
     ) -> ProbeResult | None:
-        channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options())
+        channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options(profile.timings.latency))
         channel.latest = Deadline(deadline.at + SIGHT_RUN_ON)
         client = client_over(channel, profile)
         try:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, cast, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, WrapValidator, model_validator
 
 from ...transports.can.bus import CanId
+from ...transports.isotp.channel import N_BS_SECONDS, N_CR_SECONDS
 from ...transports.isotp.opening import Addressing, IsoTpAddress, IsoTpOptions
 from ..errors import ProfileWrong
 from ..flasher import SECRET, Address, Settings
@@ -357,7 +358,7 @@ class Timings(Settings):
     s3: Seconds = 5.0
     """The ECU falls back to its default session after so long without a request."""
     latency: Seconds = 0.2
-    """What the wire, the adapter and this host may add to P2 and P2*."""
+    """What the wire, the adapter and this host may add to P2, P2*, N_Bs and N_Cr."""
     reset_gap: Seconds = 5.0
     """How long the ECU may stay silent while it resets."""
     knock: Seconds = 0.02
@@ -382,7 +383,8 @@ class IsoTp(Settings):
     squash_st_min: bool = False
     backend: Literal["user", "kernel"] = "user"
 
-    def options(self) -> IsoTpOptions:
+    def options(self, latency: float = 0.0) -> IsoTpOptions:
+        """`latency`: seconds that are added to what ISO 15765-2 gives N_Bs and N_Cr."""
         return IsoTpOptions(
             block_size=self.block_size,
             st_min=self.st_min,
@@ -390,6 +392,8 @@ class IsoTp(Settings):
             tx_dl=self.tx_dl,
             fd=self.fd,
             squash_st_min=self.squash_st_min,
+            n_bs_timeout=N_BS_SECONDS + latency,
+            n_cr_timeout=N_CR_SECONDS + latency,
             backend=self.backend,
         )
 

@@ -17,6 +17,7 @@ from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import CanSettings, IsoTpFraming, IsoTpSettings, IsoTpTimeout, TransportError
 from proxyflash.transports.isotp.kernel import KernelIsoTp
 from proxyflash.transports.isotp.opening import Addressing, IsoTpAddress, IsoTpChannel, IsoTpOptions
+from proxyflash.transports.isotp.user import UserIsoTp
 
 from .can_lab import (
     ADDRESSES,
@@ -355,10 +356,10 @@ def test_an_error_of_a_message_before_is_not_that_of_the_next(hand: Hand) -> Non
     hand.still_works()
 
 
-def test_nothing_said_the_kernels_socket_serves(vcan: str) -> None:
+def test_nothing_said_no_socket_of_the_kernels_serves(vcan: str) -> None:
     with socketcan(vcan) as bus:
         channel = IsoTpChannel.open(bus, NORMAL)
-        assert isinstance(channel.back_end, KernelIsoTp)
+        assert isinstance(channel.back_end, UserIsoTp)
         channel.close()
 
 

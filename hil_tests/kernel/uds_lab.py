@@ -101,13 +101,11 @@ class InWrite:
             self.at = time.monotonic()
 
 
-def flash(
-    bus: CanBus, asked: UdsProfile, on_event: Callable[[ev.Event], None] = ev.ignore, *, attempts: int = 1
-) -> FlashResult:
+def flash(bus: CanBus, asked: UdsProfile, on_event: Callable[[ev.Event], None] = ev.ignore) -> FlashResult:
     """Flashes NEW."""
     flasher = UdsFlasher.attach(bus, UdsAddress.model_validate({"request": REQUEST}), asked)
     try:
-        programmer = Programmer(flasher, "radar", RunContext(on_event), attempts=attempts)
+        programmer = Programmer(flasher, "radar", RunContext(on_event), attempts=1)
         return programmer.flash(programmer.plan(FirmwareImage((Segment(BASE, NEW),), "bin")))
     finally:
         flasher.close()

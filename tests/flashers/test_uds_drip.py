@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
 
 import can
 import pytest
@@ -27,13 +28,14 @@ CLOSE = 1.5
 
 
 class Ecu:
-    """Answers each request with `head`, then with consecutive frames every `PERIOD` seconds, `frames` of them."""
+    """Answers each request with `head`, then with consecutive frames every `period` seconds, `frames` of them."""
 
-    def __init__(self, wire: CanWire, response: int, head: str, frames: int = 4000) -> None:
+    def __init__(self, wire: CanWire, response: int, head: str, frames: int = 4000, period: float = PERIOD) -> None:
         self._node = wire.attach(f"ecu-{response:x}", self._hear)
         self._response = response
         self._head = bytes.fromhex(head)
         self._frames = frames
+        self._period = period
         self._asked = clock.Event()
         self._closed = False
         self._thread = clock.Thread(target=self._run, name=f"ecu {response:x}")
@@ -50,7 +52,7 @@ class Ecu:
             self._asked.clear()
             self._say(self._head)
             for number in range(1, self._frames + 1):
-                clock.sleep(PERIOD)
+                clock.sleep(self._period)
                 if self._closed:
                     return
                 self._say(bytes((0x20 | number % 16,)) + b"1234567")
@@ -70,8 +72,8 @@ class Rig:
         self.bus = CanBus.open("drip", self.wire.host_settings())
         self.ecus: list[Ecu] = []
 
-    def ecu(self, response: int, head: str, frames: int = 4000) -> None:
-        self.ecus.append(Ecu(self.wire, response, head, frames))
+    def ecu(self, response: int, head: str, frames: int = 4000, period: float = PERIOD) -> None:
+        self.ecus.append(Ecu(self.wire, response, head, frames, period))
 
     def close(self) -> None:
         for ecu in self.ecus:
@@ -144,3 +146,12 @@ def test_what_is_no_scan_waits_as_long_as_before(rig: Rig) -> None:
         channel.recv(Deadline.after(1.0))
     channel.close()
     assert RUN_ON_SECONDS <= clock.monotonic() - began < RUN_ON_SECONDS + 1.0 + CLOSE
+
+
+@pytest.mark.parametrize(("latency", "answered"), [(0.2, False), (1.5, True)])
+def test_a_wire_that_adds_seconds_adds_them_to_each_frame(rig: Rig, latency: float, answered: bool) -> None:
+    rig.ecu(0x7E8, "10 11 62 f1 8c 41 41 41", frames=2, period=2.0)
+    profile = UdsProfile.model_validate({"timings": {"latency": latency, "retries": 0}})
+    flasher = UdsFlasher.attach(rig.bus, UdsAddress(request=0x7E0), profile)
+    with closing(flasher), nullcontext() if answered else pytest.raises(IsoTpTimeout):
+        assert flasher._connection.client.request(b"\x22\xf1\x8c") == b"AAA12345671234"

@@ -57,6 +57,10 @@ class IsoTpAddress:
         return self.request, self.response
 
 
+N_BS_SECONDS = N_CR_SECONDS = 1.0
+"""How long a flow control, and the next consecutive frame, are waited for (ISO 15765-2:2016, table 16)."""
+
+
 @dataclass(frozen=True, slots=True)
 class IsoTpOptions:
     """Timings and sizes. `block_size` and `st_min` (the byte as sent) are what we ask of a peer that sends to us.
@@ -74,8 +78,8 @@ class IsoTpOptions:
     fd: bool | None = None
     bit_rate_switch: bool = True
     squash_st_min: bool = False
-    n_bs_timeout: float = 1.0
-    n_cr_timeout: float = 1.0
+    n_bs_timeout: float = N_BS_SECONDS
+    n_cr_timeout: float = N_CR_SECONDS
     backend: str = "user"
 
     @property
