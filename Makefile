@@ -175,7 +175,7 @@ audit: $(TOOLS)/.stamp  ## known vulnerabilities of the locked releases; needs t
 $(LINKS): Makefile
 	rm -rf $@ && mkdir -p $@
 	for entry in __init__.py py.typed transports flashers enumerators updates emulators hil_tests testing tools tests \
-	  benchmarks examples; do ln -s ../../../$$entry $@/$$entry; done
+	  benchmarks examples docs; do ln -s ../../../$$entry $@/$$entry; done
 
 clean:  ## removes what the targets made
 	rm -rf build dist .venv *.egg-info

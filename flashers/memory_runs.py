@@ -19,12 +19,16 @@ MOST = 1 << 32
 
 
 class MemoryRun(Settings):
-    """`start` is an address; `size` of the whole run and `erase_unit` are in bytes."""
+    """A run of erase units of one size."""
 
     name: str = "flash"
+    """Name of the memory, for messages."""
     start: int = Field(ge=0, lt=MOST)
+    """Address of the run."""
     size: int = Field(gt=0, le=MOST)
+    """Bytes of the run."""
     erase_unit: int = Field(gt=0)
+    """Bytes of each erase unit (sector, page) in the run."""
 
     @model_validator(mode="after")
     def _whole_units(self) -> Self:

@@ -10,11 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import tomllib
-import typing
 import uuid
 from collections.abc import Iterator
-from enum import Enum
 from importlib import import_module
 from importlib.metadata import distribution
 from pathlib import Path
@@ -23,25 +20,18 @@ from typing import Any
 import can
 import click
 import pytest
+from proxyflash.docs import reference
 from proxyflash.emulators.device import BadDevice, DeviceSpec
 from proxyflash.emulators.faults import FaultPlan
 from proxyflash.emulators.registry import find
 from proxyflash.enumerators.bench import Bench
-from proxyflash.enumerators.benchfile.schema import (
-    AppSpec,
-    AskSpec,
-    BusSpec,
-    CheckSpec,
-    ComponentSpec,
-    FaultSpec,
-    HostVersion,
-    ImageSpec,
-    PartitionSpec,
-    PowerSpec,
-    VersionQuestion,
-    load,
-)
+from proxyflash.enumerators.benchfile.schema import FaultSpec, load
+from proxyflash.flashers.avr.avr109 import Avr109Profile
+from proxyflash.flashers.dfu.profile import DfuAddress
 from proxyflash.flashers.stm32.parts import families
+from proxyflash.flashers.stm32.profile import Stm32Profile
+from proxyflash.flashers.uds.profile import Routines, UdsProfile
+from proxyflash.tools.bench_schema import Schema, bench_schema, schema_of
 from proxyflash.tools.commands import cli
 from proxyflash.tools.commands.session import Session
 from proxyflash.tools.output import Output
@@ -49,9 +39,7 @@ from proxyflash.transports import plugins
 from proxyflash.transports.errors import ExitStatus, SerialSettings, UdpSettings
 from proxyflash.transports.serial.port import SerialPort
 from proxyflash.transports.udp import UdpSocket
-from proxyflash.updates.manifests.policy import Policy
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -120,6 +108,8 @@ def parse(arguments: list[str]) -> None:
 @pytest.mark.parametrize("line", list(command_lines()))
 def test_every_command_line_parses(line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
+    if ">" in words:
+        words = words[: words.index(">")]
     if words[0] == "COMMAND":
         words[0] = "scan"
     with contextlib.suppress(click.exceptions.Exit):  # --help
@@ -269,7 +259,7 @@ def test_emulate_serves_as_the_document_says(bench_folder: Path) -> None:
     assert process.returncode == 0
 
 
-# The bench file's tables.
+# The bench file's keys.
 
 
 def sections(document: Path) -> dict[str, dict[str, str]]:
@@ -287,75 +277,39 @@ def sections(document: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def submodels(info: FieldInfo) -> Iterator[type[BaseModel]]:
-    def walk(annotation: Any) -> Iterator[type[BaseModel]]:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield annotation
-        for argument in typing.get_args(annotation):
-            yield from walk(argument)
-
-    yield from walk(info.annotation)
-
-
-def tables() -> dict[str, type[BaseModel]]:
-    """The heading of each model's table."""
-    found: dict[str, type[BaseModel]] = {
-        "Buses: [bus.NAME]": BusSpec,
-        "ask of a bus": AskSpec,
-        "faults": FaultSpec,
-        "Components: [[component]]": ComponentSpec,
-        "version": VersionQuestion,
-        "version_from": HostVersion,
-        "partition": PartitionSpec,
-        "app": AppSpec,
-        "images": ImageSpec,
-        "Power: [power.NAME]": PowerSpec,
-        "Checks: [check.NAME]": CheckSpec,
-        "Updates: [updates]": Policy,
-    }
-
-    def add(title: str, model: type[BaseModel]) -> None:
-        found[title] = model
-        for name, info in model.model_fields.items():
-            for sub in submodels(info):
-                add(f"{title}.{name}", sub)
-
-    for protocol in plugins.names(plugins.FLASHERS):
-        flasher = plugins.load(plugins.FLASHERS, protocol)
-        add(f"{protocol}: address", flasher.Address)
-        add(f"{protocol}: profile", flasher.Profile)
-    return found
+def undescribed(schema: Schema, where: str = "") -> Iterator[str]:
+    """The keys of a JSON Schema without a description."""
+    for key, value in schema.get("properties", {}).items():
+        if not value.get("description"):
+            yield f"{where}.{key}"
+        yield from undescribed(value, f"{where}.{key}")
+    inner = [*schema.get("anyOf", ()), *schema.get("patternProperties", {}).values(), *schema.get("$defs", {}).values()]
+    for value in [*inner, *filter(None, [schema.get("items")])]:
+        yield from undescribed(value, where)
 
 
-def plain(value: Any) -> Any:
-    """A default as the file would write it."""
-    if isinstance(value, BaseModel):
-        assert value == type(value)()
-        return {}
-    if isinstance(value, tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, bytes):
-        return value.hex()
-    return value.value if isinstance(value, Enum) else value
+def test_every_key_has_a_description() -> None:
+    schema = bench_schema()
+    assert list(undescribed(schema)) == []
+    del schema["$defs"]["uds.profile"]["properties"]["iso_tp"]["properties"]["st_min"]["description"]
+    assert ".iso_tp.st_min" in list(undescribed(schema))
 
 
-@pytest.mark.parametrize("title", tables())
-def test_a_table_has_the_keys_and_defaults_of_its_model(title: str) -> None:
-    model = tables()[title]
-    listed = sections(BENCH_FILE).get(title, {})
-    assert set(listed) == set(model.model_fields)
-    for key, info in model.model_fields.items():
-        default = None if info.is_required() else plain(info.get_default(call_default_factory=True))
-        if info.is_required():
-            assert listed[key] == "needed", key
-        elif default is None:
-            assert listed[key] == "-", key
-        else:
-            assert tomllib.loads(f"value = {listed[key]}")["value"] == default, key
+def test_the_page_of_all_keys_is_what_the_schema_says() -> None:
+    assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run: python -m proxyflash.docs.reference"
+    assert sorted(reference.ORDER) == plugins.names(plugins.FLASHERS)
 
 
-def test_no_table_is_of_nothing() -> None:
-    assert set(sections(BENCH_FILE)) - set(tables()) == {'kind = "serial"', 'kind = "udp"'}
+@pytest.mark.parametrize(("model", "key", "row"), [
+    (UdsProfile, "read_block", "| `read_block` | integer, from 1 to 4094 | `256` | Bytes that one Read"),
+    (Routines, "erase", '| `erase` | integer, from 0 to 0xFFFF or "none" | `0xFF00` | Identifier of the erase routine. |'),
+    (Stm32Profile, "answer", "| `answer` | number, above 0, up to 60 | `1.0` |"),
+    (DfuAddress, "vendor_id", "| `vendor_id` | integer, from 0 to 0xFFFF | `0x0483` |"),
+    (Avr109Profile, "entry", "| `entry` | table | `{}` |"),
+])  # fmt: skip
+def test_a_row_of_the_page_has_the_values_and_the_default(model: type[BaseModel], key: str, row: str) -> None:
+    rows = dict(zip(model.model_fields, reference.rows(schema_of(model)), strict=True))
+    assert rows[key].startswith(row)
 
 
 def keys_in(error: Exception) -> set[str]:
@@ -366,15 +320,13 @@ def keys_in(error: Exception) -> set[str]:
 def test_the_serial_bus_s_keys() -> None:
     with pytest.raises(SerialSettings) as caught:
         SerialPort.open("line", {"url": "loop://", "nonsense": 1})
-    assert set(sections(BENCH_FILE)['kind = "serial"']) == keys_in(
-        caught.value.__class__(caught.value.cause, remedy="")
-    )
+    assert set(SerialPort.settings_schema) == keys_in(caught.value.__class__(caught.value.cause, remedy=""))
 
 
 def test_the_udp_bus_s_keys() -> None:
     with pytest.raises(UdpSettings) as caught:
         UdpSocket.open("lan", {"host": "::1", "nonsense": 1})
-    assert set(sections(BENCH_FILE)['kind = "udp"']) == keys_in(caught.value.__class__(caught.value.cause, remedy=""))
+    assert set(UdpSocket.settings_schema) == keys_in(caught.value.__class__(caught.value.cause, remedy=""))
 
 
 def test_the_faults_are_those_of_the_wires() -> None:

@@ -54,6 +54,9 @@ class Transport(ABC):
     steers_parts: ClassVar[bool] = False
     """Whether lines beside the data, such as modem lines, may hold a part in its bootloader until the bus is opened again."""
 
+    settings_schema: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """The library's keys that are worth a description in an editor, each with its JSON Schema. Others may be given too."""
+
     where_form: ClassVar[str] = ""
     """How a target says where on such buses its part is, with words in capitals for what isn't fixed; "": by no target."""
 

@@ -31,6 +31,13 @@ class UdpSocket(Transport):
 
     kind: ClassVar[str] = "udp"
     where_form: ClassVar[str] = "HOST:PORT"
+    settings_schema = {
+        "host": {"type": "string", "description": "A name, or an address of IPv4 or IPv6. Needed."},
+        "port": {
+            "type": "integer",
+            "description": "UDP port. Default: the port of the component's protocol, 1337 for `smp-udp`; else needed.",
+        },
+    }
     recorder: Recorder | None = None
 
     def __init__(self, name: str, connected: socket.socket) -> None:

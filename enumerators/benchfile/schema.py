@@ -78,22 +78,29 @@ class VersionQuestion(Settings):
     """A question that a running application answers with its version, on the wire that it is flashed over."""
 
     send: str
+    """The text that is sent."""
     match: Annotated[str, BeforeValidator(_for_bytes)]
+    """A regular expression (Python's `re`, on bytes) with a group around the version. The answer must go on after the
+    version, such as with a line end or a space."""
     timeout: float = Field(default=0.5, gt=0, le=60)
+    """Seconds that the answer may take."""
 
 
 class HostVersion(Settings):
-    """How a component without a bus tells its version: by a file of the host, or by a shell command.
+    """The version of a component without a bus: from a file of the host, or from a shell command.
 
-    Paths and commands are taken from the bench file's folder on. `key`: the file has lines KEY=VALUE, as os-release has,
-    and this one is asked. `match`: a pattern with a group around the version; without one, and without a key, all that the
-    file or the command says is the version.
+    Paths and commands start from the bench file's folder.
     """
 
     file: str = Field(default="", max_length=4096)
+    """A file that holds the version. Give either `file` or `command`."""
     key: str = Field(default="", max_length=256)
+    """The key whose value is the version, in a file with lines `KEY=VALUE`, such as /etc/os-release."""
     command: str = Field(default="", max_length=4096)
+    """A shell command that prints the version, within 30 seconds."""
     match: Annotated[str, BeforeValidator(_for_version)] = ""
+    """A regular expression with a group around the version. Without `match` and `key`, the whole text is the
+    version."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -113,52 +120,62 @@ class PartitionSpec(Settings):
     """
 
     slots: Annotated[dict[Name, str], Field(min_length=2, max_length=2)]
-    """Two block devices, or files, by the names that the commands have for them."""
+    """Two block devices, or files, by the names that the commands use for them."""
     active: str = Field(min_length=1, max_length=4096)
-    """A command that prints the name of the slot in use."""
+    """A shell command that prints the name of the slot in use."""
     switch: str = Field(min_length=1, max_length=4096)
-    """A command that has the other slot used from then on; {slot} in it becomes that slot's name."""
+    """A shell command that makes the other slot the one in use. `{slot}` stands for that slot's name."""
     reboot: bool = True
-    """Whether that comes to be by a restart of the host."""
+    """Whether the host must restart before the other slot is in use."""
 
 
 class AppSpec(Settings):
     """How an application of the host is updated. The path and the commands are taken from the bench file's folder on."""
 
     folder: str = Field(min_length=1, max_length=4096)
-    """Where its files lie; an update reaches nothing outside of it."""
+    """The folder with the application's files. An update changes nothing outside of this folder."""
     restart: str = Field(default="", max_length=4096)
-    """A command that restarts it."""
+    """A shell command that restarts the application."""
     health: str = Field(default="", max_length=4096)
-    """A command that ends with status 0 when it works."""
+    """A shell command that ends with status 0 when the application works."""
     health_seconds: float = Field(default=30.0, ge=0, le=3600)
-    """How long it has until it works."""
+    """Seconds that the application has until it works."""
 
 
 class FaultSpec(Settings):
-    """What goes wrong on an emulated bus: see the emulators' FaultPlan. Chances of a unit from 0 to 1."""
+    """What goes wrong on an emulated bus: see the emulators' FaultPlan. A unit is a frame, a byte or a transfer."""
 
     drop: float = Field(default=0.0, ge=0, le=1)
+    """Chance that a unit is lost."""
     duplicate: float = Field(default=0.0, ge=0, le=1)
+    """Chance that a unit arrives twice."""
     corrupt: float = Field(default=0.0, ge=0, le=1)
+    """Chance that a unit arrives with one bit changed."""
     delay: float = Field(default=0.0, ge=0, le=1)
+    """Chance that a unit arrives late."""
     delay_seconds: float = Field(default=0.05, ge=0, le=60)
+    """Seconds by which a late unit is late."""
     disconnect_after: int = Field(default=0, ge=0)
+    """The unit, counted from 1, at which the host's adapter vanishes. 0: never."""
     bus_off_after: int = Field(default=0, ge=0)
+    """The unit, counted from 1, at which the host's CAN controller goes bus-off. 0: never."""
     first: int = Field(default=1, ge=1)
+    """The first unit that chance may hit."""
     last: int = Field(default=0, ge=0)
+    """The last unit that chance may hit. 0: no end."""
     seed: int = 0
+    """Seed of the random numbers. The same seed gives the same faults."""
 
 
 class AskSpec(Settings):
-    """A bootloader protocol that an unknown part on a serial line may be asked by.
-
-    `baudrate`: at this rate, None for the bus's own. `profile`: as of a component with that protocol.
-    """
+    """A bootloader protocol that an unknown part on a serial line may be asked with."""
 
     protocol: str
+    """The bootloader protocol to ask with."""
     baudrate: int | None = Field(default=None, gt=0)
+    """Bit rate of the question, in bit/s. Default: the bus's `baudrate`."""
     profile: dict[str, Any] = Field(default_factory=dict)
+    """A profile, as of a component with this protocol."""
 
 
 class BusSpec(BaseModel):
@@ -167,18 +184,24 @@ class BusSpec(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
     kind: str
+    """The kind of bus: `"can"`, `"serial"`, `"udp"`, `"usb"`, or a kind that a plugin adds. `proxyflash plugins`
+    lists what is installed."""
     emulated: bool = False
+    """Whether proxyflash emulates the components of this bus in its own process."""
     probe: bool = False
-    """Whether enumerators may send here what is not addressed to a component of the file."""
+    """Whether `scan` may look here for devices that this file does not list. `scan` then sends TesterPresent on CAN,
+    and the bootloader's sync byte on a serial line."""
     pace: float = Field(default=1.0, ge=0, le=100)
-    """Of an emulated bus: 1.0 takes the time that the wire takes, 0.0 none."""
+    """How many times as long as on the real bus things take on an emulated bus. 0.0: no time."""
     faults: FaultSpec = FaultSpec()
+    """What goes wrong on an emulated bus."""
     at_once: int | None = Field(default=None, ge=1, le=100)
-    """How many components an update works on at once here; None: one, but on USB as many as there are."""
+    """How many components of this bus an update works on at the same time, if the update allows it. Default: 1, on
+    USB all of them."""
     ask: tuple[AskSpec, ...] = ()
-    """Of a serial line without a component: what is asked there, one after the other, until something answers."""
+    """Protocols with which `scan` asks an unknown part on a serial line without a component, in this order."""
     quiet: float = Field(default=0.5, ge=0, le=60)
-    """Seconds for which nothing has come on a serial line before the next thing is asked."""
+    """Seconds for which the line must be quiet before the next question of `ask`."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -186,70 +209,98 @@ class BusSpec(BaseModel):
 
 
 class ImageSpec(Settings):
-    """A release that is known to be good, for tests. `file`: from the bench file's folder on."""
+    """A release that is known to be good, for tests."""
 
     file: str = Field(min_length=1)
+    """A firmware file. A relative path starts at the bench file's folder."""
     version: str = ""
+    """The version that the application then reports. "": the version is not compared."""
     address: int | None = Field(default=None, ge=0)
+    """Address of a raw binary. Default: the start of the part's memory."""
 
 
 class ComponentSpec(Settings):
-    """One component. Without a bus it lies in the host: a partition, an application."""
+    """One component. A component without a bus belongs to the host: a partition, an application."""
 
     name: Name
+    """The component's name, unique in the file."""
     id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """Of a part of this host, as an inventory has it; unique. None: its name."""
+    """The id of a component of this host, unique in the file. Default: its name."""
     group: str = ""
+    """A group of components that take the same update."""
     bus: str = ""
+    """The name of the component's bus. "": the component belongs to this host, such as a partition or an
+    application."""
     protocol: str = ""
+    """The protocol of the component's bootloader. Needed on a bus."""
     address: dict[str, Any] = Field(default_factory=dict)
+    """Where the component is on its bus. The keys depend on the protocol."""
     profile: str | dict[str, Any] = Field(default_factory=dict)
+    """How the maker's bootloader differs: a table, or the name of a table `[profile.NAME]`. The keys depend on the
+    protocol."""
     manufacturer: str = ""
+    """The manufacturer. Default: what the part reports."""
     model: str = ""
+    """The model. Default: what the part reports."""
     properties: dict[str, str] = Field(default_factory=dict)
+    """Texts by which updates and people recognise the component, such as `{mounted = "left"}`."""
     version: VersionQuestion | None = None
+    """How the application on a serial line is asked for its version."""
     version_from: HostVersion | None = None
+    """How the version of a component of this host is found."""
     partition: PartitionSpec | None = None
+    """How a partition of this host is updated."""
     app: AppSpec | None = None
+    """How an application of this host is updated."""
     boot_timeout: float = Field(default=10.0, gt=0, le=600)
+    """Seconds that the application has to answer after a boot."""
     images: tuple[ImageSpec, ...] = ()
+    """Known good releases to test with, oldest first."""
     optional: bool = False
-    """Whether it may be unplugged: an update passes it over while it is."""
+    """Whether the component may be unplugged. An update skips an optional component while it is absent."""
     emulated: dict[str, Any] = Field(default_factory=dict)
+    """Which part is emulated, on an emulated bus. The page on emulated benches lists the keys."""
 
 
 class PowerSpec(Settings):
     """Shell commands that cut and restore a component's supply; they run in the bench file's folder."""
 
     off: str = Field(min_length=1)
+    """A shell command that cuts the supply."""
     on: str = Field(min_length=1)
+    """A shell command that restores the supply."""
     volts: str = Field(default="", max_length=4096)
-    """A command that prints the supply's voltage, as a number."""
+    """A shell command that prints the supply's voltage as a number, for the conditions of an update."""
 
 
 class CheckSpec(Settings):
-    """A shell command, run in the bench file's folder, that tells whether an update may go on.
-
-    It holds when the command ends with status 0 and, where `match` is given, what it prints has that pattern; where `min`
-    or `max` are, the first number that it prints lies between.
-    """
+    """A shell command, run in the bench file's folder, that decides whether an update may go on."""
 
     command: str = Field(min_length=1)
+    """The shell command, of 30 seconds at most. The check fails if its exit status is not 0."""
     match: Annotated[str, BeforeValidator(_for_text)] = ""
+    """A regular expression that must be found in what the command prints."""
     min: float | None = None
+    """The first number that the command prints must be this or more."""
     max: float | None = None
+    """The first number that the command prints must be this or less."""
 
 
 class FileSpec(Settings):
-    """The whole file."""
+    """The whole bench file."""
 
     bus: dict[Name, BusSpec] = Field(default_factory=dict)
+    """The buses of this host: `[bus.NAME]`."""
     component: list[ComponentSpec] = Field(default_factory=list)
+    """The components: one `[[component]]` for each."""
     profile: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    """Profiles that several components share: `[profile.NAME]`."""
     power: dict[Name, PowerSpec] = Field(default_factory=dict)
+    """How the supply of a component is switched: `[power.NAME]`, by the component's name."""
     check: dict[Name, CheckSpec] = Field(default_factory=dict)
+    """Checks that updates ask by their name: `[check.NAME]`."""
     updates: dict[str, Any] = Field(default_factory=dict)
-    """The policy for updates; what may stand in it is the update engine's to say."""
+    """Rules that hold for every update on this bench."""
 
 
 @dataclass(frozen=True, slots=True)

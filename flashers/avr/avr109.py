@@ -35,11 +35,11 @@ FUSES = {
 
 
 class Avr109Profile(AvrProfile):
-    """As the others', but for the entry. `erases_pages`: whether writing a block erases its page; None: by the loader's
-    name."""
+    """As of the other AVR protocols, but for the entry."""
 
     entry: AvrUsbEntrySettings = AvrUsbEntrySettings()
     erases_pages: bool | None = None
+    """Whether writing a page erases it. Default: depends on the bootloader's name."""
 
 
 class Avr109Loader(AvrLoader):

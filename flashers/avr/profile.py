@@ -25,12 +25,13 @@ class AvrAddress(Address):
 
 
 class AvrEntrySettings(ResetSettings):
-    """How the part comes into its loader. `touch`: the application is told to jump into the loader by opening its USB serial
-    port at 1200 bit/s and closing it with DTR low; the port then vanishes and one of the loader's comes at the same USB
-    place, within `touch_seconds`."""
+    """How the part is brought into its bootloader."""
 
     touch: bool = False
+    """Whether the application starts its bootloader when its USB serial port is opened at 1200 bit/s and closed with
+    DTR low. The port then vanishes, and the bootloader's port comes at the same USB place."""
     touch_seconds: float = Field(default=10.0, gt=0, le=120)
+    """Seconds that the bootloader's port may take to come."""
 
 
 class AvrUsbEntrySettings(AvrEntrySettings):
@@ -41,12 +42,15 @@ class AvrUsbEntrySettings(AvrEntrySettings):
 
 
 class AvrMemoryRun(MemoryRun):
-    """A run of pages, of a part whose signature is not among the known ones. Flash begins at 0, EEPROM at 0x810000.
+    """A run of pages, of a part whose signature proxyflash does not know.
 
-    `erase_unit`: bytes of a flash page; of EEPROM 1. `boot`: the boot section, which is never written.
+    Flash starts at 0, EEPROM at 0x810000 as in avr-libc. `erase_unit` is the flash page: a power of two from 16 to 1024, the
+    same in all runs; 1 for EEPROM. A wrong `erase_unit` ends with E-PART-LAYOUT after the first page.
     """
 
     boot: bool = False
+    """Whether the run is the boot section. The boot section is the last run of flash and is never written. Give
+    `boot_size` if no run is the boot section."""
 
     @property
     def is_eeprom(self) -> bool:
@@ -70,21 +74,26 @@ def _listed(value: object) -> object:
 
 
 class AvrProfile(SerialProfile):
-    """`part`: the expected part's name, or a piece of it, or its signature; "" for any. `baudrate`: of the loader, None
-    for the bus's own. `app_baudrate`: of the application, None for the bus's own. `enter`: what makes the application
-    jump into the loader, sent at the application's rate, "" for nothing. `boot_size`: bytes of the boot section where
-    the fuses can't be asked and the loader isn't recognised. `memory`: its runs of pages, for a part that isn't known.
-    `eeprom`: whether the loader writes EEPROM, None: it is found out where that is possible. `answer`: seconds that the
-    loader has for an answer, the wire's time aside."""
+    """How an AVR and its bootloader differ from the usual."""
 
     part: str | int = ""
+    """The expected part: its name or a piece of the name (`"ATmega328"`), or its signature (`0x1E950F`). "": any
+    part."""
     app_baudrate: int | None = Field(default=None, gt=0)
+    """Bit rate of the application, in bit/s. Default: the bus's `baudrate`."""
     entry: AvrEntrySettings = AvrEntrySettings()
+    """How the part is brought into its bootloader."""
     enter: str = ""
+    """Text that makes the application start its bootloader, sent at the application's bit rate. "": nothing is sent."""
     boot_size: int | None = Field(default=None, gt=0)
+    """Bytes of the boot section, if the fuses and the flash do not show it. Default: the largest boot section that
+    the part can have."""
     memory: Annotated[tuple[AvrMemoryRun, ...], BeforeValidator(_listed)] = ()
+    """The memory of a part that proxyflash does not know, as a list of runs."""
     eeprom: bool | None = None
+    """Whether the bootloader reads and writes EEPROM. Default: proxyflash finds out."""
     answer: float = Field(default=1.0, gt=0, le=60)
+    """Seconds that the bootloader has for an answer. The time on the wire is added."""
 
     @model_validator(mode="after")
     def _memory_holds(self) -> Self:

@@ -19,17 +19,22 @@ ANY = 0xFFFF
 
 
 class DfuAddress(Address):
-    """Which device. The ids of DFU mode (both 0xFFFF: any, at the given port); those of the running application if they
-    differ; serial or port path ("1-4.2") to tell two alike apart; `alt`: the alternate setting that is read and written,
-    unless the image file names one."""
+    """Which USB device it is."""
 
     vendor_id: int = Field(default=0x0483, ge=0, le=0xFFFF)
+    """USB vendor id in DFU mode. 0xFFFF: any, which needs `port`."""
     product_id: int = Field(default=0xDF11, ge=0, le=0xFFFF)
+    """USB product id in DFU mode. 0xFFFF: any, which needs `port`."""
     runtime_vendor_id: int | None = Field(default=None, ge=0, le=0xFFFF)
+    """USB vendor id of the running application. Default: as in DFU mode."""
     runtime_product_id: int | None = Field(default=None, ge=0, le=0xFFFF)
+    """USB product id of the running application. Default: as in DFU mode."""
     serial: str | None = None
+    """Serial number, to tell two equal devices apart."""
     port: str | None = None
+    """Bus and port path as in sysfs (`"1-4.2"`), to tell two equal devices apart."""
     alt: int = Field(default=0, ge=0, le=255)
+    """The alternate setting that is read and written, unless the image file names one."""
 
     @model_validator(mode="after")
     def _any_needs_a_port(self) -> Self:
@@ -85,9 +90,10 @@ MOST_TRANSFER = 4096
 
 
 class DfuMemoryRun(MemoryRun):
-    """A run of erase units of one of a DfuSe device's memories. `alt`: its alternate setting."""
+    """A run of erase units of one of a DfuSe device's memories."""
 
     alt: int = Field(default=0, ge=0, le=255)
+    """The alternate setting of the memory."""
 
 
 def _listed(value: object) -> object:
@@ -95,22 +101,29 @@ def _listed(value: object) -> object:
 
 
 class DfuProfile(Settings):
-    """`part`: what the product string must be, "" for any. `flavour`: "auto" tells by the descriptors. `slot_size`: of
-    a DFU 1.1 device, which doesn't tell it. `write_alignment`: in bytes, of a DfuSe device's flash. `memory`: of a DfuSe
-    device that tells a wrong one; of the alternate settings that it names it takes the place of what they tell.
-    `mass_erase`: erase all at once where all of it is to be erased. `transfer_size`: most bytes of one transfer, of a
-    device that takes fewer than its wTransferSize says, or behind a host that does; whole multiples of 8.
-    `reenumerate`, `work`: seconds that the device may take to come back, and to finish one piece of work."""
+    """How a DFU device differs from the usual."""
 
     part: str = ""
+    """The product string in DFU mode. "": any."""
     flavour: Literal["auto", "dfu", "dfuse"] = "auto"
+    """`"dfu"` (DFU 1.1) or `"dfuse"` (ST's extension). `"auto"`: depends on the descriptors."""
     slot_size: int = Field(default=0x0100_0000, gt=0)
+    """Bytes that a DFU 1.1 device takes. The device does not report them."""
     write_alignment: int = Field(default=8, ge=1, le=1024)
+    """Bytes to which each write to a DfuSe device's flash is aligned."""
     memory: Annotated[tuple[DfuMemoryRun, ...], BeforeValidator(_listed)] = ()
+    """The memory of a DfuSe device that reports a wrong layout, as a list of runs. The list replaces the layout of
+    the alternate settings that it names."""
     mass_erase: bool = True
+    """Whether one command erases the whole memory when all of it is to be erased and the device's own layout is
+    used."""
     transfer_size: int = Field(default=MOST_TRANSFER, ge=8, le=MOST_TRANSFER, multiple_of=8)
+    """Most bytes of one transfer, in multiples of 8. libusb takes 4096 at most. Give less for a device or a hub that
+    fails with long transfers."""
     reenumerate: float = Field(default=10.0, gt=0, le=120)
+    """Seconds that the device may take to come back on USB."""
     work: float = Field(default=60.0, gt=0, le=600)
+    """Seconds that one piece of work may take."""
 
     @model_validator(mode="after")
     def _writes_whole_pieces(self) -> Self:

@@ -20,17 +20,16 @@ Output = Literal["dtr", "rts", "none"]
 
 
 class PinSettings(Settings):
-    """Which modem lines drive the pins. A family names the second pin, and its keys, as its makers do.
-
-    `reset`: which line resets the part, "none" for by hand. `reset_asserted`: whether the line asserted (low on the wire)
-    is what resets. Times in seconds: how long the reset is held (`hold`), and how long the second pin after it
-    (`settle`).
-    """
+    """Which modem lines drive the pins. A family names the second pin, and its keys, as its makers do."""
 
     reset: Output = "none"
+    """The modem line that resets the part. `"none"`: a person resets the part."""
     reset_asserted: bool = True
+    """Whether asserting the line (low on the wire) is what resets."""
     hold: float = Field(default=0.01, gt=0, le=5)
+    """Seconds that the reset is held."""
     settle: float = Field(default=0.05, ge=0, le=5)
+    """Seconds that the part has to start after the reset."""
 
     @model_validator(mode="after")
     def _two_lines(self) -> Self:

@@ -8,6 +8,7 @@ from ..flasher import Settings
 
 
 class SerialProfile(Settings):
-    """`baudrate`: of the bootloader, None for the bus's own."""
+    """What every profile of a bootloader on a serial line has."""
 
     baudrate: int | None = Field(default=None, gt=0)
+    """Bit rate of the bootloader, in bit/s. Default: the bus's `baudrate`."""

@@ -13,17 +13,21 @@ from ..flasher import Settings
 
 
 class ResetSettings(Settings):
-    """`reset`: the lines that reset the part, "none" for by hand. `wiring`: "capacitor" where the line's edge makes a pulse
-    (100 nF between DTR and the reset pin, as on Arduino boards), "direct" where the part is held in reset as long as the
-    line is. `asserted`: whether the line asserted (low on the wire) is what resets. Times in seconds: `discharge` before
-    a pulse through a capacitor, `hold` of a direct reset, `settle` for the bootloader to start."""
+    """How a modem line resets the part."""
 
     reset: Literal["dtr", "rts", "both", "none"] = "dtr"
+    """The modem lines that reset the part. `"none"`: a person resets the part."""
     wiring: Literal["capacitor", "direct"] = "capacitor"
+    """`"capacitor"`: the edge of the line makes a short pulse, as on Arduino boards (100 nF between DTR and the reset
+    pin). `"direct"`: the part is in reset as long as the line is."""
     asserted: bool = True
+    """Whether asserting the line (low on the wire) is what resets."""
     discharge: float = Field(default=0.25, ge=0, le=5)
+    """Seconds for which the line is released before a pulse through a capacitor."""
     hold: float = Field(default=0.01, gt=0, le=5)
+    """Seconds that a direct reset is held."""
     settle: float = Field(default=0.05, ge=0, le=5)
+    """Seconds that the bootloader has to start after the reset."""
 
     def at_opening(self, asserted: Mapping[str, bool]) -> Iterator[str]:
         """What the lines do to the part when the port is opened. `asserted`: each line's state then."""

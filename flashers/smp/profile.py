@@ -11,34 +11,41 @@ from .codec import LINE_LENGTH
 
 
 class SmpAddress(Address):
-    """One part is on the bus; `image`: which of its images this component is, 0 for the only or first one."""
+    """One part is on the bus. A component is one of the part's images."""
 
     image: int = Field(default=0, ge=0, le=15)
+    """Number of the part's image. 0: the only or first one."""
 
 
 class SmpProfile(Settings):
-    """`part`: what the part's platform or name must contain, "" for any. `framing`: of a serial line: "console" for the
-    lines of base64 that may stand amid log text, "raw" for bare packets. `line_length`: of a console's lines, in bytes.
-    `mode`: whether SMP is answered by the "application" or by MCUboot's serial "recovery"; "auto" tells by what is
-    answered. `recovery`: have the application restart into serial recovery, and upload there. `confirm`: whether an
-    image that has started is made to stay; without, the next reset brings the old one back. `run_address`: where the
-    part runs its image, None where that isn't checked. `slot_size`: in bytes, of a part that doesn't tell it. `buffer`:
-    the largest packet in bytes, where the part doesn't tell it. `window`: requests under way at once while uploading.
-    Seconds: `answer`, that the part has for an answer; `erase`, for the first piece of an upload, before which it may
-    erase the slot; `swap`, that it may take to come back after a reset; `quiet`, for which it
-    then must be silent before it is spoken to."""
+    """How a part that speaks SMP differs from the usual."""
 
     part: str = ""
+    """A text that the part's platform or name must contain (`"nrf52840dk"`). "": any part."""
     framing: Literal["console", "raw"] = "console"
+    """Framing on a serial line: `"console"` (lines of base64, between which log text may stand) or `"raw"` (bare
+    packets). Without effect over UDP."""
     line_length: int = Field(default=LINE_LENGTH, ge=16, le=8192)
+    """Bytes of a console line. Give more than 127 only if the part's line buffer is larger. Without effect over UDP."""
     mode: Literal["auto", "application", "recovery"] = "auto"
+    """Who answers: the `"application"`, or MCUboot's serial `"recovery"`. `"auto"`: depends on the answer."""
     recovery: bool = False
+    """Whether the application is restarted into serial recovery for the upload."""
     confirm: bool = True
+    """Whether the image is made permanent once it runs. If false, the next reset brings the old image back."""
     run_address: int | None = Field(default=None, ge=0, le=0xFFFF_FFFF)
+    """Address at which the part runs its image. An image that starts elsewhere is refused. Default: not checked."""
     slot_size: int = Field(default=0x0100_0000, gt=0, le=0xFFFF_FFFF)
+    """Bytes of the slot, for a part that does not report them."""
     buffer: int = Field(default=384, ge=96, le=0x1_0000)
+    """Bytes of the largest packet, for a part that does not report them. MCUboot's recovery has 512 or 1024."""
     window: int = Field(default=1, ge=1, le=64)
+    """Requests under way at the same time while uploading. Never more than the part has buffers."""
     answer: float = Field(default=2.0, gt=0, le=60)
+    """Seconds that the part has for an answer."""
     erase: float = Field(default=40.0, gt=0, le=600)
+    """Seconds for the first piece of an upload, before which the part may erase the slot."""
     swap: float = Field(default=120.0, gt=0, le=1800)
+    """Seconds until the part answers again after a reset, in which MCUboot may swap the slots."""
     quiet: float = Field(default=1.0, ge=0, le=60)
+    """Seconds for which a part that starts must be silent before anything is sent to it."""

@@ -28,14 +28,12 @@ class Stm32Address(Address):
 
 
 class Stm32Pins(PinSettings):
-    """How the modem lines bring the part into its loader: BOOT0 high while the part leaves its reset (AN2606, 4).
-
-    `boot0`: which line drives BOOT0, "none" for by hand. `boot0_asserted`: whether the line asserted (low on the wire) is
-    what selects the loader.
-    """
+    """How the modem lines bring the part into its bootloader: BOOT0 high while the part leaves its reset (AN2606, 4)."""
 
     boot0: Output = "none"
+    """The modem line that drives BOOT0. `"none"`: a person sets BOOT0."""
     boot0_asserted: bool = True
+    """Whether asserting the line (low on the wire) is what selects the bootloader."""
 
     @property
     def select_line(self) -> tuple[Output, bool]:
@@ -43,15 +41,15 @@ class Stm32Pins(PinSettings):
 
 
 class Stm32MemoryRun(MemoryRun):
-    """A run of erase units of a part whose product id is not among the known ones, or is wrong. Sizes in bytes.
-
-    `number`: what Erase calls its first unit; by default the numbers count on from the run before, from 0 where the flash
-    begins.
-    """
+    """A run of erase units, of a part whose product id proxyflash does not know or knows wrongly."""
 
     number: int | None = Field(default=None, ge=0, le=0xFFF0)
+    """Number of the run's first erase unit in the Erase command. Default: counts on from the run before, from 0 at
+    0x08000000."""
     write_alignment: int = Field(default=8, ge=WORD, le=256)
+    """Bytes to which each write is aligned: a power of two."""
     erased_value: int = Field(default=0xFF, ge=0, le=255)
+    """The value of an erased byte."""
 
     @model_validator(mode="after")
     def _aligned(self) -> Stm32MemoryRun:
@@ -86,25 +84,32 @@ def _listed(value: object) -> object:
 
 
 class Stm32Profile(SerialProfile):
-    """`part`: the expected family's name, or a part of it, or the product id; "" for any. `parity`: of the loader, "N"
-    for BlueNRG. `baudrate`: of the loader, None for the bus's own. `enter`: what makes the application jump into the
-    loader, sent at the application's settings, "" for nothing. `boot`: how the application is started: by Go, by a
-    reset through the modem lines, or by what is there ("auto": a reset where the lines drive both NRST and BOOT0, else
-    Go). `app_parity`, `app_baudrate`: of the application, None for the bus's own. `memory`: its runs of erase units, for a
-    part that isn't known, or is wrongly. `mass_erase`: whether all at once may be erased where all is to be; None: where
-    the part is known to have it, and `memory` isn't given. `answer`: seconds that the loader has for an answer, its work
-    and the wire's time aside."""
+    """How an STM32 and its board differ from the usual."""
 
     part: str | int = ""
+    """The expected part: the family's name or a piece of it (`"STM32F40x"`), or the product id (`0x413`). "": any
+    part."""
     parity: Parity = "E"
+    """Parity of the bootloader: `"N"` for BlueNRG."""
     entry: Stm32Pins = Stm32Pins()
+    """How the modem lines bring the part into its bootloader."""
     enter: str = ""
+    """Text that makes the application start its bootloader, sent with the application's line settings. "": nothing is
+    sent."""
     boot: Literal["auto", "go", "reset"] = "auto"
+    """How the application is started: `"go"` by the bootloader's Go command, `"reset"` by the modem lines, `"auto"`
+    by a reset if the lines drive both NRST and BOOT0, else by Go."""
     app_parity: Parity | None = None
+    """Parity of the application. Default: the bus's `parity`."""
     app_baudrate: int | None = Field(default=None, gt=0)
+    """Bit rate of the application, in bit/s. Default: the bus's `baudrate`."""
     memory: Annotated[tuple[Stm32MemoryRun, ...], BeforeValidator(_listed)] = ()
+    """The flash of a part that proxyflash does not know, or of a clone with another flash, as a list of runs."""
     mass_erase: bool | None = None
+    """Whether one command may erase the whole flash when all of it is to be erased. Default: true if the part is
+    known to have the command and `memory` is not given."""
     answer: float = Field(default=1.0, gt=0, le=60)
+    """Seconds that the bootloader has for an answer. The time for its work and on the wire is added."""
 
     @model_validator(mode="after")
     def _memory_holds(self) -> Stm32Profile:

@@ -76,23 +76,27 @@ KEY = r"^(none|xor|library|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"
 
 
 class UdsAddress(Address):
-    """Where the ECU listens and answers.
-
-    normal: `request` and `response` (default: 8 above). normal-fixed: `target` and `source`, from which the ids follow.
-    extended: both ids, `target` and `source`. `source` is this tester's address. `functional`: the id that all ECUs
-    listen to; known by itself for 11-bit and normal-fixed addresses.
-    """
+    """Where the ECU listens and answers."""
 
     example = "request=ID"
 
     addressing: Addressing = Addressing.NORMAL
+    """ISO-TP addressing. `"normal"`: by `request` and `response`. `"normal-fixed"`: 29-bit ids that follow from
+    `target` and `source`. `"extended"`: with an address byte in each frame; for mixed addressing, give the address
+    extension as `target` and `source`."""
     request: ArbitrationId | None = None
+    """CAN id that the ECU listens to. Needed, except for normal-fixed addressing."""
     response: ArbitrationId | None = None
+    """CAN id with which the ECU answers. Default: `request` + 8."""
     extended_ids: bool | None = None
-    """Whether the ids have 29 bits; by default those above 0x7FF do."""
+    """Whether the ids have 29 bits. Default: ids above 0x7FF have 29 bits."""
     target: Byte | None = None
+    """The ECU's address byte. Needed for normal-fixed and extended addressing."""
     source: Byte = 0xF1
+    """The address byte of this tester."""
     functional: ArbitrationId | None = None
+    """CAN id that all ECUs listen to. Default: 0x7DF for 11-bit ids, 0x18DB33xx for normal-fixed addressing. Not for
+    extended addressing."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -142,23 +146,32 @@ class UdsAddress(Address):
 
 
 class MemoryRegion(Settings):
-    """One memory of the ECU. Sizes in bytes."""
+    """One memory of the ECU."""
 
     name: str = "flash"
+    """Name of the memory, for messages."""
     start: int = Field(ge=0)
+    """First address of the memory."""
     size: int = Field(gt=0)
+    """Bytes of the memory."""
     erase_unit: int | None = Field(default=None, gt=0)
-    """By default the ECU erases it only as a whole; so it does where routines.erase_parameters has no "address"."""
+    """Bytes of an erase unit. Default: the ECU erases the memory only as a whole. The same holds if
+    `routines.erase_parameters` has no `"address"`."""
     write_alignment: int = Field(default=1, gt=0)
+    """Bytes to which each write is aligned and filled up: a power of two."""
     erased_value: Byte = 0xFF
+    """The value of an erased byte."""
     id: Byte = 0
-    """What the maker numbers it with, for routines that take "region"."""
+    """The maker's number of the memory, for the parameter `"region"` and for `address_by = "id"`."""
     data_format: Byte | None = None
-    """Its own dataFormatIdentifier; by default that of the profile."""
+    """dataFormatIdentifier of this memory. Default: the profile's `data_format`."""
     announce: int | None = Field(default=None, gt=0)
-    """The size that RequestDownload names, in bytes, where the image is compressed already; by default what is sent."""
+    """Bytes that RequestDownload announces, for a compressed image whose unpacked size the ECU wants. The memory is
+    then erased as a whole. Default: the bytes that are sent."""
     signature: BenchPath = ""
-    """The file whose bytes the parameter "signature" is."""
+    """File with the bytes of the parameter `"signature"`, 65,536 bytes at most. Relative paths start at the bench
+    file's folder. `{image}` stands for the image's path without its ending: `"{image}.sig"`. An update refuses a name
+    with `{image}`, because its manifest does not cover that file."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -177,66 +190,82 @@ class MemoryRegion(Settings):
 class FlashDriver(Settings):
     """A program that the ECU gets into its RAM before the first erase: a flash driver, or a secondary bootloader.
 
-    It is downloaded, then checked, then started. Sizes in bytes.
+    It is downloaded, then checked, then started.
     """
 
     file: BenchPath = ""
-    """By default it is in the image, at these addresses."""
+    """The driver's firmware file. Relative paths start at the bench file's folder. `{image}` at the start stands for
+    the image's path without its ending: `"{image}-driver.hex"`. "": the driver is in the image, at its addresses."""
     start: int = Field(ge=0)
+    """First address of the driver's RAM."""
     size: int = Field(gt=0, le=1 << 24)
+    """Bytes of the driver's RAM."""
     id: Byte = 0
-    """What the maker numbers it with."""
+    """The maker's number of the driver, like the number of a memory."""
     data_format: Byte = 0x00
+    """dataFormatIdentifier of the driver."""
     check: RoutineId = "none"
+    """Identifier of the routine that checks the driver. With `"address"` in its parameters the routine is called for
+    each segment, else once."""
     check_parameters: tuple[Parameter, ...] = ("crc32",)
-    """With "address", the routine is called once for each of its segments."""
+    """Parameters of the check routine."""
     run: RoutineId = "none"
-    """The routine that starts it."""
+    """Identifier of the routine that starts the driver."""
     run_parameters: tuple[Parameter, ...] = ("address",)
-    """"address": where its first segment starts; where the file tells an entry point, that."""
+    """Parameters of the routine that starts the driver. `"address"` is the entry point of the file, else the start of
+    its first segment."""
     signature: BenchPath = ""
+    """File with the bytes of `"signature"` in these parameters."""
 
 
 class Sessions(Settings):
     """Session types of DiagnosticSessionControl."""
 
     default: Byte = 0x01
+    """Number of the default session."""
     programming: Byte = 0x02
+    """Number of the programming session."""
     extended: Byte = 0x03
+    """Number of the extended session."""
 
 
 class KeyLibrary(Settings):
     """A shared library that makes keys. It is called in a process of its own, which may crash or hang."""
 
     file: BenchPath
+    """Path of the library. Relative paths start at the bench file's folder."""
     call: Literal["GenerateKeyEx", "GenerateKeyExOpt", "XCP_ComputeKeyFromSeed"] = "GenerateKeyEx"
+    """The library's function: `"GenerateKeyEx"`, `"GenerateKeyExOpt"`, or `"XCP_ComputeKeyFromSeed"` (ASAM XCP)."""
     level: int | None = Field(default=None, ge=0, le=0xFF)
-    """What it is given as level, access type or privilege; by default that of `security`."""
+    """The level, access type or privilege that the function gets. Default: `security.level`."""
     variant: str = Field(default="", max_length=256)
+    """The variant text that the function gets."""
     options: Annotated[str, SECRET] = Field(default="", max_length=4096)
-    """For GenerateKeyExOpt."""
+    """The options text that `GenerateKeyExOpt` gets."""
     seconds: float = Field(default=5.0, gt=0, le=60)
-    """How long one call may take."""
+    """Seconds that one call may take."""
 
 
 class Security(Settings):
-    """SecurityAccess. `level`: the odd sub-function that asks for a seed. `key`: what makes the key from the seed.
-
-    "none": the ECU asks for no key. "xor": each byte of the seed with that of `secret`, repeated. "library": the
-    shared library that `library` names. Else "package.module:function", called with (seed: bytes, secret: bytes,
-    level: int), which returns the key as bytes. The module is a file in the bench file's folder, or an installed one.
-    """
+    """SecurityAccess."""
 
     _folder: str = PrivateAttr(default="")
     level: int = Field(default=0x01, ge=0x01, le=0x7D)
+    """The odd sub-function that asks for the seed."""
     key: str = Field(default="none", pattern=KEY)
+    """How the key is computed from the seed. `"none"`: no security access. `"xor"`: each byte of the seed with the
+    byte of `secret`, repeated. `"library"`: by the shared library of `library`. `"package.module:function"`: by a
+    Python function that is called with `(seed: bytes, secret: bytes, level: int)` and returns bytes; its module is a
+    file in the bench file's folder or an installed one."""
     secret: Annotated[Hex, SECRET] = b""
+    """Secret bytes that the key is computed with."""
     library: KeyLibrary | None = None
+    """The maker's shared library that computes the key."""
     request_data: Hex = b""
-    """securityAccessDataRecord: bytes that follow the sub-function that asks for the seed."""
+    """Bytes after the sub-function that asks for the seed (securityAccessDataRecord)."""
     wait: float = Field(default=12.0, ge=0, le=3600)
-    """How long to go on asking for a seed while the ECU says that its waiting time is not over (NRC 0x37). Many have one
-    of 10 s after each start (ISO 14229-1:2020, 10.4)."""
+    """Seconds to wait out a delay of the ECU after a start or after wrong keys (NRC 0x37). 0.0: the delay is reported
+    at once. Many ECUs have a delay of 10 s after each start (ISO 14229-1:2020, 10.4)."""
 
     @property
     def folder(self) -> str:
@@ -256,26 +285,33 @@ class Security(Settings):
 
 
 class Routines(Settings):
-    """Routine identifiers, "none" where the ECU has no such routine, and what their requests carry."""
+    """Routine identifiers (`"none"`: the ECU has no such routine), and what their requests carry."""
 
     erase: RoutineId = 0xFF00
+    """Identifier of the erase routine."""
     erase_parameters: tuple[Parameter, ...] = ("alfi", "address", "size")
+    """Parameters of the erase routine."""
     merge_erase: bool = False
-    """Whether one call may erase several erase units that lie side by side."""
+    """Whether one call may erase several erase units that follow each other."""
     erase_all: bool = False
-    """Whether one call erases all memory regions at once."""
+    """Whether one call erases all memories at once. An image without bytes for one of the memories is then refused."""
     check: RoutineId = 0x0202
+    """Identifier of the routine that checks what was written. With `"address"` in its parameters the routine is
+    called for each segment, else for each memory."""
     check_parameters: tuple[Parameter, ...] = ("crc32",)
-    """With "address", it is called once for each segment. Without, once for each memory region, whose segments, in
-    order of address, are then what the CRC goes over."""
+    """Parameters of the check routine."""
     dependencies: RoutineId = 0xFF01
+    """Identifier of the routine that checks programming dependencies, called after `check`."""
     preconditions: RoutineId = 0x0203
+    """Identifier of the routine that checks programming preconditions. An ECU without this routine is programmed all
+    the same."""
     passed: Byte = 0x00
-    """What the last byte of a status record says when all is well. A response without a status record says the same."""
+    """Last byte of a status record that means success. A response without a status record means success too."""
     poll: bool = False
-    """Whether a routine runs on after its start was answered, and its result is asked for (requestRoutineResults)."""
+    """Whether a routine goes on after the answer to its start. Its result is then requested (requestRoutineResults,
+    31 03) until the routine has ended. Not for `preconditions`."""
     running: Byte = 0x01
-    """With poll: what the last byte of that result says while the routine runs."""
+    """With `poll`: last byte of the result while the routine runs."""
 
 
 class OwnStep(Settings):
@@ -284,24 +320,31 @@ class OwnStep(Settings):
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)
+    """Name of the step in `order`: lower-case letters, digits and dashes."""
     session: Byte | None = None
-    """DiagnosticSessionControl, into this session."""
+    """DiagnosticSessionControl: the session to enter."""
     level: int | None = Field(default=None, ge=0x01, le=0x7D)
-    """SecurityAccess at another level; what is not said here is as in `security`."""
+    """SecurityAccess: the odd level. The other keys of `security` hold, except those given here."""
     key: str | None = Field(default=None, pattern=KEY)
+    """How the key is computed at this level, as in `security`."""
     secret: Annotated[Hex | None, SECRET] = None
+    """Secret bytes for the key at this level."""
     request_data: Hex | None = None
+    """Bytes after the sub-function that asks for the seed."""
     routine: Word | None = None
-    """RoutineControl, startRoutine; the last byte of its status record has to be routines.passed."""
+    """RoutineControl, startRoutine: the routine's identifier. The last byte of the status record must be
+    `routines.passed`."""
     parameters: tuple[Parameter, ...] = ()
-    """Of the routine. Address, size and checksums are those of the region or the segment that it is called for."""
+    """Parameters of the routine. Address, size and checksums are those of the region or segment for which the step is
+    done."""
     write: Word | None = None
-    """WriteDataByIdentifier, of `data`."""
+    """WriteDataByIdentifier: the identifier."""
     data: Hex = b""
+    """Bytes to write."""
     request: Hex = b""
-    """Any other request, as it is."""
+    """Bytes of any other request. The ECU must give a positive response."""
     optional: bool = False
-    """Whether the ECU may refuse it."""
+    """Whether the ECU may refuse the step."""
 
     @property
     def only_enters(self) -> bool:
@@ -334,54 +377,72 @@ class Fingerprint(Settings):
     """Who programmed it, when: written to an identifier, by default before the first erase."""
 
     identifier: Word = 0xF15A
+    """Data identifier that is written."""
     data: Hex
+    """Bytes of the fingerprint."""
 
 
 class Identifiers(Settings):
     """Data identifiers that tell who the ECU is (ISO 14229-1, C.1)."""
 
     version: tuple[Word, ...] = (0xF189, 0xF195)
-    """The first that is answered counts."""
+    """Data identifiers of the application's version. The first one that the ECU answers counts."""
     serial: Word = 0xF18C
+    """Data identifier of the serial number."""
     supplier: Word = 0xF18A
+    """Data identifier of the supplier."""
     hardware: Word = 0xF191
+    """Data identifier of the hardware number."""
     system: Word = 0xF197
+    """Data identifier of the system name."""
     bootloader: Word = 0xF180
+    """Data identifier of the bootloader's version."""
     session: Word = 0xF186
+    """Data identifier of the active session."""
 
 
 class Timings(Settings):
-    """Time limits. `p2`, `p2_star`: the ECU's; it may tell longer ones, which then hold."""
+    """Time limits."""
 
     p2: Seconds = 0.05
+    """Seconds until an answer (P2). A longer P2 that the ECU reports holds instead."""
     p2_star: Seconds = 5.0
+    """Seconds until an answer after "response pending" (P2*). A longer P2* that the ECU reports holds instead."""
     s3: Seconds = 5.0
-    """The ECU falls back to its default session after so long without a request."""
+    """Seconds without a request after which the ECU falls back to its default session."""
     latency: Seconds = 0.2
-    """What the wire, the adapter and this host may add to P2, P2*, N_Bs and N_Cr."""
+    """Seconds that the wire, the adapter and this host may add to P2, P2*, N_Bs and N_Cr."""
     reset_gap: Seconds = 5.0
-    """How long the ECU may stay silent while it resets."""
+    """Seconds that the ECU may stay silent while it resets."""
     knock: Seconds = 0.02
-    """Between two requests of `stay_in_boot`."""
+    """Seconds between two requests of `stay_in_boot`."""
     erase: Seconds = 300.0
-    """How long one erase routine may stay pending."""
+    """Seconds that one erase or check routine may stay pending."""
     pending: Seconds = 60.0
-    """How long anything else may stay pending."""
+    """Seconds that any other request may stay pending."""
     retries: int = Field(default=3, ge=0, le=100)
     """How often a request whose response was lost is sent again."""
 
 
 class IsoTp(Settings):
-    """See IsoTpOptions."""
+    """ISO-TP settings; see IsoTpOptions."""
 
     block_size: Byte = 0
+    """Frames that the ECU may send between two flow control frames. 0: no limit."""
     st_min: Byte = 0
+    """Least time between two frames of the ECU: 0x00 to 0x7F are milliseconds, 0xF1 to 0xF9 are 100 to 900
+    microseconds."""
     padding: Byte | Literal["none"] = 0xCC
+    """Byte that fills up frames. `"none"`: frames are not filled up."""
     tx_dl: Literal[8, 12, 16, 20, 24, 32, 48, 64] = 8
+    """Most bytes of a frame that is sent (TX_DL of ISO 15765-2). More than 8 need a CAN FD bus."""
     fd: bool | None = None
-    """Whether frames of 8 bytes are CAN FD frames too; longer ones always are."""
+    """`true`: send CAN FD frames, also with `tx_dl = 8`; needs a CAN FD bus. Default: frames of up to 8 bytes are
+    classic CAN frames, also on a CAN FD bus."""
     squash_st_min: bool = False
+    """Whether to ignore the ECU's own st_min."""
     backend: Literal["user", "kernel"] = "user"
+    """`"user"`: ISO-TP in this process. `"kernel"`: the kernel's ISO-TP socket, on socketcan only."""
 
     def options(self, latency: float = 0.0) -> IsoTpOptions:
         """`latency`: seconds that are added to what ISO 15765-2 gives N_Bs and N_Cr."""
@@ -409,47 +470,64 @@ class IsoTp(Settings):
 
 
 class UdsProfile(Settings):
-    """A maker's variations."""
+    """How a maker's ECU differs from the standards."""
 
     part: str = ""
-    """What the system name (F197) or hardware number (F191) must say; "" for anything."""
+    """The system name (F197) or the hardware number (F191) that the ECU must report. "": anything."""
     memory: tuple[MemoryRegion, ...] = ()
+    """The memories of the ECU. Needed to flash."""
     address_length: int = Field(default=4, ge=1, le=5)
+    """Bytes of an address in requests."""
     size_length: int = Field(default=4, ge=1, le=4)
+    """Bytes of a size in requests."""
     address_by: Literal["memory", "id"] = "memory"
-    """What requests have as "address": that of the memory, or the region's `id`. By id, a region is downloaded from its
-    start on, as one segment."""
+    """What requests give as address: `"memory"` the memory's address, `"id"` the memory's `id` (a block number). By
+    id, a memory is downloaded from its start on as one segment; gaps are filled with `erased_value`."""
     data_format: Byte = 0x00
-    """dataFormatIdentifier: high nibble compression, low nibble encryption."""
+    """dataFormatIdentifier: high nibble compression, low nibble encryption, by the maker's numbers. The image is sent
+    as it is; it must be compressed or encrypted already."""
     block_limit: int = Field(default=4095, ge=3)
-    """The longest TransferData request in bytes, if the ECU allows longer ones. Beyond 4095 ISO-TP needs its 32-bit
-    length, which many ECUs announce and lack."""
+    """Longest TransferData request in bytes, if the ECU allows longer ones. Beyond 4095 ISO-TP needs its 32-bit
+    length, which many ECUs announce and do not have."""
     transfer_exit: tuple[Parameter, ...] = ()
+    """Parameters of RequestTransferExit, as in `routines`."""
     read: Literal["none", "memory", "upload"] = "none"
-    """How memory is read back: by ReadMemoryByAddress, or by RequestUpload."""
+    """How memory is read back: `"none"` not at all, `"memory"` by ReadMemoryByAddress, `"upload"` by RequestUpload."""
     read_block: int = Field(default=256, ge=1, le=4094)
-    """Bytes that one ReadMemoryByAddress asks for."""
+    """Bytes that one ReadMemoryByAddress requests."""
     sessions: Sessions = Sessions()
+    """Session numbers of DiagnosticSessionControl."""
     security: Security = Security()
+    """SecurityAccess."""
     routines: Routines = Routines()
+    """Routine identifiers, and the parameters of the routines."""
     driver: FlashDriver | None = None
+    """The flash driver or secondary bootloader that the ECU needs in its RAM."""
     order: Annotated[tuple[str | tuple[str | tuple[str, ...], ...], ...], AfterValidator(with_heads)] = STANDARD  # type: ignore[assignment]
-    """The steps of a programming session, in their order: the words of the default, and the names of `steps`. A list in
-    the list is done for one memory region, or segment, after the other."""
+    """The steps of a programming session, in their order: the words of the default, and the names of `steps`. A list
+    in the list is done for one memory, or one segment, after the other."""
     steps: tuple[OwnStep, ...] = ()
+    """Steps of the maker's own."""
     fingerprint: Fingerprint | None = None
+    """What the step `"fingerprint"` writes."""
     identifiers: Identifiers = Identifiers()
+    """Data identifiers that identify the ECU."""
     running_when: Literal["version", "session"] = "version"
-    """What tells a running application from a bootloader: that it answers its version, or only the active session."""
+    """How a running application is recognised: by the answer to its `"version"`, which a bootloader does not give, or by the
+    active `"session"` alone."""
     dtc_control: bool = True
+    """Whether ControlDTCSetting is sent around programming."""
     communication_control: bool = True
+    """Whether CommunicationControl is sent around programming."""
     functional: bool = False
-    """Whether the steps before and after programming, and TesterPresent, go to all ECUs of the bus, so that those keep
-    quiet. Needs an address with a functional id."""
+    """Whether the steps around programming, and TesterPresent, go to all ECUs of the bus, so that they keep quiet.
+    Needs an address with a functional id."""
     stay_in_boot: bool = False
-    """Whether the ECU enters its bootloader only by requests that meet it while it starts."""
+    """Whether the ECU enters its bootloader only by requests that reach it while it starts."""
     timings: Timings = Timings()
+    """Time limits."""
     iso_tp: IsoTp = IsoTp()
+    """ISO-TP settings."""
 
     @model_validator(mode="after")
     def _memory_holds(self) -> Self:

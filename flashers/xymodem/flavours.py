@@ -20,6 +20,8 @@ from .sender import Sender
 
 
 class XmodemProfile(XymodemProfile):
+    """How to talk to a bootloader that takes a file by XMODEM. Patterns are regular expressions (Python's `re`, on bytes)."""
+
     protocol = "xmodem"
 
 
@@ -35,12 +37,14 @@ class XmodemFlasher(XymodemFlasher):
 
 
 class YmodemProfile(XymodemProfile):
-    """Beside XymodemProfile's keys `file_name`: what the loader is told that the file is called."""
+    """As of XMODEM, with a file name."""
 
     protocol = "ymodem"
 
     block_size: Literal[128, 1024] = 1024
+    """Bytes of a block."""
     file_name: str = Field(default="firmware.bin", pattern=r"^[\x21-\x7E]+$", max_length=100)
+    """The name of the file that is sent to the bootloader."""
 
 
 class YmodemFlasher(XymodemFlasher):

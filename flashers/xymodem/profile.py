@@ -48,20 +48,23 @@ def filled(text: str, words: dict[str, str]) -> str:
 
 
 class Step(Settings):
-    """`send`: what the loader is sent; `expect`: what it then says, "" for nothing that is waited for; `seconds`: how
-    long that may take."""
+    """One text to the bootloader, and the answer to it."""
 
     send: str = ""
+    """Text that is sent to the bootloader."""
     expect: Pattern = ""
+    """A pattern for the bootloader's answer. "": no answer is waited for."""
     seconds: float = Field(default=10.0, gt=0, le=600)
+    """Seconds that the answer may take."""
 
 
 class XymodemPins(PinSettings):
-    """How the modem lines bring the part into its loader. `select`: which line selects the loader while the part starts,
-    "none" for by hand. `select_asserted`: whether the line asserted (low on the wire) is what selects it."""
+    """How the modem lines bring the part into its bootloader."""
 
     select: Output = "none"
+    """The modem line that selects the bootloader while the part starts. `"none"`: a person selects the bootloader."""
     select_asserted: bool = True
+    """Whether asserting the line (low on the wire) is what selects the bootloader."""
 
     @property
     def select_line(self) -> tuple[Output, bool]:
@@ -69,15 +72,18 @@ class XymodemPins(PinSettings):
 
 
 class Timings(Settings):
-    """Seconds. `connect`: for all of bringing the loader to its prompt; `knock`: between two greetings; `start`: until it
-    asks for the file; `block`: until it answers a block, or the end of the file; `verdict`: until it has said what it
-    makes of the file."""
+    """Time limits, in seconds."""
 
     connect: float = Field(default=10.0, gt=0, le=600)
+    """Seconds until the bootloader shows its prompt."""
     knock: float = Field(default=0.5, gt=0, le=60)
+    """Seconds between two greetings."""
     start: float = Field(default=60.0, gt=0, le=600)
+    """Seconds until the bootloader asks for the file."""
     block: float = Field(default=15.0, gt=0, le=600)
+    """Seconds until the bootloader answers a block, or the end of the file."""
     verdict: float = Field(default=60.0, gt=0, le=600)
+    """Seconds until the bootloader reports whether it took the file."""
 
 
 class XymodemAddress(Address):
@@ -85,39 +91,56 @@ class XymodemAddress(Address):
 
 
 class XymodemProfile(SerialProfile):
-    """`loader`: one of loaders.toml, whose keys hold where this table has none. `baudrate`: the loader's, None for the
-    bus's own. `entry`, `enter`: how the part gets into its loader, by modem lines or by a text that its application is
-    sent. `greet`: what makes the loader say its prompt; `prompt`: what it ends with when it waits for a command; `part`:
-    what its greeting must hold; `bootloader`: a group around its version. `upload`: the steps after which it asks for the
-    file. `block_size`: 128 or 1024. `whole_blocks`: the rest of a file goes into a block of `block_size` too, for loaders
-    that count on it; else into blocks of 128 bytes where that is less. `padding`: byte that the last block is filled up
-    with. `success`, `failure`, `rejection`: what the loader says of the file that it got: that it is in place, that it is
-    not for a reason that may pass, that it is not because of the file. `commit`: steps after that, such as copying it
-    into the flash, each of which must be answered by what it expects. `run`: steps that start the application. `boot`:
-    how it is started: by `run`, by the reset line, by the loader itself once the file is in place, not at all, or by what
-    there is ("auto"). `slot_size`: bytes that the part takes."""
+    """How to talk to the bootloader. Patterns are regular expressions (Python's `re`, on bytes) over what the
+    bootloader sends."""
 
     protocol: ClassVar[str]
 
     loader: str = ""
+    """A bootloader whose texts proxyflash knows: `"gecko"` (Silicon Labs' Gecko Bootloader) for XMODEM, `"st-iap"`
+    (STM32Cube's in-application programming example) for YMODEM. Its values hold for all keys that this table does not
+    give."""
     part: Pattern = ""
+    """A pattern that the bootloader's greeting must match. "": any part."""
     entry: XymodemPins = XymodemPins()
+    """How the modem lines bring the part into its bootloader."""
     enter: str = ""
+    """Text that makes the application start its bootloader. "": nothing is sent."""
     greet: str = "\r"
+    """Text that makes the bootloader show its prompt."""
     prompt: Pattern = ""
+    """A pattern for the prompt. Let it reach to the end (`$`) of the text. Needed to flash."""
     bootloader: Annotated[Pattern, AfterValidator(_has_group)] = ""
+    """A pattern with a group around the bootloader's version, in its greeting."""
     upload: tuple[Step, ...] = ()
+    """Steps after which the bootloader asks for the file."""
     block_size: Literal[128, 1024] = 128
+    """Bytes of a block."""
     whole_blocks: bool = False
+    """Whether the rest of a file also goes into a block of `block_size`, as ST's SBSFU needs it. If false, the rest
+    goes into blocks of 128 bytes where that takes fewer bytes."""
     padding: int = Field(default=0x1A, ge=0, le=255)
+    """Byte that fills up the last block."""
     success: Pattern = ""
+    """A pattern for the answer when the bootloader has taken the file. Needed to flash, unless a step of `commit`
+    expects an answer."""
     failure: Pattern = ""
+    """A pattern for the answer when the transfer failed for a reason that may pass."""
     rejection: Pattern = ""
+    """A pattern for the answer when the file itself is wrong."""
     commit: tuple[Step, ...] = ()
+    """Steps that put the file into place after the transfer, such as copying it into flash. Each step must get the
+    answer that it expects; the last answer is the verdict."""
     run: tuple[Step, ...] = ()
+    """Steps that start the application."""
     boot: Literal["auto", "run", "reset", "itself", "none"] = "auto"
+    """How the application is started: by `"run"`, by `"reset"` (the modem line), by the bootloader `"itself"` after
+    it took the file, or not at all (`"none"`). `"auto"`: by `run` if it has steps, else by the reset line if there is
+    one, else not at all."""
     slot_size: int = Field(default=0x0100_0000, gt=0)
+    """Bytes that the part takes."""
     timings: Timings = Timings()
+    """Time limits."""
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,13 +16,16 @@ import pytest
 from proxyflash.emulators.serial.pty import serve_pty
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.benchfile.schema import load
+from proxyflash.tests.peers import environment
+from proxyflash.tools.bench_schema import bench_schema
 from proxyflash.tools.commands import run
 from proxyflash.transports.can import host as can_host
 from proxyflash.transports.usb import host as usb_host
 from serial.tools import list_ports
 from serial.tools.list_ports_common import ListPortInfo
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "three_sensors"
 Say = Callable[..., tuple[int, str, str]]
 
 
@@ -405,4 +410,41 @@ def test_the_schema_knows_the_file_s_tables(say: Say) -> None:
     assert status == 0
     assert set(schema["properties"]) == {"bus", "component", "profile", "power", "check", "updates"}
     assert schema["additionalProperties"] is False
-    assert set(schema["$defs"]["ComponentSpec"]["required"]) == {"name"}
+    assert set(schema["properties"]["component"]["items"]["required"]) == {"name"}
+
+
+WRONG = """
+[bus.can]
+kind = "can"
+interface = "socketcan"
+channel = "can0"
+
+[[component]]
+name = "radar"
+bus = "can"
+protocol = "uds"
+address = {requst = 0x7E0}
+profile = {timings = {p2 = "0.05"}, memory = [{start = 0, size = 4096, erase_unt = 1024}]}
+"""
+
+
+@pytest.mark.real_time("another program checks files")
+def test_taplo_checks_bench_files_by_the_schema(tmp_path: Path) -> None:
+    """Taplo is what VS Code's Even Better TOML checks and completes by."""
+    program = environment("taplo==0.9.3").with_name("taplo")
+    schema = tmp_path / "bench.schema.json"
+    schema.write_text(json.dumps(bench_schema()))
+    examples = re.findall(
+        r"^```toml\n(.*?)^```", (ROOT / "docs" / "bench-file.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    files = [tmp_path / f"{number}.toml" for number in range(len(examples))]
+    for file, text in zip(files, examples, strict=True):
+        file.write_text(text)
+    command = [program, "check", "--schema", f"file://{schema}"]
+    held = subprocess.run([*command, *files], capture_output=True, text=True, cwd=tmp_path)
+    assert (held.returncode, len(files) > 20) == (0, True), held.stderr
+    (tmp_path / "wrong.toml").write_text(WRONG)
+    told = subprocess.run([*command, tmp_path / "wrong.toml"], capture_output=True, text=True, cwd=tmp_path)
+    assert told.returncode != 0
+    for fault in ("'requst' was unexpected", "'erase_unt' was unexpected", 'is not of type "number"'):
+        assert fault in told.stderr

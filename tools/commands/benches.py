@@ -88,14 +88,14 @@ def init(session: Session, file: Path, force: bool) -> int | None:
 
 @command("schema")
 def schema(session: Session) -> int | None:
-    """The bench file's JSON Schema, for editors.
+    """Print the bench file's JSON Schema, with which editors complete and explain its keys.
 
     \b
     proxyflash bench schema > bench.schema.json
     """
-    from ...enumerators.benchfile.schema import FileSpec
+    from ..bench_schema import bench_schema
 
-    session.output.data(json.dumps(FileSpec.model_json_schema(), indent=2))
+    session.output.data(json.dumps(bench_schema(), indent=1))
     return None
 
 

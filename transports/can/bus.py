@@ -179,6 +179,19 @@ class CanBus(Transport):
     """
 
     kind: ClassVar[str] = "can"
+    settings_schema = {
+        "interface": {"type": "string", "description": "An interface of python-can, such as `\"socketcan\"`. Needed."},
+        "channel": {
+            "type": ["string", "integer"],
+            "description": "What the interface calls the bus, such as `\"can0\"`.",
+        },
+        "bitrate": {
+            "type": "integer",
+            "description": "Bit rate, in bit/s. Without effect on Linux's own interfaces, which are brought up with one.",
+        },
+        "fd": {"type": "boolean", "description": "Whether the bus is a CAN FD bus."},
+        "data_bitrate": {"type": "integer", "description": "Bit rate of the data phase of CAN FD frames, in bit/s."},
+    }
     where_form: ClassVar[str] = "socketcan:CHANNEL"
 
     def __init__(self, name: str, bus: can.BusABC, interface: str, channel_name: str, fd: bool) -> None:

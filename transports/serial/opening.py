@@ -41,6 +41,32 @@ KEYS: Mapping[str, type | tuple[type, ...]] = {
     "rts": bool,
     "hupcl": bool,
 }
+SCHEMA: Mapping[str, Mapping[str, Any]] = {
+    "url": {
+        "type": "string",
+        "description": "The port: a device, better under /dev/serial/by-id than /dev/ttyUSB0, or any URL that pyserial opens: "
+        "`socket://host:port`, `rfc2217://host:port`, or `hwgrep://SER=85430353531351B0E1E2` (the port of the USB device with "
+        "this serial number). Needed.",
+    },
+    "baudrate": {"type": "integer", "description": "Bit rate, in bit/s."},
+    "bytesize": {"enum": [5, 6, 7, 8], "description": "Data bits."},
+    "parity": {"enum": ["N", "E", "O", "M", "S"], "description": "Parity: none, even, odd, mark, space."},
+    "stopbits": {"enum": [1, 1.5, 2], "description": "Stop bits."},
+    "xonxoff": {"type": "boolean", "description": "Whether there is software flow control."},
+    "rtscts": {"type": "boolean", "description": "Whether there is flow control by RTS and CTS."},
+    "dsrdtr": {"type": "boolean", "description": "Whether there is flow control by DSR and DTR."},
+    "exclusive": {"type": "boolean", "description": "Whether other programs can't open the port. Default: true."},
+    "dtr": {
+        "type": "boolean",
+        "description": "State of DTR from opening on. Without this key Linux asserts DTR when the port is opened.",
+    },
+    "rts": {
+        "type": "boolean",
+        "description": "State of RTS from opening on. Without this key Linux asserts RTS when the port is opened.",
+    },
+    "hupcl": {"type": "boolean", "description": "Whether DTR and RTS are released when the port is closed."},
+}
+"""What an editor shows of the keys."""
 _NOT_PYSERIALS = ("url", "dtr", "rts", "hupcl")
 
 _UNIX98_PTY_MAJORS = range(136, 144)

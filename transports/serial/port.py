@@ -49,6 +49,7 @@ class SerialPort(Transport):
 
     kind: ClassVar[str] = "serial"
     steers_parts: ClassVar[bool] = True
+    settings_schema = opening.SCHEMA
     where_form: ClassVar[str] = "/dev/PORT"
     url: str
     recorder: Recorder | None = None

@@ -43,32 +43,37 @@ class Policy(Settings):
     """What holds for every update on this bench."""
 
     unsigned: Literal["allow", "refuse"] | None = None
-    """Whether updates without a signature are taken; by default only without roots. A wrong signature never is taken with
-    roots."""
+    """`"refuse"`: take only updates that are signed under one of `roots`. `"allow"`: take unsigned updates too.
+    Default: `"refuse"` if `roots` has a file, else `"allow"`. An update with a wrong signature is never taken where
+    there are roots."""
     roots: tuple[Text, ...] = ()
-    """Files of root keys: PEM or JWK, from the bench file's folder on."""
+    """Files with root keys, PEM or JWK. Relative paths start at the bench file's folder."""
     revoked: tuple[KeyId, ...] = ()
-    """Root and signing keys that are trusted no more, by their `kid` or their RFC 7638 thumbprint, also in hex."""
+    """Root and signing keys that are not trusted any more: their names (`kid`), or their RFC 7638 thumbprints in
+    base64 or hex. Upper and lower case are the same."""
     max_age_days: Annotated[float, Field(gt=0, le=36500)] | None = None
-    """Days that a manifest may be old, by its createdDateTime, or up to one day in the future. Without: no date is checked,
-    so that a host without a clock can take updates."""
+    """Days that a manifest may be old, by its `createdDateTime`. A manifest from more than one day in the future is
+    refused too. Without this key no date is checked, so that a host without a clock can take updates."""
     on_failure: Literal["stop", "continue", "rollback"] = "stop"
+    """After a failed step: `"stop"`, `"continue"` with the other components, or `"rollback"` everything that was
+    done."""
     parallel: bool = False
-    """Whether components without a dependency between them are updated at once."""
+    """Whether components that do not wait for each other are updated at the same time."""
     attempts: Annotated[int, Field(ge=0, le=1000)] = 0
-    """How often a step is tried on a component with the same files; 0: no limit."""
+    """How often a step is tried on a component with the same files. 0: no limit."""
     timeout_seconds: Seconds | None = None
-    """How long each action of a step may take that names no limit of its own; without: for ever."""
+    """Seconds that each action of a step may take if the step has no limit of its own. Default: no limit."""
     downgrade: Literal["allow", "on-request"] = "allow"
-    """Whether a component may get an older version than it has; on request: only where the step says so."""
+    """`"on-request"`: a component gets an older version only if the step says so."""
     floor: dict[Text, FloorVersion] = Field(default_factory=dict)
-    """The lowest version that a component, or the components of a group, may get."""
+    """The lowest version that a component, or the components of a group, may get: `{NAME = "1.2"}`."""
     conditions: tuple[dict[str, Any], ...] = ()
-    """What must hold before an update starts."""
+    """What must hold before an update starts, as in a step."""
     reboot: str = Field(default="", max_length=4096)
-    """A shell command that restarts the host, for steps that ask for it; empty: a person does it."""
+    """A shell command that restarts the host, for steps that ask for a restart. "": a person restarts the host."""
     restart: str = Field(default="", max_length=4096)
-    """A shell command that restarts the agent's service, for steps that ask for it."""
+    """A shell command that restarts the service that runs the updates, for steps that ask for it. "": a person
+    restarts the service."""
 
     @property
     def signed_only(self) -> bool:
