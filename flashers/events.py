@@ -36,7 +36,7 @@ class Event:
 class Planned(Event):
     """What will be done; sizes in bytes, `seconds` None where nothing is known of the part's pace. What is erased counts
     whether a command erases it or writing does; `replaces`: the slot whose contents go, "" where there is none;
-    `left_out`: what of the file is not written, and why."""
+    `left_out`: what of the file is not written, and why; `rate`: of the part's serial line, "" where it is on none."""
 
     kind: ClassVar[str] = "planned"
     image_bytes: int
@@ -49,6 +49,7 @@ class Planned(Event):
     seconds: float | None
     replaces: str = ""
     left_out: tuple[str, ...] = ()
+    rate: str = ""
 
 
 @dataclass(frozen=True, slots=True)

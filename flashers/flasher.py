@@ -164,6 +164,11 @@ class Bootloader(ABC):
 
     capabilities: Capability = Capability.NONE
 
+    @property
+    def rate(self) -> str:
+        """The bit rate of the part's serial line, such as "115,200 bit/s"; "": it is on none."""
+        return ""
+
     @classmethod
     @abstractmethod
     def attach(cls, bus: Any, address: Any, profile: Any) -> Self:

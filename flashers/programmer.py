@@ -263,6 +263,7 @@ class Programmer:
                 replaces=plan.replaces,
                 seconds=strategy.seconds_for(plan),
                 left_out=plan.image.left_out,
+                rate=self.bootloader.rate,
             )
         )
         return plan

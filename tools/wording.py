@@ -39,8 +39,10 @@ def plan_text(event: ev.Planned) -> str:
         parts.append(f"and {more:,} more")
     if not event.erase_units and not event.write_bytes:
         parts.append("nothing to write")
-    elif event.seconds is not None:
-        parts.append(f"about {max(1, round(event.seconds))} s")
+    else:
+        takes = f"about {max(1, round(event.seconds))} s" if event.seconds is not None else ""
+        at = f"at {event.rate}" if event.rate else ""
+        parts += [pace] if (pace := f"{takes} {at}".strip()) else []
     return " · ".join(parts)
 
 

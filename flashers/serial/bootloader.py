@@ -58,6 +58,10 @@ class SerialBootloader(Bootloader):
     def _accept(self, identity: Identity) -> None:
         """Sets `capabilities`. Raises WrongPart, PartProtected, ProfileWrong for what can't be flashed."""
 
+    @property
+    def rate(self) -> str:
+        return self._port.rate
+
     @classmethod
     def attach(cls, bus: SerialPort, address: Address, profile: Any) -> Self:
         return cls(bus, profile)
@@ -144,9 +148,7 @@ class SerialBootloader(Bootloader):
         self._found = self._found and None
         what, remedy = self._mute
         missing = "" if self._has_lines else " The port has no modem lines, which the profile's entry names."
-        raise NoResponse(
-            f"no answer on {self._port.name} to {what} at {self._port.baudrate:,} bit/s", remedy=remedy + missing
-        )
+        raise NoResponse(f"no answer on {self._port.name} to {what} at {self._port.rate}", remedy=remedy + missing)
 
     def _enter_once(self) -> bool:
         try:

@@ -55,6 +55,10 @@ class SmpFlasher(SlotBootloader):
         """Whether that one was uploaded, whole."""
         self._matched = False
 
+    @property
+    def rate(self) -> str:
+        return self._wire.rate
+
     @classmethod
     def runs_while_written(cls, profile: SmpProfile) -> bool:
         return not profile.recovery

@@ -33,6 +33,8 @@ class Wire(Protocol):
     """What carries packets."""
 
     name: str
+    rate: str
+    """The bit rate of a serial line, such as "115,200 bit/s"; "": it is none."""
     overhead: int
     """Bytes of the part's buffer that the wire's framing takes beside the packet."""
     largest: int
@@ -69,6 +71,10 @@ class SerialWire:
         self._ready: list[bytes] = []
         self._usb = UsbReturn(port)
         self._until: Deadline | None = None
+
+    @property
+    def rate(self) -> str:
+        return self._port.rate
 
     def send(self, packet: bytes, deadline: Deadline) -> None:
         pieces = self._framing.wrap(packet)
@@ -153,7 +159,12 @@ class SmpLink:
             reply = self.await_reply(request, self.answer if seconds is None else seconds)
             if reply is not None:
                 return reply
-        raise NoResponse(f"no answer on {self.wire.name} to {request_name(group, command)}")
+        raise self.silence(request_name(group, command))
+
+    def silence(self, asked: str) -> NoResponse:
+        """The error when nothing answers what was asked."""
+        at = f" at {self.wire.rate}" if self.wire.rate else ""
+        return NoResponse(f"no answer on {self.wire.name} to {asked}{at}")
 
     def send(self, op: Op, group: int, command: int, body: Mapping[str, Any]) -> Packet:
         """Sends a request under a number of its own, and waits for nothing."""

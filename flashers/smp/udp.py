@@ -15,6 +15,7 @@ from .profile import SmpProfile
 class DatagramWire:
     """A packet is a datagram."""
 
+    rate = ""
     overhead = 0
     largest = LARGEST
 

@@ -76,7 +76,7 @@ class LoaderConsole:
                 break
         if not heard:
             raise NoResponse(
-                f"no answer on {self._port.name} to the loader's greeting at {self._port.baudrate:,} bit/s",
+                f"no answer on {self._port.name} to the loader's greeting at {self._port.rate}",
                 remedy="Is the part in its loader: its boot pin or button held while it was reset? Are its wires, its "
                 "bit rate and its profile's entry right?",
             )

@@ -11,6 +11,7 @@ class InstantWire(ABC):
     """`replies`: what `send` had the part say, and nobody has taken yet."""
 
     name = "part"
+    rate = "115,200 bit/s"
     overhead = 0
     largest = 0xFFFF
 

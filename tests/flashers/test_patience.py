@@ -78,8 +78,10 @@ def firmware(protocol: str, start: int, version: str) -> bytes:
     return application.make(version, "part", "Acme", size, start=start, vectors=vectors)
 
 
-def given_up(protocol: str, folder: Path, falls_silent: Callable[[ev.Event], bool]) -> float:
-    """Seconds from when the part's supply goes, at an event, until the flash fails."""
+def given_up(
+    protocol: str, folder: Path, falls_silent: Callable[[ev.Event], bool]
+) -> tuple[float, ProxyflashError, list[ev.Event]]:
+    """Seconds from when the part's supply goes, at an event, until the flash fails; its error, and its events."""
     bench, start = BENCHES[protocol]
     (folder / "old.bin").write_bytes(firmware(protocol, start, "1.4.2"))
     (folder / "new.bin").write_bytes(firmware(protocol, start, "1.5.0"))
@@ -87,18 +89,20 @@ def given_up(protocol: str, folder: Path, falls_silent: Callable[[ev.Event], boo
     # A slot has no addresses.
     address = start if protocol in ("uds", "stm32-uart", "dfuse") else None
     silent: list[float] = []
+    events: list[ev.Event] = []
     with Bench.open(folder / "bench.toml", state=folder / "state") as opened:
         supply = opened.emulated_device("part").supply
         clock.sleep(3.0)
 
         def heard(event: ev.Event) -> None:
+            events.append(event)
             if not silent and falls_silent(event):
                 silent.append(clock.monotonic())
                 supply.off()
 
-        with pytest.raises(ProxyflashError):
+        with pytest.raises(ProxyflashError) as failed:
             opened.component("part").flash(folder / "new.bin", address=address, context=RunContext(heard))
-        return clock.monotonic() - silent[0]
+        return clock.monotonic() - silent[0], failed.value, events
 
 
 def is_being_written(event: ev.Event) -> bool:
@@ -115,8 +119,13 @@ def listed(protocol: str) -> list[float]:
 
 @pytest.mark.parametrize("protocol", BENCHES)
 def test_the_table_has_how_long_a_part_is_waited_for(protocol: str, tmp_path: Path) -> None:
-    measured = []
-    for name, falls_silent in (("absent", lambda event: True), ("written", is_being_written)):
-        (tmp_path / name).mkdir()
-        measured.append(round(given_up(protocol, tmp_path / name, falls_silent), 1))
-    assert measured == pytest.approx(listed(protocol), rel=0.05, abs=0.1)
+    (tmp_path / "absent").mkdir()
+    (tmp_path / "written").mkdir()
+    absent, mute, _ = given_up(protocol, tmp_path / "absent", lambda event: True)
+    written, _, events = given_up(protocol, tmp_path / "written", is_being_written)
+    assert [round(absent, 1), round(written, 1)] == pytest.approx(listed(protocol), rel=0.05, abs=0.1)
+    if 'kind = "serial"' in BENCHES[protocol][0]:
+        # A wrong rate is the first thing to look at when a part is mute, or the plan takes long.
+        assert mute.code == "E-PART-MUTE"
+        assert "at 115,200 bit/s" in str(mute)
+        assert [event.rate for event in events if isinstance(event, ev.Planned)][:1] == ["115,200 bit/s"]

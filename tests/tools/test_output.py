@@ -268,6 +268,10 @@ def test_sizes_as_people_write_them(count: int, text: str) -> None:
             {"image_bytes": 10, "write_bytes": 10, "replaces": "slot 1"},
             "10 bytes of 1,048,576 · replace what slot 1 holds · about 7 s",
         ),
+        (
+            {"image_bytes": 10, "write_bytes": 10, "rate": "9,600 bit/s"},
+            "10 bytes of 1,048,576 · about 7 s at 9,600 bit/s",
+        ),
     ],
 )
 def test_a_plan_in_one_line(fields: dict[str, Any], text: str) -> None:

@@ -131,6 +131,11 @@ class SerialPort(Transport):
         return int(self._port.baudrate)
 
     @property
+    def rate(self) -> str:
+        """The same for a person, such as "115,200 bit/s"."""
+        return f"{self.baudrate:,} bit/s"
+
+    @property
     def parity(self) -> str:
         """As set now: "N", "E", "O", or pyserial's "M" and "S"; "N" of what has none (a PTY, a socket)."""
         return str(self._port.parity) if self._has_parity else "N"
