@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..transports.deadline import Deadline
@@ -53,6 +54,10 @@ class Scan:
     unlisted: tuple[Unlisted, ...]
     faults: tuple[tuple[str, ProxyflashError], ...]
     unasked: tuple[tuple[str, str], ...] = ()
+    asked: tuple[tuple[str, str], ...] = ()
+    """What was asked on a bus, of components that were not seen and of parts that the file lacks."""
+    onward: tuple[tuple[str, Mapping[str, str]], ...] = ()
+    """The settings with which a target's next scan of a bus may find more."""
 
 
 def scan(buses: Buses) -> Scan:
@@ -66,6 +71,8 @@ def scan(buses: Buses) -> Scan:
     unlisted: list[Unlisted] = []
     faults: list[tuple[str, ProxyflashError]] = []
     unasked: list[tuple[str, str]] = []
+    asked: list[tuple[str, str]] = []
+    onward: list[tuple[str, Mapping[str, str]]] = []
     for bus in buses.file.spec.bus:
         entries = [entry for entry in buses.file.entries.values() if entry.spec.bus == bus]
         try:
@@ -73,8 +80,11 @@ def scan(buses: Buses) -> Scan:
             for entry in entries:
                 try:
                     seen = components[entry.spec.name] = look(entry, prober)
-                    if seen.presence in UNSEEN and (said := prober.unasked_of(entry)):
-                        unasked.append((bus, f"{seen.name}: {said}"))
+                    if seen.presence in UNSEEN:
+                        if said := prober.asked_of(entry):
+                            asked.append((bus, f"{seen.name}: asked by {said}: no answer"))
+                        if said := prober.unasked_of(entry):
+                            unasked.append((bus, f"{seen.name}: {said}"))
                 except OF_THE_BUS:
                     raise
                 except Exception as error:
@@ -82,8 +92,11 @@ def scan(buses: Buses) -> Scan:
                     faults.append((bus, known(error).named(entry.spec.name)))
                     components[entry.spec.name] = record(entry, Presence.ABSENT, None)
             unlisted += prober.unlisted(entries, Deadline.after(SIGHT_SECONDS))
+            asked += [(bus, said) for said in prober.asked]
             if said := prober.unasked(entries):
                 unasked.append((bus, said))
+            if (settings := prober.onward(entries)) is not None:
+                onward.append((bus, settings))
         except Exception as error:
             faults.append((bus, known(error)))
             # A port that another program holds, or that this user may not open, says nothing of its part.
@@ -104,4 +117,6 @@ def scan(buses: Buses) -> Scan:
         tuple(distinct(unlisted, buses.file.spec.bus, buses.file.names)),
         tuple(faults),
         tuple(unasked),
+        tuple(asked),
+        tuple(onward),
     )

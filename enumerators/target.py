@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -31,6 +32,7 @@ from ..transports.transport import Transport, Where
 from . import target_keys
 from .benchfile.schema import BenchFile, FileSpec, Reader, parsed
 from .benchfile.toml_positions import Place
+from .component import Unlisted
 from .errors import BenchError, BenchMissing, TargetWrong
 from .state import target_folder
 from .target_keys import KeyWrong
@@ -39,6 +41,8 @@ LONGEST = 4096
 """Characters of a target."""
 LONGEST_LINE = 100
 """Characters of a line of TOML; a longer table gets a heading of its own."""
+OF_A_SCAN = ("probe", "ask", "quiet")
+"""Keys of a bus that only a scan needs."""
 MOST_SHOWN = 300
 """Characters of a target that a remedy repeats."""
 
@@ -127,6 +131,35 @@ class TargetFile(BenchFile):
 
     def at(self, place: Place) -> str:
         return quoted(self.parts.target.text)
+
+    def target_of(self, found: Unlisted) -> str:
+        """The target of a part that a scan of this bus has found."""
+        (component,) = tomllib.loads(found.lines)["component"]
+        address, transport = component.get("address", {}), self.parts.transport
+        head, _, given = self.parts.target.text.partition("?")
+        place = transport.place(address)
+        said = transport.where(place) if place else None
+        settings = {f"address.{key}": value for key, value in address.items() if not said or key not in said.address}
+        settings |= _flat("profile", component.get("profile", {}))
+        flasher = plugins.load(plugins.FLASHERS, component["protocol"])
+        known = target_keys.tables(transport, self.parts.where.settings, flasher)
+        kept = [one for one in given.split("&") if one and one.partition("=")[0].removeprefix("bus.") not in OF_A_SCAN]
+        kept = [one if one.startswith("bus.") else f"bus.{one}" for one in kept]
+        for key, value in settings.items():
+            is_id = key.startswith("address.") and isinstance(value, int) and not isinstance(value, bool)
+            kept.append(f"{_shortest(known, key)}={f'0x{value:X}' if is_id else _escaped(toml_value(value))}")
+        text = f"{component['protocol']}:{place or head.removeprefix(f'{transport.kind}:')}"
+        return "?".join([text, "&".join(kept)]) if kept else text
+
+    def scan_with(self, settings: Mapping[str, str]) -> list[str]:
+        """The command line that scans this target with these settings of its bus."""
+        target = self.parts.target
+        head, _, given = target.text.partition("?")
+        kept = [one for one in given.split("&") if one and one.partition("=")[0].removeprefix("bus.") not in settings]
+        named = [f"{key}={_escaped(value)}" for key, value in settings.items()]
+        text = "?".join([head, *(["&".join(kept + named)] if kept + named else [])])
+        profile = [] if target.profile is None else ["--profile", str(target.profile)]
+        return ["proxyflash", "scan", text, *profile]
 
 
 def taken_apart(target: Target) -> Parts:
@@ -374,6 +407,28 @@ def _set(text: str, setting: str) -> str:
 def _with(text: str, setting: str, other: str) -> str:
     head, _, settings = text.partition("?")
     return f"{head}?{'&'.join(other if item == setting else item for item in settings.split('&'))}"
+
+
+def _flat(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a table and of the tables in it, by their dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= _flat(f"{name}.{key}", value) if isinstance(value, dict) else {f"{name}.{key}": value}
+    return found
+
+
+def _shortest(known: Mapping[str, target_keys.Fields], key: str) -> str:
+    """The key without its table, where no other table has it."""
+    short = key.partition(".")[2]
+    try:
+        target_keys.place(known, short)
+    except KeyWrong:
+        return key
+    return short
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("&", "%26")
 
 
 def _decoded(text: str, piece: str) -> str:

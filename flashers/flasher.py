@@ -90,12 +90,13 @@ class Discovered:
     """A part that the bench file doesn't name.
 
     `title`: who it is, for a person. `name`: one that it could have in the file. `address`: the keys and values of its
-    address there, in TOML.
+    address there, in TOML. `profile`: those of the profile that it can't be asked without.
     """
 
     title: str
     name: str
     address: str
+    profile: str = ""
 
 
 class Settings(BaseModel):
@@ -416,6 +417,11 @@ class Discovery(ABC):
         Without `active` nothing is sent to who is not listed. Never puts a running application into its bootloader.
         Raises TransportError.
         """
+
+    @classmethod
+    def asked(cls, bus: Any, *, active: bool, found: int) -> str:
+        """What `discover`, which found so many parts, has asked, for a person; "": nothing."""
+        return ""
 
 
 def compare_digest(digest: Digest, segment: Segment) -> None:

@@ -84,6 +84,11 @@ class Transport(ABC):
         return None
 
     @classmethod
+    def place(cls, address: Mapping[str, Any]) -> str:
+        """The reverse of `where`, on a bus whose name alone tells no part: of a component's address; "": the bus's own."""
+        return ""
+
+    @classmethod
     def wheres(cls) -> Iterator[str]:
         """The places of this kind that this host has, as `where` reads them, to choose from. Opens none of them."""
         yield from ()

@@ -41,6 +41,8 @@ class Prober:
         self.name = name
         self.spec = spec
         self.transport = transport
+        self.asked: list[str] = []
+        """What `unlisted` asked of parts that no component stands for, in sentences without a subject."""
 
     def probe(self, entry: BenchEntry, deadline: Deadline) -> ProbeResult | None:
         """Who answers at a component's address; None when nothing does."""
@@ -64,14 +66,24 @@ class Prober:
         """The same of one component that was not seen."""
         return ""
 
+    def asked_of(self, entry: BenchEntry) -> str:
+        """What `probe` asks of one component; "": nothing."""
+        return f"{entry.spec.protocol} {entry.address.label()}".rstrip() if self.can_tell(entry) else ""
+
+    def onward(self, entries: Sequence[BenchEntry]) -> Mapping[str, str] | None:
+        """The settings with which a target's next scan may find what this one did not; None: no scan finds more."""
+        return None
+
     def unlisted(self, entries: Sequence[BenchEntry], deadline: Deadline) -> list[Unlisted]:
         """What is on the bus and none of `entries` (all components of this bus)."""
         listed = [entry.address for entry in entries]
-        return [
-            _unlisted(self.name, discovery.protocol, part)
-            for discovery in _discoveries(self.spec.kind)
-            for part in discovery.discover(self.transport, listed, active=self.spec.probe, deadline=deadline)
-        ]
+        found = []
+        for discovery in _discoveries(self.spec.kind):
+            parts = discovery.discover(self.transport, listed, active=self.spec.probe, deadline=deadline)
+            found += [unlisted_part(self.name, discovery.protocol, part) for part in parts]
+            if said := discovery.asked(self.transport, active=self.spec.probe, found=len(parts)):
+                self.asked.append(said)
+        return found
 
 
 def _discoveries(kind: str) -> Iterator[type[Discovery]]:
@@ -82,8 +94,10 @@ def _discoveries(kind: str) -> Iterator[type[Discovery]]:
                 yield plugins.load(plugins.DISCOVERIES, name)
 
 
-def _unlisted(bus: str, protocol: str, part: Discovered) -> Unlisted:
+def unlisted_part(bus: str, protocol: str, part: Discovered) -> Unlisted:
+    """What a discovery has found, as lines of a bench file."""
     body = f"bus = {toml_text(bus)}\nprotocol = {toml_text(protocol)}\naddress = {{{part.address}}}"
+    body += f"\nprofile = {{{part.profile}}}" if part.profile else ""
     return Unlisted(bus, f"{protocol} {part.title}", part.name, body)
 
 

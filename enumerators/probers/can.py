@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...transports.can.host import interfaces
 from ...transports.toml_text import toml_text
@@ -27,6 +27,9 @@ class CanProber(Prober):
         return (
             f"{'no other part' if entries else 'nothing'} was asked: probe = true lets scan ask whoever is on this bus"
         )
+
+    def onward(self, entries: Sequence[BenchEntry]) -> Mapping[str, str] | None:
+        return None if entries or self.spec.probe else {"probe": "true"}
 
 
 def _bus(interface: str) -> Unlisted:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...flashers.flasher import Bootloader, Identity, ProbeResult, State
+from ...flashers.flasher import Bootloader, Identity, ProbeResult, Settings, State
 from ...flashers.serial.profile import SerialProfile
 from ...transports import plugins
 from ...transports.deadline import Deadline
@@ -77,10 +77,13 @@ class SerialProber(Prober):
         return self.spec.probe or entry.flasher.probes_application or entry.spec.version is not None
 
     def unasked(self, entries: Sequence[BenchEntry]) -> str:
-        if entries or self.spec.ask:
+        if entries:
             return ""
+        if self.spec.ask:
+            left = ", ".join(protocol for protocol, _ in self._left())
+            return f"{left} were not asked, for ask does not list them" if left else ""
         idle = "probe = true does nothing on a line without a component" if self.spec.probe else "nothing was asked"
-        return f"{idle}: ask = [...] lists by which protocols scan may ask, such as {_asks()[0]}"
+        return f"{idle}: ask = [...] lists by which protocols scan may ask, such as {_asks()[0][1]}"
 
     def unasked_of(self, entry: BenchEntry) -> str:
         if self.can_tell(entry) and (self.spec.probe or entry.flasher.probes_application):
@@ -91,11 +94,33 @@ class SerialProber(Prober):
         what = "nothing was asked" if asked else "its bootloader was not asked"
         return f"{what}: {asked}probe = true{' its bootloader' if asked else ' lets scan ask it'}"
 
+    def asked_of(self, entry: BenchEntry) -> str:
+        said = []
+        if self.spec.probe or entry.flasher.probes_application:
+            said.append(f"{entry.spec.protocol} at {_rate(entry.profile, self.transport)}")
+        if entry.spec.version is not None:
+            said.append(f"its application's version at {self.transport.rate}")
+        return ", ".join(said)
+
+    def onward(self, entries: Sequence[BenchEntry]) -> Mapping[str, str] | None:
+        settings = {} if "baudrate" in self.spec.settings else {"baudrate": "115200"}
+        if entries:
+            settings |= {} if self.spec.probe else {"probe": "true"}
+        elif left := self._left():
+            settings |= {"ask": f"[{','.join(item for _, item in left)}]"}
+        return settings or None
+
+    def _left(self) -> list[tuple[str, str]]:
+        """What of `_asks` the bus does not list."""
+        listed = {item.protocol for item in self.spec.ask}
+        return [one for one in _asks() if one[0] not in listed]
+
     def unlisted(self, entries: Sequence[BenchEntry], deadline: Deadline) -> list[Unlisted]:
         """The part on a line that has no component, by what the file lets it be asked."""
         if entries:
             return []
         port, rate = self.transport, self.transport.baudrate
+        asked_by: list[str] = []
         try:
             for asked in self.spec.ask:
                 port.set_line(baudrate=asked.baudrate or rate)
@@ -103,9 +128,12 @@ class SerialProber(Prober):
                 flasher: type[Bootloader] = plugins.load(plugins.FLASHERS, asked.protocol)
                 profile = flasher.Profile.model_validate(asked.profile)
                 limit = Deadline.after(ASK_SECONDS)
+                asked_by.append(f"{asked.protocol} at {_rate(profile, port)}")
                 sighting = flasher.probe(port, flasher.Address(), profile, active=True, deadline=limit)
                 if sighting is not None:
                     return [_unlisted(self.name, asked, flasher, sighting.identity, adapter(port.url))]
+            if asked_by:
+                self.asked.append(f"asked by {', '.join(asked_by)}: no answer")
         finally:
             port.set_line(baudrate=rate)
         return []
@@ -190,14 +218,20 @@ def _bus(port: ListPortInfo) -> Unlisted:
         "# dtr = false  # where DTR or RTS drive the part's reset: otherwise each opening resets it",
         "# rts = false",
         "# What scan may ask here while there is no component; keep what is likely, the likeliest first:",
-        f"# ask = [{', '.join(_asks())}]",
+        f"# ask = [{', '.join(item for _, item in _asks())}]",
     ]
     about = " ".join(text for text in (port.manufacturer, port.product, port.serial_number) if text)
     return Unlisted("", f"{url}  {about}".rstrip(), name, "\n".join(lines))
 
 
-def _asks() -> list[str]:
-    """An entry of `ask` for each protocol on serial lines that needs no profile to be asked by.
+def _rate(profile: Settings, port: SerialPort) -> str:
+    """At which rate a bootloader with this profile is asked."""
+    own = profile.baudrate if isinstance(profile, SerialProfile) else None
+    return port.rate if own is None else f"{own:,} bit/s"
+
+
+def _asks() -> list[tuple[str, str]]:
+    """Each protocol on serial lines that needs no profile to be asked by, and its entry of `ask`.
 
     First those that a running application answers.
     """
@@ -207,7 +241,7 @@ def _asks() -> list[str]:
             found.append(plugins.load(plugins.FLASHERS, name))
     serial = [one for one in found if one.bus_kind == SerialPort.kind and not one.is_silent]
     serial.sort(key=lambda one: not one.probes_application)
-    return [f"{{protocol = {toml_text(one.protocol)}}}" for one in serial]
+    return [(one.protocol, f"{{protocol = {toml_text(one.protocol)}}}") for one in serial]
 
 
 def _lasting_name(device: str) -> str:

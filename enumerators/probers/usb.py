@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from ...transports.usb.host import has_devices
+from ..benchfile.schema import BenchEntry
 from ..component import Unlisted
 from . import Prober
 
@@ -13,3 +16,14 @@ class UsbProber(Prober):
     @classmethod
     def attached(cls) -> list[Unlisted]:
         return [Unlisted("", "the USB devices of this host", "usb", 'kind = "usb"')] if has_devices() else []
+
+    def unasked(self, entries: Sequence[BenchEntry]) -> str:
+        if entries:
+            return ""
+        return (
+            "a part may show its bootloader's interface in its bootloader only: hold its boot pin or button while it "
+            "starts, then scan again"
+        )
+
+    def onward(self, entries: Sequence[BenchEntry]) -> Mapping[str, str] | None:
+        return None if entries else {}

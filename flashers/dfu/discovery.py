@@ -31,6 +31,12 @@ class DfuDiscovery(Discovery):
                 found.append(as_discovered(info, by_serial=bool(info.serial) and unique))
         return found
 
+    @classmethod
+    def asked(cls, bus: UsbBus, *, active: bool, found: int) -> str:
+        there = bus.list()
+        able = sum(any(map(is_dfu, info.interfaces)) for info in there)
+        return f"read the descriptors of {len(there)} USB devices, of which {able or 'none'} has a DFU interface"
+
 
 def as_discovered(info: UsbInfo, *, by_serial: bool) -> Discovered:
     """Of a running part only the ids of its application are seen, so it is told by its port, which it keeps."""

@@ -394,7 +394,7 @@ def usb_descriptors(data: bytes) -> None:
     if dfu_identity.alternates(info):
         dfu_identity.common([dfu_identity.probed(info)] * 2)
     toml_text(info.serial)
-    distinct([probers._unlisted("usb", "dfu", as_discovered(info, by_serial=True))], [], [])
+    distinct([probers.unlisted_part("usb", "dfu", as_discovered(info, by_serial=True))], [], [])
 
 
 @reader(ValueError)

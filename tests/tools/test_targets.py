@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,15 @@ from pathlib import Path
 import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.benchfile.schema import load
+from proxyflash.enumerators.component import distinct
+from proxyflash.enumerators.probers import unlisted_part
 from proxyflash.enumerators.state import BenchLock
 from proxyflash.enumerators.target import Target, bus_of
+from proxyflash.flashers.flasher import Discovered
+from proxyflash.flashers.uds.discovery import Found
 from proxyflash.tools.commands import cli, run
 from proxyflash.tools.completion import BashTargets, targets
+from proxyflash.transports.can.bus import CanId
 from proxyflash.transports.serial import host as serial_host
 
 from .conftest import EXAMPLE, PROGRAM, Desk
@@ -186,6 +192,86 @@ def test_an_absent_part_s_remedy_scans_the_bus_of_the_target(say: Callable[..., 
 def test_the_bus_of_a_target_can_be_scanned(text: str, bus: str) -> None:
     assert bus_of(Target(text)) == bus
     assert Target(bus, whole_bus=True).file().spec.bus
+
+
+@pytest.mark.simulated_time
+@pytest.mark.parametrize(
+    ("bus", "first", "then"),
+    [
+        (
+            "socketcan:can0?emulated=true&bitrate=500000",
+            "nothing was asked: probe = true lets scan ask whoever is on this bus",
+            "can0 (can, emulated)",
+        ),
+        (
+            "/dev/none?emulated=true&quiet=0.1",
+            "nothing was asked: ask = [...] lists by which protocols scan may ask",
+            "asked by smp at 115,200 bit/s, stm32-uart at 115,200 bit/s, stk500v2 at 115,200 bit/s",
+        ),
+        (
+            '/dev/none?emulated=true&quiet=0.1&baudrate=57600&ask=[{protocol="smp"}]',
+            "asked by smp at 57,600 bit/s: no answer",
+            "asked by stm32-uart at 57,600 bit/s, stk500v2 at 57,600 bit/s",
+        ),
+        (
+            "stm32-uart:/dev/none?bus.emulated=true&bus.baudrate=115200&component.emulated.part=stm32f405xg",
+            "stm32-uart-none: nothing was asked: version = ",
+            "ST STM32F40x/F41x  -  bootloader  stm32-uart",
+        ),
+        (
+            "usb?emulated=true",
+            "read the descriptors of 0 USB devices, of which none has a DFU interface",
+            "a part may show its bootloader's interface in its bootloader only",
+        ),
+    ],
+)
+def test_a_scan_that_finds_nothing_says_what_it_asked_and_how_to_go_on(
+    say: Callable[..., tuple[int, str, str]], bus: str, first: str, then: str
+) -> None:
+    status, out, err = say("scan", bus)
+    assert (status, err) == (0, "")
+    assert first in out
+    onward = shlex.split(out.rpartition("to go on: ")[2])
+    assert onward[:2] == ["proxyflash", "scan"]
+    # Nobody acknowledges a frame on a CAN bus without a part.
+    assert say(*onward[1:])[0] == ("can0" in bus)
+    assert then in say(*onward[1:])[1]
+
+
+@pytest.mark.parametrize(
+    ("bus", "protocol", "found", "target"),
+    [
+        (
+            "socketcan:can0?fd=true&probe=true&bitrate=500000",
+            "uds",
+            Found(CanId(0x7E3), CanId(0x7EB), "", fd=True).as_discovered(),
+            "uds:socketcan:can0?bus.fd=true&bus.bitrate=500000&request=0x7E3&response=0x7EB&iso_tp.tx_dl=64",
+        ),
+        (
+            "usb",
+            "dfu",
+            Discovered("", "usb", 'vendor_id = 0x0483, product_id = 0xDF11, serial = "A&1"'),
+            'dfu:0483:df11?serial="A%261"',
+        ),
+        (
+            "usb",
+            "dfu",
+            Discovered(
+                "",
+                "usb",
+                'vendor_id = 0xFFFF, product_id = 0xFFFF, runtime_vendor_id = 0x1209, runtime_product_id = 1, port = "1-2"',
+            ),
+            "dfu:1-2?vendor_id=0xFFFF&product_id=0xFFFF&runtime_vendor_id=0x1209&runtime_product_id=0x1",
+        ),
+    ],
+)
+def test_what_a_scan_finds_is_a_target_too(bus: str, protocol: str, found: Discovered, target: str) -> None:
+    file = Target(bus, whole_bus=True).file()
+    (item,) = distinct([unlisted_part(next(iter(file.spec.bus)), protocol, found)], (), ())
+    assert file.target_of(item) == target
+    (entry,) = Target(target).file().entries.values()
+    (pasted,) = tomllib.loads(item.lines)["component"]
+    assert entry.address.model_dump(exclude_unset=True) == pasted["address"]
 
 
 @pytest.mark.simulated_time

@@ -13,9 +13,10 @@ from ...enumerators.component import Component, Presence
 from ...enumerators.errors import BenchLocked, StateFolder, StateUnsafe
 from ...enumerators.scan import UNSEEN, Scan
 from ...enumerators.target import TargetFile, as_toml
-from ...flashers.errors import NOT_THERE, NoResponse
+from ...flashers.errors import NOT_THERE, NoResponse, ProfileWrong
 from ...transports.errors import ProxyflashError
 from ...transports.plain import word
+from ...transports.quoting import shell_line
 from ..output import Output, describe, is_terminal
 from .session import NAME, PROFILE, Session, command, target_words
 from .waiting import WAIT, Wait, waits
@@ -54,6 +55,7 @@ def scan(session: Session, targets: tuple[str, ...], wait: float) -> int | None:
                 for _, seen in found
                 for item in seen.unlisted
             ],
+            "asked": [{"bus": bus, "text": text} for _, seen in found for bus, text in seen.asked],
             "unasked": [{"bus": bus, "text": text} for _, seen in found for bus, text in seen.unasked],
             "errors": [{"bus": bus, **describe(error)} for bus, error in faults],
         }
@@ -132,9 +134,12 @@ def _print_buses(out: Output, bench: Bench, found: Scan, widths: Sequence[int]) 
                 for line in _fitted(cells):
                     out.line(line)
         if out.verbosity or not any(part.bus == bus and part.presence not in UNSEEN for part in found.components):
-            for name, text in found.unasked:
+            for name, text in (*found.asked, *found.unasked):
                 if name == bus:
                     out.line(f"  {text}")
+            for name, settings in found.onward:
+                if name == bus and isinstance(bench.file, TargetFile):
+                    out.line(f"  to go on: {shell_line(bench.file.scan_with(settings))}")
         for name, error in found.faults:
             if name == bus:
                 out.fault(error, indent="  ")
@@ -152,6 +157,8 @@ def _print_unlisted(out: Output, bench: Bench, found: Scan) -> None:
     for item in found.unlisted:
         out.line()
         out.line(f"# {item.title}")
+        if isinstance(bench.file, TargetFile):
+            out.line(f"# {shell_line(['proxyflash', 'info', bench.file.target_of(item)])}")
         out.lines(item.lines.split("\n"))
 
 
@@ -204,7 +211,12 @@ def info(session: Session, name: str) -> int | None:
     with session.programmer(name) as programmer:
         seen = component.look()
         identity = programmer.look()
-        memory = programmer.memory_map()
+        unknown = ""
+        try:
+            regions = programmer.memory_map().regions
+        except ProfileWrong as error:
+            # Who a part is, it tells without a profile of its memory.
+            regions, unknown = (), f"not known: {error.cause}. {error.remedy}"
         able = [str(flag.name).lower() for flag in programmer.bootloader.capabilities]
     facts = {
         "part": identity.part,
@@ -229,18 +241,20 @@ def info(session: Session, name: str) -> int | None:
                     "readable": region.readable,
                     "writable": region.writable,
                 }
-                for region in memory.regions
+                for region in regions
             ],
         }
     )
     out = session.output
     out.line(f"{component.name}  {seen.presence.value}  {word(seen.where)}")
     rows = [(word(key.replace("_", " ")), word(value)) for key, value in facts.items() if value]
-    for region in memory.regions:
+    for region in regions:
         units = ", ".join(f"{run.count} x {run.size:,}" for run in region.units)
         rows.append(
             ("memory", f"{word(region.name)}  0x{region.start:08X}..0x{region.end - 1:08X}  erase units {units}")
         )
+    if unknown:
+        rows.append(("memory", unknown))
     rows.append(("can", ", ".join(able) or "write only"))
     width = max(len(key) for key, _ in rows)
     for key, value in rows:

@@ -262,6 +262,12 @@ class UsbBus(Transport):
         return None if text else Where({}, cls.kind)
 
     @classmethod
+    def place(cls, address: Mapping[str, Any]) -> str:
+        if "serial" not in address and "port" in address:
+            return str(address["port"])
+        return f"{address['vendor_id']:04x}:{address['product_id']:04x}"
+
+    @classmethod
     def wheres(cls) -> Iterator[str]:
         return host.devices()
 
