@@ -197,6 +197,11 @@ def test_a_rollback_waits_for_parts_and_goes_on_without_those_that_do_not_come(
     assert (done.status, "camera: not there yet" in done.err) == (0, True), done.err
     assert done.err.splitlines().count("camera is there") == 1
     assert desk.seen()["camera"] == "1.4.2"
+    before = desk.run("history", "--json").document
+    done = desk.run("rollback", "--yes")
+    assert (done.status, done.out) == (0, "nothing to roll back: the last update was rolled back already\n")
+    assert desk.run("rollback", "--json").document["verdict"] == "nothing to roll back"
+    assert desk.run("history", "--json").document == before
 
 
 @pytest.mark.parametrize("name", ["plan", "apply", "rollback", "scan"])

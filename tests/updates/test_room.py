@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -66,6 +67,7 @@ def test_the_plan_counts_the_room(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
             engine.plan(update, lab.components())
         assert f"needs {needed:,} bytes" in caught.value.cause
         assert f"its disk has {needed // 512 * 512:,} left" in caught.value.cause
+        assert f"and {needed % 512:,} are missing" in caught.value.cause
         assert str(engine.bench.folder) in caught.value.cause
         assert "--state" not in caught.value.remedy
         left.f_bavail += 1
@@ -91,6 +93,11 @@ def test_what_only_leaves_of_a_file_is_not_counted() -> None:
     assert FlashHandler.backup_bytes(step, [EXAMPLE / "update" / "imu-1.5.0.hex"]) == 0
 
 
+def _numbers(cause: str) -> list[int]:
+    """Those of the message, behind the folder's name."""
+    return [int(number.replace(",", "")) for number in re.findall(r"[0-9][0-9,]*", cause.partition(" needs ")[2])]
+
+
 def test_what_earlier_updates_keep_is_given_up(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lab.apply(lab.bundle()).succeeded
     update = lab.bundle()
@@ -105,7 +112,10 @@ def test_what_earlier_updates_keep_is_given_up(lab: Lab, monkeypatch: pytest.Mon
             left.f_bavail = 0
             with pytest.raises(NoRoom) as caught:
                 engine.plan(update, lab.components(), **options)
-            found = int(caught.value.cause.partition(" needs ")[2].partition(" bytes")[0].replace(",", ""))
+            found, *parts, has, missing = _numbers(caught.value.cause)
+            # Copies, backups and the journal, less what is given up.
+            assert sum(parts[:3]) - sum(parts[3:]) == found
+            assert (has, missing) == (0, found)
             left.f_bavail = found - 1
             with pytest.raises(NoRoom):
                 engine.plan(update, lab.components(), **options)

@@ -163,7 +163,7 @@ def rollback(session: Session, yes: bool, wait: float) -> int | None:
     """Undoes an update, the last thing first: the one that is unfinished, else the last one.
 
     What can't be undone is said by `plan`, before the start. Each restore's outcome is told. Run it again for what could
-    not be brought back.
+    not be brought back. If everything was brought back already, nothing is done, with exit status 0.
 
     \b
     proxyflash rollback
@@ -172,6 +172,10 @@ def rollback(session: Session, yes: bool, wait: float) -> int | None:
     engine = _engine(session)
     session.bench.lock()
     entry = engine.to_undo()
+    if entry is None:
+        session.output.document({"update": None, "verdict": "nothing to roll back"})
+        session.output.line("nothing to roll back: the last update was rolled back already")
+        return None
     names = [item.task.target for item in engine.outcome(entry).results if item.task.component and not item.as_before]
     _ask_for_real(session, names, yes, "bring back what was on")
     if wait:

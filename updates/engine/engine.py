@@ -228,9 +228,12 @@ class Engine:
         """Raises Unfinished: no update begins while another one isn't at its end."""
         raise _unfinished(other, other.progress())
 
-    def to_undo(self) -> StoredUpdate:
-        """What a rollback would undo. Raises UpdateUnknown."""
-        return self.unfinished() or self._undoable()[0]
+    def to_undo(self) -> StoredUpdate | None:
+        """What a rollback would undo; None: the last change was undone already. Raises UpdateUnknown."""
+        unfinished = self.unfinished()
+        if unfinished is None and _is_undone(self._last_change().progress()):
+            return None
+        return unfinished or self._undoable()[0]
 
     def _last_change(self) -> StoredUpdate:
         entry = self.store.last_change()
@@ -325,7 +328,7 @@ class Engine:
         """The last change, of which something is left to be brought back. Raises UpdateUnknown."""
         last = self._last_change()
         before = last.progress()
-        if all(state.as_before for state in before.tasks):
+        if _is_undone(before):
             raise UpdateUnknown(f"the last one, update {last.number}, was rolled back already")
         if not self._kept(last, before).backup.is_dir():
             raise UpdateUnknown(f"of the last one, update {last.number}, nothing was kept that could be brought back")
@@ -399,6 +402,10 @@ def _plan_of(kept: StoredUpdate, progress: Progress, update: Update) -> UpdatePl
             f"{kept.journal} is of {len(progress.tasks)} tasks, and the files beside it make {len(plan.tasks)}"
         )
     return plan
+
+
+def _is_undone(progress: Progress) -> bool:
+    return all(state.as_before for state in progress.tasks)
 
 
 def _to_bring_back(plan: UpdatePlan, before: Progress) -> list[int]:

@@ -38,10 +38,11 @@ def demand(
     needed = copies + max(_before_an_install(backups, limits), in_all - later) + JOURNAL_BYTES - at_once
     free = _free(folder)
     if free < needed:
-        given_up = f" ({at_once + later:,} that earlier updates have there are given up for them)" if any(freed) else ""
+        given_up = copies + in_all + JOURNAL_BYTES - needed
+        less = f", less {given_up:,} of earlier updates that are given up" if given_up else ""
         raise NoRoom(
-            f"{folder} needs {needed:,} bytes, {copies:,} for copies of the update's files and {in_all:,} for backups{given_up}, "
-            f"and its disk has {free:,} left"
+            f"{folder} needs {needed:,} bytes: {copies:,} for copies of the update's files, {in_all:,} for backups and "
+            f"{JOURNAL_BYTES:,} for the journal{less}; its disk has {free:,} left, and {needed - free:,} are missing"
         )
 
 
