@@ -69,6 +69,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     [
         ('revoked = ["a "]', "E-BENCH-KEY", "updates.revoked = 'a ': no name of a key"),
         ('revokd = ["a"]', "E-BENCH-KEY", "updates.revokd is no key"),
+        ('floor = {motrs = "1.2"}', "E-BENCH-NAME", "there is no component and no group 'motrs'"),
         ('unsigned = "refuse"', "E-BENCH-KEY", 'unsigned = "refuse" needs roots'),
         ('roots = ["gone.jwk"]', "E-KEY-FILE", "gone.jwk"),
     ],

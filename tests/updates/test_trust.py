@@ -170,11 +170,14 @@ def policy_in(folder: Path, text: str) -> Policy:
     return policy_of(benchfile.load(folder / "bench.toml"))
 
 
+HOST = '[[component]]\nname = "gateway"\ngroup = "host"\nversion_from = {command = "true"}'
+
+
 def test_the_policy_of_a_bench_file(tmp_path: Path) -> None:
     found = policy_in(
         tmp_path, 'unsigned = "refuse"\nroots = ["keys/root.jwk"]\nrevoked = ["old"]\nmax_age_days = 90\n'
-        'on_failure = "rollback"\nparallel = true\nattempts = 3\ndowngrade = "on-request"\nfloor = {motors = "1.2"}\n'
-        'conditions = [{check = "parked"}]\nreboot = "systemctl reboot"\nrestart = "true"'
+        'on_failure = "rollback"\nparallel = true\nattempts = 3\ndowngrade = "on-request"\nfloor = {host = "1.2"}\n'
+        'conditions = [{check = "parked"}]\nreboot = "systemctl reboot"\nrestart = "true"\n' + HOST
     )  # fmt: skip
     assert found.roots == (str(tmp_path / "keys" / "root.jwk"),)
     assert (found.unsigned, found.revoked, found.max_age_days) == ("refuse", ("old",), 90)

@@ -16,7 +16,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from ...enumerators.benchfile.schema import BenchFile
+from ...enumerators.errors import BenchName
 from ...flashers.flasher import Settings
+from ...transports.plain import quoted
 from .signing import LONGEST_KID, named_well
 from .versions import key as version_key
 
@@ -66,7 +68,8 @@ class Policy(Settings):
     downgrade: Literal["allow", "on-request"] = "allow"
     """`"on-request"`: a component gets an older version only if the step says so."""
     floor: dict[Text, FloorVersion] = Field(default_factory=dict)
-    """The lowest version that a component, or the components of a group, may get: `{NAME = "1.2"}`."""
+    """The lowest version that a component, or the components of a group, may get: `{NAME = "1.2"}`. The file
+    must have the component or the group."""
     conditions: tuple[dict[str, Any], ...] = ()
     """What must hold before an update starts, as in a step."""
     reboot: str = Field(default="", max_length=4096)
@@ -87,7 +90,15 @@ class Policy(Settings):
 
 
 def policy_of(file: BenchFile) -> Policy:
-    """The policy of a bench file, the paths in it made absolute. Raises BenchKey with the line."""
+    """The policy of a bench file, the paths in it made absolute. Raises BenchKey and BenchName with the line."""
     policy = file.validated(Policy, file.spec.updates, "updates")
+    known = dict.fromkeys(name for part in file.spec.component for name in (part.name, part.group) if name)
+    for name in policy.floor:
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise BenchName(
+                f"{file.at(('updates', 'floor', name))}: updates.floor: there is no component and no group {quoted(name)}; "
+                f"there are: {there}"
+            )
     folder = file.folder
     return policy.model_copy(update={"roots": tuple(str(folder / Path(root)) for root in policy.roots)})
