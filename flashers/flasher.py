@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, StrEnum, auto
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,6 +26,9 @@ from ..transports.deadline import Deadline
 from .errors import Unsupported, VerifyMismatch
 from .image import FirmwareImage, Segment
 from .memory import MemoryMap, Range
+
+if TYPE_CHECKING:
+    from .describing import Describer
 
 Target = Mapping[str, int | str]
 """What an image file says of its part (`FirmwareImage.target`)."""
@@ -229,6 +232,11 @@ class Bootloader(ABC):
         return False
 
     @classmethod
+    def describer(cls, name: str, address: Any, profile: Any) -> Describer | None:
+        """What shows the messages of the component of this name in words, for people; None: they are shown as bytes."""
+        return None
+
+    @classmethod
     def unjudged(cls, profile: Any) -> Any:
         """The profile with which the part takes what it could not run, for tests that fill its memory."""
         return profile
@@ -408,6 +416,11 @@ class Discovery(ABC):
 
     protocol: ClassVar[str]
     """As the flasher's."""
+
+    @classmethod
+    def describer(cls) -> Describer | None:
+        """What shows the messages of the parts whose address nobody told in words; None: they are shown as bytes."""
+        return None
 
     @classmethod
     @abstractmethod

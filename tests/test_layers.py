@@ -110,6 +110,7 @@ ENGINE = {
     for name in ("plan", "programmer", "events", "reporter", "strategy", "memory_strategy", "slot_strategy", "lookout")
 }
 FOR_FAMILIES = {
+    "flashers.describing",
     "flashers.flasher",
     "flashers.image",
     "flashers.memory",

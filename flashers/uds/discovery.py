@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ...transports.can.bus import CanBus, CanId
 from ...transports.deadline import Deadline
@@ -17,6 +17,9 @@ from .functional import single_frame
 from .identity import read_identifier, text
 from .profile import IsoTp, UdsAddress, UdsProfile
 from .session import ALIVE, client_over
+
+if TYPE_CHECKING:
+    from ..describing import Describer
 
 OBD_FUNCTIONAL = CanId(0x7DF)
 FIXED_FUNCTIONAL = CanId(0x18DB33F1, True)
@@ -104,6 +107,12 @@ def _serial_of(bus: CanBus, request: CanId, response: CanId, deadline: Deadline,
 
 class UdsDiscovery(Discovery):
     protocol: ClassVar[str] = "uds"
+
+    @classmethod
+    def describer(cls) -> Describer:
+        from .describe import ListeningDescriber
+
+        return ListeningDescriber()
 
     @classmethod
     def discover(

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...transports.can.bus import CanBus
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError
-from ...transports.isotp.opening import IsoTpChannel
+from ...transports.isotp.opening import Addressing, IsoTpChannel
 from ...transports.outside import Outside
 from ..errors import (
     ImageWrongPart,
@@ -43,6 +43,9 @@ from .profile import UdsAddress, UdsProfile
 from .sequence import REGION, Words
 from .session import client_over
 from .transfer import Transfers
+
+if TYPE_CHECKING:
+    from ..describing import Describer
 
 
 class UdsFlasher(MemoryBootloader):
@@ -90,6 +93,15 @@ class UdsFlasher(MemoryBootloader):
             raise
         made._connection.asks_classic = bus.fd and not profile.iso_tp.options().sends_fd
         return made
+
+    @classmethod
+    def describer(cls, name: str, address: UdsAddress, profile: UdsProfile) -> Describer:
+        from .describe import UdsDescriber
+
+        isotp = address.isotp()
+        extended = isotp.addressing is Addressing.EXTENDED and isotp.target is not None and isotp.source is not None
+        targets = (isotp.target, isotp.source) if extended else None
+        return UdsDescriber(name, *isotp.ids(), address.functional_id(), targets)
 
     @classmethod
     def probe(
