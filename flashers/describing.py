@@ -68,6 +68,9 @@ class Said(NamedTuple):
 class Describer(ABC):
     """Describes the messages of one part. `part`: its name in the bench file."""
 
+    addressed: ClassVar[bool] = False
+    """Whether it knows its part's messages from those of other parts on the bus."""
+
     def __init__(self, part: str = "") -> None:
         self.part = part
 
@@ -99,7 +102,7 @@ class StreamDescriber(Describer):
     def cut(self, sent: bool, data: bytearray, ended: bool) -> tuple[int, Said] | None:
         """The length of the first message of `data`, which is not empty, and what it says; None: its end has not come.
 
-        `ended`: nothing more will come, so None means that there is no message.
+        `ended`: nothing more will come, so None means that there is no message. A message without words makes no line.
         """
 
     def take(self, record: Record) -> Iterable[Line] | None:
@@ -126,7 +129,8 @@ class StreamDescriber(Describer):
             size, said = cut or (len(kept), Said(f"unknown: {shown(kept)}"))
             data = bytes(kept[:size])
             del kept[:size]
-            yield self.line(self._last[sent], sent, said, data)
+            if said.words:
+                yield self.line(self._last[sent], sent, said, data)
 
 
 class Describing:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
 from ...transports.serial.port import SerialPort
+from ..describing import Describer
 from ..errors import PartRefused, ProtocolError
 from . import avr109_codec as codec
 from .avr109_codec import Command
@@ -131,6 +132,12 @@ class Avr109Flasher(AvrFlasher):
 
     protocol = "avr109"
     Profile = Avr109Profile
+
+    @classmethod
+    def describer(cls, name: str, address: object, profile: object) -> Describer:
+        from .describe import Avr109Describer
+
+        return Avr109Describer(name)
 
     @classmethod
     def harmed_by(cls, question: bytes) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from ...transports.deadline import Deadline
 from ...transports.serial.port import SerialPort
+from ..describing import Describer
 from . import stk500v1_codec as codec
 from .flasher import AvrFlasher
 from .loader import About, AvrLoader, Fuses, MemoryKind
@@ -139,6 +140,12 @@ class Stk500v1Flasher(AvrFlasher):
     """One part behind Optiboot, ATmegaBOOT or another loader that speaks STK500 version 1."""
 
     protocol = "stk500v1"
+
+    @classmethod
+    def describer(cls, name: str, address: object, profile: object) -> Describer:
+        from .describe import Stk500v1Describer
+
+        return Stk500v1Describer(name)
 
     @classmethod
     def make_loader(cls, port: SerialPort, profile: AvrProfile) -> AvrLoader:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
 from ...transports.serial.port import SerialPort
+from ..describing import Describer
 from ..errors import PartError, PartRefused
 from . import stk500v2_codec as codec
 from .flasher import AvrFlasher
@@ -183,6 +184,12 @@ class Stk500v2Flasher(AvrFlasher):
     """One part behind the Mega 2560's loader or another one that speaks STK500 version 2."""
 
     protocol = "stk500v2"
+
+    @classmethod
+    def describer(cls, name: str, address: object, profile: object) -> Describer:
+        from .describe import Stk500v2Describer
+
+        return Stk500v2Describer(name)
 
     @classmethod
     def make_loader(cls, port: SerialPort, profile: AvrProfile) -> AvrLoader:

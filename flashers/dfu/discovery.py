@@ -9,6 +9,7 @@ from typing import ClassVar
 from ...transports.deadline import Deadline
 from ...transports.toml_text import toml_text
 from ...transports.usb.bus import UsbBus, UsbInfo
+from ..describing import Describer
 from ..flasher import Address, Discovered, Discovery
 from .entry import is_dfu, is_in_dfu_mode
 
@@ -17,6 +18,12 @@ class DfuDiscovery(Discovery):
     """The devices that none of the addresses means; whichever protocols they are of."""
 
     protocol: ClassVar[str] = "dfu"
+
+    @classmethod
+    def describer(cls) -> Describer:
+        from .describe import DfuDescriber
+
+        return DfuDescriber()
 
     @classmethod
     def discover(

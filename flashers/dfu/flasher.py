@@ -11,6 +11,7 @@ from typing import Self
 
 from ...transports.deadline import Deadline
 from ...transports.usb.bus import UsbBus
+from ..describing import Describer
 from ..errors import PartWrongMode
 from ..flasher import Bootloader, Capability, Identity, MemoryAccess, ProbeResult, SlotAccess
 from .dfuse import DfuSeMemory
@@ -32,6 +33,12 @@ class DfuFlasher(Bootloader):
     def __init__(self, bus: UsbBus, address: DfuAddress, profile: DfuProfile) -> None:
         self._session = DfuSession(bus, address, profile)
         self._access: MemoryAccess | SlotAccess | None = None
+
+    @classmethod
+    def describer(cls, name: str, address: object, profile: object) -> Describer:
+        from .describe import DfuDescriber
+
+        return DfuDescriber(name)
 
     @classmethod
     def attach(cls, bus: UsbBus, address: DfuAddress, profile: DfuProfile) -> Self:

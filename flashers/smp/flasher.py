@@ -17,6 +17,7 @@ from typing import Any, Self
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError
 from ...transports.serial.port import SerialPort
+from ..describing import Describer
 from ..errors import ImageWrongPart, PartError, PartRefused, VerifyMismatch, WrongPart
 from ..flasher import Capability, Identity, ProbeResult, Slot, SlotBootloader, State, Target
 from ..formats.mcuboot import McubootImage, parse
@@ -58,6 +59,12 @@ class SmpFlasher(SlotBootloader):
     @property
     def rate(self) -> str:
         return self._wire.rate
+
+    @classmethod
+    def describer(cls, name: str, address: SmpAddress, profile: SmpProfile) -> Describer:
+        from .describe import ConsoleDescriber, RawDescriber
+
+        return ConsoleDescriber(name) if profile.framing == "console" else RawDescriber(name)
 
     @classmethod
     def runs_while_written(cls, profile: SmpProfile) -> bool:

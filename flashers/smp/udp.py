@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from ...transports.deadline import Deadline
 from ...transports.udp import LARGEST, UdpSocket
+from ..describing import Describer
 from .flasher import SmpFlasher
 from .link import Wire
 from .profile import SmpProfile
@@ -50,6 +51,12 @@ class SmpUdpFlasher(SmpFlasher):
     bus_kind = "udp"
     bus_defaults: ClassVar[Mapping[str, Any]] = {"port": 1337}
     """Of Zephyr (CONFIG_MCUMGR_TRANSPORT_UDP_PORT)."""
+
+    @classmethod
+    def describer(cls, name: str, address: object, profile: object) -> Describer:
+        from .describe import DatagramDescriber
+
+        return DatagramDescriber(name)
 
     @classmethod
     def _wire_on(cls, bus: UdpSocket, profile: SmpProfile) -> Wire:  # type: ignore[override]

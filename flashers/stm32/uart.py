@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from ...transports.deadline import Deadline
 from ...transports.serial.port import SerialPort
+from ..describing import Describer
 from ..errors import PartProtected, ProfileWrong
 from ..flasher import Capability, Digest, Identity, MemoryBootloader, Target
 from ..image import Segment
@@ -60,6 +61,12 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
         self._loader = Stm32Commands(port, answer=profile.answer)
         self._part: FoundPart | None = None
         self._eraser = Eraser(self._loader, profile, self._has_changed)
+
+    @classmethod
+    def describer(cls, name: str, address: object, profile: object) -> Describer:
+        from .describe import Stm32Describer
+
+        return Stm32Describer(name)
 
     def _has_changed(self) -> None:
         self._changed = True

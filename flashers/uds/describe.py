@@ -339,6 +339,8 @@ class UdsDescriber(Describer):
     `targets`: with extended addressing, the address byte of requests and the one of responses; ids may be shared then.
     """
 
+    addressed = True
+
     def __init__(
         self,
         part: str,

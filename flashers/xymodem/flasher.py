@@ -17,6 +17,7 @@ from typing import ClassVar
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError
 from ...transports.serial.port import SerialPort
+from ..describing import Describer
 from ..errors import (
     PartRefused,
     ProfileWrong,
@@ -68,6 +69,12 @@ class XymodemFlasher(SerialBootloader, SlotBootloader):
     @abstractmethod
     def _transfer(self, sender: Sender, data: bytes, blocks: Sequence[Piece]) -> Iterator[int]:
         """Sends the file, up to where the loader is to say what it makes of it; yields bytes acknowledged."""
+
+    @classmethod
+    def describer(cls, name: str, address: object, profile: object) -> Describer:
+        from .describe import XymodemDescriber
+
+        return XymodemDescriber(name)
 
     @classmethod
     def readback_unavailable_reason(cls, profile: XymodemProfile) -> str:

@@ -1,0 +1,335 @@
+"""Describers say what the documents' own examples say, however their bytes were read, and never raise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from proxyflash.flashers.avr.describe import Avr109Describer, Stk500v1Describer, Stk500v2Describer
+from proxyflash.flashers.describing import LONGEST_MESSAGE, Describer, Line, Said, described
+from proxyflash.flashers.dfu import describe as dfu
+from proxyflash.flashers.dfu.describe import DfuDescriber
+from proxyflash.flashers.smp import describe as smp
+from proxyflash.flashers.smp.describe import ConsoleDescriber, DatagramDescriber, RawDescriber
+from proxyflash.flashers.stm32.describe import Stm32Describer
+from proxyflash.flashers.uds.describe import ListeningDescriber, UdsDescriber, describe
+from proxyflash.flashers.xymodem.describe import XymodemDescriber
+from proxyflash.transports.can.bus import CanId
+from proxyflash.transports.isotp.reassembly import KEPT
+from proxyflash.transports.recording.records import CanFrame, Record, SerialBytes, UsbControl, UsbDevices, UsbSeen
+
+OUT, IN = True, False
+
+
+def lines_of(describer: Describer, records: Sequence[Record]) -> list[Line]:
+    return list(described(records, {"line": [describer]}))
+
+
+def serial(*turns: tuple[bool, str], step: int = 0) -> list[Record]:
+    """`turns`: direction and hexadecimal bytes. `step`: bytes of each read and write; 0: as they are."""
+    records: list[Record] = []
+    for outgoing, text in turns:
+        data = bytes.fromhex(text)
+        size = step or max(len(data), 1)
+        records += [
+            SerialBytes(float(len(records)), "line", outgoing, data[at : at + size]) for at in range(0, len(data), size)
+        ]
+    return records
+
+
+def frame(can_id: int, text: str, *, extended: bool = False) -> CanFrame:
+    return CanFrame(0.0, "line", False, can_id, int(extended), bytes.fromhex(text))
+
+
+# ISO 14229-1:2020, the tables of the message flow examples; NRC: annex A.
+UDS = [
+    ("10 02", "DiagnosticSessionControl programmingSession", False),
+    ("50 02 00 32 01 F4", "positive response: DiagnosticSessionControl programmingSession, P2 50 ms, P2* 5,000 ms", False),
+    ("11 01", "ECUReset hardReset", False),
+    ("27 01", "SecurityAccess requestSeed 0x01", False),
+    ("67 01 36 57", "positive response: SecurityAccess requestSeed 0x01, seed 36 57", False),
+    ("27 02 C9 A9", "SecurityAccess sendKey 0x02, 2 bytes", False),
+    ("28 01 01", "CommunicationControl enableRxAndDisableTx, 01", False),
+    ("3E 80", "TesterPresent, no positive response wanted", False),
+    ("85 02", "ControlDTCSetting off", False),
+    ("22 F1 90", "ReadDataByIdentifier 0xF190 VIN", False),
+    (
+        "62 F1 90 57 30 4C 30 30 30 30 34 33 4D 42 35 34 31 33 32 36",
+        'positive response: ReadDataByIdentifier 0xF190 VIN = "W0L000043MB54132" ... (17 bytes)',
+        False,
+    ),
+    ("23 24 20 48 13 92 01 03", "ReadMemoryByAddress 0x20481392, 259 bytes", False),
+    ("14 FF FF 33", "ClearDiagnosticInformation group of DTC 0xFFFF33", False),
+    ("19 02 84", "ReadDTCInformation reportDTCByStatusMask, 84", False),
+    ("31 01 FF 00", "RoutineControl startRoutine 0xFF00 eraseMemory", False),
+    ("34 11 33 60 20 00 00 FF FF", "RequestDownload 0x602000, 65,535 bytes, dataFormatIdentifier 0x11", False),
+    ("74 20 00 81", "positive response: RequestDownload maxNumberOfBlockLength 129", False),
+    ("36 01" + " 00" * 127, "TransferData 0x01, 127 bytes", False),
+    ("76 01", "positive response: TransferData 0x01", False),
+    ("37", "RequestTransferExit", False),
+    ("38 01 00 05 2F 61 2E 62 63", 'RequestFileTransfer AddFile, "/a.bc"', False),
+    ("3D 24 20 48 13 92 00 03 00 01 8C", "WriteMemoryByAddress 0x20481392, 3 bytes, 00 01 8C", False),
+    ("87 01 05", "LinkControl verifyModeTransitionWithFixedParameter, 05", False),
+    ("7F 31 78", "negative response to RoutineControl: NRC 0x78 requestCorrectlyReceivedResponsePending", False),
+    ("7F 36 72", "negative response to TransferData: NRC 0x72 generalProgrammingFailure", True),
+    ("7F 29 57", "negative response to Authentication: NRC 0x57 certificateVerificationFailedInvalidCertificate", True),
+]
+
+
+@pytest.mark.parametrize(("message", "words", "failed"), UDS)
+def test_uds_by_the_names_of_iso_14229(message: str, words: str, failed: bool) -> None:
+    assert describe(bytes.fromhex(message)) == Said(words, failed)
+
+
+def test_isotp_is_put_together() -> None:
+    """ISO 15765-2, 9.6: a first frame, a flow control, consecutive frames."""
+    records = [
+        frame(0x7E0, "03 22 F1 90 CC CC CC CC"),
+        frame(0x7E8, "10 14 62 F1 90 57 30 4C"),
+        frame(0x7E0, "30 08 0A CC CC CC CC CC"),
+        frame(0x7E8, "21 30 30 30 30 34 33 4D"),
+        frame(0x7E8, "22 42 35 34 31 33 32 36"),
+    ]
+    lines = lines_of(UdsDescriber("radar", CanId(0x7E0), CanId(0x7E8)), records)
+    assert [(line.sent, line.words) for line in lines] == [
+        (True, "ReadDataByIdentifier 0xF190 VIN"),
+        (False, "first frame of 20 bytes, positive response: ReadDataByIdentifier"),
+        (True, "flow control ContinueToSend, block size 8, STmin 10 ms"),
+        (False, 'positive response: ReadDataByIdentifier 0xF190 VIN = "W0L000043MB54132" ... (17 bytes)'),
+    ]
+    assert {line.part for line in lines} == {"radar"}
+
+
+def test_isotp_that_breaks_off() -> None:
+    records = [frame(0x7E8, "10 14 62 F1 90 57 30 4C"), frame(0x7E8, "23 30 30 30 30 34 33 4D"), frame(0x7E0, "32 00 00")]
+    lines = lines_of(UdsDescriber("", CanId(0x7E0), CanId(0x7E8)), records)
+    assert [(line.words, line.failed) for line in lines[1:]] == [
+        ("broken off after 6 of 20 bytes: consecutive frame 1 was due and 3 came", True),
+        ("flow control Overflow", True),
+    ]
+    (_, ended) = lines_of(UdsDescriber("", CanId(0x7E0), CanId(0x7E8)), records[:1])
+    assert ended.words == "broken off after 6 of 20 bytes: nothing more came"
+
+
+def test_a_message_that_announces_4_gib_is_not_kept() -> None:
+    describer = UdsDescriber("", CanId(0x7E0), CanId(0x7E8))
+    describer.take(frame(0x7E8, "10 00 FF FF FF FF 62 F1"))
+    for number in range(1, 1000):
+        describer.take(frame(0x7E8, f"{0x20 | number & 0x0F:02X}" + " 00" * 7))
+    (line,) = describer.end()
+    assert len(line.data) == KEPT
+    assert line.words.startswith("broken off after 6,995 of 4,294,967,295 bytes")
+
+
+@pytest.mark.parametrize(
+    ("can_id", "extended", "sent"),
+    [(0x7E3, False, True), (0x7EB, False, False), (0x7DF, False, True), (0x18DA10F1, True, True), (0x18DAF110, True, False)],
+)
+def test_usual_ids_of_diagnostics_need_no_bench_file(can_id: int, extended: bool, sent: bool) -> None:
+    """ISO 15765-4:2021, tables 8 and 9; ISO 15765-2, 10.3.4."""
+    (line,) = lines_of(ListeningDescriber(), [frame(can_id, "02 3E 00", extended=extended)])
+    assert (line.sent, line.words.removeprefix("to all: ")) == (sent, "TesterPresent")
+
+
+def test_other_ids_stay_frames() -> None:
+    (line,) = lines_of(ListeningDescriber(), [frame(0x123, "02 3E 00")])
+    assert line.words == "123 [3] 02 3E 00"
+
+
+def test_extended_addresses_tell_ecus_apart() -> None:
+    first, second = (UdsDescriber(str(n), CanId(0x6F1), CanId(0x600 | n), None, (n, 0xF1)) for n in (0x12, 0x40))
+    lines = list(described([frame(0x6F1, "40 02 10 01"), frame(0x6F1, "12 01 37")], {"line": [first, second]}))
+    assert [(line.part, line.words) for line in lines] == [
+        (str(0x40), "DiagnosticSessionControl defaultSession"),
+        (str(0x12), "RequestTransferExit"),
+    ]
+
+
+STM32 = (
+    # AN3155, 3.2 to 3.8: Get ID of an STM32F40x, Write Memory and Extended Erase of three pages.
+    [
+        (OUT, "7F"), (IN, "79"),
+        (OUT, "02 FD"), (IN, "79 01 04 13 79"),
+        (OUT, "31 CE"), (IN, "79"), (OUT, "08 00 00 00 08"), (IN, "79"), (OUT, "03 01 02 04 08 0C"), (IN, "79"),
+        (OUT, "44 BB"), (IN, "79"), (OUT, "00 02 00 00 00 01 00 02 01"), (IN, "1F"),
+        (OUT, "11 EE"), (IN, "79"), (OUT, "08 00 00 00 08"), (IN, "79"), (OUT, "01 FE"), (IN, "79 1F 79"),
+    ],
+    [
+        "synchronisation 0x7F", "ACK", "Get ID", "ACK", "Get ID 0x0413", "ACK",
+        "Write Memory", "ACK", "Write Memory 0x08000000", "ACK", "Write Memory 4 bytes", "ACK",
+        "Extended Erase", "ACK", "Extended Erase 3 pages (0, 1, 2)", "NACK",
+        "Read Memory", "ACK", "Read Memory 0x08000000", "ACK", "Read Memory 2 bytes", "ACK", "Read Memory data, 2 bytes",
+    ],
+)  # fmt: skip
+STK500V1 = (
+    # AVR061: the requests of avrdude to Optiboot.
+    [
+        (OUT, "30 20"), (IN, "14 10"), (OUT, "41 81 20"), (IN, "14 04 10"), (OUT, "55 00 01 20"), (IN, "14 10"),
+        (OUT, "64 00 02 46 AA BB 20"), (IN, "14 10"), (OUT, "74 00 02 46 20"), (IN, "14 AA BB 10"),
+        (OUT, "75 20"), (IN, "14 1E 95 0F 10"), (OUT, "51 20"), (IN, "15"),
+    ],
+    [
+        "GET_SYNC", "GET_SYNC: OK", "GET_PARAMETER SOFTWARE_MAJOR", "GET_PARAMETER: OK 04", "LOAD_ADDRESS word 0x0100",
+        "LOAD_ADDRESS: OK", "PROG_PAGE 2 bytes of flash", "PROG_PAGE: OK", "READ_PAGE 2 bytes of flash",
+        "READ_PAGE: OK 2 bytes", "READ_SIGN", "READ_SIGN: OK 1E 95 0F", "LEAVE_PROGMODE", "NOSYNC",
+    ],
+)  # fmt: skip
+STK500V2 = (
+    # AVR068, 3.1 and 4.1.1: sign on, and the answer with the programmer's name; then a command that fails.
+    [
+        (OUT, "1B 01 00 01 0E 01 14"), (IN, "1B 01 00 0B 0E 01 00 08 53 54 4B 35 30 30 5F 32 02"),
+        (OUT, "1B 02 00 05 0E 06 80 00 40 00 D4"), (IN, "1B 02 00 02 0E 06 C0 D3"),
+    ],
+    ["SIGN_ON", "SIGN_ON: CMD_OK 08 53 54 4B 35 30 30 5F 32", "LOAD_ADDRESS 0x004000, extended", "LOAD_ADDRESS: CMD_FAILED"],
+)  # fmt: skip
+AVR109 = (
+    # AVR109, table 2, and what Caterina answers.
+    [
+        (OUT, "53"), (IN, "43 41 54 45 52 49 4E"), (OUT, "62"), (IN, "59 00 80"), (OUT, "41 00 40"), (IN, "0D"),
+        (OUT, "42 00 02 46 AA BB"), (IN, "0D"), (OUT, "67 00 02 45"), (IN, "AA BB"), (OUT, "73"), (IN, "87 95 1E"),
+        (OUT, "76"), (IN, "3F"), (OUT, "45"), (IN, "0D"),
+    ],
+    [
+        "Return software identifier", 'Return software identifier: "CATERIN"', "Check block support",
+        "Check block support: yes, 128 bytes", "Set address 0x0040", "Set address: done",
+        "Start block load 2 bytes of flash", "Start block load: done", "Start block read 2 bytes of EEPROM",
+        "Start block read: 2 bytes", "Read signature bytes", "Read signature bytes: 87 95 1E",
+        "Return hardware version", "Return hardware version: unknown command", "Exit bootloader", "Exit bootloader: done",
+    ],
+)  # fmt: skip
+YMODEM = (
+    # X/YMODEM Protocol Reference, figure 3; a block of zeros has the CRC 0.
+    [
+        (IN, "43"), (OUT, "01 00 FF" + b"fw.bin\x00128\x00".ljust(128, b"\0").hex() + "EA D7"), (IN, "06 43"),
+        (OUT, "01 01 FE" + "00" * 128 + "00 00"), (IN, "15"), (OUT, "04"), (IN, "06"),
+        (OUT, "01 00 FF" + "00" * 128 + "00 00"), (IN, "18 18"),
+    ],
+    [
+        "C: send with CRC", 'block 0, file "fw.bin", 128 bytes', "ACK", "C: send with CRC", "block 1, 128 bytes", "NAK", "EOT",
+        "ACK", "block 0, no more files", "2 CAN",
+    ],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (Stm32Describer, STM32),
+        (Stk500v1Describer, STK500V1),
+        (Stk500v2Describer, STK500V2),
+        (Avr109Describer, AVR109),
+        (XymodemDescriber, YMODEM),
+    ],
+)
+def test_serial_protocols_by_their_documents(
+    make: Callable[[], Describer], told: tuple[Sequence[tuple[bool, str]], Sequence[str]], step: int
+) -> None:
+    turns, words = told
+    if make is XymodemDescriber and step == 1:
+        words = [*words[:-1], "CAN", "CAN"]
+    assert [line.words for line in lines_of(make(), serial(*turns, step=step))] == list(words)
+
+
+# SMP, "OS management": echo of "hi" as Zephyr's documentation has requests, and its console form with CRC-16/XMODEM.
+ECHO = "02 00 00 06 00 00 01 00 A1 61 64 62 68 69"
+SMP = [
+    (ECHO, 'write: os echo: d "hi"', False),
+    ("03 00 00 06 00 00 01 00 A1 61 72 62 68 69", 'reply: os echo: r "hi"', False),
+    ("01 00 00 06 00 01 02 00 BF 62 72 63 08 FF", "reply: image state: ENOTSUP (rc 8)", True),
+    ("0A 00 00 01 00 40 00 07 A0", "write: group 64 command 7", False),
+    ("0A 00", "no packet of SMP: 0A 00", True),
+]
+
+
+@pytest.mark.parametrize(("packet", "words", "failed"), SMP)
+def test_smp_by_the_names_of_its_specification(packet: str, words: str, failed: bool) -> None:
+    assert smp.describe(bytes.fromhex(packet)) == Said(words, failed)
+
+
+def test_smp_on_each_of_its_wires() -> None:
+    packet = bytes.fromhex(ECHO)
+    # The length 16, the packet, its CRC-16/XMODEM, in base64 (transport specification, "SMP over console").
+    console = b"boot ok\r\n\x06\x09" + b"ABACAAAGAAABAKFhZGJoae6n\n"
+    for make, data in ((ConsoleDescriber, console), (RawDescriber, packet), (DatagramDescriber, packet)):
+        lines = [line.words for line in lines_of(make(), [SerialBytes(0.0, "line", True, data)])]
+        assert lines[-1] == 'write: os echo: d "hi"', make
+    assert lines_of(ConsoleDescriber(), [SerialBytes(0.0, "line", False, console)])[0].words == "text: boot ok"
+
+
+def test_dfu_by_the_names_of_its_specification() -> None:
+    functional = "09 21 0B FF 00 00 08 1A 01"
+    configuration = bytes.fromhex("09 02 1B 00 01 01 00 C0 32" + "09 04 00 00 00 FE 01 02 04" + functional)
+    seen = UsbSeen(1, 5, (1,), 2, bytes(18), (configuration,))
+
+    def control(setup: str, data: str = "", status: int = 0) -> UsbControl:
+        return UsbControl(0.0, "line", 1, 5, bytes.fromhex(setup), bytes.fromhex(data), status, 0.0)
+
+    transfers = [
+        control("A1 03 00 00 00 00 06 00", "00 32 00 00 04 00"),
+        control("21 01 02 00 00 00 04 00", "01 02 03 04"),
+        control("21 01 00 00 00 00 05 00", "41 00 40 00 08"),
+        control("21 01 00 00 00 00 00 00"),
+        control("A1 03 00 00 00 00 06 00", "08 00 00 00 0A 00"),
+        control("21 06 00 00 00 00 00 00", status=-32),
+    ]
+    plain = [line.words for line in lines_of(DfuDescriber(), transfers)]
+    assert plain == [
+        "1.5 GETSTATUS OK, dfuDNBUSY, bwPollTimeout 50 ms",
+        "1.5 DNLOAD block 2, 4 bytes",
+        "1.5 DNLOAD block 0, 5 bytes",
+        "1.5 DNLOAD block 0, no data: the end of the file",
+        "1.5 GETSTATUS errADDRESS, dfuERROR, bwPollTimeout 0 ms",
+        "1.5 ABORT: STALL",
+    ]
+    lines = lines_of(DfuDescriber(), [UsbDevices(0.0, "line", (seen,)), *transfers])[1:]
+    assert [line.words for line in lines][1:4] == [
+        "1.5 DNLOAD block 2, data block 0, 4 bytes",
+        "1.5 DNLOAD Erase 0x08004000",
+        "1.5 DNLOAD block 0, no data: leave DFU mode",
+    ]
+    assert [line.failed for line in lines] == [False, False, False, False, True, True]
+
+
+STREAMS: Sequence[Callable[[], Describer]] = (
+    Stm32Describer,
+    Stk500v1Describer,
+    Stk500v2Describer,
+    Avr109Describer,
+    XymodemDescriber,
+    ConsoleDescriber,
+    RawDescriber,
+    DatagramDescriber,
+)
+
+
+@pytest.mark.parametrize("make", STREAMS)
+@given(turns=st.lists(st.tuples(st.booleans(), st.binary(max_size=40)), max_size=12))
+def test_any_bytes_of_a_line_are_told(make: Callable[[], Describer], turns: list[tuple[bool, bytes]]) -> None:
+    for line in lines_of(make(), [SerialBytes(0.0, "line", out, data) for out, data in turns]):
+        assert line.words.isprintable()
+
+
+@given(st.lists(st.tuples(st.sampled_from((0x7E0, 0x7E8, 0x7DF)), st.binary(max_size=64)), max_size=12))
+def test_any_frames_are_told(frames: list[tuple[int, bytes]]) -> None:
+    for line in lines_of(ListeningDescriber(), [CanFrame(0.0, "line", True, i, 0, data) for i, data in frames]):
+        assert line.words.isprintable()
+
+
+@given(st.binary(max_size=80))
+def test_any_message_is_told(data: bytes) -> None:
+    assert describe(data).words.isprintable()
+    assert smp.describe(data).words.isprintable()
+    for status in (0, -32):
+        assert dfu.describe(data[:8].ljust(8, b"\0"), data, status, dfuse=True).words.isprintable()
+
+
+@pytest.mark.parametrize("make", STREAMS)
+@pytest.mark.parametrize("byte", [0x00, 0x01, 0x06, 0x1B, 0x43, 0x57, 0x64, 0xFF])
+def test_what_waits_for_its_end_is_bounded(make: Callable[[], Describer], byte: int) -> None:
+    describer = make()
+    for _ in range(4):
+        describer.take(SerialBytes(0.0, "line", True, bytes([byte]) * LONGEST_MESSAGE))
+    assert sum(len(line.data) for line in describer.end()) <= 2 * LONGEST_MESSAGE
