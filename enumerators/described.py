@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..flashers.describing import Describer
 from ..transports import plugins
 from ..transports.errors import PluginBroken
+from ..transports.recording.records import Record
 from .benchfile.schema import BenchFile
 
 
@@ -21,6 +24,15 @@ def describers(file: BenchFile) -> dict[str, list[Describer]]:
                 if not describer.addressed:
                     describer.part = ""
         listed += usual(file.spec.bus[bus].kind)
+    return found
+
+
+def describers_of(records: Iterable[Record], file: BenchFile | None) -> dict[str, list[Describer]]:
+    """Of each bus of a recording. `file`: None where no bench file says what is on its buses."""
+    found = {} if file is None else describers(file)
+    for record in records:
+        if record.bus and record.bus not in found and record.of_bus:
+            found[record.bus] = usual(record.kind)
     return found
 
 

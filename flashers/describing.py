@@ -9,10 +9,11 @@ those of all buses together, and shows plain bytes where no describer knows the 
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from ..transports.plain import plain, word
 from ..transports.recording.records import (
@@ -56,6 +57,23 @@ class Line:
     def arrow(self) -> str:
         """The direction in two characters, as the exported text files have it."""
         return "::" if self.sent is None else "->" if self.sent else "<-"
+
+    def __str__(self) -> str:
+        """Bus, component, direction and words, on one line; the time is the reader's to put ahead."""
+        return plain(" ".join(filter(None, (self.bus, self.part, self.arrow, self.words))))
+
+    def document(self) -> dict[str, Any]:
+        """As values of JSON."""
+        return {
+            "kind": "message",
+            "time": self.time,
+            "bus": self.bus,
+            "component": self.part,
+            "sent": self.sent,
+            "words": self.words,
+            "data": self.data.hex(),
+            "failed": self.failed,
+        }
 
 
 class Said(NamedTuple):
@@ -188,6 +206,12 @@ def plainly(record: Record) -> Line:
             words = word(record.shown() or record.kind)
     failed = (isinstance(record, UsbControl) and record.status != 0) or (isinstance(record, Answer) and record.failed)
     return Line(record.time, record.bus, sent, words, data, failed=failed)
+
+
+def clock_text(seconds: float) -> str:
+    """A time of day in UTC to the microsecond, as the exported text files have it."""
+    whole = int(seconds)
+    return f"{time.strftime('%H:%M:%S', time.gmtime(whole))}.{min(round((seconds - whole) * 1e6), 999_999):06d}"
 
 
 def frame_words(frame: CanFrame) -> str:

@@ -169,6 +169,10 @@ class Output:
         indent = 2 if self.mode is Mode.JSON else None
         self._print_json({"schema": SCHEMA, **kind, **data}, indent=indent)
 
+    def record(self, data: Mapping[str, Any]) -> None:
+        """One of many results, of which each is a JSON line."""
+        self._print_json({"schema": SCHEMA, **data})
+
     def error(self, error: ProxyflashError) -> None:
         """An error, on stderr for a person, on stdout as a document for a program."""
         self.told = error

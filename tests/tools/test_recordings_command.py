@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from proxyflash.flashers.formats import load, save
 from proxyflash.flashers.image import Segment
+from proxyflash.tools import commands
 
 from .conftest import PROGRAM, Desk, Done, Hardware
 
@@ -269,3 +270,69 @@ def test_the_documented_recording_loads(tmp_path: Path) -> None:
     assert found is not None
     (tmp_path / "a.jsonl").write_text(found[1])
     assert [record.kind for record in load_recording(tmp_path / "a.jsonl").records] == ["can", "serial", "usb"]
+
+
+def printable(folder: Path, bench: str) -> Path:
+    """A recording of three buses, written here, and what its bench file says of them."""
+    head = {"format": "proxyflash recording", "schema": 1, "bench": {"name": "bench.toml", "text": bench}}
+    records = [
+        {"time": 10.5, "bus": "car", "kind": "can", "out": True, "id": "7E0", "data": "0322f190cccccccc"},
+        {"time": 11.0, "bus": "car", "kind": "can", "out": False, "id": "7E8", "data": "037f2231cccccccc"},
+        {"time": 12.0, "bus": "car", "kind": "can", "out": False, "id": "123", "data": "0102"},
+        {"time": 13.0, "bus": "uart", "kind": "serial", "out": True, "data": "44bb"},
+        {"time": 14.0, "bus": "uart", "kind": "serial", "out": False, "data": "1f"},
+    ]
+    path = folder / "p.jsonl"
+    path.write_text("".join(json.dumps(item) + "\n" for item in (head, *records)))
+    return path
+
+
+BENCH = """
+[bus.car]
+kind = "can"
+interface = "socketcan"
+channel = "can0"
+[bus.uart]
+kind = "serial"
+port = "/dev/ttyUSB0"
+[[component]]
+name = "radar"
+bus = "car"
+protocol = "uds"
+address = {request = 0x7E0}
+[[component]]
+name = "imu"
+bus = "uart"
+protocol = "stm32-uart"
+"""
+
+
+def printed(capsys: pytest.CaptureFixture[str], recording: Path, *more: str) -> Done:
+    """Without a bench file but the recorded one."""
+    capsys.readouterr()
+    status = commands.run(["replay", str(recording), "--print", *more])
+    return Done(status, *capsys.readouterr())
+
+
+def test_a_recording_is_printed_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recording = printable(tmp_path, BENCH)
+    done = printed(capsys, recording)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines() == [
+        "00:00:10.500000 car radar -> ReadDataByIdentifier 0xF190 VIN",
+        "00:00:11.000000 car radar <- negative response to ReadDataByIdentifier: NRC 0x31 requestOutOfRange",
+        "00:00:12.000000 car <- 123 [2] 01 02",
+        "00:00:13.000000 uart imu -> Extended Erase",
+        "00:00:14.000000 uart imu <- NACK",
+    ]
+    first, *_, last = printed(capsys, recording, "--jsonl").lines
+    assert (first["component"], first["data"], first["sent"]) == ("radar", "22f190", True)
+    assert last["kind"] == "result"
+
+
+def test_a_recording_without_a_bench_file_is_printed_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = printed(capsys, printable(tmp_path, "[bus"))
+    assert (done.status, "protocols are not known: E-BENCH" in done.err) == (0, True)
+    lines = [line[16:] for line in done.out.splitlines()]
+    assert lines[0] == "car -> ReadDataByIdentifier 0xF190 VIN"
+    assert lines[3:] == ["uart -> 44 BB  |D.|", "uart <- 1F  |.|"]

@@ -111,9 +111,12 @@ def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | No
     metavar="FACTOR",
     help="0: answers come at once; 1: as late as they were recorded.",
 )
+@click.option("--print", "printed", is_flag=True, help="Print the recorded exchange in words instead.")
 @click.option("--export", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Write it for candump, Wireshark and people instead.")  # fmt: skip
-def replay(session: Session, file: Path, arguments: tuple[str, ...], pace: float, export: Path | None) -> int | None:
+def replay(
+    session: Session, file: Path, arguments: tuple[str, ...], pace: float, printed: bool, export: Path | None
+) -> int | None:
     """Runs the recorded command again, on the recording instead of the hardware.
 
     Done (0) when all that it sends is what was recorded, and it ends as it did then. Without --bench it uses the bench
@@ -122,6 +125,7 @@ def replay(session: Session, file: Path, arguments: tuple[str, ...], pace: float
     \b
     proxyflash replay imu.jsonl
     proxyflash replay imu.jsonl -- flash imu other.hex
+    proxyflash replay imu.jsonl --print
     proxyflash replay imu.jsonl --export imu-recording
 
     No recorded command of a bench file is run, and nothing is written but what you name on this command line.
@@ -129,6 +133,9 @@ def replay(session: Session, file: Path, arguments: tuple[str, ...], pace: float
     recording = load(file)
     if export is not None:
         _export(session.output, recording, export)
+    if printed:
+        _print(session, recording)
+    if printed or export is not None:
         return None
     from ...emulators.replay.session import Replay
 
@@ -202,6 +209,36 @@ def _export(output: Output, recording: Recording, folder: Path) -> None:
     output.document({"files": [str(item) for item in files]})
     for item in files:
         output.line(str(item))
+
+
+def _print(session: Session, recording: Recording) -> None:
+    """Each message in words. Nothing is opened or run: the recorded bench file only says who speaks which protocol."""
+    from ...enumerators.benchfile import schema
+    from ...enumerators.described import describers_of
+    from ...flashers.describing import clock_text, described
+
+    output = session.output
+    named, text = session.bench_path, recording.head.get("bench", {}).get("text", "")
+    try:
+        file = schema.load(Path(named)) if named else schema.from_text(Path("bench.toml"), text) if text else None
+    except ProxyflashError as error:
+        if named:
+            raise
+        output.note(f"the recorded bench file is not used, so protocols are not known: {error.code} {error.cause}")
+        file = None
+    documents = []
+    for line in described(recording.records, describers_of(recording.records, file)):
+        if output.mode is Mode.JSON:
+            documents.append(line.document())
+        elif output.mode is Mode.JSONL:
+            output.record(line.document())
+        else:
+            output.line(f"{clock_text(line.time)} {line}")
+        if output.lost is not None:
+            return
+    output.document({"messages": documents} if output.mode is Mode.JSON else {"dropped": recording.dropped})
+    if recording.dropped:
+        output.note(f"the first {recording.dropped:,} records were too many to be kept")
 
 
 def _arguments(recording: Recording, file: Path) -> list[str]:
