@@ -28,6 +28,8 @@ from ..transports.recording.records import (
     UsbDevices,
 )
 
+EXTENDED, REMOTE, ERROR, FD = (int(flag) for flag in (CanFlag.EXTENDED, CanFlag.REMOTE, CanFlag.ERROR, CanFlag.FD))
+"""As numbers: an operation on a flag takes as long as all else that is done with a frame."""
 MOST_SHOWN = 16
 """Bytes of a value that words show."""
 MOST_PLAIN = 64
@@ -152,10 +154,14 @@ class StreamDescriber(Describer):
 
 
 class Describing:
-    """Puts the describers of several buses together. `describers`: of each bus, the first that knows a record takes it."""
+    """Puts the describers of several buses together. `describers`: of each bus, the first that knows a record takes it.
 
-    def __init__(self, describers: Mapping[str, Sequence[Describer]]) -> None:
+    `others`: whether what none of them knows is shown as bytes.
+    """
+
+    def __init__(self, describers: Mapping[str, Sequence[Describer]], *, others: bool = True) -> None:
         self._describers = describers
+        self._others = others
 
     def take(self, record: Record) -> Iterable[Line]:
         """The messages that end with this record."""
@@ -163,7 +169,7 @@ class Describing:
             found = describer.take(record)
             if found is not None:
                 return found
-        return (plainly(record),)
+        return (plainly(record),) if self._others else ()
 
     def end(self) -> Iterator[Line]:
         """The messages that have begun and not ended."""
@@ -216,12 +222,12 @@ def clock_text(seconds: float) -> str:
 
 def frame_words(frame: CanFrame) -> str:
     """A CAN frame as candump shows one: its id, its length and its bytes."""
-    if frame.flags & CanFlag.ERROR:
+    if frame.flags & ERROR:
         return f"error frame 0x{frame.can_id:08X} {frame.data.hex(' ').upper()}"
-    number = f"{frame.can_id:08X}" if frame.flags & CanFlag.EXTENDED else f"{frame.can_id:03X}"
-    if frame.flags & CanFlag.REMOTE:
+    number = f"{frame.can_id:08X}" if frame.flags & EXTENDED else f"{frame.can_id:03X}"
+    if frame.flags & REMOTE:
         return f"{number} remote request, {len(frame.data)} bytes"
-    fd = " FD" if frame.flags & CanFlag.FD else ""
+    fd = " FD" if frame.flags & FD else ""
     return f"{number}{fd} [{len(frame.data)}] {frame.data.hex(' ').upper()}".rstrip()
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from functools import cached_property
 from importlib.metadata import version
@@ -17,13 +18,15 @@ import pytest
 from ..enumerators.bench import Bench
 from ..enumerators.bench_component import BenchComponent
 from ..enumerators.benchfile.schema import load
+from ..enumerators.described import describers
 from ..enumerators.state import BenchLock, bench_folder, default_state
+from ..flashers.describing import clock_text, described
 from ..transports import clock
 from ..transports.errors import MixedClocks, ProxyflashError
 from ..transports.plain import CAUSE, plain
 from ..transports.recording.recorder import Recorder
 from .firmware import Firmware, TestImage
-from .names import NOT_KEPT, RECORDED
+from .names import MESSAGES, NOT_KEPT, RECORDED
 from .needs import Needs
 from .parts import Part, has_power
 from .parts_of_run import PartsOfRun
@@ -35,6 +38,8 @@ EMULATED = Path(__file__).parent / "benches" / "emulated.toml"
 """The bench of a run that names none."""
 LONGEST_NAME = 100
 """Characters of the name of a test's folder."""
+LAST_MESSAGES, LAST_RECORDS = 20, 2000
+"""How many messages the report of a failed test shows, and of how many records they are looked for."""
 WORKER_SECONDS = 40
 """How long pytest-xdist waits, after Ctrl-C, for a worker that makes its bench safe; it kills it after 10 by itself."""
 
@@ -229,6 +234,8 @@ class BenchRun:
             )
             report.user_properties = list(item.user_properties)
             report.sections.append((RECORDED, plain(kept)))
+        if report.failed and (said := self._last_messages(self._bench, item)):
+            report.sections.append((MESSAGES, said))
 
     def _kept(self, bench: Bench, item: pytest.Item, since: float) -> str:
         """The folder with what was recorded since then, and its files."""
@@ -239,6 +246,15 @@ class BenchRun:
             return f"{NOT_KEPT}{error}"
         tell(item, {"recording": str(folder)})
         return f"{folder}: {', '.join(file.name for file in files)}"
+
+    def _last_messages(self, bench: Bench, item: pytest.Item) -> str:
+        """The last messages in words, a line each: those of the test's component, or of all buses."""
+        entry = bench.file.entries.get(component_of(item) or "")
+        records = [
+            record for record in bench.recorder.records(self._began) if entry is None or record.bus == entry.spec.bus
+        ][-LAST_RECORDS:]
+        lines = deque(described(records, describers(bench.file)), LAST_MESSAGES)
+        return "\n".join(plain(f"{clock_text(line.time)} {line}") for line in lines)
 
     # The end.
 

@@ -102,8 +102,11 @@ class Output:
 
     def lines(self, texts: Iterable[str]) -> None:
         """Several of them, such as a document of our own, split into its lines."""
-        for text in texts:
-            self.line(text)
+        told = list(texts)
+        if self.mode is Mode.TEXT and told:
+            self._end_bars()
+            self._print(told, sys.stdout)
+        self._logged(told)
 
     def forget_verdicts(self) -> None:
         """Another command begins, of those that one command runs."""
@@ -139,6 +142,18 @@ class Output:
         else:
             self._print([text], sys.stderr)
         self._logged([text])
+
+    @property
+    def wants_messages(self) -> bool:
+        """Whether `message` shows anything."""
+        return self.verbosity > 1 or self.log is not None
+
+    def message(self, text: str) -> None:
+        """What passed on a bus, in words: for the log, and for who wants to see everything. For any thread."""
+        if self.verbosity > 1:
+            self.alarm(text)
+        else:
+            self._logged([text])
 
     def usage(self, texts: Iterable[str]) -> None:
         """How a command is called, on stderr, and what was wrong with the call."""

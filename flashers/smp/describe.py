@@ -129,7 +129,9 @@ class RawDescriber(StreamDescriber):
             return None
         first, flags, length, *_ = HEADER.unpack_from(data)
         if first & 0xE0 or flags or (first & 7) not in ((Op.READ, Op.WRITE) if sent else (Op.READ_RSP, Op.WRITE_RSP)):
-            size = next((at for at in range(1, len(data)) if not data[at] & 0xE4), len(data))
+            size = next(
+                (at for at in range(1, len(data)) if not data[at] & 0xE4 and not any(data[at + 1 : at + 2])), len(data)
+            )
             return size, Said(f"unknown: {shown(data[:size])}")
         size = HEADER.size + length
         return (size, describe(bytes(data[:size]))) if len(data) >= size else None

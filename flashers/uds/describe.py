@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 
 from ...transports.can.bus import CanId
 from ...transports.isotp.reassembly import Begun, Broken, Flow, Heard, Message, Reassembly
-from ...transports.recording.records import CanFlag, CanFrame, Record
-from ..describing import Describer, Line, Said, count, name_in, shown
+from ...transports.recording.records import CanFrame, Record
+from ..describing import ERROR, EXTENDED, REMOTE, Describer, Line, Said, count, name_in, shown
 from .codec import NEGATIVE_RESPONSE, POSITIVE, SUPPRESS_POSITIVE_RESPONSE, Nrc, nrc_name
 
 SERVICES = {
@@ -358,9 +358,9 @@ class UdsDescriber(Describer):
         self._last: dict[tuple[int, bool], CanFrame] = {}
 
     def take(self, record: Record) -> Iterable[Line] | None:
-        if not isinstance(record, CanFrame) or record.flags & (CanFlag.ERROR | CanFlag.REMOTE):
+        if not isinstance(record, CanFrame) or record.flags & (ERROR | REMOTE):
             return None
-        key = (record.can_id, bool(record.flags & CanFlag.EXTENDED))
+        key = (record.can_id, bool(record.flags & EXTENDED))
         side = self._sides.get(key)
         if side is None:
             return None
@@ -393,7 +393,7 @@ class ListeningDescriber(Describer):
     def take(self, record: Record) -> Iterable[Line] | None:
         if not isinstance(record, CanFrame):
             return None
-        key = (record.can_id, bool(record.flags & CanFlag.EXTENDED))
+        key = (record.can_id, bool(record.flags & EXTENDED))
         ecu = self._ecus.get(key)
         if ecu is None:
             found = usual_ids(*key)

@@ -171,7 +171,8 @@ def test_a_failure_names_what_was_recorded(suite: Suite, monkeypatch: pytest.Mon
     folder = suite.folder / "kept" / "test_it.py-test_bad-front" / "recording"
     assert list((suite.folder / "kept").iterdir()) == [folder.parent]
     done.stdout.fnmatch_lines([
-        "*- what passed on the buses -*", f"{folder}: recording.jsonl, can.log, recording.pcapng"
+        "*- what passed on the buses -*", f"{folder}: recording.jsonl, can.log, recording.pcapng",
+        "*- the last messages on the buses -*", "*:*:* * front -> ReadDataByIdentifier 0xF1*",
     ])  # fmt: skip
     log = (folder / "can.log").read_text()
     assert "7E0#0322F1" in log  # A single frame of 3 bytes: ReadDataByIdentifier.

@@ -198,6 +198,8 @@ def test_the_log_keeps_everything_with_times(desk: Desk) -> None:
     lines = log.read_text().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d ", line) for line in lines)
     assert [kind for kind in ("planned", "phase", "phase-done", "camera  -> 1.5.0  OK") if kind in log.read_text()]
+    # DFU 1.1, 6.1.2: what the part did with a block.
+    assert re.search(r"usb camera <- 1\.\d GETSTATUS OK, dfuDNLOAD-IDLE, bwPollTimeout ", log.read_text())
     before = len(lines)
     desk.run("scan", "--log-file", log)
     assert len(log.read_text().splitlines()) > before

@@ -129,7 +129,12 @@ class Session:
         from ...enumerators.bench import Bench
 
         opener = self.opener or (lambda path, state: Bench.open(path, state=state))
-        return opener(which, self.state)
+        bench = opener(which, self.state)
+        if self.output.wants_messages:
+            from ..messages import tell_messages
+
+            tell_messages(bench, self.output)
+        return bench
 
     @property
     def goes_on(self) -> str:

@@ -9,6 +9,7 @@ An outgoing record is made just before it is handed to the driver, so that no an
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,8 @@ class Recorder:
         self._bytes = 0
         self._ring: deque[tuple[int, tuple[Any, ...]]] = deque()
         self._lock = clock.Lock()
+        self.watcher: Callable[[Record], object] | None = None
+        """Is shown each record when it is made, on the thread that makes it."""
         self._monotonic = clock.monotonic
         self._wall_offset = clock.time() - clock.monotonic()
 
@@ -94,16 +97,25 @@ class Recorder:
         """What the ring holds, in the order of its times. `since`: only what is younger, on time.monotonic's clock."""
         with self._lock:
             kept = [item for _, item in self._ring if item[1] >= since]
-        offset = self._wall_offset
         # Transfers are kept at their end under the time of their beginning.
         kept.sort(key=lambda item: item[1])
-        return [item[0](round(item[1] + offset, 6), *item[2:]) for item in kept]
+        return list(map(self._made, kept))
+
+    def taken(self) -> list[Record]:
+        """What the ring holds, in the order in which it came; the ring is empty then."""
+        with self._lock:
+            kept, self._ring, self._bytes = self._ring, deque(), 0
+        return [self._made(item) for _, item in kept]
 
     def save(self, folder: Path, since: float = 0.0) -> list[Path]:
         """Writes what `records` has into a folder, in each of the formats, and returns the files. Raises OSError."""
         with self._lock:
             whole = not self.dropped or (bool(self._ring) and self._ring[0][1][1] < since)
         return save_all(self.records(since), folder, dropped=0 if whole else self.dropped)
+
+    def _made(self, item: tuple[Any, ...]) -> Record:
+        record: Record = item[0](round(item[1] + self._wall_offset, 6), *item[2:])
+        return record
 
     def _keep(self, item: tuple[Any, ...], size: int) -> None:
         size += RECORD_BYTES
@@ -114,3 +126,5 @@ class Recorder:
             while self._bytes > self._limit_bytes or len(ring) > self._limit_records:
                 self._bytes -= ring.popleft()[0]
                 self.dropped += 1
+        if self.watcher is not None:
+            self.watcher(self._made(item))
