@@ -9,7 +9,6 @@ those of all buses together, and shows plain bytes where no describer knows the 
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -212,12 +211,6 @@ def plainly(record: Record) -> Line:
             words = word(record.shown() or record.kind)
     failed = (isinstance(record, UsbControl) and record.status != 0) or (isinstance(record, Answer) and record.failed)
     return Line(record.time, record.bus, sent, words, data, failed=failed)
-
-
-def clock_text(seconds: float) -> str:
-    """A time of day in UTC to the microsecond, as the exported text files have it."""
-    whole = int(seconds)
-    return f"{time.strftime('%H:%M:%S', time.gmtime(whole))}.{min(round((seconds - whole) * 1e6), 999_999):06d}"
 
 
 def frame_words(frame: CanFrame) -> str:

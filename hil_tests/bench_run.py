@@ -20,11 +20,12 @@ from ..enumerators.bench_component import BenchComponent
 from ..enumerators.benchfile.schema import load
 from ..enumerators.described import describers
 from ..enumerators.state import BenchLock, bench_folder, default_state
-from ..flashers.describing import clock_text, described
+from ..flashers.describing import described
 from ..transports import clock
 from ..transports.errors import MixedClocks, ProxyflashError
 from ..transports.plain import CAUSE, plain
 from ..transports.recording.recorder import Recorder
+from ..transports.recording.records import clock_text
 from .firmware import Firmware, TestImage
 from .names import MESSAGES, NOT_KEPT, RECORDED
 from .needs import Needs

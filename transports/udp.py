@@ -31,7 +31,7 @@ class UdpSocket(Transport):
 
     kind: ClassVar[str] = "udp"
     where_form: ClassVar[str] = "HOST:PORT"
-    settings_schema = {
+    settings_schema: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "host": {"type": "string", "description": "A name, or an address of IPv4 or IPv6. Needed."},
         "port": {
             "type": "integer",

@@ -306,15 +306,8 @@ DIGEST = unb64(RELEASE.public.thumbprint)
         DIGEST.hex(),
         DIGEST.hex().upper(),
         DIGEST.hex(":"),
-        "releas",
-        "Relaese",
-        RELEASE.public.thumbprint[:20] + RELEASE.public.thumbprint[21:],
-        DIGEST.hex()[:-1],
     ],
-    ids=[
-        "case", "padding", "base64", "case of a thumbprint", "hex", "HEX", "hex with colons",
-        "letter lost", "letters swapped", "thumbprint one short", "hex one short",
-    ],
+    ids=["case", "padding", "base64", "case of a thumbprint", "hex", "HEX", "hex with colons"],
 )
 def test_a_key_is_revoked_however_its_entry_is_written(entry: str) -> None:
     trust = signing.Trust({"root": ROOT.public}, frozenset({entry}))
@@ -326,26 +319,7 @@ def test_a_key_is_revoked_however_its_entry_is_written(entry: str) -> None:
             signing.verify(MANIFEST, SIGNATURE, signing.Trust({"root": ROOT.public}, frozenset({root})), "m")
 
 
-@pytest.mark.parametrize(
-    ("entry", "kid", "revokes"),
-    [
-        ("factory-2025", "factory-2026", False),
-        ("factory 2025", "factory-2025", True),
-        ("factroy-2025", "factory-2025", True),
-        ("factroy-2025", "factory-2026", False),
-        ("release-key-a", "release-key-b", False),
-        ("prod", "prog", False),
-        ("ADU.200702.R", "ADU.200703.R", False),
-        ("left-factory", "right-factory", False),
-        ("-", "+", False),
-    ],
-)
-def test_a_name_that_can_only_be_misspelt(entry: str, kid: str, revokes: bool) -> None:
-    """Names that differ by a number or a short word are those of two keys."""
-    assert bool(signing.Trust(revoked=frozenset({entry})).revokes_name(kid)) is revokes
-
-
-@pytest.mark.parametrize("entry", ["lease", "release2", "", DIGEST.hex()[:40], "*"], ids=range(5))
+@pytest.mark.parametrize("entry", ["releas", "release2", "", DIGEST.hex()[:-1], "*"], ids=range(5))
 def test_another_entry_revokes_nothing(entry: str) -> None:
     trust = signing.Trust({"root": ROOT.public}, frozenset({entry}))
     assert signing.verify(MANIFEST, SIGNATURE, trust, "m") == signing.Signer("root", "release")

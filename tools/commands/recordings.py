@@ -215,7 +215,8 @@ def _print(session: Session, recording: Recording) -> None:
     """Each message in words. Nothing is opened or run: the recorded bench file only says who speaks which protocol."""
     from ...enumerators.benchfile import schema
     from ...enumerators.described import describers_of
-    from ...flashers.describing import clock_text, described
+    from ...flashers.describing import described
+    from ...transports.recording.records import clock_text
 
     output = session.output
     named, text = session.bench_path, recording.head.get("bench", {}).get("text", "")

@@ -179,11 +179,11 @@ class CanBus(Transport):
     """
 
     kind: ClassVar[str] = "can"
-    settings_schema = {
-        "interface": {"type": "string", "description": "An interface of python-can, such as `\"socketcan\"`. Needed."},
+    settings_schema: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "interface": {"type": "string", "description": 'An interface of python-can, such as `"socketcan"`. Needed.'},
         "channel": {
             "type": ["string", "integer"],
-            "description": "What the interface calls the bus, such as `\"can0\"`.",
+            "description": 'What the interface calls the bus, such as `"can0"`.',
         },
         "bitrate": {
             "type": "integer",

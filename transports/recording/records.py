@@ -88,6 +88,12 @@ class Fields:
             raise ValueError(f"{quoted(next(iter(self._value)))} is not known")
 
 
+def clock_text(seconds: float) -> str:
+    """A time of day in UTC to the microsecond. `seconds`: since 1970."""
+    whole = int(seconds)
+    return f"{time.strftime('%H:%M:%S', time.gmtime(whole))}.{min(round((seconds - whole) * 1e6), 999_999):06d}"
+
+
 @dataclass(frozen=True, slots=True)
 class Record(ABC):
     """One thing that happened. `time`: seconds since 1970 to the microsecond, from one monotonic clock for all buses.
@@ -120,9 +126,7 @@ class Record(ABC):
     @property
     def line(self) -> str:
         """Its line of `text_file`: UTC, bus, and what `shown` says."""
-        whole = int(self.time)
-        micro = min(round((self.time - whole) * 1e6), 999_999)
-        return f"{time.strftime('%H:%M:%S', time.gmtime(whole))}.{micro:06d} {plain(self.bus)} {self.shown()}"
+        return f"{clock_text(self.time)} {plain(self.bus)} {self.shown()}"
 
 
 @dataclass(frozen=True, slots=True)
