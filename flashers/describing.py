@@ -129,7 +129,7 @@ class StreamDescriber(Describer):
             return [self.line(record, None, _changed(record))]
         if not isinstance(record, SerialBytes):
             return None
-        found = []
+        found: list[Line] = []
         if self.half_duplex and self._kept[not record.outgoing]:
             found += self._taken(not record.outgoing, ended=True)
         self._kept[record.outgoing] += record.data
@@ -238,7 +238,7 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def name_in(names: Mapping[int, str], number: int, digits: int = 2) -> str:
+def name_in(names: Mapping[Any, str], number: int, digits: int = 2) -> str:
     """The name that a document gives a number, or the number itself."""
     return names.get(number) or f"0x{number:0{digits}X}"
 

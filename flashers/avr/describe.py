@@ -125,8 +125,8 @@ class Stk500v1Describer(StreamDescriber):
     def _request(self, data: bytearray) -> tuple[int, Said] | None:
         code = data[0]
         if code not in V1_NAMES:
-            size = next((at for at, byte in enumerate(data) if byte in V1_NAMES), len(data))
-            return size, Said(f"unknown: {shown(data[:size])}")
+            unknown = next((at for at, byte in enumerate(data) if byte in V1_NAMES), len(data))
+            return unknown, Said(f"unknown: {shown(data[:unknown])}")
         size = _v1_size(data)
         if size is None or len(data) < size:
             return None

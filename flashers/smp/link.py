@@ -33,12 +33,14 @@ class Wire(Protocol):
     """What carries packets."""
 
     name: str
-    rate: str
-    """The bit rate of a serial line, such as "115,200 bit/s"; "": it is none."""
     overhead: int
     """Bytes of the part's buffer that the wire's framing takes beside the packet."""
     largest: int
     """Bytes of the largest packet that it carries."""
+
+    @property
+    def rate(self) -> str:
+        """The bit rate of a serial line, such as "115,200 bit/s"; "": it is none."""
 
     def send(self, packet: bytes, deadline: Deadline) -> None: ...
 

@@ -97,8 +97,9 @@ class UdsFlasher(MemoryBootloader):
         from .describe import UdsDescriber
 
         isotp = address.isotp()
-        extended = isotp.addressing is Addressing.EXTENDED and isotp.target is not None and isotp.source is not None
-        targets = (isotp.target, isotp.source) if extended else None
+        targets = None
+        if isotp.addressing is Addressing.EXTENDED and isotp.target is not None and isotp.source is not None:
+            targets = isotp.target, isotp.source
         return UdsDescriber(name, *isotp.ids(), address.functional_id(), targets)
 
     @classmethod

@@ -414,7 +414,7 @@ def test_the_schema_knows_the_file_s_tables(say: Say) -> None:
     assert set(schema["properties"]["component"]["items"]["required"]) == {"name"}
 
 
-WRONG = """
+MISSPELT = """
 [bus.can]
 kind = "can"
 interface = "socketcan"
@@ -441,10 +441,10 @@ def test_taplo_checks_bench_files_by_the_schema(tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.toml" for number in range(len(examples))]
     for file, text in zip(files, examples, strict=True):
         file.write_text(text)
-    command = [program, "check", "--schema", f"file://{schema}"]
+    command: list[str | Path] = [program, "check", "--schema", f"file://{schema}"]
     held = subprocess.run([*command, *files], capture_output=True, text=True, cwd=tmp_path)
     assert (held.returncode, len(files) > 20) == (0, True), held.stderr
-    (tmp_path / "wrong.toml").write_text(WRONG)
+    (tmp_path / "wrong.toml").write_text(MISSPELT)
     told = subprocess.run([*command, tmp_path / "wrong.toml"], capture_output=True, text=True, cwd=tmp_path)
     assert told.returncode != 0
     for fault in ("'requst' was unexpected", "'erase_unt' was unexpected", 'is not of type "number"'):
