@@ -131,6 +131,7 @@ bench: $(STAMP)  ## the benchmarks, side by side with other tools where those ar
 
 SECONDS ?= 600
 FUZZ_STAMP := $(VENV)/.stamp-fuzz
+DOCS_STAMP := $(VENV)/.stamp-docs
 
 fuzz: $(FUZZ_STAMP)  ## every reader of foreign bytes under atheris, SECONDS=600 in all
 	$(BIN)/python -m proxyflash.tests.fuzz --seconds $(SECONDS)
@@ -138,6 +139,13 @@ fuzz: $(FUZZ_STAMP)  ## every reader of foreign bytes under atheris, SECONDS=600
 $(FUZZ_STAMP): $(STAMP)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[fuzz]'
 	touch $@
+
+docs: $(DOCS_STAMP)  ## the documentation site, into build/docs/html
+	$(BIN)/python -m proxyflash.docs.build
+
+$(DOCS_STAMP): $(STAMP) requirements/docs.lock
+	@$(BIN)/python $(PIP) --require-hashes -r requirements/docs.lock
+	@touch $@
 
 wheel: $(STAMP)  ## builds the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .
@@ -154,6 +162,7 @@ lock: $(TOOLS)/.stamp  ## brings the lock files up to what setup.cfg asks for; U
 	$(LOCK) $(UPGRADE) -o requirements/build.lock --only-build-deps --build-deps-for wheel setup.py
 	$(LOCK) $(UPGRADE) -o requirements/run.lock setup.py
 	$(LOCK) $(UPGRADE) -o requirements/dev.lock -c requirements/run.lock --extra dev setup.py
+	$(LOCK) $(UPGRADE) -o requirements/docs.lock -c requirements/dev.lock --extra docs setup.py
 	$(LOCK) $(UPGRADE) -o requirements/tools.lock requirements/tools.in
 
 sbom: $(TOOLS)/.stamp  ## the software bill of materials (CycloneDX) of what an installation brings along, into dist/
@@ -181,4 +190,4 @@ clean:  ## removes what the targets made
 	rm -rf build dist .venv *.egg-info
 
 .PHONY: help setup demo demo-real test test-real-time test-cuts test-real test-kernel kernel-drivers kernel-flashes kernel-suite properties lint \
-  bench fuzz explore wheel lock sbom audit clean
+  bench fuzz explore docs wheel lock sbom audit clean

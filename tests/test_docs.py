@@ -26,6 +26,7 @@ from proxyflash.emulators.faults import FaultPlan
 from proxyflash.emulators.registry import find
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.benchfile.schema import FaultSpec, load
+from proxyflash.enumerators.target import Target
 from proxyflash.flashers.avr.avr109 import Avr109Profile
 from proxyflash.flashers.dfu.profile import DfuAddress
 from proxyflash.flashers.stm32.parts import families
@@ -44,6 +45,7 @@ from pydantic import BaseModel
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 BENCH_FILE = ROOT / "docs" / "bench-file.md"
+INDEX = ROOT / "docs" / "index.md"
 EMULATION = ROOT / "docs" / "emulation.md"
 PLUGINS = ROOT / "docs" / "plugins.md"
 
@@ -74,10 +76,28 @@ def test_every_relative_link_resolves(document: Path) -> None:
             assert anchor in anchors(target.read_text(encoding="utf-8")), link
 
 
-def test_the_readme_links_every_document() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_readme_or_the_index_links_every_document() -> None:
+    readme, index = (path.read_text(encoding="utf-8") for path in (ROOT / "README.md", INDEX))
     for document in (ROOT / "docs").glob("*.md"):
-        assert f"(docs/{document.name})" in readme
+        assert f"(docs/{document.name})" in readme or f"({document.name})" in index, document.name
+    assert "(docs/index.md)" in readme
+
+
+def test_each_target_of_the_first_page_holds() -> None:
+    text = (ROOT / "docs" / "start-bench.md").read_text(encoding="utf-8")
+    targets = re.findall(r"^\| .* \| `'?([a-z0-9-]+:[^'`]+)'?`", text, re.MULTILINE)
+    assert {target.partition(":")[0] for target in targets} >= {
+        "stm32-uart",
+        "dfu",
+        "stk500v1",
+        "avr109",
+        "smp",
+        "uds",
+        "xmodem",
+    }
+    for target in targets:
+        [entry] = Target(target).file().entries.values()
+        assert entry.flasher.protocol == target.partition(":")[0]
 
 
 # Command lines.
@@ -192,6 +212,7 @@ RUN_ELSEWHERE = [
     (ROOT / "docs" / "contract-tests.md", 0),
     # Tests for pytest: tests/hil_tests/test_bench_tests_document.py.
     *((ROOT / "docs" / "bench-tests.md", number) for number in range(10)),
+    (ROOT / "docs" / "start-tests.md", 0),
     # Pieces of tests/plugin_package, which tests/test_plugin_package.py installs and runs; held to it below.
     *((ROOT / "docs" / "plugins.md", number) for number in range(13)),
     # A test for pytest: tests/tools/test_recordings_command.py.

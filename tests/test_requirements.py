@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("build", "run", "dev", "tools")
+LOCKS = ("build", "run", "dev", "docs", "tools")
 COMPILED = ("cbor2", "cffi", "cryptography", "pydantic-core")
 """What has files of its own for each processor."""
 
@@ -44,6 +44,7 @@ def asked() -> dict[str, list[Requirement]]:
         "build": [Requirement(text) for text in project["build-system"]["requires"]],
         "run": run,
         "dev": run + listed(setup["options.extras_require"]["dev"]),
+        "docs": run + listed(setup["options.extras_require"]["docs"]),
         "tools": listed((ROOT / "requirements" / "tools.in").read_text(encoding="utf-8")),
     }
 
@@ -71,8 +72,10 @@ def test_a_lock_file_names_files_by_hash_and_no_place_to_get_them_from(lock: str
 
 
 def test_an_installation_and_the_tests_have_the_same_releases() -> None:
-    run, dev = pins("run"), pins("dev")
+    run, dev, docs = pins("run"), pins("dev"), pins("docs")
     assert run.items() <= dev.items()
+    # The site is built in the environment of the tests.
+    assert {name: docs[name] for name in docs.keys() & dev.keys()}.items() <= dev.items()
 
 
 def test_what_more_is_relied_on_of_than_is_promised_has_an_upper_bound() -> None:

@@ -1,4 +1,4 @@
-"""The document on bench tests: its examples are run, its tables are those of the plugin."""
+"""The documents on bench tests: their examples are run, the tables are those of the plugin."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from proxyflash.hil_tests import needs, plugin
 
 from .conftest import Suite
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "bench-tests.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+DOCS = Path(__file__).parents[2] / "docs"
+DOCUMENT, START = ((DOCS / name).read_text(encoding="utf-8") for name in ("bench-tests.md", "start-tests.md"))
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", DOCUMENT + START, re.MULTILINE | re.DOTALL)
 
 
 def section(title: str) -> str:
@@ -25,7 +26,7 @@ def listed(title: str) -> list[str]:
     return [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
 
 
-@pytest.mark.parametrize(("number", "passed"), list(enumerate((12, 8, 2, 1, 2, 5, 5, 5, 1, 6))))
+@pytest.mark.parametrize(("number", "passed"), list(enumerate((12, 8, 2, 1, 2, 5, 5, 5, 1, 6, 10))))
 def test_an_example_runs(suite: Suite, number: int, passed: int) -> None:
     """On the bench that a run without --bench has, on simulated time, with no time read that is real."""
     (suite.folder / "test_example.py").write_text(EXAMPLES[number])
@@ -36,7 +37,8 @@ def test_an_example_runs(suite: Suite, number: int, passed: int) -> None:
 
 
 def test_the_examples_are_all_run() -> None:
-    assert len(EXAMPLES) == 10
+    assert len(EXAMPLES) == 11
+    assert "    10 passed\n" in START
 
 
 def test_the_options_are_all_listed(suite: Suite) -> None:
