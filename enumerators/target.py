@@ -68,6 +68,16 @@ def is_target(text: str) -> bool:
     return ":" in text or "/" in text
 
 
+def refuse_swapped(name: str, file: str) -> None:
+    """Raises TargetWrong where the file stands in the target's place, and the target in the file's."""
+    given, first = file.partition(":")[:2], name.partition(":")[0]
+    if given[1] and given[0] in (protocols := plugins.names(plugins.FLASHERS)) and first not in protocols:
+        raise TargetWrong(
+            f"{quoted(file)} is a target, and stands where the file does",
+            remedy=f"The target comes first. Write: {shell_line([file, name])}",
+        )
+
+
 def without_settings(text: str) -> str:
     """A target for a recording: its settings, which may be secret, are in the bench file that is recorded with it."""
     return text.partition("?")[0]
@@ -127,7 +137,8 @@ class TargetFile(BenchFile):
     identity: str = ""
 
     def state_folder(self, state: Path) -> Path:
-        return target_folder(state, self.path.stem, self.identity)
+        name = self.path.stem if self.parts.where.known_as is None else self.parts.protocol or self.parts.transport.kind
+        return target_folder(state, name, self.identity)
 
     def at(self, place: Place) -> str:
         return quoted(self.parts.target.text)
@@ -178,6 +189,7 @@ def taken_apart(target: Target) -> Parts:
     if colon and protocol in plugins.names(plugins.FLASHERS):
         flasher: type[Bootloader] = plugins.load(plugins.FLASHERS, protocol)
         transport: type[Transport] = plugins.load(plugins.TRANSPORTS, flasher.bus_kind)
+        _refuse_misplaced(text, head, protocol, place, transport)
         where = transport.where(_decoded(text, place)) if place else None
         if where is None:
             _wrong_place(text, protocol, place, transport)
@@ -185,6 +197,7 @@ def taken_apart(target: Target) -> Parts:
     if not target.whole_bus:
         _wrong_protocol(text, protocol, head, colon)
     transport, where = _bus(text, head)
+    _refuse_misplaced(text, head, "", head.removeprefix(f"{transport.kind}:"), transport)
     return Parts(target, "", None, transport, where, settings)
 
 
@@ -224,7 +237,7 @@ def _file(parts: Parts, folder: Path, raw: dict[str, Any]) -> TargetFile:
             file = _checked(parts, folder, raw)
     ((bus, spec),) = file.spec.bus.items()
     left_out = {key: value for key, value in file.settings(bus).items() if key in parts.where.left_out}
-    where = {**parts.where.settings, **left_out}
+    where = {**(parts.where.known_as or parts.where.settings), **left_out}
     known_by = [parts.transport.kind, where, parts.protocol, address, [spec.emulated]]
     return replace(file, identity=json.dumps(known_by, sort_keys=True))
 
@@ -335,6 +348,19 @@ def _transports() -> Iterator[tuple[str, type[Transport]]]:
 def _bus_forms(transports: Iterable[type[Transport]]) -> list[str]:
     """How a bus without a component is written; that of which a place names one part by its kind."""
     return [one.kind if one.where("") else f"{one.kind}:{one.where_form}" for one in transports if one.where_form]
+
+
+def _refuse_misplaced(text: str, head: str, protocol: str, place: str, transport: type[Transport]) -> None:
+    """A setting in the place, where '?' was forgotten. Raises TargetWrong."""
+    _, mark, settings = text.partition("?")
+    found = re.fullmatch(r"([^?&]*[^?&/])&((?:[\w-]+\.)*[\w-]+=.*)", head)
+    if found is not None and "://" not in head and not Path(_decoded(text, place)).exists():
+        right = f"{found[1]}?{found[2]}" + (f"&{settings}" if mark else "")
+        _wrong(text, "has a setting after '&' and no '?' before it", right)
+    if (meant := transport.misplaced(_decoded(text, place))) is not None:
+        where, setting = meant
+        right = f"{head.removesuffix(place)}{where}?bus.{setting}" + (f"&{settings}" if mark else "")
+        _wrong(text, "settings stand after a '?'", right)
 
 
 def _wrong_place(text: str, protocol: str, place: str, transport: type[Transport]) -> NoReturn:

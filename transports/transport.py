@@ -32,13 +32,15 @@ class Where:
 
     `settings`: keys of the bus. `address`: keys of the component's address, on a bus whose name alone tells no part.
     `label`: the place in short, of which a name is made; one place has one. `left_out`: keys of the bus that belong to the
-    place as well, and that the target leaves to its settings or to the protocol.
+    place as well, and that the target leaves to its settings or to the protocol. `known_as`: what takes the place of `settings`
+    where several names mean this place; None: none do.
     """
 
     settings: Mapping[str, Any]
     label: str
     address: Mapping[str, Any] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    known_as: Mapping[str, Any] | None = None
 
 
 class Transport(ABC):
@@ -81,6 +83,11 @@ class Transport(ABC):
     @classmethod
     def where(cls, text: str) -> Where | None:
         """The place that a target names by this text; None: it names none on a bus of this kind. Opens nothing."""
+        return None
+
+    @classmethod
+    def misplaced(cls, text: str) -> tuple[str, str] | None:
+        """The place, and a setting of the bus, of a WHERE that says both in a way that targets don't; None: it does not."""
         return None
 
     @classmethod

@@ -213,8 +213,7 @@ class ComponentAbsent(UpdateError):
     code = "E-COMPONENT-ABSENT"
     exit_status = ExitStatus.ABSENT
     default_remedy = (
-        "Is it powered and wired? Run: proxyflash scan. If flashing it was interrupted, flash it again: "
-        "proxyflash flash NAME FILE. What may be missing is optional = true in the bench file."
+        "Is it powered and wired? Run: proxyflash scan. What may be missing is optional = true in the bench file."
     )
     away: tuple[str, ...] = ()
     """The names of all that the update needs and that don't answer, where they are known."""

@@ -21,6 +21,7 @@ from ...flashers.serial.profile import SerialProfile
 from ...transports import plugins
 from ...transports.deadline import Deadline
 from ...transports.errors import PluginBroken
+from ...transports.serial.host import lasting_name
 from ...transports.serial.port import SerialPort
 from ...transports.toml_text import toml_text, toml_value
 from ..benchfile.schema import AskSpec, BenchEntry, VersionQuestion
@@ -210,7 +211,7 @@ def ask(port: SerialPort, question: VersionQuestion, deadline: Deadline) -> str 
 
 def _bus(port: ListPortInfo) -> Unlisted:
     name = re.sub(r"[^a-z0-9]+", "-", (port.product or port.name).lower()).strip("-") or "port"
-    url = _lasting_name(port.device)
+    url = lasting_name(port.device)
     lines = [
         'kind = "serial"',
         f"url = {toml_text(url)}",
@@ -242,13 +243,3 @@ def _asks() -> list[tuple[str, str]]:
     serial = [one for one in found if one.bus_kind == SerialPort.kind and not one.is_silent]
     serial.sort(key=lambda one: not one.probes_application)
     return [(one.protocol, f"{{protocol = {toml_text(one.protocol)}}}") for one in serial]
-
-
-def _lasting_name(device: str) -> str:
-    """The name under /dev/serial/by-id that stays with the adapter, where udev made one."""
-    folder = Path("/dev/serial/by-id")
-    if folder.is_dir():
-        for link in sorted(folder.iterdir()):
-            if link.resolve() == Path(device).resolve():
-                return str(link)
-    return device

@@ -13,6 +13,7 @@ from proxyflash.enumerators.errors import BenchKey, BenchMissing, BenchSyntax, T
 from proxyflash.enumerators.target import LONGEST, Target, TargetFile, form
 from proxyflash.transports import plugins
 from proxyflash.transports.errors import ExitStatus
+from proxyflash.transports.serial import host as serial_host
 
 UART = "stm32-uart:/dev/ttyUSB0"
 RADAR = "uds:socketcan:can0?request=0x7E0"
@@ -129,6 +130,13 @@ WRONG = [
     ("socketcan:can1?request=0x7E4", "these fit: uds", "Write: 'uds:socketcan:can1?request=0x7E4'"),
     ("socketcan:can1", "these fit: uds", "The form: 'uds:socketcan:can1?request=ID'"),
     ("stm32uart:/dev/ttyUSB0", "'stm32uart' is no protocol", f"Write: {UART}"),
+    (f"{UART}:57600", "settings stand after a '?'", f"Write: '{UART}?bus.baudrate=57600'"),
+    (f"{UART},57600,8E1", "settings stand after a '?'", f"Write: '{UART}?bus.baudrate=57600'"),
+    (f"{UART}@57600?group=a", "settings stand after a '?'", f"Write: '{UART}?bus.baudrate=57600&group=a'"),
+    (f"{UART}&entry.reset=dtr", "no '?' before it", f"Write: '{UART}?entry.reset=dtr'"),
+    (f"{UART}&group=a&entry.boot0=rts", "no '?' before it", f"Write: '{UART}?group=a&entry.boot0=rts'"),
+    ("uds:socketcan:can1&request=0x7E4", "no '?' before it", "Write: 'uds:socketcan:can1?request=0x7E4'"),
+    ("dfu:0483:df11&serial=1", "no '?' before it", "Write: 'dfu:0483:df11?serial=1'"),
     ("stm32-uart:", "there is no place", "The form: stm32-uart:/dev/PORT"),
     ("stm32-uart:ttyACM0", "'ttyACM0' is no place on a bus of kind serial", "The form: stm32-uart:/dev/PORT"),
     ("stm32-uart:socketcan:can0", "no place on a bus of kind serial", "The form: stm32-uart:/dev/PORT"),
@@ -197,6 +205,7 @@ def test_a_wrong_target_says_what_is_wrong_and_the_right_form(text: str, said: s
         ("can:can0", "The form: can:socketcan:CHANNEL"),
         ("usb:0483:df11", "The form: usb"),
         ("stm32uart:/dev/ttyUSB0", f"Write: {UART}"),
+        ("/dev/ttyUSB7:57600", "Write: '/dev/ttyUSB7?bus.baudrate=57600'"),
     ],
 )
 def test_a_wrong_bus_says_the_right_form(text: str, right: str) -> None:
@@ -283,6 +292,25 @@ def test_one_part_has_one_state_folder(tmp_path: Path, monkeypatch: pytest.Monke
     ):
         assert state_of(one, tmp_path) == state_of(other, tmp_path)
     assert state_of("smp-udp:192.0.2.17", tmp_path) != state_of("smp-udp:192.0.2.17?port=1338", tmp_path)
+
+
+def test_a_port_has_one_state_folder_by_all_of_its_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_id = tmp_path / "by-id"
+    by_id.mkdir()
+    for number in (0, 1):
+        (tmp_path / f"ttyUSB{number}").touch()
+        (by_id / f"usb-FTDI_{number}").symlink_to(f"../ttyUSB{number}")
+    (tmp_path / "by-path").symlink_to("by-id/usb-FTDI_0")
+    monkeypatch.setattr(serial_host, "BY_ID", by_id)
+    names = ("by-id/usb-FTDI_0", "ttyUSB0", "by-path")
+    assert len({state_of(f"stm32-uart:{tmp_path}/{name}", tmp_path) for name in names}) == 1
+    assert len({state_of(f"stm32-uart:{tmp_path}/{name}", tmp_path) for name in (*names, "ttyUSB1")}) == 2
+    # It goes with the adapter, whatever number that gets when it is plugged in again.
+    before = state_of(f"stm32-uart:{tmp_path}/ttyUSB0", tmp_path)
+    (by_id / "usb-FTDI_0").unlink()
+    (by_id / "usb-FTDI_0").symlink_to("../ttyUSB1")
+    (by_id / "usb-FTDI_1").unlink()
+    assert state_of(f"stm32-uart:{tmp_path}/ttyUSB1", tmp_path) == before
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,14 @@ def test_a_wrong_target_is_refused_by_each_command(say: Callable[..., tuple[int,
     assert shlex.split(err.rpartition("Write: ")[2].replace("$'", "'"))[0].startswith("stm32-uart:/dev/none?group=")
 
 
+@pytest.mark.parametrize("command", ["flash", "verify", "read"])
+@pytest.mark.parametrize("file", ["fw.s19", "./fw.s19"])
+def test_a_file_in_the_place_of_the_target(say: Callable[..., tuple[int, str, str]], command: str, file: str) -> None:
+    status, _, err = say(command, file, "uds:socketcan:can0?request=0x7E0")
+    assert (status, err.split()[0]) == (2, "E-TARGET-WRONG")
+    assert shlex.split(err.rpartition("Write: ")[2]) == ["uds:socketcan:can0?request=0x7E0", file]
+
+
 @pytest.mark.simulated_time
 def test_an_absent_part_s_remedy_scans_the_bus_of_the_target(say: Callable[..., tuple[int, str, str]]) -> None:
     status, _, err = say("info", CAMERA.replace("dfu:0483:df11", "dfu:0483:df12"))

@@ -57,6 +57,8 @@ def test_one_that_is_not_there_ends_the_update_before_it_begins(make: Callable[.
     with pytest.raises(ComponentAbsent, match="neither part nor its bootloader answers") as caught:
         engine.apply(plan)
     assert (caught.value.component, caught.value.exit_status) == ("part", ExitStatus.ABSENT)
+    (file,) = (path for child in line.update.children.values() for path in child.files.values())
+    assert f"flash it again: proxyflash flash part {file}. " in caught.value.remedy
     assert engine.store.entries() == []
 
 

@@ -133,7 +133,8 @@ def _print_buses(out: Output, bench: Bench, found: Scan, widths: Sequence[int]) 
                 cells = [cell.ljust(width) for cell, width in zip(_row(component), widths, strict=True)]
                 for line in _fitted(cells):
                     out.line(line)
-        if out.verbosity or not any(part.bus == bus and part.presence not in UNSEEN for part in found.components):
+        seen = [part for part in found.components if part.bus == bus and part.presence not in UNSEEN]
+        if out.verbosity or not (seen or any(item.bus == bus for item in found.unlisted)):
             for name, text in (*found.asked, *found.unasked):
                 if name == bus:
                     out.line(f"  {text}")

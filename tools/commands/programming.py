@@ -80,7 +80,7 @@ def flash(
     proxyflash flash imu imu-1.5.0.hex --dry-run
     proxyflash flash stm32-uart:/dev/ttyUSB0 fw.hex
     """
-    component = session.component(name)
+    component = session.component(name, image)
     loaded = component.load(image, address=address, format=format, only=only)
     session.stop_safely()
     with session.programmer(name) as programmer:
@@ -141,7 +141,7 @@ def verify(
     \b
     proxyflash verify imu imu-1.5.0.hex
     """
-    component = session.component(name)
+    component = session.component(name, image)
     loaded = component.load(image, address=address, format=format, only=only)
     session.stop_safely()
     try:
@@ -171,7 +171,7 @@ def read(session: Session, name: str, out: Path, start: int | None, count: int |
     """
     if (start is None) != (count is None):
         raise click.UsageError("--start and --size go together")
-    component = session.component(name)
+    component = session.component(name, out)
     session.stop_safely()
     with session.programmer(name) as programmer:
         memory = programmer.memory_map()

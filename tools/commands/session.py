@@ -93,10 +93,15 @@ class Session:
             self._bench = self._opened(self.bench_path)
         return self._bench
 
-    def component(self, name: str) -> BenchComponent:
-        """The component of this name, or the one that a target names. Raises ComponentUnknown, TargetWrong, BenchError."""
-        from ...enumerators.target import Target, is_target
+    def component(self, name: str, file: Path | None = None) -> BenchComponent:
+        """The component of this name, or the one that a target names. Raises ComponentUnknown, TargetWrong, BenchError.
 
+        `file`: the word after it, which is refused where both were swapped.
+        """
+        from ...enumerators.target import Target, is_target, refuse_swapped
+
+        if file is not None:
+            refuse_swapped(name, str(file))
         if not is_target(name):
             self._refuse_profile()
             return self.bench.component(name)

@@ -16,6 +16,8 @@ GROUP = "dialout"
 """Whose members may use serial ports, on Debian and its kin."""
 RULES = "/etc/udev/rules.d/70-proxyflash.rules"
 USB_DEVICES = Path("/sys/bus/usb/devices")
+BY_ID = Path("/dev/serial/by-id")
+"""Where udev has the names that stay with an adapter."""
 
 
 def permission_remedy(path: str) -> str:
@@ -44,9 +46,15 @@ def _udev_line(path: str) -> str:
 
 def ports() -> Iterator[str]:
     """USB serial adapters: by their lasting names, else as the kernel numbers them."""
-    lasting = sorted(Path("/dev/serial/by-id").glob("*"))
+    lasting = sorted(BY_ID.glob("*"))
     named = {path.resolve() for path in lasting}
     yield from map(str, [*lasting, *(path for path in _numbered() if path not in named)])
+
+
+def lasting_name(path: str) -> str:
+    """One name of a port for all that it has: the one that stays with its adapter, else what its links lead to."""
+    real = Path(path).resolve()
+    return str(next((link for link in sorted(BY_ID.glob("*")) if link.resolve() == real), real))
 
 
 def _numbered() -> list[Path]:

@@ -24,6 +24,7 @@ import serial
 from .. import clock
 from ..errors import SerialAbsent, SerialBusy, SerialForbidden, SerialSettings, TransportError
 from ..transport import Where
+from . import host
 from .host import permission_remedy
 from .usb_tty import listed, ports
 
@@ -116,8 +117,13 @@ def where(text: str) -> Where | None:
         path = Path(text)
         # A link under /dev/serial is the lasting name, so only a relative path is followed.
         url = text if path.is_absolute() else str(path.parent.resolve() / path.name)
-        return Where({"url": url}, path.name)
+        return Where({"url": url}, path.name, known_as={"url": host.lasting_name(url)})
     return None
+
+
+def misplaced(text: str) -> tuple[str, str] | None:
+    found = re.fullmatch(r"([./][^:,@]*)[:,@]([1-9][0-9_]{2,8})(?:,.*)?", text)
+    return None if found is None or Path(text).exists() else (found[1], f"baudrate={found[2].replace('_', '')}")
 
 
 def surprises(settings: Mapping[str, Any]) -> Iterator[str]:

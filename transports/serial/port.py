@@ -93,6 +93,11 @@ class SerialPort(Transport):
         return opening.where(text)
 
     @classmethod
+    def misplaced(cls, text: str) -> tuple[str, str] | None:
+        """A bit rate after the device, as other tools have it: /dev/ttyUSB0:115200."""
+        return opening.misplaced(text)
+
+    @classmethod
     def wheres(cls) -> Iterator[str]:
         return host.ports()
 

@@ -46,7 +46,7 @@ from . import plan as planning
 from . import restarting, room, scheduling, time_limits
 from .attempts import Attempts
 from .journal import Journal
-from .plan import UpdatePlan
+from .plan import UpdatePlan, flash_again
 from .progress import Ending, Kind, Progress
 from .report import Outcome
 from .store import Seen, Store, StoredUpdate
@@ -272,7 +272,8 @@ class Engine:
                 if not isinstance(error, NoResponse):
                     raise
                 cause = f"neither {component.name} nor its bootloader answers ({component.where}): {error.cause}"
-                raise ComponentAbsent(cause, component=component.name) from error
+                task = next(task for task in plan.tasks if task.target == component.name)
+                raise ComponentAbsent(cause, remedy=flash_again(task), component=component.name) from error
             found.append(replace(component, presence=Presence.BOOTLOADER))
         return found
 

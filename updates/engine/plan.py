@@ -15,6 +15,7 @@ from ...enumerators.component import Component, Presence, select
 from ...enumerators.host import HostComponent
 from ...transports import plugins
 from ...transports.errors import PluginUnknown
+from ...transports.quoting import shell_line
 from ..errors import BelowFloor, ComponentAbsent, DowngradeRefused, HandlerUnknown, ManifestField
 from ..events import Status
 from ..handlers.handler import StepHandler
@@ -193,11 +194,22 @@ def _is_absent(task: Task, torn: Callable[[], Container[str]]) -> bool:
     return component is not None and component.presence is Presence.ABSENT and component.name not in torn()
 
 
+def flash_again(task: Task) -> str | None:
+    """What to do about a component that doesn't answer, with the command that flashes it; None: no step flashes it."""
+    if not (task.handler.enters_bootloader and task.step.files):
+        return None
+    line = shell_line(["proxyflash", "flash", task.target, task.update.files[task.step.files[0]]])
+    return (
+        f"Is it powered and wired? Run: proxyflash scan. If flashing it was interrupted, flash it again: {line}. What may be "
+        "missing is optional = true in the bench file."
+    )
+
+
 def _absent(task: Task, left: Sequence[Task]) -> ComponentAbsent:
     """The first task whose component isn't there, and all of them."""
     where = task.component.where if task.component else ""
     cause = f"step {task.label} is for {task.target}, which does not answer ({where})"
-    error = ComponentAbsent(cause, component=task.target)
+    error = ComponentAbsent(cause, remedy=flash_again(task), component=task.target)
     error.away = tuple(dict.fromkeys(other.target for other in left))
     return error
 
