@@ -13,6 +13,7 @@ bench file is (`TargetFile`), so whatever works on a bench works on a target. Th
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -76,6 +77,11 @@ def refuse_swapped(name: str, file: str) -> None:
             f"{quoted(file)} is a target, and stands where the file does",
             remedy=f"The target comes first. Write: {shell_line([file, name])}",
         )
+
+
+def is_target_or_file(text: str) -> bool:
+    """Whether a word that may also be the path of a bench file is meant as a target."""
+    return ":" in text.partition("/")[0] and not os.access(text, os.F_OK)
 
 
 def without_settings(text: str) -> str:

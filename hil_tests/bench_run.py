@@ -17,9 +17,10 @@ import pytest
 
 from ..enumerators.bench import Bench
 from ..enumerators.bench_component import BenchComponent
-from ..enumerators.benchfile.schema import load
+from ..enumerators.benchfile.schema import BenchFile, load
 from ..enumerators.described import describers
-from ..enumerators.state import BenchLock, bench_folder, default_state
+from ..enumerators.state import BenchLock, default_state
+from ..enumerators.target import Target, TargetFile, is_target_or_file, without_settings
 from ..flashers.describing import described
 from ..transports import clock
 from ..transports.errors import MixedClocks, ProxyflashError
@@ -33,7 +34,7 @@ from .parts import Part, has_power
 from .parts_of_run import PartsOfRun
 from .signal_guard import SignalGuard, undisturbed
 from .time_of_tests import TimeOfTests
-from .verdicts import Missing, component_of, tell
+from .verdicts import Missing, component_of, tell, told
 
 EMULATED = Path(__file__).parent / "benches" / "emulated.toml"
 """The bench of a run that names none."""
@@ -53,14 +54,13 @@ class BenchRun:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        named = config.getoption("bench")
-        self.path = Path(named) if named else EMULATED
-        self.name = self.path.stem if self.path.stem != "bench" else self.path.absolute().parent.name
         self._missing = Missing(frozenset(item for item in config.getoption("require").split(",") if item))
         try:
-            self._file = load(self.path.absolute())
+            self._file = _file_of(config.getoption("bench"), config.getoption("bench_profile"))
         except ProxyflashError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(told(error)) from None
+        path = self._file.path
+        self.name = path.stem if path.stem != "bench" else path.absolute().parent.name
         self._bench: Bench | None = None
         self._lock: BenchLock | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -88,7 +88,7 @@ class BenchRun:
                 f"bench '{self.name}' has buses that are not emulated: {real}",
                 remedy="Simulated time is for emulated buses alone: run with --no-simulated-time.",
             )
-            raise pytest.UsageError(f"{error.code} {error}")
+            raise pytest.UsageError(told(error))
         if self.has_hardware and self.config.getoption("dist", "no") == "each":
             raise pytest.UsageError(
                 f"bench '{self.name}' has hardware, which one worker at a time can use: not --dist each"
@@ -107,7 +107,7 @@ class BenchRun:
         """Opened when it is first asked for, locked where it has hardware. Raises BenchLocked, StateFolder."""
         if self._bench is None:
             if self.has_hardware and self._lock is None:
-                self._lock = BenchLock(bench_folder(default_state(), self.path))
+                self._lock = BenchLock(self._file.state_folder(default_state()))
             # Emulated parts are as from the factory in each run, and each worker has its own.
             self._folder = tempfile.TemporaryDirectory(prefix="proxyflash-")
             self._bench = Bench(self._file, Path(self._folder.name), Recorder())
@@ -117,7 +117,9 @@ class BenchRun:
     @cached_property
     def told(self) -> dict[str, str]:
         """What the JUnit file says of the whole run."""
-        return {"bench": plain(str(self.path.absolute())), "proxyflash": version("proxyflash")}
+        is_target = isinstance(self._file, TargetFile)
+        bench = without_settings(self.config.getoption("bench")) if is_target else str(self._file.path)
+        return {"bench": plain(bench), "proxyflash": version("proxyflash")}
 
     def _part(self, name: str) -> Part:
         component = self.bench.component(name)
@@ -176,7 +178,8 @@ class BenchRun:
         fitting = self.fitting(item)
         one = component_of(item)
         if not fitting and (one is not None or needs.things or needs.wanted):
-            path = self.path if self.config.getoption("bench") else None
+            can_be_added_to = self.config.getoption("bench") and not isinstance(self._file, TargetFile)
+            path = self._file.path if can_be_added_to else None
             buses = self._file.spec.bus.values()
             emulated = any(bus.emulated and bus.kind in (needs.buses or (bus.kind,)) for bus in buses)
             self._missing.report(needs.kind, needs.missing(self.name, path, emulated=emulated))
@@ -198,10 +201,10 @@ class BenchRun:
         asked = "power" in needs.things or "_proxyflash_power" in item.fixturenames  # type: ignore[attr-defined]
         if asked and not any(has_power(component) for component in self._components() if component.name in names):
             whose = " or ".join(f"'{name}'" for name in names)
-            self._missing.report(
-                "power",
-                f"no power control for {whose} on bench '{self.name}'; add [power.{names[0]}] to {self.path}",
-            )
+            remedy = f"add [power.{names[0]}] to {self._file.path}"
+            if isinstance(self._file, TargetFile):
+                remedy = "write it into a bench file, which can have power control: proxyflash bench add NAME TARGET"
+            self._missing.report("power", f"no power control for {whose} on bench '{self.name}'; {remedy}")
 
     def _require_consent(self, item: pytest.Item, names: list[str]) -> None:
         """Destructive tests write to hardware only where that was allowed."""
@@ -275,3 +278,12 @@ class BenchRun:
         said += self.time.end()
         self._end.undo()
         return [plain(f"bench '{self.name}': {text}", CAUSE) for text in said]
+
+
+def _file_of(named: str | None, profile: str | None) -> BenchFile:
+    """The bench file of a run, or that of its target. Raises BenchError, TargetWrong, PluginBroken, pytest.UsageError."""
+    if named is not None and is_target_or_file(named):
+        return Target(named, Path(profile) if profile is not None else None).file()
+    if profile is not None:
+        raise pytest.UsageError("--bench-profile goes with a target; a component's profile is in the bench file")
+    return load((Path(named) if named else EMULATED).absolute())

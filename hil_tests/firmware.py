@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..enumerators.bench_component import BenchComponent
+from ..enumerators.target import TargetFile
 from ..flashers.formats import load
 from ..flashers.image import FirmwareImage
 
@@ -102,10 +103,11 @@ class Firmware:
     def _at_least(self, count: int) -> tuple[TestImage, ...]:
         if len(self.images) < count:
             name, wanted = self._component.name, f"{count} release{'s' if count > 1 else ''}"
-            self._lacks(
-                f"{wanted} wanted to test '{name}' with, the bench file has {len(self.images)}; "
-                f'add images = [{{file = "...", version = "..."}}] to it in {self._component.bench.file.path.name}'
-            )
+            file, images = self._component.bench.file, 'images = [{file = "...", version = "..."}]'
+            where, remedy = "the bench file", f"add {images} to it in {file.path.name}"
+            if isinstance(file, TargetFile):
+                where, remedy = "the target", f"give it the setting {images.replace(' ', '')}"
+            self._lacks(f"{wanted} wanted to test '{name}' with, {where} has {len(self.images)}; {remedy}")
         return self.images
 
 

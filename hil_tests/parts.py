@@ -16,6 +16,7 @@ from ..transports.deadline import Deadline
 from ..transports.errors import AdapterGone, ProxyflashError
 from .firmware import Firmware, TestImage, listed
 from .power import Power
+from .verdicts import told
 
 LOOK_AGAIN = 0.05
 """Seconds between two looks at a part that starts."""
@@ -107,7 +108,7 @@ class Part:
             if self.power is not None and not self.power.is_on:
                 self.power.on()
         except ProxyflashError as error:
-            return str(error)
+            return told(error)
         return ""
 
     def bring_back(self) -> str:
@@ -117,7 +118,7 @@ class Part:
         try:
             self.make_ready()
         except (ProxyflashError, PartLost) as error:
-            return str(error)
+            return told(error)
         return ""
 
     @property

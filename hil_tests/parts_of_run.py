@@ -14,7 +14,7 @@ from ..transports.errors import AdapterAbsent, AdapterGone, ProxyflashError, cau
 from ..transports.plain import word
 from .needs import CAPABILITIES, Needs
 from .parts import Broken, NotThere, Part, PartLost
-from .verdicts import Missing, component_of, fail, tell
+from .verdicts import Missing, component_of, fail, tell, told
 
 HARDWARE_FAILED = (AdapterAbsent, AdapterGone, PowerFailed)
 """What no test can help: the part is broken from then on."""
@@ -71,14 +71,14 @@ class PartsOfRun:
                 part.absent = True
                 if wanted:
                     kind = part.component.entry.flasher.bus_kind
-                    self._missing.report(kind, f"'{name}' is absent on bench '{self._bench}': {error}")
+                    self._missing.report(kind, f"'{name}' is absent on bench '{self._bench}': {told(error)}")
                 return
             self._lost(part, item, error, wanted=wanted)
             return
         part.test = item.nodeid
         if not wanted:
             return
-        told = {
+        properties = {
             "component": name,
             "protocol": found.protocol,
             "serial": found.properties.get("serial", ""),
@@ -88,14 +88,14 @@ class PartsOfRun:
             "state": found.presence.value,
         }
         alone = component_of(item) is not None
-        tell(item, {key if alone else f"{name}.{key}": word(value) for key, value in told.items()})
+        tell(item, {key if alone else f"{name}.{key}": word(value) for key, value in properties.items()})
 
     def _lost(self, part: Part, item: pytest.Item, error: Exception, *, wanted: bool = True) -> None:
         """A part that can't be made ready any more is told once: by the test that lost it, or, if that passed, here."""
         self._break(part, part.test or item.nodeid, error)
         if part.test not in self.failed:
             since = f" since {part.test}" if part.test else ""
-            fail(f"'{part.name}' is broken{since}: {error}")
+            fail(f"'{part.name}' is broken{since}: {told(error)}")
         if wanted:
             self.need_unbroken([part.name])
 
@@ -105,8 +105,8 @@ class PartsOfRun:
         try:
             yield
         except ProxyflashError as error:
-            self._unusable = Broken(item.nodeid, str(error))
-            fail(f"bench '{self._bench}': {error}")
+            self._unusable = Broken(item.nodeid, told(error))
+            fail(f"bench '{self._bench}': {told(error)}")
 
     def _break(self, part: Part, test: str, error: Exception) -> None:
         """An adapter that is gone takes all parts of its bus with it, unless each has its own way."""
@@ -118,7 +118,7 @@ class PartsOfRun:
             names |= {entry.spec.name for entry in entries if entry.spec.bus == spec.bus}
         for name in names:
             other = self.of(name)
-            other.broken = other.broken or Broken(test, str(error))
+            other.broken = other.broken or Broken(test, told(error))
 
     def look_for_cause(self, item: pytest.Item, error: BaseException | None) -> None:
         """Of a test that failed: whether the hardware did."""

@@ -39,7 +39,10 @@ MARKERS = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("proxyflash", "firmware bench tests (proxyflash)")
-    group.addoption("--bench", metavar="FILE", help="the bench file; without it an emulated bench is used")
+    group.addoption(
+        "--bench", metavar="FILE|TARGET", help="the bench file, or a target; without it an emulated bench is used"
+    )
+    group.addoption("--bench-profile", metavar="FILE", help="a TOML file with the profile of the target's component")
     group.addoption("--allow-flash", action="store_true", help="let destructive tests write to hardware")
     group.addoption(
         "--require",
@@ -87,7 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.getini(SIMULATED_INI)
     except (ValueError, pytest.UsageError):  # By the release of pytest; neither names the option.
         raise pytest.UsageError(f"ini option {SIMULATED_INI}: write true or false") from None
-    if config.getoption("bench") is not None:
+    if config.getoption("bench") is not None or config.getoption("bench_profile") is not None:
         run_of(config).check_options()
 
 
@@ -207,7 +210,15 @@ def pytest_runtest_makereport(
     run = item.config.stash[RUN]
     if call.when == "teardown":
         run.time.tell(item)
-    report = yield
+    from .verdicts import showing_codes, told
+
+    error = call.excinfo.value if call.excinfo else None
+    with showing_codes(error):
+        report = yield
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None and hasattr(error, "code") and crash.message.startswith(type(error).__module__):
+        # The line of the summary is cut at the terminal's width: the code comes before the class.
+        crash.message = told(error)
     with run.time.of():
         run.finished(item, call, report)
     return report
@@ -288,7 +299,7 @@ def _proxyflash_run(pytestconfig: pytest.Config, record_testsuite_property: Call
 
 @pytest.fixture(scope="session")
 def bench(_proxyflash_run: BenchRun) -> Bench:
-    """The bench of this run: `--bench FILE`, else an emulated one. Its buses stay open until the end."""
+    """The bench of this run: `--bench FILE|TARGET`, else an emulated one. Its buses stay open until the end."""
     return _proxyflash_run.bench
 
 

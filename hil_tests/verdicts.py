@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NoReturn
 
 import pytest
 
+from ..transports.errors import ProxyflashError, causes
 from ..transports.plain import CAUSE, plain
 
 
@@ -39,3 +41,21 @@ def tell(item: pytest.Item, told: Mapping[str, str]) -> None:
 def fail(reason: str) -> NoReturn:
     """What is wrong is said in `reason`; what led there would only hide it."""
     raise pytest.fail.Exception(plain(reason, CAUSE), pytrace=False) from None
+
+
+def told(error: BaseException) -> str:
+    """An error as text, with its code if it has one."""
+    return f"{error.code} {error}" if isinstance(error, ProxyflashError) else str(error)
+
+
+@contextmanager
+def showing_codes(error: BaseException | None) -> Iterator[None]:
+    """In the block the error's text, and that of the errors behind it, begins with its code."""
+    found = [one for one in causes(error, contexts=True) if isinstance(one, ProxyflashError)]
+    for one in found:
+        one.shows_code = True
+    try:
+        yield
+    finally:
+        for one in found:
+            one.shows_code = False

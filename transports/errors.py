@@ -115,6 +115,8 @@ class ProxyflashError(Exception):
     default_remedy: ClassVar[Remedy] = ""
     left: Left | None = None
     """How the component was left, where it was worked on."""
+    shows_code = False
+    """Whether its text begins with its code, as where pytest prints it."""
     is_of_a_part: ClassVar[bool] = True
     """Whether it can tell of a part, as what a replay meets can't."""
 
@@ -154,10 +156,11 @@ class ProxyflashError(Exception):
         return found
 
     def __str__(self) -> str:
+        code = f"{self.code} " if self.shows_code else ""
         where = f"{word(self.component)}: " if self.component else ""
         advice = f" {plain(self.remedy)}" if self.remedy else ""
         left = f" ({self.left.text})" if self.left else ""
-        return f"{where}{plain(self.cause, CAUSE)}{left}.{advice}"
+        return f"{code}{where}{plain(self.cause, CAUSE)}{left}.{advice}"
 
 
 def causes(error: BaseException | None, *, contexts: bool = False) -> Iterator[BaseException]:

@@ -97,7 +97,7 @@ def test_a_worker_tells_after_ctrl_c_what_it_could_not_make_safe(suite: Suite, h
         os.killpg(process.pid, signal.SIGINT)  # As a terminal does.
         said, _ = process.communicate()
     assert process.returncode == pytest.ExitCode.INTERRUPTED, said
-    assert said.count("bench 'desk': 'front' is left as it is: front: 'exit 9' ended with 9") == 1
+    assert said.count("bench 'desk': 'front' is left as it is: E-POWER front: 'exit 9' ended with 9") == 1
 
 
 def test_a_second_ctrl_c_leaves_no_supply_off(suite: Suite, hardware: Outside) -> None:

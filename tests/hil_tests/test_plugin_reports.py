@@ -292,4 +292,4 @@ def test_off(power):
     power.off()
 """, "-n", "2")  # fmt: skip
     assert done.ret == pytest.ExitCode.TESTS_FAILED
-    done.stdout.fnmatch_lines(["bench 'desk': 'front' is left as it is: front: 'exit 9' ended with 9.*"])
+    done.stdout.fnmatch_lines(["bench 'desk': 'front' is left as it is: E-POWER front: 'exit 9' ended with 9.*"])

@@ -239,8 +239,8 @@ def test_without():
     done.assert_outcomes(passed=3, failed=1, skipped=2)
     done.stdout.fnmatch_lines([
         "2 skipped because their part broke",
-        "SKIPPED *: 'front' is broken since test_it.py::test_unplug[[]front]: powertrain: *",
-        "SKIPPED *: 'rear' is broken since test_it.py::test_unplug[[]front]: powertrain: *",
+        "SKIPPED *: 'front' is broken since test_it.py::test_unplug[[]front]: E-CAN-GONE powertrain: *",
+        "SKIPPED *: 'rear' is broken since test_it.py::test_unplug[[]front]: E-CAN-GONE powertrain: *",
     ])  # fmt: skip
 
 
@@ -329,7 +329,7 @@ def test_off(power):
 """)
     assert done.ret == pytest.ExitCode.TESTS_FAILED
     done.assert_outcomes(passed=1)
-    done.stdout.fnmatch_lines(["bench 'desk': 'front' is left as it is: front: 'exit 9' ended with 9.*"])
+    done.stdout.fnmatch_lines(["bench 'desk': 'front' is left as it is: E-POWER front: 'exit 9' ended with 9.*"])
 
 
 def test_all_supplies_are_on_before_any_part_is_waited_for(suite: Suite, hardware: Outside) -> None:
@@ -380,7 +380,7 @@ def test_without():
 """)
         process.communicate("")
     done.assert_outcomes(passed=1, errors=1, skipped=2)
-    said = f"this bench is in use by process {process.pid}. Wait until it is done, or stop it."
+    said = f"E-BENCH-LOCKED this bench is in use by process {process.pid}. Wait until it is done, or stop it."
     done.stdout.fnmatch_lines([
         f"bench 'desk': {said}",
         "2 skipped because the bench was out of use",

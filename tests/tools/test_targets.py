@@ -288,6 +288,17 @@ def test_a_target_needs_no_bench_file_and_reads_none(say: Callable[..., tuple[in
     assert say("info", CAMERA)[0] == 0
 
 
+def test_doctor_opens_the_bus_of_a_target(say: Callable[..., tuple[int, str, str]]) -> None:
+    def checked(*words: str) -> dict[str, bool]:
+        _, out, _ = say("doctor", *words, "--json")
+        return {check["title"].partition(":")[0]: check["passed"] for check in json.loads(out)["checks"]}
+
+    assert checked(CAMERA)["bus usb opens"] is True
+    assert checked("stm32-uart:/dev/none")["bus none"] is False
+    assert checked("/dev/none")["bus none"] is False
+    assert say("doctor", "stm32-urt:/dev/none")[2].startswith("E-TARGET-WRONG ")
+
+
 @pytest.mark.simulated_time
 def test_the_lock_is_the_target_s(say: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     with BenchLock(Target(CAMERA).file().state_folder(tmp_path / "state")):

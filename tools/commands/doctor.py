@@ -9,29 +9,42 @@ from dataclasses import asdict
 from importlib import metadata, util
 
 import click
+from click.shell_completion import CompletionItem
 
+from ...enumerators.errors import TargetWrong
+from ...enumerators.target import is_target
 from ...transports import plugins
 from ...transports.errors import ExitStatus, PluginBroken, ProxyflashError
 from ...transports.quoting import shell_line
 from ...transports.transport import HostCheck
 from ..wording import counted
-from .session import Session, bus_names, command
+from .session import PROFILE, Session, bus_names, command, target_words
 
 CLASHES = {"can": "python-can", "serial": "pyserial", "usb": "pyusb", "isotp": "can-isotp"}
 """Importable names that packages of other names provide too, and the package that has to be behind each."""
 
 
+def _bus_words(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completion: the buses of the bench file, and targets."""
+    return [
+        *map(CompletionItem, bus_names(context, parameter, incomplete)),
+        *target_words(context, parameter, incomplete),
+    ]
+
+
 @command("doctor")
-@click.argument("bus", required=False, shell_complete=bus_names)
+@click.argument("bus", metavar="[BUS|TARGET]", required=False, shell_complete=_bus_words)
+@PROFILE
 def doctor(session: Session, bus: str | None) -> int | None:
     """Looks for what keeps this host from working: packages, kernel, permissions, and the buses of the bench.
 
-    With BUS only that bus of the bench file is opened. Exit status 1 if anything is wrong; what is not there, and no bus of the
-    bench needs, is marked by "-" and is nothing wrong.
+    With BUS only that bus of the bench file is opened, with TARGET the target's bus. Exit status 1 if anything is wrong; what
+    is not there, and no bus of the bench needs, is marked by "-" and is nothing wrong.
 
     \b
     proxyflash doctor
     proxyflash doctor powertrain
+    proxyflash doctor stm32-uart:/dev/ttyUSB0
     """
     checks = [*_packages(), *_plugins(), *_kinds(), *_buses(session, bus)]
     session.output.document({"checks": [asdict(check) for check in checks]})
@@ -87,7 +100,12 @@ def _without_itself(remedy: str) -> str:
 
 def _buses(session: Session, only: str | None) -> Iterator[HostCheck]:
     try:
-        bench = session.bench
+        if only is not None and is_target(only):
+            [bench], only = session.benches([only]), None
+        else:
+            [bench] = session.benches([])
+    except TargetWrong:
+        raise
     except ProxyflashError as error:
         named = session.bench_path is not None or only is not None
         yield HostCheck(f"{error.code} {error.cause}", False if named else None, error.remedy)
