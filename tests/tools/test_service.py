@@ -59,6 +59,22 @@ def test_it_is_written_and_taken_away(desk: Desk, root: Path) -> None:
     assert desk.run("service", "uninstall").out == "the service is not installed\n"
 
 
+@pytest.mark.parametrize("runs", [True, False])
+def test_it_says_whether_systemd_is_the_running_init(
+    desk: Desk, root: Path, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    """As sd_booted(3) has it: /run/systemd/system is a folder."""
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    if runs:
+        (root / "run/systemd/system").mkdir(parents=True)
+    done = desk.run("service", "install")
+    assert (done.status, (root / UNIT).is_file(), (root / ENABLED).is_symlink()) == (0, True, True)
+    assert ("systemd is not the running init" in done.out, "from the next start" in done.out) == (not runs, runs)
+    said = f"proxyflash --bench {desk.bench} --state {desk.state} resume --wait 600"
+    assert (said in done.err, "systemctl daemon-reload" in done.err) == (not runs, runs)
+    assert desk.run("service", "install", "--json").document["systemd"] is runs
+
+
 def test_what_somebody_else_wrote_stays(desk: Desk, root: Path) -> None:
     (root / UNIT).parent.mkdir(parents=True)
     (root / UNIT).write_text("[Unit]\n")

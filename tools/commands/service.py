@@ -108,6 +108,8 @@ def service() -> None:
 def install(session: Session, user: str, wait: int, only_print: bool) -> int | None:
     """Writes the unit for this bench file and state folder, enables it, and writes udev rules for the user.
 
+    Where systemd is not the running init, as in most containers, the files are written all the same, and that is said.
+
     \b
     sudo proxyflash --bench /etc/proxyflash/bench.toml --state /var/lib/proxyflash service install
     proxyflash service install --print
@@ -116,7 +118,9 @@ def install(session: Session, user: str, wait: int, only_print: bool) -> int | N
     if rules := "".join(f"{line}\n" for line in _rules(session.bench, user)):
         texts[RULES] = MARK + rules
     files = {ROOT / path: text for path, text in texts.items()}
-    session.output.document({"files": {str(path): text for path, text in files.items()}, "written": not only_print})
+    running = _systemd_runs()
+    told = {"files": {str(path): text for path, text in files.items()}, "written": not only_print, "systemd": running}
+    session.output.document(told)
     if only_print:
         for path, text in files.items():
             session.output.lines([f"# {path}", *text.rstrip("\n").split("\n")])
@@ -138,7 +142,14 @@ def install(session: Session, user: str, wait: int, only_print: bool) -> int | N
         raise TargetFile(f"{error.filename}: {error.strerror}") from error
     _reload(session)
     session.output.lines([str(path) for path in files])
-    session.output.line("It resumes an interrupted update from the next start of this host on.")
+    if running:
+        session.output.line("It resumes an interrupted update from the next start of this host on.")
+    else:
+        session.output.line("The files are written, and nothing reads them now: systemd is not the running init here.")
+        session.output.note(
+            "a host that is started with systemd uses them from then on; under another init, have this run at each start: "
+            + session.command_for("resume", "--wait", str(wait))
+        )
     return None
 
 
@@ -275,9 +286,14 @@ def _check_ours(path: Path) -> None:
         raise TargetFile(f"{path} was not written by proxyflash service install", remedy="Move it away first.")
 
 
+def _systemd_runs() -> bool:
+    """Whether systemd is this host's init, as sd_booted(3) looks for it."""
+    return (ROOT / "run/systemd/system").is_dir()
+
+
 def _reload(session: Session) -> None:
     """Has systemd and udev read their files again, where they run."""
-    if not (ROOT / "run/systemd/system").is_dir():
+    if not _systemd_runs():
         return
     for words in (["systemctl", "daemon-reload"], ["udevadm", "control", "--reload"]):
         program = shutil.which(words[0])
