@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,20 @@ def test_the_parts_on_a_kernel_s_can_are_as_the_document_has_them(
     subprocess.run(["sh", "-n", "-c", script], check=True)
 
 
-def test_the_first_recipe_says_where_its_files_are() -> None:
-    recipe = DOCUMENT.read_text(encoding="utf-8").partition("\n## ")[2].partition("\n## ")[0]
-    assert "(#emulated-parts-on-the-kernels-can)" in recipe
+def test_the_second_recipe_says_where_its_firmware_is() -> None:
+    recipe = DOCUMENT.read_text(encoding="utf-8").split("\n## ")[2]
     assert "`examples/three_sensors/firmware`" in recipe
     assert (EXAMPLE / "firmware" / "radar-1.4.2.bin").is_file()
+
+
+def test_the_first_recipe_needs_nothing_of_one_s_own(jobs: dict[str, Any], tmp_path: Path) -> None:
+    """Its last command runs in a folder with no more than its tests."""
+    [text] = blocks("python")
+    (tmp_path / text.split()[1]).write_text(text)
+    [line] = [script for script in scripts(jobs["emulated"]) if " -m pytest " in script]
+    program, *words = shlex.split(line)
+    assert program == ".venv/bin/python"
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^=+ \d+ passed in ", done.stdout, re.MULTILINE), done.stdout
+    assert (tmp_path / "build" / "junit.xml").is_file()
