@@ -24,7 +24,9 @@ from proxyflash.enumerators import probers
 from proxyflash.enumerators.benchfile import schema as benchfile
 from proxyflash.enumerators.benchfile.toml_positions import key_lines
 from proxyflash.enumerators.component import distinct, parse_selector
-from proxyflash.enumerators.errors import BenchError, SelectorWrong, StateFolder
+from proxyflash.enumerators.errors import BenchError, SelectorWrong, StateFolder, TargetWrong
+from proxyflash.enumerators.target import Target as NamedTarget
+from proxyflash.enumerators.target import bus_of, is_target_or_file, without_settings
 from proxyflash.flashers.avr import avr109_codec, stk500v1_codec, stk500v2_codec
 from proxyflash.flashers.dfu import codec as dfu_codec
 from proxyflash.flashers.dfu import identity as dfu_identity
@@ -48,11 +50,20 @@ from proxyflash.transports.errors import PluginUnknown
 from proxyflash.transports.isotp import frames as isotp_frames
 from proxyflash.transports.toml_text import toml_text
 from proxyflash.transports.usb.bus import UsbInfo, UsbInterface
-from proxyflash.updates.engine import attempts, journal
+from proxyflash.updates.engine import attempts, journal, kept_plan
 from proxyflash.updates.engine.engine import _component
 from proxyflash.updates.engine.progress import Progress
 from proxyflash.updates.engine.store import Store
-from proxyflash.updates.errors import JournalBroken, KeyFile, ScriptFailed, StepFailed, TrustError, UpdateError
+from proxyflash.updates.errors import (
+    JournalBroken,
+    KeyFile,
+    PlanChanged,
+    PlanFile,
+    ScriptFailed,
+    StepFailed,
+    TrustError,
+    UpdateError,
+)
 from proxyflash.updates.handlers import app, apt, backup_store, flash, partition, script
 from proxyflash.updates.manifests import device_manifest as dm
 from proxyflash.updates.manifests import manifest as mf
@@ -291,6 +302,14 @@ def script_result(data: bytes) -> None:
     script._read_result(file("result.json", data))
 
 
+@reader(PlanFile, PlanChanged)
+def kept_plan_file(data: bytes) -> None:
+    found = kept_plan.read(file("plan.json", data))
+    if found is not None:
+        found.check(found)
+        found.check(found.model_copy(update={"tasks": found.tasks[1:], "components": found.components[1:]}))
+
+
 @reader(SelectorWrong)
 def selector(data: bytes) -> None:
     parse_selector(data.decode("utf-8", "replace"))
@@ -316,6 +335,21 @@ def bench_file(data: bytes) -> None:
 def bench_lines(data: bytes) -> None:
     with suppress(UnicodeDecodeError, ValueError):
         key_lines(data.decode())
+
+
+@reader(BenchError, TargetWrong)
+def named_target(data: bytes) -> None:
+    """The words of a command line, as its bytes are read; with a profile after a zero byte, which no such word has."""
+    text, _, profile = data.decode("utf-8", "surrogateescape").partition("\0")
+    without_settings(text)
+    is_target_or_file(text)
+    path = file("profile.toml", profile.encode("utf-8", "surrogateescape")) if profile else None
+    named = NamedTarget(text, path, whole_bus=True)
+    found = named.file()
+    # What is written into a bench file means the same.
+    again = benchfile.from_text(found.path, found.text)
+    assert (again.spec, list(again.names)) == (found.spec, list(found.names))
+    bus_of(named)
 
 
 # Parts on serial lines, CAN and USB.
@@ -487,6 +521,12 @@ def seeds() -> dict[str, list[bytes]]:
     }  # fmt: skip
     end = {"time": "2026", "kind": "end", "task": 0, "action": "install", "code": 600, "extended": 0, "details": ""}
     records = "\n".join(map(json.dumps, (begin, {**end, "kind": "start"}, end))).encode()
+    task = {"step": "1.1", "component": "imu", "handler": "proxyflash/flash:1", "wanted": "1.5.0", "status": "to do"}
+    plan = {
+        "format": kept_plan.FORMAT, "schema": 1, "manifest": "/m.json", "manifests": "0" * 64, "bench": "0" * 64,
+        "components": [{"name": "imu", "id": "31", "version": "1.4.2", "presence": "ok"}],
+        "tasks": [task | {"files": {"fw.hex": "0" * 64}}], "named": {"/keys.py": "0" * 64, "/gone": ""},
+    }  # fmt: skip
     image = mcuboot.HEADER.pack(mcuboot.MAGIC, 0, 32, 0, 8, 0, 1, 2, 3, 4, 0) + bytes(8)
     tlv = mcuboot.INFO.pack(mcuboot.INFO_MAGIC, 40) + mcuboot.INFO.pack(mcuboot.Tlv.SHA256, 32)
     element = dfu.ELEMENT.pack(0x08000000, 4) + b"abcd"
@@ -530,10 +570,18 @@ def seeds() -> dict[str, list[bytes]]:
         "emulated_marker": [b'{"complete": true, "segments": [[4096, 12]]}'],
         "apt_manifest": [b'{"name": "a", "version": "1", "packages": [{"name": "libc6", "version": "1.0"}]}'],
         "script_result": [b'{"resultCode": 900, "extendedResultCode": 0, "resultDetails": ""}'],
+        "kept_plan_file": [json.dumps(plan).encode()],
         "selector": [b'{"group": "motors"}'],
         "version": [b"1.2.3\n1.2.3+4"],
         "bench_file": bench,
         "bench_lines": bench,
+        "named_target": [
+            b"stm32-uart:/dev/ttyUSB0?entry.reset=dtr&entry.boot0=rts&bus.baudrate=115200",
+            b"uds:socketcan:can0?request=0x7E0&memory=[{start=0x10000,size=0x70000,erase_unit=4096}]\0part = 'R77'\n",
+            b"dfu:0483:df11?serial=%220031%22&bus.emulated=true&component.emulated.part=stm32f405-dfu",
+            b"smp-udp:[2001:db8::7]:1337",
+            b"serial:socket://192.0.2.7:4000?ask=[{protocol='stm32-uart'}]",
+        ],
         "smp_packet": [smp_codec.HEADER.pack(1, 0, len(slots), 1, 0, 0) + slots],
         "smp_body": [slots, b"\xa2brc\x05crsnax", b"\xa1cerr\xa2egroup\1brc\5"],
         "smp_framing": [b"".join(smp_codec.ConsoleFraming().wrap(b"\1\0\0\1\0\0\0\0\xa0"))],

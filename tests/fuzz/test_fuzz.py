@@ -25,7 +25,7 @@ JSON = st.recursive(
 )
 WITH_JSON = (
     "json_document", "import_manifest", "device_manifest", "update", "key_file", "attempts_file", "backup_file",
-    "emulated_marker", "apt_manifest", "script_result", "selector",
+    "emulated_marker", "apt_manifest", "script_result", "selector", "kept_plan_file",
 )  # fmt: skip
 
 
