@@ -73,7 +73,8 @@ class NextAction(StrEnum):
 class Left:
     """How a failure left its component. `phase`: in which it was. `boots`: whether an application starts; None: not known.
 
-    `touched`: whether anything was changed, or may have been. The bytes are those that the part has acknowledged.
+    `touched`: whether anything was changed, or may have been. The bytes are those that the part has acknowledged. `before`:
+    whether an earlier run of the same update has changed it.
     """
 
     phase: str
@@ -81,12 +82,14 @@ class Left:
     erased_bytes: int
     written_bytes: int
     boots: bool | None
+    before: bool = False
 
     @property
     def text(self) -> str:
         """For a person, to be read behind what failed."""
         if not self.touched:
-            return f"in {self.phase}: nothing was erased or written"
+            more = "nothing more was erased or written, but an earlier run has changed it"
+            return f"in {self.phase}: {more if self.before else 'nothing was erased or written'}"
         how = {"erase": "it was being erased", "write": "it was being written", "boot": "it was being started"}
         amid = self.phase in ("erase", "write")
         boots = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from proxyflash.enumerators.bench import Bench
+from proxyflash.flashers.events import Event, Phase, Progress, RunContext
 from proxyflash.tests.explore.families import BY_NAME, FAMILIES
 from proxyflash.tools.commands import run
 from proxyflash.transports.errors import ExitStatus, ProxyflashError
@@ -102,3 +103,21 @@ def test_what_an_update_reports(make: Callable[[str], OnePart]) -> None:
     assert (told["left"]["touched"], told["left"]["boots"]) == (True, False)
     (entry,) = engine.store.entries()
     assert engine.outcome(entry).report() == outcome.report()
+
+
+def test_a_part_that_is_half_written_and_away_is_not_said_to_be_untouched(make: Callable[[str], OnePart]) -> None:
+    part = make("uds")
+    seen: list[Event] = []
+    amid = RunContext(seen.append, lambda: any(isinstance(e, Progress) and e.phase is Phase.WRITE for e in seen))
+    engine = Engine(part.bench, context=amid)
+    assert not engine.apply(engine.plan(part.update, part.bench.scan().components)).progress.over
+    part.bench.emulated_device("part").supply.off()
+    for _ in range(2):
+        outcome = Engine(part.bench).resume()
+        assert outcome.error is not None
+        assert (outcome.error.exit_status, outcome.progress.over) == (ExitStatus.RESUMABLE, False)
+        assert "(in connect: nothing more was erased or written, but an earlier run has changed it)" in str(
+            outcome.error
+        )
+    part.bench.emulated_device("part").supply.on()
+    assert Engine(part.bench).resume().succeeded

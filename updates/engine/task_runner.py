@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...enumerators.bench import Bench
@@ -91,6 +91,8 @@ class TaskRunner:
         self._installs = False
         self._changed: set[str] = set()
         """Components that this run has changed, or may have."""
+        self._changed_before = {index for index, state in enumerate(progress.tasks) if state.touched}
+        """Tasks that an earlier run has changed something with, or may have."""
 
     def state(self, task: Task) -> TaskProgress:
         return self.progress.tasks[task.index]
@@ -336,6 +338,8 @@ class TaskRunner:
         """Journals that it was stopped on request, that a component isn't there, or that an action hangs: then it may
         have touched anything."""
         touched = error.touched if isinstance(error, Cancelled) else isinstance(error, StepHangs)
+        if error.left is not None and task.index in self._changed_before:
+            error.left = replace(error.left, before=True)
         under_way: dict[str, Any] = {} if action is None else {"action": action, "touched": touched}
         self.record(Kind.STOPPED, cause=error.cause, task=task.index, **under_way)
         return Halt(error.named(task.target))
