@@ -199,7 +199,7 @@ def test_files_of_another_folder(say: Say, tmp_path: Path) -> None:
 
 
 def test_private_keys_beside_a_deployment_are_warned_of(say: Say, tmp_path: Path) -> None:
-    """The document's own commands keep them in a folder of their own."""
+    """Also in a folder below it. The document's own commands keep them in a folder elsewhere."""
     with_keys(say)
     warning = "holds a private key, and lies in the folder that goes to the gateways: move it elsewhere"
     _, _, err = say("sign", PARENT, "--key", "release.pem")
@@ -207,5 +207,8 @@ def test_private_keys_beside_a_deployment_are_warned_of(say: Say, tmp_path: Path
     (tmp_path / "keys").mkdir()
     for name in ("root.pem", "release.pem", "release.sjwk"):
         (tmp_path / name).rename(tmp_path / "keys" / name)
-    status, _, err = say("sign", PARENT, "--key", "keys/release.pem")
+    _, _, err = say("sign", PARENT, "--key", "keys/release.pem")
+    assert err.splitlines() == [f"keys/{name} {warning}" for name in ("release.pem", "root.pem")]
+    elsewhere = (tmp_path / "keys").rename(tmp_path.with_name(f"{tmp_path.name}-keys"))
+    status, _, err = say("sign", PARENT, "--key", elsewhere / "release.pem")
     assert (status, err) == (0, "")

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -262,10 +263,11 @@ def sign(
 
 
 def _private_keys(folder: Path) -> Iterator[Path]:
-    """Files of the folder that hold a private key in PEM (RFC 7468)."""
+    """Files of the folder, and of the folders in it, that hold a private key in PEM (RFC 7468). Follows no link to a folder."""
     from ...updates.manifests import signing
 
-    for file in sorted(folder.iterdir())[:MOST_LOOKED_AT]:
+    found = (Path(inner) / name for inner, _, names in os.walk(folder) for name in sorted(names))
+    for file in islice(found, MOST_LOOKED_AT):
         with suppress(OSError):
             if file.is_file() and b"PRIVATE KEY-----" in named_files.read(file, signing.LONGEST_KEY_FILE):
                 yield file
