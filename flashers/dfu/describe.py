@@ -47,7 +47,7 @@ STATES: dict[int, str] = {
     for state in DfuState
 }  # fmt: skip
 STATUSES: dict[int, str] = {status: status.name for status in DfuStatus}
-COMMANDS = {
+COMMANDS: dict[int, str] = {
     DfuSeCommand.GET_COMMANDS: "Get Commands",
     DfuSeCommand.SET_ADDRESS_POINTER: "Set Address Pointer",
     DfuSeCommand.ERASE: "Erase",
