@@ -10,10 +10,11 @@ from ..transports import clock, plugins
 from ..transports.errors import BadSettings
 from ..transports.outside import Outside
 from ..transports.recording.recorder import Recorder
+from ..transports.transport import Transport
 from .benchfile.schema import BenchFile
 from .commands import HostCommands
 from .emulation import emulate
-from .errors import ComponentUnknown
+from .errors import ComponentUnknown, OneReader
 from .probers import Prober
 from .state import BenchLock
 
@@ -78,6 +79,26 @@ class Buses:
                     self._transports.pop(bus).close()
                     raise _closed()
             return self._transports[bus]
+
+    def listen(self, bus: str) -> Any:
+        """Opens a bus to hear what passes on it, and to send nothing. Raises OneReader, TransportError, BenchLocked.
+
+        Takes the lock of the bench only where the bus has one reader.
+        """
+        spec = self.file.spec.bus[bus]
+        if spec.emulated:
+            raise OneReader(f"the parts of the emulated bus {bus!r} are in the process that uses them")
+        transport: type[Transport] = plugins.load(plugins.TRANSPORTS, spec.kind)
+        listening = transport.listening(self.file.settings(bus))
+        if listening is None:
+            raise OneReader(f"bus {bus!r} is of kind {spec.kind}, which can't be heard beside the program that uses it")
+        if not listening.shared:
+            self.lock()
+        recorder = self.recorder
+        with self._opening:
+            opened = self._transports[bus] = transport.open(bus, listening.settings)
+            opened.recorder = recorder
+        return opened
 
     def reopen(self, bus: str) -> Any:
         """Opens a bus again, once its adapter is back. What was made on it before can't be used any more.

@@ -55,6 +55,17 @@ class BenchLocked(ProxyflashError):
     default_remedy = "Wait until it is done, or stop it."
 
 
+class OneReader(ProxyflashError):
+    """A bus that can't be heard beside the program that uses it."""
+
+    code = "E-MONITOR"
+    exit_status = ExitStatus.USAGE
+    default_remedy = (
+        "Record the command that uses it, and print the recording: proxyflash record FILE -- COMMAND, "
+        "then proxyflash replay FILE --print"
+    )
+
+
 class ComponentUnknown(ProxyflashError):
     code = "E-COMPONENT"
     exit_status = ExitStatus.ABSENT

@@ -21,6 +21,8 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 """Those that the product is tried with, the oldest first."""
 MODULES = {"can": "python-can", "serial": "pyserial", "usb": "pyusb", "isotp": "can-isotp", "xdist": "pytest-xdist"}
 """Where a module's name is not its package's."""
+HOMES = {"pytest": {"hil_tests", "testing"}, "xdist": {"hil_tests", "testing"}, "dbc": {"tools"}}
+"""The packages that alone import what an extra brings."""
 
 
 SETUP = configparser.ConfigParser()
@@ -64,13 +66,12 @@ def test_each_package_that_is_imported_is_required_and_each_that_is_required_is_
     assert required - importers.keys() == set(), "install_requires names packages that nothing installed imports"
     extras = {
         canonicalize_name(one.name): extra
-        for extra in ("pytest", "xdist")
+        for extra in HOMES
         for one in listed(SETUP["options.extras_require"][extra])
     }
     assert extras.keys() == importers.keys() - required, importers
-    # What belongs to an extra is imported by the plugin of pytest and by the contract tests alone.
-    for name in extras:
-        assert {path.partition("/")[0] for path in importers[name]} <= {"hil_tests", "testing"}, name
+    for name, extra in extras.items():
+        assert {path.partition("/")[0] for path in importers[name]} <= HOMES[extra], name
 
 
 def test_doctor_looks_for_required_packages_alone() -> None:

@@ -16,6 +16,7 @@ PACKAGES = ("transports", "flashers", "enumerators", "updates", "tools", "emulat
 ALLOWED = {
     "tools/output.py": "neutralises",
     "tools/bars.py": "neutralises, as rich's Text",
+    "tools/monitor_table.py": "neutralises, as rich's Text",
     "tools/cli.py": "prints the constant help",
     "tools/commands/__init__.py": "sets how the streams encode",
     "tools/commands/vm.py": "hands on the output of the user's own command, byte for byte",
@@ -38,7 +39,7 @@ WRITERS = {
 }  # fmt: skip
 """Names by which a text gets past Output."""
 STREAMS = {"stdin", "stdout", "stderr", "__stdout__", "__stderr__"}
-ASKING = {"is_terminal"}
+ASKING = {"is_terminal", "takes_escapes"}
 """Functions that look at a stream and write nothing to it."""
 MODULES = sorted(
     path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts

@@ -24,7 +24,7 @@ Options:
   --json            One JSON document on stdout.
   --jsonl           Events as JSON lines on stdout.
   -q, --quiet       No progress.
-  -v, --verbose     More; -vv shows tracebacks too.
+  -v, --verbose     More; -vv shows tracebacks and each message on the buses.
   --log-file FILE   Everything, with times, into a file.
   --version         The version.
   -h, --help        This text; `proxyflash COMMAND --help` says more.
@@ -54,6 +54,7 @@ Benches:
   bench     Checks a bench file, writes one, or adds to it.
   demo      Updates three emulated sensors, from nothing.
   emulate   Serves the bench's emulated parts to other programs.
+  monitor   Shows what passes on CAN buses, decoded.
   record    Runs a command and keeps what passes on the buses.
   replay    Runs it again on the recording, with nothing attached.
   vm        Runs a command in a guest whose kernel has CAN and USB.

@@ -43,6 +43,17 @@ class Where:
     known_as: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """How a bus is opened to hear what passes, and to send nothing.
+
+    `shared`: whether a program that uses the bus works on undisturbed; if not, the bus has one reader.
+    """
+
+    settings: Mapping[str, Any]
+    shared: bool
+
+
 class Transport(ABC):
     """One bus, opened once and shared by everything that talks on it."""
 
@@ -109,6 +120,16 @@ class Transport(ABC):
     def surprises(cls, settings: Mapping[str, Any]) -> Iterator[str]:
         """What these settings come to that is likely not meant, and the key that says it otherwise. Opens nothing."""
         yield from ()
+
+    @classmethod
+    def listening(cls, settings: Mapping[str, Any]) -> Listening | None:
+        """How a bus with these settings is heard without disturbing its parts; None: that can't be done. Opens nothing."""
+        return None
+
+    @property
+    def lost(self) -> int:
+        """Messages that came in and were lost since the bus was opened, as far as that is known."""
+        return 0
 
     def drain(self) -> object:  # noqa: B027 - most keep nothing that nobody waits for
         """Forgets what came in and nobody has read. Raises TransportError."""

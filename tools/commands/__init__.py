@@ -36,6 +36,7 @@ MODULES = {
     "bench": "benches",
     "demo": "demo",
     "emulate": "emulate",
+    "monitor": "monitor",
     "record": "recordings",
     "replay": "recordings",
     "vm": "vm",

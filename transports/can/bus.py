@@ -23,7 +23,7 @@ from .. import clock
 from ..deadline import Deadline
 from ..errors import BusOff, CanGone, CanOverrun, CanSettings, CanTimeout, NotAcknowledged, TransportError
 from ..recording.recorder import Recorder
-from ..transport import HostCheck, Transport, Where
+from ..transport import HostCheck, Listening, Transport, Where
 from . import host, opening
 from .bits import frame_seconds
 from .opening import close_bus, open_bus
@@ -212,6 +212,7 @@ class CanBus(Transport):
         self._sending = clock.Lock()
         self._unacknowledged = 0
         self._passive = False
+        self._overruns = 0
         self._refused_since = 0.0
         self._refused_last = 0.0
         self._closing = False
@@ -252,6 +253,15 @@ class CanBus(Transport):
     @classmethod
     def check(cls, name: str, settings: Mapping[str, Any]) -> None:
         opening.check(name, settings)
+
+    @classmethod
+    def listening(cls, settings: Mapping[str, Any]) -> Listening:
+        return Listening(opening.listening(settings), settings["interface"] in opening.SHARED_INTERFACES)
+
+    @property
+    def lost(self) -> int:
+        """Frames for which the socket's buffer had no room, of socketcan; those that an adapter reports as overruns."""
+        return self._overruns + (opening.dropped(self._bus) if self.interface == opening.SOCKETCAN else 0)
 
     @classmethod
     def surprises(cls, settings: Mapping[str, Any]) -> Iterator[str]:
@@ -466,6 +476,7 @@ class CanBus(Transport):
             self._end(BusOff(f"the adapter of {self.name} went bus-off"))
             return
         if detail & RX_OVERFLOW:
+            self._overruns += 1
             for channel in self._open_channels():
                 channel.lost_frames(CanOverrun(f"the adapter of {self.name} lost frames: they were not read in time"))
         if kinds & ERROR_ACK or detail & TX_PASSIVE:

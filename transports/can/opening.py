@@ -13,6 +13,7 @@ import inspect
 import logging
 import re
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -44,6 +45,8 @@ SOCKETCAN = "socketcan"
 NET = Path("/sys/class/net")
 OWN_INTERFACES = ("proxyflash", "proxyflash-replay")
 """The interfaces that this project adds to python-can's: their buses are of this process."""
+SHARED_INTERFACES = (SOCKETCAN, "udp_multicast", "virtual", "proxyflash")
+"""The interfaces whose bus several programs may open at once."""
 TIMING_KEYS = frozenset(can.typechecking.BitTimingDict.__annotations__) | frozenset(
     can.typechecking.BitTimingFdDict.__annotations__
 )
@@ -52,6 +55,8 @@ CANFD_MTU = 72
 """Linux, include/uapi/linux/can.h."""
 SO_RCVBUFFORCE = 33
 """Linux, include/uapi/asm-generic/socket.h."""
+SO_MEMINFO, MEMINFO_DROPS = 55, 8
+"""Linux, include/uapi/asm-generic/socket.h, and the place of SK_MEMINFO_DROPS in include/uapi/linux/sock_diag.h."""
 RECEIVE_BYTES = 4 << 20
 """Of a socket's receive buffer: for about a second of a full bus at 1 Mbit/s. The kernel counts some 750 bytes a frame."""
 
@@ -150,6 +155,21 @@ def close_bus(bus: can.BusABC) -> None:
         port = getattr(bus, "serialPortOrig", None)
         if port is not None:
             port.close()
+
+
+def listening(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with which an adapter acknowledges nothing either, where its interface has such a key."""
+    able = settings["interface"] not in OWN_INTERFACES and "listen_only" in keys(settings["interface"])
+    return {**settings, "listen_only": True} if able else dict(settings)
+
+
+def dropped(bus: can.BusABC) -> int:
+    """Frames for which a socket's receive buffer had no room; 0 where the kernel does not say."""
+    try:
+        told = bus.socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (MEMINFO_DROPS + 1))  # type: ignore[attr-defined]
+    except OSError:
+        return 0
+    return int.from_bytes(told[4 * MEMINFO_DROPS :], sys.byteorder)
 
 
 def _make_room(bus: can.BusABC) -> None:

@@ -61,12 +61,20 @@ class Recording:
 
 def save(records: Iterable[Record], path: Path, *, head: Mapping[str, Any] | None = None, dropped: int = 0) -> None:
     """Writes the format that `load` reads, for its owner alone; a file that was there is replaced whole. Raises OSError."""
-    first = {"format": FORMAT, "schema": SCHEMA, "dropped": dropped, **(head or {})}
     with private_files.whole(path) as file:
-        file.write(json.dumps(first).encode() + b"\n")
-        for record in records:
-            made = {"time": record.time, "bus": record.bus, "kind": record.kind, **record.fields()}
-            file.write(json.dumps(made).encode() + b"\n")
+        file.write(head_line(head, dropped))
+        file.writelines(map(record_line, records))
+
+
+def head_line(head: Mapping[str, Any] | None = None, dropped: int = 0) -> bytes:
+    """The first line of a recording."""
+    return json.dumps({"format": FORMAT, "schema": SCHEMA, "dropped": dropped, **(head or {})}).encode() + b"\n"
+
+
+def record_line(record: Record) -> bytes:
+    """The line of one record."""
+    made = {"time": record.time, "bus": record.bus, "kind": record.kind, **record.fields()}
+    return json.dumps(made).encode() + b"\n"
 
 
 def load(path: Path) -> Recording:

@@ -1,0 +1,201 @@
+"""`monitor` on an emulated wire: what it shows, keeps and counts, and that it disturbs nobody."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import can
+import pytest
+from proxyflash.emulators.can.wire import CanNode, CanWire
+from proxyflash.emulators.faults import Faults
+from proxyflash.enumerators.bench import Bench
+from proxyflash.flashers.describing import Line
+from proxyflash.tools import commands
+from proxyflash.tools.monitor_table import MonitorTable
+from proxyflash.tools.traffic import Traffic, about
+from proxyflash.transports import clock
+from proxyflash.transports.recording.formats import load
+from proxyflash.transports.recording.records import CanFlag, CanFrame
+from rich.console import Console
+
+numbers = itertools.count()
+
+
+class Car:
+    """A wire with two nodes, of which one sends what a test gives it, a while after the monitor began to listen."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.name = f"monitored-{next(numbers)}"
+        self.wire = CanWire(self.name, faults=Faults(None))
+        self.heard: list[can.Message] = []
+        self.node: CanNode = self.wire.attach("ecu", self.heard.append)
+        self.wire.attach("other", lambda message: None)
+        self._capsys = capsys
+
+    def run(self, *arguments: str | Path, frames: list[tuple[int, str]]) -> tuple[int, str, str]:
+        """Exit status, output, messages."""
+
+        def send() -> None:
+            clock.sleep(1.0)
+            for can_id, data in frames:
+                message = can.Message(arbitration_id=can_id, is_extended_id=can_id > 0x7FF, data=bytes.fromhex(data))
+                assert self.node.send(message, 10.0)
+
+        sending = clock.Thread(target=send, name="ecu")
+        sending.start()
+        self._capsys.readouterr()
+        status = commands.run(["monitor", "--for", "3", *map(str, arguments)])
+        sending.join()
+        return status, *self._capsys.readouterr()
+
+    @property
+    def bus(self) -> str:
+        return f"proxyflash:{self.name}"
+
+
+@pytest.fixture
+def car(capsys: pytest.CaptureFixture[str]) -> Iterator[Car]:
+    made = Car(capsys)
+    yield made
+    made.wire.close()
+
+
+def test_in_a_pipe_there_is_a_line_for_each_message_and_frame(car: Car, tmp_path: Path) -> None:
+    frames = [
+        (0x7E0, "10 0B 31 01 FF 00 44 08"),
+        (0x7E8, "30 00 00"),
+        (0x123, "01 02"),
+        (0x7E0, "21 00 00 00 01 00 CC CC"),
+        (0x7E8, "03 7F 31 78"),
+    ]
+    status, out, err = car.run(car.bus, "--record", tmp_path / "kept.jsonl", frames=frames)
+    assert status == 0
+    name = car.name
+    assert [line.split(" ", 1)[1] for line in out.splitlines()] == [
+        f"{name} -> first frame of 11 bytes, RoutineControl",
+        f"{name} <- flow control ContinueToSend, block size 0, STmin 0 ms",
+        f"{name} <- 123 [2] 01 02",
+        f"{name} -> RoutineControl startRoutine 0xFF00 eraseMemory, 44 08 00 00 00 01 00",
+        f"{name} <- negative response to RoutineControl: NRC 0x78 requestCorrectlyReceivedResponsePending",
+    ]
+    assert err.startswith("5 frames, 0 lost, recorded into ")
+    kept = load(tmp_path / "kept.jsonl").records
+    assert [(record.can_id, record.data.hex(" ").upper()) for record in kept if isinstance(record, CanFrame)] == frames
+    assert car.heard == []
+
+
+def test_a_target_is_decoded_by_its_own_ids(car: Car) -> None:
+    target = f"uds:{car.bus}?request=0x123&response=0x456"
+    status, out, _ = car.run(target, "--jsonl", frames=[(0x123, "02 10 02"), (0x456, "03 7F 10 22")])
+    first, second, result = map(json.loads, out.splitlines())
+    assert (status, first["sent"], first["words"]) == (0, True, "DiagnosticSessionControl programmingSession")
+    assert (second["failed"], second["data"], result["lost"]) == (True, "7f1022", 0)
+    assert result["ids"][0]["frames"] == 1
+
+
+BENCH = """
+[bus.car]
+kind = "can"
+interface = "proxyflash"
+channel = "{channel}"
+[bus.line]
+kind = "serial"
+port = "/dev/ttyUSB7"
+"""
+
+
+def test_a_bench_in_use_is_heard_and_what_has_one_reader_is_left_out(car: Car, tmp_path: Path) -> None:
+    file = tmp_path / "bench.toml"
+    file.write_text(BENCH.format(channel=car.name))
+    with Bench.open(file, state=tmp_path / "state") as bench:
+        bench.lock()
+        options = ("--bench", file, "--state", tmp_path / "state")
+        status, out, err = car.run(*options, frames=[(0x18DA10F1, "02 3E 00")])
+    assert (status, out.split(" ", 1)[1]) == (0, "car -> TesterPresent\n")
+    assert "line is left out: bus 'line' is of kind serial" in err
+
+
+@pytest.mark.parametrize("bus", ["/dev/ttyUSB7", "dfu:0483:df11"])
+def test_a_bus_with_one_reader_names_another_way(bus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.run(["monitor", bus]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("E-MONITOR ")
+    assert "proxyflash record FILE -- COMMAND" in err
+
+
+DBC = """VERSION ""
+NS_ :
+BS_:
+BU_: ECU
+BO_ 291 Engine: 2 ECU
+ SG_ Speed : 0|8@1+ (100,0) [0|25500] "rpm" ECU
+ SG_ Oil : 8|8@1- (1,0) [-128|127] "degC" ECU
+"""
+
+
+def test_signals_have_the_names_of_a_dbc_file(car: Car, tmp_path: Path) -> None:
+    pytest.importorskip("cantools")
+    (tmp_path / "car.dbc").write_text(DBC)
+    status, out, _ = car.run(car.bus, "--dbc", tmp_path / "car.dbc", frames=[(0x123, "0C F6"), (0x123, "0C")])
+    assert (status, [line.split(":: ")[1] for line in out.splitlines()]) == (
+        0, ["Engine Speed = 1200 rpm, Oil = -10 degC", "Engine Speed = 1200 rpm"]
+    )  # fmt: skip
+
+
+def test_a_file_that_is_no_dbc_is_told(car: Car, tmp_path: Path) -> None:
+    pytest.importorskip("cantools")
+    (tmp_path / "car.dbc").write_text("BO_ 291")
+    status, _, err = car.run(car.bus, "--dbc", tmp_path / "car.dbc", frames=[])
+    assert (status, err.split()[0]) == (12, "E-DBC")
+
+
+def frame(can_id: int, size: int, flags: int = 0) -> CanFrame:
+    return CanFrame(0.0, "car", False, can_id, flags, bytes(size))
+
+
+def test_rates_and_load() -> None:
+    traffic = Traffic({"car": (500_000, 500_000)})
+    for number in range(1000):
+        traffic.take(frame(0x100 + number % 2, 8))
+    traffic.take(frame(0x4, 8, CanFlag.ERROR))
+    traffic.look(2.0)
+    assert [(found.last.can_id, found.count, found.rate) for found in traffic.sorted()] == [
+        (0x100, 500, 250.0), (0x101, 500, 250.0),
+    ]  # fmt: skip
+    # ISO 11898-1: a frame of 8 bytes has 111 bits without stuff bits, and at most 24 of these.
+    assert 0.111 < traffic.loads["car"] < 0.135
+    assert (traffic.frames, traffic.errors) == (1000, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "flags", "low", "high"),
+    [(0, 0, 47, 55), (8, 0, 111, 135), (8, CanFlag.EXTENDED, 131, 160), (4, CanFlag.REMOTE, 47, 55)],
+)
+def test_a_frame_has_as_many_bits_as_iso_11898_gives_it(size: int, flags: int, low: int, high: int) -> None:
+    assert low <= about(size, int(flags), (1, 1)) <= high
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_table_fits_its_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    console: Callable[..., Console] = lambda **keys: Console(  # noqa: E731
+        file=shown, width=width, height=20, force_terminal=True, color_system=None
+    )
+    monkeypatch.setattr("proxyflash.tools.monitor_table.Console", console)
+    traffic = Traffic({})
+    for number in range(60):
+        traffic.take(frame(number, 8))
+    lines = [Line(0.0, "car", True, f"a message \x1b[2J of number {number}", failed=number == 3) for number in range(9)]
+    with MonitorTable() as table:
+        table.show(traffic, lines, 7)
+        last = shown.getvalue()
+    assert "60 frames, 60 ids, 7 lost" in last
+    assert "00:00:00.000000 car -> " in last
+    assert "\x1b[2J" not in last
+    rows = [line for line in last.splitlines() if line.strip()]
+    assert max(map(len, rows)) <= width + len("\x1b[?25l")
+    assert len(rows) <= 20

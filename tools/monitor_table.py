@@ -1,0 +1,82 @@
+"""What `monitor` shows on a terminal: a table of the ids that updates, and a log of the last messages below it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ..flashers.describing import EXTENDED, Describer, Line, clock_text
+from ..transports.plain import plain
+from .traffic import Traffic
+
+LOG_SHARE = 3
+"""The log has one of so many parts of the terminal's height."""
+FRAME_LINES = 5
+"""Lines of the table that are no ids: its title, its head, and what lies between it and the log."""
+
+
+class MonitorTable:
+    """Shown from `__enter__` to `__exit__`, which leaves the last picture on the terminal.
+
+    `signals`: what says the frames of the ids in words, if anything does.
+    """
+
+    def __init__(self, signals: Describer | None = None) -> None:
+        self._signals = signals
+        self._console = Console(highlight=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=False)
+        self._lines: deque[Line] = deque(maxlen=200)
+
+    def __enter__(self) -> MonitorTable:
+        self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+    def show(self, traffic: Traffic, lines: Iterable[Line], lost: int) -> None:
+        """One picture."""
+        self._lines.extend(lines)
+        self._live.update(self._picture(traffic, lost), refresh=True)
+
+    def _picture(self, traffic: Traffic, lost: int) -> Group:
+        height = max(self._console.height, 10)
+        log_lines = min(len(self._lines), height // LOG_SHARE)
+        ids = list(traffic.sorted())
+        room = max(height - FRAME_LINES - log_lines, 1)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for name, justify in (("bus", "left"), ("id", "right"), ("frames", "right"), ("1/s", "right")):
+            table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
+        table.add_column("last", no_wrap=True, overflow="ellipsis")
+        for found in ids[:room]:
+            wide = found.last.flags & EXTENDED
+            number = f"{found.last.can_id:08X}" if wide else f"{found.last.can_id:03X}"
+            said = self._signals.take(found.last) if self._signals is not None else None
+            last = next((line.words for line in said or ()), found.last.data.hex(" ").upper())
+            cells = (found.bus, number, f"{found.count:,}", f"{found.rate:,.0f}", last)
+            table.add_row(*(Text(plain(cell)) for cell in cells))
+        more = f"  {len(ids) - room:,} more ids" if len(ids) > room else ""
+        head = Text(plain(summary(traffic, lost) + more), no_wrap=True, overflow="ellipsis")
+        log = [
+            Text(
+                plain(f"{clock_text(line.time)} {line}"),
+                style="red" if line.failed else "",
+                no_wrap=True,
+                overflow="ellipsis",
+            )
+            for line in list(self._lines)[-log_lines:]
+        ]
+        return Group(head, table, *log) if log_lines else Group(head, table)
+
+
+def summary(traffic: Traffic, lost: int) -> str:
+    """Frames, loads and what was lost, on one line."""
+    loads = ", ".join(f"{bus} {load:.0%} busy" for bus, load in traffic.loads.items())
+    parts = [f"{traffic.frames:,} frames", f"{len(traffic.ids):,} ids", loads]
+    parts += [f"{traffic.errors:,} error frames"] if traffic.errors else []
+    return ", ".join(filter(None, (*parts, f"{lost:,} lost")))
