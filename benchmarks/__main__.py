@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import avr, dfu, measuring, memory, simulated, smp_uploads, startup, stm32, uds, updates, ymodem
+from . import avr, dfu, measuring, memory, monitor, simulated, smp_uploads, startup, stm32, uds, updates, ymodem
 from .can_frames import Bus
 from .table import Row, printed
 
@@ -136,6 +136,10 @@ def _updates(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     return updates.rows(max(8, 500 // setting.scale), setting.runs, folder, tell)
 
 
+def _monitor(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
+    return monitor.rows(max(1.0, 20 / setting.scale), folder, tell)
+
+
 def _start(setting: Setting, folder: Path, tell: Tell) -> list[Row]:
     return startup.rows(setting.starts, folder)
 
@@ -151,6 +155,7 @@ BENCHMARKS: dict[str, Callable[[Setting, Path, Tell], list[Row]]] = {
     "simulated": _simulated,
     "memory": _memory,
     "updates": _updates,
+    "monitor": _monitor,
 }
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ SIDES = {
     "smp": 2 * ["smpclient", "proxyflash, window 1", "proxyflash, window 3"],
     "memory": ["bincopy", "intelhex", "proxyflash"],
     "updates": ["4 steps", "16 steps"],
+    "monitor": ["lines in a pipe", "lines and a recording"],
 }
 
 
