@@ -32,11 +32,32 @@ class Event:
     component: str
 
 
+Run = tuple[int, int]
+"""An address, and how many bytes from there on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where in the part's memory a plan does what. Neighbours are joined into one run.
+
+    `regions`: each memory's name, address and size. `erase` and `writes`: in the order in which they are done. `rewritten`:
+    what writing erases. `present`: what holds the image already.
+    """
+
+    regions: tuple[tuple[str, int, int], ...] = ()
+    image: tuple[Run, ...] = ()
+    present: tuple[Run, ...] = ()
+    erase: tuple[Run, ...] = ()
+    rewritten: tuple[Run, ...] = ()
+    writes: tuple[Run, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Planned(Event):
     """What will be done; sizes in bytes, `seconds` None where nothing is known of the part's pace. What is erased counts
     whether a command erases it or writing does; `replaces`: the slot whose contents go, "" where there is none;
-    `left_out`: what of the file is not written, and why; `rate`: of the part's serial line, "" where it is on none."""
+    `left_out`: what of the file is not written, and why; `rate`: of the part's serial line, "" where it is on none.
+    `layout`: at which addresses."""
 
     kind: ClassVar[str] = "planned"
     image_bytes: int
@@ -50,6 +71,7 @@ class Planned(Event):
     replaces: str = ""
     left_out: tuple[str, ...] = ()
     rate: str = ""
+    layout: Layout = Layout()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ any moment between finds a part without a bootable image, in its bootloader, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..transports.quoting import shell_line
 from .errors import ImageEmpty, ImageMisplaced, ImageTooLarge, ImageWrongPart
+from .events import Layout, Run
 from .formats.places import conventional
 from .image import FirmwareImage, Segment, join
 from .memory import Beside, Erase, MemoryMap, Range, Region, Write
@@ -30,7 +31,7 @@ class FlashPlan:
 
     `blank_bytes`: of the image, not written because erasing leaves them as they should be. `present_bytes`: of the
     image, in units that hold it already; `present`: those units. `rewritten`: units that writing erases. `replaces`: the
-    slot whose contents go, whole, in the words of a message; "": it is no slot.
+    slot whose contents go, whole, in the words of a message; "": it is no slot. `regions`: the part's memory.
     """
 
     image: FirmwareImage
@@ -42,6 +43,20 @@ class FlashPlan:
     present_bytes: int = 0
     rewritten: tuple[Range, ...] = ()
     replaces: str = ""
+    regions: tuple[Region, ...] = ()
+
+    @property
+    def layout(self) -> Layout:
+        """Where all of this lies."""
+        image = sorted(_range(segment) for segment in self.image.segments)
+        return Layout(
+            regions=tuple((region.name, region.start, region.size) for region in self.regions),
+            image=_joined(image),
+            present=_joined(sorted(self.present)),
+            erase=_joined(self.erase),
+            rewritten=_joined(self.rewritten),
+            writes=_joined(map(_range, self.writes)),
+        )
 
     @property
     def erase_bytes(self) -> int:
@@ -292,7 +307,23 @@ def make(
         blank_bytes=blank,
         present_bytes=sum(part.size for unit in kept for part in image.within(unit.start, unit.end)),
         rewritten=tuple(unit for region, unit in todo if region.erase is Erase.BY_WRITE),
+        regions=memory.regions,
     )
+
+
+def _range(segment: Segment) -> Range:
+    return Range(segment.address, segment.size)
+
+
+def _joined(pieces: Iterable[Range]) -> tuple[Run, ...]:
+    """Pieces in their order; each that begins where the one before ends is joined to that one."""
+    found: list[Run] = []
+    for piece in pieces:
+        if found and sum(found[-1]) == piece.start:
+            found[-1] = found[-1][0], found[-1][1] + piece.size
+        else:
+            found.append((piece.start, piece.size))
+    return tuple(found)
 
 
 def _is_blank(parts: Sequence[Segment], region: Region) -> bool:

@@ -264,6 +264,7 @@ class Programmer:
                 seconds=strategy.seconds_for(plan),
                 left_out=plan.image.left_out,
                 rate=self.bootloader.rate,
+                layout=plan.layout,
             )
         )
         return plan

@@ -34,7 +34,7 @@ class SlotStrategy(Strategy):
         placed = planning.place(image, memory)
         slot = memory.regions[0]
         name = "the slot" if slot.name == "slot" else slot.name
-        return FlashPlan(placed, slot.size, (), (whole(placed),), replaces=name)
+        return FlashPlan(placed, slot.size, (), (whole(placed),), replaces=name, regions=memory.regions)
 
     def seconds_for(self, plan: FlashPlan) -> float | None:
         return self.slots.seconds_for(plan.write_bytes)
