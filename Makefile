@@ -183,7 +183,7 @@ audit: $(TOOLS)/.stamp  ## known vulnerabilities of the locked releases; needs t
 # Type checkers want a folder with the package's name: links to the folders of this one.
 $(LINKS): Makefile
 	rm -rf $@ && mkdir -p $@
-	for entry in __init__.py py.typed transports flashers enumerators updates emulators hil_tests testing tools tests \
+	for entry in __init__.py py.typed transports flashers enumerators updates emulators hil_tests testing report_page tools tests \
 	  benchmarks examples docs; do ln -s ../../../$$entry $@/$$entry; done
 
 clean:  ## removes what the targets made

@@ -16,7 +16,7 @@ from proxyflash.transports import plugins
 from proxyflash.transports.errors import ExitStatus, ProxyflashError
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("transports", "flashers", "enumerators", "updates", "tools", "emulators", "hil_tests", "testing")
+PACKAGES = ("transports", "flashers", "enumerators", "updates", "tools", "emulators", "hil_tests", "testing", "report_page")
 MODULES = sorted(
     path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts
 )
@@ -99,8 +99,9 @@ MAY_IMPORT = {
     "flashers": {"transports"},
     "enumerators": {"flashers", "transports"},
     "updates": {"enumerators", "flashers", "transports"},
-    "tools": {"updates", "enumerators", "flashers", "transports"},
-    "hil_tests": {"updates", "enumerators", "flashers", "transports", "emulators", "testing"},
+    "report_page": {"updates", "enumerators", "flashers", "transports"},
+    "tools": {"report_page", "updates", "enumerators", "flashers", "transports"},
+    "hil_tests": {"report_page", "updates", "enumerators", "flashers", "transports", "emulators", "testing"},
     "testing": {"updates", "enumerators", "flashers", "transports", "emulators"},
 }
 FAMILIES = {path.parent.name for path in (ROOT / "flashers").glob("*/profile.py")} - {"serial", "can"}

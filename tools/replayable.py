@@ -25,8 +25,9 @@ VALUES = frozenset(
     ("--address", "--format", "--only", "--expect-version", "--start", "--size", "--on-failure", "--wait")
 )
 """Options with a value that a recording may have."""
-LEFT_OUT = frozenset(("--bench", "--state", "--profile"))
-"""Options with a value that are left out: the bench is the recorded bench, and the state is the replay's own."""
+LEFT_OUT = frozenset(("--bench", "--state", "--profile", "--report"))
+"""Options with a value that are left out: the bench is the recorded bench, the state is the replay's own, and no page is
+written."""
 SHORT = frozenset("qvy")
 """Options of one letter, without a value."""
 VALUE_TAKERS = VALUES | LEFT_OUT | {"--log-file"}

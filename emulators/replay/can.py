@@ -94,6 +94,7 @@ class CanTrack(Track):
                 due = self.due(frame) if frame is not None else None
                 if frame is not None and due is not None and due <= now:
                     self._position += 1
+                    self.replay.passed(frame)
                     return frame
                 if stops() or (until is not None and now >= until):
                     return None

@@ -163,6 +163,7 @@ class SerialTrack(Track):
     def _take(self, size: int) -> bytes:
         """From the piece in front."""
         front = self._arrived.popleft()
+        self.replay.passed(front)
         if len(front.data) > size:
             self._arrived.appendleft(SerialBytes(front.time, front.bus, False, front.data[size:], front.drained))
         return front.data[:size]

@@ -50,6 +50,7 @@ class Replay(Course):
     def __init__(self, recording: Recording, *, pace: float = 0.0) -> None:
         """Raises BadRecording for one that has lost its beginning."""
         super().__init__(recording, pace=pace)
+        self.recording = recording
         self.unanswered: ReplayUnanswered | None = None
         """What was asked first of what the recording has no answer to."""
         self._name = f"replay-{uuid.uuid4().hex[:8]}"

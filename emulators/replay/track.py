@@ -48,6 +48,12 @@ class Course:
             )
         self.pace = pace
         self.mismatch: ReplayMismatch | None = None
+        self.time = recording.records[0].time if recording.records else 0.0
+        """How far the replay has come: the time of the latest record that went out or came in again."""
+
+    def passed(self, record: Record) -> None:
+        """A record went out or came in again."""
+        self.time = max(self.time, record.time)
 
 
 class Track:
@@ -87,6 +93,7 @@ class Track:
     def sent(self, record: Record) -> None:
         """A recorded outgoing record went out again, now."""
         self._anchor = (record.time, clock.monotonic())
+        self.replay.passed(record)
         self.changed.notify_all()
 
     def differ(self, exchange: int, recorded: str, sent: str) -> ReplayMismatch:

@@ -43,7 +43,8 @@ def _fail(code: int) -> NoReturn:
     raise kind(os.strerror(code), _LIBUSB.get(code, -99), code)
 
 
-def _changes_nothing(transfer: UsbControl) -> bool:
+def changes_nothing(transfer: UsbControl) -> bool:
+    """Whether it only reads: a status, a descriptor, the number of the configuration."""
     return transfer.setup[0] & 0xE0 == 0x80 and transfer.setup[1] in _ONLY_READS
 
 
@@ -57,13 +58,13 @@ class UsbTrack(Track):
         events = [
             record
             for record in records
-            if isinstance(record, UsbDevices) or (isinstance(record, UsbControl) and not _changes_nothing(record))
+            if isinstance(record, UsbDevices) or (isinstance(record, UsbControl) and not changes_nothing(record))
         ]
         super().__init__(replay, bus, events)
         self._events = events
         self._reads: dict[tuple[int, int, bytes], list[UsbControl]] = {}
         for record in records:
-            if isinstance(record, UsbControl) and _changes_nothing(record):
+            if isinstance(record, UsbControl) and changes_nothing(record):
                 self._reads.setdefault((record.root, record.address, record.setup[:6]), []).append(record)
         self._numbers: dict[int, int] = {}
         self._awaited: dict[tuple[int, int], deque[int]] = {}
@@ -100,7 +101,7 @@ class UsbTrack(Track):
         with self.changed:
             self.require_match()
             asked = UsbControl(0.0, self.bus, seen.root, seen.address, setup, data, 0, 0.0)
-            transfer = self._read(asked) if _changes_nothing(asked) else self._exchange(asked)
+            transfer = self._read(asked) if changes_nothing(asked) else self._exchange(asked)
             wait = transfer.seconds * self.replay.pace
         clock.sleep(min(wait, LONGEST_WAIT))
         if transfer.status:

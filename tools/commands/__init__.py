@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,9 @@ from ...transports.errors import ExitStatus, ProxyflashError, Unexpected
 from ..help_text import HELP
 from ..output import Mode, Output
 from .session import Group, Opener, Session, global_options
+
+if TYPE_CHECKING:
+    from ...report_page.collecting import Collector
 
 MODULES = {
     "scan": "components",
@@ -84,14 +88,16 @@ def run(
     *,
     ends_process: bool = False,
     opener: Opener | None = None,
+    watcher: Collector | None = None,
 ) -> int:
     """Runs one command; its exit status. `output`: that of the command which runs this one; None: one of its own.
 
-    `opener`: see Session.
+    `opener`, `watcher`: see Session.
     """
     session = Session(
-        tuple(arguments), output or Output(), owns_output=output is None, ends_process=ends_process, opener=opener
-    )
+        tuple(arguments), output or Output(), owns_output=output is None, ends_process=ends_process, opener=opener,
+        watcher=watcher,
+    )  # fmt: skip
     if "_PROXYFLASH_COMPLETE" in os.environ:
         from ..completion import register
 

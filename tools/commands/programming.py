@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,11 +18,13 @@ from ...flashers.formats import save as save_image
 from ...flashers.image import FirmwareImage, join
 from ...flashers.memory import Erase, Range
 from ...flashers.programmer import FlashResult, Programmer
+from ...transports import named_files
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.plain import word
 from ...transports.quoting import shell_line
 from ..output import is_terminal
 from ..wording import size
+from .reporting import reports
 from .session import NAME, NUMBER, Session, command
 from .waiting import waits
 
@@ -53,6 +57,7 @@ class NotConfirmed(ProxyflashError):
 @click.option("--boot/--no-boot", default=True, help="Whether the application is started afterwards.")
 @click.option("--full", is_flag=True, help="Write everything, also what the part holds already.")
 @click.option("--expect-version", metavar="VERSION", help="What the application must report afterwards.")
+@reports
 @waits
 def flash(
     session: Session,
@@ -96,11 +101,13 @@ def flash(
                 confirm_erase(session, component, yes, what)
             result = component.carry_out(programmer, plan, verify=verify, boot=boot, expect_version=expect_version)
     if dry_run:
+        session.told(component.name, "OK  dry run: nothing was written")
         session.output.document({"component": component.name, "verdict": "dry run"})
         session.output.line(f"{component.name}  dry run: nothing was written")
         return None
     session.output.document({"component": component.name, "verdict": "ok", **_result_fields(result)})
     session.output.line(verdict(result))
+    session.told(component.name, verdict(result).removeprefix(f"{component.name}  "), *_facts(image, loaded, result))
     return None
 
 
@@ -111,6 +118,16 @@ def verdict(result: FlashResult) -> str:
     written = "" if result.written_bytes else ", nothing to write"
     booted = ", booted" if result.booted else ", not booted"
     return f"{result.component}  {version}OK  {verified}{written}{booted}"
+
+
+def _facts(path: Path, image: FirmwareImage, result: FlashResult | None = None) -> list[tuple[str, str]]:
+    """What a page says of a flash, or of a comparison."""
+    facts = [("image", path.name), ("holds", f"{image.size:,} bytes")]
+    with suppress(OSError), named_files.opened(path) as file:
+        facts.append(("SHA-256 of the file", hashlib.file_digest(file, "sha256").hexdigest()))
+    if result is not None:
+        facts += [("erased", f"{result.erased_bytes:,} bytes"), ("written", f"{result.written_bytes:,} bytes")]
+    return facts
 
 
 def _result_fields(result: FlashResult) -> dict[str, object]:
@@ -132,6 +149,7 @@ def _result_fields(result: FlashResult) -> dict[str, object]:
 @ADDRESS
 @FORMAT
 @ONLY
+@reports
 @waits
 def verify(
     session: Session, name: str, image: Path, address: int | None, format: str | None, only: tuple[str, ...]
@@ -153,6 +171,7 @@ def verify(
         raise error.advised(f"Is it the right file? To write it: {flash}") from error
     session.output.document({"component": component.name, "verdict": "ok", "verified": method})
     session.output.line(f"{component.name}  OK  holds {image.name}  ({word(method)})")
+    session.told(component.name, f"OK  holds {image.name}  ({method})", *_facts(image, loaded))
     return None
 
 

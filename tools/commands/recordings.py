@@ -15,16 +15,19 @@ import click
 from ...transports import clock, named_files
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.outside import without_passwords
+from ...transports.quoting import shell_line
 from ...transports.recording.formats import BadRecording, Recording, load, save, save_all
 from ...transports.recording.recorder import Recorder
 from .. import replayable
 from ..output import Mode, Output
+from .reporting import check
 from .session import Opener, Session, command
 
 if TYPE_CHECKING:
     from ...emulators.replay.session import Replay
     from ...enumerators.bench import Bench
     from ...enumerators.target import Target
+    from ...report_page.collecting import Collector
 
 LONGEST = 1 << 30
 """Bytes of memory that a recording may take: about five million CAN frames."""
@@ -36,6 +39,12 @@ class Unwritten(ProxyflashError):
     code = "E-RECORDING-FILE"
     exit_status = ExitStatus.USAGE
     default_remedy = "Name another file."
+
+
+class RecordingsDiffer(ProxyflashError):
+    """Not the same passed in two recordings."""
+
+    code = "E-REPLAY-DIFFERENT"
 
 
 class OtherOutcome(ProxyflashError):
@@ -114,8 +123,20 @@ def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | No
 @click.option("--print", "printed", is_flag=True, help="Print the recorded exchange in words instead.")
 @click.option("--export", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Write it for candump, Wireshark and people instead.")  # fmt: skip
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Also write what happened as an HTML page."
+)
+@click.option("--against", type=click.Path(path_type=Path), metavar="RECORDING",
+              help="Show where another recording differs first instead.")  # fmt: skip
 def replay(
-    session: Session, file: Path, arguments: tuple[str, ...], pace: float, printed: bool, export: Path | None
+    session: Session,
+    file: Path,
+    arguments: tuple[str, ...],
+    pace: float,
+    printed: bool,
+    export: Path | None,
+    html: Path | None,
+    against: Path | None,
 ) -> int | None:
     """Runs the recorded command again, on the recording instead of the hardware.
 
@@ -127,6 +148,8 @@ def replay(
     proxyflash replay imu.jsonl -- flash imu other.hex
     proxyflash replay imu.jsonl --print
     proxyflash replay imu.jsonl --export imu-recording
+    proxyflash replay imu.jsonl --html imu.html
+    proxyflash replay imu.jsonl --against yesterday.jsonl
 
     No recorded command of a bench file is run, and nothing is written but what you name on this command line.
     """
@@ -137,16 +160,34 @@ def replay(
         _print(session, recording)
     if printed or export is not None:
         return None
+    if html is not None:
+        check(html)
+    if against is not None:
+        _compare(session.output, (file, recording), (against, load(against)), html)
+        return None
     from ...emulators.replay.session import Replay
 
-    wanted = list(arguments) or _arguments(recording, file)
-    replayable.require_bus_command(wanted)
+    try:
+        wanted = list(arguments) or _arguments(recording, file)
+        replayable.require_bus_command(wanted)
+        running = Replay(recording, pace=pace)
+    except (BadRecording, replayable.NotReplayable) as refused:
+        if html is None:
+            raise
+        _drawn(session.output, recording, file, html, refused)
+        return None
     for name in [] if arguments else _changed(recording, file):
         session.output.note(f"{name} is not the file that was recorded")
-    running = Replay(recording, pace=pace)
+    if html is not None:
+        session.watch(shell_line(("proxyflash", *wanted)))
     try:
         with _collecting(session.output) as runs, tempfile.TemporaryDirectory() as folder:
-            status = _run(wanted, session.output, _replayed(session, recording, running, bool(arguments), Path(folder)))
+            status = _run(
+                wanted,
+                session.output,
+                _replayed(session, recording, running, bool(arguments), Path(folder)),
+                session.watcher,
+            )
         if status == ExitStatus.INTERRUPTED and recording.head.get("status", 0) != status:
             # A person stopped it: that says nothing about the recording.
             return status
@@ -154,6 +195,12 @@ def replay(
         exchanges = running.exchanges
     finally:
         running.close()
+    if html is not None and session.watcher is not None:
+        from ...report_page import page
+
+        session.watcher.error = error or (session.output.told if status else None)
+        page.write(session.watcher.story(), html)
+        session.output.note(f"page written to {html}")
     if error is not None:
         if error is session.output.told and session.output.mode is not Mode.JSON:
             return error.exit_status
@@ -164,10 +211,38 @@ def replay(
     return None
 
 
-def _run(arguments: Sequence[str], output: Output, opener: Opener) -> int:
+def _run(arguments: Sequence[str], output: Output, opener: Opener, watcher: Collector | None = None) -> int:
     from .. import commands
 
-    return commands.run(arguments, output, opener=opener)
+    return commands.run(arguments, output, opener=opener, watcher=watcher)
+
+
+def _drawn(output: Output, recording: Recording, file: Path, html: Path, why: ProxyflashError) -> None:
+    """The page of a recording whose command can't be run again."""
+    from ...report_page import page, recordings
+
+    page.write(recordings.story(recording, file.name, why.cause), html)
+    output.document({"recording": str(file), "file": str(html)})
+    output.line(f"{html}  only what passed on the buses: {why.cause}")
+
+
+def _compare(output: Output, one: tuple[Path, Recording], other: tuple[Path, Recording], html: Path | None) -> None:
+    """Raises RecordingsDiffer, with the first difference of all."""
+    from ...emulators.replay.comparing import first_differences
+
+    found = first_differences(one[1].records, other[1].records)
+    if html is not None:
+        from ...report_page import page, recordings
+
+        places = ((each.bus, str(each), each.records) for each in found)
+        page.write(recordings.compared((str(one[0]), str(other[0])), (one[1], other[1]), places), html)
+        output.note(f"page written to {html}")
+    for each in found[1:]:
+        output.line(str(each))
+    if found:
+        raise RecordingsDiffer(str(found[0]), remedy="See both sides: --html FILE" if html is None else None)
+    output.document({"recordings": [str(one[0]), str(other[0])], "verdict": "the same"})
+    output.line(f"{one[0]} and {other[0]}  OK  the same passed on all buses")
 
 
 @contextmanager

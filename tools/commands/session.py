@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ...enumerators.bench_component import BenchComponent
     from ...enumerators.target import Target
     from ...flashers.programmer import Programmer
+    from ...report_page.collecting import Collector
 
 F = TypeVar("F", bound=Callable[..., Any])
 Opener = Callable[[Any, "Path | None"], "Bench"]
@@ -80,6 +81,8 @@ class Session:
     """Opens the bench in a way of its own: recorded, or replayed."""
     profile: Path | None = None
     """The profile of the component that a target names."""
+    watcher: Collector | None = None
+    """Collects what happens, for a page."""
     _bench: Bench | None = None
     _target: Target | None = None
     """In the place of a component's name."""
@@ -139,7 +142,20 @@ class Session:
             from ..messages import tell_messages
 
             tell_messages(bench, self.output)
+        if self.watcher is not None:
+            self.watcher.open(bench)
         return bench
+
+    def watch(self, title: str) -> None:
+        """From now on what happens is collected, for a page with this title."""
+        from ...report_page.collecting import Collector
+
+        self.watcher = self.watcher or Collector(title)
+
+    def told(self, component: str, text: str, *facts: tuple[str, str]) -> None:
+        """A verdict, for the page if there is to be one."""
+        if self.watcher is not None:
+            self.watcher.tell(component, text, facts)
 
     @property
     def goes_on(self) -> str:
@@ -274,6 +290,8 @@ class Session:
         """Shows an event of an engine, and keeps what it says of the parts' state."""
         self.begun = True
         self.standing.see(event)
+        if self.watcher is not None:
+            self.watcher.see(event)
         self.output.event(event)
 
     @contextmanager
@@ -297,7 +315,11 @@ class Session:
         """The engine for one component. Whatever ends it, a part that was only looked at runs its application again."""
         component = self.component(name)
         with self.working_on(component.name), component.programmer(self.context) as programmer:
-            yield programmer
+            try:
+                yield programmer
+            finally:
+                if self.watcher is not None:
+                    self.watcher.identities[component.name] = programmer.identity
 
     @property
     def context(self) -> RunContext:

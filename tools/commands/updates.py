@@ -29,6 +29,7 @@ from ..output import describe
 from .adu import TargetFile
 from .components import look
 from .programming import YES, ask
+from .reporting import check, reports
 from .session import Session, command
 from .waiting import WAIT, Wait
 
@@ -78,6 +79,7 @@ def plan(session: Session, manifest: Path, out: Path | None, wait: float) -> int
 @click.option("--parallel/--one-by-one", default=None, help="Whether components are updated at once.")
 @click.option("--abandon", is_flag=True, help="Leave another update, which is unfinished, as it is.")
 @WAIT
+@reports
 def apply(
     session: Session,
     manifest: Path,
@@ -134,6 +136,7 @@ def apply(
 @command("resume")
 @AGAIN
 @WAIT
+@reports
 def resume(session: Session, again: bool, wait: float) -> int | None:
     """Goes on with an update that was cut, stopped, or that waits for a restart.
 
@@ -159,6 +162,7 @@ def resume(session: Session, again: bool, wait: float) -> int | None:
 @command("rollback")
 @YES
 @WAIT
+@reports
 def rollback(session: Session, yes: bool, wait: float) -> int | None:
     """Undoes an update, the last thing first: the one that is unfinished, else the last one.
 
@@ -208,13 +212,17 @@ def history(session: Session) -> int | None:
 
 @command("report")
 @click.argument("number", type=click.IntRange(min=1), required=False)
-def report(session: Session, number: int | None) -> int | None:
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write it as an HTML page instead.")
+def report(session: Session, number: int | None, html: Path | None) -> int | None:
     """The report of an update as Azure Device Update's agent has it, with a result for each component; else the last one's.
 
     \b
     proxyflash report
     proxyflash report 7
+    proxyflash report --html update.html
     """
+    if html is not None:
+        check(html)
     engine = _engine(session)
     entry = engine.store.latest() if number is None else engine.store.entry(number)
     if entry is None:
@@ -222,6 +230,13 @@ def report(session: Session, number: int | None) -> int | None:
     import json
 
     outcome = engine.outcome(entry)
+    if html is not None:
+        from ...report_page import page, updates
+
+        page.write(updates.story(outcome, entry), html)
+        session.output.document({"number": entry.number, "update": _name(outcome), "file": str(html)})
+        session.output.line(f"update {entry.number}, {word(_name(outcome))}: {html}")
+        return None
     session.output.document({"number": entry.number, "update": _name(outcome), "report": outcome.report()})
     session.output.lines(json.dumps(outcome.report(), indent=2).split("\n"))
     return None
@@ -483,6 +498,9 @@ def _told(session: Session, outcome: Outcome) -> int | None:
     out.document(document | ({"error": describe(error)} if error else {}))
     for target, items in rows.items():
         out.verdict(target, verdict(items))
+    if session.watcher is not None:
+        session.watcher.take(outcome)
+        session.watcher.error = error
     if outcome.ending in (Ending.ROLLED_BACK, Ending.PARTLY_ROLLED_BACK):
         out.line(f"{_name(outcome)}  {outcome.ending}")
     if outcome.restart:

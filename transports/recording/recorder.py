@@ -48,6 +48,11 @@ class Recorder:
         self._monotonic = clock.monotonic
         self._wall_offset = clock.time() - clock.monotonic()
 
+    @property
+    def now(self) -> float:
+        """Seconds since 1970, as a record that was added now would have them."""
+        return self._monotonic() + self._wall_offset
+
     def add(self, kind: type[Record], bus: str, *values: Any, size: int = 0) -> None:
         """A record of any kind, of now. `values`: its fields behind time and bus; `size`: about the bytes of them."""
         self._keep((kind, self._monotonic(), bus, *values), size)

@@ -1,0 +1,277 @@
+"""`Collector`: takes the events of the engine with their times, and makes a story of them and of what passed on the buses.
+
+While the work is under way an event costs one entry of a list; all else is worked out at the end. Of the progress of one
+phase only the last event is kept. Events have the time of the recorder's clock, in a replay that of the recording, so that
+events and records fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..enumerators.bench import Bench
+from ..flashers import events as ev
+from ..flashers.errors import Cancelled
+from ..flashers.flasher import Identity
+from ..transports import clock
+from ..transports.errors import ProxyflashError
+from ..transports.recording.records import Record
+from ..updates.engine.report import Outcome
+from ..updates.events import ActionStarted, ComponentFinished, Status, StepFinished, StepStarted
+from . import traffic
+from .facts import host_tables, identity_of_entry, known_buses
+from .memory import MemoryPicture
+from .story import Exchange, Lane, Mark, Message, Mood, Rate, Span, Story, Table, Verdict
+from .verdicts import MOODS, mood_of, summary_of, tables_of, total_mood, verdicts_of, worst_first
+
+MOST_EVENTS = 100_000
+MOST_EXCHANGES = 20
+TIMED = (ev.Phase.ERASE, ev.Phase.WRITE, ev.Phase.VERIFY, ev.Phase.READ)
+"""Phases whose bytes have a rate."""
+SHORTEST = 0.05
+"""Seconds of a phase that has a rate to speak of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One event and its time. `began`: for the progress of a phase, the time of its first event."""
+
+    time: float
+    event: ev.Event
+
+
+@dataclass
+class Collector:
+    """`title`: the command, as it was typed. `error`: what it came to, if it failed."""
+
+    title: str
+    error: ProxyflashError | None = None
+    identities: dict[str, Identity] = field(default_factory=dict)
+    tables: list[Table] = field(default_factory=list)
+    _bench: Bench | None = field(default=None, init=False)
+    _verdicts: dict[str, Verdict] = field(default_factory=dict, init=False)
+    _events: list[Seen] = field(default_factory=list, init=False)
+    _last: dict[str, int] = field(default_factory=dict, init=False)
+    """Where the last event of a component is."""
+
+    def __post_init__(self) -> None:
+        self.began = self.now()
+
+    def open(self, bench: Bench) -> None:
+        """From now on keeps what passes on the buses of a bench; a replay has that already, and its own time."""
+        self._bench = bench
+        if bench.replay is None:
+            bench.recorder  # noqa: B018 - records from the first time that it is asked for
+        else:
+            self.began = self.now()
+
+    def now(self) -> float:
+        """Seconds since 1970, of the same clock as the records."""
+        if self._bench is None:
+            return clock.time()
+        return self._bench.recorder.now if self._bench.replay is None else self._bench.replay.time
+
+    def tell(self, component: str, text: str, facts: Iterable[tuple[str, str]] = ()) -> None:
+        """What became of a component."""
+        self._verdicts[component] = Verdict(component, text, mood_of(text), tuple(facts))
+
+    def take(self, outcome: Outcome) -> None:
+        """What became of an update."""
+        for one in verdicts_of(outcome):
+            self._verdicts[one.name] = one
+        self.tables = tables_of(outcome)
+
+    def see(self, event: ev.Event) -> None:
+        """An event, now. Any thread may call this; each component has its events in one thread."""
+        seen = Seen(self.now(), event)
+        if isinstance(event, ev.Progress):
+            place = self._last.get(event.component, -1)
+            before = self._events[place].event if place >= 0 else None
+            if isinstance(before, ev.Progress) and before.phase is event.phase:
+                self._events[place] = seen
+                return
+        if len(self._events) < MOST_EVENTS:
+            self._last[event.component] = len(self._events)
+            self._events.append(seen)
+
+    def story(self) -> Story:
+        """What has happened so far."""
+        ended, bench = self.now(), self._bench
+        records = self._records()
+        first = [*(seen.time for seen in self._events[:1]), *(record.time for record in records[:1])]
+        began = min(first, default=self.began)
+        of: dict[str, list[Seen]] = {}
+        for seen in list(self._events):
+            of.setdefault(seen.event.component, []).append(seen)
+        if self.error is not None and self.error.component is not None:
+            of.setdefault(self.error.component, [])
+        known = {} if bench is None else known_buses(bench)
+        wires = traffic.wires(records, known)
+        buses = {} if bench is None else {name: entry.spec.bus for name, entry in bench.file.entries.items()}
+        pictures = {name: self._picture(name, events) for name, events in of.items()}
+        verdicts = worst_first(self._verdict(name, of.get(name, ())) for name in dict.fromkeys([*self._verdicts, *of]))
+        return Story(
+            title=self.title,
+            summary=summary_of(self.error, verdicts),
+            mood=total_mood(self.error, verdicts),
+            began=began,
+            ended=ended,
+            verdicts=tuple(verdicts),
+            error="" if self.error is None else str(self.error),
+            lanes=tuple(self._lane(name, events, ended) for name, events in of.items()),
+            loads=tuple(traffic.loads(records, wires, began, ended)),
+            memories=tuple(memory for name, picture in pictures.items() for memory in picture.memories(name)),
+            rates=tuple(
+                rate for name, events in of.items() for rate in _rates(name, events, wires.get(buses.get(name, "")))
+            ),
+            exchanges=tuple(self._exchanges(of, buses, traffic.messages(records), ended)),
+            tables=(*self._identities(bench, of), *self.tables, *host_tables()),
+            notes=("More happened than the page has room for: its end is missing.",)
+            * (len(self._events) >= MOST_EVENTS),
+        )
+
+    def _records(self) -> Sequence[Record]:
+        if self._bench is None:
+            return ()
+        records = self._bench.recorder.records() if self._bench.replay is None else self._bench.replay.recording.records
+        return [record for record in records if record.time >= self.began]
+
+    def _verdict(self, name: str, events: Sequence[Seen]) -> Verdict:
+        """The last that was told of a component; what became of it as far as its events tell, if nothing was told."""
+        if name in self._verdicts:
+            return self._verdicts[name]
+        for seen in reversed(events):
+            if isinstance(seen.event, ComponentFinished):
+                text = seen.event.verdict
+                return Verdict(name, text, mood_of(text))
+        if self.error is not None and self.error.component in (name, None):
+            mood = Mood.OPEN if isinstance(self.error, Cancelled) else Mood.BAD
+            left = f"; {self.error.left.text}" if self.error.left else ""
+            return Verdict(name, f"{self.error.code}: {self.error.cause}{left}", mood)
+        return Verdict(name, "no verdict", Mood.OPEN)
+
+    def _picture(self, name: str, events: Iterable[Seen]) -> MemoryPicture:
+        picture = MemoryPicture()
+        for seen in events:
+            picture.take(seen.event)
+        if self.error is not None and self.error.component in (name, None):
+            picture.fail()
+        return picture
+
+    def _lane(self, name: str, events: Sequence[Seen], ended: float) -> Lane:
+        spans: list[Span] = []
+        steps: list[Span] = []
+        marks: list[Mark] = []
+        running: list[tuple[ev.Phase, float]] = []
+        step: tuple[str, float] | None = None
+        failed = self.error is not None and self.error.component in (name, None)
+
+        def stop(time: float, mood: Mood) -> None:
+            while running:
+                phase, since = running.pop()
+                spans.append(Span(phase.value, since, time, "", mood))
+
+        for seen in events:
+            match seen.event:
+                case ev.PhaseStarted(phase=phase):
+                    running.append((phase, seen.time))
+                case ev.PhaseFinished() as done:
+                    for place in range(len(running) - 1, -1, -1):
+                        if running[place][0] is done.phase:
+                            since = running.pop(place)[1]
+                            spans.append(Span(done.phase.value, since, seen.time, _of(done), Mood.GOOD))
+                            break
+                case ev.Retrying() as again:
+                    stop(seen.time, Mood.BAD)
+                    marks.append(
+                        Mark(
+                            seen.time,
+                            f"{again.phase}: {again.code} {again.cause}; attempt {again.attempt} of {again.attempts}",
+                        )
+                    )
+                case StepStarted() as begun:
+                    step = f"step {begun.label} {begun.description}".rstrip(), seen.time
+                case ActionStarted(action="restore"):
+                    stop(seen.time, Mood.BAD)
+                    marks.append(Mark(seen.time, "restore"))
+                case StepFinished() as over:
+                    stop(seen.time, MOODS.get(over.status, Mood.OPEN))
+                    if step is not None:
+                        steps.append(Span("step", step[1], seen.time, step[0], MOODS.get(over.status, Mood.OPEN)))
+                    step = None
+                case _:
+                    pass
+        mood = Mood.OPEN if isinstance(self.error, Cancelled) else Mood.BAD
+        stop(ended, mood if failed else Mood.PLAIN)
+        if step is not None:
+            steps.append(Span("step", step[1], ended, step[0], mood if failed else Mood.OPEN))
+        if failed and self.error is not None:
+            marks.append(Mark(ended, f"{self.error.code} {self.error.cause}", mood))
+        spans.sort(key=lambda span: span.start)
+        return Lane(name, tuple(spans), tuple(marks), tuple(steps))
+
+    def _exchanges(
+        self,
+        of: Mapping[str, Sequence[Seen]],
+        buses: Mapping[str, str],
+        messages: Sequence[Message],
+        ended: float,
+    ) -> Iterator[Exchange]:
+        moments: list[tuple[float, str, str]] = []
+        for name, events in of.items():
+            for seen in events:
+                if isinstance(seen.event, ev.Retrying):
+                    moments.append((seen.time, name, f"{name}: {seen.event.code}, before attempt {seen.event.attempt}"))
+                elif isinstance(seen.event, StepFinished) and seen.event.status is Status.FAILED:
+                    moments.append((seen.time, name, f"{name}: step {seen.event.label} failed"))
+        place = getattr(self.error, "bus", "")
+        """A replay says on which bus it differs."""
+        if self.error is not None and (self.error.is_of_a_part or place):
+            where = self.error.component or ""
+            moments.append((ended, where, f"{where}: {self.error.code}" if where else self.error.code))
+        for time, name, title in sorted(moments)[-MOST_EXCHANGES:]:
+            found = traffic.around(title, messages, time, buses.get(name, ""))
+            if found is not None:
+                yield found
+
+    def _identities(self, bench: Bench | None, names: Iterable[str]) -> Iterator[Table]:
+        for name in names:
+            facts: list[tuple[str, str]] = []
+            entry = None if bench is None else bench.file.entries.get(name)
+            if entry is not None:
+                facts += identity_of_entry(entry)
+            identity = self.identities.get(name)
+            if identity is not None:
+                facts += [
+                    ("part", identity.part),
+                    ("serial number", identity.serial),
+                    ("application", identity.version),
+                    ("bootloader", identity.bootloader),
+                    *identity.details.items(),
+                ]
+            kept = tuple((key, value) for key, value in facts if value)
+            if kept:
+                yield Table(name, kept)
+
+
+def _of(done: ev.PhaseFinished) -> str:
+    size = f"{done.total:,} bytes" if done.total else ""
+    return ", ".join(filter(None, (size, done.detail)))
+
+
+def _rates(name: str, events: Iterable[Seen], wire: traffic.Wire | None) -> Iterator[Rate]:
+    since: dict[ev.Phase, float] = {}
+    sums: dict[ev.Phase, tuple[int, float]] = {}
+    for seen in events:
+        match seen.event:
+            case ev.PhaseStarted(phase=phase):
+                since[phase] = seen.time
+            case ev.PhaseFinished(phase=phase, total=total) if phase in since and phase in TIMED:
+                size, seconds = sums.get(phase, (0, 0.0))
+                sums[phase] = size + total, seconds + seen.time - since.pop(phase)
+    for phase, (size, seconds) in sums.items():
+        if size and seconds > SHORTEST:
+            has_limit = wire is not None and phase in (ev.Phase.WRITE, ev.Phase.READ)
+            limit = (wire.carries, wire.text) if wire is not None and has_limit else ()
+            yield Rate(name, phase.value, size, seconds, *limit)

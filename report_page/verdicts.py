@@ -1,0 +1,107 @@
+"""Verdicts of components and of updates, and what they add up to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from ..flashers.errors import Cancelled
+from ..transports.errors import ProxyflashError
+from ..updates.engine.report import Outcome, TaskResult
+from ..updates.engine.verdict import verdict
+from ..updates.errors import JournalBroken
+from ..updates.events import Status
+from .story import Mood, Table, Verdict
+
+WORST = (Mood.BAD, Mood.OPEN, Mood.GOOD, Mood.PLAIN)
+MOODS = {
+    Status.DONE: Mood.GOOD,
+    Status.INSTALLED: Mood.GOOD,
+    Status.RESTORED: Mood.GOOD,
+    Status.FAILED: Mood.BAD,
+    Status.NOT_RESTORED: Mood.BAD,
+}
+"""Of the status of a task; any other is open."""
+_COLUMN = re.compile(r"(?:(?<=^)|(?<=  ))(?:OK|FAILED|NOT RESTORED|restored)\b")
+"""Such a word, where it stands in a column of its own."""
+
+
+def mood_of(text: str) -> Mood:
+    """Of a verdict in words, as `updates.engine.verdict` and `flash` write them."""
+    found = _COLUMN.search(text)
+    if found is None:
+        return Mood.OPEN
+    return Mood.BAD if found[0] in ("FAILED", "NOT RESTORED") else Mood.GOOD
+
+
+def total_mood(error: ProxyflashError | None, verdicts: Iterable[Verdict]) -> Mood:
+    """The worst of them."""
+    if error is not None:
+        return Mood.OPEN if isinstance(error, Cancelled) else Mood.BAD
+    moods = {one.mood for one in verdicts}
+    return next((mood for mood in (Mood.BAD, Mood.OPEN) if mood in moods), Mood.GOOD)
+
+
+def worst_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """In their order otherwise."""
+    return sorted(verdicts, key=lambda one: WORST.index(one.mood))
+
+
+def summary_of(error: ProxyflashError | None, verdicts: Sequence[Verdict], noun: str = "component") -> str:
+    """One sentence."""
+    count = len(verdicts)
+    things = noun if count == 1 else f"{noun}s"
+    match total_mood(error, verdicts):
+        case Mood.GOOD:
+            return f"{count} {things} OK" if count else "Done"
+        case Mood.OPEN:
+            return "Not finished"
+    bad = sum(one.mood is Mood.BAD for one in verdicts)
+    return f"{bad} of {count} {things} failed" if bad else "Failed"
+
+
+def verdicts_of(outcome: Outcome) -> list[Verdict]:
+    """One for each component of an update, with its versions."""
+    rows: dict[str, list[TaskResult]] = {}
+    for item in outcome.results:
+        rows.setdefault(item.task.target, []).append(item)
+    found = []
+    for target, items in rows.items():
+        text, component = verdict(items), items[0].task.component
+        wanted = next((item.task.wanted for item in reversed(items) if item.task.wanted), "")
+        facts = (
+            ("before", component.version if component else ""),
+            ("wanted", wanted),
+            ("holds now", items[-1].holds),
+            ("steps", ", ".join(f"{item.task.label} {item.task.status}" for item in items)),
+        )
+        found.append(Verdict(target, text, mood_of(text), tuple((name, value) for name, value in facts if value)))
+    return found
+
+
+def tables_of(outcome: Outcome) -> list[Table]:
+    """The update, and the components that it was for as they were found."""
+    begin = outcome.progress.begin
+    update = outcome.plan.update
+    facts = [
+        ("name", str(update.manifest.updateId)),
+        ("number", str(outcome.number)),
+        ("ending", outcome.ending.value),
+        ("workflow", update.workflow_id or ""),
+    ]
+    with suppress(JournalBroken):
+        facts.append(("SHA-256 of its manifests", str(begin["digest"])))
+    made = [Table("Update", tuple((name, value) for name, value in facts if value))]
+    for component in outcome.plan.components:
+        known = (
+            ("id", component.id),
+            ("group", component.group),
+            ("manufacturer", component.manufacturer),
+            ("model", component.model),
+            ("version before", component.version),
+            ("where", component.where),
+            *component.properties.items(),
+        )
+        made.append(Table(component.name, tuple((name, value) for name, value in known if value)))
+    return made

@@ -1,0 +1,137 @@
+"""Reports as pages: `--report`, `report --html`, `replay --html` and `replay --against`. The pages say what the commands said."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+from proxyflash.report_page import page
+
+from .conftest import Desk
+
+FLASH = ("flash", "camera", "update/camera-1.5.0.dfu")
+
+
+def text_of(path: Path) -> str:
+    """What a person reads on a page, without its style; words of neighbouring cells are apart."""
+    text = re.sub(r"<style>.*?</style>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", text)))
+
+
+@pytest.fixture(autouse=True)
+def _in_the_desk(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(desk.folder)
+
+
+def test_a_flash_says_on_its_page_what_it_says_in_its_document(desk: Desk) -> None:
+    done = desk.run("--json", *FLASH, "--report", "page.html")
+    said, text = done.document, text_of(Path("page.html"))
+    assert done.status == 0
+    assert (said["written_bytes"], said["serial"]) == (96_416, "C24-7781")
+    for shown in ("1 component OK", "written 96,416 bytes", f"erased {said['erased_bytes']:,} bytes", said["serial"]):
+        assert shown in text, shown
+    assert said["verified"] in text
+    assert "proxyflash --bench" in text
+    assert "--report" not in text
+    # DfuSe's layout of the example's part: what the file has is verified, and the file's own digest is named.
+    assert re.search(r"0x08000000 0x[0-9A-F]{8} [0-9,]+ verified", text)
+    digest = Path("SHA256SUMS").read_text().split("  update/camera-1.5.0.dfu")[0].split("\n")[-1].strip()
+    assert digest in text
+    assert Path("page.html").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_failure_has_its_error_and_what_passed_before(desk: Desk) -> None:
+    done = desk.run("--json", "verify", "camera", desk.image("camera"), "--report", "page.html")
+    text, error = text_of(Path("page.html")), done.document["error"]
+    assert (done.status, error["code"]) == (8, "E-VERIFY-MISMATCH")
+    assert error["cause"] in text
+    assert error["remedy"] in text
+    # The verdict is first, and the exchange ends with the failure.
+    assert "✕ 1 of 1 component failed" in text[: text.index("Timeline")]
+    assert "camera: E-VERIFY-MISMATCH" in text[text.index("What passed around each failure") :]
+    assert "messages before these are not shown" in text
+
+
+def test_a_page_that_can_t_be_written_is_told_before_anything_is_done(desk: Desk) -> None:
+    before = desk.memory()
+    done = desk.run(*FLASH, "--report", "nowhere/page.html")
+    assert (done.status, done.err[:13], desk.memory()) == (2, "E-REPORT-FILE", before)
+
+
+def test_without_the_library_nothing_is_done(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
+    before = desk.memory()
+    done = desk.run(*FLASH, "--report", "page.html")
+    assert (done.status, desk.memory()) == (2, before)
+    assert "E-REPORT-LIBRARY" in done.err
+    assert "pip install 'proxyflash[report]'" in done.err
+
+
+@pytest.mark.real_time("a step runs a script")
+def test_an_update_and_the_page_of_its_journal(desk: Desk) -> None:
+    done = desk.run("apply", desk.manifest, "--report", "page.html")
+    assert done.status == 0
+    made = desk.run("report", "--html", "later.html")
+    assert (made.status, Path("later.html").stat().st_mode & 0o777) == (0, 0o600)
+    live, later = text_of(Path("page.html")), text_of(Path("later.html"))
+    verdicts = [line.split("  ", 1) for line in done.out.splitlines() if re.match(r"\S+  OK", line)]
+    assert len(verdicts) == 4
+    for name, verdict in verdicts:
+        for text in (live, later):
+            assert f"{name} {re.sub(' +', ' ', verdict)}" in text, name
+    report = json.loads(desk.run("report").out)
+    for item in report["componentResults"]:
+        assert all(f"holds now {item['holds']}" in text for text in (live, later) if item["holds"])
+    assert "4 components OK" in live
+    assert "Succeeded: 4 components OK" in later
+    # What passed is on the page that was made meanwhile, and not in a journal.
+    assert ("powertrain" in live, "Memory" in live, "Memory" in later) == (True, True, False)
+
+
+def test_a_replay_draws_what_was_recorded_in_the_time_of_the_recording(desk: Desk) -> None:
+    assert desk.run("record", "one.jsonl", "--", *FLASH, "--report", "live.html").status == 0
+    assert desk.run("replay", "one.jsonl", "--html", "page.html").status == 0
+    live, drawn = text_of(Path("live.html")), text_of(Path("page.html"))
+    for text in (live, drawn):
+        assert "written 96,416 bytes" in text
+    # The recording's day and second, and its addresses.
+    when = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
+    assert when.findall(drawn) == when.findall(live)
+    map_of = re.compile(r"Addresses from to bytes state (.*?) untouched", re.DOTALL)
+    assert map_of.findall(drawn) == map_of.findall(live) != []
+
+
+def test_a_recording_without_a_command_is_drawn_by_its_traffic(desk: Desk) -> None:
+    assert desk.run("record", "one.jsonl", "--", "scan").status == 0
+    lines = Path("one.jsonl").read_text().splitlines()
+    head = {key: value for key, value in json.loads(lines[0]).items() if key not in ("arguments", "files")}
+    Path("bare.jsonl").write_text("\n".join([json.dumps(head), *lines[1:], ""]))
+    done = desk.run("replay", "bare.jsonl", "--html", "page.html")
+    assert (done.status, "no command was recorded with it" in text_of(Path("page.html"))) == (0, True)
+    assert f"{len(lines) - 1:,} records of" in text_of(Path("page.html"))
+
+
+def test_two_recordings_and_their_first_difference(desk: Desk) -> None:
+    desk.run("record", "one.jsonl", "--", *FLASH)
+    lines = Path("one.jsonl").read_text().splitlines()
+    place = max(place for place, line in enumerate(lines) if '"kind": "usb"' in line and '"setup": "2101' in line)
+    changed = json.loads(lines[place])
+    changed["data"] = "ff" + changed["data"][2:]
+    Path("other.jsonl").write_text("\n".join([*lines[:place], json.dumps(changed), *lines[place + 1 :], ""]))
+    same = desk.run("replay", "one.jsonl", "--against", "one.jsonl", "--html", "same.html")
+    assert (same.status, "✓ The same passed on all buses" in text_of(Path("same.html"))) == (0, True)
+    done = desk.run("replay", "one.jsonl", "--against", "other.jsonl", "--html", "page.html")
+    text = text_of(Path("page.html"))
+    assert (done.status, "E-REPLAY-DIFFERENT usb: transfer with 0483:df11," in done.err) == (1, True), done.err
+    assert "First difference on usb" in text
+    assert text.index("one.jsonl") < text.index("other.jsonl")
+
+
+def test_a_page_replaces_one_that_is_there_whole(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("page.html").write_text("before")
+    monkeypatch.setattr(page, "render", lambda story: "after")
+    assert desk.run("verify", "camera", "firmware/camera-1.4.2.bin", "--report", "page.html").status == 0
+    assert Path("page.html").read_text() == "after"
