@@ -22,7 +22,7 @@ from ..updates.events import ActionStarted, ComponentFinished, Status, StepFinis
 from . import traffic
 from .facts import host_tables, identity_of_entry, known_buses
 from .memory import MemoryPicture
-from .story import Exchange, Lane, Mark, Message, Mood, Rate, Span, Story, Table, Verdict
+from .story import Exchange, Lane, Mark, Mood, Rate, Span, Story, Table, Verdict
 from .verdicts import MOODS, mood_of, summary_of, tables_of, total_mood, verdicts_of, worst_first
 
 MOST_EVENTS = 100_000
@@ -106,7 +106,7 @@ class Collector:
             of.setdefault(seen.event.component, []).append(seen)
         if self.error is not None and self.error.component is not None:
             of.setdefault(self.error.component, [])
-        known = {} if bench is None else known_buses(bench)
+        known = {} if bench is None else known_buses(bench.file)
         wires = traffic.wires(records, known)
         buses = {} if bench is None else {name: entry.spec.bus for name, entry in bench.file.entries.items()}
         pictures = {name: self._picture(name, events) for name, events in of.items()}
@@ -118,14 +118,14 @@ class Collector:
             began=began,
             ended=ended,
             verdicts=tuple(verdicts),
-            error="" if self.error is None else str(self.error),
+            error="" if self.error is None else f"{self.error.code} {self.error}",
             lanes=tuple(self._lane(name, events, ended) for name, events in of.items()),
             loads=tuple(traffic.loads(records, wires, began, ended)),
             memories=tuple(memory for name, picture in pictures.items() for memory in picture.memories(name)),
             rates=tuple(
                 rate for name, events in of.items() for rate in _rates(name, events, wires.get(buses.get(name, "")))
             ),
-            exchanges=tuple(self._exchanges(of, buses, traffic.messages(records), ended)),
+            exchanges=tuple(self._exchanges(of, buses, records, ended)),
             tables=(*self._identities(bench, of), *self.tables, *host_tables()),
             notes=("More happened than the page has room for: its end is missing.",)
             * (len(self._events) >= MOST_EVENTS),
@@ -147,8 +147,7 @@ class Collector:
                 return Verdict(name, text, mood_of(text))
         if self.error is not None and self.error.component in (name, None):
             mood = Mood.OPEN if isinstance(self.error, Cancelled) else Mood.BAD
-            left = f"; {self.error.left.text}" if self.error.left else ""
-            return Verdict(name, f"{self.error.code}: {self.error.cause}{left}", mood)
+            return Verdict(name, f"{self.error.code}: {self.error.cause}", mood)
         return Verdict(name, "no verdict", Mood.OPEN)
 
     def _picture(self, name: str, events: Iterable[Seen]) -> MemoryPicture:
@@ -215,7 +214,7 @@ class Collector:
         self,
         of: Mapping[str, Sequence[Seen]],
         buses: Mapping[str, str],
-        messages: Sequence[Message],
+        records: Sequence[Record],
         ended: float,
     ) -> Iterator[Exchange]:
         moments: list[tuple[float, str, str]] = []
@@ -230,6 +229,8 @@ class Collector:
         if self.error is not None and (self.error.is_of_a_part or place):
             where = self.error.component or ""
             moments.append((ended, where, f"{where}: {self.error.code}" if where else self.error.code))
+        file = None if self._bench is None else self._bench.file
+        messages = traffic.messages(records, file) if moments else []
         for time, name, title in sorted(moments)[-MOST_EXCHANGES:]:
             found = traffic.around(title, messages, time, buses.get(name, ""))
             if found is not None:

@@ -8,16 +8,15 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
-from ..enumerators.bench import Bench
-from ..enumerators.benchfile.schema import BenchEntry
+from ..enumerators.benchfile.schema import BenchEntry, BenchFile
 from .story import Facts, Table
 
 OWN = "proxyflash"
 
 
-def known_buses(bench: Bench) -> dict[str, tuple[str, Mapping[str, Any]]]:
+def known_buses(file: BenchFile) -> dict[str, tuple[str, Mapping[str, Any]]]:
     """The kind and the settings of each bus."""
-    return {name: (spec.kind, bench.file.settings(name)) for name, spec in bench.file.spec.bus.items()}
+    return {name: (spec.kind, file.settings(name)) for name, spec in file.spec.bus.items()}
 
 
 def identity_of_entry(entry: BenchEntry) -> Facts:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
+from ..enumerators.benchfile.schema import BenchFile
 from ..transports.recording.formats import Recording
 from ..transports.recording.records import Record
 from . import traffic
-from .facts import host_tables
+from .facts import host_tables, known_buses
 from .story import Difference, Exchange, Facts, Mood, Story, Table
 
-Known = Mapping[str, tuple[str, Mapping[str, Any]]]
 
-
-def story(recording: Recording, title: str, why: str) -> Story:
-    """Of a recording whose command isn't run again: what passed on its buses. `why`: why not."""
+def story(recording: Recording, title: str, why: str, file: BenchFile | None) -> Story:
+    """Of a recording whose command isn't run again: what passed on its buses. `why`: why not; `file`: the recorded bench."""
     began, ended = _times(recording)
-    wires = traffic.wires(recording.records, {})
+    wires = traffic.wires(recording.records, known_buses(file) if file else {})
     buses = len({record.bus for record in recording.records if record.bus})
     return Story(
         title=title,
@@ -34,10 +32,13 @@ def story(recording: Recording, title: str, why: str) -> Story:
 def compared(
     names: tuple[str, str],
     recordings: tuple[Recording, Recording],
+    files: tuple[BenchFile | None, BenchFile | None],
     found: Iterable[tuple[str, str, tuple[Record | None, Record | None]]],
 ) -> Story:
-    """Of two recordings. `found`: where they differ first: the bus, where that is in words, and the record of each."""
-    messages = [traffic.messages(recording.records) for recording in recordings]
+    """Of two recordings. `files`: their bench files. `found`: where they differ first on each bus: the bus, the place in words,
+    and the record of each recording.
+    """
+    messages = [traffic.messages(one.records, file) for one, file in zip(recordings, files, strict=True)]
     differences = []
     for bus, place, records in found:
         sides = []

@@ -18,6 +18,9 @@ from typing import Any
 
 import can
 
+from ..enumerators.benchfile.schema import BenchFile
+from ..enumerators.described import describers_of
+from ..flashers.describing import described
 from ..transports.can.bits import frame_seconds
 from ..transports.recording.records import (
     CanFlag,
@@ -110,7 +113,7 @@ def _limit(kind: str, settings: Mapping[str, Any]) -> tuple[float, str]:
 
 def _byte_bits(settings: Mapping[str, Any]) -> float:
     stop = settings.get("stopbits", 1)
-    return 1.0 + 8 + (settings.get("parity", "N") != "N") + (float(stop) if stop in (1, 1.5, 2) else 1)
+    return 9.0 + bool(settings.get("parity", "N") != "N") + (float(stop) if stop in (1, 1.5, 2) else 1.0)
 
 
 def _number(value: object) -> int:
@@ -179,11 +182,10 @@ def _message(frame: CanFrame) -> can.Message:
     )
 
 
-def messages(records: Iterable[Record]) -> list[Message]:
-    """What passed, in words, with times since 1970."""
-    return [
-        Message(one.time, one.bus, getattr(one, "outgoing", None), one.shown() or str(one.fields())) for one in records
-    ]
+def messages(records: Sequence[Record], file: BenchFile | None) -> list[Message]:
+    """What passed, in words, with times since 1970. `file`: the bench file says who speaks which protocol."""
+    lines = described(records, describers_of(records, file))
+    return [Message(line.time, line.bus, line.sent, line.words, line.failed) for line in lines]
 
 
 def around(title: str, messages: Sequence[Message], time: float, bus: str = "") -> Exchange | None:

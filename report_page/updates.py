@@ -43,7 +43,7 @@ def story(outcome: Outcome, entry: StoredUpdate) -> Story:
         began=min(times),
         ended=max(times),
         verdicts=tuple(verdicts),
-        error="" if error is None else str(error),
+        error="" if error is None else f"{error.code} {error}",
         lanes=tuple(_lanes(outcome, list(zip(times, records, strict=True)))),
         tables=(*tables_of(outcome), *host_tables()),
         notes=(OF_A_JOURNAL,),

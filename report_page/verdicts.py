@@ -51,13 +51,17 @@ def worst_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
 def summary_of(error: ProxyflashError | None, verdicts: Sequence[Verdict], noun: str = "component") -> str:
     """One sentence."""
     count = len(verdicts)
-    things = noun if count == 1 else f"{noun}s"
+    things = verdicts[0].name if count == 1 else f"{noun}s"
     match total_mood(error, verdicts):
+        case Mood.GOOD if count == 1:
+            return f"{things} OK"
         case Mood.GOOD:
             return f"{count} {things} OK" if count else "Done"
         case Mood.OPEN:
             return "Not finished"
     bad = sum(one.mood is Mood.BAD for one in verdicts)
+    if count == 1:
+        return f"{things} failed"
     return f"{bad} of {count} {things} failed" if bad else "Failed"
 
 

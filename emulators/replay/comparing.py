@@ -20,7 +20,7 @@ from .usb import changes_nothing
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where one flow of a bus differs first. `flow`: which, in words; `number`: of its messages or bytes, from 1.
+    """Where one flow of a bus differs first. `flow`: which, in words with a place for the `number`, from 1.
 
     `sides`: what each recording has there, in words. `records`: the record of each in which that is, None: it has ended.
     """
@@ -37,7 +37,7 @@ class Difference:
         return next(record.time for record in self.records if record is not None)
 
     def __str__(self) -> str:
-        return f"{self.bus}: {self.flow} {self.number:,} differs: {self.sides[0]}; in the other one {self.sides[1]}"
+        return f"{self.bus}: {self.flow.format(self.number)} differs: {self.sides[0]}; in the other one {self.sides[1]}"
 
 
 def first_differences(one: Sequence[Record], other: Sequence[Record]) -> list[Difference]:
@@ -60,11 +60,11 @@ def _flows(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
             case CanFrame():
                 if not (record.outgoing and is_keep_alive(record.data)):
                     way = "sent" if record.outgoing else "received"
-                    flows.setdefault((record.bus, f"frame {way} with id {record.can_id:03X},"), []).append(record)
+                    flows.setdefault((record.bus, f"frame {{:,}} {way} with id {record.can_id:03X}"), []).append(record)
             case SerialBytes():
                 if not record.drained:
                     way = "sent" if record.outgoing else "received"
-                    flows.setdefault((record.bus, f"byte {way},"), []).append(record)
+                    flows.setdefault((record.bus, f"byte {{:,}} {way}"), []).append(record)
             case UsbDevices():
                 for seen in record.devices:
                     vendor, product = seen.device[8:10], seen.device[10:12]
@@ -73,7 +73,7 @@ def _flows(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
             case UsbControl():
                 if not changes_nothing(record):
                     name = devices.get((record.bus, record.root, record.address), f"{record.root}.{record.address}")
-                    flows.setdefault((record.bus, f"transfer with {name},"), []).append(record)
+                    flows.setdefault((record.bus, f"transfer {{:,}} with {name}"), []).append(record)
     return flows
 
 

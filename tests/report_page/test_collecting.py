@@ -45,7 +45,7 @@ def test_phases_and_rates(collector: Timed) -> None:
         ("write", 2.0, 4.0, Mood.GOOD),
     ]
     assert (rate.size, rate.seconds, rate.rate) == (1000, 2.0, 500.0)
-    assert (verdict.mood, story.mood, story.summary) == (Mood.GOOD, Mood.GOOD, "1 component OK")
+    assert (verdict.mood, story.mood, story.summary) == (Mood.GOOD, Mood.GOOD, "imu OK")
     assert (story.began, story.ended) == (1.0, 4.0)
 
 
@@ -62,7 +62,7 @@ def test_a_retry_ends_the_phase_and_a_failure_the_last_one(collector: Timed) -> 
     ]
     assert [(mark.time, mark.mood) for mark in lane.marks] == [(3.0, Mood.OPEN), (5.0, Mood.BAD)]
     assert "E-SERIAL-TIMEOUT no answer; attempt 2 of 3" in lane.marks[0].text
-    assert (story.mood, story.summary) == (Mood.BAD, "1 of 1 component failed")
+    assert (story.mood, story.summary) == (Mood.BAD, "imu failed")
     assert story.verdicts[0].text.startswith("E-VERIFY-MISMATCH: at 0x08000010")
 
 

@@ -31,7 +31,7 @@ def test_a_flash_says_on_its_page_what_it_says_in_its_document(desk: Desk) -> No
     said, text = done.document, text_of(Path("page.html"))
     assert done.status == 0
     assert (said["written_bytes"], said["serial"]) == (96_416, "C24-7781")
-    for shown in ("1 component OK", "written 96,416 bytes", f"erased {said['erased_bytes']:,} bytes", said["serial"]):
+    for shown in ("camera OK", "written 96,416 bytes", f"erased {said['erased_bytes']:,} bytes", said["serial"]):
         assert shown in text, shown
     assert said["verified"] in text
     assert "proxyflash --bench" in text
@@ -50,7 +50,7 @@ def test_a_failure_has_its_error_and_what_passed_before(desk: Desk) -> None:
     assert error["cause"] in text
     assert error["remedy"] in text
     # The verdict is first, and the exchange ends with the failure.
-    assert "✕ 1 of 1 component failed" in text[: text.index("Timeline")]
+    assert "✕ camera failed" in text[: text.index("Timeline")]
     assert "camera: E-VERIFY-MISMATCH" in text[text.index("What passed around each failure") :]
     assert "messages before these are not shown" in text
 
@@ -125,7 +125,7 @@ def test_two_recordings_and_their_first_difference(desk: Desk) -> None:
     assert (same.status, "✓ The same passed on all buses" in text_of(Path("same.html"))) == (0, True)
     done = desk.run("replay", "one.jsonl", "--against", "other.jsonl", "--html", "page.html")
     text = text_of(Path("page.html"))
-    assert (done.status, "E-REPLAY-DIFFERENT usb: transfer with 0483:df11," in done.err) == (1, True), done.err
+    assert (done.status, "E-REPLAY-DIFFERENT usb: transfer 308 with 0483:df11" in done.err) == (1, True), done.err
     assert "First difference on usb" in text
     assert text.index("one.jsonl") < text.index("other.jsonl")
 

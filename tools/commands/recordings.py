@@ -26,6 +26,7 @@ from .session import Opener, Session, command
 if TYPE_CHECKING:
     from ...emulators.replay.session import Replay
     from ...enumerators.bench import Bench
+    from ...enumerators.benchfile.schema import BenchFile
     from ...enumerators.target import Target
     from ...report_page.collecting import Collector
 
@@ -45,6 +46,7 @@ class RecordingsDiffer(ProxyflashError):
     """Not the same passed in two recordings."""
 
     code = "E-REPLAY-DIFFERENT"
+    default_remedy = "See both sides on a page: --html FILE."
 
 
 class OtherOutcome(ProxyflashError):
@@ -163,7 +165,7 @@ def replay(
     if html is not None:
         check(html)
     if against is not None:
-        _compare(session.output, (file, recording), (against, load(against)), html)
+        _compare(session, (file, recording), (against, load(against)), html)
         return None
     from ...emulators.replay.session import Replay
 
@@ -174,7 +176,7 @@ def replay(
     except (BadRecording, replayable.NotReplayable) as refused:
         if html is None:
             raise
-        _drawn(session.output, recording, file, html, refused)
+        _drawn(session, recording, file, html, refused)
         return None
     for name in [] if arguments else _changed(recording, file):
         session.output.note(f"{name} is not the file that was recorded")
@@ -217,30 +219,33 @@ def _run(arguments: Sequence[str], output: Output, opener: Opener, watcher: Coll
     return commands.run(arguments, output, opener=opener, watcher=watcher)
 
 
-def _drawn(output: Output, recording: Recording, file: Path, html: Path, why: ProxyflashError) -> None:
+def _drawn(session: Session, recording: Recording, file: Path, html: Path, why: ProxyflashError) -> None:
     """The page of a recording whose command can't be run again."""
     from ...report_page import page, recordings
 
-    page.write(recordings.story(recording, file.name, why.cause), html)
-    output.document({"recording": str(file), "file": str(html)})
-    output.line(f"{html}  only what passed on the buses: {why.cause}")
+    page.write(recordings.story(recording, file.name, why.cause, _bench_file(session, recording)), html)
+    session.output.document({"recording": str(file), "file": str(html)})
+    session.output.line(f"{html}  only what passed on the buses: {why.cause}")
 
 
-def _compare(output: Output, one: tuple[Path, Recording], other: tuple[Path, Recording], html: Path | None) -> None:
+def _compare(session: Session, one: tuple[Path, Recording], other: tuple[Path, Recording], html: Path | None) -> None:
     """Raises RecordingsDiffer, with the first difference of all."""
     from ...emulators.replay.comparing import first_differences
 
+    output = session.output
     found = first_differences(one[1].records, other[1].records)
     if html is not None:
         from ...report_page import page, recordings
 
         places = ((each.bus, str(each), each.records) for each in found)
-        page.write(recordings.compared((str(one[0]), str(other[0])), (one[1], other[1]), places), html)
+        names, both = (str(one[0]), str(other[0])), (one[1], other[1])
+        files = _bench_file(session, one[1]), _bench_file(session, other[1])
+        page.write(recordings.compared(names, both, files, places), html)
         output.note(f"page written to {html}")
     for each in found[1:]:
         output.line(str(each))
     if found:
-        raise RecordingsDiffer(str(found[0]), remedy="See both sides: --html FILE" if html is None else None)
+        raise RecordingsDiffer(str(found[0]))
     output.document({"recordings": [str(one[0]), str(other[0])], "verdict": "the same"})
     output.line(f"{one[0]} and {other[0]}  OK  the same passed on all buses")
 
@@ -288,20 +293,11 @@ def _export(output: Output, recording: Recording, folder: Path) -> None:
 
 def _print(session: Session, recording: Recording) -> None:
     """Each message in words. Nothing is opened or run: the recorded bench file only says who speaks which protocol."""
-    from ...enumerators.benchfile import schema
     from ...enumerators.described import describers_of
     from ...flashers.describing import described
     from ...transports.recording.records import clock_text
 
-    output = session.output
-    named, text = session.bench_path, recording.head.get("bench", {}).get("text", "")
-    try:
-        file = schema.load(Path(named)) if named else schema.from_text(Path("bench.toml"), text) if text else None
-    except ProxyflashError as error:
-        if named:
-            raise
-        output.note(f"the recorded bench file is not used, so protocols are not known: {error.code} {error.cause}")
-        file = None
+    output, file = session.output, _bench_file(session, recording)
     documents = []
     for line in described(recording.records, describers_of(recording.records, file)):
         if output.mode is Mode.JSON:
@@ -315,6 +311,21 @@ def _print(session: Session, recording: Recording) -> None:
     output.document({"messages": documents} if output.mode is Mode.JSON else {"dropped": recording.dropped})
     if recording.dropped:
         output.note(f"the first {recording.dropped:,} records were too many to be kept")
+
+
+def _bench_file(session: Session, recording: Recording) -> BenchFile | None:
+    """The bench file of --bench, else the recorded one; None: there is none that can be used, which is told."""
+    from ...enumerators.benchfile import schema
+
+    named, text = session.bench_path, recording.head.get("bench", {}).get("text", "")
+    try:
+        return schema.load(Path(named)) if named else schema.from_text(Path("bench.toml"), text) if text else None
+    except ProxyflashError as error:
+        if named:
+            raise
+        said = f"the recorded bench file is not used, so protocols are not known: {error.code} {error.cause}"
+        session.output.note(said)
+        return None
 
 
 def _arguments(recording: Recording, file: Path) -> list[str]:
