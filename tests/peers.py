@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ def systemd_analyze() -> str:
         return peers.systemd_analyze()
     except Missing as missing:
         pytest.skip(str(missing))
+
+
+def chromium() -> str:
+    """The program; the test is skipped where it isn't installed."""
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("chromium is not installed (Debian: chromium)")
+    return found
 
 
 def environment(requirement: str, *more: str) -> Path:
