@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Self
 
 from ..transports import plugins
 from ..transports.errors import ProxyflashError, TransportError, naming
-from ..transports.recording.recorder import Recorder
 from ..transports.transport import Transport
 from .bench_component import BenchComponent
 from .benchfile import schema as benchfile
@@ -24,12 +23,13 @@ from .emulation import emulate
 from .errors import BenchMissing, ComponentUnknown
 from .host import HostComponent
 from .probers import Prober
-from .scan import Scan, scan
 from .state import default_state
 from .target import Target
 
 if TYPE_CHECKING:
     from ..emulators.replay.session import Replay
+    from ..transports.recording.recorder import Recorder
+    from .scan import Scan
 
 
 def find_file(named: str | os.PathLike[str] | None = None) -> Path:
@@ -115,6 +115,8 @@ class Bench(Buses):
         Raises BenchLocked and StateFolder. What a component raises is among the scan's `faults`, and so is what a bus
         raises: neither hides another one.
         """
+        from .scan import scan
+
         return scan(self)
 
     def unplugged(self, component: Component) -> bool:

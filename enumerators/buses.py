@@ -9,8 +9,6 @@ from ..flashers.errors import Cancelled
 from ..transports import clock, plugins
 from ..transports.errors import BadSettings
 from ..transports.outside import Outside
-from ..transports.recording.recorder import Recorder
-from ..transports.transport import Transport
 from .benchfile.schema import BenchFile
 from .commands import HostCommands
 from .emulation import emulate
@@ -22,6 +20,8 @@ if TYPE_CHECKING:
     from ..emulators.bench import EmulatedBus
     from ..emulators.device import EmulatedDevice
     from ..emulators.replay.session import Replay
+    from ..transports.recording.recorder import Recorder
+    from ..transports.transport import Transport
 
 
 class Buses:
@@ -49,6 +49,9 @@ class Buses:
     @property
     def recorder(self) -> Recorder:
         """Keeps what passes on the buses, from the first time that it is asked for."""
+        from ..transports.recording.recorder import Recorder
+    from ..transports.transport import Transport
+
         with self._opening:
             if self._recorder is None:
                 self._recorder = Recorder()

@@ -15,6 +15,8 @@ def main() -> None:
         if sys.stdout is not None:
             sys.stdout.write(HELP)
         return
+    # pydantic would look through every installed package for plugins, and this program checks nothing that they are for.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         # Python's own way for Ctrl-C: until the command's session takes over, nothing is there that has to be put back.
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -7,14 +7,16 @@ this is all that is known.
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from ..flashers import events as ev
 from ..flashers.events import Phase
 from ..transports import plugins
 from ..transports.errors import PluginBroken, PluginUnknown
-from ..updates.engine.action import CHANGING
 from ..updates.events import ActionStarted, Status, StepFinished, StepStarted
-from ..updates.handlers.handler import StepHandler
+
+if TYPE_CHECKING:
+    from ..updates.handlers.handler import StepHandler
 
 WHILE_TOUCHED = {
     Phase.ERASE: "was being erased; it stays in its bootloader until its image is whole",
@@ -26,6 +28,8 @@ WHILE_TOUCHED = {
 
 def handler_of(name: str) -> type[StepHandler]:
     """The class of a step's handler; that of any handler where nobody has it, or it can't be loaded."""
+    from ..updates.handlers.handler import StepHandler
+
     with suppress(PluginUnknown, PluginBroken):
         found: type[StepHandler] = plugins.load(plugins.STEPS, name)
         return found
@@ -64,6 +68,8 @@ class Standing:
                 if handler_of(handler).runs_script:
                     self._under_way[name] = f"the script of step {label} was running for {name}, and was ended"
             case ActionStarted(component=name, label=label, action=action):
+                from ..updates.engine.action import CHANGING
+
                 if action in CHANGING and not handler_of(self._handlers.get(name, "")).tells_changes:
                     self._touched.add(name)
                     self._under_way.setdefault(name, f"step {label} was under way for {name}")

@@ -10,25 +10,20 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from .recording.recorder import LONGEST_QUESTION
-
 if TYPE_CHECKING:
     from .recording.recorder import Recorder
 
-_PASSWORD = re.compile(r"(?<=://)[^\s/\"']*@")
+_PASSWORD = r"(?<=://)[^\s/\"']*@"
 """User and password of a URL (RFC 3986, 3.2.1), up to the last "@": many programs take one in a password as it is."""
-_TOKEN = re.compile(
-    r"([?&][\w.-]*(?:token|secret|passw|passwd|password|pwd|key|sig|signature|auth|code)=)[^\s&\"'#]+", re.IGNORECASE
-)
+_TOKEN = r"(?i)([?&][\w.-]*(?:token|secret|passw|passwd|password|pwd|key|sig|signature|auth|code)=)[^\s&\"'#]+"
 """A field of a URL's query whose name says that it is a secret."""
 
 _NAME = r"\b(?:(?:Proxy-)?Authorization|(?:Set-)?Cookie|[\w-]{1,40}-(?:Auth|Token|Key|Secret))"
 _WORD = r"""(?:\\.|"(?:\\.|[^"\\])*"|'[^']*'|[^\s"'\\]|["'\\][^\n]*)+"""
-_HEADER = re.compile(
+_HEADER = (
     # In quotes: to their end, and on to the end of the shell's word. Else the word, or after a blank the line.
-    rf"""(["'])({_NAME}\s*:\s*)(?:\\.|(?!\1)[^\\])*(\1?)(?:{_WORD})?"""
-    rf"""|({_NAME}(?:["']\s*:\s*|:(?=\S))){_WORD}|({_NAME}\s*:\s*)[^\r\n]+""",
-    re.IGNORECASE | re.DOTALL,
+    rf"""(?is)(["'])({_NAME}\s*:\s*)(?:\\.|(?!\1)[^\\])*(\1?)(?:{_WORD})?"""
+    rf"""|({_NAME}(?:["']\s*:\s*|:(?=\S))){_WORD}|({_NAME}\s*:\s*)[^\r\n]+"""
 )
 """A header of HTTP whose name says that it holds a secret (RFC 9110, 11.6.2; RFC 6265), as a command or a message has it."""
 
@@ -49,8 +44,8 @@ def without_passwords(text: str) -> str:
 
     The same text again for one that has none.
     """
-    text = _TOKEN.sub(r"\1left-out", _PASSWORD.sub("left-out@", text))
-    return _HEADER.sub(r"\1\2\4\5left-out\3", text)
+    text = re.sub(_TOKEN, r"\1left-out", re.sub(_PASSWORD, "left-out@", text))
+    return re.sub(_HEADER, r"\1\2\4\5left-out\3", text)
 
 
 class Outside:
@@ -68,6 +63,8 @@ class Outside:
     def ask(self, question: str, look: Callable[[], str]) -> str:
         """What `look` returns, under a text that says what is asked. Raises OutsideFailed, and under replay also an error
         that says that the answer is not in the recording."""
+        from .recording.recorder import LONGEST_QUESTION
+
         question = without_passwords(question)[:LONGEST_QUESTION]
         if self._answers is not None:
             text, failed = self._answers.answer(question)

@@ -36,11 +36,15 @@ class Plugin:
     fault: str
 
 
+_installed = cache(entry_points)
+"""Looks through every package of this host, once for all groups."""
+
+
 @cache
 def _group(group: str) -> dict[str, tuple[EntryPoint, ...]]:
     """The entry points of a group by name: one each, unless packages disagree about what a name means."""
     found: dict[str, tuple[EntryPoint, ...]] = {}
-    for entry in entry_points(group=group):
+    for entry in _installed().select(group=group):
         known = found.get(entry.name, ())
         if entry.value not in [other.value for other in known]:
             found[entry.name] = (*known, entry)

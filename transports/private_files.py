@@ -16,15 +16,17 @@ import grp
 import os
 import pwd
 import shlex
-import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from . import named_files
 from .errors import StateFolder, StateUnsafe
+
+if TYPE_CHECKING:
+    import socket
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
@@ -159,6 +161,8 @@ def fifo(path: Path) -> int:
 
 def listener(path: Path) -> socket.socket:
     """A Unix socket that only its owner can connect to; its folder is made. Raises StateUnsafe, OSError."""
+    import socket
+
     if not path.parent.exists():
         folder(path.parent)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

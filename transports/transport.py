@@ -8,10 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from .outside import Outside
-from .recording.recorder import Recorder
+
+if TYPE_CHECKING:
+    from .recording.recorder import Recorder
 
 
 @dataclass(frozen=True, slots=True)

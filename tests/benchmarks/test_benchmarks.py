@@ -23,7 +23,7 @@ from proxyflash.transports.can.bits import frame_seconds
 
 OURS = ["proxyflash flash", "proxyflash, in process", simulated.SIDE]
 SIDES = {
-    "start": ["python -c pass", "proxyflash --help"],
+    "start": ["python -c pass", "proxyflash --help", "proxyflash flash, first byte"],
     "stm32": 2 * ["limit", "stm32flash", "stm32loader", *OURS],
     "avr": 2 * ["limit", "avrdude", *OURS],
     "ymodem": ["limit", "sb", *OURS],

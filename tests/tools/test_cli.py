@@ -46,6 +46,31 @@ def test_the_help_needs_no_import_of_consequence(arguments: list[str]) -> None:
     assert done.stdout == HELP
 
 
+def test_a_flash_of_a_target_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    (tmp_path / "fw.bin").write_bytes(b"x" * 64)
+    arguments = [
+        "flash",
+        "stm32-uart:/dev/none",
+        f"{tmp_path}/fw.bin",
+        "--address",
+        "0",
+        "--yes",
+        "--state",
+        f"{tmp_path}/state",
+    ]
+    code = (
+        f"import sys; sys.argv = ['proxyflash', *{arguments!r}]\n"
+        "from proxyflash.tools.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 4, end.code\n"
+        "ours = ('updates.engine', 'updates.handlers', 'updates.manifests', 'transports.recording', 'enumerators.scan')\n"
+        "heavy = {'rich', 'cryptography', 'can', 'usb', *(f'proxyflash.{name}' for name in ours)} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_every_command_explains_itself_by_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(name, "--help") == 0

@@ -47,6 +47,7 @@ def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _forget() -> None:
+    plugins._installed.cache_clear()
     plugins._group.cache_clear()
     plugins.load.cache_clear()
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import update_wrapper
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ...flashers.errors import NOT_THERE
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError, causes
-from ...transports.host_changes import HostChanges
 from ...transports.plain import word
-from ...updates.errors import ComponentAbsent
 from .session import Session
+
+if TYPE_CHECKING:
+    from ...transports.host_changes import HostChanges
 
 T = TypeVar("T")
 AGAIN_SECONDS = 2.0
@@ -116,6 +117,8 @@ class Wait:
 
     def may_go_on(self, error: ProxyflashError, *away: str) -> bool:
         """Waits until it is worth trying again; False: the time is over. `away`: the components that aren't there."""
+        from ...updates.errors import ComponentAbsent
+
         if not away:
             away = next((cause.away for cause in causes(error) if isinstance(cause, ComponentAbsent)), ())
         if away:
@@ -124,6 +127,8 @@ class Wait:
             # Whether the others are there now, it doesn't say.
             self._away = (*self._away, error.component)
         if self._changes is None and self.seconds:
+            from ...transports.host_changes import HostChanges
+
             self._changes = HostChanges()
         if self._changes is None or self._deadline.expired:
             return False

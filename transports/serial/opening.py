@@ -10,7 +10,6 @@ import errno
 import fcntl
 import os
 import re
-import socket
 import struct
 import sys
 import termios
@@ -192,6 +191,8 @@ def _prepare(port: serial.SerialBase, settings: Mapping[str, Any]) -> None:
             attributes[2] = attributes[2] | termios.HUPCL if settings["hupcl"] else attributes[2] & ~termios.HUPCL
             termios.tcsetattr(port.fileno(), termios.TCSANOW, attributes)
     elif settings["url"].startswith("socket:"):
+        import socket
+
         # A protocol unit is small and its answer is waited for: it must not wait for a full packet.
         with socket.socket(fileno=os.dup(port.fileno())) as copy:
             copy.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -21,17 +21,19 @@ import select
 import termios
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import serial
 
 from .. import clock
 from ..deadline import Deadline
 from ..errors import SerialFraming, SerialGone, SerialSettings, SerialTimeout
-from ..recording.recorder import Recorder
 from ..transport import HostCheck, Transport, Where
 from . import host, opening
 from .opening import checked, is_pty, let_others_open, open_port, set_modem_bits
+
+if TYPE_CHECKING:
+    from ..recording.recorder import Recorder
 
 DRAIN_LIMIT = 65_536
 """Bytes that `drain` takes at most, and `until_quiet` keeps: a part that never stops sending must not hold us."""

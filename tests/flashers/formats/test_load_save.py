@@ -409,8 +409,10 @@ def broken_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-formats\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[proxyflash.formats]\nacme = a_module_that_is_not_there:Format\n")
     monkeypatch.syspath_prepend(str(info.parent))
+    plugins._installed.cache_clear()
     plugins._group.cache_clear()
     yield "acme"
+    plugins._installed.cache_clear()
     plugins._group.cache_clear()
 
 
