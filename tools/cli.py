@@ -6,14 +6,22 @@ import os
 import signal
 import sys
 
-from .help_text import HELP
+from .help_text import COLUMNS, HELP, narrowed
+
+
+def _columns() -> int:
+    """Of the terminal; as many as the help needs where there is none."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or COLUMNS
+    except (OSError, ValueError):
+        return COLUMNS
 
 
 def main() -> None:
     """The console script."""
     if sys.argv[1:] in ([], ["--help"], ["-h"]) and "_PROXYFLASH_COMPLETE" not in os.environ:
         if sys.stdout is not None:
-            sys.stdout.write(HELP)
+            sys.stdout.write(HELP if _columns() >= COLUMNS else narrowed(_columns()))
         return
     # pydantic would look through every installed package for plugins, and this program checks nothing that they are for.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

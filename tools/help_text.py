@@ -1,5 +1,8 @@
 """The text of `proxyflash --help`, which is printed before anything else is imported."""
 
+COLUMNS = 80
+"""It fits into."""
+
 HELP = """\
 Usage: proxyflash [OPTIONS] COMMAND [ARGS]...
 
@@ -62,3 +65,16 @@ Benches:
   plugins   What is installed, what is broken and why.
   help      A page of the documentation: help bench-file; without a name, all.
 """
+
+
+def narrowed(columns: int) -> str:
+    """The text for a terminal with fewer columns than COLUMNS: a line that is too long goes on under its last column."""
+    import textwrap
+
+    lines = []
+    for line in HELP.split("\n"):
+        _, gap, about = line.strip().partition("  ")
+        at = line.index(about.lstrip()) if gap else len(line) - len(line.lstrip())
+        indent = " " * min(at, columns // 2)
+        lines += textwrap.wrap(line, columns, subsequent_indent=indent, break_on_hyphens=False) or [""]
+    return "\n".join(lines)

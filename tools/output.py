@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,7 +28,7 @@ from ..transports import clock, named_files, private_files
 from ..transports.errors import ProxyflashError
 from ..transports.plain import CAUSE, plain, word
 from ..updates.events import ActionStarted, ComponentFinished, StepFinished, StepStarted
-from .wording import finished_text, plan_text
+from .wording import BETWEEN, finished_text, folded, plan_text
 
 PROGRESS_SECONDS = 10.0
 """How often progress is told where there is no terminal."""
@@ -96,17 +97,22 @@ class Output:
     def line(self, text: str = "") -> None:
         """A line of data, for a person; nothing where a program reads."""
         if self.mode is Mode.TEXT:
-            self._end_bars()
-            self._print([text], sys.stdout)
+            with self._aside():
+                self._print([text], sys.stdout)
         self._logged([text])
 
     def lines(self, texts: Iterable[str]) -> None:
         """Several of them, such as a document of our own, split into its lines."""
         told = list(texts)
         if self.mode is Mode.TEXT and told:
-            self._end_bars()
-            self._print(told, sys.stdout)
+            with self._aside():
+                self._print(told, sys.stdout)
         self._logged(told)
+
+    def row(self, cells: Sequence[str], between: str = "  ") -> None:
+        """A line of data in columns. A terminal that has no room for it gets more lines."""
+        columns = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 0
+        self.lines(folded(cells, columns, between))
 
     def forget_verdicts(self) -> None:
         """Another command begins, of those that one command runs."""
@@ -116,13 +122,20 @@ class Output:
         """What became of a component: told once, and again only if that has changed."""
         if self._verdicts.get(component) != text:
             self._verdicts[component] = text
+            self.ended(component)
             self.line(f"{word(component)}  {plain(text, CAUSE)}{remark}")
+
+    def ended(self, component: str) -> None:
+        """Nothing is under way for a component any more: its line that changes goes."""
+        if self._bars is not None:
+            with self._terminal():
+                self._bars.end(component)
 
     def note(self, text: str) -> None:
         """A remark on stderr."""
         if not self.quiet:
-            self._end_bars()
-            self._print([text], sys.stderr)
+            with self._aside():
+                self._print([text], sys.stderr)
         self._logged([text])
 
     def question(self, text: str) -> None:
@@ -202,8 +215,8 @@ class Output:
         lines = _lines_of(error, indent)
         self._logged(lines)
         if self.mode is Mode.TEXT:
-            self._end_bars()
-            self._print(lines, sys.stderr)
+            with self._aside():
+                self._print(lines, sys.stderr)
 
     def event(self, event: ev.Event) -> None:
         """An event of an engine."""
@@ -227,7 +240,7 @@ class Output:
         match event:
             case ev.Planned():
                 if not self.quiet:
-                    self.line(f"{event.component}  {'plan':<7} {plan_text(event)}")
+                    self.row(f"{event.component}  {'plan':<7} {plan_text(event)}".split(BETWEEN), BETWEEN)
             case StepStarted():
                 about = f" {word(event.description)}" if event.description else ""
                 self.note(f"{event.component}  step {event.label}{about} ({event.handler})")
@@ -258,7 +271,7 @@ class Output:
         if self._bars is None:
             from .bars import Bars
 
-            self._bars = Bars()
+            self._bars = Bars(moves=not clock.current().is_simulated)
         with self._terminal():
             self._bars.show(event)
 
@@ -275,8 +288,17 @@ class Output:
         elif self.verbosity:
             self.note(f"{event.component}  {event.phase:<7} {finished_text(event)}")
 
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Room on the terminal for a text; what is under way is shown again below that text."""
+        self._end_bars()
+        yield
+        if self._bars is not None:
+            with self._terminal():
+                self._bars.resume()
+
     def _end_bars(self) -> None:
-        """Until the next event of what is under way: that is shown again below what is printed meanwhile."""
+        """Until the next event of what is under way."""
         if self._bars is not None:
             with self._terminal():
                 self._bars.stop()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from ..flashers import events as ev
 from ..transports.plain import word
 
+BETWEEN = " · "
+"""Stands between the parts of a plan's line."""
 MOST_LEFT_OUT = 5
 """Pieces of a file that are named in a line."""
 
@@ -20,6 +24,18 @@ def size(count: int) -> str:
         if count >= unit and count % unit == 0:
             return f"{count // unit:,} {name}"
     return f"{count:,} bytes"
+
+
+def folded(cells: Sequence[str], columns: int, between: str = "  ") -> Iterator[str]:
+    """Cells as one line, or as several lines of at most `columns` characters; 0: as one line. A cell is never divided."""
+    line, *rest = cells
+    for cell in rest:
+        if columns and len(f"{line}{between}{cell}".rstrip()) > columns:
+            yield line.rstrip()
+            line = f"    {cell}"
+        else:
+            line += f"{between}{cell}"
+    yield line.rstrip()
 
 
 def plan_text(event: ev.Planned) -> str:
@@ -43,7 +59,7 @@ def plan_text(event: ev.Planned) -> str:
         takes = f"about {max(1, round(event.seconds))} s" if event.seconds is not None else ""
         at = f"at {event.rate}" if event.rate else ""
         parts += [pace] if (pace := f"{takes} {at}".strip()) else []
-    return " · ".join(parts)
+    return BETWEEN.join(parts)
 
 
 def finished_text(event: ev.PhaseFinished) -> str:

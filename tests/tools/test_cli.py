@@ -14,7 +14,7 @@ import click
 import pytest
 from proxyflash.tools import commands
 from proxyflash.tools.commands import MODULES, cli
-from proxyflash.tools.help_text import HELP
+from proxyflash.tools.help_text import COLUMNS, HELP, narrowed
 
 EVERY = [name for name in MODULES if name not in ("adu", "bench", "manifest", "service", "vm")]
 
@@ -69,6 +69,13 @@ def test_a_flash_of_a_target_imports_nothing_that_it_does_not_need(tmp_path: Pat
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_help_fits_into_a_narrow_terminal() -> None:
+    assert all(len(line) <= COLUMNS for line in HELP.split("\n"))
+    text = narrowed(40)
+    assert all(len(line) <= 40 for line in text.split("\n"))
+    assert text.split() == HELP.split()
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -55,18 +55,19 @@ def drawn(text: str) -> list[str]:
     return [ESCAPE.sub("", line) for line in re.split(r"[\r\n]+", text)]
 
 
-@pytest.mark.parametrize("columns", [80, 120])
-def test_a_terminal_gets_bars_that_fit(desk: Desk, columns: int) -> None:
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_a_terminal_gets_one_line_that_fits_and_keeps_the_verdict(desk: Desk, columns: int) -> None:
     text = on_terminal(desk, *FLASH, columns=columns)
     lines = drawn(text)
     for phase in ("erase", "write", "verify"):
         bars = [line for line in lines if line.startswith(f"camera  {phase:<7} ")]
         assert bars, (phase, lines)
-        assert all(len(line) <= columns for line in bars)
-        # Whole at the end: as many cells as the bar has.
-        assert re.search(r"━{16} \S", bars[-1])
-    assert re.search(r"write   ━+ 96,416 B", "\n".join(lines))
-    assert [line for line in lines if line][-1] == "camera  -> 1.5.0  OK  verified (read back), booted"
+        assert all(len(line) < columns for line in bars)
+        assert any("━" in line for line in bars) == (columns > 40)
+    assert re.search(r"camera  write .* \d+ %", "\n".join(lines))
+    plan, *verdict = [line for line in screen(text) if line and not line.startswith("    ")]
+    assert plan.startswith("camera  plan    96,416 bytes of")
+    assert verdict == ["camera  -> 1.5.0  OK  verified (read back), booted"]
     assert "  \x1b[32mOK\x1b[0m  verified" in text
     assert COLOUR.search(text)
 
@@ -90,8 +91,9 @@ def test_a_dumb_terminal_gets_lines(desk: Desk) -> None:
     assert "camera  write   96,416 B" in text
 
 
-def test_a_row_too_long_for_the_terminal_is_two_lines(desk: Desk) -> None:
-    assert all(len(line) <= 80 for line in drawn(on_terminal(desk, "scan")))
+def test_a_row_too_long_for_the_terminal_is_several_lines(desk: Desk) -> None:
+    for columns in (40, 80):
+        assert all(len(line) <= columns for line in drawn(on_terminal(desk, "scan", columns=columns)))
     wide = ESCAPE.sub("", on_terminal(desk, "scan", columns=120))
     assert "uds 0x7E0/0x7E8  serial RA-0019\r\n" in wide
 
@@ -132,15 +134,21 @@ def test_a_document_has_no_colour(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_bars_of_a_narrow_terminal_cut_no_word(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
-    bars = Bars()
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "40"}.items():
+        monkeypatch.setenv(name, value)
+    now = 0.0
+    bars = Bars(lambda: now, moves=False)
     bars.show(ev.PhaseStarted("front-radar", ev.Phase.WRITE, 1_000_000))
+    now = 5.0
     bars.show(ev.Progress("front-radar", ev.Phase.WRITE, 500_000, 1_000_000))
-    bars.show(ev.PhaseFinished("front-radar", ev.Phase.WRITE, 1_000_000, 12.0, "routine 0x0202 by the part"))
+    bars.show(ev.PhaseFinished("front-radar", ev.Phase.WRITE, 1_000_000, 12.0, ""))
+    bars.show(ev.PhaseStarted("front-radar", ev.Phase.VERIFY, 1_000_000))
+    bars.show(ev.PhaseFinished("front-radar", ev.Phase.VERIFY, 1_000_000, 12.0, "routine 0x0202 by the part"))
     bars.stop()
     lines = [line.rstrip() for line in drawn(capsys.readouterr().err)]
-    assert lines
     assert all(len(line) <= 40 and "…" not in line for line in lines)
+    for shown in ("write    50 %  100.0 kB/s", "write   1,000,000 B", "verify  routine 0x0202 by"):
+        assert f"front-radar  {shown}" in lines
 
 
 def test_a_pipe_gets_neither_bars_nor_escape_codes(desk: Desk) -> None:
@@ -211,7 +219,7 @@ def test_a_reader_that_goes_away_is_no_error(desk: Desk) -> None:
     process = desk.start("scan", stdout=writer)
     os.close(writer)
     _, err = process.communicate(timeout=600)
-    assert err == ""
+    assert (process.returncode, err) == (0, "")
 
 
 def test_a_terminal_that_knows_ascii_alone(desk: Desk) -> None:
@@ -311,31 +319,32 @@ def screen(text: str) -> list[str]:
     return [line.rstrip() for line in rows]
 
 
-def test_what_is_under_way_leaves_no_bar_above_another_s_verdict(
+def test_a_verdict_takes_the_line_of_its_component_alone(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}.items():
         monkeypatch.setenv(name, value)
-    bars = Bars()
-    for part in ("imu", "cam"):
-        bars.show(ev.PhaseStarted(part, ev.Phase.WRITE, 1000))
-    bars.show(ev.Progress("cam", ev.Phase.WRITE, 500, 1000))
-    bars.show(ev.PhaseFinished("imu", ev.Phase.WRITE, 1000, 1.0, ""))
-    bars.stop()
-    sys.stderr.write("imu  OK\n")
-    bars.stop()
-    bars.show(ev.Progress("cam", ev.Phase.WRITE, 800, 1000))
-    bars.stop()
-    sys.stderr.write("a note\n")
-    bars.show(ev.PhaseFinished("cam", ev.Phase.WRITE, 1000, 1.0, ""))
-    bars.show(ev.PhaseStarted("cam", ev.Phase.VERIFY, 1000))
-    bars.stop()
-    sys.stderr.write("cam  FAILED\n")
-    shown = screen(capsys.readouterr().err)
-    assert [re.sub(r" *━+ *", " ", line) for line in shown if line] == [
-        "imu  write 1,000 B  1.0 kB/s",
-        "imu  OK",
-        "a note",
-        "cam  write 1,000 B  1.0 kB/s",
-        "cam  FAILED",
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    output = Output()
+    output._bars = Bars(lambda: 0.0, moves=False)
+    for part in ("imu", "cam", "radar"):
+        output.event(ev.PhaseStarted(part, ev.Phase.WRITE, 1000))
+    output.event(ev.Progress("cam", ev.Phase.WRITE, 500, 1000))
+    output.event(ev.PhaseFinished("imu", ev.Phase.WRITE, 1000, 1.0, ""))
+    so_far = capsys.readouterr().err
+    assert [" ".join(re.sub("[━╸]", "", line).split()) for line in screen(so_far) if line] == [
+        "imu write 1,000 B 1.0 kB/s",
+        "cam write 50 %",
+        "radar write 0 %",
     ]
+    output.verdict("imu", "OK")
+    output.note("a note")
+    said = capsys.readouterr()
+    so_far += said.err
+    assert (said.out, next(line for line in screen(so_far) if line)) == ("imu  OK\n", "a note")
+    assert [line.split()[0] for line in screen(so_far) if line] == ["a", "cam", "radar"]
+    output.event(ev.Progress("cam", ev.Phase.WRITE, 800, 1000))
+    output.close()
+    assert [line for line in screen(so_far + capsys.readouterr().err) if line] == ["a note"]

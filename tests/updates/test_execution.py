@@ -526,6 +526,8 @@ class TestCancelled:
         lab.cancelled = lambda: True
         outcome = lab.apply(update)
         assert (outcome.ending, outcome.report()["state"]) == (Ending.CANCELLED, 0)
+        assert isinstance(outcome.error, Cancelled)
+        assert (outcome.error.component, outcome.error.cause) == (None, "stopped on request before the first step")
         with pytest.raises(UpdateUnknown):
             lab.resume()
 

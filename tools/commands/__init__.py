@@ -114,9 +114,10 @@ def run(
     lost = session.output.lost
     if lost is None or not session.owns_output:
         return status
-    if not lost.silent:
-        # To stderr in every mode: what would carry it elsewhere is what was lost.
-        session.output.alarm(f"{lost.code} {lost}")
+    if lost.silent:
+        return status
+    # To stderr in every mode: what would carry it elsewhere is what was lost.
+    session.output.alarm(f"{lost.code} {lost}")
     return status or lost.exit_status
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import click
 
@@ -17,7 +15,7 @@ from ...flashers.errors import NOT_THERE, NoResponse, ProfileWrong
 from ...transports.errors import ProxyflashError
 from ...transports.plain import word
 from ...transports.quoting import shell_line
-from ..output import Output, describe, is_terminal
+from ..output import Output, describe
 from .session import NAME, PROFILE, Session, command, target_words
 from .waiting import WAIT, Wait, waits
 
@@ -131,8 +129,7 @@ def _print_buses(out: Output, bench: Bench, found: Scan, widths: Sequence[int]) 
         for component in found.components:
             if component.bus == bus:
                 cells = [cell.ljust(width) for cell, width in zip(_row(component), widths, strict=True)]
-                for line in _fitted(cells):
-                    out.line(line)
+                out.row([f"  {cells[0]}", *cells[1:]])
         seen = [part for part in found.components if part.bus == bus and part.presence not in UNSEEN]
         if out.verbosity or not (seen or any(item.bus == bus for item in found.unlisted)):
             for name, text in (*found.asked, *found.unasked):
@@ -161,16 +158,6 @@ def _print_unlisted(out: Output, bench: Bench, found: Scan) -> None:
         if isinstance(bench.file, TargetFile):
             out.line(f"# {shell_line(['proxyflash', 'info', bench.file.target_of(item)])}")
         out.lines(item.lines.split("\n"))
-
-
-def _fitted(cells: list[str]) -> Iterator[str]:
-    """A row as one line, or as two where a terminal has no room for its last cell."""
-    line = ("  " + "  ".join(cells)).rstrip()
-    if is_terminal(sys.stdout) and len(line) > shutil.get_terminal_size().columns:
-        yield ("  " + "  ".join(cells[:-1])).rstrip()
-        yield f"    {cells[-1].rstrip()}"
-    else:
-        yield line
 
 
 def _row(component: Component) -> tuple[str, ...]:

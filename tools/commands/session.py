@@ -308,6 +308,8 @@ class Session:
             elif error.exit_status is ExitStatus.RESUMABLE and error.left is not None:
                 raise error.advised((*error.advice, " ", again) if error.remedy else again) from error
             raise
+        finally:
+            self.output.ended(name)
         self.standing.finish()
 
     @contextmanager

@@ -391,7 +391,8 @@ def _print_plan(session: Session, made: UpdatePlan) -> None:
         state = "" if task.status is Status.TODO else f"  ({task.status})"
         state += "  (a downgrade)" if task.downgrade else ""
         about = word(task.step.description or ", ".join(task.step.files))
-        out.line(f"  {task.label:<{labels}}  {task.target:<{targets}}  {task.step.handler}  {about}{versions}{state}")
+        cells = [f"  {task.label:<{labels}}", f"{task.target:<{targets}}", task.step.handler]
+        out.row([*cells, *filter(None, f"{about}{versions}{state}".split("  "))])
     for number in made.empty:
         out.line(f"  {number + 1:<{labels}}  no component matches: skipped")
     for name in made.silent:

@@ -118,7 +118,7 @@ class TaskRunner:
     def _is_there(self, task: Task, caller: ActionCaller) -> bool:
         """Whether there is nothing to download for: it is installed. As the agent does, which downloads if in doubt."""
         if self.settings.context.cancelled():
-            raise self._stopped(task, None, Cancelled("stopped on request between two steps", touched=False))
+            raise self._stopped_between(task)
         result, _ = self._called(task, caller, Action.IS_INSTALLED)
         if result.code != ResultCode.INSTALLED:
             return False
@@ -257,7 +257,7 @@ class TaskRunner:
     def _act(self, task: Task, caller: ActionCaller, action: Action, *, after_cut: bool = False) -> bool:
         """Carries out one action; whether the task goes on to the next one. Raises Halt."""
         if self.settings.context.cancelled():
-            raise self._stopped(task, None, Cancelled("stopped on request between two steps", touched=False))
+            raise self._stopped_between(task)
         if action in ANNOUNCED:
             self.record(Kind.START, task=task.index, action=action)
             self.tell(ActionStarted(task.target, task.label, action))
@@ -333,6 +333,15 @@ class TaskRunner:
         fields = fields_of(failure(error.named(task.target)), error)
         self.record(Kind.FAILED, task=task.index, restore=restore, **fields)
         self.state(task).error = error
+
+    def _stopped_between(self, task: Task) -> Halt:
+        """Journals that it was stopped on request while no action was under way."""
+        looks = {Action.DOWNLOAD, Action.IS_INSTALLED}
+        if any(state.begun or state.results.keys() - looks for state in self.progress.tasks):
+            return self._stopped(task, None, Cancelled("stopped on request between two steps", touched=False))
+        error = Cancelled("stopped on request before the first step", touched=False)
+        self.record(Kind.STOPPED, cause=error.cause)
+        return Halt(error)
 
     def _stopped(self, task: Task, action: Action | None, error: ProxyflashError) -> Halt:
         """Journals that it was stopped on request, that a component isn't there, or that an action hangs: then it may
