@@ -41,6 +41,8 @@
 | `SigningKeyRevoked` | E-SIGNING-KEY-REVOKED | 9 | the signing key is revoked |
 | `SignatureWrong`   | E-SIGNATURE         | 9  | the signing key has not made this signature |
 | `DigestWrong`      | E-MANIFEST-DIGEST   | 9  | the signature is for another manifest |
+| `BundleBroken`     | E-BUNDLE            | 12 | a file is no bundle of a report, or a broken one |
+| `BundleChanged`    | E-BUNDLE-CHANGED    | 9  | a file in a bundle was changed, added or taken away |
 | `ManifestExpired`  | E-MANIFEST-EXPIRED  | 9  | the manifest is older than the policy allows |
 | `ManifestFuture`   | E-MANIFEST-FUTURE   | 9  | the manifest was made later than now, by the host's clock |
 """
@@ -197,6 +199,19 @@ class SignatureWrong(TrustError):
 class DigestWrong(TrustError):
     code = "E-MANIFEST-DIGEST"
     default_remedy = "Don't use this update: its manifest was changed after it was signed."
+
+
+class BundleBroken(UpdateError):
+    code = "E-BUNDLE"
+    default_remedy = (
+        "Was the file copied whole? Write it again where the update was made: proxyflash report --bundle FILE"
+    )
+
+
+class BundleChanged(UpdateError):
+    code = "E-BUNDLE-CHANGED"
+    exit_status = ExitStatus.POLICY
+    default_remedy = "It proves nothing. Write it again where the update was made: proxyflash report --bundle FILE"
 
 
 class ManifestExpired(TrustError):

@@ -140,6 +140,23 @@ def test_history_and_report(desk: Desk) -> None:
     latest = json.loads(desk.run("report").out)
     assert {item["status"] for item in latest["componentResults"][1:]} == {"installed already"}
     assert desk.run("report", "7").err.startswith("E-UPDATE-UNKNOWN")
+    # The proof of it, which needs no bench to be checked.
+    proof, key = desk.folder / "proof.zip", desk.folder / "gateway.pem"
+    assert desk.run("report", "1", "--bundle", desk.folder / "unsigned.zip").status == 0
+    assert (
+        "  OK  update 1, Example/Host 1.5, succeeded" in desk.run("report", "--check", desk.folder / "unsigned.zip").out
+    )
+    assert desk.run("manifest", "key", key).status == 0
+    desk.bench.write_text(desk.bench.read_text() + '\n[updates]\nreport_key = "gateway.pem"\n')
+    assert desk.run("report", "1", "--bundle", proof).status == 0
+    assert desk.run("report", "1", "--bundle", proof).err.startswith("E-TARGET")
+    desk.bench.unlink()
+    assert "signature NOT checked" in desk.run("report", "--check", proof).out
+    done = desk.run("report", "--check", proof, "--key", key.with_suffix(".jwk"), "--json")
+    assert (done.status, done.document["verified"], done.document["number"]) == (0, True, 1)
+    proof.write_bytes(proof.read_bytes()[:-1])
+    assert desk.run("report", "--check", proof).status == 12
+    assert desk.run("report", "--check", proof, "7").status == 2
 
 
 def test_a_damaged_journal_hides_no_other_update(desk: Desk) -> None:

@@ -23,9 +23,10 @@ from ...updates.engine.store import StoredUpdate
 from ...updates.engine.verdict import PASSED_OVER, verdict
 from ...updates.errors import ComponentAbsent, JournalBroken, PlanFile, UpdateUnknown
 from ...updates.events import Status
-from ...updates.manifests import creating
+from ...updates.manifests import creating, signing
 from ...updates.manifests.resolved_update import Update, load
 from ..output import describe
+from ..wording import counted
 from .adu import TargetFile
 from .components import look
 from .programming import YES, ask
@@ -210,17 +211,42 @@ def history(session: Session) -> int | None:
     return None
 
 
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
 @command("report")
 @click.argument("number", type=click.IntRange(min=1), required=False)
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write it as an HTML page instead.")
-def report(session: Session, number: int | None, html: Path | None) -> int | None:
+@click.option("--html", type=FILE, help="Write it as an HTML page instead.")
+@click.option("--bundle", type=FILE, help="Keep the proof of the update in this zip file.")
+@click.option("--recording", "recorded", type=FILE, multiple=True, help="Put this recording into the bundle.")
+@click.option("--check", "received", type=FILE, help="Check a bundle, wherever it comes from.")
+@click.option("--key", type=FILE, help="The public key of the gateway that signed it.")
+def report(
+    session: Session,
+    number: int | None,
+    html: Path | None,
+    bundle: Path | None,
+    recorded: tuple[Path, ...],
+    received: Path | None,
+    key: Path | None,
+) -> int | None:
     """The report of an update as Azure Device Update's agent has it, with a result for each component; else the last one's.
 
     \b
     proxyflash report
     proxyflash report 7
     proxyflash report --html update.html
+    proxyflash report --bundle proof.zip
+    proxyflash report --check proof.zip --key gateway.jwk
     """
+    if received is not None and (number is not None or html is not None or bundle is not None or recorded):
+        raise click.UsageError("--check takes a bundle, and nothing else but --key")
+    if html is not None and bundle is not None:
+        raise click.UsageError("--html and --bundle exclude each other")
+    if (key is not None and received is None) or (recorded and bundle is None):
+        raise click.UsageError("--key goes with --check, --recording with --bundle")
+    if received is not None:
+        return _check_bundle(session, received, key)
     if html is not None:
         check(html)
     engine = _engine(session)
@@ -237,8 +263,62 @@ def report(session: Session, number: int | None, html: Path | None) -> int | Non
         session.output.document({"number": entry.number, "update": _name(outcome), "file": str(html)})
         session.output.line(f"update {entry.number}, {word(_name(outcome))}: {html}")
         return None
+    if bundle is not None:
+        return _write_bundle(session, engine, entry, outcome, bundle, recorded)
     session.output.document({"number": entry.number, "update": _name(outcome), "report": outcome.report()})
     session.output.lines(json.dumps(outcome.report(), indent=2).split("\n"))
+    return None
+
+
+def _write_bundle(
+    session: Session, engine: Engine, entry: StoredUpdate, outcome: Outcome, out: Path, recorded: tuple[Path, ...]
+) -> int | None:
+    from ...updates.engine import bundle
+
+    if out.exists():
+        raise TargetFile(f"{out} is there already", remedy="Name a new file.")
+    private = engine.policy.report_key
+    key = signing.PrivateKey.read(Path(private)) if private else None
+    kept = engine.kept(entry, outcome.progress)
+    manifests = [kept.files / name for name in kept.progress().begin["documents"]]
+    try:
+        made = bundle.write(out, outcome, entry, manifests, recorded, key)
+    except OSError as error:
+        raise TargetFile(f"{error.filename or out}: {error.strerror}") from error
+    said = f"signed by {key.public.thumbprint}" if key else "not signed"
+    names = [member.name for member in made.files]
+    session.output.document(
+        {"file": str(out), "number": entry.number, "signer": key and key.public.thumbprint, "files": names}
+    )
+    session.output.line(f"{out}  OK  update {entry.number}, {_name(outcome)}: {counted(len(names), 'file')}, {said}")
+    return None
+
+
+def _check_bundle(session: Session, path: Path, key: Path | None) -> int | None:
+    from ...updates.engine import bundle
+
+    found = bundle.check(path, signing.read_public_key(key) if key else None)
+    index = found.index
+    session.output.document(
+        {
+            "file": str(path),
+            "number": index.number,
+            "update": index.update,
+            "ending": index.ending,
+            "signer": found.signer or None,
+            "verified": found.verified,
+            "files": [member.name for member in index.files],
+        }
+    )
+    if found.verified:
+        signed = f"signed by {word(found.signer)}"
+    elif found.signer:
+        signed = f"names the key {word(found.signer)}; signature NOT checked: give the gateway's public key by --key"
+    else:
+        signed = "NOT signed: whoever has the file could have made it"
+    about = f"update {index.number}, {word(index.update)}, {word(index.ending)}"
+    whole = f"{counted(len(index.files), 'file')} as listed"
+    session.output.line(f"{path}  OK  {about}: {whole}, {signed}")
     return None
 
 

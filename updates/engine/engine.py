@@ -221,7 +221,7 @@ class Engine:
     def outcome(self, entry: StoredUpdate) -> Outcome:
         """What an update of the history has come to, from its journal and its manifest's copy."""
         progress = entry.progress()
-        kept = self._kept(entry, progress)
+        kept = self.kept(entry, progress)
         return Outcome(_plan_of(kept, progress, _own(kept, progress, Policy())), progress, entry.number)
 
     def refuse(self, other: StoredUpdate) -> None:
@@ -287,7 +287,7 @@ class Engine:
     ) -> UpdateRun:
         """`demands`: whether what the start asks for must hold; to undo, nothing need."""
         restarting.check_restarted(progress.restart)
-        kept = self._kept(entry, progress)
+        kept = self.kept(entry, progress)
         undoes = progress.rolling_back or not demands
         update, refusal = self._again(kept, progress, undoes=undoes)
         plan = _plan_of(kept, progress, update)
@@ -308,7 +308,7 @@ class Engine:
     def _undoing(self) -> UpdateRun:
         """A rollback of the last change, as an update of its own: that one's end stays what it was."""
         last, before = self._undoable()
-        kept = self._kept(last, before)
+        kept = self.kept(last, before)
         update, refusal = self._again(kept, before, undoes=True)
         plan = _plan_of(kept, before, update)
         done = [(state.ended, index) for index, state in enumerate(before.tasks) if state.status is Status.DONE]
@@ -331,11 +331,11 @@ class Engine:
         before = last.progress()
         if _is_undone(before):
             raise UpdateUnknown(f"the last one, update {last.number}, was rolled back already")
-        if not self._kept(last, before).backup.is_dir():
+        if not self.kept(last, before).backup.is_dir():
             raise UpdateUnknown(f"of the last one, update {last.number}, nothing was kept that could be brought back")
         return last, before
 
-    def _kept(self, entry: StoredUpdate, progress: Progress) -> StoredUpdate:
+    def kept(self, entry: StoredUpdate, progress: Progress) -> StoredUpdate:
         """Whose files and backups an update uses."""
         undone = progress.begin.get("undoes")
         return entry if undone is None else self.store.entry(int(undone))

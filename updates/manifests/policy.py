@@ -77,6 +77,9 @@ class Policy(Settings):
     restart: str = Field(default="", max_length=4096)
     """A shell command that restarts the service that runs the updates, for steps that ask for it. "": a person
     restarts the service."""
+    report_key: str = Field(default="", max_length=4096)
+    """File with this host's own private key, PEM: `report --bundle` signs with it. A relative path starts at the bench
+    file's folder. "": bundles are not signed."""
 
     @property
     def signed_only(self) -> bool:
@@ -101,4 +104,7 @@ def policy_of(file: BenchFile) -> Policy:
                 f"there are: {there}"
             )
     folder = file.folder
-    return policy.model_copy(update={"roots": tuple(str(folder / Path(root)) for root in policy.roots)})
+    absolute: dict[str, Any] = {"roots": tuple(str(folder / Path(root)) for root in policy.roots)}
+    if policy.report_key:
+        absolute["report_key"] = str(folder / policy.report_key)
+    return policy.model_copy(update=absolute)

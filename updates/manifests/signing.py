@@ -372,6 +372,11 @@ class PrivateKey:
         signed = f"{encoded(_json({'alg': ALGORITHM, **header}))}.{encoded(_json(payload))}"
         return f"{signed}.{encoded(self._key.sign(signed.encode(), PKCS1v15(), SHA256()))}"
 
+    def seal(self, data: bytes, kind: str) -> str:
+        """A signature over a document of this host's own. `kind`: the `typ` of the signature, which others don't have."""
+        digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        return self.jws({"typ": kind, "kid": self.public.thumbprint}, {"sha256": digest})
+
     def sign_key(self, key: PublicKey) -> str:
         """As a root key: vouches for a signing key; the sjwk."""
         return self.jws({"kid": self.public.kid}, key.jwk())
@@ -380,6 +385,25 @@ class PrivateKey:
         """As a signing key: the manifest's signature."""
         digest = base64.b64encode(hashlib.sha256(manifest.encode()).digest()).decode()
         return self.jws({"sjwk": sjwk}, {"sha256": digest})
+
+
+def check_seal(text: str, data: bytes, kind: str, key: PublicKey | None, place: str) -> str:
+    """Verifies a signature that `PrivateKey.seal` has made; the thumbprint of the key that it names.
+
+    `key` None: only the digest is compared. Raises SignatureForm, SignatureAlgorithm, SignatureWrong, DigestWrong.
+    """
+    jws = _Jws.parse(text, place, ("kid",))
+    signer = jws.text_of("kid")
+    if jws.text_of("typ") != kind:
+        raise SignatureForm(f"{place}: a signature for something else: {quoted(jws.header['typ'])}")
+    if key is not None and not key.verifies(jws.signature, jws.signed):
+        raise SignatureWrong(
+            f"{place} names the key {quoted(signer)}, and is not made by the key {key.thumbprint}",
+            remedy="Is it the public key of the gateway that wrote the file? If it is, the file proves nothing.",
+        )
+    if _digest(jws) != hashlib.sha256(data).digest():
+        raise DigestWrong(f"{place}: the signature is for another document")
+    return signer
 
 
 def signing_key_of(sjwk: str, place: str) -> PublicKey:
