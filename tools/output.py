@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..flashers import events as ev
 from ..transports import clock, named_files, private_files
@@ -29,6 +29,9 @@ from ..transports.errors import ProxyflashError
 from ..transports.plain import CAUSE, plain, word
 from ..updates.events import ActionStarted, ComponentFinished, StepFinished, StepStarted
 from .wording import BETWEEN, finished_text, folded, plan_text
+
+if TYPE_CHECKING:
+    from .trace import Trace
 
 PROGRESS_SECONDS = 10.0
 """How often progress is told where there is no terminal."""
@@ -89,6 +92,7 @@ class Output:
     """The error that was shown last."""
     lost: OutputLost | None = None
     """Why something could not be shown."""
+    trace: Trace | None = None
     _verdicts: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     _last_told: dict[tuple[str, ev.Phase], float] = field(default_factory=dict, init=False, repr=False)
     """When progress was told last where there is no terminal."""
@@ -125,8 +129,11 @@ class Output:
             self.ended(component)
             self.line(f"{word(component)}  {plain(text, CAUSE)}{remark}")
 
-    def ended(self, component: str) -> None:
-        """Nothing is under way for a component any more: its line that changes goes."""
+    def ended(self, component: str, error: ProxyflashError | None = None) -> None:
+        """Nothing is under way for a component any more: its line that changes goes. `error`: what ended it."""
+        if self.trace is not None and error is not None:
+            with self._tracing() as trace:
+                trace.failed(component, error)
         if self._bars is not None:
             with self._terminal():
                 self._bars.end(component)
@@ -220,6 +227,9 @@ class Output:
 
     def event(self, event: ev.Event) -> None:
         """An event of an engine."""
+        if self.trace is not None:
+            with self._tracing() as trace:
+                trace.see(event)
         if self.mode is Mode.JSONL:
             self._print_json({"schema": SCHEMA, "kind": event.kind, "time": round(clock.time(), 6), **asdict(event)})
         if not isinstance(event, ev.Progress):
@@ -229,6 +239,10 @@ class Output:
 
     def close(self) -> None:
         self._end_bars()
+        if self.trace is not None:
+            with self._tracing() as trace:
+                trace.close()
+            self.trace = None
         if self.log is not None:
             log, self.log = self.log, None
             try:
@@ -287,6 +301,16 @@ class Output:
                 self.note(f"{event.component}  {event.phase:<7} {percent}%  {event.done:,} of {event.total:,} B")
         elif self.verbosity:
             self.note(f"{event.component}  {event.phase:<7} {finished_text(event)}")
+
+    @contextmanager
+    def _tracing(self) -> Iterator[Trace]:
+        """A trace that takes nothing more is told at the end, and stops no work."""
+        assert self.trace is not None
+        try:
+            yield self.trace
+        except OSError as error:
+            self.trace = None
+            self._missed("the trace", error)
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ from ...transports.quoting import shell_line
 from ..output import is_terminal
 from ..wording import size
 from .reporting import reports
-from .session import NAME, NUMBER, Session, command
+from .session import NAME, NUMBER, TRACE, Session, command
 from .waiting import waits
 
 IMAGE = click.argument("image", type=click.Path(path_type=Path))
@@ -58,6 +58,7 @@ class NotConfirmed(ProxyflashError):
 @click.option("--full", is_flag=True, help="Write everything, also what the part holds already.")
 @click.option("--expect-version", metavar="VERSION", help="What the application must report afterwards.")
 @reports
+@TRACE
 @waits
 def flash(
     session: Session,
@@ -150,6 +151,7 @@ def _result_fields(result: FlashResult) -> dict[str, object]:
 @FORMAT
 @ONLY
 @reports
+@TRACE
 @waits
 def verify(
     session: Session, name: str, image: Path, address: int | None, format: str | None, only: tuple[str, ...]

@@ -79,6 +79,8 @@ class Session:
     """The hook of others, while ours is in its place."""
     opener: Opener | None = None
     """Opens the bench in a way of its own: recorded, or replayed."""
+    trace: Path | None = None
+    """Where a trace of the run goes."""
     profile: Path | None = None
     """The profile of the component that a target names."""
     watcher: Collector | None = None
@@ -286,6 +288,15 @@ class Session:
         finally:
             self._asking = False
 
+    def begin_trace(self, path: Path) -> None:
+        """Raises LogFile."""
+        from ..trace import opened
+
+        try:
+            self.output.trace = opened(path)
+        except OSError as error:
+            raise LogFile(f"{path}: {error.strerror}") from error
+
     def event(self, event: ev.Event) -> None:
         """Shows an event of an engine, and keeps what it says of the parts' state."""
         self.begun = True
@@ -297,10 +308,12 @@ class Session:
     @contextmanager
     def working_on(self, name: str) -> Iterator[None]:
         """Names the component in errors, and the command by which one goes on that was stopped."""
+        ended: ProxyflashError | None = None
         try:
             with naming(name):
                 yield
         except ProxyflashError as error:
+            ended = error
             again = f"It goes on with what is missing: {self.goes_on}"
             if isinstance(error, Cancelled):
                 if error.touched:
@@ -309,7 +322,7 @@ class Session:
                 raise error.advised((*error.advice, " ", again) if error.remedy else again) from error
             raise
         finally:
-            self.output.ended(name)
+            self.output.ended(name, ended)
         self.standing.finish()
 
     @contextmanager
@@ -375,6 +388,8 @@ def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
                 session.output.quiet = True
             case "verbose":
                 session.output.verbosity = value
+            case "trace":
+                session.trace = value
             case "log":
                 try:
                     session.output.log = open_log(value)
@@ -431,7 +446,10 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., int | None]],
 
     def wrap(function: Callable[..., int | None]) -> click.Command:
         def call(**values: Any) -> int | None:
-            return function(click.get_current_context().find_object(Session), **values)
+            session = click.get_current_context().find_object(Session)
+            if session is not None and session.trace is not None:
+                session.begin_trace(session.trace)
+            return function(session, **values)
 
         # update_wrapper brings along the options that decorators left on `function`.
         listed = global_options(update_wrapper(call, function))
@@ -500,6 +518,10 @@ def _name_words(context: click.Context, parameter: click.Parameter, incomplete: 
 
 PROFILE = click.option("--profile", metavar="FILE", type=click.Path(path_type=Path), expose_value=False,
                        callback=_set("profile"), help="A TOML file with the profile of the TARGET's component.")  # fmt: skip
+
+
+TRACE = click.option("--trace", metavar="FILE", type=click.Path(path_type=Path), expose_value=False, callback=_set("trace"),
+                     help="What happens when, for the viewers of Perfetto and speedscope.")  # fmt: skip
 
 
 def NAME(function: F) -> F:

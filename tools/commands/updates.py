@@ -31,7 +31,7 @@ from .adu import TargetFile
 from .components import look
 from .programming import YES, ask
 from .reporting import check, reports
-from .session import Session, command
+from .session import TRACE, Session, command
 from .waiting import WAIT, Wait
 
 MANIFEST = click.argument("manifest", type=click.Path(path_type=Path))
@@ -79,6 +79,7 @@ def plan(session: Session, manifest: Path, out: Path | None, wait: float) -> int
 )
 @click.option("--parallel/--one-by-one", default=None, help="Whether components are updated at once.")
 @click.option("--abandon", is_flag=True, help="Leave another update, which is unfinished, as it is.")
+@TRACE
 @WAIT
 @reports
 def apply(
@@ -136,6 +137,7 @@ def apply(
 
 @command("resume")
 @AGAIN
+@TRACE
 @WAIT
 @reports
 def resume(session: Session, again: bool, wait: float) -> int | None:
@@ -219,6 +221,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--html", type=FILE, help="Write it as an HTML page instead.")
 @click.option("--bundle", type=FILE, help="Keep the proof of the update in this zip file.")
 @click.option("--recording", "recorded", type=FILE, multiple=True, help="Put this recording into the bundle.")
+@click.option("--trace", "traced", type=FILE, help="When which action began and ended, for Perfetto and speedscope.")
 @click.option("--check", "received", type=FILE, help="Check a bundle, wherever it comes from.")
 @click.option("--key", type=FILE, help="The public key of the gateway that signed it.")
 def report(
@@ -227,6 +230,7 @@ def report(
     html: Path | None,
     bundle: Path | None,
     recorded: tuple[Path, ...],
+    traced: Path | None,
     received: Path | None,
     key: Path | None,
 ) -> int | None:
@@ -239,7 +243,8 @@ def report(
     proxyflash report --bundle proof.zip
     proxyflash report --check proof.zip --key gateway.jwk
     """
-    if received is not None and (number is not None or html is not None or bundle is not None or recorded):
+    written = any(file is not None for file in (html, bundle, traced))
+    if received is not None and (number is not None or written or recorded):
         raise click.UsageError("--check takes a bundle, and nothing else but --key")
     if html is not None and bundle is not None:
         raise click.UsageError("--html and --bundle exclude each other")
@@ -256,6 +261,8 @@ def report(
     import json
 
     outcome = engine.outcome(entry)
+    if traced is not None:
+        _write_trace(entry, outcome, traced)
     if html is not None:
         from ...report_page import page, updates
 
@@ -268,6 +275,19 @@ def report(
     session.output.document({"number": entry.number, "update": _name(outcome), "report": outcome.report()})
     session.output.lines(json.dumps(outcome.report(), indent=2).split("\n"))
     return None
+
+
+def _write_trace(entry: StoredUpdate, outcome: Outcome, out: Path) -> None:
+    from ...updates.engine import journal
+    from .. import trace
+
+    tasks = {task.index: (task.target, task.label) for task in outcome.plan.tasks}
+    try:
+        made = trace.opened(out)
+        trace.journal_into(made, journal.records(entry.journal), tasks)
+        made.close()
+    except OSError as error:
+        raise TargetFile(f"{out}: {error.strerror}") from error
 
 
 def _write_bundle(
