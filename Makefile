@@ -126,6 +126,9 @@ lint: $(STAMP) $(LINKS)  ## ruff and mypy alone
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p proxyflash
 
+pictures: $(STAMP)  ## docs/pictures: what commands print on a terminal, as SVG
+	$(BIN)/python -m proxyflash.docs.pictures
+
 bench: $(STAMP)  ## the benchmarks, side by side with other tools where those are installed
 	$(BIN)/python -m benchmarks
 
@@ -190,4 +193,4 @@ clean:  ## removes what the targets made
 	rm -rf build dist .venv *.egg-info
 
 .PHONY: help setup demo demo-real test test-real-time test-cuts test-real test-kernel kernel-drivers kernel-flashes kernel-suite properties lint \
-  bench fuzz explore docs wheel lock sbom audit clean
+  bench fuzz explore docs pictures wheel lock sbom audit clean
