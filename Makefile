@@ -127,7 +127,7 @@ lint: $(STAMP) $(LINKS)  ## ruff and mypy alone
 	$(BIN)/mypy -p proxyflash
 
 pictures: $(STAMP)  ## docs/pictures: what commands print on a terminal, as SVG
-	$(BIN)/python -m proxyflash.docs.pictures
+	$(BIN)/python -m proxyflash.docs.draw_pictures
 
 bench: $(STAMP)  ## the benchmarks, side by side with other tools where those are installed
 	$(BIN)/python -m benchmarks

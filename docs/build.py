@@ -164,7 +164,8 @@ def main() -> int:
     """Sphinx's exit status."""
     gather(BUILD / "source")
     options = ["-W", "--keep-going", "-q", "-b", "html", "-c", str(DOCS), "-d", str(BUILD / "doctrees")]
-    return sphinx([*options, str(BUILD / "source"), str(BUILD / "html")])
+    status: int = sphinx([*options, str(BUILD / "source"), str(BUILD / "html")])
+    return status
 
 
 if __name__ == "__main__":

@@ -50,7 +50,6 @@ class Buses:
     def recorder(self) -> Recorder:
         """Keeps what passes on the buses, from the first time that it is asked for."""
         from ..transports.recording.recorder import Recorder
-    from ..transports.transport import Transport
 
         with self._opening:
             if self._recorder is None:

@@ -210,13 +210,14 @@ def pytest_runtest_makereport(
     run = item.config.stash[RUN]
     if call.when == "teardown":
         run.time.tell(item)
+    from ..transports.errors import ProxyflashError
     from .verdicts import showing_codes, told
 
     error = call.excinfo.value if call.excinfo else None
     with showing_codes(error):
         report = yield
     crash = getattr(report.longrepr, "reprcrash", None)
-    if crash is not None and hasattr(error, "code") and crash.message.startswith(type(error).__module__):
+    if crash is not None and isinstance(error, ProxyflashError) and crash.message.startswith(type(error).__module__):
         # The line of the summary is cut at the terminal's width: the code comes before the class.
         crash.message = told(error)
     with run.time.of():

@@ -10,7 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..flashers.describing import EXTENDED, Describer, Line, clock_text
+from ..flashers.describing import EXTENDED, Describer, Line
+from ..transports.recording.records import clock_text
 from ..transports.plain import plain
 from .traffic import Traffic
 

@@ -13,12 +13,12 @@ import click
 from ...enumerators.described import describers
 from ...enumerators.errors import ComponentUnknown, OneReader
 from ...enumerators.target import is_target
-from ...flashers.describing import Describer, Describing, Line, clock_text
+from ...flashers.describing import Describer, Describing, Line
 from ...transports import clock, private_files
 from ...transports.can.bus import CanBus, copy_error
 from ...transports.deadline import Deadline
 from ...transports.recording.formats import head_line, record_line
-from ...transports.recording.records import CanFrame, Record
+from ...transports.recording.records import CanFrame, Record, clock_text
 from ...transports.transport import Transport
 from ..output import Mode, Output, takes_escapes
 from ..traffic import Traffic
