@@ -18,15 +18,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, StrEnum, auto
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from ..transports.deadline import Deadline
-from .describing import Describer
 from .errors import Unsupported, VerifyMismatch
 from .image import FirmwareImage, Segment
 from .memory import MemoryMap, Range
+
+if TYPE_CHECKING:
+    from .describing import Describer
 
 Target = Mapping[str, int | str]
 """What an image file says of its part (`FirmwareImage.target`)."""

@@ -208,6 +208,8 @@ PRINTED = [
 RUN_ELSEWHERE = [
     # The files of a package: tests/test_add_a_protocol.py.
     *((ROOT / "docs" / "add-a-protocol.md", number) for number in range(5)),
+    # Tests for pytest: tests/tools/test_ci_document.py.
+    (ROOT / "docs" / "ci.md", 0),
     # Such classes are in tests/flashers/test_contract.py.
     (ROOT / "docs" / "contract-tests.md", 0),
     # Tests for pytest: tests/hil_tests/test_bench_tests_document.py.

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..flashers.describing import EXTENDED, Describer, Line
-from ..transports.recording.records import clock_text
 from ..transports.plain import plain
+from ..transports.recording.records import clock_text
 from .traffic import Traffic
 
 LOG_SHARE = 3

@@ -25,7 +25,7 @@ VALUES = frozenset(
     ("--address", "--format", "--only", "--expect-version", "--start", "--size", "--on-failure", "--wait")
 )
 """Options with a value that a recording may have."""
-LEFT_OUT = frozenset(("--bench", "--state", "--profile", "--report"))
+LEFT_OUT = frozenset(("--bench", "--state", "--profile", "--report", "--trace"))
 """Options with a value that are left out: the bench is the recorded bench, the state is the replay's own, and no page is
 written."""
 SHORT = frozenset("qvy")

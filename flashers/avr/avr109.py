@@ -8,10 +8,11 @@ application section and no less.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
 from ...transports.serial.port import SerialPort
-from ..describing import Describer
 from ..errors import PartRefused, ProtocolError
 from . import avr109_codec as codec
 from .avr109_codec import Command
@@ -19,6 +20,9 @@ from .flasher import AvrFlasher
 from .loader import STARTING_WAITS, About, AvrLoader, Fuses, MemoryKind
 from .parts import AvrPart
 from .profile import AvrProfile, AvrUsbEntrySettings
+
+if TYPE_CHECKING:
+    from ..describing import Describer
 
 KINDS = {MemoryKind.FLASH: b"F", MemoryKind.EEPROM: b"E"}
 FAR = 0x2_0000

@@ -9,15 +9,19 @@ before the first byte of the other is over, and on a USB adapter that is half of
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ...transports.deadline import Deadline
 from ...transports.serial.port import SerialPort
-from ..describing import Describer
 from . import stk500v1_codec as codec
 from .flasher import AvrFlasher
 from .loader import About, AvrLoader, Fuses, MemoryKind
 from .parts import AvrPart
 from .profile import AvrProfile
 from .stk500v1_codec import IN_STEP, Command, Parameter
+
+if TYPE_CHECKING:
+    from ..describing import Describer
 
 SYNCS = 3
 """How often a loader that may still be starting is sent GET_SYNC."""

@@ -11,10 +11,11 @@ alike is what follows address 0, so that is where each read begins.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
 from ...transports.serial.port import SerialPort
-from ..describing import Describer
 from ..errors import PartError, PartRefused
 from . import stk500v2_codec as codec
 from .flasher import AvrFlasher
@@ -22,6 +23,9 @@ from .loader import STARTING_WAITS, About, AvrLoader, Fuses, MemoryKind
 from .parts import AvrPart
 from .profile import AvrProfile
 from .stk500v2_codec import Command, Parameter
+
+if TYPE_CHECKING:
+    from ..describing import Describer
 
 WIRING = "AVRISP_2"
 """What the Mega 2560's loader calls itself."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ...transports.deadline import Deadline
 from ...transports.toml_text import toml_text
 from ...transports.usb.bus import UsbBus, UsbInfo
-from ..describing import Describer
 from ..flasher import Address, Discovered, Discovery
 from .entry import is_dfu, is_in_dfu_mode
+
+if TYPE_CHECKING:
+    from ..describing import Describer
 
 
 class DfuDiscovery(Discovery):

@@ -7,11 +7,10 @@ and session.py.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ...transports.deadline import Deadline
 from ...transports.usb.bus import UsbBus
-from ..describing import Describer
 from ..errors import PartWrongMode
 from ..flasher import Bootloader, Capability, Identity, MemoryAccess, ProbeResult, SlotAccess
 from .dfuse import DfuSeMemory
@@ -20,6 +19,9 @@ from .identity import common, has_dfu, probed
 from .profile import DfuAddress, DfuProfile
 from .session import DfuSession
 from .slot import DfuSlot
+
+if TYPE_CHECKING:
+    from ..describing import Describer
 
 
 class DfuFlasher(Bootloader):

@@ -12,12 +12,11 @@ the upload in upload.py, packets in codec.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError
 from ...transports.serial.port import SerialPort
-from ..describing import Describer
 from ..errors import ImageWrongPart, PartError, PartRefused, VerifyMismatch, WrongPart
 from ..flasher import Capability, Identity, ProbeResult, Slot, SlotBootloader, State, Target
 from ..formats.mcuboot import McubootImage, parse
@@ -28,6 +27,9 @@ from .profile import SmpAddress, SmpProfile
 from .restart import Restarting
 from .slots import Slots
 from .upload import Upload
+
+if TYPE_CHECKING:
+    from ..describing import Describer
 
 GREETING_SECONDS = 0.5
 """How long a part has for the shortest answer of all, when it is only asked whether it is there."""

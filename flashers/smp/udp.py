@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...transports.deadline import Deadline
 from ...transports.udp import LARGEST, UdpSocket
-from ..describing import Describer
 from .flasher import SmpFlasher
 from .link import Wire
 from .profile import SmpProfile
+
+if TYPE_CHECKING:
+    from ..describing import Describer
 
 
 class DatagramWire:

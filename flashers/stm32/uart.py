@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ...transports.deadline import Deadline
 from ...transports.serial.port import SerialPort
-from ..describing import Describer
 from ..errors import PartProtected, ProfileWrong
 from ..flasher import Capability, Digest, Identity, MemoryBootloader, Target
 from ..image import Segment
@@ -31,6 +31,9 @@ from .identity import FoundPart, find_part
 from .parts import FLASH_START
 from .profile import EXAMPLE, Stm32Address, Stm32Profile
 from .uart_commands import UNLOCK_REMEDY, Stm32Commands
+
+if TYPE_CHECKING:
+    from ..describing import Describer
 
 BESIDE = (Beside("option bytes, OTP and system memory", 0x1FF0_0000, 0x10_0000, readable=True),)
 """Where the families have them (reference manuals, "Embedded flash memory"); some have option bytes elsewhere."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ...transports.can.bus import CanBus, CanId
 from ...transports.deadline import Deadline
 from ...transports.isotp.opening import IsoTpAddress, IsoTpChannel
-from ..describing import Describer
 from ..errors import PartError
 from ..flasher import Discovered, Discovery, Settings
 from .client import LOST
@@ -18,6 +17,9 @@ from .functional import single_frame
 from .identity import read_identifier, text
 from .profile import IsoTp, UdsAddress, UdsProfile
 from .session import ALIVE, client_over
+
+if TYPE_CHECKING:
+    from ..describing import Describer
 
 OBD_FUNCTIONAL = CanId(0x7DF)
 FIXED_FUNCTIONAL = CanId(0x18DB33F1, True)

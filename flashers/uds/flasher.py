@@ -11,14 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...transports.can.bus import CanBus
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError
 from ...transports.isotp.opening import Addressing, IsoTpChannel
 from ...transports.outside import Outside
-from ..describing import Describer
 from ..errors import (
     ImageWrongPart,
     OperationFailed,
@@ -44,6 +43,9 @@ from .profile import UdsAddress, UdsProfile
 from .sequence import REGION, Words
 from .session import client_over
 from .transfer import Transfers
+
+if TYPE_CHECKING:
+    from ..describing import Describer
 
 
 class UdsFlasher(MemoryBootloader):

@@ -12,12 +12,11 @@ import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError
 from ...transports.serial.port import SerialPort
-from ..describing import Describer
 from ..errors import (
     PartRefused,
     ProfileWrong,
@@ -32,6 +31,9 @@ from .codec import Control, Piece, pieces
 from .console import LoaderConsole, plain
 from .profile import XymodemAddress, XymodemProfile
 from .sender import ReceiverCancelled, Sender, said
+
+if TYPE_CHECKING:
+    from ..describing import Describer
 
 CAN = bytes([Control.CAN])
 TELLS_NOTHING = "a loader that takes files by {} does not tell what it holds"
