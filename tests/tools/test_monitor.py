@@ -138,7 +138,6 @@ BO_ 291 Engine: 2 ECU
 
 
 def test_signals_have_the_names_of_a_dbc_file(car: Car, tmp_path: Path) -> None:
-    pytest.importorskip("cantools")
     (tmp_path / "car.dbc").write_text(DBC)
     status, out, _ = car.run(car.bus, "--dbc", tmp_path / "car.dbc", frames=[(0x123, "0C F6"), (0x123, "0C")])
     assert (status, [line.split(":: ")[1] for line in out.splitlines()]) == (
@@ -147,7 +146,6 @@ def test_signals_have_the_names_of_a_dbc_file(car: Car, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_dbc_is_told(car: Car, tmp_path: Path) -> None:
-    pytest.importorskip("cantools")
     (tmp_path / "car.dbc").write_text("BO_ 291")
     status, _, err = car.run(car.bus, "--dbc", tmp_path / "car.dbc", frames=[])
     assert (status, err.split()[0]) == (12, "E-DBC")
