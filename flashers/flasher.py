@@ -346,10 +346,12 @@ class MemoryAccess(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where a whole image goes. `size`: the most that it takes, in bytes."""
+    """Where a whole image goes. `size`: the most that it takes, in bytes. `target`: what a file with its contents says of its
+    part."""
 
     name: str
     size: int
+    target: Target = field(default_factory=dict)
 
 
 class SlotAccess(ABC):

@@ -90,7 +90,8 @@ class SlotStrategy(Strategy):
 
     def _map(self, target: Target | None) -> MemoryMap:
         slot = self.slots.slot(target)
-        return MemoryMap((Region(slot.name, 0, slot.size, (EraseRun(1, slot.size),), erase=Erase.NEVER),))
+        region = Region(slot.name, 0, slot.size, (EraseRun(1, slot.size),), erase=Erase.NEVER)
+        return MemoryMap((region,), target=slot.target)
 
 
 def whole(image: FirmwareImage) -> Segment:

@@ -45,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "real_time(why): the test runs in real time, because of what only real time moves"
     )
     config.stash[TIMES] = [0.0, 0.0]
+    Thinning.of(config)  # A share that is none is refused before the first test.
     default_signals()
 
 

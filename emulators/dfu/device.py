@@ -33,7 +33,8 @@ OUT, IN = 0x21, 0xA1
 class DfuOptions:
     """Keys of the `emulated` table beside part, firmware, serial.
 
-    `vendor_id`, `product_id`, `product`, `manufacturer`: of the running application. `boot`: "application", or "dfu" as
+    `vendor_id`, `product_id`, `product`, `manufacturer`: of the running application; the ids are by default those that the
+    component's address gives to it, else those that it gives to DFU mode. `boot`: "application", or "dfu" as
     with a held boot pin. `runtime_interface`: the number of the application's DFU interface, behind the sensor's own.
     `dfu_serial`: the serial number in DFU mode, if it is another one there (ST's ROM makes it up from the chip's id,
     applications do as they like). `rdp`: read protection is active. `write_protected`: numbers of sectors that silently
@@ -78,7 +79,7 @@ class DfuDevice(EmulatedDevice):
         self.supply = Supply()
         self._serial = _string("serial", settings.pop("serial", "0001"))
         settings.pop("firmware", None)
-        self._options = _options(settings)
+        self._options = _options(_ids_of(spec.address) | settings)
         fresh = spec.is_new
         erase_seconds = {size: seconds for _, size, seconds, _ in part["sectors"]}
         self.flash = NorFlash(
@@ -295,6 +296,12 @@ class DfuDevice(EmulatedDevice):
             options.vendor_id, options.product_id, _bcd(version), options.manufacturer or found.manufacturer or "Acme",
             options.product or found.product or "Sensor", self._serial, interfaces, f"FW {version}",
         )  # fmt: skip
+
+
+def _ids_of(address: Mapping[str, Any]) -> dict[str, Any]:
+    """The ids under which the component's address looks for the running application."""
+    wanted = {key: address.get(f"runtime_{key}", address.get(key)) for key in ("vendor_id", "product_id")}
+    return {key: value for key, value in wanted.items() if value is not None and value != 0xFFFF}
 
 
 def _options(settings: Mapping[str, Any]) -> DfuOptions:

@@ -25,7 +25,8 @@ class DfuSlot(SlotAccess):
         session = self._session
         session.check_target(target or {})
         session.take_alternate(target or {}, [session.address.alt])
-        return Slot("slot", session.profile.slot_size)
+        info = session.link.device.info
+        return Slot("slot", session.profile.slot_size, {"vendor_id": info.vendor_id, "product_id": info.product_id})
 
     def upload(self, image: bytes) -> Iterator[int]:
         """The last of it counts once the device has judged the blob and taken it."""

@@ -87,16 +87,16 @@ def _placed(image: FirmwareImage, path: Path, address: int | None) -> FirmwareIm
     return image.at(address)
 
 
-def save(image: FirmwareImage, path: Path | str, *, format: str | None = None) -> None:
+def save(image: FirmwareImage, path: Path | str, *, format: str | None = None, of_slot: bool = False) -> None:
     """Writes an image in the format of the path's ending, or of the name `format`: a whole file or none.
 
-    A path that ends in .dfu becomes DfuSe, or DFU with a suffix alone if the image is relocatable.
+    A path that ends in .dfu becomes DfuSe, or DFU with a suffix alone if the image is relocatable or `of_slot`.
 
     Raises ImageNotWritten when the disk is full, the folder is missing, the path is a device or a pipe, or the format
     can't hold the image; Unsupported for a `format` that isn't known.
     """
     path = Path(path)
-    write = _writer(image, path, format)
+    write = _writer(image, path, format, of_slot)
     # Through links, so that they stay.
     target = Path(os.path.realpath(path))
     partial = target.with_name(f".{secrets.token_hex(8)}.partial")
@@ -120,8 +120,10 @@ def save(image: FirmwareImage, path: Path | str, *, format: str | None = None) -
         ) from error
 
 
-def _writer(image: FirmwareImage, path: Path, format: str | None) -> Callable[[FirmwareImage, BinaryIO], None]:
-    kind = _named(format) if format else _for_ending(path, relocatable=image.relocatable)
+def _writer(
+    image: FirmwareImage, path: Path, format: str | None, of_slot: bool
+) -> Callable[[FirmwareImage, BinaryIO], None]:
+    kind = _named(format) if format else _for_ending(path, relocatable=image.relocatable or of_slot)
     if kind is None or not kind.is_written:
         known = ", ".join(dict.fromkeys(ending for one in formats() if one.is_written for ending in one.endings))
         raise ImageNotWritten(

@@ -618,3 +618,33 @@ def test_bash_itself_completes_a_target(desk: Desk) -> None:
         ["bash", "--norc", "-c", script], cwd=desk.folder, capture_output=True, text=True, timeout=600
     )
     assert done.stdout.splitlines()[-1] == "/dev/ttyUSB0?entry.boot0_asserted=", done
+
+
+@pytest.mark.simulated_time
+def test_a_slot_is_read_into_a_dfu_file_as_dfu_suffix_makes_it(
+    say: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """DFU 1.1, appendix B: no addresses, the ids of DFU mode."""
+    slot = "dfu:1209:df01?bus.emulated=true&pace=0&component.emulated.part=slot-dfu&component.emulated.boot=dfu"
+    for name in ("own.dfu", "raw.bin"):
+        status, _, err = say("read", slot, name, "--start", "0", "--size", "0x100")
+        assert status == 0, err
+    made = tmp_path / "raw.dfu"
+    made.write_bytes(Path("raw.bin").read_bytes())
+    subprocess.run(["dfu-suffix", "-v", "0x1209", "-p", "0xdf01", "-a", made], check=True, capture_output=True)
+    assert Path("own.dfu").read_bytes() == made.read_bytes()
+    assert say("flash", slot, "own.dfu", "--dry-run")[0] == 0
+
+
+@pytest.mark.simulated_time
+def test_an_emulated_part_runs_its_application_where_its_target_looks_for_it(
+    say: Callable[..., tuple[int, str, str]],
+) -> None:
+    shutil.copy(EXAMPLE / "firmware" / "camera-1.4.2.bin", "app.bin")
+    for more in ("", "&runtime_vendor_id=0x1209&runtime_product_id=0x0C24"):
+        camera = f"dfu:0483:df11?bus.emulated=true&pace=0&component.emulated.part=stm32f405-dfu{more}"
+        assert say("flash", camera, "app.bin", "--address", "0x08000000", "--yes")[0] == 0
+        status, out, err = say("info", camera)
+        assert status == 0, err
+        assert "  ok  dfu 0483:df11" in out
+        assert say("verify", camera, "app.bin", "--address", "0x08000000")[0] == 0

@@ -48,7 +48,7 @@ KERNEL = {"vhci": "USB", "acm": "serial"}
     "--control",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Make a FIFO there that takes: off NAME, on NAME (a part's supply); cut BUS, join BUS (its wire).",
+    help="Make a FIFO there that takes: off NAME, on NAME (a part's supply); reset NAME; cut BUS, join BUS (its wire).",
 )
 def emulate(
     session: Session,

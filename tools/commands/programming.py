@@ -12,7 +12,7 @@ import click
 
 from ...enumerators.bench_component import BenchComponent
 from ...flashers.errors import Cancelled, ImageNotWritten, RebootFailed, Unsupported, VerifyMismatch
-from ...flashers.flasher import Capability
+from ...flashers.flasher import Capability, SlotAccess
 from ...flashers.formats import keeps_addresses
 from ...flashers.formats import save as save_image
 from ...flashers.image import FirmwareImage, join
@@ -208,7 +208,8 @@ def read(session: Session, name: str, out: Path, start: int | None, count: int |
         else:
             ranges = [_inside(programmer, Range(start, count))]
         segments = programmer.read(ranges)
-    save_image(FirmwareImage(join(segments), "memory", component.name, target=memory.target), out)
+        of_slot = isinstance(programmer.bootloader.access(), SlotAccess)
+    save_image(FirmwareImage(join(segments), "memory", component.name, target=memory.target), out, of_slot=of_slot)
     total = sum(segment.size for segment in segments)
     session.output.document({"component": component.name, "verdict": "ok", "file": str(out), "bytes": total})
     session.output.line(f"{component.name}  OK  {total:,} bytes into {out}")
