@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import ClassVar, TypeVar
 
 from ...transports.deadline import Deadline
+from ...transports.errors import SerialGone, SerialTimeout
 from ...transports.serial.port import SerialPort
 from ..errors import ImageWrongPart, PartRefused, ProfileWrong, ProtocolError, Unsupported
 from ..flasher import Capability, Identity, MemoryBootloader, Settings, Target
@@ -148,12 +150,18 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
         return self._port.wire_seconds(int(2 * write_bytes + pages * 24)) + pages * PAGE_SECONDS
 
     def start_application(self) -> None:
-        """Has the loader start the application; where it doesn't answer, a reset does, after the loader's time-out."""
+        """Has the loader start the application; where it doesn't answer, a reset does, after the loader's time-out. Without a
+        reset line a loader that answers late, or still, is told again."""
         try:
             self._loader.leave()
         except LOST:
             if not (self._entry.resets and self._entry.reset()):
-                raise
+                with suppress(SerialGone):  # The part's own port leaves with the loader.
+                    late = self._loader.line.outwait()
+                    if self._loader.sync():
+                        self._loader.leave()
+                    elif not late:
+                        raise
         self._started()
 
     # Into the loader, and who it is.
@@ -198,10 +206,13 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
         self._entry.await_application()
 
     def _identify(self) -> Identity:
-        signature = read_stable(self._loader.signature)
-        about = read_stable(self._loader.about)
-        part = self._profile.described(signature) or parts().get(signature)
-        self._found_part = learn(self._loader, part, self._profile) if part is not None else None
+        loader, profile = self._loader, self._profile
+        self._found_part = None
+        signature = self._again(lambda: read_stable(loader.signature), SerialTimeout)
+        about = self._again(lambda: read_stable(loader.about), SerialTimeout)
+        part = profile.described(signature) or parts().get(signature)
+        if part is not None:
+            self._found_part = self._again(lambda: learn(loader, part, profile), SerialTimeout)
         details = {"signature": f"0x{signature:06X}"}
         if self._found_part is not None:
             details |= self._found_part.details()
@@ -252,21 +263,29 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
             offset += len(data)
             yield offset
 
-    def _again(self, action: Callable[[], T]) -> T:
-        """Does one block, again where the loader fell out of step: a page is written whole each time.
+    def _again(self, action: Callable[[], T], errors: type[Exception] | tuple[type[Exception], ...] = LOST) -> T:
+        """Does one block, again where the loader fell out of step: a page is written whole each time. Or asks a question.
 
         Without a line to its reset only a loader that answers `sync` in the middle of its work comes back.
         """
 
         def come_back(error: Exception) -> None:
+            if isinstance(error, SerialTimeout):
+                self._outwait()
             self._loader.take_care()
             if self._can_reset:
                 self._enter()
             elif not self._loader.sync():
                 raise error
-            self._loader.prepare(self._known.part)
+            if self._found_part is not None:
+                self._loader.prepare(self._found_part.part)
 
-        return retried(action, TRIES, LOST, come_back)
+        return retried(action, TRIES, errors, come_back)
+
+    def _outwait(self) -> None:
+        self._loader.take_care()
+        if not self._loader.numbers_answers and (self._can_reset or self._loader.is_patient):
+            self._loader.line.outwait()
 
     @property
     def _known(self) -> FoundPart:

@@ -57,6 +57,10 @@ class AvrLoader(ABC):
     may_be_jumped_to = True
     """An application may jump to its start, however often. Without the C library's start, which sets the stack pointer, each
     time takes some of the stack, down into the registers of the ports."""
+    numbers_answers = False
+    """An answer that comes late is told from the next one's."""
+    is_patient = True
+    """It waits for the next command as long as that takes. Else a watchdog starts the application meanwhile."""
     tells_memories_apart = False
     """It has commands of their own for EEPROM, and refuses them where it can't."""
 

@@ -48,6 +48,7 @@ OPTIBOOT_HARDWARE, OPTIBOOT_MAJOR = 3, 3
 
 class Stk500v1Loader(AvrLoader):
     may_be_jumped_to = False
+    is_patient = False
 
     def __init__(self, port: SerialPort, *, answer: float) -> None:
         super().__init__(port, answer=answer)
@@ -61,7 +62,7 @@ class Stk500v1Loader(AvrLoader):
         for number in range(SYNCS):
             self.line.send(codec.command(Command.GET_SYNC))
             if self._hears_in_step():
-                if number:
+                if number or not self._combines:
                     self.line.until_quiet()  # Those before may be answered, too: answers have no numbers.
                 return True
         return False

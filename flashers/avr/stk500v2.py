@@ -47,6 +47,7 @@ FUSES = {
 class Stk500v2Loader(AvrLoader):
     erases_in_order = True
     tells_memories_apart = True
+    numbers_answers = True
 
     def __init__(self, port: SerialPort, *, answer: float) -> None:
         super().__init__(port, answer=answer)
@@ -166,7 +167,8 @@ class Stk500v2Loader(AvrLoader):
         return self._ask(codec.read_byte(command, instruction), 1, command.name)[0]
 
     def _ask(self, body: bytes, size: int, what: str, *, seconds: float = 0.0) -> bytes:
-        return codec.result(self._exchange(body, self.line.answer + seconds, size), Command(body[0]), size, what)
+        """An answer has a number, so one that is late is waited for as long again."""
+        return codec.result(self._exchange(body, 2 * self.line.answer + seconds, size), Command(body[0]), size, what)
 
     def _exchange(self, body: bytes, seconds: float, size: int = 0) -> bytes:
         """Sends a message, and returns the body of the answer that has its number. Raises SerialTimeout."""

@@ -40,6 +40,12 @@ class Exchange:
         self.send(request)
         return self.receive(size, seconds=seconds, sent=len(request))
 
+    def outwait(self) -> bytes:
+        """Listens for an answer that was given up, for as long again as it had: answers have no numbers, and it would be
+        taken for the next one's. What came; takes that long where nothing comes."""
+        late = self.port.read_some(Deadline.after(self.answer))
+        return late + self.until_quiet() if late else late
+
     def until_quiet(self) -> bytes:
         """Listens until the line is silent; what came meanwhile."""
         return self.port.until_quiet(QUIET_SECONDS, Deadline.after(STREAM_SECONDS))

@@ -155,10 +155,15 @@ class SmpLink:
         seconds: float | None = None,
         tries: int = TRIES,
     ) -> Packet:
-        """A request and its reply. `seconds`: that the part has for each try. Raises NoResponse, TransportError."""
+        """A request and its reply, which may be a late one to a try before. `seconds`: that the part has for each try.
+
+        Raises NoResponse, TransportError.
+        """
+        sequences: set[int] = set()
         for _ in range(tries):
             request = self.send(op, group, command, body)
-            reply = self.await_reply(request, self.answer if seconds is None else seconds)
+            sequences.add(request.sequence)
+            reply = self.await_any(request, sequences, self.answer if seconds is None else seconds)
             if reply is not None:
                 return reply
         raise self.silence(request_name(group, command))

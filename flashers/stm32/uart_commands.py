@@ -84,7 +84,7 @@ class Stm32Commands:
                 return self._sync_byte(byte, min(seconds, self._line.answer))
         return False
 
-    def resync(self, *, erase: bool = False) -> None:
+    def resync(self, *, erase: bool = False, late: float = 0.0) -> None:
         """Brings a loader that is anywhere in a command to where it waits for the next one.
 
         It may wait, without limit, for the rest of what was lost or left unfinished: at most a block, or the pages of
@@ -93,25 +93,31 @@ class Stm32Commands:
         comparing and verifying see it.
 
         `erase`: it may wait for the page count of an Extended Erase. After 0x7F in its place it wants 64 KiB more, and
-        is given up. Raises SerialTimeout, ProtocolError.
+        is given up. `late`: seconds that an answer which was given up may still take. Raises SerialTimeout, ProtocolError.
         """
         head, filler = (ERASE_FILLER, ERASE_FILLER) if erase else (FILLER_HEAD, FILLER)
         self._line.send(bytes([head]) + bytes([filler]) * (BLOCK + WORD))
         wire = self._port.wire_seconds(BLOCK + WORD)
-        limit = Deadline.after(2 * wire + STREAM_SECONDS)
-        alone = False
-        for left in reversed(range(TRIES)):
+        # A loader that is slow, or behind an adapter that is, may answer what filled it up only now, and what was given up.
+        limit = Deadline.after(2 * wire + STREAM_SECONDS + late)
+        left = TRIES
+        while True:
             self._port.until_quiet(wire + QUIET_SECONDS, limit)
-            # The last filler may be half a command; the second one is answered at the latest. A loader that is slow, or
-            # behind an adapter that is, may answer what filled it up only now.
+            left -= 1
+            # The last filler may be half a command; the second one is answered at the latest.
             try:
-                alone = self._sync_byte(filler, QUIET_SECONDS)
+                if self._sync_byte(filler, QUIET_SECONDS):
+                    return
             except SerialTimeout:
-                if not left:
+                if left <= 0 and (not late or limit.expired):
                     raise
-            if alone:
-                return
-        raise ProtocolError("the loader answers more than a NACK to what is no command")
+            else:
+                if left <= 0 and limit.expired:
+                    raise ProtocolError("the loader answers more than a NACK to what is no command")
+
+    def _recover(self, *, erase: bool = False) -> None:
+        """As `resync`, where the answer that was given up may still come."""
+        self.resync(erase=erase, late=self._line.answer)
 
     def _sync_byte(self, byte: int, seconds: float) -> bool:
         """Whether ACK or NACK, and nothing with it, comes to this one byte. Raises SerialTimeout."""
@@ -149,7 +155,7 @@ class Stm32Commands:
             self._group(codec.read_length(size), f"to read {size} bytes at 0x{address:08X}")
             return self._line.receive(size)
 
-        return retried(read, TRIES, FAILED, lambda error: self.resync())
+        return retried(read, TRIES, FAILED, lambda error: self._recover())
 
     def write_memory(self, address: int, data: bytes, *, blank: int, seconds: float) -> None:
         """1 to 256 bytes, a multiple of 4, within `seconds` of their arrival (AN3155, 3.6).
@@ -165,7 +171,7 @@ class Stm32Commands:
             return True
 
         def look(error: Exception) -> bool | None:
-            self.resync()
+            self._recover()
             there = self.read_memory(address, len(data))
             if there not in (data, bytes([blank]) * len(data)):
                 raise OperationFailed(f"the block at 0x{address:08X} is half written") from error
@@ -176,15 +182,19 @@ class Stm32Commands:
     def go(self, address: int) -> None:
         """Starts the application at `address` (AN3155, 3.5).
 
-        A lost last answer leaves open whether it runs. So the loader is asked whether it is still there: only one that
-        is answers, and is told again.
+        A lost last answer leaves open whether it runs. It may be late; else the loader is asked whether it is still there:
+        only one that is answers, and is told again.
         """
         for left in reversed(range(TRIES)):
             self._begin_or_protected(Command.GO, "start an application")
             try:
                 self._group(codec.word(address), f"to start at 0x{address:08X}")
                 return
-            except FAILED:
+            except FAILED as error:
+                if isinstance(error, SerialTimeout):
+                    with suppress(SerialTimeout, ProtocolError, PartRefused):
+                        self._expect_ack("to start the application")
+                        return
                 if not left:
                     raise
                 if not self.sync():
@@ -226,7 +236,7 @@ class Stm32Commands:
                 if answer == wanted:
                     self._checksum_form = ChecksumForm(unit, announced)
                     return True
-            self.resync()
+            self._recover()
         return False
 
     def get_checksum(self, address: int, size: int) -> int | None:
@@ -242,7 +252,7 @@ class Stm32Commands:
             return int.from_bytes(answer[:WORD], "big")
 
         with suppress(*FAILED):
-            return retried(compute, TRIES, FAILED, lambda error: self.resync())
+            return retried(compute, TRIES, FAILED, lambda error: self._recover())
         return None
 
     def _checksum(self, address: int, count: int) -> bytes:
@@ -274,7 +284,7 @@ class Stm32Commands:
             self._port.drain()
             self._group(codec.command(command), command.name)
 
-        retried(begin, TRIES, FAILED, lambda error: self.resync(erase=command is Command.EXTENDED_ERASE))
+        retried(begin, TRIES, FAILED, lambda error: self._recover(erase=command is Command.EXTENDED_ERASE))
 
     def _group(self, group: bytes, what: str, seconds: float = 0.0) -> None:
         """Sends a command or a group of its arguments in one write; its answer may take `seconds` more."""

@@ -153,7 +153,7 @@ class Sender:
             answer = self._await(wanted, deadline, what, is_over)
             if answer == Control.ACK:
                 self._acknowledged = True
-                return self._quiet() if refused + silent and data[0] != Control.EOT else b""
+                return self._quiet(len(data)) if refused + silent and data[0] != Control.EOT else b""
             if is_over(self.heard) or (data[0] == Control.EOT and answer in LETTERS):
                 return b""
             if answer is None:
@@ -211,9 +211,11 @@ class Sender:
             last = byte[0]
         return None
 
-    def _quiet(self) -> bytes:
-        """What still comes until nothing does."""
-        heard = self._port.until_quiet(QUIET_SECONDS, Deadline.after(self._answer_seconds))
+    def _quiet(self, size: int) -> bytes:
+        """What still comes until nothing does. A block of this size went out last, and may still be on the wire when an answer
+        to the one before comes late."""
+        seconds = QUIET_SECONDS + self._port.wire_seconds(size)
+        heard = self._port.until_quiet(seconds, Deadline.after(seconds + self._answer_seconds))
         self._hear(heard)
         return heard
 

@@ -68,8 +68,7 @@ BENCHES = {
 }
 
 
-def firmware(protocol: str, start: int, version: str) -> bytes:
-    size = 5_000
+def firmware(protocol: str, start: int, version: str, size: int = 5_000) -> bytes:
     if protocol == "smp":
         major, minor, patch = map(int, version.split("."))
         data = application.make(version, "part", "Acme", size, start=start + 32)
