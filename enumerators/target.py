@@ -28,7 +28,7 @@ from ..transports import plugins
 from ..transports.errors import PluginBroken
 from ..transports.plain import quoted
 from ..transports.quoting import shell_line
-from ..transports.toml_text import toml_key, toml_value
+from ..transports.toml_text import toml_lines, toml_value
 from ..transports.transport import Transport, Where
 from . import target_keys
 from .benchfile.schema import BenchFile, FileSpec, Reader, parsed
@@ -478,25 +478,7 @@ def _name(*words: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(words)).strip("-")[:64].strip("-") or "part"
 
 
-def as_toml(raw: Mapping[str, Any]) -> Iterator[str]:
+def as_toml(raw: Mapping[str, Any]) -> list[str]:
     """The lines of a bench file with these tables `bus` and `component`."""
-    for name, bus in raw["bus"].items():
-        yield from _table(f"[bus.{toml_key(name)}]", f"bus.{toml_key(name)}", bus)
-    for component in raw.get("component", ()):
-        yield ""
-        yield from _table("[[component]]", "component", component)
-
-
-def _table(head: str, name: str, table: Mapping[str, Any]) -> Iterator[str]:
-    """A table; a table in it that is too long for a line follows under a heading."""
-    yield head
-    long = []
-    for key, value in table.items():
-        line = f"{toml_key(key)} = {toml_value(value)}"
-        if isinstance(value, dict) and len(line) > LONGEST_LINE:
-            long.append((f"{name}.{toml_key(key)}", value))
-        else:
-            yield line
-    for inner, value in long:
-        yield ""
-        yield from _table(f"[{inner}]", inner, value)
+    lines = list(toml_lines({key: table for key, table in raw.items() if table}, longest=LONGEST_LINE))
+    return lines[1:]  # The first is the empty line before a heading.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .plain import plain
@@ -42,6 +43,39 @@ def toml_value(value: Any) -> str:
 
 def toml_key(text: str) -> str:
     return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else toml_text(text)
+
+
+def toml_lines(
+    table: Mapping[str, Any], place: tuple[str, ...] = (), *, longest: int = 0, depth: int = 0
+) -> Iterator[str]:
+    """The lines of a file or table: first its values, then its tables, each after an empty line and under a heading.
+
+    Args:
+        place: The keys that lead to the table.
+        longest: Characters of the line that a table of a component, of a bus or below these may be instead.
+        depth: Levels of tables above this table; an array of tables counts as two.
+    """
+    headed = {}
+    for key, item in table.items():
+        line = f"{toml_key(key)} = {toml_value(item)}"
+        if _tables(item) and (depth < 2 or len(line) > longest):
+            headed[key] = item
+        else:
+            yield line
+    for key, item in headed.items():
+        name, is_array = ".".join(map(toml_key, (*place, key))), isinstance(item, list)
+        for one in _tables(item):
+            # A table of the file that has nothing but tables, such as `bus`, needs no heading.
+            if depth or is_array or not one or not all(map(_tables, one.values())):
+                yield from ("", f"[[{name}]]" if is_array else f"[{name}]")
+            yield from toml_lines(one, (*place, key), longest=longest, depth=depth + (2 if is_array else 1))
+
+
+def _tables(value: Any) -> list[Mapping[str, Any]]:
+    """The tables that a value is: one, or an array of them; else none."""
+    if isinstance(value, list):
+        return value if all(isinstance(item, dict) for item in value) else []
+    return [value] if isinstance(value, dict) else []
 
 
 def _toml_escape(character: str) -> str:

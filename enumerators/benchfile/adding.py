@@ -34,10 +34,10 @@ def add(path: Path, name: str, target: TargetFile) -> BenchFile:
     with _alone(path.parent):
         before = _bytes(path)
         file = None if before is None else load(path)
-        lines = list(as_toml(_tables(file, name, target)))
+        lines = as_toml(_tables(file, name, target))
         end = "\r\n" if before and b"\r\n" in before else "\n"
         gap = (b"" if before.endswith(b"\n") else end.encode()) + end.encode() if before else b""
-        whole = (before or b"") + gap + (end.join(lines).lstrip() + end).encode()
+        whole = (before or b"") + gap + (end.join(lines) + end).encode()
         made = _checked(path, whole)
         entry, (wanted,) = made.entries[name], target.entries.values()
         if _said(entry) != _said(wanted):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from ...flashers.flasher import SECRET
 from ...transports import plugins
 from ...transports.outside import without_passwords
-from ...transports.toml_text import toml_key, toml_value
+from ...transports.toml_text import toml_lines
 from .schema import BenchFile
 
 LEFT_OUT = "left-out"
@@ -31,7 +31,7 @@ _HEX = re.compile(r"(?:[0-9A-Fa-f]{2}[ :-]?)+")
 def without_secrets(file: BenchFile) -> str:
     """The text of a bench file that says the same, less its secrets and comments."""
     marked = {name for model in _models(file) for name in _marked(model)}
-    return "".join(_table(_masked(tomllib.loads(file.text), marked), ()))
+    return "".join(f"{line}\n" for line in toml_lines(_masked(tomllib.loads(file.text), marked)))
 
 
 def _models(file: BenchFile) -> Iterator[type[BaseModel]]:
@@ -82,20 +82,3 @@ def _masked(value: Any, marked: set[str], *, secret: bool = False) -> Any:
 def _says_secret(key: str, value: Any) -> bool:
     """A table may be named after a component or a bus, which says nothing of what is in it."""
     return not isinstance(value, dict) and bool(_SAYS_SECRET.search(key))
-
-
-def _table(value: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[str]:
-    """A table: first its own keys, then its tables, each under a heading."""
-    inner = {key: item for key, item in value.items() if isinstance(item, dict) or _are_tables(item)}
-    for key, item in value.items():
-        if key not in inner:
-            yield f"{toml_key(key)} = {toml_value(item)}\n"
-    for key, item in inner.items():
-        name = ".".join(map(toml_key, (*place, key)))
-        for table in item if isinstance(item, list) else [item]:
-            yield f"\n[[{name}]]\n" if isinstance(item, list) else f"\n[{name}]\n"
-            yield from _table(table, (*place, key))
-
-
-def _are_tables(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)

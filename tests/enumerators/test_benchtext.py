@@ -13,6 +13,7 @@ from proxyflash.enumerators.benchfile import schema as benchfile
 from proxyflash.enumerators.benchfile import text as benchtext
 from proxyflash.enumerators.benchfile.text import without_secrets
 from proxyflash.flashers.flasher import SECRET, Settings
+from proxyflash.transports.toml_text import toml_lines
 from pydantic import Field
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +114,7 @@ values = st.recursive(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.dictionaries(texts, values, max_size=4))
-def test_the_written_toml_is_read_as_the_same(document: dict[str, Any]) -> None:
-    text = "".join(benchtext._table(document, ()))
+@given(st.dictionaries(texts, values, max_size=4), st.sampled_from([0, 20, 100]))
+def test_the_written_toml_is_read_as_the_same(document: dict[str, Any], longest: int) -> None:
+    text = "\n".join(toml_lines(document, longest=longest))
     assert differing(document, tomllib.loads(text)) == set()
