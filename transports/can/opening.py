@@ -15,6 +15,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,7 @@ def _keys_of(interface: str) -> frozenset[str]:
     return GENERAL_KEYS | TIMING_KEYS | _own_keys(interface)
 
 
+@cache
 def _own_keys(interface: str) -> frozenset[str]:
     module_name, class_name = can.interfaces.BACKENDS[interface]
     module = importlib.import_module(module_name)
