@@ -60,6 +60,8 @@ class BenchComponent:
 
     def programmer(self, context: RunContext = QUIET, *, attempts: int = 3, starts_again: bool = True) -> Programmer:
         """The engine with this part's bootloader; a context manager."""
+        if self.bench.watcher is not None:
+            context = context.watched(self.bench.watcher)
         runs_on = self.entry.flasher.runs_while_written(self.entry.profile)
         try:
             bootloader = self.bootloader()

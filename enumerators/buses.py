@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ..flashers.errors import Cancelled
+from ..flashers.events import EventSink
 from ..transports import clock, plugins
 from ..transports.errors import BadSettings
 from ..transports.outside import Outside
@@ -39,6 +40,8 @@ class Buses:
         self.outside = Outside(lambda: self._recorder, replay)
         self.commands = HostCommands(file.folder, self.outside)
         self.state = state
+        self.watcher: EventSink | None = None
+        """Is told of what happens to every component, beside those who work on them."""
         self.folder = file.state_folder(state)
         self._lock: BenchLock | None = None
         self._opening = clock.RLock()

@@ -145,6 +145,15 @@ class RunContext:
     on_event: EventSink = ignore
     cancelled: Callable[[], bool] = never
 
+    def watched(self, sink: EventSink) -> RunContext:
+        """The same, with another one who is told as well, before."""
+
+        def both(event: Event) -> None:
+            sink(event)
+            self.on_event(event)
+
+        return RunContext(both, self.cancelled)
+
 
 QUIET = RunContext()
 """Nobody listens, and nobody stops it."""

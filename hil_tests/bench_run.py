@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -35,6 +35,9 @@ from .parts_of_run import PartsOfRun
 from .signal_guard import SignalGuard, undisturbed
 from .time_of_tests import TimeOfTests
 from .verdicts import Missing, component_of, tell, told
+
+if TYPE_CHECKING:
+    from .pages import Pages
 
 EMULATED = Path(__file__).parent / "benches" / "emulated.toml"
 """The bench of a run that names none."""
@@ -69,6 +72,13 @@ class BenchRun:
         self._began = self._began_before = 0.0
         """When the test began, and the one before it, on time.monotonic's clock."""
         self.time = TimeOfTests(config)
+        self._pages: Pages | None = None
+        if config.getoption("bench_report"):
+            from .pages import Pages, check
+
+            folder = Path(config.getoption("bench_report")).absolute()
+            check(folder)
+            self._pages = Pages(folder)
 
     @property
     def has_hardware(self) -> bool:
@@ -189,6 +199,8 @@ class BenchRun:
         self.parts.need_unbroken(involved)
         with self.parts.out_of_use(item):
             self.bench.recorder.note("", f"test {item.nodeid}")
+            if self._pages is not None:
+                self._pages.begin(item.nodeid, self.bench)
             for component in self._components():
                 self.parts.of(component.name).await_start()
             # A test of the bench as a whole may touch any part; those that aren't there don't hold it up.
@@ -231,6 +243,11 @@ class BenchRun:
             self.parts.look_for_cause(item, error)
         if self._bench is None:
             return
+        if self._pages is not None:
+            self._pages.phase(report)
+            if report.when == "teardown":
+                self._write_page(self._pages, item)
+                report.user_properties = list(item.user_properties)
         if report.failed or (report.when == "teardown" and self.config.getoption("record")):
             # What made a test fail may have happened in the one before.
             kept = self._kept(
@@ -240,6 +257,12 @@ class BenchRun:
             report.sections.append((RECORDED, plain(kept)))
         if report.failed and (said := self._last_messages(self._bench, item)):
             report.sections.append((MESSAGES, said))
+
+    def _write_page(self, pages: Pages, item: pytest.Item) -> None:
+        try:
+            tell(item, {"page": pages.end()})
+        except ProxyflashError as error:  # As with a recording.
+            tell(item, {"page": f"not written: {error}"})
 
     def _kept(self, bench: Bench, item: pytest.Item, since: float) -> str:
         """The folder with what was recorded since then, and its files."""

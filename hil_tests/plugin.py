@@ -54,6 +54,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--record", action="store_true", help="keep a recording of every bench test, not only of failed ones"
     )
     group.addoption(
+        "--bench-report", metavar="FOLDER", help="write a page for each bench test, and index.html with all verdicts"
+    )
+    group.addoption(
         "--simulated-time",
         action=argparse.BooleanOptionalAction,
         help="run bench tests on a simulated clock, in a fraction of the time; every bus must be emulated",
@@ -277,6 +280,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         for name, value in report.user_properties
         if name == SIMULATED
     }
+    if config.getoption("bench_report"):
+        said += _index(config, reports)
     if not (kinds or recordings or unkept or said or simulated):
         return
     from .summary import lines
@@ -285,6 +290,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     times = (sum(simulated.values()), sum(report.duration for report in reports if report.nodeid in simulated))
     for line in lines(kinds, recordings, list(unkept.values()), said, times):
         terminalreporter.line(line)
+
+
+def _index(config: pytest.Config, reports: list[Any]) -> list[str]:
+    """Writes the page of all bench tests; where it is, or why it isn't there."""
+    from ..transports.errors import ProxyflashError
+    from .pages import write_index
+
+    found = [(report, dict(report.user_properties)) for report in reports]
+    try:
+        index = write_index(Path(config.getoption("bench_report")), str(config.getoption("bench") or "emulated"), found)
+    except ProxyflashError as error:
+        return [f"--bench-report: {error}"]
+    return [f"report: {index}"]
 
 
 # Fixtures. Each hangs on _proxyflash_run, by which a test that uses the plugin is known.

@@ -49,6 +49,8 @@ class Collector:
     error: ProxyflashError | None = None
     identities: dict[str, Identity] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
+    moments: list[tuple[float, str, str]] = field(default_factory=list)
+    """Around which what passed is shown: the time, the component or "", the title."""
     _bench: Bench | None = field(default=None, init=False)
     _verdicts: dict[str, Verdict] = field(default_factory=dict, init=False)
     _events: list[Seen] = field(default_factory=list, init=False)
@@ -95,8 +97,8 @@ class Collector:
             self._last[event.component] = len(self._events)
             self._events.append(seen)
 
-    def story(self) -> Story:
-        """What has happened so far."""
+    def story(self, verdict: Verdict | None = None) -> Story:
+        """What has happened so far. `verdict`: of all of it, in the place of those of the components."""
         ended, bench = self.now(), self._bench
         records = self._records()
         first = [*(seen.time for seen in self._events[:1]), *(record.time for record in records[:1])]
@@ -111,6 +113,8 @@ class Collector:
         buses = {} if bench is None else {name: entry.spec.bus for name, entry in bench.file.entries.items()}
         pictures = {name: self._picture(name, events) for name, events in of.items()}
         verdicts = worst_first(self._verdict(name, of.get(name, ())) for name in dict.fromkeys([*self._verdicts, *of]))
+        if verdict is not None:
+            verdicts = [verdict]
         return Story(
             title=self.title,
             summary=summary_of(self.error, verdicts),
@@ -134,8 +138,9 @@ class Collector:
     def _records(self) -> Sequence[Record]:
         if self._bench is None:
             return ()
-        records = self._bench.recorder.records() if self._bench.replay is None else self._bench.replay.recording.records
-        return [record for record in records if record.time >= self.began]
+        if self._bench.replay is not None:
+            return self._bench.replay.recording.records
+        return self._bench.recorder.records(clock.monotonic() - (self.now() - self.began))
 
     def _verdict(self, name: str, events: Sequence[Seen]) -> Verdict:
         """The last that was told of a component; what became of it as far as its events tell, if nothing was told."""
@@ -217,7 +222,7 @@ class Collector:
         records: Sequence[Record],
         ended: float,
     ) -> Iterator[Exchange]:
-        moments: list[tuple[float, str, str]] = []
+        moments = list(self.moments)
         for name, events in of.items():
             for seen in events:
                 if isinstance(seen.event, ev.Retrying):

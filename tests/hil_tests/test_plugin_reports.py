@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import unicodedata
 from pathlib import Path
 from xml.etree import ElementTree
@@ -177,6 +178,24 @@ def test_a_failure_names_what_was_recorded(suite: Suite, monkeypatch: pytest.Mon
     log = (folder / "can.log").read_text()
     assert "7E0#0322F1" in log  # A single frame of 3 bytes: ReadDataByIdentifier.
     assert "7E8#" in log
+
+
+def test_bench_report_makes_a_page_of_each_test_and_one_of_all(suite: Suite) -> None:
+    """The workers of pytest-xdist write the pages, and the process that has started them writes the index."""
+    done = suite.run(FAILING, "--bench-report", "pages", "-n", "2")
+    done.assert_outcomes(passed=1, failed=1)
+    done.stdout.fnmatch_lines(["report: pages/index.html"])
+    folder = suite.folder / "pages"
+    index = (folder / "index.html").read_text()
+    assert "1 of 2 tests failed" in index
+    linked = re.findall(r'<a href="\./([^"]*)">([^<]*)</a>', index)
+    assert {name for name, _ in linked} == {path.name for path in folder.iterdir()} - {"index.html"}
+    [(failed, name)] = [(page, name) for page, name in linked if "test_bad" in name]
+    page = (folder / failed).read_text()
+    assert name in page
+    assert "What passed around each failure" in page
+    assert "ReadDataByIdentifier" in page
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_with_record_every_test_keeps_its_recording(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
