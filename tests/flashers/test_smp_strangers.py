@@ -54,7 +54,7 @@ ANSWERS: dict[str, Callable[[bytes], bytes]] = {
     "log text": lambda heard: b"[00:00:01.234,000] <wrn> uart: overrun\r\n",
     "half a frame and silence": lambda heard: echoed(heard)[:12],
     "a frame that is garbled": garbled,
-    "a sequence number from before": lambda heard: echoed(heard, past=1),
+    "a sequence number from before": lambda heard: echoed(heard, past=100),
     "another group's reply": lambda heard: echoed(heard, group=1),
     "another command's reply": lambda heard: echoed(heard, command=5),
     "silence": lambda heard: b"",
