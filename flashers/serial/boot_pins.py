@@ -25,7 +25,7 @@ class PinSettings(Settings):
     reset: Output = "none"
     """The modem line that resets the part. `"none"`: a person resets the part."""
     reset_asserted: bool = True
-    """Whether asserting the line (low on the wire) is what resets."""
+    """Whether the asserted line (low on the wire) resets the part."""
     hold: float = Field(default=0.01, gt=0, le=5)
     """Seconds that the reset is held."""
     settle: float = Field(default=0.05, ge=0, le=5)

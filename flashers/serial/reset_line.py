@@ -21,7 +21,7 @@ class ResetSettings(Settings):
     """`"capacitor"`: the edge of the line makes a short pulse, as on Arduino boards (100 nF between DTR and the reset
     pin). `"direct"`: the part is in reset as long as the line is."""
     asserted: bool = True
-    """Whether asserting the line (low on the wire) is what resets."""
+    """Whether the asserted line (low on the wire) resets the part."""
     discharge: float = Field(default=0.25, ge=0, le=5)
     """Seconds for which the line is released before a pulse through a capacitor."""
     hold: float = Field(default=0.01, gt=0, le=5)

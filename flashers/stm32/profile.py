@@ -33,7 +33,7 @@ class Stm32Pins(PinSettings):
     boot0: Output = "none"
     """The modem line that drives BOOT0. `"none"`: a person sets BOOT0."""
     boot0_asserted: bool = True
-    """Whether asserting the line (low on the wire) is what selects the bootloader."""
+    """Whether the asserted line (low on the wire) selects the bootloader."""
 
     @property
     def select_line(self) -> tuple[Output, bool]:

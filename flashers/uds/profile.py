@@ -386,7 +386,7 @@ class Identifiers(Settings):
     """Data identifiers that tell who the ECU is (ISO 14229-1, C.1)."""
 
     version: tuple[Word, ...] = (0xF189, 0xF195)
-    """Data identifiers of the application's version. The first one that the ECU answers counts."""
+    """Data identifiers of the application's version. The first identifier that the ECU answers counts."""
     serial: Word = 0xF18C
     """Data identifier of the serial number."""
     supplier: Word = 0xF18A

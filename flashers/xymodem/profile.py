@@ -64,7 +64,7 @@ class XymodemPins(PinSettings):
     select: Output = "none"
     """The modem line that selects the bootloader while the part starts. `"none"`: a person selects the bootloader."""
     select_asserted: bool = True
-    """Whether asserting the line (low on the wire) is what selects the bootloader."""
+    """Whether the asserted line (low on the wire) selects the bootloader."""
 
     @property
     def select_line(self) -> tuple[Output, bool]:

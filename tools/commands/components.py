@@ -27,9 +27,10 @@ from .waiting import WAIT, Wait, waits
 def scan(session: Session, targets: tuple[str, ...], wait: float) -> int | None:
     """Finds the components on every bus of the bench, or on the buses that are named.
 
-    Asks each component of the file who it is, without disturbing its work. What it finds and the file lacks is printed
-    as lines to paste into the file. What could not be asked is said with the key that lets it. The exit status is that of the
-    first bus that can't be used; that a part is absent is an answer, and no failure of the scan.
+    Asks each component of the file who it is, without disturbing its work. Also lists
+    devices that the file does not mention yet, as TOML to paste into the file. For each component that could not be asked,
+    names the key that lets scan ask. The exit status is that of the first bus that can't be used. An absent part is not a
+    failure of the scan.
 
     With TARGETs no bench file is read. Each is a component, or a bus: proxyflash help targets
 
@@ -189,7 +190,7 @@ def _full(component: Component) -> dict[str, object]:
 def info(session: Session, name: str) -> int | None:
     """Everything known of one component: identity, memory, what its bootloader can do.
 
-    Enters the part's bootloader to ask where nothing else tells, and leaves the part as it was found.
+    Enters the part's bootloader if only the bootloader can answer, and leaves the part as it was found.
 
     \b
     proxyflash info imu

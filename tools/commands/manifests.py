@@ -278,7 +278,7 @@ def _private_keys(folder: Path) -> Iterator[Path]:
 @click.option("--root", type=PATH, metavar="FILE", help="Make it a signing key, for which this root key vouches.")
 @click.option("--kid", default="", help="What it is called; else its thumbprint.")
 def key(session: Session, file: Path, root: Path | None, kid: str) -> int | None:
-    """Makes a key: a root key, or with --root a signing key. One that is there already stays, and is vouched for anew.
+    """Makes a key: a root key, or with --root a signing key. An existing key stays, and is vouched for again.
 
     FILE gets the private key, which nobody else may have; beside it lies the public one (.jwk), and what vouches for a
     signing key (.sjwk).

@@ -142,7 +142,7 @@ def replay(
 ) -> int | None:
     """Runs the recorded command again, on the recording instead of the hardware.
 
-    Done (0) when all that it sends is what was recorded, and it ends as it did then. Without --bench it uses the bench
+    Ends with 0 if the command sends exactly what was recorded, and ends as it did then. Without --bench it uses the bench
     file as it was recorded; its other files are looked for here and beside the recording.
 
     \b

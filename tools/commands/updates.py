@@ -143,8 +143,8 @@ def apply(
 def resume(session: Session, again: bool, wait: float) -> int | None:
     """Goes on with an update that was cut, stopped, or that waits for a restart.
 
-    With the first action that has not ended; inside of a flash, with what the part says that it lacks. The update's files
-    need not be there any more.
+    Starts at the first action that has not ended. An interrupted flash writes what the part does not hold yet. The update's
+    own files are not needed any more.
 
     \b
     proxyflash resume
@@ -167,10 +167,10 @@ def resume(session: Session, again: bool, wait: float) -> int | None:
 @WAIT
 @reports
 def rollback(session: Session, yes: bool, wait: float) -> int | None:
-    """Undoes an update, the last thing first: the one that is unfinished, else the last one.
+    """Undoes the unfinished update, else the last one; the last step first.
 
-    What can't be undone is said by `plan`, before the start. Each restore's outcome is told. Run it again for what could
-    not be brought back. If everything was brought back already, nothing is done, with exit status 0.
+    `plan` lists the steps that can't be undone. The result of each restore is printed. Run it again to retry restores that
+    failed. If everything was brought back already, nothing is done, with exit status 0.
 
     \b
     proxyflash rollback

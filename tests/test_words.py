@@ -1,0 +1,80 @@
+"""The documents and the help texts say it in words that engineers of the field use, whatever their first language."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from proxyflash.tools.commands import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "SECURITY.md",
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("examples/*/README.md"),
+    ]
+)
+INSTEAD = {
+    r"(?<!there )is no (?!longer\b)": "is not a",
+    r"told|tells": "report, show, give",
+    r"heed\w*|unheeded": "ignore, obey",
+    "anew|once more": "again",
+    "amid": "between, during",
+    "lacks": "has no",
+    "one that": "name the thing",
+    "what has|is what": "name the thing",
+    "comes to": "name the result",
+    "by itself|for want of|so many": "say what happens",
+    "boot loaders?": "bootloader",
+}
+"""Words that nobody has to read twice are better than these."""
+BANNED = re.compile("|".join(rf"\b(?:{words})\b" if words[0] != "(" else rf"{words}" for words in INSTEAD))
+
+
+def prose(page: str) -> str:
+    """A page without its code, with the same lines."""
+    code = re.compile(r"^(```|~~~).*?^\1|^ {4}[^\n]*$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+    return code.sub(lambda found: "\n" * found[0].count("\n"), page)
+
+
+def found_in(text: str) -> list[str]:
+    """Each line with a word that is not to be used."""
+    return [
+        f"{number}: {line.strip()}" for number, line in enumerate(text.split("\n"), 1) if BANNED.search(line.lower())
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_has_plain_words(page: Path) -> None:
+    assert found_in(prose(page.read_text(encoding="utf-8"))) == [], INSTEAD
+
+
+def helps(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
+    """What a command and those in it say to --help."""
+    context = click.Context(command)
+    yield name, command.help or ""
+    for parameter in command.get_params(context):
+        yield f"{name} {parameter.name}", (parameter.get_help_record(context) or ("", ""))[1]
+    if isinstance(command, click.Group):
+        for inner in command.list_commands(context):
+            found = command.get_command(context, inner)
+            assert found is not None
+            yield from helps(found, f"{name} {inner}")
+
+
+def test_the_help_texts_have_plain_words() -> None:
+    texts = dict(helps(cli, "proxyflash"))
+    assert len(texts) > 50
+    assert {name: found for name, text in texts.items() if (found := found_in(text))} == {}, INSTEAD
+
+
+def test_such_a_word_is_seen() -> None:
+    assert found_in(prose("A file\nthat is no image\n\n    it is no image\n\n`tells` is a key; there is no other")) == [
+        "2: that is no image"
+    ]
