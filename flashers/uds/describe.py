@@ -133,6 +133,8 @@ SUB_FUNCTIONS: dict[int, dict[int, str]] = {
     },
 }
 """Sub-functions by their service, without the bit that suppresses the positive response."""
+STORE_EVENT = 0x40
+"""Bit of an event's sub-function of ResponseOnEvent: the event is kept over a reset (table 139)."""
 PERIODIC_MODES = {1: "sendAtSlowRate", 2: "sendAtMediumRate", 3: "sendAtFastRate", 4: "stopSending"}
 """transmissionMode of ReadDataByPeriodicIdentifier (annex C)."""
 FILE_MODES = {1: "AddFile", 2: "DeleteFile", 3: "ReplaceFile", 4: "ReadFile", 5: "ReadDir", 6: "ResumeFile"}
@@ -270,8 +272,9 @@ def _details(service: int, message: bytes, response: bool, size: int) -> Iterato
 
 def _with_sub_function(service: int, rest: bytes, response: bool) -> Iterator[str]:
     number = rest[0] & ~SUPPRESS_POSITIVE_RESPONSE
-    # 0x19 and others repeat the whole byte; the bit is never set in a response.
-    name = name_in(SUB_FUNCTIONS[service], number)
+    stored = service == 0x86 and number & STORE_EVENT
+    name = name_in(SUB_FUNCTIONS[service], number & ~STORE_EVENT if stored else number)
+    name = f"{name}, storeEvent" if stored else name
     data = rest[1:]
     match service:
         case 0x31 if len(data) >= 2:

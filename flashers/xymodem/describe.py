@@ -83,6 +83,8 @@ class XymodemDescriber(StreamDescriber):
                 return 1, Said("NAK: send with checksum, or again")
             return 1, Said("NAK", True)
         if first == Control.CAN:
+            # The next transfer begins with its first block again.
+            self._blocks = 0
             return _run(data, Control.CAN, "CAN")
         if first in STARTS and all(byte not in range(0x20, 0x7F) or byte == first for byte in data[:2]):
             if not self._blocks:

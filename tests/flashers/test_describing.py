@@ -18,6 +18,7 @@ from proxyflash.flashers.uds.describe import ListeningDescriber, UdsDescriber, d
 from proxyflash.flashers.xymodem.describe import XymodemDescriber
 from proxyflash.transports.can.bus import CanId
 from proxyflash.transports.isotp.reassembly import KEPT
+from proxyflash.transports.plain import plain
 from proxyflash.transports.recording.records import CanFrame, Record, SerialBytes, UsbControl, UsbDevices, UsbSeen
 
 OUT, IN = True, False
@@ -76,6 +77,7 @@ UDS = [
     ("38 01 00 05 2F 61 2E 62 63", 'RequestFileTransfer AddFile, "/a.bc"', False),
     ("3D 24 20 48 13 92 00 03 00 01 8C", "WriteMemoryByAddress 0x20481392, 3 bytes, 00 01 8C", False),
     ("87 01 05", "LinkControl verifyModeTransitionWithFixedParameter, 05", False),
+    ("86 45 02", "ResponseOnEvent startResponseOnEvent, storeEvent, 02", False),
     ("7F 31 78", "negative response to RoutineControl: NRC 0x78 requestCorrectlyReceivedResponsePending", False),
     ("7F 36 72", "negative response to TransferData: NRC 0x72 generalProgrammingFailure", True),
     ("7F 29 57", "negative response to Authentication: NRC 0x57 certificateVerificationFailedInvalidCertificate", True),
@@ -227,6 +229,30 @@ YMODEM = (
 )  # fmt: skip
 
 
+def test_a_transfer_after_a_cancelled_one_begins_anew() -> None:
+    """X/YMODEM Protocol Reference, 4.1 and 7.4: CAN CAN from the receiver; then a receiver that asks for checksums."""
+    block = "01 01 FE" + "00" * 128
+    turns = [
+        (IN, "43"),
+        (OUT, block + "00 00"),
+        (IN, "18 18"),
+        (IN, "15"),
+        (OUT, block + "00"),
+        (IN, "06"),
+        (OUT, "04"),
+    ]
+    words = [line.words for line in lines_of(XymodemDescriber(), serial(*turns))]
+    assert words == [
+        "C: send with CRC",
+        "block 1, 128 bytes",
+        "2 CAN",
+        "NAK: send with checksum, or again",
+        "block 1, 128 bytes",
+        "ACK",
+        "EOT",
+    ]
+
+
 @pytest.mark.parametrize("step", [0, 1, 3])
 @pytest.mark.parametrize(
     ("make", "told"),
@@ -324,23 +350,24 @@ STREAMS: Sequence[Callable[[], Describer]] = (
 @given(turns=st.lists(st.tuples(st.booleans(), st.binary(max_size=40)), max_size=12))
 def test_any_bytes_of_a_line_are_told(make: Callable[[], Describer], turns: list[tuple[bool, bytes]]) -> None:
     for line in lines_of(make(), [SerialBytes(0.0, "line", out, data) for out, data in turns]):
-        assert line.words.isprintable()
+        assert line.words == plain(line.words)
 
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from((0x7E0, 0x7E8, 0x7DF)), st.binary(max_size=64)), max_size=12))
 def test_any_frames_are_told(frames: list[tuple[int, bytes]]) -> None:
     for line in lines_of(ListeningDescriber(), [CanFrame(0.0, "line", True, i, 0, data) for i, data in frames]):
-        assert line.words.isprintable()
+        assert line.words == plain(line.words)
 
 
 @settings(max_examples=40)
 @given(st.binary(max_size=80))
 def test_any_message_is_told(data: bytes) -> None:
-    assert describe(data).words.isprintable()
-    assert smp.describe(data).words.isprintable()
+    for said in (describe(data), smp.describe(data)):
+        assert said.words == plain(said.words)
     for status in (0, -32):
-        assert dfu.describe(data[:8].ljust(8, b"\0"), data, status, dfuse=True).words.isprintable()
+        words = dfu.describe(data[:8].ljust(8, b"\0"), data, status, dfuse=True).words
+        assert words == plain(words)
 
 
 @pytest.mark.parametrize("make", STREAMS)
