@@ -16,7 +16,6 @@ import click
 from _pytest.fixtures import FixtureFunctionDefinition
 from proxyflash.hil_tests import plugin
 from proxyflash.tools.commands import cli
-from sphinx.cmd.build import main as sphinx
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -51,7 +50,9 @@ def gather(source: Path) -> None:
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir(parents=True)
     pages = {page.name: page for page in sorted(DOCS.glob("*.md"))} | FROM_ELSEWHERE
-    names = {path.resolve(): name for name, path in pages.items()}
+    shutil.copytree(DOCS / "pictures", source / "pictures")
+    pictures = {f"pictures/{picture.name}": picture for picture in (DOCS / "pictures").iterdir()}
+    names = {path.resolve(): name for name, path in (pages | pictures).items()}
     for name, path in pages.items():
         text = path.read_text(encoding="utf-8")
         (source / name).write_text(_linked(text, path, names), encoding="utf-8")
@@ -162,6 +163,9 @@ def python() -> str:
 
 def main() -> int:
     """Sphinx's exit status."""
+    # `make docs` installs it; the pages are gathered, and tested, without.
+    from sphinx.cmd.build import main as sphinx
+
     gather(BUILD / "source")
     options = ["-W", "--keep-going", "-q", "-b", "html", "-c", str(DOCS), "-d", str(BUILD / "doctrees")]
     status: int = sphinx([*options, str(BUILD / "source"), str(BUILD / "html")])
