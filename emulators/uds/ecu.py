@@ -49,7 +49,8 @@ class Variation:
     `fail_check`: the memory check finds fault with everything. `block_size`, `st_min`: of its flow control.
     `download_ends`: what ends a download that is not complete, one of ENDINGS. `repeats`: a block that comes again is
     acknowledged again; else refused by wrongBlockSequenceCounter. `seed_delay`: seconds after each start in which no
-    seed is given.
+    seed is given. `poll`: routines run on after their start was answered, and so many questions for a result come too early;
+    0: the answer to the start has the result.
     """
 
     security_level: int = 1
@@ -70,6 +71,7 @@ class Variation:
     download_ends: str = "session"
     repeats: bool = True
     seed_delay: float = 0.0
+    poll: int = 0
     block_size: int = 0
     st_min: int = 0
 
@@ -106,6 +108,8 @@ class Ecu(Board):
             }
             self._security = Levels(self._security, others, maker.seed_data)
         self._order = Order(maker.rules)
+        self._results: dict[int, tuple[int, int]] = {}
+        """With `poll`: of each routine the questions that come too early, and its result."""
         self.running: Application | None = None
         self._to_bootloader = False
         self._fingerprint = b""
@@ -343,11 +347,25 @@ class Ecu(Board):
             status = variation.preconditions
         elif not self._programming:
             raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
+        elif variation.poll:
+            return self._polled(routine, head, argument)
         else:
             passed = self._routine(routine, head[0], argument)
             status = 0 if passed else 1
         kind, quiet = sub_function(head, (1,), None)
         return None if quiet and passed else bytes([kind]) + head[1:] + bytes([status])
+
+    def _polled(self, routine: int, head: bytes, argument: bytes) -> bytes:
+        """startRoutine, and requestRoutineResults (14.2): the last byte says whether it runs (1), passed (0) or failed (2)."""
+        early, result = self._results.get(routine, (0, 0))
+        if head[0] == 0x03 and routine in self._results:
+            self._results[routine] = (max(0, early - 1), result)
+            return head + bytes([1 if early else result])
+        if head[0] != 0x01 or early:
+            raise RequestRefused(Nrc.CONDITIONS_NOT_CORRECT if early else Nrc.REQUEST_SEQUENCE_ERROR)
+        passed = self._routine(routine, head[0], argument)
+        self._results[routine] = (self._variation.poll, 0 if passed else 2)
+        return head
 
     def _routine(self, routine: int, kind: int, argument: bytes) -> bool:
         """One of the programming routines: whether it passed. Raises RequestRefused."""

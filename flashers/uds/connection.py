@@ -134,9 +134,9 @@ class Connection:
         """See `UdsClient.ask`; what is lost is sent again as often as the profile says."""
         return self.client.ask(request, limit=limit, retries=self.profile.timings.retries, settled_by=settled_by)
 
-    def request(self, request: bytes, *, limit: float | None = None) -> bytes:
+    def request(self, request: bytes, *, limit: float | None = None, settled_by: int | None = None) -> bytes:
         """What follows the head of the positive response. Raises what a negative response is amid programming."""
-        answer = self.client.ask(request, limit=limit, retries=self.profile.timings.retries)
+        answer = self.client.ask(request, limit=limit, retries=self.profile.timings.retries, settled_by=settled_by)
         if isinstance(answer, NegativeResponse):
             raise self.refusal(answer)
         if request[0] == Service.TRANSFER_DATA:
@@ -145,16 +145,23 @@ class Connection:
 
     def run_routine(self, routine: int, parameters: bytes) -> bytes:
         """The routine's status record. Raises what a negative response is mapped to."""
-        started = self.request(session.routine_request(routine, parameters), limit=self.profile.timings.erase)
+        started = self.request(
+            session.routine_request(routine, parameters), limit=self.profile.timings.erase, settled_by=self._runs_on
+        )
         return session.result_of(self.client, self.profile, routine, started, self.request)
 
     def ask_routine(self, routine: int, parameters: bytes) -> bytes | NegativeResponse:
         """As `run_routine`; what the ECU refuses is returned."""
         limit = self.profile.timings.erase
-        started = self.ask(session.routine_request(routine, parameters), limit=limit)
+        started = self.ask(session.routine_request(routine, parameters), limit=limit, settled_by=self._runs_on)
         return session.result_of(
             self.client, self.profile, routine, started, lambda asked: self.ask(asked, limit=limit)
         )
+
+    @property
+    def _runs_on(self) -> int | None:
+        """How an ECU refuses to start a routine again that runs on after its first start was answered, and that answer lost."""
+        return Nrc.CONDITIONS_NOT_CORRECT if self.profile.routines.poll else None
 
     def refusal(self, answer: NegativeResponse) -> ProxyflashError:
         """The error that a refusal amid programming is, with whether it passes: where the ECU may have lost its session or

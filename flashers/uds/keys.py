@@ -19,11 +19,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, cast
 
-from ...transports import clock, named_files, private_files
+from ...transports import clock, private_files
 from ...transports.outside import Outside
 from ..errors import KeyLibraryFailed, ProfileWrong
 from .profile import KeyLibrary, Security, UdsProfile
 
+HEAD = 20
+"""Bytes of an ELF file up to its machine."""
 LOADER = Path(__file__).with_name("key_process.py")
 LOAD_SECONDS = 10.0
 """How long a library may take to be loaded."""
@@ -165,8 +167,12 @@ def library_keys(library: KeyLibrary) -> KeyFunction:
 def check_class(path: Path, interpreter: str = sys.executable) -> None:
     """Raises ProfileWrong unless the file is a shared library for the machine of this interpreter."""
     try:
-        with named_files.opened(path) as stream:
-            head = stream.read(20)
+        head = private_files.code(path, HEAD - 1)
+    except PermissionError as error:
+        raise ProfileWrong(
+            f"the key library {path} is not taken: {error.strerror}",
+            remedy="Look at what the file does. If it is right, make it yours alone: chown, chmod go-w.",
+        ) from error
     except (OSError, ValueError) as error:
         raise ProfileWrong(
             f"the key library {path} can't be read: {getattr(error, 'strerror', error)}",
@@ -179,20 +185,20 @@ def check_class(path: Path, interpreter: str = sys.executable) -> None:
     if found is None:
         raise ProfileWrong(f"{path} is no shared library", remedy="Correct security.library.file in the profile.")
     with Path(interpreter).open("rb") as stream:
-        own = _class(stream.read(20))
+        own = _class(stream.read(HEAD))
     if found != own:
         raise ProfileWrong(f"the key library {path} is for {_name(found)}, and this Python is not", remedy=remedy)
 
 
 def _machine(interpreter: str) -> str:
     with Path(interpreter).open("rb") as stream:
-        found = _class(stream.read(20))
+        found = _class(stream.read(HEAD))
     return "this machine" if found is None else _name(found)
 
 
 def _class(head: bytes) -> tuple[int, int, int] | None:
     """Class, byte order and machine in an ELF header; None for another file, or one that can't be loaded."""
-    if len(head) < 20 or head[:4] != b"\x7fELF" or head[5] not in (1, 2):
+    if len(head) < HEAD or head[:4] != b"\x7fELF" or head[5] not in (1, 2):
         return None
     machine = struct.unpack("<H" if head[5] == 1 else ">H", head[18:20])[0]
     return head[4], head[5], machine

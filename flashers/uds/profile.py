@@ -24,12 +24,12 @@ from .sequence import STANDARD, Order, flat, parse, with_heads
 
 
 def _from_hex(value: object) -> object:
-    if not isinstance(value, str):
+    if isinstance(value, bytes):
         return value
     try:
-        return bytes.fromhex(value)
+        return bytes.fromhex(value if isinstance(value, str) else "-")
     except ValueError:
-        raise ValueError("no hexadecimal bytes, such as 'DE AD BE EF'") from None
+        raise ValueError("it takes hexadecimal bytes in quotes, two digits each, such as 'DE AD BE EF'") from None
 
 
 Byte = Annotated[int, Field(ge=0, le=0xFF)]

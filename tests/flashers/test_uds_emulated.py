@@ -20,7 +20,13 @@ from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.emulators.uds.device import UdsDevice
-from proxyflash.flashers.errors import NoResponse, OperationFailed, PartRefused, SecurityDenied, VerifyMismatch
+from proxyflash.flashers.errors import (
+    NoResponse,
+    OperationFailed,
+    PartRefused,
+    SecurityDenied,
+    VerifyMismatch,
+)
 from proxyflash.flashers.flasher import Capability, State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
@@ -555,6 +561,32 @@ class TestSession:
         assert seen.state is State.BOOTLOADER
         made.device.supply.off()
         assert UdsFlasher.probe(made.bus, made.address, made.profile, active=False, deadline=Deadline.after(5)) is None
+
+
+class TestPolledRoutines:
+    """ISO 14229-1:2020, 14.2: a routine may run on after startRoutine was answered."""
+
+    def test_its_result_is_asked_for_until_it_has_ended(self, rig: Make) -> None:
+        made = rig(poll=3, profile={"routines": {"poll": True}})
+        assert made.flash().verified
+
+    @pytest.mark.parametrize("routine", [0xFF00, 0x0202, 0xFF01])
+    def test_a_start_whose_answer_is_lost_is_not_refused_for_good(self, rig: Make, routine: int) -> None:
+        """The repeated request is refused by conditionsNotCorrect, for the routine runs."""
+        made = rig(poll=3, profile={"routines": {"poll": True}})
+        link = made.device.board.link  # type: ignore[attr-defined]
+        send = link.send
+        lost: list[bytes] = []
+
+        def answer(data: bytes) -> None:
+            if data[:4] == b"\x71\x01" + routine.to_bytes(2, "big") and not lost:
+                lost.append(data)
+            else:
+                send(data)
+
+        link.send = answer
+        assert made.flash().verified
+        assert lost
 
 
 class TestWire:

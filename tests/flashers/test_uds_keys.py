@@ -138,6 +138,14 @@ def test_a_library_that_is_not_there(tmp_path: Path) -> None:
         check_class(tmp_path / "keys.so")
 
 
+def test_one_that_others_may_write_to_is_not_loaded(tmp_path: Path) -> None:
+    file = compiled(tmp_path, "other.so", OTHER)
+    file.chmod(0o666)
+    with pytest.raises(ProfileWrong, match="is not taken: it can be written to by others") as refused:
+        library_keys(KeyLibrary(file=str(file)))
+    assert "chown, chmod go-w" in refused.value.remedy
+
+
 def test_one_without_the_function(tmp_path: Path) -> None:
     library = KeyLibrary(file=str(compiled(tmp_path, "other.so", OTHER)))
     with pytest.raises(ProfileWrong, match="has no function GenerateKeyEx"):
