@@ -97,6 +97,26 @@ def test_a_target_is_decoded_by_its_own_ids(car: Car) -> None:
     assert result["ids"][0]["frames"] == 1
 
 
+def test_targets_on_one_bus_share_it(car: Car) -> None:
+    target = f"uds:{car.bus}?request=0x123&response=0x456"
+    status, out, err = car.run(car.bus, target, frames=[(0x123, "02 10 02"), (0x7E0, "02 3E 00")])
+    assert status == 0
+    assert [line.split(" -> ")[1] for line in out.splitlines()] == [
+        "DiagnosticSessionControl programmingSession",
+        "TesterPresent",
+    ]
+    assert err.startswith("2 frames, 0 lost")
+
+
+def test_an_adapter_that_goes_ends_it_and_the_recording_is_kept(car: Car, tmp_path: Path) -> None:
+    unplugging = clock.Timer(2.0, car.wire.close)
+    unplugging.start()
+    status, out, err = car.run(car.bus, "--record", tmp_path / "kept.jsonl", frames=[(0x7E0, "02 3E 00")])
+    assert (status, err.split()[0]) == (1, "E-CAN-GONE")
+    assert "TesterPresent" in out
+    assert [record for record in load(tmp_path / "kept.jsonl").records if isinstance(record, CanFrame)]
+
+
 BENCH = """
 [bus.car]
 kind = "can"

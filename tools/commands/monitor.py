@@ -17,6 +17,7 @@ from ...flashers.describing import Describer, Describing, Line
 from ...transports import clock, private_files
 from ...transports.can.bus import CanBus, copy_error
 from ...transports.deadline import Deadline
+from ...transports.errors import ProxyflashError
 from ...transports.recording.formats import head_line, record_line
 from ...transports.recording.records import CanFrame, Record, clock_text
 from ...transports.transport import Transport
@@ -27,7 +28,7 @@ from .session import PROFILE, Session, command, target_words
 
 if TYPE_CHECKING:
     from ...enumerators.bench import Bench
-    from ...enumerators.benchfile.schema import BenchFile
+    from ...enumerators.benchfile.schema import BenchFile, BusSpec
     from ..monitor_table import MonitorTable
 
 BATCH_SECONDS = 0.1
@@ -57,11 +58,9 @@ def monitor(
     proxyflash monitor 'uds:socketcan:can0?request=0x7E0' --record can0.jsonl
     proxyflash --bench desk.toml monitor powertrain --dbc car.dbc --for 10
     """
-    heard = list(_opened(session, words))
-    traffic = Traffic({bus.name: bus.bit_rates for bus in _can_buses(heard) if bus.bit_rates is not None})
     every: dict[str, list[Describer]] = {}
-    for bench, transport in heard:
-        every[transport.name] = describers(bench.file)[transport.name]
+    heard = list(_opened(session, words, every))
+    traffic = Traffic({bus.name: bus.bit_rates for bus in _can_buses(heard) if bus.bit_rates is not None})
     signals = None
     if dbc is not None:
         from ..dbc import DbcDescriber
@@ -78,10 +77,16 @@ def monitor(
             from ..monitor_table import MonitorTable
 
             running.table = stack.enter_context(MonitorTable(signals))
+        ended: ProxyflashError | None = None
         try:
             running.run(None if seconds is None else Deadline.after(seconds))
         except KeyboardInterrupt:
             running.step()
+        except ProxyflashError as error:
+            # What was recorded until then is kept.
+            ended = error
+    if ended is not None:
+        raise ended
     lost = running.lost
     session.output.document(
         {
@@ -167,15 +172,24 @@ class _Running:
             self._output.lines(f"{clock_text(line.time)} {line}" for line in lines)
 
 
-def _opened(session: Session, words: Sequence[str]) -> Iterator[tuple[Bench, Transport]]:
-    """The buses that are heard. Raises OneReader where a bus that was named, or each bus, can't be heard."""
+def _opened(
+    session: Session, words: Sequence[str], every: dict[str, list[Describer]]
+) -> Iterator[tuple[Bench, Transport]]:
+    """The buses that are heard. `every`: gets the describers of each of them.
+
+    Targets of one bus share it. Raises OneReader where a bus that was named, or each bus, can't be heard.
+    """
     targets = [word for word in words if is_target(word)]
     if targets and len(targets) < len(words):
         raise click.UsageError("name buses of the bench file, or targets, and not both")
     refused: list[OneReader] = []
     count = 0
+    known: dict[str, list[BusSpec]] = {}
     for bench in session.benches(targets):
         for bus in _buses(bench, words) if not targets else list(bench.file.spec.bus):
+            if any(bench.file.spec.bus[bus].settings == spec.settings for spec in known.get(bus, ())):
+                every[bus] = describers(bench.file)[bus] + every[bus]
+                continue
             try:
                 transport = bench.listen(bus)
             except OneReader as error:
@@ -185,6 +199,8 @@ def _opened(session: Session, words: Sequence[str]) -> Iterator[tuple[Bench, Tra
                 session.output.note(f"{bus} is left out: {error.cause}")
                 continue
             count += 1
+            known.setdefault(bus, []).append(bench.file.spec.bus[bus])
+            every[bus] = describers(bench.file)[bus]
             yield bench, transport
     if not count:
         raise refused[0] if refused else ComponentUnknown("the bench has no bus")
