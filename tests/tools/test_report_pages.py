@@ -130,6 +130,16 @@ def test_two_recordings_and_their_first_difference(desk: Desk) -> None:
     assert text.index("one.jsonl") < text.index("other.jsonl")
 
 
+def test_a_page_that_fails_hides_no_failure_of_its_command(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(story: object) -> str:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(page, "render", broken)
+    done = desk.run("verify", "camera", "update/none.dfu", "--report", "page.html")
+    assert (done.status, "E-UNEXPECTED RuntimeError: broken" in done.err) == (12, True)
+    assert done.err.splitlines()[-1].startswith("E-IMAGE-MISSING")
+
+
 def test_a_page_replaces_one_that_is_there_whole(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("page.html").write_text("before")
     monkeypatch.setattr(page, "render", lambda story: "after")

@@ -74,9 +74,9 @@ def _written(session: Session, path: Path, error: ProxyflashError | None, *, fai
     session.watcher.error = error or session.watcher.error
     try:
         page.write(session.watcher.story(), path)
-    except page.PageFile as failed:
+    except Exception as failed:
         if fails:
             raise
-        session.output.fault(failed)
+        session.output.fault(known(failed))
     else:
         session.output.note(f"report written to {path}")
