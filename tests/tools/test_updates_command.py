@@ -154,6 +154,7 @@ def test_history_and_report(desk: Desk) -> None:
     assert "signature NOT checked" in desk.run("report", "--check", proof).out
     done = desk.run("report", "--check", proof, "--key", key.with_suffix(".jwk"), "--json")
     assert (done.status, done.document["verified"], done.document["number"]) == (0, True, 1)
+    assert "page.html" in done.document["files"]
     proof.write_bytes(proof.read_bytes()[:-1])
     assert desk.run("report", "--check", proof).status == 12
     assert desk.run("report", "--check", proof, "7").status == 2

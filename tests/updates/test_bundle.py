@@ -195,7 +195,7 @@ def test_a_bomb_is_left_where_it_is_longer_than_it_says(lab: Lab, tmp_path: Path
         bundle.check(proof)
     assert refused.value.code == "E-BUNDLE-CHANGED"
     packed(proof, lambda files: files.update({"bundle.json": bytes(300 << 20)}))
-    with pytest.raises(ProxyflashError, match="more than 1,048,576 bytes"):
+    with pytest.raises(ProxyflashError, match="more than 4,194,304 bytes"):
         bundle.check(proof)
 
 

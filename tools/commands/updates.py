@@ -293,6 +293,7 @@ def _write_trace(entry: StoredUpdate, outcome: Outcome, out: Path) -> None:
 def _write_bundle(
     session: Session, engine: Engine, entry: StoredUpdate, outcome: Outcome, out: Path, recorded: tuple[Path, ...]
 ) -> int | None:
+    from ...report_page import page, updates
     from ...updates.engine import bundle
 
     if out.exists():
@@ -301,8 +302,13 @@ def _write_bundle(
     key = signing.PrivateKey.read(Path(private)) if private else None
     kept = engine.kept(entry, outcome.progress)
     manifests = [kept.files / name for name in kept.progress().begin["documents"]]
+    html = None
     try:
-        made = bundle.write(out, outcome, entry, manifests, recorded, key)
+        html = page.render(updates.story(outcome, entry)).encode()
+    except page.PageLibrary as missing:
+        session.output.note(f"without the page: {missing}")
+    try:
+        made = bundle.write(out, outcome, entry, manifests, recorded, key, html)
     except OSError as error:
         raise TargetFile(f"{error.filename or out}: {error.strerror}") from error
     said = f"signed by {key.public.thumbprint}" if key else "not signed"

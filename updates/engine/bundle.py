@@ -4,14 +4,15 @@
 |---|---|
 | `bundle.json` | which update it is, and size and SHA-256 of each other file |
 | `bundle.jws` | the gateway's signature over `bundle.json`, where it has a key |
+| `page.html` | the report as a page, where Jinja2 is installed |
 | `report.json` | the report, as `proxyflash report` prints it |
 | `components.json` | what each component held before and after: identity, versions, the hashes of the files installed |
 | `journal.jsonl` | the journal |
 | `manifests/N.json` | the manifests that were carried out |
 | `recordings/N.jsonl` | what passed on the buses, where it was recorded |
 
-The same update gives the same bytes. A bundle that comes from elsewhere is believed in nothing: its size, the number and the
-names of its files and what each unpacks to are bounded first, and nothing is unpacked onto a disk.
+The same update gives the same bytes on the same host. A bundle that comes from elsewhere is believed in nothing: its size,
+the number and the names of its files and what each unpacks to are bounded first, and nothing is unpacked onto a disk.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ from .report import Outcome
 from .store import StoredUpdate
 
 INDEX, SIGNATURE = "bundle.json", "bundle.jws"
-REPORT, COMPONENTS, JOURNAL = "report.json", "components.json", "journal.jsonl"
+REPORT, COMPONENTS, JOURNAL, PAGE = "report.json", "components.json", "journal.jsonl", "page.html"
 ALWAYS = (REPORT, COMPONENTS, JOURNAL)
-NAME = r"report\.json|components\.json|journal\.jsonl|page\.html|manifests/[1-9]\d{0,2}\.json|recordings/[1-9]\d{0,2}\.jsonl"
+NAME = r"report\.json|components\.json|journal\.jsonl|page\.html|manifests/[1-9]\d{0,4}\.json|recordings/[1-9]\d{0,4}\.jsonl"
 """The files that may be in it, beside index and signature: no name leads out of a folder."""
 TYPE = "proxyflash-bundle"
 """The `typ` of its signature: no signature of anything else is taken for it, and the other way round."""
 MOST_BYTES = 4 << 30
 """Of the file, and of all that is in it."""
-MOST_INDEX = 1 << 20
+MOST_INDEX = 4 << 20
 MOST_DIRECTORY = 1 << 20
 """Bytes of the index, and of the zip file's own directory."""
-MOST_FILES = 1000
+MOST_FILES = 10_000
 CHUNK = 1 << 20
 _LOCAL_HEADER = 30
 """Bytes before a file's name. Our own have no field behind the name, and no record behind the data."""
@@ -103,13 +104,15 @@ def write(
     manifests: Iterable[Path],
     recorded: Iterable[Path],
     key: signing.PrivateKey | None,
+    page: bytes | None = None,
 ) -> Index:
-    """Writes a bundle, whole or not at all. Raises OSError, BadRecording, StateFolder."""
+    """Writes a bundle, whole or not at all. `page`: the report as HTML. Raises OSError, BadRecording, StateFolder."""
     sources: list[tuple[str, str, bytes | Path]] = [
         (REPORT, "", _json(outcome.report())),
         (COMPONENTS, "", _json({"components": components(outcome)})),
         (JOURNAL, "", private_files.read(entry.journal)),
     ]
+    sources += [(PAGE, "", page)] if page is not None else []
     sources += [(f"manifests/{n}.json", path.name, private_files.read(path)) for n, path in enumerate(manifests, 1)]
     for number, path in enumerate(recorded, 1):
         recordings.load(path)
@@ -118,7 +121,8 @@ def write(
     for name, of, data in sources:
         with _opened(data) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            members.append(Member(name=name, size=stream.seek(0, os.SEEK_END), sha256=digest, of=of))
+            called = of.encode("utf-8", "replace").decode()
+            members.append(Member(name=name, size=stream.seek(0, os.SEEK_END), sha256=digest, of=called))
     index = Index(
         number=entry.number,
         update=str(outcome.plan.update.manifest.updateId),
