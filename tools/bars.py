@@ -80,7 +80,8 @@ class Bars:
             case ev.PhaseFinished() if row is not None:
                 row.done, row.said = row.total, plain(finished_text(event))
         self.resume()
-        if self._live is not None and not self._moves:
+        # A phase that ends before the next time is seen, too.
+        if self._live is not None and not (self._moves and isinstance(event, ev.Progress)):
             self._live.refresh()
 
     def end(self, component: str) -> None:

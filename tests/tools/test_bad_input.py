@@ -339,6 +339,7 @@ def test_a_busy_adapter_names_its_holder(desk: Desk, port: str) -> None:
 
 AS_ANOTHER_USER = """
 import os, sys
+import proxyflash.updates.errors
 from proxyflash.tools import commands
 
 arguments = sys.argv[1:]

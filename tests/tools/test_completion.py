@@ -58,8 +58,10 @@ def test_another_bench_file_has_other_names(desk: Desk) -> None:
         assert completed(desk, "bash", f"proxyflash --bench {name} info g") == []
 
 
-def test_buses_complete_for_doctor(desk: Desk) -> None:
-    assert set(completed(desk, "bash", "proxyflash doctor ")) == {"powertrain", "imu-uart", "usb"}
+def test_buses_and_protocols_complete_for_doctor(desk: Desk) -> None:
+    words = set(completed(desk, "bash", "proxyflash doctor "))
+    assert {word for word in words if not word.endswith(":")} == {"powertrain", "imu-uart", "usb"}
+    assert {"dfu:", "uds:", "stm32-uart:"} <= words
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -129,8 +129,8 @@ def run(
     with _interruptible():
         kernel, initramfs = _prepared(session, cache, modules)
         outcome = _carried_out(session, job, kernel, initramfs)
-    if outcome is None:
-        return None
+    if outcome is None:  # Its command was ended: that is no success, whoever went away.
+        return OutputLost.exit_status
     if session.output.verbosity:
         session.output.note(f"{kernel.name}: booted in {outcome.boot_seconds:.1f} s, ran for {outcome.seconds:.1f} s")
     session.output.document(
