@@ -7,6 +7,7 @@ import hashlib
 import json
 import stat
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -217,6 +218,24 @@ def test_what_is_no_zip_file_of_ours_is_refused(proof: Path, change: Callable[[b
     with pytest.raises(ProxyflashError) as refused:
         bundle.check(proof, KEY.public)
     assert (refused.value.code, refused.value.exit_status) == ("E-BUNDLE", 12)
+
+
+def test_a_directory_of_zip64_is_not_read(tmp_path: Path) -> None:
+    """Its records (APPNOTE 4.3.14, 4.3.15) say how much of the file is the directory, and the last record another number."""
+    proof, size = tmp_path / "proof.zip", 256 << 20
+    records = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, size, 0)
+    records += struct.pack("<4sLQL", b"PK\6\7", 0, size, 1)
+    with open(proof, "wb") as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(records + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(records), size, 0))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BundleBroken, match="ZIP64"):
+            bundle.check(proof)
+        assert tracemalloc.get_traced_memory()[1] < size // 8
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_byte_that_was_changed_changes_no_content_that_is_taken(proof: Path) -> None:

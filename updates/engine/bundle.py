@@ -59,6 +59,8 @@ _LOCAL_HEADER = 30
 """Bytes before a file's name. Our own have no field behind the name, and no record behind the data."""
 _END = struct.Struct("<4s4H2LH")
 """The last record of a zip file (PKWARE's APPNOTE, 4.3.16); with a comment after it, or for ZIP64, it is none of ours."""
+_ZIP64_MARK, _ZIP64_LOCATOR = b"PK\6\7", 20
+"""What stands ahead of the last record for ZIP64, and its bytes (4.3.15): other numbers count then, without a bound."""
 
 
 class _Strict(BaseModel):
@@ -304,10 +306,13 @@ def _check_end(path: Path, stream: BinaryIO) -> int:
         raise BundleBroken(f"{path}: more than {MOST_BYTES:,} bytes, which is no bundle")
     if size < _END.size:
         raise BundleBroken(f"{path}: no zip file")
-    stream.seek(-_END.size, os.SEEK_END)
-    mark, _, _, _, count, directory, offset, comment = _END.unpack(stream.read(_END.size))
+    stream.seek(max(0, size - _END.size - _ZIP64_LOCATOR))
+    tail = stream.read()
+    mark, _, _, _, count, directory, offset, comment = _END.unpack(tail[-_END.size :])
     if mark != b"PK\5\6" or comment or offset + directory + _END.size != size:
         raise BundleBroken(f"{path}: no zip file, or one with something before or after it")
+    if tail.startswith(_ZIP64_MARK):
+        raise BundleBroken(f"{path}: a zip file of another form than a bundle's: ZIP64")
     if directory > MOST_DIRECTORY or count > MOST_FILES + 2:
         raise BundleBroken(f"{path}: more files than a bundle has")
     stream.seek(0)
