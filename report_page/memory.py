@@ -7,7 +7,9 @@ first memory with as many bytes to be done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 
 from ..flashers import events as ev
 from .story import Memory, State, Stretch
@@ -40,8 +42,8 @@ class MemoryPicture:
             case ev.PhaseFinished() if event.phase is self._phase:
                 self._done = event.total
                 self._paint_done()
-                left = self._left.get(event.phase, [])
-                self._left[event.phase] = [run for run in left if run not in self._turn]
+                left, turn = self._left.get(event.phase, []), set(self._turn)
+                self._left[event.phase] = [run for run in left if run not in turn]
                 if event.phase is ev.Phase.VERIFY:
                     self._verified()
                 self._phase = None
@@ -116,8 +118,14 @@ class _Painting:
 
     def paint(self, start: int, end: int, state: State, over: tuple[State, ...]) -> None:
         """`over`: only where it has one of these states; (): anywhere."""
+        start, end = max(start, self.place[0]), min(end, sum(self.place))
+        if start >= end:
+            return
+        # With the piece on each side, which may become one with what is painted.
+        begin = max(0, bisect_right(self._pieces, start, key=itemgetter(0)) - 2)
+        stop = bisect_left(self._pieces, end, key=itemgetter(0)) + 1
         found: list[tuple[int, int, State]] = []
-        for low, high, before in self._pieces:
+        for low, high, before in self._pieces[begin:stop]:
             first, last = max(low, start), min(high, end)
             if first >= last or (over and before not in over):
                 pieces = [(low, high, before)]
@@ -130,7 +138,7 @@ class _Painting:
                     found[-1] = found[-1][0], piece[1], piece[2]
                 else:
                     found.append(piece)
-        self._pieces = found
+        self._pieces[begin:stop] = found
 
     def stretches(self) -> Iterator[Stretch]:
         for low, high, state in self._pieces:
@@ -154,11 +162,14 @@ def _behind(runs: Iterable[ev.Run], done: int) -> Iterator[ev.Run]:
         done -= size
 
 
-def _without(run: ev.Run, others: Iterable[ev.Run]) -> Iterator[ev.Run]:
+def _without(run: ev.Run, others: Sequence[ev.Run]) -> Iterator[ev.Run]:
     """What of a run is in none of the others, which are in order of address."""
     start, end = run[0], sum(run)
-    for low, size in others:
-        if low + size <= start or low >= end:
+    for place in range(max(0, bisect_right(others, start, key=itemgetter(0)) - 1), len(others)):
+        low, size = others[place]
+        if low >= end:
+            break
+        if low + size <= start:
             continue
         if low > start:
             yield start, low - start

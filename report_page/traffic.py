@@ -124,8 +124,12 @@ def loads(records: Sequence[Record], found: Mapping[str, Wire], began: float, en
     """How busy each bus was from one time to another. A bus on which nothing passed is left out."""
     length = max(ended - began, 1e-6)
     made = []
+    by_bus: dict[str, list[Record]] = {}
+    for record in records:
+        if began <= record.time <= ended:
+            by_bus.setdefault(record.bus, []).append(record)
     for bus, wire in found.items():
-        own = [record for record in records if record.bus == bus and began <= record.time <= ended]
+        own = by_bus.get(bus, [])
         passed = [record for record in own if isinstance(record, (CanFrame, SerialBytes, UsbControl))]
         if not passed:
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import Phase
@@ -130,3 +132,18 @@ def test_a_part_that_takes_its_plan_memory_by_memory() -> None:
     app, data = picture.memories("ecu")
     assert [(piece.size, piece.state) for piece in app.stretches] == [(0x40, State.WRITTEN), (0xC0, State.ERASED)]
     assert [piece.state for piece in data.stretches] == [State.PLANNED]
+
+
+def test_a_plan_of_many_runs_is_painted_soon() -> None:
+    """An image with a gap behind each few bytes: the page came minutes after its flash."""
+    count = 8000
+    runs = tuple((FLASH + 64 * number, 32) for number in range(count))
+    layout = ev.Layout((("flash", FLASH, 64 * count),), image=runs, present=(), erase=runs, writes=runs)
+    picture, size, began = MemoryPicture(), 32 * count, time.process_time()
+    picture.take(ev.Planned("imu", size, size, count, size, size, 0, 0, None, layout=layout))
+    for phase in (Phase.ERASE, Phase.WRITE, Phase.VERIFY):
+        picture.take(ev.PhaseStarted("imu", phase, size))
+        picture.take(ev.PhaseFinished("imu", phase, size, 1.0))
+    (memory,) = picture.memories("imu")
+    assert [stretch.state for stretch in memory.stretches] == [State.VERIFIED, State.UNTOUCHED] * count
+    assert time.process_time() - began < 30
