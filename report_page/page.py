@@ -7,13 +7,13 @@ The page has no script, and its Content-Security-Policy allows nothing but its o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..transports import private_files
+from ..transports import named_files, private_files
 from ..transports.errors import ExitStatus, ProxyflashError
 from ..transports.plain import plain
 from .story import Memory, Message, Mood, Span, State, Story, Stretch
@@ -21,6 +21,9 @@ from .story import Memory, Message, Mood, Span, State, Story, Stretch
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+GENERATOR = b'<meta name="generator" content="proxyflash">'
+PAGE_BEGIN = 4096
+"""Bytes in which a page says by what it was made."""
 TICKS = 5
 NARROW = 0.6
 """A map shows a whole memory, unless less than this share of it was looked at or changed."""
@@ -53,9 +56,25 @@ def require() -> None:
         raise PageLibrary(f"reports as pages need Jinja2: {error}") from error
 
 
-def write(story: Story, path: Path) -> None:
-    """The page as a file, which replaces one that is there. It is for its owner alone. Raises PageFile, PageLibrary."""
-    text = render(story)
+def check_place(path: Path) -> None:
+    """Nothing but a page, or an empty file, is there. Raises PageFile."""
+    try:
+        begin = named_files.read(path, PAGE_BEGIN)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise PageFile(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if begin and GENERATOR not in begin:
+        raise PageFile(f"{path}: there is something that is not a page of proxyflash")
+
+
+def write(story: Story, path: Path, hidden: Mapping[str, str] | None = None) -> None:
+    """The page as a file, which replaces a page that is there. It is for its owner alone. Raises PageFile, PageLibrary.
+
+    `hidden`: texts that may hold secrets, with what is shown of each.
+    """
+    text = render(story, hidden)
+    check_place(path)
     try:
         with private_files.whole(path) as file:
             file.write(text.encode())
@@ -63,15 +82,15 @@ def write(story: Story, path: Path) -> None:
         raise PageFile(f"{path}: {error.strerror or error}") from error
 
 
-def render(story: Story) -> str:
-    """Raises PageLibrary."""
+def render(story: Story, hidden: Mapping[str, str] | None = None) -> str:
+    """`hidden`: as `write` has it. Raises PageLibrary."""
     require()
     length = max(story.ended - story.began, 1e-6)
 
     def share(time: float) -> float:
         return min(1.0, max(0.0, (time - story.began) / length))
 
-    environment = _environment()
+    environment = _environment(hidden or {})
     environment.filters |= {
         "place": lambda time: _percent(share(time)),
         "at": lambda time: _seconds(time - story.began),
@@ -90,8 +109,13 @@ def render(story: Story) -> str:
     )
 
 
-def _environment() -> Environment:
+def _environment(hidden: Mapping[str, str]) -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    def shown(text: str) -> str:
+        for secret, instead in hidden.items():
+            text = text.replace(secret, instead)
+        return plain(text)
 
     made = Environment(
         loader=FunctionLoader(lambda name: resources.files(__package__).joinpath(name).read_text(encoding="utf-8")),
@@ -100,7 +124,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         # What a part or a file says is shown, not obeyed; what a macro has made is HTML already.
-        finalize=lambda value: plain(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
+        finalize=lambda value: shown(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
     )
     filters: dict[str, Callable[..., Any]] = {
         "css": lambda text: str(text).partition(",")[0].replace(" ", "-"),

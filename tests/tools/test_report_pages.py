@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from proxyflash.report_page import page
+from proxyflash.report_page.story import Mood, Story, Verdict
 
 from .conftest import Desk
 
@@ -131,7 +132,7 @@ def test_two_recordings_and_their_first_difference(desk: Desk) -> None:
 
 
 def test_a_page_that_fails_hides_no_failure_of_its_command(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(story: object) -> str:
+    def broken(story: object, hidden: object) -> str:
         raise RuntimeError("broken")
 
     monkeypatch.setattr(page, "render", broken)
@@ -141,7 +142,60 @@ def test_a_page_that_fails_hides_no_failure_of_its_command(desk: Desk, monkeypat
 
 
 def test_a_page_replaces_one_that_is_there_whole(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("page.html").write_text("before")
-    monkeypatch.setattr(page, "render", lambda story: "after")
-    assert desk.run("verify", "camera", "firmware/camera-1.4.2.bin", "--report", "page.html").status == 0
+    command = ("verify", "camera", "firmware/camera-1.4.2.bin", "--report", "page.html")
+    assert desk.run(*command).status == 0
+    monkeypatch.setattr(page, "render", lambda story, hidden: "after")
+    assert desk.run(*command).status == 0
     assert Path("page.html").read_text() == "after"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("verify", "camera", "firmware/camera-1.4.2.bin", "--report"),
+        ("report", "--html"),
+        ("replay", "one.jsonl", "--html"),
+    ],
+)
+def test_a_page_replaces_nothing_that_is_no_page(desk: Desk, command: tuple[str, ...]) -> None:
+    """Such as the firmware, where the option's own file was forgotten."""
+    desk.run("record", "one.jsonl", "--", "info", "camera")
+    image = desk.image("camera")
+    before = image.read_bytes()
+    done = desk.run(*command, image)
+    assert (done.status, done.err.split()[0], image.read_bytes()) == (2, "E-REPORT-FILE", before)
+
+
+def test_a_page_has_no_settings_of_a_target(desk: Desk) -> None:
+    """Neither in its title nor in the command that goes on; nor has that of a replay. They may be keys of a part."""
+    target = (
+        "uds:proxyflash:can?bus.emulated=true&pace=0&request=0x7E0&component.emulated.part=acme-r77&security.key=xor"
+        "&security.secret=5a5a5a{}&memory=[{{start=0x10000,size=0x70000,erase_unit=4096}}]"
+    )
+    image = desk.image("front-radar")
+    for ending, status in (("5a", 0), ("5b", 1)):
+        done = desk.run("flash", target.format(ending), image, "--no-boot", "--full", "--report", "page.html")
+        assert (done.status == 0) == (status == 0), done.err
+        text = text_of(Path("page.html"))
+        assert "flash uds:proxyflash:can" in text
+        assert "5a5a5a" not in text
+    one = ("flash", target.format("5a"), image, "--no-boot", "--full")
+    assert desk.run("record", "one.jsonl", "--", *one).status == 0
+    desk.run("replay", "one.jsonl", "--html", "replayed.html", "--", *one)
+    assert "5a5a5a" not in text_of(Path("replayed.html"))
+
+
+def test_what_a_page_hides_is_hidden_everywhere(tmp_path: Path) -> None:
+    story = Story(
+        title="flash",
+        summary="a:b?key=1 failed",
+        mood=Mood.BAD,
+        began=0.0,
+        ended=1.0,
+        verdicts=(Verdict("a", "E-X: in a:b?key=1", Mood.BAD),),
+        error="Run: proxyflash resume 'a:b?key=1'",
+    )
+    page.write(story, tmp_path / "page.html", {"'a:b?key=1'": "a:b", "a:b?key=1": "a:b"})
+    text = text_of(tmp_path / "page.html")
+    assert "key=1" not in text
+    assert "proxyflash resume a:b" in text

@@ -15,12 +15,11 @@ import click
 from ...transports import clock, named_files
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.outside import without_passwords
-from ...transports.quoting import shell_line
 from ...transports.recording.formats import BadRecording, Recording, load, save, save_all
 from ...transports.recording.recorder import Recorder
 from .. import replayable
 from ..output import Mode, Output
-from .reporting import check
+from .reporting import check, title_of, write
 from .session import Opener, Session, command
 
 if TYPE_CHECKING:
@@ -181,7 +180,7 @@ def replay(
     for name in [] if arguments else _changed(recording, file):
         session.output.note(f"{name} is not the file that was recorded")
     if html is not None:
-        session.watch(shell_line(("proxyflash", *wanted)))
+        session.watch(title_of(wanted))
     try:
         with _collecting(session.output) as runs, tempfile.TemporaryDirectory() as folder:
             status = _run(
@@ -198,10 +197,8 @@ def replay(
     finally:
         running.close()
     if html is not None and session.watcher is not None:
-        from ...report_page import page
-
         session.watcher.error = error or (session.output.told if status else None)
-        page.write(session.watcher.story(), html)
+        write(session, html, wanted)
         session.output.note(f"page written to {html}")
     if error is not None:
         if error is session.output.told and session.output.mode is not Mode.JSON:

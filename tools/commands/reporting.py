@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import update_wrapper
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import click
 
 from ...transports.errors import ProxyflashError, known
+from ...transports.outside import without_passwords
 from ...transports.quoting import shell_line
 from .session import Session
 
@@ -29,7 +31,7 @@ def reports(function: Callable[..., int | None]) -> Callable[..., int | None]:
         if report is None:
             return function(session, **values)
         check(report)
-        session.watch(shell_line(("proxyflash", *_without(session.arguments))))
+        session.watch(title_of(list(_without(session.arguments))))
         try:
             status = function(session, **values)
         except (ProxyflashError, KeyboardInterrupt) as error:
@@ -56,6 +58,28 @@ def _without(arguments: Sequence[str]) -> Iterator[str]:
             yield word
 
 
+def title_of(arguments: Iterable[str]) -> str:
+    """A command line for a page: without passwords, and without the settings of targets, which may be secret."""
+    from ...enumerators.target import is_target_or_file, without_settings
+
+    words = (without_settings(word) if is_target_or_file(word) else word for word in arguments)
+    return without_passwords(shell_line(("proxyflash", *words)))
+
+
+def write(session: Session, path: Path, arguments: Iterable[str]) -> None:
+    """The page of what the session's watcher has seen. `arguments`: the command's. Raises PageFile."""
+    from ...enumerators.target import is_target_or_file, without_settings
+    from ...report_page import page
+
+    if session.watcher is None:
+        return
+    story = session.watcher.story()
+    # What goes on with the work is a command line with the target as it was typed.
+    targets = [word for word in arguments if "?" in word and is_target_or_file(word)]
+    hidden = {form: without_settings(word) for word in targets for form in (shell_line([word]), word)}
+    page.write(replace(story, error=without_passwords(story.error)), path, hidden)
+
+
 def check(path: Path) -> None:
     """Whether a page can be made and written there. Raises PageFile, PageLibrary."""
     from ...report_page import page
@@ -63,17 +87,16 @@ def check(path: Path) -> None:
     page.require()
     if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not path.is_file()):
         raise page.PageFile(f"{path}: a file can't be written there")
+    page.check_place(path)
 
 
 def _written(session: Session, path: Path, error: ProxyflashError | None, *, fails: bool) -> None:
     """`fails`: whether it is an error of the command if the page can't be written; else its own error is."""
-    from ...report_page import page
-
     if session.watcher is None:
         return
     session.watcher.error = error or session.watcher.error
     try:
-        page.write(session.watcher.story(), path)
+        write(session, path, session.arguments)
     except Exception as failed:
         if fails:
             raise
