@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from ..report_page.verdicts import summary_of, total_mood, worst_first
 from ..transports import clock, private_files
 from ..transports.errors import ProxyflashError
 
+INDEX = "index.html"
 PAGE = "page"
 """The property of a test that names its page."""
 LONGEST_NAME = 100
@@ -31,6 +32,7 @@ def check(folder: Path) -> None:
     try:
         page.require()
         private_files.output_folder(folder)
+        page.check_place(folder / INDEX)
     except ProxyflashError as error:
         raise pytest.UsageError(str(error)) from None
     except OSError as error:
@@ -79,11 +81,20 @@ def file_name(test: str) -> str:
     return f"{short}-{sha256(test.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
-def write_index(folder: Path, bench: str, reports: Iterable[tuple[pytest.TestReport, Mapping[str, object]]]) -> Path:
-    """Writes the page of all tests. `reports`: those of all phases, with the properties of their tests. Raises PageFile."""
+def write_index(
+    folder: Path,
+    bench: str,
+    reports: Iterable[tuple[pytest.TestReport, Mapping[str, object]]],
+    faults: Sequence[str] = (),
+) -> Path:
+    """Writes the page of all tests. Raises PageFile.
+
+    `reports`: those of all phases, with the properties of their tests. `faults`: what is wrong beside what tests found.
+    """
     tests: dict[str, list[tuple[pytest.TestReport, Mapping[str, object]]]] = {}
     for report, properties in reports:
-        if "bench" in properties:
+        # pytest-xdist itself reports a test whose worker is gone: it has no phase, and no properties.
+        if "bench" in properties or (report.failed and report.when not in ("setup", "call", "teardown")):
             tests.setdefault(report.nodeid, []).append((report, properties))
     verdicts = []
     for name, phases in tests.items():
@@ -95,6 +106,7 @@ def write_index(folder: Path, bench: str, reports: Iterable[tuple[pytest.TestRep
         facts = (("seconds", f"{seconds:.2f}"), *((key, value) for key, value in known.items() if key != "bench"))
         found = _verdict(name, failures, skipped)
         verdicts.append(Verdict(name, found.text, found.mood, facts, link))
+    verdicts += [Verdict("the run", f"FAILED  {fault}"[:LONGEST_TEXT], Mood.BAD) for fault in faults]
     skips = sum(one.mood is Mood.PLAIN for one in verdicts)
     ran = [one for one in verdicts if one.mood is not Mood.PLAIN]
     now = clock.time()
@@ -108,8 +120,8 @@ def write_index(folder: Path, bench: str, reports: Iterable[tuple[pytest.TestRep
         tables=tuple(host_tables()),
         notes=(f"proxyflash {version('proxyflash')}, bench {bench}.",),
     )
-    page.write(story, folder / "index.html")
-    return folder / "index.html"
+    page.write(story, folder / INDEX)
+    return folder / INDEX
 
 
 def _verdict(name: str, failures: list[str], skipped: str) -> Verdict:

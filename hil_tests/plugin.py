@@ -254,7 +254,7 @@ def pytest_testnodedown(node: Any) -> None:
         node.config.stash.setdefault(SAID, {})[node.gateway.id] = said
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
     kinds = Counter(
         kind for report in terminalreporter.stats.get("skipped", ()) if (kind := getattr(report, "proxyflash_kind", ""))
     )
@@ -281,7 +281,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         if name == SIMULATED
     }
     if config.getoption("bench_report"):
-        said += _index(config, reports)
+        broken = [report for report in reports if report.when == "collect" and report.failed]
+        faults = [*said, *(f"{report.nodeid} can't be collected" for report in broken)]
+        if exitstatus == pytest.ExitCode.INTERRUPTED and not broken:
+            faults.append("interrupted: not all tests were run")
+        said += _index(config, reports, faults)
     if not (kinds or recordings or unkept or said or simulated):
         return
     from .summary import lines
@@ -292,14 +296,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line(line)
 
 
-def _index(config: pytest.Config, reports: list[Any]) -> list[str]:
-    """Writes the page of all bench tests; where it is, or why it isn't there."""
+def _index(config: pytest.Config, reports: list[Any], faults: list[str]) -> list[str]:
+    """Writes the page of all bench tests; where it is, or why it isn't there. `faults`: of the run, beside those of tests."""
+    from ..enumerators.target import is_target_or_file, without_settings
     from ..transports.errors import ProxyflashError
     from .pages import write_index
 
-    found = [(report, dict(report.user_properties)) for report in reports]
+    found = [(report, dict(report.user_properties)) for report in reports if report.when != "collect"]
+    bench = str(config.getoption("bench") or "emulated")
+    bench = without_settings(bench) if is_target_or_file(bench) else bench
     try:
-        index = write_index(Path(config.getoption("bench_report")), str(config.getoption("bench") or "emulated"), found)
+        index = write_index(Path(config.getoption("bench_report")), bench, found, faults)
     except ProxyflashError as error:
         return [f"--bench-report: {error}"]
     return [f"report: {index}"]

@@ -198,6 +198,38 @@ def test_bench_report_makes_a_page_of_each_test_and_one_of_all(suite: Suite) -> 
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_the_page_of_all_tests_has_a_test_whose_worker_is_gone(suite: Suite) -> None:
+    """Without its line the page would say that all is well."""
+    gone = "import os\n\ndef test_good(component): pass\n\ndef test_gone(component): os._exit(3)\n"
+    suite.run(gone, "--bench-report", "pages", "-n", "1", "--max-worker-restart", "0", "-k", "front")
+    index = (suite.folder / "pages" / "index.html").read_text()
+    assert "test_gone[front]" in index
+    assert "1 of 2 tests failed" in index
+
+
+def test_the_page_of_all_tests_has_what_is_wrong_beside_them(suite: Suite) -> None:
+    (suite.folder / "test_broken.py").write_text("import there_is_no_such_module\n")
+    suite.run(
+        "def test_good(component): pass",
+        "--bench-report",
+        "pages",
+        "--continue-on-collection-errors",
+        "test_it.py",
+        "test_broken.py",
+    )
+    index = (suite.folder / "pages" / "index.html").read_text()
+    assert "test_broken.py can&#39;t be collected" in index
+    assert "1 of 4 tests failed" in index
+
+
+def test_bench_report_replaces_no_index_of_others(suite: Suite) -> None:
+    (suite.folder / "pages").mkdir()
+    (suite.folder / "pages" / "index.html").write_text("<h1>The site</h1>")
+    done = suite.run("def test_good(component): pass", "--bench-report", "pages")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    assert (suite.folder / "pages" / "index.html").read_text() == "<h1>The site</h1>"
+
+
 def test_with_record_every_test_keeps_its_recording(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROXYFLASH_ARTEFACTS", str(suite.folder / "kept"))
     done = suite.run(FAILING, "--record", "--junitxml=junit.xml")

@@ -76,12 +76,16 @@ def test_a_target_on_a_port(suite: Suite, imu: str) -> None:
 
 
 def test_an_emulated_target(suite: Suite) -> None:
-    """What the JUnit file says of the bench has none of the target's settings, which may be secrets."""
+    """What the JUnit file and the pages say of the bench has none of the target's settings, which may be secrets."""
     test = "def test_it(flasher, bench):\n    assert flasher.connect() and bench.only.name == 'dfu-0483-df11'"
     report = suite.folder / "junit.xml"
-    suite.run(test, "--bench", CAMERA, f"--junitxml={report}", bench=False).assert_outcomes(passed=1)
+    more = (f"--junitxml={report}", "--bench-report", "pages")
+    suite.run(test, "--bench", CAMERA, *more, bench=False).assert_outcomes(passed=1)
     told = {item.get("name"): item.get("value") for item in ET.parse(report).iter("property")}
     assert told["bench"] == "dfu:0483:df11"
+    pages = [path.read_text() for path in (suite.folder / "pages").iterdir()]
+    assert len(pages) == 2
+    assert not [text for text in pages if "bus.emulated" in text]
 
 
 @pytest.mark.parametrize(
