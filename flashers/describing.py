@@ -213,11 +213,16 @@ def plainly(record: Record) -> Line:
     return Line(record.time, record.bus, sent, words, data, failed=failed)
 
 
+def id_text(frame: CanFrame) -> str:
+    """Three digits of an 11-bit id, eight of a 29-bit id, as candump shows them."""
+    return f"{frame.can_id:08X}" if frame.flags & EXTENDED else f"{frame.can_id:03X}"
+
+
 def frame_words(frame: CanFrame) -> str:
     """A CAN frame as candump shows one: its id, its length and its bytes."""
     if frame.flags & ERROR:
         return f"error frame 0x{frame.can_id:08X} {frame.data.hex(' ').upper()}"
-    number = f"{frame.can_id:08X}" if frame.flags & EXTENDED else f"{frame.can_id:03X}"
+    number = id_text(frame)
     if frame.flags & REMOTE:
         return f"{number} remote request, {len(frame.data)} bytes"
     fd = " FD" if frame.flags & FD else ""

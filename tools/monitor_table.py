@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..flashers.describing import EXTENDED, Describer, Line
+from ..flashers.describing import Describer, Line, id_text
 from ..transports.plain import plain
 from ..transports.recording.records import clock_text
 from .traffic import Traffic
@@ -55,11 +55,9 @@ class MonitorTable:
             table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
         table.add_column("last", no_wrap=True, overflow="ellipsis")
         for found in ids[:room]:
-            wide = found.last.flags & EXTENDED
-            number = f"{found.last.can_id:08X}" if wide else f"{found.last.can_id:03X}"
             said = self._signals.take(found.last) if self._signals is not None else None
             last = next((line.words for line in said or ()), found.last.data.hex(" ").upper())
-            cells = (found.bus, number, f"{found.count:,}", f"{found.rate:,.0f}", last)
+            cells = (found.bus, id_text(found.last), f"{found.count:,}", f"{found.rate:,.0f}", last)
             table.add_row(*(Text(plain(cell)) for cell in cells))
         more = f"  {len(ids) - room:,} more ids" if len(ids) > room else ""
         head = Text(plain(summary(traffic, lost) + more), no_wrap=True, overflow="ellipsis")

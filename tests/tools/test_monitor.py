@@ -13,7 +13,7 @@ import pytest
 from proxyflash.emulators.can.wire import CanNode, CanWire
 from proxyflash.emulators.faults import Faults
 from proxyflash.enumerators.bench import Bench
-from proxyflash.flashers.describing import Line
+from proxyflash.flashers.describing import Line, id_text
 from proxyflash.tools import commands
 from proxyflash.tools.monitor_table import MonitorTable
 from proxyflash.tools.traffic import Traffic, about
@@ -95,6 +95,13 @@ def test_a_target_is_decoded_by_its_own_ids(car: Car) -> None:
     assert (status, first["sent"], first["words"]) == (0, True, "DiagnosticSessionControl programmingSession")
     assert (second["failed"], second["data"], result["lost"]) == (True, "7f1022", 0)
     assert result["ids"][0]["frames"] == 1
+
+
+def test_ids_of_both_lengths_are_known_by_their_digits(car: Car) -> None:
+    status, out, _ = car.run(car.bus, "--json", frames=[(0x4, "01"), (0x1004, "02")])
+    assert (status, [item["id"] for item in json.loads(out)["ids"]]) == (0, ["004", "00001004"])
+    assert id_text(frame(0x123, 1)) == "123"
+    assert id_text(frame(0x123, 1, CanFlag.EXTENDED)) == "00000123"
 
 
 def test_targets_on_one_bus_share_it(car: Car) -> None:

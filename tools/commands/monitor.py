@@ -13,7 +13,7 @@ import click
 from ...enumerators.described import describers
 from ...enumerators.errors import ComponentUnknown, OneReader
 from ...enumerators.target import is_target
-from ...flashers.describing import Describer, Describing, Line
+from ...flashers.describing import Describer, Describing, Line, id_text
 from ...transports import clock, private_files
 from ...transports.can.bus import CanBus, copy_error
 from ...transports.deadline import Deadline
@@ -94,7 +94,7 @@ def monitor(
             "error_frames": traffic.errors,
             "lost": lost,
             "ids": [
-                {"bus": found.bus, "id": f"{found.last.can_id:X}", "frames": found.count} for found in traffic.sorted()
+                {"bus": found.bus, "id": id_text(found.last), "frames": found.count} for found in traffic.sorted()
             ],
         }
     )
