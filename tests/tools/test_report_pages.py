@@ -199,3 +199,33 @@ def test_what_a_page_hides_is_hidden_everywhere(tmp_path: Path) -> None:
     text = text_of(tmp_path / "page.html")
     assert "key=1" not in text
     assert "proxyflash resume a:b" in text
+
+
+def test_a_page_of_a_replay_that_fails_hides_no_difference(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert desk.run("record", "one.jsonl", "--", "verify", "camera", "firmware/camera-1.4.2.bin").status == 0
+    monkeypatch.setattr(page, "render", lambda story, hidden: 1 / 0)
+    done = desk.run("replay", "one.jsonl", "--html", "page.html", "--", "info", "camera")
+    assert "E-UNEXPECTED ZeroDivisionError" in done.err
+    assert (done.status, done.err.splitlines()[-1][:17]) == (1, "E-REPLAY-MISMATCH")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--print", "--html", "page.html"),
+        ("--export", "folder", "--html", "page.html"),
+        ("--print", "--against", "one.jsonl"),
+        ("--print", "--", "scan"),
+        ("--against", "one.jsonl", "--", "scan"),
+    ],
+)
+def test_options_of_a_replay_that_exclude_each_other(desk: Desk, words: tuple[str, ...]) -> None:
+    assert desk.run("record", "one.jsonl", "--", "scan").status == 0
+    done = desk.run("replay", "one.jsonl", *words)
+    assert (done.status, done.out, Path("folder").exists(), Path("page.html").exists()) == (2, "", False, False)
+
+
+def test_a_typed_command_that_a_replay_may_not_run_is_refused_with_a_page_too(desk: Desk) -> None:
+    assert desk.run("record", "one.jsonl", "--", "scan").status == 0
+    done = desk.run("replay", "one.jsonl", "--html", "page.html", "--", "emulate")
+    assert (done.status, done.err[:16], Path("page.html").exists()) == (2, "E-REPLAY-COMMAND", False)

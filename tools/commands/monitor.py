@@ -93,9 +93,7 @@ def monitor(
             "frames": traffic.frames,
             "error_frames": traffic.errors,
             "lost": lost,
-            "ids": [
-                {"bus": found.bus, "id": id_text(found.last), "frames": found.count} for found in traffic.sorted()
-            ],
+            "ids": [{"bus": found.bus, "id": id_text(found.last), "frames": found.count} for found in traffic.sorted()],
         }
     )
     session.output.note(

@@ -154,6 +154,10 @@ def replay(
 
     No recorded command of a bench file is run, and nothing is written but what you name on this command line.
     """
+    if (printed or export is not None) and (html is not None or against is not None or arguments):
+        raise click.UsageError("--print and --export run nothing: they take no --html, no --against and no COMMAND")
+    if against is not None and arguments:
+        raise click.UsageError("--against runs nothing: it takes no COMMAND")
     recording = load(file)
     if export is not None:
         _export(session.output, recording, export)
@@ -173,7 +177,7 @@ def replay(
         replayable.require_bus_command(wanted)
         running = Replay(recording, pace=pace)
     except (BadRecording, replayable.NotReplayable) as refused:
-        if html is None:
+        if html is None or arguments:
             raise
         _drawn(session, recording, file, html, refused)
         return None
@@ -196,10 +200,8 @@ def replay(
         exchanges = running.exchanges
     finally:
         running.close()
-    if html is not None and session.watcher is not None:
-        session.watcher.error = error or (session.output.told if status else None)
-        write(session, html, wanted)
-        session.output.note(f"page written to {html}")
+    if html is not None:
+        write(session, html, wanted, error or (session.output.told if status else None), fails=error is None)
     if error is not None:
         if error is session.output.told and session.output.mode is not Mode.JSON:
             return error.exit_status

@@ -1,4 +1,4 @@
-"""`--report FILE`: a command also writes what happened as an HTML page, whatever it comes to."""
+"""Pages that a command writes beside its work, whatever that comes to: `--report FILE`, and `--html FILE` of a replay."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import update_wrapper
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,9 @@ from ...transports.errors import ProxyflashError, known
 from ...transports.outside import without_passwords
 from ...transports.quoting import shell_line
 from .session import Session
+
+if TYPE_CHECKING:
+    from ...report_page.story import Story
 
 REPORT = click.option(
     "--report",
@@ -36,12 +39,12 @@ def reports(function: Callable[..., int | None]) -> Callable[..., int | None]:
             status = function(session, **values)
         except (ProxyflashError, KeyboardInterrupt) as error:
             stopped = session.stopped() if isinstance(error, KeyboardInterrupt) else session.worded(error)
-            _written(session, report, stopped, fails=False)
+            write(session, report, session.arguments, stopped, fails=False)
             raise
         except Exception as error:
-            _written(session, report, known(error), fails=False)
+            write(session, report, session.arguments, known(error), fails=False)
             raise
-        _written(session, report, None, fails=not status)
+        write(session, report, session.arguments, None, fails=not status)
         return status
 
     wrapped: Callable[..., int | None] = REPORT(update_wrapper(call, function))
@@ -66,20 +69,6 @@ def title_of(arguments: Iterable[str]) -> str:
     return without_passwords(shell_line(("proxyflash", *words)))
 
 
-def write(session: Session, path: Path, arguments: Iterable[str]) -> None:
-    """The page of what the session's watcher has seen. `arguments`: the command's. Raises PageFile."""
-    from ...enumerators.target import is_target_or_file, without_settings
-    from ...report_page import page
-
-    if session.watcher is None:
-        return
-    story = session.watcher.story()
-    # What goes on with the work is a command line with the target as it was typed.
-    targets = [word for word in arguments if "?" in word and is_target_or_file(word)]
-    hidden = {form: without_settings(word) for word in targets for form in (shell_line([word]), word)}
-    page.write(replace(story, error=without_passwords(story.error)), path, hidden)
-
-
 def check(path: Path) -> None:
     """Whether a page can be made and written there. Raises PageFile, PageLibrary."""
     from ...report_page import page
@@ -90,16 +79,31 @@ def check(path: Path) -> None:
     page.check_place(path)
 
 
-def _written(session: Session, path: Path, error: ProxyflashError | None, *, fails: bool) -> None:
-    """`fails`: whether it is an error of the command if the page can't be written; else its own error is."""
+def write(
+    session: Session, path: Path, arguments: Sequence[str], error: ProxyflashError | None, *, fails: bool
+) -> None:
+    """The page of what the session's watcher has seen. `arguments`: the command's; `error`: what it came to, if it failed.
+
+    `fails`: whether it is an error of the command if the page can't be written; else its own error is.
+    """
     if session.watcher is None:
         return
     session.watcher.error = error or session.watcher.error
     try:
-        write(session, path, session.arguments)
+        _write(session.watcher.story(), path, arguments)
     except Exception as failed:
         if fails:
             raise
         session.output.fault(known(failed))
     else:
-        session.output.note(f"report written to {path}")
+        session.output.note(f"page written to {path}")
+
+
+def _write(story: Story, path: Path, arguments: Sequence[str]) -> None:
+    from ...enumerators.target import is_target_or_file, without_settings
+    from ...report_page import page
+
+    # What goes on with the work is a command line with the target as it was typed.
+    targets = [word for word in arguments if "?" in word and is_target_or_file(word)]
+    hidden = {form: without_settings(word) for word in targets for form in (shell_line([word]), word)}
+    page.write(replace(story, error=without_passwords(story.error)), path, hidden)
