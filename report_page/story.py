@@ -109,7 +109,7 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """One memory of a part, from its start to its end without gaps. `addressed`: a slot's addresses begin at 0 for each image."""
+    """One memory of a part, from its start to its end without gaps. A slot begins at 0."""
 
     component: str
     name: str

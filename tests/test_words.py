@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 from proxyflash.tools.commands import cli
+from proxyflash.tools.help_text import HELP
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -69,7 +70,7 @@ def helps(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
 
 
 def test_the_help_texts_have_plain_words() -> None:
-    texts = dict(helps(cli, "proxyflash"))
+    texts = {**dict(helps(cli, "proxyflash")), "proxyflash --help": HELP}
     assert len(texts) > 50
     assert {name: found for name, text in texts.items() if (found := found_in(text))} == {}, INSTEAD
 

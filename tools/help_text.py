@@ -45,10 +45,10 @@ Files and updates:
   image     What a firmware file holds; converts it.
   plan      What an update would do.
   apply     Carries out an update.
-  resume    Goes on with one that was cut or stopped.
-  rollback  Undoes one.
+  resume    Goes on with an update that was cut or stopped.
+  rollback  Undoes an update.
   history   The updates so far.
-  report    What one has come to.
+  report    What an update did; as a page too, and as a proof of it.
   manifest  Writes, explains and signs the manifests of updates.
   service   Has systemd resume an update when this host starts.
   adu       Ties this host to Azure Device Update's agent.

@@ -234,7 +234,9 @@ def report(
     received: Path | None,
     key: Path | None,
 ) -> int | None:
-    """The report of an update as Azure Device Update's agent has it, with a result for each component; else the last one's.
+    """Prints the report of an update as Azure Device Update's agent has it, with a result for each component.
+
+    Without NUMBER, of the last update. A bundle keeps the proof of an update, and --check verifies it on any host.
 
     \b
     proxyflash report
