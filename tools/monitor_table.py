@@ -51,8 +51,9 @@ class MonitorTable:
         ids = list(traffic.sorted())
         room = max(height - FRAME_LINES - log_lines, 1)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for name, justify in (("bus", "left"), ("id", "right"), ("frames", "right"), ("1/s", "right")):
-            table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
+        table.add_column("bus", no_wrap=True)
+        for name in ("id", "frames", "1/s"):
+            table.add_column(name, justify="right", no_wrap=True)
         table.add_column("last", no_wrap=True, overflow="ellipsis")
         for found in ids[:room]:
             said = self._signals.take(found.last) if self._signals is not None else None

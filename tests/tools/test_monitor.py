@@ -115,6 +115,13 @@ def test_targets_on_one_bus_share_it(car: Car) -> None:
     assert err.startswith("2 frames, 0 lost")
 
 
+def test_targets_of_one_bus_with_other_settings_are_refused(car: Car) -> None:
+    target = f"uds:{car.bus}?request=0x123&response=0x456"
+    status, out, err = car.run(target, f"{car.bus}?bitrate=500000", frames=[(0x123, "02 10 02")])
+    assert (status, out) == (2, "")
+    assert f"two targets give the bus {car.name} different settings" in err
+
+
 def test_an_adapter_that_goes_ends_it_and_the_recording_is_kept(car: Car, tmp_path: Path) -> None:
     unplugging = clock.Timer(2.0, car.wire.close)
     unplugging.start()

@@ -58,8 +58,7 @@ def monitor(
     proxyflash monitor 'uds:socketcan:can0?request=0x7E0' --record can0.jsonl
     proxyflash --bench desk.toml monitor powertrain --dbc car.dbc --for 10
     """
-    every: dict[str, list[Describer]] = {}
-    heard = list(_opened(session, words, every))
+    heard, every = _opened(session, words)
     traffic = Traffic({bus.name: bus.bit_rates for bus in _can_buses(heard) if bus.bit_rates is not None})
     signals = None
     if dbc is not None:
@@ -87,19 +86,15 @@ def monitor(
             ended = error
     if ended is not None:
         raise ended
-    lost = running.lost
-    session.output.document(
-        {
-            "frames": traffic.frames,
-            "error_frames": traffic.errors,
-            "lost": lost,
-            "ids": [{"bus": found.bus, "id": id_text(found.last), "frames": found.count} for found in traffic.sorted()],
-        }
-    )
-    session.output.note(
-        f"{traffic.frames:,} frames, {lost:,} lost{f', recorded into {kept}' if kept is not None else ''}"
-    )
+    _summed_up(session.output, traffic, running.lost, kept)
     return None
+
+
+def _summed_up(output: Output, traffic: Traffic, lost: int, kept: Path | None) -> None:
+    ids = [{"bus": found.bus, "id": id_text(found.last), "frames": found.count} for found in traffic.sorted()]
+    output.document({"frames": traffic.frames, "error_frames": traffic.errors, "lost": lost, "ids": ids})
+    recorded = f", recorded into {kept}" if kept is not None else ""
+    output.note(f"{traffic.frames:,} frames, {lost:,} lost{recorded}")
 
 
 class _Running:
@@ -170,10 +165,8 @@ class _Running:
             self._output.lines(f"{clock_text(line.time)} {line}" for line in lines)
 
 
-def _opened(
-    session: Session, words: Sequence[str], every: dict[str, list[Describer]]
-) -> Iterator[tuple[Bench, Transport]]:
-    """The buses that are heard. `every`: gets the describers of each of them.
+def _opened(session: Session, words: Sequence[str]) -> tuple[list[tuple[Bench, Transport]], dict[str, list[Describer]]]:
+    """The buses that are heard, and the describers of each of them.
 
     Targets of one bus share it. Raises OneReader where a bus that was named, or each bus, can't be heard.
     """
@@ -181,11 +174,15 @@ def _opened(
     if targets and len(targets) < len(words):
         raise click.UsageError("name buses of the bench file, or targets, and not both")
     refused: list[OneReader] = []
-    count = 0
-    known: dict[str, list[BusSpec]] = {}
+    heard: list[tuple[Bench, Transport]] = []
+    every: dict[str, list[Describer]] = {}
+    known: dict[str, BusSpec] = {}
     for bench in session.benches(targets):
         for bus in _buses(bench, words) if not targets else list(bench.file.spec.bus):
-            if any(bench.file.spec.bus[bus].settings == spec.settings for spec in known.get(bus, ())):
+            spec = bench.file.spec.bus[bus]
+            if bus in known:
+                if spec.settings != known[bus].settings:
+                    raise click.UsageError(f"two targets give the bus {bus} different settings: give both the same")
                 every[bus] = describers(bench.file)[bus] + every[bus]
                 continue
             try:
@@ -196,12 +193,12 @@ def _opened(
                 refused.append(error)
                 session.output.note(f"{bus} is left out: {error.cause}")
                 continue
-            count += 1
-            known.setdefault(bus, []).append(bench.file.spec.bus[bus])
+            heard.append((bench, transport))
+            known[bus] = spec
             every[bus] = describers(bench.file)[bus]
-            yield bench, transport
-    if not count:
+    if not heard:
         raise refused[0] if refused else ComponentUnknown("the bench has no bus")
+    return heard, every
 
 
 def _buses(bench: Bench, words: Sequence[str]) -> list[str]:

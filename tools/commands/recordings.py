@@ -170,7 +170,16 @@ def replay(
     if against is not None:
         _compare(session, (file, recording), (against, load(against)), html)
         return None
+    return _run_again(session, (file, recording), arguments, pace, html)
+
+
+def _run_again(
+    session: Session, recorded: tuple[Path, Recording], arguments: Sequence[str], pace: float, html: Path | None
+) -> int | None:
+    """Runs the recorded command, or `arguments`, on a recording. `html`: where a page of it goes. Raises OtherOutcome."""
     from ...emulators.replay.session import Replay
+
+    file, recording = recorded
 
     try:
         wanted = list(arguments) or _arguments(recording, file)
