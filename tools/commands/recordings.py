@@ -180,7 +180,6 @@ def _run_again(
     from ...emulators.replay.session import Replay
 
     file, recording = recorded
-
     try:
         wanted = list(arguments) or _arguments(recording, file)
         replayable.require_bus_command(wanted)
