@@ -225,7 +225,7 @@ def test_a_directory_of_zip64_is_not_read(tmp_path: Path) -> None:
     proof, size = tmp_path / "proof.zip", 256 << 20
     records = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, size, 0)
     records += struct.pack("<4sLQL", b"PK\6\7", 0, size, 1)
-    with open(proof, "wb") as file:
+    with proof.open("wb") as file:
         file.truncate(size)
         file.seek(size)
         file.write(records + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(records), size, 0))
