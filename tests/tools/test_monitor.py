@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import json
@@ -15,6 +16,7 @@ from proxyflash.emulators.faults import Faults
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.describing import Line, id_text
 from proxyflash.tools import commands
+from proxyflash.tools.commands import monitor
 from proxyflash.tools.monitor_table import MonitorTable
 from proxyflash.tools.traffic import Traffic, about
 from proxyflash.transports import clock
@@ -129,6 +131,17 @@ def test_an_adapter_that_goes_ends_it_and_the_recording_is_kept(car: Car, tmp_pa
     assert (status, err.split()[0]) == (1, "E-CAN-GONE")
     assert "TesterPresent" in out
     assert [record for record in load(tmp_path / "kept.jsonl").records if isinstance(record, CanFrame)]
+
+
+def test_a_recording_that_has_no_room_is_told(car: Car, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(record: object) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(monitor, "record_line", full)
+    status, _, err = car.run(car.bus, "--record", tmp_path / "kept.jsonl", frames=[(0x7E0, "02 3E 00")])
+    assert (status, err.split()[0]) == (2, "E-RECORDING-FILE")
+    assert "kept.jsonl: No space left on device" in err
+    assert not list(tmp_path.iterdir())
 
 
 BENCH = """

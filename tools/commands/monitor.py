@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -230,9 +230,16 @@ def _begun(stack: ExitStack, path: Path | None, bench: BenchFile) -> BinaryIO | 
         return None
     from ...enumerators.benchfile.text import without_secrets
 
-    try:
-        file = stack.enter_context(private_files.whole(path))
-        file.write(head_line({"bench": {"name": bench.path.name, "text": without_secrets(bench)}}))
-    except OSError as error:
-        raise Unwritten(f"{path}: {error.strerror}") from error
+    # Also for what is written later, and for the end.
+    stack.enter_context(_unwritten(path))
+    file = stack.enter_context(private_files.whole(path))
+    file.write(head_line({"bench": {"name": bench.path.name, "text": without_secrets(bench)}}))
     return file
+
+
+@contextmanager
+def _unwritten(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unwritten(f"{path}: {error.strerror or error}") from error
