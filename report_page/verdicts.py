@@ -28,7 +28,7 @@ _COLUMN = re.compile(r"(?:(?<=^)|(?<=  ))(?:OK|FAILED|NOT RESTORED|restored)\b")
 
 
 def mood_of(text: str) -> Mood:
-    """Of a verdict in words, as `updates.engine.verdict` and `flash` write them."""
+    """Of a verdict in words, as `flash` and its like write them."""
     found = _COLUMN.search(text)
     if found is None:
         return Mood.OPEN
@@ -80,7 +80,9 @@ def verdicts_of(outcome: Outcome) -> list[Verdict]:
             ("holds now", items[-1].holds),
             ("steps", ", ".join(f"{item.task.label} {item.task.status}" for item in items)),
         )
-        found.append(Verdict(target, text, mood_of(text), tuple((name, value) for name, value in facts if value)))
+        moods = {MOODS.get(item.task.status, Mood.OPEN) for item in items}
+        mood = next(mood for mood in WORST if mood in moods)
+        found.append(Verdict(target, text, mood, tuple((name, value) for name, value in facts if value)))
     return found
 
 
