@@ -18,7 +18,7 @@ from ...transports.deadline import Deadline
 from ...transports.errors import CanOverrun, Framing, NotAcknowledged, ProxyflashError, TransportError, WireTimeout
 from ..errors import Meaning, NoResponse, OperationFailed, ProtocolError
 from ..retries import retried
-from .codec import TESTER_PRESENT, NegativeResponse, Nrc, decode, describe
+from .codec import TESTER_PRESENT, NegativeResponse, Nrc, decode, describe, quote
 
 LOST = (NoResponse, ProtocolError, WireTimeout, Framing, NotAcknowledged, CanOverrun)
 """A request or its response got lost; sending it again may help. While the only other node of a bus resets, nobody
@@ -214,7 +214,7 @@ class UdsClient:
         self, request: bytes, wait: float, end: Deadline, pending: int, foreign: list[bytes]
     ) -> ProxyflashError:
         if foreign and (not pending or len(foreign) == _FOREIGN_LIMIT):
-            shown = foreign[-1][:12].hex(" ").upper() or "nothing"
+            shown = quote(foreign[-1]) or "nothing"
             return ProtocolError(f"the part answered {describe(request)} with {shown}, which is no answer to it")
         if not pending:
             silence = NoResponse(f"no answer to {describe(request)} within {wait:g} s")

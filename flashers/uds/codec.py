@@ -215,6 +215,10 @@ class NegativeResponse:
         return error
 
 
+_SECRET = (Service.SECURITY_ACCESS, 0x29)
+"""SecurityAccess and Authentication: behind the sub-function stand seeds, keys, certificates and proofs."""
+
+
 def nrc_name(nrc: int) -> str:
     """The name in ISO 14229-1, table A.1, such as "conditionsNotCorrect"."""
     try:
@@ -225,14 +229,19 @@ def nrc_name(nrc: int) -> str:
 
 
 def describe(request: bytes) -> str:
-    """The request for a person: the service's name, and the first bytes."""
+    """The request for a person: the service's name, and the first bytes; of a service with keys and seeds two alone."""
     try:
         words = Service(request[0]).name.split("_")
         name = "".join(word if word in ("ECU", "DTC") else word.capitalize() for word in words)
     except ValueError:
         name = "the request"
-    shown = request[:12].hex(" ").upper()
-    return f"{name} ({shown}{' ...' if len(request) > 12 else ''})"
+    return f"{name} ({quote(request)})"
+
+
+def quote(message: bytes) -> str:
+    """A request's or answer's first bytes in hex, without what is secret in it."""
+    most = 2 if message and message[0] & ~POSITIVE in _SECRET else 12
+    return f"{message[:most].hex(' ').upper()}{' ...' if len(message) > most else ''}"
 
 
 def expected_head(request: bytes) -> bytes:

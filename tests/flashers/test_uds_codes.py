@@ -14,7 +14,7 @@ from proxyflash.flashers.errors import (
     Unsupported,
 )
 from proxyflash.flashers.uds import codec as uds_codes
-from proxyflash.flashers.uds.codec import NegativeResponse, Nrc, Service, decode, describe, expected_head, nrc_name
+from proxyflash.flashers.uds.codec import NegativeResponse, Nrc, Service, decode, describe, expected_head, nrc_name, quote
 from proxyflash.flashers.uds.identity import text
 from proxyflash.transports.errors import ExitStatus, ProxyflashError
 from udsoncan import services
@@ -192,6 +192,13 @@ def test_a_remedy_fits_its_cause(words: str) -> None:
 def test_a_request_is_described_whatever_it_is(request_: bytes) -> None:
     if request_:
         assert describe(request_)
+
+
+@pytest.mark.parametrize("message", ["27 02 78 37 EB 5A", "67 01 21 47 36 5B", "29 03 00 04 12 34 56 78 00 00"])
+def test_no_error_shows_a_seed_a_key_or_a_proof(message: str) -> None:
+    said = f"{message[:5]} ..."
+    assert quote(bytes.fromhex(message)) == said
+    assert f"({said})" in NegativeResponse(bytes.fromhex(message), 0x35).error().cause
 
 
 @pytest.mark.parametrize(
