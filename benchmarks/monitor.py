@@ -67,10 +67,10 @@ def _run(seconds: float, folder: Path, options: tuple[str, ...]) -> tuple[int, i
         said = process.stderr.read().decode()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise Failed(said)  # It may never have come to the wire.
     serving.join()
     listener.close()
-    if process.returncode:
-        raise Failed(said)
     counted = re.search(r"^([\d,]+) frames, ([\d,]+) lost", said, re.MULTILINE)
     if counted is None:
         raise Failed(said)
