@@ -26,6 +26,8 @@ class Status(StrEnum):
     """Undone by a rollback."""
     NOT_RESTORED = "not restored"
     """A rollback could not undo it."""
+    NOT_BROUGHT_BACK = "not brought back yet"
+    """Done, and to be undone by a rollback that isn't at its end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 from proxyflash.flashers.errors import Cancelled
+from proxyflash.report_page import updates
+from proxyflash.report_page.story import Mood
 from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.progress import Ending
 from proxyflash.updates.engine.results import ActionResult, ResultCode
 from proxyflash.updates.engine.store import Store
+from proxyflash.updates.engine.verdict import verdict
 from proxyflash.updates.errors import (
     AttemptsExhausted,
     BelowFloor,
@@ -506,6 +509,34 @@ class TestRollback:
         update = lab.bundle()
         lab.fault("camera two", Action.APPLY, FAILURE)
         assert lab.apply(update).ending is Ending.FAILED
+        assert lab.rollback().succeeded
+        assert lab.holds() == all_old()
+
+    @pytest.mark.parametrize("done_before", [True, False])
+    def test_one_that_is_stopped_says_what_is_not_brought_back(self, lab: Lab, done_before: bool) -> None:
+        update = lab.bundle()
+        if not done_before:
+            lab.fault("right one", Action.APPLY, cancel)
+        lab.apply(update)
+        lab.fault("left two", Action.RESTORE, cancel)
+        outcome = lab.rollback()
+        assert outcome.ending is Ending.UNFINISHED
+        told = {(item.task.target, item.task.step.description): verdict([item]) for item in outcome.results}
+        assert told["right", "one"] == "restored"
+        assert told["left", "two"] == "stopped while being brought back: stopped"
+        assert told["left", "one"] == "not brought back yet"
+        rows = outcome.report()["componentResults"]
+        left = [(row["status"], row["resultDetails"]) for row in rows if row["component"] == "left"]
+        assert left == [
+            ("not brought back yet", "not brought back yet"),
+            ("stopped", "stopped while being brought back: stopped"),
+        ]
+        with lab.engine() as engine:
+            entry = engine.unfinished()
+            assert entry is not None
+            verdicts = {one.name: one for one in updates.story(engine.outcome(entry), entry).verdicts}
+        assert (verdicts["left"].text, verdicts["left"].mood) == (told["left", "two"], Mood.OPEN)
+        lab.fault("left two", Action.RESTORE, lambda: None)
         assert lab.rollback().succeeded
         assert lab.holds() == all_old()
 

@@ -370,7 +370,7 @@ def _resumed(session: Session, engine: Engine, entry: StoredUpdate, again: bool,
     session.standing.remedy = f"It goes on by: {session.command_for('resume')}"
     with Wait(session, wait) as waiting:
         if wait:
-            left = (Status.NOT_RUN, Status.STOPPED, Status.AWAITING)
+            left = (Status.NOT_RUN, Status.STOPPED, Status.AWAITING, Status.NOT_BROUGHT_BACK)
             names = [item.task.target for item in engine.outcome(entry).results if item.task.status in left]
             # What isn't there even then is said of each component.
             try:

@@ -22,6 +22,9 @@ FAILED = 255
 """The agent's states of an update: the ones that it reports."""
 PROCESS_DEPLOYMENT = 3
 """The agent's action of a workflow."""
+AMID_RESTORE = "stopped while being brought back"
+WHOLE = (Status.DONE, Status.INSTALLED, Status.RESTORED, Status.NOT_BROUGHT_BACK)
+"""What a task has come to whose component holds what was wanted, or what it had before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class TaskResult:
     @property
     def is_torn(self) -> bool:
         """Whether its component was changed, and holds neither what was wanted nor what it had before."""
-        return not self.as_before and self.task.status not in (Status.DONE, Status.INSTALLED, Status.RESTORED)
+        return not self.as_before and self.task.status not in WHOLE
 
     @property
     def is_as_wanted(self) -> bool:
@@ -106,7 +109,7 @@ class Outcome:
     def _is_ended(self, statuses: set[Status]) -> bool:
         if self.progress.rolling_back:
             undone = {Status.RESTORED, Status.NOT_RESTORED, Status.FAILED}
-            return bool(statuses & undone) and not statuses & {Status.DONE, Status.STOPPED}
+            return bool(statuses & undone) and not statuses & {Status.DONE, Status.STOPPED, Status.NOT_BROUGHT_BACK}
         return Status.FAILED in statuses or statuses <= {Status.DONE, Status.INSTALLED}
 
     @property
@@ -230,8 +233,18 @@ def _result(task: Task, state: TaskProgress, progress: Progress, *, may_wait: bo
         status = Status.WAITING
     code = ResultCode.INSTALL_IN_PROGRESS if status is Status.WAITING else ResultCode.CANCELLED
     result = state.result or ActionResult(code, details=_why_not(status, state, progress))
+    if progress.rolling_back and not progress.over and state.touched and status in (Status.DONE, Status.STOPPED):
+        status, details = _to_bring_back(status, state)
+        result = ActionResult(ResultCode.CANCELLED, details=details)
     error = state.error
     return TaskResult(replace(task, status=status), result, error, state.results, state.touched)
+
+
+def _to_bring_back(status: Status, state: TaskProgress) -> tuple[Status, str]:
+    """What is said of a task that a rollback, which isn't at its end, has yet to undo."""
+    if state.started is Action.RESTORE:
+        return Status.STOPPED, f"{AMID_RESTORE}: {state.stopped}" if state.stopped else AMID_RESTORE
+    return Status.NOT_BROUGHT_BACK if status is Status.DONE else status, Status.NOT_BROUGHT_BACK.value
 
 
 def _why_not(status: Status, state: TaskProgress, progress: Progress) -> str:

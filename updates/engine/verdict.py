@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..events import Status
-from .report import TaskResult
+from .report import AMID_RESTORE, TaskResult
 from .results import ActionResult, ResultCode
 
 PASSED_OVER = "absent, and optional: passed over"
@@ -19,7 +19,11 @@ def verdict(items: Sequence[TaskResult]) -> str:
     for status, said in ((Status.FAILED, "FAILED"), (Status.NOT_RESTORED, "NOT RESTORED"), (Status.STOPPED, "stopped")):
         if status in statuses:
             worst = items[statuses.index(status)]
+            if status is Status.STOPPED and worst.result.details.startswith((AMID_RESTORE, Status.NOT_BROUGHT_BACK)):
+                return worst.result.details
             return f"{said} at step {worst.task.label}: {_why(worst)}{_restored(worst)}"
+    if Status.NOT_BROUGHT_BACK in statuses:
+        return Status.NOT_BROUGHT_BACK.value
     if Status.AWAITING in statuses:
         return f"awaits a restart, at step {items[statuses.index(Status.AWAITING)].task.label}"
     if Status.WAITING in statuses:
