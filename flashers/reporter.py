@@ -31,13 +31,15 @@ class Reporter:
         self.context.on_event(event)
 
     def progress(self, phase: Phase, done: int, total: int) -> None:
-        """Tells how far it is, in bytes. Raises Cancelled."""
+        """Tells how far it is, in bytes. Raises Cancelled, but not at the last byte written: the next safe point is after
+        what ends the write."""
         if phase is Phase.ERASE:
             self.erased = self._before + done
         elif phase is Phase.WRITE:
             self.written = self._before + done
         self.tell(ev.Progress(self.component, phase, done, total))
-        self.check_cancelled()
+        if phase is not Phase.WRITE or done < total:
+            self.check_cancelled()
 
     def check_cancelled(self) -> None:
         """Raises Cancelled once that is wanted."""
@@ -45,7 +47,7 @@ class Reporter:
             return
         if self.touched:
             raise Cancelled(
-                "stopped on request; the part stays in its bootloader until its image is whole",
+                "stopped on request",
                 touched=True,
                 remedy="Run the same command again: it goes on with what is missing.",
             )

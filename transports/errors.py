@@ -98,7 +98,7 @@ class Left:
             None: "whether it boots is not known",
         }
         counts = f"{self.erased_bytes:,} bytes erased, {self.written_bytes:,} written"
-        return f"{how.get(self.phase, 'it was written and is not verified')}: {counts}; {boots[self.boots]}"
+        return f"{how.get(self.phase, 'it was written whole and is not verified')}: {counts}; {boots[self.boots]}"
 
 
 Remedy = str | tuple[str | NextAction, ...]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from proxyflash.enumerators.bench import Bench
+from proxyflash.flashers.errors import Cancelled
 from proxyflash.flashers.events import Event, Phase, Progress, RunContext
 from proxyflash.tests.explore.families import BY_NAME, FAMILIES
 from proxyflash.tools.commands import run
@@ -121,3 +122,39 @@ def test_a_part_that_is_half_written_and_away_is_not_said_to_be_untouched(make: 
         )
     part.bench.emulated_device("part").supply.on()
     assert Engine(part.bench).resume().succeeded
+
+
+@pytest.mark.parametrize(
+    ("when", "how"),
+    [
+        (lambda e: e.phase is Phase.WRITE, "it was being written: 2,048 bytes erased, "),
+        (
+            lambda e: e.phase is Phase.WRITE and e.done == e.total,
+            "it was written whole and is not verified: 2,048 bytes ",
+        ),
+        (lambda e: e.phase is Phase.VERIFY, "it was written whole and is not verified: 2,048 bytes "),
+    ],
+    ids=["amid the write", "after its last byte", "amid the check"],
+)
+def test_a_stop_says_how_far_it_came(
+    make: Callable[[str], OnePart], when: Callable[[Progress], bool], how: str
+) -> None:
+    part = make("stm32-uart")
+    seen: list[Event] = []
+    stopped = RunContext(seen.append, lambda: any(isinstance(e, Progress) and when(e) for e in seen))
+    with pytest.raises(Cancelled) as caught:
+        part.bench.component("part").flash(part.new, address=part.address, context=stopped)
+    assert f"part: stopped on request ({how}" in str(caught.value)
+    assert ("does not boot until its image is whole" in str(caught.value)) is ("being written" in how)
+    assert caught.value.exit_status is ExitStatus.RESUMABLE
+
+
+def test_a_stopped_update_says_how_far_it_came(make: Callable[[str], OnePart]) -> None:
+    part = make("uds")
+    seen: list[Event] = []
+    amid = RunContext(seen.append, lambda: any(isinstance(e, Progress) and e.phase is Phase.WRITE for e in seen))
+    engine = Engine(part.bench, context=amid)
+    outcome = engine.apply(engine.plan(part.update, part.bench.scan().components))
+    assert "stopped on request (it was being written: " in str(outcome.error)
+    (told,) = outcome.report()["componentResults"]
+    assert "stopped on request (it was being written: " in told["resultDetails"]

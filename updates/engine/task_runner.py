@@ -350,7 +350,8 @@ class TaskRunner:
         if error.left is not None and task.index in self._changed_before:
             error.left = replace(error.left, before=True)
         under_way: dict[str, Any] = {} if action is None else {"action": action, "touched": touched}
-        self.record(Kind.STOPPED, cause=error.cause, task=task.index, **under_way)
+        cause = f"{error.cause} ({error.left.text})" if error.left is not None else error.cause
+        self.record(Kind.STOPPED, cause=cause, task=task.index, **under_way)
         return Halt(error.named(task.target))
 
     def _caller(self, task: Task) -> ActionCaller | None:

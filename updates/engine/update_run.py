@@ -82,7 +82,9 @@ class UpdateRun:
         touched = halt.touched or self.progress.touched
         if not touched and not self.progress.rolling_back:
             self._finish(Ending.CANCELLED)
-        return Cancelled(halt.cause, touched=touched, remedy=halt.advice, component=halt.component)
+        found = Cancelled(halt.cause, touched=touched, remedy=halt.advice, component=halt.component)
+        found.left = halt.left
+        return found
 
     def roll_back(self) -> Outcome:
         """Undoes what was done, whatever is left to do; also what a step's own restore could not bring back."""
