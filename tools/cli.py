@@ -33,6 +33,9 @@ def main() -> None:
         status = run(sys.argv[1:], ends_process=True)
     except KeyboardInterrupt:
         if sys.stderr is not None:
-            sys.stderr.write("E-CANCELLED stopped at once; nothing was changed.\n")
+            # So early nobody has looked whether there is one.
+            goes_on = not {"resume", "rollback"}.isdisjoint(sys.argv)
+            waits = " by this command; an unfinished update stays unfinished" if goes_on else ""
+            sys.stderr.write(f"E-CANCELLED stopped at once; nothing was changed{waits}.\n")
         status = 130
     sys.exit(status)

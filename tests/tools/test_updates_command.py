@@ -6,9 +6,12 @@ import json
 import re
 import shlex
 import signal
+import sys
 from collections.abc import Callable
 
 import pytest
+from proxyflash.tools import cli, commands
+from proxyflash.updates.engine.engine import Engine
 
 from .conftest import MANIFEST, Desk
 from .test_interrupts import Running, again, in_phase
@@ -68,7 +71,7 @@ def test_another_update_waits_or_is_put_in_its_place(make_desk: MakeDesk) -> Non
     assert endings == ["abandoned", "succeeded"]
 
 
-def test_what_a_stopped_one_prints_goes_on(make_desk: MakeDesk) -> None:
+def test_what_a_stopped_one_prints_goes_on(make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command that is named is the one, with the bench and the state folder of this one."""
     desk = make_desk(pace=0.1)
     running = Running(desk, "apply", MANIFEST)
@@ -78,6 +81,12 @@ def test_what_a_stopped_one_prints_goes_on(make_desk: MakeDesk) -> None:
     assert (status, last["ending"]) == (10, "unfinished")
     command = last["error"]["remedy"].rpartition(": ")[2]
     assert shlex.split(command)[-1] == "resume"
+    with monkeypatch.context() as patched:
+        # A Ctrl-C while the rollback has brought back nothing yet.
+        patched.setattr(Engine, "to_undo", lambda engine: signal.raise_signal(signal.SIGINT))
+        done = desk.run("rollback")
+    assert (done.status, "stopped at once; nothing was changed by this command. Update 1 is" in done.err) == (10, True)
+    assert done.err.strip().endswith(" rollback, or go on: " + command)
     assert again(desk, command) == 0
     assert set(desk.seen().values()) == {"1.5.0"}
 
@@ -93,6 +102,22 @@ def test_what_is_said_when_it_is_stopped_at_once(make_desk: MakeDesk) -> None:
     assert shlex.split(command)[-1] == "resume"
     desk.edit_all("pace = 5.0", "pace = 0.0")
     assert again(desk, command) == 0
+
+
+def test_a_ctrl_c_before_anything_was_read_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*words: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "run", interrupted)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    for command, waits in (("rollback", " by this command; an unfinished update stays unfinished"), ("scan", "")):
+        monkeypatch.setattr(sys, "argv", ["proxyflash", command])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 130
+        assert capsys.readouterr().err == f"E-CANCELLED stopped at once; nothing was changed{waits}.\n"
 
 
 def test_nothing_to_resume_is_no_failure(desk: Desk) -> None:

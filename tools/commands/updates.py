@@ -178,6 +178,13 @@ def rollback(session: Session, yes: bool, wait: float) -> int | None:
     session.stop_safely()
     engine = _engine(session)
     session.bench.lock()
+    unfinished = engine.unfinished()
+    if unfinished is not None:
+        session.standing.is_unfinished = True
+        session.standing.remedy = (
+            f"Update {unfinished.number} is unfinished. Undo it: {session.command_for('rollback')}, "
+            f"or go on: {session.command_for('resume')}"
+        )
     entry = engine.to_undo()
     if entry is None:
         session.output.document({"update": None, "verdict": "nothing to roll back"})
@@ -578,7 +585,7 @@ def _carried_out(
 
     `earlier`: the update, if it goes on: what it has come to so far is told first.
     """
-    session.standing.remedy = f"It goes on by: {session.command_for('resume')}"
+    session.standing.remedy = session.standing.remedy or f"It goes on by: {session.command_for('resume')}"
     session.begun = True
     session.output.forget_verdicts()
     if earlier is not None:
