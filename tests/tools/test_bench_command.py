@@ -72,6 +72,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
         ('floor = {motrs = "1.2"}', "E-BENCH-NAME", "there is no component and no group 'motrs'"),
         ('unsigned = "refuse"', "E-BENCH-KEY", 'unsigned = "refuse" needs roots'),
         ('roots = ["gone.jwk"]', "E-KEY-FILE", "gone.jwk"),
+        ('report_key = "gone.pem"', "E-KEY-FILE", "gone.pem"),
     ],
 )
 def test_check_looks_at_the_policy_of_updates(say: Say, tmp_path: Path, lines: str, code: str, told: str) -> None:

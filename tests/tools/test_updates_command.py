@@ -171,8 +171,11 @@ def test_history_and_report(desk: Desk) -> None:
     assert (
         "  OK  update 1, Example/Host 1.5, succeeded" in desk.run("report", "--check", desk.folder / "unsigned.zip").out
     )
-    assert desk.run("manifest", "key", key).status == 0
     desk.bench.write_text(desk.bench.read_text() + '\n[updates]\nreport_key = "gateway.pem"\n')
+    missing = desk.run("plan", desk.manifest)
+    assert (missing.status, missing.err.split()[0], str(key) in missing.err) == (12, "E-KEY-FILE", True)
+    made = desk.run("manifest", "key", key)
+    assert (made.status, '[updates] report_key = "gateway.pem"; readers take gateway.jwk' in made.out) == (0, True)
     assert desk.run("report", "1", "--bundle", proof).status == 0
     assert desk.run("report", "1", "--bundle", proof).err.startswith("E-TARGET")
     desk.bench.unlink()

@@ -31,7 +31,7 @@ def bench() -> None:
 
 @command("check")
 def check(session: Session) -> int | None:
-    """Checks the bench file: every key, every name, the parts of emulated buses, the root keys. Opens no adapter.
+    """Checks the bench file: every key, every name, the parts of emulated buses, the keys. Opens no adapter.
 
     What is likely not meant is said on stderr: a bit rate that is left out, modem lines that reset a part.
 
@@ -39,12 +39,14 @@ def check(session: Session) -> int | None:
     proxyflash --bench desk.toml bench check
     """
     from ...updates.manifests.policy import policy_of
-    from ...updates.manifests.signing import Trust
+    from ...updates.manifests.signing import PrivateKey, Trust
 
     surprises = session.bench.check()
     file = session.bench.file
     policy = policy_of(file)
     Trust.of(policy.roots, policy.revoked)
+    if policy.report_key:
+        PrivateKey.read(Path(policy.report_key))
     told = {"surprises": surprises} if surprises else {}
     session.output.document(
         {"file": str(file.path), "buses": list(file.spec.bus), "components": list(file.names), **told}

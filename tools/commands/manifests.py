@@ -318,7 +318,10 @@ def key(session: Session, file: Path, root: Path | None, kid: str) -> int | None
     else:
         from ...transports.toml_text import toml_text
 
-        session.output.line(f"hosts trust it by  [updates] roots = [{toml_text(public.name)}]")
+        session.output.line(
+            f"as this gateway's report key:  [updates] report_key = {toml_text(file.name)}; readers take {public.name}"
+        )
+        session.output.line(f"as a root key: hosts trust it by  [updates] roots = [{toml_text(public.name)}]")
     return None
 
 

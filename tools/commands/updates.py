@@ -57,6 +57,7 @@ def plan(session: Session, manifest: Path, out: Path | None, wait: float) -> int
             f"{out} is there already, and is no kept plan", remedy="Name a new file, or one that holds a plan."
         )
     engine = _engine(session)
+    _report_key(engine)
     with Wait(session, wait) as waiting:
         made = _plan_of_the_present(waiting, engine, _loaded(engine, manifest))
     if out is not None:
@@ -307,8 +308,7 @@ def _write_bundle(
 
     if out.exists():
         raise TargetFile(f"{out} is there already", remedy="Name a new file.")
-    private = engine.policy.report_key
-    key = signing.PrivateKey.read(Path(private)) if private else None
+    key = _report_key(engine)
     kept = engine.kept(entry, outcome.progress)
     manifests = [kept.files / name for name in kept.progress().begin["documents"]]
     html = None
@@ -327,6 +327,12 @@ def _write_bundle(
     )
     session.output.line(f"{out}  OK  update {entry.number}, {_name(outcome)}: {counted(len(names), 'file')}, {said}")
     return None
+
+
+def _report_key(engine: Engine) -> signing.PrivateKey | None:
+    """By which bundles are signed. Raises KeyFile."""
+    file = engine.policy.report_key
+    return signing.PrivateKey.read(Path(file)) if file else None
 
 
 def _check_bundle(session: Session, path: Path, key: Path | None) -> int | None:
