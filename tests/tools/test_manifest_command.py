@@ -126,7 +126,9 @@ def test_the_policy_is_the_bench_s(say: Say, tmp_path: Path) -> None:
     with_keys(say)
     (tmp_path / "bench.toml").write_text('[updates]\nunsigned = "refuse"\nroots = ["root.jwk"]\n')
     assert say("check", DEPLOYMENT)[0] == 0
-    assert say("check", PARENT)[0] == 9
+    status, _, err = say("check", PARENT)
+    assert (status, err.split()[0]) == (9, "E-SIGNATURE-MISSING")
+    assert f"Name the deployment beside it instead: {DEPLOYMENT}" in err
     (tmp_path / "bench.toml").write_text(
         '[updates]\nunsigned = "refuse"\nroots = ["root.jwk"]\nrevoked = ["acme-release"]\n'
     )

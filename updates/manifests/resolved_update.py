@@ -200,7 +200,11 @@ class _Reader:
 
     def _unsigned(self) -> None:
         if self.policy.signed_only:
-            raise SignatureMissing(f"{self.path} is not signed, and this bench takes signed updates only")
+            beside = self.path.with_name(self.path.name.removesuffix(".importmanifest.json") + ".deployment.json")
+            raise SignatureMissing(
+                f"{self.path} is not signed, and this bench takes signed updates only",
+                remedy=f"Name the deployment beside it instead: {beside}" if beside.is_file() else None,
+            )
 
     def _fresh(self, update: Update) -> None:
         """Raises ManifestExpired, ManifestFuture."""
