@@ -14,7 +14,16 @@ from proxyflash.flashers.errors import (
     Unsupported,
 )
 from proxyflash.flashers.uds import codec as uds_codes
-from proxyflash.flashers.uds.codec import NegativeResponse, Nrc, Service, decode, describe, expected_head, nrc_name, quote
+from proxyflash.flashers.uds.codec import (
+    NegativeResponse,
+    Nrc,
+    Service,
+    decode,
+    describe,
+    expected_head,
+    nrc_name,
+    quote,
+)
 from proxyflash.flashers.uds.identity import text
 from proxyflash.transports.errors import ExitStatus, ProxyflashError
 from udsoncan import services
