@@ -73,12 +73,10 @@ class BenchRun:
         """When the test began, and the one before it, on time.monotonic's clock."""
         self.time = TimeOfTests(config)
         self._pages: Pages | None = None
-        if config.getoption("bench_report"):
-            from .pages import Pages, check
+        if config.getoption("bench_report") is not None:
+            from .pages import Pages, folder_of
 
-            folder = Path(config.getoption("bench_report")).absolute()
-            check(folder)
-            self._pages = Pages(folder)
+            self._pages = Pages(folder_of(config))
 
     @property
     def has_hardware(self) -> bool:

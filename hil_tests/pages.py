@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
@@ -20,11 +21,17 @@ from ..transports import clock, private_files
 from ..transports.errors import ProxyflashError
 
 INDEX = "index.html"
+NOTHING = "No bench test was run"
 PAGE = "page"
 """The property of a test that names its page."""
 LONGEST_NAME = 100
 LONGEST_TEXT = 500
 """Characters of a failure that a verdict shows."""
+
+
+def folder_of(config: pytest.Config) -> Path:
+    """Where the pages go; a relative path starts where pytest was started, whatever a test changes to."""
+    return config.invocation_params.dir / config.getoption("bench_report")
 
 
 def check(folder: Path) -> None:
@@ -33,10 +40,13 @@ def check(folder: Path) -> None:
         page.require()
         private_files.output_folder(folder)
         page.check_place(folder / INDEX)
+        with TemporaryFile(dir=folder):
+            pass
     except ProxyflashError as error:
-        raise pytest.UsageError(str(error)) from None
-    except OSError as error:
-        raise pytest.UsageError(f"--bench-report: {folder}: {error.strerror or error}") from None
+        raise pytest.UsageError(f"--bench-report: {error}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise pytest.UsageError(f"--bench-report: can't write to the folder {folder}: {reason}") from None
 
 
 class Pages:
@@ -86,8 +96,8 @@ def write_index(
     bench: str,
     reports: Iterable[tuple[pytest.TestReport, Mapping[str, object]]],
     faults: Sequence[str] = (),
-) -> Path:
-    """Writes the page of all tests. Raises PageFile.
+) -> tuple[Path, int]:
+    """Writes the page of all tests; its path, and how many bench tests it has. Raises PageFile.
 
     `reports`: those of all phases, with the properties of their tests. `faults`: what is wrong beside what tests found.
     """
@@ -112,16 +122,16 @@ def write_index(
     now = clock.time()
     story = Story(
         title=f"Bench tests on {bench}",
-        summary=summary_of(None, ran, "test") + (f", {skips} skipped" if skips else ""),
-        mood=total_mood(None, ran),
+        summary=summary_of(None, ran, "test") + (f", {skips} skipped" if skips else "") if verdicts else NOTHING,
+        mood=total_mood(None, ran) if verdicts else Mood.PLAIN,
         began=now,
         ended=now,
         verdicts=tuple(worst_first(verdicts)),
         tables=tuple(host_tables()),
-        notes=(f"proxyflash {version('proxyflash')}, bench {bench}.",),
+        notes=(f"proxyflash {version('proxyflash')}, bench {bench}.", *([] if tests else [f"{NOTHING}."])),
     )
     page.write(story, folder / INDEX)
-    return folder / INDEX
+    return folder / INDEX, len(tests)
 
 
 def _verdict(name: str, failures: list[str], skipped: str) -> Verdict:

@@ -93,6 +93,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.getini(SIMULATED_INI)
     except (ValueError, pytest.UsageError):  # By the release of pytest; neither names the option.
         raise pytest.UsageError(f"ini option {SIMULATED_INI}: write true or false") from None
+    if config.getoption("bench_report") is not None and not hasattr(config, "workerinput"):
+        from .pages import check, folder_of
+
+        check(folder_of(config))
     if config.getoption("bench") is not None or config.getoption("bench_profile") is not None:
         run_of(config).check_options()
 
@@ -280,9 +284,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
         for name, value in report.user_properties
         if name == SIMULATED
     }
-    if config.getoption("bench_report"):
+    if config.getoption("bench_report") is not None:
         broken = [report for report in reports if report.when == "collect" and report.failed]
-        faults = [*said, *(f"{report.nodeid} can't be collected" for report in broken)]
+        faults = [*said, *(f"{report.nodeid} can't be collected: {_last_line(report)}" for report in broken)]
         if exitstatus == pytest.ExitCode.INTERRUPTED and not broken:
             faults.append("interrupted: not all tests were run")
         said += _index(config, reports, faults)
@@ -296,20 +300,29 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
         terminalreporter.line(line)
 
 
+def _last_line(report: Any) -> str:
+    """Of why a file can't be collected: the error itself, below its traceback."""
+    return next(reversed(report.longreprtext.strip().splitlines()), "").removeprefix("E").strip()
+
+
 def _index(config: pytest.Config, reports: list[Any], faults: list[str]) -> list[str]:
     """Writes the page of all bench tests; where it is, or why it isn't there. `faults`: of the run, beside those of tests."""
     from ..enumerators.target import is_target_or_file, without_settings
     from ..transports.errors import ProxyflashError
-    from .pages import write_index
+    from .pages import NOTHING, folder_of, write_index
+    from .signal_guard import undisturbed
 
     found = [(report, dict(report.user_properties)) for report in reports if report.when != "collect"]
     bench = str(config.getoption("bench") or "emulated")
     bench = without_settings(bench) if is_target_or_file(bench) else bench
     try:
-        index = write_index(Path(config.getoption("bench_report")), bench, found, faults)
+        # After Ctrl-C a second one would end pytest amid its summary, with a traceback.
+        with undisturbed():
+            index, count = write_index(folder_of(config), bench, found, faults)
     except ProxyflashError as error:
         return [f"--bench-report: {error}"]
-    return [f"report: {index}"]
+    shown = Path(config.getoption("bench_report")) / index.name
+    return [f"report: {shown}" if count else f"report: {shown}: {NOTHING.lower()}"]
 
 
 # Fixtures. Each hangs on _proxyflash_run, by which a test that uses the plugin is known.

@@ -69,6 +69,29 @@ def test_parts_end_powered_and_running(suite: Suite, hardware: Outside, number: 
     assert hardware.part("front").supply.is_on
 
 
+def test_ctrl_c_while_the_pages_are_written_leaves_the_summary(suite: Suite) -> None:
+    """The second Ctrl-C comes while the page of all tests is written."""
+    (suite.folder / "conftest.py").write_text("""
+import os, signal
+from proxyflash.hil_tests import pages
+
+write = pages.write_index
+
+def interrupted(*arguments):
+    os.kill(os.getpid(), signal.SIGINT)
+    return write(*arguments)
+
+pages.write_index = interrupted
+""")
+    test = "import os, signal\ndef test_it(bench): os.kill(os.getpid(), signal.SIGINT)\n"
+    with start(suite, test, "--bench-report", "pages") as process:
+        said, _ = process.communicate()
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, said
+    assert "!!! KeyboardInterrupt !!!" in said
+    assert "Traceback" not in said
+    assert "interrupted: not all tests were run" in (suite.folder / "pages" / "index.html").read_text()
+
+
 def test_a_terminal_that_goes(suite: Suite, hardware: Outside) -> None:
     """Nobody reads any more what the run says."""
     with start(suite, TESTS.replace("DO", "power.off()")) as process:

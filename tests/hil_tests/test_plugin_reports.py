@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 import unicodedata
 from pathlib import Path
 from xml.etree import ElementTree
@@ -220,6 +221,31 @@ def test_the_page_of_all_tests_has_what_is_wrong_beside_them(suite: Suite) -> No
     index = (suite.folder / "pages" / "index.html").read_text()
     assert "test_broken.py can&#39;t be collected" in index
     assert "1 of 4 tests failed" in index
+
+
+def test_bench_report_without_a_bench_test_says_so(suite: Suite) -> None:
+    """Nothing that makes a bench was collected."""
+    (suite.folder / "test_broken.py").write_text("import there_is_no_such_module\n")
+    done = suite.run("def test_other(): pass", "--bench-report", "pages", "test_broken.py")
+    assert done.ret == pytest.ExitCode.INTERRUPTED
+    done.stdout.fnmatch_lines(["report: pages/index.html: no bench test was run"])
+    index = (suite.folder / "pages" / "index.html").read_text()
+    assert "test_broken.py can&#39;t be collected: ModuleNotFoundError: No module named" in index
+
+
+def test_bench_report_is_refused_at_the_start_where_it_can_not_be_written(suite: Suite) -> None:
+    (suite.folder / "file").touch()
+    done = suite.run("def test_good(component): pass", "--bench-report", "file/pages")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines([f"ERROR: --bench-report: can't write to the folder {suite.folder}/file/pages: *"])
+
+
+def test_bench_report_is_refused_at_the_start_without_jinja2(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    done = suite.run("def test_good(component): pass", "--bench-report", "pages")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    [said] = [line for line in done.errlines if line.startswith("ERROR: ")]
+    assert said.endswith("pip install jinja2")
 
 
 def test_bench_report_replaces_no_index_of_others(suite: Suite) -> None:
