@@ -15,16 +15,27 @@ from ..flashers.formats import load as load_image
 from ..flashers.image import FirmwareImage
 from ..flashers.plan import FlashPlan
 from ..flashers.programmer import FlashResult, Programmer
-from ..transports import clock
+from ..transports import clock, plugins
 from ..transports.deadline import Deadline
 from ..transports.errors import Left, ProxyflashError
-from .benchfile.schema import BenchEntry
+from ..transports.transport import Transport
+from .benchfile.schema import BenchEntry, BenchFile
 from .buses import Buses
 from .component import Component
 from .power import cycle
 from .records import look
 
 UNTOUCHED = Left("connect", touched=False, erased_bytes=0, written_bytes=0, boots=None)
+
+
+def default_rate(file: BenchFile, entry: BenchEntry) -> str:
+    """What is said where nobody gave the bit rate at which a component's bootloader is asked; "": somebody did."""
+    bus = entry.spec.bus
+    transport: type[Transport] = plugins.load(plugins.TRANSPORTS, file.spec.bus[bus].kind)
+    said, setting = transport.default_rate(file.settings(bus))
+    if not said or getattr(entry.profile, "baudrate", None) is not None:
+        return ""
+    return f"{said}; to give the part's, write for example: {file.setting_of_bus(bus, setting)}"
 
 
 class BenchComponent:
@@ -68,7 +79,15 @@ class BenchComponent:
         except ProxyflashError as error:
             error.left = UNTOUCHED
             raise
-        return Programmer(bootloader, self.name, context, attempts=attempts, starts_again=starts_again, runs_on=runs_on)
+        return Programmer(
+            bootloader,
+            self.name,
+            context,
+            attempts=attempts,
+            starts_again=starts_again,
+            runs_on=runs_on,
+            default_rate=default_rate(self.bench.file, self.entry),
+        )
 
     def load(
         self,

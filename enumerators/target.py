@@ -149,6 +149,10 @@ class TargetFile(BenchFile):
     def at(self, place: Place) -> str:
         return quoted(self.parts.target.text)
 
+    def setting_of_bus(self, bus: str, setting: str) -> str:
+        text = _set(self.parts.target.text, f"bus.{setting}")
+        return shell_line([text]) if len(text) <= MOST_SHOWN else f"?bus.{setting}"
+
     def target_of(self, found: Unlisted) -> str:
         """The target of a part that a scan of this bus has found."""
         (component,) = tomllib.loads(found.lines)["component"]

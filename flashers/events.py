@@ -56,7 +56,8 @@ class Layout:
 class Planned(Event):
     """What will be done; sizes in bytes, `seconds` None where nothing is known of the part's pace. What is erased counts
     whether a command erases it or writing does; `replaces`: the slot whose contents go, "" where there is none;
-    `left_out`: what of the file is not written, and why; `rate`: of the part's serial line, "" where it is on none.
+    `left_out`: what of the file is not written, and why; `rate`: of the part's serial line, "" where it is on none;
+    `default_rate`: that nobody gave this rate, and how to give one.
     `layout`: at which addresses."""
 
     kind: ClassVar[str] = "planned"
@@ -71,6 +72,7 @@ class Planned(Event):
     replaces: str = ""
     left_out: tuple[str, ...] = ()
     rate: str = ""
+    default_rate: str = ""
     layout: Layout = Layout()
 
 

@@ -68,7 +68,8 @@ class Programmer:
 
     `component`: the name that events and errors carry. `attempts`: how often the part is tried when it or the wire fails
     in a way that may pass. `starts_again`: whether a part that was only looked at is started. `runs_on`: whether the old
-    application runs on until the new one is whole.
+    application runs on until the new one is whole. `default_rate`: what a plan and a silent part's error say of a bit rate
+    that nobody gave.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class Programmer:
         attempts: int = 3,
         starts_again: bool = True,
         runs_on: bool = False,
+        default_rate: str = "",
     ) -> None:
         self.bootloader = bootloader
         self.component = component
         self.attempts = attempts
         self.starts_again = starts_again
         self.runs_on = runs_on
+        self.default_rate = default_rate
         self.reporter = Reporter(component, context)
         self.identity = Identity()
         self.connected = False
@@ -264,6 +267,7 @@ class Programmer:
                 seconds=strategy.seconds_for(plan),
                 left_out=plan.image.left_out,
                 rate=self.bootloader.rate,
+                default_rate=self.default_rate,
                 layout=plan.layout,
             )
         )
@@ -299,6 +303,8 @@ class Programmer:
             if error.left is None and error.is_of_a_part:
                 error.left = self._left(error)
                 error.exit_status = _exit_status(error, error.left)
+            if isinstance(error, NoResponse) and not self.touched and self.default_rate not in error.remedy:
+                raise error.advised((f"Note that {self.default_rate}. ", *error.advice)) from error
             raise
 
     def _left(self, error: ProxyflashError) -> Left:

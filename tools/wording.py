@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..flashers import events as ev
-from ..transports.plain import word
+from ..transports.plain import plain, word
 
 BETWEEN = " · "
 """Stands between the parts of a plan's line."""
@@ -59,6 +59,8 @@ def plan_text(event: ev.Planned) -> str:
         takes = f"about {max(1, round(event.seconds))} s" if event.seconds is not None else ""
         at = f"at {event.rate}" if event.rate else ""
         parts += [pace] if (pace := f"{takes} {at}".strip()) else []
+    if event.default_rate:
+        parts.append(plain(event.default_rate))
     return BETWEEN.join(parts)
 
 

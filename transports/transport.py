@@ -124,6 +124,11 @@ class Transport(ABC):
         yield from ()
 
     @classmethod
+    def default_rate(cls, settings: Mapping[str, Any]) -> tuple[str, str]:
+        """What is said where the settings have no bit rate and the library's own is taken, and KEY=VALUE that sets one."""
+        return "", ""
+
+    @classmethod
     def listening(cls, settings: Mapping[str, Any]) -> Listening | None:
         """How a bus with these settings is heard without disturbing its parts; None: that can't be done. Opens nothing."""
         return None

@@ -346,6 +346,10 @@ class BenchFile:
                 found |= entry.flasher.bus_defaults
         return found | self.spec.bus[bus].settings
 
+    def setting_of_bus(self, bus: str, setting: str) -> str:
+        """How a setting of a bus, as KEY=VALUE, is written here, for messages."""
+        return f"{setting.replace('=', ' = ')} in [bus.{bus}] of {self.path}"
+
     def state_folder(self, state: Path) -> Path:
         """The part of the state folder that is this bench's."""
         return bench_folder(state, self.path)

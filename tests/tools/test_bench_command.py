@@ -191,7 +191,7 @@ PART = '[[component]]\nname = "a"\nbus = "b"\nprotocol = '
 PINS = '{reset = "dtr", boot0 = "rts"}'
 RELEASED = '{reset = "dtr", reset_asserted = false}'
 SURPRISES = {
-    "a bit rate left out": (LINE, ["bus b: no baudrate is given, so the line has pyserial's 9600 bit/s"]),
+    "a bit rate left out": (LINE, ["bus b: no baudrate is given: 9,600 bit/s is the serial library's default"]),
     "a port that is not there": (
         '[bus.b]\nkind = "serial"\nurl = "/dev/serial/by-id/gone"\nbaudrate = 9600',
         ["bus b: there is no port /dev/serial/by-id/gone now"],

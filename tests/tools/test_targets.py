@@ -180,6 +180,21 @@ def test_a_file_in_the_place_of_the_target(say: Callable[..., tuple[int, str, st
 
 
 @pytest.mark.simulated_time
+def test_a_rate_that_nobody_gave_is_said(say: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    part = "stm32-uart:/dev/none?bus.emulated=true&component.emulated.part=stm32f405xg&component.emulated.boot0=true"
+    (tmp_path / "one.hex").write_text(":020000040800F2\n:080000000010002005000008BB\n:00000001FF\n")
+    default = "no baudrate is given: 9,600 bit/s is the serial library's default"
+    right = f"'{part}&bus.baudrate=115200'"
+    status, out, err = say("flash", part, "one.hex", "--dry-run")
+    assert (status, f"{default}; to give the part's, write for example: {right}" in out + err) == (0, True), out + err
+    mute = f"{part}&component.emulated.mute=true"
+    status, _, err = say("info", mute)
+    assert (err.split()[0], err.count(default), f"'{mute}&bus.baudrate=115200'. " in err) == ("E-PART-MUTE", 1, True)
+    for given in ("bus.baudrate=115200", "profile.baudrate=115200"):
+        assert default not in "".join(map(str, say("info", f"{mute}&{given}")))
+
+
+@pytest.mark.simulated_time
 def test_an_absent_part_s_remedy_scans_the_bus_of_the_target(say: Callable[..., tuple[int, str, str]]) -> None:
     status, _, err = say("info", CAMERA.replace("dfu:0483:df11", "dfu:0483:df12"))
     assert (status, err.split()[0]) == (4, "E-PART-MUTE")

@@ -116,6 +116,7 @@ def add(session: Session, name: str, target: str) -> int | None:
     proxyflash bench add front-radar 'uds:socketcan:can0?request=0x7E0' --profile acme.toml
     """
     from ...enumerators.bench import find_file
+    from ...enumerators.bench_component import default_rate
     from ...enumerators.benchfile.adding import add as add_to
     from ...enumerators.target import Target
 
@@ -129,6 +130,8 @@ def add(session: Session, name: str, target: str) -> int | None:
     session.output.document({"file": str(path), "component": name, "bus": bus})
     look = shell_line(["proxyflash", *(["--bench", str(path)] if session.bench_path else []), "info", name])
     session.output.line(f"{path}  component {name} on bus {bus}; now: {look}")
+    if said := default_rate(made, made.entries[name]):
+        session.output.note(said)
     return None
 
 

@@ -128,10 +128,17 @@ def misplaced(text: str) -> tuple[str, str] | None:
 def surprises(settings: Mapping[str, Any]) -> Iterator[str]:
     """What these settings come to that is likely not meant."""
     url = settings["url"]
-    if "baudrate" not in settings:
-        yield "no baudrate is given, so the line has pyserial's 9600 bit/s; say it: baudrate = 115_200"
+    if said := default_rate(settings)[0]:
+        yield f"{said}; give the part's, such as: baudrate = 115_200"
     if url.startswith("/") and not Path(url).exists():
         yield f"there is no port {url} now"
+
+
+def default_rate(settings: Mapping[str, Any]) -> tuple[str, str]:
+    """See `SerialPort.default_rate`. A socket has no bit rate."""
+    if "baudrate" in settings or str(settings.get("url", "")).startswith("socket:"):
+        return "", ""
+    return "no baudrate is given: 9,600 bit/s is the serial library's default", "baudrate=115200"
 
 
 def _pyserials(settings: Mapping[str, Any]) -> dict[str, Any]:

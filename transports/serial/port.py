@@ -112,6 +112,10 @@ class SerialPort(Transport):
         return opening.surprises(settings)
 
     @classmethod
+    def default_rate(cls, settings: Mapping[str, Any]) -> tuple[str, str]:
+        return opening.default_rate(settings)
+
+    @classmethod
     def host_checks(cls) -> Iterator[HostCheck]:
         return host.checks()
 
