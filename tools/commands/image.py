@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import click
 
 from ...flashers.formats import load as load_image
 from ...flashers.formats import save as save_image
+from ...transports import named_files
 from ...transports.plain import word
 from .session import NUMBER, Session, command
 
@@ -28,6 +30,8 @@ def image(session: Session, file: Path, address: int | None, format: str | None,
     proxyflash image imu.bin --address 0x08000000 --to imu.dfu
     """
     loaded = load_image(file, address=address, format=format)
+    with named_files.opened(file) as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     segments = [(segment.address, segment.size) for segment in loaded.segments]
     gaps = [(low.end, high.address - low.end) for low, high in zip(loaded.segments, loaded.segments[1:], strict=False)]
     if to is not None:
@@ -37,7 +41,7 @@ def image(session: Session, file: Path, address: int | None, format: str | None,
             "file": str(file),
             "format": loaded.format,
             "bytes": loaded.size,
-            "sha256": loaded.sha256,
+            "sha256": digest,
             "version": loaded.version or None,
             "entry": loaded.entry,
             "relocatable": loaded.relocatable,
@@ -49,7 +53,7 @@ def image(session: Session, file: Path, address: int | None, format: str | None,
     )
     out = session.output
     width = max(11, *map(len, loaded.target)) if loaded.target else 11
-    out.line(f"{file}  {loaded.format}  {loaded.size:,} bytes  SHA-256 {loaded.sha256}")
+    out.line(f"{file}  {loaded.format}  {loaded.size:,} bytes  SHA-256 {digest}")
     for start, count in segments:
         where = "anywhere" if loaded.relocatable else f"0x{start:08X}..0x{start + count - 1:08X}"
         out.line(f"  {'segment':<{width}} {where}  {count:,} bytes")
