@@ -166,7 +166,7 @@ def test_a_failed_download_leaves_everything_uninstalled(author: Author, bench: 
 def test_a_step_without_a_component_is_skipped(author: Author, bench: Bench) -> None:
     author.write("child", [author.step("one")], child=True, group="cameras")
     plan = Engine(bench).plan(load(author.write("parent", [reference("child"), author.step("two")])), MOTORS)
-    assert plan.empty == (0,)
+    assert (plan.empty, plan.missed) == ((0,), ("group=cameras matches no component; groups here: motors",))
     outcome = Engine(bench).apply(plan)
     assert outcome.succeeded
     assert outcome.report()["lastInstallResult"]["stepResults"]["step_0"]["resultCode"] == 604

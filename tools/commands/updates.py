@@ -514,8 +514,8 @@ def _print_plan(session: Session, made: UpdatePlan) -> None:
         about = word(task.step.description or ", ".join(task.step.files))
         cells = [f"  {task.label:<{labels}}", f"{task.target:<{targets}}", task.step.handler]
         out.row([*cells, *filter(None, f"{about}{versions}{state}".split("  "))])
-    for number in made.empty:
-        out.line(f"  {number + 1:<{labels}}  no component matches: skipped")
+    for number, why in zip(made.empty, made.missed, strict=True):
+        out.line(f"  {number + 1:<{labels}}  {word(why)}: skipped")
     for name in made.silent:
         out.line(f"  {'':<{labels}}  {name:<{targets}}  silent: apply enters its bootloader to see whether it is there")
     for component in made.unplugged:

@@ -69,7 +69,7 @@ class UpdatePlan:
 
     `unplugged`: components that it would be for as well, need not be there, and are not. `silent`: the names of those that
     don't answer and may be in their bootloaders, where they are looked for before anything else is done. `unselected`: the
-    names of those that it is not for.
+    names of those that it is not for. `missed`: for each of `empty`, what it selects by and what there is.
     """
 
     update: Update
@@ -78,6 +78,7 @@ class UpdatePlan:
     unplugged: tuple[Component, ...] = ()
     silent: tuple[str, ...] = ()
     unselected: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
 
     @property
     def nothing_to_do(self) -> bool:
@@ -140,7 +141,23 @@ def make(
     unplugged = order(update, away).components
     selected = {component.name for component in (*plan.components, *unplugged)}
     unselected = tuple(component.name for component in components if component.name not in selected)
-    return replace(plan, tasks=tasks, unplugged=unplugged, silent=silent, unselected=unselected)
+    missed = tuple(_missed(update, number, components) for number in plan.empty)
+    return replace(plan, tasks=tasks, unplugged=unplugged, silent=silent, unselected=unselected, missed=missed)
+
+
+def _missed(update: Update, number: int, components: Sequence[Component]) -> str:
+    """Why a step of the parent is for no component: what it selects by, and what there is instead."""
+    step = update.manifest.instructions.steps[number]
+    selectors = [] if isinstance(step, InlineStep) else update.child(step).manifest.compatibility
+    if not selectors or select(components, selectors):
+        return "no component matches"
+    wanted = " or ".join(",".join(f"{key}={value}" for key, value in selector.items()) for selector in selectors)
+    there = []
+    for key in dict.fromkeys(key for selector in selectors for key in selector):
+        record = [component.record() for component in components]
+        values = dict.fromkeys(one.get(key) or one["properties"].get(key) for one in record)
+        there.append(f"{key}s here: {', '.join(str(value) for value in values if value) or 'none'}")
+    return f"{wanted} matches no component; {'; '.join(there)}"
 
 
 def _steps(
