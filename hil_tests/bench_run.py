@@ -89,7 +89,12 @@ class BenchRun:
         return Path(self._notes.name)
 
     def check_options(self) -> None:
-        """Raises UsageError for what a bench of hardware can't do: be simulated, or be used by several workers."""
+        """Raises UsageError for what `bench check` refuses; for hardware also for simulated time and for several workers."""
+        if not hasattr(self.config, "workerinput"):
+            try:
+                Bench(self._file, Path()).check()
+            except ProxyflashError as refused:
+                raise pytest.UsageError(told(refused)) from None
         if self.time.is_simulated and self.has_hardware:
             real = ", ".join(f"'{name}'" for name, bus in self._file.spec.bus.items() if not bus.emulated)
             error = MixedClocks(

@@ -503,6 +503,10 @@ class Reader:
                 raise BenchKey(
                     f"{self._at(('bus', name, 'kind'))}: bus.{name}.kind = {bus.kind!r} is none of {', '.join(kinds)}"
                 )
+            if not bus.emulated and (near := get_close_matches("emulated", bus.settings, n=1, cutoff=0.8)):
+                raise BenchKey(
+                    f"{self._at(('bus', name, near[0]))}: bus.{name}: unknown key {near[0]!r} (did you mean emulated?)"
+                )
             for key in ("pace", "faults"):
                 if key in bus.model_fields_set and not bus.emulated:
                     raise BenchKey(f"{self._at(('bus', name, key))}: bus.{name}.{key} is for emulated buses only")
@@ -588,11 +592,6 @@ class Reader:
                 f"kind {flasher.bus_kind}, but {component.bus!r} is of kind {bus.kind}"
             )
         if component.emulated and not bus.emulated:
-            if near := get_close_matches("emulated", bus.settings, n=1, cutoff=0.8):
-                raise BenchKey(
-                    f"{self._at(('bus', component.bus, near[0]))}: bus.{component.bus}: unknown key {near[0]!r} "
-                    "(did you mean emulated?)"
-                )
             raise BenchKey(
                 f"{self._at((*place, 'emulated'))}: component.emulated: {component.bus!r} is no emulated bus"
             )

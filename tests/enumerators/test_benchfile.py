@@ -265,7 +265,7 @@ WRONG = [
     ("unknown profile", CAN + RADAR + 'profile = "acme"  #!', BenchName, "no profile 'acme'; there are: none"),
     ("protocol on another kind", CAN + RADAR.replace('"uds"', '"dfu"  #!'), BenchKey, "kind usb, but 'b' is of kind can"),
     ("emulated on a real bus", CAN + RADAR + 'emulated = {part = "x"}  #!', BenchKey, "'b' is no emulated bus"),
-    ("a bus nearly emulated", CAN + "emulatd = true  #!\n" + RADAR + 'emulated = {part = "x"}', BenchKey,
+    ("a bus nearly emulated", CAN + "emulatd = true  #!\npace = 0.0", BenchKey,
      "bus.b: unknown key 'emulatd' (did you mean emulated?)"),
     ("pace of a real bus", CAN + "pace = 0.5  #!", BenchKey, "bus.b.pace is for emulated buses only"),
     ("faults of a real bus", CAN + "faults = {drop = 0.5}  #!", BenchKey, "bus.b.faults is for emulated buses only"),

@@ -107,6 +107,20 @@ def test_after(server):
     done.assert_outcomes(passed=5)
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("emulatd = true", "E-BENCH-KEY *unknown key 'emulatd' (did you mean emulated?)*"),
+        ('interface = "slcan"\nchannel = "/dev/ttyACM0"\nbitrat = 1', "E-CAN-SETTINGS *no key 'bitrat'*"),
+    ],
+)
+def test_a_bench_that_bench_check_refuses_is_refused_at_the_start(suite: Suite, keys: str, said: str) -> None:
+    suite.bench.write_text(f'[bus.x]\nkind = "can"\n{keys}\n')
+    done = suite.run("def test_it(component): pass", "--simulated-time")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines([f"ERROR: {said}"])
+
+
 def test_a_bus_that_is_not_emulated_is_refused_by_name(suite: Suite, hardware: Outside) -> None:
     done = suite.run(LONG, "--simulated-time")
     assert done.ret == pytest.ExitCode.USAGE_ERROR
