@@ -7,6 +7,7 @@ The page has no script, and its Content-Security-Policy allows nothing but its o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -22,9 +23,8 @@ from .story import Memory, Message, Mood, Span, State, Story, Stretch
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-GENERATOR = b'<meta name="generator" content="proxyflash">'
-PAGE_BEGIN = 4096
-"""Bytes in which a page says by what it was made."""
+BEGIN = re.compile(rb'<!DOCTYPE html>.*<meta name="generator" content="proxyflash">', re.DOTALL)
+"""How a page of ours begins."""
 TICKS = 5
 NARROW = 0.6
 """A map shows a whole memory, unless less than this share of it was looked at or changed."""
@@ -60,13 +60,9 @@ def require() -> None:
 def check_place(path: Path) -> None:
     """Nothing but a page, or an empty file, is there. Raises PageFile."""
     try:
-        begin = named_files.read(path, PAGE_BEGIN)
-    except FileNotFoundError:
-        return
+        named_files.refuse_other(path, BEGIN, "a page of proxyflash")
     except (OSError, ValueError) as error:
         raise PageFile(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    if begin and GENERATOR not in begin:
-        raise PageFile(f"{path}: there is something that is not a page of proxyflash")
 
 
 def write(story: Story, path: Path, hidden: Mapping[str, str] | None = None) -> None:

@@ -7,10 +7,9 @@ instants (`i`). The bytes that a part has acknowledged are counters (`C`).
 
 from __future__ import annotations
 
-import errno
 import json
+import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -151,8 +150,5 @@ def journal_into(trace: Trace, records: Iterable[Mapping[str, Any]], tasks: Mapp
 
 def opened(path: Path) -> Trace:
     """A trace in a new file, or in the place of an older trace. Raises OSError."""
-    with suppress(FileNotFoundError):
-        begin = named_files.read(path, len(FIRST))[: len(FIRST)]
-        if begin and begin != FIRST.encode():
-            raise FileExistsError(errno.EEXIST, "there is something that is not a trace", str(path))
+    named_files.refuse_other(path, re.compile(re.escape(FIRST.encode())), "a trace")
     return Trace(open(path, "w", encoding="utf-8", opener=named_files.opener(private_files.FILE_MODE)))

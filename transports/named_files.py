@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from io import BufferedReader
 
 _Path = str | os.PathLike[str]
+LONGEST_BEGIN = 1024
+"""Bytes at the begin of a file that tell who wrote it."""
 
 
 def opened(path: _Path) -> BufferedReader:
@@ -42,6 +46,17 @@ def read(path: _Path, most: int = -1) -> bytes:
     """A file's bytes, one more than `most` if it has more than these. Raises as `opened`."""
     with opened(path) as stream:
         return stream.read(most if most < 0 else most + 1)
+
+
+def refuse_other(path: _Path, begin: re.Pattern[bytes], kind: str) -> None:
+    """A file that is about to be replaced must be empty, or begin as our own files of this kind. Raises OSError.
+
+    `kind`: what our own file is called, such as "a trace". A file that is not there, or a link to one, is no error.
+    """
+    with suppress(FileNotFoundError):
+        found = read(path, LONGEST_BEGIN)
+        if found and not begin.match(found):
+            raise FileExistsError(errno.EEXIST, f"there is something that is not {kind}", os.fspath(path))
 
 
 def opener(mode: int) -> Callable[[str, int], int]:

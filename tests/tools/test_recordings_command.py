@@ -8,14 +8,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from proxyflash.enumerators.benchfile import schema
 from proxyflash.flashers.formats import load, save
 from proxyflash.flashers.image import Segment
 from proxyflash.tools import commands
+from proxyflash.tools.commands.monitor import _begun
+from proxyflash.tools.commands.recordings import Unwritten
 
 from .conftest import PROGRAM, Desk, Done, Hardware
 
@@ -234,6 +238,21 @@ def test_where_it_can_not_be_written_nothing_is_run(desk: Desk) -> None:
     assert desk.memory() == {}
     recording = recorded(desk, "imu")
     assert desk.run("replay", recording, "--export", recording).status == 2
+
+
+@pytest.mark.parametrize("content", ["S00600004844521B\n", '{"a": "proxyflash recording"}\n'])
+def test_a_recording_replaces_a_recording_alone(desk: Desk, content: str) -> None:
+    """Not the firmware, where the recording's own file was forgotten."""
+    mine = desk.folder / "mine"
+    mine.write_text(content)
+    done = desk.run("record", mine, "--", "flash", "imu", desk.image("imu"))
+    assert (done.status, done.err.split()[0], desk.memory()) == (2, "E-RECORDING-FILE", {})
+    with pytest.raises(Unwritten, match="not a recording"), ExitStack() as stack:
+        _begun(stack, mine, schema.load(desk.bench))
+    assert mine.read_text() == content
+    mine.write_text("")
+    for _ in range(2):
+        assert desk.run("record", mine, "--", "scan").status == 0
 
 
 def test_an_older_recording_stays_when_nothing_can_be_run(desk: Desk) -> None:

@@ -18,7 +18,7 @@ from ...transports import clock, private_files
 from ...transports.can.bus import CanBus, copy_error
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError
-from ...transports.recording.formats import head_line, record_line
+from ...transports.recording.formats import head_line, record_line, refuse_other
 from ...transports.recording.records import CanFrame, Record, clock_text
 from ...transports.transport import Transport
 from ..output import Mode, Output, takes_escapes
@@ -232,6 +232,7 @@ def _begun(stack: ExitStack, path: Path | None, bench: BenchFile) -> BinaryIO | 
 
     # Also for what is written later, and for the end.
     stack.enter_context(_unwritten(path))
+    refuse_other(path)
     file = stack.enter_context(private_files.whole(path))
     file.write(head_line({"bench": {"name": bench.path.name, "text": without_secrets(bench)}}))
     return file

@@ -15,7 +15,7 @@ import click
 from ...transports import clock, named_files
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.outside import without_passwords
-from ...transports.recording.formats import BadRecording, Recording, load, save, save_all
+from ...transports.recording.formats import BadRecording, Recording, load, refuse_other, save, save_all
 from ...transports.recording.recorder import Recorder
 from .. import replayable
 from ..output import Mode, Output
@@ -65,7 +65,11 @@ def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | No
     proxyflash record imu.jsonl -- flash imu imu-1.5.0.hex
     proxyflash replay imu.jsonl
     """
-    if not os.access(file.parent, os.W_OK | os.X_OK) or (file.exists() and not file.is_file()):
+    try:
+        refuse_other(file)
+    except OSError as error:
+        raise Unwritten(f"{file}: {error.strerror}") from error
+    if not os.access(file.parent, os.W_OK | os.X_OK):
         raise Unwritten(f"{file}: a file can't be written there")
     recorder = Recorder(limit_records=LONGEST // 200, limit_bytes=LONGEST)
     described: dict[str, str] = {}

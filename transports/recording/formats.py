@@ -27,6 +27,7 @@ from .records import BUS_NAME, CAN_EFF, CanFlag, CanFrame, Fields, Record, fd_fl
 
 FORMAT = "proxyflash recording"
 SCHEMA = 1
+_BEGIN = re.compile(re.escape(f'{{"format": "{FORMAT}",'.encode()))
 LONGEST_LINE = 1 << 20
 """Bytes of a line of the file; a transfer has 64 KiB at most."""
 MOST_BYTES = 1 << 31
@@ -60,10 +61,19 @@ class Recording:
 
 
 def save(records: Iterable[Record], path: Path, *, head: Mapping[str, Any] | None = None, dropped: int = 0) -> None:
-    """Writes the format that `load` reads, for its owner alone; a file that was there is replaced whole. Raises OSError."""
+    """Writes the format that `load` reads, for its owner alone; a recording that was there is replaced whole.
+
+    Raises OSError, also where something else is there.
+    """
+    refuse_other(path)
     with private_files.whole(path) as file:
         file.write(head_line(head, dropped))
         file.writelines(map(record_line, records))
+
+
+def refuse_other(path: Path) -> None:
+    """A recording replaces a recording or an empty file. Raises OSError where something else is there."""
+    named_files.refuse_other(path, _BEGIN, "a recording of proxyflash")
 
 
 def head_line(head: Mapping[str, Any] | None = None, dropped: int = 0) -> bytes:
