@@ -159,7 +159,7 @@ class Collector:
         picture = MemoryPicture()
         for seen in events:
             picture.take(seen.event)
-        if self.error is not None and self.error.component in (name, None):
+        if self.error is not None and self.error.component in (name, None) and not isinstance(self.error, Cancelled):
             picture.fail()
         return picture
 

@@ -63,6 +63,9 @@ class MemoryPicture:
         self._phase = None
 
     def memories(self, component: str) -> Iterator[Memory]:
+        """As they are once the run is over."""
+        for run in self._layout.writes:
+            self._paint(*run, State.UNWRITTEN, over=(State.ERASED,))
         for name, painting in self._states.items():
             start, size = painting.place
             yield Memory(component, name, start, size, tuple(painting.stretches()))

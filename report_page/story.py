@@ -29,6 +29,8 @@ class State(StrEnum):
     PLANNED = "not done"
     """To be erased or written, and that was not reached."""
     ERASED = "erased"
+    UNWRITTEN = "not written"
+    """Erased, and the image's bytes were not written."""
     WRITTEN = "written"
     VERIFIED = "verified"
     FAILED = "failed"

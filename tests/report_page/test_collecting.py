@@ -6,7 +6,7 @@ import pytest
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import Cancelled, VerifyMismatch
 from proxyflash.flashers.events import Phase
-from proxyflash.report_page.collecting import Collector
+from proxyflash.report_page.collecting import Collector, Seen
 from proxyflash.report_page.story import Mood
 from proxyflash.updates.events import ComponentFinished, Status, StepFinished, StepStarted
 
@@ -67,9 +67,19 @@ def test_a_retry_ends_the_phase_and_a_failure_the_last_one(collector: Timed) -> 
 
 
 def test_what_was_stopped_is_neither_good_nor_bad(collector: Timed) -> None:
+    layout = ev.Layout((("flash", 0, 0x1000),), ((0, 1000),), erase=((0, 0x800),), writes=((0, 1000),))
+    collector._events.insert(2, Seen(1.6, ev.Planned("imu", 1000, 0x1000, 1, 0x800, 1000, 0, 0, None, layout=layout)))
+    collector._events.insert(3, Seen(1.7, ev.PhaseStarted("imu", Phase.ERASE, 0x800)))
+    collector._events.insert(4, Seen(1.9, ev.PhaseFinished("imu", Phase.ERASE, 0x800, 0.2)))
     collector.error = Cancelled("stopped on request", touched=True, component="imu")
     story = collector.story()
     assert (story.mood, story.summary, story.lanes[0].spans[-1].mood) == (Mood.OPEN, "Not finished", Mood.OPEN)
+    assert [(one.start, one.end, one.state.value) for one in story.memories[0].stretches] == [
+        (0, 990, "written"),
+        (990, 1000, "not written"),
+        (1000, 0x800, "erased"),
+        (0x800, 0x1000, "untouched"),
+    ]
 
 
 def test_the_steps_of_an_update_and_the_worst_verdict_first() -> None:

@@ -77,6 +77,9 @@ def test_a_write_that_fails_where_the_part_acknowledged_last() -> None:
     assert (8, 0x100, State.WRITTEN) in found
     assert (0x108, 1, State.FAILED) in found
     assert (0x4000, 0x4000, State.WRITTEN) in found
+    # Up to where the image ends; the rest of the sector has nothing of it.
+    assert (0x109, 0x2EF7, State.UNWRITTEN) in found
+    assert (0x3000, 0x1000, State.ERASED) in found
 
 
 def test_what_was_written_before_a_retry_stays_written() -> None:
@@ -130,7 +133,7 @@ def test_a_part_that_takes_its_plan_memory_by_memory() -> None:
     ):
         picture.take(event)
     app, data = picture.memories("ecu")
-    assert [(piece.size, piece.state) for piece in app.stretches] == [(0x40, State.WRITTEN), (0xC0, State.ERASED)]
+    assert [(piece.size, piece.state) for piece in app.stretches] == [(0x40, State.WRITTEN), (0xC0, State.UNWRITTEN)]
     assert [piece.state for piece in data.stretches] == [State.PLANNED]
 
 
