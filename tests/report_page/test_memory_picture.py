@@ -64,7 +64,12 @@ def test_an_erase_that_fails_at_its_second_sector() -> None:
         ev.PhaseStarted("imu", Phase.ERASE, 0x8000),
         ev.Progress("imu", Phase.ERASE, 0x4000, 0x8000),
         failed=True,
-    )[:3] == [(0, 0x4000, State.ERASED), (0x4000, 1, State.FAILED), (0x4001, 0x3FFF, State.PLANNED)]
+    )[:4] == [
+        (0, 0x3000, State.UNWRITTEN),
+        (0x3000, 0x1000, State.ERASED),
+        (0x4000, 1, State.FAILED),
+        (0x4001, 0x3FFF, State.PLANNED),
+    ]
 
 
 def test_a_write_that_fails_where_the_part_acknowledged_last() -> None:
