@@ -22,7 +22,7 @@ from ..updates.events import ActionStarted, ComponentFinished, Status, StepFinis
 from . import traffic
 from .facts import host_tables, identity_of_entry, known_buses
 from .memory import MemoryPicture
-from .story import Exchange, Lane, Mark, Mood, Rate, Span, Story, Table, Verdict
+from .story import Exchange, Facts, Lane, Mark, Mood, Rate, Span, Story, Table, Verdict
 from .verdicts import MOODS, mood_of, summary_of, tables_of, total_mood, verdicts_of, worst_first
 
 MOST_EVENTS = 100_000
@@ -48,6 +48,8 @@ class Collector:
     title: str
     error: ProxyflashError | None = None
     identities: dict[str, Identity] = field(default_factory=dict)
+    facts: dict[str, Facts] = field(default_factory=dict)
+    """What is known of a component's image before the work begins; shown with its verdict, whatever that is."""
     tables: list[Table] = field(default_factory=list)
     moments: list[tuple[float, str, str]] = field(default_factory=list)
     """Around which what passed is shown: the time, the component or "", the title."""
@@ -76,7 +78,7 @@ class Collector:
 
     def tell(self, component: str, text: str, facts: Iterable[tuple[str, str]] = ()) -> None:
         """What became of a component."""
-        self._verdicts[component] = Verdict(component, text, mood_of(text), tuple(facts))
+        self._verdicts[component] = Verdict(component, text, mood_of(text), (*self.facts.get(component, ()), *facts))
 
     def take(self, outcome: Outcome) -> None:
         """What became of an update."""
@@ -112,7 +114,9 @@ class Collector:
         wires = traffic.wires(records, known)
         buses = {} if bench is None else {name: entry.spec.bus for name, entry in bench.file.entries.items()}
         pictures = {name: self._picture(name, events) for name, events in of.items()}
-        verdicts = worst_first(self._verdict(name, of.get(name, ())) for name in dict.fromkeys([*self._verdicts, *of]))
+        verdicts = worst_first(
+            self._verdict(name, of.get(name, ())) for name in dict.fromkeys([*self._verdicts, *self.facts, *of])
+        )
         if verdict is not None:
             verdicts = [verdict]
         return Story(
@@ -152,8 +156,8 @@ class Collector:
                 return Verdict(name, text, mood_of(text))
         if self.error is not None and self.error.component in (name, None):
             mood = Mood.OPEN if isinstance(self.error, Cancelled) else Mood.BAD
-            return Verdict(name, f"{self.error.code}: {self.error.cause}", mood)
-        return Verdict(name, "no verdict", Mood.OPEN)
+            return Verdict(name, f"{self.error.code}: {self.error.cause}", mood, self.facts.get(name, ()))
+        return Verdict(name, "no verdict", Mood.OPEN, self.facts.get(name, ()))
 
     def _picture(self, name: str, events: Iterable[Seen]) -> MemoryPicture:
         picture = MemoryPicture()

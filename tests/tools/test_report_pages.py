@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from html import unescape
@@ -54,6 +55,9 @@ def test_a_failure_has_its_error_and_what_passed_before(desk: Desk) -> None:
     assert "✕ camera failed" in text[: text.index("Timeline")]
     assert "camera: E-VERIFY-MISMATCH" in text[text.index("What passed around each failure") :]
     assert "messages before these are not shown" in text
+    # Which file it was, by its digest and by the size of its DfuSe elements.
+    digest = hashlib.sha256(desk.image("camera").read_bytes()).hexdigest()
+    assert f"image camera-1.5.0.dfu SHA-256 of the file {digest} holds 96,416 bytes" in text
 
 
 def test_a_page_that_can_t_be_written_is_told_before_anything_is_done(desk: Desk) -> None:

@@ -87,7 +87,7 @@ def flash(
     proxyflash flash stm32-uart:/dev/ttyUSB0 fw.hex
     """
     component = session.component(name, image)
-    loaded = component.load(image, address=address, format=format, only=only)
+    loaded = _loaded(session, component, image, address, format, only)
     session.stop_safely()
     with session.programmer(name) as programmer:
         plan = programmer.plan(loaded, compare=not full)
@@ -108,7 +108,12 @@ def flash(
         return None
     session.output.document({"component": component.name, "verdict": "ok", **_result_fields(result)})
     session.output.line(verdict(result))
-    session.told(component.name, verdict(result).removeprefix(f"{component.name}  "), *_facts(image, loaded, result))
+    session.told(
+        component.name,
+        verdict(result).removeprefix(f"{component.name}  "),
+        ("erased", f"{result.erased_bytes:,} bytes"),
+        ("written", f"{result.written_bytes:,} bytes"),
+    )
     return None
 
 
@@ -121,14 +126,28 @@ def verdict(result: FlashResult) -> str:
     return f"{result.component}  {version}OK  {verified}{written}{booted}"
 
 
-def _facts(path: Path, image: FirmwareImage, result: FlashResult | None = None) -> list[tuple[str, str]]:
-    """What a page says of a flash, or of a comparison."""
-    facts = [("image", path.name), ("holds", f"{image.size:,} bytes")]
-    with suppress(OSError), named_files.opened(path) as file:
-        facts.append(("SHA-256 of the file", hashlib.file_digest(file, "sha256").hexdigest()))
-    if result is not None:
-        facts += [("erased", f"{result.erased_bytes:,} bytes"), ("written", f"{result.written_bytes:,} bytes")]
-    return facts
+def _loaded(
+    session: Session,
+    component: BenchComponent,
+    path: Path,
+    address: int | None,
+    format: str | None,
+    only: tuple[str, ...],
+) -> FirmwareImage:
+    """The image. What a page says of it is known from now on, also where the file is no image. Raises as `load`."""
+    facts = [("image", path.name)]
+    if session.watcher is not None:
+        with suppress(OSError, ValueError), named_files.opened(path) as file:
+            facts.append(("SHA-256 of the file", hashlib.file_digest(file, "sha256").hexdigest()))
+        session.watcher.facts[component.name] = tuple(facts)
+    image = component.load(path, address=address, format=format, only=only)
+    if session.watcher is not None:
+        facts += [
+            ("holds", f"{image.size:,} bytes"),
+            *([("version of the file", image.version)] if image.version else []),
+        ]
+        session.watcher.facts[component.name] = tuple(facts)
+    return image
 
 
 def _result_fields(result: FlashResult) -> dict[str, object]:
@@ -162,7 +181,7 @@ def verify(
     proxyflash verify imu imu-1.5.0.hex
     """
     component = session.component(name, image)
-    loaded = component.load(image, address=address, format=format, only=only)
+    loaded = _loaded(session, component, image, address, format, only)
     session.stop_safely()
     try:
         with session.programmer(name) as programmer:
@@ -173,7 +192,7 @@ def verify(
         raise error.advised(f"Is it the right file? To write it: {flash}") from error
     session.output.document({"component": component.name, "verdict": "ok", "verified": method})
     session.output.line(f"{component.name}  OK  holds {image.name}  ({word(method)})")
-    session.told(component.name, f"OK  holds {image.name}  ({method})", *_facts(image, loaded))
+    session.told(component.name, f"OK  holds {image.name}  ({method})")
     return None
 
 
