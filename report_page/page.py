@@ -133,7 +133,8 @@ def _environment(hidden: tuple[tuple[str, str], ...]) -> Environment:
         "offset": lambda seconds: f"{seconds:+.4f}",
         "moment": lambda time: datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         "width_of": _percent,
-        "percent": lambda part: f"{100 * part:.0f} %" if part >= 0.1 else f"{100 * part:.1f} %",
+        "percent": _share,
+        "peak": lambda load: f"load not known: {load.unknown}" if load.unknown else f"peak {_share(load.peak)}",
         "rate": lambda rate: f"{rate / 1000:,.1f} kB/s",
         "area": lambda shares: f"M0 1 {_steps(shares)} {len(shares)} 1Z",
         "curve": lambda shares: f"M0 {1 - shares[0]:.3f} {_steps(shares)}" if shares else "",
@@ -155,6 +156,10 @@ def _colours(kinds: Iterable[str]) -> Iterator[tuple[str, ...]]:
 
 def _percent(part: float) -> str:
     return f"{100 * part:.3f}%"
+
+
+def _share(part: float) -> str:
+    return f"{100 * part:.0f} %" if part >= 0.1 else f"{100 * part:.1f} %"
 
 
 def _seconds(seconds: float) -> str:

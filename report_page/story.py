@@ -83,13 +83,17 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How busy a bus was: the share of its time in each of as many equal stretches of the timeline. `limit`: in words."""
+    """How busy a bus was: the share of its time in each of as many equal stretches of the timeline. `limit`: in words.
+
+    `unknown`: why nothing can be said of that share, "" where it is known.
+    """
 
     bus: str
     limit: str
     shares: tuple[float, ...]
     records: int
     marks: tuple[Mark, ...] = ()
+    unknown: str = ""
 
     @property
     def peak(self) -> float:

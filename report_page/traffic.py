@@ -141,7 +141,9 @@ def loads(records: Sequence[Record], found: Mapping[str, Wire], began: float, en
         # A serial line is two wires. What was written at once takes the time of the stretches behind, too.
         shares = _spread([max(both) for both in busy], length / STRETCHES)
         marks = [Mark(record.time, record.text) for record in own if isinstance(record, Note)]
-        made.append(Load(bus, wire.text, tuple(shares), len(passed), tuple(marks)))
+        missing = "no bitrate is given" if wire.kind == "can" else "the speed of the bus is not known"
+        unknown = "" if wire.carries else missing
+        made.append(Load(bus, wire.text, tuple(shares), len(passed), tuple(marks), unknown))
     return made
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from proxyflash.report_page import traffic
-from proxyflash.report_page.story import Message
+from proxyflash.report_page import page, traffic
+from proxyflash.report_page.story import Message, Mood, Story
 from proxyflash.transports.recording.records import CanFrame, Record, SerialBytes, SerialLine, UsbDevices, UsbSeen
 
 
@@ -80,3 +81,13 @@ def test_what_passed_around_a_moment() -> None:
     assert (len(found.messages), found.left_out) == (35, 20)
     assert found.messages[0].time == pytest.approx(41 - 99.5)
     assert traffic.around("nothing", [], 1.0) is None
+
+
+def test_a_can_bus_without_a_bitrate_has_no_load() -> None:
+    records: list[Record] = [CanFrame(0.5, "can0", True, 0x7E0, 0, bytes(8))]
+    loads = tuple(traffic.loads(records, traffic.wires(records, {"can0": ("can", {})}), 0.0, 1.0))
+    made = page.render(Story("", "", Mood.GOOD, 0.0, 1.0, loads=loads))
+    assert "load not known: no bitrate is given" in made
+    assert not re.search('peak [0-9]|class="(curve|area)"', made)
+    known = traffic.loads(records, traffic.wires(records, {"can0": ("can", {"bitrate": 500_000})}), 0.0, 1.0)
+    assert "peak" in page.render(Story("", "", Mood.GOOD, 0.0, 1.0, loads=tuple(known)))
