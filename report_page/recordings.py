@@ -34,9 +34,11 @@ def compared(
     recordings: tuple[Recording, Recording],
     files: tuple[BenchFile | None, BenchFile | None],
     found: Iterable[tuple[str, str, tuple[Record | None, Record | None]]],
+    *,
+    is_empty: bool,
 ) -> Story:
     """Of two recordings. `files`: their bench files. `found`: where they differ first on each bus: the bus, the place in words,
-    and the record of each recording.
+    and the record of each recording. `is_empty`: nothing passed in either.
     """
     messages = [traffic.messages(one.records, file) for one, file in zip(recordings, files, strict=True)]
     differences = []
@@ -49,12 +51,11 @@ def compared(
         differences.append(Difference(bus, place, (sides[0], sides[1])))
     began, ended = _times(recordings[0])
     count = len(differences)
+    same = "Nothing passed in either: nothing was compared" if is_empty else "The same passed on all buses"
     return Story(
         title=f"{names[0]} against {names[1]}",
-        summary=f"{count} {'bus differs' if count == 1 else 'buses differ'}"
-        if count
-        else "The same passed on all buses",
-        mood=Mood.BAD if count else Mood.GOOD,
+        summary=f"{count} {'bus differs' if count == 1 else 'buses differ'}" if count else same,
+        mood=Mood.BAD if count else Mood.OPEN if is_empty else Mood.GOOD,
         began=began,
         ended=ended,
         differences=tuple(differences),

@@ -51,6 +51,11 @@ def first_differences(one: Sequence[Record], other: Sequence[Record]) -> list[Di
     return sorted(found.values(), key=lambda difference: difference.time)
 
 
+def holds_traffic(records: Sequence[Record]) -> bool:
+    """Whether there is something to compare."""
+    return bool(_flows(records))
+
+
 def _flows(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
     """What is compared in order, by bus and flow."""
     flows: dict[tuple[str, str], list[Record]] = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from proxyflash.report_page import page
 from proxyflash.report_page.story import Mood, Story, Verdict
+from proxyflash.transports.recording.formats import head_line
 
 from .conftest import Desk
 
@@ -128,6 +129,10 @@ def test_two_recordings_and_their_first_difference(desk: Desk) -> None:
     Path("other.jsonl").write_text("\n".join([*lines[:place], json.dumps(changed), *lines[place + 1 :], ""]))
     same = desk.run("replay", "one.jsonl", "--against", "one.jsonl", "--html", "same.html")
     assert (same.status, "✓ The same passed on all buses" in text_of(Path("same.html"))) == (0, True)
+    Path("none.jsonl").write_bytes(head_line())
+    none = desk.run("replay", "none.jsonl", "--against", "none.jsonl", "--html", "none.html")
+    assert (none.status, none.out) == (0, "none.jsonl and none.jsonl  nothing passed in either: nothing was compared\n")
+    assert "! Nothing passed in either: nothing was compared" in text_of(Path("none.html"))
     done = desk.run("replay", "one.jsonl", "--against", "other.jsonl", "--html", "page.html")
     text = text_of(Path("page.html"))
     assert (done.status, "E-REPLAY-DIFFERENT usb: transfer 308 with 0483:df11" in done.err) == (1, True), done.err

@@ -241,24 +241,27 @@ def _drawn(session: Session, recording: Recording, file: Path, html: Path, why: 
 
 def _compare(session: Session, one: tuple[Path, Recording], other: tuple[Path, Recording], html: Path | None) -> None:
     """Raises RecordingsDiffer, with the first difference of all."""
-    from ...emulators.replay.comparing import first_differences
+    from ...emulators.replay.comparing import first_differences, holds_traffic
 
     output = session.output
     found = first_differences(one[1].records, other[1].records)
+    is_empty = not holds_traffic(one[1].records) and not holds_traffic(other[1].records)
     if html is not None:
         from ...report_page import page, recordings
 
         places = ((each.bus, str(each), each.records) for each in found)
         names, both = (str(one[0]), str(other[0])), (one[1], other[1])
         files = _bench_file(session, one[1]), _bench_file(session, other[1])
-        page.write(recordings.compared(names, both, files, places), html)
+        page.write(recordings.compared(names, both, files, places, is_empty=is_empty), html)
         output.note(f"page written to {html}")
     for each in found[1:]:
         output.line(str(each))
     if found:
         raise RecordingsDiffer(str(found[0]))
-    output.document({"recordings": [str(one[0]), str(other[0])], "verdict": "the same"})
-    output.line(f"{one[0]} and {other[0]}  OK  the same passed on all buses")
+    verdict = "nothing to compare" if is_empty else "the same"
+    output.document({"recordings": [str(one[0]), str(other[0])], "verdict": verdict})
+    said = "nothing passed in either: nothing was compared" if is_empty else "OK  the same passed on all buses"
+    output.line(f"{one[0]} and {other[0]}  {said}")
 
 
 @contextmanager
