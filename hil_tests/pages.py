@@ -31,7 +31,7 @@ LONGEST_TEXT = 500
 
 def folder_of(config: pytest.Config) -> Path:
     """Where the pages go; a relative path starts where pytest was started, whatever a test changes to."""
-    return config.invocation_params.dir / config.getoption("bench_report")
+    return Path(config.invocation_params.dir, config.getoption("bench_report"))
 
 
 def check(folder: Path) -> None:
