@@ -49,6 +49,8 @@ class OutputLost(ProxyflashError):
 
     code = "E-OUTPUT"
     default_remedy = "Is the disk full? What was to be done is done."
+    of_failure = "Is the disk full?"
+    """The remedy where the command failed as well."""
 
     def __init__(self, cause: str, *, silent: bool = False) -> None:
         super().__init__(cause)
@@ -359,8 +361,16 @@ class Output:
 
     def _missed(self, what: str, error: OSError | ValueError) -> None:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        silent = isinstance(error, BrokenPipeError)
-        self.lost = self.lost or OutputLost(f"{what} can't be written: {reason}", silent=silent)
+        self.miss(f"{what} can't be written: {reason}", silent=isinstance(error, BrokenPipeError))
+
+    def miss(self, cause: str, *, silent: bool = False) -> None:
+        """Something that could not be written, for the end of the command; each of several is told."""
+        if self.lost is None:
+            self.lost = OutputLost(cause, silent=silent)
+        elif self.lost.silent:
+            self.lost = self.lost if silent else OutputLost(cause)
+        elif not silent and cause not in self.lost.cause:
+            self.lost = OutputLost(f"{self.lost.cause}; {cause}")
 
     def _logged(self, lines: Sequence[str]) -> None:
         if self.log is None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import re
 from html import unescape
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from proxyflash.report_page import page
 from proxyflash.report_page.story import Mood, Story, Verdict
+from proxyflash.transports import private_files
 from proxyflash.transports.recording.formats import head_line
 
 from .conftest import Desk
@@ -148,6 +152,23 @@ def test_a_page_that_fails_hides_no_failure_of_its_command(desk: Desk, monkeypat
     done = desk.run("verify", "camera", "update/none.dfu", "--report", "page.html")
     assert (done.status, "E-UNEXPECTED RuntimeError: broken" in done.err) == (12, True)
     assert done.err.splitlines()[-1].startswith("E-IMAGE-MISSING")
+
+
+@pytest.mark.parametrize(("image", "status"), [("firmware/camera-1.4.2.bin", 1), ("update/camera-1.5.0.dfu", 8)])
+def test_a_disk_that_is_full_at_the_end(desk: Desk, monkeypatch: pytest.MonkeyPatch, image: str, status: int) -> None:
+    def full(path: Path, mode: int = 0) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(private_files, "whole", full)
+    done = desk.run("--json", "record", "one.jsonl", "--", "verify", "camera", image, "--report", "page.html")
+    assert done.status == status
+    last = done.err.splitlines()[-1]
+    assert last.startswith(
+        "E-OUTPUT the page can't be written: page.html: No space left on device; "
+        "the recording can't be written: one.jsonl: No space left on device. Is the disk full?"
+    )
+    assert last.endswith("What was to be done is done.") == (status == 1)
+    assert (done.document["recording"], len(done.document["runs"])) == (None, 1)
 
 
 def test_a_page_replaces_one_that_is_there_whole(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

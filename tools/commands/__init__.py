@@ -117,7 +117,7 @@ def run(
     if lost.silent:
         return status
     # To stderr in every mode: what would carry it elsewhere is what was lost.
-    session.output.alarm(f"{lost.code} {lost}")
+    session.output.alarm(f"{lost.code} {lost.advised(lost.of_failure) if status else lost}")
     return status or lost.exit_status
 
 

@@ -91,6 +91,7 @@ def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | No
     began = clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
     files = _files(arguments)
     status = int(ExitStatus.FAILED)
+    kept: str | None = str(file)
     with _collecting(session.output) as runs:
         try:
             status = _run(arguments, session.output, opener)
@@ -106,9 +107,12 @@ def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | No
             try:
                 save(records, file, head=head, dropped=recorder.dropped)
             except OSError as error:
-                raise Unwritten(f"{file}: {error.strerror}") from error
-    facts = {"recording": str(file), "records": len(records), "dropped": recorder.dropped}
+                kept = None
+                session.output.miss(f"the recording can't be written: {file}: {error.strerror}")
+    facts = {"recording": kept, "records": len(records), "dropped": recorder.dropped}
     session.output.document(facts | runs)
+    if kept is None:
+        return status
     session.output.note(f"{len(records):,} records into {file}")
     if recorder.dropped:
         session.output.note(f"the first {recorder.dropped:,} records were too many to be kept: it can't be replayed")

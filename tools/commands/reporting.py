@@ -89,8 +89,12 @@ def write(
     if session.watcher is None:
         return
     session.watcher.error = error or session.watcher.error
+    from ...report_page.page import PageFile
+
     try:
         _write(session.watcher.story(), path, arguments)
+    except PageFile as lost:
+        session.output.miss(f"the page can't be written: {lost.cause}")
     except Exception as failed:
         if fails:
             raise
