@@ -289,6 +289,9 @@ def _settings(parts: Parts, text: str) -> Iterator[tuple[tuple[str, ...], Any, s
             meant = target_keys.value(known, place, _decoded(text, value))
         except KeyWrong as error:
             able = [right for right in error.right if target_keys.takes(known, right, _decoded(text, value))]
+            if len(able) < len(error.right):
+                # What another table's schema refuses is not offered to a library that is not asked yet.
+                able = [right for right in able if not target_keys.is_free(known, right)]
             forms = () if able else (_with(text, setting, f"{right}=VALUE") for right in error.right)
             _wrong(text, str(error), *(_with(text, setting, f"{right}={value}") for right in able), forms=forms)
         seen[place] = key

@@ -23,6 +23,13 @@ from ..transports.toml_text import Hexadecimal
 from ..transports.transport import Transport
 from .benchfile.schema import BusSpec, ComponentSpec
 
+MEANT = {
+    "bus": "all that the bus carries",
+    "component": "this component",
+    "address": "the address",
+    "profile": "the bootloader alone",
+}
+"""What a table's keys are for, where several have the same."""
 Fields = Mapping[str, FieldInfo | None]
 """The keys of a table. None: a key whose values the library of the bus judges."""
 LONGEST_KEY = 64
@@ -69,7 +76,9 @@ def place(known: Mapping[str, Fields], key: str) -> tuple[str, ...]:
     owners = [table for table, fields in known.items() if first in fields]
     if len(owners) > 1:
         raise KeyWrong(
-            f"{key!r} is a key of {' and of '.join(owners)}: say which", *(f"{owner}.{key}" for owner in owners)
+            f"{key!r} is a key of {' and of '.join(owners)}: say which "
+            f"({', '.join(f'{owner} is for {MEANT[owner]}' for owner in owners)})",
+            *(f"{owner}.{key}" for owner in owners),
         )
     if not owners:
         raise KeyWrong(f"unknown key {quoted(key)}", *_near(known, key))
@@ -114,6 +123,12 @@ def takes(known: Mapping[str, Fields], key: str, text: str) -> bool:
     except (KeyWrong, TypeError, ValueError):
         return False
     return True
+
+
+def is_free(known: Mapping[str, Fields], key: str) -> bool:
+    """Whether the library of the bus judges this key's values."""
+    table, *rest = place(known, key)
+    return known[table].get(rest[0]) is None
 
 
 def all_keys(known: Mapping[str, Fields]) -> Iterator[tuple[str, tuple[str, ...]]]:

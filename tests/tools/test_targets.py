@@ -195,6 +195,15 @@ def test_a_rate_that_nobody_gave_is_said(say: Callable[..., tuple[int, str, str]
 
 
 @pytest.mark.simulated_time
+def test_a_rate_that_is_no_number_is_not_suggested(say: Callable[..., tuple[int, str, str]]) -> None:
+    _, _, err = say("info", "stm32-uart:/dev/none?baudrate=115k")
+    forms = "'stm32-uart:/dev/none?bus.baudrate=VALUE' or 'stm32-uart:/dev/none?profile.baudrate=VALUE'"
+    assert err.endswith(
+        f"(bus is for all that the bus carries, profile is for the bootloader alone). The form: {forms}\n"
+    )
+
+
+@pytest.mark.simulated_time
 def test_an_absent_part_s_remedy_scans_the_bus_of_the_target(say: Callable[..., tuple[int, str, str]]) -> None:
     status, _, err = say("info", CAMERA.replace("dfu:0483:df11", "dfu:0483:df12"))
     assert (status, err.split()[0]) == (4, "E-PART-MUTE")
