@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -80,6 +81,8 @@ class Pages:
         if collector is None:
             return ""
         story = collector.story(verdict=_verdict(collector.title, self._failures, self._skipped))
+        if clock.current().is_simulated:
+            story = replace(story, notes=(*story.notes, "All times on this page are simulated."))
         name = f"{file_name(collector.title)}.html"
         page.write(story, self.folder / name)
         return name

@@ -223,6 +223,15 @@ def test_the_page_of_all_tests_has_what_is_wrong_beside_them(suite: Suite) -> No
     assert "1 of 4 tests failed" in index
 
 
+def test_the_page_of_a_test_on_simulated_time_says_so(suite: Suite) -> None:
+    """The name of a test has the width of the page: it is too long for the column of a component."""
+    suite.run("def test_good(component): pass", "--bench-report", "pages", "--simulated-time", "-k", "front")
+    [page] = [path for path in (suite.folder / "pages").iterdir() if path.name != "index.html"]
+    text = page.read_text()
+    assert "All times on this page are simulated." in text
+    assert '<li class="card wide">' in text
+
+
 def test_bench_report_without_a_bench_test_says_so(suite: Suite) -> None:
     """Nothing that makes a bench was collected."""
     (suite.folder / "test_broken.py").write_text("import there_is_no_such_module\n")
