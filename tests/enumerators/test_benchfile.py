@@ -291,7 +291,7 @@ WRONG = [
      "size = 8},\n]", BenchKey, "overlap"),
     ("in a list over many lines", CAN + RADAR + "[component.profile]\nmemory = [\n{start = 0, size = 8},\n\n"
      "{start = 9,\tsize = 0},  #!\n]", BenchKey, "component.profile.memory.size = 0"),
-    ("no hexadecimal", CAN + RADAR + '[component.profile.fingerprint]\ndata = "xy"  #!', BenchKey, "no hexadecimal"),
+    ("no hexadecimal", CAN + RADAR + '[component.profile.fingerprint]\ndata = "xy"  #!', BenchKey, "takes hexadecimal bytes"),
     ("in a shared profile", CAN + RADAR + 'profile = "p"\n[profile.p]\nread_block = 0  #!', BenchKey,
      "profile.p.read_block = 0"),
 ]  # fmt: skip
