@@ -443,7 +443,7 @@ def mode(path: Path) -> int:
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777], ids=oct)
 def test_recordings_are_for_their_owner_alone(desk: Desk, umask: int) -> None:
     recording, out = desk.folder.parent / "a.jsonl", desk.folder.parent / "out"
-    recording.write_text("older")
+    recording.touch()
     recording.chmod(0o666)
     before = os.umask(umask if umask != 0o777 else 0o077)
     try:
@@ -462,11 +462,17 @@ def test_a_link_in_the_place_of_a_recording_is_replaced(victim: Victim) -> None:
     precious.write_text("precious")
     out = victim.recording.with_name("out")
     out.mkdir()
-    for name in ("recording.jsonl", "can.log", "recording.pcapng"):
-        (out / name).symlink_to(precious)
     victim.given("", "scan", records=(CAN | {"bus": "b"},))
+    (out / "recording.jsonl").symlink_to(precious)
+    assert victim.code("--export", str(out)) == "E-RECORDING-FILE"
+    older = victim.recording.with_name("older.jsonl")
+    older.write_bytes(before := victim.recording.read_bytes())
+    (out / "recording.jsonl").unlink()
+    (out / "recording.jsonl").symlink_to(older)
+    for name in ("can.log", "recording.pcapng"):
+        (out / name).symlink_to(precious)
     assert victim.replay("--export", str(out)).status == 0
-    assert precious.read_text() == "precious"
+    assert (precious.read_text(), older.read_bytes()) == ("precious", before)
     assert not any(path.is_symlink() for path in out.iterdir())
     for name in ("dangling", "precious"):
         if name == "dangling":
