@@ -325,7 +325,10 @@ def _folder_number(path: Path) -> int:
 
 
 def _walked(path: Path, *, make: bool, safe: bool, is_folder: bool = True) -> int:
-    """A descriptor (O_PATH) of what `path` names. `make`: folders that are missing. `safe`: checks those on the way."""
+    """A descriptor (O_PATH) of what `path` names. `make`: folders that are missing. `safe`: checks those on the way.
+
+    A Ctrl-C may come between any two lines: `number` is never a descriptor that is closed.
+    """
     left = [*reversed(path.absolute().parts[1:])]
     number, here, links = os.open("/", _NAME | os.O_DIRECTORY), Path("/"), 0
     try:
@@ -336,8 +339,8 @@ def _walked(path: Path, *, make: bool, safe: bool, is_folder: bool = True) -> in
             found = _entry(number, part, make=make, is_folder=is_folder or bool(left), path=here / part)
             status = os.fstat(found)
             if not stat.S_ISLNK(status.st_mode):
-                os.close(number)
-                number, here = found, here / part
+                passed, number, here = number, found, here / part
+                os.close(passed)
                 continue
             links += 1
             try:
@@ -349,8 +352,8 @@ def _walked(path: Path, *, make: bool, safe: bool, is_folder: bool = True) -> in
             finally:
                 os.close(found)
             if target.is_absolute():
-                os.close(number)
-                number, here = os.open("/", _NAME | os.O_DIRECTORY), Path("/")
+                passed, number, here = number, os.open("/", _NAME | os.O_DIRECTORY), Path("/")
+                os.close(passed)
             left += reversed(target.parts[1:] if target.is_absolute() else target.parts)
     except BaseException:
         os.close(number)

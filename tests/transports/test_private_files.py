@@ -8,7 +8,7 @@ import os
 import pwd
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -341,3 +341,25 @@ def test_a_failure_amid_a_whole_file_leaves_all_as_it_was(tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_ctrl_c_on_the_way_to_a_folder_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes just when a folder on the way was closed: nothing is closed twice, which would hide it, or close another."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    close, left = os.close, 0
+
+    def interrupted(number: int) -> None:
+        nonlocal left
+        close(number)
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "close", interrupted)
+    closed = 0
+    while left <= 0:
+        closed += 1
+        left = closed
+        with suppress(KeyboardInterrupt):
+            private_files.folder(tmp_path / "link" / "state")
+    assert closed > len(tmp_path.parts)
