@@ -41,7 +41,7 @@ class Buses:
         self.commands = HostCommands(file.folder, self.outside)
         self.state = state
         self.watcher: EventSink | None = None
-        """Is told of what happens to every component, beside those who work on them."""
+        """Gets the events of every component, whoever works on it."""
         self.folder = file.state_folder(state)
         self._lock: BenchLock | None = None
         self._opening = clock.RLock()

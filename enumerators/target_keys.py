@@ -219,7 +219,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _of_a_table(annotation: Any) -> Any | None:
-    """The type of the values of a table whose keys are free; None where it is no such table."""
+    """The type of the values of a table that takes any key. None: another kind of key."""
     if get_origin(annotation) is Annotated:
         return _of_a_table(get_args(annotation)[0])
     if get_origin(annotation) is dict:

@@ -435,7 +435,7 @@ class Discovery(ABC):
 
     @classmethod
     def asked(cls, bus: Any, *, active: bool, found: int) -> str:
-        """What `discover`, which found so many parts, has asked, for a person; "": nothing."""
+        """What `discover` has asked, in words; "": nothing. `found`: how many parts it found."""
         return ""
 
 

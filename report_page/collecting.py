@@ -147,7 +147,7 @@ class Collector:
         return self._bench.recorder.records(clock.monotonic() - (self.now() - self.began))
 
     def _verdict(self, name: str, events: Sequence[Seen]) -> Verdict:
-        """The last that was told of a component; what became of it as far as its events tell, if nothing was told."""
+        """The last verdict that was told of a component. If none was told, its events give one."""
         if name in self._verdicts:
             return self._verdicts[name]
         for seen in reversed(events):

@@ -49,8 +49,8 @@ class Variation:
     `fail_check`: the memory check finds fault with everything. `block_size`, `st_min`: of its flow control.
     `download_ends`: what ends a download that is not complete, one of ENDINGS. `repeats`: a block that comes again is
     acknowledged again; else refused by wrongBlockSequenceCounter. `seed_delay`: seconds after each start in which no
-    seed is given. `poll`: routines run on after their start was answered, and so many questions for a result come too early;
-    0: the answer to the start has the result.
+    seed is given. `poll`: how many questions for a routine's result come too early, after its start was answered. 0: the
+    answer to the start has the result.
     """
 
     security_level: int = 1
