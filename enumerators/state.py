@@ -60,8 +60,8 @@ class BenchLock:
 
     def close(self) -> None:
         if self._number >= 0:
-            os.close(self._number)
-            self._number = -1
+            number, self._number = self._number, -1
+            os.close(number)
 
     def __enter__(self) -> Self:
         return self
