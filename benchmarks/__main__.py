@@ -1,6 +1,6 @@
 """The benchmarks, side by side with other tools: see docs/benchmarks.md.
 
-python -m benchmarks             # all of them, some six minutes
+python -m benchmarks             # all of them: 7 to 15 minutes
 python -m benchmarks --quick     # tiny sizes, one run each: whether it works, not how fast it is
 python -m benchmarks stm32 uds   # those
 """
