@@ -59,7 +59,7 @@ def comparison(board: Board, size: int) -> Comparison:
 
     def avrdude(folder: Path, part: AvrPart, file: Path) -> Run:
         about = ["-p", board.part, "-c", board.programmer, "-P", part.url, "-b", str(board.baudrate)]
-        return program([peers.avrdude(), *about, "-D", "-U", f"flash:w:{file}:r"], folder / "out")
+        return program([peers.installed("avrdude"), *about, "-D", "-U", f"flash:w:{file}:r"], folder / "out")
 
     def ours(folder: Path, part: AvrPart, file: Path) -> Run:
         return flash_command(_bench(folder, part), "part", file, 0)

@@ -25,30 +25,11 @@ runpy.run_module("stm32loader", run_name="__main__")
 """Runs stm32loader: a pseudo-terminal has no modem lines, and it can't be told to leave them alone."""
 
 
-@cache
-def stm32flash() -> str:
-    """The program. Raises Missing."""
-    found = shutil.which("stm32flash")
+def installed(program: str, package: str = "") -> str:
+    """The path of a program of the Debian package of that name, by default the program's own. Raises Missing."""
+    found = shutil.which(program)
     if found is None:
-        raise Missing("stm32flash is not installed (Debian: stm32flash)")
-    return found
-
-
-@cache
-def avrdude() -> str:
-    """The program. Raises Missing."""
-    found = shutil.which("avrdude")
-    if found is None:
-        raise Missing("avrdude is not installed (Debian: avrdude)")
-    return found
-
-
-@cache
-def systemd_analyze() -> str:
-    """The program. Raises Missing."""
-    found = shutil.which("systemd-analyze")
-    if found is None:
-        raise Missing("systemd-analyze is not installed (Debian: systemd)")
+        raise Missing(f"{program} is not installed (Debian: {package or program})")
     return found
 
 

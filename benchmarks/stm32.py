@@ -82,7 +82,7 @@ def comparison(baudrate: int, size: int) -> Comparison:
         return Side(name, run, ours)
 
     def stm32flash(folder: Path, path: str, file: Path) -> Run:
-        command = [peers.stm32flash(), "-m", "8n1", "-b", str(baudrate), "-w", str(file), "-v", "-g", "0", path]
+        command = [peers.installed("stm32flash"), "-m", "8n1", "-b", str(baudrate), "-w", str(file), "-v", "-g", "0", path]
         return program(command, folder / "out")
 
     def stm32loader(folder: Path, path: str, file: Path) -> Run:

@@ -18,7 +18,6 @@ the file, and start it.
 
 from __future__ import annotations
 
-import shutil
 import tomllib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -26,8 +25,8 @@ from pathlib import Path
 
 from proxyflash.emulators import application
 
-from . import turns
-from .measuring import ROOT, Comparison, Missing, Run, Side, program
+from . import peers, turns
+from .measuring import ROOT, Comparison, Run, Side, program
 from .ours import flash_command, flash_here
 from .serving import Served, part_on_uart, uart_bench
 
@@ -65,8 +64,7 @@ def comparison(baudrate: int, size: int) -> Comparison:
         return Side(name, run, ours)
 
     def sb(folder: Path, path: str, file: Path) -> Run:
-        if shutil.which("sb") is None:
-            raise Missing("sb is not installed (Debian: lrzsz)")
+        peers.installed("sb", "lrzsz")
         return program(["bash", "-c", SB, "sb", path, str(baudrate), str(file)], folder / "out")
 
     def ours(folder: Path, path: str, file: Path) -> Run:

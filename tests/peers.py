@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,20 +9,12 @@ from proxyflash.benchmarks import peers
 from proxyflash.benchmarks.measuring import Missing
 
 
-def systemd_analyze() -> str:
-    """The program; the test is skipped where it isn't installed."""
+def installed(program: str, package: str = "") -> str:
+    """The path of a Debian package's program; the test is skipped where it isn't installed."""
     try:
-        return peers.systemd_analyze()
+        return peers.installed(program, package)
     except Missing as missing:
         pytest.skip(str(missing))
-
-
-def chromium() -> str:
-    """The program; the test is skipped where it isn't installed."""
-    found = shutil.which("chromium")
-    if found is None:
-        pytest.skip("chromium is not installed (Debian: chromium)")
-    return found
 
 
 def environment(requirement: str, *more: str) -> Path:

@@ -100,7 +100,7 @@ class TestMeasuring:
     def test_stm32flash_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(Missing, match=r"stm32flash is not installed \(Debian: stm32flash\)"):
-            peers.stm32flash.__wrapped__()
+            peers.installed("stm32flash")
 
     def test_a_part_that_holds_something_else(self, tmp_path: Path) -> None:
         (tmp_path / "flash").write_bytes(b"abcdef")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import time
 import uuid
@@ -31,7 +30,7 @@ from proxyflash.flashers.programmer import Programmer
 from proxyflash.flashers.stm32.parts import families
 from proxyflash.flashers.stm32.profile import Stm32Address, Stm32Profile
 from proxyflash.flashers.stm32.uart import Stm32UartFlasher
-from proxyflash.tests.peers import environment
+from proxyflash.tests.peers import environment, installed
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.serial.port import SerialPort
 
@@ -101,10 +100,7 @@ def run(*command: str | Path) -> str:
 
 @pytest.fixture
 def stm32flash() -> str:
-    program = shutil.which("stm32flash")
-    if program is None:
-        pytest.skip("stm32flash is not installed: apt-get install stm32flash")
-    return program
+    return installed("stm32flash")
 
 
 @pytest.fixture(scope="session")

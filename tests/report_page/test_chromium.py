@@ -79,7 +79,7 @@ for (const width of WIDTHS) {
 def browse(path: Path, *options: str) -> tuple[str, str]:
     """What the browser makes of a file, and what it logs."""
     done = subprocess.run(
-        [peers.chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+        [peers.installed("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
          f"--user-data-dir={path.parent / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=20000",
          *options, path.as_uri()],
         capture_output=True, text=True, timeout=300, check=True,

@@ -105,7 +105,7 @@ def test_words_of_systemd() -> None:
 @pytest.mark.real_time("a program")
 @pytest.mark.parametrize("name", ["plain", "a b%n $X;'\"x"])
 def test_it_begins_once_the_bench_has_a_folder(desk: Desk, tmp_path: Path, root: Path, name: str) -> None:
-    analyze = peers.systemd_analyze()
+    analyze = peers.installed("systemd-analyze", "systemd")
     folder = desk.folder.rename(tmp_path / name)
     arguments = ["--bench", str(folder / "bench.toml"), "--state", str(folder / "state")]
     assert commands.run([*arguments, "service", "install", "--user", "daemon"]) == 0
@@ -126,7 +126,7 @@ def test_a_path_that_no_line_holds_has_no_condition(desk: Desk) -> None:
 @pytest.mark.parametrize("user", ["root", "daemon"])
 @pytest.mark.parametrize("name", ["plain", "a b%n $X;'\"\\x"])
 def test_systemd_takes_it(desk: Desk, tmp_path: Path, root: Path, user: str, name: str) -> None:
-    analyze = peers.systemd_analyze()
+    analyze = peers.installed("systemd-analyze", "systemd")
     folder = desk.folder.rename(tmp_path / name)
     arguments = ["--bench", str(folder / "bench.toml"), "--state", str(folder / "state")]
     assert commands.run([*arguments, "service", "install", "--user", user]) == 0
