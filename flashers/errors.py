@@ -30,6 +30,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Self
 
@@ -113,7 +114,9 @@ class ImageWrongPart(ImageError):
 
 
 class Meaning(Enum):
-    """What an answer that is no success says. Each family has a table of its codes, MEANINGS, in its codec."""
+    """What an answer that is no success says, or a silence. Each family has a table of its codes, MEANINGS, and a table of its
+    silences, SILENCES.
+    """
 
     BUSY = auto()
     """The part has no time or room now: the same request is sent again for a while."""
@@ -128,6 +131,34 @@ class Meaning(Enum):
     """What was asked went wrong; another attempt may go well."""
     REFUSED = auto()
     """For good: nothing passes by itself, and nothing more is erased."""
+    ABSENT = auto()
+    """Of a silence: nobody is there, or the part is asked in a way that it does not hear."""
+    DONE = auto()
+    """Of a silence: the part does what it was told to, and answers no more."""
+    GONE = auto()
+    """Of a silence: the part does not come back."""
+
+
+class Step(Enum):
+    """When a part is silent. A value is a heading of the table in docs/protocols.md."""
+
+    CONNECT = "before its first answer"
+    QUESTION = "to a question"
+    ERASE = "to an erase"
+    WRITE = "to a block"
+    END = "after the last block"
+    START = "to the start of the application"
+
+
+USUAL_SILENCES: Mapping[Step, Meaning] = {
+    Step.CONNECT: Meaning.ABSENT,
+    Step.QUESTION: Meaning.LOST,
+    Step.ERASE: Meaning.BUSY,
+    Step.WRITE: Meaning.LOST,
+    Step.END: Meaning.LOST,
+    Step.START: Meaning.LOST,
+}
+"""BUSY: the part is waited for as long as its work may take, and then the answer is LOST."""
 
 
 class PartError(ProxyflashError):
@@ -147,6 +178,18 @@ class NoResponse(PartError):
     code = "E-PART-MUTE"
     exit_status = ExitStatus.ABSENT
     default_remedy = ("Is it powered and wired, and its address right? Run: ", NextAction.SCAN)
+
+
+FELL_SILENT: Remedy = "The part has answered before. Is its supply weak, a contact loose, or the bus too busy? Run the same command again."
+
+
+def silence(meaning: Meaning, cause: str, remedy: Remedy | None = None) -> PartError:
+    """The error that a silence of this meaning is. `remedy`: of a part that has not answered yet."""
+    if meaning is Meaning.GONE:
+        return RebootFailed(cause, remedy=remedy)
+    if meaning is Meaning.ABSENT:
+        return NoResponse(cause, remedy=remedy)
+    return NoResponse(cause, remedy=FELL_SILENT).passing(True)
 
 
 NOT_THERE = (AdapterAbsent, AdapterBusy, AdapterForbidden, AdapterGone, BusOff, NotAcknowledged, NoResponse)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict
 
 from ..transports.deadline import Deadline
-from .errors import Unsupported, VerifyMismatch
+from .errors import USUAL_SILENCES, Meaning, Step, Unsupported, VerifyMismatch
 from .image import FirmwareImage, Segment
 from .memory import MemoryMap, Range
 
@@ -165,6 +165,9 @@ class Bootloader(ABC):
 
     is_silent: ClassVar[bool] = False
     """Whether the bootloader tells nothing of its part and its memory: it judges a file just taken, and no other."""
+
+    silences: ClassVar[Mapping[Step, Meaning]] = USUAL_SILENCES
+    """What it means that the part does not answer."""
 
     capabilities: Capability = Capability.NONE
 

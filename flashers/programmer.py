@@ -17,13 +17,17 @@ from ..transports import clock
 from ..transports.errors import ExitStatus, Framing, Left, ProxyflashError, UsbStall, WireTimeout
 from . import events as ev
 from .errors import (
+    FELL_SILENT,
     Cancelled,
+    Meaning,
     NoResponse,
     OperationFailed,
     PartError,
     PartRefused,
+    PartWrongMode,
     ProtocolError,
     RebootFailed,
+    Step,
     Unsupported,
     VerifyMismatch,
     VersionMismatch,
@@ -39,8 +43,12 @@ from .reporter import Reporter
 from .slot_strategy import UNTOLD, SlotStrategy
 from .strategy import Strategy
 
-TRANSIENT = (WireTimeout, Framing, UsbStall, ProtocolError, OperationFailed, NoResponse, PartRefused, VerifyMismatch)
+TRANSIENT = (Framing, UsbStall, ProtocolError, OperationFailed, PartRefused, VerifyMismatch)
 """Failures after which connecting, comparing and going on may help, where the error itself does not say."""
+SILENT = (WireTimeout, NoResponse)
+"""Failures of which the bootloader's table of silences says it."""
+PASSES = (Meaning.LOST, Meaning.BUSY)
+STEPS = {Phase.ERASE: Step.ERASE, Phase.WRITE: Step.WRITE, Phase.BOOT: Step.START}
 
 T = TypeVar("T")
 
@@ -93,6 +101,7 @@ class Programmer:
         self.identity = Identity()
         self.connected = False
         self._looked = False
+        self._has_answered = self._was_connected = False
 
     def __enter__(self) -> Self:
         return self
@@ -117,6 +126,7 @@ class Programmer:
                 if found is None:
                     return self.connect()
                 self.identity, self._looked = found, True
+                self._has_answered = True
             return self.identity
 
     def connect(self) -> Identity:
@@ -126,7 +136,7 @@ class Programmer:
                 self.reporter.check_cancelled()
                 with self.reporter.phase(Phase.CONNECT):
                     self.identity = self.bootloader.connect()
-                self.connected = True
+                self.connected = self._has_answered = self._was_connected = True
             return self.identity
 
     def find(self) -> Identity:
@@ -291,7 +301,12 @@ class Programmer:
     def _may_pass(self, error: ProxyflashError) -> bool:
         if isinstance(error, PartError) and error.passes is not None:
             return error.passes
-        return isinstance(error, TRANSIENT) and (self.touched or not isinstance(error, NoResponse))
+        if not isinstance(error, SILENT):
+            return isinstance(error, TRANSIENT) or (self._was_connected and isinstance(error, PartWrongMode))
+        step = STEPS.get(self.reporter.current, Step.QUESTION)
+        if isinstance(error, NoResponse) and not (self.touched or self._has_answered):
+            step = Step.CONNECT
+        return self.bootloader.silences[step] in PASSES
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -303,6 +318,11 @@ class Programmer:
             if error.left is None and error.is_of_a_part:
                 error.left = self._left(error)
                 error.exit_status = _exit_status(error, error.left)
+            if isinstance(error, NoResponse) and self._has_answered:
+                fell_silent = error.advised(FELL_SILENT)
+                if error.exit_status is ExitStatus.ABSENT:
+                    fell_silent.exit_status = ExitStatus.FAILED
+                raise fell_silent from error
             if isinstance(error, NoResponse) and not self.touched and self.default_rate not in error.remedy:
                 raise error.advised((f"Note that {self.default_rate}. ", *error.advice)) from error
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from ..errors import Meaning, PartRefused, ProtocolError
+from ..errors import USUAL_SILENCES, Meaning, PartRefused, ProtocolError, Step
 
 DONE = b"\r"
 UNKNOWN = b"?"
@@ -20,6 +20,7 @@ MANUFACTURER = 0x1E
 MEANINGS: Mapping[int, Meaning] = {UNKNOWN[0]: Meaning.REFUSED}
 """Of an answer that is not DONE; any other byte is LOST. There is no checksum, so a refusal counts once it came again in another
 attempt."""
+SILENCES: Mapping[Step, Meaning] = USUAL_SILENCES
 
 
 class Command(StrEnum):

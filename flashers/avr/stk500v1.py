@@ -145,6 +145,7 @@ class Stk500v1Flasher(AvrFlasher):
     """One part behind Optiboot, ATmegaBOOT or another loader that speaks STK500 version 1."""
 
     protocol = "stk500v1"
+    silences = codec.SILENCES
 
     @classmethod
     def describer(cls, name: str, address: object, profile: object) -> Describer:

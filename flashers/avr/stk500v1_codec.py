@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 
-from ..errors import Meaning, PartRefused, ProtocolError
+from ..errors import USUAL_SILENCES, Meaning, PartRefused, ProtocolError, Step
 
 EOP = 0x20
 
@@ -49,6 +49,8 @@ MEANINGS: Mapping[int, Meaning] = {
 }
 """Of an answer's last byte, and NOSYNC of its first; any other byte is LOST. There is no checksum: a refusal counts once it
 came again in another attempt."""
+SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.ERASE: Meaning.LOST}
+"""A page is erased by writing it."""
 
 
 class Parameter(IntEnum):

@@ -190,6 +190,7 @@ class Stk500v2Flasher(AvrFlasher):
     """One part behind the Mega 2560's loader or another one that speaks STK500 version 2."""
 
     protocol = "stk500v2"
+    silences = codec.SILENCES
 
     @classmethod
     def describer(cls, name: str, address: object, profile: object) -> Describer:

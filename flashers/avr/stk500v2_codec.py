@@ -13,7 +13,7 @@ from enum import IntEnum
 from functools import reduce
 from operator import xor
 
-from ..errors import Meaning, OperationFailed, PartRefused, ProtocolError
+from ..errors import USUAL_SILENCES, Meaning, OperationFailed, PartRefused, ProtocolError, Step
 
 START, TOKEN = 0x1B, 0x0E
 HEADER = 5
@@ -60,6 +60,8 @@ MEANINGS: Mapping[int, Meaning] = {
     Status.CKSUM_ERROR: Meaning.LOST,
 }
 """Of a status that is not CMD_OK; the others are REFUSED."""
+SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.ERASE: Meaning.LOST}
+"""A page is erased by writing it."""
 
 
 class Parameter(IntEnum):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ..errors import Meaning, ProtocolError
+from ..errors import USUAL_SILENCES, Meaning, ProtocolError, Step
 
 OUT = 0x21
 IN = 0xA1
@@ -77,6 +77,9 @@ MEANINGS: Mapping[int, Meaning] = {
     DfuStatus.errSTALLEDPKT: Meaning.LOST,
 }
 """Of a status that is not OK; the others are FAILED."""
+SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.END: Meaning.DONE, Step.START: Meaning.DONE}
+"""After the last block, and once it is told to start its application, a device answers no more: it restarts. What comes back
+says whether it did."""
 
 
 class DfuSeCommand(IntEnum):

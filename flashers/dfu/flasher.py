@@ -13,6 +13,7 @@ from ...transports.deadline import Deadline
 from ...transports.usb.bus import UsbBus
 from ..errors import PartWrongMode
 from ..flasher import Bootloader, Capability, Identity, MemoryAccess, ProbeResult, SlotAccess
+from .codec import SILENCES
 from .dfuse import DfuSeMemory
 from .entry import is_in_dfu_mode
 from .identity import common, has_dfu, probed
@@ -29,6 +30,7 @@ class DfuFlasher(Bootloader):
 
     protocol = "dfu"
     bus_kind = "usb"
+    silences = SILENCES
     Address = DfuAddress
     Profile = DfuProfile
 

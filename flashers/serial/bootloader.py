@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialGone, TransportError
 from ...transports.serial.port import SerialPort
-from ..errors import NoResponse, PartError, PartWrongMode, ProfileWrong, WrongPart
+from ..errors import NoResponse, PartError, PartWrongMode, ProfileWrong, Step, WrongPart, silence
 from ..flasher import Address, Bootloader, Identity, ProbeResult, State
 from .boot_pins import PinSettings
 from .entry import SerialEntry
@@ -40,6 +40,7 @@ class SerialBootloader(Bootloader):
         or a command gets the part out again, this is set once the part has acknowledged the first change."""
         self._found: bool | None = None
         """Whether the part sat in its bootloader before it was brought there; None: not known yet."""
+        self._has_answered = False
 
     @abstractmethod
     def _make_entry(self) -> SerialEntry: ...
@@ -137,6 +138,7 @@ class SerialBootloader(Bootloader):
         for left in reversed(range(ENTRY_TRIES)):
             try:
                 if self._sync():
+                    self._has_answered = True
                     return
             except SerialGone as gone:
                 # Its application took its time, or the part its port with it.
@@ -148,7 +150,8 @@ class SerialBootloader(Bootloader):
         self._found = self._found and None
         what, remedy = self._mute
         missing = "" if self._has_lines else " The port has no modem lines, which the profile's entry names."
-        raise NoResponse(f"no answer on {self._port.name} to {what} at {self._port.rate}", remedy=remedy + missing)
+        meaning = self.silences[Step.QUESTION if self._has_answered else Step.CONNECT]
+        raise silence(meaning, f"no answer on {self._port.name} to {what} at {self._port.rate}", remedy + missing)
 
     def _enter_once(self) -> bool:
         try:

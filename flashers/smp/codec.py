@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import cbor2
 
-from ..errors import Meaning
+from ..errors import USUAL_SILENCES, Meaning, Step
 
 
 class Op(IntEnum):
@@ -142,6 +142,8 @@ IMAGE_MEANINGS: Mapping[int, Meaning] = {
     ImageRc.INVALID_LENGTH: Meaning.LOST,
 }
 """Of an `err.rc` of group 1; the others are REFUSED."""
+SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.START: Meaning.GONE}
+"""The part erases before it answers the first piece of an upload."""
 
 
 class Major(IntEnum):

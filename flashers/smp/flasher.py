@@ -21,7 +21,7 @@ from ..errors import ImageWrongPart, PartError, PartRefused, VerifyMismatch, Wro
 from ..flasher import Capability, Identity, ProbeResult, Slot, SlotBootloader, State, Target
 from ..formats.mcuboot import McubootImage, parse
 from .client import SmpClient
-from .codec import ConsoleFraming, RawFraming
+from .codec import SILENCES, ConsoleFraming, RawFraming
 from .link import SerialWire, SmpLink, Wire
 from .profile import SmpAddress, SmpProfile
 from .restart import Restarting
@@ -43,6 +43,7 @@ class SmpFlasher(SlotBootloader):
     protocol = "smp"
     bus_kind = "serial"
     probes_application = True
+    silences = SILENCES
     Address = SmpAddress
     Profile = SmpProfile
 

@@ -13,9 +13,9 @@ from ...transports import clock
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialGone
 from ...transports.serial.port import SerialPort
-from ..errors import NoResponse
+from ..errors import PartError, Step, silence
 from ..serial.usb_return import UsbReturn
-from .codec import Framing, Op, Packet, decode, encode, request_name
+from .codec import SILENCES, Framing, Op, Packet, decode, encode, request_name
 
 TRIES = 3
 """How often a request is sent whose reply doesn't come."""
@@ -144,6 +144,7 @@ class SmpLink:
         self.wire = wire
         self.answer = answer
         self._sequence = 0
+        self._has_answered = False
 
     def ask(
         self,
@@ -168,10 +169,11 @@ class SmpLink:
                 return reply
         raise self.silence(request_name(group, command))
 
-    def silence(self, asked: str) -> NoResponse:
+    def silence(self, asked: str, step: Step = Step.QUESTION) -> PartError:
         """The error when nothing answers what was asked."""
         at = f" at {self.wire.rate}" if self.wire.rate else ""
-        return NoResponse(f"no answer on {self.wire.name} to {asked}{at}")
+        meaning = SILENCES[step if self._has_answered else Step.CONNECT]
+        return silence(meaning, f"no answer on {self.wire.name} to {asked}{at}")
 
     def send(self, op: Op, group: int, command: int, body: Mapping[str, Any]) -> Packet:
         """Sends a request under a number of its own, and waits for nothing."""
@@ -190,6 +192,7 @@ class SmpLink:
         deadline = Deadline.after(seconds + self.wire.seconds(REPLY))
         while (reply := self.receive(deadline)) is not None:
             if reply.sequence in sequences and belongs(reply, request):
+                self._has_answered = True
                 return reply
             if deadline.expired:
                 break

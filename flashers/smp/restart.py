@@ -7,9 +7,10 @@ from contextlib import suppress
 from ...transports import clock
 from ...transports.deadline import Deadline
 from ...transports.errors import NextAction
-from ..errors import NoResponse, PartWrongMode, RebootFailed, VerifyMismatch
+from ..errors import NoResponse, PartWrongMode, RebootFailed, Step, VerifyMismatch, silence
 from ..formats.mcuboot import McubootImage
 from .client import SmpClient
+from .codec import SILENCES
 from .link import Wire
 from .profile import SmpProfile
 from .slots import LARGER_BUFFER, Slots
@@ -63,7 +64,9 @@ class Restarting:
                 self._slots.greet(POLL_SECONDS, tries=1)
                 return
             if deadline.expired:
-                raise RebootFailed(f"the part did not answer within {self._profile.swap:g} s after its reset")
+                raise silence(
+                    SILENCES[Step.START], f"the part did not answer within {self._profile.swap:g} s after its reset"
+                )
             self._leave_alone(self._profile.quiet)
 
     def enter_recovery(self) -> None:
@@ -104,9 +107,10 @@ class Restarting:
                 self._slots.images = self._client.images(seconds=POLL_SECONDS, tries=1)
             except NoResponse:
                 if deadline.expired:
-                    raise RebootFailed(
+                    raise silence(
+                        SILENCES[Step.START],
                         f"the part did not answer within {self._profile.swap:g} s after its reset",
-                        remedy=(
+                        (
                             "If the new image does not work, the next reset brings the old one back. Cut its supply, and see: ",
                             NextAction.SCAN,
                         ),

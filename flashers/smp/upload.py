@@ -14,7 +14,7 @@ from typing import Any
 
 import cbor2
 
-from ..errors import Meaning, PartError, PartRefused, ProtocolError, VerifyMismatch
+from ..errors import Meaning, PartError, PartRefused, ProtocolError, Step, VerifyMismatch
 from .client import accepted, wanted_offset
 from .codec import HEADER, Group, ImageCommand, Op, Packet
 from .link import TRIES, SmpLink
@@ -106,7 +106,7 @@ class Upload:
             self._confirmed = self._sent = offset
             self._highest = max(self._highest, offset)
             return
-        raise self._link.silence("the first piece of the upload")
+        raise self._link.silence("the first piece of the upload", Step.ERASE)
 
     def _fill(self) -> Packet:
         """Sends pieces until the window is full; returns one request of the kind."""
@@ -156,7 +156,7 @@ class Upload:
         self._one_at_a_time()
         if self._losses >= SMALLER_AFTER:
             self._step = min(self._largest, max(ALIGNMENT, self._step // 2 // ALIGNMENT * ALIGNMENT))
-        self._count_loss(self._link.silence(f"the piece at byte {self._confirmed:,}"))
+        self._count_loss(self._link.silence(f"the piece at byte {self._confirmed:,}", Step.WRITE))
 
     def _count_loss(self, error: PartError) -> None:
         self._losses += 1

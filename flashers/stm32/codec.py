@@ -13,13 +13,14 @@ from enum import IntEnum
 from functools import cache, reduce
 from operator import xor
 
-from ..errors import Meaning
+from ..errors import USUAL_SILENCES, Meaning, Step
 
 ACK = 0x79
 NACK = 0x1F
 MEANINGS: Mapping[int, Meaning] = {NACK: Meaning.FAILED}
 """Of a byte that is not ACK; any other is LOST. A command that gets NACK three times is refused for good: by chance of the wire
 it would not be."""
+SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.WRITE: Meaning.BUSY}
 SYNCHRONISE = 0x7F
 """AN3155, 1 and 2: the byte by which the loader measures the bit rate. Once it has, the byte is half a command."""
 BLOCK = 256

@@ -25,7 +25,7 @@ from ..serial.boot_pins import BootPins
 from ..serial.bootloader import SerialBootloader
 from ..serial.entry import LineSettings
 from ..serial.exchange import LOST
-from .codec import BLOCK, WORD, Command, crc32_mpeg2
+from .codec import BLOCK, SILENCES, WORD, Command, crc32_mpeg2
 from .eraser import Eraser
 from .identity import FoundPart, find_part
 from .parts import FLASH_START
@@ -49,6 +49,7 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
     """One part behind a serial port."""
 
     protocol = "stm32-uart"
+    silences = SILENCES
     Address = Stm32Address
     Profile = Stm32Profile
 

@@ -16,9 +16,9 @@ from typing import Protocol
 from ...transports import clock
 from ...transports.deadline import Deadline
 from ...transports.errors import CanOverrun, Framing, NotAcknowledged, ProxyflashError, TransportError, WireTimeout
-from ..errors import Meaning, NoResponse, OperationFailed, ProtocolError
+from ..errors import Meaning, NoResponse, OperationFailed, ProtocolError, Step, silence
 from ..retries import retried
-from .codec import TESTER_PRESENT, NegativeResponse, Nrc, decode, describe, quote
+from .codec import SILENCES, TESTER_PRESENT, NegativeResponse, Nrc, decode, describe, quote
 
 LOST = (NoResponse, ProtocolError, WireTimeout, Framing, NotAcknowledged, CanOverrun)
 """A request or its response got lost; sending it again may help. While the only other node of a bus resets, nobody
@@ -217,14 +217,15 @@ class UdsClient:
             shown = quote(foreign[-1]) or "nothing"
             return ProtocolError(f"the part answered {describe(request)} with {shown}, which is no answer to it")
         if not pending:
-            silence = NoResponse(f"no answer to {describe(request)} within {wait:g} s")
-            return silence.passing(True) if self.heard else silence
+            meaning = SILENCES[Step.QUESTION if self.heard else Step.CONNECT]
+            return silence(meaning, f"no answer to {describe(request)} within {wait:g} s")
         if end.expired:
             return OperationFailed(
                 f"the part kept {describe(request)} pending (NRC 0x78, {pending} times) beyond the limit",
                 remedy="Raise timings.erase or timings.pending in its profile if it needs that long.",
             )
-        return NoResponse(
+        return silence(
+            SILENCES[Step.ERASE],
             f"the part said that it works on {describe(request)} (NRC 0x78, {pending} times), then fell silent for "
-            f"{self.p2_star:g} s"
-        ).passing(True)
+            f"{self.p2_star:g} s",
+        )

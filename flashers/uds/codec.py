@@ -9,11 +9,22 @@ which is 1 % of a bus at 128-byte blocks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
 from ...transports.errors import ProxyflashError
-from ..errors import Meaning, OperationFailed, PartError, PartRefused, PartWrongMode, SecurityDenied, Unsupported
+from ..errors import (
+    USUAL_SILENCES,
+    Meaning,
+    OperationFailed,
+    PartError,
+    PartRefused,
+    PartWrongMode,
+    SecurityDenied,
+    Step,
+    Unsupported,
+)
 
 
 class Service(IntEnum):
@@ -135,6 +146,7 @@ MEANINGS: dict[int, Meaning] = {
     Nrc.GENERAL_PROGRAMMING_FAILURE: Meaning.FAILED,
 }
 """What each code means amid programming; the others are REFUSED."""
+SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.START: Meaning.GONE}
 
 OPEN_TRANSFER = frozenset({Nrc.CONDITIONS_NOT_CORRECT, Nrc.REQUEST_SEQUENCE_ERROR, Nrc.UPLOAD_DOWNLOAD_NOT_ACCEPTED})
 """By these RequestDownload and RequestUpload are refused while a transfer is open (15.2.5: conditionsNotCorrect)."""

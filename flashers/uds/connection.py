@@ -10,11 +10,22 @@ from contextlib import suppress
 from ...transports.deadline import Deadline
 from ...transports.errors import NextAction, ProxyflashError
 from ...transports.outside import Outside
-from ..errors import Meaning, NoResponse, PartError, PartRefused, PartWrongMode, SecurityDenied, Unsupported, WrongPart
+from ..errors import (
+    Meaning,
+    NoResponse,
+    PartError,
+    PartRefused,
+    PartWrongMode,
+    SecurityDenied,
+    Step,
+    Unsupported,
+    WrongPart,
+    silence,
+)
 from ..flasher import Identity
 from . import session
 from .client import LOST, Broadcast, PduChannel
-from .codec import NegativeResponse, Nrc, Service
+from .codec import SILENCES, NegativeResponse, Nrc, Service
 from .identity import Told, read_identity, runs
 from .keys import keys_of
 from .parameters import Subject
@@ -78,7 +89,7 @@ class Connection:
         if wanted and names and wanted not in names:
             raise WrongPart(f"the profile is for {wanted}, but the part says that it is {' / '.join(names)}")
         if wanted and not names and told.lost & {identifiers.system, identifiers.hardware}:
-            raise NoResponse(f"the part did not answer whether it is {wanted}").passing(True)
+            raise silence(SILENCES[Step.QUESTION], f"the part did not answer whether it is {wanted}")
         return told
 
     def enter(self) -> Identity:

@@ -29,7 +29,7 @@ from ..flasher import Capability, Identity, MemoryBootloader, ProbeResult, Targe
 from ..image import FirmwareImage, Segment
 from ..memory import MemoryMap, Range
 from .client import Broadcast, PduChannel
-from .codec import Service
+from .codec import SILENCES, Service
 from .connection import NOT_DONE, Connection
 from .discovery import SIGHT_RUN_ON
 from .files import IMAGE, FilesOfProfile, files_named
@@ -54,6 +54,7 @@ class UdsFlasher(MemoryBootloader):
     protocol: ClassVar[str] = "uds"
     bus_kind: ClassVar[str] = "can"
     probes_application: ClassVar[bool] = True
+    silences = SILENCES
     Address = UdsAddress
     Profile = UdsProfile
 

@@ -26,9 +26,11 @@ from ..errors import (
     ProtocolError,
     RebootFailed,
     SecurityDenied,
+    Step,
+    silence,
 )
 from .client import LOST, Broadcast, PduChannel, UdsClient
-from .codec import NOT_HERE, NegativeResponse, Nrc, Service
+from .codec import NOT_HERE, SILENCES, NegativeResponse, Nrc, Service
 from .identity import active_session
 from .keys import KeyFunction
 from .parameters import Subject, encoded
@@ -330,8 +332,9 @@ def _wake_the_bus(client: UdsClient, profile: UdsProfile) -> None:
         _optional_request(client, profile, DTC_ON)
 
 
-def _not_back(profile: UdsProfile) -> RebootFailed:
-    return RebootFailed(f"the ECU did not answer within {profile.timings.reset_gap:g} s after its reset")
+def _not_back(profile: UdsProfile) -> PartError:
+    gap = profile.timings.reset_gap
+    return silence(SILENCES[Step.START], f"the ECU did not answer within {gap:g} s after its reset")
 
 
 def _optional_request(client: UdsClient, profile: UdsProfile, request: bytes) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ..errors import Meaning, ProfileWrong
+from ..errors import USUAL_SILENCES, Meaning, ProfileWrong, Step
 
 
 class Control(IntEnum):
@@ -40,6 +40,7 @@ class Start(IntEnum):
 MEANINGS: Mapping[int, Meaning] = {Control.NAK: Meaning.LOST, Control.CAN: Meaning.REFUSED}
 """Of an answer to a block that is not ACK; CAN counts where two come in a row. Any other byte is passed over, and LOST where
 nothing else comes."""
+SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.WRITE: Meaning.BUSY, Step.END: Meaning.BUSY}
 
 SHORT, LONG = 128, 1024
 """Bytes in a block that begins with SOH, and in one that begins with STX."""

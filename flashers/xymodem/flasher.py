@@ -27,7 +27,7 @@ from ..flasher import Capability, Identity, Slot, SlotBootloader, Target
 from ..serial.boot_pins import BootPins
 from ..serial.bootloader import SerialBootloader
 from ..serial.entry import LineSettings
-from .codec import Control, Piece, pieces
+from .codec import SILENCES, Control, Piece, pieces
 from .console import LoaderConsole, plain
 from .profile import XymodemAddress, XymodemProfile
 from .sender import ReceiverCancelled, Sender, said
@@ -43,6 +43,7 @@ class XymodemFlasher(SerialBootloader, SlotBootloader):
     """One part behind a serial port. A subclass says how a file is sent once the loader has asked for it."""
 
     is_silent = True
+    silences = SILENCES
     Address = XymodemAddress
     Profile: ClassVar[type[XymodemProfile]]
 

@@ -10,12 +10,21 @@ from pathlib import Path
 import pytest
 from proxyflash.flashers.avr import avr109_codec, stk500v1_codec, stk500v2_codec
 from proxyflash.flashers.dfu import codec as dfu
-from proxyflash.flashers.errors import Meaning, OperationFailed, PartError, PartRefused, ProtocolError
+from proxyflash.flashers.errors import (
+    USUAL_SILENCES,
+    Meaning,
+    OperationFailed,
+    PartError,
+    PartRefused,
+    ProtocolError,
+    Step,
+)
 from proxyflash.flashers.smp import codec as smp
 from proxyflash.flashers.smp.client import accepted
 from proxyflash.flashers.stm32 import codec as stm32
 from proxyflash.flashers.xymodem import codec as xymodem
 from proxyflash.tests.flashers.dfu_lab import NEW, SLOT, Lab
+from proxyflash.transports import plugins
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocols.md"
 COLUMNS = (Meaning.BUSY, Meaning.LOST, Meaning.FAILED, Meaning.REFUSED)
@@ -47,6 +56,19 @@ def test_the_documents_have_the_same(family: str) -> None:
             if own is meaning
         }
         assert said == known | ({OTHERS} if meaning is others else set())
+
+
+def test_the_documents_have_the_same_silences() -> None:
+    """A row for each protocol, a column for each step."""
+    lines = DOCUMENT.read_text().splitlines()
+    start = next(number for number, text in enumerate(lines) if text.startswith("| silence of |"))
+    rows = [[cell.strip() for cell in text.strip("|").split("|")] for text in lines[start : lines.index("", start)]]
+    assert rows[0][1:] == [step.value for step in Step]
+    said = {row[0].strip("`"): row[1:] for row in rows[2:]}
+    known = {name: plugins.load(plugins.FLASHERS, name) for name in said}
+    assert said == {name: [kind.silences[step].name.lower() for step in Step] for name, kind in known.items()}
+    others = {plugins.load(plugins.FLASHERS, name) for name in plugins.names(plugins.FLASHERS)} - set(known.values())
+    assert all(kind.silences is USUAL_SILENCES for kind in others)
 
 
 def test_a_message_that_the_loader_got_garbled_is_sent_again() -> None:

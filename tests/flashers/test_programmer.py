@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, Self
 
 import pytest
@@ -12,14 +13,17 @@ from proxyflash.emulators.flash import NorFlash
 from proxyflash.emulators.supply import PowerLost, Supply
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import (
+    USUAL_SILENCES,
     Cancelled,
     ImageMisplaced,
     ImageTooLarge,
+    Meaning,
     NoResponse,
     OperationFailed,
     PartProtected,
     PartRefused,
     ProtocolError,
+    Step,
     Unsupported,
     VerifyMismatch,
 )
@@ -503,3 +507,35 @@ def test_a_start_that_is_there_again_may_boot() -> None:
     assert bench.holds(image(2, UNIT))
     assert caught.value.left is not None
     assert caught.value.left.boots is None
+
+
+def test_a_part_that_has_answered_is_not_absent() -> None:
+    """It falls silent while it is compared: it is connected again, and what is said of it is no wrong setting."""
+    bench = Bench(Capability.READ | Capability.BOOT)
+    programmer = bench.programmer()
+    programmer.connect()
+    programmer.connected = False
+    bench.supply.off()
+    with pytest.raises(NoResponse) as caught:
+        programmer.plan(image(2))
+    assert bench.flasher.calls.count("connect") == 4
+    assert caught.value.exit_status is ExitStatus.FAILED
+    assert "address right" not in caught.value.remedy
+
+
+@pytest.mark.parametrize("meaning", Meaning)
+def test_the_table_of_silences_is_asked(meaning: Meaning) -> None:
+    """A silence amid the write is followed by another attempt where the bootloader's table says that it passes."""
+    bench = Bench()
+    silences = iter([SerialTimeout("mute")])
+
+    def fail() -> None:
+        for silence in silences:
+            raise silence
+
+    bench.flasher.fail = fail
+    bench.flasher.silences = {**USUAL_SILENCES, Step.WRITE: meaning}  # type: ignore[misc]
+    passes = meaning in (Meaning.LOST, Meaning.BUSY)
+    with nullcontext() if passes else pytest.raises(SerialTimeout):
+        bench.flash_image(image(2))
+    assert bench.holds(image(2)) == passes
