@@ -124,6 +124,20 @@ class Connection:
         session.start_application(self.client, self.profile)
         self._found = None
 
+    def runs(self) -> bool:
+        """Whether its application runs, as far as it tells. A bootloader may start it a while after a reset."""
+        gap = Deadline.after(self.profile.timings.reset_gap)
+        while True:
+            try:
+                active = session.active_session(self.client, self.profile)
+                if runs(self.profile, active, self.told()):
+                    return True
+            except (*LOST, PartError):
+                return True
+            if gap.expired:
+                return False
+            self.client.linger(self.client.p2)
+
     def restart(self) -> None:
         """Resets the ECU, and enters again."""
         self.client.let_session_go()

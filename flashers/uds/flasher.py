@@ -23,6 +23,7 @@ from ..errors import (
     OperationFailed,
     ProfileWrong,
     ProtocolError,
+    RebootFailed,
     Unsupported,
 )
 from ..flasher import Capability, Identity, MemoryBootloader, ProbeResult, Target
@@ -274,27 +275,45 @@ class UdsFlasher(MemoryBootloader):
         return ", ".join(said)
 
     def start_application(self) -> None:
-        """An ECU starts only what its own routines accepted, so those that `judge` did not call are called first."""
+        """An ECU starts only what its own routines accepted, so those that `judge` did not call are called first.
+
+        Raises RebootFailed where they did not accept what it holds, and it stays in its bootloader.
+        """
         self._transfers.give_up()
+        fault: ProxyflashError | None = None
         if self._judge.unjudged:
             self.judge(sorted(self._judge.unjudged, key=lambda segment: segment.address))
         elif not self._judged:
-            self._end_what_was_cut()
+            fault = self._end_what_was_cut()
         self._connection.start_application()
+        if fault is not None and not self._connection.runs():
+            raise RebootFailed(
+                f"the ECU stays in its bootloader; before its reset: {fault.cause}",
+                remedy="Flash its image again, with --full.",
+            ) from fault
         self._unended = False
 
-    def _end_what_was_cut(self) -> None:
+    def _end_what_was_cut(self) -> ProxyflashError | None:
         """An image that a cut left whole may lack nothing but the order's end. An ECU that lacks more it does not change.
 
-        Of one whose application ran, or that no image was brought to, only the dependencies are asked.
+        Of one whose application ran, or that no image was brought to, only the dependencies are asked. What failed last;
+        None: nothing did, or what failed first does not count.
         """
+        fault: ProxyflashError | None = None
         if self._fitted and (self._unended or not self._connection.ran):
             self._unended = True
-            with suppress(ProxyflashError):
+            try:
                 self.judge(self._fitted)
-        if not self._judged and "dependencies" in self._order.words:
-            with suppress(ProxyflashError):
+            except ProxyflashError as error:
+                fault = error
+        asks = isinstance(self._profile.routines.dependencies, int) and "dependencies" in self._order.words
+        if not self._judged and asks:
+            try:
                 self._judge.check_dependencies(brings_driver=False)
+                fault = None
+            except ProxyflashError as error:
+                fault = error
+        return fault
 
     def close(self) -> None:
         try:

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from proxyflash.flashers.errors import (
     NoResponse,
     OperationFailed,
     PartRefused,
+    RebootFailed,
     SecurityDenied,
     VerifyMismatch,
 )
@@ -411,6 +412,25 @@ class TestReading:
         result = made.flash()
         assert (result.erased_bytes, result.written_bytes) == (0, 0)
         assert made.runs("1.5.0")
+
+    @pytest.mark.parametrize("running_when", ["version", "session"])
+    def test_an_image_that_the_end_of_the_order_does_not_accept(self, rig: Make, running_when: str) -> None:
+        """Cut after the last block, and the ECU's own check fails then: it stays in its bootloader. An ECU that is known by its
+        session alone does not tell that."""
+        profile = {"read": "memory", "running_when": running_when, "routines": {"dependencies": "none"}}
+        made = rig(part="acme-r88", fail_check=True, profile=profile)
+        programmer = made.programmer()
+        plan = programmer.plan(FirmwareImage((Segment(made.base, made.new),), "bin"))
+        list(made.flashers[-1].erase(plan.erase))
+        for segment in plan.writes:
+            list(made.flashers[-1].write(segment))
+        made.flashers[-1].close()
+        made.device.supply.off()
+        made.device.supply.on()
+        told = running_when == "version"
+        with pytest.raises(RebootFailed, match=r"stays in its bootloader.*0x0202") if told else nullcontext():
+            made.flash()
+        assert made.runs(None)
 
     def test_a_part_that_can_not_be_read(self, rig: Make) -> None:
         programmer = rig().programmer()
