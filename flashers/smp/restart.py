@@ -11,12 +11,13 @@ from ..errors import NoResponse, PartWrongMode, RebootFailed, Step, VerifyMismat
 from ..formats.mcuboot import McubootImage
 from .client import SmpClient
 from .codec import SILENCES
-from .link import Wire
+from .link import TRIES, Wire
 from .profile import SmpProfile
 from .slots import LARGER_BUFFER, Slots
 
 POLL_SECONDS = 0.5
-"""How long a part that restarts has for an answer before it is asked again."""
+"""How long a part that restarts has for an answer before it is asked again; the next times twice as long as the time before, up to
+its usual time."""
 RESET_SECONDS = 3.0
 """How long after it acknowledged a reset a part may still answer as before."""
 RESETS = 3
@@ -33,9 +34,12 @@ class Restarting:
         self._client = client
         self._slots = slots
         self._profile = profile
+        self._polls = 0
+        """How often a part that restarts was asked in vain."""
         self.moved = False
 
     def restart(self, *, recovery: bool = False, quiet: float | None = None) -> None:
+        self._polls = 0
         self._wire.follow(Deadline.after(self._profile.swap))
         self._client.reset(recovery=recovery)
         self._leave_alone(self._profile.quiet if quiet is None else quiet)
@@ -61,13 +65,20 @@ class Restarting:
         deadline = Deadline.after(self._profile.swap)
         while True:
             with suppress(NoResponse):
-                self._slots.greet(POLL_SECONDS, tries=1)
+                seconds, tries = self._poll()
+                self._slots.greet(seconds, tries)
                 return
             if deadline.expired:
                 raise silence(
                     SILENCES[Step.START], f"the part did not answer within {self._profile.swap:g} s after its reset"
                 )
             self._leave_alone(self._profile.quiet)
+
+    def _poll(self) -> tuple[float, int]:
+        """Seconds for an answer, and tries: a part whose every answer takes longer than the first polls is there all the same."""
+        seconds = min(POLL_SECONDS * 2**self._polls, self._profile.answer)
+        self._polls = min(self._polls + 1, 8)
+        return seconds, TRIES if seconds == self._profile.answer else 1
 
     def enter_recovery(self) -> None:
         """Raises PartWrongMode."""
@@ -104,7 +115,8 @@ class Restarting:
         in_place = self._slots.recovery and not any(image.pending for image in self._slots.own())
         while True:
             try:
-                self._slots.images = self._client.images(seconds=POLL_SECONDS, tries=1)
+                seconds, tries = self._poll()
+                self._slots.images = self._client.images(seconds=seconds, tries=tries)
             except NoResponse:
                 if deadline.expired:
                     raise silence(

@@ -2,7 +2,8 @@
 
 The part says after each piece from which byte on it wants more ("Image upload"). The rule: its word counts. What it has
 is never sent again, what it wants again is, even if that is everything; only an offset beyond what was ever sent, and
-one that goes back again and again, are its mistakes. With several requests under way at once the first one that is lost
+one that goes back again and again, are its mistakes. A reply that comes late, when its piece was sent again already, tells it
+too. With several requests under way at once the first one that is lost
 is told by the replies to those after it: from there on it is one at a time.
 """
 
@@ -58,6 +59,9 @@ class Upload:
         """Up to where pieces are under way, or were."""
         self._highest = 0
         self._under_way: dict[int, tuple[int, int]] = {}
+        self._given_up: set[int] = set()
+        """Requests that were sent again, and whose replies may come late."""
+        self._wait = link.answer
         self._losses = self._setbacks = 0
 
     def run(self) -> Iterator[int]:
@@ -70,11 +74,11 @@ class Upload:
                 yield self._confirmed
                 continue
             request = self._fill()
-            wait = self._link.answer if self._window == 1 else min(self._link.answer, LOSS_SECONDS)
-            reply = self._link.await_any(request, self._under_way, wait)
+            wait = self._wait if self._window == 1 else min(self._wait, LOSS_SECONDS)
+            reply = self._link.await_any(request, {*self._under_way, *self._given_up}, wait)
             if reply is None:
                 self._lost()
-            elif self._take(reply):
+            elif self._take_late(reply) if reply.sequence in self._given_up else self._take(reply):
                 yield self._confirmed
 
     def _begin(self) -> None:
@@ -116,6 +120,7 @@ class Upload:
             body = {"off": self._sent, "data": bytes(self._data[self._sent : end])}
             request = self._link.send(Op.WRITE, Group.IMAGE, ImageCommand.UPLOAD, body)
             self._under_way[request.sequence] = (self._sent, end)
+            self._given_up.discard(request.sequence)
             self._sent = end
             self._highest = max(self._highest, end)
         return request
@@ -152,6 +157,17 @@ class Upload:
         self._count_loss(ProtocolError(f"the part wants the piece at byte {offset:,} again and again"))
         return False
 
+    def _take_late(self, reply: Packet) -> bool:
+        """Whether a reply that comes late tells that the part has got further: later ones are waited for longer then."""
+        self._given_up.discard(reply.sequence)
+        if reply.refusal is not None or not self._confirmed < (offset := self._offset(reply)) <= self._highest:
+            return False
+        self._confirmed = offset
+        self._one_at_a_time()
+        self._losses = 0
+        self._wait = min(2 * self._wait, max(self._wait, self._erase))
+        return True
+
     def _lost(self) -> None:
         self._one_at_a_time()
         if self._losses >= SMALLER_AFTER:
@@ -166,6 +182,7 @@ class Upload:
     def _one_at_a_time(self) -> None:
         """Begins again at what is confirmed; what is under way is given up."""
         self._window = 1
+        self._given_up.update(self._under_way)
         self._under_way.clear()
         self._sent = self._confirmed
 

@@ -125,6 +125,27 @@ class Part(InstantWire):
         return len(self.got)
 
 
+class SlowPart(Part):
+    """Each reply comes while the `lag`th request after its own is waited for: always too late."""
+
+    def __init__(self, lag: int) -> None:
+        super().__init__()
+        self.lag = lag
+        self.waits = 0
+        self.due: list[tuple[int, bytes]] = []
+
+    def send(self, packet: bytes, deadline: Deadline) -> None:
+        super().send(packet, deadline)
+        self.due += [(self.waits + self.lag, reply) for reply in self.replies]
+        self.replies.clear()
+
+    def receive(self, deadline: Deadline) -> bytes | None:
+        if self.due and self.due[0][0] <= self.waits:
+            return self.due.pop(0)[1]
+        self.waits += 1
+        return None
+
+
 def upload(part: Part, *, window: int = 1, packet: int = 380, image: int = 0) -> Upload:
     return Upload(SmpLink(part, 1.0), image, IMAGE, packet=packet, window=window, erase=40.0)
 
@@ -137,6 +158,13 @@ class TestPieces:
         assert bytes(part.got) == IMAGE
         assert done == sorted(set(done))
         assert done[-1] == len(IMAGE)
+
+    @pytest.mark.parametrize("lag", [1, 2])
+    @pytest.mark.parametrize("window", [1, 4])
+    def test_each_reply_is_late(self, window: int, lag: int) -> None:
+        part = SlowPart(lag)
+        assert list(upload(part, window=window).run())[-1] == len(IMAGE)
+        assert bytes(part.got) == IMAGE
 
     def test_the_first_request_has_what_the_part_needs(self) -> None:
         part = Part()
