@@ -10,7 +10,7 @@ import itertools
 import struct
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar
 
@@ -56,7 +56,8 @@ class Build:
     `params`: it tells its buffers; `informs`: slots, boot loader and itself. `full_recovery`: serial recovery has more
     than the needful. `checks`: uploads are compared with the hash that came with
     them. `progressive`: sectors are erased as they are needed. `recovery`: MCUboot has serial recovery, for
-    `recovery_wait` seconds after each reset, and from then on if there is nothing to boot. `confirms`: the application
+    `recovery_wait` seconds after each reset, and from then on if there is nothing to boot. `recovery_baudrate`: of MCUboot; 0:
+    as of the application. `confirms`: the application
     confirms itself. `watchdog`: seconds after which an application that crashed is reset; 0: never. `raw_silence`: seconds
     within a raw packet after which it is given up. `quiet_reset`: a reset comes without an answer. `mute`: nothing is
     ever answered.
@@ -75,6 +76,7 @@ class Build:
     progressive: bool = False
     recovery: bool = True
     recovery_wait: float = 0.0
+    recovery_baudrate: int = 0
     confirms: bool = False
     watchdog: float = 0.0
     raw_silence: float = 0.25
@@ -124,8 +126,9 @@ class SmpBoard(BootPinBoard):
         self.starts += 1
         self._asked_reset = None
         into_recovery, self._boot_mode = self._boot_mode, False
-        self._uart.line = self._sensor.line
         build = self._build
+        line = self._sensor.line
+        self._uart.line = replace(line, baudrate=build.recovery_baudrate or line.baudrate)
         if not self._comes_out_of_reset():
             return
         self._enter(Stage.LOADER)
@@ -161,6 +164,7 @@ class SmpBoard(BootPinBoard):
         if build.confirms and self.loader.mode is Mode.SWAP:
             pair.set_next(pair.primary, active=True, confirm=True)
         self.running = Application(image.version_text, "", "", image.size)
+        self._uart.line = self._sensor.line
         self._enter(Stage.APPLICATION)
         self._say("*** Booting Zephyr OS build v4.4.0 ***")
         images = Images(self.loader, active, checks=build.checks, progressive=build.progressive)

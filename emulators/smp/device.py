@@ -38,7 +38,7 @@ class SmpDevice(UartDevice):
       recovery's one. Default 1024.
     - `progressive_erase`: sectors are erased as their data come. Default false: with the first chunk.
     - `serial_recovery`: whether MCUboot has it. Default true. `recovery_wait`: seconds after each reset for which
-      it waits for a packet. Default 0.
+      it waits for a packet. Default 0. `recovery_baudrate`: of MCUboot's line. Default: as `app_baudrate`.
     - `wiring`: what the adapter's outputs drive: "dtr-reset,rts-recovery" and so on, as for an STM32. `recovery`: true
       holds that pin high.
     - `no_downgrade`: MCUboot refuses a lower version than the one that runs. Default false.
@@ -115,6 +115,7 @@ class _Settings(UartSettings):
             progressive=self.choice("progressive_erase", False),
             recovery=self.choice("serial_recovery", True),
             recovery_wait=self.number("recovery_wait", 0),
+            recovery_baudrate=int(self.number("recovery_baudrate", 0)),
             confirms=self.choice("confirms", False),
             watchdog=self.number("watchdog", 0),
             quiet_reset=self.choice("quiet_reset", False),

@@ -12,6 +12,7 @@ the upload in upload.py, packets in codec.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from ...transports.deadline import Deadline
@@ -80,7 +81,7 @@ class SmpFlasher(SlotBootloader):
     @classmethod
     def _wire_on(cls, bus: SerialPort, profile: SmpProfile) -> Wire:
         framing = RawFraming() if profile.framing == "raw" else ConsoleFraming(profile.line_length)
-        return SerialWire(bus, framing)
+        return SerialWire(bus, framing, profile.recovery_baudrate)
 
     @classmethod
     def probe(
@@ -90,10 +91,12 @@ class SmpFlasher(SlotBootloader):
         flasher = cls.attach(bus, address, profile)
         try:
             flasher._wire.drain()
-            flasher._slots.greet(min(GREETING_SECONDS, deadline.remaining), tries=2)
+            flasher._restarting.greet(min(GREETING_SECONDS, deadline.remaining), tries=2)
             identity = flasher._slots.look()
         except (TransportError, PartError):
             return None
+        finally:
+            flasher.close()
         return ProbeResult(State.BOOTLOADER if flasher._slots.recovery else State.RUNNING, identity)
 
     def connect(self) -> Identity:
@@ -102,7 +105,7 @@ class SmpFlasher(SlotBootloader):
         self._brought, self._sent = b"", False
         self._wire.follow(None)
         self._wire.drain()
-        slots.greet(self._profile.answer, tries=3)
+        self._restarting.greet(self._profile.answer, tries=3)
         identity = slots.look()
         named = f"{identity.part} {identity.details.get('name', '')}".strip()
         if self._profile.part not in named and not slots.recovery:
@@ -213,7 +216,9 @@ class SmpFlasher(SlotBootloader):
             self.start_application()
 
     def close(self) -> None:
-        """Nothing was taken."""
+        """Leaves the line at the application's bit rate."""
+        with suppress(TransportError):
+            self._wire.speak_to(recovery=False)
 
     def seconds_for(self, size: int) -> float | None:
         return self._wire.seconds(size)

@@ -56,16 +56,23 @@ class Wire(Protocol):
     def follow(self, until: Deadline | None) -> None:
         """The part restarts, and its port may leave with it and come back, until the deadline; None: no more."""
 
+    def speak_to(self, *, recovery: bool) -> None:
+        """From now on serial recovery is spoken to, or the application."""
+
+    def turn(self) -> bool:
+        """Speaks to the other of the two from now on, where that makes a difference; False: it makes none."""
+
     def seconds(self, size: int) -> float:
         """How long a packet of this size takes on the wire."""
 
 
 class SerialWire:
-    """Packets in a serial line's stream of bytes. A part that is its own USB device is found again."""
+    """Packets in a serial line's stream of bytes. A part that is its own USB device is found again. `recovery_baudrate`: of
+    serial recovery, where that has a bit rate of its own."""
 
     largest = 0xFFFF
 
-    def __init__(self, port: SerialPort, framing: Framing) -> None:
+    def __init__(self, port: SerialPort, framing: Framing, recovery_baudrate: int | None = None) -> None:
         self.name = port.name
         self.overhead = framing.overhead
         self._port = port
@@ -73,6 +80,8 @@ class SerialWire:
         self._ready: list[bytes] = []
         self._usb = UsbReturn(port)
         self._until: Deadline | None = None
+        self._rates = {False: port.baudrate, True: recovery_baudrate or port.baudrate}
+        self._to_recovery = False
 
     @property
     def rate(self) -> str:
@@ -118,6 +127,17 @@ class SerialWire:
             self._usb.is_leaving()
         self._until = until
 
+    def speak_to(self, *, recovery: bool) -> None:
+        self._to_recovery = recovery
+        if self._port.baudrate != self._rates[recovery]:
+            self._port.set_line(baudrate=self._rates[recovery])
+
+    def turn(self) -> bool:
+        if self._rates[True] == self._rates[False]:
+            return False
+        self.speak_to(recovery=not self._to_recovery)
+        return True
+
     def seconds(self, size: int) -> float:
         return self._port.wire_seconds(size * ENCODED)
 
@@ -135,6 +155,7 @@ class SerialWire:
             raise error
         self._port.close()
         self._usb.come_back(self._until)
+        self.speak_to(recovery=self._to_recovery)
 
 
 class SmpLink:

@@ -31,6 +31,8 @@ class SmpProfile(Settings):
     """Who answers: the `"application"`, or MCUboot's serial `"recovery"`. `"auto"`: depends on the answer."""
     recovery: bool = False
     """Whether the application is restarted into serial recovery for the upload."""
+    recovery_baudrate: int | None = Field(default=None, ge=1, le=0x7FFF_FFFF)
+    """Bit rate of serial recovery. Default: as of the application, which is the `baudrate` of the bus. Without effect over UDP."""
     confirm: bool = True
     """Whether the image is made permanent once it runs. If false, the next reset brings the old image back."""
     run_address: int | None = Field(default=None, ge=0, le=0xFFFF_FFFF)

@@ -42,7 +42,21 @@ class Restarting:
         self._polls = 0
         self._wire.follow(Deadline.after(self._profile.swap))
         self._client.reset(recovery=recovery)
+        self._wire.speak_to(recovery=recovery)
         self._leave_alone(self._profile.quiet if quiet is None else quiet)
+
+    def greet(self, seconds: float, tries: int) -> None:
+        """Asks whether the part is there; where serial recovery has a bit rate of its own, at both. Raises NoResponse."""
+        try:
+            self._slots.greet(seconds, tries)
+        except NoResponse:
+            if not self._wire.turn():
+                raise
+            try:
+                self._slots.greet(seconds, tries)
+            except NoResponse:
+                self._wire.turn()
+                raise
 
     def _leave_alone(self, quiet: float) -> None:
         """Waits until a part that starts has said what it has to say.
@@ -66,7 +80,7 @@ class Restarting:
         while True:
             with suppress(NoResponse):
                 seconds, tries = self._poll()
-                self._slots.greet(seconds, tries)
+                self.greet(seconds, tries)
                 return
             if deadline.expired:
                 raise silence(
@@ -127,6 +141,7 @@ class Restarting:
                             NextAction.SCAN,
                         ),
                     ) from None
+                self._wire.turn()
                 self._leave_alone(self._profile.quiet)
                 continue
             slot = self._slots.slot_of(goal.hash)

@@ -42,6 +42,12 @@ class DatagramWire:
     def follow(self, until: Deadline | None) -> None:
         """A socket stays, whatever becomes of the part."""
 
+    def speak_to(self, *, recovery: bool) -> None:
+        """A socket has no bit rate."""
+
+    def turn(self) -> bool:
+        return False
+
     def seconds(self, size: int) -> float:
         return 0.0
 

@@ -33,5 +33,11 @@ class InstantWire(ABC):
     def follow(self, until: Deadline | None) -> None:  # noqa: B027 - its port never leaves
         pass
 
+    def speak_to(self, *, recovery: bool) -> None:  # noqa: B027 - it has one rate
+        pass
+
+    def turn(self) -> bool:
+        return False
+
     def seconds(self, size: int) -> float:
         return 0.0

@@ -75,6 +75,28 @@ def test_by_way_of_recovery(make_rig: Callable[..., Rig], build: str) -> None:
     assert rig.device.loader.pairs[0].secondary.is_blank()
 
 
+@pytest.mark.parametrize("rate", [9_600, 1_000_000])
+def test_recovery_at_a_bit_rate_of_its_own(make_rig: Callable[..., Rig], rate: int) -> None:
+    """From the application into recovery and back, and from recovery where it is found."""
+    rig = make_rig(profile={"recovery": True, "recovery_baudrate": rate}, recovery_baudrate=rate)
+    rig.flash()
+    assert (rig.runs, rig.port.baudrate) == (NEW, 115_200)
+    rig = make_rig(profile={"recovery_baudrate": rate}, blank=True, recovery_baudrate=rate)
+    seen = rig.probe()
+    assert seen is not None
+    assert (seen.state, rig.port.baudrate) == (State.BOOTLOADER, 115_200)
+    rig.flash()
+    assert (rig.runs, rig.port.baudrate) == (NEW, 115_200)
+
+
+def test_a_part_that_stays_in_recovery_at_its_own_bit_rate_is_not_mute(make_rig: Callable[..., Rig]) -> None:
+    """What it was given is not signed as it wants: it stays in recovery after its reset, where it answers at another rate."""
+    rig = make_rig(profile={"recovery": True, "recovery_baudrate": 9_600}, recovery_baudrate=9_600)
+    rig.device.loader.boot = lambda: None  # type: ignore[method-assign]
+    with pytest.raises(VerifyMismatch, match="stays in serial recovery"):
+        rig.flash(attempts=1)
+
+
 def test_without_confirming(make_rig: Callable[..., Rig]) -> None:
     """The next reset brings the old one back."""
     rig = make_rig(profile={"confirm": False})
