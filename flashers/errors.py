@@ -180,7 +180,9 @@ class NoResponse(PartError):
     default_remedy = ("Is it powered and wired, and its address right? Run: ", NextAction.SCAN)
 
 
-FELL_SILENT: Remedy = "The part has answered before. Is its supply weak, a contact loose, or the bus too busy? Run the same command again."
+FELL_SILENT: Remedy = (
+    "The part has answered before. Is a contact loose, its supply weak, the bus too busy? Run the same command again."
+)
 
 
 def silence(meaning: Meaning, cause: str, remedy: Remedy | None = None) -> PartError:

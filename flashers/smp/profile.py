@@ -32,7 +32,7 @@ class SmpProfile(Settings):
     recovery: bool = False
     """Whether the application is restarted into serial recovery for the upload."""
     recovery_baudrate: int | None = Field(default=None, ge=1, le=0x7FFF_FFFF)
-    """Bit rate of serial recovery. Default: as of the application, which is the `baudrate` of the bus. Without effect over UDP."""
+    """Bit rate of serial recovery. Default: that of the application, which is the `baudrate` of the bus. No effect over UDP."""
     confirm: bool = True
     """Whether the image is made permanent once it runs. If false, the next reset brings the old image back."""
     run_address: int | None = Field(default=None, ge=0, le=0xFFFF_FFFF)
