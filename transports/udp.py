@@ -100,8 +100,9 @@ class UdpSocket(Transport):
             except OSError as error:
                 raise self._gone("sending", error) from error
 
-    def receive(self, deadline: Deadline) -> bytes | None:
+    def receive(self, deadline: Deadline | float) -> bytes | None:
         """The next datagram; None when the deadline passes first. Raises UdpGone."""
+        deadline = Deadline.of(deadline)
         return self._receive(deadline, drained=False)
 
     def drain(self) -> None:

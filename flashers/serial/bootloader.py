@@ -69,9 +69,10 @@ class SerialBootloader(Bootloader):
 
     @classmethod
     def probe(
-        cls, bus: SerialPort, address: Address, profile: Any, *, active: bool, deadline: Deadline
+        cls, bus: SerialPort, address: Address, profile: Any, *, active: bool, deadline: Deadline | float
     ) -> ProbeResult | None:
         """With `active` only: asks whether the bootloader is there. Touches no modem line."""
+        deadline = Deadline.of(deadline)
         if not active:
             return None
         bootloader = cls(bus, profile)

@@ -85,9 +85,10 @@ class SmpFlasher(SlotBootloader):
 
     @classmethod
     def probe(
-        cls, bus: Any, address: SmpAddress, profile: SmpProfile, *, active: bool, deadline: Deadline
+        cls, bus: Any, address: SmpAddress, profile: SmpProfile, *, active: bool, deadline: Deadline | float
     ) -> ProbeResult | None:
         """Asks for the image state and the names; whoever speaks SMP answers that while it works."""
+        deadline = Deadline.of(deadline)
         flasher = cls.attach(bus, address, profile)
         try:
             flasher._wire.drain()

@@ -16,8 +16,8 @@ from .profile import SmpProfile
 from .slots import LARGER_BUFFER, Slots
 
 POLL_SECONDS = 0.5
-"""How long a part that restarts has for an answer before it is asked again; the next times twice as long as the time before, up to
-its usual time."""
+"""How long a part that restarts has for an answer before it is asked again; the next times twice as long as before, up to its
+usual time."""
 RESET_SECONDS = 3.0
 """How long after it acknowledged a reset a part may still answer as before."""
 RESETS = 3
@@ -35,7 +35,7 @@ class Restarting:
         self._slots = slots
         self._profile = profile
         self._polls = 0
-        """How often a part that restarts was asked in vain."""
+        """How often a part that restarts was asked."""
         self.moved = False
 
     def restart(self, *, recovery: bool = False, quiet: float | None = None) -> None:

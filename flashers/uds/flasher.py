@@ -108,8 +108,9 @@ class UdsFlasher(MemoryBootloader):
 
     @classmethod
     def probe(
-        cls, bus: CanBus, address: UdsAddress, profile: UdsProfile, *, active: bool, deadline: Deadline
+        cls, bus: CanBus, address: UdsAddress, profile: UdsProfile, *, active: bool, deadline: Deadline | float
     ) -> ProbeResult | None:
+        deadline = Deadline.of(deadline)
         channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options(profile.timings.latency))
         channel.latest = Deadline(deadline.at + SIGHT_RUN_ON)
         client = client_over(channel, profile)

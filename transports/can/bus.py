@@ -82,8 +82,9 @@ class CanChannel:
         self._interruption: TransportError | None = None
         self._failure: TransportError | None = None
 
-    def send(self, data: bytes, deadline: Deadline, *, bit_rate_switch: bool = True) -> None:
+    def send(self, data: bytes, deadline: Deadline | float, *, bit_rate_switch: bool = True) -> None:
         """Sends one frame under `transmit`. Raises CanTimeout, CanGone, BusOff, NotAcknowledged."""
+        deadline = Deadline.of(deadline)
         self._bus.send(
             can.Message(
                 arbitration_id=self.transmit.value,
@@ -95,12 +96,13 @@ class CanChannel:
             deadline,
         )
 
-    def recv(self, deadline: Deadline) -> can.Message | None:
+    def recv(self, deadline: Deadline | float) -> can.Message | None:
         """The next frame; None when the deadline passes first.
 
         Raises CanOverrun once at the place where frames were lost, NotAcknowledged when nobody is on the bus to answer,
         CanGone, BusOff.
         """
+        deadline = Deadline.of(deadline)
         with self._changed:
             while not self._frames:
                 if self._failure is not None:
@@ -322,8 +324,9 @@ class CanBus(Transport):
         # An adapter may tell its echoes by is_rx. The kernel has none for who doesn't ask; its is_rx is about this host.
         return not self._echoes and (message.is_rx or self.interface == "socketcan")
 
-    def send(self, message: can.Message, deadline: Deadline) -> None:
+    def send(self, message: can.Message, deadline: Deadline | float) -> None:
         """Sends one frame. Raises CanTimeout, CanGone, BusOff, NotAcknowledged."""
+        deadline = Deadline.of(deadline)
         if not self._sending.acquire(timeout=max(deadline.remaining, LOOK_SECONDS)):
             raise CanTimeout(f"{self.name}: others kept the adapter busy")
         try:

@@ -56,12 +56,13 @@ class IsoTpChannel:
                 remedy=_KERNEL_REMEDIES.get(error.errno or 0, _NO_KERNEL_ISOTP),
             ) from error
 
-    def send(self, pdu: bytes, deadline: Deadline) -> None:
+    def send(self, pdu: bytes, deadline: Deadline | float) -> None:
         """Sends one PDU; returns once its last frame is handed to the bus.
 
         Raises IsoTpTimeout (no flow control, or the deadline), IsoTpFraming (overflow, too many waits, a reserved flow
         status), IsoTpContested in place of either, the CAN errors of the bus, and ValueError for an empty PDU.
         """
+        deadline = Deadline.of(deadline)
         if not pdu:
             raise ValueError("ISO-TP carries no empty PDU")
         self.back_end.contested = None
@@ -71,13 +72,14 @@ class IsoTpChannel:
             self._raise_contested(error.cause)
             raise
 
-    def recv(self, deadline: Deadline) -> bytes | None:
+    def recv(self, deadline: Deadline | float) -> bytes | None:
         """The next PDU; None when the deadline passes with nothing begun.
 
         One that has begun is waited for while its frames keep coming, up to RUN_ON_SECONDS beyond the deadline, and not
         beyond `latest`. Raises IsoTpTimeout, IsoTpFraming, IsoTpContested in place of either or of None, and the CAN
         errors of the bus.
         """
+        deadline = Deadline.of(deadline)
         try:
             pdu = self.back_end.recv(deadline, self._end(deadline))
         except (IsoTpTimeout, IsoTpFraming) as error:

@@ -156,8 +156,9 @@ class SerialPort(Transport):
         bits = 1 + self._port.bytesize + (self.parity != "N") + self._port.stopbits
         return float(count * bits / self._port.baudrate)
 
-    def write(self, data: bytes, deadline: Deadline) -> None:
+    def write(self, data: bytes, deadline: Deadline | float) -> None:
         """Writes one protocol unit in one call. Raises SerialTimeout, SerialGone."""
+        deadline = Deadline.of(deadline)
         if self.recorder is not None:
             self.recorder.serial(self.name, True, data)
         try:
@@ -167,8 +168,9 @@ class SerialPort(Transport):
         if taken < len(data):
             raise SerialTimeout(f"the port {self.url} took {taken} of {len(data)} bytes before the deadline")
 
-    def read_exactly(self, size: int, deadline: Deadline) -> bytes:
+    def read_exactly(self, size: int, deadline: Deadline | float) -> bytes:
         """Exactly `size` bytes. Raises SerialTimeout (its `received` has what came), SerialGone."""
+        deadline = Deadline.of(deadline)
         data = self.read_some(deadline, size) if size else b""
         began, before = clock.monotonic() if len(data) < size else 0.0, len(data)
         while (missing := size - len(data)) > 0:
@@ -180,8 +182,9 @@ class SerialPort(Transport):
             data += more
         return data
 
-    def read_until(self, end: bytes, deadline: Deadline, limit: int = 4096) -> bytes:
+    def read_until(self, end: bytes, deadline: Deadline | float, limit: int = 4096) -> bytes:
         """Up to and with `end`. Raises SerialTimeout, SerialFraming after `limit` bytes without it, SerialGone."""
+        deadline = Deadline.of(deadline)
         data, self._ahead = self._ahead, b""
         while True:
             stop = data.find(end, 0, limit)
@@ -197,8 +200,9 @@ class SerialPort(Transport):
                 raise SerialTimeout(f"{len(data)} bytes came from {self.url} without the end {end!r}", received=data)
             data += more
 
-    def read_some(self, deadline: Deadline, limit: int = 4096) -> bytes:
+    def read_some(self, deadline: Deadline | float, limit: int = 4096) -> bytes:
         """What is there, at least one byte; b"" when the deadline passes first. Raises SerialGone."""
+        deadline = Deadline.of(deadline)
         if self._ahead:
             data, self._ahead = self._ahead[:limit], self._ahead[limit:]
             return data
@@ -212,11 +216,12 @@ class SerialPort(Transport):
             data += more
         return data
 
-    def until_quiet(self, seconds: float, deadline: Deadline) -> bytes:
+    def until_quiet(self, seconds: float, deadline: Deadline | float) -> bytes:
         """Listens until nothing has come for `seconds`, or the deadline passes; the last `DRAIN_LIMIT` bytes of what came.
 
         Raises SerialGone.
         """
+        deadline = Deadline.of(deadline)
         heard = b""
         while not deadline.expired and (more := self.read_some(deadline.sooner(seconds))):
             heard = (heard + more)[-DRAIN_LIMIT:]

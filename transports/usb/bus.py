@@ -130,15 +130,17 @@ class UsbDevice:
                 self._device.set_interface_altsetting(interface, alternate)
 
     def control_out(
-        self, request_type: int, request: int, value: int, index: int, data: bytes, deadline: Deadline
+        self, request_type: int, request: int, value: int, index: int, data: bytes, deadline: Deadline | float
     ) -> int:
         """Sends; the number of bytes taken. Raises UsbStall, UsbTimeout, UsbGone."""
+        deadline = Deadline.of(deadline)
         return int(self._transfer(request_type, request, value, index, data, deadline))
 
     def control_in(
-        self, request_type: int, request: int, value: int, index: int, size: int, deadline: Deadline
+        self, request_type: int, request: int, value: int, index: int, size: int, deadline: Deadline | float
     ) -> bytes:
         """Receives up to `size` bytes. Raises UsbStall, UsbTimeout, UsbGone."""
+        deadline = Deadline.of(deadline)
         return bytes(self._transfer(request_type, request, value, index, size, deadline))
 
     def wait(self, seconds: float) -> None:
@@ -316,12 +318,13 @@ class UsbBus(Transport):
             raise UsbAbsent(f"no USB device {match}")
         return self._open_found(device)
 
-    def wait_for(self, matches: Sequence[UsbMatch], deadline: Deadline) -> UsbDevice:
+    def wait_for(self, matches: Sequence[UsbMatch], deadline: Deadline | float) -> UsbDevice:
         """Waits for a device to come (back) and opens it: the first match of the list that is there.
 
         A device that may not be opened yet, or left again, is waited for like one that isn't there. Raises UsbAbsent,
         UsbAmbiguous, UsbForbidden (still, when the deadline passes).
         """
+        deadline = Deadline.of(deadline)
         while True:
             forbidden = None
             for match in matches:
@@ -339,10 +342,11 @@ class UsbBus(Transport):
             self._pause(deadline)
 
     def wait_seen(
-        self, match: UsbMatch, deadline: Deadline, accept: Callable[[UsbInfo], bool] = lambda info: True
+        self, match: UsbMatch, deadline: Deadline | float, accept: Callable[[UsbInfo], bool] = lambda info: True
     ) -> UsbInfo | None:
         """Waits for a device that matches and is accepted, without opening it for more than its strings; None if the
         deadline passes first."""
+        deadline = Deadline.of(deadline)
         while True:
             for info in self.list(match):
                 if info.interfaces and accept(info):
@@ -351,11 +355,12 @@ class UsbBus(Transport):
                 return None
             self._pause(deadline)
 
-    def wait_gone(self, match: UsbMatch, deadline: Deadline) -> bool:
+    def wait_gone(self, match: UsbMatch, deadline: Deadline | float) -> bool:
         """Waits until no device matches; False when the deadline passes first.
 
         A device that re-enumerated has gone too, be it since this call or since it was opened through this bus.
         """
+        deadline = Deadline.of(deadline)
         found, unreadable = self._find(match)
         places = map(_place, (*found, *unreadable))
         watched = {(port, address) for port, address in places if self._addresses.get(port, address) == address}
