@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from proxyflash.transports.errors import ProxyflashError
+from proxyflash.transports.recording import formats
 from proxyflash.transports.recording.formats import BadRecording
 from proxyflash.updates.engine import bundle
 from proxyflash.updates.errors import BundleBroken, BundleChanged, SignatureForm, SignatureWrong
@@ -92,6 +93,26 @@ def test_a_recording_is_kept_and_nothing_else_is_taken_for_one(lab: Lab, tmp_pat
     with pytest.raises(BadRecording):
         written(lab, tmp_path / "other.zip", None, [recorded])
     assert not (tmp_path / "other.zip").exists()
+
+
+@pytest.mark.parametrize("mode", ["ab", "wb"])
+def test_a_recording_that_is_still_written_leaves_no_bundle(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    recorded, head = tmp_path / "r.jsonl", b'{"format":"proxyflash recording","schema":1,"dropped":0}\n'
+    recorded.write_bytes(head)
+    load = formats.load
+
+    def grows(path: Path) -> formats.Recording:
+        found = load(path)
+        with open(path, mode) as file:
+            file.write(head.replace(b"0", b"7"))
+        return found
+
+    monkeypatch.setattr(formats, "load", grows)
+    with pytest.raises(BadRecording, match="was changed while"):
+        written(lab, tmp_path / "with.zip", None, [recorded])
+    assert not (tmp_path / "with.zip").exists()
 
 
 def test_who_has_signed_it(lab: Lab, proof: Path, tmp_path: Path) -> None:

@@ -24,8 +24,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
@@ -116,15 +115,14 @@ def write(
     ]
     sources += [(PAGE, "", page)] if page is not None else []
     sources += [(f"manifests/{n}.json", path.name, private_files.read(path)) for n, path in enumerate(manifests, 1)]
-    for number, path in enumerate(recorded, 1):
-        recordings.load(path)
-        sources.append((f"recordings/{number}.jsonl", path.name, path))
+    sources += [(f"recordings/{number}.jsonl", path.name, path) for number, path in enumerate(recorded, 1)]
     members = []
     for name, of, data in sources:
-        with _opened(data) as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            called = of.encode("utf-8", "replace").decode()
-            members.append(Member(name=name, size=stream.seek(0, os.SEEK_END), sha256=digest, of=called))
+        size, digest = _copied(data)
+        if isinstance(data, Path):
+            recordings.load(data)
+        called = of.encode("utf-8", "replace").decode()
+        members.append(Member(name=name, size=size, sha256=digest, of=called))
     index = Index(
         number=entry.number,
         update=str(outcome.plan.update.manifest.updateId),
@@ -138,10 +136,14 @@ def write(
         archive.writestr(_info(INDEX), head)
         if key is not None:
             archive.writestr(_info(SIGNATURE), key.seal(head, TYPE))
-        for name, _, data in sources:
-            with _opened(data) as stream, archive.open(_info(name), "w", force_zip64=False) as member:
-                while chunk := stream.read(CHUNK):
-                    member.write(chunk)
+        for (name, _, data), listed in zip(sources, members, strict=True):
+            with archive.open(_info(name), "w", force_zip64=False) as member:
+                copied = _copied(data, member.write, listed.size)
+            if copied != (listed.size, listed.sha256):
+                raise recordings.BadRecording(
+                    f"{data}: the recording was changed while it was put into the bundle",
+                    remedy="Wait until the recording has ended, and write the bundle again.",
+                )
     return index
 
 
@@ -319,13 +321,18 @@ def _check_end(path: Path, stream: BinaryIO) -> int:
     return int(offset)
 
 
-@contextmanager
-def _opened(data: bytes | Path) -> Iterator[io.BytesIO | io.BufferedReader]:
-    if isinstance(data, bytes):
-        yield io.BytesIO(data)
-    else:
-        with named_files.opened(data) as stream:
-            yield stream
+def _copied(data: bytes | Path, write: Callable[[bytes], object] = len, most: int = MOST_BYTES) -> tuple[int, str]:
+    """Copies a file of the bundle; its size and SHA-256. A file that has more than `most` bytes is left at that.
+
+    Raises OSError.
+    """
+    digest, size = hashlib.sha256(), 0
+    with io.BytesIO(data) if isinstance(data, bytes) else named_files.opened(data) as stream:
+        while size <= most and (chunk := stream.read(CHUNK)):
+            digest.update(chunk)
+            size += len(chunk)
+            write(chunk)
+    return size, digest.hexdigest()
 
 
 def _info(name: str) -> zipfile.ZipInfo:
