@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from ..transports.outside import without_key
 from ..transports.plain import plain, word
 from ..transports.recording.records import (
     Answer,
@@ -90,6 +91,9 @@ class Describer(ABC):
     addressed: ClassVar[bool] = False
     """Whether it knows its part's messages from those of other parts on the bus."""
 
+    secret = False
+    """Whether the record that it took last holds something that is not to be shown, such as a key."""
+
     def __init__(self, part: str = "") -> None:
         self.part = part
 
@@ -161,13 +165,17 @@ class Describing:
     def __init__(self, describers: Mapping[str, Sequence[Describer]], *, others: bool = True) -> None:
         self._describers = describers
         self._others = others
+        self.secret = False
+        """As `Describer` has it, of the record that was taken last."""
 
     def take(self, record: Record) -> Iterable[Line]:
         """The messages that end with this record."""
         for describer in self._describers.get(record.bus, ()):
             found = describer.take(record)
             if found is not None:
+                self.secret = describer.secret
                 return found
+        self.secret = False
         return (plainly(record),) if self._others else ()
 
     def end(self) -> Iterator[Line]:
@@ -206,7 +214,8 @@ def plainly(record: Record) -> Line:
         case Note():
             words = word(record.text)
         case Answer():
-            words = f"{word(record.question)}: {'failed: ' if record.failed else ''}{word(record.text)}"
+            question, text = without_key(record.question, record.text)
+            words = f"{word(question)}: {'failed: ' if record.failed else ''}{word(text)}"
         case _:
             words = word(record.shown() or record.kind)
     failed = (isinstance(record, UsbControl) and record.status != 0) or (isinstance(record, Answer) and record.failed)

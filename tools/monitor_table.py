@@ -13,7 +13,7 @@ from rich.text import Text
 from ..flashers.describing import Describer, Line, id_text
 from ..transports.plain import plain
 from ..transports.recording.records import clock_text
-from .traffic import Traffic
+from .traffic import Id, Traffic
 
 LOG_SHARE = 3
 """The log has one of so many parts of the terminal's height."""
@@ -56,9 +56,7 @@ class MonitorTable:
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("last", no_wrap=True, overflow="ellipsis")
         for found in ids[:room]:
-            said = self._signals.take(found.last) if self._signals is not None else None
-            last = next((line.words for line in said or ()), found.last.data.hex(" ").upper())
-            cells = (found.bus, id_text(found.last), f"{found.count:,}", f"{found.rate:,.0f}", last)
+            cells = (found.bus, id_text(found.last), f"{found.count:,}", f"{found.rate:,.0f}", self._last(found))
             table.add_row(*(Text(plain(cell)) for cell in cells))
         more = f"  {len(ids) - room:,} more ids" if len(ids) > room else ""
         head = Text(plain(summary(traffic, lost) + more), no_wrap=True, overflow="ellipsis")
@@ -72,6 +70,13 @@ class MonitorTable:
             for line in list(self._lines)[-log_lines:]
         ]
         return Group(head, table, *log) if log_lines else Group(head, table)
+
+    def _last(self, found: Id) -> str:
+        """The last frame under an id: its signals, or its bytes."""
+        if found.secret:
+            return "not shown: may be part of a seed or key"
+        said = self._signals.take(found.last) if self._signals is not None else None
+        return next((line.words for line in said or ()), found.last.data.hex(" ").upper())
 
 
 def summary(traffic: Traffic, lost: int) -> str:

@@ -21,12 +21,13 @@ MOST_IDS = 10_000
 
 @dataclass(slots=True)
 class Id:
-    """The frames under one id. `rate`: frames a second between the last two looks."""
+    """The frames under one id. `rate`: frames a second between the last two looks. `secret`: the last is not to be shown."""
 
     bus: str
     last: CanFrame
     count: int = 0
     rate: float = 0.0
+    secret: bool = False
     _seen: int = 0
 
     def look(self, seconds: float) -> None:
@@ -48,8 +49,8 @@ class Traffic:
     """Error frames, which are no frames of a node."""
     _busy: dict[str, float] = field(default_factory=dict)
 
-    def take(self, frame: CanFrame) -> None:
-        """A frame that passed."""
+    def take(self, frame: CanFrame, *, secret: bool = False) -> None:
+        """A frame that passed. `secret`: it holds something that is not to be shown."""
         if frame.flags & ERROR:
             self.errors += 1
             return
@@ -62,6 +63,7 @@ class Traffic:
             found = self.ids[key] = Id(frame.bus, frame)
         found.count += 1
         found.last = frame
+        found.secret = secret
         rates = self.bit_rates.get(frame.bus)
         if rates is not None:
             self._busy[frame.bus] = self._busy.get(frame.bus, 0.0) + about(len(frame.data), frame.flags, rates)

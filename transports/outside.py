@@ -28,6 +28,10 @@ _HEADER = (
 """A header of HTTP whose name says that it holds a secret (RFC 9110, 11.6.2; RFC 6265), as a command or a message has it."""
 
 
+_KEY_FOR = "UDS key of level {} for the seed {}"
+_ASKS_FOR_KEY = re.compile(_KEY_FOR.format(r"\d+", "[0-9a-f]*"))
+
+
 class OutsideFailed(Exception):
     """What was asked outside of the buses has no answer; the text says why."""
 
@@ -46,6 +50,18 @@ def without_passwords(text: str) -> str:
     """
     text = re.sub(_TOKEN, r"\1left-out", re.sub(_PASSWORD, "left-out@", text))
     return re.sub(_HEADER, r"\1\2\4\5left-out\3", text)
+
+
+def key_question(level: int, seed: bytes) -> str:
+    """What is asked for the key of a seed."""
+    return _KEY_FOR.format(level, seed.hex())
+
+
+def without_key(question: str, answer: str) -> tuple[str, str]:
+    """A question and its answer as they may be shown and logged: without a seed, and without its key."""
+    if _ASKS_FOR_KEY.fullmatch(question) is None:
+        return question, answer
+    return question.partition(" for the seed ")[0], f"{len(answer) // 2} bytes"
 
 
 class Outside:

@@ -252,8 +252,18 @@ def describe(request: bytes) -> str:
 
 def quote(message: bytes) -> str:
     """A request's or answer's first bytes in hex, without what is secret in it."""
-    most = 2 if message and message[0] & ~POSITIVE in _SECRET else 12
-    return f"{message[:most].hex(' ').upper()}{' ...' if len(message) > most else ''}"
+    head = without_secrets(message)[:12]
+    return f"{head.hex(' ').upper()}{' ...' if len(message) > len(head) else ''}"
+
+
+def holds_secrets(message: bytes | bytearray) -> bool:
+    """Whether a request or answer, or the beginning of one, is of a service with keys, seeds, certificates or proofs."""
+    return len(message) > 0 and message[0] & ~POSITIVE in _SECRET
+
+
+def without_secrets(message: bytes) -> bytes:
+    """A request or answer as it may be shown and logged: of a service with secrets the first two bytes alone."""
+    return message[:2] if holds_secrets(message) else message
 
 
 def expected_head(request: bytes) -> bytes:

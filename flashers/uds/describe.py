@@ -9,10 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ...transports.can.bus import CanId
+from ...transports.isotp.frames import Pci, pci_of
 from ...transports.isotp.reassembly import Begun, Broken, Flow, Heard, Message, Reassembly
 from ...transports.recording.records import CanFrame, Record
 from ..describing import ERROR, EXTENDED, REMOTE, Describer, Line, Said, count, name_in, shown
-from .codec import NEGATIVE_RESPONSE, POSITIVE, SUPPRESS_POSITIVE_RESPONSE, Nrc, nrc_name
+from .codec import (
+    NEGATIVE_RESPONSE,
+    POSITIVE,
+    SUPPRESS_POSITIVE_RESPONSE,
+    Nrc,
+    holds_secrets,
+    nrc_name,
+    without_secrets,
+)
 
 SERVICES = {
     0x10: "DiagnosticSessionControl",
@@ -225,18 +234,20 @@ def _details(service: int, message: bytes, response: bool, size: int) -> Iterato
     """What follows the service's name. A message that is too short for its service has its bytes shown."""
     rest = message[1:]
     if service in SUB_FUNCTIONS and rest:
-        yield from _with_sub_function(service, rest, response)
+        yield from _with_sub_function(service, rest, response, size)
         return
     match service:
         case 0x27 if rest:
             level = rest[0] & ~SUPPRESS_POSITIVE_RESPONSE
-            # What is a key is not shown: the words go into logs.
             if level % 2:
                 yield f"requestSeed 0x{level:02X}"
-                yield f"seed {shown(rest[1:])}" if response else _value(rest[1:])
+                length = _size(size - 2)
+                yield f"seed of {length}" if response and length else length
+                # 10.4: the seed of a level that is unlocked already.
+                yield "all zero: unlocked" if response and size == len(message) > 2 and not any(rest[1:]) else ""
             else:
                 yield f"sendKey 0x{level:02X}"
-                yield "" if response else count(size - 2, "byte")
+                yield "" if response else _size(size - 2)
             yield _suppressed(rest[0], response)
         case 0x14 if len(rest) >= 3 and not response:
             yield f"group of DTC 0x{rest[:3].hex().upper()}"
@@ -270,7 +281,7 @@ def _details(service: int, message: bytes, response: bool, size: int) -> Iterato
             yield _value(rest, size - 1)
 
 
-def _with_sub_function(service: int, rest: bytes, response: bool) -> Iterator[str]:
+def _with_sub_function(service: int, rest: bytes, response: bool, size: int) -> Iterator[str]:
     number = rest[0] & ~SUPPRESS_POSITIVE_RESPONSE
     stored = service == 0x86 and number & STORE_EVENT
     name = name_in(SUB_FUNCTIONS[service], number & ~STORE_EVENT if stored else number)
@@ -294,6 +305,10 @@ def _with_sub_function(service: int, rest: bytes, response: bool) -> Iterator[st
             data = data[1:]
         case 0x3E if number == 0:
             pass
+        case 0x29:
+            yield name
+            yield _size(size - 2) if data else ""
+            data = b""
         case _:
             yield name
     yield _value(data)
@@ -318,6 +333,11 @@ def _memory(service: int, rest: bytes, size: int) -> Iterator[str]:
         yield f"dataFormatIdentifier 0x{rest[0]:02X}"
     if service == 0x3D:
         yield _value(rest[end:], size - 1 - end)
+
+
+def _size(size: int) -> str:
+    """How long a secret is, in the place of its bytes: words go into logs and onto pages."""
+    return count(size, "byte") if size > 0 else ""
 
 
 def _identifier(number: int) -> str:
@@ -371,8 +391,17 @@ class UdsDescriber(Describer):
         if self._targets is not None and record.data[:1] != bytes([self._targets[not sent]]):
             return None
         self._last[key] = record
-        found = [self._told(record, key, heard) for heard in side.feed(record.data)]
-        return found if found or side.is_open else None
+        heard = list(side.feed(record.data))
+        told = [one.data for one in heard if not isinstance(one, Flow)]
+        self.secret = holds_secrets(side.head) or any(without_secrets(data) != data for data in told)
+        if heard or side.is_open:
+            return [self._told(record, key, one) for one in heard]
+        words = _part_of_message(record.data, 0 if self._targets is None else 1)
+        if not words:
+            return None
+        # Its message may be one with a secret.
+        self.secret = True
+        return [self.line(record, sent, Said(words))]
 
     def end(self) -> Iterator[Line]:
         for key, side in self._sides.items():
@@ -382,8 +411,19 @@ class UdsDescriber(Describer):
     def _told(self, record: CanFrame, key: tuple[int, bool], heard: Heard) -> Line:
         to_all = "to all: " if key == self._functional else ""
         said = said_of(heard)
-        data = record.data if isinstance(heard, Flow) else heard.data
+        data = record.data if isinstance(heard, Flow) else without_secrets(heard.data)
         return self.line(record, key in self._to_part, Said(to_all + said.words, said.failed), data)
+
+
+def _part_of_message(frame: bytes, prefix: int) -> str:
+    """A frame that is of a message which can't be put together, in words; "": it is not a frame of ISO-TP with data."""
+    number = frame[prefix] & 0x0F if len(frame) > prefix else 0
+    match pci_of(frame, prefix):
+        case Pci.CONSECUTIVE_FRAME:
+            return f"consecutive frame {number} of a message whose beginning was not heard"
+        case Pci.SINGLE_FRAME if number > len(frame) - prefix - 1:
+            return f"single frame of {count(number, 'byte')}, cut short"
+    return ""
 
 
 class ListeningDescriber(Describer):
@@ -399,16 +439,18 @@ class ListeningDescriber(Describer):
         key = (record.can_id, bool(record.flags & EXTENDED))
         ecu = self._ecus.get(key)
         if ecu is None:
-            found = usual_ids(*key)
-            if found is None:
+            ids = usual_ids(*key)
+            if ids is None:
                 return None
-            ecu = UdsDescriber("", *found)
-            for item in found:
+            ecu = UdsDescriber("", *ids)
+            for item in ids:
                 if item is not None:
                     self._ecus[item.value, item.extended] = ecu
             while len(self._ecus) > 2 * MOST_ECUS:
                 del self._ecus[next(iter(self._ecus))]
-        return ecu.take(record)
+        found = ecu.take(record)
+        self.secret = ecu.secret
+        return found
 
     def end(self) -> Iterator[Line]:
         for ecu in dict.fromkeys(self._ecus.values()):

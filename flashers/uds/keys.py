@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, Protocol, cast
 
 from ...transports import clock, private_files
-from ...transports.outside import Outside
+from ...transports.outside import Outside, key_question
 from ..errors import KeyLibraryFailed, ProfileWrong
 from .profile import KeyLibrary, Security, UdsProfile
 
@@ -73,7 +73,7 @@ def recorded_keys(security: Security, outside: Outside | None) -> KeyFunction | 
     make = None if outside.replayed else _maker(security)
 
     def key(seed: bytes, secret: bytes, level: int) -> bytes:
-        question = f"UDS key of level {level} for the seed {seed.hex()}"
+        question = key_question(level, seed)
         if make is None:
             return bytes.fromhex(outside.ask(question, str))
         made = make(seed, secret, level)

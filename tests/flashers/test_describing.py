@@ -18,8 +18,17 @@ from proxyflash.flashers.uds.describe import ListeningDescriber, UdsDescriber, d
 from proxyflash.flashers.xymodem.describe import XymodemDescriber
 from proxyflash.transports.can.bus import CanId
 from proxyflash.transports.isotp.reassembly import KEPT
+from proxyflash.transports.outside import key_question
 from proxyflash.transports.plain import plain
-from proxyflash.transports.recording.records import CanFrame, Record, SerialBytes, UsbControl, UsbDevices, UsbSeen
+from proxyflash.transports.recording.records import (
+    Answer,
+    CanFrame,
+    Record,
+    SerialBytes,
+    UsbControl,
+    UsbDevices,
+    UsbSeen,
+)
 
 OUT, IN = True, False
 
@@ -54,8 +63,11 @@ UDS = [
     ),
     ("11 01", "ECUReset hardReset", False),
     ("27 01", "SecurityAccess requestSeed 0x01", False),
-    ("67 01 36 57", "positive response: SecurityAccess requestSeed 0x01, seed 36 57", False),
+    ("67 01 36 57", "positive response: SecurityAccess requestSeed 0x01, seed of 2 bytes", False),
+    ("67 01 00 00", "positive response: SecurityAccess requestSeed 0x01, seed of 2 bytes, all zero: unlocked", False),
+    ("27 01 36 57", "SecurityAccess requestSeed 0x01, 2 bytes", False),
     ("27 02 C9 A9", "SecurityAccess sendKey 0x02, 2 bytes", False),
+    ("29 01 00 00 02 30 82 00 00", "Authentication verifyCertificateUnidirectional, 7 bytes", False),
     ("28 01 01", "CommunicationControl enableRxAndDisableTx, 01", False),
     ("3E 80", "TesterPresent, no positive response wanted", False),
     ("85 02", "ControlDTCSetting off", False),
@@ -87,6 +99,34 @@ UDS = [
 @pytest.mark.parametrize(("message", "words", "failed"), UDS)
 def test_uds_by_the_names_of_iso_14229(message: str, words: str, failed: bool) -> None:
     assert describe(bytes.fromhex(message)) == Said(words, failed)
+
+
+@pytest.mark.parametrize("listening", [False, True])
+def test_no_line_has_a_byte_of_a_seed_a_key_or_a_certificate(listening: bool) -> None:
+    """In one frame or in several, broken off, begun before, or cut short: the words and the bytes of a line go into files."""
+    describer = ListeningDescriber() if listening else UdsDescriber("radar", CanId(0x7E0), CanId(0x7E8))
+    frames = [
+        (0x7E0, "02 27 01"),
+        (0x7E8, "06 67 01 AB AB AB AB"),
+        (0x7E0, "10 0A 27 02 AB AB AB AB"),
+        (0x7E8, "30 00 00"),
+        (0x7E0, "21 AB AB AB AB"),
+        (0x7E0, "10 0A 27 02 AB AB AB AB"),
+        (0x7E0, "22 AB AB AB AB"),  # Broken off: frame 1 was due.
+        (0x7E0, "21 AB AB AB AB"),
+        (0x7E0, "07 27 02 AB AB"),
+        (0x7E0, "10 0A 29 01 AB AB AB AB"),
+    ]
+    for can_id, text in frames:
+        for line in describer.take(frame(can_id, text)) or [pytest.fail(text)]:
+            assert "AB" not in line.words and b"\xab" not in line.data
+        assert describer.secret == ("AB" in text), text
+    assert all(b"\xab" not in line.data for line in describer.end())
+
+
+def test_the_key_that_a_program_made_is_not_shown() -> None:
+    answer = Answer(0.0, "", key_question(1, b"\xab\xcd"), "abcd")
+    assert [line.words for line in described([answer], {})] == ["UDS key of level 1: 2 bytes"]
 
 
 def test_isotp_is_put_together() -> None:

@@ -234,11 +234,13 @@ def test_the_table_fits_its_terminal(width: int, monkeypatch: pytest.MonkeyPatch
     traffic = Traffic({})
     for number in range(60):
         traffic.take(frame(number, 8))
+    traffic.take(CanFrame(0.0, "car", True, 0, 0, b"\x06\x27\x02\xab\xab\xab\xab"), secret=True)
     lines = [Line(0.0, "car", True, f"a message \x1b[2J of number {number}", failed=number == 3) for number in range(9)]
     with MonitorTable() as table:
         table.show(traffic, lines, 7)
         last = shown.getvalue()
-    assert "60 frames, 60 ids, 7 lost" in last
+    assert "61 frames, 60 ids, 7 lost" in last
+    assert "AB" not in last
     assert "00:00:00.000000 car -> " in last
     assert "\x1b[2J" not in last
     rows = [line for line in last.splitlines() if line.strip()]

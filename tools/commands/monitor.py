@@ -153,9 +153,10 @@ class _Running:
                 self._log.clear()
 
     def _taken(self, record: Record) -> Iterable[Line]:
+        lines = self._describing.take(record)
         if isinstance(record, CanFrame):
-            self._traffic.take(record)
-        return self._describing.take(record)
+            self._traffic.take(record, secret=self._describing.secret)
+        return lines
 
     def _write(self, lines: Iterable[Line]) -> None:
         if self._output.mode is Mode.JSONL:

@@ -70,6 +70,11 @@ class Reassembly:
         """Whether a message has begun and not ended."""
         return self._size > 0
 
+    @property
+    def head(self) -> bytes:
+        """The first byte of the message that has begun and not ended; b"": there is none."""
+        return bytes(self._kept[:1])
+
     def feed(self, frame: bytes) -> Iterator[Heard]:
         """What a frame tells; nothing for a consecutive frame in the midst of a message, and for what is no frame of ISO-TP."""
         data = frame[self._prefix :]
