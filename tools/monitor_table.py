@@ -13,7 +13,7 @@ from rich.text import Text
 from ..flashers.describing import Describer, Line, id_text
 from ..transports.plain import plain
 from ..transports.recording.records import clock_text
-from .traffic import Id, Traffic
+from .frame_counts import FrameCounts, Id
 
 LOG_SHARE = 3
 """The log has one of so many parts of the terminal's height."""
@@ -40,15 +40,15 @@ class MonitorTable:
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
-    def show(self, traffic: Traffic, lines: Iterable[Line], lost: int) -> None:
+    def show(self, counts: FrameCounts, lines: Iterable[Line], lost: int) -> None:
         """One picture."""
         self._lines.extend(lines)
-        self._live.update(self._picture(traffic, lost), refresh=True)
+        self._live.update(self._picture(counts, lost), refresh=True)
 
-    def _picture(self, traffic: Traffic, lost: int) -> Group:
+    def _picture(self, counts: FrameCounts, lost: int) -> Group:
         height = max(self._console.height, 10)
         log_lines = min(len(self._lines), height // LOG_SHARE)
-        ids = list(traffic.sorted())
+        ids = list(counts.sorted())
         room = max(height - FRAME_LINES - log_lines, 1)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column("bus", no_wrap=True)
@@ -59,7 +59,7 @@ class MonitorTable:
             cells = (found.bus, id_text(found.last), f"{found.count:,}", f"{found.rate:,.0f}", self._last(found))
             table.add_row(*(Text(plain(cell)) for cell in cells))
         more = f"  {len(ids) - room:,} more ids" if len(ids) > room else ""
-        head = Text(plain(summary(traffic, lost) + more), no_wrap=True, overflow="ellipsis")
+        head = Text(plain(summary(counts, lost) + more), no_wrap=True, overflow="ellipsis")
         log = [
             Text(
                 plain(f"{clock_text(line.time)} {line}"),
@@ -79,9 +79,9 @@ class MonitorTable:
         return next((line.words for line in said or ()), found.last.data.hex(" ").upper())
 
 
-def summary(traffic: Traffic, lost: int) -> str:
+def summary(counts: FrameCounts, lost: int) -> str:
     """Frames, loads and what was lost, on one line."""
-    loads = ", ".join(f"{bus} {load:.0%} busy" for bus, load in traffic.loads.items())
-    parts = [f"{traffic.frames:,} frames", f"{len(traffic.ids):,} ids", loads]
-    parts += [f"{traffic.errors:,} error frames"] if traffic.errors else []
+    loads = ", ".join(f"{bus} {load:.0%} busy" for bus, load in counts.loads.items())
+    parts = [f"{counts.frames:,} frames", f"{len(counts.ids):,} ids", loads]
+    parts += [f"{counts.errors:,} error frames"] if counts.errors else []
     return ", ".join(filter(None, (*parts, f"{lost:,} lost")))

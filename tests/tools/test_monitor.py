@@ -17,8 +17,8 @@ from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.describing import Line, id_text
 from proxyflash.tools import commands
 from proxyflash.tools.commands import monitor
+from proxyflash.tools.frame_counts import FrameCounts, about
 from proxyflash.tools.monitor_table import MonitorTable
-from proxyflash.tools.traffic import Traffic, about
 from proxyflash.transports import clock
 from proxyflash.transports.recording.formats import load
 from proxyflash.transports.recording.records import CanFlag, CanFrame
@@ -203,17 +203,17 @@ def frame(can_id: int, size: int, flags: int = 0) -> CanFrame:
 
 
 def test_rates_and_load() -> None:
-    traffic = Traffic({"car": (500_000, 500_000)})
+    counts = FrameCounts({"car": (500_000, 500_000)})
     for number in range(1000):
-        traffic.take(frame(0x100 + number % 2, 8))
-    traffic.take(frame(0x4, 8, CanFlag.ERROR))
-    traffic.look(2.0)
-    assert [(found.last.can_id, found.count, found.rate) for found in traffic.sorted()] == [
+        counts.take(frame(0x100 + number % 2, 8))
+    counts.take(frame(0x4, 8, CanFlag.ERROR))
+    counts.look(2.0)
+    assert [(found.last.can_id, found.count, found.rate) for found in counts.sorted()] == [
         (0x100, 500, 250.0), (0x101, 500, 250.0),
     ]  # fmt: skip
     # ISO 11898-1: a frame of 8 bytes has 111 bits without stuff bits, and at most 24 of these.
-    assert 0.111 < traffic.loads["car"] < 0.135
-    assert (traffic.frames, traffic.errors) == (1000, 1)
+    assert 0.111 < counts.loads["car"] < 0.135
+    assert (counts.frames, counts.errors) == (1000, 1)
 
 
 @pytest.mark.parametrize(
@@ -231,13 +231,13 @@ def test_the_table_fits_its_terminal(width: int, monkeypatch: pytest.MonkeyPatch
         file=shown, width=width, height=20, force_terminal=True, color_system=None
     )
     monkeypatch.setattr("proxyflash.tools.monitor_table.Console", console)
-    traffic = Traffic({})
+    counts = FrameCounts({})
     for number in range(60):
-        traffic.take(frame(number, 8))
-    traffic.take(CanFrame(0.0, "car", True, 0, 0, b"\x06\x27\x02\xab\xab\xab\xab"), secret=True)
+        counts.take(frame(number, 8))
+    counts.take(CanFrame(0.0, "car", True, 0, 0, b"\x06\x27\x02\xab\xab\xab\xab"), secret=True)
     lines = [Line(0.0, "car", True, f"a message \x1b[2J of number {number}", failed=number == 3) for number in range(9)]
     with MonitorTable() as table:
-        table.show(traffic, lines, 7)
+        table.show(counts, lines, 7)
         last = shown.getvalue()
     assert "61 frames, 60 ids, 7 lost" in last
     assert "AB" not in last

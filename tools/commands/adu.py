@@ -57,7 +57,7 @@ class LibraryMissing(ProxyflashError):
     default_remedy = "Install a C compiler (apt install gcc), and install proxyflash again."
 
 
-class TargetFile(ProxyflashError):
+class OutputFile(ProxyflashError):
     """A file that a command is to write can't be written."""
 
     code = "E-TARGET"
@@ -121,7 +121,7 @@ def enumerator(session: Session, folder: Path, conf: Path | None) -> int | None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 creating.write(path, text)
     except OSError as error:
-        raise TargetFile(f"{error.filename or folder}: {error.strerror}") from error
+        raise OutputFile(f"{error.filename or folder}: {error.strerror}") from error
     register = shell_line(
         ["AducIotAgent", "-l", "2", "--extension-type", "componentEnumerator", "--register-extension", target]
     )
@@ -133,11 +133,11 @@ def enumerator(session: Session, folder: Path, conf: Path | None) -> int | None:
 def _configuration(words: Sequence[str]) -> bytes:
     """What the agent's scripts and its enumerator read: a word on each line.
 
-    Raises TargetFile for a word that a line can't hold.
+    Raises OutputFile for a word that a line can't hold.
     """
     for word in words:
         if not word or word.startswith("#") or "\n" in word or word.endswith("\r"):
-            raise TargetFile(
+            raise OutputFile(
                 f"{word!r} can't be a line of {CONF}",
                 remedy="Move what has this name to a path without line breaks.",
             )
@@ -169,7 +169,7 @@ def script(
     if not wanted:
         raise click.UsageError("name the components: --group or --model")
     if image.name == SCRIPT:
-        raise TargetFile(f"{image} has the name of the script that is written beside it", remedy="Rename the image.")
+        raise OutputFile(f"{image} has the name of the script that is written beside it", remedy="Rename the image.")
     start = _number(address)
     load(image, address=start, as_is=True)
     try:
@@ -183,7 +183,7 @@ def script(
             creating.write(folder / image.name, named_files.read(image))
         creating.write(folder / SCRIPT, os.fsencode(text), mode=0o755)
     except OSError as error:
-        raise TargetFile(f"{error.filename or folder}: {error.strerror}") from error
+        raise OutputFile(f"{error.filename or folder}: {error.strerror}") from error
     # The manifest is what is signed: what is flashed is the image that it names, whatever lies beside the script by then.
     arguments = f"--component --component-name-val --sha256 {backup_store.digest(folder / image.name)}"
     arguments += "" if start is None else f" --address 0x{start:X}"

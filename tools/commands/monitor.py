@@ -21,8 +21,8 @@ from ...transports.errors import ProxyflashError
 from ...transports.recording.formats import head_line, record_line, refuse_other
 from ...transports.recording.records import CanFrame, Record, clock_text
 from ...transports.transport import Transport
+from ..frame_counts import FrameCounts
 from ..output import Mode, Output, takes_escapes
-from ..traffic import Traffic
 from .recordings import Unwritten
 from .session import PROFILE, Session, command, target_words
 
@@ -59,7 +59,7 @@ def monitor(
     proxyflash --bench desk.toml monitor powertrain --dbc car.dbc --for 10
     """
     heard, every = _opened(session, words)
-    traffic = Traffic({bus.name: bus.bit_rates for bus in _can_buses(heard) if bus.bit_rates is not None})
+    counts = FrameCounts({bus.name: bus.bit_rates for bus in _can_buses(heard) if bus.bit_rates is not None})
     signals = None
     if dbc is not None:
         from ..dbc import DbcDescriber
@@ -71,7 +71,7 @@ def monitor(
             listed.append(signals)
     with ExitStack() as stack:
         file = _begun(stack, kept, heard[0][0].file)
-        running = _Running(session.output, traffic, Describing(every, others=not table), heard, file)
+        running = _Running(session.output, counts, Describing(every, others=not table), heard, file)
         if table:
             from ..monitor_table import MonitorTable
 
@@ -86,15 +86,15 @@ def monitor(
             ended = error
     if ended is not None:
         raise ended
-    _summed_up(session.output, traffic, running.lost, kept)
+    _summed_up(session.output, counts, running.lost, kept)
     return None
 
 
-def _summed_up(output: Output, traffic: Traffic, lost: int, kept: Path | None) -> None:
-    ids = [{"bus": found.bus, "id": id_text(found.last), "frames": found.count} for found in traffic.sorted()]
-    output.document({"frames": traffic.frames, "error_frames": traffic.errors, "lost": lost, "ids": ids})
+def _summed_up(output: Output, counts: FrameCounts, lost: int, kept: Path | None) -> None:
+    ids = [{"bus": found.bus, "id": id_text(found.last), "frames": found.count} for found in counts.sorted()]
+    output.document({"frames": counts.frames, "error_frames": counts.errors, "lost": lost, "ids": ids})
     recorded = f", recorded into {kept}" if kept is not None else ""
-    output.note(f"{traffic.frames:,} frames, {lost:,} lost{recorded}")
+    output.note(f"{counts.frames:,} frames, {lost:,} lost{recorded}")
 
 
 class _Running:
@@ -103,14 +103,14 @@ class _Running:
     def __init__(
         self,
         output: Output,
-        traffic: Traffic,
+        counts: FrameCounts,
         describing: Describing,
         heard: Sequence[tuple[Bench, Transport]],
         file: BinaryIO | None,
     ) -> None:
         self.table: MonitorTable | None = None
         self._output = output
-        self._traffic = traffic
+        self._counts = counts
         self._describing = describing
         self._heard = heard
         self._recorders = list({id(bench): bench.recorder for bench, _ in heard}.values())
@@ -147,15 +147,15 @@ class _Running:
         passed = clock.monotonic() - self._looked
         if passed >= LOOK_SECONDS:
             self._looked += passed
-            self._traffic.look(passed)
+            self._counts.look(passed)
             if self.table is not None:
-                self.table.show(self._traffic, self._log, self.lost)
+                self.table.show(self._counts, self._log, self.lost)
                 self._log.clear()
 
     def _taken(self, record: Record) -> Iterable[Line]:
         lines = self._describing.take(record)
         if isinstance(record, CanFrame):
-            self._traffic.take(record, secret=self._describing.secret)
+            self._counts.take(record, secret=self._describing.secret)
         return lines
 
     def _write(self, lines: Iterable[Line]) -> None:

@@ -20,7 +20,7 @@ from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.plain import plain
 from ...transports.quoting import systemd_word
 from ...updates.manifests import creating
-from .adu import TargetFile
+from .adu import OutputFile
 from .session import Session, command, group
 
 MARK = "# Written by: proxyflash service install\n"
@@ -139,7 +139,7 @@ def install(session: Session, user: str, wait: int, only_print: bool) -> int | N
         (ROOT / WANTED).unlink(missing_ok=True)
         (ROOT / WANTED).symlink_to(ROOT / UNIT)
     except OSError as error:
-        raise TargetFile(f"{error.filename}: {error.strerror}") from error
+        raise OutputFile(f"{error.filename}: {error.strerror}") from error
     _reload(session)
     session.output.lines([str(path) for path in files])
     if running:
@@ -167,7 +167,7 @@ def uninstall(session: Session) -> int | None:
         for path in ([ROOT / WANTED] if (ROOT / WANTED).is_symlink() else []) + removed:
             path.unlink()
     except OSError as error:
-        raise TargetFile(f"{error.filename}: {error.strerror}") from error
+        raise OutputFile(f"{error.filename}: {error.strerror}") from error
     if removed:
         _reload(session)
     session.output.document({"removed": [str(path) for path in removed]})
@@ -274,16 +274,16 @@ def _rules(bench: Bench, user: str) -> Iterator[str]:
 
 
 def _check_ours(path: Path) -> None:
-    """Raises TargetFile for a file that somebody else wrote."""
+    """Raises OutputFile for a file that somebody else wrote."""
     try:
         with path.open(encoding="utf-8", errors="replace") as stream:
             ours = stream.readline(200) == MARK
     except FileNotFoundError:
         return
     except OSError as error:
-        raise TargetFile(f"{path}: {error.strerror}") from error
+        raise OutputFile(f"{path}: {error.strerror}") from error
     if not ours:
-        raise TargetFile(f"{path} was not written by proxyflash service install", remedy="Move it away first.")
+        raise OutputFile(f"{path} was not written by proxyflash service install", remedy="Move it away first.")
 
 
 def _systemd_runs() -> bool:

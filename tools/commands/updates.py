@@ -27,7 +27,7 @@ from ...updates.manifests import creating, signing
 from ...updates.manifests.resolved_update import Update, load
 from ..output import describe
 from ..wording import counted
-from .adu import TargetFile
+from .adu import OutputFile
 from .components import look
 from .programming import YES, ask
 from .reporting import check, reports
@@ -53,7 +53,7 @@ def plan(session: Session, manifest: Path, out: Path | None, wait: float) -> int
     proxyflash plan update.importmanifest.json --out plan.json
     """
     if out is not None and _holds_something_else(out):
-        raise TargetFile(
+        raise OutputFile(
             f"{out} is there already, and is no kept plan", remedy="Name a new file, or one that holds a plan."
         )
     engine = _engine(session)
@@ -65,7 +65,7 @@ def plan(session: Session, manifest: Path, out: Path | None, wait: float) -> int
         try:
             creating.write(out, text.encode())
         except OSError as error:
-            raise TargetFile(f"{out}: {error.strerror}") from error
+            raise OutputFile(f"{out}: {error.strerror}") from error
     session.output.document(_plan_document(made))
     _print_plan(session, made)
     return None
@@ -297,7 +297,7 @@ def _write_trace(entry: StoredUpdate, outcome: Outcome, out: Path) -> None:
         trace.journal_into(made, journal.records(entry.journal), tasks)
         made.close()
     except OSError as error:
-        raise TargetFile(f"{out}: {error.strerror}") from error
+        raise OutputFile(f"{out}: {error.strerror}") from error
 
 
 def _write_bundle(
@@ -307,7 +307,7 @@ def _write_bundle(
     from ...updates.engine import bundle
 
     if out.exists():
-        raise TargetFile(f"{out} is there already", remedy="Name a new file.")
+        raise OutputFile(f"{out} is there already", remedy="Name a new file.")
     key = _report_key(engine)
     kept = engine.kept(entry, outcome.progress)
     manifests = [kept.files / name for name in kept.progress().begin["documents"]]
@@ -319,7 +319,7 @@ def _write_bundle(
     try:
         made = bundle.write(out, outcome, entry, manifests, recorded, key, html)
     except OSError as error:
-        raise TargetFile(f"{error.filename or out}: {error.strerror}") from error
+        raise OutputFile(f"{error.filename or out}: {error.strerror}") from error
     said = f"signed by {key.public.thumbprint}" if key else "not signed"
     names = [member.name for member in made.files]
     session.output.document(

@@ -37,7 +37,7 @@ class Id:
 
 
 @dataclass
-class Traffic:
+class FrameCounts:
     """`bit_rates`: of arbitration and data, in bit/s, by the bus; a bus that has none has no known load."""
 
     bit_rates: Mapping[str, tuple[int, int]]
