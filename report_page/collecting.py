@@ -55,9 +55,9 @@ class Collector:
     """Around which what passed is shown: the time, the component or "", the title."""
     _bench: Bench | None = field(default=None, init=False)
     _verdicts: dict[str, Verdict] = field(default_factory=dict, init=False)
-    _events: list[Seen] = field(default_factory=list, init=False)
-    _last: dict[str, int] = field(default_factory=dict, init=False)
-    """Where the last event of a component is."""
+    _events: dict[str, list[Seen]] = field(default_factory=dict, init=False)
+    """Of each component, which has its events in one thread."""
+    _count: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.began = self.now()
@@ -77,8 +77,8 @@ class Collector:
         return self._bench.recorder.now if self._bench.replay is None else self._bench.replay.time
 
     def tell(self, component: str, text: str, facts: Iterable[tuple[str, str]] = ()) -> None:
-        """What became of a component."""
-        self._verdicts[component] = Verdict(component, text, mood_of(text), (*self.facts.get(component, ()), *facts))
+        """What became of a component on which the work ended well."""
+        self._verdicts[component] = Verdict(component, text, Mood.GOOD, (*self.facts.get(component, ()), *facts))
 
     def take(self, outcome: Outcome) -> None:
         """What became of an update."""
@@ -89,25 +89,21 @@ class Collector:
     def see(self, event: ev.Event) -> None:
         """An event, now. Any thread may call this; each component has its events in one thread."""
         seen = Seen(self.now(), event)
-        if isinstance(event, ev.Progress):
-            place = self._last.get(event.component, -1)
-            before = self._events[place].event if place >= 0 else None
-            if isinstance(before, ev.Progress) and before.phase is event.phase:
-                self._events[place] = seen
-                return
-        if len(self._events) < MOST_EVENTS:
-            self._last[event.component] = len(self._events)
-            self._events.append(seen)
+        own = self._events.setdefault(event.component, [])
+        before = own[-1].event if own else None
+        if isinstance(event, ev.Progress) and isinstance(before, ev.Progress) and before.phase is event.phase:
+            own[-1] = seen
+        elif self._count < MOST_EVENTS:
+            self._count += 1
+            own.append(seen)
 
     def story(self, verdict: Verdict | None = None) -> Story:
         """What has happened so far. `verdict`: of all of it, in the place of those of the components."""
         ended, bench = self.now(), self._bench
         records = self._records()
-        first = [*(seen.time for seen in self._events[:1]), *(record.time for record in records[:1])]
-        began = min(first, default=self.began)
-        of: dict[str, list[Seen]] = {}
-        for seen in list(self._events):
-            of.setdefault(seen.event.component, []).append(seen)
+        of = {name: list(events) for name, events in list(self._events.items())}
+        first = [seen.time for events in of.values() for seen in events[:1]]
+        began = min([*first, *(record.time for record in records[:1])], default=self.began)
         if self.error is not None and self.error.component is not None:
             of.setdefault(self.error.component, [])
         known = {} if bench is None else known_buses(bench.file)
@@ -135,8 +131,7 @@ class Collector:
             ),
             exchanges=tuple(self._exchanges(of, buses, records, ended)),
             tables=(*self._identities(bench, of), *self.tables, *host_tables()),
-            notes=("More happened than the page has room for: its end is missing.",)
-            * (len(self._events) >= MOST_EVENTS),
+            notes=("More happened than the page has room for: its end is missing.",) * (self._count >= MOST_EVENTS),
         )
 
     def _records(self) -> Sequence[Record]:
@@ -152,8 +147,7 @@ class Collector:
             return self._verdicts[name]
         for seen in reversed(events):
             if isinstance(seen.event, ComponentFinished):
-                text = seen.event.verdict
-                return Verdict(name, text, mood_of(text))
+                return Verdict(name, seen.event.verdict, mood_of(seen.event.statuses))
         if self.error is not None and self.error.component in (name, None):
             mood = Mood.OPEN if isinstance(self.error, Cancelled) else Mood.BAD
             return Verdict(name, f"{self.error.code}: {self.error.cause}", mood, self.facts.get(name, ()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
@@ -23,16 +22,12 @@ MOODS = {
     Status.NOT_RESTORED: Mood.BAD,
 }
 """Of the status of a task; any other is open."""
-_COLUMN = re.compile(r"(?:(?<=^)|(?<=  ))(?:OK|FAILED|NOT RESTORED|restored)\b")
-"""Such a word, where it stands in a column of its own."""
 
 
-def mood_of(text: str) -> Mood:
-    """Of a verdict in words, as `flash` and its like write them."""
-    found = _COLUMN.search(text)
-    if found is None:
-        return Mood.OPEN
-    return Mood.BAD if found[0] in ("FAILED", "NOT RESTORED") else Mood.GOOD
+def mood_of(statuses: Iterable[Status]) -> Mood:
+    """The worst of the tasks of a component; open if it has none."""
+    moods = {MOODS.get(status, Mood.OPEN) for status in statuses}
+    return next((mood for mood in WORST if mood in moods), Mood.OPEN)
 
 
 def total_mood(error: ProxyflashError | None, verdicts: Iterable[Verdict]) -> Mood:
@@ -80,8 +75,7 @@ def verdicts_of(outcome: Outcome) -> list[Verdict]:
             ("holds now", items[-1].holds),
             ("steps", ", ".join(f"{item.task.label} {item.task.status}" for item in items)),
         )
-        moods = {MOODS.get(item.task.status, Mood.OPEN) for item in items}
-        mood = next(mood for mood in WORST if mood in moods)
+        mood = mood_of(item.task.status for item in items)
         found.append(Verdict(target, text, mood, tuple((name, value) for name, value in facts if value)))
     return found
 

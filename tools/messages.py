@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from ..enumerators.bench import Bench
 
 
-def tell_messages(bench: Bench, output: Output) -> None:
-    """From now on each message of a component goes to the output. What others say on a shared bus is left out."""
+def tell_messages(bench: Bench, output: Output, one_by_one: clock.SomeLock) -> None:
+    """From now on each message of a component goes to the output. What others say on a shared bus is left out.
+
+    `one_by_one`: held by whoever shows something.
+    """
     describing = Describing(describers(bench.file), others=False)
-    one_by_one = clock.Lock()
 
     def tell(record: Record) -> None:
         with one_by_one:

@@ -61,7 +61,11 @@ class StepFinished(ev.Event):
 
 @dataclass(frozen=True, slots=True)
 class ComponentFinished(ev.Event):
-    """No further step is for the component, as far as is known. `verdict`: what became of it, in words."""
+    """No further step is for the component, as far as is known. `verdict`: what became of it, in words.
+
+    `statuses`: those of its steps.
+    """
 
     kind: ClassVar[str] = "component-done"
     verdict: str
+    statuses: tuple[Status, ...] = ()

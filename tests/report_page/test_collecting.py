@@ -68,9 +68,11 @@ def test_a_retry_ends_the_phase_and_a_failure_the_last_one(collector: Timed) -> 
 
 def test_what_was_stopped_is_neither_good_nor_bad(collector: Timed) -> None:
     layout = ev.Layout((("flash", 0, 0x1000),), ((0, 1000),), erase=((0, 0x800),), writes=((0, 1000),))
-    collector._events.insert(2, Seen(1.6, ev.Planned("imu", 1000, 0x1000, 1, 0x800, 1000, 0, 0, None, layout=layout)))
-    collector._events.insert(3, Seen(1.7, ev.PhaseStarted("imu", Phase.ERASE, 0x800)))
-    collector._events.insert(4, Seen(1.9, ev.PhaseFinished("imu", Phase.ERASE, 0x800, 0.2)))
+    collector._events["imu"].insert(
+        2, Seen(1.6, ev.Planned("imu", 1000, 0x1000, 1, 0x800, 1000, 0, 0, None, layout=layout))
+    )
+    collector._events["imu"].insert(3, Seen(1.7, ev.PhaseStarted("imu", Phase.ERASE, 0x800)))
+    collector._events["imu"].insert(4, Seen(1.9, ev.PhaseFinished("imu", Phase.ERASE, 0x800, 0.2)))
     collector.error = Cancelled("stopped on request", touched=True, component="imu")
     story = collector.story()
     assert (story.mood, story.summary, story.lanes[0].spans[-1].mood) == (Mood.OPEN, "Not finished", Mood.OPEN)
@@ -85,11 +87,11 @@ def test_what_was_stopped_is_neither_good_nor_bad(collector: Timed) -> None:
 def test_the_steps_of_an_update_and_the_worst_verdict_first() -> None:
     made = Timed("proxyflash apply update.importmanifest.json")
     for number, (name, status, verdict) in enumerate(
-        (("a", Status.DONE, "OK  -> 2.0"), ("b", Status.FAILED, "FAILED at step 2: no answer"))
+        (("a", Status.DONE, "FAILED  is what the part says"), ("b", Status.FAILED, "1.5.0  OK  says the part"))
     ):
         made.at(number, StepStarted(name, f"{number + 1}", "radar", "proxyflash/flash:1"))
         made.at(number + 0.5, StepFinished(name, f"{number + 1}", status, 0, 0, ""))
-        made.at(number + 0.6, ComponentFinished(name, verdict))
+        made.at(number + 0.6, ComponentFinished(name, verdict, (status,)))
     story = made.story()
     assert [(lane.name, lane.steps[0].mood, lane.steps[0].text) for lane in story.lanes] == [
         ("a", Mood.GOOD, "step 1 radar"),
@@ -100,7 +102,7 @@ def test_the_steps_of_an_update_and_the_worst_verdict_first() -> None:
 
 
 def test_progress_takes_no_room(collector: Timed) -> None:
-    before = len(collector._events)
+    before = len(collector._events["imu"])
     for done in range(1000):
         collector.see(ev.Progress("imu", Phase.WRITE, done, 1000))
-    assert len(collector._events) == before
+    assert len(collector._events["imu"]) == before

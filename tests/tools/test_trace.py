@@ -10,6 +10,7 @@ import pytest
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import Phase
 from proxyflash.tools import trace
+from proxyflash.tools.commands.session import Session
 from proxyflash.tools.output import Output
 from proxyflash.transports import clock
 from proxyflash.transports.errors import SerialTimeout
@@ -127,3 +128,27 @@ def test_an_update_s_trace_from_its_journal(desk: Desk) -> None:
     events = events_of(desk.folder / "kept.json")
     assert {"begin", "finish"} <= {event["name"] for event in events if event["ph"] == "i"}
     assert any(name.endswith(" install") for name, _ in spans(events, "imu"))
+
+
+class Slow(dict[str, int]):
+    """Another thread goes on while its size is looked at."""
+
+    def __len__(self) -> int:
+        size = super().__len__()
+        clock.sleep(0.01)
+        return size
+
+
+def test_components_that_are_under_way_at_once_have_a_thread_each(tmp_path: Path) -> None:
+    output = Output(quiet=True)
+    output.trace = trace.opened(tmp_path / "t.json")
+    output.trace._threads = Slow()
+    session = Session((), output)
+    threads = [clock.Thread(target=session.event, args=(ev.PhaseStarted(name, Phase.WRITE, 1),)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    output.close()
+    assert {name: len(spans(events_of(tmp_path / "t.json"), name)) for name in "abc"} == dict.fromkeys("abc", 1)
+    assert len({event["tid"] for event in events_of(tmp_path / "t.json") if event["ph"] == "B"}) == 3

@@ -90,6 +90,8 @@ class Session:
     """In the place of a component's name."""
     _more: list[Bench] = field(default_factory=list)
     """Of further targets."""
+    _one_by_one: clock.SomeLock = field(default_factory=clock.RLock)
+    """Held while an event or a message is shown: each component of an update may have a thread of its own."""
 
     @property
     def bench(self) -> Bench:
@@ -143,7 +145,7 @@ class Session:
         if self.output.wants_messages:
             from ..messages import tell_messages
 
-            tell_messages(bench, self.output)
+            tell_messages(bench, self.output, self._one_by_one)
         if self.watcher is not None:
             self.watcher.open(bench)
         return bench
@@ -155,7 +157,7 @@ class Session:
         self.watcher = self.watcher or Collector(title)
 
     def told(self, component: str, text: str, *facts: tuple[str, str]) -> None:
-        """A verdict, for the page if there is to be one."""
+        """The verdict of work that ended well, for the page if there is to be one."""
         if self.watcher is not None:
             self.watcher.tell(component, text, facts)
 
@@ -299,11 +301,12 @@ class Session:
 
     def event(self, event: ev.Event) -> None:
         """Shows an event of an engine, and keeps what it says of the parts' state."""
-        self.begun = True
-        self.standing.see(event)
-        if self.watcher is not None:
-            self.watcher.see(event)
-        self.output.event(event)
+        with self._one_by_one:
+            self.begun = True
+            self.standing.see(event)
+            if self.watcher is not None:
+                self.watcher.see(event)
+            self.output.event(event)
 
     @contextmanager
     def working_on(self, name: str) -> Iterator[None]:

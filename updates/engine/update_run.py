@@ -233,7 +233,8 @@ class UpdateRun:
             self._tell_verdict(task.target)
 
     def _tell_verdict(self, target: str) -> None:
-        self._runner.tell(ComponentFinished(target, verdict(results_of(self._of[target], self.progress))))
+        results = results_of(self._of[target], self.progress)
+        self._runner.tell(ComponentFinished(target, verdict(results), tuple(item.task.status for item in results)))
 
     @staticmethod
     def _halt_for(away: dict[str, Halt]) -> None:
