@@ -409,6 +409,7 @@ def describe(error: ProxyflashError) -> dict[str, Any]:
         "remedy": error.remedy,
         "exit_status": int(error.exit_status),
         **(asdict(error.left) if error.left is not None else {}),
+        **error.details,
     }
 
 

@@ -29,10 +29,11 @@ A class of the left column is what code catches; it is never raised itself. Each
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from types import MappingProxyType
 from typing import ClassVar, Self
 
 from .plain import CAUSE, plain, word
@@ -118,6 +119,8 @@ class ProxyflashError(Exception):
     default_remedy: ClassVar[Remedy] = ""
     left: Left | None = None
     """How the component was left, where it was worked on."""
+    details: Mapping[str, object] = MappingProxyType({})
+    """What a program gets to read of it beside all that; values of JSON."""
     shows_code = False
     """Whether its text begins with its code, as where pytest prints it."""
     is_of_a_part: ClassVar[bool] = True

@@ -140,6 +140,10 @@ def test_two_recordings_and_their_first_difference(desk: Desk) -> None:
     done = desk.run("replay", "one.jsonl", "--against", "other.jsonl", "--html", "page.html")
     text = text_of(Path("page.html"))
     assert (done.status, "E-REPLAY-DIFFERENT usb: transfer 308 with 0483:df11" in done.err) == (1, True), done.err
+    told = json.loads(desk.run("--json", "replay", "one.jsonl", "--against", "other.jsonl").out)
+    (found,) = told["error"]["differences"]
+    assert (found["bus"], found["what"]) == ("usb", "transfer 308 with 0483:df11")
+    assert (found["recording"] + " -> FF", found["recording"][:5]) == (found["against"], "21 01")
     assert "First difference on usb" in text
     assert text.index("one.jsonl") < text.index("other.jsonl")
 

@@ -15,6 +15,7 @@ import click
 from ...transports import clock, named_files
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.outside import without_passwords
+from ...transports.plain import CAUSE
 from ...transports.recording.formats import BadRecording, Recording, load, refuse_other, save, save_all
 from ...transports.recording.recorder import Recorder
 from .. import replayable
@@ -23,12 +24,15 @@ from .reporting import check, title_of, write
 from .session import Opener, Session, command
 
 if TYPE_CHECKING:
+    from ...emulators.replay.comparing import Difference
     from ...emulators.replay.session import Replay
     from ...enumerators.bench import Bench
     from ...enumerators.benchfile.schema import BenchFile
     from ...enumerators.target import Target
     from ...report_page.collecting import Collector
 
+MOST_DIFFERENCES = 100
+"""Buses whose first difference a program gets to read."""
 LONGEST = 1 << 30
 """Bytes of memory that a recording may take: about five million CAN frames."""
 
@@ -42,10 +46,24 @@ class Unwritten(ProxyflashError):
 
 
 class RecordingsDiffer(ProxyflashError):
-    """Not the same passed in two recordings."""
+    """Not the same passed in two recordings. `found`: the first difference of each bus."""
 
     code = "E-REPLAY-DIFFERENT"
     default_remedy = "See both sides on a page: --html FILE."
+
+    def __init__(self, found: Sequence[Difference]) -> None:
+        super().__init__(str(found[0]))
+        self.details = {
+            "differences": [
+                {
+                    "bus": each.bus,
+                    "what": each.flow.format(each.number),
+                    "recording": each.sides[0][:CAUSE],
+                    "against": each.sides[1][:CAUSE],
+                }
+                for each in found[:MOST_DIFFERENCES]
+            ]
+        }
 
 
 class OtherOutcome(ProxyflashError):
@@ -261,7 +279,7 @@ def _compare(session: Session, one: tuple[Path, Recording], other: tuple[Path, R
     for each in found[1:]:
         output.line(str(each))
     if found:
-        raise RecordingsDiffer(str(found[0]))
+        raise RecordingsDiffer(found)
     verdict = "nothing to compare" if is_empty else "the same"
     output.document({"recordings": [str(one[0]), str(other[0])], "verdict": verdict})
     said = "nothing passed in either: nothing was compared" if is_empty else "OK  the same passed on all buses"
