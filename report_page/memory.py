@@ -28,10 +28,14 @@ class MemoryPicture:
         self._turn: list[ev.Run] = []
         self._phase: ev.Phase | None = None
         self._done = 0
+        self._flashes = 0
+        self._retries = False
 
     def take(self, event: ev.Event) -> None:
         match event:
             case ev.Planned():
+                self._flashes += not self._retries
+                self._retries = False
                 self._plan(event.layout)
             case ev.PhaseStarted():
                 self._phase, self._done = event.phase, 0
@@ -48,6 +52,7 @@ class MemoryPicture:
                     self._verified()
                 self._phase = None
             case ev.Retrying():
+                self._retries = True
                 self.fail()
 
     def fail(self) -> None:
@@ -68,7 +73,7 @@ class MemoryPicture:
             self._paint(*run, State.UNWRITTEN, over=(State.ERASED,))
         for name, painting in self._states.items():
             start, size = painting.place
-            yield Memory(component, name, start, size, tuple(painting.stretches()))
+            yield Memory(component, name, start, size, tuple(painting.stretches()), self._flashes)
 
     def _plan(self, layout: ev.Layout) -> None:
         self._layout = layout

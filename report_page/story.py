@@ -115,13 +115,17 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """One memory of a part, from its start to its end without gaps. A slot begins at 0."""
+    """One memory of a part, from its start to its end without gaps. A slot begins at 0.
+
+    `flashes`: how many flashes made it so, one after the other; a retry is not one more.
+    """
 
     component: str
     name: str
     start: int
     size: int
     stretches: tuple[Stretch, ...]
+    flashes: int = 1
 
 
 @dataclass(frozen=True, slots=True)

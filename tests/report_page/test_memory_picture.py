@@ -7,8 +7,9 @@ import time
 import pytest
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import Phase
+from proxyflash.report_page import page
 from proxyflash.report_page.memory import MemoryPicture
-from proxyflash.report_page.story import State
+from proxyflash.report_page.story import Mood, State, Story
 
 FLASH = 0x0800_0000
 LAYOUT = ev.Layout(
@@ -40,6 +41,18 @@ def pieces(*events: ev.Event, failed: bool = False) -> list[tuple[int, int, Stat
     assert memory.stretches[0].start == memory.start
     assert memory.stretches[-1].end == memory.start + memory.size
     return [(stretch.start - FLASH, stretch.size, stretch.state) for stretch in memory.stretches]
+
+
+def test_the_map_of_two_flashes_says_so_and_a_retry_is_not_one_more() -> None:
+    picture, retry = MemoryPicture(), ev.Retrying("imu", Phase.WRITE, 2, 3, "E-SERIAL-TIMEOUT", "no answer")
+    for event in (*erased(), retry, PLANNED):
+        picture.take(event)
+    assert [memory.flashes for memory in picture.memories("imu")] == [1]
+    picture.take(PLANNED)
+    memories = tuple(picture.memories("imu"))
+    assert [memory.flashes for memory in memories] == [2]
+    story = Story("test", "imu OK", Mood.GOOD, 0.0, 1.0, memories=memories)
+    assert "imu was flashed 2 times. The map shows the state after the last flash" in page.render(story)
 
 
 def test_a_whole_flash() -> None:
