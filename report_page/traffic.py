@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,9 +189,34 @@ def _message(frame: CanFrame) -> can.Message:
 
 
 def messages(records: Sequence[Record], file: BenchFile | None) -> list[Message]:
-    """What passed, in words, with times since 1970. `file`: the bench file says who speaks which protocol."""
-    lines = described(records, describers_of(records, file))
+    """What passed, in words, with times since 1970. `file`: the bench file says who speaks which protocol.
+
+    Of error frames that follow each other on a bus the first one is shown, and how many there were.
+    """
+    lines = described(_folded(records), describers_of(records, file))
     return [Message(line.time, line.bus, line.sent, line.words, line.failed) for line in lines]
+
+
+def _folded(records: Iterable[Record]) -> Iterator[Record]:
+    runs: dict[str, tuple[int, float, float]] = {}
+    """Of error frames that nothing else has followed on their bus: how many, and the times of the first and the last."""
+
+    def ended(bus: str) -> Iterator[Note]:
+        count, first, last = runs.pop(bus, (0, 0.0, 0.0))
+        if count > 1:
+            yield Note(last, bus, f"error frames within {last - first:.3f} s: {count:,}")
+
+    for record in records:
+        if isinstance(record, CanFrame) and record.flags & CanFlag.ERROR:
+            count, first, _ = runs.get(record.bus, (0, record.time, 0.0))
+            runs[record.bus] = count + 1, first, record.time
+            if count:
+                continue
+        else:
+            yield from ended(record.bus)
+        yield record
+    for bus in list(runs):
+        yield from ended(bus)
 
 
 def around(title: str, messages: Sequence[Message], time: float, bus: str = "") -> Exchange | None:

@@ -93,6 +93,9 @@ def tables_of(outcome: Outcome) -> list[Table]:
     with suppress(JournalBroken):
         facts.append(("SHA-256 of its manifests", str(begin["digest"])))
     made = [Table("Update", tuple((name, value) for name, value in facts if value))]
+    files = (file for task in outcome.plan.tasks for file in task.update.manifest.files)
+    listed = ((file.filename, f"{file.sizeInBytes:,} bytes, SHA-256 {file.sha256.hex()}") for file in files)
+    made.append(Table("Files of the update", tuple(dict.fromkeys(listed))))
     for component in outcome.plan.components:
         known = (
             ("id", component.id),

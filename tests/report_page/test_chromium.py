@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 from proxyflash.report_page import page
+from proxyflash.report_page.story import Exchange, Message
 
 from .. import peers
 from .conftest import story
@@ -57,6 +59,7 @@ function look(width, frame) {
     inside: inner.documentElement.scrollWidth,
     background: view.getComputedStyle(inner.body).backgroundColor,
     lowest, reached,
+    cut: [...inner.querySelectorAll("details .scroll:has(.exchange)")].some(one => one.scrollWidth > one.clientWidth),
     drawn: [...inner.querySelectorAll("svg[role=img]")].every(one => one.getBoundingClientRect().width > width / 3),
     bar: inner.querySelector("rect.span.write").getBoundingClientRect().width /
       inner.querySelector("rect.track").getBoundingClientRect().width,
@@ -89,7 +92,8 @@ def browse(path: Path, *options: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_reader_sees_the_page(tmp_path: Path, scheme: str) -> None:
-    made = page.render(story("harmless"))
+    long = Exchange("harmless", (Message(0.1, "powertrain", True, "AB" * 100),))
+    made = page.render(replace(story("harmless"), exchanges=(long,)))
     looking = LOOK % (json.dumps(made).replace("</", "<\\/"), json.dumps(WIDTHS))
     (tmp_path / "look.html").write_text(looking, encoding="utf-8")
     shown, log = browse(
@@ -104,6 +108,7 @@ def test_a_reader_sees_the_page(tmp_path: Path, scheme: str) -> None:
         # Nothing is wider than the screen, each picture has its place, and the bar the length that the story has.
         assert item["inside"] <= item["width"], item["width"]
         assert item["drawn"], item["width"]
+        assert not item["cut"], item["width"]
         assert item["bar"] == pytest.approx(0.25, abs=0.02)
         assert item["lowest"] >= 4.5
         assert item["reached"]

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from proxyflash.report_page import page, traffic
 from proxyflash.report_page.story import Message, Mood, Story
-from proxyflash.transports.recording.records import CanFrame, Record, SerialBytes, SerialLine, UsbDevices, UsbSeen
+from proxyflash.transports.recording.records import (
+    CanFlag,
+    CanFrame,
+    Record,
+    SerialBytes,
+    SerialLine,
+    UsbDevices,
+    UsbSeen,
+)
 
 
 def seen(speed: int) -> UsbDevices:
@@ -81,6 +89,22 @@ def test_what_passed_around_a_moment() -> None:
     assert (len(found.messages), found.left_out) == (35, 20)
     assert found.messages[0].time == pytest.approx(41 - 99.5)
     assert traffic.around("nothing", [], 1.0) is None
+
+
+def test_error_frames_in_a_row_take_two_lines() -> None:
+    def frame(time: float, bus: str, flags: CanFlag) -> CanFrame:
+        return CanFrame(time, bus, False, 0x123, int(flags), b"\1")
+
+    records: list[Record] = [frame(1 + number / 8, "a", CanFlag.ERROR) for number in range(9)]
+    records[3:3] = [frame(1.3, "b", CanFlag(0))]
+    records += [frame(3.0, "a", CanFlag(0)), frame(4.0, "a", CanFlag.ERROR)]
+    assert [(one.time, one.bus, one.words) for one in traffic.messages(records, None)] == [
+        (1.0, "a", "error frame 0x00000123 01"),
+        (1.3, "b", "123 [1] 01"),
+        (2.0, "a", "error frames within 1.000 s: 9"),
+        (3.0, "a", "123 [1] 01"),
+        (4.0, "a", "error frame 0x00000123 01"),
+    ]
 
 
 def test_a_can_bus_without_a_bitrate_has_no_load() -> None:

@@ -69,6 +69,9 @@ def test_a_page_that_can_t_be_written_is_told_before_anything_is_done(desk: Desk
     before = desk.memory()
     done = desk.run(*FLASH, "--report", "nowhere/page.html")
     assert (done.status, done.err[:13], desk.memory()) == (2, "E-REPORT-FILE", before)
+    assert "nowhere/page.html: there is no folder nowhere" in done.err
+    assert "update: this is a folder" in desk.run(*FLASH, "--report", "update").err
+    assert "--report FILE" in desk.run("report", "--html", "page.html").err
 
 
 def test_without_the_library_nothing_is_done(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +98,12 @@ def test_an_update_and_the_page_of_its_journal(desk: Desk) -> None:
     report = json.loads(desk.run("report").out)
     for item in report["componentResults"]:
         assert all(f"holds now {item['holds']}" in text for text in (live, later) if item["holds"])
+    for file in (Path(desk.manifest).parent).iterdir():
+        if file.suffix != ".json":
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            assert all(
+                f"{file.name} {file.stat().st_size:,} bytes, SHA-256 {digest}" in text for text in (live, later)
+            ), file
     assert "4 components OK" in live
     assert "Succeeded: 4 components OK" in later
     # What passed is on the page that was made meanwhile, and not in a journal.

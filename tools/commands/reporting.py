@@ -74,9 +74,22 @@ def check(path: Path) -> None:
     from ...report_page import page
 
     page.require()
-    if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not path.is_file()):
-        raise page.PageFile(f"{path}: a file can't be written there")
+    if why := _refused(path):
+        raise page.PageFile(f"{path}: {why}")
     page.check_place(path)
+
+
+def _refused(path: Path) -> str:
+    """Why no file can be written there; "": nothing is known that is against it."""
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    if path.is_dir():
+        return "this is a folder"
+    if path.exists() and not path.is_file():
+        return "this is not a regular file"
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return f"this user may not write into the folder {path.parent}"
+    return ""
 
 
 def write(

@@ -267,7 +267,8 @@ def report(
     engine = _engine(session)
     entry = engine.store.latest() if number is None else engine.store.entry(number)
     if entry is None:
-        raise UpdateUnknown("no update was made on this bench so far")
+        remedy = "For the page of a flash: proxyflash flash NAME IMAGE --report FILE" if html is not None else None
+        raise UpdateUnknown("no update was made on this bench so far", remedy=remedy)
     import json
 
     outcome = engine.outcome(entry)
