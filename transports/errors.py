@@ -394,6 +394,12 @@ class SerialBusy(AdapterBusy):
     default_remedy = "Close the program that holds the port."
 
 
+class SerialAmbiguous(TransportError):
+    code = "E-SERIAL-AMBIGUOUS"
+    exit_status = ExitStatus.AMBIGUOUS
+    default_remedy = "Name the port by its place: ls -l /dev/serial/by-path"
+
+
 class SerialForbidden(AdapterForbidden):
     code = "E-SERIAL-FORBIDDEN"
     default_remedy = "Add yourself to the port's group: sudo usermod -aG dialout $USER, then log in again."

@@ -15,6 +15,7 @@ from enum import Enum, auto
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError, UsbAbsent, UsbForbidden, UsbGone, UsbTimeout
 from ...transports.usb.bus import UsbBus, UsbDevice, UsbInfo, UsbInterface, UsbMatch
+from ...transports.usb.claims import mark
 from ..errors import NoResponse, PartWrongMode
 from .codec import (
     APPLICATION_SPECIFIC,
@@ -57,6 +58,8 @@ def is_in_dfu_mode(info: UsbInfo) -> bool:
 def find(bus: UsbBus, address: DfuAddress) -> UsbDevice:
     """The device in DFU mode, else its running application. Raises NoResponse, UsbAmbiguous and what opening raises."""
     runtime = address.runtime()
+    if address.port is None and runtime is not None:
+        bus.check_one((address.dfu_mode(), runtime))
     for match in (address.dfu_mode(), runtime):
         if match is None:
             continue
@@ -112,6 +115,7 @@ def detach(bus: UsbBus, device: UsbDevice, address: DfuAddress, seconds: float) 
                 remedy="Are vendor_id and product_id of its address those of its DFU mode?",
             ) from None
         if is_in_dfu_mode(back.info):
+            bus.moved(info.port, back.info.port)
             return back
         # The same ids in both modes, and the application has not gone yet.
         back.close()
@@ -135,7 +139,8 @@ def came_back(bus: UsbBus, address: DfuAddress, info: UsbInfo, others: Collectio
     while True:
         if bus.wait_seen(where, deadline.sooner(LOOK_SECONDS), lambda seen: not is_in_dfu_mode(seen)) is not None:
             return Came.APPLICATION
-        if _elsewhere(bus, address, info, others, in_dfu_mode=False):
+        if found := _elsewhere(bus, address, info, others, in_dfu_mode=False):
+            bus.moved(info.port, found[0].port or "")
             return Came.APPLICATION
         if deadline.expired:
             fell_back = bus.list(where) or _elsewhere(bus, address, info, others, in_dfu_mode=True)
@@ -148,7 +153,8 @@ def _elsewhere(
     """The port where a device came back in that mode which left `info.port`; none where that can't be told, or it isn't back.
 
     `others`: the ports where devices were before. Where another component of the bus was, it is looked for by a serial number
-    that alone tells it. The only one that came is taken for it, unless the address names its port.
+    that alone tells it. The only one that came is taken for it, unless the address names its port, or another device is
+    followed that isn't back either, by this process or by another one.
     """
     match = address.dfu_mode() if in_dfu_mode else address.runtime()
     if match is None or match.vendor_id is None or info.port in bus.ports():
@@ -158,9 +164,15 @@ def _elsewhere(
         for seen in bus.list(replace(match, serial=None, port=None))
         if seen.port not in others and seen.interfaces and is_in_dfu_mode(seen) is in_dfu_mode
     ]
-    new = [seen for seen in came if seen.port not in bus.opened_ports]
+    followed = bus.followed
+    places = {other.place for other in followed}
+    new = [seen for seen in came if seen.port not in places]
     same = [seen for seen in (came if address.port is None else new) if info.serial and seen.serial == info.serial]
-    found = same or (new if address.port is None else [])
+    there = {*bus.ports(), info.port}
+    away = [other for other in followed if other.place not in there]
+    if any(mark(info.serial) in other.serials for other in away):
+        return ()
+    found = same or (new if address.port is None and not away else [])
     return [UsbMatch(port=found[0].port)] if len(found) == 1 else ()
 
 

@@ -61,6 +61,7 @@ from proxyflash.tests.flashers.dfu_lab import (
 from proxyflash.tests.flashers.doing import Doing
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError, UsbAmbiguous, UsbStall
+from proxyflash.transports.usb import claims
 from proxyflash.transports.usb.bus import UsbMatch
 from pydantic import ValidationError
 
@@ -733,6 +734,14 @@ def test_a_serial_number_that_is_another_one_in_dfu_mode(lab: Lab) -> None:
     assert (other.application_version, meant.application_version) == (OLD, NEW)
 
 
+def test_one_in_dfu_mode_is_not_guessed_to_be_the_one_that_is_meant(lab: Lab) -> None:
+    """It may be the equal one beside it that another process is about to flash."""
+    devices = [lab.add(SLOT, boot="dfu"), lab.add(SLOT)]
+    with pytest.raises(UsbAmbiguous, match=r"2 USB devices are 1209:df01 or 1209:0001: .* at port 1-1, .* at port 1-2"):
+        lab.flash(SLOT)
+    assert devices[1].application_version == OLD
+
+
 @pytest.mark.parametrize(("part", "resets"), [(F405, 0), (SLOT, 1)], ids=["will detach", "waits for a reset"])
 def test_only_a_part_that_waits_for_it_is_reset(lab: Lab, part: Part, resets: int) -> None:
     """DFU 1.1, 5.1 and table 4.2: bitWillDetach."""
@@ -828,6 +837,28 @@ class TestAnotherPort:
         address = DfuAddress(**{**SLOT.address, "port": "1-1"})
         [info] = lab.bus.list(address.runtime())
         assert not entry._elsewhere(lab.bus, address, info, (), in_dfu_mode=True)
+
+    @pytest.mark.parametrize("serial", ["", "0001"], ids=["no serial number", "the same serial number"])
+    def test_the_first_that_comes_may_be_another_one_that_is_away(self, lab: Lab, serial: str) -> None:
+        second = lab.add(SLOT, serial=serial)
+        lab.bus.open_device(UsbMatch(port=f"1-{second._port.number}")).close()
+        lab.wire.unplug(second._port)
+        self.moving(lab, serial=serial)
+        with pytest.raises(PartWrongMode, match="came back within 1 s"):
+            lab.flash(SLOT)
+
+    def test_the_first_that_comes_may_be_another_process_s(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.moving(lab, serial="")
+        monkeypatch.setattr(lab.bus, "_of_this_host", True)
+        monkeypatch.setattr(claims, "of_others", lambda: [claims.Claimed("1-7", frozenset())])
+        with pytest.raises(PartWrongMode, match="came back within 1 s"):
+            lab.flash(SLOT)
+
+    def test_two_that_leave_one_after_the_other_are_found(self, lab: Lab) -> None:
+        devices = [self.moving(lab, serial=serial, dfu_serial="ROM1") for serial in ("A1", "B2")]
+        for serial in ("A1", "B2"):
+            lab.flash(SLOT, serial=serial)
+        assert [device.application_version for device in devices] == [NEW, NEW]
 
     def test_a_message_names_where_such_devices_are(self, lab: Lab) -> None:
         lab.add(SLOT, serial="B2")

@@ -5,6 +5,7 @@ The host's list of USB serial ports is played; the board and its wire are emulat
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from proxyflash.transports import clock
 from proxyflash.transports.errors import SerialAbsent
 from proxyflash.transports.serial import usb_tty
 from proxyflash.transports.serial.usb_tty import UsbTty
+from proxyflash.transports.usb import claims
 
 BESIDE = UsbTty("1-9", 4, "/dev/ttyACM9", product="Another")
 
@@ -55,6 +57,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Usb]]:
         usb = Usb(Rig(CATERINA, **table), where)
         monkeypatch.setattr(usb_tty, "ports", usb.ports)
         monkeypatch.setattr(usb_return, "ports", usb.ports)
+        monkeypatch.setattr(claims, "PREFIX", f"proxyflash-test-{os.getpid()}")
         all_of_them.append(usb)
         return usb
 

@@ -9,6 +9,7 @@ import importlib.util
 import itertools
 import os
 import pty
+import select
 import socket
 import subprocess
 import sys
@@ -533,6 +534,24 @@ def test_a_serial_adapter_that_is_pulled_out() -> None:
         waits.result(LONG)
     bus.close()
     assert not {path, f"{path} (deleted)"} & open_files()
+
+
+@pytest.mark.real_time("a bus of python-can's own")
+def test_a_serial_adapter_is_opened_once() -> None:
+    """The commands with which another program begins would close the channel of the first."""
+    master, slave = pty.openpty()
+    settings = {"interface": "slcan", "channel": f"{os.ttyname(slave)}@115200", "sleep_after_open": 0.0}
+    try:
+        for _ in range(2):
+            with CanBus.open("desk", settings):
+                while select.select([master], [], [], 0.1)[0]:
+                    os.read(master, 100)
+                with pytest.raises(CanBusy, match=r"'lab': the adapter /dev/pts/.* is in use by another program"):
+                    CanBus.open("lab", settings)
+                assert not select.select([master], [], [], 0)[0]
+    finally:
+        os.close(master)
+        os.close(slave)
 
 
 @pytest.mark.real_time("a bus of python-can's own")

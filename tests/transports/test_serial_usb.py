@@ -8,14 +8,21 @@ from __future__ import annotations
 import os
 import pty
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.errors import SerialAbsent, SerialGone
+from proxyflash.transports.errors import SerialAbsent, SerialAmbiguous, SerialGone
+from proxyflash.transports.serial import host as serial_host
 from proxyflash.transports.serial import usb_tty as usb_ttys
 from proxyflash.transports.serial.port import SerialPort
 from proxyflash.transports.serial.usb_tty import Followed, UsbTty, usb_tty
+from proxyflash.transports.usb import claims
+from serial.tools import list_ports, list_ports_common
 
 PRODUCT = "Arduino Leonardo"
 
@@ -51,7 +58,24 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr(claims, "PREFIX", f"proxyflash-test-{os.getpid()}")
+    monkeypatch.setattr(claims, "DEVICES", tmp_path / "nothing")
     return Host(tmp_path, monkeypatch)
+
+
+@contextmanager
+def other_process(place: str, serial: str) -> Iterator[None]:
+    """A process that follows a device at this place until the end of the block."""
+    program = (
+        "from proxyflash.transports.usb import claims; import sys; claims.PREFIX = sys.argv[1]; claim = claims.Claim(); "
+        "claim.say(sys.argv[2], sys.argv[3:]); print(flush=True); input()"
+    )
+    arguments = [sys.executable, "-c", program, claims.PREFIX, place, serial]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        process.communicate()
 
 
 def path(port: UsbTty | None) -> str | None:
@@ -149,6 +173,74 @@ class TestFollowed:
         host.plug("1-2", 6, "ttyACM2", serial="A")
         assert path(first.now(only_one=False)) == "/dev/ttyACM2"
         assert path(second.now(only_one=False)) == "/dev/ttyACM1"
+
+    @pytest.mark.parametrize("serial", ["", "0001"], ids=["no serial number", "the same serial number"])
+    def test_of_two_that_are_away_neither_takes_the_first_that_comes(self, host: Host, serial: str) -> None:
+        host.plug("1-1", 3, "ttyACM7", serial=serial)
+        host.plug("1-2", 4, "ttyACM0", serial=serial)
+        first, second = Followed("/dev/ttyACM7"), Followed("/dev/ttyACM0")
+        host.unplug("ttyACM7")
+        host.unplug("ttyACM0")
+        host.plug("2-1", 5, "ttyACM1", serial=serial)
+        assert (first.now(only_one=True), second.now(only_one=True)) == (None, None)
+        host.plug("1-2", 6, "ttyACM2", serial=serial)
+        assert path(second.now(only_one=True)) == "/dev/ttyACM2"
+        assert path(first.now(only_one=True)) == "/dev/ttyACM1"
+
+    @pytest.mark.parametrize(
+        ("serial", "back"), [("", ""), ("B", "B")], ids=["all look the same", "by its serial number"]
+    )
+    def test_what_another_process_follows_is_not_taken(self, host: Host, serial: str, back: str) -> None:
+        host.plug("1-1", 3, "ttyACM7", serial="A" if serial else "")
+        first = Followed("/dev/ttyACM7")
+        with other_process("1-2", serial):
+            host.unplug("ttyACM7")
+            host.plug("1-1" if back else "2-1", 5, "ttyACM1", serial=back)
+            assert first.now(only_one=True) is None
+        assert path(first.now(only_one=True)) == "/dev/ttyACM1"
+
+
+class TestAlike:
+    """Two adapters that say the same of themselves have one name under /dev/serial/by-id: udev lets it lead to either."""
+
+    @pytest.fixture
+    def links(self, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        for name in ("BY_ID", "BY_PATH"):
+            folder = tmp_path / name
+            folder.mkdir()
+            monkeypatch.setattr(serial_host, name, folder)
+        host.plug("1-1", 3, "ttyACM0")
+        (tmp_path / "BY_ID" / "usb-1a86_USB_Serial-if00").symlink_to("/dev/ttyACM0")
+        for number in (0, 1):
+            (tmp_path / "BY_PATH" / f"pci-usb-0:{number + 1}:1.0").symlink_to(f"/dev/ttyACM{number}")
+        return tmp_path
+
+    def test_a_name_that_fits_both_is_refused(self, host: Host, links: Path) -> None:
+        name = f"{links}/BY_ID/usb-1a86_USB_Serial-if00"
+        serial_host.refuse_ambiguous(name)
+        host.plug("1-2", 4, "ttyACM1")
+        with pytest.raises(
+            SerialAmbiguous, match="fits 2 adapters, which look the same: /dev/ttyACM0, /dev/ttyACM1"
+        ) as caught:
+            SerialPort.open("line", {"url": name})
+        assert f"{links}/BY_PATH/pci-usb-0:1:1.0, {links}/BY_PATH/pci-usb-0:2:1.0" in caught.value.remedy
+
+    @pytest.mark.parametrize(("pattern", "fits"), [("2341:0036", True), ("1-1", False), ("2341:0036&n=2", False)])
+    def test_a_pattern_that_fits_both_is_refused(
+        self, pattern: str, fits: bool, links: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = [list_ports_common.ListPortInfo(f"/dev/ttyACM{number}", skip_link_detection=True) for number in (0, 1)]
+        for number, info in enumerate(found):
+            info.location, info.vid, info.pid = f"1-{number + 1}:1.0", 0x2341, 0x0036
+            info.hwid = info.usb_info()
+        monkeypatch.setattr(list_ports, "comports", lambda include_links=False: found)
+        with pytest.raises(SerialAmbiguous) if fits else nullcontext():
+            serial_host.refuse_ambiguous(f"hwgrep://{pattern}")
+
+    def test_the_lasting_name_is_that_of_the_place(self, host: Host, links: Path) -> None:
+        host.plug("1-2", 4, "ttyACM1")
+        names = [serial_host.lasting_name(f"/dev/ttyACM{number}") for number in (0, 1)]
+        assert names == [f"{links}/BY_PATH/pci-usb-0:{number}:1.0" for number in (1, 2)]
 
 
 @pytest.mark.real_time("a port of the kernel")

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import difflib
 import errno
+import fcntl
 import importlib
 import inspect
 import logging
+import os
 import re
 import socket
 import sys
+import weakref
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import metadata
@@ -61,6 +64,9 @@ SO_MEMINFO, MEMINFO_DROPS = 55, 8
 RECEIVE_BYTES = 4 << 20
 """Of a socket's receive buffer: for about a second of a full bus at 1 Mbit/s. The kernel counts some 750 bytes a frame."""
 
+_LOCKS: weakref.WeakKeyDictionary[can.BusABC, weakref.finalize[..., can.BusABC]] = weakref.WeakKeyDictionary()
+"""What ends the lock on the serial adapter of a bus."""
+
 # python-can logs failures that it raises as well; without a handler of the program's own they would go to stderr.
 logging.getLogger("can").addHandler(logging.NullHandler())
 
@@ -74,6 +80,7 @@ def open_bus(name: str, settings: Mapping[str, Any]) -> can.BusABC:
     interface = settings["interface"]
     if interface not in OWN_INTERFACES:
         clock.real(f"bus {name!r}, which python-can opens by its interface {interface},")
+    held = _held(name, str(settings.get("channel", "")))
     try:
         if interface == SOCKETCAN and settings.get("fd"):
             _check_mtu(name, settings["channel"])
@@ -82,11 +89,36 @@ def open_bus(name: str, settings: Mapping[str, Any]) -> can.BusABC:
         bus = can.Bus(ignore_config=True, **given)
         if interface == SOCKETCAN:
             _make_room(bus)
+        if held is not None:
+            _LOCKS[bus] = weakref.finalize(bus, os.close, held)
+            held = None
         return bus
     except TransportError:
         raise
     except Exception as error:
         raise opening_error(name, interface, str(settings.get("channel", "")), error) from error
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _held(name: str, channel: str) -> int | None:
+    """A lock on the serial adapter of a bus: python-can opens it even while another program uses it, and sends commands.
+
+    None where the channel is no serial port, or can't be opened, which opening it tells. Raises CanBusy.
+    """
+    if not channel.startswith("/"):
+        return None
+    try:
+        number = os.open(channel.partition("@")[0], os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(number)
+        raise CanBusy(f"bus {name!r}: the adapter {channel} is in use by another program") from None
+    return number
 
 
 def check(name: str, settings: Mapping[str, Any]) -> None:
@@ -156,6 +188,8 @@ def close_bus(bus: can.BusABC) -> None:
         port = getattr(bus, "serialPortOrig", None)
         if port is not None:
             port.close()
+    if (unlock := _LOCKS.pop(bus, None)) is not None:
+        unlock()
 
 
 def listening(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import grp
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from ..errors import SerialAmbiguous
 from ..quoting import shell_line
 from ..transport import HostCheck
-from .usb_tty import usb_tty
+from .usb_tty import MOST_LISTED, alike, usb_tty
 
 GROUP = "dialout"
 """Whose members may use serial ports, on Debian and its kin."""
@@ -18,6 +20,8 @@ RULES = "/etc/udev/rules.d/70-proxyflash.rules"
 USB_DEVICES = Path("/sys/bus/usb/devices")
 BY_ID = Path("/dev/serial/by-id")
 """Where udev has the names that stay with an adapter."""
+BY_PATH = Path("/dev/serial/by-path")
+"""Where udev has the names that stay with the place that an adapter is plugged into."""
 
 
 def permission_remedy(path: str) -> str:
@@ -46,15 +50,44 @@ def _udev_line(path: str) -> str:
 
 def ports() -> Iterator[str]:
     """USB serial adapters: by their lasting names, else as the kernel numbers them."""
-    lasting = sorted(BY_ID.glob("*"))
-    named = {path.resolve() for path in lasting}
-    yield from map(str, [*lasting, *(path for path in _numbered() if path not in named)])
+    yield from dict.fromkeys(lasting_name(str(path)) for path in [*sorted(BY_ID.glob("*")), *_numbered()])
 
 
 def lasting_name(path: str) -> str:
-    """One name of a port for all that it has: the one that stays with its adapter, else what its links lead to."""
+    """One name of a port for all that it has: the one that stays with its adapter, else what its links lead to.
+
+    Adapters without a serial number, or with equal ones, share one name under /dev/serial/by-id, which leads to any of them:
+    such an adapter is named by its place.
+    """
     real = Path(path).resolve()
-    return str(next((link for link in sorted(BY_ID.glob("*")) if link.resolve() == real), real))
+    device = usb_tty(str(real))
+    is_known = device is None or (device.serial and len(alike(device)) == 1)
+    return _link(BY_ID if is_known else BY_PATH, real) or str(real)
+
+
+def refuse_ambiguous(url: str) -> None:
+    """Raises SerialAmbiguous where a port is named by what several adapters have in common."""
+    if url.startswith("hwgrep://") and "&" not in url:
+        from serial.tools import list_ports
+
+        with suppress(re.error):
+            found = sorted(list_ports.grep(url.removeprefix("hwgrep://")))
+            if len({(info.location or info.device).partition(":")[0] for info in found}) > 1:
+                raise _ambiguous(url, [info.device for info in found])
+    elif Path(url).parent == BY_ID and (device := usb_tty(url)) is not None and len(same := alike(device)) > 1:
+        raise _ambiguous(url, [port.path for port in same])
+
+
+def _ambiguous(url: str, paths: Sequence[str]) -> SerialAmbiguous:
+    names = [_link(BY_PATH, Path(path)) or path for path in paths]
+    return SerialAmbiguous(
+        f"{url} fits {len(names)} adapters, which look the same: {', '.join(paths[:MOST_LISTED])}",
+        remedy=f"Give the bus one of these urls: {', '.join(names[:MOST_LISTED])}",
+    )
+
+
+def _link(folder: Path, real: Path) -> str:
+    return str(next((link for link in sorted(folder.glob("*")) if link.resolve() == real), ""))
 
 
 def _numbered() -> list[Path]:

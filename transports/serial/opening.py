@@ -148,11 +148,12 @@ def _pyserials(settings: Mapping[str, Any]) -> dict[str, Any]:
 def open_port(settings: Mapping[str, Any]) -> serial.SerialBase:
     """The opened port, locked and with low latency where it is a device. The settings have passed `checked`.
 
-    Raises SerialAbsent, SerialBusy, SerialForbidden, SerialSettings.
+    Raises SerialAbsent, SerialAmbiguous, SerialBusy, SerialForbidden, SerialSettings.
     """
     url = settings["url"]
     outer = sys.exception()
     port = None
+    host.refuse_ambiguous(url)
     try:
         port = serial.serial_for_url(url, do_not_open=True, **_pyserials(settings))
         if not getattr(port, "follows_clock", False):

@@ -77,8 +77,8 @@ class SerialPort(Transport):
         pyserial's: baudrate, bytesize, parity, stopbits, xonxoff, rtscts, dsrdtr, exclusive (true unless given). A
         pseudo-terminal is always opened with 8 bits and no parity, the only thing that it can do.
 
-        Raises SerialAbsent, SerialBusy (names the process that holds it, where /proc tells), SerialForbidden,
-        SerialSettings.
+        Raises SerialAbsent, SerialAmbiguous, SerialBusy (names the process that holds it, where /proc tells),
+        SerialForbidden, SerialSettings.
         """
         checked(settings)
         port = cls(name, settings["url"], open_port(settings))

@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from ..usb import claims
+from ..usb.claims import Claim, Claimed
+
 TTYS = Path("/sys/class/tty")
 MOST_LISTED = 5
 """Ports that a message names."""
@@ -53,6 +56,15 @@ def usb_tty(path: str) -> UsbTty | None:
     return next((port for port in ports() if port.path == own), None)
 
 
+def alike(port: UsbTty) -> Sequence[UsbTty]:
+    """This port, and the same port of each other device that says the same of itself."""
+
+    def said(one: UsbTty) -> tuple[object, ...]:
+        return one.ids, one.product, one.serial, one.interface
+
+    return [port, *(other for other in ports() if other.place != port.place and said(other) == said(port))]
+
+
 def listed(found: Sequence[UsbTty]) -> str:
     """For messages: which USB serial ports are there."""
     more = f", and {len(found) - MOST_LISTED} more" if len(found) > MOST_LISTED else ""
@@ -74,6 +86,8 @@ class Followed:
         self._there: set[tuple[str, int]] = set()
         self._serials: set[str] = set()
         """Of its application, and of its boot loader."""
+        self._claim = Claim()
+        weakref.finalize(self, self._claim.close)
         self.see(path)
         self._all[id(self)] = self
 
@@ -84,33 +98,41 @@ class Followed:
             self.device = found
             self._serials.add(found.serial)
             self._there = {(port.place, port.number) for port in ports()}
+            self._claim.say(found.place, self._serials)
 
     def now(self, *, only_one: bool) -> UsbTty | None:
         """Its port now: at its place, else by its serial number, and else, with `only_one`, the only one that came since.
         None: not back yet, or that can't be told.
 
-        What another followed device has is not it: that one's serial number, or where both have the same, its place.
+        What another device has that is followed, in this process or in another one, is not it: that one's serial number, or
+        where both have the same, its place. As long as such a device isn't back either, the only one that came may be that one.
         """
         before = self.device
         if before is None:
             return None
-        there = [port for port in ports() if not self._is_anothers(port, before)]
+        now, others = ports(), self._others()
+        there = [port for port in now if not self._is_anothers(port, before, others)]
         if found := self._own(port for port in there if port.place == before.place):
             return found
         new = [port for port in there if (port.place, port.number) not in self._there]
-        if found := self._own(port for port in new if port.serial and port.serial in self._serials):
+        places = {port.place for port in now}
+        away = [other for other in others if other.place not in places and claims.is_away(other.place)]
+        taken = {serial for other in away for serial in other.serials}
+        known = {serial for serial in self._serials if serial and claims.mark(serial) not in taken}
+        if found := self._own(port for port in new if port.serial in known):
             return found
-        return self._own(new) if only_one else None
+        return self._own(new) if only_one and not away else None
 
-    def _is_anothers(self, port: UsbTty, before: UsbTty) -> bool:
-        others = [other for ref in self._all.valuerefs() if (other := ref()) is not None and other._owner != self._owner]
-        theirs = any(port.serial in other._serials for other in others if not other._is_at(before.place))
+    def _others(self) -> list[Claimed]:
+        mine = [other for ref in self._all.valuerefs() if (other := ref()) is not None and other._owner != self._owner]
+        said = (Claimed(other.device.place, claims.marks(other._serials)) for other in mine if other.device is not None)
+        return [*said, *claims.of_others()]
+
+    def _is_anothers(self, port: UsbTty, before: UsbTty, others: Sequence[Claimed]) -> bool:
+        theirs = any(claims.mark(port.serial) in other.serials for other in others if other.place != before.place)
         if port.serial and theirs != (port.serial in self._serials):
             return theirs
-        return port.place != before.place and any(other._is_at(port.place) for other in others)
-
-    def _is_at(self, place: str) -> bool:
-        return self.device is not None and self.device.place == place
+        return port.place != before.place and any(other.place == port.place for other in others)
 
     def _own(self, candidates: Iterable[UsbTty]) -> UsbTty | None:
         """Of one device the port of the same interface, or its first; None where several devices may be meant."""

@@ -31,7 +31,8 @@ from ..errors import UsbAbsent, UsbAmbiguous, UsbForbidden, UsbGone, UsbSettings
 from ..recording.recorder import Recorder
 from ..toml_text import Hexadecimal
 from ..transport import HostCheck, Transport, Where
-from . import host
+from . import claims, host
+from .claims import Claim, Claimed
 from .failures import FAILURES, named, naming
 from .strings import Strings, open_handle, release
 
@@ -235,6 +236,9 @@ class UsbBus(Transport):
         self._opened: weakref.WeakSet[UsbDevice] = weakref.WeakSet()
         self._addresses: dict[str, int] = {}
         """By port path, the address of the device that was opened there last."""
+        self._followed: dict[str, tuple[Claim, str]] = {}
+        """By port path, the devices that were opened, where they are now or were last, and their serial numbers."""
+        self._of_this_host = False
 
     @classmethod
     def open(cls, name: str, settings: Mapping[str, Any]) -> Self:
@@ -251,7 +255,9 @@ class UsbBus(Transport):
                 "libusb 1.0 is not installed, or finds no USB in this kernel",
                 remedy="Install it: sudo apt install libusb-1.0-0",
             )
-        return cls(name, backend)
+        bus = cls(name, backend)
+        bus._of_this_host = settings.get("backend") is None
+        return bus
 
     @classmethod
     def where(cls, text: str) -> Where | None:
@@ -307,9 +313,24 @@ class UsbBus(Transport):
         return frozenset(_port(device) for device in self._devices())
 
     @property
-    def opened_ports(self) -> frozenset[str]:
-        """Where devices were opened through this bus, whether they are still there or not."""
-        return frozenset(self._addresses)
+    def followed(self) -> Sequence[Claimed]:
+        """The devices that were opened through this bus, or are followed by another process on this host."""
+        mine = [Claimed(port, claims.marks([serial])) for port, (_, serial) in self._followed.items()]
+        return [*mine, *(claims.of_others() if self._of_this_host else ())]
+
+    def moved(self, before: str, now: str) -> None:
+        """A device that was opened through this bus has come back at another port."""
+        if before and now and before != now:
+            claim, serial = self._followed.pop(before, (None, ""))
+            if claim is not None:
+                claim.close()
+            self._follow(now, serial)
+
+    def check_one(self, matches: Sequence[UsbMatch]) -> None:
+        """Raises UsbAmbiguous when devices at several ports match."""
+        found = {_port(device): device for match in matches for device in self._find(match)[0]}
+        if len(found) > 1:
+            raise _ambiguous(matches, [_look_at(device) for device in found.values()])
 
     def open_device(self, match: UsbMatch) -> UsbDevice:
         """Raises UsbAbsent, UsbAmbiguous (lists what tells the candidates apart), UsbForbidden."""
@@ -375,6 +396,8 @@ class UsbBus(Transport):
         """Closes the devices that are still open."""
         for device in tuple(self._opened):
             device.close()
+        for claim, _ in self._followed.values():
+            claim.close()
 
     def _devices(self) -> Iterator[Any]:
         with naming("listing the USB devices"):
@@ -401,7 +424,7 @@ class UsbBus(Transport):
         """Raises UsbAmbiguous, UsbForbidden."""
         found, unreadable = self._find(match)
         if len(found) > 1:
-            raise _ambiguous(match, [_look_at(device) for device in found])
+            raise _ambiguous((match,), [_look_at(device) for device in found])
         if not found and unreadable:
             raise UsbForbidden(f"this user may not read the serial number of the USB devices {match}")
         return found[0] if found else None
@@ -416,9 +439,16 @@ class UsbBus(Transport):
         port, address = _place(device)
         if port:
             self._addresses[port] = address
+            self._follow(port, info.serial)
         opened = UsbDevice(info, device)
         self._opened.add(opened)
         return opened
+
+    def _follow(self, port: str, serial: str) -> None:
+        claim, before = self._followed.get(port, (Claim(), ""))
+        self._followed[port] = claim, before or serial
+        if self._of_this_host:
+            claim.say(port, [before or serial])
 
     def _pause(self, deadline: Deadline) -> None:
         wait_change = getattr(self._backend, "wait_change", None)
@@ -496,12 +526,12 @@ def _place(device: Any) -> tuple[str, int]:
     return _port(device), int(device.address)
 
 
-def _ambiguous(match: UsbMatch, candidates: Sequence[UsbInfo]) -> UsbAmbiguous:
+def _ambiguous(matches: Sequence[UsbMatch], candidates: Sequence[UsbInfo]) -> UsbAmbiguous:
     listed = ", ".join(f"serial {info.serial or 'unknown'} at port {info.port}" for info in candidates)
     serials = [info.serial for info in candidates]
     apart = all(serials) and len(set(serials)) == len(serials)
     names = [f'serial = "{info.serial}"' if apart else f'port = "{info.port}"' for info in candidates]
     return UsbAmbiguous(
-        f"{len(candidates)} USB devices are {match}: {listed}",
+        f"{len(candidates)} USB devices are {' or '.join(map(str, matches))}: {listed}",
         remedy=f"Put one of these into the component's address: {' or '.join(names)}.",
     )
