@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from ..transports import plugins
 from ..transports.errors import ProxyflashError, TransportError, naming
+from ..transports.plain import meant
 from ..transports.transport import Transport
 from .bench_component import BenchComponent
 from .benchfile import schema as benchfile
@@ -106,7 +107,9 @@ class Bench(Buses):
         entry = self.file.entries.get(name)
         if entry is None:
             known = ", ".join(self.file.names) or "none"
-            raise ComponentUnknown(f"{self.file.path} has no component {name!r}; it has: {known}")
+            raise ComponentUnknown(
+                f"{self.file.path} has no component {name!r}{meant(name, self.file.names)}; it has: {known}"
+            )
         return BenchComponent(self, entry)
 
     def scan(self) -> Scan:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ..transports.plain import meant
 from ..transports.quoting import shell_line
 from .errors import ImageEmpty, ImageMisplaced, ImageTooLarge, ImageWrongPart
 from .events import Layout, Run
@@ -143,7 +144,8 @@ def _check_only(names: Collection[str], memory: MemoryMap) -> None:
     for name in names:
         if name.lower() not in map(str.lower, known):
             raise ImageMisplaced(
-                f"no memory of this part that is written is called {name!r}", remedy=f"One of {', '.join(known)}."
+                f"no memory of this part that is written is called {name!r}{meant(name, known)}",
+                remedy=f"One of {', '.join(known)}.",
             )
 
 

@@ -11,6 +11,7 @@ JSON documents need none of this, for JSON has escapes of its own.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 WORD = 200
 """The most characters that are shown of one value that a part or a manifest gives: a version, a name, a description."""
@@ -43,6 +44,16 @@ def quoted(value: object) -> str:
         value = value[: WORD + 1]
     text = repr(value)
     return text if len(text) <= WORD else f"{text[:WORD]}…"
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Goes on behind a name that there isn't: " (did you mean 'emulated'?)"; "": none of those that there are is alike."""
+    from difflib import get_close_matches
+
+    names = [one[:WORD] for one in known]
+    lower = {one.lower(): one for one in reversed(names)}
+    near = lower.get(name.lower()) or next(iter(get_close_matches(name[:WORD], names, n=1)), "")
+    return f" (did you mean {plain(near)!r}?)" if near else ""
 
 
 def _is_harmless(character: str) -> bool:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import PluginBroken, PluginUnknown
+from .plain import meant
 
 TRANSPORTS = "proxyflash.transports"
 FLASHERS = "proxyflash.flashers"
@@ -127,7 +128,7 @@ def load(group: str, name: str) -> type[Any]:
     claims = _installed()[group].get(name, {})
     if not claims:
         known = ", ".join(names(group)) or "none"
-        raise PluginUnknown(f"no {kind} is called {name!r}; there are: {known}")
+        raise PluginUnknown(f"no {kind} is called {name!r}{meant(name, names(group))}; there are: {known}")
     if len(claims) > 1:
         said = " and ".join(f"{package()} ({value})" for value, package in claims.items())
         raise PluginBroken(f"the {kind} {name!r} is claimed by {said}", remedy="Uninstall one of these packages.")

@@ -22,12 +22,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ...flashers.flasher import Address, Bootloader, Settings
 from ...transports import named_files, plugins
 from ...transports.errors import ProxyflashError
-from ...transports.plain import quoted
+from ...transports.plain import meant, quoted
 from ...transports.quoting import shell_line
 from ..errors import BenchKey, BenchMissing, BenchName, BenchSyntax
 from ..state import bench_folder
 from .toml_positions import Place, key_lines, nearest
-from .validation import Fault, first_fault, lowered
+from .validation import Fault, first_fault, keys_beside, lowered
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -491,7 +491,7 @@ class Reader:
         for name in spec.power:
             if name not in names:
                 raise BenchName(
-                    f"{self._at(('power', name))}: there is no component {name!r}",
+                    f"{self._at(('power', name))}: there is no component {name!r}{meant(name, names)}",
                     remedy="A power table is named after the component that it supplies.",
                 )
         return found
@@ -502,10 +502,11 @@ class Reader:
             if bus.kind not in kinds:
                 raise BenchKey(
                     f"{self._at(('bus', name, 'kind'))}: bus.{name}.kind = {bus.kind!r} is none of {', '.join(kinds)}"
+                    f"{meant(bus.kind, kinds)}"
                 )
             if not bus.emulated and (near := get_close_matches("emulated", bus.settings, n=1, cutoff=0.8)):
                 raise BenchKey(
-                    f"{self._at(('bus', name, near[0]))}: bus.{name}: unknown key {near[0]!r} (did you mean emulated?)"
+                    f"{self._at(('bus', name, near[0]))}: bus.{name}: unknown key {near[0]!r} (did you mean 'emulated'?)"
                 )
             for key in ("pace", "faults"):
                 if key in bus.model_fields_set and not bus.emulated:
@@ -582,7 +583,7 @@ class Reader:
             known = ", ".join(spec.bus) or "none"
             raise BenchName(
                 f"{self._at((*place, 'bus'))}: component {component.name!r} is on a bus {component.bus!r} that the "
-                f"file doesn't have; it has: {known}",
+                f"file doesn't have{meant(component.bus, spec.bus)}; it has: {known}",
                 remedy=f"Add a table [bus.{component.bus}], or correct the name.",
             )
         flasher = self._flasher(component.protocol, (*place, "protocol"))
@@ -624,7 +625,8 @@ class Reader:
         if component.profile not in spec.profile:
             known = ", ".join(spec.profile) or "none"
             raise BenchName(
-                f"{self._at((*place, 'profile'))}: there is no profile {component.profile!r}; there are: {known}",
+                f"{self._at((*place, 'profile'))}: there is no profile {component.profile!r}"
+                f"{meant(component.profile, spec.profile)}; there are: {known}",
                 remedy=f"Add a table [profile.{component.profile}], or correct the name.",
             )
         return spec.profile[component.profile], ("profile", component.profile)
@@ -635,14 +637,15 @@ class Reader:
             text, folder = json.dumps(value), self.path.absolute().parent
             return model.model_validate_json(text, strict=True, context={"folder": folder})
         except ValidationError as error:
-            raise BenchKey(self._explain(first_fault(error), place)) from None
+            fault = first_fault(error)
+            raise BenchKey(self._explain(fault, place, keys_beside(model, fault.place))) from None
 
-    def _explain(self, fault: Fault, place: Place) -> str:
+    def _explain(self, fault: Fault, place: Place, known: Iterable[str]) -> str:
         path = (*place, *fault.place)
         if path == ("component",) and fault.kind == "list_type":
             return f"{self._at(path)}: [component] is one table; write [[component]], for each component one"
         if fault.kind == "extra_forbidden":
-            return f"{self._at(path)}: {self._dotted(path)} is no key that is known here"
+            return f"{self._at(path)}: {self._dotted(path)} is no key that is known here{meant(str(path[-1]), known)}"
         if fault.kind == "missing":
             return f"{self._at(path)}: {self._dotted(path[:-1], path[-1])} is missing"
         # What is wrong with a whole table is not said better by its keys.

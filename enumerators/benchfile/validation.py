@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 SHORT = {"extra_forbidden": "is not known here", "missing": "is missing"}
 """Messages by the kind of fault, in the place of pydantic's."""
@@ -37,7 +39,35 @@ def faults_of(error: ValidationError) -> list[Fault]:
 
 
 def first_fault(error: ValidationError) -> Fault:
-    return faults_of(error)[0]
+    return first_of(faults_of(error))
+
+
+def first_of(found: list[Fault]) -> Fault:
+    """The first one; a key that is not known before one that is missing beside it: it may be that one, misspelt."""
+    first = found[0]
+    strangers = (one for one in found if one.kind == "extra_forbidden" and one.place[:-1] == first.place[:-1])
+    return next(strangers, first) if first.kind == "missing" else first
+
+
+def keys_beside(model: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
+    """The keys that there may be in the table of a key that a model doesn't know."""
+    tables = [model]
+    for item in place[:-1]:
+        inner = [field.annotation for table in tables for name, field in _fields(table) if name == item]
+        tables = [found for annotation in inner for found in _tables(annotation)] or tables
+    return [name for table in tables for name, _ in _fields(table)]
+
+
+def _fields(model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
+    return [(field.alias or name, field) for name, field in model.model_fields.items()]
+
+
+def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in a type: of a value, of a list's items, of a table's values."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _tables(inner)
 
 
 def lowered(text: str) -> str:

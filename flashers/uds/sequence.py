@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from ...transports.plain import meant
+
 REGION, SEGMENT = "for each region", "for each segment"
 """First word of a list in the list: its other words are done for one memory region, or segment, after the other."""
 
@@ -67,7 +69,8 @@ def parse(words: Words, steps: Collection[str], entering: Collection[str]) -> Or
     every = list(flat(words))
     for word in every:
         if word not in KNOWN and word not in steps:
-            raise ValueError(f"the order has {word!r}, which is none of {', '.join([*map(str, STANDARD), *steps])}")
+            known = [*map(str, STANDARD), *steps]
+            raise ValueError(f"the order has {word!r}, which is none of {', '.join(known)}{meant(word, known)}")
     for name in steps:
         if name in KNOWN:
             raise ValueError(f"steps.{name}: that name is taken by a step of the standard")

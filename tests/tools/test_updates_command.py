@@ -172,8 +172,9 @@ def test_history_and_report(desk: Desk) -> None:
         "  OK  update 1, Example/Host 1.5, succeeded" in desk.run("report", "--check", desk.folder / "unsigned.zip").out
     )
     desk.bench.write_text(desk.bench.read_text() + '\n[updates]\nreport_key = "gateway.pem"\n')
-    missing = desk.run("plan", desk.manifest)
-    assert (missing.status, missing.err.split()[0], str(key) in missing.err) == (12, "E-KEY-FILE", True)
+    for command in ("plan", "apply"):
+        missing = desk.run(command, desk.manifest)
+        assert (missing.status, missing.err.split()[0], str(key) in missing.err) == (12, "E-KEY-FILE", True)
     made = desk.run("manifest", "key", key)
     assert (made.status, '[updates] report_key = "gateway.pem"; readers take gateway.jwk' in made.out) == (0, True)
     assert desk.run("report", "1", "--bundle", proof).status == 0

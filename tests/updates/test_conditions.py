@@ -218,6 +218,11 @@ def test_a_bus_whose_load_can_not_be_told(bench: Bench, name: str, said: str) ->
         ({}, "here: a condition is an object with one of the keys"),
         ({"check": "a", "version": {"min": "1"}}, "here: a condition is an object with one of the keys"),
         ({"weather": "fine"}, "here.weather: the conditions that are known here are supply, busLoad, version, check"),
+        (
+            {"suply": {"min": 12}},
+            "here.suply: the conditions that are known here are supply, busLoad, version, check (did you mean 'supply'?)",
+        ),
+        ({"supply": {"mni": 12}}, "here.supply.mni: is not known here (did you mean 'min'?)"),
         ({"check": 1}, "here.check: should be a valid string"),
         ({"supply": {}}, "here.supply: it asks for nothing: give min, or max"),
         ({"supply": {"component": "front-radar"}}, "here.supply: it asks for nothing: give min, or max"),

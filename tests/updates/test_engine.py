@@ -172,6 +172,18 @@ def test_a_step_without_a_component_is_skipped(author: Author, bench: Bench) -> 
     assert outcome.report()["lastInstallResult"]["stepResults"]["step_0"]["resultCode"] == 604
 
 
+def test_a_selector_that_matches_nothing_is_said_beside_one_that_does(author: Author, bench: Bench) -> None:
+    selectors = [{"group": "motors"}, {"group": "motosr"}, {"gruop": "motors"}, {"group": "cameras"}]
+    path = author.write("child", [author.step("one")], child=True)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"compatibility": selectors}))
+    plan = Engine(bench).plan(load(author.write("parent", [reference("child")])), MOTORS)
+    assert plan.unmatched == (
+        (0, "group=motosr matches no component (did you mean 'motors'?)"),
+        (0, "gruop=motors matches no component (did you mean 'group'?)"),
+        (0, "group=cameras matches no component"),
+    )
+
+
 def test_an_absent_component_is_refused_before_anything_is_touched(author: Author, bench: Bench) -> None:
     author.write("child", [author.step("one")], child=True, group="motors")
     update = load(author.write("parent", [author.step("before"), reference("child")]))

@@ -179,6 +179,21 @@ def test_what_the_schema_forbids_is_told_with_its_place(path: str, value: Any) -
     assert caught.value.exit_status == ExitStatus.BAD_FILE
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "meant"),
+    [
+        ("isDeployabel", True, "isDeployable"),
+        ("files.0.sizeInByte", 7, "sizeInBytes"),
+        ("instructions.steps.0.handlerProperty", {}, "handlerProperties"),
+        ("instructions.steps.0.files", ["firmwear.swu"], "firmware.swu"),
+    ],
+)
+def test_a_misspelt_name_is_refused_with_what_is_meant(path: str, value: Any, meant: str) -> None:
+    with pytest.raises(ManifestField) as caught:
+        parsed(changed(path, value))
+    assert f"(did you mean {meant!r}?)" in caught.value.cause
+
+
 LONG = "\x1b" * 100_000
 
 

@@ -114,6 +114,7 @@ def apply(
         return _resumed(session, engine, unfinished, again, wait)
     if unfinished is not None and not abandon:
         engine.refuse(unfinished)
+    _report_key(engine)
     with Wait(session, wait) as waiting:
         made = waiting.until_there(lambda: _planned(session, engine, update, parallel), ComponentAbsent)
         if kept is not None:
@@ -517,6 +518,8 @@ def _print_plan(session: Session, made: UpdatePlan) -> None:
         out.row([*cells, *filter(None, f"{about}{versions}{state}".split("  "))])
     for number, why in zip(made.empty, made.missed, strict=True):
         out.line(f"  {number + 1:<{labels}}  {word(why)}: skipped")
+    for number, why in made.unmatched:
+        out.line(f"  {number + 1:<{labels}}  {word(why)}")
     for name in made.silent:
         out.line(f"  {'':<{labels}}  {name:<{targets}}  silent: apply enters its bootloader to see whether it is there")
     for component in made.unplugged:
@@ -543,6 +546,7 @@ def _plan_document(made: UpdatePlan) -> dict[str, object]:
             for task in made.tasks
         ],
         "skipped_steps": [number + 1 for number in made.empty],
+        "unmatched": [{"step": number + 1, "why": why} for number, why in made.unmatched],
         "unplugged": [component.name for component in made.unplugged],
         "silent": list(made.silent),
         "not_selected": list(made.unselected),

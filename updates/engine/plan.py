@@ -15,6 +15,7 @@ from ...enumerators.component import Component, Presence, select
 from ...enumerators.host import HostComponent
 from ...transports import plugins
 from ...transports.errors import PluginUnknown
+from ...transports.plain import meant
 from ...transports.quoting import shell_line
 from ..errors import BelowFloor, ComponentAbsent, DowngradeRefused, HandlerUnknown, ManifestField
 from ..events import Status
@@ -69,7 +70,8 @@ class UpdatePlan:
 
     `unplugged`: components that it would be for as well, need not be there, and are not. `silent`: the names of those that
     don't answer and may be in their bootloaders, where they are looked for before anything else is done. `unselected`: the
-    names of those that it is not for. `missed`: for each of `empty`, what it selects by and what there is.
+    names of those that it is not for. `missed`: for each of `empty`, what it selects by and what there is. `unmatched`: the
+    parent's step and what is said of a selector that matches nothing, where another one of the step matches.
     """
 
     update: Update
@@ -79,6 +81,7 @@ class UpdatePlan:
     silent: tuple[str, ...] = ()
     unselected: tuple[str, ...] = ()
     missed: tuple[str, ...] = ()
+    unmatched: tuple[tuple[int, str], ...] = ()
 
     @property
     def nothing_to_do(self) -> bool:
@@ -142,7 +145,10 @@ def make(
     selected = {component.name for component in (*plan.components, *unplugged)}
     unselected = tuple(component.name for component in components if component.name not in selected)
     missed = tuple(_missed(update, number, components) for number in plan.empty)
-    return replace(plan, tasks=tasks, unplugged=unplugged, silent=silent, unselected=unselected, missed=missed)
+    unmatched = tuple(_unmatched(update, components))
+    return replace(
+        plan, tasks=tasks, unplugged=unplugged, silent=silent, unselected=unselected, missed=missed, unmatched=unmatched
+    )
 
 
 def _missed(update: Update, number: int, components: Sequence[Component]) -> str:
@@ -154,10 +160,40 @@ def _missed(update: Update, number: int, components: Sequence[Component]) -> str
     wanted = " or ".join(",".join(f"{key}={value}" for key, value in selector.items()) for selector in selectors)
     there = []
     for key in dict.fromkeys(key for selector in selectors for key in selector):
-        record = [component.record() for component in components]
-        values = dict.fromkeys(one.get(key) or one["properties"].get(key) for one in record)
-        there.append(f"{key}s here: {', '.join(str(value) for value in values if value) or 'none'}")
+        values = _values(components, key)
+        near = "".join(dict.fromkeys(meant(one[key], values) for one in selectors if key in one))
+        near = near or ("" if values else meant(key, _keys(components)))
+        there.append(f"{key}s here: {', '.join(values) or 'none'}{near}")
     return f"{wanted} matches no component; {'; '.join(there)}"
+
+
+def _keys(components: Sequence[Component]) -> list[str]:
+    """What a selector may name."""
+    records = [component.record() for component in components]
+    return [*dict.fromkeys(key for one in records for key in (*one, *one["properties"]))]
+
+
+def _values(components: Sequence[Component], key: str) -> list[str]:
+    """What the components have for a key of a selector."""
+    records = [component.record() for component in components]
+    found = dict.fromkeys(one.get(key) or one["properties"].get(key) for one in records)
+    return [str(value) for value in found if value]
+
+
+def _unmatched(update: Update, components: Sequence[Component]) -> Iterator[tuple[int, str]]:
+    """Selectors that match nothing, of steps for which others do: the step's number in the parent, and what is said of them."""
+    for number, step in enumerate(update.manifest.instructions.steps):
+        selectors = [] if isinstance(step, InlineStep) else update.child(step).manifest.compatibility
+        vain = [selector for selector in selectors if not select(components, [selector])]
+        if len(vain) < len(selectors):
+            for selector in vain:
+                wanted = ",".join(f"{key}={value}" for key, value in selector.items())
+                there = {key: _values(components, key) for key in selector}
+                near = "".join(
+                    meant(selector[key], values) if values else meant(key, _keys(components))
+                    for key, values in there.items()
+                )
+                yield number, f"{wanted} matches no component{near}"
 
 
 def _steps(

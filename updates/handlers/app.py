@@ -80,8 +80,7 @@ class AppHandler(HostPartHandler[AppSpec]):
             raise ManifestField(f"{place}.targets: no object of files and paths")
         for key, listed in (("targets", targets), ("executable", step.handlerProperties.get("executable", []))):
             for name in listed if isinstance(listed, list | dict) else [listed]:
-                if name not in step.files:
-                    raise ManifestField(f"{place}.{key}: {quoted(name)} is none of the step's files")
+                properties.one_of_the_files(name, step, f"{place}.{key}")
         for name, path in targets.items():
             if not _stays_inside(path):
                 raise ManifestField(

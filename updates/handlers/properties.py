@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...transports.plain import meant, quoted
 from ..errors import ManifestField
 from ..manifests.manifest import InlineStep
 
@@ -16,11 +17,21 @@ def one_file(step: InlineStep, place: str) -> None:
         raise ManifestField(f"{place}.files: {step.handler} takes one file, not {len(step.files)}", remedy=REMEDY)
 
 
+def one_of_the_files(name: object, step: InlineStep, place: str) -> None:
+    """`place`: that of the name."""
+    if name not in step.files:
+        near = meant(str(name), step.files)
+        raise ManifestField(f"{place}: {quoted(name)} is none of the step's files{near}")
+
+
 def none_but(keys: Sequence[str], step: InlineStep, place: str) -> None:
     known = " and ".join(keys) if len(keys) < 3 else ", ".join(keys)
     for key in step.handlerProperties:
         if key not in keys:
-            raise ManifestField(f"{place}.handlerProperties.{key}: {step.handler} knows {known} only", remedy=REMEDY)
+            near = meant(key, keys)
+            raise ManifestField(
+                f"{place}.handlerProperties.{key}: {step.handler} knows {known} only{near}", remedy=REMEDY
+            )
 
 
 def criteria(step: InlineStep, place: str, *, what: str = "the wanted version, a text,") -> None:

@@ -22,6 +22,7 @@ from ..errors import ManifestField, ScriptFailed
 from ..manifests.manifest import InlineStep
 from . import programs
 from .handler import StepHandler
+from .properties import one_of_the_files
 
 KEYS = ("scriptFileName", "arguments", "installedCriteria", "apiVersion")
 NOT_AVAILABLE = "n/a"
@@ -53,9 +54,7 @@ class ScriptHandler(StepHandler):
                 raise ManifestField(f"{place}.handlerProperties.{key}: {quoted(properties[key])} is no text")
             if "\0" in properties.get(key, ""):
                 raise ManifestField(f"{place}.handlerProperties.{key}: a NUL, which no argument of a program has")
-        name = properties.get("scriptFileName")
-        if name not in step.files:
-            raise ManifestField(f"{place}.handlerProperties.scriptFileName: {quoted(name)} is none of the step's files")
+        one_of_the_files(properties.get("scriptFileName"), step, f"{place}.handlerProperties.scriptFileName")
         if properties.get("apiVersion", "1.0") not in cls.versions:
             known = ", ".join(cls.versions)
             raise ManifestField(

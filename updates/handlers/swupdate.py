@@ -20,9 +20,8 @@ from typing import Any, ClassVar
 
 from ...enumerators.bench_component import BenchComponent
 from ...enumerators.host import HostComponent
-from ...transports.plain import quoted
 from ..engine.results import FACILITY_STEP_HANDLERS, ActionResult, ResultCode, extended_code
-from ..errors import ManifestField, StepFailed
+from ..errors import StepFailed
 from ..manifests.manifest import InlineStep
 from . import programs, properties
 from .handler import StepHandler
@@ -120,9 +119,9 @@ class SwupdateScriptHandler(ScriptHandler):
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
         super().check(step, on_component=on_component, place=place)
-        name = step.handlerProperties.get("swuFileName")
-        if name not in step.files:
-            raise ManifestField(f"{place}.handlerProperties.swuFileName: {quoted(name)} is none of the step's files")
+        properties.one_of_the_files(
+            step.handlerProperties.get("swuFileName"), step, f"{place}.handlerProperties.swuFileName"
+        )
 
     @classmethod
     def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:

@@ -28,6 +28,7 @@ from ...enumerators.component import Presence
 from ...flashers.errors import NoResponse
 from ...transports import plugins
 from ...transports.errors import ProxyflashError
+from ...transports.plain import meant
 from ...transports.transport import Transport
 from ..errors import ConditionFailed, ManifestField
 from .versions import key, older
@@ -122,7 +123,7 @@ class BusLoad(Condition):
     def missing(self, bench: Bench) -> str:
         spec = bench.file.spec.bus.get(self.bus)
         if spec is None:
-            return f"busLoad: the bench file has no bus {self.bus!r}"
+            return f"busLoad: the bench file has no bus {self.bus!r}{meant(self.bus, bench.file.spec.bus)}"
         why: str = plugins.load(plugins.TRANSPORTS, spec.kind).no_load(self.bus, spec.settings)
         return f"busLoad: {why}" if why else ""
 
@@ -144,7 +145,7 @@ class Check(Condition):
         return (
             ""
             if self.check in bench.file.spec.check
-            else f"the bench file has no [check.{self.check}]; it has: {known}"
+            else f"the bench file has no [check.{self.check}]{meant(self.check, bench.file.spec.check)}; it has: {known}"
         )
 
     def reason(self, bench: Bench, component: str | None) -> str:
@@ -173,7 +174,7 @@ class Version(Condition):
     def missing(self, bench: Bench) -> str:
         if self.component is None or self.component in bench.file.names:
             return ""
-        return f"version: the bench file has no component {self.component!r}"
+        return f"version: the bench file has no component {self.component!r}{meant(self.component, bench.file.names)}"
 
     def reason(self, bench: Bench, component: str | None) -> str:
         name = self.component or component
@@ -207,13 +208,17 @@ def parse(raw: Any, place: str) -> Condition:
     elif kind in KINDS:
         kind_class = KINDS[kind]
     else:
-        raise ManifestField(f"{place}.{kind}: the conditions that are known here are {', '.join((*KINDS, 'check'))}")
+        kinds = (*KINDS, "check")
+        raise ManifestField(
+            f"{place}.{kind}: the conditions that are known here are {', '.join(kinds)}{meant(kind, kinds)}"
+        )
     try:
         found = kind_class.model_validate(value)
     except ValidationError as error:
         fault = first_fault(error)
         where = f"{place}.check" if kind == "check" else fault.at(place, kind)
-        raise ManifestField(f"{where}: {fault.message}") from None
+        near = meant(str(fault.place[-1]), kind_class.model_fields) if fault.kind == "extra_forbidden" else ""
+        raise ManifestField(f"{where}: {fault.message}{near}") from None
     bounds = [value.get(name) for name in ("min", "max", "below")] if isinstance(value, dict) else []
     if kind in ("supply", "version") and all(bound is None for bound in bounds):
         raise ManifestField(
@@ -225,7 +230,10 @@ def parse(raw: Any, place: str) -> Condition:
 def _no_volts(bench: Bench, name: str) -> str:
     spec = bench.file.spec.power.get(name)
     if spec is None or not spec.volts:
-        return f"supply: the bench file has no volts in [power.{name}], the command that prints them"
+        return (
+            f"supply: the bench file has no volts in [power.{name}], the command that prints them"
+            f"{meant(name, bench.file.spec.power) if spec is None else ''}"
+        )
     return ""
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from ...transports.plain import quoted
+from ...transports.plain import meant, quoted
 from ..errors import ManifestField, ManifestRule
 from . import manifest as mf
 
@@ -191,6 +191,7 @@ def device_manifest(raw: dict[str, Any], source: str) -> DeviceManifest | MiniMa
         if mini.detachedManifestFileId not in mini.files:
             raise ManifestField(
                 f"{source}: detachedManifestFileId: {quoted(mini.detachedManifestFileId)} is not in files"
+                f"{meant(mini.detachedManifestFileId, mini.files)}"
             )
         return mini
     manifest = mf.validated(DeviceManifest, raw, source)
@@ -218,7 +219,7 @@ def _check(manifest: DeviceManifest, source: str) -> None:
 
 def _check_id(manifest: DeviceManifest, file_id: str, place: str) -> None:
     if file_id not in manifest.files:
-        raise ManifestField(f"{place}: {quoted(file_id)} is not listed in files")
+        raise ManifestField(f"{place}: {quoted(file_id)} is not listed in files{meant(file_id, manifest.files)}")
 
 
 def check_child(manifest: DeviceManifest, expected: mf.UpdateId | None, source: str) -> None:

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from ...enumerators.benchfile.validation import faults_of
+from ...enumerators.benchfile.validation import faults_of, first_of, keys_beside
 from ...transports import json_text, named_files
-from ...transports.plain import quoted, word
+from ...transports.plain import meant, quoted, word
 from ..errors import ManifestField, ManifestMissing, ManifestSyntax, UpdateError
 
 MAX_BYTES = 2 * 1024**3
@@ -236,13 +236,13 @@ def validated(model: type[M], raw: dict[str, Any], source: str) -> M:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise ManifestField(f"{source}: {_explain(error)}") from None
+        raise ManifestField(f"{source}: {_explain(error, model)}") from None
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     found = faults_of(error)
     # In a manifest of another version everything else is wrong too.
-    fault = next((fault for fault in found if fault.place == ("manifestVersion",)), found[0])
+    fault = next((fault for fault in found if fault.place == ("manifestVersion",)), first_of(found))
     place = ""
     for item in fault.place:
         if isinstance(item, int):
@@ -251,7 +251,7 @@ def _explain(error: ValidationError) -> str:
             place += f".{item}" if place else item
     place = word(place)
     if fault.kind == "extra_forbidden":
-        return f"{place}: no field that is known here"
+        return f"{place}: no field that is known here{meant(str(fault.place[-1]), keys_beside(model, fault.place))}"
     if fault.kind == "missing":
         return f"{place} is missing"
     if place == "manifestVersion" and fault.kind == "literal_error":
@@ -274,7 +274,7 @@ def _check(manifest: ImportManifest, source: str) -> None:
             for position, name in enumerate(step.files):
                 if name not in names:
                     place = f"instructions.steps[{index}].files[{position}]"
-                    raise ManifestField(f"{source}: {place}: {quoted(name)} is not listed in files")
+                    raise ManifestField(f"{source}: {place}: {quoted(name)} is not listed in files{meant(name, names)}")
 
 
 def check_total(sizes: Iterable[int], source: str) -> None:

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from ...enumerators.bench import Bench
 from ...enumerators.benchfile.validation import first_fault
+from ...transports.plain import meant
 from ..errors import ManifestField
 from . import conditions
 from .conditions import Condition
@@ -64,8 +65,9 @@ def split(step: InlineStep, place: str) -> tuple[InlineStep, StepOptions]:
         fields = _Fields.model_validate(step.handlerProperties[KEY])
     except ValidationError as error:
         fault = first_fault(error)
+        near = meant(str(fault.place[-1]), _Fields.model_fields) if fault.kind == "extra_forbidden" else ""
         raise ManifestField(
-            f"{fault.at(place)}: {fault.message}", remedy="The options: proxyflash help updates"
+            f"{fault.at(place)}: {fault.message}{near}", remedy="The options: proxyflash help updates"
         ) from None
     found = tuple(conditions.parse(raw, f"{place}.conditions[{at}]") for at, raw in enumerate(fields.conditions))
     options = StepOptions(fields.onFailure, found, fields.attempts or 0, fields.allowDowngrade, fields.timeoutSeconds)

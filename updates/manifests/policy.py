@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, model_validator
 from ...enumerators.benchfile.schema import BenchFile
 from ...enumerators.errors import BenchName
 from ...flashers.flasher import Settings
-from ...transports.plain import quoted
+from ...transports.plain import meant, quoted
 from .signing import LONGEST_KID, named_well
 from .versions import key as version_key
 
@@ -100,7 +100,8 @@ def policy_of(file: BenchFile) -> Policy:
         if name not in known:
             there = ", ".join(known) or "none"
             raise BenchName(
-                f"{file.at(('updates', 'floor', name))}: updates.floor: there is no component and no group {quoted(name)}; "
+                f"{file.at(('updates', 'floor', name))}: updates.floor: there is no component and no group {quoted(name)}"
+                f"{meant(name, known)}; "
                 f"there are: {there}"
             )
     folder = file.folder

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ...enumerators.errors import StateFolder
 from ...transports import clock, private_files
-from ...transports.plain import quoted
+from ...transports.plain import meant, quoted
 from ..engine import disk
 from ..engine.store import Seen
 from ..errors import (
@@ -332,7 +332,8 @@ class _Neighbours:
         if self._broken:
             raise self._broken[0]
         raise ManifestMissing(
-            f"{self._path}: instructions.steps: the child update {wanted} has no manifest in {self._path.parent}",
+            f"{self._path}: instructions.steps: the child update {wanted} has no manifest in {self._path.parent}"
+            f"{meant(str(wanted), self._found)}",
             remedy=f"Put its {MANIFEST_PATTERN} into that folder.",
         )
 
