@@ -75,10 +75,8 @@ def _placed(image: FirmwareImage, path: Path, address: int | None) -> FirmwareIm
     """Raises ImageEmpty, ImageFormat."""
     if not image.segments:
         raise ImageEmpty(f"{path} holds no bytes to write", remedy="Did the build that made it go well?")
-    if path.suffix.lower() == avr_memories.EEPROM_ENDING and address is None:
-        return avr_memories.in_eeprom(image)
     if address is None:
-        return image
+        return avr_memories.in_its_memory(image, path, [ending for one in formats() for ending in one.endings])
     if not image.relocatable:
         raise ImageFormat(
             f"{path} has addresses of its own ({image.format}) and was to be placed at 0x{address:X}",

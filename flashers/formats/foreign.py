@@ -21,6 +21,7 @@ UNPACK = f"Unpack it, and give the firmware file that is in it. {MEANT}"
 DECRYPT = f"Decrypt it first. {MEANT}"
 PROGRAM = f"Give the program itself: the .hex, .elf or .bin of the build. {MEANT}"
 DOWNLOAD = f"Download the file itself. {MEANT}"
+EXPORT = f"Give the flash data that it names, as a file of its own. {MEANT}"
 CONVERT = f"Convert it to Intel HEX. {MEANT}"
 
 
@@ -42,6 +43,12 @@ def _is_utf_8(text: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _has_partitions(head: bytes) -> bool:
+    """A master boot record's four entries: the first byte of each is 0x80 where it is active, and one is in use."""
+    entries = [head[place : place + 16] for place in range(446, 510, 16)]
+    return all(entry[0] in (0, 0x80) for entry in entries) and any(entry[4] and any(entry[12:]) for entry in entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,11 @@ KINDS = (
     Kind(rb"07070[127]", "a cpio archive", UNPACK),
     Kind(rb"hsqs", "a SquashFS file system", UNPACK),
     Kind(rb"[^\x00].{511}", "a tar archive", UNPACK, _has_tar_checksum),
+    Kind(rb"..-lh[0-7d]-", "an LHA archive", UNPACK),
+    Kind(rb"\x45\x3d\xcd\x28", "a CramFS file system", UNPACK),
+    Kind(rb"UBI#\x01", "an image of a UBI device"),
+    Kind(rb"QFI\xfb|conectix|\x3a\xff\x26\xed", "an image of a disk"),
+    Kind(rb".{510}\x55\xaa", "an image of a disk", check=_has_partitions),
     # RFC 1952, 2.3.1: deflate, no reserved flags, extra flags, known system.
     Kind(rb"\x1f\x8b\x08[\x00-\x1f].{5}[\x00-\x0d\xff]", "compressed by gzip", UNPACK),
     Kind(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "compressed by bzip2", UNPACK),
@@ -112,6 +124,15 @@ KINDS = (
     Kind(rb".{20}STMP", "an SB file, for NXP's boot ROM", PROGRAM, container=True),
     Kind(rb"sbv3", "an SB3 file, for NXP's boot ROM", PROGRAM, container=True),
     Kind(rb"ANDROID!", "a boot image for Android's bootloader", PROGRAM, container=True),
+    # U-Boot's image.h (IH_MAGIC), and the Devicetree Specification, "Header": both big endian.
+    Kind(rb"\x27\x05\x19\x56", "an image for U-Boot (uImage)", PROGRAM, container=True),
+    Kind(rb"\xd0\x0d\xfe\xed", "a FIT image for U-Boot, or a device tree", PROGRAM, container=True),
+    Kind(rb"STM2", "an image for the boot ROM of an STM32MP", PROGRAM, container=True),
+    Kind(rb"HDR0", "a TRX image, for a router's bootloader", PROGRAM, container=True),
+    Kind(rb"(RELFWV2|Renesas)", "an RSU file, for Renesas' firmware update module", PROGRAM, container=True),
+    Kind(rb"SGML Object File", "an SGO file, for a vehicle maker's tester", PROGRAM, container=True),
+    # TI's SPRAAO8: version, 28 bytes of optional header, which begins with 0x0108.
+    Kind(rb"[\xc1\xc2]\x00.{14}\x1c\x00.{4}\x08\x01", "a COFF file of TI's linker", CONVERT),
     Kind(
         rb"(\s|//[^\n]*\n|/\*([^*]|\*(?!/))*\*/)*vbf_version", "a VBF file, for a vehicle maker's tester", PROGRAM,
         container=True,
@@ -127,6 +148,7 @@ KINDS = (
         text=True, container=True,
     ),
     Kind(rb"(<!--.*?-->\s*)?(<!doctype html|<html|<head|<body)", "a web page (HTML)", DOWNLOAD, text=True),
+    Kind(rb"(<\?xml[^>]*>\s*)?(<!--([^-]|-(?!->))*-->\s*)*<odx\b", "an ODX document", EXPORT, text=True),
     Kind(rb"<\?xml|<!--|<[a-z][\w:.-]*[\s/>]", "an XML document", text=True),
     Kind(
         rb"version https://git-lfs\.github\.com", "a pointer of Git LFS, not the file itself",
@@ -137,8 +159,10 @@ KINDS = (
     Kind(rb"(http/[\d.]+ )?([45]\d\d[: ]+)?(not found|forbidden|unauthorized|access denied|bad gateway|bad request|"
          rb"internal server error|service unavailable|too many requests)\b",
          "an error message of a web server", DOWNLOAD, text=True),
-    Kind(rb"@[0-9a-f]{2,8}\s", "hex digits in TI-TXT's or Verilog's format", CONVERT, text=True),
+    Kind(rb"(//[^\n]*\n\s*)*@[0-9a-f]{2,8}\s", "hex digits in TI-TXT's or Verilog's format", CONVERT, text=True),
     Kind(rb"%[0-9a-f]{2}[68]", "hex digits in Tektronix's format", CONVERT, text=True),
+    Kind(rb"0{7,8}:?\s+([0-9a-f]{2,4}\s+){4}", "a hex dump", PROGRAM, text=True),
+    Kind(rb"([0-9a-f]{2}|[0-9a-f]{4}|[0-9a-f]{8})(\s+[0-9a-f]{2,8}){2}\s", "hex digits without addresses", PROGRAM, text=True),
     Kind(rb"#!", "a script", text=True),
     Kind(rb"(?=.{8}).*[\r\n]", "a text", check=_is_utf_8, text=True, unknown=True),
 )  # fmt: skip

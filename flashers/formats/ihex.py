@@ -34,6 +34,9 @@ class RecordType(IntEnum):
     START_LINEAR_ADDRESS = 5
 
 
+UNIVERSAL = range(0x0A, 0x0F)
+"""Record types that the micro:bit's "Universal Hex Specification", version 0.4.0, adds."""
+
 DATA_LENGTH = {
     RecordType.END_OF_FILE: 0,
     RecordType.EXTENDED_SEGMENT_ADDRESS: 2,
@@ -147,6 +150,12 @@ class _Parser(records.Parser):
         try:
             kind = RecordType(record[3])
         except ValueError:
+            if record[3] in UNIVERSAL:
+                raise self.error(
+                    number,
+                    f"has the record type 0x{record[3]:02X}: this is a Universal Hex, with programs for several boards",
+                    "Give the .hex file of this board's own build.",
+                ) from None
             raise self.error(number, f"has the record type 0x{record[3]:02X}, which Intel HEX does not know") from None
         if record[0] != DATA_LENGTH[kind]:
             raise self.error(number, f"has {record[0]} bytes of data, and its type {DATA_LENGTH[kind]}")

@@ -54,10 +54,10 @@ def lines(stream: BinaryIO, source: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _is_comment(line: bytes) -> bool:
-    return line.startswith(COMMENTS) and _holds_no_record(line)
+    return line.startswith(COMMENTS) and holds_no_record(line)
 
 
-def _holds_no_record(text: bytes) -> bool:
+def holds_no_record(text: bytes) -> bool:
     """A record whose first character was damaged is no comment, nor is one after a line feed that was."""
     return re.search(rb":[0-9A-Fa-f]{10}|S[0-9][0-9A-Fa-f]{8}|^.[0-9A-Fa-f]{8,}$", text) is None
 
@@ -100,7 +100,7 @@ def octets(digits: bytes, source: str, number: int, overhead: int) -> bytes:
         strange = next((at for at, digit in enumerate(digits) if digit not in HEX_DIGITS), None)
         if strange is None:
             what = f"has an odd number of hex digits ({len(digits)})"
-        elif strange >= 2 and strange == 2 * (int(digits[:2], 16) + overhead) and _holds_no_record(digits[strange:]):
+        elif strange >= 2 and strange == 2 * (int(digits[:2], 16) + overhead) and holds_no_record(digits[strange:]):
             return unhexlify(digits[:strange])
         else:
             what = f"has {chr(digits[strange])!r} in its digits"

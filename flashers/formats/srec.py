@@ -3,7 +3,8 @@
 After Motorola's "M68000 Family Programmer's Reference Manual" (M68000PM/AD, revision 1), appendix C. The count is of
 the bytes that follow it. All of a record's bytes, its checksum with them, add up to 0xFF modulo 256. A file ends with
 one termination record, S7, S8 or S9; where it has none, a count of all its data records shows as well that it is whole,
-and that of a later block does not.
+and that of a later block does not. A list of symbols may come before the records, between two lines that begin with
+`$$`, as `objcopy -O symbolsrec` writes it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from . import records
 from .format import Format
 
 BYTES_PER_RECORD = 32
+SYMBOLS = b"$$"
+SYMBOL = re.compile(rb"\S+ \$[0-9A-Fa-f]+")
+"""A symbol's name and its address."""
 
 
 class RecordType(IntEnum):
@@ -86,7 +90,7 @@ class SRecord(Format):
 
     @staticmethod
     def recognises(head: bytes, tail: bytes) -> bool:
-        return re.match(records.BEFORE + rb"[Ss][0-9][0-9A-Fa-f]{8}", head) is not None
+        return re.match(records.BEFORE + rb"([Ss][0-9][0-9A-Fa-f]{8}|\$\$ [\x20-\x7e]+([\r\n]|$))", head) is not None
 
     read = staticmethod(read)
     write = staticmethod(write)
@@ -104,9 +108,15 @@ class _Parser(records.Parser):
 
     def pieces(self) -> Iterator[records.Piece]:
         count, block, number, ended, counted = 0, 0, 0, False, False
+        in_symbols = False
         for number, line in records.lines(self.stream, self.source):
             if ended:
                 raise self.after_end(number)
+            if line.startswith(SYMBOLS):
+                in_symbols = not in_symbols
+                continue
+            if in_symbols and SYMBOL.fullmatch(line) and records.holds_no_record(line):
+                continue
             kind, size = self.kind(number, line)
             record = self.checked(number, line, size)
             address = int.from_bytes(record[1 : 1 + size], "big")

@@ -62,6 +62,11 @@ def old_tar() -> bytes:
     return (names + b"%06o\0 0" % total).ljust(10240, b"\0")
 
 
+def partitioned() -> bytes:
+    """A master boot record with one active FAT32 partition, from sector 2048 on."""
+    return bytes(446) + struct.pack("<B3xB3xII", 0x80, 0x0C, 2048, 65536).ljust(64, b"\0") + b"\x55\xaa" + bytes(512)
+
+
 def gbl() -> bytes:
     """UG266, "GBL file format": header, application, program data and end, each a tag, a size and content."""
     body = b"".join(
@@ -153,6 +158,26 @@ CASES = {
     "an EEPROM file for a part that has none": Case(
         "imu", "settings.eep", hexed((0, "01020304")), BAD_FILE, ("0x00810000", "an AVR's EEPROM"),
     ),
+    # What Microchip Studio, MPLAB X and makefiles call what avr-objcopy cuts out of an ELF file, each from 0 on.
+    **{
+        f"{name}: one memory alone": Case("sonar", name, hexed((0, digits)), BAD_FILE, (f"0x{start:08X}", said))
+        for name, digits, start, said in (
+            ("app.fuse", "FFDEFD", 0x820000, "fuses"),
+            ("app_fuses.hex", "FFDEFD", 0x820000, "fuses"),
+            ("hfuse.hex", "DE", 0x820001, "fuses"),
+            ("app.LCK", "FF", 0x830000, "lock bits"),
+            ("app.usersignatures", "41636D65", 0x850000, "an AVR's user signatures"),
+            ("app.eeprom.hex", CODE * 2, 0x810000, "eeprom"),
+        )
+    },
+    "another part's signature alone": Case(
+        "sonar", "app.sig", hexed((0, "01981E")), BAD_FILE, ("E-IMAGE-WRONG-PART", "01 98 1E"),
+    ),
+    "its own signature alone": Case("sonar", "app.sig", hexed((0, "0F951E")), OK, ("nothing to write",)),
+    **{
+        f"a program that is called {name}": Case("sonar", name, hexed((0, CODE * 2)), OK, ("plan    32 bytes",))
+        for name in ("door-lock.hex", "smart_fuse.hex", "test_eeprom.hex")
+    },
     "code and EEPROM": Case("panel", "all.hex", hexed((0, CODE), EEPROM), OK, ("plan    20 bytes",)),
     "code and an EEPROM out of reach": Case(
         "sonar", "all.hex", hexed((0, CODE), EEPROM), BAD_FILE, ("E-IMAGE-MISPLACED", "eeprom", "--only flash"),
@@ -214,6 +239,10 @@ CASES = {
     "the end of a text file of DOS": Case(
         "sonar", "app.hex", hexed((0, CODE)).replace(b"\n", b"\r\n") + b"\x1a\x1a\0\0", OK, ("plan    16 bytes",),
     ),
+    # micropython-microbit-fs, test of a Universal Hex.
+    "a program for each of several boards": Case(
+        "sonar", "app.hex", b":020000040000FA\n:0400000A9900C0DEBB\n", BAD_FILE, ("line 2", "0x0A", "a Universal Hex"),
+    ),
     "no end-of-file record": Case(
         "sonar", "app.hex", b"\n".join(hexed((0, CODE)).split(b"\n")[:-2]), BAD_FILE, ("add the line :00000001FF",),
     ),
@@ -272,6 +301,18 @@ CASES = {
             ("cam", "app.bin", "<html><title>Zugriff für Sie verweigert</title>".encode("latin-1"), "a web page"),
             ("imu", "app.bin", b"\xff\xfe" + "<!DOCTYPE html>".encode("utf-16-le"), "a web page"),
             ("cam", "app.bin", old_tar(), "a tar archive"),
+            ("cam", "app.bin", b"\x1f\x1f-lh5-" + bytes(99), "an LHA archive"),
+            ("cam", "app.img", partitioned(), "an image of a disk"),
+            ("radar", "app.bin", bytes.fromhex("27051956") + bytes(99), "an image for U-Boot"),
+            ("radar", "app.itb", bytes.fromhex("D00DFEED") + bytes(99), "a FIT image for U-Boot"),
+            ("imu", "app.stm32", b"STM2" + bytes(999), "an STM32MP"),
+            ("radar", "app.rsu", b"RELFWV2" + bytes(999), "an RSU file"),
+            ("radar", "app.bin", b"SGML Object File\0\2" + bytes(999), "an SGO file"),
+            ("radar", "app.odx-f", b'<?xml version="1.0"?>\n<!-- a - b --><ODX MODEL-VERSION="2.2.0">', "an ODX document"),
+            ("radar", "app.out", bytes.fromhex("C200 0500 00000000 00000000 00000000 1C00 0301 9D00 0801"), "a COFF file"),
+            ("imu", "app.hex", b"00000000: 0050 0020 0901 0008 0b01 0008  .P. ....\n", "a hex dump"),
+            ("imu", "app.hex", b"20005000\n08000109\n0800010B\n0800010D\n", "hex digits without addresses"),
+            ("imu", "app.mem", b"// made by us\n@00000000\n00 50 00 20\n", "Verilog's format"),
             ("cam", "app.bin", "Prüfsumme falsch, falsche Größe\n".encode(), "a text"),
             ("cam", "app.bin", b"\x02\x21\x4c\x18" + bytes(99), "compressed by lz4"),
             ("radio", "fw.deb", b"!<arch>\ndebian-binary   ", "an ar archive"),

@@ -86,6 +86,25 @@ def test_the_entry_is_in_the_termination(termination: str, entry: int | None) ->
     assert read("S10512346162F1", termination).entry == entry
 
 
+SYMBOLS = "$$ fw.elf\r\n  x $403000\r\n  _start $401000\r\n$$ \r\n"
+"""As `objcopy -O symbolsrec` of binutils 2.40 writes it."""
+
+
+def test_a_list_of_symbols_is_read_over(tmp_path: Path) -> None:
+    (tmp_path / "fw.sym").write_text(SYMBOLS + EXAMPLE)
+    assert contents(load(tmp_path / "fw.sym")) == [(0, CODE)]
+
+
+@pytest.mark.parametrize(("text", "line"), [("$$ fw\n  x 403000\n$$\n", 2), ("$$ fw\n$$\n  x $40\n", 3)])
+def test_a_symbol_is_read_over_in_the_list_alone(text: str, line: int) -> None:
+    with pytest.raises(ImageFormat, match=f"line {line} does not begin with 'S'"):
+        read(text + EXAMPLE)
+
+
+def test_a_record_among_symbols_counts() -> None:
+    assert contents(read("$$ fw", f"{record(1, 0, b'ab')} $12", "$$", END)) == [(0, b"ab")]
+
+
 def test_a_count_of_24_bits() -> None:
     # 04+00+00+01 = 05
     assert contents(read("S10512346162F1", "S604000001FA", END)) == [(0x1234, b"ab")]
