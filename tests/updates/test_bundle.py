@@ -105,7 +105,7 @@ def test_a_recording_that_is_still_written_leaves_no_bundle(
 
     def grows(path: Path) -> formats.Recording:
         found = load(path)
-        with open(path, mode) as file:
+        with path.open(mode) as file:
             file.write(head.replace(b"0", b"7"))
         return found
 
