@@ -26,7 +26,7 @@ from ..flasher import Identity
 from . import session
 from .client import LOST, Broadcast, PduChannel
 from .codec import SILENCES, NegativeResponse, Nrc, Service
-from .identity import Told, read_identity, runs
+from .identity import Told, active_session, read_identity, runs
 from .keys import keys_of
 from .parameters import Subject
 from .profile import UdsProfile
@@ -129,7 +129,7 @@ class Connection:
         gap = Deadline.after(self.profile.timings.reset_gap)
         while True:
             try:
-                active = session.active_session(self.client, self.profile)
+                active = active_session(self.client, self.profile)
                 if runs(self.profile, active, self.told()):
                     return True
             except (*LOST, PartError):

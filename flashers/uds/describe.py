@@ -275,8 +275,8 @@ def _details(service: int, message: bytes, response: bool, size: int) -> Iterato
             yield count(size - 2, "byte") if size > 2 else ""
         case 0x38 if rest:
             yield name_in(FILE_MODES, rest[0])
-            length = int.from_bytes(rest[1:3], "big")
-            yield shown(rest[3 : 3 + length], 64) if len(rest) >= 3 and not response else _value(rest[1:], size - 2)
+            end = 3 + int.from_bytes(rest[1:3], "big")
+            yield shown(rest[3:end], 64) if len(rest) >= 3 and not response else _value(rest[1:], size - 2)
         case _:
             yield _value(rest, size - 1)
 

@@ -54,8 +54,8 @@ class Network(UdpSocket):
             if self.part.resets == resets:  # What comes after a reset was asked for is lost with it.
                 self._coming += self._carried(self.part.answer(request))
 
-    def receive(self, deadline: Deadline) -> bytes | None:
-        clock.sleep(self.take if self._coming else deadline.remaining)
+    def receive(self, deadline: Deadline | float) -> bytes | None:
+        clock.sleep(self.take if self._coming else Deadline.of(deadline).remaining)
         return self._coming.pop(0) if self._coming else None
 
     def drain(self) -> None:
