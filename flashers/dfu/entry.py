@@ -8,7 +8,7 @@ came.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from enum import Enum, auto
 
@@ -106,6 +106,7 @@ def detach(bus: UsbBus, device: UsbDevice, address: DfuAddress, seconds: float) 
             matches = [wanted, *_elsewhere(bus, address, info, others, in_dfu_mode=True)]
             back = bus.wait_for(matches, deadline.sooner(LOOK_SECONDS))
         except (UsbAbsent, UsbForbidden) as error:
+            _refuse_ids_of_application(bus, address, info)
             if not deadline.expired:
                 continue
             if isinstance(error, UsbForbidden):
@@ -121,6 +122,27 @@ def detach(bus: UsbBus, device: UsbDevice, address: DfuAddress, seconds: float) 
         back.close()
         if not bus.wait_gone(wanted, deadline):
             raise PartWrongMode(f"{info} was asked to detach, and is still running after {seconds:g} s")
+
+
+def _refuse_ids_of_application(bus: UsbBus, address: DfuAddress, info: UsbInfo) -> None:
+    """Raises PartWrongMode where the address has the application's ids, and the device is at its port in DFU mode under others.
+
+    The device is reset then, so that its application runs again.
+    """
+    wanted, ids = address.dfu_mode(), (info.vendor_id, info.product_id)
+    if not info.port or (wanted.vendor_id, wanted.product_id) != ids:
+        return
+    for seen in bus.list(UsbMatch(port=info.port)):
+        if not is_in_dfu_mode(seen) or (seen.vendor_id, seen.product_id) == ids:
+            continue
+        with suppress(TransportError), closing(bus.open_device(UsbMatch(port=info.port))) as device:
+            device.reset()
+        raise PartWrongMode(
+            f"{ids[0]:04x}:{ids[1]:04x} are the ids of its running application; in DFU mode it is "
+            f"{seen.vendor_id:04x}:{seen.product_id:04x}",
+            remedy=f"Write it as dfu:{seen.vendor_id:04x}:{seen.product_id:04x}?runtime_vendor_id=0x{ids[0]:04x}"
+            f"&runtime_product_id=0x{ids[1]:04x}, or give its address these four ids in the bench file.",
+        )
 
 
 def came_back(bus: UsbBus, address: DfuAddress, info: UsbInfo, others: Collection[str], seconds: float) -> Came:
