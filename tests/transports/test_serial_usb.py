@@ -82,6 +82,26 @@ def path(port: UsbTty | None) -> str | None:
     return port.path if port is not None else None
 
 
+@pytest.mark.parametrize(
+    ("ids", "product", "url", "said"),
+    [
+        ("2341:0036", PRODUCT, "/dev/ttyACM0", False),
+        ("2fe3:0001", "Zephyr CDC ACM", "/dev/ttyACM0", False),
+        ("2341:0042", "", "/dev/ttyACM0", True),
+        ("0483:374b", "STM32 STLink", "/dev/ttyACM0", True),
+        ("0d28:0204", "BBC micro:bit CMSIS-DAP", "/dev/ttyACM0", True),
+        ("0403:6001", "FT232R USB UART", "/dev/ttyUSB0", True),
+    ],
+)
+def test_a_default_bit_rate_is_said_where_there_is_a_uart(
+    host: Host, ids: str, product: str, url: str, said: bool
+) -> None:
+    host.plug("1-4.2", 17, url.removeprefix("/dev/"))
+    for name, text in zip(("idVendor", "idProduct", "product"), (*ids.split(":"), product), strict=True):
+        (host.root / "devices" / "usb1" / "1-4.2" / name).write_text(f"{text}\n")
+    assert bool(SerialPort.default_rate({"url": url})[0]) == said
+
+
 def test_where_a_port_is_plugged_in(host: Host) -> None:
     host.plug("1-4.2", 17, "ttyACM0", serial="85430353531351B0E1E2")
     host.plug("1-4.3", 9, "ttyUSB0", converter=True)

@@ -25,7 +25,7 @@ from ..errors import SerialAbsent, SerialBusy, SerialForbidden, SerialSettings, 
 from ..transport import Where
 from . import host
 from .host import permission_remedy
-from .usb_tty import listed, ports
+from .usb_tty import has_bit_rate, listed, ports
 
 KEYS: Mapping[str, type | tuple[type, ...]] = {
     "url": str,
@@ -48,7 +48,7 @@ SCHEMA: Mapping[str, Mapping[str, Any]] = {
         "`socket://host:port`, `rfc2217://host:port`, or `hwgrep://SER=85430353531351B0E1E2` (the port of the USB device with "
         "this serial number). Needed.",
     },
-    "baudrate": {"type": "integer", "description": "Bit rate, in bit/s."},
+    "baudrate": {"type": "integer", "minimum": 1, "description": "Bit rate, in bit/s."},
     "bytesize": {"enum": [5, 6, 7, 8], "description": "Data bits."},
     "parity": {"enum": ["N", "E", "O", "M", "S"], "description": "Parity: none, even, odd, mark, space."},
     "stopbits": {"enum": [1, 1.5, 2], "description": "Stop bits."},
@@ -135,8 +135,9 @@ def surprises(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def default_rate(settings: Mapping[str, Any]) -> tuple[str, str]:
-    """See `SerialPort.default_rate`. A socket has no bit rate."""
-    if "baudrate" in settings or str(settings.get("url", "")).startswith("socket:"):
+    """See `SerialPort.default_rate`. A socket has no bit rate, nor has a part's own USB port."""
+    url = str(settings.get("url", ""))
+    if "baudrate" in settings or url.startswith("socket:") or not has_bit_rate(url):
         return "", ""
     return "no baudrate is given: 9,600 bit/s is the serial library's default", "baudrate=115200"
 

@@ -8,6 +8,7 @@ anew, the device is known by its serial number, or by being the only one that ca
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -19,6 +20,14 @@ from ..usb import claims
 from ..usb.claims import Claim, Claimed
 
 TTYS = Path("/sys/class/tty")
+BRIDGES = frozenset(
+    f"{vendor}:{product}"
+    for vendor in ("2341", "2a03")
+    for product in ("0001", "0010", "003b", "003f", "0042", "0043", "0044", "0242", "0243")
+)
+"""Ids of the USB processors of Arduino's boards, which have a UART between them and the part (Arduino's boards.txt)."""
+PROBE = re.compile(r"link|dap\b|debug|probe|uart", re.IGNORECASE)
+"""What debug probes call themselves, whose port is a UART too."""
 MOST_LISTED = 5
 """Ports that a message names."""
 
@@ -63,6 +72,14 @@ def alike(port: UsbTty) -> Sequence[UsbTty]:
         return one.ids, one.product, one.serial, one.interface
 
     return [port, *(other for other in ports() if other.place != port.place and said(other) == said(port))]
+
+
+def has_bit_rate(path: str) -> bool:
+    """Whether the bit rate of a port means something: not where the part itself is a USB device of the class CDC-ACM."""
+    if not path.startswith("/") or not Path(path).resolve().name.startswith("ttyACM"):
+        return True
+    found = usb_tty(path)
+    return found is not None and (found.ids in BRIDGES or PROBE.search(found.product) is not None)
 
 
 def listed(found: Sequence[UsbTty]) -> str:
