@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..flashers.flasher import Bootloader
@@ -36,6 +36,8 @@ LONGEST_KEY = 64
 """Characters of a wrong key that others are compared with."""
 DEEPEST = 4
 """Levels of keys that `all_keys` lists."""
+TYPES: Mapping[str, type] = {"boolean": bool, "integer": int}
+"""Of JSON Schema, those that no other kind of value is written for."""
 NOT_OF_A_TARGET = ("name", "id", "bus", "protocol", "address", "profile", "version_from", "partition", "app")
 """Keys of a component that the target says itself, or that only parts of the host have."""
 
@@ -56,7 +58,8 @@ def tables(
     Args:
         settings: What the target's place says of the bus; these keys can't be set again.
     """
-    bus = dict.fromkeys(transport.keys(settings)) | _fields(BusSpec)
+    described = transport.settings_schema
+    bus = {key: _described(described.get(key, {})) for key in transport.keys(settings)} | _fields(BusSpec)
     found: dict[str, Fields] = {"bus": {key: bus[key] for key in bus if key != "kind" and key not in settings}}
     if flasher is not None:
         component = _fields(ComponentSpec)
@@ -110,6 +113,10 @@ def value(known: Mapping[str, Fields], where: tuple[str, ...], text: str) -> Any
             reasons.append((candidate, error.errors(include_url=False)[0]))
     # Of a number that is too large the bound is told, not that it is no text.
     told = next((item for item in reasons if not item[1]["type"].endswith("_type")), reasons[-1])
+    if where[0] == "bus" and where[1] not in BusSpec.model_fields:
+        # Nobody else looks at what the bus's library takes before the bus is opened.
+        key = ".".join(where)
+        raise KeyWrong(f"{key} = {quoted(text)}: {told[1]['msg'].replace('Input should', 'should')}", key)
     return told[0]
 
 
@@ -229,6 +236,16 @@ def _of_a_table(annotation: Any) -> Any | None:
 
 def _fields(model: type[BaseModel]) -> dict[str, FieldInfo | None]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _described(schema: Mapping[str, Any]) -> FieldInfo | None:
+    """What a library's key takes, where its JSON Schema has one type or a list of values; None: the library judges it."""
+    if words := schema.get("enum"):
+        return FieldInfo(annotation=Literal[tuple(words)])  # type: ignore[arg-type]
+    kind = schema.get("type")
+    if not isinstance(kind, str) or kind not in TYPES:
+        return None
+    return FieldInfo(annotation=Annotated[TYPES[kind], Field(ge=schema.get("minimum"))])  # type: ignore[arg-type]
 
 
 def _near(known: Mapping[str, Fields], key: str) -> list[str]:
