@@ -148,6 +148,8 @@ class SmpClient:
         reply = self.link.ask(Op.WRITE, Group.IMAGE, ImageCommand.STATE, body)
         if reply.refusal is not None and reply.refusal.unsupported:
             return False
+        if not confirm and reply.refusal is not None and reply.refusal.is_already_pending:
+            return True  # A try before was carried out, and its reply was lost.
         accepted(reply, "to confirm the image" if confirm else "to try the image")
         return True
 

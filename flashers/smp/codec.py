@@ -195,6 +195,11 @@ class SmpRefusal:
         return self.group is None and self.rc == Rc.ENOTSUP
 
     @property
+    def is_already_pending(self) -> bool:
+        """Whether the image waits already for the next reset to try it."""
+        return self.group == Group.IMAGE and self.rc == ImageRc.IMAGE_ALREADY_PENDING
+
+    @property
     def too_long(self) -> bool:
         """Whether the part knows the command, and its own answer doesn't fit its buffer."""
         return self.group is None and self.rc == Rc.EMSGSIZE

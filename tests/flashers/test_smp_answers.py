@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from proxyflash.flashers.errors import (
     ImageWrongPart,
     NoResponse,
+    PartRefused,
     Unsupported,
     VerifyMismatch,
     WrongPart,
@@ -21,7 +22,9 @@ from proxyflash.flashers.errors import (
 from proxyflash.flashers.flasher import Slot, State
 from proxyflash.flashers.formats.mcuboot import parse
 from proxyflash.flashers.smp import restart as smp_restart
+from proxyflash.flashers.smp.client import SmpClient
 from proxyflash.flashers.smp.flasher import SmpFlasher
+from proxyflash.flashers.smp.link import SmpLink
 from proxyflash.flashers.smp.profile import SmpAddress, SmpProfile
 from proxyflash.tests.flashers.smp_wire import InstantWire
 from proxyflash.tests.flashers.test_mcuboot import made
@@ -389,3 +392,11 @@ def test_a_sight_asks_and_changes_nothing() -> None:
     # Echo is a write by its op, and changes nothing; all others read.
     assert {(group, command) for group, command, _ in part.asked} <= {ECHO, PARAMETERS, NAMES, BOOTLOADER, STATE, SLOTS}
     assert all(not body for group, command, body in part.asked if (group, command) == STATE)
+
+
+def test_a_wish_whose_reply_was_lost_is_not_refused_the_second_time() -> None:
+    """IMG_MGMT_ERR_IMAGE_ALREADY_PENDING is 28 (Zephyr, img_mgmt.h)."""
+    client = SmpClient(SmpLink(Part({STATE: {"err": {"group": 1, "rc": 28}}}), 1.0))
+    assert client.set_state(bytes(32), confirm=False)
+    with pytest.raises(PartRefused):
+        client.set_state(bytes(32), confirm=True)
