@@ -222,7 +222,7 @@ class Programmer:
     def read(self, ranges: Sequence[Range]) -> list[Segment]:
         """Reads memory. Raises Unsupported where the part can't."""
         with self._telling(), self._left_as_it_was():
-            return self._strategy().read(ranges)
+            return self._attempt(lambda: self._strategy().read(ranges), Phase.READ)
 
     def read_replaced(self, image: FirmwareImage) -> tuple[tuple[Segment, ...], str]:
         """What the image would replace, which is all of the erase units that it touches; and why that can't be read, ""
@@ -231,7 +231,9 @@ class Programmer:
         with self._telling(), self._left_as_it_was():
             strategy = self._strategy(looking=True)
             ranges, reason = strategy.replaced(strategy.place(image))
-            return (() if reason else join(strategy.read(ranges))), reason
+            if reason:
+                return (), reason
+            return join(self._attempt(lambda: self._strategy().read(ranges), Phase.READ)), reason
 
     def erase(self, ranges: Sequence[Range]) -> int:
         """Erases the units that the ranges touch; bytes erased."""

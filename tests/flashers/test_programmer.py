@@ -539,3 +539,18 @@ def test_the_table_of_silences_is_asked(meaning: Meaning) -> None:
     with nullcontext() if passes else pytest.raises(SerialTimeout):
         bench.flash_image(image(2))
     assert bench.holds(image(2)) == passes
+
+
+def test_a_loss_while_reading_passes() -> None:
+    bench = Bench()
+    reading, losses = bench.flasher.read, iter([SerialTimeout("mute"), SerialTimeout("mute")])
+
+    def read(start: int, size: int) -> Iterator[bytes]:
+        for loss in losses:
+            raise loss
+        return reading(start, size)
+
+    bench.flasher.read = read  # type: ignore[method-assign]
+    (segment,) = bench.programmer().read([Range(0, 300)])
+    assert bytes(segment.data) == content(1)[:300]
+    assert bench.flasher.calls.count("connect") == 3
