@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..emulators.device import EmulatedDevice
     from ..emulators.replay.session import Replay
     from ..transports.recording.recorder import Recorder
-    from ..transports.transport import Transport
+    from ..transports.transport import Listening, Transport
 
 
 class Buses:
@@ -85,23 +85,31 @@ class Buses:
                     raise _closed()
             return self._transports[bus]
 
+    def listening(self, bus: str) -> Listening:
+        """How a bus would be opened to hear what passes on it. Opens nothing. Raises OneReader."""
+        spec = self.file.spec.bus[bus]
+        if spec.emulated:
+            raise OneReader(f"the parts of the emulated bus {bus!r} are in the process that uses them")
+        listening = self._class(bus).listening(self.file.settings(bus))
+        if listening is None:
+            raise OneReader(f"bus {bus!r} is of kind {spec.kind}, which can't be heard beside the program that uses it")
+        return listening
+
+    def _class(self, bus: str) -> type[Transport]:
+        transport: type[Transport] = plugins.load(plugins.TRANSPORTS, self.file.spec.bus[bus].kind)
+        return transport
+
     def listen(self, bus: str) -> Any:
         """Opens a bus to hear what passes on it, and to send nothing. Raises OneReader, TransportError, BenchLocked.
 
         Takes the lock of the bench only where the bus has one reader.
         """
-        spec = self.file.spec.bus[bus]
-        if spec.emulated:
-            raise OneReader(f"the parts of the emulated bus {bus!r} are in the process that uses them")
-        transport: type[Transport] = plugins.load(plugins.TRANSPORTS, spec.kind)
-        listening = transport.listening(self.file.settings(bus))
-        if listening is None:
-            raise OneReader(f"bus {bus!r} is of kind {spec.kind}, which can't be heard beside the program that uses it")
+        listening = self.listening(bus)
         if not listening.shared:
             self.lock()
         recorder = self.recorder
         with self._opening:
-            opened = self._transports[bus] = transport.open(bus, listening.settings)
+            opened = self._transports[bus] = self._class(bus).open(bus, listening.settings)
             opened.recorder = recorder
         return opened
 

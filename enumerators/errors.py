@@ -66,6 +66,14 @@ class OneReader(ProxyflashError):
     )
 
 
+class NotSilent(ProxyflashError):
+    """A bus that can't be heard without acknowledging the frames of others."""
+
+    code = "E-MONITOR-ACK"
+    exit_status = ExitStatus.USAGE
+    default_remedy = "Leave out --listen-only, or use an adapter that has a listen-only mode."
+
+
 class ComponentUnknown(ProxyflashError):
     code = "E-COMPONENT"
     exit_status = ExitStatus.ABSENT

@@ -49,11 +49,14 @@ class Where:
 class Listening:
     """How a bus is opened to hear what passes, and to send nothing.
 
-    `shared`: whether a program that uses the bus works on undisturbed; if not, the bus has one reader.
+    `shared`: whether a program that uses the bus works on undisturbed; if not, the bus has one reader. `silent`: whether the
+    listener acknowledges nothing; `effect`: what it does on the wire, in words, "" where there is nothing to say.
     """
 
     settings: Mapping[str, Any]
     shared: bool
+    silent: bool = True
+    effect: str = ""
 
 
 class Transport(ABC):

@@ -20,8 +20,10 @@ from proxyflash.tools.commands import monitor
 from proxyflash.tools.frame_counts import FrameCounts, about
 from proxyflash.tools.monitor_table import MonitorTable
 from proxyflash.transports import clock
+from proxyflash.transports.can.bus import CanBus
 from proxyflash.transports.recording.formats import load
 from proxyflash.transports.recording.records import CanFlag, CanFrame
+from proxyflash.transports.transport import Listening
 from rich.console import Console
 
 numbers = itertools.count()
@@ -182,6 +184,17 @@ BO_ 291 Engine: 2 ECU
  SG_ Speed : 0|8@1+ (100,0) [0|25500] "rpm" ECU
  SG_ Oil : 8|8@1- (1,0) [-128|127] "degC" ECU
 """
+
+
+def test_listen_only_refuses_an_adapter_that_acknowledges_before_it_opens_it(
+    car: Car, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert commands.run(["monitor", "robotell:/dev/none", "--listen-only"]) == 2
+    assert "E-MONITOR-ACK bus 'none': the adapter acknowledges the frames of others" in capsys.readouterr().err
+    assert car.run(car.bus, "--listen-only", frames=[(0x123, "01")])[0] == 0
+    loud = classmethod(lambda cls, settings: Listening(settings, True, False, "it acknowledges frames"))
+    monkeypatch.setattr(CanBus, "listening", loud)
+    assert f"{car.name}: it acknowledges frames\n" in car.run(car.bus, frames=[(0x123, "01")])[2]
 
 
 def test_signals_have_the_names_of_a_dbc_file(car: Car, tmp_path: Path) -> None:

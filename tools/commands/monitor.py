@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from ...enumerators.described import describers
-from ...enumerators.errors import ComponentUnknown, OneReader
+from ...enumerators.errors import ComponentUnknown, NotSilent, OneReader
 from ...enumerators.target import is_target
 from ...flashers.describing import Describer, Describing, Line, id_text
 from ...transports import clock, private_files
@@ -44,9 +44,15 @@ LOOK_SECONDS = 0.5
 @click.option(
     "--record", "kept", type=click.Path(path_type=Path), metavar="FILE", help="Also write what passes into FILE."
 )
+@click.option("--listen-only", is_flag=True, help="Refuse a bus on which the adapter would acknowledge frames.")
 @click.option("--for", "seconds", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="End after so long.")
 def monitor(
-    session: Session, words: tuple[str, ...], dbc: Path | None, kept: Path | None, seconds: float | None
+    session: Session,
+    words: tuple[str, ...],
+    dbc: Path | None,
+    kept: Path | None,
+    listen_only: bool,
+    seconds: float | None,
 ) -> int | None:
     """Shows what passes on CAN buses, decoded, until Ctrl-C.
 
@@ -58,7 +64,7 @@ def monitor(
     proxyflash monitor 'uds:socketcan:can0?request=0x7E0' --record can0.jsonl
     proxyflash --bench desk.toml monitor powertrain --dbc car.dbc --for 10
     """
-    heard, every = _opened(session, words)
+    heard, every = _opened(session, words, listen_only)
     counts = FrameCounts({bus.name: bus.bit_rates for bus in _can_buses(heard) if bus.bit_rates is not None})
     signals = None
     if dbc is not None:
@@ -166,10 +172,12 @@ class _Running:
             self._output.lines(f"{clock_text(line.time)} {line}" for line in lines)
 
 
-def _opened(session: Session, words: Sequence[str]) -> tuple[list[tuple[Bench, Transport]], dict[str, list[Describer]]]:
+def _opened(
+    session: Session, words: Sequence[str], listen_only: bool
+) -> tuple[list[tuple[Bench, Transport]], dict[str, list[Describer]]]:
     """The buses that are heard, and the describers of each of them.
 
-    Targets of one bus share it. Raises OneReader where a bus that was named, or each bus, can't be heard.
+    Targets of one bus share it. Raises OneReader where a bus that was named, or each bus, can't be heard; NotSilent.
     """
     targets = [word for word in words if is_target(word)]
     if targets and len(targets) < len(words):
@@ -187,6 +195,9 @@ def _opened(session: Session, words: Sequence[str]) -> tuple[list[tuple[Bench, T
                 every[bus] = describers(bench.file)[bus] + every[bus]
                 continue
             try:
+                how = bench.listening(bus)
+                if listen_only and not how.silent:
+                    raise NotSilent(f"bus {bus!r}: {how.effect}")
                 transport = bench.listen(bus)
             except OneReader as error:
                 if words:
@@ -194,6 +205,8 @@ def _opened(session: Session, words: Sequence[str]) -> tuple[list[tuple[Bench, T
                 refused.append(error)
                 session.output.note(f"{bus} is left out: {error.cause}")
                 continue
+            if how.effect:
+                session.output.note(f"{bus}: {how.effect}")
             heard.append((bench, transport))
             known[bus] = spec
             every[bus] = describers(bench.file)[bus]

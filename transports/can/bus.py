@@ -258,7 +258,7 @@ class CanBus(Transport):
 
     @classmethod
     def listening(cls, settings: Mapping[str, Any]) -> Listening:
-        return Listening(opening.listening(settings), settings["interface"] in opening.SHARED_INTERFACES)
+        return opening.listening(settings)
 
     @property
     def lost(self) -> int:

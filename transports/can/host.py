@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..quoting import shell_line
@@ -13,6 +15,8 @@ NET = Path("/sys/class/net")
 CAN_DEVICE_TYPE = "280"
 """ARPHRD_CAN of Linux's if_arp.h, as /sys/class/net/<name>/type has it."""
 
+IP_SECONDS = 5.0
+"""How long `ip` may take."""
 IFF_UP = 1
 """Of Linux's if.h: operstate is "unknown" of a virtual interface that is up."""
 
@@ -23,6 +27,21 @@ def interfaces() -> Iterator[Path]:
         kind = link / "type"
         if kind.is_file() and kind.read_text().strip() == CAN_DEVICE_TYPE:
             yield link
+
+
+def link_info(name: str) -> tuple[str, Sequence[str]]:
+    """The kind of an interface ("can", "vcan", "slcan") and its control modes, such as LISTEN-ONLY; "": not known.
+
+    The kernel has them in no file, so `ip` of iproute2 is asked.
+    """
+    words = ["ip", "-details", "-json", "link", "show", "dev", name]
+    try:
+        done = subprocess.run(words, capture_output=True, timeout=IP_SECONDS, check=True)
+        (link,) = json.loads(done.stdout)
+        info = link["linkinfo"]
+        return str(info["info_kind"]), info.get("info_data", {}).get("ctrlmode", ())
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, subprocess.SubprocessError):
+        return "", ()
 
 
 def checks() -> Iterator[HostCheck]:

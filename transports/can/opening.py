@@ -39,7 +39,8 @@ from ..errors import (
     causes,
 )
 from ..quoting import shell_line
-from ..transport import Where
+from ..transport import Listening, Where
+from . import host
 
 GENERAL_KEYS = frozenset(
     ("interface", "channel", "bitrate", "fd", "data_bitrate", "can_filters", "receive_own_messages", "timing", "state")
@@ -51,6 +52,19 @@ OWN_INTERFACES = ("proxyflash", "proxyflash-replay")
 """The interfaces that this project adds to python-can's: their buses are of this process."""
 SHARED_INTERFACES = (SOCKETCAN, "udp_multicast", "virtual", "proxyflash")
 """The interfaces whose bus several programs may open at once."""
+NO_WIRE = ("vcan", "vxcan")
+"""Kinds of the kernel's interfaces on which nothing is acknowledged."""
+LISTEN_ONLY: Mapping[str, Mapping[str, Any]] = {
+    "cantact": {"monitor": True},
+    "kvaser": {"driver_mode": False},
+    "nixnet": {"listen_only": True},
+    "pcan": {"state": can.BusState.PASSIVE},
+    "seeedstudio": {"operation_mode": "silent"},
+    "slcan": {"listen_only": True},
+    "systec": {"state": can.BusState.PASSIVE},
+    "vector": {"listen_only": True},
+}
+"""By python-can's interface: the keys that have the adapter acknowledge nothing."""
 TIMING_KEYS = frozenset(can.typechecking.BitTimingDict.__annotations__) | frozenset(
     can.typechecking.BitTimingFdDict.__annotations__
 )
@@ -192,10 +206,26 @@ def close_bus(bus: can.BusABC) -> None:
         unlock()
 
 
-def listening(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with which an adapter acknowledges nothing either, where its interface has such a key."""
-    able = settings["interface"] not in OWN_INTERFACES and "listen_only" in keys(settings["interface"])
-    return {**settings, "listen_only": True} if able else dict(settings)
+def listening(settings: Mapping[str, Any]) -> Listening:
+    """How a bus is heard: by an adapter that acknowledges nothing, where its interface has a mode for that."""
+    interface = settings["interface"]
+    if interface == SOCKETCAN:
+        # Others use the interface, so it stays as it was brought up.
+        kind, modes = host.link_info(settings["channel"])
+        if kind in NO_WIRE:
+            return Listening(settings, True)
+        silent = "LISTEN-ONLY" in modes
+        does = "acknowledges nothing (listen-only)" if silent else "acknowledges the frames of others, as before"
+        return Listening(settings, True, silent, f"the interface {does if kind else 'stays as it was brought up'}")
+    if interface in SHARED_INTERFACES or interface in OWN_INTERFACES:
+        return Listening(settings, interface in SHARED_INTERFACES)
+    mode = LISTEN_ONLY.get(interface, {})
+    if mode and mode.keys() <= keys(interface):
+        return Listening({**settings, **mode}, False, True, "the adapter acknowledges nothing (listen-only)")
+    effect = (
+        "the adapter acknowledges the frames of others, as each node does: python-can has no listen-only mode for it"
+    )
+    return Listening(settings, False, False, effect)
 
 
 def dropped(bus: can.BusABC) -> int:
