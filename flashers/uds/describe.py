@@ -241,8 +241,8 @@ def _details(service: int, message: bytes, response: bool, size: int) -> Iterato
             level = rest[0] & ~SUPPRESS_POSITIVE_RESPONSE
             if level % 2:
                 yield f"requestSeed 0x{level:02X}"
-                length = _size(size - 2)
-                yield f"seed of {length}" if response and length else length
+                value = _size(size - 2)
+                yield f"seed of {value}" if response and value else value
                 # 10.4: the seed of a level that is unlocked already.
                 yield "all zero: unlocked" if response and size == len(message) > 2 and not any(rest[1:]) else ""
             else:
