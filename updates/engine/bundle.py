@@ -136,12 +136,12 @@ def write(
         archive.writestr(_info(INDEX), head)
         if key is not None:
             archive.writestr(_info(SIGNATURE), key.seal(head, TYPE))
-        for (name, of, data), listed in zip(sources, members, strict=True):
+        for (name, _, data), listed in zip(sources, members, strict=True):
             with archive.open(_info(name), "w", force_zip64=False) as member:
                 copied = _copied(data, member.write, listed.size)
             if copied != (listed.size, listed.sha256):
                 raise recordings.BadRecording(
-                    f"{of}: the recording was changed while it was put into the bundle",
+                    f"{name if isinstance(data, bytes) else data}: this was changed while it was put into the bundle",
                     remedy="Wait until the recording has ended, and write the bundle again.",
                 )
     return index
