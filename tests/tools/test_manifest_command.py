@@ -172,6 +172,8 @@ def test_a_key_that_no_root_vouches_for_signs_nothing(say: Say, tmp_path: Path) 
     say("key", "other.pem")
     status, _, err = say("sign", PARENT, "--key", "other.pem")
     assert (status, err.split()[0]) == (12, "E-KEY-FILE")
+    assert "If other.pem is one, make a signing key" in err
+    assert "proxyflash manifest key --root other.pem -- RELEASE.pem" in err
     assert "proxyflash manifest key --root ROOT.pem -- other.pem" in err
     status, _, err = say("sign", PARENT, "--key", "other.pem", "--sjwk", "release.sjwk")
     assert (status, "another key" in err) == (12, True)

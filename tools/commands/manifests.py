@@ -242,7 +242,9 @@ def sign(
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFile(
             f"{vouching}: {getattr(error, 'strerror', None) or 'no text'}",
-            remedy="Have a root key vouch for it: "
+            remedy=f"A root key signs no updates. If {key} is one, make a signing key and sign with that: "
+            + shell_line(["proxyflash", "manifest", "key", "--root", key, "--", "RELEASE.pem"])
+            + ". Else have its root key vouch for it: "
             + shell_line(["proxyflash", "manifest", "key", "--root", "ROOT.pem", "--", key]),
         ) from error
     if signing.signing_key_of(text, str(vouching)).modulus != private.public.modulus:
