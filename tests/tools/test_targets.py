@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 import tomllib
@@ -538,6 +539,8 @@ def test_the_same_command_goes_on_after_a_kill(wire: Callable[..., Wired], tmp_p
     command = wired.command("flash", target, "fw.hex", "--yes", "--jsonl")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        # However late this test reads, the flash is only a few events ahead.
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
         written = 0
         for line in process.stdout:
             event = json.loads(line)
@@ -545,6 +548,7 @@ def test_the_same_command_goes_on_after_a_kill(wire: Callable[..., Wired], tmp_p
                 written = event["done"]
                 # The lock is the same from another folder, with another setting.
                 if written > 24_000:
+                    process.send_signal(signal.SIGSTOP)
                     other = wired.command("info", f"{wired.imu}?group=x")
                     done = subprocess.run(other, cwd=tmp_path, capture_output=True, text=True, timeout=600)
                     assert (done.returncode, done.stderr.split()[0]) == (6, "E-BENCH-LOCKED")
