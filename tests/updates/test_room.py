@@ -37,15 +37,22 @@ def full(number: int = errno.ENOSPC) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_pauses_an_update(lab: Lab, number: int) -> None:
-    lab.fault("right one", Action.BACKUP, lambda: full(number))
+def test_a_full_disk_pauses_an_update(lab: Lab, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def filled() -> None:
+        left = 5_536 if number == errno.ENOSPC else 1 << 40
+        monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=left, f_frsize=1))
+        full(number)
+
+    missing = ", 5,536 are left, 60,000 are missing" if number == errno.ENOSPC else ""
+    lab.fault("right one", Action.BACKUP, filled)
     works: list[Callable[[], Outcome]] = [lambda: lab.apply(lab.bundle(), on_failure="rollback"), lab.resume]
     for work in works:
         outcome = work()
         assert (outcome.ending, outcome.progress.rolling_back) == (Ending.UNFINISHED, False)
         assert outcome.error is not None
         assert (outcome.error.code, outcome.error.exit_status) == ("E-STATE", 10)
-        assert outcome.error.remedy == "Make room on that disk, then go on: proxyflash resume"
+        said = f"Make room on that disk (65,536 bytes are needed{missing}), then go on: proxyflash resume"
+        assert outcome.error.remedy == said
     lab.fault("right one", Action.BACKUP, lambda: None)
     assert lab.resume().succeeded
     assert lab.holds() == all_new()

@@ -152,7 +152,7 @@ class Engine:
         try:
             copy = staged(plan.update, entry.files)
         except StateFolder as error:
-            raise room.advised(error) from error.__cause__
+            raise room.advised(error, entry.files, plan.update) from error.__cause__
         # The same tasks, with the files that nobody else writes.
         own = planning.order(copy, components)
         begin = {

@@ -51,9 +51,25 @@ def is_full(error: BaseException | None) -> bool:
     return isinstance(error, StateFolder) and isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
 
 
-def advised(error: StateFolder) -> StateFolder:
-    """The error; where the disk is full, with the advice that helps."""
-    return error.advised(MAKE_ROOM) if is_full(error) else error
+def advised(error: StateFolder, folder: Path, update: Update) -> StateFolder:
+    """The error; where the disk had no room for the update's copies, with the advice that helps."""
+    if not is_full(error):
+        return error
+    return error.advised(f"{MAKE_ROOM[:-1]}: {_missing(folder, _copies(update))}.")
+
+
+def left_over(folder: Path, tasks: Iterable[Task]) -> str:
+    """The room that the backups of these tasks and the journal need, and how much is missing, for a message.
+
+    A quota that is used up is not seen: only what is needed is said then.
+    """
+    return _missing(folder, sum(size for _, size in _backups(tasks)))
+
+
+def _missing(folder: Path, size: int) -> str:
+    needed, free = size + JOURNAL_BYTES, _free(folder)
+    missing = f", {free:,} are left, {needed - free:,} are missing" if free < needed else ""
+    return f"{needed:,} bytes are needed{missing}"
 
 
 def _copies(update: Update) -> int:

@@ -71,11 +71,17 @@ class UpdateRun:
         if isinstance(halt, NOT_THERE):
             remedy = ("When it is there, go on: ", NextAction.RESUME, ". ", *halt.advice)
         elif room.is_full(halt):
-            remedy = ("Make room on that disk, then go on: ", NextAction.RESUME)
+            needed = room.left_over(self.entry.folder, [task for task in self.plan.tasks if self._may_keep(task)])
+            remedy = (f"Make room on that disk ({needed}), then go on: ", NextAction.RESUME)
         found = halt.advised(remedy)
         if not isinstance(halt, Cancelled):
             found.exit_status = ExitStatus.RESUMABLE
         return found
+
+    def _may_keep(self, task: Task) -> bool:
+        """Whether a task may still make its backup."""
+        state = self.progress.tasks[task.index]
+        return not self.progress.rolling_back and not state.finished and Action.BACKUP not in state.results
 
     def _stopped(self, halt: Cancelled) -> Cancelled:
         """If nothing was changed yet, it is the update's end: there is nothing to go on with."""
