@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from . import events as ev
 from . import plan as planning
-from .errors import ImageError, Unsupported
+from .errors import ImageError, ImageMisplaced, Unsupported
 from .events import Phase
 from .flasher import Bootloader, Capability, SlotAccess, Target
 from .image import FirmwareImage, Segment
@@ -27,11 +27,11 @@ class SlotStrategy(Strategy):
         return self._map(None)
 
     def place(self, image: FirmwareImage) -> FirmwareImage:
-        return planning.place(image, self._map(image.target))
+        return _placed(image, self._map(image.target))
 
     def plan(self, image: FirmwareImage, *, compare: bool) -> FlashPlan:
         memory = self._map(image.target)
-        placed = planning.place(image, memory)
+        placed = _placed(image, memory)
         slot = memory.regions[0]
         name = "the slot" if slot.name == "slot" else slot.name
         return FlashPlan(placed, slot.size, (), (whole(placed),), replaces=name, regions=memory.regions)
@@ -92,6 +92,18 @@ class SlotStrategy(Strategy):
         slot = self.slots.slot(target)
         region = Region(slot.name, 0, slot.size, (EraseRun(1, slot.size),), erase=Erase.NEVER)
         return MemoryMap((region,), target=slot.target)
+
+
+def _placed(image: FirmwareImage, memory: MemoryMap) -> FirmwareImage:
+    """The image in its slot, which begins at 0. Raises what `planning.place` raises."""
+    slot = memory.regions[0]
+    if image.segments and not image.relocatable and not image.only and image.start >= slot.end:
+        raise ImageMisplaced(
+            f"{image.source or 'the image'} has addresses, from 0x{image.start:08X} on, and the {slot.name} takes a file as "
+            "it is, at no address",
+            remedy="Make a file without addresses of it: proxyflash image FILE --to FILE.bin",
+        )
+    return planning.place(image, memory)
 
 
 def whole(image: FirmwareImage) -> Segment:

@@ -254,6 +254,9 @@ CASES = {
         "sonar", "app.hex", hexed((0, CODE), (0, CODE)), BAD_FILE, ("E-IMAGE-OVERLAP", "by lines 2 and 4"),
     ),
     "the highest addresses": Case("imu", "app.hex", hexed((0xFFFFFFF0, CODE)), BAD_FILE, ("0xFFFFFFF0..0xFFFFFFFF",)),
+    "addresses, for a slot that has none": Case(
+        "cam", "app.elf", elf((0x08000000, bytes(64))), BAD_FILE, ("E-IMAGE-MISPLACED", "0x08000000", "--to FILE.bin"),
+    ),
     "a suffix for another device": Case(
         "cam", "app.dfu", dfu(bytes(64), 0x5555), BAD_FILE, ("E-IMAGE-WRONG-PART", "1209:5555", "1209:df01"),
     ),
