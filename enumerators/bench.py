@@ -150,6 +150,11 @@ class Bench(Buses):
             for entry in entries:
                 with naming(entry.spec.name):
                     entry.flasher.check_profile(entry.profile)
+                said += [
+                    f"component {entry.spec.name}: there is no image {image.file} now"
+                    for image in entry.spec.images
+                    if not (self.file.folder / image.file).exists()
+                ]
             if spec.emulated:
                 emulate(self.file, name, None).close()
                 said += [
@@ -164,7 +169,7 @@ class Bench(Buses):
                 try:
                     transport.check(name, settings)
                 except TransportError as error:
-                    raise error.placed(self.file.at(("bus", name))) from error
+                    raise error.placed(self.file.at_settings(name, error)) from error
                 said += [f"bus {name}: {text}" for text in transport.surprises(settings)]
                 for entry in entries:
                     about = f"component {entry.spec.name}"

@@ -74,7 +74,7 @@ class Buses:
                 try:
                     self._transports[bus] = plugins.load(plugins.TRANSPORTS, spec.kind).open(bus, settings)
                 except BadSettings as error:
-                    raise error.placed(self.file.at(("bus", bus))) from error
+                    raise error.placed(self.file.at_settings(bus, error)) from error
                 if hasattr(self._transports[bus], "outside"):
                     self._transports[bus].outside = self.outside
                 if self._recorder is not None:

@@ -286,7 +286,15 @@ class AdapterForbidden(TransportError):
 
 
 class BadSettings(TransportError):
+    """`setting`: the key of the bus that is wrong, "" where it is not one of them alone."""
+
     exit_status = ExitStatus.BAD_FILE
+    setting = ""
+
+    def about(self, setting: str) -> Self:
+        """Itself, with the key that is wrong."""
+        self.setting = setting
+        return self
 
 
 class AdapterGone(TransportError):

@@ -138,7 +138,7 @@ class UdpSocket(Transport):
 def _checked(settings: Mapping[str, Any]) -> tuple[str, int]:
     for key in settings:
         if key not in ("host", "port"):
-            raise UdpSettings(f"a UDP bus has no key {key!r}; there are: host, port")
+            raise UdpSettings(f"a UDP bus has no key {key!r}; there are: host, port").about(key)
     host, port = settings.get("host"), settings.get("port")
     if not isinstance(host, str) or not host:
         raise UdpSettings("a UDP bus needs a host, a text")

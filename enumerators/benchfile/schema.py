@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ...flashers.flasher import Address, Bootloader, Settings
 from ...transports import named_files, plugins
-from ...transports.errors import ProxyflashError
+from ...transports.errors import BadSettings, ProxyflashError, TransportError
 from ...transports.plain import meant, quoted
 from ...transports.quoting import shell_line
 from ..errors import BenchKey, BenchMissing, BenchName, BenchSyntax
@@ -363,6 +363,10 @@ class BenchFile:
         """File and line of a key, for messages: "desk.toml:12"."""
         return _at(self.path, self.text, place)
 
+    def at_settings(self, bus: str, error: TransportError) -> str:
+        """File and line of the key of a bus that an error is about."""
+        return self.at(("bus", bus, error.setting if isinstance(error, BadSettings) else ""))
+
 
 def load(path: Path) -> BenchFile:
     """Reads and checks a bench file. Raises BenchMissing, BenchSyntax, BenchKey, BenchName, PluginUnknown."""
@@ -645,12 +649,26 @@ class Reader:
         if path == ("component",) and fault.kind == "list_type":
             return f"{self._at(path)}: [component] is one table; write [[component]], for each component one"
         if fault.kind == "extra_forbidden":
-            return f"{self._at(path)}: {self._dotted(path)} is no key that is known here{meant(str(path[-1]), known)}"
+            suggested = self._of_the_protocol(path) or meant(str(path[-1]), known)
+            return f"{self._at(path)}: {self._dotted(path)} is no key that is known here{suggested}"
         if fault.kind == "missing":
             return f"{self._at(path)}: {self._dotted(path[:-1], path[-1])} is missing"
+        message = "should be a table" if fault.kind in ("model_type", "dict_type") else fault.message
         # What is wrong with a whole table is not said better by its keys.
         said = f" = {quoted(fault.value)}" if fault.place or not isinstance(fault.value, dict) else ""
-        return f"{self._at(path)}: {self._dotted(path)}{said}: {fault.message}"
+        return f"{self._at(path)}: {self._dotted(path)}{said}: {message}"
+
+    def _of_the_protocol(self, path: Place) -> str:
+        """What is meant by a key of a component's profile or address that stands beside these; "" if it is none."""
+        match path:
+            case ("component", int(index), str(key)):
+                protocol = self.raw["component"][index].get("protocol")
+                if protocol in plugins.names(plugins.FLASHERS):
+                    flasher = self._flasher(protocol, path)
+                    for table, model in (("profile", flasher.Profile), ("address", flasher.Address)):
+                        if key in model.model_fields:
+                            return f" (did you mean '{table}.{key}'?)"
+        return ""
 
     def _dotted(self, place: Place, *more: str | int) -> str:
         """A place in the words of the file; what pydantic adds (which member of a union it tried) is left out."""

@@ -29,10 +29,14 @@ def key_lines(text: str) -> Mapping[Place, int]:
 
 
 def nearest(lines: Mapping[Place, int], place: Sequence[str | int]) -> int:
-    """The line of a key, or of the nearest table around it that the document spells out; 0 if there is none."""
+    """The line of a key, or of the nearest table around it; 0 if there is none.
+
+    A table that the document doesn't spell out, as [a] beside [a.b], begins with what is first in it.
+    """
     for end in range(len(place), 0, -1):
-        line = lines.get(tuple(place[:end]))
-        if line is not None:
+        start = tuple(place[:end])
+        line = lines.get(start) or min((line for key, line in lines.items() if key[:end] == start), default=0)
+        if line:
             return line
     return 0
 

@@ -65,6 +65,10 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
         self._is_parked = False
 
     @classmethod
+    def _part_names(cls) -> Sequence[str]:
+        return [part.name for part in parts().values()]
+
+    @classmethod
     @abstractmethod
     def make_loader(cls, port: SerialPort, profile: AvrProfile) -> AvrLoader: ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Self
 
@@ -87,12 +87,19 @@ class SerialBootloader(Bootloader):
 
     @classmethod
     def surprises(cls, profile: Any, bus: Mapping[str, Any]) -> Iterator[str]:
-        """What opening the port does to the lines that the profile's `entry` names."""
-        entry = getattr(profile, "entry", None)
+        """What opening the port does to the lines that the profile's `entry` names; a `part` that no part has as its name."""
+        entry, part = getattr(profile, "entry", None), getattr(profile, "part", "")
         if isinstance(entry, PinSettings | ResetSettings):
             # Linux asserts both lines unless told otherwise.
-            return entry.at_opening({line: bool(bus.get(line, True)) for line in ("dtr", "rts")})
-        return iter(())
+            yield from entry.at_opening({line: bool(bus.get(line, True)) for line in ("dtr", "rts")})
+        names = cls._part_names() if isinstance(part, str) and part else ()
+        if names and not any(part.lower() in name.lower() for name in names):
+            yield f"profile.part = {part!r}: no known part is called so, and a part with another name is refused"
+
+    @classmethod
+    def _part_names(cls) -> Sequence[str]:
+        """The names of all parts that `_check_part` may be given; (): not known."""
+        return ()
 
     def connect(self) -> Identity:
         """Enters the bootloader, and reads who the part is. A part that it refuses, or can't reach, is started again.

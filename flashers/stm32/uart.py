@@ -28,7 +28,7 @@ from ..serial.exchange import LOST
 from .codec import BLOCK, SILENCES, WORD, Command, crc32_mpeg2
 from .eraser import Eraser
 from .identity import FoundPart, find_part
-from .parts import FLASH_START
+from .parts import FLASH_START, families
 from .profile import EXAMPLE, Stm32Address, Stm32Profile
 from .uart_commands import UNLOCK_REMEDY, Stm32Commands
 
@@ -71,6 +71,10 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
         from .describe import Stm32Describer
 
         return Stm32Describer(name)
+
+    @classmethod
+    def _part_names(cls) -> Sequence[str]:
+        return [family.name for family in families().values()]
 
     def _has_changed(self) -> None:
         self._changed = True

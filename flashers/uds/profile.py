@@ -111,6 +111,8 @@ class UdsAddress(Address):
             raise ValueError("request is missing: the CAN id that the ECU listens to")
         elif self.response is None:
             object.__setattr__(self, "response", self.request + 8)
+        if self.addressing is Addressing.NORMAL and self.response == self.request:
+            raise ValueError(f"request and response are one id, 0x{self.request:X}; an ECU answers with another id")
         if self.addressing is Addressing.NORMAL and self.functional is None and not self._wide(self.request):
             object.__setattr__(self, "functional", 0x7DF)
         if self.addressing is Addressing.EXTENDED and self.functional is not None:

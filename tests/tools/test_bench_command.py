@@ -152,28 +152,29 @@ KEYS = {
     "no interface": ('kind = "can"\nchannel = "can0"', "E-CAN-SETTINGS", "names no interface"),
     "no channel": ('kind = "can"\ninterface = "socketcan"', "E-CAN-SETTINGS", "names no channel"),
     "an interface that there isn't": (
-        'kind = "can"\ninterface = "sockcan"',
+        'kind = "can"\ninterface = "sockcan"  #!',
         "E-CAN-INTERFACE",
         "no interface 'sockcan'",
     ),
     "an unknown key of CAN": (
-        'kind = "can"\ninterface = "slcan"\nchannel = "/dev/ttyACM0"\nbitrat = 1',
+        'kind = "can"\ninterface = "slcan"\nchannel = "/dev/ttyACM0"\nbitrat = 1  #!',
         "E-CAN-SETTINGS",
         "no key 'bitrat'",
     ),
     "a bit rate in quotes": (
-        'kind = "can"\ninterface = "slcan"\nchannel = "/dev/ttyACM0"\nbitrate = "500000"',
+        'kind = "can"\ninterface = "slcan"\nchannel = "/dev/ttyACM0"\nbitrate = "500000"  #!',
         "E-CAN-SETTINGS",
         "no number of bit/s",
     ),
     "no url": ('kind = "serial"\nbaudrate = 115_200', "E-SERIAL-SETTINGS", "needs a url"),
-    "a key of python": ('kind = "serial"\nurl = "/dev/ttyUSB0"\nbaud = 1', "E-SERIAL-SETTINGS", "no key 'baud'"),
+    "a key of python": ('kind = "serial"\nurl = "/dev/ttyUSB0"\nbaud = 1  #!', "E-SERIAL-SETTINGS", "no key 'baud'"),
     "bits": ('kind = "serial"\nurl = "/dev/ttyUSB0"\nbytesize = 9', "E-SERIAL-SETTINGS", "can't be opened so"),
     "an unknown scheme": ('kind = "serial"\nurl = "sockets://a:1"', "E-SERIAL-SETTINGS", "can't be opened so"),
     "no host": ('kind = "udp"\nport = 1337', "E-UDP-SETTINGS", "needs a host"),
-    "an unknown key of UDP": ('kind = "udp"\nhost = "a"\nport = 1\nfoo = 1', "E-UDP-SETTINGS", "no key 'foo'"),
-    "a key of USB": ('kind = "usb"\nfoo = 1', "E-USB-SETTINGS", "no key 'foo'"),
+    "an unknown key of UDP": ('kind = "udp"\nhost = "a"\nport = 1\nfoo = 1  #!', "E-UDP-SETTINGS", "no key 'foo'"),
+    "a key of USB": ('kind = "usb"\nfoo = 1  #!', "E-USB-SETTINGS", "no key 'foo'"),
 }
+"""`#!`: in the line that is named, where it is not the table's."""
 
 
 @pytest.mark.parametrize("case", KEYS)
@@ -182,8 +183,37 @@ def test_what_opening_a_bus_would_refuse_is_found_without_opening_it(case: str, 
     (tmp_path / "bench.toml").write_text(f"\n[bus.b]\n{keys}\n")
     status, out, err = say("bench", "check")
     assert (status, out) == (12, "")
-    assert err.startswith(f"{code} {tmp_path}/bench.toml:2: ")
+    line = next((number for number, key in enumerate(keys.splitlines(), 3) if "#!" in key), 2)
+    assert err.startswith(f"{code} {tmp_path}/bench.toml:{line}: ")
     assert told in err
+
+
+UART = '[bus.b]\nkind = "serial"\nurl = "/dev/null"\nbaudrate = 9600\n[[component]]\nname = "a"\nbus = "b"\n'
+ECU = '[bus.b]\nkind = "can"\ninterface = "virtual"\n[[component]]\nname = "a"\nbus = "b"\nprotocol = "uds"\n'
+WRONG_KEYS = {
+    "of a serial line": ('[bus.b]\nkind = "serial"\nurl = "/dev/null"\nBaudrat = 9600  #!', "did you mean 'baudrate'?"),
+    "of a profile": (f'{UART}protocol = "stm32-uart"\n[component.profile]\nmemroy = []  #!', "did you mean 'memory'?"),
+    "of a table in a profile": (
+        f'{UART}protocol = "stm32-uart"\nprofile = {{entry = {{rset = "dtr"}}}}  #!', "did you mean 'reset'?",
+    ),
+    "of a profile, with a union": (f"{ECU}address = {{request = 1}}\nprofile = {{isotp = {{}}}}  #!", "did you mean 'iso_tp'?"),
+    "of an address": (f"{ECU}address = {{reqest = 1}}  #!", "did you mean 'request'?"),
+    "beside the profile": (f'{UART}protocol = "stm32-uart"\nentry = {{}}  #!', "did you mean 'profile.entry'?"),
+    "of a table that is not spelt out": ('\n[buss.b]  #!\nkind = "can"', "did you mean 'bus'?"),
+    "a list of buses": ('\n[[bus]]  #!\nkind = "can"', "should be a table"),
+    "one component": ('\n[component.a]  #!\nbus = "b"', "[[component]]"),
+    "one id": (f"{ECU}address = {{request = 0x7E0, response = 0x7E0}}  #!", "one id, 0x7E0"),
+}  # fmt: skip
+"""`#!`: in the line that is named."""
+
+
+@pytest.mark.parametrize("case", WRONG_KEYS)
+def test_a_misspelt_key_is_named_with_its_line(case: str, say: Say, tmp_path: Path) -> None:
+    text, told = WRONG_KEYS[case]
+    (tmp_path / "bench.toml").write_text(text)
+    status, _, err = say("bench", "check")
+    line = next(number for number, line in enumerate(text.splitlines(), 1) if "#!" in line)
+    assert (status, f"bench.toml:{line}: " in err, told in err) == (12, True, True), err
 
 
 LINE = '[bus.b]\nkind = "serial"\nurl = "/dev/null"\n'
@@ -195,6 +225,20 @@ SURPRISES = {
     "a port that is not there": (
         '[bus.b]\nkind = "serial"\nurl = "/dev/serial/by-id/gone"\nbaudrate = 9600',
         ["bus b: there is no port /dev/serial/by-id/gone now"],
+    ),
+    "a rate in kbit/s": (LINE + "baudrate = 115", ["bus b: baudrate = 115 is in bit/s"]),
+    "a CAN bus's rate in kbit/s": (
+        '[bus.b]\nkind = "can"\ninterface = "virtual"\nbitrate = 500',
+        ["bus b: bitrate = 500 is in bit/s"],
+    ),
+    "a part that there isn't": (
+        f'{LINE}baudrate = 9600\n{PART}"stm32-uart"\nprofile = {{part = "STM32F999"}}',
+        ["component a: profile.part = 'STM32F999': no known part"],
+    ),
+    "a part by a piece of its name": (f'{LINE}baudrate = 9600\n{PART}"stm32-uart"\nprofile = {{part = "f40x"}}', []),
+    "an image that is not there": (
+        f'{LINE}baudrate = 9600\n{PART}"stm32-uart"\nimages = [{{file = "gone.hex"}}]',
+        ["component a: there is no image gone.hex now"],
     ),
     "an idle probe": (
         LINE + "baudrate = 9600\nprobe = true",

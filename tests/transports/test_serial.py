@@ -31,6 +31,7 @@ from proxyflash.transports.errors import (
     SerialSettings,
     SerialTimeout,
 )
+from proxyflash.transports.serial import host, usb_tty
 from proxyflash.transports.serial.port import SerialPort
 
 pytestmark = pytest.mark.real_time("pseudo-terminals and sockets")
@@ -284,6 +285,16 @@ def test_a_closed_port_is_gone_and_closes_twice(pty: Pty) -> None:
 def test_an_absent_port() -> None:
     with pytest.raises(SerialAbsent, match="no port /dev/ttyNothing"):
         SerialPort.open("uart", {"url": "/dev/ttyNothing"})
+
+
+def test_an_absent_port_where_no_folder_lists_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """udev makes /dev/serial/by-id with the first USB port."""
+    monkeypatch.setattr(usb_tty, "TTYS", tmp_path)
+    for folder, told in ((tmp_path / "gone", "Is the adapter plugged in?"), (tmp_path, "ls -l /dev/serial/by-id")):
+        monkeypatch.setattr(host, "BY_ID", folder)
+        with pytest.raises(SerialAbsent) as caught:
+            SerialPort.open("uart", {"url": "/dev/ttyNothing"})
+        assert told in caught.value.remedy
 
 
 def test_an_absent_port_in_an_absent_folder(tmp_path: Path) -> None:

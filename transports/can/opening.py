@@ -69,6 +69,8 @@ TIMING_KEYS = frozenset(can.typechecking.BitTimingDict.__annotations__) | frozen
     can.typechecking.BitTimingFdDict.__annotations__
 )
 """Keys that python-can makes a bit timing of."""
+LEAST_BITRATE = 1000
+"""Bit/s. No CAN bus is as slow."""
 CANFD_MTU = 72
 """Linux, include/uapi/linux/can.h."""
 SO_RCVBUFFORCE = 33
@@ -147,7 +149,7 @@ def check(name: str, settings: Mapping[str, Any]) -> None:
         known = ", ".join(sorted(can.VALID_INTERFACES))
         raise CanInterfaceUnknown(
             f"bus {name!r}: python-can has no interface {interface!r}", remedy=f"It has: {known}."
-        )
+        ).about("interface")
     _check_values(name, settings)
     channel = settings.get("channel")
     if interface == SOCKETCAN and not (isinstance(channel, str) and channel):
@@ -188,6 +190,8 @@ def surprises(settings: Mapping[str, Any]) -> Iterator[str]:
             yield f"there is no CAN interface {channel} now"
         if given:
             yield "bitrate is without effect: an interface of the kernel has the one that it was brought up with"
+    elif settings.get("bitrate", LEAST_BITRATE) < LEAST_BITRATE:
+        yield f"bitrate = {settings['bitrate']} is in bit/s; for kbit/s write: bitrate = {settings['bitrate']}_000"
     elif interface not in OWN_INTERFACES and not given and "bitrate" in _own_keys(interface):
         yield "no bitrate is given, so the bus has its adapter's or python-can's own; say it: bitrate = 500_000"
 
@@ -251,9 +255,13 @@ def _check_values(name: str, settings: Mapping[str, Any]) -> None:
     for key in ("bitrate", "data_bitrate"):
         value = settings.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value <= 0):
-            raise CanSettings(f"bus {name!r}: {key} = {value!r} is no number of bit/s", remedy="Write it as 500_000.")
+            raise CanSettings(
+                f"bus {name!r}: {key} = {value!r} is no number of bit/s", remedy="Write it as 500_000."
+            ).about(key)
     if not isinstance(settings.get("fd", False), bool):
-        raise CanSettings(f"bus {name!r}: fd = {settings['fd']!r} is neither true nor false", remedy="Write fd = true.")
+        raise CanSettings(
+            f"bus {name!r}: fd = {settings['fd']!r} is neither true nor false", remedy="Write fd = true."
+        ).about("fd")
 
 
 def _check_keys(name: str, interface: str, settings: Mapping[str, Any]) -> None:
@@ -267,7 +275,7 @@ def _check_keys(name: str, interface: str, settings: Mapping[str, Any]) -> None:
             raise CanSettings(
                 f"bus {name!r}: python-can's interface {interface} has no key {key!r}",
                 remedy=f"It has: {', '.join(sorted(known - TIMING_KEYS))}.{meant}",
-            )
+            ).about(key)
 
 
 def _check_mtu(name: str, channel: str) -> None:

@@ -22,6 +22,7 @@ import serial
 
 from .. import clock
 from ..errors import SerialAbsent, SerialBusy, SerialForbidden, SerialSettings, TransportError
+from ..plain import meant
 from ..transport import Where
 from . import host
 from .host import permission_remedy
@@ -67,6 +68,8 @@ SCHEMA: Mapping[str, Mapping[str, Any]] = {
     "hupcl": {"type": "boolean", "description": "Whether DTR and RTS are released when the port is closed."},
 }
 """What an editor shows of the keys."""
+LEAST_RATE = 300
+"""Bit/s. No bootloader is as slow."""
 _NOT_PYSERIALS = ("url", "dtr", "rts", "hupcl")
 
 _UNIX98_PTY_MAJORS = range(136, 144)
@@ -89,13 +92,15 @@ def checked(settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
         kind = KEYS.get(key)
         if kind is None:
-            raise SerialSettings(f"a serial bus has no key {key!r}; there are: {', '.join(KEYS)}")
+            raise SerialSettings(
+                f"a serial bus has no key {key!r}{meant(key, KEYS)}; there are: {', '.join(KEYS)}"
+            ).about(key)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise SerialSettings(f"{key} = {value!r} is of the wrong type")
+            raise SerialSettings(f"{key} = {value!r} is of the wrong type").about(key)
     if not settings.get("url"):
         raise SerialSettings("a serial bus needs a url", remedy='Give it one, such as url = "/dev/ttyUSB0".')
     if settings.get("baudrate", 1) < 1:
-        raise SerialSettings(f"baudrate = {settings['baudrate']} is no bit rate")
+        raise SerialSettings(f"baudrate = {settings['baudrate']} is no bit rate").about("baudrate")
 
 
 def check(settings: Mapping[str, Any]) -> None:
@@ -130,6 +135,8 @@ def surprises(settings: Mapping[str, Any]) -> Iterator[str]:
     url = settings["url"]
     if said := default_rate(settings)[0]:
         yield f"{said}; give the part's, such as: baudrate = 115_200"
+    if settings.get("baudrate", LEAST_RATE) < LEAST_RATE:
+        yield f"baudrate = {settings['baudrate']} is in bit/s; is another rate meant, such as 115_200?"
     if url.startswith("/") and not Path(url).exists():
         yield f"there is no port {url} now"
 
@@ -257,11 +264,20 @@ def _failure(url: str, chain: list[BaseException]) -> TransportError:
     if number == errno.ENOENT:
         folder = Path(url).parent
         missing = "" if "://" in url or folder.is_dir() else f", nor its folder {folder}"
-        return SerialAbsent(f"there is no port {url}{missing}{_usb_ports()}")
+        return SerialAbsent(f"there is no port {url}{missing}{_usb_ports()}", remedy=_where_to_look())
     if url.startswith("hwgrep://"):
         return SerialAbsent(f"no port is as {url} says{_usb_ports()}")
     remedy = "Does its server run, and are its host and port right?" if "://" in url else None
     return SerialAbsent(f"nothing answers at the port {url}: {_words(chain[-1])}", remedy=remedy)
+
+
+def _where_to_look() -> str | None:
+    """The remedy of a host without a folder to list, which udev makes with its first USB port; None: the usual one."""
+    if host.BY_ID.is_dir():
+        return None
+    if ports():
+        return "Name one of these ports."
+    return "This host has no USB serial port now. Is the adapter plugged in? Its messages: sudo dmesg | tail"
 
 
 def _usb_ports() -> str:

@@ -283,7 +283,9 @@ class UsbBus(Transport):
     def check(cls, name: str, settings: Mapping[str, Any]) -> None:
         for key in settings:
             if key != "backend":
-                raise UsbSettings(f"a USB bus has no key {key!r}", remedy="It needs none: its devices are found.")
+                raise UsbSettings(
+                    f"a USB bus has no key {key!r}", remedy="It needs none: its devices are found."
+                ).about(key)
 
     @classmethod
     def host_checks(cls) -> Iterator[HostCheck]:
