@@ -114,6 +114,19 @@ def test_where_a_port_is_plugged_in(host: Host) -> None:
         assert usb_tty(url) is None
 
 
+def test_only_ttys_of_devices_are_looked_at(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host has 64 virtual consoles, and each bus on a serial line asks."""
+    host.plug("1-4.2", 17, "ttyACM0")
+    host.plug("1-4.3", 9, "ttyUSB0", converter=True)
+    (host.ttys / "tty63").mkdir()
+    looked, look = [], usb_ttys._look
+    monkeypatch.setattr(usb_ttys, "_look", lambda tty: looked.append(tty.name) or look(tty))
+    assert path(usb_tty("/dev/ttyUSB0")) == "/dev/ttyUSB0"
+    assert looked == ["ttyUSB0"]
+    assert [port.path for port in usb_ttys.ports()] == ["/dev/ttyACM0", "/dev/ttyUSB0"]
+    assert looked == ["ttyUSB0", "ttyACM0", "ttyUSB0"]
+
+
 class TestFollowed:
     @pytest.fixture
     def followed(self, host: Host) -> Followed:

@@ -55,14 +55,16 @@ class UsbTty:
 
 def ports() -> Sequence[UsbTty]:
     """All of this host, by name."""
-    found = (_look(tty) for tty in sorted(TTYS.glob("tty*")))
+    found = (_look(device.parent) for device in sorted(TTYS.glob("tty*/device")))
     return [port for port in found if port is not None]
 
 
 def usb_tty(path: str) -> UsbTty | None:
     """Where a port is plugged in; None for one that is no USB device, or isn't there."""
     own = str(Path(path).resolve()) if path.startswith("/") else path
-    return next((port for port in ports() if port.path == own), None)
+    name = Path(own).name
+    port = _look(TTYS / name) if name.startswith("tty") else None
+    return port if port is not None and port.path == own else None
 
 
 def alike(port: UsbTty) -> Sequence[UsbTty]:
