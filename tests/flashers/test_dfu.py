@@ -525,7 +525,7 @@ def test_a_part_with_no_whole_firmware_says_so_and_is_flashed(lab: Lab) -> None:
 def test_an_address_with_the_ids_of_the_application(lab: Lab) -> None:
     """DFU 1.1, 4.2.1: in DFU mode a device may have another product id. The line that is told works."""
     device = lab.add(SLOT)
-    ids = {"vendor_id": 0x1209, "product_id": 1, "runtime_vendor_id": None, "runtime_product_id": None}
+    ids: dict[str, Any] = {"vendor_id": 0x1209, "product_id": 1, "runtime_vendor_id": None, "runtime_product_id": None}
     with pytest.raises(PartWrongMode, match="1209:0001 are the ids of its running application") as caught:
         lab.flash(SLOT, **ids)
     assert "Write it as dfu:1209:df01?runtime_vendor_id=0x1209&runtime_product_id=0x0001, or" in caught.value.remedy
