@@ -10,9 +10,11 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO
 
 _Path = str | os.PathLike[str]
 LONGEST_BEGIN = 1024
@@ -57,6 +59,33 @@ def refuse_other(path: _Path, begin: re.Pattern[bytes], kind: str) -> None:
         found = read(path, LONGEST_BEGIN)
         if found and not begin.match(found):
             raise FileExistsError(errno.EEXIST, f"there is something that is not {kind}", os.fspath(path))
+
+
+@contextmanager
+def whole(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A file that is written and replaces what was there at the end of the block: whole, and on the disk. Links are followed.
+
+    `mode`: of a new file, less the umask. The owner and the mode of a file that was there stay. Raises OSError.
+    """
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(f".{os.urandom(8).hex()}.partial")
+    before = target.stat() if target.exists() else None
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    number = os.open(partial, flags, mode if before is None else 0o600)
+    try:
+        with os.fdopen(number, "wb") as stream:
+            if before is not None:
+                # Some file systems have neither.
+                with suppress(PermissionError):
+                    os.fchown(number, before.st_uid, before.st_gid)
+                with suppress(PermissionError):
+                    os.fchmod(number, before.st_mode & 0o7777)
+            yield stream
+            stream.flush()
+            os.fsync(number)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def opener(mode: int) -> Callable[[str, int], int]:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def add(path: Path, name: str, target: TargetFile) -> BenchFile:
                 f"the target names files from {target.folder} on, and {path} is in another folder",
                 remedy="Name the files by their whole paths, or copy the profile and its files there.",
             )
-        _write(path, whole, _mode(target) if before is None else None)
+        _write(path, whole, _mode(target))
     return made
 
 
@@ -143,26 +143,10 @@ def _mode(target: TargetFile) -> int:
     return 0o666 if profile is None else profile.stat().st_mode & 0o666 | 0o600
 
 
-def _write(path: Path, whole: bytes, mode: int | None) -> None:
-    """Has the file hold this, at once. Raises BenchMissing.
-
-    `mode`: of a new file, less the umask; None: whoever the file belongs to, and who may read it, stays.
-    """
+def _write(path: Path, whole: bytes, mode: int) -> None:
+    """Has the file hold this, at once. Raises BenchMissing. `mode`: of a new file, less the umask."""
     try:
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(beside, flags, 0o600 if mode is None else mode), "wb") as stream:
-            try:
-                if mode is None:
-                    before = path.stat()
-                    with suppress(PermissionError):
-                        os.fchown(stream.fileno(), before.st_uid, before.st_gid)
-                    os.fchmod(stream.fileno(), before.st_mode & 0o7777)
-                stream.write(whole)
-                stream.flush()
-                os.fsync(stream.fileno())
-                beside.replace(path)
-            finally:
-                beside.unlink(missing_ok=True)
+        with named_files.whole(path, mode) as stream:
+            stream.write(whole)
     except OSError as error:
         raise BenchMissing(f"{path}: {error.strerror}", remedy="Name another file.") from error

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -95,22 +94,13 @@ def save(image: FirmwareImage, path: Path | str, *, format: str | None = None, o
     """
     path = Path(path)
     write = _writer(image, path, format, of_slot)
-    # Through links, so that they stay.
-    target = Path(os.path.realpath(path))
-    partial = target.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         with suppress(FileNotFoundError):
             # A file would take the place of a device, and the device be gone.
-            if not stat.S_ISREG(target.stat().st_mode):
+            if not stat.S_ISREG(path.stat().st_mode):
                 raise ImageNotWritten(f"{path} is there and is no file", remedy="Name a file.")
-        try:
-            with partial.open("xb") as stream:
-                write(image, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        with named_files.whole(path) as stream:
+            write(image, stream)
     except OSError as error:
         raise ImageNotWritten(
             f"{path} can't be written: {error.strerror}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,18 @@ def test_a_file_to_write(tmp_path: Path) -> None:
     with open(tmp_path / "file", "w", opener=opener) as stream:
         assert os.get_blocking(stream.fileno())
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
+def test_a_file_is_replaced_as_a_whole_and_keeps_who_may_read_it(tmp_path: Path) -> None:
+    there, link = tmp_path / "there", tmp_path / "link"
+    there.write_bytes(b"old")
+    there.chmod(0o640)
+    link.symlink_to(there)
+    with suppress(ZeroDivisionError), named_files.whole(link) as stream:
+        stream.write(b"half")
+        raise ZeroDivisionError
+    assert there.read_bytes() == b"old"
+    with named_files.whole(link) as stream:
+        stream.write(b"new")
+    assert (there.read_bytes(), there.stat().st_mode & 0o777, link.is_symlink()) == (b"new", 0o640, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "there"]
