@@ -191,7 +191,15 @@ def silence(meaning: Meaning, cause: str, remedy: Remedy | None = None) -> PartE
         return RebootFailed(cause, remedy=remedy)
     if meaning is Meaning.ABSENT:
         return NoResponse(cause, remedy=remedy)
-    return NoResponse(cause, remedy=FELL_SILENT).passing(True)
+    return fell_silent(NoResponse(cause)).passing(True)
+
+
+def fell_silent(error: NoResponse) -> NoResponse:
+    """A copy for a part that has answered before: it is not absent, and no setting is wrong."""
+    found = error.advised(FELL_SILENT)
+    if found.exit_status is ExitStatus.ABSENT:
+        found.exit_status = ExitStatus.FAILED
+    return found
 
 
 NOT_THERE = (AdapterAbsent, AdapterBusy, AdapterForbidden, AdapterGone, BusOff, NotAcknowledged, NoResponse)

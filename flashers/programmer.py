@@ -17,7 +17,6 @@ from ..transports import clock
 from ..transports.errors import ExitStatus, Framing, Left, ProxyflashError, UsbStall, WireTimeout
 from . import events as ev
 from .errors import (
-    FELL_SILENT,
     Cancelled,
     Meaning,
     NoResponse,
@@ -32,6 +31,7 @@ from .errors import (
     VerifyMismatch,
     VersionMismatch,
     WrongLayout,
+    fell_silent,
 )
 from .events import QUIET, Phase, RunContext
 from .flasher import Bootloader, Capability, Identity, MemoryAccess
@@ -320,11 +320,8 @@ class Programmer:
             if error.left is None and error.is_of_a_part:
                 error.left = self._left(error)
                 error.exit_status = _exit_status(error, error.left)
-            if isinstance(error, NoResponse) and self._has_answered:
-                fell_silent = error.advised(FELL_SILENT)
-                if error.exit_status is ExitStatus.ABSENT:
-                    fell_silent.exit_status = ExitStatus.FAILED
-                raise fell_silent from error
+            if isinstance(error, NoResponse) and self._has_answered and not error.passes:
+                raise fell_silent(error) from error
             if isinstance(error, NoResponse) and not self.touched and self.default_rate not in error.remedy:
                 raise error.advised((f"Note that {self.default_rate}. ", *error.advice)) from error
             raise

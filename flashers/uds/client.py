@@ -10,6 +10,7 @@ and loses what came in before a request.
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import suppress
 from typing import Protocol
 
@@ -26,6 +27,11 @@ acknowledges a frame. ProtocolError: all that came was no answer, such as a late
 on a busy host, the answer may be among the frames that were lost."""
 
 _FOREIGN_LIMIT = 32
+_REMEMBERED, _HEAD = 16, 8
+"""Requests whose answers may come late, and bytes of each that are kept."""
+_LATE_REMEDY = (
+    "Run the same command again. If that stays so: raise timings.latency in its profile above what its answers take."
+)
 _BUSY_LIMIT = 50
 _BUSY_WAIT = 0.1
 _SECONDS_PER_BYTE = 0.0002
@@ -77,6 +83,7 @@ class UdsClient:
         self._broadcast = broadcast
         self._lock = clock.Lock()
         self._sent_at = clock.monotonic()
+        self._asked: deque[bytes] = deque(maxlen=_REMEMBERED)
         self._keeper: clock.SomeThread | None = None
         self._let_go = clock.Event()
 
@@ -162,6 +169,8 @@ class UdsClient:
         # The separation time that the ECU asks for decides how long a long request takes: at most 127 ms a frame.
         way.send(request, Deadline.after(5.0 + len(request) * 0.03))
         self._sent_at = clock.monotonic()
+        if (head := request[:_HEAD]) not in self._asked:
+            self._asked.append(head)
 
     def _linger(self, until: Deadline) -> None:
         while not until.expired:
@@ -213,6 +222,10 @@ class UdsClient:
     def _unanswered(
         self, request: bytes, wait: float, end: Deadline, pending: int, foreign: list[bytes]
     ) -> ProxyflashError:
+        are_late = all(any(decode(asked, late) is not None for asked in self._asked) for late in foreign)
+        if foreign and are_late and not pending and len(foreign) < _FOREIGN_LIMIT:
+            cause = f"no answer to {describe(request)} within {wait:g} s; answers to earlier requests came late"
+            return silence(SILENCES[Step.QUESTION], cause).advised(_LATE_REMEDY)
         if foreign and (not pending or len(foreign) == _FOREIGN_LIMIT):
             shown = quote(foreign[-1]) or "nothing"
             return ProtocolError(f"the part answered {describe(request)} with {shown}, which is no answer to it")

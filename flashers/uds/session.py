@@ -120,8 +120,11 @@ def wake(client: UdsClient, profile: UdsProfile) -> tuple[bool, int | None]:
         except LOST as error:
             if profile.stay_in_boot:
                 return False, None
-            if deaf.expired:
-                raise NoResponse(error.cause) from error
+            if not deaf.expired:
+                continue
+            if isinstance(error, NoResponse):
+                raise
+            raise NoResponse(error.cause) from error
 
 
 def prepare(client: UdsClient, profile: UdsProfile, keys: Keys) -> None:

@@ -603,6 +603,13 @@ class TestLoss:
         with pytest.raises(ProtocolError, match="76 07, which is no answer to it"):
             rig.flash()
 
+    def test_nothing_but_answers_that_come_late(self, rig: Rig) -> None:
+        """They are no sign of another tester or protocol."""
+        rig.ecu.on("36 02", *[["76 01"]] * 3)
+        with pytest.raises(NoResponse, match="answers to earlier requests came late") as caught:
+            rig.flash()
+        assert "timings.latency" in caught.value.remedy
+
     def test_a_flood_of_responses_to_others(self, rig: Rig) -> None:
         rig.ecu.on("31 01 FF 00", *[["7F 31 78", *["7E 00"] * 40]] * 3)
         with pytest.raises(ProtocolError, match="7E 00, which is no answer to it"):
