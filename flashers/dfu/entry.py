@@ -111,6 +111,10 @@ def detach(bus: UsbBus, device: UsbDevice, address: DfuAddress, seconds: float) 
                 continue
             if isinstance(error, UsbForbidden):
                 raise
+            if any(
+                ids_of(seen) == ids_of(info) and not is_in_dfu_mode(seen) for seen in bus.list(UsbMatch(port=info.port))
+            ):
+                raise _still_running(info, seconds) from None
             raise PartWrongMode(
                 f"detached, but no {wanted} came back within {seconds:g} s; {_there(bus, [wanted])}",
                 remedy="Are vendor_id and product_id of its address those of its DFU mode?",
@@ -121,7 +125,19 @@ def detach(bus: UsbBus, device: UsbDevice, address: DfuAddress, seconds: float) 
         # The same ids in both modes, and the application has not gone yet.
         back.close()
         if not bus.wait_gone(wanted, deadline):
-            raise PartWrongMode(f"{info} was asked to detach, and is still running after {seconds:g} s")
+            raise _still_running(info, seconds)
+
+
+def ids_of(info: UsbInfo) -> tuple[int, int]:
+    return info.vendor_id, info.product_id
+
+
+def _still_running(info: UsbInfo, seconds: float) -> PartWrongMode:
+    """A DETACH, or the reset after it, may have been lost."""
+    error = PartWrongMode(
+        f"{info} was asked to detach, and is still running after {seconds:g} s", remedy="Run the same command again."
+    )
+    return error.passing(True)
 
 
 def _refuse_ids_of_application(bus: UsbBus, address: DfuAddress, info: UsbInfo) -> None:
@@ -129,11 +145,11 @@ def _refuse_ids_of_application(bus: UsbBus, address: DfuAddress, info: UsbInfo) 
 
     The device is reset then, so that its application runs again.
     """
-    wanted, ids = address.dfu_mode(), (info.vendor_id, info.product_id)
+    wanted, ids = address.dfu_mode(), ids_of(info)
     if not info.port or (wanted.vendor_id, wanted.product_id) != ids:
         return
     for seen in bus.list(UsbMatch(port=info.port)):
-        if not is_in_dfu_mode(seen) or (seen.vendor_id, seen.product_id) == ids:
+        if not is_in_dfu_mode(seen) or ids_of(seen) == ids:
             continue
         with suppress(TransportError), closing(bus.open_device(UsbMatch(port=info.port))) as device:
             device.reset()

@@ -534,6 +534,20 @@ def test_an_address_with_the_ids_of_the_application(lab: Lab) -> None:
     assert device.application_version == NEW
 
 
+def test_a_lost_detach(lab: Lab) -> None:
+    """The application runs on, and no id is wrong: it is detached again."""
+    device = lab.add(SLOT)
+    passed_on, losses = lab.wire.control, iter([b""])
+
+    def control(port: Any, function: Any, setup: bytes, data: bytes) -> bytes:
+        lost = next(losses, None) if setup[:2] == b"\x21\x00" else None
+        return passed_on(port, function, setup, data) if lost is None else lost
+
+    lab.wire.control = control  # type: ignore[method-assign]
+    lab.flash(SLOT)
+    assert device.application_version == NEW
+
+
 def test_not_back(lab: Lab) -> None:
     """Its boot pin is held: it starts its bootloader again."""
     lab.add(F405, boot="dfu")
