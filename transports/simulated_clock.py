@@ -883,7 +883,13 @@ class SimulatedRLock(SimulatedLock):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        self.release()
+        # As `release`.
+        clock = self._clock
+        if self._depth == 1 and self._owner is clock.running and not self._waiters and not clock.is_seeded:
+            self._depth = 0
+            self._owner = None
+        else:
+            self.release()
 
 
 class SimulatedCondition(SimulatedRLock):
