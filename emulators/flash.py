@@ -174,10 +174,6 @@ class NorFlash:
         self.supply.off()
         raise PowerLost
 
-    def flush(self) -> None:
-        """Brings the contents into the file now."""
-        self._cells.flush()
-
     def close(self) -> None:
-        self._cells.flush()
+        """The file has the contents, also for other programs. Nobody waits until they are on the disk."""
         self._cells.close()
