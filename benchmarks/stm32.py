@@ -82,7 +82,8 @@ def comparison(baudrate: int, size: int) -> Comparison:
         return Side(name, run, ours)
 
     def stm32flash(folder: Path, path: str, file: Path) -> Run:
-        command = [peers.installed("stm32flash"), "-m", "8n1", "-b", str(baudrate), "-w", str(file), "-v", "-g", "0", path]
+        name = peers.installed("stm32flash")
+        command = [name, "-m", "8n1", "-b", str(baudrate), "-w", str(file), "-v", "-g", "0", path]
         return program(command, folder / "out")
 
     def stm32loader(folder: Path, path: str, file: Path) -> Run:

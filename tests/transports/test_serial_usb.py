@@ -120,7 +120,12 @@ def test_only_ttys_of_devices_are_looked_at(host: Host, monkeypatch: pytest.Monk
     host.plug("1-4.3", 9, "ttyUSB0", converter=True)
     (host.ttys / "tty63").mkdir()
     looked, look = [], usb_ttys._look
-    monkeypatch.setattr(usb_ttys, "_look", lambda tty: looked.append(tty.name) or look(tty))
+
+    def counted(tty: Path) -> usb_ttys.UsbTty | None:
+        looked.append(tty.name)
+        return look(tty)
+
+    monkeypatch.setattr(usb_ttys, "_look", counted)
     assert path(usb_tty("/dev/ttyUSB0")) == "/dev/ttyUSB0"
     assert looked == ["ttyUSB0"]
     assert [port.path for port in usb_ttys.ports()] == ["/dev/ttyACM0", "/dev/ttyUSB0"]
