@@ -152,8 +152,9 @@ def test_programs_are_started_in_one_place_alone() -> None:
         for path in (root / package).rglob("*.py")
         if any(word in path.read_text(encoding="utf-8") for word in STARTERS)
     }
-    # A key library's own process, which a replay doesn't start.
-    assert starters == {"enumerators/child_programs.py", "flashers/uds/keys.py"}
+    # A key library's own process, which a replay doesn't start; `ip`, which `monitor` asks, and a replay runs no `monitor`.
+    assert starters == {"enumerators/child_programs.py", "flashers/uds/keys.py", "transports/can/host.py"}
+    assert "monitor" not in replayable.TYPED
 
 
 @pytest.mark.real_time("a step runs a script")
