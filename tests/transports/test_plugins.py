@@ -5,10 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import DistributionFinder, MetadataPathFinder, distribution, entry_points
+from importlib.metadata import distribution
 from pathlib import Path
-from types import SimpleNamespace
-from zipfile import ZipFile
 
 import pytest
 from proxyflash.transports import plugins
@@ -50,6 +48,7 @@ def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _forget() -> None:
     plugins._installed.cache_clear()
+    plugins._group.cache_clear()
     plugins.load.cache_clear()
 
 
@@ -59,40 +58,6 @@ def test_a_package_of_somebody_elses_is_found_beside_the_built_in_ones() -> None
     assert names == sorted(names)
     assert {"uds", "dfu", "stm32-uart", "acme"} <= set(names)
     assert plugins.load(plugins.FLASHERS, "acme").__name__ == "Fine"
-
-
-def test_the_same_are_found_as_by_importlib() -> None:
-    found = {(group, entry.name, entry.value) for group in plugins.GROUPS for entry in entry_points(group=group)}
-    assert {(plugin.group, plugin.name, plugin.target) for plugin in plugins.survey()} == found
-
-
-@pytest.mark.parametrize("found_by", ["zip", "finder"])
-def test_a_package_that_only_importlib_finds(found_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One within a zip file on the path, and one of another program's finder; the same package twice is one."""
-    archive = tmp_path / "acme.zip"
-    with ZipFile(archive, "w") as file:
-        for name in ("Acme_Sensors-1.2.dist-info", "acme.sensors-1.3.dist-info"):
-            file.writestr(f"{name}/METADATA", f"Metadata-Version: 2.1\nName: {name.partition('-')[0]}\nVersion: 1\n")
-            file.writestr(
-                f"{name}/entry_points.txt", f"# {name}\n\n[proxyflash.flashers]\nacme = {name[:4]}:Fine [x]\n"
-            )
-    if found_by == "zip":
-        monkeypatch.syspath_prepend(str(archive))
-    else:
-        finder = SimpleNamespace(
-            find_distributions=lambda context: MetadataPathFinder.find_distributions(
-                DistributionFinder.Context(path=[str(archive)])
-            ),
-            find_spec=lambda *_: None,
-        )
-        monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
-    _forget()
-    try:
-        found = [(plugin.target, plugin.package) for plugin in plugins.survey() if plugin.name == "acme"]
-        assert found == [("Acme:Fine [x]", "Acme_Sensors")]
-        assert "uds" in plugins.names(plugins.FLASHERS)
-    finally:
-        _forget()
 
 
 @pytest.mark.usefixtures("acme")
@@ -157,10 +122,10 @@ def test_the_groups_are_those_that_the_package_registers() -> None:
 
 
 def test_asking_for_names_is_cheap() -> None:
-    """In a process of its own: no transport library comes in with the names, nor what reads the metadata of packages."""
+    """In a process of its own: no transport library comes in with the names."""
     program = (
         "import sys; from proxyflash.transports import plugins; [plugins.names(group) for group in plugins.GROUPS];"
-        "print(sorted({'can', 'serial', 'usb', 'isotp', 'importlib.metadata'} & set(sys.modules)))"
+        "print(sorted({'can', 'serial', 'usb', 'isotp'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -410,8 +410,10 @@ def broken_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     (info / "entry_points.txt").write_text("[proxyflash.formats]\nacme = a_module_that_is_not_there:Format\n")
     monkeypatch.syspath_prepend(str(info.parent))
     plugins._installed.cache_clear()
+    plugins._group.cache_clear()
     yield "acme"
     plugins._installed.cache_clear()
+    plugins._group.cache_clear()
 
 
 def test_a_format_that_is_broken_stops_no_other(broken_format: str, tmp_path: Path) -> None:
