@@ -6,14 +6,14 @@ PYTHON ?= $(or $(shell for found in python3 python3.14 python3.13 python3.12 pyt
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 LINKS := build/typing/proxyflash
-# What is installed is what the lock files name, each file by its hash.
+# The lock files name everything that is installed, each file by its hash.
 PIP := -m pip install -q --disable-pip-version-check
 TOOLS := build/tools
 LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(TOOLS)/bin/pip-compile -q --generate-hashes --allow-unsafe --strip-extras \
   --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
 
 # Before the virtual environment $(1) is made: says in one line why this host can't make one. A virtual environment without
-# pip is what Debian's python3 leaves behind if its package python3-venv is missing.
+# pip remains of Debian's python3 if its package python3-venv is missing.
 define CHECK_PYTHON
 	@test -x $(1)/bin/python -a -x $(1)/bin/pip || { \
 	  version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 11))' 2>/dev/null) \
@@ -24,7 +24,7 @@ define CHECK_PYTHON
 endef
 MAKE_VENV = @test -x $(1)/bin/python -a -x $(1)/bin/pip || $(PYTHON) -m venv $(1)
 
-# Each worker and each program under test would compile every module anew.
+# Each worker and each program under test would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
 # The tests make many small files, and what they test waits for each until it is on the disk. Where /dev/shm has room and
@@ -91,7 +91,7 @@ properties: $(STAMP)  ## the tests that draw their examples, with new ones
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'hypothesis and not real_time' --hypothesis-profile others
 
 # They wait for lines at their true pace, four fifths of their time.
-test-real: $(STAMP)  ## real boot loaders on emulated processors, under QEMU and simavr, which boot what was flashed
+test-real: $(STAMP)  ## real bootloaders on emulated processors, under QEMU and simavr, which boot what was flashed
 	$(BIN)/python -m pytest -n 4 --dist worksteal --timeout=600 hil_tests/real
 
 # What the tests leave in build/kernel-bench: pytest's results, the console's log, what passed on the buses when one failed.

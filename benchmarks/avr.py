@@ -1,10 +1,10 @@
-"""AVR parts on a serial line, against avrdude: write, read back, start it. Real boot loaders on simavr, not our emulation.
+"""AVR parts on a serial line, against avrdude: write, read back, start it. Real bootloaders on simavr, not our emulation.
 
 The limit, from AVR061 and AVR068. A byte is 10 bits on the line, and the host may not send before it has the answer:
 
     stk500v1   LOAD_ADDRESS 4 | 2, PROG_PAGE 5 + 128 | 2      a page
                LOAD_ADDRESS 4 | 2, READ_PAGE 5 | 2 + 256      two pages
-    stk500v2   PROGRAM_FLASH_ISP 16 + 256 | 8                 a page; the address follows by itself
+    stk500v2   PROGRAM_FLASH_ISP 16 + 256 | 8                 a page; the address counts on
                READ_FLASH_ISP 10 | 9 + 256                    a page
 
 The simulated part has no time of its own for erasing and writing, and its UART works at its rate of the part's clock,

@@ -1,6 +1,6 @@
 """Runs the sides of a comparison in turn, and keeps the quickest run of each.
 
-The quickest run is the one that the machine disturbed least. Sides alternate, so that a load that comes and goes hits
+The machine disturbed the quickest run least. Sides alternate, so that a load that comes and goes hits
 all of them. Each run gets a folder of its own, and each has to prove that it did the job: what it leaves in the part is
 compared with the file afterwards (`Served.holds`), and a run that failed ends the benchmark.
 """
@@ -33,7 +33,7 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`seconds` that it took; `spent`: seconds of it by phase, as far as the side tells them; `busy`: seconds of the
+    """`seconds` that it took; `spent`: seconds of it by phase, as far as the side reports them; `busy`: seconds of the
     processor, those of programs that it started among them; `note`: what else was seen of it."""
 
     seconds: float
@@ -71,7 +71,7 @@ def environment() -> dict[str, str]:
 
 
 def program(command: Sequence[str | Path], output: Path, seconds: float = 300) -> Run:
-    """One run of a program, its output in a file; one that takes longer than `seconds` is killed. Raises Failed."""
+    """One run of a program, its output in a file; it is killed after `seconds`. Raises Failed."""
     with output.open("wb") as stream:
         began = time.perf_counter()
         process = subprocess.Popen(

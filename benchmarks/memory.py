@@ -32,7 +32,7 @@ peak = resident("VmHWM")
 assert size() == {size}, size()
 print(json.dumps([took, peak - before]))
 """
-"""getrusage would not do: a process inherits the peak of the one that started it."""
+"""getrusage would not do: a process inherits its parent's peak."""
 
 
 def rows(size: int, runs: int, folder: Path, tell: Callable[[str], None]) -> list[Row]:

@@ -21,7 +21,7 @@ PROGRAM = Path(sys.executable).parent / "proxyflash"
 def flash_command(bench: Path, component: str, image: Path, address: int, options: Sequence[str] = ()) -> Run:
     """`proxyflash flash` from its start to its end, its phases as its own events tell them. Raises Failed.
 
-    "start" is what comes before the first event: the interpreter, its modules, the bench file, the image.
+    "start" is the time before the first event: the interpreter, its modules, the bench file, the image.
     """
     output = bench.with_suffix(".jsonl")
     command = [PROGRAM, "--bench", bench, "--state", bench.parent / "state", "--jsonl", "flash", component, image]

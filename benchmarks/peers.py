@@ -22,7 +22,7 @@ serial.Serial._update_dtr_state = serial.Serial._update_rts_state = lambda port:
 sys.argv[0] = "stm32loader"
 runpy.run_module("stm32loader", run_name="__main__")
 """
-"""Runs stm32loader: a pseudo-terminal has no modem lines, and it can't be told to leave them alone."""
+"""Runs stm32loader: a pseudo-terminal has no modem lines, and it has no option to leave them alone."""
 
 
 def installed(program: str, package: str = "") -> str:

@@ -1,7 +1,7 @@
 """Every family on an emulated wire, on the simulated clock: its share of the limit, without the machine's noise.
 
 The part, its wire at the true bit time and the flasher run in this process under one `SimulatedClock`, on which computing
-takes no time. What is missing to the limit is what the flasher waits for, asks beyond need or does one after the other.
+takes no time. The flasher loses the rest by waiting, by needless questions, and by doing one thing after the other.
 The same code gives the same figure on any machine.
 
 Limits, of the bytes that each job needs and of the part's own times (the .toml files in emulators):
@@ -14,14 +14,14 @@ Limits, of the bytes that each job needs and of the part's own times (the .toml 
                                                                     the page is erased while it is received,
                                                                     but in the part's upper end (NRWW), after that
                 256 bytes   LOAD_ADDRESS 4, READ_PAGE 5 | 2 + 256
-    stk500v2    a page      PROGRAM_FLASH_ISP 16 + 256 | 8          the address follows by itself
+    stk500v2    a page      PROGRAM_FLASH_ISP 16 + 256 | 8          the address counts on
                 256 bytes   READ_FLASH_ISP 10 | 9 + 256
     avr109      a page      SET_ADDRESS 3 | 1, BLOCK_LOAD 4 | 1     the page is erased while its data come
                 128 bytes   SET_ADDRESS 3 | 1, BLOCK_READ 4 | 128
     smp         a piece     a packet of 8 bytes and its CBOR map in lines of base64, and its reply
 
 An AVR's loader starts and blinks before it listens; Caterina leaves the bus, comes back, and starts the application half
-a second after it was told to. Of SMP it is the upload that is compared: what comes after it is MCUboot's own.
+a second after the request. Of SMP the upload is compared: the rest is MCUboot's own.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ JMP = bytes.fromhex("0c 94 40 00")
 @dataclass(frozen=True, slots=True)
 class Job:
     """`limit`: seconds by phase; where it has one of `write` alone, that phase alone is compared. `rest`: where what is
-    missing goes, and why it must. `address`: None where the image tells it. `options`: of the flash."""
+    missing goes, and why it must. `address`: None where the image has it. `options`: of the flash."""
 
     title: str
     bench: str
@@ -232,7 +232,7 @@ IAP_TEXTS = 375 + 1 + 58 + 127
 """Bytes of AN4657's example: its menu, the key for a download, what it says of that, its last word with name and size."""
 GECKO_TEXTS = 70 + 1 + 18 + 28
 """The same of the Gecko Bootloader (btl_comm_xmodem.c)."""
-QUIET = "0.10 s: twice a text ends in what may be its last letter, and nothing tells but 0.05 s without another"
+QUIET = "0.10 s: twice a text ends in what may be its last letter, and only 0.05 s without another show it"
 
 
 def ymodem_iap(size: int) -> Job:
@@ -279,7 +279,7 @@ def xmodem_gecko(size: int) -> Job:
     )
 
 
-TWICE = "what has no checksum on this wire and decides what is written is asked twice"
+TWICE = "values without a checksum on this wire that decide what is written are asked twice"
 
 
 def avr_stk500v1(size: int) -> Job:

@@ -1,7 +1,7 @@
 """Uploads to a Zephyr application on an emulated Cortex-M3, against smpclient: time and processor time of the upload.
 
 The part is QEMU's mps2-an385 with MCUboot and Zephyr's own SMP server, its console on a socket. It is fresh for each
-run, and asked afterwards which image it holds. Both sides take the packet size that the part tells. QEMU keeps no bit
+run, and asked afterwards which image it holds. Both sides take the packet size that the part reports. QEMU keeps no bit
 rate, so there is no limit to compare with: what counts is how the waiting is done, and how many requests are under way.
 
 smpclient waits for each reply before it sends the next request; with more than one under way it has nothing to compare.

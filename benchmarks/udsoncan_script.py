@@ -3,7 +3,7 @@
     python -m benchmarks.udsoncan_script CHANNEL FD START FILE VERSION
 
 CHANNEL is one of python-can's interface "proxyflash"; FD is 0 or 1; START is the address that FILE (raw) goes to;
-VERSION is what the application must tell after it.
+VERSION must be reported by the application after it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ after the other:
 To that come the erase time of all pages of the slot, which this loader erases before the first block, and the program time
 of each program unit, from emulators/xymodem/loaders.toml.
 
-sb gets its part told by the shell to receive, as a terminal program does it. Only our sides ask the part what it makes of
+For sb the shell asks the part to receive, as a terminal program does it. Only our sides ask the part what it makes of
 the file, and start it.
 """
 

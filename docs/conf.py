@@ -16,7 +16,7 @@ html_title = "proxyflash"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
-# A link to a page's own heading may be one that GitHub makes of two equal headings.
+# A link to a page's own heading may be GitHub's name for the second of two equal headings.
 suppress_warnings = ["misc.highlighting_failure"]
 
 

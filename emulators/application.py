@@ -13,7 +13,7 @@ of 4 bytes. Layout, little endian, 64 bytes:
 | 48 | 16 | manufacturer, ASCII, NUL-padded |
 
 A firmware without a descriptor (a stock image) boots when it begins with a plausible ARM vector table; it has no
-version that can be told.
+version.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def find(flash: NorFlash, start: int, *, ram: range = range(0x10000000, 0x400000
 
 
 def told_size(head: bytes) -> int | None:
-    """The size that a firmware's descriptor tells, from the first `SEARCHED` bytes of it; None if it has none."""
+    """The size that a firmware's descriptor gives, from the first `SEARCHED` bytes of it; None if it has none."""
     offset = _descriptor_at(head[:SEARCHED])
     return None if offset is None else int(LAYOUT.unpack_from(head, offset)[1])
 

@@ -29,7 +29,7 @@ class BenchWire(ABC):
     kind: ClassVar[str]
     """Of its bus."""
     powers_parts: ClassVar[bool] = False
-    """Whether the parts get their supply from the wire, and so start anew when the host's adapter comes back."""
+    """Whether the parts get their supply from the wire, and so start again when the host's adapter comes back."""
     kernel_driver: ClassVar[str] = ""
     """The driver of the kernel that can take the wire, and the option of `emulate` for it; "": none."""
     faults: Faults

@@ -44,7 +44,7 @@ class Board(ABC):
         """What the processor does from reset on. Returning halts it until the next reset."""
 
     def powered_off(self) -> None:  # noqa: B027 - most boards have nothing to do here
-        """Called once after the firmware stopped for want of supply, and on `close`."""
+        """Called once after the firmware stopped without supply, and on `close`."""
 
     def start(self) -> None:
         self._thread = clock.Thread(target=self._run, name=f"board {self.name}")

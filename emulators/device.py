@@ -90,7 +90,7 @@ class EmulatedDevice(ABC):
         """Waits until the part has started, after its supply was switched."""
 
     def reset(self) -> None:
-        """Pulls its reset line for a moment; a part that has none is powered anew."""
+        """Pulls its reset line for a moment; a part without one is switched off and on."""
         self.supply.off()
         self.supply.on()
 

@@ -8,31 +8,35 @@ from ..transports.errors import AdapterAbsent, AdapterBusy, AdapterForbidden, St
 
 
 class VhciAbsent(AdapterAbsent):
-    """The kernel has no virtual USB host controller, or it is not loaded."""
+    """`emulate --vhci`, `--acm`: the kernel has no virtual USB host controller, or it is not loaded."""
 
     code = "E-VHCI-ABSENT"
-    default_remedy = "Load it: sudo modprobe vhci_hcd. A kernel without it: run this under proxyflash vm run."
+    default_remedy = (
+        "Load it: sudo modprobe vhci_hcd. A kernel without it: run it in a guest: proxyflash vm run -- COMMAND"
+    )
 
 
 class VhciForbidden(AdapterForbidden):
-    """Only root may plug devices into it."""
+    """`emulate --vhci`, `--acm`: only root may plug devices into the virtual host controller."""
 
     code = "E-VHCI-FORBIDDEN"
     default_remedy = "Run it as root: sudo proxyflash emulate --vhci BUS"
 
 
 class VhciFull(AdapterBusy):
-    """It has no port left that is free."""
+    """`emulate --vhci`, `--acm`: the virtual host controller has no free port."""
 
     code = "E-VHCI-FULL"
     default_remedy = "End another emulation; or detach what `sudo usbip port` lists."
 
 
 class AcmDriverAbsent(AdapterAbsent):
-    """The kernel's cdc_acm driver does not take the emulated serial adapter."""
+    """`emulate --acm`: the kernel's `cdc_acm` driver does not take the emulated serial adapter."""
 
     code = "E-ACM-DRIVER"
-    default_remedy = "Load it: sudo modprobe cdc_acm. A kernel without it: run this under proxyflash vm run."
+    default_remedy = (
+        "Load it: sudo modprobe cdc_acm. A kernel without it: run it in a guest: proxyflash vm run -- COMMAND"
+    )
 
 
 def broken_state(path: Path) -> StateFolder:

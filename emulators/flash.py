@@ -83,7 +83,7 @@ class NorFlash:
                 return mmap.mmap(number, self.size)
 
     def _blank(self, file: BinaryIO, path: Path) -> None:
-        """A file that has no room for the whole memory is removed: it would be taken for one that was used before."""
+        """A file that has no room for the whole memory is removed: it would be taken for a memory that was used before."""
         try:
             file.truncate(0)
             file.write(bytes([self.erased]) * self.size)

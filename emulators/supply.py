@@ -10,7 +10,7 @@ class PowerLost(Exception):
 
 
 class Supply:
-    """On from the start. Listeners are told of every change, on the thread that makes it."""
+    """On from the start. Listeners are called at every change, on the thread that makes it."""
 
     def __init__(self) -> None:
         self.is_on = True

@@ -80,7 +80,7 @@ class Bench(Buses):
         return tuple(BenchComponent(self, entry) for entry in self.file.entries.values())
 
     def component(self, name: str) -> BenchComponent:
-        """One that is on a bus. Raises ComponentUnknown."""
+        """A component on a bus. Raises ComponentUnknown."""
         found = self.find(name)
         if isinstance(found, HostComponent):
             raise ComponentUnknown(
@@ -113,24 +113,24 @@ class Bench(Buses):
         return BenchComponent(self, entry)
 
     def scan(self) -> Scan:
-        """Asks every component of the file who it is, and looks for what the file lacks. Enters no bootloader.
+        """Asks every component of the file who it is, and looks for others. Enters no bootloader.
 
-        Raises BenchLocked and StateFolder. What a component raises is among the scan's `faults`, and so is what a bus
-        raises: neither hides another one.
+        Raises BenchLocked and StateFolder. The scan's `faults` have the errors of components and of buses: neither hides
+        another.
         """
         from .scan import scan
 
         return scan(self)
 
     def unplugged(self, component: Component) -> bool:
-        """Whether it is one that need not be there, and is not."""
+        """Whether it is optional and absent."""
         if component.presence is not Presence.ABSENT:
             return False
         found = self.find(component.name)
         return (found.spec if isinstance(found, HostComponent) else found.entry.spec).optional
 
     def may_be_in_bootloader(self, component: Component) -> bool:
-        """Whether its silence doesn't mean that it isn't there: on its bus only connecting to its bootloader tells."""
+        """Whether its silence doesn't mean that it isn't there: on its bus only connecting to its bootloader shows that."""
         if component.presence is not Presence.ABSENT or component.name not in self.file.entries:
             return False
         with suppress(ProxyflashError):

@@ -147,9 +147,9 @@ class BenchComponent:
     def start(
         self, programmer: Programmer, plan: FlashPlan | None = None, *, expect_version: str | None = None
     ) -> str | None:
-        """Starts what the plan has brought, or whatever the part holds; the version that it tells then.
+        """Starts the planned image, or whatever the part holds; the version that it then reports.
 
-        None where it can't be told to start, or can't be asked. Raises RebootFailed where it doesn't answer in the time that
+        None where it can't be started, or can't be asked. Raises RebootFailed where it doesn't answer in the time that
         the bench file gives it to boot, VersionMismatch.
         """
         with programmer.starting(plan) as started:

@@ -1,6 +1,6 @@
 """The component record of a component enumerator, and how components are selected.
 
-The record is the one that Azure Device Update's agent takes from a component enumerator (its contract, version 1.0):
+Azure Device Update's agent takes this record from a component enumerator (its contract, version 1.0):
 what a builder knows (name, group) joined with what only the part knows (serial, version, state).
 """
 
@@ -34,7 +34,7 @@ class Presence(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One updatable component. `id` is its serial number where it has told one, else its name: never a port.
+    """One updatable component. `id` is its serial number where it has reported one, else its name: never a port.
 
     `version`: "" where it isn't known. `where`: its bus, protocol and address, for a person to read.
     """
@@ -69,7 +69,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Unlisted:
-    """Something found that the bench file lacks: a component of `bus`, or, where that is "", a bus.
+    """Something found that isn't in the bench file: a component of `bus`, or, where that is "", a bus.
 
     `body`: its keys, as lines of TOML, without its name.
     """
@@ -108,7 +108,7 @@ def parse_selector(text: str) -> dict[str, str]:
     try:
         selector = json_text.parse(text, most=MOST_SELECTOR)
     except ValueError as error:
-        raise SelectorWrong(f"the selector is no JSON: {error}") from error
+        raise SelectorWrong(f"the selector is not JSON: {error}") from error
     if not isinstance(selector, dict) or not all(isinstance(value, str) for value in selector.values()):
         raise SelectorWrong("a selector is a JSON object of name-value pairs, all strings")
     return selector
@@ -117,8 +117,8 @@ def parse_selector(text: str) -> dict[str, str]:
 def matches(component: Component, selector: Mapping[str, str]) -> bool:
     """Whether every pair of the selector equals the component's value of that name, case-sensitively.
 
-    A value is looked for at the record's top level, then among its properties. A key that the component lacks and an empty
-    value match nothing. An empty selector matches every component.
+    A value is looked for at the record's top level, then among its properties. A key that the component does not have
+    matches nothing, nor does an empty value. An empty selector matches every component.
     """
     record = component.record()
     values = record["properties"] | {key: value for key, value in record.items() if isinstance(value, str)}

@@ -1,6 +1,6 @@
 """Components without a bus: a partition, an application, whatever the host itself holds.
 
-Such a `[[component]]` of the bench file has no `bus`, `protocol` and `address`. It tells its version by a key of a file or
+Such a `[[component]]` of the bench file has no `bus`, `protocol` and `address`. It gives its version by a key of a file or
 by a command; an update reaches it by step handlers that know partitions, files and services, not by a flasher.
 """
 

@@ -1,4 +1,4 @@
-"""Scanning a bench: asks every component of the bench file who it is, and looks for what the file lacks."""
+"""Scanning a bench: asks every component of the bench file who it is, and looks for others."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ UNSEEN = (Presence.ABSENT, Presence.UNKNOWN)
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What is there: the file's components in its order, and what the file lacks. `faults`: of a bus, or, where the
+    """What is there: the file's components in its order, and others that were found. `faults`: of a bus, or, where the
     error names one, of one component of that bus. `unasked`: what was not asked on a bus, and the key that would let it."""
 
     components: tuple[Component, ...]
@@ -55,16 +55,16 @@ class Scan:
     faults: tuple[tuple[str, ProxyflashError], ...]
     unasked: tuple[tuple[str, str], ...] = ()
     asked: tuple[tuple[str, str], ...] = ()
-    """What was asked on a bus, of components that were not seen and of parts that the file lacks."""
+    """What was asked on a bus, of components that were not seen and of parts that the file doesn't list."""
     onward: tuple[tuple[str, Mapping[str, str]], ...] = ()
     """The settings with which a target's next scan of a bus may find more."""
 
 
 def scan(buses: Buses) -> Scan:
-    """Asks every component of the file who it is, and looks for what the file lacks. Enters no bootloader.
+    """Asks every component of the file who it is, and looks for others. Enters no bootloader.
 
-    Raises BenchLocked and StateFolder. What a component raises is among the scan's `faults`, and so is what a bus
-    raises: neither hides another one.
+    Raises BenchLocked and StateFolder. The scan's `faults` have the errors of components and of buses: neither hides
+    another.
     """
     buses.lock()
     components: dict[str, Component] = {}

@@ -379,7 +379,7 @@ def _refuse_misplaced(text: str, head: str, protocol: str, place: str, transport
 def _wrong_place(text: str, protocol: str, place: str, transport: type[Transport]) -> NoReturn:
     if not transport.where_form:
         _wrong(text, f"can't be named so: a bus of kind {transport.kind} needs a bench file")
-    said = f"{quoted(place)} is no place" if place else "there is no place after the protocol,"
+    said = f"{quoted(place)} is not a place" if place else "there is no place after the protocol,"
     _wrong(text, f"{said} on a bus of kind {transport.kind}", forms=[form(protocol)])
 
 
@@ -404,7 +404,7 @@ def _wrong_protocol(text: str, protocol: str, head: str, colon: str) -> NoReturn
 
 def _refuse_near_protocol(text: str, protocol: str) -> None:
     if near := get_close_matches(protocol[:MOST_SHOWN], plugins.names(plugins.FLASHERS), n=1):
-        _wrong(text, f"{quoted(protocol)} is no protocol", near[0] + text[len(protocol) :])
+        _wrong(text, f"{quoted(protocol)} is not a protocol", near[0] + text[len(protocol) :])
 
 
 def form(protocol: str) -> str:

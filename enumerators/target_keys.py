@@ -107,11 +107,11 @@ def value(known: Mapping[str, Fields], where: tuple[str, ...], text: str) -> Any
             wanted.validate_json(written, strict=True)
             return candidate
         except ValidationError as error:
-            # What a table lacks is told once all keys are there.
+            # A table's missing keys are reported once all keys are there.
             if isinstance(candidate, dict):
                 return candidate
             reasons.append((candidate, error.errors(include_url=False)[0]))
-    # Of a number that is too large the bound is told, not that it is no text.
+    # For a number that is too large the bound is reported, not that it isn't a text.
     told = next((item for item in reasons if not item[1]["type"].endswith("_type")), reasons[-1])
     if where[0] == "bus" and where[1] not in BusSpec.model_fields:
         # Nobody else looks at what the bus's library takes before the bus is opened.
@@ -249,7 +249,7 @@ def _described(schema: Mapping[str, Any]) -> FieldInfo | None:
 
 
 def _near(known: Mapping[str, Fields], key: str) -> list[str]:
-    """A key of the same table that is written like this one; else one that ends like it, or is written like it."""
+    """A key of the same table that is written like this one; else any that ends or is written like this one."""
     there = dict(all_keys(known))
     table, dot, _ = key.rpartition(".")
     beside = [other for other in there if dot and other.rpartition(".")[0] == table]

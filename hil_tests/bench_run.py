@@ -46,7 +46,7 @@ LONGEST_NAME = 100
 LAST_MESSAGES, LAST_RECORDS = 20, 2000
 """How many messages the report of a failed test shows, and of how many records they are looked for."""
 WORKER_SECONDS = 40
-"""How long pytest-xdist waits, after Ctrl-C, for a worker that makes its bench safe; it kills it after 10 by itself."""
+"""How long pytest-xdist waits, after Ctrl-C, for a worker that makes its bench safe. pytest-xdist's own limit is 10."""
 
 
 class BenchRun:
@@ -144,7 +144,7 @@ class BenchRun:
         self._missing.report("images", reason)
 
     def firmware(self, component: BenchComponent, item: pytest.Item) -> Firmware:
-        """For one test, whose JUnit entry tells which it used."""
+        """For one test, whose JUnit entry names the used one."""
 
         def used(image: TestImage) -> None:
             digest = hashlib.sha256(image.path.read_bytes()).hexdigest()
@@ -168,7 +168,7 @@ class BenchRun:
 
     @cached_property
     def _temporary(self) -> Path:
-        # What tmp_path_factory hands out, before there is a fixture: the first test may fail for want of its part.
+        # What tmp_path_factory hands out, before there is a fixture: the first test may fail without its part.
         return Path(self.config._tmp_path_factory.mktemp("proxyflash"))  # type: ignore[attr-defined]
 
     # Which tests there are, and which run.
@@ -183,7 +183,7 @@ class BenchRun:
         yield from Bench(self._file, Path()).components
 
     def prepare(self, item: pytest.Item) -> None:
-        """Skips a test that lacks something or may not run; else makes ready what it is for."""
+        """Skips a test that misses something or may not run; else makes its part ready."""
         self.time.begin_test(item)
         self._began_before, self._began = self._began, clock.monotonic()
         tell(item, {"bench": self.told["bench"]})
@@ -235,7 +235,7 @@ class BenchRun:
             )
 
     def finished(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
-        """After each phase of a test: notes what was skipped for want of what, and what broke."""
+        """After each phase of a test: notes what was skipped and why, and what broke."""
         error = call.excinfo.value if call.excinfo else None
         kind = getattr(error, "proxyflash_kind", None)
         if kind is not None:
@@ -272,7 +272,7 @@ class BenchRun:
         try:
             folder = self.artefacts(item) / "recording"
             files = bench.recorder.save(folder, since)
-        except OSError as error:  # A full disk is no reason to lose the run.
+        except OSError as error:  # A full disk must not lose the run.
             return f"{NOT_KEPT}{error}"
         tell(item, {"recording": str(folder)})
         return f"{folder}: {', '.join(file.name for file in files)}"

@@ -31,7 +31,7 @@ def reopened(component: BenchComponent) -> None:
 def started(component: BenchComponent, *, patient: bool = True) -> Component:
     """As it is found once it has had the time to start.
 
-    `patient`: whether one that is in its bootloader is given all of that time, and not only what it may take to leave it.
+    `patient`: whether a part in its bootloader gets all of that time, and not only its time to leave the bootloader.
     """
     deadline = Deadline.after(component.entry.spec.boot_timeout)
     in_window = deadline.sooner(IN_WINDOW_EMULATED if component.emulated else IN_WINDOW)
@@ -57,7 +57,7 @@ def _in_bootloader(component: BenchComponent, found: Component) -> bool:
 
 
 def running(component: BenchComponent, version: str = "") -> Component:
-    """As it is found, which must be running, with `version` where both that and what runs are told."""
+    """As it is found, which must be running, with `version` where both that and the running version are known."""
     __tracebackhide__ = True
     found = started(component)
     assert found.presence in RUNNING, f"'{component.name}' is found as {found.presence.value} instead of running"
@@ -90,7 +90,7 @@ class Session:
 
     @property
     def tells(self) -> bool:
-        """Whether it tells what its memory holds, so that it can be compared before it is written."""
+        """Whether its memory can be read or hashed, so that it can be compared before it is written."""
         return bool(self.capabilities & (Capability.READ | Capability.DIGEST)) and self.region.erase is not Erase.NEVER
 
     def refuses(self, target: Target) -> bool:

@@ -14,7 +14,7 @@ from ..flashers.formats import load
 from ..flashers.image import FirmwareImage
 
 SIZE = 20_000
-"""Bytes of a made firmware, unless told otherwise."""
+"""Bytes of a made firmware, by default."""
 OLD, NEW = "1.4.2", "1.5.0"
 """Versions that are made for an emulated part whose bench file has no images."""
 
@@ -40,8 +40,8 @@ class TestImage:
 class Firmware:
     """The releases of one component.
 
-    `folder`: for what is made. `lacks`: called with what the bench file lacks; it doesn't return. `used`: told of each
-    release that is handed out.
+    `folder`: for made files. `lacks`: called with what is missing in the bench file; it doesn't return. `used`: called
+    with each release that is handed out.
     """
 
     def __init__(

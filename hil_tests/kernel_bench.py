@@ -67,7 +67,7 @@ def udev() -> Iterator[None]:
 
 @contextmanager
 def served(kind: str, folder: Path) -> Iterator[str]:
-    """The parts, until the end of the block: where they can be told to lose their supply. Raises RuntimeError."""
+    """The parts, until the end of the block: where they can lose their supply on request. Raises RuntimeError."""
     control = folder / f"{kind}-control"
     command = [sys.executable, "-c", COMMAND, "--json", "--bench", str(BENCHES / f"parts-{kind}.toml")]
     command += ["--state", str(folder / f"{kind}-parts"), "emulate", *SERVING[kind], "--control", str(control)]
@@ -131,7 +131,7 @@ def interrupted_once(number: int, frame: object) -> None:
 
 
 def all_of(runs: list[subprocess.Popen[str]]) -> int:
-    """Their highest exit status. An interrupt is passed on, so that each still tells what has failed."""
+    """Their highest exit status. An interrupt is passed on, so that each still reports its failures."""
     try:
         return max(run.wait() for run in runs)
     except KeyboardInterrupt:

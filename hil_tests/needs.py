@@ -60,7 +60,7 @@ class Needs:
                 _check(test, thing in known, f"{thing!r} is none of {', '.join(known)}")
                 named.add(thing)
             for key, value in mark.kwargs.items():
-                _check(test, key in KEYS, f"{key!r} is no key; there are: {', '.join(KEYS)}")
+                _check(test, key in KEYS, f"{key!r} is not a key; there are: {', '.join(KEYS)}")
                 wanted.append((key, frozenset([value] if isinstance(value, str) else value)))
         return cls(frozenset(named), tuple(wanted))
 
@@ -83,7 +83,7 @@ class Needs:
 
     @property
     def kind(self) -> str:
-        """The kind of hardware that is missing where nothing fits; "emulated": it is no hardware that is."""
+        """The kind of hardware that is missing where nothing fits; "emulated": no hardware is missing."""
         if "emulated" in self.things:
             return "emulated"
         if len(self.buses) == 1:

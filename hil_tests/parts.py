@@ -1,7 +1,7 @@
 """One component under test, over the whole run: whether it is there, brought back between tests, made safe at the end.
 
-The rule: a part is looked at before each test that is for it, and a test finds it powered and running. What can't be
-brought back is broken from then on, and told once.
+The rule: a part is looked at before each test that is for it, and a test finds it powered and running. A part that can't be
+brought back is broken from then on, and reported once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .verdicts import told
 LOOK_AGAIN = 0.05
 """Seconds between two looks at a part that starts."""
 IN_WINDOW, IN_WINDOW_EMULATED = 2.0, 0.2
-"""Seconds after its start in which a part that is in its bootloader may still leave it by itself."""
+"""Seconds after its start in which a part that is in its bootloader may still leave it unasked."""
 START_EMULATED = 1.0
 """Seconds in which an emulated part that has its supply answers, unless something is wrong."""
 
@@ -123,14 +123,14 @@ class Part:
 
     @property
     def _patience(self) -> float:
-        """Seconds that it may take to answer: none for one that no test has touched."""
+        """Seconds that it may take to answer: none for a part that no test has touched."""
         if not self.test:
             return 0.0
         seconds = self.component.entry.spec.boot_timeout
         return min(seconds, START_EMULATED) if self.component.emulated else seconds
 
     def _switched_on(self, found: Component) -> Component:
-        """One that was not there at the first look: a run that was killed may have left its supply off."""
+        """Looks again at a part that was not there at first: a run that was killed may have left its supply off."""
         if self.power is not None and not self.component.emulated and not self._was_switched_on:
             self._was_switched_on = True
             self.power.on()
@@ -140,7 +140,7 @@ class Part:
         return found
 
     def _undo_faults(self) -> None:
-        """What tests have told an emulated part and its wire to do wrong."""
+        """Ends the faults that tests have set in an emulated part and its wire."""
         if not self.component.emulated:
             return
         bench, bus = self.component.bench, self.component.entry.spec.bus
@@ -152,7 +152,7 @@ class Part:
             wire.rejoin()
 
     def _look(self, seconds: float) -> Component:
-        """Who it says it is; asked again for so many seconds while nothing answers."""
+        """Who it says it is; asked again for this number of seconds while nothing answers."""
         deadline = Deadline.after(seconds)
         while True:
             found = self._looked()
@@ -161,7 +161,7 @@ class Part:
             clock.sleep(min(LOOK_AGAIN, deadline.remaining))
 
     def _looked(self) -> Component:
-        """An adapter that is gone is opened once more: a test may have had its reasons."""
+        """An adapter that is gone is opened again: a test may have had its reasons."""
         try:
             self._drain()
             found = self.component.look()
@@ -214,7 +214,7 @@ class Part:
         return found
 
     def _boot(self) -> bool:
-        """What its bootloader answers tells less than what is found afterwards."""
+        """Its bootloader's answer says less than a look afterwards."""
         bootloader = self.component.bootloader()
         try:
             bootloader.connect()

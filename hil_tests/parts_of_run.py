@@ -91,7 +91,7 @@ class PartsOfRun:
         tell(item, {key if alone else f"{name}.{key}": word(value) for key, value in properties.items()})
 
     def _lost(self, part: Part, item: pytest.Item, error: Exception, *, wanted: bool = True) -> None:
-        """A part that can't be made ready any more is told once: by the test that lost it, or, if that passed, here."""
+        """A part that can't be made ready any more is reported once: by the test that lost it, or, if that passed, here."""
         self._break(part, part.test or item.nodeid, error)
         if part.test not in self.failed:
             since = f" since {part.test}" if part.test else ""

@@ -237,7 +237,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]
     try:
         yield
     finally:
-        # After the last fixture's end; before the summary, and before a worker tells what it has to tell.
+        # After the last fixture's end; before the summary, and before a worker sends its results.
         config = session.config
         if RUN in config.stash:
             said = config.stash[RUN].make_safe()
@@ -316,7 +316,7 @@ def _index(config: pytest.Config, reports: list[Any], faults: list[str]) -> list
     bench = str(config.getoption("bench") or "emulated")
     bench = without_settings(bench) if is_target_or_file(bench) else bench
     try:
-        # After Ctrl-C a second one would end pytest amid its summary, with a traceback.
+        # After Ctrl-C a second one would end pytest within its summary, with a traceback.
         with undisturbed():
             index, count = write_index(folder_of(config), bench, found, faults)
     except ProxyflashError as error:

@@ -2,7 +2,7 @@
 
     python -m proxyflash.hil_tests.sample_firmware
 
-Of each part an old one and a larger new one, in the format that its boot loader wants: MCUboot images, bare programs of AVRs
+Of each part an old one and a larger new one, in the format that its bootloader wants: MCUboot images, bare programs of AVRs
 and ARMs, one of them as Intel HEX.
 """
 
@@ -52,7 +52,7 @@ def main() -> None:
     for name, make in MAKERS.items():
         for version, size in RELEASES.items():
             (FOLDER / f"{name}-{version}.bin").write_bytes(make(version, size))
-    # A maker's build gives it so; the other one is what a new part holds, which is raw.
+    # A maker's build gives it so; a new part holds the other one, which is raw.
     newest = max(RELEASES)
     path = FOLDER / f"valves-{newest}.bin"
     save(FirmwareImage((Segment(0, path.read_bytes()),), "bin"), path.with_suffix(".hex"))

@@ -15,7 +15,7 @@ stands."""
 
 
 class SignalGuard:
-    """`worker`: whether this process is one of pytest-xdist's, to which SIGINT is how it is told to end."""
+    """`worker`: whether this process is one of pytest-xdist's, which SIGINT asks to end."""
 
     def __init__(self, *, worker: bool) -> None:
         self._worker = worker
@@ -57,4 +57,4 @@ def undisturbed() -> Iterator[None]:
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
-    """Is what the signal does."""
+    """Handles the signal: does nothing."""

@@ -4,7 +4,7 @@ One clock serves the whole run, because the bench stays open for the whole run. 
 a fixture of the bench runs. In between the simulated time stands still, and everything else in the run has real time.
 
 Real time that a bench test uses beside the simulated clock shows nothing of its part. So a bench test that waits in
-real time fails, and one that reads a real clock gets a warning. Both name the test and the line. A thread that outlives
+real time fails, and a bench test that reads a real clock gets a warning. Both name the test and the line. A thread that outlives
 its test troubles the tests after it, and is reported with the name of the test that started it.
 """
 
@@ -34,7 +34,7 @@ CLOCK = "proxyflash.transports.clock"
 SLEEP = time.sleep
 READS = {name: getattr(time, name) for name in
          ("monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "time", "time_ns")}  # fmt: skip
-"""What tells real time."""
+"""The functions that read real time."""
 LIBRARY = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib"))
 OWN = str(Path(__file__).parents[1])
 INSTALLED = (
@@ -147,7 +147,7 @@ class SimulatedTime:
             self._owner = before
 
     def refused(self) -> str:
-        """What threads of the test did that the clock doesn't run; "": nothing. Each is told once."""
+        """What threads of the test did that the clock doesn't run; "": nothing. Each is reported once."""
         said = self._take_refused(self.test_name)
         return said[0] if said else ""
 
@@ -235,7 +235,7 @@ class SimulatedTime:
         def wait(condition: threading.Condition, timeout: float | None = None) -> bool:
             if self._concerns():
                 frame, called = _caller(sys._getframe(1))
-                # A thread that starts is waited for, and that is no time.
+                # A thread that starts is waited for, and that doesn't count as time.
                 if called != "start" and self._is_users(frame.f_code.co_filename):
                     self._refuse("threads of Python's own", frame, f"Make events, queues and threads by {CLOCK}")
             return function(condition, timeout)

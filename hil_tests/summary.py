@@ -1,4 +1,4 @@
-"""What a run of bench tests says at its end: what was skipped for want of what, and what could not be made safe."""
+"""What a run of bench tests says at its end: what was skipped and why, and what could not be made safe."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ OTHER = {
     "broken": "because their part broke",
     "bench": "because the bench was out of use",
     "emulated": "that are for emulated parts alone",
-    "flash": "for want of --allow-flash",
+    "flash": "without --allow-flash",
     "capability": "because the bootloader of their part can't do what they need",
-    "images": "for want of test images (images of the component, in the bench file)",
+    "images": "without test images (images of the component, in the bench file)",
 }
 """Kinds of skips that no hardware would help."""
 
@@ -26,7 +26,7 @@ def lines(
     unsafe: Sequence[str],
     times: tuple[float, float],
 ) -> list[str]:
-    """`kinds`: how many tests were skipped for want of what. `recordings`: folders that --record has filled. `unkept`:
+    """`kinds`: how many tests were skipped for each reason. `recordings`: folders that --record has filled. `unkept`:
     for each test whose recording --record could not keep, why. `unsafe`: what went wrong at the end. `times`: simulated
     and real seconds of the tests on simulated time.
     """
@@ -36,7 +36,7 @@ def lines(
     hardware = {kind: count for kind, count in sorted(kinds.items()) if kind not in OTHER}
     if hardware:
         each = ", ".join(f"{kind} {count}" for kind, count in hardware.items())
-        said.append(f"{sum(hardware.values())} skipped for want of hardware: {each}")
+        said.append(f"{sum(hardware.values())} skipped without their hardware: {each}")
     said += [f"{kinds[kind]} skipped {why}" for kind, why in OTHER.items() if kinds.get(kind)]
     if recordings:
         tests = [Path(folder).parent for folder in recordings]

@@ -1,7 +1,7 @@
 """Cut off in each phase: the wire, the adapter, the supply, the person at the keyboard.
 
-What is cut in the middle of flashing ends in a part that runs, the old release or the new one and never a mixture, or
-in one that the same command recovers.
+An interruption in the middle of flashing leaves a part that runs, the old release or the new one and never a mixture, or
+a part that the same command recovers.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def test_the_supply(component: BenchComponent, firmware: Firmware, old: TestImag
 @pytest.mark.parametrize("phase", PHASES, ids=str)
 @pytest.mark.parametrize("cut", ["brown-out"], indirect=True)
 def test_a_brown_out(component: BenchComponent, firmware: Firmware, old: TestImage, cut: Cut, phase: Phase) -> None:
-    """The supply is back at once. It may go on by itself; if it does, it runs the new release."""
+    """The supply is back at once. It may go on unasked; if it does, it runs the new release."""
     new = firmware.new
     if fails_or_is_done(component, new, InPhase(phase, cut.cut)) is None:
         running(component, new.version)
@@ -133,7 +133,7 @@ def test_twice_in_a_row(component: BenchComponent, firmware: Firmware, old: Test
         if failed:
             assert sink.done
         else:
-            # What a part is known to hold already is not erased and written once more.
+            # Bytes that a part is known to hold already are not erased and written again.
             assert not sink.done
         cut.join()
         reopened(component)

@@ -25,7 +25,7 @@ from proxyflash.transports.errors import ProxyflashError
 pytestmark = pytest.mark.destructive
 
 TRANSFERRED = (64, 256, 512, 1024, 2048, 4093)
-"""Bytes that bootloaders take at once; no protocol tells it beforehand."""
+"""Bytes that bootloaders take at once; no protocol announces it."""
 
 
 SMALLEST = 400
@@ -51,13 +51,13 @@ class Edges:
         self._firmware = firmware
 
     def image(self, *pieces: tuple[int, int]) -> FirmwareImage:
-        """Of pieces of so many bytes at so many bytes from the region's start. Each test has its own content."""
+        """Of pieces, each an offset from the region's start and a size in bytes. Each test has its own content."""
         starts = [(self.region.start + offset, size) for offset, size in pieces]
         segments = join(Segment(start, content(self.region, start, size, self.salt)) for start, size in starts)
         return FirmwareImage(segments, "bin", "edge")
 
     def from_start(self, size: int) -> FirmwareImage | None:
-        """Writes an image of so many bytes. None: the part judged it, which is no firmware, and did not take it.
+        """Writes an image of `size` bytes. None: the part judged that it is not firmware, and did not take it.
 
         A part with a slot judges what it is given. Where it is emulated it gets a firmware to its taste.
         """
@@ -73,13 +73,13 @@ class Edges:
 
     @property
     def judgements(self) -> tuple[type[ProxyflashError], ...]:
-        """How it is told that a slot takes no such image. Of one that takes a certain format alone, and of a silent one
-        that says so, nothing else is said of the file."""
+        """The errors that say that a slot takes no such image. A slot of a certain format alone, and a silent one
+        that says so, report nothing else of the file."""
         known = self._firmware.new.image.target
         return (VerifyMismatch, *((ImageWrongPart,) if "image_hash" in known or self.session.is_silent else ()))
 
     def refuses(self, image: FirmwareImage) -> None:
-        """What is no firmware a slot does not take, but for a silent loader's, which may put any file into its flash."""
+        """A slot refuses an image that is not firmware. Only a silent loader may put any file into its flash."""
         with (
             suppress(*self.judgements) if self.session.is_silent else pytest.raises((ImageMisplaced, *self.judgements))
         ):

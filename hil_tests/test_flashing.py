@@ -1,4 +1,4 @@
-"""The way that an update goes when nothing is in its way: flash, verify, read back, downgrade, the same once more."""
+"""The way that an update goes when nothing is in its way: flash, verify, read back, downgrade, the same again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.destructive
 
 
 def flashed(component: BenchComponent, release: TestImage) -> list[ev.Event]:
-    """What was told while it was flashed; it runs then."""
+    """The events of its flash; it runs then."""
     told: list[ev.Event] = []
     result = component.flash(release.image, context=RunContext(told.append))
     assert result is not None

@@ -38,7 +38,7 @@ def test_looking_does_not_disturb_it(component: BenchComponent) -> None:
 
 
 def test_its_bootloader_says_who_it_is_each_time(component: BenchComponent) -> None:
-    """Once from the application, and once more where it is already."""
+    """Once from the application, and again where it is already."""
     before = running(component)
     with bootloader(component) as session:
         first = session.identity

@@ -79,7 +79,7 @@ def holds_it_still(component: BenchComponent, image: FirmwareImage) -> None:
 
 
 def test_a_part_of_another_family(component: BenchComponent, firmware: Firmware) -> None:
-    """The bench file names another part than the one that answers."""
+    """The bench file names another part than the one here."""
     component.flash(firmware.old.image)
     profile = component.entry.profile.model_copy(update={"part": "No such part"})
     refused(component, firmware.new.image, WrongPart, profile)

@@ -1,7 +1,7 @@
 """Updates and downgrades, round after round: what fails once in a hundred, and what gets slower.
 
-PROXYFLASH_SOAK_ROUNDS tells how many (6 by default): overnight, a thousand. Each is one update with all that belongs to
-it. A line for each part at the end tells what came of them; so does soak.json among the artefacts.
+PROXYFLASH_SOAK_ROUNDS says how many (6 by default): overnight, a thousand. Each is one update with all that belongs to
+it. A line for each part at the end has the results; so does soak.json among the artefacts.
 """
 
 from __future__ import annotations

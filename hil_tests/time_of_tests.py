@@ -34,7 +34,7 @@ class TimeOfTests:
         return self._clock.running() if is_ours else self._clock.standing_still()
 
     def at_end(self, is_ours: bool) -> tuple[Callable[[], object], Callable[[], object]]:
-        """Two finalizers of a fixture: the one that is called last, and the one that begins the time of those between."""
+        """Two finalizers of a fixture: the first is called last, and the second begins the time of those between."""
         stack = ExitStack()
         return stack.close, lambda: stack.enter_context(self.of(is_ours))
 

@@ -13,7 +13,7 @@ from ..transports.plain import CAUSE, plain
 
 
 class Missing:
-    """`required`: kinds of things. A test that lacks one of these fails; a test that lacks another thing is skipped."""
+    """`required`: kinds of things. A test without one of these fails; a test without another thing is skipped."""
 
     def __init__(self, required: frozenset[str]) -> None:
         self._required = required

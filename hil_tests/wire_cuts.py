@@ -1,6 +1,6 @@
 """What the suite cuts, and when: the wire to a part, the adapter of its bus, or its supply, in a phase of its flashing.
 
-On an emulated bench the emulated wire is told to lose everything. On any other the bench file says how, in the
+On an emulated bench the emulated wire loses everything on request. On any other the bench file says how, in the
 component's properties, by shell commands that are run in the bench file's folder:
 
     properties = {wire-cut = "relay 3 off", wire-join = "relay 3 on"}
@@ -108,7 +108,7 @@ def cut_of(component: BenchComponent, kind: str) -> Cut | None:
 
 
 class InPhase:
-    """An event sink that does something once, when flashing comes to a phase: within it where its progress is told.
+    """An event sink that does something once, when flashing reaches a phase: within it where its progress is reported.
 
     A part that erases while it is written has no phase of erasing: there the first write is the moment.
     """

@@ -98,7 +98,7 @@ class Collector:
             own.append(seen)
 
     def story(self, verdict: Verdict | None = None) -> Story:
-        """What has happened so far. `verdict`: of all of it, in the place of those of the components."""
+        """All events so far. `verdict`: of all of it, in the place of those of the components."""
         ended, bench = self.now(), self._bench
         records = self._records()
         of = {name: list(events) for name, events in list(self._events.items())}
@@ -142,7 +142,7 @@ class Collector:
         return self._bench.recorder.records(clock.monotonic() - (self.now() - self.began))
 
     def _verdict(self, name: str, events: Sequence[Seen]) -> Verdict:
-        """The last verdict that was told of a component. If none was told, its events give one."""
+        """The last verdict on a component. If there was none, its events give one."""
         if name in self._verdicts:
             return self._verdicts[name]
         for seen in reversed(events):

@@ -1,6 +1,6 @@
 """What became of each byte of a part's memory, from the events of the engine alone.
 
-A plan says in which order it erases and writes, and progress is told in bytes of that order, so the bytes that a part has
+A plan says in which order it erases and writes, and progress is counted in bytes of that order, so the bytes that a part has
 acknowledged have addresses. A part may do its plan memory by memory: a phase that does a part of the plan is that of the
 first memory with as many bytes to be done.
 """

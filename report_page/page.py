@@ -34,7 +34,8 @@ SIGNS = {Mood.GOOD: "✓", Mood.BAD: "✕", Mood.OPEN: "!", Mood.PLAIN: "·"}
 
 
 class PageFile(ProxyflashError):
-    """The page can't be written to where it was to go."""
+    """A page can't be written to the named file, or would replace a file that is not a page. Checked before anything is
+    done."""
 
     code = "E-REPORT-FILE"
     exit_status = ExitStatus.USAGE
@@ -42,7 +43,7 @@ class PageFile(ProxyflashError):
 
 
 class PageLibrary(ProxyflashError):
-    """The library that makes pages is not installed."""
+    """A page was asked for, and Jinja2 is not installed."""
 
     code = "E-REPORT-LIBRARY"
     exit_status = ExitStatus.USAGE

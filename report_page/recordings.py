@@ -1,4 +1,4 @@
-"""The stories of recordings: of one alone, as far as its traffic tells, and of two side by side."""
+"""The stories of recordings: of one alone, as far as its traffic shows, and of two side by side."""
 
 from __future__ import annotations
 

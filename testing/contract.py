@@ -73,7 +73,7 @@ class Contract(Part):
     verifies: ClassVar[bool] = True
     """Whether the `verify` command works: the part can be asked later, too, whether it holds an image."""
     foreign_profile: ClassVar[Mapping[str, Any]] = {"part": "No such part"}
-    """Keys of a profile that names another part than the one that answers. {}: no profile does."""
+    """Keys of a profile that names another part than the rig's. {}: no profile does."""
     foreign_target: ClassVar[Mapping[str, int | str]] = {}
     """What an image file says of its part (`FirmwareImage.target`) that contradicts this part. {}: no file does."""
 
@@ -239,7 +239,7 @@ class Contract(Part):
     # What is verified.
 
     def test_verifying_looks_at_the_part(self, tmp_path: Path) -> None:
-        """Another command than the one that wrote the image verifies it, and finds a single byte that has changed."""
+        """A second command verifies the image, and finds a single byte that has changed."""
         rig = Rig(self, tmp_path)
         with rig.powered() as bench:
             rig.ends_with_the_new_image(bench)
@@ -382,7 +382,7 @@ class MemoryContract(Contract):
         rig = Rig(self, tmp_path)
         with rig.powered() as bench:
             end = bench.emulated_device("part").flash.end
-            # What begins within the memory and ends behind it, and what has nothing to do with it.
+            # Bytes that begin within the memory and end behind it, and bytes outside of it.
             for start in (end - 16, end + 0x100):
                 image = replace(rig.image, segments=(Segment(start, b"\x5a" * 64),), relocatable=False)
                 self._refused(rig, bench, image, ImageError)

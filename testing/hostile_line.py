@@ -1,7 +1,7 @@
 """`HostileLine`: what a serial line may say to a flasher for ever. The flasher gives up in time, with an error of its own.
 
-The other end is no part. It is of a kind, such as noise or an echo, and sends what that kind sends at the pace of the line. The
-clock is simulated: a line that talks for ever takes no longer to test than its bytes take to read.
+The other end is not a part. It is of a kind, such as noise or an echo, and sends what that kind sends at the pace of the
+line. The clock is simulated: a line that talks for ever takes no longer to test than its bytes take to read.
 """
 
 from __future__ import annotations

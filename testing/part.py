@@ -12,11 +12,11 @@ from ..flashers.image import FirmwareImage
 from ..transports.toml_text import toml_text
 
 OLD, NEW = "1.4.2", "1.5.0"
-"""The versions of the firmware that a part runs first, and of the one that it is updated to."""
+"""The versions of the firmware that a part runs first, and of the update."""
 
 
 class Sizes(NamedTuple):
-    """Bytes of the old firmware, of the new one, and of a new one that keeps the wire busy for less long."""
+    """Bytes of the old firmware, of the new one, and of a smaller new one, which keeps the wire busy for less long."""
 
     old: int = 1000
     new: int = 2500

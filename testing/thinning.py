@@ -36,7 +36,7 @@ class Thinning:
         said = str(config.getoption("cut_share"))
         found = re.fullmatch("([1-9][0-9]{0,3})/([1-9][0-9]{0,3})", said)
         if found is None or int(found[1]) > int(found[2]):
-            raise pytest.UsageError(f"--cut-share {said!r} is no share, such as 2/4")
+            raise pytest.UsageError(f"--cut-share {said!r} is not a share, such as 2/4")
         return cls(bool(config.getoption("every_cut")), (int(found[1]), int(found[2])))
 
     def __call__(self, places: Sequence[T], wanted: int) -> Sequence[T]:

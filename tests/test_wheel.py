@@ -87,7 +87,7 @@ def test_it_holds_the_package_and_nothing_with_a_common_name(wheel: Path) -> Non
         "examples",
     ):
         for path in (ROOT / package).rglob("*"):
-            # Tests of the kernel's drivers, and of real boot loaders, are for this tree alone.
+            # Tests of the kernel's drivers, and of real bootloaders, are for this tree alone.
             if path.suffix in (".py", ".toml", ".bin", ".sh") and not {"__pycache__", "kernel", "real"} & set(
                 path.parts
             ):

@@ -24,7 +24,7 @@ class Deadline:
 
     @classmethod
     def of(cls, deadline: Deadline | float) -> Deadline:
-        """The deadline itself; of a plain number the one that lies so many seconds from now. Raises TypeError for anything else,
+        """The deadline itself; of a plain number the deadline that many seconds from now. Raises TypeError for anything else,
         and for a number that is not finite."""
         if isinstance(deadline, cls):
             return deadline

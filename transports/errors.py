@@ -23,7 +23,7 @@ command line that it leads to. Who raises what:
 | `ClockError`       | E-CLOCK-MIXED                                        | real and simulated time meet in one bench |
 | `ClockError`       | E-CLOCK-THREAD                                       | a thread of its own calls a simulated clock |
 
-A class of the left column is what code catches; it is never raised itself. Each code is one class below it.
+Code catches the classes of the left column; they are never raised themselves. Each code is one class below one of them.
 `StateFolder` (E-STATE) and `StateUnsafe` (E-STATE-UNSAFE) are about no wire: emulators keep files in the state folder as well.
 """
 
@@ -208,7 +208,8 @@ class StateFolder(ProxyflashError):
 
 
 class StateUnsafe(ProxyflashError):
-    """Another user owns a part of the state folder, can write to it, or has put a link in its place."""
+    """Another user owns a part of the state folder or of the folders above, can write to it, or has put a link in its
+    place."""
 
     code = "E-STATE-UNSAFE"
     exit_status = ExitStatus.PERMISSION
@@ -216,7 +217,7 @@ class StateUnsafe(ProxyflashError):
 
 
 class Unexpected(ProxyflashError):
-    """An exception that nobody foresaw."""
+    """An exception that the program does not foresee: a fault of proxyflash."""
 
     code = "E-UNEXPECTED"
     default_remedy = "This is a fault of proxyflash: run it again with -vv, and report what that prints."
@@ -252,7 +253,7 @@ class ClockError(ProxyflashError):
 
 
 class MixedClocks(ClockError):
-    """Something that only real time moves is used under a simulated clock, or something of another clock."""
+    """A serial port, an adapter, a socket, a program or a thing of another clock is used under a simulated clock."""
 
     code = "E-CLOCK-MIXED"
     default_remedy = (
@@ -262,7 +263,7 @@ class MixedClocks(ClockError):
 
 
 class UnknownThread(ClockError):
-    """A thread that the simulated clock doesn't run calls it."""
+    """A thread that the simulated clock does not run uses the clock. The message names the thread."""
 
     code = "E-CLOCK-THREAD"
     default_remedy = (
@@ -302,7 +303,7 @@ class AdapterGone(TransportError):
 
 
 class WireTimeout(TransportError):
-    """A deadline passed. Not by itself a fault: a flasher may try again."""
+    """A deadline passed. Not a fault yet: a flasher may try again."""
 
 
 class Framing(TransportError):
@@ -313,78 +314,107 @@ class Framing(TransportError):
 
 
 class CanAbsent(AdapterAbsent):
+    """There is no such interface or adapter, or it is down."""
+
     code = "E-CAN-ABSENT"
     default_remedy = "Is the adapter plugged in and the interface up? Run: proxyflash doctor"
 
 
 class CanDriverMissing(AdapterAbsent):
-    """What the interface of python-can drives its adapters with: a vendor's library, a Python package, the kernel."""
+    """Something that the interface of python-can needs is missing: the kernel's CAN, a vendor's library, a Python
+    package."""
 
     code = "E-CAN-DRIVER"
     default_remedy = "Install the driver that this interface of python-can wants."
 
 
 class CanInterfaceUnknown(BadSettings):
+    """python-can has no interface of that name. The message lists its interfaces."""
+
     code = "E-CAN-INTERFACE"
     default_remedy = "Take one of those that it lists, or install the package that brings it: proxyflash doctor"
 
 
 class CanBusy(AdapterBusy):
+    """Another program holds the adapter."""
+
     code = "E-CAN-BUSY"
     default_remedy = "Close the program that uses the adapter."
 
 
 class CanForbidden(AdapterForbidden):
+    """This user may not open the adapter."""
+
     code = "E-CAN-FORBIDDEN"
     default_remedy = "Run: proxyflash doctor, which prints the udev line."
 
 
 class CanSettings(BadSettings):
+    """python-can refuses a setting of the bus."""
+
     code = "E-CAN-SETTINGS"
     default_remedy = "The keys of a CAN bus are those of python-can's interface of that name."
 
 
 class CanGone(AdapterGone):
+    """The adapter vanished while in use: it was unplugged, or the interface was taken down."""
+
     code = "E-CAN-GONE"
     default_remedy = "Was the adapter unplugged, or the interface taken down?"
 
 
 class CanTimeout(WireTimeout):
+    """The bus did not take a frame in time, or no frame came in time."""
+
     code = "E-CAN-TIMEOUT"
     default_remedy = "Is the bus overloaded? Run the same command again."
 
 
 class BusOff(TransportError):
+    """The controller left the bus after too many errors."""
+
     code = "E-CAN-BUSOFF"
     default_remedy = "Is the bus terminated, and the bit rate right? Run: proxyflash doctor"
 
 
 class NotAcknowledged(TransportError):
+    """No node acknowledges frames."""
+
     code = "E-CAN-NOACK"
     default_remedy = "Is a powered node on this bus, with the same bit rate?"
 
 
 class CanOverrun(TransportError):
+    """Frames came faster than they were read."""
+
     code = "E-CAN-OVERRUN"
     default_remedy = "Is this host overloaded? Run it alone, or stop what floods the bus."
 
 
 class IsoTpTimeout(WireTimeout):
+    """A part did not send its next frame or its flow control in time (ISO 15765-2)."""
+
     code = "E-ISOTP-TIMEOUT"
     default_remedy = "Is the part powered, and are its identifiers right? Run the same command again."
 
 
 class IsoTpFraming(Framing):
+    """A frame breaks ISO 15765-2: a wrong sequence number, an overflow, a reserved value."""
+
     code = "E-ISOTP-FRAMING"
     default_remedy = "Does another tester use the same identifiers?"
 
 
 class IsoTpContested(Framing):
+    """A message was lost while another tester sent under the same identifier."""
+
     code = "E-ISOTP-CONTESTED"
     default_remedy = "End the other program, then run the same command again: a part serves one tester at a time."
 
 
 class IsoTpSettings(BadSettings):
+    """An ISO-TP setting is wrong. The message names the setting and its range."""
+
     code = "E-ISOTP-SETTINGS"
     default_remedy = "Correct the setting in the component's address or profile."
 
@@ -393,38 +423,53 @@ class IsoTpSettings(BadSettings):
 
 
 class SerialAbsent(AdapterAbsent):
+    """There is no such port."""
+
     code = "E-SERIAL-ABSENT"
     default_remedy = "List what is there: ls -l /dev/serial/by-id"
 
 
 class SerialBusy(AdapterBusy):
+    """Another program holds the port. The message names the program where that is known."""
+
     code = "E-SERIAL-BUSY"
     default_remedy = "Close the program that holds the port."
 
 
 class SerialAmbiguous(TransportError):
+    """Several adapters look the same: the name under /dev/serial/by-id or the `hwgrep://` pattern fits each of them."""
+
     code = "E-SERIAL-AMBIGUOUS"
     exit_status = ExitStatus.AMBIGUOUS
     default_remedy = "Name the port by its place: ls -l /dev/serial/by-path"
 
 
 class SerialForbidden(AdapterForbidden):
+    """This user may not open the port."""
+
     code = "E-SERIAL-FORBIDDEN"
     default_remedy = "Add yourself to the port's group: sudo usermod -aG dialout $USER, then log in again."
 
 
 class SerialSettings(BadSettings):
+    """pyserial or the driver refuses a setting of the bus."""
+
     code = "E-SERIAL-SETTINGS"
     default_remedy = "The keys of a serial bus are those of pyserial's Serial."
 
 
 class SerialGone(AdapterGone):
+    """The port vanished while in use."""
+
     code = "E-SERIAL-GONE"
     default_remedy = "Was the adapter unplugged?"
 
 
 class SerialTimeout(WireTimeout):
-    """`received`: the bytes that came before the deadline; they are not read again."""
+    """Bytes did not come, or could not be sent, in time.
+
+    `received`: the bytes that came before the deadline; they are not read again.
+    """
 
     code = "E-SERIAL-TIMEOUT"
     default_remedy = "Is the part powered, and are RX and TX crossed? Run the same command again."
@@ -437,6 +482,8 @@ class SerialTimeout(WireTimeout):
 
 
 class SerialFraming(Framing):
+    """The received bytes have framing or parity errors."""
+
     code = "E-SERIAL-FRAMING"
     default_remedy = "Do both ends have the same bit rate and parity?"
 
@@ -445,43 +492,57 @@ class SerialFraming(Framing):
 
 
 class UsbAbsent(AdapterAbsent):
+    """There is no such device, or libusb is not installed."""
+
     code = "E-USB-ABSENT"
     default_remedy = "Is it plugged in and powered? List what is there: lsusb"
 
 
 class UsbAmbiguous(TransportError):
+    """Several devices fit the component's address. The message lists the devices."""
+
     code = "E-USB-AMBIGUOUS"
     exit_status = ExitStatus.AMBIGUOUS
     default_remedy = "Tell them apart with serial or port in the component's address."
 
 
 class UsbBusy(AdapterBusy):
+    """Another program or a kernel driver holds the interface."""
+
     code = "E-USB-BUSY"
     default_remedy = "Close the program that uses the device, or unbind its kernel driver."
 
 
 class UsbForbidden(AdapterForbidden):
+    """This user may not open the device."""
+
     code = "E-USB-FORBIDDEN"
     default_remedy = "Run: proxyflash doctor, which prints the udev line."
 
 
 class UsbSettings(BadSettings):
+    """A setting of the bus is wrong. The message names the setting."""
+
     code = "E-USB-SETTINGS"
     default_remedy = "Correct the setting of the bus in the bench file."
 
 
 class UsbGone(AdapterGone):
+    """The device vanished while in use."""
+
     code = "E-USB-GONE"
     default_remedy = "Was the device unplugged, or did it lose its supply?"
 
 
 class UsbTimeout(WireTimeout):
+    """The device did not answer a request, or did not come back, in time."""
+
     code = "E-USB-TIMEOUT"
     default_remedy = "Run the same command again; if it fails again, try another USB port."
 
 
 class UsbStall(TransportError):
-    """The device answered a control request with STALL: it refuses the request."""
+    """The device refused a control request: it answered with STALL."""
 
     code = "E-USB-STALL"
     default_remedy = (
@@ -490,7 +551,7 @@ class UsbStall(TransportError):
 
 
 class UsbFault(TransportError):
-    """libusb reports an error that is neither a stall, a time-out nor a lost device: an overflow, for one."""
+    """libusb reports an error that is neither a stall, a time-out nor a lost device: an overflow, for example."""
 
     code = "E-USB-FAULT"
     default_remedy = "Is the cable or a hub at fault? Plug the device straight into the host and try again."
@@ -500,16 +561,22 @@ class UsbFault(TransportError):
 
 
 class UdpAbsent(AdapterAbsent):
+    """The host's name is not known, or there is no route to the host."""
+
     code = "E-UDP-ABSENT"
     default_remedy = "Is the host's name or address right, and this host on its network?"
 
 
 class UdpSettings(BadSettings):
+    """A UDP bus has an unknown key or a wrong value."""
+
     code = "E-UDP-SETTINGS"
     default_remedy = "The keys of a UDP bus are host and port."
 
 
 class UdpGone(AdapterGone):
+    """The network went away while in use."""
+
     code = "E-UDP-GONE"
     default_remedy = "Is this host still on the part's network?"
 
@@ -518,11 +585,15 @@ class UdpGone(AdapterGone):
 
 
 class PluginUnknown(ProxyflashError):
+    """No installed package has this protocol."""
+
     code = "E-PLUGIN-UNKNOWN"
     exit_status = ExitStatus.BAD_FILE
     default_remedy = "List what is installed: proxyflash plugins"
 
 
 class PluginBroken(ProxyflashError):
+    """A plugin is installed but can't be loaded."""
+
     code = "E-PLUGIN-BROKEN"
     default_remedy = "Run: proxyflash plugins, which says why; then reinstall or remove the package."

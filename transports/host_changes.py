@@ -1,7 +1,7 @@
 """`HostChanges`: wakes who waits for a device or a network interface of this host.
 
-The kernel tells of a device that comes or goes by a uevent, udev by another one once its rules have given the device its
-permissions, and the kernel of a network interface that is set up by a message of rtnetlink. Any user may listen.
+The kernel announces a device that comes or goes by a uevent. udev sends another one once its rules have given the device its
+permissions. The kernel announces a network interface that is set up by a message of rtnetlink. Any user may listen.
 """
 
 from __future__ import annotations

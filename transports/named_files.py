@@ -53,7 +53,7 @@ def read(path: _Path, most: int = -1) -> bytes:
 def refuse_other(path: _Path, begin: re.Pattern[bytes], kind: str) -> None:
     """A file that is about to be replaced must be empty, or begin as our own files of this kind. Raises OSError.
 
-    `kind`: what our own file is called, such as "a trace". A file that is not there, or a link to one, is no error.
+    `kind`: what our own file is called, such as "a trace". A file that is not there, or a link to one, is not an error.
     """
     with suppress(FileNotFoundError):
         found = read(path, LONGEST_BEGIN)

@@ -46,7 +46,7 @@ class Answers(Protocol):
 def without_passwords(text: str) -> str:
     """The text without the user, password and tokens of each URL in it, and without the secrets in headers of HTTP.
 
-    The same text again for one that has none.
+    The same text again if it has none.
     """
     text = re.sub(_TOKEN, r"\1left-out", re.sub(_PASSWORD, "left-out@", text))
     return re.sub(_HEADER, r"\1\2\4\5left-out\3", text)

@@ -48,7 +48,7 @@ class ForeignLink(OSError):
 
 
 def folder(path: Path) -> None:
-    """Makes a folder for its owner alone, or checks the one that is there. A new folder's name is on the disk.
+    """Makes a folder for its owner alone, or checks the folder that is there. A new folder's name is on the disk.
 
     Raises StateUnsafe, and OSError when the folder can't be made.
     """
@@ -137,7 +137,7 @@ def whole(path: Path, mode: int = FILE_MODE) -> Iterator[BinaryIO]:
 
 
 def output_folder(path: Path) -> None:
-    """Makes a folder that the user named, for its owner alone; one that is there stays as it is. Raises OSError."""
+    """Makes a folder that the user named, for its owner alone; an existing folder stays as it is. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.mkdir(FOLDER_MODE)

@@ -30,7 +30,7 @@ def _ansi(character: str) -> str:
     if plain(character) == character:
         return character
     # Three octal digits are always taken as one byte, whatever follows.
-    # A file name's byte that is no UTF-8 stands as U+DC80 to U+DCFF (PEP 383).
+    # A file name's byte that is not UTF-8 stands as U+DC80 to U+DCFF (PEP 383).
     form = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
     return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", form))
 

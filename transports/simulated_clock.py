@@ -44,7 +44,7 @@ START = 1000.0
 EPOCH = 1_800_000_000.0
 """What `time` starts from: 2027-01-15 08:00:00 UTC."""
 CREEP = 1e-6
-"""Seconds that pass with each look at the clock, so that a loop that only looks comes to its end."""
+"""Seconds that pass with each look at the clock, so that a loop that only looks ends."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGHUP)
 """Their handlers may raise, which the main thread must get, whichever simulated thread runs."""
 SLICE = 100 * CREEP
@@ -232,7 +232,7 @@ class SimulatedClock(Clock):
         self.left: list[SimulatedThread] = []
         """Threads that had not ended when the `use` block did, and were ended by it."""
         self.left_locked: list[SimulatedThread] = []
-        """Threads that held a lock when the block ended; one that holds two is in it twice."""
+        """Threads that held a lock when the block ended; a thread that holds two is in it twice."""
         self.refused: list[ProxyflashError] = []
         """What threads got that this clock doesn't run: they may tell nobody."""
         self.main = SimulatedThread(self, None, name="main")
@@ -248,7 +248,7 @@ class SimulatedClock(Clock):
         """The thread that runs."""
         self._interrupted = False
         self.is_handling = False
-        """Whether a signal's handler runs, in a thread or amid scheduling: nobody else goes on meanwhile."""
+        """Whether a signal's handler runs, in a thread or during scheduling: nobody else goes on meanwhile."""
         self._threads: list[SimulatedThread] = []
         self._ready: list[SimulatedThread] = []
         self._timers: list[tuple[float, int, SimulatedThread, int]] = []
@@ -282,7 +282,7 @@ class SimulatedClock(Clock):
         self._wall = time - self._now
 
     def allow(self, seconds: float) -> None:
-        """Sets the limit anew, from this moment."""
+        """Sets a new limit, from this moment."""
         self.limit = seconds
         self._until = self._now + seconds
 
@@ -295,7 +295,7 @@ class SimulatedClock(Clock):
         return self._now
 
     def poll(self) -> None:
-        """Called at each look at what others change: as `monotonic`, so that a loop that only looks comes to its end.
+        """Called at each look at what others change: as `monotonic`, so that a loop that only looks ends.
 
         Whoever looks from outside of the simulation changes nothing in it.
         """
@@ -442,7 +442,7 @@ class SimulatedClock(Clock):
         self.preempt()
 
     def wait(self, seconds: float | None, what: object) -> bool:
-        """The running thread waits until it is woken; False: until so many seconds had passed."""
+        """The running thread waits until it is woken; False: that number of seconds had passed first."""
         me = self.running
         if self.ending or me.is_killed:
             self.exit()
@@ -748,7 +748,7 @@ class SimulatedLock:
         self._owner: SimulatedThread | None = None
         self._waiters: deque[SimulatedThread] = deque()
         self._is_due = False
-        """One that was woken to take it came too late: at the next release it goes on at once."""
+        """A thread that was woken to take it came too late: at the next release it goes on at once."""
         clock.locks.add(self)
 
     @property

@@ -18,7 +18,7 @@ class Hexadecimal(int):
 
 
 def toml_text(text: str) -> str:
-    """A text, such as a device tells it, as TOML has it: quoted, and safe to show.
+    """A text, such as a device sends it, as TOML has it: quoted, and safe to show.
 
     What `plain` would escape stands in TOML's own escapes; a lone surrogate, which TOML can't hold, as U+FFFD.
     """

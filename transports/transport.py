@@ -32,7 +32,7 @@ class HostCheck:
 class Where:
     """A place that a target names, in the words of the bench file.
 
-    `settings`: keys of the bus. `address`: keys of the component's address, on a bus whose name alone tells no part.
+    `settings`: keys of the bus. `address`: keys of the component's address, on a bus whose name alone is not enough.
     `label`: the place in short, of which a name is made; one place has one. `left_out`: keys of the bus that belong to the
     place as well, and that the target leaves to its settings or to the protocol. `known_as`: what takes the place of `settings`
     where several names mean this place; None: none do.
@@ -108,7 +108,7 @@ class Transport(ABC):
 
     @classmethod
     def place(cls, address: Mapping[str, Any]) -> str:
-        """The reverse of `where`, on a bus whose name alone tells no part: of a component's address; "": the bus's own."""
+        """The reverse of `where`, on a bus whose name alone is not enough: of a component's address; "": the bus's own."""
         return ""
 
     @classmethod

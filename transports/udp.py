@@ -84,7 +84,7 @@ class UdpSocket(Transport):
         _checked(settings)
 
     def send(self, data: bytes) -> None:
-        """Sends one datagram. It may be lost, and nobody tells. Raises UdpGone."""
+        """Sends one datagram. It may be lost, without an error. Raises UdpGone."""
         if self.recorder is not None:
             self.recorder.serial(self.name, True, data)
         for _ in range(2):
@@ -145,7 +145,7 @@ def _checked(settings: Mapping[str, Any]) -> tuple[str, int]:
     if port is None:
         raise UdpSettings("a UDP bus needs a port, unless the protocol of its component has one of its own")
     if type(port) is not int or not 0 < port < 0x1_0000:
-        raise UdpSettings(f"port = {port!r} is no port of UDP")
+        raise UdpSettings(f"port = {port!r} is not a port of UDP")
     return host, port
 
 

@@ -1,4 +1,4 @@
-"""An AVR on a serial line: what resets it, and whether its boot loader or its application runs then.
+"""An AVR on a serial line: what resets it, and whether its bootloader or its application runs then.
 
 On the boards that these loaders are made for, one of the host's modem lines drives RESET through a capacitor: its edge
 resets the part, its level doesn't matter. A part that is a USB device itself has no such line; there the application
@@ -24,7 +24,7 @@ TOUCH_RATE = 1200
 
 
 class Reset(Enum):
-    """Why the processor starts, as MCUSR tells."""
+    """Why the processor starts, as MCUSR shows."""
 
     POWER_ON = auto()
     EXTERNAL = auto()
@@ -69,8 +69,8 @@ class AvrLoader(ABC):
 
 class AvrBoard(UartBoard):
     """The part on its board. `mute`: the part never answers. `enters_at_power_on`: the supply counts as a reset from
-    outside. `reenumerates`: None: an adapter is between; else the part is the USB device, whose port is gone for so many
-    seconds whenever loader and application follow one another (0.0: it stays)."""
+    outside. `reenumerates`: None: an adapter is between; else the part is the USB device, whose port is gone for this
+    number of seconds whenever loader and application follow one another (0.0: it stays)."""
 
     receiver_bytes: ClassVar[int] = 3
     """Two in the buffer and one in the shift register (datasheet, "USART")."""

@@ -124,7 +124,7 @@ class _Settings(UartSettings):
     def lock(self, part: AvrPart) -> int:
         bits: int = self._get("lock", int, part.lock)
         if not 0 <= bits <= 0xFF:
-            raise BadDevice("lock", f"{bits} is no byte")
+            raise BadDevice("lock", f"{bits} is not a byte")
         return bits
 
     def waits(self, part: AvrPart) -> tuple[float | None, float | None]:

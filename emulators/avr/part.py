@@ -1,8 +1,8 @@
-"""An AVR as its boot loader sees it: flash by pages through SPM, EEPROM, fuses and lock bits.
+"""An AVR as its bootloader sees it: flash by pages through SPM, EEPROM, fuses and lock bits.
 
 Follows the ATmega328P's datasheet (chapters "Boot Loader Support" and "Memory Programming"), which the other parts share;
 the facts of each are in parts.toml. Two rules of the silicon matter to whoever programs it. SPM into a section that
-the lock bits keep it from does nothing and tells nothing; and writing a page clears bits, in a page that nobody erased
+the lock bits keep it from does nothing, without an error; and writing a page clears bits, in a page that nobody erased
 too.
 """
 
@@ -218,7 +218,7 @@ class AvrMemory:
     def application(self) -> Application | None:
         """What runs from the reset vector on; None: nothing whole, or nothing that is known here.
 
-        An AVR starts whatever there is. What has no descriptor can't be told from what is torn, and is taken for that.
+        An AVR starts whatever there is. Flash without a descriptor looks like a torn application, and is taken for one.
         """
         return application.find(self.flash, 0, ram=NOWHERE)
 

@@ -60,7 +60,7 @@ WATCHDOG_SHORT = 0.016
 
 
 class Optiboot(AvrLoader):
-    """Optiboot 4.4. Its watchdog is what ends every wait."""
+    """Optiboot 4.4. Its watchdog ends every wait."""
 
     def enters(self, cause: Reset) -> bool:
         return cause is Reset.EXTERNAL

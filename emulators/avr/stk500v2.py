@@ -3,8 +3,8 @@
 Follows Atmel's AVR068 (STK500 communication protocol, version 2; a section for each command), as far as the loader
 does. Its own ways, from what is known of it:
 
-- Program Flash erases a page before it writes one, but not the same: it erases the page after the one that it erased
-  last, from page 0 on. So pages are written from the first on without a gap, or not erased. Chip Erase answers
+- Program Flash erases a page before it writes one, but not the same: it erases the page after its last
+  erased page, from page 0 on. So pages are written from the first on without a gap, or not erased. Chip Erase answers
   STATUS_CMD_FAILED, and makes it begin at page 0 again;
 - of an EEPROM address Load Address makes the double; Program EEPROM takes the half of that, Read EEPROM doesn't;
 - fuses are read by SPI Multi (low and high; extended reads as 0) and by Read Fuse; lock bits by Read Lock alone. Chip
@@ -155,7 +155,7 @@ class Wiring(AvrLoader):
         return STATUS_CMD_OK + bytes([known.get(body[1], 0)])
 
     def _load_address(self, body: bytes) -> bytes:
-        """In words. The highest bit, which tells a programmer of extended addresses, falls out by the doubling."""
+        """In words. The highest bit, which announces extended addresses, drops out by the doubling."""
         self._address = int.from_bytes(body[1:5], "big") * 2 & 0xFFFF_FFFF
         return STATUS_CMD_OK
 
@@ -227,7 +227,7 @@ def _one(value: int) -> bytes:
 
 
 def _wanted(heard: bytearray) -> int:
-    """How many bytes are missing to a whole message, as far as can be told; -1: what was heard is none."""
+    """How many bytes are missing to a whole message, as far as is known; -1: the bytes are not a message."""
     if len(heard) > 0 and heard[0] != MESSAGE_START:
         return -1
     if len(heard) < 5:

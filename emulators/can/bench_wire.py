@@ -58,5 +58,5 @@ class BenchCanWire(CanWire, BenchWire):
 def _rate(settings: Mapping[str, Any], key: str, default: int) -> int:
     value = settings.get(key, default)
     if type(value) is not int or value < 1:
-        raise BadDevice(key, f"{value!r} is no bit rate")
+        raise BadDevice(key, f"{value!r} is not a bit rate")
     return value

@@ -40,7 +40,7 @@ def bridge(wire: CanWire, bus: can.BusABC) -> Callable[[], None]:
             try:
                 bus.send(message, SEND_SECONDS)
             except (can.CanError, OSError, ValueError):
-                continue  # Lost: the bus is full, or can't carry it. One that is gone ends the reading thread.
+                continue  # Lost: the bus is full, or can't carry it. If the bus is gone, the reading thread ends.
 
     def inwards() -> None:
         while not ended.is_set():

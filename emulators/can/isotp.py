@@ -88,7 +88,7 @@ class IsoTpNode:
         self.node: CanNode = wire.attach(board.name, self._received)
 
     def forget(self, *, frames: bool = True) -> None:
-        """Loses what was under way, as a reset does. `frames`: also what has arrived since."""
+        """Loses what was under way, as a reset does. `frames`: also frames that have arrived since."""
         if frames:
             self.inbox.clear()
         self._flow.clear()
@@ -196,7 +196,7 @@ class IsoTpNode:
     def receive(self, seconds: float | None) -> Request | None:
         """The next message; None after `seconds` in which none began. Raises PowerLost, ResetPulled.
 
-        ISO 14229-2:2013, S3: the first frame of a request stops that timer, and one that breaks off starts it anew.
+        ISO 14229-2:2013, S3: the first frame of a request stops that timer, and a request that breaks off starts it again.
         """
         while not self._board.wait(lambda: bool(self.inbox), seconds):
             if not self._expected or clock.monotonic() - self._began > N_CR_SECONDS:
@@ -212,7 +212,7 @@ class IsoTpNode:
         self._board.busy_real(self._clock - clock.monotonic())
 
     def send(self, data: bytes) -> None:
-        """Sends one message; one that gets no flow control is given up. Raises PowerLost, ResetPulled."""
+        """Sends one message, and gives it up if no flow control comes. Raises PowerLost, ResetPulled."""
         self._board.tick()
         room = self._frame - len(self._prefix) - 1
         if len(data) <= (room if not self._fd else min(room, 7 - len(self._prefix))):

@@ -17,7 +17,7 @@ from .clocked import ClockedCanBus
 from .wire import CAN_ERR_CRTL, CAN_ERR_CRTL_RX_OVERFLOW, CanWire, WireGone
 
 RECEIVE_QUEUE = 32_768
-"""Frames that wait to be read; further ones are lost, and an error frame tells so, as socketcan has it."""
+"""Frames that wait to be read; further ones are lost, and an error frame reports the loss, as with socketcan."""
 
 _WAKE = can.Message()
 

@@ -1,14 +1,14 @@
 """Serves an emulated CAN wire to other processes over a Unix socket.
 
 A record of the socket, either way, is 80 bytes, big endian: id (4), flags (1), length (1), credits (2), time (8, seconds
-since 1970), data (64). The first record of the server has no frame: its id is MAGIC, flag FD tells whether the wire is
+since 1970), data (64). The first record of the server has no frame: its id is MAGIC, flag FD says whether the wire is
 CAN FD, and it gives the client as many credits as its node's transmit queue has room for. A frame costs one, and the
 server gives it back once the frame has gone over the wire, so that a client's send blocks as it does on a real driver
 whose queue is full, and the server never waits for a client. The first record of the client has no frame either: with
 OWN set, its own frames come back to it too.
 
 What a client sends is not trusted: a record that says anything else ends the connection. A client that doesn't read
-loses frames, and is told so by an error frame; the wire never waits for it.
+loses frames, and an error frame reports the loss; the wire never waits for it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Nodes put frames into their transmit queues. Whenever the bus is idle, the lowest id among the queues' first frames goes
 next; it takes as many bit times as its bits, stuff bits among them, and is then given to every other powered node. The
 schedule is absolute: a frame begins when the one before it has ended or, on an idle bus, when it was put into its
-queue; a wake-up that comes late does not make the bus slower, and one that comes after a pause does not make it faster.
+queue; a wake-up that comes late does not make the bus slower, and a wake-up after a pause does not make it faster.
 What a node sends after a frame that was brought to it late counts as put into its queue earlier by as much.
 """
 
@@ -33,7 +33,7 @@ LEAVE_SECONDS = 0.5
 RETRY_SECONDS = 0.001
 """How often an unacknowledged frame is sent again; real controllers do so at once, and say so as often."""
 LATE_SECONDS = 0.05
-"""A schedule that is further behind than this starts anew: the machine was asleep, not the bus fast."""
+"""A schedule that is further behind than this starts again: the machine was asleep, not the bus fast."""
 
 
 class WireGone(Exception):
@@ -271,7 +271,7 @@ class CanWire:
             clock.sleep(self._free_at - now)
 
     def _unacknowledged(self, node: CanNode) -> None:
-        """Nobody else is there: the frame stays in the queue, and the node is told."""
+        """Nobody else is there: the frame stays in the queue, and the node gets an error frame."""
         node.receive(_error_frame(CAN_ERR_ACK))
         with self.changed:
             self.changed.wait(RETRY_SECONDS)

@@ -316,7 +316,7 @@ def _options(settings: Mapping[str, Any]) -> DfuOptions:
         if known[key] is tuple and isinstance(value, list) and all(type(item) is int for item in value):
             values[key] = tuple(value)
         elif type(value) is not known[key]:
-            raise BadDevice(key, f"{value!r} is no {known[key].__name__}")
+            raise BadDevice(key, f"{value!r} is not of type {known[key].__name__}")
     for key in ("product", "manufacturer", "dfu_serial"):
         _string(key, values.get(key, ""))
     options = DfuOptions(**values)

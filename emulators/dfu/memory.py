@@ -52,7 +52,7 @@ class Slot(DfuMemory):
         return Status.OK
 
     def complete(self) -> bool:
-        """By the size that the firmware's own descriptor tells, if it has one."""
+        """By the size in the firmware's own descriptor, if it has one."""
         start = self._flash.base + len(self._first)
         rest = self._flash.read(start, min(application.SEARCHED, self._flash.end - start))
         wanted = application.told_size(self._first + rest)

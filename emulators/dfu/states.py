@@ -2,7 +2,7 @@
 
 Which requests a state takes is the table `TAKEN`; every other request is stalled, and brings dfuERROR with
 errSTALLEDPKT. What a download is for, the memory behind knows (`DfuMemory`): this file knows only the order of things.
-Work (an erase, a program) begins at the GETSTATUS that follows its download, and what came of it is told once its time
+Work (an erase, a program) begins at the GETSTATUS that follows its download, and its result is reported once its time
 is over, as ST's AN2662, 4.5 describes it. DFU_ABORT is taken in the two SYNC states too, which hosts rely on.
 """
 
@@ -72,7 +72,7 @@ TAKEN: Mapping[State, frozenset[int]] = {
 
 
 class DfuRefused(Exception):
-    """The memory refuses an upload. `status`: what GETSTATUS tells of it."""
+    """The memory refuses an upload. `status`: the status that GETSTATUS then reports."""
 
     def __init__(self, status: Status) -> None:
         super().__init__(status.name)
@@ -112,7 +112,7 @@ class DfuMemory(ABC):
 class Traits:
     """`transfer_size`: the longest block, in bytes. `can_upload`, `tolerant`: bits of bmAttributes.
 
-    `leaves`: manifestation ends DFU mode by itself. `empty_start`: an empty download is taken in dfuIDLE too (DfuSe's
+    `leaves`: manifestation ends DFU mode. `empty_start`: an empty download is taken in dfuIDLE too (DfuSe's
     way out). `early`: what a GETSTATUS gets that comes before the poll time-out is over: "busy" again, or "stall", as
     A.2.5 and A.2.8 have it. `fail_at`: which piece of work fails, counted from 1 (0: none), with `fail_with`.
     """

@@ -1,4 +1,4 @@
-"""MCUboot's images as a boot loader sees them in its flash (MCUboot, docs/design.md: "Image Format", "Integrity Check").
+"""MCUboot's images as a bootloader sees them in its flash (MCUboot, docs/design.md: "Image Format", "Integrity Check").
 
 An image is a header, the firmware, and tag-length-value records: those that its hash covers ("protected"), if it has
 any, and then those with the hash. All numbers are little endian.

@@ -65,7 +65,7 @@ class Pair:
     def set_next(self, slot: Slot, *, active: bool, confirm: bool) -> None:
         """Has this slot run from the next reset on, for good or until the one after (bootutil's boot_set_next).
 
-        An active slot is confirmed; one that never was on trial is confirmed already. Raises TrailerBad; a slot that
+        An active slot is confirmed; without a trial it is confirmed already. Raises TrailerBad; a slot that
         isn't active is erased then.
         """
         if slot.magic is Flag.BAD:
@@ -94,7 +94,7 @@ class Mcuboot:
         self._scratch = scratch
 
     def boot(self) -> tuple[int, Image] | None:
-        """Finishes what a cut has interrupted, does what is wished for, and tells which slot of the first pair runs.
+        """Finishes what a cut has interrupted, does what is wished for, and returns which slot of the first pair runs.
 
         None: no image there may be booted. Raises PowerLost.
         """
@@ -166,7 +166,7 @@ class Mcuboot:
         primary.set_copy_done()
 
     def _overwrite(self, pair: Pair) -> None:
-        """Until the secondary slot's trailer is gone, all of this happens once more after a cut."""
+        """Until the secondary slot's trailer is gone, all of this happens again after an interruption."""
         primary, secondary = pair.primary, pair.secondary
         size = _size(secondary)
         primary.erase_trailer()

@@ -1,4 +1,4 @@
-"""A slot of MCUboot's, with the trailer at its end that tells what is to happen to it (docs/design.md: "Image Trailer").
+"""A slot of MCUboot's, with the trailer at its end that says what is to happen to it (docs/design.md: "Image Trailer").
 
 From the end downwards: 16 bytes of magic, then the flags image-ok, copy-done, the swap's kind and its size, each in a
 field of its own, then the swap's progress, one record for each step. A flag that a cut has left half written is neither

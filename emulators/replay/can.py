@@ -131,7 +131,7 @@ def _shown(frame: CanFrame | None) -> str:
 
 
 class ReplayCanBus(ClockedCanBus):
-    """A recorded bus as an adapter. Raises CanInitializationError for what is no recording with that bus."""
+    """A recorded bus as an adapter. Raises CanInitializationError for a file that is not a recording with that bus."""
 
     def __init__(self, channel: str, can_filters: Any = None, fd: bool = False, **kwargs: Any) -> None:
         place, _, bus = channel.rpartition(":")

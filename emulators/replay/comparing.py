@@ -1,8 +1,9 @@
 """Two recordings of the same: where they differ first, bus by bus.
 
-What a replay lets differ is no difference here either: times, the cuts between the bytes of a serial line, TesterPresent
-without an answer, requests for descriptors, the order of what passes between two parts on one bus. Frames are compared in
-order for each arbitration id, bytes for each direction, transfers for each USB device by its vendor and product.
+What a replay lets differ doesn't count as a difference here either: times, the cuts between the bytes of a serial line,
+TesterPresent without an answer, requests for descriptors, the order of what passes between two parts on one bus.
+Frames are compared in order for each arbitration id, bytes for each direction, transfers for each USB device by its vendor
+and product.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def _text(record: Record | None) -> str:
         case CanFrame():
             return frame_text(record)
         case UsbControl():
-            # An address is the host's, and the time is no difference.
+            # An address is the host's, and times may differ.
             data = f" {'<-' if record.incoming else '->'} {record.data.hex(' ').upper()}" if record.data else ""
             status = f" status {record.status}" if record.status else ""
             return f"{record.setup.hex(' ').upper()}{data}{status}"
@@ -122,7 +123,7 @@ def _pieces(records: Sequence[Record]) -> Iterator[bytes]:
 
 
 def _record_at(records: Sequence[Record], place: int) -> Record | None:
-    """The one that has the byte of this number, from 0."""
+    """The record that has the byte of this number, from 0."""
     for record in records:
         if isinstance(record, SerialBytes):
             if place < len(record.data):

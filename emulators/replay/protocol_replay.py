@@ -30,7 +30,7 @@ class Serial(SerialBase):
     _track: SerialTrack | None = None
 
     def open(self) -> None:
-        """Raises SerialException for what is no recording with that bus."""
+        """Raises SerialException for a file that is not a recording with that bus."""
         if self.port is None:
             raise SerialException("Port must be configured before it can be used.")
         if self.is_open:

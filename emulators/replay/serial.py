@@ -22,7 +22,7 @@ from .track import LONGEST_WAIT, Course, ReplayMismatch, Track, both
 
 
 def make_known() -> None:
-    """pyserial finds `protocol_replay` by its name, in the packages that it is told of."""
+    """pyserial finds `protocol_replay` by its name, in its list of packages."""
     package = __name__.rpartition(".")[0]
     if package not in serial.protocol_handler_packages:
         serial.protocol_handler_packages.append(package)

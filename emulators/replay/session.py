@@ -37,7 +37,7 @@ SHOWN_QUESTION = 200
 
 
 class ReplayUnanswered(ProxyflashError):
-    """A command, a key or a step's action was asked for outside of the buses, and the recording has no answer."""
+    """Under replay a command of the bench file, a key or a step was asked for, and the recording has no answer."""
 
     code = "E-REPLAY-UNANSWERED"
     is_of_a_part = False
@@ -48,7 +48,7 @@ class Replay(Course):
     """One run of a recording. `pace`: 0.0 brings answers at once, 1.0 as late as they were recorded."""
 
     def __init__(self, recording: Recording, *, pace: float = 0.0) -> None:
-        """Raises BadRecording for one that has lost its beginning."""
+        """Raises BadRecording for a recording that has lost its beginning."""
         super().__init__(recording, pace=pace)
         self.recording = recording
         self.unanswered: ReplayUnanswered | None = None
@@ -74,7 +74,7 @@ class Replay(Course):
         return {bus: track.exchanges for bus, track in self._tracks.items()}
 
     def track(self, bus: str, kind: str) -> Any:
-        """The track of a bus, of the class for its kind. One that was not recorded is empty.
+        """The track of a bus, of the class for its kind. The track of a bus that was not recorded is empty.
 
         Raises BadRecording when it was recorded as a bus of another kind.
         """

@@ -22,7 +22,10 @@ LONGEST_WAIT = 3600.0
 
 
 class ReplayMismatch(ProxyflashError):
-    """What the host does is not what was recorded. `exchange`: its number on its bus, from 1. Both sides are text."""
+    """Under replay the host's traffic differs from the recording. The message has the exchange and both sides.
+
+    `exchange`: its number on its bus, from 1. Both sides are text.
+    """
 
     code = "E-REPLAY-MISMATCH"
     is_of_a_part = False
@@ -40,7 +43,7 @@ class Course:
     """What the tracks of one replay share: the pace, and the first difference. `Replay` is one."""
 
     def __init__(self, recording: Recording, *, pace: float = 0.0) -> None:
-        """Raises BadRecording for one that has lost its beginning."""
+        """Raises BadRecording for a recording that has lost its beginning."""
         if recording.dropped:
             raise BadRecording(
                 f"the recording has lost its first {recording.dropped:,} records, so it can't be replayed",
@@ -57,7 +60,7 @@ class Course:
 
 
 class Track:
-    """One bus under replay. `changed` guards it, and is told when there may be more to read."""
+    """One bus under replay. `changed` guards it, and is notified when there may be more to read."""
 
     kind: ClassVar[str]
     """Of its bus."""

@@ -4,7 +4,7 @@
     device = usb.core.find(idVendor=0x0483, idProduct=0xDF11, backend=ReplayUsbBackend(track))
 
 Devices come and go as they were seen to. Descriptors are read at any time and any number of times; every other control
-transfer has to be the one that was recorded next for its device, and ends as it did then.
+transfer has to be its device's next recorded transfer, and ends as it did then.
 """
 
 from __future__ import annotations

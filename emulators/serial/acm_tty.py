@@ -104,7 +104,7 @@ class AcmTty:
                 seen = (self._calls, self._usb.changes)
 
     def _follow(self) -> None:
-        """Plugs the adapter in and out with the wire; one that was detached by others stays off until then."""
+        """Plugs the adapter in and out with the wire; an adapter that others have detached stays off until then."""
         gone = self._wire.is_gone
         if self._plugged and (gone or self._port.function is None):
             self._usb.unplug(self._port)

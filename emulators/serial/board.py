@@ -74,7 +74,7 @@ class UartBoard(Board):
     # What the processor does.
 
     def _run_application(self, found: Application | None) -> None:
-        """Answers the question for ever; without an application, or one that answers nothing, returns."""
+        """Answers the question for ever; returns without an application, or if it answers nothing."""
         self.running = found
         if found is None:
             self._enter(Stage.HUNG)

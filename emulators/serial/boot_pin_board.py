@@ -1,4 +1,4 @@
-"""A part on a serial line that a reset pin restarts, and a strap pin then keeps in its boot loader."""
+"""A part on a serial line that a reset pin restarts, and a strap pin then keeps in its bootloader."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """pyserial's URL handler for `emulated://<channel>`: the host's end of a `UartWire` of this process.
 
 pyserial imports this module by its name, from the packages in `serial.protocol_handler_packages`, where the wire puts
-this one. What it does is what pyserial's POSIX port does on a kernel driver: a write returns when the bytes are in the
+this module. It behaves as pyserial's POSIX port on a kernel driver: a write returns when the bytes are in the
 driver's buffer, a read when it has its bytes or its time is up, and a port that vanished fails every call.
 """
 

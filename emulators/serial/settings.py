@@ -33,7 +33,7 @@ class UartSettings:
             raise BadDevice("app_parity", f"{parity!r} is none of N, E, O")
         line = Line(int(self.number("app_baudrate", 115_200)), 8, parity, 1)
         if line.baudrate < 1:
-            raise BadDevice("app_baudrate", f"{line.baudrate} is no bit rate")
+            raise BadDevice("app_baudrate", f"{line.baudrate} is not a bit rate")
         if not version:
             return Sensor(line)
         before, after = _around_group(version["match"])

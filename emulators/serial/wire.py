@@ -70,7 +70,7 @@ class UartEnd:
 
     `line`: its settings. `checks`: it drops bytes with parity or framing errors (a microcontroller's firmware); the
     host's end keeps them, as a Linux port does. `measuring`: the next frame is taken as it was sent, and sets the
-    line to its rate, 8 data bits, even parity (a loader that finds the rate by itself). `room`: how many unread bytes
+    line to its rate, 8 data bits, even parity (a bootloader that measures the rate). `room`: how many unread bytes
     it keeps. `listener`: called after bytes were put on the wire to this end, on the writer's thread.
     """
 
@@ -109,7 +109,7 @@ class UartEnd:
             return len(self._unread)
 
     def due(self, size: int) -> float | None:
-        """When this end will have `size` bytes, if each frame gives one; None: so many are not on their way."""
+        """When this end will have `size` bytes, if each frame gives one; None: fewer are on their way."""
         with self.wire.changed:
             size -= len(self._unread)
             if size <= 0:
@@ -133,7 +133,7 @@ class UartEnd:
             return data
 
     def discard_received(self, until: float | None = None) -> None:
-        """Forgets what has arrived by then (None: by now)."""
+        """Forgets all bytes that have arrived by then (None: by now)."""
         with self.wire.changed:
             self._arrive(clock.monotonic() if until is None else until)
             self._unread.clear()
@@ -209,7 +209,7 @@ class UartEnd:
         return sum(len(run.data) for run in self._coming)
 
     def _arrive(self, now: float) -> None:
-        """Takes from the wire what has arrived by `now`."""
+        """Takes all bytes from the wire that have arrived by `now`."""
         gone = self.wire.gone_at
         if gone is not None and self is self.wire.host:
             now = min(now, gone)

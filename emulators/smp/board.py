@@ -1,7 +1,7 @@
 """A part with MCUboot and a Zephyr application on its board: what runs after a reset, and what its serial line carries.
 
-The part has so many buffers for packets; what comes while all are in use is lost, as on the part. On a console other
-text lies amid the packets: what the application logs, and the question that it answers.
+The part has a number of buffers for packets; a packet that comes while all are in use is lost, as on the part. On a console
+other text lies between the packets: what the application logs, and the question that it answers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .server import Server
 RESET_SECONDS = 0.25
 """Between the answer to a reset and the reset itself, in which the answer leaves (CONFIG_MCUMGR_GRP_OS_RESET_MS)."""
 TORN_EVERY = 5
-"""Of the lines of packets: so many make a round, of which a torn log spoils the last."""
+"""The number of packet lines in a round; a torn log spoils the last line of each round."""
 
 
 LATE = b"\r\n[00:00:09.876,543] <wrn> sensor: late\r\n"
@@ -44,7 +44,7 @@ class Log(StrEnum):
     LINES = "lines"
     """Lines of text between those of packets."""
     TORN = "torn"
-    """Now and then also amid a packet's line, which is lost by that."""
+    """Now and then also within a packet's line, which is lost by that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class Build:
     """What the firmware was built with.
 
     `raw`: packets without console framing. `buffer_size`, `buffers`: of the application, in bytes and packets;
-    `recovery_size`: of serial recovery, which has one. `version`: newest of SMP, 0 or 1. `told`: some successes tell `rc` 0.
-    `params`: it tells its buffers; `informs`: slots, boot loader and itself. `full_recovery`: serial recovery has more
+    `recovery_size`: of serial recovery, which has one. `version`: newest of SMP, 0 or 1. `told`: some successes report `rc` 0.
+    `params`: it reports its buffers; `informs`: slots, bootloader and itself. `full_recovery`: serial recovery has more
     than the needful. `checks`: uploads are compared with the hash that came with
     them. `progressive`: sectors are erased as they are needed. `recovery`: MCUboot has serial recovery, for
     `recovery_wait` seconds after each reset, and from then on if there is nothing to boot. `recovery_baudrate`: of MCUboot; 0:
@@ -86,7 +86,7 @@ class Build:
 
 
 class SmpBoard(BootPinBoard):
-    """`ram`: where the initial stack pointer of an application lies; one that is linked for elsewhere crashes.
+    """`ram`: where the initial stack pointer of an application lies; an application that is linked for another address crashes.
 
     `facts`: what the application says of itself (SmpOs). The strap pin asks for serial recovery.
     """
@@ -187,7 +187,7 @@ class SmpBoard(BootPinBoard):
         self._asked_reset = into_recovery
 
     def _fits(self, active: int, image: Image) -> bool:
-        """Whether it is linked for where it lies: an ARM vector table tells by its first two words."""
+        """Whether it is linked for where it lies: the first two words of an ARM vector table show it."""
         slot = self.loader.pairs[0].slots[active]
         stack, reset = struct.unpack("<II", slot.read(image.header_size, 8))
         return stack in self._ram and bool(reset & 1) and slot.start <= reset - 1 < slot.start + slot.size
@@ -231,7 +231,7 @@ class SmpBoard(BootPinBoard):
                 return
 
     def _arrived(self, framing: Framing, *, wait: bool, until: float | None) -> bytes:
-        """What has come, of which there is at least a byte when it is waited for, unless the time is up."""
+        """All bytes that have come: at least one when `wait`, unless the time is up."""
         first = b""
         if wait:
             limit = self._build.raw_silence if self._build.raw else None

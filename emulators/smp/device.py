@@ -1,7 +1,7 @@
 """`SmpDevice`: an emulated sensor with MCUboot and a Zephyr application, updated over SMP on a serial line.
 
 The loader is in mcuboot/loader.py, the commands in images.py, recovery.py and os_group.py, the part in part.py and
-parts.toml; here is what the bench file says.
+parts.toml; this module has the bench file's keys.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class SmpDevice(UartDevice):
     - `firmware`: the image that slot 0 of a new part holds.
     - `mode`: what MCUboot does with a new image: "swap", "overwrite", "highest". Default: as the part.
     - `framing`: "console" (default) or "raw".
-    - `build`: "new" (default), or "old": SMP version 1 alone, `rc` told of some successes too, no parameters, no slot info,
-      no boot loader info, no comparison with the hash; serial recovery without echo, hashes, flags and states.
+    - `build`: "new" (default), or "old": SMP version 1 alone, `rc` also after some successes, no parameters, no slot info,
+      no bootloader info, no comparison with the hash; serial recovery without echo, hashes, flags and states.
     - `buf_size`, `buf_count`: the application's buffers for packets. Default 384, 4. `recovery_buf_size`: serial
       recovery's one. Default 1024.
     - `progressive_erase`: sectors are erased as their data come. Default false: with the first chunk.
@@ -41,10 +41,10 @@ class SmpDevice(UartDevice):
       it waits for a packet. Default 0. `recovery_baudrate`: of MCUboot's line. Default: as `app_baudrate`.
     - `wiring`: what the adapter's outputs drive: "dtr-reset,rts-recovery" and so on, as for an STM32. `recovery`: true
       holds that pin high.
-    - `no_downgrade`: MCUboot refuses a lower version than the one that runs. Default false.
+    - `no_downgrade`: MCUboot refuses a lower version than the running one. Default false.
     - `confirms`: the application confirms itself. Default false.
     - `watchdog`: seconds after which an application that crashed is reset. Default 0: never.
-    - `log`: other text on the console: "none" (default), "lines", "torn" (now and then amid a line of a packet).
+    - `log`: other text on the console: "none" (default), "lines", "torn" (now and then within a line of a packet).
     - `app_baudrate`, `app_parity`: the line. Default 115200, "N".
     - `quiet_reset`: a reset comes without an answer. `mute`: nothing is ever answered. Default false.
     """

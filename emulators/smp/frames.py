@@ -1,6 +1,6 @@
 """SMP packets on a serial line, from the part's side (Zephyr, "SMP Protocol Specification", "SMP Transport Specification").
 
-A packet is a header of 8 bytes, big endian, and a CBOR map. On a console it travels as lines of base64 amid other text:
+A packet is a header of 8 bytes, big endian, and a CBOR map. On a console it travels as lines of base64 between other text:
 the first begins with 06 09 and holds length, packet and CRC-16, the further ones begin with 04 14. On a raw line the
 packets follow each other with nothing between.
 """
@@ -57,7 +57,7 @@ class Packet:
 
 
 class Framing(Protocol):
-    """How packets lie on the line. Keeps what has come of a packet that isn't complete."""
+    """How packets lie on the line. Keeps the beginning of a packet that isn't complete."""
 
     overhead: int
 

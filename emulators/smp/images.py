@@ -1,7 +1,7 @@
 """The image group of a running Zephyr application (Zephyr, "Application/software image management group").
 
 What an upload has reached is kept in RAM: a reset forgets it. The data go through a buffer into the flash, so that any
-length of chunk is taken; the offset that is told counts what was taken.
+length of chunk is taken; the reported offset counts the bytes that were taken.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BLOCK = 512
 
 
 class Err(IntEnum):
-    """img_mgmt_err_code_t, those that are told here."""
+    """img_mgmt_err_code_t, as far as it is used here."""
 
     UNKNOWN = 1
     NO_IMAGE = 3
@@ -59,7 +59,7 @@ TOLD_OLD = {
     Err.INVALID_IMAGE_HEADER: Rc.EINVAL,
     Err.INVALID_HASH: Rc.EINVAL,
 }
-"""What version 1 tells; EUNKNOWN for the others (img_mgmt_translate_error_code)."""
+"""What version 1 reports; EUNKNOWN for the others (img_mgmt_translate_error_code)."""
 
 
 def failed(code: Err) -> Failed:
@@ -213,7 +213,7 @@ class Images:
         return {}
 
     def _is_used(self, number: int, place: int) -> bool:
-        """It runs, or is to run, or is what an unconfirmed image goes back to."""
+        """It runs, or is to run, or an unconfirmed image goes back to it."""
         return place == self._active_of(number) or self._swap(number) is not Swap.NONE
 
     # Upload.
@@ -240,7 +240,7 @@ class Images:
         return {"off": upload.taken, **({"match": _matches(upload)} if self._checks else {})}
 
     def _begin(self, arguments: Mapping[str, Any], data: bytes) -> Mapping[str, Any] | None:
-        """Makes the upload, or finds the one that this goes on with; an answer where nothing is to be written."""
+        """Makes the upload, or finds the upload that this continues; an answer where nothing is to be written."""
         size: int | None = argument(arguments, "len", int, None)
         sha: bytes = argument(arguments, "sha", bytes, b"")
         if len(data) < HEADER.size:

@@ -14,11 +14,11 @@ NO_ANSWER = 3
 LOADER_MODES = {Mode.SWAP: 1, Mode.OVERWRITE: 2, Mode.HIGHEST: 6}
 """enum mcuboot_mode (MCUboot, bootutil/boot_status.h): swap using scratch, upgrade only, RAM load."""
 RETENTION = 1
-"""The boot mode that asks for the boot loader (BOOT_MODE_TYPE_BOOTLOADER)."""
+"""The boot mode that asks for the bootloader (BOOT_MODE_TYPE_BOOTLOADER)."""
 
 
 class SmpOs:
-    """`facts`: what the application says of itself, by the letters of uname in the order in which they are told.
+    """`facts`: what the application says of itself, by the letters of uname in the order of the answer.
 
     `reset`: called with whether the reset is to end in serial recovery.
     """

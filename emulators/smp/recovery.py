@@ -1,6 +1,6 @@
 """MCUboot's serial recovery (MCUboot, docs/serial_recovery.md): few commands, and uploads go into the primary slot.
 
-What it tells goes without the groups' own errors, in both versions. Unlike the application it writes whole program units
+Its answers have no errors of the groups, in both versions. Unlike the application it writes whole program units
 of the chunk that came, and asks for the rest of it again; and it has no hash to resume an upload by.
 """
 

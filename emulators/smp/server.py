@@ -1,8 +1,8 @@
-"""What answers SMP requests: the groups of commands, and how an error is told (Zephyr, "SMP Protocol Specification").
+"""What answers SMP requests: the groups of commands, and how an error is reported (Zephyr, "SMP Protocol Specification").
 
 Written from Zephyr's documents and the behaviour of its servers. A server keeps what it keeps in RAM: a reset forgets
-uploads. `SmpRefused` is an error of SMP itself, told as `rc` in both versions; `Failed` is one of a group, told as `err` in
-version 2 and as the `rc` that stands for it in version 1.
+uploads. `SmpRefused` is an error of SMP itself, reported as `rc` in both versions. `Failed` is an error of a group,
+reported as `err` in version 2 and as the `rc` that stands for it in version 1.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class SmpRefused(Exception):
 
 
 class Failed(Exception):
-    """`code`: the group's own. `rc`: what version 1 tells instead."""
+    """`code`: the group's own. `rc`: what version 1 reports instead."""
 
     def __init__(self, group: Group, code: int, rc: Rc) -> None:
         super().__init__(f"{group.name} {code}")
@@ -86,7 +86,7 @@ Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class Server:
-    """`newest`: the newest version that it speaks, 0 or 1. `told`: the successes of TOLD tell `rc` 0, as old builds do.
+    """`newest`: the newest version that it speaks, 0 or 1. `told`: the successes of `TOLD` report `rc` 0, as old builds do.
 
     `handlers`: by group, command and whether something is written. `room`: bytes of the largest packet.
     """
@@ -100,7 +100,7 @@ class Server:
         self._told = told
 
     def answer(self, data: bytes) -> bytes | None:
-        """The packet to send for one that came; None where none is due."""
+        """The packet that answers this one; None where no answer is due."""
         packet = Packet.parse(data)
         if packet is None or packet.op not in (Op.READ, Op.WRITE):
             return None

@@ -1,6 +1,6 @@
 """`Stm32UartDevice`: an emulated sensor on an STM32, updated through its system-memory bootloader on a serial line.
 
-The loader is in loader.py, the part in part.py and parts.toml; here is what the bench file says.
+The loader is in loader.py, the part in part.py and parts.toml; this module has the bench file's keys.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class _Settings(UartSettings):
             raise BadDevice("rdp", f"{level} is neither 0 nor 1")
         sectors = self._get("write_protected", list, [])
         if not all(isinstance(sector, int) and 0 <= sector < 256 for sector in sectors):
-            raise BadDevice("write_protected", f"{sectors} is no list of sector numbers")
+            raise BadDevice("write_protected", f"{sectors} is not a list of sector numbers")
         return OptionBytes(level, frozenset(sectors))
 
     def checksum(self, default: bool) -> ChecksumForm | None:

@@ -106,19 +106,19 @@ def _variation(settings: Mapping[str, Any]) -> Variation:
                 key, f"no key of an emulated ECU; there are: part, serial, firmware, maker, {', '.join(known)}"
             )
         if type(value) is not known[key] and not (known[key] is float and type(value) is int):
-            raise BadDevice(key, f"{value!r} is no {known[key].__name__}")
+            raise BadDevice(key, f"{value!r} is not of type {known[key].__name__}")
     variation = Variation(**settings)
     if variation.download_ends not in ENDINGS:
         raise BadDevice("download_ends", f"{variation.download_ends!r} is none of {', '.join(ENDINGS)}")
     level = variation.security_level
     if level != 0 and (level % 2 == 0 or not 0 < level < 0x7F):
-        raise BadDevice("security_level", f"{level} is no odd number from 1 to 0x7D, nor 0")
+        raise BadDevice("security_level", f"{level} is not an odd number from 1 to 0x7D, nor 0")
     try:
         secret = bytes.fromhex(variation.secret)
     except ValueError:
         secret = b""
     if level and not secret:
-        raise BadDevice("secret", f"{variation.secret!r} is no hexadecimal bytes")
+        raise BadDevice("secret", f"{variation.secret!r} is not hexadecimal bytes")
     return variation
 
 

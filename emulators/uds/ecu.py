@@ -32,7 +32,7 @@ ENDINGS = ("session", "exit", "reset", "s3", "power")
 """What ends an incomplete download: whatever begins a session or resets the ECU, and RequestTransferExit is refused; the
 refused RequestTransferExit alone; ECUReset alone; a session that ran out alone; a cut of the supply alone, which ends each."""
 EARLY = 0.8
-"""Of P2 or P2*, after which a requester is told that it has to wait longer."""
+"""Share of P2 or P2*, after which responsePending asks the tester to wait longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Variation:
     `security_level`: the odd sub-function of requestSeed, 0 for none; `secret`: hex, the key is the seed with the
     secret's bits turned; `key_delay`: seconds to wait after three wrong keys. `routine_*`: identifiers.
     `preconditions`: the status that the routine for them answers with, 0 if all is well. `s3`: seconds without a
-    request after which a session ends. `boot_window`: the bootloader is entered only by a request that meets it within
-    so many seconds of its start; 0: by programmingSession. `silent_resets`: they come without an answer, that of
+    request after which a session ends. `boot_window`: the bootloader is entered only by a request within
+    this number of seconds of its start; 0: by programmingSession. `silent_resets`: they come without an answer, that of
     ECUReset and that of programmingSession. `refuse`: an NRC for every programmingSession, 0 for none. `locked`:
     RequestDownload is refused by uploadDownloadNotAccepted whatever the key. `mute`: nothing is ever answered.
     `fail_check`: the memory check finds fault with everything. `block_size`, `st_min`: of its flow control.
@@ -134,7 +134,7 @@ class Ecu(Board):
                 self.link.forget()
 
     def firmware(self) -> None:
-        # What arrives once it has its supply is not lost, however late the processor's thread comes to it.
+        # A frame that arrives once it has its supply is not lost, however late the processor's thread runs.
         self.link.forget(frames=not self._is_cold)
         began = "power" if self._is_cold else "session" if self._to_bootloader else "reset"
         self._is_cold = False
@@ -416,7 +416,7 @@ class Ecu(Board):
         self.link.send(bytes([0x7F, self._service, Nrc.RESPONSE_PENDING]))
 
     def _work(self, seconds: float) -> None:
-        """Flash operations take their time; a tester that waits is told so ahead of P2, then ahead of each P2*."""
+        """Flash operations take their time; a waiting tester gets responsePending ahead of P2, then ahead of each P2*."""
         self._worked += seconds * self.pace
         if self._worked > self._patience:
             self._pending()

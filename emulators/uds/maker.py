@@ -43,7 +43,7 @@ class Maker:
     follows the routine's id, as words: hexadecimal bytes, "alfi", "block", "address", "size", "crc32", "crc16",
     "signature". `signature`: what that has to be. `routines`: further ones, with their words. `formats`: by
     dataFormatIdentifier "zlib", or "xor" with 0x55. `levels`: secrets of further levels, in hex; only rules need them.
-    `seed_data`: what has to follow requestSeed.
+    `seed_data`: bytes that have to follow requestSeed.
     """
 
     rules: tuple[Rule, ...] = ()

@@ -107,7 +107,7 @@ class UdsMemory:
         return whole
 
     def call(self, routine: int, argument: bytes) -> bool:
-        """Runs a routine that there is beside the standard's; False for one that there isn't. Raises RequestRefused."""
+        """Runs a routine of the part's own, beyond the standard's; False: there is no such routine. Raises RequestRefused."""
         return False
 
     # Services.

@@ -36,7 +36,7 @@ class SecurityAccess:
         self._seed = b""
 
     def restarted(self) -> None:
-        """A reset or a cut begins the waiting time anew, if it was running (annex I, figure I.1)."""
+        """A reset or a power loss begins the waiting time again, if it was running (annex I, figure I.1)."""
         now = clock.monotonic()
         delay = max(self._delay_at_start, self._delay if self._closed_until > now else 0.0)
         self._closed_until = now + delay

@@ -99,7 +99,7 @@ class EmulatedUsbBackend(DriverlessBackend):
         self._calls = 0
         """How often a device has said that an endpoint may be ready."""
         self._transfers = clock.RLock()
-        """Held while an endpoint is asked: never while a thread waits, nor by one that says that it is ready."""
+        """Held while an endpoint is asked: never while a thread waits, nor by a thread that says that it is ready."""
 
     def wait_change(self, timeout: float) -> bool:
         """Waits until a device came or went since the last call, at most `timeout` seconds."""

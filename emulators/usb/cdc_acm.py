@@ -64,7 +64,7 @@ def descriptors(serial: str) -> Descriptors:
 
 
 class CdcAcm:
-    """The adapter. `function` is what is plugged into a USB port. It claims the wire's host end; see `release`."""
+    """The adapter. `function` gets plugged into a USB port. It claims the wire's host end; see `release`."""
 
     def __init__(self, wire: UartWire, serial: str) -> None:
         """Raises OSError with EBUSY when the wire's host end is in use."""

@@ -4,7 +4,7 @@ Linux, Documentation/usb/usbip_protocol.rst (version 1.1.1): headers of 48 bytes
 USBIP_CMD_UNLINK from the host, USBIP_RET_SUBMIT and USBIP_RET_UNLINK back. Control, bulk and
 interrupt transfers; no isochronous ones.
 
-USB/IP has no bus reset: the host side resets its own port. It can be told by what follows. The Linux hub driver begins
+USB/IP has no bus reset: the host side resets its own port. The requests that follow show it. The Linux hub driver begins
 each enumeration with a request for the device descriptor, with a length that nothing else asks for: 64, or 8 in its old
 scheme (drivers/usb/core/hub.c, hub_port_init). SET_ADDRESS, which comes next, `vhci_hcd` answers itself. An enumeration
 has several resets before it ends in a configuration: only that of a configured device is one to its application.
@@ -55,7 +55,7 @@ class Command(IntEnum):
 
 
 class Protocol(Exception):
-    """What came over the stream is no USB/IP; or it ended."""
+    """What came over the stream is not USB/IP; or it ended."""
 
 
 class UsbIpDevice:

@@ -7,8 +7,8 @@
 Every program on the host sees the devices then: the kernel enumerates them, and libusb opens them. One socket pair a
 device: the kernel gets one end by a line "<port> <fd> <devid> <speed>" in the controller's `attach`
 (Documentation/ABI/testing/sysfs-platform-usbip-vhci), the other is answered by `usbip`. A device that leaves the wire
-has its end closed, which unplugs it, and one that comes is attached anew at the same port. If somebody else detaches a
-device ("<port>" into `detach`), it stays off until its part starts anew, as with a cable pulled.
+has its end closed, which unplugs it, and a device that comes is attached again at the same port. If somebody else detaches a
+device ("<port>" into `detach`), it stays off until its part starts again, as with a cable pulled.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class UsbWire:
         self.busy_seconds = 0.0
         self.ports: list[Port] = []
         self._address: int = 0
-        """The one that was given last."""
+        """The latest that was given."""
         self._free_at = 0.0
         self._woken = clock.local()
         """`late`: how many seconds too late the thread came back from its last transfer."""

@@ -150,7 +150,7 @@ class XymodemDevice(UartDevice):
         self.board.start()
 
     def settle(self) -> None:
-        """Also waits until the part has done what it was told."""
+        """Also waits until the part has done what it was asked."""
         self.board.has_heard_all()
         super().settle()
 
@@ -168,7 +168,7 @@ class _Settings(UartSettings):
     def loader_line(self) -> Line:
         baudrate = int(self.number("baudrate", 115_200))
         if baudrate < 1:
-            raise BadDevice("baudrate", f"{baudrate} is no bit rate")
+            raise BadDevice("baudrate", f"{baudrate} is not a bit rate")
         return Line(baudrate)
 
     def receiver(self, board: XymodemBoard, part: LoaderPart) -> Callable[[], Receiver]:
@@ -182,7 +182,7 @@ class _Settings(UartSettings):
         at = int(self.number("trouble_at", 1))
         timeout = self.number("timeout", part.timeout)
         if not timeout:
-            raise BadDevice("timeout", "0 is no time to wait")
+            raise BadDevice("timeout", "0 is not a time to wait")
         kind = GeckoReceiver if part.loader == "gecko" else Receiver
 
         def make() -> Receiver:

@@ -1,4 +1,4 @@
-"""Loaders that take a file by XMODEM or YMODEM, and talk in text: each class is what one says and does.
+"""Loaders that take a file by XMODEM or YMODEM, and talk in text: each class holds the texts and the behaviour of one loader.
 
 `GeckoLoader` after the Gecko Bootloader of Silicon Labs (UG266; texts and behaviour as in the Gecko SDK's
 btl_comm_xmodem.c), but for the file: it takes a sensor's firmware instead of a .gbl. `IapLoader` after the in-application
@@ -39,7 +39,7 @@ class XymodemLoader(ABC):
         """Serves until it starts the application. Raises PowerLost, ResetPulled."""
 
     def is_bootable(self) -> bool:
-        """Whether the flash holds a whole firmware, which its descriptor tells: a vector table alone tells nothing."""
+        """Whether the flash holds a whole firmware, by its descriptor: a vector table alone doesn't show it."""
         found = application.find(self._flash, self._flash.base)
         return found is not None and found.size > 0
 
@@ -103,7 +103,7 @@ class GeckoReceiver(Receiver):
         self._answer(ACK, 0)
 
     def _packet(self, sink: Sink, last: int) -> int:
-        """Takes one packet; the number of the last one that it has, not wrapped."""
+        """Takes one packet; the number of the last packet that it has, not wrapped."""
         block = self.read_block(SOH)
         if block.number == last & 0xFF and last:
             self._answer(ACK, last)
@@ -124,7 +124,7 @@ class GeckoReceiver(Receiver):
 
 
 class IapLoader(XymodemLoader):
-    """Erases all of the slot when it is told the file's name, and starts what it holds when told to, whole or not."""
+    """Erases all of the slot when it gets the file's name, and starts its content on request, whole or not."""
 
     def run(self) -> None:
         while True:

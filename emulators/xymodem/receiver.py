@@ -1,7 +1,7 @@
 """The receiving end of XMODEM, YMODEM and YMODEM-g, as a loader's firmware has it.
 
 Written from the "X/YMODEM Protocol Reference" (C. Forsberg, 1988-06-18): blocks of figures 9 and 11, the receiver's part
-of 7.3.2 and 8.2.2, batches of 5, streams of 6. What it is told to do wrong is in `Trouble`.
+of 7.3.2 and 8.2.2, batches of 5, streams of 6. `Trouble` has what it does wrong on request.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Trouble(StrEnum):
     SILENCE = "silence"
     """Nothing is answered from there on, ever."""
     GARBAGE = "garbage"
-    """It is answered with what is no answer, each time."""
+    """Each time it sends bytes that are not an answer."""
     GONE = "gone"
     """The loader leaves the transfer without a word, for its prompt."""
 

@@ -1,7 +1,7 @@
 """The bench file: which buses this host has, and which components are wired to them. TOML, checked as a whole.
 
 What it names, it names in the underlying library's own terms (python-can's, pyserial's, pyusb's) and passes on. Every
-fault is told with the file, the line and the key.
+error names the file, the line and the key.
 """
 
 from __future__ import annotations
@@ -412,13 +412,13 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise BenchMissing(f"{path}: {error.strerror}") from error
     if len(data) > MOST_BYTES:
-        raise BenchSyntax(f"{path}: more than {MOST_BYTES:,} bytes, which is no bench file")
+        raise BenchSyntax(f"{path}: more than {MOST_BYTES:,} bytes, which is not a bench file")
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise BenchSyntax(
-            f"{path}:{line}: byte 0x{data[error.start]:02X} is no UTF-8", remedy="Save the file as UTF-8."
+            f"{path}:{line}: byte 0x{data[error.start]:02X} is not UTF-8", remedy="Save the file as UTF-8."
         ) from error
 
 
@@ -461,7 +461,7 @@ class Reader:
                 for index, item in enumerate(value):
                     self.refuse_odd_values(item, (*place, index))
             case float() if not math.isfinite(value):
-                raise BenchKey(f"{self._at(place)}: {self._dotted(place)} = {value} is no number to work with")
+                raise BenchKey(f"{self._at(place)}: {self._dotted(place)} = {value} is not a finite number")
             case int() if value.bit_length() > 63:
                 raise BenchKey(f"{self._at(place)}: {self._dotted(place)} has more than 64 bits")
             case date() | time():
@@ -576,8 +576,8 @@ class Reader:
                     f"{self._at((*place, key))}: component {component.name!r} is on bus {component.bus!r}; "
                     f"{key} is for parts of this host",
                     remedy={
-                        "id": "It tells its serial number itself, or has one in its address.",
-                        "version_from": "It tells its version itself, or is asked by the key version.",
+                        "id": "It reports its serial number itself, or has a serial number in its address.",
+                        "version_from": "It reports its version itself, or is asked by the key version.",
                     }.get(key, "Parts on buses are flashed."),
                 )
         if not component.protocol:
@@ -598,7 +598,7 @@ class Reader:
             )
         if component.emulated and not bus.emulated:
             raise BenchKey(
-                f"{self._at((*place, 'emulated'))}: component.emulated: {component.bus!r} is no emulated bus"
+                f"{self._at((*place, 'emulated'))}: component.emulated: {component.bus!r} is not an emulated bus"
             )
         if component.version is not None and not bus.probe:
             self._refuse_harm(flasher, component, component.version, place)
@@ -615,7 +615,7 @@ class Reader:
     def _refuse_harm(
         self, flasher: type[Bootloader], component: ComponentSpec, question: VersionQuestion, place: Place
     ) -> None:
-        """The application's question comes to the bootloader where that waits instead, as after a flash that was cut."""
+        """The bootloader hears the application's question where it waits instead, as after an interrupted flash."""
         if does := flasher.harmed_by(question.send.encode()):
             raise BenchKey(
                 f"{self._at((*place, 'version'))}: component {component.name!r}: {does}, and version.send may come to it",
@@ -650,7 +650,7 @@ class Reader:
             return f"{self._at(path)}: [component] is one table; write [[component]], for each component one"
         if fault.kind == "extra_forbidden":
             suggested = self._of_the_protocol(path) or meant(str(path[-1]), known)
-            return f"{self._at(path)}: {self._dotted(path)} is no key that is known here{suggested}"
+            return f"{self._at(path)}: unknown key {self._dotted(path)}{suggested}"
         if fault.kind == "missing":
             return f"{self._at(path)}: {self._dotted(path[:-1], path[-1])} is missing"
         message = "should be a table" if fault.kind in ("model_type", "dict_type") else fault.message

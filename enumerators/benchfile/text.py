@@ -1,6 +1,6 @@
 """A bench file's text as recordings have it: without its secrets and its comments.
 
-Left out is what a protocol's settings mark as `SECRET`, what a key's name says to be a secret in any part of the file, the
+Left out are settings that a protocol marks as `SECRET`, values in any part of the file whose key's name says secret, the
 password and the tokens of each URL, and every comment. What stands there instead is of the same form, so that the text
 still is a bench file: hexadecimal digits become zeros.
 """

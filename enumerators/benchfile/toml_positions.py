@@ -1,6 +1,6 @@
 """On which line of a TOML document each key stands (TOML 1.0.0), for messages; tomllib doesn't tell.
 
-The document has been parsed by tomllib before, so that what isn't TOML need not be told here.
+The document has been parsed by tomllib before, so that errors of TOML itself need not be reported here.
 """
 
 from __future__ import annotations

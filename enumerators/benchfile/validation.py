@@ -43,7 +43,7 @@ def first_fault(error: ValidationError) -> Fault:
 
 
 def first_of(found: list[Fault]) -> Fault:
-    """The first one; a key that is not known before one that is missing beside it: it may be that one, misspelt."""
+    """The first one; an unknown key before a missing key of the same table, which it may be, misspelt."""
     first = found[0]
     strangers = (one for one in found if one.kind == "extra_forbidden" and one.place[:-1] == first.place[:-1])
     return next(strangers, first) if first.kind == "missing" else first

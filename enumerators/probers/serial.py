@@ -4,7 +4,7 @@ file allows it, by what only their bootloader understands.
 A line without a component has an unknown part: it is asked by the protocols that the file lists for the line, in that
 order and at those rates, until one answers, each after a quiet time, so that what one made of another's question has
 passed. Nothing is ever sent to a port that the file doesn't name, and nothing but what it lists. Of a USB adapter its own
-identity is told beside the part's.
+identity is listed with the part's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ANSWER_LIMIT = 4096
 ASK_SECONDS = 3.0
 """How long one protocol's question may take."""
 QUIET_TIMES = 10
-"""A part that talks all the time is asked after so many quiet times."""
+"""A part that talks all the time is asked after this number of quiet times."""
 
 
 class SerialProber(Prober):

@@ -9,7 +9,7 @@ from . import Prober
 
 
 class UdpProber(Prober):
-    """One socket, with one component at its other end. Its protocol is one that a running application answers."""
+    """One socket, with one component at its other end. A running application answers its protocol."""
 
     def unasked(self, entries: Sequence[BenchEntry]) -> str:
         return "" if entries else "nothing was asked: a [[component]] says by which protocol"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes the manifests of the six updates anew, beside the files that firmware/make.py has made.
+# Writes the manifests of the six updates, beside the files that firmware/make.py has made.
 set -e
 cd "$(dirname "$0")/updates"
 

@@ -1,6 +1,6 @@
 """Tests of the kernel's own drivers: vcan, ISO-TP, slcan; vhci_hcd; cdc_acm.
 
-Where this kernel lacks what a file is about, that file is skipped, with the reason. With PROXYFLASH_KERNEL_BENCH=1 (as
+Where this kernel does not have what a file tests, that file is skipped, with the reason. With PROXYFLASH_KERNEL_BENCH=1 (as
 `proxyflash vm run` sets it) nothing may be missing, and whatever would be skipped fails.
 """
 
@@ -29,7 +29,7 @@ numbers = itertools.count()
 
 
 def can_missing() -> str:
-    """What of CAN this kernel lacks; "" for nothing."""
+    """What of CAN this kernel does not have; "" for nothing."""
     for kind, protocol, name in (
         (socket.SOCK_RAW, socket.CAN_RAW, "CAN sockets (can-raw)"),
         (socket.SOCK_DGRAM, socket.CAN_ISOTP, "ISO-TP sockets (can-isotp)"),

@@ -81,14 +81,14 @@ class Serial:
         self.wire.close()
 
     def _note(self) -> None:
-        # The listener is told of the line's settings too.
+        # The listener is called for the line's settings too.
         if not self.modem or self.modem[-1] != (self.wire.dtr, self.wire.rts):
             self.modem.append((self.wire.dtr, self.wire.rts))
         self._moved()
 
 
 class Wiring:
-    """How DTR and RTS drive NRST and BOOT0, as each program is told: "!" is a transistor, which turns a line round."""
+    """How DTR and RTS drive NRST and BOOT0, as each program's options say: "!" is a transistor, which turns a line round."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -196,6 +196,6 @@ def _descriptors() -> set[tuple[str, str]]:
         try:
             found.add((link.name, str(link.readlink())))
         except OSError:
-            # The one that the folder was read with.
+            # The descriptor that the folder was read with.
             continue
     return found

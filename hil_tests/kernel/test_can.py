@@ -63,7 +63,7 @@ def test_a_flash(vcan: str, tmp_path: Path, backend: str, fd: bool) -> None:
     frames = [record for record in recorder.records() if isinstance(record, CanFrame)]
     assert {frame.can_id for frame in frames if frame.outgoing} == {REQUEST}
     assert {frame.can_id for frame in frames if not frame.outgoing} == {RESPONSE}
-    # The image alone takes so many frames: 7 bytes in each consecutive one, 63 with FD.
+    # The image alone takes more frames: 7 bytes in each consecutive one, 63 with FD.
     assert sum(frame.outgoing for frame in frames) > len(NEW) / (63 if fd else 7)
     assert max(len(frame.data) for frame in frames) == (64 if fd else 8)
 

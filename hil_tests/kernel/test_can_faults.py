@@ -52,7 +52,7 @@ def test_the_interface_goes_down(vcan: str, radar: Radar, backend: str) -> None:
     down = InWrite(lambda: ip("link", "set", vcan, "down"))
     with desk(vcan) as bus, pytest.raises(CanGone) as caught:
         flash(bus, asked, down)
-    # It is told by the driver: no answer of the part's was waited for.
+    # The driver reports it: no answer of the part's was waited for.
     assert time.monotonic() - down.at < LONG / 2
     assert "down" in caught.value.remedy
     with pytest.raises(CanGone), desk(vcan) as bus:
@@ -88,7 +88,7 @@ def test_bus_off(vcan: str, radar: Radar, backend: str) -> None:
 def flooded(interface: str) -> Iterator[None]:
     """Foreign frames of 8 bytes, as many as fill a bus of 500 kbit/s: some 4,000 a second.
 
-    vcan would carry twenty times as many, which is no load of any bus.
+    vcan would carry twenty times as many, a load that no real bus has.
     """
     command = program("cangen", interface, "-g", "0.1", "-I", "123", "-L", "8", "-i")
     processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(2)]

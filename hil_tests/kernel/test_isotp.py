@@ -247,7 +247,7 @@ def hand(vcan: str, request: pytest.FixtureRequest) -> Iterator[Hand]:
 
 
 class Sending(threading.Thread):
-    """Sends ten bytes; `error` is what came of it."""
+    """Sends ten bytes; `error`: why that failed."""
 
     def __init__(self, channel: IsoTpChannel) -> None:
         super().__init__(daemon=True)

@@ -124,7 +124,7 @@ class TestStm32flash:
 
 class TestFaults:
     def test_the_tty_vanishes_while_ours_flashes(self, image: Path, tmp_path: Path) -> None:
-        """In the middle of writing. It comes back under another number, and the same flash once more ends well."""
+        """In the middle of writing. It comes back under another number, and the same flash again ends well."""
         wiring, answer = Wiring("dtr-reset,!rts-boot0"), 30.0
         with udev(), lined(faults=FaultPlan(disconnect_after=1_500)) as line:
             part = line.attach(wiring=wiring.text)

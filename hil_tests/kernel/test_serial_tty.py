@@ -35,7 +35,7 @@ NOBODY = 65_534
 ASYNC_LOW_LATENCY = 1 << 13
 """linux/tty_flags.h."""
 DEADLINE = 60.0
-"""Seconds that a call is given. The kernel tells at once that a tty has gone."""
+"""Seconds that a call is given. The kernel reports at once that a tty has gone."""
 AT_ONCE = DEADLINE / 6
 
 
@@ -51,7 +51,7 @@ def line() -> Iterator[Serial]:
 
 @pytest.fixture
 def slow() -> Iterator[Serial]:
-    """One that takes its true time."""
+    """An emulated part that takes its true time."""
     with nothing_left():
         made = Serial(pace=1.0)
         try:

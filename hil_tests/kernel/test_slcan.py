@@ -51,7 +51,7 @@ class Pair:
         self.interface = answer[:16].rstrip(b"\0").decode()
         # Its queue of ten frames is less than what the kernel's ISO-TP hands over at once: what is too much would be lost.
         ip("link", "set", self.interface, "txqueuelen", "1000", "up")
-        # Until the kernel has noticed that its link is there, it throws away what is sent on it, and tells nobody.
+        # Until the kernel has noticed that its link is there, it throws away what is sent on it, without an error.
         state = Path("/sys/class/net", self.interface, "operstate")
         wait_until(lambda: state.read_text().strip() in ("up", "unknown"), "the interface is up")
         self._ended, self._end = os.pipe()

@@ -60,7 +60,7 @@ def test_dfu_1_1(slot: Part, tmp_path: Path) -> None:
 
 
 def test_dfu_1_1_from_the_running_application(slot: Part) -> None:
-    """It detaches by itself, and lets it run again."""
+    """It detaches unasked, and lets it run again."""
     dfu_util(slot, "-R", "-D", str(slot.file(LATER, "dfu")), status=LEFT)
     slot.wait_running(LATER)
 
@@ -84,6 +84,6 @@ def test_dfuse(st: Part, tmp_path: Path) -> None:
     middle = tmp_path / "middle.bin"
     dfu_util(st, "-a", "0", "-s", "0x08001234:3000", "-U", str(middle))
     assert middle.read_bytes() == st.kind.firmware(NEW)[0x1234 : 0x1234 + 3000]
-    # A DfuSe file: it tells its addresses, and what it touches is erased. ":leave" starts it.
+    # A DfuSe file: it has its addresses, and what it touches is erased. ":leave" starts it.
     dfu_util(st, "-a", "0", "-s", ":leave", "-D", str(st.file(LATER, "dfuse")))
     st.wait_running(LATER)

@@ -17,7 +17,7 @@ from proxyflash.transports.usb.bus import UsbDevice, UsbMatch
 GETSTATUS = (0xA1, 3, 0, 0)
 """DFU 1.1, 6.1.2, to interface 0: bmRequestType, bRequest, wValue, wIndex."""
 DEADLINE = 60.0
-"""Seconds that the calls here are given. The kernel tells at once that a device has left."""
+"""Seconds that the calls here are given. The kernel reports at once that a device has left."""
 AT_ONCE = DEADLINE / 6
 
 
@@ -68,7 +68,7 @@ def test_a_call_that_waits_ends_as_soon_as_the_device_has_left(
         part.plug()
         part.wait_running(version)
         assert part.number() != number
-        # What is done with stays so, and what has come is found at its port.
+        # The old device stays gone, and the new one is found at its port.
         with pytest.raises(UsbGone):
             ask(device)
         device.close()
@@ -100,7 +100,7 @@ def test_a_device_that_does_not_answer_has_its_time_and_no_more(
 def test_unplugged_while_it_is_flashed(
     make_bench: MakeBench, usb_parts: dict[Kind, Part], nothing_left: None, kind: Kind, answered: bool
 ) -> None:
-    """Then it is plugged in, and the same flash once more ends well."""
+    """Then it is plugged in, and the same flash again ends well."""
     part, version = usb_parts[kind], f"3.{int(answered)}.0"
     file = part.file(version, "dfuse" if kind is ST else "dfu")
     pulled: list[float] = []

@@ -86,7 +86,7 @@ class Emulation:
             part.settle()
 
     def stop(self) -> None:
-        """Ctrl-C. It ends as told, and its devices have left."""
+        """Ctrl-C. It ends as asked, and its devices have left."""
         assert self._process.pid is not None
         os.kill(self._process.pid, signal.SIGINT)
         self._process.join(LONG)
@@ -148,7 +148,7 @@ class Part:
         return int((SYSFS / self.place / "devnum").read_text())
 
     def seen(self) -> tuple[int, int, str] | None:
-        """As the kernel has it now: vendor id, product id, and the version that bcdDevice tells."""
+        """As the kernel has it now: vendor id, product id, and the version in bcdDevice."""
         folder = SYSFS / self.place
         try:
             if not (SYSFS / f"{self.place}:1.0").exists():
@@ -222,7 +222,7 @@ def dfuse(data: bytes, address: int) -> bytes:
 def start(
     words: Sequence[str], folder: Path, user: Callable[[], None] = lambda: None
 ) -> multiprocessing.context.ForkProcess:
-    """The command line, told `words`, in a fork of this process, after `user`; what it says is in files "out" and "err".
+    """The command line, given `words`, in a fork of this process, after `user`; what it says is in files "out" and "err".
 
     A Python of its own takes as long to start, in a guest, as three tests.
     """

@@ -1,1 +1,1 @@
-"""Real boot loaders on emulated processors: firmware that nobody here wrote, which really boots what was flashed."""
+"""Real bootloaders on emulated processors: firmware that nobody here wrote, which really boots what was flashed."""

@@ -1,4 +1,4 @@
-"""A real AVR boot loader on a simulated AVR: Debian's arduino-core-avr on libsimavr, and programs for it by avr-gcc.
+"""A real AVR bootloader on a simulated AVR: Debian's arduino-core-avr on libsimavr, and programs for it by avr-gcc.
 
 The loaders are the stock hex files; Optiboot is built from the stock source, since Debian's compiler makes its hex file
 20 bytes longer than the boot section: without the LED's blinking it fits. The part is a process (avr_host.c) that ends with

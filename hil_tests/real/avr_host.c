@@ -1,4 +1,4 @@
-/* An AVR board on simavr: a boot loader in flash, where its reset starts it, its UART 0 on a pseudo-terminal, its reset and its supply
+/* An AVR board on simavr: a bootloader in flash, where its reset starts it, its UART 0 on a pseudo-terminal, its reset and its supply
  * on a control pipe.
  *
  *   avr_host MCU HERTZ LOADER.bin ADDRESS
@@ -15,7 +15,7 @@
  * It ends when its standard input does, so that nothing is left behind by whoever started it. Opening the
  * pseudo-terminal resets the part too, as opening a serial port does under Linux, which asserts DTR.
  *
- * What simavr 1.6 lacks is put right here: MCUSR tells the kind of a reset; timer 1 raises TOV1 in normal mode, which
+ * Behaviour that simavr 1.6 does not have is added here: MCUSR shows the kind of a reset; timer 1 raises TOV1 in normal mode, which
  * Optiboot waits for between the flashes of its LED; and writing a page only clears bits, so that a loader which doesn't
  * erase it before is seen. While bytes are on their way the part runs as fast as it can, else
  * no faster than its clock: a loader's time-out is not shorter than on hardware.

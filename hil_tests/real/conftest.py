@@ -1,4 +1,4 @@
-"""What the tests on real boot loaders share. A part runs as long as its test, and ends with it."""
+"""What the tests on real bootloaders share. A part runs as long as its test, and ends with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEW = (2, 1, 0)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup() -> Generator[None, Any, Any]:
-    """A part that lacks its program or its firmware has its tests skipped, with what is not installed."""
+    """Without its program or its firmware a part's tests are skipped, with what is not installed."""
     try:
         return (yield)
     except (Missing, NotInstalled) as missing:
@@ -64,7 +64,7 @@ def new_file(new: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def smpclient() -> Smpclient:
-    """smpclient on the console at a URL: does some commands in turn, and returns what each told."""
+    """smpclient on the console at a URL: does some commands in turn, and returns the output of each."""
     program = Path(__file__).with_name("smpclient_peer.py")
     python = peers.environment("smpclient==7.3.0", "pyserial")
 

@@ -1,7 +1,7 @@
 """`make demo-real`: the update of `proxyflash demo`, and with it two parts that boot what they are given.
 
 Beside the emulated radar and camera there are a soil sensor, MCUboot and Zephyr on a micro:bit under QEMU, and a motor, an
-ATmega328P with its board's boot loader on libsimavr. One manifest updates the four; then the two tell themselves, on
+ATmega328P with its board's bootloader on libsimavr. One manifest updates the four; then the two print, on
 their consoles, what they run.
 """
 

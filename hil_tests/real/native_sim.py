@@ -1,7 +1,7 @@
 """`NativeSim`: Zephyr's SMP server as a program of the host, on a pseudo-terminal or on UDP.
 
 The UDP builds listen on port 1337 of all interfaces. So they get a network of their own, which has nothing but a
-loopback; `relay.py`, in there with them, passes on what comes to a port of the host's loopback that the kernel picked.
+loopback; `relay.py`, in there with them, passes on the datagrams for a port of the host's loopback that the kernel picked.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class NativeSim:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
             host.bind(("127.0.0.1", 0))
             self.port = int(host.getsockname()[1])
-            # What has been opened before stays in the host's network.
+            # Sockets that were opened before stay in the host's network.
             relay = [sys.executable, str(RELAY), str(host.fileno()), program]
             self._start(["unshare", "--user", "--map-root-user", "--net", *relay], [host.fileno()])
 

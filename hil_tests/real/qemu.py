@@ -30,9 +30,9 @@ SECONDS = 60.0
 PIECE = 1024
 """Bytes of one GDB packet: QEMU takes 4096 characters, two for each."""
 MANY = 1 << 30
-"""Writes that it never comes to."""
+"""More writes than it ever does."""
 TIED = ("setpriv", "--pdeathsig", "KILL", "--")
-"""Ends a program with the one that has started it, whatever ended that."""
+"""Ends a program with its parent, whatever ended the parent."""
 
 
 class NotInstalled(Exception):
@@ -113,7 +113,7 @@ class Qemu:
     def cut_at(self, cuts: Sequence[int], written: int, entry: int, loaded: bytes = b"") -> list[int]:
         """Restarts it once for each number, and cuts its supply at the so-manieth write to the word at `written`.
 
-        `loaded`: what is put to address 0 before. At last it is restarted and comes to `entry`, from where it runs on.
+        `loaded`: what is put to address 0 before. At last it is restarted and reaches `entry`, from where it runs on.
         Returns how often it wrote, each time and at last; what came to `entry` before was not cut.
         """
         with self._gdb as gdb:
@@ -188,7 +188,7 @@ class Gdb:
 
     def __enter__(self) -> Self:
         self._link.sendall(b"\x03")
-        # What it tells of having stopped comes before this answer, and goes by.
+        # Its report that it has stopped comes before this answer, and is passed over.
         self._ask("qC")
         return self
 
@@ -205,7 +205,7 @@ class Gdb:
             self._do(f"M{address + at:x},{len(piece):x}:{piece.hex()}")
 
     def run_to(self, written: int, times: int, entry: int | None = None) -> int:
-        """Lets it run until it has written so many times to the word at `written`, or comes to `entry`.
+        """Lets it run until it has written `times` times to the word at `written`, or reaches `entry`.
 
         Returns how often it wrote. It is stopped then, before the last write takes effect.
         """
@@ -244,7 +244,7 @@ class Gdb:
                 answer = self._received[start + 1 : end]
                 self._received = self._received[end + 3 :]
                 self._link.sendall(b"+")
-                # That it has stopped is also told where nobody asked.
+                # It reports that it has stopped also unasked.
                 if not answer.startswith(b"T") or text in ("c", "s"):
                     return answer.decode()
                 continue

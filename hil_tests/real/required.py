@@ -12,7 +12,7 @@ import pytest
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where every peer must be there, a test that lacks one fails."""
+    """Where every peer must be there, a test without its peer fails."""
     report = yield
     if os.environ.get("PROXYFLASH_REQUIRE_PEERS") and report.skipped and "is not installed" in str(report.longrepr):
         report.outcome = "failed"

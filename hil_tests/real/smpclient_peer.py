@@ -56,7 +56,7 @@ async def states(client: Any) -> list[dict[str, Any]]:
 
 
 async def uploaded(client: Any, data: bytes) -> int:
-    """It asks nothing twice, and on a busy machine a piece may be lost: then all of it once more, which goes on there."""
+    """It asks nothing twice, and on a busy machine a piece may be lost: then all of it again, which continues there."""
     done, ends = 0, time.monotonic() + 4 * SECONDS
     while done < len(data):
         try:

@@ -1,4 +1,4 @@
-"""The AVR flashers with real boot loaders on a simulated part: programs by avr-gcc are written, and run.
+"""The AVR flashers with real bootloaders on a simulated part: programs by avr-gcc are written, and run.
 
 Expected: what the program itself says on its UART, and the flash as the simulator has it, which the loader isn't asked for.
 """
@@ -191,7 +191,7 @@ def test_a_supply_that_comes_back_is_not_the_end_where_a_line_resets_the_part(pa
 
 
 def test_an_application_is_left_to_itself_by_a_look(part: AvrPart) -> None:
-    """Opening the port has reset the part: its loader answers, is told to go on, and the application runs."""
+    """Opening the port has reset the part: its loader answers, gets the command to go on, and the application runs."""
     with AvrPort.to(part) as port:
         flash(port, image(part.board, "1.5.0"))
         heard(port, b"hello from 1.5.0\r\n")

@@ -1,7 +1,7 @@
 """Our flasher on the micro:bit: it updates, confirms or leaves on trial, and no cut leaves anything but one of two images.
 
 Most tests begin with the image in the second slot already, as an upload that was cut short after its last byte leaves
-it: an upload takes ten seconds, and is what only the tests of uploads are about.
+it: an upload takes ten seconds, and only the tests of uploads need one.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def test_an_image_that_is_not_confirmed_is_taken_back(
     microbit.reset()
     assert microbit.holds(old)
     assert version(microbit, tmp_path) == "0.0.0"
-    # The same command once more, and now it is to stay.
+    # The same command again, and now it is to stay.
     flashed(microbit, tmp_path, new_file)
     assert microbit.cut_at() == [0]
     assert microbit.holds(new)
@@ -241,7 +241,7 @@ def whole_and_flashed_again(part: Microbit, old: bytes, new: bytes, new_file: Pa
 def flash_with_a_cut(
     part: Microbit, folder: Path, image: Path, times: int, register: int = Microbit.ERASE_PAGE
 ) -> None:
-    """Whatever comes of it: the flasher may go on by itself when the part is there again.
+    """Whatever comes of it: the flasher may go on unasked when the part is there again.
 
     `times`, `register`: as of `Microbit.cut_when`.
     """
@@ -269,7 +269,7 @@ def test_a_cut_while_the_slot_is_erased(
 def test_a_cut_while_it_is_uploaded(
     microbit: Microbit, old: bytes, new: bytes, new_file: Path, tmp_path: Path, size: int
 ) -> None:
-    """The flash controller writes words of four bytes, and is told before and after each."""
+    """The flash controller writes words of four bytes, and the emulator stops before and after each."""
     flash_with_a_cut(microbit, tmp_path, new_file, size // 2, Microbit.CONFIG)
     whole_and_flashed_again(microbit, old, new, new_file, tmp_path)
 

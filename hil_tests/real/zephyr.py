@@ -105,13 +105,13 @@ class Microbit(ZephyrPart):
         return self.qemu.read(0, FLASH_SIZE)
 
     def holds(self, image: bytes) -> bool:
-        """Whether the first slot, which is what runs, has the image whole."""
+        """Whether the first slot, the running one, has the image whole."""
         return self.qemu.read(self.SLOT, len(image)) == image
 
     def cut_at(self, *cuts: int, flash: bytes = b"", register: int = ERASE_PAGE) -> list[int]:
         """Restarts it once for each number, and cuts its supply at MCUboot's so-manieth erase (by `register`).
 
-        `flash`: puts it into the state of another time before. At last it is restarted, and MCUboot comes to its end:
+        `flash`: puts it into the state of another time before. At last it is restarted, and MCUboot ends:
         the application starts. Returns how many there were each time, and at last.
         """
         with self.starting():

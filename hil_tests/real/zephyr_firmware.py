@@ -92,7 +92,7 @@ def parts_of(image: bytes) -> tuple[int, int, int]:
     """Bytes of its header, of its protected TLVs, of its payload. Raises ValueError."""
     magic, _, header_size, protected, size, _, _, _ = HEADER.unpack_from(image)
     if magic != MAGIC:
-        raise ValueError("this is no MCUboot image")
+        raise ValueError("this is not an MCUboot image")
     return header_size, protected, size
 
 

@@ -33,7 +33,7 @@ DEVICES: dict[str, type[AvrDevice]] = {
     "caterina": Avr109Device,
 }
 IN_LOADER: dict[str, Any] = {"power_on": True, "boot_window": 0}
-"""It serves from the beginning, and doesn't stop for want of something to do."""
+"""It serves from the beginning, and doesn't stop when there is nothing to do."""
 
 
 def firmware(version: str, size: int) -> bytes:

@@ -255,13 +255,13 @@ def test_what_a_library_refuses_is_told_with_the_bus_s_line(
 
 EMULATED_WRONG = [
     ('part = "acme-r77", ', 'part = "acme-r99",', "component.emulated.part: 'acme-r99' is none of"),
-    ('serial = "RA-0019", ', "mute = 1,", "component.emulated.mute: 1 is no bool"),
+    ('serial = "RA-0019", ', "mute = 1,", "component.emulated.mute: 1 is not of type bool"),
     ('part = "stm32f405xg", ', 'part = "stm32f999",', "component.emulated.part: no part is called 'stm32f999'"),
     ('wiring = "dtr-reset,!rts-boot0"', "boot1 = true", "component.emulated.boot1: no key"),
     ('serial = "RA-0019", ', "powered = 0,", "component.emulated.powered: 0 is neither true nor false"),
     ('serial = "C24-7781", ', 'boot = "no",', "component.emulated.boot: 'no' is none of"),
     ("firmware/imu-1.4.2.bin", "firmware/none.bin", "No such file"),
-    ("bitrate = 500_000", 'bitrate = "fast"', "bus.powertrain.bitrate: 'fast' is no bit rate"),
+    ("bitrate = 500_000", 'bitrate = "fast"', "bus.powertrain.bitrate: 'fast' is not a bit rate"),
     ('match = "FW ([0-9.]+)"', 'match = "(FW|HW)"', "component.version: no answer"),
 ]
 

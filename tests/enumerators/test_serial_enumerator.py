@@ -211,7 +211,7 @@ class TestTheFile:
         ("keys", "says"),
         [
             ('ask = [{protocol = "uds"}]', "runs over a bus of kind can"),
-            ('ask = [{protocol = "stk500v1", profile = {nonsense = 1}}]', "no key that is known here"),
+            ('ask = [{protocol = "stk500v1", profile = {nonsense = 1}}]', "unknown key "),
             ('ask = [{protocol = "stk500v1", baudrate = 0}]', "greater than 0"),
             ("ask = [{baudrate = 9600}]", "protocol is missing"),
             ("quiet = -1", "greater than or equal to 0"),

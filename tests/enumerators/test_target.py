@@ -129,7 +129,7 @@ WRONG = [
     ),
     ("socketcan:can1?request=0x7E4", "these fit: uds", "Write: 'uds:socketcan:can1?request=0x7E4'"),
     ("socketcan:can1", "these fit: uds", "The form: 'uds:socketcan:can1?request=ID'"),
-    ("stm32uart:/dev/ttyUSB0", "'stm32uart' is no protocol", f"Write: {UART}"),
+    ("stm32uart:/dev/ttyUSB0", "'stm32uart' is not a protocol", f"Write: {UART}"),
     (f"{UART}:57600", "settings stand after a '?'", f"Write: '{UART}?bus.baudrate=57600'"),
     (f"{UART},57600,8E1", "settings stand after a '?'", f"Write: '{UART}?bus.baudrate=57600'"),
     (f"{UART}@57600?group=a", "settings stand after a '?'", f"Write: '{UART}?bus.baudrate=57600&group=a'"),
@@ -138,14 +138,14 @@ WRONG = [
     ("uds:socketcan:can1&request=0x7E4", "no '?' before it", "Write: 'uds:socketcan:can1?request=0x7E4'"),
     ("dfu:0483:df11&serial=1", "no '?' before it", "Write: 'dfu:0483:df11?serial=1'"),
     ("stm32-uart:", "there is no place", "The form: stm32-uart:/dev/PORT"),
-    ("stm32-uart:ttyACM0", "'ttyACM0' is no place on a bus of kind serial", "The form: stm32-uart:/dev/PORT"),
-    ("stm32-uart:socketcan:can0", "no place on a bus of kind serial", "The form: stm32-uart:/dev/PORT"),
-    ("uds:can1?request=0x7E4", "'can1' is no place on a bus of kind can", "'uds:socketcan:CHANNEL?request=ID'"),
-    ("uds:sockcan:can1?request=0x7E4", "'sockcan:can1' is no place", "'uds:socketcan:CHANNEL?request=ID'"),
+    ("stm32-uart:ttyACM0", "'ttyACM0' is not a place on a bus of kind serial", "The form: stm32-uart:/dev/PORT"),
+    ("stm32-uart:socketcan:can0", "not a place on a bus of kind serial", "The form: stm32-uart:/dev/PORT"),
+    ("uds:can1?request=0x7E4", "'can1' is not a place on a bus of kind can", "'uds:socketcan:CHANNEL?request=ID'"),
+    ("uds:sockcan:can1?request=0x7E4", "'sockcan:can1' is not a place", "'uds:socketcan:CHANNEL?request=ID'"),
     ("uds:socketcan:can1", "request is missing", "The form: 'uds:socketcan:can1?request=ID'"),
     ("uds:socketcan:can1?group=a", "request is missing", "The form: 'uds:socketcan:can1?group=a&request=ID'"),
     ("uds:proxyflash:unix:/x/can.sock", "request is missing", "'uds:proxyflash:unix:/x/can.sock?request=ID'"),
-    ("dfu:483:df11", "'483:df11' is no place on a bus of kind usb", "The form: dfu:VENDOR:PRODUCT"),
+    ("dfu:483:df11", "'483:df11' is not a place on a bus of kind usb", "The form: dfu:VENDOR:PRODUCT"),
     (f"{UART}?", "ends with '?'", "Write PROTOCOL:WHERE"),
     (f"{UART}?bus.baudrate=115k", "bus.baudrate = '115k': should be a valid integer", "?bus.baudrate=VALUE"),
     (f"{UART}?bus.baudrate=0", "bus.baudrate = '0': should be greater", "?bus.baudrate=VALUE"),
@@ -237,7 +237,7 @@ def test_a_profile_is_a_file_over_which_the_settings_go(tmp_path: Path) -> None:
     # Its paths start at its folder.
     assert Target(RADAR, profile).file().folder == tmp_path
     profile.write_text('part = "R77"\nsecurty = {}\n')
-    with pytest.raises(BenchKey, match=r"acme\.toml:2: securty is no key"):
+    with pytest.raises(BenchKey, match=r"acme\.toml:2: unknown key securty"):
         Target(RADAR, profile).file()
     profile.write_text("part = \n")
     with pytest.raises(BenchSyntax, match=r"acme\.toml:1"):

@@ -167,7 +167,7 @@ def test_a_motor_fails_and_all_is_rolled_back(vacuum: Vacuum) -> None:
         ("left-motor", "2.1"): ("restored", 1100, "1.0.0"),
         ("right-motor", "2.1"): ("failed", 0, "1.0.0"),
     }
-    # It was not for want of trying: the planner and the left motor had been updated.
+    # It did try: the planner and the left motor had been updated.
     tried = {item["component"]: item["actions"] for item in report["componentResults"]}
     assert [tried[name].get("apply") for name in ("planner", "left-motor", "right-motor")] == [700, 700, None]
     vacuum.edit(("refuse = 0x22", "refuse = 0x00"))

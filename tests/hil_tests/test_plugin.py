@@ -141,7 +141,7 @@ def test_without_an_option_there_is_an_emulated_bench(suite: Suite) -> None:
             'needs("powr")',
             "'powr' is none of can, serial, udp, usb, power, emulated, hardware, read, digest, check, boot",
         ),
-        ('needs(colour="red")', "'colour' is no key; there are: name, group, protocol"),
+        ('needs(colour="red")', "'colour' is not a key; there are: name, group, protocol"),
     ],
 )
 def test_a_wrong_marker_is_told_when_it_is_collected(suite: Suite, marker: str, said: str) -> None:
@@ -268,7 +268,7 @@ def test_a_supply_that_can_not_be_switched(suite: Suite, hardware: Outside, test
     done = suite.run(test)
     done.assert_outcomes(passed=1, skipped=1)
     reason = "no power control for 'rear' on bench 'desk'; add [[]power.rear] to *desk.toml"
-    done.stdout.fnmatch_lines(["1 skipped for want of hardware: power 1", f"SKIPPED [[]1] test_it.py:*: {reason}"])
+    done.stdout.fnmatch_lines(["1 skipped without their hardware: power 1", f"SKIPPED [[]1] test_it.py:*: {reason}"])
     done = suite.run(test, "--require=power")
     done.assert_outcomes(passed=1, errors=1)
     done.stdout.fnmatch_lines([f"{reason} (--require power)"])
@@ -292,7 +292,7 @@ def test_4(bench):
     done.assert_outcomes(skipped=6)
     done.stdout.fnmatch_lines([
         "*= proxyflash =*",
-        "4 skipped for want of hardware: can 3, hardware 1",
+        "4 skipped without their hardware: can 3, hardware 1",
         "1 skipped because the bootloader of their part can't do what they need",
     ], consecutive=True)  # fmt: skip
 
@@ -310,7 +310,7 @@ def test_all(bench): pass
     done = suite.run(tests)
     done.assert_outcomes(skipped=2)
     done.stdout.fnmatch_lines([
-        "2 skipped for want of --allow-flash",
+        "2 skipped without --allow-flash",
         "*: it writes to 'front' on bench 'desk', which is hardware; allow it: --allow-flash",
         "*: it writes to 'front', 'rear' on bench 'desk', which is hardware; allow it: --allow-flash",
     ])  # fmt: skip
@@ -343,7 +343,7 @@ def test_made(firmware):
 """)
     done.assert_outcomes(passed=1, skipped=5)
     done.stdout.fnmatch_lines([
-        "5 skipped for want of test images (images of the component, in the bench file)",
+        "5 skipped without test images (images of the component, in the bench file)",
         "*: 1 release wanted to test 'rear' with, the bench file has 0; add images = [[]{file = *}] to it in desk.toml",
         "*: 2 releases wanted to test 'front' with, the bench file has 1; add images = *",
         "*: firmware can be made for emulated parts only, and 'front' is hardware; mark the test: needs(\"emulated\")",

@@ -358,7 +358,7 @@ def test_lidar(component):
 def test_the_tests_of_hardware_stay_on_one_worker(suite: Suite, hardware: Outside, way: str) -> None:
     done = suite.run(SPREAD, "-n", "2", "--dist", way)
     done.assert_outcomes(passed=16, skipped=1)
-    done.stdout.fnmatch_lines(["1 skipped for want of hardware: components 1"])
+    done.stdout.fnmatch_lines(["1 skipped without their hardware: components 1"])
     assert len(set((suite.folder / "workers").read_text().split())) == 1
 
 

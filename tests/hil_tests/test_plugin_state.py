@@ -277,7 +277,7 @@ def test_all(bench):
     done = suite.run(tests)
     done.assert_outcomes(passed=passed or 1, skipped=1 if passed else 2)
     done.stdout.fnmatch_lines([
-        f"{1 if passed else 2} skipped for want of hardware: can {1 if passed else 2}",
+        f"{1 if passed else 2} skipped without their hardware: can {1 if passed else 2}",
         f"SKIPPED *: 'rear' is absent on bench 'desk': {missing}",
     ])  # fmt: skip
     done = suite.run(tests, "--require", "can")

@@ -22,5 +22,5 @@ def test_a_share_of_few_places_is_not_empty() -> None:
 @pytest.mark.parametrize("said", ["0/4", "5/4", "2", "a/b", "", "1/4/2"])
 def test_a_share_that_is_none(said: str, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pytestconfig.option, "cut_share", said)
-    with pytest.raises(pytest.UsageError, match="is no share, such as 2/4"):
+    with pytest.raises(pytest.UsageError, match="is not a share, such as 2/4"):
         Thinning.of(pytestconfig)

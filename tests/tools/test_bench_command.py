@@ -68,7 +68,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     ("lines", "code", "told"),
     [
         ('revoked = ["a "]', "E-BENCH-KEY", "updates.revoked = 'a ': no name of a key"),
-        ('revokd = ["a"]', "E-BENCH-KEY", "updates.revokd is no key"),
+        ('revokd = ["a"]', "E-BENCH-KEY", "unknown key updates.revokd"),
         ('floor = {motrs = "1.2"}', "E-BENCH-NAME", "there is no component and no group 'motrs'"),
         ('unsigned = "refuse"', "E-BENCH-KEY", 'unsigned = "refuse" needs roots'),
         ('roots = ["gone.jwk"]', "E-KEY-FILE", "gone.jwk"),

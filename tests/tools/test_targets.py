@@ -406,7 +406,7 @@ def test_the_rest_of_the_file_is_kept(say: Callable[..., tuple[int, str, str]], 
         ("", ["imu", "dfu:x"], 2, "E-TARGET-WRONG"),
         ("", ["imu", "usb"], 2, "E-TARGET-WRONG"),
         ("component = []\n", ["imu", "dfu:1-4"], 12, "in one value. Write each component under [[component]]"),
-        ("unknown = 1\n", ["imu", "dfu:1-4"], 12, "unknown is no key"),
+        ("unknown = 1\n", ["imu", "dfu:1-4"], 12, "unknown key unknown"),
         (
             '[bus.line]\nkind = "serial"\nurl = "/dev/ttyUSB0"\nbaudrate = 9600\n',
             ["imu", "stm32-uart:/dev/ttyUSB0?bus.baudrate=115200"],

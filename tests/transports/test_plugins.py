@@ -74,7 +74,7 @@ def test_names_import_nothing() -> None:
         ("acme-hungry", "a_package_that_is_not_there"),
         ("acme-missing", "Nothing"),
         ("acme-nowhere", "a_module_that_is_not_there"),
-        ("acme-number", "is no class"),
+        ("acme-number", "is not a class"),
     ],
 )
 def test_a_broken_one_says_why(name: str, why: str) -> None:

@@ -196,7 +196,7 @@ def test_the_policy_of_a_bench_file(tmp_path: Path) -> None:
         ('max_age_days = "90"', "max_age_days"),
         ("attempts = 1.5", "attempts"),
         ('floor = {motors = "new"}', r"floor\.motors"),
-        ('rots = ["root.jwk"]', r"updates\.rots is no key"),
+        ('rots = ["root.jwk"]', r"unknown key updates\.rots"),
         ('revoked = ["release "]', "blank"),
         ('revoked = ["fine", " release"]', "blank"),
         ('revoked = ["release\\u0000"]', "control character"),

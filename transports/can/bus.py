@@ -31,7 +31,7 @@ from .opening import close_bus, open_bus
 LOOK_SECONDS = 0.1
 """How long the adapter may keep a sender before it looks at the bus's state again."""
 READ_SECONDS = 0.02
-"""How long the reader waits for a frame before it looks whether the bus was closed or those who wait are to be told.
+"""How long the reader waits for a frame before it looks whether the bus was closed or waiting threads have to be woken.
 
 Closing a bus takes as long where nothing wakes its `recv`: python-can has no way to do so. A socketcan bus and the
 buses of this project are woken, so their reader waits without a limit as long as frames are acknowledged.
@@ -39,7 +39,7 @@ buses of this project are woken, so their reader waits without a limit as long a
 CLOSE_SECONDS = 2.0
 """How long closing waits for a driver that doesn't come back from receiving."""
 FULL_SECONDS = 0.0005
-"""The pause after a driver said at once that its queue is full (ENOBUFS): no descriptor tells when it has room."""
+"""The pause after a driver said at once that its queue is full (ENOBUFS): no descriptor shows when it has room."""
 QUEUE_LIMIT = 10_000
 """Frames that a channel keeps unread."""
 ERROR_CONTROLLER, ERROR_ACK, ERROR_BUS_OFF = 0x04, 0x20, 0x40
@@ -52,9 +52,9 @@ STANDARD_MASK, EXTENDED_MASK = 0x7FF, 0x1FFF_FFFF
 MOST_FILTERS = 64
 """Ids that the kernel is asked to filter by; it takes up to 512 (Linux, CAN_RAW_FILTER_MAX), one after the other."""
 UNACKNOWLEDGED_LIMIT = 8
-"""Error frames without a frame that came through between, until a sender is told that nobody acknowledges."""
+"""Error frames without a frame that came through between, until a sender gets the error that nobody acknowledges."""
 UNACKNOWLEDGED_SECONDS = 0.5
-"""How long that must last until those who wait for an answer are told: a part that resets is off the bus for a while."""
+"""How long that must last until waiting channels fail, too: a part that resets is off the bus for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class CanChannel:
             return count
 
     def close(self) -> None:
-        """Takes it off the bus; who waits for a frame is told CanGone."""
+        """Takes it off the bus; a waiting thread gets CanGone."""
         self._bus.forget(self)
         self.fail(CanGone(f"the channel {', '.join(map(str, self.receive))} was closed", remedy=""))
 
@@ -158,7 +158,7 @@ class CanChannel:
             self._changed.notify()
 
     def interrupt(self, error: TransportError) -> None:
-        """The reader's: what is waited for won't come; who waits is told, and may wait again."""
+        """The reader's: what is waited for won't come; a waiting thread gets the error, and may wait again."""
         with self._changed:
             if self._waiting:
                 self._interruption = error
@@ -174,7 +174,7 @@ class CanChannel:
 class CanBus(Transport):
     """One CAN adapter, opened once and shared by everything that talks on its bus.
 
-    `failure` is what ended it, None while it works. `frame_seconds`: about what its longest frame takes on the wire, 0.0
+    `failure`: why it ended, None while it works. `frame_seconds`: about what its longest frame takes on the wire, 0.0
     when the bit rate isn't known (the kernel may have set it). `recorder` records its frames. `sent_by_kernel`: ids under
     which the kernel's ISO-TP sends on this bus; its frames come in here like others. `bit_rates`: of arbitration and data,
     in bit/s; None where the settings have none.
@@ -315,7 +315,7 @@ class CanBus(Transport):
             self._filter()
 
     def is_foreign(self, message: can.Message) -> bool:
-        """Whether a frame that came in was sent by another program, as far as that can be told.
+        """Whether a frame that came in was sent by another program, as far as that is known.
 
         Of the kernel's ISO-TP only its user knows what it sends.
         """
@@ -382,7 +382,7 @@ class CanBus(Transport):
         return min(busy / passed, 1.0)
 
     def close(self) -> None:
-        """Ends it; who waits on one of its channels is told CanGone."""
+        """Ends it; a thread that waits on one of its channels gets CanGone."""
         if self._closing:
             return
         self._closing = True
@@ -406,7 +406,7 @@ class CanBus(Transport):
         ]
         if self._recorder is not None or self._watchers or len(self._channels) > MOST_FILTERS:
             wanted = None
-        # An interface that is gone is told by the reader.
+        # The reader reports an interface that is gone.
         with contextlib.suppress(can.CanError, OSError):
             self._bus.set_filters(wanted)
 

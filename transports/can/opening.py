@@ -1,4 +1,4 @@
-"""Opening a bus of python-can, with its many ways to say why it does not open told apart.
+"""Opening a bus of python-can, and telling its many reasons for not opening apart.
 
 python-can hands what it does not know on to its interfaces, and most of them ignore it: `bitrat = 250_000` would open
 the bus at the default bit rate. So keys that the interface doesn't know are refused here.
@@ -121,7 +121,7 @@ def open_bus(name: str, settings: Mapping[str, Any]) -> can.BusABC:
 def _held(name: str, channel: str) -> int | None:
     """A lock on the serial adapter of a bus: python-can opens it even while another program uses it, and sends commands.
 
-    None where the channel is no serial port, or can't be opened, which opening it tells. Raises CanBusy.
+    None where the channel is not a serial port, or can't be opened: opening it then fails with the reason. Raises CanBusy.
     """
     if not channel.startswith("/"):
         return None
@@ -189,7 +189,7 @@ def surprises(settings: Mapping[str, Any]) -> Iterator[str]:
         if not (NET / channel).exists():
             yield f"there is no CAN interface {channel} now"
         if given:
-            yield "bitrate is without effect: an interface of the kernel has the one that it was brought up with"
+            yield "bitrate is without effect: an interface of the kernel keeps the bitrate that it was brought up with"
     elif settings.get("bitrate", LEAST_BITRATE) < LEAST_BITRATE:
         yield f"bitrate = {settings['bitrate']} is in bit/s; for kbit/s write: bitrate = {settings['bitrate']}_000"
     elif interface not in OWN_INTERFACES and not given and "bitrate" in _own_keys(interface):
@@ -197,7 +197,7 @@ def surprises(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def close_bus(bus: can.BusABC) -> None:
-    """Never raises: of an adapter that is gone there is nothing to be told any more."""
+    """Never raises: nobody needs an error of an adapter that is gone."""
     try:
         bus.shutdown()
     except Exception as error:  # Each interface of python-can has errors of its own.
@@ -256,7 +256,7 @@ def _check_values(name: str, settings: Mapping[str, Any]) -> None:
         value = settings.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value <= 0):
             raise CanSettings(
-                f"bus {name!r}: {key} = {value!r} is no number of bit/s", remedy="Write it as 500_000."
+                f"bus {name!r}: {key} = {value!r} is not a number of bit/s", remedy="Write it as 500_000."
             ).about(key)
     if not isinstance(settings.get("fd", False), bool):
         raise CanSettings(
@@ -283,7 +283,7 @@ def _check_mtu(name: str, channel: str) -> None:
     try:
         mtu = int((NET / channel / "mtu").read_text())
     except (OSError, ValueError):
-        return  # There is no such interface, which opening it tells.
+        return  # There is no such interface: opening it fails with the reason.
     if mtu < CANFD_MTU:
         raise CanSettings(
             f"bus {name!r}: {channel} is set up for classic frames, and fd = true wants CAN FD",

@@ -28,7 +28,7 @@ class Addressing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IsoTpAddress:
-    """`request`: the id that we send under, `response`: the one that the peer answers under.
+    """`request`: the id that we send under, `response`: the id that the peer answers under.
 
     NORMAL_FIXED derives both from `target` and `source`. EXTENDED puts `target` into the first data byte of what we
     send, and expects `source` in what comes back.
@@ -41,7 +41,7 @@ class IsoTpAddress:
     source: int | None = None
 
     def ids(self) -> tuple[CanId, CanId]:
-        """The ids of both directions. Raises IsoTpSettings when the address lacks what its kind needs."""
+        """The ids of both directions. Raises IsoTpSettings when the address has no value that its kind needs."""
         if self.addressing is Addressing.NORMAL_FIXED:
             if self.target is None or self.source is None:
                 raise IsoTpSettings("normal-fixed addressing needs target and source")

@@ -1,4 +1,4 @@
-"""Which frames ISO-TP heeds (ISO 15765-2:2016, 9.6 and 9.8): bytes in, a verdict out.
+"""Which frames ISO-TP takes, and which it ignores (ISO 15765-2:2016, 9.6 and 9.8): bytes in, a verdict out.
 
 can-isotp takes some frames that the standard has ignored, and drops a reception that is under way, or flow control,
 over others. So it is shown only what the standard lets pass.
@@ -41,7 +41,7 @@ def accepted_frame(data: bytes, prefix: int) -> bytes | None:
     """The frame, with a reserved STmin replaced; None when it has to be ignored.
 
     `prefix`: address bytes ahead of the PCI, 1 with extended addressing. A flow control frame with a reserved flow
-    status passes: it is no frame to ignore but one that ends the transmission (9.6.5.2).
+    status passes: it is not ignored, but ends the transmission (9.6.5.2).
     """
     pci = pci_of(data, prefix)
     if pci == Pci.CONSECUTIVE_FRAME:

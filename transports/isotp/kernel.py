@@ -74,8 +74,8 @@ class _FrameMonitor(CanChannel):
     """Sees what the socket doesn't show: that a PDU of the peer is coming in, that nobody acknowledges. Keeps no frame.
 
     `until`: when the PDU that is under way has ended by any means, on `time.monotonic`'s clock; 0.0 for none. `sent` is set
-    once as many frames of our own have passed as `expect` was told; for that it `counts` them. Those beyond are another
-    tester's, whom it tells `rival`; where it doesn't count, it sees none.
+    once as many frames of our own have passed as `expect` was given; for that it `counts` them. Those beyond are another
+    tester's, whom it reports to `rival`; where it doesn't count, it sees none.
     """
 
     def __init__(self, bus: CanBus, address: IsoTpAddress, rival: Callable[[CanId], None], *, counts: bool) -> None:

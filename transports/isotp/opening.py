@@ -75,7 +75,7 @@ class IsoTpChannel:
     def recv(self, deadline: Deadline | float) -> bytes | None:
         """The next PDU; None when the deadline passes with nothing begun.
 
-        One that has begun is waited for while its frames keep coming, up to RUN_ON_SECONDS beyond the deadline, and not
+        A PDU that has begun is waited for while its frames keep coming, up to RUN_ON_SECONDS beyond the deadline, and not
         beyond `latest`. Raises IsoTpTimeout, IsoTpFraming, IsoTpContested in place of either or of None, and the CAN
         errors of the bus.
         """
@@ -124,16 +124,16 @@ def _check(bus: CanBus, address: IsoTpAddress, options: IsoTpOptions) -> None:
     for name in ("block_size", "st_min", "padding"):
         value = getattr(options, name)
         if value is not None and not 0 <= value <= 0xFF:
-            wrong = f"{name} = {value} is no byte"
+            wrong = f"{name} = {value} is not a byte"
     for name in ("n_bs_timeout", "n_cr_timeout"):
         if not 0 < getattr(options, name) < 3600:
-            wrong = f"{name} = {getattr(options, name)} is no number of seconds up to an hour"
+            wrong = f"{name} = {getattr(options, name)} is not a number of seconds up to an hour"
     for name in ("target", "source"):
         value = getattr(address, name)
         if value is not None and not 0 <= value <= 0xFF:
-            wrong = f"{name} = {value:#x} is no byte"
+            wrong = f"{name} = {value:#x} is not a byte"
     for name, identifier in zip(("request", "response"), address.ids(), strict=True):
         if not 0 <= identifier.value <= (0x1FFF_FFFF if identifier.extended else 0x7FF):
-            wrong = f"{name} = {identifier} is no {29 if identifier.extended else 11}-bit id"
+            wrong = f"{name} = {identifier} is not {'a 29' if identifier.extended else 'an 11'}-bit id"
     if wrong:
         raise IsoTpSettings(wrong)

@@ -76,7 +76,7 @@ class Reassembly:
         return bytes(self._kept[:1])
 
     def feed(self, frame: bytes) -> Iterator[Heard]:
-        """What a frame tells; nothing for a consecutive frame in the midst of a message, and for what is no frame of ISO-TP."""
+        """What a frame says; nothing for a consecutive frame within a message, and for a frame that isn't of ISO-TP."""
         data = frame[self._prefix :]
         match pci_of(frame, self._prefix):
             case Pci.SINGLE_FRAME:
@@ -114,7 +114,7 @@ class Reassembly:
                 yield _flow(data)
 
     def break_off(self, why: str) -> Iterator[Broken]:
-        """Forgets the message that has begun, if any, and tells it."""
+        """Forgets the message that has begun, if any, and reports it."""
         if self._size:
             yield Broken(bytes(self._kept), self._got, self._size, why)
             self._forget()

@@ -195,7 +195,7 @@ class UserIsoTp(IsoTpBackEnd):
 
 
 def _no_wait(seconds: float) -> None:
-    """The state machine never waits by itself: `_rx` does."""
+    """The state machine never waits: `_rx` does."""
 
 
 class ClockTimer(isotp.tools.Timer):

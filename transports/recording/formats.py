@@ -44,7 +44,7 @@ LONGEST_NAME = 15
 
 
 class BadRecording(ProxyflashError):
-    """A file that is no recording, or a broken one."""
+    """A recording is missing, broken, or of another kind. The message names the file and the line."""
 
     code = "E-RECORDING"
     exit_status = ExitStatus.BAD_FILE
@@ -165,13 +165,13 @@ def _line(name: str, number: int, line: bytes) -> dict[str, Any]:
 def _head(name: str, value: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """What the first line says beside the format, and how many records were dropped."""
     if value.pop("format", None) != FORMAT:
-        raise BadRecording(f"{name}:1: this is no recording of proxyflash", remedy="Name a recording.")
+        raise BadRecording(f"{name}:1: this is not a recording of proxyflash", remedy="Name a recording.")
     schema = value.pop("schema", None)
     if type(schema) is not int or schema != SCHEMA:
         raise BadRecording(f"{name}:1: schema {quoted(schema)} is not known here", remedy="Is this proxyflash too old?")
     dropped = value.pop("dropped", 0)
     if type(dropped) is not int or not 0 <= dropped < 1 << 63:
-        raise BadRecording(f"{name}:1: dropped = {quoted(dropped)} is no count")
+        raise BadRecording(f"{name}:1: dropped = {quoted(dropped)} is not a count")
     arguments = value.get("arguments", [])
     # Without arguments there is no command that the files could belong to.
     count = len(arguments) if isinstance(arguments, list) and arguments else MOST_ARGUMENTS

@@ -4,7 +4,7 @@ One interface a bus, and a packet a record, with its direction:
 
 - CAN: LINKTYPE_CAN_SOCKETCAN (227);
 - USB: LINKTYPE_USB_LINUX_MMAPPED (220), each transfer as usbmon has it: a submission and a completion;
-- serial lines: LINKTYPE_RTAC_SERIAL (250), the one that is registered for bytes of a serial line with modem lines.
+- serial lines: LINKTYPE_RTAC_SERIAL (250), which is registered for bytes of a serial line with modem lines.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ RECORD_BYTES = 200
 """About what one record costs in memory beside its data."""
 KEPT_RECORDS = 500_000
 KEPT_BYTES = 64 << 20
-"""What a ring holds at most unless told otherwise, in records and bytes of memory."""
+"""What a ring holds at most by default, in records and bytes of memory."""
 LONGEST_QUESTION = 8192
 LONGEST_ANSWER = 1 << 16
 """Characters of an answer from outside of the buses that are kept: of a question the first, of an answer the last."""

@@ -74,7 +74,7 @@ class Fields:
         """The name of a bus as a bench file may have it, which is short and has nothing to be escaped."""
         value: str = self.take("bus", str)
         if not BUS_NAME.fullmatch(value) and not (optional and value == ""):
-            raise ValueError(f"bus = {quoted(value)} is no name of a bus")
+            raise ValueError(f"bus = {quoted(value)} is not a name of a bus")
         return value
 
     def data(self, key: str, longest: int) -> bytes:
@@ -284,7 +284,7 @@ class UsbSeen:
     def parse(cls, value: Any) -> Self:
         """Raises ValueError."""
         if not isinstance(value, dict):
-            raise ValueError("a device is no object")
+            raise ValueError("a device is not an object")
         fields = Fields(dict(value))
         ports = fields.take("ports", list)
         if not all(type(port) is int and 0 <= port <= 255 for port in ports):

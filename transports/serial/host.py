@@ -54,7 +54,7 @@ def ports() -> Iterator[str]:
 
 
 def lasting_name(path: str) -> str:
-    """One name of a port for all that it has: the one that stays with its adapter, else what its links lead to.
+    """One name of a port for all that it has: the name that stays with its adapter, else the port that its links lead to.
 
     Adapters without a serial number, or with equal ones, share one name under /dev/serial/by-id, which leads to any of them:
     such an adapter is named by its place.

@@ -100,7 +100,7 @@ def checked(settings: Mapping[str, Any]) -> None:
     if not settings.get("url"):
         raise SerialSettings("a serial bus needs a url", remedy='Give it one, such as url = "/dev/ttyUSB0".')
     if settings.get("baudrate", 1) < 1:
-        raise SerialSettings(f"baudrate = {settings['baudrate']} is no bit rate").about("baudrate")
+        raise SerialSettings(f"baudrate = {settings['baudrate']} is not a bit rate").about("baudrate")
 
 
 def check(settings: Mapping[str, Any]) -> None:

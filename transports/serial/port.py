@@ -40,7 +40,7 @@ DRAIN_LIMIT = 65_536
 MANY = 16
 """Missing bytes for which a read of many doesn't wake up one by one."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.0002, 0.005
-"""Seconds between two looks: a system is no more exact than the first, and a line that is gone is noticed after the second."""
+"""Seconds between two looks: a system is not more exact than the first, and a line that is gone is noticed after the second."""
 
 
 class SerialPort(Transport):
@@ -77,7 +77,7 @@ class SerialPort(Transport):
         pyserial's: baudrate, bytesize, parity, stopbits, xonxoff, rtscts, dsrdtr, exclusive (true unless given). A
         pseudo-terminal is always opened with 8 bits and no parity, the only thing that it can do.
 
-        Raises SerialAbsent, SerialAmbiguous, SerialBusy (names the process that holds it, where /proc tells),
+        Raises SerialAbsent, SerialAmbiguous, SerialBusy (names the process that holds it, where /proc shows it),
         SerialForbidden, SerialSettings.
         """
         checked(settings)
@@ -148,11 +148,11 @@ class SerialPort(Transport):
 
     @property
     def parity(self) -> str:
-        """As set now: "N", "E", "O", or pyserial's "M" and "S"; "N" of what has none (a PTY, a socket)."""
+        """As set now: "N", "E", "O", or pyserial's "M" and "S"; "N" without one (a PTY, a socket)."""
         return str(self._port.parity) if self._has_parity else "N"
 
     def wire_seconds(self, count: float) -> float:
-        """How long so many bytes take on the line as it is set now, start, parity and stop bits included."""
+        """How long this number of bytes takes on the line as it is set now, start, parity and stop bits included."""
         bits = 1 + self._port.bytesize + (self.parity != "N") + self._port.stopbits
         return float(count * bits / self._port.baudrate)
 
@@ -230,10 +230,10 @@ class SerialPort(Transport):
     def set_line(self, *, baudrate: int | None = None, parity: str | None = None) -> bool:
         """Changes rate or parity ("N", "E", "O") of the open port; False if the driver can't set the parity (a PTY).
 
-        Raises SerialSettings for what is no rate or no parity, SerialGone.
+        Raises SerialSettings for a wrong rate or parity, SerialGone.
         """
         if baudrate is not None and baudrate < 1:
-            raise SerialSettings(f"baudrate = {baudrate} is no bit rate")
+            raise SerialSettings(f"baudrate = {baudrate} is not a bit rate")
         if parity is not None and parity not in self._port.PARITIES:
             raise SerialSettings(f"parity = {parity!r} is none of {', '.join(self._port.PARITIES)}")
         if baudrate is not None and not self._set("baudrate", baudrate):
@@ -366,7 +366,7 @@ class _Handler:
 
     def receive(self, limit: int, deadline: Deadline) -> bytes:
         while True:
-            # Not `timeout`: that property configures the line anew, over rfc2217:// by a negotiation.
+            # Not `timeout`: that property configures the line again, over rfc2217:// by a negotiation.
             self._port._timeout = min(deadline.remaining, self.LONGEST_WAIT)
             data: bytes = self._port.read(1 if limit == 1 else min(limit, max(1, self._port.in_waiting)))
             if data or deadline.expired:

@@ -1,9 +1,9 @@
 """Serial ports that are USB devices themselves, and come back under another name: found again.
 
-A board whose processor is its own USB device leaves the bus at a reset, and what comes back (its boot loader, another
+A board whose processor is its own USB device leaves the bus at a reset, and what comes back (its bootloader, another
 program) may have other ids, another serial number and another tty. What stays is the socket that it is plugged into:
 sysfs names it as bus and port path, "1-4.2". Where that changes too, as behind a virtual machine that the device is handed to
-anew, the device is known by its serial number, or by being the only one that came.
+again, the device is known by its serial number, or by being the only device that came.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MOST_LISTED = 5
 class UsbTty:
     """A serial port of the device that is plugged in at `place` now. `number`: of the device, another each time.
 
-    `interface`: which of the device's interfaces it is. The rest is what the device says of itself, "" where it says nothing.
+    `interface`: which of the device's interfaces it is. The rest: the device's own descriptors, "" where it has none.
     """
 
     place: str
@@ -60,7 +60,7 @@ def ports() -> Sequence[UsbTty]:
 
 
 def usb_tty(path: str) -> UsbTty | None:
-    """Where a port is plugged in; None for one that is no USB device, or isn't there."""
+    """Where a port is plugged in; None for a port that isn't on USB, or isn't there."""
     own = str(Path(path).resolve()) if path.startswith("/") else path
     name = Path(own).name
     port = _look(TTYS / name) if name.startswith("tty") else None
@@ -93,18 +93,18 @@ def listed(found: Sequence[UsbTty]) -> str:
 class Followed:
     """The USB device behind a port, which leaves and comes back. Made, or seen again, while it is there.
 
-    `device`: None where the port is no USB device of this host.
+    `device`: None where the port isn't on this host's USB.
     """
 
     _all: ClassVar[weakref.WeakValueDictionary[int, Followed]] = weakref.WeakValueDictionary()
 
     def __init__(self, path: str, owner: str = "") -> None:
-        """`owner`: the bus whose port it is; what follows the device of the same bus is no other one."""
+        """`owner`: the bus whose port it is; a device that follows that of the same bus is the same."""
         self._owner = owner or path
         self.device: UsbTty | None = None
         self._there: set[tuple[str, int]] = set()
         self._serials: set[str] = set()
-        """Of its application, and of its boot loader."""
+        """Of its application, and of its bootloader."""
         self._claim = Claim()
         weakref.finalize(self, self._claim.close)
         self.see(path)
@@ -120,11 +120,11 @@ class Followed:
             self._claim.say(found.place, self._serials)
 
     def now(self, *, only_one: bool) -> UsbTty | None:
-        """Its port now: at its place, else by its serial number, and else, with `only_one`, the only one that came since.
-        None: not back yet, or that can't be told.
+        """Its port now: at its place, else by its serial number, and else, with `only_one`, the only device that came since.
+        None: not back yet, or not known.
 
         What another device has that is followed, in this process or in another one, is not it: that one's serial number, or
-        where both have the same, its place. As long as such a device isn't back either, the only one that came may be that one.
+        where both have the same, its place. As long as such a device isn't back either, the only device that came may be that.
         """
         before = self.device
         if before is None:

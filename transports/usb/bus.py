@@ -1,13 +1,13 @@
 """USB through pyusb: devices found by ids, serial number or port path; control transfers; re-enumeration.
 
-Descriptors: USB 2.0, chapter 9. A device is known by its port path and its address: one that re-enumerates keeps the
+Descriptors: USB 2.0, chapter 9. A device is known by its port path and its address: a device that re-enumerates keeps the
 first and gets another of the second, even when it comes back with the same ids.
 
 Of a back end (pyusb's IBackend, libusb's or an injected one) this module calls: `enumerate_devices`,
 `get_device_descriptor`, `get_configuration_descriptor`, `get_interface_descriptor`, `open_device`, `close_device`,
 `ctrl_transfer`, `claim_interface`, `release_interface`; for a device with alternate settings or several
 configurations `get_configuration` and `set_interface_altsetting`; if it has them, `is_kernel_driver_active`,
-`detach_kernel_driver`, `attach_kernel_driver`; for `reset`, `reset_device`. pyusb tells nobody that a device came or
+`detach_kernel_driver`, `attach_kernel_driver`; for `reset`, `reset_device`. pyusb has no event for a device that came or
 went, so waiting for one looks again every 25 ms, unless the back end has a method `wait_change(timeout: float) -> bool`
 that returns early when its devices have changed.
 """
@@ -43,7 +43,7 @@ STILL_THERE = 0.25
 """Seconds between two looks whether a device that is given time is still there."""
 
 LONGEST_WAIT = 0.1
-"""Seconds for one `wait_change`: a change just before the call may have been told to nobody."""
+"""Seconds for one `wait_change`: a change just before the call may have been missed."""
 
 HUB_CLASS = 0x09
 
@@ -145,7 +145,7 @@ class UsbDevice:
         return bytes(self._transfer(request_type, request, value, index, size, deadline))
 
     def wait(self, seconds: float) -> None:
-        """Gives the device time. Raises UsbGone soon after it has left, as far as the back end tells that."""
+        """Gives the device time. Raises UsbGone soon after it has left, as far as the back end shows it."""
         deadline = Deadline.after(seconds)
         while deadline.remaining > STILL_THERE:
             clock.sleep(STILL_THERE)
@@ -187,7 +187,7 @@ class UsbDevice:
             raise named(error, f"control request 0x{request:02X}, USB device {self.info}") from error
 
     def _is_listed(self) -> bool:
-        """Also where that can't be told: the next request tells then."""
+        """Also where that isn't known: the next request shows it then."""
         with suppress(*FAILURES):
             return any(_place(device) == _place(self._device) for device in _listed(self._device.backend))
         return True
@@ -335,7 +335,7 @@ class UsbBus(Transport):
             raise _ambiguous(matches, [_look_at(device) for device in found.values()])
 
     def open_device(self, match: UsbMatch) -> UsbDevice:
-        """Raises UsbAbsent, UsbAmbiguous (lists what tells the candidates apart), UsbForbidden."""
+        """Raises UsbAbsent, UsbAmbiguous (lists how the candidates differ), UsbForbidden."""
         device = self._the_one(match)
         if device is None:
             raise UsbAbsent(f"no USB device {match}")
@@ -344,7 +344,7 @@ class UsbBus(Transport):
     def wait_for(self, matches: Sequence[UsbMatch], deadline: Deadline | float) -> UsbDevice:
         """Waits for a device to come (back) and opens it: the first match of the list that is there.
 
-        A device that may not be opened yet, or left again, is waited for like one that isn't there. Raises UsbAbsent,
+        A device that may not be opened yet, or left again, is waited for like an absent one. Raises UsbAbsent,
         UsbAmbiguous, UsbForbidden (still, when the deadline passes).
         """
         deadline = Deadline.of(deadline)
@@ -469,7 +469,7 @@ def _listed(backend: Any) -> Iterator[Any]:
 
 
 def _look_at(device: Any) -> UsbInfo:
-    """What an unopened device tells; it is closed again."""
+    """What an unopened device reports; it is closed again."""
     try:
         return _describe(device)
     finally:

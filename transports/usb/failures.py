@@ -60,7 +60,7 @@ def kind_of(error: Exception) -> type[TransportError]:
 
 
 def named(error: Exception, doing: str) -> TransportError:
-    """One of `FAILURES` as the error that it is; `doing` is what was tried, on which device."""
+    """One of `FAILURES` as the error that it is; `doing`: the attempt, and on which device."""
     kind = kind_of(error)
     text = str(getattr(error, "strerror", None) or error or "not supported").rstrip(".")
     meaning = _MEANING.get(kind)

@@ -1,6 +1,6 @@
 """A pyusb back end around another one, which records the devices that it lists and their control transfers.
 
-Requests that the operating system makes by itself are not seen here: SET_ADDRESS, the reading of descriptors while a
+Requests that the operating system makes on its own are not seen here: SET_ADDRESS, the reading of descriptors while a
 device is enumerated. What this host asks of an open device is seen whole.
 """
 

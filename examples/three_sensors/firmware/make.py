@@ -2,7 +2,7 @@
 
     python make.py          # writes the files beside this one, the manifests in ../update, and SHA256SUMS
 
-1.4.2 is what the emulated sensors hold from the factory (raw binaries), 1.5.0 what the update brings, each in the file
+The emulated sensors hold 1.4.2 from the factory (raw binaries), and the update brings 1.5.0, each in the file
 format that its sensor's maker would ship: Intel HEX, S-record, DfuSe.
 """
 

@@ -1,7 +1,7 @@
 /* The firmware of the example's sensors: real code for a Cortex-M, small and to no great purpose.
  *
  * It answers on its bus in an endless loop, and filters its readings through a table of coefficients that make.py
- * computes. The descriptor at 0x100 is what the sensors' bootloaders check; make.py puts size and CRC into it.
+ * computes. The sensors' bootloaders check the descriptor at 0x100; make.py puts size and CRC into it.
  */
 #include <stdint.h>
 #include "table.h"

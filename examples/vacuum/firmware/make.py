@@ -2,7 +2,7 @@
 
     python make.py          # then, in the folder above: sh manifests.sh
 
-The firmware of motors, cameras and steamer is no code, but has all that their bootloaders look at: a vector table, and
+The firmware of motors, cameras and steamer is not code, but has all that their bootloaders look at: a vector table, and
 the descriptor with size, CRC-32 and version. Each comes in the file format that such a part's maker ships.
 """
 
@@ -42,7 +42,7 @@ def firmware(part: str, version: str) -> bytes:
 
 
 def rootfs(version: str) -> bytes:
-    """A slot's content: a line that tells its version, and nothing else."""
+    """A slot's content: a line with its version, and nothing else."""
     return f"VERSION_ID={version}\n".encode().ljust(ROOTFS_SIZE, b"\0")
 
 
