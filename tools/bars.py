@@ -130,7 +130,7 @@ class Bars:
 
 
 def _fitted(text: str, room: int) -> str:
-    """What has no room is left out from its end, a figure with its unit at a time."""
+    """Text that has no room is left out from its end, a figure with its unit at a time."""
     while len(text) > room and "  " in text.strip():
         text = text.rpartition("  ")[0].rstrip()
     while len(text) > room and " " in text.strip():

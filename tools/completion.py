@@ -1,6 +1,6 @@
 """Completion of targets: protocols, the places that this host has, the keys of the bench file and the words they take.
 
-bash takes ":" and "=" for ends of words (COMP_WORDBREAKS), so it is told only what follows the last of them; `BashTargets`
+bash takes ":" and "=" for ends of words (COMP_WORDBREAKS), so it gets only what follows the last of them; `BashTargets`
 is click's completion for bash with this difference, and with no space after a word that goes on.
 """
 
@@ -20,7 +20,7 @@ from ..transports.errors import PluginBroken, ProxyflashError
 from ..transports.transport import Transport
 
 SAFE = re.compile(r"[A-Za-z0-9:=?&./_+@,-]+")
-"""What is offered: a shell puts it on the command line as it is, and some names are told by devices."""
+"""The characters of what is offered: a shell puts it on the command line as it is, and some names come from devices."""
 GOES_ON = (":", "=", "?", "&")
 
 

@@ -19,7 +19,7 @@ MOST_WORDS = 400
 
 
 class DbcWrong(ProxyflashError):
-    """A DBC file that can't be read."""
+    """The file of `monitor --dbc` can't be read as a DBC file, or cantools is not installed. The message says which."""
 
     code = "E-DBC"
     exit_status = ExitStatus.BAD_FILE

@@ -37,7 +37,7 @@ def handler_of(name: str) -> type[StepHandler]:
 
 
 class Standing:
-    """Told of every event. Several components may be worked on at once."""
+    """Gets every event. Several components may be worked on at once."""
 
     def __init__(self) -> None:
         self._touched: set[str] = set()

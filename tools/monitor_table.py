@@ -16,7 +16,7 @@ from ..transports.recording.records import clock_text
 from .frame_counts import FrameCounts, Id
 
 LOG_SHARE = 3
-"""The log has one of so many parts of the terminal's height."""
+"""The log has 1 / LOG_SHARE of the terminal's height."""
 FRAME_LINES = 5
 """Lines of the table that are no ids: its title, its head, and what lies between it and the log."""
 

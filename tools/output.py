@@ -6,7 +6,7 @@ in each of them: what, on which component, why, what to do, the code. The last l
 What a person reads goes through `transports.plain`, here and in no other place: each text becomes one line of its own,
 in which nothing is obeyed. JSON documents carry exact values, in JSON's own escapes.
 
-A stream that takes nothing more (a full disk, a pipe whose reader went away) never stops the work that is told of.
+A stream that takes nothing more (a full disk, a pipe whose reader went away) never stops the work.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .trace import Trace
 
 PROGRESS_SECONDS = 10.0
-"""How often progress is told where there is no terminal."""
+"""How often progress is printed where there is no terminal."""
 SCHEMA = 1
 """The number of the JSON documents' shape; it changes when a key changes its meaning or goes."""
 
@@ -45,7 +45,11 @@ _COLOURED = re.compile(rf"(?<=  )(?:{'|'.join(COLOURS)})(?=  | at step |, |: |$)
 
 
 class OutputLost(ProxyflashError):
-    """Raised nowhere in the midst of the work: told at its end."""
+    """Output, the log, the trace, the page or the recording can't be written, for example to a full disk. The work
+    itself is done.
+
+    Never raised within the work: reported at its end.
+    """
 
     code = "E-OUTPUT"
     default_remedy = "Is the disk full? What was to be done is done."
@@ -97,7 +101,7 @@ class Output:
     trace: Trace | None = None
     _verdicts: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     _last_told: dict[tuple[str, ev.Phase], float] = field(default_factory=dict, init=False, repr=False)
-    """When progress was told last where there is no terminal."""
+    """When progress was printed last where there is no terminal."""
     _bars: Any = field(default=None, init=False, repr=False)
 
     def line(self, text: str = "") -> None:
@@ -125,7 +129,7 @@ class Output:
         self._verdicts.clear()
 
     def verdict(self, component: str, text: str, remark: str = "") -> None:
-        """What became of a component: told once, and again only if that has changed."""
+        """The result for a component: printed once, and again only if that has changed."""
         if self._verdicts.get(component) != text:
             self._verdicts[component] = text
             self.ended(component)
@@ -192,7 +196,7 @@ class Output:
         self._print(lines, sys.stderr)
 
     def data(self, document: str) -> None:
-        """A JSON document that is what the command is for, on stdout in every mode."""
+        """A JSON document for which the command was run, on stdout in every mode."""
         self._print(document.split("\n"), sys.stdout, paint=False)
 
     def document(self, data: Mapping[str, Any]) -> None:
@@ -306,7 +310,7 @@ class Output:
 
     @contextmanager
     def _tracing(self) -> Iterator[Trace]:
-        """A trace that takes nothing more is told at the end, and stops no work."""
+        """A trace that takes nothing more is reported at the end, and stops no work."""
         assert self.trace is not None
         try:
             yield self.trace
@@ -331,7 +335,7 @@ class Output:
 
     @contextmanager
     def _terminal(self) -> Iterator[None]:
-        """A terminal that was closed while bars are on it is told at the end, and stops no work."""
+        """A terminal that was closed while bars are on it is reported at the end, and stops no work."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -342,7 +346,7 @@ class Output:
                 bars.stop()
 
     def _print_json(self, data: Mapping[str, Any], indent: int | None = None) -> None:
-        """On stdout, in ASCII: what is no ASCII stands in JSON's escapes."""
+        """On stdout, in ASCII: other characters stand in JSON's escapes."""
         self._print(json.dumps(data, indent=indent, default=str).split("\n"), sys.stdout, paint=False)
 
     def _print(self, lines: Iterable[str], stream: TextIO | None, end: str = "\n", *, paint: bool = True) -> None:
@@ -355,7 +359,7 @@ class Output:
         try:
             print("\n".join(shown), file=stream, end=end, flush=True)
         except (OSError, ValueError) as error:
-            # What it still holds would fail once more at exit.
+            # What it still holds would fail again at exit.
             _silence(stream)
             self._missed("the output" if stream is sys.stdout else "the messages", error)
 
@@ -364,7 +368,7 @@ class Output:
         self.miss(f"{what} can't be written: {reason}", silent=isinstance(error, BrokenPipeError))
 
     def miss(self, cause: str, *, silent: bool = False) -> None:
-        """Something that could not be written, for the end of the command; each of several is told."""
+        """Something that could not be written, for the end of the command; each of several is reported."""
         if self.lost is None:
             self.lost = OutputLost(cause, silent=silent)
         elif self.lost.silent:
@@ -386,7 +390,7 @@ class Output:
 
 
 def _silence(stream: TextIO) -> None:
-    """What a stream still holds goes nowhere, instead of failing once more when it is closed."""
+    """What a stream still holds goes nowhere, instead of failing again when it is closed."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

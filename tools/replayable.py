@@ -34,7 +34,7 @@ VALUE_TAKERS = VALUES | LEFT_OUT | {"--log-file"}
 
 
 class NotReplayable(ProxyflashError):
-    """A command, or an option of a recorded command, that a replay doesn't run."""
+    """A recording names a command or an option that a replay doesn't run, or such a command was typed."""
 
     code = "E-REPLAY-COMMAND"
     exit_status = ExitStatus.USAGE

@@ -124,7 +124,7 @@ class Trace:
 
 
 def journal_into(trace: Trace, records: Iterable[Mapping[str, Any]], tasks: Mapping[int, tuple[str, str]]) -> None:
-    """What a journal tells of an update's actions. `tasks`: the component and the label of the step of each task."""
+    """The records of an update's actions in a journal. `tasks`: the component and the label of the step of each task."""
     names = {"update", *(name for name, _ in tasks.values())}
     at = 0.0
     for record in records:

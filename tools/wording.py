@@ -39,7 +39,7 @@ def folded(cells: Sequence[str], columns: int, between: str = "  ") -> Iterator[
 
 
 def plan_text(event: ev.Planned) -> str:
-    """What a plan comes to, in one line."""
+    """The sums of a plan, in one line."""
     parts = [f"{event.image_bytes:,} bytes of {event.memory_bytes:,}"]
     if event.erase_units:
         units = "unit" if event.erase_units == 1 else "units"

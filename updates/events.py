@@ -1,4 +1,4 @@
-"""What the update engine tells while it works, beside the events of flashing; and what a task can come to."""
+"""The events of the update engine, beside those of flashing; and the results of a task."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_doctor_sends_nobody_to_doctor(desk: Desk) -> None:
     cut = doctor_module._without_itself
     assert cut("Is it plugged in? Run: proxyflash doctor") == "Is it plugged in?"
     assert cut("Run: proxyflash doctor, which prints the udev line.") == (
-        "What this host has, and the fix of what it lacks, is said above."
+        "The lines above show what this host has, and how to install what is missing."
     )
     desk.bench.write_text('[bus.b]\nkind = "can"\ninterface = "socketcan"\nchannel = "can77"\n')
     done = desk.run("doctor", "b")

@@ -735,7 +735,7 @@ def test_a_host_that_lacks_a_driver_boots_a_guest(
     assert run("run", "--needs", "usb,gadget", "true") == 125
     err = capsys.readouterr().err
     assert err.startswith(
-        f"in a guest, for this host lacks drivers: {tmp_path}/devices/platform/vhci_hcd.0/attach can't be "
+        f"in a guest, because drivers are missing on this host: {tmp_path}/devices/platform/vhci_hcd.0/attach can't be "
     )
     assert "E-VM-QEMU" in err
 

@@ -126,7 +126,7 @@ def test_another_version_than_wanted_has_failed(bench: Bench) -> None:
     made = stage(bench, installedCriteria="1.2")
     made.act("install")
     applied = made.act("apply")
-    assert (applied.code, applied.details) == (ResultCode.FAILURE, "planner tells 1.1, wanted 1.2")
+    assert (applied.code, applied.details) == (ResultCode.FAILURE, "planner reports 1.1, wanted 1.2")
 
 
 def test_a_file_that_was_changed_since_is_installed_again(bench: Bench, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_another_version_than_wanted_has_failed(tmp_path: Path) -> None:
         for action in ("backup", "install"):
             made.act(action)
         applied = made.act("apply")
-        assert (applied.code, applied.details) == (ResultCode.FAILURE, "rootfs tells 1.2, wanted 1.1")
+        assert (applied.code, applied.details) == (ResultCode.FAILURE, "rootfs reports 1.2, wanted 1.1")
 
 
 def test_apply_needs_to_know_which_slot_was_in_use(bench: Bench) -> None:

@@ -75,7 +75,8 @@ def cli() -> None:
 
 
 class WrongUsage(ProxyflashError):
-    """What click found wrong, where a program reads."""
+    """A command, option or argument that the command line doesn't have. The code is shown with `--json` and `--jsonl`
+    only."""
 
     code = "E-USAGE"
     exit_status = ExitStatus.USAGE
@@ -103,7 +104,7 @@ def run(
 
         register()
     for stream in (sys.stdout, sys.stderr):
-        # What a terminal can't show, or a file name that is no text, is no reason to end.
+        # Characters that a terminal can't show, and file names that are not text, must not end the program.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -116,7 +117,7 @@ def run(
         return status
     if lost.silent:
         return status
-    # To stderr in every mode: what would carry it elsewhere is what was lost.
+    # To stderr in every mode: the stream or file that would carry it elsewhere was lost.
     session.output.alarm(f"{lost.code} {lost.advised(lost.of_failure) if status else lost}")
     return status or lost.exit_status
 
@@ -153,7 +154,7 @@ def _failed(output: Output, error: ProxyflashError, origin: BaseException | None
 
 
 def _wrong_usage(output: Output, arguments: Sequence[str], error: click.UsageError) -> int:
-    # Options behind the one that is wrong were not looked at.
+    # Options behind the wrong option were not looked at.
     for option, mode in (("--json", Mode.JSON), ("--jsonl", Mode.JSONL)):
         if option in arguments:
             output.mode = mode

@@ -46,19 +46,19 @@ SCRIPT = "proxyflash-flash.sh"
 WAIT_SECONDS = 50.0
 """How long the bench may be in use by another process of proxyflash; the enumerator has 60 s for an answer."""
 LOOK_SECONDS = 0.2
-"""Between two looks at a bench that is in use: no descriptor tells when a lock of another process goes."""
+"""Between two looks at a bench that is in use: no descriptor shows when a lock of another process goes."""
 ACTIONS = ("download", "is-installed", "install", "apply", "cancel")
 
 
 class LibraryMissing(ProxyflashError):
-    """The agent's component enumerator was not built."""
+    """The component enumerator for Azure Device Update's agent was not built when proxyflash was installed."""
 
     code = "E-ADU-LIBRARY"
     default_remedy = "Install a C compiler (apt install gcc), and install proxyflash again."
 
 
 class OutputFile(ProxyflashError):
-    """A file that a command is to write can't be written."""
+    """A file that a command has to write can't be written."""
 
     code = "E-TARGET"
     default_remedy = "Is there room, and may this user write there?"
@@ -139,7 +139,7 @@ def _configuration(words: Sequence[str]) -> bytes:
         if not word or word.startswith("#") or "\n" in word or word.endswith("\r"):
             raise OutputFile(
                 f"{word!r} can't be a line of {CONF}",
-                remedy="Move what has this name to a path without line breaks.",
+                remedy="Move the file or folder of this name to a path without line breaks.",
             )
     return os.fsencode("# How proxyflash is called: a word on each line.\n" + "".join(f"{word}\n" for word in words))
 
@@ -184,7 +184,7 @@ def script(
         creating.write(folder / SCRIPT, os.fsencode(text), mode=0o755)
     except OSError as error:
         raise OutputFile(f"{error.filename or folder}: {error.strerror}") from error
-    # The manifest is what is signed: what is flashed is the image that it names, whatever lies beside the script by then.
+    # The manifest is signed: the script flashes the image that it names, whatever lies beside the script by then.
     arguments = f"--component --component-name-val --sha256 {backup_store.digest(folder / image.name)}"
     arguments += "" if start is None else f" --address 0x{start:X}"
     child = creating.Draft(

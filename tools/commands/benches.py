@@ -15,11 +15,15 @@ from .session import PROFILE, Session, command, group, target_names
 
 
 class BenchExists(BenchError):
+    """`bench init` would overwrite a file, or can't write the file."""
+
     code = "E-BENCH-EXISTS"
     default_remedy = "Name another file, or add --force."
 
 
 class NothingAttached(BenchError):
+    """`bench init` found no CAN interface, serial adapter or USB on this host."""
+
     code = "E-BENCH-NOTHING"
     default_remedy = "Plug an adapter in. Or try an emulated bench: proxyflash demo"
 

@@ -98,7 +98,7 @@ def _away(found: Found) -> list[str]:
 
 
 def look(session: Session) -> Scan:
-    """What is there. Raises what keeps every bus from being used, and is no fault of a bus."""
+    """What is there. Raises errors that keep every bus from being used, not those of one bus."""
     return _scanned(session.bench)
 
 
@@ -204,7 +204,7 @@ def info(session: Session, name: str) -> int | None:
         try:
             regions = programmer.memory_map().regions
         except ProfileWrong as error:
-            # Who a part is, it tells without a profile of its memory.
+            # A part reports who it is without a profile of its memory.
             regions, unknown = (), f"not known: {error.cause}. {error.remedy}"
         able = [str(flag.name).lower() for flag in programmer.bootloader.capabilities]
     facts = {

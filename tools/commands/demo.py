@@ -32,9 +32,11 @@ README = "README.md"
 
 
 class DemoFolder(ProxyflashError):
+    """The demo's folder holds something already, or can't be written."""
+
     code = "E-DEMO-FOLDER"
     exit_status = ExitStatus.USAGE
-    default_remedy = "Name an empty folder, or one that isn't there yet."
+    default_remedy = "Name an empty folder, or a new one."
 
 
 @command("demo")

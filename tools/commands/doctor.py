@@ -95,7 +95,7 @@ def _kinds() -> Iterator[HostCheck]:
 def _without_itself(remedy: str) -> str:
     """A remedy without the sentence that sends here."""
     left = " ".join(part for part in re.split(r"(?<=[.?!]) +", remedy) if "proxyflash doctor" not in part)
-    return left or "What this host has, and the fix of what it lacks, is said above."
+    return left or "The lines above show what this host has, and how to install what is missing."
 
 
 def _buses(session: Session, only: str | None) -> Iterator[HostCheck]:

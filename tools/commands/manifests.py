@@ -32,7 +32,7 @@ MOST_PROPERTY = 1 << 20
 
 
 class ManifestOutput(ProxyflashError):
-    """A manifest or a key can't be written."""
+    """A manifest or a key can't be written to the named file."""
 
     code = "E-MANIFEST-OUTPUT"
     exit_status = ExitStatus.USAGE
@@ -144,7 +144,7 @@ def _properties(texts: tuple[str, ...], installed_criteria: str | None) -> dict[
         try:
             found[key] = json_text.parse(value, most=MOST_PROPERTY) if as_json else value
         except ValueError as error:
-            raise ValueError(f"--property {text!r}: what follows := is no JSON: {error}") from error
+            raise ValueError(f"--property {text!r}: what follows := is not JSON: {error}") from error
     return found
 
 
@@ -206,7 +206,7 @@ def _policy(session: Session, roots: tuple[Path, ...]) -> Policy:
     try:
         return policy_of(session.bench.file)
     except BenchMissing:
-        # An author's computer needs no bench; one that is named must be there.
+        # An author's computer needs no bench; a bench file that is named must be there.
         if session.bench_path or os.environ.get("PROXYFLASH_BENCH"):
             raise
         return Policy()
@@ -248,7 +248,9 @@ def sign(
             + shell_line(["proxyflash", "manifest", "key", "--root", "ROOT.pem", "--", key]),
         ) from error
     if signing.signing_key_of(text, str(vouching)).modulus != private.public.modulus:
-        raise KeyFile(f"{vouching} vouches for another key than {key}", remedy="Name the one that belongs to it.")
+        raise KeyFile(
+            f"{vouching} vouches for another key than {key}", remedy="Name the signing key that belongs to it."
+        )
     made = creating.signed(update, private, text, workflow_id=workflow, base_url=url)
     path = output or manifest.parent / made.name
     creating.one_folder([path], manifest.parent)

@@ -38,7 +38,7 @@ YES = click.option("-y", "--yes", is_flag=True, help="Don't ask before erasing r
 
 
 class NotConfirmed(ProxyflashError):
-    """Erasing real hardware wants a yes, from a person at a terminal or from --yes."""
+    """Something would be erased or executed on real hardware, and there is no terminal to ask on."""
 
     code = "E-NOT-CONFIRMED"
     exit_status = ExitStatus.USAGE
@@ -134,7 +134,7 @@ def _loaded(
     format: str | None,
     only: tuple[str, ...],
 ) -> FirmwareImage:
-    """The image. What a page says of it is known from now on, also where the file is no image. Raises as `load`."""
+    """The image. What a page says of it is known from now on, also where the file is not an image. Raises as `load`."""
     facts = [("image", path.name)]
     if session.watcher is not None:
         with suppress(OSError, ValueError), named_files.opened(path) as file:

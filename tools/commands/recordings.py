@@ -38,7 +38,7 @@ LONGEST = 1 << 30
 
 
 class Unwritten(ProxyflashError):
-    """The recording can't be written to where it was to go."""
+    """A recording can't be written to the named file or folder, or would replace a file that is not a recording."""
 
     code = "E-RECORDING-FILE"
     exit_status = ExitStatus.USAGE
@@ -46,7 +46,7 @@ class Unwritten(ProxyflashError):
 
 
 class RecordingsDiffer(ProxyflashError):
-    """Not the same passed in two recordings. `found`: the first difference of each bus."""
+    """`replay --against`: the traffic of two recordings differs. The message has the first difference and both sides."""
 
     code = "E-REPLAY-DIFFERENT"
     default_remedy = "See both sides on a page: --html FILE."
@@ -67,7 +67,7 @@ class RecordingsDiffer(ProxyflashError):
 
 
 class OtherOutcome(ProxyflashError):
-    """All exchanges were as recorded, and the command ended in another way."""
+    """Under replay all exchanges were as recorded, but the command ended with another exit status."""
 
     code = "E-REPLAY-OUTCOME"
     default_remedy = "Does it depend on something that is not in the recording: a file, an option, the time?"
@@ -303,7 +303,7 @@ def _collecting(output: Output) -> Iterator[dict[str, Any]]:
 
 
 def _files(arguments: Sequence[str]) -> list[dict[str, Any]]:
-    """Those of a command's arguments that are files, with what tells whether they are the same later."""
+    """Those of a command's arguments that are files, with their hashes, by which a change is noticed later."""
     found = ((index, _digest(word)) for index, word in enumerate(arguments))
     return [{"argument": index, "sha256": digest} for index, digest in found if digest]
 
@@ -350,7 +350,7 @@ def _print(session: Session, recording: Recording) -> None:
 
 
 def _bench_file(session: Session, recording: Recording) -> BenchFile | None:
-    """The bench file of --bench, else the recorded one; None: there is none that can be used, which is told."""
+    """The bench file of --bench, else the recorded one; None: there is none that can be used, which is reported."""
     from ...enumerators.benchfile import schema
 
     named, text = session.bench_path, recording.head.get("bench", {}).get("text", "")
@@ -408,7 +408,7 @@ def _replayed(session: Session, recording: Recording, running: Replay, typed: bo
         described = recording.head.get("bench")
         chosen = path if typed and isinstance(path, Target) else session.bench_path
         if chosen is None and isinstance(described, dict) and isinstance(described.get("text"), str):
-            # A name of our own: the recorded name is for people, and may be one that no file can have.
+            # A name of our own: the recorded name is for people, and no file may be able to have it.
             kept = folder / "bench.toml"
             kept.write_text(described["text"], encoding="utf-8")
             chosen = str(kept)

@@ -1,4 +1,4 @@
-"""Pages that a command writes beside its work, whatever that comes to: `--report FILE`, and `--html FILE` of a replay."""
+"""Pages that a command writes beside its work, whatever the result: `--report FILE`, and `--html FILE` of a replay."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ LockPersonality=yes
 
 
 class AccountUnknown(ProxyflashError):
-    """The user that the service is to run as."""
+    """`service install`: this host has no user of that name."""
 
     code = "E-ACCOUNT"
     exit_status = ExitStatus.ABSENT
@@ -234,7 +234,7 @@ def _order(bench: Bench) -> Iterator[str]:
 def _condition(folder: Path) -> str:
     """Nothing is begun, and nothing fails, as long as the bench has no folder: then there is no update to resume.
 
-    systemd takes such a path to the end of its line, without quotes. One that no line can hold has no condition.
+    systemd takes such a path to the end of its line, without quotes. A path that no line can hold gets no condition.
     """
     text = str(folder)
     return "" if plain(text) != text else "ConditionPathIsDirectory={}\n".format(text.replace("%", "%%"))

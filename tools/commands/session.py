@@ -43,12 +43,14 @@ CLOSE_SECONDS = 5.0
 SAFE_POINT_SECONDS = 3.0
 """How long a safe point may be away while nothing has been changed yet; then the command is stopped at once."""
 SWALLOWED_SECONDS = 0.05
-"""How long after a signal was lost in a finaliser it comes once more."""
+"""How long after a signal was lost in a finaliser it is raised again."""
 RELEASE_SECONDS = 10.0
 """How long a part that was only looked at may take to run its application again, once its command was stopped at once."""
 
 
 class LogFile(ProxyflashError):
+    """The file of `--log-file` or `--trace` can't be opened, or `--trace` would replace a file that is not a trace."""
+
     code = "E-LOG"
     exit_status = ExitStatus.USAGE
     default_remedy = "Name another file."
@@ -74,7 +76,7 @@ class Session:
     _asking: bool = False
     _handlers: dict[int, Any] = field(default_factory=dict)
     _ended: threading.Event = field(default_factory=threading.Event)
-    """Set when no signal is to come once more."""
+    """Set when no signal is to be raised again."""
     _unraisable: Callable[[Any], Any] | None = None
     """The hook of others, while ours is in its place."""
     opener: Opener | None = None
@@ -101,7 +103,7 @@ class Session:
         return self._bench
 
     def component(self, name: str, file: Path | None = None) -> BenchComponent:
-        """The component of this name, or the one that a target names. Raises ComponentUnknown, TargetWrong, BenchError.
+        """The component of this name, or of a target. Raises ComponentUnknown, TargetWrong, BenchError.
 
         `file`: the word after it, which is refused where both were swapped.
         """
@@ -163,7 +165,7 @@ class Session:
 
     @property
     def goes_on(self) -> str:
-        """The call that goes on with what this one has left: without --full, which begins anew."""
+        """The call that goes on with what this one has left: without --full, which begins again."""
         return shell_line(("proxyflash", *(word for word in self.arguments if word != "--full")))
 
     def worded(self, error: ProxyflashError) -> ProxyflashError:
@@ -240,7 +242,7 @@ class Session:
         self._safely = True
 
     def _once_more(self, seconds: float, *, always: bool = False) -> None:
-        """Has the signal come once more, unless the command ends before, or something was changed after all.
+        """Raises the signal again, unless the command ends before, or something was changed after all.
 
         `always`: also then.
         """
@@ -542,7 +544,7 @@ class _Number(click.ParamType[int]):
         except ValueError:
             number = -1
         if number < 0:
-            self.fail(f"{value!r} is no number; write 4096, 0x1000", parameter, context)
+            self.fail(f"{value!r} is not a number; write 4096, 0x1000", parameter, context)
         return number
 
 

@@ -54,7 +54,7 @@ def plan(session: Session, manifest: Path, out: Path | None, wait: float) -> int
     """
     if out is not None and _holds_something_else(out):
         raise OutputFile(
-            f"{out} is there already, and is no kept plan", remedy="Name a new file, or one that holds a plan."
+            f"{out} is there already, and is not a kept plan", remedy="Name a new file, or a file that holds a plan."
         )
     engine = _engine(session)
     _report_key(engine)
@@ -124,7 +124,7 @@ def apply(
         plans = chain([made], iter(lambda: _planned(session, engine, update, parallel), None))
 
         def work() -> Outcome:
-            """Begins it; one that was waited for is planned for again."""
+            """Begins it; after a wait it is planned again."""
             now = next(plans)
             if kept is not None:
                 kept.check(kept_plan.KeptPlan.of(session.bench, now, update.path))
@@ -195,7 +195,7 @@ def rollback(session: Session, yes: bool, wait: float) -> int | None:
     names = [item.task.target for item in engine.outcome(entry).results if item.task.component and not item.as_before]
     _ask_for_real(session, names, yes, "bring back what was on")
     if wait:
-        # What isn't there even then, or can't be asked, is told of each component; the others are brought back.
+        # Components that aren't there even then, or can't be asked, are reported; the others are brought back.
         with Wait(session, wait) as waiting:
             waiting.until_all_are_there(names, lambda name: _see_if_it_can_be_asked(session, name))
     return _carried_out(session, engine.rollback, earlier=entry if entry.progress().rolling_back else None)
@@ -366,7 +366,7 @@ def _check_bundle(session: Session, path: Path, key: Path | None) -> int | None:
 
 
 def _holds_something_else(path: Path) -> bool:
-    """Whether there is a file that is no kept plan, not even a broken one, and not empty."""
+    """Whether there is a file that is not a kept plan, not even a broken one, and not empty."""
     with suppress(OSError, PlanFile):
         return path.is_file() and path.stat().st_size > 0 and kept_plan.read(path) is None
     return False
@@ -594,13 +594,13 @@ def _carried_out(
 ) -> int | None:
     """Carries an update out; whatever keeps it from its end names the command by which it goes on.
 
-    `earlier`: the update, if it goes on: what it has come to so far is told first.
+    `earlier`: the update, if it goes on: its results so far are printed first.
     """
     session.standing.remedy = session.standing.remedy or f"It goes on by: {session.command_for('resume')}"
     session.begun = True
     session.output.forget_verdicts()
     if earlier is not None:
-        # What keeps it from being read is told by whatever goes on with it.
+        # If it can't be read, the command that goes on with it reports why.
         with suppress(ProxyflashError):
             for target, items in _engine(session).outcome(earlier).ended.items():
                 session.output.verdict(target, verdict(items), "  (earlier)")
@@ -614,7 +614,7 @@ def _name(outcome: Outcome) -> str:
 
 
 def _told(session: Session, outcome: Outcome) -> int | None:
-    """One line a component, unless it was told when it was known; then the error, if there is one."""
+    """One line a component, unless it was printed when it was known; then the error, if there is one."""
     out = session.output
     rows: dict[str, list[TaskResult]] = {}
     for item in outcome.results:

@@ -1,4 +1,4 @@
-"""`vm run`, `vm prepare`: commands in a guest whose kernel has the drivers that this host's lacks."""
+"""`vm run`, `vm prepare`: commands in a guest whose kernel has the drivers that this host does not have."""
 
 from __future__ import annotations
 
@@ -124,12 +124,12 @@ def run(
         lacking = host.missing(needs)
         if not lacking:
             return _on_this_host(session, words, environment, time_limit)
-        session.output.note(f"in a guest, for this host lacks drivers: {'; '.join(lacking)}")
+        session.output.note(f"in a guest, because drivers are missing on this host: {'; '.join(lacking)}")
     job = guest.Job(words, Path.cwd(), _guest_environment() | environment, folder, memory, time_limit)
     with _interruptible():
         kernel, initramfs = _prepared(session, cache, modules)
         outcome = _carried_out(session, job, kernel, initramfs)
-    if outcome is None:  # Its command was ended: that is no success, whoever went away.
+    if outcome is None:  # Its command was ended: that is not a success, whoever went away.
         return OutputLost.exit_status
     if session.output.verbosity:
         session.output.note(f"{kernel.name}: booted in {outcome.boot_seconds:.1f} s, ran for {outcome.seconds:.1f} s")
@@ -218,7 +218,7 @@ def _carried_out(session: Session, job: Job, kernel: Kernel, initramfs: Path) ->
 
 
 def _artefacts(folder: Path | None) -> Path | None:
-    """The folder, made if need be, under its name without links: this is what it has in a guest too."""
+    """The folder, made if need be, under its name without links: it has this name in a guest too."""
     from ..vm.errors import VmFolder
 
     if folder is None:

@@ -1,7 +1,7 @@
 """`--wait SECONDS`: a command waits for a bus or a part that isn't there, instead of failing at once.
 
-It is tried again when something of this host has changed, such as an adapter that was plugged in; and, since nothing tells
-of a part that gets its supply, every few seconds.
+It is tried again when something of this host has changed, such as an adapter that was plugged in; and, since nothing
+announces a part that gets its supply, every few seconds.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Seconds(click.ParamType[float]):
         except ValueError:
             number = -1.0
         if not 0 <= number < math.inf:
-            self.fail(f"{value!r} is no number of seconds", parameter, context)
+            self.fail(f"{value!r} is not a number of seconds", parameter, context)
         return number
 
 
@@ -109,7 +109,7 @@ class Wait:
         self.all_but(*away)
 
     def all_but(self, *away: str) -> None:
-        """Tells which of those that were waited for are there, and remembers who isn't."""
+        """Reports which of the awaited components are there, and remembers who isn't."""
         for name in self._away:
             if name not in away:
                 self.session.output.note(f"{word(name)} is there")

@@ -1,7 +1,7 @@
 """One command in a guest of its own: QEMU without KVM, the host's files below a file system in memory.
 
 The command's standard output and error come out by a virtio port each and unchanged; what the kernel prints stays apart,
-on the console. The guest tells on a third port how far it is, and that it is alive. It is never asked to power off: when
+on the console. The guest reports on a third port how far it is, and that it is alive. It is never asked to power off: when
 the command's status and the end of both outputs are here, QEMU is killed.
 """
 

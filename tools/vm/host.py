@@ -70,11 +70,11 @@ def _gadget() -> str:
 
 
 CHECKS: dict[str, Callable[[], str]] = {"can": _can, "isotp": _isotp, "slcan": _slcan, "usb": _usb, "gadget": _gadget}
-"""What a command may need, and what tells the fault."""
+"""What a command may need, and the check that returns the fault."""
 
 
 def missing(needs: Iterable[str]) -> list[str]:
-    """What this host lacks of it, one sentence each without a full stop."""
+    """What is missing on this host, one sentence each without a full stop."""
     return [fault for need in needs if (fault := CHECKS[need]())]
 
 

@@ -13,7 +13,7 @@ mount -t devtmpfs dev /dev
 
 load() { insmod "/modules/$1" || echo "proxyflash: insmod $1 failed"; }
 
-# Until the first port is there, nothing but the console can be told.
+# Until the first port is there, messages can only go to the console.
 while read -r module; do
   load "$module"
   [ "$module" = virtio_console.ko ] && break

@@ -2,7 +2,7 @@
 
 The archive's format is "newc" of the kernel's Documentation/driver-api/early-userspace/buffer-format.rst. It stays
 uncompressed: unpacking costs the guest more time than reading. The kernel takes several archives one behind the other,
-so that what belongs to one run is appended to the one that is kept.
+so that the files of one run are appended to the kept archive.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Kernel:
 
 
 def cache_folder() -> Path:
-    """Where it is kept unless told otherwise."""
+    """Where it is kept by default."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "proxyflash" / "vm"
 

@@ -1,4 +1,4 @@
-"""`ActionCaller`: calls the handler of one task. Each action comes to a result, and to the error behind a failed one."""
+"""`ActionCaller`: calls the handler of one task. Each action gives a result, and the error behind a failure."""
 
 from __future__ import annotations
 

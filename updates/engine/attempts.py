@@ -91,14 +91,14 @@ class Attempts:
 
 
 def _read(path: Path) -> dict[str, int]:
-    """Raises StateFolder for what is no such file: a count that is lost would begin the loop anew."""
+    """Raises StateFolder for another kind of file: a count that is lost would begin the loop again."""
     try:
         with private_files.reading(path) as stream:
             found = json_text.parse(stream.read(MOST_BYTES + 1), most=MOST_BYTES, undecoded=True)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise StateFolder(f"{path} can't be read: {error}", remedy="Move it away; the counts begin anew.") from error
+        raise StateFolder(f"{path} can't be read: {error}", remedy="Move it away; the counts begin again.") from error
     if not isinstance(found, dict) or not all(type(count) is int for count in found.values()):
-        raise StateFolder(f"{path} holds no counts", remedy="Move it away; the counts begin anew.")
+        raise StateFolder(f"{path} holds no counts", remedy="Move it away; the counts begin again.")
     return found

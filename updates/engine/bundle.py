@@ -274,7 +274,7 @@ def _check_files(path: Path, archive: zipfile.ZipFile, index: Index, found: dict
 
 
 def _unpacked(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> Iterator[bytes]:
-    """A file piece by piece. One that unpacks to more than `most` bytes is left at that. Raises BundleChanged."""
+    """A file piece by piece. Stops at a file that unpacks to more than `most` bytes. Raises BundleChanged."""
     left = most
     try:
         with archive.open(info) as stream:
@@ -305,7 +305,7 @@ def _check_end(path: Path, stream: BinaryIO) -> int:
     """
     size = stream.seek(0, os.SEEK_END)
     if size > MOST_BYTES:
-        raise BundleBroken(f"{path}: more than {MOST_BYTES:,} bytes, which is no bundle")
+        raise BundleBroken(f"{path}: more than {MOST_BYTES:,} bytes, which is not a bundle")
     if size < _END.size:
         raise BundleBroken(f"{path}: no zip file")
     stream.seek(max(0, size - _END.size - _ZIP64_LOCATOR))

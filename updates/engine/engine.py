@@ -110,7 +110,7 @@ class Engine:
         return None if found is None else found[0]
 
     def _open(self) -> tuple[StoredUpdate, Progress] | None:
-        """The one that is not at its end, and how far it is: its journal is read once."""
+        """The unfinished update, and how far it is: its journal is read once."""
         latest = self.store.latest()
         if latest is None or (progress := latest.progress()).over:
             return None
@@ -136,7 +136,7 @@ class Engine:
         """Carries out a plan. A failure ends it; it is in the outcome, not raised.
 
         `on_failure`, `parallel`: None: as the policy has them. `again`: steps that were tried as often as allowed are
-        tried once more. `abandon`: another update that is unfinished is left as it is. Raises Unfinished,
+        tried again. `abandon`: another update that is unfinished is left as it is. Raises Unfinished,
         ConditionFailed, StateFolder, ComponentAbsent, UpdateError for a file that has changed since; with all of these
         nothing was touched.
         """
@@ -176,7 +176,7 @@ class Engine:
         journal = Journal.create(entry.journal)
         progress = Progress()
         progress.add(journal.append(Kind.BEGIN, begin))
-        # One that turns out to have nothing to install takes no way back from what is installed.
+        # An update that turns out to have nothing to install must not remove the backups of the installed one.
         self.store.forget(entry, *self.store.backed_up())
         for name in away:
             self.context.on_event(ComponentFinished(name, PASSED_OVER))
@@ -254,8 +254,8 @@ class Engine:
     def _found(self, plan: UpdatePlan) -> list[Component]:
         """The components of a plan, with those that were silent as they are found in their bootloaders. They stay there.
 
-        One that is optional and not there is left out, for the caller to tell. Raises ComponentAbsent, and what else keeps a
-        bootloader from being entered; nothing was changed then.
+        An optional component that is not there is left out, for the caller to report. Raises ComponentAbsent, and other reasons
+        why a bootloader can't be entered; nothing was changed then.
         """
         found = []
         for component in plan.components:

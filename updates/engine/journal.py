@@ -1,8 +1,8 @@
 """The journal of one update: JSON lines, appended to only, each with a checksum, on the disk before what they announce.
 
 A line is one JSON object: `seq` (from 1, without a gap), `time` (UTC, for people: the clock may be set), `kind`, what
-belongs to the kind, and last `crc`, the CRC-32 of the line without it, in hex. A cut in the midst of writing leaves lines
-at the end that don't check: they are taken as never written. One that doesn't check before others that do is damage.
+belongs to the kind, and last `crc`, the CRC-32 of the line without it, in hex. An interrupted write leaves lines
+at the end whose `crc` is wrong: they are taken as never written. Such a line before good lines is damage.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Journal:
 
     @classmethod
     def reopen(cls, path: Path) -> Self:
-        """One that is there, to go on with; what a cut left at its end is taken away.
+        """Opens an existing journal, to go on with; a torn line at its end is taken away.
 
         Raises JournalBroken, JournalNotWritten.
         """
@@ -144,7 +144,7 @@ def _lines(path: Path) -> Iterator[tuple[Record, int]]:
 
 
 def _dated(record: Record) -> bool:
-    """Whether it tells its time, with a zone: others can't be compared with it."""
+    """Whether it has its time, with a zone: others can't be compared with it."""
     try:
         return datetime.fromisoformat(record["time"]).tzinfo is not None
     except (KeyError, TypeError, ValueError):

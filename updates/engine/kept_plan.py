@@ -102,7 +102,7 @@ class KeptPlan(_Part):
         if self.bench != now.bench:
             yield "the bench file has changed"
         if self.manifests != now.manifests:
-            yield "the manifest, or one that it refers to, has changed"
+            yield "the manifest, or a manifest that it refers to, has changed"
         was, are = ({one.name: one for one in plan.components} for plan in (self, now))
         for name in dict.fromkeys((*was, *are)):
             if name not in are or name not in was:

@@ -1,7 +1,7 @@
 """How far an update has come: what its journal's records add up to.
 
-The engine changes this in one way only, by a record that it has just written; so what a resume reads back from the
-journal is what the engine knew when it was cut.
+The engine changes this in one way only, by a record that it has just written; so a resume reads back from the
+journal everything that the engine knew when it was interrupted.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Kind(StrEnum):
     STOPPED = "stopped"
     ROLLBACK = "rollback"
     HOLDS = "holds"
-    """What a component tells once a task has ended: its version."""
+    """What a component reports once a task has ended: its version."""
     RESTART = "restart"
     FINISH = "finish"
 
@@ -84,7 +84,7 @@ SKIPPED = (ResultCode.INSTALL_ALREADY_INSTALLED, ResultCode.INSTALL_NO_MATCHING_
 
 @dataclass(slots=True)
 class TaskProgress:
-    """One task. `results`: of the actions that have ended. `started`: one that has begun and not ended.
+    """One task. `results`: of the actions that have ended. `started`: the action that has begun and not ended.
 
     `touched`: an action that changes something has begun; `fresh`: by this start of it, not before. `failing`: it is to be
     restored. `awaits`: a restart that it asked for. `ended`: the number of the record that ended it. `stopped`: why it was
@@ -210,7 +210,7 @@ class Progress:
     """What restored components ask for, of the host if one of them does, and have not got yet."""
     seen: str = ""
     holds: dict[int, str] = field(default_factory=dict)
-    """The versions that components told at the end of tasks, the latest last. "": it told none."""
+    """The versions that components reported at the end of tasks, the latest last. "": it reported none."""
     ended: str = ""
     """The time of the last record, once it is at its end."""
     stopped: str = ""
@@ -312,7 +312,7 @@ class Progress:
         self._reopen(torn)
 
     def _reopen(self, torn: Iterable[int]) -> None:
-        """Tasks that are restored once more, whatever their last restore came to."""
+        """Tasks that are restored again, whatever the result of their last restore."""
         for index in torn:
             task = self._task({"task": index})
             task.status, task.touched, task.failing, task.started = Status.TODO, True, False, None

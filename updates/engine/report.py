@@ -37,7 +37,7 @@ class TaskResult:
     actions: Mapping[Action, ActionResult] = field(default_factory=dict)
     touched: bool = False
     told: str | None = None
-    """The version that the component told last, "": none, or none since it was torn; None: it was not asked since the plan."""
+    """The version that the component reported last, "": none, or none since it was torn; None: not asked since the plan."""
 
     @property
     def restored(self) -> ActionResult | None:
@@ -68,7 +68,7 @@ class TaskResult:
 
     @property
     def holds(self) -> str:
-        """The version that the component has now, as it was last told by the component; "": that isn't known."""
+        """The version that the component has now, as the component reported it last; "": that isn't known."""
         if self.task.component is None or self.is_torn:
             return ""
         if self.told is None:
@@ -217,7 +217,7 @@ def results_of(tasks: Sequence[Task], progress: Progress) -> list[TaskResult]:
             torn[item.task.target] = max(torn.get(item.task.target, 0), state.ended if state.finished else math.inf)
 
     def last_told(target: str) -> str | None:
-        """What a component told before it was torn doesn't hold any more."""
+        """What a component reported before it was torn doesn't hold any more."""
         version, index = told.get(target, (None, None))
         since = 0 if index is None else progress.tasks[index].ended
         return "" if torn.get(target, 0) > since else version
@@ -261,7 +261,7 @@ def _step(own: list[TaskResult]) -> ActionResult:
         return ActionResult(ResultCode.INSTALL_NO_MATCHING_COMPONENTS)
     failed = next((item.result for item in own if item.error is not None), None)
     waiting = {item.task.target: item.result for item in own if item.task.status is Status.AWAITING}
-    # What a component has yet to do after its restart is no failure of the step.
+    # What a component has yet to do after its restart is not a failure of the step.
     others = [item.result for item in own if item.task.target not in waiting]
     failed = failed or next((result for result in others if not result.succeeded), None)
     if failed is not None:

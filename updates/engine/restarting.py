@@ -59,7 +59,7 @@ def _what(host: bool) -> str:
 
 
 def check_restarted(asked: Mapping[str, Any] | None) -> None:
-    """Raises RestartPending while the host is still the one that was to be restarted.
+    """Raises RestartPending while the host has not restarted yet.
 
     That the service was, is known by this being another process.
     """

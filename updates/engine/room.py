@@ -91,7 +91,7 @@ def _before_an_install(backups: list[tuple[Task, int]], limits: Mapping[str, int
 
 
 def _backups(tasks: Iterable[Task]) -> list[tuple[Task, int]]:
-    """About what each backup will have: what the steps write is what they replace."""
+    """About what each backup will have: steps replace as many bytes as they write."""
     known: dict[tuple[object, ...], int] = {}
     found = []
     for task in tasks:

@@ -1,7 +1,7 @@
 """Which tasks may run at once: components beside each other, within what their buses bear; one component's in order.
 
-A stage is a run of reference steps, whose components don't depend on each other unless a condition says so: one that asks
-for another component's version waits for what the update does to that one before. A step for the host has the stage for
+A stage is a run of reference steps, whose components don't depend on each other unless a condition says so: a step that asks
+for another component's version waits for the update's earlier steps on that component. A step for the host has the stage for
 itself: whatever it does, the steps before it are done and those behind it are not begun.
 """
 

@@ -58,7 +58,7 @@ class StoredUpdate:
 
     @property
     def began(self) -> bool:
-        """Whether its journal has a first record. One that hasn't was cut before it touched anything."""
+        """Whether its journal has a first record. Without it the update was interrupted before it touched anything."""
         try:
             return next(journal.records(self.journal), None) is not None
         except JournalBroken:
@@ -86,7 +86,7 @@ class Store:
     """`folder`: the bench's, in the state folder."""
 
     def __init__(self, folder: Path) -> None:
-        # Scripts run in folders below it, and are told of them from there.
+        # Scripts run in folders below it, and get their paths from there.
         self.folder = folder.absolute() / "updates"
         self.attempts = folder.absolute() / "attempts.json"
 
@@ -157,7 +157,7 @@ class Store:
         return at_once, later
 
     def seen(self, max_age_days: float | None) -> Seen | None:
-        """The latest time that a journal tells of: a clock behind it was set back. None: age doesn't matter.
+        """The latest time in a journal: a clock behind it was set back. None: age doesn't matter.
 
         An update was not too old when it began. So the time of its begin is believed up to the end of its manifest's age: a
         clock that was wrong once refuses older manifests than that update's, and never newer ones.

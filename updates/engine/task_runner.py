@@ -151,7 +151,7 @@ class TaskRunner:
         self._told(task)
 
     def _ask_what_it_holds(self, task: Task) -> None:
-        """Journals the version that the component tells once the task has changed it, or found it installed."""
+        """Journals the version that the component reports once the task has changed it, or found it installed."""
         state = self.state(task)
         ended = state.status in (Status.DONE, Status.INSTALLED) or (
             state.finished and state.touched and state.as_before
@@ -268,7 +268,7 @@ class TaskRunner:
         if action is Action.INSTALL:
             self._give_up_older()
         if action is Action.IS_INSTALLED and error is not None and not isinstance(error, StepTimeout | StagedChanged):
-            # As the agent does: one that can't tell is taken for not installed, and Install shows what is wrong with it.
+            # As with the agent: a step that can't determine it counts as not installed, and Install shows what is wrong with it.
             result, error = ActionResult(ResultCode.NOT_INSTALLED, result.extended, result.details), None
         return self._ended(task, action, result, error)
 
@@ -304,14 +304,14 @@ class TaskRunner:
             raise self._stopped(task, action, error) from error
         except Cancelled as error:
             late = caller.is_late
-            # Told of it once, while it was under way.
+            # The handler gets it once, while it was under way.
             self._cancel(task, caller)
             if late:
                 return caller.late(action, error)
             raise self._stopped(task, action, error) from error
 
     def _cancel(self, task: Task, caller: ActionCaller) -> None:
-        """What a handler's clean-up comes to is journalled, and changes nothing. Raises Halt when it doesn't return."""
+        """The result of a handler's clean-up is journalled, and changes nothing. Raises Halt when it doesn't return."""
         try:
             result = caller.cancel()
         except StepHangs as error:

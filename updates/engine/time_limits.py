@@ -1,8 +1,8 @@
-"""How long an action of a step may take, and what ends one that takes longer.
+"""How long an action of a step may take, and what ends an action that takes longer.
 
-Once the time is over the action is asked to stop, as by a person's Ctrl-C. One that doesn't loses the programs that it
-runs. One that does not return even so is left behind: the engine halts, since nobody knows what it still does, and goes on
-in another process. Without a limit an action may take for ever, as with Azure Device Update's agent.
+Once the time is over the action is asked to stop, as by a person's Ctrl-C. If it doesn't stop, the programs that it
+runs are ended. If it does not return even then, it is left behind: the engine halts, since nobody knows what it still
+does, and goes on in another process. Without a limit an action may take for ever, as with Azure Device Update's agent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GRACE_SECONDS = 30.0
 """How long an action has to end once it was asked to, and again once its programs were ended."""
 
 _left_behind: dict[Path, list[clock.SomeThread]] = {}
-"""By bench, the actions of this process that did not return. One that returned after all is taken out when it is looked for."""
+"""By bench, the actions of this process that did not return. An action that returned after all is taken out at the next look."""
 
 
 def check_none_hangs(bench: Path) -> None:
@@ -58,13 +58,13 @@ class ActionTimeout:
         return self._of_update.cancelled()
 
     def _tell(self, event: Event) -> None:
-        """What the action tells. Raises Cancelled in one that was left behind."""
+        """Passes an event of the action on. Raises Cancelled in an action that was left behind."""
         if self._left:
             raise Cancelled("it was left behind", touched=True)
         self._of_update.on_event(event)
 
     def call(self, work: Callable[[], ActionResult], what: str = "an action") -> ActionResult:
-        """What an action comes to, and what it raises. Raises StepHangs, which names it, when it doesn't return."""
+        """An action's result, or its exception. Raises StepHangs, which names it, when it doesn't return."""
         if not self.seconds:
             return work()
         found: list[ActionResult] = []

@@ -1,6 +1,6 @@
 """`proxyflash/app:1`: an application of the host: its files into place, its service restarted, its health asked.
 
-handlerProperties: `installedCriteria`, the version that the component tells once it is installed (required); `targets`, for
+handlerProperties: `installedCriteria`, the version that the component reports once it is installed (required); `targets`, for
 each file of the step the path below the application's folder (by default its own name); `executable`, the files that
 are programs. The folder and the commands are the bench file's (`app` of the component): an update brings files and
 names, and no command.
@@ -84,7 +84,7 @@ class AppHandler(HostPartHandler[AppSpec]):
         for name, path in targets.items():
             if not _stays_inside(path):
                 raise ManifestField(
-                    f"{place}.targets.{word(name)}: {quoted(path)} is no path below the application's folder"
+                    f"{place}.targets.{word(name)}: {quoted(path)} is not a path below the application's folder"
                 )
         paths = [_target(step, name) for name in step.files]
         for path in paths:
@@ -107,7 +107,7 @@ class AppHandler(HostPartHandler[AppSpec]):
         return ActionResult(ResultCode.NOT_INSTALLED)
 
     def download(self) -> ActionResult:
-        """What stands in the way is told before anything is touched."""
+        """Obstacles are reported before anything is touched."""
         for name in self.context.step.files:
             with self._place(name) as there:
                 self._status(there)
@@ -180,11 +180,11 @@ class AppHandler(HostPartHandler[AppSpec]):
             return _failure(4, f"the old files are back, but {reason}")
         told = self._component.look().version
         if told != found.version:
-            return _failure(5, f"the old files are back, but it tells {told or 'no version'}, not {found.version}")
+            return _failure(5, f"the old files are back, but it reports {told or 'no version'}, not {found.version}")
         return ActionResult(ResultCode.RESTORE_SUCCESS, details=f"-> {told}" if told else "")
 
     def _kept(self, there: Place, folder: Path, name: str) -> dict[str, Any] | None:
-        """Copies a file into the backup; None: there is none. What was opened is what is described."""
+        """Copies a file into the backup; None: there is none. The opened file is described, not its name."""
         source = there.opened()
         if source is None:
             return None
@@ -243,7 +243,7 @@ class AppHandler(HostPartHandler[AppSpec]):
                 return False
 
     def _status(self, there: Place) -> os.stat_result | None:
-        """Of the file that is there. Raises StepFailed for a link, or what is no file."""
+        """Of the file that is there. Raises StepFailed for a link, and for anything else that is not a file."""
         found = there.opened()
         if found is None:
             return None

@@ -31,7 +31,7 @@ class Place:
     """Open; None: the folder is not there."""
 
     def opened(self) -> BufferedReader | None:
-        """The file that is there, for reading. Raises StepFailed for a link, or what is no file."""
+        """The file that is there, for reading. Raises StepFailed for a link, and for anything else that is not a file."""
         if self._folder is None:
             return None
         try:

@@ -91,7 +91,7 @@ class AptHandler(StepHandler):
         return ActionResult(ResultCode.INSTALLED if installed else ResultCode.NOT_INSTALLED)
 
     def download(self) -> ActionResult:
-        """Fetches everything. A list that can't be brought up to date is no failure, as by the agent."""
+        """Fetches everything. A list that can't be brought up to date is not a failure, as with the agent."""
         packages, _ = self._manifest()
         self._run("apt-get", "update", stoppable=True)
         status, said = self._apt("-d", "install", *(package.argument for package in packages), stoppable=True)
@@ -124,7 +124,7 @@ class AptHandler(StepHandler):
         return ActionResult(ResultCode.BACKUP_SUCCESS)
 
     def install(self) -> ActionResult:
-        """dpkg is not interrupted: a cancellation is heeded after it."""
+        """dpkg is not interrupted: a cancellation takes effect after it."""
         self._configure()
         status, said = self._apt("install", *(package.argument for package in self._manifest()[0]))
         return ActionResult(ResultCode.INSTALL_SUCCESS) if status == 0 else _failure(2, said)
@@ -177,7 +177,7 @@ class AptHandler(StepHandler):
         return version if status == 0 and first == "installed" and "\n" not in version else ""
 
     def _configure(self) -> None:
-        """Ends what a cut has left half done; apt refuses to work before. What it can't, apt tells."""
+        """Ends what an interruption has left half done; apt refuses to work before. What it can't end, apt reports."""
         self._run(*self.dpkg, "--configure", "-a", "--force-confdef", "--force-confold")
 
     def _apt(self, *arguments: str, stoppable: bool = False) -> tuple[int, str]:
@@ -218,9 +218,9 @@ def parse(data: bytes, source: str) -> tuple[list[Package], bool]:
         name = item.get("name") if isinstance(item, dict) else None
         version = (item.get("version") or "") if isinstance(item, dict) else ""
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise StepFailed(f"{source}: packages[{index}].name: {quoted(name)} is no name of a package")
+            raise StepFailed(f"{source}: packages[{index}].name: {quoted(name)} is not a name of a package")
         if not isinstance(version, str) or (version and not VERSION.fullmatch(version)):
-            raise StepFailed(f"{source}: packages[{index}].version: {quoted(version)} is no version of a package")
+            raise StepFailed(f"{source}: packages[{index}].version: {quoted(version)} is not a version of a package")
         packages.append(Package(name, version))
     restart = raw.get("agentRestartRequired") is True or any(package.name.startswith(AGENT) for package in packages)
     return packages, restart

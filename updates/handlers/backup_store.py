@@ -1,6 +1,6 @@
 """What Backup keeps for Restore: facts, and files with their digests, in the step's backup folder.
 
-`backup.json` is written last and as a whole: where it is, the backup is whole. It is never written anew while it is
+`backup.json` is written last and as a whole: where it is, the backup is whole. It is never written again while it is
 there, so that an action which is run again after a cut doesn't take what is half installed for what was there before.
 """
 

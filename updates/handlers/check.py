@@ -21,7 +21,7 @@ KEY = "condition"
 
 
 class CheckHandler(StepHandler):
-    """Asks in Install, and once more where a cut has ended that."""
+    """Asks in Install, and again after an interruption."""
 
     buses_only = True
     tells_changes = True
@@ -41,7 +41,7 @@ class CheckHandler(StepHandler):
         return ActionResult(ResultCode.NOT_INSTALLED)
 
     def download(self) -> ActionResult:
-        """What the bench file lacks for it is told before the first component is touched."""
+        """What is missing in the bench file for it is reported before the first component is touched."""
         if lacking := self.context.conditions.missing(_condition(self.context.step, "")):
             raise ConditionFailed(lacking, remedy="Add it to the bench file, or correct the manifest.")
         return ActionResult(ResultCode.DOWNLOAD_SUCCESS)

@@ -76,7 +76,7 @@ class _Kept(backup_store.Facts):
 
 
 class FlashHandler(StepHandler):
-    """Flashes, verifies and boots in Install; in Apply asks the running application for its version once more."""
+    """Flashes, verifies and boots in Install; in Apply asks the running application for its version again."""
 
     buses_only = True
     enters_bootloader = True
@@ -119,12 +119,12 @@ class FlashHandler(StepHandler):
 
     @classmethod
     def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
-        """As far as the profile tells; what a part's protection forbids only the part knows, once it is connected."""
+        """As far as the profile says; what a part's protection forbids only the part knows, once it is connected."""
         component = _flashable(step, component)
         return component.entry.flasher.readback_unavailable_reason(component.entry.profile)
 
     def download(self) -> ActionResult:
-        """Reads the firmware file: a broken one is told before the first component is touched."""
+        """Reads the firmware file: a broken one is reported before the first component is touched."""
         self._image()
         return ActionResult(ResultCode.DOWNLOAD_SUCCESS)
 
@@ -210,7 +210,7 @@ class FlashHandler(StepHandler):
         return ActionResult(ResultCode.RESTORE_SUCCESS, details=details)
 
     def _seen(self) -> Component:
-        """Its record. One that is mute is asked twice: a cut may have left it waiting for us, deaf for a second."""
+        """Its record. A silent part is asked twice: an interruption may have left it waiting for us, deaf for a second."""
         seen = self._component.look()
         if seen.presence is Presence.ABSENT:
             clock.sleep(DEAF_SECONDS)
@@ -293,5 +293,5 @@ def _address(step: InlineStep, place: str) -> int | None:
     except ValueError:
         number = -1
     if number < 0 or isinstance(value, bool):
-        raise ManifestField(f"{place}.handlerProperties.address: {quoted(value)} is no address")
+        raise ManifestField(f"{place}.handlerProperties.address: {quoted(value)} is not an address")
     return number

@@ -53,7 +53,7 @@ class StepContext:
     refusal: UpdateError | None = None
 
     def read(self, name: str) -> bytes:
-        """A file, read once: what is returned is what was checked. Raises StagedChanged, `refusal`."""
+        """A file, read once: exactly the checked bytes are returned. Raises StagedChanged, `refusal`."""
         found = io.BytesIO()
         self.pour(name, found)
         return found.getvalue()
@@ -67,7 +67,7 @@ class StepContext:
                 target.write(named_files.read(self.files[name]))
 
     def check(self, name: str, there: Path | None = None) -> None:
-        """That a file, or its copy at `there`, is what the manifest says. Raises StagedChanged, `refusal`."""
+        """That a file, or its copy at `there`, agrees with the manifest. Raises StagedChanged, `refusal`."""
         with self._unchanged():
             if name in self.payloads:
                 files.check(there or self.files[name], self.payloads[name])
@@ -97,7 +97,7 @@ def unchanged(remedy: Remedy | None = None) -> Iterator[None]:
 
 
 class StepHandler(ABC):
-    """Carries out the actions of one step; made anew for each step, component and run of the engine.
+    """Carries out the actions of one step; made for each step, component and run of the engine.
 
     An action may be run again after a cut in its middle: it asks what is there, and never trusts what it remembers.
     What it must keep for a later action lies in `backup_folder`.
@@ -123,7 +123,7 @@ class StepHandler(ABC):
     @classmethod
     @abstractmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
-        """Checks the step's own fields while nothing is touched yet; known is no more than whether it is for a component.
+        """Checks the step's own fields while nothing is touched yet; only whether it is for a component is known.
 
         Raises ManifestField, which names `place`.
 

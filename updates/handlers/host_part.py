@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class HostPartHandler(StepHandler, Generic[T]):
-    """`T`: the table of the bench file that makes a component one that this handler updates.
+    """`T`: the table of the bench file that makes a component fit for this handler.
 
     Its `check_component` refuses any other component, while nothing is touched yet.
     """
@@ -61,9 +61,9 @@ class HostPartHandler(StepHandler, Generic[T]):
         return ActionResult(ResultCode.INSTALLED if installed else ResultCode.NOT_INSTALLED)
 
     def _told_and_wanted(self) -> str:
-        """Of a component that tells another version than the step installs."""
+        """Of a component that reports another version than the step installs."""
         wanted = self.context.step.handlerProperties[properties.CRITERIA]
-        return f"{self._component.name} tells {self._component.look().version or 'no version'}, wanted {wanted}"
+        return f"{self._component.name} reports {self._component.look().version or 'no version'}, wanted {wanted}"
 
     @property
     def _component(self) -> HostComponent:

@@ -1,6 +1,6 @@
 """`proxyflash/partition:1`: a partition of the host, by two slots: written where it isn't in use, read back, switched to.
 
-handlerProperties: `installedCriteria`, the version that the component tells once it is installed (required). The step's
+handlerProperties: `installedCriteria`, the version that the component reports once it is installed (required). The step's
 one file is the slot's new content, raw. The slots and the commands are the bench file's (`partition` of the component).
 
 The slot in use is never written to: whatever cuts an Install, the host goes on with what it had. Apply switches, and asks
@@ -83,7 +83,7 @@ class PartitionHandler(HostPartHandler[PartitionSpec]):
         )
 
     def apply(self) -> ActionResult:
-        """Switches to the other slot than was in use before; when that is so already, it is said once more."""
+        """Switches to the other slot than was in use before; when that is so already, it is said again."""
         found = backup_store.facts(self.context.backup_folder, _Kept)
         if found is None:
             raise StepFailed("which slot was in use before is not known: Backup comes first")

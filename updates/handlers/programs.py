@@ -63,7 +63,7 @@ def started(
 
 
 def ended(process: subprocess.Popen[bytes], cancelled: Callable[[], bool]) -> bool:
-    """Waits until it ends by itself; False: it was asked to, because of a cancellation, and given time."""
+    """Waits until it ends unasked; False: it was asked to, because of a cancellation, and given time."""
     while True:
         with suppress(subprocess.TimeoutExpired):
             process.wait(LOOK_SECONDS)

@@ -51,7 +51,7 @@ class ScriptHandler(StepHandler):
         properties = step.handlerProperties
         for key in KEYS:
             if not isinstance(properties.get(key, ""), str):
-                raise ManifestField(f"{place}.handlerProperties.{key}: {quoted(properties[key])} is no text")
+                raise ManifestField(f"{place}.handlerProperties.{key}: {quoted(properties[key])} is not a text")
             if "\0" in properties.get(key, ""):
                 raise ManifestField(f"{place}.handlerProperties.{key}: a NUL, which no argument of a program has")
         one_of_the_files(properties.get("scriptFileName"), step, f"{place}.handlerProperties.scriptFileName")
@@ -184,7 +184,7 @@ def _read_result(path: Path) -> ActionResult:
             remedy="It must write the file that --result-file names.",
         ) from error
     except ValueError as error:
-        raise ScriptFailed(f"the script's result file {path.name} is no JSON: {error}") from error
+        raise ScriptFailed(f"the script's result file {path.name} is not JSON: {error}") from error
     fields = raw if isinstance(raw, dict) else {}
     code, extended, details = (fields.get(key) for key in ("resultCode", "extendedResultCode", "resultDetails"))
     if not _is_number(code):

@@ -31,7 +31,7 @@ MOST_BYTES = 1 << 20
 
 
 class SimulatorHandler(StepHandler):
-    """The file is read anew for each action."""
+    """The file is read for each action."""
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:
@@ -77,7 +77,7 @@ def data_file() -> Path:
 
 
 def _data() -> dict[str, Any]:
-    """Empty where there is no file. Raises StepFailed for one that is no JSON object."""
+    """Empty where there is no file. Raises StepFailed for a file that is not a JSON object."""
     path = data_file()
     if not path.is_file():
         return {}

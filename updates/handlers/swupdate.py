@@ -35,7 +35,7 @@ FIRST_LINE = 4096
 
 
 class SwupdateHandler(StepHandler):
-    """`microsoft/swupdate:1`. SWUpdate isn't interrupted: a cancellation is heeded after it.
+    """`microsoft/swupdate:1`. SWUpdate isn't interrupted: a cancellation takes effect after it.
 
     A subclass may name other files and another program.
     """
@@ -55,7 +55,7 @@ class SwupdateHandler(StepHandler):
         return "" if cls.agent_script.exists() else "SWUpdate has no way back without the agent's script"
 
     def is_installed(self) -> ActionResult:
-        """By the version file. One that is not there is as good as another version: the agent has it fail."""
+        """By the version file. A missing file counts as another version: with the agent it fails."""
         wanted = self.context.step.handlerProperties[properties.CRITERIA]
         try:
             with self.version_file.open("rb") as stream:

@@ -1,1 +1,1 @@
-"""Manifests: reading, checking, signing and creating them, and what an update comes to."""
+"""Manifests: reading, checking, signing and creating them, and the full content of an update."""

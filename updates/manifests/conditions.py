@@ -50,21 +50,21 @@ Volts = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 
 
 class Condition(BaseModel, ABC):
-    """One condition. `component`: the one that it is about; None: the one in context."""
+    """One condition. `component`: which component it is about; None: the step's own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
     component: Text | None = None
 
     @abstractmethod
     def missing(self, bench: Bench) -> str:
-        """What the bench file lacks for it, with nothing asked yet; "": nothing."""
+        """What is missing in the bench file for it, with nothing asked yet; "": nothing."""
 
     @abstractmethod
     def reason(self, bench: Bench, component: str | None) -> str:
         """Why it does not hold now; "": it holds. `component`: the one in context. May raise ProxyflashError."""
 
     def failed(self, bench: Bench, component: str | None) -> str:
-        """Why it does not hold now, or lacks what it needs; "": it holds. Raises what keeps it from being looked at."""
+        """Why it does not hold now, or can't be asked; "": it holds. Raises what keeps it from being looked at."""
         return self.missing(bench) or self.reason(bench, component)
 
 
@@ -76,7 +76,7 @@ class BenchConditions:
     component: str | None = None
 
     def missing(self, condition: Condition) -> str:
-        """What the bench file lacks for it, with nothing asked yet; "": nothing."""
+        """What is missing in the bench file for it, with nothing asked yet; "": nothing."""
         return condition.missing(self.bench)
 
     def demand(self, conditions: Iterable[Condition]) -> None:

@@ -223,7 +223,7 @@ def _check_id(manifest: DeviceManifest, file_id: str, place: str) -> None:
 
 
 def check_child(manifest: DeviceManifest, expected: mf.UpdateId | None, source: str) -> None:
-    """A child update has no children of its own, and is the one that its step names. Raises ManifestRule."""
+    """A child update has no children of its own, and the ID that its step names. Raises ManifestRule."""
     if manifest.references():
         raise ManifestRule(
             f"{source}: instructions.steps has a reference step, but another update refers to this one",

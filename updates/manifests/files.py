@@ -20,7 +20,7 @@ BLOCK = 1 << 20
 def check(there: Path, file: mf.PayloadFile, copy: Path | None = None) -> None:
     """Reads a payload once, and no more of it than it should have: its size and SHA-256 are those of the manifest.
 
-    `copy`: gets what was read, so that what is used later is what was checked here, whatever becomes of the original.
+    `copy`: gets the bytes that were read, so that exactly the checked bytes are used later, whatever becomes of the original.
     Raises PayloadMissing, PayloadKind, PayloadSize, PayloadHash; StateFolder when the copy can't be written.
     """
     with _sized(there, file) as source:
@@ -62,7 +62,7 @@ def _sized(there: Path, file: mf.PayloadFile) -> BinaryIO:
 def _compare(there: Path, source: BinaryIO, file: mf.PayloadFile, target: BinaryIO | None) -> None:
     digest = hashlib.sha256()
     left = file.sizeInBytes
-    # One byte more is asked for: a file that grows meanwhile is told by it, and read no further.
+    # One byte more is asked for: it shows a file that grows meanwhile, which is read no further.
     while block := _read(there, source, min(BLOCK, left + 1)):
         left -= len(block)
         if left < 0:
@@ -99,5 +99,5 @@ def _opened(path: Path) -> BinaryIO:
         raise PayloadMissing(f"{path}: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise PayloadKind(f"{path} is no file")
+        raise PayloadKind(f"{path} is not a file")
     return os.fdopen(number, "rb")

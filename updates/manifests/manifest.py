@@ -1,7 +1,7 @@
 """Import manifests of Azure Device Update, versions 4.0 and 5.0: what an update's author writes.
 
 Follows the published import manifest schemas (azure-deviceupdate-import-manifest-4.0 and -5.0). Every field is checked,
-additional ones are refused, and each fault is told with its place in the document.
+additional ones are refused, and each error names its place in the document.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _sha256(hashes: dict[str, str]) -> dict[str, str]:
     try:
         digest = base64.b64decode(hashes["sha256"], validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError("sha256 is no base64") from None
+        raise ValueError("sha256 is not base64") from None
     if len(digest) != 32:
         raise ValueError(f"sha256 has {len(digest)} bytes, not 32")
     return hashes
@@ -195,7 +195,7 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         raise ManifestMissing(f"{path}: {error.strerror}") from error
     if len(data) > MAX_MANIFEST:
-        raise ManifestSyntax(f"{path}: more than {MAX_MANIFEST:,} bytes, which is no manifest")
+        raise ManifestSyntax(f"{path}: more than {MAX_MANIFEST:,} bytes, which is not a manifest")
     return data
 
 
@@ -209,7 +209,7 @@ def decoded(data: bytes, source: str) -> str:
 
 
 def parse(text: str, source: str) -> ImportManifest:
-    """An import manifest from its text. `source` is what errors call it. Raises ManifestSyntax, ManifestField."""
+    """An import manifest from its text. `source`: its name in errors. Raises ManifestSyntax, ManifestField."""
     return checked(json_object(text, source), source)
 
 
@@ -232,7 +232,7 @@ def checked(raw: dict[str, Any], source: str) -> ImportManifest:
 
 
 def validated(model: type[M], raw: dict[str, Any], source: str) -> M:
-    """A document by its model; the first fault is told with its place. Raises ManifestField."""
+    """A document by its model; the first error names its place. Raises ManifestField."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -251,7 +251,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
             place += f".{item}" if place else item
     place = word(place)
     if fault.kind == "extra_forbidden":
-        return f"{place}: no field that is known here{meant(str(fault.place[-1]), keys_beside(model, fault.place))}"
+        return f"{place}: unknown field{meant(str(fault.place[-1]), keys_beside(model, fault.place))}"
     if fault.kind == "missing":
         return f"{place} is missing"
     if place == "manifestVersion" and fault.kind == "literal_error":

@@ -65,7 +65,7 @@ class Update:
 
     @property
     def digest(self) -> str:
-        """What tells one update from another: the SHA-256 of its manifests, in hex."""
+        """The identity of an update: the SHA-256 of its manifests, in hex."""
         digest = hashlib.sha256()
         for member in (self, *self.children.values()):
             for name, data in sorted(member.documents.items()):
@@ -83,7 +83,7 @@ def load(path: Path, policy: Policy | None = None, *, seen: Seen | None = None) 
     """Reads an update, checks size and SHA-256 of every file, and whether `policy` takes it; None: the default one.
 
     `seen`: the latest time that this host is known to have had. A clock that was set back behind it is not believed.
-    Raises UpdateError, each fault by a class of its own; DeploymentCancelled for one that calls a deployment off.
+    Raises UpdateError, each fault by a class of its own; DeploymentCancelled for a manifest that calls a deployment off.
     """
     found = read(path, policy, seen=seen)
     if not found.manifest.isDeployable:
@@ -259,7 +259,7 @@ class _Reader:
         return Update(path, normal, self._paths(normal), {}, {path.name: data})
 
     def _detached(self, file: dm.DeviceFile) -> tuple[Path, bytes, dm.DeviceManifest]:
-        """A manifest in a file of its own, which is what the manifest that names it says. Read once."""
+        """A manifest in a file of its own, with the hash that the naming manifest gives. Read once."""
         path = self.folder / file.filename
         try:
             data = mf.read_bytes(path)
@@ -268,7 +268,7 @@ class _Reader:
         files.check_bytes(path, data, file.payload())
         manifest = dm.device_manifest(mf.json_object(mf.decoded(data, str(path)), str(path)), str(path))
         if isinstance(manifest, dm.MiniManifest):
-            raise ManifestRule(f"{path} stands for a manifest in another file, and is itself one that another names")
+            raise ManifestRule(f"{path} stands for a manifest in another file, and another manifest names it itself")
         return path, data, manifest
 
     def _paths(self, manifest: mf.ImportManifest) -> dict[str, Path]:
@@ -287,7 +287,7 @@ class _Reader:
 
 
 class _Neighbours:
-    """The other manifests in a manifest's folder. One that is broken matters only if what it may be is wanted."""
+    """The other manifests in a manifest's folder. A broken one matters only if the wanted manifest may be in it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -165,7 +165,7 @@ def _meanings(entry: str) -> set[str]:
 
 
 def named_well(kid: str) -> bool:
-    """Whether a key may be called so: it can be shown, and be told from others by who sees it."""
+    """Whether a key may be called so: it can be shown, and a reader can tell it from others."""
     return len(kid) <= LONGEST_KID and kid.isprintable() and kid == kid.strip()
 
 
@@ -176,7 +176,7 @@ def _digest(outer: _Jws) -> bytes:
     try:
         return base64.b64decode(said, validate=True)
     except (binascii.Error, ValueError):
-        raise SignatureForm(f"{outer.place}: sha256 is no base64") from None
+        raise SignatureForm(f"{outer.place}: sha256 is not base64") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ class _Jws:
     @classmethod
     def parse(cls, text: str, place: str, needed: tuple[str, ...]) -> _Jws:
         if len(text) > LONGEST:
-            raise SignatureForm(f"{place}: more than {LONGEST:,} characters, which is no signature")
+            raise SignatureForm(f"{place}: more than {LONGEST:,} characters, which is not a signature")
         parts = text.split(".")
         if len(parts) != 3:
             raise SignatureForm(f"{place}: {len(parts)} parts with dots between, not three")
@@ -202,7 +202,7 @@ class _Jws:
         for name in header:
             # A key or its address brought along (jwk, jku, x5c), or a rule that must be understood (crit).
             if name not in ("alg", "typ", "kid", *needed):
-                raise SignatureForm(f"{place}: header: {quoted(name)} is no field that is known here")
+                raise SignatureForm(f"{place}: header: unknown field {quoted(name)}")
         payload = _object(parts[1], f"{place}: payload")
         return cls(place, header, payload, f"{parts[0]}.{parts[1]}".encode(), _part(parts[2], place))
 
@@ -266,7 +266,7 @@ def public_key(
             raise form(f"{place}: {name}: {error}") from None
     kid = jwk.get("kid", "")
     if not isinstance(kid, str):
-        raise form(f"{place}: kid is no text")
+        raise form(f"{place}: kid is not a text")
     _check_name(kid, place, form)
     return _checked(numbers["n"], numbers["e"], kid, place, weak)
 
@@ -306,7 +306,7 @@ def read_public_key(path: Path) -> PublicKey:
     except Exception as error:
         raise KeyFile(f"{path} holds no public key: neither PEM nor JWK") from error
     if not isinstance(loaded, RSAPublicKey):
-        raise KeyFile(f"{path}: the key is no RSA key")
+        raise KeyFile(f"{path}: the key is not an RSA key")
     numbers = loaded.public_numbers()
     return _checked(numbers.n, numbers.e, "", str(path), KeyFile)
 
@@ -317,7 +317,7 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         raise KeyFile(f"{path}: {error.strerror}") from error
     if len(data) > LONGEST_KEY_FILE:
-        raise KeyFile(f"{path}: more than {LONGEST_KEY_FILE:,} bytes, which is no key")
+        raise KeyFile(f"{path}: more than {LONGEST_KEY_FILE:,} bytes, which is not a key")
     # Some editors put a byte order mark before UTF-8.
     return data.removeprefix(codecs.BOM_UTF8)
 
@@ -350,7 +350,7 @@ class PrivateKey:
         except Exception as error:
             raise KeyFile(f"{path} holds no private key in PEM") from error
         if not isinstance(loaded, RSAPrivateKey):
-            raise KeyFile(f"{path}: the key is no RSA key")
+            raise KeyFile(f"{path}: the key is not an RSA key")
         return cls._of(loaded, kid, str(path))
 
     @classmethod

@@ -21,7 +21,7 @@ Key = tuple[tuple[int, ...], int, tuple[tuple[int, int, str], ...]]
 
 
 def key(text: str) -> Key | None:
-    """What sorts versions; None: a text that is no version."""
+    """What sorts versions; None: the text is not a version."""
     found = FORM.fullmatch(text.strip()) if len(text) <= LONGEST else None
     if found is None:
         return None
@@ -35,6 +35,6 @@ def key(text: str) -> Key | None:
 
 
 def older(version: str, than: str) -> bool | None:
-    """Whether `version` comes before `than`; None: one of them is no version."""
+    """Whether `version` comes before `than`; None: one of them is not a version."""
     first, second = key(version), key(than)
     return None if first is None or second is None else first < second
