@@ -35,7 +35,7 @@ MOST_SHOWN = 16
 MOST_PLAIN = 64
 """Bytes of a read or write of an unknown protocol that words show."""
 LONGEST_MESSAGE = 0x1_1000
-"""Bytes of a serial line that wait for the end of their message; what has more is shown as plain bytes."""
+"""Bytes of a serial line that wait for the end of their message; a longer message is shown as plain bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Line:
 
     `time`: seconds since 1970 at which its last record passed. `sent`: whether it went to the part; None: neither way, or not
     known. `data`: its bytes, of a long message the first ones. `part`: the component's name; "": no component is known.
-    `failed`: it refuses something, or tells of a failure.
+    `failed`: it refuses something, or reports a failure.
     """
 
     time: float

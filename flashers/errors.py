@@ -56,11 +56,15 @@ class ImageError(ProxyflashError):
 
 
 class ImageMissing(ImageError):
+    """The file isn't there or can't be read."""
+
     code = "E-IMAGE-MISSING"
     default_remedy = "Correct the path of the file."
 
 
 class ImageFormat(ImageError):
+    """The file is not a firmware file, or it is broken: a checksum, a record that was cut off, syntax."""
+
     code = "E-IMAGE-FORMAT"
     default_remedy = "Take the file as the build made it, or build it again."
 
@@ -70,7 +74,10 @@ NOT_WHOLE = "Was the file copied whole? Copy or build it again."
 
 
 class ImageOverlap(ImageError):
-    """`address` is the first one that is given twice, where known."""
+    """Two parts of the file claim one address.
+
+    `address`: the first address that is given twice, where known.
+    """
 
     code = "E-IMAGE-OVERLAP"
     default_remedy = "Build the file again: two of its parts claim one address."
@@ -88,34 +95,45 @@ class ImageOverlap(ImageError):
 
 
 class ImageEmpty(ImageError):
+    """The file holds no bytes to write."""
+
     code = "E-IMAGE-EMPTY"
-    default_remedy = "Is it the right file? Look at it: proxyflash image"
+    default_remedy = "Is it the right file? Look at it: proxyflash image FILE"
 
 
 class ImageNotWritten(ImageError):
+    """An image can't be saved: the disk is full, or the format can't hold an address."""
+
     code = "E-IMAGE-WRITE"
     exit_status = ExitStatus.FAILED
     default_remedy = "Name another file or another format."
 
 
 class ImageTooLarge(ImageError):
+    """The image does not fit the part."""
+
     code = "E-IMAGE-TOO-LARGE"
     default_remedy = "Is it built for this part? See what it holds: proxyflash image FILE"
 
 
 class ImageMisplaced(ImageError):
+    """The image has bytes where the part has no memory to write, or an impossible start address."""
+
     code = "E-IMAGE-MISPLACED"
     default_remedy = "Is the file linked for this part? See what it holds: proxyflash image FILE"
 
 
 class ImageWrongPart(ImageError):
+    """The file says that it is made for another part."""
+
     code = "E-IMAGE-WRONG-PART"
     default_remedy = "Is it the right file for this component?"
 
 
 class Meaning(Enum):
-    """What an answer that is no success says, or a silence. Each family has a table of its codes, MEANINGS, and a table of its
-    silences, SILENCES.
+    """The meaning of an answer other than success, or of a silence.
+
+    Each family has a table of its codes, MEANINGS, and a table of its silences, SILENCES.
     """
 
     BUSY = auto()
@@ -123,18 +141,18 @@ class Meaning(Enum):
     DELAYED = auto()
     """The part wants to be left alone for a time that its profile says, and is asked again then."""
     NOT_HERE = auto()
-    """The part has no such thing, or not in its present session: if that is not the one for programming it was lost, and
-    the engine begins anew."""
+    """The part has no such thing, or not in its present session: if that is not the programming session, it was lost, and
+    the engine begins again."""
     LOST = auto()
-    """Session, unlock, step or transfer was lost, or never was: the part is asked which, or the engine begins anew."""
+    """Session, unlock, step or transfer was lost, or never was: the part is asked which, or the engine begins again."""
     FAILED = auto()
     """What was asked went wrong; another attempt may go well."""
     REFUSED = auto()
-    """For good: nothing passes by itself, and nothing more is erased."""
+    """For good: waiting doesn't help, and nothing more is erased."""
     ABSENT = auto()
     """Of a silence: nobody is there, or the part is asked in a way that it does not hear."""
     DONE = auto()
-    """Of a silence: the part does what it was told to, and answers no more."""
+    """Of a silence: the part does what it was asked for, and answers no more."""
     GONE = auto()
     """Of a silence: the part does not come back."""
 
@@ -175,6 +193,8 @@ class PartError(ProxyflashError):
 
 
 class NoResponse(PartError):
+    """Nothing answers at the component's address. The exit status is 1 if the part has answered before in the same run."""
+
     code = "E-PART-MUTE"
     exit_status = ExitStatus.ABSENT
     default_remedy = ("Is it powered and wired, and its address right? Run: ", NextAction.SCAN)
@@ -207,12 +227,16 @@ NOT_THERE = (AdapterAbsent, AdapterBusy, AdapterForbidden, AdapterGone, BusOff, 
 
 
 class WrongPart(PartError):
+    """Another part answers than the bench file names."""
+
     code = "E-PART-FAMILY"
     exit_status = ExitStatus.BAD_FILE
     default_remedy = "Is it the right component? Correct part in its profile if so."
 
 
 class PartWrongMode(PartError):
+    """The part answers, but can't be brought into its bootloader."""
+
     code = "E-PART-MODE"
     default_remedy = (
         "Is the part powered and its boot pin or button as its bootloader wants it? Run the same command again."
@@ -220,33 +244,46 @@ class PartWrongMode(PartError):
 
 
 class PartProtected(PartError):
+    """Read or write protection forbids the access. The message says which, and whether it can be lifted."""
+
     code = "E-PART-PROTECTED"
     exit_status = ExitStatus.PERMISSION
     default_remedy = "Lift the protection by the tool of the part's maker, if that is meant: it may erase the part."
 
 
 class SecurityDenied(PartError):
+    """The part did not accept the key, or locked further attempts for a while."""
+
     code = "E-PART-SECURITY"
     exit_status = ExitStatus.PERMISSION
     default_remedy = "Is the key function of the profile the one for this part?"
 
 
 class PartRefused(PartError):
+    """The part refused a command. The message has the part's own code."""
+
     code = "E-PART-REFUSED"
     default_remedy = "Look up the part's own code in its manual. Run the same command again."
 
 
 class ProtocolError(PartError):
+    """The part's answer is not allowed by its protocol."""
+
     code = "E-PART-PROTOCOL"
     default_remedy = "Does something else talk on this wire, or is the protocol another one?"
 
 
 class OperationFailed(PartError):
+    """The part reports that erasing or programming failed."""
+
     code = "E-PART-FAILED"
     default_remedy = "Is its supply within range? Run the same command again."
 
 
 class WrongLayout(PartError):
+    """An erase took more or less than planned: the erase units of the profile or of the table are wrong. Erasing
+    stopped then."""
+
     code = "E-PART-LAYOUT"
     exit_status = ExitStatus.BAD_FILE
     default_remedy = (
@@ -256,42 +293,58 @@ class WrongLayout(PartError):
 
 
 class VerifyMismatch(PartError):
+    """The part's memory differs from the image."""
+
     code = "E-VERIFY-MISMATCH"
     exit_status = ExitStatus.VERIFY
     default_remedy = "Run the same command again."
 
 
 class VersionMismatch(PartError):
+    """The application reports another version than the wanted one."""
+
     code = "E-VERSION-MISMATCH"
     exit_status = ExitStatus.VERIFY
     default_remedy = "Is it the right file? If flashing was interrupted, run the same command again."
 
 
 class RebootFailed(PartError):
+    """The application does not answer after the boot."""
+
     code = "E-PART-NOT-BACK"
     exit_status = ExitStatus.NOT_BACK
     default_remedy = ("See what state it is in: ", NextAction.SCAN, ". Then run the same command again.")
 
 
 class Unsupported(ProxyflashError):
+    """This protocol or part can't do what was asked. The message names what it can do."""
+
     code = "E-UNSUPPORTED"
     exit_status = ExitStatus.USAGE
     default_remedy = "What each protocol can do: proxyflash help protocols"
 
 
 class ProfileWrong(ProxyflashError):
+    """A protocol's settings contradict the part, or name a key function, a library or a file that is missing or doesn't
+    fit."""
+
     code = "E-PROFILE"
     exit_status = ExitStatus.BAD_FILE
     default_remedy = "Correct the component's profile in the bench file."
 
 
 class KeyLibraryFailed(ProxyflashError):
+    """The maker's library that makes keys crashed, hung, ended its process, or gave no key. The ECU got no key."""
+
     code = "E-KEY-LIBRARY"
     default_remedy = "Ask the library's maker, or try it alone: does it take this seed, level and variant?"
 
 
 class Cancelled(ProxyflashError):
-    """Stopped on request at a safe point. `touched` tells whether anything had been erased or written."""
+    """The command was stopped on request: 10 when something had been erased or written, 130 when nothing had.
+
+    Raised at a safe point. `touched`: whether anything had been erased or written.
+    """
 
     code = "E-CANCELLED"
 

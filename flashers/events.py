@@ -1,6 +1,6 @@
-"""What the engine tells while it works: typed values, to one callback. The library prints nothing.
+"""The engine's events while it works: typed values, to one callback. The library prints nothing.
 
-Each carries `component`, the component's name. Their `kind` is what `--jsonl` prints.
+Each carries `component`, the component's name. `--jsonl` prints their `kind`.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def never() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """Who is told what happens, and who says when to stop.
+    """Who gets the events, and who says when to stop.
 
     `cancelled`: asked between two units of work; true stops there, with Cancelled.
     """
@@ -148,7 +148,7 @@ class RunContext:
     cancelled: Callable[[], bool] = never
 
     def watched(self, sink: EventSink) -> RunContext:
-        """The same, with another one who is told as well, before."""
+        """The same, with one more sink, which gets each event first."""
 
         def both(event: Event) -> None:
             sink(event)

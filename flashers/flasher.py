@@ -1,6 +1,6 @@
 """The interfaces to a bootloader: what every one has, and the two ways in which a part takes an image.
 
-`Bootloader` is what every protocol has: into the bootloader, who it is, out again. A `MemoryBootloader` has addressed
+Every protocol has a `Bootloader`: into the bootloader, who it is, out again. A `MemoryBootloader` has addressed
 memory, a `SlotBootloader` takes whole images. One class for each protocol.
 
 The rule that keeps it simple: a bootloader's class knows its protocol and nothing of images, plans, files, events or
@@ -43,7 +43,7 @@ class Capability(Flag):
     DIGEST = auto()
     """`digest` works: the part computes a checksum over any range."""
     CHECK = auto()
-    """`judge` or `verdict` tells without reading back, by a way of the protocol's own."""
+    """`judge` or `verdict` compares without reading back, by a way of the protocol's own."""
     BOOT = auto()
     """`start_application` works; without it the application needs a reset by hand."""
 
@@ -92,7 +92,7 @@ class ProbeResult:
 class Discovered:
     """A part that the bench file doesn't name.
 
-    `title`: who it is, for a person. `name`: one that it could have in the file. `address`: the keys and values of its
+    `title`: who it is, for a person. `name`: a possible name in the file. `address`: the keys and values of its
     address there, in TOML. `profile`: those of the profile that it can't be asked without.
     """
 
@@ -142,7 +142,7 @@ SECRET = _Secret()
 class Bootloader(ABC):
     """One bootloader at the other end of an open wire: what every one has.
 
-    A subclass is a `MemoryBootloader` or a `SlotBootloader`. Where only the connected part tells which of the two it is,
+    A subclass is a `MemoryBootloader` or a `SlotBootloader`. Where only the connected part shows which of the two it is,
     `access` gives that form of it.
 
     Every method raises a TransportError when the wire fails and a PartError when the part does; after either the
@@ -164,7 +164,7 @@ class Bootloader(ABC):
     """Whether the running application answers `probe` too, on a wire that nobody else may be asked on."""
 
     is_silent: ClassVar[bool] = False
-    """Whether the bootloader tells nothing of its part and its memory: it judges a file just taken, and no other."""
+    """Whether the bootloader reports nothing of its part and its memory: it judges a file just taken, and no other."""
 
     silences: ClassVar[Mapping[Step, Meaning]] = USUAL_SILENCES
     """What it means that the part does not answer."""
@@ -250,7 +250,7 @@ class Bootloader(ABC):
         return None
 
     def look(self) -> Identity | None:
-        """Who the part is, asked so that a running application feels nothing of it; None: only `connect` tells.
+        """Who the part is, asked so that a running application feels nothing of it; None: only `connect` finds out.
 
         Then the capabilities and the memory map are known as after `connect`, and an image can be planned. Raises as `connect`.
         """
@@ -285,7 +285,7 @@ class MemoryAccess(ABC):
     """Addressed memory that is erased and written in pieces, in an order that the engine chooses."""
 
     changed_in_turns = False
-    """Whether what `turns` does by itself changed the part, or may have."""
+    """Whether `turns` itself changed the part, or may have."""
 
     @abstractmethod
     def memory_map(self, target: Target | None = None) -> MemoryMap:
@@ -373,7 +373,7 @@ class SlotAccess(ABC):
 
     @abstractmethod
     def upload(self, image: bytes) -> Iterator[int]:
-        """Sends the image, or what the part lacks of it; yields bytes the part has ACKNOWLEDGED so far."""
+        """Sends the image, or the rest that the part does not have yet; yields bytes the part has ACKNOWLEDGED so far."""
 
     @abstractmethod
     def verdict(self, image: bytes) -> str:
@@ -413,7 +413,7 @@ class SlotBootloader(Bootloader, SlotAccess):
 
 
 class Discovery(ABC):
-    """Finds the parts of one protocol on a bus whose address nobody told.
+    """Finds the parts of one protocol on a bus whose address nobody gave.
 
     Its entry point, in the group proxyflash.discoveries, is called KIND.PROTOCOL by the kind of bus ("can.uds"), so that
     a scan imports what its buses need and nothing else.
@@ -424,7 +424,7 @@ class Discovery(ABC):
 
     @classmethod
     def describer(cls) -> Describer | None:
-        """What shows the messages of the parts whose address nobody told in words; None: they are shown as bytes."""
+        """What shows the messages of the parts whose address nobody gave in words; None: they are shown as bytes."""
         return None
 
     @classmethod

@@ -49,7 +49,7 @@ class Segment:
 class FirmwareImage:
     """Segments sorted by address, not empty, not overlapping, not touching (touching ones are joined).
 
-    `format`: ihex, srec, elf, bin, dfu, dfuse. `entry`: the start address if the file tells one. `target`: what the
+    `format`: ihex, srec, elf, bin, dfu, dfuse. `entry`: the start address if the file has one. `target`: what the
     file says of the part that it is for, by the format's own names (vendor_id, product_id, device of DFU; machine of
     ELF; alt_setting of DfuSe), so that a flasher can refuse it for another part. `relocatable`: the addresses mean
     nothing (raw binary without an address, DFU): the flasher places it at the start of the region it writes. `version`:

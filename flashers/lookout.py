@@ -1,8 +1,8 @@
 """`Lookout`: whether an erase took more than was planned, or less. Seen from a few bytes, before and after.
 
-A part that is told numbers of erase units erases what it calls so, and one whose memory a person described may have other
+A part that gets numbers of erase units erases by its own numbering, and one whose memory a person described may have other
 units than that. So bytes outside of the units are read before the first erase, and again after it: both neighbours, the
-far ends, and more of them where a person gave the units. What was blank before tells nothing, and has lost nothing.
+far ends, and more of them where a person gave the units. Bytes that were blank before prove nothing, and have lost nothing.
 """
 
 from __future__ import annotations
@@ -74,14 +74,14 @@ class Lookout:
             self._witnesses = [witness for witness in self._witnesses if not witness.is_in(erased)]
 
     def after_refusal(self) -> None:
-        """To be called where the part did not erase what it was told to: something else may be gone instead."""
+        """To be called where the part did not erase what it was asked to: something else may be gone instead."""
         if self._count < len(self._units):
             unit = self._units[self._count]
             # Of the others a part may have erased some before it refused.
             self._check_outside(unit, [witness for witness in self._witnesses if witness.is_outside_of(self._units)])
 
     def _units_in(self, done: int) -> int:
-        """How many of the first units make up so many bytes; all units if the bytes end within one."""
+        """How many of the first units make up `done` bytes; all units if the bytes end within one."""
         sizes = accumulate(unit.size for unit in self._units)
         return next((count for count, total in enumerate(sizes, 1) if total == done), len(self._units))
 
@@ -92,7 +92,7 @@ class Lookout:
             raise WrongLayout(f"erasing {unit} has also erased what lay at {places}: {STATE}")
 
     def _is_lost(self, witness: _Witness) -> bool:
-        """Whether something else is there now: it is blank, or holds what came with a page. A garbled read is no proof."""
+        """Whether something else is there now: it is blank, or holds what came with a page. A garbled read is not a proof."""
         now = self._bytes(witness.address)
         return now not in (None, witness.data) and now == self._bytes(witness.address)
 

@@ -61,7 +61,7 @@ class Watch(Enum):
     NO = auto()
     """After none: the part itself says where its erase units are."""
     FIRST = auto()
-    """After the first: the part is told numbers of units, which are counted by a table of parts."""
+    """After the first: the part gets numbers of units, which are counted by a table of parts."""
     EACH = auto()
     """After each: a person described the units."""
 
@@ -127,7 +127,7 @@ def uniform(name: str, start: int, size: int, unit: int, **facts: Any) -> Region
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """A place that files have bytes for and that is no memory to write: fuses, signatures, option bytes.
+    """A place that files have bytes for and that is not memory to write: fuses, signatures, option bytes.
 
     `contents`: what the part holds there, a byte each, None where it can't be asked; several where files have it in
     several orders. `readable`: whether it is read to see. `names_part`: other bytes are those of another part.
@@ -145,7 +145,7 @@ class Beside:
         return self.start + self.size
 
     def holds(self, part: Segment) -> bool | None:
-        """Whether the part holds these bytes of this place already; None where that can't be told from `contents`."""
+        """Whether the part holds these bytes of this place already; None where `contents` doesn't show that."""
         low, high = part.address - self.start, part.end - self.start
         wanted = tuple(bytes(part.data))
         known = [content[low:high] for content in self.contents]

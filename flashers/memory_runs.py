@@ -33,7 +33,7 @@ class MemoryRun(Settings):
     @model_validator(mode="after")
     def _whole_units(self) -> Self:
         if self.size % self.erase_unit:
-            raise ValueError(f"size is no multiple of erase_unit ({self.size} and {self.erase_unit})")
+            raise ValueError(f"size is not a multiple of erase_unit ({self.size} and {self.erase_unit})")
         if self.end > MOST:
             raise ValueError("the run ends beyond 32 bits of address")
         return self

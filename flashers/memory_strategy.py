@@ -19,7 +19,7 @@ from .strategy import Strategy
 SAMPLE = 64
 """Bytes read of an erase unit to see whether reading the rest of it may be worth while."""
 MISSES = 4
-"""So many units in a row that differ, and the rest is taken to differ too."""
+"""When this many units in a row differ, the rest is taken to differ too."""
 REFUSALS = (PartProtected, PartRefused, PartWrongMode, SecurityDenied, Unsupported)
 """Answers by which a part says that it did not do what was asked."""
 
@@ -88,7 +88,7 @@ class MemoryStrategy(Strategy):
         for item in ranges:
             region = memory.region_of(item.start)
             if region is None or region.erase is Erase.NEVER or item.end > region.end:
-                raise Unsupported(f"{item} is no memory of this part that can be erased")
+                raise Unsupported(f"{item} is not memory of this part that can be erased")
             units |= {unit.start: unit for unit in region.erase_units(item.start, item.end)}
         return self._erase(tuple(units[start] for start in sorted(units)))
 
@@ -123,7 +123,7 @@ class MemoryStrategy(Strategy):
         found = []
         done = misses = 0
         with self.reporter.phase(Phase.COMPARE, total):
-            # The first unit is written last, so after a cut it is the one that tells least: ask for it last.
+            # The first unit is written last, so after an interruption it says least: ask for it last.
             for region, unit in units[1:] + units[:1]:
                 parts = list(image.within(unit.start, unit.end))
                 if self.has(Capability.DIGEST):

@@ -32,7 +32,7 @@ class FlashPlan:
 
     `blank_bytes`: of the image, not written because erasing leaves them as they should be. `present_bytes`: of the
     image, in units that hold it already; `present`: those units. `rewritten`: units that writing erases. `replaces`: the
-    slot whose contents go, whole, in the words of a message; "": it is no slot. `regions`: the part's memory.
+    slot whose contents go, whole, in the words of a message; "": it is not a slot. `regions`: the part's memory.
     """
 
     image: FirmwareImage
@@ -292,7 +292,7 @@ def make(
             _check_head(image, region, unit, used)
     writes: list[Segment] = []
     blank = 0
-    # The first page of a processor's own memory is what makes it boot: what lies beside (its EEPROM) goes before.
+    # The first page of a processor's own memory makes it boot: memory beside (its EEPROM) goes before.
     for region in sorted(memory.regions, key=lambda region: region.erase is Erase.BY_WRITE):
         if region.erase is Erase.NEVER or region.write is Write.WHOLE_SEGMENTS:
             writes += _whole(image, region, [unit for owner, unit in todo if owner is region], there)

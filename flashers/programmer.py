@@ -57,7 +57,7 @@ T = TypeVar("T")
 class FlashResult:
     """What became of one flash. `verified` says how, "" if verification was turned off.
 
-    `version` is what the application reported after the start; None when it was not asked.
+    `version`: as the application reported it after the start; None when it was not asked.
     """
 
     component: str
@@ -118,7 +118,7 @@ class Programmer:
         return self.reporter.touched
 
     def look(self) -> Identity:
-        """Who the part is. It is brought into its bootloader only where nothing else tells what planning needs."""
+        """Who the part is. It is brought into its bootloader only where planning needs it."""
         with self._telling():
             if not (self.connected or self._looked):
                 self.reporter.check_cancelled()
@@ -145,7 +145,7 @@ class Programmer:
             return self._attempt(self.connect, Phase.CONNECT)
 
     def memory_map(self) -> MemoryMap:
-        """The part's memory; a slot is one that nothing but an upload erases."""
+        """The part's memory; a slot is a region that nothing but an upload erases."""
         with self._telling():
             return self._strategy(looking=True).memory_map()
 
@@ -186,9 +186,9 @@ class Programmer:
             return FlashResult(self.component, self.identity, erased, written, verified, None, booted, seconds)
 
     def start(self, plan: FlashPlan | None = None) -> bool:
-        """Starts what the plan has brought; None: whatever the part holds. False where the part can't be told to.
+        """Starts what the plan has brought; None: whatever the part holds. False where the part has no command for it.
 
-        Raises RebootFailed where nothing runs then, VerifyMismatch where something else does, as far as the protocol tells.
+        Raises RebootFailed where nothing runs then, VerifyMismatch where something else does, as far as the protocol shows it.
         """
         with self.starting(plan) as started:
             return started is not None
@@ -197,7 +197,7 @@ class Programmer:
     def starting(self, plan: FlashPlan | None = None) -> Iterator[Callable[[str], None] | None]:
         """Starts the application, in a phase that goes on until the block ends, for who asks it something.
 
-        A text given to what it yields is told at the phase's end. None where the part can't be told to start.
+        A text given to what it yields is reported at the phase's end. None where the part has no command to start.
         """
         with self._telling():
             strategy = self._strategy()
@@ -286,7 +286,7 @@ class Programmer:
         return plan
 
     def _attempt(self, action: Callable[[], T], phase: Phase, without: tuple[type[Exception], ...] = ()) -> T:
-        """Does `action`, up to `attempts` times where the failure may pass; connects anew before each further time."""
+        """Does `action`, up to `attempts` times where the failure may pass; connects again before each further time."""
         attempt = 1
         while True:
             try:
@@ -345,7 +345,7 @@ class Programmer:
 
 
 def _exit_status(error: ProxyflashError, left: Left) -> ExitStatus:
-    """A part that was changed and isn't whole is told from one that isn't there, whatever kept it from being whole.
+    """A part that was changed and isn't whole has another status than an absent part, whatever kept it from being whole.
 
     After a WrongLayout the same command would erase on beyond the plan, and see nothing of it.
     """

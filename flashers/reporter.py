@@ -1,4 +1,4 @@
-"""`Reporter`: what the engine tells of one component while it works on it, and where it stops on request."""
+"""`Reporter`: the engine's events of one component while it works on it, and where it stops on request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Reporter:
         self.context.on_event(event)
 
     def progress(self, phase: Phase, done: int, total: int) -> None:
-        """Tells how far it is, in bytes. Raises Cancelled, but not at the last byte written: the next safe point is after
+        """Reports how far it is, in bytes. Raises Cancelled, but not at the last byte written: the next safe point is after
         what ends the write."""
         if phase is Phase.ERASE:
             self.erased = self._before + done
@@ -60,7 +60,7 @@ class Reporter:
 
     @contextmanager
     def phase(self, phase: Phase, total: int = 0) -> Iterator[Callable[[str], None]]:
-        """Tells the start and the end of a phase; a text given to what it yields is told at its end."""
+        """Reports the start and the end of a phase; a text given to what it yields is reported at its end."""
         began = clock.monotonic()
         detail = ""
 

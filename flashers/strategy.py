@@ -15,7 +15,7 @@ from .reporter import Reporter
 
 
 class Strategy(ABC):
-    """For a connected part. Erases, writes and starts nothing but what it is told to."""
+    """For a connected part. Erases, writes and starts nothing but what the caller asks for."""
 
     def __init__(self, bootloader: Bootloader, reporter: Reporter) -> None:
         self.bootloader = bootloader
@@ -23,7 +23,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def memory_map(self) -> MemoryMap:
-        """The part's memory, or its slot, as one that nothing but an upload erases."""
+        """The part's memory, or its slot, as a region that nothing but an upload erases."""
 
     @abstractmethod
     def place(self, image: FirmwareImage) -> FirmwareImage:

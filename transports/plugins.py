@@ -78,7 +78,7 @@ def load(group: str, name: str) -> type[Any]:
     except Exception as error:
         raise PluginBroken(f"the {kind} {name!r} ({entry.value}) can't be loaded: {error}") from error
     if not isinstance(loaded, type):
-        raise PluginBroken(f"the {kind} {name!r} ({entry.value}) is no class")
+        raise PluginBroken(f"the {kind} {name!r} ({entry.value}) is not a class")
     return loaded
 
 

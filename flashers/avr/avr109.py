@@ -1,6 +1,6 @@
-"""`avr109`: AVR boot loaders that speak AVR109: Caterina of the Arduino Leonardo and Micro, LUFA's CDC loader, and others.
+"""`avr109`: AVR bootloaders that speak AVR109: Caterina of the Arduino Leonardo and Micro, LUFA's CDC loader, and others.
 
-Caterina is a USB device itself: the application is told to become the loader by the touch of its port at 1200 bit/s
+Caterina is a USB device itself: the application is asked to become the bootloader by the touch of its port at 1200 bit/s
 (entry.py), and the port goes and comes back on the way in and on the way out. Its blocks erase the page that they
 write, and so do LUFA's; a loader with another name is taken for one as AVR109 describes it, which erases all of the
 application section and no less.

@@ -93,12 +93,12 @@ def block_size(answer: bytes) -> int:
 
 
 def signature(answer: bytes) -> int:
-    """The last byte comes first. Raises ProtocolError, also for one that is no AVR's: what sends one byte again and again
+    """The last byte comes first. Raises ProtocolError, also for another maker's: a peer that sends one byte again and again
     would pass for a name and a version."""
     if len(answer) != 3:
-        raise ProtocolError(f"the loader told {len(answer)} of 3 signature bytes")
+        raise ProtocolError(f"the bootloader sent {len(answer)} of 3 signature bytes")
     if answer[2] != MANUFACTURER:
-        raise ProtocolError(f"the loader told {answer.hex(' ')} for a signature, and those of AVRs end with 1e here")
+        raise ProtocolError(f"the bootloader sent {answer.hex(' ')} as signature; that of an AVR ends with 1e here")
     return int.from_bytes(answer, "little")
 
 

@@ -1,4 +1,4 @@
-"""How an AVR gets into its boot loader: a reset through a modem line, a text, or the touch of its port at 1200 bit/s.
+"""How an AVR gets into its bootloader: a reset through a modem line, a text, or the touch of its port at 1200 bit/s.
 
 A loader runs after each reset and gives the application the part when nothing comes for a while: about a second of
 Optiboot's. What drives the reset pin is the board's: the profile says it.

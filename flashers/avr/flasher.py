@@ -1,7 +1,7 @@
-"""`AvrFlasher`: an AVR behind a boot loader on a serial port, whatever that loader speaks.
+"""`AvrFlasher`: an AVR behind a bootloader on a serial port, whatever that loader speaks.
 
 The base of `stk500v1`, `stk500v2` and `avr109`, which bring an `AvrLoader`. Three rules. The boot section is never
-written: where it begins is found out before the memory map is given, and a page in it is no address that `write` takes.
+written: where it begins is found out before the memory map is given, and `write` takes no address in it.
 While not all pages of an image are there, the first one starts nothing (boot_section.parked), so that a cut leaves no
 mixture that runs. And since nothing on this wire carries a checksum but stk500v2's messages, what decides where
 is written counts once it was read twice alike, and everything is read back. What the part has is in identity.py.
@@ -54,7 +54,7 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
     _profile: AvrProfile
     _entry: AvrEntry
     _mute = (
-        "what the boot loader is greeted with",
+        "the bootloader's greeting",
         "Are its wires, its rate and its profile's entry right? Without a line to its reset: reset it, and start at once.",
     )
 
@@ -82,7 +82,7 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
         target = target or {}
         if "image_hash" in target:
             raise ImageWrongPart(
-                "the file is an MCUboot image, and the boot loader of an AVR starts the bare program",
+                "the file is an MCUboot image, and the bootloader of an AVR starts the bare program",
                 remedy="Give the program itself: the .hex or .elf of the build.",
             )
         machine = target.get("machine", AVR)
@@ -155,7 +155,7 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
 
     def start_application(self) -> None:
         """Has the loader start the application; where it doesn't answer, a reset does, after the loader's time-out. Without a
-        reset line a loader that answers late, or still, is told again."""
+        reset line a loader that answers late, or still, gets the command again."""
         try:
             self._loader.leave()
         except LOST:
@@ -174,7 +174,7 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
         return self._loader.sync()
 
     def _is_found(self) -> bool:
-        """Of a loader that each reset starts, and that gives the application the part by itself, it is not asked; of a part
+        """Of a loader that each reset starts, and that starts the application unasked, it is not asked; of a part
         on its own USB port the touch shows it."""
         return not (self._entry.resets or self._profile.entry.touch) and super()._is_found()
 
@@ -184,9 +184,9 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
         self._found = self._found or (is_first and self._entry.is_untouched)
 
     def _find(self, deadline: Deadline) -> Identity | None:
-        """A loader that answers while there is an application is one that was just reset, as by opening the port: it is
-        told to go on, and the application is there to be asked. Opening a part's own USB port resets nothing: a loader that
-        waits there is left waiting, for its application may be half written."""
+        """A loader that answers while there is an application was just reset, as by opening the port: it gets
+        the command to go on, and the application is there to be asked. Opening a part's own USB port resets nothing: a
+        loader that waits there is left waiting, for its application may be half written."""
         identity = super()._find(deadline)
         by_opening = not self._profile.entry.touch
         if identity is not None and by_opening and self._found_part is not None and self._has_application():
@@ -198,7 +198,7 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
         found = self._found_part
         if found is None:
             raise ProfileWrong(
-                "nothing is known of the AVR with the signature that the loader tells",
+                "the bootloader's signature belongs to no AVR in the table of parts",
                 remedy=f"Give its memory in the profile, by its data sheet, as in memory = {EXAMPLE}",
             )
         self._check_part(f"an {found.part.name}", found.part.name, f"0x{found.part.signature:06X}")

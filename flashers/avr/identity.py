@@ -54,7 +54,7 @@ class FoundPart:
     def check_lock(self) -> None:
         """Boot lock bits 0 (data sheets, "Boot Loader Lock Bits"): may the loader write the application, and read it?
 
-        Bits 7:6 are none and read as 1; a byte without them is no lock byte. Raises PartProtected.
+        Bits 7:6 are none and read as 1; a byte without them is not a lock byte. Raises PartProtected.
         """
         lock = self.fuses.lock
         if lock is not None and lock >> 6 == 3 and lock >> 2 & 3 != 3:

@@ -1,4 +1,4 @@
-"""What the boot loaders of AVRs have in common, whatever they speak: `AvrLoader`, the commands that `avr` needs.
+"""What the bootloaders of AVRs have in common, whatever they speak: `AvrLoader`, the commands that `avr` needs.
 
 A loader's pages: some erase a page as they write it, and have no other way to erase one (`ERASES_PAGES`); others erase the
 application section only as a whole, by a command.
@@ -58,7 +58,7 @@ class AvrLoader(ABC):
     """An application may jump to its start, however often. Without the C library's start, which sets the stack pointer, each
     time takes some of the stack, down into the registers of the ports."""
     numbers_answers = False
-    """An answer that comes late is told from the next one's."""
+    """A late answer is known from that of the next request."""
     is_patient = True
     """It waits for the next command as long as that takes. Else a watchdog starts the application meanwhile."""
     tells_memories_apart = False
@@ -79,7 +79,7 @@ class AvrLoader(ABC):
     def signature(self) -> int: ...
 
     def fuses(self) -> Fuses:
-        """What the loader tells of fuses and lock bits; by default nothing."""
+        """Fuses and lock bits, as far as the loader reports them; by default nothing."""
         return Fuses()
 
     def prepare(self, part: AvrPart) -> None:  # noqa: B027 - most loaders need nothing

@@ -1,4 +1,4 @@
-"""What a bench file says of an AVR behind a boot loader on a serial port: its profile."""
+"""What a bench file says of an AVR behind a bootloader on a serial port: its profile."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class AvrMemoryRun(MemoryRun):
         elif self.end > MOST_FLASH:
             raise ValueError(f"flash lies below 0x{MOST_FLASH:X}, and EEPROM begins at 0x{avr_memories.EEPROM:X}")
         elif page & (page - 1) or not 16 <= page <= 1024:
-            raise ValueError(f"erase_unit = {page} is no page of flash: a power of two from 16 to 1024")
+            raise ValueError(f"erase_unit = {page} is not a page of flash: a power of two from 16 to 1024")
         return self
 
 

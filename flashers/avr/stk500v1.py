@@ -1,4 +1,4 @@
-"""`stk500v1`: AVR boot loaders that speak STK500 version 1 (AVR061): Optiboot, ATmegaBOOT and their kin.
+"""`stk500v1`: AVR bootloaders that speak STK500 version 1 (AVR061): Optiboot, ATmegaBOOT and their kin.
 
 What they leave out of it is in Optiboot's wiki ("How Optiboot works"): a page is erased as it is written, the EEPROM is
 mostly not there, fuses read as 0, most commands are answered and do nothing. Two things follow. A byte that Optiboot does
@@ -91,7 +91,7 @@ class Stk500v1Loader(AvrLoader):
         return int.from_bytes(self._ask(codec.command(Command.READ_SIGN), 3, "who it is"), "big")
 
     def fuses(self) -> Fuses:
-        """Only of a loader that really has UNIVERSAL; one that answers 0 to each doesn't read them."""
+        """Only of a loader that really has UNIVERSAL; a loader that answers 0 to each doesn't read them."""
         if self._universal(SIGNATURE_0) != 0x1E:
             return Fuses()
         found = {name: self._universal(instruction) for name, instruction in FUSES.items()}

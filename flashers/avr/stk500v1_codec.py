@@ -80,7 +80,7 @@ def extended_address(address: int) -> bytes:
 
 
 def universal(instruction: bytes) -> bytes:
-    """An ISP instruction of 4 bytes; the answer's payload is what the last of them would shift out."""
+    """An ISP instruction of 4 bytes; the answer's payload is the byte that the last of them would shift out."""
     return command(Command.UNIVERSAL, instruction)
 
 

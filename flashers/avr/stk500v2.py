@@ -1,12 +1,12 @@
-"""`stk500v2`: AVR boot loaders that speak STK500 version 2 (AVR068), foremost that of the Arduino Mega 2560 ("Wiring").
+"""`stk500v2`: AVR bootloaders that speak STK500 version 2 (AVR068), foremost that of the Arduino Mega 2560 ("Wiring").
 
 That loader erases a page with each PROGRAM_FLASH_ISP, but not the page that is written: the next one, counted from 0 on
 since its start, or since the last CHIP_ERASE_ISP (which does nothing else, and says that it failed). So each page is
-written when the count is at it; to begin anew the count is set back; and pages between that aren't to be changed are
+written when the count is at it; to begin again the count is set back; and pages between that aren't to be changed are
 written again with what they hold. A loader that erases the page it is given is served by that as well.
 
-Its EEPROM commands take the address of a byte for writing, and twice as much for reading. What both kinds of loaders read
-alike is what follows address 0, so that is where each read begins.
+Its EEPROM commands take the address of a byte for writing, and twice as much for reading. Both kinds of loaders read
+alike from address 0 only, so each read begins there.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Stk500v2Loader(AvrLoader):
     # Pages, and the count of those that were erased.
 
     def _program(self, part: AvrPart, address: int, data: bytes, what: str) -> None:
-        """The address is told each time, though it would follow: a loader that was reset is at 0."""
+        """The address is sent each time, though it would follow: a loader that was reset is at 0."""
         self._at = None
         self._go_to(part, address)
         self._at = self._erases_next = None
@@ -167,7 +167,7 @@ class Stk500v2Loader(AvrLoader):
         return self._ask(codec.read_byte(command, instruction), 1, command.name)[0]
 
     def _ask(self, body: bytes, size: int, what: str, *, seconds: float = 0.0) -> bytes:
-        """An answer has a number, so one that is late is waited for as long again."""
+        """An answer has a number, so a late one is waited for as long again."""
         return codec.result(self._exchange(body, 2 * self.line.answer + seconds, size), Command(body[0]), size, what)
 
     def _exchange(self, body: bytes, seconds: float, size: int = 0) -> bytes:
@@ -187,7 +187,7 @@ class Stk500v2Loader(AvrLoader):
 
 
 class Stk500v2Flasher(AvrFlasher):
-    """One part behind the Mega 2560's loader or another one that speaks STK500 version 2."""
+    """One part behind the Mega 2560's loader or another loader of STK500 version 2."""
 
     protocol = "stk500v2"
     silences = codec.SILENCES

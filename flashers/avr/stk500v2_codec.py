@@ -80,7 +80,7 @@ def message(sequence: int, body: bytes) -> bytes:
 def take(heard: bytearray, sequence: int) -> bytes | None:
     """The body of the first whole message with this sequence number; None: more must come. Takes what it has seen.
 
-    What is no message, or one of another number (a late answer), is passed over.
+    Other bytes, and a message of another number (a late answer), are passed over.
     """
     while True:
         start = heard.find(START)
@@ -108,7 +108,7 @@ def load_address(address: int) -> bytes:
 
 
 def enter_progmode() -> bytes:
-    """The programmer's timings are nothing to a boot loader; these are what AVR068, 4.2.1, gives for an AVR."""
+    """The programmer's timings mean nothing to a bootloader; AVR068, 4.2.1, gives these for an AVR."""
     return bytes([Command.ENTER_PROGMODE_ISP, 200, 100, 25, 32, 0, 0x53, 3, 0xAC, 0x53, 0, 0])
 
 

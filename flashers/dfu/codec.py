@@ -78,7 +78,7 @@ MEANINGS: Mapping[int, Meaning] = {
 }
 """Of a status that is not OK; the others are FAILED."""
 SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.END: Meaning.DONE, Step.START: Meaning.DONE}
-"""After the last block, and once it is told to start its application, a device answers no more: it restarts. What comes back
+"""After the last block, and once it is asked to start its application, a device answers no more: it restarts. What comes back
 says whether it did."""
 
 

@@ -1,6 +1,6 @@
 """USB DFU in words, after the DFU specification 1.1 and, for DfuSe, ST's AN3156; other requests after USB 2.0, table 9-4.
 
-Whether a device speaks DfuSe is in its functional descriptor; until that was seen, commands are told as blocks.
+Whether a device speaks DfuSe is in its functional descriptor; until that was seen, commands are shown as blocks.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def speaks_dfuse(configuration: bytes) -> bool:
 
 
 class DfuDescriber(Describer):
-    """Each DFU device of a USB bus; what passes to other devices is told by USB's own names."""
+    """Each DFU device of a USB bus; traffic of other devices is shown by USB's own names."""
 
     def __init__(self, part: str = "") -> None:
         super().__init__(part)

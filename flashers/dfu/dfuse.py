@@ -19,7 +19,7 @@ class DfuSeMemory(MemoryAccess):
         self._session = session
 
     def memory_map(self, target: Target | None = None) -> MemoryMap:
-        """The memories of one alternate setting: the address's, or the one that an image file has named."""
+        """The memories of one alternate setting: the address's, or that of an image file."""
         session = self._session
         session.check_target(target or {})
         session.take_alternate(target or {}, sorted({number for number, _ in session.regions}))

@@ -29,7 +29,7 @@ MOST_CHARACTERS = 1024
 def parse_layout(name: str, write_alignment: int) -> list[Region]:
     """The regions of an alternate setting's name; runs that take the same are one region. Raises ProtocolError."""
     if len(name) > MOST_CHARACTERS:
-        raise ProtocolError(f"the memory layout {name[:40]!r}... has {len(name):,} characters, which is no name")
+        raise ProtocolError(f"the memory layout {name[:40]!r}... has {len(name):,} characters, too many for a name")
     title, *fields = name.removeprefix("@").split("/")
     if not fields or len(fields) % 2:
         raise ProtocolError(f"the memory layout {name!r} has no address and sectors after its name")

@@ -48,7 +48,7 @@ class DfuDiscovery(Discovery):
 
 
 def as_discovered(info: UsbInfo, *, by_serial: bool) -> Discovered:
-    """Of a running part only the ids of its application are seen, so it is told by its port, which it keeps."""
+    """Of a running part only the ids of its application are seen, so it is known by its port, which it keeps."""
     ids = f"vendor_id = 0x{info.vendor_id:04X}, product_id = 0x{info.product_id:04X}"
     port = f"port = {toml_text(info.port)}"
     if is_in_dfu_mode(info):

@@ -1,8 +1,8 @@
 """Into DFU mode and out of it: which USB device is meant, detaching (DFU 1.1, chapter 5), coming back.
 
-A device is followed by its port: as a rule it keeps that, while its ids, its serial number and its address may all change.
-Where it comes back at another one, as behind a virtual machine, it is known by its serial number, or by being the only one that
-came.
+A device is followed by its port: as a rule it keeps its port, while its ids, its serial number and its address may all change.
+Where it comes back at another port, as behind a virtual machine, it is known by its serial number, or by being the only
+device that came.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def find(bus: UsbBus, address: DfuAddress) -> UsbDevice:
 
 
 def detach(bus: UsbBus, device: UsbDevice, address: DfuAddress, seconds: float) -> UsbDevice:
-    """DETACH, then a USB reset unless the device detaches by itself; it comes back in DFU mode within `seconds`.
+    """DETACH, then a USB reset unless the device detaches unasked; it comes back in DFU mode within `seconds`.
 
     Closes `device`. Raises PartWrongMode.
     """
@@ -164,8 +164,8 @@ def _refuse_ids_of_application(bus: UsbBus, address: DfuAddress, info: UsbInfo) 
 def came_back(bus: UsbBus, address: DfuAddress, info: UsbInfo, others: Collection[str], seconds: float) -> Came:
     """Waits for a device that is to start its application: what is at its port then, within `seconds`.
 
-    One that shows its DFU mode for a moment, on its way to its application, is waited for. Opens nothing: the user may
-    have no right to the application. `others`: the ports where devices were before it was told to.
+    A device that shows its DFU mode for a moment, on its way to its application, is waited for. Opens nothing: the user may
+    have no right to the application. `others`: the ports where devices were before the request.
     """
     deadline = Deadline.after(seconds)
     runtime = address.runtime()
@@ -188,10 +188,10 @@ def came_back(bus: UsbBus, address: DfuAddress, info: UsbInfo, others: Collectio
 def _elsewhere(
     bus: UsbBus, address: DfuAddress, info: UsbInfo, others: Collection[str], *, in_dfu_mode: bool
 ) -> Sequence[UsbMatch]:
-    """The port where a device came back in that mode which left `info.port`; none where that can't be told, or it isn't back.
+    """The port where a device came back in that mode which left `info.port`; none where that isn't known, or it isn't back.
 
-    `others`: the ports where devices were before. Where another component of the bus was, it is looked for by a serial number
-    that alone tells it. The only one that came is taken for it, unless the address names its port, or another device is
+    `others`: the ports where devices were before. Where another component of the bus was, it is looked for by a unique
+    serial number. The only device that came is taken for it, unless the address names its port, or another device is
     followed that isn't back either, by this process or by another one.
     """
     match = address.dfu_mode() if in_dfu_mode else address.runtime()

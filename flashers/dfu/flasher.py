@@ -1,7 +1,7 @@
 """USB Device Firmware Upgrade: DFU 1.1 (USB-IF, 2004-08-05) and ST's DfuSe (UM0391, AN2662, AN3156).
 
-A device of DFU 1.1 takes one blob into one slot (slot.py), one of DfuSe has addressed memory (dfuse.py). Which of the two
-it is only the connected device tells, unless the profile does. The requests are in link.py, coming and going in entry.py
+A device of DFU 1.1 takes one blob into one slot (slot.py), one of DfuSe has addressed memory (dfuse.py). Only the connected
+device shows which of the two it is, unless the profile says it. The requests are in link.py, coming and going in entry.py
 and session.py.
 """
 

@@ -29,7 +29,7 @@ from .codec import IN, LAST_BLOCK, MEANINGS, OUT, DfuSeCommand, DfuState, DfuSta
 REQUEST_SECONDS = 5.0
 """How long a control request may take; a device that is at work answers GETSTATUS all the same."""
 STATUS_TRIES = 3
-"""How often a GETSTATUS that got lost is repeated: it tells the same again."""
+"""How often a GETSTATUS that got lost is repeated: it reports the same again."""
 IDLE_TRIES = 4
 LEAVE_TRIES = 2
 
@@ -66,7 +66,7 @@ class DfuLink:
 
     def download(self, block: int, data: bytes, what: str) -> None:
         """DNLOAD; `block` is wBlockNum, cut to its 16 bits. Raises what the device's status means if it refuses, or
-        UsbStall if that tells nothing."""
+        UsbStall if that gives no reason."""
         try:
             taken = self.device.control_out(
                 OUT, Request.DNLOAD, block & LAST_BLOCK, self.interface, data, Deadline.after(REQUEST_SECONDS)
@@ -167,7 +167,7 @@ class DfuLink:
     # DfuSe.
 
     def command(self, payload: bytes, what: str) -> None:
-        """A DfuSe command. It is carried out at the GETSTATUS that follows; the next one tells what came of it."""
+        """A DfuSe command. It is carried out at the GETSTATUS that follows; the next one reports the result."""
         self.download(0, payload, what)
         self.settle(what, (DfuState.dfuDNLOAD_IDLE,))
 
@@ -185,7 +185,7 @@ class DfuLink:
                 self.status(tries=1)
                 return
             except (UsbStall, UsbTimeout, ProtocolError):
-                # Gone before it answered, or the request was lost: asked once more, it is gone or goes.
+                # Gone before it answered, or the request was lost: asked again, it is gone or goes.
                 continue
             except TransportError:
                 return

@@ -15,7 +15,7 @@ from ..vector_table import VectorTable
 from .dfuse_layout import FLASH_START
 
 ANY = 0xFFFF
-"""An id that is not told, as in a DFU file's suffix (DFU 1.1, appendix B)."""
+"""An id that is not given, as in a DFU file's suffix (DFU 1.1, appendix B)."""
 
 
 class DfuAddress(Address):
@@ -74,7 +74,7 @@ class DfuAddress(Address):
         )
 
     def runtime(self) -> UsbMatch | None:
-        """The running application; None where its ids are not told."""
+        """The running application; None where its ids are not given."""
         if self.runtime_vendor_id is None and self.runtime_product_id is None:
             return None
         return UsbMatch(
@@ -128,7 +128,7 @@ class DfuProfile(Settings):
     @model_validator(mode="after")
     def _writes_whole_pieces(self) -> Self:
         if self.transfer_size % self.write_alignment:
-            raise ValueError(f"transfer_size = {self.transfer_size} is no multiple of write_alignment")
+            raise ValueError(f"transfer_size = {self.transfer_size} is not a multiple of write_alignment")
         return self
 
     @model_validator(mode="after")
@@ -140,6 +140,6 @@ class DfuProfile(Settings):
         return self
 
     def own_regions(self, alternate: int) -> list[Region]:
-        """What `memory` says of an alternate setting; nothing: it is as the device tells."""
+        """What `memory` says of an alternate setting; nothing: it is as the device reports."""
         found = regions([run for run in self.memory if run.alt == alternate], write_alignment=self.write_alignment)
         return [replace(region, head=VectorTable() if region.start == FLASH_START else None) for region in found]

@@ -38,7 +38,7 @@ class DfuSession:
         """Whether the memories are as the device itself describes them."""
         self._alternate = 0
         self.wanted_alternate = 0
-        """The one that is read and written where several have an address."""
+        """The alternate setting to read and write where several have an address."""
         self._ids: set[tuple[int, int]] = set()
         self._runs = False
         self.moved = False
@@ -83,7 +83,7 @@ class DfuSession:
             self._link = None
 
     def check_target(self, target: Target) -> None:
-        """A suffix's ids are those of DFU mode or of the application (DFU 1.1, appendix B, tells not which).
+        """A suffix's ids are those of DFU mode or of the application (DFU 1.1, appendix B, doesn't say which).
 
         Raises ImageWrongPart.
         """
@@ -131,7 +131,7 @@ class DfuSession:
     def start_application(self) -> None:
         """Raises RebootFailed when the device comes back in its bootloader."""
         if not self._runs and self._restart() is Came.DFU_MODE:
-            raise RebootFailed("the device was told to start its application, and is in DFU mode again")
+            raise RebootFailed("the device was asked to start its application, and is in DFU mode again")
 
     def _restart(self) -> Came:
         """Has the device start its application."""
@@ -222,14 +222,14 @@ class DfuSession:
             raise PartWrongMode("the device's DFU descriptor says that it takes no downloads")
         if self.is_dfuse and not any(alternate == self.address.alt for alternate, _ in self.regions):
             raise ProtocolError(
-                f"the device says DfuSe, but the name of its alternate setting {self.address.alt} tells no memory",
+                f"the device says DfuSe, but the name of its alternate setting {self.address.alt} describes no memory",
                 remedy='If it is a DFU 1.1 device, put flavour = "dfu" into its profile.',
             )
         return identity(info, State.BOOTLOADER)
 
 
 def _told(name: str, write_alignment: int) -> list[Region]:
-    """What a name tells; nothing where that is no layout."""
+    """The regions of a name; none where the name is not a layout."""
     with suppress(ProtocolError):
         return parse_layout(name, write_alignment)
     return []

@@ -2,8 +2,8 @@
 
 One module a format: `ihex`, `srec`, `elf`, `raw`, `dfu` (with ST's DfuSe), `mcuboot`, and those of other packages, by entry
 points of the group `proxyflash.formats`. Each reads a stream and writes one, and knows nothing of paths. The rule: what a
-file is, its content says; its ending is asked only where the content can't. What is no program for a part (`foreign`) is
-refused by its name.
+file is, its content says; its ending is asked only where the content can't. A file that is not a program for a part (`foreign`)
+is refused with the name of its kind.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def save(image: FirmwareImage, path: Path | str, *, format: str | None = None, o
         with suppress(FileNotFoundError):
             # A file would take the place of a device, and the device be gone.
             if not stat.S_ISREG(path.stat().st_mode):
-                raise ImageNotWritten(f"{path} is there and is no file", remedy="Name a file.")
+                raise ImageNotWritten(f"{path} is there and is not a file", remedy="Name a file.")
         with named_files.whole(path) as stream:
             write(image, stream)
     except OSError as error:
@@ -157,7 +157,7 @@ def _read(
 
 
 def _refuse_foreign(head: bytes, path: Path, kind: type[Format] | None, as_is: bool) -> None:
-    """Raises ImageFormat for a file that is no firmware by its start, whatever its name ends in."""
+    """Raises ImageFormat for a file that is not firmware by its start, whatever its name ends in."""
     found = foreign.kind(head)
     if found is None or (found.container and as_is) or (found.unknown and kind is not RawBinary):
         return

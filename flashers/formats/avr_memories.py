@@ -2,7 +2,7 @@
 
 An AVR has several memories that all begin at 0. In a file each but the flash has an offset of its own (avr-ld's avr5.xc
 and others: the regions eeprom, fuse, lock, signature and user_signatures). A file of one memory alone begins at 0, as
-`avr-objcopy -j .eeprom --change-section-lma .eeprom=0` makes it. Then its name alone tells which memory: app.eep,
+`avr-objcopy -j .eeprom --change-section-lma .eeprom=0` makes it. Then only its name shows which memory: app.eep,
 app.eeprom.hex, app.fuse, app_fuses.hex, hfuse.hex, app.usersignatures.
 """
 

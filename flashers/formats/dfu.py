@@ -45,7 +45,7 @@ def has_suffix(tail: bytes) -> bool:
 
 
 def read(stream: BinaryIO, source: str) -> FirmwareImage:
-    """The bytes before the suffix, relocatable; `target` has what it tells of vendor_id, product_id and device."""
+    """The bytes before the suffix, relocatable; `target` has its vendor_id, product_id and device."""
     payload, target = _without_suffix(stream.read(), source)
     segments = join([Segment(0, payload)])
     return FirmwareImage(segments, "dfu", source, target=target, relocatable=True, version=_version(target))
@@ -153,7 +153,7 @@ def _without_suffix(data: bytes, source: str) -> tuple[bytes, dict[str, int | st
     device, product_id, vendor_id, _, _, length, crc = SUFFIX.unpack_from(data, len(data) - SUFFIX.size)
     if length > len(data):
         raise ImageFormat(
-            f"{source}: offset 0x{len(data) - 5:X}: the DFU suffix tells of {length} bytes, and the file has {len(data)}"
+            f"{source}: offset 0x{len(data) - 5:X}: the DFU suffix announces {length} bytes, and the file has {len(data)}"
         )
     covered = memoryview(data)[:-4]
     computed = _jamcrc(covered)
@@ -209,7 +209,7 @@ class _Reader:
         # UM0391 calls it the total length of the file; ST's own tools leave the suffix out.
         if size not in (len(self.data), len(self.data) + SUFFIX.size):
             raise self.error(
-                6, f"the prefix tells of {size:,} bytes before the suffix, and there are {len(self.data):,}", NOT_WHOLE
+                6, f"the prefix announces {size:,} bytes before the suffix, and there are {len(self.data):,}", NOT_WHOLE
             )
         for _ in range(count):
             yield self.target()
@@ -223,7 +223,7 @@ class _Reader:
             raise self.error(start, "no target prefix")
         end = self.offset + size
         if end > len(self.data):
-            raise self.error(start + 266, f"the target tells of {size:,} bytes, {end - len(self.data):,} too many")
+            raise self.error(start + 266, f"the target announces {size:,} bytes, {end - len(self.data):,} too many")
         # Each has 8 bytes at least, so a count that lies ends at the target's end.
         elements = [self.element(end) for _ in range(count)]
         if self.offset != end:
@@ -234,7 +234,7 @@ class _Reader:
         start = self.offset
         address, size = self.unpack(ELEMENT, end, "element")
         if self.offset + size > end:
-            raise self.error(start + 4, f"the element tells of {size:,} bytes, {self.offset + size - end:,} too many")
+            raise self.error(start + 4, f"the element announces {size:,} bytes, {self.offset + size - end:,} too many")
         if address + size > 1 << 32:
             raise self.error(start, f"the element at 0x{address:08X} goes beyond 32-bit addresses")
         self.offset += size

@@ -53,7 +53,7 @@ MACHINES = {
 
 @dataclass(frozen=True, slots=True)
 class _Class:
-    """The layouts of ELFCLASS32 or ELFCLASS64; where the latter has its fields in another order, `segment` tells."""
+    """The layouts of ELFCLASS32 or ELFCLASS64; where the latter has its fields in another order, `segment` has it."""
 
     header: str
     """e_type, e_machine, e_version, e_entry, e_phoff, e_shoff, e_flags, e_ehsize, and each table's entry size and
@@ -139,7 +139,7 @@ class _Reader:
                 IDENT_SIZE, "the memory of a program that crashed (a core file)", "Give the program: the build's .elf."
             )
         if fields[9] > MOST_SEGMENTS:
-            raise self.error(0, f"the header tells of {fields[9]:,} segments")
+            raise self.error(0, f"the header announces {fields[9]:,} segments")
         segments = self.table(program_headers, fields[8], fields[9], self.layout.program_header, "program header")
         sections = self.table(section_headers, fields[10], fields[11], self.layout.section_header, "section header")
         # Many headers may tell of the same bytes: a small file would become a huge image.
@@ -198,7 +198,7 @@ class _Reader:
         if not offset or not count:
             return []
         if entry_size != entry.size:
-            raise self.error(0, f"the ELF header tells of {entry_size} bytes for a {what}, which has {entry.size}")
+            raise self.error(0, f"the ELF header announces {entry_size} bytes for a {what}, which has {entry.size}")
         return list(entry.iter_unpack(self.bytes_at(offset, count * entry.size, f"{count:,} {what}s")))
 
     def bytes_at(self, offset: int, size: int, what: str) -> bytes:

@@ -137,7 +137,7 @@ class _Parser(records.Parser):
         record = records.octets(line[1:], self.source, number, 5)
         if len(record) < 5 or len(record) != record[0] + 5:
             told = f"{record[0]} bytes of data" if record else "no count"
-            raise self.error(number, f"tells of {told} and has {max(0, len(record) - 5)}")
+            raise self.error(number, f"announces {told} and has {max(0, len(record) - 5)}")
         if total := sum(record) & 0xFF:
             wanted = (record[-1] - total) & 0xFF
             raise self.error(

@@ -80,7 +80,7 @@ class Version:
         return cls(*(int(number or 0) for number in found.groups())) if found else None
 
     def __str__(self) -> str:
-        """As a running part tells it: without a build number that is 0."""
+        """As a running part reports it: without a build number that is 0."""
         text = f"{self.major}.{self.minor}.{self.revision}"
         return f"{text}.{self.build}" if self.build else text
 
@@ -174,17 +174,17 @@ class _Reader:
         if magic != MAGIC:
             raise self.error(0, f"no MCUboot image: it begins with 0x{magic:08X}, not 0x{MAGIC:08X}")
         if header_size < HEADER.size:
-            raise self.error(8, f"the header tells of {header_size} bytes for itself, and has {HEADER.size}")
+            raise self.error(8, f"the header announces {header_size} bytes for itself, and has {HEADER.size}")
         end = header_size + size
         if not size or end > len(self.data):
-            raise self.error(12, f"the header tells of {end:,} bytes, and the file has {len(self.data):,}", NOT_WHOLE)
+            raise self.error(12, f"the header announces {end:,} bytes, and the file has {len(self.data):,}", NOT_WHOLE)
         hashed = end
         found: list[tuple[int, bytes]] = []
         if protected:
             hashed, entries = self.tlvs(end, PROTECTED_MAGIC)
             if hashed - end != protected:
                 raise self.error(
-                    10, f"the header tells of {protected} bytes of protected TLVs, and {hashed - end} follow"
+                    10, f"the header announces {protected} bytes of protected TLVs, and {hashed - end} follow"
                 )
             found += entries
         total, entries = self.tlvs(hashed, INFO_MAGIC)
@@ -221,7 +221,7 @@ class _Reader:
             kind, size = INFO.unpack_from(self.data, offset)
             offset += INFO.size
             if offset + size > end:
-                raise self.error(offset - 2, f"a TLV tells of {size} bytes, and {end - offset} are left")
+                raise self.error(offset - 2, f"a TLV announces {size} bytes, and {end - offset} are left")
             yield kind, self.data[offset : offset + size]
             offset += size
 

@@ -1,4 +1,4 @@
-"""Where files have, by convention, what is no program: an AVR's fuses, Nordic's UICR, an STM32's option bytes.
+"""Where files have, by convention, bytes that are not a program: an AVR's fuses, Nordic's UICR, an STM32's option bytes.
 
 For messages about addresses that a part does not have, or that its bootloader does not tell of.
 """

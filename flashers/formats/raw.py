@@ -25,7 +25,7 @@ def write(image: FirmwareImage, stream: BinaryIO) -> None:
 
 
 class RawBinary(Format):
-    """Raw binary, which only the file's ending tells."""
+    """Raw binary, which only the file's ending shows."""
 
     name = "bin"
     endings = (".bin",)

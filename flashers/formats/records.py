@@ -58,7 +58,7 @@ def _is_comment(line: bytes) -> bool:
 
 
 def holds_no_record(text: bytes) -> bool:
-    """A record whose first character was damaged is no comment, nor is one after a line feed that was."""
+    """A record whose first character was damaged is not a comment, nor is one after a line feed that was."""
     return re.search(rb":[0-9A-Fa-f]{10}|S[0-9][0-9A-Fa-f]{8}|^.[0-9A-Fa-f]{8,}$", text) is None
 
 
@@ -141,7 +141,7 @@ class Parser(ABC):
         """`line`: the record that is not there."""
         return self.error(
             number,
-            f"is the last, and it is no {self.end}",
+            f"is the last, and no {self.end} follows",
             remedy=f"Copy or build it again. If the tool that made it writes no end, add the line {line}",
         )
 

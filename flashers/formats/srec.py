@@ -135,7 +135,7 @@ class _Parser(records.Parser):
                 counted = address == count % (1 << 8 * size)
                 if not counted and address != count - block:
                     raise self.error(
-                        number, f"tells of {address} data records, and there are {count} before it", NOT_WHOLE
+                        number, f"announces {address} data records, and there are {count} before it", NOT_WHOLE
                     )
                 block = count
         if number and not ended and not counted:
@@ -157,7 +157,7 @@ class _Parser(records.Parser):
         record = records.octets(line[2:], self.source, number, 1)
         if not record or len(record) != record[0] + 1:
             told = f"{record[0]} bytes" if record else "no count"
-            raise self.error(number, f"tells of {told} after its count and has {max(0, len(record) - 1)}")
+            raise self.error(number, f"announces {told} after its count and has {max(0, len(record) - 1)}")
         if len(record) < size + 2:
             raise self.error(number, f"has no room for its address of {size} bytes")
         if (total := sum(record) & 0xFF) != 0xFF:

@@ -1,6 +1,6 @@
-"""Two pins bring a part into its bootloader: its reset, and one that selects the bootloader while the part starts.
+"""Two pins bring a part into its bootloader: its reset pin, and a pin that selects the bootloader while the part starts.
 
-What the modem lines drive is the board's, and so is what an asserted line does: the profile says both.
+The board decides what the modem lines drive and what an asserted line does: the profile says both.
 """
 
 from __future__ import annotations

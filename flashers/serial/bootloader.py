@@ -90,7 +90,7 @@ class SerialBootloader(Bootloader):
         """What opening the port does to the lines that the profile's `entry` names; a `part` that no part has as its name."""
         entry, part = getattr(profile, "entry", None), getattr(profile, "part", "")
         if isinstance(entry, PinSettings | ResetSettings):
-            # Linux asserts both lines unless told otherwise.
+            # Linux asserts both lines by default.
             yield from entry.at_opening({line: bool(bus.get(line, True)) for line in ("dtr", "rts")})
         names = cls._part_names() if isinstance(part, str) and part else ()
         if names and not any(part.lower() in name.lower() for name in names):
@@ -185,7 +185,7 @@ class SerialBootloader(Bootloader):
         return self._sync()
 
     def _started(self) -> None:
-        """The application was told to start: the line is set for it."""
+        """The application was started: the line is set for it."""
         self._found = None
         self._entry.await_application()
         self._entry.use_application_settings()
@@ -197,7 +197,7 @@ class SerialBootloader(Bootloader):
     def _leave_as_found(self, error: Exception) -> None:
         """Starts the application of a part that was only moved into its bootloader, and of which nothing was changed.
 
-        A bootloader that was entered by a text, and reached, is told to; what another one would do is not known.
+        A bootloader that was entered by a text, and reached, gets the command; it isn't known what another bootloader would do.
         """
         self._entry.reset()
         if self._profile.enter and not self._entry.resets and not isinstance(error, NoResponse | PartWrongMode):

@@ -80,7 +80,7 @@ class SerialEntry(ABC):
         """Resets the part into its application; False where the port hasn't got the line. Raises TransportError."""
 
     def await_application(self) -> None:
-        """Waits until the application's port is there, once the part was told to start it. Most parts keep their port.
+        """Waits until the application's port is there, once the part was asked to start it. Most parts keep their port.
 
         Raises TransportError.
         """
@@ -90,7 +90,7 @@ class SerialEntry(ABC):
             self._has_left = False
 
     def follow(self, gone: SerialGone) -> None:
-        """Finds the part again whose port left when it was told to start another program.
+        """Finds the part again whose port left when it was asked to start another program.
 
         Raises `gone` where the port can't leave with its part, and what opening raises.
         """

@@ -9,11 +9,11 @@ from ...transports.serial.port import SerialPort
 from ...transports.serial.usb_tty import Followed, listed, ports
 
 LOOK_SECONDS = 0.02
-"""Between two looks whether a device is back: nothing tells."""
+"""Between two looks whether a device is back: there is no event."""
 LEAVE_SECONDS = 2.0
-"""How long a device may take to leave its bus; one that doesn't is in its bootloader already, or stays where it is."""
+"""How long a device may take to leave its bus; a device that doesn't is in its bootloader already, or stays where it is."""
 OWN_PLACE_SECONDS = 1.0
-"""How long only the device's own place and serial number count, before the only one that came is taken for it."""
+"""How long only the device's own place and serial number count, before the only device that came is taken for it."""
 
 
 class UsbReturn:
@@ -33,8 +33,8 @@ class UsbReturn:
         self._followed.see(self._port.path)
 
     def come_back(self, limit: Deadline, first: str = "") -> None:
-        """Waits until the device is back, and opens its port. `first`: the URL of a port that is no USB device of
-        this host; "": the one that it was opened with.
+        """Waits until the device is back, and opens its port. `first`: the URL of a port that is not on this
+        host's USB; "": as it was opened before.
 
         Raises SerialAbsent, SerialBusy, SerialForbidden when it doesn't come in time.
         """
@@ -63,7 +63,8 @@ class UsbReturn:
     def leave_and_come_back(self, seconds: float, first: str = "", *, surely: bool = False) -> bool:
         """Waits until the port is gone, then for at most `seconds` until it is back; whether it was gone.
 
-        One that doesn't go is opened again as it is. `surely`: it goes, and has `seconds` for that too. Raises as `come_back`.
+        A device that doesn't go is opened again as it is. `surely`: it goes, and has `seconds` for that too. Raises as
+        `come_back`.
         """
         went = self._ends(Deadline.after(seconds if surely else min(seconds, LEAVE_SECONDS)))
         self._port.close()

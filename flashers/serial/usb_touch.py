@@ -12,11 +12,11 @@ from ...transports.serial.port import SerialPort
 from .usb_return import UsbReturn
 
 TOUCH_RATE = 1200
-"""bit/s at which letting go of DTR tells an application to become its bootloader (Arduino's CDC ports)."""
+"""bit/s at which letting go of DTR asks an application to become its bootloader (Arduino's CDC ports)."""
 
 
 def touch(port: SerialPort, back: UsbReturn, seconds: float) -> bool:
-    """Tells the application to become its bootloader, and opens the bootloader's port within `seconds`; whether the port went.
+    """Asks the application to become its bootloader, and opens the bootloader's port within `seconds`; whether the port went.
 
     Raises TransportError.
     """

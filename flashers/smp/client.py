@@ -27,7 +27,7 @@ NO_HASH = bytes(32)
 """The hash of no image."""
 MOST_SLOTS = 64
 RECOVERY_MODE = 1
-"""`boot_mode` of a reset: into the boot loader's recovery."""
+"""`boot_mode` of a reset: into the bootloader's recovery."""
 
 WRONG_IMAGE = (
     ImageRc.INVALID_IMAGE_HEADER,
@@ -84,7 +84,7 @@ class SmpClient:
     # Group 0.
 
     def echo(self, *, seconds: float, tries: int = 1) -> bool:
-        """Whether the part has an echo; one that has none says so, and is there too."""
+        """Whether the part has an echo; a part without it says so, and is there too."""
         text = "proxyflash"
         reply = self.link.ask(Op.WRITE, Group.OS, OsCommand.ECHO, {"d": text}, seconds=seconds, tries=tries)
         return reply.body.get("r") == text
@@ -101,12 +101,12 @@ class SmpClient:
         return _text(reply.body, "output") if reply.refusal is None else None
 
     def bootloader(self) -> str | None:
-        """The boot loader's name; None where there is no such command."""
+        """The bootloader's name; None where there is no such command."""
         reply = self._os(OsCommand.BOOTLOADER_INFO)
         return _text(reply.body, "bootloader") if reply.refusal is None else None
 
     def bootloader_mode(self) -> tuple[int, bool] | None:
-        """MCUboot's mode, and whether it refuses older versions; None where it isn't told."""
+        """MCUboot's mode, and whether it refuses older versions; None where it isn't reported."""
         reply = self._os(OsCommand.BOOTLOADER_INFO, {"query": "mode"})
         mode = _number(reply.body, "mode")
         return (mode, reply.body.get("no-downgrade") is True) if reply.refusal is None and mode is not None else None
@@ -140,7 +140,7 @@ class SmpClient:
         return list(_slot_infos(reply)) if reply.refusal is None else []
 
     def set_state(self, image_hash: bytes, *, confirm: bool) -> bool:
-        """Has the image of this hash started by the next reset, once or for good; False if the part chooses by itself.
+        """Has the image of this hash started by the next reset, once or for good; False if the part makes its own choice.
 
         Raises PartRefused, and what `accepted` raises.
         """
@@ -154,7 +154,7 @@ class SmpClient:
         return True
 
     def chooses_by_version(self) -> bool:
-        """Whether the boot loader starts the image of the higher version: then there is nothing to be set, not even for
+        """Whether the bootloader starts the image of the higher version: then there is nothing to be set, not even for
         the hash of no image, which any other part says it doesn't have."""
         reply = self.link.ask(Op.WRITE, Group.IMAGE, ImageCommand.STATE, {"hash": NO_HASH, "confirm": False})
         return reply.refusal is not None and reply.refusal.unsupported
@@ -166,7 +166,7 @@ class SmpClient:
 
 
 def accepted(reply: Packet, what: str) -> Packet:
-    """Raises PartRefused, or where the part tells more ImageWrongPart, ImageTooLarge, OperationFailed, PartProtected."""
+    """Raises PartRefused, or where the part reports more ImageWrongPart, ImageTooLarge, OperationFailed, PartProtected."""
     refusal = reply.refusal
     if refusal is None:
         return reply

@@ -2,7 +2,7 @@
 
 After Zephyr's documentation, "SMP Protocol Specification" (header, groups 0 and 1, return codes) and "SMP over console"
 (the transport specification's encoding); bodies are CBOR (RFC 8949) maps. Codecs only: bytes in, values out, nothing is
-sent here. What comes from a part is held against every limit before it is used, and what doesn't hold is no packet.
+sent here. What comes from a part is held against every limit before it is used, and bytes outside of the limits are not a packet.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.START: Meaning.GONE}
 
 
 class Major(IntEnum):
-    """CBOR's major types that are told apart here (RFC 8949, section 3.1)."""
+    """CBOR's major types that matter here (RFC 8949, section 3.1)."""
 
     BYTES = 2
     TEXT = 3
@@ -239,7 +239,7 @@ class Packet:
 
 
 def _code(value: int) -> int:
-    """A code as servers have it, in 32 bits; of one that has more nothing else is known than that it is no success."""
+    """A code as servers have it, in 32 bits; a larger code only shows that it is not a success."""
     return value if abs(value) >> 32 == 0 else Rc.EUNKNOWN
 
 
@@ -326,8 +326,8 @@ class Framing(Protocol):
 
 
 class ConsoleFraming:
-    """Lines of base64 between other text. A packet follows its length and is followed by its CRC-16/XMODEM; text that
-    is no such line, and packets whose CRC is wrong, are passed over."""
+    """Lines of base64 between other text. A packet follows its length and is followed by its CRC-16/XMODEM; other
+    text, and packets whose CRC is wrong, are passed over."""
 
     overhead = 4
 
@@ -378,7 +378,7 @@ class ConsoleFraming:
 
 
 class RawFraming:
-    """Bare packets, one after the other; the header tells their length. What can't be a reply's header is passed over
+    """Bare packets, one after the other; the header has their length. What can't be a reply's header is passed over
     byte by byte."""
 
     overhead = 0

@@ -1,6 +1,6 @@
 """SMP in words, after Zephyr's "SMP Protocol Specification": groups, commands, the keys of the bodies, return codes.
 
-A packet says it all, so each one is told on its own, whatever carries it: a console's lines, bare packets, datagrams.
+A packet says it all, so each is described on its own, whatever carries it: a console's lines, bare packets, datagrams.
 """
 
 from __future__ import annotations

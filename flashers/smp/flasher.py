@@ -5,7 +5,7 @@ reset, and where it swaps, brings the old one back at the one after, unless the 
 takes it into the slot that runs. Which of the two answers, and in which state the slots are, is asked each time: what
 an earlier run has left (half an upload, a whole one, an image on trial) decides what is left to do.
 
-Here is the order of things; what the part tells of itself in slots.py, restarts in restart.py, what is asked in client.py,
+Here is the order of things; what the part reports of itself in slots.py, restarts in restart.py, requests in client.py,
 the upload in upload.py, packets in codec.py.
 """
 
@@ -148,7 +148,7 @@ class SmpFlasher(SlotBootloader):
             self._restarting.await_application()
 
     def upload(self, image: bytes) -> Iterator[int]:
-        """What an earlier run has brought there is not sent again, unless the boot loader then doesn't take it."""
+        """Bytes from an earlier run are not sent again, unless the bootloader then doesn't take the image."""
         goal = parse(image)
         self._brought, self._sent = goal.hash, False
         if self._slots.slot_of(goal.hash) is None:
@@ -187,7 +187,7 @@ class SmpFlasher(SlotBootloader):
     def activate(self, image: bytes) -> None:
         """Restarts into the image, waits until that runs, and confirms it.
 
-        Raises RebootFailed, VerifyMismatch where the boot loader starts something else, PartRefused.
+        Raises RebootFailed, VerifyMismatch where the bootloader starts something else, PartRefused.
         """
         goal, slots = parse(image), self._slots
         slot = slots.slot_of(goal.hash)
@@ -207,7 +207,7 @@ class SmpFlasher(SlotBootloader):
             self._client.set_state(goal.hash, confirm=True)
 
     def start_application(self) -> None:
-        """A restart, into whatever the boot loader starts then. Raises RebootFailed."""
+        """A restart, into whatever the bootloader starts then. Raises RebootFailed."""
         self._restarting.restart()
         self._restarting.await_application()
 
@@ -231,7 +231,7 @@ class SmpFlasher(SlotBootloader):
         self._restarting.await_image(goal)
 
     def _send_anew(self, goal: McubootImage, data: bytes) -> None:
-        """What lies in the slot under the image's hash is not the image, or not where the boot loader looks for it."""
+        """What lies in the slot under the image's hash is not the image, or not where the bootloader looks for it."""
         slot = self._slots.slot_of(goal.hash)
         if slot is not None:
             self._client.erase(slot.slot, seconds=self._profile.erase)
@@ -242,7 +242,7 @@ class SmpFlasher(SlotBootloader):
         """Has the next reset try the image.
 
         MCUboot refuses that for a slot whose trailer a cut has torn, and erases it (boot_set_next in bootutil): then
-        the image is uploaded once more.
+        the image is uploaded again.
         """
         try:
             self._client.set_state(goal.hash, confirm=False)

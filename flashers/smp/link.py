@@ -22,8 +22,8 @@ TRIES = 3
 REPLY = 512
 """Bytes that the largest reply has, about."""
 LINE_GAP = 0.001
-"""Seconds between two lines of a console. A part has buffers for two of them (Zephyr's default), and on what is no real
-line (a socket, USB) more come before it has emptied one; on a real one a line takes longer, and nothing waits."""
+"""Seconds between two lines of a console. A part has buffers for two of them (Zephyr's default), and where there is no
+real line (a socket, USB) more come before it has emptied one; on a real one a line takes longer, and nothing waits."""
 ENCODED = 1.4
 """Bytes on a console for each of a packet, at most."""
 REPLIES = {Op.READ: Op.READ_RSP, Op.WRITE: Op.WRITE_RSP}
@@ -205,7 +205,7 @@ class SmpLink:
         return request
 
     def await_reply(self, request: Packet, seconds: float) -> Packet | None:
-        """The reply to this very request; None when it doesn't come within so many seconds, and the wire's time."""
+        """The reply to this very request; None when it doesn't come within `seconds` and the wire's time."""
         return self.await_any(request, {request.sequence}, seconds)
 
     def await_any(self, request: Packet, sequences: Collection[int], seconds: float) -> Packet | None:

@@ -21,9 +21,9 @@ usual time."""
 RESET_SECONDS = 3.0
 """How long after it acknowledged a reset a part may still answer as before."""
 RESETS = 3
-"""How often a part is told to restart that still waits to try its new image: a request may get lost."""
+"""How often a part is asked to restart that still waits to try its new image: a request may get lost."""
 LOG_FACTOR = 5
-"""So many times as long as the silence that a starting part is left may its log go on before it is asked anyway."""
+"""A starting part's log may go on for this factor times the silence that the part is left, before it is asked anyway."""
 
 
 class Restarting:
@@ -61,7 +61,7 @@ class Restarting:
     def _leave_alone(self, quiet: float) -> None:
         """Waits until a part that starts has said what it has to say.
 
-        A boot loader that waits for recovery's first request must not take a question for it, and some UART drivers
+        A bootloader that waits for recovery's first request must not take a question for it, and some UART drivers
         never hear again if something came in while they started.
         """
         self._wire.await_silence(quiet, Deadline.after(LOG_FACTOR * quiet))
@@ -71,7 +71,7 @@ class Restarting:
         self._await_answer()
         self._slots.look()
         if self._slots.recovery:
-            raise RebootFailed("the part stays in serial recovery: its boot loader finds no image that it would start")
+            raise RebootFailed("the part stays in serial recovery: its bootloader finds no image that it would start")
         self.moved = False
         self._wire.follow(None)
 
@@ -111,7 +111,7 @@ class Restarting:
                 self.restart(recovery=True)
             elif clock.monotonic() - reset > RESET_SECONDS:
                 raise PartWrongMode(
-                    "the part was told to restart into serial recovery, and runs its application",
+                    "the part was asked to restart into serial recovery, and runs its application",
                     remedy="Was it built with a boot mode (retention)? If not, bring it there by hand.",
                 )
             clock.sleep(0.1)
@@ -119,8 +119,8 @@ class Restarting:
     def await_image(self, goal: McubootImage) -> None:
         """Waits until an image runs. Raises RebootFailed where nothing does, VerifyMismatch where another one does.
 
-        What serial recovery took goes where the boot loader starts from: an application that then runs, and can't tell
-        its images, is that one, if no other waited to be tried.
+        Serial recovery writes where the bootloader starts from: an application that then runs, and can't list
+        its images, is the new one, if no other waited to be tried.
         """
         reset = clock.monotonic()
         deadline = Deadline.after(self._profile.swap)
@@ -160,7 +160,7 @@ class Restarting:
                 and resets < RESETS
                 and not deadline.expired
             ):
-                # A boot loader that starts tries the image or takes the wish back: the request to restart was lost.
+                # A bootloader that starts tries the image or takes the wish back: the request to restart was lost.
                 resets, reset = resets + 1, clock.monotonic()
                 self.restart()
                 continue
@@ -191,6 +191,6 @@ class Restarting:
             else "runs something else"
         )
         return VerifyMismatch(
-            f"after its reset the part {what}: its boot loader does not take {goal.version} ({goal.hash.hex()[:16]}...)",
+            f"after its reset the part {what}: its bootloader does not take {goal.version} ({goal.hash.hex()[:16]}...)",
             remedy="Is the image signed with this part's key, and for its slot?",
         )

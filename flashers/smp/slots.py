@@ -1,4 +1,4 @@
-"""`Slots`: what a part that speaks SMP tells of itself, of its slots, and of the images in them."""
+"""`Slots`: what a part that speaks SMP reports of itself, of its slots, and of the images in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .profile import SmpProfile
 LARGER_BUFFER = (
     "Build its application with a larger CONFIG_MCUMGR_TRANSPORT_NETBUF_SIZE, or with CONFIG_MCUMGR_GRP_IMG_FRUGAL_LIST"
 )
-BY_VERSION = "the boot loader of this part starts the image of the higher version"
+BY_VERSION = "the bootloader of this part starts the image of the higher version"
 
 
 class Slots:
@@ -55,7 +55,7 @@ class Slots:
         if bootloader is not None and (mode := client.bootloader_mode()) is not None:
             details["bootloader_mode"], self.no_downgrade = str(mode[0]), mode[1]
         if self.untold is not None and not self.untold.unsupported:
-            details["images"] = f"not told: {self.untold}"
+            details["images"] = f"not reported: {self.untold}"
             details |= {_key(info): f"{info.largest:,} bytes" for info in self._infos}
         details |= {_key(image): f"{image} {image.hash.hex()}".rstrip() for image in self.images}
         running = self.running()
@@ -67,7 +67,7 @@ class Slots:
         )
 
     def _is_recovery(self, has_names: bool) -> bool:
-        """MCUboot's recovery tells no names, and keeps to itself which image is active, or its hash, or both."""
+        """MCUboot's recovery reports no names, and keeps to itself which image is active, or its hash, or both."""
         if self._profile.mode != "auto":
             return self._profile.mode == "recovery"
         tells = any(image.active and image.hash for image in self.images)
@@ -75,10 +75,10 @@ class Slots:
         return not has_names and not (self._has_echo and (tells or too_long))
 
     def no_images(self) -> Unsupported:
-        """Without the list of its images nothing tells which one runs, and that it is the new one that is to stay."""
+        """Only the list of its images shows which image runs, and that the new image is the one to keep."""
         refusal = self.untold
         if refusal is None:
-            return Unsupported("the part tells of no image, not even of one that runs")
+            return Unsupported("the part lists no image, not even a running one")
         if refusal.unsupported:
             return Unsupported("the part's application takes no images: it has no image management")
         if refusal.too_long:
@@ -124,13 +124,13 @@ class Slots:
         """
         if "image_hash" not in target:
             raise ImageWrongPart(
-                "the file is no signed image in binary form, and MCUboot starts nothing else",
+                "the file is not a signed image in binary form, and MCUboot starts nothing else",
                 remedy="Give the signed binary of the build: zephyr.signed.bin",
             )
         if not self.images and not self.recovery:
             raise self.no_images()
         if target.get("bootable") == 0:
-            raise ImageWrongPart("the image is marked as one that is not to be started (NON_BOOTABLE)")
+            raise ImageWrongPart("the image is marked as not to be started (NON_BOOTABLE)")
         reset, start = target.get("reset_vector"), self._profile.run_address
         if start is not None and isinstance(reset, int) and not start <= reset < start + self.size():
             raise ImageWrongPart(
@@ -153,15 +153,15 @@ class Slots:
                 )
 
     def _check_version(self, text: str) -> None:
-        """Raises ImageWrongPart for a version that the boot loader would pass over."""
+        """Raises ImageWrongPart for a version that the bootloader would pass over."""
         running = self.running()
         new, old = Version.parse(text), Version.parse(running.version) if running else None
         if new is None or old is None or new > old:
             return
         if self.no_downgrade and new < old:
             raise ImageWrongPart(
-                f"the image has version {new}, and the boot loader of this part takes none below {old}",
-                remedy="Give one of that version, or of a higher one.",
+                f"the image has version {new}, and the bootloader of this part takes none below {old}",
+                remedy="Give an image of that version, or of a higher version.",
             )
         if self.client.chooses_by_version():
             raise ImageWrongPart(
@@ -172,7 +172,7 @@ class Slots:
     # Where an image goes.
 
     def destination(self) -> SlotInfo | None:
-        """The slot that an upload goes to, where the part tells of its slots."""
+        """The slot that an upload goes to, where the part reports its slots."""
         infos = [info for info in self._infos if info.image == self._image]
         if self.recovery:
             return min(infos, key=lambda info: info.slot, default=None)
@@ -185,8 +185,8 @@ class Slots:
         return info.largest if info else self._profile.slot_size
 
     def upload_image(self, info: SlotInfo | None) -> int:
-        """What an upload calls its image: as the part tells. MCUboot's recovery may count images or slots; where it
-        doesn't tell, 3 is image 1 to one that counts slots, and nothing to the other, while 1 were the first image."""
+        """The image number of an upload: as the part reports it. MCUboot's recovery may count images or slots; where it
+        doesn't report it, 3 is image 1 if it counts slots, and nothing if it counts images, while 1 were the first image."""
         if info is not None and info.upload_image is not None:
             return info.upload_image
         return 2 * self._image + 1 if self._image and self.recovery else self._image

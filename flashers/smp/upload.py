@@ -2,9 +2,9 @@
 
 The part says after each piece from which byte on it wants more ("Image upload"). The rule: its word counts. What it has
 is never sent again, what it wants again is, even if that is everything; only an offset beyond what was ever sent, and
-one that goes back again and again, are its mistakes. A reply that comes late, when its piece was sent again already, tells it
-too. With several requests under way at once the first one that is lost
-is told by the replies to those after it: from there on it is one at a time.
+an offset that goes back again and again, are its mistakes. A late reply, whose piece was sent again already, counts as well.
+With several requests under way at once the replies to later requests show that an earlier request was lost: from then on
+there is one at a time.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .codec import HEADER, Group, ImageCommand, Op, Packet
 from .link import TRIES, SmpLink
 
 ALIGNMENT = 16
-"""Pieces have multiples of so many bytes; a part that writes larger units asks for what is over again, and that is
+"""Pieces have multiples of this number of bytes; a part that writes larger units asks for what is over again, and that is
 learnt."""
 SETBACKS = 8
 """How often the part may want again what it had acknowledged."""
 LOSSES = 6
 """How often in a row one piece may be lost."""
 SMALLER_AFTER = 2
-"""After so many losses in a row pieces get smaller: a part that is slow to empty its line's buffers loses what comes in
+"""After this number of losses in a row pieces get smaller: a part that is slow to empty its line's buffers loses what comes in
 one go, each time again. With each that arrives they grow by 2 * ALIGNMENT."""
 HEADER_ROOM = 64
 """Bytes that the first piece should have: the part looks at the image's header in it."""
@@ -158,7 +158,7 @@ class Upload:
         return False
 
     def _take_late(self, reply: Packet) -> bool:
-        """Whether a reply that comes late tells that the part has got further: later ones are waited for longer then."""
+        """Whether a late reply shows that the part has got further: later ones are waited for longer then."""
         self._given_up.discard(reply.sequence)
         if reply.refusal is not None or not self._confirmed < (offset := self._offset(reply)) <= self._highest:
             return False

@@ -109,7 +109,7 @@ def crc32_mpeg2(data: bytes) -> int:
     """What Get Checksum computes with its usual polynomial and initial value over whole words.
 
     CRC-32/MPEG-2 as ST's CRC unit takes it: 32 bits of a register at a time, highest first, so that the bytes of each
-    little-endian word come in reverse. Raises ValueError when the size is no multiple of 4.
+    little-endian word come in reverse. Raises ValueError when the size is not a multiple of 4.
     """
     words = array("I", data)
     words.byteswap()

@@ -19,7 +19,7 @@ ERASE_CHUNK_SECONDS = 0.5
 """About how long the pages of one Erase command take at most, so that progress and cancelling stay fine-grained."""
 MAX_PAGES = 128
 LAST_PAGE = 0xFF
-"""Of Erase. Extended Erase tells each page by two bytes, and a profile's numbers fit into these."""
+"""Of Erase. Extended Erase sends each page as two bytes, and a profile's numbers fit into these."""
 UNKNOWN_ERASE_SECONDS = 5.0
 UNKNOWN_MASS_SECONDS = 40.0
 """For a part of which only its memory is known."""
@@ -143,7 +143,7 @@ class Eraser:
         return self._loader.mass_erase(what, extended=self.part.has_extended_erase, seconds=seconds)
 
     def _check_numbers(self, units: Sequence[Range]) -> None:
-        """Erase tells each page by one byte (AN3155, 3.7). Raises Unsupported."""
+        """Erase sends each page as one byte (AN3155, 3.7). Raises Unsupported."""
         for unit in () if self.part.has_extended_erase else units:
             if (number := self.part.numbers[unit.start]) > LAST_PAGE:
                 raise Unsupported(
@@ -172,5 +172,5 @@ class Eraser:
                 )
 
     def _holds(self, address: int, data: bytes) -> bool:
-        """A read that the wire garbled is no evidence: it is read once more."""
+        """A read that the wire garbled proves nothing: it is read again."""
         return any(self._loader.read_memory(address, len(data)) == data for _ in range(2))

@@ -18,7 +18,7 @@ from .uart_commands import Stm32Commands
 
 @dataclass(frozen=True, slots=True)
 class FoundPart:
-    """What a loader tells of its part. `family`, `flash_size` and `memory` are None where they are not known.
+    """What a loader reports of its part. `family`, `flash_size` and `memory` are None where they are not known.
 
     `commands`: those of the loader. `numbers`: what Erase calls each erase unit, by its address.
     """

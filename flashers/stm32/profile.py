@@ -54,14 +54,14 @@ class Stm32MemoryRun(MemoryRun):
     @model_validator(mode="after")
     def _aligned(self) -> Stm32MemoryRun:
         if self.write_alignment & (self.write_alignment - 1):
-            raise ValueError(f"write_alignment = {self.write_alignment} is no power of two")
+            raise ValueError(f"write_alignment = {self.write_alignment} is not a power of two")
         if self.start % self.write_alignment or self.erase_unit % self.write_alignment:
             raise ValueError("start and erase_unit are multiples of write_alignment")
         return self
 
 
 def _numbered(runs: Sequence[Stm32MemoryRun]) -> dict[int, int]:
-    """What Erase calls each unit, by its address. Raises ValueError where that isn't told, or two are called the same."""
+    """What Erase calls each unit, by its address. Raises ValueError where that isn't given, or two are called the same."""
     numbers: dict[int, int] = {}
     ordered = sorted(runs, key=lambda run: run.start)
     address, number = min([FLASH_START, *(run.start for run in ordered)]), 0

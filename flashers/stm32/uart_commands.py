@@ -65,10 +65,10 @@ class Stm32Commands:
     # Coming into step.
 
     def sync(self, seconds: float = PROBE_SECONDS) -> bool:
-        """Whether a loader answers, within so many seconds, that was just reset, or that is in step already (AN3155, 1).
+        """Whether a loader answers, within `seconds`, that was just reset, or that is in step already (AN3155, 1).
 
-        ACK comes from one that measures its bit rate by 0x7F. One that has done so takes it for the first byte of a
-        command, and what follows for its wrong complement: NACK. One that waits for the rest of an earlier run's
+        A loader that measures its bit rate by 0x7F answers ACK. A loader that has done so takes 0x7F for the first byte of
+        a command, and the next byte for its wrong complement: NACK. A loader that waits for the rest of an earlier run's
         command answers neither; it is the caller's choice to fill that up.
         """
         return self._sync_bytes(SYNCHRONISE, PROBE, seconds=seconds)
@@ -113,14 +113,14 @@ class Stm32Commands:
                     raise
             else:
                 if left <= 0 and limit.expired:
-                    raise ProtocolError("the loader answers more than a NACK to what is no command")
+                    raise ProtocolError("the loader answers more than a NACK to a byte that is not a command")
 
     def _recover(self, *, erase: bool = False) -> None:
         """As `resync`, where the answer that was given up may still come."""
         self.resync(erase=erase, late=self._line.answer)
 
     def _sync_byte(self, byte: int, seconds: float) -> bool:
-        """Whether ACK or NACK, and nothing with it, comes to this one byte. Raises SerialTimeout."""
+        """Whether ACK or NACK, and nothing with it, answers this one byte. Raises SerialTimeout."""
         self._line.send(bytes([byte]))
         answer = self._port.read_exactly(1, Deadline.after(seconds + self._port.wire_seconds(2)))[0]
         # More than one byte is the tail of something else.
@@ -183,7 +183,7 @@ class Stm32Commands:
         """Starts the application at `address` (AN3155, 3.5).
 
         A lost last answer leaves open whether it runs. It may be late; else the loader is asked whether it is still there:
-        only one that is answers, and is told again.
+        only a loader that is there answers, and gets the command again.
         """
         for left in reversed(range(TRIES)):
             self._begin_or_protected(Command.GO, "start an application")

@@ -3,7 +3,7 @@
 After ISO 14229-2:2021, clause 7 (P2, P2*, S3) and ISO 14229-1:2020, 8.7 (0x21 and 0x78). Knows nothing of CAN: it needs
 a channel that carries PDUs.
 
-The rule: one request is outstanding. What is not an answer to it (one that comes late, one to another tester) is
+The rule: one request is outstanding. What is not an answer to it (a late answer, an answer to another tester) is
 ignored until the time is up. udsoncan's Client is not used because it takes such an answer for a fault, has no retry,
 and loses what came in before a request.
 """
@@ -60,7 +60,7 @@ class UdsClient:
     `keep_session` starts a thread that sends TesterPresent whenever nothing was sent for half of S3. It is a thread
     because the engine, or a person who is asked before the erase, may take any time between two calls, and an ECU
     whose session ran out has forgotten its security access too. With a `broadcast` it goes to all ECUs, and whatever
-    else is sent, so that those that were told to keep quiet do so until the end.
+    else is sent, so that ECUs that were asked to keep quiet do so until the end.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class UdsClient:
         self.p2 = p2
         self.p2_star = p2_star
         self.heard = False
-        """Whether the ECU has answered anything since this was last set: one that has is not absent."""
+        """Whether the ECU has answered anything since this was last set: an ECU that has is not absent."""
         self._channel = channel
         self._latency = latency
         self._pending = pending
@@ -228,7 +228,7 @@ class UdsClient:
             return silence(SILENCES[Step.QUESTION], cause).advised(_LATE_REMEDY)
         if foreign and (not pending or len(foreign) == _FOREIGN_LIMIT):
             shown = quote(foreign[-1]) or "nothing"
-            return ProtocolError(f"the part answered {describe(request)} with {shown}, which is no answer to it")
+            return ProtocolError(f"the part answered {describe(request)} with {shown}, which is not an answer to it")
         if not pending:
             meaning = SILENCES[Step.QUESTION if self.heard else Step.CONNECT]
             return silence(meaning, f"no answer to {describe(request)} within {wait:g} s")

@@ -145,7 +145,7 @@ MEANINGS: dict[int, Meaning] = {
     Nrc.FAILURE_PREVENTS_EXECUTION_OF_REQUESTED_ACTION: Meaning.FAILED,
     Nrc.GENERAL_PROGRAMMING_FAILURE: Meaning.FAILED,
 }
-"""What each code means amid programming; the others are REFUSED."""
+"""What each code means during programming; the others are REFUSED."""
 SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.START: Meaning.GONE}
 
 OPEN_TRANSFER = frozenset({Nrc.CONDITIONS_NOT_CORRECT, Nrc.REQUEST_SEQUENCE_ERROR, Nrc.UPLOAD_DOWNLOAD_NOT_ACCEPTED})
@@ -166,8 +166,8 @@ _STATE = "Its maker says under which conditions it may be programmed: supply, sp
 _SESSION = "Is its bootloader entered another way? See sessions and stay_in_boot in its profile."
 
 _ERRORS: dict[int, tuple[type[ProxyflashError], str | None]] = {
-    Nrc.SERVICE_NOT_SUPPORTED: (Unsupported, "Turn what it lacks off in its profile."),
-    Nrc.SUB_FUNCTION_NOT_SUPPORTED: (Unsupported, "Turn what it lacks off in its profile."),
+    Nrc.SERVICE_NOT_SUPPORTED: (Unsupported, "Turn off in its profile what the ECU does not have."),
+    Nrc.SUB_FUNCTION_NOT_SUPPORTED: (Unsupported, "Turn off in its profile what the ECU does not have."),
     Nrc.CONDITIONS_NOT_CORRECT: (PartRefused, _STATE),
     Nrc.REQUEST_SEQUENCE_ERROR: (PartRefused, _ORDER),
     Nrc.NO_RESPONSE_FROM_SUBNET_COMPONENT: (OperationFailed, None),

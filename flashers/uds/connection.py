@@ -37,7 +37,7 @@ _OF_THE_TRANSFER = (Nrc.REQUEST_SEQUENCE_ERROR, Nrc.TRANSFER_DATA_SUSPENDED, Nrc
 """Refusals by which a transfer is lost, whatever became of the session."""
 _LOST_REMEDY = "Session, unlock or transfer were lost. Run the same command again."
 _S3_TIMES = 1.5
-"""So many times S3 a session is left alone that has to run out: the ECU's clock is not ours."""
+"""For S3 times this factor a session is left alone that has to run out: the ECU's clock is not ours."""
 LONGEST_S3 = 60.0
 """Seconds that a session is left alone at most."""
 _CLASSIC = (
@@ -61,7 +61,7 @@ class Connection:
         self.client = session.client_over(channel, profile, broadcast)
         self.asks_classic = False
         self.ran = False
-        """Whether an application was seen to run, as far as the ECU tells."""
+        """Whether an application was seen to run, as far as the ECU shows it."""
         self._found: bool | None = None
         """Whether the part was found in its bootloader; None: not known yet."""
         self._refused: tuple[bytes, int] | None = None
@@ -125,7 +125,7 @@ class Connection:
         self._found = None
 
     def runs(self) -> bool:
-        """Whether its application runs, as far as it tells. A bootloader may start it a while after a reset."""
+        """Whether its application runs, as far as the ECU shows it. A bootloader may start it a while after a reset."""
         gap = Deadline.after(self.profile.timings.reset_gap)
         while True:
             try:
@@ -160,7 +160,7 @@ class Connection:
         return self.client.ask(request, limit=limit, retries=self.profile.timings.retries, settled_by=settled_by)
 
     def request(self, request: bytes, *, limit: float | None = None, settled_by: int | None = None) -> bytes:
-        """What follows the head of the positive response. Raises what a negative response is amid programming."""
+        """What follows the head of the positive response. Raises the error that a negative response means during programming."""
         answer = self.client.ask(request, limit=limit, retries=self.profile.timings.retries, settled_by=settled_by)
         if isinstance(answer, NegativeResponse):
             raise self.refusal(answer)
@@ -189,7 +189,7 @@ class Connection:
         return Nrc.CONDITIONS_NOT_CORRECT if self.profile.routines.poll else None
 
     def refusal(self, answer: NegativeResponse) -> ProxyflashError:
-        """The error that a refusal amid programming is, with whether it passes: where the ECU may have lost its session or
+        """The error that a refusal during programming means, with whether it passes: where the ECU may have lost its session or
         its unlock, it is asked."""
         error = answer.error()
         if answer.meaning not in (Meaning.LOST, Meaning.NOT_HERE):

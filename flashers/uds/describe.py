@@ -194,7 +194,7 @@ NO_ANSWER = "no positive response wanted"
 MOST_IDENTIFIERS = 8
 """Of one request that words name."""
 MOST_ECUS = 64
-"""ECUs that are followed at once at ids that nobody told; of more the oldest is forgotten."""
+"""ECUs that are followed at once at ids that nobody gave; of more the oldest is forgotten."""
 
 
 def describe(message: bytes, size: int | None = None) -> Said:

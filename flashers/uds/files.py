@@ -37,7 +37,7 @@ class FilesOfProfile:
     def keep(self, image: FirmwareImage) -> FirmwareImage:
         """Keeps what the image brings for the ECU's RAM, reads what lies beside it, and returns the rest of it.
 
-        Raises ImageWrongPart where the image lacks the flash driver.
+        Raises ImageWrongPart where the image has no flash driver.
         """
         self._image, self._is_alone = image.source, image.is_alone
         self._read("")

@@ -295,7 +295,7 @@ class UdsFlasher(MemoryBootloader):
         self._unended = False
 
     def _end_what_was_cut(self) -> ProxyflashError | None:
-        """An image that a cut left whole may lack nothing but the order's end. An ECU that lacks more it does not change.
+        """After an interruption the image may be whole, and only the order's end be missing. If more is missing, nothing is done.
 
         Of one whose application ran, or that no image was brought to, only the dependencies are asked. What failed last;
         None: nothing did, or what failed first does not count.
@@ -338,7 +338,7 @@ class UdsFlasher(MemoryBootloader):
     def _bring_driver(self) -> bool:
         """Loads the flash driver for a check that is offered only while it runs; False where there is none, or it is there.
 
-        An ECU that takes the driver only after the steps before it gets those too, where it lacks but the order's end. What
+        An ECU that takes the driver only after the steps before it gets those too, where only the order's end is missing. What
         comes after the driver may erase, and so may a step of the maker's own where no other one does: it is not done.
         """
         order, own_steps = self._order.prepare, self._profile.own_steps

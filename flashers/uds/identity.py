@@ -17,7 +17,7 @@ from .profile import UdsProfile
 
 _UNTOLD = (*LOST, PartError)
 LONGEST_TEXT = 128
-"""Characters of a value that a person is shown; ISO 14229-1 gives 17 to the longest one that it describes."""
+"""Characters of a value that a person is shown; ISO 14229-1 describes none longer than 17."""
 LIMIT = 5.0
 """Seconds that an ECU may take to tell one identifier."""
 _LATE = 1.0
@@ -53,7 +53,7 @@ class Told:
 
 
 def read_identity(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> Told:
-    """What the ECU tells by the deadline; "" for what it refuses or is silent about."""
+    """What the ECU reports by the deadline; "" for what it refuses or is silent about."""
     wanted = profile.identifiers
     lost: set[int] = set()
 
@@ -78,7 +78,7 @@ def read_identity(client: UdsClient, profile: UdsProfile, deadline: Deadline) ->
 
 
 def merge(earlier: Identity, later: Identity) -> Identity:
-    """Both together: what the application told first, and what only the bootloader tells."""
+    """Both together: what the application reported first, and what only the bootloader reports."""
     return replace(
         earlier,
         part=earlier.part or later.part,
@@ -101,7 +101,7 @@ def probed(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> ProbeR
 
 
 def runs(profile: UdsProfile, session: int | None, told: Told) -> bool:
-    """Whether it runs its application. A version that was lost on the way is not one that it refused to tell."""
+    """Whether it runs its application. A version that was lost on the way was not refused."""
     if session == profile.sessions.programming:
         return False
     tells_version = bool(told.identity.version or told.lost & set(profile.identifiers.version))

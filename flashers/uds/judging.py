@@ -1,6 +1,6 @@
 """The ECU's own judgement of what it holds: its check routine, and its check of dependencies (ISO 14229-1:2020, 14.2).
 
-The rule: the ECU judges. An ECU that finds fault with what it holds is told from one that finds fault with the question.
+The rule: the ECU judges. A fault of the ECU's content and a refusal of the question are kept apart.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def key_function(name: str, folder: str = "") -> KeyFunction | None:
             f"{cause}; looked for it in {', '.join(places)}", remedy="Put its file there, or install its module."
         ) from error
     if not callable(found):
-        raise ProfileWrong(f"the key function {name!r} is no function")
+        raise ProfileWrong(f"the key function {name!r} is not a function")
     return cast(KeyFunction, found)
 
 
@@ -151,8 +151,8 @@ def xor_key(seed: bytes, secret: bytes, level: int) -> bytes:
 
 
 def library_keys(library: KeyLibrary) -> KeyFunction:
-    """The keys of a shared library. Raises ProfileWrong when the file is none that this interpreter could load, or lacks
-    the function.
+    """The keys of a shared library. Raises ProfileWrong when this interpreter could not load the file, or the function
+    is missing.
     """
     check_class(Path(library.file))
     _call(library, {"look": True}, LOAD_SECONDS)
@@ -183,7 +183,7 @@ def check_class(path: Path, interpreter: str = sys.executable) -> None:
         raise ProfileWrong(f"the key library {path} is a Windows DLL, which can't be loaded here", remedy=remedy)
     found = _class(head)
     if found is None:
-        raise ProfileWrong(f"{path} is no shared library", remedy="Correct security.library.file in the profile.")
+        raise ProfileWrong(f"{path} is not a shared library", remedy="Correct security.library.file in the profile.")
     with Path(interpreter).open("rb") as stream:
         own = _class(stream.read(HEAD))
     if found != own:
@@ -197,7 +197,7 @@ def _machine(interpreter: str) -> str:
 
 
 def _class(head: bytes) -> tuple[int, int, int] | None:
-    """Class, byte order and machine in an ELF header; None for another file, or one that can't be loaded."""
+    """Class, byte order and machine in an ELF header; None for another file, or an ELF file that can't be loaded."""
     if len(head) < HEAD or head[:4] != b"\x7fELF" or head[5] not in (1, 2):
         return None
     machine = struct.unpack("<H" if head[5] == 1 else ">H", head[18:20])[0]
@@ -241,7 +241,8 @@ def _call(library: KeyLibrary, asked: Mapping[str, Any], seconds: float) -> dict
         )
     if (wrong := answer.get("lacks")) is not None:
         raise ProfileWrong(
-            f"{what} has no function {wrong}", remedy="Set security.library.call in the profile to the one that it has."
+            f"{what} has no function {wrong}",
+            remedy="Set security.library.call in the profile to the function that it has.",
         )
     if (wrong := answer.get("refused")) is not None:
         raise KeyLibraryFailed(f"{library.call} of {what} returned {str(wrong)[:MOST_SAID]}")

@@ -63,7 +63,7 @@ Parameter = Annotated[
 
 
 def _from_folder(value: str, info: ValidationInfo) -> str:
-    """A file, from the bench file's folder on; one that goes by the image's name is found later."""
+    """A file, from the bench file's folder on; a file that goes by the image's name is found later."""
     folder = (info.context or {}).get("folder")
     return value if not value or not folder or value.startswith("{") else str(Path(folder) / value)
 
@@ -179,7 +179,7 @@ class MemoryRegion(Settings):
     def _fits(self) -> Self:
         unit = self.erase_unit or self.size
         if self.size % unit:
-            raise ValueError(f"size is no multiple of erase_unit ({self.size} and {unit})")
+            raise ValueError(f"size is not a multiple of erase_unit ({self.size} and {unit})")
         if self.write_alignment & (self.write_alignment - 1) or unit % self.write_alignment:
             raise ValueError("write_alignment must be a power of two that divides the erase unit")
         if self.start % self.write_alignment:

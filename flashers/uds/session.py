@@ -108,7 +108,7 @@ def write_request(identifier: int, data: bytes) -> bytes:
 def wake(client: UdsClient, profile: UdsProfile) -> tuple[bool, int | None]:
     """Whether it answers, and the active session, None where it doesn't tell.
 
-    A tester that was killed while the ECU told it something long has left it waiting for a flow control: it is asked until
+    A tester that was killed during a long answer of the ECU has left the ECU waiting for a flow control: it is asked until
     that is over. Raises NoResponse when it doesn't answer and need not be met while it starts.
     """
     deaf = Deadline.after(DEAF_SECONDS)
@@ -171,8 +171,8 @@ def take_step(
 ) -> None:
     """One step of the order that is neither the programming session nor about an image.
 
-    `subject`: what the parameters of a routine are about. `asked`: sends a request amid programming, with a `limit`, and
-    raises what a refusal is there. Raises PartRefused and its like, SecurityDenied, ProfileWrong.
+    `subject`: what the parameters of a routine are about. `asked`: sends a request during programming, with a `limit`, and
+    raises the error that a refusal means there. Raises PartRefused and its like, SecurityDenied, ProfileWrong.
     """
 
     def ask(request: bytes, *, limit: float | None = None) -> bytes:
@@ -259,8 +259,8 @@ def restart(client: UdsClient, profile: UdsProfile) -> None:
 
 
 def is_unlocked(client: UdsClient, profile: UdsProfile, keys: Keys, *, seed: bool) -> bool:
-    """Whether it is in its programming session still, and with `seed` whether it is unlocked, as far as it tells: by its
-    active session, and by a seed of zeros. One that does not tell its session is asked for a seed all the same.
+    """Whether it is in its programming session still, and with `seed` whether it is unlocked, as far as it shows it: by its
+    active session, and by a seed of zeros. An ECU that does not report its session is asked for a seed all the same.
 
     Raises NoResponse, and what else is lost on the way.
     """
@@ -341,7 +341,7 @@ def _not_back(profile: UdsProfile) -> PartError:
 
 
 def _optional_request(client: UdsClient, profile: UdsProfile, request: bytes) -> bytes:
-    """A request that programming does not depend on: to all ECUs if the profile says so. b"" if it isn't heeded.
+    """A request that programming does not depend on: to all ECUs if the profile says so. b"" if it is ignored.
 
     A functional request that is not supported is not answered (ISO 14229-1, 8.7), so it is asked of the ECU itself then.
     """
@@ -372,7 +372,7 @@ def _programming_session(client: UdsClient, profile: UdsProfile) -> None:
     knocks = profile.stay_in_boot
     reset = False
     while True:
-        # Asked once more after the gap: waiting for one answer, promised before the reset, may have taken all of it.
+        # Asked again after the gap: waiting for one answer, promised before the reset, may have taken all of it.
         last = gap.expired
         try:
             answer = client.ask(programming)

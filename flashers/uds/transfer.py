@@ -1,6 +1,6 @@
 """Downloads to an ECU and uploads from it: RequestDownload, RequestUpload, TransferData, RequestTransferExit.
 
-After ISO 14229-1:2020, clause 15. The rule: a transfer that broke off starts anew, as UDS has no way to go on with one.
+After ISO 14229-1:2020, clause 15. The rule: a transfer that broke off starts again, as UDS has no way to go on with one.
 The smallest unit that is sent again is one block, under the same counter, which an ECU that has it acknowledges without
 writing it again. A transfer that the ECU still holds open, from before, is ended first.
 """
@@ -26,7 +26,7 @@ _HELD_OPEN = (
 
 
 class Transfers:
-    """`bears_a_reset`: whether the ECU may be reset to end a transfer that it holds open. One that was reset may have
+    """`bears_a_reset`: whether the ECU may be reset to end a transfer that it holds open. An ECU that was reset may have
     forgotten the segments that it was sent before, and has no flash driver any more."""
 
     def __init__(self, connection: Connection) -> None:
@@ -35,7 +35,7 @@ class Transfers:
         self._is_held_open = False
         """Whether the ECU refused a transfer though all was done that ends one."""
         self._is_given_up = False
-        """Whether a download was left before its end, and the ECU not told so yet."""
+        """Whether a download was left before its end, and the ECU does not know it yet."""
 
     def download(
         self, subject: Subject, data_format: int, *, announced: int, alignment: int = 1, bears_a_reset: bool
@@ -49,7 +49,7 @@ class Transfers:
         try:
             for start in range(0, subject.size, step):
                 piece = view[start : start + step]
-                # An ECU that refuses the repeated block may have the first one, or a part of it: all begins anew.
+                # An ECU that refuses the repeated block may have the first one, or a part of it: all begins again.
                 self._connection.request(bytes((Service.TRANSFER_DATA, counter)) + piece)
                 counter = (counter + 1) & 0xFF
                 yield start + len(piece)
@@ -72,7 +72,7 @@ class Transfers:
                 counter = (counter + 1) & 0xFF
                 yield data
         finally:
-            # Whoever reads may have seen enough; the ECU must still be told. A transfer that is not complete many end
+            # Whoever reads may have seen enough; the ECU must still learn that it ends. A transfer that is not complete many end
             # only by a new session.
             with suppress(ProxyflashError):
                 if not left:
@@ -103,10 +103,10 @@ class Transfers:
         return min(longest, self._profile.block_limit) - 2
 
     def _open(self, request: bytes, bears_a_reset: bool) -> bytes:
-        """Asks for a transfer. One that the ECU holds open, of a tester that was killed, is ended first.
+        """Asks for a transfer. A transfer that the ECU holds open, of a tester that was killed, is ended first.
 
         By what makers use: RequestTransferExit; a reset; a session that runs out. What the ECU refuses after a reset may be
-        refused because of the reset, so the engine begins anew once before it is for good.
+        refused because of the reset, so the engine begins again once before it is for good.
         """
         refusals = OPEN_TRANSFER if request[0] == Service.REQUEST_DOWNLOAD else {Nrc.CONDITIONS_NOT_CORRECT}
         limit = self._profile.timings.erase

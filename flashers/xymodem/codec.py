@@ -43,7 +43,7 @@ nothing else comes."""
 SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.WRITE: Meaning.BUSY, Step.END: Meaning.BUSY}
 
 SHORT, LONG = 128, 1024
-"""Bytes in a block that begins with SOH, and in one that begins with STX."""
+"""Bytes in a block that begins with SOH, and with STX."""
 ABORT = bytes([Control.CAN]) * 8 + b"\b" * 8
 """What ends a transfer from either side; the backspaces take it out of a command line that it may have got into (4.1)."""
 

@@ -33,7 +33,7 @@ class Verdict:
     """Because of the file: it would be so again."""
 
     def failure(self, after: str, *, in_short_blocks: bool = False) -> ImageWrongPart | OperationFailed:
-        """The error that this verdict is, if it is no success. `in_short_blocks`: a loader that counts on 1024 bytes in
+        """The error that this verdict means, if it is not a success. `in_short_blocks`: a loader that counts on 1024 bytes in
         each block would take another file for this one."""
         if self.rejected:
             counts = (
@@ -82,13 +82,13 @@ class LoaderConsole:
             )
         raise PartWrongMode(
             f"the loader's prompt did not come within {self._profile.timings.connect:g} s{said(heard)}",
-            remedy="Is the part in its loader, and is the profile's prompt the one that it shows?",
+            remedy="Is the part in its loader, and does it show the profile's prompt?",
         )
 
     def _heard_out(self, heard: bytes, deadline: Deadline) -> bytes:
         """`heard`, and what a loader that is talking has yet to say.
 
-        One that answers each byte by its whole menu never comes to its end when it is sent more meanwhile.
+        A loader that answers each byte by its whole menu never ends when it is sent more meanwhile.
         """
         deadline = deadline.sooner(HEARD_OUT * self._profile.timings.knock)
         while not self.is_prompt(heard) and (more := self._port.read_some(deadline.sooner(QUIET_SECONDS))):

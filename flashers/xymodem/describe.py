@@ -1,6 +1,6 @@
 """XMODEM and YMODEM in words, after the "X/YMODEM Protocol Reference" (C. Forsberg, 1988-06-18).
 
-What is no block and no control character is a text: the commands and the messages of a loader's console.
+Anything but a block or a control character is a text: the commands and the messages of a loader's console.
 """
 
 from __future__ import annotations

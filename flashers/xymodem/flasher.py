@@ -149,7 +149,7 @@ class XymodemFlasher(SerialBootloader, SlotBootloader):
     # Connecting.
 
     def _check_profile(self) -> None:
-        """Raises ProfileWrong for a profile by which nothing could be sent, or told to be in place."""
+        """Raises ProfileWrong for a profile by which nothing could be sent, or committed."""
         if not self._profile.prompt:
             raise ProfileWrong(
                 "the profile has no prompt, by which the loader is known to wait for a command",
@@ -231,7 +231,7 @@ class XymodemFlasher(SerialBootloader, SlotBootloader):
                 raise verdict.failure("all of the file was sent;", in_short_blocks=in_short_blocks)
             word = verdict.text
         if self._profile.commit:
-            # It has to be at its prompt before it is told more.
+            # It has to be at its prompt before it gets more.
             self._console.listen(Deadline.after(self._profile.timings.knock), lambda text: False, heard)
         for step in self._profile.commit:
             answer = self._console.do(step, part_of="to put the file into place")

@@ -2,7 +2,7 @@
 
 After the "X/YMODEM Protocol Reference" (C. Forsberg, 1988-06-18). The receiver leads: it asks for the first block, and
 for each one again. Three rules keep the two in step. What came before a block went out can't be an answer to it, and is
-forgotten. After a block that went out twice, a second answer is waited for. And text amid the answers, as of a loader
+forgotten. After a block that went out twice, a second answer is waited for. And text between the answers, as of a loader
 that logs, is passed over: what counts is ACK, NAK, two CANs in a row and, until the first ACK, C and G.
 """
 
@@ -23,7 +23,7 @@ SILENT_TRIES = 3
 QUIET_SECONDS = 0.05
 """A receiver that asks for a block then waits for it; a letter of a text is followed by the next one sooner."""
 PAUSE_SECONDS = 0.005
-"""The same for one that comes first, which a text seldom begins with."""
+"""The same for a first byte, which a text seldom begins with."""
 LAST_SECONDS = 2.0
 """How long the answer to the end of a batch is waited for. A receiver may leave without it."""
 DRIVER_BYTES = 4096
@@ -53,13 +53,13 @@ class Sender:
         self._port = port
         self._answer_seconds = answer
         self.heard = b""
-        """What came in since the transfer began, or since its end was told; to be read for what the loader says."""
+        """What came in since the transfer began, or since its end was sent; to be read for what the loader says."""
         self._received = 0
         self._acknowledged = False
         self._mode = Start.CRC
 
     def await_start(self, deadline: Deadline, heard: bytes = b"") -> Start:
-        """Waits for the receiver to ask for the first block. `heard`: what it said since it was told to receive.
+        """Waits for the receiver to ask for the first block. `heard`: what it said since it was asked to receive.
 
         Raises PartRefused when the deadline passes, ReceiverCancelled, SerialGone.
         """
@@ -117,7 +117,7 @@ class Sender:
                 yield piece.end
 
     def end(self, is_over: Callable[[bytes], bool], *, batch: bool = False) -> bool:
-        """Tells the end of the file until the receiver acknowledges it, or has said what comes after (`is_over`).
+        """Sends the end of the file until the receiver acknowledges it, or has said what comes after (`is_over`).
 
         A YMODEM receiver refuses the first one, to be sure (figure 3). Whether it has asked for another file already:
         that is an answer too, to an end whose acknowledgement was lost.
@@ -160,7 +160,9 @@ class Sender:
                 silent += 1
                 if silent == SILENT_TRIES:
                     if self._received > before:
-                        raise ProtocolError(f"the loader answered {what} with what is no answer{said(self.heard)}")
+                        raise ProtocolError(
+                            f"the loader answered {what} with bytes that are not an answer{said(self.heard)}"
+                        )
                     raise SerialTimeout(f"the loader does not answer {what}")
             else:
                 refused += 1
@@ -168,7 +170,7 @@ class Sender:
                     raise PartRefused(f"the loader refused {what} {TRIES} times")
 
     def _stream(self, data: bytes, what: str) -> None:
-        """Without waiting for an answer; the only one that there may be is CAN CAN (6)."""
+        """Without waiting for an answer; the only possible answer is CAN CAN (6)."""
         self._write(data)
         now = self._port.drain()
         self._hear(now)

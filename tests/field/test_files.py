@@ -270,7 +270,7 @@ CASES = {
     "an MCUboot image followed by zeros": Case("soil", "app.bin", mcuboot() + bytes(99), OK, ("plan    584 bytes",)),
     "an MCUboot image in Intel HEX": Case(
         "soil", "app.hex", hexed((0x0800C000, mcuboot()[:64].hex())), BAD_FILE,
-        ("no signed image in binary form", "zephyr.signed.bin"),
+        ("not a signed image in binary form", "zephyr.signed.bin"),
     ),
     "an MCUboot image for a part without MCUboot": Case(
         "imu", "app.bin", mcuboot(), BAD_FILE, ("E-IMAGE-WRONG-PART", "an image for MCUboot", "--address"),

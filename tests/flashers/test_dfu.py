@@ -300,11 +300,11 @@ class TestWrongLayouts:
         [
             ({"memory": {"size": 1024}}, r"memory = \[\{start"),
             ({"memory": (runs[0], runs[0])}, "overlap"),
-            ({"memory": ({**runs[0], "erase_unit": 1000},)}, "no multiple of erase_unit"),
+            ({"memory": ({**runs[0], "erase_unit": 1000},)}, "not a multiple of erase_unit"),
             ({"memory": ({**runs[0], "start": 4},)}, "multiples of write_alignment"),
             ({"transfer_size": 8192}, "less than or equal to 4096"),
             ({"transfer_size": 12}, "multiple of 8"),
-            ({"transfer_size": 24, "write_alignment": 16}, "no multiple of write_alignment"),
+            ({"transfer_size": 24, "write_alignment": 16}, "not a multiple of write_alignment"),
         ],
     )
     def test_can_not_be(self, profile: dict[str, Any], why: str) -> None:

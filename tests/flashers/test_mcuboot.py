@@ -95,7 +95,7 @@ class TestByHand:
             (b"\x7fELF" + bytes(60), "it begins with 0x464C457F"),
             (made(header_size=0x20)[:31], "no room"),
             (made(header_size=8), "8 bytes for itself"),
-            (made()[:600], "the header tells of"),
+            (made()[:600], "the header announces"),
             (made()[: 0x200 + len(PAYLOAD) + 3], "ends before its TLVs"),
             (made()[:-1], "TLVs tell of"),
             (made()[: 0x200 + len(PAYLOAD)] + listed(0x6906), "0x6906 where"),
@@ -103,12 +103,12 @@ class TestByHand:
             (made(more=tlv(0x10, bytes(32))), "2 hashes"),
             (made(digest=bytes(31)), "SHA256 of 31 bytes"),
             (made(more=b"\x10\0"), "2 bytes after the last TLV"),
-            (made(more=b"\x22\0\x09\0"), "a TLV tells of 9 bytes"),
+            (made(more=b"\x22\0\x09\0"), "a TLV announces 9 bytes"),
             (made(protected=listed(0x6907, tlv(0x50, bytes(4)))), "0x6907 where"),
             (made(protected=listed(0x6908, tlv(0x40, bytes(11)))), "a dependency of 11 bytes"),
             (made() + b"appendix", "8 bytes follow the image"),
             (made() + b"\xff" * 16 + b"\x0c\0" + ALIGNED, "neither blank nor the end of a slot"),
-            (made(b""), "the header tells of"),
+            (made(b""), "the header announces"),
         ],
     )
     def test_what_is_broken_is_named(self, data: bytes, said: str) -> None:

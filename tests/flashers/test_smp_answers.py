@@ -148,7 +148,7 @@ class TestRefusals:
         return part
 
     def test_no_mcuboot_image(self) -> None:
-        with pytest.raises(ImageWrongPart, match="no signed image"):
+        with pytest.raises(ImageWrongPart, match="not a signed image"):
             self.application().slot({})
 
     def test_not_to_be_started(self) -> None:
@@ -168,7 +168,7 @@ class TestRefusals:
             {STATE: TOO_LONG, SLOTS: infos, NAMES: {"output": "x"}, PARAMETERS: {"buf_size": 128, "buf_count": 4}}
         )
         details = part.connect().details
-        assert details["images"] == "not told: EMSGSIZE (rc 7)"
+        assert details["images"] == "not reported: EMSGSIZE (rc 7)"
         assert (details["slot_1"], details["image_1_slot_2"]) == ("8,192 bytes", "2,048 bytes")
         assert part.slot().size == 8192
         with pytest.raises(Unsupported, match="the list of them does not fit its buffer of 128 bytes") as raised:
@@ -185,7 +185,7 @@ class TestRefusals:
     def test_a_list_of_images_that_is_empty(self) -> None:
         part = flasher({STATE: {"images": []}, NAMES: {"output": "x"}})
         part.connect()
-        with pytest.raises(Unsupported, match="tells of no image"):
+        with pytest.raises(Unsupported, match="lists no image"):
             part.slot(target())
 
     @pytest.mark.parametrize(("reset", "fits"), [(0xC1F5, True), (0xBFFF, False), (0xC000 + 0x1000000, False)])

@@ -328,10 +328,10 @@ class TestMemoryByHand:
         ("memory", "why"),
         [
             ({"size": 1024, "erase_unit": 256}, r"memory = \[\{start = 0x0800_0000"),
-            ([RUN | {"size": 1000}], "no multiple of erase_unit"),
+            ([RUN | {"size": 1000}], "not a multiple of erase_unit"),
             ([RUN | {"size": 0}], "greater than 0"),
             ([RUN | {"erase_unit": 0}], "greater than 0"),
-            ([RUN | {"write_alignment": 12}], "no power of two"),
+            ([RUN | {"write_alignment": 12}], "not a power of two"),
             ([RUN | {"start": FLASH_START + 4}], "multiples of write_alignment"),
             ([RUN | {"erased_value": 256}], "less than or equal to 255"),
             ([{"size": 1024, "erase_unit": 256}], "Field required"),

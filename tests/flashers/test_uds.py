@@ -600,7 +600,7 @@ class TestLoss:
 
     def test_nothing_but_responses_to_others(self, rig: Rig) -> None:
         rig.ecu.on("36 01", *[["76 07"]] * 3)
-        with pytest.raises(ProtocolError, match="76 07, which is no answer to it"):
+        with pytest.raises(ProtocolError, match="76 07, which is not an answer to it"):
             rig.flash()
 
     def test_nothing_but_answers_that_come_late(self, rig: Rig) -> None:
@@ -612,7 +612,7 @@ class TestLoss:
 
     def test_a_flood_of_responses_to_others(self, rig: Rig) -> None:
         rig.ecu.on("31 01 FF 00", *[["7F 31 78", *["7E 00"] * 40]] * 3)
-        with pytest.raises(ProtocolError, match="7E 00, which is no answer to it"):
+        with pytest.raises(ProtocolError, match="7E 00, which is not an answer to it"):
             rig.flash()
 
 

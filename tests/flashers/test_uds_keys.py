@@ -121,9 +121,9 @@ def elf(bits: int, machine: int) -> bytes:
         (elf(32, 3), "is for 32-bit x86"),
         (elf(32, 40), "is for 32-bit ARM"),
         (elf(64, 243 if sys.byteorder == "little" else 62), "is for RISC-V"),
-        (b"\x7fELF", "is no shared library"),
-        (b"", "is no shared library"),
-        (b"#!/bin/sh\n" + bytes(20), "is no shared library"),
+        (b"\x7fELF", "is not a shared library"),
+        (b"", "is not a shared library"),
+        (b"#!/bin/sh\n" + bytes(20), "is not a shared library"),
     ],
 )
 def test_a_file_of_another_class_is_told_before_it_is_loaded(head: bytes, told: str, tmp_path: Path) -> None:

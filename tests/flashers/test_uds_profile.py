@@ -85,7 +85,7 @@ class TestProfile:
         ("keys", "told"),
         [
             ({"memory": [{"start": 0, "size": 0}]}, "greater than 0"),
-            ({"memory": [{"start": 0, "size": 100, "erase_unit": 64}]}, "no multiple of erase_unit"),
+            ({"memory": [{"start": 0, "size": 100, "erase_unit": 64}]}, "not a multiple of erase_unit"),
             ({"memory": [{"start": 0, "size": 96, "write_alignment": 3}]}, "power of two"),
             ({"memory": [{"start": 0, "size": 96, "write_alignment": 64}]}, "power of two that divides"),
             ({"memory": [{"start": 4, "size": 64, "write_alignment": 8}]}, "start must be a multiple"),
@@ -212,7 +212,7 @@ class TestKeyFunction:
     @pytest.mark.parametrize(
         ("source", "told"),
         [
-            ("f = 5", "is no function"),
+            ("f = 5", "is not a function"),
             ("g = 5", "has no attribute 'f'"),
             ("raise OSError('no dongle')", "OSError: no dongle"),
             ("raise SystemExit(0)", "SystemExit: 0"),

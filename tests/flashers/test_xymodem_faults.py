@@ -57,7 +57,7 @@ class TestTroubles:
         [
             ("nak", PartRefused, "refused block 2 10 times"),
             ("silence", SerialTimeout, "does not answer block 2"),
-            ("garbage", ProtocolError, "answered block 2 with what is no answer; it said: .*z"),
+            ("garbage", ProtocolError, "answered block 2 with bytes that are not an answer; it said: .*z"),
             ("cancel", ProxyflashError, "block 2"),
             ("gone", (PartError, TransportError), "block 2"),
         ],

@@ -276,7 +276,9 @@ class TestAnswers:
         for _ in range(SILENT_TRIES):
             other.expect(crc_block("01 01 FE", bytes(128)))
             other.send(b"\xff\x00what?")
-        with pytest.raises(ProtocolError, match=r"answered block 1 with what is no answer; it said: '.*what.*'"):
+        with pytest.raises(
+            ProtocolError, match=r"answered block 1 with bytes that are not an answer; it said: '.*what.*'"
+        ):
             sending.result()
 
     def test_cancelled(self, other: Peer) -> None:

@@ -102,7 +102,7 @@ CASES = [
     ),
     Case(
         "a broken header", "soil", "x.bin", changed(GOOD, 14),
-        "E-IMAGE-FORMAT", "the header tells of", "copied whole", itself=True,
+        "E-IMAGE-FORMAT", "the header announces", "copied whole", itself=True,
     ),
     Case("cut short", "soil", "x.bin", GOOD[:-5], "E-IMAGE-FORMAT", "TLVs", "copied whole", itself=True),
     Case(
@@ -112,7 +112,7 @@ CASES = [
     Case("larger than its slot", "soil", "x.bin", image("2.0.0", size=8000), "E-IMAGE-TOO-LARGE", "short", "built for"),
     Case(
         "the unsigned program", "soil", "x.hex", hex_file((0x1000, bytes(64))),
-        "E-IMAGE-WRONG-PART", "no signed image in binary form", "zephyr.signed.bin",
+        "E-IMAGE-WRONG-PART", "not a signed image in binary form", "zephyr.signed.bin",
     ),
     Case(
         "an older version", "strict", "x.bin", image("0.9.0"),

@@ -123,7 +123,7 @@ BAD = {
     "empty": (b"", "fw.hex", "E-IMAGE-EMPTY", "is empty"),
     "without data": (b":00000001FF\n", "fw.hex", "E-IMAGE-EMPTY", "holds no bytes to write"),
     "checksum": (HEX.replace(b"7A1E", b"7A1F"), "fw.hex", "E-IMAGE-FORMAT", "line 2 has the checksum 0x1F"),
-    "cut record": (HEX[:31], "fw.hex", "E-IMAGE-FORMAT", "line 2 tells of 3 bytes of data and has 2"),
+    "cut record": (HEX[:31], "fw.hex", "E-IMAGE-FORMAT", "line 2 announces 3 bytes of data and has 2"),
     "cut file": (HEX[:34], "fw.hex", "E-IMAGE-FORMAT", "line 2 is the last"),
     "overlap": (HEX[:-12] + HEX[16:], "fw.hex", "E-IMAGE-OVERLAP", "by lines 2 and 5"),
     "srec": (b"S1O512346162F1\n", "fw.s19", "E-IMAGE-FORMAT", "line 1 has 'O' in its digits"),

@@ -141,14 +141,14 @@ def test_text_that_is_read_all_the_same(text: bytes, tmp_path: Path) -> None:
 BROKEN = {
     "a wrong checksum": ([":0300300002337A1F"], "line 1 has the checksum 0x1F, and its bytes give 0x1E"),
     "a wrong byte": ([":0300300002337B1E"], "line 1 has the checksum 0x1E, and its bytes give 0x1D"),
-    "data cut off": ([":0300300002331E"], "line 1 tells of 3 bytes of data and has 2"),
-    "more data than told": ([":0300300002337A001E"], "line 1 tells of 3 bytes of data and has 4"),
+    "data cut off": ([":0300300002331E"], "line 1 announces 3 bytes of data and has 2"),
+    "more data than told": ([":0300300002337A001E"], "line 1 announces 3 bytes of data and has 4"),
     "half a byte": ([":0300300002337A1"], "line 1 has an odd number of hex digits (15)"),
     "a letter": ([":03003000O2337A1E"], "line 1 has 'O' in its digits"),
     "text amid it": ([":0300300002337A 1E"], "line 1 has ' ' in its digits"),
     "text after its count": ([":03 xyz"], "line 1 has ' ' in its digits"),
-    "only a colon": ([":"], "line 1 tells of no count and has 0"),
-    "a header alone": ([":00000000"], "line 1 tells of 0 bytes of data and has 0"),
+    "only a colon": ([":"], "line 1 announces no count and has 0"),
+    "a header alone": ([":00000000"], "line 1 announces 0 bytes of data and has 0"),
     "no colon": (["0300300002337A1E"], "line 1 does not begin with ':'"),
     "a colon with a bit flipped": ([";0300300002337A1E", END], "line 1 does not begin with ':'"),
     "a record in a comment": (["; built :0300300002337A1E", END], "line 1 does not begin with ':'"),
@@ -160,7 +160,7 @@ BROKEN = {
     "a short start segment": ([record(3, 0, b"\0\0")], "line 1 has 2 bytes of data, and its type 4"),
     "a short start address": ([record(5, 0, b"\0\0")], "line 1 has 2 bytes of data, and its type 4"),
     "an end with data": ([record(1, 0, b"a")], "line 1 has 1 bytes of data, and its type 0"),
-    "no end": ([":0300300002337A1E"], "line 1 is the last, and it is no end-of-file record"),
+    "no end": ([":0300300002337A1E"], "line 1 is the last, and no end-of-file record follows"),
     "no end, blanks": ([":0300300002337A1E", "", ""], "line 1 is the last"),
     "data after the end": ([END, "", ":0300300002337A1E"], "line 3 comes after the end-of-file record"),
     "garbage after the end": ([END, "\x1b"], "line 2 comes after the end-of-file record"),
@@ -177,7 +177,7 @@ def test_what_is_wrong_is_said_with_its_line(name: str) -> None:
 def test_a_line_number_deep_in_the_file() -> None:
     lines = [record(0, i * 16, bytes(16)) for i in range(3000)]
     lines[2345] = lines[2345].replace(":10", ":11")
-    with pytest.raises(ImageFormat, match="line 2346 tells of 17 bytes of data and has 16"):
+    with pytest.raises(ImageFormat, match="line 2346 announces 17 bytes of data and has 16"):
         read(*lines, END)
 
 

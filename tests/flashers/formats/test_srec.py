@@ -53,7 +53,7 @@ def test_the_manuals_example_with_a_count() -> None:
 def test_a_count_at_the_end_shows_that_the_file_is_whole() -> None:
     # So bincopy ends a file that has no entry.
     assert contents(read(*EXAMPLE.splitlines()[:-1], "S5030004F8")) == [(0, CODE)]
-    with pytest.raises(ImageFormat, match="line 4 tells of 4 data records, and there are 2 before it"):
+    with pytest.raises(ImageFormat, match="line 4 announces 4 data records, and there are 2 before it"):
         read(*EXAMPLE.splitlines()[:3], "S5030004F8")
     with pytest.raises(ImageFormat, match="line 3 is the last"):
         read("S10512346162F1", "S5030001FB", record(1, 0, b"x"))
@@ -114,20 +114,20 @@ def test_counts_of_blocks() -> None:
     # C.2: S5 counts the S1, S2 and S3 records of a block.
     one, two, count = record(1, 0, b"a"), record(1, 1, b"b"), record(5, 1)
     assert contents(read(one, count, two, count, END)) == [(0, b"ab")]
-    with pytest.raises(ImageFormat, match="line 4 tells of 3 data records, and there are 2 before it"):
+    with pytest.raises(ImageFormat, match="line 4 announces 3 data records, and there are 2 before it"):
         read(one, count, two, record(5, 3), END)
 
 
 def test_a_file_that_is_cut_after_the_count_of_a_later_block() -> None:
     one, two, count = record(1, 0, b"a"), record(1, 1, b"b"), record(5, 1)
-    with pytest.raises(ImageFormat, match="line 4 is the last, and it is no termination record"):
+    with pytest.raises(ImageFormat, match="line 4 is the last, and no termination record follows"):
         read(one, count, two, count)
     assert contents(read(one, count, two, record(5, 2))) == [(0, b"ab")]
 
 
 @pytest.mark.parametrize("count", ["S5030002FA", "S5030000FC", "S604000002F9", "S604010001F9"])
 def test_a_wrong_count_is_refused(count: str) -> None:
-    with pytest.raises(ImageFormat, match=r"line 2 tells of \d+ data records, and there are 1 before it"):
+    with pytest.raises(ImageFormat, match=r"line 2 announces \d+ data records, and there are 1 before it"):
         read("S10512346162F1", count, END)
 
 
@@ -166,9 +166,9 @@ BROKEN = {
     "a wrong checksum": (["S10512346162F2"], "line 1 has the checksum 0xF2, and its bytes give 0xF1"),
     "a wrong byte": (["S10512346163F1"], "line 1 has the checksum 0xF1, and its bytes give 0xF0"),
     "data cut off": (["S1051234616"], "line 1 has an odd number of hex digits (9)"),
-    "bytes missing": (["S105123461"], "line 1 tells of 5 bytes after its count and has 3"),
-    "bytes too many": (["S10512346162F100"], "line 1 tells of 5 bytes after its count and has 6"),
-    "no count": (["S1"], "line 1 tells of no count after its count and has 0"),
+    "bytes missing": (["S105123461"], "line 1 announces 5 bytes after its count and has 3"),
+    "bytes too many": (["S10512346162F100"], "line 1 announces 5 bytes after its count and has 6"),
+    "no count": (["S1"], "line 1 announces no count after its count and has 0"),
     "no room for the address": (["S20312346" + "0"], "line 1 has no room for its address of 3 bytes"),
     "a letter": (["S1O512346162F1"], "line 1 has 'O' in its digits"),
     "S4": (["S4051234616200"], "line 1 has the record type 'S4', which S-record does not know"),
@@ -180,7 +180,7 @@ BROKEN = {
     "beyond 16 bits": ([record(1, 0xFFFF, b"ab")], "line 1 runs over the end of its 16-bit addresses"),
     "beyond 24 bits": ([record(2, 0xFFFFFF, b"ab")], "line 1 runs over the end of its 24-bit addresses"),
     "beyond 32 bits": ([record(3, 0xFFFFFFFF, b"ab")], "line 1 runs over the end of its 32-bit addresses"),
-    "no end": (["S10512346162F1"], "line 1 is the last, and it is no termination record"),
+    "no end": (["S10512346162F1"], "line 1 is the last, and no termination record follows"),
     "data after the end": ([END, "S10512346162F1"], "line 2 comes after the termination record"),
     "two ends": ([END, "", END], "line 3 comes after the termination record"),
     "an endless line": ([END, "S1" + "00" * 600], "line 2 is longer than any record"),
