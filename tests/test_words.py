@@ -1,8 +1,11 @@
-"""The documents and the help texts say it in words that engineers of the field use, whatever their first language."""
+"""Documents, help texts, messages, docstrings and comments use words of the field, for readers of any first language."""
 
 from __future__ import annotations
 
+import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +38,16 @@ INSTEAD = {
     "boot loaders?": "bootloader",
 }
 """Words that nobody has to read twice are better than these."""
+ALLOWED = {"Boot Loader Support", "Boot Loader Lock Bits"}
+"""Titles of chapters in AVR data sheets."""
+SOURCES = [
+    path
+    for folder in (
+        "benchmarks", "docs", "emulators", "enumerators", "examples", "flashers", "hil_tests", "report_page", "testing",
+        "tools", "transports", "updates",
+    )
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]  # fmt: skip
 BANNED = re.compile("|".join(rf"\b(?:{words})\b" if words[0] != "(" else rf"{words}" for words in INSTEAD))
 
 
@@ -73,6 +86,35 @@ def test_the_help_texts_have_plain_words() -> None:
     texts = {**dict(helps(cli, "proxyflash")), "proxyflash --help": HELP}
     assert len(texts) > 50
     assert {name: found for name, text in texts.items() if (found := found_in(text))} == {}, INSTEAD
+
+
+def said_in(source: str) -> Iterator[tuple[int, str]]:
+    """The comments of a module and its texts of more than one word, each line with its number."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            yield from enumerate(node.value.split("\n"), node.lineno)
+
+
+def test_the_modules_have_plain_words() -> None:
+    assert len(SOURCES) > 300
+    found: list[str] = []
+    for path in SOURCES:
+        source = re.sub("|".join(ALLOWED), "", path.read_text(encoding="utf-8"))
+        if BANNED.search(source.lower()):  # Only such a module is worth its parsing.
+            found += [
+                f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+                for number, line in said_in(source)
+                if found_in(re.sub(r"`[^`\n]*`", "", line))
+            ]
+    assert found == [], INSTEAD
+
+
+def test_such_a_word_is_seen_in_a_module() -> None:
+    source = '"""One that waits."""\n\nKEY = "told"  # It is no name.\nprint(f"{KEY} tells {lacks(KEY)}")\n'
+    assert [number for number, line in said_in(source) if found_in(line)] == [3, 1, 4]
 
 
 def test_such_a_word_is_seen() -> None:
