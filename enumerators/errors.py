@@ -75,7 +75,8 @@ class OneReader(ProxyflashError):
 
 
 class NotSilent(ProxyflashError):
-    """A bus that can't be heard without acknowledging the frames of others."""
+    """`monitor --listen-only`: this adapter or interface acknowledges the frames of others, or it isn't known that it does not.
+    Nothing is opened."""
 
     code = "E-MONITOR-ACK"
     exit_status = ExitStatus.USAGE

@@ -20,7 +20,7 @@ from typing import Any
 import can
 import click
 import pytest
-from proxyflash.docs import reference
+from proxyflash.docs import errors_page, reference
 from proxyflash.emulators.device import BadDevice, DeviceSpec
 from proxyflash.emulators.faults import FaultPlan
 from proxyflash.emulators.registry import find
@@ -320,7 +320,17 @@ def test_every_key_has_a_description() -> None:
 
 def test_the_page_of_all_keys_is_what_the_schema_says() -> None:
     assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run: python -m proxyflash.docs.reference"
+
     assert sorted(reference.ORDER) == plugins.names(plugins.FLASHERS)
+
+
+def test_the_page_of_errors_is_what_the_classes_say() -> None:
+    assert errors_page.PAGE.read_text(encoding="utf-8") == errors_page.page(), (
+        "run: python -m proxyflash.docs.reference"
+    )
+    assert errors_page.NOTES.keys() <= errors_page.classes().keys()
+    text = "Is it the part? Run: proxyflash scan --json. Or proxyflash help targets"
+    assert errors_page.marked(text) == "Is it the part? Run: `proxyflash scan --json`. Or [targets.md](targets.md)"
 
 
 @pytest.mark.parametrize(("model", "key", "row"), [
