@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 project = "proxyflash"
-author = "the proxyflash authors"
+author = copyright = "the proxyflash authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 root_doc = "index"
 myst_heading_anchors = 4
