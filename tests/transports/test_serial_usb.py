@@ -88,6 +88,7 @@ def path(port: UsbTty | None) -> str | None:
         ("2341:0036", PRODUCT, "/dev/ttyACM0", False),
         ("2fe3:0001", "Zephyr CDC ACM", "/dev/ttyACM0", False),
         ("2341:0042", "", "/dev/ttyACM0", True),
+        ("1a86:55d4", "USB Single Serial", "/dev/ttyACM0", True),
         ("0483:374b", "STM32 STLink", "/dev/ttyACM0", True),
         ("0d28:0204", "BBC micro:bit CMSIS-DAP", "/dev/ttyACM0", True),
         ("0403:6001", "FT232R USB UART", "/dev/ttyUSB0", True),

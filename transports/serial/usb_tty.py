@@ -21,11 +21,17 @@ from ..usb.claims import Claim, Claimed
 
 TTYS = Path("/sys/class/tty")
 BRIDGES = frozenset(
-    f"{vendor}:{product}"
-    for vendor in ("2341", "2a03")
-    for product in ("0001", "0010", "003b", "003f", "0042", "0043", "0044", "0242", "0243")
+    (
+        *(
+            f"{vendor}:{product}"
+            for vendor in ("2341", "2a03")
+            for product in ("0001", "0010", "003b", "003f", "0042", "0043", "0044", "0242", "0243")
+        ),
+        *(f"1a86:{product:04x}" for product in range(0x55D2, 0x55ED)),
+    )
 )
-"""Ids of the USB processors of Arduino's boards, which have a UART between them and the part (Arduino's boards.txt)."""
+"""Ids of what has a UART between itself and the part, and is of the class CDC-ACM: the USB processors of Arduino's boards
+(Arduino's boards.txt), and WCH's converters, such as CH343 and CH9102 (WCH's ch343.c)."""
 PROBE = re.compile(r"link|dap\b|debug|probe|uart", re.IGNORECASE)
 """What debug probes call themselves, whose port is a UART too."""
 MOST_LISTED = 5
