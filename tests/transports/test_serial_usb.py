@@ -238,6 +238,15 @@ class TestFollowed:
             assert first.now(only_one=True) is None
         assert path(first.now(only_one=True)) == "/dev/ttyACM1"
 
+    @pytest.mark.parametrize("serial", ["", "A"])
+    def test_what_another_process_follows_at_the_same_place_is_the_same_device(self, host: Host, serial: str) -> None:
+        host.plug("1-1", 3, "ttyACM7", serial=serial)
+        first = Followed("/dev/ttyACM7")
+        with other_process("1-1", serial):
+            host.unplug("ttyACM7")
+            host.plug("2-1", 5, "ttyACM1", serial=serial)
+            assert path(first.now(only_one=True)) == "/dev/ttyACM1"
+
 
 class TestAlike:
     """Two adapters that say the same of themselves have one name under /dev/serial/by-id: udev lets it lead to either."""

@@ -140,8 +140,8 @@ class Followed:
         if found := self._own(port for port in there if port.place == before.place):
             return found
         new = [port for port in there if (port.place, port.number) not in self._there]
-        places = {port.place for port in now}
-        away = [other for other in others if other.place not in places and claims.is_away(other.place)]
+        there = {before.place, *(port.place for port in now)}
+        away = [other for other in others if other.place not in there and claims.is_away(other.place)]
         taken = {serial for other in away for serial in other.serials}
         known = {serial for serial in self._serials if serial and claims.mark(serial) not in taken}
         if found := self._own(port for port in new if port.serial in known):
