@@ -120,9 +120,15 @@ def matches(component: Component, selector: Mapping[str, str]) -> bool:
     A value is looked for at the record's top level, then among its properties. A key that the component does not have
     matches nothing, nor does an empty value. An empty selector matches every component.
     """
-    record = component.record()
-    values = record["properties"] | {key: value for key, value in record.items() if isinstance(value, str)}
+    values = selectable(component)
     return all(bool(value) and values.get(key) == value for key, value in selector.items())
+
+
+def selectable(component: Component) -> dict[str, str]:
+    """What a selector may name of a component, and what the component has for it."""
+    record = component.record()
+    found: dict[str, str] = record["properties"]
+    return found | {key: value for key, value in record.items() if isinstance(value, str)}
 
 
 def select(components: Iterable[Component], selectors: Iterable[Mapping[str, str]]) -> list[Component]:

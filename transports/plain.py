@@ -53,7 +53,7 @@ def meant(name: str, known: Iterable[str]) -> str:
     names = [one[:WORD] for one in known]
     lower = {one.lower(): one for one in reversed(names)}
     near = lower.get(name.lower()) or next(iter(get_close_matches(name[:WORD], names, n=1)), "")
-    return f" (did you mean {plain(near)!r}?)" if near else ""
+    return f" (did you mean {quoted(near)}?)" if near and near != name else ""
 
 
 def _is_harmless(character: str) -> bool:

@@ -173,7 +173,10 @@ def test_a_step_without_a_component_is_skipped(author: Author, bench: Bench) -> 
 
 
 def test_a_selector_that_matches_nothing_is_said_beside_one_that_does(author: Author, bench: Bench) -> None:
-    selectors = [{"group": "motors"}, {"group": "motosr"}, {"gruop": "motors"}, {"group": "cameras"}]
+    selectors = [
+        {"group": "motors"}, {"group": "motosr"}, {"gruop": "motors"}, {"group": "cameras"},
+        {"group": "motors", "version": "9"}, {"properties": "motors"},
+    ]
     path = author.write("child", [author.step("one")], child=True)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"compatibility": selectors}))
     plan = Engine(bench).plan(load(author.write("parent", [reference("child")])), MOTORS)
@@ -181,6 +184,8 @@ def test_a_selector_that_matches_nothing_is_said_beside_one_that_does(author: Au
         (0, "group=motosr matches no component (did you mean 'motors'?)"),
         (0, "gruop=motors matches no component (did you mean 'group'?)"),
         (0, "group=cameras matches no component"),
+        (0, "group=motors,version=9 matches no component"),
+        (0, "properties=motors matches no component"),
     )
 
 

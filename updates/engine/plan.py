@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from ...enumerators.bench import Bench
 from ...enumerators.bench_component import BenchComponent
-from ...enumerators.component import Component, Presence, select
+from ...enumerators.component import Component, Presence, select, selectable
 from ...enumerators.host import HostComponent
 from ...transports import plugins
 from ...transports.errors import PluginUnknown
@@ -169,15 +169,13 @@ def _missed(update: Update, number: int, components: Sequence[Component]) -> str
 
 def _keys(components: Sequence[Component]) -> list[str]:
     """What a selector may name."""
-    records = [component.record() for component in components]
-    return [*dict.fromkeys(key for one in records for key in (*one, *one["properties"]))]
+    return [*dict.fromkeys(key for component in components for key in selectable(component))]
 
 
 def _values(components: Sequence[Component], key: str) -> list[str]:
     """What the components have for a key of a selector."""
-    records = [component.record() for component in components]
-    found = dict.fromkeys(one.get(key) or one["properties"].get(key) for one in records)
-    return [str(value) for value in found if value]
+    found = dict.fromkeys(selectable(component).get(key) for component in components)
+    return [value for value in found if value]
 
 
 def _unmatched(update: Update, components: Sequence[Component]) -> Iterator[tuple[int, str]]:
