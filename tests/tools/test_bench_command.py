@@ -240,6 +240,10 @@ SURPRISES = {
         f'{LINE}baudrate = 9600\n{PART}"stm32-uart"\nimages = [{{file = "gone.hex"}}]',
         ["component a: there is no image gone.hex now"],
     ),
+    "an image with a name that no file has": (
+        f'{LINE}baudrate = 9600\n{PART}"stm32-uart"\nimages = [{{file = "{"x" * 300}"}}]',
+        ["component a: there is no image xxx"],
+    ),
     "an idle probe": (
         LINE + "baudrate = 9600\nprobe = true",
         ["bus b: probe = true does nothing on a line without a component"],

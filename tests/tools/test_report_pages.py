@@ -71,6 +71,7 @@ def test_a_page_that_can_t_be_written_is_told_before_anything_is_done(desk: Desk
     assert (done.status, done.err[:13], desk.memory()) == (2, "E-REPORT-FILE", before)
     assert "nowhere/page.html: there is no folder nowhere" in done.err
     assert "update: this is a folder" in desk.run(*FLASH, "--report", "update").err
+    assert f": {os.strerror(errno.ENAMETOOLONG)}. " in desk.run(*FLASH, "--report", "x" * 300).err
     assert "--report FILE" in desk.run("report", "--html", "page.html").err
 
 

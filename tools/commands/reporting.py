@@ -81,12 +81,15 @@ def check(path: Path) -> None:
 
 def _refused(path: Path) -> str:
     """Why no file can be written there; "": nothing is known that is against it."""
-    if not path.parent.is_dir():
-        return f"there is no folder {path.parent}"
-    if path.is_dir():
-        return "this is a folder"
-    if path.exists() and not path.is_file():
-        return "this is not a regular file"
+    try:
+        if not path.parent.is_dir():
+            return f"there is no folder {path.parent}"
+        if path.is_dir():
+            return "this is a folder"
+        if path.exists() and not path.is_file():
+            return "this is not a regular file"
+    except OSError as error:
+        return str(error.strerror)
     if not os.access(path.parent, os.W_OK | os.X_OK):
         return f"this user may not write into the folder {path.parent}"
     return ""
