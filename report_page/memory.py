@@ -29,15 +29,20 @@ class MemoryPicture:
         self._phase: ev.Phase | None = None
         self._done = 0
         self._flashes = 0
+        self._begins = False
+        """Whether the next erase or write is the first one of a flash."""
         self._retries = False
 
     def take(self, event: ev.Event) -> None:
         match event:
             case ev.Planned():
-                self._flashes += not self._retries
+                self._begins = self._begins or not self._retries
                 self._retries = False
                 self._plan(event.layout)
             case ev.PhaseStarted():
+                if event.phase in CHANGING:
+                    self._flashes += self._begins
+                    self._begins = False
                 self._phase, self._done = event.phase, 0
                 self._turn = list(self._turn_of(event.phase, event.total))
             case ev.Progress() if event.phase is self._phase:
@@ -52,7 +57,8 @@ class MemoryPicture:
                     self._verified()
                 self._phase = None
             case ev.Retrying():
-                self._retries = True
+                # Only a flash that is tried again has another plan.
+                self._retries = event.phase is ev.Phase.WRITE
                 self.fail()
 
     def fail(self) -> None:

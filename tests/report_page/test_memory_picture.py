@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from proxyflash.flashers import events as ev
@@ -48,11 +49,14 @@ def test_the_map_of_two_flashes_says_so_and_a_retry_is_not_one_more() -> None:
     for event in (*erased(), retry, PLANNED):
         picture.take(event)
     assert [memory.flashes for memory in picture.memories("imu")] == [1]
-    picture.take(PLANNED)
+    picture.take(PLANNED)  # Looked at, and not carried out.
+    assert [memory.flashes for memory in picture.memories("imu")] == [1]
+    for event in (*erased(), replace(retry, phase=Phase.READ), *erased()):
+        picture.take(event)
     memories = tuple(picture.memories("imu"))
-    assert [memory.flashes for memory in memories] == [2]
+    assert [memory.flashes for memory in memories] == [3]
     story = Story("test", "imu OK", Mood.GOOD, 0.0, 1.0, memories=memories)
-    assert "imu was flashed 2 times. The map shows the state after the last flash" in page.render(story)
+    assert "imu was flashed 3 times. The map shows the state after the last flash" in page.render(story)
 
 
 def test_a_whole_flash() -> None:
