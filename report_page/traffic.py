@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import can
@@ -189,11 +190,12 @@ def _message(frame: CanFrame) -> can.Message:
 
 
 def messages(records: Sequence[Record], file: BenchFile | None) -> list[Message]:
-    """What passed, in words, with times since 1970. `file`: the bench file says who speaks which protocol.
+    """What passed, in words, in the order of its times, since 1970. `file`: the bench file says who speaks which protocol.
 
     Of error frames that follow each other on a bus the first one is shown, and how many there were.
     """
-    lines = described(_folded(records), describers_of(records, file))
+    # A message and a row of error frames are known to be over only when something else has come.
+    lines = sorted(described(_folded(records), describers_of(records, file)), key=attrgetter("time"))
     return [Message(line.time, line.bus, line.sent, line.words, line.failed) for line in lines]
 
 

@@ -97,11 +97,12 @@ def test_error_frames_in_a_row_take_two_lines() -> None:
 
     records: list[Record] = [frame(1 + number / 8, "a", CanFlag.ERROR) for number in range(9)]
     records[3:3] = [frame(1.3, "b", CanFlag(0))]
-    records += [frame(3.0, "a", CanFlag(0)), frame(4.0, "a", CanFlag.ERROR)]
+    records += [frame(2.5, "b", CanFlag(0)), frame(3.0, "a", CanFlag(0)), frame(4.0, "a", CanFlag.ERROR)]
     assert [(one.time, one.bus, one.words) for one in traffic.messages(records, None)] == [
         (1.0, "a", "error frame 0x00000123 01"),
         (1.3, "b", "123 [1] 01"),
         (2.0, "a", "error frames within 1.000 s: 9"),
+        (2.5, "b", "123 [1] 01"),
         (3.0, "a", "123 [1] 01"),
         (4.0, "a", "error frame 0x00000123 01"),
     ]
