@@ -9,10 +9,11 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from proxyflash.enumerators.errors import StateFolder
+from proxyflash.updates.engine import engine as engine_module
 from proxyflash.updates.engine import room
 from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.attempts import Attempts
@@ -21,6 +22,7 @@ from proxyflash.updates.engine.progress import Ending
 from proxyflash.updates.engine.report import Outcome
 from proxyflash.updates.errors import NoRoom
 from proxyflash.updates.handlers.flash import FlashHandler
+from proxyflash.updates.manifests.resolved_update import Update
 
 from .lab import COMPONENTS, FileHandler, Lab, all_new
 from .steps import inline
@@ -56,6 +58,29 @@ def test_a_full_disk_pauses_an_update(lab: Lab, number: int, monkeypatch: pytest
     lab.fault("right one", Action.BACKUP, lambda: None)
     assert lab.resume().succeeded
     assert lab.holds() == all_new()
+
+
+def test_copies_that_find_no_room_leave_none_behind(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copied(update: Update, folder: Path) -> NoReturn:
+        folder.mkdir()
+        (folder / "half").write_bytes(bytes(1_000))
+        full()
+        raise AssertionError
+
+    with lab.engine() as engine:
+        plan = engine.plan(lab.bundle(), lab.components())
+        updates = engine.store.folder
+
+        def left(path: object) -> SimpleNamespace:
+            taken = sum(path.stat().st_size for path in updates.rglob("half"))
+            return SimpleNamespace(f_bavail=1_000 - taken, f_frsize=1)
+
+        monkeypatch.setattr(os, "statvfs", left)
+        monkeypatch.setattr(engine_module, "staged", copied)
+        with pytest.raises(StateFolder) as caught:
+            engine.apply(plan)
+    assert ", 1,000 are left, " in caught.value.remedy
+    assert list(updates.iterdir()) == []
 
 
 def test_another_fault_of_the_disk_is_a_failure(lab: Lab) -> None:

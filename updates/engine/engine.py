@@ -11,6 +11,7 @@ two is needed to go on, whatever happens to the process, the host or the folder 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -152,6 +153,8 @@ class Engine:
         try:
             copy = staged(plan.update, entry.files)
         except StateFolder as error:
+            # What was copied takes up room, and nobody needs it.
+            shutil.rmtree(entry.folder, ignore_errors=True)
             raise room.advised(error, entry.files, plan.update) from error.__cause__
         # The same tasks, with the files that nobody else writes.
         own = planning.order(copy, components)
