@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,15 +31,15 @@ def shared_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def become_nobody() -> None:
-    os.setgroups([])
+def become_nobody(groups: Sequence[int] = ()) -> None:
+    os.setgroups(list(groups))
     os.setgid(NOBODY)
     os.setuid(NOBODY)
 
 
-def as_nobody(work: Callable[[], object]) -> None:
-    """Carries it out as that user, to its end."""
-    child = _started(work)
+def as_nobody(work: Callable[[], object], groups: Sequence[int] = ()) -> None:
+    """Carries it out as that user, a member of these groups too, to its end."""
+    child = _started(work, groups)
     _, status = os.waitpid(child, 0)
     assert status == 0
 
@@ -68,12 +68,12 @@ def exchange(one: Path, other: Path) -> None:
         raise OSError(ctypes.get_errno(), "renameat2")
 
 
-def _started(work: Callable[[], object]) -> int:
+def _started(work: Callable[[], object], groups: Sequence[int] = ()) -> int:
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            become_nobody()
+            become_nobody(groups)
             work()
             status = 0
         finally:

@@ -65,7 +65,8 @@ def refuse_other(path: _Path, begin: re.Pattern[bytes], kind: str) -> None:
 def whole(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A file that is written and replaces what was there at the end of the block: whole, and on the disk. Links are followed.
 
-    `mode`: of a new file, less the umask. The owner and the mode of a file that was there stay. Raises OSError.
+    `mode`: of a new file, less the umask. The owner, the group and the mode of a file that was there stay, as far as this
+    user may give files to them. Raises OSError.
     """
     target = Path(os.path.realpath(path))
     partial = target.with_name(f".{os.urandom(8).hex()}.partial")
@@ -75,11 +76,16 @@ def whole(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(number, "wb") as stream:
             if before is not None:
-                # Some file systems have neither.
+                # Some file systems have none of these, and not every user may give a file away.
                 with suppress(PermissionError):
-                    os.fchown(number, before.st_uid, before.st_gid)
+                    os.fchown(number, -1, before.st_gid)
+                mode = before.st_mode & 0o777
+                if os.fstat(number).st_gid != before.st_gid:
+                    mode = mode & 0o707 | (mode & 0o007) << 3  # Another group may do what others may.
                 with suppress(PermissionError):
-                    os.fchmod(number, before.st_mode & 0o7777)
+                    os.fchmod(number, mode)
+                with suppress(PermissionError):
+                    os.fchown(number, before.st_uid, -1)
             yield stream
             stream.flush()
             os.fsync(number)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from proxyflash.tests.processes import descriptors
+from proxyflash.tests.users import NOBODY, as_nobody, needs_root, shared_folder
 from proxyflash.transports import named_files
 
 pytestmark = pytest.mark.timeout(60)
@@ -84,3 +85,25 @@ def test_a_file_is_replaced_as_a_whole_and_keeps_who_may_read_it(tmp_path: Path)
         stream.write(b"new")
     assert (there.read_bytes(), there.stat().st_mode & 0o777, link.is_symlink()) == (b"new", 0o640, True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "there"]
+
+
+@needs_root
+@pytest.mark.parametrize(("owner", "groups", "kept"), [(0, [1], (1, 0o660)), (NOBODY, [], (NOBODY, 0o600))])
+def test_a_file_of_a_group_stays_with_it_and_opens_to_no_other(
+    owner: int, groups: list[int], kept: tuple[int, int]
+) -> None:
+    with shared_folder() as folder:
+        folder.chmod(0o777)
+        there = folder / "there"
+        there.write_bytes(b"old")
+        os.chown(there, owner, 1)
+        there.chmod(0o660)
+
+        def work() -> None:
+            with named_files.whole(there) as stream:
+                stream.write(b"new")
+
+        as_nobody(work, groups)
+        found = there.stat()
+        assert (there.read_bytes(), found.st_uid) == (b"new", NOBODY)
+        assert (found.st_gid, found.st_mode & 0o777) == kept
