@@ -421,8 +421,12 @@ def _part_of_message(frame: bytes, prefix: int) -> str:
     match pci_of(frame, prefix):
         case Pci.CONSECUTIVE_FRAME:
             return f"consecutive frame {number} of a message whose beginning was not heard"
+        case Pci.FIRST_FRAME:
+            return "first frame that begins no message"
         case Pci.SINGLE_FRAME if number > len(frame) - prefix - 1:
             return f"single frame of {count(number, 'byte')}, cut short"
+        case Pci.SINGLE_FRAME if not number and len(frame) > 8 and frame[prefix + 1] > len(frame) - prefix - 2:
+            return f"single frame of {count(frame[prefix + 1], 'byte')}, cut short"
     return ""
 
 
