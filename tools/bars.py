@@ -130,9 +130,8 @@ class Bars:
 
 
 def _fitted(text: str, room: int) -> str:
-    """Text that has no room is left out from its end, a figure with its unit at a time."""
-    while len(text) > room and "  " in text.strip():
-        text = text.rpartition("  ")[0].rstrip()
-    while len(text) > room and " " in text.strip():
-        text = text.rpartition(" ")[0].rstrip()
+    """Text that has no room is left out from its end: a figure with its unit, or a part of a list, before a word."""
+    for between in ("  ", ", ", " "):
+        while len(text) > room and between in text.strip():
+            text = text.rpartition(between)[0].rstrip()
     return text[: max(0, room)]

@@ -70,5 +70,5 @@ def finished_text(event: ev.PhaseFinished) -> str:
         return event.detail
     # What was compared by a sample has no rate to speak of.
     timed = event.total and event.seconds > 0.05 and event.phase is not ev.Phase.COMPARE
-    rate = f"  {event.total / event.seconds / 1000:.1f} kB/s" if timed else ""
+    rate = f"  {event.total / event.seconds / 1000:,.1f} kB/s" if timed else ""
     return f"{event.total:,} B{rate}" if event.total else f"{event.seconds:.1f} s"

@@ -144,11 +144,14 @@ def test_bars_of_a_narrow_terminal_cut_no_word(
     bars.show(ev.PhaseFinished("front-radar", ev.Phase.WRITE, 1_000_000, 12.0, ""))
     bars.show(ev.PhaseStarted("front-radar", ev.Phase.VERIFY, 1_000_000))
     bars.show(ev.PhaseFinished("front-radar", ev.Phase.VERIFY, 1_000_000, 12.0, "routine 0x0202 by the part"))
+    bars.show(ev.PhaseStarted("imu", ev.Phase.VERIFY, 1_000))
+    bars.show(ev.PhaseFinished("imu", ev.Phase.VERIFY, 1_000, 1.0, "routine 2 by it, dependencies by 0xFF01"))
     bars.stop()
     lines = [line.rstrip() for line in drawn(capsys.readouterr().err)]
     assert all(len(line) <= 40 and "…" not in line for line in lines)
     for shown in ("write    50 %  100.0 kB/s", "write   1,000,000 B", "verify  routine 0x0202 by"):
         assert f"front-radar  {shown}" in lines
+    assert "imu          verify  routine 2 by it" in lines
 
 
 def test_a_pipe_gets_neither_bars_nor_escape_codes(desk: Desk) -> None:
@@ -291,6 +294,7 @@ def test_a_plan_in_one_line(fields: dict[str, Any], text: str) -> None:
 
 def test_a_rate_is_that_of_the_phase() -> None:
     assert finished_text(ev.PhaseFinished("imu", Phase.WRITE, 10_000, 2.0)) == "10,000 B  5.0 kB/s"
+    assert finished_text(ev.PhaseFinished("imu", Phase.READ, 2_000_000, 1.0)) == "2,000,000 B  2,000.0 kB/s"
     assert finished_text(ev.PhaseFinished("imu", Phase.VERIFY, 10_000, 2.0, "read back")) == "read back"
     assert finished_text(ev.PhaseFinished("imu", Phase.BOOT, 0, 2.0)) == "2.0 s"
 
