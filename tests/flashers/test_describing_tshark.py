@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from proxyflash.flashers.describing import described
-from proxyflash.flashers.dfu.describe import DfuDescriber
-from proxyflash.flashers.uds.describe import SERVICES, ListeningDescriber
+from proxyflash.flashers.dfu.describe import STATUSES, DfuDescriber
+from proxyflash.flashers.uds.codec import nrc_name
+from proxyflash.flashers.uds.describe import IO_PARAMETERS, SERVICES, SUB_FUNCTIONS, ListeningDescriber
 from proxyflash.transports.recording.formats import save_all
 from proxyflash.transports.recording.records import CanFrame, Record, UsbControl
 
@@ -127,3 +128,49 @@ def test_dfu_is_what_wireshark_sees(tmp_path: Path) -> None:
         if found := re.search(r"Status: (\w+), PollTimeout: (\d+) ms", answer):
             assert words.lower().startswith(f"getstatus {found[1].lower()}, ")
             assert f"bwPollTimeout {int(found[2]):,} ms" in words
+
+
+OTHER_NAMES = {
+    "securedatatransmission": "secureddatatransmission",
+    "sercuredatatransmission": "secureddatatransmission",
+    "exceedednumberofattempts": "exceednumberofattempts",
+    "certificateverificationfailedinvalidcertificaterevoked": "certificateverificationfailedinvalidcertificate",
+    "requestcorrectlyreceivedbutresponseispending": "requestcorrectlyreceivedresponsepending",
+    "runtimetoolow": "engineruntimetoolow",
+    "brakeswitchesnotclosed": "brakeswitchnotclosed",
+    "keyonoffreset": "keyoffonreset",
+    "requestroutineresult": "requestroutineresults",
+    "errusbreset": "errusbr",
+    "errpoweronreset": "errpor",
+}
+"""Where Wireshark's name is not that of ISO 14229-1 or DFU 1.1, 6.1.2: small letters without blanks, and theirs."""
+
+
+@pytest.mark.real_time("tshark prints 80 MB")
+def test_each_name_of_wireshark_s_tables() -> None:
+    """Services, response codes, sub-functions that both have as one word; statuses of DFU."""
+    if shutil.which("tshark") is None:
+        pytest.skip("tshark is not installed")
+    values = "tshark -G values | grep -E '^V.(uds|usbdfu)[.]'"
+    done = subprocess.run(values, shell=True, stdout=subprocess.PIPE, text=True, timeout=600, check=True)
+    rows = re.findall(r"^V\t\w+\.(\S+)\t(0x[0-9a-f]+|\d+)\t(.+)$", done.stdout, re.MULTILINE)
+    ours = {
+        "sid": SERVICES.get,
+        "err.code": nrc_name,
+        "dsc.type": SUB_FUNCTIONS[0x10].get,
+        "er.type": SUB_FUNCTIONS[0x11].get,
+        "rc.type": SUB_FUNCTIONS[0x31].get,
+        "cdtcs.type": SUB_FUNCTIONS[0x85].get,
+        "iocbi.parameter": IO_PARAMETERS.get,
+        "status": STATUSES.get,
+    }
+    compared = 0
+    for field, number, text in rows:
+        if field in ours and text not in ("Reserved", "Error"):
+            name = re.sub(r"[^a-z0-9]", "", text.lower())
+            assert str(ours[field](int(number, 0))).replace("_", "").lower() == OTHER_NAMES.get(name, name), (
+                field,
+                number,
+            )
+            compared += 1
+    assert compared > 100
