@@ -496,13 +496,13 @@ def test_the_lines_of_the_documents_work(wire: Callable[..., Wired]) -> None:
     emulated = "&bus.emulated=true&pace=0&component.emulated.part=stm32f405-dfu"
     lines = [
         line
-        for document in (ROOT / "README.md", ROOT / "docs" / "targets.md")
+        for document in (ROOT / "README.md", ROOT / "docs" / "targets.md", ROOT / "docs" / "start-bench.md")
         for line in re.findall(
-            r"^ {4}(proxyflash (?:scan|info|flash|bench add) .*)$", document.read_text(), re.MULTILINE
+            r"^ {4}(proxyflash (?:scan|info|flash|bench add|doctor) .*)$", document.read_text(), re.MULTILINE
         )
         if re.search(r"/dev/ttyUSB0|can0|0483:df11", line)
     ]
-    assert len(lines) >= 9
+    assert len(lines) >= 20
     for line in dict.fromkeys(lines):
         words = shlex.split(line.replace("entry.reset=dtr&entry.boot0=rts", "entry.reset=none"))[1:]
         words = [word.replace("/dev/ttyUSB0", port).replace("socketcan:can0", bus) for word in words]
