@@ -21,7 +21,6 @@ SHUTIL_CALLS = {"copy", "copy2", "copyfile", "copytree", "move"}
 ELSEWHERE = {
     # What the user names, or the system has: none of it lies in the state folder.
     ("enumerators/benchfile/adding.py", "os.open"): "the folder of a bench file that the user names, to lock it",
-    ("enumerators/benchfile/adding.py", "unlink"): "a new bench file that could not be written",
     ("emulators/usb/vhci.py", "read_text"): "sysfs",
     ("emulators/usb/vhci.py", "write_text"): "sysfs",
     ("emulators/can/server.py", "unlink"): "a socket, when its server ends",

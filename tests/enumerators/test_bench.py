@@ -231,24 +231,24 @@ def test_a_bus_that_is_opened_while_the_bench_is_closed_is_closed_too(
 
 
 @pytest.mark.parametrize(
-    ("keys", "kind", "phrase"),
+    ("keys", "kind", "phrase", "line"),
     [
-        ('kind = "serial"\nurl = "loop://"\nbaudrate = "fast"', SerialSettings, "baudrate = 'fast'"),
-        ('kind = "serial"\nurl = "loop://"\nspeed = 9600', SerialSettings, "'speed'"),
-        ('kind = "serial"', SerialSettings, "url"),
-        ('kind = "can"', CanSettings, "interface"),
-        ('kind = "can"\ninterface = "nonsense"', BadSettings, "nonsense"),
+        ('kind = "serial"\nurl = "loop://"\nbaudrate = "fast"', SerialSettings, "baudrate = 'fast'", 5),
+        ('kind = "serial"\nurl = "loop://"\nspeed = 9600', SerialSettings, "'speed'", 5),
+        ('kind = "serial"', SerialSettings, "url", 2),
+        ('kind = "can"', CanSettings, "interface", 2),
+        ('kind = "can"\ninterface = "nonsense"', BadSettings, "nonsense", 4),
     ],
 )
-def test_what_a_library_refuses_is_told_with_the_bus_s_line(
-    keys: str, kind: type[Exception], phrase: str, tmp_path: Path
+def test_what_a_library_refuses_is_told_with_its_line(
+    keys: str, kind: type[Exception], phrase: str, line: int, tmp_path: Path
 ) -> None:
     file = tmp_path / "bench.toml"
     file.write_text(f"# A bench.\n[bus.b]\n{keys}\n")
     with Bench.open(file) as bench:
         [(_, error)] = bench.scan().faults
     assert isinstance(error, kind)
-    assert error.cause.startswith(f"{file}:2: ")
+    assert error.cause.startswith(f"{file}:{line}: ")
     assert phrase in error.cause
     assert error.exit_status is ExitStatus.BAD_FILE
 

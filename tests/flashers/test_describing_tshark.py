@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -154,7 +154,7 @@ def test_each_name_of_wireshark_s_tables() -> None:
     values = "tshark -G values | grep -E '^V.(uds|usbdfu)[.]'"
     done = subprocess.run(values, shell=True, stdout=subprocess.PIPE, text=True, timeout=600, check=True)
     rows = re.findall(r"^V\t\w+\.(\S+)\t(0x[0-9a-f]+|\d+)\t(.+)$", done.stdout, re.MULTILINE)
-    ours = {
+    ours: dict[str, Callable[[int], str | None]] = {
         "sid": SERVICES.get,
         "err.code": nrc_name,
         "dsc.type": SUB_FUNCTIONS[0x10].get,
@@ -168,9 +168,7 @@ def test_each_name_of_wireshark_s_tables() -> None:
     for field, number, text in rows:
         if field in ours and text not in ("Reserved", "Error"):
             name = re.sub(r"[^a-z0-9]", "", text.lower())
-            assert str(ours[field](int(number, 0))).replace("_", "").lower() == OTHER_NAMES.get(name, name), (
-                field,
-                number,
-            )
+            own = str(ours[field](int(number, 0))).replace("_", "").lower()
+            assert own == OTHER_NAMES.get(name, name), (field, number)
             compared += 1
     assert compared > 100

@@ -110,7 +110,7 @@ def test_after(server):
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ("emulatd = true", "E-BENCH-KEY *unknown key 'emulatd' (did you mean emulated?)*"),
+        ("emulatd = true", "E-BENCH-KEY *unknown key 'emulatd' (did you mean 'emulated'?)*"),
         ('interface = "slcan"\nchannel = "/dev/ttyACM0"\nbitrat = 1', "E-CAN-SETTINGS *no key 'bitrat'*"),
     ],
 )

@@ -116,7 +116,7 @@ CASES = [
     ),
     Case(
         "an older version", "strict", "x.bin", image("0.9.0"),
-        "E-IMAGE-WRONG-PART", "takes none below 1.0.0", "a higher one",
+        "E-IMAGE-WRONG-PART", "takes none below 1.0.0", "a higher version",
     ),
     Case(
         "into the boot section", "motor", "x.bin", firmware("2.0.0", BOOT_SECTION + 100),

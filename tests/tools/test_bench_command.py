@@ -164,7 +164,7 @@ KEYS = {
     "a bit rate in quotes": (
         'kind = "can"\ninterface = "slcan"\nchannel = "/dev/ttyACM0"\nbitrate = "500000"  #!',
         "E-CAN-SETTINGS",
-        "no number of bit/s",
+        "not a number of bit/s",
     ),
     "no url": ('kind = "serial"\nbaudrate = 115_200', "E-SERIAL-SETTINGS", "needs a url"),
     "a key of python": ('kind = "serial"\nurl = "/dev/ttyUSB0"\nbaud = 1  #!', "E-SERIAL-SETTINGS", "no key 'baud'"),

@@ -435,7 +435,7 @@ def test_what_is_no_manifest_file(tmp_path: Path) -> None:
         mf.read(tmp_path / "utf16")
     with (tmp_path / "large").open("wb") as file:
         file.truncate(mf.MAX_MANIFEST + 1)
-    with pytest.raises(ManifestSyntax, match="no manifest"):
+    with pytest.raises(ManifestSyntax, match="not a manifest"):
         mf.read(tmp_path / "large")
 
 

@@ -404,7 +404,7 @@ def test_a_key_s_files(tmp_path: Path) -> None:
         (b"{", "Expecting"),
         (b"{}", "not RSA"),
         (b'{"\xff": 1}', "UTF-8"),
-        (b" " * (signing.LONGEST_KEY_FILE + 1), "no key"),
+        (b" " * (signing.LONGEST_KEY_FILE + 1), "not a key"),
         (json.dumps({**ROOT.public.jwk(), "d": "AQAB"}).encode(), "private key"),
         (json.dumps(ROOT.public.jwk() | {"kid": 7}).encode(), "kid"),
         (json.dumps(jwk((1 << 1023) + 1)).encode(), "1,024 bits"),

@@ -30,7 +30,7 @@ BRIDGES = frozenset(
         *(f"1a86:{product:04x}" for product in range(0x55D2, 0x55ED)),
     )
 )
-"""Ids of what has a UART between itself and the part, and is of the class CDC-ACM: the USB processors of Arduino's boards
+"""Ids of devices of the class CDC-ACM that have a UART between themselves and the part: the USB processors of Arduino's boards
 (Arduino's boards.txt), and WCH's converters, such as CH343 and CH9102 (WCH's ch343.c)."""
 PROBE = re.compile(r"link|dap\b|debug|probe|uart", re.IGNORECASE)
 """What debug probes call themselves, whose port is a UART too."""
@@ -140,8 +140,8 @@ class Followed:
         if found := self._own(port for port in there if port.place == before.place):
             return found
         new = [port for port in there if (port.place, port.number) not in self._there]
-        there = {before.place, *(port.place for port in now)}
-        away = [other for other in others if other.place not in there and claims.is_away(other.place)]
+        places = {before.place, *(port.place for port in now)}
+        away = [other for other in others if other.place not in places and claims.is_away(other.place)]
         taken = {serial for other in away for serial in other.serials}
         known = {serial for serial in self._serials if serial and claims.mark(serial) not in taken}
         if found := self._own(port for port in new if port.serial in known):
