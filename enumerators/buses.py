@@ -51,9 +51,14 @@ class Buses:
 
     @property
     def recorder(self) -> Recorder:
-        """Keeps what passes on the buses, from the first time that it is asked for."""
+        """Keeps what passes on the buses, from the first time that it is asked for.
+
+        Who asks later waits for no bus that another thread opens or closes: this is asked for the time of each event.
+        """
         from ..transports.recording.recorder import Recorder
 
+        if self._recorder is not None:
+            return self._recorder
         with self._opening:
             if self._recorder is None:
                 self._recorder = Recorder()

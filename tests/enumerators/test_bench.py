@@ -687,3 +687,15 @@ def test_what_a_bus_raises_is_told_once(desk: Path, monkeypatch: pytest.MonkeyPa
         found = bench.scan()
     assert ("front-radar" in asked) != (other in asked)
     assert [error.component for _, error in found.faults] == [None] * 3
+
+
+def test_no_event_waits_until_another_thread_has_opened_its_bus(tmp_path: Path) -> None:
+    (tmp_path / "bench.toml").write_text('[bus.b]\nkind = "can"\nemulated = true\n')
+    found = []
+    with Bench.open(tmp_path / "bench.toml", state=tmp_path / "state") as bench:
+        recorder = bench.recorder
+        with bench._opening:
+            thread = clock.Thread(target=lambda: found.append(bench.recorder))
+            thread.start()
+            thread.join(5)
+            assert found == [recorder]
