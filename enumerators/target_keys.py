@@ -96,21 +96,12 @@ def value(known: Mapping[str, Fields], where: tuple[str, ...], text: str) -> Any
     It is read as TOML where the schema takes what TOML makes of it (numbers, true and false, lists and tables in line,
     text in quotes), and else as it stands. Raises KeyWrong with the schema's reason.
     """
-    wanted: TypeAdapter[Any] = TypeAdapter(_annotation(known, where, ".".join(where)))
     reasons = []
-    for candidate in _meanings(text):
-        try:
-            written = json.dumps(candidate)
-        except (TypeError, ValueError):
-            continue  # A date in a list, or a number of thousands of digits: no key has such a value.
-        try:
-            wanted.validate_json(written, strict=True)
+    for candidate, reason in _judged(known, where, text):
+        # A table's missing keys are reported once all keys are there.
+        if reason is None or isinstance(candidate, dict):
             return candidate
-        except ValidationError as error:
-            # A table's missing keys are reported once all keys are there.
-            if isinstance(candidate, dict):
-                return candidate
-            reasons.append((candidate, error.errors(include_url=False)[0]))
+        reasons.append((candidate, reason))
     # For a number that is too large the bound is reported, not that it isn't a text.
     told = next((item for item in reasons if not item[1]["type"].endswith("_type")), reasons[-1])
     if where[0] == "bus" and where[1] not in BusSpec.model_fields:
@@ -123,13 +114,27 @@ def value(known: Mapping[str, Fields], where: tuple[str, ...], text: str) -> Any
 def takes(known: Mapping[str, Fields], key: str, text: str) -> bool:
     """Whether there is a key, as written, that can have this value."""
     try:
-        where = place(known, key)
-        found = value(known, where, text)
-        wanted: TypeAdapter[Any] = TypeAdapter(_annotation(known, where, key))
-        wanted.validate_json(json.dumps(found), strict=True)
-    except (KeyWrong, TypeError, ValueError):
-        return False
-    return True
+        for candidate, reason in _judged(known, place(known, key), text):
+            if reason is None or isinstance(candidate, dict):
+                return reason is None
+    except KeyWrong:
+        pass
+    return False
+
+
+def _judged(known: Mapping[str, Fields], where: tuple[str, ...], text: str) -> Iterator[tuple[Any, Any]]:
+    """What a text may mean as the value of the key at `where`, each with the schema's reason against it. Raises KeyWrong."""
+    wanted: TypeAdapter[Any] = TypeAdapter(_annotation(known, where, ".".join(where)))
+    for candidate in _meanings(text):
+        try:
+            written = json.dumps(candidate)
+        except (TypeError, ValueError):
+            continue  # A date in a list, or a number of thousands of digits: no key has such a value.
+        try:
+            wanted.validate_json(written, strict=True)
+            yield candidate, None
+        except ValidationError as error:
+            yield candidate, error.errors(include_url=False)[0]
 
 
 def is_free(known: Mapping[str, Fields], key: str) -> bool:
