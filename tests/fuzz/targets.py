@@ -337,7 +337,7 @@ def bench_lines(data: bytes) -> None:
         key_lines(data.decode())
 
 
-@reader(BenchError, TargetWrong)
+@reader(BenchError, TargetWrong, PluginUnknown)
 def named_target(data: bytes) -> None:
     """The words of a command line, as its bytes are read; with a profile after a zero byte, which no such word has."""
     text, _, profile = data.decode("utf-8", "surrogateescape").partition("\0")
