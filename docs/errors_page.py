@@ -40,7 +40,7 @@ BELOW = {
     "Guests": "`proxyflash vm run -- COMMAND` and `proxyflash vm prepare`; [ci.md](ci.md) explains how they are used.",
 }
 """A sentence below the heading of a section."""
-STATUSES = {"E-CANCELLED": "10, 130"}
+STATUSES = {"E-CANCELLED": "10, 130", "E-JOURNAL-WRITE": "1, 10"}
 """Where the exit status depends on the case."""
 NOTES = {
     "E-BENCH-KEY": "[bench-keys.md](bench-keys.md) lists all keys.",
@@ -58,6 +58,8 @@ NOTES = {
     "E-FLOOR": "Get a newer update.",
     "E-IMAGE-FORMAT": "The message has the line or the offset.",
     "E-IMAGE-MISPLACED": "A raw binary needs `--address`.",
+    "E-JOURNAL-WRITE": "The message of a full disk says how much room is needed. At 1 the update was not begun: run the same"
+    " command again.",
     "E-MANIFEST-EXPIRED": "Signing again needs a new `createdDateTime`. If the clock was wrong at an earlier update, the message"
     " has the command that takes that update out of the history.",
     "E-MANIFEST-SYNTAX": "The message has the line.",

@@ -52,11 +52,12 @@ class BenchLock:
             self.close()
             raise StateFolder(f"{self.path} can't be locked: {error.strerror}") from error
         try:
-            os.ftruncate(self._number, 0)
-            os.pwrite(self._number, f"process {os.getpid()}".encode(), 0)
-        except OSError as error:
+            with private_files.told(self.path):
+                os.ftruncate(self._number, 0)
+                os.pwrite(self._number, f"process {os.getpid()}".encode(), 0)
+        except StateFolder:
             self.close()
-            raise StateFolder(f"{self.path}: {error.strerror}") from error
+            raise
 
     def close(self) -> None:
         if self._number >= 0:

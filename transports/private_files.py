@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""A full disk, and a quota that is used up."""
+MAKE_ROOM = "Make room on that disk"
 MOST_LINKS = 40
 """Links that one path may lead through, as in Linux."""
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -182,11 +185,12 @@ def listener(path: Path) -> socket.socket:
 
 @contextmanager
 def told(path: Path) -> Iterator[None]:
-    """Turns an OSError into StateFolder, which names the file."""
+    """Turns an OSError into StateFolder, which names the file. Where the disk is full, another folder is not advised."""
     try:
         yield
     except OSError as error:
-        raise StateFolder(f"{error.filename or path}: {error.strerror}") from error
+        remedy = f"{MAKE_ROOM}, then run the same command again." if error.errno in FULL else None
+        raise StateFolder(f"{error.filename or path}: {error.strerror}", remedy=remedy) from error
 
 
 # By descriptors, in folders of any owner.

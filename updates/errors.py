@@ -377,7 +377,7 @@ class JournalNotWritten(ProxyflashError):
 
     code = "E-JOURNAL-WRITE"
     exit_status = ExitStatus.RESUMABLE
-    default_remedy = ("Is the disk full? Make room, then go on: ", NextAction.RESUME)
+    default_remedy = ("When that folder can be written again, go on: ", NextAction.RESUME)
 
 
 class Unfinished(ProxyflashError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import tempfile
@@ -81,37 +80,6 @@ def test_one_that_is_swapped_before_the_start_is_told(lab: Lab) -> None:
     assert lab.log == []
     with lab.engine() as engine:
         assert engine.unfinished() is None
-
-
-@pytest.mark.timeout(300)
-def test_a_disk_that_is_full_at_every_point(lab: Lab) -> None:
-    """No file grows beyond a limit, one after the other: the update ends there, says so, and goes on with more room."""
-    update = lab.bundle()
-    assert lab.apply(update).succeeded
-    whole = lab.journal().stat().st_size
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    told = set()
-    try:
-        for limit in range(40, whole, 97):
-            shutil.rmtree(lab.state)
-            (lab.world / "log").unlink()
-            lab.bundle()
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-            try:
-                lab.apply(update)
-            except (JournalNotWritten, StateFolder) as error:
-                told.add(error.code)
-            except OSError:
-                continue  # The test's own log was what found no room.
-            else:
-                pytest.fail(f"it did not end at {limit}")
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
-            to_its_end(lab, update)
-    finally:
-        signal.signal(signal.SIGXFSZ, before)
-    assert told == {"E-JOURNAL-WRITE", "E-STATE"}
 
 
 def test_nothing_is_begun_that_could_not_be_journalled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,3 +221,16 @@ def test_counts_on_a_full_disk(lab: Lab, tmp_path: Path, monkeypatch: pytest.Mon
                     counts.take(task, 2, again=True)
         assert Attempts(path).count(task) == 1
         Attempts(path).clear(task)
+
+
+def test_counts_that_can_not_be_read_end_an_update_before_it_begins_and_no_rollback(lab: Lab) -> None:
+    assert lab.apply(lab.bundle()).succeeded
+    with lab.engine() as engine:
+        counts = engine.store.attempts
+    counts.write_bytes(b"no JSON")
+    counts.chmod(0o600)
+    with pytest.raises(StateFolder, match="can't be read"):
+        lab.apply(lab.bundle())
+    with lab.engine() as engine:
+        assert engine.unfinished() is None
+    assert lab.rollback().ending is Ending.ROLLED_BACK

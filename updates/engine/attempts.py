@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 
 from ...enumerators.errors import StateFolder
@@ -38,7 +39,14 @@ class Attempts:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = clock.Lock()
-        self._counts = _read(path)
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        return _read(self._path)
+
+    def check(self) -> None:
+        """Raises StateFolder for a file that can't be read; else what needs the counts does so."""
+        self._counts  # noqa: B018
 
     def take(self, task: Task, limit: int, *, again: bool = False) -> None:
         """Counts an attempt; on the disk when this returns. `again`: those before don't count.
@@ -83,11 +91,8 @@ class Attempts:
                 raise
 
     def _write(self) -> None:
-        try:
-            with private_files.whole(self._path) as stream:
-                stream.write(json.dumps(self._counts, indent=2).encode())
-        except OSError as error:
-            raise StateFolder(f"{error.filename or self._path}: {error.strerror}") from error
+        with private_files.told(self._path), private_files.whole(self._path) as stream:
+            stream.write(json.dumps(self._counts, indent=2).encode())
 
 
 def _read(path: Path) -> dict[str, int]:

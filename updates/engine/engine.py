@@ -11,7 +11,6 @@ two is needed to go on, whatever happens to the process, the host or the folder 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -27,6 +26,7 @@ from ..errors import (
     ComponentAbsent,
     ConditionFailed,
     JournalBroken,
+    JournalNotWritten,
     KeyFile,
     ManifestExpired,
     ManifestFuture,
@@ -154,7 +154,7 @@ class Engine:
             copy = staged(plan.update, entry.files)
         except StateFolder as error:
             # What was copied takes up room, and nobody needs it.
-            shutil.rmtree(entry.folder, ignore_errors=True)
+            self.store.take_away(entry)
             raise room.advised(error, entry.files, plan.update) from error.__cause__
         # The same tasks, with the files that nobody else writes.
         own = planning.order(copy, components)
@@ -176,9 +176,7 @@ class Engine:
         away = [component.name for component in plan.components if component.name not in names]
         absent = [*away, *(component.name for component in plan.unplugged)]
         begin["passed_over"] = dict.fromkeys(absent, PASSED_OVER) | dict.fromkeys(plan.unselected, NOT_SELECTED)
-        journal = Journal.create(entry.journal)
-        progress = Progress()
-        progress.add(journal.append(Kind.BEGIN, begin))
+        journal, progress = self._begin(entry, begin)
         # An update that turns out to have nothing to install must not remove the backups of the installed one.
         self.store.forget(entry, *self.store.backed_up())
         for name in away:
@@ -251,7 +249,8 @@ class Engine:
         time_limits.check_none_hangs(self.bench.folder)
 
     def _demand(self) -> None:
-        """Asked once for each start, before anything is written. Raises ConditionFailed."""
+        """Asked once for each start, before anything is written. Raises ConditionFailed, StateFolder."""
+        Attempts(self.store.attempts).check()
         BenchConditions(self.bench).demand(start_conditions(self.bench, self.policy))
 
     def _found(self, plan: UpdatePlan) -> list[Component]:
@@ -317,16 +316,25 @@ class Engine:
         done = [(state.ended, index) for index, state in enumerate(before.tasks) if state.status is Status.DONE]
         entry = self.store.create()
         carried_over = {key: before.begin[key] for key in CARRIED_OVER if key in before.begin}
-        journal = Journal.create(entry.journal)
-        progress = Progress()
         begin = carried_over | {
             "undoes": kept.number,
             "done": [index for _, index in sorted(done)],
             "torn": _to_bring_back(plan, before),
             "boot": restarting.boot_id(),
         }
-        progress.add(journal.append(Kind.BEGIN, begin))
+        journal, progress = self._begin(entry, begin)
         return self._run(entry, kept, journal, progress, plan, refusal=refusal)
+
+    def _begin(self, entry: StoredUpdate, fields: dict[str, Any]) -> tuple[Journal, Progress]:
+        """Journals that an update begins. Raises JournalNotWritten: then it has not begun, and there is nothing to resume."""
+        progress = Progress()
+        try:
+            journal = Journal.create(entry.journal)
+            progress.add(journal.append(Kind.BEGIN, fields))
+        except JournalNotWritten as error:
+            self.store.take_away(entry)
+            raise room.not_begun(error, entry.folder) from error.__cause__
+        return journal, progress
 
     def _undoable(self) -> tuple[StoredUpdate, Progress]:
         """The last change, of which something is left to be brought back. Raises UpdateUnknown."""

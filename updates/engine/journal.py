@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ...transports import clock, json_text, private_files
+from ...transports.errors import NextAction, Remedy
 from ..errors import JournalBroken, JournalNotWritten
 from . import disk
 
@@ -158,4 +159,5 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def _not_written(path: Path, error: OSError) -> JournalNotWritten:
-    return JournalNotWritten(f"{path}: {error.strerror}")
+    room: Remedy = (f"{private_files.MAKE_ROOM}, then go on: ", NextAction.RESUME)
+    return JournalNotWritten(f"{path}: {error.strerror}", remedy=room if error.errno in private_files.FULL else None)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ...transports.errors import ProxyflashError, StateFolder
-from ..errors import NoRoom
+from ...transports import private_files
+from ...transports.errors import ExitStatus, ProxyflashError, StateFolder
+from ..errors import JournalNotWritten, NoRoom
 from ..events import Status
 from ..manifests.resolved_update import Update
 from . import scheduling
 from .disk import JOURNAL_BYTES
 from .plan import Task
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-MAKE_ROOM = "Make room on that disk."
 
 
 def demand(
@@ -47,15 +44,24 @@ def demand(
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether a full disk, or a quota that is used up, is behind an error of the state folder."""
-    return isinstance(error, StateFolder) and isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
+    """Whether a full disk, or a quota that is used up, is behind an error of the state folder or of the journal."""
+    cause = error.__cause__ if isinstance(error, StateFolder | JournalNotWritten) else None
+    return isinstance(cause, OSError) and cause.errno in private_files.FULL
 
 
 def advised(error: StateFolder, folder: Path, update: Update) -> StateFolder:
     """The error; where the disk had no room for the update's copies, with the advice that helps."""
     if not is_full(error):
         return error
-    return error.advised(f"{MAKE_ROOM[:-1]}: {_missing(folder, _copies(update))}.")
+    return error.advised(f"{private_files.MAKE_ROOM}: {_missing(folder, _copies(update))}.")
+
+
+def not_begun(error: JournalNotWritten, folder: Path) -> JournalNotWritten:
+    """The error, where it kept an update from beginning: there is nothing to go on with, and the same command begins it."""
+    first = f"{private_files.MAKE_ROOM}: {_missing(folder, 0)}." if is_full(error) else "Make the folder writable."
+    found = error.advised(f"Nothing was begun. {first} Then run the same command again.")
+    found.exit_status = ExitStatus.FAILED
+    return found
 
 
 def left_over(folder: Path, tasks: Iterable[Task]) -> str:

@@ -115,13 +115,15 @@ class Store:
         for entry in self._all():
             number = entry.number + 1
             if not entry.began:
-                shutil.rmtree(entry.folder, ignore_errors=True)
+                self.take_away(entry)
         entry = StoredUpdate(self.folder / f"{number:06}")
-        try:
+        with private_files.told(entry.folder):
             private_files.folder(entry.folder)
-        except OSError as error:
-            raise StateFolder(f"{error.filename or entry.folder}: {error.strerror}") from error
         return entry
+
+    def take_away(self, entry: StoredUpdate) -> None:
+        """One that never began; what can't be removed stays."""
+        shutil.rmtree(entry.folder, ignore_errors=True)
 
     def backed_up(self) -> list[StoredUpdate]:
         """The last that changed something and whose backups are there, if there is one. Raises nothing for broken journals."""

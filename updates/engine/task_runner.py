@@ -240,9 +240,7 @@ class TaskRunner:
                 if limit:
                     self.settings.attempts.take(task, limit, again=self.settings.again)
         except StateFolder as error:
-            if room.is_full(error):
-                raise self._stopped(task, None, error) from error
-            raise
+            raise self._stopped(task, None, error) from error
         except (TransportError, PartError) as error:
             self._check_there(task, None, error)
             self._failed(task, error, restore=self.state(task).touched)

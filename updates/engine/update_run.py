@@ -6,7 +6,9 @@ import shutil
 from itertools import groupby
 
 from ...flashers.errors import NOT_THERE, Cancelled
+from ...transports import private_files
 from ...transports.errors import ExitStatus, NextAction, ProxyflashError, Remedy
+from ..errors import JournalNotWritten
 from ..events import ComponentFinished, Status
 from ..manifests.options import OnFailure
 from . import restarting, room, scheduling
@@ -57,6 +59,10 @@ class UpdateRun:
             halt = found.error
             if isinstance(halt, Cancelled):
                 halt = self._stopped(halt)
+        except JournalNotWritten as error:
+            if not room.is_full(error):
+                raise
+            raise error.advised(self._make_room()) from error.__cause__
         finally:
             self._runner.close()
         return Outcome(
@@ -71,12 +77,15 @@ class UpdateRun:
         if isinstance(halt, NOT_THERE):
             remedy = ("When it is there, go on: ", NextAction.RESUME, ". ", *halt.advice)
         elif room.is_full(halt):
-            needed = room.left_over(self.entry.folder, [task for task in self.plan.tasks if self._may_keep(task)])
-            remedy = (f"Make room on that disk ({needed}), then go on: ", NextAction.RESUME)
+            remedy = self._make_room()
         found = halt.advised(remedy)
         if not isinstance(halt, Cancelled):
             found.exit_status = ExitStatus.RESUMABLE
         return found
+
+    def _make_room(self) -> Remedy:
+        needed = room.left_over(self.entry.folder, [task for task in self.plan.tasks if self._may_keep(task)])
+        return (f"{private_files.MAKE_ROOM} ({needed}), then go on: ", NextAction.RESUME)
 
     def _may_keep(self, task: Task) -> bool:
         """Whether a task may still make its backup."""

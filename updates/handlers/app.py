@@ -23,7 +23,6 @@ from pydantic import Field
 
 from ...enumerators.benchfile.schema import AppSpec, ComponentSpec
 from ...enumerators.commands import CommandFailed
-from ...enumerators.errors import StateFolder
 from ...flashers.errors import Cancelled
 from ...transports import clock, private_files
 from ...transports.deadline import Deadline
@@ -118,13 +117,11 @@ class AppHandler(HostPartHandler[AppSpec]):
         if backup_store.facts(folder, _Kept) is not None:
             return ActionResult(ResultCode.BACKUP_SUCCESS)
         found: dict[str, Any] = {}
-        try:
+        with private_files.told(folder):
             private_files.folder(folder)
             for index, name in enumerate(self.context.step.files):
                 with self._place(name) as there:
                     found[name] = self._kept(there, folder, str(index))
-        except OSError as error:
-            raise StateFolder(f"{error.filename or folder}: {error.strerror}") from error
         backup_store.keep(folder, {"files": found, "version": self._component.look().version})
         return ActionResult(ResultCode.BACKUP_SUCCESS)
 

@@ -21,7 +21,6 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from ...enumerators.bench_component import BenchComponent
-from ...enumerators.errors import StateFolder
 from ...enumerators.host import HostComponent
 from ...transports import json_text, private_files
 from ...transports.plain import quoted
@@ -109,10 +108,8 @@ class AptHandler(StepHandler):
                 found[package.name] = None
                 continue
             place = folder / str(index)
-            try:
+            with private_files.told(place):
                 private_files.folder(place)
-            except OSError as error:
-                raise StateFolder(f"{place}: {error.strerror}") from error
             fetched = f"{package.name}={version}"
             status, said = self._run("apt-get", "download", fetched, folder=place, stoppable=True)
             files = list(place.glob("*.deb"))

@@ -9,7 +9,6 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from ...enumerators.errors import StateFolder
 from ...transports import private_files
 from ..errors import PayloadHash, PayloadKind, PayloadMissing, PayloadSize
 from . import manifest as mf
@@ -27,13 +26,10 @@ def check(there: Path, file: mf.PayloadFile, copy: Path | None = None) -> None:
         if copy is None:
             _compare(there, source, file, None)
             return
-        try:
-            with private_files.created(copy) as target:
-                _compare(there, source, file, target)
-                target.flush()
-                os.fsync(target.fileno())
-        except OSError as error:
-            raise StateFolder(f"{copy}: {error.strerror}") from error
+        with private_files.told(copy), private_files.created(copy) as target:
+            _compare(there, source, file, target)
+            target.flush()
+            os.fsync(target.fileno())
 
 
 def pour(there: Path, file: mf.PayloadFile, target: BinaryIO) -> None:

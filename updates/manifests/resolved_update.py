@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
-from ...enumerators.errors import StateFolder
 from ...transports import clock, private_files
 from ...transports.plain import meant, quoted
 from ..engine import disk
@@ -106,7 +105,7 @@ def staged(update: Update, folder: Path) -> Update:
     The copy is on the disk when this returns. Raises UpdateError for a file that has changed, StateFolder when it can't be
     written.
     """
-    try:
+    with private_files.told(folder):
         private_files.folder(folder)
         for member in (update, *update.children.values()):
             for name, data in member.documents.items():
@@ -114,13 +113,9 @@ def staged(update: Update, folder: Path) -> Update:
                     target.write(data)
                     target.flush()
                     os.fsync(target.fileno())
-    except OSError as error:
-        raise StateFolder(f"{error.filename or folder}: {error.strerror}") from error
     _each_file(update, lambda there, file: files.check(there, file, folder / file.filename))
-    try:
+    with private_files.told(folder):
         disk.sync_folder(folder)
-    except OSError as error:
-        raise StateFolder(f"{folder}: {error.strerror}") from error
     return _moved(update, folder)
 
 
