@@ -276,6 +276,11 @@ class Bootloader(ABC):
         """Ends a connection in which nothing was changed: the part does again what it did before."""
         self.start_application()
 
+    def abandon(self) -> None:
+        """As `leave`, amid `connect` or a request: by Ctrl-C, which no error tells of. The part may be on its way into its
+        bootloader, or wait for the rest of a request. Raises as `leave`."""
+        self.leave()
+
     @abstractmethod
     def close(self) -> None:
         """Lets go of the wire's resources that were taken. Never raises; sends nothing that changes the part."""

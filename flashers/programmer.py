@@ -106,9 +106,9 @@ class Programmer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
-            self.release()
+            self.release(amid=kind is not None and not issubclass(kind, ProxyflashError))
         finally:
             self.bootloader.close()
 
@@ -135,7 +135,13 @@ class Programmer:
             if not self.connected:
                 self.reporter.check_cancelled()
                 with self.reporter.phase(Phase.CONNECT):
-                    self.identity = self.bootloader.connect()
+                    try:
+                        self.identity = self.bootloader.connect()
+                    except ProxyflashError:
+                        raise  # The bootloader has left the part as it was found.
+                    except BaseException:
+                        self._let_go(self.bootloader.abandon)
+                        raise
                 self.connected = self._has_answered = self._was_connected = True
             return self.identity
 
@@ -240,12 +246,25 @@ class Programmer:
         with self._telling(), self._left_as_it_was():
             return self._strategy().erase(ranges)
 
-    def release(self) -> None:
-        """Lets the part run its application again, if it was only looked at. Never raises."""
-        if self.connected and self.starts_again and not self.touched and self.bootloader.capabilities & Capability.BOOT:
+    def release(self, *, amid: bool = False) -> None:
+        """Lets the part run its application again, if it was only looked at. `amid`: something other than an error came in
+        between, such as Ctrl-C. Never raises a ProxyflashError."""
+        if not (self.connected and self.bootloader.capabilities & Capability.BOOT):
+            return
+        if amid:
+            self._let_go(self.bootloader.abandon)
+            return
+        try:
+            self._let_go(self.bootloader.leave)
+        except BaseException:
+            self._let_go(self.bootloader.abandon)
+            raise
+
+    def _let_go(self, leave: Callable[[], None]) -> None:
+        if self.starts_again and not self.touched:
             self.connected = False
             with suppress(ProxyflashError):
-                self.bootloader.leave()
+                leave()
 
     def _strategy(self, *, looking: bool = False) -> Strategy:
         """For the part as it is found now: not all protocols tell before they are connected how they take an image.
@@ -339,8 +358,8 @@ class Programmer:
     def _left_as_it_was(self) -> Iterator[None]:
         try:
             yield
-        except BaseException:
-            self.release()
+        except BaseException as error:
+            self.release(amid=not isinstance(error, ProxyflashError))
             raise
 
 

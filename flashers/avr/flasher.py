@@ -170,6 +170,10 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
 
     # Into the loader, and who it is.
 
+    def abandon(self) -> None:
+        self._found = self._found or self._entry.is_untouched
+        super().abandon()
+
     def _sync(self) -> bool:
         return self._loader.sync()
 

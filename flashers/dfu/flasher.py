@@ -102,5 +102,11 @@ class DfuFlasher(Bootloader):
         else:
             self._session.become_idle()
 
+    def abandon(self) -> None:
+        if self._session.moved:
+            self._session.abandon()
+        else:
+            self.leave()
+
     def close(self) -> None:
         self._session.close()

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
+from ...transports import clock
+from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError, UsbGone, UsbStall, UsbTimeout
 from ...transports.usb.bus import UsbBus, UsbInfo, UsbInterface
-from ..errors import ImageWrongPart, PartWrongMode, ProtocolError, RebootFailed, WrongPart
+from ..errors import ImageWrongPart, NoResponse, PartWrongMode, ProtocolError, RebootFailed, WrongPart
 from ..flasher import Identity, State, Target
 from ..memory import Region
 from . import layouts
 from .codec import DFUSE_VERSION, Functional, parse_functional
 from .dfuse_layout import FLASH_START, parse_layout
-from .entry import Came, came_back, detach, find, is_in_dfu_mode
+from .entry import LOOK_SECONDS, Came, came_back, detach, find, is_in_dfu_mode
 from .identity import alternates, identity
 from .link import DfuLink
 from .profile import ANY, DfuAddress, DfuProfile
 
+STAYS_SECONDS = 1.5
+"""After a DETACH whose reset was not sent a device stays in its application: for as long as most have as wDetachTimeOut, and a
+half."""
 UNDESCRIBED = Functional(True, False, False, False, 0, 64, 0x0110)
 """Of a device without a functional descriptor: the least that every one can."""
 
@@ -132,6 +137,25 @@ class DfuSession:
         """Raises RebootFailed when the device comes back in its bootloader."""
         if not self._runs and self._restart() is Came.DFU_MODE:
             raise RebootFailed("the device was asked to start its application, and is in DFU mode again")
+
+    def abandon(self) -> None:
+        """Has a device start its application that was detached, and may be on its way. One that is still there after its
+        detach time has passed does not go. Raises NoResponse and what opening raises."""
+        self.close()
+        back, stays = Deadline.after(self.profile.reenumerate), Deadline.after(STAYS_SECONDS)
+        while True:
+            device = None
+            with suppress(*(() if back.expired else (NoResponse, TransportError))):
+                device = find(self._bus, self.address)
+            if device is not None:
+                device.close()
+                if is_in_dfu_mode(device.info):
+                    break
+                if stays.expired:
+                    return
+            clock.sleep(LOOK_SECONDS)
+        self._enter()
+        self._restart()
 
     def _restart(self) -> Came:
         """Has the device start its application."""

@@ -125,6 +125,22 @@ class SerialBootloader(Bootloader):
         if not self._found:
             self.start_application()
 
+    def abandon(self) -> None:
+        """A part that no line resets is brought into step first, wherever its bootloader was stopped."""
+        if self._found is not False:
+            return
+        if not (self._entry.resets and self._entry.reset()):
+            self._entry.use_loader_settings()
+            try:
+                in_step = self._sync()
+            except SerialGone as gone:
+                self._entry.follow(gone)
+                self._entry.use_loader_settings()
+                in_step = self._sync()
+            if in_step:
+                self.start_application()
+        self._entry.use_application_settings()
+
     def close(self) -> None:
         self._entry.close()
 

@@ -216,6 +216,11 @@ class SmpFlasher(SlotBootloader):
         if self._restarting.moved:
             self.start_application()
 
+    def abandon(self) -> None:
+        if self._restarting.moved:
+            self._restarting.await_answer()
+            self.start_application()
+
     def close(self) -> None:
         """Leaves the line at the application's bit rate."""
         with suppress(TransportError):

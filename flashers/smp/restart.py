@@ -68,14 +68,15 @@ class Restarting:
 
     def await_application(self) -> None:
         """Waits until a part that was reset answers again. Raises RebootFailed."""
-        self._await_answer()
+        self.await_answer()
         self._slots.look()
         if self._slots.recovery:
             raise RebootFailed("the part stays in serial recovery: its bootloader finds no image that it would start")
         self.moved = False
         self._wire.follow(None)
 
-    def _await_answer(self) -> None:
+    def await_answer(self) -> None:
+        """Waits until a part that restarts answers, whatever runs on it. Raises NoResponse."""
         deadline = Deadline.after(self._profile.swap)
         while True:
             with suppress(NoResponse):
@@ -97,11 +98,11 @@ class Restarting:
     def enter_recovery(self) -> None:
         """Raises PartWrongMode."""
         reset = clock.monotonic()
-        self.restart(recovery=True)
         self.moved = True
+        self.restart(recovery=True)
         again = True
         while True:
-            self._await_answer()
+            self.await_answer()
             self._slots.look()
             if self._slots.recovery:
                 self._wire.follow(None)

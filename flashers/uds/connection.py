@@ -119,6 +119,13 @@ class Connection:
         if resets or not self._found:
             session.start_application(self.client, self.profile)
 
+    def abandon(self) -> None:
+        """As `leave`, of an ECU that may be on its way into its bootloader: it is asked until it answers."""
+        self.client.let_session_go()
+        self.client.drain()
+        if self._found is False:
+            session.leave_programming(self.client, self.profile, Deadline.after(self.profile.timings.reset_gap))
+
     def start_application(self) -> None:
         self.client.let_session_go()
         session.start_application(self.client, self.profile)

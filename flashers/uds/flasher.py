@@ -189,6 +189,13 @@ class UdsFlasher(MemoryBootloader):
     def leave(self) -> None:
         self._connection.leave(resets=self._has_driver)
 
+    def abandon(self) -> None:
+        self._transfers.give_up()
+        if self._has_driver:
+            self.leave()
+        else:
+            self._connection.abandon()
+
     def memory_map(self, target: Target | None = None) -> MemoryMap:
         return self._profile.memory_map()
 

@@ -232,13 +232,21 @@ def _own_step(
             raise
 
 
-def leave_programming(client: UdsClient, profile: UdsProfile) -> None:
+def leave_programming(client: UdsClient, profile: UdsProfile, deadline: Deadline | None = None) -> None:
     """After a failed `prepare` or `enter_programming`: what ran before runs again, as far as that can be had. Never raises.
 
     An ECU that did not come into its programming session is not reset: it may have refused because it is at work.
+    `deadline`: until when an ECU is asked that does not answer.
     """
     with suppress(ProxyflashError):
-        if active_session(client, profile) == profile.sessions.programming:
+        while True:
+            try:
+                active = active_session(client, profile)
+                break
+            except LOST:
+                if deadline is None or deadline.expired:
+                    raise
+        if active == profile.sessions.programming:
             start_application(client, profile)
         else:
             _wake_the_bus(client, profile)

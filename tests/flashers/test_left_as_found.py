@@ -1,4 +1,5 @@
-"""A part that was found in its bootloader is left there by what only looks: nobody has to press its button in between."""
+"""What only looks leaves a part as it was found: in its bootloader, so that nobody has to press its button in between, or in
+its application, also where Ctrl-C comes amid it."""
 
 from __future__ import annotations
 
@@ -10,7 +11,10 @@ from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.serial.entry import LineSettings, SerialEntry
 from proxyflash.testing.rig import Rig, settled
+from proxyflash.testing.thinning import Sweep
+from proxyflash.transports.can.bus import CanBus
 from proxyflash.transports.serial.port import SerialPort
+from proxyflash.transports.usb.bus import UsbDevice
 
 from .test_contract import KINDS
 
@@ -75,6 +79,45 @@ def test_left_in_its_bootloader_by_another_command(kind: str, tmp_path: Path) ->
         rig.ends_with_the_new_image(bench)
         rig.plan(bench)
         assert settled(bench) == "1.5.0"
+
+
+@pytest.mark.parametrize("kind", ["uds", "stm32-uart", "dfuse", "dfu", "smp-recovery", "avr109", "xmodem"])
+def test_ctrl_c_amid_a_look(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At something that the host has just sent: also on the way into the bootloader, and on the way out of it."""
+    rig = Rig(KINDS[kind](), tmp_path)
+    sent = stop = 0
+
+    def counted(method: Any) -> Any:
+        def send(*arguments: Any) -> Any:
+            nonlocal sent
+            answer = method(*arguments)
+            sent += 1
+            if sent == stop:
+                raise KeyboardInterrupt
+            return answer
+
+        return send
+
+    for owner, name in ((SerialPort, "write"), (CanBus, "send"), (UsbDevice, "control_in"), (UsbDevice, "control_out")):
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
+
+    def look_at(bench: Bench) -> None:
+        with bench.component("part").programmer() as programmer:
+            programmer.connect()
+
+    with rig.powered() as bench:
+        sent = 0
+        look_at(bench)
+    sweep = Sweep(request, range(1, sent + 1), 3, "Ctrl-C at")
+    for place in sweep:
+        with sweep.at(place), rig.powered() as bench:
+            sent, stop = 0, place
+            with pytest.raises(KeyboardInterrupt):
+                look_at(bench)
+            stop = 0
+            assert settled(bench) == "1.4.2"
 
 
 class Sent(SerialEntry):
