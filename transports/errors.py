@@ -437,7 +437,7 @@ class SerialBusy(AdapterBusy):
 
 
 class SerialAmbiguous(TransportError):
-    """Several adapters look the same: the name under /dev/serial/by-id or the `hwgrep://` pattern fits each of them."""
+    """The name under /dev/serial/by-id or the `hwgrep://` pattern fits several adapters."""
 
     code = "E-SERIAL-AMBIGUOUS"
     exit_status = ExitStatus.AMBIGUOUS

@@ -267,22 +267,24 @@ class TestAlike:
         name = f"{links}/BY_ID/usb-1a86_USB_Serial-if00"
         serial_host.refuse_ambiguous(name)
         host.plug("1-2", 4, "ttyACM1")
-        with pytest.raises(
-            SerialAmbiguous, match="fits 2 adapters, which look the same: /dev/ttyACM0, /dev/ttyACM1"
-        ) as caught:
+        with pytest.raises(SerialAmbiguous, match="fits 2 adapters: /dev/ttyACM0, /dev/ttyACM1") as caught:
             SerialPort.open("line", {"url": name})
         assert f"{links}/BY_PATH/pci-usb-0:1:1.0, {links}/BY_PATH/pci-usb-0:2:1.0" in caught.value.remedy
 
-    @pytest.mark.parametrize(("pattern", "fits"), [("2341:0036", True), ("1-1", False), ("2341:0036&n=2", False)])
+    @pytest.mark.parametrize(
+        ("pattern", "fits"),
+        [("2341:003", True), ("2341:0036", False), ("1-1", False), ("2341:003&n=2", False)],
+    )
     def test_a_pattern_that_fits_both_is_refused(
         self, pattern: str, fits: bool, links: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """They need not look the same."""
         found = [list_ports_common.ListPortInfo(f"/dev/ttyACM{number}", skip_link_detection=True) for number in (0, 1)]
         for number, info in enumerate(found):
-            info.location, info.vid, info.pid = f"1-{number + 1}:1.0", 0x2341, 0x0036
+            info.location, info.vid, info.pid = f"1-{number + 1}:1.0", 0x2341, 0x0036 + number
             info.hwid = info.usb_info()
         monkeypatch.setattr(list_ports, "comports", lambda include_links=False: found)
-        with pytest.raises(SerialAmbiguous) if fits else nullcontext():
+        with pytest.raises(SerialAmbiguous, match=r"fits 2 adapters: ") if fits else nullcontext():
             serial_host.refuse_ambiguous(f"hwgrep://{pattern}")
 
     def test_the_lasting_name_is_that_of_the_place(self, host: Host, links: Path) -> None:

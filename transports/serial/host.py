@@ -81,7 +81,7 @@ def refuse_ambiguous(url: str) -> None:
 def _ambiguous(url: str, paths: Sequence[str]) -> SerialAmbiguous:
     names = [_link(BY_PATH, Path(path)) or path for path in paths]
     return SerialAmbiguous(
-        f"{url} fits {len(names)} adapters, which look the same: {', '.join(paths[:MOST_LISTED])}",
+        f"{url} fits {len(names)} adapters: {', '.join(paths[:MOST_LISTED])}",
         remedy=f"Give the bus one of these urls: {', '.join(names[:MOST_LISTED])}",
     )
 
