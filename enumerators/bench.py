@@ -173,7 +173,8 @@ class Bench(Buses):
                 said += [f"bus {name}: {text}" for text in transport.surprises(settings)]
                 for entry in entries:
                     about = f"component {entry.spec.name}"
-                    said += [f"{about}: {text}" for text in entry.flasher.surprises(entry.profile, settings)]
+                    found = (*entry.address.surprises(), *entry.flasher.surprises(entry.profile, settings))
+                    said += [f"{about}: {text}" for text in found]
             prober: Prober = plugins.load(plugins.ENUMERATORS, spec.kind)(name, spec, None)
             if spec.probe and (idle := prober.unasked(entries)):
                 said.append(f"bus {name}: {idle}")

@@ -20,7 +20,7 @@ from enum import Flag, StrEnum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from ..transports.deadline import Deadline
 from .errors import USUAL_SILENCES, Meaning, Step, Unsupported, VerifyMismatch
@@ -108,6 +108,20 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
+def in_words(wanted: str) -> WrapValidator:
+    """Has a text that does not match its pattern refused in these words: "should be ..."."""
+
+    def check(value: object, inner: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return inner(value)
+        except ValidationError as error:
+            if error.errors(include_url=False)[0]["type"] != "string_pattern_mismatch":
+                raise
+            raise ValueError(f"should be {wanted}") from None
+
+    return WrapValidator(check)
+
+
 class Address(Settings):
     """Base of what a component's `address` table holds: where on its bus the part is."""
 
@@ -118,6 +132,10 @@ class Address(Settings):
     def serial_number(self) -> str:
         """The serial number that is part of the address; "": none is."""
         return ""
+
+    def surprises(self) -> Iterator[str]:
+        """What is likely not meant, and how it is written otherwise."""
+        yield from ()
 
     def label(self) -> str:
         """The address for a person, short, such as "0x7E0/0x7E8"; "": the bus is the address."""

@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ...flashers.flasher import Address, Bootloader, Settings
+from ...flashers.flasher import Address, Bootloader, Settings, in_words
 from ...transports import named_files, plugins
 from ...transports.errors import BadSettings, ProxyflashError, TransportError
 from ...transports.plain import meant, quoted
@@ -40,7 +40,11 @@ LONG_KEY = re.compile(rf"(?:\.[ \t]*+(?:[\w-]++|\"[^\"\n]*+\"|'[^'\n]*+')[ \t]*+
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 """The form of the names of buses and components."""
-Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=64)]
+Name = Annotated[
+    str,
+    Field(pattern=f"^{NAME}$", max_length=64),
+    in_words("of ASCII letters, digits, '.', '_' and '-', and begin with a letter or a digit"),
+]
 
 
 def _compiled(text: str | bytes) -> re.Pattern[Any]:

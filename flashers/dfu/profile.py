@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Literal, Self
 
@@ -16,6 +17,9 @@ from .dfuse_layout import FLASH_START
 
 ANY = 0xFFFF
 """An id that is not given, as in a DFU file's suffix (DFU 1.1, appendix B)."""
+
+DECIMAL_VENDORS = (483, 1209, 1915, 2341)
+"""Ids of STMicroelectronics, pid.codes, Nordic Semiconductor and Arduino, as they are when the 0x is forgotten."""
 
 
 class DfuAddress(Address):
@@ -45,6 +49,14 @@ class DfuAddress(Address):
     @property
     def serial_number(self) -> str:
         return self.serial or ""
+
+    def surprises(self) -> Iterator[str]:
+        """Of vendors of DFU devices, an id without the 0x that is theirs with it."""
+        if self.vendor_id in DECIMAL_VENDORS:
+            yield (
+                f"vendor_id = {self.vendor_id} is 0x{self.vendor_id:04X}; for {self.vendor_id:04}:... as lsusb shows it write: "
+                f"vendor_id = 0x{self.vendor_id:04}"
+            )
 
     def label(self) -> str:
         return f"{self.vendor_id:04x}:{self.product_id:04x}"

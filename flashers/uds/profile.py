@@ -18,7 +18,7 @@ from ...transports.can.bus import CanId
 from ...transports.isotp.channel import N_BS_SECONDS, N_CR_SECONDS
 from ...transports.isotp.opening import Addressing, IsoTpAddress, IsoTpOptions
 from ..errors import ProfileWrong
-from ..flasher import SECRET, Address, Settings
+from ..flasher import SECRET, Address, Settings, in_words
 from ..memory import Erase, MemoryMap, Region, Watch, Write, uniform
 from .sequence import STANDARD, Order, flat, parse, with_heads
 
@@ -72,7 +72,11 @@ BenchPath = Annotated[str, Field(max_length=4096), AfterValidator(_from_folder)]
 """A file beside the bench file or, with {image} for the image's path without its ending, beside the image."""
 
 
-KEY = r"^(none|xor|library|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"
+KeyName = Annotated[
+    str,
+    Field(pattern=r"^(none|xor|library|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"),
+    in_words("'none', 'xor', 'library', or a Python function, written 'package.module:function'"),
+]
 
 
 class UdsAddress(Address):
@@ -254,7 +258,7 @@ class Security(Settings):
     _folder: str = PrivateAttr(default="")
     level: int = Field(default=0x01, ge=0x01, le=0x7D)
     """The odd sub-function that asks for the seed."""
-    key: str = Field(default="none", pattern=KEY)
+    key: KeyName = "none"
     """How the key is computed from the seed. `"none"`: no security access. `"xor"`: each byte of the seed with the
     byte of `secret`, repeated. `"library"`: by the shared library of `library`. `"package.module:function"`: by a
     Python function that is called with `(seed: bytes, secret: bytes, level: int)` and returns bytes; its module is a
@@ -321,13 +325,17 @@ class OwnStep(Settings):
     and `request`.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)
+    name: Annotated[
+        str,
+        Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64),
+        in_words("of lower-case letters (a to z), digits and '-', and begin with a letter or a digit"),
+    ]
     """Name of the step in `order`: lower-case letters, digits and dashes."""
     session: Byte | None = None
     """DiagnosticSessionControl: the session to enter."""
     level: int | None = Field(default=None, ge=0x01, le=0x7D)
     """SecurityAccess: the odd level. The other keys of `security` hold, except those given here."""
-    key: str | None = Field(default=None, pattern=KEY)
+    key: KeyName | None = None
     """How the key is computed at this level, as in `security`."""
     secret: Annotated[Hex | None, SECRET] = None
     """Secret bytes for the key at this level."""

@@ -8,11 +8,12 @@ name at the end.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from ...transports.deadline import Deadline
+from ..flasher import in_words
 from .codec import Piece, header
 from .flasher import XymodemFlasher
 from .profile import XymodemProfile
@@ -43,7 +44,9 @@ class YmodemProfile(XymodemProfile):
 
     block_size: Literal[128, 1024] = 1024
     """Bytes of a block."""
-    file_name: str = Field(default="firmware.bin", pattern=r"^[\x21-\x7E]+$", max_length=100)
+    file_name: Annotated[
+        str, Field(pattern=r"^[\x21-\x7E]+$", max_length=100), in_words("of ASCII characters, without spaces")
+    ] = "firmware.bin"
     """The name of the file that is sent to the bootloader."""
 
 

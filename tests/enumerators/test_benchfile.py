@@ -278,7 +278,7 @@ WRONG = [
     ("faults of a real bus", CAN + "faults = {drop = 0.5}  #!", BenchKey, "bus.b.faults is for emulated buses only"),
     ("power of nothing", CAN + RADAR + '[power.lidar]  #!\noff = "a"\non = "b"', BenchName, "no component 'lidar'"),
     ("empty command", CAN + RADAR + '[power.radar]\noff = ""  #!\non = "b"', BenchKey, "power.radar.off = ''"),
-    ("name with a space", CAN + RADAR.replace('"radar"', '"the radar"  #!'), BenchKey, "component.name"),
+    ("name with a space", CAN + RADAR.replace('"radar"', '"the radar"  #!'), BenchKey, "should be of ASCII letters"),
     ("name with a newline", CAN + RADAR.replace('"radar"', r'"radar\n"  #!'), BenchKey, "component.name"),
     ("name of 65", CAN + RADAR.replace('"radar"', f'"{"r" * 65}"  #!'), BenchKey, "component.name"),
     ("bus with a space", '["bus"."my bus"]  #!\nkind = "can"', BenchKey, "bus.my bus"),

@@ -100,7 +100,7 @@ class TestProfile:
             ({"security": {"level": 2}}, "level must be odd"),
             ({"security": {"level": 0x7F}}, "less than or equal to 125"),
             ({"security": {"key": "xor"}}, "needs a secret"),
-            ({"security": {"key": "os.system"}}, "match pattern"),
+            ({"security": {"key": "os.system"}}, "or a Python function"),
             ({"security": {"secret": "zz"}}, "hexadecimal bytes in quotes, two digits each, such as 'DE AD BE EF'"),
             ({"security": {"secret": 0x5A5A5A5A}}, "hexadecimal bytes in quotes, two digits each"),
             ({"routines": {"erase": 0x10000}}, "less than or equal to 65535"),

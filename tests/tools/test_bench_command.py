@@ -281,6 +281,17 @@ SURPRISES = {
         '[bus.b]\nkind = "can"\ninterface = "socketcan"\nchannel = "can77"\nbitrate = 500_000',
         ["bus b: there is no CAN interface can77 now", "bus b: bitrate is without effect"],
     ),
+    "a data bit rate": (
+        '[bus.b]\nkind = "can"\ninterface = "virtual"\nchannel = "c"\ndata_bitrate = 2_000_000',
+        ["bus b: data_bitrate is without effect: without fd = true"],
+    ),
+    "an id as lsusb shows it": (
+        (
+            '[bus.b]\nkind = "usb"\n[[component]]\nname = "a"\nbus = "b"\nprotocol = "dfu"\n'
+            "address = {vendor_id = 483, product_id = 0xDF11}"
+        ),
+        ["component a: vendor_id = 483 is 0x01E3; for 0483:... as lsusb shows it write: vendor_id = 0x0483"],
+    ),
 }
 
 

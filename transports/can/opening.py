@@ -185,6 +185,8 @@ def surprises(settings: Mapping[str, Any]) -> Iterator[str]:
     """What settings come to, in which `check` has found no fault, that is likely not meant."""
     interface, channel = settings["interface"], settings.get("channel", "")
     given = "bitrate" in settings or "timing" in settings or not TIMING_KEYS.isdisjoint(settings)
+    if "data_bitrate" in settings and not settings.get("fd"):
+        yield "data_bitrate is without effect: without fd = true the bus takes classic CAN frames alone"
     if interface == SOCKETCAN:
         if not (NET / channel).exists():
             yield f"there is no CAN interface {channel} now"
