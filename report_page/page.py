@@ -230,8 +230,10 @@ def _extent(memory: Memory) -> dict[str, Any]:
             "text": f"0x{stretch.start:08X} to 0x{stretch.end - 1:08X}, {stretch.size:,} bytes: {stretch.state}",
         }
 
+    shown = [stretch for stretch in memory.stretches if stretch.end > first and stretch.start < end]
     return {
-        "pieces": [piece(stretch) for stretch in memory.stretches if stretch.end > first and stretch.start < end],
+        # Nothing is drawn over a byte that failed: it is a fraction of a pixel wide.
+        "pieces": [piece(stretch) for stretch in sorted(shown, key=lambda one: one.state is State.FAILED)],
         "first": first,
         "last": end - 1,
         "is_part": is_part,

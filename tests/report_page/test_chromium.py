@@ -60,6 +60,11 @@ function look(width, frame) {
     background: view.getComputedStyle(inner.body).backgroundColor,
     lowest, reached,
     cut: [...inner.querySelectorAll("details .scroll:has(.exchange)")].some(one => one.scrollWidth > one.clientWidth),
+    names: [...inner.querySelectorAll(".exchange td.soft:not([colspan])")].map(one => {
+      const range = inner.createRange();
+      range.selectNodeContents(one);
+      return range.getClientRects().length;
+    }),
     drawn: [...inner.querySelectorAll("svg[role=img]")].every(one => one.getBoundingClientRect().width > width / 3),
     bar: inner.querySelector("rect.span.write").getBoundingClientRect().width /
       inner.querySelector("rect.track").getBoundingClientRect().width,
@@ -109,6 +114,8 @@ def test_a_reader_sees_the_page(tmp_path: Path, scheme: str) -> None:
         assert item["inside"] <= item["width"], item["width"]
         assert item["drawn"], item["width"]
         assert not item["cut"], item["width"]
+        # The name of a bus is on one line where there is room for it.
+        assert set(item["names"]) == {1} or item["width"] == min(WIDTHS)
         assert item["bar"] == pytest.approx(0.25, abs=0.02)
         assert item["lowest"] >= 4.5
         assert item["reached"]

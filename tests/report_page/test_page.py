@@ -11,7 +11,7 @@ from itertools import product
 
 import pytest
 from proxyflash.report_page import page
-from proxyflash.report_page.story import Mood, Story, Verdict
+from proxyflash.report_page.story import Memory, Mood, State, Story, Stretch, Verdict
 
 from .conftest import story
 
@@ -65,6 +65,20 @@ def test_its_numbers_are_the_story_s() -> None:
     for shown in ("48,416 bytes in 6.61 s", "7.3 kB/s", "70 % of what the wire carries", "0x00000040", "192", "2.50 s"):
         assert shown in text, shown
     assert "2026-11-25 04:08:34 UTC · 10.0 s" in text
+
+
+def test_a_byte_that_failed_is_seen_on_a_map_of_mebibytes() -> None:
+    """Its part of the map is far less than a pixel: it has an outline, and nothing is drawn over that."""
+    stretches = (
+        Stretch(0, 0x4000, State.WRITTEN),
+        Stretch(0x4000, 0x4001, State.FAILED),
+        Stretch(0x4001, 0x80000, State.PLANNED),
+    )
+    memory = Memory("imu", "flash", 0, 0x80000, stretches)
+    text = page.render(replace(story("harmless"), memories=(memory,)))
+    [drawn] = re.findall(r'aria-label="Map of .*?</svg>', text, re.DOTALL)
+    assert re.findall(r'<rect class="([a-z-]+)"', drawn) == ["written", "not-done", "failed"]
+    assert "svg[role=img] > .failed { stroke-width: 4; }" in text
 
 
 def test_each_field_of_a_story_is_on_the_page() -> None:
