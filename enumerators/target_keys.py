@@ -32,6 +32,8 @@ MEANT = {
 """What a table's keys are for, where several have the same."""
 Fields = Mapping[str, FieldInfo | None]
 """The keys of a table. None: a key whose values the library of the bus judges."""
+SHORTEST_START = 3
+"""Characters of a wrong key that are taken for the start of another one."""
 LONGEST_KEY = 64
 """Characters of a wrong key that others are compared with."""
 DEEPEST = 4
@@ -254,13 +256,16 @@ def _described(schema: Mapping[str, Any]) -> FieldInfo | None:
 
 
 def _near(known: Mapping[str, Fields], key: str) -> list[str]:
-    """A key of the same table that is written like this one; else any that ends or is written like this one."""
+    """A key of the same table that is written like this one; else one that ends like it, begins like it or is written
+    like it."""
     there = dict(all_keys(known))
     table, dot, _ = key.rpartition(".")
     beside = [other for other in there if dot and other.rpartition(".")[0] == table]
     alike = [other for other in there if other.rpartition(".")[2] == key.rpartition(".")[2]]
+    longer = [other for other in there if len(key) >= SHORTEST_START and other.rpartition(".")[2].startswith(key)]
     return (
         get_close_matches(key[:LONGEST_KEY], beside, n=1, cutoff=0.7)
         or alike[:1]
+        or longer[:1]
         or get_close_matches(key[:LONGEST_KEY], there, n=1, cutoff=0.7)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -11,6 +12,8 @@ from pydantic.fields import FieldInfo
 
 SHORT = {"extra_forbidden": "is not known here", "missing": "is missing"}
 """Messages by the kind of fault, in the place of pydantic's."""
+HEXADECIMAL = re.compile(r"(?=.*[A-Fa-f])[0-9A-Fa-f]{1,8}")
+"""What can be meant as a hexadecimal number only: with one of these letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,12 @@ class Fault:
 def faults_of(error: ValidationError) -> list[Fault]:
     """All faults, in pydantic's order; there is at least one."""
     return [
-        Fault(found["loc"], found["type"], SHORT.get(found["type"]) or _message(found["msg"]), found["input"])
+        Fault(
+            found["loc"],
+            found["type"],
+            (SHORT.get(found["type"]) or _message(found["msg"])) + _prefixed(found["type"], found["input"]),
+            found["input"],
+        )
         for found in error.errors(include_url=False, include_context=False)
     ]
 
@@ -77,3 +85,10 @@ def lowered(text: str) -> str:
 
 def _message(text: str) -> str:
     return lowered(text.removeprefix("Value error, ").removeprefix("Input "))
+
+
+def _prefixed(kind: str, value: object) -> str:
+    """Goes on behind the message: what is meant by a hexadecimal number, such as a CAN id, without its 0x."""
+    if kind == "int_type" and isinstance(value, str) and HEXADECIMAL.fullmatch(value):
+        return f"; hexadecimal numbers begin with 0x: 0x{value}"
+    return ""

@@ -161,6 +161,8 @@ WRONG = [
     # `boot` is a key of the component, and takes no line's name.
     (f"{UART}?entry.reset=dtr&entry.boot=rts", "unknown key", f"Write: '{UART}?entry.reset=dtr&entry.boot0=rts'"),
     (f"{UART}?boot0=yellow", "unknown key 'boot0'", f"The form: '{UART}?entry.boot0=VALUE'"),
+    (f"{UART}?baud=115200", "unknown key 'baud'", f"Write: '{UART}?bus.baudrate=115200'"),
+    ("uds:socketcan:can1?request=7E0", "a valid integer; hexadecimal numbers begin with 0x: 0x7E0", ""),
     (f"{UART}?group=a&entry.rset=dtr", "unknown key 'entry.rset'", f"Write: '{UART}?group=a&entry.reset=dtr'"),
     (
         f"{UART}?baudrate=115200",
