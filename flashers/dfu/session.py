@@ -136,7 +136,11 @@ class DfuSession:
     def start_application(self) -> None:
         """Raises RebootFailed when the device comes back in its bootloader."""
         if not self._runs and self._restart() is Came.DFU_MODE:
-            raise RebootFailed("the device was asked to start its application, and is in DFU mode again")
+            raise RebootFailed(
+                "the device was asked to start its application, and is in DFU mode again",
+                remedy="Is its boot pin or button still held? Release it and restart the part. "
+                "If it comes back in DFU mode then too, the image does not run: is it the right file?",
+            )
 
     def abandon(self) -> None:
         """Has a device start its application that was detached, and may be on its way. One that is still there after its

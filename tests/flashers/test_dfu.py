@@ -551,8 +551,9 @@ def test_a_lost_detach(lab: Lab) -> None:
 def test_not_back(lab: Lab) -> None:
     """Its boot pin is held: it starts its bootloader again."""
     lab.add(F405, boot="dfu")
-    with pytest.raises(RebootFailed, match="in DFU mode again"):
+    with pytest.raises(RebootFailed, match="in DFU mode again") as raised:
         lab.flash(F405)
+    assert "boot pin or button still held" in str(raised.value.remedy)
 
 
 def test_an_application_of_which_nothing_is_known(lab: Lab) -> None:
