@@ -117,6 +117,27 @@ def test_such_a_word_is_seen_in_a_module() -> None:
     assert [number for number, line in said_in(source) if found_in(line)] == [3, 1, 4]
 
 
+def texts_of(source: str) -> Iterator[str]:
+    """Each text in a module's code; not its docstrings."""
+    tree = ast.parse(source)
+    documented = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documented:
+            yield node.value
+
+
+def test_messages_have_one_word_for_a_bootloader() -> None:
+    folders = ("enumerators", "flashers", "report_page", "tools", "transports", "updates")
+    found = {
+        f"{path.relative_to(ROOT)}: {text}"
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        for text in texts_of(path.read_text(encoding="utf-8"))
+        if "boot loader" in text.lower()
+    }
+    assert found == set()
+
+
 def test_such_a_word_is_seen() -> None:
     assert found_in(prose("A file\nthat is no image\n\n    it is no image\n\n`tells` is a key; there is no other")) == [
         "2: that is no image"

@@ -54,7 +54,7 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
     _profile: AvrProfile
     _entry: AvrEntry
     _mute = (
-        "the bootloader's greeting",
+        "the first command to its bootloader",
         "Are its wires, its rate and its profile's entry right? Without a line to its reset: reset it, and start at once.",
     )
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from ...transports import clock
 from ...transports.deadline import Deadline
-from ...transports.errors import NextAction
+from ...transports.errors import NextAction, Remedy
 from ..errors import NoResponse, PartWrongMode, RebootFailed, Step, VerifyMismatch, silence
 from ..formats.mcuboot import McubootImage
 from .client import SmpClient
@@ -24,6 +24,16 @@ RESETS = 3
 """How often a part is asked to restart that still waits to try its new image: a request may get lost."""
 LOG_FACTOR = 5
 """A starting part's log may go on for this factor times the silence that the part is left, before it is asked anyway."""
+BROUGHT_BACK: Remedy = (
+    "If the new image does not work, the next reset brings the old one back. Cut its supply, and see: ",
+    NextAction.SCAN,
+)
+OVERWRITTEN: Remedy = (
+    "If the new image does not work, no other one is there. Cut its supply, and see: ",
+    NextAction.SCAN,
+    ". If it is still silent, bring it into serial recovery by its pin or button, and flash an image that is linked for it.",
+)
+"""What to do about a part that is silent after its reset: with the old image in another slot, and without."""
 
 
 class Restarting:
@@ -137,10 +147,7 @@ class Restarting:
                     raise silence(
                         SILENCES[Step.START],
                         f"the part did not answer within {self._profile.swap:g} s after its reset",
-                        (
-                            "If the new image does not work, the next reset brings the old one back. Cut its supply, and see: ",
-                            NextAction.SCAN,
-                        ),
+                        OVERWRITTEN if in_place else BROUGHT_BACK,
                     ) from None
                 self._wire.turn()
                 self._leave_alone(self._profile.quiet)

@@ -216,11 +216,20 @@ class TestFailures:
     def test_an_image_that_crashes(self, make_rig: Callable[..., Rig]) -> None:
         """Whole, and for another layout, which nothing told: the next reset brings the old one back."""
         rig = make_rig(profile={"swap": 1.0, "answer": 0.2})
-        with pytest.raises(RebootFailed):
+        with pytest.raises(RebootFailed) as raised:
             rig.flash(image(NEW, start=0x40000))
+        assert "brings the old one back" in str(raised.value.remedy)
         assert rig.board.stage is Stage.HUNG
         rig.board.reset()
         assert rig.runs == OLD
+
+    def test_an_image_that_crashes_and_has_replaced_all(self, make_rig: Callable[..., Rig]) -> None:
+        """Serial recovery wrote it over the only slot that starts: nothing is promised to come back."""
+        rig = make_rig(profile={"swap": 1.0, "answer": 0.2}, blank=True)
+        with pytest.raises(RebootFailed) as raised:
+            rig.flash(image(NEW, start=0x40000))
+        assert "no other one is there" in str(raised.value.remedy)
+        assert "brings the old one back" not in str(raised.value.remedy)
 
     def test_with_a_watchdog(self, make_rig: Callable[..., Rig]) -> None:
         """The part itself goes back, and that is told."""
