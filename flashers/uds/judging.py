@@ -69,7 +69,8 @@ class Judge:
             raise self._connection.refusal(answer)
         if answer and answer[-1] != self._profile.routines.passed:
             raise VerifyMismatch(
-                f"routine 0x{routine:04X} of the part says that it does not hold the image ({answer.hex(' ').upper()})"
+                f"routine 0x{routine:04X} of the part says that it does not hold the image ({answer.hex(' ').upper()})",
+                remedy="Is it the right file for this part? If it is, run the same command again.",
             )
 
     def _has_brought_driver(self, answer: NegativeResponse) -> bool:
