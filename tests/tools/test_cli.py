@@ -208,3 +208,10 @@ def test_commands_load_from_the_module_that_has_them() -> None:
     context = click.Context(cli)
     for name in MODULES:
         assert cli.get_command(context, name) is not None, name
+
+
+def test_the_columns_of_plugins_are_as_wide_as_what_stands_in_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("plugins") == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert len(rows) > 20
+    assert {(len(re.split(r" {2,}", row.strip())), row.rindex("  ok")) for row in rows} == {(4, len(rows[0]) - 4)}

@@ -24,11 +24,14 @@ def plugins(session: Session) -> int | None:
             ]
         }
     )  # fmt: skip
+    names = max((len(item.name) for item in found), default=0)
+    packages = max((len(item.package) for item in found), default=0)
+    targets = max((len(item.target) for item in found), default=0)
     group = ""
     for item in found:
         if item.group != group:
             group = item.group
             session.output.line(group)
         state = f"BROKEN  {item.fault}" if item.fault else "ok"
-        session.output.line(f"  {item.name:<20} {item.package:<14} {item.target:<48} {state}")
+        session.output.line(f"  {item.name:<{names}}  {item.package:<{packages}}  {item.target:<{targets}}  {state}")
     return ExitStatus.FAILED if any(item.fault for item in found) else None
