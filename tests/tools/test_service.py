@@ -70,9 +70,21 @@ def test_it_says_whether_systemd_is_the_running_init(
     done = desk.run("service", "install")
     assert (done.status, (root / UNIT).is_file(), (root / ENABLED).is_symlink()) == (0, True, True)
     assert ("systemd is not the running init" in done.out, "from the next start" in done.out) == (not runs, runs)
-    said = f"proxyflash --bench {desk.bench} --state {desk.state} resume --wait 600"
+    said = f"-m proxyflash.tools --bench {desk.bench} --state {desk.state} resume --wait 600"
     assert (said in done.err, "systemctl daemon-reload" in done.err) == (not runs, runs)
     assert desk.run("service", "install", "--json").document["systemd"] is runs
+
+
+@pytest.mark.real_time("a program")
+def test_what_another_init_is_to_run_works_from_any_folder(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the command that installs it was given relative paths."""
+    monkeypatch.chdir(desk.folder)
+    done = desk.run("--bench", "bench.toml", "--state", "state", "service", "install")
+    words = shlex.split(done.err.rpartition("at each start: ")[2])
+    ran = subprocess.run(
+        words, capture_output=True, text=True, timeout=600, cwd="/", env={"PATH": "/usr/sbin:/usr/bin"}
+    )
+    assert (ran.returncode, ran.stdout) == (0, "nothing to resume: no update is unfinished\n"), ran.stderr
 
 
 def test_what_somebody_else_wrote_stays(desk: Desk, root: Path) -> None:
@@ -93,6 +105,7 @@ def test_print_writes_nothing(desk: Desk, root: Path) -> None:
 def test_an_unknown_user(desk: Desk) -> None:
     done = desk.run("service", "install", "--print", "--user", "nobody-here")
     assert (done.status, done.err.split()[0]) == (4, "E-ACCOUNT")
+    assert done.err.endswith("sudo useradd --system nobody-here\n")
 
 
 def test_words_of_systemd() -> None:

@@ -18,7 +18,7 @@ import click
 from ...enumerators.bench import Bench
 from ...transports.errors import ExitStatus, ProxyflashError
 from ...transports.plain import plain
-from ...transports.quoting import systemd_word
+from ...transports.quoting import shell_line, systemd_word
 from ...updates.manifests import creating
 from .adu import OutputFile
 from .session import Session, command, group
@@ -88,7 +88,6 @@ class AccountUnknown(ProxyflashError):
 
     code = "E-ACCOUNT"
     exit_status = ExitStatus.ABSENT
-    default_remedy = "Make the user first: sudo useradd --system NAME"
 
 
 @group("service")
@@ -148,7 +147,7 @@ def install(session: Session, user: str, wait: int, only_print: bool) -> int | N
         session.output.line("The files are written, and nothing reads them now: systemd is not the running init here.")
         session.output.note(
             "a host that is started with systemd uses them from then on; under another init, have this run at each start: "
-            + session.command_for("resume", "--wait", str(wait))
+            + shell_line(_resuming(session.bench, wait))
         )
     return None
 
@@ -190,19 +189,27 @@ def _account(name: str) -> _Account:
         found = pwd.getpwnam(name)
         group = grp.getgrgid(found.pw_gid).gr_name
     except (KeyError, ValueError) as error:
-        raise AccountUnknown(f"there is no user {name!r} on this host") from error
+        make = shell_line(["sudo", "useradd", "--system", name])
+        raise AccountUnknown(
+            f"there is no user {name!r} on this host", remedy=f"Make the user first: {make}"
+        ) from error
     if not ACCOUNT.fullmatch(found.pw_name) or not ACCOUNT.fullmatch(group):
         raise AccountUnknown(f"systemd takes no user of the name {name!r}", remedy="Name another user.")
     return _Account(found.pw_name, group)
+
+
+def _resuming(bench: Bench, wait: int) -> list[str | Path]:
+    """The command that resumes, from any folder. Isolated: neither that folder nor the user's says what Python imports."""
+    named = ("--bench", bench.file.path.absolute(), "--state", bench.state.absolute())
+    return [sys.executable, "-I", "-m", "proxyflash.tools", *named, "resume", "--wait", str(wait)]
 
 
 def unit(bench: Bench, user: str, wait: int) -> str:
     """The unit of systemd. Raises AccountUnknown."""
     account = _account(user)
     path, state = bench.file.path.absolute(), bench.state.absolute()
-    # Isolated: neither a working folder nor a user's folder says what Python imports.
-    arguments = ("-I", "-m", "proxyflash.tools", "--bench", path, "--state", state, "resume", "--wait", str(wait))
-    words = [systemd_word(sys.executable), *(systemd_word(word, argument=True) for word in arguments)]
+    program, *arguments = _resuming(bench, wait)
+    words = [systemd_word(program), *(systemd_word(word, argument=True) for word in arguments)]
     groups = " ".join(_serial_groups(bench))
     hardened = HARDENED.format(
         user=account.name,
