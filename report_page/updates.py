@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from ..updates.engine import journal
 from ..updates.engine.plan import Task
@@ -32,19 +31,18 @@ class _Row:
 
 def story(outcome: Outcome, entry: StoredUpdate) -> Story:
     """Raises JournalBroken."""
-    records = list(journal.records(entry.journal))
-    times = [datetime.fromisoformat(record["time"]).timestamp() for record in records]
+    records = list(journal.timed(journal.records(entry.journal)))
     verdicts = worst_first(verdicts_of(outcome))
     error = outcome.error
     return Story(
         title=str(outcome.plan.update.manifest.updateId),
         summary=f"{outcome.ending.value.capitalize()}: {summary_of(error, verdicts)}",
         mood=total_mood(error, verdicts),
-        began=min(times),
-        ended=max(times),
+        began=records[0][0],
+        ended=records[-1][0],
         verdicts=tuple(verdicts),
         error="" if error is None else f"{error.code} {error}",
-        lanes=tuple(_lanes(outcome, list(zip(times, records, strict=True)))),
+        lanes=tuple(_lanes(outcome, records)),
         tables=(*tables_of(outcome), *host_tables()),
         notes=(OF_A_JOURNAL,),
     )

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -123,12 +122,11 @@ class Trace:
         self._stream.flush()
 
 
-def journal_into(trace: Trace, records: Iterable[Mapping[str, Any]], tasks: Mapping[int, tuple[str, str]]) -> None:
+def journal_into(trace: Trace, records: Iterable[tuple[float, Mapping[str, Any]]], tasks: Mapping[int, tuple[str, str]]) -> None:
     """The records of an update's actions in a journal. `tasks`: the component and the label of the step of each task."""
     names = {"update", *(name for name, _ in tasks.values())}
     at = 0.0
-    for record in records:
-        at = datetime.fromisoformat(record["time"]).timestamp()
+    for at, record in records:
         name, label = tasks.get(record.get("task", -1), ("update", ""))
         match record["kind"]:
             case "start":

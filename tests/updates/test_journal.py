@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxyflash.updates.engine.journal import Journal, decoded, encoded, records
+from proxyflash.updates.engine.journal import Journal, decoded, encoded, records, timed
 from proxyflash.updates.engine.progress import Progress
 from proxyflash.updates.engine.store import Store
 from proxyflash.updates.errors import JournalBroken, JournalNotWritten
@@ -285,3 +285,10 @@ def test_a_record_of_a_result_that_is_none_is_told(code: Any) -> None:
     }
     with pytest.raises(JournalBroken, match="record 2"):
         Progress.of((BEGIN, end), "j")
+
+
+def test_time_goes_on_where_the_clock_was_set_back() -> None:
+    """A host without a battery: its clock is in 1970 until the network has set it."""
+    clocks = ("2026-11-30T12:00:00Z", "2026-11-30T12:00:05Z", "1970-01-01T00:00:09Z", "1970-01-01T00:00:12Z")
+    times = [at for at, _ in timed({"time": clock} for clock in clocks)]
+    assert [at - times[0] for at in times] == [0, 5, 5, 8]

@@ -296,7 +296,7 @@ def _write_trace(entry: StoredUpdate, outcome: Outcome, out: Path) -> None:
     tasks = {task.index: (task.target, task.label) for task in outcome.plan.tasks}
     try:
         made = trace.opened(out)
-        trace.journal_into(made, journal.records(entry.journal), tasks)
+        trace.journal_into(made, journal.timed(journal.records(entry.journal)), tasks)
         made.close()
     except OSError as error:
         raise OutputFile(f"{out}: {error.strerror}") from error

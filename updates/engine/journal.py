@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -101,6 +101,16 @@ class Journal:
 def records(path: Path) -> Iterator[Record]:
     """The records of a journal, one after the other. Raises JournalBroken."""
     return (record for record, _ in _lines(path))
+
+
+def timed(records: Iterable[Record]) -> Iterator[tuple[float, Record]]:
+    """Each record with its seconds since 1970. Where the clock was set back, time goes on from the record before."""
+    ahead = last = 0.0
+    for record in records:
+        at = datetime.fromisoformat(record["time"]).timestamp() + ahead
+        ahead += max(0.0, last - at)
+        last = max(last, at)
+        yield last, record
 
 
 def encoded(record: Mapping[str, Any]) -> bytes:
