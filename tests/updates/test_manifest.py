@@ -433,6 +433,10 @@ def test_what_is_no_manifest_file(tmp_path: Path) -> None:
     (tmp_path / "utf16").write_bytes(json.dumps(MINIMAL).encode("utf-16"))
     with pytest.raises(ManifestSyntax, match="not UTF-8 at byte 0"):
         mf.read(tmp_path / "utf16")
+    for text, remedy in ((":00000001FF\n", "proxyflash flash NAME FILE"), ('{"manifestVersion"', "copied whole")):
+        (tmp_path / "other").write_text(text)
+        with pytest.raises(ManifestSyntax, match=remedy):
+            mf.read(tmp_path / "other")
     with (tmp_path / "large").open("wb") as file:
         file.truncate(mf.MAX_MANIFEST + 1)
     with pytest.raises(ManifestSyntax, match="not a manifest"):

@@ -24,6 +24,8 @@ MAX_BYTES = 2 * 1024**3
 """Of one file, and of all files of an update together."""
 MAX_MANIFEST = 4 << 20
 """Bytes of a manifest. What the limits on its fields leave room for is far below, but for handlerProperties."""
+NO_MANIFEST = "A manifest is a JSON object in UTF-8. To flash a firmware file: proxyflash flash NAME FILE"
+"""What to do where a file is of another kind."""
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -205,7 +207,7 @@ def decoded(data: bytes, source: str) -> str:
         # Some editors put a byte order mark before UTF-8.
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ManifestSyntax(f"{source}: not UTF-8 at byte {error.start}") from error
+        raise ManifestSyntax(f"{source}: not UTF-8 at byte {error.start}", remedy=NO_MANIFEST) from error
 
 
 def parse(text: str, source: str) -> ImportManifest:
@@ -218,7 +220,8 @@ def json_object(text: str, source: str, wrong: type[UpdateError] = ManifestSynta
     try:
         raw = json_text.parse(text, most=MAX_MANIFEST)
     except ValueError as error:
-        raise wrong(f"{source}: {error}") from error
+        other = wrong is ManifestSyntax and text.lstrip()[:1] not in ("", "{")
+        raise wrong(f"{source}: {error}", remedy=NO_MANIFEST if other else None) from error
     if not isinstance(raw, dict):
         raise wrong(f"{source}: not a JSON object")
     return raw
