@@ -414,7 +414,9 @@ def _read(path: Path) -> str:
         make = shell_line(["chmod", "+r", "--", path])
         raise BenchMissing(f"{path}: {error.strerror}", remedy=f"Make it readable: {make}") from error
     except OSError as error:
-        raise BenchMissing(f"{path}: {error.strerror}") from error
+        port = f"For one part on a port, name its protocol too: {shell_line([f'stm32-uart:{path}'])}"
+        remedy = port if path.is_relative_to("/dev") and not path.is_relative_to("/dev/shm") else None
+        raise BenchMissing(f"{path}: {error.strerror}", remedy=remedy) from error
     if len(data) > MOST_BYTES:
         raise BenchSyntax(f"{path}: more than {MOST_BYTES:,} bytes, which is not a bench file")
     try:

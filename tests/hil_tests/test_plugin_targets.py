@@ -93,6 +93,7 @@ def test_an_emulated_target(suite: Suite) -> None:
     [
         (["--bench", "stm32-urt:/dev/ttyUSB0"], "ERROR: E-TARGET-WRONG *Write: stm32-uart:/dev/ttyUSB0"),
         (["--bench", "uds:socketcan:can0"], "ERROR: E-TARGET-WRONG *uds:socketcan:can0?request=*"),
+        (["--bench", "/dev/ttyUSB77"], "ERROR: E-BENCH-MISSING * name its protocol too: stm32-uart:/dev/ttyUSB77"),
         (["--bench", CAMERA, "--bench-profile", "there_is_none.toml"], "ERROR: E-BENCH-MISSING *there_is_none.toml*"),
         (["--bench", "desk.toml", "--bench-profile", "acme.toml"], "ERROR: --bench-profile goes with a target*"),
         (["--bench-profile", "acme.toml"], "ERROR: --bench-profile goes with a target*"),
