@@ -151,7 +151,7 @@ class UdsFlasher(MemoryBootloader):
     @classmethod
     def readback_unavailable_reason(cls, profile: UdsProfile) -> str:
         if profile.read == "none":
-            return "the profile has no way to read its memory (read)"
+            return "no backup: set read in its profile if the ECU lets its memory be read"
         if profile.driver is not None and (not profile.driver.file or profile.driver.file.startswith(IMAGE)):
             return "the flash driver comes with the image, and what is read back has none (driver.file)"
         return ""

@@ -212,7 +212,7 @@ def test_a_part_whose_memory_can_not_be_read(file: Path) -> None:
     file.write_text(file.read_text().replace('read = "memory"\n', ""))
     with Bench.open(file, state=file.parent / "state") as bench:
         made = stage(bench, "front-radar")
-        assert "no way to read" in made.rollback_blocker()
+        assert "set read in its profile" in made.rollback_blocker()
         assert made.act("backup").code == ResultCode.BACKUP_UNSUPPORTED
         assert made.act("install").code == ResultCode.INSTALL_SUCCESS
         assert made.act("restore").code == ResultCode.RESTORE_UNSUPPORTED
