@@ -256,7 +256,7 @@ def _described(schema: Mapping[str, Any]) -> FieldInfo | None:
 
 
 def _near(known: Mapping[str, Fields], key: str) -> list[str]:
-    """A key of the same table that is written like this one; else one that ends like it, begins like it or is written
+    """A key of the same table that is written like this one; else any that ends like it, begins like it or is written
     like it."""
     there = dict(all_keys(known))
     table, dot, _ = key.rpartition(".")

@@ -143,8 +143,8 @@ class DfuSession:
             )
 
     def abandon(self) -> None:
-        """Has a device start its application that was detached, and may be on its way. One that is still there after its
-        detach time has passed does not go. Raises NoResponse and what opening raises."""
+        """Has a device start its application that was detached, and may be on its way. A device that is still there after its
+        detach time does not go. Raises NoResponse and what opening raises."""
         self.close()
         back, stays = Deadline.after(self.profile.reenumerate), Deadline.after(STAYS_SECONDS)
         while True:

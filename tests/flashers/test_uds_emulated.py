@@ -37,7 +37,7 @@ from proxyflash.tests.flashers.doing import Doing
 from proxyflash.transports import clock
 from proxyflash.transports.can.bus import CanBus
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.errors import IsoTpContested
+from proxyflash.transports.errors import IsoTpContested, ProxyflashError
 
 pytestmark = pytest.mark.simulated_time
 
@@ -530,7 +530,7 @@ class TestWays:
         ],
     )
     def test_what_the_part_refuses(
-        self, rig: Make, table: dict[str, Any], error: type[Exception], told: str, changed: bool
+        self, rig: Make, table: dict[str, Any], error: type[ProxyflashError], told: str, changed: bool
     ) -> None:
         made = rig(**table)
         with pytest.raises(error, match=told) as raised:

@@ -439,8 +439,8 @@ def test_a_part_that_was_only_looked_at_is_released_by_a_first_signal(
     released = []
     release = Programmer.release
 
-    def noted(programmer: Programmer) -> None:
-        release(programmer)
+    def noted(programmer: Programmer, **keys: bool) -> None:
+        release(programmer, **keys)
         released.append(programmer.connected)
 
     def interrupted(programmer: Programmer) -> Any:

@@ -88,6 +88,7 @@ class AccountUnknown(ProxyflashError):
 
     code = "E-ACCOUNT"
     exit_status = ExitStatus.ABSENT
+    default_remedy = "Make the user first: sudo useradd --system NAME"
 
 
 @group("service")

@@ -122,7 +122,7 @@ class Store:
         return entry
 
     def take_away(self, entry: StoredUpdate) -> None:
-        """One that never began; what can't be removed stays."""
+        """An update that never began; files that can't be removed stay."""
         shutil.rmtree(entry.folder, ignore_errors=True)
 
     def backed_up(self) -> list[StoredUpdate]:
