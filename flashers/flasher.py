@@ -295,7 +295,7 @@ class Bootloader(ABC):
         self.start_application()
 
     def abandon(self) -> None:
-        """As `leave`, in the middle of `connect` or of a request: after Ctrl-C, for example. The part may be on its way into its
+        """As `leave`, in the middle of `connect` or of a request: after Ctrl-C, say. The part may be on its way into its
         bootloader, or wait for the rest of a request. Raises as `leave`."""
         self.leave()
 
