@@ -118,8 +118,8 @@ def test_a_limit_that_is_none(lab: Lab, value: object) -> None:
 
 
 @pytest.fixture
-def timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ActionTimeout:
-    monkeypatch.setattr(limits, "GRACE_SECONDS", SHORT)
+def timeout(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ActionTimeout:
+    monkeypatch.setattr(limits, "GRACE_SECONDS", AMPLE if "real_time" in request.keywords else SHORT)
     told: list[ev.Event] = []
     return ActionTimeout(tmp_path, SHORT, RunContext(told.append))
 
