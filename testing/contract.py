@@ -47,6 +47,8 @@ LAST = (ev.Phase.VERIFY, ev.Phase.BOOT)
 """The phases after the last write: an engine that is asked to stop there may as well finish."""
 FIRST_CUTS = 20
 """First interruptions of an update that is interrupted twice."""
+MANY_CUTS = 8
+"""So many updates interrupted twice are tried without --every-cut."""
 FAULTY_UNITS = 20
 """Units of the wire of which one is faulty, and updates on a wire where any unit may be."""
 KEPT_CHANGED = "an erase unit in which the image has nothing was changed"
@@ -172,7 +174,7 @@ class Contract(Part):
         whole = rig.course()
         operations = spread(range(1, whole.operations + 1), FIRST_CUTS)
         cases = [(operation, how) for how in How for operation in operations]
-        sweep = Sweep(request, range(1, len(cases) + 1), 8, "interrupted twice, case")
+        sweep = Sweep(request, range(1, len(cases) + 1), MANY_CUTS, "interrupted twice, case")
         seconds = 0
         for case in sweep:
             operation, how = cases[case - 1]
@@ -189,8 +191,10 @@ class Contract(Part):
                 seconds += cut.is_done
                 cut.mend()
                 rig.ends_well(bench)
-        # What the first command has written need not be sent again, so some commands are over before the second cut.
-        assert seconds or sweep.only is not None
+        # What the first command has written need not be sent again, so some commands are over before the second cut. Of a
+        # few cases, as a small share of the sweep has them, all may be such.
+        if len(sweep.chosen) >= MANY_CUTS:
+            assert seconds > len(sweep.chosen) / 4
 
     # Faults of the wire.
 
