@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from ...transports.errors import UsbGone, UsbStall, UsbTimeout
-from ..errors import Meaning, ProtocolError, RebootFailed, Step, VerifyMismatch
+from ..errors import ProtocolError, RebootFailed, VerifyMismatch
 from ..flasher import Slot, SlotAccess, Target
-from .codec import SILENCES, DfuState
+from .codec import DfuState
 from .entry import Came
 from .session import DfuSession
-
-UNANSWERED = (UsbGone, UsbStall, UsbTimeout) if SILENCES[Step.END] is Meaning.DONE else ()
-"""What a device may leave unanswered once it has the whole blob."""
 
 
 class DfuSlot(SlotAccess):
@@ -77,8 +74,8 @@ class DfuSlot(SlotAccess):
         if session.functional.manifestation_tolerant:
             link.settle("manifestation", (DfuState.dfuIDLE,))
             return
-        # Such a device answers no more once it is done: it waits for a reset, or restarts on its own.
-        with suppress(*UNANSWERED):
+        # Such a device answers no more once it is done (`SILENCES`, END): it waits for a reset, or restarts on its own.
+        with suppress(UsbGone, UsbStall, UsbTimeout):
             link.settle("manifestation", (DfuState.dfuIDLE, DfuState.dfuMANIFEST_WAIT_RESET), tries=1)
         came = session.reset()
         if came is Came.DFU_MODE:
