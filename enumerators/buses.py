@@ -104,17 +104,16 @@ class Buses:
         transport: type[Transport] = plugins.load(plugins.TRANSPORTS, self.file.spec.bus[bus].kind)
         return transport
 
-    def listen(self, bus: str) -> Any:
-        """Opens a bus to hear what passes on it, and to send nothing. Raises OneReader, TransportError, BenchLocked.
+    def listen(self, bus: str, how: Listening) -> Any:
+        """Opens a bus to hear what passes on it, and to send nothing. `how`: as `listening` says.
 
-        Takes the lock of the bench only where the bus has one reader.
+        Raises TransportError, BenchLocked. Takes the lock of the bench only where the bus has one reader.
         """
-        listening = self.listening(bus)
-        if not listening.shared:
+        if not how.shared:
             self.lock()
         recorder = self.recorder
         with self._opening:
-            opened = self._transports[bus] = self._class(bus).open(bus, listening.settings)
+            opened = self._transports[bus] = self._class(bus).open(bus, how.settings)
             opened.recorder = recorder
         return opened
 

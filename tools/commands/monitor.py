@@ -198,7 +198,7 @@ def _opened(
                 how = bench.listening(bus)
                 if listen_only and not how.silent:
                     raise NotSilent(f"bus {bus!r}: {how.effect}")
-                transport = bench.listen(bus)
+                transport = bench.listen(bus, how)
             except OneReader as error:
                 if words:
                     raise
