@@ -48,7 +48,7 @@ LAST = (ev.Phase.VERIFY, ev.Phase.BOOT)
 FIRST_CUTS = 20
 """First interruptions of an update that is interrupted twice."""
 MANY_CUTS = 8
-"""So many updates interrupted twice are tried without --every-cut."""
+"""How often an update is interrupted twice without --every-cut."""
 FAULTY_UNITS = 20
 """Units of the wire of which one is faulty, and updates on a wire where any unit may be."""
 KEPT_CHANGED = "an erase unit in which the image has nothing was changed"
