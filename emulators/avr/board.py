@@ -184,7 +184,7 @@ class AvrBoard(UartBoard):
             if fell and not self._reset_high:
                 self._restart(Reset.EXTERNAL)
         is_touched = wire.host.line.baudrate == TOUCH_RATE and not wire.dtr
-        if self._reenumerates is not None and is_touched and self.stage is Stage.APPLICATION:
+        if self._reenumerates is not None and is_touched and self.stage is Stage.APPLICATION and self.supply.is_on:
             self._leave_usb()
             self._restart(Reset.TOUCHED)
 
@@ -192,10 +192,17 @@ class AvrBoard(UartBoard):
         """A USB device goes and comes back: the host's port is gone meanwhile."""
         if self._reenumerates:
             self._wire.vanish(clock.monotonic())
-            back = clock.Timer(self._reenumerates, self._wire.plug)
+            back = clock.Timer(self._reenumerates, self._enumerate)
             back.start()
+
+    def _enumerate(self) -> None:
+        """A USB device with its supply has a port again."""
+        if self.supply.is_on and self._wire.gone_at is not None:
+            self._wire.plug()
 
     def _supply_switched(self, on: bool) -> None:
         if on:
             self._cause = self._power_on
         super()._supply_switched(on)
+        if self._reenumerates and on:
+            self._enumerate()

@@ -202,6 +202,28 @@ class TestStages:
         rig.reach(Stage.APPLICATION)
         rig.close()
 
+    def test_a_part_that_was_unplugged_has_its_port_again_with_its_supply(self, tmp_path: Path) -> None:
+        """Its loader waits without an application, and never leaves the bus of its own accord."""
+        rig = Rig(CATERINA, folder=tmp_path, reenumerate=0.2)
+        rig.reach(Stage.LOADER)
+        rig.device.supply.off()
+        rig.wire.unplug()
+        rig.port.close()
+        rig.device.supply.on()
+        rig.port = rig.opened(baudrate=57_600, timeout=20)
+        rig.ask(b"S", b"CATERIN")
+        rig.close()
+
+    def test_a_port_without_a_supply_is_not_touched(self, tmp_path: Path) -> None:
+        rig = Rig(CATERINA, folder=tmp_path, holds=firmware("1.4.2", 3000), reenumerate=0.2)
+        rig.reach(Stage.APPLICATION)
+        rig.device.supply.off()
+        self.touch(rig)
+        assert rig.port.in_waiting == 0
+        rig.device.supply.on()
+        rig.reach(Stage.APPLICATION)
+        rig.close()
+
     def test_the_port_goes_and_comes_back(self, tmp_path: Path) -> None:
         rig = Rig(CATERINA, folder=tmp_path, holds=firmware("1.4.2", 3000), reenumerate=0.2)
         rig.reach(Stage.APPLICATION)
