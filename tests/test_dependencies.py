@@ -21,7 +21,12 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 """Those that the product is tried with, the oldest first."""
 MODULES = {"can": "python-can", "serial": "pyserial", "usb": "pyusb", "isotp": "can-isotp", "xdist": "pytest-xdist"}
 """Where a module's name is not its package's."""
-HOMES = {"pytest": {"hil_tests", "testing"}, "xdist": {"hil_tests", "testing"}, "dbc": {"tools"}, "report": {"report_page"}}
+HOMES = {
+    "pytest": {"hil_tests", "testing"},
+    "xdist": {"hil_tests", "testing"},
+    "dbc": {"tools"},
+    "report": {"report_page"},
+}
 """The packages that alone import what an extra brings."""
 
 
@@ -65,9 +70,7 @@ def test_each_package_that_is_imported_is_required_and_each_that_is_required_is_
     required = {canonicalize_name(one.name) for one in listed(SETUP["options"]["install_requires"])}
     assert required - importers.keys() == set(), "install_requires names packages that nothing installed imports"
     extras = {
-        canonicalize_name(one.name): extra
-        for extra in HOMES
-        for one in listed(SETUP["options.extras_require"][extra])
+        canonicalize_name(one.name): extra for extra in HOMES for one in listed(SETUP["options.extras_require"][extra])
     }
     assert extras.keys() == importers.keys() - required, importers
     for name, extra in extras.items():

@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("transports", "flashers", "enumerators", "updates", "tools", "emulators", "hil_tests", "testing", "report_page")
+PACKAGES = (
+    "transports",
+    "flashers",
+    "enumerators",
+    "updates",
+    "tools",
+    "emulators",
+    "hil_tests",
+    "testing",
+    "report_page",
+)
 ALLOWED = {
     "tools/output.py": "neutralises",
     "tools/bars.py": "neutralises, as rich's Text",

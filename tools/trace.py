@@ -122,7 +122,9 @@ class Trace:
         self._stream.flush()
 
 
-def journal_into(trace: Trace, records: Iterable[tuple[float, Mapping[str, Any]]], tasks: Mapping[int, tuple[str, str]]) -> None:
+def journal_into(
+    trace: Trace, records: Iterable[tuple[float, Mapping[str, Any]]], tasks: Mapping[int, tuple[str, str]]
+) -> None:
     """The records of an update's actions in a journal. `tasks`: the component and the label of the step of each task."""
     names = {"update", *(name for name, _ in tasks.values())}
     at = 0.0

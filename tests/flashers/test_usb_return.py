@@ -56,7 +56,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Usb]]:
     def make(where: Callable[[int], tuple[str, str]], **table: Any) -> Usb:
         usb = Usb(Rig(CATERINA, **table), where)
         monkeypatch.setattr(usb_tty, "ports", usb.ports)
-        monkeypatch.setattr(usb_tty, "usb_tty", lambda path: next((port for port in usb.ports() if port.path == path), None))
+        monkeypatch.setattr(
+            usb_tty, "usb_tty", lambda path: next((port for port in usb.ports() if port.path == path), None)
+        )
         monkeypatch.setattr(usb_return, "ports", usb.ports)
         monkeypatch.setattr(claims, "PREFIX", f"proxyflash-test-{os.getpid()}")
         all_of_them.append(usb)

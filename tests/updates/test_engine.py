@@ -174,8 +174,12 @@ def test_a_step_without_a_component_is_skipped(author: Author, bench: Bench) -> 
 
 def test_a_selector_that_matches_nothing_is_said_beside_one_that_does(author: Author, bench: Bench) -> None:
     selectors = [
-        {"group": "motors"}, {"group": "motosr"}, {"gruop": "motors"}, {"group": "cameras"},
-        {"group": "motors", "version": "9"}, {"properties": "motors"},
+        {"group": "motors"},
+        {"group": "motosr"},
+        {"gruop": "motors"},
+        {"group": "cameras"},
+        {"group": "motors", "version": "9"},
+        {"properties": "motors"},
     ]
     path = author.write("child", [author.step("one")], child=True)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"compatibility": selectors}))

@@ -69,7 +69,9 @@ def test_another_bench_file_and_another_manifest_are_named(lab: Lab, kept: KeptP
     document = json.loads(manifest.read_text())
     document["instructions"]["steps"][1]["handlerProperties"]["installedCriteria"] = "1.2"
     manifest.write_text(json.dumps(document))
-    with pytest.raises(PlanChanged, match=r"the manifest, or a manifest that it refers to, has changed.*step 1.2 for left"):
+    with pytest.raises(
+        PlanChanged, match=r"the manifest, or a manifest that it refers to, has changed.*step 1.2 for left"
+    ):
         kept.check(planned(lab))
 
 

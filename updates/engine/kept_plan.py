@@ -143,7 +143,7 @@ def _named(bench: Bench, components: Iterable[str]) -> dict[str, str]:
 
 
 def _sha256(path: Path) -> str:
-    """"": it can't be read; then what needs it says so."""
+    """An empty text: it can't be read; then what needs it says so."""
     try:
         with named_files.opened(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
