@@ -15,21 +15,7 @@ import pytest
 from proxyflash.transports import plugins
 from proxyflash.transports.errors import ExitStatus, ProxyflashError
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = (
-    "transports",
-    "flashers",
-    "enumerators",
-    "updates",
-    "tools",
-    "emulators",
-    "hil_tests",
-    "testing",
-    "report_page",
-)
-MODULES = sorted(
-    path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts
-)
+from .sources import MODULES, ROOT
 
 
 def name_of(path: Path) -> str:

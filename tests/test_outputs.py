@@ -11,18 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = (
-    "transports",
-    "flashers",
-    "enumerators",
-    "updates",
-    "tools",
-    "emulators",
-    "hil_tests",
-    "testing",
-    "report_page",
-)
+from .sources import MODULES, ROOT
+
 ALLOWED = {
     "tools/output.py": "neutralises",
     "tools/bars.py": "neutralises, as rich's Text",
@@ -51,9 +41,6 @@ WRITERS = {
 STREAMS = {"stdin", "stdout", "stderr", "__stdout__", "__stderr__"}
 ASKING = {"is_terminal", "takes_escapes"}
 """Functions that look at a stream and write nothing to it."""
-MODULES = sorted(
-    path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts
-)
 
 
 def ways_out(tree: ast.AST) -> Iterator[str]:
