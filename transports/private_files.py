@@ -370,7 +370,7 @@ def _entry(number: int, name: str, *, make: bool, is_folder: bool, path: Path) -
     try:
         try:
             # The kernel mounts an automounted folder for those that ask for a folder.
-            return os.open(name, _NAME | os.O_DIRECTORY, dir_fd=number)
+            found = os.open(name, _NAME | os.O_DIRECTORY, dir_fd=number)
         except FileNotFoundError:
             if not make:
                 raise
@@ -384,19 +384,36 @@ def _entry(number: int, name: str, *, make: bool, is_folder: bool, path: Path) -
                 os.close(found)
                 raise
             return found
+        if make and _is_empty(found):
+            # Whoever made it may have been stopped before its name was on the disk.
+            _sync_names(number)
+        return found
     except OSError as error:
         error.filename = str(path)
         raise
 
 
+def _is_empty(number: int) -> bool:
+    """Whether an open folder (O_PATH) is seen to have nothing in it."""
+    with suppress(PermissionError), _readable(number) as readable, os.scandir(readable) as entries:
+        return not any(entries)
+    return False
+
+
 def _sync_names(number: int) -> None:
     """Has the names in an open folder (O_PATH) on the disk: what is synced in a new folder is lost with its name."""
-    with suppress(PermissionError):
-        readable = os.open(".", _FOLDER, dir_fd=number)
-        try:
-            os.fsync(readable)
-        finally:
-            os.close(readable)
+    with suppress(PermissionError), _readable(number) as readable:
+        os.fsync(readable)
+
+
+@contextmanager
+def _readable(number: int) -> Iterator[int]:
+    """The same folder (O_PATH), open for reading. Raises PermissionError."""
+    opened = os.open(".", _FOLDER, dir_fd=number)
+    try:
+        yield opened
+    finally:
+        os.close(opened)
 
 
 def _check_above(number: int, path: Path) -> None:

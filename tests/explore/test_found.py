@@ -13,6 +13,7 @@ from proxyflash.flashers.avr.flasher import AvrFlasher
 from proxyflash.flashers.events import Event
 from proxyflash.flashers.xymodem.console import LoaderConsole
 from proxyflash.tools.interrupt_status import Standing
+from proxyflash.transports import private_files
 
 from .draw import NEW, OLD, OTHER, Bus, Case, Part, Round, Trouble
 from .old_faults import names_that_are_not_on_the_disk, retry_that_forgets, torn_part_that_is_started
@@ -50,6 +51,13 @@ def alone(family: str, kind: str, *troubles: Trouble, update: bool = True, pace:
         rounds=(Round(what, "part1", troubles=troubles),),
         preemption=0.05,
     )
+
+
+def twice(family: str, kind: str, *troubles: Trouble) -> Case:
+    """The same command again after each trouble."""
+    case = alone(family, kind)
+    [first] = case.rounds
+    return replace(case, rounds=tuple(replace(first, troubles=(trouble,)) for trouble in troubles))
 
 
 def opened_again(bench: Bench, close: Callable[[Bench], None] = Bench.close) -> None:
@@ -90,6 +98,11 @@ FOUND = {
     # The journal was on the disk, and the name of its folder was not.
     "a power cut leaves the journal": Found(
         alone("dfu", "usb", Trouble("power", 14, point="event", seed=1)), names_that_are_not_on_the_disk
+    ),
+    # A command was stopped after it made a folder and before the folder's name was on the disk; the next found the folder.
+    "a power cut leaves the journal after a stopped command": Found(
+        twice("dfu", "usb", Trouble("halt", 5), Trouble("power", 14, point="event", seed=2)),
+        lambda: replaced(private_files, "_is_empty", lambda number: False),
     ),
     # A part with its own USB port waits in its loader because half an application is no good, and was told to start that.
     "a scan leaves a loader waiting on its own port": Found(
