@@ -102,7 +102,7 @@ class ImageEmpty(ImageError):
 
 
 class ImageNotWritten(ImageError):
-    """An image can't be saved: the disk is full, or the format can't hold an address."""
+    """An image can't be saved: a file is there already, the disk is full, or the format can't hold an address."""
 
     code = "E-IMAGE-WRITE"
     exit_status = ExitStatus.FAILED

@@ -61,7 +61,7 @@ def require() -> None:
 def check_place(path: Path) -> None:
     """Nothing but a page, or an empty file, is there. Raises PageFile."""
     try:
-        named_files.refuse_other(path, BEGIN, "a page of proxyflash")
+        named_files.refuse_other(path, BEGIN.match, "a page of proxyflash")
     except (OSError, ValueError) as error:
         raise PageFile(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 

@@ -417,7 +417,16 @@ def describe(error: ProxyflashError) -> dict[str, Any]:
     }
 
 
+_LOG = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
+"""The begin of a log's first line."""
+
+
 def open_log(path: Path) -> TextIO:
-    """A log, which has what the terminal has: a new file is for its owner alone, an existing one keeps its mode."""
+    """A log, which has what the terminal has: a new file is for its owner alone, an older log goes on and keeps its mode.
+
+    Raises OSError, also where another file is there.
+    """
+    if path.is_file():
+        named_files.refuse_other(path, _LOG.match, "a log")
     opener = named_files.opener(private_files.FILE_MODE)
     return open(path, "a", encoding="utf-8", errors="backslashreplace", opener=opener)

@@ -8,7 +8,6 @@ instants (`i`). The bytes that a part has acknowledged are counters (`C`).
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -150,5 +149,5 @@ def journal_into(
 
 def opened(path: Path) -> Trace:
     """A trace in a new file, or in the place of an older trace. Raises OSError."""
-    named_files.refuse_other(path, re.compile(re.escape(FIRST.encode())), "a trace")
+    named_files.refuse_other(path, lambda found: found.startswith(FIRST.encode()), "a trace")
     return Trace(open(path, "w", encoding="utf-8", opener=named_files.opener(private_files.FILE_MODE)))

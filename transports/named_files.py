@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -50,15 +49,29 @@ def read(path: _Path, most: int = -1) -> bytes:
         return stream.read(most if most < 0 else most + 1)
 
 
-def refuse_other(path: _Path, begin: re.Pattern[bytes], kind: str) -> None:
-    """A file that is about to be replaced must be empty, or begin as our own files of this kind. Raises OSError.
+def refuse_other(path: _Path, is_ours: Callable[[bytes], object], kind: str, most: int = LONGEST_BEGIN) -> None:
+    """A file that is about to be replaced must be empty, or one of the same kind that we made. Raises OSError.
 
-    `kind`: what our own file is called, such as "a trace". A file that is not there, or a link to one, is not an error.
+    Args:
+        is_ours: Whether the bytes at its begin, `most` and one more, are those of such a file.
+        kind: What such a file is called, such as "a trace".
+
+    A file that is not there, or a link to one, is not an error.
     """
     with suppress(FileNotFoundError):
-        found = read(path, LONGEST_BEGIN)
-        if found and not begin.match(found):
+        found = read(path, most)
+        if found and not is_ours(found):
             raise FileExistsError(errno.EEXIST, f"there is something that is not {kind}", os.fspath(path))
+
+
+def refuse_present(path: _Path) -> None:
+    """A file by which nobody can see who made it, such as firmware, is only written where none is, or an empty one.
+
+    Raises OSError.
+    """
+    with suppress(FileNotFoundError):
+        if read(path, 1):
+            raise FileExistsError(errno.EEXIST, "this file is there already", os.fspath(path))
 
 
 @contextmanager

@@ -88,13 +88,13 @@ def test_it_converts(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert run("image", path, "--to", made) == 0
     assert capsys.readouterr().out.splitlines()[-1].split() == ["written", str(made)]
     assert load(made).sha256 == load(path).sha256
-    assert run("image", path, "--to", made, "--json") == 0
+    assert run("image", path, "--to", made, "--json", "--force") == 0
     assert json.loads(capsys.readouterr().out)["written"] == str(made)
 
 
 def test_it_converts_a_file_into_itself(tmp_path: Path) -> None:
     path = put(tmp_path / "fw.hex", HEX)
-    assert run("image", path, "--to", path) == 0
+    assert run("image", path, "--to", path, "--force") == 0
     assert load(path).entry == 0x080001CD
 
 

@@ -181,6 +181,37 @@ def test_a_key_that_no_root_vouches_for_signs_nothing(say: Say, tmp_path: Path) 
     assert say("sign", PARENT, "--key", "release.pem")[0] == 9
 
 
+@pytest.mark.parametrize("use", ["roots", "report_key"])
+@pytest.mark.parametrize("place", ["bench.toml", "deep/below/bench.toml", "../elsewhere/bench.toml"])
+def test_the_printed_lines_work_in_the_bench_file(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, use: str
+) -> None:
+    """Of a key in another folder, for a bench file here, below and beside: `bench check` reads the named file."""
+    monkeypatch.chdir(tmp_path)
+    bench, keys = tmp_path / place, tmp_path / "keys and more"
+    bench.parent.mkdir(parents=True, exist_ok=True)
+    bench.write_text('[bus.usb]\nkind = "usb"\nemulated = true\n')
+    keys.mkdir()
+    (keys / "own.pem").write_bytes(private_key("root").pem())
+    (keys / "own.pem").chmod(0o600)
+    status, out, _ = say("key", "keys and more/own.pem", "--bench", place)
+    assert status == 0
+    lines = out.splitlines()
+    pasted = [text.strip() for at, text in enumerate(lines) for line in lines[at + 1 : at + 2] if use in line]
+    pasted += [line.strip() for line in lines if use in line]
+    assert pasted[0] == "[updates]"
+    bench.write_text(bench.read_text() + "\n".join(pasted))
+    assert commands.run(["--bench", place, "bench", "check"]) == 0
+
+
+def test_a_key_in_a_folder_that_is_not_there(say: Say) -> None:
+    status, _, err = say("key", "no such/root.pem")
+    assert (status, err.split("\n")[0]) == (
+        2,
+        "E-MANIFEST-OUTPUT no such/root.pem: there is no folder no such. Make it: mkdir -p 'no such'",
+    )
+
+
 def test_a_key_stays_when_another_root_vouches_for_it(say: Say, tmp_path: Path) -> None:
     with_keys(say)
     before = (tmp_path / "release.pem").read_bytes()

@@ -333,8 +333,9 @@ def test_a_title_stays_a_comment(text: str) -> None:
 
 def test_a_key_s_line_for_the_policy(desk: Desk, tmp_path: Path) -> None:
     done = desk.run("manifest", "key", tmp_path / 'a"]\nx.pem')
-    line = done.out.partition("hosts trust it by  [updates] ")[2]
-    assert tomllib.loads(line) == {"roots": ['a"]\nx.jwk']}
+    lines = [line.strip() for line in done.out.splitlines() if line.startswith("  ")]
+    assert tomllib.loads("\n".join(lines[:2])) == {"updates": {"roots": [str(tmp_path / 'a"]\nx.jwk')]}}
+    assert tomllib.loads("\n".join(lines[2:])) == {"updates": {"report_key": str(tmp_path / 'a"]\nx.pem')}}
 
 
 # Shells that complete.

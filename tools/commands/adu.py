@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import click
 
@@ -43,6 +43,8 @@ T = TypeVar("T")
 LIBRARY, CONF = "libproxyflash_adu.so", "proxyflash-adu.conf"
 FOLDER = Path(__file__).parents[1] / "adu"
 SCRIPT = "proxyflash-flash.sh"
+HEAD = b"# How proxyflash is called: a word on each line.\n"
+"""The begin of a configuration for scripts."""
 WAIT_SECONDS = 50.0
 """How long the bench may be in use by another process of proxyflash; the enumerator has 60 s for an answer."""
 LOOK_SECONDS = 0.2
@@ -62,6 +64,12 @@ class OutputFile(ProxyflashError):
 
     code = "E-TARGET"
     default_remedy = "Is there room, and may this user write there?"
+
+    @classmethod
+    def of(cls, error: OSError, path: Path) -> Self:
+        """`path`: what can't be written, where the error names no file."""
+        remedy = "Move it away, or name another place." if isinstance(error, FileExistsError) else None
+        return cls(f"{error.filename or path}: {error.strerror}", remedy=remedy)
 
 
 @group("adu")
@@ -119,9 +127,10 @@ def enumerator(session: Session, folder: Path, conf: Path | None) -> int | None:
         for path in (folder / CONF, conf):
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                named_files.refuse_other(path, lambda found: found.startswith(HEAD), "a configuration of proxyflash")
                 creating.write(path, text)
     except OSError as error:
-        raise OutputFile(f"{error.filename or folder}: {error.strerror}") from error
+        raise OutputFile.of(error, folder) from error
     register = shell_line(
         ["AducIotAgent", "-l", "2", "--extension-type", "componentEnumerator", "--register-extension", target]
     )
@@ -141,7 +150,7 @@ def _configuration(words: Sequence[str]) -> bytes:
                 f"{word!r} can't be a line of {CONF}",
                 remedy="Move the file or folder of this name to a path without line breaks.",
             )
-    return os.fsencode("# How proxyflash is called: a word on each line.\n" + "".join(f"{word}\n" for word in words))
+    return HEAD + os.fsencode("".join(f"{word}\n" for word in words))
 
 
 @command("script")
@@ -180,10 +189,12 @@ def script(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if image.absolute() != (folder / image.name).absolute():
-            creating.write(folder / image.name, named_files.read(image))
+            data = named_files.read(image)
+            named_files.refuse_other(folder / image.name, lambda found: found == data, "this image", len(data))
+            creating.write(folder / image.name, data)
         creating.write(folder / SCRIPT, os.fsencode(text), mode=0o755)
     except OSError as error:
-        raise OutputFile(f"{error.filename or folder}: {error.strerror}") from error
+        raise OutputFile.of(error, folder) from error
     # The manifest is signed: the script flashes the image that it names, whatever lies beside the script by then.
     arguments = f"--component --component-name-val --sha256 {backup_store.digest(folder / image.name)}"
     arguments += "" if start is None else f" --address 0x{start:X}"

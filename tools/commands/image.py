@@ -11,6 +11,7 @@ from ...flashers.formats import load as load_image
 from ...flashers.formats import save as save_image
 from ...transports import named_files
 from ...transports.plain import word
+from .outputs import FORCE, refuse_firmware
 from .session import NUMBER, Session, command
 
 
@@ -19,8 +20,12 @@ from .session import NUMBER, Session, command
 @click.option("--address", type=NUMBER, help="Where a raw binary goes.")
 @click.option("--format", "format", metavar="NAME", help="The file's format, which is then not guessed.")
 @click.option("--to", type=click.Path(path_type=Path), help="Write it to this file; its ending picks the format.")
-def image(session: Session, file: Path, address: int | None, format: str | None, to: Path | None) -> int | None:
-    """What a firmware file holds: format, segments, gaps, entry, hash, version; converts it with --to.
+@FORCE
+def image(
+    session: Session, file: Path, address: int | None, format: str | None, to: Path | None, force: bool
+) -> int | None:
+    """What a firmware file holds: format, segments, gaps, entry, hash, version; converts it with --to. A file that is
+    there stays, unless --force is given.
 
     Reads Intel HEX, S-record, ELF, raw binary, DFU, DfuSe and MCUboot files.
 
@@ -29,6 +34,8 @@ def image(session: Session, file: Path, address: int | None, format: str | None,
     proxyflash image imu.elf --to imu.hex
     proxyflash image imu.bin --address 0x08000000 --to imu.dfu
     """
+    if to is not None:
+        refuse_firmware(to, force=force)
     loaded = load_image(file, address=address, format=format)
     with named_files.opened(file) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from .session import Session, command, group
 
 if TYPE_CHECKING:
     from ...updates.manifests.policy import Policy
-    from ...updates.manifests.signing import PrivateKey
+    from ...updates.manifests.signing import PrivateKey, PublicKey
 
 PATH = click.Path(path_type=Path)
 
@@ -32,7 +32,7 @@ MOST_PROPERTY = 1 << 20
 
 
 class ManifestOutput(ProxyflashError):
-    """A manifest or a key can't be written to the named file."""
+    """A manifest or a key can't be written to the named file, or another file is there."""
 
     code = "E-MANIFEST-OUTPUT"
     exit_status = ExitStatus.USAGE
@@ -126,7 +126,9 @@ def create(
     folder = (files or child)[0].parent
     path = output or folder / creating.file_name(made.updateId, "importmanifest.json")
     creating.one_folder((*files, *child), path.parent)
-    _write(path, text.encode("utf-8", "surrogateescape"))
+    data = text.encode("utf-8", "surrogateescape")
+    _refuse_other_update(path, data)
+    _write(path, data)
     faults = explain(read(path)).faults
     session.output.document({"manifest": str(path), "update": str(made.updateId), "faults": [*map(describe, faults)]})
     session.output.line(f"{path}  {made.updateId}")
@@ -151,10 +153,52 @@ def _properties(texts: tuple[str, ...], installed_criteria: str | None) -> dict[
 def _write(path: Path, data: bytes, mode: int = 0o644) -> None:
     from ...updates.manifests.creating import write
 
-    try:
+    with _unwritten(path):
         write(path, data, mode=mode)
+
+
+@contextmanager
+def _unwritten(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        make = shell_line(["mkdir", "-p", path.parent])
+        raise ManifestOutput(f"{path}: there is no folder {path.parent}", remedy=f"Make it: {make}") from error
     except OSError as error:
         raise ManifestOutput(f"{path}: {error.strerror}", remedy="Name another file.") from error
+
+
+def _refuse_other_update(path: Path, data: bytes) -> None:
+    """A manifest replaces one of its own kind and update, as when it is made again. Raises ManifestOutput."""
+    from ...updates.manifests.manifest import MAX_MANIFEST
+
+    with _unwritten(path):
+        named_files.refuse_other(
+            path, lambda found: _kind_of(found) == _kind_of(data), "this manifest of this update", MAX_MANIFEST
+        )
+
+
+def _kind_of(data: bytes) -> tuple[bool, bool, Any]:
+    """Of a manifest: whether it is signed for devices, whether it is an import manifest, and its update."""
+    with suppress(ValueError, TypeError, KeyError):
+        raw = json_text.parse(data, most=len(data))
+        is_deployment = "updateManifest" in raw
+        inner = json_text.parse(raw["updateManifest"], most=len(data)) if is_deployment else raw
+        return is_deployment, "." in inner["manifestVersion"], inner["updateId"]
+    return False, False, None
+
+
+def _refuse_other_key(path: Path, found_in: Callable[[bytes], PublicKey], key: PublicKey) -> None:
+    """What is made of a key replaces what was made of the same key. Raises ManifestOutput."""
+    from ...updates.manifests.signing import LONGEST_KEY_FILE
+
+    def is_ours(data: bytes) -> bool:
+        with suppress(ProxyflashError, UnicodeDecodeError):
+            return found_in(data).modulus == key.modulus
+        return False
+
+    with _unwritten(path):
+        named_files.refuse_other(path, is_ours, "made of this key", LONGEST_KEY_FILE)
 
 
 def _told(session: Session, faults: tuple[ProxyflashError, ...]) -> int | None:
@@ -254,8 +298,11 @@ def sign(
     made = creating.signed(update, private, text, workflow_id=workflow, base_url=url)
     path = output or manifest.parent / made.name
     creating.one_folder([path], manifest.parent)
-    for name, data in made.documents.items():
-        _write(path if name == made.name else manifest.parent / name, data)
+    documents = {path if name == made.name else manifest.parent / name: data for name, data in made.documents.items()}
+    for file, data in documents.items():
+        _refuse_other_update(file, data)
+    for file, data in documents.items():
+        _write(file, data)
     children = [name for name in made.documents if name != made.name]
     session.output.document({"deployment": str(path), "update": str(update.manifest.updateId), "children": children})
     for private_key in _private_keys(manifest.parent):
@@ -294,15 +341,17 @@ def key(session: Session, file: Path, root: Path | None, kid: str) -> int | None
     from ...updates.manifests import signing
 
     vouching = _with_its_name(root, signing.PrivateKey.read(root)) if root else None
-    if file.exists():
-        private = signing.PrivateKey.read(file, kid)
-        private = private if kid else _with_its_name(file, private)
-    else:
-        private = signing.PrivateKey.new(kid)
-        _write(file, private.pem(), 0o600)
+    is_new = not file.exists()
+    private = signing.PrivateKey.new(kid) if is_new else signing.PrivateKey.read(file, kid)
+    private = private if kid or is_new else _with_its_name(file, private)
     public = file.with_suffix(".jwk")
-    _write(public, (json.dumps(private.public.jwk(), indent=2) + "\n").encode())
     sjwk = file.with_suffix(".sjwk") if vouching else None
+    _refuse_other_key(public, lambda _: signing.read_public_key(public), private.public)
+    if sjwk:
+        _refuse_other_key(sjwk, lambda found: signing.signing_key_of(found.decode().strip(), ""), private.public)
+    if is_new:
+        _write(file, private.pem(), 0o600)
+    _write(public, (json.dumps(private.public.jwk(), indent=2) + "\n").encode())
     if vouching and sjwk:
         _write(sjwk, (vouching.sign_key(private.public) + "\n").encode())
     session.output.document(
@@ -320,13 +369,37 @@ def key(session: Session, file: Path, root: Path | None, kid: str) -> int | None
     if vouching and sjwk:
         session.output.line(f"{sjwk}  vouched for by {vouching.public.kid}")
     else:
-        from ...transports.toml_text import toml_text
-
-        session.output.line(
-            f"as this gateway's report key:  [updates] report_key = {toml_text(file.name)}; readers take {public.name}"
-        )
-        session.output.line(f"as a root key: hosts trust it by  [updates] roots = [{toml_text(public.name)}]")
+        _print_uses(session, file, public)
     return None
+
+
+def _print_uses(session: Session, private: Path, public: Path) -> None:
+    """What a key that no other vouches for is good for, as lines to paste into the bench file."""
+    from ...transports.toml_text import toml_text
+
+    session.output.lines(
+        (
+            "as a root key, in the bench file of each host that trusts it:",
+            "  [updates]",
+            f"  roots = [{toml_text(_from_bench(session, public))}]",
+            f"or as this gateway's report key, whose readers take {public}:",
+            "  [updates]",
+            f"  report_key = {toml_text(_from_bench(session, private))}",
+        )
+    )
+
+
+def _from_bench(session: Session, path: Path) -> str:
+    """How the bench file of this call names a file: from its folder on; without a bench file from the current folder on."""
+    from ...enumerators.bench import find_file
+    from ...enumerators.errors import BenchMissing
+
+    try:
+        folder = find_file(session.bench_path).resolve().parent
+    except BenchMissing:
+        folder = Path.cwd()
+    whole = path.resolve()
+    return str(whole.relative_to(folder) if whole.is_relative_to(folder) else whole)
 
 
 def _with_its_name(path: Path, private: PrivateKey) -> PrivateKey:

@@ -24,6 +24,7 @@ from ...transports.plain import word
 from ...transports.quoting import shell_line
 from ..output import is_terminal
 from ..wording import size
+from .outputs import FORCE, refuse_firmware
 from .reporting import reports
 from .session import NAME, NUMBER, TRACE, Session, command
 from .waiting import waits
@@ -201,9 +202,11 @@ def verify(
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--start", type=NUMBER, help="The first address; else all memory that can be read.")
 @click.option("--size", "count", type=NUMBER, help="Bytes, from --start on.")
+@FORCE
 @waits
-def read(session: Session, name: str, out: Path, start: int | None, count: int | None) -> int | None:
-    """Reads a component's memory into a file; the file's ending picks the format.
+def read(session: Session, name: str, out: Path, start: int | None, count: int | None, force: bool) -> int | None:
+    """Reads a component's memory into a file; the file's ending picks the format. A file that is there stays, unless
+    --force is given.
 
     \b
     proxyflash read imu backup.hex
@@ -212,6 +215,7 @@ def read(session: Session, name: str, out: Path, start: int | None, count: int |
     if (start is None) != (count is None):
         raise click.UsageError("--start and --size go together")
     component = session.component(name, out)
+    refuse_firmware(out, force=force)
     session.stop_safely()
     with session.programmer(name) as programmer:
         memory = programmer.memory_map()

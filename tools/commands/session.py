@@ -49,7 +49,7 @@ RELEASE_SECONDS = 10.0
 
 
 class LogFile(ProxyflashError):
-    """The file of `--log-file` or `--trace` can't be opened, or `--trace` would replace a file that is not a trace."""
+    """The file of `--log-file` or `--trace` can't be opened, or is there and is not a log or a trace."""
 
     code = "E-LOG"
     exit_status = ExitStatus.USAGE

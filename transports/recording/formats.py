@@ -26,6 +26,7 @@ from .pcapng import PCAPNG_RECORDS, write_pcapng
 from .records import BUS_NAME, CAN_EFF, CanFlag, CanFrame, Fields, Record, fd_flags, raw_id
 
 FORMAT = "proxyflash recording"
+PCAPNG = "recording.pcapng"
 SCHEMA = 1
 _BEGIN = re.compile(re.escape(f'{{"format": "{FORMAT}",'.encode()))
 LONGEST_LINE = 1 << 20
@@ -73,7 +74,7 @@ def save(records: Iterable[Record], path: Path, *, head: Mapping[str, Any] | Non
 
 def refuse_other(path: Path) -> None:
     """A recording replaces a recording or an empty file. Raises OSError where something else is there."""
-    named_files.refuse_other(path, _BEGIN, "a recording of proxyflash")
+    named_files.refuse_other(path, _BEGIN.match, "a recording of proxyflash")
 
 
 def head_line(head: Mapping[str, Any] | None = None, dropped: int = 0) -> bytes:
@@ -122,16 +123,19 @@ def save_all(records: Sequence[Record], folder: Path, *, dropped: int = 0) -> li
     """Writes all formats into a folder, each only if it has something to hold; the files. Raises OSError.
 
     The files are for their owner alone, and so is the folder if it is made here. What an earlier recording left there is
-    gone.
+    gone; files of these names that no recording left there are an error.
     """
-    private_files.output_folder(folder)
-    files = [folder / "recording.jsonl"]
-    save(records, files[0], dropped=dropped)
     # With those that no record of this recording has, so that nothing is left of an earlier one.
     texts: dict[str, list[str]] = {"can.log": list(candump_log(records)), "serial.txt": [], "usb.txt": []}
     for record in records:
         if record.text_file:
             texts.setdefault(record.text_file, []).append(record.line)
+    private_files.output_folder(folder)
+    files = [folder / "recording.jsonl"]
+    if not files[0].exists():
+        for name in (*texts, PCAPNG):
+            named_files.refuse_present(folder / name)
+    save(records, files[0], dropped=dropped)
     for name, lines in texts.items():
         text = "".join(f"{line}\n" for line in lines)
         (folder / name).unlink(missing_ok=True)
@@ -139,9 +143,9 @@ def save_all(records: Sequence[Record], folder: Path, *, dropped: int = 0) -> li
             files.append(folder / name)
             with private_files.whole(files[-1]) as file:
                 file.write(text.encode())
-    (folder / "recording.pcapng").unlink(missing_ok=True)
+    (folder / PCAPNG).unlink(missing_ok=True)
     if any(isinstance(record, PCAPNG_RECORDS) for record in records):
-        files.append(folder / "recording.pcapng")
+        files.append(folder / PCAPNG)
         with private_files.whole(files[-1]) as file:
             write_pcapng(records, file)
     return files
