@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ..flasher import Address
 from ..formats import avr_memories
 from ..memory_runs import MemoryRun, check_apart, listed
-from ..serial.profile import SerialProfile
+from ..serial.profile import MOST_RATE, SerialProfile
 from ..serial.reset_line import ResetSettings
 from .parts import AvrPart
 
@@ -79,7 +79,7 @@ class AvrProfile(SerialProfile):
     part: str | int = ""
     """The expected part: its name or a piece of the name (`"ATmega328"`), or its signature (`0x1E950F`). "": any
     part."""
-    app_baudrate: int | None = Field(default=None, gt=0)
+    app_baudrate: int | None = Field(default=None, gt=0, le=MOST_RATE)
     """Bit rate of the application, in bit/s. Default: the bus's `baudrate`."""
     entry: AvrEntrySettings = AvrEntrySettings()
     """How the part is brought into its bootloader."""

@@ -12,6 +12,7 @@ from ...transports.errors import SerialGone, TransportError
 from ...transports.serial.port import SerialPort
 from ..errors import NoResponse, PartError, PartWrongMode, ProfileWrong, Step, WrongPart, silence
 from ..flasher import Address, Bootloader, Identity, ProbeResult, State
+from . import rates
 from .boot_pins import PinSettings
 from .entry import SerialEntry
 from .reset_line import ResetSettings
@@ -87,11 +88,13 @@ class SerialBootloader(Bootloader):
 
     @classmethod
     def surprises(cls, profile: Any, bus: Mapping[str, Any]) -> Iterator[str]:
-        """What opening the port does to the lines that the profile's `entry` names; a `part` that no part has as its name."""
+        """What opening the port does to the lines that the profile's `entry` names; a bit rate that no part has; a `part` that
+        no part has as its name."""
         entry, part = getattr(profile, "entry", None), getattr(profile, "part", "")
         if isinstance(entry, PinSettings | ResetSettings):
             # Linux asserts both lines by default.
             yield from entry.at_opening({line: bool(bus.get(line, True)) for line in ("dtr", "rts")})
+        yield from rates.surprises(profile)
         names = cls._part_names() if isinstance(part, str) and part else ()
         if names and not any(part.lower() in name.lower() for name in names):
             yield f"profile.part = {part!r}: no known part is called so, and a part with another name is refused"

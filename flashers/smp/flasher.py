@@ -11,7 +11,7 @@ the upload in upload.py, packets in codec.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +21,7 @@ from ...transports.serial.port import SerialPort
 from ..errors import ImageWrongPart, PartError, PartRefused, VerifyMismatch, WrongPart
 from ..flasher import Capability, Identity, ProbeResult, Slot, SlotBootloader, State, Target
 from ..formats.mcuboot import McubootImage, parse
+from ..serial import rates
 from .client import SmpClient
 from .codec import SILENCES, ConsoleFraming, RawFraming
 from .link import SerialWire, SmpLink, Wire
@@ -69,6 +70,10 @@ class SmpFlasher(SlotBootloader):
         from .describe import ConsoleDescriber, RawDescriber
 
         return ConsoleDescriber(name) if profile.framing == "console" else RawDescriber(name)
+
+    @classmethod
+    def surprises(cls, profile: SmpProfile, bus: Mapping[str, Any]) -> Iterator[str]:
+        yield from rates.surprises(profile)
 
     @classmethod
     def runs_while_written(cls, profile: SmpProfile) -> bool:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from ..flasher import Address, Settings
+from ..serial.profile import MOST_RATE
 from .codec import LINE_LENGTH
 
 
@@ -31,7 +32,7 @@ class SmpProfile(Settings):
     """Who answers: the `"application"`, or MCUboot's serial `"recovery"`. `"auto"`: depends on the answer."""
     recovery: bool = False
     """Whether the application is restarted into serial recovery for the upload."""
-    recovery_baudrate: int | None = Field(default=None, ge=1, le=0x7FFF_FFFF)
+    recovery_baudrate: int | None = Field(default=None, ge=1, le=MOST_RATE)
     """Bit rate of serial recovery. Default: that of the application, which is the `baudrate` of the bus. No effect over UDP."""
     confirm: bool = True
     """Whether the image is made permanent once it runs. If false, the next reset brings the old image back."""

@@ -106,7 +106,10 @@ class Restarting:
         return seconds, TRIES if seconds == self._profile.answer else 1
 
     def enter_recovery(self) -> None:
-        """Raises PartWrongMode."""
+        """Raises PartWrongMode, SerialSettings where the port can't do the bit rate of recovery."""
+        # A bit rate that the port can't do is refused here, while the application still runs.
+        self._wire.speak_to(recovery=True)
+        self._wire.speak_to(recovery=False)
         reset = clock.monotonic()
         self.moved = True
         self.restart(recovery=True)

@@ -12,7 +12,7 @@ from ..flasher import Address
 from ..memory import MemoryMap
 from ..memory_runs import MemoryRun, check_apart, listed, regions
 from ..serial.boot_pins import Output, PinSettings
-from ..serial.profile import SerialProfile
+from ..serial.profile import MOST_RATE, SerialProfile
 from ..vector_table import VectorTable
 from .codec import WORD
 from .parts import FLASH_START
@@ -101,7 +101,7 @@ class Stm32Profile(SerialProfile):
     by a reset if the lines drive both NRST and BOOT0, else by Go."""
     app_parity: Parity | None = None
     """Parity of the application. Default: the bus's `parity`."""
-    app_baudrate: int | None = Field(default=None, gt=0)
+    app_baudrate: int | None = Field(default=None, gt=0, le=MOST_RATE)
     """Bit rate of the application, in bit/s. Default: the bus's `baudrate`."""
     memory: Annotated[tuple[Stm32MemoryRun, ...], BeforeValidator(_listed)] = ()
     """The flash of a part that proxyflash does not know, or of a clone with another flash, as a list of runs."""

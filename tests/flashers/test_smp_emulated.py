@@ -20,6 +20,7 @@ from proxyflash.flashers.flasher import State
 from proxyflash.tests.emulators.smp_lab import NEW, OLD, image
 from proxyflash.tests.flashers.smp_rig import Rig
 from proxyflash.tests.rigs import rigs
+from proxyflash.transports.errors import SerialSettings
 
 pytestmark = pytest.mark.simulated_time
 
@@ -87,6 +88,22 @@ def test_recovery_at_a_bit_rate_of_its_own(make_rig: Callable[..., Rig], rate: i
     assert (seen.state, rig.port.baudrate) == (State.BOOTLOADER, 115_200)
     rig.flash()
     assert (rig.runs, rig.port.baudrate) == (NEW, 115_200)
+
+
+def test_a_bit_rate_of_recovery_that_the_port_cannot_do(make_rig: Callable[..., Rig]) -> None:
+    """Found while the application runs: nothing has asked the part to restart."""
+    rig = make_rig(profile={"recovery": True, "recovery_baudrate": 9_600}, recovery_baudrate=9_600)
+    set_line = rig.port.set_line
+
+    def limited(*, baudrate: int | None = None, parity: str | None = None) -> bool:
+        if baudrate == 9_600:
+            raise SerialSettings("the port can't do 9600 bit/s")
+        return set_line(baudrate=baudrate, parity=parity)
+
+    rig.port.set_line = limited  # type: ignore[method-assign]
+    with pytest.raises(SerialSettings):
+        rig.flash()
+    assert rig.runs == OLD
 
 
 def test_a_part_that_stays_in_recovery_at_its_own_bit_rate_is_not_mute(make_rig: Callable[..., Rig]) -> None:

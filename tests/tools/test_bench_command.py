@@ -285,6 +285,19 @@ SURPRISES = {
         '[bus.b]\nkind = "can"\ninterface = "virtual"\nchannel = "c"\ndata_bitrate = 2_000_000',
         ["bus b: data_bitrate is without effect: without fd = true"],
     ),
+    "rates without their thousands": (
+        (
+            '[bus.b]\nkind = "serial"\nurl = "/dev/null"\nbaudrate = 115_200\n'
+            '[[component]]\nname = "a"\nbus = "b"\nprotocol = "smp"\nprofile = {recovery_baudrate = 115}\n'
+            '[[component]]\nname = "c"\nbus = "b"\nprotocol = "stm32-uart"\n'
+            "profile = {baudrate = 115, app_baudrate = 57}"
+        ),
+        [
+            "component a: profile.recovery_baudrate = 115 is in bit/s",
+            "component c: profile.baudrate = 115 is in bit/s",
+            "component c: profile.app_baudrate = 57 is in bit/s",
+        ],
+    ),
     "an id as lsusb shows it": (
         (
             '[bus.b]\nkind = "usb"\n[[component]]\nname = "a"\nbus = "b"\nprotocol = "dfu"\n'
