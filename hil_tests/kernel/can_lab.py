@@ -72,7 +72,7 @@ def listeners(interface: str) -> int:
 
 
 class Program:
-    """A program of can-utils that runs, its output in a file."""
+    """A program that runs, its output in a file."""
 
     def __init__(self, process: subprocess.Popen[str], output: Path) -> None:
         self.process = process
@@ -87,10 +87,10 @@ class Program:
         wait_until(lambda: len(self.lines) >= count, f"{count} lines in {self.output}")
         return self.lines
 
-    def end(self) -> list[str]:
+    def end(self, seconds: float = LONG) -> list[str]:
         """Stops it as Ctrl-C does; its lines."""
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(LONG)
+        self.process.wait(seconds)
         return self.lines
 
 
@@ -102,14 +102,19 @@ def program(*words: str | Path) -> list[str]:
 
 
 @contextmanager
-def listening(interface: str, output: Path, *words: str | Path) -> Iterator[Program]:
-    """A program of can-utils that listens on the interface, from when it does until the end of the block."""
+def listening(interface: str, output: Path, *words: str | Path, seconds: float = LONG) -> Iterator[Program]:
+    """A program that listens on the interface, from when it does until the end of the block.
+
+    Args:
+        output: the file of what it writes to stdout and stderr.
+        seconds: how long it may take until it listens.
+    """
     before = listeners(interface)
     with output.open("w") as file:
         command = ["stdbuf", "-oL", *program(*words)]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, text=True)
     try:
-        wait_until(lambda: listeners(interface) > before or process.poll() is not None, f"{words[0]} listens")
+        wait_until(lambda: listeners(interface) > before or process.poll() is not None, f"{words[0]} listens", seconds)
         assert process.poll() is None, output.read_text()
         yield Program(process, output)
     finally:
