@@ -68,6 +68,7 @@ class NextAction(StrEnum):
     ROLLBACK = "rollback"
     ABANDON = "apply --abandon MANIFEST"
     SCAN = "scan"
+    FLASH = "flash"
 
 
 @dataclass(frozen=True, slots=True)

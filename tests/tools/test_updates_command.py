@@ -83,7 +83,7 @@ def test_what_a_stopped_one_prints_goes_on(make_desk: MakeDesk, monkeypatch: pyt
     assert shlex.split(command)[-1] == "resume"
     with monkeypatch.context() as patched:
         # A Ctrl-C while the rollback has brought back nothing yet.
-        patched.setattr(Engine, "to_undo", lambda engine: signal.raise_signal(signal.SIGINT))
+        patched.setattr(Engine, "to_undo", lambda engine, number: signal.raise_signal(signal.SIGINT))
         done = desk.run("rollback")
     assert (done.status, "stopped at once; nothing was changed by this command. Update 1 is" in done.err) == (10, True)
     assert done.err.strip().endswith(" rollback, or go on: " + command)

@@ -176,4 +176,5 @@ def test_what_has_no_way_back_is_told_each_time(lab: Lab) -> None:
         outcome = lab.rollback()
         assert told(outcome) == IN_PART
         assert outcome.error is not None
-        assert outcome.error.remedy == "Install the wanted version by an update."  # Another rollback would not help.
+        # Another rollback would not help.
+        assert outcome.error.remedy == "left: undo by hand what step 1.1 (test/file:1) has done"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -165,11 +166,12 @@ def resume(session: Session, again: bool, wait: float) -> int | None:
 
 
 @command("rollback")
+@click.argument("number", type=click.IntRange(min=1), required=False)
 @YES
 @WAIT
 @reports
-def rollback(session: Session, yes: bool, wait: float) -> int | None:
-    """Undoes the unfinished update, else the last one; the last step first.
+def rollback(session: Session, number: int | None, yes: bool, wait: float) -> int | None:
+    """Undoes the unfinished update, else the last that changed something; the last step first. NUMBER: undoes that one.
 
     `plan` lists the steps that can't be undone. The result of each restore is printed. Run it again to retry restores that
     failed. If everything was brought back already, nothing is done, with exit status 0.
@@ -187,18 +189,27 @@ def rollback(session: Session, yes: bool, wait: float) -> int | None:
             f"Update {unfinished.number} is unfinished. Undo it: {session.command_for('rollback')}, "
             f"or go on: {session.command_for('resume')}"
         )
-    entry = engine.to_undo()
-    if entry is None:
+    change = engine.to_undo(number)
+    entry = change.entry
+    if unfinished is None and change.is_undone:
         session.output.document({"update": None, "verdict": "nothing to roll back"})
-        session.output.line("nothing to roll back: the last update was rolled back already")
+        what = "was rolled back already" if change.progress.rolling_back else "left everything as it was before"
+        session.output.line(f"nothing to roll back: update {change.kept.number} {what}")
+        other = engine.another_way_back(change)
+        if other is not None:
+            undo = session.command_for("rollback", str(other.number))
+            session.output.note(f"update {other.number} can still be undone: {undo}")
         return None
+    if unfinished is None:
+        session.output.note(f"undoing update {change.kept.number}, {word(change.done.begin['update'])}")
     names = [item.task.target for item in engine.outcome(entry).results if item.task.component and not item.as_before]
     _ask_for_real(session, names, yes, "bring back what was on")
     if wait:
         # Components that aren't there even then, or can't be asked, are reported; the others are brought back.
         with Wait(session, wait) as waiting:
             waiting.until_all_are_there(names, lambda name: _see_if_it_can_be_asked(session, name))
-    return _carried_out(session, engine.rollback, earlier=entry if entry.progress().rolling_back else None)
+    work = partial(engine.rollback, None if unfinished else change.kept.number)
+    return _carried_out(session, work, earlier=entry if change.progress.rolling_back else None)
 
 
 @command("history")

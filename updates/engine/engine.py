@@ -50,7 +50,7 @@ from .journal import Journal
 from .plan import UpdatePlan, flash_again
 from .progress import Ending, Kind, Progress
 from .report import Outcome
-from .store import Seen, Store, StoredUpdate
+from .store import Change, Seen, Store, StoredUpdate
 from .task_runner import RunSettings
 from .update_run import UpdateRun
 from .verdict import NOT_SELECTED, PASSED_OVER
@@ -196,16 +196,22 @@ class Engine:
             raise UpdateUnknown("no update is unfinished")
         return self._go_on(*found, again=again, demands=True).carry_out()
 
-    def rollback(self) -> Outcome:
-        """Undoes the update that is unfinished, else the last that changed something, in reverse order, each as its handler can.
+    def rollback(self, number: int | None = None) -> Outcome:
+        """Undoes an update in reverse order, each step as its handler can. `number`: which; None: see `to_undo`.
 
         What a rollback could not bring back the next one tries again. Of an update that the policy doesn't take any more,
         what was backed up is brought back, and no file of it is used. Raises UpdateUnknown when there is none whose backups
-        are kept, or everything was brought back.
+        are kept, or everything was brought back; Unfinished when another one is not at its end.
         """
         self._take()
         found = self._open()
-        return self._undoing().carry_out() if found is None else self._go_on(*found).roll_back()
+        if found is not None:
+            _check_is(number, *found)
+            return self._go_on(*found).roll_back()
+        change = self._to_undo(number)
+        if change.is_undone:
+            raise UpdateUnknown(_undone(change), remedy=self._further(change))
+        return self._undoing(change).carry_out()
 
     def _torn(self) -> set[str]:
         """The components that the last update which changed them left neither as they were nor as it wanted them."""
@@ -229,19 +235,73 @@ class Engine:
         """Raises Unfinished: no update begins while another one isn't at its end."""
         raise _unfinished(other, other.progress())
 
-    def to_undo(self) -> StoredUpdate | None:
-        """What a rollback would undo; None: the last change was undone already. Raises UpdateUnknown."""
-        unfinished = self.unfinished()
-        if unfinished is None and _is_undone(self._last_change().progress()):
-            return None
-        return unfinished or self._undoable()[0]
+    def to_undo(self, number: int | None = None) -> Change:
+        """What a rollback would undo, or has undone already. `number`: that update.
 
-    def _last_change(self) -> StoredUpdate:
-        entry = self.store.last_change()
-        if entry is None:
+        None: the unfinished update, else the last that changed something. If that one kept nothing because it is an update that
+        was applied again, and changed nothing that can be brought back, it is the run of the same update before.
+        Raises UpdateUnknown, Unfinished.
+        """
+        found = self._open()
+        if found is None:
+            return self._to_undo(number)
+        _check_is(number, *found)
+        entry, progress = found
+        kept = self.kept(entry, progress)
+        return Change(entry, progress, kept, progress if kept == entry else kept.progress())
+
+    def _to_undo(self, number: int | None) -> Change:
+        changes = self.store.changes()
+        if number is not None:
+            found = next((change for change in changes if change.kept.number == number), None)
+            if found is None:
+                self.store.entry(number)
+                raise UpdateUnknown(f"update {number} is a rollback, or has changed nothing")
+            if not found.is_for_rollback:
+                raise UpdateUnknown(self._nothing_kept(found), remedy=self._further(found))
+            return found
+        last = next(changes, None)
+        if last is None:
             none = self.store.latest() is None
             raise UpdateUnknown(f"no update {'was made on' if none else 'has changed anything of'} this bench so far")
-        return entry
+        found = last
+        while not found.is_for_rollback:
+            before = next(changes, None)
+            if before is None or not _is_again(found, before):
+                raise UpdateUnknown(self._nothing_kept(last), remedy=self._further(last))
+            found = before
+        return found
+
+    def another_way_back(self, change: Change) -> StoredUpdate | None:
+        """The last update before this change that can still be undone, by its number; None: there is none."""
+        with suppress(JournalBroken, UpdateUnknown):
+            for other in self.store.changes():
+                if other.kept.number < change.kept.number and other.can_be_undone:
+                    return other.kept
+        return None
+
+    def _further(self, change: Change) -> Remedy | None:
+        """What else can be undone, for a message."""
+        other = self.another_way_back(change)
+        if other is None:
+            return None
+        what = f"Update {other.number}, {other.progress().begin['update']}, can still be undone: "
+        return (what, NextAction.ROLLBACK, f" {other.number}")
+
+    def _nothing_kept(self, change: Change) -> str:
+        """Why nothing of a change can be brought back."""
+        said = f"of update {change.kept.number}, {change.done.begin['update']}, nothing was kept that could be brought back"
+        if any(state.has_kept for state in change.done.tasks):
+            return f"{said}; a later update has taken its place"
+        with suppress(ProxyflashError):
+            plan = _plan_of(change.kept, change.done, _own(change.kept, change.done, Policy()))
+            reasons = {
+                f"step {task.label} on {task.target}: {planning.no_way_back(self.bench, task, state.results)}": None
+                for task, state in zip(plan.tasks, change.done.tasks, strict=True)
+                if not state.as_before
+            }
+            said = "; ".join((said, *reasons))
+        return said
 
     def _take(self) -> None:
         """The bench is this engine's alone. Raises BenchLocked, StepHangs."""
@@ -307,10 +367,9 @@ class Engine:
         progress.add(journal.append(Kind.RESUMED, {"boot": restarting.boot_id()}))
         return self._run(entry, kept, journal, progress, plan, refusal=refusal, again=again, resumed=demands)
 
-    def _undoing(self) -> UpdateRun:
-        """A rollback of the last change, as an update of its own: that one's end stays what it was."""
-        last, before = self._undoable()
-        kept = self.kept(last, before)
+    def _undoing(self, change: Change) -> UpdateRun:
+        """A rollback of a change, as an update of its own: that one's end stays what it was."""
+        kept, before = change.kept, change.progress
         update, refusal = self._again(kept, before, undoes=True)
         plan = _plan_of(kept, before, update)
         done = [(state.ended, index) for index, state in enumerate(before.tasks) if state.status is Status.DONE]
@@ -336,20 +395,9 @@ class Engine:
             raise room.not_begun(error, entry.folder) from error.__cause__
         return journal, progress
 
-    def _undoable(self) -> tuple[StoredUpdate, Progress]:
-        """The last change, of which something is left to be brought back. Raises UpdateUnknown."""
-        last = self._last_change()
-        before = last.progress()
-        if _is_undone(before):
-            raise UpdateUnknown(f"the last one, update {last.number}, was rolled back already")
-        if not self.kept(last, before).backup.is_dir():
-            raise UpdateUnknown(f"of the last one, update {last.number}, nothing was kept that could be brought back")
-        return last, before
-
     def kept(self, entry: StoredUpdate, progress: Progress) -> StoredUpdate:
-        """Whose files and backups an update uses."""
-        undone = progress.begin.get("undoes")
-        return entry if undone is None else self.store.entry(int(undone))
+        """Whose files and backups an update uses. Raises UpdateUnknown."""
+        return self.store.kept(entry, progress)
 
     def _again(self, kept: StoredUpdate, progress: Progress, *, undoes: bool) -> tuple[Update, UpdateError | None]:
         """An update that has begun, from its own copies, and why the policy doesn't take it any more.
@@ -416,8 +464,24 @@ def _plan_of(kept: StoredUpdate, progress: Progress, update: Update) -> UpdatePl
     return plan
 
 
-def _is_undone(progress: Progress) -> bool:
-    return all(state.as_before for state in progress.tasks)
+def _undone(change: Change) -> str:
+    """What is said of a change of which nothing is left to be brought back."""
+    number = change.entry.number
+    if change.progress.rolling_back:
+        return f"the last one, update {number}, was rolled back already"
+    return f"the last one, update {number}, left everything as it was before"
+
+
+def _is_again(later: Change, before: Change) -> bool:
+    """Whether the later change is the same update, which was applied again and went well."""
+    again = later.kept == later.entry and later.progress.ending is Ending.SUCCEEDED
+    return again and bool(later.done.begin["digest"] == before.done.begin["digest"])
+
+
+def _check_is(number: int | None, unfinished: StoredUpdate, progress: Progress) -> None:
+    """Raises Unfinished where `number` is neither the unfinished update nor the update that it undoes."""
+    if number not in (None, unfinished.number, progress.begin.get("undoes")):
+        raise _unfinished(unfinished, progress)
 
 
 def _to_bring_back(plan: UpdatePlan, before: Progress) -> list[int]:

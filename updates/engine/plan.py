@@ -6,7 +6,8 @@ each of these the child's steps in order. A step that selects no component is sk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ...enumerators.bench import Bench
@@ -14,7 +15,7 @@ from ...enumerators.bench_component import BenchComponent
 from ...enumerators.component import Component, Presence, select, selectable
 from ...enumerators.host import HostComponent
 from ...transports import plugins
-from ...transports.errors import PluginUnknown
+from ...transports.errors import PluginUnknown, ProxyflashError
 from ...transports.plain import meant
 from ...transports.quoting import shell_line
 from ..errors import BelowFloor, ComponentAbsent, DowngradeRefused, HandlerUnknown, ManifestField
@@ -25,6 +26,8 @@ from ..manifests.options import StepOptions, split, start_conditions
 from ..manifests.policy import Policy
 from ..manifests.resolved_update import Update
 from ..manifests.versions import older
+from .action import Action
+from .results import ActionResult, ResultCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +230,17 @@ def check_components(bench: Bench, plan: UpdatePlan) -> None:
     for task in plan.tasks:
         place = f"{task.update.path}: step {task.label} for {task.target}"
         task.handler.check_component(task.step, _reached(bench, task), place)
+
+
+def no_way_back(bench: Bench, task: Task, results: Mapping[Action, ActionResult]) -> str:
+    """Why what a task has done can't be undone. `results`: of its actions."""
+    kept = results.get(Action.BACKUP)
+    if kept is not None and kept.code == ResultCode.BACKUP_UNSUPPORTED and kept.details:
+        return kept.details
+    reason = ""
+    with suppress(ProxyflashError):
+        reason = task.handler.rollback_blocker(task.step, _reached(bench, task))
+    return reason or f"{task.step.handler} has kept nothing to bring back"
 
 
 def _reached(bench: Bench, task: Task) -> BenchComponent | HostComponent | None:

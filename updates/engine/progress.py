@@ -118,6 +118,12 @@ class TaskProgress:
         return not self.touched or (restored is not None and restored.brought_back)
 
     @property
+    def has_kept(self) -> bool:
+        """Whether its Backup has kept what there was before."""
+        kept = self.results.get(Action.BACKUP)
+        return kept is not None and kept.succeeded and kept.code != ResultCode.BACKUP_UNSUPPORTED
+
+    @property
     def torn(self) -> bool:
         """Whether it has ended, and left neither what was wanted nor what was there before."""
         return self.status in (Status.FAILED, Status.NOT_RESTORED) and not self.as_before
@@ -286,7 +292,8 @@ class Progress:
                     if "action" in record and not record["touched"]:
                         self._untouched(self._task(record))
             case Kind.START:
-                self._start(self._task(record), Action(record["action"]))
+                changes = Action(record["action"]) in CHANGING and record.get("changes") is not False
+                self._start(self._task(record), Action(record["action"]), changes=changes)
             case Kind.END:
                 self._end(self._task(record), Action(record["action"]), record)
             case Kind.FAILED:
@@ -318,14 +325,14 @@ class Progress:
             task.status, task.touched, task.failing, task.started = Status.TODO, True, False, None
             task.results.pop(Action.RESTORE, None)
 
-    def _start(self, task: TaskProgress, action: Action) -> None:
+    def _start(self, task: TaskProgress, action: Action, *, changes: bool) -> None:
         task.started = action
-        task.fresh = action in CHANGING and not task.touched
-        task.touched = task.touched or action in CHANGING
+        task.fresh = changes and not task.touched
+        task.touched = task.touched or changes
 
     def _untouched(self, task: TaskProgress) -> None:
         """Stopped before it had changed anything: as if it had not begun, unless it had before."""
-        if task.fresh:
+        if task.fresh or (task.started in CHANGING and not task.touched):
             task.started, task.touched, task.fresh = None, False, False
 
     def _end(self, task: TaskProgress, action: Action, record: Mapping[str, Any]) -> None:
@@ -333,6 +340,8 @@ class Progress:
         task.results[action] = result
         if task.started is action:
             task.started = None
+        if action is Action.INSTALL and result.code in SKIPPED:
+            self._untouched(task)
         if action is Action.RESTORE:
             asked = RESTARTS.get(result.code)
             if asked is not None and (asked.host or self.restored_restart is None):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ...transports.errors import ExitStatus, NextAction, ProxyflashError, Remedy
+from ...transports.errors import ExitStatus, NextAction, ProxyflashError
 from ..errors import StepFailed
 from ..events import Status
 from .action import Action
@@ -132,12 +132,15 @@ class Outcome:
         left = ", ".join(dict.fromkeys(item.task.target for item in self.results if item.is_torn))
         if not left or not self.progress.over or self.ending is Ending.ABANDONED:
             return failed
-        again: Remedy = ()
+        again: tuple[str | NextAction, ...] = ()
         if any(item.can_be_brought_back for item in self.results):
             again = ("Once the cause is mended, bring back what is left: ", NextAction.ROLLBACK)
-        elif failed is None:
-            again = "Install the wanted version by an update."
         if failed is None:
+            by_hand = [item for item in self.results if item.is_torn and not item.can_be_brought_back]
+            again = (
+                *again,
+                *(piece for item in by_hand for piece in _by_hand(item, follows=item is not by_hand[0] or bool(again))),
+            )
             return StepFailed(f"not everything could be brought back: {left} could not", remedy=again)
         return failed.advised((*failed.advice, " ", *again)) if again else failed
 
@@ -238,6 +241,15 @@ def _result(task: Task, state: TaskProgress, progress: Progress, *, may_wait: bo
         result = ActionResult(ResultCode.CANCELLED, details=details)
     error = state.error
     return TaskResult(replace(task, status=status), result, error, state.results, state.touched)
+
+
+def _by_hand(item: TaskResult, *, follows: bool) -> tuple[str | NextAction, ...]:
+    """What a person does about a task of which nothing was kept. `follows`: another advice stands before."""
+    task, begin = item.task, ". " if follows else ""
+    if not (task.handler.enters_bootloader and task.component):
+        return (f"{begin}{task.target}: undo by hand what step {task.label} ({task.step.handler}) has done",)
+    had = f" with {task.component.version}, which it had" if task.component.version else " with what it had"
+    return (f"{begin}{task.target}: flash it{had}: ", NextAction.FLASH, f" {task.target} FILE")
 
 
 def _to_bring_back(status: Status, state: TaskProgress) -> tuple[Status, str]:

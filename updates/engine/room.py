@@ -25,7 +25,7 @@ def demand(
 ) -> None:
     """That the disk of `folder` has room for the update's copies and backups. Raises NoRoom.
 
-    `freed`: bytes of earlier updates that are given up before the copies are made, and those after the first Install: the
+    `freed`: bytes of earlier updates that are given up before the copies are made, and those once a step is done: the
     backups before that need room beside them. `limits`: of each bus, for components that are updated at once; None: they are
     updated one by one.
     """
@@ -86,7 +86,7 @@ def _copies(update: Update) -> int:
 
 
 def _before_an_install(backups: list[tuple[Task, int]], limits: Mapping[str, int] | None) -> int:
-    """The most that may be kept before the first Install has ended: a backup of each component that is worked on."""
+    """The most that may be kept before a step is done: a backup of each component that is worked on."""
     if limits is None:
         return max((size for _, size in backups), default=0)
     largest: dict[str, dict[str, int]] = {}

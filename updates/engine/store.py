@@ -1,8 +1,8 @@
 """The updates of one bench in its folder: a numbered folder for each, with its journal, files and backups.
 
 `<bench>/updates/000007/`: `journal.jsonl`; `files/`, the update's own checked copies; `work/`, where scripts run;
-`backup/`. Of an update that has ended the journal and the manifests are kept, and, until another one installs something,
-what a rollback needs.
+`backup/`. Of an update that has ended the journal and the manifests are kept, and, until another one has installed something
+that can be undone, what a rollback needs.
 """
 
 from __future__ import annotations
@@ -57,12 +57,48 @@ class StoredUpdate:
         return Progress.of(journal.records(self.journal), str(self.journal))
 
     @property
+    def holds_backups(self) -> bool:
+        """Whether there is still what a rollback of it needs: `Store.forget` takes away its backups and its files together."""
+        documents = self.progress().begin.get("documents", ())
+        return self.backup.is_dir() or any(path.name not in documents for path in self.files.glob("*"))
+
+    @property
     def began(self) -> bool:
         """Whether its journal has a first record. Without it the update was interrupted before it touched anything."""
         try:
             return next(journal.records(self.journal), None) is not None
         except JournalBroken:
             return self.journal.exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an update has changed, or may have, as it is now.
+
+    `entry`: that update, or the last rollback of it; `progress`: of `entry`. `kept`: the update itself, whose files and backups
+    bring back what was there before; `done`: its progress.
+    """
+
+    entry: StoredUpdate
+    progress: Progress
+    kept: StoredUpdate
+    done: Progress
+
+    @property
+    def is_undone(self) -> bool:
+        """Whether everything is as it was before."""
+        return all(state.as_before for state in self.progress.tasks)
+
+    @property
+    def can_be_undone(self) -> bool:
+        """Whether something of it is left to be brought back, and what is needed for that is there."""
+        pairs = zip(self.progress.tasks, self.done.tasks, strict=False)
+        return any(not state.as_before and done.has_kept for state, done in pairs) and self.kept.holds_backups
+
+    @property
+    def is_for_rollback(self) -> bool:
+        """Whether a rollback has an answer to it: undone already, to be undone, or what an earlier rollback has left."""
+        return self.is_undone or self.can_be_undone or self.progress.rolling_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +134,20 @@ class Store:
         """The last that began."""
         return next((entry for entry in reversed(self._all()) if entry.began), None)
 
-    def last_change(self) -> StoredUpdate | None:
-        """The last that changed something, or may have: what a rollback is for. Raises JournalBroken."""
-        return next((entry for entry in reversed(self.entries()) if entry.progress().touched), None)
+    def changes(self) -> Iterator[Change]:
+        """The updates that changed something, or may have, the latest first. Raises JournalBroken."""
+        seen: set[int] = set()
+        for entry in reversed(self.entries()):
+            progress = entry.progress()
+            kept = self.kept(entry, progress)
+            if progress.touched and kept.number not in seen:
+                seen.add(kept.number)
+                yield Change(entry, progress, kept, progress if kept == entry else kept.progress())
+
+    def kept(self, entry: StoredUpdate, progress: Progress) -> StoredUpdate:
+        """Whose files and backups an update uses: for a rollback, those of the update that it undoes. Raises UpdateUnknown."""
+        undone = progress.begin.get("undoes")
+        return entry if undone is None else self.entry(int(undone))
 
     def entry(self, number: int) -> StoredUpdate:
         """Raises UpdateUnknown."""
@@ -126,12 +173,14 @@ class Store:
         shutil.rmtree(entry.folder, ignore_errors=True)
 
     def backed_up(self) -> list[StoredUpdate]:
-        """The last that changed something and whose backups are there, if there is one. Raises nothing for broken journals."""
-        for entry in reversed(self._all()):
-            with suppress(JournalBroken):
-                if entry.backup.is_dir() and entry.progress().touched:
-                    return [entry]
-        return []
+        """The last that changed something which can be brought back, if there is one.
+
+        Behind a broken journal nobody knows which that is: all whose backups are there.
+        """
+        try:
+            return next(([change.kept] for change in self.changes() if change.can_be_undone), [])
+        except (JournalBroken, UpdateUnknown):
+            return [entry for entry in self._all() if entry.backup.is_dir()]
 
     def forget(self, *needed: StoredUpdate) -> None:
         """Takes away what the reports of updates don't need, but for these."""

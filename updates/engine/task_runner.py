@@ -34,6 +34,7 @@ from ..handlers.handler import StepContext
 from ..manifests.conditions import BenchConditions, Version
 from ..manifests.policy import Policy
 from ..manifests.resolved_update import Update
+from . import plan as planning
 from . import room
 from .action import ANNOUNCED, Action
 from .action_caller import ActionCaller, Ended, failure
@@ -88,7 +89,7 @@ class TaskRunner:
         self.settings = settings
         self._journal = journal
         self._lock = clock.RLock()
-        self._installs = False
+        self._gave_up = False
         self._changed: set[str] = set()
         """Components that this run has changed, or may have."""
         self._changed_before = {index for index, state in enumerate(progress.tasks) if state.touched}
@@ -145,6 +146,8 @@ class TaskRunner:
                 self._after_restart(task, caller)
             else:
                 self._install(task, caller)
+        if state.status is Status.DONE and state.has_kept:
+            self._give_up_older()
         if state.status is Status.DONE and task.options.attempts_under(self.settings.policy):
             self.settings.attempts.clear(task)
         self._ask_what_it_holds(task)
@@ -257,14 +260,15 @@ class TaskRunner:
         if self.settings.context.cancelled():
             raise self._stopped_between(task)
         if action in ANNOUNCED:
-            self.record(Kind.START, task=task.index, action=action)
+            changes: dict[str, Any] = {"changes": False} if task.handler.changes_nothing else {}
+            self.record(Kind.START, task=task.index, action=action, **changes)
             self.tell(ActionStarted(task.target, task.label, action))
             if action in (Action.INSTALL, Action.APPLY) and not task.handler.tells_changes:
                 self._changed.add(task.target)
         result, error = self._called(task, caller, action, after_cut=after_cut)
+        if action is Action.RESTORE and result.code == ResultCode.RESTORE_UNSUPPORTED and not result.details:
+            result = replace(result, details=self._no_way_back(task))
         self._check_there(task, action, error)
-        if action is Action.INSTALL:
-            self._give_up_older()
         if action is Action.IS_INSTALLED and error is not None and not isinstance(error, StepTimeout | StagedChanged):
             # As with the agent: a step that can't determine it counts as not installed, and Install shows what is wrong with it.
             result, error = ActionResult(ResultCode.NOT_INSTALLED, result.extended, result.details), None
@@ -287,11 +291,17 @@ class TaskRunner:
             self.settings.attempts.give_back(task)
         raise self._stopped(task, action if action in ANNOUNCED else None, error) from error
 
+    def _no_way_back(self, task: Task) -> str:
+        kept = self.settings.kept
+        # A rollback has no backups of its own: what those came to is in the journal of what it undoes.
+        done = self.progress if "undoes" not in self.progress.begin else kept.progress()
+        return planning.no_way_back(self.settings.bench, task, done.tasks[task.index].results)
+
     def _give_up_older(self) -> None:
-        """After the first Install, what the updates before kept for a rollback is of no use any more."""
+        """Once a step that can be undone is done, a rollback undoes this update, and those before need keep nothing."""
         with self._lock:
-            if not self._installs:
-                self._installs = True
+            if not self._gave_up:
+                self._gave_up = True
                 self.settings.store.forget(self.settings.kept)
 
     def _called(self, task: Task, caller: ActionCaller, action: Action, *, after_cut: bool = False) -> Ended:

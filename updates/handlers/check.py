@@ -25,6 +25,7 @@ class CheckHandler(StepHandler):
 
     buses_only = True
     tells_changes = True
+    changes_nothing = True
 
     @classmethod
     def check(cls, step: InlineStep, *, on_component: bool, place: str) -> None:

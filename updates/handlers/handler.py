@@ -114,6 +114,8 @@ class StepHandler(ABC):
     """Whether Install reaches a component that doesn't answer, by its bootloader. Such a component must be on a bus."""
     tells_changes: ClassVar[bool] = False
     """Whether its events say what it changes, or it changes nothing: that an action has started then changes nothing yet."""
+    changes_nothing: ClassVar[bool] = False
+    """Whether none of its actions changes anything: an update of such steps alone leaves nothing to undo."""
 
     @classmethod
     def draft(cls, version: str, files: Sequence[str]) -> dict[str, Any]:
