@@ -139,6 +139,47 @@ def test_info_knows_the_part_and_its_memory(desk: Desk) -> None:
     assert desk.seen()["imu"] == "1.4.2"
 
 
+SUITE = Path(__file__).parents[2] / "hil_tests" / "benches"
+ERASED = {  # By its bench: a part of each protocol that erases by command, which then stays in its bootloader.
+    "front-radar": "emulated", "imu": "emulated", "camera": "emulated", "sonar": "serial", "valves": "serial",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("component", ERASED)
+def test_info_of_a_part_in_its_bootloader_says_why_a_version_is_not_known(desk: Desk, component: str) -> None:
+    """Whatever a scan could see of it: the bootloader has answered."""
+    desk.bench = SUITE / f"{ERASED[component]}.toml"
+    assert desk.run("erase", component, "--yes").status == 0
+    done = desk.run("info", component)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.split()[:2] == [component, "bootloader"]
+    found = desk.run("info", component, "--json").document
+    assert (found["component"]["presence"], found["identity"]["version"]) == ("bootloader", "")
+    assert re.search(r"\n  version +not known: .*bootloader.* does not report one", done.out)
+    assert found["unknown"]["version"] in done.out
+    assert re.search(r"\n  bootloader +(?!not known)\w", done.out)
+
+
+@pytest.mark.parametrize("component", ["imu", "sonar", "scale"])
+def test_info_of_a_part_without_a_version_question_names_the_question(desk: Desk, component: str) -> None:
+    bench = SUITE / ("emulated.toml" if component == "imu" else "serial.toml")
+    desk.bench.write_text(
+        re.sub(r"(?m)^version = .*$", "", bench.read_text()).replace('"firmware/', f'"{SUITE}/firmware/')
+    )
+    done = desk.run("info", component)
+    assert (done.status, done.out.split()[:2]) == (0, [component, "bootloader"])
+    assert "With version.send and version.match of its component its application is asked" in done.out
+    # The keys are those that the bench file takes.
+    desk.bench.write_text(
+        re.sub(
+            rf'(?m)^name = "{component}"$',
+            rf'name = "{component}"\nversion.send = "VER?\\r"\nversion.match = "FW ([0-9.]+)"',
+            desk.bench.read_text(),
+        )
+    )
+    assert re.search(r"\n  version +1\.4\.2\n", desk.run("info", component).out)
+
+
 # Real hardware, as far as the command line can tell.
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 
 from ...enumerators.bench import Bench
+from ...enumerators.bench_component import BenchComponent
 from ...enumerators.component import Component, Presence
 from ...enumerators.errors import BenchLocked, StateFolder, StateUnsafe
 from ...enumerators.scan import UNSEEN, Scan
@@ -190,7 +192,8 @@ def _full(component: Component) -> dict[str, object]:
 def info(session: Session, name: str) -> int | None:
     """Everything known of one component: identity, memory, what its bootloader can do.
 
-    Enters the part's bootloader if only the bootloader can answer, and leaves the part as it was found.
+    Enters the part's bootloader if only the bootloader can answer, and leaves the part as it was found. Such a part is
+    shown as `bootloader`. What can't be known is shown with the reason.
 
     \b
     proxyflash info imu
@@ -200,12 +203,14 @@ def info(session: Session, name: str) -> int | None:
     with session.programmer(name) as programmer:
         seen = component.look()
         identity = programmer.look()
-        unknown = ""
+        unknown = {}
         try:
             regions = programmer.memory_map().regions
         except ProfileWrong as error:
             # A part reports who it is without a profile of its memory.
-            regions, unknown = (), f"not known: {error.cause}. {error.remedy}"
+            regions, unknown["memory"] = (), f"{error.cause}. {error.remedy}"
+        if programmer.connected and seen.presence in UNSEEN:
+            seen = replace(seen, presence=Presence.BOOTLOADER)
         able = [str(flag.name).lower() for flag in programmer.bootloader.capabilities]
     facts = {
         "part": identity.part,
@@ -215,10 +220,15 @@ def info(session: Session, name: str) -> int | None:
         "bootloader": identity.bootloader,
         **identity.details,
     }
+    if not facts["version"]:
+        unknown["version"] = _why_no_version(component, seen)
+    if not facts["part"] and not facts["bootloader"]:
+        unknown["bootloader"] = "this protocol reports neither the bootloader nor the part"
     session.output.document(
         {
             "component": _full(seen),
             "identity": facts,
+            "unknown": unknown,
             "capabilities": able,
             "memory": [
                 {
@@ -236,16 +246,34 @@ def info(session: Session, name: str) -> int | None:
     )
     out = session.output
     out.line(f"{component.name}  {seen.presence.value}  {word(seen.where)}")
-    rows = [(word(key.replace("_", " ")), word(value)) for key, value in facts.items() if value]
+    said = {key: f"not known: {why}" for key, why in unknown.items()}
+    rows = [
+        (word(key.replace("_", " ")), text) for key, value in facts.items() if (text := word(value) or said.get(key))
+    ]
     for region in regions:
         units = ", ".join(f"{run.count} x {run.size:,}" for run in region.units)
         rows.append(
             ("memory", f"{word(region.name)}  0x{region.start:08X}..0x{region.end - 1:08X}  erase units {units}")
         )
-    if unknown:
-        rows.append(("memory", unknown))
+    if "memory" in said:
+        rows.append(("memory", said["memory"]))
     rows.append(("can", ", ".join(able) or "write only"))
     width = max(len(key) for key, _ in rows)
     for key, value in rows:
         out.line(f"  {key:<{width}}  {value}")
     return None
+
+
+def _why_no_version(component: BenchComponent, seen: Component) -> str:
+    """Why the version of a component's application isn't known."""
+    entry, file = component.entry, component.bench.file
+    if seen.presence is not Presence.BOOTLOADER:
+        return "its application does not report one"
+    if entry.spec.version is not None:
+        return "its application did not answer the question of `version`, and its bootloader does not report one"
+    if file.spec.bus[entry.spec.bus].kind == "serial" and not entry.flasher.probes_application:
+        where = "in the target" if isinstance(file, TargetFile) else "of its component"
+        return (
+            f"its bootloader does not report one. With version.send and version.match {where} its application is asked"
+        )
+    return "the part is in its bootloader, which does not report one"
