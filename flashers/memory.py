@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any
+from typing import Any, ClassVar
 
 from .image import FirmwareImage, Segment
 
@@ -67,7 +67,12 @@ class Watch(Enum):
 
 
 class Head(ABC):
-    """What a processor starts by, at the start of a region."""
+    """What a processor starts by, at the start of a region.
+
+    `machine`: the machine of ELF files for such a processor; "": any may be.
+    """
+
+    machine: ClassVar[str] = ""
 
     @abstractmethod
     def check(self, image: FirmwareImage, region: Region) -> None:

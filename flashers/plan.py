@@ -110,6 +110,7 @@ def place(
         raise ImageEmpty(f"{image.source or 'the image'} holds no bytes")
     placed = image.at(memory.regions[0].start) if image.relocatable else image
     _check_only(image.only, memory)
+    _check_machine(image, memory)
     if not image.only:
         _check_part(placed, memory)
     kept: list[Segment] = []
@@ -146,6 +147,18 @@ def _check_only(names: Collection[str], memory: MemoryMap) -> None:
             raise ImageMisplaced(
                 f"no memory of this part that is written is called {name!r}{meant(name, known)}",
                 remedy=f"One of {', '.join(known)}.",
+            )
+
+
+def _check_machine(image: FirmwareImage, memory: MemoryMap) -> None:
+    """Raises ImageWrongPart for a file that is built for another processor, wherever in the memory it lies."""
+    machine = image.target.get("machine")
+    for region in memory.regions:
+        if machine and region.head is not None and region.head.machine not in ("", machine):
+            raise ImageWrongPart(
+                f"{image.source or 'the image'} is built for {machine}, and {region.name} is that of an "
+                f"{region.head.machine} processor",
+                remedy="Is it the right file for this component?",
             )
 
 

@@ -97,7 +97,7 @@ class SlotStrategy(Strategy):
 def _placed(image: FirmwareImage, memory: MemoryMap) -> FirmwareImage:
     """The image in its slot, which begins at 0. Raises what `planning.place` raises."""
     slot = memory.regions[0]
-    if image.segments and not image.relocatable and not image.only and image.start >= slot.end:
+    if image.segments and not image.relocatable and not image.only and image.start:
         raise ImageMisplaced(
             f"{image.source or 'the image'} has addresses, from 0x{image.start:08X} on, and the {slot.name} takes a file as "
             "it is, at no address",

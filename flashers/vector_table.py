@@ -19,14 +19,10 @@ RAM = range(0x10000000, 0x40000000)
 class VectorTable(Head):
     """The initial stack pointer and the reset vector, one word each."""
 
+    machine = ARM
+
     def check(self, image: FirmwareImage, region: Region) -> None:
-        """Raises ImageWrongPart for a file of another machine, and for words that can't be those two."""
-        machine = image.target.get("machine", ARM)
-        if machine != ARM:
-            raise ImageWrongPart(
-                f"{image.source or 'the image'} is built for {machine}, and {region.name} is that of an {ARM} processor",
-                remedy="Is it the right file for this component?",
-            )
+        """Raises ImageWrongPart for words that can't be those two."""
         if sum(part.size for part in image.within(region.start, region.start + 8)) < 8:
             return
         stack, reset = struct.unpack("<II", image.read(region.start, 8, region.erased_value))

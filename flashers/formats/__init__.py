@@ -159,7 +159,7 @@ def _read(
 def _refuse_foreign(head: bytes, path: Path, kind: type[Format] | None, as_is: bool) -> None:
     """Raises ImageFormat for a file that is not firmware by its start, whatever its name ends in."""
     found = foreign.kind(head)
-    if found is None or (found.container and as_is) or (found.unknown and kind is not RawBinary):
+    if found is None or (found.container and as_is) or (found.unknown and kind not in (RawBinary, None)):
         return
     raise ImageFormat(f"{path} is {found.what}, not firmware for this part", remedy=found.remedy)
 

@@ -49,6 +49,8 @@ MACHINES = {
     243: "EM_RISCV",
 }
 """By the number in e_machine, as the ABI's registry names them; those that firmware is built for, and hosts."""
+EITHER_ORDER = (40, 183)
+"""Machines that programs of either byte order are built for, which run little endian as Cortex-M does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,10 @@ def _offset(piece: _Piece) -> int:
 
 
 def read(stream: BinaryIO, source: str) -> FirmwareImage:
-    """Raises ImageFormat with the offset in the file; `target` has the machine by its ELF name, such as EM_ARM."""
+    """Raises ImageFormat with the offset in the file; `target` has the machine by its ELF name, such as EM_ARM.
+
+    An Arm program in big endian byte order is "EM_ARM (big endian)".
+    """
     return _Reader(stream, source).image()
 
 
@@ -155,8 +160,12 @@ class _Reader:
             "elf",
             self.source,
             entry=entry or None,
-            target={"machine": MACHINES.get(machine, f"EM_{machine}")},
+            target={"machine": self.name(machine)},
         )
+
+    def name(self, machine: int) -> str:
+        name = MACHINES.get(machine, f"EM_{machine}")
+        return f"{name} (big endian)" if self.order == ">" and machine in EITHER_ORDER else name
 
     def placed(self, segments: list[tuple[int, ...]], sections: list[_Piece]) -> Iterator[tuple[int, _Piece]]:
         """Each piece of the file that is loaded, with its address."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from codecs import getincrementaldecoder
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ DECRYPT = f"Decrypt it first. {MEANT}"
 PROGRAM = f"Give the program itself: the .hex, .elf or .bin of the build. {MEANT}"
 DOWNLOAD = f"Download the file itself. {MEANT}"
 EXPORT = f"Give the flash data that it names, as a file of its own. {MEANT}"
+APPLY = f"Apply it to the old file, and give the new one. {MEANT}"
 CONVERT = f"Convert it to Intel HEX. {MEANT}"
 
 
@@ -49,6 +51,14 @@ def _has_partitions(head: bytes) -> bool:
     """A master boot record's four entries: the first byte of each is 0x80 where it is active, and one is in use."""
     entries = [head[place : place + 16] for place in range(446, 510, 16)]
     return all(entry[0] in (0, 0x80) for entry in entries) and any(entry[4] and any(entry[12:]) for entry in entries)
+
+
+def _is_zlib(head: bytes) -> bool:
+    """RFC 1950, 2.2: the first two bytes are a multiple of 31; what follows must unpack."""
+    try:
+        return (head[0] << 8 | head[1]) % 31 == 0 and bool(zlib.decompressobj().decompress(head))
+    except zlib.error:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,18 @@ KINDS = (
     Kind(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "compressed by bzip2", UNPACK),
     # The .lzma file format: properties, dictionary size, uncompressed size or all ones.
     Kind(rb"\x5d\x00\x00..(\xff{8}|.{4}\x00{5})", "compressed by lzma", UNPACK),
+    Kind(rb"\x78[\x01\x5e\x9c\xda]", "compressed by zlib", UNPACK, _is_zlib),
+    Kind(rb"BSDIFF4|BSDIFN|ENDSLEY/BSDIFF", "a difference between two files, made by bsdiff", APPLY),
+    Kind(rb"\xd6\xc3\xc4[\x00S]", "a difference between two files (VCDIFF)", APPLY),
+    # RFC 1740, "AppleDouble": 0x00051607, version 2.
+    Kind(rb"\x00\x05\x16\x07\x00\x02\x00\x00", "what macOS keeps beside a file", "Give the file whose name has no ._ before it."),
+    Kind(rb"L\x00{3}\x01\x14\x02\x00", "a shortcut of Windows", "Give the file that it points to."),
+    Kind(rb"RIFF.{4}(WAVE|AVI |WEBP)|OggS\x00|.{4}ftyp", "a sound, a picture or a film"),
+    # X.690: a sequence that begins with a version and a modulus (PKCS #1), a certificate (X.509) or signed data (PKCS #7).
+    Kind(
+        rb"\x30\x82..(\x02\x01\x00\x02\x82|\x30\x82..\xa0\x03\x02\x01\x02|\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02)",
+        "a key, a certificate or a signature (DER)",
+    ),
     Kind(rb"%PDF-", "a PDF document"),
     Kind(rb"\x89PNG\r\n\x1a\n", "a PNG picture"),
     Kind(rb"GIF8", "a GIF picture"),

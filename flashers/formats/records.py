@@ -20,18 +20,19 @@ from ..image import FirmwareImage, Segment, join
 LONGEST_LINE = 1024
 """Bytes. Longer than the longest record of either format, which has 255 bytes after its count: under 530 characters."""
 CHUNK = 1 << 16
-"""Bytes that are looked at for line feeds, and read at once where lines end by carriage returns alone."""
+"""Bytes that are read at once."""
 COMMENTS = (b";", b"#", b"//")
 """What lines begin with that assemblers, linkers and people leave between the records."""
 FILLING = b"\0\x1a"
 """What follows the end of a text file of CP/M and DOS, and that of a file in blocks of a fixed size."""
 
-BYTE_ORDER_MARKS = {
-    b"\xef\xbb\xbf": "UTF-8 with a byte order mark",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
-"""What editors and shells of Windows make of a text file."""
+ENCODINGS = (
+    (re.compile(rb"\xef\xbb\xbf"), "UTF-8 with a byte order mark"),
+    (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff"), "UTF-32"),
+    (re.compile(rb"\xff\xfe|\xfe\xff"), "UTF-16"),
+    (re.compile(rb"([:S]\0|\0[:S])([0-9A-Fa-f]\0|\0[0-9A-Fa-f])"), "UTF-16 without a byte order mark"),
+)
+"""How a text file begins that editors and shells of Windows have made."""
 
 BEFORE = rb"(?:\s*(?:;|#|//)[^\r\n]*[\r\n])*\s*"
 """What may come before a file's first record: blank lines and comments."""
@@ -63,17 +64,14 @@ def holds_no_record(text: bytes) -> bool:
 
 
 def _all_lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Each line, or its first LONGEST_LINE bytes. Lines end by a line feed, or by a carriage return where no line has one."""
+    """Each line, or the beginning of a line that is too long. A line feed, a carriage return or both end a line; one file may
+    have all three ends."""
     stream.seek(0)
-    start = stream.read(CHUNK)
-    stream.seek(0)
-    if b"\r" not in start or b"\n" in start:
-        while line := stream.readline(LONGEST_LINE):
-            yield line
-        return
     rest = b""
     while chunk := stream.read(CHUNK):
-        *whole, rest = (rest + chunk).split(b"\r")
+        if chunk.endswith(b"\r"):
+            chunk += stream.read(1)
+        *whole, rest = (rest + chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")).split(b"\n")
         yield from whole
         if len(rest) >= LONGEST_LINE:
             break
@@ -81,10 +79,10 @@ def _all_lines(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _refuse_marked(line: bytes, source: str) -> None:
-    for mark, encoding in BYTE_ORDER_MARKS.items():
-        if line.startswith(mark):
+    for mark, encoding in ENCODINGS:
+        if found := mark.match(line):
             raise ImageFormat(
-                f"{source}: line 1 begins with the bytes {mark.hex(' ').upper()}: the text is {encoding}, not ASCII",
+                f"{source}: line 1 begins with the bytes {found[0].hex(' ').upper()}: the text is {encoding}, not ASCII",
                 remedy="Take the file as the build made it, or save it again as ASCII.",
             )
 

@@ -111,16 +111,19 @@ def dfuse(*elements: tuple[int, int, bytes]) -> bytes:
     return dfu(struct.pack("<5sBIB", b"DfuSe", 1, 11 + len(targets), len(elements)) + targets, 0xDF03, 0x011A)
 
 
-def elf(*runs: tuple[int, bytes]) -> bytes:
-    """An AVR's program as avr-ld makes it: a PT_LOAD segment for each of .text, .eeprom, .fuse, .lock and .signature."""
+def elf(*runs: tuple[int, bytes], machine: int = 83, order: str = "<") -> bytes:
+    """A program with a PT_LOAD segment for each run; avr-ld makes one for each of .text, .eeprom, .fuse, .lock, .signature."""
     offset = 52 + 32 * len(runs)
     headers, content = b"", b""
     for address, data in runs:
-        headers += struct.pack("<8I", 1, offset + len(content), address, address, len(data), len(data), 5, 1)
+        headers += struct.pack(f"{order}8I", 1, offset + len(content), address, address, len(data), len(data), 5, 1)
         content += data
-    ident = b"\x7fELF\1\1\1".ljust(16, b"\0")
+    ident = (b"\x7fELF\1\1\1" if order == "<" else b"\x7fELF\1\2\1").ljust(16, b"\0")
     return (
-        ident + struct.pack("<HHIIIIIHHHHHH", 2, 83, 1, 0, 52, 0, 0x85, 52, 32, len(runs), 0, 0, 0) + headers + content
+        ident
+        + struct.pack(f"{order}HHIIIIIHHHHHH", 2, machine, 1, 0, 52, 0, 0x85, 52, 32, len(runs), 0, 0, 0)
+        + headers
+        + content
     )
 
 
@@ -318,6 +321,17 @@ CASES = {
             ("imu", "app.mem", b"// made by us\n@00000000\n00 50 00 20\n", "Verilog's format"),
             ("cam", "app.bin", "Prüfsumme falsch, falsche Größe\n".encode(), "a text"),
             ("cam", "app.bin", b"\x02\x21\x4c\x18" + bytes(99), "compressed by lz4"),
+            *(
+                ("cam", f"{level}.bin", zlib.compress(bytes(range(256)) * 16, level), "compressed by zlib")
+                for level in (1, 5, 6, 9)
+            ),
+            ("cam", "app.bin", b"BSDIFF40" + bytes(99), "made by bsdiff"),
+            ("cam", "app.bin", b"\xd6\xc3\xc4\0\0" + bytes(99), "VCDIFF"),
+            ("cam", "app.bin", b"RIFF\x24\0\0\0WAVEfmt " + bytes(40), "a sound"),
+            ("cam", "app.bin", bytes.fromhex("308204A40201000282010100") + bytes(99), "(DER)"),
+            ("cam", "app.cer", bytes.fromhex("308203753082025DA003020102") + bytes(99), "(DER)"),
+            ("imu", "app.map", b"Archive member included\n\nMemory Configuration\n", "a text"),
+            ("imu", "app.lst", b"app.elf: file format elf32-littlearm\n", "a text"),
             ("radio", "fw.deb", b"!<arch>\ndebian-binary   ", "an ar archive"),
             ("sonar", "app.hex", gzip.compress(hexed((0, CODE))), "compressed by gzip"),
             ("radar", "app.bin", b"%PDF-1.7\n", "a PDF document"),
@@ -331,7 +345,38 @@ CASES = {
             ("radar", "app.bin", ESP, "Espressif's"),
         )
     },
+    **{
+        f"{what}, in the place of a file": Case("cam", name, content, BAD_FILE, ("E-IMAGE-FORMAT", what, "Give the file"))
+        for name, content, what in (
+            ("._app.bin", bytes.fromhex("0005160700020000") + b"Mac OS X        " + bytes(99), "what macOS keeps beside a file"),
+            ("app.bin", bytes.fromhex("4C0000000114020000000000C000000000000046") + bytes(99), "a shortcut of Windows"),
+        )
+    },
     "a zip archive that is meant": Case("cam", "app.bin", zipped(), OK, ("plan ",), ("--format", "bin")),
+    "a program for another processor, elsewhere": Case(
+        "imu", "app.elf", elf((0, bytes(16))), BAD_FILE, ("E-IMAGE-WRONG-PART", "built for EM_AVR"),
+    ),
+    "a program for the host": Case(
+        "imu", "a.out", elf((0x400000, bytes(16)), machine=62), BAD_FILE, ("E-IMAGE-WRONG-PART", "EM_X86_64"),
+    ),
+    "a program of the other byte order": Case(
+        "imu", "app.elf", elf((0x08000000, struct.pack("<II", 0x20005000, 0x08000009) * 8), machine=40, order=">"),
+        BAD_FILE, ("E-IMAGE-WRONG-PART", "EM_ARM (big endian)"),
+    ),
+    # Where Nordic's SoftDevices end; the slot is larger, so that the addresses would become a gap at its start.
+    "low addresses, for a slot that has none": Case(
+        "cam", "app.hex", hexed((0x26000, CODE)), BAD_FILE, ("E-IMAGE-MISPLACED", "0x00026000", "--to FILE.bin"),
+    ),
+    "S-records for a loader of files": Case(
+        "radio", "app.s37", b"S315000040000C9434000C9434000C9434000C9434005A\n" + b"S70500000000FA\n", BAD_FILE,
+        ("E-IMAGE-MISPLACED", "0x00004000"),
+    ),
+    "lines of three kinds": Case(
+        "sonar", "app.hex", b"\r\n;\r;\n" + hexed((0, CODE), (0x100, CODE)).replace(b"\n", b"\r", 2), OK, ("plan    32 bytes",),
+    ),
+    "Intel HEX in UTF-16 of no mark": Case(
+        "sonar", "app.hex", hexed((0, CODE)).decode().encode("utf-16-le"), BAD_FILE, ("UTF-16 without a byte order mark",),
+    ),
     "a core file": Case("sonar", "core.elf", CORE, BAD_FILE, ("E-IMAGE-FORMAT", "core file")),
     "a raw binary one byte off": Case(
         "imu", "app.bin", bytes(range(256)) * 8, BAD_FILE, ("E-IMAGE-MISPLACED", "would be lost"),

@@ -166,6 +166,37 @@ def test_what_can_not_be_done(say: Say, arguments: list[str], status: int, words
     assert (found, words in err) == (status, True), err
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("motor.hex", b":10000000000102030405060708090A0B0C0D0E0F78\n", "no end-of-file record"),
+        ("motor.hex", b":00000001FF\n", "no bytes to write"),
+        ("motor.bin", b"PK\x03\x04" + bytes(99), "a zip archive, not firmware for this part"),
+        ("motor.bin", b"PK\x03\x04" + bytes(99), "name the format: manifest create --property format=bin"),
+        ("motor.bin", b"", "motor.bin is empty"),
+    ],
+)  # fmt: skip
+def test_no_manifest_is_good_whose_firmware_no_part_takes(
+    say: Say, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    status, _, err = say("create", name, *MOTOR)
+    assert (status, words in err) == (12, True), err
+    if content:
+        status, out, err = say("check", CHILD)
+        assert (status, words in err, out.splitlines()[-1]) == (12, True, f"{CHILD}  WRONG  1 of the above"), err
+
+
+def test_what_firmware_is_only_some_part_knows(say: Say, tmp_path: Path) -> None:
+    """A bootloader's own container, and whatever another handler takes."""
+    for name, content, handler in (
+        ("motor.gbl", b"\xeb\x17\xa6\x03\x08\0\0\0" + bytes(99), "proxyflash/flash:1"),
+        ("motor.zip", b"PK\x03\x04" + bytes(99), "proxyflash/partition:1"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert say("create", name, *MOTOR, "--handler", handler)[::2] == (0, "")
+
+
 def test_a_key_that_no_root_vouches_for_signs_nothing(say: Say, tmp_path: Path) -> None:
     with_keys(say)
     (tmp_path / "other.pem").write_bytes(private_key("other").pem())

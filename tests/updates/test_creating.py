@@ -83,7 +83,7 @@ def test_a_script_s_name_is_that_of_its_first_file(tmp_path: Path) -> None:
     [
         (Draft("Contoso Ltd", "n", "1.0", files=(Path("x"),)), ManifestField),
         (Draft("C", "n", "1", files=(Path("x"),)), ManifestField),
-        (Draft("C", "n", "1.0", files=(Path("empty"),)), ManifestField),
+        (Draft("C", "n", "1.0", files=(Path("empty"),)), ManifestRule),
         (Draft("C", "n", "1.0"), ManifestField),
         (Draft("C", "n", "1.0", files=(Path("none"),)), PayloadMissing),
         (Draft("C", "n", "1.0", files=(Path(),)), PayloadMissing),

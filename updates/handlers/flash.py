@@ -9,7 +9,8 @@ Backup reads the erase units that Install will erase, where the part lets its me
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from ...enumerators.bench_component import BenchComponent
 from ...enumerators.component import Component, Presence
 from ...enumerators.host import HostComponent
 from ...flashers import plan as planning
-from ...flashers.errors import ImageWrongPart, NoResponse
+from ...flashers.errors import ImageFormat, ImageWrongPart, NoResponse
 from ...flashers.formats import LARGEST_FILE, load, loads
 from ...flashers.image import HIGHEST, FirmwareImage, Segment
 from ...flashers.memory import MemoryMap
@@ -98,6 +99,11 @@ class FlashHandler(StepHandler):
         _only(step, place)
 
     @classmethod
+    def check_files(cls, step: InlineStep, files: Sequence[Path]) -> None:
+        """Raises ImageError for a file that no part takes: cut short, empty, an archive, a web page."""
+        _load(step, files)
+
+    @classmethod
     def check_component(cls, step: InlineStep, component: BenchComponent | HostComponent | None, place: str) -> None:
         _flashable(step, component, f"{place}: ")
 
@@ -111,11 +117,9 @@ class FlashHandler(StepHandler):
 
         What `only` leaves of them the part alone knows as well: none are counted.
         """
-        (path,) = files
         if _only(step, ""):
             return 0
-        image = load(path, address=_address(step, ""), format=_format(step, ""))
-        return sum(segment.size for segment in image.segments)
+        return sum(segment.size for segment in _load(step, files).segments)
 
     @classmethod
     def rollback_blocker(cls, step: InlineStep, component: BenchComponent | HostComponent | None) -> str:
@@ -221,13 +225,14 @@ class FlashHandler(StepHandler):
         """Of the bytes that were checked in the same pass."""
         step = self.context.step
         (name,) = step.files
-        image = loads(
-            self.context.read(name),
-            self.context.files[name],
-            address=_address(step, ""),
-            format=_format(step, ""),
-            as_is=self._component.entry.flasher.is_silent,
-        )
+        with _advice_for_a_step():
+            image = loads(
+                self.context.read(name),
+                self.context.files[name],
+                address=_address(step, ""),
+                format=_format(step, ""),
+                as_is=self._component.entry.flasher.is_silent,
+            )
         return replace(image, only=_only(step, ""), is_alone=True)
 
     @property
@@ -248,6 +253,23 @@ def _flashable(step: InlineStep, component: BenchComponent | HostComponent | Non
         f"{place}{step.handler} flashes components on buses, and {name} is none",
         remedy="Parts of the host are updated by proxyflash/partition:1, proxyflash/app:1 or a script.",
     )
+
+
+@contextmanager
+def _advice_for_a_step() -> Iterator[None]:
+    """What is an option of `flash` is a property of the step here."""
+    try:
+        yield
+    except ImageFormat as error:
+        remedy = error.remedy.replace("--format bin", "manifest create --property format=bin")
+        raise error.advised(remedy) from error
+
+
+def _load(step: InlineStep, files: Sequence[Path]) -> FirmwareImage:
+    """The step's one file, where the component is not known: a bootloader's own container is its matter."""
+    (path,) = files
+    with _advice_for_a_step():
+        return load(path, address=_address(step, ""), format=_format(step, ""), as_is=True)
 
 
 def _holds_something(segments: Sequence[Segment], memory: MemoryMap) -> bool:

@@ -133,6 +133,13 @@ class StepHandler(ABC):
         """
 
     @classmethod  # noqa: B027 - most handlers take any
+    def check_files(cls, step: InlineStep, files: Sequence[Path]) -> None:
+        """Checks what the step's files hold, as far as that shows without a component, for the update's author.
+
+        `files`: the step's, in its order. Raises ProxyflashError; the default: any will do.
+        """
+
+    @classmethod  # noqa: B027 - most handlers take any
     def check_component(cls, step: InlineStep, component: BenchComponent | HostComponent | None, place: str) -> None:
         """Checks that the step can be for this component of the bench (None: the host). Sends nothing.
 

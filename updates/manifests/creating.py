@@ -88,11 +88,15 @@ def _file(path: Path) -> dict[str, Any]:
     size = 0
     try:
         with named_files.opened(path) as stream:
-            while block := stream.read(BLOCK):
+            while size <= mf.MAX_BYTES and (block := stream.read(BLOCK)):
                 digest.update(block)
                 size += len(block)
     except OSError as error:
         raise PayloadMissing(f"{path}: {error.strerror}", remedy="Name a file that is there.") from error
+    if not size:
+        raise ManifestRule(f"{path} is empty", remedy="Did the build that made it go well?")
+    if size > mf.MAX_BYTES:
+        raise ManifestRule(f"{path} has more than the {mf.MAX_BYTES:,} bytes of a file of an update")
     return {"filename": path.name, "sizeInBytes": size, "hashes": {"sha256": _base64(digest.digest())}}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...transports import plugins
 from ...transports.errors import PluginUnknown, ProxyflashError
@@ -90,26 +91,29 @@ def _sizes(update: Update) -> Mapping[str, int]:
 
 def _faults(update: Update) -> Iterator[ProxyflashError]:
     for member in (update, *update.children.values()):
+        whole = {}
         for file in member.manifest.files:
             try:
                 files.check(member.files[file.filename], file)
+                whole[file.filename] = member.files[file.filename]
             except UpdateError as error:
                 yield error
-        on_component = not member.manifest.isDeployable
         for index, step in enumerate(member.manifest.instructions.steps):
             if isinstance(step, InlineStep):
                 try:
-                    _handled(step, on_component, f"{member.path}: instructions.steps[{index}]")
+                    _handled(step, member, whole, f"{member.path}: instructions.steps[{index}]")
                 except ProxyflashError as error:
                     yield error
 
 
-def _handled(step: InlineStep, on_component: bool, place: str) -> None:
-    """Raises HandlerUnknown, and what the handler finds wrong with its step."""
+def _handled(step: InlineStep, member: Update, whole: Mapping[str, Path], place: str) -> None:
+    """Raises HandlerUnknown, and what the handler finds wrong with its step or with the step's files, once they are `whole`."""
     try:
         handler = plugins.load(plugins.STEPS, step.handler)
     except PluginUnknown as error:
         raise HandlerUnknown(f"{place}.handler: {error.cause}") from error
     # What it asks of the engine is the engine's, and not the handler's to know.
     bare, _ = options.split(step, place)
-    handler.check(bare, on_component=on_component, place=place)
+    handler.check(bare, on_component=not member.manifest.isDeployable, place=place)
+    if all(name in whole for name in bare.files):
+        handler.check_files(bare, [whole[name] for name in bare.files])

@@ -187,6 +187,9 @@ def test_a_line_number_deep_in_the_file() -> None:
         (b"\xef\xbb\xbf:00000001FF\n", "UTF-8 with a byte order mark"),
         (":00000001FF\n".encode("utf-16"), "UTF-16"),
         (b"\xfe\xff" + ":00000001FF\n".encode("utf-16-be"), "UTF-16"),
+        (":00000001FF\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
+        (":00000001FF\n".encode("utf-16-be"), "UTF-16 without a byte order mark"),
+        (":00000001FF\n".encode("utf-32"), "UTF-32"),
     ],
 )
 def test_other_encodings_are_named(text: bytes, encoding: str, tmp_path: Path) -> None:
