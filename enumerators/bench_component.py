@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..flashers.errors import RebootFailed, VersionMismatch
 from ..flashers.events import QUIET, RunContext
-from ..flashers.flasher import Bootloader, Capability, State
+from ..flashers.flasher import Bootloader, Capability, ProbeResult, State
 from ..flashers.formats import load as load_image
 from ..flashers.image import FirmwareImage
 from ..flashers.plan import FlashPlan
@@ -155,10 +155,15 @@ class BenchComponent:
         with programmer.starting(plan) as started:
             if started is None or not self.can_be_asked:
                 return None
-            version = self.await_version()
-            if version is None:
-                seconds = self.entry.spec.boot_timeout
+            seconds = self.entry.spec.boot_timeout
+            found = self._await_application()
+            if found is None:
                 raise RebootFailed(f"the application did not answer within {seconds:g} s after the boot")
+            if found.state is not State.RUNNING:
+                raise RebootFailed(
+                    f"within {seconds:g} s after the boot the part answered from its bootloader, not from its application"
+                ).answers()
+            version = found.identity.version
             if expect_version is not None and version != expect_version:
                 raise VersionMismatch(
                     f"the application reports version {version or 'unknown'}, wanted {expect_version}"
@@ -176,19 +181,23 @@ class BenchComponent:
 
         None if it can't be asked, or doesn't answer in the time that the bench file gives it to boot.
         """
+        found = self._await_application()
+        return found.identity.version if found is not None and found.state is State.RUNNING else None
+
+    def _await_application(self) -> ProbeResult | None:
+        """The application's answer, once it runs; in the time that the bench file gives it to boot the part's last answer."""
         prober = self.bench.prober(self.entry.spec.bus)
         deadline = Deadline.after(self.entry.spec.boot_timeout)
+        found = None
         while self.can_be_asked:
             found = None
             with suppress(ProxyflashError):
                 found = prober.application(self.entry, deadline)
-            if found is not None and found.state is State.RUNNING:
-                return found.identity.version
-            if deadline.expired:
-                return None
+            if (found is not None and found.state is State.RUNNING) or deadline.expired:
+                break
             # A part that boots is mute or answers from its bootloader; ask again soon, but leave it some air.
             clock.sleep(min(0.05, deadline.remaining))
-        return None
+        return found
 
     def power_cycle(self) -> bool:
         """Cuts and restores the supply, by the file's commands or on the emulated part; False if there is no way.

@@ -314,6 +314,21 @@ class RebootFailed(PartError):
     code = "E-PART-NOT-BACK"
     exit_status = ExitStatus.NOT_BACK
     default_remedy = ("See what state it is in: ", NextAction.SCAN, ". Then run the same command again.")
+    boots: bool | None = None
+    """False: the part answers, but not from its application. None: it does not answer, which its supply may be the reason for."""
+
+    def answers(self) -> Self:
+        """Itself, of a part that answers from its bootloader."""
+        self.boots = False
+        return self
+
+
+WHOLE_AND_SILENT: Remedy = (
+    "The part holds the image whole. Is its supply on, and its cable plugged in? See: ",
+    NextAction.SCAN,
+    ". If it stays silent, cut its supply, restore it, and run the same command again.",
+)
+"""The remedy where a verified image was started, and nothing answers."""
 
 
 class Unsupported(ProxyflashError):

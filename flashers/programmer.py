@@ -17,6 +17,7 @@ from ..transports import clock
 from ..transports.errors import ExitStatus, Framing, Left, ProxyflashError, UsbStall, WireTimeout
 from . import events as ev
 from .errors import (
+    WHOLE_AND_SILENT,
     Cancelled,
     Meaning,
     NoResponse,
@@ -47,8 +48,10 @@ TRANSIENT = (Framing, UsbStall, ProtocolError, OperationFailed, PartRefused, Ver
 """Failures after which connecting, comparing and going on may help, where the error itself does not say."""
 SILENT = (WireTimeout, NoResponse)
 """Failures of which the bootloader's table of silences says it."""
+MISMATCHES = 1
+"""After this number of mismatches another attempt follows, for a block may have been lost. After one more none follows."""
 PASSES = (Meaning.LOST, Meaning.BUSY)
-STEPS = {Phase.ERASE: Step.ERASE, Phase.WRITE: Step.WRITE, Phase.BOOT: Step.START}
+STEPS = {Phase.ERASE: Step.ERASE, Phase.WRITE: Step.WRITE}
 
 T = TypeVar("T")
 
@@ -57,7 +60,8 @@ T = TypeVar("T")
 class FlashResult:
     """What became of one flash. `verified` says how, "" if verification was turned off.
 
-    `version`: as the application reported it after the start; None when it was not asked.
+    The bytes are those that the part has acknowledged, in all `attempts` together. `version`: as the application reported
+    it after the start; None when it was not asked.
     """
 
     component: str
@@ -68,6 +72,7 @@ class FlashResult:
     version: str | None
     booted: bool
     seconds: float
+    attempts: int = 1
 
 
 class Programmer:
@@ -171,25 +176,36 @@ class Programmer:
         """
         began = clock.monotonic()
         with self._telling(), self._left_as_it_was():
-            image = plan.image
+            image, found = plan.image, self.reporter
             current: FlashPlan | None = plan
-            erased = written = 0
+            found.attempts, erased, written = 0, found.erased, found.written
 
             def once() -> str:
-                nonlocal current, erased, written
+                nonlocal current
                 todo = current or self._plan(image, compare=True)
                 current = None
                 strategy = self._strategy()
-                self.reporter.check_cancelled()
-                done = strategy.write(todo)
-                erased, written = erased + done[0], written + done[1]
+                found.check_cancelled()
+                found.attempts, found.verified = found.attempts + 1, False
+                before = found.erased, found.written
+                found.erased, found.written = map(sum, zip(before, strategy.write(todo), strict=True))
                 return strategy.verify(todo) if verify else ""
 
             verified = self._attempt(once, Phase.WRITE)
+            found.verified = bool(verified)
             self.starts_again = False
             booted = boot and self.start(plan)
-            seconds = clock.monotonic() - began
-            return FlashResult(self.component, self.identity, erased, written, verified, None, booted, seconds)
+            return FlashResult(
+                self.component,
+                self.identity,
+                found.erased - erased,
+                found.written - written,
+                verified,
+                None,
+                booted,
+                clock.monotonic() - began,
+                found.attempts,
+            )
 
     def start(self, plan: FlashPlan | None = None) -> bool:
         """Starts what the plan has brought; None: whatever the part holds. False where the part has no command for it.
@@ -306,12 +322,14 @@ class Programmer:
 
     def _attempt(self, action: Callable[[], T], phase: Phase, without: tuple[type[Exception], ...] = ()) -> T:
         """Does `action`, up to `attempts` times where the failure may pass; connects again before each further time."""
-        attempt = 1
+        attempt, mismatches = 1, 0
         while True:
             try:
                 return action()
             except ProxyflashError as error:
-                if attempt >= self.attempts or isinstance(error, without) or not self._may_pass(error):
+                mismatches += isinstance(error, VerifyMismatch)
+                spent = attempt >= self.attempts or mismatches > MISMATCHES
+                if spent or isinstance(error, without) or not self._may_pass(error):
                     raise
                 attempt += 1
                 self.connected = False
@@ -343,16 +361,27 @@ class Programmer:
                 raise fell_silent(error) from error
             if isinstance(error, NoResponse) and not self.touched and self.default_rate not in error.remedy:
                 raise error.advised((f"Note that {self.default_rate}. ", *error.advice)) from error
+            is_silent = isinstance(error, RebootFailed) and error.boots is None
+            if is_silent and self.reporter.verified and error.advice == RebootFailed("").advice:
+                raise error.advised(WHOLE_AND_SILENT) from error
             raise
 
     def _left(self, error: ProxyflashError) -> Left:
         found = self.reporter
         boots: bool | None = None
         if isinstance(error, RebootFailed | VersionMismatch) and found.current is Phase.BOOT:
-            boots = isinstance(error, VersionMismatch)
+            boots = error.boots if isinstance(error, RebootFailed) else True
         elif found.touched and found.current in (Phase.ERASE, Phase.WRITE):
             boots = True if self.runs_on else False if found.headless else None
-        return Left(found.current.value, found.touched, found.erased, found.written, boots)
+        return Left(
+            found.current.value,
+            found.touched,
+            found.erased,
+            found.written,
+            boots,
+            verified=found.verified,
+            attempts=max(1, found.attempts),
+        )
 
     @contextmanager
     def _left_as_it_was(self) -> Iterator[None]:

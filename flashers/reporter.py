@@ -25,6 +25,10 @@ class Reporter:
         """Bytes that the part has acknowledged, over all attempts."""
         self.headless: set[int] = set()
         """Where the processor may start, and the part has acknowledged an erase, and no write since, over all attempts."""
+        self.attempts = 0
+        """Of the flash that goes on, those that have begun to change the part."""
+        self.verified = False
+        """Whether the part holds the whole image, as its verification showed."""
         self._before = 0
 
     def tell(self, event: ev.Event) -> None:

@@ -75,8 +75,9 @@ class NextAction(StrEnum):
 class Left:
     """How a failure left its component. `phase`: in which it was. `boots`: whether an application starts; None: not known.
 
-    `touched`: whether anything was changed, or may have been. The bytes are those that the part has acknowledged. `before`:
-    whether an earlier run of the same update has changed it.
+    `touched`: whether anything was changed, or may have been. The bytes are those that the part has acknowledged, in all
+    `attempts` together. `before`: whether an earlier run of the same update has changed it. `verified`: whether the part
+    holds the whole image, as its verification showed.
     """
 
     phase: str
@@ -85,14 +86,18 @@ class Left:
     written_bytes: int
     boots: bool | None
     before: bool = False
+    verified: bool = False
+    attempts: int = 1
 
     @property
     def text(self) -> str:
         """For a person, to be read behind what failed."""
         if not self.touched:
             more = "nothing more was erased or written, but an earlier run has changed it"
-            return f"in {self.phase}: {more if self.before else 'nothing was erased or written'}"
+            found = "; it holds the image whole" if self.verified and not self.before else ""
+            return f"in {self.phase}: {more if self.before else 'nothing was erased or written'}{found}"
         how = {"erase": "it was being erased", "write": "it was being written", "boot": "it was being started"}
+        verified = "verified" if self.verified else "not verified"
         amid = self.phase in ("erase", "write")
         boots = {
             True: "its old application still boots" if amid else "it boots",
@@ -100,7 +105,14 @@ class Left:
             None: "whether it boots is not known",
         }
         counts = f"{self.erased_bytes:,} bytes erased, {self.written_bytes:,} written"
-        return f"{how.get(self.phase, 'it was written whole and is not verified')}: {counts}; {boots[self.boots]}"
+        counts += in_attempts(self.attempts)
+        counts += f", the image is {verified}" if self.phase == "boot" else ""
+        return f"{how.get(self.phase, f'it was written whole and is {verified}')}: {counts}; {boots[self.boots]}"
+
+
+def in_attempts(attempts: int) -> str:
+    """Said behind bytes that were counted in all attempts together; "": there was one."""
+    return f" in {attempts} attempts" if attempts > 1 else ""
 
 
 Remedy = str | tuple[str | NextAction, ...]

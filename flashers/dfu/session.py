@@ -140,7 +140,7 @@ class DfuSession:
                 "the device was asked to start its application, and is in DFU mode again",
                 remedy="Is its boot pin or button still held? Release it and restart the part. "
                 "If it comes back in DFU mode then too, the image does not run: is it the right file?",
-            )
+            ).answers()
 
     def abandon(self) -> None:
         """Has a device start its application that was detached, and may be on its way. A device that is still there after its

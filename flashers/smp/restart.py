@@ -81,7 +81,8 @@ class Restarting:
         self.await_answer()
         self._slots.look()
         if self._slots.recovery:
-            raise RebootFailed("the part stays in serial recovery: its bootloader finds no image that it would start")
+            cause = "the part stays in serial recovery: its bootloader finds no image that it would start"
+            raise RebootFailed(cause).answers()
         self.moved = False
         self._wire.follow(None)
 

@@ -77,6 +77,8 @@ class UdsClient:
         self.p2_star = p2_star
         self.heard = False
         """Whether the ECU has answered anything since this was last set: an ECU that has is not absent."""
+        self.repeated = 0
+        """How many requests were sent again since this was last set: the ECU may have lost one of them, or taken it twice."""
         self._channel = channel
         self._latency = latency
         self._pending = pending
@@ -117,6 +119,7 @@ class UdsClient:
         answer = retried(lambda: self._exchange(request, limit, wait, functional), retries + 1, LOST, lost.append)
         if not lost:
             return answer
+        self.repeated += 1
         # The ECU may answer each of the requests; what comes late must not be taken for the answer to the next.
         self.linger(self.p2)
         return b"" if isinstance(answer, NegativeResponse) and answer.nrc == settled_by else answer

@@ -170,6 +170,7 @@ class UdsFlasher(MemoryBootloader):
     def connect(self) -> Identity:
         self._transfers.give_up()
         self._connection.client.let_session_go()
+        self._connection.client.repeated = 0
         self._connection.begin()
         self._prepared = False
         self._has_driver = False
@@ -298,7 +299,7 @@ class UdsFlasher(MemoryBootloader):
             raise RebootFailed(
                 f"the ECU stays in its bootloader; before its reset: {fault.cause}",
                 remedy="Flash its image again, with --full.",
-            ) from fault
+            ).answers() from fault
         self._unended = False
 
     def _end_what_was_cut(self) -> ProxyflashError | None:

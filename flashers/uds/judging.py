@@ -54,7 +54,10 @@ class Judge:
             self.call(routine, brings_driver=brings_driver)
 
     def call(self, routine: int, parameters: bytes = b"", *, brings_driver: bool = True) -> None:
-        """Calls a routine that checks. Raises VerifyMismatch, Unsupported where it has nothing to check."""
+        """Calls a routine that checks. Raises VerifyMismatch, Unsupported where it has nothing to check.
+
+        An ECU that was sent each block once would find the same fault in the next attempt: that is not made.
+        """
         answer = self._connection.ask_routine(routine, parameters)
         if brings_driver and isinstance(answer, NegativeResponse) and self._has_brought_driver(answer):
             answer = self._connection.ask_routine(routine, parameters)
@@ -71,7 +74,7 @@ class Judge:
             raise VerifyMismatch(
                 f"routine 0x{routine:04X} of the part says that it does not hold the image ({answer.hex(' ').upper()})",
                 remedy="Is it the right file for this part? If it is, run the same command again.",
-            )
+            ).passing(None if self._connection.client.repeated else False)
 
     def _has_brought_driver(self, answer: NegativeResponse) -> bool:
         """Whether the flash driver was loaded for what was refused. Raises Unsupported where the ECU does not take it."""

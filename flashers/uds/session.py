@@ -321,7 +321,7 @@ def _await_restart(client: UdsClient, profile: UdsProfile, gap: Deadline) -> Non
             if session is not None:
                 raise RebootFailed(
                     f"{profile.timings.reset_gap:g} s after its reset the ECU is in its programming session"
-                )
+                ).answers()
             raise _not_back(profile)
         if session is not None:
             client.linger(client.p2)  # After a question that was lost P2 is over already.

@@ -115,6 +115,7 @@ class Transfers:
             return answer
         if answer.nrc not in refusals:
             raise self._connection.refusal(answer)
+        self._client.repeated += 1
         # An ECU that refuses the exit, as the transfer isn't complete, may have ended it all the same.
         self._client.ask(_EXIT, retries=1)
         answer = self._connection.ask(request, limit=limit)

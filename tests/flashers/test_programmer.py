@@ -23,6 +23,7 @@ from proxyflash.flashers.errors import (
     PartProtected,
     PartRefused,
     ProtocolError,
+    RebootFailed,
     Step,
     Unsupported,
     VerifyMismatch,
@@ -244,6 +245,44 @@ def test_a_memory_that_lies_is_a_failed_flash() -> None:
         programmer.flash(plan)
     assert caught.value.exit_status == ExitStatus.VERIFY
     assert "boot" not in bench.flasher.calls
+    # A block may have been lost: it is tried once again, and no third time.
+    assert caught.value.left is not None
+    assert caught.value.left.attempts == bench.flasher.calls.count("connect") == 2
+    assert " written in 2 attempts; " in str(caught.value)
+
+
+def test_bytes_are_those_of_all_attempts() -> None:
+    """The first attempt ends amid the write: what it wrote counts, and is not written again."""
+    bench = Bench()
+    blocks = itertools.count(1)
+
+    def fail() -> None:
+        if next(blocks) == 3:
+            raise SerialTimeout("mute")
+
+    bench.flasher.fail = fail
+    result = bench.flash_image(image(2))
+    assert (result.attempts, bench.holds(image(2))) == (2, True)
+    assert result.erased_bytes > image(2).size
+    assert bench.flash_image(image(3)).attempts == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "boots", "advice"), [(True, False, "what state"), (False, None, "Is its supply on")]
+)
+def test_a_part_that_does_not_start(answers: bool, boots: bool | None, advice: str) -> None:
+    """A part that answers from its bootloader does not boot; a silent one may be without its supply."""
+    bench = Bench()
+    programmer = bench.programmer()
+    plan = programmer.plan(image(2))
+    programmer.flash(plan, boot=False)
+    error = RebootFailed("not there")
+    with pytest.raises(RebootFailed) as caught, programmer.starting(plan):
+        raise error.answers() if answers else error
+    left = caught.value.left
+    assert left is not None
+    assert (left.boots, left.verified, left.phase) == (boots, True, "boot")
+    assert advice in caught.value.remedy
 
 
 def test_without_verification_none_is_claimed() -> None:

@@ -780,10 +780,12 @@ class TestRefusals:
         with pytest.raises(ProtocolError, match="maxNumberOfBlockLength"):
             rig.flash()
 
-    def test_a_failed_check_is_tried_again(self, rig: Rig) -> None:
+    def test_a_failed_check_is_a_verdict(self, rig: Rig) -> None:
+        """Each block was acknowledged when it was sent first: nothing is erased and downloaded again for the same verdict."""
         rig.ecu.on("31 01 02 02", ["71 01 02 02 01"])
-        rig.flash(attempts=2)
-        assert len(rig.ecu.asked(0x34)) == 2
+        with pytest.raises(VerifyMismatch):
+            rig.flash(attempts=3)
+        assert len(rig.ecu.asked(0x34)) == 1
 
     @pytest.mark.parametrize(
         ("nrc", "keys"), [(0x10, 1), (0x22, 1), (0x25, 1), (0x26, 1), (0x35, 1), (0x70, 1), (0x72, 1), (0x24, 3)]

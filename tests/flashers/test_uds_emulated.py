@@ -31,13 +31,14 @@ from proxyflash.flashers.errors import (
 from proxyflash.flashers.flasher import Capability, State
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
+from proxyflash.flashers.uds.client import UdsClient
 from proxyflash.flashers.uds.flasher import UdsFlasher
 from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.tests.flashers.doing import Doing
 from proxyflash.transports import clock
 from proxyflash.transports.can.bus import CanBus
 from proxyflash.transports.deadline import Deadline
-from proxyflash.transports.errors import IsoTpContested, ProxyflashError
+from proxyflash.transports.errors import IsoTpContested, IsoTpTimeout, ProxyflashError
 
 pytestmark = pytest.mark.simulated_time
 
@@ -518,6 +519,28 @@ class TestWays:
         )
         made.flash()
         assert made.runs("1.5.0")
+
+    @pytest.mark.parametrize(("repeated", "attempts"), [(False, 1), (True, 2)])
+    def test_a_mismatch_is_tried_again_where_a_block_was_sent_twice(
+        self, rig: Make, monkeypatch: pytest.MonkeyPatch, repeated: bool, attempts: int
+    ) -> None:
+        """What was acknowledged at once was written as it came: the same file gets the same verdict."""
+        made = rig(fail_check=True)
+        lost = iter([b"\x36\x02"] if repeated else [])
+        answer = UdsClient._answer
+
+        def losing(self: UdsClient, request: bytes, *more: Any) -> Any:
+            found = answer(self, request, *more)
+            if request[:1] == b"\x36":
+                for _ in lost:
+                    raise IsoTpTimeout("the response was lost")
+            return found
+
+        monkeypatch.setattr(UdsClient, "_answer", losing)
+        with pytest.raises(VerifyMismatch) as raised:
+            made.flash(attempts=3)
+        assert raised.value.left is not None
+        assert raised.value.left.attempts == attempts
 
     @pytest.mark.parametrize(
         ("table", "error", "told", "changed"),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from proxyflash.enumerators.bench import Bench
-from proxyflash.flashers.errors import Cancelled
-from proxyflash.flashers.events import Event, Phase, Progress, RunContext
+from proxyflash.flashers.errors import Cancelled, RebootFailed
+from proxyflash.flashers.events import Event, Phase, PhaseStarted, Progress, RunContext
 from proxyflash.tests.explore.families import BY_NAME, FAMILIES
 from proxyflash.tools.commands import run
 from proxyflash.transports.errors import ExitStatus, ProxyflashError
@@ -88,6 +88,31 @@ def test_what_the_command_prints(
         ("write", True, False) if cut else ("connect", False, None)
     )
     assert (error["erased_bytes"], error["written_bytes"] > 0) == ((2048, True) if cut else (0, False))
+
+
+@pytest.mark.parametrize("name", [family.name for family in FAMILIES])
+def test_a_part_that_lost_its_supply_while_it_starts_holds_its_image(make: Callable[[str], OnePart], name: str) -> None:
+    """Its silence says nothing of the image, which is verified."""
+    part = make(name)
+    component = part.bench.component("part")
+    supply = part.bench.emulated_device("part").supply
+
+    def watch(event: Event) -> None:
+        if isinstance(event, PhaseStarted) and event.phase is Phase.BOOT:
+            supply.off()
+
+    with pytest.raises(ProxyflashError) as caught:
+        component.flash(part.new, address=part.address, context=RunContext(watch))
+    left = caught.value.left
+    assert left is not None
+    assert (left.phase, left.verified, left.boots) == ("boot", True, None)
+    assert ", the image is verified; whether it boots is not known)" in str(caught.value)
+    if isinstance(caught.value, RebootFailed):
+        assert "upply" in caught.value.remedy
+    supply.on()
+    again = component.flash(part.new, address=part.address)
+    assert again.verified
+    assert again.booted
 
 
 def test_what_an_update_reports(make: Callable[[str], OnePart]) -> None:

@@ -19,7 +19,7 @@ from ...flashers.image import FirmwareImage, join
 from ...flashers.memory import Erase, Range
 from ...flashers.programmer import FlashResult, Programmer
 from ...transports import named_files
-from ...transports.errors import ExitStatus, ProxyflashError
+from ...transports.errors import ExitStatus, ProxyflashError, in_attempts
 from ...transports.plain import word
 from ...transports.quoting import shell_line
 from ..output import is_terminal
@@ -113,7 +113,7 @@ def flash(
         component.name,
         verdict(result).removeprefix(f"{component.name}  "),
         ("erased", f"{result.erased_bytes:,} bytes"),
-        ("written", f"{result.written_bytes:,} bytes"),
+        ("written", f"{result.written_bytes:,} bytes{in_attempts(result.attempts)}"),
     )
     return None
 
@@ -158,6 +158,7 @@ def _result_fields(result: FlashResult) -> dict[str, object]:
         "booted": result.booted,
         "erased_bytes": result.erased_bytes,
         "written_bytes": result.written_bytes,
+        "attempts": result.attempts,
         "seconds": round(result.seconds, 3),
         "part": result.identity.part,
         "serial": result.identity.serial,
