@@ -24,7 +24,7 @@ from .nrc import Nrc, RequestRefused, sub_function
 from .security import SecurityAccess
 
 POSITIVE = 0x40
-DEFAULT, PROGRAMMING, EXTENDED = 1, 2, 3
+DEFAULT, EXTENDED = 1, 3
 """Sessions (table 25)."""
 SILENT_WHEN_FUNCTIONAL = (0x11, 0x12, 0x31, 0x7E, 0x7F)
 """Refusals that a functional request gets no answer for (7.5.3.3, table 5)."""
@@ -98,7 +98,7 @@ class Ecu(Board):
         self._serial = serial
         self._variation = variation
         self._memory = memory
-        self._security = SecurityAccess(
+        self._security = main = SecurityAccess(
             variation.security_level, bytes.fromhex(variation.secret), variation.key_delay, variation.seed_delay
         )
         if maker.levels or maker.seed_data:
@@ -107,11 +107,17 @@ class Ecu(Board):
                 for level, secret in maker.levels.items()
             }
             self._security = Levels(self._security, others, maker.seed_data)
+        self._maker = maker
+        self._main = main
+        self._was_unlocked = False
+        self._settled = 0.0
         self._order = Order(maker.rules)
         self._results: dict[int, tuple[int, int]] = {}
         """With `poll`: of each routine the questions that come too early, and its result."""
         self.running: Application | None = None
         self._to_bootloader = False
+        self._is_confirmed = True
+        """Whether the application was asked for `confirm` since the last download."""
         self._fingerprint = b""
         self.link = IsoTpNode(
             self, wire, address, fd=wire.data_bitrate is not None, block_size=variation.block_size,
@@ -123,6 +129,8 @@ class Ecu(Board):
         """It was without supply, and its receiver empty, until it was switched on."""
         supply.listen(self._switched)
         self._service = 0
+        self._has_failed = False
+        """Whether the routine that was asked for found fault."""
         self._worked = 0.0
         self._patience = 0.0
         self._start_session(DEFAULT, "power")
@@ -144,9 +152,10 @@ class Ecu(Board):
         self.running = None
         if self._to_bootloader:
             self._to_bootloader = False
-            self._start_session(PROGRAMMING)
+            self._start_session(self._maker.programming)
+            self._main.unlocked = self._was_unlocked or self._main.unlocked
             if not self._variation.silent_resets:
-                self.link.send(bytes([0x50, PROGRAMMING]) + self._times())
+                self.link.send(bytes([0x50, self._maker.programming]) + self._times())
         elif found is not None:
             self._wait_in_bootloader(self._variation.boot_window)
             self.running = found if self._session == DEFAULT else None
@@ -170,8 +179,10 @@ class Ecu(Board):
     def _start_session(self, session: int, by: str = "session") -> None:
         """`by`: what began it, one of ENDINGS."""
         self._session = session
+        self._settled = clock.monotonic() + (self._maker.settle if session != DEFAULT else 0.0)
         self._order.restarted()
-        self._security.lock()
+        if session != self._maker.programming or not self._maker.keeps_key:
+            self._security.lock()
         if by == "power" or self._variation.download_ends in ("session", by):
             self._memory.abandon()
 
@@ -185,8 +196,11 @@ class Ecu(Board):
         service = self._service = request.data[0]
         self._worked = 0.0
         self._patience = self._part["p2"] * EARLY
+        self._has_failed = False
         try:
-            self._order.check(request.data)
+            if clock.monotonic() < self._settled:
+                raise RequestRefused(Nrc.SERVICE_NOT_IN_SESSION)
+            self._order.check(request.data, functional=request.functional)
             answer = self._dispatch(request.data)
         except RequestRefused as refusal:
             if not (request.functional and refusal.nrc in SILENT_WHEN_FUNCTIONAL):
@@ -195,7 +209,7 @@ class Ecu(Board):
         except FlashRefused:
             self.link.send(bytes([0x7F, service, Nrc.PROGRAMMING_FAILURE]))
             return
-        if service != 0x31 or answer is None or answer[-1] == 0:
+        if not self._has_failed:
             self._order.answered(request.data)
         if answer is not None:
             self.link.send(bytes([service + POSITIVE]) + answer)
@@ -205,6 +219,7 @@ class Ecu(Board):
         always: dict[int, Callable[[bytes], bytes | None]] = {
             0x10: self._session_control,
             0x11: self._ecu_reset,
+            0x14: self._clear_diagnostic_information,
             0x22: self._read_data,
             0x31: self._routine_control,
             0x3E: self._tester_present,
@@ -234,22 +249,23 @@ class Ecu(Board):
 
     @property
     def _programming(self) -> bool:
-        return self.running is None and self._session == PROGRAMMING
+        return self.running is None and self._session == self._maker.programming
 
     # Diagnostic and communication management (clause 10).
 
     def _session_control(self, data: bytes) -> bytes | None:
-        variation = self._variation
-        kind, quiet = sub_function(data, (DEFAULT, PROGRAMMING, EXTENDED), 1)
-        if kind == PROGRAMMING and variation.refuse:
+        variation, programming = self._variation, self._maker.programming
+        kind, quiet = sub_function(data, (DEFAULT, programming, EXTENDED, *self._maker.sessions), 1)
+        if kind == programming and variation.refuse:
             raise RequestRefused(variation.refuse)
-        if kind == PROGRAMMING and self.running is not None:
+        if kind == programming and self.running is not None:
             if variation.boot_window:
                 raise RequestRefused(Nrc.SUB_FUNCTION_NOT_SUPPORTED)
             # The application hands over to the bootloader, which answers once it is up.
             if not variation.silent_resets:
                 self._pending()
             self._to_bootloader = True
+            self._was_unlocked = self._maker.keeps_key and self._main.unlocked
             self._restart()
         before = self._session
         self._start_session(kind)
@@ -269,6 +285,11 @@ class Ecu(Board):
             self.link.send(bytes([0x51, kind]))
         self._restart()
         return None
+
+    def _clear_diagnostic_information(self, data: bytes) -> bytes | None:
+        if len(data) != 3:
+            raise RequestRefused(Nrc.INCORRECT_LENGTH)
+        return b""
 
     def _restart(self) -> None:
         self.link.busy(self._part["reset_seconds"] * self.pace)
@@ -315,7 +336,7 @@ class Ecu(Board):
         }
         if self._fingerprint:
             found[0xF15B] = self._fingerprint
-        if running is not None:
+        if running is not None and self._is_confirmed:
             version = running.version.encode()
             found |= {0xF188: running.product.encode(), 0xF189: version, 0xF194: running.product.encode()}
             found |= {0xF195: version}
@@ -328,7 +349,7 @@ class Ecu(Board):
     def _write_data(self, data: bytes) -> bytes | None:
         if len(data) < 3:
             raise RequestRefused(Nrc.INCORRECT_LENGTH)
-        if int.from_bytes(data[:2], "big") not in (0xF15A, 0xF184, 0xF199):
+        if int.from_bytes(data[:2], "big") not in (0xF15A, 0xF184, 0xF199, *self._maker.writes):
             raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
         self._security.need()
         self._fingerprint = data[2:]
@@ -345,6 +366,10 @@ class Ecu(Board):
         if routine == variation.routine_preconditions:
             passed = variation.preconditions == 0
             status = variation.preconditions
+        elif routine == self._maker.confirm and self.running is not None:
+            self._security.need()
+            self._is_confirmed = passed = True
+            status = 0
         elif not self._programming:
             raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
         elif variation.poll:
@@ -353,13 +378,16 @@ class Ecu(Board):
             passed = self._routine(routine, head[0], argument)
             status = 0 if passed else 1
         kind, quiet = sub_function(head, (1,), None)
-        return None if quiet and passed else bytes([kind]) + head[1:] + bytes([status])
+        self._has_failed = not passed
+        answer = self._memory.check_answer if routine == variation.routine_check else b""
+        return None if quiet and passed else bytes([kind]) + head[1:] + (answer or bytes([status]))
 
     def _polled(self, routine: int, head: bytes, argument: bytes) -> bytes:
         """startRoutine, and requestRoutineResults (14.2): the last byte says whether it runs (1), passed (0) or failed (2)."""
         early, result = self._results.get(routine, (0, 0))
         if head[0] == 0x03 and routine in self._results:
             self._results[routine] = (max(0, early - 1), result)
+            self._has_failed = bool(early or result)
             return head + bytes([1 if early else result])
         if head[0] != 0x01 or early:
             raise RequestRefused(Nrc.CONDITIONS_NOT_CORRECT if early else Nrc.REQUEST_SEQUENCE_ERROR)
@@ -393,6 +421,7 @@ class Ecu(Board):
         self._security.need()
         if self._variation.locked:
             raise RequestRefused(Nrc.UPLOAD_DOWNLOAD_NOT_ACCEPTED)
+        self._is_confirmed = not self._maker.confirm
         return self._memory.request_transfer(data, uploading=False)
 
     def _request_upload(self, data: bytes) -> bytes | None:

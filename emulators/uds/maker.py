@@ -28,12 +28,14 @@ class Rule:
     """`request` is refused by `nrc` unless each of `after` was answered positively in this session.
 
     `since`: since that request was answered last; while it was not, the rule does not hold. Requests by their first bytes.
+    `functional`: unless it came to all ECUs, too.
     """
 
     request: bytes
     after: tuple[bytes, ...]
     since: bytes = b""
     nrc: int = Nrc.REQUEST_SEQUENCE_ERROR
+    functional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,12 @@ class Maker:
     follows the routine's id, as words: hexadecimal bytes, "alfi", "block", "address", "size", "crc32", "crc16",
     "signature". `signature`: what that has to be. `routines`: further ones, with their words. `formats`: by
     dataFormatIdentifier "zlib", or "xor" with 0x55. `levels`: secrets of further levels, in hex; only rules need them.
-    `seed_data`: bytes that have to follow requestSeed.
+    `seed_data`: bytes that have to follow requestSeed. `sessions`: numbers of further sessions; `programming`: that of the
+    programming session. `settle`: seconds after the begin of a session in which serviceNotSupportedInActiveSession refuses
+    all. `keeps_key`: what is unlocked stays so in the programming session. `writes`: further identifiers that may be
+    written. `names_length`: RequestDownload is answered with maxNumberOfBlockLength. `answers_checksum`: the check of memory
+    is answered with its CRC-32, in place of a status. `whole_after`: what declares the programming complete, "dependencies",
+    "check" or "exit". `confirm`: a routine that the started application wants, unlocked; it reports no version before.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -57,6 +64,15 @@ class Maker:
     formats: Mapping[int, str] = field(default_factory=dict)
     levels: Mapping[int, str] = field(default_factory=dict)
     seed_data: bytes = b""
+    sessions: tuple[int, ...] = ()
+    programming: int = 0x02
+    settle: float = 0.0
+    keeps_key: bool = False
+    writes: tuple[int, ...] = ()
+    names_length: bool = True
+    answers_checksum: bool = False
+    whole_after: str = "dependencies"
+    confirm: int = 0
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Self:
@@ -68,8 +84,9 @@ class Maker:
         try:
             rules = [
                 Rule(
-                    bytes.fromhex(rule["request"]), tuple(bytes.fromhex(item) for item in rule["after"]),
+                    bytes.fromhex(rule["request"]), tuple(bytes.fromhex(item) for item in rule.get("after", ())),
                     bytes.fromhex(rule.get("since", "")), int(rule.get("nrc", Nrc.REQUEST_SEQUENCE_ERROR)),
+                    bool(rule.get("functional", False)),
                 )
                 for rule in table.get("rules", ())
             ]  # fmt: skip
@@ -90,6 +107,16 @@ class Maker:
                         found[key] = (int(value[0]), int(value[1]))
                     case "erase" | "check" | "check_ram":
                         found[key] = tuple(value)
+                    case "sessions" | "writes":
+                        found[key] = tuple(int(number) for number in value)
+                    case "programming" | "confirm":
+                        found[key] = int(value)
+                    case "settle":
+                        found[key] = float(value)
+                    case "keeps_key" | "names_length" | "answers_checksum":
+                        found[key] = bool(value)
+                    case "whole_after":
+                        found[key] = ("dependencies", "check", "exit")[("dependencies", "check", "exit").index(value)]
             return cls(**found)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise BadDevice("maker", f"it does not hold: {error!r}") from error
@@ -105,10 +132,12 @@ class Order:
     def restarted(self) -> None:
         self._done.clear()
 
-    def check(self, request: bytes) -> None:
+    def check(self, request: bytes, *, functional: bool) -> None:
         """Raises RequestRefused."""
         for rule in self._rules:
             if request.startswith(rule.request):
+                if rule.functional and not functional:
+                    raise RequestRefused(rule.nrc)
                 done = self._done
                 if rule.since:
                     last = max((at for at, item in enumerate(done) if item.startswith(rule.since)), default=None)
@@ -211,9 +240,13 @@ class MakerMemory(UdsMemory):
             data = b"".join(self.flash.read(start, size) for start, size in inside)
         else:
             data = b"".join(self.flash.read(start, size) for start, size in taken)
-        return found.get("crc32", zlib.crc32(data)) == zlib.crc32(data) and found.get("crc16", _CRC16(data)) == _CRC16(
-            data
-        )
+        crc32, crc16 = zlib.crc32(data), _CRC16(data)
+        if self.maker.answers_checksum:
+            self.check_answer = crc32.to_bytes(4, "big")
+        passed = found.get("crc32", crc32) == crc32 and found.get("crc16", crc16) == crc16
+        if passed and not ram and self.maker.whole_after == "check":
+            return self.check_dependencies()
+        return passed
 
     def _is_ram(self, start: int, size: int) -> bool:
         ram, ram_size = self.maker.ram
@@ -243,13 +276,14 @@ class MakerMemory(UdsMemory):
             raise RequestRefused(Nrc.CONDITIONS_NOT_CORRECT)
         if not self._was_ram and not self._form:
             where = b"\0\x44" + start.to_bytes(4, "big") + size.to_bytes(4, "big")
-            return super().request_transfer(where, uploading=uploading)
+            answer = super().request_transfer(where, uploading=uploading)
+            return answer if self.maker.names_length else b""
         if not self._was_ram:
             self._inside(start, size)
             self.marker.note(complete=False, segments=self.marker.segments)
         self.abandon()
         self._transfer, self._packed = (start, size), bytearray()
-        return b"\x20" + self._block_length.to_bytes(2, "big")
+        return b"\x20" + self._block_length.to_bytes(2, "big") if self.maker.names_length else b""
 
     def transfer(self, data: bytes, *, repeats: bool = True) -> bytes:
         if self._packed is None or not data:
@@ -267,7 +301,10 @@ class MakerMemory(UdsMemory):
 
     def exit_transfer(self, data: bytes) -> bytes:
         if self._packed is None or self._transfer is None:
-            return super().exit_transfer(data)
+            answer = super().exit_transfer(data)
+            if self.maker.whole_after == "exit":
+                self.check_dependencies()
+            return answer
         start, size = self._transfer
         plain = bytes(self._packed)
         if self._form == "zlib":

@@ -19,7 +19,7 @@ from ...transports.deadline import Deadline
 from ...transports.errors import CanOverrun, Framing, NotAcknowledged, ProxyflashError, TransportError, WireTimeout
 from ..errors import Meaning, NoResponse, OperationFailed, ProtocolError, Step, silence
 from ..retries import retried
-from .codec import SILENCES, TESTER_PRESENT, NegativeResponse, Nrc, decode, describe, quote
+from .codec import SILENCES, TESTER_PRESENT, NegativeResponse, Nrc, decode, describe, quote, wants_no_answer
 
 LOST = (NoResponse, ProtocolError, WireTimeout, Framing, NotAcknowledged, CanOverrun)
 """A request or its response got lost; sending it again may help. While the only other node of a bus resets, nobody
@@ -90,10 +90,10 @@ class UdsClient:
         self._let_go = clock.Event()
 
     def request(
-        self, request: bytes, *, limit: float | None = None, retries: int = 0, settled_by: int | None = None
+        self, request: bytes, *, limit: float | None = None, functional: bool = False, retries: int = 0
     ) -> bytes:
         """What follows the head of the positive response; raises what a negative response is mapped to. See `ask`."""
-        answer = self.ask(request, limit=limit, retries=retries, settled_by=settled_by)
+        answer = self.ask(request, limit=limit, functional=functional, retries=retries)
         if isinstance(answer, NegativeResponse):
             raise answer.error()
         return answer
@@ -112,8 +112,9 @@ class UdsClient:
 
         `limit`: how long the ECU may keep it pending; `wait`: how long until its first answer, instead of P2.
         `retries`: how often it is sent again when it or its response is lost. `settled_by`: the code by which an ECU
-        says to a repeated request that it carried out the first one. Raises NoResponse, ProtocolError, OperationFailed
-        (pending for too long), and the wire's errors.
+        says to a repeated request that it carried out the first one. b"" also where a request that wants no positive
+        response is not refused. Raises NoResponse, ProtocolError, OperationFailed (pending for too long), and the wire's
+        errors.
         """
         lost: list[Exception] = []
         answer = retried(lambda: self._exchange(request, limit, wait, functional), retries + 1, LOST, lost.append)
@@ -220,6 +221,8 @@ class UdsClient:
                 if end.expired:
                     break
                 patience = end.sooner(self.p2_star + self._latency)
+        if not pending and wants_no_answer(request):
+            return b""
         raise self._unanswered(request, wait, end, pending, foreign)
 
     def _unanswered(

@@ -205,6 +205,10 @@ _ECHO: dict[int, int] = {
 """How many bytes after its service identifier a positive response repeats of the request."""
 
 
+_WITH_SUB_FUNCTION = (0x10, 0x11, 0x19, 0x27, 0x28, 0x29, 0x2C, 0x31, 0x3E, 0x83, 0x85, 0x86, 0x87)
+"""Services whose first parameter is a sub-function."""
+
+
 @dataclass(frozen=True, slots=True)
 class NegativeResponse:
     """A negative response."""
@@ -254,6 +258,11 @@ def quote(message: bytes) -> str:
     """A request's or answer's first bytes in hex, without what is secret in it."""
     head = without_secrets(message)[:12]
     return f"{head.hex(' ').upper()}{' ...' if len(message) > len(head) else ''}"
+
+
+def wants_no_answer(request: bytes) -> bool:
+    """Whether only a refusal of it is answered (suppressPosRspMsgIndicationBit, 8.2.2)."""
+    return len(request) > 1 and request[0] in _WITH_SUB_FUNCTION and bool(request[1] & SUPPRESS_POSITIVE_RESPONSE)
 
 
 def holds_secrets(message: bytes | bytearray) -> bool:

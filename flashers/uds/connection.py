@@ -103,7 +103,7 @@ class Connection:
         try:
             if is_elsewhere:
                 session.prepare(self.client, self.profile, self.keys)
-            session.enter_programming(self.client, self.profile, self.keys)
+            session.enter_programming(self.client, self.profile, self.keys, prepared=is_elsewhere)
         except ProxyflashError:
             self.client.let_session_go()
             if is_elsewhere:
@@ -126,10 +126,13 @@ class Connection:
         if self._found is False:
             session.leave_programming(self.client, self.profile, Deadline.after(self.profile.timings.reset_gap))
 
-    def start_application(self) -> None:
+    def start_application(self, *, after: bool = False) -> None:
+        """`after`: does what the order has after the reset, too."""
         self.client.let_session_go()
         session.start_application(self.client, self.profile)
         self._found = None
+        if after:
+            session.finish(self.client, self.profile, self.keys)
 
     def runs(self) -> bool:
         """Whether its application runs, as far as the ECU shows it. A bootloader may start it a while after a reset."""
@@ -166,9 +169,12 @@ class Connection:
         """See `UdsClient.ask`; what is lost is sent again as often as the profile says."""
         return self.client.ask(request, limit=limit, retries=self.profile.timings.retries, settled_by=settled_by)
 
-    def request(self, request: bytes, *, limit: float | None = None, settled_by: int | None = None) -> bytes:
+    def request(
+        self, request: bytes, *, limit: float | None = None, functional: bool = False, settled_by: int | None = None
+    ) -> bytes:
         """What follows the head of the positive response. Raises the error that a negative response means during programming."""
-        answer = self.client.ask(request, limit=limit, retries=self.profile.timings.retries, settled_by=settled_by)
+        retries = self.profile.timings.retries
+        answer = self.client.ask(request, limit=limit, functional=functional, retries=retries, settled_by=settled_by)
         if isinstance(answer, NegativeResponse):
             raise self.refusal(answer)
         if request[0] == Service.TRANSFER_DATA:

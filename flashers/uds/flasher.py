@@ -230,7 +230,7 @@ class UdsFlasher(MemoryBootloader):
                 subject = Subject(item.start, item.size, id=self._profile.region_id(item.start))
                 parameters = encoded(routines.erase_parameters, self._profile, subject)
                 status = self._connection.run_routine(routines.erase, parameters)
-                if status and status[-1] != routines.passed:
+                if not routines.passes(status):
                     raise OperationFailed(
                         f"erasing {item} failed (routine 0x{routines.erase:04X}: {status.hex(' ').upper()})"
                     )
@@ -294,7 +294,7 @@ class UdsFlasher(MemoryBootloader):
             self.judge(sorted(self._judge.unjudged, key=lambda segment: segment.address))
         elif not self._judged:
             fault = self._end_what_was_cut()
-        self._connection.start_application()
+        self._connection.start_application(after=bool(self._fitted))
         if fault is not None and not self._connection.runs():
             raise RebootFailed(
                 f"the ECU stays in its bootloader; before its reset: {fault.cause}",
@@ -385,16 +385,17 @@ class UdsFlasher(MemoryBootloader):
             whole = replace(subjects[0], size=len(data), data=data)
             for subject in subjects if "address" in driver.check_parameters else [whole]:
                 parameters = encoded(driver.check_parameters, self._profile, subject)
-                self._call_for_driver(driver.check, parameters, "does not take the flash driver for whole")
+                wanted = encoded(driver.check_answer, self._profile, subject) if driver.check_answer else None
+                self._call_for_driver(driver.check, parameters, "does not take the flash driver for whole", wanted)
         if isinstance(driver.run, int):
             first = replace(subjects[0], address=self._files.driver_entry)
             parameters = encoded(driver.run_parameters, self._profile, first)
             self._call_for_driver(driver.run, parameters, "did not start the flash driver")
 
-    def _call_for_driver(self, routine: int, parameters: bytes, failure: str) -> None:
+    def _call_for_driver(self, routine: int, parameters: bytes, failure: str, wanted: bytes | None = None) -> None:
         """What the ECU says here it says of the driver, and nothing of what it holds."""
         status = self._connection.run_routine(routine, parameters)
-        if status and status[-1] != self._profile.routines.passed:
+        if not self._profile.routines.passes(status, wanted):
             raise OperationFailed(
                 f"the part {failure} (routine 0x{routine:04X}: {status.hex(' ').upper()})",
                 remedy="Does driver of its profile hold: its file, its addresses, its routines?",
@@ -414,9 +415,10 @@ class UdsFlasher(MemoryBootloader):
                 else:
                     self._take_step(word, writes)
             elif word[0] == REGION:
-                for region in self.memory_map().regions:
-                    units = [item for item in erase if region.start <= item.start < region.end]
-                    segments = [item for item in writes if region.start <= item.address < region.end]
+                for region in self._profile.memory:
+                    end = region.start + region.size
+                    units = [item for item in erase if region.start <= item.start < end]
+                    segments = [item for item in writes if region.start <= item.address < end]
                     if units or segments:
                         yield from self._turns(word[1:], units, segments)
             else:

@@ -13,7 +13,7 @@ from ..image import Segment
 from .codec import NOT_HERE, NegativeResponse, Nrc
 from .connection import NOT_DONE, Connection
 from .files import FilesOfProfile
-from .parameters import encoded
+from .parameters import Subject, encoded
 
 _VERDICTS = (
     Nrc.GENERAL_REJECT,
@@ -45,18 +45,23 @@ class Judge:
         """Calls the check routine for them, if there is one. Raises VerifyMismatch."""
         routine = self._profile.routines.check
         if isinstance(routine, int):
-            for parameters in self._check_parameters(segments):
-                self.call(routine, parameters)
+            for subject in self._subjects(segments):
+                parameters = encoded(self._profile.routines.check_parameters, self._profile, subject)
+                wanted = self._profile.routines.check_answer
+                self._call(routine, parameters, encoded(wanted, self._profile, subject) if wanted else None)
 
     def check_dependencies(self, *, brings_driver: bool = True) -> None:
         routine = self._profile.routines.dependencies
         if isinstance(routine, int):
-            self.call(routine, brings_driver=brings_driver)
+            self._call(routine, brings_driver=brings_driver)
 
-    def call(self, routine: int, parameters: bytes = b"", *, brings_driver: bool = True) -> None:
-        """Calls a routine that checks. Raises VerifyMismatch, Unsupported where it has nothing to check.
+    def _call(
+        self, routine: int, parameters: bytes = b"", wanted: bytes | None = None, *, brings_driver: bool = True
+    ) -> None:
+        """Calls a routine that checks. `wanted`: see `Routines.passes`.
 
-        An ECU that was sent each block once would find the same fault in the next attempt: that is not made.
+        Raises VerifyMismatch, Unsupported where it has nothing to check. An ECU that was sent each block once would find the
+        same fault in the next attempt: that is not made.
         """
         answer = self._connection.ask_routine(routine, parameters)
         if brings_driver and isinstance(answer, NegativeResponse) and self._has_brought_driver(answer):
@@ -70,7 +75,7 @@ class Judge:
             if answer.nrc in _VERDICTS:
                 raise VerifyMismatch(answer.error().cause)
             raise self._connection.refusal(answer)
-        if answer and answer[-1] != self._profile.routines.passed:
+        if not self._profile.routines.passes(answer, wanted):
             raise VerifyMismatch(
                 f"routine 0x{routine:04X} of the part says that it does not hold the image ({answer.hex(' ').upper()})",
                 remedy="Is it the right file for this part? If it is, run the same command again.",
@@ -86,8 +91,8 @@ class Judge:
                 remedy="Flash the image again; and set read in its profile if its memory can be read back.",
             ) from error
 
-    def _check_parameters(self, segments: Sequence[Segment]) -> Iterator[bytes]:
-        """The parameters of each call of the check routine. CRCs go over what was downloaded, with its padding."""
+    def _subjects(self, segments: Sequence[Segment]) -> Iterator[Subject]:
+        """What each call of the check routine is about. CRCs go over what was downloaded, with its padding."""
         names = self._profile.routines.check_parameters
         for region in self._profile.memory_map().regions:
             inside = [
@@ -101,8 +106,7 @@ class Judge:
                 continue
             if "address" in names:
                 for item in inside:
-                    yield encoded(names, self._profile, self._files.subject(item))
+                    yield self._files.subject(item)
             else:
                 data = b"".join(item.data for item in inside)
-                subject = replace(self._files.subject(inside[0]), size=len(data), data=data)
-                yield encoded(names, self._profile, subject)
+                yield replace(self._files.subject(inside[0]), size=len(data), data=data)

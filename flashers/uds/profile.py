@@ -72,6 +72,18 @@ BenchPath = Annotated[str, Field(max_length=4096), AfterValidator(_from_folder)]
 """A file beside the bench file or, with {image} for the image's path without its ending, beside the image."""
 
 
+def _two_bytes(value: bytes) -> bytes:
+    if len(value) != 2:
+        raise ValueError("it takes two bytes, controlType and communicationType, such as '03 01'")
+    return value
+
+
+def _reset_type(value: int) -> int:
+    if not value & 0x7F:
+        raise ValueError("it takes a resetType, such as 0x01 (hardReset), or 0x81 (without an answer)")
+    return value
+
+
 KeyName = Annotated[
     str,
     Field(pattern=r"^(none|xor|library|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"),
@@ -215,6 +227,8 @@ class FlashDriver(Settings):
     each segment, else once."""
     check_parameters: tuple[Parameter, ...] = ("crc32",)
     """Parameters of the check routine."""
+    check_answer: tuple[Parameter, ...] = ()
+    """What the check routine has to answer, as in `routines`."""
     run: RoutineId = "none"
     """Identifier of the routine that starts the driver."""
     run_parameters: tuple[Parameter, ...] = ("address",)
@@ -306,6 +320,9 @@ class Routines(Settings):
     called for each segment, else for each memory."""
     check_parameters: tuple[Parameter, ...] = ("crc32",)
     """Parameters of the check routine."""
+    check_answer: tuple[Parameter, ...] = ()
+    """What the status record of the check routine has to be, such as `["crc32"]` for an ECU that answers with its
+    checksum. Default: its last byte has to be `passed`."""
     dependencies: RoutineId = 0xFF01
     """Identifier of the routine that checks programming dependencies, called after `check`."""
     preconditions: RoutineId = 0x0203
@@ -318,6 +335,10 @@ class Routines(Settings):
     31 03) until the routine has ended. Not for `preconditions`."""
     running: Byte = 0x01
     """With `poll`: last byte of the result while the routine runs."""
+
+    def passes(self, status: bytes, wanted: bytes | None = None) -> bool:
+        """Whether a routine that answered with this status record succeeded. `wanted`: what the record has to be."""
+        return status == wanted if wanted is not None else not status or status[-1] == self.passed
 
 
 class OwnStep(Settings):
@@ -355,6 +376,8 @@ class OwnStep(Settings):
     """Bytes of any other request. The ECU must give a positive response."""
     optional: bool = False
     """Whether the ECU may refuse the step."""
+    functional: bool = False
+    """Whether the step goes to all ECUs of the bus; for `session` and `request`. The profile needs `functional`."""
 
     @property
     def only_enters(self) -> bool:
@@ -376,6 +399,10 @@ class OwnStep(Settings):
                            ("request_data", "level")):  # fmt: skip
             if key in self.model_fields_set and owner not in things:
                 raise ValueError(f"{key} goes with {owner}")
+        if self.functional and things[0] not in ("session", "request"):
+            raise ValueError("functional goes with session or request")
+        if self.functional and len(self.request) > 7:
+            raise ValueError("a functional request has 7 bytes at most: it has to fit one frame")
         if "write" in things and not self.data:
             raise ValueError("write needs data")
         if self.level is not None and not self.level & 1:
@@ -424,6 +451,8 @@ class Timings(Settings):
     """Seconds that the wire, the adapter and this host may add to P2, P2*, N_Bs and N_Cr."""
     reset_gap: Seconds = 5.0
     """Seconds that the ECU may stay silent while it resets."""
+    settle: float = Field(default=0.0, ge=0, le=60)
+    """Seconds for which nothing is asked after a change of the session. It has to be shorter than `s3`."""
     knock: Seconds = 0.02
     """Seconds between two requests of `stay_in_boot`."""
     erase: Seconds = 300.0
@@ -432,6 +461,12 @@ class Timings(Settings):
     """Seconds that any other request may stay pending."""
     retries: int = Field(default=3, ge=0, le=100)
     """How often a request whose response was lost is sent again."""
+
+    @model_validator(mode="after")
+    def _keeps_its_session(self) -> Self:
+        if self.settle >= self.s3:
+            raise ValueError(f"settle ({self.settle:g} s) has to be shorter than s3 ({self.s3:g} s)")
+        return self
 
 
 class IsoTp(Settings):
@@ -497,8 +532,9 @@ class UdsProfile(Settings):
     """dataFormatIdentifier: high nibble compression, low nibble encryption, by the maker's numbers. The image is sent
     as it is; it must be compressed or encrypted already."""
     block_limit: int = Field(default=4095, ge=3)
-    """Longest TransferData request in bytes, if the ECU allows longer ones. Beyond 4095 ISO-TP needs its 32-bit
-    length, which many ECUs announce and do not have."""
+    """Longest TransferData request in bytes, its identifier and counter included, if the ECU allows longer ones. Given
+    here, it holds also for an ECU that names no length. Beyond 4095 ISO-TP needs its 32-bit length, which many ECUs
+    announce and do not have."""
     transfer_exit: tuple[Parameter, ...] = ()
     """Parameters of RequestTransferExit, as in `routines`."""
     read: Literal["none", "memory", "upload"] = "none"
@@ -515,7 +551,9 @@ class UdsProfile(Settings):
     """The flash driver or secondary bootloader that the ECU needs in its RAM."""
     order: Annotated[tuple[str | tuple[str | tuple[str, ...], ...], ...], AfterValidator(with_heads)] = STANDARD  # type: ignore[assignment]
     """The steps of a programming session, in their order: the words of the default, and the names of `steps`. A list
-    in the list is done for one memory, or one segment, after the other."""
+    in the list is done for one memory, or one segment, after the other; memories in the order in which `memory` lists
+    them. What comes after `"reset"` is asked of the application that was started: `"extended"`, `"key"`, and steps of
+    your own."""
     steps: tuple[OwnStep, ...] = ()
     """Steps of the maker's own."""
     fingerprint: Fingerprint | None = None
@@ -529,6 +567,11 @@ class UdsProfile(Settings):
     """Whether ControlDTCSetting is sent around programming."""
     communication_control: bool = True
     """Whether CommunicationControl is sent around programming."""
+    communication_off: Annotated[Hex, AfterValidator(_two_bytes)] = Field(default="03 01", validate_default=True)
+    """What CommunicationControl carries before programming: controlType and communicationType. `"03 01"`: neither
+    receives nor sends normal messages. Afterwards communication is turned on again (00) for the same type."""
+    reset: Annotated[Byte, AfterValidator(_reset_type)] = 0x01
+    """Sub-function of ECUReset: 0x01 hardReset, 0x03 softReset. With the bit 0x80 (0x81) no answer is asked for."""
     functional: bool = False
     """Whether the steps around programming, and TesterPresent, go to all ECUs of the bus, so that they keep quiet.
     Needs an address with a functional id."""
@@ -579,6 +622,8 @@ class UdsProfile(Settings):
         for step in self.steps:
             if step.level is not None:
                 self.access(step)
+            if step.functional and not self.functional:
+                raise ValueError(f"step {step.name!r} goes to all ECUs, and functional of the profile is false")
         if self.routines.erase_all and any("erase" in flat((word,)) for word in self.sequence.body if word != "erase"):
             raise ValueError("with routines.erase_all, 'erase' goes into no list of the order")
         if "signature" in self._parameters_used() and not all(region.signature for region in self.memory):
@@ -597,13 +642,15 @@ class UdsProfile(Settings):
         for region in self.memory:
             if driver.start < region.start + region.size and region.start < driver.start + driver.size:
                 raise ValueError(f"driver and memory region {region.name!r} overlap")
-        if "signature" in (*driver.check_parameters, *driver.run_parameters) and not driver.signature:
+        used = (*driver.check_parameters, *driver.check_answer, *driver.run_parameters)
+        if "signature" in used and not driver.signature:
             raise ValueError('the parameter "signature" needs driver.signature')
 
     def _parameters_used(self) -> Iterator[str]:
         yield from self.transfer_exit
         yield from self.routines.erase_parameters
         yield from self.routines.check_parameters
+        yield from self.routines.check_answer
         for step in self.steps:
             yield from step.parameters
 

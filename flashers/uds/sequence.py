@@ -4,7 +4,8 @@ After ISO 14229-1:2020, clause 16, whose order is the default. Makers' orders di
 the bench file is read. Pure: words in, words out, no requests.
 
 The rule: the list is carried out from its start to its end. What comes before the first step that changes the ECU is
-done when the ECU is connected; what comes after the last download is done when it is judged.
+done when the ECU is connected; what comes after the last download is done when it is judged; what comes after "reset" is
+asked of the application that was started.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ STANDARD: Words = (
     "extended", "preconditions", "dtc-off", "communication-off", "programming", "key", "fingerprint", "driver",
     "erase", "download", "check", "dependencies",
 )  # fmt: skip
-KNOWN = frozenset(str(word) for word in STANDARD)
-_AT_TOP = frozenset({"extended", "preconditions", "dtc-off", "communication-off", "programming", "key", "driver"})
+RESET = "reset"
+"""The ECU's reset, which each session ends with: only an order that goes on after it has the word."""
+KNOWN = frozenset((*map(str, STANDARD), RESET))
+_AT_TOP = frozenset(
+    {"extended", "preconditions", "dtc-off", "communication-off", "programming", "key", "driver", RESET}
+)
 _WORK = frozenset({"driver", "erase", "download", "check", "dependencies"})
 """Steps for which the ECU has to be in its programming session."""
 
@@ -33,7 +38,7 @@ _WORK = frozenset({"driver", "erase", "download", "check", "dependencies"})
 class Order:
     """`before`: steps while the application runs, up to the programming session. `enter`: what follows it and changes
     nothing of the ECU. `prepare`: once, before the first erase. `body`: what erases and downloads, in turns. `end`: what
-    has the ECU judge.
+    has the ECU judge. `after`: what the started application is asked.
     """
 
     before: tuple[str, ...]
@@ -41,10 +46,11 @@ class Order:
     prepare: tuple[str, ...]
     body: Words
     end: tuple[str, ...]
+    after: tuple[str, ...]
 
     @property
     def words(self) -> frozenset[str]:
-        return frozenset((*self.before, *self.enter, *self.prepare, *flat(self.body), *self.end))
+        return frozenset((*self.before, *self.enter, *self.prepare, *flat(self.body), *self.end, *self.after))
 
     @property
     def checks_in_turns(self) -> bool:
@@ -69,7 +75,7 @@ def parse(words: Words, steps: Collection[str], entering: Collection[str]) -> Or
     every = list(flat(words))
     for word in every:
         if word not in KNOWN and word not in steps:
-            known = [*map(str, STANDARD), *steps]
+            known = [*map(str, STANDARD), RESET, *steps]
             raise ValueError(f"the order has {word!r}, which is none of {', '.join(known)}{meant(word, known)}")
     for name in steps:
         if name in KNOWN:
@@ -79,13 +85,20 @@ def parse(words: Words, steps: Collection[str], entering: Collection[str]) -> Or
     for word in ("programming", "download"):
         if every.count(word) != 1:
             raise ValueError(f"the order needs {word!r} once")
-    for word in ("driver", "erase", "check", "dependencies"):
+    for word in ("driver", "erase", "check", "dependencies", RESET):
         if every.count(word) > 1:
             raise ValueError(f"the order has {word!r} twice")
     for earlier, later in (("driver", "erase"), ("driver", "download"), ("erase", "download"), ("download", "check"),
-                           ("download", "dependencies")):  # fmt: skip
+                           ("download", "dependencies"), ("download", RESET)):  # fmt: skip
         if earlier in every and later in every and every.index(earlier) > every.index(later):
             raise ValueError(f"in the order, {earlier!r} has to come before {later!r}")
+    reset = words.index(RESET) if RESET in words else len(words)
+    after = words[reset + 1 :]
+    for late in after:
+        if not isinstance(late, str) or late not in ("extended", "key", *steps):
+            shown = late if isinstance(late, str) else late[0]
+            raise ValueError(f"in the order, 'extended', 'key' and steps of your own come after 'reset', not {shown!r}")
+    words = words[:reset]
     start = words.index("programming")
     before = tuple(flat(words[:start]))
     if early := [word for word in before if word in _WORK]:
@@ -99,7 +112,12 @@ def parse(words: Words, steps: Collection[str], entering: Collection[str]) -> Or
         raise ValueError(f"in the order, only what erases or downloads goes into a list {REGION!r} or {SEGMENT!r}")
     entered = min(entered, first)
     return Order(
-        before, tuple(flat(rest[:entered])), tuple(flat(rest[entered:first])), rest[first:last], tuple(flat(end))
+        before,
+        tuple(flat(rest[:entered])),
+        tuple(flat(rest[entered:first])),
+        rest[first:last],
+        tuple(flat(end)),
+        tuple(flat(after)),
     )
 
 

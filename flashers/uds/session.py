@@ -27,10 +27,11 @@ from ..errors import (
     RebootFailed,
     SecurityDenied,
     Step,
+    Unsupported,
     silence,
 )
 from .client import LOST, Broadcast, PduChannel, UdsClient
-from .codec import NOT_HERE, SILENCES, NegativeResponse, Nrc, Service
+from .codec import NOT_HERE, SILENCES, NegativeResponse, Nrc, Service, wants_no_answer
 from .identity import active_session
 from .keys import KeyFunction
 from .parameters import Subject, encoded
@@ -42,11 +43,7 @@ Keys = Mapping[str, tuple[Security, KeyFunction | None]]
 Answer = TypeVar("Answer", bytes, bytes | NegativeResponse)
 
 NOTHING = Subject()
-HARD_RESET = bytes((Service.ECU_RESET, 0x01))
 ALIVE = bytes((Service.TESTER_PRESENT, 0x00))
-COMMUNICATION_ON = bytes((Service.COMMUNICATION_CONTROL, 0x00, 0x01))
-COMMUNICATION_OFF = bytes((Service.COMMUNICATION_CONTROL, 0x03, 0x01))
-"""disableRxAndTx of normalCommunicationMessages."""
 DTC_ON = bytes((Service.CONTROL_DTC_SETTING, 0x01))
 DTC_OFF = bytes((Service.CONTROL_DTC_SETTING, 0x02))
 
@@ -72,6 +69,10 @@ def client_over(channel: PduChannel, profile: UdsProfile, broadcast: Broadcast |
 
 def session_request(session: int) -> bytes:
     return bytes((Service.DIAGNOSTIC_SESSION_CONTROL, session))
+
+
+def reset_request(profile: UdsProfile) -> bytes:
+    return bytes((Service.ECU_RESET, profile.reset))
 
 
 def routine_request(routine: int, parameters: bytes = b"") -> bytes:
@@ -136,18 +137,19 @@ def prepare(client: UdsClient, profile: UdsProfile, keys: Keys) -> None:
         take_step(client, profile, keys, word)
 
 
-def enter_programming(client: UdsClient, profile: UdsProfile, keys: Keys) -> None:
+def enter_programming(client: UdsClient, profile: UdsProfile, keys: Keys, *, prepared: bool = False) -> None:
     """Programming session and security access. Asked again in the programming session, it aborts a transfer.
 
-    Raises PartWrongMode, SecurityDenied, ProfileWrong, and what a negative response is mapped to.
+    `prepared`: whether `prepare` was done. Raises PartWrongMode, SecurityDenied, ProfileWrong, and what a negative response
+    is mapped to.
     """
     order = profile.sequence
     for entry in range(1, _ENTRIES + 1):
         try:
             _programming_session(client, profile)
-        except SecurityDenied:
-            # A bootloader that wants its key first has had none where the application's steps were left out.
-            if entry > 1 or not keys.keys() & set(order.before):
+        except (SecurityDenied, PartRefused, PartWrongMode, Unsupported):
+            # A bootloader that wants the application's steps first has had none where they were left out.
+            if entry > 1 or prepared or not order.before:
                 raise
             prepare(client, profile, keys)
             _programming_session(client, profile)
@@ -171,12 +173,13 @@ def take_step(
 ) -> None:
     """One step of the order that is neither the programming session nor about an image.
 
-    `subject`: what the parameters of a routine are about. `asked`: sends a request during programming, with a `limit`, and
-    raises the error that a refusal means there. Raises PartRefused and its like, SecurityDenied, ProfileWrong.
+    `subject`: what the parameters of a routine are about. `asked`: sends a request during programming, with a `limit`, to
+    all ECUs if `functional`, and raises the error that a refusal means there. Raises PartRefused and its like,
+    SecurityDenied, ProfileWrong.
     """
 
-    def ask(request: bytes, *, limit: float | None = None) -> bytes:
-        return client.request(request, limit=limit, retries=profile.timings.retries)
+    def ask(request: bytes, *, limit: float | None = None, functional: bool = False) -> bytes:
+        return client.request(request, limit=limit, functional=functional, retries=profile.timings.retries)
 
     if word in profile.own_steps:
         _own_step(client, profile, keys, word, subject, asked or ask)
@@ -184,7 +187,7 @@ def take_step(
     match word:
         case "extended":
             request = session_request(profile.sessions.extended)
-            _apply_server_timing(client, profile, _optional_request(client, profile, request))
+            _entered(client, profile, _optional_request(client, profile, request))
         case "preconditions":
             if isinstance(profile.routines.preconditions, int):
                 _check_preconditions(client, profile, profile.routines.preconditions)
@@ -193,7 +196,7 @@ def take_step(
                 _optional_request(client, profile, DTC_OFF)
         case "communication-off":
             if profile.communication_control:
-                _optional_request(client, profile, COMMUNICATION_OFF)
+                _optional_request(client, profile, bytes((Service.COMMUNICATION_CONTROL,)) + profile.communication_off)
         case "key":
             _unlock(client, *keys[word], profile.timings.s3)
         case "fingerprint":
@@ -217,12 +220,12 @@ def _own_step(
             request = write_request(step.write, step.data)
         else:
             request = step.request
-        answer = asked(request, limit=profile.timings.erase)
+        answer = asked(request, limit=profile.timings.erase, functional=step.functional)
         if step.session is not None:
-            _apply_server_timing(client, profile, answer)
+            _entered(client, profile, answer)
         if step.routine is not None:
             answer = result_of(client, profile, step.routine, answer, asked)
-        if step.routine is not None and answer and answer[-1] != profile.routines.passed:
+        if step.routine is not None and not profile.routines.passes(answer):
             raise OperationFailed(
                 f"step {name!r}: the part says that routine 0x{step.routine:04X} failed ({answer.hex(' ').upper()})",
                 remedy="Its maker says what this status means.",
@@ -256,7 +259,7 @@ def leave_programming(client: UdsClient, profile: UdsProfile, deadline: Deadline
 def restart(client: UdsClient, profile: UdsProfile) -> None:
     """Hard reset, until it answers again. Raises what a refused reset is mapped to, NoResponse after the reset gap."""
     gap = Deadline.after(profile.timings.reset_gap)
-    _reset(client)
+    _reset(client, profile)
     while True:
         try:
             active_session(client, profile, wait=client.p2)
@@ -264,6 +267,18 @@ def restart(client: UdsClient, profile: UdsProfile) -> None:
         except LOST:
             if gap.expired:
                 raise
+
+
+def finish(client: UdsClient, profile: UdsProfile, keys: Keys) -> None:
+    """What the order has after the reset, of the application that runs. Raises what `take_step` raises."""
+    if not (after := profile.sequence.after):
+        return
+    try:
+        for word in after:
+            take_step(client, profile, keys, word)
+    finally:
+        client.let_session_go()
+        _optional_request(client, profile, session_request(profile.sessions.default))
 
 
 def is_unlocked(client: UdsClient, profile: UdsProfile, keys: Keys, *, seed: bool) -> bool:
@@ -307,14 +322,14 @@ def start_application(client: UdsClient, profile: UdsProfile) -> None:
 def _await_restart(client: UdsClient, profile: UdsProfile, gap: Deadline) -> None:
     """Resets it, until something that is not in its programming session answers: what still is has it before it."""
     session = None
-    heard = _reset(client)
+    heard = _reset(client, profile)
     while True:
         try:
             # What it is asked while it restarts is lost, so it is asked again soon: an answer that is late still counts.
             session = active_session(client, profile, wait=client.p2)
             if session != profile.sessions.programming:
                 return
-            heard = heard or _reset(client)
+            heard = heard or _reset(client, profile)
         except LOST:
             session = None
         if gap.expired:
@@ -327,18 +342,20 @@ def _await_restart(client: UdsClient, profile: UdsProfile, gap: Deadline) -> Non
             client.linger(client.p2)  # After a question that was lost P2 is over already.
 
 
-def _reset(client: UdsClient) -> bool:
-    """Whether it was answered: a reset may be quicker than its answer."""
+def _reset(client: UdsClient, profile: UdsProfile) -> bool:
+    """Whether it was answered: a reset may be quicker than its answer, or none be asked for."""
+    request = reset_request(profile)
     try:
-        client.request(HARD_RESET)
+        client.request(request)
     except LOST:
         return False
-    return True
+    return not wants_no_answer(request)
 
 
 def _wake_the_bus(client: UdsClient, profile: UdsProfile) -> None:
     if profile.communication_control:
-        _optional_request(client, profile, COMMUNICATION_ON)
+        on = bytes((Service.COMMUNICATION_CONTROL, 0x00)) + profile.communication_off[1:]
+        _optional_request(client, profile, on)
     if profile.dtc_control:
         _optional_request(client, profile, DTC_ON)
 
@@ -367,7 +384,7 @@ def _check_preconditions(client: UdsClient, profile: UdsProfile, routine: int) -
         if answer.nrc in NOT_HERE:
             return
         raise answer.error()
-    if answer and answer[-1] != profile.routines.passed:
+    if not profile.routines.passes(answer):
         raise PartRefused(
             f"the part says that it may not be programmed now (routine 0x{routine:04X}: {answer.hex(' ').upper()})",
             remedy="Its maker says what this status means, and under which conditions it may be programmed.",
@@ -385,12 +402,12 @@ def _programming_session(client: UdsClient, profile: UdsProfile) -> None:
         try:
             answer = client.ask(programming)
             if not isinstance(answer, NegativeResponse):
-                _apply_server_timing(client, profile, answer)
+                _entered(client, profile, answer)
                 if _is_programming(client, profile):
                     return
             elif knocks and not reset and answer.nrc in NOT_HERE:
                 reset = True
-                client.ask(HARD_RESET)
+                client.ask(reset_request(profile))
                 _hit_boot_window(client, profile, programming, gap)
             elif answer.nrc == Nrc.SUB_FUNCTION_NOT_SUPPORTED:
                 raise PartWrongMode(answer.error().cause, remedy="Is sessions.programming of its profile right?")
@@ -425,8 +442,9 @@ def _is_programming(client: UdsClient, profile: UdsProfile) -> bool:
         return False
 
 
-def _apply_server_timing(client: UdsClient, profile: UdsProfile, parameters: bytes) -> None:
+def _entered(client: UdsClient, profile: UdsProfile, parameters: bytes) -> None:
     """sessionParameterRecord (10.2.3): P2 in ms, P2* in 10 ms. The longer ones of the ECU and of the profile hold."""
+    client.linger(profile.timings.settle)
     if len(parameters) >= 4:
         client.p2 = max(profile.timings.p2, int.from_bytes(parameters[0:2], "big") / 1000)
         client.p2_star = max(profile.timings.p2_star, int.from_bytes(parameters[2:4], "big") / 100)

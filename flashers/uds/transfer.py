@@ -87,7 +87,7 @@ class Transfers:
         self._is_given_up = False
         with suppress(ProxyflashError):
             if isinstance(self._client.ask(_EXIT), NegativeResponse):
-                self._client.ask(session.HARD_RESET)
+                self._client.ask(session.reset_request(self._profile))
 
     def _where(self, subject: Subject) -> bytes:
         return encoded(("alfi", "address", "size"), self._profile, subject)
@@ -99,7 +99,12 @@ class Transfers:
         width = answer[0] >> 4 if answer else 0
         longest = int.from_bytes(answer[1 : 1 + width], "big")
         if not width or len(answer) < 1 + width or longest < 3:
-            raise ProtocolError(f"the part gives no usable maxNumberOfBlockLength ({answer[:12].hex(' ').upper()})")
+            if "block_limit" not in self._profile.model_fields_set:
+                raise ProtocolError(
+                    f"the part gives no usable maxNumberOfBlockLength ({answer[:12].hex(' ').upper() or 'nothing'})",
+                    remedy="If its maker names a length, set it as block_limit in its profile.",
+                )
+            longest = self._profile.block_limit
         return min(longest, self._profile.block_limit) - 2
 
     def _open(self, request: bytes, bears_a_reset: bool) -> bytes:

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import can
 import pytest
 from proxyflash.emulators import application
-from proxyflash.enumerators.bench import Bench
-from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import (
     Cancelled,
@@ -28,60 +24,25 @@ from proxyflash.flashers.errors import (
     Unsupported,
 )
 from proxyflash.flashers.events import RunContext
-from proxyflash.flashers.formats import load, save
-from proxyflash.flashers.image import FirmwareImage, Segment
-from proxyflash.flashers.programmer import FlashResult
+from proxyflash.flashers.formats import load
 from proxyflash.testing.thinning import Sweep
-from proxyflash.transports.can.bus import CanBus
-from proxyflash.transports.deadline import Deadline
+from proxyflash.tests.flashers.makers import APP, Killed, Maker, Process, documented
 from proxyflash.transports.errors import ProxyflashError
-from proxyflash.transports.isotp.opening import IsoTpChannel
 
 pytestmark = pytest.mark.simulated_time
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "uds-profiles.md"
 DRIVER = bytes(range(200)) * 2
-APP = application.make("1.5.0", "radar", "Acme", 5003, start=0x10000)
-
-
-class Maker:
-    """One profile of the document, with the files that it names, and its emulated ECU."""
-
-    def __init__(self, folder: Path, number: int) -> None:
-        self.folder = folder
-        self.text = re.findall(r"^```toml\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.M | re.S)[number]
-        self.image = folder / "app.hex"
-        self.image_of: Callable[[Path], FirmwareImage] = load
-
-    def put(self, *segments: tuple[int, bytes]) -> None:
-        save(FirmwareImage(tuple(Segment(*item) for item in segments), "mem"), self.image)
-
-    @contextmanager
-    def opened(self, old: str = "", new: str = "") -> Iterator[BenchComponent]:
-        """With the profile's text changed from `old` to `new`."""
-        assert old in self.text
-        path = self.folder / "bench.toml"
-        path.write_text(self.text.replace(old, new, 1), encoding="utf-8")
-        with Bench.open(path, state=self.folder / "state") as bench:
-            self.device = bench.emulated_device(bench.components[0].name)
-            yield bench.components[0]
-
-    def flash(self, old: str = "", new: str = "", **keys: Any) -> FlashResult:
-        with self.opened(old, new) as component:
-            result = component.flash(self.image_of(self.image), **keys)
-            self.flashed = self.device.flash.read(self.device.flash.base, len(APP))
-            return result
 
 
 def driver_first(folder: Path) -> Maker:
-    made = Maker(folder, 0)
+    made = Maker(folder, documented(0))
     (folder / "flash_driver.bin").write_bytes(DRIVER)
     made.put((0x10000, APP), (0x18000, b"\x01" * 64))
     return made
 
 
 def numbered_blocks(folder: Path) -> Maker:
-    made = Maker(folder, 1)
+    made = Maker(folder, documented(1))
     blocks = {1: (0x10000, APP + bytes(0x4000 - len(APP))), 5: (0x20000, bytes(range(256)) * 32)}
     made.put(*((start, zlib.compress(data)) for start, data in blocks.values()))
     for number, (_, data) in blocks.items():
@@ -90,49 +51,13 @@ def numbered_blocks(folder: Path) -> Maker:
 
 
 def two_keys(folder: Path) -> Maker:
-    made = Maker(folder, 2)
+    made = Maker(folder, documented(2))
     (folder / "app.sig").write_bytes(bytes(range(1, 9)))
     made.put((0x10000, APP), (0x18000, b"\x01" * 64), (0x40000000, DRIVER))
     return made
 
 
 Make = Callable[[Path], Maker]
-
-
-class Killed(BaseException):
-    """What the process does not survive."""
-
-
-class Process:
-    """Flashes one part. Killed once the first frame of its request number `at` has left: it sends nothing from then on."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.requests = self.events = 0
-        self._at, self._is_dead = 0, False
-        send, send_frame = IsoTpChannel.send, CanBus.send
-
-        def request(channel: IsoTpChannel, pdu: bytes, deadline: Deadline) -> None:
-            self.requests += 1
-            send(channel, pdu, deadline)
-
-        def frame(bus: CanBus, message: can.Message, deadline: Deadline) -> None:
-            if not self._is_dead:
-                send_frame(bus, message, deadline)
-                self._is_dead = self.requests == self._at
-            if self._is_dead:
-                raise Killed
-
-        monkeypatch.setattr(IsoTpChannel, "send", request)
-        monkeypatch.setattr(CanBus, "send", frame)
-
-    def flash(self, component: BenchComponent, image: Path, *, killed: int = 0, stopped: int = 0) -> FlashResult:
-        """`stopped`: by Ctrl-C, at which event."""
-        self._is_dead, self._at, self.requests, self.events = False, killed, 0, 0
-
-        def hear(event: ev.Event) -> None:
-            self.events += 1
-
-        return component.flash(image, context=RunContext(hear, lambda: 0 < stopped <= self.events))
 
 
 PROFILES: dict[Make, tuple[str, int, int]] = {

@@ -142,6 +142,29 @@ class TestProfile:
             ({"steps": [{"name": "key", "session": 2}], "order": ["key", "programming", "download"]}, "name is taken"),
             ({"security": {"key": "library"}}, "goes with the table library"),
             ({"security": {"library": {"file": "a.so"}}}, "goes with the table library"),
+            ({"reset": 0x80}, "it takes a resetType, such as 0x01"),
+            ({"communication_off": "03"}, "two bytes, controlType and communicationType, such as '03 01'"),
+            ({"timings": {"settle": 5}}, r"settle \(5 s\) has to be shorter than s3 \(5 s\)"),
+            ({"steps": [{"name": "a", "routine": 1, "functional": True}]}, "functional goes with session or request"),
+            ({"steps": [{"name": "a", "request": "2E F1 5A 01 02 03 04 05", "functional": True}]}, "fit one frame"),
+            (
+                {
+                    "steps": [{"name": "a", "request": "14 FF FF FF", "functional": True}],
+                    "order": ["programming", "download", "reset", "a"],
+                },
+                "step 'a' goes to all ECUs, and functional of the profile is false",
+            ),
+            ({"order": ["programming", "download", "reset", "check"]}, "come after 'reset', not 'check'"),
+            (
+                {"order": ["programming", "download", "reset", ["for each region"]]},
+                "after 'reset', not 'for each region'",
+            ),
+            ({"order": ["programming", "reset", "download"]}, "'download' has to come before 'reset'"),
+            ({"order": ["programming", ["for each region", "download", "reset"]]}, "'reset' goes into no list"),
+            ({"order": ["programming", "download", "reset", "reset"]}, "has 'reset' twice"),
+            ({"routines": {"check_answer": ["crc"]}}, "'crc16-arc', or bytes in hexadecimal"),
+            ({"memory": [REGION], "routines": {"check_answer": ["signature"]}}, "a signature in each memory region"),
+            ({"driver": {"start": 0, "size": 2, "check_answer": ["signature"]}}, "needs driver.signature"),
             (
                 {
                     "memory": [REGION],

@@ -1,0 +1,250 @@
+"""Programming sequences as they are published, each as a profile, against an emulated ECU that insists on its order.
+
+What is taken from a source is the order of the requests and what they carry; the addresses are those of the emulated part.
+Keys are made by "xor", whatever the source computes. The sources:
+
+STEERING: tesla-epas-patcher.py of github.com/gregjhogan/tesla-pre-ap-epas-patch: 10 02, 27, the secondary bootloader of
+several segments to RAM, 31 01 0301 with its address, 31 01 FF00 with address and size alone, 34, 36, 37, ECUReset 81
+(no answer asked for), and in the application that runs then 10 03, 27, 31 01 DC03.
+
+ENCRYPTED: the flashers of Honda's .rwd files that use panda's UDS client (the format: github.com/johnwaynehacker/rwd-xray):
+29-bit normal-fixed addressing, 10 03, 27 with a seed of two bytes, 10 02 without a further key, 31 01 FF00 without
+parameters, then the file's decryption key by 2E F101, 34 with data format 00, 36, 37, 31 01 FF01, 11 01.
+
+QUIET_BUS: a host tool with configurable steps for control units of several Chinese makers: to all ECUs 10 03, 85 02, 28 03 03;
+10 02, after which the ECU refuses everything for a while (7F); 27; a flash driver whose check (31 01 0202) is answered with its
+CRC-32; 2E F15A, 31 01 FF00, 34, 36, 37, 31 01 0202, 31 01 FF01, 11 01; to all ECUs 10 03, 28 00 03, 85 01, 10 01; 14 FF FF FF.
+
+TWO_LEVELS: the loader of SSAS, Simple Smart Automotive Software (its loader for its own AUTOSAR bootloader): 10 03, 85, 28,
+level 1, 10 02, level 2, flash driver and its CRC, 22 F15B, 31 01 FF00, only then 2E F15A, 34, 36, 37, 31 01 0202 with the
+CRC of all, 31 01 FF01, 31 01 FF02, 11 01.
+
+FROM_EXTENDED: a flasher of a bootloader, decoded from a trace: 10 60, 10 03 and no 10 02, 27 03, 31 01 0204, 34 whose answer
+has no length, blocks of 512 bytes, 37, 31 01 0205 without parameters, 11 01. UDS_FLASH.md of
+github.com/ludwig-v/arduino-psa-diag has an answer 74 10 00: a length of 0.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proxyflash.flashers.errors import Cancelled
+from proxyflash.flashers.formats import load, save
+from proxyflash.flashers.image import FirmwareImage, Segment
+from proxyflash.testing.thinning import Sweep
+from proxyflash.tests.flashers.makers import APP, Killed, Maker, Process, documented
+from proxyflash.transports.errors import ProxyflashError
+
+pytestmark = pytest.mark.simulated_time
+
+BUS = """
+[bus.chassis]
+kind = "can"
+emulated = true
+bitrate = 500_000
+
+[[component]]
+name = "ecu"
+bus = "chassis"
+protocol = "uds"
+profile = "maker"
+"""
+MEMORY = "memory = [{start = 0x1_0000, size = 0x7_0000, erase_unit = 0x1000, write_alignment = 8}]\n"
+DRIVER = bytes(range(200)) * 2 + b"driver"
+
+QUIET_BUS = documented(3)
+STEERING = documented(4).replace("bootloader.bin", "bootloader.hex")
+
+ENCRYPTED = f"""{BUS}
+address = {{addressing = "normal-fixed", target = 0x30}}
+[component.emulated]
+secret = "1a2b"
+
+[component.emulated.maker]
+erase = []
+keeps_key = true
+writes = [0xF101]
+rules = [
+    {{request = "10 02", after = ["27 02"], nrc = 0x22}},
+    {{request = "2E F1 01", after = ["31 01 FF 00"]}},
+    {{request = "34", after = ["2E F1 01"]}},
+    {{request = "31 01 FF 01", after = ["37"]}},
+]
+
+[profile.maker]
+{MEMORY}
+order = ["extended", "key", "programming", "erase", "decryption-key", "download", "check"]
+security = {{key = "xor", secret = "1a2b"}}
+routines = {{erase_parameters = [], check = 0xFF01, check_parameters = [], dependencies = "none"}}
+steps = [{{name = "decryption-key", write = 0xF101, data = "01 02 03"}}]
+"""
+
+TWO_LEVELS = f"""{BUS}
+address = {{request = 0x731}}
+[component.emulated]
+security_level = 3
+secret = "a5a5a5a5"
+
+[component.emulated.maker]
+levels = {{"0x01" = "12345678"}}
+ram = [0x2000_0000, 0x4000]
+check = ["crc16"]
+check_ram = ["crc16"]
+routines = {{"0xFF02" = []}}
+rules = [
+    {{request = "10 02", after = ["27 02"], nrc = 0x33}},
+    {{request = "31 01 FF 00", after = ["34 00 44 20", "31 01 02 02"]}},
+    {{request = "2E F1 5A", after = ["31 01 FF 00"]}},
+    {{request = "34 00 44 00", after = ["2E F1 5A"]}},
+    {{request = "31 01 FF 01", after = ["31 01 02 02"], since = "37"}},
+    {{request = "31 01 FF 02", after = ["31 01 FF 01"]}},
+]
+
+[profile.maker]
+{MEMORY}
+order = [
+    "extended", "dtc-off", "communication-off", "level-1", "programming", "key", "driver", "read-fingerprint",
+    "erase", "fingerprint", "download", "check", "dependencies", "integrity",
+]
+security = {{level = 0x03, key = "xor", secret = "a5a5a5a5"}}
+fingerprint = {{data = "23 02 24 23 62 79 61 73 23"}}
+routines = {{check_parameters = ["crc16"]}}
+driver = {{file = "driver.bin", start = 0x2000_0000, size = 0x4000, check = 0x0202, check_parameters = ["crc16"]}}
+steps = [
+    {{name = "level-1", level = 0x01, secret = "12345678"}},
+    {{name = "read-fingerprint", request = "22 F1 5B", optional = true}},
+    {{name = "integrity", routine = 0xFF02}},
+]
+"""
+
+FROM_EXTENDED = f"""{BUS}
+address = {{request = 0x710}}
+[component.emulated]
+security_level = 3
+secret = "11223344"
+routine_erase = 0x0204
+routine_check = 0x0205
+
+[component.emulated.maker]
+programming = 0x03
+sessions = [0x60]
+check = []
+names_length = false
+whole_after = "check"
+rules = [
+    {{request = "10 03", after = ["10 60"]}},
+    {{request = "34", after = ["31 01 02 04"]}},
+    {{request = "31 01 02 05", after = ["37"]}},
+]
+
+[profile.maker]
+{MEMORY}
+order = ["supplier", "programming", "key", "erase", "download", "check"]
+sessions = {{programming = 0x03}}
+security = {{level = 0x03, key = "xor", secret = "11223344"}}
+routines = {{erase = 0x0204, check = 0x0205, check_parameters = []}}
+steps = [{{name = "supplier", session = 0x60}}]
+block_limit = 514
+"""
+
+
+def made(folder: Path, text: str) -> Maker:
+    maker = Maker(folder, text)
+    maker.put((0x10000, APP))
+    parts = Segment(0x3FF7000, DRIVER), Segment(0x3FF8000, DRIVER[::-1])
+    save(FirmwareImage(parts, "mem"), folder / "bootloader.hex")
+    (folder / "driver.bin").write_bytes(DRIVER)
+    return maker
+
+
+PUBLISHED = {
+    "steering": (STEERING, "exit", 57, 16),
+    "encrypted": (ENCRYPTED, "reset", 51, 17),
+    "quiet-bus": (QUIET_BUS, "session", 57, 18),
+    "two-levels": (TWO_LEVELS, "reset", 63, 18),
+    "from-extended": (FROM_EXTENDED, "session", 56, 23),
+}
+"""Bench file; what ends a download of the ECU's that is not complete; of a second flash, its requests and its events."""
+NOT_VERIFIED: dict[str, dict[str, Any]] = {"steering": {"verify": False}}
+"""What the flash is asked for: this ECU has no check before its application runs."""
+each = pytest.mark.parametrize("name", PUBLISHED)
+
+
+@each
+def test_it_is_flashed_and_flashed_again(name: str, tmp_path: Path) -> None:
+    maker = made(tmp_path, PUBLISHED[name][0])
+    with maker.opened() as component:
+        for _ in range(2):
+            result = component.flash(maker.image, **NOT_VERIFIED.get(name, {}))
+            assert (result.version, result.booted) == ("1.5.0", True)
+            assert maker.device.flash.read(0x10000, len(APP)) == APP
+
+
+@each
+def test_after_a_flash_it_is_verified_and_its_application_runs(name: str, tmp_path: Path) -> None:
+    """An ECU without a check of its own says so."""
+    maker = made(tmp_path, PUBLISHED[name][0])
+    with maker.opened() as component:
+        component.flash(maker.image, **NOT_VERIFIED.get(name, {}))
+        with suppress(ProxyflashError), component.programmer() as programmer:
+            programmer.verify(load(maker.image))
+        assert maker.device.application_version == "1.5.0"
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "told"),
+    [
+        (STEERING, ', run = 0x0301', "", "requestSequenceError"),
+        (STEERING, '"driver", "erase"', '"erase"', "the order has no 'driver'"),
+        (STEERING, 'erase_parameters = ["address", "size"]', "merge_erase = true", "NRC 0x13"),
+        (STEERING, '"extended", "key", "confirm"]', '"confirm"]', "requestSequenceError"),
+        (STEERING, "reset = 0x81", "reset = 0x01", "requestSequenceError"),
+        (ENCRYPTED, '"extended", "key", "programming"', '"extended", "programming", "key"', "conditionsNotCorrect"),
+        (ENCRYPTED, '"erase", "decryption-key"', '"decryption-key", "erase"', "requestSequenceError"),
+        (ENCRYPTED, "erase_parameters = [], ", "", "NRC 0x13"),
+        (QUIET_BUS, "functional = true\n", "", "conditionsNotCorrect"),
+        (QUIET_BUS, 'communication_off = "03 03"\n', "", "conditionsNotCorrect"),
+        (QUIET_BUS, '"driver", "fingerprint"', '"fingerprint", "driver"', "requestSequenceError"),
+        (QUIET_BUS, ', check_answer = ["crc32"]}', "}", "does not take the flash driver for whole"),
+        (QUIET_BUS, 'check_answer = ["crc32"]}\nd', 'check_answer = ["crc16"]}\nd', "says that it does not hold the image"),
+        (QUIET_BUS, "settle = 0.5", "settle = 0.2", "NRC 0x(22|7F)"),
+        (TWO_LEVELS, 'level-1", level = 0x01, secret = "12345678', 'level-1", level = 0x01, secret = "1234', "invalidKey"),
+        (TWO_LEVELS, '"erase", "fingerprint"', '"fingerprint", "erase"', "requestSequenceError"),
+        (TWO_LEVELS, '"dependencies", "integrity"', '"integrity", "dependencies"', "requestSequenceError"),
+        (TWO_LEVELS, 'routines = {check_parameters = ["crc16"]}\n', "", "NRC 0x13"),
+        (FROM_EXTENDED, '"supplier", "programming"', '"programming", "supplier"', "requestSequenceError"),
+        (FROM_EXTENDED, "routines = {erase = 0x0204, ", 'routines = {erase = "none", ', "requestSequenceError"),
+        (FROM_EXTENDED, "block_limit = 514\n", "", "set it as block_limit"),
+    ],
+)  # fmt: skip
+def test_another_order_is_refused(text: str, old: str, new: str, told: str, tmp_path: Path) -> None:
+    """So the ECU insists on it."""
+    assert old in text
+    with pytest.raises(ProxyflashError, match=told):
+        made(tmp_path, text).flash(old, new, verify=text is not STEERING)
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+@each
+def test_after_an_interruption_the_same_command_succeeds(
+    name: str, how: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each of its requests, and at each event; what the order has after the reset is done then, too."""
+    text, ending, requests, events = PUBLISHED[name]
+    keys = NOT_VERIFIED.get(name, {})
+    maker = made(tmp_path, text.replace("emulated]\n", f'emulated]\ndownload_ends = "{ending}"\n', 1))
+    process = Process(monkeypatch)
+    with maker.opened() as component:
+        for _ in range(2):
+            process.flash(component, maker.image, **keys)
+        assert (process.requests, process.events) == (requests, events)
+        places = range(1, (requests if how == "killed" else events) + 1)
+        for place in (sweep := Sweep(request, places, 3, f"{how} at")):
+            with sweep.at(place):
+                with suppress(Killed, Cancelled):
+                    process.flash(component, maker.image, **{how: place}, **keys)
+                assert process.flash(component, maker.image, **keys).version == "1.5.0"
+                assert maker.device.flash.read(0x10000, len(APP)) == APP
