@@ -1,7 +1,7 @@
-"""The UDS flasher against ECUs that nobody here wrote: scapy's answering machine, ISO-TP and UDS dissectors, and the server of
-python-uds-server, which refuses a block that comes again.
+"""The UDS flasher against ECUs that nobody here wrote: scapy's answering machine, ISO-TP and UDS dissectors, the server of
+python-uds-server, which refuses a block that comes again, and the simulated ECU of xaloqi-tester, whose key is made by AES.
 
-Both run in environments of their own under build/peers; scapy is GPL: it is run, never imported. What the scripts below add
+They run in environments of their own under build/peers; scapy is GPL: it is run, never imported. What the scripts below add
 is the memory behind their services. They reach the emulated wire over the socket that `proxyflash emulate` serves.
 """
 
@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.cmac import CMAC
 from proxyflash.emulators.can.server import serve_can
 from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.faults import FaultPlan, Faults
@@ -228,6 +230,56 @@ server._thread.join()
 """
 
 
+XALOQI = "xaloqi-tester==1.5.8"
+XALOQI_SCRIPT = """
+import asyncio, sys
+import can
+from xaloqi import sim
+
+channel, _, kept = sys.argv[1:4]
+START, SIZE = 0x10000, 0x8000
+memory = bytearray(b"\\x5a" * SIZE)
+place = 0
+answered = sim.handle_request
+
+
+def remembered(pdu, state, verbose):
+    global place
+    answer = answered(pdu, state, verbose)
+    if answer is None or answer[0] == 0x7F:
+        return answer
+    if pdu[:4] == b"\\x31\\x01\\xff\\x00":
+        start, size = int.from_bytes(pdu[5:9], "big") - START, int.from_bytes(pdu[9:13], "big")
+        memory[start:start + size] = b"\\xff" * size
+    elif pdu[0] == 0x34:
+        place = int.from_bytes(pdu[3:7], "big") - START
+    elif pdu[0] == 0x36:
+        assert memory[place:place + len(pdu) - 2] == b"\\xff" * (len(pdu) - 2)
+        memory[place:place + len(pdu) - 2] = pdu[2:]
+        place += len(pdu) - 2
+    elif pdu[0] == 0x11:
+        with open(kept, "wb") as file:
+            file.write(memory)
+    return answer
+
+
+class Bus:
+    wire = can.Bus(interface="proxyflash", channel=channel)
+
+    async def recv(self, timeout):
+        message = self.wire.recv(timeout)
+        return (0x7E0, bytes(message.data)) if message is not None and message.arbitration_id == 0x7E0 else None
+
+    async def send(self, identifier, data):
+        self.wire.send(can.Message(arbitration_id=identifier, data=data, is_extended_id=False))
+
+
+sim.handle_request = remembered
+print("ready", flush=True)
+asyncio.run(sim.run_on_bus(Bus(), {"state": sim.EcuState()}, asyncio.Event(), 0x7E8, fc_block_size=8))
+"""
+
+
 @pytest.fixture(scope="session")
 def scapy() -> Path:
     """The interpreter of the environment that scapy is in."""
@@ -343,6 +395,43 @@ def test_python_uds_server_is_flashed_though_a_response_is_lost(tmp_path: Path) 
             flasher.close()
     assert len(faults.done) == 1
     assert len(tried_again) == 1
+    held = (tmp_path / "kept").read_bytes()
+    for segment in IMAGE.segments:
+        place = segment.address - START
+        assert held[place : place + segment.size] == bytes(segment.data)
+    assert held[0x2000:] == b"\x5a" * (SIZE - 0x2000)
+
+
+SECRET = bytes(range(16))
+"""The key of its level 1 where none is set."""
+
+
+def cmac_key(seed: bytes, secret: bytes, level: int) -> bytes:
+    """AES-128-CMAC (RFC 4493) of the seed, its first four bytes."""
+    mac = CMAC(AES(secret))
+    mac.update(seed)
+    return mac.finalize()[:4]
+
+
+def test_the_ecu_of_xaloqi_is_flashed(tmp_path: Path) -> None:
+    """It has an ISO-TP of its own, with flow control after each eight frames, wants a key by AES, and shows no session."""
+    profile = UdsProfile.model_validate(
+        {
+            "memory": [{"start": START, "size": SIZE, "erase_unit": 0x1000}],
+            "security": {"key": f"{cmac_key.__module__}:cmac_key", "secret": SECRET},
+            "timings": {"latency": 2.0},
+            "running_when": "session",
+        }
+    )
+    python = environment(XALOQI, "python-can")
+    with foreign_ecu(python, tmp_path, fd=False, script=XALOQI_SCRIPT) as bus:
+        flasher = UdsFlasher.attach(bus, UdsAddress(request=0x7E0), profile)
+        try:
+            programmer = Programmer(flasher, "ecu", attempts=1)
+            result = programmer.flash(programmer.plan(IMAGE))
+        finally:
+            flasher.close()
+    assert result.identity.serial == "SIM00000001"
     held = (tmp_path / "kept").read_bytes()
     for segment in IMAGE.segments:
         place = segment.address - START
