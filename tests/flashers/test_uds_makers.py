@@ -19,6 +19,7 @@ from proxyflash.flashers.errors import (
     Cancelled,
     ImageWrongPart,
     OperationFailed,
+    PartRefused,
     ProfileWrong,
     RebootFailed,
     Unsupported,
@@ -280,6 +281,19 @@ class TestBlocks:
     def test_what_does_not_begin_with_its_block_is_filled_before(self, tmp_path: Path) -> None:
         maker = self.maker(tmp_path, (0x10000, APP), (0x20010, b"\x01"))
         assert maker.flash().written_bytes == len(APP) + 0x11
+
+    def test_they_take_their_turns_in_the_order_of_the_profile(self, tmp_path: Path) -> None:
+        """The ECU wants its upper block first."""
+        maker = numbered_blocks(tmp_path)
+        text = maker.text.replace(
+            "rules = [\n", 'rules = [\n    {request = "34 10 41 01", after = ["31 01 02 02 01 05"]},\n'
+        )
+        lower, upper = re.findall(r"^    {name = .*\n", text, re.M)
+        maker.text = text.replace(lower + upper, upper + lower)
+        assert maker.flash().version == "1.5.0"
+        maker.text = text
+        with pytest.raises(PartRefused, match="requestSequenceError"):
+            maker.flash()
 
     def test_a_compressed_block_has_no_gap(self, tmp_path: Path) -> None:
         maker = numbered_blocks(tmp_path)

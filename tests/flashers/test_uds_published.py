@@ -31,12 +31,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxyflash.flashers.errors import Cancelled
+from proxyflash.emulators import application
+from proxyflash.flashers.errors import Cancelled, PartRefused, Unsupported
 from proxyflash.flashers.formats import load, save
 from proxyflash.flashers.image import FirmwareImage, Segment
+from proxyflash.flashers.uds.functional import FunctionalRequests
 from proxyflash.testing.thinning import Sweep
 from proxyflash.tests.flashers.makers import APP, Killed, Maker, Process, documented
+from proxyflash.transports import clock
+from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError
+from proxyflash.transports.isotp.opening import IsoTpChannel
 
 pytestmark = pytest.mark.simulated_time
 
@@ -248,3 +253,97 @@ def test_after_an_interruption_the_same_command_succeeds(
                     process.flash(component, maker.image, **{how: place}, **keys)
                 assert process.flash(component, maker.image, **keys).version == "1.5.0"
                 assert maker.device.flash.read(0x10000, len(APP)) == APP
+
+
+def test_after_a_cut_behind_the_reset_only_what_comes_after_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory is read back, the image is there already; the application that runs has not been asked yet."""
+    text = STEERING.replace("emulated]\n", 'emulated]\npart = "acme-r88"\n', 1)
+    text = text.replace(
+        "0x1_0000, size = 0x7_0000, erase_unit = 0x1000", "0x2_0000, size = 0x8_0000, erase_unit = 0x2000"
+    )
+    maker = made(tmp_path, text.replace("reset = 0x81", 'reset = 0x81\nread = "memory"'))
+    maker.put((0x20000, application.make("1.5.0", "radar", "Acme", 5003, start=0x20000)))
+    process = Process(monkeypatch)
+    written = []
+    with maker.opened() as component:
+        assert process.flash(component, maker.image).written_bytes
+        for version, place in zip(
+            ("1.6.0", "1.5.0") * 6, range(process.requests - 11, process.requests + 1), strict=True
+        ):
+            maker.put((0x20000, application.make(version, "radar", "Acme", 5003, start=0x20000)))
+            with suppress(Killed):
+                process.flash(component, maker.image, killed=place)
+            result = process.flash(component, maker.image)
+            assert result.version == version
+            written.append(result.written_bytes)
+    assert not any(written)
+
+
+QUIET_STEP = TWO_LEVELS.replace('"dtc-off", ', '"dtc-quiet", ').replace(
+    "steps = [\n", 'steps = [\n    {name = "dtc-quiet", request = "85 82"},\n'
+)
+
+
+def test_a_step_that_wants_no_answer_is_done_where_it_is_not_refused(tmp_path: Path) -> None:
+    """suppressPosRspMsgIndicationBit, ISO 14229-1:2020, 8.2.2."""
+    wanted = QUIET_STEP.replace("rules = [\n", 'rules = [\n    {request = "10 02", after = ["85 82"]},\n')
+    assert made(tmp_path, wanted).flash().version == "1.5.0"
+
+
+def test_and_its_refusal_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=r"85 83.*subFunctionNotSupported"):
+        made(tmp_path, QUIET_STEP).flash("85 82", "85 83")
+
+
+def sent(monkeypatch: pytest.MonkeyPatch, way: type[FunctionalRequests | IsoTpChannel]) -> list[str]:
+    """What goes this way from now on: requests, in hexadecimal."""
+    found: list[str] = []
+    send = way.send
+
+    def noted(channel: Any, pdu: bytes, deadline: Deadline) -> None:
+        found.append(pdu.hex())
+        send(channel, pdu, deadline)
+
+    monkeypatch.setattr(way, "send", noted)
+    return found
+
+
+def test_the_requests_to_all_ecus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the source, in its order; after its last step, which is for the one ECU, the default session once again."""
+    found = sent(monkeypatch, FunctionalRequests)
+    made(tmp_path, QUIET_BUS).flash()
+    wanted = ["1003", "8502", "280303", "1003", "280003", "8501", "1001", "1001"]
+    assert [pdu for pdu in found if pdu != "3e80"] == wanted
+
+
+def test_a_step_to_all_ecus(tmp_path: Path) -> None:
+    wanted = QUIET_BUS.replace('{request = "14", ', '{request = "14", functional = true, ')
+    assert made(tmp_path, wanted).flash('"14 FF FF FF"', '"14 FF FF FF", functional = true').version == "1.5.0"
+    with pytest.raises(PartRefused, match="requestSequenceError"):
+        made(tmp_path, wanted).flash()
+
+
+def test_a_reset_without_an_answer_that_is_lost_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    send = IsoTpChannel.send
+    lost: list[bytes] = []
+
+    def losing(channel: IsoTpChannel, pdu: bytes, deadline: Deadline) -> None:
+        if pdu == b"\x11\x81" and not lost:
+            lost.append(pdu)
+        else:
+            send(channel, pdu, deadline)
+
+    monkeypatch.setattr(IsoTpChannel, "send", losing)
+    assert made(tmp_path, STEERING).flash(verify=False).version == "1.5.0"
+    assert lost
+
+
+def test_after_what_comes_after_the_reset_no_session_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker = made(tmp_path, STEERING)
+    with maker.opened() as component, component.programmer() as programmer:
+        programmer.flash(programmer.plan(load(maker.image)), verify=False)
+        found = sent(monkeypatch, IsoTpChannel)
+        clock.sleep(10)
+        assert found == []
