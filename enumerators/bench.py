@@ -142,7 +142,7 @@ class Bench(Buses):
 
         Emulated buses are brought to life, in memory and unlocked, for what only that shows; the files and functions that
         profiles name are looked at. Under replay nothing is looked at. Raises BenchKey, the TransportError that a bus's own
-        keys are, and what `Bootloader.check_profile` raises.
+        keys are, and what `Bootloader.check_profile` and `check_address` raise.
         """
         said: list[str] = []
         for name, spec in self.file.spec.bus.items() if self.replay is None else ():
@@ -150,6 +150,7 @@ class Bench(Buses):
             for entry in entries:
                 with naming(entry.spec.name):
                     entry.flasher.check_profile(entry.profile)
+                    entry.flasher.check_address(entry.address, entry.profile)
                 said += [
                     f"component {entry.spec.name}: there is no image {image.file} now"
                     for image in entry.spec.images

@@ -247,6 +247,10 @@ class Bootloader(ABC):
         Raises ProfileWrong, and what reading a firmware file raises.
         """
 
+    @classmethod  # noqa: B027 - most protocols have nothing to compare
+    def check_address(cls, address: Any, profile: Any) -> None:
+        """Compares the address with what the profile needs of it. Sends nothing. Raises ProfileWrong."""
+
     @classmethod
     def runs_while_written(cls, profile: Any) -> bool:
         """Whether the old application runs on beside the new one until that is booted."""

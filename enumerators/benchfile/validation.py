@@ -10,7 +10,14 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-SHORT = {"extra_forbidden": "is not known here", "missing": "is missing"}
+SHORT = {
+    "extra_forbidden": "is not known here",
+    "missing": "is missing",
+    "bool_type": "should be true or false",
+    "list_type": "should be a list, in square brackets",
+    "tuple_type": "should be a list, in square brackets",
+    "string_type": "should be text in quotes",
+}
 """Messages by the kind of fault, in the place of pydantic's."""
 HEXADECIMAL = re.compile(r"(?=.*[A-Fa-f])[0-9A-Fa-f]{1,8}")
 """What can be meant as a hexadecimal number only: with one of these letters."""

@@ -83,9 +83,8 @@ class UdsFlasher(MemoryBootloader):
 
     @classmethod
     def attach(cls, bus: CanBus, address: UdsAddress, profile: UdsProfile) -> Self:
+        cls.check_address(address, profile)
         functional = address.functional_id()
-        if profile.functional and functional is None:
-            raise ProfileWrong("functional = true in the profile needs the address's functional id")
         channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options(profile.timings.latency))
         broadcast = FunctionalRequests(bus, functional, profile.iso_tp) if profile.functional and functional else None
         try:
@@ -147,6 +146,11 @@ class UdsFlasher(MemoryBootloader):
     def check_profile(cls, profile: UdsProfile) -> None:
         keys_of(profile, None)
         FilesOfProfile(profile)
+
+    @classmethod
+    def check_address(cls, address: UdsAddress, profile: UdsProfile) -> None:
+        if profile.functional and address.functional_id() is None:
+            raise ProfileWrong("functional = true in the profile needs the address's functional id")
 
     @classmethod
     def readback_unavailable_reason(cls, profile: UdsProfile) -> str:

@@ -26,13 +26,17 @@ github.com/ludwig-v/arduino-psa-diag has an answer 74 10 00: a length of 0.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from proxyflash.emulators import application
-from proxyflash.flashers.errors import Cancelled, PartRefused, Unsupported
+from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.benchfile.schema import load as load_bench
+from proxyflash.enumerators.errors import BenchKey
+from proxyflash.flashers.errors import Cancelled, PartRefused, ProfileWrong, Unsupported
 from proxyflash.flashers.formats import load, save
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.uds.functional import FunctionalRequests
@@ -347,3 +351,32 @@ def test_after_what_comes_after_the_reset_no_session_is_kept(tmp_path: Path, mon
         found = sent(monkeypatch, IsoTpChannel)
         clock.sleep(10)
         assert found == []
+
+
+@each
+def test_each_key_and_value_that_is_wrong_is_named_by_a_check(name: str, tmp_path: Path) -> None:
+    """Where it is, and what is meant; nothing is sent."""
+    text = PUBLISHED[name][0]
+    head, keys = text[: text.index("[profile.")], text[text.index("[profile.") :]
+    path = tmp_path / "bench.toml"
+    places = list(re.finditer(r'\b([a-z_]+) = ("[^"]*"|[0-9][0-9A-Fa-fx_.]*|true|false)?', keys))
+    assert len(places) > 15
+    for place in places:
+        key, value = place.groups()
+        path.write_text(f"{head}{keys[: place.start()]}{key}x{keys[place.start() + len(key) :]}")
+        with pytest.raises(BenchKey, match=rf"unknown key profile\.\S*{key}x \(did you mean '{key}'\?\)"):
+            load_bench(path)
+        if value:
+            wrong = '"1s"' if re.fullmatch(r"\d+\.\d+", value) else "7.5"
+            path.write_text(f"{head}{keys[: place.start(2)]}{wrong}{keys[place.end() :]}")
+            with pytest.raises(BenchKey, match=rf"profile\.\S*{key} = \S+: (should be|it takes) "):
+                load_bench(path)
+
+
+def test_an_address_without_an_id_for_all_ecus_is_found_by_a_check(tmp_path: Path) -> None:
+    maker = made(tmp_path, QUIET_BUS)
+    address = "request = 0x7A3, response = 0x7C3, functional = 0x7DF"
+    with maker.opened(address, 'addressing = "extended", request = 0x7A3, response = 0x7C3, target = 5'):
+        pass
+    with Bench.open(tmp_path / "bench.toml") as bench, pytest.raises(ProfileWrong, match="gateway: functional = true"):
+        bench.check()

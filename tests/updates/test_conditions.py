@@ -223,7 +223,7 @@ def test_a_bus_whose_load_can_not_be_told(bench: Bench, name: str, said: str) ->
             "here.suply: the conditions that are known here are supply, busLoad, version, check (did you mean 'supply'?)",
         ),
         ({"supply": {"mni": 12}}, "here.supply.mni: is not known here (did you mean 'min'?)"),
-        ({"check": 1}, "here.check: should be a valid string"),
+        ({"check": 1}, "here.check: should be text in quotes"),
         ({"supply": {}}, "here.supply: it asks for nothing: give min, or max"),
         ({"supply": {"component": "front-radar"}}, "here.supply: it asks for nothing: give min, or max"),
         ({"supply": {"min": "12"}}, "here.supply.min: should be a valid number"),
