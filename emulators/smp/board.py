@@ -143,6 +143,7 @@ class SmpBoard(BootPinBoard):
         elif build.recovery:
             self._recover(None)
         else:
+            self._say("E: Unable to find bootable image")
             self._enter(Stage.HUNG)
 
     def _recover(self, seconds: float | None) -> None:

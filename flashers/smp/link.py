@@ -24,6 +24,8 @@ REPLY = 512
 LINE_GAP = 0.001
 """Seconds between two lines of a console. A part has buffers for two of them (Zephyr's default), and where there is no
 real line (a socket, USB) more come before it has emptied one; on a real one a line takes longer, and nothing waits."""
+LOGGED = 0x1000
+"""Bytes of a restarting part's log that are kept."""
 ENCODED = 1.4
 """Bytes on a console for each of a packet, at most."""
 REPLIES = {Op.READ: Op.READ_RSP, Op.WRITE: Op.WRITE_RSP}
@@ -52,6 +54,9 @@ class Wire(Protocol):
 
     def await_silence(self, seconds: float, deadline: Deadline) -> None:
         """Listens until nothing has come in for so long, or the deadline passes; forgets what came."""
+
+    def has_said(self, text: bytes) -> bool:
+        """Whether the part has logged this text since it was asked to restart."""
 
     def follow(self, until: Deadline | None) -> None:
         """The part restarts, and its port may leave with it and come back, until the deadline; None: no more."""
@@ -82,6 +87,8 @@ class SerialWire:
         self._until: Deadline | None = None
         self._rates = {False: port.baudrate, True: recovery_baudrate or port.baudrate}
         self._to_recovery = False
+        self._heard = b""
+        """The last bytes since the part was asked to restart."""
 
     @property
     def rate(self) -> str:
@@ -116,13 +123,21 @@ class SerialWire:
 
     def await_silence(self, seconds: float, deadline: Deadline) -> None:
         try:
-            self._port.until_quiet(seconds, deadline)
+            self._keep(self._port.until_quiet(seconds, deadline))
         except SerialGone as error:
             self._come_back(error)
         self._framing.forget()
         self._ready.clear()
 
+    def has_said(self, text: bytes) -> bool:
+        return text in self._heard
+
+    def _keep(self, data: bytes) -> bytes:
+        self._heard = (self._heard + data)[-LOGGED:] if self._until is not None else b""
+        return data
+
     def follow(self, until: Deadline | None) -> None:
+        self._heard = b""
         if until is not None:
             self._usb.is_leaving()
         self._until = until
@@ -143,7 +158,7 @@ class SerialWire:
 
     def _read(self, deadline: Deadline) -> bytes:
         try:
-            return self._port.read_some(deadline)
+            return self._keep(self._port.read_some(deadline))
         except SerialGone as error:
             self._come_back(error)
             return b""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from ...transports import clock
 from ...transports.deadline import Deadline
 from ...transports.errors import NextAction, Remedy
-from ..errors import NoResponse, PartWrongMode, RebootFailed, Step, VerifyMismatch, silence
+from ..errors import NoResponse, PartError, PartWrongMode, RebootFailed, Step, VerifyMismatch, silence
 from ..formats.mcuboot import McubootImage
 from .client import SmpClient
 from .codec import SILENCES
@@ -24,6 +24,8 @@ RESETS = 3
 """How often a part is asked to restart that still waits to try its new image: a request may get lost."""
 LOG_FACTOR = 5
 """A starting part's log may go on for this factor times the silence that the part is left, before it is asked anyway."""
+NOTHING_TO_START = b"Unable to find bootable image"
+"""What MCUboot logs before it stops for good (main.c of its ports)."""
 BROUGHT_BACK: Remedy = (
     "If the new image does not work, the next reset brings the old one back. Cut its supply, and see: ",
     NextAction.SCAN,
@@ -95,10 +97,22 @@ class Restarting:
                 self.greet(seconds, tries)
                 return
             if deadline.expired:
-                raise silence(
-                    SILENCES[Step.START], f"the part did not answer within {self._profile.swap:g} s after its reset"
-                )
+                raise self._silence()
+            self._refuse_to_wait()
             self._leave_alone(self._profile.quiet)
+
+    def _silence(self, remedy: Remedy | None = None) -> PartError:
+        cause = f"the part did not answer within {self._profile.swap:g} s after its reset{self._slots.held()}"
+        return silence(SILENCES[Step.START], cause, remedy)
+
+    def _refuse_to_wait(self) -> None:
+        """Raises RebootFailed where the bootloader's log says that it starts nothing."""
+        if self._wire.has_said(NOTHING_TO_START):
+            raise RebootFailed(
+                f'the bootloader says "{NOTHING_TO_START.decode()}": it takes no image in its slots{self._slots.held()}',
+                remedy="Is the image signed with this part's key, and for its slot? Bring the part into serial recovery by its "
+                "pin or button, and flash an image that is.",
+            ).answers()
 
     def _poll(self) -> tuple[float, int]:
         """Seconds for an answer, and tries: a part whose every answer takes longer than the first polls is there all the same."""
@@ -148,11 +162,8 @@ class Restarting:
                 self._slots.images = self._client.images(seconds=seconds, tries=tries)
             except NoResponse:
                 if deadline.expired:
-                    raise silence(
-                        SILENCES[Step.START],
-                        f"the part did not answer within {self._profile.swap:g} s after its reset",
-                        OVERWRITTEN if in_place else BROUGHT_BACK,
-                    ) from None
+                    raise self._silence(OVERWRITTEN if in_place else BROUGHT_BACK) from None
+                self._refuse_to_wait()
                 self._wire.turn()
                 self._leave_alone(self._profile.quiet)
                 continue

@@ -105,6 +105,11 @@ class Slots:
         found = [image for image in self.own() if image.hash == image_hash]
         return next((image for image in found if image.active), found[0] if found else None)
 
+    def held(self) -> str:
+        """What the slots held when the part reported it last, behind a sentence; "": it did not."""
+        named = [f"slot {image.slot} {image.version or '?'}" for image in self.own()]
+        return f"; when it answered last it held {' and '.join(f'in {name}' for name in named)}" if named else ""
+
     def is_confirmed(self, image_hash: bytes) -> bool:
         slot = self.slot_of(image_hash)
         return slot is not None and slot.confirmed
@@ -131,7 +136,18 @@ class Slots:
             raise self.no_images()
         if target.get("bootable") == 0:
             raise ImageWrongPart("the image is marked as not to be started (NON_BOOTABLE)")
-        reset, start = target.get("reset_vector"), self._profile.run_address
+        reset, start, load = target.get("reset_vector"), self._profile.run_address, target.get("load_address")
+        if isinstance(load, int) and start not in (None, load):
+            raise ImageWrongPart(
+                f"the image's header has the load address 0x{load:08X}, and this part runs its image at 0x{start:08X}",
+                remedy="Is it signed for this part, and for this slot?",
+            )
+        if isinstance(load, int) and isinstance(reset, int) and not load <= reset < load + self.size():
+            raise ImageWrongPart(
+                f"the image starts at 0x{reset & ~1:08X}, and its header has the load address 0x{load:08X}: it is linked for "
+                "another place than it is signed for",
+                remedy="Give imgtool the address that the program is linked for (--rom-fixed, --load-addr).",
+            )
         if start is not None and isinstance(reset, int) and not start <= reset < start + self.size():
             raise ImageWrongPart(
                 f"the image starts at 0x{reset & ~1:08X}, and this part runs its image at 0x{start:08X}",

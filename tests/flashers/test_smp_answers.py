@@ -197,6 +197,25 @@ class TestRefusals:
         with pytest.raises(ImageWrongPart, match="this part runs its image at 0x0000C000"):
             part.slot(target(reset_vector=reset))
 
+    @pytest.mark.parametrize(
+        ("keys", "run_address", "fits"),
+        [
+            ({"load_address": 0xC000, "reset_vector": 0xC1F5}, None, True),
+            ({"load_address": 0xC000, "reset_vector": 0xC1F5}, 0xC000, True),
+            ({"load_address": 0xC000, "reset_vector": 0x401F5}, None, False),
+            ({"load_address": 0xC000, "reset_vector": 0xBFFF}, None, False),
+            ({"load_address": 0x40000}, 0xC000, False),
+        ],
+    )
+    def test_signed_for_elsewhere(self, keys: dict[str, int], run_address: int | None, fits: bool) -> None:
+        """The load address of a header with ROM_FIXED or RAM_LOAD is where the image lies when it runs."""
+        part = self.application(slot_size=0x10000, run_address=run_address)
+        if fits:
+            part.slot(target(**keys))
+            return
+        with pytest.raises(ImageWrongPart, match="load address"):
+            part.slot(target(**keys))
+
     def test_another_image_is_too_old(self) -> None:
         radio = slot(0, "1.4.9", image=1, active=True, confirmed=True)
         part = self.application(radio)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from proxyflash.emulators.serial.board import Stage
+from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import (
     ImageTooLarge,
     ImageWrongPart,
@@ -16,10 +18,12 @@ from proxyflash.flashers.errors import (
     Unsupported,
     VerifyMismatch,
 )
+from proxyflash.flashers.events import RunContext
 from proxyflash.flashers.flasher import State
 from proxyflash.tests.emulators.smp_lab import NEW, OLD, image
 from proxyflash.tests.flashers.smp_rig import Rig
 from proxyflash.tests.rigs import rigs
+from proxyflash.transports import clock
 from proxyflash.transports.errors import SerialSettings
 
 pytestmark = pytest.mark.simulated_time
@@ -236,6 +240,7 @@ class TestFailures:
         with pytest.raises(RebootFailed) as raised:
             rig.flash(image(NEW, start=0x40000))
         assert "brings the old one back" in str(raised.value.remedy)
+        assert f"it held in slot 0 {OLD} and in slot 1 {NEW}" in str(raised.value)
         assert rig.board.stage is Stage.HUNG
         rig.board.reset()
         assert rig.runs == OLD
@@ -247,6 +252,23 @@ class TestFailures:
             rig.flash(image(NEW, start=0x40000))
         assert "no other one is there" in str(raised.value.remedy)
         assert "brings the old one back" not in str(raised.value.remedy)
+
+    def test_a_bootloader_that_starts_nothing(self, make_rig: Callable[..., Rig]) -> None:
+        """Its log says so, and nobody waits for the time of a swap."""
+        rig = make_rig(profile={"recovery": True}, log="lines")
+        rig.device.loader.boot = lambda: None  # type: ignore[method-assign]
+        rig.board._build = replace(rig.board._build, recovery_wait=0.5)
+        began = clock.monotonic()
+
+        def without_recovery(event: ev.Event) -> None:
+            if isinstance(event, ev.PhaseStarted) and event.phase is ev.Phase.BOOT:
+                rig.board._build = replace(rig.board._build, recovery=False)
+
+        with pytest.raises(RebootFailed, match="Unable to find bootable image") as raised:
+            rig.flash(context=RunContext(without_recovery))
+        assert raised.value.left is not None
+        assert raised.value.left.boots is False
+        assert clock.monotonic() - began < rig.profile.swap / 2
 
     def test_with_a_watchdog(self, make_rig: Callable[..., Rig]) -> None:
         """The part itself goes back, and that is told."""
