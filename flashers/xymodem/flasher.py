@@ -39,6 +39,10 @@ CAN = bytes([Control.CAN])
 TELLS_NOTHING = "a loader that takes files by {} does not tell what it holds"
 
 
+GREETINGS = 3
+"""How often the loader is asked for its greeting, until it fits the profile's `part`."""
+
+
 class XymodemFlasher(SerialBootloader, SlotBootloader):
     """One part behind a serial port. A subclass says how a file is sent once the loader has asked for it."""
 
@@ -181,9 +185,15 @@ class XymodemFlasher(SerialBootloader, SlotBootloader):
         return self._identify() if self._is_at_prompt(deadline.sooner(self._profile.timings.knock)) else None
 
     def _identify(self) -> Identity:
-        """Raises WrongPart where the greeting is another loader's."""
-        profile, greeting = self._profile, self._greeting
-        if profile.part and not re.search(profile.part.encode(), greeting):
+        """Raises WrongPart where the greeting is another loader's, also when it is asked for again: the first bytes of the first
+        greeting may be lost, where the port was opened while the loader spoke."""
+        profile = self._profile
+        for _ in range(GREETINGS):
+            greeting = self._greeting
+            if not profile.part or re.search(profile.part.encode(), greeting):
+                break
+            self._is_at_prompt(Deadline.after(profile.timings.knock))
+        else:
             raise WrongPart(f"the loader's greeting does not fit the profile's part, {profile.part!r}{said(greeting)}")
         version = re.search(profile.bootloader.encode(), greeting) if profile.bootloader else None
         return Identity(bootloader=plain(version[1] or b"") if version else "")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.emulators import application
+from proxyflash.emulators.serial.board import Stage
 from proxyflash.enumerators import bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.errors import (
@@ -105,6 +106,29 @@ class TestEachPart:
                 "shell": "2023.01",
             }[rig.device.board.loader._part.loader]
         )
+
+    @pytest.mark.parametrize("after", [b"", b"[00:01.2] adc: late\r\n"], ids=["torn", "torn and glued"])
+    @pytest.mark.parametrize("lost", [1, 5, 30, -3, -1, None])
+    def test_the_first_prompts_are_torn(self, rig: Rig, lost: int | None, after: bytes) -> None:
+        """The first bytes of what the loader says at its start and to the first greeting are lost; a task's log may follow."""
+        tell, texts = rig.wire.device.send, 0
+
+        def torn(data: bytes, at: float | None = None) -> None:
+            nonlocal texts
+            if rig.device.board.stage is Stage.LOADER and len(data) > 3:
+                texts += 1
+                data = (b"" if lost is None else data[lost:]) + after if texts <= 2 else data
+            tell(data, at)
+
+        rig.wire.device.send = torn  # type: ignore[method-assign]
+        flasher = rig.flasher()
+        flasher.connect()
+        assert texts >= 2
+        assert (
+            flasher.connect().bootloader
+            == {"gecko": "2.04.02", "iap": "", "shell": "2023.01"}[rig.device.board.loader._part.loader]
+        )
+        flasher.close()
 
     @pytest.mark.parametrize("stop", [1, 2, 3])
     def test_cancelled_on_the_way(self, rig: Rig, stop: int) -> None:
