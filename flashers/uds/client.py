@@ -77,6 +77,8 @@ class UdsClient:
         self.p2_star = p2_star
         self.heard = False
         """Whether the ECU has answered anything since this was last set: an ECU that has is not absent."""
+        self.has_answered = False
+        """Whether the ECU has ever answered anything."""
         self.repeated = 0
         """How many requests were sent again since this was last set: the ECU may have lost one of them, or taken it twice."""
         self._channel = channel
@@ -207,7 +209,7 @@ class UdsClient:
             response = self._channel.recv(patience)
             if response is None:
                 break
-            self.heard = True
+            self.heard = self.has_answered = True
             answer = decode(request, response)
             if answer is None:
                 foreign.append(response)

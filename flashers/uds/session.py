@@ -49,6 +49,8 @@ DTC_OFF = bytes((Service.CONTROL_DTC_SETTING, 0x02))
 
 DEAF_SECONDS = 1.0
 """N_Bs of ISO 15765-2:2016, table 16: so long an ECU waits for a flow control, and may hear nothing else."""
+FIRST_SECONDS = 3.2
+"""How long an ECU has for its first answer of all. It may still start, or work, and answer its first requests late."""
 _SEED_PAUSE = 0.5
 _POLL_PAUSE = 0.1
 _ENTRIES = 3
@@ -110,9 +112,10 @@ def wake(client: UdsClient, profile: UdsProfile) -> tuple[bool, int | None]:
     """Whether it answers, and the active session, None where it doesn't tell.
 
     A tester that was killed during a long answer of the ECU has left the ECU waiting for a flow control: it is asked until
-    that is over. Raises NoResponse when it doesn't answer and need not be met while it starts.
+    that is over. An ECU that has answered nothing yet is asked for longer. Raises NoResponse when it doesn't answer and need
+    not be met while it starts.
     """
-    deaf = Deadline.after(DEAF_SECONDS)
+    deaf = Deadline.after(DEAF_SECONDS if client.has_answered else max(DEAF_SECONDS, FIRST_SECONDS))
     while True:
         try:
             return True, active_session(client, profile)

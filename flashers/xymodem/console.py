@@ -60,17 +60,22 @@ class LoaderConsole:
 
         Raises NoResponse when nothing comes within `timings.connect`, PartWrongMode when no prompt does, SerialGone.
         """
-        deadline = Deadline.after(self._profile.timings.connect)
+        deadline, knock = Deadline.after(self._profile.timings.connect), self._profile.timings.knock
         heard = b""
         tries = 0
         while True:
             if tries >= BUSY_TRIES and tries % 2 == 0:
                 # It may be in a transfer that was cut, where all that it understands is its end.
                 self._write(ABORT)
-            heard += self.ask_for_prompt(deadline.sooner(self._profile.timings.knock))
+            heard += self.ask_for_prompt(deadline.sooner(knock))
             heard = self._heard_out(heard, deadline)
             if self.is_prompt(heard):
-                return heard
+                if not tries:
+                    return heard
+                # The greetings before may be answered, too: what comes late would be taken for the answer to the next step.
+                heard += self._port.until_quiet(2 * knock, Deadline.after(HEARD_OUT * knock))
+                if self.is_prompt(heard):
+                    return heard
             tries += 1
             if deadline.expired:
                 break

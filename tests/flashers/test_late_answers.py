@@ -30,15 +30,15 @@ FAMILIES = {
 """Keys of the profile that shorten its time for an answer; how late an answer is, in seconds; of how many one is late."""
 
 
-def hold_back(bench: Bench, seconds: float, every: int) -> list[int]:
-    """Has answers come so late; which of them were late."""
+def hold_back(bench: Bench, seconds: float, every: int, first: int = 0) -> list[int]:
+    """Has one of `every` answers come so late, or the `first` ones; which of them were late."""
     late: list[int] = []
     answers = 0
 
     def is_late() -> bool:
         nonlocal answers
         answers += 1
-        if answers % every == every // 2:
+        if answers <= first or (not first and answers % every == every // 2):
             late.append(answers)
         return late[-1:] == [answers]
 
@@ -91,5 +91,24 @@ def test_late_answers_end_no_flash(protocol: str, tmp_path: Path) -> None:
         address = start if protocol in ("uds", "stm32-uart") else None
         opened.component("part").flash(tmp_path / "new.bin", address=address, context=RunContext(events.append))
         assert len(late) > 3
+        held = device.flash.read(device.flash.base, device.flash.end - device.flash.base)
+    assert new[64:] in held
+
+
+@pytest.mark.parametrize("seconds", [0.8, 1.6, 2.5])
+@pytest.mark.parametrize("protocol", FAMILIES)
+def test_a_part_whose_first_answers_are_late_is_not_absent(protocol: str, seconds: float, tmp_path: Path) -> None:
+    """As of a part that is still starting, with the default profile: its answers to the first three requests."""
+    bench, start = BENCHES[protocol]
+    (tmp_path / "old.bin").write_bytes(firmware(protocol, start, "1.4.2", 4_000))
+    (tmp_path / "new.bin").write_bytes(new := firmware(protocol, start, "1.5.0", 4_000))
+    (tmp_path / "bench.toml").write_text(bench)
+    with Bench.open(tmp_path / "bench.toml", state=tmp_path / "state") as opened:
+        device = opened.emulated_device("part")
+        clock.sleep(3.0)
+        late = hold_back(opened, seconds, 1, first=3)
+        address = start if protocol in ("uds", "stm32-uart") else None
+        opened.component("part").flash(tmp_path / "new.bin", address=address)
+        assert len(late) == 3
         held = device.flash.read(device.flash.base, device.flash.end - device.flash.base)
     assert new[64:] in held

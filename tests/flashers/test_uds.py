@@ -876,6 +876,7 @@ class TestSilence:
     def test_a_mute_part(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
         """Not tried anew; that it is asked for longer than an ECU may be deaf is tried elsewhere."""
         monkeypatch.setattr(uds_session, "DEAF_SECONDS", 0)
+        monkeypatch.setattr(uds_session, "FIRST_SECONDS", 0)
         rig.ecu.on("", *[[]] * 100)
         with pytest.raises(NoResponse):
             rig.flash(attempts=3)
