@@ -247,11 +247,6 @@ def shown(data: bytes | bytearray | memoryview, most: int = MOST_SHOWN) -> str:
     return f"{head.hex(' ').upper()}{more}" if head else "nothing"
 
 
-def count(number: int, noun: str) -> str:
-    """A number of things: "1 byte", "1,024 bytes"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def name_in(names: Mapping[Any, str], number: int, digits: int = 2) -> str:
     """The name that a document gives a number, or the number itself."""
     return names.get(number) or f"0x{number:0{digits}X}"

@@ -13,11 +13,6 @@ MOST_LEFT_OUT = 5
 """Pieces of a file that are named in a line."""
 
 
-def counted(count: int, one: str, many: str = "") -> str:
-    """1 bus, 2 buses."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
 def size(count: int) -> str:
     """Bytes as people write them: 512 bytes, 64 KiB, 1,048,576."""
     for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):

@@ -46,6 +46,11 @@ def quoted(value: object) -> str:
     return text if len(text) <= WORD else f"{text[:WORD]}…"
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number of things: "1 bus", "1,024 buses". `many`: where it is not `one` with an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def meant(name: str, known: Iterable[str]) -> str:
     """Goes on behind a name that there isn't: " (did you mean 'emulated'?)"; "": none of those that there are is alike."""
     from difflib import get_close_matches

@@ -8,7 +8,8 @@ from __future__ import annotations
 from functools import reduce
 from operator import xor
 
-from ..describing import Said, StreamDescriber, count, name_in, shown
+from ...transports.plain import counted
+from ..describing import Said, StreamDescriber, name_in, shown
 from . import stk500v1_codec as v1
 from . import stk500v2_codec as v2
 
@@ -154,7 +155,7 @@ class Stk500v1Describer(StreamDescriber):
             return 1, Said(f"{name}: INSYNC alone", True)
         end, value = data[size - 1], bytes(data[1 : size - 1])
         if self._command == v1.Command.READ_PAGE:
-            words = count(len(value), "byte")
+            words = counted(len(value), "byte")
         else:
             words = shown(value) if value else ""
         return size, Said(f"{name}: {_joined(name_in(V1_ENDS, end), words)}", end != v1.Answer.OK)
@@ -177,7 +178,7 @@ def _v1_arguments(code: int, data: bytes) -> str:
         case v1.Command.LOAD_ADDRESS:
             return f"word 0x{int.from_bytes(data, 'little'):04X}"
         case v1.Command.PROG_PAGE | v1.Command.READ_PAGE:
-            return f"{count(int.from_bytes(data[:2], 'big'), 'byte')} of {name_in(MEMORIES, data[2])}"
+            return f"{counted(int.from_bytes(data[:2], 'big'), 'byte')} of {name_in(MEMORIES, data[2])}"
         case v1.Command.GET_PARAMETER:
             return name_in(V1_PARAMETERS, data[0])
         case _:
@@ -219,7 +220,7 @@ def describe_v2(body: bytes, *, answer: bool) -> Said:
             return Said(f"{name}: no status", True)
         status = f"{name}: {name_in(V2_STATUS, rest[0])}"
         if code in V2_BLOCKS and len(rest) > 2:
-            return Said(f"{status}, {count(len(rest) - 2, 'byte')}", rest[0] != v2.Status.CMD_OK)
+            return Said(f"{status}, {counted(len(rest) - 2, 'byte')}", rest[0] != v2.Status.CMD_OK)
         return Said(_joined(status, shown(rest[1:]) if len(rest) > 1 else ""), rest[0] != v2.Status.CMD_OK)
     match code:
         case v2.Command.LOAD_ADDRESS if len(rest) == 4:
@@ -228,7 +229,7 @@ def describe_v2(body: bytes, *, answer: bool) -> Said:
         case v2.Command.GET_PARAMETER if rest:
             return Said(f"{name} {name_in(V2_PARAMETERS, rest[0])}")
         case _ if code in V2_BLOCKS and len(rest) > 1:
-            return Said(f"{name} {count(int.from_bytes(rest[:2], 'big'), 'byte')} of {V2_BLOCKS[v2.Command(code)]}")
+            return Said(f"{name} {counted(int.from_bytes(rest[:2], 'big'), 'byte')} of {V2_BLOCKS[v2.Command(code)]}")
         case _:
             return Said(f"{name} {shown(rest)}" if rest else name)
 
@@ -257,7 +258,7 @@ class Avr109Describer(StreamDescriber):
         words = shown(arguments) if arguments else ""
         if letter in "Bg":
             self._block = int.from_bytes(arguments[:2], "big")
-            words = f"{count(self._block, 'byte')} of {name_in(MEMORIES, arguments[2])}"
+            words = f"{counted(self._block, 'byte')} of {name_in(MEMORIES, arguments[2])}"
             size += self._block if letter == "B" else 0
             if len(data) < size:
                 return None
@@ -285,9 +286,9 @@ class Avr109Describer(StreamDescriber):
         if value == b"?" and letter not in "rFNQd":
             return size, Said(f"{name}: unknown command", True)
         if letter == "g":
-            return size, Said(f"{name}: {count(size, 'byte')}")
+            return size, Said(f"{name}: {counted(size, 'byte')}")
         if letter == "b" and size == 3:
-            return size, Said(f"{name}: yes, {count(int.from_bytes(value[1:], 'big'), 'byte')}")
+            return size, Said(f"{name}: yes, {counted(int.from_bytes(value[1:], 'big'), 'byte')}")
         return size, Said(f"{name}: {'done' if value == bytes([0x0D]) else shown(value)}")
 
 

@@ -9,8 +9,9 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 
+from ...transports.plain import counted
 from ...transports.recording.records import Record, UsbControl, UsbDevices
-from ..describing import Describer, Line, Said, count, name_in, plainly, shown
+from ..describing import Describer, Line, Said, name_in, plainly, shown
 from .codec import (
     APPLICATION_SPECIFIC,
     DFU_SUBCLASS,
@@ -70,7 +71,7 @@ def describe(setup: bytes, data: bytes, status: int, *, dfuse: bool = False) -> 
     else:
         whose = ("class", "vendor", "reserved")[(kind >> 5 & 3) - 1]
         words = (
-            f"{whose} request 0x{request:02X}, wValue 0x{value:04X}, wIndex 0x{index:04X}, {count(len(data), 'byte')}"
+            f"{whose} request 0x{request:02X}, wValue 0x{value:04X}, wIndex 0x{index:04X}, {counted(len(data), 'byte')}"
         )
     if status:
         words += ": STALL" if status == -errno.EPIPE else f": {os.strerror(-status)}"
@@ -102,7 +103,7 @@ def _dfu(request: Request, value: int, length: int, data: bytes, dfuse: bool, st
             if dfuse and value == 0:
                 return f"{name} commands {data.hex(' ').upper()}", False
             offset = f", data block {value - FIRST_DATA_BLOCK}" if dfuse and value >= FIRST_DATA_BLOCK else ""
-            return f"{name} block {value}{offset}, {count(size, 'byte')}", False
+            return f"{name} block {value}{offset}, {counted(size, 'byte')}", False
         case _:
             return name, False
 
@@ -111,7 +112,7 @@ def _standard(request: int, value: int, index: int, data: bytes) -> str:
     name = name_in(STANDARD, request)
     match name:
         case "GET_DESCRIPTOR":
-            return f"{name} {name_in(DESCRIPTORS, value >> 8)} {value & 0xFF}, {count(len(data), 'byte')}"
+            return f"{name} {name_in(DESCRIPTORS, value >> 8)} {value & 0xFF}, {counted(len(data), 'byte')}"
         case "SET_CONFIGURATION" | "SET_ADDRESS":
             return f"{name} {value}"
         case "SET_INTERFACE":

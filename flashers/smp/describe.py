@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ...transports.plain import plain, word
+from ...transports.plain import counted, plain, word
 from ...transports.recording.records import Record, SerialBytes
-from ..describing import Describer, Line, Said, StreamDescriber, count, name_in, shown
+from ..describing import Describer, Line, Said, StreamDescriber, name_in, shown
 from .codec import FIRST_LINE, HEADER, LONGEST_LINE, NEXT_LINE, ConsoleFraming, Op, decode
 
 GROUPS = {
@@ -84,7 +84,7 @@ def _shown(value: Any) -> str:
         case int():
             return f"{value:,}"
         case bytes():
-            return shown(value, 8) if len(value) <= 8 else count(len(value), "byte")
+            return shown(value, 8) if len(value) <= 8 else counted(len(value), "byte")
         case str():
             return f'"{plain(value, 64)}"'
         case dict():

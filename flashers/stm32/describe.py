@@ -6,7 +6,8 @@ came before them.
 
 from __future__ import annotations
 
-from ..describing import Said, StreamDescriber, count, name_in, shown
+from ...transports.plain import counted
+from ..describing import Said, StreamDescriber, name_in, shown
 from .codec import ACK, GLOBAL_ERASE, NACK, SYNCHRONISE, WORD, Command, MassErase, is_checked
 
 NAMES: dict[int, str] = {
@@ -81,7 +82,7 @@ class Stm32Describer(StreamDescriber):
         if group == "count":
             self._count = data[0] + 1
             checked = data[0] ^ data[1] == 0xFF
-            words = count(self._count, "byte")
+            words = counted(self._count, "byte")
         else:
             checked = is_checked(data) or data == GLOBAL_ERASE
             words = _group_words(group, data)
@@ -132,7 +133,7 @@ class Stm32Describer(StreamDescriber):
         self._command = NO_COMMAND
         match command:
             case Command.READ_MEMORY:
-                return Said(f"{name} data, {count(len(data), 'byte')}")
+                return Said(f"{name} data, {counted(len(data), 'byte')}")
             case Command.GET_CHECKSUM:
                 wrong = not is_checked(data)
                 return Said(f"{name} 0x{data[:WORD].hex().upper()}{', checksum wrong' if wrong else ''}", wrong)
@@ -165,10 +166,10 @@ def _group_words(group: str, data: bytes) -> str:
     if group in WORDS:
         number = int.from_bytes(data[:WORD], "big")
         if group == "size":
-            return f"over {count(number, 'byte')}"
+            return f"over {counted(number, 'byte')}"
         return f"{'' if group == 'address' else f'{group} '}0x{number:08X}"
     if group == "block":
-        return count(len(data) - 2, "byte")
+        return counted(len(data) - 2, "byte")
     if group == "extended pages":
         first = int.from_bytes(data[:2], "big")
         if first in MASS_ERASES:
@@ -181,7 +182,7 @@ def _group_words(group: str, data: bytes) -> str:
 
 def _listed(numbers: list[int], noun: str) -> str:
     names = ", ".join(map(str, numbers[:MOST_PAGES]))
-    return f"{count(len(numbers), noun)} ({names}{', ...' if len(numbers) > MOST_PAGES else ''})"
+    return f"{counted(len(numbers), noun)} ({names}{', ...' if len(numbers) > MOST_PAGES else ''})"
 
 
 def _version(number: int) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from ...transports.can.bus import CanId
 from ...transports.isotp.frames import Pci, pci_of
 from ...transports.isotp.reassembly import Begun, Broken, Flow, Heard, Message, Reassembly
+from ...transports.plain import counted
 from ...transports.recording.records import CanFrame, Record
-from ..describing import ERROR, EXTENDED, REMOTE, Describer, Line, Said, count, name_in, shown
+from ..describing import ERROR, EXTENDED, REMOTE, Describer, Line, Said, name_in, shown
 from .codec import (
     NEGATIVE_RESPONSE,
     POSITIVE,
@@ -272,7 +273,7 @@ def _details(service: int, message: bytes, response: bool, size: int) -> Iterato
             yield f"maxNumberOfBlockLength {int.from_bytes(rest[1 : 1 + (rest[0] >> 4)], 'big'):,}"
         case 0x36 if rest:
             yield f"0x{rest[0]:02X}"
-            yield count(size - 2, "byte") if size > 2 else ""
+            yield counted(size - 2, "byte") if size > 2 else ""
         case 0x38 if rest:
             yield name_in(FILE_MODES, rest[0])
             end = 3 + int.from_bytes(rest[1:3], "big")
@@ -328,7 +329,7 @@ def _memory(service: int, rest: bytes, size: int) -> Iterator[str]:
         return
     address = rest[start + 1 : start + 1 + address_size]
     yield f"0x{address.hex().upper()}"
-    yield count(int.from_bytes(rest[start + 1 + address_size : end], "big"), "byte")
+    yield counted(int.from_bytes(rest[start + 1 + address_size : end], "big"), "byte")
     if start and rest[0]:
         yield f"dataFormatIdentifier 0x{rest[0]:02X}"
     if service == 0x3D:
@@ -337,7 +338,7 @@ def _memory(service: int, rest: bytes, size: int) -> Iterator[str]:
 
 def _size(size: int) -> str:
     """How long a secret is, in the place of its bytes: words go into logs and onto pages."""
-    return count(size, "byte") if size > 0 else ""
+    return counted(size, "byte") if size > 0 else ""
 
 
 def _identifier(number: int) -> str:
@@ -424,9 +425,9 @@ def _part_of_message(frame: bytes, prefix: int) -> str:
         case Pci.FIRST_FRAME:
             return "first frame that begins no message"
         case Pci.SINGLE_FRAME if number > len(frame) - prefix - 1:
-            return f"single frame of {count(number, 'byte')}, cut short"
+            return f"single frame of {counted(number, 'byte')}, cut short"
         case Pci.SINGLE_FRAME if not number and len(frame) > 8 and frame[prefix + 1] > len(frame) - prefix - 2:
-            return f"single frame of {count(frame[prefix + 1], 'byte')}, cut short"
+            return f"single frame of {counted(frame[prefix + 1], 'byte')}, cut short"
     return ""
 
 
@@ -485,8 +486,8 @@ def said_of(heard: Heard) -> Said:
         case Message():
             return describe(heard.data, heard.size)
         case Begun():
-            return Said(f"first frame of {count(heard.size, 'byte')}, {_name(heard.data[0])}")
+            return Said(f"first frame of {counted(heard.size, 'byte')}, {_name(heard.data[0])}")
         case Broken():
-            return Said(f"broken off after {heard.got:,} of {count(heard.size, 'byte')}: {heard.why}", True)
+            return Said(f"broken off after {heard.got:,} of {counted(heard.size, 'byte')}: {heard.why}", True)
         case Flow():
             return Said(heard.words, heard.overflow)

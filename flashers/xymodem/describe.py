@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import binascii
 
-from ...transports.plain import word
-from ..describing import Said, StreamDescriber, count, shown
+from ...transports.plain import counted, word
+from ..describing import Said, StreamDescriber, shown
 from .codec import LONG, SHORT, Control
 
 SENDERS = frozenset({Control.SOH, Control.STX, Control.EOT, Control.CAN})
@@ -66,7 +66,7 @@ class XymodemDescriber(StreamDescriber):
                 faults.append("checksum wrong")
         elif check != binascii.crc_hqx(data, 0).to_bytes(2, "big"):
             faults.append("CRC wrong")
-        words = f"block {number}, {count(size, 'byte')}"
+        words = f"block {number}, {counted(size, 'byte')}"
         if number == 0 and not self._blocks:
             words = _header(data)
         else:
@@ -99,7 +99,7 @@ def _header(data: bytes) -> str:
     if not name:
         return "block 0, no more files"
     digits = rest.split(b"\0")[0].split(b" ")[0]
-    size = f", {count(int(digits), 'byte')}" if digits.isdigit() and len(digits) < 16 else ""
+    size = f", {counted(int(digits), 'byte')}" if digits.isdigit() and len(digits) < 16 else ""
     return f"block 0, file {shown(name, 64)}{size}"
 
 

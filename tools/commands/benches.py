@@ -9,8 +9,8 @@ import click
 
 from ...enumerators.errors import BenchError, BenchMissing
 from ...transports import named_files
+from ...transports.plain import counted
 from ...transports.quoting import shell_line
-from ..wording import counted
 from .session import PROFILE, Session, command, group, target_names
 
 

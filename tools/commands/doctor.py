@@ -15,9 +15,9 @@ from ...enumerators.errors import TargetWrong
 from ...enumerators.target import is_target
 from ...transports import plugins
 from ...transports.errors import ExitStatus, PluginBroken, ProxyflashError
+from ...transports.plain import counted
 from ...transports.quoting import shell_line
 from ...transports.transport import HostCheck
-from ..wording import counted
 from .session import PROFILE, Session, bus_names, command, target_words
 
 CLASHES = {"can": "python-can", "serial": "pyserial", "usb": "pyusb", "isotp": "can-isotp"}

@@ -14,7 +14,7 @@ import click
 from ...enumerators.component import Presence
 from ...flashers.errors import NOT_THERE, Cancelled, NoResponse, PartError
 from ...transports.errors import NextAction, ProxyflashError, TransportError
-from ...transports.plain import word
+from ...transports.plain import counted, word
 from ...updates.engine import kept_plan
 from ...updates.engine.engine import Engine
 from ...updates.engine.plan import UpdatePlan
@@ -27,7 +27,6 @@ from ...updates.events import Status
 from ...updates.manifests import creating, signing
 from ...updates.manifests.resolved_update import Update, load
 from ..output import describe
-from ..wording import counted
 from .adu import OutputFile
 from .components import look
 from .programming import YES, ask
