@@ -56,11 +56,11 @@ class BenchName(BenchError):
 
 
 class BenchLocked(ProxyflashError):
-    """Another process works on this bench. The message names the process."""
+    """Another process works on this bench. The message names the process, and the time since when."""
 
     code = "E-BENCH-LOCKED"
     exit_status = ExitStatus.BUSY
-    default_remedy = "Wait until it is done, or stop it."
+    default_remedy = "Wait until it is done, which most commands do by --wait SECONDS, or stop it."
 
 
 class OneReader(ProxyflashError):

@@ -9,8 +9,11 @@ import re
 from pathlib import Path
 from typing import Self
 
-from ..transports import private_files
+from ..transports import clock, private_files
 from .errors import BenchLocked, StateFolder
+
+HOLDER = re.compile(rb"process [1-9][0-9]{0,9}( since [0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} UTC)?")
+"""What a lock file says. An earlier version writes no time."""
 
 
 def default_state() -> Path:
@@ -54,7 +57,8 @@ class BenchLock:
         try:
             with private_files.told(self.path):
                 os.ftruncate(self._number, 0)
-                os.pwrite(self._number, f"process {os.getpid()}".encode(), 0)
+                since = clock.now().strftime("%Y-%m-%d %H:%M:%S UTC")
+                os.pwrite(self._number, f"process {os.getpid()} since {since}".encode(), 0)
         except StateFolder:
             self.close()
             raise
@@ -72,6 +76,6 @@ class BenchLock:
 
 
 def _holder(number: int) -> str:
-    """Who has the lock, by the lock file. What no BenchLock writes is not repeated."""
+    """Who has the lock, and since when, by the lock file. What no BenchLock writes is not repeated."""
     said = os.pread(number, 64, 0)
-    return said.decode() if re.fullmatch(rb"process [1-9][0-9]{0,9}", said) else "another process"
+    return said.decode() if HOLDER.fullmatch(said) else "another process"

@@ -48,7 +48,8 @@ def test_a_second_process_is_told_who_holds_the_bench(tmp_path: Path) -> None:
     with held(tmp_path) as process:
         with pytest.raises(BenchLocked) as caught:
             BenchLock(tmp_path)
-        assert f"process {process.pid}" in caught.value.cause
+        since = r"since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+        assert re.fullmatch(rf"this bench is in use by process {process.pid} {since}", caught.value.cause)
         assert caught.value.exit_status is ExitStatus.BUSY
         assert caught.value.remedy
 
@@ -58,7 +59,7 @@ def test_the_lock_goes_with_its_process_however_that_ends(tmp_path: Path) -> Non
         process.kill()
         process.wait()
         with BenchLock(tmp_path):
-            assert (tmp_path / "lock").read_text() == f"process {os.getpid()}"
+            assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} since ")
     BenchLock(tmp_path).close()
 
 
@@ -127,6 +128,14 @@ def test_what_no_lock_writes_is_not_repeated(tmp_path: Path, said: bytes) -> Non
         with pytest.raises(BenchLocked) as caught:
             BenchLock(tmp_path)
         assert caught.value.cause == "this bench is in use by another process"
+
+
+def test_a_lock_of_an_earlier_version(tmp_path: Path) -> None:
+    with BenchLock(tmp_path):
+        (tmp_path / "lock").write_bytes(b"process 4711")
+        with pytest.raises(BenchLocked) as caught:
+            BenchLock(tmp_path)
+        assert caught.value.cause == "this bench is in use by process 4711"
 
 
 def test_a_fifo_in_the_place_of_the_lock(tmp_path: Path) -> None:

@@ -380,7 +380,7 @@ def test_without():
 """)
         process.communicate("")
     done.assert_outcomes(passed=1, errors=1, skipped=2)
-    said = f"E-BENCH-LOCKED this bench is in use by process {process.pid}. Wait until it is done, or stop it."
+    said = f"E-BENCH-LOCKED this bench is in use by process {process.pid} since *"
     done.stdout.fnmatch_lines([
         f"bench 'desk': {said}",
         "2 skipped because the bench was out of use",

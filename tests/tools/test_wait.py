@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.buses import Buses
+from proxyflash.enumerators.state import BenchLock, bench_folder
 from proxyflash.flashers.errors import NoResponse
 from proxyflash.flashers.events import Event, Phase, PhaseStarted
 from proxyflash.tools import commands
@@ -26,7 +27,8 @@ from proxyflash.updates.engine.report import Outcome
 from proxyflash.updates.manifests.resolved_update import load
 
 from ..updates.authoring import Publisher
-from .conftest import Desk, Done
+from .conftest import MANIFEST, Desk, Done
+from .test_interrupts import Running, in_phase
 
 LATE = 30.0
 LONG, SHORT = "60", "10"
@@ -308,3 +310,54 @@ def test_no_part_is_called_there_when_the_bus_of_another_is_lost(
     told = capsys.readouterr().err.splitlines()
     assert lost
     assert [line for line in told if line.endswith("is there")] == ["imu is there", "camera is there"]
+
+
+@pytest.mark.parametrize("name", ["flash", "read", "plan", "apply", "scan", "resume", "rollback"])
+def test_a_bench_that_another_process_has(late: Late, desk: Desk, manifest: Any, name: str) -> None:
+    """As two timers of one gateway have it: the second waits."""
+    command = [
+        str(word) for word in (commands_of(desk, manifest) | {"resume": ["resume"], "rollback": ["rollback"]})[name]
+    ]
+    assert desk.run("apply", manifest).status == 0
+    with BenchLock(bench_folder(desk.state, desk.bench)) as lock:
+        done = desk.run(*command)
+        assert (done.status, done.err.split()[0]) == (6, "E-BENCH-LOCKED")
+        assert "--wait SECONDS" in done.err
+        began = clock.monotonic()
+        done = desk.run(*command, "--wait", SHORT)
+        assert done.status == 6
+        assert clock.monotonic() - began == pytest.approx(float(SHORT), abs=1)
+        said = done.err.splitlines()[-1]
+        assert said.startswith("E-BENCH-LOCKED ")
+        assert f"waited {SHORT} s: this bench is in use by process {os.getpid()} since " in said
+        clock.Timer(LATE, lock.close).start()
+        began = clock.monotonic()
+        done = desk.run(*command, "--wait", LONG)
+        assert done.status == 0, done.err
+        assert clock.monotonic() - began >= LATE
+        assert done.err.count("waiting, for up to 60 s: this bench is in use by process ") == 1
+
+
+@pytest.mark.real_time("two programs on one bench")
+def test_an_apply_waits_for_another(make_desk: Any) -> None:
+    desk: Desk = make_desk(pace=0.1)
+    first = Running(desk, "apply", MANIFEST)
+    first.until(in_phase("imu", "write"))
+    for command in (
+        ["plan", desk.manifest],
+        ["apply", desk.manifest],
+        ["apply", desk.manifest, "--abandon"],
+        ["resume"],
+        ["rollback"],
+    ):
+        done = desk.run(*command)
+        assert (done.status, done.out) == (6, ""), done
+        assert f"in use by process {first.process.pid} since " in done.err
+    second = desk.start("apply", MANIFEST, "--wait", "600")
+    assert second.stderr is not None
+    assert f"in use by process {first.process.pid} since " in second.stderr.readline()
+    status, last, _ = first.end()
+    assert (status, last["ending"]) == (0, "succeeded")
+    out, said = second.communicate(timeout=600)
+    assert second.returncode == 0, said
+    assert "imu  OK  installed already" in out

@@ -43,7 +43,7 @@ def scan(session: Session, targets: tuple[str, ...], wait: float) -> int | None:
     proxyflash scan socketcan:can0 /dev/ttyUSB0 usb
     """
     with Wait(session, wait) as waiting:
-        found = _look(session, targets)
+        found = waiting.until_free(lambda: _look(session, targets))
         while (error := _missing(found)) and waiting.may_go_on(error, *_away(found)):
             found = _look(session, targets)
         waiting.all_but(*_away(found))

@@ -107,15 +107,15 @@ def apply(
     engine = _engine(session)
     kept = kept_plan.read(manifest)
     update = _loaded(engine, Path(kept.manifest) if kept else manifest)
-    session.bench.lock()
-    unfinished = engine.unfinished()
-    if unfinished is not None and not abandon and engine.is_of(unfinished, update):
-        session.output.note(f"going on with update {unfinished.number}, which is this one")
-        return _resumed(session, engine, unfinished, again, wait)
-    if unfinished is not None and not abandon:
-        engine.refuse(unfinished)
-    _report_key(engine)
     with Wait(session, wait) as waiting:
+        waiting.until_free(session.bench.lock)
+        unfinished = engine.unfinished()
+        if unfinished is not None and not abandon and engine.is_of(unfinished, update):
+            session.output.note(f"going on with update {unfinished.number}, which is this one")
+            return _resumed(waiting, engine, unfinished, again)
+        if unfinished is not None and not abandon:
+            engine.refuse(unfinished)
+        _report_key(engine)
         made = waiting.until_there(lambda: _planned(session, engine, update, parallel), ComponentAbsent)
         if kept is not None:
             kept.check(kept_plan.KeptPlan.of(session.bench, made, update.path))
@@ -154,14 +154,15 @@ def resume(session: Session, again: bool, wait: float) -> int | None:
     """
     session.stop_safely()
     engine = _engine(session)
-    session.bench.lock()
-    unfinished = engine.unfinished()
-    if unfinished is None:
-        session.output.document({"update": None, "verdict": "nothing to resume"})
-        session.output.line("nothing to resume: no update is unfinished")
-        return None
-    session.output.note(f"going on with update {unfinished.number}, {word(unfinished.progress().begin['update'])}")
-    return _resumed(session, engine, unfinished, again, wait)
+    with Wait(session, wait) as waiting:
+        waiting.until_free(session.bench.lock)
+        unfinished = engine.unfinished()
+        if unfinished is None:
+            session.output.document({"update": None, "verdict": "nothing to resume"})
+            session.output.line("nothing to resume: no update is unfinished")
+            return None
+        session.output.note(f"going on with update {unfinished.number}, {word(unfinished.progress().begin['update'])}")
+        return _resumed(waiting, engine, unfinished, again)
 
 
 @command("rollback")
@@ -180,35 +181,38 @@ def rollback(session: Session, number: int | None, yes: bool, wait: float) -> in
     """
     session.stop_safely()
     engine = _engine(session)
-    session.bench.lock()
-    unfinished = engine.unfinished()
-    if unfinished is not None:
-        session.standing.is_unfinished = True
-        session.standing.remedy = (
-            f"Update {unfinished.number} is unfinished. Undo it: {session.command_for('rollback')}, "
-            f"or go on: {session.command_for('resume')}"
-        )
-    change = engine.to_undo(number)
-    entry = change.entry
-    if unfinished is None and change.is_undone:
-        session.output.document({"update": None, "verdict": "nothing to roll back"})
-        what = "was rolled back already" if change.progress.rolling_back else "left everything as it was before"
-        session.output.line(f"nothing to roll back: update {change.kept.number} {what}")
-        other = engine.another_way_back(change)
-        if other is not None:
-            undo = session.command_for("rollback", str(other.number))
-            session.output.note(f"update {other.number} can still be undone: {undo}")
-        return None
-    if unfinished is None:
-        session.output.note(f"undoing update {change.kept.number}, {word(change.done.begin['update'])}")
-    names = [item.task.target for item in engine.outcome(entry).results if item.task.component and not item.as_before]
-    _ask_for_real(session, names, yes, "bring back what was on")
-    if wait:
-        # Components that aren't there even then, or can't be asked, are reported; the others are brought back.
-        with Wait(session, wait) as waiting:
+    with Wait(session, wait) as waiting:
+        waiting.until_free(session.bench.lock)
+        unfinished = engine.unfinished()
+        if unfinished is not None:
+            session.standing.is_unfinished = True
+            session.standing.remedy = (
+                f"Update {unfinished.number} is unfinished. Undo it: {session.command_for('rollback')}, "
+                f"or go on: {session.command_for('resume')}"
+            )
+        change = engine.to_undo(number)
+        entry = change.entry
+        if unfinished is None and change.is_undone:
+            session.output.document({"update": None, "verdict": "nothing to roll back"})
+            what = "was rolled back already" if change.progress.rolling_back else "left everything as it was before"
+            which = "the last update" if number is None else f"update {number}"
+            session.output.line(f"nothing to roll back: {which} {what}")
+            other = engine.another_way_back(change)
+            if other is not None:
+                undo = session.command_for("rollback", str(other.number))
+                session.output.note(f"update {other.number} can still be undone: {undo}")
+            return None
+        if unfinished is None:
+            session.output.note(f"undoing update {change.kept.number}, {word(change.done.begin['update'])}")
+        names = [
+            item.task.target for item in engine.outcome(entry).results if item.task.component and not item.as_before
+        ]
+        _ask_for_real(session, names, yes, "bring back what was on")
+        if wait:
+            # Components that aren't there even then, or can't be asked, are reported; the others are brought back.
             waiting.until_all_are_there(names, lambda name: _see_if_it_can_be_asked(session, name))
-    work = partial(engine.rollback, None if unfinished else change.kept.number)
-    return _carried_out(session, work, earlier=entry if change.progress.rolling_back else None)
+        work = partial(engine.rollback, None if unfinished else change.kept.number)
+        return _carried_out(session, work, earlier=entry if change.progress.rolling_back else None)
 
 
 @command("history")
@@ -390,24 +394,24 @@ def _loaded(engine: Engine, manifest: Path) -> Update:
     return load(manifest, engine.policy, seen=engine.seen())
 
 
-def _resumed(session: Session, engine: Engine, entry: StoredUpdate, again: bool, wait: float) -> int | None:
+def _resumed(waiting: Wait, engine: Engine, entry: StoredUpdate, again: bool) -> int | None:
+    session = waiting.session
     session.standing.is_unfinished = True
     session.standing.remedy = f"It goes on by: {session.command_for('resume')}"
-    with Wait(session, wait) as waiting:
-        if wait:
-            left = (Status.NOT_RUN, Status.STOPPED, Status.AWAITING, Status.NOT_BROUGHT_BACK)
-            names = [item.task.target for item in engine.outcome(entry).results if item.task.status in left]
-            # What isn't there even then is said of each component.
-            try:
-                waiting.until_all_are_there(names, lambda name: _open_bus(session, name))
-            except KeyboardInterrupt as stopped:
-                raise Cancelled("stopped while it waited", touched=True, remedy=GO_ON) from stopped
-        return _carried_out(
-            session,
-            lambda: engine.resume(again=again),
-            lambda outcome: _gone_on(waiting, engine, outcome, again),
-            earlier=entry,
-        )
+    if waiting.seconds:
+        left = (Status.NOT_RUN, Status.STOPPED, Status.AWAITING, Status.NOT_BROUGHT_BACK)
+        names = [item.task.target for item in engine.outcome(entry).results if item.task.status in left]
+        # What isn't there even then is said of each component.
+        try:
+            waiting.until_all_are_there(names, lambda name: _open_bus(session, name))
+        except KeyboardInterrupt as stopped:
+            raise Cancelled("stopped while it waited", touched=True, remedy=GO_ON) from stopped
+    return _carried_out(
+        session,
+        lambda: engine.resume(again=again),
+        lambda outcome: _gone_on(waiting, engine, outcome, again),
+        earlier=entry,
+    )
 
 
 def _gone_on(waiting: Wait, engine: Engine, outcome: Outcome, again: bool) -> Outcome:

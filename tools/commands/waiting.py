@@ -1,7 +1,8 @@
-"""`--wait SECONDS`: a command waits for a bus or a part that isn't there, instead of failing at once.
+"""`--wait SECONDS`: a command waits for a bus or a part that isn't there, or for a bench that another process has, instead of
+failing at once.
 
 It is tried again when something of this host has changed, such as an adapter that was plugged in; and, since nothing
-announces a part that gets its supply, every few seconds.
+announces a part that gets its supply, or a process that ends, every few seconds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ...enumerators.errors import BenchLocked
 from ...flashers.errors import NOT_THERE
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError, causes
@@ -41,7 +43,7 @@ class _Seconds(click.ParamType[float]):
 
 
 WAIT = click.option("--wait", type=_Seconds(), metavar="SECONDS", default=0.0,
-                    help="How long to wait for a bus or a part that isn't there.")  # fmt: skip
+                    help="How long to wait for what isn't there, or a bench in use.")  # fmt: skip
 
 
 def waits(function: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -77,9 +79,16 @@ class Wait:
     def until_there(self, attempt: Callable[[], T], *missing: type[ProxyflashError]) -> T:
         """What `attempt` returns. It is made again while it fails for what isn't there, unless it has changed something.
 
-        `missing`: what it may raise for that beside `NOT_THERE`. Raises what it raised last, once the time is over.
+        The same holds for a bench that another process works on. `missing`: what it may raise for that beside `NOT_THERE`.
+        Raises what it raised last, once the time is over.
         """
-        caught: tuple[type[ProxyflashError], ...] = (*NOT_THERE, *missing)
+        return self._until(attempt, *NOT_THERE, *missing, BenchLocked)
+
+    def until_free(self, attempt: Callable[[], T]) -> T:
+        """As `until_there`, only for a bench that another process works on."""
+        return self._until(attempt, BenchLocked)
+
+    def _until(self, attempt: Callable[[], T], *caught: type[ProxyflashError]) -> T:
         while True:
             try:
                 found = attempt()
@@ -123,7 +132,7 @@ class Wait:
             away = next((cause.away for cause in causes(error) if isinstance(cause, ComponentAbsent)), ())
         if away:
             self.all_but(*away)
-        elif error.component is not None and error.component not in self._away:
+        elif error.component is not None and error.component not in self._away and not isinstance(error, BenchLocked):
             # Whether the others are there now, it doesn't say.
             self._away = (*self._away, error.component)
         if self._changes is None and self.seconds:
