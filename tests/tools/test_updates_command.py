@@ -120,6 +120,20 @@ def test_a_ctrl_c_before_anything_was_read_says_so(
         assert capsys.readouterr().err == f"E-CANCELLED stopped at once; nothing was changed{waits}.\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "instead"),
+    [(["apply", MANIFEST], "plan MANIFEST"), (["resume"], "report"), (["rollback"], "report")],
+)
+def test_a_dry_run_names_the_command_that_is_meant(desk: Desk, command: list[str], instead: str) -> None:
+    done = desk.run(*command, "--dry-run")
+    assert (done.status, done.out) == (2, "")
+    assert "No such option '--dry-run'" in done.err
+    assert f": proxyflash {instead}" in done.err
+    assert "--dry-run" not in desk.run(command[0], "--help").out
+    assert desk.run("history").out == "no update so far\n"
+    assert desk.run(*command, "--dry-run", "--json").document["error"]["code"] == "E-USAGE"
+
+
 def test_nothing_to_resume_is_no_failure(desk: Desk) -> None:
     done = desk.run("resume")
     assert (done.status, done.out.strip()) == (0, "nothing to resume: no update is unfinished")

@@ -39,6 +39,16 @@ GO_ON = ("Go on: ", NextAction.RESUME)
 AGAIN = click.option("--again", is_flag=True, help="Also try steps that were tried as often as is allowed.")
 
 
+def no_dry_run(instead: str) -> Callable[[Any], Any]:
+    """Names the command that people who type `--dry-run` want: `flash` has this option. `instead`: ends the message."""
+
+    def refuse(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value:
+            raise click.UsageError(f"No such option '--dry-run'. {instead}", context)
+
+    return click.option("--dry-run", callback=refuse, is_flag=True, hidden=True, expose_value=False, is_eager=True)
+
+
 @command("plan")
 @MANIFEST
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Keep the plan in this file, for apply.")
@@ -80,6 +90,7 @@ def plan(session: Session, manifest: Path, out: Path | None, wait: float) -> int
 )
 @click.option("--parallel/--one-by-one", default=None, help="Whether components are updated at once.")
 @click.option("--abandon", is_flag=True, help="Leave another update, which is unfinished, as it is.")
+@no_dry_run("What would be done, and nothing sent that writes: proxyflash plan MANIFEST")
 @TRACE
 @WAIT
 @reports
@@ -139,6 +150,7 @@ def apply(
 
 @command("resume")
 @AGAIN
+@no_dry_run("What is left of the update: proxyflash report")
 @TRACE
 @WAIT
 @reports
@@ -168,6 +180,7 @@ def resume(session: Session, again: bool, wait: float) -> int | None:
 @command("rollback")
 @click.argument("number", type=click.IntRange(min=1), required=False)
 @YES
+@no_dry_run("What each step has done: proxyflash report. What can't be undone: proxyflash plan MANIFEST")
 @WAIT
 @reports
 def rollback(session: Session, number: int | None, yes: bool, wait: float) -> int | None:
