@@ -95,7 +95,7 @@ def scan(buses: Buses) -> Scan:
             asked += [(bus, said) for said in prober.asked]
             if said := prober.unasked(entries):
                 unasked.append((bus, said))
-            if (settings := prober.onward(entries)) is not None:
+            if settings := prober.onward(prober.spec, entries):
                 onward.append((bus, settings))
         except Exception as error:
             faults.append((bus, known(error)))

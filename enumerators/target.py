@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from urllib.parse import unquote
 
 from ..flashers.flasher import Bootloader
@@ -37,6 +37,9 @@ from .component import Unlisted
 from .errors import BenchError, BenchMissing, TargetWrong
 from .state import target_folder
 from .target_keys import KeyWrong
+
+if TYPE_CHECKING:
+    from .probers import Prober
 
 LONGEST = 4096
 """Characters of a target."""
@@ -98,6 +101,14 @@ def bus_of(target: Target) -> str:
         if table == "bus":
             bus = _set(bus, setting)
     return bus
+
+
+def scan_of(target: Target) -> list[str]:
+    """The words of a scan that asks whoever is on the bus of a component's target. Raises TargetWrong, PluginBroken."""
+    file = Target(bus_of(target), whole_bus=True).file()
+    ((_, spec),) = file.spec.bus.items()
+    prober: type[Prober] = plugins.load(plugins.ENUMERATORS, spec.kind)
+    return file.scan_with(prober.onward(spec, ()))[1:]
 
 
 class _Reader(Reader):

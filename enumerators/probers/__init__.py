@@ -70,9 +70,10 @@ class Prober:
         """What `probe` asks of one component; "": nothing."""
         return f"{entry.spec.protocol} {entry.address.label()}".rstrip() if self.can_tell(entry) else ""
 
-    def onward(self, entries: Sequence[BenchEntry]) -> Mapping[str, str] | None:
-        """The settings with which a target's next scan may find what this one did not; None: no scan finds more."""
-        return None
+    @classmethod
+    def onward(cls, spec: BusSpec, entries: Sequence[BenchEntry]) -> Mapping[str, str]:
+        """The settings with which a target's next scan of such a bus may find more than one with `spec`; {}: none."""
+        return {}
 
     def unlisted(self, entries: Sequence[BenchEntry], deadline: Deadline) -> list[Unlisted]:
         """What is on the bus and none of `entries` (all components of this bus)."""

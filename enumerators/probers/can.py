@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ...transports.can.host import interfaces
 from ...transports.toml_text import toml_text
-from ..benchfile.schema import BenchEntry
+from ..benchfile.schema import BenchEntry, BusSpec
 from ..component import Unlisted
 from . import Prober
 
@@ -28,8 +28,9 @@ class CanProber(Prober):
             f"{'no other part' if entries else 'nothing'} was asked: probe = true lets scan ask whoever is on this bus"
         )
 
-    def onward(self, entries: Sequence[BenchEntry]) -> Mapping[str, str] | None:
-        return None if entries or self.spec.probe else {"probe": "true"}
+    @classmethod
+    def onward(cls, spec: BusSpec, entries: Sequence[BenchEntry]) -> Mapping[str, str]:
+        return {} if entries or spec.probe else {"probe": "true"}
 
 
 def _bus(interface: str) -> Unlisted:

@@ -24,7 +24,7 @@ from ...transports.errors import PluginBroken
 from ...transports.serial.host import lasting_name
 from ...transports.serial.port import SerialPort
 from ...transports.toml_text import toml_text, toml_value
-from ..benchfile.schema import AskSpec, BenchEntry, VersionQuestion
+from ..benchfile.schema import AskSpec, BenchEntry, BusSpec, VersionQuestion
 from ..component import Unlisted
 from . import Prober
 
@@ -81,7 +81,7 @@ class SerialProber(Prober):
         if entries:
             return ""
         if self.spec.ask:
-            left = ", ".join(protocol for protocol, _ in self._left())
+            left = ", ".join(protocol for protocol, _ in _left(self.spec))
             return f"{left} were not asked, for ask does not list them" if left else ""
         idle = "probe = true does nothing on a line without a component" if self.spec.probe else "nothing was asked"
         return f"{idle}: ask = [...] lists by which protocols scan may ask, such as {_asks()[0][1]}"
@@ -103,18 +103,14 @@ class SerialProber(Prober):
             said.append(f"its application's version at {self.transport.rate}")
         return ", ".join(said)
 
-    def onward(self, entries: Sequence[BenchEntry]) -> Mapping[str, str] | None:
-        settings = {} if "baudrate" in self.spec.settings else {"baudrate": "115200"}
+    @classmethod
+    def onward(cls, spec: BusSpec, entries: Sequence[BenchEntry]) -> Mapping[str, str]:
+        settings = {} if "baudrate" in spec.settings else {"baudrate": "115200"}
         if entries:
-            settings |= {} if self.spec.probe else {"probe": "true"}
-        elif left := self._left():
+            settings |= {} if spec.probe else {"probe": "true"}
+        elif left := _left(spec):
             settings |= {"ask": f"[{','.join(item for _, item in left)}]"}
-        return settings or None
-
-    def _left(self) -> list[tuple[str, str]]:
-        """What of `_asks` the bus does not list."""
-        listed = {item.protocol for item in self.spec.ask}
-        return [one for one in _asks() if one[0] not in listed]
+        return settings
 
     def unlisted(self, entries: Sequence[BenchEntry], deadline: Deadline) -> list[Unlisted]:
         """The part on a line that has no component, by what the file lets it be asked."""
@@ -229,6 +225,12 @@ def _rate(profile: Settings, port: SerialPort) -> str:
     """At which rate a bootloader with this profile is asked."""
     own = profile.baudrate if isinstance(profile, SerialProfile) else None
     return port.rate if own is None else f"{own:,} bit/s"
+
+
+def _left(spec: BusSpec) -> list[tuple[str, str]]:
+    """What of `_asks` the bus does not list."""
+    listed = {item.protocol for item in spec.ask}
+    return [one for one in _asks() if one[0] not in listed]
 
 
 def _asks() -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ...transports.usb.host import has_devices
 from ..benchfile.schema import BenchEntry
@@ -24,6 +24,3 @@ class UsbProber(Prober):
             "a part may show its bootloader's interface in its bootloader only: hold its boot pin or button while it "
             "starts, then scan again"
         )
-
-    def onward(self, entries: Sequence[BenchEntry]) -> Mapping[str, str] | None:
-        return None if entries else {}

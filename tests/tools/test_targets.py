@@ -251,11 +251,6 @@ def test_the_bus_of_a_target_can_be_scanned(text: str, bus: str) -> None:
             "stm32-uart-none: nothing was asked: version = ",
             "ST STM32F40x/F41x  -  bootloader  stm32-uart",
         ),
-        (
-            "usb?emulated=true",
-            "read the descriptors of 0 USB devices, of which none has a DFU interface",
-            "a part may show its bootloader's interface in its bootloader only",
-        ),
     ],
 )
 def test_a_scan_that_finds_nothing_says_what_it_asked_and_how_to_go_on(
@@ -269,6 +264,41 @@ def test_a_scan_that_finds_nothing_says_what_it_asked_and_how_to_go_on(
     # Nobody acknowledges a frame on a CAN bus without a part.
     assert say(*onward[1:])[0] == ("can0" in bus)
     assert then in say(*onward[1:])[1]
+
+
+@pytest.mark.simulated_time
+def test_a_scan_of_usb_does_not_name_itself(say: Callable[..., tuple[int, str, str]]) -> None:
+    """No setting lets it see more."""
+    status, out, err = say("scan", "usb?emulated=true")
+    assert (status, err) == (0, "")
+    assert "read the descriptors of 0 USB devices, of which none has a DFU interface" in out
+    assert "a part may show its bootloader's interface in its bootloader only" in out
+    assert "proxyflash scan" not in out
+
+
+@pytest.mark.simulated_time
+@pytest.mark.parametrize(
+    ("target", "asked"),
+    [
+        (
+            "smp:/dev/none?bus.emulated=true&component.emulated.part=microbit",
+            "asked by smp at 115,200 bit/s, stm32-uart at 115,200 bit/s",
+        ),
+        (
+            "smp:/dev/none?bus.emulated=true&bus.baudrate=57600&component.emulated.part=microbit",
+            "asked by smp at 57,600 bit/s, stm32-uart at 57,600",
+        ),
+        ("uds:socketcan:can0?bus.emulated=true&request=0x7E0&bus.bitrate=500000", "E-CAN-NOACK"),
+    ],
+)
+def test_the_remedy_of_a_mute_part_asks_whoever_is_there(
+    say: Callable[..., tuple[int, str, str]], target: str, asked: str
+) -> None:
+    """At once, and not by naming yet another command. The scan's bus has nobody: only the target has the emulated part."""
+    status, _, err = say("info", f"{target}&component.emulated.mute=true")
+    assert (status, err.split()[0]) == (4, "E-PART-MUTE")
+    said = shlex.split(err.rpartition("Run: ")[2])
+    assert asked in "".join(map(str, say(*said[1:])))
 
 
 @pytest.mark.parametrize(

@@ -170,11 +170,12 @@ class Session:
 
     def worded(self, error: ProxyflashError) -> ProxyflashError:
         """The error, whose remedy names commands as they can be typed for this bench, or for the bus of this target."""
-        from ...enumerators.target import bus_of
+        from ...enumerators.target import scan_of
 
         def command(action: NextAction) -> str:
-            bus = [bus_of(self._target)] if action is NextAction.SCAN and self._target is not None else []
-            return self.command_for(*action.split(), *bus)
+            if action is NextAction.SCAN and self._target is not None:
+                return self.command_for(*scan_of(self._target))
+            return self.command_for(*action.split())
 
         return error.worded(command)
 
