@@ -82,6 +82,21 @@ def refuse_swapped(name: str, file: str) -> None:
         )
 
 
+def refuse_file(name: str, file: Path | None) -> None:
+    """Raises TargetWrong where a file stands in the place of a component that is not known.
+
+    `file`: the word after it, which is a file's in the right order.
+    """
+    if Path(name).is_file():
+        remedy = None
+        if file is not None:
+            first = "NAME" if file.is_file() else str(file)
+            remedy = f"The component comes first. Write: {shell_line([first, name])}"
+        raise TargetWrong(
+            f"{quoted(name)} is a file, and stands where a component's name or a target does", remedy=remedy
+        )
+
+
 def is_target_or_file(text: str) -> bool:
     """Whether a word that may also be the path of a bench file is meant as a target."""
     return ":" in text.partition("/")[0] and not os.access(text, os.F_OK)
@@ -374,13 +389,22 @@ def _bus_forms(transports: Iterable[type[Transport]]) -> list[str]:
     return [one.kind if one.where("") else f"{one.kind}:{one.where_form}" for one in transports if one.where_form]
 
 
+_KEY = r"(?:[\w-]+\.)*[\w-]+"
+_FORGOTTEN = re.compile(
+    rf"([^?&,;\s]*?[^?&,;\s/])(?:[&,;\s]+|/?(?=(?:bus|profile|component|address|entry|version)\.))({_KEY}=.*)",
+    re.DOTALL,
+)
+"""A place, and settings behind it: after another sign than '?', or after none where the key begins with a table's name."""
+
+
 def _refuse_misplaced(text: str, head: str, protocol: str, place: str, transport: type[Transport]) -> None:
     """A setting in the place, where '?' was forgotten. Raises TargetWrong."""
     _, mark, settings = text.partition("?")
-    found = re.fullmatch(r"([^?&]*[^?&/])&((?:[\w-]+\.)*[\w-]+=.*)", head)
+    found = _FORGOTTEN.fullmatch(head)
     if found is not None and "://" not in head and not Path(_decoded(text, place)).exists():
-        right = f"{found[1]}?{found[2]}" + (f"&{settings}" if mark else "")
-        _wrong(text, "has a setting after '&' and no '?' before it", right)
+        given = re.sub(rf"[,;\s]+(?={_KEY}=)", "&", found[2])
+        right = f"{found[1]}?{given}" + (f"&{settings}" if mark else "")
+        _wrong(text, "has a setting and no '?' before it", right)
     if (meant := transport.misplaced(_decoded(text, place))) is not None:
         where, setting = meant
         right = f"{head.removesuffix(place)}{where}?bus.{setting}" + (f"&{settings}" if mark else "")

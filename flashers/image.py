@@ -118,7 +118,7 @@ class FirmwareImage:
         if not 0 <= address <= HIGHEST - (self.end - self.start):
             raise ImageMisplaced(
                 f"{self.source or 'the image'} can't be placed at {address:#x}: addresses have 64 bits",
-                remedy="Give the address at which the part has its memory.",
+                remedy="Give the address at which the part has its memory: --address 0x08000000",
             )
         moved = tuple(Segment(segment.address - self.start + address, segment.data) for segment in self.segments)
         return replace(self, segments=moved, relocatable=False)

@@ -34,5 +34,5 @@ class VectorTable(Head):
                 f"table: at 0x{region.start:08X} the stack pointer would be 0x{stack:08X} and the reset vector 0x{reset:08X}",
                 remedy="Give the address of its slot: --address. Or give the program itself."
                 if is_mcuboot
-                else "Is it linked for this part, and for this address?",
+                else "Is it linked for this part, and for this address? A raw binary for another address needs it: --address",
             )

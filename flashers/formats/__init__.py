@@ -151,7 +151,7 @@ def _read(
     if kind is None:
         raise ImageFormat(
             f"{path}: neither its content nor its ending is that of a firmware format",
-            remedy="If it is a raw binary, give its address, or let its name end in .bin.",
+            remedy="If it is a raw binary, give its address, such as --address 0x08000000, or let its name end in .bin.",
         )
     return kind.read(stream, str(path))
 

@@ -172,6 +172,32 @@ def test_a_wrong_target_is_refused_by_each_command(say: Callable[..., tuple[int,
     assert shlex.split(err.rpartition("Write: ")[2].replace("$'", "'"))[0].startswith("stm32-uart:/dev/none?group=")
 
 
+@pytest.mark.parametrize("command", ["info", "flash", "verify", "read", "erase", "reset"])
+def test_a_name_without_a_bench_file_leads_to_targets(say: Callable[..., tuple[int, str, str]], command: str) -> None:
+    more = ["fw.dfu"] if command in ("flash", "verify", "read") else []
+    status, _, err = say(command, "imu", *more)
+    assert (status, err.split()[0]) == (12, "E-BENCH-MISSING")
+    assert err.endswith("by its protocol and place, such as stm32-uart:/dev/ttyUSB0: proxyflash help targets\n")
+    # Where a file was named, that is what is missing.
+    assert "targets" not in say("--bench", "none.toml", command, "imu", *more)[2]
+
+
+@pytest.mark.parametrize("command", ["flash", "verify", "read"])
+@pytest.mark.parametrize("file", ["fw.dfu", "./fw.dfu"])
+@pytest.mark.parametrize("bench", [True, False])
+def test_a_file_before_a_component(
+    say: Callable[..., tuple[int, str, str]], tmp_path: Path, command: str, file: str, bench: bool
+) -> None:
+    (tmp_path / "fw.dfu").write_bytes(b"DfuSe")
+    if bench:
+        (tmp_path / "bench.toml").write_text('[bus.usb]\nkind = "usb"\nemulated = true\n')
+    status, _, err = say(command, file, "imu")
+    assert (status, err.split()[0]) == (2, "E-TARGET-WRONG")
+    assert err.endswith(
+        f"is a file, and stands where a component's name or a target does. The component comes first. Write: imu {file}\n"
+    )
+
+
 @pytest.mark.parametrize("command", ["flash", "verify", "read"])
 @pytest.mark.parametrize("file", ["fw.s19", "./fw.s19"])
 def test_a_file_in_the_place_of_the_target(say: Callable[..., tuple[int, str, str]], command: str, file: str) -> None:

@@ -107,13 +107,23 @@ class Session:
 
         `file`: the word after it, which is refused where both were swapped.
         """
-        from ...enumerators.target import Target, is_target, refuse_swapped
+        from ...enumerators.errors import BenchMissing, ComponentUnknown
+        from ...enumerators.target import Target, is_target, refuse_file, refuse_swapped
 
         if file is not None:
             refuse_swapped(name, str(file))
         if not is_target(name):
             self._refuse_profile()
-            return self.bench.component(name)
+            try:
+                return self.bench.component(name)
+            except (BenchMissing, ComponentUnknown) as error:
+                refuse_file(name, file)
+                if isinstance(error, ComponentUnknown) or self.bench_path is not None:
+                    raise
+                other = "Or name the part by its protocol and place, such as stm32-uart:/dev/ttyUSB0: proxyflash help targets"
+                raise error.advised(f"{error.remedy}. {other}") from error
+        if ":" not in name:
+            refuse_file(name, file)
         if self._bench is None:
             self._target = Target(name, self.profile)
             self._bench = self._opened(self._target)
