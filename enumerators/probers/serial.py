@@ -75,7 +75,8 @@ class SerialProber(Prober):
         return None if version is None else self._beside(ProbeResult(State.RUNNING, Identity(version=version)))
 
     def can_tell(self, entry: BenchEntry) -> bool:
-        return self.spec.probe or entry.flasher.probes_application or entry.spec.version is not None
+        """A bootloader that may be asked (`probe`) is silent while the application runs: that says nothing."""
+        return entry.flasher.probes_application or entry.spec.version is not None
 
     def unasked(self, entries: Sequence[BenchEntry]) -> str:
         if entries:
@@ -87,13 +88,14 @@ class SerialProber(Prober):
         return f"{idle}: ask = [...] lists by which protocols scan may ask, such as {_asks()[0][1]}"
 
     def unasked_of(self, entry: BenchEntry) -> str:
-        if self.can_tell(entry) and (self.spec.probe or entry.flasher.probes_application):
+        if entry.flasher.probes_application:
             return ""
-        asked = (
-            "version = {send = ..., match = ...} lets scan ask its application, " if entry.spec.version is None else ""
-        )
-        what = "nothing was asked" if asked else "its bootloader was not asked"
-        return f"{what}: {asked}probe = true{' its bootloader' if asked else ' lets scan ask it'}"
+        question = "version = {send = ..., match = ...} lets scan ask its application"
+        if entry.spec.version is not None:
+            return "" if self.spec.probe else "its bootloader was not asked: probe = true lets scan ask it"
+        if self.spec.probe:
+            return f"its application was not asked: {question}"
+        return f"nothing was asked: {question}, probe = true its bootloader"
 
     def asked_of(self, entry: BenchEntry) -> str:
         said = []

@@ -180,6 +180,27 @@ def test_info_of_a_part_without_a_version_question_names_the_question(desk: Desk
     assert re.search(r"\n  version +1\.4\.2\n", desk.run("info", component).out)
 
 
+@pytest.mark.parametrize("component", ["imu", "sonar", "valves", "scale"])
+def test_a_bootloader_that_may_be_asked_is_silent_while_the_application_runs(desk: Desk, component: str) -> None:
+    """`probe = true` without a `version`: a part that runs is not called absent, and no good flash a failed one."""
+    bench = SUITE / ("emulated.toml" if component == "imu" else "serial.toml")
+    text = re.sub(r"(?m)^version = .*$", "", bench.read_text()).replace(
+        "baudrate = 115_200", "baudrate = 115_200\nprobe = true"
+    )
+    desk.bench.write_text(text.replace('"firmware/', f'"{SUITE}/firmware/'))
+    (new,) = (SUITE / "firmware").glob(f"{component}-1.5.0.*")
+    done = desk.run("flash", component, new)
+    assert (done.status, done.err) == (0, "")
+    verdict = done.out.splitlines()[-1]
+    assert verdict.startswith(f"{component}  OK  ") and verdict.endswith(", booted")
+    assert desk.seen()[component] in ("unknown", "bootloader")  # The latter in its seconds after the start.
+    if component != "valves":
+        said = desk.run("scan").out
+        assert (
+            f"{component}: its application was not asked: version = {{send = ..., match = ...}} lets scan ask" in said
+        )
+
+
 # Real hardware, as far as the command line can tell.
 
 
