@@ -192,7 +192,8 @@ def test_a_bootloader_that_may_be_asked_is_silent_while_the_application_runs(des
     done = desk.run("flash", component, new)
     assert (done.status, done.err) == (0, "")
     verdict = done.out.splitlines()[-1]
-    assert verdict.startswith(f"{component}  OK  ") and verdict.endswith(", booted")
+    assert verdict.startswith(f"{component}  OK  ")
+    assert verdict.endswith(", booted")
     assert desk.seen()[component] in ("unknown", "bootloader")  # The latter in its seconds after the start.
     if component != "valves":
         said = desk.run("scan").out
