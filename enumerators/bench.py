@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ..transports import plugins
-from ..transports.errors import ProxyflashError, TransportError, naming
+from ..transports.errors import NextAction, ProxyflashError, TransportError, naming
 from ..transports.plain import meant
 from ..transports.transport import Transport
 from .bench_component import BenchComponent
@@ -96,7 +96,7 @@ class Bench(Buses):
         if len(found) != 1:
             raise ComponentUnknown(
                 f"{self.file.path} has {len(found)} components, and the target stands for one",
-                remedy="Name the component: proxyflash scan",
+                remedy=("Name the component: ", NextAction.SCAN),
             )
         return found[0]
 

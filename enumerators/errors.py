@@ -15,7 +15,7 @@
 
 from __future__ import annotations
 
-from ..transports.errors import ExitStatus, ProxyflashError
+from ..transports.errors import ExitStatus, NextAction, ProxyflashError
 from ..transports.errors import StateFolder as StateFolder
 from ..transports.errors import StateUnsafe as StateUnsafe
 
@@ -88,7 +88,7 @@ class ComponentUnknown(ProxyflashError):
 
     code = "E-COMPONENT"
     exit_status = ExitStatus.ABSENT
-    default_remedy = "List what there is: proxyflash scan"
+    default_remedy = ("List what there is: ", NextAction.SCAN)
 
 
 class TargetWrong(ProxyflashError):

@@ -56,6 +56,7 @@ class FirmwareImage:
     what the file says of its own version, "" where its format has no place for one (all but DFU). `only`: names of the
     part's memories that are to be written, where the rest of the file is left out on purpose; (): all of it is meant.
     `left_out`: of an image that was placed, what of it is not written, and why, for a person.
+    `is_moved`: it was relocatable, and its address came from a person or a part, not from the file.
     `is_alone`: what lies beside the file does not belong to it, as a signed update vouches for the file alone.
     """
 
@@ -68,6 +69,7 @@ class FirmwareImage:
     version: str = ""
     only: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    is_moved: bool = False
     is_alone: bool = False
 
     @property
@@ -121,7 +123,7 @@ class FirmwareImage:
                 remedy="Give the address at which the part has its memory: --address 0x08000000",
             )
         moved = tuple(Segment(segment.address - self.start + address, segment.data) for segment in self.segments)
-        return replace(self, segments=moved, relocatable=False)
+        return replace(self, segments=moved, relocatable=False, is_moved=True)
 
 
 def join(chunks: Iterable[Segment], *, source: str = "") -> tuple[Segment, ...]:

@@ -190,6 +190,10 @@ def _split(segment: Segment, memory: MemoryMap) -> Iterator[tuple[Segment, Regio
         address = end
 
 
+LINKED = "Is the file linked for this part? "
+MOVED = "Is the address right? "
+
+
 def _left_out(
     part: Segment,
     there: Region | Beside | None,
@@ -204,6 +208,8 @@ def _left_out(
         region.name for region in memory.regions if region.writable and any(image.within(region.start, region.end))
     ]
     writes = ", ".join(region.name for region in memory.regions if region.writable)
+    # Of a file without addresses, what does not fit shows that all of it lies wrong: none of it is to be left out.
+    fitting = [] if image.is_moved else fitting
     without = (
         f"To leave it out, name what is meant: {shell_line(['--only', fitting[0]])}"
         if fitting
@@ -223,7 +229,7 @@ def _left_out(
         raise ImageMisplaced(
             f"{source} has {place}, which is not in the part's memory ({memories})"
             + (f"; files have {known} there" if known else ""),
-            remedy=without if known else f"Is the file linked for this part? {without}",
+            remedy=f"{'' if known else MOVED if image.is_moved else LINKED}{without}",
         )
     if image.only:
         return f"{place}, {there.name}"

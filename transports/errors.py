@@ -62,13 +62,14 @@ class ExitStatus(IntEnum):
 
 
 class NextAction(StrEnum):
-    """A command that a remedy names. The command line adds the options of its call, such as `--bench`."""
+    """A command that a remedy names, whose arguments follow. The command line adds the options of its call, such as `--bench`."""
 
     RESUME = "resume"
     ROLLBACK = "rollback"
     ABANDON = "apply --abandon MANIFEST"
     SCAN = "scan"
     FLASH = "flash"
+    HISTORY = "history"
 
 
 @dataclass(frozen=True, slots=True)

@@ -287,7 +287,9 @@ class ComponentAbsent(UpdateError):
     code = "E-COMPONENT-ABSENT"
     exit_status = ExitStatus.ABSENT
     default_remedy = (
-        "Is it powered and wired? Run: proxyflash scan. What may be missing is optional = true in the bench file."
+        "Is it powered and wired? Run: ",
+        NextAction.SCAN,
+        ". What may be missing is optional = true in the bench file.",
     )
     away: tuple[str, ...] = ()
     """The names of all that the update needs and that don't answer, where they are known."""
@@ -400,4 +402,4 @@ class UpdateUnknown(ProxyflashError):
 
     code = "E-UPDATE-UNKNOWN"
     exit_status = ExitStatus.ABSENT
-    default_remedy = "List what there is: proxyflash history"
+    default_remedy = ("List what there is: ", NextAction.HISTORY)

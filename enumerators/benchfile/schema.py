@@ -307,6 +307,10 @@ class FileSpec(Settings):
     """Rules that hold for every update on this bench."""
 
 
+NAMED = ("bus", "profile", "power", "check")
+"""Of its tables, those that hold tables by names."""
+
+
 @dataclass(frozen=True, slots=True)
 class BenchEntry:
     """One component of the file, with everything that its protocol needs, checked. `index`: which `[[component]]`."""
@@ -435,11 +439,15 @@ def _syntax(path: Path, text: str, said: str) -> str:
         # The one thing that tomllib leaves to Python: an integer of more digits than int() takes.
         long = re.search(r"[0-9_]{4300,}", text)
         return f"{path}:{text.count(chr(10), 0, long.start()) + 1 if long else 1}: a number has too many digits"
-    if (twice := re.search(r"Cannot declare \('(component)',\) twice", said)) is not None:
-        said = f"[{twice[1]}] stands there twice; each one is [[{twice[1]}]]" + found[0]
-        found = re.search(r" \(at line (\d+), (column \d+)\)$", said) or found
+    what = lowered(said[: found.start()])
     line, column = found[1] or text.rstrip().count("\n") + 1, found[2] or "at the end of the file"
-    return f"{path}:{line}: {lowered(said[: found.start()])} ({column})"
+    if (twice := re.search(r"cannot declare \((.*?),?\) twice", what)) is not None:
+        table = twice[1].replace("'", "").replace(", ", ".")
+        what = f"[{table}] stands there twice" + "; each one is [[component]]" * (table == "component")
+    elif what == "invalid value" and found[1] is not None:
+        value = text.split("\n")[int(line) - 1][int(column.removeprefix("column ")) - 1 :]
+        what += ": a text stands between straight quotes" * (re.match(r"[^\W\d]|[/.\u2018-\u201f]", value) is not None)
+    return f"{path}:{line}: {what} ({column})"
 
 
 def _at(path: Path, text: str, place: Place) -> str:
@@ -654,6 +662,8 @@ class Reader:
         path = (*place, *fault.place)
         if path == ("component",) and fault.kind == "list_type":
             return f"{self._at(path)}: [component] is one table; write [[component]], for each component one"
+        if fault.kind in ("model_type", "dict_type") and path[0] in NAMED and len(path) <= 2:
+            return f"{self._at(path)}: {path[0]} is not a list, and holds tables alone; write [{path[0]}.NAME] for each {path[0]}"
         if fault.kind == "extra_forbidden":
             suggested = self._of_the_protocol(path) or meant(str(path[-1]), known)
             return f"{self._at(path)}: unknown key {self._dotted(path)}{suggested}"

@@ -382,6 +382,14 @@ CASES = {
         "imu", "app.bin", bytes(range(256)) * 8, BAD_FILE, ("E-IMAGE-MISPLACED", "would be lost"),
         ("--address", "0x08000001"),
     ),
+    # With `--only flash` each byte of the rest would go to a wrong place.
+    **{
+        f"a raw binary that begins before the memory of {component}": Case(
+            component, "app.bin", bytes(range(256)) * 8, BAD_FILE, ("E-IMAGE-MISPLACED", "Is the address right? What can be"),
+            ("--address", address),
+        )
+        for component, address in (("imu", "0x07FFFFFF"), ("radar", "0x0001FFF0"))
+    },
     "data elsewhere": Case(
         "imu", "data.bin", bytes(range(64)), OK, ("plan    64 bytes",), ("--address", "0x08001000"),
     ),

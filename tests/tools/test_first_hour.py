@@ -120,6 +120,30 @@ def test_a_component_in_single_brackets(times: int, kind: type[Exception], tmp_p
         load(tmp_path / "bench.toml")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[bus]]\nkind = "can"\n', "1: bus is not a list, and holds tables alone; write [bus.NAME] for each bus"),
+        ('[[bus.a]]\nkind = "usb"\n', "1: bus is not a list, and holds tables alone; write [bus.NAME] for each bus"),
+        ('[bus]\nkind = "can"\n', "2: bus is not a list, and holds tables alone; write [bus.NAME] for each bus"),
+        ("[[profile]]\nx = 1\n", "write [profile.NAME] for each profile"),
+        ("[[power]]\nx = 1\n", "write [power.NAME] for each power"),
+        ('[bus.a]\nkind = "usb"\n[bus.a]\n', "3: [bus.a] stands there twice"),
+        (
+            '[[component]]\nname = "a"\n[component.profile]\n[component.profile]\n',
+            "[component.profile] stands there twice",
+        ),
+        ("[bus.a]\nkind = can\n", "2: invalid value: a text stands between straight quotes"),
+        ("[bus.a]\nurl = /dev/ttyS0\n", "a text stands between straight quotes"),
+        ("[bus.a]\nkind = \u201ccan\u201d\n", "a text stands between straight quotes"),
+    ],
+)
+def test_how_tables_and_texts_are_written(text: str, said: str, desk: Desk) -> None:
+    desk.bench.write_text(text)
+    done = desk.run("bench", "check")
+    assert (done.status, said in done.err) == (12, True), done.err
+
+
 # doctor, and what it is asked for
 
 
@@ -200,3 +224,25 @@ def test_what_emulate_prints_can_be_pasted_elsewhere(desk: Desk, monkeypatch: py
     paths = [bus["path"] for bus in desk.run("--json", "emulate").document["served"].values()]
     assert all(path.startswith("/") for path in paths if path)
     assert any(paths)
+
+
+# the next command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "commands"),
+    [
+        (("info", "imx"), ("scan",)),
+        (("report", "7"), ("history",)),
+        (("apply", "update/update.importmanifest.json"), ("scan", "flash imu")),
+    ],
+)
+def test_a_command_that_a_remedy_names_is_for_the_same_bench(
+    desk: Desk, arguments: tuple[str, ...], commands: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Typed as it stands, it must not look at another bench or another state folder."""
+    monkeypatch.chdir(desk.folder)
+    desk.edit(('part = "stm32f405xg"', 'part = "stm32f405xg", mute = true'))
+    err = desk.run(*arguments).err
+    for command in commands:
+        assert f"proxyflash --bench {desk.bench} --state {desk.state} {command}" in err, err

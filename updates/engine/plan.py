@@ -15,7 +15,7 @@ from ...enumerators.bench_component import BenchComponent
 from ...enumerators.component import Component, Presence, select, selectable
 from ...enumerators.host import HostComponent
 from ...transports import plugins
-from ...transports.errors import PluginUnknown, ProxyflashError
+from ...transports.errors import NextAction, PluginUnknown, ProxyflashError, Remedy
 from ...transports.plain import meant
 from ...transports.quoting import shell_line
 from ..errors import BelowFloor, ComponentAbsent, DowngradeRefused, HandlerUnknown, ManifestField
@@ -264,14 +264,17 @@ def _is_absent(task: Task, torn: Callable[[], Container[str]]) -> bool:
     return component is not None and component.presence is Presence.ABSENT and component.name not in torn()
 
 
-def flash_again(task: Task) -> str | None:
+def flash_again(task: Task) -> Remedy | None:
     """What to do about a component that doesn't answer, with the command that flashes it; None: no step flashes it."""
     if not (task.handler.enters_bootloader and task.step.files):
         return None
-    line = shell_line(["proxyflash", "flash", task.target, task.update.files[task.step.files[0]]])
+    what = shell_line([task.target, task.update.files[task.step.files[0]]])
     return (
-        f"Is it powered and wired? Run: proxyflash scan. If flashing it was interrupted, flash it again: {line}. What may be "
-        "missing is optional = true in the bench file."
+        "Is it powered and wired? Run: ",
+        NextAction.SCAN,
+        ". If flashing it was interrupted, flash it again: ",
+        NextAction.FLASH,
+        f" {what}. What may be missing is optional = true in the bench file.",
     )
 
 
