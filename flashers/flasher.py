@@ -190,6 +190,12 @@ class Bootloader(ABC):
     capabilities: Capability = Capability.NONE
 
     @property
+    def unreadable(self) -> str:
+        """Why this part's memory can't be read, as its protocol or its profile says before anything is sent; "": only the
+        part knows."""
+        return ""
+
+    @property
     def rate(self) -> str:
         """The bit rate of the part's serial line, such as "115,200 bit/s"; "": it is on none."""
         return ""

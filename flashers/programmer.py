@@ -35,13 +35,13 @@ from .errors import (
     fell_silent,
 )
 from .events import QUIET, Phase, RunContext
-from .flasher import Bootloader, Capability, Identity, MemoryAccess
+from .flasher import Bootloader, Capability, Identity, MemoryAccess, SlotBootloader
 from .image import FirmwareImage, Segment, join
 from .memory import MemoryMap, Range
 from .memory_strategy import MemoryStrategy
 from .plan import FlashPlan
 from .reporter import Reporter
-from .slot_strategy import UNTOLD, SlotStrategy
+from .slot_strategy import UNTOLD, SlotStrategy, unerasable
 from .strategy import Strategy
 
 TRANSIENT = (Framing, UsbStall, ProtocolError, OperationFailed, PartRefused, VerifyMismatch)
@@ -241,9 +241,15 @@ class Programmer:
                 lambda: self._strategy().verify(FlashPlan(placed, 0, (), ())), Phase.VERIFY, without=(VerifyMismatch,)
             )
 
+    def refuse_unreadable(self) -> None:
+        """Raises Unsupported for a part whose memory can't be read, as far as that is known beforehand. Sends nothing."""
+        if reason := self.bootloader.unreadable:
+            raise Unsupported(reason)
+
     def read(self, ranges: Sequence[Range]) -> list[Segment]:
         """Reads memory. Raises Unsupported where the part can't."""
         with self._telling(), self._left_as_it_was():
+            self.refuse_unreadable()
             return self._attempt(lambda: self._strategy().read(ranges), Phase.READ)
 
     def read_replaced(self, image: FirmwareImage) -> tuple[tuple[Segment, ...], str]:
@@ -257,9 +263,15 @@ class Programmer:
                 return (), reason
             return join(self._attempt(lambda: self._strategy().read(ranges), Phase.READ)), reason
 
+    def refuse_unerasable(self) -> None:
+        """Raises Unsupported for a part that takes whole images alone, as far as that is known beforehand. Sends nothing."""
+        if isinstance(self.bootloader, SlotBootloader):
+            raise unerasable()
+
     def erase(self, ranges: Sequence[Range]) -> int:
         """Erases the units that the ranges touch; bytes erased."""
         with self._telling(), self._left_as_it_was():
+            self.refuse_unerasable()
             return self._strategy().erase(ranges)
 
     def release(self, *, amid: bool = False) -> None:

@@ -18,6 +18,14 @@ from .strategy import Strategy
 UNTOLD = "the bootloader does not tell what it holds: only what is written can be verified, by its word"
 
 
+def unerasable() -> Unsupported:
+    """What the command to erase a slot alone ends with."""
+    return Unsupported(
+        "this part erases its memory for what is written to it, and at no other time",
+        remedy="Flash another file in the place of what it holds.",
+    )
+
+
 class SlotStrategy(Strategy):
     def __init__(self, bootloader: Bootloader, slots: SlotAccess, reporter: Reporter) -> None:
         super().__init__(bootloader, reporter)
@@ -80,7 +88,7 @@ class SlotStrategy(Strategy):
         return [], f"{name} takes whole images, and how long the present one is can't be asked"
 
     def erase(self, ranges: Sequence[Range]) -> int:
-        raise Unsupported("this part erases its slot for what is uploaded to it, and at no other time")
+        raise unerasable()
 
     def start(self, plan: FlashPlan | None) -> None:
         if plan is None:

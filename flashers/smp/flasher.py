@@ -62,6 +62,10 @@ class SmpFlasher(SlotBootloader):
         self._matched = False
 
     @property
+    def unreadable(self) -> str:
+        return "SMP has no request that reads an image back"
+
+    @property
     def rate(self) -> str:
         return self._wire.rate
 

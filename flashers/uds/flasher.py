@@ -160,6 +160,11 @@ class UdsFlasher(MemoryBootloader):
             return "the flash driver comes with the image, and what is read back has none (driver.file)"
         return ""
 
+    @property
+    def unreadable(self) -> str:
+        unread = self._profile.read == "none"
+        return "the profile does not say how the ECU's memory is read: set read, if the ECU lets it be read" if unread else ""
+
     def look(self) -> Identity | None:
         """Where memory can't be read, nothing that planning needs is in the ECU: its application goes on."""
         if self._profile.read != "none":

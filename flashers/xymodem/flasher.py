@@ -73,6 +73,10 @@ class XymodemFlasher(SerialBootloader, SlotBootloader):
             application=LineSettings(port.baudrate, port.parity),
         )
 
+    @property
+    def unreadable(self) -> str:
+        return self.readback_unavailable_reason(self._profile)
+
     @abstractmethod
     def _transfer(self, sender: Sender, data: bytes, blocks: Sequence[Piece]) -> Iterator[int]:
         """Sends the file, up to where the loader is to say what it makes of it; yields bytes acknowledged."""

@@ -18,6 +18,7 @@ from ...flashers.formats import save as save_image
 from ...flashers.image import FirmwareImage, join
 from ...flashers.memory import Erase, Range
 from ...flashers.programmer import FlashResult, Programmer
+from ...flashers.slot_strategy import unerasable
 from ...transports import named_files
 from ...transports.errors import ExitStatus, ProxyflashError, in_attempts
 from ...transports.plain import word
@@ -219,6 +220,7 @@ def read(session: Session, name: str, out: Path, start: int | None, count: int |
     refuse_firmware(out, force=force)
     session.stop_safely()
     with session.programmer(name) as programmer:
+        programmer.refuse_unreadable()
         memory = programmer.memory_map()
         if start is None or count is None:
             regions = [region for region in memory.regions if region.readable]
@@ -266,16 +268,14 @@ def erase(session: Session, name: str, start: int | None, count: int | None, yes
     component = session.component(name)
     session.stop_safely()
     with session.programmer(name) as programmer:
+        programmer.refuse_unerasable()
         if start is None or count is None:
             regions = [
                 item for item in programmer.memory_map().regions if item.writable and item.erase is not Erase.NEVER
             ]
             ranges = [Range(region.start, region.size) for region in regions]
             if not ranges:
-                raise Unsupported(
-                    "this part erases its memory for what is written to it, and at no other time",
-                    remedy="Flash another file in the place of what it holds.",
-                )
+                raise unerasable()
         else:
             ranges = [_inside(programmer, Range(start, count))]
         confirm_erase(session, component, yes, f"erase {', '.join(map(str, ranges))} of {component.name}?")
