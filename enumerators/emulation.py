@@ -65,4 +65,4 @@ def _place(file: BenchFile, bus: str, error: BadDevice) -> Place:
 def _question(entry: BenchEntry) -> dict[str, str]:
     """What a running application answers its version to, for an emulated one."""
     question = entry.spec.version
-    return question.model_dump(include={"send", "match"}) if question else {}
+    return {"send": question.send, "match": question.match} if question else {}

@@ -267,7 +267,7 @@ def _file(parts: Parts, folder: Path, raw: dict[str, Any]) -> TargetFile:
     file = _checked(parts, folder, raw)
     address = None
     for entry in file.entries.values():
-        address = entry.address.model_dump(mode="json")
+        address = entry.address.model_dump()
         if (label := entry.address.label()) and not parts.where.address:
             raw["component"][0]["name"] = _name(parts.protocol, parts.where.label, label)
             file = _checked(parts, folder, raw)

@@ -14,10 +14,8 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
-
 from ..flashers.flasher import Bootloader
+from ..flashers.settings import Field, Key, Settings, holds, is_settings
 from ..transports.plain import quoted
 from ..transports.toml_text import Hexadecimal
 from ..transports.transport import Transport
@@ -30,7 +28,7 @@ MEANT = {
     "profile": "the bootloader alone",
 }
 """What a table's keys are for, where several have the same."""
-Fields = Mapping[str, FieldInfo | None]
+Fields = Mapping[str, Key | None]
 """The keys of a table. None: a key whose values the library of the bus judges."""
 SHORTEST_START = 3
 """Characters of a wrong key that are taken for the start of another one."""
@@ -106,7 +104,7 @@ def value(known: Mapping[str, Fields], where: tuple[str, ...], text: str) -> Any
         reasons.append((candidate, reason))
     # For a number that is too large the bound is reported, not that it isn't a text.
     told = next((item for item in reasons if not item[1]["type"].endswith("_type")), reasons[-1])
-    if where[0] == "bus" and where[1] not in BusSpec.model_fields:
+    if where[0] == "bus" and where[1] not in BusSpec.keys_declared:
         # Nobody else looks at what the bus's library takes before the bus is opened.
         key = ".".join(where)
         raise KeyWrong(f"{key} = {quoted(text)}: {told[1]['msg'].replace('Input should', 'should')}", key)
@@ -126,17 +124,24 @@ def takes(known: Mapping[str, Fields], key: str, text: str) -> bool:
 
 def _judged(known: Mapping[str, Fields], where: tuple[str, ...], text: str) -> Iterator[tuple[Any, Any]]:
     """What a text may mean as the value of the key at `where`, each with the schema's reason against it. Raises KeyWrong."""
-    wanted: TypeAdapter[Any] = TypeAdapter(_annotation(known, where, ".".join(where)))
+    wanted = _annotation(known, where, ".".join(where))
     for candidate in _meanings(text):
         try:
             written = json.dumps(candidate)
         except (TypeError, ValueError):
             continue  # A date in a list, or a number of thousands of digits: no key has such a value.
-        try:
-            wanted.validate_json(written, strict=True)
-            yield candidate, None
-        except ValidationError as error:
-            yield candidate, error.errors(include_url=False)[0]
+        yield candidate, None if holds(wanted, candidate) else _reason(wanted, written)
+
+
+def _reason(wanted: Any, written: str) -> Any:
+    """What pydantic has against a value, written as JSON; None: it holds."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(wanted).validate_json(written, strict=True)
+    except ValidationError as error:
+        return error.errors(include_url=False)[0]
+    return None
 
 
 def is_free(known: Mapping[str, Fields], key: str) -> bool:
@@ -154,7 +159,7 @@ def all_keys(known: Mapping[str, Fields]) -> Iterator[tuple[str, tuple[str, ...]
                 yield ".".join((table, *path) if shared else path), words
 
 
-def _leaves(path: tuple[str, ...], field: FieldInfo | None) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+def _leaves(path: tuple[str, ...], field: Key | None) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
     models = [] if field is None else list(_models(field.annotation))
     if not models or len(path) == DEEPEST:
         yield path, () if field is None else tuple(_words(field.annotation))
@@ -170,6 +175,8 @@ def _words(annotation: Any) -> Iterator[str]:
         yield from ("true", "false")
     elif get_origin(annotation) is Literal:
         yield from (str(word) for word in get_args(annotation))
+    elif get_origin(annotation) is Annotated:
+        yield from _words(get_args(annotation)[0])
     elif isinstance(annotation, type) and issubclass(annotation, Enum):
         yield from (str(word.value) for word in annotation)
     elif get_origin(annotation) in (Union, types.UnionType):
@@ -200,12 +207,12 @@ def _annotation(known: Mapping[str, Fields], where: tuple[str, ...], written: st
             return Any
         raise KeyWrong(f"unknown key {quoted(written)}", *_near(known, written))
     field = known[table][key]
-    annotation: Any = Any if field is None else _whole(field)
+    annotation: Any = Any if field is None else field.annotation
     for index, name in enumerate(rest):
         models = list(_models(annotation))
         inner = [field for model in models if (field := _fields(model).get(name)) is not None]
         if inner:
-            annotation = _whole(inner[0])
+            annotation = inner[0].annotation
         elif models:
             raise KeyWrong(f"unknown key {quoted(written)}", *_near(known, written))
         elif (values := _of_a_table(annotation)) is not None:
@@ -216,14 +223,9 @@ def _annotation(known: Mapping[str, Fields], where: tuple[str, ...], written: st
     return annotation
 
 
-def _whole(field: FieldInfo) -> Any:
-    """A field's type with what limits its values."""
-    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def _models(annotation: Any) -> Iterator[type[Settings]]:
     """The tables with known keys that a value may be; not those in a list."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if is_settings(annotation):
         yield annotation
     elif get_origin(annotation) in (Union, types.UnionType):
         for member in get_args(annotation):
@@ -241,18 +243,18 @@ def _of_a_table(annotation: Any) -> Any | None:
     return Any if annotation is Any else None
 
 
-def _fields(model: type[BaseModel]) -> dict[str, FieldInfo | None]:
-    return {field.alias or name: field for name, field in model.model_fields.items()}
+def _fields(model: type[Settings]) -> dict[str, Key | None]:
+    return dict(model.keys_declared)
 
 
-def _described(schema: Mapping[str, Any]) -> FieldInfo | None:
+def _described(schema: Mapping[str, Any]) -> Key | None:
     """What a library's key takes, where its JSON Schema has one type or a list of values; None: the library judges it."""
     if words := schema.get("enum"):
-        return FieldInfo(annotation=Literal[tuple(words)])  # type: ignore[arg-type]
+        return Key(Settings, "", Literal[tuple(words)], Field())
     kind = schema.get("type")
     if not isinstance(kind, str) or kind not in TYPES:
         return None
-    return FieldInfo(annotation=Annotated[TYPES[kind], Field(ge=schema.get("minimum"))])  # type: ignore[arg-type]
+    return Key(Settings, "", TYPES[kind], Field(ge=schema["minimum"]) if "minimum" in schema else Field())
 
 
 def _near(known: Mapping[str, Fields], key: str) -> list[str]:

@@ -20,12 +20,11 @@ from enum import Flag, StrEnum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
-
 from ..transports.deadline import Deadline
 from .errors import USUAL_SILENCES, Meaning, Step, Unsupported, VerifyMismatch
 from .image import FirmwareImage, Segment
 from .memory import MemoryMap, Range
+from .settings import Settings
 
 if TYPE_CHECKING:
     from .describing import Describer
@@ -102,26 +101,6 @@ class Discovered:
     profile: str = ""
 
 
-class Settings(BaseModel):
-    """Base of what the bench file says of one protocol: unknown keys are refused, values are not coerced loosely."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-
-def in_words(wanted: str) -> WrapValidator:
-    """Has a text that does not match its pattern refused in these words: "should be ..."."""
-
-    def check(value: object, inner: ValidatorFunctionWrapHandler) -> object:
-        try:
-            return inner(value)
-        except ValidationError as error:
-            if error.errors(include_url=False)[0]["type"] != "string_pattern_mismatch":
-                raise
-            raise ValueError(f"should be {wanted}") from None
-
-    return WrapValidator(check)
-
-
 class Address(Settings):
     """Base of what a component's `address` table holds: where on its bus the part is."""
 
@@ -147,14 +126,6 @@ class Address(Settings):
         By this, one protocol's discovery leaves out the parts of another protocol.
         """
         return False
-
-
-class _Secret:
-    """See SECRET."""
-
-
-SECRET = _Secret()
-"""Marks a field of a protocol's settings that recordings leave out: `pin: Annotated[str, SECRET]`."""
 
 
 class Bootloader(ABC):

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from .flasher import Settings
 from .memory import EraseRun, Region, Watch
+from .settings import Field, Settings
 
 MOST = 1 << 32
 """Where addresses end, in bytes."""
@@ -30,13 +28,11 @@ class MemoryRun(Settings):
     erase_unit: int = Field(gt=0)
     """Bytes of each erase unit (sector, page) in the run."""
 
-    @model_validator(mode="after")
-    def _whole_units(self) -> Self:
+    def check_together(self) -> None:
         if self.size % self.erase_unit:
             raise ValueError(f"size is not a multiple of erase_unit ({self.size} and {self.erase_unit})")
         if self.end > MOST:
             raise ValueError("the run ends beyond 32 bits of address")
-        return self
 
     @property
     def end(self) -> int:

@@ -114,6 +114,7 @@ FOR_FAMILIES = {
     "flashers.memory_runs",
     "flashers.errors",
     "flashers.retries",
+    "flashers.settings",
     "flashers.formats",
     "flashers.formats.avr_memories",
     "flashers.formats.mcuboot",

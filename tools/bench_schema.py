@@ -17,10 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from ..enumerators.benchfile.schema import FileSpec
+from ..flashers.settings import Settings, pydantic_model
 from ..transports import plugins
 from ..transports.errors import ProxyflashError
 from ..updates.manifests.policy import Policy
@@ -95,9 +95,9 @@ def _by_protocol(table: Schema, **keys: Mapping[str, Schema]) -> None:
     table |= chain
 
 
-def schema_of(model: type[BaseModel]) -> Schema:
+def schema_of(model: type[Settings]) -> Schema:
     """A model's schema, which refers to nothing."""
-    found = model.model_json_schema(schema_generator=_Described)
+    found = pydantic_model(model).model_json_schema(schema_generator=_Described)
     inlined: Schema = _inlined(found, found.pop("$defs", {}))
     return inlined
 
@@ -105,7 +105,7 @@ def schema_of(model: type[BaseModel]) -> Schema:
 class _Described(GenerateJsonSchema):
     def model_schema(self, schema: Any) -> Schema:
         found = super().model_schema(schema)
-        texts = descriptions(schema["cls"])
+        texts = descriptions(schema["cls"].declared_by)
         for key, value in found.get("properties", {}).items():
             if key in texts:
                 value["description"] = texts[key]
@@ -123,16 +123,16 @@ def _inlined(value: Any, models: Mapping[str, Schema]) -> Any:
     return found
 
 
-def descriptions(model: type[BaseModel]) -> dict[str, str]:
+def descriptions(model: type[Settings]) -> dict[str, str]:
     """The docstring below each field, on one line; a field that a subclass declares again without one keeps its text."""
     found: dict[str, str] = {}
     for kind in reversed(model.__mro__):
-        if issubclass(kind, BaseModel) and kind is not BaseModel:
+        if issubclass(kind, Settings):
             found |= _below_fields(kind)
     return found
 
 
-def _below_fields(model: type[BaseModel]) -> dict[str, str]:
+def _below_fields(model: type[Settings]) -> dict[str, str]:
     path = inspect.getsourcefile(model)
     assert path is not None, model
     body = _classes(Path(path)).get(model.__qualname__, [])

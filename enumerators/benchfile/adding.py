@@ -85,7 +85,7 @@ def _bus_of(file: BenchFile, target: TargetFile) -> str | None:
 
 
 def _value(bus: BusSpec, key: str) -> object:
-    return getattr(bus, key) if key in BusSpec.model_fields else bus.settings.get(key)
+    return getattr(bus, key) if key in BusSpec.keys_declared else bus.settings.get(key)
 
 
 def _numbered(name: str) -> Iterator[str]:

@@ -6,7 +6,6 @@ error names the file, the line and the key.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import tomllib
@@ -15,11 +14,10 @@ from dataclasses import dataclass, field
 from datetime import date, time
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-
-from ...flashers.flasher import Address, Bootloader, Settings, in_words
+from ...flashers.flasher import Address, Bootloader
+from ...flashers.settings import Before, Field, Settings, in_words
 from ...transports import named_files, plugins
 from ...transports.errors import BadSettings, ProxyflashError, TransportError
 from ...transports.plain import meant, quoted
@@ -29,7 +27,7 @@ from ..state import bench_folder
 from .toml_positions import Place, key_lines, nearest
 from .validation import Fault, first_fault, keys_beside, lowered
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M", bound=Settings)
 
 DEEPEST = 32
 """Levels of nesting; no key of this file needs more than 6."""
@@ -83,7 +81,7 @@ class VersionQuestion(Settings):
 
     send: str
     """The text that is sent."""
-    match: Annotated[str, BeforeValidator(_for_bytes)]
+    match: Annotated[str, Before(_for_bytes)]
     """A regular expression (Python's `re`, on bytes) with a group around the version. The answer must go on after the
     version, such as with a line end or a space."""
     timeout: float = Field(default=0.5, gt=0, le=60)
@@ -102,19 +100,17 @@ class HostVersion(Settings):
     """The key whose value is the version, in a file with lines `KEY=VALUE`, such as /etc/os-release."""
     command: str = Field(default="", max_length=4096)
     """A shell command that prints the version, within 30 seconds."""
-    match: Annotated[str, BeforeValidator(_for_version)] = ""
+    match: Annotated[str, Before(_for_version)] = ""
     """A regular expression with a group around the version. Without `match` and `key`, the whole text is the
     version."""
 
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
+    def check_together(self) -> None:
         if bool(self.file) == bool(self.command):
             raise ValueError("it takes either file or command")
         if self.key and not self.file:
             raise ValueError("key is for a file")
         if self.key and self.match:
             raise ValueError("it takes either key or match")
-        return self
 
 
 class PartitionSpec(Settings):
@@ -182,10 +178,8 @@ class AskSpec(Settings):
     """A profile, as of a component with this protocol."""
 
 
-class BusSpec(BaseModel):
+class BusSpec(Settings, takes_more=True):
     """One bus. Keys beyond these are the library's own and are passed on."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
     kind: str
     """The kind of bus: `"can"`, `"serial"`, `"udp"`, `"usb"`, or a kind that a plugin adds. `proxyflash plugins`
@@ -209,7 +203,7 @@ class BusSpec(BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
+        return dict(self.model_extra)
 
 
 class ImageSpec(Settings):
@@ -282,7 +276,7 @@ class CheckSpec(Settings):
 
     command: str = Field(min_length=1)
     """The shell command, of 30 seconds at most. The check fails if its exit status is not 0."""
-    match: Annotated[str, BeforeValidator(_for_text)] = ""
+    match: Annotated[str, Before(_for_text)] = ""
     """A regular expression that must be found in what the command prints."""
     min: float | None = None
     """The first number that the command prints must be this or more."""
@@ -650,11 +644,15 @@ class Reader:
         return spec.profile[component.profile], ("profile", component.profile)
 
     def validated(self, model: type[M], value: object, place: Place) -> M:
-        """Strictly, as JSON is: no number for a boolean, no text for a number. TOML's other types are refused before."""
+        """A table by its model. TOML's types that JSON does not have are refused before. Raises BenchKey with the line."""
         try:
-            text, folder = json.dumps(value), self.path.absolute().parent
-            return model.model_validate_json(text, strict=True, context={"folder": folder})
-        except ValidationError as error:
+            return model.of_file(value, self.path.absolute().parent)
+        except ValueError as error:
+            # Only now pydantic is imported.
+            from pydantic import ValidationError
+
+            if not isinstance(error, ValidationError):
+                raise
             fault = first_fault(error)
             raise BenchKey(self._explain(fault, place, keys_beside(model, fault.place))) from None
 
@@ -682,7 +680,7 @@ class Reader:
                 if protocol in plugins.names(plugins.FLASHERS):
                     flasher = self._flasher(protocol, path)
                     for table, model in (("profile", flasher.Profile), ("address", flasher.Address)):
-                        if key in model.model_fields:
+                        if key in model.keys_declared:
                             return f" (did you mean '{table}.{key}'?)"
         return ""
 

@@ -12,9 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any, get_args
 
-from pydantic import BaseModel
-
-from ...flashers.flasher import SECRET
+from ...flashers.settings import SECRET, Settings, is_settings
 from ...transports import plugins
 from ...transports.outside import without_passwords
 from ...transports.toml_text import toml_lines
@@ -34,7 +32,7 @@ def without_secrets(file: BenchFile) -> str:
     return "".join(f"{line}\n" for line in toml_lines(_masked(tomllib.loads(file.text), marked)))
 
 
-def _models(file: BenchFile) -> Iterator[type[BaseModel]]:
+def _models(file: BenchFile) -> Iterator[type[Settings]]:
     for entry in file.entries.values():
         yield type(entry.address)
         yield type(entry.profile)
@@ -43,17 +41,17 @@ def _models(file: BenchFile) -> Iterator[type[BaseModel]]:
             yield plugins.load(plugins.FLASHERS, asked.protocol).Profile
 
 
-def _marked(model: type[BaseModel]) -> Iterator[str]:
+def _marked(model: type[Settings]) -> Iterator[str]:
     """The names of the fields of a model, and of the models in it, that are marked as secrets."""
-    for name, field in model.model_fields.items():
-        if SECRET in field.metadata:
-            yield field.alias or name
-        for inner in _inner(field.annotation):
+    for name, key in model.keys_declared.items():
+        if SECRET in key.marks:
+            yield name
+        for inner in _inner(key.annotation):
             yield from _marked(inner)
 
 
-def _inner(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _inner(annotation: Any) -> Iterator[type[Settings]]:
+    if is_settings(annotation):
         yield annotation
     for argument in get_args(annotation):
         yield from _inner(argument)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from ...flashers.settings import Settings, is_settings
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 SHORT = {
     "extra_forbidden": "is not known here",
@@ -64,22 +66,26 @@ def first_of(found: list[Fault]) -> Fault:
     return next(strangers, first) if first.kind == "missing" else first
 
 
-def keys_beside(model: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
+def keys_beside(model: type[BaseModel | Settings], place: tuple[str | int, ...]) -> list[str]:
     """The keys that there may be in the table of a key that a model doesn't know."""
     tables = [model]
     for item in place[:-1]:
-        inner = [field.annotation for table in tables for name, field in _fields(table) if name == item]
+        inner = [annotation for table in tables for name, annotation in _keys(table) if name == item]
         tables = [found for annotation in inner for found in _tables(annotation)] or tables
-    return [name for table in tables for name, _ in _fields(table)]
+    return [name for table in tables for name, _ in _keys(table)]
 
 
-def _fields(model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
-    return [(field.alias or name, field) for name, field in model.model_fields.items()]
+def _keys(model: type[BaseModel | Settings]) -> list[tuple[str, Any]]:
+    """Names and types."""
+    if is_settings(model):
+        return [(name, key.annotation) for name, key in model.keys_declared.items()]
+    assert not issubclass(model, Settings)
+    return [(field.alias or name, field.annotation) for name, field in model.model_fields.items()]
 
 
-def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
+def _tables(annotation: Any) -> Iterator[type[BaseModel | Settings]]:
     """The models in a type: of a value, of a list's items, of a table's values."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if is_settings(annotation) or hasattr(annotation, "model_fields"):
         yield annotation
     for inner in get_args(annotation):
         yield from _tables(inner)

@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...flashers.flasher import Bootloader, Identity, ProbeResult, Settings, State
+from ...flashers.flasher import Bootloader, Identity, ProbeResult, State
 from ...flashers.serial.profile import SerialProfile
+from ...flashers.settings import Settings
 from ...transports import plugins
 from ...transports.deadline import Deadline
 from ...transports.errors import PluginBroken

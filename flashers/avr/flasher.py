@@ -20,13 +20,14 @@ from ...transports.deadline import Deadline
 from ...transports.errors import SerialGone, SerialTimeout
 from ...transports.serial.port import SerialPort
 from ..errors import ImageWrongPart, PartRefused, ProfileWrong, ProtocolError, Unsupported
-from ..flasher import Capability, Identity, MemoryBootloader, Settings, Target
+from ..flasher import Capability, Identity, MemoryBootloader, Target
 from ..image import Segment
 from ..memory import MemoryMap, Range
 from ..retries import retried
 from ..serial.bootloader import SerialBootloader
 from ..serial.exchange import LOST
 from ..serial.stable_read import read_stable
+from ..settings import Settings
 from . import boot_section
 from .entry import AvrEntry
 from .identity import EEPROM_START, FoundPart, learn

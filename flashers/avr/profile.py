@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
-
-from pydantic import BeforeValidator, Field, model_validator
+from typing import Annotated, Literal
 
 from ..flasher import Address
 from ..formats import avr_memories
 from ..memory_runs import MemoryRun, check_apart, listed
 from ..serial.profile import MOST_RATE, SerialProfile
 from ..serial.reset_line import ResetSettings
+from ..settings import Before, Field
 from .parts import AvrPart
 
 MOST_FLASH, MOST_EEPROM = 0x80_0000, 0x1_0000
@@ -56,8 +55,8 @@ class AvrMemoryRun(MemoryRun):
     def is_eeprom(self) -> bool:
         return self.start == avr_memories.EEPROM
 
-    @model_validator(mode="after")
-    def _has_a_place(self) -> Self:
+    def check_together(self) -> None:
+        super().check_together()
         page = self.erase_unit
         if self.is_eeprom:
             if self.size > MOST_EEPROM or self.boot:
@@ -66,7 +65,6 @@ class AvrMemoryRun(MemoryRun):
             raise ValueError(f"flash lies below 0x{MOST_FLASH:X}, and EEPROM begins at 0x{avr_memories.EEPROM:X}")
         elif page & (page - 1) or not 16 <= page <= 1024:
             raise ValueError(f"erase_unit = {page} is not a page of flash: a power of two from 16 to 1024")
-        return self
 
 
 def _listed(value: object) -> object:
@@ -88,15 +86,14 @@ class AvrProfile(SerialProfile):
     boot_size: int | None = Field(default=None, gt=0)
     """Bytes of the boot section, if the fuses and the flash do not show it. Default: the largest boot section that
     the part can have."""
-    memory: Annotated[tuple[AvrMemoryRun, ...], BeforeValidator(_listed)] = ()
+    memory: Annotated[tuple[AvrMemoryRun, ...], Before(_listed)] = ()
     """The memory of a part that proxyflash does not know, as a list of runs."""
     eeprom: bool | None = None
     """Whether the bootloader reads and writes EEPROM. Default: proxyflash finds out."""
     answer: float = Field(default=1.0, gt=0, le=60)
     """Seconds that the bootloader has for an answer. The time on the wire is added."""
 
-    @model_validator(mode="after")
-    def _memory_holds(self) -> Self:
+    def check_together(self) -> None:
         flash = self._flash_runs
         end = 0
         for run in flash:
@@ -112,7 +109,6 @@ class AvrProfile(SerialProfile):
             raise ValueError(f"boot_size is {self.boot_size}, and the run with boot = true has {flash[-1].size} bytes")
         if flash and (len(flash) == 1 if flash[-1].boot else not 0 < (self.boot_size or 0) < end):
             raise ValueError("the last run of flash has boot = true, behind one for the application; or give boot_size")
-        return self
 
     @property
     def _flash_runs(self) -> list[AvrMemoryRun]:

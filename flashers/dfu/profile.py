@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Literal, Self
-
-from pydantic import BeforeValidator, Field, model_validator
+from typing import Annotated, Literal
 
 from ...transports.usb.bus import UsbInfo, UsbMatch
-from ..flasher import Address, Settings
+from ..flasher import Address
 from ..memory import Region
 from ..memory_runs import MemoryRun, check_apart, listed, regions
+from ..settings import Before, Field, Settings
 from ..vector_table import VectorTable
 from .dfuse_layout import FLASH_START
 
@@ -40,11 +39,9 @@ class DfuAddress(Address):
     alt: int = Field(default=0, ge=0, le=255)
     """The alternate setting that is read and written, unless the image file names one."""
 
-    @model_validator(mode="after")
-    def _any_needs_a_port(self) -> Self:
+    def check_together(self) -> None:
         if ANY in (self.vendor_id, self.product_id) and not self.port:
             raise ValueError("ids of 0xFFFF stand for any device, and need a port")
-        return self
 
     @property
     def serial_number(self) -> str:
@@ -123,7 +120,7 @@ class DfuProfile(Settings):
     """Bytes that a DFU 1.1 device takes. The device does not report them."""
     write_alignment: int = Field(default=8, ge=1, le=1024)
     """Bytes to which each write to a DfuSe device's flash is aligned."""
-    memory: Annotated[tuple[DfuMemoryRun, ...], BeforeValidator(_listed)] = ()
+    memory: Annotated[tuple[DfuMemoryRun, ...], Before(_listed)] = ()
     """The memory of a DfuSe device that reports a wrong layout, as a list of runs. The list replaces the layout of
     the alternate settings that it names."""
     mass_erase: bool = True
@@ -137,19 +134,13 @@ class DfuProfile(Settings):
     work: float = Field(default=60.0, gt=0, le=600)
     """Seconds that one piece of work may take."""
 
-    @model_validator(mode="after")
-    def _writes_whole_pieces(self) -> Self:
+    def check_together(self) -> None:
         if self.transfer_size % self.write_alignment:
             raise ValueError(f"transfer_size = {self.transfer_size} is not a multiple of write_alignment")
-        return self
-
-    @model_validator(mode="after")
-    def _memory_holds(self) -> Self:
         for alternate in {run.alt for run in self.memory}:
             check_apart([run for run in self.memory if run.alt == alternate])
         if any(run.erase_unit % self.write_alignment or run.start % self.write_alignment for run in self.memory):
             raise ValueError("start and erase_unit of memory are multiples of write_alignment")
-        return self
 
     def own_regions(self, alternate: int) -> list[Region]:
         """What `memory` says of an alternate setting; nothing: it is as the device reports."""

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Literal, Self
-
-from pydantic import Field, model_validator
+from typing import Literal
 
 from ...transports import clock
 from ...transports.serial.port import SerialPort
-from ..flasher import Settings
+from ..settings import Field, Settings
 from .entry import LineSettings, SerialEntry
 
 Output = Literal["dtr", "rts", "none"]
@@ -31,11 +29,9 @@ class PinSettings(Settings):
     settle: float = Field(default=0.05, ge=0, le=5)
     """Seconds that the part has to start after the reset."""
 
-    @model_validator(mode="after")
-    def _two_lines(self) -> Self:
+    def check_together(self) -> None:
         if self.reset == self.select_line[0] != "none":
             raise ValueError(f"one line, {self.reset}, can't both reset the part and select its bootloader")
-        return self
 
     @property
     @abstractmethod

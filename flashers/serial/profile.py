@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from ..flasher import Settings
+from ..settings import Field, Settings
 
 MOST_RATE = 0x7FFF_FFFF
 """Bit/s. pyserial gives Linux a bit rate as a signed number of 32 bits."""

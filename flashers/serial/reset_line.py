@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from pydantic import Field
-
 from ...transports import clock
 from ...transports.serial.port import SerialPort
-from ..flasher import Settings
+from ..settings import Field, Settings
 
 
 class ResetSettings(Settings):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
-from ..flasher import Address, Settings
+from ..flasher import Address
 from ..serial.profile import MOST_RATE
+from ..settings import Field, Settings
 from .codec import LINE_LENGTH
 
 

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
-
 from ..flasher import Address
 from ..memory import MemoryMap
 from ..memory_runs import MemoryRun, check_apart, listed, regions
 from ..serial.boot_pins import Output, PinSettings
 from ..serial.profile import MOST_RATE, SerialProfile
+from ..settings import Before, Field
 from ..vector_table import VectorTable
 from .codec import WORD
 from .parts import FLASH_START
@@ -51,13 +50,12 @@ class Stm32MemoryRun(MemoryRun):
     erased_value: int = Field(default=0xFF, ge=0, le=255)
     """The value of an erased byte."""
 
-    @model_validator(mode="after")
-    def _aligned(self) -> Stm32MemoryRun:
+    def check_together(self) -> None:
+        super().check_together()
         if self.write_alignment & (self.write_alignment - 1):
             raise ValueError(f"write_alignment = {self.write_alignment} is not a power of two")
         if self.start % self.write_alignment or self.erase_unit % self.write_alignment:
             raise ValueError("start and erase_unit are multiples of write_alignment")
-        return self
 
 
 def _numbered(runs: Sequence[Stm32MemoryRun]) -> dict[int, int]:
@@ -103,7 +101,7 @@ class Stm32Profile(SerialProfile):
     """Parity of the application. Default: the bus's `parity`."""
     app_baudrate: int | None = Field(default=None, gt=0, le=MOST_RATE)
     """Bit rate of the application, in bit/s. Default: the bus's `baudrate`."""
-    memory: Annotated[tuple[Stm32MemoryRun, ...], BeforeValidator(_listed)] = ()
+    memory: Annotated[tuple[Stm32MemoryRun, ...], Before(_listed)] = ()
     """The flash of a part that proxyflash does not know, or of a clone with another flash, as a list of runs."""
     mass_erase: bool | None = None
     """Whether one command may erase the whole flash when all of it is to be erased. Default: true if the part is
@@ -111,13 +109,11 @@ class Stm32Profile(SerialProfile):
     answer: float = Field(default=1.0, gt=0, le=60)
     """Seconds that the bootloader has for an answer. The time for its work and on the wire is added."""
 
-    @model_validator(mode="after")
-    def _memory_holds(self) -> Stm32Profile:
+    def check_together(self) -> None:
         check_apart(self.memory)
         if sum(run.units.count for run in self.memory) > LAST_UNIT + 1:
             raise ValueError(f"memory has more than {LAST_UNIT + 1} erase units")
         _numbered(self.memory)
-        return self
 
     def numbers(self) -> dict[int, int]:
         """What Erase calls each unit of `memory`, by its address."""

@@ -10,7 +10,8 @@ from ...transports.can.bus import CanBus, CanId
 from ...transports.deadline import Deadline
 from ...transports.isotp.opening import IsoTpAddress, IsoTpChannel
 from ..errors import PartError
-from ..flasher import Discovered, Discovery, Settings
+from ..flasher import Discovered, Discovery
+from ..settings import Settings
 from .client import LOST
 from .codec import NegativeResponse
 from .functional import single_frame

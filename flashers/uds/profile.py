@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast, get_args
-
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, WrapValidator, model_validator
+from typing import Annotated, Literal, get_args
 
 from ...transports.can.bus import CanId
 from ...transports.isotp.channel import N_BS_SECONDS, N_CR_SECONDS
 from ...transports.isotp.opening import Addressing, IsoTpAddress, IsoTpOptions
 from ..errors import ProfileWrong
-from ..flasher import SECRET, Address, Settings, in_words
+from ..flasher import Address
 from ..memory import Erase, MemoryMap, Region, Watch, Write, uniform
+from ..settings import SECRET, After, Before, Field, Settings, bench_folder, in_words
 from .sequence import STANDARD, Order, flat, parse, with_heads
 
 
@@ -36,7 +35,7 @@ Byte = Annotated[int, Field(ge=0, le=0xFF)]
 Word = Annotated[int, Field(ge=0, le=0xFFFF)]
 ArbitrationId = Annotated[int, Field(ge=0, le=0x1FFFFFFF)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
-Hex = Annotated[bytes, BeforeValidator(_from_hex)]
+Hex = Annotated[bytes, Before(_from_hex)]
 RoutineId = Word | Literal["none"]
 ParameterName = Literal[
     "alfi", "address", "size", "region", "signature", "crc32", "crc32-mpeg2", "crc16", "crc16-xmodem", "crc16-arc"
@@ -48,27 +47,22 @@ ParameterName = Literal[
 `checksums`."""
 
 
-def _parameter(value: object, inner: Any) -> str:
-    try:
-        return cast(str, inner(value))
-    except ValueError:
-        names = ", ".join(map(repr, get_args(ParameterName)))
-        raise ValueError(f"should be one of {names}, or bytes in hexadecimal, such as '01'") from None
-
-
 Parameter = Annotated[
-    ParameterName | Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{2}( ?[0-9A-Fa-f]{2})*$")], WrapValidator(_parameter)
+    ParameterName | Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{2}( ?[0-9A-Fa-f]{2})*$")],
+    in_words(
+        f"one of {', '.join(map(repr, get_args(ParameterName)))}, or bytes in hexadecimal, such as '01'", always=True
+    ),
 ]
 """A name, or literal bytes."""
 
 
-def _from_folder(value: str, info: ValidationInfo) -> str:
+def _from_folder(value: str) -> str:
     """A file, from the bench file's folder on; a file that goes by the image's name is found later."""
-    folder = (info.context or {}).get("folder")
-    return value if not value or not folder or value.startswith("{") else str(Path(folder) / value)
+    folder = bench_folder()
+    return value if not value or not folder or value.startswith("{") else str(folder / value)
 
 
-BenchPath = Annotated[str, Field(max_length=4096), AfterValidator(_from_folder)]
+BenchPath = Annotated[str, Field(max_length=4096), After(_from_folder)]
 """A file beside the bench file or, with {image} for the image's path without its ending, beside the image."""
 
 
@@ -114,8 +108,7 @@ class UdsAddress(Address):
     """CAN id that all ECUs listen to. Default: 0x7DF for 11-bit ids, 0x18DB33xx for normal-fixed addressing. Not for
     extended addressing."""
 
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def check_together(self) -> None:
         fixed = self.addressing is Addressing.NORMAL_FIXED
         if self.addressing is not Addressing.NORMAL and self.target is None:
             raise ValueError(f"{self.addressing} addressing needs target")
@@ -135,7 +128,6 @@ class UdsAddress(Address):
             raise ValueError("functional requests are for normal and normal-fixed addressing")
         if self.extended_ids is False and any(self._above(i) for i in (self.request, self.response, self.functional)):
             raise ValueError("extended_ids is false, but an id has more than 11 bits")
-        return self
 
     def _derive(self, key: str, value: int) -> None:
         """Sets what follows from other keys; the model is frozen, so past its own setter."""
@@ -191,8 +183,7 @@ class MemoryRegion(Settings):
     file's folder. `{image}` stands for the image's path without its ending: `"{image}.sig"`. An update refuses a name
     with `{image}`, because its manifest does not cover that file."""
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def check_together(self) -> None:
         unit = self.erase_unit or self.size
         if self.size % unit:
             raise ValueError(f"size is not a multiple of erase_unit ({self.size} and {unit})")
@@ -202,7 +193,6 @@ class MemoryRegion(Settings):
             raise ValueError("start must be a multiple of write_alignment")
         if self.announce and self.erase_unit:
             raise ValueError("announce is for a region that is erased as a whole: leave erase_unit out")
-        return self
 
 
 class FlashDriver(Settings):
@@ -269,7 +259,7 @@ class KeyLibrary(Settings):
 class Security(Settings):
     """SecurityAccess."""
 
-    _folder: str = PrivateAttr(default="")
+    _folder = ""
     level: int = Field(default=0x01, ge=0x01, le=0x7D)
     """The odd sub-function that asks for the seed."""
     key: KeyName = "none"
@@ -292,16 +282,14 @@ class Security(Settings):
         """The bench file's folder, where the module of a key function may lie; "": there is no bench file."""
         return self._folder
 
-    @model_validator(mode="after")
-    def _odd(self, info: ValidationInfo) -> Self:
-        self._folder = str((info.context or {}).get("folder", ""))
+    def check_together(self) -> None:
+        object.__setattr__(self, "_folder", str(bench_folder() or ""))
         if not self.level & 1:
             raise ValueError("level must be odd: the sub-function that asks for the seed")
         if self.key == "xor" and not self.secret:
             raise ValueError('key = "xor" needs a secret')
         if (self.key == "library") != (self.library is not None):
             raise ValueError('key = "library" goes with the table library')
-        return self
 
 
 class Routines(Settings):
@@ -389,8 +377,7 @@ class OwnStep(Settings):
         """Whether only its maker knows what it does."""
         return self.routine is not None or bool(self.request)
 
-    @model_validator(mode="after")
-    def _one_thing(self) -> Self:
+    def check_together(self) -> None:
         things = [key for key in ("session", "level", "routine", "write") if getattr(self, key) is not None]
         things += ["request"] if self.request else []
         if len(things) != 1:
@@ -407,7 +394,6 @@ class OwnStep(Settings):
             raise ValueError("write needs data")
         if self.level is not None and not self.level & 1:
             raise ValueError("level must be odd: the sub-function that asks for the seed")
-        return self
 
 
 class Fingerprint(Settings):
@@ -462,11 +448,9 @@ class Timings(Settings):
     retries: int = Field(default=3, ge=0, le=100)
     """How often a request whose response was lost is sent again."""
 
-    @model_validator(mode="after")
-    def _keeps_its_session(self) -> Self:
+    def check_together(self) -> None:
         if self.settle >= self.s3:
             raise ValueError(f"settle ({self.settle:g} s) has to be shorter than s3 ({self.s3:g} s)")
-        return self
 
 
 class IsoTp(Settings):
@@ -503,11 +487,9 @@ class IsoTp(Settings):
             backend=self.backend,
         )
 
-    @model_validator(mode="after")
-    def _long_frames_are_fd(self) -> Self:
+    def check_together(self) -> None:
         if self.fd is False and self.tx_dl > 8:
             raise ValueError(f"tx_dl = {self.tx_dl} is for CAN FD frames: leave fd or tx_dl out")
-        return self
 
     @property
     def padding_byte(self) -> int | None:
@@ -549,7 +531,7 @@ class UdsProfile(Settings):
     """Routine identifiers, and the parameters of the routines."""
     driver: FlashDriver | None = None
     """The flash driver or secondary bootloader that the ECU needs in its RAM."""
-    order: Annotated[tuple[str | tuple[str | tuple[str, ...], ...], ...], AfterValidator(with_heads)] = STANDARD  # type: ignore[assignment]
+    order: Annotated[tuple[str | tuple[str | tuple[str, ...], ...], ...], After(with_heads)] = STANDARD  # type: ignore[assignment]
     """The steps of a programming session, in their order: the words of the default, and the names of `steps`. A list
     in the list is done for one memory, or one segment, after the other; memories in the order in which `memory` lists
     them. What comes after `"reset"` is asked of the application that was started: `"extended"`, `"key"`, and steps of
@@ -567,10 +549,10 @@ class UdsProfile(Settings):
     """Whether ControlDTCSetting is sent around programming."""
     communication_control: bool = True
     """Whether CommunicationControl is sent around programming."""
-    communication_off: Annotated[Hex, AfterValidator(_two_bytes)] = Field(default="03 01", validate_default=True)
-    """What CommunicationControl carries before programming: controlType and communicationType. `"03 01"`: neither
+    communication_off: Annotated[Hex, After(_two_bytes)] = Field(default_factory=lambda: b"\x03\x01")
+    """What CommunicationControl carries before programming: controlType and communicationType. Default: `"03 01"`, neither
     receives nor sends normal messages. Afterwards communication is turned on again (00) for the same type."""
-    reset: Annotated[Byte, AfterValidator(_reset_type)] = 0x01
+    reset: Annotated[Byte, After(_reset_type)] = 0x01
     """Sub-function of ECUReset: 0x01 hardReset, 0x03 softReset. With the bit 0x80 (0x81) no answer is asked for."""
     functional: bool = False
     """Whether the steps around programming, and TesterPresent, go to all ECUs of the bus, so that they keep quiet.
@@ -582,8 +564,7 @@ class UdsProfile(Settings):
     iso_tp: IsoTp = IsoTp()
     """ISO-TP settings."""
 
-    @model_validator(mode="after")
-    def _memory_holds(self) -> Self:
+    def check_together(self) -> None:
         regions = sorted(self.memory, key=lambda region: region.start)
         for low, high in pairwise(regions):
             if low.start + low.size > high.start:
@@ -605,10 +586,9 @@ class UdsProfile(Settings):
             )
         if len(regions) > 1 and erase_all and self.read != "none":
             raise ValueError("what is erased at once is not compared region by region: leave read or erase_all out")
-        return self
+        self._check_order()
 
-    @model_validator(mode="after")
-    def _order_holds(self) -> Self:
+    def _check_order(self) -> None:
         if len(self.own_steps) < len(self.steps):
             raise ValueError("two steps have the same name")
         words = self.sequence.words
@@ -632,7 +612,6 @@ class UdsProfile(Settings):
             raise ValueError("memory is read by its addresses, not by ids: leave read or address_by out")
         if self.read != "none" and any(region.announce for region in self.memory):
             raise ValueError("what is read back is not what is sent where a region has announce: leave read out")
-        return self
 
     def _driver_holds(self, driver: FlashDriver, words: frozenset[str]) -> None:
         if "driver" not in words:
@@ -670,7 +649,8 @@ class UdsProfile(Settings):
         given = {key: value for key, value in own.items() if value is not None}
         if given.get("key", "library") != "library":
             given["library"] = None
-        return Security.model_validate(dict(self.security) | given, context={"folder": self.security.folder})
+        folder = Path(self.security.folder) if self.security.folder else None
+        return Security.model_validate(self.security.model_dump() | given, folder=folder)
 
     def memory_map(self) -> MemoryMap:
         """Raises ProfileWrong when the profile names no memory."""

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from ...transports.deadline import Deadline
-from ..flasher import in_words
+from ..settings import Field, in_words
 from .codec import Piece, header
 from .flasher import XymodemFlasher
 from .profile import XymodemProfile

@@ -14,11 +14,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
-
-from ..flasher import Address, Settings
+from ..flasher import Address
 from ..serial.boot_pins import Output, PinSettings
 from ..serial.profile import SerialProfile
+from ..settings import After, Field, Settings
 
 WORDS = ("size", "size-hex", "sent", "crc32")
 
@@ -37,7 +36,7 @@ def _has_group(text: str) -> str:
     return text
 
 
-Pattern = Annotated[str, Field(max_length=1000), AfterValidator(_is_pattern)]
+Pattern = Annotated[str, Field(max_length=1000), After(_is_pattern)]
 
 
 def filled(text: str, words: dict[str, str]) -> str:
@@ -110,7 +109,7 @@ class XymodemProfile(SerialProfile):
     """Text that makes the bootloader show its prompt."""
     prompt: Pattern = ""
     """A pattern for the prompt. Let it reach to the end (`$`) of the text. Needed to flash."""
-    bootloader: Annotated[Pattern, AfterValidator(_has_group)] = ""
+    bootloader: Annotated[Pattern, After(_has_group)] = ""
     """A pattern with a group around the bootloader's version, in its greeting."""
     upload: tuple[Step, ...] = ()
     """Steps after which the bootloader asks for the file."""
@@ -142,19 +141,17 @@ class XymodemProfile(SerialProfile):
     timings: Timings = Timings()
     """Time limits."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _of_the_loader(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        name = given.get("loader", "")
+    def prepared(cls, table: dict[str, Any]) -> dict[str, Any]:
+        """With the values of the bootloader that `loader` names."""
+        name = table.get("loader", "")
         if not isinstance(name, str) or not name:
-            return _with_tuples(given)
-        known = {key: table for key, table in loaders().items() if cls.protocol in table["protocols"]}
+            return _with_tuples(table)
+        known = {key: loader for key, loader in loaders().items() if cls.protocol in loader["protocols"]}
         if name not in known:
             there = ", ".join(known) or "none"
             raise ValueError(f"no {cls.protocol} loader is called {name!r}; there are: {there}")
-        return _with_tuples({key: value for key, value in known[name].items() if key != "protocols"} | given)
+        return _with_tuples({key: value for key, value in known[name].items() if key != "protocols"} | table)
 
     @property
     def way_to_boot(self) -> str:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import annotated_types
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -26,11 +25,10 @@ from proxyflash.enumerators.benchfile.schema import (
 from proxyflash.enumerators.benchfile.toml_positions import key_lines, nearest
 from proxyflash.enumerators.errors import BenchError, BenchKey, BenchMissing, BenchName, BenchSyntax
 from proxyflash.flashers.avr.profile import AvrMemoryRun
+from proxyflash.flashers.settings import Key, Limits, Settings, is_settings
 from proxyflash.flashers.uds.profile import OwnStep
 from proxyflash.transports import plugins
 from proxyflash.transports.errors import ExitStatus, PluginUnknown, ProxyflashError
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "three_sensors" / "bench.toml"
 
@@ -71,7 +69,7 @@ COMPONENT = {name: plugins.load(plugins.FLASHERS, name).bus_kind for name in plu
 class Table:
     """One table of the file. `before`: what the file has above it. `keys`: those that a whole one has."""
 
-    model: type[BaseModel]
+    model: type[Settings]
     dotted: str
     header: str
     before: str
@@ -88,18 +86,18 @@ def component_text(protocol: str, *, address: bool = True) -> str:
     return text + "\naddress = {request = 1}" * (address and protocol == "uds")
 
 
-def needed(model: type[BaseModel]) -> dict[str, str]:
+def needed(model: type[Settings]) -> dict[str, str]:
     values: dict[str, str] = {
         "data": '"00"', "start": "0", "size": "4096", "erase_unit": "1024", "file": '"a"',
     }  # fmt: skip
-    return {name: values[name] for name, info in model.model_fields.items() if info.is_required()}
+    return {name: values[name] for name, info in model.keys_declared.items() if info.is_needed}
 
 
-def submodel(info: FieldInfo) -> tuple[type[BaseModel], bool] | None:
+def submodel(info: Key) -> tuple[type[Settings], bool] | None:
     """The table that a key takes, and whether it takes a list of them."""
 
-    def walk(annotation: Any, many: bool) -> Iterator[tuple[type[BaseModel], bool]]:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    def walk(annotation: Any, many: bool) -> Iterator[tuple[type[Settings], bool]]:
+        if is_settings(annotation):
             yield annotation, many
         for argument in typing.get_args(annotation):
             yield from walk(argument, many or typing.get_origin(annotation) in (tuple, list))
@@ -115,7 +113,7 @@ def protocol_tables() -> Iterator[Table]:
         yield Table(flasher.Address, "component.address", "[component.address]", before, keys)
         before = component_text(protocol)
         yield Table(flasher.Profile, "component.profile", "[component.profile]", before, {})
-        for name, info in flasher.Profile.model_fields.items():
+        for name, info in flasher.Profile.keys_declared.items():
             if (sub := submodel(info)) is not None:
                 place = f"component.profile.{name}"
                 if sub[0] is OwnStep:
@@ -150,7 +148,7 @@ TABLES = [
     Table(PowerSpec, "power.c", "[power.c]", component_text("dfu"), {"off": '"a"', "on": '"b"'}),
     *protocol_tables(),
 ]
-KEYS = [(table, key) for table in TABLES for key in table.model.model_fields]
+KEYS = [(table, key) for table in TABLES for key in table.model.keys_declared]
 
 
 def ids(value: object) -> str | None:
@@ -172,15 +170,16 @@ def test_a_key_of_the_wrong_type(table: Table, key: str, tmp_path: Path) -> None
     assert error.cause.startswith(f"{tmp_path}/bench.toml:{line_of(text, f'{key}!')}: {table.dotted}.{key} = ")
 
 
-def simple(info: FieldInfo) -> set[type]:
+def simple(info: Key) -> set[type]:
     """The plain types that a key takes."""
-    found = {info.annotation, *typing.get_args(info.annotation)}
+    bare = typing.get_args(info.annotation)[0] if info.marks else info.annotation
+    found = {bare, *typing.get_args(bare)}
     return {kind for kind in (bool, int, float, str) if kind in found}
 
 
 @pytest.mark.parametrize(("table", "key"), KEYS, ids=ids)
 def test_no_value_is_taken_for_one_of_another_type(table: Table, key: str, tmp_path: Path) -> None:
-    takes = simple(table.model.model_fields[key])
+    takes = simple(table.model.keys_declared[key])
     if not takes:
         return
     for kind, value in ((str, '"1"'), (bool, "true"), (int, "1"), (float, "1.5")):
@@ -190,33 +189,24 @@ def test_no_value_is_taken_for_one_of_another_type(table: Table, key: str, tmp_p
         assert f": {table.dotted}.{key} = " in error.cause, value
 
 
-def limits(info: FieldInfo) -> Iterator[str]:
+def limits(info: Key) -> Iterator[str]:
     """Values just outside of what a key allows."""
 
-    def walk(metadata: typing.Iterable[Any]) -> Iterator[float]:
-        for item in metadata:
-            match item:
-                case annotated_types.Ge(ge=bound):
-                    yield typing.cast(float, bound) - 1
-                case annotated_types.Gt(gt=bound) | annotated_types.Lt(lt=bound):
-                    yield typing.cast(float, bound)
-                case annotated_types.Le(le=bound):
-                    yield typing.cast(float, bound) + 1
-                case FieldInfo():
-                    yield from walk(item.metadata)
+    outside = {"ge": -1, "gt": 0, "lt": 0, "le": 1}
 
     def inside(annotation: Any, form: str) -> Iterator[str]:
-        yield from (form.format(value) for value in walk(getattr(annotation, "__metadata__", ())))
+        for mark in getattr(annotation, "__metadata__", ()):
+            if isinstance(mark, Limits):
+                yield from (form.format(mark.limits[name] + by) for name, by in outside.items() if name in mark.limits)
         many = typing.get_origin(annotation) in (tuple, list)
         for argument in typing.get_args(annotation):
             yield from inside(argument, "[{}]" if many else form)
 
-    yield from map(str, walk(info.metadata))
     yield from inside(info.annotation, "{}")
 
 
 def test_limits_are_found() -> None:
-    found = {(table.dotted, key, value) for table, key in KEYS for value in limits(table.model.model_fields[key])}
+    found = {(table.dotted, key, value) for table, key in KEYS for value in limits(table.model.keys_declared[key])}
     assert ("bus.b", "pace", "-1") in found
     assert ("component", "boot_timeout", "601") in found
     assert ("component.profile.identifiers", "version", "[65536]") in found
@@ -228,7 +218,7 @@ def test_limits_are_found() -> None:
 
 @pytest.mark.parametrize(("table", "key"), KEYS, ids=ids)
 def test_a_key_out_of_range(table: Table, key: str, tmp_path: Path) -> None:
-    for value in limits(table.model.model_fields[key]):
+    for value in limits(table.model.keys_declared[key]):
         text = table.text({key: value})
         error = refused(tmp_path, text)
         assert error.cause.startswith(f"{tmp_path}/bench.toml:{line_of(text, f'{key}!')}: {table.dotted}.{key} = ")
@@ -243,7 +233,7 @@ def test_an_unknown_key(table: Table, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "key"), [(table, key) for table, key in KEYS if table.model.model_fields[key].is_required()], ids=ids
+    ("table", "key"), [(table, key) for table, key in KEYS if table.model.keys_declared[key].is_needed], ids=ids
 )
 def test_a_missing_key(table: Table, key: str, tmp_path: Path) -> None:
     text = table.text({key: ""})

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from proxyflash.enumerators.benchfile import schema as benchfile
 from proxyflash.enumerators.benchfile import text as benchtext
 from proxyflash.enumerators.benchfile.text import without_secrets
-from proxyflash.flashers.flasher import SECRET, Settings
+from proxyflash.flashers.settings import SECRET, Field, Settings
 from proxyflash.transports.toml_text import toml_lines
-from pydantic import Field
 
 ROOT = Path(__file__).parents[2]
 ECU = """

@@ -99,7 +99,10 @@ def test_their_lines_can_be_pasted(tmp_path: Path) -> None:
     pasted = tmp_path / "pasted.toml"
     pasted.write_text('[bus.b]\nkind = "can"\nemulated = true\n' + "\n".join(lines))
     entries = load(pasted).entries
-    found = {name: entry.address.model_dump(include={"request", "response"}) for name, entry in entries.items()}
+    found = {
+        name: {key: entry.address.model_dump()[key] for key in ("request", "response")}
+        for name, entry in entries.items()
+    }
     assert found == {
         "ecu-7eb": {"request": 0x7E3, "response": 0x7EB},
         "ecu-2a": {"request": 0x18DA2AF1, "response": 0x18DAF12A},

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from proxyflash.enumerators import probers
 from proxyflash.enumerators.benchfile.schema import BusSpec
-from proxyflash.flashers.flasher import Discovered, Discovery, Settings
+from proxyflash.flashers.flasher import Discovered, Discovery
+from proxyflash.flashers.settings import Settings
 from proxyflash.transports import plugins
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import PluginBroken
@@ -42,7 +43,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("probe", [False, True])
 def test_a_kind_of_bus_asks_its_own_and_a_broken_one_spoils_nothing(installed: list[str], probe: bool) -> None:
-    spec = BusSpec.model_construct(kind="lin", probe=probe)
+    spec = BusSpec(kind="lin", probe=probe)
     (found,) = probers.Prober("b1", spec, "a LIN bus").unlisted([], Deadline.after(1))
     assert installed == ["lin.acme", "lin.broken"]
     assert found.title == f"acme at a LIN bus, asked {probe}"

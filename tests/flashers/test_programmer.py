@@ -29,10 +29,11 @@ from proxyflash.flashers.errors import (
     VerifyMismatch,
 )
 from proxyflash.flashers.events import RunContext
-from proxyflash.flashers.flasher import Address, Capability, Digest, Identity, MemoryBootloader, Settings, Target
+from proxyflash.flashers.flasher import Address, Capability, Digest, Identity, MemoryBootloader, Target
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.memory import Beside, Head, MemoryMap, Range, Region, uniform
 from proxyflash.flashers.programmer import Programmer
+from proxyflash.flashers.settings import Settings
 from proxyflash.transports.errors import ExitStatus, ProxyflashError, SerialGone, SerialTimeout
 
 UNIT = 512

@@ -72,7 +72,7 @@ REGION = {"start": 0x10000, "size": 0x8000, "erase_unit": 0x1000}
 
 
 KEYS = (
-    *UdsProfile.model_fields, *UdsAddress.model_fields, "start", "size", "erase_unit", "level", "key", "secret",
+    *UdsProfile.keys_declared, *UdsAddress.keys_declared, "start", "size", "erase_unit", "level", "key", "secret",
     "erase", "check", "p2", "tx_dl", "padding", "data", "identifier", "version",
 )  # fmt: skip
 
@@ -258,7 +258,7 @@ class TestKeyFunction:
             "security": {"key": "mykeys:f"},
             "steps": [{"name": "early", "level": 3}],
         }
-        profile = UdsProfile.model_validate(table, context={"folder": tmp_path})
+        profile = UdsProfile.model_validate(table, folder=tmp_path)
         for _, found in keys_of(profile, None).values():
             assert found is not None
             assert found(b"\1\2", b"", 1) == b"\2\1"

@@ -98,7 +98,7 @@ def remote_can(folder: Path) -> object:
 
 def library(folder: Path) -> Any:
     """A file of the kind that a key library is: the interpreter's own."""
-    return library_keys(KeyLibrary.model_construct(file=sys.executable, call="GenerateKeyEx", variant="", options=""))
+    return library_keys(KeyLibrary(file=sys.executable))
 
 
 REAL: dict[str, tuple[Callable[[Path], Any], str]] = {

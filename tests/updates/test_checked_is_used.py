@@ -53,7 +53,7 @@ def staged_file(lab: Lab, name: str = "payload") -> Path:
 
 
 def signed_only(lab: Lab) -> None:
-    lab.policy = dict(Publisher(lab.folder).policy())
+    lab.policy = Publisher(lab.folder).policy().model_dump()
 
 
 # The policy, asked again.

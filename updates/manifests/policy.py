@@ -13,11 +13,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
-
 from ...enumerators.benchfile.schema import BenchFile
 from ...enumerators.errors import BenchName
-from ...flashers.flasher import Settings
+from ...flashers.settings import After, Field, Settings
 from ...transports.plain import meant, quoted
 from .signing import LONGEST_KID, named_well
 from .versions import key as version_key
@@ -36,9 +34,9 @@ def _version(text: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
-KeyId = Annotated[str, Field(min_length=1, max_length=LONGEST_KID), AfterValidator(_key_id)]
+KeyId = Annotated[str, Field(min_length=1, max_length=LONGEST_KID), After(_key_id)]
 Seconds = Annotated[float, Field(gt=0, le=604800)]
-FloorVersion = Annotated[str, Field(max_length=200), AfterValidator(_version)]
+FloorVersion = Annotated[str, Field(max_length=200), After(_version)]
 
 
 class Policy(Settings):
@@ -85,11 +83,9 @@ class Policy(Settings):
     def signed_only(self) -> bool:
         return self.unsigned == "refuse" or (self.unsigned is None and bool(self.roots))
 
-    @model_validator(mode="after")
-    def _roots_where_needed(self) -> Policy:
+    def check_together(self) -> None:
         if self.unsigned == "refuse" and not self.roots:
             raise ValueError('unsigned = "refuse" needs roots: without them no update could be taken')
-        return self
 
 
 def policy_of(file: BenchFile) -> Policy:

@@ -15,14 +15,13 @@ from proxyflash.flashers.flasher import (
     Identity,
     MemoryBootloader,
     ProbeResult,
-    Settings,
     State,
     Target,
 )
 from proxyflash.flashers.image import Segment
 from proxyflash.flashers.memory import MemoryMap, Range, uniform
+from proxyflash.flashers.settings import Field, Settings
 from proxyflash.transports.deadline import Deadline
-from pydantic import Field
 
 from .codec import Command, answer, is_whole, request
 from .transport import LoopBus
