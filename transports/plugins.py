@@ -5,10 +5,16 @@ Nothing is imported until it is asked for by name, and a plugin that fails to im
 
 from __future__ import annotations
 
+import os
+import re
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from functools import cache, reduce
+from importlib import import_module
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from .errors import PluginBroken, PluginUnknown
 from .plain import meant
@@ -37,15 +43,69 @@ class Plugin:
     fault: str
 
 
-_installed = cache(entry_points)
-"""Looks through every package of this host, once for all groups."""
+class Entry(NamedTuple):
+    """An entry point. `package`: the folder with what is known of its package, or the package's name."""
+
+    group: str
+    name: str
+    value: str
+    package: str
+
+    def load(self) -> Any:
+        """Raises whatever the module raises."""
+        module, _, attributes = self.value.partition("[")[0].strip().partition(":")
+        return reduce(getattr, attributes.split("."), import_module(module))
 
 
 @cache
-def _group(group: str) -> dict[str, tuple[EntryPoint, ...]]:
+def _installed() -> list[Entry]:
+    """Looks through every package of this host, once for all groups."""
+    finders = [finder for finder in sys.meta_path if hasattr(finder, "find_distributions")]
+    if finders == [PathFinder] and not any(map(os.path.isfile, sys.path)):
+        return list(_in_folders())
+    # There are packages elsewhere than in folders.
+    from importlib.metadata import entry_points
+
+    found = (entry for group in GROUPS for entry in entry_points(group=group))
+    return [Entry(entry.group, entry.name, entry.value, entry.dist.name if entry.dist else "") for entry in found]
+
+
+def _in_folders() -> Iterator[Entry]:
+    """What importlib.metadata finds in the folders of sys.path. Importing that takes as long as the interpreter's own start."""
+    seen = set()
+    for folder in map(Path, sys.path):
+        try:
+            inside = os.listdir(folder)  # noqa: PTH208 - in the order that importlib.metadata has
+        except OSError:
+            continue
+        for info in inside:
+            package = re.sub(r"[-_.]+", "-", info.partition("-")[0]).lower()
+            if info.endswith((".dist-info", ".egg-info")) and package not in seen:
+                seen.add(package)
+                yield from _entries(folder / info)
+
+
+def _entries(info: Path) -> Iterator[Entry]:
+    try:
+        lines = (info / "entry_points.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    group = ""
+    for line in map(str.strip, lines):
+        name, is_entry, value = line.partition("=")
+        if line.startswith("["):
+            group = line.strip("[]")
+        elif is_entry and not line.startswith("#"):
+            yield Entry(group, name.strip(), value.strip(), str(info))
+
+
+@cache
+def _group(group: str) -> dict[str, tuple[Entry, ...]]:
     """The entry points of a group by name: one each, unless packages disagree about what a name means."""
-    found: dict[str, tuple[EntryPoint, ...]] = {}
-    for entry in _installed().select(group=group):
+    found: dict[str, tuple[Entry, ...]] = {}
+    for entry in _installed():
+        if entry.group != group:
+            continue
         known = found.get(entry.name, ())
         if entry.value not in [other.value for other in known]:
             found[entry.name] = (*known, entry)
@@ -96,5 +156,8 @@ def survey() -> list[Plugin]:
     return found
 
 
-def _package(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist else ""
+def _package(entry: Entry) -> str:
+    """The name of the entry's package."""
+    from importlib.metadata import Distribution
+
+    return Distribution.at(entry.package).name if os.sep in entry.package else entry.package

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
-from importlib.metadata import distribution
+from importlib.metadata import distribution, entry_points
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,46 @@ def test_a_package_of_somebody_elses_is_found_beside_the_built_in_ones() -> None
     assert names == sorted(names)
     assert {"uds", "dfu", "stm32-uart", "acme"} <= set(names)
     assert plugins.load(plugins.FLASHERS, "acme").__name__ == "Fine"
+
+
+@pytest.mark.usefixtures("acme")
+def test_the_entry_points_are_those_of_the_standard_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = tmp_path / "older"
+    (older / "Acme.Sensors-1.1.dist-info").mkdir(parents=True)
+    (older / "Acme.Sensors-1.1.dist-info" / "entry_points.txt").write_text(
+        "[proxyflash.flashers]\nacme-old = fine:Fine\n"
+    )
+    (older / "loose-1.egg-info").mkdir()
+    (older / "loose-1.egg-info" / "entry_points.txt").write_text(
+        "# x = y\n[other]\na=b:c\n[proxyflash.wires]\nw=w:W [x]\n\n"
+    )
+    (older / "single-1.egg-info").write_text("Name: single\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(older), str(tmp_path / "nowhere")])
+    found = {(entry.group, entry.name, entry.value) for entry in plugins._installed() if entry.group in plugins.GROUPS}
+    standard = (entry for group in plugins.GROUPS for entry in entry_points(group=group))
+    assert found == {(entry.group, entry.name, entry.value) for entry in standard}
+    assert ("proxyflash.wires", "w", "w:W [x]") in found
+    assert "acme-old" not in {name for _, name, _ in found}
+
+
+def test_a_package_in_an_archive_is_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        archive.writestr("packed.py", "class Packed:\n    pass\n")
+        archive.writestr(
+            "packed_sensors-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: packed-sensors\nVersion: 1\n"
+        )
+        archive.writestr(
+            "packed_sensors-1.dist-info/entry_points.txt", "[proxyflash.flashers]\npacked = packed:Packed\n"
+        )
+    monkeypatch.syspath_prepend(str(tmp_path / "packed.zip"))
+    _forget()
+    try:
+        assert plugins.load(plugins.FLASHERS, "packed").__name__ == "Packed"
+        (found,) = (item for item in plugins.survey() if item.name == "packed")
+        assert (found.package, found.fault) == ("packed-sensors", "")
+    finally:
+        _forget()
+        sys.modules.pop("packed", None)
 
 
 @pytest.mark.usefixtures("acme")
