@@ -221,6 +221,7 @@ AT_ONCE = {
     ("hil_tests.kernel.usb_lab", "tools"): "a forked command: a Python of its own takes long to start in a guest",
     ("hil_tests.kernel.test_vm_run", "tools"): "tests the command",
     ("hil_tests.kernel.test_can_recipe", "tools"): "tests the command, as a page of the documentation calls it",
+    ("hil_tests.kernel.test_can_monitor", "tools"): "tests the command",
     ("hil_tests.real.conftest", "benchmarks"): "programs of PyPI, each fetched once for tests and benchmarks",
     ("hil_tests.real.zephyr_firmware", "benchmarks"): "files of PyPI, each fetched once for tests and benchmarks",
     ("hil_tests.real.demo", "examples"): "the demo on real bootloaders copies an example",
