@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from _pytest.fixtures import FixtureFunctionDefinition
-from proxyflash.hil_tests import plugin
+from proxyflash.docs import fixtures_table
 from proxyflash.tools.commands import cli
 
 DOCS = Path(__file__).parent
@@ -140,9 +139,8 @@ def _paragraphs(text: str) -> Iterator[str]:
 def fixtures() -> str:
     """The reference of the fixtures."""
     lines = ["# Fixtures", "", "Fixtures of the pytest plugin. [Bench tests](bench-tests.md) explains them.", ""]
-    for name, value in vars(plugin).items():
-        if isinstance(value, FixtureFunctionDefinition) and not name.startswith("_"):
-            lines += [f"## `{name}`", "", inspect.cleandoc(value.__doc__ or ""), ""]
+    for name, fixture in fixtures_table.fixtures().items():
+        lines += [f"## `{name}`", "", fixture.meaning, "", "```python", fixture.example, "```", ""]
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """Writes bench-keys.md, the reference of the bench file's keys, from the JSON Schema that `proxyflash bench schema` prints.
 
-`python -m proxyflash.docs.reference` writes the page, and the tables of errors.md; a test holds the page to the schema.
+`python -m proxyflash.docs.reference` writes the page, the tables of errors.md, and the table of the fixtures in bench-tests.md;
+a test holds the page to the schema.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from proxyflash.docs import errors_page
+from proxyflash.docs import errors_page, fixtures_table
 from proxyflash.tools.bench_schema import Schema, bench_schema, only, schema_of
 from proxyflash.transports import plugins
 from proxyflash.updates.manifests.policy import Policy
@@ -205,3 +206,4 @@ def _toml(value: Any, schema: Schema | None = None) -> str:
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
     errors_page.PAGE.write_text(errors_page.page(), encoding="utf-8")
+    fixtures_table.PAGE.write_text(fixtures_table.page(), encoding="utf-8")

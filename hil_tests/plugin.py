@@ -338,7 +338,16 @@ def _proxyflash_run(pytestconfig: pytest.Config, record_testsuite_property: Call
 
 @pytest.fixture(scope="session")
 def bench(_proxyflash_run: BenchRun) -> Bench:
-    """The bench of this run: `--bench FILE|TARGET`, else an emulated one. Its buses stay open until the end."""
+    """The `Bench` of this run: what `--bench` names, else an emulated one.
+
+    For a test of several components. Its buses stay open until the end of the run.
+
+    Example:
+
+        def test_all_serial_numbers_differ(bench):
+            ids = [component.look().id for component in bench.components]
+            assert len(set(ids)) == len(ids)
+    """
     return _proxyflash_run.bench
 
 
@@ -349,19 +358,51 @@ def _proxyflash_component(request: pytest.FixtureRequest, _proxyflash_run: Bench
 
 @pytest.fixture
 def component(_proxyflash_component: str, bench: Bench) -> BenchComponent:
-    """A component of the bench, its application running; one test for each that fits the test's `needs`."""
+    """A `BenchComponent`: a component of the bench, powered, its application running.
+
+    The test is run once for each component that fits its `needs`. So is a test that takes `bus`, `flasher`, `power` or
+    `firmware`.
+
+    Example:
+
+        from proxyflash.hil_tests.boot_session import running
+
+        def test_runs(component):
+            assert running(component).version
+    """
     return bench.component(_proxyflash_component)
 
 
 @pytest.fixture
 def bus(component: BenchComponent) -> Any:
-    """The component's open CanBus, SerialPort or UsbBus."""
+    """The component's open `CanBus`, `SerialPort`, `UdpSocket` or `UsbBus`.
+
+    Example:
+
+        import pytest
+        from proxyflash.transports.deadline import Deadline
+
+        @pytest.mark.needs("serial", protocol="stm32-uart")
+        def test_reports_its_version(bus):
+            bus.write(b"VER?\\r", Deadline.after(1))
+            assert bus.read_until(b"\\n", Deadline.after(1)).startswith(b"FW ")
+    """
     return component.bench.transport(component.entry.spec.bus)
 
 
 @pytest.fixture
 def flasher(component: BenchComponent) -> Iterator[Bootloader]:
-    """The component's bootloader; nothing was sent yet."""
+    """The component's `Bootloader`.
+
+    Nothing was sent yet. It is closed after the test.
+
+    Example:
+
+        def test_its_bootloader_answers(flasher):
+            identity = flasher.connect()
+            flasher.leave()
+            assert identity.part or identity.bootloader
+    """
     made = component.bootloader()
     yield made
     made.close()
@@ -377,19 +418,55 @@ def _proxyflash_power(_proxyflash_run: BenchRun, component: BenchComponent) -> P
 
 @pytest.fixture
 def power(_proxyflash_power: Power) -> Power:
-    """The component's supply: `off()`, `on()`, `cycle()`. Asking for it is to need "power"."""
+    """The component's supply: `off()`, `on()`, `cycle()`, `is_on`.
+
+    None of them waits for the application: `running` does. A test that takes `power` needs power control, as with
+    `needs("power")`.
+
+    Example:
+
+        from proxyflash.hil_tests.boot_session import running
+
+        def test_starts_again(component, power):
+            power.cycle()
+            assert running(component).version
+    """
     return _proxyflash_power
 
 
 @pytest.fixture
 def firmware(_proxyflash_run: BenchRun, component: BenchComponent, request: pytest.FixtureRequest) -> Firmware:
-    """The component's test images: `old`, `new`, `images`; of an emulated part also `made(version=..., size=...)`."""
+    """Releases to test with, from the component's `images` in the bench file: `old`, `new`, `images`.
+
+    Each has `path`, `image` and `version`. For an emulated part without images two releases are made. Every emulated part
+    also has `made(version="2.0.0", size=20_000)`.
+
+    Example:
+
+        import pytest
+
+        @pytest.mark.destructive
+        def test_update(component, firmware):
+            component.flash(firmware.new.image, expect_version=firmware.new.version)
+    """
     return _proxyflash_run.firmware(component, request.node)
 
 
 @pytest.fixture
 def measurements(_proxyflash_run: BenchRun, request: pytest.FixtureRequest) -> Measurements:
-    """What the test measures: `add(name, value, unit, low=None, high=None)`; goes into the JUnit file."""
+    """What the test measures: `add(name, value, unit, low=None, high=None)`.
+
+    A value beyond a limit fails the test. All values go into the JUnit file.
+
+    Example:
+
+        import pytest
+
+        @pytest.mark.destructive
+        def test_is_fast(component, firmware, measurements):
+            seconds = component.flash(firmware.new.image).seconds
+            measurements.add("update", seconds, "s", high=120)
+    """
     from .measurements import Measurements
 
     return Measurements(request.node.user_properties)
@@ -397,5 +474,13 @@ def measurements(_proxyflash_run: BenchRun, request: pytest.FixtureRequest) -> M
 
 @pytest.fixture
 def artefacts(_proxyflash_run: BenchRun, request: pytest.FixtureRequest) -> Path:
-    """A folder for what the test leaves behind; what was recorded on its buses lies in `recording` in it."""
+    """A `Path`: the test's own folder, for what the test leaves behind.
+
+    What was recorded on its buses lies in `recording` in it.
+
+    Example:
+
+        def test_keeps_a_note(component, artefacts):
+            (artefacts / "version.txt").write_text(component.look().version or "unknown")
+    """
     return _proxyflash_run.artefacts(request.node)

@@ -42,7 +42,7 @@ def test_the_commands_and_the_fixtures_are_described(source: Path) -> None:
     commands = (source / "commands.md").read_text()
     assert "## `proxyflash manifest sign`\n\n    proxyflash manifest sign [OPTIONS]" in commands
     assert "| `-y, --yes` | Don't ask before erasing real hardware. |" in commands
-    assert "## `firmware`\n\nThe component's test images" in (source / "fixtures.md").read_text()
+    assert "## `firmware`\n\nReleases to test with" in (source / "fixtures.md").read_text()
 
 
 def test_the_classes_of_the_python_page_are_there() -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from _pytest.fixtures import FixtureFunctionDefinition
+from proxyflash.docs import fixtures_table
 from proxyflash.hil_tests import needs, plugin
 
 from .conftest import Suite
@@ -47,13 +47,17 @@ def test_the_options_are_all_listed(suite: Suite) -> None:
     assert re.findall(r"^  (--[a-z-]+)", mine, re.MULTILINE) == [option.split()[0] for option in listed("Options")]
 
 
-def test_the_fixtures_are_all_listed() -> None:
-    public = [
-        name
-        for name, value in vars(plugin).items()
-        if isinstance(value, FixtureFunctionDefinition) and not name.startswith("_")
-    ]
-    assert sorted(listed("Fixtures")) == sorted(public)
+def test_the_table_of_the_fixtures_is_that_of_their_docstrings() -> None:
+    assert fixtures_table.page() == DOCUMENT, "run: python -m proxyflash.docs.reference"
+
+
+def test_the_example_of_each_fixture_runs(suite: Suite) -> None:
+    for name, fixture in fixtures_table.fixtures().items():
+        assert re.search(rf"\bdef test_\w+\(.*\b{name}\b", fixture.example), name
+        (suite.folder / f"test_{name}.py").write_text(fixture.example)
+    done = suite.pytester.runpytest_inprocess(*suite.arguments(bench=False), "--simulated-time", "-W", "error")
+    # The emulated bench has five components, one of them an stm32-uart; `bench` is taken once.
+    done.assert_outcomes(passed=6 * 5 + 1 + 1)
 
 
 def test_what_needs_takes_is_all_listed() -> None:
