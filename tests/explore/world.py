@@ -25,10 +25,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from greenlet import GreenletExit
+from proxyflash.emulators.avr.device import AvrDevice
 from proxyflash.emulators.bench import EmulatedBus
 from proxyflash.emulators.can.python_can import EmulatedCanBus
 from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.faults import FaultPlan
+from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.serial.protocol_emulated import Serial
 from proxyflash.emulators.serial.wire import UartWire
 from proxyflash.emulators.usb.backend import EmulatedUsbBackend
@@ -405,6 +407,11 @@ class World:
                     device.supply.off()
                     device.supply.on()
         self.settle()
+        for bus in self.buses.values():
+            for device in bus.devices.values():
+                if isinstance(device, AvrDevice) and device.board.stage is Stage.HUNG:
+                    # Half an application runs, which no touch reaches: it is reset by hand, as the error advises.
+                    device.board.reset()
 
     def disarm(self) -> None:
         """What has not happened yet doesn't any more; what has, stays."""
@@ -415,8 +422,12 @@ class World:
 
     def _mend_bus(self, bus: EmulatedBus) -> None:
         bus.wire.faults.plan = FaultPlan()
-        if isinstance(bus.wire, UartWire) and bus.wire.gone_at is not None and not bus.wire.is_usb:
-            bus.wire.plug()
+        if isinstance(bus.wire, UartWire):
+            if bus.wire.gone_at is not None and not bus.wire.is_usb:
+                bus.wire.plug()
+            # What was delayed has arrived.
+            late = max(bus.wire.host.free_at, bus.wire.device.free_at) - clock.monotonic()
+            clock.sleep(max(late, 0.0))
         if isinstance(bus.wire, UsbWire):
             for device in bus.devices.values():
                 port: Port = device._port  # type: ignore[attr-defined]
