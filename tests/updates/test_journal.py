@@ -9,16 +9,22 @@ import resource
 import signal
 import stat
 import zlib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from proxyflash.report_page import updates
+from proxyflash.transports import clock
+from proxyflash.updates.engine.action import Action
 from proxyflash.updates.engine.journal import Journal, decoded, encoded, records, timed
 from proxyflash.updates.engine.progress import Progress
 from proxyflash.updates.engine.store import Store
 from proxyflash.updates.errors import JournalBroken, JournalNotWritten
+
+from .lab import Lab
 
 KINDS = ("begin", "start", "end")
 
@@ -40,7 +46,7 @@ def written(path: Path, count: int = 3) -> list[bytes]:
 def test_a_line_is_json_that_ends_with_the_crc_of_what_is_before_it(path: Path) -> None:
     for number, line in enumerate(written(path), 1):
         record = json.loads(line)
-        assert list(record)[:3] == ["seq", "time", "kind"]
+        assert list(record)[:4] == ["seq", "time", "up", "kind"]
         assert list(record)[-1] == "crc"
         assert record["seq"] == number
         body = line[: line.rindex(b',"crc"')] + b"}"
@@ -292,3 +298,52 @@ def test_time_goes_on_where_the_clock_was_set_back() -> None:
     clocks = ("2026-11-30T12:00:00Z", "2026-11-30T12:00:05Z", "1970-01-01T00:00:09Z", "1970-01-01T00:00:12Z")
     times = [at for at, _ in timed({"time": clock} for clock in clocks)]
     assert [at - times[0] for at in times] == [0, 5, 5, 8]
+
+
+OLD, NOW = "1970-01-01T00:00:{:02}Z", "2026-11-30T12:00:{:02}Z"
+
+
+@pytest.mark.parametrize(
+    ("seen", "passed"),
+    [
+        # The network sets the clock amid a run, and back.
+        ([(OLD, 9, 9.0), (OLD, 10, 10.0), (NOW, 0, 12.5), (NOW, 1, 13.5), (OLD, 1, 14.0)], [0, 1, 3.5, 4.5, 5]),
+        # The process was killed, and the update goes on before the host is started again.
+        ([(OLD, 9, 9.0), (NOW, 0, 40.0, "a"), (NOW, 1, 41.0)], [0, 31, 32]),
+        # The host was started again: the clock was right before, and is now.
+        ([(NOW, 0, 900.0), (NOW, 30, 5.0, "b"), (NOW, 31, 6.0)], [0, 30, 31]),
+        # The host was up longer than before.
+        ([(NOW, 0, 5.0), (NOW, 30, 900.0, "b"), (NOW, 31, 901.0)], [0, 30, 31]),
+        # The clock was not right before: nobody knows how long the host was off.
+        ([(OLD, 9, 9.0), (OLD, 10, 10.0), (NOW, 0, 5.0, "b"), (NOW, 1, 6.0)], [0, 1, 1, 2]),
+        # It is not right now.
+        ([(NOW, 0, 900.0), (OLD, 9, 5.0, "b"), (OLD, 10, 6.0)], [0, 0, 1]),
+        # Nonsense counts as none, and the clock is asked.
+        ([(NOW, 0, "x"), (NOW, 1, True), (NOW, 2, float("nan")), (NOW, 3, 10**400), (NOW, 4, -1)], [0, 1, 2, 3, 4]),
+    ],
+)
+def test_durations_are_of_the_clock_that_nobody_sets(seen: list[Any], passed: list[float]) -> None:
+    boots = iter([{"boot": "a", "created": "2026-01-01T00:00:00Z"}])
+    found = []
+    for form, second, up, *boot in seen:
+        found.append({"time": form.format(second), "up": up, **next(boots, {}), **({"boot": boot[0]} if boot else {})})
+    times = [at for at, _ in timed(found)]
+    assert [at - times[0] for at in times] == pytest.approx(passed)
+
+
+def test_a_report_of_an_update_amid_which_the_clock_is_set(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = clock.now
+    off = [timedelta(days=-20_000)]
+    monkeypatch.setattr(clock, "now", lambda: wall() + off[0])
+
+    def set_clock() -> None:
+        off[0] = timedelta()
+        clock.sleep(5)
+
+    lab.fault("right one", Action.INSTALL, set_clock)
+    assert lab.apply(lab.bundle()).succeeded
+    with lab.engine() as engine:
+        entry = engine.store.entry(1)
+        page = updates.story(engine.outcome(entry), entry)
+    assert page.ended - page.began == pytest.approx(5, abs=1)
+    assert all(span.end - span.start < 6 for lane in page.lanes for span in lane.spans)

@@ -1,8 +1,8 @@
 """The journal of one update: JSON lines, appended to only, each with a checksum, on the disk before what they announce.
 
-A line is one JSON object: `seq` (from 1, without a gap), `time` (UTC, for people: the clock may be set), `kind`, what
-belongs to the kind, and last `crc`, the CRC-32 of the line without it, in hex. An interrupted write leaves lines
-at the end whose `crc` is wrong: they are taken as never written. Such a line before good lines is damage.
+A line is one JSON object: `seq` (from 1, without a gap), `time` (UTC, for people: the clock may be set), `up` (seconds of the
+monotonic clock), `kind`, what belongs to the kind, and last `crc`, the CRC-32 of the line without it, in hex. An interrupted
+write leaves lines at the end whose `crc` is wrong: they are taken as never written. Such a line before good lines is damage.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from . import disk
 NAME = "journal.jsonl"
 LONGEST_LINE = 64 << 20
 """Bytes. The longest lists the components that an update selects."""
+LONGEST_UP = 1e10
+"""Seconds; more than any host runs."""
 _TAIL = len(b',"crc":"01234567"}')
 
 Record = dict[str, Any]
@@ -79,7 +81,7 @@ class Journal:
         if self._failed:
             raise JournalNotWritten(f"{self.path} could not be written before")
         now = clock.now().isoformat(timespec="milliseconds")
-        record = {"seq": self._written + 1, "time": now, "kind": kind, **fields}
+        record = {"seq": self._written + 1, "time": now, "up": round(clock.monotonic(), 3), "kind": kind, **fields}
         try:
             _write(self._descriptor, encoded(record))
             if sync:
@@ -104,13 +106,43 @@ def records(path: Path) -> Iterator[Record]:
 
 
 def timed(records: Iterable[Record]) -> Iterator[tuple[float, Record]]:
-    """Each record with its seconds since 1970. Where the clock was set back, time goes on from the record before."""
-    ahead = last = 0.0
+    """Each record with its seconds since 1970, by the first record's `time` and the durations from there on.
+
+    Within one boot durations are of `up`, so a clock that is set changes nothing. Between boots, and in a journal of an earlier
+    version, they are of `time`. If the clock went back, or was before the manifest was made, the duration is not known: 0.
+    """
+    at = made = 0.0
+    last_wall: float | None = None
+    last_up: float | None = None
+    boot: object = None
     for record in records:
-        at = datetime.fromisoformat(record["time"]).timestamp() + ahead
-        ahead += max(0.0, last - at)
-        last = max(last, at)
-        yield last, record
+        wall, up = datetime.fromisoformat(record["time"]).timestamp(), _up(record)
+        same_boot, boot = record.get("boot", boot) == boot, record.get("boot", boot)
+        if last_wall is None:
+            at, made = wall, _made(record)
+        elif up is not None and last_up is not None and same_boot and up >= last_up:
+            at += up - last_up
+        elif last_wall >= made:
+            at += max(0.0, wall - last_wall)
+        last_wall, last_up = wall, up
+        yield at, record
+
+
+def _up(record: Record) -> float | None:
+    """None: it has none, or a value that is not a number of seconds."""
+    up: object = record.get("up")
+    if isinstance(up, bool) or not isinstance(up, int | float) or not 0 <= up < LONGEST_UP:
+        return None
+    return float(up)
+
+
+def _made(begin: Record) -> float:
+    """When the manifest of an update was made, less a day: no clock of its run was right before that. 0.0: not known."""
+    try:
+        made = datetime.fromisoformat(begin["created"])
+    except (KeyError, TypeError, ValueError):
+        return 0.0
+    return made.timestamp() - 86_400 if made.tzinfo is not None else 0.0
 
 
 def encoded(record: Mapping[str, Any]) -> bytes:
