@@ -67,7 +67,7 @@ class BenchRun:
         self._bench: Bench | None = None
         self._lock: BenchLock | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self.parts = PartsOfRun(self.name, self._part, self._missing)
+        self.parts = PartsOfRun(self.name, self._part, self._missing, named=isinstance(self._file, TargetFile))
         self._end = SignalGuard(worker=hasattr(config, "workerinput"))
         self._began = self._began_before = 0.0
         """When the test began, and the one before it, on time.monotonic's clock."""
@@ -210,6 +210,7 @@ class BenchRun:
             for name in involved or [component.name for component in self._components()]:
                 self.parts.make_ready(name, item, wanted=name in involved)
             for name in involved:
+                self.parts.need_version(name, needs)
                 self.parts.need_capabilities(name, needs, item)
 
     def _need_power(self, item: pytest.Item, needs: Needs, names: list[str]) -> None:
@@ -240,6 +241,7 @@ class BenchRun:
         kind = getattr(error, "proxyflash_kind", None)
         if kind is not None:
             report.proxyflash_kind = kind  # type: ignore[attr-defined]
+            report.proxyflash_absent = getattr(error, "proxyflash_absent", "")  # type: ignore[attr-defined]
             path, line, _ = item.reportinfo()
             report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {error}")
         elif report.failed:

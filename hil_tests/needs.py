@@ -30,7 +30,7 @@ def buses() -> list[str]:
 
 def things() -> tuple[str, ...]:
     """All that a `needs` marker may name."""
-    return (*buses(), "power", *WHERE, *CAPABILITIES)
+    return (*buses(), "power", "version", *WHERE, *CAPABILITIES)
 
 
 class Marked(Protocol):

@@ -56,6 +56,8 @@ class Part:
         self.absent = False
         """Whether it was not there when it was first looked for."""
         self.has_run = False
+        self.has_answered = False
+        """Whether it has been seen at all: a part that can't be asked while it runs may be absent."""
         self._version = ""
         self.broken: Broken | None = None
         self.test = ""
@@ -90,6 +92,7 @@ class Part:
             found = self._brought_back(found)
         if found.presence is Presence.OK:
             self.has_run, self._version = True, found.version
+        self.has_answered |= found.presence in (Presence.OK, Presence.BOOTLOADER)
         self.seen = found
         return found
 
@@ -99,6 +102,7 @@ class Part:
             with self.component.programmer() as programmer:
                 programmer.connect()
                 self._capabilities = programmer.bootloader.capabilities
+                self.has_answered = True
             self.make_ready()
         return self._capabilities
 

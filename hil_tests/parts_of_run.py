@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import pytest
 
 from ..enumerators.errors import PowerFailed
+from ..enumerators.target import TargetFile
+from ..flashers.errors import NoResponse
 from ..flashers.flasher import Capability
 from ..transports import plugins
 from ..transports.errors import AdapterAbsent, AdapterGone, ProxyflashError, causes
@@ -21,13 +24,15 @@ HARDWARE_FAILED = (AdapterAbsent, AdapterGone, PowerFailed)
 
 
 class PartsOfRun:
-    """`bench`: its name. `make`: makes the part of a component when it is first asked for."""
+    """`bench`: its name. `make`: makes the part of a component when it is first asked for. `named`: whether the command line
+    names the one part, which must be there then."""
 
-    def __init__(self, bench: str, make: Callable[[str], Part], missing: Missing) -> None:
+    def __init__(self, bench: str, make: Callable[[str], Part], missing: Missing, *, named: bool = False) -> None:
         self.failed: set[str] = set()
         """The tests that failed."""
         self._bench = bench
         self._make = make
+        self._named = named
         self._missing = missing
         self._parts: dict[str, Part] = {}
         self._unusable: Broken | None = None
@@ -54,11 +59,28 @@ class PartsOfRun:
             try:
                 able = part.capabilities() & CAPABILITIES[wanted]
             except (PartLost, ProxyflashError) as error:
+                if isinstance(error, NoResponse) and not part.has_answered:
+                    self._absent(part, f"'{name}' on bench '{self._bench}' has not answered so far: {told(error)}")
                 self._lost(part, item, error)
             if not able:
                 self._missing.report(
                     "capability", f"the bootloader of '{name}' on bench '{self._bench}' can't {wanted}"
                 )
+
+    def need_version(self, name: str, needs: Needs) -> None:
+        """Where nobody gave the question for it: the part may run, and can't say which version."""
+        component = self.of(name).component
+        if "version" in needs.things and not component.can_be_asked:
+            file = component.bench.file
+            is_target = isinstance(file, TargetFile)
+            remedy = (
+                "add version.send and version.match to the target"
+                if is_target
+                else f"add version = {{send = ..., match = ...}} to its component in {file.path}"
+            )
+            self._missing.report(
+                "version", f"version unknown: '{name}' on bench '{self._bench}' has no question; {remedy}"
+            )
 
     def make_ready(self, name: str, item: pytest.Item, *, wanted: bool) -> None:
         part = self.of(name)
@@ -69,10 +91,11 @@ class PartsOfRun:
         except (NotThere, PartLost, ProxyflashError) as error:
             if part.seen is None and isinstance(error, NotThere | AdapterAbsent):
                 part.absent = True
-                if wanted:
-                    kind = part.component.entry.flasher.bus_kind
-                    self._missing.report(kind, f"'{name}' is absent on bench '{self._bench}': {told(error)}")
-                return
+                if not wanted:
+                    return
+                if self._named:
+                    self._break(part, item.nodeid, error)
+                self._absent(part, f"'{name}' is absent on bench '{self._bench}': {told(error)}")
             self._lost(part, item, error, wanted=wanted)
             return
         part.test = item.nodeid
@@ -89,6 +112,12 @@ class PartsOfRun:
         }
         alone = component_of(item) is not None
         tell(item, {key if alone else f"{name}.{key}": word(value) for key, value in properties.items()})
+
+    def _absent(self, part: Part, reason: str) -> NoReturn:
+        """A part that the command line names must be there; one of a bench file is skipped unless it is required."""
+        if self._named:
+            fail(reason)
+        self._missing.report(part.component.entry.flasher.bus_kind, reason, absent=part.name)
 
     def _lost(self, part: Part, item: pytest.Item, error: Exception, *, wanted: bool = True) -> None:
         """A part that can't be made ready any more is reported once: by the test that lost it, or, if that passed, here."""

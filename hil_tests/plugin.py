@@ -262,6 +262,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
     kinds = Counter(
         kind for report in terminalreporter.stats.get("skipped", ()) if (kind := getattr(report, "proxyflash_kind", ""))
     )
+    absent = Counter(
+        (name, report.proxyflash_kind)
+        for report in terminalreporter.stats.get("skipped", ())
+        if (name := getattr(report, "proxyflash_absent", ""))
+    )
     recordings = {
         str(value)
         for reports in (terminalreporter.stats.values() if config.getoption("record") else ())
@@ -296,7 +301,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 
     terminalreporter.section("proxyflash")
     times = (sum(simulated.values()), sum(report.duration for report in reports if report.nodeid in simulated))
-    for line in lines(kinds, recordings, list(unkept.values()), said, times):
+    idle = bool(kinds) and not any(
+        report.when == "call" and any(name == "bench" for name, _ in report.user_properties) for report in reports
+    )
+    for line in lines(kinds, recordings, list(unkept.values()), said, times, absent, idle=idle):
         terminalreporter.line(line)
 
 

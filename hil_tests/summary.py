@@ -14,6 +14,7 @@ OTHER = {
     "emulated": "that are for emulated parts alone",
     "flash": "without --allow-flash",
     "capability": "because the bootloader of their part can't do what they need",
+    "version": "because their part can't be asked for its version",
     "images": "without test images (images of the component, in the bench file)",
 }
 """Kinds of skips that no hardware would help."""
@@ -25,10 +26,14 @@ def lines(
     unkept: Sequence[str],
     unsafe: Sequence[str],
     times: tuple[float, float],
+    absent: Mapping[tuple[str, str], int],
+    *,
+    idle: bool,
 ) -> list[str]:
-    """`kinds`: how many tests were skipped for each reason. `recordings`: folders that --record has filled. `unkept`:
-    for each test whose recording --record could not keep, why. `unsafe`: what went wrong at the end. `times`: simulated
-    and real seconds of the tests on simulated time.
+    """`kinds`: how many tests were skipped for each reason. `absent`: how many of them for each component that was not
+    there, and its kind of bus. `idle`: whether no test of the bench was run. `recordings`: folders that --record has
+    filled. `unkept`: for each test whose recording --record could not keep, why. `unsafe`: what went wrong at the end.
+    `times`: simulated and real seconds of the tests on simulated time.
     """
     said = []
     if any(times):
@@ -37,6 +42,10 @@ def lines(
     if hardware:
         each = ", ".join(f"{kind} {count}" for kind, count in hardware.items())
         said.append(f"{sum(hardware.values())} skipped without their hardware: {each}")
+    for (name, kind), count in sorted(absent.items()):
+        said.append(f"'{name}' is absent: {count} skipped; --require {kind} lets them fail")
+    if idle:
+        said.append("no test of the bench was run")
     said += [f"{kinds[kind]} skipped {why}" for kind, why in OTHER.items() if kinds.get(kind)]
     if recordings:
         tests = [Path(folder).parent for folder in recordings]

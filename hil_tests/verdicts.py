@@ -18,11 +18,13 @@ class Missing:
     def __init__(self, required: frozenset[str]) -> None:
         self._required = required
 
-    def report(self, kind: str, reason: str) -> NoReturn:
+    def report(self, kind: str, reason: str, *, absent: str = "") -> NoReturn:
+        """`absent`: the component whose part is not there."""
         if kind in self._required:
             fail(f"{reason} (--require {kind})")
         skipped = pytest.skip.Exception(plain(reason, CAUSE))
         skipped.proxyflash_kind = kind  # type: ignore[attr-defined]
+        skipped.proxyflash_absent = absent  # type: ignore[attr-defined]
         raise skipped from None
 
 

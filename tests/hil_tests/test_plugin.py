@@ -139,7 +139,7 @@ def test_without_an_option_there_is_an_emulated_bench(suite: Suite) -> None:
     [
         (
             'needs("powr")',
-            "'powr' is none of can, serial, udp, usb, power, emulated, hardware, read, digest, check, boot",
+            "'powr' is none of can, serial, udp, usb, power, version, emulated, hardware, read, digest, check, boot",
         ),
         ('needs(colour="red")', "'colour' is not a key; there are: name, group, protocol"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -109,6 +111,96 @@ def test_a_path_with_a_colon_is_a_bench_file(suite: Suite) -> None:
     suite.bench.rename(suite.folder / "dfu:desk.toml")
     test = "def test_it(component): assert component.name"
     suite.run(test, "--bench", "dfu:desk.toml", bench=False).assert_outcomes(passed=3)
+
+
+# What is not there.
+
+PAIR = """
+def test_one(component):
+    pass
+
+def test_two(component):
+    pass
+"""
+ABSENT = """
+[bus.line]
+kind = "serial"
+url = "/dev/none"
+
+[[component]]
+name = "imu"
+bus = "line"
+protocol = "stm32-uart"
+"""
+
+
+def test_a_part_that_the_command_line_names_must_be_there(suite: Suite) -> None:
+    """It is reported once."""
+    done = suite.run(PAIR, "--bench", "stm32-uart:/dev/none", bench=False)
+    done.assert_outcomes(errors=1, skipped=1)
+    done.stdout.fnmatch_lines([
+        "'stm32-uart-none' is absent on bench 'stm32-uart-none': E-SERIAL-ABSENT *",
+        "no test of the bench was run",
+        "1 skipped because their part broke",
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one", "two"])
+def test_a_green_run_without_its_parts_says_so(suite: Suite, workers: tuple[str, ...]) -> None:
+    suite.bench.write_text(ABSENT)
+    done = suite.run(PAIR, *workers)
+    done.assert_outcomes(skipped=2)
+    done.stdout.fnmatch_lines([
+        "2 skipped without their hardware: serial 2",
+        "'imu' is absent: 2 skipped; --require serial lets them fail",
+        "no test of the bench was run",
+    ])  # fmt: skip
+
+
+def test_a_run_that_tested_something_does_not_say_so(suite: Suite) -> None:
+    done = suite.run(PAIR, "-k", "front")
+    assert "no test of the bench" not in done.stdout.str()
+
+
+def test_only_what_needs_a_version_is_skipped_without_one(suite: Suite) -> None:
+    tests = """
+@pytest.mark.needs("version")
+def test_version(component):
+    assert component.look().version
+
+def test_other(component):
+    pass
+"""
+    part = "stm32-uart:/dev/none?bus.emulated=true&bus.baudrate=115200&component.emulated.part=stm32f405xg"
+    done = suite.run(tests, "--bench", part, "-rs", bench=False)
+    done.assert_outcomes(passed=1, skipped=1)
+    done.stdout.fnmatch_lines([
+        "1 skipped because their part can't be asked for its version",
+        "SKIPPED *: version unknown: * has no question; add version.send and version.match to the target",
+    ])  # fmt: skip
+    suite.run(tests, "-k", "front").assert_outcomes(passed=2)
+
+
+@pytest.mark.real_time("a port of this host")
+def test_a_part_that_has_never_answered_is_not_called_broken(suite: Suite) -> None:
+    """It runs, so far as is known: only what needs its bootloader fails."""
+    tests = """
+@pytest.mark.needs("read")
+def test_read(component):
+    pass
+
+def test_other(component):
+    pass
+"""
+    ours, port = pty.openpty()
+    try:
+        part = f"stm32-uart:{os.ttyname(port)}?bus.baudrate=115200&answer=0.1"
+        done = suite.run(tests, "--bench", part, bench=False)
+    finally:
+        os.close(ours)
+        os.close(port)
+    done.assert_outcomes(errors=1, passed=1)
+    done.stdout.fnmatch_lines(["'stm32-uart-*' on bench * has not answered so far: E-PART-MUTE *"])
 
 
 # Codes.
