@@ -13,7 +13,7 @@ from dataclasses import replace
 from enum import Enum, auto
 
 from ...transports.deadline import Deadline
-from ...transports.errors import TransportError, UsbAbsent, UsbForbidden, UsbGone, UsbTimeout
+from ...transports.errors import TransportError, UsbAbsent, UsbForbidden, UsbGone, UsbStall, UsbTimeout
 from ...transports.usb.bus import UsbBus, UsbDevice, UsbInfo, UsbInterface, UsbMatch
 from ...transports.usb.claims import mark
 from ..errors import NoResponse, PartWrongMode
@@ -92,8 +92,7 @@ def detach(bus: UsbBus, device: UsbDevice, address: DfuAddress, seconds: float) 
         device.claim(interface.number, interface.alternate)
         timeout = functional.detach_ms if functional else DETACH_MS
         with suppress(UsbGone, UsbTimeout):
-            deadline = Deadline.after(REQUEST_SECONDS)
-            device.control_out(OUT, Request.DETACH, timeout, interface.number, b"", deadline)
+            _ask_to_detach(device, interface.number, timeout)
         if functional is None or not functional.will_detach:
             with suppress(TransportError):
                 device.reset()
@@ -126,6 +125,16 @@ def detach(bus: UsbBus, device: UsbDevice, address: DfuAddress, seconds: float) 
         back.close()
         if not bus.wait_gone(wanted, deadline):
             raise _still_running(info, seconds)
+
+
+def _ask_to_detach(device: UsbDevice, interface: int, timeout: int) -> None:
+    """A device that was asked before refuses it until the time of that request is over (DFU 1.1, 5.1 and A.2.2): a command that
+    was killed may have asked. `timeout`: in milliseconds. Raises UsbStall where it is refused then, too."""
+    with suppress(UsbStall):
+        device.control_out(OUT, Request.DETACH, timeout, interface, b"", Deadline.after(REQUEST_SECONDS))
+        return
+    device.wait(timeout / 1000)
+    device.control_out(OUT, Request.DETACH, timeout, interface, b"", Deadline.after(REQUEST_SECONDS))
 
 
 def ids_of(info: UsbInfo) -> tuple[int, int]:

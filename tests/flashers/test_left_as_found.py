@@ -3,6 +3,8 @@ its application, also where Ctrl-C comes amid it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from proxyflash.flashers.serial.entry import LineSettings, SerialEntry
 from proxyflash.testing.rig import Rig, settled
 from proxyflash.testing.thinning import Sweep
 from proxyflash.transports.can.bus import CanBus
+from proxyflash.transports.errors import CanGone, ProxyflashError, SerialGone, UsbGone
 from proxyflash.transports.serial.port import SerialPort
 from proxyflash.transports.usb.bus import UsbDevice
 
@@ -118,6 +121,59 @@ def test_ctrl_c_amid_a_look(
                 look_at(bench)
             stop = 0
             assert settled(bench) == "1.4.2"
+
+
+class Killed(BaseException):
+    """What the process does not survive."""
+
+
+GONE: Mapping[str, type[ProxyflashError]] = {"serial": SerialGone, "can": CanGone, "usb": UsbGone}
+
+
+@pytest.mark.parametrize("how", ["killed", "cable pulled"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_ends_amid_a_look_is_mended_by_the_next_command(
+    kind: str, how: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From one thing that the host has sent on, nothing more arrives: not what the command would send on its way out either."""
+    rig = Rig(KINDS[kind](), tmp_path)
+    sent = stop = 0
+
+    def ending(method: Any) -> Any:
+        def send(*arguments: Any) -> Any:
+            nonlocal sent
+            if stop and sent >= stop:
+                raise error
+            answer = method(*arguments)
+            sent += 1
+            if sent == stop:
+                raise error
+            return answer
+
+        return send
+
+    for owner, name in ((SerialPort, "write"), (CanBus, "send"), (UsbDevice, "control_in"), (UsbDevice, "control_out")):
+        monkeypatch.setattr(owner, name, ending(getattr(owner, name)))
+    with rig.powered() as bench:
+        gone = GONE[bench.file.spec.bus["b"].kind]
+        error: BaseException = Killed() if how == "killed" else gone("unplugged")
+        sent = 0
+        look(bench, rig)
+    sweep = Sweep(request, range(1, sent + 1), 4, f"{how} at")
+    for place in sweep:
+        with sweep.at(place), rig.powered() as bench:
+            flash = bench.emulated_device("part").flash
+            before = flash.read(flash.base, flash.end - flash.base)
+            sent, stop = 0, place
+            error = Killed() if how == "killed" else gone("unplugged")
+            with suppress(Killed, ProxyflashError):
+                look(bench, rig)
+            assert sent == place
+            stop = 0
+            rig.part.by_hand(bench.emulated_device("part"))
+            look(bench, rig)
+            assert flash.read(flash.base, flash.end - flash.base) == before
+            rig.ends_with_the_new_image(bench)
 
 
 class Sent(SerialEntry):
