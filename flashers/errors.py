@@ -176,7 +176,8 @@ USUAL_SILENCES: Mapping[Step, Meaning] = {
     Step.END: Meaning.LOST,
     Step.START: Meaning.LOST,
 }
-"""BUSY: the part is waited for as long as its work may take, and then the answer is LOST."""
+"""BUSY: the part is waited for as long as its work may take, and then the answer is LOST. START: the engine does not start a part
+a second time, so the table decides nothing there unless a family reads it."""
 
 
 class PartError(ProxyflashError):

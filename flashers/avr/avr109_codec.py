@@ -21,6 +21,7 @@ MEANINGS: Mapping[int, Meaning] = {UNKNOWN[0]: Meaning.REFUSED}
 """Of an answer that is not DONE; any other byte is LOST. There is no checksum, so a refusal counts once it came again in another
 attempt."""
 SILENCES: Mapping[Step, Meaning] = USUAL_SILENCES
+"""START: `AvrFlasher.start_application` resets the part or asks the loader, which shows whether the request was lost."""
 
 
 class Command(StrEnum):

@@ -50,7 +50,7 @@ MEANINGS: Mapping[int, Meaning] = {
 """Of an answer's last byte, and NOSYNC of its first; any other byte is LOST. There is no checksum: a refusal counts once it
 came again in another attempt."""
 SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.ERASE: Meaning.LOST}
-"""A page is erased by writing it."""
+"""A page is erased by writing it. START: as in avr109_codec."""
 
 
 class Parameter(IntEnum):

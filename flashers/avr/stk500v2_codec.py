@@ -61,7 +61,7 @@ MEANINGS: Mapping[int, Meaning] = {
 }
 """Of a status that is not CMD_OK; the others are REFUSED."""
 SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.ERASE: Meaning.LOST}
-"""A page is erased by writing it."""
+"""A page is erased by writing it. START: as in avr109_codec."""
 
 
 class Parameter(IntEnum):

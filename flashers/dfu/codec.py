@@ -79,7 +79,8 @@ MEANINGS: Mapping[int, Meaning] = {
 """Of a status that is not OK; the others are FAILED."""
 SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.END: Meaning.DONE, Step.START: Meaning.DONE}
 """After the last block, and once it is asked to start its application, a device answers no more: it restarts. What comes back
-says whether it did."""
+says whether it did: `DfuSession.reset` and `DfuSlot._manifest` look at that, for a stall or a device that has gone means the same
+as a silence there."""
 
 
 class DfuSeCommand(IntEnum):

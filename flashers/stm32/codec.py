@@ -21,6 +21,7 @@ MEANINGS: Mapping[int, Meaning] = {NACK: Meaning.FAILED}
 """Of a byte that is not ACK; any other is LOST. A command that gets NACK three times is refused for good: by chance of the wire
 it would not be."""
 SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.WRITE: Meaning.BUSY}
+"""START: `Stm32Commands.go` asks whether the loader is still there. Only that shows which was lost, the answer or the request."""
 SYNCHRONISE = 0x7F
 """AN3155, 1 and 2: the byte by which the loader measures the bit rate. Once it has, the byte is half a command."""
 BLOCK = 256

@@ -41,6 +41,8 @@ MEANINGS: Mapping[int, Meaning] = {Control.NAK: Meaning.LOST, Control.CAN: Meani
 """Of an answer to a block that is not ACK; CAN counts where two come in a row. Any other byte is passed over, and LOST where
 nothing else comes."""
 SILENCES: Mapping[Step, Meaning] = {**USUAL_SILENCES, Step.WRITE: Meaning.BUSY, Step.END: Meaning.BUSY}
+"""START: a loader answers nothing to a step of `run` without `expect`, and the console does not wait. With `expect` a silence is
+a SerialTimeout."""
 
 SHORT, LONG = 128, 1024
 """Bytes in a block that begins with SOH, and with STX."""
