@@ -15,7 +15,7 @@ from enum import Enum, auto
 from ...transports.deadline import Deadline
 from ...transports.errors import TransportError, UsbAbsent, UsbForbidden, UsbGone, UsbStall, UsbTimeout
 from ...transports.usb.bus import UsbBus, UsbDevice, UsbInfo, UsbInterface, UsbMatch
-from ...transports.usb.claims import mark
+from ...transports.usb.claims import Claimed, marks, returned
 from ..errors import NoResponse, PartWrongMode
 from .codec import (
     APPLICATION_SPECIFIC,
@@ -199,9 +199,8 @@ def _elsewhere(
 ) -> Sequence[UsbMatch]:
     """The port where a device came back in that mode which left `info.port`; none where that isn't known, or it isn't back.
 
-    `others`: the ports where devices were before. Where another component of the bus was, it is looked for by a unique
-    serial number. The only device that came is taken for it, unless the address names its port, or another device is
-    followed that isn't back either, by this process or by another one.
+    `others`: the ports where devices were before. Which of the devices it is that came, `claims.returned` says. Where the address
+    names a port, only a serial number shows it, and not at a place where another device is followed.
     """
     match = address.dfu_mode() if in_dfu_mode else address.runtime()
     if match is None or match.vendor_id is None or info.port in bus.ports():
@@ -211,16 +210,20 @@ def _elsewhere(
         for seen in bus.list(replace(match, serial=None, port=None))
         if seen.port not in others and seen.interfaces and is_in_dfu_mode(seen) is in_dfu_mode
     ]
-    followed = bus.followed
-    places = {other.place for other in followed}
-    new = [seen for seen in came if seen.port not in places]
-    same = [seen for seen in (came if address.port is None else new) if info.serial and seen.serial == info.serial]
-    there = {*bus.ports(), info.port}
-    away = [other for other in followed if other.place not in there]
-    if any(mark(info.serial) in other.serials for other in away):
-        return ()
-    found = same or (new if address.port is None and not away else [])
-    return [UsbMatch(port=found[0].port)] if len(found) == 1 else ()
+    followed, there = bus.followed, {*bus.ports(), info.port}
+    if address.port is not None:
+        places = {other.place for other in followed}
+        came = [seen for seen in came if seen.port not in places]
+    # Several devices may have the same serial number in DFU mode: that of a device at its place shows nothing.
+    others_now = [Claimed(other.place, frozenset()) if other.place in there else other for other in followed]
+    place = returned(
+        Claimed(info.port or "", marks([info.serial or ""])),
+        [Claimed(seen.port or "", marks([seen.serial or ""])) for seen in came],
+        others_now,
+        lambda place: place not in there,
+        only_one=address.port is None,
+    )
+    return [UsbMatch(port=place)] if place else ()
 
 
 def _there(bus: UsbBus, wanted: Sequence[UsbMatch]) -> str:

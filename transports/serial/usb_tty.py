@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,46 +126,29 @@ class Followed:
             self._claim.say(found.place, self._serials)
 
     def now(self, *, only_one: bool) -> UsbTty | None:
-        """Its port now: at its place, else by its serial number, and else, with `only_one`, the only device that came since.
-        None: not back yet, or not known.
-
-        What another device has that is followed, in this process or in another one, is not it: that one's serial number, or
-        where both have the same, its place. As long as such a device isn't back either, the only device that came may be that.
-        """
+        """Its port now: at its place, else where `claims.returned` sees it; the port of the same interface, or the first. None:
+        it is not back yet, or not known."""
         before = self.device
         if before is None:
             return None
         now, others = ports(), self._others()
-        there = [port for port in now if not self._is_anothers(port, before, others)]
-        if found := self._own(port for port in there if port.place == before.place):
-            return found
-        new = [port for port in there if (port.place, port.number) not in self._there]
-        places = {before.place, *(port.place for port in now)}
-        away = [other for other in others if other.place not in places and claims.is_away(other.place)]
-        taken = {serial for other in away for serial in other.serials}
-        known = {serial for serial in self._serials if serial and claims.mark(serial) not in taken}
-        if found := self._own(port for port in new if port.serial in known):
-            return found
-        return self._own(new) if only_one and not away else None
+        own = Claimed(before.place, claims.marks(self._serials))
+        seen = {port: Claimed(port.place, claims.marks([port.serial])) for port in now}
+        place = before.place
+        if not any(port.place == place and not claims.is_anothers(seen[port], own, others) for port in now):
+            places = {before.place, *(port.place for port in now)}
+            came = [seen[port] for port in now if (port.place, port.number) not in self._there]
+            place = claims.returned(
+                own, came, others, lambda place: place not in places and claims.is_away(place), only_one=only_one
+            )
+        wanted = before.interface
+        found = [port for port in now if port.place == place]
+        return min(found, key=lambda port: (port.interface != wanted, port.interface, port.path), default=None)
 
     def _others(self) -> list[Claimed]:
         mine = [other for ref in self._all.valuerefs() if (other := ref()) is not None and other._owner != self._owner]
         said = (Claimed(other.device.place, claims.marks(other._serials)) for other in mine if other.device is not None)
         return [*said, *claims.of_others()]
-
-    def _is_anothers(self, port: UsbTty, before: UsbTty, others: Sequence[Claimed]) -> bool:
-        theirs = any(claims.mark(port.serial) in other.serials for other in others if other.place != before.place)
-        if port.serial and theirs != (port.serial in self._serials):
-            return theirs
-        return port.place != before.place and any(other.place == port.place for other in others)
-
-    def _own(self, candidates: Iterable[UsbTty]) -> UsbTty | None:
-        """Of one device the port of the same interface, or its first; None where several devices may be meant."""
-        found = list(candidates)
-        if len({port.place for port in found}) != 1:
-            return None
-        wanted = self.device.interface if self.device is not None else 0
-        return min(found, key=lambda port: (port.interface != wanted, port.interface, port.path))
 
 
 def _look(tty: Path) -> UsbTty | None:

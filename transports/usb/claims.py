@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,39 @@ class Claimed:
 
     place: str
     serials: frozenset[str]
+
+
+def is_anothers(seen: Claimed, own: Claimed, others: Iterable[Claimed]) -> bool:
+    """Whether a device that is there now is one of the `others` that are followed, and not `own`: by its serial number, or where
+    that does not tell them apart, by its place."""
+    others = [other for other in others if other.place != own.place]
+    theirs = any(seen.serials & other.serials for other in others)
+    if theirs != bool(seen.serials & own.serials):
+        return theirs
+    return seen.place != own.place and any(other.place == seen.place for other in others)
+
+
+def returned(
+    own: Claimed,
+    came: Iterable[Claimed],
+    others: Sequence[Claimed],
+    is_away: Callable[[str], bool],
+    *,
+    only_one: bool,
+) -> str:
+    """The place to which a device has come back that is not at its own place; "": it is not back, or several may be meant.
+
+    `came`: the devices that came since it left. A device is known by its serial number, unless another followed device with that
+    number is away too, and else, with `only_one`, by being the only device that came. As long as another followed device is
+    away, the only device may be that. `others`: the devices that are followed. `is_away`: whether a place is empty.
+    """
+    away = [other for other in others if other.place != own.place and is_away(other.place)]
+    known = own.serials.difference(*(other.serials for other in away))
+    mine = [seen for seen in came if not is_anothers(seen, own, others)]
+    for alike in ([seen for seen in mine if seen.serials & known], mine if only_one and not away else []):
+        if len(places := {seen.place for seen in alike}) == 1:
+            return places.pop()
+    return ""
 
 
 class Claim:
