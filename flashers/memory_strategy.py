@@ -20,6 +20,7 @@ SAMPLE = 64
 """Bytes read of an erase unit to see whether reading the rest of it may be worth while."""
 MISSES = 4
 """When this many units in a row differ, the rest is taken to differ too."""
+UNVERIFIABLE = "this part gives no way to verify what it holds"
 REFUSALS = (PartProtected, PartRefused, PartWrongMode, SecurityDenied, Unsupported)
 """Answers by which a part says that it did not do what was asked."""
 
@@ -46,6 +47,11 @@ class MemoryStrategy(Strategy):
 
     def seconds_for(self, plan: FlashPlan) -> float | None:
         return self.memory.seconds_for(plan.erase, plan.write_bytes)
+
+    def check_verifiable(self) -> None:
+        if not self.has(Capability.CHECK | Capability.DIGEST | Capability.READ):
+            remedy = "To write it all the same, and verify nothing: proxyflash flash NAME IMAGE --no-verify"
+            raise Unsupported(UNVERIFIABLE, remedy=remedy)
 
     def write(self, plan: FlashPlan) -> tuple[int, int]:
         written = 0
@@ -224,7 +230,7 @@ class MemoryStrategy(Strategy):
             elif self.has(Capability.CHECK) and (plan.writes or not self.has(Capability.DIGEST | Capability.READ)):
                 method = self.memory.judge(plan.image.segments)
             elif not self.has(Capability.DIGEST | Capability.READ):
-                raise Unsupported("this part gives no way to verify what it holds")
+                raise Unsupported(UNVERIFIABLE)
             else:
                 method = self._verify_parts(parts, total)
             finish(method)

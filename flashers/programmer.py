@@ -186,9 +186,11 @@ class Programmer:
                 current = None
                 strategy = self._strategy()
                 found.check_cancelled()
+                if verify:
+                    strategy.check_verifiable()
                 found.attempts, found.verified = found.attempts + 1, False
-                before = found.erased, found.written
-                found.erased, found.written = map(sum, zip(before, strategy.write(todo), strict=True))
+                erased_now, written_now = strategy.write(todo)
+                found.erased, found.written = found.erased + erased_now, found.written + written_now
                 return strategy.verify(todo) if verify else ""
 
             verified = self._attempt(once, Phase.WRITE)

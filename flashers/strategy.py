@@ -37,6 +37,9 @@ class Strategy(ABC):
     def seconds_for(self, plan: FlashPlan) -> float | None:
         """About how long a plan takes; None if not known."""
 
+    def check_verifiable(self) -> None:  # noqa: B027 - most can tell
+        """Raises Unsupported where it is known that nothing would show what the part holds then."""
+
     @abstractmethod
     def write(self, plan: FlashPlan) -> tuple[int, int]:
         """Carries out a plan, without verifying; bytes erased and bytes written."""

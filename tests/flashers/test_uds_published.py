@@ -380,3 +380,8 @@ def test_an_address_without_an_id_for_all_ecus_is_found_by_a_check(tmp_path: Pat
         pass
     with Bench.open(tmp_path / "bench.toml") as bench, pytest.raises(ProfileWrong, match="gateway: functional = true"):
         bench.check()
+
+
+def test_an_ecu_that_can_not_be_verified_is_not_erased_unless_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=r"no way to verify.*nothing was erased or written.*--no-verify"):
+        made(tmp_path, STEERING).flash()
