@@ -21,7 +21,7 @@ from proxyflash.transports.errors import ProxyflashError
 from proxyflash.transports.recording import formats
 from proxyflash.transports.recording.formats import BadRecording
 from proxyflash.updates.engine import bundle
-from proxyflash.updates.errors import BundleBroken, BundleChanged, SignatureForm, SignatureWrong
+from proxyflash.updates.errors import BundleBroken, BundleChanged, SignatureForm, SignatureMissing, SignatureWrong
 from proxyflash.updates.manifests.signing import PrivateKey, read_public_key
 
 from .authoring import private_key
