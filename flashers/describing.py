@@ -193,6 +193,34 @@ def described(records: Iterable[Record], describers: Mapping[str, Sequence[Descr
     yield from describing.end()
 
 
+def message_with(
+    wanted: Record, records: Iterable[Record], describers: Mapping[str, Sequence[Describer]]
+) -> tuple[str, bool]:
+    """The message that one of the records is of, and whether that record holds something that is not to be shown.
+
+    Of a record of several messages all of them, in words; "": no describer knows them.
+    """
+    describing = Describing(describers, others=False)
+    is_secret: bool | None = None
+    for record in records:
+        lines = describing.take(record)
+        if record is wanted:
+            is_secret = describing.secret
+        if is_secret is not None and (words := _words_like(wanted, record, lines)):
+            return words, is_secret
+    # On CAN a message that has not ended may be one of other ids.
+    words = "" if isinstance(wanted, CanFrame) else _words_like(wanted, wanted, describing.end())
+    return words, bool(is_secret)
+
+
+def _words_like(wanted: Record, record: Record, lines: Iterable[Line]) -> str:
+    """The words of the lines that a record ends, if these are of the same bus and side as another record."""
+    if isinstance(wanted, CanFrame) and (not isinstance(record, CanFrame) or id_text(record) != id_text(wanted)):
+        return ""
+    sent = plainly(wanted).sent
+    return "; ".join(line.words for line in lines if line.bus == wanted.bus and line.sent == sent)
+
+
 def plainly(record: Record) -> Line:
     """A record whose protocol is not known: its bytes."""
     sent: bool | None = None

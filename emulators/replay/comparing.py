@@ -23,7 +23,8 @@ from .usb import changes_nothing
 class Difference:
     """Where one flow of a bus differs first. `flow`: which, in words with a place for the `number`, from 1.
 
-    `sides`: what each recording has there, in words. `records`: the record of each in which that is, None: it has ended.
+    `sides`: what each recording has there, as bytes. `records`: the record of each in which that is, None: it has ended.
+    `messages`: the message that this is of, in words, for each recording; "": not known.
     """
 
     bus: str
@@ -31,6 +32,7 @@ class Difference:
     number: int
     sides: tuple[str, str]
     records: tuple[Record | None, Record | None]
+    messages: tuple[str, str] = ("", "")
 
     @property
     def time(self) -> float:
@@ -38,7 +40,10 @@ class Difference:
         return next(record.time for record in self.records if record is not None)
 
     def __str__(self) -> str:
-        return f"{self.bus}: {self.flow.format(self.number)} differs: {self.sides[0]}; in the other one {self.sides[1]}"
+        one, other = (
+            f"{side} ({words})" if words else side for side, words in zip(self.sides, self.messages, strict=True)
+        )
+        return f"{self.bus}: {self.flow.format(self.number)} differs: {one}; in the other one {other}"
 
 
 def first_differences(one: Sequence[Record], other: Sequence[Record]) -> list[Difference]:

@@ -15,7 +15,8 @@ import pytest
 from proxyflash.report_page import page
 from proxyflash.report_page.story import Mood, Story, Verdict
 from proxyflash.transports import private_files
-from proxyflash.transports.recording.formats import head_line
+from proxyflash.transports.recording.formats import head_line, record_line
+from proxyflash.transports.recording.records import CanFrame
 
 from .conftest import Desk
 
@@ -154,8 +155,53 @@ def test_two_recordings_and_their_first_difference(desk: Desk) -> None:
     (found,) = told["error"]["differences"]
     assert (found["bus"], found["what"]) == ("usb", "transfer 308 with 0483:df11")
     assert (found["recording"] + " -> FF", found["recording"][:5]) == (found["against"], "21 01")
+    # DFU 1.1, 6.1.1: DNLOAD is request 1.
+    assert "DNLOAD" in found["recording_words"]
+    assert f"({found['recording_words']}); in the other one" in done.err
     assert "First difference on usb" in text
     assert text.index("one.jsonl") < text.index("other.jsonl")
+
+
+def uds_recording(name: str, *frames: tuple[int, str]) -> None:
+    records = [
+        CanFrame(1_000.0 + number, "car", can_id == 0x7E0, can_id, 0, bytes.fromhex(data))
+        for number, (can_id, data) in enumerate(frames)
+    ]
+    Path(name).write_bytes(head_line() + b"".join(map(record_line, records)))
+
+
+def test_the_first_difference_is_in_words(desk: Desk) -> None:
+    """A frame in a long message has the words of that message (ISO 15765-2, ISO 14229-1)."""
+    first, flow = (0x7E0, "10 0B 31 01 FF 00 44 08"), (0x7E8, "30 00 00")
+    uds_recording("one.jsonl", first, flow, (0x123, "01"), (0x7E0, "21 00 00 00 01 00"))
+    uds_recording("other.jsonl", first, flow, (0x123, "01"), (0x7E0, "21 00 00 00 02 00"))
+    done = desk.run("replay", "one.jsonl", "--against", "other.jsonl")
+    assert done.status == 1
+    assert "(RoutineControl startRoutine 0xFF00 eraseMemory, 44 08 00 00 00 01 00); in the other one" in done.err
+    assert "eraseMemory, 44 08 00 00 00 02 00)" in done.err
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    ([(0x7E8, "04 67 01 36 57")], [(0x7E8, "04 67 01 36 58")]),
+    ([(0x7E0, "10 08 27 02 36 57 11 11"), (0x7E8, "30"), (0x7E0, "21 36 57")],
+     [(0x7E0, "10 08 27 02 36 57 11 11"), (0x7E8, "30"), (0x7E0, "21 36 58")]),
+    ([(0x7E0, "04 27 02 36 57")], [(0x7E0, "02 10 02")]),
+])  # fmt: skip
+def test_a_difference_shows_no_seed_and_no_key(
+    desk: Desk, one: list[tuple[int, str]], other: list[tuple[int, str]]
+) -> None:
+    uds_recording("one.jsonl", *one)
+    uds_recording("other.jsonl", *other)
+    for command in (
+        ("replay", "one.jsonl", "--against", "other.jsonl", "--html", "page.html"),
+        ("--json", "replay", "one.jsonl", "--against", "other.jsonl"),
+    ):
+        done = desk.run(*command)
+        assert done.status == 1
+        assert "SecurityAccess" in done.out + done.err
+        for shown in (done.out, done.err, text_of(Path("page.html"))):
+            assert "36 57" not in shown
+            assert "3657" not in shown
 
 
 def test_a_page_that_fails_hides_no_failure_of_its_command(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

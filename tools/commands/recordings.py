@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import tempfile
@@ -18,6 +19,7 @@ from ...transports.outside import without_passwords
 from ...transports.plain import CAUSE
 from ...transports.recording.formats import BadRecording, Recording, load, refuse_other, save, save_all
 from ...transports.recording.recorder import Recorder
+from ...transports.recording.records import CanFrame
 from .. import replayable
 from ..output import Mode, Output
 from .reporting import check, title_of, write
@@ -46,7 +48,9 @@ class Unwritten(ProxyflashError):
 
 
 class RecordingsDiffer(ProxyflashError):
-    """`replay --against`: the traffic of two recordings differs. The message has the first difference and both sides."""
+    """`replay --against`: the traffic of two recordings differs. The message has the first difference, with both sides as bytes
+    and in words.
+    """
 
     code = "E-REPLAY-DIFFERENT"
     default_remedy = "See both sides on a page: --html FILE."
@@ -60,6 +64,8 @@ class RecordingsDiffer(ProxyflashError):
                     "what": each.flow.format(each.number),
                     "recording": each.sides[0][:CAUSE],
                     "against": each.sides[1][:CAUSE],
+                    "recording_words": each.messages[0][:CAUSE],
+                    "against_words": each.messages[1][:CAUSE],
                 }
                 for each in found[:MOST_DIFFERENCES]
             ]
@@ -266,14 +272,14 @@ def _compare(session: Session, one: tuple[Path, Recording], other: tuple[Path, R
     from ...emulators.replay.comparing import first_differences, holds_traffic
 
     output = session.output
-    found = first_differences(one[1].records, other[1].records)
+    files = _bench_file(session, one[1]), _bench_file(session, other[1])
+    found = [_in_words(each, (one[1], other[1]), files) for each in first_differences(one[1].records, other[1].records)]
     is_empty = not holds_traffic(one[1].records) and not holds_traffic(other[1].records)
     if html is not None:
         from ...report_page import page, recordings
 
         places = ((each.bus, str(each), each.records) for each in found)
         names, both = (str(one[0]), str(other[0])), (one[1], other[1])
-        files = _bench_file(session, one[1]), _bench_file(session, other[1])
         page.write(recordings.compared(names, both, files, places, is_empty=is_empty), html)
         output.note(f"page written to {html}")
     for each in found[1:]:
@@ -284,6 +290,24 @@ def _compare(session: Session, one: tuple[Path, Recording], other: tuple[Path, R
     output.document({"recordings": [str(one[0]), str(other[0])], "verdict": verdict})
     said = "nothing passed in either: nothing was compared" if is_empty else "OK  the same passed on all buses"
     output.line(f"{one[0]} and {other[0]}  {said}")
+
+
+def _in_words(
+    found: Difference, recordings: tuple[Recording, Recording], files: tuple[BenchFile | None, BenchFile | None]
+) -> Difference:
+    """With the message of each side in words. Bytes of a seed, a key or a certificate are left out."""
+    from ...enumerators.described import describers_of
+    from ...flashers.describing import id_text, message_with
+
+    sides, messages = list(found.sides), ["", ""]
+    for place, (record, recording, file) in enumerate(zip(found.records, recordings, files, strict=True)):
+        if record is None:
+            continue
+        known = describers_of(recording.records, file)
+        messages[place], is_secret = message_with(record, recording.records, known)
+        if is_secret and isinstance(record, CanFrame):
+            sides[place] = f"{id_text(record)} [{len(record.data)}] bytes that are not shown"
+    return dataclasses.replace(found, sides=(sides[0], sides[1]), messages=(messages[0], messages[1]))
 
 
 @contextmanager
