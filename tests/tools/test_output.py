@@ -162,6 +162,36 @@ def test_a_pipe_gets_neither_bars_nor_escape_codes(desk: Desk) -> None:
     assert "\x1b" not in out
 
 
+@pytest.mark.parametrize("environment", [
+    {"JOURNAL_STREAM": "8:12345", "INVOCATION_ID": "0" * 32},  # systemd.exec(5): a service whose output goes to the journal.
+    {"CI": "true", "GITHUB_ACTIONS": "true", "TERM": "xterm-256color"},
+    {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"},  # rich's, which would draw bars into a pipe.
+], ids=["journald", "github", "forced"])  # fmt: skip
+def test_a_log_gets_one_line_an_event(desk: Desk, environment: dict[str, str]) -> None:
+    """Of several components at once, too. The log has its own times."""
+    process = desk.start("apply", "--parallel", desk.manifest, stderr=subprocess.STDOUT, env=os.environ | environment)
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, out
+    assert not re.search(r"[\x1b\r]|━|\d\d:\d\d:\d\d", out)
+    for component in NEW:
+        said = [
+            line.removeprefix(component).split()[0] for line in out.splitlines() if line.startswith(f"{component}  ")
+        ]
+        assert said == ["step", "plan", "OK"], out
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_components_at_once_have_a_line_each_that_fits(desk: Desk, columns: int) -> None:
+    text = on_terminal(desk, "apply", "--parallel", desk.manifest, columns=columns)
+    for component in NEW:
+        bars = [line for line in drawn(text) if re.match(rf"{component} +(erase|write|verify) ", line)]
+        assert bars, component
+        assert all(len(line) < columns for line in bars)
+    left = "\n".join(screen(text))
+    assert [len(re.findall(rf"^{component}  OK  -> 1.5.0", left, re.MULTILINE)) for component in NEW] == [1] * len(NEW)
+    assert "write" not in left
+
+
 def test_more_with_v(desk: Desk) -> None:
     done = desk.run(*FLASH[:2], desk.image("camera"), "-v")
     phases = [line.split()[1] for line in done.err.splitlines()]
