@@ -182,7 +182,7 @@ def test_a_log_gets_one_line_an_event(desk: Desk, environment: dict[str, str]) -
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_components_at_once_have_a_line_each_that_fits(desk: Desk, columns: int) -> None:
-    text = on_terminal(desk, "apply", "--parallel", desk.manifest, columns=columns)
+    text = on_terminal(desk, "apply", "--parallel", str(desk.manifest), columns=columns)
     for component in NEW:
         bars = [line for line in drawn(text) if re.match(rf"{component} +(erase|write|verify) ", line)]
         assert bars, component
