@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
 import shlex
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 import uuid
 from collections.abc import Iterator
 from importlib import import_module
@@ -22,8 +24,11 @@ import click
 import pytest
 from proxyflash.docs import errors_page, reference
 from proxyflash.emulators.device import BadDevice, DeviceSpec
+from proxyflash.emulators.dfu.device import DfuOptions
 from proxyflash.emulators.faults import FaultPlan
 from proxyflash.emulators.registry import find
+from proxyflash.emulators.serial.settings import UartSettings
+from proxyflash.emulators.uds.ecu import Variation
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.benchfile.schema import FaultSpec, load
 from proxyflash.enumerators.target import Target
@@ -387,13 +392,25 @@ WIRES = {"can": "can.wire:CanWire", "serial": "serial.wire:UartWire", "usb": "us
 
 
 @pytest.mark.parametrize("protocol", plugins.names(plugins.EMULATORS))
-def test_the_keys_and_parts_of_an_emulated_part(protocol: str) -> None:
+def test_the_keys_and_parts_of_an_emulated_part(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     device = plugins.load(plugins.EMULATORS, protocol)
     module, _, wire_class = WIRES[device.bus_kind].partition(":")
     more = {"bitrate": 500_000} if device.bus_kind == "can" else {}
     channel = uuid.uuid4().hex
     wire = getattr(__import__(f"proxyflash.emulators.{module}", fromlist=["x"]), wire_class)(channel, pace=0, **more)
     address = {"request": 0x7E0, "response": 0x7E8}
+    defaults: dict[str, Any] = {
+        field.name: field.default
+        for of_protocol, options in (("uds", Variation), ("dfu", DfuOptions))
+        for field in (dataclasses.fields(options) if protocol == of_protocol else ())
+    }
+    get = UartSettings._get
+
+    def noted(self: UartSettings, key: str, kind: type, default: Any) -> Any:
+        defaults[key] = default
+        return get(self, key, kind, default)
+
+    monkeypatch.setattr(UartSettings, "_get", noted)
 
     def refused(**settings: Any) -> BadDevice:
         with pytest.raises(BadDevice) as caught:
@@ -405,6 +422,10 @@ def test_the_keys_and_parts_of_an_emulated_part(protocol: str) -> None:
         keys = keys_in(refused(part=PART_OF[protocol], nonsense=1)) | {"part", "firmware"}
         # Not every part has a serial number; those that have are not asked for it before the rest.
         assert set(listed) - {"serial"} == keys - {"serial"}
+        # A key without a fixed default has "-".
+        for key in listed.keys() & defaults.keys():
+            default = list(defaults[key]) if isinstance(defaults[key], frozenset | tuple) else defaults[key]
+            assert listed[key] in ("-", "needed") or tomllib.loads(f"k = {listed[key]}")["k"] == default, key
         parts = re.split(r" none of |there are: ", refused(part="nonsense").reason)[1].split(", ")
         section = re.split(r"^### ", EMULATION.read_text(encoding="utf-8"), flags=re.MULTILINE)
         text = next(item for item in section if item.startswith(f"`emulated` of `{protocol}`")).partition("| key")[0]

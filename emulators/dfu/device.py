@@ -65,7 +65,7 @@ def parts() -> dict[str, dict[str, Any]]:
 
 
 class DfuDevice(EmulatedDevice):
-    """Keys of the `emulated` table: `part` (of parts.toml), `serial`, `firmware`, and those of Options."""
+    """Keys of the `emulated` table: `part` (of parts.toml), `serial`, `firmware`, and those of DfuOptions."""
 
     bus_kind: ClassVar[str] = "usb"
 
