@@ -582,3 +582,32 @@ class TestCancelled:
         assert lab.apply(update, abandon=True).succeeded
         with lab.engine() as engine:
             assert [entry.progress().ending for entry in engine.store.entries()] == [Ending.ABANDONED, Ending.SUCCEEDED]
+
+
+@pytest.mark.parametrize(
+    ("after", "said", "component"),
+    [
+        (None, "before the first step", None),
+        ("asked left one", "before the first step", None),
+        ("backup left one ended", "in step 1.1, before its install", "left"),
+        ("install left one ended", "in step 1.1, before its apply", "left"),
+        ("apply left one ended", "before step 1.2", "left"),
+        ("apply left two ended", "before step 1.1", "right"),
+    ],
+)
+def test_where_it_was_stopped_between_two_actions(
+    lab: Lab, after: str | None, said: str, component: str | None
+) -> None:
+    lab.cancelled = lambda: after is None or after in lab.log
+    error = lab.apply(lab.bundle()).error
+    assert isinstance(error, Cancelled)
+    assert (error.cause, error.component) == (f"stopped on request {said}", component)
+
+
+@pytest.mark.parametrize(("after", "step"), [(None, "2.2"), ("restore camera two ended", "2.1")])
+def test_where_a_rollback_was_stopped(lab: Lab, after: str | None, step: str) -> None:
+    assert lab.apply(lab.bundle()).succeeded
+    lab.cancelled = lambda: after is None or after in lab.log
+    error = lab.rollback().error
+    assert isinstance(error, Cancelled)
+    assert (error.cause, error.component) == (f"stopped on request before step {step} was undone", "camera")

@@ -121,7 +121,7 @@ class TaskRunner:
     def _is_there(self, task: Task, caller: ActionCaller) -> bool:
         """Whether there is nothing to download for: it is installed. As the agent does, which downloads if in doubt."""
         if self.settings.context.cancelled():
-            raise self._stopped_between(task)
+            raise self._stopped_between(task, Action.DOWNLOAD)
         result, _ = self._called(task, caller, Action.IS_INSTALLED)
         if result.code != ResultCode.INSTALLED:
             return False
@@ -271,7 +271,7 @@ class TaskRunner:
     def _act(self, task: Task, caller: ActionCaller, action: Action, *, after_cut: bool = False) -> bool:
         """Carries out one action; whether the task goes on to the next one. Raises Halt."""
         if self.settings.context.cancelled():
-            raise self._stopped_between(task)
+            raise self._stopped_between(task, action)
         if action in ANNOUNCED:
             changes: dict[str, Any] = {"changes": False} if task.handler.changes_nothing else {}
             self.record(Kind.START, task=task.index, action=action, **changes)
@@ -355,11 +355,16 @@ class TaskRunner:
         self.record(Kind.FAILED, task=task.index, restore=restore, **fields)
         self.state(task).error = error
 
-    def _stopped_between(self, task: Task) -> Halt:
-        """Journals that it was stopped on request while no action was under way."""
+    def _stopped_between(self, task: Task, action: Action) -> Halt:
+        """Journals that it was stopped on request while no action was under way. `action`: which would have been next."""
         looks = {Action.DOWNLOAD, Action.IS_INSTALLED}
         if any(state.begun or state.results.keys() - looks for state in self.progress.tasks):
-            return self._stopped(task, None, Cancelled("stopped on request between two steps", touched=False))
+            where = f"before step {task.label}"
+            if action is Action.RESTORE:
+                where += " was undone"
+            elif self.state(task).begun:
+                where = f"in step {task.label}, before its {action}"
+            return self._stopped(task, None, Cancelled(f"stopped on request {where}", touched=False))
         error = Cancelled("stopped on request before the first step", touched=False)
         self.record(Kind.STOPPED, cause=error.cause)
         return Halt(error)
