@@ -210,6 +210,8 @@ class MakerMemory(UdsMemory):
             if word == "signature" and part != signature:
                 raise RequestRefused(Nrc.PROGRAMMING_FAILURE)
             found[word] = int.from_bytes(part, "big")
+            if word == "alfi":
+                widths |= {"address": part[0] & 0x0F, "size": part[0] >> 4}
         if argument:
             raise RequestRefused(Nrc.INCORRECT_LENGTH)
         if "block" in found:

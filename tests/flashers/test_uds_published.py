@@ -385,3 +385,32 @@ def test_an_address_without_an_id_for_all_ecus_is_found_by_a_check(tmp_path: Pat
 def test_an_ecu_that_can_not_be_verified_is_not_erased_unless_asked_for(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=r"no way to verify.*nothing was erased or written.*--no-verify"):
         made(tmp_path, STEERING).flash()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [("{request = 0x731}", '{addressing = "extended", request = 0x731, target = 0x31}')],
+        [("{request = 0x731}", "{request = 0x18DA31F1, response = 0x18DAF131, functional = 0x18DB33F1}")],
+        [
+            ("bitrate = 500_000", "bitrate = 500_000\ndata_bitrate = 2_000_000\nfd = true"),
+            ("order = [", "iso_tp = {tx_dl = 64}\norder = ["),
+        ],
+        [("emulated]\n", "emulated]\nblock_size = 3\nst_min = 5\n")],
+        [("order = [", "reset = 0x03\norder = [")],
+        [
+            ("order = [", "address_length = 3\nsize_length = 2\norder = ["),
+            ("0x2000_0000", "0x20_0000"),
+            ("34 00 44 20", "34 00 23 20"),
+            ("34 00 44 00", "34 00 23 01"),
+            ("size = 0x7_0000", "size = 0xF000"),
+        ],
+    ],
+    ids=["extended", "29 bits", "CAN FD", "flow control", "soft reset", "addresses of 3 bytes, sizes of 2"],
+)
+def test_over_another_way(changes: list[tuple[str, str]], tmp_path: Path) -> None:
+    text = TWO_LEVELS
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    assert made(tmp_path, text).flash().version == "1.5.0"
