@@ -15,8 +15,9 @@ from .story import Lane, Mark, Mood, Span, Story
 from .verdicts import summary_of, tables_of, total_mood, verdicts_of, worst_first
 
 OF_A_JOURNAL = (
-    "Made of the update's journal, which has actions and times. For phases, memory maps and traffic, give --report to the "
-    "command that carries out the update. Host and versions are those of now."
+    "This page is made of the update's journal. The journal has the actions of each step, with their times and results. It has "
+    "no phases, no memory maps, no throughput and no traffic, so this page can't show them. To have them next time, give "
+    "--report to the command that carries out the update. Host and versions are those of now."
 )
 
 
@@ -74,15 +75,15 @@ def _add(row: _Row, time: float, kind: Kind, record: journal.Record, task: Task)
         _end(row, time, Mood.OPEN)
         row.running = str(record["action"]), f"step {task.label}", time
     elif kind in (Kind.END, Kind.FAILED, Kind.STOPPED):
-        _end(row, time, mood)
+        result = str(record.get("details") or "")
+        _end(row, time, mood, result)
         if mood is not Mood.GOOD:
-            row.marks.append(
-                Mark(time, f"step {task.label}: {record.get('details') or record.get('cause', kind)}", mood)
-            )
+            row.marks.append(Mark(time, f"step {task.label}: {result or record.get('cause', kind)}", mood))
 
 
-def _end(row: _Row, time: float, mood: Mood) -> None:
+def _end(row: _Row, time: float, mood: Mood, result: str = "") -> None:
+    """Ends the action that is under way. `result`: what the handler says of it."""
     if row.running is not None:
         action, step, since = row.running
-        row.spans.append(Span(action, since, time, step, mood))
+        row.spans.append(Span(action, since, time, f"{step}: {result}" if result else step, mood))
         row.running = None

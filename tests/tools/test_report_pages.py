@@ -110,6 +110,9 @@ def test_an_update_and_the_page_of_its_journal(desk: Desk) -> None:
     assert "Succeeded: 4 components OK" in later
     # What passed is on the page that was made meanwhile, and not in a journal.
     assert ("powertrain" in live, "Memory" in live, "Memory" in later) == (True, True, False)
+    assert later.index("This page is made of the update's journal.") < later.index("Timeline")
+    # An image of 96,416 bytes touches sectors 0 to 4 of an STM32F405: 128 KiB (RM0090, table 5).
+    assert re.search(r"camera backup [\d.]+ s step 4\.1: 131,072 bytes read", later)
 
 
 def test_a_replay_draws_what_was_recorded_in_the_time_of_the_recording(desk: Desk) -> None:
