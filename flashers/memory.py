@@ -40,8 +40,9 @@ class Erase(Enum):
     BY_UNIT = auto()
     """A command of the bootloader: the engine erases what it is about to write."""
     BY_WRITE = auto()
-    """Writing a unit erases it before, and nothing else does (an AVR loader's pages): units are written whole, and the
-    engine erases the image's first one alone, so that nothing boots until that is written again."""
+    """Writing the first bytes of a unit erases it before, and nothing else does (an AVR loader's pages, of which a write has
+    all bytes): units are written from their start on, in order of address, and the engine erases the image's first one
+    alone, so that nothing boots until that is written again."""
     NEVER = auto()
     """Nothing needs to be erased, or writing does so byte by byte (an EEPROM): the engine erases nothing."""
 

@@ -381,28 +381,28 @@ def _runs(image: FirmwareImage, region: Region, todo: Sequence[Range]) -> tuple[
     """What is to be written of the units to do: bytes skipped as blank, and aligned runs that touch no other run."""
     blank = 0
     runs: list[list[int]] = []
+    grain = region.write_alignment
     for unit in todo:
-        for part in image.within(unit.start, unit.end):
-            stretches = list(_not_blank(part, region))
-            blank += part.size - sum(end - start for start, end in stretches)
-            grain = region.write_alignment
-            for start, end in stretches:
-                low, high = start // grain * grain, -(-end // grain) * grain
-                if runs and low <= runs[-1][1]:
-                    runs[-1][1] = max(high, runs[-1][1])
-                else:
-                    runs.append([low, high])
+        parts = list(image.within(unit.start, unit.end))
+        if region.erase is Erase.BY_WRITE:
+            # Its first bytes erase it, so they are written even where the image has none there.
+            stretches = [(unit.start, parts[-1].end)]
+        else:
+            stretches = [stretch for part in parts for stretch in _not_blank(part, region)]
+            blank += sum(part.size for part in parts) - sum(end - start for start, end in stretches)
+        for start, end in stretches:
+            low, high = start // grain * grain, -(-end // grain) * grain
+            if runs and low <= runs[-1][1]:
+                runs[-1][1] = max(high, runs[-1][1])
+            else:
+                runs.append([low, high])
     return blank, [
         Segment(low, image.read(low, min(high, region.end) - low, region.erased_value)) for low, high in runs
     ]
 
 
 def _not_blank(part: Segment, region: Region) -> Iterator[tuple[int, int]]:
-    """The stretches of a part that are not erased value, in multiples of BLANK_BLOCK; all of it where only writing
-    erases."""
-    if region.erase is Erase.BY_WRITE:
-        yield part.address, part.end
-        return
+    """The stretches of a part that are not erased value, in multiples of BLANK_BLOCK."""
     view = memoryview(part.data)
     step = max(BLANK_BLOCK, region.write_alignment)
     filler = bytes([region.erased_value]) * step
@@ -415,7 +415,7 @@ def _not_blank(part: Segment, region: Region) -> Iterator[tuple[int, int]]:
 
 
 def _head_last(chunks: list[Segment], heads: Collection[Range], region: Region) -> list[Segment]:
-    """The chunks of the head unit after all others, its first bytes last."""
+    """The chunks of the head unit after all others, its first bytes last; whole where writing erases it."""
     head = next((unit for unit in heads if region.start <= unit.start < region.end), None)
     if head is None:
         return chunks
@@ -430,7 +430,8 @@ def _head_last(chunks: list[Segment], heads: Collection[Range], region: Region) 
             outside.append(chunk.slice(head.end, chunk.end))
     if inside:
         first = inside.pop(0)
-        cut = min(first.end, first.address + max(HEAD, region.write_alignment))
+        by_write = region.erase is Erase.BY_WRITE
+        cut = first.end if by_write else min(first.end, first.address + max(HEAD, region.write_alignment))
         if cut < first.end:
             inside.insert(0, first.slice(cut, first.end))
         inside.append(first.slice(first.address, cut))

@@ -36,7 +36,7 @@ class UartSettings:
             raise BadDevice("app_baudrate", f"{line.baudrate} is not a bit rate")
         if not version:
             return Sensor(line)
-        before, after = _around_group(version["match"])
+        before, after = around_group(version["match"])
         return Sensor(line, version["send"].encode(), lambda text: f"{before}{text}{after}\r\n".encode())
 
     def pins(self, strap: str) -> Pins:
@@ -74,7 +74,7 @@ class UartSettings:
         return value
 
 
-def _around_group(pattern: str) -> tuple[str, str]:
+def around_group(pattern: str) -> tuple[str, str]:
     """The plain text before and after a pattern's one group, with which an answer that fits can be made."""
     before, _, rest = pattern.partition("(")
     before, after = (re.sub(r"\\(.)", r"\1", text.strip("^$")) for text in (before, rest.rpartition(")")[2]))

@@ -118,6 +118,7 @@ FILLED = {
     "PORT": "ttyUSB0",
     "CHANNEL": "can0",
     "=ID": "=0x7E0",
+    "=UUID": "=0a1b2c3d4e5f",
 }
 """What stands for the words in capitals."""
 
@@ -127,8 +128,12 @@ WRONG = [
         "protocol; these fit: avr109, smp, stk500v1, stk500v2, stm32-uart, xmodem, ymodem",
         "The form: PROTOCOL:/dev/ttyUSB0",
     ),
-    ("socketcan:can1?request=0x7E4", "these fit: uds", "Write: 'uds:socketcan:can1?request=0x7E4'"),
-    ("socketcan:can1", "these fit: uds", "The form: 'uds:socketcan:can1?request=ID'"),
+    (
+        "socketcan:can1?request=0x7E4",
+        "these fit: katapult-can, uds",
+        "The form: 'PROTOCOL:socketcan:can1?request=0x7E4'",
+    ),
+    ("socketcan:can1", "these fit: katapult-can, uds", "The form: PROTOCOL:socketcan:can1"),
     ("stm32uart:/dev/ttyUSB0", "'stm32uart' is not a protocol", f"Write: {UART}"),
     (f"{UART}:57600", "settings stand after a '?'", f"Write: '{UART}?bus.baudrate=57600'"),
     (f"{UART},57600,8E1", "settings stand after a '?'", f"Write: '{UART}?bus.baudrate=57600'"),

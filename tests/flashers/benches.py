@@ -17,6 +17,19 @@ emulated = {part = "acme-r77", firmware = "old.bin"}
 profile = {memory = [{start = 0x10000, size = 0x70000, erase_unit = 4096}], security = {key = "xor", secret = "5a5a5a5a"}}
 """
 
+KATAPULT = """
+[bus.b]
+kind = "can"
+emulated = true
+[[component]]
+name = "part"
+bus = "b"
+protocol = "katapult-can"
+address = {uuid = "00d1a5e7c0de", version_request = 0x120, version_response = 0x121}
+emulated = {part = "toolhead-f072", firmware = "old.bin"}
+profile = {version = {send = "01", match = "FW ([0-9.]+)"}}
+"""
+
 
 def serial(protocol: str, part: str, profile: str = "", emulated: str = "") -> str:
     """`profile`, `emulated`: further keys of these tables."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxyflash.emulators.avr.device import AvrDevice
 from proxyflash.emulators.device import EmulatedDevice
+from proxyflash.emulators.katapult.can import KatapultCanDevice
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.testing import HostileLine, MemoryContract, Part, Sizes, SlotContract
 
@@ -25,6 +26,23 @@ class TestUds(MemoryContract):
     emulated = {"part": "acme-r77"}
     sizes = Sizes(1000, 1500, 500)
     tells = False
+
+
+class TestKatapultCan(MemoryContract):
+    protocol = "katapult-can"
+    bus = {"kind": "can"}
+    component = {
+        "address": {"uuid": "00d1a5e7c0de", "version_request": 0x120, "version_response": 0x121},
+        "profile": {"answer": 0.1, "version": {"send": "01", "match": "FW ([0-9.]+)"}},
+    }
+    emulated = {"part": "toolhead-f072"}
+    sizes = Sizes(1000, 2500, 500)
+    foreign_target = {"machine": "AVR"}
+
+    def by_hand(self, device: EmulatedDevice) -> None:
+        """Without its supply while its first page was written, it starts an application that is not whole."""
+        if isinstance(device, KatapultCanDevice) and device.node.is_hung:
+            device.double_reset()
 
 
 class TestStm32Uart(MemoryContract, HostileLine):
@@ -184,6 +202,7 @@ class TestYmodem(Menu):
 
 KINDS: dict[str, type[Part]] = {
     "uds": TestUds,
+    "katapult-can": TestKatapultCan,
     "stm32-uart": TestStm32Uart,
     "dfuse": TestDfuse,
     "dfu": TestDfu,

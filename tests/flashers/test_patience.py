@@ -12,7 +12,7 @@ from proxyflash.emulators.mcuboot import image as mcuboot_image
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import Phase, RunContext
-from proxyflash.tests.flashers.benches import UDS, VECTORS, serial
+from proxyflash.tests.flashers.benches import KATAPULT, UDS, VECTORS, serial
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError
 
@@ -48,6 +48,7 @@ emulated = {part = "acme-r77"}
 TEXT = ', enter = "LOADER"'
 BENCHES = {
     "uds": (UDS + NEIGHBOUR, 0x10000),
+    "katapult-can": (KATAPULT + NEIGHBOUR, 0x08002000),
     "stm32-uart": (
         serial(
             "stm32-uart",
@@ -86,7 +87,7 @@ def given_up(
     (folder / "new.bin").write_bytes(firmware(protocol, start, "1.5.0"))
     (folder / "bench.toml").write_text(bench)
     # A slot has no addresses.
-    address = start if protocol in ("uds", "stm32-uart", "dfuse") else None
+    address = start if protocol in ("uds", "katapult-can", "stm32-uart", "dfuse") else None
     silent: list[float] = []
     events: list[ev.Event] = []
     with Bench.open(folder / "bench.toml", state=folder / "state") as opened:

@@ -1,0 +1,1 @@
+"""Emulated boards with Katapult, on CAN and on serial lines."""

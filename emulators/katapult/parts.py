@@ -1,0 +1,47 @@
+"""The boards of parts.toml, and their flash."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from .. import application
+from ..application import Application
+from ..device import BadDevice, DeviceSpec
+from ..flash import NorFlash
+from ..supply import Supply
+
+
+@cache
+def parts() -> dict[str, dict[str, Any]]:
+    return tomllib.loads((files(__package__) / "parts.toml").read_text(encoding="utf-8"))
+
+
+def part_of(name: object) -> dict[str, Any]:
+    """Raises BadDevice."""
+    if name not in parts():
+        raise BadDevice("part", f"{name!r} is none of {', '.join(parts())}")
+    return parts()[str(name)]
+
+
+def flash_of(part: dict[str, Any], spec: DeviceSpec, supply: Supply) -> NorFlash:
+    return NorFlash(
+        part["base"],
+        [(count, size) for count, size in part["sectors"]],
+        supply,
+        program_unit=part["program_unit"],
+        program_seconds=part["program_seconds"],
+        erase_seconds=lambda size: float(part["erase_seconds"]),
+        path=spec.flash_path,
+    )
+
+
+def started(flash: NorFlash, start: int) -> Application | None:
+    """The application that Katapult has started; None: the processor runs into what is not there."""
+    found = application.find(flash, start)
+    if found is None or found.size:
+        return found
+    reset = int.from_bytes(flash.read(start + 4, 4), "little") - 1
+    return None if flash.read(reset, 2) == b"\xff\xff" else found

@@ -1,0 +1,1 @@
+"""Katapult (formerly CanBoot), the bootloader of 3D printers' and drones' boards, on CAN and on serial lines."""

@@ -1,0 +1,119 @@
+"""What a bench file says of a component with Katapult: its address, and what its bootloader does not report."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from ...transports.can.bus import CanId
+from ..flasher import Address
+from ..settings import After, Before, Field, Settings, in_words
+from .codec import NODES, UUID_BYTES
+
+DIGITS = 2 * UUID_BYTES
+Size = Annotated[int, Field(gt=0, le=0x1000_0000, multiple_of=64)]
+Uuid = Annotated[
+    str,
+    Field(pattern=rf"^[0-9A-Fa-f]{{1,{DIGITS}}}$"),
+    in_words(f"{DIGITS} hexadecimal digits, as scan shows them"),
+    After(lambda text: text.lower().zfill(DIGITS)),
+]
+ArbitrationId = Annotated[int, Field(ge=0, le=0x1FFF_FFFF)]
+
+
+def _from_hex(value: object) -> object:
+    if isinstance(value, bytes):
+        return value
+    try:
+        data = bytes.fromhex(value if isinstance(value, str) else "-")
+    except ValueError:
+        data = bytes(9)
+    if len(data) > 8:
+        raise ValueError("it takes up to 8 hexadecimal bytes in quotes, two digits each, such as '01 02'")
+    return data
+
+
+def _has_group(text: str) -> str:
+    try:
+        found = re.compile(text.encode())
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"no regular expression: {error}") from error
+    if found.groups < 1:
+        raise ValueError("the pattern needs one group, around the version")
+    return text
+
+
+class KatapultCanAddress(Address):
+    """Which node of the bus it is, and how its application is asked for its version."""
+
+    example = "uuid=UUID"
+
+    uuid: Uuid
+    """The node's UUID: 12 hexadecimal digits, as `scan` and Klipper's `canbus_query.py` show them. Leading zeros may be left
+    out."""
+    version_request: ArbitrationId | None = None
+    """Arbitration id under which the application takes the question for its version (`version` of the profile). Without it the
+    application is asked by Klipper's query for nodes alone, which only a node without a node id answers."""
+    version_response: ArbitrationId | None = None
+    """Arbitration id of the answer to that question."""
+
+    def check_together(self) -> None:
+        if (self.version_request is None) != (self.version_response is None):
+            raise ValueError("version_request and version_response go together")
+
+    def label(self) -> str:
+        return self.uuid
+
+    @property
+    def serial_number(self) -> str:
+        return self.uuid
+
+    @property
+    def raw(self) -> bytes:
+        return bytes.fromhex(self.uuid)
+
+    @property
+    def question(self) -> tuple[CanId, CanId] | None:
+        if self.version_request is None or self.version_response is None:
+            return None
+        return CanId(self.version_request, self.version_request > 0x7FF), CanId(
+            self.version_response, self.version_response > 0x7FF
+        )
+
+
+class CanVersion(Settings):
+    """How the application on CAN is asked for its version, at the address's `version_request` and `version_response`."""
+
+    send: Annotated[bytes, Before(_from_hex)] = b"\0"
+    """Bytes of the question's frame, in hexadecimal."""
+    match: Annotated[str, Field(max_length=1000), After(_has_group)] = "([0-9][0-9A-Za-z.+-]*)"
+    """A regular expression (Python's `re`, on bytes) with a group around the version, over the answer's frames. The answer
+    ends with a frame of fewer than 8 bytes, or a silence of 50 ms."""
+
+
+class KatapultProfile(Settings):
+    """What the bootloader does not report of its part."""
+
+    part: str = ""
+    """A piece of the type that the bootloader reports, such as `"stm32f072"`. Another part is refused."""
+    page_size: Size | None = None
+    """Bytes of an erase unit, where all have the same size. Default: by the reported type."""
+    flash_size: Size | None = None
+    """Bytes of the part's flash, the bootloader's included. Default: the least that parts of the reported type have."""
+    answer: float = Field(default=0.5, gt=0, le=60)
+    """Seconds that the bootloader has for an answer, its work and the wire's time aside."""
+
+
+class KatapultCanProfile(KatapultProfile):
+    """What the bootloader does not report of its part, and how a node on CAN gets into it."""
+
+    enter: bool = True
+    """Whether the running application is brought into its bootloader by Klipper's message for that. If false, a person does
+    so."""
+    start: float = Field(default=5.0, gt=0, le=600)
+    """Seconds until the bootloader answers once the application was asked to start it."""
+    node: int | None = Field(default=None, ge=NODES.start, lt=NODES.stop)
+    """Node id that the bootloader gets while it is asked; it then receives under 0x100 + 2 times the node id, and answers under
+    the next id. Default: by the UUID."""
+    version: CanVersion = CanVersion()
+    """How the application is asked for its version."""
