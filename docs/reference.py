@@ -17,8 +17,8 @@ from proxyflash.updates.manifests.policy import Policy
 
 PAGE = Path(__file__).parent / "bench-keys.md"
 ORDER = {
-    "uds": "", "katapult-can": "", "stm32-uart": "", "stk500v1": "", "stk500v2": "stk500v1", "avr109": "stk500v1", "smp": "",
-    "smp-udp": "smp", "xmodem": "", "ymodem": "xmodem", "dfu": "",
+    "uds": "", "katapult-can": "", "katapult-uart": "", "stm32-uart": "", "stk500v1": "", "stk500v2": "stk500v1",
+    "avr109": "stk500v1", "smp": "", "smp-udp": "smp", "xmodem": "", "ymodem": "xmodem", "dfu": "",
 }  # fmt: skip
 """The protocols as the page has them, each with the one before it whose keys it shares."""
 WHOLE = {0xFF, 0xFFFF, 0x1FFF_FFFF, 0xFFFF_FFFF}

@@ -380,6 +380,7 @@ def test_the_faults_are_those_of_the_wires() -> None:
 PART_OF = {
     "uds": "acme-r77",
     "katapult-can": "toolhead-f072",
+    "katapult-uart": "toolhead-f072",
     "stm32-uart": "stm32f405xg",
     "dfu": "stm32f405-dfu",
     "smp": "acme-s1",

@@ -251,5 +251,5 @@ def _question(spec: DeviceSpec) -> Question | None:
         return None
     before, after = around_group(str(version.get("match", "([0-9][0-9A-Za-z.+-]*)")))
     return Question(
-        address["version_request"], address["version_response"], bytes.fromhex(version.get("send", "00")), before, after
+        address["version_request"], address["version_response"], bytes.fromhex(version.get("send", "")), before, after
     )

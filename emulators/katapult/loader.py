@@ -103,7 +103,7 @@ class Loader:
         address = int.from_bytes(payload[:4], "little")
         match command:
             case 0x11:
-                mcu = part["mcu"].encode()
+                mcu: bytes = part["mcu"].encode()
                 padded = mcu + bytes(-len(mcu) % 4 + 4)
                 software: bytes = part["software"].encode()
                 return struct.pack("<III", PROTOCOL, part["start"], BLOCK) + padded + software

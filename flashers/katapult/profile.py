@@ -7,6 +7,7 @@ from typing import Annotated
 
 from ...transports.can.bus import CanId
 from ..flasher import Address
+from ..serial.profile import SerialProfile
 from ..settings import After, Before, Field, Settings, in_words
 from .codec import NODES, UUID_BYTES
 
@@ -84,8 +85,8 @@ class KatapultCanAddress(Address):
 class CanVersion(Settings):
     """How the application on CAN is asked for its version, at the address's `version_request` and `version_response`."""
 
-    send: Annotated[bytes, Before(_from_hex)] = b"\0"
-    """Bytes of the question's frame, in hexadecimal."""
+    send: Annotated[bytes, Before(_from_hex)] = b""
+    """Bytes of the question's frame, in hexadecimal. "": a frame without data."""
     match: Annotated[str, Field(max_length=1000), After(_has_group)] = "([0-9][0-9A-Za-z.+-]*)"
     """A regular expression (Python's `re`, on bytes) with a group around the version, over the answer's frames. The answer
     ends with a frame of fewer than 8 bytes, or a silence of 50 ms."""
@@ -117,3 +118,35 @@ class KatapultCanProfile(KatapultProfile):
     the next id. Default: by the UUID."""
     version: CanVersion = CanVersion()
     """How the application is asked for its version."""
+
+
+KLIPPER_TEXT = "~ \x1c Request Serial Bootloader!! ~"
+"""What Klipper's application takes for the wish to start its bootloader (Klipper's Bootloader_Entry.md)."""
+
+
+class KatapultUartAddress(Address):
+    """The serial bus is the address: one part is on it."""
+
+
+class UartEntrySettings(Settings):
+    """How the application is brought into its bootloader."""
+
+    touch: bool = False
+    """Whether the application starts its bootloader when its USB serial port is opened at 1200 bit/s and closed with DTR low.
+    The port then vanishes, and the bootloader's port comes at the same USB place. `enter` is not sent then."""
+    touch_seconds: float = Field(default=10.0, gt=0, le=120)
+    """Seconds that the bootloader's port may take to come."""
+    settle: float = Field(default=0.1, ge=0, le=5)
+    """Seconds that the bootloader has to start."""
+
+
+class KatapultUartProfile(KatapultProfile, SerialProfile):
+    """What the bootloader does not report of its part, and how a part on a serial line gets into it."""
+
+    enter: str | None = None
+    """Text that makes the application start its bootloader. Default: Klipper's, `~ \\x1c Request Serial Bootloader!! ~`, where
+    `\\x1c` is one byte. "": nothing is sent, and a person starts the bootloader."""
+    entry: UartEntrySettings = UartEntrySettings()
+    """How the application is brought into its bootloader."""
+    app_baudrate: int | None = Field(default=None, gt=0)
+    """Bit rate of the application, in bit/s. Default: the bus's `baudrate`."""

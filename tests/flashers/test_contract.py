@@ -5,6 +5,7 @@ from __future__ import annotations
 from proxyflash.emulators.avr.device import AvrDevice
 from proxyflash.emulators.device import EmulatedDevice
 from proxyflash.emulators.katapult.can import KatapultCanDevice
+from proxyflash.emulators.katapult.uart import KatapultUartDevice
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.testing import HostileLine, MemoryContract, Part, Sizes, SlotContract
 
@@ -42,6 +43,23 @@ class TestKatapultCan(MemoryContract):
     def by_hand(self, device: EmulatedDevice) -> None:
         """Without its supply while its first page was written, it starts an application that is not whole."""
         if isinstance(device, KatapultCanDevice) and device.node.is_hung:
+            device.double_reset()
+
+
+class TestKatapultUart(MemoryContract, HostileLine):
+    protocol = "katapult-uart"
+    bus = {"kind": "serial", "baudrate": 250_000}
+    component = {"version": VERSION, "profile": {"answer": 0.1}}
+    emulated = {"part": "toolhead-f103", "app_baudrate": 250_000}
+    sizes = Sizes(1000, 2500, 500)
+    each = 2
+    paced = 10
+    foreign_target = {"machine": "AVR"}
+    greeting = b"\x01\x88\xf1\x00\x68\x95\x99\x03"
+
+    def by_hand(self, device: EmulatedDevice) -> None:
+        """As of TestKatapultCan."""
+        if isinstance(device, KatapultUartDevice) and device.board.stage is Stage.HUNG:
             device.double_reset()
 
 
@@ -203,6 +221,7 @@ class TestYmodem(Menu):
 KINDS: dict[str, type[Part]] = {
     "uds": TestUds,
     "katapult-can": TestKatapultCan,
+    "katapult-uart": TestKatapultUart,
     "stm32-uart": TestStm32Uart,
     "dfuse": TestDfuse,
     "dfu": TestDfu,

@@ -32,7 +32,7 @@ COLUMNS = (Meaning.BUSY, Meaning.LOST, Meaning.FAILED, Meaning.REFUSED)
 OTHERS = "all others"
 SPELT = {stm32.NACK: "NACK"}
 TABLES: dict[str, tuple[Mapping[int, Meaning], type[IntEnum] | None, Meaning]] = {
-    "`katapult-can`": (katapult.MEANINGS, katapult.Result, Meaning.LOST),
+    "`katapult-can`, `katapult-uart`": (katapult.MEANINGS, katapult.Result, Meaning.LOST),
     "`stm32-uart`": (stm32.MEANINGS, None, Meaning.LOST),
     "`xmodem`, `ymodem`": (xymodem.MEANINGS, xymodem.Control, Meaning.LOST),
     "`stk500v1`": (stk500v1_codec.MEANINGS, stk500v1_codec.Answer, Meaning.LOST),

@@ -49,6 +49,7 @@ TEXT = ', enter = "LOADER"'
 BENCHES = {
     "uds": (UDS + NEIGHBOUR, 0x10000),
     "katapult-can": (KATAPULT + NEIGHBOUR, 0x08002000),
+    "katapult-uart": (serial("katapult-uart", "toolhead-f072", "", ", baudrate = 115200"), 0x08002000),
     "stm32-uart": (
         serial(
             "stm32-uart",
@@ -87,7 +88,7 @@ def given_up(
     (folder / "new.bin").write_bytes(firmware(protocol, start, "1.5.0"))
     (folder / "bench.toml").write_text(bench)
     # A slot has no addresses.
-    address = start if protocol in ("uds", "katapult-can", "stm32-uart", "dfuse") else None
+    address = start if protocol in ("uds", "katapult-can", "katapult-uart", "stm32-uart", "dfuse") else None
     silent: list[float] = []
     events: list[ev.Event] = []
     with Bench.open(folder / "bench.toml", state=folder / "state") as opened:
