@@ -94,6 +94,10 @@ class EmulatedDevice(ABC):
         self.supply.off()
         self.supply.on()
 
+    def rescue(self) -> None:
+        """What a person does to a part that hangs, which an interruption may have left so: a reset, for most parts."""
+        self.reset()
+
     @abstractmethod
     def close(self) -> None:
         """Takes the part off the wire and stops it; the flash contents are kept in their file."""

@@ -236,6 +236,13 @@ class KatapultCanDevice(EmulatedDevice):
         self.node.wanted = True
         self.node.reset()
 
+    def rescue(self) -> None:
+        """Two resets, where it has started what is not whole."""
+        if self.node.is_hung:
+            self.double_reset()
+        else:
+            self.reset()
+
     def settle(self) -> None:
         self.node.settle()
 

@@ -128,3 +128,10 @@ class KatapultUartDevice(UartDevice):
 
     def reset(self) -> None:
         self.board.reset()
+
+    def rescue(self) -> None:
+        """Two resets, where it has started what is not whole."""
+        if self.board.stage is Stage.HUNG:
+            self.double_reset()
+        else:
+            self.reset()

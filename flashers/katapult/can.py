@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ...transports import clock
 from ...transports.can.bus import CanBus
@@ -22,6 +22,9 @@ from .client import LOST, Client
 from .codec import SILENCES, UUID_BYTES, About, Command, Program
 from .flasher import KatapultMemory
 from .profile import CanVersion, KatapultCanAddress, KatapultCanProfile
+
+if TYPE_CHECKING:
+    from ..describing import Describer
 
 GREET_SECONDS = 0.2
 """How long a node has for its first answer each time that it is looked for."""
@@ -56,6 +59,12 @@ class KatapultCanFlasher(KatapultMemory):
         return cls(bus, address, profile)
 
     @classmethod
+    def describer(cls, name: str, address: KatapultCanAddress, profile: object) -> Describer:
+        from .describe import KatapultCanDescriber
+
+        return KatapultCanDescriber(name, address.raw)
+
+    @classmethod
     def can_tell(cls, address: KatapultCanAddress) -> bool:
         """An application that has got a node id does not answer the query."""
         return address.question is not None
@@ -81,7 +90,9 @@ class KatapultCanFlasher(KatapultMemory):
         if runs is None:
             return None
         if runs != Program.KATAPULT:
-            return ProbeResult(State.RUNNING, Identity(serial=address.uuid))
+            # It may have started after the first question.
+            version = ask_version(bus, address, profile.version, deadline.sooner(profile.answer))
+            return ProbeResult(State.RUNNING, Identity(version=version or "", serial=address.uuid))
         return ProbeResult(State.BOOTLOADER, identity_of(bus, address, profile))
 
     def connect(self) -> Identity:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from weakref import WeakKeyDictionary
 
+from ...transports import clock
 from ...transports.can.bus import CanBus, CanChannel, CanId
 from ...transports.deadline import Deadline
 from .client import Link
@@ -22,6 +23,8 @@ SEND_SECONDS = 1.0
 QUIET_SECONDS = 0.02
 """How long nothing comes when nothing more will: a bootloader sends its answer's frames one after the other."""
 STREAM_SECONDS = 1.0
+ASSIGN_SECONDS = 0.002
+"""How long a node may take to listen under its new node id."""
 NOBODY = bytes(UUID_BYTES)
 
 _taken: WeakKeyDictionary[CanBus, dict[int, str]] = WeakKeyDictionary()
@@ -88,6 +91,7 @@ class CanLink(Link):
         """Gives the bootloader its node id; an application takes no notice."""
         self._is_given = True
         self.admin.send(admin(Admin.SET_NODE_ID, bytes.fromhex(self._uuid), self._node))
+        clock.sleep(ASSIGN_SECONDS)
 
     def request_bootloader(self) -> None:
         self.admin.send(admin(Admin.REQUEST_BOOTLOADER, bytes.fromhex(self._uuid)))

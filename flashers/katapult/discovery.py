@@ -4,7 +4,7 @@ say of themselves. The applications of other nodes don't notice it, and each nod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ...transports.can.bus import CanBus, CanId
 from ...transports.deadline import Deadline
@@ -14,9 +14,18 @@ from .can_link import AdminChannel
 from .codec import ADMIN, Program
 from .profile import KatapultCanAddress, KatapultCanProfile
 
+if TYPE_CHECKING:
+    from ..describing import Describer
+
 
 class KatapultDiscovery(Discovery):
     protocol: ClassVar[str] = "katapult-can"
+
+    @classmethod
+    def describer(cls) -> Describer:
+        from .describe import KatapultCanDescriber
+
+        return KatapultCanDescriber()
 
     @classmethod
     def discover(

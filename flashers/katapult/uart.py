@@ -7,7 +7,7 @@ The application is brought into its bootloader by the text that Klipper's takes 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialGone, SerialTimeout
@@ -21,6 +21,9 @@ from ..serial.usb_touch import touch
 from .client import LOST, Client, Link
 from .flasher import KatapultMemory
 from .profile import KLIPPER_TEXT, KatapultUartAddress, KatapultUartProfile
+
+if TYPE_CHECKING:
+    from ..describing import Describer
 
 GREET_SECONDS = 0.2
 """How long a bootloader has for its first answer each time that it is looked for."""
@@ -99,6 +102,12 @@ class KatapultUartFlasher(SerialBootloader, KatapultMemory):
     def __init__(self, port: SerialPort, profile: KatapultUartProfile) -> None:
         super().__init__(port, profile)
         self._client = Client(UartLink(port), profile.answer)
+
+    @classmethod
+    def describer(cls, name: str, address: object, profile: object) -> Describer:
+        from .describe import KatapultUartDescriber
+
+        return KatapultUartDescriber(name)
 
     def _make_entry(self) -> KatapultEntry:
         return KatapultEntry(self._port, self._profile)

@@ -11,6 +11,7 @@ from proxyflash.flashers.avr.describe import Avr109Describer, Stk500v1Describer,
 from proxyflash.flashers.describing import LONGEST_MESSAGE, Describer, Line, Said, described
 from proxyflash.flashers.dfu import describe as dfu
 from proxyflash.flashers.dfu.describe import DfuDescriber
+from proxyflash.flashers.katapult.describe import KatapultCanDescriber, KatapultUartDescriber
 from proxyflash.flashers.smp import describe as smp
 from proxyflash.flashers.smp.describe import ConsoleDescriber, DatagramDescriber, RawDescriber
 from proxyflash.flashers.stm32.describe import Stm32Describer
@@ -296,6 +297,61 @@ def test_a_transfer_after_a_cancelled_one_begins_anew() -> None:
     ]
 
 
+# Katapult's protocol.md: messages without payload as it has them, CONNECT's as seen on a bus; CRC-16/MCRF4XX.
+KATAPULT = (
+    [
+        (OUT, "01 88 11 00 F1 7C 99 03"),
+        (IN, "01 88 F1 00 68 95 99 03"),
+        (OUT, "01 88 14 01 00 20 00 08 5B DE 99 03"),
+        (IN, "01 88 F2 00 00 BF 99 03"),
+        (OUT, "01 88 11 00 F1 7D 99 03"),
+    ],
+    ["CONNECT", "NACK", "REQUEST BLOCK 0x08002000", "command error", "CONNECT, CRC wrong"],
+)
+
+
+def test_katapult_on_can() -> None:
+    """Each line is one message: what a node that the file lists gets and sends, and what all nodes get."""
+    uuid = bytes.fromhex("0e0d81e4210c")
+
+    def sent(can_id: int, text: str, outgoing: bool = True) -> CanFrame:
+        return CanFrame(0.0, "line", outgoing, can_id, 0, bytes.fromhex(text))
+
+    frames = [
+        sent(0x3F0, "00"),
+        sent(0x3F1, "20 0e0d81e4210c 11", False),
+        sent(0x202, "01 88 11 00 F1 7C 99 03"),
+        sent(0x3F0, "11 0e0d81e4210c 81"),
+        sent(0x202, "01 88 14 01 00 20 00 08"),
+        sent(0x202, "5B DE 99 03"),
+        sent(0x203, "01 88 F2 00 00 BF 99 03", False),
+        sent(0x3F0, "02 0e0d81e4210c"),
+        sent(0x3F0, "11 000000000000 81"),
+    ]
+    lines = lines_of(KatapultCanDescriber("head", uuid), frames)
+    assert [(line.part, line.words, line.failed) for line in lines if line.data[:1] != b"\x11"] == [
+        ("", "query nodes without a node id", False),
+        ("head", "needs a node id, UUID 0e0d81e4210c, bootloader", False),
+        ("", "202 [8] 01 88 11 00 F1 7C 99 03", False),
+        ("head", "REQUEST BLOCK 0x08002000", False),
+        ("head", "command error", True),
+        ("head", "request bootloader, UUID 0e0d81e4210c", False),
+    ]
+    # Without a file a node is known once it has said who it is; before that these ids may be anything's.
+    words = [line.words for line in lines_of(KatapultCanDescriber(), frames)]
+    assert words[:2] == ["3F0 [1] 00", "needs a node id, UUID 0e0d81e4210c, bootloader"]
+    assert "REQUEST BLOCK 0x08002000" in words
+    assert lines_of(KatapultCanDescriber(), frames[3:4])[0].words == "3F0 [8] 11 0E 0D 81 E4 21 0C 81"
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.sampled_from((0x3F0, 0x3F1, 0x202, 0x203)), st.binary(max_size=8)), max_size=12))
+def test_any_frames_of_katapult_are_told(frames: list[tuple[int, bytes]]) -> None:
+    known = [(0x3F1, bytes.fromhex("200e0d81e4210c11")), (0x3F0, bytes.fromhex("110e0d81e4210c81")), *frames]
+    for line in lines_of(KatapultCanDescriber(), [CanFrame(0.0, "line", True, i, 0, data) for i, data in known]):
+        assert line.words == plain(line.words)
+
+
 @pytest.mark.parametrize("step", [0, 1, 3])
 @pytest.mark.parametrize(
     ("make", "told"),
@@ -305,6 +361,7 @@ def test_a_transfer_after_a_cancelled_one_begins_anew() -> None:
         (Stk500v2Describer, STK500V2),
         (Avr109Describer, AVR109),
         (XymodemDescriber, YMODEM),
+        (KatapultUartDescriber, KATAPULT),
     ],
 )
 def test_serial_protocols_by_their_documents(
@@ -385,6 +442,7 @@ STREAMS: Sequence[Callable[[], Describer]] = (
     ConsoleDescriber,
     RawDescriber,
     DatagramDescriber,
+    KatapultUartDescriber,
 )
 
 
