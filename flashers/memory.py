@@ -42,7 +42,8 @@ class Erase(Enum):
     BY_WRITE = auto()
     """Writing the first bytes of a unit erases it before, and nothing else does (an AVR loader's pages, of which a write has
     all bytes): units are written from their start on, in order of address, and the engine erases the image's first one
-    alone, so that nothing boots until that is written again."""
+    alone, so that nothing boots until that is written again. Where a unit takes several writes, the part may boot
+    while the image's first one is written."""
     NEVER = auto()
     """Nothing needs to be erased, or writing does so byte by byte (an EEPROM): the engine erases nothing."""
 

@@ -210,12 +210,19 @@ class MemoryStrategy(Strategy):
         with self.reporter.phase(Phase.WRITE, total):
             self.reporter.touched = True
             for segment in segments:
+                heads = {start for start in self.reporter.headless if start in range(segment.address, segment.end)}
+                if self._boots_early(segment):
+                    self.reporter.headless -= heads
                 for done in self.memory.write(segment):
                     self.reporter.progress(Phase.WRITE, before + done, total)
                 before += segment.size
-                written = range(segment.address, segment.end)
-                self.reporter.headless -= {start for start in self.reporter.headless if start in written}
+                self.reporter.headless -= heads
         return total
+
+    def _boots_early(self, segment: Segment) -> bool:
+        """Whether its first bytes are written before the rest of it: the part may start what is not whole."""
+        region = self.memory.memory_map().region_of(segment.address)
+        return region is not None and region.erase is Erase.BY_WRITE and segment.size > region.write_alignment
 
     def verify(self, plan: FlashPlan) -> str:
         """What was read and compared for the plan is not read again. A part judges what was written to it just now; what it

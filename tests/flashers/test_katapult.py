@@ -363,6 +363,23 @@ def test_a_node_id_that_another_host_clears_is_given_again(tmp_path: Path) -> No
         node.detach()
 
 
+def test_what_is_not_known_of_a_board_that_was_cut_is_not_claimed(tmp_path: Path) -> None:
+    """It does not boot while pages behind its first one are written; while the first one is, it may."""
+    rig = Rig(Kind(), tmp_path, size=3000)
+    said = []
+    with rig.powered() as bench:
+        total = rig.course().operations
+    for operation in (total // 4, total - 400):
+        with rig.powered() as bench:
+            device = bench.emulated_device("part")
+            device.supply.cut_at(operation)
+            error = rig.error(bench)
+            assert error is not None
+            assert error.left is not None
+            said.append((error.left.boots, device.flash.read(START, 4) == b"\xff\xff\xff\xff"))
+    assert said == [(False, True), (None, False)]
+
+
 BENCH = """
 [bus.b]
 kind = "can"
