@@ -85,6 +85,37 @@ read = "upload"
         weight=2,
     ),
     Family(
+        "katapult-can",
+        "can",
+        """
+protocol = "katapult-can"
+address = {{uuid = "{request:x}", version_request = {version_request}, version_response = {version_response}}}
+emulated = {{part = "toolhead-f072", firmware = "{firmware}"}}
+[component.profile]
+answer = 0.1
+start = 2.0
+version = {{match = "FW ([0-9.]+)"}}
+""",
+        0x08002000,
+        (400, 5000),
+        by_hand=True,
+    ),
+    Family(
+        "katapult-uart",
+        "serial",
+        VERSION
+        + """
+protocol = "katapult-uart"
+emulated = {{part = "toolhead-f103", firmware = "{firmware}", baudrate = 115200}}
+[component.profile]
+answer = 0.1
+""",
+        0x08002000,
+        (400, 5000),
+        by_hand=True,
+        weight=3,
+    ),
+    Family(
         "stm32-uart",
         "serial",
         VERSION

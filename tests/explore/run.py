@@ -171,16 +171,18 @@ def _recover(world: World, result: Result) -> None:
 
 
 def _by_hand(world: World) -> None:
-    """What a remedy that is no command asks a person for: to power parts anew, or to reset them."""
+    """What a remedy that is no command asks a person for: to reset parts, as each wants it."""
     for part in world.case.parts:
         device = world.device(part)
-        device.reset()
+        device.rescue()
     world.settle()
 
 
 def _advised(world: World, ended: Ended) -> tuple[str, ...]:
     """Follows the remedy of the last error; what the same command is to be given the next time."""
     advice = ended.errors[-1].remedy if ended.errors else ""
+    if "two resets" in advice:
+        _by_hand(world)
     if "--again" in advice:
         return ("--again",)
     if found := re.search(r"proxyflash .*?(resume|rollback)", advice):

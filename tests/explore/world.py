@@ -257,6 +257,8 @@ class World:
                 request=0x700 + part.number,
                 response=0x780 + part.number,
                 product=part.number,
+                version_request=0x120 + 2 * part.number,
+                version_response=0x121 + 2 * part.number,
             )
             text += f'[[component]]\nname = "{part.name}"\ngroup = "{part.group}"\nbus = "{part.bus}"\n{body.strip()}\n'
         if case.policy:
@@ -665,7 +667,7 @@ def _bus_text(bus: Bus, parts: Sequence[Part]) -> str:
     text = f'[bus.{bus.name}]\nkind = "{bus.kind}"\nemulated = true\npace = {bus.pace}\n'
     if bus.kind == "serial":
         text += "baudrate = 115200\ndtr = false\nrts = false\n"
-    if any(part.family.by_hand for part in parts if part.bus == bus.name):
+    if bus.kind == "serial" and any(part.family.by_hand for part in parts if part.bus == bus.name):
         text += "probe = true\n"  # Letters of the question for the version are commands of the loader.
     if bus.at_once:
         text += f"at_once = {bus.at_once}\n"
