@@ -7,6 +7,7 @@ The same code gives the same figure on any machine.
 Limits, of the bytes that each job needs and of the part's own times (the .toml files in emulators):
 
     stm32-uart, uds, dfu    as in stm32.py, uds.py, dfu.py
+    katapult-can            as in katapult.py
     ymodem                  as in ymodem.py, and the loader's texts: its menu, its answer to the key, its last word
     xmodem      a block     SOH, 2, 128, CRC | ACK                                      133 + 1 bytes
                 end         EOT | ACK; and the loader's texts
@@ -43,7 +44,7 @@ from proxyflash.flashers.events import RunContext
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
 
-from . import dfu, stm32, uds, ymodem
+from . import dfu, katapult, stm32, uds, ymodem
 from .can_frames import Bus
 from .measuring import ROOT, Failed
 from .table import Row
@@ -196,6 +197,22 @@ def uds_can(ecu: str, bus: Bus, size: int) -> Job:
         uds.limit(part, image, bus),
         start,
         start,
+    )
+
+
+def katapult_can(bus: Bus, size: int) -> Job:
+    part = katapult.facts()
+    image, old = _images(size, part["start"])
+    return Job(
+        f"Katapult, CAN {bus.bitrate // 1000}k, {size // KIB} KiB",
+        katapult.bench(bus),
+        image,
+        old,
+        katapult.limit(part, image, "2.0.0", bus),
+        part["start"],
+        part["start"],
+        "0.1 s to see whether the bootloader runs already, and up to 0.1 s until bootloader and application are asked again",
+        0.95,
     )
 
 
@@ -416,6 +433,8 @@ JOBS: dict[str, Callable[[], Job]] = {
     "uds, CAN": lambda: uds_can("acme-r77", CLASSIC, 128 * KIB),
     "uds, CAN FD": lambda: uds_can("acme-r77", FD, 256 * KIB),
     "uds, CAN FD, long blocks": lambda: uds_can("acme-r88", FD, 256 * KIB),
+    "katapult-can": lambda: katapult_can(CLASSIC, 64 * KIB),
+    "katapult-can, fast": lambda: katapult_can(Bus(1_000_000), 112 * KIB),
     "stm32-uart": lambda: stm32_uart(115_200, 64 * KIB),
     "stm32-uart, fast": lambda: stm32_uart(1_000_000, 128 * KIB),
     "dfuse": lambda: usb_dfu("stm32f405-dfu", "DfuSe", 112 * KIB, verify=True),

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from ...transports import clock
-from ...transports.can.bus import CanBus
+from ...transports.can.bus import CanBus, CanChannel
 from ...transports.deadline import Deadline
 from ...transports.errors import NotAcknowledged, ProxyflashError, TransportError
 from ..errors import PartError, Step, WrongPart, silence
@@ -26,12 +26,16 @@ from .profile import CanVersion, KatapultCanAddress, KatapultCanProfile
 if TYPE_CHECKING:
     from ..describing import Describer
 
-GREET_SECONDS = 0.2
+GREET_SECONDS = 0.1
 """How long a node has for its first answer each time that it is looked for."""
 QUERY_SECONDS = 0.25
 """How long the answers to a query may take: of 64 nodes, at 125 kbit/s, on a bus with other traffic."""
 ANSWER_GAP = 0.05
+ASK_AGAIN_SECONDS = 0.1
+"""After which an application that has not answered is asked again: it may have been starting."""
 FRAME = 8
+MOST_HEARD = 256
+"""Bytes of an answer, at most."""
 
 
 class KatapultCanFlasher(KatapultMemory):
@@ -187,15 +191,23 @@ def ask_version(bus: CanBus, address: KatapultCanAddress, version: CanVersion, d
     if address.question is None:
         return None
     channel = bus.channel(*address.question, fd=False)
+    heard = b""
     try:
-        channel.send(version.send, deadline)
-        heard, until = b"", deadline
-        while (frame := channel.recv(until)) is not None:
-            heard += frame.data
-            if len(frame.data) < FRAME or len(heard) > 256:
-                break
-            until = deadline.sooner(ANSWER_GAP)
+        while not heard and not deadline.expired:
+            channel.send(version.send, deadline)
+            heard = _heard(channel, deadline)
     finally:
         channel.close()
     found = re.search(version.match.encode(), heard)
     return found[1].decode("ascii", "replace") if found else None
+
+
+def _heard(channel: CanChannel, deadline: Deadline) -> bytes:
+    """The frames of one answer; b"": none came, and it is time to ask again."""
+    heard, until = b"", deadline.sooner(ASK_AGAIN_SECONDS)
+    while (frame := channel.recv(until)) is not None:
+        heard += frame.data
+        if len(frame.data) < FRAME or len(heard) > MOST_HEARD:
+            break
+        until = deadline.sooner(ANSWER_GAP)
+    return heard
