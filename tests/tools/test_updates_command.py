@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 from proxyflash.tools import cli, commands
+from proxyflash.updates.engine import journal
 from proxyflash.updates.engine.engine import Engine
 
 from .conftest import MANIFEST, Desk
@@ -157,6 +158,32 @@ def test_rollback_brings_back_what_can_be(desk: Desk) -> None:
     listed = desk.run("history", "--json").document["updates"][-1]
     assert set(listed["not_brought_back"]) == {"host", "front-radar", "imu", "camera"} - back
     assert listed["not_whole"] == []
+
+
+@pytest.mark.parametrize(("command", "status"), [("resume", 0), ("history", 0), ("rollback", 4), ("report", 4)])
+def test_a_state_folder_without_updates_is_named(desk: Desk, command: str, status: int) -> None:
+    """Whoever names a wrong one sees that nothing was found there."""
+    assert desk.run("apply", desk.manifest).status == 0
+    desk.state = desk.folder / "wrong"
+    done = desk.run(command)
+    assert done.status == status
+    assert f"no update was made on this bench so far, by {desk.state}" in done.err
+
+
+@pytest.mark.parametrize("command", ["resume", "rollback", "report"])
+def test_a_journal_of_a_later_version(desk: Desk, command: str) -> None:
+    assert desk.run("apply", desk.manifest).status == 0
+    (path,) = desk.state.rglob("journal.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    record = journal.decoded(lines[-1])
+    assert record is not None
+    path.write_bytes(b"".join(lines[:-1]) + journal.encoded(record | {"kind": "paused"}))
+    before = path.read_bytes()
+    done = desk.run(command)
+    assert (done.status, done.out) == (1, "")
+    assert f"E-JOURNAL {path}: record {record['seq']} is of kind 'paused', unknown here." in done.err
+    assert "a later version of proxyflash" in done.err
+    assert path.read_bytes() == before
 
 
 def test_rollback_without_an_update(desk: Desk) -> None:

@@ -172,6 +172,7 @@ def resume(session: Session, again: bool, wait: float) -> int | None:
         if unfinished is None:
             session.output.document({"update": None, "verdict": "nothing to resume"})
             session.output.line("nothing to resume: no update is unfinished")
+            _note_none(session, engine)
             return None
         session.output.note(f"going on with update {unfinished.number}, {word(unfinished.progress().begin['update'])}")
         return _resumed(waiting, engine, unfinished, again)
@@ -240,6 +241,7 @@ def history(session: Session) -> int | None:
     session.output.document({"updates": rows})
     if not rows:
         session.output.line("no update so far")
+        _note_none(session, engine)
     for row in rows:
         began = f"{row['began'][:19].replace('T', ' ')}Z" if row["began"] else "-"
         about = f"  undoes {row['undoes']}" if row["undoes"] else ""
@@ -296,7 +298,7 @@ def report(
     entry = engine.store.latest() if number is None else engine.store.entry(number)
     if entry is None:
         remedy = "For the page of a flash: proxyflash flash NAME IMAGE --report FILE" if html is not None else None
-        raise UpdateUnknown("no update was made on this bench so far", remedy=remedy)
+        raise UpdateUnknown(f"no update was made on this bench so far, by {engine.store.folder}", remedy=remedy)
     import json
 
     outcome = engine.outcome(entry)
@@ -401,6 +403,12 @@ def _holds_something_else(path: Path) -> bool:
 
 def _engine(session: Session) -> Engine:
     return Engine(session.bench, context=session.context)
+
+
+def _note_none(session: Session, engine: Engine) -> None:
+    """Whoever names another state folder than before sees where the updates were looked for."""
+    if engine.store.latest() is None:
+        session.output.note(f"no update was made on this bench so far, by {engine.store.folder}")
 
 
 def _loaded(engine: Engine, manifest: Path) -> Update:

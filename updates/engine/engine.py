@@ -264,7 +264,8 @@ class Engine:
         last = next(changes, None)
         if last is None:
             none = self.store.latest() is None
-            raise UpdateUnknown(f"no update {'was made on' if none else 'has changed anything of'} this bench so far")
+            what = "was made on" if none else "has changed anything of"
+            raise UpdateUnknown(f"no update {what} this bench so far, by {self.store.folder}")
         found = last
         while not found.is_for_rollback:
             before = next(changes, None)

@@ -16,12 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from ...enumerators.benchfile.validation import first_fault
 from ...enumerators.component import Presence
 from ...transports.errors import Left, ProxyflashError
+from ...transports.plain import quoted
 from ..errors import JournalBroken, StepFailed
 from ..events import Status
 from .action import CHANGING, Action
 from .results import ActionResult, ResultCode
 
 _LEFT = TypeAdapter(Left)
+LATER = (
+    "If a later version of proxyflash wrote it, go on with that version. If not, look at the file and the disk; move the "
+    "update's folder away to begin again."
+)
 MOST_TASKS = 100_000
 """Of one update."""
 
@@ -57,6 +62,9 @@ class Kind(StrEnum):
     """What a component reports once a task has ended: its version."""
     RESTART = "restart"
     FINISH = "finish"
+
+
+_KINDS = frozenset(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +236,11 @@ class Progress:
         """Raises JournalBroken when a record doesn't fit."""
         progress = cls()
         for record in records:
+            if str(record.get("kind")) not in _KINDS:
+                kind = quoted(str(record.get("kind")))
+                raise JournalBroken(
+                    f"{source}: record {record.get('seq')} is of kind {kind}, unknown here", remedy=LATER
+                )
             try:
                 progress.add(record)
             except ValidationError as error:
