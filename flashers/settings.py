@@ -215,7 +215,8 @@ class Settings:
             for name, written in cls.__annotations__.items()
             if not name.startswith("_") and not _is_of_the_class(written)
         }
-        cls.keys_declared = {**cls.keys_declared, **own}
+        inherited = [vars(base).get("keys_declared", {}) for base in reversed(cls.__mro__[1:])]
+        cls.keys_declared = {name: key for keys in (*inherited, own) for name, key in keys.items()}
 
     def __init__(self, **given: Any) -> None:
         vars(self).update(vars(self.model_validate(given)))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...transports.can.bus import CanBus, CanId
 from ...transports.deadline import Deadline
-from ..flasher import Discovered, Discovery, Settings
+from ..flasher import Discovered, Discovery
+from ..settings import Settings
 from .can import QUERY_SECONDS, identity_of
 from .can_link import AdminChannel
 from .codec import ADMIN, Program

@@ -13,11 +13,12 @@ from ...transports.deadline import Deadline
 from ...transports.errors import SerialGone, SerialTimeout
 from ...transports.serial.port import SerialPort
 from ..errors import NoResponse, PartWrongMode
-from ..flasher import Identity, Settings
+from ..flasher import Identity
 from ..serial.bootloader import SerialBootloader
 from ..serial.entry import LineSettings, SerialEntry
 from ..serial.exchange import QUIET_SECONDS, STREAM_SECONDS
 from ..serial.usb_touch import touch
+from ..settings import Settings
 from .client import LOST, Client, Link
 from .flasher import KatapultMemory
 from .profile import KLIPPER_TEXT, KatapultUartAddress, KatapultUartProfile
