@@ -8,6 +8,7 @@ The page has no script, and its Content-Security-Policy allows nothing but its o
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..transports import named_files, private_files
 from ..transports.errors import ExitStatus, ProxyflashError
 from ..transports.plain import plain
+from ..transports.quoting import shell_line
 from .story import Memory, Message, Mood, Span, State, Story, Stretch
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ def require() -> None:
     try:
         import jinja2  # noqa: F401 - only looked for
     except ImportError as error:
-        raise PageLibrary(f"reports as pages need Jinja2: {error}") from error
+        install = shell_line([sys.executable, "-m", "pip", "install", "jinja2"])
+        raise PageLibrary(f"reports as pages need Jinja2: {error}", remedy=f"Install it: {install}") from error
 
 
 def check_place(path: Path) -> None:

@@ -108,16 +108,27 @@ def save(image: FirmwareImage, path: Path | str, *, format: str | None = None, o
         ) from error
 
 
+def refuse_ending(path: Path) -> None:
+    """Raises ImageNotWritten where no format is written into files of this ending."""
+    found = _with_ending(path)
+    if not any(kind.is_written for kind in found):
+        raise _unwritten(path, found[0] if found else None)
+
+
+def _unwritten(path: Path, kind: type[Format] | None) -> ImageNotWritten:
+    known = ", ".join(dict.fromkeys(ending for one in formats() if one.is_written for ending in one.endings))
+    return ImageNotWritten(
+        f"{path}: a format that is only read" if kind else f"{path}: no firmware format has this ending",
+        remedy=f"Name a file that ends in {known}.",
+    )
+
+
 def _writer(
     image: FirmwareImage, path: Path, format: str | None, of_slot: bool
 ) -> Callable[[FirmwareImage, BinaryIO], None]:
     kind = _named(format) if format else _for_ending(path, relocatable=image.relocatable or of_slot)
     if kind is None or not kind.is_written:
-        known = ", ".join(dict.fromkeys(ending for one in formats() if one.is_written for ending in one.endings))
-        raise ImageNotWritten(
-            f"{path}: a format that is only read" if kind else f"{path}: no firmware format has this ending",
-            remedy=f"Name a file that ends in {known}.",
-        )
+        raise _unwritten(path, kind)
     if not image.segments:
         raise ImageNotWritten(f"{path}: the image has no bytes to write")
     if image.relocatable and kind.addresses:

@@ -100,6 +100,29 @@ def test_a_read_is_refused_before_the_part_is_asked(desk: Desk, monkeypatch: pyt
     assert desk.run("read", "camera", "backup.hex").status == 1
 
 
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("no/backup.hex", "no/backup.hex can't be written: there is no folder no."),
+        ("backup.docx", "backup.docx: no firmware format has this ending."),
+        ("firmware", "firmware: no firmware format has this ending."),
+        ("folder.hex", "folder.hex can't be written: this is a folder."),
+    ],
+)
+@pytest.mark.parametrize("more", [(), ("--force",)], ids=["", "force"])
+def test_where_nothing_can_be_written_the_part_is_not_asked(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, out: str, said: str, more: tuple[str, ...]
+) -> None:
+    """A memory takes minutes to read."""
+    from proxyflash.enumerators.bench_component import BenchComponent
+
+    Path("folder.hex").mkdir()
+    monkeypatch.setattr(BenchComponent, "programmer", lambda *_, **__: pytest.fail("the part is asked"))
+    done = desk.run("read", "camera", out, *more)
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith(f"E-IMAGE-WRITE {said} Name ")
+
+
 def test_a_manifest_replaces_the_same_update_s_alone(busy_desk: Desk) -> None:
     def create(version: str) -> int:
         words = [*OF_UPDATE[:4], "--version", version, "--group", "imus", "-o", "update/new.json"]

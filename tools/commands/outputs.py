@@ -6,18 +6,42 @@ A page, a recording, a trace, a kept plan, a manifest or a public key replaces a
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from ...flashers.errors import ImageNotWritten
+from ...flashers.formats import refuse_ending
 from ...transports import named_files
 
 FORCE = click.option("--force", is_flag=True, help="Overwrite the file.")
 
 
+def why_not(path: Path) -> str:
+    """Why no file can be written there; "": nothing is known that is against it."""
+    try:
+        if not path.parent.is_dir():
+            return f"there is no folder {path.parent}"
+        if path.is_dir():
+            return "this is a folder"
+        if path.exists() and not path.is_file():
+            return "this is not a regular file"
+    except OSError as error:
+        return str(error.strerror)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return f"this user may not write into the folder {path.parent}"
+    return ""
+
+
 def refuse_firmware(path: Path, *, force: bool) -> None:
-    """Before anything is done: no file is there, or an empty one, or it may be overwritten. Raises ImageNotWritten."""
+    """Before anything is done: a firmware file can be written there, and none is there or it may be overwritten.
+
+    Raises ImageNotWritten.
+    """
+    refuse_ending(path)
+    if why := why_not(path):
+        raise ImageNotWritten(f"{path} can't be written: {why}", remedy="Name another file.")
     if force:
         return
     try:
@@ -25,5 +49,5 @@ def refuse_firmware(path: Path, *, force: bool) -> None:
     except FileExistsError as error:
         raise ImageNotWritten(f"{path} is there already", remedy="Name another file, or add --force.") from error
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ImageNotWritten(f"{path} can't be written: {why}", remedy="Name another file.") from error
+        said = getattr(error, "strerror", None) or error
+        raise ImageNotWritten(f"{path} can't be written: {said}", remedy="Name another file.") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from ...transports.recording.recorder import Recorder
 from ...transports.recording.records import CanFrame
 from .. import replayable
 from ..output import Mode, Output
+from .outputs import why_not
 from .reporting import check, title_of, write
 from .session import Opener, Session, command
 
@@ -93,8 +93,8 @@ def record(session: Session, file: Path, arguments: tuple[str, ...]) -> int | No
         refuse_other(file)
     except OSError as error:
         raise Unwritten(f"{file}: {error.strerror}") from error
-    if not os.access(file.parent, os.W_OK | os.X_OK):
-        raise Unwritten(f"{file}: a file can't be written there")
+    if why := why_not(file):
+        raise Unwritten(f"{file}: {why}")
     recorder = Recorder(limit_records=LONGEST // 200, limit_bytes=LONGEST)
     described: dict[str, str] = {}
     targets: dict[str, str] = {}

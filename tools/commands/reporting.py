@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import update_wrapper
@@ -14,6 +13,7 @@ import click
 from ...transports.errors import ProxyflashError, known
 from ...transports.outside import without_passwords
 from ...transports.quoting import shell_line
+from .outputs import why_not
 from .session import Session
 
 if TYPE_CHECKING:
@@ -74,25 +74,9 @@ def check(path: Path) -> None:
     from ...report_page import page
 
     page.require()
-    if why := _refused(path):
+    if why := why_not(path):
         raise page.PageFile(f"{path}: {why}")
     page.check_place(path)
-
-
-def _refused(path: Path) -> str:
-    """Why no file can be written there; "": nothing is known that is against it."""
-    try:
-        if not path.parent.is_dir():
-            return f"there is no folder {path.parent}"
-        if path.is_dir():
-            return "this is a folder"
-        if path.exists() and not path.is_file():
-            return "this is not a regular file"
-    except OSError as error:
-        return str(error.strerror)
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        return f"this user may not write into the folder {path.parent}"
-    return ""
 
 
 def write(
