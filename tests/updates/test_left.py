@@ -11,6 +11,7 @@ import pytest
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers.errors import Cancelled, RebootFailed
 from proxyflash.flashers.events import Event, Phase, PhaseStarted, Progress, RunContext
+from proxyflash.flashers.flasher import Identity, ProbeResult, State
 from proxyflash.tests.explore.families import BY_NAME, FAMILIES
 from proxyflash.tools.commands import run
 from proxyflash.transports.errors import ExitStatus, ProxyflashError
@@ -113,6 +114,22 @@ def test_a_part_that_lost_its_supply_while_it_starts_holds_its_image(make: Calla
     again = component.flash(part.new, address=part.address)
     assert again.verified
     assert again.booted
+
+
+def test_a_part_that_answers_from_its_bootloader_does_not_boot(
+    make: Callable[[str], OnePart], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its image is whole all the same, and its supply is on."""
+    part = make("uds")
+    component = part.bench.component("part")
+    in_bootloader = ProbeResult(State.BOOTLOADER, Identity())
+    monkeypatch.setattr(type(part.bench.prober("line")), "application", lambda *_: in_bootloader)
+    with pytest.raises(RebootFailed, match="answered from its bootloader") as caught:
+        component.flash(part.new, address=part.address)
+    left = caught.value.left
+    assert left is not None
+    assert (left.verified, left.boots) == (True, False)
+    assert "Is its supply on" not in caught.value.remedy
 
 
 def test_what_an_update_reports(make: Callable[[str], OnePart]) -> None:
