@@ -189,8 +189,9 @@ class Programmer:
                 if verify:
                     strategy.check_verifiable()
                 found.attempts, found.verified = found.attempts + 1, False
+                erased_before, written_before = found.erased, found.written
                 erased_now, written_now = strategy.write(todo)
-                found.erased, found.written = found.erased + erased_now, found.written + written_now
+                found.erased, found.written = erased_before + erased_now, written_before + written_now
                 return strategy.verify(todo) if verify else ""
 
             verified = self._attempt(once, Phase.WRITE)

@@ -85,7 +85,7 @@ def _keys(model: type[BaseModel | Settings]) -> list[tuple[str, Any]]:
 
 def _tables(annotation: Any) -> Iterator[type[BaseModel | Settings]]:
     """The models in a type: of a value, of a list's items, of a table's values."""
-    if is_settings(annotation) or hasattr(annotation, "model_fields"):
+    if isinstance(annotation, type) and (is_settings(annotation) or hasattr(annotation, "model_fields")):
         yield annotation
     for inner in get_args(annotation):
         yield from _tables(inner)

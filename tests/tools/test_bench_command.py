@@ -200,7 +200,7 @@ WRONG_KEYS = {
     "of an address": (f"{ECU}address = {{reqest = 1}}  #!", "did you mean 'request'?"),
     "beside the profile": (f'{UART}protocol = "stm32-uart"\nentry = {{}}  #!', "did you mean 'profile.entry'?"),
     "of a table that is not spelt out": ('\n[buss.b]  #!\nkind = "can"', "did you mean 'bus'?"),
-    "a list of buses": ('\n[[bus]]  #!\nkind = "can"', "should be a table"),
+    "a list of buses": ('\n[[bus]]  #!\nkind = "can"', "write [bus.NAME] for each bus"),
     "one component": ('\n[component.a]  #!\nbus = "b"', "[[component]]"),
     "one id": (f"{ECU}address = {{request = 0x7E0, response = 0x7E0}}  #!", "one id, 0x7E0"),
 }  # fmt: skip

@@ -29,6 +29,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "`uds`": ("uds", {}),
     "`uds`, `probe = true`": ("uds", {"bus": {"probe": True}}),
     "`uds`, `read` in its profile": ("uds", {**READABLE, "emulated": {"part": "acme-r88"}}),
+    "`katapult-can`": ("katapult-can", {}),
+    "`katapult-uart`": ("katapult-uart", {}),
     "`stm32-uart`": ("stm32-uart", {}),
     "`stm32-uart`, `probe = true`": ("stm32-uart", {"bus": {"probe": True}}),
     "`stk500v1`": ("stk500v1", {}),
@@ -45,6 +47,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 QUESTION = {b"VER?\r": "version"}
 MENU = {**QUESTION, b"\r": "greet", b"LOADER": "enter", b"2": "run", b"3": "run"}
 TEXTS: dict[str, dict[bytes, str]] = {
+    "katapult-uart": {**QUESTION, b"~ \x1c Request Serial Bootloader!! ~": "enter"},
     "stk500v1": QUESTION,
     "stk500v2": QUESTION,
     "avr109": QUESTION,
@@ -53,6 +56,8 @@ TEXTS: dict[str, dict[bytes, str]] = {
     "ymodem": MENU,
 }
 """What goes over a line that is no message of the protocol, and a menu's texts, by what the profile calls them."""
+VERSION_FRAME = "120 [1] 01"
+"""The question for the version on CAN, which no document describes."""
 LOOKS = (("info", "part"), ("flash", "part", "new.bin", "--dry-run"), ("flash", "part", "new.bin"))
 COMMANDS = {
     "scan": (("scan",),),
@@ -91,6 +96,7 @@ def sent(protocol: str, bench: Bench, records: Iterable[Record]) -> Iterator[str
             rest.append(record)
     for line in described(rest, describers(bench.file)):
         words = re.sub(r"^\d+\.[\d.]+ ", "", line.words)
+        words = "version" if words == VERSION_FRAME else words
         # A request to a USB device that wants data is described with them.
         if (line.sent or (protocol == "dfu" and line.sent is not None)) and not words.startswith(
             ("flow control", "first frame")
