@@ -85,9 +85,13 @@ class Strategy(ABC):
                     data += piece
                     done += len(piece)
                     self.reporter.progress(Phase.READ, done, total)
-                check_complete(len(data), item)
+                self.check_read(len(data), item)
                 found.append(Segment(item.start, bytes(data)))
         return found
+
+    def check_read(self, count: int, wanted: Range) -> None:
+        """Raises ProtocolError where fewer bytes came than are there."""
+        check_complete(count, wanted)
 
     def compare_back(self, part: Segment, done: int, total: int) -> int:
         """Reads a segment back; how much of `total` is verified then. Raises VerifyMismatch."""

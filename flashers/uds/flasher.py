@@ -163,7 +163,11 @@ class UdsFlasher(MemoryBootloader):
     @property
     def unreadable(self) -> str:
         unread = self._profile.read == "none"
-        return "the profile does not say how the ECU's memory is read: set read, if the ECU lets it be read" if unread else ""
+        return (
+            "the profile does not say how the ECU's memory is read: set read, if the ECU lets it be read"
+            if unread
+            else ""
+        )
 
     def look(self) -> Identity | None:
         """Where memory can't be read, nothing that planning needs is in the ECU: its application goes on."""

@@ -21,6 +21,7 @@ from proxyflash.emulators import application
 from proxyflash.flashers.formats import formats, keeps_addresses
 from proxyflash.tests.tools.conftest import Desk
 from proxyflash.transports import plugins
+from proxyflash.transports.recording import formats as recording
 
 OK, USAGE, BAD_FILE = 0, 2, 12
 
@@ -488,6 +489,26 @@ def test_each_protocol_is_read_or_said_not_to_be() -> None:
     unread = {protocol for protocols in UNREADABLE.values() for protocol in protocols}
     assert read | unread == set(plugins.names(plugins.FLASHERS))
     assert not read & unread
+
+
+def test_a_slot_is_read_up_to_where_its_upload_ends(desk: Desk) -> None:
+    """Without `slot_size` nobody knows how large the slot is; DFU 1.1, 6.2: a short frame ends the upload."""
+    image = application.make("1.0", "cam", "Acme", 700)
+    (desk.folder / "old.bin").write_bytes(image)
+    assert desk.run("flash", "cam", desk.folder / "old.bin").status == OK
+    for name in ("own.bin", "own.hex", "own.dfu"):
+        read = desk.run("read", "cam", desk.folder / name)
+        assert read.status == OK, read.err
+        assert desk.run("flash", "cam", desk.folder / name, "--dry-run").status == OK
+    assert (desk.folder / "own.bin").read_bytes().startswith(image)
+    assert desk.run("read", "cam", desk.folder / "x.bin", "--start", "0", "--size", "0x800000").status != OK
+
+
+@pytest.mark.parametrize("ending", [".elf", ".uf2", ".txt", ""])
+def test_an_ending_that_is_not_written_is_refused_before_the_part_is_asked(ending: str, desk: Desk) -> None:
+    done = desk.run("record", desk.folder / "asked.jsonl", "--", "read", "imu", desk.folder / f"own{ending}")
+    assert (done.status, "E-IMAGE-WRITE" in done.err) == (1, True), done.err
+    assert recording.load(desk.folder / "asked.jsonl").records == ()
 
 
 def test_several_memories_are_not_read_into_one_without_addresses(desk: Desk) -> None:
