@@ -1,4 +1,4 @@
-"""Makes the releases of benches/serial.toml, which lie in benches/firmware.
+"""Makes the releases of benches/serial.toml and benches/katapult.toml, which lie in benches/firmware.
 
     python -m proxyflash.hil_tests.sample_firmware
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..emulators import application
 from ..emulators.avr import part as avr_part
+from ..emulators.katapult import parts as katapult_parts
 from ..emulators.mcuboot import image as mcuboot_image
 from ..emulators.smp import part as smp_part
 from ..emulators.xymodem import slot as xymodem_slot
@@ -40,10 +41,16 @@ def modem(part: str, product: str, manufacturer: str) -> Maker:
     return lambda version, size: application.make(version, product, manufacturer, size, start=start)
 
 
+def head(version: str, size: int) -> bytes:
+    start = katapult_parts.part_of("toolhead-f072")["start"]
+    return application.make(version, "T-1", "Acme", size, start=start)
+
+
 MAKERS: dict[str, Maker] = {
     "soil": soil,
     "sonar": avr("S-8", "Fabrikam"),
     "valves": avr("V-16", "Acme"),
+    "head": head,
     "scale": modem("stm32l4-iap", "W-2", "Contoso"),
 }
 
