@@ -12,8 +12,12 @@ from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.katapult.can import KatapultCanDevice
 from proxyflash.emulators.katapult.parts import parts as boards
+from proxyflash.emulators.replay.session import Replay
 from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.benchfile.schema import load
 from proxyflash.enumerators.component import Presence
+from proxyflash.enumerators.described import describers
+from proxyflash.flashers.describing import described
 from proxyflash.flashers.errors import (
     NoResponse,
     OperationFailed,
@@ -29,11 +33,14 @@ from proxyflash.flashers.katapult.codec import About, Command, Result, message, 
 from proxyflash.flashers.katapult.discovery import KatapultDiscovery
 from proxyflash.flashers.katapult.parts import memory_of, part_of, parts
 from proxyflash.flashers.katapult.profile import KatapultCanAddress, KatapultCanProfile, KatapultProfile
-from proxyflash.testing.rig import Rig
+from proxyflash.testing.rig import Rig, settled
+from proxyflash.tests.flashers.test_contract import KINDS
 from proxyflash.tests.flashers.test_contract import TestKatapultCan as Kind
 from proxyflash.transports import clock
 from proxyflash.transports.can.bus import CanBus
 from proxyflash.transports.deadline import Deadline
+from proxyflash.transports.recording.formats import Recording
+from proxyflash.transports.recording.recorder import Recorder
 
 START = 0x08002000
 
@@ -378,6 +385,26 @@ def test_what_is_not_known_of_a_board_that_was_cut_is_not_claimed(tmp_path: Path
             assert error.left is not None
             said.append((error.left.boots, device.flash.read(START, 4) == b"\xff\xff\xff\xff"))
     assert said == [(False, True), (None, False)]
+
+
+@pytest.mark.parametrize("protocol", ["katapult-can", "katapult-uart"])
+def test_a_recorded_flash_replays(protocol: str, tmp_path: Path) -> None:
+    """On simulated time: on a busy machine an answer may come after the request was repeated, and a replay has no such wait."""
+    rig = Rig(KINDS[protocol](), tmp_path, size=3000, pace=1)
+    recorder = Recorder()
+    with Bench.open(tmp_path / "bench.toml", state=tmp_path / "recorded", recorder=recorder) as bench:
+        settled(bench)
+        assert rig.flash(bench).version == "1.5.0"
+    replay = Replay(Recording(tuple(recorder.records())))
+    with Bench.open(tmp_path / "bench.toml", state=tmp_path / "replayed", replay=replay) as bench:
+        bench.component("part").await_version()
+        assert rig.flash(bench).version == "1.5.0"
+    replay.finish()
+    replay.close()
+    file = load(tmp_path / "bench.toml")
+    words = [line.words for line in described(recorder.records(), describers(file))]
+    assert "SEND BLOCK 0x08002000: FF FF FF FF 00 00 00 00 00 00 00 00 00 00 00 00 ... (64 bytes)" in words
+    assert "acknowledged COMPLETE" in words
 
 
 BENCH = """

@@ -67,7 +67,7 @@ def test_by_hand_in_its_bootloader(case: str, tmp_path: Path) -> None:
             assert settled(bench) is None
 
 
-@pytest.mark.parametrize("kind", ["stm32-uart", "dfu", "dfuse"])
+@pytest.mark.parametrize("kind", ["katapult-can", "katapult-uart", "stm32-uart", "dfu", "dfuse"])
 def test_left_in_its_bootloader_by_another_command(kind: str, tmp_path: Path) -> None:
     """As `flash --no-boot` and `erase` do."""
     rig = Rig(KINDS[kind](), tmp_path)
@@ -84,7 +84,9 @@ def test_left_in_its_bootloader_by_another_command(kind: str, tmp_path: Path) ->
         assert settled(bench) == "1.5.0"
 
 
-@pytest.mark.parametrize("kind", ["uds", "stm32-uart", "dfuse", "dfu", "smp-recovery", "avr109", "xmodem"])
+@pytest.mark.parametrize(
+    "kind", ["uds", "katapult-can", "katapult-uart", "stm32-uart", "dfuse", "dfu", "smp-recovery", "avr109", "xmodem"]
+)
 def test_ctrl_c_amid_a_look(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ from proxyflash.flashers.dfu.discovery import as_discovered
 from proxyflash.flashers.errors import ImageError, PartError, ProfileWrong, ProtocolError
 from proxyflash.flashers.formats import dfu, elf, ihex, mcuboot, srec
 from proxyflash.flashers.formats import raw as binary
+from proxyflash.flashers.katapult import codec as katapult_codec
 from proxyflash.flashers.smp import codec as smp_codec
 from proxyflash.flashers.smp.client import SmpClient, wanted_offset
 from proxyflash.flashers.stm32 import codec as stm32_codec
@@ -500,6 +501,20 @@ def loader_text(data: bytes) -> None:
         assert verdict is None or len(verdict.text) <= 160
 
 
+@reader(PartError)
+def katapult_answer(data: bytes) -> None:
+    """What a bootloader sends, in pieces of 8 bytes, and what nodes say under the id of admin messages."""
+    katapult_codec.unassigned(data[:8])
+    kept = bytearray()
+    for start in range(0, len(data), 8):
+        kept += data[start : start + 8]
+        with suppress(PartError):
+            for _, payload in katapult_codec.messages_in(kept):
+                assert len(payload) <= 255 * 4
+                assert len(katapult_codec.about(payload).mcu) <= len(payload)
+    assert len(kept) <= len(data)
+
+
 @reader(ProfileWrong)
 def ymodem_header(data: bytes) -> None:
     name, _, size = data.partition(b"\0")
@@ -592,6 +607,10 @@ def seeds() -> dict[str, list[bytes]]:
         "uds_answer": [b"\x02\x22\xf1\x89\x62\xf1\x891.4.2", b"\x01\x10\x02\x7f\x10\x22"],
         "avr_answers": [stk500v2_codec.message(1, b"\1\0\x08STK500_2"), b"\x14\x01\x10", b"CATERIN", b"Y\0\x80"],
         "loader_text": [b"\r\nU-Boot 2023.01\r\n=> ", b"Programming Completed Successfully!\r\n"],
+        "katapult_answer": [
+            katapult_codec.message(0xA0, bytes.fromhex("11000000 00010100 00200008 40000000") + b"rp2040\0\0"),
+            bytes.fromhex("200e0d81e4210c11"),
+        ],
         "ymodem_header": [b"fw.bin\0\0\0\1"],
     }
 
