@@ -81,9 +81,14 @@ class Table:
         return "\n".join([self.before, f"{self.header}  # table!", *lines, ""])
 
 
+ADDRESSES = {"uds": {"request": "0x7E0"}, "katapult-can": {"uuid": '"0e0d81e4210c"'}}
+"""What an address can't do without."""
+
+
 def component_text(protocol: str, *, address: bool = True) -> str:
     text = f'[bus.b]\nkind = "{COMPONENT[protocol]}"\n[[component]]\nname = "c"\nbus = "b"\nprotocol = "{protocol}"'
-    return text + "\naddress = {request = 1}" * (address and protocol == "uds")
+    keys = ", ".join(f"{key} = {value}" for key, value in ADDRESSES.get(protocol, {}).items())
+    return text + f"\naddress = {{{keys}}}" * (address and bool(keys))
 
 
 def needed(model: type[Settings]) -> dict[str, str]:
@@ -108,7 +113,7 @@ def submodel(info: Key) -> tuple[type[Settings], bool] | None:
 def protocol_tables() -> Iterator[Table]:
     for protocol in plugins.names(plugins.FLASHERS):
         flasher = plugins.load(plugins.FLASHERS, protocol)
-        keys = {"request": "0x7E0"} if protocol == "uds" else {}
+        keys = ADDRESSES.get(protocol, {})
         before = component_text(protocol, address=False)
         yield Table(flasher.Address, "component.address", "[component.address]", before, keys)
         before = component_text(protocol)
