@@ -13,7 +13,6 @@ from ..flashers import events as ev
 from ..flashers.events import Phase
 from ..transports import plugins
 from ..transports.errors import PluginBroken, PluginUnknown
-from ..updates.events import ActionStarted, Status, StepFinished, StepStarted
 
 if TYPE_CHECKING:
     from ..updates.handlers.handler import StepHandler
@@ -63,6 +62,14 @@ class Standing:
                     self._touched.add(name)
                 if name in self._touched:
                     self._under_way[name] = f"{name} {WHILE_TOUCHED.get(phase, 'was asked what it holds')}"
+            case _:
+                self._see_step(event)
+
+    def _see_step(self, event: ev.Event) -> None:
+        """An event of the update engine, of which a flash has none: its classes are imported here."""
+        from ..updates.events import ActionStarted, Status, StepFinished, StepStarted
+
+        match event:
             case StepStarted(component=name, label=label, handler=handler):
                 self._handlers[name] = handler
                 if handler_of(handler).runs_script:

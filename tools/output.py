@@ -27,7 +27,6 @@ from ..flashers import events as ev
 from ..transports import clock, named_files, private_files
 from ..transports.errors import ProxyflashError
 from ..transports.plain import CAUSE, plain, word
-from ..updates.events import ActionStarted, ComponentFinished, StepFinished, StepStarted
 from .wording import BETWEEN, finished_text, folded, plan_text
 
 if TYPE_CHECKING:
@@ -261,15 +260,6 @@ class Output:
             case ev.Planned():
                 if not self.quiet:
                     self.row(f"{event.component}  {'plan':<7} {plan_text(event)}".split(BETWEEN), BETWEEN)
-            case StepStarted():
-                about = f" {word(event.description)}" if event.description else ""
-                self.note(f"{event.component}  step {event.label}{about} ({event.handler})")
-            case ActionStarted(action="restore"):
-                self.note(f"{event.component}  step {event.label}: restore")
-            case ComponentFinished():
-                self.verdict(event.component, event.verdict)
-            case StepFinished() if event.details and self.verbosity:
-                self.note(f"{event.component}  step {event.label}: {plain(event.details, CAUSE)}")
             case ev.Retrying():
                 self.note(
                     f"{event.component}  {event.phase}: {event.code} {plain(event.cause, CAUSE)}; trying again "
@@ -279,6 +269,23 @@ class Output:
                 self.note(f"{event.component}  {event.what}")
             case ev.PhaseStarted() | ev.Progress() | ev.PhaseFinished():
                 self._bar(event)
+            case _:
+                self._show_step(event)
+
+    def _show_step(self, event: ev.Event) -> None:
+        """An event of the update engine, of which a flash has none: its classes are imported here."""
+        from ..updates.events import ActionStarted, ComponentFinished, StepFinished, StepStarted
+
+        match event:
+            case StepStarted():
+                about = f" {word(event.description)}" if event.description else ""
+                self.note(f"{event.component}  step {event.label}{about} ({event.handler})")
+            case ActionStarted(action="restore"):
+                self.note(f"{event.component}  step {event.label}: restore")
+            case ComponentFinished():
+                self.verdict(event.component, event.verdict)
+            case StepFinished() if event.details and self.verbosity:
+                self.note(f"{event.component}  step {event.label}: {plain(event.details, CAUSE)}")
             case _:
                 pass
 
