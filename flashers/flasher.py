@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, StrEnum, auto
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from ..transports.deadline import Deadline
 from .errors import USUAL_SILENCES, Meaning, Step, Unsupported, VerifyMismatch
@@ -47,8 +47,7 @@ class Capability(Flag):
     """`start_application` works; without it the application needs a reset by hand."""
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(NamedTuple):
     """A checksum that the part computed over a range. `compute` gives the same over the bytes the range should hold."""
 
     name: str
@@ -87,8 +86,7 @@ class ProbeResult:
     identity: Identity
 
 
-@dataclass(frozen=True, slots=True)
-class Discovered:
+class Discovered(NamedTuple):
     """A part that the bench file doesn't name.
 
     `title`: who it is, for a person. `name`: a possible name in the file. `address`: the keys and values of its

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from .errors import PartProtected, PartRefused, SecurityDenied, Unsupported, WrongLayout
 from .memory import Erase, MemoryMap, Range, Region, Watch
@@ -29,8 +29,7 @@ SAID = 6
 """Places that a message names, at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Witness:
+class _Witness(NamedTuple):
     """What was read at an address, and was not blank."""
 
     address: int

@@ -9,7 +9,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache, reduce
 from importlib import import_module
 from importlib.machinery import PathFinder
@@ -32,8 +31,7 @@ STEPS = "proxyflash.steps"
 GROUPS = (TRANSPORTS, RECORDS, FLASHERS, FORMATS, ENUMERATORS, DISCOVERIES, EMULATORS, WIRES, TRACKS, STEPS)
 
 
-@dataclass(frozen=True, slots=True)
-class Plugin:
+class Plugin(NamedTuple):
     """One entry point as found; `fault` says why it can't be used, "" when it can."""
 
     group: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from .outside import Outside
 
@@ -45,8 +45,7 @@ class Where:
     known_as: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
+class Listening(NamedTuple):
     """How a bus is opened to hear what passes, and to send nothing.
 
     `shared`: whether a program that uses the bus works on undisturbed; if not, the bus has one reader. `silent`: whether the

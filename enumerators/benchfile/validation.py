@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from ...flashers.settings import Settings, is_settings
 
@@ -25,8 +24,7 @@ HEXADECIMAL = re.compile(r"(?=.*[A-Fa-f])[0-9A-Fa-f]{1,8}")
 """What can be meant as a hexadecimal number only: with one of these letters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """`place`: the keys and indexes that lead to the value. `kind`: pydantic's name of the fault.
 
     `message`: goes on behind the name of the value: "should be a valid number".

@@ -10,8 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import NOT_WHOLE, ImageFormat, ImageNotWritten
 from ..image import FirmwareImage, Segment, join
@@ -187,8 +186,7 @@ def _version(target: dict[str, int | str]) -> str:
     return f"{device >> 8:x}.{device >> 4 & 0xF:x}.{device & 0xF:x}" if isinstance(device, int) else ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(NamedTuple):
     alt_setting: int
     name: str
     elements: list[Segment]

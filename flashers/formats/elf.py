@@ -13,8 +13,7 @@ import os
 import struct
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ..errors import NOT_WHOLE, ImageFormat
 from ..image import HIGHEST, FirmwareImage, Segment, join
@@ -53,8 +52,7 @@ EITHER_ORDER = (40, 183)
 """Machines that programs of either byte order are built for, which run little endian as Cortex-M does."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Class:
+class _Class(NamedTuple):
     """The layouts of ELFCLASS32 or ELFCLASS64; where the latter has its fields in another order, `segment` has it."""
 
     header: str
@@ -74,8 +72,7 @@ CLASSES = {
 BYTE_ORDERS = {1: "<", 2: ">"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(NamedTuple):
     """`size` bytes at `offset` of the file."""
 
     offset: int

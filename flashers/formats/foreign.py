@@ -12,7 +12,7 @@ import struct
 import zlib
 from codecs import getincrementaldecoder
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 HEAD_SIZE = 1024
 """Bytes of a file's start that are looked at."""
@@ -61,8 +61,7 @@ def _is_zlib(head: bytes) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """`mark`: a regular expression for how such a file begins; of a text, in small letters and without blanks before it.
     `check`: what else must hold. `container`: for a bootloader that takes a file whole and judges it itself, which is
     given such files as they are. `unknown`: nothing more is known than that it is a text, as files of other formats are."""

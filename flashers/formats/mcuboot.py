@@ -12,9 +12,8 @@ import hashlib
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ..errors import NOT_WHOLE, ImageFormat
 from ..image import FirmwareImage, Segment, join
@@ -64,8 +63,7 @@ class Tlv(IntEnum):
 HASHES = {Tlv.SHA256: "sha256", Tlv.SHA384: "sha384", Tlv.SHA512: "sha512"}
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Version:
+class Version(NamedTuple):
     """MCUboot's image version, as it orders them."""
 
     major: int
@@ -85,8 +83,7 @@ class Version:
         return f"{text}.{self.build}" if self.build else text
 
 
-@dataclass(frozen=True, slots=True)
-class Dependency:
+class Dependency(NamedTuple):
     """Another image of the same part must have this version at least."""
 
     image: int
@@ -96,8 +93,7 @@ class Dependency:
         return f"{self.image}>={self.version}"
 
 
-@dataclass(frozen=True, slots=True)
-class McubootImage:
+class McubootImage(NamedTuple):
     """`size`: of the image in the file, without padding behind it. `hash`: what MCUboot, and whoever asks the part,
     knows the image by. `load_address`: None where it isn't fixed. `reset_vector`: of a Cortex-M program, None where it
     can't be seen."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...transports import clock
 from ...transports.deadline import Deadline
@@ -16,8 +16,7 @@ RETURN_SECONDS = 10.0
 """How long a part that takes its USB port with it may take to come back."""
 
 
-@dataclass(frozen=True, slots=True)
-class LineSettings:
+class LineSettings(NamedTuple):
     """`baudrate` in bit/s, `parity` as pyserial's; None leaves it as it is."""
 
     baudrate: int | None

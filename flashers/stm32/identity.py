@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import PartProtected, PartRefused
 from ..flasher import Identity
@@ -16,8 +16,7 @@ from .profile import Stm32Profile
 from .uart_commands import Stm32Commands
 
 
-@dataclass(frozen=True, slots=True)
-class FoundPart:
+class FoundPart(NamedTuple):
     """What a loader reports of its part. `family`, `flash_size` and `memory` are None where they are not known.
 
     `commands`: those of the loader. `numbers`: what Erase calls each erase unit, by its address.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..memory import EraseRun, Range, Region, Watch
 from ..vector_table import VectorTable
@@ -17,8 +17,7 @@ LEAST_WRITE = 4
 """The loader takes whole words, whatever the flash programs at once (AN3155, 3.6). In bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class OptionLayout:
+class OptionLayout(NamedTuple):
     """The sectors that a part has while `bit` of the option word at `address` is `value`."""
 
     address: int

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialTimeout
@@ -42,8 +42,7 @@ ERASE_FILLER = 0xFF
 UNLOCK_REMEDY = "Lifting readout protection (ST's own tools do, proxyflash does not) erases the part whole."
 
 
-@dataclass(frozen=True, slots=True)
-class ChecksumForm:
+class ChecksumForm(NamedTuple):
     """What AN3155, 3.13, leaves open to readers, and loaders may differ in.
 
     `unit`: bytes in one of the sizes that the loader takes: 4 (words) or 1. `announced`: whether an ACK of its own comes

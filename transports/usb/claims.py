@@ -13,9 +13,8 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import socket
@@ -28,8 +27,7 @@ MOST_SERIALS = 4
 _NUMBERS = itertools.count(1)
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A device that is followed: where it was seen last, and its serial numbers as `mark` has them."""
 
     place: str
