@@ -212,7 +212,23 @@ def katapult_can(bus: Bus, size: int) -> Job:
         part["start"],
         part["start"],
         "0.1 s to see whether the bootloader runs already, and up to 0.1 s until bootloader and application are asked again",
-        0.95,
+        0.96,
+    )
+
+
+def katapult_uart(baudrate: int, size: int) -> Job:
+    part = katapult.facts(katapult.SERIAL_PART)
+    image, old = _images(size, part["start"])
+    return Job(
+        f"Katapult, {baudrate:,} bit/s, {size // KIB} KiB",
+        _serial("katapult-uart", katapult.SERIAL, baudrate),
+        image,
+        old,
+        katapult.serial_limit(part, image, "2.0.0", baudrate),
+        part["start"],
+        part["start"],
+        "0.2 s to see whether the bootloader runs already, and the first question for the version is lost while the part restarts",
+        0.955,
     )
 
 
@@ -435,6 +451,7 @@ JOBS: dict[str, Callable[[], Job]] = {
     "uds, CAN FD, long blocks": lambda: uds_can("acme-r88", FD, 256 * KIB),
     "katapult-can": lambda: katapult_can(CLASSIC, 64 * KIB),
     "katapult-can, fast": lambda: katapult_can(Bus(1_000_000), 112 * KIB),
+    "katapult-uart": lambda: katapult_uart(115_200, 56 * KIB),
     "stm32-uart": lambda: stm32_uart(115_200, 64 * KIB),
     "stm32-uart, fast": lambda: stm32_uart(1_000_000, 128 * KIB),
     "dfuse": lambda: usb_dfu("stm32f405-dfu", "DfuSe", 112 * KIB, verify=True),

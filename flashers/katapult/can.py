@@ -136,7 +136,8 @@ class KatapultCanFlasher(KatapultMemory):
         about = self._greet()
         if about is None and self._profile.enter:
             self._found = bool(self._found)
-            self._link.request_bootloader()
+            with suppress(NotAcknowledged):
+                self._link.request_bootloader()
             about = self._greets(Deadline.after(self._profile.start))
         if about is None:
             was_there = self._about is not None
@@ -158,17 +159,16 @@ class KatapultCanFlasher(KatapultMemory):
         """The answer of a node that may be restarting; None: none until the deadline."""
         while True:
             began = Deadline.after(GREET_SECONDS)
-            with suppress(NotAcknowledged):
-                if (about := self._greet()) is not None:
-                    return about
+            if (about := self._greet()) is not None:
+                return about
             if deadline.expired:
                 return None
             clock.sleep(min(began.remaining, deadline.remaining))
 
     def _greet(self) -> About | None:
         """The answer to CONNECT; None: none comes. An application takes no notice."""
-        self._link.give_node_id()
         try:
+            self._link.give_node_id()
             return self._client.connect(GREET_SECONDS, tries=1)
         except LOST:
             return None

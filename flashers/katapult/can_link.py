@@ -7,11 +7,13 @@ what others do on the bus.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from weakref import WeakKeyDictionary
 
 from ...transports import clock
 from ...transports.can.bus import CanBus, CanChannel, CanId
 from ...transports.deadline import Deadline
+from ...transports.errors import NotAcknowledged
 from .client import Link
 from .codec import ADMIN, ADMIN_ANSWER, NODES, UUID_BYTES, Admin, admin, node_ids, unassigned
 
@@ -83,9 +85,11 @@ class CanLink(Link):
     def resync(self) -> None:
         """The node id may be lost as well: another host on the bus may clear them all."""
         until = Deadline.after(STREAM_SECONDS)
-        while self.receive(until.sooner(QUIET_SECONDS)):
-            pass
-        self.give_node_id()
+        # A node alone on its bus acknowledges no frame while it restarts or has no supply.
+        with suppress(NotAcknowledged):
+            while self.receive(until.sooner(QUIET_SECONDS)):
+                pass
+            self.give_node_id()
 
     def give_node_id(self) -> None:
         """Gives the bootloader its node id; an application takes no notice."""

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 
 from ...transports import clock
 from ...transports.deadline import Deadline
+from ...transports.errors import NotAcknowledged
 from ..errors import Meaning, NoResponse, OperationFailed, PartRefused, ProtocolError, Step, silence
 from ..retries import retried
 from .codec import MEANINGS, SILENCES, WORD, About, Command, Result, about, message, messages_in, size_with, word
@@ -23,7 +24,7 @@ BUSY_SECONDS = 10.0
 BUSY_PAUSE = 0.1
 MOST = 1024
 """Bytes of an answer, at most."""
-LOST = (NoResponse, ProtocolError)
+LOST = (NoResponse, ProtocolError, NotAcknowledged)
 """What a request raises whose answer is lost or garbled."""
 
 

@@ -438,6 +438,8 @@ READ = {
     "options": (None, ".dfu", 0x1FFF_C000),
     "cam": (None, "", 0),
     "radar": (0x2_0000, "", 0x2_0000),
+    "hotend": (0x0800_2000, "", 0x0800_2000),
+    "board": (0x0800_2000, "", 0x0800_2000),
 }
 """Where a part's firmware begins, None where it keeps what it has; the format that all of its memory is read into; from where
 16 bytes are read into each other format."""

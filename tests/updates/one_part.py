@@ -30,7 +30,15 @@ class OnePart:
         text = (
             f'[bus.line]\nkind = "{family.kind}"\nemulated = true\npace = 0.0\n{bus}'
             f'[[component]]\nname = "part"\ngroup = "parts"\nbus = "line"\n{more}'
-            + family.component.format(number=1, firmware="old.bin", request=0x700, response=0x701, product=0x5711)
+            + family.component.format(
+                number=1,
+                firmware="old.bin",
+                request=0x700,
+                response=0x701,
+                version_request=0x120,
+                version_response=0x121,
+                product=0x5711,
+            )
             + profile
         )
         (folder / "bench.toml").write_text(text)
