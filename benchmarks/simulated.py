@@ -227,7 +227,7 @@ def katapult_uart(baudrate: int, size: int) -> Job:
         katapult.serial_limit(part, image, "2.0.0", baudrate),
         part["start"],
         part["start"],
-        "0.2 s to see whether the bootloader runs already, and the first question for the version is lost while the part restarts",
+        "0.2 s to see whether the bootloader runs, and the first question for the version is lost while the part restarts",
         0.955,
     )
 
