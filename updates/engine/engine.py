@@ -102,7 +102,7 @@ class Engine:
         made = planning.make(self.bench, self.policy, update, components, self._torn)
         at_once = self.policy.parallel if parallel is None else parallel
         limits = scheduling.limits_of(self.bench) if at_once else None
-        room.demand(self.bench.folder, made, self.store.to_be_freed(), limits)
+        room.demand(self.bench.folder, update, made.tasks, self.store.to_be_freed(), limits)
         return made
 
     def unfinished(self) -> StoredUpdate | None:
@@ -151,11 +151,11 @@ class Engine:
             self._give_up(other[0])
         entry = self.store.create()
         try:
-            copy = staged(plan.update, entry.files, plan.files)
+            copy = staged(plan.update, entry.files)
         except StateFolder as error:
             # What was copied takes up room, and nobody needs it.
             self.store.take_away(entry)
-            raise room.advised(error, entry.files, plan) from error.__cause__
+            raise room.advised(error, entry.files, plan.update) from error.__cause__
         # The same tasks, with the files that nobody else writes.
         own = planning.order(copy, components)
         begin = {
@@ -169,7 +169,6 @@ class Engine:
             "parallel": self.policy.parallel if parallel is None else parallel,
             "downgrades": [f"{task.label} {task.target}" for task in plan.tasks if task.downgrade],
             "tasks": len(own.tasks),
-            "left_out": sorted({name for task in own.tasks for name in task.step.files} - plan.files),
             "components": [asdict(component) for component in own.components],
             "boot": restarting.boot_id(),
         }
@@ -503,8 +502,7 @@ def _to_bring_back(plan: UpdatePlan, before: Progress) -> list[int]:
 def _check_files(plan: UpdatePlan, progress: Progress) -> None:
     """Those of the tasks that are left, before anything more is done. Raises StagedChanged."""
     left = [task for task, state in zip(plan.tasks, progress.tasks, strict=True) if not state.finished]
-    names = {task.index: set(task.step.files) - set(progress.begin.get("left_out", ())) for task in left}
-    wanted = {task.update.files[name]: (task.update, name) for task in left for name in sorted(names[task.index])}
+    wanted = {task.update.files[name]: (task.update, name) for task in left for name in task.step.files}
     with unchanged(NOT_GONE_ON_WITH):
         for path, (update, name) in wanted.items():
             files.check(path, next(file for file in update.manifest.files if file.filename == name))

@@ -91,11 +91,6 @@ class UpdatePlan:
         return all(task.status is Status.INSTALLED for task in self.tasks)
 
     @property
-    def files(self) -> set[str]:
-        """The names of the files that it needs: those of the steps that aren't installed already."""
-        return {name for task in self.tasks if task.status is not Status.INSTALLED for name in task.step.files}
-
-    @property
     def components(self) -> tuple[Component, ...]:
         """Those that it is for, each once, in their order."""
         found = {task.component.name: task.component for task in self.tasks if task.component}

@@ -202,7 +202,6 @@ class _First(_Record):
     on_failure: Literal["stop", "continue", "rollback"] = "stop"
     parallel: bool = False
     components: list[_Component] = Field(default_factory=list)
-    left_out: list[str] = Field(default_factory=list)
     passed_over: dict[str, str] = Field(default_factory=dict)
     undoes: Annotated[int, Field(ge=0)] = 0
     done: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)

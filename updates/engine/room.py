@@ -10,14 +10,16 @@ from ...transports import private_files
 from ...transports.errors import ExitStatus, ProxyflashError, StateFolder
 from ..errors import JournalNotWritten, NoRoom
 from ..events import Status
+from ..manifests.resolved_update import Update
 from . import scheduling
 from .disk import JOURNAL_BYTES
-from .plan import Task, UpdatePlan
+from .plan import Task
 
 
 def demand(
     folder: Path,
-    plan: UpdatePlan,
+    update: Update,
+    tasks: Iterable[Task],
     freed: tuple[int, int] = (0, 0),
     limits: Mapping[str, int] | None = None,
 ) -> None:
@@ -27,7 +29,7 @@ def demand(
     backups before that need room beside them. `limits`: of each bus, for components that are updated at once; None: they are
     updated one by one.
     """
-    copies, backups = _copies(plan), _backups(plan.tasks)
+    copies, backups = _copies(update), _backups(tasks)
     at_once, later = freed
     in_all = sum(size for _, size in backups)
     needed = copies + max(_before_an_install(backups, limits), in_all - later) + JOURNAL_BYTES - at_once
@@ -47,11 +49,11 @@ def is_full(error: BaseException | None) -> bool:
     return isinstance(cause, OSError) and cause.errno in private_files.FULL
 
 
-def advised(error: StateFolder, folder: Path, plan: UpdatePlan) -> StateFolder:
+def advised(error: StateFolder, folder: Path, update: Update) -> StateFolder:
     """The error; where the disk had no room for the update's copies, with the advice that helps."""
     if not is_full(error):
         return error
-    return error.advised(f"{private_files.MAKE_ROOM}: {_missing(folder, _copies(plan))}.")
+    return error.advised(f"{private_files.MAKE_ROOM}: {_missing(folder, _copies(update))}.")
 
 
 def not_begun(error: JournalNotWritten, folder: Path) -> JournalNotWritten:
@@ -76,15 +78,9 @@ def _missing(folder: Path, size: int) -> str:
     return f"{needed:,} bytes are needed{missing}"
 
 
-def _copies(plan: UpdatePlan) -> int:
-    """Of the files of steps that are installed already there are none."""
-    members = (plan.update, *plan.update.children.values())
-    files = {
-        (member.files[file.filename], file.sizeInBytes)
-        for member in members
-        for file in member.manifest.files
-        if file.filename in plan.files
-    }
+def _copies(update: Update) -> int:
+    members = (update, *update.children.values())
+    files = {(member.files[file.filename], file.sizeInBytes) for member in members for file in member.manifest.files}
     documents = sum(len(data) for member in members for data in member.documents.values())
     return documents + sum(size for _, size in files)
 

@@ -111,9 +111,7 @@ class TaskRunner:
         if Action.DOWNLOAD in self.state(task).results:
             return True
         caller = self._caller(task)
-        ready = caller is not None and (
-            self._is_there(task, caller) or self._is_left_out(task) or self._act(task, caller, Action.DOWNLOAD)
-        )
+        ready = caller is not None and (self._is_there(task, caller) or self._act(task, caller, Action.DOWNLOAD))
         if not ready:
             self._told(task)
         return ready
@@ -173,7 +171,7 @@ class TaskRunner:
         """Asks, then carries out the actions that have not ended yet; on a failure restores."""
         state = self.state(task)
         allowed = self._holds(task, lambda: caller.context.conditions.demand(task.options.conditions))
-        if allowed and self._wanted(task, caller) and self._holds(task, lambda: self._check_copied(task)):
+        if allowed and self._wanted(task, caller):
             for action in (Action.BACKUP, Action.INSTALL, Action.APPLY):
                 if action in state.results:
                     continue
@@ -191,17 +189,6 @@ class TaskRunner:
             # A cut ended it. The component knows how far it came.
             return self._act(task, caller, Action.IS_INSTALLED, after_cut=True)
         return state.begun or self._act(task, caller, Action.IS_INSTALLED)
-
-    def _is_left_out(self, task: Task) -> bool:
-        """Whether its files were not copied, because it was installed already when the update was planned."""
-        left_out = self.progress.begin.get("left_out", ())
-        return any(name in left_out for name in task.step.files)
-
-    def _check_copied(self, task: Task) -> None:
-        """Raises ConditionFailed."""
-        if self._is_left_out(task):
-            cause = f"step {task.label} was installed already when the update was planned, and is not installed now"
-            raise ConditionFailed(cause, remedy="Apply the update again: it is planned again then.")
 
     def _after_restart(self, task: Task, caller: ActionCaller) -> None:
         """The component says whether it is installed now. An Install goes on with Apply, an Apply has failed."""

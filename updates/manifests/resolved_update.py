@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -99,11 +99,11 @@ def read(path: Path, policy: Policy | None = None, *, seen: Seen | None = None) 
     return _Reader(path, policy or Policy(), seen).read()
 
 
-def staged(update: Update, folder: Path, names: Container[str] | None = None) -> Update:
+def staged(update: Update, folder: Path) -> Update:
     """Copies an update's manifests and files into `folder`, each file checked in the same pass; the copy.
 
-    `names`: of the files that are copied, None: all; the other files are checked, too. The copy is on the disk when this
-    returns. Raises UpdateError for a file that has changed, StateFolder when it can't be written.
+    The copy is on the disk when this returns. Raises UpdateError for a file that has changed, StateFolder when it can't be
+    written.
     """
     with private_files.told(folder):
         private_files.folder(folder)
@@ -113,12 +113,7 @@ def staged(update: Update, folder: Path, names: Container[str] | None = None) ->
                     target.write(data)
                     target.flush()
                     os.fsync(target.fileno())
-
-    def check(there: Path, file: mf.PayloadFile) -> None:
-        is_copied = names is None or file.filename in names
-        files.check(there, file, folder / file.filename if is_copied else None)
-
-    _each_file(update, check)
+    _each_file(update, lambda there, file: files.check(there, file, folder / file.filename))
     with private_files.told(folder):
         disk.sync_folder(folder)
     return _moved(update, folder)
