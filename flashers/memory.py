@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import groupby
 from typing import Any, ClassVar, NamedTuple
 
 from .image import FirmwareImage, Segment
@@ -84,9 +85,10 @@ class Head(ABC):
 class Region:
     """One contiguous memory of a part.
 
-    `units`: its erase units from `start` on; they cover the region, or ValueError is raised. `write_alignment`: writes
-    start and end at its multiples, in bytes (a power of two); the engine pads with `erased_value`. `head`: what the
-    processor starts by at the region's start, where that can be checked. `watch`: how far `units` are trusted.
+    `units`: its erase units from `start` on; they cover the region, or ValueError is raised. Neighbouring runs of one size are
+    kept as one run. `write_alignment`: writes start and end at its multiples, in bytes (a power of two); the engine pads
+    with `erased_value`. `head`: what the processor starts by at the region's start, where that can be checked. `watch`: how
+    far `units` are trusted.
     """
 
     name: str
@@ -106,6 +108,8 @@ class Region:
         covered = sum(run.count * run.size for run in self.units)
         if not self.size or covered != self.size:
             raise ValueError(f"the region {self.name!r} has {self.size:,} bytes, and its erase units {covered:,}")
+        runs = groupby(self.units, key=lambda run: run.size)
+        object.__setattr__(self, "units", tuple(EraseRun(sum(run.count for run in same), size) for size, same in runs))
 
     @property
     def end(self) -> int:

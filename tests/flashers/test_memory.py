@@ -103,3 +103,9 @@ def test_the_region_of_an_address() -> None:
     assert [memory.region_of(address) for address in (-1, 0, 15, 16, 31, 32, 47, 48)] == [
         None, low, low, None, None, high, high, None,
     ]  # fmt: skip
+
+
+def test_neighbouring_runs_of_one_size_are_one_run() -> None:
+    units = (EraseRun(1, 2 * KIB), EraseRun(3, 2 * KIB), EraseRun(1, 4 * KIB), EraseRun(1, 2 * KIB))
+    region = Region("flash", 0x0800_2000, 14 * KIB, units)
+    assert region.units == (EraseRun(4, 2 * KIB), EraseRun(1, 4 * KIB), EraseRun(1, 2 * KIB))
