@@ -14,8 +14,10 @@ open it. What the device sends meanwhile waits for that one, as far as the kerne
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
+import struct
 import termios
 import tty
 from collections.abc import Callable
@@ -31,6 +33,11 @@ LATE_SECONDS = 0.05
 """What the bridge makes up for at most: a line that is further behind was stopped with its machine."""
 
 RATES = {getattr(termios, name): int(name[1:]) for name in dir(termios) if name[0] == "B" and name[1:].isdigit()}
+
+TCGETS2 = 0x802C542A
+"""<asm-generic/ioctls.h>: _IOR('T', 0x2A, struct termios2)."""
+TERMIOS2 = struct.Struct("=4IB19s2I")
+"""<asm-generic/termbits.h>, struct termios2: four words of flags, c_line, c_cc, c_ispeed, c_ospeed."""
 
 
 def serve_pty(wire: UartWire) -> tuple[str, Callable[[], None]]:
@@ -112,8 +119,16 @@ class _Bridge:
         return max(0.0, min(known) - clock.monotonic()) if known else None
 
     def _line(self) -> Line:
-        speed = termios.tcgetattr(self._master)[5]
         device = self._wire.device
-        rate = RATES.get(speed) or self._wire.host.line.baudrate
+        rate = self._rate() or self._wire.host.line.baudrate
         parity = "E" if device.measuring else device.line.parity
         return Line(rate, device.line.bytesize, parity, device.line.stopbits)
+
+    def _rate(self) -> int:
+        """Bits a second that the program has set; 0: none."""
+        speed = termios.tcgetattr(self._master)[5]
+        if speed in RATES:
+            return RATES[speed]
+        # Any other rate, such as Katapult's 250,000: Linux keeps it beside the constants, in c_ospeed of its termios2.
+        found = fcntl.ioctl(self._master, TCGETS2, bytes(TERMIOS2.size))
+        return int(TERMIOS2.unpack(found)[-1])

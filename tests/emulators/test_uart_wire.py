@@ -364,16 +364,18 @@ class TestPty:
         close()
         wire.close()
 
-    def test_the_slaves_rate_is_the_lines(self) -> None:
+    @pytest.mark.parametrize("rate", [57600, 250_000])
+    def test_the_slaves_rate_is_the_lines(self, rate: int) -> None:
+        # 57600 is one of the constants of POSIX, 250,000 is not: pyserial sets it by TCSETS2.
         wire = make_wire()
         arrived = clock.Event()
         wire.device.line = Line(9600, 8, "E", 1)
         wire.device.listener = arrived.set
         path, close = serve_pty(wire)
-        with serial.Serial(path, 57600) as port:
+        with serial.Serial(path, rate) as port:
             port.write(b"\0")
             assert arrived.wait(5)
-        assert wire.host.line == Line(57600, 8, "E", 1)
+        assert wire.host.line == Line(rate, 8, "E", 1)
         close()
         close()
         wire.close()
