@@ -438,8 +438,15 @@ def _wrong_protocol(text: str, protocol: str, head: str, colon: str) -> NoReturn
 
 
 def _refuse_near_protocol(text: str, protocol: str) -> None:
-    if near := get_close_matches(protocol[:MOST_SHOWN], plugins.names(plugins.FLASHERS), n=1):
-        _wrong(text, f"{quoted(protocol)} is not a protocol", near[0] + text[len(protocol) :])
+    """Raises TargetWrong where protocols have nearly this name: of those, the ones for such a place, all that begin with it."""
+    near = get_close_matches(protocol[:MOST_SHOWN], plugins.names(plugins.FLASHERS))
+    if not near:
+        return
+    rest = text[len(protocol) :]
+    kinds = {transport.kind for transport, _ in _claims(text, rest.partition("?")[0].removeprefix(":"))}
+    fitting = [name for name in near if _kind_of(name) in kinds] or near
+    meant = sorted(name for name in fitting if name.startswith(protocol)) or fitting[:1]
+    _wrong(text, f"{quoted(protocol)} is not a protocol", *(name + rest for name in meant))
 
 
 def form(protocol: str) -> str:
