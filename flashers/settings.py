@@ -60,7 +60,8 @@ class Limits:
 
     def taken(self, value: Any) -> Any:
         """The value, if it is within the limits. Raises _Unsure."""
-        if value is not None and not all(_WITHIN[name](value, limit) for name, limit in self.limits.items()):
+        limits = self.limits.items()
+        if value is not None and not all(name in _WITHIN and _WITHIN[name](value, limit) for name, limit in limits):
             raise _Unsure
         return value
 
@@ -73,8 +74,8 @@ _WITHIN: Mapping[str, Callable[[Any, Any], bool]] = {
     "multiple_of": lambda value, limit: value % limit == 0,
     "min_length": lambda value, limit: len(value) >= limit,
     "max_length": lambda value, limit: len(value) <= limit,
-    # In the patterns of Python `$` is also before a line end.
-    "pattern": lambda value, limit: "\n" not in value and re.search(limit, value) is not None,
+    # In the patterns of Python `$` is also before a line end, and `\w` takes other characters beyond ASCII than in pydantic's.
+    "pattern": lambda value, limit: value.isascii() and "\n" not in value and re.search(limit, value) is not None,
 }
 
 
@@ -399,7 +400,10 @@ def _taken(wanted: Any, value: Any) -> Any:
     if wanted is int and isinstance(value, int) and not isinstance(value, bool):
         return int(value)
     if wanted is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise _Unsure from None
     if wanted in (bool, bytes, type(None)) and type(value) is wanted:
         return value
     if isinstance(wanted, type) and not get_args(wanted):

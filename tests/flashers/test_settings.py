@@ -61,8 +61,11 @@ ANYTHING: st.SearchStrategy[Any] = (
     st.booleans()
     | st.integers(-2, 2)
     | st.integers(0, 1 << 33)
+    | st.just(10**400)
     | st.floats(0, 10)
-    | st.sampled_from(["", "a", "00 ff", "none", "xor", "a.b:c", "erase", "loader", "gecko", "(x)", "(", "é", "a\n"])
+    | st.sampled_from(
+        ["", "a", "00 ff", "none", "xor", "a.b:c", "erase", "loader", "gecko", "(x)", "(", "é", "²", "a\n"]
+    )
     | st.lists(st.integers(0, 2), max_size=1)
     | st.just({})
 )
@@ -105,6 +108,9 @@ class Table(Settings):
     inner: Inner | None = None
     many: tuple[Inner, ...] = ()
     more: dict[str, float] = Field(default_factory=dict, max_length=1)
+    seconds: float = Field(default=1.0, le=5)
+    function: str = Field(default="", pattern=r"^\w*$")
+    finite: float = Field(default=1.0, allow_inf_nan=False)
 
     def check_together(self) -> None:
         if self.inner is not None and self.many:
@@ -132,6 +138,9 @@ def test_values_are_given_as_their_types_are() -> None:
     ({"name": "x\n"}, ("name",), "should be of letters"),
     ({"raw": "0"}, ("raw",), "hexadecimal"),
     ({"more": {"a": 1, "b": 2}}, ("more",), "at most 1 item"),
+    ({"seconds": 10**400}, ("seconds",), "less than or equal to 5"),
+    ({"function": "²"}, ("function",), "should match pattern"),
+    ({"finite": float("inf")}, ("finite",), "finite number"),
     ({"nonsense": 1}, ("nonsense",), "Extra inputs"),
     ([], (), "should be an object"),
 ])  # fmt: skip
