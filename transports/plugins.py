@@ -59,7 +59,8 @@ class Entry(NamedTuple):
 def _installed() -> list[Entry]:
     """Looks through every package of this host, once for all groups."""
     finders = [finder for finder in sys.meta_path if hasattr(finder, "find_distributions")]
-    if finders == [PathFinder] and not any(map(os.path.isfile, sys.path)):
+    eggs = any(str(place).endswith(".egg") for place in sys.path)
+    if finders == [PathFinder] and not eggs and not any(map(os.path.isfile, sys.path)):
         return list(_in_folders())
     # There are packages elsewhere than in folders.
     from importlib.metadata import entry_points
@@ -158,4 +159,7 @@ def _package(entry: Entry) -> str:
     """The name of the entry's package."""
     from importlib.metadata import Distribution
 
-    return Distribution.at(entry.package).name if os.sep in entry.package else entry.package
+    if not entry.package.endswith((".dist-info", ".egg-info")):
+        return entry.package
+    # The metadata of a package may be missing: its removal was interrupted.
+    return Distribution.at(entry.package).name or Path(entry.package).name

@@ -101,6 +101,27 @@ def test_a_package_in_an_archive_is_found_too(tmp_path: Path, monkeypatch: pytes
         sys.modules.pop("packed", None)
 
 
+def test_a_package_in_an_egg_folder_is_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "laid_sensors-1-py3.egg" / "EGG-INFO"
+    info.mkdir(parents=True)
+    (info / "PKG-INFO").write_text("Metadata-Version: 1.0\nName: laid-sensors\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[proxyflash.flashers]\nlaid = laid:Laid\n")
+    monkeypatch.syspath_prepend(str(info.parent))
+    _forget()
+    try:
+        assert "laid" in plugins.names(plugins.FLASHERS)
+    finally:
+        _forget()
+
+
+@pytest.mark.usefixtures("acme")
+def test_a_package_without_its_metadata_has_a_name(tmp_path: Path) -> None:
+    """As pip leaves it where its removal was interrupted."""
+    (tmp_path / "acme_sensors-1.2.dist-info" / "METADATA").unlink()
+    (found,) = (plugin for plugin in plugins.survey() if plugin.name == "acme")
+    assert found.package == "acme_sensors-1.2.dist-info"
+
+
 @pytest.mark.usefixtures("acme")
 def test_names_import_nothing() -> None:
     plugins.names(plugins.FLASHERS)
