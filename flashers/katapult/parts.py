@@ -70,7 +70,7 @@ def part_of(about: About, profile: KatapultProfile) -> Part:
 
 
 def memory_of(part: Part, about: About) -> MemoryMap:
-    """The flash from the application's start on. Raises ProfileWrong where that is not at the start of an erase unit."""
+    """The flash from the application's start on. Raises ProfileWrong where that is not at the start of an erase unit of it."""
     units: list[EraseRun] = []
     address, end = part.base, part.base + part.flash
     for size in _sizes(part.sectors):
@@ -82,7 +82,7 @@ def memory_of(part: Part, about: About) -> MemoryMap:
             units.clear()
             break
         address += size
-    if not units:
+    if not units or about.start < part.base:
         raise ProfileWrong(
             f"the application begins at 0x{about.start:08X}, which is not the start of an erase unit of this {part.mcu}",
             remedy="Give page_size and flash_size in the profile, by the part's reference manual.",

@@ -166,9 +166,9 @@ def test_what_is_not_known_is_refused_before_anything_is_sent() -> None:
         part_of(on("lpc1769", 0x4000), KatapultProfile(page_size=4096, flash_size=0x80000))
 
 
-@pytest.mark.parametrize("start", [0x08000200, 0x08020200])
+@pytest.mark.parametrize("start", [0x08000200, 0x08020200, 0x4000, 0x0800_0000 - 64])
 def test_an_application_within_an_erase_unit_is_refused(start: int) -> None:
-    """Katapult would never erase that unit: its first block is not the application's."""
+    """Katapult would never erase that unit: its first block is not the application's. Below the flash there is no unit."""
     about = on("stm32f407xx", start)
     with pytest.raises(ProfileWrong, match="not the start of an erase unit"):
         memory_of(part_of(about, KatapultProfile()), about)
