@@ -37,7 +37,7 @@ class Publisher:
         return path
 
     def policy(self, **more: Any) -> Policy:
-        """One that takes what is signed under this root, and nothing else."""
+        """A policy that takes what is signed under this root, and nothing else."""
         return Policy.model_validate({"unsigned": "refuse", "roots": (str(self.root_file),), **more})
 
     def component_update(

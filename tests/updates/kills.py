@@ -25,7 +25,7 @@ from proxyflash.transports.simulated_clock import SimulatedClock, SimulatedThrea
 
 KILLED = -signal.SIGKILL
 LONGEST = 1e5
-"""Simulated seconds that a process may take; one that takes longer hangs."""
+"""Simulated seconds that a process may take; a process that takes longer hangs."""
 NOT_OF_A_PROCESS = "proxyflash.emulators."
 """Modules whose threads are the parts', whoever started them."""
 LEFT = (1.0, 0.0, 0.5)

@@ -89,7 +89,7 @@ class FileHandler(StepHandler):
         log = self.world / "log"
         if log.exists() and f"download {where}\n" in log.read_text():
             return self._do(Action.IS_INSTALLED, self._is_installed)
-        # Asked whether there is something to download for: of this tests are told apart.
+        # Asked whether there is something to download for: tests see this as a call of its own.
         self._log(f"asked {where}")
         fault = self.faults.get((where, ASKED))
         told = fault() if fault is not None else None
@@ -238,7 +238,7 @@ class Lab:
         return load(self.write("bundle", [reference("motors"), reference("cameras")]))
 
     def look(self, name: str) -> Component:
-        """What a component tells: the version of its first step."""
+        """What a component reports: the version of its first step."""
         (found,) = (component for component in self.components() if component.name == name)
         return replace(found, version=(self.world / f"{name}.one").read_text())
 

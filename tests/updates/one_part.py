@@ -57,7 +57,7 @@ class OnePart:
         return load(publisher.update("all", "1.1.0", child))
 
     def interrupt(self) -> None:
-        """A flash that is interrupted amid its writing."""
+        """A flash that is interrupted during its writing."""
         events: list[Event] = []
         amid = RunContext(
             events.append, lambda: any(isinstance(e, Progress) and e.phase is Phase.WRITE for e in events)

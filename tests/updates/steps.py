@@ -1,4 +1,4 @@
-"""What the step handlers' tests share: a step's context on a bench of its own, and a handler made anew for each action,
+"""What the step handlers' tests share: a step's context on a bench of its own, and a new handler for each action,
 as the engine makes it after a cut."""
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from proxyflash.updates.handlers.app import AppHandler
 from .kills import forked, kill
 from .steps import Stage, inline
 
-# The service tells the version that it was started with, whatever lies in its folder by then.
+# The service reports the version that it was started with, whatever lies in its folder by then.
 BENCH = """
 [[component]]
 name = "planner"

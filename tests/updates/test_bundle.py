@@ -230,7 +230,7 @@ def test_a_bomb_is_left_where_it_is_longer_than_it_says(lab: Lab, tmp_path: Path
         lambda data: data[:-22],
         lambda data: data[: len(data) // 2] + data[-22:],
         lambda data: data[:-2] + b"\x05\x00note!",
-        # The size of the directory (APPNOTE 4.3.16): one that would have to be read into memory.
+        # The size of the directory (APPNOTE 4.3.16): such a directory would have to be read into memory.
         lambda data: data[:-10] + struct.pack("<L", 2 << 20) + data[-6:],
     ],
 )

@@ -66,7 +66,7 @@ def test_after_a_cut_the_action_is_run_again(lab: Lab, how: str) -> None:
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("action", [Action.INSTALL, Action.APPLY])
 def test_after_a_restart(lab: Lab, how: str, action: Action) -> None:
-    """Apply follows an Install, as for one that is not installed; and an Apply that nothing vouches for has failed."""
+    """Apply follows an Install, as where nothing is installed; and an Apply that nothing vouches for has failed."""
     update = lab.bundle()
     code = ResultCode.INSTALL_IMMEDIATE_REBOOT if action is Action.INSTALL else ResultCode.APPLY_IMMEDIATE_REBOOT
     lab.fault("left one", action, ActionResult(code))

@@ -1,4 +1,4 @@
-"""`proxyflash/check:1`: a condition as a step, asked anew each time."""
+"""`proxyflash/check:1`: a condition as a step, asked again each time."""
 
 from __future__ import annotations
 

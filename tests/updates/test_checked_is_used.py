@@ -1,4 +1,4 @@
-"""What was checked is what is used: the policy is asked again by a resume, files are hashed again right before each use.
+"""Nothing is used but what was checked: a resume asks the policy again, files are hashed again right before each use.
 
 Somebody has the state folder, or its disk forgets; the policy changes while an update waits. Nothing that was not checked is
 used, it is said what was changed, and what the error advises brings every component to a whole state.
@@ -163,7 +163,7 @@ def test_a_copy_that_was_changed_is_not_gone_on_with(lab: Lab, what: str) -> Non
 
 
 def test_a_copy_that_is_changed_under_way_is_not_installed(lab: Lab) -> None:
-    """Between two actions of one run, without a resume. What was done before is told, and can be undone."""
+    """Between two actions of one run, without a resume. What was done before is reported, and can be undone."""
     update = lab.bundle()
 
     def spoil() -> None:

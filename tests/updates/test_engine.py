@@ -290,7 +290,7 @@ def test_a_cancellation_after_a_step_can_be_gone_on_from(author: Author, bench: 
     outcome = engine.apply(engine.plan(update, []))
     assert isinstance(outcome.error, Cancelled)
     assert (outcome.error.touched, outcome.error.exit_status) == (True, ExitStatus.RESUMABLE)
-    # The second step was not under way: it is not told of a cancellation.
+    # The second step was not under way: it gets no cancellation.
     assert "two cancel" not in author.done()
     assert [item.task.status for item in outcome.results] == [Status.DONE, Status.NOT_RUN]
 

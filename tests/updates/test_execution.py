@@ -358,7 +358,7 @@ class TestVersions:
 
 
 class TestRestarts:
-    """In each: what the step answers with, and what has been done when the update waits."""
+    """In each: what the step answers with, and the actions that were done when the update waits."""
 
     def waiting(self, lab: Lab, action: Action, code: ResultCode) -> list[str]:
         update = lab.bundle()
@@ -396,7 +396,7 @@ class TestRestarts:
         lab.boot = "second"
         assert lab.resume().succeeded
         assert lab.holds() == all_new()
-        # What has ended wasn't done again: the step went on with Apply.
+        # An action that had ended wasn't done again: the step went on with Apply.
         assert lab.began(Action.INSTALL).count("left one") == 1
 
     def test_for_the_service_a_new_process_will_do(self, lab: Lab) -> None:

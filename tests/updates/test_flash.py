@@ -134,7 +134,7 @@ def test_an_install_that_was_cut_goes_on_or_is_undone(bench: Bench, name: str) -
     assert memory(bench, name) != before
     assert made.act("is_complete").code == ResultCode.NOT_INSTALLED
     made.cancelled = lambda: False
-    # A backup that is asked for once more keeps what was there at first, not what is half written.
+    # A backup that is asked for again keeps what was there at first, not what is half written.
     assert made.act("backup").code == ResultCode.BACKUP_SUCCESS
     assert made.act("restore").code == ResultCode.RESTORE_SUCCESS
     assert (memory(bench, name), version(bench, name)) == (before, "1.4.2")
@@ -244,7 +244,7 @@ def test_a_component_of_the_host_is_refused_in_the_plan(bench: Bench) -> None:
 
 
 def test_a_part_that_is_mute_for_a_moment_is_asked_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a cut in the midst of an exchange leaves it; the sweep of components at once comes upon that by itself."""
+    """As a cut in the midst of an exchange leaves it; the sweep of components at once also finds that case."""
     made = stage(bench, "imu")
     made.act("install")
     look, looks = BenchComponent.look, []

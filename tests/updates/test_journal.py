@@ -306,7 +306,7 @@ OLD, NOW = "1970-01-01T00:00:{:02}Z", "2026-11-30T12:00:{:02}Z"
 @pytest.mark.parametrize(
     ("seen", "passed"),
     [
-        # The network sets the clock amid a run, and back.
+        # The network sets the clock during a run, and back.
         ([(OLD, 9, 9.0), (OLD, 10, 10.0), (NOW, 0, 12.5), (NOW, 1, 13.5), (OLD, 1, 14.0)], [0, 1, 3.5, 4.5, 5]),
         # The process was killed, and the update goes on before the host is started again.
         ([(OLD, 9, 9.0), (NOW, 0, 40.0, "a"), (NOW, 1, 41.0)], [0, 31, 32]),

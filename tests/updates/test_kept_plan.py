@@ -1,4 +1,4 @@
-"""A plan in a file: it comes back as it was, names what has changed since, and is bounded."""
+"""A plan in a file: it comes back as it was, names what changed since, and is bounded."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_component_that_has_changed_is_named(lab: Lab, kept: KeptPlan) -> None
 
 
 def test_another_bench_file_and_another_manifest_are_named(lab: Lab, kept: KeptPlan) -> None:
-    (lab.folder / "bench.toml").write_text((lab.folder / "bench.toml").read_text() + "# once more\n")
+    (lab.folder / "bench.toml").write_text((lab.folder / "bench.toml").read_text() + "# again\n")
     with pytest.raises(PlanChanged, match="the bench file has changed"):
         kept.check(planned(lab))
     manifest = lab.folder / "motors.importmanifest.json"

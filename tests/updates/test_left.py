@@ -58,7 +58,7 @@ def test_a_part_that_lost_its_supply_amid_the_write_is_not_an_absent_one(
     assert 0 <= left.written_bytes < 1600
     if name == "stm32-uart":
         assert (left.phase, left.erased_bytes, left.written_bytes > 0) == ("write", 2048, True)
-    # And one that isn't there.
+    # And a part that isn't there.
     with pytest.raises(ProxyflashError) as absent:
         component.flash(part.new, address=part.address)
     left = absent.value.left
@@ -185,7 +185,7 @@ def test_a_part_that_is_half_written_and_away_is_not_said_to_be_untouched(make: 
         ),
         (lambda e: e.phase is Phase.VERIFY, "it was written whole and is not verified: 2,048 bytes "),
     ],
-    ids=["amid the write", "after its last byte", "amid the check"],
+    ids=["during the write", "after its last byte", "during the check"],
 )
 def test_a_stop_says_how_far_it_came(
     make: Callable[[str], OnePart], when: Callable[[Progress], bool], how: str

@@ -41,7 +41,7 @@ def test_a_late_success_is_a_success(lab: Lab) -> None:
 
 @pytest.mark.parametrize("how", ["result", "error"])
 def test_a_late_failure_is_the_limit_s(lab: Lab, how: str) -> None:
-    """What an action tells that was made to end says little; what it told is not lost."""
+    """What an action reports that was made to end says little; what it reported is not lost."""
     update = lab.bundle(one={"timeoutSeconds": SHORT})
 
     def fail() -> ActionResult:

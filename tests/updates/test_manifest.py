@@ -399,7 +399,7 @@ def test_a_manifest_with_one_value_or_key_changed(path: tuple[str | int, ...], v
         try:
             parsed(document)
         except (ManifestField, ManifestSyntax) as error:
-            # Whatever it is, it can be told.
+            # Whatever it is, it can be printed.
             str(error).encode("utf-8", "backslashreplace")
 
 

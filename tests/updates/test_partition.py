@@ -22,7 +22,7 @@ from proxyflash.updates.handlers.partition import PartitionHandler
 from .kills import forked, kill
 from .steps import Stage, inline
 
-# The boot loader's choice is `next`; `running` follows it at a restart of the host, or at once without one.
+# The bootloader's choice is `next`; `running` follows it at a restart of the host, or at once without one.
 BENCH = """
 [[component]]
 name = "rootfs"
@@ -78,7 +78,7 @@ def test_the_other_slot_is_written_and_used_from_the_next_start_on(bench: Bench,
     assert (tmp_path / "next").read_text() == "a\n"  # not before Apply
     assert made.act("apply").code == ResultCode.APPLY_REBOOT
     assert made.act("is_installed").code == ResultCode.NOT_INSTALLED
-    assert made.act("apply").code == ResultCode.APPLY_REBOOT  # once more, after a cut: the same slot
+    assert made.act("apply").code == ResultCode.APPLY_REBOOT  # again, after a cut: the same slot
     restart(tmp_path)
     assert made.act("is_installed").code == ResultCode.INSTALLED
     restored = made.act("restore")
@@ -156,7 +156,7 @@ def test_killed_at_each_block(bench: Bench, tmp_path: Path, monkeypatch: pytest.
 
 
 def dying(made: Stage, number: int) -> None:
-    """Killed after so many blocks."""
+    """Killed after `number` blocks."""
 
     def count(event: object) -> None:
         made.events.append(event)  # type: ignore[arg-type]
@@ -256,7 +256,7 @@ def test_a_slot_behind_a_link(bench: Bench, tmp_path: Path, owner: int) -> None:
 
 @needs_root
 def test_a_slot_that_is_exchanged_while_it_is_opened(bench: Bench, tmp_path: Path) -> None:
-    """Right before it is opened for writing, a link lies in its place: what was looked at is what is written."""
+    """Right before it is opened for writing, a link lies in its place: only what was looked at is written."""
     (tmp_path / "precious").write_bytes(b"precious")
 
     def work() -> None:

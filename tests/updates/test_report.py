@@ -43,7 +43,7 @@ class Case:
 BROKEN = ActionResult(0, 0x30500042, "no good")
 FAILED: dict[str, Any] = {"extended": "30500042", "details": "no good"}
 OPEN = -1
-"""Nothing was done: neither a success nor, by itself, a failure."""
+"""Nothing was done: neither a success nor a failure of its own."""
 WAITS = 601
 """ADUC_Result_Install_InProgress: it has yet to begin, after the restart."""
 
@@ -96,7 +96,7 @@ def test_what_is_reported(lab: Lab, case: Case) -> None:
     )  # fmt: skip
     assert tuple(last["stepResults"][f"step_{number}"]["resultCode"] for number in (0, 1)) == case.steps
     assert tuple(item["resultCode"] for item in report["componentResults"][:2]) == case.parts
-    # What was reported is what the journal says.
+    # The report agrees with the journal.
     with lab.engine() as engine:
         (entry,) = engine.store.entries()
         assert engine.outcome(entry).report() == report
@@ -190,7 +190,7 @@ def test_each_component_s_part_says_what_was_tried_and_what_it_holds(lab: Lab) -
 
 
 def test_what_it_holds_is_what_it_tells(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A component of which the criteria say one thing, and which tells another, or nothing."""
+    """The criteria say one thing of a component, which reports another, or nothing."""
     update = lab.bundle()
     versions = {"left": "1.1-rc2", "right": "", "camera": "1.1"}
     seen = lab.look
@@ -224,7 +224,7 @@ def test_what_was_restored_holds_what_it_held(lab: Lab) -> None:
 
 
 def test_what_a_torn_component_told_before_holds_no_more(lab: Lab) -> None:
-    """Neither does what it had when it was planned, for a step that was not run; once it is brought back, it tells again."""
+    """Neither does what it had when it was planned, for a step that was not run. Brought back, it reports again."""
     update = lab.bundle()
     for action in (Action.APPLY, Action.RESTORE):
         lab.fault("right one", action, BROKEN)

@@ -2,7 +2,7 @@
 restore, by whichever way the engine came to it: a rollback over an update that was cut in each action, one after each
 failure, one of an update that has ended, and the restore of a single step.
 
-The ways come from the engine's own list of actions, as in test_states: a new one is here by itself.
+The ways come from the engine's own list of actions, as in test_states: a new action needs no change of this file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NOT_ROLLED_BACK = {
 
 @dataclass(frozen=True)
 class Way:
-    """How the engine comes to bring things back. `begun`: everything up to there; what it returns does it.
+    """What makes the engine bring things back. `begun`: everything up to there; what it returns does it.
 
     `restores`: what is brought back, in order. `endings`: if all is, and if something is not.
     """
@@ -141,7 +141,7 @@ def test_nothing_goes_wrong(lab: Lab, name: str) -> None:
 @pytest.mark.parametrize("how", ERRORS)
 @pytest.mark.parametrize(("way", "where"), CASES)
 def test_an_error(lab: Lab, way: Way, where: str, how: str) -> None:
-    """What can't be brought back keeps nothing else from it, and is told as what it is; it is not tried again."""
+    """What can't be brought back keeps nothing else from it, and is reported as such; it is not tried again."""
     bring_back = begun(lab, way, limit=how == "hang")
     before = len(lab.began(Action.RESTORE))
     lab.fault(where, Action.RESTORE, ERRORS[how])

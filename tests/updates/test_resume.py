@@ -44,7 +44,7 @@ def test_nothing_to_resume(lab: Lab) -> None:
     before = lab.journal().read_bytes()
     with pytest.raises(UpdateUnknown):
         lab.resume()
-    # What has ended has ended.
+    # An update that has ended stays ended.
     assert lab.journal().read_bytes() == before
 
 
@@ -147,7 +147,7 @@ class TestTwoEngines:
             os.kill(child, signal.SIGKILL)
 
         assert lab.process(lambda: lab.apply(update), until=while_it_runs) == -signal.SIGKILL
-        # And the lock is no trap once its holder is gone, however that ended.
+        # And the lock keeps nobody out once its holder is gone, however that ended.
         lab.fault("left one", Action.INSTALL, lambda: None)
         assert lab.resume().succeeded
 

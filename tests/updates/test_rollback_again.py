@@ -1,4 +1,4 @@
-"""What could not be brought back is told as that, and the next rollback tries it again, until all is as it was."""
+"""What could not be brought back is reported as that, and the next rollback tries it again, until all is as it was."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def of(outcome: Outcome, where: str) -> Status:
 
 
 def test_what_was_installed_and_has_no_restore_is_whole(lab: Lab) -> None:
-    """A later failure rolls the update back. What is on the first component is what the update wanted."""
+    """A later failure rolls the update back. The first component holds the wanted content."""
     breaks(lab, "right one")
     for step in ("one", "two"):
         lab.fault(f"left {step}", Action.RESTORE, ActionResult(ResultCode.RESTORE_UNSUPPORTED))
@@ -84,7 +84,7 @@ def test_a_part_that_failed_and_was_not_restored(lab: Lab, on_failure: str) -> N
     assert first.ending is (Ending.PARTLY_ROLLED_BACK if on_failure == "rollback" else Ending.FAILED)
     assert first.error is not None
     assert NextAction.ROLLBACK in first.error.advice
-    # It is still broken: that is told, whatever else came back.
+    # It is still broken: that is reported, whatever else came back.
     second = lab.rollback()
     assert told(second) == IN_PART
     assert second.error is not None

@@ -1,4 +1,4 @@
-"""Room on the state folder's disk: counted for the plan, and used up amid an update."""
+"""Room on the state folder's disk: counted for the plan, and used up during an update."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ FAILURE = ActionResult(ResultCode.FAILURE, 0, "it broke")
 
 
 class Together:
-    """Told of who begins and ends; knows how many were at it at once at most, and can wait until that many are."""
+    """Called at each beginning and end; knows how many were at it at once at most, and can wait until that many are."""
 
     def __init__(self, wait_for: int = 1) -> None:
         self.now: set[str] = set()

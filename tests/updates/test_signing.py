@@ -191,14 +191,14 @@ REFUSED: dict[str, tuple[Callable[[], str], type[errors.TrustError]]] = {
     "no object": (lambda: tampered(SIGNATURE, 0, b'["alg"]'), errors.SignatureForm),
     "a header field twice": (lambda: tampered(SIGNATURE, 0, b'{"alg":"none","alg":"RS256"}'), errors.SignatureForm),
     "no sjwk": (lambda: RELEASE.jws({}, {"sha256": ""}), errors.SignatureForm),
-    "an sjwk that is no text": (lambda: RELEASE.jws({"sjwk": 1}, {}), errors.SignatureForm),  # type: ignore[dict-item]
+    "an sjwk that isn't text": (lambda: RELEASE.jws({"sjwk": 1}, {}), errors.SignatureForm),  # type: ignore[dict-item]
     "a key brought along": (lambda: resigned(header={"jwk": RELEASE.public.jwk()}), errors.SignatureForm),
     "a key's address": (lambda: resigned(header={"jku": "https://example.org/keys"}), errors.SignatureForm),
     "a critical extension": (lambda: resigned(header={"crit": ["exp"], "exp": 1}), errors.SignatureForm),
     "an unencoded payload": (lambda: resigned(header={"b64": False, "crit": ["b64"]}), errors.SignatureForm),
     "another payload": (lambda: resigned(payload={"sha256": "AA==", "more": "1"}), errors.SignatureForm),
     "no digest": (lambda: resigned(payload={"sha512": "AA=="}), errors.SignatureForm),
-    "a digest that is no base64": (lambda: resigned(payload={"sha256": "?"}), errors.SignatureForm),
+    "a digest that is not base64": (lambda: resigned(payload={"sha256": "?"}), errors.SignatureForm),
     "a root without a name": (lambda: resigned(key_header={}), errors.SignatureForm),
     "a root with an empty name": (lambda: resigned(key_header={"kid": ""}), errors.SignatureForm),
     "a key without a modulus": (lambda: resigned(key_payload={"kty": "RSA", "e": "AQAB"}), errors.SignatureForm),
@@ -236,7 +236,7 @@ REFUSED: dict[str, tuple[Callable[[], str], type[errors.TrustError]]] = {
         lambda: outside(tampered(SJWK, 1, json.dumps(private_key("forger").public.jwk()).encode())),
         errors.SigningKeyForged,
     ),
-    "an sjwk signed by itself": (
+    "an sjwk signed with its own key": (
         lambda: outside(RELEASE.jws({"kid": "root"}, RELEASE.public.jwk())),
         errors.SigningKeyForged,
     ),

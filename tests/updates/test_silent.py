@@ -1,6 +1,6 @@
 """Components on serial lines that answer nothing: interrupted in mid-flash, and no bus lets its bootloader be asked.
 
-An update looks for them in their bootloaders, for each family, as `flash` does; one that is not there ends it.
+An update looks for them in their bootloaders, for each family, as `flash` does; a component that is not there ends it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whatever goes wrong in whichever state: an error, a kill, a hang, a cancellation in each action, then a resume.
 
-The states come from the engine's own list of actions: a new one is here by itself.
+The states come from the engine's own list of actions: a new action needs no change of this file.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def hang() -> None:
 
 
 def reached(lab: Lab, action: Action) -> None:
-    """Sees to it that the engine comes to this action: a restore follows a failure, a clean-up a cancellation."""
+    """Sees to it that the engine reaches this action: a restore follows a failure, a clean-up a cancellation."""
     if action is Action.RESTORE:
         lab.fault(WHERE, Action.APPLY, FAILURE)
     elif action is Action.CANCEL:
@@ -76,12 +76,12 @@ def test_an_error(lab: Lab, action: Action, how: str) -> None:
     if how == "hang" and action not in (Action.CANCEL, Action.RESTORE):
         assert told.error is not None
         assert (told.error.code, told.result.extended) == ("E-STEP-TIMEOUT", 0x30000002)
-        # It is told to clean up, as after a cancellation.
+        # It is made to clean up, as after a cancellation.
         assert lab.began(Action.CANCEL) == [WHERE]
     # Each task is accounted for, whatever happened to one.
     assert len(outcome.results) == 6
     if action is Action.CANCEL:
-        # A clean-up that fails is no failure of the step: that goes on.
+        # A clean-up that fails is not a failure of the step: that goes on.
         assert outcome.ending is Ending.UNFINISHED
         mended(lab)
         assert lab.resume().succeeded
@@ -101,7 +101,7 @@ def test_an_error(lab: Lab, action: Action, how: str) -> None:
     assert statuses[3:] == [Status.NOT_RUN] * 3
     done = [Status.NOT_RUN] * 2 if action is Action.DOWNLOAD else [Status.DONE] * 2
     assert statuses[:2] == done
-    # Restored, unless that is what failed.
+    # Restored, unless the restore failed.
     if action is not Action.RESTORE:
         assert lab.holds()["right.one"] == "1.0"
     mended(lab)

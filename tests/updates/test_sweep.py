@@ -2,11 +2,11 @@
 
 Each case runs on a simulated clock of its own, so that the points of an update are the same each time; the emulated parts
 are not of the process that is killed: they live on, as real ones do. The points are every operation on the state folder's
-disk and every boundary of a handler's action, and everything that a flash tells while it is under way. What the disk holds
+disk, every boundary of a handler's action, and everything that a flash reports on its way. What the disk holds
 then is all that was written, or what a host that loses its supply leaves of it. After each: the wanted end state, nothing
 done twice that the journal had as done, every component accounted for.
 
-The same once more for components beside each other, in the order of some seeds; with a second kill while the first one is
+The same again for components beside each other, in the order of some seeds; with a second kill while the first one is
 resumed; and at a few points with real processes, over a Unix socket to the parts in this one. Without --every-cut each
 test tries some of its points.
 """
@@ -71,7 +71,7 @@ PARTS = 4
 SEEDS = (None, 1, 2, 3)
 """Schedules of threads, for components beside each other."""
 TWICE = 8
-"""Of the points of an update, each eighth once more with a kill of the resume."""
+"""Of the points of an update, each eighth again with a kill of the resume."""
 REAL = 8
 """Kills of real processes."""
 
@@ -219,7 +219,7 @@ class Case:
                 yield cls(rig, bench, None, state, at_once=at_once)
                 return
             own = SimulatedClock(seed)
-            # So that what is told of all tests' time tells of this one's, too.
+            # So that the time that is counted for all tests has this test's in it, too.
             outer = clock.current()
             stack.callback(lambda: outer.sleep(own.elapsed))
             stack.enter_context(clock.use(own))
@@ -383,7 +383,7 @@ def test_the_sweep_of_components_at_once(rig: Rig, seed: int | None, thinned: Th
     """
     points = points_of(rig, seed=seed, at_once=True)
     flashing = [(thread, name.split()[1]) for thread, name in points if name.startswith("flash")]
-    # They did run beside each other: what one tells comes amid what the others tell.
+    # They did run beside each other: the events of one come between those of the others.
     assert len(set(flashing)) == 3
     assert sum(one != other for one, other in itertools.pairwise(flashing)) > 10
     chosen = range(1 + SEEDS.index(seed), len(points) + 1, len(SEEDS))

@@ -127,7 +127,7 @@ def test_an_image_by_the_host_s_swupdate(bench: Bench, tmp_path: Path) -> None:
     ],
 )
 def test_what_swupdate_says_last_counts(bench: Bench, tmp_path: Path, said: str, status: int, succeeded: bool) -> None:
-    """SWUpdate 2022.12 ends with 1 after some of its successes: its own last word tells."""
+    """SWUpdate 2022.12 ends with 1 after some of its successes: its own last word decides."""
     (tmp_path / "said").write_text(said)
     (tmp_path / "program").write_text(f"#!/bin/sh\ncat {tmp_path}/said\nexit {status}\n")
     (tmp_path / "program").chmod(0o755)

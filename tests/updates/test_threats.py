@@ -1,7 +1,7 @@
 """Each threat of Uptane and TUF that applies to a host that is handed an update: what an attacker does, and what comes of it.
 
 The attacker can write into the folder that the update comes in, and knows every update that was ever signed; the bench
-file and the state folder are the host's own. `apply` is the command line's: the parts' memory tells what it did.
+file and the state folder are the host's own. `apply` is the command line's: the parts' memory shows what it did.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def test_rollback(gateway: Gateway, how: str) -> None:
     status, _ = gateway.apply(gateway.update("1.3.0", "imus"))
     assert status == 9
     assert gateway.versions() == OLD
-    # And what is newer is no rollback.
+    # And what is newer is not a rollback.
     assert gateway.apply(gateway.update("1.5.0", "imus")) == (0, "")
 
 
@@ -189,7 +189,7 @@ def test_freeze_with_the_clock_once_in_the_future(gateway: Gateway, monkeypatch:
     assert "2099-01-01" in gateway.said
     gateway.policy(max_age_days="30")
     assert gateway.apply(gateway.update("1.5.1", "cameras", criteria="1.5.0")) == (0, "")
-    # And one that is older than the one which began in that future is opened by the command that the error names.
+    # And an update that is older than the one which began in that future is opened by the command that the error names.
     old = datetime.now(UTC) - timedelta(days=10)
     older = gateway.update("1.5.2", "radars", criteria="1.5.0", createdDateTime=old.isoformat())
     assert gateway.apply(older) == (9, "E-MANIFEST-EXPIRED")
@@ -529,7 +529,7 @@ def test_a_file_that_is_swapped_between_check_and_write(gateway: Gateway, tmp_pa
 
 
 def test_a_file_that_is_swapped_while_it_is_copied(gateway: Gateway, tmp_path: Path) -> None:
-    """One pass: what was hashed is what was written, however often the original changes meanwhile."""
+    """One pass: what was hashed was written, however often the original changes meanwhile."""
     update = load(gateway.update())
     path = gateway.incoming / NEW["imus"]
     good = path.read_bytes()
@@ -678,10 +678,10 @@ def test_a_script_s_environment(gateway: Gateway, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_component_that_lies_about_its_version(gateway: Gateway) -> None:
-    """It is flashed and goes on telling another version than the manifest wants: that is no success, and it is said so."""
+    """It is flashed and goes on reporting another version than the manifest wants: that is reported as a failure."""
     deployment = gateway.update("9.9.9", "imus", criteria="9.9.9")
     status, code = gateway.apply(deployment)
     assert status not in (0, 9)
     assert code
-    # And once more: a version that never comes is never taken for installed.
+    # And again: a version that never comes is never taken for installed.
     assert gateway.apply(deployment)[0] not in (0, 9)

@@ -247,7 +247,7 @@ def history(folder: Path, **begins: Any) -> Store:
         # Later than the policy could have taken it: the clock was wrong, and it is known by how much at most.
         ("2099-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00", "2026-05-02"),
         ("9999-12-31T23:59:59+00:00", "2026-02-01T00:00:00+00:00", "2026-05-02"),
-        # Times without a zone are UTC, and what is no time is none.
+        # Times without a zone are UTC, and what is not a time counts as none.
         ("2026-03-01T00:00:00+00:00", "2026-02-01", "2026-03-01"),
         ("2026-03-01T00:00:00+00:00", None, "2026-03-01"),
         ("2026-03-01T00:00:00+00:00", "yesterday", "2026-03-01"),

@@ -1,4 +1,4 @@
-"""What became of a component is told when it is known, and once; progress is told while there is no terminal."""
+"""A component's outcome is reported when it is known, and once; progress is reported while there is no terminal."""
 
 from __future__ import annotations
 

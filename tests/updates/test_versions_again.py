@@ -24,7 +24,7 @@ WHERE = "right one"
 
 @pytest.fixture
 def told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The version that each component tells, by name; asked for anew each time."""
+    """The version that each component reports, by name; asked for again each time."""
     versions: dict[str, str] = {}
 
     def look(component: BenchComponent) -> Component:
@@ -69,7 +69,7 @@ def test_a_downgrade_that_the_plan_did_not_know_of_is_journalled(lab: Lab, told:
 def test_a_part_that_can_not_be_asked_again(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, error: type[ProxyflashError]
 ) -> None:
-    """One that isn't there waits for a resume; another fault is the step's failure. Neither escapes from the engine."""
+    """A missing component waits for a resume; another fault is the step's failure. Neither escapes from the engine."""
     lab.policy = {"downgrade": "on-request"}
 
     def look(component: BenchComponent) -> Component:

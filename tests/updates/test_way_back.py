@@ -228,7 +228,7 @@ def test_one_that_finds_everything_installed_keeps_it(lab: Lab) -> None:
         assert {item.task.status for item in outcome.results} == {Status.INSTALLED}
     assert lab.rollback().ending is Ending.ROLLED_BACK
     assert lab.holds() == all_old()
-    # And that is what a rollback after yet another one would be told of.
+    # And a rollback after yet another one would report that.
     with pytest.raises(UpdateUnknown, match="update 5, was rolled back already"):
         lab.rollback()
 

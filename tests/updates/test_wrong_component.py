@@ -1,4 +1,4 @@
-"""A step for a component that its handler can't work on: told when the update is planned, whatever the component tells."""
+"""A step for a component that its handler can't work on: an error of planning, whatever the component reports."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def update(folder: Path, handler: str) -> Update:
 
 
 def seen(name: str) -> Component:
-    """One that is there, and tells the wanted version: what the record says must not hide what it is."""
+    """It is there, and reports the wanted version: what the record says must not hide what it is."""
     return Component(name, name, "all", "", "", "1.1", Presence.OK, COMPONENTS[name], "", "")
 
 
